@@ -1,0 +1,3 @@
+"""ckptool: surgery on model checkpoints."""
+
+__version__ = "0.1.0"

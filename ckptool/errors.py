@@ -1,0 +1,85 @@
+"""The errors a user can meet, and the exit codes of the command line.
+
+Everything that is wrong with an input, a request or an output is a `CkptError`. It is raised where the
+fact is known and caught once, in `ckptool.cli`. Differences and findings are values, not errors.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from pathlib import Path
+
+
+class Exit(IntEnum):
+    """What a command's exit code says.
+
+    Example:
+        >>> int(Exit.DIFFERENT)
+        1
+    """
+
+    OK = 0
+    DIFFERENT = 1
+    TROUBLE = 2
+    INTERRUPTED = 130
+
+
+class CkptError(Exception):
+    """One clear sentence about the user's file or request.
+
+    Args:
+        message: what is true (lower case, no full stop, no class names).
+        hint: one thing to do next.
+        path: the file it is about.
+        key: the tensor it is about.
+
+    Example:
+        >>> str(CkptError("a.pth is empty", hint="download it again"))
+        'a.pth is empty'
+    """
+
+    code = "error"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str | None = None,
+        path: Path | str | None = None,
+        key: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.path = None if path is None else Path(path)
+        self.key = key
+
+
+class UsageError(CkptError):
+    """The request cannot be understood: a malformed pattern, an option that does not fit."""
+
+    code = "usage"
+
+
+class UnreadableError(CkptError):
+    """The file is not a checkpoint, is damaged, or says something that cannot be true."""
+
+    code = "unreadable"
+
+
+class UnsafeError(CkptError):
+    """Going on would need code from the checkpoint, or would carry it into an output."""
+
+    code = "unsafe-pickle"
+
+
+class OutputError(CkptError):
+    """The output cannot be written as asked; nothing was written."""
+
+    code = "output"
+
+
+class PlanError(CkptError):
+    """The plan has problems and cannot be applied."""
+
+    code = "plan"

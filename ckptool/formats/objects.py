@@ -1,0 +1,101 @@
+"""Inert objects: what a pickle becomes when nothing in it may run.
+
+`None`, bool, int, float, str, bytes, bytearray, list and tuple are themselves. Everything else that a pickle can
+build is one of the small classes below: data that says what the pickle asked for, enough to write it back.
+
+The file chooses what is inside, so these objects may be cyclic, may share parts 2^100 times over and may be nested a
+million deep. Therefore: never hash, compare, repr or copy them recursively, and walk them with a stack of your own and
+a set of `id`s. Their own `__eq__` and `__hash__` are identity, their `__repr__` says only their kind.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+How = Literal["reduce", "newobj", "newobj_ex", "inst", "obj"]
+
+
+class Inert:
+    """Base of the classes below."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>"
+
+
+class Global(Inert):
+    """A class or function by name: never imported."""
+
+    __slots__ = ("module", "name")
+
+    def __init__(self, module: str, name: str) -> None:
+        self.module = module
+        self.name = name
+
+    @property
+    def qualified(self) -> str:
+        """``posix.system``"""
+        return f"{self.module}.{self.name}"
+
+
+class Call(Inert):
+    """An object the pickle would have built by calling something.
+
+    Attributes:
+        how: the opcode family: REDUCE, NEWOBJ, NEWOBJ_EX, INST, OBJ.
+        fn: what would be called; nearly always a `Global`.
+        args: its arguments; a tuple, or whatever the file put there.
+        kwargs: keyword arguments of NEWOBJ_EX, else None.
+        appended: values that APPEND / APPENDS (or ADDITEMS) put into the result, in order.
+        items: pairs that SETITEM / SETITEMS put into it, in order.
+        states: what BUILD was called with, in order; nearly always none or one.
+    """
+
+    __slots__ = ("appended", "args", "fn", "how", "items", "kwargs", "states")
+
+    def __init__(self, how: How, fn: object, args: object, kwargs: object = None) -> None:
+        self.how: How = how
+        self.fn = fn
+        self.args = args
+        self.kwargs = kwargs
+        self.appended: list[object] = []
+        self.items: list[tuple[object, object]] = []
+        self.states: list[object] = []
+
+
+class Dict(Inert):
+    """A dict as the pairs it was built from, in order: keys are never hashed."""
+
+    __slots__ = ("items",)
+
+    def __init__(self, items: list[tuple[object, object]] | None = None) -> None:
+        self.items: list[tuple[object, object]] = [] if items is None else items
+
+
+class Set(Inert):
+    """A set or frozenset as the values it was built from."""
+
+    __slots__ = ("frozen", "values")
+
+    def __init__(self, values: list[object] | None = None, frozen: bool = False) -> None:
+        self.values: list[object] = [] if values is None else values
+        self.frozen = frozen
+
+
+class Persistent(Inert):
+    """A persistent id: torch's reference to a storage, ``("storage", FloatStorage, "0", "cpu", 9408)``."""
+
+    __slots__ = ("pid",)
+
+    def __init__(self, pid: object) -> None:
+        self.pid = pid
+
+
+class ByteString(Inert):
+    """A Python 2 ``str`` (opcodes STRING, BINSTRING, SHORT_BINSTRING) that is not valid UTF-8."""
+
+    __slots__ = ("data",)
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
