@@ -1,0 +1,42 @@
+"""What more than one test file needs: the fixture files, and torchvision beside a CPU build of torch."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FIXTURES = ROOT / "fixtures"
+
+
+@pytest.fixture
+def fixtures(tmp_path: Path) -> Path:
+    """A copy of the repository's `fixtures/` that a test may write into."""
+    target = tmp_path / "fixtures"
+    shutil.copytree(FIXTURES, target, ignore=shutil.ignore_patterns("__pycache__"))
+    return target
+
+
+@pytest.fixture(scope="session")
+def torchvision() -> ModuleType:
+    """The module, wherever its wheel was built.
+
+    torchvision's usual wheel is linked against CUDA. Beside a CPU build of torch its compiled operators cannot be
+    loaded, and its import ends in "operator torchvision::nms does not exist". The architectures need no operator: it is
+    enough to declare the two schemas that the import registers fake kernels for.
+    """
+    import torch
+
+    try:
+        import torchvision
+    except RuntimeError:
+        library = torch.library.Library("torchvision", "FRAGMENT")
+        for name in ("nms", "qnms"):
+            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        import torchvision
+
+        torchvision._schemas = library  # declared as long as this object lives
+    return torchvision
