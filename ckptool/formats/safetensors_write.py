@@ -1,0 +1,108 @@
+"""Lays out a safetensors file: eight bytes of header length, a JSON header, the data without holes.
+
+Source: the format section of the safetensors README. Widest dtypes come first, as the reference writes them, so that
+every tensor starts aligned to its element size; among equals the order of the plan is kept.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ckptool.errors import OutputError
+from ckptool.formats.image import PAGE, Content, Image, Range, Slot, align
+from ckptool.spec import DTYPES, TensorSpec
+
+NAMES = {
+    "bool": "BOOL",
+    "uint8": "U8",
+    "int8": "I8",
+    "float8_e5m2": "F8_E5M2",
+    "float8_e4m3fn": "F8_E4M3",
+    "float8_e4m3fnuz": "F8_E4M3FNUZ",
+    "float8_e5m2fnuz": "F8_E5M2FNUZ",
+    "float8_e8m0fnu": "F8_E8M0",
+    "float4_e2m1fn_x2": "F4",
+    "int16": "I16",
+    "uint16": "U16",
+    "float16": "F16",
+    "bfloat16": "BF16",
+    "int32": "I32",
+    "uint32": "U32",
+    "float32": "F32",
+    "complex64": "C64",
+    "float64": "F64",
+    "int64": "I64",
+    "uint64": "U64",
+}
+"""torch's names of the dtypes a safetensors file can hold, and the file's own."""
+
+HEADER_LIMIT = 100_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One tensor to be written: what it is, and where its packed bytes come from."""
+
+    spec: TensorSpec
+    contents: tuple[Content, ...]
+
+
+def safetensors_image(entries: Sequence[Entry], metadata: Mapping[str, str]) -> Image:
+    """The file that holds these tensors.
+
+    Raises:
+        OutputError: for a dtype that the format does not have, or a header over its limit of 100 MB.
+    """
+    ordered = sorted(entries, key=lambda entry: -DTYPES[entry.spec.dtype].bits)
+    header: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
+    position = 0
+    for entry in ordered:
+        spec = entry.spec
+        shape = list(spec.shape)
+        if spec.dtype == "float4_e2m1fn_x2":  # the file counts numbers, torch counts pairs
+            shape[-1] *= 2
+        header[spec.key] = {
+            "dtype": NAMES[spec.dtype],
+            "shape": shape,
+            "data_offsets": [position, position + spec.nbytes],
+        }
+        position += spec.nbytes
+    try:
+        text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise OutputError(
+            f"a key or a metadata entry has a character that UTF-8 cannot hold: {error.object[error.start]!a}",
+            hint="rename it with ckptool remap, or write a .pth file",
+        ) from None
+    start = _data_start(8 + len(text), ordered)
+    if start - 8 > HEADER_LIMIT:
+        raise OutputError(
+            f"the header would take {start - 8:,} bytes; safetensors allows {HEADER_LIMIT:,}",
+            hint="write a .pth file, or split the output with --max-shard",
+        )
+    text += b" " * (start - 8 - len(text))
+    slots: list[Slot] = []
+    position = start
+    for entry in ordered:
+        slots.append(Slot(entry.spec.key, position, entry.spec.nbytes, entry.contents))
+        position += entry.spec.nbytes
+    return Image(position, ((0, struct.pack("<Q", len(text)) + text),), tuple(slots))
+
+
+def _data_start(end_of_header: int, ordered: Sequence[Entry]) -> int:
+    """Where the data begins: 8-byte aligned, and block-aligned with the first big source range where there is one.
+
+    Data has no holes, so the padding of the header is the only freedom; tensors that follow each other in the source
+    as they do here stay aligned behind the first.
+    """
+    start = align(end_of_header, 8)
+    position = start
+    for entry in ordered:
+        first = entry.contents[0] if entry.contents else None
+        if isinstance(first, Range) and first.nbytes >= PAGE and first.offset % 8 == position % 8:
+            return start + (first.offset - position) % PAGE
+        position += entry.spec.nbytes
+    return start
