@@ -1,0 +1,73 @@
+"""Memory does not grow with the checkpoint. Measured on real processes; nothing here is timed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import FIXTURES
+
+from tests.bench.files import write_sparse
+from tests.bench.harness import Measurement, ckptool, measure
+
+MB = 1_000_000
+INSPECT_LIMIT = 45 * MB
+DIFF_LIMIT = 250 * MB
+
+
+def run(*arguments: str | Path, code: int = 0) -> Measurement:
+    measured = measure(ckptool(*arguments), poll=True)
+    assert measured.code == code, measured.output
+    return measured
+
+
+def zip_of_holes(path: Path, nbytes: int) -> Path:
+    """A torch zip of eight tensors whose data was never written: holes, as `skip_data` leaves them."""
+    tensors = {f"layer.{number}.weight": torch.empty(nbytes // 32, device="meta") for number in range(8)}
+    tensors = {key: torch.empty_like(tensor, device="cpu") for key, tensor in tensors.items()}
+    with torch.serialization.skip_data():
+        torch.save(tensors, path)
+    return path
+
+
+def safetensors_of_holes(path: Path, nbytes: int) -> Path:
+    write_sparse(path, nbytes, tensors=8)
+    return path
+
+
+MAKERS = pytest.mark.parametrize("make", [zip_of_holes, safetensors_of_holes])
+
+
+@MAKERS
+def test_inspect_is_as_small_for_800_mb_as_for_nothing(make, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    small = run("inspect", FIXTURES / "tuned.safetensors")
+    large = run("inspect", make(tmp_path / "large", 800 * MB))
+    assert "800 MB" in large.output
+    assert large.peak_rss < INSPECT_LIMIT
+    assert large.peak_rss < small.peak_rss + 4 * MB
+
+
+def test_inspect_of_a_terabyte_is_as_small(tmp_path: Path) -> None:
+    large = run("inspect", safetensors_of_holes(tmp_path / "large", 10**12))
+    assert "1.00 TB" in large.output
+    assert large.peak_rss < INSPECT_LIMIT
+
+
+@MAKERS
+def test_diff_of_equal_files_holds_a_few_blocks(make, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    large = run("diff", make(tmp_path / "old", 800 * MB), make(tmp_path / "new", 800 * MB))
+    assert large.peak_private < 100 * MB
+
+
+def test_diff_of_files_that_differ_everywhere_holds_a_few_blocks(tmp_path: Path) -> None:
+    """300 MB each, with numbers: both together would already be above the limit."""
+    paths = [safetensors_of_holes(tmp_path / name, 300 * MB) for name in ("old", "new")]
+    with paths[1].open("r+b") as file:
+        start = 8 + int.from_bytes(file.read(8), "little")
+        file.seek(start)
+        for _ in range(300):
+            file.write(b"\x80\x3f" * (MB // 2))
+    large = run("diff", *paths, code=1)
+    assert "changed" in large.output
+    assert large.peak_private < DIFF_LIMIT

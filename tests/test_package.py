@@ -1,0 +1,100 @@
+"""The package as a whole: what importing it costs, what depends on what, and what its Python API promises."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import FIXTURES, ROOT
+
+import ckptool
+
+SOURCES = sorted((ROOT / "ckptool").rglob("*.py"))
+LOADS_CODE = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "shelve", "marshal"}
+MAY_IMPORT_TORCH = {"models.py", "dcp.py"}
+
+
+def imports(path: Path) -> set[str]:
+    """Every module that a file imports, anywhere in it, outside TYPE_CHECKING blocks too."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {str(node.module)}
+    return found
+
+
+def heads(names: set[str]) -> set[str]:
+    return {name.partition(".")[0] for name in names}
+
+
+def where(path: Path) -> str:
+    return str(path.relative_to(ROOT / "ckptool"))
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=where)
+def test_nothing_that_could_run_a_checkpoint_is_imported(path: Path) -> None:
+    assert not heads(imports(path)) & LOADS_CODE
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=where)
+def test_rooms_depend_downwards(path: Path) -> None:
+    room, used = where(path).partition("/")[0], imports(path)
+    if path.name not in MAY_IMPORT_TORCH:
+        assert not heads(used) & {"torch", "torchvision", "safetensors"}
+    if room not in ("cli", "render"):
+        assert not heads(used) & {"rich", "typer"}
+    if room not in ("cli", "__main__.py"):
+        assert not {name for name in used if name.startswith("ckptool.cli")}
+    if room not in ("cli", "render"):
+        assert not {name for name in used if name.startswith("ckptool.render")}
+
+
+def loaded(code: str) -> set[str]:
+    """The top-level modules in a fresh interpreter after some code."""
+    code += "\nimport sys; print('modules:', *sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    return heads(set(done.stdout.rpartition("modules:")[2].split()))
+
+
+def test_import_is_cheap() -> None:
+    assert not loaded("import ckptool") & {"numpy", "torch", "rich", "typer", "dataclasses"}
+
+
+def test_opening_needs_no_numpy_and_no_torch() -> None:
+    after = loaded(
+        "import ckptool\nfor name in ('resnet18.pth', 'tuned.safetensors'): ckptool.open('fixtures/' + name)"
+    )
+    assert not after & {"numpy", "torch", "rich", "typer"}
+
+
+def test_inspect_needs_no_numpy_and_no_torch() -> None:
+    code = "from ckptool.cli.app import run\nrun(['inspect', 'fixtures/resnet18.pth'])"
+    assert not loaded(code) & {"numpy", "torch", "ml_dtypes"}
+
+
+def test_all_names_of_the_api_exist() -> None:
+    assert set(ckptool.__all__) <= set(dir(ckptool))
+    for name in ckptool.__all__:
+        assert getattr(ckptool, name).__doc__
+    with pytest.raises(AttributeError, match="has no attribute 'opne'"):
+        ckptool.opne  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_open_takes_text_and_paths_and_raises_one_kind_of_error() -> None:
+    assert len(ckptool.open(str(FIXTURES / "resnet18-102.pth"))) == 102
+    assert len(ckptool.open(FIXTURES / "shards")) == 122
+    with pytest.raises(ckptool.CkptError, match="LFS") as caught:
+        ckptool.open(FIXTURES / "hostile" / "pointer.safetensors")
+    assert caught.value.hint
+
+
+def test_version_is_said_once() -> None:
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["version"] == ckptool.__version__

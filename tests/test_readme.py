@@ -1,0 +1,98 @@
+"""What the README shows is what happens.
+
+Every ```console block is run by a shell in a copy of `fixtures/`, and its output compared character by character; every
+```python block runs as a doctest there. CKPTOOL_UPDATE=1 writes the real output of the console blocks into the README.
+"""
+
+from __future__ import annotations
+
+import doctest
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+README = ROOT / "README.md"
+TEXT = README.read_text(encoding="utf-8")
+MARK = "-- the next command --"
+
+Blocks = list[re.Match[str]]
+
+
+def blocks(language: str) -> Blocks:
+    """The fenced blocks of a language; group 1 is what stands between the fences."""
+    return list(re.finditer(rf"^```{language}\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL))
+
+
+CONSOLE, PYTHON, SHELL = blocks("console"), blocks("python"), blocks("sh")
+
+
+def line_of(block: re.Match[str]) -> str:
+    return f"line {TEXT.count(chr(10), 0, block.start()) + 1}"
+
+
+def run_block(text: str, folder: Path) -> str:
+    """Run the ``$ `` lines of a block in one shell; give the block back with what they printed now."""
+    commands = [line.removeprefix("$ ") for line in text.splitlines() if line.startswith("$ ")]
+    # each command sees the exit code of the one before, so that `echo $?` works
+    steps = [f"(exit $code); {command}\ncode=$?; echo '{MARK}'" for command in commands]
+    environment = {
+        "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
+        "HOME": str(folder),
+        "LANG": "C.UTF-8",
+        "COLUMNS": "80",
+        "PYTHONWARNINGS": "error",
+    }
+    script = "\n".join(["exec 2>&1", "code=0", *steps])
+    done = subprocess.run(["/bin/sh", "-c", script], cwd=folder, env=environment, capture_output=True, check=True)
+    outputs = done.stdout.decode("utf-8").split(f"{MARK}\n")
+    return "".join(f"$ {command}\n{output}" for command, output in zip(commands, outputs, strict=False))
+
+
+@pytest.mark.parametrize("block", CONSOLE, ids=line_of)
+def test_console_block(block: re.Match[str], fixtures: Path) -> None:
+    now = run_block(block[1], fixtures)
+    if os.environ.get("CKPTOOL_UPDATE"):
+        text = README.read_text(encoding="utf-8")
+        README.write_text(text.replace(block[1], now), encoding="utf-8")
+    else:
+        assert now == block[1]
+    assert max(map(len, now.splitlines())) <= 100, "too wide for a README"
+
+
+@pytest.mark.parametrize("block", PYTHON, ids=line_of)
+def test_python_block(block: re.Match[str], fixtures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(fixtures)
+    example = doctest.DocTestParser().get_doctest(block[1], {}, "README.md", str(README), None)
+    assert example.examples
+    assert doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(example).failed == 0
+
+
+def test_begins_with_two_commands() -> None:
+    """One to install and use it, one to install and test it: each a single line that needs nothing before it."""
+    use, test = SHELL[0][1], SHELL[1][1]
+    assert TEXT.index(test) < TEXT.index("\n## ")
+    for command in (use, test):
+        assert command.count("\n") == 1
+        assert command.startswith("python3 -m venv .venv && .venv/bin/python -m pip install ")
+
+
+def test_first_command_does_the_main_job() -> None:
+    """Its last part, as a user runs it from the root; the environment that it would set up is the one we run in."""
+    command = shlex.split(SHELL[0][1].rpartition("&&")[2])
+    assert command[:2] == [".venv/bin/ckptool", "diff"]
+    script = Path(sys.executable).with_name("ckptool")
+    done = subprocess.run([script, *command[1:]], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "BatchNorm" in done.stdout
+
+
+def test_ci_runs_the_second_command_and_no_more() -> None:
+    lines = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+    commands = [line for line in lines if line and not line.startswith(("#", "set ", "cd "))]
+    assert " && ".join(commands) == SHELL[1][1].strip()
