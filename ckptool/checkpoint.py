@@ -26,12 +26,14 @@ class Storage:
         offset: first byte in that file.
         nbytes: length in bytes.
         big_endian: True if multi-byte numbers have their high byte first.
+        crc: the CRC-32 of the bytes, where the container states one.
     """
 
     file: Path
     offset: int
     nbytes: int
     big_endian: bool = False
+    crc: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

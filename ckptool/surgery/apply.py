@@ -1,0 +1,232 @@
+"""Runs a plan: lays the output out, moves the bytes, checks the result, and only then gives it its name."""
+
+from __future__ import annotations
+
+import os
+import threading
+import zlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ckptool.checkpoint import Checkpoint
+from ckptool.errors import CkptError, OutputError, PlanError, UnreadableError
+from ckptool.formats.image import Computed, Image, Range, Slot
+from ckptool.reading import Reader
+from ckptool.surgery.copying import copy_range
+from ckptool.surgery.encode import Output, Tied, encode
+from ckptool.surgery.evaluate import packed_blocks
+from ckptool.surgery.output import check_target, staged_file, staged_folder
+from ckptool.surgery.plan import Plan
+
+THREADS = 2
+_CRC_BLOCK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What was written.
+
+    Attributes:
+        path: the output.
+        files: its files, the index last.
+        nbytes: their size.
+        tensors: how many tensors it holds.
+        seconds: how long writing took, flushing to the disk included.
+    """
+
+    path: Path
+    files: tuple[Path, ...]
+    nbytes: int
+    tensors: int
+    seconds: float
+
+
+class StoppedError(Exception):
+    """The other threads failed; this one stops."""
+
+
+@dataclass(slots=True)
+class _Filler:
+    """Fills the slots of one image in one open file, from several threads."""
+
+    plan: Plan
+    reader: Reader
+    target: int
+    advance: Callable[[int], None]
+    stop: threading.Event = field(default_factory=threading.Event)
+    crcs: dict[str, int] = field(default_factory=dict)
+
+    def fill(self, slot: Slot) -> None:
+        """Write one slot; remember its CRC-32 if the container wants it."""
+        at, crc = slot.offset, 0
+        for content in slot.contents:
+            if isinstance(content, Range):
+                at, crc = self._copy(content, at, crc, slot)
+            else:
+                at, crc = self._compute(content, at, crc, slot)
+        if at != slot.offset + slot.nbytes:
+            raise CkptError(f"{slot.name} came out {at - slot.offset:,} bytes long, not {slot.nbytes:,}")
+        if slot.needs_crc:
+            self.crcs[slot.name] = crc
+
+    def _copy(self, content: Range, at: int, crc: int, slot: Slot) -> tuple[int, int]:
+        with self.reader.descriptor(content.file) as source:
+            copy_range(source, content.offset, self.target, at, content.nbytes, self._moved)
+        if slot.needs_crc:
+            known = content.crc is not None and len(slot.contents) == 1
+            crc = content.crc if known and content.crc is not None else self._crc_of(content, crc)
+        return at + content.nbytes, crc
+
+    def _crc_of(self, content: Range, crc: int) -> int:
+        """The CRC-32 of bytes that were just copied and are still in the page cache."""
+        buffer = memoryview(bytearray(min(_CRC_BLOCK, content.nbytes)))
+        for start in range(0, content.nbytes, _CRC_BLOCK):
+            part = buffer[: min(_CRC_BLOCK, content.nbytes - start)]
+            self.reader.read_into(content.file, content.offset + start, part)
+            crc = zlib.crc32(part, crc)
+        return crc
+
+    def _compute(self, content: Computed, at: int, crc: int, slot: Slot) -> tuple[int, int]:
+        for block in packed_blocks(self.plan.steps[content.index].value, self.plan.inputs, self.reader):
+            write_all(self.target, block, at)
+            if slot.needs_crc:
+                crc = zlib.crc32(block, crc)
+            at += len(block)
+            self._moved(len(block))
+        return at, crc
+
+    def _moved(self, nbytes: int) -> None:
+        if self.stop.is_set():
+            raise StoppedError
+        self.advance(nbytes)
+
+
+def apply(
+    plan: Plan,
+    out: Path | str,
+    *,
+    force: bool = False,
+    max_shard: int | None = None,
+    tied: Tied = "clone",
+    progress: Callable[[int, int], None] | None = None,
+) -> Written:
+    """Run a plan.
+
+    Args:
+        plan: what to write.
+        out: where; the ending says the format: `.pth .pt .bin .ckpt` a torch zip archive, `.safetensors`, none a folder
+            of safetensors shards with their index.
+        force: replace an existing output.
+        max_shard: bytes of one shard, for a folder.
+        tied: for safetensors, what becomes of tensors that share their bytes: "clone" or "keep-first".
+        progress: told (bytes done, bytes in all) as it goes, from any thread.
+
+    Raises:
+        PlanError: if the plan has problems.
+        OutputError: if the output cannot be written as asked; nothing is written then.
+    """
+    import time
+
+    started = time.monotonic()
+    if plan.problems:
+        raise PlanError("; ".join(problem.message for problem in plan.problems), hint=plan.problems[0].hint)
+    target = Path(out)
+    sources = [file for checkpoint in plan.inputs for file in (checkpoint.path, *checkpoint.files)]
+    check_target(target, sources, force=force)
+    before = _fingerprints(plan.inputs)
+    output = encode(plan, target, max_shard=max_shard, tied=tied)
+    total = sum(slot.nbytes for image in output.images.values() for slot in image.slots)
+    advance = _counter(total, progress)
+    with Reader() as reader:
+        if output.is_folder:
+            with staged_folder(target) as folder:
+                for name, image in output.images.items():
+                    _write_durably(folder / name, image, plan, reader, advance)
+                _verify(folder, plan, output, before)
+            files = tuple(target / name for name in output.images)
+        else:
+            (image,) = output.images.values()
+            with staged_file(target) as (descriptor, temporary):
+                _write_image(descriptor, image, plan, reader, advance)
+                _verify(temporary, plan, output, before)
+            files = (target,)
+    size = sum(image.size for image in output.images.values())
+    return Written(target, files, size, len(output.specs), time.monotonic() - started)
+
+
+def _write_durably(path: Path, image: Image, plan: Plan, reader: Reader, advance: Callable[[int], None]) -> None:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    try:
+        _write_image(descriptor, image, plan, reader, advance)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write_image(descriptor: int, image: Image, plan: Plan, reader: Reader, advance: Callable[[int], None]) -> None:
+    """Write one file: the known bytes, then the slots over all threads, then what depends on their checksums."""
+    os.ftruncate(descriptor, image.size)
+    for offset, literal in image.literals:
+        write_all(descriptor, literal, offset)
+    filler = _Filler(plan, reader, descriptor, advance)
+    with ThreadPoolExecutor(THREADS) as pool:
+        futures = [pool.submit(filler.fill, slot) for slot in image.slots]
+        try:
+            done, _ = wait(futures, return_when=FIRST_EXCEPTION)
+        except BaseException:  # Ctrl-C arrives here
+            filler.stop.set()
+            pool.shutdown(cancel_futures=True)
+            raise
+        failed = [future for future in done if future.exception() is not None]
+        if failed:
+            filler.stop.set()
+            pool.shutdown(cancel_futures=True)
+            failed[0].result()
+    for offset, literal in image.finish(filler.crcs) if image.finish else ():
+        write_all(descriptor, literal, offset)
+
+
+def write_all(descriptor: int, data: bytes | memoryview, offset: int) -> None:
+    """Write all bytes at an offset; the system may take them in parts."""
+    view = memoryview(data)
+    while view:
+        done = os.pwrite(descriptor, view, offset)
+        view, offset = view[done:], offset + done
+
+
+def _counter(total: int, progress: Callable[[int, int], None] | None) -> Callable[[int], None]:
+    if progress is None:
+        return lambda _: None
+    lock, done = threading.Lock(), 0
+
+    def advance(nbytes: int) -> None:
+        nonlocal done
+        with lock:
+            done += nbytes
+            progress(done, total)
+
+    return advance
+
+
+def _fingerprints(inputs: Sequence[Checkpoint]) -> dict[Path, tuple[int, ...]]:
+    """What tells that an input was written to meanwhile."""
+    files = {file for checkpoint in inputs for file in checkpoint.files}
+    stats = {file: file.stat() for file in files}
+    return {file: (s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns) for file, s in stats.items()}
+
+
+def _verify(written: Path, plan: Plan, output: Output, before: dict[Path, tuple[int, ...]]) -> None:
+    """Open what was written and hold it against the plan; see that no input changed meanwhile."""
+    from ckptool.formats import open_checkpoint
+
+    found = open_checkpoint(written, output.select)
+    wanted = {spec.key: spec for spec in output.specs}
+    for key, spec in wanted.items():
+        if key not in found or found[key].spec != spec:
+            raise OutputError(f"the written file does not hold {key} as planned; nothing was kept", key=key)
+    if len(found) != len(wanted):
+        raise OutputError("the written file holds more tensors than planned; nothing was kept")
+    if _fingerprints(plan.inputs) != before:
+        raise UnreadableError("an input changed while it was read; nothing was written", hint="run it again")

@@ -1,0 +1,93 @@
+"""Values to bytes: computes what a plan's steps say, in blocks wherever the arithmetic allows.
+
+An elementwise expression over tensors of one shape runs block by block, each block small enough for the cache, so that
+memory does not grow with the tensor. Any other op (a transpose, a norm over an axis) needs its arguments whole: memory
+is then a few times the largest such tensor, never the checkpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from ckptool.checkpoint import Checkpoint, Tensor
+from ckptool.errors import PlanError
+from ckptool.reading import Reader, numpy_dtype
+from ckptool.spec import DTYPES, TensorSpec
+from ckptool.surgery.plan import Source, Value, sources_of
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array: TypeAlias = np.ndarray[Any, Any]
+
+ELEMENTS = 1 << 18
+"""Elements of one block: 1 MiB of float32 for each argument."""
+
+
+def packed_blocks(value: Value, inputs: Sequence[Checkpoint], reader: Reader) -> Iterator[memoryview]:
+    """The packed little-endian bytes of a value, in order.
+
+    Args:
+        value: what to compute.
+        inputs: the checkpoints that its sources count.
+        reader: reads them.
+
+    Raises:
+        PlanError: if a source cannot be computed with (sparse, quantized).
+        UnreadableError: if a file changed.
+    """
+    if isinstance(value, Source):
+        yield from reader.blocks(inputs[value.input][value.key])
+        return
+    sources = list(dict.fromkeys(sources_of(value)))
+    tensors = [_dense(inputs[source.input][source.key]) for source in sources]
+    if tensors and _is_elementwise(value) and len({tensor.shape for tensor in tensors}) == 1:
+        for arrays in _in_step(tensors, reader):
+            yield _bytes(compute(value, dict(zip(sources, arrays, strict=True))))
+        return
+    whole = {source: reader.array(tensor) for source, tensor in zip(sources, tensors, strict=True)}
+    yield _bytes(compute(value, whole))
+
+
+def compute(value: Value, arrays: dict[Source, Array]) -> Array:
+    """A value on the arrays of its sources; each op runs on the results of its arguments."""
+    if isinstance(value, Source):
+        return arrays[value]
+    return value.op.compute([compute(arg, arrays) for arg in value.args])
+
+
+def spec_of(value: Value, inputs: Sequence[Checkpoint]) -> TensorSpec:
+    """Dtype and shape of a value, from headers alone. Raises `PlanError` where an op does not fit its arguments."""
+    if isinstance(value, Source):
+        return inputs[value.input][value.key].spec
+    return value.op.result([spec_of(arg, inputs) for arg in value.args])
+
+
+def _is_elementwise(value: Value) -> bool:
+    if isinstance(value, Source):
+        return True
+    return value.op.is_elementwise and all(_is_elementwise(arg) for arg in value.args)
+
+
+def _dense(tensor: Tensor) -> Tensor:
+    if tensor.layout != "strided" or DTYPES[tensor.dtype].bits < 8:
+        what = tensor.layout if tensor.layout != "strided" else tensor.dtype
+        raise PlanError(f"{tensor.key} is {what}: it can be copied, not computed with", key=tensor.key)
+    return tensor
+
+
+def _in_step(tensors: Sequence[Tensor], reader: Reader) -> Iterator[list[Array]]:
+    """Equal flat slices of tensors of one shape, side by side."""
+    import numpy as np
+
+    streams = [reader.blocks(tensor, ELEMENTS * DTYPES[tensor.dtype].bits // 8) for tensor in tensors]
+    dtypes = [numpy_dtype(tensor.dtype) for tensor in tensors]
+    for blocks in zip(*streams, strict=True):
+        yield [np.frombuffer(block, dtype) for block, dtype in zip(blocks, dtypes, strict=True)]
+
+
+def _bytes(array: Array) -> memoryview:
+    import numpy as np
+
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
