@@ -1,0 +1,68 @@
+"""The command line: its commands, and the one place where errors become messages and exit codes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
+
+import typer
+
+from ckptool import __version__
+from ckptool.cli.diff import diff
+from ckptool.cli.errors import report
+from ckptool.cli.help import HelpCommand, HelpGroup
+from ckptool.cli.inspect import inspect
+from ckptool.errors import Exit
+
+_EPILOG = """\
+Examples:
+  ckptool inspect model.pth
+  ckptool diff old.pth new.safetensors
+  ckptool inspect model.pth --json
+
+Exit codes: 0 same, clean, written; 1 different; 2 trouble; 130 interrupted"""
+
+app = typer.Typer(
+    cls=HelpGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=_EPILOG,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+_COMMANDS: tuple[tuple[str, Callable[..., Any]], ...] = (
+    ("Look", inspect),
+    ("Look", diff),
+)
+for _panel, _command in _COMMANDS:
+    app.command(cls=HelpCommand, rich_help_panel=_panel, epilog=_command.epilog)(_command)  # type: ignore[attr-defined]
+
+
+def _say_version(asked: bool) -> None:
+    if asked:
+        print(f"ckptool {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _ckptool(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Surgery on model checkpoints: look inside, compare, change; nothing from a file is ever run."""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs one command line and returns its exit code. Never raises what a user could cause."""
+    try:
+        code = app(list(arguments) or ["--help"], prog_name="ckptool", standalone_mode=False)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return Exit.INTERRUPTED
+    except BrokenPipeError:
+        return Exit.OK
+    except (Exception, SystemExit) as error:
+        return report(error, arguments)
+    return int(code or 0)

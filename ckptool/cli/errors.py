@@ -1,0 +1,104 @@
+"""Errors in one voice: ``error: what is true``, ``--> where``, ``help: one thing to do``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+
+import typer
+
+from ckptool.errors import CkptError, Exit
+from ckptool.render.escape import terminal
+from ckptool.render.text import Line, Screen, Span, Style, paint, wrap
+
+_LONGEST = 2000  # characters of a message
+
+
+def report(error: BaseException, arguments: Sequence[str]) -> int:
+    """Prints what went wrong, on stderr and for ``--json`` also as an object on stdout; returns the exit code."""
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else Exit.TROUBLE
+    if isinstance(error, typer.Abort):
+        return Exit.INTERRUPTED
+    flags = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    if "--debug" in flags:
+        _traceback(error)
+    stated = _stated(error)
+    try:
+        screen = Screen.of(sys.stderr, os.environ, "auto")
+        print("\n".join(paint(line, screen) for line in _lines(stated, screen)), file=sys.stderr, flush=True)
+        if _wants_json(flags):
+            from ckptool.render.json import error_json
+
+            print(error_json(stated), flush=True)
+    except OSError:
+        return Exit.TROUBLE  # nowhere left to say it
+    return Exit.TROUBLE
+
+
+def _wants_json(flags: Sequence[str]) -> bool:
+    """Read from the raw arguments, for they may be what is wrong."""
+    pairs = zip(flags, [*flags[1:], ""], strict=True)
+    machine = {"json", "ndjson"}
+    return any(
+        flag == "--json" or (flag == "--format" and value in machine) or flag.removeprefix("--format=") in machine
+        for flag, value in pairs
+        if flag.startswith("--")
+    )
+
+
+def _stated(error: BaseException) -> CkptError:
+    """Any exception as a statement about the user's file or request."""
+    if isinstance(error, CkptError):
+        return error
+    if isinstance(error, MemoryError):
+        return CkptError("there is not enough memory for this", hint="ask for less, for instance with --only")
+    if isinstance(error, OSError):
+        return _system_error(error)
+    # Typer's usage errors have no public name; what they can do is theirs alone.
+    if hasattr(error, "format_message") and hasattr(error, "exit_code"):
+        message = str(error.format_message()).rstrip(".") or "this command line is incomplete"
+        context = getattr(error, "ctx", None)
+        usage = CkptError(
+            message[:1].lower() + message[1:], hint=f"{context.command_path if context else 'ckptool'} --help"
+        )
+        usage.code = "usage"
+        return usage
+    bug = CkptError(
+        f"ckptool met something it did not expect ({type(error).__name__}: {str(error)[:_LONGEST]}); this is a bug",
+        hint="please report it with the output of the same command and --debug",
+    )
+    bug.code = "internal"
+    return bug
+
+
+def _system_error(error: OSError) -> CkptError:
+    what = (error.strerror or str(error) or "the system refused").lower()
+    name = error.filename
+    path = os.fsdecode(name) if isinstance(name, str | bytes) else None
+    return CkptError(f"{path}: {what}" if path else what)
+
+
+def _lines(error: CkptError, screen: Screen) -> Iterator[Line]:
+    yield from _titled("error:", "red", wrap(terminal(error.message, _LONGEST), screen, first="error: "))
+    place = terminal(str(error.path)) if error.path and str(error.path) not in error.message else ""
+    if error.key is not None and error.key not in error.message:
+        place = f"{place}: {terminal(error.key)}" if place else terminal(error.key)
+    if place:
+        yield (Span("  --> ", "dim"), Span(place))
+    if error.hint:
+        yield from _titled("  help:", "cyan", wrap(terminal(error.hint, _LONGEST), screen, first="  help: "))
+
+
+def _titled(title: str, style: Style, lines: Iterator[str]) -> Iterator[Line]:
+    yield (Span(title, style), Span(next(lines).removeprefix(title)))
+    yield from ((Span(line),) for line in lines)
+
+
+def _traceback(error: BaseException) -> None:
+    import traceback
+
+    for part in traceback.format_exception(error):
+        for line in part.splitlines():
+            print(terminal(line, _LONGEST), file=sys.stderr)

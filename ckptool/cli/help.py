@@ -1,0 +1,87 @@
+"""Help pages without boxes: what it does, how it is called, options in groups, examples, exit codes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from typer.core import TyperCommand, TyperGroup
+
+from ckptool.render.text import Cell, Column, Line, Screen, Span, paint, table, wrap
+
+Section = tuple[str, list[tuple[str, str]]]
+
+
+class HelpCommand(TyperCommand):
+    """A command with our help page."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        formatter.write(_page(self, ctx, []))
+
+
+class HelpGroup(TyperGroup):
+    """The command group with our help page."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        commands: dict[str, list[tuple[str, str]]] = {}
+        for name in self.list_commands(ctx):
+            command = self.get_command(ctx, name)
+            if command is not None and not command.hidden:
+                panel = getattr(command, "rich_help_panel", None) or "Commands"
+                commands.setdefault(panel, []).append((name, (command.help or "").partition("\n")[0]))
+        formatter.write(_page(self, ctx, list(commands.items())))
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(self.commands)  # in the order they were registered, not sorted
+
+
+def _page(command: Any, ctx: Any, before: list[Section]) -> str:
+    screen = Screen.of(sys.stdout, os.environ, "auto")
+    if not screen.elide:
+        screen = Screen(width=100, color=screen.color, unicode=screen.unicode, elide=True)
+    return "\n".join(paint(line, screen) for line in _lines(command, ctx, before, screen)) + "\n"
+
+
+def _lines(command: Any, ctx: Any, before: list[Section], screen: Screen) -> Iterator[Line]:
+    pieces = [piece.strip("{}") for piece in command.collect_usage_pieces(ctx)]
+    yield (Span("Usage: ", "dim"), Span(ctx.command_path, "bold"), Span(" " + " ".join(pieces)))
+    for paragraph in (command.help or "").split("\n\n"):
+        yield ()
+        for text in wrap(" ".join(paragraph.split()), screen, indent=""):
+            yield (Span(text),)
+    for title, entries in [*before, *_options(command, ctx)]:
+        yield ()
+        yield (Span(f"{title}:", "bold"),)
+        yield from _entries(entries, screen)
+    yield ()
+    for text in (command.epilog or "").splitlines():
+        yield (Span(text, "bold" if text.endswith(":") else ""),)
+
+
+def _options(command: Any, ctx: Any) -> list[Section]:
+    sections: dict[str, list[tuple[str, str]]] = {}
+    for parameter in command.get_params(ctx):
+        record = parameter.get_help_record(ctx)
+        if record is None:
+            continue
+        is_argument = parameter.param_type_name == "argument"
+        panel = getattr(parameter, "rich_help_panel", None) or ("Arguments" if is_argument else "Options")
+        sections.setdefault(panel, []).append((record[0], record[1]))
+    return list(sections.items())
+
+
+def _entries(entries: list[tuple[str, str]], screen: Screen) -> Iterator[Line]:
+    """Names in one column, their help wrapped in another."""
+    names = min(32, max(len(name) for name, _ in entries))
+    room = Screen(width=max(20, screen.width - names - 4), elide=True)
+    rows: list[tuple[Cell, Cell]] = []
+    for name, text in entries:
+        first, *rest = list(wrap(text, room, indent=""))
+        if len(name) > names:
+            rows.append((Cell(lead="  ", text=name, style="cyan"), Cell()))
+            name = ""
+        rows.append((Cell(lead="  ", text=name, style="cyan"), Cell(first)))
+        rows.extend((Cell(lead="  "), Cell(line)) for line in rest)
+    yield from table((Column(""), Column("")), rows, Screen(width=screen.width))

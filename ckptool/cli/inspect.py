@@ -1,0 +1,152 @@
+"""``ckptool inspect``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ckptool.cli.common import (
+    Color,
+    ColorOption,
+    DebugOption,
+    Format,
+    FormatOption,
+    JsonOption,
+    NoPagerOption,
+    OnlyOption,
+    QuietOption,
+    SelectOption,
+    ThreadsOption,
+)
+from ckptool.errors import Exit
+
+if TYPE_CHECKING:
+    from ckptool.checkpoint import Checkpoint
+    from ckptool.render.inspection import Inspection
+    from ckptool.render.text_tree import TreeView
+
+
+class Sort(StrEnum):
+    """The order of tensors and modules."""
+
+    FILE = "file"
+    KEY = "key"
+    SIZE = "size"
+
+
+def inspect(
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="A checkpoint: a file, or a folder of shards.")],
+    select: SelectOption = None,
+    depth: Annotated[int | None, typer.Option("--depth", metavar="N", min=1, help="Levels of the tree.")] = None,
+    only: OnlyOption = None,
+    flat: Annotated[bool, typer.Option("--flat", help="A row per tensor, no tree.")] = False,
+    sort: Annotated[Sort, typer.Option("--sort", metavar="BY", help="file, key or size.")] = Sort.FILE,
+    stats: Annotated[bool, typer.Option("--stats", help="Read the values: mean, spread, NaN, histogram.")] = False,
+    threads: ThreadsOption = 2,
+    form: FormatOption = Format.TEXT,
+    json: JsonOption = False,
+    color: ColorOption = Color.AUTO,
+    no_pager: NoPagerOption = False,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> int:
+    """What is in a checkpoint: its tensors as a folded tree, and everything else it holds.
+
+    Reads headers only, whatever the size; with --stats the values too. Nothing in the file is run.
+    """
+    from ckptool.cli.output import print_lines, print_texts, stdout_screen
+    from ckptool.formats import open_checkpoint
+
+    checkpoint = open_checkpoint(path, select=select)
+    keys = _sorted(checkpoint, _chosen(checkpoint, only or [], path), sort)
+    report = _report(checkpoint, path, keys, stats, threads, quiet)
+    form = Format.JSON if json else form
+    if form is not Format.TEXT:
+        print_texts(_texts(report, form, threads))
+        return Exit.OK
+    from ckptool.render.text_inspect import inspect_lines
+
+    screen = stdout_screen(color)
+    print_lines(inspect_lines(report, _view(report, depth, flat, sort), screen), screen, pager=not no_pager)
+    return Exit.OK
+
+
+inspect.epilog = """\
+Examples:
+  ckptool inspect resnet18.pth
+  ckptool inspect model.safetensors --only "layers.0.*" --stats
+  ckptool inspect run/checkpoint-100 --json | jq .summary
+
+Exit codes: 0 read; 2 the file cannot be read or is not a checkpoint"""  # type: ignore[attr-defined]
+
+
+def _chosen(checkpoint: Checkpoint, only: Iterable[str], path: Path) -> list[str]:
+    """The keys that any --only means, in file order; all without one."""
+    from ckptool.keys import Pattern, require_match
+
+    chosen = {key for text in only for key in require_match(Pattern.parse(text), checkpoint.tensors, "--only", path)}
+    return [key for key in checkpoint if key in chosen] if only else list(checkpoint)
+
+
+def _sorted(checkpoint: Checkpoint, keys: list[str], sort: Sort) -> tuple[str, ...]:
+    if sort is Sort.KEY:
+        from ckptool.keys import natural_key
+
+        keys.sort(key=natural_key)
+    elif sort is Sort.SIZE:
+        keys.sort(key=lambda key: -checkpoint[key].nbytes)
+    return tuple(keys)
+
+
+def _report(
+    checkpoint: Checkpoint, path: Path, keys: tuple[str, ...], stats: bool, threads: int, quiet: bool
+) -> Inspection:
+    from ckptool.explain import explain, ties
+    from ckptool.render.inspection import Inspection
+
+    numbers = {}
+    if stats:
+        from ckptool.cli.progress import Progress
+        from ckptool.compare.stats import all_stats
+
+        with Progress("reading", quiet) as progress:
+            numbers = all_stats(checkpoint, keys, threads=threads, progress=progress)
+    return Inspection(
+        checkpoint=checkpoint,
+        name=str(path),
+        keys=keys,
+        ties=tuple(ties(checkpoint)),
+        notes=(*checkpoint.notes, *explain(checkpoint)),
+        stats=numbers,
+    )
+
+
+def _view(report: Inspection, depth: int | None, flat: bool, sort: Sort) -> TreeView:
+    from ckptool.render.text_tree import TreeView
+
+    return TreeView.of(report, depth=depth, flat=flat, by_size=sort is Sort.SIZE)
+
+
+def _texts(report: Inspection, form: Format, threads: int) -> Iterable[str]:
+    """The report in a format for machines or documents."""
+    match form:
+        case Format.NDJSON:
+            from ckptool.render.ndjson import inspect_ndjson
+
+            return inspect_ndjson(report)
+        case Format.MARKDOWN:
+            from ckptool.render.markdown import inspect_markdown
+
+            return inspect_markdown(report)
+        case Format.LINES:
+            from ckptool.render.lines import inspect_lines
+
+            return inspect_lines(report, threads)
+        case _:
+            from ckptool.render.json import inspect_json
+
+            return inspect_json(report)

@@ -1,0 +1,82 @@
+"""Where a command's report goes: stdout, painted and paged if that is a terminal."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+
+from ckptool.cli.common import Color
+from ckptool.render.text import Line, Screen, paint
+
+_BUFFER = 1 << 16  # characters written at once
+
+
+def stdout_screen(color: Color) -> Screen:
+    """The screen that stdout is."""
+    return Screen.of(sys.stdout, os.environ, color.value)
+
+
+def print_lines(lines: Iterable[Line], screen: Screen, pager: bool = True) -> None:
+    """Prints lines, through a pager if they are more than a terminal shows at once."""
+    texts = (f"{paint(line, screen)}\n" for line in lines)
+    if screen.height is not None and pager:
+        first = list(itertools.islice(texts, screen.height))
+        texts = itertools.chain(first, texts)
+        less = shutil.which("less") if len(first) >= screen.height else None
+        if less:
+            _page(less, texts)
+            return
+    print_texts(texts)
+
+
+def print_texts(texts: Iterable[str]) -> None:
+    """Prints pieces of text as they come. A closed pipe ends it in silence; the exit code stays what it would be."""
+    try:
+        for block in _blocks(texts):
+            _write(block)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Python flushes stdout once more at its end; that must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _blocks(texts: Iterable[str]) -> Iterator[str]:
+    block: list[str] = []
+    held = 0
+    for text in texts:
+        block.append(text)
+        held += len(text)
+        if held >= _BUFFER:
+            yield "".join(block)
+            block, held = [], 0
+    yield "".join(block)
+
+
+def _write(text: str) -> None:
+    try:
+        sys.stdout.write(text)
+    except UnicodeEncodeError:
+        encoding = sys.stdout.encoding or "ascii"
+        sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
+
+
+def _page(less: str, texts: Iterable[str]) -> None:
+    """Shows texts in less, which quits by itself if they fit and passes colour through."""
+    environ = {**os.environ, "LESSSECURE": "1", "LESSCHARSET": "utf-8"}
+    process = subprocess.Popen([less, "-FRSX"], stdin=subprocess.PIPE, env=environ)
+    assert process.stdin is not None
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C belongs to less
+    try:
+        with process.stdin as pipe:
+            for block in _blocks(texts):
+                pipe.write(block.encode("utf-8", "backslashreplace"))
+    except BrokenPipeError:
+        pass  # the reader quit before the end
+    finally:
+        process.wait()
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,155 @@
+"""Untrusted text made inert: one function per medium.
+
+Keys, paths, metadata, class names and everything else that a file chose go through one of these before they are
+shown. What is escaped stays visible (``\\x1b``, ``\\u202e``), and two different names never look the same.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+import unicodedata
+
+LONGEST = 400
+"""Characters of an untrusted text that are shown at most; the middle of a longer one is left out."""
+
+# Printable by their Unicode category, yet invisible or without a width of their own.
+_INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0") | frozenset(map(chr, range(0xFE00, 0xFE10)))
+_SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+_LOOKS_ESCAPED = re.compile(r"\\[\\nrtxuU]")
+
+
+def terminal(text: str, longest: int = LONGEST) -> str:
+    """The text for one line of a terminal or a log.
+
+    Controls, bidirectional and zero-width characters, lone surrogates, line ends and odd spaces become visible
+    escapes. Backslashes are doubled only where the text could be mistaken for an escaped one.
+
+    Example:
+        >>> terminal("layer\\x1b[2J.weight")
+        'layer\\\\x1b[2J.weight'
+        >>> terminal("a" * 1000, longest=9)
+        'aaaa…aaaa'
+    """
+    text = shorten(text, longest)
+    if text.isascii() and text.isprintable() and "\\" not in text:
+        return text
+    hidden = [char for char in text if _is_hidden(char)]
+    if not hidden and not _LOOKS_ESCAPED.search(text):
+        return text
+    text = text.replace("\\", "\\\\")
+    for char in set(hidden):
+        text = text.replace(char, _visible(char))
+    return text
+
+
+def shorten(text: str, longest: int) -> str:
+    """The text, its middle left out if it has more than `longest` characters.
+
+    Example:
+        >>> shorten("abcdefghij", 5)
+        'ab…ij'
+    """
+    if len(text) <= longest:
+        return text
+    tail = (longest - 1) // 2
+    return f"{text[: longest - 1 - tail]}…{text[len(text) - tail :]}"
+
+
+def markdown(text: str) -> str:
+    """The text for Markdown prose or a table cell: no link, mention, tag, emphasis or column comes out of it.
+
+    Example:
+        >>> markdown("a|b [x](http://e)")
+        'a&#124;b &#91;x&#93;&#40;http&#58;&#47;&#47;e&#41;'
+    """
+    return "".join(char if char.isalnum() or char in " .,…" else _entity(char) for char in terminal(text))
+
+
+def markdown_code(text: str) -> str:
+    """The text as code in Markdown, safe in a table cell.
+
+    Example:
+        >>> markdown_code("layer1.{0,1}.*")
+        '`layer1.{0,1}.*`'
+        >>> markdown_code("a|`b")
+        '<code>a&#124;&#96;b</code>'
+    """
+    shown = terminal(text)
+    if shown.strip() == shown and shown and not set(shown) & set("`|\\"):
+        return f"`{shown}`"
+    return f"<code>{markdown(text)}</code>"
+
+
+def html_text(text: str) -> str:
+    """The text for HTML, in an element or a quoted attribute.
+
+    Example:
+        >>> html_text("<b>")
+        '&lt;b&gt;'
+    """
+    return html.escape(terminal(text), quote=True)
+
+
+def _entity(char: str) -> str:
+    return f"&#{ord(char)};"
+
+
+def _is_hidden(char: str) -> bool:
+    return not char.isprintable() or char in _INVISIBLE or 0xE0100 <= ord(char) <= 0xE01EF
+
+
+def _visible(char: str) -> str:
+    if char in _SHORT:
+        return _SHORT[char]
+    code = ord(char)
+    if code < 0x100:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def cells(text: str) -> int:
+    """How many terminal columns the text takes: wide East Asian characters take two, combining marks none.
+
+    Example:
+        >>> cells("重み.weight"), cells("e\\u0301")
+        (11, 1)
+    """
+    if text.isascii():
+        return len(text)
+    return sum(map(_char_cells, text))
+
+
+def _char_cells(char: str) -> int:
+    if char.isascii():
+        return 1
+    if unicodedata.combining(char) or unicodedata.category(char) in {"Mn", "Me"}:
+        return 0
+    return 2 if unicodedata.east_asian_width(char) in "WF" else 1
+
+
+def elide(text: str, width: int) -> str:
+    """The text in at most `width` terminal columns: its middle gives way to ``…``.
+
+    Example:
+        >>> elide("post_attention_layernorm.weight", 20)
+        'post_atten…rm.weight'
+    """
+    if cells(text) <= width:
+        return text
+    if width < 1:
+        return ""
+    tail_cells = (width - 1) // 2
+    head = _take(text, width - 1 - tail_cells)
+    tail = _take(text[::-1], tail_cells)[::-1]
+    return f"{head}…{tail}"
+
+
+def _take(text: str, width: int) -> str:
+    """The longest beginning of the text that fits the width."""
+    used = 0
+    for at, char in enumerate(text):
+        used += _char_cells(char)
+        if used > width:
+            return text[:at]
+    return text

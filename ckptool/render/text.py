@@ -1,0 +1,276 @@
+"""Text for terminals: lines of styled spans, tables with one flexible column, and the screen they are painted on.
+
+Own code instead of a console library: it starts in no time, and text is never read as markup.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, TextIO
+
+from ckptool.render.escape import cells, elide
+
+Style = Literal["", "dim", "bold", "red", "green", "yellow", "magenta", "cyan", "dim cyan"]
+_CODES: dict[Style, str] = {
+    "": "",
+    "dim": "2",
+    "bold": "1",
+    "red": "31",
+    "green": "32",
+    "yellow": "33",
+    "magenta": "35",
+    "cyan": "36",
+    "dim cyan": "2;36",
+}
+_GLYPHS = "├─│└…→×▁▂▃▄▅▆▇█▏▎▍▌▋▊▉Δ√±−≤‖"
+_PLAIN = str.maketrans(_GLYPHS, "|-|`~>x_.-~=+*#...::##Dv~-<|")
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A piece of a line in one style. The text is already escaped."""
+
+    text: str
+    style: Style = ""
+
+
+Line = tuple[Span, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Screen:
+    """Where text will be seen.
+
+    Attributes:
+        width: columns.
+        height: rows of a terminal; None if it is not one.
+        color: styles are painted.
+        unicode: box and bar glyphs can be shown.
+        elide: lines may not be longer than `width`; False where output goes to a file or a pipe.
+    """
+
+    width: int = 160
+    height: int | None = None
+    color: bool = False
+    unicode: bool = True
+    elide: bool = False
+
+    @property
+    def is_wide(self) -> bool:
+        """True if the additional columns fit."""
+        return self.width >= 120
+
+    @classmethod
+    def of(cls, stream: TextIO, environ: Mapping[str, str], color: Literal["auto", "always", "never"]) -> Screen:
+        """The screen behind a stream, with what the environment says about it."""
+        columns, rows, is_terminal = _dimensions(stream, environ)
+        return cls(
+            width=columns or 160,
+            height=rows if is_terminal else None,
+            color=_wants_color(environ, color, is_terminal),
+            unicode=_holds_glyphs(stream),
+            elide=columns is not None,
+        )
+
+
+def _dimensions(stream: TextIO, environ: Mapping[str, str]) -> tuple[int | None, int, bool]:
+    """(columns or None if nothing bounds them, rows, whether the stream is a terminal)."""
+    import os
+
+    is_terminal = stream.isatty()
+    columns: int | None = None
+    rows = 24
+    if is_terminal:
+        try:
+            columns, rows = os.get_terminal_size(stream.fileno())
+        except OSError:
+            columns = 80
+        columns = columns or 80
+    wanted = environ.get("COLUMNS", "")
+    if wanted.isascii() and wanted.isdigit() and len(wanted) < 6 and int(wanted):
+        columns = max(20, int(wanted))
+    return columns, rows, is_terminal
+
+
+def _wants_color(environ: Mapping[str, str], color: str, is_terminal: bool) -> bool:
+    if color != "auto":
+        return color == "always"
+    if environ.get("NO_COLOR"):
+        return False
+    if environ.get("FORCE_COLOR"):
+        return True
+    return is_terminal and environ.get("TERM") not in {"dumb", "unknown"}
+
+
+def _holds_glyphs(stream: TextIO) -> bool:
+    try:
+        _GLYPHS.encode(stream.encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
+
+
+def paint(line: Line, screen: Screen) -> str:
+    """One line as the characters to print, without its line end and without spaces at its end.
+
+    Example:
+        >>> paint((Span("├─ "), Span("a", "red")), Screen(unicode=False))
+        '|- a'
+    """
+    if screen.color:
+        text = "".join(f"\x1b[{_CODES[span.style]}m{span.text}\x1b[0m" if span.style else span.text for span in line)
+    else:
+        text = "".join(span.text for span in line).rstrip(" ")
+    return text if screen.unicode else text.translate(_PLAIN)
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a table.
+
+    Attributes:
+        title: its heading.
+        align: to which side its cells go.
+        least: columns it may be narrowed to; None for one that is never narrowed.
+    """
+
+    title: str
+    align: Literal["<", ">"] = "<"
+    least: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One cell: a lead that is always whole (the branches of a tree), and its text."""
+
+    text: str = ""
+    style: Style = ""
+    lead: str = ""
+
+
+def table(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], screen: Screen, gap: int = 2) -> Iterator[Line]:
+    """The lines of a table: aligned, numbers whole, flexible columns elided in the middle where the screen is narrow.
+
+    Columns that are empty in every row and in the heading take no space.
+    """
+    widths = [
+        max(cells(column.title), max((cells(row[at].lead) + cells(row[at].text) for row in rows), default=0))
+        for at, column in enumerate(columns)
+    ]
+    if screen.elide:
+        _narrow(widths, columns, screen.width, gap)
+    if any(column.title for column in columns):
+        yield _row(columns, [Cell(column.title, "dim") for column in columns], widths, gap)
+    for row in rows:
+        yield _row(columns, row, widths, gap)
+
+
+def _narrow(widths: list[int], columns: Sequence[Column], room: int, gap: int) -> None:
+    """Takes from the widest flexible columns what does not fit the room."""
+    excess = sum(widths) + gap * (sum(map(bool, widths)) - 1) - room
+    while excess > 0:
+        flexible = [
+            (widths[at], at)
+            for at, column in enumerate(columns)
+            if column.least is not None and widths[at] > column.least
+        ]
+        if not flexible:
+            return
+        widest, at = max(flexible)
+        second = max((width for width, other in flexible if other != at), default=0)
+        least = columns[at].least or 0
+        less = max(1, min(excess, widest - max(second, least)))
+        widths[at] -= less
+        excess -= less
+
+
+def _row(columns: Sequence[Column], row: Sequence[Cell], widths: Sequence[int], gap: int) -> Line:
+    line: list[Span] = []
+    blank = 0  # spaces owed before the next text
+    for column, cell, width in zip(columns, row, widths, strict=True):
+        if not width:
+            continue
+        text = cell.text
+        lead = cells(cell.lead)
+        taken = lead + cells(text)
+        if taken > width:
+            text = elide(text, max(1, width - lead))
+            taken = lead + cells(text)
+        pad = max(0, width - taken)
+        if taken:
+            line.append(Span(" " * (blank + (pad if column.align == ">" else 0))))
+            if cell.lead:
+                line.append(Span(cell.lead, "dim"))
+            line.append(Span(text, cell.style))
+            blank = gap + (pad if column.align == "<" else 0)
+        else:
+            blank += width + gap
+    return tuple(line)
+
+
+def fit(parts: Iterable[str], screen: Screen, separator: str = ", ", indent: str = "") -> Iterator[str]:
+    """Joins parts to lines that fit the screen, breaking only between parts.
+
+    Example:
+        >>> list(fit(["alpha", "beta", "gamma"], Screen(width=12, elide=True)))
+        ['alpha, beta,', 'gamma']
+    """
+    line = ""
+    for part in parts:
+        joined = f"{line}{separator}{part}" if line else part
+        if line and screen.elide and cells(joined) > screen.width - cells(indent):
+            yield line + separator.rstrip()
+            line = indent + part
+        else:
+            line = joined
+    if line:
+        yield line
+
+
+def wrap(text: str, screen: Screen, indent: str = "  ", first: str = "") -> Iterator[str]:
+    """Text broken between words where the screen is narrow; a word longer than the screen is elided.
+
+    Example:
+        >>> list(wrap("one two three", Screen(width=9, elide=True)))
+        ['one two', '  three']
+    """
+    room = screen.width if screen.elide else 1 << 30
+    start = line = first
+    for word in text.split(" "):
+        joined = line + word if line == start else f"{line} {word}"
+        if line == start or cells(joined) <= room:
+            line = start + elide(word, room - cells(start)) if line == start else joined
+        else:
+            yield line
+            start = indent
+            line = indent + elide(word, room - cells(indent))
+    yield line
+
+
+_EIGHTHS = " ▏▎▍▌▋▊▉█"
+
+
+def bar(share: float, width: int) -> str:
+    """A horizontal bar in eighths of a column, `width` columns when the share is 1.
+
+    Example:
+        >>> bar(0.5, 5)
+        '██▌'
+    """
+    eighths = round(max(0.0, min(1.0, share)) * width * 8)
+    full, rest = divmod(eighths, 8)
+    return "█" * full + (_EIGHTHS[rest] if rest else "")
+
+
+_LEVELS = "▁▂▃▄▅▆▇█"
+
+
+def level(share: float) -> str:
+    """One glyph of a vertical bar.
+
+    Example:
+        >>> level(0.0), level(0.5), level(1.0)
+        ('▁', '▅', '█')
+    """
+    return _LEVELS[min(7, max(0, int(share * 8)))]
