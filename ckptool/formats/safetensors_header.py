@@ -1,0 +1,93 @@
+"""The JSON header of a safetensors file: from its text to entries.
+
+An entry in the usual form is taken by one regular expression; one with further fields or unusual spellings goes through
+`json`, in a small piece. As strict as the reference implementation, and stricter: see `ckptool.formats.strict_json`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ckptool.formats.strict_json import JsonError, JsonReader, compiled
+
+
+class Entry(NamedTuple):
+    """One tensor as the header describes it; `start` and `stop` count from the first byte of the data."""
+
+    start: int
+    stop: int
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+class Parsed(NamedTuple):
+    """A header's content, not yet checked against dtypes and the file.
+
+    Attributes:
+        entries: in the order of the text; dtypes by the format's names.
+        metadata: `__metadata__`.
+        odd: names of tensors with fields that the format does not have.
+    """
+
+    entries: list[Entry]
+    metadata: dict[str, str]
+    odd: list[str]
+
+
+# The three fields in any order. A field that is there twice leaves the group of another one unset.
+_USUAL = compiled(
+    r"\{~(?:(?:"
+    r'"dtype"~:~"([A-Z0-9_]++)"|"shape"~:~\[~((?:INT(?:~,~INT)*+)?+)~\]|"data_offsets"~:~\[~(INT)~,~(INT)~\]'
+    r')~(?:,~(?=")|(?=\}))){3}\}'
+)
+
+
+def parse(text: bytes) -> Parsed:
+    """Read a header.
+
+    Raises:
+        JsonError: it is not JSON, or not of the form that the format prescribes.
+
+    Example:
+        >>> parse(b'{"w":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]}}').entries
+        [Entry(start=0, stop=24, name='w', dtype='F32', shape=(2, 3))]
+    """
+    parsed = Parsed([], {}, [])
+    reader = JsonReader(text)
+    for name in reader.members():
+        usual = _USUAL.match(text, reader.position)
+        if name == "__metadata__":
+            parsed.metadata.update(reader.strings("__metadata__"))
+        elif usual and usual[1] and usual[2] is not None and usual[3]:
+            dtype, sizes, start, stop = usual.groups()
+            shape = tuple(map(int, sizes.split(b","))) if sizes else ()
+            parsed.entries.append(Entry(int(start), int(stop), name, dtype.decode(), shape))
+            reader.position = usual.end()
+        else:
+            parsed.entries.append(_unusual(name, reader.small_value(), parsed.odd))
+    return parsed
+
+
+def _unusual(name: str, value: object, odd: list[str]) -> Entry:
+    """An entry from a value that may be anything."""
+    if not isinstance(value, dict):
+        raise JsonError(f'has an entry "{name}" that is not an object')
+    for field in ("dtype", "shape", "data_offsets"):
+        if field not in value:
+            raise JsonError(f'has no {field} for "{name}"')
+    dtype, shape, offsets = value.pop("dtype"), value.pop("shape"), value.pop("data_offsets")
+    if not isinstance(dtype, str):
+        raise JsonError(f'has a dtype for "{name}" that is not text')
+    if not _are_naturals(shape) or not _are_naturals(offsets) or len(offsets) != 2:
+        raise JsonError(f'has a shape or data_offsets for "{name}" that are not lists of natural numbers')
+    for field, extra in value.items():  # the reference ignores them, up to some depth
+        if isinstance(extra, (dict, list)):
+            raise JsonError(f'has a field "{field}" for "{name}" that the format does not have')
+    if value:
+        odd.append(name)
+    return Entry(offsets[0], offsets[1], name, dtype, tuple(shape))
+
+
+def _are_naturals(value: object) -> bool:
+    return isinstance(value, list) and all(type(number) is int and number >= 0 for number in value)

@@ -1,0 +1,234 @@
+"""Sharded checkpoints: shards in a folder, usually with an index that says which shard holds which key.
+
+The index is a stranger's: a shard's name must be a plain file name, so that no index reaches outside its folder. The
+file of that name may be a symbolic link, because a hub cache is made of links to `../../blobs/...`.
+
+Tensors come shard by shard, shards by name, in each shard in the order of its file.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+
+from ckptool.checkpoint import Checkpoint, Extra, GlobalUse, Note, Tensor
+from ckptool.errors import UnreadableError
+from ckptool.formats.files import open_regular
+from ckptool.formats.strict_json import JsonError, JsonReader
+
+MAX_INDEX = 100_000_000  # bytes; a million keys
+SHARD_NAME = re.compile(r"(?P<stem>.+)-(?P<number>\d{1,9})-of-(?P<count>\d{1,9})(?P<suffix>\.[A-Za-z]+)", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """An `*.index.json`.
+
+    Attributes:
+        path: the file.
+        weight_map: the shard of every key.
+        total_size: bytes of all tensors, as it claims.
+    """
+
+    path: Path
+    weight_map: Mapping[str, str]
+    total_size: int | None
+
+
+def open_index(path: Path, select: str | None = None) -> Checkpoint:
+    """Open the shards that an index names, and hold the index against them.
+
+    Args:
+        path: the `*.index.json`; its shards lie beside it.
+        select: which dict of each shard to take, for torch shards.
+
+    Raises:
+        UnreadableError: the index is damaged or names files outside its folder, a shard is missing or damaged, a key is
+            in two shards or not in the shard that the index names.
+    """
+    index = read_index(path)
+    names = sorted(set(index.weight_map.values()))
+    for name in names:
+        _check_plain(name, index)
+    _check_present(path.parent, names, f"the index {path}")
+    shards = _open_shards(path.parent, names, select)
+    merged = _merged(path, shards)
+    return _held_against(index, merged, shards)
+
+
+def open_shards(folder: Path, names: Sequence[str], select: str | None = None) -> Checkpoint:
+    """Open shards that have no index: files like `model-00001-of-00004.safetensors`, all of one checkpoint."""
+    names = sorted(names)
+    first = SHARD_NAME.fullmatch(names[0])
+    assert first is not None  # the caller chose them by this pattern
+    numbers = [int(match["number"]) for match in map(SHARD_NAME.fullmatch, names) if match]
+    count, origin = int(first["count"]), 0 if 0 in numbers else 1
+    if len(set(numbers)) < len(numbers) or max(numbers) - origin >= count:
+        raise UnreadableError(f"the shards {names[0]} to {names[-1]} in {folder} are not {count:,}", path=folder)
+    if len(numbers) < count:
+        width = len(first["number"])
+        absent = (n for n in range(origin, origin + count) if n not in set(numbers))
+        missing = (f"{first['stem']}-{n:0{width}}-of-{first['count']}{first['suffix']}" for n in absent)
+        raise UnreadableError(
+            f"{folder} lacks {count - len(numbers):,} of {count:,} shards: {_some(missing, count - len(numbers))}",
+            hint="download what is missing",
+            path=folder,
+        )
+    note = Note("there is no index; the shards were taken by their names", "every number is there")
+    return _merged(folder, _open_shards(folder, names, select), (note,))
+
+
+def read_index(path: Path) -> Index:
+    """Read an index; its shards are not looked at."""
+    with open_regular(path) as file:
+        if file.size > MAX_INDEX:
+            raise UnreadableError(f"the index {path} has {file.size:,} bytes; no index is that long", path=path)
+        reader = JsonReader(file.pread(file.size, 0))
+    weight_map: dict[str, str] = {}
+    total_size = None
+    try:
+        for member in reader.members():
+            if member == "weight_map":
+                weight_map = reader.strings("weight_map")
+            else:
+                value = reader.small_value()
+                size = value.get("total_size") if member == "metadata" and isinstance(value, dict) else None
+                total_size = int(size) if isinstance(size, (int, float)) else total_size
+    except JsonError as problem:
+        raise UnreadableError(f"the index {path} {problem}", hint="get the index again", path=path) from None
+    if not weight_map:
+        raise UnreadableError(f"the index {path} names no tensors: it has no weight_map", path=path)
+    return Index(path, weight_map, total_size)
+
+
+def _check_plain(name: str, index: Index) -> None:
+    if name in ("", ".", "..") or any(character in name for character in "/\\\0"):
+        key = next(key for key, shard in index.weight_map.items() if shard == name)
+        raise UnreadableError(
+            f'the index {index.path} puts "{key}" into "{name}", which is not a plain file name',
+            hint="shards lie beside their index; do not use this checkpoint unless you know who made it",
+            path=index.path,
+            key=key,
+        )
+
+
+def _check_present(folder: Path, names: Sequence[str], who: str) -> None:
+    try:
+        missing = [name for name in names if not (folder / name).exists()]
+    except OSError as error:  # a name longer than any file's, a loop of links
+        raise UnreadableError(f"{who} names a shard that cannot be opened: {error.strerror}", path=folder) from error
+    if missing:
+        raise UnreadableError(
+            f"{who} names {len(names):,} shards, {len(missing):,} of them missing: {_some(missing, len(missing))}",
+            hint="download what is missing",
+            path=folder / missing[0],
+        )
+
+
+def _open_shards(folder: Path, names: Iterable[str], select: str | None) -> list[Checkpoint]:
+    from ckptool.formats import open_file  # formats imports this module
+
+    shards = [open_file(folder / name, select) for name in names]
+    formats = sorted({shard.format for shard in shards})
+    if len(formats) > 1:
+        raise UnreadableError(f"the shards in {folder} are of several formats: {', '.join(formats)}", path=folder)
+    return shards
+
+
+def _merged(path: Path, shards: Sequence[Checkpoint], notes: tuple[Note, ...] = ()) -> Checkpoint:
+    """One checkpoint out of its shards."""
+    owner: dict[str, Checkpoint] = {}
+    tensors: dict[str, Tensor] = {}
+    for shard in shards:
+        for key, tensor in shard.tensors.items():
+            if key in owner:
+                raise UnreadableError(
+                    f'"{key}" is in two shards: {owner[key].path.name} and {shard.path.name}', path=path, key=key
+                )
+            owner[key], tensors[key] = shard, tensor
+    versions = [shard.module_versions for shard in shards if shard.module_versions is not None]
+    metadata, conflicts = _merged_metadata(shards)
+    return Checkpoint(
+        path=path,
+        format=f"{shards[0].format}, {len(shards)} shard{'s' if len(shards) > 1 else ''}",
+        tensors=tensors,
+        files=tuple(file for shard in shards for file in shard.files),
+        nbytes=sum(shard.nbytes for shard in shards),
+        selection=shards[0].selection,
+        extras=tuple(_merged_extras(shards)),
+        other_tensors={key: tensor for shard in shards for key, tensor in shard.other_tensors.items()},
+        metadata=metadata,
+        module_versions={name: version for part in versions for name, version in part.items()} if versions else None,
+        globals=tuple(_merged_globals(shards)),
+        notes=notes + conflicts + tuple(dict.fromkeys(note for shard in shards for note in shard.notes)),
+    )
+
+
+def _merged_metadata(shards: Sequence[Checkpoint]) -> tuple[dict[str, str], tuple[Note, ...]]:
+    metadata: dict[str, str] = {}
+    conflicts: dict[str, None] = {}
+    for shard in shards:
+        for name, text in shard.metadata.items():
+            if metadata.setdefault(name, text) != text:
+                conflicts[name] = None
+    if not conflicts:
+        return metadata, ()
+    names = _some((f'"{name}"' for name in conflicts), len(conflicts))
+    return metadata, (Note(f"the shards' metadata differ in {names}", "the first shard's are shown"),)
+
+
+def _merged_extras(shards: Sequence[Checkpoint]) -> Iterator[Extra]:
+    """What lies beside the weights; what every shard repeats, once."""
+    seen: set[tuple[str, str, int]] = set()
+    for extra in (extra for shard in shards for extra in shard.extras):
+        if (extra.name, extra.text, extra.tensors) not in seen:
+            seen.add((extra.name, extra.text, extra.tensors))
+            yield extra
+
+
+def _merged_globals(shards: Sequence[Checkpoint]) -> Iterator[GlobalUse]:
+    calls: Counter[str] = Counter()
+    first: dict[str, GlobalUse] = {}
+    for use in (use for shard in shards for use in shard.globals):
+        calls[use.name] += use.calls
+        first.setdefault(use.name, use)
+    for name, use in first.items():
+        yield GlobalUse(name, use.risk, calls[name], use.arguments)
+
+
+def _held_against(index: Index, merged: Checkpoint, shards: Sequence[Checkpoint]) -> Checkpoint:
+    """The checkpoint that the index describes: its keys, where it says they are."""
+    owner = {key: shard.path.name for shard in shards for key in shard.tensors}
+    wrong = [key for key, name in index.weight_map.items() if owner.get(key) != name]
+    if wrong:
+        key = wrong[0]
+        where = f"it is in {owner[key]}" if key in owner else "no shard has it"
+        more = f" (and {len(wrong) - 1:,} more)" if len(wrong) > 1 else ""
+        raise UnreadableError(
+            f'the index {index.path} puts "{key}"{more} into {index.weight_map[key]}, but {where}',
+            hint="the index and the shards are not of one checkpoint; download them again",
+            path=index.path,
+            key=key,
+        )
+    unlisted = {key: tensor for key, tensor in merged.tensors.items() if key not in index.weight_map}
+    tensors = {key: tensor for key, tensor in merged.tensors.items() if key in index.weight_map}
+    notes = list(merged.notes)
+    if unlisted:
+        text = f"{len(unlisted):,} tensors of the shards are not in the index"
+        notes.append(Note(text, "they are left out, as loaders leave them out", tuple(unlisted), "warning"))
+    nbytes = sum(tensor.nbytes for tensor in tensors.values())
+    if index.total_size is not None and index.total_size != nbytes:
+        text = f"the index claims a total_size of {index.total_size:,} bytes, its tensors have {nbytes:,}"
+        notes.append(Note(text, "loaders do not look at it"))
+    others = {**merged.other_tensors, **unlisted}
+    return replace(merged, tensors=tensors, other_tensors=others, notes=tuple(notes))
+
+
+def _some(names: Iterable[str], count: int) -> str:
+    """The first of them, and how many more."""
+    shown = list(islice(names, 5))
+    return ", ".join(shown) + (f" and {count - len(shown):,} more" if count > len(shown) else "")

@@ -1,0 +1,166 @@
+"""What a file is, by its first bytes; its name is never asked.
+
+A file that is no checkpoint is said to be what it is, because that is what helps: a Git LFS pointer, an error page that
+was saved under the name of a model, an archive that was never unpacked.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Literal, NamedTuple
+
+from ckptool.errors import UnreadableError
+from ckptool.formats.files import RegularFile
+
+Kind = Literal["torch zip", "torch legacy", "safetensors", "index"]
+
+HEAD = 4096  # bytes looked at
+LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+_LEGACY = (LEGACY_MAGIC.to_bytes(10, "little"), str(LEGACY_MAGIC).encode())  # pickle protocols 2 and up; 0 and 1
+
+
+class Other(NamedTuple):
+    """A kind of file that is not a checkpoint, in words; `hint` may use {name} and {path}."""
+
+    what: str
+    hint: str
+
+
+_DOWNLOAD = "download the file again; what came is not the file that was asked for"
+_UNPACK = "unpack it and open what is inside"
+_EXPORT = "ckptool reads torch and safetensors files; export it to one of these"
+_TAR = Other("is a tar archive, not a checkpoint", _UNPACK)
+_OLD_TAR = Other(
+    "is a checkpoint in the tar format of torch before 0.1.10, which ckptool does not read",
+    "load it with torch.load and save its state_dict again",
+)
+
+_MAGIC: list[tuple[int, bytes, Other]] = [
+    (0, b"\x1f\x8b", Other("is gzip-compressed", "gunzip --keep --stdout '{path}' > unpacked, and open that")),
+    (0, b"BZh", Other("is bzip2-compressed", "bunzip2 --keep '{path}', and open what it makes")),
+    (0, b"\xfd7zXZ\x00", Other("is xz-compressed", "unxz --keep '{path}', and open what it makes")),
+    (0, b"\x28\xb5\x2f\xfd", Other("is zstd-compressed", "zstd -d '{path}', and open what it makes")),
+    (0, b"7z\xbc\xaf\x27\x1c", Other("is a 7z archive", _UNPACK)),
+    (0, b"Rar!\x1a\x07", Other("is a rar archive", _UNPACK)),
+    (257, b"ustar", _TAR),
+    (0, b"\x89HDF\r\n\x1a\n", Other("is an HDF5 file, as Keras writes", _EXPORT)),
+    (0, b"GGUF", Other("is a GGUF file, for llama.cpp", _EXPORT)),
+    (0, b"GGML", Other("is a GGML file, for llama.cpp", _EXPORT)),
+    (0, b"lmgg", Other("is a GGML file, for llama.cpp", _EXPORT)),
+    (0, b"tjgg", Other("is a GGML file, for llama.cpp", _EXPORT)),
+    (0, b"\x93NUMPY", Other("is a numpy array (.npy)", "torch.save or safetensors can hold it by name")),
+    (4, b"TFL3", Other("is a TensorFlow Lite model", _EXPORT)),
+    (0, b"%PDF-", Other("is a PDF document", _DOWNLOAD)),
+    (0, b"\x89PNG\r\n", Other("is a PNG image", _DOWNLOAD)),
+    (0, b"\xff\xd8\xff", Other("is a JPEG image", _DOWNLOAD)),
+    (0, b"\x7fELF", Other("is a program or library", _DOWNLOAD)),
+]
+
+_PAGE = re.compile(rb"\s*(?:\xef\xbb\xbf)?\s*<(?:!doctype\s+html|html|head|\?xml|error|!--)", re.IGNORECASE)
+_LFS = re.compile(rb"version https://git-lfs\.github\.com/spec/")
+_ONNX = re.compile(rb"\x08[\x01-\x20](?:\x12.{1,40}\x1a|:)", re.DOTALL)
+_MSGPACK = re.compile(rb"(?:[\x81-\x8f]|\xde..|\xdf....)(?:[\xa1-\xbf]|\xd9.)[\x20-\x7e]{2}", re.DOTALL)
+_TF_CHECKPOINT = re.compile(rb"\s*model_checkpoint_path\s*:")
+_OLD_PICKLE = re.compile(rb"[(\]}][lpdqtX(\]}c]|c[\w.]+\n[\w.]+\n")
+_LEVELDB_FOOTER = bytes.fromhex("57fb808b247547db")
+
+
+def sniff(file: RegularFile) -> Kind:
+    """The kind of checkpoint a file is.
+
+    Raises:
+        UnreadableError: it is not a checkpoint; the message says what it is.
+    """
+    head = file.pread(min(HEAD, file.size), 0)
+    kind = _checkpoint_kind(head, file)
+    if kind is not None:
+        return kind
+    other = _other_kind(head, file)
+    name, path = file.path.name, str(file.path)
+    hint = other.hint.replace("{name}", name).replace("{path}", path)
+    raise UnreadableError(f"{path} {other.what}", hint=hint or None, path=file.path)
+
+
+def _checkpoint_kind(head: bytes, file: RegularFile) -> Kind | None:
+    if head.startswith((b"PK\x03\x04", b"PK\x05\x06")) and _other_zip(head) is None:
+        return "torch zip"
+    if any(magic in head[:40] for magic in _LEGACY) and head[:1] in b"\x80LI":
+        return "torch legacy"
+    text = head.lstrip(b" \t\r\n")
+    if text.startswith(b"{") and _is_text(head):
+        start = head if file.size <= HEAD else file.pread(min(file.size, 1 << 16), 0)
+        return "index" if b'"weight_map"' in start else None
+    # 8 bytes of length; the reference lets white space stand before the brace
+    if head[8:].lstrip(b" \t\r\n").startswith(b"{") and not _is_text(head[:8]):
+        return "safetensors"
+    return None
+
+
+def _other_zip(head: bytes) -> Other | None:
+    """What a zip archive is by the name of its first member, if it is not torch's."""
+    name = head[30 : 30 + int.from_bytes(head[26:28], "little")]
+    if name.endswith(b".npy"):
+        return Other("is an archive of numpy arrays (.npz)", "torch.save or safetensors can hold them by name")
+    if name == b"[Content_Types].xml":
+        return Other("is an office document", _DOWNLOAD)
+    if name in (b"metadata.json", b"config.json", b"model.weights.h5"):
+        return Other("is a Keras model", _EXPORT)
+    return None
+
+
+def _other_kind(head: bytes, file: RegularFile) -> Other:
+    if not head:
+        return Other("is empty", _DOWNLOAD)
+    for offset, magic, other in _MAGIC:
+        if head.startswith(magic, offset):
+            old = head[:100].rstrip(b"\0") in (b"sys_info", b"pickle", b"storages", b"tensors")
+            return _OLD_TAR if other is _TAR and old else other
+    if head.startswith(b"PK"):
+        return _other_zip(head) or Other("is a zip archive, but not one that torch wrote", _UNPACK)
+    if _LFS.match(head):
+        return Other(f"is a Git LFS pointer, not the weights ({file.size:,} bytes)", "git lfs pull --include {name}")
+    if _PAGE.match(head):
+        return Other("is a web page or XML, not a checkpoint: the download answered with a message", _DOWNLOAD)
+    if _is_text(head):
+        return _text_kind(head, file)
+    return _binary_kind(head, file)
+
+
+def _text_kind(head: bytes, file: RegularFile) -> Other:
+    if head.lstrip()[:1] in (b"{", b"["):
+        return Other("is JSON, not a checkpoint", "give the file or folder that holds the weights")
+    if _TF_CHECKPOINT.match(head):
+        return Other("is a TensorFlow checkpoint", _EXPORT)
+    if _OLD_PICKLE.match(head) and file.pread(1, file.size - 1) == b".":
+        return Other("is a Python pickle, but not one that torch.save wrote", "load it in Python and torch.save it")
+    return Other("is text, not a checkpoint", "give the file or folder that holds the weights")
+
+
+def _binary_kind(head: bytes, file: RegularFile) -> Other:
+    if head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
+        return Other("is a Python pickle, but not one that torch.save wrote", "load it in Python and torch.save it")
+    if file.size >= 8 and file.pread(8, file.size - 8) == _LEVELDB_FOOTER:
+        return Other("is the index of a TensorFlow checkpoint", _EXPORT)
+    if _ONNX.match(head):
+        return Other("looks like an ONNX model", _EXPORT)
+    if _MSGPACK.match(head):
+        return Other("looks like msgpack, as flax writes", _EXPORT)
+    if not head.strip(b"\0"):
+        return Other("begins with zeros: its download or copy was not finished", "download it again")
+    if _OLD_PICKLE.match(head) and file.pread(1, file.size - 1) == b".":
+        return Other("is a Python pickle, but not one that torch.save wrote", "load it in Python and torch.save it")
+    return Other(
+        f"is not a checkpoint that ckptool knows (it begins with {head[:8].hex(' ')})",
+        "ckptool reads torch files, safetensors, sharded folders and torch.distributed checkpoints",
+    )
+
+
+def _is_text(data: bytes) -> bool:
+    """Printable, in UTF-8 up to a character that may be cut at the end."""
+    if any(byte < 32 and byte not in b"\t\n\r\f\x1b" for byte in data):
+        return False
+    try:
+        data[:-3].decode()
+    except UnicodeDecodeError as error:
+        return error.end >= len(data) - 3
+    return True
