@@ -27,7 +27,6 @@ from ckptool.errors import Exit
 if TYPE_CHECKING:
     from ckptool.checkpoint import Checkpoint
     from ckptool.render.inspection import Inspection
-    from ckptool.render.text_tree import TreeView
 
 
 class Sort(StrEnum):
@@ -69,9 +68,11 @@ def inspect(
         print_texts(_texts(report, form, threads))
         return Exit.OK
     from ckptool.render.text_inspect import inspect_lines
+    from ckptool.render.tree import tree
 
     screen = stdout_screen(color)
-    print_lines(inspect_lines(report, _view(report, depth, flat, sort), screen), screen, pager=not no_pager)
+    rows = tree(report, depth, flat, by_size=sort is Sort.SIZE)
+    print_lines(inspect_lines(report, rows, screen), screen, pager=not no_pager)
     return Exit.OK
 
 
@@ -123,12 +124,6 @@ def _report(
         notes=(*checkpoint.notes, *explain(checkpoint)),
         stats=numbers,
     )
-
-
-def _view(report: Inspection, depth: int | None, flat: bool, sort: Sort) -> TreeView:
-    from ckptool.render.text_tree import TreeView
-
-    return TreeView.of(report, depth=depth, flat=flat, by_size=sort is Sort.SIZE)
 
 
 def _texts(report: Inspection, form: Format, threads: int) -> Iterable[str]:

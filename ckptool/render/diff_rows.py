@@ -232,9 +232,7 @@ def summary_parts(diff: Diff) -> list[str]:
     if diff.keys_only:
         parts.append("values not compared")
     if diff.extras:
-        parts.append(
-            f"{number_of(len(diff.extras), 'other entry', 'other entries')} differ" + "s" * (len(diff.extras) == 1)
-        )
+        parts.append(number_of(len(diff.extras), "other entry differs", "other entries differ"))
     return parts
 
 

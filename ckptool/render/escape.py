@@ -15,15 +15,18 @@ LONGEST = 400
 
 # Printable by their Unicode category, yet invisible or without a width of their own.
 _INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0") | frozenset(map(chr, range(0xFE00, 0xFE10)))
+_SUSPECT = re.compile(r"\\|::|##")
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _LOOKS_ESCAPED = re.compile(r"\\[\\nrtxuU]")
+# What GitHub's runner takes for an instruction when it reads a log: "::" first in a line, "##[" anywhere.
+_INSTRUCTS = re.compile(r"(?<![^\s]):(?=:)|#(?=#\[)")
 
 
 def terminal(text: str, longest: int = LONGEST) -> str:
     """The text for one line of a terminal or a log.
 
-    Controls, bidirectional and zero-width characters, lone surrogates, line ends and odd spaces become visible
-    escapes. Backslashes are doubled only where the text could be mistaken for an escaped one.
+    Controls, bidirectional and zero-width characters, lone surrogates, line ends, odd spaces and what a CI runner would
+    obey become visible escapes. Backslashes are doubled only where the text could be mistaken for an escaped one.
 
     Example:
         >>> terminal("layer\\x1b[2J.weight")
@@ -32,13 +35,16 @@ def terminal(text: str, longest: int = LONGEST) -> str:
         'aaaa…aaaa'
     """
     text = shorten(text, longest)
-    if text.isascii() and text.isprintable() and "\\" not in text:
+    if text.isascii() and text.isprintable() and not _SUSPECT.search(text):
         return text
-    hidden = [char for char in text if _is_hidden(char)]
-    if not hidden and not _LOOKS_ESCAPED.search(text):
+    hidden = {char for char in text if _is_hidden(char)}
+    instructs = _INSTRUCTS.search(text)
+    if not hidden and not instructs and not _LOOKS_ESCAPED.search(text):
         return text
     text = text.replace("\\", "\\\\")
-    for char in set(hidden):
+    if instructs:
+        text = _INSTRUCTS.sub(lambda match: _visible(match[0]), text)
+    for char in hidden:
         text = text.replace(char, _visible(char))
     return text
 
@@ -61,9 +67,9 @@ def markdown(text: str) -> str:
 
     Example:
         >>> markdown("a|b [x](http://e)")
-        'a&#124;b &#91;x&#93;&#40;http&#58;&#47;&#47;e&#41;'
+        'a&#124;b &#91;x&#93;(http&#58;&#47;&#47;e)'
     """
-    return "".join(char if char.isalnum() or char in " .,…" else _entity(char) for char in terminal(text))
+    return "".join(char if char.isalnum() or char in " .,…()→≤%" else _entity(char) for char in terminal(text))
 
 
 def markdown_code(text: str) -> str:

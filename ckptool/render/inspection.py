@@ -76,4 +76,4 @@ class Inspection:
     @property
     def is_pickle(self) -> bool:
         """True if loading the file elsewhere runs a pickle."""
-        return self.checkpoint.format != "safetensors"
+        return not self.checkpoint.format.startswith("safetensors")

@@ -61,7 +61,8 @@ def _comments(diff: Diff) -> Iterator[str]:
             yield f"# {number_of(len(changes), 'tensor')} {text}: {_some(changes)}\n"
     odd = unsayable({key for pair in _pairs(diff).items() if pair[0] != pair[1] for key in pair})
     if odd:
-        yield f"# {number_of(len(odd), 'key')} that no rule can name: {', '.join(terminal(key, 60) for key in odd[:5])}\n"
+        named = ", ".join(terminal(key, 60) for key in odd[:5])
+        yield f"# {number_of(len(odd), 'key')} that no rule can name: {named}\n"
 
 
 def _some(changes: list[Change]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 from ckptool.compare.result import Delta, Diff, Status
 from ckptool.render.diff_rows import (
@@ -59,7 +60,7 @@ def _sides(diff: Diff, names: tuple[str, str], screen: Screen) -> Iterator[Line]
     sides: tuple[tuple[str, Style], ...] = (("-", "red"), ("+", "green"))
     for (symbol, style), name, checkpoint in zip(sides, names, (diff.old, diff.new), strict=True):
         kind = checkpoint.format
-        if len(checkpoint.files) > 1:
+        if len(checkpoint.files) > 1 and "shard" not in kind:
             kind += f", {number_of(len(checkpoint.files), 'shard')}"
         if checkpoint.selection.path:
             kind += f', weights under "{terminal(checkpoint.selection.name)}"'
@@ -145,7 +146,7 @@ def _bars(deltas: Sequence[Delta], room: int) -> str:
     rels = [delta.rel for delta in deltas if delta.rel is not None and delta.old_range is None]
     if len(rels) > room:
         edges = [at * len(rels) // room for at in range(room + 1)]
-        rels = [max(rels[low:high]) for low, high in zip(edges, edges[1:], strict=False)]
+        rels = [max(rels[low:high]) for low, high in pairwise(edges)]
     return "".join(map(_glyph, rels))
 
 

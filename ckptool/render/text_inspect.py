@@ -10,21 +10,22 @@ from ckptool.checkpoint import Checkpoint, Extra, GlobalUse, Note
 from ckptool.render.escape import elide, terminal
 from ckptool.render.inspection import Inspection
 from ckptool.render.text import Line, Screen, Span, Style, fit, wrap
-from ckptool.render.text_tree import TreeView, tree_lines
+from ckptool.render.text_tree import tree_lines
+from ckptool.render.tree import Tree
 from ckptool.render.units import count, number_of, size_short
 
 _MANY = 12  # entries of a list that are named
 _VALUE = 48  # characters of a value
 
 
-def inspect_lines(report: Inspection, view: TreeView, screen: Screen) -> Iterator[Line]:
+def inspect_lines(report: Inspection, tree: Tree, screen: Screen) -> Iterator[Line]:
     """All lines of `ckptool inspect`, the summary of what to do next last."""
     yield from header(report.checkpoint, report.name, screen)
     yield from totals(report, screen)
     if report.keys:
         yield ()
-        yield from tree_lines(report, view, screen)
-    below = [*_besides(report, screen), *note_lines(report.notes, screen), *_deeper(report, view, screen)]
+        yield from tree_lines(report, tree, screen)
+    below = [*_besides(report, screen), *note_lines(report.notes, screen), *_deeper(report, tree, screen)]
     if below:
         yield ()
         yield from below
@@ -46,7 +47,7 @@ def header(checkpoint: Checkpoint, name: str, screen: Screen) -> Iterator[Line]:
 
 def _facts(checkpoint: Checkpoint) -> list[str]:
     facts = [checkpoint.format]
-    if len(checkpoint.files) > 1:
+    if len(checkpoint.files) > 1 and "shard" not in checkpoint.format:
         facts.append(number_of(len(checkpoint.files), "shard"))
     facts.append(size_short(checkpoint.nbytes))
     if checkpoint.selection.path:
@@ -157,14 +158,14 @@ def note_lines(notes: Sequence[Note], screen: Screen) -> Iterator[Line]:
             yield from ((Span(line),) for line in wrap(terminal(hint, 600), screen, first="  "))
 
 
-def _deeper(report: Inspection, view: TreeView, screen: Screen) -> Iterator[Line]:
+def _deeper(report: Inspection, tree: Tree, screen: Screen) -> Iterator[Line]:
     """What to type next."""
     options: list[str] = []
-    if not view.is_flat and view.hides:
-        options.append(f"--depth {view.depth + 1}")
+    if tree.hides:
+        options.append(f"--depth {tree.depth + 1}")
     parts = [f"deeper: {options[0]}"] if options else []
-    if view.module and not report.is_partial:
-        parts.append(f"one module: --only {shell(view.module)}")
+    if tree.module and not report.is_partial:
+        parts.append(f"one module: --only {shell(tree.module)}")
     if not report.stats and report.keys:
         parts.append("values: --stats")
     yield from ((Span(line, "dim"),) for line in fit(parts, screen, separator="    "))
