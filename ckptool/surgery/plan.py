@@ -136,6 +136,9 @@ class Plan:
         dropped_extras: dotted names of other contents that are left out on purpose.
         metadata: safetensors `__metadata__` for the output.
         module_versions: torch's module versions for the output, renamed and filtered with the keys; None for none.
+        replaced_nodes: objects of the frame that get another in their place (the optimizer's state); see
+            `ckptool.formats.torch_edit`.
+        keep_unknown: carry objects of unknown classes into a torch output, unchanged.
         request: the command in a few words, for the preview and the written metadata.
     """
 
@@ -148,6 +151,8 @@ class Plan:
     dropped_extras: tuple[str, ...] = ()
     metadata: Mapping[str, str] = field(default_factory=dict)
     module_versions: Mapping[str, int] | None = None
+    replaced_nodes: tuple[tuple[object, object], ...] = ()
+    keep_unknown: bool = False
     request: str = ""
 
     @property
