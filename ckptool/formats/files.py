@@ -5,10 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
-from ckptool.errors import UnreadableError
+from ckptool.errors import CkptError, UnreadableError
 
 _KINDS = [
     (stat.S_ISDIR, "a folder"),
@@ -45,7 +48,7 @@ class RegularFile:
             )
         return pread_exact(self.fd, nbytes, offset, path=self.path)
 
-    def __enter__(self) -> RegularFile:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -92,6 +95,17 @@ def _cannot_open(path: Path, error: OSError | ValueError) -> UnreadableError:
         return UnreadableError("a file name holds a NUL character", hint="check the spelling")
     words, hint = reasons.get(error.errno or 0, (f"cannot be opened: {(error.strerror or 'unknown').lower()}", ""))
     return UnreadableError(f"{path} {words}", path=path, hint=hint or None)
+
+
+@contextmanager
+def naming(path: Path | str) -> Iterator[None]:
+    """Errors that leave this block say which file they are about."""
+    try:
+        yield
+    except CkptError as error:
+        if error.path is None:
+            error.path = Path(path)
+        raise
 
 
 def pread_exact(fd: int, nbytes: int, offset: int, *, path: Path | None = None) -> bytes:

@@ -115,7 +115,7 @@ def _bounds(file: RegularFile, start: int, size: int) -> _Bounds:
     if at + _END.size + end[7] != tail_size:
         raise _bad(file.path, "has something behind the end of its zip archive", _REWRITE)
     end_at = start + size - tail_size + at
-    fields = (end[1], end[2], end[3], end[4], end[5], end[6])
+    fields: tuple[int, ...] = (end[1], end[2], end[3], end[4], end[5], end[6])
     if end_at - start >= _END64_LOCATOR.size:
         locator = _END64_LOCATOR.unpack(file.pread(_END64_LOCATOR.size, end_at - _END64_LOCATOR.size))
         if locator[0] == b"PK\x06\x07":
