@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 
 from ckptool import __version__
-from ckptool.cli.diff import diff
+from ckptool.cli import diff, inspect
 from ckptool.cli.errors import report
 from ckptool.cli.help import HelpCommand, HelpGroup
-from ckptool.cli.inspect import inspect
 from ckptool.errors import Exit
 
 _EPILOG = """\
@@ -31,12 +30,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-_COMMANDS: tuple[tuple[str, Callable[..., Any]], ...] = (
-    ("Look", inspect),
-    ("Look", diff),
-)
-for _panel, _command in _COMMANDS:
-    app.command(cls=HelpCommand, rich_help_panel=_panel, epilog=_command.epilog)(_command)  # type: ignore[attr-defined]
+app.command(cls=HelpCommand, rich_help_panel="Look", epilog=inspect.EPILOG)(inspect.inspect)
+app.command(cls=HelpCommand, rich_help_panel="Look", epilog=diff.EPILOG)(diff.diff)
 
 
 def _say_version(asked: bool) -> None:

@@ -34,6 +34,15 @@ class Emit(StrEnum):
     RECIPE = "recipe"
 
 
+EPILOG = """\
+Examples:
+  ckptool diff old.pth new.safetensors
+  ckptool diff run/model/ base.pth --only "layers.0.*" --tolerance rel=1e-3
+  ckptool diff theirs.pth mine.pth --emit recipe > rename.toml
+
+Exit codes: 0 same; 1 different; 2 a file cannot be read"""
+
+
 def diff(
     old: Annotated[Path, typer.Argument(metavar="OLD", help="A checkpoint: a file, or a folder of shards.")],
     new: Annotated[Path, typer.Argument(metavar="NEW", help="Another one, in any format.")],
@@ -87,20 +96,11 @@ def diff(
     return found.exit_code
 
 
-diff.epilog = """\
-Examples:
-  ckptool diff old.pth new.safetensors
-  ckptool diff run/model/ base.pth --only "layers.0.*" --tolerance rel=1e-3
-  ckptool diff theirs.pth mine.pth --emit recipe > rename.toml
-
-Exit codes: 0 same; 1 different; 2 a file cannot be read"""  # type: ignore[attr-defined]
-
-
 def _tolerance(texts: list[str]) -> Tolerance:
     """All --tolerance together."""
     from ckptool.compare.result import Tolerance
 
-    bounds = {}
+    bounds: dict[str, float] = {}
     for text in texts:
         name, equals, value = text.partition("=")
         try:
@@ -112,7 +112,8 @@ def _tolerance(texts: list[str]) -> Tolerance:
                 f'--tolerance "{text}" is not a bound', hint="write --tolerance rel=1e-3, abs=1e-6 or ulp=2"
             )
         bounds[name] = bound
-    return Tolerance(**bounds)
+    ulp = bounds.get("ulp")
+    return Tolerance(rel=bounds.get("rel"), abs=bounds.get("abs"), ulp=None if ulp is None else int(ulp))
 
 
 def _compare(

@@ -37,6 +37,15 @@ class Sort(StrEnum):
     SIZE = "size"
 
 
+EPILOG = """\
+Examples:
+  ckptool inspect resnet18.pth
+  ckptool inspect model.safetensors --only "layers.0.*" --stats
+  ckptool inspect run/checkpoint-100 --json | jq .summary
+
+Exit codes: 0 read; 2 the file cannot be read or is not a checkpoint"""
+
+
 def inspect(
     path: Annotated[Path, typer.Argument(metavar="FILE", help="A checkpoint: a file, or a folder of shards.")],
     select: SelectOption = None,
@@ -74,15 +83,6 @@ def inspect(
     rows = tree(report, depth, flat, by_size=sort is Sort.SIZE)
     print_lines(inspect_lines(report, rows, screen), screen, pager=not no_pager)
     return Exit.OK
-
-
-inspect.epilog = """\
-Examples:
-  ckptool inspect resnet18.pth
-  ckptool inspect model.safetensors --only "layers.0.*" --stats
-  ckptool inspect run/checkpoint-100 --json | jq .summary
-
-Exit codes: 0 read; 2 the file cannot be read or is not a checkpoint"""  # type: ignore[attr-defined]
 
 
 def _chosen(checkpoint: Checkpoint, only: Iterable[str], path: Path) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import shutil
@@ -23,7 +24,7 @@ def stdout_screen(color: Color) -> Screen:
 
 def print_lines(lines: Iterable[Line], screen: Screen, pager: bool = True) -> None:
     """Prints lines, through a pager if they are more than a terminal shows at once."""
-    texts = (f"{paint(line, screen)}\n" for line in lines)
+    texts: Iterator[str] = (f"{paint(line, screen)}\n" for line in lines)
     if screen.height is not None and pager:
         first = list(itertools.islice(texts, screen.height))
         texts = itertools.chain(first, texts)
@@ -68,15 +69,15 @@ def _write(text: str) -> None:
 def _page(less: str, texts: Iterable[str]) -> None:
     """Shows texts in less, which quits by itself if they fit and passes colour through."""
     environ = {**os.environ, "LESSSECURE": "1", "LESSCHARSET": "utf-8"}
+
     process = subprocess.Popen([less, "-FRSX"], stdin=subprocess.PIPE, env=environ)
     assert process.stdin is not None
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C belongs to less
     try:
-        with process.stdin as pipe:
+        # a broken pipe only says that the reader has seen enough
+        with contextlib.suppress(BrokenPipeError), process.stdin as pipe:
             for block in _blocks(texts):
                 pipe.write(block.encode("utf-8", "backslashreplace"))
-    except BrokenPipeError:
-        pass  # the reader quit before the end
     finally:
         process.wait()
         signal.signal(signal.SIGINT, before)

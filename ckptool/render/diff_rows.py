@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from ckptool.compare.renames import rename_of
+from ckptool.compare.rules import rename_of
 from ckptool.compare.result import Change, Delta, Diff, ExtraChange, Status, Tolerance
 from ckptool.fold import rollup
 from ckptool.render.escape import terminal
@@ -43,7 +43,7 @@ class Row:
 
     @property
     def elements(self) -> int:
-        return sum((change.new or change.old).elements for change in self.changes if change.new or change.old)  # type: ignore[union-attr]
+        return sum(tensor.elements for change in self.changes if (tensor := change.new or change.old) is not None)
 
     @property
     def deltas(self) -> list[Delta]:

@@ -122,7 +122,7 @@ def _extra(extra: Extra) -> str:
 
 
 def _value(text: str) -> str:
-    return terminal(text, _VALUE)
+    return terminal(text if len(text) <= _VALUE else f"{text[: _VALUE - 1]}…")
 
 
 def _others(checkpoint: Checkpoint) -> list[str]:

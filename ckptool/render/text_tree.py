@@ -23,7 +23,7 @@ def tree_lines(report: Inspection, tree: Tree, screen: Screen) -> Iterator[Line]
     columns.append(Column("size", ">"))
     wide = screen.is_wide
     if wide:
-        columns += [Column("", least=0), Column("share", ">")]
+        columns += [Column("share of bytes"), Column("", ">")]
     if report.stats:
         from ckptool.render.text_stats import stats_columns
 
