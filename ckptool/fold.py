@@ -249,7 +249,7 @@ def rollup(entries: Iterable[Entry], *, together: Collection[Label] = ()) -> lis
     best, apart = _rolled(labels, frozenset(), together), frozenset[str]()
     for label in sorted(own, key=sizes.__getitem__)[-4:]:
         rare = sizes[label] * 2 <= len(labels)
-        if rare or label in together or len(best) > _FEW:
+        if len(own[label]) <= _FEW and (rare or label in together or len(best) > _FEW):
             trial = _rolled(labels, apart.union(own[label]), together)
             if len(trial) < len(best):
                 best, apart = trial, apart.union(own[label])
