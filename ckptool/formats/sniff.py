@@ -82,7 +82,7 @@ def sniff(file: RegularFile) -> Kind:
 
 
 def _checkpoint_kind(head: bytes, file: RegularFile) -> Kind | None:
-    if head.startswith((b"PK\x03\x04", b"PK\x05\x06")) and _other_zip(head) is None:
+    if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):  # whether torch wrote it, its directory says
         return "torch zip"
     if any(magic in head[:40] for magic in _LEGACY) and head[:1] in b"\x80LI":
         return "torch legacy"
@@ -96,18 +96,6 @@ def _checkpoint_kind(head: bytes, file: RegularFile) -> Kind | None:
     return None
 
 
-def _other_zip(head: bytes) -> Other | None:
-    """What a zip archive is by the name of its first member, if it is not torch's."""
-    name = head[30 : 30 + int.from_bytes(head[26:28], "little")]
-    if name.endswith(b".npy"):
-        return Other("is an archive of numpy arrays (.npz)", "torch.save or safetensors can hold them by name")
-    if name == b"[Content_Types].xml":
-        return Other("is an office document", _DOWNLOAD)
-    if name in (b"metadata.json", b"config.json", b"model.weights.h5"):
-        return Other("is a Keras model", _EXPORT)
-    return None
-
-
 def _other_kind(head: bytes, file: RegularFile) -> Other:
     if not head:
         return Other("is empty", _DOWNLOAD)
@@ -115,8 +103,6 @@ def _other_kind(head: bytes, file: RegularFile) -> Other:
         if head.startswith(magic, offset):
             old = head[:100].rstrip(b"\0") in (b"sys_info", b"pickle", b"storages", b"tensors")
             return _OLD_TAR if other is _TAR and old else other
-    if head.startswith(b"PK"):
-        return _other_zip(head) or Other("is a zip archive, but not one that torch wrote", _UNPACK)
     if _LFS.match(head):
         return Other(f"is a Git LFS pointer, not the weights ({file.size:,} bytes)", "git lfs pull --include {name}")
     if _PAGE.match(head):
@@ -156,11 +142,11 @@ def _binary_kind(head: bytes, file: RegularFile) -> Other:
 
 
 def _is_text(data: bytes) -> bool:
-    """Printable, in UTF-8 up to a character that may be cut at the end."""
+    """Printable UTF-8; a character may be cut at the end of what was read."""
     if any(byte < 32 and byte not in b"\t\n\r\f\x1b" for byte in data):
         return False
     try:
-        data[:-3].decode()
+        data.decode()
     except UnicodeDecodeError as error:
-        return error.end >= len(data) - 3
+        return len(data) == HEAD and error.reason == "unexpected end of data"
     return True
