@@ -86,7 +86,10 @@ class JsonReader:
         while more:
             pair = _PAIR.match(self.text, self.position)
             if pair is None:
-                raise JsonError(f'has an entry "{self._key()}" of {what} that is not text')
+                name = self._key()
+                if self.text[self.position : self.position + 1] in (b"", b'"'):
+                    raise self._invalid()
+                raise JsonError(f'has an entry "{name}" of {what} that is not text')
             key, value, separator = pair.groups()
             name = unquoted(key)
             if name in found:
