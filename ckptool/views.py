@@ -138,3 +138,19 @@ def _outside(tensor: Tensor, storage: Storage) -> UnreadableError:
         path=storage.file,
         key=tensor.key,
     )
+
+
+def repeated_axes(tensor: Tensor) -> frozenset[int]:
+    """The axes along which a view repeats the same elements (stride 0), as `expand` makes them."""
+    if len(tensor.pieces) != 1 or tensor.layout != "strided" or tensor.pieces[0].strides is None:
+        return frozenset()
+    piece = tensor.pieces[0]
+    axes = enumerate(zip(piece.shape, piece.strides or (), strict=True))
+    return frozenset(axis for axis, (n, step) in axes if step == 0 and n > 1)
+
+
+def without_axes(tensor: Tensor, axes: frozenset[int]) -> Tensor:
+    """The tensor with one element along these axes of a view."""
+    piece = tensor.pieces[0]
+    shape = tuple(1 if axis in axes else n for axis, n in enumerate(tensor.shape))
+    return replace(tensor, spec=replace(tensor.spec, shape=shape), pieces=(replace(piece, shape=shape),))

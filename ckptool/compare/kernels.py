@@ -173,8 +173,9 @@ class Kernel:
         s = self.sums
         distance = _distance64(a, b)
         self._add_ranges(a, b)
-        x, d = a.astype(np.longdouble), distance.astype(np.longdouble) * np.where(b < a, -1, 1)
-        y = b.astype(np.longdouble)
+        small = max(map(abs, (*(s.old_range or (0,)), *(s.new_range or (0,))))) < 1 << 52
+        wide = np.float64 if small else np.longdouble
+        x, y, d = a.astype(wide), b.astype(wide), distance.astype(wide) * np.where(b < a, -1, 1)
         s.aa, s.bb, s.ab = s.aa + np.dot(x, x), s.bb + np.dot(y, y), s.ab + np.dot(x, y)
         s.ad, s.dd = s.ad + np.dot(x, d), s.dd + np.dot(d, d)
         s.differing += int(np.count_nonzero(distance))

@@ -1,148 +1,155 @@
-"""Which rule turns an old key into a new one: the part of the key that differs, as a rule of the recipe language."""
+"""Renamed tensors: another key, equal spec, equal bytes.
+
+Bytes are evidence only where they are particular. A tensor of one value (a fresh bias, a counter) or one that stands in
+the file several times is taken for renamed only where its neighbours moved the same way; else it stays added and
+removed.
+"""
 
 from __future__ import annotations
 
-import re
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import hashlib
+from collections import Counter
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 
-_PLAIN = re.compile(r"[\w-]+(\.[\w-]+)*")
+from ckptool.checkpoint import Tensor
+from ckptool.compare.pool import in_threads
+from ckptool.reading import Reader
+from ckptool.views import is_blown_up
+
+_LITTLE = 1 << 16  # bytes that are looked at before a tensor is read whole
 
 
-@dataclass(frozen=True, slots=True)
-class Rename:
-    """Replaces a run of a key's parts.
+@dataclass(slots=True)
+class _Candidate:
+    """A tensor without a partner, and what is known of it so far: equal for tensors that may be the same."""
 
-    Attributes:
-        old: the parts replaced.
-        new: what they become.
-        at_start: the run begins the key.
-        at_end: the run ends the key.
+    key: str
+    tensor: Tensor
+    known: tuple[Hashable, ...]
+    constant: bool = False
+
+
+@dataclass(slots=True)
+class _Group:
+    """Keys of equal content."""
+
+    constant: bool
+    old: list[str] = field(default_factory=list)
+    new: list[str] = field(default_factory=list)
+
+
+def find_renames(
+    removed: Mapping[str, Tensor], added: Mapping[str, Tensor], reader: Reader, threads: int = 2
+) -> dict[str, str]:
+    """Pairs removed tensors with added ones of equal spec and bytes; see the module for what counts as evidence.
+
+    Reads only candidates: first a little of each tensor whose spec is on both sides, then all of those that may still
+    be equal.
+
+    Args:
+        removed: tensors only in the old checkpoint.
+        added: tensors only in the new one.
+        reader: reads both.
+        threads: how many at most.
+
+    Returns:
+        old key by new key.
     """
-
-    old: tuple[str, ...]
-    new: tuple[str, ...]
-    at_start: bool
-    at_end: bool
-
-    def __str__(self) -> str:
-        """The rule in the recipe language: ``.gamma -> .weight``, ``backbone. ->``."""
-        if not self.old:  # parts are put before or after: the rest of the key is captured
-            rest, new = "{k**}", ".".join(self.new)
-            return f"{rest} -> {new}.{rest}" if self.at_start else f"{rest} -> {rest}.{new}"
-        return f"{self._side(self.old)} -> {self._side(self.new)}".rstrip()
-
-    def _side(self, parts: tuple[str, ...]) -> str:
-        if not parts:
-            return ""
-        return ("" if self.at_start else ".") + ".".join(parts) + ("" if self.at_end else ".")
-
-    def spans(self, key: str) -> list[int]:
-        """Where in a key's parts the rule applies."""
-        parts = key.split(".")
-        size = len(self.old)
-        if not size:
-            return [0 if self.at_start else len(parts)]
-        starts = range(len(parts) - size + 1)
-        return [
-            at
-            for at in starts
-            if tuple(parts[at : at + size]) == self.old
-            and (at == 0) >= self.at_start
-            and (at + size == len(parts)) >= self.at_end
-        ]
-
-    def apply(self, key: str) -> str | None:
-        """The new key; None if the rule does not apply exactly once."""
-        spans = self.spans(key)
-        if len(spans) != 1:
-            return None
-        parts = key.split(".")
-        return ".".join([*parts[: spans[0]], *self.new, *parts[spans[0] + len(self.old) :]])
+    old, new = _in_both(_candidates(removed), _candidates(added))
+    for whole in (False, True):
+        for candidate, (digest, constant) in in_threads(
+            lambda candidate: _digest(candidate.tensor, reader, whole=whole),  # noqa: B023  # used up in this round
+            [*old, *new],
+            threads,
+        ):
+            candidate.known = (*candidate.known, digest)
+            candidate.constant = constant
+        old, new = _in_both(old, new)
+    groups: dict[tuple[Hashable, ...], _Group] = {}
+    for candidate in old:
+        groups.setdefault(candidate.known, _Group(candidate.constant)).old.append(candidate.key)
+    for candidate in new:
+        groups[candidate.known].new.append(candidate.key)
+    return _paired(list(groups.values()))
 
 
-def rename_of(old: str, new: str) -> Rename:
-    """The smallest run of parts in which two keys differ.
-
-    Example:
-        >>> str(rename_of("bn1.gamma", "bn1.weight")), str(rename_of("backbone.fc.bias", "fc.bias"))
-        ('.gamma -> .weight', 'backbone. ->')
-    """
-    a, b = old.split("."), new.split(".")
-    shorter = min(len(a), len(b))
-    tail = 0
-    while tail < shorter and a[-1 - tail] == b[-1 - tail]:
-        tail += 1
-    head = 0
-    while head < shorter - tail and a[head] == b[head]:
-        head += 1
-    return Rename(tuple(a[head : len(a) - tail]), tuple(b[head : len(b) - tail]), head == 0, tail == 0)
+def _candidates(tensors: Mapping[str, Tensor]) -> list[_Candidate]:
+    return [
+        _Candidate(key, tensor, (tensor.dtype, tensor.shape, tensor.layout))
+        for key, tensor in tensors.items()
+        if tensor.layout != "meta" and tensor.elements and (tensor.parts or not is_blown_up(tensor))
+    ]
 
 
-def rename_rules(pairs: Mapping[str, str], kept: Iterable[str]) -> list[str]:
-    """Rules that rename exactly the pairs and leave the kept keys alone; the most general first.
-
-    A rule that would also touch another key gives way to one rule per key.
-
-    Example:
-        >>> rename_rules({"a.gamma": "a.weight", "b.gamma": "b.weight"}, ["c.bias"])
-        ['.gamma -> .weight']
-        >>> rename_rules({"a.gamma": "a.weight"}, ["c.gamma"])
-        ['a.gamma -> a.weight']
-    """
-    groups: dict[Rename, list[str]] = defaultdict(list)
-    for old, new in pairs.items():
-        groups[rename_of(old, new)].append(old)
-    others = list(kept)
-    rules: list[str] = []
-    for rule, olds in sorted(groups.items(), key=lambda item: -len(item[1])):
-        mine = set(olds)
-        clean = (
-            _is_plain(rule)
-            and all(rule.apply(old) == pairs[old] for old in olds)
-            and not any(rule.spans(key) for key in others)
-            and not any(rule.spans(key) for key in pairs if key not in mine)
-        )
-        if clean:
-            rules.append(str(rule))
-        else:
-            rules.extend(f"{old} -> {pairs[old]}" for old in olds if _is_plain_key(old) and _is_plain_key(pairs[old]))
-    return rules
+def _in_both(old: list[_Candidate], new: list[_Candidate]) -> tuple[list[_Candidate], list[_Candidate]]:
+    """Those that may still have a partner on the other side."""
+    common = {candidate.known for candidate in old} & {candidate.known for candidate in new}
+    return [c for c in old if c.known in common], [c for c in new if c.known in common]
 
 
-def unsayable(keys: Iterable[str]) -> list[str]:
-    """Keys that the recipe language cannot name."""
-    return [key for key in keys if not _is_plain_key(key)]
+def _digest(tensor: Tensor, reader: Reader, *, whole: bool) -> tuple[bytes, bool]:
+    """A digest of the bytes (of the first few), and whether they are one element over and over."""
+    digest = hashlib.blake2b(digest_size=16)
+    size = tensor.nbytes // tensor.elements if tensor.nbytes % tensor.elements == 0 else 1
+    first, constant = b"", True
+    for block in reader.blocks(tensor, 1 << 20 if whole else _LITTLE):
+        first = first or bytes(block[:size])
+        constant = constant and bytearray(first * (len(block) // size)) == block
+        digest.update(block)
+        if not whole:
+            break
+    return digest.digest(), constant
 
 
-def drop_rules(dropped: Sequence[str], kept: Iterable[str]) -> list[str]:
-    """Rules that drop exactly these keys: whole modules as ``fc.{k**} -> !``, the rest by name.
+def _paired(groups: list[_Group]) -> dict[str, str]:
+    pairs = {
+        group.new[0]: group.old[0]
+        for group in groups
+        if not group.constant and len(group.old) == 1 and len(group.new) == 1
+    }
+    moves = _moves(pairs.items())
+    for group in groups:
+        news = set(group.new)
+        for old in group.old if group.new[0] not in pairs else ():
+            new = next((new for new in _moved(old, moves) if new in news), None)
+            if new is not None:
+                pairs[new] = old
+                news.discard(new)
+    done = {*pairs, *pairs.values()}
+    for group in groups:
+        if not group.constant:
+            olds, news_left = _by_last_part(group.old, done), _by_last_part(group.new, done)
+            pairs |= {news_left[part]: key for part, key in olds.items() if part in news_left}
+    return pairs
 
-    Example:
-        >>> drop_rules(["fc.weight", "fc.bias", "a.b"], ["a.c"])
-        ['fc.{k**} -> !', 'a.b -> !']
-    """
-    needed = Counter(prefix for key in kept for prefix in _prefixes(key))
-    rules: dict[str, None] = {}
-    for key in dropped:
-        module = next((prefix for prefix in _prefixes(key) if not needed[prefix]), None)
-        if module is not None and _is_plain_key(module):
-            rules[f"{module}.{{k**}} -> !"] = None
-        elif _is_plain_key(key):
-            rules[f"{key} -> !"] = None
-    return list(rules)
+
+def _moves(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Where modules went, by the tensors whose new key is certain: old module -> new module, the most frequent."""
+    counts: dict[str, Counter[str]] = {}
+    for new_key, old_key in pairs:
+        old, new = old_key.split("."), new_key.split(".")
+        same = next((i for i, (a, b) in enumerate(zip(old[::-1], new[::-1], strict=False)) if a != b), None)
+        same = min(len(old), len(new)) if same is None else same
+        for ends in {1, max(1, same)}:
+            head = ".".join(old[: len(old) - ends])
+            counts.setdefault(head, Counter())[".".join(new[: len(new) - ends])] += 1
+    return {head: count.most_common(1)[0][0] for head, count in counts.items()}
 
 
-def _prefixes(key: str) -> list[str]:
-    """The modules a key is in, outermost first."""
+def _moved(key: str, moves: Mapping[str, str]) -> Iterator[str]:
+    """The key with each of its modules moved, the innermost first."""
     parts = key.split(".")
-    return [".".join(parts[:end]) for end in range(1, len(parts))]
+    for count in range(len(parts) - 1, -1, -1):
+        head = moves.get(".".join(parts[:count]))
+        if head is not None:
+            yield ".".join([*([head] if head else []), *parts[count:]])
 
 
-def _is_plain_key(key: str) -> bool:
-    return _PLAIN.fullmatch(key) is not None and key.isprintable()
-
-
-def _is_plain(rule: Rename) -> bool:
-    return all(_is_plain_key(part) for part in (*rule.old, *rule.new))
+def _by_last_part(keys: list[str], done: set[str]) -> dict[str, str]:
+    """The keys still without a partner by their last part, where no two share it."""
+    found: dict[str, list[str]] = {}
+    for key in keys:
+        if key not in done:
+            found.setdefault(key.rpartition(".")[2], []).append(key)
+    return {part: those[0] for part, those in found.items() if len(those) == 1}
