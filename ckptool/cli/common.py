@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import shlex
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -29,18 +32,17 @@ class Color(StrEnum):
     NEVER = "never"
 
 
-def complete_keys(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Keys of the file named on the command line so far; none if it cannot be read."""
+def complete_keys(incomplete: str) -> list[str]:
+    """Keys of the first checkpoint on the command line being typed; none if it cannot be read."""
     from ckptool.formats import open_checkpoint
 
-    named = next((ctx.params[name] for name in ("path", "new", "old") if ctx.params.get(name)), None)
-    if named is None:
-        return []
-    try:
-        keys = list(open_checkpoint(Path(named)))
-    except (CkptError, OSError):
-        return []
-    return [key for key in keys if key.startswith(incomplete) and key.isprintable()]
+    # The parser knows no arguments yet while an option lacks its value: the words come from the shell.
+    typed = os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS") or ""
+    with contextlib.suppress(CkptError, OSError, ValueError):
+        named = next((word for word in shlex.split(typed)[2:] if Path(word).exists()), None)
+        keys = list(open_checkpoint(Path(named))) if named else []
+        return [key for key in keys if key.startswith(incomplete) and key.isprintable()]
+    return []
 
 
 SelectOption = Annotated[

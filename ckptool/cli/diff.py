@@ -21,7 +21,6 @@ from ckptool.cli.common import (
     QuietOption,
     ThreadsOption,
 )
-from ckptool.errors import UsageError
 
 if TYPE_CHECKING:
     from ckptool.checkpoint import Checkpoint
@@ -74,9 +73,13 @@ def diff(
     Wrapper prefixes are seen through, renamed tensors are found by their bytes.
     """
     from ckptool.cli.output import print_lines, print_texts, stdout_screen
+    from ckptool.compare.diff import parse_tolerance
+    from ckptool.compare.result import Tolerance
     from ckptool.formats import open_checkpoint
 
-    bounds = _tolerance(tolerance or [])
+    bounds = Tolerance()
+    for text in tolerance or []:
+        bounds = parse_tolerance(text, bounds)
     before = open_checkpoint(old, select=select_old or select)
     after = open_checkpoint(new, select=select_new or select)
     found = _compare(before, after, only or [], bounds, keys_only, threads, quiet)
@@ -94,26 +97,6 @@ def diff(
         screen = stdout_screen(color)
         print_lines(diff_lines(found, names, screen, verbose), screen, pager=not no_pager)
     return found.exit_code
-
-
-def _tolerance(texts: list[str]) -> Tolerance:
-    """All --tolerance together."""
-    from ckptool.compare.result import Tolerance
-
-    bounds: dict[str, float] = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        try:
-            bound = int(value) if name == "ulp" else float(value)
-        except ValueError:
-            bound = -1
-        if name not in {"rel", "abs", "ulp"} or not equals or not bound >= 0:
-            raise UsageError(
-                f'--tolerance "{text}" is not a bound', hint="write --tolerance rel=1e-3, abs=1e-6 or ulp=2"
-            )
-        bounds[name] = bound
-    ulp = bounds.get("ulp")
-    return Tolerance(rel=bounds.get("rel"), abs=bounds.get("abs"), ulp=None if ulp is None else int(ulp))
 
 
 def _compare(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from ckptool.compare.rules import rename_of
 from ckptool.compare.result import Change, Delta, Diff, ExtraChange, Status, Tolerance
+from ckptool.compare.rules import rename_of
 from ckptool.fold import rollup
 from ckptool.render.escape import terminal
 from ckptool.render.units import number_of, relative, size
@@ -55,7 +55,7 @@ def diff_rows(diff: Diff, each: bool = False) -> list[Row]:
     if each:
         return [_row(diff, change.key, (change,)) for change in diff.changes]
     by_key = {change.key: change for change in diff.changes}
-    groups = rollup([(change.key, _label(change)) for change in diff.changes])
+    groups = rollup([(change.key, _label(change)) for change in diff.changes], together=[Status.SAME.value])
     return [_row(diff, group.pattern, tuple(by_key[key] for key in group.keys)) for group in groups]
 
 

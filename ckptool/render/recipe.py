@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ckptool.compare.rules import drop_rules, rename_rules, unsayable
 from ckptool.compare.result import Change, Diff, Status
+from ckptool.compare.rules import drop_rules, rename_rules, unsayable
 from ckptool.render.escape import terminal
 from ckptool.render.units import number_of
 

@@ -35,9 +35,9 @@ _FAINTEST, _STRONGEST = 1e-5, 3e-2  # a fixed scale: the bars of two diffs can b
 
 def diff_lines(diff: Diff, names: tuple[str, str], screen: Screen, verbose: bool = False) -> Iterator[Line]:
     """All lines of `ckptool diff`; a single one if there is nothing to tell."""
-    notes = [*_prefix_lines(diff, screen), *note_lines(diff.notes, screen)]
     if diff.is_same and not verbose:
-        yield from notes
+        yield from _prefix_lines(diff, screen)
+        yield from note_lines([note for note in diff.notes if note.level == "warning"], screen)
         yield (Span(identical_text(diff), "green"),)
         return
     yield from _sides(diff, names, screen)
@@ -46,7 +46,8 @@ def diff_lines(diff: Diff, names: tuple[str, str], screen: Screen, verbose: bool
         yield ()
         yield from _table(diff, rows, screen)
     yield ()
-    yield from notes
+    yield from _prefix_lines(diff, screen)
+    yield from note_lines(diff.notes, screen)
     if diff.is_same:
         yield (Span(identical_text(diff), "green"),)
         return

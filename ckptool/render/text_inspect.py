@@ -25,7 +25,8 @@ def inspect_lines(report: Inspection, tree: Tree, screen: Screen) -> Iterator[Li
     if report.keys:
         yield ()
         yield from tree_lines(report, tree, screen)
-    below = [*_besides(report, screen), *note_lines(report.notes, screen), *_deeper(report, tree, screen)]
+    notes = [*_nonfinite_notes(report), *report.notes]
+    below = [*_besides(report, screen), *note_lines(notes, screen), *_deeper(report, tree, screen)]
     if below:
         yield ()
         yield from below
@@ -89,6 +90,16 @@ def _nonfinite(report: Inspection) -> list[str]:
         return []
     stats = report.stats.values()
     return [f"{sum(item.nan for item in stats):,} NaN", f"{sum(item.inf for item in stats):,} Inf"]
+
+
+def _nonfinite_notes(report: Inspection) -> Iterator[Note]:
+    """Which tensors hold NaN or Inf."""
+    odd = {key: item for key, item in report.stats.items() if item.nan or item.inf}
+    for key, item in list(odd.items())[:_MANY]:
+        counts = [f"{many:,} {what}" for many, what in ((item.nan, "NaN"), (item.inf, "Inf")) if many]
+        yield Note(f"{' and '.join(counts)} in {key} (of {count(item.elements)})", keys=(key,), level="warning")
+    if len(odd) > _MANY:
+        yield Note(f"NaN or Inf in {len(odd) - _MANY:,} more tensors", "all: --stats --json", level="warning")
 
 
 def _listed(names: Sequence[str], separator: str = ", ") -> str:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
 
 from ckptool.render.escape import terminal
 from ckptool.render.inspection import Inspection
@@ -11,40 +10,35 @@ from ckptool.render.text import Cell, Column, Line, Screen, bar, table
 from ckptool.render.tree import Tree, TreeRow
 from ckptool.render.units import percent
 
-if TYPE_CHECKING:
-    pass
-
 _SHARE = 12  # columns of the bar for a share of 100%
 
 
 def tree_lines(report: Inspection, tree: Tree, screen: Screen) -> Iterator[Line]:
     """Heading and rows."""
-    columns = [Column("key", least=16), Column("tensors", ">"), Column("spec"), Column("elements", ">")]
-    columns.append(Column("size", ">"))
+    columns = list(_columns(report, tree, screen.is_wide))
+    rows = [[cell(row) for _, cell in columns] for row in tree.rows]
+    if not report.stats:
+        yield from table([column for column, _ in columns], rows, screen)
+        return
+    from ckptool.render.text_stats import stats_cells, stats_columns
+
     wide = screen.is_wide
-    if wide:
-        columns += [Column("share of bytes"), Column("", ">")]
-    if report.stats:
-        from ckptool.render.text_stats import stats_columns
-
-        columns += stats_columns(wide)
-    if tree.is_flat:
-        del columns[1]
-    rows = [_cells(report, row, tree, wide) for row in tree.rows]
-    yield from table(columns, rows, screen)
-
-
-def _cells(report: Inspection, row: TreeRow, tree: Tree, wide: bool) -> list[Cell]:
-    elements, size = row.figures
-    key = Cell(terminal(row.name), "" if row.spec else "bold", lead=row.rails)
-    cells = [key, Cell(row.tensors), Cell(row.spec, "cyan"), Cell(elements), Cell(size)]
-    if wide:
-        share = row.nbytes / report.nbytes if report.nbytes else 0.0
-        cells += [Cell(bar(share, _SHARE), "cyan"), Cell(percent(row.nbytes, report.nbytes))]
-    if report.stats:
-        from ckptool.render.text_stats import stats_cells
-
+    for cells, row in zip(rows, tree.rows, strict=True):
         cells += stats_cells([report.stats[key] for key in row.keys if key in report.stats], wide)
-    if tree.is_flat:
-        del cells[1]
-    return cells
+    yield from table([*(column for column, _ in columns), *stats_columns(wide)], rows, screen)
+
+
+def _columns(report: Inspection, tree: Tree, wide: bool) -> Iterator[tuple[Column, Callable[[TreeRow], Cell]]]:
+    """Each column and how a row fills it. Beside statistics a narrow screen has room for the spec only."""
+    yield Column("key", least=16), lambda row: Cell(terminal(row.name), "" if row.spec else "bold", lead=row.rails)
+    roomy = wide or not report.stats
+    if roomy and not tree.is_flat:
+        yield Column("tensors", ">"), lambda row: Cell(row.tensors)
+    yield Column("spec"), lambda row: Cell(row.spec, "cyan")
+    if roomy:
+        yield Column("elements", ">"), lambda row: Cell(row.figures[0])
+        yield Column("size", ">"), lambda row: Cell(row.figures[1])
+    if wide:
+        total = report.nbytes
+        yield Column("share of bytes"), lambda row: Cell(bar(row.nbytes / total if total else 0.0, _SHARE), "cyan")
+        yield Column("", ">"), lambda row: Cell(percent(row.nbytes, total))
