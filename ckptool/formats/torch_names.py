@@ -8,31 +8,39 @@ from dataclasses import dataclass, field
 
 from ckptool.errors import UnreadableError
 from ckptool.formats.objects import ByteString, Global
+from ckptool.formats.pickle import as_bytes
 
 MAX_CHARACTERS = 256 << 20
 """Most characters that all names of a file may have together."""
+
+_MAX_TUPLE = 4
 
 
 def key_text(key: object) -> str:
     """A key as one part of a dotted name.
 
     Example:
-        >>> key_text(3), key_text("conv1"), key_text((0, 1))
-        ('3', 'conv1', '<tuple>')
+        >>> key_text(3), key_text("conv1"), key_text((0, "a"))
+        ('3', 'conv1', '(0, a)')
     """
+    if type(key) is tuple and len(key) <= _MAX_TUPLE and all(type(part) in (str, int, bool) for part in key):
+        return f"({', '.join(_atom(part) for part in key)})"
+    return _atom(key)
+
+
+def _atom(key: object) -> str:
     if type(key) is str:
         return key
     if type(key) is bool or key is None or type(key) is float:
         return str(key)
     if type(key) is int:
         return str(key) if key.bit_length() <= 64 else f"<int of {key.bit_length()} bits>"
-    if type(key) is bytes:
-        return key.decode("latin-1")
     if type(key) is ByteString:
         return key.data.decode("latin-1")
     if type(key) is Global:
         return key.qualified
-    return f"<{type(key).__name__.lower()}>"
+    raw = as_bytes(key)
+    return f"<{type(key).__name__.lower()}>" if raw is None else raw.decode("latin-1")
 
 
 def is_ema_name(text: str) -> bool:

@@ -156,20 +156,22 @@ class Chooser:
         )
 
     def _candidates(self, root: object) -> Iterator[tuple[str, ...]]:
-        """Paths of everything that --select could take as weights, each object once, outermost first."""
-        seen: set[int] = set()
+        """Paths of everything that --select could take as weights, outermost first; each dict around them once."""
+        weights: dict[int, bool] = {}
         stack: list[tuple[tuple[str, ...], object]] = [((), root)]
         count = 0
         while stack and count < _MAX_LISTED:
             path, node = stack.pop()
-            if id(node) in seen or not self.holds.get(id(node)):
+            if not self.holds.get(id(node)):
                 continue
-            seen.add(id(node))
-            if self._is_weights(node):
+            known = weights.get(id(node))
+            if known is None:
+                known = weights[id(node)] = self._is_weights(node)
+                if not known and len(path) < _MAX_STEPS:
+                    stack.extend(((*path, key_text(key)), child) for key, child in reversed(self._allowed(node)))
+            if known:
                 count += 1
                 yield path
-            elif len(path) < _MAX_STEPS:
-                stack.extend(((*path, key_text(key)), child) for key, child in reversed(self._allowed(node)))
 
     def _asked_for(self, root: object, select: str, candidates: list[tuple[str, ...]]) -> tuple[Step, ...]:
         """The way to a dotted path; a key that holds dots itself is found too."""

@@ -11,6 +11,7 @@ from ckptool.formats.torch_tensor import is_tensor
 from ckptool.formats.torch_walk import Pairs, Walk, is_mapping
 
 _LENGTH = 60
+_ROOM_FOR_MORE = 12
 _NUMPY = {"f2": "e", "f4": "f", "f8": "d", "i1": "b", "i2": "h", "i4": "i", "i8": "q"}
 _NUMPY |= {"u1": "B", "u2": "H", "u4": "I", "u8": "Q", "b1": "?"}
 
@@ -40,6 +41,8 @@ def _mapping(pairs: Pairs) -> str:
     if type(groups) is list and is_mapping(state):
         size = len(state.items) if isinstance(state, Dict | Call) else 0
         return f"param_groups: {len(groups)}, state: {size} {'entry' if size == 1 else 'entries'}"
+    if pairs and all(is_tensor(value) for _, value in pairs):
+        return f"{len(pairs):,} {'tensor' if len(pairs) == 1 else 'tensors'}"
     return _joined("{", "}", pairs, len(pairs), ": ")
 
 
@@ -48,9 +51,10 @@ def _joined(opening: str, closing: str, pairs: Pairs, count: int, mark: str = ""
     text, shown = opening, 0
     for key, value in pairs:
         part = (f"{_short(key_text(key), 24)}{mark}" if mark else "") + _short(_atom(value), 24)
-        if len(text) + len(part) > _LENGTH - 16:
+        part = (", " if shown else "") + part
+        if len(text) + len(part) > _LENGTH - _ROOM_FOR_MORE:
             break
-        text += (", " if shown else "") + part
+        text += part
         shown += 1
     more = count - shown
     if more:

@@ -58,7 +58,7 @@ class Archive:
         if member.nbytes != nbytes:
             sizes = f"holds {member.nbytes:,} bytes, not {nbytes:,}"
             raise _bad(self.file, f"tensor {key}: its record {member.name} {sizes}", key)
-        return StorageRef(Storage(self.file, member.offset, nbytes, self.big_endian), dtype)
+        return StorageRef(Storage(self.file, member.offset, nbytes, self.big_endian, member.crc or None), dtype)
 
 
 _RESAVE = "torch stores its records uncompressed: unpack the archive and zip it again with `zip -0`"

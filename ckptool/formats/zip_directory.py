@@ -41,6 +41,7 @@ class Member:
         nbytes: size of its content.
         packed_nbytes: size as it stands in the file.
         method: 0 stored, 8 deflated, or another that cannot be read.
+        crc: the CRC-32 that the directory states; 0 where torch was told not to compute it. Not checked here.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Member:
     nbytes: int
     packed_nbytes: int
     method: int
+    crc: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +141,8 @@ def _fields64(
         raise _bad(file.path, "is damaged: its zip end records do not fit together")
     record = _END64.unpack(file.pread(_END64.size, at))
     if record[0] != b"PK\x06\x06" or at + 12 + record[1] != locator_at:
-        raise _bad(file.path, "is damaged: its zip end records do not fit together")
+        what = "has something before its zip archive, or is damaged: its end records do not fit together"
+        raise _bad(file.path, what, _REWRITE)
     wide = record[4:]
     full = (_FULL16, _FULL16, _FULL16, _FULL16, _FULL32, _FULL32)
     if any(narrow not in (value, most) for narrow, value, most in zip(fields, wide, full, strict=True)):
@@ -156,6 +159,7 @@ class _Entry:
     packed: int
     nbytes: int
     header: int
+    crc: int
 
 
 def _central_entries(path: Path, directory: bytes, bounds: _Bounds) -> list[_Entry]:
@@ -207,7 +211,7 @@ def _entry(path: Path, row: tuple[int, ...], raw_name: bytes, extra: bytes) -> _
         raise _bad(path, "is one part of a zip archive that was split", "join the parts first")
     if method == 0 and packed != nbytes:
         raise _bad(path, f"gives two sizes for {name}")
-    return _Entry(raw_name, name, flags, method, packed, nbytes, header)
+    return _Entry(raw_name, name, flags, method, packed, nbytes, header, row[7])
 
 
 def _text(raw: bytes) -> str:
@@ -250,7 +254,7 @@ def _located(file: RegularFile, entries: list[_Entry], bounds: _Bounds) -> dict[
             raise _bad(file.path, f"is damaged: {entry.name} overlaps another member or lies outside the archive")
         offsets[id(entry)] = offset
     return {
-        entry.name: Member(entry.name, offsets[id(entry)], entry.nbytes, entry.packed, entry.method)
+        entry.name: Member(entry.name, offsets[id(entry)], entry.nbytes, entry.packed, entry.method, entry.crc)
         for entry in entries
         if not (entry.name.endswith("/") and entry.nbytes == 0)
     }

@@ -1,0 +1,54 @@
+"""torch.load as the oracle: what ckptool lists must be what torch loads, to the byte."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from ckptool.checkpoint import Checkpoint, Tensor
+from ckptool.formats.torch_legacy import open_legacy
+from ckptool.formats.torch_zip import open_zip
+
+
+def opened(path: Path, select: str | None = None) -> Checkpoint:
+    """Open by content, as `open_checkpoint` does."""
+    is_zip = path.read_bytes()[:4] == b"PK\x03\x04"
+    return open_zip(path, select) if is_zip else open_legacy(path, select)
+
+
+def bytes_of(tensor: torch.Tensor) -> bytes:
+    """The elements of a dense tensor in C order."""
+    dense = tensor.detach().resolve_conj().resolve_neg().contiguous()
+    raw = torch.empty(0, dtype=torch.uint8).set_(dense.untyped_storage())
+    start = dense.storage_offset() * dense.element_size()
+    return bytes(raw[start : start + dense.numel() * dense.element_size()].tolist())
+
+
+def read(tensor: Tensor) -> torch.Tensor:
+    """The tensor by the offsets that ckptool found, without torch.load."""
+    dtype = getattr(torch, tensor.dtype)
+    (piece,) = tensor.pieces
+    with piece.storage.file.open("rb") as file:
+        file.seek(piece.storage.offset)
+        raw = bytearray(file.read(piece.storage.nbytes))
+    assert len(raw) == piece.storage.nbytes
+    if not raw:
+        return torch.empty(piece.shape, dtype=dtype)
+    storage = torch.frombuffer(raw, dtype=torch.uint8).untyped_storage()
+    strides = piece.strides if piece.strides is not None else torch.empty(piece.shape, device="meta").stride()
+    found = torch.empty(0, dtype=dtype).set_(storage, piece.start, piece.shape, strides)
+    if tensor.conj:
+        found = found.conj()
+    return torch._neg_view(found) if tensor.neg else found
+
+
+def assert_same(found: Mapping[str, Tensor], expected: Mapping[str, torch.Tensor]) -> None:
+    """Keys in order, shapes, dtypes, and every byte."""
+    assert list(found) == list(expected)
+    for key, tensor in expected.items():
+        assert found[key].key == key
+        assert found[key].shape == tuple(tensor.shape), key
+        assert f"torch.{found[key].dtype}" == str(tensor.dtype), key
+        assert bytes_of(read(found[key])) == bytes_of(tensor), key
