@@ -32,6 +32,7 @@ _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
 _MOST = 1000  # files that are looked into
 
 Candidate = tuple[str, ...]  # one file, one index, or the shards of one checkpoint
+DISTRIBUTED: Candidate = (".metadata",)
 
 
 def open_folder(folder: Path, select: str | None = None) -> Checkpoint:
@@ -42,12 +43,7 @@ def open_folder(folder: Path, select: str | None = None) -> Checkpoint:
         UsageError: it holds several, and none of them has a name that loaders look for.
     """
     names = _listed(folder)
-    if ".metadata" in names or any(name.endswith(".distcp") for name in names):
-        from ckptool.formats.dcp import open_dcp
-
-        return open_dcp(folder, select)
-    chosen = _choice(folder, names)
-    opened = _opened(folder, chosen, select)
+    opened = _opened(folder, _choice(folder, names), select)
     files = {file.name for file in opened.files}
     left = [name for name in names if name.endswith(_WEIGHTS) and name not in files and not _is_companion(name)]
     if not left:
@@ -67,6 +63,10 @@ def _listed(folder: Path) -> list[str]:
 def _opened(folder: Path, chosen: Candidate, select: str | None) -> Checkpoint:
     from ckptool.formats import open_file  # formats imports this module
 
+    if chosen == DISTRIBUTED:
+        from ckptool.formats.dcp import open_dcp
+
+        return open_dcp(folder, select)
     if chosen[0].endswith(INDEX):
         return replace(open_index(folder / chosen[0], select), path=folder)
     if SHARD_NAME.fullmatch(chosen[0]):
@@ -75,6 +75,8 @@ def _opened(folder: Path, chosen: Candidate, select: str | None) -> Checkpoint:
 
 
 def _choice(folder: Path, names: Sequence[str]) -> Candidate:
+    if ".metadata" in names or any(name.endswith(".distcp") for name in names):
+        return DISTRIBUTED
     present = set(names)
     for name in KNOWN:
         if name in present and not (folder / name).is_dir():
