@@ -1,0 +1,144 @@
+"""Which rule of a stage decides a key: whole-key rules own theirs, partial rules share the rest."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import product
+
+from ckptool.surgery.pattern import Pattern
+from ckptool.surgery.rules import Rule, Stage
+
+
+@dataclass(frozen=True, slots=True)
+class Owned:
+    """A key that a whole-key rule decides: which of its patterns matched, and the captures."""
+
+    pattern: int
+    values: dict[str, str]
+    key: str
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A run of characters of a key that a partial rule replaces."""
+
+    begin: int
+    end: int
+    rule: int
+    values: dict[str, str]
+
+
+@dataclass(slots=True)
+class Matches:
+    """What a stage's rules do to the keys.
+
+    Attributes:
+        owned: for each whole-key rule that owns keys, by number in the stage.
+        touched: the keys that partial rules change: their spans from left to right.
+        partial: for each partial rule that changes keys: how many, and the first.
+        seen: rules whose pattern fits some key, though an earlier rule may have taken it.
+        taken: the keys that whole-key rules own.
+    """
+
+    owned: dict[int, list[Owned]] = field(default_factory=dict)
+    touched: dict[str, list[Span]] = field(default_factory=dict)
+    partial: dict[int, tuple[int, str]] = field(default_factory=dict)
+    seen: set[int] = field(default_factory=set)
+    taken: set[str] = field(default_factory=set)
+
+
+def match_stage(stage: Stage, keys: Iterable[str]) -> Matches:
+    """Matches every key once: one compiled regex for each pattern, after a cheap test for its longest literal."""
+    found = Matches()
+    whole = [
+        (number, at, pattern, pattern.plain, pattern.first_literal, pattern.longest_literal, pattern.regex().search)
+        for number, rule in enumerate(stage.rules)
+        if rule.is_whole
+        for at, pattern in enumerate(rule.sources)
+    ]
+    partial = [
+        (number, rule.sources[0], rule.sources[0].longest_literal)
+        for number, rule in enumerate(stage.rules)
+        if not rule.is_whole
+    ]
+    unseen = partial
+    for position, key in enumerate(keys):
+        owner = -1
+        for number, at, pattern, plain, first, literal, search in whole:
+            if owner >= 0 and (number == owner or number in found.seen):
+                continue
+            if plain is not None:
+                values: dict[str, str] | None = {} if key == plain else None
+            elif literal in key and key.startswith(first) and (match := search(key)):
+                values = pattern.read(match)
+            else:
+                continue
+            if values is None:
+                continue
+            found.seen.add(number)
+            if owner < 0:
+                owner = number
+                found.owned.setdefault(number, []).append(Owned(at, values, key, position))
+        if owner >= 0:
+            found.taken.add(key)
+            unseen = [row for row in partial if row[0] not in found.seen] if unseen else unseen
+        spans = _spans(partial if owner < 0 else unseen, key)
+        if not spans:
+            continue
+        found.seen.update([span.rule for span in spans])
+        if owner < 0:
+            found.touched[key] = sorted(spans, key=lambda span: (span.begin, span.end)) if len(spans) > 1 else spans
+            for number in {span.rule for span in spans}:
+                count, first = found.partial.get(number, (0, key))
+                found.partial[number] = (count + 1, first)
+    return found
+
+
+def _spans(partial: list[tuple[int, Pattern, str]], key: str) -> list[Span]:
+    """The disjoint spans that rules replace; the earlier rule has its span first."""
+    spans: list[Span] = []
+    for number, pattern, literal in partial:
+        if literal not in key:
+            continue
+        matches = pattern.regex().finditer(key) if pattern.parts else [_end(pattern, key)]
+        for match in matches:
+            begin, end = match.span()
+            if spans and any(begin < span.end and span.begin < end for span in spans):
+                continue
+            values = pattern.read(match)
+            if values is not None:
+                spans.append(Span(begin, end, number, values))
+    return spans
+
+
+def _end(pattern: Pattern, key: str) -> re.Match[str]:
+    """Where ``-> model.`` and ``-> .weight`` put what they add."""
+    match = re.compile(r"\Z" if pattern.starts_anywhere else r"\A").search(key)
+    assert match is not None
+    return match
+
+
+def new_names(key: str, spans: list[Span], rules: tuple[Rule, ...]) -> list[str]:
+    """The names that a key gets when its spans are replaced; several where a rule has several patterns on the right.
+
+    Raises:
+        ValueError: a number of a name would be negative.
+
+    Example:
+        >>> from ckptool.surgery.rules import parse_stages
+        >>> (stage,) = parse_stages([".norm0. -> .norm1.", ".norm1. -> .norm2.", "module. ->"])
+        >>> found = match_stage(stage, ["module.norm0.norm1.weight"])
+        >>> [new_names(key, spans, stage.rules) for key, spans in found.touched.items()]
+        [['norm1.norm2.weight']]
+    """
+    pieces: list[list[str]] = []
+    at = 0
+    for span in spans:
+        pieces.append([key[at : span.begin].removeprefix(".").removesuffix(".")])
+        pieces.append([target.write(span.values) for target in rules[span.rule].targets] or [""])
+        at = span.end
+    pieces.append([key[at:].removeprefix(".")])
+    return [".".join(piece for piece in choice if piece) for choice in product(*pieces)]

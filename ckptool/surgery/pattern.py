@@ -1,0 +1,369 @@
+"""Patterns of a rule: which keys it means, part by part, and the keys it makes.
+
+===================  =================================================================================
+``fc.weight``        the whole key
+``module.``          a prefix: the key goes on after it
+``.gamma``           a suffix: it ends the key, at any depth
+``.norm.``           anywhere, at any depth
+``{i}``              a number;  ``{2*s+1}`` a number of that form;  ``{s=1..3}`` a number in that range
+``{p=weight|bias}``  one of these, in this order; written on both sides with two lists, it translates
+``{p*}``             one part, or a piece of one
+``{m**}``, ``**``    any number of whole parts (none, too, where more of the key follows)
+``*``                anything, across dots, as in a shell
+===================  =================================================================================
+
+What is written without a name is matched up by position. A pattern never cuts a part that it does not name whole.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal, NoReturn, TypeAlias
+
+from ckptool.errors import UsageError
+
+Kind = Literal["digits", "range", "choice", "piece", "parts", "glob"]
+Values: TypeAlias = Mapping[str, str]
+"""What captures matched: the text; for a choice, its place in the list; for ``{2*s+1}``, the s."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hole:
+    """A capture where it stands in a pattern.
+
+    Attributes:
+        name: its name; ``*1`` and so on where none is written.
+        kind: what it matches; "" until the whole rule has been read (``{p}`` may be explained elsewhere).
+        factor, offset: ``{2*s+1}`` is 2 and 1.
+        low, high: of a range.
+        choices: of a choice.
+    """
+
+    name: str
+    kind: Kind | Literal[""] = ""
+    factor: int = 1
+    offset: int = 0
+    low: int = 0
+    high: int = 0
+    choices: tuple[str, ...] = ()
+
+    @property
+    def size(self) -> int | None:
+        """How many values it has, where that is written down."""
+        if self.kind == "range":
+            return self.high - self.low + 1
+        return len(self.choices) if self.kind == "choice" else None
+
+    @property
+    def linear(self) -> bool:
+        return self.factor != 1 or self.offset != 0
+
+    def regex(self) -> str:
+        if self.kind == "choice":
+            return "|".join(map(re.escape, sorted(self.choices, key=len, reverse=True)))
+        return {"piece": "[^.]+", "glob": ".*", "parts": ".+?"}.get(self.kind, "[0-9]+")
+
+    def read(self, text: str) -> str | None:
+        """The capture's value where this text was matched; None if it is not of the form."""
+        if self.kind == "choice":
+            return str(self.choices.index(text))
+        if self.kind != "range" and (self.kind != "digits" or not self.linear):
+            return text
+        if len(text) > 18 or (len(text) > 1 and text[0] == "0"):
+            return None
+        value, rest = divmod(int(text) - self.offset, self.factor)
+        fits = rest == 0 and (self.low <= value <= self.high if self.kind == "range" else value >= 0)
+        return str(value) if fits else None
+
+    def write(self, value: str) -> str:
+        """The text for a value; `ValueError` if the number would be negative."""
+        if self.kind == "choice":
+            return self.choices[int(value)]
+        if not self.linear:
+            return value
+        number = int(value) * self.factor + self.offset
+        if number < 0:
+            raise ValueError(f"{self} is negative for {self.name} = {value}")
+        return str(number)
+
+    def value_at(self, index: int) -> str:
+        """The value at a place of its order: the first of ``{s=1..3}`` is 1."""
+        return str(index + self.low) if self.kind == "range" else str(index)
+
+    def index_of(self, value: str) -> int:
+        """The place of a value in its order."""
+        return int(value) - self.low
+
+    @property
+    def text(self) -> str:
+        """It in the notation of rules."""
+        if self.name[0] == "*":
+            return "{" + ",".join(self.choices) + "}" if self.choices else {"parts": "**"}.get(self.kind, "*")
+        text = f"{self.factor}*{self.name}" if self.factor != 1 else self.name
+        if self.offset:
+            text += f"{self.offset:+d}"
+        if self.kind == "range" and not self.linear:
+            text += f"={self.low}..{self.high}"
+        elif self.kind == "choice":
+            text += f"={'|'.join(self.choices)}"
+        return "{" + text + {"piece": "*", "parts": "**"}.get(self.kind, "") + "}"
+
+    def __str__(self) -> str:
+        return self.text
+
+
+Token: TypeAlias = str | Hole
+Part: TypeAlias = tuple[Token, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """One side's key pattern.
+
+    Attributes:
+        parts: what stands between the dots.
+        starts_anywhere: written with a leading dot.
+        ends_anywhere: written with a trailing dot.
+        holes: its captures, in order.
+    """
+
+    parts: tuple[Part, ...]
+    starts_anywhere: bool = False
+    ends_anywhere: bool = False
+    holes: tuple[Hole, ...] = field(init=False, repr=False, compare=False)
+    _flat: tuple[Token, ...] | None = field(init=False, repr=False, compare=False)
+    _regex: list[re.Pattern[str]] = field(default_factory=list, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        holes = tuple(token for part in self.parts for token in part if isinstance(token, Hole))
+        flat = None
+        if not any(hole.kind in ("parts", "glob", "") for hole in holes):  # then no part can be empty
+            flat = tuple(token for part in self.parts for token in (".", *part))[1:]
+        object.__setattr__(self, "holes", holes)
+        object.__setattr__(self, "_flat", flat)
+
+    @property
+    def is_whole(self) -> bool:
+        """It names a whole key; otherwise a run of parts within one."""
+        return not (self.starts_anywhere or self.ends_anywhere)
+
+    @property
+    def plain(self) -> str | None:
+        """The key, if it has no captures."""
+        return None if self.holes else ".".join("".join(map(str, part)) for part in self.parts)
+
+    @property
+    def literal_length(self) -> int:
+        """Characters written out: how specific it is."""
+        return sum(len(token) for part in self.parts for token in part if isinstance(token, str)) + len(self.parts)
+
+    @property
+    def first_literal(self) -> str:
+        """What every key that it names begins with; "" if it begins with a capture or may start anywhere."""
+        first = self.parts[0][0] if self.parts else ""
+        return first if isinstance(first, str) and not self.starts_anywhere else ""
+
+    @property
+    def longest_literal(self) -> str:
+        """The longest text that every match contains: a cheap first test."""
+        found, run = "", ""
+        for number, part in enumerate(self.parts):
+            if number and run and not _is_parts(self.parts[number - 1]) and not _is_parts(part):
+                run += "."
+            for token in part:
+                run = run + token if isinstance(token, str) else ""
+                found = max(found, run, key=len)
+        return found
+
+    def regex(self) -> re.Pattern[str]:
+        """The compiled regex: on the whole key, or for `finditer` within it."""
+        if not self._regex:
+            self._regex.append(re.compile(self._regex_text(), re.DOTALL))
+        return self._regex[0]
+
+    def _regex_text(self) -> str:
+        out, dot = [], ""
+        for at, part in enumerate(self.parts):
+            body = "".join(f"({token.regex()})" if isinstance(token, Hole) else re.escape(token) for token in part)
+            if _is_parts(part) and at < len(self.parts) - 1:
+                out.append(rf"{dot}(?:{body}\.)?")
+                dot = ""
+            else:
+                out.append(dot + body.replace(".+?", ".+"))
+                dot = r"\."
+        start = r"(?<![^.])" if self.starts_anywhere else r"\A"
+        return start + "".join(out) + (r"(?=\.)" if self.ends_anywhere else r"\Z")
+
+    def read(self, match: re.Match[str]) -> dict[str, str] | None:
+        """The captures of a match of `regex`; None if a number is not of its form, or two of one name differ."""
+        if not self.holes:
+            return {}
+        values: dict[str, str] = {}
+        for hole, text in zip(self.holes, match.groups(default=""), strict=True):
+            value = hole.read(text)
+            if value is None or values.setdefault(hole.name, value) != value:
+                return None
+        return values
+
+    def match(self, key: str) -> dict[str, str] | None:
+        """The captures if the pattern names this whole key, or is found in it."""
+        match = self.regex().search(key)
+        return None if match is None else self.read(match)
+
+    def write(self, values: Values) -> str:
+        """The text with the captures filled in; parts that are empty vanish. `ValueError`: a negative number."""
+        if self._flat is not None:
+            return "".join([t if isinstance(t, str) else t.write(values[t.name]) for t in self._flat])
+        texts = ("".join(t if isinstance(t, str) else t.write(values[t.name]) for t in part) for part in self.parts)
+        return ".".join(text for text in texts if text)
+
+    def written(self, said: set[str]) -> str:
+        """In the notation of rules. What a capture may be is written where it is named first; `said` collects them."""
+
+        def text(token: Token) -> str:
+            if isinstance(token, str):
+                return token
+            full, brief = str(token), replace(token, kind="").text
+            if token.kind in ("range", "choice") and full in said and token.name[0] != "*":
+                return brief
+            said.add(full)
+            return full
+
+        inner = ".".join("".join(map(text, part)) for part in self.parts)
+        return (
+            "." * (self.starts_anywhere and bool(self.parts)) + inner + "." * (self.ends_anywhere and bool(self.parts))
+        )
+
+    def __str__(self) -> str:
+        return self.written(set())
+
+
+def _is_parts(part: Part) -> bool:
+    return len(part) == 1 and isinstance(part[0], Hole) and part[0].kind == "parts"
+
+
+# ---------------------------------------------------------------------------------------------- reading
+
+
+def malformed(what: str, text: str, at: int, hint: str | None = None) -> UsageError:
+    """The error for a text that cannot be read, with a caret under the place."""
+    shown = "".join(char if char.isprintable() else " " for char in text)
+    return UsageError(f"{what}\n    {shown}\n    {' ' * at}^", hint=hint)
+
+
+_HOLE = re.compile(
+    r"(?:(?P<factor>\d{1,6})\s*\*\s*)?(?P<name>[A-Za-z_]\w*)\s*"
+    r"(?:(?P<sign>[+-])\s*(?P<offset>\d{1,9})|=\s*(?P<low>\d{1,9})\.\.(?P<high>\d{1,9})|=(?P<choices>[^=]+)|(?P<stars>\*\*?))?"
+)
+_LIST = re.compile(r"[^{}=|*+,]+(,[^{}=|*+,]+)*")
+
+
+def parse_pattern(text: str, rule: str | None = None, at: int = 0) -> Pattern:
+    """The pattern that `text` writes down.
+
+    Args:
+        text: the pattern alone.
+        rule: the whole rule, shown in errors.
+        at: where in the rule the pattern begins.
+
+    Example:
+        >>> pattern = parse_pattern("layer{s=1..3}.{b}.bn1.{p=weight|bias}")
+        >>> pattern.match("layer2.0.bn1.bias")
+        {'s': '2', 'b': '0', 'p': '1'}
+        >>> print(pattern)
+        layer{s=1..3}.{b}.bn1.{p=weight|bias}
+    """
+    return _PatternReader(text, rule or text, at).read()
+
+
+class _PatternReader:
+    def __init__(self, text: str, rule: str, base: int) -> None:
+        self.text, self.rule, self.base = text, rule, base
+        self.unnamed = 0
+
+    def fail(self, what: str, at: int, hint: str | None = None) -> NoReturn:
+        raise malformed(what, self.rule, self.base + at, hint)
+
+    def read(self) -> Pattern:
+        text = self.text
+        parts: list[Part] = []
+        part: list[Token] = []
+        at = begin = int(text.startswith("."))
+        end = len(text) - (text.endswith(".") and len(text) > begin)
+        while at < end:
+            char = text[at]
+            if char == ".":
+                parts.append(self.finished(part, at))
+                part, at = [], at + 1
+            elif char in "{*":
+                token, after = self.hole(at) if char == "{" else self.star(at)
+                if part and isinstance(part[-1], Hole):
+                    self.fail("two captures stand side by side, so nothing says where one ends", at)
+                part.append(token)
+                at = after
+            elif char.isspace() or char in "}|,":
+                self.fail(f"{char!r} cannot stand in a key pattern", at)
+            else:
+                stop = re.compile(r"[.{}*|,\s]").search(text, at, end)
+                after = stop.start() if stop else end
+                part.append(text[at:after])
+                at = after
+        if parts or part or begin:
+            parts.append(self.finished(part, at))
+        return Pattern(tuple(parts), begin == 1, end < len(text))
+
+    def finished(self, part: list[Token], at: int) -> Part:
+        if not part:
+            self.fail("an empty part: two dots side by side, or a dot alone", max(at - 1, 0))
+        if len(part) > 1 and any(isinstance(token, Hole) and token.kind == "parts" for token in part):
+            self.fail("** stands for whole parts", at - 1, "put dots around it, or write {p*} for a piece of a part")
+        return tuple(part)
+
+    def star(self, at: int) -> tuple[Hole, int]:
+        double = self.text.startswith("**", at)
+        self.unnamed += 1
+        return Hole(f"*{self.unnamed}", "parts" if double else "glob"), at + 1 + double
+
+    def hole(self, at: int) -> tuple[Hole, int]:
+        end = self.text.find("}", at)
+        if end < 0:
+            self.fail("a { that is not closed", at)
+        body = self.text[at + 1 : end].strip()
+        match = _HOLE.fullmatch(body)
+        if match is None:
+            if _LIST.fullmatch(body) and ("," in body or re.fullmatch(r"\d+-\d+", body)):
+                self.unnamed += 1
+                return Hole(f"*{self.unnamed}", "choice", choices=self.listed(body, at)), end + 1
+            self.fail("not a capture", at, "captures: {i} {2*s+1} {s=1..3} {p=weight|bias} {p*} {m**}")
+        return self.named(match, at), end + 1
+
+    def named(self, match: re.Match[str], at: int) -> Hole:
+        name, factor = match["name"], int(match["factor"] or 1)
+        if match["factor"] and (factor == 0 or match["low"] or match["choices"] or match["stars"]):
+            self.fail("not a capture", at, "a factor needs a plain number: {2*s} or {2*s+1}")
+        if match["low"]:
+            low, high = int(match["low"]), int(match["high"])
+            if low > high or high - low > 1_000_000:
+                self.fail(f"a range that is no range: {low}..{high}", at)
+            return Hole(name, "range", low=low, high=high)
+        if match["choices"]:
+            choices = tuple(choice.strip() for choice in match["choices"].split("|"))
+            if not all(choices) or len(set(choices)) < len(choices):
+                self.fail("a choice is empty or written twice", at)
+            return Hole(name, "choice", choices=choices)
+        if match["stars"]:
+            return Hole(name, "parts" if match["stars"] == "**" else "piece")
+        offset = int(match["offset"] or 0) * (-1 if match["sign"] == "-" else 1)
+        return Hole(name, factor=factor, offset=offset)
+
+    def listed(self, body: str, at: int) -> tuple[str, ...]:
+        """``{0-6,8-31}``: as the tables print it."""
+        found: list[str] = []
+        for item in body.split(","):
+            numbers = re.fullmatch(r"(\d{1,9})-(\d{1,9})", item.strip())
+            if numbers and int(numbers[2]) - int(numbers[1]) > 1_000_000:
+                self.fail("a range of more than a million", at)
+            found += map(str, range(int(numbers[1]), int(numbers[2]) + 1)) if numbers else [item.strip()]
+        return tuple(dict.fromkeys(found))

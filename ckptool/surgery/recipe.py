@@ -1,0 +1,387 @@
+"""Recipes: rules and what goes with them, from the command line, a TOML file or ckptool's own.
+
+A TOML recipe has its keys at the top or dotted, never under a table header: a header would swallow what follows.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NoReturn
+
+from ckptool.errors import UsageError
+from ckptool.surgery.pattern import parse_pattern
+from ckptool.surgery.rules import Rule, Stage, Unmatched, parse_stages
+
+_BUILTIN = Path(__file__).parent.parent / "recipes"
+_LARGEST = 10_000_000  # bytes of a recipe or of a JSON file beside the input
+
+
+@dataclass(frozen=True, slots=True)
+class Expect:
+    """What the result should be, compared with a target model.
+
+    Attributes:
+        missing: patterns of keys that only the target may have.
+        unexpected: patterns of keys that only the result may have.
+        coverage: the least share of the target's elements that the result fills, 0 to 1.
+    """
+
+    missing: tuple[str, ...] = ()
+    unexpected: tuple[str, ...] = ()
+    coverage: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """A parsed request.
+
+    Attributes:
+        stages: the rules; each stage works on what the one before it made.
+        name: its file, its built-in name, or "" for the command line.
+        about: one sentence on what it is for.
+        source_select: which dict of the input holds the weights; "auto" for ckptool's choice.
+        source_files: (prefix, file name) patterns of inputs that make one checkpoint together.
+        vars: numbers by name, or "config.json:num_attention_heads".
+        init: (key pattern, how) for target tensors that nothing fills.
+        tie: keys that share one tensor; the first that exists gives it.
+        freeze: key patterns of parameters not to be trained.
+        expect: what the result should be.
+        output_dtype: cast the result's floats.
+        output_max_shard: split the output, "5GB".
+    """
+
+    stages: tuple[Stage, ...] = ()
+    name: str = ""
+    about: str = ""
+    source_select: str | None = None
+    source_files: tuple[tuple[str, str], ...] = ()
+    vars: Mapping[str, float | str] = field(default_factory=dict)
+    init: tuple[tuple[str, str], ...] = ()
+    tie: tuple[tuple[str, ...], ...] = ()
+    freeze: tuple[str, ...] = ()
+    expect: Expect = Expect()
+    output_dtype: str | None = None
+    output_max_shard: str | None = None
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """All rules, stage after stage."""
+        return tuple(rule for stage in self.stages for rule in stage.rules)
+
+
+def parse_recipe(rules: Sequence[str], *, name: str = "") -> Recipe:
+    """A recipe of rules alone, which form one stage (a rule ``---`` begins another).
+
+    Raises:
+        UsageError: a rule is malformed; the message has a caret under the place.
+
+    Example:
+        >>> [rule.text for rule in parse_recipe(["module. ->", ".gamma -> .weight"]).rules]
+        ['module. ->', '.gamma -> .weight']
+    """
+    return Recipe(parse_stages(rules, name), name)
+
+
+def recipe_of(arguments: Sequence[str]) -> Recipe:
+    """The recipe that several ``-r`` make together: rules, files and built-in names, in order.
+
+    Rules that stand side by side form one stage; each file is its own.
+
+    Example:
+        >>> len(recipe_of(["strip-wrappers", "model. ->", ".gamma -> .weight"]).stages)
+        3
+    """
+    recipes: list[Recipe] = []
+    inline: list[str] = []
+    for argument in arguments:
+        if "->" in argument or argument.strip() == "---":
+            inline.append(argument)
+            continue
+        recipes += [parse_recipe(inline)] if inline else []
+        inline = []
+        recipes.append(load_recipe(argument))
+    recipes += [parse_recipe(inline)] if inline else []
+    return combine(_numbered(recipes))
+
+
+def _numbered(recipes: Sequence[Recipe]) -> list[Recipe]:
+    """Rules of the command line keep counting when a file stands between them."""
+    number = 0
+    found = []
+    for recipe in recipes:
+        if not recipe.name:
+            stages = []
+            for stage in recipe.stages:
+                rules = []
+                for rule in stage.rules:
+                    number += 1
+                    rules.append(replace(rule, name=f"rule {number}"))
+                stages.append(replace(stage, rules=tuple(rules)))
+            recipe = replace(recipe, stages=tuple(stages))
+        found.append(recipe)
+    return found
+
+
+def combine(recipes: Sequence[Recipe]) -> Recipe:
+    """One recipe that does them in order. What only one can say (select, dtype) is what the last says.
+
+    Example:
+        >>> combine([parse_recipe(["module. ->"]), parse_recipe(["fc. -> head."])]).stages[1].rules[0].text
+        'fc. -> head.'
+    """
+    if len(recipes) == 1:
+        return recipes[0]
+
+    def last(name: str) -> Any:
+        said = [getattr(recipe, name) for recipe in recipes if getattr(recipe, name) is not None]
+        return said[-1] if said else None
+
+    coverages = [recipe.expect.coverage for recipe in recipes if recipe.expect.coverage is not None]
+    return Recipe(
+        stages=tuple(stage for recipe in recipes for stage in recipe.stages),
+        name=" + ".join(recipe.name for recipe in recipes if recipe.name),
+        about=" ".join(recipe.about for recipe in recipes if recipe.about),
+        source_select=last("source_select"),
+        source_files=tuple(row for recipe in recipes for row in recipe.source_files),
+        vars={name: value for recipe in recipes for name, value in recipe.vars.items()},
+        init=tuple(row for recipe in reversed(recipes) for row in recipe.init),
+        tie=tuple(row for recipe in recipes for row in recipe.tie),
+        freeze=tuple(row for recipe in recipes for row in recipe.freeze),
+        expect=Expect(
+            tuple(row for recipe in recipes for row in recipe.expect.missing),
+            tuple(row for recipe in recipes for row in recipe.expect.unexpected),
+            coverages[-1] if coverages else None,
+        ),
+        output_dtype=last("output_dtype"),
+        output_max_shard=last("output_max_shard"),
+    )
+
+
+# ---------------------------------------------------------------------------------------------- files
+
+
+def builtin_recipes() -> tuple[str, ...]:
+    """The names of ckptool's own recipes.
+
+    Example:
+        >>> "strip-wrappers" in builtin_recipes()
+        True
+    """
+    return tuple(sorted(path.stem for path in _BUILTIN.glob("*.toml")))
+
+
+def load_recipe(source: str | Path) -> Recipe:
+    """A recipe from a TOML file, or one of ckptool's own by its name.
+
+    Raises:
+        UsageError: there is none such, it is no TOML, or it has a key or rule that is none.
+
+    Example:
+        >>> load_recipe("strip-wrappers").name
+        'strip-wrappers'
+    """
+    path = Path(source)
+    if str(source) in builtin_recipes() and not path.is_file():
+        path = _BUILTIN / f"{source}.toml"
+        name = str(source)
+    else:
+        name = path.name
+    try:
+        data = _read_text(path)
+    except OSError as error:
+        near = difflib.get_close_matches(str(source), builtin_recipes(), n=1)
+        known = f'did you mean "{near[0]}"?' if near else f"built in: {', '.join(builtin_recipes())}"
+        is_there = path.exists()
+        what = f"{source} cannot be read: {error.strerror}" if is_there else f'"{source}" is no rule, file or recipe'
+        raise UsageError(what, hint=None if is_there else known, path=path if is_there else None) from None
+    try:
+        table = tomllib.loads(data)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise UsageError(f"{name} is not TOML: {error}", path=path) from None
+    return _Table(table, name, path).recipe()
+
+
+def _read_text(path: Path) -> str:
+    with path.open("rb") as file:
+        data = file.read(_LARGEST + 1)
+    if len(data) > _LARGEST:
+        raise UsageError(f"{path.name} is larger than {_LARGEST // 1_000_000} MB", path=path)
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        raise UsageError(f"{path.name} is not text", path=path) from None
+
+
+_KEYS = (
+    "ckptool", "about", "rules", "unmatched", "vars", "init", "tie", "freeze",
+    "source.select", "source.files", "expect.missing", "expect.unexpected", "expect.coverage",
+    "output.dtype", "output.max_shard",
+)  # fmt: skip
+
+
+class _Table:
+    """Takes a TOML table apart, each value with its type."""
+
+    def __init__(self, table: Mapping[str, Any], name: str, path: Path) -> None:
+        self.name, self.path = name, path
+        self.flat: dict[str, Any] = {}
+        for key, value in table.items():
+            if key in ("source", "expect", "output") and isinstance(value, dict):
+                self.flat |= {f"{key}.{inner}": item for inner, item in value.items()}
+            else:
+                self.flat[key] = value
+
+    def fail(self, what: str, hint: str | None = None) -> NoReturn:
+        raise UsageError(f"{self.name}: {what}", hint=hint, path=self.path)
+
+    def recipe(self) -> Recipe:
+        for key in self.flat:
+            if key not in _KEYS:
+                near = difflib.get_close_matches(key, _KEYS, n=1)
+                self.fail(f'there is no key "{key}" in a recipe', f'did you mean "{near[0]}"?' if near else None)
+        if self.flat.get("ckptool", 1) != 1:
+            self.fail(
+                f"it is for version {self.flat['ckptool']} of the recipe language", "this ckptool reads version 1"
+            )
+        unmatched = self.typed("unmatched", str, "keep")
+        if unmatched not in ("keep", "drop", "error"):
+            self.fail(f'unmatched = "{unmatched}"', 'it is "keep", "drop" or "error"')
+        return Recipe(
+            stages=_with_unmatched(parse_stages(self.lines(), self.name), unmatched),
+            name=self.name,
+            about=self.typed("about", str, ""),
+            source_select=self.typed("source.select", str, None),
+            source_files=tuple(self.pairs("source.files", str)),
+            vars=dict(self.pairs("vars", (int, float, str))),
+            init=tuple(self.pairs("init", str)),
+            tie=tuple(self.strings(row, "tie") for row in self.typed("tie", list, [])),
+            freeze=self.strings(self.typed("freeze", list, []), "freeze"),
+            expect=Expect(
+                self.strings(self.typed("expect.missing", list, []), "expect.missing"),
+                self.strings(self.typed("expect.unexpected", list, []), "expect.unexpected"),
+                self.typed("expect.coverage", (int, float), None),
+            ),
+            output_dtype=self.typed("output.dtype", str, None),
+            output_max_shard=self.typed("output.max_shard", str, None),
+        )
+
+    def typed(self, key: str, kind: type | tuple[type, ...], default: Any) -> Any:
+        value = self.flat.get(key, default)
+        if value is not default and (not isinstance(value, kind) or isinstance(value, bool)):
+            self.fail(f"{key} has a value of another type: {value!r}")
+        return value
+
+    def lines(self) -> list[str]:
+        rules = self.typed("rules", (str, list), "")
+        return rules.splitlines() if isinstance(rules, str) else list(self.strings(rules, "rules"))
+
+    def strings(self, value: Any, key: str) -> tuple[str, ...]:
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            self.fail(f"{key} is a list of texts", f'{key} = ["fc.*"]')
+        return tuple(value)
+
+    def pairs(self, key: str, kind: type | tuple[type, ...]) -> list[tuple[str, Any]]:
+        """The rows of a small table. A dotted key that was not quoted has become nested tables: it is joined again."""
+        found: list[tuple[str, Any]] = []
+        tables: list[tuple[str, Any]] = [("", self.typed(key, dict, {}))]
+        while tables:
+            prefix, table = tables.pop(0)
+            for name, value in table.items():
+                if isinstance(value, dict):
+                    tables.append((f"{prefix}{name}.", value))
+                elif isinstance(value, bool) or not isinstance(value, kind):
+                    self.fail(f"{key}.{prefix}{name} has a value of another type: {value!r}")
+                else:
+                    found.append((prefix + name, value))
+        return found
+
+
+def _with_unmatched(stages: tuple[Stage, ...], unmatched: Unmatched) -> tuple[Stage, ...]:
+    return (*stages[:-1], replace(stages[-1], unmatched=unmatched)) if stages else ()
+
+
+# ---------------------------------------------------------------------------------------------- beside the input
+
+
+def resolve_vars(
+    recipe: Recipe, lookup: Callable[[str, str], object], given: Mapping[str, float] | None = None
+) -> dict[str, float]:
+    """The numbers of a recipe's vars.
+
+    Args:
+        recipe: its texts "config.json:num_attention_heads" are looked up.
+        lookup: called with "config.json" and "num_attention_heads".
+        given: values that come first (--var).
+
+    Raises:
+        UsageError: a value is no number, or a text no ``FILE:NAME``.
+    """
+    found: dict[str, float] = {}
+    for name, value in {**recipe.vars, **(given or {})}.items():
+        number: object = value
+        if isinstance(value, str):
+            file, colon, path = value.rpartition(":")
+            if not colon or not file:
+                raise UsageError(f'vars.{name} = "{value}" is neither a number nor FILE:NAME')
+            number = lookup(file, path)
+        if isinstance(number, bool) or not isinstance(number, int | float):
+            raise UsageError(f"vars.{name} is no number: {number!r}", hint=f"give it: --var {name}=...")
+        found[name] = number
+    return found
+
+
+def json_lookup(folder: Path) -> Callable[[str, str], object]:
+    """Looks values up in the JSON files of a folder: ``config.json``, ``text_config.num_attention_heads``."""
+
+    def lookup(file: str, path: str) -> object:
+        place = folder / file
+        try:
+            value = json.loads(_read_text(place))
+        except OSError as error:
+            raise UsageError(f"{file} cannot be read beside the input: {error.strerror}", path=place) from None
+        except (ValueError, RecursionError) as error:
+            raise UsageError(f"{file} is not JSON: {error}", path=place) from None
+        for part in path.split("."):
+            if not isinstance(value, dict) or part not in value:
+                near = difflib.get_close_matches(part, list(value), n=1) if isinstance(value, dict) else []
+                hint = f'did you mean "{near[0]}"?' if near else None
+                raise UsageError(f'{file} has no "{path}"', hint=hint, path=place)
+            value = value[part]
+        return value
+
+    return lookup
+
+
+def source_file_captures(recipe: Recipe, folder: Path) -> list[tuple[str, Path]]:
+    """The files of a folder that make one checkpoint, and the prefix that the keys of each get.
+
+    Numbers in file names lose their zeros: ``consolidated.00.pth`` gives ``rank0``.
+
+    Raises:
+        UsageError: no file fits, or numbers are missing between.
+    """
+    found: list[tuple[str, Path]] = []
+    for prefix, file in recipe.source_files:
+        to, pattern = parse_pattern(prefix), parse_pattern(file)
+        rows: list[tuple[list[int], str, Path]] = []
+        for path in sorted(folder.iterdir()):
+            values = pattern.match(path.name) if pattern.is_whole else None
+            if values is not None and path.is_file():
+                values = {name: re.sub(r"^0+(?=\d)", "", text) for name, text in values.items()}
+                order = [int(text) if text.isdecimal() else 0 for text in values.values()]
+                rows.append((order, to.write(values) if to.parts else "", path))
+        numbers = [order[0] for order, _, _ in sorted(rows) if order]
+        if not rows:
+            raise UsageError(
+                f"no file fits {file}", hint="the recipe's source.files says what the input is", path=folder
+            )
+        if numbers and numbers != list(range(len(numbers))):
+            raise UsageError(f"files that fit {file} are missing: there are {numbers}", path=folder)
+        found += [(name, path) for _, name, path in sorted(rows)]
+    return found

@@ -1,0 +1,337 @@
+"""Rules: ``FROM -> TO | STEP | STEP``, one per line; a line ``---`` begins a new stage.
+
+A rule names keys on its left and the keys they become on its right; ``!`` drops, nothing removes the named parts. A
+capture that is on one side only is an axis: of several tensors that become one, or of one that becomes several. The
+steps say what happens to the tensors on the way.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Container, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Literal, Protocol, TypeAlias
+
+from ckptool.errors import UsageError
+from ckptool.surgery.expression import Expression
+from ckptool.surgery.layout import Layout, names_of
+from ckptool.surgery.ops import Cast, parse_cast
+from ckptool.surgery.pattern import Hole, Pattern, Token, malformed, parse_pattern
+
+Unmatched = Literal["keep", "drop", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """``fit METHOD(args)``: makes a tensor fit its target's shape. The method is looked up when there is a target."""
+
+    method: str
+    args: str = ""
+
+    @property
+    def text(self) -> str:
+        return f"fit {self.method}" + (f"({self.args})" if self.args else "")
+
+    def __str__(self) -> str:
+        return self.text
+
+
+Then: TypeAlias = Layout | Expression | Cast | Fit
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One rule.
+
+    Attributes:
+        sources: the patterns on the left.
+        targets: the patterns on the right; none if it drops or only removes parts.
+        drops: the right is ``!``.
+        optional: it may match nothing (a leading ``?``).
+        steps: what happens to the tensors.
+        name: how reports call it: ``rule 2``, ``ibn.toml rule 2``.
+        joining: which step takes all tensors of the left at once; the steps before it are casts.
+        shared: the captures of both sides; equal values of these make one group.
+        joined: for each pattern on the left, the captures that only the left has: several tensors become one.
+        fanned: the same for the right: one tensor becomes several.
+    """
+
+    sources: tuple[Pattern, ...]
+    targets: tuple[Pattern, ...] = ()
+    drops: bool = False
+    optional: bool = False
+    steps: tuple[Then, ...] = ()
+    name: str = "rule"
+    joining: int | None = field(init=False, repr=False, compare=False)
+    shared: tuple[str, ...] = field(init=False, repr=False, compare=False)
+    joined: tuple[tuple[Hole, ...], ...] = field(init=False, repr=False, compare=False)
+    fanned: tuple[tuple[Hole, ...], ...] = field(init=False, repr=False, compare=False)
+
+    @property
+    def text(self) -> str:
+        """The rule as it is written."""
+        said: set[str] = set()
+        left = ", ".join(pattern.written(said) for pattern in self.sources)
+        right = "!" if self.drops else ", ".join(pattern.written(said) for pattern in self.targets)
+        parts = [f"{left} -> {right}".strip(), *(step.text for step in self.steps)]
+        return "?" * self.optional + " | ".join(parts)
+
+    def __str__(self) -> str:
+        return self.text
+
+    @property
+    def is_whole(self) -> bool:
+        """It names whole keys, and owns those it matches."""
+        return self.sources[0].is_whole
+
+    def __post_init__(self) -> None:
+        left = {hole.name: None for pattern in self.sources for hole in pattern.holes}
+        right = {hole.name: None for pattern in self.targets for hole in pattern.holes}
+        join = next((at for at, step in enumerate(self.steps) if isinstance(step, Layout | Expression)), None)
+        for name, value in (
+            ("joining", join),
+            ("shared", tuple(name for name in left if name in right)),
+            ("joined", tuple(_spread(pattern, right) for pattern in self.sources)),
+            ("fanned", tuple(_spread(pattern, left) for pattern in self.targets)),
+        ):
+            object.__setattr__(self, name, value)
+
+
+def _spread(pattern: Pattern, other: Container[str]) -> tuple[Hole, ...]:
+    return tuple({hole.name: hole for hole in pattern.holes if hole.name not in other}.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Rules that apply at the same time, and what becomes of keys that none of them matches."""
+
+    rules: tuple[Rule, ...]
+    unmatched: Unmatched = "keep"
+
+
+# ---------------------------------------------------------------------------------------------- reading
+
+
+def parse_stages(lines: Iterable[str], name: str = "") -> tuple[Stage, ...]:
+    """The stages of a recipe, each rule on its own line; ``#`` begins a comment. `UsageError` where one is malformed.
+
+    Args:
+        lines: of text.
+        name: of the recipe, for reports; empty for the command line.
+
+    Example:
+        >>> [len(stage.rules) for stage in parse_stages(["module. ->", "---", ".gamma -> .weight", "fc.{k**} -> !"])]
+        [1, 2]
+    """
+    stages: list[list[Rule]] = [[]]
+    number = 0
+    for line in lines:
+        text = re.split(r"(?:^|\s)#", line, maxsplit=1)[0].strip()
+        if text == "---":
+            stages.append([])
+        elif text:
+            number += 1
+            stages[-1].append(parse_rule(text, f"{name} rule {number}".strip()))
+    return tuple(Stage(tuple(rules)) for rules in stages if rules)
+
+
+def parse_rule(text: str, name: str = "rule") -> Rule:
+    """The rule that `text` writes down; `UsageError` with a caret where it is malformed.
+
+    Example:
+        >>> print(parse_rule("in_proj_weight -> {x=q|k|v}_proj.weight | (x o) i -> o i"))
+        in_proj_weight -> {x=q|k|v}_proj.weight | (x o) i -> o i
+    """
+    (head, _), *rest = _split(text, r"\|")
+    arrows = [match.start() for match in re.finditer("->", head)]
+    if len(arrows) != 1:
+        where = arrows[1] if arrows else len(head.rstrip())
+        raise malformed(f"{name} has {'no' if not arrows else 'two'} ->", text, where, 'a rule is "FROM -> TO"')
+    optional = head.lstrip().startswith("?")
+    begin = head.index("?") + 1 if optional else 0
+    sources = _patterns(head[begin : arrows[0]], text, begin)
+    right = head[arrows[0] + 2 :]
+    drops = right.strip() == "!"
+    targets = () if drops else _patterns(right, text, arrows[0] + 2)
+    steps = tuple(_step(one, text, at) for one, at in rest)
+    return _checked(Rule(*_unified(sources, targets, text), drops, optional, steps, name), text)
+
+
+def _split(text: str, mark: str) -> Iterator[tuple[str, int]]:
+    """The fields of a text between marks outside braces and brackets, and where each begins."""
+    depth, begin = 0, 0
+    for match in re.finditer(rf"[{{(\[]|[}})\]]|{mark}", text):
+        if match[0] in "{([":
+            depth += 1
+        elif match[0] in "})]":
+            depth -= 1
+        elif depth <= 0:
+            yield text[begin : match.start()], begin
+            begin = match.end()
+    yield text[begin:], begin
+
+
+def _patterns(text: str, rule: str, at: int) -> tuple[Pattern, ...]:
+    if not text.strip():
+        return ()
+    found = []
+    for one, begin in _split(text, ","):
+        inset = len(one) - len(one.lstrip())
+        if not one.strip():
+            raise malformed("a pattern is missing here", rule, at + begin)
+        found.append(parse_pattern(one.strip(), rule, at + begin + inset))
+    return tuple(found)
+
+
+def _step(written: str, rule: str, at: int) -> Then:
+    text = written.strip()
+    at += len(written) - len(written.lstrip())
+    if text.startswith("="):
+        return Expression.parse(text[1:], rule, at + 1)
+    if match := re.fullmatch(r"fit\s+([a-z_]+)\s*(?:\((.*)\))?", text):
+        return Fit(match[1], (match[2] or "").strip())
+    if "->" in text:
+        return Layout.parse(text, rule, at)
+    if cast := parse_cast(text):
+        return cast
+    near = difflib.get_close_matches(
+        text, ["f32", "f16", "bf16", "f64", "float32", "float16", "bfloat16", "i64", "fit"], 1
+    )
+    hint = (
+        f'did you mean "{near[0]}"?' if near else 'a step is a layout "o i -> i o", "= EXPR", "fit METHOD" or a dtype'
+    )
+    raise malformed("not a step", rule, at, hint)
+
+
+def _unified(
+    sources: tuple[Pattern, ...], targets: tuple[Pattern, ...], text: str
+) -> tuple[tuple[Pattern, ...], tuple[Pattern, ...]]:
+    """The patterns with what is said of a capture in one place filled in everywhere."""
+    said: dict[str, Hole] = {}
+    for hole in (hole for pattern in (*sources, *targets) for hole in pattern.holes):
+        known = said.setdefault(hole.name, hole) if hole.kind else None
+        if known and known != hole:
+            both_choose = known.kind == hole.kind == "choice" and len(known.choices) == len(hole.choices)
+            if not both_choose and not hole.name.startswith("*"):
+                at = text.rindex(str(hole)) if str(hole) in text else 0
+                raise malformed(
+                    f"{{{hole.name}}} is written in two ways that do not agree: {known} and {hole}", text, at
+                )
+
+    def explained(token: Token) -> Token:
+        if isinstance(token, str) or token.kind:
+            return token
+        known = said.get(token.name)
+        if known is None:
+            return replace(token, kind="digits")
+        if token.linear and known.kind not in ("range", "digits"):
+            raise malformed(f"{token} counts, but {known} is no number", text, 0)
+        return replace(known, factor=token.factor, offset=token.offset)
+
+    def fill(pattern: Pattern) -> Pattern:
+        return Pattern(
+            tuple(tuple(map(explained, part)) for part in pattern.parts), pattern.starts_anywhere, pattern.ends_anywhere
+        )
+
+    return tuple(map(fill, sources)), tuple(map(fill, targets))
+
+
+# ---------------------------------------------------------------------------------------------- checks
+
+
+class _Fail(Protocol):
+    """Makes the error for a rule."""
+
+    def __call__(self, what: str, hint: str | None = None) -> UsageError: ...
+
+
+def _checked(rule: Rule, text: str) -> Rule:
+    """The rule, if its sides and steps fit together; `UsageError` otherwise."""
+
+    def fail(what: str, hint: str | None = None) -> UsageError:
+        return UsageError(f"{rule.name} {what}\n    {text}", hint=hint)
+
+    if not rule.sources:
+        rule = _adding(rule, fail("has nothing on the left", 'it may only add a prefix: "-> model."'))
+    if len({pattern.is_whole for pattern in rule.sources}) > 1 or not (rule.is_whole or len(rule.sources) == 1):
+        raise fail("names several patterns, and some are not whole keys", "write them with {m**}. in front")
+    if rule.is_whole and not rule.targets and not rule.drops:
+        raise fail(
+            "has nothing on the right for whole keys", 'to drop them: "-> !"; to remove a prefix, end it in a dot'
+        )
+    ends = {(pattern.starts_anywhere, pattern.ends_anywhere) for pattern in (*rule.sources, *rule.targets)}
+    if len(ends) > 1:
+        raise fail(
+            "begins or ends in a dot on one side only", 'write both alike: ".norm. -> .ln.", "module. -> model."'
+        )
+    if rule.drops and rule.steps:
+        raise fail("drops tensors and also computes with them")
+    if not rule.drops and rule.targets:
+        _check_captures(rule, fail)
+    _check_steps(rule, fail)
+    return rule
+
+
+def _adding(rule: Rule, error: UsageError) -> Rule:
+    """``-> model.``: the left is nothing, at the begin or the end of every key."""
+    ends = {(pattern.starts_anywhere, pattern.ends_anywhere) for pattern in rule.targets}
+    if len(rule.targets) != 1 or ends & {(False, False), (True, True)}:
+        raise error
+    return replace(rule, sources=(Pattern((), rule.targets[0].starts_anywhere, rule.targets[0].ends_anywhere),))
+
+
+def _check_captures(rule: Rule, fail: _Fail) -> None:
+    joining = rule.joining
+    layout = rule.steps[joining] if joining is not None else None
+    for pattern in rule.sources:
+        if missing := set(rule.shared) - {hole.name for hole in pattern.holes}:
+            raise fail(
+                f"has {{{min(missing)}}} on the right, but not in {pattern}", "each pattern on the left needs it"
+            )
+    for holes in rule.joined:
+        for hole in holes:
+            if hole.kind in ("piece", "parts", "glob") or hole.name.startswith("*"):
+                raise fail(f"has {hole} on the left only, so several keys could become one", "name it on the right too")
+            if layout is None or not rule.is_whole:
+                raise fail(
+                    f"has {hole} on the left only and does not say how the tensors are joined",
+                    f"to stack them: | ... -> {hole.name} ...",
+                )
+    for holes in rule.fanned:
+        for hole in holes:
+            inside = isinstance(layout, Layout) and hole.name in names_of(layout.left)
+            if not rule.is_whole or hole.kind in ("piece", "parts", "glob") or (hole.size is None and not inside):
+                raise fail(f"has {hole} on the right only, and nothing says what it is", "give it choices: {x=q|k|v}")
+
+
+def _check_steps(rule: Rule, fail: _Fail) -> None:
+    joining = rule.joining
+    before = rule.steps[:joining] if joining is not None else ()
+    if any(isinstance(step, Fit) for step in before) and len(rule.sources) > 1:
+        raise fail("fits several tensors at once", "join them first")
+    if joining is None:
+        if len(rule.sources) > 1 and not rule.drops:
+            raise fail(
+                "has several patterns on the left and does not say how they are joined", "add | LAYOUT or | = EXPR"
+            )
+        return
+    for at, step in enumerate(rule.steps):
+        left, right = (rule.sources, rule.targets) if at == joining else ((None,), (None,))
+        if isinstance(step, Layout):
+            if len(step.left) != len(left) or len(step.right) not in (1, len(right)):
+                raise fail(f'has {len(left)} -> {len(right)} tensors where the layout "{step.text}" has others')
+            if at == joining:
+                joined, fanned = (
+                    [tuple(hole.name for hole in row) for row in side] for side in (rule.joined, rule.fanned)
+                )
+                if len(step.right) == 1 and len(set(fanned)) > 1:
+                    raise fail("copies one tensor to patterns with different captures")
+                step.check(joined, fanned[: len(step.right)])
+            else:
+                step.check([()], [()])
+        elif isinstance(step, Expression):
+            if step.highest > len(left):
+                raise fail(f'has {len(left)} tensors on the left, but "{step.text}" wants ${step.highest}')
+            if len(step.outputs) not in (1, len(right)):
+                raise fail(f'makes {len(right)} tensors, but "{step.text}" has {len(step.outputs)}')
