@@ -219,7 +219,8 @@ class Checkpoint(Mapping[str, Tensor]):
         module_versions: torch's `_metadata` versions by module; None where the file has none.
         globals: what its pickle names, each once.
         notes: what the reader noticed.
-        tree: the inert object around the tensors (torch files), for writing it again.
+        tree: for torch files, the inert objects around the tensors (a `ckptool.formats.torch_frame.Frame`), for writing
+            them again.
     """
 
     path: Path

@@ -56,7 +56,7 @@ def open_legacy(path: Path, select: str | None = None) -> Checkpoint:
             module_versions=tree.module_versions,
             globals=merge_globals(*(loaded.globals for loaded in pickles)),
             notes=tree.notes + storages.notes,
-            tree=root,
+            tree=tree.frame,
         )
 
 

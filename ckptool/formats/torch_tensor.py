@@ -14,6 +14,7 @@ from typing import NamedTuple
 from ckptool.checkpoint import Layout, Piece, Storage, Tensor
 from ckptool.errors import UnreadableError
 from ckptool.formats.objects import Call, Dict, Global, Persistent
+from ckptool.formats.torch_edit import children
 from ckptool.spec import DTYPES, TensorSpec
 
 MAX_AXES = 64
@@ -58,6 +59,10 @@ class StorageRef:
 
 StorageOf = Callable[[Persistent, str], StorageRef]
 """Finds a storage: (persistent id, key of the tensor that asks, for messages) -> StorageRef, or UnreadableError."""
+
+
+STORAGE_CLASSES = {dtype: f"{stem}Storage" for stem, dtype in _STORAGE_DTYPES.items() if dtype != "complex32"}
+"""The storage class that torch writes for a dtype; dtypes that are not here get an untyped storage."""
 
 
 def storage_dtype(node: object) -> tuple[bool, str | None]:
@@ -125,6 +130,25 @@ def tensor_of(node: object, storage_of: StorageOf, key: str) -> Tensor | None:
         return None
     found = _resolved(node)
     return None if found is None else found.build(_Context(node, storage_of, key, found.state), found.args)
+
+
+def rebuilt_by(node: object) -> list[Call]:
+    """The calls in a tensor's object that take a storage: one for a dense tensor, one for each part of another.
+
+    Their arguments begin with the storage's `Persistent` and the offset of the first element.
+    """
+    found: list[Call] = []
+    seen = {id(node)}
+    stack = [node]
+    while stack:
+        top = stack.pop()
+        if isinstance(top, Call) and isinstance(top.args, tuple) and top.args and isinstance(top.args[0], Persistent):
+            found.append(top)
+        for child in children(top):
+            if id(child) not in seen:
+                seen.add(id(child))
+                stack.append(child)
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from ckptool.checkpoint import Extra, Note, Selection, Tensor
 from ckptool.formats.objects import Call, Global, Persistent
+from ckptool.formats.torch_frame import Frame
 from ckptool.formats.torch_names import Names, key_text
 from ckptool.formats.torch_select import Choice, Chooser
 from ckptool.formats.torch_tensor import StorageOf, StorageRef, is_tensor, storage_dtype, tensor_of
@@ -22,7 +23,7 @@ __all__ = ["StorageOf", "StorageRef", "Tree", "interpret", "is_tensor", "storage
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """A torch file's object, understood. The fields are those of `Checkpoint`."""
+    """A torch file's object, understood. The fields are those of `Checkpoint`; `frame` is its `tree`."""
 
     tensors: Mapping[str, Tensor]
     selection: Selection
@@ -30,6 +31,7 @@ class Tree:
     other_tensors: Mapping[str, Tensor] = field(default_factory=dict)
     module_versions: Mapping[str, int] | None = None
     notes: tuple[Note, ...] = ()
+    frame: Frame | None = None
 
 
 def interpret(
@@ -72,6 +74,7 @@ def interpret(
         extras.tensors,
         lister.versions,
         _notes(choice, walk),
+        Frame.around(root, choice.node, storage_of, walk, len(lister.tensors)),
     )
 
 

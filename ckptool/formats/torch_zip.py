@@ -98,7 +98,7 @@ def open_zip(path: Path, select: str | None = None) -> Checkpoint:
             module_versions=tree.module_versions,
             globals=archive.loaded.globals,
             notes=tree.notes + _trailing(archive),
-            tree=archive.loaded.value,
+            tree=tree.frame,
         )
 
 

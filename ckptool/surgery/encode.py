@@ -84,7 +84,7 @@ def encode(plan: Plan, target: Path, *, max_shard: int | None = None, tied: Tied
     """
     container = container_of(target)
     if container == "torch":
-        from ckptool.surgery.torch_frame import torch_output
+        from ckptool.surgery.torch_output import torch_output
 
         image, specs, select = torch_output(plan)
         return Output({target.name: image}, specs, select, is_folder=False)

@@ -18,7 +18,7 @@ from ckptool.formats.pickle_dump import dump
 from ckptool.formats.pickle_globals import risk_of
 from ckptool.formats.torch_edit import REMOVED, children, substitute
 from ckptool.formats.torch_tensor import STORAGE_CLASSES, rebuilt_by
-from ckptool.formats.torch_tree import Frame
+from ckptool.formats.torch_frame import Frame
 from ckptool.formats.torch_zip_write import Record, zip_image
 from ckptool.spec import DTYPES, TensorSpec, packed_nbytes
 from ckptool.surgery.encode import contents_of, tied_steps
