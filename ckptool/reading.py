@@ -72,7 +72,8 @@ class Reader:
             self._fds.clear()
 
     @contextmanager
-    def _fd(self, path: Path) -> Iterator[int]:
+    def descriptor(self, path: Path) -> Iterator[int]:
+        """An open descriptor of a file, for as long as the block lasts."""
         with self._lock:
             fd = self._fds.get(path)
             if fd is None:
@@ -94,7 +95,7 @@ class Reader:
 
     def identity(self, path: Path) -> tuple[int, int]:
         """(device, inode): equal for two names of one file."""
-        with self._fd(path) as fd:
+        with self.descriptor(path) as fd:
             status = os.fstat(fd)
             return status.st_dev, status.st_ino
 
@@ -106,7 +107,7 @@ class Reader:
         """
         view = memoryview(out)
         done = 0
-        with self._fd(path) as fd:
+        with self.descriptor(path) as fd:
             while done < len(view):
                 try:
                     got = os.preadv(fd, [view[done:]], offset + done)

@@ -31,12 +31,17 @@ _u64 = struct.Struct("<Q").pack
 _f64 = struct.Struct(">d").pack
 
 
-def dump(value: object, protocol: int = 2) -> bytes:
+PersistentId = Callable[[Persistent], object]
+
+
+def dump(value: object, protocol: int = 2, persistent: PersistentId | None = None) -> bytes:
     """Pickle what `load` returned.
 
     Args:
         value: plain values and the classes of `ckptool.formats.objects`.
         protocol: 2 to 5; 0 and 1 are written as 2.
+        persistent: gives the id to write for a `Persistent`; the same object each time for the same one. None writes
+            its own.
 
     Raises:
         OutputError: a name that the protocol cannot spell, or objects tangled so that writing would not end.
@@ -46,12 +51,13 @@ def dump(value: object, protocol: int = 2) -> bytes:
         >>> dump(["a", "a", 1])
         b'\\x80\\x02]q\\x00(X\\x01\\x00\\x00\\x00aq\\x01h\\x01K\\x01e.'
     """
-    return _Writer(max(2, protocol)).write(value)
+    return _Writer(max(2, protocol), persistent).write(value)
 
 
 class _Writer:
-    def __init__(self, protocol: int) -> None:
+    def __init__(self, protocol: int, persistent: PersistentId | None) -> None:
         self.protocol = protocol
+        self.persistent = persistent
         self.out = bytearray()
         self.memo: dict[int, int] = {}
         self.begun: set[int] = set()
@@ -82,9 +88,12 @@ class _Writer:
         if self.protocol >= 4:
             self.open_frame()
         stack: list[Iterator[object]] = [iter((value,))]
-        memo, savers, get = self.memo, self.savers, self.get
+        memo, savers, get, framed = self.memo, self.savers, self.get, self.protocol >= 4
         while stack:
             for inner in stack[-1]:
+                if framed and len(self.out) - self.frame - len(_ROOM) >= _FRAME:
+                    self.close_frame()
+                    self.open_frame()
                 at = memo.get(id(inner))
                 if at is not None:
                     get(at)
@@ -98,9 +107,6 @@ class _Writer:
                     break
             else:
                 stack.pop()
-                if self.frame >= 0 and len(self.out) - self.frame - len(_ROOM) >= _FRAME:
-                    self.close_frame()
-                    self.open_frame()
         self.out += b"."
         self.close_frame()
         return bytes(self.out)
@@ -353,9 +359,10 @@ class _Writer:
             self.out += many if len(batch) > 1 else one
 
     def _persistent(self, value: Persistent) -> Iterator[object]:
-        yield value.pid
+        pid = value.pid if self.persistent is None else self.persistent(value)
+        yield pid
         self.out += b"Q"
-        if type(value.pid) is not tuple:  # picklers never remember one; a tuple inside is, and bounds its length
+        if type(pid) is not tuple:  # picklers never remember one; a tuple inside is, and bounds its length
             self.settle(value)
 
     # --- what an older protocol has no opcode for: the call that CPython writes instead

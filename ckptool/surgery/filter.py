@@ -44,10 +44,10 @@ def plan_filter(
     wanted = float_dtype(dtype)
     steps: list[Step] = []
     dropped: list[Dropped] = []
-    for key, (kept, pattern) in choose(keys, actions).items():
+    for key, (kept, decided) in choose(keys, actions).items():
         source = Source(0, key)
         if not kept:
-            dropped.append(Dropped(source, f'--drop "{pattern.text}"' if pattern else "not kept"))
+            dropped.append(Dropped(source, f'--drop "{decided.text}"' if decided else "not kept"))
             continue
         value, spec = cast_value(source, checkpoint[key], wanted)
         steps.append(Step(spec, value, "kept" if value is source else f"--dtype {wanted}"))

@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 
 from ckptool.checkpoint import Storage, Tensor
 from ckptool.errors import PlanError, UnsafeError
-from ckptool.formats.image import Computed, Image, Range
+from ckptool.formats.image import Image, Range
 from ckptool.formats.objects import Call, Dict, Global, Persistent
 from ckptool.formats.pickle_dump import dump
 from ckptool.formats.pickle_globals import risk_of
 from ckptool.formats.torch_edit import REMOVED, children, substitute
-from ckptool.formats.torch_tensor import STORAGE_CLASSES, rebuilt_by
 from ckptool.formats.torch_frame import Frame
+from ckptool.formats.torch_tensor import STORAGE_CLASSES, rebuilt_by
 from ckptool.formats.torch_zip_write import Record, zip_image
 from ckptool.spec import DTYPES, TensorSpec, packed_nbytes
 from ckptool.surgery.encode import contents_of, tied_steps
@@ -187,6 +187,7 @@ class _Nodes:
     records: list[Record] = field(default_factory=list)
     _numbers: dict[_Origin, int] = field(default_factory=dict)
     _origins: dict[int, tuple[Persistent, _Origin]] = field(default_factory=dict)
+    _ids: dict[int, object] = field(default_factory=dict)
     _made: dict[int, object] = field(default_factory=dict)
     _parts: dict[Storage, list[_Part]] = field(default_factory=dict)
     _ties: dict[int, int] = field(default_factory=dict)
@@ -214,9 +215,7 @@ class _Nodes:
         assert isinstance(tree, Frame)  # only torch files have tensor nodes
         return lambda persistent, key: tree.storage_of(persistent, key).storage
 
-    def _relocated(
-        self, tensor: Tensor, storage_of: Callable[[Persistent, str], Storage], key: str
-    ) -> object:
+    def _relocated(self, tensor: Tensor, storage_of: Callable[[Persistent, str], Storage], key: str) -> object:
         """The tensor's own object, its storages replaced by those of the output."""
         if id(tensor.node) in self._made:
             return self._made[id(tensor.node)]
@@ -277,15 +276,19 @@ class _Nodes:
 
     def persistent_id(self, persistent: Persistent) -> object:
         """The persistent id that the output's pickle gets for a storage."""
+        if id(persistent) in self._ids:
+            return self._ids[id(persistent)]
         if id(persistent) in self._origins:
             _, origin = self._origins[id(persistent)]
         else:
             origin = self._of_the_frame(persistent)
-        assert isinstance(persistent.pid, tuple)
         if origin not in self._numbers:
             self._numbers[origin] = len(self.records)
             self.records.append(self._record(origin))
-        return (_STORAGE, persistent.pid[1], str(self._numbers[origin]), persistent.pid[3], persistent.pid[4])
+        pid = persistent.pid
+        assert isinstance(pid, tuple)
+        self._ids[id(persistent)] = (_STORAGE, pid[1], str(self._numbers[origin]), pid[3], pid[4])
+        return self._ids[id(persistent)]
 
     def _of_the_frame(self, persistent: Persistent) -> _Part:
         frame = frame_of(self.plan)
@@ -348,9 +351,7 @@ def _copied_views(plan: Plan) -> Iterable[tuple[Storage, tuple[int, int]]]:
                 yield tensor.pieces[0].storage, _hull(tensor)
 
 
-def _parts_in_use(
-    plan: Plan, views: Iterable[tuple[Storage, tuple[int, int]]]
-) -> dict[Storage, list[_Part]]:
+def _parts_in_use(plan: Plan, views: Iterable[tuple[Storage, tuple[int, int]]]) -> dict[Storage, list[_Part]]:
     """The parts of storages that copied tensors use; tensors that overlap stay in one part."""
     frame = frame_of(plan)
     whole = frame.storages_beside() if frame is not None else frozenset()
