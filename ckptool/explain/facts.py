@@ -16,15 +16,23 @@ class Facts:
 
     Attributes:
         checkpoint: the checkpoint.
+        keys: its keys, in file order.
+        parts: every name that occurs between dots.
         modules: for each last part, the modules that have it: {"running_mean": ["bn1", "layer1.0.bn1"]}.
     """
 
     checkpoint: Checkpoint
+    keys: tuple[str, ...]
+    parts: set[str]
     modules: Mapping[str, list[str]]
 
     @classmethod
     def of(cls, checkpoint: Checkpoint) -> Facts:
-        return cls(checkpoint, modules_by_last(checkpoint))
+        keys = tuple(checkpoint.tensors)
+        parts: set[str] = set()
+        for key in keys:
+            parts.update(key.split("."))
+        return cls(checkpoint, keys, parts, modules_by_last(keys))
 
     @property
     def file(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from ckptool.checkpoint import Note
 from ckptool.explain.facts import Facts, below, many
@@ -48,7 +48,7 @@ def counters(facts: Facts) -> Iterator[Note]:
     )
 
 
-def promised_counters(versions: object, modules: list[str]) -> list[str]:
+def promised_counters(versions: object, modules: Iterable[str]) -> list[str]:
     """Those BatchNorm modules whose version (2) says that counters were written: torch then insists on them."""
     known = versions if hasattr(versions, "get") else {}
     return [module for module in modules if (known.get(module) or 0) >= 2]
@@ -56,8 +56,7 @@ def promised_counters(versions: object, modules: list[str]) -> list[str]:
 
 def wrappers(facts: Facts) -> Iterator[Note]:
     """``module.``, ``_orig_mod.`` and the like."""
-    keys = list(facts.checkpoint)
-    prefix = wrapper_prefix(keys)
+    prefix = wrapper_prefix(facts.keys)
     if "module." in prefix and "n_averaged" in facts.modules:
         return
     hint = f"remove it: ckptool remap {facts.file} -r strip-wrappers -o PLAIN"
@@ -65,19 +64,25 @@ def wrappers(facts: Facts) -> Iterator[Note]:
         marks = dict.fromkeys(_MADE_BY[f"{part}."] for part in prefix.split(".")[:-1])
         yield Note(f'every key starts with "{prefix}", the mark of {" in ".join(marks)}', hint)
     for wrapper in WRAPPERS[1:]:  # a module that is called "module" is nothing special further down
-        inside = tuple(key for key in keys if f".{wrapper}" in key[len(prefix) - 1 if prefix else 0 :])
+        if wrapper[:-1] not in facts.parts:
+            continue
+        inside = tuple(key for key in facts.keys if f".{wrapper}" in key[max(len(prefix) - 1, 0) :])
         if inside:
-            yield Note(f'{many(len(inside), "key")} contain "{wrapper}", the mark of {_MADE_BY[wrapper]}', hint, inside)
+            yield Note(
+                f'{many(len(inside), "key")} with "{wrapper}" inside, the mark of {_MADE_BY[wrapper]}', hint, inside
+            )
 
 
 def averaged(facts: Facts) -> Iterator[Note]:
     """torch's AveragedModel, and the moving average that latent diffusion keeps under names without dots."""
-    keys = list(facts.checkpoint)
-    if "n_averaged" in facts.checkpoint and all(key == "n_averaged" or key.startswith("module.") for key in keys):
+    keys = facts.keys
+    if "n_averaged" in facts.modules and all(key == "n_averaged" or key.startswith("module.") for key in keys):
         yield Note(
             'it is a moving average, as torch\'s AveragedModel saves it: n_averaged, and the model under "module."',
             f"the model alone: ckptool remap {facts.file} -r 'n_averaged -> !' -r 'module. ->' -o PLAIN",
         )
+    if "model_ema" not in facts.parts:
+        return
     dotless = tuple(key for key in keys if key.startswith("model_ema.") and key.count(".") == 1)
     if len(dotless) > 2 and any(key.startswith("model.") for key in keys):
         text = (
@@ -91,7 +96,7 @@ def lightning(facts: Facts) -> Iterator[Note]:
     names = {extra.name for extra in facts.checkpoint.extras}
     if "pytorch-lightning_version" not in names:
         return
-    prefix = common_prefix(strip_wrappers(key) for key in facts.checkpoint).split(".")[0]
+    prefix = common_prefix(strip_wrappers(key) for key in facts.keys).split(".")[0]
     hint = f"the network alone: ckptool remap {facts.file} -r '{prefix}. ->' -o PLAIN" if prefix else ""
     where = f'; every key starts with "{prefix}.", the attribute that holds the network' if prefix else ""
     yield Note(f"it is a Lightning checkpoint{where}", hint)
@@ -99,9 +104,9 @@ def lightning(facts: Facts) -> Iterator[Note]:
 
 def adapters(facts: Facts) -> Iterator[Note]:
     """LoRA: low-rank corrections, with or without the weights that they correct."""
-    found = [key for key in facts.checkpoint if re.search(r"(?:^|\.)lora_A(?:\.|$)", key)]
-    if not found:
+    if "lora_A" not in facts.parts:
         return
+    found = [key for key in facts.keys if "lora_A" in key.split(".")]
     ranks = sorted({facts.checkpoint[key].shape[0] for key in found if facts.checkpoint[key].shape})
     based = any(".base_layer." in key for key in facts.checkpoint)
     rank = f" of rank {', '.join(map(str, ranks))}" if ranks else ""
@@ -168,7 +173,9 @@ def norm_names(facts: Facts) -> Iterator[Note]:
 
 def dense_names(facts: Facts) -> Iterator[Note]:
     """torchvision's first DenseNet files: norm.1, where today's modules are called norm1."""
-    old = tuple(key for key in facts.checkpoint if re.search(r"denselayer\d+\.(?:norm|relu|conv)\.[12]\.", key))
+    if "denselayer1" not in facts.parts:
+        return
+    old = tuple(key for key in facts.keys if re.search(r"denselayer\d+\.(?:norm|relu|conv)\.[12]\.", key))
     if old:
         rule = "{m**}.{n=norm|relu|conv}.{i}.{p*} -> {m**}.{n}{i}.{p*}"
         yield Note(
@@ -180,8 +187,10 @@ def dense_names(facts: Facts) -> Iterator[Note]:
 
 def experts(facts: Facts) -> Iterator[Note]:
     """A mixture of experts, one module each."""
+    if "experts" not in facts.parts:
+        return
     found: dict[str, set[str]] = defaultdict(set)
-    for key in facts.checkpoint:
+    for key in facts.keys:
         if ".experts." in key:
             module, _, rest = key.partition(".experts.")
             found[module].add(rest.split(".")[0])
@@ -192,17 +201,22 @@ def experts(facts: Facts) -> Iterator[Note]:
         yield Note(f"a mixture of experts: {listed}", "")
 
 
-_LAYERS = {"layers", "layer", "blocks", "block", "h", "resblocks", "transformer_blocks", "experts"}
+_LAYERS = re.compile(
+    r"(?:^|\.)(?:(?:encoder_|decoder_)?layers?|(?:transformer_)?blocks?|h|resblocks|experts)\.([0-9]{1,4})\."
+)
 
 
 def layer_gaps(facts: Facts) -> Iterator[Note]:
     """A transformer with layers missing, or a part of one."""
-    inside: dict[str, dict[int, int]] = defaultdict(lambda: defaultdict(int))
-    for key in facts.checkpoint:
-        parts = key.split(".")
-        for at, part in enumerate(parts[1:-1], 1):
-            if parts[at - 1] in _LAYERS and part.isdecimal() and len(part) < 5:
-                inside[".".join(parts[:at])][int(part)] += 1
+    found: Counter[tuple[str, str]] = Counter()
+    for key in facts.keys:
+        at = 0
+        while match := _LAYERS.search(key, at):
+            at = match.end(1)
+            found[key[: match.start(1) - 1], match[1]] += 1
+    inside: dict[str, dict[int, int]] = defaultdict(dict)
+    for (module, number), size in found.items():
+        inside[module][int(number)] = size
     gaps = {module: missing for module, sizes in inside.items() if (missing := _missing(sizes))}
     for module, missing in list(gaps.items())[:1]:
         more = f" (and {many(len(gaps) - 1, 'more such gap')})" if len(gaps) > 1 else ""

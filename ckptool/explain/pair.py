@@ -72,7 +72,10 @@ def explain_pair(
         {key.removeprefix(prefix): tensor for key, tensor in side.items()}
         for side, prefix in zip((old, new), prefixes, strict=True)
     )
-    only = [key.removeprefix(prefixes[0]) for key in old_only], [key.removeprefix(prefixes[1]) for key in new_only]
+    only = (
+        [name for key in old_only if (name := key.removeprefix(prefixes[0])) not in news],
+        [name for key in new_only if (name := key.removeprefix(prefixes[1])) not in olds],
+    )
     pair = _Pair((old, new), (olds, news), only)
     return tuple(note for remark in _REMARKS for note in remark(pair))
 
@@ -84,7 +87,7 @@ def _counters(pair: _Pair) -> Iterator[Note]:
             continue
         which = f"BatchNorm counters ({_COUNTER})"
         if len(keys) < len(only):
-            text = f"{len(keys):,} of the {many(len(only), 'key')} only in {pair.name(side)} are {which}"
+            text = f"{len(keys):,} of the {many(len(only), 'key')} only in {pair.name(side)}: {which}"
         elif len(keys) > 1:
             text = f"{many(len(keys), 'key')} only in {pair.name(side)}: all {which}"
         else:
@@ -97,7 +100,8 @@ def _counter_note(text: str, keys: tuple[str, ...], pair: _Pair, side: int) -> N
     modules = [key.rpartition(".")[0] for key in keys]
     lacking = pair.name(1 - side)
     prefix = wrapper_prefix(pair.sides[1 - side])
-    promised = promised_counters(pair.sides[1 - side].module_versions, [*modules, *(prefix + name for name in modules)])
+    names = dict.fromkeys(found for module in modules for found in (module, prefix + module))
+    promised = promised_counters(pair.sides[1 - side].module_versions, names)
     if promised:
         hint = (
             f"{why}; but a strict load of {lacking} fails with {many(len(promised), 'missing key')}, since its module "
@@ -142,7 +146,8 @@ def _derived(pair: _Pair) -> Iterator[Note]:
         keys = tuple(key for key in only if key.rpartition(".")[2] in _DERIVED)
         if keys:
             lasts = ", ".join(dict.fromkeys(key.rpartition(".")[2] for key in keys))
-            text = f"{many(len(keys), 'key')} only in {pair.name(side)} are computed, not learned: {lasts}"
+            are = "is" if len(keys) == 1 else "are"
+            text = f"{many(len(keys), 'key')} only in {pair.name(side)} {are} computed, not learned: {lasts}"
             yield Note(text, "harmless: a model that wants them makes them itself", keys)
 
 

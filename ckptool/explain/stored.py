@@ -38,17 +38,19 @@ def ties(checkpoint: Checkpoint) -> tuple[tuple[str, ...], ...]:
 
 def _sharing(tensors: Iterable[Tensor]) -> Iterator[list[Tensor]]:
     """The tensors of each storage that has more than one."""
-    by_offset: dict[int, list[Tensor]] = defaultdict(list)
+    first: dict[int, Tensor] = {}
+    again: dict[int, list[Tensor]] = {}
     for tensor in tensors:
-        storage = tensor.storage
-        if storage is not None and tensor.elements:
-            by_offset[storage.offset].append(tensor)
-    for group in by_offset.values():
-        if len(group) > 1:  # files are compared only here: hashing every path would cost more than all the rest
-            by_storage: dict[object, list[Tensor]] = defaultdict(list)
-            for tensor in group:
+        if len(tensor.pieces) == 1:
+            offset = tensor.pieces[0].storage.offset
+            if (other := first.setdefault(offset, tensor)) is not tensor:
+                again.setdefault(offset, [other]).append(tensor)
+    for group in again.values():  # files are compared only here: hashing every path would cost more than all the rest
+        by_storage: dict[object, list[Tensor]] = defaultdict(list)
+        for tensor in group:
+            if tensor.storage and tensor.elements:
                 by_storage[tensor.storage].append(tensor)
-            yield from (sharers for sharers in by_storage.values() if len(sharers) > 1)
+        yield from (sharers for sharers in by_storage.values() if len(sharers) > 1)
 
 
 def empty(facts: Facts) -> Iterator[Note]:
@@ -62,7 +64,7 @@ def empty(facts: Facts) -> Iterator[Note]:
 
 def meta(facts: Facts) -> Iterator[Note]:
     """Tensors without bytes."""
-    keys = tuple(tensor.key for tensor in facts.checkpoint.values() if tensor.layout == "meta")
+    keys = tuple(tensor.key for tensor in facts.checkpoint.tensors.values() if tensor.layout == "meta")
     if keys:
         text = f"{many(len(keys), 'tensor')} on the meta device: shapes without values"
         yield Note(text, "the model was saved before its weights were loaded or made", keys, "warning")
@@ -72,8 +74,8 @@ def large_storages(facts: Facts) -> Iterator[Note]:
     """A small view that made torch.save write a large storage."""
     used: Counter[int] = Counter()
     views: dict[int, Tensor] = {}
-    for tensor in facts.checkpoint.values():
-        storage = tensor.storage
+    for tensor in facts.checkpoint.tensors.values():
+        storage = tensor.pieces[0].storage if len(tensor.pieces) == 1 else None
         if storage is not None and storage.nbytes >= _WORTH_SAYING:
             used[storage.offset] += tensor.spec.nbytes
             views.setdefault(storage.offset, tensor)
@@ -90,7 +92,7 @@ def large_storages(facts: Facts) -> Iterator[Note]:
 def partly_shared(facts: Facts) -> Iterator[Note]:
     """Tensors that overlap without being the same: a write to one changes a part of the other."""
     keys: list[str] = []
-    for group in _sharing(facts.checkpoint.values()):
+    for group in _sharing(facts.checkpoint.tensors.values()):
         spans = sorted({(*_span(tensor), tensor.pieces, tensor.dtype) for tensor in group}, key=lambda span: span[:2])
         if any(left[1] > right[0] for left, right in pairwise(spans)):
             keys += (tensor.key for tensor in group)
@@ -111,11 +113,12 @@ def _span(tensor: Tensor) -> tuple[int, int]:
 
 def mixed_dtypes(facts: Facts) -> Iterator[Note]:
     """Some layers in another float type than their sisters."""
-    dtypes = {tensor.dtype for tensor in facts.checkpoint.values() if DTYPES[tensor.dtype].kind == "float"}
+    found = {tensor.spec.dtype for tensor in facts.checkpoint.tensors.values()}
+    dtypes = {dtype for dtype in found if DTYPES[dtype].kind == "float"}
     if len(dtypes) < 2:
         return
     roles: dict[str, Counter[str]] = defaultdict(Counter)
-    for key, tensor in facts.checkpoint.items():
+    for key, tensor in facts.checkpoint.tensors.items():
         if tensor.dtype in dtypes:
             roles[re.sub(r"(?<![^.])[0-9]+(?![^.])", "*", key)][DTYPES[tensor.dtype].short] += 1
     mixed = {role: counts for role, counts in roles.items() if len(counts) > 1}
@@ -130,8 +133,10 @@ def optimizer(facts: Facts) -> Iterator[Note]:
     """How much of the file is not weights."""
     states = [extra for extra in facts.checkpoint.extras if re.search("optim", extra.name, re.IGNORECASE)]
     nbytes = sum(extra.nbytes for extra in states)
-    weights = sum(tensor.nbytes for tensor in facts.checkpoint.values())
-    if nbytes >= _WORTH_SAYING and nbytes > _MUCH * weights:
+    if nbytes < _WORTH_SAYING:
+        return
+    weights = sum(tensor.nbytes for tensor in facts.checkpoint.tensors.values())
+    if nbytes > _MUCH * weights:
         share = f"{100 * nbytes / max(facts.checkpoint.nbytes, nbytes + weights):.0f} %"
         text = f"{share} of the file is optimizer state ({amount(nbytes)}), needed to go on training only"
         yield Note(text, f"leave it out: ckptool filter {facts.file} --only-weights -o WEIGHTS")
