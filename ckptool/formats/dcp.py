@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ckptool.checkpoint import Checkpoint, GlobalUse, Note, Piece, Storage, Tensor
 from ckptool.errors import UnreadableError
-from ckptool.formats.dcp_metadata import Chunk, Item, Metadata, Stored, read_metadata
+from ckptool.formats.dcp_metadata import Chunk, Item, ItemPath, Metadata, Stored, read_metadata
 from ckptool.formats.files import open_regular
 from ckptool.formats.objects import Call, Dict, Global, Persistent
 from ckptool.formats.pickle import merge_globals
@@ -27,7 +27,6 @@ from ckptool.formats.torch_zip import Archive, read_embedded
 from ckptool.spec import TensorSpec, short_spec
 
 METADATA = ".metadata"
-MAX_DEPTH = 64  # of the nested dict
 _STAND_IN = ("the storage of a stand-in",)  # known by identity: no file can make it
 
 
@@ -129,13 +128,8 @@ class _Reader:
         for item in metadata.items:
             leaf = self._object(item) if item.stored is not None else self._stand_in(item)
             self._kept.append(leaf)
-            level: object = root
-            for part in item.path[:-1] if len(item.path) <= MAX_DEPTH else ():
-                level = level.setdefault(part, _Level()) if isinstance(level, _Level) else None
-            if isinstance(level, _Level) and item.path[-1] not in level:
-                level[item.path[-1]] = leaf
-            else:  # two paths that cannot both be: keep it under its flat name
-                root[item.key] = leaf
+            if not _placed(root, item.path, leaf) and not _placed(root, (item.key,), leaf):
+                raise UnreadableError(f"{self.folder} puts {item.key} where something else is", path=self.folder)
         return root.inert()
 
     def real(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -236,6 +230,19 @@ class _Level(dict[str | int, object]):
         if items and sorted(map(str, self)) == sorted(map(str, range(len(self)))) and all(type(k) is int for k in self):
             return [value for _, value in sorted(items, key=lambda pair: int(pair[0]))]
         return Dict([*items])
+
+
+def _placed(root: _Level, path: ItemPath, leaf: object) -> bool:
+    """Put `leaf` at the end of a path; False if something is in the way."""
+    level: object = root
+    for part in path[:-1]:
+        if not isinstance(level, _Level):
+            return False
+        level = level.setdefault(part, _Level())
+    if not isinstance(level, _Level) or path[-1] in level:
+        return False
+    level[path[-1]] = leaf
+    return True
 
 
 def _places(item: Item) -> Iterator[Stored]:

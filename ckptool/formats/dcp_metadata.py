@@ -19,7 +19,9 @@ from ckptool.formats.pickle import load
 from ckptool.formats.torch_tensor import ints_of, named_dtype
 
 MAX_METADATA = 256 << 20  # bytes
-MAX_COMPARISONS = 2_000_000  # pairs of pieces of one tensor that are held against each other
+MAX_COMPARISONS = 500_000  # pairs of chunks of one tensor that are held against each other
+MAX_DEPTH = 64  # of the nested dict
+MAX_FIELDS = 16  # of any of torch's objects
 
 ItemPath = tuple[str | int, ...]
 
@@ -116,8 +118,10 @@ def _fields(node: object, name: str) -> dict[str, object]:
     """The attributes of an object of torch.distributed's class `name`."""
     if type(node) is not Call or not _is_a(node, name):
         _bad(f"holds something else where a {name} should be")
-    states = [state for state in node.states if type(state) is Dict]
-    return {key: value for state in states for key, value in state.items if type(key) is str}
+    state = node.states[0] if len(node.states) == 1 else None
+    if type(state) is not Dict or len(state.items) > MAX_FIELDS:  # objects may share a state: keep it cheap
+        _bad(f"holds a {name} of a form that torch does not write")
+    return {key: value for key, value in state.items if type(key) is str}
 
 
 def _texts(node: object, what: str) -> dict[str, object]:
@@ -182,7 +186,7 @@ def _paths(node: object, described: Mapping[str, object]) -> dict[str, ItemPath]
     paths: dict[str, ItemPath] = {}
     for key in described:
         path = recorded.get(key)
-        if type(path) is tuple and path and all(type(part) in (str, int) for part in path):
+        if type(path) is tuple and 0 < len(path) <= MAX_DEPTH and all(type(part) in (str, int) for part in path):
             paths[key] = path
         else:
             top, dot, rest = key.partition(".")
@@ -209,10 +213,10 @@ def _item(key: str, path: ItemPath, node: object, index: Index, most: int) -> It
 
 def _dtype(properties: object, key: str) -> str:
     if type(properties) is Call and _is_a(properties, "TensorProperties"):
-        for state in properties.states:
-            dtype = named_dtype(state[0]) if type(state) is tuple and state else None
-            if dtype is not None:
-                return dtype
+        state = properties.states[0] if properties.states else None
+        dtype = named_dtype(state[0]) if type(state) is tuple and state else None
+        if dtype is not None:
+            return dtype
     _bad(f"gives {key} a dtype that ckptool does not know", key)
 
 

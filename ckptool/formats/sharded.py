@@ -9,7 +9,6 @@ Tensors come shard by shard, shards by name, in each shard in the order of its f
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -163,7 +162,7 @@ def _merged(path: Path, shards: Sequence[Checkpoint], notes: tuple[Note, ...] = 
         other_tensors={key: tensor for shard in shards for key, tensor in shard.other_tensors.items()},
         metadata=metadata,
         module_versions={name: version for part in versions for name, version in part.items()} if versions else None,
-        globals=tuple(_merged_globals(shards)),
+        globals=_merged_globals(shards),
         notes=notes + conflicts + tuple(dict.fromkeys(note for shard in shards for note in shard.notes)),
     )
 
@@ -190,14 +189,12 @@ def _merged_extras(shards: Sequence[Checkpoint]) -> Iterator[Extra]:
             yield extra
 
 
-def _merged_globals(shards: Sequence[Checkpoint]) -> Iterator[GlobalUse]:
-    calls: Counter[str] = Counter()
-    first: dict[str, GlobalUse] = {}
-    for use in (use for shard in shards for use in shard.globals):
-        calls[use.name] += use.calls
-        first.setdefault(use.name, use)
-    for name, use in first.items():
-        yield GlobalUse(name, use.risk, calls[name], use.arguments)
+def _merged_globals(shards: Sequence[Checkpoint]) -> tuple[GlobalUse, ...]:
+    if not any(shard.globals for shard in shards):  # safetensors: start without the rules for pickles
+        return ()
+    from ckptool.formats.pickle_globals import merge_globals
+
+    return merge_globals(*(shard.globals for shard in shards))
 
 
 def _held_against(index: Index, merged: Checkpoint, shards: Sequence[Checkpoint]) -> Checkpoint:
