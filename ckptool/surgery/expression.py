@@ -1,24 +1,22 @@
 """Arithmetic on tensors: ``= $1 + (alpha / r) * $3 @ $2``.
 
 ``$1`` is the tensor of the first pattern, names are vars, functions are those of `FUNCTIONS` and the dtypes. The text
-is parsed by `ast` and walked by hand: nothing is ever evaluated by Python. Half and 8-bit floats are computed in float32.
-The result has the dtype of the first tensor in it, unless the whole is a cast: ``int64(0)``.
+is parsed by `ast` and walked by hand: nothing is ever evaluated by Python. Half and 8-bit floats are computed in
+float32. The result has the dtype of the first tensor in it, unless the whole is a cast: ``int64(0)``.
 """
 
 from __future__ import annotations
 
 import ast
-import math
-import operator
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ckptool.errors import PlanError, UsageError
 from ckptool.reading import numpy_dtype
-from ckptool.spec import DTYPES, TensorSpec
+from ckptool.spec import TensorSpec
+from ckptool.surgery.expression_specs import BINARY, FUNCTIONS, REDUCTIONS, abstract, axes_of, tree_of
 from ckptool.surgery.ops import parse_cast
 from ckptool.surgery.pattern import malformed
 from ckptool.surgery.plan import Run
@@ -27,22 +25,6 @@ if TYPE_CHECKING:
     import numpy as np
 
     Array: TypeAlias = np.ndarray[Any, Any]
-
-_REDUCTIONS = ("sum", "mean", "norm", "min", "max")
-_ELEMENTWISE = ("sqrt", "exp", "log", "abs", "clip", "zeros_like", "ones_like")
-_MOVES = ("flip", "transpose", "take")
-FUNCTIONS = (*_REDUCTIONS, *_ELEMENTWISE, *_MOVES)
-"""``sum mean norm min max`` take the axes to reduce, which stay with length 1 (``keepdims=0`` removes them, ``keep=0``
-reduces all axes but 0); ``take($1, [2, 0], 1)`` picks along an axis; ``clip($1, 0, 6)``; the others as in numpy."""
-
-_BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.Div: operator.truediv,
-    ast.Pow: operator.pow,
-    ast.MatMult: operator.matmul,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +101,7 @@ class Compute:
         return f"= {self.expression}"
 
     def result(self, args: Sequence[TensorSpec]) -> TensorSpec:
-        _, found = _abstract(self.expression, dict(zip(self.used, args, strict=True)), dict(self.variables))
+        _, found = abstract(self.expression, dict(zip(self.used, args, strict=True)), dict(self.variables))
         if (found.shape, found.dtype) != (self.shape, self.dtype):
             raise PlanError(f'"{self.text}" was made for other tensors')
         return TensorSpec(args[0].key if args else "", self.dtype, self.shape)
@@ -132,13 +114,13 @@ class Compute:
 
         names: dict[str, Any] = {f"_{n}": _computable(arg) for n, arg in zip(self.used, args, strict=True)}
         with np.errstate(all="ignore"):
-            found = np.asarray(_numeric(_tree(self.expression), {**dict(self.variables), **names}))
+            found = np.asarray(_numeric(tree_of(self.expression), {**dict(self.variables), **names}))
             return found.astype(numpy_dtype(self.dtype), copy=False)
 
 
 def _bind(text: str, args: Sequence[TensorSpec], variables: Mapping[str, float]) -> tuple[Compute, tuple[int, ...]]:
     numbers = {n: args[n - 1] for n in sorted({int(n) for n in re.findall(r"\$(\d+)", text)})}
-    names, found = _abstract(text, numbers, variables)
+    names, found = abstract(text, numbers, variables)
     if found.dtype is None:
         raise PlanError(f'"= {text}" has no dtype', hint="say it: = float32(...)")
     same = bool(numbers) and all(spec.shape == found.shape for spec in numbers.values())
@@ -169,21 +151,15 @@ def _outputs(text: str, rule: str, at: int) -> tuple[str, ...]:
         raise malformed("not an expression", rule, at + max((error.offset or 1) - 1, 0)) from None
     except (ValueError, RecursionError, MemoryError) as error:
         raise malformed(f"not an expression: {error}", rule, at, f"functions: {' '.join(FUNCTIONS)}") from None
-    return tuple(_dollars(ast.unparse(node)) for node in found)
-
-
-def _dollars(source: str) -> str:
-    return re.sub(r"(?<!\w)_(\d+)", r"$\1", source)
-
-
-@lru_cache(maxsize=256)
-def _tree(text: str) -> ast.expr:
-    return ast.parse(re.sub(r"\$(\d+)", r"_\1", text), mode="eval").body
+    if not isinstance(tree, ast.Tuple):
+        return (body,)
+    segments = (ast.get_source_segment(source, node) or "" for node in found)
+    return tuple(re.sub(r"(?<!\w)_(\d+)", r"$\1", segment) for segment in segments)
 
 
 def _check(node: ast.AST) -> None:
     """Raises `ValueError` at the first node that is not on the list."""
-    if isinstance(node, ast.BinOp) and type(node.op) in _BINARY:
+    if isinstance(node, ast.BinOp) and type(node.op) in BINARY:
         children: list[ast.AST] = [node.left, node.right]
     elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub | ast.UAdd):
         children = [node.operand]
@@ -191,9 +167,7 @@ def _check(node: ast.AST) -> None:
         name = node.func.id
         if name not in FUNCTIONS and parse_cast(name) is None:
             raise ValueError(f"there is no function {name}")
-        if wrong := [
-            key.arg for key in node.keywords if name not in _REDUCTIONS or key.arg not in ("keep", "keepdims")
-        ]:
+        if wrong := [key.arg for key in node.keywords if name not in REDUCTIONS or key.arg not in ("keep", "keepdims")]:
             raise ValueError(f"{name} has no argument {wrong[0]}")
         children = [*node.args, *(key.value for key in node.keywords)]
         if not node.args:
@@ -206,133 +180,6 @@ def _check(node: ast.AST) -> None:
         raise ValueError(f"{ast.unparse(node)} is not arithmetic" if isinstance(node, ast.expr) else "no arithmetic")
     for child in children:
         _check(child)
-
-
-# ---------------------------------------------------------------------------------------------- on headers
-
-
-@dataclass(frozen=True, slots=True)
-class _Abstract:
-    """What is known of a value without computing it; `number` is the n of the ``$n`` that its dtype comes from."""
-
-    shape: tuple[int, ...] = ()
-    dtype: str | None = None
-    number: float = math.inf
-    elementwise: bool = True
-    value: Any = None
-
-
-def _abstract(text: str, args: Mapping[int, TensorSpec], variables: Mapping[str, float]) -> tuple[list[str], _Abstract]:
-    """The names used, and what comes out. Raises `PlanError` where shapes do not fit."""
-    names: dict[str, None] = {}
-
-    def walk(node: ast.expr) -> _Abstract:
-        if isinstance(node, ast.Constant):
-            return _Abstract(value=node.value)
-        if isinstance(node, ast.Name):
-            if re.fullmatch(r"_\d+", node.id):
-                spec = args[int(node.id[1:])]
-                if DTYPES[spec.dtype].kind in ("quantized", "bits") or DTYPES[spec.dtype].bits < 8:
-                    raise PlanError(f"{spec.dtype} cannot be computed with", key=spec.key)
-                return _Abstract(spec.shape, spec.dtype, int(node.id[1:]))
-            if node.id not in variables:
-                raise PlanError(f'"= {text}" needs a value for {node.id}', hint=f"vars.{node.id} = ... in the recipe")
-            names[node.id] = None
-            return _Abstract(value=variables[node.id])
-        if isinstance(node, ast.UnaryOp):
-            inner = walk(node.operand)
-            minus = isinstance(node.op, ast.USub) and inner.value is not None
-            return replace(inner, value=-inner.value) if minus else inner
-        if isinstance(node, ast.List):
-            return _Abstract(value=[walk(item).value for item in node.elts])
-        if isinstance(node, ast.BinOp):
-            return _joined(node, walk(node.left), walk(node.right))
-        assert isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
-        keywords = {key.arg: walk(key.value).value for key in node.keywords if key.arg}
-        return _called(node.func.id, [walk(arg) for arg in node.args], keywords)
-
-    try:
-        found = walk(_tree(text))
-    except (ArithmeticError, TypeError, ValueError, IndexError) as error:
-        shapes = ", ".join(f"${n} {spec.short}" for n, spec in args.items())
-        raise PlanError(f'"= {text}" does not fit {shapes or "its values"}: {error}') from None
-    return list(names), found
-
-
-def _joined(node: ast.BinOp, left: _Abstract, right: _Abstract) -> _Abstract:
-    first = min(left, right, key=lambda value: value.number)
-    if left.value is not None and right.value is not None:
-        return _Abstract(value=_BINARY[type(node.op)](float(left.value), float(right.value)))
-    if not isinstance(node.op, ast.MatMult):
-        shape = _broadcast(left.shape, right.shape)
-        return _Abstract(shape, first.dtype, first.number, left.elementwise and right.elementwise)
-    if min(len(left.shape), len(right.shape)) < 2 or left.shape[-1] != right.shape[-2]:
-        raise ValueError(f"{list(left.shape)} @ {list(right.shape)}")
-    shape = (*_broadcast(left.shape[:-2], right.shape[:-2]), left.shape[-2], right.shape[-1])
-    return _Abstract(shape, first.dtype, first.number, elementwise=False)
-
-
-def _broadcast(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...]:
-    rank = max(len(a), len(b))
-    pairs = list(zip((1,) * (rank - len(a)) + a, (1,) * (rank - len(b)) + b, strict=True))
-    if any(x != y and 1 not in (x, y) for x, y in pairs):
-        raise ValueError(f"{list(a)} against {list(b)}")
-    return tuple(y if x == 1 else x for x, y in pairs)
-
-
-def _called(name: str, args: list[_Abstract], keywords: Mapping[str, Any]) -> _Abstract:
-    tensor, rest = args[0], [arg.value for arg in args[1:]]
-    rank = len(tensor.shape)
-    if any(value is None for value in rest):
-        raise ValueError(f"the further arguments of {name} are numbers")
-    if cast := parse_cast(name):
-        return replace(tensor, dtype=cast.dtype, value=None)
-    if name in _REDUCTIONS:
-        axes, keepdims = _axes(rank, rest, keywords)
-        shape = tuple(1 if at in axes else size for at, size in enumerate(tensor.shape) if keepdims or at not in axes)
-        return replace(tensor, shape=shape, elementwise=False, value=None)
-    if name == "take":
-        axis = _axis(rest[1] if len(rest) > 1 else 0, rank)
-        if (
-            not rest
-            or not isinstance(rest[0], list)
-            or not all(-tensor.shape[axis] <= i < tensor.shape[axis] for i in rest[0])
-        ):
-            raise ValueError("take needs a list of places that exist")
-        shape = (*tensor.shape[:axis], len(rest[0]), *tensor.shape[axis + 1 :])
-        return replace(tensor, shape=shape, elementwise=False)
-    if name in ("flip", "transpose"):
-        picked = [_axis(axis, rank) for axis in rest]
-        if name == "transpose" and rest and sorted(picked) != list(range(rank)):
-            raise ValueError(f"transpose needs all {rank} axes")
-        order = picked if rest and name == "transpose" else range(rank - 1, -1, -1)
-        shape = tuple(tensor.shape[axis] for axis in order) if name == "transpose" else tensor.shape
-        return replace(tensor, shape=shape, elementwise=False)
-    if len(rest) != 2 * (name == "clip"):
-        raise ValueError(f"{name} takes {'two numbers' if name == 'clip' else 'nothing'} more")
-    return replace(tensor, value=None if tensor.value is None else _scalar(name, tensor.value, rest))
-
-
-def _scalar(name: str, value: float, rest: Sequence[float]) -> float:
-    if name == "clip":
-        return min(max(value, rest[0]), rest[1])
-    if name.endswith("_like"):
-        return float(name == "ones_like")
-    return abs(value) if name == "abs" else float(getattr(math, name)(value))
-
-
-def _axis(axis: Any, rank: int) -> int:
-    if not isinstance(axis, int) or not -rank <= axis < rank:
-        raise ValueError(f"there is no axis {axis}")
-    return axis % rank
-
-
-def _axes(rank: int, given: Sequence[Any], keywords: Mapping[str, Any]) -> tuple[set[int], bool]:
-    """The axes that a reduction reduces, and whether they stay with length 1."""
-    if "keep" in keywords:
-        kept = keywords["keep"] if isinstance(keywords["keep"], list) else [keywords["keep"]]
-        return set(range(rank)) - {_axis(axis, rank) for axis in kept}, bool(keywords.get("keepdims", 1))
-    return {_axis(axis, rank) for axis in given} or set(range(rank)), bool(keywords.get("keepdims", bool(given)))
 
 
 # ---------------------------------------------------------------------------------------------- on numbers
@@ -362,7 +209,7 @@ def _numeric(node: ast.expr, names: Mapping[str, Any]) -> Any:
         left, right = _numeric(node.left, names), _numeric(node.right, names)
         if isinstance(left, int) and isinstance(right, int):
             left = float(left)  # 9**9**9 overflows at once
-        return _BINARY[type(node.op)](left, right)
+        return BINARY[type(node.op)](left, right)
     assert isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
     keywords = {key.arg: _numeric(key.value, names) for key in node.keywords if key.arg}
     return _call(node.func.id, [_numeric(arg, names) for arg in node.args], keywords)
@@ -374,8 +221,8 @@ def _call(name: str, args: list[Any], keywords: Mapping[str, Any]) -> Any:
     tensor, rest = np.asarray(args[0]), args[1:]
     if cast := parse_cast(name):
         return _computable(tensor.astype(numpy_dtype(cast.dtype)))
-    if name in _REDUCTIONS:
-        found, keepdims = _axes(tensor.ndim, rest, keywords)
+    if name in REDUCTIONS:
+        found, keepdims = axes_of(tensor.ndim, rest, keywords)
         axes = tuple(sorted(found))
         if name == "norm":
             return np.sqrt(np.sum(np.square(np.abs(tensor)), axis=axes, keepdims=keepdims))

@@ -9,11 +9,12 @@ from typing import TypeAlias
 
 from ckptool.errors import PlanError
 from ckptool.spec import TensorSpec
+from ckptool.surgery.capture import Hole
 from ckptool.surgery.expression import Expression
 from ckptool.surgery.layout import Layout
 from ckptool.surgery.matching import Owned
 from ckptool.surgery.ops import Cast
-from ckptool.surgery.pattern import Hole, Pattern
+from ckptool.surgery.pattern import Pattern
 from ckptool.surgery.plan import Apply, Op, Value
 from ckptool.surgery.rearrange import Piece, Rearrange, pieces, stack
 from ckptool.surgery.rules import Fit, Rule, Then

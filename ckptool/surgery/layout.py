@@ -8,55 +8,20 @@ the right is a block of zeros. A name that is only on the right repeats. Swappin
 An axis can also be *spread*: not an axis of any tensor but a capture of the keys, one tensor per value. Then
 ``o i -> e o i`` stacks the tensors of all e, and ``e o i -> o i`` takes them apart.
 
-Sizes are solved by `solve`, from what is known; `ckptool.surgery.rearrange` turns a solved layout into ops.
+`ckptool.surgery.axes` solves the sizes; `ckptool.surgery.rearrange` turns a solved layout into ops.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from itertools import product
-from typing import NoReturn, TypeAlias
+from typing import NoReturn
 
 from ckptool.errors import PlanError, UsageError
+from ckptool.surgery.axes import Axes, Axis, Dim, Sum, blocks_of, names_of
 from ckptool.surgery.pattern import malformed
-
-
-@dataclass(frozen=True, slots=True)
-class Axis:
-    """One name.
-
-    ``1`` has the name "" and ``...`` the name "...". A number that is a whole block of a sum is named "#7", any other
-    number "7"; a ``_`` is "_0", "_1" and so on.
-    """
-
-    name: str
-
-    @property
-    def number(self) -> int | None:
-        """Its size, if it is written as a number."""
-        digits = self.name.strip("#'")
-        return int(digits) if digits.isdecimal() else None
-
-    def __str__(self) -> str:
-        return "_" if self.name[:1] == "_" else self.name.strip("#'") or "1"
-
-
-@dataclass(frozen=True, slots=True)
-class Sum:
-    """Products one after the other; ``(a b)`` is a sum of one product."""
-
-    products: tuple[tuple[Dim, ...], ...]
-
-    def __str__(self) -> str:
-        return "(" + " + ".join(" ".join(map(str, factors)) for factors in self.products) + ")"
-
-
-Dim: TypeAlias = Axis | Sum
-Tensor: TypeAlias = tuple[Dim, ...]
-Sizes: TypeAlias = Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +30,12 @@ class Layout:
 
     Example:
         >>> layout = Layout.parse("o i, p i -> e (o + p) i")
-        >>> print(layout.inverse())
+        >>> print(layout.inverse({"e"}))
         e (o + p) i -> o i, p i
     """
 
-    left: tuple[Tensor, ...]
-    right: tuple[Tensor, ...]
+    left: tuple[Axes, ...]
+    right: tuple[Axes, ...]
 
     @classmethod
     def parse(cls, text: str, rule: str | None = None, at: int = 0) -> Layout:
@@ -136,7 +101,7 @@ class Layout:
                     hint="write _ in place of a name to throw a block away",
                 )
 
-    def _blocks(self, tensors: Sequence[Tensor], spread: Sequence[Sequence[str]]) -> list[frozenset[str]]:
+    def _blocks(self, tensors: Sequence[Axes], spread: Sequence[Sequence[str]]) -> list[frozenset[str]]:
         found = []
         for tensor, captures in zip(tensors, spread, strict=True):
             for names in blocks_of(tensor):
@@ -166,27 +131,10 @@ class Layout:
             return self
         rest = tuple(Axis(f"...{at}") for at in range(extra))
 
-        def written_out(tensor: Tensor) -> Tensor:
+        def written_out(tensor: Axes) -> Axes:
             return tuple(axis for dim in tensor for axis in (rest if dim == Axis("...") else (dim,)))
 
         return Layout(tuple(map(written_out, self.left)), tuple(map(written_out, self.right)))
-
-
-def names_of(tensors: Iterable[Tensor]) -> dict[str, None]:
-    """The names of all axes, in order."""
-    return dict.fromkeys(name for tensor in tensors for names in blocks_of(tensor) for name in names)
-
-
-def blocks_of(dims: Sequence[Dim]) -> Iterator[list[str]]:
-    """The names of the axes of each block: one block per way to choose an alternative in every sum."""
-    options: list[list[list[str]]] = []
-    for dim in dims:
-        if isinstance(dim, Axis):
-            options.append([[dim.name] if dim.name else []])
-        else:
-            options.append([names for factors in dim.products for names in blocks_of(factors)])
-    for choice in product(*options):
-        yield [name for names in choice for name in names]
 
 
 def _all(blocks: Iterable[frozenset[str]]) -> frozenset[str]:
@@ -197,126 +145,12 @@ def _listed(names: Iterable[str]) -> str:
     return "{" + ", ".join(sorted(str(Axis(name)) for name in names)) + "}"
 
 
-def _written(tensor: Tensor) -> str:
+def _written(tensor: Axes) -> str:
     return " ".join(map(str, tensor))
 
 
 def _shape(shape: Sequence[int]) -> str:
     return f"[{','.join(map(str, shape))}]"
-
-
-# ---------------------------------------------------------------------------------------------- sizes
-
-
-def size_of(dim: Dim, sizes: Sizes) -> int:
-    """The length of an axis whose names are all known."""
-    if isinstance(dim, Sum):
-        return sum(_product(factors, sizes) for factors in dim.products)
-    return dim.number or (sizes[dim.name] if dim.name else 1)
-
-
-def _product(factors: Iterable[Dim], sizes: Sizes) -> int:
-    return reduce(lambda size, dim: size * size_of(dim, sizes), factors, 1)
-
-
-def _unknown(dims: Iterable[Dim], sizes: Sizes) -> list[str]:
-    names = (name for names in blocks_of(tuple(dims)) for name in names)
-    return [name for name in dict.fromkeys(names) if name not in sizes and Axis(name).number is None]
-
-
-def solve(
-    layout: Layout,
-    shapes: Sequence[Sequence[int]],
-    known: Sizes,
-    targets: Sequence[Sequence[int] | None] = (),
-) -> dict[str, int]:
-    """The size of every axis.
-
-    Taken from what is known (vars, numbers of keys), then from the tensors, then from the target's shapes where there
-    are any, and at last by splitting a sum equally.
-
-    Args:
-        layout: with ``...`` written out.
-        shapes: of each tensor on the left.
-        known: sizes by name.
-        targets: shapes wanted on the right, None where unknown.
-
-    Raises:
-        PlanError: an equation cannot hold, or does not determine its names; it is printed.
-
-    Example:
-        >>> solve(Layout.parse("(h d two) i -> (h two d) i"), [(4096, 512)], {"h": 32, "two": 2})
-        {'h': 32, 'two': 2, 'd': 64, 'i': 512}
-    """
-    sizes = dict(known)
-    given = list(_equations(layout.left, shapes))
-    wanted = list(_equations(layout.right, targets)) if targets else []
-    while True:
-        if any(_determine(dim, length, sizes, share=False) for dim, length in given):
-            continue
-        if any(_determine(dim, length, sizes, share=False) for dim, length in wanted):
-            continue
-        if not any(_determine(dim, length, sizes, share=True) for dim, length in given):
-            break
-    for dim, length in given:
-        if _unknown([dim], sizes):
-            missing = ", ".join(str(Axis(name)) for name in _unknown([dim], sizes))
-            raise PlanError(f"{_equation(dim, length, sizes)} does not determine {missing}", hint=_say(missing))
-        if size_of(dim, sizes) != length:
-            raise PlanError(f"{_equation(dim, length, sizes)} does not hold")
-    if left := _unknown((dim for tensor in layout.right for dim in tensor), sizes):
-        raise PlanError(f'nothing says how long {left[0]} is in "{layout.text}"', hint=_say(left[0]))
-    return sizes
-
-
-def _equations(tensors: Iterable[Tensor], shapes: Iterable[Sequence[int] | None]) -> Iterator[tuple[Dim, int]]:
-    for tensor, shape in zip(tensors, shapes, strict=True):
-        if shape is not None and len(shape) == len(tensor):
-            yield from zip(tensor, shape, strict=True)
-
-
-def _determine(dim: Dim, length: int, sizes: dict[str, int], *, share: bool) -> bool:
-    """Solves ``dim = length`` for its one unknown name, or, to share, splits a sum equally. True if it found any."""
-    unknown = _unknown([dim], sizes)
-    if isinstance(dim, Axis):
-        if unknown:
-            sizes[dim.name] = length
-        return bool(unknown)
-    if len(unknown) == 1:
-        zero = size_of(dim, {**sizes, unknown[0]: 0})
-        each = size_of(dim, {**sizes, unknown[0]: 1}) - zero
-        value, rest = divmod(length - zero, each) if each else (0, 1)
-        if rest or value < 0:
-            raise PlanError(f"{_equation(dim, length, sizes)} has no whole solution")
-        sizes[unknown[0]] = value
-        return True
-    if not unknown or not share:
-        return False
-    if len(dim.products) == 1:  # (k (a + b)): divide by what is known
-        inner = [factor for factor in dim.products[0] if _unknown([factor], sizes)]
-        rest = _product((factor for factor in dim.products[0] if factor not in inner), sizes)
-        return (
-            len(inner) == 1
-            and rest > 0
-            and length % rest == 0
-            and _determine(inner[0], length // rest, sizes, share=True)
-        )
-    open_ = [factors for factors in dim.products if _unknown(factors, sizes)]
-    left = length - sum(_product(factors, sizes) for factors in dim.products if factors not in open_)
-    if left < 0 or left % len(open_):
-        raise PlanError(f"{_equation(dim, length, sizes)} cannot be split into {len(open_)} equal parts")
-    found = [_determine(Sum((factors,)), left // len(open_), sizes, share=True) for factors in open_]
-    return any(found)
-
-
-def _equation(dim: Dim, length: int, sizes: Sizes) -> str:
-    names = dict.fromkeys(name for names in blocks_of((dim,)) for name in names)
-    known = ", ".join(f"{name} = {sizes[name]}" for name in names if name in sizes)
-    return f"{str(dim).strip('()')} = {length}" + (f" with {known}" if known else "")
-
-
-def _say(name: str) -> str:
-    return f"say it: vars.{name} = ... in the recipe, or --var {name}=..."
 
 
 # ---------------------------------------------------------------------------------------------- reading
@@ -350,13 +184,13 @@ class _Reader:
     def token(self) -> str:
         return self.tokens[self.at][0] if self.at < len(self.tokens) else ""
 
-    def read(self) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    def read(self) -> tuple[tuple[Axes, ...], tuple[Axes, ...]]:
         left = self.side("->")
         self.numbers = {}
         return left, self.side("")
 
-    def side(self, stop: str) -> tuple[Tensor, ...]:
-        tensors: list[Tensor] = [()]
+    def side(self, stop: str) -> tuple[Axes, ...]:
+        tensors: list[Axes] = [()]
         while self.token != stop:
             if self.token in ("", "->", ")", "+"):
                 self.fail(

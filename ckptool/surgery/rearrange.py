@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ckptool.errors import PlanError
 from ckptool.spec import DTYPES, TensorSpec
-from ckptool.surgery.layout import Axis, Dim, Layout, Sizes, size_of, solve
+from ckptool.surgery.axes import Axis, Dim, Sizes, size_of, solve
+from ckptool.surgery.layout import Layout
 from ckptool.surgery.plan import Run
 
 if TYPE_CHECKING:
@@ -197,7 +198,7 @@ def pieces(
         if len(set(found.values())) > 1:
             raise PlanError(f"tensors to be joined have different shapes: {_different(found)}")
     layout = layout.ranked(shapes)
-    sizes = solve(layout, shapes, known, targets)
+    sizes = solve(layout.left, layout.right, shapes, known, targets)
     sources: dict[frozenset[str], tuple[int, int, dict[str, int]]] = {}
     for number, tensor in enumerate(layout.left):
         for start, strides in _affine(tensor, sizes):

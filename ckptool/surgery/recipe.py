@@ -6,16 +6,13 @@ A TOML recipe has its keys at the top or dotted, never under a table header: a h
 from __future__ import annotations
 
 import difflib
-import json
-import re
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
 from ckptool.errors import UsageError
-from ckptool.surgery.pattern import parse_pattern
 from ckptool.surgery.rules import Rule, Stage, Unmatched, parse_stages
 
 _BUILTIN = Path(__file__).parent.parent / "recipes"
@@ -95,7 +92,7 @@ def recipe_of(arguments: Sequence[str]) -> Recipe:
 
     Example:
         >>> len(recipe_of(["strip-wrappers", "model. ->", ".gamma -> .weight"]).stages)
-        3
+        2
     """
     recipes: list[Recipe] = []
     inline: list[str] = []
@@ -193,7 +190,7 @@ def load_recipe(source: str | Path) -> Recipe:
     else:
         name = path.name
     try:
-        data = _read_text(path)
+        data = read_text(path)
     except OSError as error:
         near = difflib.get_close_matches(str(source), builtin_recipes(), n=1)
         known = f'did you mean "{near[0]}"?' if near else f"built in: {', '.join(builtin_recipes())}"
@@ -207,7 +204,8 @@ def load_recipe(source: str | Path) -> Recipe:
     return _Table(table, name, path).recipe()
 
 
-def _read_text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """A small text file; `UsageError` if it is large or not text."""
     with path.open("rb") as file:
         data = file.read(_LARGEST + 1)
     if len(data) > _LARGEST:
@@ -304,84 +302,3 @@ class _Table:
 
 def _with_unmatched(stages: tuple[Stage, ...], unmatched: Unmatched) -> tuple[Stage, ...]:
     return (*stages[:-1], replace(stages[-1], unmatched=unmatched)) if stages else ()
-
-
-# ---------------------------------------------------------------------------------------------- beside the input
-
-
-def resolve_vars(
-    recipe: Recipe, lookup: Callable[[str, str], object], given: Mapping[str, float] | None = None
-) -> dict[str, float]:
-    """The numbers of a recipe's vars.
-
-    Args:
-        recipe: its texts "config.json:num_attention_heads" are looked up.
-        lookup: called with "config.json" and "num_attention_heads".
-        given: values that come first (--var).
-
-    Raises:
-        UsageError: a value is no number, or a text no ``FILE:NAME``.
-    """
-    found: dict[str, float] = {}
-    for name, value in {**recipe.vars, **(given or {})}.items():
-        number: object = value
-        if isinstance(value, str):
-            file, colon, path = value.rpartition(":")
-            if not colon or not file:
-                raise UsageError(f'vars.{name} = "{value}" is neither a number nor FILE:NAME')
-            number = lookup(file, path)
-        if isinstance(number, bool) or not isinstance(number, int | float):
-            raise UsageError(f"vars.{name} is no number: {number!r}", hint=f"give it: --var {name}=...")
-        found[name] = number
-    return found
-
-
-def json_lookup(folder: Path) -> Callable[[str, str], object]:
-    """Looks values up in the JSON files of a folder: ``config.json``, ``text_config.num_attention_heads``."""
-
-    def lookup(file: str, path: str) -> object:
-        place = folder / file
-        try:
-            value = json.loads(_read_text(place))
-        except OSError as error:
-            raise UsageError(f"{file} cannot be read beside the input: {error.strerror}", path=place) from None
-        except (ValueError, RecursionError) as error:
-            raise UsageError(f"{file} is not JSON: {error}", path=place) from None
-        for part in path.split("."):
-            if not isinstance(value, dict) or part not in value:
-                near = difflib.get_close_matches(part, list(value), n=1) if isinstance(value, dict) else []
-                hint = f'did you mean "{near[0]}"?' if near else None
-                raise UsageError(f'{file} has no "{path}"', hint=hint, path=place)
-            value = value[part]
-        return value
-
-    return lookup
-
-
-def source_file_captures(recipe: Recipe, folder: Path) -> list[tuple[str, Path]]:
-    """The files of a folder that make one checkpoint, and the prefix that the keys of each get.
-
-    Numbers in file names lose their zeros: ``consolidated.00.pth`` gives ``rank0``.
-
-    Raises:
-        UsageError: no file fits, or numbers are missing between.
-    """
-    found: list[tuple[str, Path]] = []
-    for prefix, file in recipe.source_files:
-        to, pattern = parse_pattern(prefix), parse_pattern(file)
-        rows: list[tuple[list[int], str, Path]] = []
-        for path in sorted(folder.iterdir()):
-            values = pattern.match(path.name) if pattern.is_whole else None
-            if values is not None and path.is_file():
-                values = {name: re.sub(r"^0+(?=\d)", "", text) for name, text in values.items()}
-                order = [int(text) if text.isdecimal() else 0 for text in values.values()]
-                rows.append((order, to.write(values) if to.parts else "", path))
-        numbers = [order[0] for order, _, _ in sorted(rows) if order]
-        if not rows:
-            raise UsageError(
-                f"no file fits {file}", hint="the recipe's source.files says what the input is", path=folder
-            )
-        if numbers and numbers != list(range(len(numbers))):
-            raise UsageError(f"files that fit {file} are missing: there are {numbers}", path=folder)
-        found += [(name, path) for _, name, path in sorted(rows)]
-    return found

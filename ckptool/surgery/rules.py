@@ -14,10 +14,12 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol, TypeAlias
 
 from ckptool.errors import UsageError
+from ckptool.surgery.axes import names_of
+from ckptool.surgery.capture import Hole
 from ckptool.surgery.expression import Expression
-from ckptool.surgery.layout import Layout, names_of
+from ckptool.surgery.layout import Layout
 from ckptool.surgery.ops import Cast, parse_cast
-from ckptool.surgery.pattern import Hole, Pattern, Token, malformed, parse_pattern
+from ckptool.surgery.pattern import Pattern, Token, malformed, parse_pattern
 
 Unmatched = Literal["keep", "drop", "error"]
 
@@ -155,7 +157,7 @@ def parse_rule(text: str, name: str = "rule") -> Rule:
     drops = right.strip() == "!"
     targets = () if drops else _patterns(right, text, arrows[0] + 2)
     steps = tuple(_step(one, text, at) for one, at in rest)
-    return _checked(Rule(*_unified(sources, targets, text), drops, optional, steps, name), text)
+    return checked(Rule(*_unified(sources, targets, text), drops, optional, steps, name), text)
 
 
 def _split(text: str, mark: str) -> Iterator[tuple[str, int]]:
@@ -246,7 +248,7 @@ class _Fail(Protocol):
     def __call__(self, what: str, hint: str | None = None) -> UsageError: ...
 
 
-def _checked(rule: Rule, text: str) -> Rule:
+def checked(rule: Rule, text: str) -> Rule:
     """The rule, if its sides and steps fit together; `UsageError` otherwise."""
 
     def fail(what: str, hint: str | None = None) -> UsageError:

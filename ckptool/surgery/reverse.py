@@ -1,0 +1,257 @@
+"""A recipe backwards: the sides of every rule and layout swapped, steps and stages in reverse order.
+
+What was thrown away does not come back. `reverse` says what that is, or names the rules that cannot be turned round;
+`check_reverse` tries both directions on actual keys, for a rule that looks reversible may still not be so on them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from ckptool.errors import CkptError, PlanError, UsageError
+from ckptool.spec import DTYPES, TensorSpec
+from ckptool.surgery.axes import Axis
+from ckptool.surgery.expand import expand
+from ckptool.surgery.expression import Expression
+from ckptool.surgery.layout import Layout
+from ckptool.surgery.ops import Cast
+from ckptool.surgery.pattern import Pattern, parse_pattern
+from ckptool.surgery.plan import Step, sources_of
+from ckptool.surgery.recipe import Recipe
+from ckptool.surgery.rules import Fit, Rule, Stage, Then, checked, parse_rule
+
+
+@dataclass(frozen=True, slots=True)
+class Reversed:
+    """A recipe backwards.
+
+    Attributes:
+        recipe: what undoes it.
+        losses: what does not come back, one sentence each.
+    """
+
+    recipe: Recipe
+    losses: tuple[str, ...]
+
+
+def reverse(recipe: Recipe) -> Reversed:
+    """The recipe that undoes another.
+
+    Raises:
+        PlanError: it has rules that cannot be turned round and are not optional; all are named.
+
+    Example:
+        >>> from ckptool.surgery.recipe import parse_recipe
+        >>> back = reverse(parse_recipe(["fc.{k**} -> head.{k**}", "in_proj -> {x=q|k|v} | (x o) i -> o i"]))
+        >>> print(*back.recipe.rules, sep="\\n")
+        head.{k**} -> fc.{k**}
+        {x=q|k|v} -> in_proj | o i -> (x o) i
+    """
+    stages: list[Stage] = []
+    losses: list[str] = []
+    errors: list[tuple[Rule, CkptError]] = []
+    variables = dict(recipe.vars)
+    for stage in reversed(recipe.stages):
+        rules: list[Rule] = []
+        for rule in stage.rules:
+            try:
+                made, lost = _backwards(rule)
+            except CkptError as error:
+                if rule.optional:
+                    losses.append(f'{rule.name} "{rule.text}" is not undone: {error.message}')
+                else:
+                    errors.append((rule, error))
+                continue
+            rules += made
+            losses += lost
+            for name in _uncounted(rule):
+                if name not in variables:
+                    variables[name] = 1
+                    losses.append(f"{rule.name}: all goes back to one {{{name}}}; --var {name}=2 makes more")
+        rules.sort(key=lambda rule: -max(pattern.literal_length for pattern in rule.sources))
+        if rules:
+            stages.append(Stage(tuple(rules), stage.unmatched))
+    if errors:
+        rows = "; ".join(f'{rule.name} "{rule.text}": {error.message.splitlines()[0]}' for rule, error in errors)
+        raise PlanError(f"this cannot be reversed: {rows}", hint="a rule with a leading ? is left out on the way back")
+    ties = [key for keys in recipe.tie for key in keys[1:]]
+    if ties:
+        untie = tuple(parse_rule(f"?{key} -> !", "tie") for key in ties)
+        stages.insert(0, Stage(untie))
+    firsts = [_first_prefix(prefix) for prefix, _ in recipe.source_files]
+    if firsts:
+        stages.append(Stage(tuple(parse_rule(f"?{prefix}. ->", "source.files") for prefix in firsts)))
+    back = Recipe(tuple(stages), f"{recipe.name} backwards".strip(), vars=variables)
+    return Reversed(back, tuple(dict.fromkeys(losses)))
+
+
+def _first_prefix(prefix: str) -> str:
+    pattern = parse_pattern(prefix)
+    return pattern.write({hole.name: "0" for hole in pattern.holes})
+
+
+# ---------------------------------------------------------------------------------------------- one rule
+
+
+def _backwards(rule: Rule) -> tuple[list[Rule], list[str]]:
+    """The rules that undo one, and what is lost. Raises `UsageError` if it cannot be undone."""
+    if rule.drops:
+        return [], [f'{rule.name}: what "{rule.text}" drops does not come back']
+    if not rule.is_whole and not rule.targets:
+        return [_put_back(rule)], []
+    many = len(rule.sources) > 1 or len(rule.targets) > 1 or any(rule.joined) or any(rule.fanned)
+    if many and sum(isinstance(step, Layout | Expression) for step in rule.steps) > 1:
+        raise UsageError("it computes in several steps")
+    targets, copies, steps, lost = _sides(rule)
+    back = replace(rule, sources=tuple(targets), targets=rule.sources, steps=steps, name=f"{rule.name} backwards")
+    if back.targets == (Pattern((), rule.targets[0].starts_anywhere, rule.targets[0].ends_anywhere),):
+        back = replace(back, targets=())
+    rules = [checked(back, back.text)]
+    for copy in copies:
+        dropped = replace(back, sources=(copy,), targets=(), drops=True, steps=())
+        rules.append(checked(dropped, dropped.text))
+    return rules, lost
+
+
+def _put_back(rule: Rule) -> Rule:
+    """What undoes ``module. ->``: the prefix on every key."""
+    (pattern,) = rule.sources
+    if pattern.starts_anywhere and pattern.ends_anywhere:
+        raise UsageError("nothing says where the removed parts have stood")
+    if pattern.holes:
+        raise UsageError("nothing says what the removed captures were")
+    nothing = Pattern((), pattern.starts_anywhere, pattern.ends_anywhere)
+    return replace(rule, sources=(nothing,), targets=(pattern,), name=f"{rule.name} backwards")
+
+
+def _sides(rule: Rule) -> tuple[list[Pattern], list[Pattern], tuple[Then, ...], list[str]]:
+    """The patterns that give a rule's tensors back, those that are mere copies, the steps, and what is lost."""
+    targets, copies, lost = list(rule.targets), list[Pattern](), list[str]()
+    steps: list[Then] = []
+    for step in reversed(rule.steps):
+        if isinstance(step, Fit):
+            raise UsageError("a fit cannot be undone")
+        if isinstance(step, Cast):
+            if DTYPES[step.dtype].bits < 32 or DTYPES[step.dtype].kind != "float":
+                raise UsageError(f"what {step.text} rounds off does not come back")
+            lost.append(f"{rule.name}: tensors stay {step.dtype}")
+        elif isinstance(step, Layout):
+            steps.append(step.inverse({hole.name for row in rule.joined for hole in row}))
+        elif (order := _picks(step, rule)) is not None:
+            copies += [pattern for at, pattern in enumerate(targets) if at not in order]
+            targets = [targets[at] for at in order]
+        else:
+            steps.append(step.inverse())
+    made = rule.steps[rule.joining] if rule.joining is not None else None
+    outputs = len(made.right) if isinstance(made, Layout) else len(made.outputs) if isinstance(made, Expression) else 1
+    if outputs == 1 and len(targets) > 1:  # one tensor under several names: the first gives it back
+        copies, targets = targets[1:], targets[:1]
+    if not isinstance(made, Layout) and any(rule.fanned):
+        raise UsageError("it repeats a tensor over a capture")
+    if copies:
+        lost.append(f"{rule.name}: {', '.join(map(str, copies))} is not kept")
+    return targets, copies, tuple(steps), lost
+
+
+def _picks(step: Expression, rule: Rule) -> list[int] | None:
+    """For ``= $1, int64(0)``: which output is each source; None if some output is computed from tensors."""
+    if any("$" in text and text[1:] not in map(str, range(1, len(rule.sources) + 1)) for text in step.outputs):
+        return None
+    order = [step.outputs.index(f"${n + 1}") for n in range(len(rule.sources)) if f"${n + 1}" in step.outputs]
+    return order if len(order) == len(rule.sources) and not any(rule.joined) else None
+
+
+def _uncounted(rule: Rule) -> Iterable[str]:
+    """Captures of the left only that nothing counts on the way back: ``rank{r}.wo -> wo | o i -> o (r i)``."""
+    layout = rule.steps[rule.joining] if rule.joining is not None else None
+    if isinstance(layout, Layout):
+        alone = {dim.name for tensor in layout.right for dim in tensor if isinstance(dim, Axis)}
+        yield from (hole.name for row in rule.joined for hole in row if hole.size is None and hole.name not in alone)
+
+
+# ---------------------------------------------------------------------------------------------- there and back
+
+
+@dataclass(frozen=True, slots=True)
+class RoundTrip:
+    """What there-and-back does to actual keys.
+
+    Attributes:
+        lost: keys that do not come back though no rule drops them.
+        dropped: keys that do not come back because rules drop them.
+        changed: keys that come back with another shape or dtype, or from another tensor.
+        added: keys that were not there before.
+        problems: why one of the directions is impossible.
+    """
+
+    lost: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    added: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+
+    @property
+    def is_exact(self) -> bool:
+        """Everything that is not dropped on purpose comes back as it was."""
+        return not (self.lost or self.changed or self.added or self.problems)
+
+
+def check_reverse(
+    recipe: Recipe,
+    specs: Mapping[str, TensorSpec],
+    *,
+    vars: Mapping[str, float] | None = None,
+    backwards: bool = False,
+) -> RoundTrip:
+    """A recipe and its reverse on actual keys.
+
+    Args:
+        recipe: the recipe forwards.
+        specs: the keys that it begins with; with `backwards`, those that its reverse begins with (--reverse).
+        vars: as for `expand`.
+
+    Raises:
+        PlanError: the recipe has rules that cannot be reversed at all.
+
+    Example:
+        >>> from ckptool.surgery.recipe import parse_recipe
+        >>> specs = {key: TensorSpec(key, "float32", (3,)) for key in ("a.gamma", "b.weight")}
+        >>> check_reverse(parse_recipe([".gamma -> .weight"]), specs)
+        RoundTrip(lost=('b.weight',), dropped=(), changed=(), added=('b.gamma',), problems=())
+    """
+    back = reverse(recipe).recipe
+    first, second = (back, recipe) if backwards else (recipe, back)
+    there = expand(first, specs, vars=vars)
+    if there.problems:
+        return RoundTrip(problems=tuple(problem.message for problem in there.problems))
+    between = {step.target.key: step for step in there.steps}
+    again = expand(_lenient(second), {key: step.target for key, step in between.items()}, vars=vars)
+    after = {step.target.key: step for step in again.steps}
+    dropped = {gone.source.key for gone in there.dropped}
+    return RoundTrip(
+        lost=tuple(key for key in specs if key not in after and key not in dropped),
+        dropped=tuple(key for key in specs if key not in after and key in dropped),
+        changed=tuple(key for key in specs if key in after and not _same(specs[key], between, after[key])),
+        added=tuple(key for key in after if key not in specs),
+        problems=tuple(problem.message for problem in again.problems),
+    )
+
+
+def _lenient(recipe: Recipe) -> Recipe:
+    """The recipe with every rule optional: on the way back some have nothing left to do."""
+    return replace(
+        recipe,
+        stages=tuple(
+            replace(stage, rules=tuple(replace(rule, optional=True) for rule in stage.rules)) for stage in recipe.stages
+        ),
+    )
+
+
+def _same(spec: TensorSpec, between: Mapping[str, Step], step: Step) -> bool:
+    """True if a key comes back with its spec, made from itself."""
+    if step.target != spec:
+        return False
+    return any(
+        source.key == spec.key for middle in sources_of(step.value) for source in sources_of(between[middle.key].value)
+    )
