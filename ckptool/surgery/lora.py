@@ -1,8 +1,8 @@
 """merge --lora: PEFT adapters onto a base model.
 
-Source: peft 0.21, tuners/lora/layer.py and dora.py. An adapter holds, for a module m of the base, `lora_A` [r, in] and
-`lora_B` [out, r]; the merged weight is W + scaling * B @ A, with scaling alpha / r (rslora: alpha / sqrt(r)). DoRA holds
-a magnitude for each row as well: the merged rows are scaled to it.
+Source: peft 0.21, tuners/lora/layer.py and dora.py. An adapter holds, for a module of the base, `lora_A` [r, in] and
+`lora_B` [out, r]; the merged weight is W + scaling * B @ A, with scaling alpha / r (rslora: alpha / sqrt(r)). DoRA
+holds a magnitude for each row as well: the merged rows are scaled to it.
 """
 
 from __future__ import annotations
@@ -186,13 +186,14 @@ def _parts(adapter: Checkpoint) -> tuple[dict[str, dict[str, str]], dict[str, st
 
 def _applied(key: str, module: str, parts: Mapping[str, str], config: AdapterConfig, scale: float) -> Apply:
     embedding = "lora_embedding_A" in parts
-    names = ("lora_embedding_A", "lora_embedding_B") if embedding else ("lora_A", "lora_B")
+    names = ["lora_embedding_A", "lora_embedding_B"] if embedding else ["lora_A", "lora_B"]
     missing = [name for name in names if name not in parts]
     if missing:
         raise UnreadableError(f"the adapter has no {missing[0]} for {module}", key=key)
     if config.dora and "lora_magnitude_vector" not in parts:
         raise UnreadableError(f"the adapter is a DoRA, but has no lora_magnitude_vector for {module}", key=key)
-    names = (*names, "lora_magnitude_vector") if "lora_magnitude_vector" in parts else names
+    if "lora_magnitude_vector" in parts:
+        names.append("lora_magnitude_vector")
     op = AddLora(config.scaling(module, scale), embedding or config.transposed, len(names) == 3)
     return Apply(op, (Source(0, key), *(Source(1, parts[name]) for name in names)))
 
