@@ -8,7 +8,6 @@ and `pickle_opcodes` (the others), the way back in `pickle_dump`, the judgement 
 
 from __future__ import annotations
 
-import gc
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from pathlib import Path
 from ckptool.checkpoint import GlobalUse
 from ckptool.errors import UnreadableError
 from ckptool.formats.objects import Call, Global
-from ckptool.formats.pickle_dump import dump
+from ckptool.formats.pickle_dump import dump, gc_paused
 from ckptool.formats.pickle_globals import merge_globals, risk_of
 from ckptool.formats.pickle_machine import Machine, RefusedError
 
@@ -49,6 +48,10 @@ class PickleError(UnreadableError):
     globals: tuple[GlobalUse, ...] = ()
 
 
+# what the machine raises: in words already, for damage, at the end of the data, for a spent budget
+_STUMBLES = (RefusedError, IndexError, KeyError, ValueError, EOFError, struct.error, StopIteration, MemoryError)
+
+
 def load(data: bytes | memoryview, start: int = 0, *, path: Path | None = None) -> Loaded:
     """Read one pickle, running nothing.
 
@@ -71,27 +74,13 @@ def load(data: bytes | memoryview, start: int = 0, *, path: Path | None = None) 
         (GlobalUse(name='posix.system', risk='dangerous', calls=1, arguments=1),)
     """
     machine = Machine(memoryview(data).cast("B") if isinstance(data, memoryview) else data, start)
-    # Millions of objects, none of them garbage: the collector's rounds over them would double the time.
-    collecting = gc.isenabled()
-    gc.disable()
     try:
-        value = machine.run()
-    except (
-        RefusedError,
-        IndexError,
-        KeyError,
-        ValueError,
-        EOFError,
-        struct.error,
-        StopIteration,
-        MemoryError,
-    ) as error:
+        with gc_paused():
+            value = machine.run()
+    except _STUMBLES as error:
         bad = _explain(error, machine, start, path)
     else:
         return Loaded(value, machine.pos, machine.protocol, machine.log.uses(machine.calls), machine.faithful)
-    finally:
-        if collecting:
-            gc.enable()
     bad.globals = machine.log.uses(machine.calls)
     raise bad
 

@@ -6,9 +6,11 @@ nothing recurses. What has been written once is fetched from the memo afterwards
 
 from __future__ import annotations
 
+import gc
 import re
 import struct
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from ckptool.errors import OutputError
@@ -40,8 +42,7 @@ def dump(value: object, protocol: int = 2, persistent: PersistentId | None = Non
     Args:
         value: plain values and the classes of `ckptool.formats.objects`.
         protocol: 2 to 5; 0 and 1 are written as 2.
-        persistent: gives the id to write for a `Persistent`; the same object each time for the same one. None writes
-            its own.
+        persistent: gives the id to write for a `Persistent`; None writes its own.
 
     Raises:
         OutputError: a name that the protocol cannot spell, or objects tangled so that writing would not end.
@@ -51,13 +52,27 @@ def dump(value: object, protocol: int = 2, persistent: PersistentId | None = Non
         >>> dump(["a", "a", 1])
         b'\\x80\\x02]q\\x00(X\\x01\\x00\\x00\\x00aq\\x01h\\x01K\\x01e.'
     """
-    return _Writer(max(2, protocol), persistent).write(value)
+    with gc_paused():
+        return _Writer(max(2, protocol), persistent).write(value)
+
+
+@contextmanager
+def gc_paused() -> Iterator[None]:
+    """No garbage collection: its rounds over millions of objects, none of them garbage, would double the time."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
 
 
 class _Writer:
     def __init__(self, protocol: int, persistent: PersistentId | None) -> None:
         self.protocol = protocol
         self.persistent = persistent
+        self.kept: list[object] = []
         self.out = bytearray()
         self.memo: dict[int, int] = {}
         self.begun: set[int] = set()
@@ -359,7 +374,10 @@ class _Writer:
             self.out += many if len(batch) > 1 else one
 
     def _persistent(self, value: Persistent) -> Iterator[object]:
-        pid = value.pid if self.persistent is None else self.persistent(value)
+        pid = value.pid
+        if self.persistent is not None:
+            pid = self.persistent(value)
+            self.kept.append(pid)  # the memo knows objects by address, so none of them may go
         yield pid
         self.out += b"Q"
         if type(pid) is not tuple:  # picklers never remember one; a tuple inside is, and bounds its length

@@ -14,7 +14,7 @@ from ckptool.checkpoint import GlobalUse, Risk
 from ckptool.formats.objects import Call, Global, Persistent
 from ckptool.spec import DTYPES
 
-MAX_GLOBALS = 100_000
+MAX_GLOBALS = 20_000
 _NAME_PARTS = 8  # no module that is listed here is deeper
 _WORST: list[Risk] = ["harmless", "unknown", "dangerous"]
 
@@ -40,6 +40,8 @@ _HARMLESS: dict[str, str] = {
     "datetime": "date datetime time timedelta timezone",
     "decimal": "Decimal",
     "fractions": "Fraction",
+    "_io": "BytesIO StringIO",
+    "io": "BytesIO StringIO",
     "pathlib": "Path PosixPath WindowsPath PurePath PurePosixPath PureWindowsPath",
     "pathlib._local": "Path PosixPath WindowsPath PurePath PurePosixPath PureWindowsPath",
     "types": "SimpleNamespace NoneType EllipsisType",
@@ -90,6 +92,8 @@ _HARMLESS: dict[str, str] = {
 _CLASSES_OF = (
     "torch.nn.modules",
     "torch.nn.quantized",
+    "torch.nn.utils",
+    "torch.utils.hooks",
     "torch.ao.nn",
     "torch.optim",
     "torch.distributed.checkpoint.metadata",
@@ -104,31 +108,35 @@ _TORCH_REBUILD = re.compile(r"torch\._utils\._rebuild_\w+", re.ASCII)
 # modules and names that run code, or reach what does; each covers what lies inside it
 _DANGEROUS = _words(
     """
-    _aix_support _asyncio _bootsubprocess _ctypes _frozen_importlib _frozen_importlib_external
-    _imp _io _operator.attrgetter _operator.itemgetter _operator.methodcaller _osx_support _pickle _posixshmem
-    _posixsubprocess _pyrepl _socket _sqlite3 _ssl _thread _winapi _xxsubinterpreters aifc antigravity asyncio asyncore
-    atexit bdb bz2 cProfile cPickle cgi code codecs.open codeop commands compileall concurrent contextlib.ExitStack
-    ctypes curses dbm dill distutils doctest ensurepip faulthandler fileinput ftplib functools.partial
-    functools.partialmethod functools.reduce gc gzip http httplib idlelib imaplib imp importlib inspect io joblib
-    lib2to3 linecache logging.config logging.handlers lzma mailbox mailcap marshal mmap modulefinder msvcrt
-    multiprocess multiprocessing netrc nntplib nt ntpath operator.attrgetter operator.call operator.itemgetter
-    operator.methodcaller os pdb pickle pickletools pip pipes pkg_resources pkgutil platform popen2
-    poplib posix posixpath posixfile profile pstats pty py_compile pydoc pyexpat readline requests resource rlcompleter
-    runpy sched select selectors setuptools shelve shutil signal site sitecustomize smtpd smtplib socket socketserver
-    sqlite3 ssl subprocess symtable sys sysconfig syslog tarfile telnetlib tempfile test threading timeit
-    tkinter trace traceback turtle types.BuiltinFunctionType types.CodeType types.FunctionType types.LambdaType
-    types.MethodType types.ModuleType types.resolve_bases types.new_class unittest urllib urllib2 urllib3 usercustomize
-    uuid._get_command_stdout uuid._popen venv warnings weakref.finalize webbrowser winreg wsgiref xml xmlrpc zipapp
-    zipfile zipimport
-    aiohttp cffi cloudpickle.loads httpx jsonpickle pandas.read_pickle pandas.eval pandas.io paramiko psutil
-    numpy.ctypeslib numpy.distutils numpy.f2py numpy.fromfile numpy.genfromtxt numpy.lib numpy.load numpy.loadtxt
-    numpy.memmap numpy.save numpy.savetxt numpy.testing numpy.core.memmap numpy._core.memmap
-    torch._C._jit_load torch._dynamo torch._functorch torch._inductor torch._numpy torch.backends torch.classes
-    torch.distributed.elastic torch.distributed.launch torch.distributed.launcher torch.distributed.rpc
-    torch.distributed.run torch.export torch.fx torch.hub torch.jit torch.multiprocessing torch.onnx torch.ops
-    torch.package torch.profiler torch.serialization torch.storage._load_from_bytes torch.testing
-    torch.utils._config_module torch.utils.bottleneck torch.utils.collect_env torch.utils.cpp_extension
-    torch.utils.data.datapipes torch.utils.model_zoo torch.save
+    aifc _aix_support antigravity _asyncio asyncio asyncore atexit bdb _bootsubprocess bz2 cgi code _codecs.lookup
+    codecs.lookup codecs.open _codecs.register codecs.register codeop collections.namedtuple commands.getoutput
+    commands.getstatusoutput compileall concurrent contextlib.ExitStack copyreg.add_extension copyreg.constructor
+    copyreg.pickle cPickle cProfile _ctypes ctypes curses dataclasses.make_dataclass dbm distutils doctest ensurepip
+    faulthandler fileinput _frozen_importlib _frozen_importlib_external ftplib functools.partial
+    functools.partialmethod functools.reduce gc gzip http httplib idlelib imaplib _imp imp importlib
+    inspect.getattr_static inspect.getmembers inspect.getsource io.FileIO _io.FileIO io.open _io.open io.open_code
+    _io.open_code lib2to3 linecache logging.config logging.handlers lzma mailbox mailcap marshal mmap modulefinder
+    msvcrt multiprocess multiprocessing netrc nntplib nt ntpath operator.attrgetter _operator.attrgetter
+    operator.call operator.itemgetter _operator.itemgetter _operator.methodcaller operator.methodcaller os
+    _osx_support pdb pickle _pickle pickletools pip pipes pkg_resources pkgutil platform popen2 poplib posix
+    posixfile posixpath _posixshmem _posixsubprocess profile pstats pty py_compile pydoc pyexpat _pyrepl readline
+    resource rlcompleter runpy select selectors setuptools shelve shutil signal site sitecustomize smtpd smtplib
+    _socket socket socketserver sqlite3 _sqlite3 _ssl ssl string.Formatter subprocess symtable sys sysconfig syslog
+    tarfile telnetlib tempfile _thread threading timeit tkinter trace turtle types.BuiltinFunctionType
+    types.CodeType types.FunctionType types.LambdaType types.MethodType types.ModuleType types.new_class
+    types.resolve_bases typing._eval_type typing.ForwardRef typing.get_type_hints unittest urllib urllib2
+    usercustomize uuid._get_command_stdout uuid._popen venv weakref.finalize webbrowser _winapi winreg wsgiref xml
+    xmlrpc _xxsubinterpreters zipapp zipfile zipimport
+
+    aiohttp cffi cloudpickle dill httpx joblib jsonpickle numpy._core.memmap numpy.core.memmap numpy.ctypeslib
+    numpy.distutils numpy.f2py numpy.fromfile numpy.genfromtxt numpy.lib._npyio_impl numpy.lib.format
+    numpy.lib.npyio numpy.load numpy.loadtxt numpy.memmap numpy.save numpy.savetxt numpy.testing pandas.eval
+    pandas.io pandas.read_pickle paramiko psutil requests torch._C._jit_load torch._dynamo torch._functorch
+    torch._inductor torch._numpy torch.classes torch.distributed.elastic torch.distributed.launch
+    torch.distributed.launcher torch.distributed.rpc torch.distributed.run torch.export torch.fx torch.hub torch.jit
+    torch.multiprocessing torch.onnx torch.ops torch.package torch.save torch.serialization
+    torch.storage._load_from_bytes torch.testing torch.utils._config_module torch.utils.bottleneck
+    torch.utils.collect_env torch.utils.cpp_extension torch.utils.data.datapipes torch.utils.model_zoo urllib3
     """
 )
 # of the builtins these; an exception or a type that is not listed anywhere is unknown
@@ -139,8 +147,15 @@ _DANGEROUS_BUILTINS = _words(
     print property quit raw_input reduce reload setattr staticmethod super type vars
     """
 )
-_LOADER = re.compile(r"(?:torch|numpy|pandas|joblib|dill|cloudpickle)\b.*load", re.ASCII | re.IGNORECASE)
-_INSIDE = re.compile(r"__(?!newobj__|newobj_ex__|(?:randomstate|generator|bit_generator)_ctor)\w+__")
+_LOADER = re.compile(r"(?:torch|numpy|pandas|joblib|dill|cloudpickle)\b.*[._]load", re.ASCII)
+_INSIDE = re.compile(r"__\w+__")
+# what re-exports of the worst are called, wherever they hide
+_DANGEROUS_NAMES = _words(
+    """
+    __import__ Popen check_call check_output eval exec execfile fork_exec getoutput getstatusoutput import_module
+    load_library popen run_path runcode runsource spawn spawnv system
+    """
+)
 
 _EXACT = frozenset(f"{module}.{name}" for module, names in _HARMLESS.items() for name in names.split())
 _EXACT |= {f"torch.{name}" for name in DTYPES}
@@ -163,7 +178,10 @@ def risk_of(module: str, name: str) -> Risk:
         return "dangerous"
     if parts[0] in ("builtins", "__builtin__"):
         return "dangerous" if parts[1] in _DANGEROUS_BUILTINS or len(parts) > 2 else "unknown"
-    if _LOADER.match(full) or _INSIDE.search(name):
+    if _LOADER.match(full) or _INSIDE.search(name) or name.rpartition(".")[2] in _DANGEROUS_NAMES:
+        return "dangerous"
+    # protocol 4 walks through attributes, and modules are attributes: ("random", "_os.system")
+    if "." in name and any(part.lstrip("_") in _DANGEROUS for part in parts[1:]):
         return "dangerous"
     if _CLASS_NAME.fullmatch(name) and any(module == room or module.startswith(room + ".") for room in _CLASSES_OF):
         return "harmless"

@@ -23,6 +23,16 @@ _i32 = struct.Struct("<i").unpack_from
 _u32 = struct.Struct("<I").unpack_from
 
 
+def _own(character: str) -> str:
+    """An object of its own for a string of one character.
+
+    CPython keeps one object for each of them, but not for what `str(0)` returns, so a file can hold "0" as one object
+    or as several; which, is to be written again. This relies on a detail of `str.replace`; where another Python does
+    otherwise, the objects become one, and nothing but the bytes of the pickle changes.
+    """
+    return "\0".replace("\0", character)
+
+
 class Machine:
     """Reads one pickle of `data` from `pos` on. The stack is one list per open MARK."""
 
@@ -39,10 +49,10 @@ class Machine:
         self.far: dict[int, object] = {}
         self.calls: list[Call] = []
         self.log = GlobalLog()
-        # Budgets. In a torch pickle an opcode has 4 bytes, a tuple or mark 15, a dict or call 75.
-        self.opcodes = 10_000_000 + size // 2
-        self.small = iter(range(3_000_000 + size // 6)).__next__
-        self.big = iter(range(1_500_000 + size // 48)).__next__
+        # Budgets. In a torch pickle an opcode has 3 bytes, a tuple or mark 15, a dict or call 50.
+        self.opcodes = 2_000_000 + size // 2
+        self.small = iter(range(2_000_000 + size // 6)).__next__
+        self.big = iter(range(1_000_000 + size // 40)).__next__
 
     def run(self) -> object:
         """Run to STOP and return the value; the frequent opcodes stand here, most frequent first."""
@@ -79,7 +89,8 @@ class Machine:
                     end = pos + 4 + _u32(data, pos)[0]
                     if end > size:
                         raise EOFError
-                    stack.append(str(data[pos + 4 : end], "utf-8", "surrogatepass"))
+                    text = str(data[pos + 4 : end], "utf-8", "surrogatepass")
+                    stack.append(text if len(text) != 1 else _own(text))
                     pos = end
                 elif op == 0x6A:  # LONG_BINGET
                     at = _u32(data, pos)[0]
@@ -122,7 +133,8 @@ class Machine:
                     end = pos + 1 + data[pos]
                     if end > size:
                         raise EOFError
-                    stack.append(str(data[pos + 1 : end], "utf-8", "surrogatepass"))
+                    text = str(data[pos + 1 : end], "utf-8", "surrogatepass")
+                    stack.append(text if len(text) != 1 else _own(text))
                     pos = end
                 elif op == 0x2E:  # STOP
                     value = stack.pop()
