@@ -16,7 +16,7 @@ from ckptool.checkpoint import Checkpoint, Storage, Tensor
 from ckptool.errors import UnreadableError, UsageError
 from ckptool.formats.objects import Call, Dict, Global, Persistent
 from ckptool.formats.pickle import load
-from ckptool.formats.torch_tensor import StorageRef, storage_id
+from ckptool.formats.torch_storage import StorageRef, storage_id
 from ckptool.formats.torch_tree import Tree, interpret
 
 LEGACY = {"_use_new_zipfile_serialization": False}
@@ -100,6 +100,37 @@ def test_quantized_meta_and_nested(both) -> None:
     piece = found["per_tensor"].pieces[0]
     raw = piece.storage.file.read_bytes()[piece.storage.offset :][:4]
     assert raw == value["per_tensor"].int_repr().numpy().tobytes()
+
+
+def test_a_subclass_made_of_tensors(both) -> None:
+    from torch.testing._internal.two_tensor import TwoTensor
+
+    found = both({"w": TwoTensor(torch.arange(6.0).reshape(2, 3), torch.ones(2, 3)), "b": torch.ones(1)})
+    assert found["w"].spec.short == "f32[2,3]"
+    assert [(name, bytes_of(read(part))) for name, part in found["w"].parts] == [
+        ("a", bytes_of(torch.arange(6.0))),
+        ("b", bytes_of(torch.ones(6))),
+    ]
+
+
+def test_tensors_of_other_devices(both) -> None:
+    """XLA's tensors: rebuilt from a CPU tensor today, from a numpy array by older versions."""
+
+    class Device:
+        def __init__(self, function: object, data: object) -> None:
+            self.reduced = function, (data, torch.float32, "cpu", False)
+
+        def __reduce__(self) -> tuple[object, ...]:
+            return self.reduced
+
+    value = {
+        "today": Device(torch._utils._rebuild_device_tensor_from_cpu_tensor, torch.arange(3.0)),
+        "older": Device(torch._utils._rebuild_device_tensor_from_numpy, np.arange(3.0)),
+    }
+    found = both(value)
+    assert_same(found, {"today": torch.arange(3.0)})
+    assert [(note.keys, note.level) for note in found.notes] == [(("older",), "warning")]
+    assert [extra.name for extra in found.extras] == ["older"]
 
 
 def test_training_checkpoint(both) -> None:

@@ -14,16 +14,18 @@ from pathlib import Path
 from ckptool.checkpoint import Checkpoint, Note, Storage
 from ckptool.errors import UnreadableError
 from ckptool.formats.files import RegularFile, naming, open_regular
-from ckptool.formats.objects import Call, Dict, Persistent, Set
+from ckptool.formats.objects import Call, Persistent
 from ckptool.formats.pickle import Loaded, load, merge_globals
-from ckptool.formats.torch_tensor import StorageRef, is_storage_id, storage_id
+from ckptool.formats.torch_edit import children
+from ckptool.formats.torch_storage import StorageRef, is_storage_id, storage_id
+from ckptool.formats.torch_tensor import dense_storage
 from ckptool.formats.torch_tree import interpret
 from ckptool.spec import DTYPES
 
 MAGIC = 0x1950A86A20F9469CFC6C
 PROTOCOL = 1001
 MAX_PICKLES = 256 << 20
-_FIRST_READ = 1 << 20
+_FIRST_READ = 4 << 20
 
 
 def open_legacy(path: Path, select: str | None = None) -> Checkpoint:
@@ -73,7 +75,7 @@ def _pickles(file: RegularFile) -> list[Loaded]:
         except UnreadableError:
             if nbytes == min(file.size, MAX_PICKLES):
                 raise
-        nbytes = min(file.size, MAX_PICKLES, nbytes * 8)
+        nbytes = min(file.size, MAX_PICKLES, nbytes * 16)
         data = file.pread(nbytes, 0)
 
 
@@ -191,28 +193,13 @@ def _persistent_ids(root: object) -> Iterator[Persistent]:
     stack = [root]
     while stack:
         node = stack.pop()
-        kind = type(node)
-        if kind is str or kind is int or id(node) in seen:
+        if id(node) in seen:
             continue
         if type(node) is Persistent:
             seen.add(id(node))
             yield node
-        elif kind in _CONTAINERS:
+        elif type(node) is Call and type(storage := dense_storage(node)) is Persistent:
+            stack.append(storage)
+        else:
             seen.add(id(node))
-            stack.extend(_inside(node))
-
-
-_CONTAINERS = (Dict, list, tuple, Set, Call)
-
-
-def _inside(node: object) -> Iterator[object]:
-    """Everything directly in a container."""
-    if isinstance(node, list | tuple):
-        yield from node
-    elif isinstance(node, Set):
-        yield from node.values
-    elif isinstance(node, Dict | Call):
-        for pair in node.items:
-            yield from pair
-        if isinstance(node, Call):
-            yield from (node.fn, node.args, node.kwargs, *node.appended, *node.states)
+            stack.extend(children(node))

@@ -58,6 +58,7 @@ class Chooser:
         self.walk = walk
         self.holds = holds
         self.storage_of = storage_of
+        self._weights: dict[int, bool] = {}
 
     def choose(self, root: object, select: str | None) -> Choice:
         """The selected weights under `root`.
@@ -142,6 +143,12 @@ class Chooser:
 
     def _is_weights(self, node: object) -> bool:
         """True for a module, and for a dict that holds tensors directly and no further dicts of tensors."""
+        known = self._weights.get(id(node))
+        if known is None:
+            known = self._weights[id(node)] = self._looks_like_weights(node)
+        return known
+
+    def _looks_like_weights(self, node: object) -> bool:
         if not is_container(node):
             return True
         if self.walk.is_module(node):
@@ -157,21 +164,19 @@ class Chooser:
 
     def _candidates(self, root: object) -> Iterator[tuple[str, ...]]:
         """Paths of everything that --select could take as weights, outermost first; each dict around them once."""
-        weights: dict[int, bool] = {}
+        seen: set[int] = set()
         stack: list[tuple[tuple[str, ...], object]] = [((), root)]
         count = 0
         while stack and count < _MAX_LISTED:
             path, node = stack.pop()
             if not self.holds.get(id(node)):
                 continue
-            known = weights.get(id(node))
-            if known is None:
-                known = weights[id(node)] = self._is_weights(node)
-                if not known and len(path) < _MAX_STEPS:
-                    stack.extend(((*path, key_text(key)), child) for key, child in reversed(self._allowed(node)))
-            if known:
+            if self._is_weights(node):
                 count += 1
                 yield path
+            elif id(node) not in seen and len(path) < _MAX_STEPS:
+                seen.add(id(node))
+                stack.extend(((*path, key_text(key)), child) for key, child in reversed(self._allowed(node)))
 
     def _asked_for(self, root: object, select: str, candidates: list[tuple[str, ...]]) -> tuple[Step, ...]:
         """The way to a dotted path; a key that holds dots itself is found too."""

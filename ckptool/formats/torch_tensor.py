@@ -7,98 +7,23 @@ that the file really holds, before anything is computed from them.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ckptool.checkpoint import Layout, Piece, Storage, Tensor
+from ckptool.checkpoint import Layout, Piece, Tensor
 from ckptool.errors import UnreadableError
 from ckptool.formats.objects import Call, Dict, Global, Persistent
 from ckptool.formats.torch_edit import children
+from ckptool.formats.torch_storage import MAX_INT, STORAGE_CLASSES, StorageOf, StorageRef
 from ckptool.spec import DTYPES, TensorSpec
 
+__all__ = ["STORAGE_CLASSES", "StorageOf", "StorageRef", "is_tensor", "rebuilt_by", "tensor_of"]
+
 MAX_AXES = 64
-_MAX_INT = (1 << 63) - 1
 _MAX_WRAPPERS = 16
 
-_STORAGE_DTYPES = {
-    "Double": "float64",
-    "Float": "float32",
-    "Half": "float16",
-    "BFloat16": "bfloat16",
-    "Long": "int64",
-    "Int": "int32",
-    "Short": "int16",
-    "Char": "int8",
-    "Byte": "uint8",
-    "Bool": "bool",
-    "ComplexDouble": "complex128",
-    "ComplexFloat": "complex64",
-    "ComplexHalf": "complex32",
-    "QInt8": "qint8",
-    "QUInt8": "quint8",
-    "QInt32": "qint32",
-    "QUInt4x2": "quint4x2",
-    "QUInt2x4": "quint2x4",
-}
 _DTYPE_ALIASES = {"float": "float32", "double": "float64", "half": "float16", "long": "int64", "int": "int32"}
-
-
-@dataclass(frozen=True, slots=True)
-class StorageRef:
-    """A storage as a pickle refers to it.
-
-    Attributes:
-        storage: its bytes in the file.
-        dtype: the dtype of its elements; None for an untyped storage.
-    """
-
-    storage: Storage
-    dtype: str | None
-
-
-StorageOf = Callable[[Persistent, str], StorageRef]
-"""Finds a storage: (persistent id, key of the tensor that asks, for messages) -> StorageRef, or UnreadableError."""
-
-
-STORAGE_CLASSES = {dtype: f"{stem}Storage" for stem, dtype in _STORAGE_DTYPES.items() if dtype != "complex32"}
-"""The storage class that torch writes for a dtype; dtypes that are not here get an untyped storage."""
-
-
-def storage_dtype(node: object) -> tuple[bool, str | None]:
-    """(is a storage class, its dtype); the dtype of an untyped storage is None.
-
-    Example:
-        >>> storage_dtype(Global("torch.cuda", "HalfStorage"))
-        (True, 'float16')
-    """
-    if not isinstance(node, Global) or not node.name.endswith("Storage") or node.module.split(".")[0] != "torch":
-        return False, None
-    stem = node.name.removesuffix("Storage")
-    if stem in ("Untyped", "_Untyped"):
-        return True, None
-    return stem in _STORAGE_DTYPES, _STORAGE_DTYPES.get(stem)
-
-
-def is_storage_id(pid: object) -> bool:
-    """True if a persistent id refers to a storage, and not to the source code of a class."""
-    return type(pid) is tuple and len(pid) in (5, 6) and type(pid[0]) is str and pid[0] == "storage"
-
-
-def storage_id(pid: object, key: str) -> tuple[str, str | None, int]:
-    """(name, dtype, nbytes) of a storage that a pickle refers to; the dtype of an untyped storage is None.
-
-    Example:
-        >>> storage_id(("storage", Global("torch", "HalfStorage"), "0", "cpu", 10), "conv1.weight")
-        ('0', 'float16', 20)
-    """
-    if type(pid) is not tuple or not is_storage_id(pid):
-        raise _bad(key, "refers to something that is not a storage")
-    known, dtype = storage_dtype(pid[1])
-    name, numel = pid[2], pid[4]
-    if not known or type(name) is not str or type(numel) is not int or not 0 <= numel <= _MAX_INT:
-        raise _bad(key, "refers to a storage in a way that torch does not write")
-    return name, dtype, numel * (DTYPES[dtype].bits // 8 if dtype else 1)
 
 
 def named_dtype(node: object) -> str | None:
@@ -111,7 +36,31 @@ def named_dtype(node: object) -> str | None:
 
 def is_tensor(node: object) -> bool:
     """True if the pickle rebuilds a tensor here; decided on the names of functions alone."""
-    return type(node) is Call and type(node.fn) is Global and _resolved(node) is not None
+    if type(node) is not Call or type(node.fn) is not Global:
+        return False
+    name = (node.fn.module, node.fn.name)
+    if name in _BUILDERS:
+        return type(node.args) is tuple
+    return (name in _WRAPPERS or name in _FROM_TYPE) and _resolved(node) is not None
+
+
+def is_numpy_backed(node: object) -> bool:
+    """True for a tensor of a device like XLA that old versions pickled as a numpy array, inside the pickle."""
+    for _ in range(_MAX_WRAPPERS):
+        if type(node) is not Call or type(node.fn) is not Global or type(node.args) is not tuple or not node.args:
+            return False
+        name = (node.fn.module, node.fn.name)
+        if name not in _WRAPPERS:
+            return name in _FROM_NUMPY
+        node = node.args[0]
+    return False
+
+
+def dense_storage(node: Call) -> object:
+    """The first argument of a plain dense tensor, its storage; None for anything else."""
+    if type(node.fn) is Global and (node.fn.module, node.fn.name) in _DENSE and type(node.args) is tuple and node.args:
+        return node.args[0]
+    return None
 
 
 def tensor_of(node: object, storage_of: StorageOf, key: str) -> Tensor | None:
@@ -200,17 +149,18 @@ def ints_of(node: object, key: str) -> tuple[int, ...]:
         node = node.args[0] if type(node.args) is tuple and len(node.args) == 1 else None
     if type(node) is not tuple and type(node) is not list:
         raise _bad(key, "has a shape that is not a tuple of numbers")
-    values: Iterable[object] = node
     if len(node) > MAX_AXES:
         raise _bad(key, f"has {len(node):,} axes; ckptool reads up to {MAX_AXES}")
-    return tuple(int_of(value, key) for value in values)
+    for value in node:
+        int_of(value, key)
+    return tuple(node)
 
 
 def int_of(node: object, key: str) -> int:
     """One non-negative integer that fits torch's 64 bits."""
     if type(node) is not int:
         raise _bad(key, "has a shape, stride or offset that is not a whole number")
-    if not 0 <= node <= _MAX_INT:
+    if not 0 <= node <= MAX_INT:
         raise _bad(key, "has a negative or overflowing shape, stride or offset")
     return node
 
@@ -229,13 +179,17 @@ def _view(ref: StorageRef, dtype: str, start: int, shape: tuple[int, ...], strid
     """The checked view: every element that it reaches lies in the storage."""
     if len(strides) != len(shape):
         raise _bad(key, f"has {len(shape)} axes but {len(strides)} strides")
-    if math.prod(shape) == 0:
+    elements = math.prod(shape)
+    if elements == 0:
         return Piece(ref.storage, 0, shape)
+    steps = _strides_or_none(shape, strides)
+    last = start - 1 + elements
+    if steps is not None:
+        last = start + sum((size - 1) * stride for size, stride in zip(shape, steps, strict=True))
     held = ref.storage.nbytes * 8 // DTYPES[dtype].bits
-    last = start + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
     if last >= held:
         raise _bad(key, f"reaches to element {last:,} of a storage that holds {held:,}")
-    return Piece(ref.storage, start, shape, _strides_or_none(shape, strides))
+    return Piece(ref.storage, start, shape, steps)
 
 
 def _strided(context: _Context, args: tuple[object, ...], dtype: str | None, metadata: object = None) -> Tensor:
@@ -326,7 +280,8 @@ def _wrapper_subclass(context: _Context, args: tuple[object, ...]) -> Tensor:
     dtype = named_dtype(args[1]) if len(args) > 2 else None
     if dtype is None:
         raise _bad(context.key, "has a dtype that ckptool does not know")
-    attributes = context.state.items if isinstance(context.state, Dict) else []
+    states = context.state if type(context.state) is tuple else (context.state,)  # the __dict__, and the slots
+    attributes = [pair for state in states if isinstance(state, Dict) for pair in state.items]
     parts = _parts(context, [(name, value) for name, value in attributes if type(name) is str])
     return _made_of(context, dtype, ints_of(args[2], context.key), "nested" if parts else "meta", parts)
 
@@ -379,4 +334,9 @@ _WRAPPERS = {
     ("torch.nn.parameter", "Parameter"),
     ("torch.nn.parameter", "Buffer"),
     ("torch.autograd.variable", "Variable"),
+}
+# (a numpy array, ...)
+_FROM_NUMPY = {
+    ("torch._utils", "_rebuild_device_tensor_from_numpy"),
+    ("torch._utils", "_rebuild_xla_tensor"),
 }

@@ -14,11 +14,12 @@ from ckptool.formats.objects import Call, Global, Persistent
 from ckptool.formats.torch_frame import Frame
 from ckptool.formats.torch_names import Names, key_text
 from ckptool.formats.torch_select import Choice, Chooser
-from ckptool.formats.torch_tensor import StorageOf, StorageRef, is_tensor, storage_dtype, tensor_of
+from ckptool.formats.torch_storage import StorageOf, StorageRef
+from ckptool.formats.torch_tensor import is_numpy_backed, is_tensor, tensor_of
 from ckptool.formats.torch_text import describe
 from ckptool.formats.torch_walk import Pairs, ScriptClass, Walk, is_mapping
 
-__all__ = ["StorageOf", "StorageRef", "Tree", "interpret", "is_tensor", "storage_dtype", "tensor_of"]
+__all__ = ["StorageOf", "StorageRef", "Tree", "interpret", "is_tensor", "tensor_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,7 @@ def interpret(
         (*extras.found, *inside),
         extras.tensors,
         lister.versions,
-        _notes(choice, walk),
+        _module_note(choice, walk) + _numpy_note(lister.leaves),
         Frame.around(root, choice.node, storage_of, walk, len(lister.tensors)),
     )
 
@@ -82,7 +83,7 @@ def _dotted(choice: Choice, name: str) -> str:
     return ".".join((*choice.selection.path, name))
 
 
-def _notes(choice: Choice, walk: Walk) -> tuple[Note, ...]:
+def _module_note(choice: Choice, walk: Walk) -> tuple[Note, ...]:
     """A whole module is worth a word: its class is needed to load it with torch, not to read it here."""
     node = choice.node
     if type(node) is not Call or walk.classes or walk.module_parts(node) is None:
@@ -93,6 +94,14 @@ def _notes(choice: Choice, walk: Walk) -> tuple[Note, ...]:
     name = f" of class {fn.qualified}" if type(fn) is Global else ""
     what = f"the file holds a whole module{name}, not a state_dict"
     return (Note(what, "its weights are listed as state_dict() would; loading the file with torch runs code"),)
+
+
+def _numpy_note(leaves: list[tuple[str, object]]) -> tuple[Note, ...]:
+    keys = tuple(name for name, leaf in leaves if is_numpy_backed(leaf))
+    if not keys:
+        return ()
+    what = "tensors of another device are numpy arrays inside the pickle: they are listed as entries, not as tensors"
+    return (Note(f"{len(keys):,} {what}", "move them to the CPU before saving", keys, "warning"),)
 
 
 @dataclass(slots=True)

@@ -197,13 +197,16 @@ class Walk:
         frames: list[_Frame] = []
         child = root
         while True:
-            if is_container(child) and id(child) not in holds:
+            if is_tensor(child):
+                if frames:
+                    frames[-1].found = True
+            elif id(child) in holds:
+                frames[-1].found |= holds[id(child)]
+            elif is_container(child):
                 holds[id(child)] = False
                 frames.append(_Frame(id(child), iter(self.entries(child))))
                 if len(frames) > MAX_DEPTH:
                     raise UnreadableError(f"its objects are nested more than {MAX_DEPTH:,} deep")
-            elif frames:
-                frames[-1].found |= holds[id(child)] if id(child) in holds else is_tensor(child)
             while frames:
                 following = next(frames[-1].rest, None)
                 if following is not None:

@@ -15,7 +15,7 @@ from ckptool.errors import UnreadableError
 from ckptool.formats.files import RegularFile, naming, open_regular
 from ckptool.formats.objects import Persistent
 from ckptool.formats.pickle import Loaded, load
-from ckptool.formats.torch_tensor import StorageRef, storage_id
+from ckptool.formats.torch_storage import StorageRef, storage_id
 from ckptool.formats.torch_tree import interpret
 from ckptool.formats.torch_walk import ScriptClass
 from ckptool.formats.zip_directory import Member, inflate, read_directory
