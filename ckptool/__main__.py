@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 
 
 def main() -> None:
     """Runs the command line and exits with its code."""
+    # A header of 100,000 keys makes millions of objects and no garbage: looking for it doubles the time.
+    gc.set_threshold(200_000, 20, 100)
     from ckptool.cli.app import run
 
     sys.exit(run(sys.argv[1:]))

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 
 import typer
 
+from ckptool.cli.output import discard_if_broken
 from ckptool.errors import CkptError, Exit
 from ckptool.render.escape import terminal
 from ckptool.render.text import Line, Screen, Span, Style, paint, wrap
@@ -17,6 +18,7 @@ _LONGEST = 2000  # characters of a message
 
 def report(error: BaseException, arguments: Sequence[str]) -> int:
     """Prints what went wrong, on stderr and for ``--json`` also as an object on stdout; returns the exit code."""
+    discard_if_broken(sys.stdout)
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else Exit.TROUBLE
     if isinstance(error, typer.Abort):
@@ -39,7 +41,7 @@ def report(error: BaseException, arguments: Sequence[str]) -> int:
 
 def _wants_json(flags: Sequence[str]) -> bool:
     """Read from the raw arguments, for they may be what is wrong."""
-    pairs = zip(flags, [*flags[1:], ""], strict=True)
+    pairs = zip(flags, [*flags[1:], ""], strict=False)
     machine = {"json", "ndjson"}
     return any(
         flag == "--json" or (flag == "--format" and value in machine) or flag.removeprefix("--format=") in machine
@@ -82,7 +84,8 @@ def _system_error(error: OSError) -> CkptError:
 
 def _lines(error: CkptError, screen: Screen) -> Iterator[Line]:
     yield from _titled("error:", "red", wrap(terminal(error.message, _LONGEST), screen, first="error: "))
-    place = terminal(str(error.path)) if error.path and str(error.path) not in error.message else ""
+    said = f"{error.message} {error.hint}"
+    place = terminal(str(error.path)) if error.path and str(error.path) not in said else ""
     if error.key is not None and error.key not in error.message:
         place = f"{place}: {terminal(error.key)}" if place else terminal(error.key)
     if place:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -25,7 +25,7 @@ from ckptool.cli.common import (
 from ckptool.errors import Exit
 
 if TYPE_CHECKING:
-    from ckptool.checkpoint import Checkpoint
+    from ckptool.checkpoint import Checkpoint, Note
     from ckptool.render.inspection import Inspection
 
 
@@ -121,9 +121,17 @@ def _report(
         name=str(path),
         keys=keys,
         ties=tuple(ties(checkpoint)),
-        notes=(*checkpoint.notes, *explain(checkpoint)),
+        notes=_notes_on(keys, checkpoint, (*checkpoint.notes, *explain(checkpoint))),
         stats=numbers,
     )
+
+
+def _notes_on(keys: Sequence[str], checkpoint: Checkpoint, notes: Iterable[Note]) -> tuple[Note, ...]:
+    """All notes, or where only some tensors were asked for, those about them."""
+    if len(keys) == len(checkpoint):
+        return tuple(notes)
+    asked = set(keys)
+    return tuple(note for note in notes if asked.intersection(note.keys))
 
 
 def _texts(report: Inspection, form: Format, threads: int) -> Iterable[str]:

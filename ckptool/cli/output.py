@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
+from typing import TextIO
 
 from ckptool.cli.common import Color
 from ckptool.render.text import Line, Screen, paint
@@ -42,8 +43,15 @@ def print_texts(texts: Iterable[str]) -> None:
             _write(block)
         sys.stdout.flush()
     except BrokenPipeError:
-        # Python flushes stdout once more at its end; that must not fail again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_if_broken(sys.stdout)
+
+
+def discard_if_broken(stream: TextIO) -> None:
+    """What a stream cannot take any more goes nowhere: Python flushes once more at its end, which must not fail."""
+    try:
+        stream.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _blocks(texts: Iterable[str]) -> Iterator[str]:

@@ -186,13 +186,13 @@ def _span(low: int, high: int) -> str:
     return str(low) if low == high else f"{low}…{high}"
 
 
-def extras_rows(extras: Sequence[ExtraChange]) -> list[tuple[str, Status, int, str]]:
-    """(symbol, status, how many, which) of the entries that are not tensors."""
-    rows: list[tuple[str, Status, int, str]] = []
+def extras_rows(extras: Sequence[ExtraChange]) -> list[tuple[str, Status, list[str]]]:
+    """(symbol, status, each in words) of the entries that are not tensors."""
+    rows: list[tuple[str, Status, list[str]]] = []
     for status in (Status.CHANGED, Status.ADDED, Status.REMOVED):
         these = [extra for extra in extras if extra.status is status]
         if these:
-            rows.append((SYMBOLS[status], status, len(these), ", ".join(_extra(extra) for extra in these[:20])))
+            rows.append((SYMBOLS[status], status, [_extra(extra) for extra in these]))
     return rows
 
 

@@ -151,6 +151,16 @@ def elide(text: str, width: int) -> str:
     return f"{head}…{tail}"
 
 
+def shorten_end(text: str, width: int) -> str:
+    """The text in at most `width` terminal columns: its end gives way.
+
+    Example:
+        >>> shorten_end("epoch, arch, optimizer", 14)
+        'epoch, arch, …'
+    """
+    return text if cells(text) <= width else f"{_take(text, max(0, width - 1))}…"
+
+
 def _take(text: str, width: int) -> str:
     """The longest beginning of the text that fits the width."""
     used = 0

@@ -60,8 +60,8 @@ def diff_markdown(diff: Diff, old_name: str, new_name: str) -> Iterator[str]:
         return
     yield f"{markdown(', '.join(part for part in summary_parts(diff)))}\n\n"
     entries = [
-        (markdown(symbol), "(not tensors)", str(many), "", markdown(which))
-        for symbol, _, many, which in extras_rows(diff.extras)
+        (markdown(symbol), "(not tensors)", f"{len(which):,}", "", markdown(", ".join(which[:20])))
+        for symbol, _, which in extras_rows(diff.extras)
     ]
     rows = [_diff_cells(row) for row in diff_rows(diff)]
     yield from _table(("", "key", "n", "elements", "change"), [*rows, *entries], right={2, 3})

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TextIO
+from itertools import zip_longest
+from typing import Literal, NamedTuple, TextIO
 
-from ckptool.render.escape import cells, elide
+from ckptool.render.escape import cells, elide, shorten_end
 
 Style = Literal["", "dim", "bold", "red", "green", "yellow", "magenta", "cyan", "dim cyan"]
 _CODES: dict[Style, str] = {
@@ -27,8 +28,7 @@ _GLYPHS = "├─│└…→×▁▂▃▄▅▆▇█▏▎▍▌▋▊▉Δ�
 _PLAIN = str.maketrans(_GLYPHS, "|-|`~>x_.-~=+*#...::##Dv~-<|")
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(NamedTuple):  # not a dataclass: a long listing makes a million of them
     """A piece of a line in one style. The text is already escaped."""
 
     text: str
@@ -140,8 +140,7 @@ class Column:
     least: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Cell:
+class Cell(NamedTuple):
     """One cell: a lead that is always whole (the branches of a tree), and its text."""
 
     text: str = ""
@@ -152,18 +151,25 @@ class Cell:
 def table(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], screen: Screen, gap: int = 2) -> Iterator[Line]:
     """The lines of a table: aligned, numbers whole, flexible columns elided in the middle where the screen is narrow.
 
-    Columns that are empty in every row and in the heading take no space.
+    Columns that are empty in every row and in the heading take no space. A row may have fewer cells than there are
+    columns: its last cell then has the rest of the line.
     """
-    widths = [
-        max(cells(column.title), max((cells(row[at].lead) + cells(row[at].text) for row in rows), default=0))
-        for at, column in enumerate(columns)
-    ]
+    taken = [[cells(cell.lead) + cells(cell.text) for cell in row] for row in rows]
+    titles = [cells(column.title) for column in columns]
+    full = (needs if len(needs) == len(columns) else needs[:-1] for needs in taken)
+    widths = [max(column) for column in zip_longest(titles, *full, fillvalue=0)]
     if screen.elide:
         _narrow(widths, columns, screen.width, gap)
-    if any(column.title for column in columns):
-        yield _row(columns, [Cell(column.title, "dim") for column in columns], widths, gap)
-    for row in rows:
-        yield _row(columns, row, widths, gap)
+    if any(titles):
+        yield _row(columns, [Cell(column.title, "dim") for column in columns], titles, widths, gap)
+    for row, needed in zip(rows, taken, strict=True):
+        if len(row) < len(columns):
+            before = sum(width + gap for width in widths[: len(row) - 1] if width)
+            rest = screen.width - before if screen.elide else needed[-1]
+            cut = row[-1]._replace(text=shorten_end(row[-1].text, rest))
+            yield _row(columns, [*row[:-1], cut], needed, [*widths[: len(row) - 1], rest], gap)
+        else:
+            yield _row(columns, row, needed, widths, gap)
 
 
 def _narrow(widths: list[int], columns: Sequence[Column], room: int, gap: int) -> None:
@@ -185,27 +191,29 @@ def _narrow(widths: list[int], columns: Sequence[Column], room: int, gap: int) -
         excess -= less
 
 
-def _row(columns: Sequence[Column], row: Sequence[Cell], widths: Sequence[int], gap: int) -> Line:
+def _row(
+    columns: Sequence[Column], row: Sequence[Cell], needed: Sequence[int], widths: Sequence[int], gap: int
+) -> Line:
     line: list[Span] = []
     blank = 0  # spaces owed before the next text
-    for column, cell, width in zip(columns, row, widths, strict=True):
-        if not width:
+    for column, cell, need, width in zip(columns, row, needed, widths, strict=False):
+        if not need:
+            blank += width + gap if width else 0
             continue
         text = cell.text
-        lead = cells(cell.lead)
-        taken = lead + cells(text)
-        if taken > width:
+        if need > width:
+            lead = cells(cell.lead)
             text = elide(text, max(1, width - lead))
-            taken = lead + cells(text)
-        pad = max(0, width - taken)
-        if taken:
-            line.append(Span(" " * (blank + (pad if column.align == ">" else 0))))
-            if cell.lead:
-                line.append(Span(cell.lead, "dim"))
-            line.append(Span(text, cell.style))
-            blank = gap + (pad if column.align == "<" else 0)
-        else:
-            blank += width + gap
+            need = lead + cells(text)
+        pad = max(0, width - need)
+        if column.align == ">":
+            blank, pad = blank + pad, 0
+        if blank:
+            line.append(Span(" " * blank))
+        if cell.lead:
+            line.append(Span(cell.lead, "dim"))
+        line.append(Span(text, cell.style))
+        blank = gap + pad
     return tuple(line)
 
 
@@ -273,4 +281,4 @@ def level(share: float) -> str:
         >>> level(0.0), level(0.5), level(1.0)
         ('▁', '▅', '█')
     """
-    return _LEVELS[min(7, max(0, int(share * 8)))]
+    return _LEVELS[int(max(0.0, min(0.999, share)) * 8)]

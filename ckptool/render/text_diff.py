@@ -16,7 +16,7 @@ from ckptool.render.diff_rows import (
     integers,
     summary_parts,
 )
-from ckptool.render.escape import cells, elide, terminal
+from ckptool.render.escape import cells, terminal
 from ckptool.render.text import Cell, Column, Line, Screen, Span, Style, fit, level, table, wrap
 from ckptool.render.text_inspect import note_lines, shell
 from ckptool.render.units import count, number_of, real, relative, size_short
@@ -85,23 +85,17 @@ def _prefix_lines(diff: Diff, screen: Screen) -> Iterator[Line]:
 def _table(diff: Diff, rows: Sequence[Row], screen: Screen) -> Iterator[Line]:
     wide = screen.is_wide
     bars = _bar_room(screen)
-    # A text of entries may be as long as it likes: it stands under the change column and runs to the end of the line.
     columns = [Column(""), Column("key", least=14), Column("n", ">")]
     columns += [Column("elements", ">")] if wide else []
     columns += [Column("change", least=22)]
     columns += [Column("max |Δ|", ">"), Column("1 - cos", ">"), Column("integers")] if wide else []
-    columns += [Column("relative change of each tensor, file order" if wide else "per tensor", least=10)]
+    columns += [Column("per tensor, file order" if wide else "per tensor", least=10)]
     cells_of = [_cells(row, wide, bars) for row in rows]
     if not any(cell[-1].text for cell in cells_of):
         columns, cells_of = columns[:-1], [cell[:-1] for cell in cells_of]
-    for symbol, status, many, which in extras_rows(diff.extras):
-        blank = [Cell()] * (len(columns) - (5 if wide else 4))
-        room = max(20, screen.width - 30) if screen.elide else len(which)
-        entries = Cell(elide(which, min(room, 44 if not wide else 60)) if screen.elide else which)
-        elements = [Cell()] if wide else []
-        cells_of.append(
-            [Cell(symbol, STYLES[status]), Cell("(not tensors)"), Cell(f"{many:,}"), *elements, entries, *blank]
-        )
+    for symbol, status, which in extras_rows(diff.extras):
+        start = [Cell(symbol, STYLES[status]), Cell("(not tensors)"), Cell(f"{len(which):,}")]
+        cells_of.append([*start, *([Cell()] if wide else []), Cell(", ".join(which))])
     yield from table(columns, cells_of, screen)
 
 

@@ -109,6 +109,8 @@ def _listed(names: Sequence[str], separator: str = ", ") -> str:
 
 def _besides(report: Inspection, screen: Screen) -> Iterator[Line]:
     """What the file holds beside the tensors shown."""
+    if report.is_partial:  # the question was about some tensors, not about the file
+        return
     checkpoint = report.checkpoint
     facts: list[tuple[str, list[str]]] = [
         ("not tensors", [_extra(extra) for extra in checkpoint.extras]),
