@@ -235,7 +235,7 @@ def rollup(entries: Iterable[Entry], *, together: Collection[Label] = ()) -> lis
     Example:
         >>> statuses = {"bn1.weight": "same", "fc.weight": "reshaped", "fc.bias": "changed", "bn1.bias": "same"}
         >>> [(group.pattern, group.label) for group in rollup(statuses.items())]
-        [('bn1.{weight,bias}', 'same'), ('fc.weight', 'reshaped'), ('fc.bias', 'changed')]
+        [('bn1.*', 'same'), ('fc.weight', 'reshaped'), ('fc.bias', 'changed')]
     """
     labels = dict(entries)
     lasts: dict[str, set[Label]] = defaultdict(set)

@@ -248,8 +248,9 @@ def test_a_hundred_thousand_keys_are_judged_fast() -> None:
 # ---------------------------------------------------------------------------------------------- two checkpoints
 
 
-def pair(old: Checkpoint, new: Checkpoint) -> tuple[Note, ...]:
-    return explain_pair([key for key in old if key not in new], [key for key in new if key not in old], old, new)
+def pair(old: Checkpoint, new: Checkpoint, prefixes: tuple[str, str] = ("", "")) -> tuple[Note, ...]:
+    old_only = [key for key in old if key not in new]
+    return explain_pair(old_only, [key for key in new if key not in old], old, new, prefixes)
 
 
 def test_the_first_question_of_our_user(tmp_path: Path, torchvision: ModuleType) -> None:
@@ -291,7 +292,7 @@ def test_another_number_of_classes() -> None:
     assert note.text == "only the classifier (fc) differs in shape: 1,000 against 10 classes"
     assert note.keys == ("fc.weight", "fc.bias")
     wrapped = plain({f"module.{key}": tensor.shape for key, tensor in new.items()}, "wrapped")
-    assert note.text in [found.text for found in pair(old, wrapped)]
+    assert note.text in [found.text for found in pair(old, wrapped, ("", "module."))]
 
 
 def test_another_vocabulary() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
-from ckptool.checkpoint import Checkpoint, Tensor
+from ckptool.checkpoint import Checkpoint, Note, Tensor
 from ckptool.compare.extras import (
     ExtraPair,
     format_notes,
@@ -89,7 +89,7 @@ def compare(
         tolerance,
         keys_only,
         sum(new.nbytes for _, new in valued.values()),
-        (*explain_pair(_left(removed, renamed.values()), _left(added, renamed), old, new), *format_notes(old, new)),
+        (*_explained(removed, added, renamed, old, new, (old_prefix, new_prefix)), *format_notes(old, new)),
     )
 
 
@@ -106,6 +106,18 @@ def _only(patterns: Sequence[str], olds: Tensors, news: Tensors, new: Checkpoint
         {key: tensor for key, tensor in olds.items() if key in chosen},
         {key: tensor for key, tensor in news.items() if key in chosen},
     )
+
+
+def _explained(
+    removed: Tensors,
+    added: Tensors,
+    renamed: Mapping[str, str],
+    old: Checkpoint,
+    new: Checkpoint,
+    prefixes: tuple[str, str],
+) -> tuple[Note, ...]:
+    """Why keys have no partner."""
+    return explain_pair(_left(removed, renamed.values()), _left(added, renamed), old, new, prefixes)
 
 
 def _left(tensors: Tensors, partners: Iterable[str]) -> list[str]:

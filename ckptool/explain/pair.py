@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ckptool.checkpoint import Checkpoint, Note, Tensor
-from ckptool.compare.pairing import seen_through
 from ckptool.explain.facts import many, modules_by_last
 from ckptool.explain.naming import promised_counters
 from ckptool.keys import common_prefix, strip_wrappers, wrapper_prefix
@@ -45,7 +44,11 @@ class _Pair:
 
 
 def explain_pair(
-    old_only: Sequence[str], new_only: Sequence[str], old: Checkpoint, new: Checkpoint
+    old_only: Sequence[str],
+    new_only: Sequence[str],
+    old: Checkpoint,
+    new: Checkpoint,
+    prefixes: tuple[str, str] = ("", ""),
 ) -> tuple[Note, ...]:
     """Why two checkpoints have different keys and shapes, as far as an expert can tell from the headers.
 
@@ -54,6 +57,7 @@ def explain_pair(
         new_only: keys that only the new one has.
         old: the old checkpoint.
         new: the new one.
+        prefixes: what all old and all new keys begin with and the comparison did not look at: ("module.", "").
 
     Example:
         >>> from pathlib import Path
@@ -67,7 +71,6 @@ def explain_pair(
         >>> notes[0].text
         '1 key only in new.pth: a BatchNorm counter (num_batches_tracked)'
     """
-    prefixes = seen_through(old, new)
     olds, news = (
         {key.removeprefix(prefix): tensor for key, tensor in side.items()}
         for side, prefix in zip((old, new), prefixes, strict=True)
