@@ -276,6 +276,7 @@ def hostile(data: bytes) -> dict[str, tuple[bytes, str]]:
         "two sizes": (changed_at(data, record + 20, size[:4]), "two sizes"),
         "long record": (changed_at(data, record + 20, struct.pack("<2L", 9000, 9000)), "overlaps"),
         "symlink": (changed_at(data, record + 38, struct.pack("<L", 0o120777 << 16)), "symbolic link"),
+        "folder with content": (changed_at(data, record + 38, b"\x10"), "marked as a folder"),
         "renamed record": (renamed, "another member"),
         "members": (changed_at(data, end + 8, struct.pack("<2H", 3, 3)), "disagree"),
         "split": (changed_at(data, end + 4, struct.pack("<H", 1)), "disagree"),

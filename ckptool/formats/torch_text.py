@@ -30,6 +30,9 @@ def describe(node: object, walk: Walk) -> str:
         return _joined(opening, closing, [("", value) for value in node[:_LENGTH]], len(node))
     if type(node) is Call and not is_tensor(node) and _atom(node) == _class_name(node):
         attributes = walk.attributes(node)
+        if not attributes and type(node.args) is tuple:
+            args: Pairs = [("", value) for value in node.args[:_LENGTH]]
+            return _joined(f"{_class_name(node)}(", ")", args, len(node.args))
         return _joined(f"{_class_name(node)}(", ")", attributes, len(attributes), "=")
     return _short(_atom(node), _LENGTH)
 

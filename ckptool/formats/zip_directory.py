@@ -28,6 +28,7 @@ _LOCAL = struct.Struct("<4s5H3L2H")
 _FULL16, _FULL32 = 0xFFFF, 0xFFFFFFFF
 _ENCRYPTED = 0x1 | 0x40 | 0x2000  # traditional, strong, masked headers
 _SIZES_FOLLOW = 0x8
+_DOS_FOLDER = 0x10
 _REWRITE = "unpack it and save it again with torch.save"
 
 
@@ -197,6 +198,8 @@ def _entry(path: Path, row: tuple[int, ...], raw_name: bytes, extra: bytes) -> _
         raise _bad(path, "is damaged: a member of its zip archive has no name")
     if flags & _ENCRYPTED:
         raise _bad(path, f"is encrypted: {name}", "unpack it with its password and save it again with torch.save")
+    if nbytes and (row[15] & _DOS_FOLDER or name.endswith("/")):  # torch returns uninitialised memory for these
+        raise _bad(path, f"is damaged: {name} is marked as a folder, but has content")
     if row[15] >> 28 == 0o12:  # the unix file type in the high bits: a symbolic link
         raise _bad(path, f"holds a symbolic link: {name}", _REWRITE)
     if _FULL32 in (packed, nbytes, header) or disk == _FULL16:
