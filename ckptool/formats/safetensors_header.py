@@ -35,10 +35,10 @@ class Parsed(NamedTuple):
     odd: list[str]
 
 
-# The three fields in any order. A field that is there twice leaves the group of another one unset.
+# The three fields in any order; shapes of up to 100 dimensions. A field that is there twice leaves another one unset.
 _USUAL = compiled(
     r"\{~(?:(?:"
-    r'"dtype"~:~"([A-Z0-9_]++)"|"shape"~:~\[~((?:INT(?:~,~INT)*+)?+)~\]|"data_offsets"~:~\[~(INT)~,~(INT)~\]'
+    r'"dtype"~:~"([A-Z0-9_]++)"|"shape"~:~\[~((?:INT(?:~,~INT){0,99}+)?+)~\]|"data_offsets"~:~\[~(INT)~,~(INT)~\]'
     r')~(?:,~(?=")|(?=\}))){3}\}'
 )
 

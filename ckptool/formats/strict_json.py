@@ -16,7 +16,8 @@ from codecs import utf_8_decode
 from collections.abc import Iterator
 from typing import NoReturn
 
-MAX_STRINGS = 2_000_000  # entries of one object of strings
+MAX_STRINGS = 1_500_000  # entries of one object of strings
+MAX_SMALL = 1 << 16  # bytes of any other value
 
 
 class JsonError(ValueError):
@@ -100,17 +101,21 @@ class JsonReader:
             self.position, more = pair.end(), separator == b","
         return found
 
-    def small_value(self, limit: int = 1 << 16) -> object:
-        """Whatever comes next, as Python's `json` has it, if its text is no longer than `limit` bytes."""
-        piece = self.text[self.position : self.position + limit]
-        try:
-            text, _ = utf_8_decode(piece, "strict", len(piece) < limit)
-            value, end = _DECODER.raw_decode(text)
+    def small_value(self) -> object:
+        """Whatever comes next, as Python's `json` has it, if its text is not longer than `MAX_SMALL` bytes."""
+        for limit in (1 << 10, MAX_SMALL):
+            piece = self.text[self.position : self.position + limit]
+            try:
+                text, _ = utf_8_decode(piece, "strict", len(piece) < limit)
+                value, end = _DECODER.raw_decode(text)
+                json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair is no text
+            except (ValueError, RecursionError) as problem:
+                if len(piece) == limit < MAX_SMALL:
+                    continue
+                raise (problem if isinstance(problem, JsonError) else self._invalid()) from None
             self.position += len(text[:end].encode())
-            json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair is no text
-        except (ValueError, RecursionError) as problem:
-            raise (problem if isinstance(problem, JsonError) else self._invalid()) from None
-        return value
+            return value
+        raise self._invalid()
 
     def _open(self, otherwise: str) -> bool:
         """Step into the object that comes next; False if it is empty, and then behind it."""
