@@ -186,7 +186,7 @@ def _by_method(
         tuple(steps),
         tuple(dropped),
         problems,
-        notes,
+        notes=notes,
         frame=None,
         metadata=_metadata(checkpoints),
         module_versions=_versions(checkpoints),

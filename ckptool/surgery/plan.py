@@ -122,6 +122,27 @@ class Problem:
     keys: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Use:
+    """What became of one rule of a recipe.
+
+    Attributes:
+        rule: its text.
+        name: "rule 2".
+        keys: how many keys it decided.
+        made: how many tensors it made of them.
+        example: (a key, what it became; "!" if dropped).
+        shadowed: it decided none, though it fits some: earlier rules had taken them.
+    """
+
+    rule: str
+    name: str
+    keys: int
+    made: int = 0
+    example: tuple[str, str] | None = None
+    shadowed: bool = False
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Plan:
     """A whole output, decided on headers.
@@ -131,6 +152,8 @@ class Plan:
         steps: the output's tensors in order.
         dropped: source tensors that are left out on purpose.
         problems: what makes it impossible; a plan with problems cannot be applied.
+        unmet: expectations of the recipe that the output would not meet; it is not written then either.
+        uses: what became of each rule of a recipe.
         notes: what the user should know.
         frame: number of the input whose other contents (optimizer, epoch, nesting) a torch output keeps; None for none.
         dropped_extras: dotted names of other contents that are left out on purpose.
@@ -146,6 +169,8 @@ class Plan:
     steps: tuple[Step, ...]
     dropped: tuple[Dropped, ...] = ()
     problems: tuple[Problem, ...] = ()
+    unmet: tuple[Problem, ...] = ()
+    uses: tuple[Use, ...] = ()
     notes: tuple[Note, ...] = ()
     frame: int | None = 0
     dropped_extras: tuple[str, ...] = ()
