@@ -40,10 +40,10 @@ MAKERS = pytest.mark.parametrize("make", [zip_of_holes, safetensors_of_holes])
 
 
 @MAKERS
-def test_inspect_is_as_small_for_800_mb_as_for_nothing(make, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_inspect_is_as_small_for_400_mb_as_for_nothing(make, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     small = run("inspect", FIXTURES / "tuned.safetensors")
-    large = run("inspect", make(tmp_path / "large", 800 * MB))
-    assert "800 MB" in large.output
+    large = run("inspect", make(tmp_path / "large", 400 * MB))
+    assert "400 MB" in large.output
     assert large.peak_rss < INSPECT_LIMIT
     assert large.peak_rss < small.peak_rss + 4 * MB
 
@@ -56,7 +56,7 @@ def test_inspect_of_a_terabyte_is_as_small(tmp_path: Path) -> None:
 
 @MAKERS
 def test_diff_of_equal_files_holds_a_few_blocks(make, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    large = run("diff", make(tmp_path / "old", 800 * MB), make(tmp_path / "new", 800 * MB))
+    large = run("diff", make(tmp_path / "old", 400 * MB), make(tmp_path / "new", 400 * MB))
     assert large.peak_private < 100 * MB
 
 
