@@ -67,6 +67,24 @@ def test_what_counts_as_same_is_said(cli: Run, fixtures: Path, state: State) -> 
     assert cli("diff", a, b, "--tolerance", "rel=1e-9")[0] == 1
 
 
+def test_only_other_entries_differ(cli: Run, fixtures: Path, state: State) -> None:
+    torch.save({"state_dict": state, "epoch": 1, "args": "x" * 500}, fixtures / "a.pth")
+    torch.save({"state_dict": state, "epoch": 2, "args": "y" * 500}, fixtures / "b.pth")
+    for columns in (None, 80, 160):
+        code, out, _ = cli("diff", "a.pth", "b.pth", columns=columns)
+        assert code == 1
+        assert re.search(r"~  \(not tensors\) +2 +epoch 1 → 2", out)
+        assert out.splitlines()[-2].endswith("2 other entries differ")
+        assert not columns or max(map(len, out.splitlines())) <= columns
+
+
+def test_verbose_lists_what_is_the_same(cli: Run) -> None:
+    code, out, _ = cli("diff", "resnet18.pth", "shards", "-v")
+    assert code == 0
+    assert len(re.findall("^=  ", out, re.MULTILINE)) == 122
+    assert out.splitlines()[-1].startswith("identical: 122 tensors")
+
+
 def test_prefixes_are_seen_through_and_said(cli: Run, fixtures: Path, state: State) -> None:
     torch.save({f"module.{key}": tensor for key, tensor in state.items()}, fixtures / "wrapped.pth")
     code, out, _ = cli("diff", "wrapped.pth", "shards")

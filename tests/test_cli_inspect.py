@@ -101,6 +101,34 @@ def test_lines_are_the_same_in_every_format(cli: Run, fixtures: Path) -> None:
     assert ["fc.weight", "f32[100,16]", digest] in lines
 
 
+def test_ties_and_odd_layouts_are_said(cli: Run, tmp_path: Path) -> None:
+    weight = torch.randn(4, 8)
+    state = {"head.weight": weight, "embed.weight": weight, "coo": torch.eye(4).to_sparse(), "view": weight.t()}
+    torch.save(state, tmp_path / "tied.pth")
+    code, out, _ = cli("inspect", str(tmp_path / "tied.pth"))
+    assert code == 0
+    assert "tied: head.weight = embed.weight\n" in out
+    assert "f32[4,4] sparse" in out
+    found = {
+        tensor["key"]: tensor
+        for tensor in json.loads(cli("inspect", str(tmp_path / "tied.pth"), "--json")[1])["tensors"]
+    }
+    assert {key: tensor["tied_to"] for key, tensor in found.items()} == {
+        "head.weight": None, "embed.weight": "head.weight", "coo": None, "view": None,
+    }  # fmt: skip
+    lines = cli("inspect", str(tmp_path / "tied.pth"), "--format", "lines")[1]
+    transposed = hashlib.sha256(bytes(weight.t().contiguous().view(torch.uint8))).hexdigest()
+    assert f"view\tf32[8,4]\t{transposed}\n" in lines
+
+
+def test_not_finite_numbers_stand_out(cli: Run, tmp_path: Path) -> None:
+    torch.save({"a": torch.tensor([1.0, float("nan"), float("-inf")]), "n": torch.arange(5)}, tmp_path / "nan.pth")
+    _, out, _ = cli("inspect", str(tmp_path / "nan.pth"), "--stats")
+    assert "1 NaN, 1 Inf" in out.splitlines()[1]
+    assert "warning: 1 NaN and 1 Inf in a (of 3)" in out
+    assert "0 … 4" in out
+
+
 def test_markdown_is_one_table_in_details(cli: Run) -> None:
     out = cli("inspect", "resnet18.pth", "--format", "markdown")[1]
     assert out.startswith("### `resnet18.pth`\n")

@@ -91,8 +91,9 @@ def _table(diff: Diff, rows: Sequence[Row], screen: Screen) -> Iterator[Line]:
     columns += [Column("max |Δ|", ">"), Column("1 - cos", ">"), Column("integers")] if wide else []
     columns += [Column("per tensor, file order" if wide else "per tensor", least=10)]
     cells_of = [_cells(row, wide, bars) for row in rows]
-    if not any(cell[-1].text for cell in cells_of):
-        columns, cells_of = columns[:-1], [cell[:-1] for cell in cells_of]
+    always = 5 if wide else 4  # up to "change"; the others only where they say something
+    used = [at for at in range(len(columns)) if at < always or any(row[at].text for row in cells_of)]
+    columns, cells_of = [columns[at] for at in used], [[row[at] for at in used] for row in cells_of]
     for symbol, status, which in extras_rows(diff.extras):
         start = [Cell(symbol, STYLES[status]), Cell("(not tensors)"), Cell(f"{len(which):,}")]
         cells_of.append([*start, *([Cell()] if wide else []), Cell(", ".join(which))])

@@ -53,15 +53,15 @@ def number_of(many: int, what: str, plural: str = "") -> str:
 
 
 def relative(value: float) -> str:
-    """A relative change: one digit and its power of ten.
+    """A relative change: one digit and its power of ten; a large one in plain digits.
 
     Example:
-        >>> relative(8.4e-5), relative(0.0), relative(float("inf"))
-        ('8e-05', '0', 'inf')
+        >>> relative(8.4e-5), relative(0.0), relative(1.41), relative(float("inf"))
+        ('8e-05', '0', '1.4', 'inf')
     """
-    if not math.isfinite(value):
-        return "inf" if value > 0 else str(value)
-    return "0" if value == 0 else f"{value:.0e}"
+    if not math.isfinite(value) or not value:
+        return f"{value:g}"
+    return f"{value:.2g}" if 0.095 <= value < 1000 else f"{value:.0e}"
 
 
 def real(value: float) -> str:
