@@ -24,6 +24,7 @@ from torch.distributed.checkpoint.metadata import Metadata, MetadataIndex, Tenso
 from ckptool.checkpoint import Tensor
 from ckptool.errors import CkptError, UnreadableError, UsageError
 from ckptool.formats import open_checkpoint
+from ckptool.reading import read_array
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:torch.distributed is disabled"),
@@ -224,6 +225,7 @@ def test_chunks_make_up_the_tensor(tmp_path: Path, group: None, boxes: list[tupl
     assert checkpoint["w"].spec.short == "bf16[5,4]"
     assert len(checkpoint["w"].pieces) == len(boxes)
     assert_equals(checkpoint["w"], target["model"]["w"])
+    assert read_array(checkpoint["w"]).astype("float32").tolist() == whole.tolist()
 
 
 def rank_saves(rank: int, folder: str, port: int) -> None:
