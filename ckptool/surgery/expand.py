@@ -18,32 +18,11 @@ from ckptool.surgery.group import Context, FitOp, Group, Item, groups_of, make, 
 from ckptool.surgery.matching import Matches, Owned, Span, match_stage, new_names
 from ckptool.surgery.ops import made
 from ckptool.surgery.pattern import Pattern
-from ckptool.surgery.plan import Apply, Dropped, Problem, Source, Step, sources_of
+from ckptool.surgery.plan import Apply, Dropped, Problem, Source, Step, Use, sources_of
 from ckptool.surgery.recipe import Recipe
 from ckptool.surgery.rules import Rule, Stage
 
 Specs: TypeAlias = Mapping[str, TensorSpec]
-
-
-@dataclass(frozen=True, slots=True)
-class Use:
-    """What became of one rule.
-
-    Attributes:
-        rule: its text.
-        name: "rule 2".
-        keys: how many keys it decided.
-        made: how many tensors it made of them.
-        example: (a key, what it became; "!" if dropped).
-        shadowed: it decided none, though it fits some: earlier rules had taken them.
-    """
-
-    rule: str
-    name: str
-    keys: int
-    made: int = 0
-    example: tuple[str, str] | None = None
-    shadowed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,6 +88,8 @@ def abstract(text: str, args: Mapping[int, TensorSpec], variables: Mapping[str, 
 
 def _joined(node: ast.BinOp, left: Abstract, right: Abstract) -> Abstract:
     first = min(left, right, key=lambda value: value.number)
+    if isinstance(node.op, ast.Div) and right.value == 0:
+        raise ZeroDivisionError("division by zero")
     if left.value is not None and right.value is not None:
         return Abstract(value=BINARY[type(node.op)](float(left.value), float(right.value)))
     if not isinstance(node.op, ast.MatMult):

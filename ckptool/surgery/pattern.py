@@ -209,8 +209,6 @@ class _PatternReader:
                 part, at = [], at + 1
             elif char in "{*":
                 token, after = self.hole(at) if char == "{" else self.star(at)
-                if part and isinstance(part[-1], Hole):
-                    self.fail("two captures stand side by side, so nothing says where one ends", at)
                 part.append(token)
                 at = after
             elif char.isspace() or char in "}|,":

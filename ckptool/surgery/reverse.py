@@ -141,6 +141,8 @@ def _sides(rule: Rule) -> tuple[list[Pattern], list[Pattern], tuple[Then, ...], 
         elif (order := _picks(step, rule)) is not None:
             copies += [pattern for at, pattern in enumerate(targets) if at not in order]
             targets = [targets[at] for at in order]
+            if len(order) > 1:
+                steps.append(Expression(tuple(f"${at + 1}" for at in range(len(order)))))
         else:
             steps.append(step.inverse())
     made = rule.steps[rule.joining] if rule.joining is not None else None

@@ -11,6 +11,7 @@ import difflib
 import re
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Literal, Protocol, TypeAlias
 
 from ckptool.errors import UsageError
@@ -262,6 +263,9 @@ def checked(rule: Rule, text: str) -> Rule:
         raise fail(
             "has nothing on the right for whole keys", 'to drop them: "-> !"; to remove a prefix, end it in a dot'
         )
+    for first, second in (pair for pattern in rule.sources for part in pattern.parts for pair in pairwise(part)):
+        if isinstance(first, Hole) and isinstance(second, Hole) and "choice" not in (first.kind, second.kind):
+            raise fail(f"has {first} and {second} side by side, so nothing says where one ends")
     ends = {(pattern.starts_anywhere, pattern.ends_anywhere) for pattern in (*rule.sources, *rule.targets)}
     if len(ends) > 1:
         raise fail(
