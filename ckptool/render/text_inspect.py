@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from ckptool.checkpoint import Checkpoint, Extra, GlobalUse, Note
-from ckptool.render.escape import elide, terminal
+from ckptool.render.escape import cells, elide, terminal
 from ckptool.render.inspection import Inspection
 from ckptool.render.text import Line, Screen, Span, Style, fit, wrap
 from ckptool.render.text_tree import tree_lines
@@ -38,12 +38,12 @@ def header(checkpoint: Checkpoint, name: str, screen: Screen) -> Iterator[Line]:
     if screen.elide:
         shown = elide(shown, max(20, screen.width - 30))
     facts = list(fit(_facts(checkpoint), Screen(width=screen.width - 3, elide=screen.elide)))
-    if len(shown) + 3 + len(", ".join(facts)) <= screen.width or not screen.elide:
+    if not screen.elide or cells(shown) + 3 + cells(", ".join(facts)) <= screen.width:
         yield (Span(shown, "bold"), Span("   " + ", ".join(facts)))
         return
     yield (Span(shown, "bold"),)
     for fact in facts:
-        yield (Span("  " + fact),)
+        yield (Span(elide("  " + fact, screen.width)),)
 
 
 def _facts(checkpoint: Checkpoint) -> list[str]:
@@ -63,7 +63,7 @@ def totals(report: Inspection, screen: Screen) -> Iterator[Line]:
         shown = f"{len(report.keys):,} of {number_of(len(report.checkpoint), 'tensor')}"
     dtypes = ", ".join(f"{many:,} {dtype}" for dtype, many in report.dtypes)
     parts = [shown, f"{count(report.elements)} elements" + (f" ({dtypes})" if dtypes else "")]
-    if report.is_pickle and not report.dangerous:
+    if report.is_pickle and not report.dangerous and not report.unknown:
         parts.append("nothing unsafe in the pickle")
     parts.extend(_nonfinite(report))
     yield from ((Span(line),) for line in fit(parts, screen, indent="  "))
