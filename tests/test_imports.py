@@ -105,7 +105,7 @@ def modules_after(*arguments: str, cwd: Path = ROOT) -> set[str]:
     return set(done.stderr.split())
 
 
-HEAVY = {"torch", "torchvision", "numpy", "ml_dtypes", "rich", "safetensors"}
+HEAVY = {"torch", "torchvision", "numpy", "ml_dtypes", "safetensors"}
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["inspect", "--help"], ["diff", "-h"], []])

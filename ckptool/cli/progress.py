@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 import time
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from ckptool.render.text import Screen, Span, bar, paint
-from ckptool.render.units import seconds, size_short
+if TYPE_CHECKING:
+    import rich.progress
 
 _PATIENCE = 0.5  # seconds before anything is shown
-_EVERY = 0.1  # seconds between two lines
 
 
 class Progress:
@@ -26,11 +24,9 @@ class Progress:
 
     def __init__(self, what: str, quiet: bool = False) -> None:
         self._what = what
-        self._screen = Screen.of(sys.stderr, os.environ, "auto")
-        self._silent = quiet or self._screen.height is None
-        self._began = time.monotonic()
-        self._next = self._began + _PATIENCE
-        self._shown = False
+        self._silent = quiet or not sys.stderr.isatty()
+        self._due = time.monotonic() + _PATIENCE
+        self._line: rich.progress.Progress | None = None
         self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
@@ -39,28 +35,26 @@ class Progress:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         with self._lock:
             self._silent = True
-            if self._shown:
-                print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+            if self._line is not None:
+                self._line.stop()
 
     def __call__(self, done: int, total: int) -> None:
-        now = time.monotonic()
-        if self._silent or now < self._next:
+        if self._silent or (self._line is None and time.monotonic() < self._due):
             return
         with self._lock:
-            if self._silent or now < self._next:
+            if self._silent:
                 return
-            self._next = now + _EVERY
-            self._shown = True
-            line = _line(self._what, done, total, now - self._began, self._screen)
-            print(f"\r{line}\x1b[K", end="", file=sys.stderr, flush=True)
+            if self._line is None:
+                self._line = _line()
+                self._line.add_task(self._what, total=total)
+                self._line.start()
+            self._line.update(self._line.task_ids[0], completed=done)
 
 
-def _line(what: str, done: int, total: int, elapsed: float, screen: Screen) -> str:
-    """``comparing ━━━━━━  68%  30.5/44.8 MB  1.9 GB/s  0:00:01``"""
-    share = min(1.0, done / total) if total else 1.0
-    rate = done / elapsed if elapsed > 0 else 0.0
-    left = (total - done) / rate if rate else 0.0
-    figures = f"{share:4.0%}  {size_short(done)} of {size_short(total)}  {size_short(int(rate))}/s  {seconds(left)}"
-    room = min(30, screen.width - len(what) - len(figures) - 4)
-    drawn = f"{bar(share, room):{room}}  " if room >= 8 else ""
-    return paint((Span(f"{what} "), Span(drawn, "cyan"), Span(figures)), screen)
+def _line() -> rich.progress.Progress:
+    """``comparing ━━━━━━━━━╸━━━━━━ 30.5/44.8 MB 1.9 GB/s 0:00:01``; imported only when there is something to show."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()
+    return Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import html
 import re
-import unicodedata
 
 LONGEST = 400
 """Characters of an untrusted text that are shown at most; the middle of a longer one is left out."""
@@ -112,60 +111,3 @@ def _visible(char: str) -> str:
     if code < 0x100:
         return f"\\x{code:02x}"
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
-
-
-def cells(text: str) -> int:
-    """How many terminal columns the text takes: wide East Asian characters take two, combining marks none.
-
-    Example:
-        >>> cells("重み.weight"), cells("e\\u0301")
-        (11, 1)
-    """
-    if text.isascii():
-        return len(text)
-    return sum(map(_char_cells, text))
-
-
-def _char_cells(char: str) -> int:
-    if char.isascii():
-        return 1
-    if unicodedata.combining(char) or unicodedata.category(char) in {"Mn", "Me"}:
-        return 0
-    return 2 if unicodedata.east_asian_width(char) in "WF" else 1
-
-
-def elide(text: str, width: int) -> str:
-    """The text in at most `width` terminal columns: its middle gives way to ``…``.
-
-    Example:
-        >>> elide("post_attention_layernorm.weight", 20)
-        'post_atten…rm.weight'
-    """
-    if cells(text) <= width:
-        return text
-    if width < 1:
-        return ""
-    tail_cells = (width - 1) // 2
-    head = _take(text, width - 1 - tail_cells)
-    tail = _take(text[::-1], tail_cells)[::-1]
-    return f"{head}…{tail}"
-
-
-def shorten_end(text: str, width: int) -> str:
-    """The text in at most `width` terminal columns: its end gives way.
-
-    Example:
-        >>> shorten_end("epoch, arch, optimizer", 14)
-        'epoch, arch, …'
-    """
-    return text if cells(text) <= width else f"{_take(text, max(0, width - 1))}…"
-
-
-def _take(text: str, width: int) -> str:
-    """The longest beginning of the text that fits the width."""
-    used = 0
-    for at, char in enumerate(text):
-        used += _char_cells(char)
-        if used > width:
-            return text[:at]
-    return text

@@ -1,29 +1,22 @@
 """Text for terminals: lines of styled spans, tables with one flexible column, and the screen they are painted on.
 
-Own code instead of a console library: it starts in no time, and text is never read as markup.
+Styles, colours and widths are rich's. The tables are our own: rich's cut a cell at its end, and a key says most there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import zip_longest
-from typing import Literal, NamedTuple, TextIO
+from typing import TYPE_CHECKING, Literal, NamedTuple, TextIO
 
-from ckptool.render.escape import cells, elide, shorten_end
+from ckptool.render.text_width import cells, elide, shorten_end
+
+if TYPE_CHECKING:
+    from rich.style import Style as RichStyle
 
 Style = Literal["", "dim", "bold", "red", "green", "yellow", "magenta", "cyan", "dim cyan"]
-_CODES: dict[Style, str] = {
-    "": "",
-    "dim": "2",
-    "bold": "1",
-    "red": "31",
-    "green": "32",
-    "yellow": "33",
-    "magenta": "35",
-    "cyan": "36",
-    "dim cyan": "2;36",
-}
 _GLYPHS = "├─│└…→×▁▂▃▄▅▆▇█▏▎▍▌▋▊▉Δ√±−≤‖"
 _PLAIN = str.maketrans(_GLYPHS, "|-|`~>x_.-~=+*#...::##Dv~-<|")
 
@@ -68,7 +61,7 @@ class Screen:
         return cls(
             width=columns or 160,
             height=rows if is_terminal else None,
-            color=_wants_color(environ, color, is_terminal),
+            color=_wants_color(stream, color),
             unicode=_holds_glyphs(stream),
             elide=columns is not None,
         )
@@ -93,14 +86,14 @@ def _dimensions(stream: TextIO, environ: Mapping[str, str]) -> tuple[int | None,
     return columns, rows, is_terminal
 
 
-def _wants_color(environ: Mapping[str, str], color: str, is_terminal: bool) -> bool:
+def _wants_color(stream: TextIO, color: str) -> bool:
+    """What was asked for; else what rich makes of the stream, NO_COLOR, FORCE_COLOR and TERM."""
     if color != "auto":
         return color == "always"
-    if environ.get("NO_COLOR"):
-        return False
-    if environ.get("FORCE_COLOR"):
-        return True
-    return is_terminal and environ.get("TERM") not in {"dumb", "unknown"}
+    from rich.console import Console
+
+    console = Console(file=stream)
+    return console.color_system is not None and not console.no_color
 
 
 def _holds_glyphs(stream: TextIO) -> bool:
@@ -118,11 +111,22 @@ def paint(line: Line, screen: Screen) -> str:
         >>> paint((Span("├─ "), Span("a", "red")), Screen(unicode=False))
         '|- a'
     """
-    if screen.color:
-        text = "".join(f"\x1b[{_CODES[span.style]}m{span.text}\x1b[0m" if span.style else span.text for span in line)
-    else:
-        text = "".join(span.text for span in line).rstrip(" ")
+    plain = "".join(span.text for span in line).rstrip(" ")
+    text = "".join(map(_painted, line)) if screen.color else plain
     return text if screen.unicode else text.translate(_PLAIN)
+
+
+def _painted(span: Span) -> str:
+    from rich.color import ColorSystem
+
+    return _style(span.style).render(span.text, color_system=ColorSystem.STANDARD) if span.style else span.text
+
+
+@cache
+def _style(name: Style) -> RichStyle:
+    from rich.style import Style as RichStyle
+
+    return RichStyle.parse(name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,9 +16,10 @@ from ckptool.render.diff_rows import (
     integers,
     summary_parts,
 )
-from ckptool.render.escape import cells, terminal
+from ckptool.render.escape import terminal
 from ckptool.render.text import Cell, Column, Line, Screen, Span, Style, fit, level, table, wrap
 from ckptool.render.text_inspect import note_lines, shell
+from ckptool.render.text_width import cells
 from ckptool.render.units import count, number_of, real, relative, size_short
 
 STYLES: dict[Status, Style] = {

@@ -7,10 +7,11 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from ckptool.checkpoint import Checkpoint, Extra, GlobalUse, Note
-from ckptool.render.escape import cells, elide, terminal
+from ckptool.render.escape import terminal
 from ckptool.render.inspection import Inspection
 from ckptool.render.text import Line, Screen, Span, Style, fit, wrap
 from ckptool.render.text_tree import tree_lines
+from ckptool.render.text_width import cells, elide
 from ckptool.render.tree import Tree
 from ckptool.render.units import count, number_of, size_short
 

@@ -1,0 +1,290 @@
+"""A plan as the rows of a table: what becomes of each key, rolled up; for a recipe, what each rule does."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from ckptool.fold import rollup
+from ckptool.render.units import number_of
+from ckptool.spec import DTYPES
+from ckptool.surgery.ops import Cast
+from ckptool.surgery.plan import Plan, Source, Step, Use, Value, sources_of
+
+
+class Fate(StrEnum):
+    """What a plan does with a tensor."""
+
+    DROPPED = "dropped"
+    RENAMED = "renamed"
+    CAST = "cast"
+    COMPUTED = "computed"
+    COPIED = "copied"
+
+
+SYMBOLS = {Fate.COPIED: "=", Fate.RENAMED: ">", Fate.CAST: "~", Fate.COMPUTED: "*", Fate.DROPPED: "-"}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of a plan's table.
+
+    Attributes:
+        fate: what happens to all of its tensors.
+        key: a pattern that means them among all keys of the table; not escaped.
+        tensors: how many they are.
+        elements: their elements.
+        before: bytes of the source tensors; None where they are not told apart.
+        after: bytes in the output.
+        what: what happens, in words; not escaped.
+    """
+
+    fate: Fate
+    key: str
+    tensors: int
+    elements: int
+    before: int | None
+    after: int | None
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class RuleRow:
+    """One rule of a recipe and what it does.
+
+    Attributes:
+        fate: what happens to its tensors; None if it decides none.
+        name: "rule 2".
+        rule: its renaming half, as it is written.
+        computes: its computing half, "(h d two) i -> (h two d) i | bf16".
+        keys: how many keys it decides.
+        what: an example, or why it decides none.
+    """
+
+    fate: Fate | None
+    name: str
+    rule: str
+    computes: str
+    keys: int
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Fact:
+    """What a plan does with one key."""
+
+    fate: Fate
+    what: str
+    elements: int
+    before: int
+    after: int
+
+
+def fate_of(step: Step) -> Fate:
+    """What a step does with its source."""
+    value = step.value
+    if isinstance(value, Source):
+        return Fate.COPIED if value.key == step.target.key else Fate.RENAMED
+    return Fate.CAST if _cast_source(value) else Fate.COMPUTED
+
+
+def _cast_source(value: Value) -> Source | None:
+    """The source of a value that is only cast."""
+    casts = 0
+    while not isinstance(value, Source):
+        if not isinstance(value.op, Cast):
+            return None
+        value, casts = value.args[0], casts + 1
+    return value if casts else None
+
+
+def plan_rows(plan: Plan, each: bool = False) -> list[Row]:
+    """The keys of a plan, those that share one fate and reason in one row; `each` makes a row of every tensor."""
+    facts = _facts(plan)
+    if each:
+        return [_row(key, [fact]) for key, fact in facts.items()]
+    groups = rollup([(key, (fact.fate, fact.what)) for key, fact in facts.items()], together=_quiet(facts))
+    return [_row(group.pattern, [facts[key] for key in group.keys]) for group in groups]
+
+
+def _quiet(facts: dict[str, _Fact]) -> list[tuple[Fate, str]]:
+    """What happens to most of the keys is said in as few rows as possible."""
+    sizes = Counter((fact.fate, fact.what) for fact in facts.values())
+    return [label for label, many in sizes.items() if many * 2 > len(facts)]
+
+
+def _row(pattern: str, facts: Sequence[_Fact]) -> Row:
+    first = facts[0]
+    dropped = first.fate is Fate.DROPPED
+    return Row(
+        first.fate,
+        pattern,
+        len(facts),
+        sum(fact.elements for fact in facts),
+        sum(fact.before for fact in facts),
+        None if dropped else sum(fact.after for fact in facts),
+        first.what,
+    )
+
+
+def _facts(plan: Plan) -> dict[str, _Fact]:
+    """Each key of the output, and of the inputs what is left out, in the order of the inputs."""
+    steps = {step.target.key: step for step in plan.steps}
+    facts: dict[str, _Fact] = {}
+    casts = any(fate_of(step) is Fate.CAST for step in plan.steps)
+    gone = {dropped.source: dropped.why for dropped in plan.dropped}
+    for number, checkpoint in enumerate(plan.inputs):
+        for key, tensor in checkpoint.tensors.items():
+            if key in facts:
+                continue
+            why = gone.get(Source(number, key))
+            if key in steps:
+                facts[key] = _made(plan, steps[key], casts)
+            elif why is not None:
+                facts[key] = _Fact(Fate.DROPPED, dropped_text(why), tensor.elements, tensor.nbytes, 0)
+    for key, step in steps.items():
+        facts.setdefault(key, _made(plan, step, casts))
+    return facts
+
+
+def _made(plan: Plan, step: Step, casts: bool) -> _Fact:
+    before = sum(plan.inputs[source.input][source.key].nbytes for source in set(sources_of(step.value)))
+    after = step.target.nbytes if step.tied_to is None else 0
+    return _Fact(fate_of(step), _said(plan, step, casts), step.target.elements, before, after)
+
+
+def _said(plan: Plan, step: Step, casts: bool) -> str:
+    """What a step does, and which option or rule said so."""
+    reason = "" if step.why == "kept" or step.why.startswith("--dtype") else step.why
+    value = step.value
+    if step.tied_to is not None:
+        return f"tied to {step.tied_to}"
+    if isinstance(value, Source):
+        if value.key != step.target.key:
+            return f"from {value.key}" + (f", {reason}" if reason else "")
+        return reason or _copied(step.target.dtype, casts)
+    if source := _cast_source(value):
+        old = DTYPES[plan.inputs[source.input][source.key].dtype].short
+        cast = f"{old} → {DTYPES[step.target.dtype].short}"
+        renamed = "" if source.key == step.target.key else f"from {source.key}, "
+        return f"{renamed}{cast}" + (f", {reason}" if reason else "")
+    return reason if reason and not reason.startswith(("rule", "init")) else f"{value.op.text}, {reason}".strip(", ")
+
+
+def _copied(dtype: str, casts: bool) -> str:
+    if not casts:
+        return "copied"
+    kind = {"int": "integers are", "uint": "integers are", "bool": "flags are"}.get(DTYPES[dtype].kind)
+    return f"copied ({kind} not cast)" if kind else f"copied (is {DTYPES[dtype].short})"
+
+
+def dropped_text(why: str) -> str:
+    """``dropped by --drop "fc.*"``"""
+    if why.startswith(("--", "rule")) or " rule " in why:
+        return f"dropped by {why}"
+    return f"dropped ({'no --keep means it' if why == 'not kept' else why})"
+
+
+# ---------------------------------------------------------------------------------------------- recipes
+
+
+def rule_rows(plan: Plan) -> list[RuleRow]:
+    """A row for each rule that decides keys, and for each that other rules leave nothing to."""
+    return [_rule_row(use) for use in plan.uses if use.keys or use.shadowed or not use.rule.startswith("?")]
+
+
+def unused_rules(plan: Plan) -> int:
+    """How many optional rules matched nothing."""
+    return len(plan.uses) - len(rule_rows(plan))
+
+
+def _rule_row(use: Use) -> RuleRow:
+    renames, _, computes = use.rule.partition(" | ")
+    if use.keys:
+        key, became = use.example or ("", "")
+        drops = renames.rstrip().endswith("!") and not computes
+        fate = Fate.DROPPED if drops else _rule_fate(computes)
+        return RuleRow(fate, use.name, renames, computes, use.keys, key if drops else f"{key} → {became}")
+    what = "earlier rules have taken its keys" if use.shadowed else "matches nothing"
+    return RuleRow(None, use.name, renames, computes, 0, what)
+
+
+def _rule_fate(computes: str) -> Fate:
+    if not computes:
+        return Fate.RENAMED
+    words = set(computes.split(" | "))
+    shorts = {dtype.short for dtype in DTYPES.values()} | set(DTYPES)
+    return Fate.CAST if words <= shorts else Fate.COMPUTED
+
+
+def untouched_rows(plan: Plan) -> list[Row]:
+    """What no rule decides, by the inputs' keys: kept, cast, or dropped without being named."""
+    facts: dict[str, _Fact] = {}
+    by_source = {
+        (source.input, source.key): step for step in plan.steps for source in sources_of(step.value) if not _by_rule(step)
+    }
+    gone = {dropped.source: dropped.why for dropped in plan.dropped}
+    for number, checkpoint in enumerate(plan.inputs):
+        for key, tensor in checkpoint.tensors.items():
+            step, why = by_source.get((number, key)), gone.get(Source(number, key))
+            if key in facts:
+                continue
+            if why is not None and not _names_rule(why):
+                facts[key] = _Fact(Fate.DROPPED, dropped_text(why), tensor.elements, tensor.nbytes, 0)
+            elif step is not None:
+                fact = _made(plan, step, casts=False)
+                what = "kept" if fact.what == "copied" else fact.what
+                facts[key] = _Fact(fact.fate, what, fact.elements, fact.before, fact.after)
+            else:
+                facts[key] = _Fact(Fate.RENAMED, "", 0, 0, 0)  # in the rules' rows; here only to judge the patterns
+    labels = [(key, (fact.fate, fact.what)) for key, fact in facts.items()]
+    groups = rollup(labels, together=[label for _, label in labels if label[1] in ("", "kept")])
+    return [_row(group.pattern, [facts[key] for key in group.keys]) for group in groups if facts[group.keys[0]].what]
+
+
+def _by_rule(step: Step) -> bool:
+    return _names_rule(step.why)
+
+
+def _names_rule(why: str) -> bool:
+    return why.startswith("rule ") or " rule " in why
+
+
+# ---------------------------------------------------------------------------------------------- sums
+
+
+def counts(plan: Plan) -> Iterator[str]:
+    """``- 2 dropped``, ``~ 100 cast``, ``= 20 copied``: how many keys have which fate."""
+    found = Counter(fate_of(step) for step in plan.steps)
+    kept = {step.target.key for step in plan.steps}
+    found[Fate.DROPPED] = len({(d.source.input, d.source.key) for d in plan.dropped if d.source.key not in kept})
+    for fate in Fate:
+        if found[fate]:
+            yield f"{SYMBOLS[fate]} {found[fate]:,} {fate.value}"
+
+
+def nbytes_before(plan: Plan) -> int:
+    """Bytes of all input tensors, tied ones once."""
+    total = 0
+    for checkpoint in plan.inputs:
+        seen: set[object] = set()
+        for tensor in checkpoint.tensors.values():
+            place = (tensor.storage, tensor.pieces[0].start, tensor.shape) if tensor.storage else tensor.key
+            if place not in seen:
+                seen.add(place)
+                total += tensor.nbytes
+    return total
+
+
+def tensors_text(plan: Plan) -> str:
+    """How many tensors the output holds."""
+    return number_of(len(plan.steps), "tensor")
+
+
+def rounding_text(rounding: dict[str, float]) -> str:
+    """``rel ≤ 1.7e-03 (layer1.1.conv2.weight)``; "" if nothing was rounded."""
+    worst = max(rounding, key=lambda key: rounding[key], default=None)
+    return "" if worst is None else json.dumps([worst, rounding[worst]])
