@@ -9,6 +9,7 @@ that hold far more objects per byte than any pickler writes. Damage shows as `In
 from __future__ import annotations
 
 import struct
+import sys
 from collections.abc import Iterable
 from itertools import repeat
 
@@ -33,6 +34,9 @@ def _own(character: str) -> str:
     return "\0".replace("\0", character)
 
 
+NO_EDGE = sys.maxsize
+
+
 class Machine:
     """Reads one pickle of `data` from `pos` on. The stack is one list per open MARK."""
 
@@ -42,6 +46,7 @@ class Machine:
         self.pos = pos
         self.protocol = 0
         self.faithful = True
+        self.edge = NO_EDGE
         self.stack: list[object] = []
         self.outer: list[list[object]] = []
         # picklers number memo entries 0, 1, 2...: those are the list; any other number lives in the dict
@@ -58,9 +63,11 @@ class Machine:
         """Run to STOP and return the value; the frequent opcodes stand here, most frequent first."""
         data, pos, size = self.data, self.pos, len(self.data)
         stack, outer, memo, far = self.stack, self.outer, self.memo, self.far
-        calls, small, big = self.calls, self.small, self.big
+        calls, small, big, edge = self.calls, self.small, self.big, NO_EDGE
         try:
             for _ in repeat(None, self.opcodes):
+                if pos >= edge:
+                    edge = self.leave_frame(pos)
                 op = data[pos]
                 pos += 1
                 if op == 0x72:  # LONG_BINPUT
@@ -138,17 +145,33 @@ class Machine:
                     pos = end
                 elif op == 0x2E:  # STOP
                     value = stack.pop()
+                    if edge != NO_EDGE:
+                        self.leave_frame(pos)
                     self.faithful &= not stack and not outer
                     return value
                 else:
                     self.pos, self.stack = pos, stack
                     RARE[op](self)
-                    pos, stack = self.pos, self.stack
+                    pos, stack, edge = self.pos, self.stack, self.edge
             raise StopIteration
         finally:
             self.pos = pos
 
     # --- what the rare opcodes are made of
+
+    def enter_frame(self, length: int) -> None:
+        if length > len(self.data) - self.pos:
+            raise EOFError
+        if self.edge != NO_EDGE:
+            raise RefusedError("has frames that overlap")
+        self.edge = self.pos + length
+
+    def leave_frame(self, pos: int) -> int:
+        """A frame ends between two opcodes. CPython, reading from a file, skips bytes where one ends elsewhere."""
+        if pos != self.edge:
+            raise RefusedError("has a frame that does not end between two opcodes")
+        self.edge = NO_EDGE
+        return NO_EDGE
 
     def take(self, length: int) -> bytes:
         """The next `length` bytes."""

@@ -200,11 +200,6 @@ def _proto(m: Machine) -> None:
         raise RefusedError(f"is of protocol {m.protocol}; the newest known is 5")
 
 
-def _frame(m: Machine) -> None:
-    if m.number(_U64) > len(m.data) - m.pos:
-        raise EOFError
-
-
 def _out_of_band(m: Machine) -> NoReturn:
     raise RefusedError("needs a buffer from outside the file (protocol 5, out of band)")
 
@@ -258,5 +253,5 @@ RARE: dict[int, Callable[[Machine], None]] = {
     0x67: lambda m: m.push(m.get(_index(m))),  # GET
     0x70: lambda m: m.put(_index(m), m.stack[-1]),  # PUT
     0x80: _proto,  # PROTO
-    0x95: _frame,  # FRAME
+    0x95: lambda m: m.enter_frame(m.number(_U64)),  # FRAME
 }
