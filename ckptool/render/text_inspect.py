@@ -75,7 +75,7 @@ def totals(report: Inspection, screen: Screen) -> Iterator[Line]:
         yield (Span(f"asks for {len(report.dangerous) - _MANY:,} more such globals (all: --json)", "red"),)
     if report.unknown:
         names = [terminal(use.name) for use in report.unknown]
-        text = f"needs {number_of(len(names), 'class', 'classes')} that ckptool leaves as data: {_listed(names)}"
+        text = f"needs {number_of(len(names), 'class', 'classes')} that ckptool leaves as data: {_listed(names, most=3)}"
         yield from ((Span(line),) for line in wrap(text, screen))
 
 
@@ -103,9 +103,9 @@ def _nonfinite_notes(report: Inspection) -> Iterator[Note]:
         yield Note(f"NaN or Inf in {len(odd) - _MANY:,} more tensors", "all: --stats --json", level="warning")
 
 
-def _listed(names: Sequence[str], separator: str = ", ") -> str:
-    more = len(names) - _MANY
-    return separator.join(names[:_MANY]) + (f"{separator}{more:,} more" if more > 0 else "")
+def _listed(names: Sequence[str], separator: str = ", ", most: int = _MANY) -> str:
+    more = len(names) - most
+    return separator.join(names[:most]) + (f"{separator}{more:,} more" if more > 0 else "")
 
 
 def _besides(report: Inspection, screen: Screen) -> Iterator[Line]:
