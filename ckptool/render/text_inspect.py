@@ -74,8 +74,8 @@ def totals(report: Inspection, screen: Screen) -> Iterator[Line]:
     if len(report.dangerous) > _MANY:
         yield (Span(f"asks for {len(report.dangerous) - _MANY:,} more such globals (all: --json)", "red"),)
     if report.unknown:
-        names = [terminal(use.name) for use in report.unknown]
-        text = f"needs {number_of(len(names), 'class', 'classes')} that ckptool leaves as data: {_listed(names, most=3)}"
+        names = _listed([terminal(use.name) for use in report.unknown], most=3)
+        text = f"needs {number_of(len(report.unknown), 'class', 'classes')} that ckptool leaves as data: {names}"
         yield from ((Span(line),) for line in wrap(text, screen))
 
 
