@@ -83,14 +83,15 @@ def structured(model: Any, seed: int = 0) -> Any:
 
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        for name, tensor in model.state_dict(keep_vars=True).items():
             if not tensor.is_floating_point():
                 continue
             if name.endswith("running_var"):
                 tensor.uniform_(0.5, 1.5, generator=generator)
-            elif tensor.dim() < 2 and not name.endswith("bias"):
+            elif tensor.dim() < 2 and not name.endswith(("bias", "running_mean")):
                 tensor.uniform_(0.75, 1.25, generator=generator)
             else:
-                fan_in = max(1, tensor[0].numel()) if tensor.dim() > 1 else 10
-                tensor.normal_(0, fan_in**-0.5, generator=generator)
+                # the input must still show after many layers of ReLU: biases must not drown it
+                fan_in = max(1, tensor[0].numel()) if tensor.dim() > 1 else 200
+                tensor.normal_(0, (2 / fan_in) ** 0.5, generator=generator)
     return model.eval()

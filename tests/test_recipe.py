@@ -516,3 +516,52 @@ def test_a_hundred_thousand_keys_and_twenty_rules() -> None:
     assert not found.problems
     assert len(found.steps) == 75_100
     assert took < 12  # about 2 s on an idle machine
+
+
+LORA = """
+vars.alpha = "adapter_config.json:lora_alpha"
+vars.r = "adapter_config.json:r"
+rules = '''
+base_model.model.{m**}.base_layer.weight, base_model.model.{m**}.lora_A.default.weight, base_model.model.{m**}.lora_B.default.weight -> {m**}.weight | = $1 + (alpha / r) * $3 @ $2 | bf16
+?base_model.model.{m**}.base_layer.bias -> {m**}.bias
+base_model.model. ->
+'''
+"""  # noqa: E501
+
+DEIT = """
+rules = '''
+pos_embed               -> pos_embed               | fit grid(prefix=1, mode='bicubic', antialias=True)
+patch_embed.proj.weight -> patch_embed.proj.weight | fit channels
+head.{p*}               -> head.{p*}               | fit rows(fill='keep')
+'''
+"""
+
+
+def test_a_lora_adapter_is_merged_and_cast(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text('{"lora_alpha": 16, "r": 4}')
+    recipe = load_text(LORA)
+    numbers = resolve_vars(recipe, json_lookup(tmp_path))
+    random = np.random.default_rng(0)
+    front = "base_model.model.model.q_proj"
+    arrays = {
+        f"{front}.base_layer.weight": random.standard_normal((6, 5)).astype("f4"),
+        f"{front}.base_layer.bias": random.standard_normal(6).astype("f4"),
+        f"{front}.lora_A.default.weight": random.standard_normal((4, 5)).astype("f4"),
+        f"{front}.lora_B.default.weight": random.standard_normal((6, 4)).astype("f4"),
+        "base_model.model.model.norm.weight": random.standard_normal(5).astype("f4"),
+    }
+    made = remap(recipe, arrays, vars=numbers)
+    assert list(made) == ["model.q_proj.weight", "model.q_proj.bias", "model.norm.weight"]
+    base, _, a, b, _ = arrays.values()
+    exact = base.astype("f8") + 4.0 * (b.astype("f8") @ a.astype("f8"))
+    assert np.abs(made["model.q_proj.weight"].astype("f8") - exact).max() <= np.abs(exact).max() * 2**-8
+    assert made["model.q_proj.weight"].dtype.name == "bfloat16"
+
+
+def test_fits_of_a_deit_recipe_wait_for_a_target() -> None:
+    source = specs([("pos_embed", (1, 197, 8)), ("patch_embed.proj.weight", (8, 3, 4, 4)), ("head.weight", (10, 8))])
+    recipe = load_text(DEIT)
+    assert [rule.steps[0] for rule in recipe.rules] == [
+        Fit("grid", "prefix=1, mode='bicubic', antialias=True"), Fit("channels"), Fit("rows", "fill='keep'"),
+    ]  # fmt: skip
+    assert len(expand(recipe, source).problems) == 3
