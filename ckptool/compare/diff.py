@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -56,6 +57,24 @@ def compare(
         UsageError: a pattern is malformed or matches no key of either side.
         UnreadableError: a file ends early, or changes while it is read.
     """
+    collecting = gc.isenabled()
+    gc.disable()  # up to millions of small objects, none of them garbage
+    try:
+        return _compared(old, new, only, tolerance, keys_only, threads, progress)
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def _compared(
+    old: Checkpoint,
+    new: Checkpoint,
+    only: Sequence[str],
+    tolerance: Tolerance,
+    keys_only: bool,
+    threads: int,
+    progress: Progress | None,
+) -> Diff:
     old_prefix, new_prefix = seen_through(old, new)
     olds: Tensors = {key[len(old_prefix) :]: tensor for key, tensor in old.items()}
     news: Tensors = {key[len(new_prefix) :]: tensor for key, tensor in new.items()}

@@ -101,7 +101,9 @@ def is_one_file_twice(old: Checkpoint, new: Checkpoint, reader: Reader) -> bool:
 
 
 def same_quantizer(old: Tensor, new: Tensor) -> bool:
-    """True if two quantized tensors have one scheme; scales and zero points that are tensors are parts of them."""
+    """False for quantized tensors of different schemes; scales and zero points that are tensors are parts of them."""
+    if old.layout != "quantized" or new.layout != "quantized":
+        return True
     a, b = _quantizer(old.node), _quantizer(new.node)
     return a is None or b is None or _same_scheme(a, b)
 

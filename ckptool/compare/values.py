@@ -7,8 +7,10 @@ whatever the threads do.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ckptool.checkpoint import Tensor
@@ -27,6 +29,7 @@ Progress = Callable[[int, int], None]
 
 _BYTES_AT_ONCE = 1 << 18  # two such buffers and their sums stay in the cache of one core
 _CHUNK = 1 << 24  # elements
+_BATCH = 1 << 22  # bytes
 _ELEMENTS_AT_ONCE = 1 << 16
 
 
@@ -54,14 +57,15 @@ class _Pair:
     sums: dict[int, Sums]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Chunk:
-    """Elements `low` to `high` of a pair, or all of it if it cannot be cut."""
+    """A run of elements of a pair, from `low` on, or all of it if it cannot be cut."""
 
     pair: _Pair
     old: Tensor
     new: Tensor
     low: int
+    equal: bool = False
 
     @property
     def nbytes(self) -> int:
@@ -89,29 +93,46 @@ def compare_values(
         UnreadableError: a file ends early or changes.
     """
     places: dict[object, _Pair] = {}
-    found = [places.setdefault(_place(old, new), _pair(old, new)) for old, new in pairs]
-    chunks = [chunk for pair in places.values() if not _is_one_place(pair, reader) for chunk in _chunks(pair)]
-    total = sum(chunk.nbytes for chunk in chunks)
-    done = 0
+    found = []
+    for old, new in pairs:
+        place = _place(old, new)
+        if place not in places:
+            places[place] = _pair(old, new)
+        found.append(places[place])
+    one_file = _OneFile(reader)
+    chunks = [chunk for pair in places.values() if not _is_one_place(pair, one_file) for chunk in _chunks(pair)]
+    total, done = sum(chunk.nbytes for chunk in chunks), 0
 
-    def tell(nbytes: int) -> None:
-        nonlocal done
-        done += nbytes
-        if progress is not None:
-            progress(done, total)
+    def same(batch: list[_Chunk]) -> int:
+        return sum(chunk.nbytes for chunk in batch if _equal(chunk, reader))
 
-    rest = []
-    for chunk, equal in in_threads(lambda chunk: _equal(chunk, reader), chunks, threads):
-        if equal:
-            tell(chunk.nbytes)
-        else:
-            rest.append(chunk)
-    counted = {id(chunk) for chunk in rest}
-    differing = [chunk for chunk in chunks if chunk.pair.differs and _has_numbers(chunk.pair)]
-    for chunk, sums in in_threads(lambda chunk: _sums(chunk, reader, tolerance), differing, threads):
-        chunk.pair.sums[chunk.low] = sums
-        tell(chunk.nbytes if id(chunk) in counted else 0)
+    def add_up(batch: list[_Chunk]) -> int:
+        for chunk in batch:
+            chunk.pair.sums[chunk.low] = _sums(chunk, reader, tolerance)
+        return sum(chunk.nbytes for chunk in batch if not chunk.equal)
+
+    for work in (same, add_up):
+        todo = (
+            chunks if work is same else [chunk for chunk in chunks if chunk.pair.differs and _has_numbers(chunk.pair)]
+        )
+        for _, nbytes in in_threads(work, _batches(todo), threads):
+            done += nbytes
+            if progress is not None:
+                progress(done, total)
     return [_verdict(pair, tolerance) for pair in found]
+
+
+def _batches(chunks: Sequence[_Chunk]) -> list[list[_Chunk]]:
+    """Chunks in their order, small ones together: a thread takes a batch at a time."""
+    batches: list[list[_Chunk]] = []
+    room = 0
+    for chunk in chunks:
+        if room <= 0:
+            batches.append([])
+            room = _BATCH
+        batches[-1].append(chunk)
+        room -= chunk.nbytes + _BATCH // 100
+    return batches
 
 
 def _pair(old: Tensor, new: Tensor) -> _Pair:
@@ -131,7 +152,17 @@ def _place(old: Tensor, new: Tensor) -> object:
     return tuple((t.dtype, t.shape, t.pieces, t.layout, t.conj, t.neg) for t in (old, new))
 
 
-def _is_one_place(pair: _Pair, reader: Reader) -> bool:
+class _OneFile:
+    """Whether two paths name one file; asked once for each path."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._identity = functools.cache(reader.identity)
+
+    def __call__(self, a: Path, b: Path) -> bool:
+        return a == b or self._identity(a) == self._identity(b)
+
+
+def _is_one_place(pair: _Pair, one_file: _OneFile) -> bool:
     """True if both are the same view of the same bytes of one file: nothing needs to be read."""
     old, new = pair.old, pair.new
     if old.dtype != new.dtype or old.layout != new.layout or (old.conj, old.neg) != (new.conj, new.neg):
@@ -139,10 +170,12 @@ def _is_one_place(pair: _Pair, reader: Reader) -> bool:
     if old.parts or len(old.pieces) != len(new.pieces):
         return False
     for a, b in zip(old.pieces, new.pieces, strict=True):
-        same_view = (a.start, a.shape, a.strides, a.at) == (b.start, b.shape, b.strides, b.at)
-        if not same_view or replace(a.storage, file=b.storage.file) != b.storage:
+        x, y = a.storage, b.storage
+        if (x.offset, x.nbytes, x.big_endian) != (y.offset, y.nbytes, y.big_endian):
             return False
-        if a.storage.nbytes and reader.identity(a.storage.file) != reader.identity(b.storage.file):
+        if (a.start, a.shape, a.strides, a.at) != (b.start, b.shape, b.strides, b.at):
+            return False
+        if x.nbytes and not one_file(x.file, y.file):
             return False
     return True
 
@@ -165,9 +198,11 @@ def _slice(tensor: Tensor, low: int, high: int) -> Tensor:
 
 
 def _equal(chunk: _Chunk, reader: Reader) -> bool:
-    if not chunk.pair.differs and not same_bytes(chunk.old, chunk.new, reader):
-        chunk.pair.differs = True
-    return not chunk.pair.differs
+    if not chunk.pair.differs:
+        chunk.equal = same_bytes(chunk.old, chunk.new, reader)
+        if not chunk.equal:
+            chunk.pair.differs = True
+    return chunk.equal
 
 
 def same_bytes(old: Tensor, new: Tensor, reader: Reader) -> bool:
