@@ -3,7 +3,8 @@
 Every opcode of protocols 0 to 5 is understood. What a pickle would import, call, build or fill becomes the small
 classes of `ckptool.formats.objects`; nothing is imported, called, hashed, compared or evaluated, and nothing is
 allocated because the file says a number. The machine is in `pickle_machine` (stack, memo and the frequent opcodes)
-and `pickle_opcodes` (the others), the way back in `pickle_dump`, the judgement of names in `pickle_globals`.
+and `pickle_opcodes` (the others), the way back in `pickle_dump` and `pickle_output`, the judgement of names in
+`pickle_globals`.
 """
 
 from __future__ import annotations

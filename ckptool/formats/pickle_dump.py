@@ -15,12 +15,10 @@ from typing import Any
 
 from ckptool.errors import OutputError
 from ckptool.formats.objects import ByteString, Call, Dict, Global, Persistent, Set
+from ckptool.formats.pickle_output import Output
 
 _BATCH = 1000  # values for one APPENDS, SETITEMS, ADDITEMS
-_FRAME = 64 * 1024  # bytes that close a frame of protocols 4 and 5
-_ROOM = bytes(9)  # the opcode FRAME and its length
 _SMALL_LONG = 32  # longer integers go to the memo, so that sharing one does not repeat it
-_MAX_AGAIN = 1_000_000  # values written again because they contain themselves
 
 _LATIN1 = "latin1"
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -68,16 +66,11 @@ def gc_paused() -> Iterator[None]:
             gc.enable()
 
 
-class _Writer:
+class _Writer(Output):
     def __init__(self, protocol: int, persistent: PersistentId | None) -> None:
-        self.protocol = protocol
+        super().__init__(protocol)
         self.persistent = persistent
         self.kept: list[object] = []
-        self.out = bytearray()
-        self.memo: dict[int, int] = {}
-        self.begun: set[int] = set()
-        self.again = 0
-        self.frame = -1  # where the open frame begins, for protocols 4 and 5
         self.stand_ins: dict[int, Call] = {}  # for values that the protocol has no opcode for
         self.names: dict[tuple[str, str], Global] = {}
         self.savers: dict[type, Callable[[Any], Iterator[object] | None]] = {
@@ -106,9 +99,8 @@ class _Writer:
         memo, savers, get, framed = self.memo, self.savers, self.get, self.protocol >= 4
         while stack:
             for inner in stack[-1]:
-                if framed and len(self.out) - self.frame - len(_ROOM) >= _FRAME:
-                    self.close_frame()
-                    self.open_frame()
+                if framed:
+                    self.next_frame()
                 at = memo.get(id(inner))
                 if at is not None:
                     get(at)
@@ -125,60 +117,6 @@ class _Writer:
         self.out += b"."
         self.close_frame()
         return bytes(self.out)
-
-    # --- memo and frames
-
-    def put(self, value: object) -> None:
-        """Remember the value just written."""
-        at = len(self.memo)
-        self.memo[id(value)] = at
-        if self.protocol >= 4:
-            self.out += b"\x94"
-        else:
-            self.out += bytes((0x71, at)) if at < 256 else b"r" + _u32(at)
-
-    def get(self, at: int) -> None:
-        self.out += bytes((0x68, at)) if at < 256 else b"j" + _u32(at)
-
-    def settle(self, value: object, drop: bytes = b"0") -> bool:
-        """Remember the value just written, or, if one inside it has written it already, drop it and take that one."""
-        at = self.memo.get(id(value))
-        if at is None:
-            self.put(value)
-            return True
-        self.out += drop
-        self.get(at)
-        return False
-
-    def begin(self, value: object, size: int) -> None:
-        """Note that an object which is remembered only when complete has been begun; it may be met again inside."""
-        if id(value) not in self.begun:
-            self.begun.add(id(value))
-            return
-        self.again += size + 1
-        if self.again > _MAX_AGAIN:
-            raise OutputError("the objects beside the weights contain each other too often to be written")
-
-    def open_frame(self) -> None:
-        self.frame = len(self.out)
-        self.out += _ROOM
-
-    def close_frame(self) -> None:
-        if self.frame < 0:
-            return
-        start, self.frame = self.frame, -1
-        length = len(self.out) - start - len(_ROOM)
-        self.out[start : start + len(_ROOM)] = b"\x95" + _u64(length) if length >= 4 else b""
-
-    def payload(self, header: bytes, data: bytes | bytearray) -> None:
-        """Write bytes with their header; long ones stand outside of frames."""
-        outside = self.frame >= 0 and len(data) >= _FRAME
-        if outside:
-            self.close_frame()
-        self.out += header
-        self.out += data
-        if outside:
-            self.open_frame()
 
     # --- values without parts
 
