@@ -141,11 +141,11 @@ def metadata_changes(old: Checkpoint, new: Checkpoint) -> Iterator[ExtraChange]:
 
 
 def version_changes(old: Checkpoint, new: Checkpoint, old_prefix: str, new_prefix: str) -> Iterator[ExtraChange]:
-    """Module versions that differ, as one entry, where both sides have them."""
+    """Module versions that differ, as one entry; of modules that both sides have."""
     if old.module_versions is None or new.module_versions is None:
         return
     a, b = _stripped(old.module_versions, old_prefix), _stripped(new.module_versions, new_prefix)
-    differing = [name for name in dict.fromkeys([*a, *b]) if a.get(name) != b.get(name)]
+    differing = [name for name in a if name in b and a[name] != b[name]]
     if differing:
         yield ExtraChange(Status.CHANGED, "module versions", _versions_text(a, differing), _versions_text(b, differing))
 
@@ -160,7 +160,7 @@ def _stripped(versions: Mapping[str, int], prefix: str) -> dict[str, int]:
 
 def _versions_text(versions: Mapping[str, int], differing: list[str]) -> str:
     name = differing[0]
-    first = f"{name or 'the whole model'}: {versions.get(name, 'none')}"
+    first = f"{name or 'the whole model'}: {versions[name]}"
     return first + (f", and {len(differing) - 1:,} more" if len(differing) > 1 else "")
 
 
@@ -169,7 +169,10 @@ def format_notes(old: Checkpoint, new: Checkpoint) -> Iterator[Note]:
     for side, other in ((old, new), (new, old)):
         if side.module_versions is not None and other.module_versions is None:
             why = "" if other.format.startswith("torch ") else f"; {other.format} has no place for them"
-            yield Note(f"only {side.path.name} records module versions{why}", "the values of the tensors are compared")
+            yield Note(
+                f"only {side.path.name} records module versions{why}",
+                "they tell torch how to load older files; no weight depends on them",
+            )
         own = [name for name in side.metadata if name not in ("format", "total_size")]
         if own and side.format == "safetensors" != other.format:
             yield Note(
