@@ -18,7 +18,8 @@ from ckptool.formats.files import RegularFile
 
 MAX_DIRECTORY = 256 << 20
 MAX_MEMBERS = 2_000_000
-MAX_INFLATED = 256 << 20
+MAX_STORED = 256 << 20
+MAX_INFLATED = 32 << 20  # what a few bytes may unpack to; the pickle of 200,000 tensors
 
 _END = struct.Struct("<4s4H2LH")
 _END64_LOCATOR = struct.Struct("<4sLQL")
@@ -80,12 +81,13 @@ def read_directory(file: RegularFile, start: int = 0, nbytes: int | None = None)
     return _located(file, entries, bounds)
 
 
-def inflate(file: RegularFile, member: Member, limit: int = MAX_INFLATED) -> bytes:
+def inflate(file: RegularFile, member: Member, limit: int = MAX_STORED) -> bytes:
     """The content of a member, unpacked if it is deflated.
 
     Raises:
         UnreadableError: it is larger than `limit`, damaged, or packed by a method other than deflate.
     """
+    limit = limit if member.method == 0 else min(limit, MAX_INFLATED)
     if max(member.nbytes, member.packed_nbytes) > limit:
         raise _bad(file.path, f"holds {member.nbytes:,} bytes in {member.name}, more than the limit of {limit:,}")
     packed = file.pread(member.packed_nbytes, member.offset)
