@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ckptool import __version__
-from ckptool.cli import diff, inspect
+from ckptool.cli import diff, filter, inspect
 from ckptool.cli.errors import report
 from ckptool.cli.help import HelpCommand, HelpGroup
 from ckptool.errors import Exit
@@ -32,6 +32,7 @@ app = typer.Typer(
 
 app.command(cls=HelpCommand, rich_help_panel="Look", epilog=inspect.EPILOG)(inspect.inspect)
 app.command(cls=HelpCommand, rich_help_panel="Look", epilog=diff.EPILOG)(diff.diff)
+app.command(cls=HelpCommand, rich_help_panel="Operate", epilog=filter.EPILOG)(filter.filter)
 
 
 def _say_version(asked: bool) -> None:
@@ -52,7 +53,8 @@ def _ckptool(
 def run(arguments: Sequence[str]) -> int:
     """Runs one command line and returns its exit code. Never raises what a user could cause."""
     try:
-        code = app(list(arguments) or ["--help"], prog_name="ckptool", standalone_mode=False)
+        # obj: the commands see the raw arguments, whose order the parser does not keep
+        code = app(list(arguments) or ["--help"], prog_name="ckptool", standalone_mode=False, obj=list(arguments))
         sys.stdout.flush()
     except KeyboardInterrupt:
         return Exit.INTERRUPTED

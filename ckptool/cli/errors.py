@@ -28,8 +28,7 @@ def report(error: BaseException, arguments: Sequence[str]) -> int:
         _traceback(error)
     stated = _stated(error)
     try:
-        screen = Screen.of(sys.stderr, os.environ, "auto")
-        print("\n".join(paint(line, screen) for line in _lines(stated, screen)), file=sys.stderr, flush=True)
+        print_error(stated)
         if _wants_json(flags):
             from ckptool.render.json import error_json
 
@@ -37,6 +36,13 @@ def report(error: BaseException, arguments: Sequence[str]) -> int:
     except OSError:
         return Exit.TROUBLE  # nowhere left to say it
     return Exit.TROUBLE
+
+
+def print_error(error: CkptError, below: Sequence[str] = ()) -> None:
+    """Prints an error on stderr, with further lines (keys, not escaped) between what is true and what to do."""
+    screen = Screen.of(sys.stderr, os.environ, "auto")
+    lines = [paint(line, screen) for line in _lines(error, screen, below)]
+    print("\n".join(lines), file=sys.stderr, flush=True)
 
 
 def _wants_json(flags: Sequence[str]) -> bool:
@@ -82,7 +88,7 @@ def _system_error(error: OSError) -> CkptError:
     return CkptError(f"{path}: {what}" if path else what)
 
 
-def _lines(error: CkptError, screen: Screen) -> Iterator[Line]:
+def _lines(error: CkptError, screen: Screen, below: Sequence[str] = ()) -> Iterator[Line]:
     yield from _titled("error:", "red", wrap(terminal(error.message, _LONGEST), screen, first="error: "))
     said = f"{error.message} {error.hint}"
     place = terminal(str(error.path)) if error.path and str(error.path) not in said else ""
@@ -90,6 +96,7 @@ def _lines(error: CkptError, screen: Screen) -> Iterator[Line]:
         place = f"{place}: {terminal(error.key)}" if place else terminal(error.key)
     if place:
         yield (Span("  --> ", "dim"), Span(place))
+    yield from ((Span(line),) for text in below for line in wrap(terminal(text), screen, indent="      ", first="    "))
     if error.hint:
         yield from _titled("  help:", "cyan", wrap(terminal(error.hint, _LONGEST), screen, first="  help: "))
 

@@ -34,7 +34,7 @@ def inspect_markdown(report: Inspection) -> Iterator[str]:
         yield f"**Asks for {markdown_code(use.name)}** when a pickle loader opens it. ckptool never runs it.\n\n"
     yield f"<details><summary>{number_of(len(report.keys), 'tensor')}</summary>\n\n"
     rows = tree(report).rows
-    yield from _table(
+    yield from table(
         ("key", "tensors", "spec", "elements", "size"),
         (
             (_tree_key(row.rails, row.name), row.tensors, markdown_code(row.spec) if row.spec else "", *row.figures)
@@ -43,7 +43,7 @@ def inspect_markdown(report: Inspection) -> Iterator[str]:
         right={1, 3, 4},
     )
     yield "\n</details>\n"
-    yield from _notes(report.notes)
+    yield from notes(report.notes)
 
 
 def _tree_key(rails: str, name: str) -> str:
@@ -56,7 +56,7 @@ def diff_markdown(diff: Diff, old_name: str, new_name: str) -> Iterator[str]:
     yield f"### {markdown_code(old_name)} → {markdown_code(new_name)}\n\n"
     if diff.is_same:
         yield f"{markdown(identical_text(diff))}\n"
-        yield from _notes(diff.notes)
+        yield from notes(diff.notes)
         return
     yield f"{markdown(', '.join(part for part in summary_parts(diff)))}\n\n"
     entries = [
@@ -64,11 +64,11 @@ def diff_markdown(diff: Diff, old_name: str, new_name: str) -> Iterator[str]:
         for symbol, _, which in extras_rows(diff.extras)
     ]
     rows = [_diff_cells(row) for row in diff_rows(diff)]
-    yield from _table(("", "key", "n", "elements", "change"), [*rows, *entries], right={2, 3})
-    yield from _notes(diff.notes)
+    yield from table(("", "key", "n", "elements", "change"), [*rows, *entries], right={2, 3})
+    yield from notes(diff.notes)
     yield f"\n<details><summary>all {number_of(len(diff.changes), 'tensor')}</summary>\n\n"
     yield from _limited(
-        list(_table(("", "key", "n", "elements", "change"), map(_diff_cells, diff_rows(diff, each=True)), right={2, 3}))
+        list(table(("", "key", "n", "elements", "change"), map(_diff_cells, diff_rows(diff, each=True)), right={2, 3}))
     )
     yield "\n</details>\n"
 
@@ -89,7 +89,7 @@ def _limited(lines: Sequence[str]) -> Iterator[str]:
         yield line
 
 
-def _table(titles: Sequence[str], rows: Iterable[Sequence[str]], right: set[int]) -> Iterator[str]:
+def table(titles: Sequence[str], rows: Iterable[Sequence[str]], right: set[int]) -> Iterator[str]:
     """A table of cells that are already Markdown."""
     yield f"| {' | '.join(titles)} |\n"
     yield f"|{'|'.join('---:' if at in right else '---' for at in range(len(titles)))}|\n"
@@ -97,7 +97,7 @@ def _table(titles: Sequence[str], rows: Iterable[Sequence[str]], right: set[int]
         yield f"| {' | '.join(row)} |\n"
 
 
-def _notes(notes: Sequence[Note]) -> Iterator[str]:
+def notes(notes: Sequence[Note]) -> Iterator[str]:
     for note in notes:
         hint = f"; {markdown(note.hint)}" if note.hint else ""
         yield f"\n**{note.level}** {markdown(note.text)}{hint}\n"

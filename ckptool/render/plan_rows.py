@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ class Fate(StrEnum):
     COPIED = "copied"
 
 
+_SPARED = "copied (integers are not cast)"
 SYMBOLS = {Fate.COPIED: "=", Fate.RENAMED: ">", Fate.CAST: "~", Fate.COMPUTED: "*", Fate.DROPPED: "-"}
 
 
@@ -37,8 +37,8 @@ class Row:
         key: a pattern that means them among all keys of the table; not escaped.
         tensors: how many they are.
         elements: their elements.
-        before: bytes of the source tensors; None where they are not told apart.
-        after: bytes in the output.
+        before: bytes of the source tensors.
+        after: bytes in the output; None if they are not in it.
         what: what happens, in words; not escaped.
     """
 
@@ -46,7 +46,7 @@ class Row:
     key: str
     tensors: int
     elements: int
-    before: int | None
+    before: int
     after: int | None
     what: str
 
@@ -74,13 +74,23 @@ class RuleRow:
 
 @dataclass(frozen=True, slots=True)
 class _Fact:
-    """What a plan does with one key."""
+    """What a plan does with one key.
+
+    Attributes:
+        fate: it in a word.
+        what: it in words; keys of one row have equal words.
+        elements: its elements.
+        before: bytes of its sources.
+        after: bytes in the output.
+        spared: it is copied where others are cast, since its elements are integers.
+    """
 
     fate: Fate
     what: str
     elements: int
     before: int
     after: int
+    spared: bool = False
 
 
 def fate_of(step: Step) -> Fate:
@@ -106,27 +116,25 @@ def plan_rows(plan: Plan, each: bool = False) -> list[Row]:
     facts = _facts(plan)
     if each:
         return [_row(key, [fact]) for key, fact in facts.items()]
-    groups = rollup([(key, (fact.fate, fact.what)) for key, fact in facts.items()], together=_quiet(facts))
+    # integers that are not cast do not make rows of their own among floats that are
+    casts = Counter(fact.what for fact in facts.values() if fact.fate is Fate.CAST)
+    usual = casts.most_common(1)[0][0] if casts else ""
+    groups = rollup([(key, usual if fact.spared else fact.what) for key, fact in facts.items()])
     return [_row(group.pattern, [facts[key] for key in group.keys]) for group in groups]
 
 
-def _quiet(facts: dict[str, _Fact]) -> list[tuple[Fate, str]]:
-    """What happens to most of the keys is said in as few rows as possible."""
-    sizes = Counter((fact.fate, fact.what) for fact in facts.values())
-    return [label for label, many in sizes.items() if many * 2 > len(facts)]
-
-
 def _row(pattern: str, facts: Sequence[_Fact]) -> Row:
-    first = facts[0]
-    dropped = first.fate is Fate.DROPPED
+    spared = sum(fact.spared for fact in facts)
+    first = next((fact for fact in facts if not fact.spared), facts[0])
+    beside = f", {number_of(spared, 'integer')} copied" if spared and not first.spared else ""
     return Row(
         first.fate,
         pattern,
         len(facts),
         sum(fact.elements for fact in facts),
         sum(fact.before for fact in facts),
-        None if dropped else sum(fact.after for fact in facts),
-        first.what,
+        None if first.fate is Fate.DROPPED else sum(fact.after for fact in facts),
+        first.what + beside,
     )
 
 
@@ -153,7 +161,8 @@ def _facts(plan: Plan) -> dict[str, _Fact]:
 def _made(plan: Plan, step: Step, casts: bool) -> _Fact:
     before = sum(plan.inputs[source.input][source.key].nbytes for source in set(sources_of(step.value)))
     after = step.target.nbytes if step.tied_to is None else 0
-    return _Fact(fate_of(step), _said(plan, step, casts), step.target.elements, before, after)
+    what = _said(plan, step, casts)
+    return _Fact(fate_of(step), what, step.target.elements, before, after, spared=what == _SPARED)
 
 
 def _said(plan: Plan, step: Step, casts: bool) -> str:
@@ -171,14 +180,14 @@ def _said(plan: Plan, step: Step, casts: bool) -> str:
         cast = f"{old} → {DTYPES[step.target.dtype].short}"
         renamed = "" if source.key == step.target.key else f"from {source.key}, "
         return f"{renamed}{cast}" + (f", {reason}" if reason else "")
-    return reason if reason and not reason.startswith(("rule", "init")) else f"{value.op.text}, {reason}".strip(", ")
+    says_it = reason and not _names_rule(reason)
+    return reason if says_it else f"{value.op.text}, {reason}".removesuffix(", ")
 
 
 def _copied(dtype: str, casts: bool) -> str:
     if not casts:
         return "copied"
-    kind = {"int": "integers are", "uint": "integers are", "bool": "flags are"}.get(DTYPES[dtype].kind)
-    return f"copied ({kind} not cast)" if kind else f"copied (is {DTYPES[dtype].short})"
+    return _SPARED if DTYPES[dtype].kind in ("int", "uint", "bool") else f"copied (is {DTYPES[dtype].short})"
 
 
 def dropped_text(why: str) -> str:
@@ -223,9 +232,8 @@ def _rule_fate(computes: str) -> Fate:
 def untouched_rows(plan: Plan) -> list[Row]:
     """What no rule decides, by the inputs' keys: kept, cast, or dropped without being named."""
     facts: dict[str, _Fact] = {}
-    by_source = {
-        (source.input, source.key): step for step in plan.steps for source in sources_of(step.value) if not _by_rule(step)
-    }
+    free = [step for step in plan.steps if not (_names_rule(step.why) or step.why == "tie" or step.why[:5] == "init ")]
+    by_source = {(source.input, source.key): step for step in free for source in sources_of(step.value)}
     gone = {dropped.source: dropped.why for dropped in plan.dropped}
     for number, checkpoint in enumerate(plan.inputs):
         for key, tensor in checkpoint.tensors.items():
@@ -245,8 +253,12 @@ def untouched_rows(plan: Plan) -> list[Row]:
     return [_row(group.pattern, [facts[key] for key in group.keys]) for group in groups if facts[group.keys[0]].what]
 
 
-def _by_rule(step: Step) -> bool:
-    return _names_rule(step.why)
+def added_rows(plan: Plan) -> list[Row]:
+    """What a recipe adds beside its rules: tensors from nothing, and ties."""
+    steps = [step for step in plan.steps if step.why == "tie" or step.why.startswith("init ")]
+    facts = {step.target.key: _made(plan, step, casts=False) for step in steps}
+    groups = rollup([(key, (fact.fate, fact.what)) for key, fact in facts.items()])
+    return [_row(group.pattern, [facts[key] for key in group.keys]) for group in groups]
 
 
 def _names_rule(why: str) -> bool:
@@ -282,9 +294,3 @@ def nbytes_before(plan: Plan) -> int:
 def tensors_text(plan: Plan) -> str:
     """How many tensors the output holds."""
     return number_of(len(plan.steps), "tensor")
-
-
-def rounding_text(rounding: dict[str, float]) -> str:
-    """``rel ≤ 1.7e-03 (layer1.1.conv2.weight)``; "" if nothing was rounded."""
-    worst = max(rounding, key=lambda key: rounding[key], default=None)
-    return "" if worst is None else json.dumps([worst, rounding[worst]])

@@ -6,15 +6,21 @@ expression over source tensors: a bare `Source` is copied byte for byte, an `App
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from ckptool.checkpoint import Checkpoint, Note
+from ckptool.errors import PlanError
 from ckptool.spec import TensorSpec
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from ckptool.surgery.apply import Written
+    from ckptool.surgery.encode import Tied
 
     Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -184,3 +190,59 @@ class Plan:
     def nbytes(self) -> int:
         """Bytes of tensor data in the output, tied tensors once."""
         return sum(step.target.nbytes for step in self.steps if step.tied_to is None)
+
+    def apply(
+        self,
+        out: str | os.PathLike[str],
+        *,
+        force: bool = False,
+        max_shard: int | None = None,
+        tied: Tied = "clone",
+        only_weights: bool = False,
+        drop_optimizer: bool = False,
+        optimizer_as_is: bool = False,
+        keep_unknown: bool = False,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Written:
+        """Write the output: complete, checked against the plan, or not at all.
+
+        Args:
+            out: where; the ending says the format: `.pth .pt .bin .ckpt` a torch file, `.safetensors`, none a folder of
+                safetensors shards with their index.
+            force: replace an existing output.
+            max_shard: bytes of one shard, for a folder.
+            tied: for safetensors, what becomes of tensors that share their bytes: "clone" or "keep-first".
+            only_weights: leave out everything that is not a weight.
+            drop_optimizer: leave out optimizer state, where it cannot follow its parameters.
+            optimizer_as_is: keep it unchanged instead.
+            keep_unknown: carry objects of unknown classes along, as inert as they are.
+            progress: told (bytes done, bytes in all), from any thread.
+
+        Raises:
+            PlanError: the plan has problems, or does not do what its recipe expects; nothing is written.
+            OutputError: the output cannot be written as asked; nothing is written.
+
+        Example:
+            >>> import ckptool, tempfile
+            >>> plan = ckptool.plan_filter("fixtures/resnet18.pth", [("drop", "fc.*")], dtype="bf16")
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     plan.apply(f"{folder}/body.safetensors").tensors
+            120
+        """
+        from ckptool.surgery.apply import apply
+        from ckptool.surgery.settle import settled
+
+        target = Path(out)
+        plan = settled(
+            self,
+            target,
+            only_weights=only_weights,
+            drop_optimizer=drop_optimizer,
+            optimizer_as_is=optimizer_as_is,
+            keep_unknown=keep_unknown,
+        )
+        if plan.unmet and not plan.problems:
+            raise PlanError(
+                "; ".join(problem.message for problem in plan.unmet), hint="the recipe's expect says what is to come"
+            )
+        return apply(plan, target, force=force, max_shard=max_shard, tied=tied, progress=progress)

@@ -1,0 +1,108 @@
+"""``ckptool filter``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ckptool.cli.common import (
+    Color,
+    ColorOption,
+    DebugOption,
+    JsonOption,
+    NoPagerOption,
+    QuietOption,
+    SelectOption,
+    complete_keys,
+)
+from ckptool.cli.writing import (
+    DropOptimizerOption,
+    DtypeOption,
+    ForceOption,
+    KeepOptimizerOption,
+    KeepUnknownOption,
+    OutOption,
+    PlanFormat,
+    PlanFormatOption,
+    Request,
+    ShardOption,
+    TiedOption,
+    TiedOutput,
+    VerboseOption,
+    WeightsOnlyOption,
+    carry_out,
+    in_order,
+    open_selected,
+    value_options,
+)
+
+EPILOG = """\
+Examples:
+  ckptool filter resnet18.pth --drop "fc.*" -o body.pth
+  ckptool filter training.ckpt --ema --dtype bf16 -o ema.safetensors
+  ckptool filter big.pth -o big/ --max-shard 5GB
+
+Exit codes: 0 shown or written; 2 it cannot be written as asked, nothing was"""
+
+
+def filter(
+    context: typer.Context,
+    path: Annotated[Path, typer.Argument(metavar="IN", help="A checkpoint: a file, or a folder of shards.")],
+    keep: Annotated[
+        list[str] | None,
+        typer.Option("--keep", metavar="PATTERN", help="Keep these keys; repeats.", autocompletion=complete_keys),
+    ] = None,
+    drop: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--drop", metavar="PATTERN", help="Leave these out; repeats, the later wins.", autocompletion=complete_keys
+        ),
+    ] = None,
+    dtype: DtypeOption = None,
+    select: SelectOption = None,
+    ema: Annotated[bool, typer.Option("--ema", help="Take the moving average that the file holds.")] = False,
+    out: OutOption = None,
+    force: ForceOption = False,
+    max_shard: ShardOption = None,
+    tied: TiedOption = TiedOutput.CLONE,
+    only_weights: WeightsOnlyOption = False,
+    drop_optimizer: DropOptimizerOption = False,
+    optimizer_as_is: KeepOptimizerOption = False,
+    keep_unknown: KeepUnknownOption = False,
+    form: PlanFormatOption = PlanFormat.TEXT,
+    json: JsonOption = False,
+    verbose: VerboseOption = False,
+    color: ColorOption = Color.AUTO,
+    no_pager: NoPagerOption = False,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> int:
+    """Choose tensors by their keys, cast them, write them in any format.
+
+    Without patterns it converts, joins and splits: the ending of -o says the format. Without -o it shows what it would
+    do. Bytes that do not change are copied as they are.
+    """
+    from ckptool.surgery.filter import plan_filter
+
+    typed = in_order(context.obj, {"--keep": keep or [], "--drop": drop or []}, value_options(context))
+    checkpoint = open_selected(path, select, ema)
+    plan = plan_filter(checkpoint, [(option[2:], pattern) for option, pattern in typed], dtype=dtype)
+    request = Request(
+        out,
+        (str(path),),
+        force,
+        max_shard,
+        tied.value,
+        only_weights,
+        drop_optimizer,
+        optimizer_as_is,
+        keep_unknown,
+        form=PlanFormat.JSON if json else form,
+        color=color,
+        no_pager=no_pager,
+        verbose=verbose,
+        quiet=quiet,
+    )
+    return carry_out(plan, request)

@@ -1,0 +1,346 @@
+"""What filter, remap and merge have in common: the options of an output, and the way from a plan to it."""
+
+from __future__ import annotations
+
+import re
+import signal
+import sys
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
+
+import typer
+
+from ckptool.cli.common import Color
+from ckptool.errors import Exit, UsageError
+
+if TYPE_CHECKING:
+    from ckptool.checkpoint import Checkpoint, Note
+    from ckptool.render.text_plan import Preview
+    from ckptool.surgery.apply import Written
+    from ckptool.surgery.plan import Plan, Problem
+
+
+class PlanFormat(StrEnum):
+    """What stdout gets."""
+
+    TEXT = "text"
+    JSON = "json"
+    MARKDOWN = "markdown"
+
+
+class TiedOutput(StrEnum):
+    """What safetensors files get for tied tensors."""
+
+    CLONE = "clone"
+    KEEP_FIRST = "keep-first"
+
+
+_PANEL = "Writing"
+OutOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--output", "-o", metavar="PATH", help="Write it: .pth .pt .bin .ckpt, .safetensors, or a folder.",
+        rich_help_panel=_PANEL,
+    ),
+]  # fmt: skip
+ForceOption = Annotated[bool, typer.Option("--force", help="Replace an existing output.", rich_help_panel=_PANEL)]
+ShardOption = Annotated[
+    str | None,
+    typer.Option("--max-shard", metavar="SIZE", help="Split a folder's shards at 5GB, 500MB.", rich_help_panel=_PANEL),
+]
+TiedOption = Annotated[
+    TiedOutput,
+    typer.Option(
+        "--tied", metavar="HOW", help="Tied tensors in safetensors: clone or keep-first.", rich_help_panel=_PANEL
+    ),
+]
+WeightsOnlyOption = Annotated[
+    bool,
+    typer.Option("--only-weights", help="Leave out the optimizer, epoch and all else.", rich_help_panel=_PANEL),
+]
+DropOptimizerOption = Annotated[
+    bool, typer.Option("--drop-optimizer", help="Leave out optimizer state.", rich_help_panel=_PANEL)
+]
+KeepOptimizerOption = Annotated[
+    bool,
+    typer.Option(
+        "--keep-optimizer-as-is", help="Keep it unchanged, whatever happens to the parameters.", rich_help_panel=_PANEL
+    ),
+]
+KeepUnknownOption = Annotated[
+    bool, typer.Option("--keep-unknown", help="Carry objects of unknown classes along.", rich_help_panel=_PANEL)
+]
+DtypeOption = Annotated[
+    str | None, typer.Option("--dtype", metavar="DTYPE", help="Cast floats to f32, bf16, f16, ...; integers stay.")
+]
+PlanFormatOption = Annotated[
+    PlanFormat, typer.Option("--format", metavar="FORMAT", help="text, json or markdown.", rich_help_panel="Output")
+]
+VerboseOption = Annotated[
+    bool, typer.Option("--verbose", "-v", help="A row per tensor.", rich_help_panel="Output")
+]  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the command line says about the output.
+
+    Attributes:
+        out: where to write; None for a preview.
+        names: the inputs as they were typed.
+        check: say only whether the plan is sound and meets its expectations.
+    """
+
+    out: Path | None
+    names: tuple[str, ...]
+    force: bool = False
+    max_shard: str | None = None
+    tied: Literal["clone", "keep-first"] = "clone"
+    only_weights: bool = False
+    drop_optimizer: bool = False
+    optimizer_as_is: bool = False
+    keep_unknown: bool = False
+    check: bool = False
+    form: PlanFormat = PlanFormat.TEXT
+    color: Color = Color.AUTO
+    no_pager: bool = False
+    verbose: bool = False
+    quiet: bool = False
+
+
+def carry_out(plan: Plan, request: Request) -> int:
+    """Shows a plan and, if an output is named and nothing speaks against it, writes it; gives the exit code."""
+    from ckptool.surgery.settle import settled
+
+    limit = _require_writable(plan, request)
+    plan = settled(
+        plan,
+        request.out,
+        only_weights=request.only_weights,
+        drop_optimizer=request.drop_optimizer,
+        optimizer_as_is=request.optimizer_as_is,
+        keep_unknown=request.keep_unknown,
+    )
+    preview = _preview(plan, request)
+    if request.form is PlanFormat.TEXT:
+        _show(preview, request)
+    written = None
+    code = _verdict(plan, request)
+    if code is Exit.OK and request.out is not None and not request.check:
+        written = _write(plan, request.out, request, limit)
+    _report(preview, written, code, request)
+    return code
+
+
+def _verdict(plan: Plan, request: Request) -> Exit:
+    if plan.problems:
+        return Exit.DIFFERENT if request.check else Exit.TROUBLE
+    return Exit.DIFFERENT if plan.unmet else Exit.OK
+
+
+def _require_writable(plan: Plan, request: Request) -> int | None:
+    """Refuses an output that could not be written, before anything is shown; gives the bytes of a shard."""
+    limit = None if request.max_shard is None else parse_size(request.max_shard)
+    if request.out is None:
+        return limit
+    from ckptool.surgery.encode import container_of
+    from ckptool.surgery.output import check_target
+
+    sources = [file for checkpoint in plan.inputs for file in (checkpoint.path, *checkpoint.files)]
+    container = container_of(request.out)
+    check_target(request.out, sources, force=request.force)
+    if request.max_shard is not None and container != "folder":
+        raise UsageError(
+            f"--max-shard makes a folder of shards; {request.out} is one file",
+            hint=f"-o {request.out.with_suffix('')}",
+        )
+    return limit
+
+
+def _preview(plan: Plan, request: Request) -> Preview:
+    from ckptool.render.text_plan import Preview
+    from ckptool.surgery.encode import tie_notes
+    from ckptool.surgery.settle import besides
+
+    notes: list[Note] = [note for side in plan.inputs for note in side.notes if note.level == "warning"]
+    notes += plan.notes
+    if request.out is not None:
+        notes += tie_notes(plan, request.out, request.tied)
+    return Preview(plan, request.names, besides(plan, request.out), tuple(notes))
+
+
+def _show(preview: Preview, request: Request) -> None:
+    from ckptool.cli.output import print_lines, stdout_screen
+    from ckptool.render.text_plan import plan_lines
+
+    screen = stdout_screen(request.color)
+    print_lines(
+        plan_lines(preview, screen, request.verbose), screen, pager=request.out is None and not request.no_pager
+    )
+
+
+def _write(plan: Plan, out: Path, request: Request, limit: int | None) -> Written:
+    from ckptool.cli.progress import Progress
+    from ckptool.surgery.apply import apply
+
+    with ends_cleanly(), Progress("writing", request.quiet) as progress:
+        return apply(plan, out, force=request.force, max_shard=limit, tied=request.tied, progress=progress)
+
+
+def _report(preview: Preview, written: Written | None, code: Exit, request: Request) -> None:
+    """What came of it, in the format asked for; the problems on stderr whatever the format."""
+    from ckptool.cli.output import print_lines, print_texts, stdout_screen
+
+    plan = preview.plan
+    if request.form is PlanFormat.JSON:
+        from ckptool.render.json_plan import plan_json
+
+        print_texts(plan_json(preview, written, code))
+    elif request.form is PlanFormat.MARKDOWN:
+        from ckptool.render.markdown_plan import plan_markdown
+
+        print_texts(plan_markdown(preview, written))
+    elif code is Exit.OK:
+        from ckptool.render.text_plan import nothing_lines, written_lines
+
+        screen = stdout_screen(request.color)
+        lines = nothing_lines(request.check) if written is None else written_lines(written, str(request.out), screen)
+        print_lines(lines, screen, pager=False)
+    _say([*plan.problems, *plan.unmet])
+
+
+def _say(problems: Sequence[Problem]) -> None:
+    if problems:
+        from ckptool.cli.errors import print_error
+        from ckptool.render.text_plan import problem_errors
+
+        for error, keys in problem_errors(problems):
+            print_error(error, keys)
+
+
+# ---------------------------------------------------------------------------------------------- signals
+
+
+@contextmanager
+def ends_cleanly() -> Iterator[None]:
+    """While it lasts, SIGTERM and SIGHUP end the program as Ctrl-C does: what was half written is removed.
+
+    The exit code is the shell's for the signal, 143 and 129. Signals that are ignored (nohup) stay ignored.
+    """
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    changed = [number for number, handler in before.items() if handler is signal.SIG_DFL]
+    for number in changed:
+        signal.signal(number, _end)
+    try:
+        yield
+    finally:
+        for number in changed:
+            signal.signal(number, before[number])
+
+
+def _end(number: int, frame: FrameType | None) -> NoReturn:
+    sys.exit(128 + number)
+
+
+# ---------------------------------------------------------------------------------------------- reading options
+
+_UNITS = {
+    "": 1, "B": 1,
+    "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
+    "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40,
+}  # fmt: skip
+
+
+def parse_size(text: str) -> int:
+    """Bytes of ``5GB``, ``500MB``, ``1.5GiB``.
+
+    Example:
+        >>> parse_size("5GB"), parse_size("1GiB"), parse_size("1.5 kB")
+        (5000000000, 1073741824, 1500)
+    """
+    match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,9})?) ?([A-Za-z]*)", text.strip())
+    factor = _UNITS.get(match[2].upper()) if match else None
+    if match is None or factor is None or float(match[1]) * factor < 1:
+        raise UsageError(f'"{text}" is not a size', hint="5GB, 500MB, 1GiB")
+    return int(float(match[1]) * factor)
+
+
+def in_order(
+    tokens: Sequence[str], parsed: Mapping[str, Sequence[str]], with_value: Collection[str] = ()
+) -> list[tuple[str, str]]:
+    """The values of several repeated options in the order they were typed in, which the parser does not keep.
+
+    Args:
+        tokens: the raw arguments.
+        parsed: for each option, its values as the parser found them.
+        with_value: other options that take a value, which is not to be read as an option.
+
+    Returns:
+        (option, value) pairs.
+
+    Raises:
+        UsageError: the arguments cannot be told apart.
+
+    Example:
+        >>> in_order(["--drop", "*", "a.pth", "--keep=fc"], {"--keep": ["fc"], "--drop": ["*"]})
+        [('--drop', '*'), ('--keep', 'fc')]
+    """
+    left = {option: list(values) for option, values in parsed.items()}
+    found: list[tuple[str, str]] = []
+    words = iter(tokens)
+    for word in words:
+        if word == "--":
+            break
+        option, equals, _ = word.partition("=")
+        if left.get(option):
+            found.append((option, left[option].pop(0)))
+        if (option in left or option in with_value) and not equals:
+            next(words, None)
+    if any(left.values()):
+        names = " and ".join(parsed)
+        raise UsageError(f"the order of {names} cannot be told", hint=f"write {next(iter(parsed))}=PATTERN")
+    return found
+
+
+def number_pairs(texts: Sequence[str], option: str) -> dict[str, float]:
+    """The numbers by name of a repeated ``--param NAME=VALUE``.
+
+    Example:
+        >>> number_pairs(["density=0.3"], "--param")
+        {'density': 0.3}
+    """
+    found: dict[str, float] = {}
+    for text in texts:
+        name, _, value = text.partition("=")
+        try:
+            found[name.strip()] = float(value)
+        except ValueError:
+            raise UsageError(f'{option} "{text}" is not NAME=NUMBER', hint=f"{option} {name or 'name'}=0.5") from None
+    return found
+
+
+def open_selected(path: Path, select: str | None, ema: bool = False) -> Checkpoint:
+    """The checkpoint, with the weights that --select or --ema means."""
+    from ckptool.formats import open_checkpoint
+
+    if not ema:
+        return open_checkpoint(path, select=select)
+    if select is not None:
+        raise UsageError("--ema and --select exclude each other", hint="give one of them")
+    found = open_checkpoint(path)
+    if found.selection.ema is None:
+        others = ", ".join(found.selection.others)
+        hint = f"other weights that --select takes: {others}" if others else "it holds no other weights"
+        raise UsageError(f"{path} holds no moving average", hint=hint, path=path)
+    return open_checkpoint(path, select=found.selection.ema)
+
+
+def value_options(context: typer.Context) -> set[str]:
+    """The names of all options of a command that take a value."""
+    options = (parameter for parameter in context.command.params if parameter.param_type_name == "option")
+    return {name for option in options if not getattr(option, "is_flag", False) for name in option.opts}

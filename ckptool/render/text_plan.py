@@ -1,0 +1,241 @@
+"""A plan as text: the inputs, what becomes of every key, what lies beside the weights, the notes, and the sum."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ckptool.checkpoint import Note
+from ckptool.errors import CkptError
+from ckptool.render.escape import terminal
+from ckptool.render.plan_rows import (
+    SYMBOLS,
+    Fate,
+    Row,
+    RuleRow,
+    added_rows,
+    counts,
+    nbytes_before,
+    plan_rows,
+    rule_rows,
+    tensors_text,
+    untouched_rows,
+    unused_rules,
+)
+from ckptool.render.text import Cell, Column, Line, Screen, Span, Style, fit, table
+from ckptool.render.text_inspect import header, note_lines
+from ckptool.render.units import count, number_of, relative, size, size_short
+from ckptool.surgery.plan import Plan, Problem
+from ckptool.surgery.settle import Besides
+
+if TYPE_CHECKING:
+    from ckptool.surgery.apply import Written
+
+STYLES: dict[Fate, Style] = {
+    Fate.COPIED: "green",
+    Fate.RENAMED: "cyan",
+    Fate.CAST: "yellow",
+    Fate.COMPUTED: "magenta",
+    Fate.DROPPED: "red",
+}
+_MANY_RULES = 60
+_MANY_NAMES = 12
+_MANY_KEYS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """A plan and what is said with it.
+
+    Attributes:
+        plan: what is to be written.
+        names: the inputs as the user wrote them.
+        besides: what becomes of everything that is not a tensor.
+        notes: all that the user should know.
+    """
+
+    plan: Plan
+    names: tuple[str, ...]
+    besides: Besides
+    notes: tuple[Note, ...]
+
+    @property
+    def is_recipe(self) -> bool:
+        """True for a recipe, which is shown by its rules."""
+        return self.plan.request.startswith("remap")
+
+    @property
+    def is_merge(self) -> bool:
+        """True if several inputs give tensors for one key."""
+        return self.plan.request.startswith("merge")
+
+
+def plan_lines(preview: Preview, screen: Screen, verbose: bool = False) -> Iterator[Line]:
+    """All lines of a preview but what was or was not written, the sum last."""
+    plan = preview.plan
+    yield from _inputs(preview, screen)
+    lines = list(_recipe_table(plan, screen) if preview.is_recipe and not verbose else _table(preview, screen, verbose))
+    if lines:
+        yield ()
+        yield from lines
+    yield ()
+    yield from _besides_lines(preview.besides, screen)
+    yield from note_lines(preview.notes, screen)
+    yield from summary(preview, screen)
+
+
+def _inputs(preview: Preview, screen: Screen) -> Iterator[Line]:
+    plan = preview.plan
+    if len(plan.inputs) == 1:
+        yield from header(plan.inputs[0], preview.names[0], screen)
+        return
+    rows: list[tuple[Cell, ...]] = []
+    for name, checkpoint in zip(preview.names, plan.inputs, strict=True):
+        kind = checkpoint.format
+        if checkpoint.selection.path:
+            kind += f', weights under "{terminal(checkpoint.selection.name)}"'
+        tensors = number_of(len(checkpoint), "tensor")
+        rows.append((Cell(terminal(name), "bold"), Cell(tensors), Cell(size_short(checkpoint.nbytes)), Cell(kind)))
+    yield from table((Column("", least=16), Column("", ">"), Column("", ">"), Column("", least=20)), rows, screen)
+
+
+def _table(preview: Preview, screen: Screen, verbose: bool) -> Iterator[Line]:
+    """A row for each fate of a subtree."""
+    wide = screen.is_wide
+    columns = [Column(""), Column("key", least=14), Column("n", ">")]
+    columns += [Column("elements", ">")] if wide else []
+    columns += [Column("what", least=20)]
+    columns += (
+        [Column("before", ">"), Column("after", ">")] if wide and not preview.is_merge else [Column("bytes", ">")]
+    )
+    rows = [_cells(row, wide, preview.is_merge) for row in plan_rows(preview.plan, each=verbose)]
+    if rows:
+        yield from table(columns, rows, screen)
+
+
+def _cells(row: Row, wide: bool, is_merge: bool) -> list[Cell]:
+    quiet: Style = "dim" if row.fate is Fate.COPIED and not is_merge else ""
+    found = [
+        Cell(SYMBOLS[row.fate], STYLES[row.fate]),
+        Cell(terminal(row.key), quiet),
+        Cell(f"{row.tensors:,}", quiet),
+    ]
+    found += [Cell(count(row.elements), quiet)] if wide else []
+    found.append(Cell(terminal(row.what), quiet))
+    after = "" if row.after is None else size(row.after)
+    if is_merge:
+        return [*found, Cell(after, quiet)]
+    if wide:
+        return [*found, Cell(size(row.before), quiet), Cell(after, quiet)]
+    if row.after is None:
+        return [*found, Cell(f"−{size(row.before)}", quiet)]
+    return [*found, Cell(after if row.after == row.before else f"{size(row.before)} → {after}", quiet)]
+
+
+# ---------------------------------------------------------------------------------------------- recipes
+
+
+def _recipe_table(plan: Plan, screen: Screen) -> Iterator[Line]:
+    """A row for each rule, then what no rule decides."""
+    wide = screen.is_wide
+    rules = rule_rows(plan)
+    shown = rules[:_MANY_RULES]
+    several = len({row.name.rpartition("rule ")[0] for row in rules}) > 1
+    computes = any(row.computes for row in shown)
+    columns = [Column(""), Column(""), Column("rule", least=24), Column("keys", ">")]
+    columns += [Column("computes", least=16)] if computes else []
+    columns += [Column("for example", least=24)]
+    rows = [_rule_cells(row, several and wide, computes) for row in shown]
+    start = [Cell("", "dim"), Cell()]
+    if len(rules) > len(shown):
+        more = rules[_MANY_RULES:]
+        rest = f"{len(more):,} more rules (all: --json)"
+        rows.append([*start, Cell(rest), Cell(f"{sum(row.keys for row in more):,}"), *[Cell()] * (len(columns) - 4)])
+    if unused := unused_rules(plan):
+        text = f"{number_of(unused, 'optional rule')} without a match"
+        rows.append([*start, Cell(text, "dim"), Cell("0", "dim"), *[Cell()] * (len(columns) - 4)])
+    for row in [*untouched_rows(plan), *added_rows(plan)]:
+        quiet: Style = "dim" if row.fate is Fate.COPIED else ""
+        mark = [Cell(SYMBOLS[row.fate], STYLES[row.fate]), Cell(), Cell(terminal(row.key), quiet)]
+        empty = [Cell()] if computes else []
+        rows.append([*mark, Cell(f"{row.tensors:,}", quiet), *empty, Cell(terminal(row.what), quiet)])
+    yield from table(columns, rows, screen)
+
+
+def _rule_cells(row: RuleRow, named: bool, computes: bool) -> list[Cell]:
+    mark = Cell("-", "dim") if row.fate is None else Cell(SYMBOLS[row.fate], STYLES[row.fate])
+    text: Style = "dim" if row.fate is None else ""
+    name = row.name if named else row.name.rpartition(" ")[2]
+    found = [mark, Cell(terminal(name), "dim"), Cell(terminal(row.rule), text)]
+    found.append(Cell(f"{row.keys:,}", text))
+    found += [Cell(terminal(row.computes), text)] if computes else []
+    return [*found, Cell(terminal(row.what), "dim")]
+
+
+# ---------------------------------------------------------------------------------------------- below the table
+
+
+def _besides_lines(besides: Besides, screen: Screen) -> Iterator[Line]:
+    facts = (
+        ("kept beside the weights", besides.kept, ""),
+        ("left out", besides.dropped, ""),
+        ("left behind", besides.lost, besides.why),
+        ("not taken", besides.untaken, "only tensors are merged"),
+    )
+    for title, names, why in facts:
+        if not names:
+            continue
+        parts = [terminal(name, 60) for name in names[:_MANY_NAMES]]
+        parts += [f"{len(names) - _MANY_NAMES:,} more"] if len(names) > _MANY_NAMES else []
+        first, *rest = list(fit([f"{title}: {parts[0]}", *parts[1:]], screen, indent="  "))
+        lines = [first, *rest]
+        if why and screen.elide and len(lines[-1]) + len(why) + 5 > screen.width:
+            lines.append(f"  ({why})")
+        elif why:
+            lines[-1] += f"   ({why})"
+        yield (Span(f"{title}:", "dim"), Span(lines[0].removeprefix(f"{title}:")))
+        yield from ((Span(line),) for line in lines[1:])
+
+
+def summary(preview: Preview, screen: Screen) -> Iterator[Line]:
+    """``120 tensors, 22.4 MB (was 46.8 MB)   - 2 dropped   ~ 100 cast   = 20 copied``"""
+    plan = preview.plan
+    total = f"{tensors_text(plan)}, {size_short(plan.nbytes)}"
+    if not preview.is_merge:
+        total += f" (was {size_short(nbytes_before(plan))})"
+    yield from ((Span(line),) for line in fit([total, *counts(plan)], screen, separator="   ", indent="  "))
+
+
+def written_lines(written: Written, name: str, screen: Screen) -> Iterator[Line]:
+    """``wrote body.safetensors  22.4 MB  0.2 s``, and how far a cast rounded."""
+    rounding = rounding_of(written)
+    if rounding:
+        key = max(rounding, key=lambda key: rounding[key])
+        worst = relative(rounding[key])
+        yield (Span("rounding:", "dim"), Span(f" rel ≤ {worst} ({terminal(key, max(20, screen.width - 40))})"))
+    files = f"  {len(written.files)} files" if len(written.files) > 1 else ""
+    shown = f"{terminal(name)}{files}  {size_short(written.nbytes)}  {written.seconds:.1f} s"
+    yield (Span("wrote", "green"), Span(f" {shown}"))
+
+
+def rounding_of(written: Written) -> Mapping[str, float]:
+    """How far each cast tensor was rounded, relative to its largest element."""
+    found: Mapping[str, float] = getattr(written, "rounding", {})
+    return found
+
+
+def problem_errors(problems: Sequence[Problem], path: Path | None = None) -> Iterator[tuple[CkptError, list[str]]]:
+    """Each problem as an error, and the keys to list below it."""
+    for problem in problems:
+        named = [key for key in problem.keys if key not in problem.message]
+        shown = list(problem.keys[:_MANY_KEYS]) if named else []
+        if len(problem.keys) > _MANY_KEYS and shown:
+            shown.append(f"{len(problem.keys) - _MANY_KEYS:,} more (all: --json)")
+        yield CkptError(problem.message, hint=problem.hint or None, path=path), shown
+
+
+def nothing_lines(check: bool) -> Iterator[Line]:
+    """The last line where nothing was to be written."""
+    yield (Span("checked: the plan is sound", "green"),) if check else (Span("nothing written; add -o PATH", "dim"),)
