@@ -1,20 +1,21 @@
 """Values to bytes: computes what a plan's steps say, in blocks wherever the arithmetic allows.
 
 An elementwise expression over tensors of one shape runs block by block, each block small enough for the cache, so that
-memory does not grow with the tensor. Any other op (a transpose, a norm over an axis) needs its arguments whole: memory
-is then a few times the largest such tensor, never the checkpoint.
+memory does not grow with the tensor. An op that is elementwise once it knows a few numbers of its whole arguments (the
+angle between them) measures them first, block by block too. Any other op (a transpose, a norm over an axis) needs its
+arguments whole: memory is then a few times the largest such tensor, never the checkpoint.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 from ckptool.checkpoint import Checkpoint, Tensor
 from ckptool.errors import PlanError
 from ckptool.reading import Reader, numpy_dtype
 from ckptool.spec import DTYPES, TensorSpec
-from ckptool.surgery.plan import Source, Value, sources_of
+from ckptool.surgery.plan import Apply, Op, Source, Value, sources_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,6 +24,15 @@ if TYPE_CHECKING:
 
 ELEMENTS = 1 << 18
 """Elements of one block: 1 MiB of float32 for each argument."""
+
+
+@runtime_checkable
+class Measuring(Op, Protocol):
+    """An op that is elementwise once it has measured its arguments."""
+
+    def measured(self, blocks: Callable[[], Iterable[Sequence[Array]]]) -> Op:
+        """The elementwise op. Each call of `blocks` gives equal flat slices of all arguments, from the first on."""
+        ...
 
 
 def packed_blocks(value: Value, inputs: Sequence[Checkpoint], reader: Reader) -> Iterator[memoryview]:
@@ -42,6 +52,7 @@ def packed_blocks(value: Value, inputs: Sequence[Checkpoint], reader: Reader) ->
         return
     sources = list(dict.fromkeys(sources_of(value)))
     tensors = [_dense(inputs[source.input][source.key]) for source in sources]
+    value = _measured(value, sources, tensors, reader)
     if tensors and _is_elementwise(value) and len({tensor.shape for tensor in tensors}) == 1:
         for arrays in _in_step(tensors, reader):
             yield _bytes(compute(value, dict(zip(sources, arrays, strict=True))))
@@ -62,6 +73,22 @@ def spec_of(value: Value, inputs: Sequence[Checkpoint]) -> TensorSpec:
     if isinstance(value, Source):
         return inputs[value.input][value.key].spec
     return value.op.result([spec_of(arg, inputs) for arg in value.args])
+
+
+def _measured(value: Value, sources: Sequence[Source], tensors: Sequence[Tensor], reader: Reader) -> Value:
+    """The value with its measuring ops ready."""
+    if isinstance(value, Source):
+        return value
+    args = tuple(_measured(arg, sources, tensors, reader) for arg in value.args)
+    if not isinstance(value.op, Measuring) or value.op.is_elementwise:
+        return Apply(value.op, args)
+
+    def blocks() -> Iterator[list[Array]]:
+        for arrays in _in_step(tensors, reader):
+            known = dict(zip(sources, arrays, strict=True))
+            yield [compute(arg, known) for arg in args]
+
+    return Apply(value.op.measured(blocks), args)
 
 
 def _is_elementwise(value: Value) -> bool:

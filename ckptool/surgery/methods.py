@@ -1,10 +1,18 @@
-"""Merge methods: pure functions from tensors to a tensor, each with its paper. The signature is the list of options.
+"""Merge methods: pure functions from tensors to a tensor, each with its paper. The signature says all about a method.
 
-A method takes the models' tensors as a list of float64 arrays of one shape, and keyword options. The first of them,
-`weights`, has one number for each model. A method with a `base` parameter works on the differences from a base model
-("task vectors"). The result is rounded once, to the output's dtype.
+A method is called with flat float64 slices of the models' tensors, slice after slice, and its result is rounded once,
+to the output's dtype. Its parameters:
 
-To add a method: write the function, decorate it. Its docstring's first line is its help.
+    tensors    the slices, one for each model
+    base       the slice of a base model: the method works on what each model changed of it ("task vectors")
+    weights    a number for each model
+    products, kept, draw
+               what the method must know of the whole tensors beforehand: see `ckptool.surgery.measures`
+    others     its options, with their defaults
+
+So memory does not grow with the tensors, whatever the method. To add one: write the function, decorate it. Its
+docstring's first line is its help. Where a method is in mergekit too, the results agree with mergekit 0.1.5 up to
+rounding (it computes in float32 or in the tensors' dtype), except where a docstring says otherwise.
 """
 
 from __future__ import annotations
@@ -12,15 +20,19 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import sqrt
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+
+from ckptool.errors import UsageError
+from ckptool.surgery.measures import MEASURES, Blocks
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Array: TypeAlias = "NDArray[np.float64]"
-_TINY = 1e-8  # below this norm a vector has no direction (mergekit's eps)
+_TINY = 1e-8  # below it a norm is no direction, and a sum of weights divides nothing (mergekit's eps)
 _PARALLEL = 0.9995  # above this cosine two vectors are taken as parallel (mergekit's DOT_THRESHOLD)
 
 
@@ -30,10 +42,11 @@ class Method:
 
     Attributes:
         name: "task-arithmetic".
-        function: called with (tensors, weights=..., [base=...], **options).
+        function: called with slices and keywords; see the head of this file.
         about: the first line of its docstring.
         needs_base: it works on differences from a base model.
-        is_elementwise: element i of the result needs only element i of each tensor.
+        uses_weights: it has a weight for each model.
+        measure: what it must know of the whole tensors, a name of `MEASURES`; None if nothing.
         options: its further options and their defaults.
         models: exactly how many models it takes; None for any number.
     """
@@ -42,17 +55,63 @@ class Method:
     function: Callable[..., Array]
     about: str
     needs_base: bool
-    is_elementwise: bool
+    uses_weights: bool
+    measure: str | None
     options: Mapping[str, float]
     models: int | None
 
+    @property
+    def is_elementwise(self) -> bool:
+        """Element i of the result needs only element i of each tensor."""
+        return self.measure is None
+
+    def prepared(
+        self, blocks: Blocks, *, weights: Sequence[float], options: Mapping[str, float], salt: int = 0
+    ) -> Callable[[Sequence[Array]], Array]:
+        """The function from slices (the models', then the base's) to a slice of the result.
+
+        Args:
+            blocks: called as often as needed; each time gives all slices of all tensors, in order.
+            weights: a number for each model.
+            options: options by name; the others have their defaults.
+            salt: what distinguishes this tensor from others of the same shape, for methods that draw at random.
+        """
+        keywords: dict[str, Any] = {**self.options, **options}
+        if self.measure is not None:
+            seen = (lambda: (_changes(block) for block in blocks())) if self.needs_base else blocks
+            found = MEASURES[self.measure](seen, models=len(weights), salt=salt, **keywords)
+            keywords[self.measure] = found
+        if self.uses_weights:
+            keywords["weights"] = weights
+
+        def compute(slices: Sequence[Array]) -> Array:
+            if self.needs_base:
+                return self.function(slices[:-1], base=slices[-1], **keywords)
+            return self.function(slices, **keywords)
+
+        return compute
+
 
 METHODS: dict[str, Method] = {}
+ALIASES = {"dare": "dare-linear"}
 
 
-def method(
-    *, elementwise: bool = False, models: int | None = None
-) -> Callable[[Callable[..., Array]], Callable[..., Array]]:
+def method_named(name: str) -> Method | None:
+    """A method by its name, spelled as here or as in mergekit; None if there is none.
+
+    Example:
+        >>> method_named("task_arithmetic").name, method_named("dare").name
+        ('task-arithmetic', 'dare-linear')
+    """
+    spelled = name.replace("_", "-")
+    return METHODS.get(ALIASES.get(spelled, spelled))
+
+
+def _changes(slices: Sequence[Array]) -> list[Array]:
+    return [tensor - slices[-1] for tensor in slices[:-1]]
+
+
+def method(*, models: int | None = None) -> Callable[[Callable[..., Array]], Callable[..., Array]]:
     """Make a function a merge method under its own name (``_`` becomes ``-``)."""
 
     def register(function: Callable[..., Array]) -> Callable[..., Array]:
@@ -64,13 +123,19 @@ def method(
         }
         about = (inspect.getdoc(function) or "").partition("\n")[0]
         name = function.__name__.replace("_", "-")
-        METHODS[name] = Method(name, function, about, "base" in parameters, elementwise, options, models)
+        measure = next((measure for measure in MEASURES if measure in parameters), None)
+        METHODS[name] = Method(
+            name, function, about, "base" in parameters, "weights" in parameters, measure, options, models
+        )
         return function
 
     return register
 
 
-@method(elementwise=True)
+# ------------------------------------------------------------------------------------------------- of the models
+
+
+@method()
 def linear(tensors: Sequence[Array], *, weights: Sequence[float], normalize: float = 1.0) -> Array:
     """Weighted mean of the tensors; weights are divided by their sum unless normalize=0.
 
@@ -80,59 +145,74 @@ def linear(tensors: Sequence[Array], *, weights: Sequence[float], normalize: flo
         >>> linear([np.array([1.0, 2.0]), np.array([3.0, 6.0])], weights=[1, 3]).tolist()
         [2.5, 5.0]
     """
-    total = sum(weights) if normalize else 1.0
-    result = tensors[0] * (weights[0] / total)
-    for tensor, weight in zip(tensors[1:], weights[1:], strict=True):
-        result += tensor * (weight / total)
-    return result
+    return _weighted_sum(tensors, weights, _total(weights) if normalize else 1.0)
 
 
-@method(elementwise=True)
-def ema(tensors: Sequence[Array], *, weights: Sequence[float], decay: float = 0.999) -> Array:
+@method()
+def ema(tensors: Sequence[Array], *, decay: float = 0.999) -> Array:
     """Exponential moving average over the models in their order: the first, then each next with weight 1 - decay.
 
-    Polyak and Juditsky, Acceleration of stochastic approximation by averaging, 1992. Weights are not used.
+    Polyak and Juditsky, Acceleration of stochastic approximation by averaging, 1992.
 
     Example:
-        >>> ema([np.array([1.0]), np.array([2.0])], weights=[1, 1], decay=0.75).tolist()
+        >>> ema([np.array([1.0]), np.array([2.0])], decay=0.75).tolist()
         [1.25]
     """
-    result = tensors[0].copy()
-    for tensor in tensors[1:]:
-        result *= decay
-        result += tensor * (1 - decay)
-    return result
+    later = range(1, len(tensors))
+    shares = [decay ** len(later), *((1 - decay) * decay ** (len(later) - number) for number in later)]
+    return _weighted_sum(tensors, shares)
 
 
 @method(models=2)
-def slerp(tensors: Sequence[Array], *, weights: Sequence[float], t: float = 0.5) -> Array:
+def slerp(tensors: Sequence[Array], *, products: Array, t: float = 0.5) -> Array:
     """Along the great circle from the first tensor (t=0) to the second (t=1).
 
-    Shoemake, Animating rotation with quaternion curves, SIGGRAPH 1985. Nearly parallel tensors are mixed linearly.
+    Shoemake, Animating rotation with quaternion curves, SIGGRAPH 1985. Nearly parallel tensors are mixed linearly; the
+    angle to a tensor of zeros counts as 90 degrees. mergekit's first model is its `base_model`; its nuslerp with the
+    weights 1 - t and t is the same.
 
     Example:
-        >>> np.round(slerp([np.array([1.0, 0.0]), np.array([0.0, 1.0])], weights=[1, 1]), 3).tolist()
+        >>> first, second = np.array([1.0, 0.0]), np.array([0.0, 1.0])
+        >>> np.round(slerp([first, second], products=np.eye(2)), 3).tolist()
         [0.707, 0.707]
     """
-    first, second = tensors
-    norms = np.linalg.norm(first), np.linalg.norm(second)
-    if min(norms) <= _TINY:
-        return first * (1 - t) + second * t
-    cosine = float(np.sum(first * second) / (norms[0] * norms[1]))
+    cosine = _cosines(products)[0, 1]
     if abs(cosine) > _PARALLEL:
-        return first * (1 - t) + second * t
+        return _weighted_sum(tensors, [1 - t, t])
     angle = np.arccos(cosine)
-    result: Array = (np.sin((1 - t) * angle) * first + np.sin(t * angle) * second) / np.sin(angle)
-    return result
+    return _weighted_sum(tensors, [np.sin((1 - t) * angle), np.sin(t * angle)], np.sin(angle))
 
 
-@method(elementwise=True)
+@method()
+def karcher(tensors: Sequence[Array], *, products: Array, weights: Sequence[float]) -> Array:
+    """The mean direction on the sphere (slerp for any number of models), as long as the tensors are on average.
+
+    Karcher, Riemannian center of mass and mollifier smoothing, 1977. The iteration runs on the tensors' inner products
+    and stops at 1e-12; mergekit's has no weights and stops at 1e-5 or after 10 rounds.
+
+    Example:
+        >>> first, second = np.array([2.0, 0.0]), np.array([0.0, 2.0])
+        >>> np.round(karcher([first, second], products=4 * np.eye(2), weights=[1, 1]), 3).tolist()
+        [1.414, 1.414]
+    """
+    norms = np.sqrt(np.diag(products))
+    shares = np.asarray(weights) / _total(weights)
+    directed = norms > _TINY
+    mean = _mean_direction(_cosines(products), np.where(directed, shares, 0.0))
+    length = float(shares @ norms)
+    return _weighted_sum(tensors, np.where(directed, length * mean / np.where(directed, norms, 1.0), 0.0))
+
+
+# ---------------------------------------------------------------------------------------- of what models changed
+
+
+@method()
 def task_arithmetic(
     tensors: Sequence[Array], *, base: Array, weights: Sequence[float], scale: float = 1.0, normalize: float = 0.0
 ) -> Array:
     """The base plus the weighted sum of what each model changed.
 
-    Ilharco et al., Editing models with task arithmetic, ICLR 2023 (arXiv:2212.04089).
+    Ilharco et al., Editing models with task arithmetic, ICLR 2023 (arXiv:2212.04089). mergekit's lambda is `scale`.
 
     Example:
         >>> task_arithmetic([np.array([3.0]), np.array([1.5])], base=np.array([1.0]), weights=[1, -1]).tolist()
@@ -146,6 +226,7 @@ def ties(
     tensors: Sequence[Array],
     *,
     base: Array,
+    kept: Sequence[tuple[float, float]],
     weights: Sequence[float],
     density: float = 0.5,
     scale: float = 1.0,
@@ -153,10 +234,10 @@ def ties(
 ) -> Array:
     """Keep the largest changes of each model, elect a sign for each element, mix the changes that agree with it.
 
-    Yadav et al., TIES-merging, NeurIPS 2023 (arXiv:2306.01708).
+    Yadav et al., TIES-merging, NeurIPS 2023 (arXiv:2306.01708). The sign is that of the weighted sum. Changes of equal
+    magnitude are kept or dropped together, as in the authors' code; mergekit cuts among them by position.
     """
-    deltas = [_largest(tensor - base, density) for tensor in tensors]
-    return base + scale * _agreeing(deltas, weights, normalize)
+    return base + scale * _agreeing(_trimmed(tensors, base, kept), weights, normalize)
 
 
 @method()
@@ -164,6 +245,7 @@ def dare_linear(
     tensors: Sequence[Array],
     *,
     base: Array,
+    draw: Sequence[np.random.Generator],
     weights: Sequence[float],
     density: float = 0.5,
     scale: float = 1.0,
@@ -172,10 +254,11 @@ def dare_linear(
 ) -> Array:
     """Drop changes at random, enlarge the others to make up for it, add the weighted sum to the base.
 
-    Yu et al., Language models are super Mario, ICML 2024 (arXiv:2311.03099).
+    Yu et al., Language models are super Mario, ICML 2024 (arXiv:2311.03099). Each change stays with probability
+    `density` and is divided by it, as in the paper; mergekit draws other elements, and enlarges by the share of the sum
+    of magnitudes that was lost.
     """
-    deltas = _random([tensor - base for tensor in tensors], density, seed)
-    return base + scale * _mixed(deltas, weights, normalize)
+    return base + scale * _mixed(_drawn(tensors, base, draw, density), weights, normalize)
 
 
 @method()
@@ -183,6 +266,7 @@ def dare_ties(
     tensors: Sequence[Array],
     *,
     base: Array,
+    draw: Sequence[np.random.Generator],
     weights: Sequence[float],
     density: float = 0.5,
     scale: float = 1.0,
@@ -193,8 +277,7 @@ def dare_ties(
 
     Yu et al., Language models are super Mario, ICML 2024 (arXiv:2311.03099).
     """
-    deltas = _random([tensor - base for tensor in tensors], density, seed)
-    return base + scale * _agreeing(deltas, weights, normalize)
+    return base + scale * _agreeing(_drawn(tensors, base, draw, density), weights, normalize)
 
 
 @method()
@@ -202,6 +285,7 @@ def breadcrumbs(
     tensors: Sequence[Array],
     *,
     base: Array,
+    kept: Sequence[tuple[float, float]],
     weights: Sequence[float],
     density: float = 0.9,
     gamma: float = 0.01,
@@ -210,84 +294,149 @@ def breadcrumbs(
 ) -> Array:
     """Leave out the largest share `gamma` of the changes and the smallest, keep the share `density` between.
 
-    Davari and Belilovsky, Model breadcrumbs, ECCV 2024 (arXiv:2312.06795).
+    Davari and Belilovsky, Model breadcrumbs, ECCV 2024 (arXiv:2312.06795). As in mergekit, fewer of the largest are
+    left out where density and gamma exceed 1; otherwise than there, equal magnitudes are kept or dropped together.
     """
-    deltas = [_between(tensor - base, density, gamma) for tensor in tensors]
-    return base + scale * _mixed(deltas, weights, normalize)
+    return base + scale * _mixed(_trimmed(tensors, base, kept), weights, normalize)
 
 
 @method()
-def model_stock(tensors: Sequence[Array], *, base: Array, weights: Sequence[float]) -> Array:
+def breadcrumbs_ties(
+    tensors: Sequence[Array],
+    *,
+    base: Array,
+    kept: Sequence[tuple[float, float]],
+    weights: Sequence[float],
+    density: float = 0.9,
+    gamma: float = 0.01,
+    scale: float = 1.0,
+    normalize: float = 0.0,
+) -> Array:
+    """As breadcrumbs, then mix only changes that agree with the elected sign, as ties does.
+
+    Davari and Belilovsky, Model breadcrumbs, ECCV 2024 (arXiv:2312.06795).
+    """
+    return base + scale * _agreeing(_trimmed(tensors, base, kept), weights, normalize)
+
+
+@method()
+def model_stock(tensors: Sequence[Array], *, base: Array, products: Array) -> Array:
     """Between the base and the models' mean, nearer to the mean the smaller the angles between the models' changes.
 
-    Jang et al., Model Stock, ECCV 2024 (arXiv:2403.19522). At least two models; weights are not used.
+    Jang et al., Model Stock, ECCV 2024 (arXiv:2403.19522), with the mean cosine of all pairs, as in mergekit.
+
+    Example:
+        >>> models, base = [np.array([1.0, 0.0]), np.array([0.0, 1.0])], np.zeros(2)
+        >>> model_stock(models, base=base, products=np.eye(2)).tolist()  # at a right angle nothing is learned
+        [0.0, 0.0]
     """
-    deltas = [tensor - base for tensor in tensors]
-    cosines = [_cosine(first, second) for index, first in enumerate(deltas) for second in deltas[index + 1 :]]
-    cosine = float(np.mean(cosines)) if cosines else 1.0
-    count = len(deltas)
-    share = count * cosine / (1 + (count - 1) * cosine)
-    mean: Array = sum(tensors[1:], tensors[0]) / count
-    return share * mean + (1 - share) * base
+    count = len(tensors)
+    cosine = float(np.mean(_cosines(products)[np.triu_indices(count, 1)])) if count > 1 else 1.0
+    below = 1 + (count - 1) * cosine
+    share = count * cosine / below if abs(below) > _TINY else 0.0
+    return base + _weighted_sum([tensor - base for tensor in tensors], [share / count] * count)
 
 
-def _mixed(deltas: Sequence[Array], weights: Sequence[float], normalize: float) -> Array:
-    total = _divisor(sum(weights)) if normalize else 1.0
-    result = deltas[0] * (weights[0] / total)
-    for delta, weight in zip(deltas[1:], weights[1:], strict=True):
-        result += delta * (weight / total)
+@method(models=1)
+def nearswap(tensors: Sequence[Array], *, base: Array, t: float = 0.0001) -> Array:
+    """The base, moved to the model wherever they are nearer than `t`, and by at most `t` elsewhere.
+
+    By alchemonaut (QuartetAnemoi-70B-t0.0001, 2024).
+
+    Example:
+        >>> nearswap([np.array([1.25, 3.0])], base=np.array([1.0, 1.0]), t=0.5).tolist()
+        [1.25, 1.5]
+    """
+    change = tensors[0] - base
+    return base + np.clip(change, -t, t)
+
+
+# -------------------------------------------------------------------------------------------------------- pieces
+
+
+def _weighted_sum(tensors: Sequence[Array], weights: Sequence[float] | Array, divisor: float = 1.0) -> Array:
+    result = tensors[0] * (weights[0] / divisor)
+    for tensor, weight in zip(tensors[1:], weights[1:], strict=True):
+        result += tensor * (weight / divisor)
     return result
 
 
-def _agreeing(deltas: Sequence[Array], weights: Sequence[float], normalize: float) -> Array:
+def _total(weights: Sequence[float]) -> float:
+    total = sum(weights)
+    if abs(total) < _TINY:
+        raise UsageError(
+            f"the weights {', '.join(f'{weight:g}' for weight in weights)} sum to 0, and are divided by their sum",
+            hint="--param normalize=0 takes them as they are, where the method has it",
+        )
+    return total
+
+
+def _mixed(changes: Sequence[Array], weights: Sequence[float], normalize: float) -> Array:
+    return _weighted_sum(changes, weights, _total(weights) if normalize else 1.0)
+
+
+def _agreeing(changes: Sequence[Array], weights: Sequence[float], normalize: float) -> Array:
     """The weighted sum of the changes whose sign is that of the weighted sum of all; normalised by their weights."""
-    weighted = [delta * weight for delta, weight in zip(deltas, weights, strict=True)]
-    elected = np.where(sum(weighted[1:], weighted[0]) >= 0, 1.0, -1.0)
-    agree = [np.sign(delta) == elected for delta in weighted]
-    result = sum((delta * mask for delta, mask in zip(weighted, agree, strict=True)), np.zeros_like(elected))
+    weighted = [change * weight for change, weight in zip(changes, weights, strict=True)]
+    elected = np.where(_weighted_sum(weighted, [1.0] * len(weighted)) >= 0, 1.0, -1.0)
+    agree = [np.sign(change) == elected for change in weighted]
+    result = np.zeros_like(elected)
+    used = np.zeros_like(elected)
+    for change, weight, mask in zip(weighted, weights, agree, strict=True):
+        result += change * mask  # a product, so that what is not finite stays so
+        used += weight * mask
     if normalize:
-        used = sum((weight * mask for weight, mask in zip(weights, agree, strict=True)), np.zeros_like(elected))
         result /= np.where(np.abs(used) < _TINY, 1.0, used)
     return result
 
 
-def _divisor(total: float) -> float:
-    return 1.0 if abs(total) < _TINY else total
+def _trimmed(tensors: Sequence[Array], base: Array, kept: Sequence[tuple[float, float]]) -> list[Array]:
+    """The changes, 0 where their magnitude is outside the range that is kept; NaN stays."""
+    trimmed = []
+    for tensor, (low, high) in zip(tensors, kept, strict=True):
+        change = tensor - base
+        size = np.abs(change)
+        change[(size < low) | (size > high)] = 0
+        trimmed.append(change)
+    return trimmed
 
 
-def _largest(delta: Array, density: float) -> Array:
-    """The share `density` of the elements with the largest magnitude, the others 0."""
-    keep = int(density * delta.size)
-    if density >= 1 or delta.size == 0:
-        return delta
-    if keep == 0:
-        return np.zeros_like(delta)
-    chosen = np.argpartition(np.abs(delta).reshape(-1), delta.size - keep)[delta.size - keep :]
-    return _only(delta, chosen)
+def _drawn(tensors: Sequence[Array], base: Array, draw: Sequence[np.random.Generator], density: float) -> list[Array]:
+    """The changes, each 0 or divided by the probability to stay; a product, so that what is not finite stays so."""
+    return [
+        (tensor - base) * ((generator.random(base.shape) < density) / density)
+        for tensor, generator in zip(tensors, draw, strict=True)
+    ]
 
 
-def _between(delta: Array, density: float, gamma: float) -> Array:
-    """Without the share `gamma` of the largest and what is smaller than the share `density` below them."""
-    top = int(gamma * delta.size)
-    keep = int(density * delta.size)
-    if top + keep > delta.size:  # as mergekit: fewer of the largest are left out
-        top = delta.size - keep
-    order = np.argsort(np.abs(delta).reshape(-1), kind="stable")[::-1]
-    return _only(delta, order[top : top + keep])
+def _cosines(products: Array) -> Array:
+    """The cosines of the angles between tensors, 0 for a tensor of zeros."""
+    norms = np.sqrt(np.diag(products))
+    norms = np.where(norms <= _TINY, np.inf, norms)
+    cosines: Array = np.clip(products / np.outer(norms, norms), -1, 1)
+    return cosines
 
 
-def _only(delta: Array, chosen: Any) -> Array:
-    result = np.zeros_like(delta)
-    result.reshape(-1)[chosen] = delta.reshape(-1)[chosen]
-    return result
+def _mean_direction(cosines: Array, shares: Array) -> Array:
+    """Coefficients of unit vectors in their Karcher mean: the point that is pulled to all sides alike."""
 
+    def normalised(mean: Array) -> Array | None:
+        length = sqrt(max(float(mean @ cosines @ mean), 0.0))
+        return mean / length if length > _TINY else None
 
-def _random(deltas: Sequence[Array], density: float, seed: float) -> list[Array]:
-    """Each element kept with probability `density` and divided by it; the same elements for the same seed."""
-    draw = np.random.Generator(np.random.PCG64(int(seed)))
-    return [np.where(draw.random(delta.shape) < density, delta / density, 0.0) for delta in deltas]
-
-
-def _cosine(first: Array, second: Array) -> float:
-    norms = float(np.linalg.norm(first) * np.linalg.norm(second))
-    return 1.0 if norms <= _TINY else float(np.sum(first * second)) / norms
+    mean = normalised(shares)
+    if mean is None:  # they cancel; as mergekit, start from one of them
+        mean = (np.arange(len(shares)) == int(np.argmax(shares))).astype(float)
+    for _ in range(100):
+        along = np.clip(cosines @ mean, -1, 1)
+        angles = np.arccos(along)
+        pull = shares * np.where(angles > _TINY, angles / np.maximum(np.sin(angles), _TINY), 1.0)
+        tangent = pull - float(pull @ along) * mean
+        step = sqrt(max(float(tangent @ cosines @ tangent), 0.0))
+        if not step > 1e-12:
+            break
+        moved = normalised(np.cos(step) * mean + np.sin(step) / step * tangent)
+        if moved is None:
+            break
+        mean = moved
+    return mean

@@ -1,0 +1,126 @@
+"""What merge methods must know of whole tensors before they mix them: measured slice by slice, in a few passes.
+
+A measure gets a function that gives all slices of all models' tensors (or of what they changed of the base), again at
+each call, and the options of the method by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array: TypeAlias = NDArray[np.float64]
+
+Blocks: TypeAlias = "Callable[[], Iterable[Sequence[Array]]]"
+
+_DIGIT = 16  # bits of a magnitude that one pass decides
+
+
+def products(blocks: Blocks, *, models: int, **_: Any) -> Array:
+    """The inner products of the tensors: lengths and angles are in them.
+
+    Example:
+        >>> products(lambda: [[np.array([3.0, 4.0]), np.array([1.0, 0.0])]], models=2).tolist()
+        [[25.0, 3.0], [3.0, 1.0]]
+    """
+    total = np.zeros((models, models))
+    for tensors in blocks():
+        for row, first in enumerate(tensors):
+            for column in range(row + 1):
+                total[row, column] += np.dot(first.reshape(-1), tensors[column].reshape(-1))
+    return total + np.tril(total, -1).T
+
+
+def kept(
+    blocks: Blocks, *, models: int, density: float, gamma: float | None = None, **_: Any
+) -> list[tuple[float, float]]:
+    """For each tensor, the smallest and the largest magnitude that stay.
+
+    Args:
+        density: the share of the elements that stay.
+        gamma: the share of the largest that do not; None if the largest stay, and at least one does.
+
+    Example:
+        >>> kept(lambda: [[np.array([-4.0, 1.0, 3.0, 2.0])]], models=1, density=0.5)
+        [(3.0, inf)]
+        >>> kept(lambda: [[np.array([-4.0, 1.0, 3.0, 2.0])]], models=1, density=0.5, gamma=0.25)
+        [(2.0, 3.0)]
+    """
+    if density >= 1:
+        return [(0.0, np.inf)] * models
+
+    def ranks(size: int) -> list[int]:
+        keep = int(density * size)
+        if gamma is None:
+            return [max(1, keep)]
+        top = min(int(gamma * size), size - keep)
+        return [top + keep, top + 1] if keep else []
+
+    found = ranked(blocks, models, ranks)
+    nothing = (np.inf, -np.inf)
+    return [((sizes[0], np.inf) if gamma is None else (sizes[0], sizes[1])) if sizes else nothing for sizes in found]
+
+
+def ranked(blocks: Blocks, models: int, ranks: Callable[[int], Sequence[int]]) -> list[list[float]]:
+    """Magnitudes by rank, 1 for the largest, of tensors that are too large to be sorted.
+
+    The bits of non-negative floats are in the order of the floats, so each pass counts one digit of 16 bits and goes on
+    with those elements that have the digits found so far. NaN counts as larger than all.
+
+    Args:
+        ranks: the ranks that are wanted, from the number of elements.
+
+    Example:
+        >>> ranked(lambda: [[np.array([1.0, -5.0])], [np.array([2.5, 0.5])]], 1, lambda size: [1, 2, size])
+        [[5.0, 2.5, 0.5]]
+    """
+    wanted: list[list[int]] = []
+    digits: list[list[int]] = []
+    for shift in range(64 - _DIGIT, -1, -_DIGIT):
+        counts = _counted(blocks, models, digits, shift)
+        if not wanted:
+            size = int(counts[0][0].sum())
+            wanted = [list(ranks(size)) if size else [] for _ in range(models)]
+            counts = [[row[0]] * len(wanted[0]) for row in counts]
+            digits = [[0] * len(wanted[0]) for _ in range(models)]
+        if not wanted[0]:
+            break
+        for model, row in enumerate(counts):
+            for number, count in enumerate(row):
+                from_top = np.cumsum(count[::-1])
+                place = int(np.searchsorted(from_top, wanted[model][number]))
+                digit = len(count) - 1 - place
+                wanted[model][number] -= int(from_top[place] - count[digit])
+                digits[model][number] = digits[model][number] << _DIGIT | digit
+    return [np.array(row, np.uint64).view(np.float64).tolist() for row in digits]
+
+
+def _counted(blocks: Blocks, models: int, digits: Sequence[Sequence[int]], shift: int) -> list[list[NDArray[np.int64]]]:
+    """How often each next digit occurs among the elements that have the digits before; at first, among all."""
+    room = 1 << _DIGIT
+    known = shift + _DIGIT < 64
+    counts = [[np.zeros(room, np.int64) for _ in (digits[model] if known else [0])] for model in range(models)]
+    for tensors in blocks():
+        for model, tensor in enumerate(tensors):
+            bits = np.abs(tensor).reshape(-1).view(np.uint64)
+            for number, count in enumerate(counts[model]):
+                if known:  # the digits before are those found
+                    alike = bits[bits >> np.uint64(shift + _DIGIT) == np.uint64(digits[model][number])]
+                    next_digits = alike >> np.uint64(shift) & np.uint64(room - 1)
+                else:
+                    next_digits = bits >> np.uint64(shift)
+                count += np.bincount(next_digits.view(np.int64), minlength=room)
+    return counts
+
+
+def draw(_: Blocks, *, models: int, seed: float, salt: int, **__: Any) -> list[np.random.Generator]:
+    """A source of random numbers for each model, the same on every run for the same seed and salt."""
+    return [np.random.Generator(np.random.PCG64([int(seed), salt, model])) for model in range(models)]
+
+
+MEASURES: dict[str, Callable[..., Any]] = {"products": products, "kept": kept, "draw": draw}
