@@ -95,3 +95,11 @@ def structured(model: Any, seed: int = 0) -> Any:
                 fan_in = max(1, tensor[0].numel()) if tensor.dim() > 1 else 200
                 tensor.normal_(0, (2 / fan_in) ** 0.5, generator=generator)
     return model.eval()
+
+
+def assert_close(a: Any, b: Any, rel: float = 1e-5) -> None:
+    """Equal up to the rounding of another order of summation."""
+    a, b = a.detach(), b.detach()
+    assert a.shape == b.shape
+    assert float((a - b).abs().max()) <= rel * float(a.abs().max())
+    assert float((a[0] - a[1]).abs().max()) > 0.01 * float(a.abs().max())  # the output depends on the input

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import TypeAlias
 
 from ckptool.errors import CkptError, UsageError
@@ -23,6 +24,9 @@ from ckptool.surgery.recipe import Recipe
 from ckptool.surgery.rules import Rule, Stage
 
 Specs: TypeAlias = Mapping[str, TensorSpec]
+
+_NEAR_MISSES = 5  # looked for; a recipe for another model has many rules that match nothing
+_NEAR_MISS_KEYS = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,7 @@ class _State:
     problems: dict[tuple[str, str], list[str]] = field(default_factory=dict)
     uses: list[Use] = field(default_factory=list)
     dropped: dict[Source, str] = field(default_factory=dict)
+    near_misses: int = 0
 
     def problem(self, message: str, hint: str | None = None, keys: Iterable[str] = ()) -> None:
         """One problem; the same for several keys is said once."""
@@ -198,9 +203,11 @@ def _names_or_none(key: str, spans: list[Span], stage: Stage) -> list[str]:
 
 def _note_unused(rule: Rule, items: Mapping[str, Item], state: _State) -> None:
     near = None
+    some = list(islice(items, _NEAR_MISS_KEYS)) if state.near_misses < _NEAR_MISSES else []
+    state.near_misses += 1
     for pattern in rule.sources:
-        near = near or near_miss(KeyPattern.parse(_glob(pattern)), items)
-    hint = f"a key that it might mean: {near.select(items)[0]}" if near else "a leading ? lets it match nothing"
+        near = near or near_miss(KeyPattern.parse(_glob(pattern)), some)
+    hint = f"a key that it might mean: {near.select(some)[0]}" if near else "a leading ? lets it match nothing"
     which = f"none of the {len(items):,} keys" if len(items) != 1 else "not the only key"
     state.problem(f'{rule.name} "{rule.text}" matches {which}', hint)
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import product
+from itertools import count, product
 from typing import TypeAlias
 
 from ckptool.errors import PlanError
@@ -85,7 +85,11 @@ def groups_of(rule: Rule, owned: Sequence[Owned]) -> Iterator[Group | Incomplete
         name = tuple(match.values[capture] for capture in shared)
         members = found.setdefault(name, tuple({} for _ in rule.sources))
         positions[name] = min(positions.get(name, match.position), match.position)
-        place = tuple(hole.index_of(match.values[hole.name]) for hole in spread[match.pattern])
+        numbers = [(hole, match.values[hole.name]) for hole in spread[match.pattern]]
+        if any(len(text) > 18 for _, text in numbers):
+            yield IncompleteError(f"{match.key[:80]} has a number that no list is as long as", key=match.key)
+            continue
+        place = tuple(hole.index_of(text) for hole, text in numbers)
         if place in members[match.pattern]:
             yield IncompleteError(
                 f"{members[match.pattern][place]} and {match.key} stand for the same tensor", key=match.key
@@ -117,8 +121,7 @@ def _incomplete(
         for hole in holes:
             wanted *= here[hole.name]
         if len(found) < wanted:
-            places = product(*(range(here[hole.name]) for hole in holes))
-            place = next(place for place in places if place not in found)
+            place = _first_missing([here[hole.name] for hole in holes], found)
             captures = {**values, **{hole.name: hole.value_at(index) for hole, index in zip(holes, place, strict=True)}}
             there = next(key for keys in members for key in keys.values())
             more = f" and {wanted - len(found) - 1} more" if wanted - len(found) > 1 else ""
@@ -134,6 +137,18 @@ def _incomplete(
                 f"there are {length} of {{{name}}} beside {key}, and {lengths[name]} elsewhere", key=key
             )
     return None
+
+
+def _first_missing(lengths: Sequence[int], found: Collection[Place]) -> Place:
+    """The first place of a grid that is not there. Counted, not listed: a number in a key may be huge."""
+    for number in count():
+        place: list[int] = []
+        for length in reversed(lengths):
+            number, at = divmod(number, length)
+            place.insert(0, at)
+        if tuple(place) not in found:
+            return tuple(place)
+    raise AssertionError
 
 
 # ---------------------------------------------------------------------------------------------- what they become
