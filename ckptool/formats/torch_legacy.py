@@ -43,7 +43,8 @@ def open_legacy(path: Path, select: str | None = None) -> Checkpoint:
         pickles = _pickles(file)
         root = pickles[3].value
         storages = _Storages(file, root, pickles[4])
-        tree = interpret(root, storages.storage_of, select, nbytes=pickles[3].end - pickles[2].end)
+        nbytes = pickles[3].end - pickles[2].end
+        tree = interpret(root, storages.storage_of, select, nbytes=nbytes, faithful=pickles[3].faithful)
         if storages.end > file.size:
             raise _cut_off(file, storages.end)
         return Checkpoint(

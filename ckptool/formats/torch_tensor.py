@@ -14,11 +14,10 @@ from typing import NamedTuple
 from ckptool.checkpoint import Layout, Piece, Tensor
 from ckptool.errors import UnreadableError
 from ckptool.formats.objects import Call, Dict, Global, Persistent
-from ckptool.formats.torch_edit import children
 from ckptool.formats.torch_storage import MAX_INT, STORAGE_CLASSES, StorageOf, StorageRef
 from ckptool.spec import DTYPES, TensorSpec
 
-__all__ = ["STORAGE_CLASSES", "StorageOf", "StorageRef", "is_tensor", "rebuilt_by", "tensor_of"]
+__all__ = ["STORAGE_CLASSES", "StorageOf", "StorageRef", "data_args", "is_tensor", "tensor_of"]
 
 MAX_AXES = 64
 _MAX_WRAPPERS = 16
@@ -81,23 +80,14 @@ def tensor_of(node: object, storage_of: StorageOf, key: str) -> Tensor | None:
     return None if found is None else found.build(_Context(node, storage_of, key, found.state), found.args)
 
 
-def rebuilt_by(node: object) -> list[Call]:
-    """The calls in a tensor's object that take a storage: one for a dense tensor, one for each part of another.
+def data_args(node: object) -> tuple[object, ...] | None:
+    """The arguments that a tensor's data is rebuilt from, wherever the object has them; None if it is no tensor.
 
-    Their arguments begin with the storage's `Persistent` and the offset of the first element.
+    For a dense tensor they begin with the storage's `Persistent`, the offset of the first element, the shape and the
+    strides.
     """
-    found: list[Call] = []
-    seen = {id(node)}
-    stack = [node]
-    while stack:
-        top = stack.pop()
-        if isinstance(top, Call) and isinstance(top.args, tuple) and top.args and isinstance(top.args[0], Persistent):
-            found.append(top)
-        for child in children(top):
-            if id(child) not in seen:
-                seen.add(id(child))
-                stack.append(child)
-    return found
+    found = _resolved(node) if type(node) is Call else None
+    return None if found is None else found.args
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,7 @@ def interpret(
     *,
     nbytes: int,
     classes: Mapping[str, ScriptClass] | None = None,
+    faithful: bool = True,
 ) -> Tree:
     """Find the weights in an unpickled object, and say what else there is.
 
@@ -51,6 +52,7 @@ def interpret(
         select: dotted path of the dict to take as the weights; "" or "." for the root; None to choose.
         nbytes: size of the pickle; bounds the work.
         classes: the module classes of a TorchScript archive.
+        faithful: False if the pickle did more than the object says (`Loaded.faithful`).
 
     Raises:
         UsageError: nothing is under `select`.
@@ -75,7 +77,7 @@ def interpret(
         extras.tensors,
         lister.versions,
         _module_note(choice, walk) + _numpy_note(lister.leaves),
-        Frame.around(root, choice.node, storage_of, walk, len(lister.tensors)),
+        Frame.around(root, choice.node, storage_of, walk, len(lister.tensors), faithful=faithful),
     )
 
 

@@ -84,7 +84,12 @@ def open_zip(path: Path, select: str | None = None) -> Checkpoint:
         script = "constants.pkl" in archive.members or any(name.startswith("code/") for name in archive.members)
         classes = _script_classes(file, archive.members) if script else None
         tree = interpret(
-            archive.loaded.value, archive.storage_of, select, nbytes=archive.pickle_nbytes, classes=classes
+            archive.loaded.value,
+            archive.storage_of,
+            select,
+            nbytes=archive.pickle_nbytes,
+            classes=classes,
+            faithful=archive.loaded.faithful,
         )
         return Checkpoint(
             path=file.path,

@@ -217,16 +217,24 @@ def _fingerprints(inputs: Sequence[Checkpoint]) -> dict[Path, tuple[int, ...]]:
     return {file: (s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns) for file, s in stats.items()}
 
 
+def _joined(place: str, key: str) -> str:
+    return f"{place}.{key}" if place else key
+
+
 def _verify(written: Path, plan: Plan, output: Output, before: dict[Path, tuple[int, ...]]) -> None:
     """Open what was written and hold it against the plan; see that no input changed meanwhile."""
     from ckptool.formats import open_checkpoint
 
-    found = open_checkpoint(written, output.select)
-    wanted = {spec.key: spec for spec in output.specs}
-    for key, spec in wanted.items():
-        if key not in found or found[key].spec != spec:
-            raise OutputError(f"the written file does not hold {key} as planned; nothing was kept", key=key)
-    if len(found) != len(wanted):
+    found = open_checkpoint(written)
+    place = found.selection.name  # what is left may make another dict the obvious one, so whole paths are compared
+    tensors = {_joined(place, key): tensor for key, tensor in found.tensors.items()}
+    everything = {**tensors, **found.other_tensors}
+    wanted = {_joined(output.place, spec.key): spec for spec in output.specs}
+    for path, spec in wanted.items():
+        tensor = everything.get(path)
+        if tensor is None or (tensor.dtype, tensor.shape) != (spec.dtype, spec.shape):
+            raise OutputError(f"the written file does not hold {spec.key} as planned; nothing was kept", key=spec.key)
+    if place == output.place and len(tensors) != len(wanted):
         raise OutputError("the written file holds more tensors than planned; nothing was kept")
     if _fingerprints(plan.inputs) != before:
         raise UnreadableError("an input changed while it was read; nothing was written", hint="run it again")

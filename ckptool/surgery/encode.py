@@ -43,13 +43,13 @@ class Output:
     Attributes:
         images: by file name, in the order to write them; the index last.
         specs: every tensor that the output will hold when it is opened.
-        select: the dict inside the file that holds them, for opening it; None for the file's own choice.
+        place: dotted path of the dict inside the file that holds them; empty for the file itself.
         is_folder: True for a sharded output.
     """
 
     images: Mapping[str, Image]
     specs: tuple[TensorSpec, ...]
-    select: str | None
+    place: str
     is_folder: bool
 
 
@@ -86,14 +86,14 @@ def encode(plan: Plan, target: Path, *, max_shard: int | None = None, tied: Tied
     if container == "torch":
         from ckptool.surgery.torch_output import torch_output
 
-        image, specs, select = torch_output(plan)
-        return Output({target.name: image}, specs, select, is_folder=False)
+        image, specs, place = torch_output(plan)
+        return Output({target.name: image}, specs, place, is_folder=False)
     steps, metadata = _settle_ties(plan, tied)
     _refuse_what_safetensors_cannot_hold(plan, steps)
     specs = tuple(plan.steps[index].target for index in steps)
     if container == "safetensors":
-        return Output({target.name: _safetensors(plan, steps, metadata)}, specs, None, is_folder=False)
-    return Output(_shards(plan, steps, metadata, max_shard or DEFAULT_SHARD), specs, None, is_folder=True)
+        return Output({target.name: _safetensors(plan, steps, metadata)}, specs, "", is_folder=False)
+    return Output(_shards(plan, steps, metadata, max_shard or DEFAULT_SHARD), specs, "", is_folder=True)
 
 
 def contents_of(plan: Plan, index: int) -> tuple[Content, ...]:

@@ -60,7 +60,7 @@ def plan_filter(
         frame=None if only_weights else 0,
         dropped_extras=tuple(extra.name for extra in checkpoint.extras) if only_weights else (),
         metadata=checkpoint.metadata,
-        module_versions=None if versions is None else carried_versions(versions, pairs),
+        module_versions=None if versions is None else carried_versions(versions, pairs, checkpoint),
         request="filter",
     )
 

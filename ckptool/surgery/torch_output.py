@@ -1,53 +1,63 @@
 """The pickle of a torch output: the frame input's objects, with the plan's tensors in the place of its weights.
 
 What is not weights (epoch, optimizer, a second set of weights) stays what it was: the same inert objects, pickled
-again. Tensors that are copied keep their strides and share storages as before; of a storage that other tensors no
-longer need, only the part in use is written.
+again. How the tensors themselves are written is in `ckptool.surgery.torch_nodes`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 
-from ckptool.checkpoint import Storage, Tensor
+from ckptool.checkpoint import Checkpoint
 from ckptool.errors import PlanError, UnsafeError
-from ckptool.formats.image import Image, Range
-from ckptool.formats.objects import Call, Dict, Global, Persistent
+from ckptool.formats.image import Image
+from ckptool.formats.objects import Call, Dict, Global, Persistent, Set
 from ckptool.formats.pickle_dump import dump
-from ckptool.formats.pickle_globals import risk_of
 from ckptool.formats.torch_edit import REMOVED, children, substitute
 from ckptool.formats.torch_frame import Frame
-from ckptool.formats.torch_tensor import STORAGE_CLASSES, rebuilt_by
-from ckptool.formats.torch_zip_write import Record, zip_image
-from ckptool.spec import DTYPES, TensorSpec, packed_nbytes
-from ckptool.surgery.encode import contents_of, tied_steps
-from ckptool.surgery.plan import Plan, Source
+from ckptool.formats.torch_names import key_text
+from ckptool.formats.torch_storage import is_storage_id
+from ckptool.formats.torch_tensor import is_tensor
+from ckptool.formats.torch_walk import is_mapping
+from ckptool.formats.torch_zip_write import zip_image
+from ckptool.spec import TensorSpec
+from ckptool.surgery.plan import Plan, Step, sources_of
+from ckptool.surgery.torch_nodes import Nodes, unknown_globals
 
 _PROTOCOL = 2  # what torch writes, and what torch.load(weights_only=True) reads
+_NESTED_NAMES = 4  # the first protocol that can name a class inside a class
 
 
-def torch_output(plan: Plan) -> tuple[Image, tuple[TensorSpec, ...], str | None]:
+def torch_output(plan: Plan) -> tuple[Image, tuple[TensorSpec, ...], str]:
     """Lay out the torch archive of a plan.
 
     Returns:
-        The image, the tensors it will hold, and the path of the dict that holds them.
+        The image, the tensors it will hold, and the dotted path of the dict that holds them.
 
     Raises:
-        UnsafeError: if the frame carries objects of unknown classes and the plan does not say what to do with them.
+        UnsafeError: if the output would carry objects of unknown classes and the plan does not say to keep them, or
+            objects that would run code.
         PlanError: if the keys cannot be written into the frame as it is nested.
     """
-    nodes = _Nodes(plan)
     frame = frame_of(plan)
+    if frame is not None and not frame.faithful:
+        raise UnsafeError(
+            "the file's pickle does things that no checkpoint needs, so what lies beside the weights cannot be kept",
+            hint="--only-weights leaves it behind",
+            path=None if plan.frame is None else plan.inputs[plan.frame].path,
+        )
+    nodes = Nodes(plan, frame)
     weights = [(step.target.key, nodes.node(index)) for index, step in enumerate(plan.steps)]
-    if frame is None:
-        root, select = _state_dict(weights, plan.module_versions), None
+    if frame is None or plan.frame is None:
+        root: object = _state_dict(weights, plan.module_versions)
+        place = ""
     else:
-        root, select = _framed(plan, frame, weights)
-    if not plan.keep_unknown:
-        _refuse_unknown(root, plan)
-    data_pkl = dump(root, _PROTOCOL, persistent=nodes.persistent_id)
-    return zip_image(data_pkl, nodes.records), tuple(step.target for step in plan.steps), select
+        root = _framed(plan, plan.inputs[plan.frame], frame, weights)
+        place = plan.inputs[plan.frame].selection.name
+    _refuse_unknown(root, plan)
+    protocol = _NESTED_NAMES if any("." in node.name for node in _globals(root)) else _PROTOCOL
+    data_pkl = dump(root, protocol, persistent=nodes.persistent_id)
+    return zip_image(data_pkl, nodes.records), tuple(step.target for step in plan.steps), place
 
 
 def frame_of(plan: Plan) -> Frame | None:
@@ -56,25 +66,31 @@ def frame_of(plan: Plan) -> Frame | None:
     return tree if isinstance(tree, Frame) else None
 
 
-def _framed(plan: Plan, frame: Frame, weights: list[tuple[str, object]]) -> tuple[object, str | None]:
-    """The frame's root with new weights in it."""
-    assert plan.frame is not None
-    source = plan.inputs[plan.frame]
-    select = source.selection.name or None
-    edits: dict[int, object] = {id(old): new for old, new in plan.replaced_nodes}
+def _framed(plan: Plan, source: Checkpoint, frame: Frame, weights: list[tuple[str, object]]) -> object:
+    """The frame's root with new weights in it; what lies beside them is not touched, but for the plan's own edits."""
+    beside: dict[int, object] = {id(extra.node): extra.node for extra in source.extras}
     if frame.is_flat:
-        edits[id(frame.weights)] = _refilled(frame, weights, plan.module_versions)
+        new = _refilled(plan, source, frame, weights)
     elif frame.is_module:
-        edits[id(frame.weights)] = _state_dict(weights, plan.module_versions)
+        new = _state_dict(weights, plan.module_versions)
     else:
-        edits |= _in_place(plan, source.tensors, dict(weights))
-        select = select if select is not None else "."
-    return substitute(frame.root, edits), select
+        new = substitute(frame.weights, beside | _in_place(plan, source, frame, dict(weights)))
+    root = substitute(frame.root, beside | {id(frame.weights): new})
+    root = substitute(root, {id(old): node for old, node in plan.replaced_nodes})
+    # legacy files hide the class of a pickled module in a reference; archives do not know such references
+    classes = {id(node): _class_of(node) for node in _persistents(root) if not is_storage_id(node.pid)}
+    return substitute(root, classes) if classes else root
 
 
-def _in_place(plan: Plan, tensors: Mapping[str, Tensor], weights: Mapping[str, object]) -> dict[int, object]:
-    """Tensors of nested dicts stay where they are; keys can be left out, not changed."""
-    new = [key for key in weights if key not in tensors]
+def _class_of(node: Persistent) -> object:
+    if isinstance(node.pid, tuple) and len(node.pid) == 4 and node.pid[0] == "module":
+        return node.pid[1]
+    raise PlanError("the file refers to something that is no storage", hint="--only-weights leaves it behind")
+
+
+def _in_place(plan: Plan, source: Checkpoint, frame: Frame, weights: Mapping[str, object]) -> dict[int, object]:
+    """Edits of nested dicts: tensors stay where they are or are left out; keys cannot change."""
+    new = [key for key in weights if key not in source.tensors]
     if new:
         raise PlanError(
             f"the weights lie in nested dicts, so {len(new)} keys cannot get new names there: {new[0]}",
@@ -82,291 +98,200 @@ def _in_place(plan: Plan, tensors: Mapping[str, Tensor], weights: Mapping[str, o
             key=new[0],
         )
     edits: dict[int, object] = {}
-    for key, tensor in tensors.items():
+    for key, tensor in source.tensors.items():
         replacement = weights.get(key, REMOVED)
-        if edits.setdefault(id(tensor.node), replacement) is not replacement and replacement is REMOVED:
+        if edits.setdefault(id(tensor.node), replacement) is not replacement:
             raise PlanError(
                 f"{key} is one object with another key that is kept",
                 hint="--only-weights writes a flat state dict",
                 key=key,
             )
-        edits[id(tensor.node)] = replacement
+    if len(weights) < len(source.tensors):
+        inside = _containers(frame.weights, edits, {id(extra.node) for extra in source.extras})
+        _leave_out_emptied(frame.weights, inside, edits)
+        edits |= _nested_versions(plan, inside, edits)
     return edits
 
 
-def _refilled(frame: Frame, weights: list[tuple[str, object]], versions: Mapping[str, int] | None) -> object:
-    """A dict like the frame's, with other tensors; what else was in it stays, behind them."""
-    items: list[tuple[object, object]] = [*weights, *frame.leaves]
+def _containers(root: object, edits: Mapping[int, object], shut: set[int]) -> list[tuple[object, str]]:
+    """The containers around nested weights with their dotted names, outermost first."""
+    found: list[tuple[object, str]] = [(root, "")]
+    seen = {id(root), *shut}
+    for node, name in found:  # grows as it goes
+        for key, child in _entries(node):
+            if id(child) not in seen and id(child) not in edits and not is_tensor(child):
+                seen.add(id(child))
+                found.append((child, f"{name}.{key_text(key)}" if name else key_text(key)))
+    return found
+
+
+def _entries(node: object) -> list[tuple[object, object]]:
+    if isinstance(node, (list, tuple)):
+        return list(enumerate(node))
+    if isinstance(node, Set):
+        return list(enumerate(node.values))
+    return node.items if isinstance(node, (Dict, Call)) and is_mapping(node) else []
+
+
+def _leave_out_emptied(root: object, inside: Sequence[tuple[object, str]], edits: dict[int, object]) -> None:
+    """Leave out containers whose tensors are all left out. Of a list either all or none are, for it counts them."""
+    for node, name in reversed(inside):
+        entries = _entries(node)
+        gone = [edits.get(id(child)) is REMOVED for _, child in entries]
+        if gone and all(gone) and node is not root:
+            edits[id(node)] = REMOVED
+        elif any(gone) and not is_mapping(node):
+            raise PlanError(
+                f"{name or 'the file'} is a list, of which tensors cannot be left out one by one",
+                hint="--only-weights writes a flat state dict",
+            )
+
+
+def _nested_versions(
+    plan: Plan, inside: Sequence[tuple[object, str]], edits: Mapping[int, object]
+) -> dict[int, object]:
+    """Edits of the module versions of nested dicts: those that the plan keeps."""
+    found: dict[int, object] = {}
+    for node, name in inside:
+        if id(node) in edits or not isinstance(node, Call) or not any(id(child) in edits for _, child in node.items):
+            continue
+        for old in _metadata_of(node):
+            kept = [
+                (module, facts)
+                for module, facts in old.items
+                if isinstance(module, str) and ".".join(filter(None, (name, module))) in (plan.module_versions or {})
+            ]
+            new = Call(old.how, old.fn, old.args, old.kwargs)
+            new.items = kept
+            found[id(old)] = new
+    return found
+
+
+def _metadata_of(node: Call) -> list[Call]:
+    """torch's ``_metadata``, an attribute of an OrderedDict."""
+    states = [state for state in node.states if isinstance(state, Dict)]
+    return [value for state in states for name, value in state.items if name == "_metadata" and isinstance(value, Call)]
+
+
+def _refilled(plan: Plan, source: Checkpoint, frame: Frame, weights: list[tuple[str, object]]) -> object:
+    """A dict like the frame's with other tensors; what else was in it stays, where it was."""
+    items = _between(plan, source, frame, weights)
     old = frame.weights
-    if isinstance(old, Call):
-        is_ordered = isinstance(old.fn, Global) and old.fn.name == "OrderedDict"  # whose arguments may hold the entries
-        new = Call("reduce", old.fn, () if is_ordered else old.args)
-        new.items = items
-        new.states = [_with_versions(state, versions) for state in old.states]
-        return new
-    return Dict(items)
+    if not isinstance(old, Call):
+        return Dict(items)
+    args = old.args
+    if isinstance(args, tuple) and args and isinstance(args[-1], (list, Dict)):  # they hold the entries
+        args = args[:-1]
+    new = Call(old.how, old.fn, args, old.kwargs)
+    new.items, new.appended, new.states = items, old.appended, old.states
+    if plan.module_versions != source.module_versions:
+        new.states = [_with_versions(state, plan.module_versions) for state in old.states]
+    return new
+
+
+def _between(
+    plan: Plan, source: Checkpoint, frame: Frame, weights: list[tuple[str, object]]
+) -> list[tuple[object, object]]:
+    """The new tensors in the plan's order, and the dict's other entries after as many of its tensors as before."""
+    places = {key: number for number, key in enumerate(source.tensors)}
+    others: list[tuple[int, tuple[object, object]]] = []
+    passed = 0
+    for pair in frame.entries:
+        if isinstance(pair[0], str) and is_tensor(pair[1]):
+            passed += 1
+        else:
+            others.append((passed, pair))
+    items: list[tuple[object, object]] = []
+    others.reverse()
+    for step, pair in zip(plan.steps, weights, strict=True):
+        place = _place_in_frame(plan, step, places)
+        while others and place is not None and others[-1][0] <= place:
+            items.append(others.pop()[1])
+        items.append(pair)
+    return items + [pair for _, pair in reversed(others)]
+
+
+def _place_in_frame(plan: Plan, step: Step, places: Mapping[str, int]) -> int | None:
+    """The number of the frame's tensor that a step begins with."""
+    return next((places[source.key] for source in sources_of(step.value) if source.input == plan.frame), None)
 
 
 def _with_versions(state: object, versions: Mapping[str, int] | None) -> object:
     if not isinstance(state, Dict):
         return state
+    old: dict[str, object] = {}
+    for name, value in state.items:
+        if name == "_metadata" and isinstance(value, Call):
+            old = {module: facts for module, facts in value.items if isinstance(module, str)}
     kept = [(name, value) for name, value in state.items if name != "_metadata"]
     if versions is not None:
-        kept.append(("_metadata", _metadata(versions)))
+        kept.append(("_metadata", _metadata(versions, old)))
     return Dict(kept)
 
 
 def _state_dict(weights: Sequence[tuple[str, object]], versions: Mapping[str, int] | None) -> object:
     """An OrderedDict as `module.state_dict()` gives."""
     new = Call("reduce", Global("collections", "OrderedDict"), ())
-    new.items = list(weights)
+    new.items.extend(weights)
     if versions is not None:
-        new.states = [Dict([("_metadata", _metadata(versions))])]
+        new.states = [Dict([("_metadata", _metadata(versions, {}))])]
     return new
 
 
-def _metadata(versions: Mapping[str, int]) -> object:
+def _metadata(versions: Mapping[str, int], old: Mapping[str, object]) -> object:
+    """Module versions; a module that keeps its name keeps whatever else the file says of it."""
     new = Call("reduce", Global("collections", "OrderedDict"), ())
-    new.items = [(module, Dict([("version", version)])) for module, version in versions.items()]
+    for module, version in versions.items():
+        facts = old.get(module)
+        same = isinstance(facts, Dict) and dict(_facts(facts)).get("version") == version
+        new.items.append((module, facts if same else Dict([("version", version)])))
     return new
+
+
+def _facts(facts: Dict) -> list[tuple[str, object]]:
+    """What the file says of a module, by name."""
+    return [(name, value) for name, value in facts.items if isinstance(name, str)]
 
 
 def _refuse_unknown(root: object, plan: Plan) -> None:
     """A payload must not travel into a file that people trust because ckptool wrote it."""
     found = unknown_globals(root)
-    if found:
-        names = ", ".join(found[:4]) + (f" and {len(found) - 4} more" if len(found) > 4 else "")
+    path = None if plan.frame is None else plan.inputs[plan.frame].path
+    dangerous = [name for name, risk in found.items() if risk == "dangerous"]
+    if dangerous:
         raise UnsafeError(
-            f"what lies beside the weights needs {len(found)} unknown class{'es' if len(found) > 1 else ''}: {names}",
+            f"what lies beside the weights would call {_some(dangerous)} when it is loaded; that is not written on",
+            hint="--only-weights leaves it behind",
+            path=path,
+        )
+    if found and not plan.keep_unknown:
+        raise UnsafeError(
+            f"what lies beside the weights needs {len(found)} unknown class{'es' if len(found) > 1 else ''}: "
+            f"{_some(list(found))}",
             hint="--only-weights leaves it behind; --keep-unknown keeps it unchanged (ckptool never runs it)",
-            path=None if plan.frame is None else plan.inputs[plan.frame].path,
+            path=path,
         )
 
 
-def unknown_globals(root: object) -> list[str]:
-    """Names of the classes and functions in an object that are not known to be harmless, each once."""
-    found: dict[str, None] = {}
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+
+
+def _walk(root: object) -> list[object]:
+    """Every object below one, references' contents included, each once."""
+    found: list[object] = [root]
     seen = {id(root)}
-    stack = [root]
-    while stack:
-        node = stack.pop()
-        if isinstance(node, Global) and risk_of(node.module, node.name) != "harmless":
-            found[node.qualified] = None
-        pid = [node.pid] if isinstance(node, Persistent) else []
-        for child in (*children(node), *pid):
+    for node in found:  # grows as it goes
+        for child in [node.pid] if isinstance(node, Persistent) else children(node):
             if id(child) not in seen:
                 seen.add(id(child))
-                stack.append(child)
-    return list(found)
+                found.append(child)
+    return found
 
 
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """Bytes of a source storage that become a storage of the output."""
-
-    storage: Storage
-    low: int
-    high: int
+def _globals(root: object) -> list[Global]:
+    return [node for node in _walk(root) if isinstance(node, Global)]
 
 
-@dataclass(frozen=True, slots=True)
-class _Made:
-    """A storage of the output that step `index` fills."""
-
-    index: int
-
-
-_Origin = _Part | _Made
-
-
-@dataclass(slots=True)
-class _Nodes:
-    """Makes the tensors' objects, and gives out the storages' numbers in the order in which the pickle names them."""
-
-    plan: Plan
-    records: list[Record] = field(default_factory=list)
-    _numbers: dict[_Origin, int] = field(default_factory=dict)
-    _origins: dict[int, tuple[Persistent, _Origin]] = field(default_factory=dict)
-    _ids: dict[int, object] = field(default_factory=dict)
-    _made: dict[int, object] = field(default_factory=dict)
-    _parts: dict[Storage, list[_Part]] = field(default_factory=dict)
-    _ties: dict[int, int] = field(default_factory=dict)
-    _globals: dict[tuple[str, str], Global] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self._ties = tied_steps(self.plan)
-        self._parts = _parts_in_use(self.plan, _copied_views(self.plan))
-
-    def node(self, index: int) -> object:
-        """The object of one step's tensor."""
-        step = self.plan.steps[index]
-        if isinstance(step.value, Source):
-            tensor = self.plan.inputs[step.value.input][step.value.key]
-            if tensor.node is not None and (tensor.layout != "strided" or _keeps_layout(tensor)):
-                return self._relocated(tensor, self._storage_of(step.value.input), step.target.key)
-        elif index in self._ties:
-            return self.node(self._ties[index])
-        if index not in self._made:
-            self._made[index] = self._fresh(step.target, index)
-        return self._made[index]
-
-    def _storage_of(self, number: int) -> Callable[[Persistent, str], Storage]:
-        tree = self.plan.inputs[number].tree
-        assert isinstance(tree, Frame)  # only torch files have tensor nodes
-        return lambda persistent, key: tree.storage_of(persistent, key).storage
-
-    def _relocated(self, tensor: Tensor, storage_of: Callable[[Persistent, str], Storage], key: str) -> object:
-        """The tensor's own object, its storages replaced by those of the output."""
-        if id(tensor.node) in self._made:
-            return self._made[id(tensor.node)]
-        edits: dict[int, object] = {}
-        for call in rebuilt_by(tensor.node):
-            args = call.args
-            assert isinstance(args, tuple)
-            old = args[0]
-            assert isinstance(old, Persistent)
-            storage = storage_of(old, key)
-            start = args[1] * _itemsize(tensor) if tensor.layout == "strided" else 0
-            part = self._part(storage, start, whole=tensor.layout != "strided")
-            token = self._token(old, part, _itemsize(tensor))
-            new = Call(call.how, call.fn, (token, args[1] - part.low // _itemsize(tensor), *args[2:]), call.kwargs)
-            new.states = call.states
-            edits[id(call)] = new
-        made = substitute(tensor.node, edits)
-        self._made[id(tensor.node)] = made
-        return made
-
-    def _part(self, storage: Storage, start: int, *, whole: bool) -> _Part:
-        """The part in use of a storage that holds a byte."""
-        if not whole:
-            for part in self._parts.get(storage, ()):
-                if part.low <= start < part.high:
-                    return part
-        return _Part(storage, 0, storage.nbytes)
-
-    def _token(self, old: Persistent, part: _Part, itemsize: int) -> Persistent:
-        """A reference to a storage of the output, of the old one's class and device."""
-        assert isinstance(old.pid, tuple)
-        kind, _, location = old.pid[1:4]
-        nbytes = part.high - part.low
-        untyped = isinstance(kind, Global) and kind.name == "UntypedStorage"
-        count = old.pid[4] if nbytes == part.storage.nbytes else nbytes if untyped else nbytes // itemsize
-        token = Persistent(("storage", kind, "", location, count))
-        self._origins[id(token)] = (token, part)
-        return token
-
-    def _fresh(self, spec: TensorSpec, index: int) -> object:
-        """A contiguous tensor as torch writes it."""
-        storage_class = STORAGE_CLASSES.get(spec.dtype)
-        nbytes = spec.nbytes
-        if storage_class is None:
-            kind, count, rebuild = self._global("torch.storage", "UntypedStorage"), nbytes, "_rebuild_tensor_v3"
-        else:
-            kind, count, rebuild = self._global("torch", storage_class), spec.elements, "_rebuild_tensor_v2"
-        token = Persistent(("storage", kind, "", "cpu", count))
-        self._origins[id(token)] = (token, _Made(index))
-        hooks = Call("reduce", self._global("collections", "OrderedDict"), ())
-        args: tuple[object, ...] = (token, 0, spec.shape, _c_strides(spec.shape), False, hooks)
-        if storage_class is None:
-            args = (*args, self._global("torch", spec.dtype))
-        return Call("reduce", self._global("torch._utils", rebuild), args)
-
-    def _global(self, module: str, name: str) -> Global:
-        return self._globals.setdefault((module, name), Global(module, name))
-
-    def persistent_id(self, persistent: Persistent) -> object:
-        """The persistent id that the output's pickle gets for a storage."""
-        if id(persistent) in self._ids:
-            return self._ids[id(persistent)]
-        if id(persistent) in self._origins:
-            _, origin = self._origins[id(persistent)]
-        else:
-            origin = self._of_the_frame(persistent)
-        if origin not in self._numbers:
-            self._numbers[origin] = len(self.records)
-            self.records.append(self._record(origin))
-        pid = persistent.pid
-        assert isinstance(pid, tuple)
-        self._ids[id(persistent)] = (_STORAGE, pid[1], str(self._numbers[origin]), pid[3], pid[4])
-        return self._ids[id(persistent)]
-
-    def _of_the_frame(self, persistent: Persistent) -> _Part:
-        frame = frame_of(self.plan)
-        assert frame is not None  # every other reference was made here
-        storage = frame.storage_of(persistent, "").storage
-        if storage.big_endian:
-            raise PlanError(
-                "the file is big-endian and holds tensors beside the weights, which cannot be copied as they are",
-                hint="--only-weights leaves them behind",
-            )
-        return _Part(storage, 0, storage.nbytes)
-
-    def _record(self, origin: _Origin) -> Record:
-        if isinstance(origin, _Made):
-            return Record(self.plan.steps[origin.index].target.nbytes, contents_of(self.plan, origin.index))
-        nbytes = origin.high - origin.low
-        crc = origin.storage.crc if nbytes == origin.storage.nbytes else None
-        content = (Range(origin.storage.file, origin.storage.offset + origin.low, nbytes, crc),) if nbytes else ()
-        return Record(nbytes, content)
-
-
-_STORAGE = "storage"
-
-
-def _itemsize(tensor: Tensor) -> int:
-    return DTYPES[tensor.dtype].bits // 8
-
-
-def _c_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """torch's strides of a contiguous tensor; an empty axis counts as one."""
-    strides: list[int] = []
-    step = 1
-    for size in reversed(shape):
-        strides.append(step)
-        step *= max(size, 1)
-    return tuple(reversed(strides))
-
-
-def _hull(tensor: Tensor) -> tuple[int, int]:
-    """First byte and end of what a one-piece tensor reaches in its storage."""
-    piece = tensor.pieces[0]
-    strides = piece.strides if piece.strides is not None else _c_strides(piece.shape)
-    last = piece.start + sum((size - 1) * stride for size, stride in zip(piece.shape, strides, strict=True))
-    return piece.start * _itemsize(tensor), (last + 1) * _itemsize(tensor)
-
-
-def _keeps_layout(tensor: Tensor) -> bool:
-    """True if a dense tensor is copied with its strides; a thin view of a wide range is packed instead."""
-    if len(tensor.pieces) != 1 or tensor.pieces[0].storage.big_endian or not tensor.elements:
-        return False
-    low, high = _hull(tensor)
-    return high - low <= 2 * packed_nbytes(tensor.dtype, tensor.shape)
-
-
-def _copied_views(plan: Plan) -> Iterable[tuple[Storage, tuple[int, int]]]:
-    for step in plan.steps:
-        if isinstance(step.value, Source):
-            tensor = plan.inputs[step.value.input][step.value.key]
-            if tensor.node is not None and tensor.layout == "strided" and _keeps_layout(tensor):
-                yield tensor.pieces[0].storage, _hull(tensor)
-
-
-def _parts_in_use(plan: Plan, views: Iterable[tuple[Storage, tuple[int, int]]]) -> dict[Storage, list[_Part]]:
-    """The parts of storages that copied tensors use; tensors that overlap stay in one part."""
-    frame = frame_of(plan)
-    whole = frame.storages_beside() if frame is not None else frozenset()
-    hulls: dict[Storage, list[tuple[int, int]]] = {}
-    for storage, hull in views:
-        if storage not in whole:
-            hulls.setdefault(storage, []).append(hull)
-    return {storage: _merged(storage, sorted(spans)) for storage, spans in hulls.items()}
-
-
-def _merged(storage: Storage, spans: Sequence[tuple[int, int]]) -> list[_Part]:
-    parts: list[_Part] = []
-    for low, high in spans:
-        if parts and low < parts[-1].high:
-            parts[-1] = _Part(storage, parts[-1].low, max(high, parts[-1].high))
-        else:
-            parts.append(_Part(storage, low, high))
-    return parts
+def _persistents(root: object) -> list[Persistent]:
+    return [node for node in _walk(root) if isinstance(node, Persistent)]
