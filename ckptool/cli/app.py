@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ckptool import __version__
-from ckptool.cli import diff, filter, inspect
+from ckptool.cli import diff, filter, inspect, merge, remap
 from ckptool.cli.errors import report
 from ckptool.cli.help import HelpCommand, HelpGroup
 from ckptool.errors import Exit
@@ -18,7 +18,7 @@ _EPILOG = """\
 Examples:
   ckptool inspect model.pth
   ckptool diff old.pth new.safetensors
-  ckptool inspect model.pth --json
+  ckptool filter model.pth --drop "fc.*" -o body.safetensors
 
 Exit codes: 0 same, clean, written; 1 different; 2 trouble; 130 interrupted"""
 
@@ -33,6 +33,8 @@ app = typer.Typer(
 app.command(cls=HelpCommand, rich_help_panel="Look", epilog=inspect.EPILOG)(inspect.inspect)
 app.command(cls=HelpCommand, rich_help_panel="Look", epilog=diff.EPILOG)(diff.diff)
 app.command(cls=HelpCommand, rich_help_panel="Operate", epilog=filter.EPILOG)(filter.filter)
+app.command(cls=HelpCommand, rich_help_panel="Operate", epilog=remap.EPILOG)(remap.remap)
+app.command(cls=HelpCommand, rich_help_panel="Operate", epilog=merge.EPILOG)(merge.merge)
 
 
 def _say_version(asked: bool) -> None:

@@ -99,6 +99,7 @@ def filter(
         drop_optimizer,
         optimizer_as_is,
         keep_unknown,
+        selected=ema or select is not None,
         form=PlanFormat.JSON if json else form,
         color=color,
         no_pager=no_pager,

@@ -94,6 +94,7 @@ class Request:
         out: where to write; None for a preview.
         names: the inputs as they were typed.
         check: say only whether the plan is sound and meets its expectations.
+        selected: the user said which dict of the file to take.
     """
 
     out: Path | None
@@ -106,6 +107,7 @@ class Request:
     optimizer_as_is: bool = False
     keep_unknown: bool = False
     check: bool = False
+    selected: bool = False
     form: PlanFormat = PlanFormat.TEXT
     color: Color = Color.AUTO
     no_pager: bool = False
@@ -168,10 +170,28 @@ def _preview(plan: Plan, request: Request) -> Preview:
     from ckptool.surgery.settle import besides
 
     notes: list[Note] = [note for side in plan.inputs for note in side.notes if note.level == "warning"]
-    notes += plan.notes
+    notes += [note for note in plan.notes if not (plan.problems and note.text.startswith("reversible"))]
     if request.out is not None:
+        notes += _beside_notes(plan, request)
         notes += tie_notes(plan, request.out, request.tied)
     return Preview(plan, request.names, besides(plan, request.out), tuple(notes))
+
+
+def _beside_notes(plan: Plan, request: Request) -> Iterator[Note]:
+    """Who picks the second set of weights of a file gets a file in which it is still the second."""
+    from ckptool.checkpoint import Note
+    from ckptool.surgery.settle import besides
+
+    if plan.frame is None or request.out is None or not request.selected:
+        return
+    selection = plan.inputs[plan.frame].selection
+    beside = set(selection.others) & set(besides(plan, request.out).kept)
+    if beside:
+        names = ", ".join(sorted(beside))
+        yield Note(
+            f'{request.out.name} keeps other weights beside "{selection.name}": {names}',
+            "a loader may take those; --only-weights writes the chosen ones alone",
+        )
 
 
 def _show(preview: Preview, request: Request) -> None:
@@ -344,3 +364,18 @@ def value_options(context: typer.Context) -> set[str]:
     """The names of all options of a command that take a value."""
     options = (parameter for parameter in context.command.params if parameter.param_type_name == "option")
     return {name for option in options if not getattr(option, "is_flag", False) for name in option.opts}
+
+
+def print_list(name: str, about: str, rows: Sequence[tuple[str, str]]) -> None:
+    """Prints names and what they mean in two columns, the second wrapped."""
+    from ckptool.cli.output import print_lines, stdout_screen
+    from ckptool.render.text import Cell, Column, Screen, table, wrap
+
+    screen = stdout_screen(Color.AUTO)
+    width = max(len(name) for name, _ in rows)
+    room = Screen(width=max(20, screen.width - width - 2), elide=True)
+    cells = []
+    for title, text in rows:
+        first, *rest = wrap(text, room, indent="")
+        cells += [(Cell(title, "cyan"), Cell(first)), *((Cell(), Cell(line)) for line in rest)]
+    print_lines(table((Column(name), Column(about)), cells, screen), screen, pager=False)

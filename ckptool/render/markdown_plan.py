@@ -68,7 +68,7 @@ def _keys(rows: Sequence[Row]) -> Iterator[str]:
     cells = [
         (
             markdown(SYMBOLS[row.fate]),
-            markdown_code(row.key),
+            markdown_code(row.key) if row.key else "other keys",
             f"{row.tensors:,}",
             count(row.elements),
             markdown(row.what),

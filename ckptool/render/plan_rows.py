@@ -25,6 +25,7 @@ class Fate(StrEnum):
 
 
 _SPARED = "copied (integers are not cast)"
+_FEW = 3  # rows of what is kept
 SYMBOLS = {Fate.COPIED: "=", Fate.RENAMED: ">", Fate.CAST: "~", Fate.COMPUTED: "*", Fate.DROPPED: "-"}
 
 
@@ -82,7 +83,7 @@ class _Fact:
         elements: its elements.
         before: bytes of its sources.
         after: bytes in the output.
-        spared: it is copied where others are cast, since its elements are integers.
+        spared: it is copied where others are cast or mixed, since its elements are integers.
     """
 
     fate: Fate
@@ -116,9 +117,9 @@ def plan_rows(plan: Plan, each: bool = False) -> list[Row]:
     facts = _facts(plan)
     if each:
         return [_row(key, [fact]) for key, fact in facts.items()]
-    # integers that are not cast do not make rows of their own among floats that are
-    casts = Counter(fact.what for fact in facts.values() if fact.fate is Fate.CAST)
-    usual = casts.most_common(1)[0][0] if casts else ""
+    # integers that are not cast or mixed do not make rows of their own among floats that are
+    changes = Counter(fact.what for fact in facts.values() if fact.fate in (Fate.CAST, Fate.COMPUTED))
+    usual = changes.most_common(1)[0][0] if changes else ""
     groups = rollup([(key, usual if fact.spared else fact.what) for key, fact in facts.items()])
     return [_row(group.pattern, [facts[key] for key in group.keys]) for group in groups]
 
@@ -161,8 +162,9 @@ def _facts(plan: Plan) -> dict[str, _Fact]:
 def _made(plan: Plan, step: Step, casts: bool) -> _Fact:
     before = sum(plan.inputs[source.input][source.key].nbytes for source in set(sources_of(step.value)))
     after = step.target.nbytes if step.tied_to is None else 0
-    what = _said(plan, step, casts)
-    return _Fact(fate_of(step), what, step.target.elements, before, after, spared=what == _SPARED)
+    spared = step.is_copy and step.tied_to is None and DTYPES[step.target.dtype].kind in ("int", "uint", "bool")
+    spared = spared and (casts or "--method" in plan.request)
+    return _Fact(fate_of(step), _said(plan, step, casts), step.target.elements, before, after, spared)
 
 
 def _said(plan: Plan, step: Step, casts: bool) -> str:
@@ -230,7 +232,10 @@ def _rule_fate(computes: str) -> Fate:
 
 
 def untouched_rows(plan: Plan) -> list[Row]:
-    """What no rule decides, by the inputs' keys: kept, cast, or dropped without being named."""
+    """What no rule decides, by the inputs' keys: kept, cast, or dropped without being named.
+
+    The kept ones are one row without a pattern where they would take many.
+    """
     facts: dict[str, _Fact] = {}
     free = [step for step in plan.steps if not (_names_rule(step.why) or step.why == "tie" or step.why[:5] == "init ")]
     by_source = {(source.input, source.key): step for step in free for source in sources_of(step.value)}
@@ -248,9 +253,13 @@ def untouched_rows(plan: Plan) -> list[Row]:
                 facts[key] = _Fact(fact.fate, what, fact.elements, fact.before, fact.after)
             else:
                 facts[key] = _Fact(Fate.RENAMED, "", 0, 0, 0)  # in the rules' rows; here only to judge the patterns
-    labels = [(key, (fact.fate, fact.what)) for key, fact in facts.items()]
-    groups = rollup(labels, together=[label for _, label in labels if label[1] in ("", "kept")])
-    return [_row(group.pattern, [facts[key] for key in group.keys]) for group in groups if facts[group.keys[0]].what]
+    labels = [(key, fact.what) for key, fact in facts.items()]
+    groups = [group for group in rollup(labels, together=["", "kept"]) if group.label]
+    kept = [group for group in groups if group.label == "kept"]
+    if len(kept) <= _FEW:
+        return [_row(group.pattern, [facts[key] for key in group.keys]) for group in groups]
+    rest = _row("", [facts[key] for group in kept for key in group.keys])
+    return [*(_row(group.pattern, [facts[key] for key in group.keys]) for group in groups if group not in kept), rest]
 
 
 def added_rows(plan: Plan) -> list[Row]:

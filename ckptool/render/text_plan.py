@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ckptool.checkpoint import Note
@@ -26,6 +25,7 @@ from ckptool.render.plan_rows import (
 )
 from ckptool.render.text import Cell, Column, Line, Screen, Span, Style, fit, table
 from ckptool.render.text_inspect import header, note_lines
+from ckptool.render.text_width import cells
 from ckptool.render.units import count, number_of, relative, size, size_short
 from ckptool.surgery.plan import Plan, Problem
 from ckptool.surgery.settle import Besides
@@ -148,6 +148,9 @@ def _recipe_table(plan: Plan, screen: Screen) -> Iterator[Line]:
     columns += [Column("computes", least=16)] if computes else []
     columns += [Column("for example", least=24)]
     rows = [_rule_cells(row, several and wide, computes) for row in shown]
+    if screen.elide and _width(rows) > screen.width:  # whole rules say more than examples
+        rows = [[*found[:-1], Cell()] if row.keys else found for row, found in zip(shown, rows, strict=True)]
+        columns[-1] = Column("")
     start = [Cell("", "dim"), Cell()]
     if len(rules) > len(shown):
         more = rules[_MANY_RULES:]
@@ -158,10 +161,16 @@ def _recipe_table(plan: Plan, screen: Screen) -> Iterator[Line]:
         rows.append([*start, Cell(text, "dim"), Cell("0", "dim"), *[Cell()] * (len(columns) - 4)])
     for row in [*untouched_rows(plan), *added_rows(plan)]:
         quiet: Style = "dim" if row.fate is Fate.COPIED else ""
-        mark = [Cell(SYMBOLS[row.fate], STYLES[row.fate]), Cell(), Cell(terminal(row.key), quiet)]
+        mark = [Cell(SYMBOLS[row.fate], STYLES[row.fate]), Cell(), Cell(terminal(row.key) or "other keys", quiet)]
         empty = [Cell()] if computes else []
         rows.append([*mark, Cell(f"{row.tensors:,}", quiet), *empty, Cell(terminal(row.what), quiet)])
     yield from table(columns, rows, screen)
+
+
+def _width(rows: Sequence[Sequence[Cell]]) -> int:
+    """The columns that a table takes if nothing is elided."""
+    widths = [max(map(cells, texts)) for texts in zip(*([cell.text for cell in row] for row in rows), strict=True)]
+    return sum(widths) + 2 * (sum(map(bool, widths)) - 1) if rows else 0
 
 
 def _rule_cells(row: RuleRow, named: bool, computes: bool) -> list[Cell]:
@@ -226,14 +235,18 @@ def rounding_of(written: Written) -> Mapping[str, float]:
     return found
 
 
-def problem_errors(problems: Sequence[Problem], path: Path | None = None) -> Iterator[tuple[CkptError, list[str]]]:
+def problem_errors(problems: Sequence[Problem]) -> Iterator[tuple[CkptError, list[str]]]:
     """Each problem as an error, and the keys to list below it."""
-    for problem in problems:
-        named = [key for key in problem.keys if key not in problem.message]
-        shown = list(problem.keys[:_MANY_KEYS]) if named else []
-        if len(problem.keys) > _MANY_KEYS and shown:
-            shown.append(f"{len(problem.keys) - _MANY_KEYS:,} more (all: --json)")
-        yield CkptError(problem.message, hint=problem.hint or None, path=path), shown
+    for problem in problems[:_MANY_NAMES]:
+        message, keys = problem.message, problem.keys
+        if len(keys) > 1:  # all of them are listed: the message need not name the first
+            message = message.removesuffix(f": {keys[0]}")
+        shown = list(keys[:_MANY_KEYS]) if any(key not in message for key in keys) else []
+        if len(keys) > _MANY_KEYS and shown:
+            shown.append(f"{len(keys) - _MANY_KEYS:,} more (all: --json)")
+        yield CkptError(message, hint=problem.hint or None), shown
+    if len(problems) > _MANY_NAMES:
+        yield CkptError(f"{len(problems) - _MANY_NAMES:,} more problems of the kind", hint="all of them: --json"), []
 
 
 def nothing_lines(check: bool) -> Iterator[Line]:

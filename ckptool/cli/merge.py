@@ -1,0 +1,222 @@
+"""``ckptool merge``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ckptool.cli.common import (
+    Color,
+    ColorOption,
+    DebugOption,
+    JsonOption,
+    NoPagerOption,
+    QuietOption,
+    SelectOption,
+)
+from ckptool.cli.writing import (
+    DropOptimizerOption,
+    DtypeOption,
+    ForceOption,
+    KeepOptimizerOption,
+    KeepUnknownOption,
+    OutOption,
+    PlanFormat,
+    PlanFormatOption,
+    Request,
+    ShardOption,
+    TiedOption,
+    TiedOutput,
+    VerboseOption,
+    WeightsOnlyOption,
+    carry_out,
+    number_pairs,
+    open_selected,
+    print_list,
+)
+from ckptool.errors import UsageError
+
+if TYPE_CHECKING:
+    from ckptool.checkpoint import Checkpoint
+    from ckptool.surgery.merge import Keys
+    from ckptool.surgery.plan import Plan
+
+EPILOG = """\
+Examples:
+  ckptool merge base.pth tuned.pth -o out.pth
+  ckptool merge step-*.pth --last 5 --method linear -o average.safetensors
+  ckptool merge base.safetensors --lora adapter/ -o merged.safetensors
+
+Exit codes: 0 shown or written; 2 it cannot be written as asked, nothing was"""
+
+
+def complete_methods(incomplete: str) -> list[str]:
+    """Names of merge methods."""
+    from ckptool.surgery.methods import METHODS
+
+    return [name for name in METHODS if name.startswith(incomplete)]
+
+
+def _list_methods(asked: bool) -> None:
+    if not asked:
+        return
+    from ckptool.surgery.methods import METHODS
+
+    rows = []
+    for method in METHODS.values():
+        options = [f"{name}={value:g}" for name, value in method.options.items()]
+        needs = ["--base", *options] if method.needs_base else options
+        rows.append((method.name, method.about + (f" ({', '.join(needs)})" if needs else "")))
+    print_list("method", "what it does (and its --param options)", rows)
+    raise typer.Exit
+
+
+def merge(
+    paths: Annotated[list[Path], typer.Argument(metavar="IN...", help="Checkpoints; later ones win.")],
+    method: Annotated[
+        str | None,
+        typer.Option(
+            "--method",
+            metavar="NAME",
+            help="Mix the tensors: linear, slerp, ties, ...",
+            autocompletion=complete_methods,
+        ),
+    ] = None,
+    methods: Annotated[
+        bool, typer.Option("--methods", callback=_list_methods, is_eager=True, help="List the methods.")
+    ] = False,
+    weights: Annotated[
+        str | None, typer.Option("--weights", metavar="W,W", help="A number for each input: 0.5,0.3,0.2.")
+    ] = None,
+    base: Annotated[
+        Path | None, typer.Option("--base", metavar="FILE", help="The model that all inputs were tuned from.")
+    ] = None,
+    param: Annotated[
+        list[str] | None, typer.Option("--param", metavar="NAME=VALUE", help="An option of the method; repeats.")
+    ] = None,
+    intersect: Annotated[bool, typer.Option("--intersect", help="Leave out keys that do not line up.")] = False,
+    union: Annotated[bool, typer.Option("--union", help="Keep them, from the inputs that have them.")] = False,
+    last: Annotated[
+        int | None, typer.Option("--last", metavar="N", min=1, help="Only the last N inputs, 10 after 9.")
+    ] = None,
+    lora: Annotated[
+        Path | None, typer.Option("--lora", metavar="ADAPTER", help="Merge this LoRA adapter into the one input.")
+    ] = None,
+    scale: Annotated[
+        float | None, typer.Option("--scale", metavar="X", help="A further factor for the adapter.")
+    ] = None,
+    dtype: DtypeOption = None,
+    select: SelectOption = None,
+    out: OutOption = None,
+    force: ForceOption = False,
+    max_shard: ShardOption = None,
+    tied: TiedOption = TiedOutput.CLONE,
+    only_weights: WeightsOnlyOption = False,
+    drop_optimizer: DropOptimizerOption = False,
+    optimizer_as_is: KeepOptimizerOption = False,
+    keep_unknown: KeepUnknownOption = False,
+    form: PlanFormatOption = PlanFormat.TEXT,
+    json: JsonOption = False,
+    verbose: VerboseOption = False,
+    color: ColorOption = Color.AUTO,
+    no_pager: NoPagerOption = False,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> int:
+    """Make one checkpoint of several.
+
+    Without a method it is the union in which later files win. With one, tensors of the same key are mixed, in float64,
+    rounded once; integers are never mixed. Without -o it shows what it would do.
+    """
+    chosen = _last(paths, last)
+    if lora is not None:
+        for option, given in (("--method", method), ("--weights", weights), ("--base", base), ("--param", param)):
+            if given:
+                raise UsageError(f"--lora and {option} exclude each other", hint="merge the adapter first")
+        plan, names = _lora_plan(chosen, lora, 1.0 if scale is None else scale, dtype, select)
+    elif scale is not None:
+        raise UsageError("--scale is for an adapter", hint="--lora ADAPTER --scale 0.5, or --method and --param")
+    else:
+        numbers = None if weights is None else _numbers(weights)
+        keys = _keys(intersect, union, method)
+        plan, names = _merge_plan(chosen, method, numbers, base, param or [], keys, dtype, select)
+    request = Request(
+        out,
+        names,
+        force,
+        max_shard,
+        tied.value,
+        only_weights,
+        drop_optimizer,
+        optimizer_as_is,
+        keep_unknown,
+        form=PlanFormat.JSON if json else form,
+        color=color,
+        no_pager=no_pager,
+        verbose=verbose,
+        quiet=quiet,
+    )
+    return carry_out(plan, request)
+
+
+def _merge_plan(
+    paths: Sequence[Path],
+    method: str | None,
+    weights: Sequence[float] | None,
+    base: Path | None,
+    params: Sequence[str],
+    keys: Keys,
+    dtype: str | None,
+    select: str | None,
+) -> tuple[Plan, tuple[str, ...]]:
+    from ckptool.surgery.merge import plan_merge
+
+    if len(paths) < 2:
+        raise UsageError("there is nothing to merge: one input", hint="give two or more, or --lora ADAPTER")
+    options = number_pairs(params, "--param")
+    inputs: list[Checkpoint] = [open_selected(path, select) for path in paths]
+    start = None if base is None else open_selected(base, select)
+    plan = plan_merge(inputs, method=method, weights=weights, base=start, params=options, keys=keys, dtype=dtype)
+    return plan, tuple(str(path) for path in (*paths, *([base] if base else [])))
+
+
+def _lora_plan(
+    paths: Sequence[Path], adapter: Path, scale: float, dtype: str | None, select: str | None
+) -> tuple[Plan, tuple[str, ...]]:
+    from ckptool.surgery.lora import plan_lora, read_config
+
+    if len(paths) != 1:
+        raise UsageError(f"--lora takes one base model, not {len(paths)}", hint="merge the models first")
+    config = read_config(adapter)
+    plan = plan_lora(open_selected(paths[0], select), open_selected(adapter, None), config, scale=scale, dtype=dtype)
+    return plan, (str(paths[0]), str(adapter))
+
+
+def _last(paths: Sequence[Path], count: int | None) -> list[Path]:
+    """The last of the inputs by their names; all of them without a number."""
+    if count is None:
+        return list(paths)
+    from ckptool.surgery.merge import last_checkpoints
+
+    if count > len(paths):
+        raise UsageError(f"--last {count} of {len(paths)} inputs", hint="name more inputs: run/step-*.pth")
+    return [Path(path) for path in last_checkpoints([str(path) for path in paths], count)]
+
+
+def _keys(intersect: bool, union: bool, method: str | None) -> Keys:
+    if intersect and union:
+        raise UsageError("--intersect and --union exclude each other", hint="give one of them")
+    if method is None and (intersect or union):
+        option = "--intersect" if intersect else "--union"
+        raise UsageError(f"{option} needs a --method; without one, later files win key by key", hint="leave it out")
+    return "intersect" if intersect else "union" if union else "exact"
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise UsageError(f'--weights "{text}" are not numbers', hint="--weights 0.5,0.3,0.2") from None

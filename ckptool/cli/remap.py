@@ -1,0 +1,154 @@
+"""``ckptool remap``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ckptool.cli.common import (
+    Color,
+    ColorOption,
+    DebugOption,
+    JsonOption,
+    NoPagerOption,
+    QuietOption,
+    SelectOption,
+)
+from ckptool.cli.writing import (
+    DropOptimizerOption,
+    DtypeOption,
+    ForceOption,
+    KeepOptimizerOption,
+    KeepUnknownOption,
+    OutOption,
+    PlanFormat,
+    PlanFormatOption,
+    Request,
+    ShardOption,
+    TiedOption,
+    TiedOutput,
+    VerboseOption,
+    WeightsOnlyOption,
+    carry_out,
+    number_pairs,
+    print_list,
+)
+from ckptool.errors import UsageError
+
+EPILOG = """\
+Examples:
+  ckptool remap wrapped.pth -r "module. ->" -r ".gamma -> .weight" -o plain.pth
+  ckptool remap wrapped.pth -r strip-wrappers -o plain.safetensors
+  ckptool remap vit.pth -r torchvision-vit-to-timm --like timm.pth --check
+
+Exit codes: 0 shown or written; 1 it does not meet what the recipe expects;
+2 it cannot be written as asked, nothing was"""
+
+
+def complete_recipes(incomplete: str) -> list[str]:
+    """Names of built-in recipes."""
+    from ckptool.surgery.recipe import builtin_recipes
+
+    return [name for name in builtin_recipes() if name.startswith(incomplete)]
+
+
+def _list_recipes(asked: bool) -> None:
+    if not asked:
+        return
+    from ckptool.surgery.recipe import builtin_recipes, load_recipe
+
+    print_list("recipe", "what it does", [(name, load_recipe(name).about) for name in builtin_recipes()])
+    raise typer.Exit
+
+
+def remap(
+    path: Annotated[Path, typer.Argument(metavar="IN", help="A checkpoint: a file, or a folder of shards.")],
+    rules: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--rule",
+            "-r",
+            metavar="RULE",
+            help='"FROM -> TO", a recipe file, or a built-in recipe; repeats.',
+            autocompletion=complete_recipes,
+        ),
+    ] = None,
+    recipes: Annotated[
+        bool, typer.Option("--recipes", callback=_list_recipes, is_eager=True, help="List the built-in recipes.")
+    ] = False,
+    var: Annotated[
+        list[str] | None, typer.Option("--var", metavar="NAME=NUMBER", help="A number for the recipe; repeats.")
+    ] = None,
+    reverse: Annotated[bool, typer.Option("--reverse", help="Do the recipe backwards.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Write nothing; exit 1 if it would not do.")] = False,
+    like: Annotated[
+        Path | None,
+        typer.Option("--like", metavar="CHECKPOINT", help="The keys and shapes that are to come out, as this has."),
+    ] = None,
+    dtype: DtypeOption = None,
+    select: SelectOption = None,
+    out: OutOption = None,
+    force: ForceOption = False,
+    max_shard: ShardOption = None,
+    tied: TiedOption = TiedOutput.CLONE,
+    only_weights: WeightsOnlyOption = False,
+    drop_optimizer: DropOptimizerOption = False,
+    optimizer_as_is: KeepOptimizerOption = False,
+    keep_unknown: KeepUnknownOption = False,
+    form: PlanFormatOption = PlanFormat.TEXT,
+    json: JsonOption = False,
+    verbose: VerboseOption = False,
+    color: ColorOption = Color.AUTO,
+    no_pager: NoPagerOption = False,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> int:
+    """Rename keys, and split, join, transpose or compute their tensors, by rules.
+
+    A rule is FROM -> TO, part by part: "module. ->" takes a prefix off, "fc. -> head." renames a module, "{k**}.beta ->
+    {k**}.bias" a last part, "fc.{k**} -> !" drops. The README has the whole language. Without -o it shows what it would
+    do.
+    """
+    from ckptool.formats import open_checkpoint
+    from ckptool.surgery.recipe import recipe_of
+    from ckptool.surgery.remap import open_sources, plan_remap
+
+    if not rules:
+        raise UsageError(
+            "there is no rule", hint='give one: -r "module. ->"; the built-in ones: ckptool remap --recipes'
+        )
+    recipe = recipe_of(rules)
+    sources, prefixes = open_sources(path, recipe, select)
+    target = None if like is None else open_checkpoint(like)
+    numbers = number_pairs(var or [], "--var")
+    plan = plan_remap(sources, recipe, backwards=reverse, prefixes=prefixes, vars=numbers, like=target, dtype=dtype)
+    request = Request(
+        out,
+        (str(path),) if len(sources) == 1 else tuple(str(source.path) for source in sources),
+        force,
+        _shard_of(max_shard, recipe.output_max_shard, out),
+        tied.value,
+        only_weights,
+        drop_optimizer,
+        optimizer_as_is,
+        keep_unknown,
+        check,
+        selected=select is not None,
+        form=PlanFormat.JSON if json else form,
+        color=color,
+        no_pager=no_pager,
+        verbose=verbose,
+        quiet=quiet,
+    )
+    return carry_out(plan, request)
+
+
+def _shard_of(asked: str | None, said: str | None, out: Path | None) -> str | None:
+    """What --max-shard says; else what the recipe says, which is for folders only."""
+    if asked is not None or said is None or out is None:
+        return asked
+    from ckptool.surgery.encode import container_of
+
+    return said if container_of(out) == "folder" else None
