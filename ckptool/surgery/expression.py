@@ -141,6 +141,8 @@ def _outputs(text: str, rule: str, at: int) -> tuple[str, ...]:
         raise malformed("an expression is missing here" if not body else "an expression too long", rule, at)
     if clash := re.search(r"(?<!\w)_\d+", body):
         raise malformed("not a name", rule, at + clash.start())
+    if zero := re.search(r"\$(?![1-9])", body):
+        raise malformed("tensors count from $1", rule, at + zero.start())
     source = re.sub(r"\$(\d+)", r"_\1", body)
     try:
         tree = ast.parse(source, mode="eval").body

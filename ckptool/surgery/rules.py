@@ -198,6 +198,8 @@ def _step(written: str, rule: str, at: int) -> Then:
         return Layout.parse(text, rule, at)
     if cast := parse_cast(text):
         return cast
+    if text.startswith("fit"):
+        raise malformed("not a step", rule, at, "fit METHOD, or fit METHOD(name=value, ...)")
     near = difflib.get_close_matches(
         text, ["f32", "f16", "bf16", "f64", "float32", "float16", "bfloat16", "i64", "fit"], 1
     )
