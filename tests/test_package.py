@@ -93,6 +93,23 @@ def test_open_takes_text_and_paths_and_raises_one_kind_of_error() -> None:
     assert caught.value.hint
 
 
+def test_compare_takes_paths_and_checkpoints() -> None:
+    old = ckptool.open(FIXTURES / "resnet18-102.pth")
+    diff = ckptool.compare(old, str(FIXTURES / "resnet18.pth"))
+    assert diff.old is old
+    assert (diff.count(ckptool.Status.SAME), diff.count(ckptool.Status.ADDED)) == (102, 20)
+    assert diff.exit_code == 1
+    with pytest.raises(ckptool.CkptError, match="matches none"):
+        ckptool.compare(old, FIXTURES / "resnet18.pth", only=["nothing.*"])
+
+
+@pytest.mark.parametrize("line", ["import ckptool.compare.diff", "from ckptool.compare.diff import compare", "pass"])
+def test_compare_stays_the_function_beside_the_folder_of_its_name(line: str) -> None:
+    code = f"{line}\nimport ckptool\nprint(ckptool.compare('fixtures/shards', 'fixtures/shards-bin').is_same)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout == "True\n"
+
+
 def test_version_is_said_once() -> None:
     import tomllib
 
