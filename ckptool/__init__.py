@@ -7,6 +7,9 @@ Example:
     'f32[2,3,7,7]'
     >>> ckptool.compare(checkpoint, "fixtures/shards").is_same
     True
+    >>> plan = ckptool.plan_filter(checkpoint, [("drop", "fc.*")])  # headers only; plan.apply("body.pth") writes
+    >>> len(plan.steps), [dropped.source.key for dropped in plan.dropped]
+    (120, ['fc.weight', 'fc.bias'])
 
 Nothing of a file is ever run, and importing this package imports neither numpy nor torch. What is wrong with a file is
 raised as a `CkptError`, with the message that the command line prints and a `hint`.
@@ -15,13 +18,13 @@ raised as a `CkptError`, with the message that the command line prints and a `hi
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import ckptool.compare  # noqa: F401  (now: a later import would put the folder in the function's place)
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from ckptool.checkpoint import Checkpoint as Checkpoint
     from ckptool.checkpoint import Tensor as Tensor
@@ -32,6 +35,12 @@ if TYPE_CHECKING:
     from ckptool.errors import CkptError as CkptError
     from ckptool.reading import Reader as Reader
     from ckptool.spec import TensorSpec as TensorSpec
+    from ckptool.surgery.merge import Keys
+    from ckptool.surgery.plan import Plan as Plan
+    from ckptool.surgery.plan import Step as Step
+    from ckptool.surgery.recipe import Recipe as Recipe
+
+    Input: TypeAlias = Checkpoint | str | os.PathLike[str]
 
 __version__ = "0.1.0"
 
@@ -41,8 +50,11 @@ _HOMES = {
     "Checkpoint": "checkpoint",
     "CkptError": "errors",
     "Diff": "compare.result",
+    "Plan": "surgery.plan",
     "Reader": "reading",
+    "Recipe": "surgery.recipe",
     "Status": "compare.result",
+    "Step": "surgery.plan",
     "Tensor": "checkpoint",
     "TensorSpec": "spec",
     "Tolerance": "compare.result",
@@ -53,13 +65,19 @@ __all__ = [
     "Checkpoint",
     "CkptError",
     "Diff",
+    "Plan",
     "Reader",
+    "Recipe",
     "Status",
+    "Step",
     "Tensor",
     "TensorSpec",
     "Tolerance",
     "compare",
     "open",
+    "plan_filter",
+    "plan_merge",
+    "plan_remap",
 ]
 
 
@@ -104,8 +122,8 @@ def open(path: str | os.PathLike[str], select: str | None = None) -> Checkpoint:
 
 
 def compare(
-    old: Checkpoint | str | os.PathLike[str],
-    new: Checkpoint | str | os.PathLike[str],
+    old: Input,
+    new: Input,
     *,
     only: Sequence[str] = (),
     tolerance: Tolerance | None = None,
@@ -135,11 +153,136 @@ def compare(
         >>> ckptool.compare(diff.old, diff.new, only=["layer1.*.weight"], tolerance=loose).is_same
         True
     """
-    from ckptool.checkpoint import Checkpoint
     from ckptool.compare.diff import compare as compare_checkpoints
     from ckptool.compare.result import Tolerance
 
-    first, second = (side if isinstance(side, Checkpoint) else open(side) for side in (old, new))
     return compare_checkpoints(
-        first, second, only=only, tolerance=tolerance or Tolerance(), keys_only=keys_only, threads=threads
+        _opened(old), _opened(new), only=only, tolerance=tolerance or Tolerance(), keys_only=keys_only, threads=threads
     )
+
+
+def plan_filter(
+    checkpoint: Input,
+    choices: Sequence[tuple[str, str]] = (),
+    *,
+    dtype: str | None = None,
+    only_weights: bool = False,
+) -> Plan:
+    """Plan an output that holds some of a checkpoint's tensors; `Plan.apply` writes it, in any format.
+
+    Args:
+        checkpoint: a path, or what `open` gave.
+        choices: ("keep" or "drop", key pattern) in order, the later wins. If the first is a keep, all else is dropped.
+        dtype: a float dtype that floats are cast to, as "bf16"; integers are never cast.
+        only_weights: leave everything but the weights behind.
+
+    Raises:
+        CkptError: a pattern matches nothing, or there is no such dtype.
+
+    Example:
+        >>> plan = ckptool.plan_filter("fixtures/resnet18.pth", [("drop", "fc.*")], dtype="bf16")
+        >>> plan.steps[0].target.short, plan.steps[0].why, plan.nbytes
+        ('bf16[2,3,7,7]', '--dtype bfloat16', 23740)
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     written = plan.apply(f"{folder}/body.safetensors")
+        ...     len(ckptool.open(written.path))
+        120
+    """
+    from ckptool.surgery.filter import plan_filter as plan
+
+    return plan(_opened(checkpoint), choices, dtype=dtype, only_weights=only_weights)
+
+
+def plan_remap(
+    checkpoint: Input,
+    recipe: Recipe | Sequence[str],
+    *,
+    reverse: bool = False,
+    vars: Mapping[str, float] | None = None,
+    like: Input | None = None,
+    dtype: str | None = None,
+    select: str | None = None,
+) -> Plan:
+    """Plan what a recipe makes of a checkpoint.
+
+    Args:
+        checkpoint: a path, or what `open` gave.
+        recipe: rules ``"FROM -> TO"``, names of recipe files and of built-in recipes, in order.
+        reverse: do it backwards.
+        vars: numbers that come before those of the recipe.
+        like: a checkpoint with the keys and shapes that are to come out; the plan's `unmet` says what does not fit.
+        dtype: a float dtype that floats are cast to.
+        select: which dict of a file to take.
+
+    Returns:
+        A plan; where its `problems` say that keys clash or rules match nothing, it cannot be applied.
+
+    Raises:
+        CkptError: a rule is malformed, or cannot be reversed.
+
+    Example:
+        >>> plan = ckptool.plan_remap("fixtures/training.ckpt", ["strip-wrappers", "fc. -> head."])
+        >>> [step.target.key for step in plan.steps][-2:]
+        ['head.weight', 'head.bias']
+        >>> ckptool.plan_remap("fixtures/resnet18.pth", ["head. -> fc."]).problems[0].message
+        'rule 1 "head. -> fc." matches none of the 122 keys'
+    """
+    from pathlib import Path
+
+    from ckptool.checkpoint import Checkpoint
+    from ckptool.surgery.recipe import Recipe, recipe_of
+    from ckptool.surgery.remap import open_sources
+    from ckptool.surgery.remap import plan_remap as plan
+
+    parsed = recipe if isinstance(recipe, Recipe) else recipe_of(recipe)
+    sources, prefixes = (
+        ((checkpoint,), ()) if isinstance(checkpoint, Checkpoint) else open_sources(Path(checkpoint), parsed, select)
+    )
+    target = None if like is None else _opened(like)
+    return plan(sources, parsed, backwards=reverse, prefixes=prefixes, vars=vars, like=target, dtype=dtype)
+
+
+def plan_merge(
+    checkpoints: Sequence[Input],
+    *,
+    method: str | None = None,
+    weights: Sequence[float] | None = None,
+    base: Input | None = None,
+    params: Mapping[str, float] | None = None,
+    keys: Keys = "exact",
+    dtype: str | None = None,
+) -> Plan:
+    """Plan one checkpoint out of several: the union in which later ones win, or a mix by a merge method.
+
+    Args:
+        checkpoints: paths, or what `open` gave, in the order that counts.
+        method: "linear", "slerp", "ties", ...; ``ckptool merge --methods`` lists them. None for the union.
+        weights: a number for each input.
+        base: the model that methods on differences start from.
+        params: options of the method, by name.
+        keys: what to do about keys that not every input has with one shape: "exact", "intersect" or "union".
+        dtype: a float dtype for the result.
+
+    Raises:
+        CkptError: there is no such method or option, or it does not fit the inputs.
+
+    Example:
+        >>> plan = ckptool.plan_merge(["fixtures/resnet18.pth", "fixtures/shards"], method="linear", weights=[3, 1])
+        >>> plan.steps[0].why
+        'linear(3, 1)'
+        >>> union = ckptool.plan_merge(["fixtures/resnet18.pth", "fixtures/tuned.safetensors"])
+        >>> union.steps[0].why
+        'from tuned.safetensors, replaces resnet18.pth'
+    """
+    from ckptool.surgery.merge import plan_merge as plan
+
+    inputs = [_opened(checkpoint) for checkpoint in checkpoints]
+    start = None if base is None else _opened(base)
+    return plan(inputs, method=method, weights=weights, base=start, params=params, keys=keys, dtype=dtype)
+
+
+def _opened(given: Input) -> Checkpoint:
+    from ckptool.checkpoint import Checkpoint
+
+    return given if isinstance(given, Checkpoint) else open(given)

@@ -86,6 +86,6 @@ def _besides(preview: Preview) -> Iterator[tuple[str, Sequence[str], str]]:
         ("kept beside the weights", besides.kept, ""),
         ("left out", besides.dropped, ""),
         ("left behind", besides.lost, besides.why),
-        ("not taken", besides.untaken, "only tensors are merged"),
+        ("not taken", besides.untaken, "only what the first file holds is kept"),
     )
     return ((title, names[:20], why) for title, names, why in facts if names)

@@ -191,7 +191,7 @@ def _besides_lines(besides: Besides, screen: Screen) -> Iterator[Line]:
         ("kept beside the weights", besides.kept, ""),
         ("left out", besides.dropped, ""),
         ("left behind", besides.lost, besides.why),
-        ("not taken", besides.untaken, "only tensors are merged"),
+        ("not taken", besides.untaken, "only what the first file holds is kept"),
     )
     for title, names, why in facts:
         if not names:

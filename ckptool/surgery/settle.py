@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ckptool.checkpoint import Checkpoint, Note
+from ckptool.checkpoint import Note
 from ckptool.errors import UsageError
 from ckptool.formats.torch_frame import Frame
 from ckptool.surgery.encode import container_of, left_behind
@@ -74,7 +73,7 @@ class Besides:
         dropped: names of entries that were to be left out.
         lost: what the output's container cannot hold.
         why: what it holds instead.
-        untaken: entries of inputs that give tensors only.
+        untaken: entries of further files of a recipe's input, which give tensors only.
     """
 
     kept: tuple[str, ...] = ()
@@ -95,7 +94,8 @@ def besides(plan: Plan, out: Path | None) -> Besides:
         ('epoch', 'arch')
     """
     dropped = tuple(dict.fromkeys(plan.dropped_extras))
-    untaken = tuple(name for number in _others(plan) for name in _names(plan.inputs[number], plan, number))
+    more = plan.inputs[1:] if plan.request.startswith("remap") else ()  # merges note it themselves
+    untaken = tuple(f"{checkpoint.path.name}: {extra.name}" for checkpoint in more for extra in checkpoint.extras)
     kept: tuple[str, ...] = ()
     lost: tuple[str, ...] = ()
     source = None if plan.frame is None else plan.inputs[plan.frame]
@@ -117,15 +117,3 @@ def _is_torch(plan: Plan, out: Path | None) -> bool:
     if out is not None:
         return container_of(out) == "torch"
     return plan.frame is not None and isinstance(plan.inputs[plan.frame].tree, Frame)
-
-
-def _others(plan: Plan) -> Iterator[int]:
-    """Inputs that give tensors only."""
-    for number in range(len(plan.inputs)):
-        if number != plan.frame and not (plan.frame is None and len(plan.inputs) == 1):
-            yield number
-
-
-def _names(checkpoint: Checkpoint, plan: Plan, number: int) -> Iterator[str]:
-    for extra in checkpoint.extras:
-        yield extra.name if len(plan.inputs) == 1 else f"{checkpoint.path.name}: {extra.name}"
