@@ -19,8 +19,13 @@ if TYPE_CHECKING:
 
     Array: TypeAlias = np.ndarray[Any, Any]
 
-# what the numbers of an option may be: above, and up to
-_LIMITS = {"density": (0.0, 1.0), "gamma": (-1e-300, 1.0), "decay": (-1e-300, 1.0), "seed": (-1.0, 2.0**53)}
+_SHARE = (lambda value: 0 <= value <= 1, "from 0 to 1")
+_LIMITS: dict[str, tuple[Callable[[float], bool], str]] = {
+    "density": (lambda value: 0 < value <= 1, "above 0 and at most 1"),
+    "gamma": _SHARE,
+    "decay": _SHARE,
+    "seed": (lambda value: 0 <= value < 2**53 and value == int(value), "a whole number from 0 on"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,10 +179,9 @@ def _check_options(method: Method, options: Mapping[str, float]) -> None:
             known = ", ".join(f"{name}={default:g}" for name, default in method.options.items())
             hint = f"it takes {known}" if known else "it takes none"
             raise UsageError(f'{method.name} has no option "{option}"', hint=hint)
-        low, high = _LIMITS.get(option, (-float("inf"), float("inf")))
-        if not (isfinite(value) and low < value <= high) or (option == "seed" and value != int(value)):
-            wanted = {"density": "above 0 and at most 1", "seed": "a whole number from 0 on"}.get(option)
-            raise UsageError(f"{option}={value:g}: it must be {wanted or 'from 0 to 1' if high == 1 else 'finite'}")
+        is_fine, wanted = _LIMITS.get(option, (isfinite, "a finite number"))
+        if not is_fine(value):
+            raise UsageError(f"{option}={value:g}: it must be {wanted}")
 
 
 def _check_weights(method: Method, weights: Sequence[float], models: int) -> None:
