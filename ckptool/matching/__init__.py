@@ -1,0 +1,1 @@
+"""Which source key belongs to which target key, and why."""
