@@ -50,7 +50,8 @@ def torch_output(plan: Plan) -> tuple[Image, tuple[TensorSpec, ...], str]:
     weights = [(step.target.key, nodes.node(index)) for index, step in enumerate(plan.steps)]
     if frame is None or plan.frame is None:
         root: object = _state_dict(weights, plan.module_versions)
-        place = ""
+        place = plan.wrap or ""
+        root = Dict([(plan.wrap, root)]) if plan.wrap else root
     else:
         root = _framed(plan, plan.inputs[plan.frame], frame, weights)
         place = plan.inputs[plan.frame].selection.name
@@ -156,7 +157,7 @@ def _nested_versions(
         if id(node) in edits or not isinstance(node, Call) or not any(id(child) in edits for _, child in node.items):
             continue
         for old in _metadata_of(node):
-            kept = [
+            kept: list[tuple[object, object]] = [
                 (module, facts)
                 for module, facts in old.items
                 if isinstance(module, str) and ".".join(filter(None, (name, module))) in (plan.module_versions or {})
