@@ -168,6 +168,7 @@ class Plan:
         replaced_nodes: objects of the frame that get another in their place (the optimizer's state); see
             `ckptool.formats.torch_edit`.
         keep_unknown: carry objects of unknown classes into a torch output, unchanged.
+        wrap: a torch output without a frame nests the state dict under this key.
         request: the command in a few words, for the preview and the written metadata.
     """
 
@@ -184,6 +185,7 @@ class Plan:
     module_versions: Mapping[str, int] | None = None
     replaced_nodes: tuple[tuple[object, object], ...] = ()
     keep_unknown: bool = False
+    wrap: str | None = None
     request: str = ""
 
     @property

@@ -192,8 +192,8 @@ def _step(written: str, rule: str, at: int) -> Then:
     at += len(written) - len(written.lstrip())
     if text.startswith("="):
         return Expression.parse(text[1:], rule, at + 1)
-    if match := re.fullmatch(r"fit\s+([a-z_]+)\s*(?:\((.*)\))?", text):
-        return Fit(match[1], (match[2] or "").strip())
+    if text.startswith("fit ") and (fit := parse_fit(text[4:])):
+        return fit
     if "->" in text:
         return Layout.parse(text, rule, at)
     if cast := parse_cast(text):
@@ -207,6 +207,17 @@ def _step(written: str, rule: str, at: int) -> Then:
         f'did you mean "{near[0]}"?' if near else 'a step is a layout "o i -> i o", "= EXPR", "fit METHOD" or a dtype'
     )
     raise malformed("not a step", rule, at, hint)
+
+
+def parse_fit(text: str) -> Fit | None:
+    """``METHOD`` or ``METHOD(args)``, as it stands behind ``fit``; None for anything else.
+
+    Example:
+        >>> parse_fit("grid(prefix=1)")
+        Fit(method='grid', args='prefix=1')
+    """
+    match = re.fullmatch(r"\s*([a-z_]+)\s*(?:\((.*)\))?\s*", text)
+    return Fit(match[1], (match[2] or "").strip()) if match else None
 
 
 def _unified(

@@ -183,12 +183,12 @@ def plan_transplant(
     rules = recipe or Recipe()
     initial = ModelInit(target, seed)
     mapped = _mapped(source, target, rules, drop, vars or {}, initial)
-    chosen = [(Pattern.parse(pattern), parse_fit(text)) for pattern, text in fits]
-    for (text, _), (pattern, _) in zip(fits, chosen, strict=True):
-        require_match(pattern, list(target.specs), f'--fit "{text}"', source.path)
+    chosen = [(Pattern.parse(pattern), _fit_named(text)) for pattern, text in fits]
+    for pattern, _ in chosen:
+        require_match(pattern, list(target.specs), "--fit", source.path)
     chooser = _Chooser(source, target, mapped.steps, mismatch, chosen, initial)
-    entries, steps = chooser.all()
-    entries = tuple(_with_ties(entries, target))
+    chosen_entries, steps = chooser.all()
+    entries = tuple(_with_ties(chosen_entries, target))
     inits = [(Pattern.parse(pattern), how) for pattern, how in (*init, *rules.init)]
     done = {step.target.key: step for step in steps}
     for entry in entries:
@@ -244,9 +244,8 @@ def _mapped(
     specs = {key: tensor.spec for key, tensor in source.tensors.items()}
     dropped: list[Dropped] = []
     for text in drop:
-        for key in require_match(Pattern.parse(text), list(source), "--drop", source.path):
-            if specs.pop(key, None) is not None:
-                dropped.append(Dropped(Source(0, key), f'--drop "{text}"'))
+        found = require_match(Pattern.parse(text), list(source), "--drop", source.path)
+        dropped += [Dropped(Source(0, key), f'--drop "{text}"') for key in found if specs.pop(key, None) is not None]
     if not rules.stages:
         steps, notes = _by_name(specs, target)
         return _Mapped(steps, tuple(dropped), (), (), notes)
@@ -255,9 +254,9 @@ def _mapped(
     def fit(fit: Fit, spec: TensorSpec, wanted: TensorSpec) -> Op:
         return _op(fit, spec, wanted, initial)
 
-    found = expand(replace(rules, init=()), specs, vars=numbers, targets=target.specs, fit=fit)
-    steps = {step.target.key: step for step in found.steps}
-    return _Mapped(steps, (*dropped, *found.dropped), found.problems, found.uses, ())
+    made_of = expand(replace(rules, init=()), specs, vars=numbers, targets=target.specs, fit=fit)
+    steps = {step.target.key: step for step in made_of.steps}
+    return _Mapped(steps, (*dropped, *made_of.dropped), made_of.problems, made_of.uses, ())
 
 
 def _by_name(specs: Specs, target: Target) -> tuple[dict[str, Step], tuple[Note, ...]]:
@@ -265,7 +264,8 @@ def _by_name(specs: Specs, target: Target) -> tuple[dict[str, Step], tuple[Note,
     take, put = prefix_swap(
         {key: spec.shape for key, spec in specs.items()}, {key: spec.shape for key, spec in target.specs.items()}
     )
-    why, notes = "same key", ()
+    why = "same key"
+    notes: tuple[Note, ...] = ()
     if take or put:
         why = " and ".join(
             text for text in (f'without "{take}"' if take else "", f'under "{put}"' if put else "") if text
@@ -286,6 +286,13 @@ def rule_of(take: str, put: str) -> str:
         ('module. ->', 'module.{k**} -> base.{k**}')
     """
     return f"{take}{{k**}} -> {put}{{k**}}" if put else f"{take} ->"
+
+
+def _fit_named(text: str) -> Fit:
+    fit = parse_fit(text)
+    if fit is None:
+        raise UsageError(f'"{text}" is no way to fit a tensor', hint='as in --fit "pos_embed=grid(prefix=1)"')
+    return fit
 
 
 def _op(fit: Fit, spec: TensorSpec, wanted: TensorSpec, initial: ModelInit) -> Op:

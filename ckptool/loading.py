@@ -1,0 +1,194 @@
+"""load_into: a checkpoint's weights into a live model, in place, reading only the bytes that are needed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ckptool.checkpoint import Checkpoint
+from ckptool.errors import PlanError, UsageError
+from ckptool.reading import Reader
+from ckptool.surgery.evaluate import packed_blocks
+from ckptool.surgery.plan import Source, Step
+from ckptool.surgery.transplant import Entry, Filled, Mismatch, Transplant, plan_transplant, require_loaded
+from ckptool.views import is_run, run_of
+
+if TYPE_CHECKING:
+    import torch
+
+    from ckptool.surgery.recipe import Recipe
+
+THREADS = 2
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Report:
+    """What was loaded into a model, and what was not. `print(report)` is the table of `ckptool transplant`.
+
+    Attributes:
+        transplant: the decision, entry by entry.
+    """
+
+    transplant: Transplant
+
+    def __str__(self) -> str:
+        from ckptool.render.text import Screen, paint
+        from ckptool.render.text_transplant import transplant_lines
+
+        screen = Screen(width=100, elide=True)
+        return "\n".join(paint(line, screen) for line in transplant_lines(self.transplant, screen))
+
+    @property
+    def loaded(self) -> tuple[str, ...]:
+        """Keys of the model whose elements came from the checkpoint."""
+        return tuple(entry.key for entry in self.transplant.filled)
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Keys of the model that the checkpoint does not have; they are as they were."""
+        return _keys(self.transplant.entries, Filled.MISSING)
+
+    @property
+    def mismatched(self) -> tuple[str, ...]:
+        """Keys whose tensors have another shape in the checkpoint; they are as they were."""
+        return _keys(self.transplant.entries, Filled.MISMATCHED)
+
+    @property
+    def unexpected(self) -> tuple[str, ...]:
+        """Keys of the checkpoint, as the rules made them, that the model does not have."""
+        return tuple(spec.key for spec in self.transplant.unexpected)
+
+    @property
+    def coverage(self) -> float:
+        """Share of the model's elements that came from the checkpoint, 0 to 1."""
+        return self.transplant.coverage
+
+    def freeze(self, model: torch.nn.Module, *, eval_batchnorm: bool = False) -> int:
+        """Set `requires_grad_(False)` on the parameters that were loaded.
+
+        Args:
+            model: the model that was loaded into.
+            eval_batchnorm: also call `.eval()` on BatchNorms whose parameters are frozen, so that their running
+                statistics stay; `model.train()` undoes that, so call it after.
+
+        Returns:
+            How many parameters are frozen.
+        """
+        parameters = dict(model.named_parameters(remove_duplicate=False))
+        frozen = [key for key in self.transplant.freeze if key in parameters]
+        for key in frozen:
+            parameters[key].requires_grad_(False)
+        for name in self.transplant.batchnorms if eval_batchnorm else ():
+            model.get_submodule(name).eval()
+        return len(frozen)
+
+
+def _keys(entries: Sequence[Entry], status: Filled) -> tuple[str, ...]:
+    return tuple(entry.key for entry in entries if entry.status is status)
+
+
+def load_into(
+    model: torch.nn.Module,
+    source: Checkpoint | str | os.PathLike[str],
+    *,
+    drop: Sequence[str] = (),
+    recipe: Recipe | str | Sequence[str] | None = None,
+    select: str | None = None,
+    mismatch: Mismatch = "skip",
+    fits: Mapping[str, str] | None = None,
+    vars: Mapping[str, float] | None = None,
+    strict: bool = False,
+    min_coverage: float | None = None,
+) -> Report:
+    """Load a checkpoint's weights into a model, in place.
+
+    Args:
+        model: a live `torch.nn.Module` on any device; its dtypes stay.
+        source: a path, or what `ckptool.open` gave.
+        drop: key patterns of source tensors to leave out, as ``["fc.*"]``.
+        recipe: a recipe, or what `-r` takes: a rule, a file, a built-in name, or several of them.
+        select: which dict of the file holds the weights.
+        mismatch: for tensors of another shape, "skip" leaves the model's own, "error" refuses, "fit" makes them fit.
+        fits: {key pattern of the model: "grid(prefix=1)"}, before `mismatch`.
+        vars: numbers for the recipe.
+        strict: refuse if anything is missing, unexpected or mismatched.
+        min_coverage: refuse if less than this share of the model's elements would be loaded.
+
+    Returns:
+        The report; `print` it.
+
+    Raises:
+        PlanError: what was asked for cannot be done or is not met; the model is as it was.
+        CkptError: the file cannot be read, or nothing would be loaded.
+    """
+    from ckptool.formats import open_checkpoint
+    from ckptool.models import target_of
+
+    checkpoint = source if isinstance(source, Checkpoint) else open_checkpoint(source, select)
+    if any(parameter.is_meta for parameter in model.parameters()):
+        raise UsageError("the model is on the meta device: it has no memory to load into", hint='model.to_empty("cpu")')
+    transplant = plan_transplant(
+        checkpoint,
+        target_of(model, type(model).__name__),
+        recipe=_recipe(recipe),
+        drop=drop,
+        mismatch=mismatch,
+        fits=tuple((fits or {}).items()),
+        vars=vars,
+        only_loaded=True,
+        strict=strict,
+        min_coverage=min_coverage,
+    )
+    require_loaded(transplant)
+    for problem in (*transplant.plan.problems, *transplant.plan.unmet):
+        raise PlanError(problem.message, hint=problem.hint or None, path=checkpoint.path)
+    _load(model, transplant)
+    return Report(transplant)
+
+
+def _recipe(given: Recipe | str | Sequence[str] | None) -> Recipe | None:
+    from ckptool.surgery.recipe import Recipe, recipe_of
+
+    if given is None or isinstance(given, Recipe):
+        return given
+    return recipe_of([given] if isinstance(given, str) else given)
+
+
+def _load(model: torch.nn.Module, transplant: Transplant) -> None:
+    """Fill the model's tensors, over all threads."""
+    import torch
+
+    tensors = {
+        **dict(model.named_parameters(remove_duplicate=False)),
+        **dict(model.named_buffers(remove_duplicate=False)),
+    }
+    steps = [step for step in transplant.plan.steps if step.tied_to is None]
+    with torch.no_grad(), Reader() as reader, ThreadPoolExecutor(THREADS) as pool:
+        for _ in pool.map(lambda step: _fill(tensors[step.target.key].data, step, transplant, reader), steps):
+            continue
+
+
+def _fill(tensor: torch.Tensor, step: Step, transplant: Transplant, reader: Reader) -> None:
+    """Read or compute one step's bytes, straight into the tensor's memory where that is plain."""
+    import torch
+
+    is_plain = tensor.device.type == "cpu" and tensor.is_contiguous() and tensor.layout is torch.strided
+    room = tensor if is_plain else torch.empty(tensor.shape, dtype=tensor.dtype)
+    if not room.numel():
+        return
+    memory = room.reshape(-1).view(torch.uint8).numpy().data
+    inputs = transplant.plan.inputs
+    if isinstance(step.value, Source) and is_run(inputs[0][step.value.key]):
+        file, offset, _ = run_of(inputs[0][step.value.key])
+        reader.read_into(file, offset, memory)
+    else:
+        at = 0
+        for block in packed_blocks(step.value, inputs, reader):
+            memory[at : at + len(block)] = block
+            at += len(block)
+    if room is not tensor:
+        with torch.no_grad():
+            tensor.copy_(room)
