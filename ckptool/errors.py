@@ -32,6 +32,7 @@ class CkptError(Exception):
         hint: one thing to do next.
         path: the file it is about.
         key: the tensor it is about.
+        detail: further lines, shown as they are: a rule with a caret under the place.
 
     Example:
         >>> str(CkptError("a.pth is empty", hint="download it again"))
@@ -47,12 +48,14 @@ class CkptError(Exception):
         hint: str | None = None,
         path: Path | str | None = None,
         key: str | None = None,
+        detail: tuple[str, ...] = (),
     ) -> None:
-        super().__init__(message)
+        super().__init__("\n".join((message, *detail)))
         self.message = message
         self.hint = hint
         self.path = None if path is None else Path(path)
         self.key = key
+        self.detail = detail
 
 
 class UsageError(CkptError):

@@ -90,6 +90,7 @@ def _system_error(error: OSError) -> CkptError:
 
 def _lines(error: CkptError, screen: Screen, below: Sequence[str] = ()) -> Iterator[Line]:
     yield from _titled("error:", "red", wrap(terminal(error.message, _LONGEST), screen, first="error: "))
+    yield from ((Span(terminal(text, _LONGEST)),) for text in error.detail)
     said = f"{error.message} {error.hint}"
     place = terminal(str(error.path)) if error.path and str(error.path) not in said else ""
     if error.key is not None and error.key not in error.message:

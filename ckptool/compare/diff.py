@@ -98,6 +98,9 @@ def _compared(
         extra_changes += metadata_changes(old, new)
         extra_changes += version_changes(old, new, old_prefix, new_prefix)
     judged = dict(zip(valued, verdicts, strict=False))
+    notes = _explained(removed, added, renamed, old, new, (old_prefix, new_prefix))
+    if only:  # not what is true of the rest
+        notes = tuple(note for note in notes if note.keys and all(key in olds or key in news for key in note.keys))
     return Diff(
         old,
         new,
@@ -108,7 +111,7 @@ def _compared(
         tolerance,
         keys_only,
         sum(new.nbytes for _, new in valued.values()),
-        (*_explained(removed, added, renamed, old, new, (old_prefix, new_prefix)), *format_notes(old, new)),
+        (*notes, *format_notes(old, new)),
     )
 
 

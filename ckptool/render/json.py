@@ -69,6 +69,7 @@ def error_json(error: CkptError) -> str:
     said = {
         "code": error.code,
         "message": error.message,
+        "detail": list(error.detail),
         "path": None if error.path is None else str(error.path),
         "key": error.key,
         "hint": error.hint,

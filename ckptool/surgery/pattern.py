@@ -160,7 +160,7 @@ def _is_parts(part: Part) -> bool:
 def malformed(what: str, text: str, at: int, hint: str | None = None) -> UsageError:
     """The error for a text that cannot be read, with a caret under the place."""
     shown = "".join(char if char.isprintable() else " " for char in text)
-    return UsageError(f"{what}\n    {shown}\n    {' ' * at}^", hint=hint)
+    return UsageError(what, hint=hint, detail=(f"    {shown}", f"    {' ' * at}^"))
 
 
 _HOLE = re.compile(

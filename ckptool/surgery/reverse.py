@@ -73,7 +73,7 @@ def reverse(recipe: Recipe) -> Reversed:
         if rules:
             stages.append(Stage(tuple(rules), stage.unmatched))
     if errors:
-        rows = "; ".join(f'{rule.name} "{rule.text}": {error.message.splitlines()[0]}' for rule, error in errors)
+        rows = "; ".join(f'{rule.name} "{rule.text}": {error.message}' for rule, error in errors)
         raise PlanError(f"this cannot be reversed: {rows}", hint="a rule with a leading ? is left out on the way back")
     ties = [key for keys in recipe.tie for key in keys[1:]]
     if ties:

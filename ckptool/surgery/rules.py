@@ -266,7 +266,7 @@ def checked(rule: Rule, text: str) -> Rule:
     """The rule, if its sides and steps fit together; `UsageError` otherwise."""
 
     def fail(what: str, hint: str | None = None) -> UsageError:
-        return UsageError(f"{rule.name} {what}\n    {text}", hint=hint)
+        return UsageError(f"{rule.name} {what}", hint=hint, detail=(f"    {text}",))
 
     if not rule.sources:
         rule = _adding(rule, fail("has nothing on the left", 'it may only add a prefix: "-> model."'))
