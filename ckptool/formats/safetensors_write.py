@@ -40,6 +40,7 @@ NAMES = {
 """torch's names of the dtypes a safetensors file can hold, and the file's own."""
 
 HEADER_LIMIT = 100_000_000
+_METADATA = "__metadata__"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +55,16 @@ def safetensors_image(entries: Sequence[Entry], metadata: Mapping[str, str]) -> 
     """The file that holds these tensors.
 
     Raises:
-        OutputError: for a dtype that the format does not have, or a header over its limit of 100 MB.
+        OutputError: for a key or a text that the format cannot hold, or a header over its limit of 100 MB.
     """
+    if any(entry.spec.key == _METADATA for entry in entries):
+        raise OutputError(
+            f"a tensor is called {_METADATA}, which in a safetensors file is something else",
+            hint="rename it with ckptool remap, or write a .pth file",
+            key=_METADATA,
+        )
     ordered = sorted(entries, key=lambda entry: -DTYPES[entry.spec.dtype].bits)
-    header: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
+    header: dict[str, object] = {_METADATA: dict(metadata)} if metadata else {}
     position = 0
     for entry in ordered:
         spec = entry.spec

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import threading
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ckptool.checkpoint import Checkpoint
 from ckptool.errors import CkptError, OutputError, PlanError, UnreadableError
+from ckptool.formats.files import naming
 from ckptool.formats.image import Computed, Image, Range, Slot
 from ckptool.reading import Reader
 from ckptool.surgery.copying import copy_range
@@ -22,6 +23,7 @@ from ckptool.surgery.plan import Plan
 
 THREADS = 2
 _CRC_BLOCK = 1 << 20
+_SIZE = 2  # where the size stands in a fingerprint
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,7 @@ class _Filler:
             self.crcs[slot.name] = crc
 
     def _copy(self, content: Range, at: int, crc: int, slot: Slot) -> tuple[int, int]:
-        with self.reader.descriptor(content.file) as source:
+        with self.reader.descriptor(content.file) as source, naming(content.file):
             copy_range(source, content.offset, self.target, at, content.nbytes, self._moved)
         if slot.needs_crc:
             known = content.crc is not None and len(slot.contents) == 1
@@ -130,30 +132,40 @@ def apply(
     import time
 
     started = time.monotonic()
-    if plan.problems:
-        raise PlanError("; ".join(problem.message for problem in plan.problems), hint=plan.problems[0].hint)
+    _require_sound(plan)
     target = Path(out)
     sources = [file for checkpoint in plan.inputs for file in (checkpoint.path, *checkpoint.files)]
     check_target(target, sources, force=force)
     before = _fingerprints(plan.inputs)
+    _check_as_opened(plan.inputs, before)
     output = encode(plan, target, max_shard=max_shard, tied=tied)
     total = sum(slot.nbytes for image in output.images.values() for slot in image.slots)
     advance = _counter(total, progress)
     with Reader() as reader:
         if output.is_folder:
-            with staged_folder(target) as folder:
+            with staged_folder(target, force=force) as folder:
                 for name, image in output.images.items():
                     _write_durably(folder / name, image, plan, reader, advance)
-                _verify(folder, plan, output, before)
+                _verify(folder, output)
+                _check_unchanged(plan.inputs, before)
             files = tuple(target / name for name in output.images)
         else:
             (image,) = output.images.values()
-            with staged_file(target) as (descriptor, temporary):
+            with staged_file(target, force=force) as (descriptor, temporary):
                 _write_image(descriptor, image, plan, reader, advance)
-                _verify(temporary, plan, output, before)
+                _verify(temporary, output)
+                _check_unchanged(plan.inputs, before)
             files = (target,)
     size = sum(image.size for image in output.images.values())
     return Written(target, files, size, len(output.specs), time.monotonic() - started)
+
+
+def _require_sound(plan: Plan) -> None:
+    problems = plan.problems or plan.unmet
+    if problems:
+        raise PlanError("; ".join(problem.message for problem in problems), hint=problems[0].hint or None)
+    if not plan.steps:
+        raise PlanError("nothing is left: the output would hold no tensor")
 
 
 def _write_durably(path: Path, image: Image, plan: Plan, reader: Reader, advance: Callable[[int], None]) -> None:
@@ -213,16 +225,36 @@ def _counter(total: int, progress: Callable[[int, int], None] | None) -> Callabl
 def _fingerprints(inputs: Sequence[Checkpoint]) -> dict[Path, tuple[int, ...]]:
     """What tells that an input was written to meanwhile."""
     files = {file for checkpoint in inputs for file in checkpoint.files}
-    stats = {file: file.stat() for file in files}
+    try:
+        stats = {file: file.stat() for file in files}
+    except OSError as error:
+        raise UnreadableError(f"{error.filename} is not there any more; nothing was written") from error
     return {file: (s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns) for file, s in stats.items()}
+
+
+def _check_as_opened(inputs: Sequence[Checkpoint], now: Mapping[Path, tuple[int, ...]]) -> None:
+    """The headers that the plan was made from must still be those of the files; a size tells most changes."""
+    for checkpoint in inputs:
+        size = sum(now[file][_SIZE] for file in checkpoint.files)
+        if size != checkpoint.nbytes and checkpoint.format != "torch.distributed":  # which also counts its .metadata
+            raise UnreadableError(
+                f"{checkpoint.path} changed after it was opened; nothing was written",
+                hint="run it again",
+                path=checkpoint.path,
+            )
+
+
+def _check_unchanged(inputs: Sequence[Checkpoint], before: Mapping[Path, tuple[int, ...]]) -> None:
+    if _fingerprints(inputs) != before:
+        raise UnreadableError("an input changed while it was read; nothing was written", hint="run it again")
 
 
 def _joined(place: str, key: str) -> str:
     return f"{place}.{key}" if place else key
 
 
-def _verify(written: Path, plan: Plan, output: Output, before: dict[Path, tuple[int, ...]]) -> None:
-    """Open what was written and hold it against the plan; see that no input changed meanwhile."""
+def _verify(written: Path, output: Output) -> None:
+    """Open what was written and hold it against the plan."""
     from ckptool.formats import open_checkpoint
 
     found = open_checkpoint(written)
@@ -236,5 +268,3 @@ def _verify(written: Path, plan: Plan, output: Output, before: dict[Path, tuple[
             raise OutputError(f"the written file does not hold {spec.key} as planned; nothing was kept", key=spec.key)
     if place == output.place and len(tensors) != len(wanted):
         raise OutputError("the written file holds more tensors than planned; nothing was kept")
-    if _fingerprints(plan.inputs) != before:
-        raise UnreadableError("an input changed while it was read; nothing was written", hint="run it again")

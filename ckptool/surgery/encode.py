@@ -57,13 +57,15 @@ def container_of(target: Path) -> Container:
     """The container that an output's name asks for.
 
     Example:
-        >>> container_of(Path("body.safetensors")), container_of(Path("out"))
-        ('safetensors', 'folder')
+        >>> container_of(Path("body.safetensors")), container_of(Path("out")), container_of(Path("llama-3.1"))
+        ('safetensors', 'folder', 'folder')
 
     Raises:
         OutputError: for an ending that ckptool does not write.
     """
     suffix = target.suffix.lower()
+    if suffix[1:2].isdigit():  # "llama-3.1" has no ending
+        return "folder"
     if suffix not in SUFFIXES and not target.is_dir():
         known = ", ".join(filter(None, SUFFIXES))
         raise OutputError(f'"{suffix}" is not a format that is written', hint=f"write {known}, or a folder of shards")
@@ -76,13 +78,17 @@ def encode(plan: Plan, target: Path, *, max_shard: int | None = None, tied: Tied
     Args:
         plan: what it holds.
         target: its name, which says the container.
-        max_shard: bytes of one shard; makes a folder of any target without ending.
+        max_shard: bytes of one shard, for a folder.
         tied: what a safetensors file gets for tensors that share their bytes.
 
     Raises:
         OutputError: if the container cannot hold a tensor.
     """
     container = container_of(target)
+    if max_shard is not None and container != "folder":
+        raise OutputError(
+            f"{target} is one file; shards make a folder", hint=f"write {target.with_suffix('')}", path=target
+        )
     if container == "torch":
         from ckptool.surgery.torch_output import torch_output
 
@@ -163,6 +169,8 @@ def _settle_ties(plan: Plan, tied: Tied) -> tuple[list[int], dict[str, str]]:
     """The steps to write, and the metadata with the tied keys."""
     ties = tied_steps(plan)
     metadata = dict(plan.metadata)
+    if not all("safetensors" in checkpoint.format for checkpoint in plan.inputs):
+        metadata.setdefault("format", "pt")  # transformers refuses files that do not say which framework wrote them
     if ties:
         names = {plan.steps[i].target.key: plan.steps[j].target.key for i, j in ties.items()}
         metadata[TIED_KEY] = json.dumps(names, ensure_ascii=False)
