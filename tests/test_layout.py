@@ -236,7 +236,7 @@ def test_malformed_layouts(text: str) -> None:
 def test_the_caret_points_at_the_place() -> None:
     with pytest.raises(UsageError) as info:
         Layout.parse("a ; b -> a b")
-    _, text, caret = info.value.message.splitlines()
+    text, caret = info.value.detail
     assert text[caret.index("^")] == ";"
 
 
