@@ -21,10 +21,17 @@ class Place:
     Attributes:
         file: the policy file as it is named.
         line: counted from 1; None if it is not known.
+        text: what stands there: ``into = "torchvision:resnet18"``.
     """
 
     file: str
     line: int | None = None
+    text: str = ""
+
+    @property
+    def name(self) -> str:
+        """``ckptool.toml:2``"""
+        return self.file if self.line is None else f"{self.file}:{self.line}"
 
 
 @dataclass(frozen=True, slots=True)
