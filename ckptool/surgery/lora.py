@@ -230,14 +230,12 @@ def _left_over(names: Sequence[str], base: Checkpoint) -> tuple[Problem, ...]:
         return ()
     what = f"{len(names)} modules" if len(names) > 1 else "a module"
     hint = "is it the adapter of this base? other names: ckptool remap"
-    known = set(base)
-    ends = {key.removesuffix(".weight") for key in known}
-    for name in names:
-        head, _, rest = name.partition(".")
-        if rest in ends:
+    ends = {key.removesuffix(".weight") for key in base}
+    parts = names[0].split(".")
+    for at in range(1, len(parts)):
+        if ".".join(parts[at:]) in ends:
+            head = ".".join(parts[:at])
             hint = f"ckptool remap {base.path} -r '{{k**}} -> {head}.{{k**}}' -o renamed{base.path.suffix}"
-            break
-        if longer := next((end for end in ends if end.endswith(f".{name}")), None):
-            hint = f"ckptool remap {base.path} -r '{longer.removesuffix(name)} ->' -o renamed{base.path.suffix}"
-            break
+    if longer := next((end for end in ends if end.endswith(f".{names[0]}")), None):
+        hint = f"ckptool remap {base.path} -r '{longer.removesuffix(names[0])} ->' -o renamed{base.path.suffix}"
     return (Problem(f"the adapter is for {what} that {base.path.name} does not have: {names[0]}", hint, tuple(names)),)
