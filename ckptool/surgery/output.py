@@ -68,7 +68,9 @@ def _check_replaceable(target: Path, force: bool) -> None:
         raise OutputError(f"{target} exists", hint="--force replaces it", path=target)
     if stat.S_ISDIR(mode) and not _is_sharded_output(target):
         raise OutputError(
-            f"{target} is a folder with other files than shards; it is not replaced", hint="give another name"
+            f"{target} is a folder with other files than shards; it is not replaced",
+            hint="give another name",
+            path=target,
         )
 
 
