@@ -220,7 +220,8 @@ def _fitted(step: Fit, item: Item, name: str, context: Context) -> Op | None:
     target = context.targets.get(name)
     if target is None:
         raise PlanError(f'"{step.text}": the target has no {name}')
-    return None if target.shape == item.spec.shape else context.fit(step, item.spec, target)
+    fits_already = target.shape == item.spec.shape and not step.moves
+    return None if fits_already else context.fit(step, item.spec, target)
 
 
 def _names(rule: Rule, values: Mapping[str, str]) -> Iterator[tuple[str, int]]:

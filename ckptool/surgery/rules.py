@@ -18,26 +18,13 @@ from ckptool.errors import UsageError
 from ckptool.surgery.axes import names_of
 from ckptool.surgery.capture import Hole
 from ckptool.surgery.expression import Expression
+from ckptool.surgery.fit_args import Fit as Fit
+from ckptool.surgery.fit_args import parse_fit as parse_fit
 from ckptool.surgery.layout import Layout
 from ckptool.surgery.ops import Cast, parse_cast
 from ckptool.surgery.pattern import Pattern, Token, malformed, parse_pattern
 
 Unmatched = Literal["keep", "drop", "error"]
-
-
-@dataclass(frozen=True, slots=True)
-class Fit:
-    """``fit METHOD(args)``: makes a tensor fit its target's shape. The method is looked up when there is a target."""
-
-    method: str
-    args: str = ""
-
-    @property
-    def text(self) -> str:
-        return f"fit {self.method}" + (f"({self.args})" if self.args else "")
-
-    def __str__(self) -> str:
-        return self.text
 
 
 Then: TypeAlias = Layout | Expression | Cast | Fit
@@ -192,8 +179,13 @@ def _step(written: str, rule: str, at: int) -> Then:
     at += len(written) - len(written.lstrip())
     if text.startswith("="):
         return Expression.parse(text[1:], rule, at + 1)
-    if text.startswith("fit ") and (fit := parse_fit(text[4:])):
-        return fit
+    if re.match(r"fit\s", text):
+        try:
+            fit = parse_fit(text[4:])
+        except UsageError as error:
+            raise malformed(error.message, rule, at, error.hint) from None
+        if fit is not None:
+            return fit
     if "->" in text:
         return Layout.parse(text, rule, at)
     if cast := parse_cast(text):
@@ -207,17 +199,6 @@ def _step(written: str, rule: str, at: int) -> Then:
         f'did you mean "{near[0]}"?' if near else 'a step is a layout "o i -> i o", "= EXPR", "fit METHOD" or a dtype'
     )
     raise malformed("not a step", rule, at, hint)
-
-
-def parse_fit(text: str) -> Fit | None:
-    """``METHOD`` or ``METHOD(args)``, as it stands behind ``fit``; None for anything else.
-
-    Example:
-        >>> parse_fit("grid(prefix=1)")
-        Fit(method='grid', args='prefix=1')
-    """
-    match = re.fullmatch(r"\s*([a-z_]+)\s*(?:\((.*)\))?\s*", text)
-    return Fit(match[1], (match[2] or "").strip()) if match else None
 
 
 def _unified(
