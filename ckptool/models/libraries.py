@@ -1,0 +1,217 @@
+"""Models of libraries: ``torchvision:resnet50``, ``timm:vit_base_patch16_224``, ``hf:FOLDER``; nothing downloads."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import inspect
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib import import_module
+from importlib.machinery import EXTENSION_SUFFIXES, ExtensionFileLoader, FileFinder
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from ckptool.checkpoint import Note
+from ckptool.errors import CkptError, UsageError
+from ckptool.models.factory import Factory, did_you_mean, require
+from ckptool.models.guard import guarded
+
+_WEIGHTS = ("weights", "weights_backbone", "pretrained", "pretrained_backbone")
+_schemas: list[object] = []  # declared as long as they live
+
+
+def import_torchvision() -> ModuleType:
+    """torchvision, also where its compiled operators do not load.
+
+    Raises:
+        CkptError: it is not installed.
+    """
+    require("torch", "a model", "'ckptool[torch]'")
+    declare_operators()
+    return require("torchvision", "a model of torchvision")
+
+
+def declare_operators() -> None:
+    """Lets ``import torchvision`` work where its compiled library does not fit torch, whoever imports it.
+
+    torchvision's usual wheel is linked against CUDA. Beside a CPU build of torch its import ends in "operator
+    torchvision::nms does not exist", for it registers fake kernels for two operators that its library should have
+    declared. The models are Python: declaring the schemas is enough. Nothing is done where the library loads.
+    """
+    import torch
+
+    found = find_spec("torchvision")
+    if found is None or not found.submodule_search_locations or hasattr(torch.ops.torchvision, "nms"):
+        return
+    finder = FileFinder(found.submodule_search_locations[0], (ExtensionFileLoader, EXTENSION_SUFFIXES))
+    library = finder.find_spec("_C")
+    if library is not None and library.origin and _loads(library.origin):
+        return
+    schemas = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
+    for name in ("nms", "qnms"):
+        schemas.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")  # type: ignore[no-untyped-call]
+    _schemas.append(schemas)
+
+
+def _loads(library: str) -> bool:
+    import torch
+
+    try:
+        torch.ops.load_library(library)  # type: ignore[no-untyped-call]
+    except (ImportError, OSError):
+        return False
+    return True
+
+
+def torchvision_factory(model: str, arguments: Mapping[str, object]) -> Factory:
+    """A model by its name in `torchvision.models.list_models()`.
+
+    Raises:
+        CkptError: torchvision has no such model, or weights are asked for.
+    """
+    name = f"torchvision:{model}"
+    _refuse_weights(name, arguments)
+    torchvision = import_torchvision()
+    known = torchvision.models.list_models()
+    if model.lower() not in known:
+        raise _unknown_model(name, model, known, torchvision, "torchvision:")
+    function = torchvision.models.get_model_builder(model)
+    takes = inspect.signature(function).parameters
+    without = {key: None for key in ("weights", "weights_backbone") if key in takes}
+    return Factory(name, function, {**arguments, **without}, _folder(torchvision))
+
+
+def timm_factory(model: str, arguments: Mapping[str, object]) -> Factory:
+    """A model by its name in `timm.list_models()`, with or without the tag of its weights; or ``local-dir:FOLDER``.
+
+    Raises:
+        CkptError: timm has no such model, or weights are asked for.
+    """
+    name = f"timm:{model}"
+    _refuse_weights(name, arguments)
+    if model.startswith(("hf-hub:", "hf_hub:")):
+        raise UsageError(f"{name} would be looked up on a hub, and ckptool does not download", hint="name the model")
+    require("torch", name, "'ckptool[torch]'")
+    declare_operators()
+    timm = require("timm", name)
+    entry = model.partition(".")[0]
+    if not model.startswith("local-dir:") and not timm.is_model(entry):
+        raise _unknown_model(name, model, timm.list_models(), timm, "timm:")
+
+    @functools.wraps(timm.create_model if model.startswith("local-dir:") else timm.model_entrypoint(entry))
+    def create(**given: object) -> object:
+        with _offline():
+            return timm.create_model(model, pretrained=False, **given)
+
+    return Factory(name, create, arguments, _folder(timm))
+
+
+def hf_factory(folder: str, arguments: Mapping[str, object]) -> Factory:
+    """A model of transformers from the config.json of a folder; the arguments go into the config.
+
+    Raises:
+        CkptError: there is no config, transformers does not know its model, or that needs code from the folder.
+    """
+    name = f"hf:{folder}"
+    path = Path(folder)
+    if path.name == "config.json":
+        path = path.parent
+    if not (path / "config.json").is_file():
+        raise UsageError(
+            f"{folder} is not a folder with a config.json, and ckptool does not download",
+            hint="download the model first, then give its folder",
+            path=path,
+        )
+    require("torch", name, "'ckptool[torch]'")
+    declare_operators()
+    with _offline():
+        transformers = require("transformers", name)
+        with guarded():
+            config, unused = _config(transformers, path, name, arguments)
+    if unused:
+        first = next(iter(unused))
+        raise UsageError(f"the config of {name} has no {first}", hint=did_you_mean(first, vars(config)) or None)
+    function, notes = _class_of(transformers, config, name)
+    return Factory(name, function, {}, _folder(transformers), notes=notes)
+
+
+def _config(transformers: Any, path: Path, name: str, arguments: Mapping[str, object]) -> tuple[Any, dict[str, object]]:
+    try:
+        config, unused = transformers.AutoConfig.from_pretrained(
+            str(path), local_files_only=True, trust_remote_code=False, return_unused_kwargs=True, **arguments
+        )
+    except Exception as error:
+        raise CkptError(
+            f"transformers {transformers.__version__} cannot use {path / 'config.json'}: {first_sentence(error)}",
+            hint="ckptool runs no code from the folder; for such a model name its class: package.module:Class",
+            path=path / "config.json",
+        ) from error
+    return config, {key: value for key, value in unused.items() if key in arguments}
+
+
+def first_sentence(error: BaseException) -> str:
+    """The first line of what an exception says."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _class_of(transformers: Any, config: Any, name: str) -> tuple[Callable[[], object], tuple[Note, ...]]:
+    """What builds the model: the class that the config names, else transformers' base model for such a config."""
+    named = list(getattr(config, "architectures", None) or ())
+    known = [
+        architecture for architecture in named if hasattr(getattr(transformers, architecture, None), "_from_config")
+    ]
+    notes: tuple[Note, ...] = ()
+    if not known:
+        why = f"names {named[0]}, which transformers does not have" if named else "names no class"
+        text = f"its config {why}: built as transformers' base model for {config.model_type}"
+        notes = (Note(text, "name its class, package.module:Class, to have its head as well"),)
+
+    def create() -> object:
+        own = copy.deepcopy(config)  # building writes into it
+        with _offline():
+            if known:
+                return getattr(transformers, known[0])._from_config(own)
+            return transformers.AutoModel.from_config(own, trust_remote_code=False)
+
+    return create, notes
+
+
+@contextmanager
+def _offline() -> Iterator[None]:
+    """No look-ups on a hub, by any thread, meanwhile."""
+    constants: Any = import_module("huggingface_hub.constants") if find_spec("huggingface_hub") else None
+    was = constants and constants.HF_HUB_OFFLINE
+    before = os.environ.get("HF_HUB_OFFLINE")
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    if constants:
+        constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        del os.environ["HF_HUB_OFFLINE"]
+        if before is not None:
+            os.environ["HF_HUB_OFFLINE"] = before
+        if constants:
+            constants.HF_HUB_OFFLINE = was
+
+
+def _refuse_weights(name: str, arguments: Mapping[str, object]) -> None:
+    for key in _WEIGHTS:
+        if arguments.get(key):
+            raise UsageError(f"{key} would make {name} download weights", hint=f"leave {key} out: it is the target")
+
+
+def _unknown_model(name: str, model: str, known: list[str], library: ModuleType, prefix: str) -> UsageError:
+    return UsageError(
+        f"{library.__name__} {library.__version__} has no model {model}",
+        hint=did_you_mean(model, known, prefix)
+        or f"python -c 'import {library.__name__} as m; print(m.list_models())'",
+    )
+
+
+def _folder(library: ModuleType) -> Path | None:
+    return Path(library.__file__).parent if library.__file__ else None

@@ -1,0 +1,120 @@
+"""``--into``: the text that names a target, and the target."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from ckptool.checkpoint import Checkpoint, Note
+from ckptool.errors import CkptError, UnreadableError, UsageError
+from ckptool.models.code import code_factory, names_in
+from ckptool.models.factory import Factory
+from ckptool.models.libraries import first_sentence, hf_factory, timm_factory, torchvision_factory
+from ckptool.models.target import Target, target_of
+
+LIBRARIES: Mapping[str, Callable[[str, Mapping[str, object]], Factory]] = {
+    "torchvision": torchvision_factory,
+    "timm": timm_factory,
+    "hf": hf_factory,
+}
+"""What builds a model from the name behind a prefix."""
+
+
+def open_target(spec: str, arguments: Mapping[str, object] | None = None) -> Target:
+    """The target that a text names.
+
+    Args:
+        spec: ``torchvision:resnet50``, ``timm:vit_base_patch16_224``, ``hf:FOLDER``, ``path/net.py:Net``,
+            ``package.module:factory``, or the path of a checkpoint.
+        arguments: for the class or function that builds the model (see `parse_model_args`).
+
+    Returns:
+        The target. A model is built without data, on the meta device, unless its init needs real tensors. No weights
+        are downloaded. What its code prints goes to stderr.
+
+    Raises:
+        CkptError: there is no such target, a library is missing, or the model's code stops; the message names its line.
+
+    Example:
+        >>> target = open_target("fixtures/resnet18.pth")
+        >>> len(target.specs), target.module
+        (122, None)
+        >>> target = open_target("torch.nn:Linear", {"in_features": 4, "out_features": 2})
+        >>> [spec.short for spec in target.specs.values()], target.device
+        (['f32[2,4]', 'f32[2]'], 'meta')
+    """
+    given = dict(arguments or {})
+    prefix, colon, name = spec.partition(":")
+    if colon and prefix in LIBRARIES:
+        return _built(LIBRARIES[prefix](name, given))
+    path = Path(spec)
+    if path.suffix == ".py" and path.is_file():
+        names = names_in(path)
+        raise UsageError(
+            f"{spec} is Python code: say what in it is the model",
+            hint=" or ".join(f"{spec}:{found}" for found in names[:4]) or f"{spec}:Class",
+            path=path,
+        )
+    if colon and not path.exists():
+        return _built(code_factory(spec, given))
+    if given:
+        raise UsageError(f"{spec} is taken as a checkpoint, which has no arguments", hint="leave --model-arg out")
+    return _of_checkpoint(spec)
+
+
+def _built(factory: Factory) -> Target:
+    """The factory's model as a target: on the meta device, or on the CPU if its init refuses that."""
+    factory.check_arguments()
+    notes = factory.notes
+    begun = time.perf_counter()
+    try:
+        module = factory.build("meta")
+    except CkptError as refused:
+        module = factory.build("cpu")
+        cause = refused.__cause__
+        why = f": {first_sentence(cause)}" if cause else ""
+        notes = (*notes, Note("built on cpu: its init refuses the meta device", f"harmless{why}"))
+    seconds = time.perf_counter() - begun
+    target = target_of(module, factory.name)
+    if not target.specs:
+        raise CkptError(f"{factory.name} has no tensors", hint="name another class or function")
+    return replace(
+        target,
+        seconds=seconds,
+        notes=(*notes, *target.notes),
+        build=lambda seed: factory.build("cpu", seed),
+    )
+
+
+def _of_checkpoint(spec: str) -> Target:
+    from ckptool.formats import open_checkpoint
+
+    try:
+        checkpoint = open_checkpoint(spec)
+    except UnreadableError as error:
+        if spec.replace("_", "").replace("-", "").isalnum() and not Path(spec).exists():
+            raise UnreadableError(
+                error.message, hint=f"a model is named with its library: torchvision:{spec} or timm:{spec}", path=spec
+            ) from None
+        raise
+    return Target(
+        name=spec,
+        specs={key: tensor.spec for key, tensor in checkpoint.items()},
+        kinds={},
+        modules={},
+        ties=_ties(checkpoint),
+        versions=checkpoint.module_versions,
+        checkpoint=checkpoint,
+        notes=checkpoint.notes,
+    )
+
+
+def _ties(checkpoint: Checkpoint) -> tuple[tuple[str, ...], ...]:
+    """Keys of equal views of one storage."""
+    groups: dict[object, list[str]] = {}
+    for key, tensor in checkpoint.items():
+        if tensor.storage is not None:
+            groups.setdefault((tensor.pieces, tensor.dtype, tensor.shape), []).append(key)
+    return tuple(tuple(keys) for keys in groups.values() if len(keys) > 1)

@@ -1,0 +1,132 @@
+"""Would it load? Asked of torch itself, with tensors that have no data."""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ckptool.models.guard import guarded
+from ckptool.models.target import Target
+from ckptool.spec import TensorSpec
+
+if TYPE_CHECKING:
+    import torch
+
+_MISMATCH = re.compile(r"^\s*size mismatch for (.*?): copying a param", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What ``load_state_dict(strict=True)`` says.
+
+    Attributes:
+        strict: True if it loads.
+        missing: keys that the model wants.
+        unexpected: keys that it does not know.
+        mismatched: keys of another shape.
+        message: what torch says; empty if it loads.
+    """
+
+    strict: bool
+    missing: tuple[str, ...] = ()
+    unexpected: tuple[str, ...] = ()
+    mismatched: tuple[str, ...] = ()
+    message: str = ""
+
+
+def strict_verdict(target: Target, specs: Mapping[str, TensorSpec], versions: Mapping[str, int] | None) -> Verdict:
+    """Whether a state dict loads strictly into a model: decided by its own `load_state_dict`, hooks and all.
+
+    Args:
+        target: the model. Its tensors are not touched. For a checkpoint, keys and shapes decide.
+        specs: the tensors of the state dict.
+        versions: the module versions that the state dict carries; None if it is a plain dict without any.
+
+    Example:
+        >>> import torch
+        >>> from ckptool.models import target_of
+        >>> target = target_of(torch.nn.BatchNorm1d(8))
+        >>> old = {key: spec for key, spec in target.specs.items() if key != "num_batches_tracked"}
+        >>> strict_verdict(target, old, None).strict
+        True
+        >>> strict_verdict(target, old, {"": 2}).missing
+        ('num_batches_tracked',)
+    """
+    if target.module is None:
+        return _by_specs(target.specs, specs)
+    import torch
+
+    module = target.module
+    assert isinstance(module, torch.nn.Module)
+    state: OrderedDict[str, Any] = OrderedDict((key, _empty(spec)) for key, spec in specs.items())
+    if versions is not None:
+        state._metadata = OrderedDict((name, {"version": version}) for name, version in versions.items())  # type: ignore[attr-defined]
+    found: list[Any] = []
+    with guarded(), _without_data(module):
+        # called after every hook of the model, with the keys as they will be judged
+        watch = module.register_load_state_dict_post_hook(lambda _, keys: found.append(keys))  # type: ignore[no-untyped-call]
+        try:
+            module.load_state_dict(state, strict=True)
+        except Exception as error:  # a model may refuse in its own way: MNASNet raises ValueError
+            message = str(error) or type(error).__name__
+        else:
+            return Verdict(True)
+        finally:
+            watch.remove()
+    mismatched = tuple(_MISMATCH.findall(message))
+    if not found:
+        return Verdict(False, mismatched=mismatched, message=message)
+    return Verdict(False, tuple(found[-1].missing_keys), tuple(found[-1].unexpected_keys), mismatched, message)
+
+
+def _by_specs(wanted: Mapping[str, TensorSpec], given: Mapping[str, TensorSpec]) -> Verdict:
+    missing = tuple(key for key in wanted if key not in given)
+    unexpected = tuple(key for key in given if key not in wanted)
+    mismatched = tuple(key for key in wanted if key in given and wanted[key].shape != given[key].shape)
+    counts = {"missing": missing, "unexpected": unexpected, "of another shape": mismatched}
+    message = ", ".join(f"{len(keys)} {what}" for what, keys in counts.items() if keys)
+    return Verdict(not message, missing, unexpected, mismatched, message)
+
+
+def _empty(spec: TensorSpec) -> torch.Tensor:
+    """A tensor without data; as float32 where torch cannot make one of its dtype, for loading asks for shapes."""
+    import torch
+
+    try:
+        return torch.empty(spec.shape, dtype=getattr(torch, spec.dtype), device="meta")
+    except (AttributeError, RuntimeError, TypeError):
+        return torch.empty(spec.shape, dtype=torch.float32, device="meta")
+
+
+@contextmanager
+def _without_data(module: torch.nn.Module) -> Iterator[None]:
+    """The module with tensors that have no data in place of its own, which come back at the end."""
+    import torch
+
+    kept = [(store, dict(store)) for part in module.modules() for store in (part._parameters, part._buffers)]
+    stand_ins: dict[int, torch.Tensor] = {}  # by what they stand for: tied tensors stay tied
+    try:
+        for store, tensors in kept:
+            for name, tensor in tensors.items():
+                if tensor is not None:
+                    store[name] = stand_ins.setdefault(id(tensor), _stand_in(tensor))  # type: ignore[assignment]
+        with torch.no_grad():
+            yield
+    finally:
+        for store, tensors in kept:
+            store.clear()
+            store.update(tensors)  # type: ignore[arg-type]
+
+
+def _stand_in(tensor: torch.Tensor) -> torch.Tensor:
+    import torch
+
+    with torch.no_grad():
+        empty = torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
+    if isinstance(tensor, torch.nn.Parameter):
+        return torch.nn.Parameter(empty, requires_grad=tensor.requires_grad)
+    return empty
