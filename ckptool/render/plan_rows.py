@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from ckptool.fold import rollup
+from ckptool.fold import Group, rollup
 from ckptool.render.units import number_of
 from ckptool.spec import DTYPES
 from ckptool.surgery.ops import Cast
@@ -25,7 +25,7 @@ class Fate(StrEnum):
 
 
 _SPARED = "copied (integers are not cast)"
-_FEW = 3  # rows of what is kept
+_FEW = 3  # rows that say the same
 SYMBOLS = {Fate.COPIED: "=", Fate.RENAMED: ">", Fate.CAST: "~", Fate.COMPUTED: "*", Fate.DROPPED: "-"}
 
 
@@ -35,7 +35,7 @@ class Row:
 
     Attributes:
         fate: what happens to all of its tensors.
-        key: a pattern that means them among all keys of the table; not escaped.
+        key: a pattern that means them among all keys; "" for those that no other row means; not escaped.
         tensors: how many they are.
         elements: their elements.
         before: bytes of the source tensors.
@@ -121,7 +121,22 @@ def plan_rows(plan: Plan, each: bool = False) -> list[Row]:
     changes = Counter(fact.what for fact in facts.values() if fact.fate in (Fate.CAST, Fate.COMPUTED))
     usual = changes.most_common(1)[0][0] if changes else ""
     groups = rollup([(key, usual if fact.spared else fact.what) for key, fact in facts.items()])
-    return [_row(group.pattern, [facts[key] for key in group.keys]) for group in groups]
+    return _rows(groups, facts)
+
+
+def _rows(groups: Sequence[Group], facts: Mapping[str, _Fact], rest: str = "*") -> list[Row]:
+    """A row for each group, but one for all that most keys have in common, where it would take many: it comes last."""
+    sizes: Counter[object] = Counter()
+    for group in groups:
+        sizes[group.label] += len(group.keys)
+    label, size = sizes.most_common(1)[0] if sizes else ("", 0)
+    common = [group for group in groups if group.label == label]
+    if size * 2 <= len(facts) or len(common) <= _FEW:
+        common = []
+    rows = [_row(group.pattern, [facts[key] for key in group.keys]) for group in groups if group not in common]
+    if common:
+        rows.append(_row("" if rows else rest, [facts[key] for group in common for key in group.keys]))
+    return rows
 
 
 def _row(pattern: str, facts: Sequence[_Fact]) -> Row:
@@ -169,7 +184,7 @@ def _made(plan: Plan, step: Step, casts: bool) -> _Fact:
 
 def _said(plan: Plan, step: Step, casts: bool) -> str:
     """What a step does, and which option or rule said so."""
-    reason = "" if step.why == "kept" or step.why.startswith("--dtype") else step.why
+    reason = ", ".join(part for part in step.why.split(", ") if part != "kept" and not part.startswith("--dtype"))
     value = step.value
     if step.tied_to is not None:
         return f"tied to {step.tied_to}"
@@ -218,7 +233,7 @@ def _rule_row(use: Use) -> RuleRow:
         key, became = use.example or ("", "")
         drops = renames.rstrip().endswith("!") and not computes
         fate = Fate.DROPPED if drops else _rule_fate(computes)
-        return RuleRow(fate, use.name, renames, computes, use.keys, key if drops else f"{key} → {became}")
+        return RuleRow(fate, use.name, renames, computes, use.keys, f"{key} → {became}" if use.made else key)
     what = "earlier rules have taken its keys" if use.shadowed else "matches nothing"
     return RuleRow(None, use.name, renames, computes, 0, what)
 
@@ -232,10 +247,7 @@ def _rule_fate(computes: str) -> Fate:
 
 
 def untouched_rows(plan: Plan) -> list[Row]:
-    """What no rule decides, by the inputs' keys: kept, cast, or dropped without being named.
-
-    The kept ones are one row without a pattern where they would take many.
-    """
+    """What no rule decides, by the inputs' keys: kept, cast, or dropped without being named."""
     facts: dict[str, _Fact] = {}
     free = [step for step in plan.steps if not (_names_rule(step.why) or step.why == "tie" or step.why[:5] == "init ")]
     by_source = {(source.input, source.key): step for step in free for source in sources_of(step.value)}
@@ -255,11 +267,7 @@ def untouched_rows(plan: Plan) -> list[Row]:
                 facts[key] = _Fact(Fate.RENAMED, "", 0, 0, 0)  # in the rules' rows; here only to judge the patterns
     labels = [(key, fact.what) for key, fact in facts.items()]
     groups = [group for group in rollup(labels, together=["", "kept"]) if group.label]
-    kept = [group for group in groups if group.label == "kept"]
-    if len(kept) <= _FEW:
-        return [_row(group.pattern, [facts[key] for key in group.keys]) for group in groups]
-    rest = _row("", [facts[key] for group in kept for key in group.keys])
-    return [*(_row(group.pattern, [facts[key] for key in group.keys]) for group in groups if group not in kept), rest]
+    return _rows(groups, {key: fact for key, fact in facts.items() if fact.what}, rest="")
 
 
 def added_rows(plan: Plan) -> list[Row]:
@@ -281,7 +289,10 @@ def counts(plan: Plan) -> Iterator[str]:
     """``- 2 dropped``, ``~ 100 cast``, ``= 20 copied``: how many keys have which fate."""
     found = Counter(fate_of(step) for step in plan.steps)
     kept = {step.target.key for step in plan.steps}
-    found[Fate.DROPPED] = len({(d.source.input, d.source.key) for d in plan.dropped if d.source.key not in kept})
+    by_key = plan.request.startswith("merge")  # elsewhere equal keys of several inputs are different tensors
+    found[Fate.DROPPED] = len(
+        {(0 if by_key else d.source.input, d.source.key) for d in plan.dropped if d.source.key not in kept}
+    )
     for fate in Fate:
         if found[fate]:
             yield f"{SYMBOLS[fate]} {found[fate]:,} {fate.value}"

@@ -119,7 +119,7 @@ def _cells(row: Row, wide: bool, is_merge: bool) -> list[Cell]:
     quiet: Style = "dim" if row.fate is Fate.COPIED and not is_merge else ""
     found = [
         Cell(SYMBOLS[row.fate], STYLES[row.fate]),
-        Cell(terminal(row.key), quiet),
+        Cell(terminal(row.key) or "other keys", quiet),
         Cell(f"{row.tensors:,}", quiet),
     ]
     found += [Cell(count(row.elements), quiet)] if wide else []
