@@ -59,6 +59,13 @@ def test_renames_as_python_would(cli: Run, fixtures: Path, state: State) -> None
     assert all(torch.equal(found[key], expected[key]) for key in expected)
 
 
+def test_stages_see_the_names_before(cli: Run, fixtures: Path) -> None:
+    rules = ["-r", "module. ->", "-r", "---", "-r", "fc. -> head."]
+    assert cli("remap", "training.ckpt", *rules, "-o", "out.safetensors")[0] == 0
+    assert {"head.weight", "head.bias"} < load_file(fixtures / "out.safetensors").keys()
+    assert cli("remap", "training.ckpt", *rules[:2], *rules[4:])[0] == 2
+
+
 def test_there_and_back_is_the_same_file(cli: Run) -> None:
     recipe = ["-r", "torchvision-resnet-to-hf"]
     assert cli("remap", "resnet18.pth", *recipe, "-o", "hf.safetensors")[0] == 0
