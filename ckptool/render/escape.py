@@ -86,8 +86,55 @@ def markdown_code(text: str) -> str:
     return f"<code>{markdown(text)}</code>"
 
 
+def github_data(text: str) -> str:
+    """Lines for what stands after ``::error ...::`` in a workflow command. Escape each untrusted piece before.
+
+    Example:
+        >>> github_data("50% of\\n::error::x")
+        '50%25 of%0A::error::x'
+    """
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def github_property(text: str) -> str:
+    """The text for a property of a workflow command: no further property or command comes out of it.
+
+    Example:
+        >>> github_property("a.toml,line=9::x")
+        'a.toml%2Cline=9%3A%3Ax'
+    """
+    return github_data(terminal(text)).replace(":", "%3A").replace(",", "%2C")
+
+
+def sarif_text(text: str) -> str:
+    """The text for a message of SARIF: what looks like a link there is none.
+
+    Example:
+        >>> sarif_text("[x](http://e)")
+        '\\\\[x\\\\](http://e)'
+    """
+    return re.sub(r"[\\\[\]]", lambda match: f"\\{match[0]}", terminal(text))
+
+
+def uri(path: str) -> str:
+    """A path as a relative URI, or one of scheme ``file`` if it is absolute.
+
+    Example:
+        >>> uri("a b/50%.pth"), uri("/tmp/x#1")
+        ('a%20b/50%25.pth', 'file:///tmp/x%231')
+    """
+    from urllib.parse import quote
+
+    try:
+        raw = path.encode("utf-8", "surrogateescape")  # the bytes of a name that is no text
+    except UnicodeEncodeError:
+        raw = path.encode("utf-8", "surrogatepass")
+    quoted = quote(raw, safe="/")
+    return f"file://{quoted}" if quoted.startswith("/") else quoted
+
+
 def html_text(text: str) -> str:
-    """The text for HTML, in an element or a quoted attribute.
+    """The text for HTML or XML, in an element or a quoted attribute.
 
     Example:
         >>> html_text("<b>")
