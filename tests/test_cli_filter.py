@@ -13,6 +13,7 @@ import pytest
 import torch
 from console import Run, runner, same_as_golden, shell
 from safetensors.torch import load_file
+from test_imports import modules_after
 
 import ckptool
 from ckptool.cli.writing import in_order, parse_size
@@ -390,3 +391,27 @@ def test_problems_stop_it_from_python(fixtures: Path) -> None:
     assert "optimizer" not in torch.load(fixtures / "out.pth", weights_only=False)
     plan.apply(fixtures / "as-is.pth", optimizer_as_is=True)
     assert "optimizer" in torch.load(fixtures / "as-is.pth", weights_only=False)
+
+
+# ---------------------------------------------------------------------------------------------- what it costs
+
+
+LIGHT = {
+    "preview": ["filter", "training.ckpt", "--drop", "module.fc"],
+    "filter": ["filter", "resnet18.pth", "--drop", "fc", "-o", "out.safetensors"],
+    "to torch": ["filter", "tuned.safetensors", "-o", "out.pth", "--json"],
+    "rename": ["remap", "training.ckpt", "-r", "strip-wrappers", "-o", "out.ckpt"],
+    "union": ["merge", "resnet18.pth", "tuned.safetensors", "-o", "out.pth"],
+    "lists": ["remap", "--recipes"],
+}
+
+
+@pytest.mark.parametrize("name", LIGHT)
+def test_moving_bytes_needs_neither_numpy_nor_torch(name: str, fixtures: Path) -> None:
+    assert not modules_after(*LIGHT[name], cwd=fixtures) & {"numpy", "ml_dtypes", "torch", "torchvision", "safetensors"}
+
+
+def test_computing_needs_no_torch(fixtures: Path) -> None:
+    found = modules_after("merge", "resnet18.pth", "shards", "--method", "slerp", "-o", "out.pth", cwd=fixtures)
+    assert "numpy" in found
+    assert not found & {"torch", "torchvision", "safetensors"}

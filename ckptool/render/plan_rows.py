@@ -169,8 +169,7 @@ def _facts(plan: Plan) -> dict[str, _Fact]:
                 facts[key] = _made(plan, steps[key], casts)
             elif why is not None:
                 facts[key] = _Fact(Fate.DROPPED, dropped_text(why), tensor.elements, tensor.nbytes, 0)
-    for key, step in steps.items():
-        facts.setdefault(key, _made(plan, step, casts))
+    facts |= {key: _made(plan, step, casts) for key, step in steps.items() if key not in facts}
     return facts
 
 
@@ -265,6 +264,8 @@ def untouched_rows(plan: Plan) -> list[Row]:
                 facts[key] = _Fact(fact.fate, what, fact.elements, fact.before, fact.after)
             else:
                 facts[key] = _Fact(Fate.RENAMED, "", 0, 0, 0)  # in the rules' rows; here only to judge the patterns
+    if not any(fact.what for fact in facts.values()):
+        return []
     labels = [(key, fact.what) for key, fact in facts.items()]
     groups = [group for group in rollup(labels, together=["", "kept"]) if group.label]
     return _rows(groups, {key: fact for key, fact in facts.items() if fact.what}, rest="")
