@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from ckptool.checks.bases import Base
+from ckptool.checks.case import Case, Found, columns
+from ckptool.checks.finding import Place
+from ckptool.explain.facts import many
+from ckptool.explain.naming import promised_counters
+from ckptool.keys import wrapper_prefix
+from ckptool.spec import TensorSpec
+
+_COUNTER = "num_batches_tracked"
+Specs = Mapping[str, TensorSpec]
+
+
+def fits(case: Case) -> Iterator[Found]:
+    """The checkpoint does not fit the model, the other checkpoint or the recipe that the policy names.
+
+    Found: keys that the model has and the file has not (missing), keys of the file that the model does not know
+    (unexpected), and keys of another shape (mismatched). For a model it is torch's own verdict, from a real
+    load_state_dict(strict=True) on the meta device. BatchNorm counters are left out where they do no harm: torch fills
+    them in for files that do not promise them. With a recipe, its rules are applied to the keys first, and a rule that
+    does not work out is found too.
+
+    Why: load_state_dict(strict=False) says nothing of a layer that stayed at random.
+
+    What to do: ckptool transplant shows what fits and makes the rest fit; ckptool remap renames keys. What is meant to
+    differ, such as a new head, goes into an allow-list.
+
+    Policy: it runs where `into` or `recipe` is set. `into` is a checkpoint (relative to the policy), a model of
+    torchvision, or a model of your own code, which then runs.
+
+        into = "torchvision:resnet18"
+        model-args = {num_classes = 751}
+        allow.missing = ["fc.*"]
+    """
+    specs: Specs = {key: tensor.spec for key, tensor in case.checkpoint.items()}
+    versions = case.checkpoint.module_versions
+    if case.settings.recipe is not None:
+        found, specs, versions = _remapped(case, case.settings.recipe.value)
+        yield from found
+    if case.settings.into is None:
+        return
+    arguments = case.settings.model_args.value if case.settings.model_args else {}
+    base = case.bases.base(case.settings.into.value, arguments, case.policy.folder)
+    missing, unexpected, mismatched = _compared(base, specs, versions)
+    place, help = case.settings.into.place, _help(case, base, specs)
+    yield from _mismatched(case.refused("mismatched", mismatched), base, specs, place, help)
+    yield from _absent(case.refused("missing", missing), base.specs, f"of {base.name} missing", place, help)
+    yield from _absent(case.refused("unexpected", unexpected), specs, f"that {base.name} does not have", place, help)
+
+
+def _remapped(case: Case, recipe: Sequence[str]) -> tuple[list[Found], Specs, Mapping[str, int] | None]:
+    """What a recipe makes of the keys, and where it does not work out."""
+    from ckptool.surgery.recipe import recipe_of
+    from ckptool.surgery.remap import plan_remap
+
+    names = [str(case.path_of(name)) if case.path_of(name).is_file() else name for name in recipe]
+    plan = plan_remap(case.checkpoint, recipe_of(names))
+    found = [
+        Found(problem.message, problem.keys, tuple(problem.keys), problem.hint, case.place("recipe"), short="recipe")
+        for problem in plan.problems
+    ]
+    return found, {step.target.key: step.target for step in plan.steps}, plan.module_versions
+
+
+def _compared(
+    base: Base, specs: Specs, versions: Mapping[str, int] | None
+) -> tuple[Sequence[str], Sequence[str], Sequence[str]]:
+    """Missing, unexpected and mismatched keys."""
+    if base.model is not None:
+        from ckptool.models import strict_verdict
+
+        verdict = strict_verdict(base.model, specs, versions)
+        return verdict.missing, verdict.unexpected, verdict.mismatched
+    missing = [key for key in base.specs if key not in specs]
+    counters = [key.rpartition(".")[0] for key in missing if _is_counter(key)]
+    insisted = {f"{module}.{_COUNTER}" for module in promised_counters(versions, counters)}
+    return (
+        [key for key in missing if not _is_counter(key) or key in insisted],
+        [key for key in specs if key not in base.specs and not _is_counter(key)],
+        [key for key in specs if key in base.specs and specs[key].shape != base.specs[key].shape],
+    )
+
+
+def _is_counter(key: str) -> bool:
+    return key.rpartition(".")[2] == _COUNTER
+
+
+def _mismatched(keys: Sequence[str], base: Base, specs: Specs, place: Place, help: str) -> Iterator[Found]:
+    if keys:
+        what = "model" if base.model else base.name
+        fit = "does not fit" if len(keys) == 1 else "do not fit"
+        rows = ((key, specs[key].short, f"{what} {base.specs[key].short}") for key in keys)
+        text = f"{many(len(keys), 'tensor')} {fit} {base.name}"
+        yield Found(text, tuple(keys), columns(rows), help, place, short=f"{len(keys):,} mismatched")
+
+
+def _absent(keys: Sequence[str], specs: Specs, what: str, place: Place, help: str) -> Iterator[Found]:
+    """Keys that one side does not have; `what` says which."""
+    if keys:
+        rows = ((key, specs[key].short if key in specs else "") for key in keys)
+        is_missing = what.endswith("missing")
+        verb = (" is" if len(keys) == 1 else " are") if is_missing else ""
+        text = f"{many(len(keys), 'key')} {what}".replace(" missing", f"{verb} missing" if is_missing else " missing")
+        short = f"{len(keys):,} {'missing' if is_missing else 'unexpected'}"
+        yield Found(text, tuple(keys), columns(rows), help, place, short=short)
+
+
+def _help(case: Case, base: Base, specs: Specs) -> str:
+    prefix = wrapper_prefix(specs)
+    if prefix and not wrapper_prefix(base.specs):
+        return f"ckptool remap {case.word} -r strip-wrappers -o PLAIN"
+    return f"ckptool transplant {case.word} --into {case.path_of(base.name) if base.model is None else base.name}"

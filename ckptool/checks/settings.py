@@ -1,0 +1,161 @@
+"""What a policy asks for: settings, each with the line it stands on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Generic, Literal, TypeVar
+
+from ckptool.checks.finding import Level, Place
+from ckptool.errors import UsageError
+from ckptool.keys import Pattern
+
+_Value = TypeVar("_Value")
+
+ALLOW: dict[str, str] = {
+    "missing": "fits",
+    "unexpected": "fits",
+    "mismatched": "fits",
+    "dtype": "dtype",
+    "nonfinite": "nonfinite",
+    "dead": "dead",
+    "drift": "drift",
+    "lock": "lock",
+    "wrapper": "wrapper",
+    "globals": "unsafe-pickle",
+    "leftover": "leftover",
+    "shards": "shards",
+}
+"""The allow-lists of a policy, and the rule that each of them softens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting(Generic[_Value]):
+    """A value, and where it stands."""
+
+    value: _Value
+    place: Place
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """``drift = {from = "base.pth", keys = "backbone.*", rel = 0.0}``.
+
+    Attributes:
+        base: the checkpoint compared with, as the policy has it.
+        keys: patterns of the tensors that must not move.
+        rel: how far they may: ||new - base|| / ||base||.
+    """
+
+    base: str
+    keys: tuple[str, ...] = ("*",)
+    rel: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Allow:
+    """One entry of an allow-list.
+
+    Attributes:
+        list: the list's name, "missing".
+        pattern: which names it excuses.
+        place: where it stands.
+    """
+
+    list: str
+    pattern: Pattern
+    place: Place
+
+    @property
+    def rule(self) -> str:
+        return ALLOW[self.list]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What one file must keep to. What is None is not asked for.
+
+    Attributes:
+        into: a model or checkpoint that the file must fit.
+        model_args: arguments to build that model with.
+        recipe: rules or recipes that make the keys which must fit.
+        select: the dict of the file that holds the weights.
+        dtypes: the dtypes that may occur, by torch's names.
+        max_size: bytes on disk.
+        drift: parts that must be as in another checkpoint.
+        lock: the lock file.
+        metadata: names that must be there, with the text that they must have (None for any).
+        tied: groups of keys that must be one tensor.
+        levels: levels of rules by name, or "off".
+        allow: what is excused.
+    """
+
+    into: Setting[str] | None = None
+    model_args: Setting[Mapping[str, Any]] | None = None
+    recipe: Setting[tuple[str, ...]] | None = None
+    select: Setting[str] | None = None
+    dtypes: Setting[tuple[str, ...]] | None = None
+    max_size: Setting[int] | None = None
+    drift: Setting[tuple[Setting[Drift], ...]] | None = None
+    lock: Setting[str] | None = None
+    metadata: Setting[Mapping[str, str | None]] | None = None
+    tied: Setting[tuple[tuple[str, ...], ...]] | None = None
+    levels: Mapping[str, Setting[Level | Literal["off"]]] = field(default_factory=dict)
+    allow: tuple[Allow, ...] = ()
+
+    def get(self, key: str) -> Setting[Any] | None:
+        """The setting of a policy key, "max-size"."""
+        found: Setting[Any] | None = getattr(self, key.replace("-", "_"))
+        return found
+
+    def with_(self, other: Settings) -> Settings:
+        """These settings with those of a narrower path on top: keys and levels replace, allow-lists add up."""
+        both: dict[str, Any] = {"levels": {**self.levels, **other.levels}, "allow": (*self.allow, *other.allow)}
+        for each in fields(Settings):
+            if each.name not in both:
+                mine = getattr(other, each.name)
+                both[each.name] = getattr(self, each.name) if mine is None else mine
+        return Settings(**both)
+
+
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
+
+
+def parse_size(text: str) -> int:
+    """Bytes of ``50MB``, ``1.5GiB``.
+
+    Example:
+        >>> parse_size("50MB"), parse_size("1.5 GiB")
+        (50000000, 1610612736)
+    """
+    match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,9})?) ?([A-Za-z]*)", text.strip())
+    factor = _UNITS.get(match[2].upper()) if match else None
+    if match is None or factor is None:
+        raise UsageError(f'"{text}" is not a size', hint="50MB, 5GB, 1.5GiB")
+    return int(float(match[1]) * factor)
+
+
+def path_matches(pattern: str, path: str) -> bool:
+    """True if a pattern of `[[paths]]` means the path or a folder above it; both are relative, with slashes.
+
+    ``*`` and ``?`` stay within one name, ``**`` goes through folders. A pattern without a slash is the name of a file
+    or folder at any depth.
+
+    Example:
+        >>> path_matches("weights/*.pth", "weights/a.pth"), path_matches("*.pth", "a/b/c.pth")
+        (True, True)
+        >>> path_matches("weights/*.pth", "weights/old/a.pth"), path_matches("weights/**", "weights/old/a.pth")
+        (False, True)
+    """
+    pattern = pattern.removeprefix("./").rstrip("/")
+    anywhere = "" if "/" in pattern else "(?:.*/)?"
+    regex = re.compile(f"{anywhere}{_path_regex(pattern)}(?:/.*)?", re.DOTALL)
+    return regex.fullmatch(Path(path).as_posix()) is not None
+
+
+def _path_regex(pattern: str) -> str:
+    known = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    return "".join(known.get(part) or re.escape(part) for part in re.split(r"(\*\*/|\*\*|\*|\?)", pattern))
