@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from ckptool.models.arguments import parse_model_args
 from ckptool.models.initial import initial_state
-from ckptool.models.libraries import import_torchvision
 from ckptool.models.opening import open_target
 from ckptool.models.strict import Verdict, strict_verdict
 from ckptool.models.target import Target, target_of
+from ckptool.models.vision import import_torchvision
 
 __all__ = [
     "Target",

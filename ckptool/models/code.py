@@ -16,7 +16,7 @@ from ckptool.checkpoint import Note
 from ckptool.errors import CkptError, UsageError
 from ckptool.models.factory import Factory, did_you_mean, require, stopped
 from ckptool.models.guard import guarded
-from ckptool.models.libraries import declare_operators
+from ckptool.models.vision import declare_operators, import_torchvision
 
 
 def code_factory(name: str, arguments: Mapping[str, object]) -> Factory:
@@ -32,7 +32,7 @@ def code_factory(name: str, arguments: Mapping[str, object]) -> Factory:
     if not all(part.isidentifier() for part in attribute.split(".")):
         raise UsageError(f"{name} names no class or function", hint="write net.py:Net or package.module:function")
     require("torch", name, "'ckptool[torch]'")
-    declare_operators()  # the code may import torchvision
+    declare_operators()  # its code may import torchvision
     code = _import_file if where.endswith(".py") or "/" in where or "\\" in where else _import_module
     module, places, home = code(where)
     function, note = _builder(_attribute(module, attribute, where), name, arguments)
@@ -67,6 +67,8 @@ def _import_file(where: str) -> tuple[ModuleType, tuple[str, ...], Path]:
     if not path.is_file():
         near = did_you_mean(path.name, [other.name for other in path.parent.glob("*.py")])
         raise UsageError(f"{where} does not exist", hint=near or "check the spelling", path=where)
+    if b"torchvision" in path.read_bytes() and find_spec("torchvision"):
+        import_torchvision()  # faster than it would
     root, parts = path.parent, [path.stem]
     while (root / "__init__.py").exists():
         parts.insert(0, root.name)

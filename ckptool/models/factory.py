@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from ckptool.checkpoint import Note
 from ckptool.errors import CkptError, UsageError
+from ckptool.models.device import on_device
 from ckptool.models.guard import guarded
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class Factory:
         import torch
 
         try:
-            with guarded(self.places, seed), torch.device(device):
+            with guarded(self.places, seed), on_device(device):
                 built = self.function(**self.arguments)
         except (Exception, SystemExit) as error:
             raise self._stopped(error) from error

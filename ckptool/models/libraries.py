@@ -9,7 +9,6 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
-from importlib.machinery import EXTENSION_SUFFIXES, ExtensionFileLoader, FileFinder
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
@@ -19,52 +18,9 @@ from ckptool.checkpoint import Note
 from ckptool.errors import CkptError, UsageError
 from ckptool.models.factory import Factory, did_you_mean, require
 from ckptool.models.guard import guarded
+from ckptool.models.vision import declare_operators, import_torchvision
 
 _WEIGHTS = ("weights", "weights_backbone", "pretrained", "pretrained_backbone")
-_schemas: list[object] = []  # declared as long as they live
-
-
-def import_torchvision() -> ModuleType:
-    """torchvision, also where its compiled operators do not load.
-
-    Raises:
-        CkptError: it is not installed.
-    """
-    require("torch", "a model", "'ckptool[torch]'")
-    declare_operators()
-    return require("torchvision", "a model of torchvision")
-
-
-def declare_operators() -> None:
-    """Lets ``import torchvision`` work where its compiled library does not fit torch, whoever imports it.
-
-    torchvision's usual wheel is linked against CUDA. Beside a CPU build of torch its import ends in "operator
-    torchvision::nms does not exist", for it registers fake kernels for two operators that its library should have
-    declared. The models are Python: declaring the schemas is enough. Nothing is done where the library loads.
-    """
-    import torch
-
-    found = find_spec("torchvision")
-    if found is None or not found.submodule_search_locations or hasattr(torch.ops.torchvision, "nms"):
-        return
-    finder = FileFinder(found.submodule_search_locations[0], (ExtensionFileLoader, EXTENSION_SUFFIXES))
-    library = finder.find_spec("_C")
-    if library is not None and library.origin and _loads(library.origin):
-        return
-    schemas = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
-    for name in ("nms", "qnms"):
-        schemas.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")  # type: ignore[no-untyped-call]
-    _schemas.append(schemas)
-
-
-def _loads(library: str) -> bool:
-    import torch
-
-    try:
-        torch.ops.load_library(library)  # type: ignore[no-untyped-call]
-    except (ImportError, OSError):
-        return False
-    return True
 
 
 def torchvision_factory(model: str, arguments: Mapping[str, object]) -> Factory:
@@ -96,7 +52,8 @@ def timm_factory(model: str, arguments: Mapping[str, object]) -> Factory:
     if model.startswith(("hf-hub:", "hf_hub:")):
         raise UsageError(f"{name} would be looked up on a hub, and ckptool does not download", hint="name the model")
     require("torch", name, "'ckptool[torch]'")
-    declare_operators()
+    if find_spec("torchvision"):  # timm imports it
+        import_torchvision()
     timm = require("timm", name)
     entry = model.partition(".")[0]
     if not model.startswith("local-dir:") and not timm.is_model(entry):
