@@ -11,14 +11,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from ckptool.checkpoint import Extra
+from ckptool.checkpoint import Extra, Tensor
 from ckptool.formats.objects import Call, Dict
 from ckptool.formats.torch_edit import REMOVED
 from ckptool.formats.torch_frame import Frame
 from ckptool.keys import strip_wrappers
+from ckptool.spec import DTYPES
 from ckptool.surgery.plan import Plan, Problem, Source
 
 _MAX_LISTED = 64  # optimizers of one file
+_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,7 @@ def with_optimizer(plan: Plan, *, drop: bool = False, as_is: bool = False) -> Pl
             replaced_nodes=(*plan.replaced_nodes, *edits),
             dropped_extras=(*plan.dropped_extras, *dropped),
         )
+    source = plan.inputs[plan.frame]
     fates = _fates(plan)
     renamed = {key: new for key, new in fates.items() if new != key}
     if not renamed:
@@ -61,10 +64,10 @@ def with_optimizer(plan: Plan, *, drop: bool = False, as_is: bool = False) -> Pl
     edits_made: list[tuple[object, object]] = []
     problems: list[Problem] = []
     for optimizer in optimizers:
-        new = _followed(optimizer, fates)
+        new = _followed(optimizer, fates, source)
         if new is not None:
             edits_made.append((optimizer.node, new))
-        elif any(fate is None for fate in fates.values()):
+        elif any(fate is None and _may_be_parameter(source[key]) for key, fate in fates.items()):
             problems.append(_unknown(optimizer))
     return replace(
         plan,
@@ -79,6 +82,11 @@ def _unknown(optimizer: _Optimizer) -> Problem:
         "its state cannot follow the tensors that are left out",
         "--drop-optimizer leaves it out, --keep-optimizer-as-is keeps it unchanged",
     )
+
+
+def _may_be_parameter(tensor: Tensor) -> bool:
+    """False for what an optimizer never holds: integers, and BatchNorm's statistics."""
+    return DTYPES[tensor.dtype].kind in ("float", "complex") and tensor.key.rpartition(".")[2] not in _STATISTICS
 
 
 def _fates(plan: Plan) -> dict[str, str | None]:
@@ -117,19 +125,21 @@ def _entries(node: object) -> dict[str, object]:
     return {key: value for key, value in items if isinstance(key, str)}
 
 
-def _followed(optimizer: _Optimizer, fates: Mapping[str, str | None]) -> object | None:
-    """The optimizer's state dict with names changed and parameters left out; None if it has no names."""
+def _followed(optimizer: _Optimizer, fates: Mapping[str, str | None], source: Mapping[str, Tensor]) -> object | None:
+    """The optimizer's state dict with names changed and parameters left out; None if its names do not tell which."""
     names = _names(optimizer)
     if names is None:
         return None
     known = {strip_wrappers(key): (key, new) for key, new in fates.items()}
     new_names: dict[object, str | None] = {}
+    strange = False
     for number, name in names.items():
-        entry = known.get(strip_wrappers(name))
-        if entry is None:
-            return None
-        old, new = entry
+        old, new = known.pop(strip_wrappers(name), (name, name))
+        strange |= old not in fates
         new_names[number] = name if new == old else new
+    # names that are no keys of the weights may be those of another model, or of these weights by other names
+    if strange and any(new is None and _may_be_parameter(source[key]) for key, new in known.values()):
+        return None
     by_name = all(number == name for number, name in names.items())
     groups = [_group(group, new_names, by_name) for group in optimizer.groups]
     state = _state(optimizer.state, new_names, by_name)
