@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from test_imports import modules_after
 
 import ckptool
-from ckptool.cli.writing import in_order, parse_size
+from ckptool.cli.values import in_order, parse_size
 from ckptool.errors import CkptError, PlanError, UsageError
 
 State = dict[str, torch.Tensor]
@@ -156,6 +156,12 @@ def test_what_safetensors_cannot_hold_is_said(cli: Run) -> None:
     assert "(safetensors holds tensors only, .pth does not)" in out
 
 
+def test_the_only_file_of_a_folder_is_named(cli: Run, fixtures: Path) -> None:
+    _, out, _ = cli("filter", "resnet18.pth", "-o", "folder/")
+    assert out.splitlines()[-1].startswith("wrote folder/model.safetensors  ")
+    assert (fixtures / "folder" / "model.safetensors").is_file()
+
+
 @pytest.mark.parametrize("how", ["clone", "keep-first"])
 def test_tied_tensors_are_said_aloud(how: str, cli: Run, fixtures: Path) -> None:
     weight = torch.randn(3, 2)
@@ -177,6 +183,7 @@ ERRORS = {
     "ending": (["resnet18.pth", "-o", "out.h5"], "not a format that is written"),
     "folder": (["resnet18.pth", "-o", "no/out.pth"], "the folder no does not exist"),
     "shard of a file": (["resnet18.pth", "-o", "out.pth", "--max-shard", "5GB"], "--max-shard makes a folder"),
+    "stream": (["resnet18.pth", "-o", "-"], "not a stream"),
     "size": (["resnet18.pth", "--max-shard", "5 parsecs"], '"5 parsecs" is not a size'),
     "dtype": (["resnet18.pth", "--dtype", "int8"], '"int8" is not a float dtype'),
     "no average": (["resnet18.pth", "--ema"], "holds no moving average"),

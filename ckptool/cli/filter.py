@@ -17,6 +17,7 @@ from ckptool.cli.common import (
     SelectOption,
     complete_keys,
 )
+from ckptool.cli.values import in_order, open_selected, value_options
 from ckptool.cli.writing import (
     DropOptimizerOption,
     DtypeOption,
@@ -33,9 +34,6 @@ from ckptool.cli.writing import (
     VerboseOption,
     WeightsOnlyOption,
     carry_out,
-    in_order,
-    open_selected,
-    value_options,
 )
 
 EPILOG = """\

@@ -17,6 +17,7 @@ from ckptool.cli.common import (
     QuietOption,
     SelectOption,
 )
+from ckptool.cli.values import number_pairs, open_selected, print_list
 from ckptool.cli.writing import (
     DropOptimizerOption,
     DtypeOption,
@@ -33,9 +34,6 @@ from ckptool.cli.writing import (
     VerboseOption,
     WeightsOnlyOption,
     carry_out,
-    number_pairs,
-    open_selected,
-    print_list,
 )
 from ckptool.errors import UsageError
 

@@ -16,6 +16,7 @@ from ckptool.cli.common import (
     QuietOption,
     SelectOption,
 )
+from ckptool.cli.values import number_pairs, print_list
 from ckptool.cli.writing import (
     DropOptimizerOption,
     DtypeOption,
@@ -32,8 +33,6 @@ from ckptool.cli.writing import (
     VerboseOption,
     WeightsOnlyOption,
     carry_out,
-    number_pairs,
-    print_list,
 )
 from ckptool.errors import UsageError
 

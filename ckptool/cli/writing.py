@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import signal
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -16,11 +15,12 @@ from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 import typer
 
 from ckptool.cli.common import Color
+from ckptool.cli.values import parse_size
 from ckptool.errors import Exit, UsageError
 
 if TYPE_CHECKING:
-    from ckptool.checkpoint import Checkpoint, Note
-    from ckptool.render.text_plan import Preview
+    from ckptool.checkpoint import Note
+    from ckptool.render.preview import Preview
     from ckptool.surgery.apply import Written
     from ckptool.surgery.plan import Plan, Problem
 
@@ -119,7 +119,7 @@ def carry_out(plan: Plan, request: Request) -> int:
     """Shows a plan and, if an output is named and nothing speaks against it, writes it; gives the exit code."""
     from ckptool.surgery.settle import settled
 
-    limit = _require_writable(plan, request)
+    limit = require_writable(plan, request)
     plan = settled(
         plan,
         request.out,
@@ -134,7 +134,7 @@ def carry_out(plan: Plan, request: Request) -> int:
     written = None
     code = _verdict(plan, request)
     if code is Exit.OK and request.out is not None and not request.check:
-        written = _write(plan, request.out, request, limit)
+        written = write(plan, request.out, request, limit)
     _report(preview, written, code, request)
     return code
 
@@ -145,7 +145,7 @@ def _verdict(plan: Plan, request: Request) -> Exit:
     return Exit.DIFFERENT if plan.unmet else Exit.OK
 
 
-def _require_writable(plan: Plan, request: Request) -> int | None:
+def require_writable(plan: Plan, request: Request) -> int | None:
     """Refuses an output that could not be written, before anything is shown; gives the bytes of a shard."""
     limit = None if request.max_shard is None else parse_size(request.max_shard)
     if request.out is None:
@@ -153,6 +153,8 @@ def _require_writable(plan: Plan, request: Request) -> int | None:
     from ckptool.surgery.encode import container_of
     from ckptool.surgery.output import check_target
 
+    if str(request.out) == "-":
+        raise UsageError("an output is a file or a folder, not a stream", hint="give its name: -o out.safetensors")
     sources = [file for checkpoint in plan.inputs for file in (checkpoint.path, *checkpoint.files)]
     container = container_of(request.out)
     check_target(request.out, sources, force=request.force)
@@ -165,7 +167,7 @@ def _require_writable(plan: Plan, request: Request) -> int | None:
 
 
 def _preview(plan: Plan, request: Request) -> Preview:
-    from ckptool.render.text_plan import Preview
+    from ckptool.render.preview import Preview
     from ckptool.surgery.encode import tie_notes
     from ckptool.surgery.settle import besides
 
@@ -204,7 +206,7 @@ def _show(preview: Preview, request: Request) -> None:
     )
 
 
-def _write(plan: Plan, out: Path, request: Request, limit: int | None) -> Written:
+def write(plan: Plan, out: Path, request: Request, limit: int | None) -> Written:
     from ckptool.cli.progress import Progress
     from ckptool.surgery.apply import apply
 
@@ -231,10 +233,10 @@ def _report(preview: Preview, written: Written | None, code: Exit, request: Requ
         screen = stdout_screen(request.color)
         lines = nothing_lines(request.check) if written is None else written_lines(written, str(request.out), screen)
         print_lines(lines, screen, pager=False)
-    _say([*plan.problems, *plan.unmet])
+    say([*plan.problems, *plan.unmet])
 
 
-def _say(problems: Sequence[Problem]) -> None:
+def say(problems: Sequence[Problem]) -> None:
     if problems:
         from ckptool.cli.errors import print_error
         from ckptool.render.text_plan import problem_errors
@@ -265,117 +267,3 @@ def ends_cleanly() -> Iterator[None]:
 
 def _end(number: int, frame: FrameType | None) -> NoReturn:
     sys.exit(128 + number)
-
-
-# ---------------------------------------------------------------------------------------------- reading options
-
-_UNITS = {
-    "": 1, "B": 1,
-    "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
-    "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40,
-}  # fmt: skip
-
-
-def parse_size(text: str) -> int:
-    """Bytes of ``5GB``, ``500MB``, ``1.5GiB``.
-
-    Example:
-        >>> parse_size("5GB"), parse_size("1GiB"), parse_size("1.5 kB")
-        (5000000000, 1073741824, 1500)
-    """
-    match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,9})?) ?([A-Za-z]*)", text.strip())
-    factor = _UNITS.get(match[2].upper()) if match else None
-    if match is None or factor is None or float(match[1]) * factor < 1:
-        raise UsageError(f'"{text}" is not a size', hint="5GB, 500MB, 1GiB")
-    return int(float(match[1]) * factor)
-
-
-def in_order(
-    tokens: Sequence[str], parsed: Mapping[str, Sequence[str]], with_value: Collection[str] = ()
-) -> list[tuple[str, str]]:
-    """The values of several repeated options in the order they were typed in, which the parser does not keep.
-
-    Args:
-        tokens: the raw arguments.
-        parsed: for each option, its values as the parser found them.
-        with_value: other options that take a value, which is not to be read as an option.
-
-    Returns:
-        (option, value) pairs.
-
-    Raises:
-        UsageError: the arguments cannot be told apart.
-
-    Example:
-        >>> in_order(["--drop", "*", "a.pth", "--keep=fc"], {"--keep": ["fc"], "--drop": ["*"]})
-        [('--drop', '*'), ('--keep', 'fc')]
-    """
-    left = {option: list(values) for option, values in parsed.items()}
-    found: list[tuple[str, str]] = []
-    words = iter(tokens)
-    for word in words:
-        if word == "--":
-            break
-        option, equals, _ = word.partition("=")
-        if left.get(option):
-            found.append((option, left[option].pop(0)))
-        if (option in left or option in with_value) and not equals:
-            next(words, None)
-    if any(left.values()):
-        names = " and ".join(parsed)
-        raise UsageError(f"the order of {names} cannot be told", hint=f"write {next(iter(parsed))}=PATTERN")
-    return found
-
-
-def number_pairs(texts: Sequence[str], option: str) -> dict[str, float]:
-    """The numbers by name of a repeated ``--param NAME=VALUE``.
-
-    Example:
-        >>> number_pairs(["density=0.3"], "--param")
-        {'density': 0.3}
-    """
-    found: dict[str, float] = {}
-    for text in texts:
-        name, _, value = text.partition("=")
-        try:
-            found[name.strip()] = float(value)
-        except ValueError:
-            raise UsageError(f'{option} "{text}" is not NAME=NUMBER', hint=f"{option} {name or 'name'}=0.5") from None
-    return found
-
-
-def open_selected(path: Path, select: str | None, ema: bool = False) -> Checkpoint:
-    """The checkpoint, with the weights that --select or --ema means."""
-    from ckptool.formats import open_checkpoint
-
-    if not ema:
-        return open_checkpoint(path, select=select)
-    if select is not None:
-        raise UsageError("--ema and --select exclude each other", hint="give one of them")
-    found = open_checkpoint(path)
-    if found.selection.ema is None:
-        others = ", ".join(found.selection.others)
-        hint = f"other weights that --select takes: {others}" if others else "it holds no other weights"
-        raise UsageError(f"{path} holds no moving average", hint=hint, path=path)
-    return open_checkpoint(path, select=found.selection.ema)
-
-
-def value_options(context: typer.Context) -> set[str]:
-    """The names of all options of a command that take a value."""
-    options = (parameter for parameter in context.command.params if parameter.param_type_name == "option")
-    return {name for option in options if not getattr(option, "is_flag", False) for name in option.opts}
-
-
-def print_list(name: str, about: str, rows: Sequence[tuple[str, str]]) -> None:
-    """Prints names and what they mean in two columns, the second wrapped."""
-    from ckptool.cli.output import print_lines, stdout_screen
-    from ckptool.render.text import Cell, Column, Screen, table, wrap
-
-    screen = stdout_screen(Color.AUTO)
-    width = max(len(name) for name, _ in rows)
-    room = Screen(width=max(20, screen.width - width - 2), elide=True)
-    cells = []
-    for title, text in rows:
-        first, *rest = wrap(text, room, indent="")
-        cells += [(Cell(title, "cyan"), Cell(first)), *((Cell(), Cell(line)) for line in rest)]
-    print_lines(table((Column(name), Column(about)), cells, screen), screen, pager=False)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ckptool.render.json import document, file_fields, note_fields
-from ckptool.render.text_plan import Preview, rounding_of
+from ckptool.render.preview import Preview, rounding_of
 from ckptool.surgery.plan import Dropped, Problem, Source, Step, Use, Value, sources_of
 
 if TYPE_CHECKING:

@@ -18,11 +18,13 @@ from ckptool.render.plan_rows import (
     tensors_text,
     untouched_rows,
 )
-from ckptool.render.text_plan import Preview
+from ckptool.render.preview import Preview
 from ckptool.render.units import count, size, size_short
 
 if TYPE_CHECKING:
     from ckptool.surgery.apply import Written
+
+_MANY = 20  # names of a list
 
 
 def plan_markdown(preview: Preview, written: Written | None) -> Iterator[str]:
@@ -39,8 +41,8 @@ def plan_markdown(preview: Preview, written: Written | None) -> Iterator[str]:
         rows = plan_rows(plan)
     if rows:
         yield from _keys(rows)
-    for title, entries, why in _besides(preview):
-        yield f"\n**{title}** {', '.join(map(markdown, entries))}{markdown(f' ({why})') if why else ''}\n"
+    for title, entries, why in preview.facts:
+        yield f"\n**{title}** {', '.join(map(markdown, entries[:_MANY]))}{markdown(f' ({why})') if why else ''}\n"
     yield from notes(preview.notes)
     for problem in [*plan.problems, *plan.unmet]:
         hint = f"; {markdown(problem.hint)}" if problem.hint else ""
@@ -78,14 +80,3 @@ def _keys(rows: Sequence[Row]) -> Iterator[str]:
         for row in rows
     ]
     yield from table(("", "key", "n", "elements", "what", "before", "after"), cells, right={2, 3, 5, 6})
-
-
-def _besides(preview: Preview) -> Iterator[tuple[str, Sequence[str], str]]:
-    besides = preview.besides
-    facts = (
-        ("kept beside the weights", besides.kept, ""),
-        ("left out", besides.dropped, ""),
-        ("left behind", besides.lost, besides.why),
-        ("not taken", besides.untaken, "only what the first file holds is kept"),
-    )
-    return ((title, names[:20], why) for title, names, why in facts if names)

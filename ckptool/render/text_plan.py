@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ckptool.checkpoint import Note
 from ckptool.errors import CkptError
 from ckptool.render.escape import terminal
 from ckptool.render.plan_rows import (
@@ -23,12 +22,12 @@ from ckptool.render.plan_rows import (
     untouched_rows,
     unused_rules,
 )
+from ckptool.render.preview import Preview, rounding_of
 from ckptool.render.text import Cell, Column, Line, Screen, Span, Style, fit, table
 from ckptool.render.text_inspect import header, note_lines
 from ckptool.render.text_width import cells
 from ckptool.render.units import count, number_of, relative, size, size_short
 from ckptool.surgery.plan import Plan, Problem
-from ckptool.surgery.settle import Besides
 
 if TYPE_CHECKING:
     from ckptool.surgery.apply import Written
@@ -45,33 +44,6 @@ _MANY_NAMES = 12
 _MANY_KEYS = 8
 
 
-@dataclass(frozen=True, slots=True)
-class Preview:
-    """A plan and what is said with it.
-
-    Attributes:
-        plan: what is to be written.
-        names: the inputs as the user wrote them.
-        besides: what becomes of everything that is not a tensor.
-        notes: all that the user should know.
-    """
-
-    plan: Plan
-    names: tuple[str, ...]
-    besides: Besides
-    notes: tuple[Note, ...]
-
-    @property
-    def is_recipe(self) -> bool:
-        """True for a recipe, which is shown by its rules."""
-        return self.plan.request.startswith("remap")
-
-    @property
-    def is_merge(self) -> bool:
-        """True if several inputs give tensors for one key."""
-        return self.plan.request.startswith("merge")
-
-
 def plan_lines(preview: Preview, screen: Screen, verbose: bool = False) -> Iterator[Line]:
     """All lines of a preview but what was or was not written, the sum last."""
     plan = preview.plan
@@ -81,7 +53,7 @@ def plan_lines(preview: Preview, screen: Screen, verbose: bool = False) -> Itera
         yield ()
         yield from lines
     yield ()
-    yield from _besides_lines(preview.besides, screen)
+    yield from _besides_lines(preview, screen)
     yield from note_lines(preview.notes, screen)
     yield from summary(preview, screen)
 
@@ -186,16 +158,8 @@ def _rule_cells(row: RuleRow, named: bool, computes: bool) -> list[Cell]:
 # ---------------------------------------------------------------------------------------------- below the table
 
 
-def _besides_lines(besides: Besides, screen: Screen) -> Iterator[Line]:
-    facts = (
-        ("kept beside the weights", besides.kept, ""),
-        ("left out", besides.dropped, ""),
-        ("left behind", besides.lost, besides.why),
-        ("not taken", besides.untaken, "only what the first file holds is kept"),
-    )
-    for title, names, why in facts:
-        if not names:
-            continue
+def _besides_lines(preview: Preview, screen: Screen) -> Iterator[Line]:
+    for title, names, why in preview.facts:
         parts = [terminal(name, 60) for name in names[:_MANY_NAMES]]
         parts += [f"{len(names) - _MANY_NAMES:,} more"] if len(names) > _MANY_NAMES else []
         first, *rest = list(fit([f"{title}: {parts[0]}", *parts[1:]], screen, indent="  "))
@@ -225,14 +189,10 @@ def written_lines(written: Written, name: str, screen: Screen) -> Iterator[Line]
         worst = relative(rounding[key])
         yield (Span("rounding:", "dim"), Span(f" rel ≤ {worst} ({terminal(key, max(20, screen.width - 40))})"))
     files = f"  {len(written.files)} files" if len(written.files) > 1 else ""
+    is_folder = written.files[0] != written.path
+    name = str(Path(name) / written.files[0].name) if is_folder and not files else name
     shown = f"{terminal(name)}{files}  {size_short(written.nbytes)}  {written.seconds:.1f} s"
     yield (Span("wrote", "green"), Span(f" {shown}"))
-
-
-def rounding_of(written: Written) -> Mapping[str, float]:
-    """How far each cast tensor was rounded, relative to its largest element."""
-    found: Mapping[str, float] = getattr(written, "rounding", {})
-    return found
 
 
 def problem_errors(problems: Sequence[Problem]) -> Iterator[tuple[CkptError, list[str]]]:

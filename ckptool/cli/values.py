@@ -1,0 +1,127 @@
+"""What options say, read: the order of options, sizes, numbers by name, which weights of a file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from ckptool.cli.common import Color
+from ckptool.errors import UsageError
+
+if TYPE_CHECKING:
+    from ckptool.checkpoint import Checkpoint
+
+_UNITS = {
+    "": 1, "B": 1,
+    "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
+    "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40,
+}  # fmt: skip
+
+
+def parse_size(text: str) -> int:
+    """Bytes of ``5GB``, ``500MB``, ``1.5GiB``.
+
+    Example:
+        >>> parse_size("5GB"), parse_size("1GiB"), parse_size("1.5 kB")
+        (5000000000, 1073741824, 1500)
+    """
+    match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,9})?) ?([A-Za-z]*)", text.strip())
+    factor = _UNITS.get(match[2].upper()) if match else None
+    if match is None or factor is None or float(match[1]) * factor < 1:
+        raise UsageError(f'"{text}" is not a size', hint="5GB, 500MB, 1GiB")
+    return int(float(match[1]) * factor)
+
+
+def in_order(
+    tokens: Sequence[str], parsed: Mapping[str, Sequence[str]], with_value: Collection[str] = ()
+) -> list[tuple[str, str]]:
+    """The values of several repeated options in the order they were typed in, which the parser does not keep.
+
+    Args:
+        tokens: the raw arguments.
+        parsed: for each option, its values as the parser found them.
+        with_value: other options that take a value, which is not to be read as an option.
+
+    Returns:
+        (option, value) pairs.
+
+    Raises:
+        UsageError: the arguments cannot be told apart.
+
+    Example:
+        >>> in_order(["--drop", "*", "a.pth", "--keep=fc"], {"--keep": ["fc"], "--drop": ["*"]})
+        [('--drop', '*'), ('--keep', 'fc')]
+    """
+    left = {option: list(values) for option, values in parsed.items()}
+    found: list[tuple[str, str]] = []
+    words = iter(tokens)
+    for word in words:
+        if word == "--":
+            break
+        option, equals, _ = word.partition("=")
+        if left.get(option):
+            found.append((option, left[option].pop(0)))
+        if (option in left or option in with_value) and not equals:
+            next(words, None)
+    if any(left.values()):
+        names = " and ".join(parsed)
+        raise UsageError(f"the order of {names} cannot be told", hint=f"write {next(iter(parsed))}=PATTERN")
+    return found
+
+
+def number_pairs(texts: Sequence[str], option: str) -> dict[str, float]:
+    """The numbers by name of a repeated ``--param NAME=VALUE``.
+
+    Example:
+        >>> number_pairs(["density=0.3"], "--param")
+        {'density': 0.3}
+    """
+    found: dict[str, float] = {}
+    for text in texts:
+        name, _, value = text.partition("=")
+        try:
+            found[name.strip()] = float(value)
+        except ValueError:
+            raise UsageError(f'{option} "{text}" is not NAME=NUMBER', hint=f"{option} {name or 'name'}=0.5") from None
+    return found
+
+
+def open_selected(path: Path, select: str | None, ema: bool = False) -> Checkpoint:
+    """The checkpoint, with the weights that --select or --ema means."""
+    from ckptool.formats import open_checkpoint
+
+    if not ema:
+        return open_checkpoint(path, select=select)
+    if select is not None:
+        raise UsageError("--ema and --select exclude each other", hint="give one of them")
+    found = open_checkpoint(path)
+    if found.selection.ema is None:
+        others = ", ".join(found.selection.others)
+        hint = f"other weights that --select takes: {others}" if others else "it holds no other weights"
+        raise UsageError(f"{path} holds no moving average", hint=hint, path=path)
+    return open_checkpoint(path, select=found.selection.ema)
+
+
+def value_options(context: typer.Context) -> set[str]:
+    """The names of all options of a command that take a value."""
+    options = (parameter for parameter in context.command.params if parameter.param_type_name == "option")
+    return {name for option in options if not getattr(option, "is_flag", False) for name in option.opts}
+
+
+def print_list(name: str, about: str, rows: Sequence[tuple[str, str]]) -> None:
+    """Prints names and what they mean in two columns, the second wrapped."""
+    from ckptool.cli.output import print_lines, stdout_screen
+    from ckptool.render.text import Cell, Column, Screen, table, wrap
+
+    screen = stdout_screen(Color.AUTO)
+    width = max(len(name) for name, _ in rows)
+    room = Screen(width=max(20, screen.width - width - 2), elide=True)
+    cells = []
+    for title, text in rows:
+        first, *rest = wrap(text, room, indent="")
+        cells += [(Cell(title, "cyan"), Cell(first)), *((Cell(), Cell(line)) for line in rest)]
+    print_lines(table((Column(name), Column(about)), cells, screen), screen, pager=False)
