@@ -120,11 +120,12 @@ def run_interleaved(
                 run = _checked(name, contender, codes)
                 seconds[name].append(run.seconds)
                 rss[name] = max(rss.get(name, 0), run.peak_rss)
-    private = {
-        name: _checked(name, contender, codes, poll=True).peak_private
-        for name, contender in contenders.items()
-        if not callable(contender)
-    }
+    private: dict[str, int] = {}
+    for name, contender in contenders.items():
+        if not callable(contender):
+            if before is not None:
+                before()
+            private[name] = _checked(name, contender, codes, poll=True).peak_private
     return {
         name: Result(min(times), statistics.median(times), rss.get(name), private.get(name))
         for name, times in seconds.items()
