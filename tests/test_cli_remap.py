@@ -120,7 +120,8 @@ def test_names_in_the_optimizer_follow(cli: Run, fixtures: Path) -> None:
 def test_check_holds_the_plan_to_a_target(cli: Run, fixtures: Path) -> None:
     before = sorted(fixtures.iterdir())
     sound = ["remap", "training.ckpt", "-r", "strip-wrappers", "--like", "resnet18.pth"]
-    assert cli(*sound, "--check", "-o", "out.pth")[0] == 0
+    assert cli(*sound, "--check", "-o", "out.pth", "--drop-optimizer")[0] == 0
+    assert cli(*sound, "--check", "-o", "tuned.safetensors")[0] == 0
     assert cli(*sound, "-r", "fc. -> head.", "--check")[0] == 1
     assert cli("remap", "resnet18.pth", "-r", "nope. ->", "--check")[0] == 1
     assert sorted(fixtures.iterdir()) == before

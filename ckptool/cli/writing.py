@@ -148,7 +148,7 @@ def _verdict(plan: Plan, request: Request) -> Exit:
 def require_writable(plan: Plan, request: Request) -> int | None:
     """Refuses an output that could not be written, before anything is shown; gives the bytes of a shard."""
     limit = None if request.max_shard is None else parse_size(request.max_shard)
-    if request.out is None:
+    if request.out is None or request.check:
         return limit
     from ckptool.surgery.encode import container_of
     from ckptool.surgery.output import check_target
