@@ -12,8 +12,9 @@ from ckptool.checkpoint import Checkpoint
 from ckptool.errors import PlanError, UsageError
 from ckptool.reading import Reader
 from ckptool.surgery.evaluate import packed_blocks
+from ckptool.surgery.fill import Filled, Mismatch
 from ckptool.surgery.plan import Source, Step
-from ckptool.surgery.transplant import Entry, Filled, Mismatch, Transplant, plan_transplant, require_loaded
+from ckptool.surgery.transplant import Transplant, plan_transplant, require_loaded
 from ckptool.views import is_run, run_of
 
 if TYPE_CHECKING:
@@ -49,12 +50,12 @@ class Report:
     @property
     def missing(self) -> tuple[str, ...]:
         """Keys of the model that the checkpoint does not have; they are as they were."""
-        return _keys(self.transplant.entries, Filled.MISSING)
+        return tuple(entry.key for entry in self.transplant.having(Filled.MISSING))
 
     @property
     def mismatched(self) -> tuple[str, ...]:
         """Keys whose tensors have another shape in the checkpoint; they are as they were."""
-        return _keys(self.transplant.entries, Filled.MISMATCHED)
+        return tuple(entry.key for entry in self.transplant.having(Filled.MISMATCHED))
 
     @property
     def unexpected(self) -> tuple[str, ...]:
@@ -67,7 +68,7 @@ class Report:
         return self.transplant.coverage
 
     def freeze(self, model: torch.nn.Module, *, eval_batchnorm: bool = False) -> int:
-        """Set `requires_grad_(False)` on the parameters that were loaded.
+        """Set `requires_grad_(False)` on the parameters that were loaded whole; on those that the recipe freezes.
 
         Args:
             model: the model that was loaded into.
@@ -86,10 +87,6 @@ class Report:
         return len(frozen)
 
 
-def _keys(entries: Sequence[Entry], status: Filled) -> tuple[str, ...]:
-    return tuple(entry.key for entry in entries if entry.status is status)
-
-
 def load_into(
     model: torch.nn.Module,
     source: Checkpoint | str | os.PathLike[str],
@@ -103,37 +100,21 @@ def load_into(
     strict: bool = False,
     min_coverage: float | None = None,
 ) -> Report:
-    """Load a checkpoint's weights into a model, in place.
-
-    Args:
-        model: a live `torch.nn.Module` on any device; its dtypes stay.
-        source: a path, or what `ckptool.open` gave.
-        drop: key patterns of source tensors to leave out, as ``["fc.*"]``.
-        recipe: a recipe, or what `-r` takes: a rule, a file, a built-in name, or several of them.
-        select: which dict of the file holds the weights.
-        mismatch: for tensors of another shape, "skip" leaves the model's own, "error" refuses, "fit" makes them fit.
-        fits: {key pattern of the model: "grid(prefix=1)"}, before `mismatch`.
-        vars: numbers for the recipe.
-        strict: refuse if anything is missing, unexpected or mismatched.
-        min_coverage: refuse if less than this share of the model's elements would be loaded.
-
-    Returns:
-        The report; `print` it.
-
-    Raises:
-        PlanError: what was asked for cannot be done or is not met; the model is as it was.
-        CkptError: the file cannot be read, or nothing would be loaded.
-    """
+    """Load a checkpoint's weights into a model, in place. See `ckptool.load_into`."""
     from ckptool.formats import open_checkpoint
     from ckptool.models import target_of
+    from ckptool.surgery.recipe import recipe_from
 
-    checkpoint = source if isinstance(source, Checkpoint) else open_checkpoint(source, select)
-    if any(parameter.is_meta for parameter in model.parameters()):
-        raise UsageError("the model is on the meta device: it has no memory to load into", hint='model.to_empty("cpu")')
+    if any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
+        raise UsageError(
+            "the model is on the meta device: it has no memory to load into", hint='model.to_empty(device="cpu")'
+        )
+    rules = recipe_from(recipe)
+    checkpoint = source if isinstance(source, Checkpoint) else open_checkpoint(source, select or rules.asks_for)
     transplant = plan_transplant(
         checkpoint,
-        target_of(model, type(model).__name__),
-        recipe=_recipe(recipe),
+        target_of(model),
+        recipe=rules,
         drop=drop,
         mismatch=mismatch,
         fits=tuple((fits or {}).items()),
@@ -149,25 +130,14 @@ def load_into(
     return Report(transplant)
 
 
-def _recipe(given: Recipe | str | Sequence[str] | None) -> Recipe | None:
-    from ckptool.surgery.recipe import Recipe, recipe_of
-
-    if given is None or isinstance(given, Recipe):
-        return given
-    return recipe_of([given] if isinstance(given, str) else given)
-
-
 def _load(model: torch.nn.Module, transplant: Transplant) -> None:
     """Fill the model's tensors, over all threads."""
     import torch
 
-    tensors = {
-        **dict(model.named_parameters(remove_duplicate=False)),
-        **dict(model.named_buffers(remove_duplicate=False)),
-    }
+    tensors = model.state_dict()
     steps = [step for step in transplant.plan.steps if step.tied_to is None]
     with torch.no_grad(), Reader() as reader, ThreadPoolExecutor(THREADS) as pool:
-        for _ in pool.map(lambda step: _fill(tensors[step.target.key].data, step, transplant, reader), steps):
+        for _ in pool.map(lambda step: _fill(tensors[step.target.key], step, transplant, reader), steps):
             continue
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ckptool import __version__
-from ckptool.cli import diff, filter, inspect, merge, remap
+from ckptool.cli import diff, filter, git, inspect, merge, remap, transplant
 from ckptool.cli.errors import report
 from ckptool.cli.help import HelpCommand, HelpGroup
 from ckptool.errors import Exit
@@ -35,6 +35,8 @@ app.command(cls=HelpCommand, rich_help_panel="Look", epilog=diff.EPILOG)(diff.di
 app.command(cls=HelpCommand, rich_help_panel="Operate", epilog=filter.EPILOG)(filter.filter)
 app.command(cls=HelpCommand, rich_help_panel="Operate", epilog=remap.EPILOG)(remap.remap)
 app.command(cls=HelpCommand, rich_help_panel="Operate", epilog=merge.EPILOG)(merge.merge)
+app.command(cls=HelpCommand, rich_help_panel="Operate", epilog=transplant.EPILOG)(transplant.transplant)
+app.add_typer(git.app, name="git", rich_help_panel="Guard")
 
 
 def _say_version(asked: bool) -> None:

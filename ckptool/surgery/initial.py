@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ckptool.reading import numpy_dtype
+from ckptool.reading import numpy_dtype, read_array
 from ckptool.spec import TensorSpec
-from ckptool.surgery.plan import Op, Run
+from ckptool.surgery.plan import Apply, Op, Run, Source, Value
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,32 +22,50 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True, eq=False)
 class ModelInit:
-    """The tensors that the model's own constructor makes under a seed.
+    """The tensors that the target has before anything is loaded: its init under a seed; of a checkpoint, its own.
 
-    The model is built once, on the CPU, when the first tensor is asked for.
+    A model is built once, on the CPU, when the first tensor is asked for, and only the tensors that plans speak of are
+    kept of it.
+
+    Attributes:
+        target: the model or checkpoint.
+        seed: of the init.
+        wanted: keys that plans speak of.
     """
 
     target: Target
-    seed: int
+    seed: int = 0
+    wanted: set[str] = field(default_factory=set)
     _state: dict[str, torch.Tensor] | None = None
     _lock: Lock = field(default_factory=Lock)
 
+    def value(self, spec: TensorSpec) -> Value:
+        """One of its tensors in a plan; a checkpoint is the plan's second input."""
+        return Source(1, spec.key) if self.target.checkpoint is not None else Apply(self.op(spec), ())
+
+    def op(self, spec: TensorSpec) -> Initial:
+        """The op that makes one of its tensors."""
+        self.wanted.add(spec.key)
+        return Initial(spec, self)
+
     def array(self, spec: TensorSpec) -> Array:
-        """One tensor of the model, as an array."""
+        """One of its tensors as an array."""
+        if self.target.checkpoint is not None:
+            return read_array(self.target.checkpoint[spec.key])
         import torch
 
         from ckptool.models import initial_state
 
         with self._lock:
             if self._state is None:
-                self._state = dict(initial_state(self.target, list(self.target.specs), self.seed))
+                self._state = initial_state(self.target, sorted(self.wanted), self.seed)
         tensor = self._state[spec.key].detach().contiguous().reshape(-1)
         return tensor.view(torch.uint8).numpy().view(numpy_dtype(spec.dtype)).reshape(spec.shape)
 
 
 @dataclass(frozen=True, slots=True)
 class Initial:
-    """The model's own init of one tensor; an op without arguments."""
+    """The target's own tensor; an op without arguments."""
 
     spec: TensorSpec
     init: ModelInit = field(repr=False, compare=False)
@@ -70,7 +88,7 @@ class Initial:
 
 @dataclass(frozen=True, slots=True)
 class Blended:
-    """A fit that keeps elements of the model's own: it gets the model's init as its second argument."""
+    """A fit that keeps elements of the target's own tensor, which it gets as its second argument."""
 
     op: Op
     initial: Initial

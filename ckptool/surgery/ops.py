@@ -136,8 +136,13 @@ class Normal:
         return np.asarray(drawn * np.float32(self.std)).astype(numpy_dtype(self.dtype))
 
 
-def made(text: str, spec: TensorSpec) -> Fill | Normal | None:
+def made(text: str, spec: TensorSpec, seed: int = 0) -> Fill | Normal | None:
     """The op of an ``init`` value (``zeros``, ``ones``, ``normal(0.001)``) for a tensor that is to be made.
+
+    Args:
+        text: the value.
+        spec: of the tensor. Random numbers depend on its key, so that no two tensors get the same.
+        seed: of random numbers.
 
     Returns:
         None for ``keep`` and ``copy:key``, which make nothing.
@@ -160,5 +165,6 @@ def made(text: str, spec: TensorSpec) -> Fill | Normal | None:
         std = -1.0
     if std < 0:
         raise UsageError(f'"{text}" is no way to fill a tensor', hint="keep, zeros, ones, normal(0.02) or copy:KEY")
-    seed = int.from_bytes(sha256(spec.key.encode("utf-8", "surrogatepass")).digest()[:8], "big")
-    return Normal(std, spec.dtype, spec.shape, seed)
+    named = f"{spec.key}\0{seed}" if seed else spec.key
+    number = int.from_bytes(sha256(named.encode("utf-8", "surrogatepass")).digest()[:8], "big")
+    return Normal(std, spec.dtype, spec.shape, number)

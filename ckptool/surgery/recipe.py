@@ -71,6 +71,11 @@ class Recipe:
         """All rules, stage after stage."""
         return tuple(rule for stage in self.stages for rule in stage.rules)
 
+    @property
+    def asks_for(self) -> str | None:
+        """The dict of the input that it names; None for ckptool's choice."""
+        return None if self.source_select == "auto" else self.source_select
+
 
 def parse_recipe(rules: Sequence[str], *, name: str = "") -> Recipe:
     """A recipe of rules alone, which form one stage (a rule ``---`` begins another).
@@ -105,6 +110,18 @@ def recipe_of(arguments: Sequence[str]) -> Recipe:
         recipes.append(load_recipe(argument))
     recipes += [parse_recipe(inline)] if inline else []
     return combine(_numbered(recipes))
+
+
+def recipe_from(given: Recipe | str | Sequence[str] | None) -> Recipe:
+    """A recipe in any form that the Python API takes: parsed, one ``-r``, several, or none.
+
+    Example:
+        >>> recipe_from(None) == Recipe(), recipe_from("module. ->").rules[0].text
+        (True, 'module. ->')
+    """
+    if given is None:
+        return Recipe()
+    return given if isinstance(given, Recipe) else recipe_of([given] if isinstance(given, str) else given)
 
 
 def _numbered(recipes: Sequence[Recipe]) -> list[Recipe]:

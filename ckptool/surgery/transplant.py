@@ -2,84 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from enum import StrEnum
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 from ckptool.checkpoint import Checkpoint, Note
 from ckptool.errors import CkptError, UsageError
 from ckptool.keys import Pattern, require_match
-from ckptool.matching.prefixes import prefix_swap
-from ckptool.spec import DTYPES, TensorSpec
+from ckptool.matching.prefixes import Swap, prefix_swap
+from ckptool.spec import TensorSpec
 from ckptool.surgery.expand import expand
-from ckptool.surgery.fit import default_fit, fit_op
-from ckptool.surgery.initial import Blended, Initial, ModelInit
-from ckptool.surgery.ops import Cast, made
-from ckptool.surgery.plan import Apply, Dropped, Op, Plan, Problem, Source, Step, Use, sources_of
+from ckptool.surgery.fill import Entry, Filled, Filling, Mismatch, fill, fitted
+from ckptool.surgery.fit_args import Fit, parse_fit
+from ckptool.surgery.initial import ModelInit
+from ckptool.surgery.plan import Dropped, Op, Plan, Problem, Source, Step, Use, sources_of
 from ckptool.surgery.recipe import Recipe
 from ckptool.surgery.recipe_inputs import json_lookup, resolve_vars
-from ckptool.surgery.rules import Fit, parse_fit
 from ckptool.surgery.versions import carried_versions
 
 if TYPE_CHECKING:
     from ckptool.models import Target, Verdict
 
-Mismatch = Literal["skip", "error", "fit"]
-Specs = Mapping[str, TensorSpec]
-
-_COUNTER = "num_batches_tracked"
-
-
-class Filled(StrEnum):
-    """How a target tensor got its elements.
-
-    FILLED: a source tensor of equal shape and dtype. CAST: of another dtype. FITTED: of another shape, made to fit.
-    MISSING: nothing in the source; it keeps the model's init. MISMATCHED: a source tensor of another shape, not used.
-    """
-
-    FILLED = "filled"
-    CAST = "cast"
-    FITTED = "fitted"
-    MISSING = "missing"
-    MISMATCHED = "mismatched"
+__all__ = ["Asked", "Entry", "Filled", "Mismatch", "Transplant", "plan_transplant", "require_loaded"]
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """One tensor of the target.
+class Asked:
+    """What was asked for, as `plan_transplant` got it."""
 
-    Attributes:
-        spec: its key, dtype and shape in the target.
-        status: see `Filled`.
-        sources: keys of the source tensors it is made of; of the one that did not fit, if mismatched.
-        found: dtype and shape of the tensor that the source has for it, in the short notation; "" if none.
-        how: the rule and evidence: "same key", "rule 2", "fit channels".
-        kind: "parameter" or "buffer"; "" if the target is a checkpoint.
-        why: what is true of a tensor that is not filled: "keeps the model's init".
-        is_harmless: True if the model works as well without it.
-    """
-
-    spec: TensorSpec
-    status: Filled
-    sources: tuple[str, ...] = ()
-    found: str = ""
-    how: str = ""
-    kind: str = ""
-    why: str = ""
-    is_harmless: bool = False
-
-    @property
-    def key(self) -> str:
-        return self.spec.key
-
-    @property
-    def is_filled(self) -> bool:
-        """True if its elements come from the source."""
-        return self.status in (Filled.FILLED, Filled.CAST, Filled.FITTED)
+    recipe: Recipe
+    drop: tuple[str, ...] = ()
+    mismatch: Mismatch = "skip"
+    fits: tuple[tuple[str, str], ...] = ()
+    init: tuple[tuple[str, str], ...] = ()
+    seed: int = 0
+    only_loaded: bool = False
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Transplant:
     """A transplant, decided on headers.
 
@@ -87,23 +48,30 @@ class Transplant:
         plan: the output: a complete state dict of the target, or only what was loaded.
         target: the model.
         entries: every tensor of the target, in its order.
-        unexpected: keys of the source (as the rules made them) that the target does not have.
-        verdict: what `load_state_dict(strict=True)` says of the source as the rules made it, before anything is filled.
-        seed: of the model's init.
-        freeze: parameters that came from the source and are not to be trained.
+        unexpected: tensors of the source, as the rules made them, that the target does not have.
+        mapped: all tensors of the source under the target's names, fitted where they had to be.
+        swap: prefixes that were seen through, where no recipe says how names go together.
+        freeze: parameters that came from the source whole, or those that the recipe freezes.
+        asked: what was asked for.
     """
 
     plan: Plan
     target: Target
     entries: tuple[Entry, ...]
     unexpected: tuple[TensorSpec, ...]
-    verdict: Verdict
-    seed: int = 0
-    freeze: tuple[str, ...] = ()
+    mapped: Mapping[str, TensorSpec]
+    swap: Swap
+    freeze: tuple[str, ...]
+    asked: Asked
 
-    def count(self, status: Filled) -> int:
-        """How many target tensors have this status."""
-        return sum(entry.status is status for entry in self.entries)
+    @property
+    def source(self) -> Checkpoint:
+        """Where the weights come from."""
+        return self.plan.inputs[0]
+
+    def having(self, *statuses: Filled) -> tuple[Entry, ...]:
+        """The target tensors of some statuses."""
+        return tuple(entry for entry in self.entries if entry.status in statuses)
 
     @property
     def filled(self) -> tuple[Entry, ...]:
@@ -118,7 +86,7 @@ class Transplant:
     @property
     def elements(self) -> tuple[int, int]:
         """(filled, all) elements of the target."""
-        return sum(entry.spec.elements for entry in self.filled), sum(entry.spec.elements for entry in self.entries)
+        return sum(entry.covered for entry in self.entries), sum(entry.spec.elements for entry in self.entries)
 
     @property
     def coverage(self) -> float:
@@ -128,11 +96,36 @@ class Transplant:
 
     @property
     def batchnorms(self) -> tuple[str, ...]:
-        """Normalisation modules with running statistics all of whose parameters are frozen: they need `.eval()`."""
+        """Modules with running statistics from the source whose parameters are frozen: they need `.eval()` too."""
         frozen = {key.rpartition(".")[0] for key in self.freeze}
-        return tuple(
-            name for name, kind in self.target.modules.items() if name in frozen and "BatchNorm" in kind.split(".")[-1]
-        )
+        found = (entry.key.rpartition(".") for entry in self.filled)
+        return tuple(module for module, _, last in found if last == "running_mean" and module in frozen)
+
+    @cached_property
+    def verdict(self) -> Verdict:
+        """What `load_state_dict(strict=True)` says of what the rules and fits made of the source: torch is asked."""
+        return _ask(self.target, self.mapped, self._versions())
+
+    @cached_property
+    def as_it_is(self) -> Verdict:
+        """What `load_state_dict(strict=True)` says of the source unchanged, its module versions included."""
+        specs = {key: tensor.spec for key, tensor in self.source.tensors.items()}
+        return self.verdict if specs == self.mapped else _ask(self.target, specs, self.source.module_versions)
+
+    def _versions(self) -> Mapping[str, int] | None:
+        """The source's module versions under the target's names."""
+        versions = self.source.module_versions
+        if versions is None or not (self.swap or self.asked.recipe.stages):
+            return versions
+        steps = (step for step in self.plan.steps if step.target.key in self.mapped)
+        pairs = [(origin.key, step.target.key) for step in steps for origin in sources_of(step.value)]
+        return carried_versions(versions, pairs)
+
+
+def _ask(target: Target, specs: Mapping[str, TensorSpec], versions: Mapping[str, int] | None) -> Verdict:
+    from ckptool.models import strict_verdict
+
+    return strict_verdict(target, specs, versions)
 
 
 def plan_transplant(
@@ -142,8 +135,8 @@ def plan_transplant(
     recipe: Recipe | None = None,
     drop: Sequence[str] = (),
     mismatch: Mismatch = "skip",
-    fits: Sequence[tuple[str, str]] = (),
-    init: Sequence[tuple[str, str]] = (),
+    fits: Iterable[tuple[str, str]] = (),
+    init: Iterable[tuple[str, str]] = (),
     vars: Mapping[str, float] | None = None,
     seed: int = 0,
     only_loaded: bool = False,
@@ -166,8 +159,11 @@ def plan_transplant(
         seed: of the model's own init, where nothing fills a tensor.
         only_loaded: the output holds only what came from the source.
         wrap: the output nests the state dict under this key.
-        strict: anything missing, unexpected or mismatched is unmet.
+        strict: what torch would not load strictly is unmet.
         min_coverage: the least share of the target's elements, 0 to 1; less is unmet.
+
+    Returns:
+        The decision. Where its plan has `problems` or `unmet` expectations, it is not written.
 
     Raises:
         UsageError: a pattern matches nothing, or a rule cannot be understood.
@@ -177,49 +173,49 @@ def plan_transplant(
         >>> from ckptool.models import open_target
         >>> old = ckptool.open("fixtures/resnet18-102.pth")
         >>> done = plan_transplant(old, open_target("fixtures/resnet18.pth"))
-        >>> done.tensors, done.count(Filled.MISSING), done.verdict.strict
-        ((102, 122), 20, False)
+        >>> done.tensors, len(done.having(Filled.MISSING)), round(done.coverage, 3)
+        ((102, 122), 20, 0.999)
     """
     rules = recipe or Recipe()
+    rules = replace(rules, vars={**rules.vars, **(vars or {})})
+    asked = Asked(rules, tuple(drop), mismatch, tuple(fits), tuple(init), seed, only_loaded)
     initial = ModelInit(target, seed)
-    mapped = _mapped(source, target, rules, drop, vars or {}, initial)
-    chosen = [(Pattern.parse(pattern), _fit_named(text)) for pattern, text in fits]
-    for pattern, _ in chosen:
-        require_match(pattern, list(target.specs), "--fit", source.path)
-    chooser = _Chooser(source, target, mapped.steps, mismatch, chosen, initial)
-    chosen_entries, steps = chooser.all()
-    entries = tuple(_with_ties(chosen_entries, target))
-    inits = [(Pattern.parse(pattern), how) for pattern, how in (*init, *rules.init)]
-    done = {step.target.key: step for step in steps}
-    for entry in entries:
-        if entry.key not in done and not only_loaded:
-            done[entry.key] = _initial_step(entry, inits, done, initial, target)
-    unexpected = tuple(step.target for key, step in mapped.steps.items() if key not in target.specs)
-    ordered = tuple(done[key] for key in target.specs if key in done)
-    used = {origin for step in ordered for origin in sources_of(step.value)}
-    dropped = [*mapped.dropped, *_not_used(mapped.steps, used, target)]
+    chosen = [(Pattern.parse(pattern), _fit_named(text)) for pattern, text in asked.fits]
+    for option, patterns in (("--fit", asked.fits), ("--init", asked.init)):
+        for text, _ in patterns:
+            require_match(Pattern.parse(text), target.specs, option)
+    mapped = _mapped(source, target, rules, drop, initial)
+    inits = (*asked.init, *rules.init)
+    filling = fill(source, target, mapped.steps, mismatch, chosen, inits, initial, is_complete=not only_loaded)
+    steps = filling.steps
+    names = {key: step.target for key, step in mapped.steps.items()}
+    uses_own = target.checkpoint is not None and any(origin.input for origin in _origins(steps))
     transplant = Transplant(
         Plan(
-            (source,),
-            ordered,
-            tuple(dropped),
-            (*mapped.problems, *chooser.problems),
+            (source, target.checkpoint) if uses_own and target.checkpoint is not None else (source,),
+            steps,
+            (*mapped.dropped, *_not_used(mapped.steps, steps, target)),
+            (*mapped.problems, *filling.problems),
             uses=mapped.uses,
-            notes=(*target.notes, *mapped.notes),
+            notes=(*_target_notes(target), *mapped.notes, *filling.notes, *_recipe_notes(rules)),
             frame=None,
             module_versions=target.versions,
             wrap=wrap,
             request=f"transplant --into {target.name}",
         ),
         target,
-        entries,
-        unexpected,
-        _verdict(source, target, mapped.steps),
-        seed,
+        filling.entries,
+        tuple(spec for key, spec in names.items() if key not in target.specs),
+        {**names, **{step.target.key: step.target for step in filling.loaded}},
+        mapped.swap,
+        _frozen(filling, rules),
+        asked,
     )
-    frozen = _frozen(transplant, rules)
-    unmet = _unmet(transplant, rules, strict, min_coverage)
-    return replace(transplant, freeze=frozen, plan=replace(transplant.plan, unmet=unmet))
+    unmet = _unmet(transplant, strict, min_coverage)
+    return replace(transplant, plan=replace(transplant.plan, unmet=unmet))
+
+
+# ---------------------------------------------------------------------------------------------- names
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,65 +223,49 @@ class _Mapped:
     """The source under the target's names."""
 
     steps: dict[str, Step]
-    dropped: tuple[Dropped, ...]
-    problems: tuple[Problem, ...]
-    uses: tuple[Use, ...]
-    notes: tuple[Note, ...]
+    dropped: tuple[Dropped, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    uses: tuple[Use, ...] = ()
+    notes: tuple[Note, ...] = ()
+    swap: Swap = field(default_factory=Swap)
 
 
-def _mapped(
-    source: Checkpoint,
-    target: Target,
-    rules: Recipe,
-    drop: Sequence[str],
-    vars: Mapping[str, float],
-    initial: ModelInit,
-) -> _Mapped:
+def _mapped(source: Checkpoint, target: Target, rules: Recipe, drop: Sequence[str], initial: ModelInit) -> _Mapped:
     specs = {key: tensor.spec for key, tensor in source.tensors.items()}
     dropped: list[Dropped] = []
     for text in drop:
         found = require_match(Pattern.parse(text), list(source), "--drop", source.path)
         dropped += [Dropped(Source(0, key), f'--drop "{text}"') for key in found if specs.pop(key, None) is not None]
     if not rules.stages:
-        steps, notes = _by_name(specs, target)
-        return _Mapped(steps, tuple(dropped), (), (), notes)
-    numbers = resolve_vars(rules, json_lookup(source.path if source.path.is_dir() else source.path.parent), vars)
+        steps, notes, swap = _by_name(specs, target)
+        return _Mapped(steps, tuple(dropped), notes=notes, swap=swap)
 
-    def fit(fit: Fit, spec: TensorSpec, wanted: TensorSpec) -> Op:
-        return _op(fit, spec, wanted, initial)
+    def op(fit: Fit, spec: TensorSpec, wanted: TensorSpec) -> Op:
+        return fitted(fit, spec, wanted, initial)
 
-    made_of = expand(replace(rules, init=()), specs, vars=numbers, targets=target.specs, fit=fit)
-    steps = {step.target.key: step for step in made_of.steps}
-    return _Mapped(steps, (*dropped, *made_of.dropped), made_of.problems, made_of.uses, ())
+    numbers = resolve_vars(rules, json_lookup(source.path if source.path.is_dir() else source.path.parent))
+    made = expand(replace(rules, init=()), specs, vars=numbers, targets=target.specs, fit=op)
+    gone = {row.source.key for row in dropped}
+    return _Mapped(
+        {step.target.key: step for step in made.steps},
+        (*dropped, *(row for row in made.dropped if row.source.key not in gone)),
+        made.problems,
+        made.uses,
+    )
 
 
-def _by_name(specs: Specs, target: Target) -> tuple[dict[str, Step], tuple[Note, ...]]:
+def _by_name(specs: Mapping[str, TensorSpec], target: Target) -> tuple[dict[str, Step], tuple[Note, ...], Swap]:
     """Equal keys, a prefix on either side seen through."""
-    take, put = prefix_swap(
+    swap = prefix_swap(
         {key: spec.shape for key, spec in specs.items()}, {key: spec.shape for key, spec in target.specs.items()}
     )
-    why = "same key"
-    notes: tuple[Note, ...] = ()
-    if take or put:
-        why = " and ".join(
-            text for text in (f'without "{take}"' if take else "", f'under "{put}"' if put else "") if text
-        )
-        notes = (Note(f"source keys are taken {why}", f"as a rule: -r {rule_of(take, put)!r}"),)
     steps: dict[str, Step] = {}
     for key, spec in specs.items():
-        new = put + key.removeprefix(take)
-        steps[new] = Step(TensorSpec(new, spec.dtype, spec.shape), Source(0, key), why if new != key else "same key")
-    return steps, notes
-
-
-def rule_of(take: str, put: str) -> str:
-    """A swap of prefixes as a rule of the recipe language.
-
-    Example:
-        >>> rule_of("module.", ""), rule_of("module.", "base.")
-        ('module. ->', 'module.{k**} -> base.{k**}')
-    """
-    return f"{take}{{k**}} -> {put}{{k**}}" if put else f"{take} ->"
+        new = swap.key(key)
+        why = "same key" if new == key else f"same key, {swap.text}"
+        steps[new] = Step(TensorSpec(new, spec.dtype, spec.shape), Source(0, key), why)
+    note = Note(f"source keys are taken {swap.text}", f'as a rule: -r "{swap.rule}"')
+    return steps, (note,) if swap else (), swap
 
 
 def _fit_named(text: str) -> Fit:
@@ -295,220 +275,101 @@ def _fit_named(text: str) -> Fit:
     return fit
 
 
-def _op(fit: Fit, spec: TensorSpec, wanted: TensorSpec, initial: ModelInit) -> Op:
-    """The op of a fit; where it keeps elements of the model's own, with these beside it."""
-    op = fit_op(fit, spec, wanted)
-    return Blended(op, Initial(wanted, initial)) if getattr(op, "needs_initial", False) else op
+def _origins(steps: Iterable[Step]) -> set[Source]:
+    return {origin for step in steps for origin in sources_of(step.value)}
 
 
-@dataclass(slots=True)
-class _Chooser:
-    """Decides for each target tensor what fills it."""
-
-    source: Checkpoint
-    target: Target
-    steps: Mapping[str, Step]
-    mismatch: Mismatch
-    fits: Sequence[tuple[Pattern, Fit]]
-    initial: ModelInit
-    problems: list[Problem]
-
-    def __init__(
-        self,
-        source: Checkpoint,
-        target: Target,
-        steps: Mapping[str, Step],
-        mismatch: Mismatch,
-        fits: Sequence[tuple[Pattern, Fit]],
-        initial: ModelInit,
-    ) -> None:
-        self.source, self.target, self.steps = source, target, steps
-        self.mismatch, self.fits, self.initial = mismatch, fits, initial
-        self.problems = []
-
-    def all(self) -> tuple[list[Entry], list[Step]]:
-        entries: list[Entry] = []
-        steps: list[Step] = []
-        for key, spec in self.target.specs.items():
-            step = self.steps.get(key)
-            entry, filled = self._missing(spec) if step is None else self._chosen(spec, step)
-            entries.append(entry)
-            if filled is not None:
-                steps.append(filled)
-        return entries, steps
-
-    def _missing(self, spec: TensorSpec) -> tuple[Entry, None]:
-        kind = self.target.kinds.get(spec.key, "")
-        if spec.key.endswith(_COUNTER):
-            why = "a BatchNorm counter: harmless, training starts counting at zero"
-            return Entry(spec, Filled.MISSING, kind="buffer", why=why, is_harmless=True), None
-        why = "keeps the model's init" if kind != "buffer" else "a buffer: keeps what the model computes"
-        return Entry(spec, Filled.MISSING, kind=kind, why=why, is_harmless=False), None
-
-    def _chosen(self, spec: TensorSpec, step: Step) -> tuple[Entry, Step | None]:
-        kind = self.target.kinds.get(spec.key, "")
-        sources = tuple(dict.fromkeys(origin.key for origin in sources_of(step.value)))
-        how, value, made_of = step.why, step.value, step.target
-        status = Filled.FILLED
-        if made_of.shape != spec.shape:
-            fit = self._fit(spec, made_of)
-            if fit is None:
-                return self._mismatched(spec, made_of, sources, how, kind), None
-            value = Apply(_op(fit, made_of, spec, self.initial), (value,))
-            made_of = TensorSpec(spec.key, made_of.dtype, spec.shape)
-            how, status = f"{how}, {fit.text}", Filled.FITTED
-        elif any(isinstance(op, Blended) or "fit" in how for op in _ops(value)):
-            status = Filled.FITTED
-        if made_of.dtype != spec.dtype:
-            if not _castable(made_of.dtype, spec.dtype):
-                return self._mismatched(spec, made_of, sources, how, kind), None
-            value = Apply(Cast(spec.dtype), (value,))
-            status = Filled.CAST if status is Filled.FILLED else status
-        entry = Entry(spec, status, sources, step.target.short, how, kind)
-        return entry, Step(spec, value, how)
-
-    def _fit(self, spec: TensorSpec, found: TensorSpec) -> Fit | None:
-        named = next((fit for pattern, fit in self.fits if pattern.matches(spec.key)), None)
-        if named is not None:
-            return named
-        return default_fit(spec.key, found, spec) if self.mismatch == "fit" else None
-
-    def _mismatched(self, spec: TensorSpec, found: TensorSpec, sources: tuple[str, ...], how: str, kind: str) -> Entry:
-        if self.mismatch != "skip":
-            self.problems.append(
-                Problem(
-                    f"{spec.key} is {found.short} in the source and {spec.short} in the model",
-                    '--mismatch skip keeps the model\'s own, --fit "PATTERN=METHOD(...)" says how to fit it',
-                    (spec.key,),
-                )
-            )
-        why = f"source {found.short}, model {spec.short}: keeps the model's init"
-        return Entry(spec, Filled.MISMATCHED, sources, found.short, how, kind, why)
-
-
-def _ops(value: object) -> list[Op]:
-    found: list[Op] = []
-    stack = [value]
-    while stack:
-        top = stack.pop()
-        if isinstance(top, Apply):
-            found.append(top.op)
-            stack.extend(top.args)
-    return found
-
-
-def _castable(found: str, wanted: str) -> bool:
-    """True if torch's copy_ between the dtypes keeps the meaning: floats to floats, integers to integers."""
-    kinds = DTYPES[found].kind, DTYPES[wanted].kind
-    integers = {"int", "uint", "bool"}
-    return kinds == ("float", "float") or (kinds[0] in integers and kinds[1] in integers)
-
-
-def _with_ties(entries: Sequence[Entry], target: Target) -> list[Entry]:
-    """A key is not missing if the model has one tensor for it and another key that is filled."""
-    filled = {entry.key for entry in entries if entry.is_filled}
-    partner = {key: other for group in target.ties for key in group for other in group if other in filled}
-    return [
-        replace(entry, status=Filled.FILLED, how=f"tied to {partner[entry.key]}", why="")
-        if entry.status is Filled.MISSING and entry.key in partner
-        else entry
-        for entry in entries
-    ]
-
-
-def _initial_step(
-    entry: Entry, inits: Sequence[tuple[Pattern, str]], done: Mapping[str, Step], initial: ModelInit, target: Target
-) -> Step:
-    """What a tensor gets that nothing fills: its tied partner, what the recipe says, or the model's own init."""
-    for group in target.ties:
-        partner = next((key for key in group if entry.key in group and key in done), None)
-        if partner is not None:
-            return Step(entry.spec, done[partner].value, f"tied to {partner}", tied_to=partner)
-    for pattern, how in inits:
-        if not pattern.matches(entry.key) or how == "keep":
-            continue
-        if how.startswith("copy:"):
-            origin = done.get(how[5:])
-            if origin is None or origin.target.shape != entry.spec.shape:
-                raise UsageError(f"init: {how[5:]} cannot be copied to {entry.key}: it must exist with the same shape")
-            return Step(entry.spec, origin.value, f"init {how}")
-        op = made(how, entry.spec)
-        if op is not None:
-            return Step(entry.spec, Apply(op, ()), f"init {how}")
-    return Step(entry.spec, Apply(Initial(entry.spec, initial), ()), f"init of the model, seed {initial.seed}")
-
-
-def _not_used(steps: Mapping[str, Step], used: set[Source], target: Target) -> list[Dropped]:
+def _not_used(mapped: Mapping[str, Step], steps: Iterable[Step], target: Target) -> list[Dropped]:
     """Source tensors that the output does not hold though no rule dropped them."""
+    used = _origins(steps)
     left: dict[Source, str] = {}
-    for key, step in steps.items():
-        for origin in sources_of(step.value):
-            if origin not in used:
-                left[origin] = "unexpected: the model has no such key" if key not in target.specs else "does not fit"
+    for key, step in mapped.items():
+        why = "does not fit" if key in target.specs else "the model has no such key"
+        left |= {origin: why for origin in sources_of(step.value) if origin not in used}
     return [Dropped(origin, why) for origin, why in left.items()]
 
 
-def _verdict(source: Checkpoint, target: Target, steps: Mapping[str, Step]) -> Verdict:
-    """What torch says of the source under its new names, its module versions included."""
-    from ckptool.models import strict_verdict
-
-    specs = {key: step.target for key, step in steps.items()}
-    versions = source.module_versions
-    if versions is not None:
-        pairs = [(origin.key, key) for key, step in steps.items() for origin in sources_of(step.value)]
-        versions = carried_versions(versions, pairs)
-    return strict_verdict(target, specs, versions)
+def _target_notes(target: Target) -> tuple[Note, ...]:
+    """What was noticed while the model was built; of a checkpoint that is one, only what warns."""
+    return tuple(note for note in target.notes if target.checkpoint is None or note.level == "warning")
 
 
-def _frozen(transplant: Transplant, rules: Recipe) -> tuple[str, ...]:
-    """Parameters whose elements all came from the source, and those that the recipe freezes."""
+def _recipe_notes(rules: Recipe) -> tuple[Note, ...]:
+    if rules.output_dtype is None:
+        return ()
+    return (Note(f'output.dtype = "{rules.output_dtype}" of the recipe is not used', "the model's dtypes are kept"),)
+
+
+# ---------------------------------------------------------------------------------------------- freezing, gates
+
+
+def _frozen(filling: Filling, rules: Recipe) -> tuple[str, ...]:
+    """Parameters all of whose elements came from the source; those that the recipe names, if it names any."""
     named = [Pattern.parse(text) for text in rules.freeze]
-    frozen: list[str] = []
-    for entry in transplant.entries:
-        if entry.kind == "buffer":
-            continue
-        loaded = entry.status in (Filled.FILLED, Filled.CAST)
-        if any(pattern.matches(entry.key) for pattern in named) or (loaded and not named):
-            frozen.append(entry.key)
-    return tuple(frozen)
+    parameters = (
+        entry
+        for entry in filling.entries
+        if entry.kind == "parameter" or not (entry.kind or entry.is_counter or entry.is_statistic)
+    )
+    if named:
+        return tuple(entry.key for entry in parameters if any(pattern.matches(entry.key) for pattern in named))
+    return tuple(entry.key for entry in parameters if entry.is_filled and entry.covered == entry.spec.elements)
 
 
-def _unmet(transplant: Transplant, rules: Recipe, strict: bool, min_coverage: float | None) -> tuple[Problem, ...]:
-    """What the gates say: --strict, --min-coverage, the recipe's expectations, and that something is loaded at all."""
-    missing = [entry.key for entry in transplant.entries if entry.status is Filled.MISSING]
-    mismatched = [entry.key for entry in transplant.entries if entry.status is Filled.MISMATCHED]
-    unexpected = [spec.key for spec in transplant.unexpected]
+def _unmet(transplant: Transplant, strict: bool, min_coverage: float | None) -> tuple[Problem, ...]:
+    """What the gates say: --strict, --min-coverage and the recipe's expectations."""
+    expect = transplant.asked.recipe.expect
     unmet: list[Problem] = []
-    if strict:
-        for what, keys in (("missing", missing), ("mismatched", mismatched), ("unexpected", unexpected)):
-            if keys:
-                unmet.append(Problem(f"--strict: {len(keys)} keys are {what}: {keys[0]}", keys=tuple(keys)))
-    elif rules.expect.missing or rules.expect.unexpected:
-        for what, keys, allowed in (
-            ("missing", [*missing, *mismatched], rules.expect.missing),
-            ("unexpected", unexpected, rules.expect.unexpected),
-        ):
+    if strict and not transplant.verdict.strict:
+        unmet += _not_strict(transplant.verdict)
+    if expect.missing or expect.unexpected:
+        left = [entry.key for entry in transplant.having(Filled.MISSING, Filled.MISMATCHED)]
+        unexpected = [spec.key for spec in transplant.unexpected]
+        for what, keys, allowed in (("missing", left, expect.missing), ("unexpected", unexpected, expect.unexpected)):
             patterns = [Pattern.parse(text) for text in allowed]
-            wrong = [key for key in keys if not any(pattern.matches(key) for pattern in patterns)]
-            if wrong:
-                unmet.append(Problem(f"{len(wrong)} keys are {what}: {wrong[0]}", f"expect.{what}", tuple(wrong)))
-    least = min_coverage if min_coverage is not None else rules.expect.coverage
+            if wrong := [key for key in keys if not any(pattern.matches(key) for pattern in patterns)]:
+                hint = f"the recipe's expect.{what} does not allow it"
+                unmet.append(Problem(f"{_keys(len(wrong))} {what}: {wrong[0]}", hint, tuple(wrong)))
+    least = min_coverage if min_coverage is not None else expect.coverage
     if least is not None and transplant.coverage < least:
-        unmet.append(Problem(f"coverage is {transplant.coverage:.2%} of the elements, not {least:.2%}"))
+        filled, whole = transplant.elements
+        said = f"{filled:,} of {whole:,} elements ({transplant.coverage:.2%}) come from the source"
+        unmet.append(Problem(f"{said}, less than {least:.2%}"))
     return tuple(unmet)
 
 
+def _not_strict(verdict: Verdict) -> list[Problem]:
+    found = [
+        Problem(f"{_keys(len(keys))} {what}: {keys[0]}", "--strict wants what torch loads strictly", keys)
+        for what, keys in (
+            ("missing", verdict.missing),
+            ("unexpected", verdict.unexpected),
+            ("of another shape", verdict.mismatched),
+        )
+        if keys
+    ]
+    return found or [Problem(f"the model refuses it: {verdict.message.splitlines()[0]}")]
+
+
+def _keys(many: int) -> str:
+    return "1 key is" if many == 1 else f"{many:,} keys are"
+
+
 def require_loaded(transplant: Transplant) -> None:
-    """Nothing loaded is an error, whatever else was asked.
+    """Nothing loaded is an error, whatever else was asked. Counters alone are nothing.
 
     Raises:
         CkptError: if no tensor of the target is filled.
     """
-    if not transplant.filled:
-        source = next(iter(transplant.plan.inputs[0]), "")
-        wanted = next(iter(transplant.target.specs), "")
-        raise CkptError(
-            f"nothing would be loaded: no source key is a key of {transplant.target.name}",
-            hint=f'the source has "{source}", the model "{wanted}"; give a rule: -r "FROM -> TO"',
-            path=transplant.plan.inputs[0].path,
-        )
+    if any(entry.is_filled and not entry.is_counter for entry in transplant.entries):
+        return
+    target = transplant.target
+    shapes = len(transplant.having(Filled.MISMATCHED))
+    source, wanted = next(iter(transplant.mapped), ""), next(iter(target.specs), "")
+    if shapes:
+        what = f"{_keys(shapes)} in both, and none has the same shape"
+        hint = "is it another size of the model? --model-arg says how it is built, --fit how a tensor is made to fit"
+    else:
+        what = f"no key is a key of {target.name}"
+        hint = f'the source has "{source}", the model "{wanted}"; a rule puts them together: -r "FROM -> TO"'
+    raise CkptError(f"nothing would be loaded: {what}", hint=hint, path=transplant.source.path)
