@@ -103,12 +103,14 @@ class Case:
 
 
 def columns(rows: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
-    """Rows as lines whose columns stand below each other; a very long cell does not move the others.
+    """Rows as lines whose columns stand below each other; a very long cell does not move the others, empty columns go.
 
     Example:
         >>> columns([("fc.weight", "f32[10,512]"), ("fc.bias", "f32[10]")])
         ('fc.weight  f32[10,512]', 'fc.bias    f32[10]')
     """
     every = list(rows)
+    filled = [number for number, cells in enumerate(zip(*every, strict=True)) if any(cells)]
+    every = [tuple(row[number] for number in filled) for row in every]
     widths = [min(_WIDEST, max(map(len, column))) for column in zip(*every, strict=True)]
     return tuple("  ".join(map(str.ljust, row, widths)).rstrip() for row in every)

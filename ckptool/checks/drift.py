@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 
 from ckptool.checks.case import Case, Found, columns
@@ -45,12 +46,12 @@ def _moved(case: Case, asked: Setting[Drift]) -> Iterator[Found]:
     moved = [change for change in moved if not case.allows("drift", change.key)]
     if moved:
         of = f"{len(moved):,} of {many(len(diff.changes), 'tensor')}"
-        only = " ".join(f"--only '{key}'" for key in drift.keys)
+        only = " ".join(f"--only {shlex.quote(key)}" for key in drift.keys)
         yield Found(
             f"{of} moved away from {drift.base}{f' by more than {drift.rel:g}' if drift.rel else ''}",
             tuple(change.key for change in moved),
             columns(_row(change) for change in moved),
-            f"ckptool diff {case.path_of(drift.base)} {case.word} {only}",
+            f"ckptool diff {shlex.quote(str(case.path_of(drift.base)))} {case.word} {only}",
             place,
             short=f"{len(moved):,} moved",
         )

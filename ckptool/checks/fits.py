@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from ckptool.checks.bases import Base
 from ckptool.checks.case import Case, Found, columns
@@ -44,11 +46,38 @@ def fits(case: Case) -> Iterator[Found]:
         return
     arguments = case.settings.model_args.value if case.settings.model_args else {}
     base = case.bases.base(case.settings.into.value, arguments, case.policy.folder)
-    missing, unexpected, mismatched = _compared(base, specs, versions)
-    place, help = case.settings.into.place, _help(case, base, specs)
-    yield from _mismatched(case.refused("mismatched", mismatched), base, specs, place, help)
-    yield from _absent(case.refused("missing", missing), base.specs, f"of {base.name} missing", place, help)
-    yield from _absent(case.refused("unexpected", unexpected), specs, f"that {base.name} does not have", place, help)
+    yield from _told(case, base, specs, _compared(base, specs, versions), case.settings.into.place)
+
+
+def _told(case: Case, base: Base, specs: Specs, misfit: _Misfit, place: Place) -> Iterator[Found]:
+    side, help = "model" if base.model else "there", _help(case, base, specs)
+    for kind, keys, one, more in (
+        ("mismatched", misfit.mismatched, f"tensor does not fit {base.name}", f"tensors do not fit {base.name}"),
+        ("missing", misfit.missing, f"key of {base.name} is missing", f"keys of {base.name} are missing"),
+        (
+            "unexpected",
+            misfit.unexpected,
+            f"key that {base.name} does not have",
+            f"keys that {base.name} does not have",
+        ),
+    ):
+        left = case.refused(kind, keys)
+        if left:
+            rows = ((key, _short(specs, key), _short(base.specs, key, f"{side} ")) for key in left)
+            text = many(len(left), one, more)
+            yield Found(text, left, columns(rows), help, place, short=f"{len(left):,} {kind}")
+    if misfit.refusal:
+        yield Found(f"{base.name} refuses it", (), tuple(misfit.refusal.splitlines()), help, place, short="refused")
+
+
+@dataclass(frozen=True, slots=True)
+class _Misfit:
+    """What stands between a state and a model; `refusal` is said by models that check in their own way."""
+
+    missing: Sequence[str]
+    unexpected: Sequence[str]
+    mismatched: Sequence[str]
+    refusal: str = ""
 
 
 def _remapped(case: Case, recipe: Sequence[str]) -> tuple[list[Found], Specs, Mapping[str, int] | None]:
@@ -65,19 +94,17 @@ def _remapped(case: Case, recipe: Sequence[str]) -> tuple[list[Found], Specs, Ma
     return found, {step.target.key: step.target for step in plan.steps}, plan.module_versions
 
 
-def _compared(
-    base: Base, specs: Specs, versions: Mapping[str, int] | None
-) -> tuple[Sequence[str], Sequence[str], Sequence[str]]:
-    """Missing, unexpected and mismatched keys."""
+def _compared(base: Base, specs: Specs, versions: Mapping[str, int] | None) -> _Misfit:
     if base.model is not None:
         from ckptool.models import strict_verdict
 
         verdict = strict_verdict(base.model, specs, versions)
-        return verdict.missing, verdict.unexpected, verdict.mismatched
+        is_told = verdict.strict or verdict.missing or verdict.unexpected or verdict.mismatched
+        return _Misfit(verdict.missing, verdict.unexpected, verdict.mismatched, "" if is_told else verdict.message)
     missing = [key for key in base.specs if key not in specs]
     counters = [key.rpartition(".")[0] for key in missing if _is_counter(key)]
     insisted = {f"{module}.{_COUNTER}" for module in promised_counters(versions, counters)}
-    return (
+    return _Misfit(
         [key for key in missing if not _is_counter(key) or key in insisted],
         [key for key in specs if key not in base.specs and not _is_counter(key)],
         [key for key in specs if key in base.specs and specs[key].shape != base.specs[key].shape],
@@ -88,28 +115,14 @@ def _is_counter(key: str) -> bool:
     return key.rpartition(".")[2] == _COUNTER
 
 
-def _mismatched(keys: Sequence[str], base: Base, specs: Specs, place: Place, help: str) -> Iterator[Found]:
-    if keys:
-        what = "model" if base.model else base.name
-        fit = "does not fit" if len(keys) == 1 else "do not fit"
-        rows = ((key, specs[key].short, f"{what} {base.specs[key].short}") for key in keys)
-        text = f"{many(len(keys), 'tensor')} {fit} {base.name}"
-        yield Found(text, tuple(keys), columns(rows), help, place, short=f"{len(keys):,} mismatched")
-
-
-def _absent(keys: Sequence[str], specs: Specs, what: str, place: Place, help: str) -> Iterator[Found]:
-    """Keys that one side does not have; `what` says which."""
-    if keys:
-        rows = ((key, specs[key].short if key in specs else "") for key in keys)
-        is_missing = what.endswith("missing")
-        verb = (" is" if len(keys) == 1 else " are") if is_missing else ""
-        text = f"{many(len(keys), 'key')} {what}".replace(" missing", f"{verb} missing" if is_missing else " missing")
-        short = f"{len(keys):,} {'missing' if is_missing else 'unexpected'}"
-        yield Found(text, tuple(keys), columns(rows), help, place, short=short)
+def _short(specs: Specs, key: str, side: str = "") -> str:
+    """Dtype and shape; "" where it is not there, and for a key that a model's hook has made up while loading."""
+    return f"{side}{specs[key].short}" if key in specs else ""
 
 
 def _help(case: Case, base: Base, specs: Specs) -> str:
     prefix = wrapper_prefix(specs)
     if prefix and not wrapper_prefix(base.specs):
         return f"ckptool remap {case.word} -r strip-wrappers -o PLAIN"
-    return f"ckptool transplant {case.word} --into {case.path_of(base.name) if base.model is None else base.name}"
+    into = shlex.quote(base.name if base.model else str(case.path_of(base.name)))
+    return f"ckptool transplant {case.word} --into {into}"

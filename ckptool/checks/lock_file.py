@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ckptool.errors import UsageError
+from ckptool.errors import OutputError, UsageError
 from ckptool.keys import natural_key
 
 VERSION = 1
@@ -121,10 +121,13 @@ def write_lock(path: Path, sections: Mapping[str, Section]) -> None:
     Raises:
         OutputError: it cannot be written; what was there is untouched.
     """
-    from ckptool.surgery.output import check_target, staged_file
+    from ckptool.surgery.output import staged_file
 
-    check_target(path, [], force=True)
-    with staged_file(path, force=True) as (descriptor, _), os.fdopen(os.dup(descriptor), "wb") as file:
+    if not path.parent.is_dir():
+        raise OutputError(f"the folder {path.parent} does not exist", hint=f"mkdir -p {path.parent}", path=path)
+    if path.exists() and not path.is_file():
+        raise OutputError(f"{path} is not a regular file", hint="give another name", path=path)
+    with staged_file(path.resolve(), force=True) as (descriptor, _), os.fdopen(os.dup(descriptor), "wb") as file:
         file.write(format_lock(sections).encode())
 
 

@@ -208,8 +208,9 @@ class _Reader:
     def size(self, value: Any, at: tuple[str | int, ...]) -> int:
         if isinstance(value, int) and not isinstance(value, bool):
             return value
+        text = self.text(value, at)
         try:
-            return parse_size(self.text(value, at))
+            return parse_size(text)
         except CkptError as error:
             self.refuse(error.message, at, error.hint or "")
 

@@ -85,7 +85,8 @@ class _Run:
 
     def __init__(self, policy: Policy, rules: Sequence[Rule], threads: int, update_lock: bool) -> None:
         self.policy = policy
-        self.rules = rules
+        self.rules = [rule for rule in rules if rule.name != "policy"]
+        self.is_policy_judged = len(self.rules) < len(rules)
         self.threads = threads
         self.update_lock = update_lock
         self.bases = Bases()
@@ -110,7 +111,7 @@ class _Run:
         level = case.settings.levels.get(rule.name)
         if level is not None and level.value == "off":
             return "off"
-        if rule.name == "policy" or (rule.needs and not any(case.settings.get(key) for key in rule.needs)):
+        if rule.needs and not any(case.settings.get(key) for key in rule.needs):
             return "not asked for"
         if case.error is not None and not rule.anyway:
             return "unreadable"
@@ -152,7 +153,7 @@ class _Run:
             why = self.skips(rule, case)
             if not why:
                 found[rule.name], why = self._looked(rule, case)
-            if not why:
+            if not why and not (rule.name == "lock" and self.update_lock):
                 self.judged.update(dict.fromkeys(entry for entry in case.settings.allow if entry.rule == rule.name))
             texts = ", ".join(dict.fromkeys(self.shorts.pop(rule.name, ())))
             status: Verdict = "skipped" if why else "found" if found[rule.name] else "ok"
@@ -162,8 +163,9 @@ class _Run:
 
     def _looked(self, rule: Rule, case: Case) -> tuple[list[Finding], str]:
         """What one rule finds in one file; why it could not look, if so."""
-        if rule.name == "lock" and (why := self._prepare_lock(case)):
-            return [], why
+        if rule.name == "lock" and (done := self._prepare_lock(case)):
+            self.shorts[rule.name] = [done]
+            return [], ""
         try:
             found = list(rule.function(case))
         except UnreadableError as error:
@@ -212,7 +214,7 @@ class _Run:
     def unused(self) -> Iterator[Finding]:
         """Entries of allow-lists that excused nothing."""
         rule, level = RULES["policy"], self.policy.settings.levels.get("policy")
-        if rule not in self.rules or not self.judged or (level is not None and level.value == "off"):
+        if not self.is_policy_judged or not self.judged or (level is not None and level.value == "off"):
             return
         file = str(self.policy.file)
         entries = [entry for entry in self.judged if entry not in self.used]
