@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import threading
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from ckptool.checkpoint import Checkpoint
@@ -20,9 +21,11 @@ from ckptool.surgery.encode import Output, Tied, encode
 from ckptool.surgery.evaluate import packed_blocks
 from ckptool.surgery.output import check_target, staged_file, staged_folder
 from ckptool.surgery.plan import Plan
+from ckptool.surgery.rounding import Rounding, rounds
 
 THREADS = 2
 _CRC_BLOCK = 1 << 20
+_WORTH_A_FLUSH = 64 << 20  # bytes that take longer to sum than a flush to begin
 _SIZE = 2  # where the size stands in a fingerprint
 
 
@@ -36,6 +39,8 @@ class Written:
         nbytes: their size.
         tensors: how many tensors it holds.
         seconds: how long writing took, flushing to the disk included.
+        rounding: for each tensor that was cast to a narrower float dtype, the worst relative rounding of its finite
+            elements; inf if one became infinite.
     """
 
     path: Path
@@ -43,6 +48,7 @@ class Written:
     nbytes: int
     tensors: int
     seconds: float
+    rounding: Mapping[str, float] = field(default_factory=dict)
 
 
 class StoppedError(Exception):
@@ -57,52 +63,104 @@ class _Filler:
     reader: Reader
     target: int
     advance: Callable[[int], None]
+    rounding: dict[str, float]
     stop: threading.Event = field(default_factory=threading.Event)
     crcs: dict[str, int] = field(default_factory=dict)
 
-    def fill(self, slot: Slot) -> None:
-        """Write one slot; remember its CRC-32 if the container wants it."""
+    def tasks(self, slots: Sequence[Slot]) -> Iterator[Callable[[], None]]:
+        """What is to be done, for a pool of threads.
+
+        A file takes one write at a time, so all copies are one task, in order; sums over copied bytes and computed
+        tensors are for the threads beside it.
+        """
+        copies = [slot for slot in slots if _is_copy(slot)]
+        sums = [slot for slot in copies if slot.needs_crc and _known_crc(slot) is None]
+        if copies:
+            yield partial(self.copy, copies, flush=sum(slot.nbytes for slot in sums) >= _WORTH_A_FLUSH)
+        yield from (partial(self.compute, slot) for slot in slots if not _is_copy(slot))
+        yield from (partial(self.sum, slot) for slot in sums)
+
+    def copy(self, slots: Sequence[Slot], *, flush: bool) -> None:
+        """Copy slots, and let the disk begin with them while others still compute."""
+        for slot in slots:
+            at = slot.offset
+            for content in slot.contents:
+                assert isinstance(content, Range)
+                self._copy(content, at)
+                at += content.nbytes
+            self._check_length(slot, at)
+            if slot.needs_crc and (known := _known_crc(slot)) is not None:
+                self.crcs[slot.name] = known
+        if flush:
+            os.fdatasync(self.target)
+
+    def compute(self, slot: Slot) -> None:
+        """Fill a slot of which something has to be computed."""
         at, crc = slot.offset, 0
         for content in slot.contents:
             if isinstance(content, Range):
-                at, crc = self._copy(content, at, crc, slot)
-            else:
-                at, crc = self._compute(content, at, crc, slot)
-        if at != slot.offset + slot.nbytes:
-            raise CkptError(f"{slot.name} came out {at - slot.offset:,} bytes long, not {slot.nbytes:,}")
-        if slot.needs_crc:
-            self.crcs[slot.name] = crc
+                self._copy(content, at)
+                crc = self._crc_of(content, crc) if slot.needs_crc else 0
+                at += content.nbytes
+                continue
+            for block in self._blocks(content):
+                write_all(self.target, block, at)
+                crc = zlib.crc32(block, crc) if slot.needs_crc else 0
+                at += len(block)
+                self._moved(len(block))
+        self._check_length(slot, at)
+        self.crcs[slot.name] = crc
 
-    def _copy(self, content: Range, at: int, crc: int, slot: Slot) -> tuple[int, int]:
+    def sum(self, slot: Slot) -> None:
+        """The CRC-32 of a slot whose bytes are copied meanwhile."""
+        crc = 0
+        for content in slot.contents:
+            assert isinstance(content, Range)
+            crc = self._crc_of(content, crc)
+        self.crcs[slot.name] = crc
+
+    def _copy(self, content: Range, at: int) -> None:
         with self.reader.descriptor(content.file) as source, naming(content.file):
             copy_range(source, content.offset, self.target, at, content.nbytes, self._moved)
-        if slot.needs_crc:
-            known = content.crc is not None and len(slot.contents) == 1
-            crc = content.crc if known and content.crc is not None else self._crc_of(content, crc)
-        return at + content.nbytes, crc
 
     def _crc_of(self, content: Range, crc: int) -> int:
-        """The CRC-32 of bytes that were just copied and are still in the page cache."""
         buffer = memoryview(bytearray(min(_CRC_BLOCK, content.nbytes)))
         for start in range(0, content.nbytes, _CRC_BLOCK):
             part = buffer[: min(_CRC_BLOCK, content.nbytes - start)]
             self.reader.read_into(content.file, content.offset + start, part)
             crc = zlib.crc32(part, crc)
+            self._moved(0)
         return crc
 
-    def _compute(self, content: Computed, at: int, crc: int, slot: Slot) -> tuple[int, int]:
-        for block in packed_blocks(self.plan.steps[content.index].value, self.plan.inputs, self.reader):
-            write_all(self.target, block, at)
-            if slot.needs_crc:
-                crc = zlib.crc32(block, crc)
-            at += len(block)
-            self._moved(len(block))
-        return at, crc
+    def _blocks(self, content: Computed) -> Iterator[memoryview]:
+        """The bytes of a computed tensor; notes how far it was rounded."""
+        step = self.plan.steps[content.index]
+        rounding = Rounding() if rounds(step.value, self.plan.inputs) else None
+        yield from packed_blocks(step.value, self.plan.inputs, self.reader, rounding)
+        if rounding is not None:
+            self.rounding[step.target.key] = rounding.worst
+
+    @staticmethod
+    def _check_length(slot: Slot, end: int) -> None:
+        if end != slot.offset + slot.nbytes:
+            raise CkptError(f"{slot.name} came out {end - slot.offset:,} bytes long, not {slot.nbytes:,}")
 
     def _moved(self, nbytes: int) -> None:
         if self.stop.is_set():
             raise StoppedError
         self.advance(nbytes)
+
+
+def _is_copy(slot: Slot) -> bool:
+    return all(isinstance(content, Range) for content in slot.contents)
+
+
+def _known_crc(slot: Slot) -> int | None:
+    """The CRC-32 of a slot, if its source states it."""
+    if not slot.nbytes:
+        return 0
+    first = slot.contents[0]
+    return first.crc if len(slot.contents) == 1 and isinstance(first, Range) else None
 
 
 def apply(
@@ -141,23 +199,25 @@ def apply(
     output = encode(plan, target, max_shard=max_shard, tied=tied)
     total = sum(slot.nbytes for image in output.images.values() for slot in image.slots)
     advance = _counter(total, progress)
+    rounding: dict[str, float] = {}
     with Reader() as reader:
         if output.is_folder:
             with staged_folder(target, force=force) as folder:
                 for name, image in output.images.items():
-                    _write_durably(folder / name, image, plan, reader, advance)
+                    _write_durably(folder / name, image, _Filler(plan, reader, -1, advance, rounding))
                 _verify(folder, output)
                 _check_unchanged(plan.inputs, before)
             files = tuple(target / name for name in output.images)
         else:
             (image,) = output.images.values()
             with staged_file(target, force=force) as (descriptor, temporary):
-                _write_image(descriptor, image, plan, reader, advance)
+                _write_image(image, _Filler(plan, reader, descriptor, advance, rounding))
                 _verify(temporary, output)
                 _check_unchanged(plan.inputs, before)
             files = (target,)
     size = sum(image.size for image in output.images.values())
-    return Written(target, files, size, len(output.specs), time.monotonic() - started)
+    by_key = {step.target.key: rounding[step.target.key] for step in plan.steps if step.target.key in rounding}
+    return Written(target, files, size, len(output.specs), time.monotonic() - started, by_key)
 
 
 def _require_sound(plan: Plan) -> None:
@@ -168,23 +228,23 @@ def _require_sound(plan: Plan) -> None:
         raise PlanError("nothing is left: the output would hold no tensor")
 
 
-def _write_durably(path: Path, image: Image, plan: Plan, reader: Reader, advance: Callable[[int], None]) -> None:
+def _write_durably(path: Path, image: Image, filler: _Filler) -> None:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
-        _write_image(descriptor, image, plan, reader, advance)
+        filler.target = descriptor
+        _write_image(image, filler)
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
 
-def _write_image(descriptor: int, image: Image, plan: Plan, reader: Reader, advance: Callable[[int], None]) -> None:
+def _write_image(image: Image, filler: _Filler) -> None:
     """Write one file: the known bytes, then the slots over all threads, then what depends on their checksums."""
-    os.ftruncate(descriptor, image.size)
+    os.ftruncate(filler.target, image.size)
     for offset, literal in image.literals:
-        write_all(descriptor, literal, offset)
-    filler = _Filler(plan, reader, descriptor, advance)
+        write_all(filler.target, literal, offset)
     with ThreadPoolExecutor(THREADS) as pool:
-        futures = [pool.submit(filler.fill, slot) for slot in image.slots]
+        futures = [pool.submit(task) for task in filler.tasks(image.slots)]
         try:
             done, _ = wait(futures, return_when=FIRST_EXCEPTION)
         except BaseException:  # Ctrl-C arrives here
@@ -197,7 +257,7 @@ def _write_image(descriptor: int, image: Image, plan: Plan, reader: Reader, adva
             pool.shutdown(cancel_futures=True)
             failed[0].result()
     for offset, literal in image.finish(filler.crcs) if image.finish else ():
-        write_all(descriptor, literal, offset)
+        write_all(filler.target, literal, offset)
 
 
 def write_all(descriptor: int, data: bytes | memoryview, offset: int) -> None:

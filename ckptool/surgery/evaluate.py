@@ -17,6 +17,7 @@ from ckptool.errors import PlanError
 from ckptool.reading import Reader, numpy_dtype
 from ckptool.spec import DTYPES, TensorSpec
 from ckptool.surgery.plan import Apply, Op, Source, Value, sources_of
+from ckptool.surgery.rounding import Rounding
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,13 +39,16 @@ class Measuring(Op, Protocol):
         ...
 
 
-def packed_blocks(value: Value, inputs: Sequence[Checkpoint], reader: Reader) -> Iterator[memoryview]:
+def packed_blocks(
+    value: Value, inputs: Sequence[Checkpoint], reader: Reader, rounding: Rounding | None = None
+) -> Iterator[memoryview]:
     """The packed little-endian bytes of a value, in order.
 
     Args:
         value: what to compute.
         inputs: the checkpoints that its sources count.
         reader: reads them.
+        rounding: sees what the value's last op, a cast, makes of the numbers.
 
     Raises:
         PlanError: if a source cannot be computed with (sparse, quantized).
@@ -59,10 +63,19 @@ def packed_blocks(value: Value, inputs: Sequence[Checkpoint], reader: Reader) ->
     value = _measured(value, sources, tensors, reader)
     if tensors and _is_elementwise(value) and len({tensor.shape for tensor in tensors}) == 1:
         for arrays in _in_step(tensors, reader):
-            yield _bytes(compute(value, dict(zip(sources, arrays, strict=True))))
+            yield _bytes(_computed(value, dict(zip(sources, arrays, strict=True)), rounding))
         return
     whole = {source: reader.array(tensor) for source, tensor in zip(sources, tensors, strict=True)}
-    yield _bytes(compute(value, whole))
+    yield _bytes(_computed(value, whole, rounding))
+
+
+def _computed(value: Value, arrays: dict[Source, Array], rounding: Rounding | None) -> Array:
+    if rounding is None or isinstance(value, Source):
+        return compute(value, arrays)
+    before = [compute(arg, arrays) for arg in value.args]
+    after = value.op.compute(before)
+    rounding.see(before[0], after)
+    return after
 
 
 @cache
