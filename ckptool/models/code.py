@@ -14,7 +14,7 @@ from types import ModuleType
 
 from ckptool.checkpoint import Note
 from ckptool.errors import CkptError, UsageError
-from ckptool.models.factory import Factory, did_you_mean, require, stopped
+from ckptool.models.factory import Factory, a_type_of, did_you_mean, require, stopped
 from ckptool.models.guard import guarded
 from ckptool.models.vision import declare_operators, import_torchvision
 
@@ -58,7 +58,7 @@ def _builder(found: object, name: str, arguments: Mapping[str, object]) -> tuple
             raise UsageError(f"{name} is a model already built: it takes no arguments", hint="name its class")
         return lambda: found, "it holds a model already built, so a seed does not change its init"
     if not callable(found):
-        raise UsageError(f"{name} is a {type(found).__name__}: it builds no model", hint="name a class or function")
+        raise UsageError(f"{name} is {a_type_of(found)}: it builds no model", hint="name a class or function")
     return found, ""
 
 

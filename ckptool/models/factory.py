@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from ckptool.checkpoint import Note
 from ckptool.errors import CkptError, UsageError
-from ckptool.models.device import on_device
+from ckptool.models.device import Device, on_device
 from ckptool.models.guard import guarded
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Factory:
     places: tuple[str, ...] = ()
     notes: tuple[Note, ...] = ()
 
-    def build(self, device: str, seed: int = 0) -> torch.nn.Module:
+    def build(self, device: Device, seed: int = 0) -> torch.nn.Module:
         """The model, on a device.
 
         Raises:
@@ -59,9 +59,8 @@ class Factory:
         except (Exception, SystemExit) as error:
             raise self._stopped(error) from error
         if not isinstance(built, torch.nn.Module):
-            article = "an" if type(built).__name__[0].lower() in "aeiou" else "a"
             raise CkptError(
-                f"{self.name} gives {article} {type(built).__name__} where a torch.nn.Module should be",
+                f"{self.name} gives {a_type_of(built)} where a torch.nn.Module should be",
                 hint="name a function that returns the model",
             )
         return built
@@ -122,6 +121,12 @@ def _unknown_argument(model: str, name: str, takes: list[str]) -> UsageError:
     return UsageError(
         f"{model} takes no argument {name}", hint="; ".join(filter(None, [did_you_mean(name, takes), listed])) or None
     )
+
+
+def a_type_of(value: object) -> str:
+    """``an int``, ``a dict``"""
+    name = type(value).__name__
+    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
 
 
 def did_you_mean(name: str, names: Iterable[str], prefix: str = "") -> str:
