@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ckptool import __version__
-from ckptool.cli import diff, filter, git, inspect, merge, remap, transplant
+from ckptool.cli import check, diff, filter, git, inspect, merge, remap, transplant
 from ckptool.cli.errors import report
 from ckptool.cli.help import HelpCommand, HelpGroup
 from ckptool.errors import Exit
@@ -36,6 +36,7 @@ app.command(cls=HelpCommand, rich_help_panel="Operate", epilog=filter.EPILOG)(fi
 app.command(cls=HelpCommand, rich_help_panel="Operate", epilog=remap.EPILOG)(remap.remap)
 app.command(cls=HelpCommand, rich_help_panel="Operate", epilog=merge.EPILOG)(merge.merge)
 app.command(cls=HelpCommand, rich_help_panel="Operate", epilog=transplant.EPILOG)(transplant.transplant)
+app.command(cls=HelpCommand, rich_help_panel="Guard", epilog=check.EPILOG)(check.check)
 app.add_typer(git.app, name="git", rich_help_panel="Guard")
 
 

@@ -24,6 +24,19 @@ class Format(StrEnum):
     LINES = "lines"
 
 
+class DiffFormat(StrEnum):
+    """What stdout gets from a comparison."""
+
+    TEXT = "text"
+    JSON = "json"
+    NDJSON = "ndjson"
+    MARKDOWN = "markdown"
+    LINES = "lines"
+    GITHUB = "github"
+    JUNIT = "junit"
+    SARIF = "sarif"
+
+
 class Color(StrEnum):
     """When to use colour."""
 

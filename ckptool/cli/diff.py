@@ -13,13 +13,22 @@ from ckptool.cli.common import (
     Color,
     ColorOption,
     DebugOption,
-    Format,
-    FormatOption,
+    DiffFormat,
     JsonOption,
     NoPagerOption,
     OnlyOption,
     QuietOption,
     ThreadsOption,
+)
+from ckptool.cli.reports import (
+    CI_FORMATS,
+    ReportOption,
+    add_summary,
+    ci_texts,
+    plain,
+    report_screen,
+    require_reports,
+    write_reports,
 )
 
 if TYPE_CHECKING:
@@ -61,8 +70,17 @@ def diff(
         Emit | None, typer.Option("--emit", metavar="WHAT", help="recipe: renames and drops as TOML for remap.")
     ] = None,
     threads: ThreadsOption = 2,
-    form: FormatOption = Format.TEXT,
+    form: Annotated[
+        DiffFormat,
+        typer.Option(
+            "--format",
+            metavar="FORMAT",
+            help="text, json, ndjson, markdown, lines, github, junit or sarif.",
+            rich_help_panel="Output",
+        ),
+    ] = DiffFormat.TEXT,
     json: JsonOption = False,
+    report: ReportOption = None,
     color: ColorOption = Color.AUTO,
     no_pager: NoPagerOption = False,
     quiet: QuietOption = False,
@@ -80,22 +98,30 @@ def diff(
     bounds = Tolerance()
     for text in tolerance or []:
         bounds = parse_tolerance(text, bounds)
+    files = report or []
+    require_reports(files, [old, new])
     before = open_checkpoint(old, select=select_old or select)
     after = open_checkpoint(new, select=select_new or select)
+    require_reports(files, [*before.files, *after.files])
     found = _compare(before, after, only or [], bounds, keys_only, threads, quiet)
     names = (str(old), str(new))
-    form = Format.JSON if json else form
+    form = DiffFormat.JSON if json else form
     if emit is Emit.RECIPE:
         from ckptool.render.recipe import diff_recipe
 
         print_texts(diff_recipe(found, *names))
-    elif form is not Format.TEXT:
+    elif form is not DiffFormat.TEXT:
         print_texts(_texts(found, names, form))
+        if form is DiffFormat.GITHUB:
+            from ckptool.checks.results import diff_findings
+
+            add_summary(diff_findings(found, *names), "diff")
     else:
         from ckptool.render.text_diff import diff_lines
 
         screen = stdout_screen(color)
         print_lines(diff_lines(found, names, screen, verbose), screen, pager=not no_pager)
+    write_reports(files, lambda kind: _texts(found, names, kind))
     return found.exit_code
 
 
@@ -111,21 +137,33 @@ def _compare(
         )
 
 
-def _texts(diff: Diff, names: tuple[str, str], form: Format) -> Iterable[str]:
+def _texts(diff: Diff, names: tuple[str, str], form: str) -> Iterable[str]:
     """The comparison in a format for machines or documents."""
+    if form in CI_FORMATS:
+        from ckptool.checks.results import ABOUT, diff_findings
+
+        return ci_texts(diff_findings(diff, *names), form, "diff", ABOUT)
     match form:
-        case Format.NDJSON:
+        case "ndjson":
             from ckptool.render.ndjson import diff_ndjson
 
             return diff_ndjson(diff)
-        case Format.MARKDOWN:
+        case "markdown":
             from ckptool.render.markdown import diff_markdown
 
             return diff_markdown(diff, *names)
-        case Format.LINES:
+        case "lines":
             from ckptool.render.lines import diff_lines
 
             return diff_lines(diff)
+        case "html":
+            from ckptool.render.html_diff import diff_html
+
+            return diff_html(diff, *names)
+        case "text":
+            from ckptool.render import text_diff
+
+            return plain(text_diff.diff_lines(diff, names, report_screen()))
         case _:
             from ckptool.render.json import diff_json
 

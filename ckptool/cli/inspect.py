@@ -22,11 +22,16 @@ from ckptool.cli.common import (
     SelectOption,
     ThreadsOption,
 )
+from ckptool.cli.reports import ReportOption, plain, report_screen, require_reports, write_reports
 from ckptool.errors import Exit
 
 if TYPE_CHECKING:
     from ckptool.checkpoint import Checkpoint, Note
     from ckptool.render.inspection import Inspection
+    from ckptool.render.text import Line, Screen
+
+
+_REPORTS = (".html", ".json", ".md", ".txt")
 
 
 class Sort(StrEnum):
@@ -57,6 +62,7 @@ def inspect(
     threads: ThreadsOption = 2,
     form: FormatOption = Format.TEXT,
     json: JsonOption = False,
+    report: ReportOption = None,
     color: ColorOption = Color.AUTO,
     no_pager: NoPagerOption = False,
     quiet: QuietOption = False,
@@ -69,19 +75,26 @@ def inspect(
     from ckptool.cli.output import print_lines, print_texts, stdout_screen
     from ckptool.formats import open_checkpoint
 
+    files = report or []
+    require_reports(files, [path], _REPORTS)
     checkpoint = open_checkpoint(path, select=select)
+    require_reports(files, checkpoint.files, _REPORTS)
     keys = _sorted(checkpoint, _chosen(checkpoint, only or [], path), sort)
-    report = _report(checkpoint, path, keys, stats, threads, quiet)
+    found = _report(checkpoint, path, keys, stats, threads, quiet)
     form = Format.JSON if json else form
-    if form is not Format.TEXT:
-        print_texts(_texts(report, form, threads))
-        return Exit.OK
-    from ckptool.render.text_inspect import inspect_lines
-    from ckptool.render.tree import tree
 
-    screen = stdout_screen(color)
-    rows = tree(report, depth, flat, by_size=sort is Sort.SIZE)
-    print_lines(inspect_lines(report, rows, screen), screen, pager=not no_pager)
+    def lines(screen: Screen) -> Iterable[Line]:
+        from ckptool.render.text_inspect import inspect_lines
+        from ckptool.render.tree import tree
+
+        return inspect_lines(found, tree(found, depth, flat, by_size=sort is Sort.SIZE), screen)
+
+    if form is Format.TEXT:
+        screen = stdout_screen(color)
+        print_lines(lines(screen), screen, pager=not no_pager)
+    else:
+        print_texts(_texts(found, form, threads))
+    write_reports(files, lambda kind: plain(lines(report_screen())) if kind == "text" else _texts(found, kind, threads))
     return Exit.OK
 
 
@@ -134,7 +147,7 @@ def _notes_on(keys: Sequence[str], checkpoint: Checkpoint, notes: Iterable[Note]
     return tuple(note for note in notes if asked.intersection(note.keys))
 
 
-def _texts(report: Inspection, form: Format, threads: int) -> Iterable[str]:
+def _texts(report: Inspection, form: str, threads: int) -> Iterable[str]:
     """The report in a format for machines or documents."""
     match form:
         case Format.NDJSON:
@@ -149,6 +162,10 @@ def _texts(report: Inspection, form: Format, threads: int) -> Iterable[str]:
             from ckptool.render.lines import inspect_lines
 
             return inspect_lines(report, threads)
+        case "html":
+            from ckptool.render.html_inspect import inspect_html
+
+            return inspect_html(report)
         case _:
             from ckptool.render.json import inspect_json
 

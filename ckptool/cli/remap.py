@@ -16,6 +16,7 @@ from ckptool.cli.common import (
     QuietOption,
     SelectOption,
 )
+from ckptool.cli.reports import ReportOption
 from ckptool.cli.values import number_pairs, print_list
 from ckptool.cli.writing import (
     DropOptimizerOption,
@@ -98,6 +99,7 @@ def remap(
     keep_unknown: KeepUnknownOption = False,
     form: PlanFormatOption = PlanFormat.TEXT,
     json: JsonOption = False,
+    report: ReportOption = None,
     verbose: VerboseOption = False,
     color: ColorOption = Color.AUTO,
     no_pager: NoPagerOption = False,
@@ -140,6 +142,7 @@ def remap(
         no_pager=no_pager,
         verbose=verbose,
         quiet=quiet,
+        reports=tuple(report or ()),
     )
     return carry_out(plan, request)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 import typer
 
 from ckptool.cli.common import Color
+from ckptool.cli.reports import add_summary, ci_texts, plain, report_screen, require_reports, write_reports
 from ckptool.cli.values import parse_size
 from ckptool.errors import Exit, UsageError
 
@@ -31,6 +32,9 @@ class PlanFormat(StrEnum):
     TEXT = "text"
     JSON = "json"
     MARKDOWN = "markdown"
+    GITHUB = "github"
+    JUNIT = "junit"
+    SARIF = "sarif"
 
 
 class TiedOutput(StrEnum):
@@ -79,7 +83,13 @@ DtypeOption = Annotated[
     str | None, typer.Option("--dtype", metavar="DTYPE", help="Cast floats to f32, bf16, f16, ...; integers stay.")
 ]
 PlanFormatOption = Annotated[
-    PlanFormat, typer.Option("--format", metavar="FORMAT", help="text, json or markdown.", rich_help_panel="Output")
+    PlanFormat,
+    typer.Option(
+        "--format",
+        metavar="FORMAT",
+        help="text, json, markdown, github, junit or sarif.",
+        rich_help_panel="Output",
+    ),
 ]
 VerboseOption = Annotated[
     bool, typer.Option("--verbose", "-v", help="A row per tensor.", rich_help_panel="Output")
@@ -95,6 +105,7 @@ class Request:
         names: the inputs as they were typed.
         check: say only whether the plan is sound and meets its expectations.
         selected: the user said which dict of the file to take.
+        reports: files that get the result as well.
     """
 
     out: Path | None
@@ -113,6 +124,7 @@ class Request:
     no_pager: bool = False
     verbose: bool = False
     quiet: bool = False
+    reports: tuple[Path, ...] = ()
 
 
 def carry_out(plan: Plan, request: Request) -> int:
@@ -148,6 +160,7 @@ def _verdict(plan: Plan, request: Request) -> Exit:
 def require_writable(plan: Plan, request: Request) -> int | None:
     """Refuses an output that could not be written, before anything is shown; gives the bytes of a shard."""
     limit = None if request.max_shard is None else parse_size(request.max_shard)
+    require_reports(request.reports, (file for side in plan.inputs for file in (side.path, *side.files)))
     if request.out is None or request.check:
         return limit
     from ckptool.surgery.encode import container_of
@@ -219,14 +232,10 @@ def _report(preview: Preview, written: Written | None, code: Exit, request: Requ
     from ckptool.cli.output import print_lines, print_texts, stdout_screen
 
     plan = preview.plan
-    if request.form is PlanFormat.JSON:
-        from ckptool.render.json_plan import plan_json
-
-        print_texts(plan_json(preview, written, code))
-    elif request.form is PlanFormat.MARKDOWN:
-        from ckptool.render.markdown_plan import plan_markdown
-
-        print_texts(plan_markdown(preview, written))
+    if request.form is not PlanFormat.TEXT:
+        print_texts(_texts(preview, written, code, request.form))
+        if request.form is PlanFormat.GITHUB:
+            add_plan_summary(plan, request.names)
     elif code is Exit.OK:
         from ckptool.render.text_plan import nothing_lines, written_lines
 
@@ -234,6 +243,40 @@ def _report(preview: Preview, written: Written | None, code: Exit, request: Requ
         lines = nothing_lines(request.check) if written is None else written_lines(written, str(request.out), screen)
         print_lines(lines, screen, pager=False)
     say([*plan.problems, *plan.unmet])
+    write_reports(request.reports, lambda kind: _texts(preview, written, code, kind))
+
+
+def _texts(preview: Preview, written: Written | None, code: Exit, form: str) -> Iterable[str]:
+    """The plan and what came of it in a format for machines, documents or files."""
+    match form:
+        case "json":
+            from ckptool.render.json_plan import plan_json
+
+            return plan_json(preview, written, code)
+        case "markdown":
+            from ckptool.render.markdown_plan import plan_markdown
+
+            return plan_markdown(preview, written)
+        case "text":
+            from ckptool.render.text_plan import plan_lines
+
+            return plain(plan_lines(preview, report_screen()))
+        case _:
+            from ckptool.checks.results import ABOUT, plan_findings
+
+            return ci_texts(plan_findings(preview.plan, preview.names), form, _command(preview.plan), ABOUT)
+
+
+def add_plan_summary(plan: Plan, names: tuple[str, ...]) -> None:
+    """Append what speaks against a plan to the summary of a GitHub job."""
+    from ckptool.checks.results import plan_findings
+
+    add_summary(plan_findings(plan, names), _command(plan))
+
+
+def _command(plan: Plan) -> str:
+    """``remap``"""
+    return plan.request.partition(" ")[0]
 
 
 def say(problems: Sequence[Problem]) -> None:

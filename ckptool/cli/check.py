@@ -1,0 +1,261 @@
+"""``ckptool check``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ckptool.cli.common import Color, ColorOption, DebugOption, JsonOption, QuietOption, ThreadsOption
+from ckptool.cli.reports import (
+    ReportOption,
+    add_summary,
+    ci_texts,
+    on_github,
+    plain,
+    report_screen,
+    require_reports,
+    write_reports,
+)
+from ckptool.errors import Exit
+from ckptool.render.escape import terminal
+
+if TYPE_CHECKING:
+    from ckptool.checks.finding import Level, Report
+    from ckptool.checks.policy import Policy
+    from ckptool.render.text import Line
+
+EPILOG = """\
+Examples:
+  ckptool check weights/
+  ckptool check weights/ --into torchvision:resnet18 --fail-on warning
+  ckptool check weights/ --report report.html --report junit.xml
+
+Exit codes: 0 clean; 1 findings; 2 it could not be checked"""
+
+_TYPED = "command line"
+
+
+class CheckFormat(StrEnum):
+    """What stdout gets."""
+
+    TEXT = "text"
+    JSON = "json"
+    MARKDOWN = "markdown"
+    GITHUB = "github"
+    JUNIT = "junit"
+    SARIF = "sarif"
+
+
+class FailOn(StrEnum):
+    """The mildest finding that counts."""
+
+    ERROR = "error"
+    WARNING = "warning"
+    NOTE = "note"
+
+
+def complete_rules(incomplete: str) -> list[str]:
+    """Names of rules."""
+    from ckptool.checks import RULES
+
+    return [name for name in RULES if name.startswith(incomplete)]
+
+
+def _explain(name: str | None) -> None:
+    if name is None:
+        return
+    from ckptool.checks import explain_rule, rule_named
+    from ckptool.cli.output import print_lines, stdout_screen
+    from ckptool.render.text import Span, wrap
+
+    rule = rule_named(name)
+    screen = stdout_screen(Color.AUTO)
+    lines: list[Line] = [(Span(f"{rule.level}[{rule.name}]", "bold"),)]
+    for paragraph in explain_rule(name).split("\n\n"):
+        lines.append(())
+        if paragraph.startswith(" "):  # an example
+            lines += ((Span(line),) for line in paragraph.splitlines())
+        else:
+            lines += ((Span(line),) for line in wrap(" ".join(paragraph.split()), screen, indent=""))
+    print_lines(lines, screen, pager=False)
+    raise typer.Exit
+
+
+def _list_rules(asked: bool) -> None:
+    if not asked:
+        return
+    from ckptool.checks import RULES, explain_rule
+    from ckptool.cli.values import print_list
+
+    print_list("rule", "what it finds", [(name, explain_rule(name).partition("\n")[0]) for name in RULES])
+    raise typer.Exit
+
+
+def check(
+    paths: Annotated[
+        list[Path] | None, typer.Argument(metavar="PATHS...", help="Checkpoints, and folders to search for them.")
+    ] = None,
+    policy: Annotated[
+        Path | None,
+        typer.Option(
+            "--policy", metavar="FILE", help="Not the ckptool.toml or pyproject.toml that is found from here upwards."
+        ),
+    ] = None,
+    into: Annotated[
+        str | None,
+        typer.Option(
+            "--into", metavar="MODEL", help="They must fit this: torchvision:NAME, net.py:CLASS, or a checkpoint."
+        ),
+    ] = None,
+    rule: Annotated[
+        list[str] | None,
+        typer.Option("--rule", metavar="RULE", help="Only this rule; repeats.", autocompletion=complete_rules),
+    ] = None,
+    fail_on: Annotated[
+        FailOn | None,
+        typer.Option("--fail-on", metavar="LEVEL", help="error, warning or note: what makes it end with 1."),
+    ] = None,
+    update_lock: Annotated[
+        bool, typer.Option("--update-lock", help="Write the lock file that the policy names.")
+    ] = False,
+    explain: Annotated[
+        str | None,
+        typer.Option(
+            "--explain",
+            metavar="RULE",
+            help="What a rule finds, why, and what to do.",
+            callback=_explain,
+            is_eager=True,
+            autocompletion=complete_rules,
+        ),
+    ] = None,
+    rules: Annotated[
+        bool, typer.Option("--rules", callback=_list_rules, is_eager=True, help="List the rules.")
+    ] = False,
+    models: Annotated[
+        bool, typer.Option("--models", help="List the models that the policy names; these need torch.")
+    ] = False,
+    threads: ThreadsOption = 2,
+    form: Annotated[
+        CheckFormat,
+        typer.Option(
+            "--format",
+            metavar="FORMAT",
+            help="text, json, markdown, github, junit or sarif.",
+            rich_help_panel="Output",
+        ),
+    ] = CheckFormat.TEXT,
+    json: JsonOption = False,
+    report: ReportOption = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Every detail.", rich_help_panel="Output")] = False,
+    color: ColorOption = Color.AUTO,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> int:
+    """Whether checkpoints are what they should be: whole, safe, finite, and what a policy asks for.
+
+    The policy is ckptool.toml or [tool.ckptool.check] of pyproject.toml; without one, what always must hold is checked.
+    On GitHub Actions it annotates the lines of the policy and adds to the job summary.
+    """
+    from ckptool.checks.policy import find_policy, read_policy
+
+    files = report or []
+    require_reports(files, paths or [])
+    asked = _with_model(find_policy() if policy is None else read_policy(policy), into)
+    if models:
+        return _list_models(asked)
+    level: Level = fail_on.value if fail_on else asked.fail_on or "error"
+    found = _checked(paths or [], asked, rule, threads, update_lock, quiet)
+    form = CheckFormat.JSON if json else form
+    _print(found, form, level, verbose, color)
+    if form is CheckFormat.GITHUB or (form is CheckFormat.TEXT and on_github()):
+        add_summary(found, "check")
+    write_reports(files, lambda kind: _texts(found, kind, level))
+    return found.exit_code(level)
+
+
+def _with_model(policy: Policy, into: str | None) -> Policy:
+    """The policy with a model that the command line names, for all files."""
+    if into is None:
+        return policy
+    from ckptool.checks.finding import Place
+    from ckptool.checks.settings import Setting, Settings
+
+    path, colon, name = into.rpartition(":")
+    for typed, rest in ((into, ""), (path, f"{colon}{name}")):
+        if typed and Path(typed).exists():  # a policy's paths are relative to its folder
+            into = os.path.relpath(typed, policy.folder) + rest
+            break
+    place = Place(_TYPED, None, f"--into {into}")
+    return replace(policy, paths=(*policy.paths, ("**", Settings(into=Setting(into, place)))))
+
+
+def _list_models(policy: Policy) -> int:
+    """Prints what the policy wants files to fit and what is no file: a model, which only torch can build."""
+    settings = (policy.settings, *(narrower for _, narrower in policy.paths))
+    named = dict.fromkeys(each.into.value for each in settings if each.into)
+    for spec in named:
+        if not (policy.folder / spec).exists():
+            print(terminal(spec))
+    return Exit.OK
+
+
+def _checked(
+    paths: list[Path], policy: Policy, rules: list[str] | None, threads: int, update_lock: bool, quiet: bool
+) -> Report:
+    from ckptool.checks.run import run_checks
+    from ckptool.cli.progress import Progress
+
+    with Progress("checking", quiet) as progress:
+        found = run_checks(paths, policy, rules=rules, threads=threads, progress=progress, update_lock=update_lock)
+    # what was typed has no line of a file that could be shown
+    findings = (
+        replace(each, policy=None) if each.policy and each.policy.file == _TYPED else each for each in found.findings
+    )
+    return replace(found, findings=tuple(findings))
+
+
+def _print(report: Report, form: CheckFormat, fail_on: Level, verbose: bool, color: Color) -> None:
+    from ckptool.cli.output import print_lines, print_texts, stdout_screen
+
+    if form is not CheckFormat.TEXT:
+        print_texts(_texts(report, form, fail_on))
+        return
+    from ckptool.render.text_check import check_lines
+
+    screen = stdout_screen(color)
+    print_lines(check_lines(report, screen, verbose), screen, pager=False)
+    if on_github():
+        print_texts(_texts(report, CheckFormat.GITHUB, fail_on))
+
+
+def _texts(report: Report, form: str, fail_on: Level) -> Iterable[str]:
+    """The report in a format."""
+    match form:
+        case "json":
+            from ckptool.render.json_check import check_json
+
+            return check_json(report, fail_on)
+        case "markdown":
+            from ckptool.render.markdown_check import check_markdown
+
+            return check_markdown(report)
+        case "text":
+            from ckptool.render.text_check import check_lines
+
+            return plain(check_lines(report, report_screen(), verbose=True))
+        case _:
+            return ci_texts(report, form, "check", dict(_about(report)), fail_on)
+
+
+def _about(report: Report) -> Iterator[tuple[str, str]]:
+    """What each rule is about, in a sentence."""
+    from ckptool.checks import explain_rule
+
+    return ((rule, explain_rule(rule).partition("\n")[0]) for rule in report.rules)
