@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Mapping, Sequence
 
+    import torch
+
     from ckptool.checkpoint import Checkpoint as Checkpoint
     from ckptool.checkpoint import Tensor as Tensor
     from ckptool.compare.result import Change as Change
@@ -33,12 +35,16 @@ if TYPE_CHECKING:
     from ckptool.compare.result import Status as Status
     from ckptool.compare.result import Tolerance as Tolerance
     from ckptool.errors import CkptError as CkptError
+    from ckptool.loading import Report as Report
+    from ckptool.models import Target
     from ckptool.reading import Reader as Reader
     from ckptool.spec import TensorSpec as TensorSpec
+    from ckptool.surgery.fill import Mismatch
     from ckptool.surgery.merge import Keys
     from ckptool.surgery.plan import Plan as Plan
     from ckptool.surgery.plan import Step as Step
     from ckptool.surgery.recipe import Recipe as Recipe
+    from ckptool.surgery.transplant import Transplant as Transplant
 
     Input: TypeAlias = Checkpoint | str | os.PathLike[str]
 
@@ -53,11 +59,13 @@ _HOMES = {
     "Plan": "surgery.plan",
     "Reader": "reading",
     "Recipe": "surgery.recipe",
+    "Report": "loading",
     "Status": "compare.result",
     "Step": "surgery.plan",
     "Tensor": "checkpoint",
     "TensorSpec": "spec",
     "Tolerance": "compare.result",
+    "Transplant": "surgery.transplant",
 }
 
 __all__ = [
@@ -68,16 +76,20 @@ __all__ = [
     "Plan",
     "Reader",
     "Recipe",
+    "Report",
     "Status",
     "Step",
     "Tensor",
     "TensorSpec",
     "Tolerance",
+    "Transplant",
     "compare",
+    "load_into",
     "open",
     "plan_filter",
     "plan_merge",
     "plan_remap",
+    "plan_transplant",
 ]
 
 
@@ -280,6 +292,149 @@ def plan_merge(
     inputs = [_opened(checkpoint) for checkpoint in checkpoints]
     start = None if base is None else _opened(base)
     return plan(inputs, method=method, weights=weights, base=start, params=params, keys=keys, dtype=dtype)
+
+
+def plan_transplant(
+    source: Input,
+    target: str | os.PathLike[str] | torch.nn.Module | Target,
+    *,
+    model_args: Mapping[str, object] | None = None,
+    recipe: Recipe | str | Sequence[str] | None = None,
+    drop: Sequence[str] = (),
+    mismatch: Mismatch = "skip",
+    fits: Mapping[str, str] | None = None,
+    init: Mapping[str, str] | None = None,
+    vars: Mapping[str, float] | None = None,
+    seed: int = 0,
+    only_loaded: bool = False,
+    wrap: str | None = None,
+    strict: bool = False,
+    min_coverage: float | None = None,
+    select: str | None = None,
+) -> Transplant:
+    """Plan a model's state dict out of another model's weights; `plan.apply` of what comes back writes it.
+
+    Args:
+        source: a path, or what `open` gave.
+        target: "torchvision:resnet50", "timm:...", "hf:FOLDER", "net.py:Net", "package.module:function", the path of a
+            checkpoint, or a live `torch.nn.Module`.
+        model_args: arguments for the model, if `target` names one.
+        recipe: a recipe, or what `-r` takes: a rule, a file, a built-in name, or several of them. By default keys that
+            are equal meet, and a wrapper or submodule prefix is seen through.
+        drop: key patterns of source tensors to leave out, as ``["fc.*"]``.
+        mismatch: for tensors of another shape, "skip" keeps the model's own, "error" is a problem of the plan, "fit"
+            makes them fit in the way that is usual for such a tensor.
+        fits: {key pattern of the model: "grid(prefix=1)"}, before `mismatch`.
+        init: {key pattern of the model: "normal(0.001)"} for what nothing fills.
+        vars: numbers for the recipe.
+        seed: of the model's own init.
+        only_loaded: the output holds only what came from the source.
+        wrap: the output nests the weights under this key.
+        strict: what torch would not load strictly stands in the plan's `unmet`.
+        min_coverage: so does filling less than this share of the model's elements, 0 to 1.
+        select: which dict of a file to take.
+
+    Raises:
+        CkptError: a file or model cannot be opened, a pattern matches nothing, or nothing would be loaded.
+
+    Example:
+        >>> done = ckptool.plan_transplant("fixtures/tuned.safetensors", "fixtures/models.py:ResNet18")
+        >>> done.tensors, done.elements, [entry.key for entry in done.entries if not entry.is_filled]
+        ((120, 122), (11810, 13510), ['fc.weight', 'fc.bias'])
+        >>> done.as_it_is.strict, done.as_it_is.mismatched
+        (False, ('fc.weight', 'fc.bias'))
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     done.plan.apply(f"{folder}/resnet18.pth").tensors
+        122
+    """
+    from ckptool.checkpoint import Checkpoint
+    from ckptool.models import Target, open_target, target_of
+    from ckptool.surgery.recipe import recipe_from
+    from ckptool.surgery.transplant import plan_transplant as plan
+    from ckptool.surgery.transplant import require_loaded
+
+    rules = recipe_from(recipe)
+    if not isinstance(target, Target):
+        is_module = hasattr(target, "state_dict")
+        target = target_of(target) if is_module else open_target(str(target), model_args)  # type: ignore[arg-type]
+    done = plan(
+        source if isinstance(source, Checkpoint) else open(source, select or rules.asks_for),
+        target,
+        recipe=rules,
+        drop=drop,
+        mismatch=mismatch,
+        fits=tuple((fits or {}).items()),
+        init=tuple((init or {}).items()),
+        vars=vars,
+        seed=seed,
+        only_loaded=only_loaded,
+        wrap=wrap,
+        strict=strict,
+        min_coverage=min_coverage,
+    )
+    require_loaded(done)
+    return done
+
+
+def load_into(
+    model: torch.nn.Module,
+    source: Input,
+    *,
+    drop: Sequence[str] = (),
+    recipe: Recipe | str | Sequence[str] | None = None,
+    select: str | None = None,
+    mismatch: Mismatch = "skip",
+    fits: Mapping[str, str] | None = None,
+    vars: Mapping[str, float] | None = None,
+    strict: bool = False,
+    min_coverage: float | None = None,
+) -> Report:
+    """Load a checkpoint's weights into a live model, in place. Only the bytes that are needed are read.
+
+    Args:
+        model: a `torch.nn.Module` on any device; its dtypes stay.
+        source: a path, or what `open` gave.
+        drop: key patterns of source tensors to leave out, as ``["fc.*"]``.
+        recipe: a recipe, or what `-r` takes: a rule, a file, a built-in name, or several of them.
+        select: which dict of the file holds the weights.
+        mismatch: for tensors of another shape, "skip" leaves the model's own, "error" refuses, "fit" makes them fit.
+        fits: {key pattern of the model: "grid(prefix=1)"}, before `mismatch`.
+        vars: numbers for the recipe.
+        strict: refuse what torch would not load strictly.
+        min_coverage: refuse if less than this share of the model's elements would be loaded.
+
+    Returns:
+        What was loaded and what was not; `print` it. Its `freeze` stops the training of what was loaded.
+
+    Raises:
+        PlanError: what was asked for cannot be done or is not met; the model is as it was.
+        CkptError: the file cannot be read, or nothing would be loaded.
+
+    Example:
+        >>> import torch
+        >>> model = torch.nn.Sequential()
+        >>> model.add_module("head", torch.nn.Linear(16, 100))
+        >>> report = ckptool.load_into(model, "fixtures/resnet18.pth", recipe="fc. -> head.")
+        >>> report.loaded, report.coverage, len(report.unexpected)
+        (('head.weight', 'head.bias'), 1.0, 120)
+        >>> report.freeze(model), model.head.weight.requires_grad
+        (2, False)
+    """
+    from ckptool.loading import load_into as load
+
+    return load(
+        model,
+        source,
+        drop=drop,
+        recipe=recipe,
+        select=select,
+        mismatch=mismatch,
+        fits=fits,
+        vars=vars,
+        strict=strict,
+        min_coverage=min_coverage,
+    )
 
 
 def _opened(given: Input) -> Checkpoint:

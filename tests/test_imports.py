@@ -17,6 +17,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 # Each room and the rooms it may import. What is not named here stands at the bottom and is open to all.
 ROOMS = {
     "cli": {"cli", "render", "surgery", "matching", "compare", "checks", "models", "formats"},
+    "loading": {"render", "surgery", "models", "formats"},
     "render": {"render", "surgery", "matching", "compare", "checks"},
     "checks": {"checks", "surgery", "matching", "compare", "models", "formats"},
     "models": {"models", "formats"},

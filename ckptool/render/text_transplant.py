@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 _STYLES: dict[str, Style] = {
     "filled": "green",
     "renamed": "cyan",
+    "computed": "magenta",
     "cast": "yellow",
     "fitted": "magenta",
     "mismatched": "magenta",
@@ -147,7 +148,8 @@ def _wrapped(text: str, room: int) -> list[str]:
 
 def _patterns(patterns: Sequence[str], room: int) -> str:
     """As many patterns as have room, then how many more there are."""
-    shown = patterns[0]
+    rest = f"  +{len(patterns) - 1} more" if len(patterns) > 1 else ""
+    shown = elide(patterns[0], max(16, room - len(rest)))
     for at, pattern in enumerate(patterns[1:], 1):
         more = f"  +{len(patterns) - at} more"
         last = at == len(patterns) - 1

@@ -41,7 +41,7 @@ class Row:
 
     Attributes:
         symbol: as in all tables.
-        status: "filled", "renamed", "cast", "fitted", "mismatched", "missing", "unexpected", "dropped".
+        status: one of `SYMBOLS`.
         patterns: that mean exactly these keys; not escaped.
         tensors: how many they are.
         elements: theirs.
@@ -59,6 +59,7 @@ class Row:
 SYMBOLS: Mapping[str, str] = {
     "filled": "=",
     "renamed": ">",
+    "computed": "*",
     "cast": "~",
     "fitted": "*",
     "mismatched": "!",
@@ -160,7 +161,7 @@ def _rolled(
     known: dict[str, _Label | None] = {**dict.fromkeys(among), **labels}
     patterns: dict[_Label, list[str]] = {}
     keys: dict[_Label, list[str]] = {}
-    of_no_interest = {None, *(label for label in labels.values() if label[0] in ("filled", "renamed"))}
+    of_no_interest = {None, *(label for label in labels.values() if label[0] in ("filled", "renamed", "computed"))}
     for group in rollup(known.items(), together=of_no_interest):
         if group.label is not None:
             label = labels[group.keys[0]]
@@ -195,13 +196,14 @@ def _label(entry: Entry, rules: Mapping[str, str]) -> _Label:
     old, new = _shapes(entry)
     if entry.status is Filled.MISMATCHED:
         return "mismatched", f"source {old}, model {new}: {entry.how}"
-    how = f"{entry.how} {rules[entry.how]}" if entry.how in rules else entry.how
+    computes = rules.get(entry.how, "").partition(" | ")[2]
+    how = f"{entry.how}: {computes}" if computes else entry.how.replace("kept", "same key")
     if entry.status is Filled.FITTED:
         return "fitted", f"{old} → {new}: {', '.join(filter(None, (entry.fit, how)))}"
     if entry.status is Filled.CAST:
         return "cast", f"{old.partition('[')[0]} → {DTYPES[entry.spec.dtype].short}, {how}"
-    is_renamed = entry.sources != (entry.key,) and not entry.how.startswith("tied")
-    return ("renamed" if is_renamed else "filled"), how
+    is_same = entry.sources == (entry.key,) or entry.how.startswith("tied")
+    return "computed" if computes else "filled" if is_same else "renamed", how
 
 
 def _shapes(entry: Entry) -> tuple[str, str]:
