@@ -5,7 +5,6 @@ The docstring of a rule's function is its page of ``ckptool check --explain``.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
@@ -99,4 +98,6 @@ def explain_rule(name: str) -> str:
         >>> explain_rule("size").splitlines()[0]
         'The file is larger on disk than it may be.'
     """
+    import inspect
+
     return inspect.getdoc(rule_named(name).function) or ""

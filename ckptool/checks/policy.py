@@ -6,7 +6,6 @@ Every key is known and of its type, or it is an error with its line: a policy th
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -96,6 +95,8 @@ def read_policy(path: Path | str) -> Policy:
 
 
 def _parsed(path: Path, *, optional: bool) -> Policy | None:
+    import tomllib  # runs without a policy start without it
+
     try:
         with path.open("rb") as file:
             data = file.read(_LARGEST + 1)

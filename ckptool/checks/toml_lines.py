@@ -6,7 +6,6 @@ The scanner runs over text that tomllib has accepted, so it needs to know only w
 from __future__ import annotations
 
 import re
-import tomllib
 from bisect import bisect_right
 
 Path = tuple[str | int, ...]
@@ -85,6 +84,8 @@ class _Scanner:
 
     def _dotted(self) -> list[str]:
         """A key with its dots; the position is then behind it and the blanks that follow."""
+        import tomllib  # runs without a policy start without it
+
         parts: list[str] = []
         while True:
             self._blank()

@@ -7,9 +7,9 @@ constants. NaN and Inf are found in the bit patterns by integer operations; noth
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ckptool.checkpoint import Checkpoint, Tensor
 from ckptool.compare.pool import in_threads
@@ -174,19 +174,25 @@ _PATTERNS: dict[str, _Pattern] = {
 """The 4- and 6-bit floats are not here: they have neither NaN nor Inf."""
 
 
-class _Search:
-    """Looks at blocks one after the other."""
+class _Search(Protocol):
+    """Looks at blocks one after the other.
 
-    done = False
+    Attributes:
+        done: further blocks would tell nothing new.
+    """
+
+    done: bool
 
     def add(self, block: memoryview) -> None:
-        raise AssertionError  # each search has its own
+        """Looks at the next block."""
 
     def into(self, result: Measure, repeat: int) -> Measure:
-        raise AssertionError
+        """The result with what was found; each element stands `repeat` times in the tensor."""
 
 
-class _NonFinite(_Search):
+class _NonFinite:
+    done = False
+
     def __init__(self, dtype: str) -> None:
         import numpy as np
 
@@ -226,8 +232,10 @@ class _NonFinite(_Search):
         return replace(result, nan=result.nan + self.nan * repeat, inf=result.inf + self.inf * repeat)
 
 
-class _Constant(_Search):
+class _Constant:
     """Nearly every tensor is known not to be constant after its first two elements."""
+
+    done = False
 
     def __init__(self, dtype: str) -> None:
         self.pattern = _PATTERNS[dtype]
@@ -266,11 +274,3 @@ class _Constant(_Search):
     def into(self, result: Measure, repeat: int) -> Measure:
         is_constant = not self.done and self.seen * repeat > 1
         return replace(result, constant=self.first) if is_constant else result
-
-
-def total_of(jobs: Iterable[tuple[Checkpoint, Wanted]]) -> int:
-    """The bytes of several passes."""
-    return sum(work(checkpoint, wanted) for checkpoint, wanted in jobs)
-
-
-__all__ = ["Mapping", "Measure", "Wanted", "measure", "total_of", "work"]
