@@ -22,6 +22,7 @@ from ckptool.cli.common import (
     complete_keys,
 )
 from ckptool.cli.remap import complete_recipes
+from ckptool.cli.reports import CI_FORMATS, ReportOption, add_summary, ci_texts, plain, report_screen, write_reports
 from ckptool.cli.values import number_pairs, open_selected
 from ckptool.cli.writing import (
     ForceOption,
@@ -169,6 +170,7 @@ def transplant(
     ] = None,
     form: PlanFormatOption = PlanFormat.TEXT,
     json: JsonOption = False,
+    report: ReportOption = None,
     verbose: VerboseOption = False,
     color: ColorOption = Color.AUTO,
     no_pager: NoPagerOption = False,
@@ -226,6 +228,7 @@ def transplant(
         no_pager=no_pager,
         verbose=verbose,
         quiet=quiet,
+        reports=tuple(report or ()),
     )
     return _carry_out(done, request, _Extras(save_recipe, freeze_list, snippet, arguments, wrap, depth))
 
@@ -332,14 +335,26 @@ def _report(
 
     name = request.names[0]
     lines = _snippet(done, request, extras) if extras.snippet and code is Exit.OK else None
-    if request.form is PlanFormat.JSON:
-        from ckptool.render.json_transplant import transplant_json
 
-        print_texts(transplant_json(done, name, written, loads, code, lines))
-    elif request.form is PlanFormat.MARKDOWN:
-        from ckptool.render.markdown_transplant import transplant_markdown
+    def texts(form: str) -> Iterable[str]:
+        match form:
+            case "json":
+                from ckptool.render.json_transplant import transplant_json
 
-        print_texts(transplant_markdown(done, name, written, loads, extras.depth, lines))
+                return transplant_json(done, name, written, loads, code, lines)
+            case "markdown":
+                from ckptool.render.markdown_transplant import transplant_markdown
+
+                return transplant_markdown(done, name, written, loads, extras.depth, lines)
+            case _:
+                return _further_texts(done, name, form)
+
+    if request.form is not PlanFormat.TEXT:
+        print_texts(texts(request.form))
+        if request.form is PlanFormat.GITHUB:
+            from ckptool.checks.results import transplant_findings
+
+            add_summary(transplant_findings(done, name), "transplant")
     elif code is Exit.OK:
         from ckptool.render.text_transplant import done_lines, nothing_lines
 
@@ -350,6 +365,22 @@ def _report(
             print_lines(nothing_lines(files), screen, pager=False)
         else:
             print_lines(done_lines(done, written, str(request.out), loads, files, screen), screen, pager=False)
+    write_reports(request.reports, texts)
+
+
+def _further_texts(done: Transplant, name: str, form: str) -> Iterable[str]:
+    """The transplant as findings for CI, as a page, or as plain text."""
+    if form in CI_FORMATS:
+        from ckptool.checks.results import ABOUT, transplant_findings
+
+        return ci_texts(transplant_findings(done, name), form, "transplant", ABOUT)
+    if form == "html":
+        from ckptool.render.html_transplant import transplant_html
+
+        return transplant_html(done, name)
+    from ckptool.render.text_transplant import transplant_lines
+
+    return plain(transplant_lines(done, report_screen(), name=name))
 
 
 def _snippet(done: Transplant, request: Request, extras: _Extras) -> str:
