@@ -1,0 +1,499 @@
+"""Transplants against torch: what is filled, what is said of the rest, what is written, and how it loads.
+
+The cases of real sizes build torchvision's models and are marked slow; the rest runs on narrow ones (`fixtures/`).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from conftest import FIXTURES
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+import ckptool
+from ckptool.errors import CkptError, PlanError, UsageError
+from ckptool.surgery.fill import Filled
+from ckptool.surgery.recipe import load_recipe
+from ckptool.surgery.transplant import Transplant
+
+State = dict[str, torch.Tensor]
+
+
+@pytest.fixture
+def models(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """`fixtures/models.py`."""
+    monkeypatch.syspath_prepend(str(FIXTURES))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    import models
+
+    return models
+
+
+@pytest.fixture
+def source() -> State:
+    found: State = torch.load(FIXTURES / "resnet18.pth", weights_only=True)
+    return found
+
+
+def save(state: object, folder: Path, name: str = "in.pth") -> Path:
+    torch.save(state, folder / name)
+    return folder / name
+
+
+def written(done: Transplant, folder: Path, name: str = "out.pth") -> State:
+    path = done.plan.apply(folder / name).path
+    found: State = load_file(path) if path.suffix == ".safetensors" else torch.load(path, weights_only=True)
+    return found
+
+
+def own_init(build: Callable[[], nn.Module], seed: int = 0) -> State:
+    """What torch itself gives a model under a seed."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return build().state_dict()
+
+
+def same(first: State, second: State) -> bool:
+    return first.keys() == second.keys() and all(
+        first[key].dtype == second[key].dtype and torch.equal(first[key], second[key]) for key in first
+    )
+
+
+# ---------------------------------------------------------------------------------------------- the seven cases
+
+
+def test_case_1_old_resnet18_loads_strictly_and_comes_out_with_122(models: ModuleType, tmp_path: Path) -> None:
+    done = ckptool.plan_transplant(FIXTURES / "resnet18-102.pth", models.ResNet18(), strict=True)
+    assert done.tensors == (102, 122)
+    assert done.as_it_is.strict and done.verdict.strict and not done.plan.unmet
+    missing = done.having(Filled.MISSING)
+    assert len(missing) == 20
+    assert all(entry.is_harmless and entry.is_counter and "harmless" in entry.why for entry in missing)
+    state = written(done, tmp_path)
+    assert len(state) == 122
+    model = models.ResNet18()
+    assert str(model.load_state_dict(state, strict=True)) == "<All keys matched successfully>"
+    assert same(model.state_dict(), torch.load(FIXTURES / "resnet18.pth", weights_only=True))
+    assert state._metadata["bn1"] == {"version": 2}
+    assert ckptool.plan_transplant(tmp_path / "out.pth", models.ResNet18()).coverage == 1.0
+
+
+def test_case_1_with_version_2_torch_wants_the_counters(models: ModuleType, source: State, tmp_path: Path) -> None:
+    for key in [key for key in source if key.endswith("num_batches_tracked")]:
+        del source[key]
+    path = save(source, tmp_path)  # still says version 2
+    done = ckptool.plan_transplant(path, models.ResNet18(), strict=True)
+    with pytest.raises(RuntimeError, match="num_batches_tracked"):
+        models.ResNet18().load_state_dict(source)
+    assert not done.as_it_is.strict
+    assert len(done.as_it_is.missing) == 20
+    assert done.plan.unmet[0].keys == done.as_it_is.missing
+    models.ResNet18().load_state_dict(written(ckptool.plan_transplant(path, models.ResNet18()), tmp_path))
+
+
+def test_case_2_backbone_with_layers_removed_and_added(models: ModuleType, source: State, tmp_path: Path) -> None:
+    into = f"{FIXTURES / 'models.py'}:Backbone"
+    done = ckptool.plan_transplant(FIXTURES / "resnet18.pth", into, seed=3)
+    assert done.tensors == (90, 94)
+    assert {spec.key.split(".")[0] for spec in done.unexpected} == {"layer4", "fc"}
+    state = written(done, tmp_path)
+    init = own_init(models.Backbone, seed=3)
+    assert list(state) == list(init)
+    for key, tensor in state.items():
+        assert torch.equal(tensor, source[key] if key in source else init[key]), key
+    models.Backbone().load_state_dict(state)
+
+
+@pytest.mark.parametrize("neck", ["no", "bnneck"])
+def test_case_3_reid_baseline(neck: str, models: ModuleType, source: State, tmp_path: Path) -> None:
+    into = f"{FIXTURES / 'models.py'}:Baseline"
+    done = ckptool.plan_transplant(
+        FIXTURES / "resnet18.pth",
+        into,
+        model_args={"neck": neck, "num_classes": 33},
+        drop=["fc.*"],
+        init={"classifier.weight": "normal(0.001)"},
+    )
+    assert not done.unexpected
+    left = {entry.key for entry in done.entries if not entry.is_filled}
+    assert left == (
+        {"classifier.weight", "classifier.bias"}
+        if neck == "no"
+        else {f"bottleneck.{name}" for name in nn.BatchNorm1d(1).state_dict()} | {"classifier.weight"}
+    )
+    state = written(done, tmp_path)
+    model = models.Baseline(33, neck)
+    model.load_state_dict(state)
+    assert all(torch.equal(state[f"base.{key}"], tensor) for key, tensor in source.items() if not key.startswith("fc."))
+    weight = state["classifier.weight"]
+    assert 0.0008 < weight.std().item() < 0.0012 and abs(weight.mean().item()) < 2e-4
+    assert set(done.freeze) == {key for key, _ in model.named_parameters() if key.startswith("base.")}
+    assert set(done.batchnorms) == {
+        name for name, part in model.named_modules() if isinstance(part, nn.BatchNorm2d) and name.startswith("base.")
+    }
+
+
+def test_case_4_halves_are_exact(models: ModuleType, source: State, tmp_path: Path) -> None:
+    target = models.ResNet18(num_classes=7, ibn=True)
+    done = ckptool.plan_transplant(FIXTURES / "resnet18.pth", target, recipe="resnet-to-ibn")
+    assert {entry.key for entry in done.entries if not entry.is_filled} == {"fc.weight", "fc.bias"}
+    target.load_state_dict(written(done, tmp_path))
+    for number in (1, 2, 3):
+        for block in (0, 1):
+            name = f"layer{number}.{block}.bn1"
+            norm = target.get_submodule(name)
+            for part in ("weight", "bias"):
+                whole = source[f"{name}.{part}"]
+                assert torch.equal(torch.cat([getattr(norm.IN, part), getattr(norm.BN, part)]), whole)
+            assert torch.equal(norm.BN.running_mean, source[f"{name}.running_mean"][norm.half :])
+    assert torch.equal(target.layer4[0].bn1.weight, source["layer4.0.bn1.weight"])
+
+
+def test_case_5_other_size_classes_and_channels(models: ModuleType, tmp_path: Path) -> None:
+    old: State = torch.load(FIXTURES / "deit.pth", weights_only=True)
+    target = models.ViT(384, 1, 10)
+    done = ckptool.plan_transplant(FIXTURES / "deit.pth", target, mismatch="fit")
+    assert {entry.key: entry.fit.split("(")[0] for entry in done.having(Filled.FITTED)} == {
+        "pos_embed": "fit grid",
+        "patch_embed.proj.weight": "fit channels",
+        "head.weight": "fit rows",
+        "head.bias": "fit rows",
+    }
+    state = written(done, tmp_path)
+    target.load_state_dict(state)
+    assert target(torch.randn(2, 1, 384, 384)).shape == (2, 10)
+    grid = old["pos_embed"][:, 1:].reshape(1, 14, 14, 8).permute(0, 3, 1, 2)
+    grown = nn.functional.interpolate(grid, size=(24, 24), mode="bicubic", antialias=True)
+    positions = torch.cat([old["pos_embed"][:, :1], grown.permute(0, 2, 3, 1).reshape(1, 576, 8)], dim=1)
+    assert torch.equal(state["pos_embed"], positions)
+    torch.testing.assert_close(state["patch_embed.proj.weight"], old["patch_embed.proj.weight"].sum(1, keepdim=True))
+    assert torch.equal(state["head.bias"], old["head.bias"][:10])
+
+
+def test_case_6_training_checkpoint_of_wrapped_models(models: ModuleType, source: State, tmp_path: Path) -> None:
+    lightning = {
+        "epoch": 3,
+        "state_dict": {f"model.module.{key}": tensor for key, tensor in source.items()}
+        | {"loss.weight": torch.ones(3)},
+        "optimizer_states": [],
+    }
+    done = ckptool.plan_transplant(save(lightning, tmp_path), models.ResNet18())
+    assert (done.swap.take, done.coverage) == ("model.module.", 1.0)
+    assert [spec.key for spec in done.unexpected] == ["loss.weight"]
+    assert same(written(done, tmp_path), dict(source))
+    average = ckptool.plan_transplant(FIXTURES / "training.ckpt", models.ResNet18(), select="model_ema")
+    assert (average.swap.take, average.coverage, average.verdict.strict) == ("", 1.0, True)
+
+
+def test_case_7_torchvision_vit_to_timm(torchvision: ModuleType, tmp_path: Path) -> None:
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(0)
+    old = torchvision.models.VisionTransformer(32, 16, 2, 2, 32, 64, num_classes=5).eval()
+    new = timm.models.VisionTransformer(
+        img_size=32, patch_size=16, depth=2, num_heads=2, embed_dim=32, mlp_ratio=2, num_classes=5
+    ).eval()
+    report = ckptool.load_into(
+        new, save(old.state_dict(), tmp_path), recipe="torchvision-vit-to-timm", strict=True, min_coverage=1.0
+    )
+    assert report.coverage == 1.0
+    image = torch.randn(2, 3, 32, 32)
+    torch.testing.assert_close(new(image), old(image), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_case_7_in_full_size(torchvision: ModuleType, tmp_path: Path) -> None:
+    pytest.importorskip("timm")
+    torch.manual_seed(0)
+    old = torchvision.models.vit_b_16().eval()
+    done = ckptool.plan_transplant(
+        save(old.state_dict(), tmp_path),
+        "timm:vit_base_patch16_224",
+        recipe="torchvision-vit-to-timm",
+        strict=True,
+    )
+    assert done.coverage == 1.0 and not done.plan.unmet
+    import timm
+
+    new = timm.create_model("vit_base_patch16_224").eval()
+    new.load_state_dict(written(done, tmp_path))
+    image = torch.randn(1, 3, 224, 224)
+    with torch.no_grad():
+        torch.testing.assert_close(new(image), old(image), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_resnet50_in_full_size(torchvision: ModuleType, tmp_path: Path) -> None:
+    """Cases 2 and 3: 23.5M of a baseline's 25M elements, the head as torch's own generator makes it."""
+    torch.manual_seed(1)
+    old = torchvision.models.resnet50()
+    path = save(old.state_dict(), tmp_path)
+    done = ckptool.plan_transplant(path, "torchvision:resnet50", model_args={"num_classes": 751}, seed=5)
+    assert done.tensors == (318, 320)
+    assert done.as_it_is.mismatched == ("fc.weight", "fc.bias")
+    state = written(done, tmp_path)
+    init = own_init(lambda: torchvision.models.resnet50(num_classes=751), seed=5)
+    assert torch.equal(state["fc.weight"], init["fc.weight"])
+    assert all(torch.equal(state[key], tensor) for key, tensor in old.state_dict().items() if not key.startswith("fc."))
+    again = ckptool.plan_transplant(path, "torchvision:resnet50", model_args={"num_classes": 751}, seed=5)
+    again.plan.apply(tmp_path / "again.pth")
+    assert (tmp_path / "out.pth").read_bytes() == (tmp_path / "again.pth").read_bytes()
+
+
+# ---------------------------------------------------------------------------------------------- all architectures
+
+
+SAMPLE = ["densenet121", "mnasnet0_5", "shufflenet_v2_x0_5", "squeezenet1_1", "googlenet"]
+
+
+def into_itself(name: str, torchvision: ModuleType, folder: Path) -> None:
+    if "inception" in name or "googlenet" in name:
+        model = torchvision.models.get_model(name, weights=None, init_weights=False)
+    else:
+        options = {"weights_backbone": None} if "_" in name and ("rcnn" in name or "lab" in name) else {}
+        model = torchvision.models.get_model(name, weights=None, **options)
+    path = save(model.state_dict(), folder)
+    done = ckptool.plan_transplant(path, f"torchvision:{name}", strict=True, min_coverage=1.0)
+    assert done.coverage == 1.0 and done.as_it_is.strict and not done.plan.unmet, name
+    assert not any(done.having(Filled.MISSING, Filled.MISMATCHED, Filled.CAST, Filled.FITTED))
+    report = ckptool.load_into(model, path, strict=True, min_coverage=1.0)
+    assert report.coverage == 1.0
+    path.unlink()
+
+
+@pytest.mark.parametrize("name", SAMPLE)
+def test_a_model_into_itself(name: str, torchvision: ModuleType, tmp_path: Path) -> None:
+    into_itself(name, torchvision, tmp_path)
+
+
+@pytest.mark.slow
+def test_every_torchvision_model_into_itself(torchvision: ModuleType, tmp_path: Path) -> None:
+    names = [name for name in torchvision.models.list_models() if not name.startswith(("vit_h", "regnet_y_128gf"))]
+    assert len(names) > 100
+    for name in names:
+        into_itself(name, torchvision, tmp_path)
+
+
+# ---------------------------------------------------------------------------------------------- load_into
+
+
+@pytest.mark.parametrize("name", ["resnet18.pth", "resnet18-102.pth", "shards", "shards-bin"])
+def test_load_into_is_load_state_dict_bit_for_bit(name: str, models: ModuleType, source: State) -> None:
+    torch.manual_seed(4)
+    one, two = models.ResNet18(), models.ResNet18()
+    two.load_state_dict(one.state_dict())
+    before = [parameter.data_ptr() for parameter in one.parameters()]
+    report = ckptool.load_into(one, FIXTURES / name)
+    old = torch.load(FIXTURES / name, weights_only=True) if name == "resnet18-102.pth" else source
+    two.load_state_dict(old)
+    assert same(one.state_dict(), two.state_dict())
+    assert [parameter.data_ptr() for parameter in one.parameters()] == before, "in place"
+    assert all(parameter.requires_grad for parameter in one.parameters())
+    assert len(report.loaded) == len(old)
+
+
+def test_load_into_casts_as_torch_does(models: ModuleType, source: State, tmp_path: Path) -> None:
+    source["bn1.num_batches_tracked"] = torch.tensor(7.0)
+    source["layer1.0.bn1.bias"] = torch.tensor([1, -2])
+    source["layer2.0.conv1.weight"] = source["layer2.0.conv1.weight"].double() * 1.1
+    source["layer3.0.conv1.weight"] = source["layer3.0.conv1.weight"].mT.contiguous().mT  # not contiguous
+    path = save(source, tmp_path)
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        one, two = models.ResNet18().to(dtype), models.ResNet18().to(dtype)
+        report = ckptool.load_into(one, path)
+        two.load_state_dict(source)
+        assert same(one.state_dict(), two.state_dict())
+        assert report.coverage == 1.0
+    channels_last = models.ResNet18().to(memory_format=torch.channels_last)
+    ckptool.load_into(channels_last, path)
+    models.ResNet18().load_state_dict(channels_last.state_dict())
+    assert torch.equal(channels_last.conv1.weight, source["conv1.weight"])
+
+
+def test_what_does_not_fit_stays_and_is_reported(models: ModuleType) -> None:
+    model = models.ResNet18(num_classes=10)
+    head = model.fc.weight.clone()
+    report = ckptool.load_into(model, FIXTURES / "resnet18.pth")
+    assert report.mismatched == ("fc.weight", "fc.bias")
+    assert torch.equal(model.fc.weight, head)
+    text = str(report)
+    assert "[100,16]" in text and "[10,16]" in text and "120/" not in text
+    assert text.splitlines()[-1].startswith("Plan:")
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_refused_loads_leave_the_model_alone(models: ModuleType) -> None:
+    model = models.ResNet18(num_classes=10)
+    before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    for options in ({"strict": True}, {"mismatch": "error"}, {"min_coverage": 0.99}, {"recipe": "head. -> fc."}):
+        with pytest.raises(PlanError):
+            ckptool.load_into(model, FIXTURES / "resnet18.pth", **options)
+    with pytest.raises(CkptError, match="nothing would be loaded"):
+        ckptool.load_into(nn.Linear(3, 4), FIXTURES / "resnet18.pth")
+    with pytest.raises(UsageError, match="matches none"):
+        ckptool.load_into(model, FIXTURES / "resnet18.pth", drop=["head.*"])
+    assert same(model.state_dict(), before)
+
+
+def test_a_meta_model_has_no_memory_to_load_into(models: ModuleType) -> None:
+    with torch.device("meta"):
+        model = models.ResNet18()
+    with pytest.raises(UsageError, match="meta"):
+        ckptool.load_into(model, FIXTURES / "resnet18.pth")
+    model.to_empty(device="cpu")
+    assert ckptool.load_into(model, FIXTURES / "resnet18.pth").coverage == 1.0
+
+
+def test_freeze(models: ModuleType) -> None:
+    model = models.Baseline(12).train()
+    report = ckptool.load_into(model, FIXTURES / "resnet18.pth", drop=["fc"])
+    assert report.freeze(model, eval_batchnorm=True) == 60
+    frozen = {key for key, parameter in model.named_parameters() if not parameter.requires_grad}
+    assert frozen == {key for key, _ in model.named_parameters() if key.startswith("base.")} | {"bottleneck.bias"}
+    before = model.base.bn1.running_mean.clone()
+    model(torch.randn(4, 3, 64, 64)).sum().backward()
+    assert torch.equal(model.base.bn1.running_mean, before), "statistics stay"
+    assert model.base.conv1.weight.grad is None
+    assert model.classifier.weight.grad is not None
+    assert model.bottleneck.training and not model.base.bn1.training
+
+
+def test_fits_into_a_live_model_keep_its_own_rows(models: ModuleType, source: State) -> None:
+    model = models.ResNet18(num_classes=120)
+    own = model.fc.weight.detach().clone()
+    report = ckptool.load_into(model, FIXTURES / "resnet18.pth", fits={"fc": "rows(fill=keep)"})
+    assert torch.equal(model.fc.weight[:100], source["fc.weight"])
+    assert torch.equal(model.fc.weight[100:], own[100:])
+    filled, whole = report.transplant.elements
+    assert whole - filled == 20 * 17
+
+
+# ---------------------------------------------------------------------------------------------- what can go wrong
+
+
+class Tied(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(7, 4)
+        self.body = nn.Linear(4, 4)
+        self.head = nn.Linear(4, 7, bias=False)
+        self.head.weight = self.embed.weight
+
+
+@pytest.mark.parametrize("given", ["embed.weight", "head.weight"])
+def test_a_tied_key_is_not_missing(given: str, tmp_path: Path) -> None:
+    state = Tied().state_dict()
+    weight = state[given].clone()
+    plain = {given: weight, **{key: state[key].clone() for key in ("body.weight", "body.bias")}}
+    save_file(plain, tmp_path / "in.safetensors")
+    done = ckptool.plan_transplant(tmp_path / "in.safetensors", Tied(), strict=True)
+    assert done.coverage == 1.0 and not done.plan.unmet
+    assert not done.as_it_is.strict
+    state = written(done, tmp_path)
+    assert torch.equal(state["embed.weight"], weight) and torch.equal(state["head.weight"], weight)
+    assert state["embed.weight"].data_ptr() == state["head.weight"].data_ptr(), "still one tensor"
+    model = Tied()
+    ckptool.load_into(model, tmp_path / "in.safetensors")
+    assert torch.equal(model.head.weight, weight) and model.head.weight is model.embed.weight
+
+
+def test_of_two_values_for_a_tied_tensor_the_last_counts_as_in_torch(tmp_path: Path) -> None:
+    state = {key: tensor.clone() for key, tensor in Tied().state_dict().items()}
+    state["head.weight"] += 1
+    one, two = Tied(), Tied()
+    report = ckptool.load_into(one, save(state, tmp_path))
+    two.load_state_dict(state)
+    assert same(one.state_dict(), two.state_dict())
+    assert any("one tensor" in note.text for note in report.transplant.plan.notes)
+
+
+def test_another_checkpoint_as_the_model(source: State, tmp_path: Path) -> None:
+    done = ckptool.plan_transplant(FIXTURES / "tuned.safetensors", FIXTURES / "resnet18.pth")
+    assert done.having(Filled.MISMATCHED)[0].how == "kept from the target"
+    state = written(done, tmp_path, "out.safetensors")
+    tuned = load_file(FIXTURES / "tuned.safetensors")
+    for key in source:
+        assert torch.equal(state[key], source[key] if key.startswith("fc.") else tuned[key])
+
+
+def test_same_seed_same_bytes_another_seed_others(tmp_path: Path) -> None:
+    into = f"{FIXTURES / 'models.py'}:Baseline"
+    files = []
+    for number, seed in enumerate((1, 1, 2)):
+        done = ckptool.plan_transplant(FIXTURES / "resnet18.pth", into, seed=seed, init={"classifier.*": "normal(0.1)"})
+        files.append(done.plan.apply(tmp_path / f"{number}.pth").path.read_bytes())
+    assert files[0] == files[1] != files[2]
+
+
+def test_only_loaded_and_wrap(models: ModuleType, tmp_path: Path) -> None:
+    into = f"{FIXTURES / 'models.py'}:Backbone"
+    part = ckptool.plan_transplant(FIXTURES / "resnet18.pth", into, only_loaded=True, wrap="model")
+    state: dict[str, Any] = torch.load(part.plan.apply(tmp_path / "part.pth").path, weights_only=True)
+    assert list(state) == ["model"] and len(state["model"]) == 90
+    model = models.Backbone()
+    found = model.load_state_dict(state["model"], strict=False)
+    assert len(found.missing_keys) == 4 and not found.unexpected_keys
+
+
+def test_prefixes_are_never_swapped_so_that_keys_clash(tmp_path: Path) -> None:
+    state = {f"{prefix}{key}": torch.ones(2) for prefix in ("a.", "") for key in ("x", "y")}
+    state["a.z"] = torch.ones(2)
+    target = nn.Module()
+    for name in "xyz":
+        target.register_parameter(name, nn.Parameter(torch.zeros(2)))
+    done = ckptool.plan_transplant(save(state, tmp_path), target)
+    assert not done.swap
+    assert [entry.key for entry in done.filled] == ["x", "y"]
+
+
+def test_counters_alone_are_nothing(tmp_path: Path) -> None:
+    wide, narrow = (nn.Sequential(nn.Conv2d(3, n, 3), nn.BatchNorm2d(n)) for n in (8, 4))
+    with pytest.raises(CkptError, match="none has the same shape"):
+        ckptool.plan_transplant(save(wide.state_dict(), tmp_path), narrow)
+
+
+def test_a_sparse_or_meta_tensor_fills_nothing(tmp_path: Path) -> None:
+    model = nn.Linear(3, 3)
+    state = {"weight": torch.eye(3).to_sparse(), "bias": torch.ones(3)}
+    report = ckptool.load_into(model, save(state, tmp_path))
+    assert report.mismatched == ("weight",) and torch.equal(model.bias, torch.ones(3))
+
+
+def test_buffers_that_the_model_makes_are_harmless(tmp_path: Path) -> None:
+    class Positions(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(4))
+            self.register_buffer("index", torch.arange(4))
+
+    done = ckptool.plan_transplant(save({"weight": torch.ones(4)}, tmp_path), Positions())
+    (entry,) = done.having(Filled.MISSING)
+    assert entry.is_harmless and entry.how == "a buffer that the model makes"
+    assert torch.equal(written(done, tmp_path)["index"], torch.arange(4))
+
+
+def test_an_init_is_refused_or_said_to_have_no_effect() -> None:
+    into = f"{FIXTURES / 'models.py'}:ResNet18"
+    done = ckptool.plan_transplant(FIXTURES / "resnet18.pth", into, init={"fc.*": "zeros"})
+    assert any("no effect" in note.text for note in done.plan.notes)
+    with pytest.raises(UsageError, match="matches none"):
+        ckptool.plan_transplant(FIXTURES / "resnet18.pth", into, init={"head.*": "zeros"})
+    with pytest.raises(UsageError, match="no way to fill"):
+        ckptool.plan_transplant(FIXTURES / "resnet18.pth", into, drop=["fc.*"], init={"fc.*": "ones()"})
+
+
+def test_expectations_of_a_recipe_are_gates(tmp_path: Path) -> None:
+    (tmp_path / "r.toml").write_text('expect.missing = ["attention.*"]\nexpect.unexpected = ["fc.*"]\n')
+    into = f"{FIXTURES / 'models.py'}:Backbone"
+    done = ckptool.plan_transplant(FIXTURES / "resnet18.pth", into, recipe=load_recipe(tmp_path / "r.toml"))
+    (problem,) = done.plan.unmet
+    assert len(problem.keys) == 30 and all(key.startswith("layer4.") for key in problem.keys)
+    with pytest.raises(PlanError):
+        done.plan.apply(tmp_path / "out.pth")
+    assert not (tmp_path / "out.pth").exists()
