@@ -67,7 +67,7 @@ def test_unmet_gates_exit_1_and_write_nothing(options: list[str], cli: Run, fixt
     files = ["-o", "out.pth", "--save-recipe", "r.toml", "--freeze-list", "f.txt"]
     code, _, err = cli("transplant", "tuned.safetensors", *NET, *options, *files)
     assert code == 1
-    assert "fc.weight" in err or "87.42%" in err
+    assert "fc.weight" in err or "87.40%" in err
     assert sorted(path.name for path in fixtures.iterdir()) == before
     assert cli("transplant", "resnet18.pth", *NET, *options, *files)[0] == 0
 

@@ -167,17 +167,15 @@ def _outcome(transplant: Transplant) -> Iterator[str]:
         patterns = [group.pattern for group in rollup(parameters, together=[True]) if group.label]
         yield f"# {number_of(len(frozen), 'parameter')}\n"
         yield f"freeze = {_list(patterns)}\n"
-    left = {entry.key: entry for entry in transplant.having(Filled.MISSING, Filled.MISMATCHED)}
-    groups = rollup([(entry.key, left[entry.key].how if entry.key in left else None) for entry in transplant.entries])
-    missing = [group for group in groups if group.label is not None]
-    for how in dict.fromkeys(str(group.label) for group in missing):
-        many = sum(len(group.keys) for group in missing if group.label == how)
+    left = {entry.key: entry.how for entry in transplant.having(Filled.MISSING, Filled.MISMATCHED)}
+    for how, many in Counter(left.values()).items():
         yield f"# {number_of(many, 'key')}: {_comment(how)}\n"
-    yield f"expect.missing = {_list([group.pattern for group in missing])}\n"
+    missing = rollup([(entry.key, entry.key in left) for entry in transplant.entries])
+    yield f"expect.missing = {_list([group.pattern for group in missing if group.label])}\n"
     extra = {spec.key for spec in transplant.unexpected}
     unexpected = [group.pattern for group in rollup([(key, key in extra) for key in transplant.mapped]) if group.label]
     yield f"expect.unexpected = {_list(unexpected)}\n"
-    filled, whole = transplant.elements
+    filled, whole = transplant.weighed
     yield f"# {count(filled)} of {count(whole)} elements\n"
     yield f"expect.coverage = {int(transplant.coverage * 10_000) / 10_000}\n"
 
@@ -195,7 +193,10 @@ def _key(text: str) -> str:
 
 
 def _list(texts: Iterable[str]) -> str:
-    return f"[{', '.join(map(_text, texts))}]"
+    """An array of texts, one a line where one line is too narrow."""
+    items = [_text(text) for text in texts]
+    line = f"[{', '.join(items)}]"
+    return line if len(line) <= 80 else "".join(["[\n", *(f"    {item},\n" for item in items), "]"])
 
 
 def _comment(text: str) -> str:

@@ -226,7 +226,7 @@ def target_text(transplant: Transplant) -> str:
 
 def summary_text(transplant: Transplant) -> str:
     """``11.19M of 21.81M elements (51%) from the source, the rest is init of the model, seed 0``"""
-    filled, whole = transplant.elements
+    filled, whole = transplant.weighed
     share = share_text(ModuleRow("", *transplant.tensors, transplant.coverage))
     tensors, many = transplant.tensors
     left = [entry for entry in transplant.entries if entry.covered < entry.spec.elements]

@@ -89,9 +89,15 @@ class Transplant:
         return sum(entry.covered for entry in self.entries), sum(entry.spec.elements for entry in self.entries)
 
     @property
+    def weighed(self) -> tuple[int, int]:
+        """(filled, all) elements of the target, the counters of BatchNorms aside: nothing depends on them."""
+        counted = [entry for entry in self.entries if not entry.is_counter]
+        return sum(entry.covered for entry in counted), sum(entry.spec.elements for entry in counted)
+
+    @property
     def coverage(self) -> float:
-        """Share of the target's elements that come from the source, 0 to 1."""
-        filled, whole = self.elements
+        """Share of the target's elements that come from the source, 0 to 1; the counters of BatchNorms aside."""
+        filled, whole = self.weighed
         return filled / whole if whole else 0.0
 
     @property
@@ -173,8 +179,8 @@ def plan_transplant(
         >>> from ckptool.models import open_target
         >>> old = ckptool.open("fixtures/resnet18-102.pth")
         >>> done = plan_transplant(old, open_target("fixtures/resnet18.pth"))
-        >>> done.tensors, len(done.having(Filled.MISSING)), round(done.coverage, 3)
-        ((102, 122), 20, 0.999)
+        >>> done.tensors, len(done.having(Filled.MISSING)), done.coverage
+        ((102, 122), 20, 1.0)
     """
     rules = recipe or Recipe()
     rules = replace(rules, vars={**rules.vars, **(vars or {})})
@@ -323,7 +329,7 @@ def _unmet(transplant: Transplant, strict: bool, min_coverage: float | None) -> 
     if strict and not transplant.verdict.strict:
         unmet += _not_strict(transplant.verdict)
     if expect.missing or expect.unexpected:
-        left = [entry.key for entry in transplant.having(Filled.MISSING, Filled.MISMATCHED)]
+        left = [e.key for e in transplant.having(Filled.MISSING, Filled.MISMATCHED) if not e.is_counter]
         unexpected = [spec.key for spec in transplant.unexpected]
         for what, keys, allowed in (("missing", left, expect.missing), ("unexpected", unexpected, expect.unexpected)):
             patterns = [Pattern.parse(text) for text in allowed]
@@ -332,7 +338,7 @@ def _unmet(transplant: Transplant, strict: bool, min_coverage: float | None) -> 
                 unmet.append(Problem(f"{_keys(len(wrong))} {what}: {wrong[0]}", hint, tuple(wrong)))
     least = min_coverage if min_coverage is not None else expect.coverage
     if least is not None and transplant.coverage < least:
-        filled, whole = transplant.elements
+        filled, whole = transplant.weighed
         said = f"{filled:,} of {whole:,} elements ({transplant.coverage:.2%}) come from the source"
         unmet.append(Problem(f"{said}, less than {least:.2%}"))
     return tuple(unmet)
