@@ -28,11 +28,11 @@ class Repository:
             "HOME": str(home),
             "LANG": "C.UTF-8",
             "GIT_CONFIG_NOSYSTEM": "1",
-            "GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@example.org",
-            "GIT_COMMITTER_NAME": "a", "GIT_COMMITTER_EMAIL": "a@example.org",
-        }  # fmt: skip
+        }
         self.folder.mkdir(parents=True)
         self("git", "init", "-q", "-b", "main")
+        self("git", "config", "user.name", "a")
+        self("git", "config", "user.email", "a@example.org")
 
     def run(self, *command: str, **environ: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -110,6 +110,19 @@ def test_conversions_are_kept_by_git_until_installed_again(history: Repository) 
     assert history("git", "rev-parse", cache)
     history("ckptool", "git", "install")
     assert history.run("git", "rev-parse", "--verify", cache).returncode != 0
+
+
+def test_without_a_name_nothing_is_kept_and_nothing_breaks(repository: Repository) -> None:
+    """git commits what it keeps, and its diff dies where it cannot: found on a machine without user.name."""
+    repository("git", "config", "--unset", "user.email")
+    out = repository("ckptool", "git", "install")
+    assert "git keeps no conversions" in out
+    repository.put("resnet18.pth", "a.pth")
+    repository("git", "add", "-A")
+    repository("git", "config", "user.useConfigOnly", "true")
+    assert "+conv1.weight\tf32[2,3,7,7]" in repository("git", "diff", "--cached")
+    repository("git", "config", "user.email", "a@example.org")
+    assert "git keeps no conversions" not in repository("ckptool", "git", "install")
 
 
 @pytest.mark.parametrize("fixture", ["pointer.safetensors", "truncated.pth", "page.pth", "overlap.safetensors"])
@@ -245,6 +258,9 @@ def test_for_all_repositories(repository: Repository, tmp_path: Path) -> None:
     assert not (repository.folder / ".gitattributes").exists()
     assert (tmp_path / ".config" / "git" / "attributes").is_symlink()
     assert covered(dotfiles.read_text())
+    repository("git", "config", "--global", "user.name", "a")
+    repository("git", "config", "--global", "user.email", "a@example.org")
+    repository("ckptool", "git", "install", "--global")
     other = Repository(tmp_path, "other")
     other.put("tuned.safetensors", "t.safetensors")
     other.commit("first")

@@ -70,7 +70,7 @@ def install(
 
     patterns = [*PATTERNS, *checked_patterns(pattern or [])]
     scope = Scope(everywhere)
-    scope.set_driver(wanted_driver(full))
+    scope.set_driver(wanted_driver(full, scope.can_cache()))
     scope.forget()
     if attributes:
         _change_lines(scope, lambda text: with_lines(text, patterns))
@@ -159,6 +159,8 @@ def _print_status(scope: Scope) -> bool:
         print("git log -p, git show   a line per tensor; the report with --ext-diff")
     else:
         print("git diff, git log -p, git show   a line per tensor")
+    if driver.cachetextconv is None:
+        print("git keeps no conversions: user.name and user.email are not set (then install again)")
     path = scope.attributes()
     patterns = covered(read_lines(path))
     print(f"files   {terminal(' '.join(patterns)) or 'none'}   ({terminal(str(path))})")

@@ -77,6 +77,10 @@ class Scope:
     def _config(self, *arguments: str) -> None:
         _git("config", self.option, *arguments)
 
+    def can_cache(self) -> bool:
+        """False for a user without a name: git commits what it remembers, and without one its diff would end there."""
+        return all(_git("config", "--get", f"user.{name}", codes=(0, 1)) for name in ("name", "email"))
+
     def forget(self) -> None:
         """Drop what git remembers of earlier conversions, in the repository we are in, if any."""
         if _git("rev-parse", "--verify", "--quiet", _CACHE, codes=(0, 1, 128)) is not None:
@@ -107,11 +111,11 @@ def _git(*arguments: str, codes: tuple[int, ...] = (0,)) -> str | None:
     return os.fsdecode(done.stdout) if done.returncode == 0 else None
 
 
-def wanted_driver(full: bool) -> Driver:
+def wanted_driver(full: bool, cache: bool) -> Driver:
     """The driver that calls this ckptool, by its path: git may be started where PATH does not have it."""
     program = _program()
     # "--": a file may be called -v
-    return Driver(f"{program} git textconv --", "true", f"{program} git diff --" if full else None)
+    return Driver(f"{program} git textconv --", "true" if cache else None, f"{program} git diff --" if full else None)
 
 
 def _program() -> str:
