@@ -32,6 +32,8 @@ def substitute(root: object, replacements: Mapping[int, object]) -> object:
     """
     if id(root) in replacements:
         return replacements[id(root)]
+    if not replacements:
+        return root
     around = _containers_around(root, replacements)
     if not around:
         return root

@@ -8,8 +8,9 @@ written. A thin view of a wide range is packed, and so is everything that is com
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from ckptool.checkpoint import Storage, Tensor
 from ckptool.errors import OutputError, PlanError
@@ -25,6 +26,7 @@ from ckptool.spec import DTYPES, TensorSpec
 from ckptool.surgery.encode import contents_of, tied_steps
 from ckptool.surgery.plan import Plan, Source, Step
 
+_Kind = TypeVar("_Kind", Global, Persistent)
 _STORAGE = "storage"
 _NOT_TORCHS = ("float6_e2m3fn", "float6_e3m2fn", "float4_e2m1fn")
 _BLOCK = 16  # bytes of the widest element
@@ -112,7 +114,7 @@ class Nodes:
         if tensor.node is None:
             return None
         bare = self.frame is None and not self.plan.keep_unknown and tensor.layout == "strided"
-        if bare and not _is_plain(tensor.node) and unknown_globals(tensor.node):
+        if bare and not _is_plain(tensor.node) and judged(_below(tensor.node, Global)):
             return None  # only weights are asked for, so a subclass of somebody's becomes a tensor
         return tensor
 
@@ -231,21 +233,11 @@ class Nodes:
         return Record(nbytes, content)
 
 
-def unknown_globals(root: object) -> dict[str, str]:
-    """The classes and functions in an object that are not known to be harmless, each once, and how they are judged."""
-    found: dict[str, str] = {}
-    seen = {id(root)}
-    stack = [root]
-    while stack:
-        node = stack.pop()
-        if isinstance(node, Global) and (risk := risk_of(node.module, node.name)) != "harmless":
-            found[node.qualified] = risk
-        inside = [node.pid] if isinstance(node, Persistent) else children(node)
-        for child in inside:
-            if id(child) not in seen:
-                seen.add(id(child))
-                stack.append(child)
-    return found
+def judged(names: Iterable[Global]) -> dict[str, str]:
+    """The classes and functions that are not known to be harmless, each once, and how they are judged."""
+    distinct = dict.fromkeys((node.module, node.name) for node in names)
+    risks = ((f"{module}.{name}", risk_of(module, name)) for module, name in distinct)
+    return {name: risk for name, risk in risks if risk != "harmless"}
 
 
 def c_strides(shape: Sequence[int]) -> tuple[int, ...]:
@@ -283,13 +275,18 @@ def _is_bare(value: object) -> bool:
 
 def _references(root: object) -> Iterator[Persistent]:
     """Every reference to a storage in an object."""
+    return (node for node in _below(root, Persistent) if is_storage_id(node.pid))
+
+
+def _below(root: object, kind: type[_Kind]) -> Iterator[_Kind]:
+    """Every object of a class in another, the contents of references included."""
     seen = {id(root)}
     stack = [root]
     while stack:
         node = stack.pop()
-        if isinstance(node, Persistent) and is_storage_id(node.pid):
+        if isinstance(node, kind):
             yield node
-        for child in children(node):
+        for child in [node.pid] if isinstance(node, Persistent) else children(node):
             if id(child) not in seen:
                 seen.add(id(child))
                 stack.append(child)

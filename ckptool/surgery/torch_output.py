@@ -22,7 +22,7 @@ from ckptool.formats.torch_walk import is_mapping
 from ckptool.formats.torch_zip_write import zip_image
 from ckptool.spec import TensorSpec
 from ckptool.surgery.plan import Plan, Step, sources_of
-from ckptool.surgery.torch_nodes import Nodes, unknown_globals
+from ckptool.surgery.torch_nodes import Nodes, judged
 
 _PROTOCOL = 2  # what torch writes, and what torch.load(weights_only=True) reads
 _NESTED_NAMES = 4  # the first protocol that can name a class inside a class
@@ -55,8 +55,11 @@ def torch_output(plan: Plan) -> tuple[Image, tuple[TensorSpec, ...], str]:
     else:
         root = _framed(plan, plan.inputs[plan.frame], frame, weights)
         place = plan.inputs[plan.frame].selection.name
-    _refuse_unknown(root, plan)
-    protocol = _NESTED_NAMES if any("." in node.name for node in _globals(root)) else _PROTOCOL
+    names, references = _survey(root)
+    _refuse_unknown(names, plan)
+    # legacy files hide the class of a pickled module in a reference; archives do not know such references
+    root = substitute(root, {id(node): _class_of(node) for node in references if not is_storage_id(node.pid)})
+    protocol = _NESTED_NAMES if any("." in node.name for node in names) else _PROTOCOL
     data_pkl = dump(root, protocol, persistent=nodes.persistent_id)
     return zip_image(data_pkl, nodes.records), tuple(step.target for step in plan.steps), place
 
@@ -77,10 +80,7 @@ def _framed(plan: Plan, source: Checkpoint, frame: Frame, weights: list[tuple[st
     else:
         new = substitute(frame.weights, beside | _in_place(plan, source, frame, dict(weights)))
     root = substitute(frame.root, beside | {id(frame.weights): new})
-    root = substitute(root, {id(old): node for old, node in plan.replaced_nodes})
-    # legacy files hide the class of a pickled module in a reference; archives do not know such references
-    classes = {id(node): _class_of(node) for node in _persistents(root) if not is_storage_id(node.pid)}
-    return substitute(root, classes) if classes else root
+    return substitute(root, {id(old): node for old, node in plan.replaced_nodes})
 
 
 def _class_of(node: Persistent) -> object:
@@ -254,9 +254,9 @@ def _facts(facts: Dict) -> list[tuple[str, object]]:
     return [(name, value) for name, value in facts.items if isinstance(name, str)]
 
 
-def _refuse_unknown(root: object, plan: Plan) -> None:
+def _refuse_unknown(names: Sequence[Global], plan: Plan) -> None:
     """A payload must not travel into a file that people trust because ckptool wrote it."""
-    found = unknown_globals(root)
+    found = judged(names)
     path = None if plan.frame is None else plan.inputs[plan.frame].path
     dangerous = [name for name, risk in found.items() if risk == "dangerous"]
     if dangerous:
@@ -278,21 +278,22 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
-def _walk(root: object) -> list[object]:
-    """Every object below one, references' contents included, each once."""
-    found: list[object] = [root]
+def _survey(root: object) -> tuple[list[Global], list[Persistent]]:
+    """Every name and every reference below an object, the contents of references included, in one walk."""
+    names: list[Global] = []
+    references: list[Persistent] = []
     seen = {id(root)}
-    for node in found:  # grows as it goes
+    stack = [root]
+    while stack:
+        node = stack.pop()
+        kind = type(node)
+        if kind is Global:
+            names.append(node)  # type: ignore[arg-type]
+            continue
+        if kind is Persistent:
+            references.append(node)  # type: ignore[arg-type]
         for child in [node.pid] if isinstance(node, Persistent) else children(node):
             if id(child) not in seen:
                 seen.add(id(child))
-                found.append(child)
-    return found
-
-
-def _globals(root: object) -> list[Global]:
-    return [node for node in _walk(root) if isinstance(node, Global)]
-
-
-def _persistents(root: object) -> list[Persistent]:
-    return [node for node in _walk(root) if isinstance(node, Persistent)]
+                stack.append(child)
+    return names, references
