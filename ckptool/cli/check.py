@@ -166,7 +166,7 @@ def check(
     from ckptool.checks.policy import find_policy, read_policy
 
     files = report or []
-    require_reports(files, paths or [])
+    require_reports(files, _weights(paths or []) if any(file.exists() for file in files) else ())
     asked = _with_model(find_policy() if policy is None else read_policy(policy), into)
     if models:
         return _list_models(asked)
@@ -178,6 +178,16 @@ def check(
         add_summary(found, "check")
     write_reports(files, lambda kind: _texts(found, kind, level))
     return found.exit_code(level)
+
+
+def _weights(paths: list[Path]) -> Iterator[Path]:
+    """Files that are read, by their names; an old report in a folder of weights is none."""
+    from ckptool.checks.paths import INDEX, WEIGHTS
+
+    for path in paths:
+        yield path
+        if path.is_dir():
+            yield from (file for file in path.rglob("*") if file.name.endswith((*WEIGHTS, INDEX, ".distcp")))
 
 
 def _with_model(policy: Policy, into: str | None) -> Policy:
