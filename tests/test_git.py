@@ -205,6 +205,35 @@ def test_a_hostile_name_is_one_line(repository: Repository) -> None:
     assert "fc.weight" in repository("git", "diff", "--no-ext-diff")
 
 
+@pytest.mark.parametrize("full", [False, True])
+def test_names_in_a_file_are_data(full: bool, repository: Repository) -> None:
+    repository("ckptool", "git", "install", *(["--full"] if full else []))
+    for name in ("names.safetensors", "names.pth"):
+        repository.put(f"hostile/{name}", name)
+    repository("git", "add", "-A")
+    out = repository("git", "diff", "--cached", "--", "names.safetensors", "names.pth")
+    assert len(out.splitlines()) > 10
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2066-\u2069]", out)
+    assert not any(line.lstrip("+- ").startswith("::") for line in out.splitlines())
+
+
+def test_weights_that_git_lfs_keeps_elsewhere(repository: Repository) -> None:
+    """The filter is git's own mechanism, with a smudge that fetches the weights as git-lfs does; then without one."""
+    repository("ckptool", "git", "install")
+    store = repository.folder.parent / "store"
+    store.mkdir()
+    shutil.copy(FIXTURES / "tuned.safetensors", store / "object")
+    attributes = repository.folder / ".gitattributes"
+    attributes.write_text(f"*.safetensors filter=lfs -text\n{attributes.read_text()}")
+    repository.put("hostile/pointer.safetensors", "model.safetensors")
+    repository.commit("a pointer, as git-lfs commits it")
+    assert "+# it is a Git LFS pointer" in repository("git", "show")
+    repository("git", "config", "filter.lfs.smudge", f"cat >/dev/null; cat '{store / 'object'}'")
+    assert "+# it is a Git LFS pointer" in repository("git", "show")  # git keeps what it converted
+    repository("ckptool", "git", "install")
+    assert "+fc.weight\tf32[10,16]" in repository("git", "show")
+
+
 def test_installed_twice_is_installed_once(repository: Repository) -> None:
     attributes, config = repository.folder / ".gitattributes", repository.folder / ".git" / "config"
     attributes.write_bytes(b"*.pth filter=lfs diff=lfs merge=lfs -text\n*.pt diff=ckptool\n\xff\xfe.bin binary")

@@ -19,8 +19,10 @@ Examples:
   ckptool inspect model.pth
   ckptool diff old.pth new.safetensors
   ckptool filter model.pth --drop "fc.*" -o body.safetensors
+  ckptool check weights/
 
-Exit codes: 0 same, clean, written; 1 different; 2 trouble; 130 interrupted"""
+Exit codes: 0 same, clean, written; 1 different, findings; 2 trouble;
+130 interrupted"""
 
 app = typer.Typer(
     cls=HelpGroup,
