@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -22,7 +20,8 @@ from ckptool.cli.common import (
     complete_keys,
 )
 from ckptool.cli.remap import complete_recipes
-from ckptool.cli.reports import CI_FORMATS, ReportOption, add_summary, ci_texts, plain, report_screen, write_reports
+from ckptool.cli.reports import ReportOption
+from ckptool.cli.transplant_output import Extras, carry_out
 from ckptool.cli.values import number_pairs, open_selected
 from ckptool.cli.writing import (
     ForceOption,
@@ -34,16 +33,8 @@ from ckptool.cli.writing import (
     TiedOption,
     TiedOutput,
     VerboseOption,
-    require_writable,
-    say,
-    write,
 )
-from ckptool.errors import Exit, OutputError, UsageError
-
-if TYPE_CHECKING:
-    from ckptool.models import Target, Verdict
-    from ckptool.surgery.apply import Written
-    from ckptool.surgery.transplant import Transplant
+from ckptool.errors import UsageError
 
 EPILOG = """\
 Examples:
@@ -63,18 +54,6 @@ class MismatchPolicy(StrEnum):
     SKIP = "skip"
     ERROR = "error"
     FIT = "fit"
-
-
-@dataclass(frozen=True, slots=True)
-class _Extras:
-    """What is written or printed beside the weights."""
-
-    recipe: Path | None
-    freeze: Path | None
-    snippet: bool
-    arguments: Mapping[str, object]
-    wrap: str | None
-    depth: int | None
 
 
 def transplant(
@@ -230,7 +209,7 @@ def transplant(
         quiet=quiet,
         reports=tuple(report or ()),
     )
-    return _carry_out(done, request, _Extras(save_recipe, freeze_list, snippet, arguments, wrap, depth))
+    return carry_out(done, request, Extras(save_recipe, freeze_list, snippet, arguments, wrap, depth))
 
 
 def _pairs(texts: Iterable[str], option: str, example: str) -> list[tuple[str, str]]:
@@ -242,148 +221,3 @@ def _pairs(texts: Iterable[str], option: str, example: str) -> list[tuple[str, s
             raise UsageError(f'{option} "{text}" is not PATTERN=HOW', hint=f'{option} "{example}"')
         found.append((pattern.strip(), how.strip()))
     return found
-
-
-def _carry_out(done: Transplant, request: Request, extras: _Extras) -> int:
-    """Shows a transplant and, if nothing speaks against it, writes what was asked for; gives the exit code."""
-    plan = done.plan
-    limit = require_writable(plan, request)
-    texts = _texts(done, request, extras)
-    _require_free(texts, done, request)
-    if request.form is PlanFormat.TEXT:
-        _show(done, request, extras)
-    code = Exit.TROUBLE if plan.problems else Exit.DIFFERENT if plan.unmet else Exit.OK
-    written, loads = None, None
-    if code is Exit.OK:
-        if request.out is not None:
-            written = write(plan, request.out, request, limit)
-            loads = _loads(done.target, request.out, extras.wrap)
-        for file, text in texts.items():
-            _write_text(file, text, request.force)
-    files = [str(file) for file in texts] if code is Exit.OK else []
-    _report(done, request, extras, written, loads, files, code)
-    say([*plan.problems, *plan.unmet])
-    return code
-
-
-def _texts(done: Transplant, request: Request, extras: _Extras) -> dict[Path, str]:
-    """The further files and what is to stand in them."""
-    from ckptool.render.transplant_files import freeze_list
-    from ckptool.render.transplant_recipe import transplant_recipe
-
-    texts: dict[Path, str] = {}
-    if extras.recipe is not None:
-        texts[extras.recipe] = "".join(transplant_recipe(done, request.names[0], extras.recipe.name))
-    if extras.freeze is not None:
-        texts[extras.freeze] = "".join(freeze_list(done, request.names[0]))
-    return texts
-
-
-def _require_free(texts: Mapping[Path, str], done: Transplant, request: Request) -> None:
-    """Refuses further files that could not be written, before anything is."""
-    inputs = [file for side in done.plan.inputs for file in (side.path, *side.files)]
-    for file in texts:
-        if not file.parent.is_dir():
-            raise OutputError(f"the folder {file.parent} does not exist", hint=f"mkdir -p {file.parent}", path=file)
-        if file.is_dir():
-            raise OutputError(f"{file} is a folder", hint="give the name of a file", path=file)
-        if file.exists() and any(path.exists() and path.samefile(file) for path in inputs):
-            raise OutputError(f"{file} is also an input; inputs are never written to", path=file)
-        if file.exists() and not request.force:
-            raise OutputError(f"{file} exists", hint="--force replaces it", path=file)
-
-
-def _write_text(file: Path, text: str, force: bool) -> None:
-    from ckptool.surgery.output import staged_file
-
-    with staged_file(file, force=force) as (descriptor, _):
-        os.write(descriptor, text.encode("utf-8", "surrogatepass"))
-
-
-def _loads(target: Target, out: Path, wrap: str | None) -> Verdict:
-    """What torch says of the file as it was written: its headers are read again."""
-    from ckptool.formats import open_checkpoint
-    from ckptool.models import strict_verdict
-
-    again = open_checkpoint(out, wrap if wrap and out.suffix != ".safetensors" and out.is_file() else None)
-    return strict_verdict(target, {key: tensor.spec for key, tensor in again.items()}, again.module_versions)
-
-
-# ---------------------------------------------------------------------------------------------- saying it
-
-
-def _show(done: Transplant, request: Request, extras: _Extras) -> None:
-    from ckptool.cli.output import print_lines, stdout_screen
-    from ckptool.render.text_transplant import transplant_lines
-
-    screen = stdout_screen(request.color)
-    lines = transplant_lines(done, screen, name=request.names[0], depth=extras.depth, verbose=request.verbose)
-    print_lines(lines, screen, pager=request.out is None and not request.no_pager)
-
-
-def _report(
-    done: Transplant,
-    request: Request,
-    extras: _Extras,
-    written: Written | None,
-    loads: Verdict | None,
-    files: Sequence[str],
-    code: Exit,
-) -> None:
-    """What came of it, in the format asked for."""
-    from ckptool.cli.output import print_lines, print_texts, stdout_screen
-
-    name = request.names[0]
-    lines = _snippet(done, request, extras) if extras.snippet and code is Exit.OK else None
-
-    def texts(form: str) -> Iterable[str]:
-        match form:
-            case "json":
-                from ckptool.render.json_transplant import transplant_json
-
-                return transplant_json(done, name, written, loads, code, lines)
-            case "markdown":
-                from ckptool.render.markdown_transplant import transplant_markdown
-
-                return transplant_markdown(done, name, written, loads, extras.depth, lines)
-            case _:
-                return _further_texts(done, name, form)
-
-    if request.form is not PlanFormat.TEXT:
-        print_texts(texts(request.form))
-        if request.form is PlanFormat.GITHUB:
-            from ckptool.checks.results import transplant_findings
-
-            add_summary(transplant_findings(done, name), "transplant")
-    elif code is Exit.OK:
-        from ckptool.render.text_transplant import done_lines, nothing_lines
-
-        screen = stdout_screen(request.color)
-        if lines is not None:
-            print_texts(["\n", lines, "\n"])
-        if written is None or loads is None:
-            print_lines(nothing_lines(files), screen, pager=False)
-        else:
-            print_lines(done_lines(done, written, str(request.out), loads, files, screen), screen, pager=False)
-    write_reports(request.reports, texts)
-
-
-def _further_texts(done: Transplant, name: str, form: str) -> Iterable[str]:
-    """The transplant as findings for CI, as a page, or as plain text."""
-    if form in CI_FORMATS:
-        from ckptool.checks.results import ABOUT, transplant_findings
-
-        return ci_texts(transplant_findings(done, name), form, "transplant", ABOUT)
-    if form == "html":
-        from ckptool.render.html_transplant import transplant_html
-
-        return transplant_html(done, name)
-    from ckptool.render.text_transplant import transplant_lines
-
-    return plain(transplant_lines(done, report_screen(), name=name))
-
-
-def _snippet(done: Transplant, request: Request, extras: _Extras) -> str:
-    from ckptool.render.transplant_files import snippet
-
-    return "".join(snippet(done, extras.arguments, request.out or Path("transplanted.pth"), extras.wrap))

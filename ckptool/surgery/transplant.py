@@ -8,13 +8,14 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from ckptool.checkpoint import Checkpoint, Note
-from ckptool.errors import CkptError, UsageError
+from ckptool.errors import UsageError
 from ckptool.keys import Pattern, require_match
 from ckptool.matching.prefixes import Swap, prefix_swap
 from ckptool.spec import TensorSpec
 from ckptool.surgery.expand import expand
-from ckptool.surgery.fill import Entry, Filled, Filling, Mismatch, fill, fitted
+from ckptool.surgery.fill import Entry, Filled, Mismatch, fill, fitted
 from ckptool.surgery.fit_args import Fit, parse_fit
+from ckptool.surgery.gates import frozen, require_loaded, unmet
 from ckptool.surgery.initial import ModelInit
 from ckptool.surgery.plan import Dropped, Op, Plan, Problem, Source, Step, Use, sources_of
 from ckptool.surgery.recipe import Recipe
@@ -214,11 +215,10 @@ def plan_transplant(
         tuple(spec for key, spec in names.items() if key not in target.specs),
         {**names, **{step.target.key: step.target for step in filling.loaded}},
         mapped.swap,
-        _frozen(filling, rules),
+        frozen(filling.entries, rules),
         asked,
     )
-    unmet = _unmet(transplant, strict, min_coverage)
-    return replace(transplant, plan=replace(transplant.plan, unmet=unmet))
+    return replace(transplant, plan=replace(transplant.plan, unmet=unmet(transplant, strict, min_coverage)))
 
 
 # ---------------------------------------------------------------------------------------------- names
@@ -304,78 +304,3 @@ def _recipe_notes(rules: Recipe) -> tuple[Note, ...]:
     if rules.output_dtype is None:
         return ()
     return (Note(f'output.dtype = "{rules.output_dtype}" of the recipe is not used', "the model's dtypes are kept"),)
-
-
-# ---------------------------------------------------------------------------------------------- freezing, gates
-
-
-def _frozen(filling: Filling, rules: Recipe) -> tuple[str, ...]:
-    """Parameters all of whose elements came from the source; those that the recipe names, if it names any."""
-    named = [Pattern.parse(text) for text in rules.freeze]
-    parameters = (
-        entry
-        for entry in filling.entries
-        if entry.kind == "parameter" or not (entry.kind or entry.is_counter or entry.is_statistic)
-    )
-    if named:
-        return tuple(entry.key for entry in parameters if any(pattern.matches(entry.key) for pattern in named))
-    return tuple(entry.key for entry in parameters if entry.is_filled and entry.covered == entry.spec.elements)
-
-
-def _unmet(transplant: Transplant, strict: bool, min_coverage: float | None) -> tuple[Problem, ...]:
-    """What the gates say: --strict, --min-coverage and the recipe's expectations."""
-    expect = transplant.asked.recipe.expect
-    unmet: list[Problem] = []
-    if strict and not transplant.verdict.strict:
-        unmet += _not_strict(transplant.verdict)
-    if expect.missing or expect.unexpected:
-        left = [e.key for e in transplant.having(Filled.MISSING, Filled.MISMATCHED) if not e.is_counter]
-        unexpected = [spec.key for spec in transplant.unexpected]
-        for what, keys, allowed in (("missing", left, expect.missing), ("unexpected", unexpected, expect.unexpected)):
-            patterns = [Pattern.parse(text) for text in allowed]
-            if wrong := [key for key in keys if not any(pattern.matches(key) for pattern in patterns)]:
-                hint = f"the recipe's expect.{what} does not allow it"
-                unmet.append(Problem(f"{_keys(len(wrong))} {what}: {wrong[0]}", hint, tuple(wrong)))
-    least = min_coverage if min_coverage is not None else expect.coverage
-    if least is not None and transplant.coverage < least:
-        filled, whole = transplant.weighed
-        said = f"{filled:,} of {whole:,} elements ({transplant.coverage:.2%}) come from the source"
-        unmet.append(Problem(f"{said}, less than {least:.2%}"))
-    return tuple(unmet)
-
-
-def _not_strict(verdict: Verdict) -> list[Problem]:
-    found = [
-        Problem(f"{_keys(len(keys))} {what}: {keys[0]}", "--strict wants what torch loads strictly", keys)
-        for what, keys in (
-            ("missing", verdict.missing),
-            ("unexpected", verdict.unexpected),
-            ("of another shape", verdict.mismatched),
-        )
-        if keys
-    ]
-    return found or [Problem(f"the model refuses it: {verdict.message.splitlines()[0]}")]
-
-
-def _keys(many: int) -> str:
-    return "1 key is" if many == 1 else f"{many:,} keys are"
-
-
-def require_loaded(transplant: Transplant) -> None:
-    """Nothing loaded is an error, whatever else was asked. Counters alone are nothing.
-
-    Raises:
-        CkptError: if no tensor of the target is filled.
-    """
-    if any(entry.is_filled and not entry.is_counter for entry in transplant.entries):
-        return
-    target = transplant.target
-    shapes = len(transplant.having(Filled.MISMATCHED))
-    source, wanted = next(iter(transplant.mapped), ""), next(iter(target.specs), "")
-    if shapes:
-        what = f"{_keys(shapes)} in both, and none has the same shape"
-        hint = "is it another size of the model? --model-arg says how it is built, --fit how a tensor is made to fit"
-    else:
-        what = f"no key is a key of {target.name}"
-        hint = f'the source has "{source}", the model "{wanted}"; a rule puts them together: -r "FROM -> TO"'
-    raise CkptError(f"nothing would be loaded: {what}", hint=hint, path=transplant.source.path)
