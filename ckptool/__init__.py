@@ -36,14 +36,14 @@ if TYPE_CHECKING:
     from ckptool.compare.result import Tolerance as Tolerance
     from ckptool.errors import CkptError as CkptError
     from ckptool.loading import Report as Report
+    from ckptool.merging.merge import Keys
     from ckptool.models import Target
+    from ckptool.plan import Plan as Plan
+    from ckptool.plan import Step as Step
     from ckptool.reading import Reader as Reader
+    from ckptool.recipes.recipe import Recipe as Recipe
     from ckptool.spec import TensorSpec as TensorSpec
     from ckptool.surgery.fill import Mismatch
-    from ckptool.surgery.merge import Keys
-    from ckptool.surgery.plan import Plan as Plan
-    from ckptool.surgery.plan import Step as Step
-    from ckptool.surgery.recipe import Recipe as Recipe
     from ckptool.surgery.transplant import Transplant as Transplant
 
     Input: TypeAlias = Checkpoint | str | os.PathLike[str]
@@ -56,12 +56,12 @@ _HOMES = {
     "Checkpoint": "checkpoint",
     "CkptError": "errors",
     "Diff": "compare.result",
-    "Plan": "surgery.plan",
+    "Plan": "plan",
     "Reader": "reading",
-    "Recipe": "surgery.recipe",
+    "Recipe": "recipes.recipe",
     "Report": "loading",
     "Status": "compare.result",
-    "Step": "surgery.plan",
+    "Step": "plan",
     "Tensor": "checkpoint",
     "TensorSpec": "spec",
     "Tolerance": "compare.result",
@@ -243,7 +243,7 @@ def plan_remap(
     from pathlib import Path
 
     from ckptool.checkpoint import Checkpoint
-    from ckptool.surgery.recipe import Recipe, recipe_of
+    from ckptool.recipes.recipe import Recipe, recipe_of
     from ckptool.surgery.remap import open_sources
     from ckptool.surgery.remap import plan_remap as plan
 
@@ -287,7 +287,7 @@ def plan_merge(
         >>> union.steps[0].why
         'from tuned.safetensors, replaces resnet18.pth'
     """
-    from ckptool.surgery.merge import plan_merge as plan
+    from ckptool.merging.merge import plan_merge as plan
 
     inputs = [_opened(checkpoint) for checkpoint in checkpoints]
     start = None if base is None else _opened(base)
@@ -350,7 +350,7 @@ def plan_transplant(
     """
     from ckptool.checkpoint import Checkpoint
     from ckptool.models import Target, open_target, target_of
-    from ckptool.surgery.recipe import recipe_from
+    from ckptool.recipes.recipe import recipe_from
     from ckptool.surgery.transplant import plan_transplant as plan
     from ckptool.surgery.transplant import require_loaded
 

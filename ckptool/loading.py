@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING
 
 from ckptool.checkpoint import Checkpoint
 from ckptool.errors import PlanError, UsageError
+from ckptool.plan import Source, Step
 from ckptool.reading import Reader
 from ckptool.surgery.evaluate import packed_blocks
 from ckptool.surgery.fill import Filled, Mismatch
-from ckptool.surgery.plan import Source, Step
 from ckptool.surgery.transplant import Transplant, plan_transplant, require_loaded
 from ckptool.views import is_run, run_of
 
 if TYPE_CHECKING:
     import torch
 
-    from ckptool.surgery.recipe import Recipe
+    from ckptool.recipes.recipe import Recipe
 
 THREADS = 2
 
@@ -103,7 +103,7 @@ def load_into(
     """Load a checkpoint's weights into a model, in place. See `ckptool.load_into`."""
     from ckptool.formats import open_checkpoint
     from ckptool.models import target_of
-    from ckptool.surgery.recipe import recipe_from
+    from ckptool.recipes.recipe import recipe_from
 
     if any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
         raise UsageError(

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from ckptool.plan import Source, sources_of
+from ckptool.recipes.expand import Expansion, expand
+from ckptool.recipes.recipe import Recipe, parse_recipe
+from ckptool.recipes.reverse import reverse
 from ckptool.spec import TensorSpec
 from ckptool.surgery.evaluate import compute
-from ckptool.surgery.expand import Expansion, expand
-from ckptool.surgery.plan import Source, sources_of
-from ckptool.surgery.recipe import Recipe, parse_recipe
-from ckptool.surgery.reverse import reverse
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
 

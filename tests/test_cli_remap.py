@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 import ckptool
 from ckptool.errors import PlanError
-from ckptool.surgery.recipe import builtin_recipes
+from ckptool.recipes.recipe import builtin_recipes
 
 State = dict[str, torch.Tensor]
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 from console import Run, runner, same_as_golden, shell
 
-from ckptool.surgery.recipe import load_recipe
+from ckptool.recipes.recipe import load_recipe
 
 NET = ["--into", "models.py:ResNet18"]
 REID = ["resnet18.pth", "--into", "models.py:Baseline", "--drop", "fc.*", "--init", "classifier.weight=normal(0.001)"]

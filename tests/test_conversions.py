@@ -11,8 +11,8 @@ from recipe_harness import array_specs, assert_close, assert_comes_back, remap_t
 from torch import nn
 from torch.nn import functional
 
-from ckptool.surgery.expand import expand
-from ckptool.surgery.recipe import load_recipe, parse_recipe
+from ckptool.recipes.expand import expand
+from ckptool.recipes.recipe import load_recipe, parse_recipe
 
 pytestmark = pytest.mark.filterwarnings("default")  # the old weight_norm is deprecated
 

@@ -16,8 +16,8 @@ import torch
 from recipe_harness import array_specs, assert_close, assert_comes_back, remap_torch, run, structured
 from torch.nn import functional
 
-from ckptool.surgery.expand import expand
-from ckptool.surgery.recipe import load_recipe
+from ckptool.recipes.expand import expand
+from ckptool.recipes.recipe import load_recipe
 
 pytestmark = [
     pytest.mark.filterwarnings("default"),  # the warnings of the packages converted between are not ours

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ckptool.errors import PlanError, UsageError
+from ckptool.ops import Cast, Normal, made, parse_cast
+from ckptool.recipes.expression import Compute, Expression
 from ckptool.spec import TensorSpec
-from ckptool.surgery.expression import Compute, Expression
-from ckptool.surgery.ops import Cast, Normal, made, parse_cast
 
 Array = np.ndarray[Any, Any]
 

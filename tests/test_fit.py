@@ -16,14 +16,14 @@ from recipe_harness import array_specs, run
 from torch.nn import functional
 
 from ckptool.errors import CkptError, PlanError, UsageError
+from ckptool.fits import beside, default_fit, fit_op
+from ckptool.fits.args import Fit, parse_fit
+from ckptool.fits.grid import Grid
+from ckptool.plan import Apply, Source
+from ckptool.recipes.expand import expand
+from ckptool.recipes.recipe import parse_recipe
+from ckptool.recipes.rules import parse_rule
 from ckptool.spec import TensorSpec
-from ckptool.surgery.expand import expand
-from ckptool.surgery.fit import beside, default_fit, fit_op
-from ckptool.surgery.fit_args import Fit, parse_fit
-from ckptool.surgery.fit_grid import Grid
-from ckptool.surgery.plan import Apply, Source
-from ckptool.surgery.recipe import parse_recipe
-from ckptool.surgery.rules import parse_rule
 
 Array = np.ndarray[Any, Any]
 FILES = {

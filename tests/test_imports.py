@@ -16,17 +16,24 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 # Each room and the rooms it may import. What is not named here stands at the bottom and is open to all.
 ROOMS = {
-    "cli": {"cli", "render", "surgery", "matching", "compare", "checks", "models", "formats"},
-    "loading": {"render", "surgery", "models", "formats"},
-    "render": {"render", "surgery", "matching", "compare", "checks"},
-    "checks": {"checks", "surgery", "matching", "compare", "models", "formats"},
+    "cli": {"cli", "render", "surgery", "merging", "recipes", "matching", "compare", "checks", "models", "formats"},
+    "loading": {"render", "surgery", "recipes", "models", "formats"},
+    "render": {"render", "surgery", "merging", "recipes", "matching", "compare", "checks"},
+    "checks": {"checks", "surgery", "recipes", "matching", "compare", "models", "formats"},
     "models": {"models", "formats"},
-    "surgery": {"surgery", "matching", "compare", "models", "formats"},
-    "matching": {"matching", "compare", "models", "formats"},
-    "compare": {"compare", "formats"},
+    "surgery": {"surgery", "recipes", "fits", "matching", "models", "formats"},
+    "merging": {"merging", "surgery", "formats"},
+    "fits": {"fits"},
+    "matching": {"matching", "recipes", "compare", "formats"},
+    "recipes": {"recipes", "fits"},
+    "compare": {"compare", "matching", "formats"},
+    "plan": {"surgery"},  # Plan.apply runs the engine
     "formats": {"formats"},
 }
-BOTTOM = {"checkpoint", "keys", "near_miss", "spec", "errors", "fold", "shapes", "reading", "views", "explain"}
+BOTTOM = {"checkpoint", "keys", "near_miss", "spec", "errors", "fold", "shapes", "reading", "views", "explain"} | {
+    "plan",
+    "ops",
+}
 
 
 def room_of(path: Path) -> str:

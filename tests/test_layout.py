@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ckptool.errors import CkptError, PlanError, UsageError
+from ckptool.recipes.layout import Layout
+from ckptool.recipes.rearrange import Members, Rearrange, pieces, stack
 from ckptool.spec import TensorSpec
-from ckptool.surgery.layout import Layout
-from ckptool.surgery.rearrange import Members, Rearrange, pieces, stack
 
 Array = np.ndarray[Any, Any]
 

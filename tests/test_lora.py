@@ -18,9 +18,9 @@ from torch import nn
 
 import ckptool
 from ckptool.errors import CkptError, PlanError, UnreadableError, UsageError
+from ckptool.merging.lora import plan_lora, read_config
+from ckptool.plan import Plan
 from ckptool.surgery.apply import apply
-from ckptool.surgery.lora import plan_lora, read_config
-from ckptool.surgery.plan import Plan
 
 T = torch.Tensor
 State = dict[str, T]
@@ -125,7 +125,7 @@ def test_scale_zero_is_the_base_bit_for_bit(tmp_path: Path) -> None:
 def test_many_blocks_do_not_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base, adapter, _ = simple(tmp_path)
     expected = merged(base, adapter)
-    monkeypatch.setattr("ckptool.surgery.lora_ops._BLOCK", 13)
+    monkeypatch.setattr("ckptool.merging.lora_ops._BLOCK", 13)
     found = merged(base, adapter)
     assert all(torch.allclose(found[key], tensor, rtol=1e-7) for key, tensor in expected.items())
 
@@ -320,7 +320,7 @@ def test_torch_is_not_imported(tmp_path: Path) -> None:
 
     base, adapter, _ = simple(tmp_path)
     code = (
-        "import sys, pathlib, ckptool; from ckptool.surgery.lora import *; from ckptool.surgery.apply import apply\n"
+        "import sys, pathlib, ckptool; from ckptool.merging.lora import *; from ckptool.surgery.apply import apply\n"
         "b, a, o = map(pathlib.Path, sys.argv[1:])\n"
         "apply(plan_lora(ckptool.open(b), ckptool.open(a), read_config(a)), o); assert 'torch' not in sys.modules"
     )

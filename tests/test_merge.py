@@ -16,9 +16,9 @@ from torch import nn
 
 import ckptool
 from ckptool.errors import PlanError, UsageError
+from ckptool.merging.merge import last_checkpoints, plan_merge
+from ckptool.plan import Plan
 from ckptool.surgery.apply import apply
-from ckptool.surgery.merge import last_checkpoints, plan_merge
-from ckptool.surgery.plan import Plan
 from tests.bench.files import write_sparse
 from tests.bench.harness import measure
 
@@ -347,7 +347,7 @@ def test_nothing_to_merge() -> None:
 MERGE = """
 import sys, ckptool
 from ckptool.surgery.apply import apply
-from ckptool.surgery.merge import plan_merge
+from ckptool.merging.merge import plan_merge
 *paths, method, out = sys.argv[1:]
 opened = [ckptool.open(path) for path in paths]
 base = opened.pop() if method in ("ties", "dare-linear", "model-stock") else None

@@ -17,12 +17,12 @@ from safetensors.torch import load_file, save_file
 
 import ckptool
 from ckptool.errors import UsageError
+from ckptool.merging.measures import ranked
+from ckptool.merging.merge import plan_merge
+from ckptool.merging.methods import METHODS
+from ckptool.merging.mixing import mix
 from ckptool.surgery import evaluate
 from ckptool.surgery.apply import apply
-from ckptool.surgery.measures import ranked
-from ckptool.surgery.merge import plan_merge
-from ckptool.surgery.methods import METHODS
-from ckptool.surgery.mixing import mix
 
 T = torch.Tensor
 State = dict[str, T]

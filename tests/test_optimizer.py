@@ -13,11 +13,11 @@ from torch import nn
 from ckptool.checkpoint import Checkpoint
 from ckptool.errors import PlanError
 from ckptool.formats import open_checkpoint
+from ckptool.plan import Dropped, Plan, Source, Step
 from ckptool.spec import TensorSpec
 from ckptool.surgery.apply import apply
 from ckptool.surgery.filter import plan_filter
 from ckptool.surgery.optimizer import with_optimizer
-from ckptool.surgery.plan import Dropped, Plan, Source, Step
 from tests.deep_equal import assert_equal
 
 Optimizer = torch.optim.Optimizer

@@ -2,56 +2,17 @@
 
 from __future__ import annotations
 
-import ast
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from conftest import FIXTURES, ROOT
 
 import ckptool
 
-SOURCES = sorted((ROOT / "ckptool").rglob("*.py"))
-LOADS_CODE = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "shelve", "marshal"}
-MAY_IMPORT_TORCH = {"models.py", "dcp.py"}
-
-
-def imports(path: Path) -> set[str]:
-    """Every module that a file imports, anywhere in it, outside TYPE_CHECKING blocks too."""
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {str(node.module)}
-    return found
-
 
 def heads(names: set[str]) -> set[str]:
     return {name.partition(".")[0] for name in names}
-
-
-def where(path: Path) -> str:
-    return str(path.relative_to(ROOT / "ckptool"))
-
-
-@pytest.mark.parametrize("path", SOURCES, ids=where)
-def test_nothing_that_could_run_a_checkpoint_is_imported(path: Path) -> None:
-    assert not heads(imports(path)) & LOADS_CODE
-
-
-@pytest.mark.parametrize("path", SOURCES, ids=where)
-def test_rooms_depend_downwards(path: Path) -> None:
-    room, used = where(path).partition("/")[0], imports(path)
-    if path.name not in MAY_IMPORT_TORCH:
-        assert not heads(used) & {"torch", "torchvision", "safetensors"}
-    if room not in ("cli", "render"):
-        assert not heads(used) & {"rich", "typer"}
-    if room not in ("cli", "__main__.py"):
-        assert not {name for name in used if name.startswith("ckptool.cli")}
-    if room not in ("cli", "render"):
-        assert not {name for name in used if name.startswith("ckptool.render")}
 
 
 def loaded(code: str) -> set[str]:

@@ -9,10 +9,10 @@ import pytest
 from recipe_harness import remap, run, specs
 
 from ckptool.errors import UsageError
-from ckptool.surgery.expand import expand
-from ckptool.surgery.recipe import Recipe, builtin_recipes, combine, load_recipe, recipe_of
-from ckptool.surgery.recipe_inputs import json_lookup, resolve_vars, source_file_captures
-from ckptool.surgery.rules import Fit, parse_rule
+from ckptool.recipes.expand import expand
+from ckptool.recipes.inputs import json_lookup, resolve_vars, source_file_captures
+from ckptool.recipes.recipe import Recipe, builtin_recipes, combine, load_recipe, recipe_of
+from ckptool.recipes.rules import Fit, parse_rule
 
 
 def load_text(text: str) -> Recipe:

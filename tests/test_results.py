@@ -13,7 +13,7 @@ from ckptool.checks.results import ABOUT, diff_findings, plan_findings
 from ckptool.compare.diff import compare
 from ckptool.compare.result import Status
 from ckptool.errors import Exit
-from ckptool.surgery.plan import Plan, Problem, Use
+from ckptool.plan import Plan, Problem, Use
 
 RESNET = FIXTURES / "resnet18.pth"
 TUNED = FIXTURES / "tuned.safetensors"

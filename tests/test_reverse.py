@@ -5,9 +5,9 @@ import pytest
 from recipe_harness import array_specs, remap, specs
 
 from ckptool.errors import PlanError
-from ckptool.surgery.expand import expand
-from ckptool.surgery.recipe import Recipe, load_recipe, parse_recipe
-from ckptool.surgery.reverse import RoundTrip, check_reverse, reverse
+from ckptool.recipes.expand import expand
+from ckptool.recipes.recipe import Recipe, load_recipe, parse_recipe
+from ckptool.recipes.reverse import RoundTrip, check_reverse, reverse
 
 
 def back(*rules: str) -> list[str]:

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from recipe_harness import names, problems, remap, run, specs
 
 from ckptool.errors import UsageError
+from ckptool.ops import Fill
+from ckptool.plan import Apply, Op, Source
+from ckptool.recipes.expand import expand
+from ckptool.recipes.pattern import parse_pattern
+from ckptool.recipes.recipe import Recipe, parse_recipe
+from ckptool.recipes.rules import Fit, parse_rule
 from ckptool.spec import TensorSpec
-from ckptool.surgery.expand import expand
-from ckptool.surgery.ops import Fill
-from ckptool.surgery.pattern import parse_pattern
-from ckptool.surgery.plan import Apply, Op, Source
-from ckptool.surgery.recipe import Recipe, parse_recipe
-from ckptool.surgery.rules import Fit, parse_rule
 
 # ---------------------------------------------------------------------------------------------- parts, not substrings
 
@@ -317,7 +317,7 @@ def test_malformed_rules(rule: str, message: str, under: str) -> None:
         parse_rule(rule)
     assert message in info.value.message
     if under:
-        _, text, caret = info.value.message.splitlines()
+        text, caret = info.value.detail
         assert text[caret.index("^") :].startswith(under)
 
 

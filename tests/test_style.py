@@ -1,4 +1,4 @@
-"""Lint, format and types, as tests: so one command checks everything, and a matter of style never hides a broken test."""
+"""Lint, format and types, as tests: so one command checks everything, and style never hides a broken test."""
 
 from __future__ import annotations
 

@@ -21,8 +21,8 @@ from torch import nn
 import ckptool
 from ckptool.errors import CkptError, PlanError, UsageError
 from ckptool.models import open_target
+from ckptool.recipes.recipe import load_recipe
 from ckptool.surgery.fill import Filled
-from ckptool.surgery.recipe import load_recipe
 from ckptool.surgery.transplant import Transplant
 
 State = dict[str, torch.Tensor]

@@ -82,7 +82,7 @@ class _Misfit:
 
 def _remapped(case: Case, recipe: Sequence[str]) -> tuple[list[Found], Specs, Mapping[str, int] | None]:
     """What a recipe makes of the keys, and where it does not work out."""
-    from ckptool.surgery.recipe import recipe_of
+    from ckptool.recipes.recipe import recipe_of
     from ckptool.surgery.remap import plan_remap
 
     names = [str(case.path_of(name)) if case.path_of(name).is_file() else name for name in recipe]

@@ -10,7 +10,7 @@ from ckptool.checks.finding import Finding, Level, Outcome, Report
 from ckptool.compare.result import Change, Diff, ExtraChange, Status
 
 if TYPE_CHECKING:
-    from ckptool.surgery.plan import Plan, Problem
+    from ckptool.plan import Plan, Problem
     from ckptool.surgery.transplant import Entry, Transplant
 
 ABOUT = {

@@ -49,7 +49,7 @@ Exit codes: 0 shown or written; 1 it does not meet what the recipe expects;
 
 def complete_recipes(incomplete: str) -> list[str]:
     """Names of built-in recipes."""
-    from ckptool.surgery.recipe import builtin_recipes
+    from ckptool.recipes.recipe import builtin_recipes
 
     return [name for name in builtin_recipes() if name.startswith(incomplete)]
 
@@ -57,7 +57,7 @@ def complete_recipes(incomplete: str) -> list[str]:
 def _list_recipes(asked: bool) -> None:
     if not asked:
         return
-    from ckptool.surgery.recipe import builtin_recipes, load_recipe
+    from ckptool.recipes.recipe import builtin_recipes, load_recipe
 
     print_list("recipe", "what it does", [(name, load_recipe(name).about) for name in builtin_recipes()])
     raise typer.Exit
@@ -113,7 +113,7 @@ def remap(
     do.
     """
     from ckptool.formats import open_checkpoint
-    from ckptool.surgery.recipe import recipe_of
+    from ckptool.recipes.recipe import recipe_of
     from ckptool.surgery.remap import open_sources, plan_remap
 
     if not rules:

@@ -162,7 +162,7 @@ def transplant(
     keeps the model's init. Naming code as MODEL runs it; nothing of SOURCE is ever run. Without -o it shows what it
     would do.
     """
-    from ckptool.surgery.recipe import recipe_of
+    from ckptool.recipes.recipe import recipe_of
 
     recipe = recipe_of(rules or [])
     fits, inits = _pairs(fit or [], "--fit", "pos_embed=grid"), _pairs(init or [], "--init", "fc.*=normal(0.001)")

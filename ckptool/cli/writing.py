@@ -21,9 +21,9 @@ from ckptool.errors import Exit, UsageError
 
 if TYPE_CHECKING:
     from ckptool.checkpoint import Note
+    from ckptool.plan import Plan, Problem
     from ckptool.render.preview import Preview
     from ckptool.surgery.apply import Written
-    from ckptool.surgery.plan import Plan, Problem
 
 
 class PlanFormat(StrEnum):

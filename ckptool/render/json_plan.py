@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ckptool.plan import Dropped, Problem, Source, Step, Use, Value, sources_of
 from ckptool.render.json import document, file_fields, note_fields
 from ckptool.render.preview import Preview, rounding_of
-from ckptool.surgery.plan import Dropped, Problem, Source, Step, Use, Value, sources_of
 
 if TYPE_CHECKING:
     from ckptool.surgery.apply import Written

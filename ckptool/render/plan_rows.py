@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from ckptool.fold import Group, rollup
+from ckptool.ops import Cast
+from ckptool.plan import Plan, Source, Step, Use, Value, sources_of
 from ckptool.render.units import number_of
 from ckptool.spec import DTYPES
-from ckptool.surgery.ops import Cast
-from ckptool.surgery.plan import Plan, Source, Step, Use, Value, sources_of
 
 
 class Fate(StrEnum):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ckptool.checkpoint import Note
-from ckptool.surgery.plan import Plan
+from ckptool.plan import Plan
 from ckptool.surgery.settle import Besides
 
 if TYPE_CHECKING:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ckptool.errors import CkptError
+from ckptool.plan import Plan, Problem
 from ckptool.render.escape import terminal
 from ckptool.render.plan_rows import (
     SYMBOLS,
@@ -27,7 +28,6 @@ from ckptool.render.text import Cell, Column, Line, Screen, Span, Style, fit, ta
 from ckptool.render.text_inspect import header, note_lines
 from ckptool.render.text_width import cells
 from ckptool.render.units import count, number_of, relative, size, size_short
-from ckptool.surgery.plan import Plan, Problem
 
 if TYPE_CHECKING:
     from ckptool.surgery.apply import Written

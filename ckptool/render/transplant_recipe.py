@@ -10,12 +10,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from ckptool.compare.rules import drop_rules, unsayable
 from ckptool.errors import CkptError, UsageError
 from ckptool.fold import rollup
+from ckptool.recipes.recipe import Recipe, parse_recipe
+from ckptool.recipes.reverse import reverse
+from ckptool.recipes.rules import Rule
 from ckptool.render.escape import terminal
 from ckptool.render.units import count, number_of
 from ckptool.surgery.fill import Entry, Filled
-from ckptool.surgery.recipe import Recipe, parse_recipe
-from ckptool.surgery.reverse import reverse
-from ckptool.surgery.rules import Rule
 from ckptool.surgery.transplant import Transplant
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")

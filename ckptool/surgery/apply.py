@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import threading
-import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 from ckptool.checkpoint import Checkpoint
-from ckptool.errors import CkptError, OutputError, PlanError, UnreadableError
-from ckptool.formats.files import naming
-from ckptool.formats.image import Computed, Image, Range, Slot
+from ckptool.errors import OutputError, PlanError, UnreadableError
+from ckptool.plan import Plan
 from ckptool.reading import Reader
-from ckptool.surgery.copying import copy_range
 from ckptool.surgery.encode import Output, Tied, encode
-from ckptool.surgery.evaluate import packed_blocks
+from ckptool.surgery.filling import write_durably, write_image
 from ckptool.surgery.output import check_target, staged_file, staged_folder
-from ckptool.surgery.plan import Plan
-from ckptool.surgery.rounding import Rounding, rounds
 
-THREADS = 2
-_CRC_BLOCK = 1 << 20
-_WORTH_A_FLUSH = 64 << 20  # bytes that take longer to sum than a flush to begin
 _SIZE = 2  # where the size stands in a fingerprint
 
 
@@ -49,118 +38,6 @@ class Written:
     tensors: int
     seconds: float
     rounding: Mapping[str, float] = field(default_factory=dict)
-
-
-class StoppedError(Exception):
-    """The other threads failed; this one stops."""
-
-
-@dataclass(slots=True)
-class _Filler:
-    """Fills the slots of one image in one open file, from several threads."""
-
-    plan: Plan
-    reader: Reader
-    target: int
-    advance: Callable[[int], None]
-    rounding: dict[str, float]
-    stop: threading.Event = field(default_factory=threading.Event)
-    crcs: dict[str, int] = field(default_factory=dict)
-
-    def tasks(self, slots: Sequence[Slot]) -> Iterator[Callable[[], None]]:
-        """What is to be done, for a pool of threads.
-
-        A file takes one write at a time, so all copies are one task, in order; sums over copied bytes and computed
-        tensors are for the threads beside it.
-        """
-        copies = [slot for slot in slots if _is_copy(slot)]
-        sums = [slot for slot in copies if slot.needs_crc and _known_crc(slot) is None]
-        if copies:
-            yield partial(self.copy, copies, flush=sum(slot.nbytes for slot in sums) >= _WORTH_A_FLUSH)
-        yield from (partial(self.compute, slot) for slot in slots if not _is_copy(slot))
-        yield from (partial(self.sum, slot) for slot in sums)
-
-    def copy(self, slots: Sequence[Slot], *, flush: bool) -> None:
-        """Copy slots, and let the disk begin with them while others still compute."""
-        for slot in slots:
-            at = slot.offset
-            for content in slot.contents:
-                assert isinstance(content, Range)
-                self._copy(content, at)
-                at += content.nbytes
-            self._check_length(slot, at)
-            if slot.needs_crc and (known := _known_crc(slot)) is not None:
-                self.crcs[slot.name] = known
-        if flush:
-            os.fdatasync(self.target)
-
-    def compute(self, slot: Slot) -> None:
-        """Fill a slot of which something has to be computed."""
-        at, crc = slot.offset, 0
-        for content in slot.contents:
-            if isinstance(content, Range):
-                self._copy(content, at)
-                crc = self._crc_of(content, crc) if slot.needs_crc else 0
-                at += content.nbytes
-                continue
-            for block in self._blocks(content):
-                write_all(self.target, block, at)
-                crc = zlib.crc32(block, crc) if slot.needs_crc else 0
-                at += len(block)
-                self._moved(len(block))
-        self._check_length(slot, at)
-        self.crcs[slot.name] = crc
-
-    def sum(self, slot: Slot) -> None:
-        """The CRC-32 of a slot whose bytes are copied meanwhile."""
-        crc = 0
-        for content in slot.contents:
-            assert isinstance(content, Range)
-            crc = self._crc_of(content, crc)
-        self.crcs[slot.name] = crc
-
-    def _copy(self, content: Range, at: int) -> None:
-        with self.reader.descriptor(content.file) as source, naming(content.file):
-            copy_range(source, content.offset, self.target, at, content.nbytes, self._moved)
-
-    def _crc_of(self, content: Range, crc: int) -> int:
-        buffer = memoryview(bytearray(min(_CRC_BLOCK, content.nbytes)))
-        for start in range(0, content.nbytes, _CRC_BLOCK):
-            part = buffer[: min(_CRC_BLOCK, content.nbytes - start)]
-            self.reader.read_into(content.file, content.offset + start, part)
-            crc = zlib.crc32(part, crc)
-            self._moved(0)
-        return crc
-
-    def _blocks(self, content: Computed) -> Iterator[memoryview]:
-        """The bytes of a computed tensor; notes how far it was rounded."""
-        step = self.plan.steps[content.index]
-        rounding = Rounding() if rounds(step.value, self.plan.inputs) else None
-        yield from packed_blocks(step.value, self.plan.inputs, self.reader, rounding)
-        if rounding is not None:
-            self.rounding[step.target.key] = rounding.worst
-
-    @staticmethod
-    def _check_length(slot: Slot, end: int) -> None:
-        if end != slot.offset + slot.nbytes:
-            raise CkptError(f"{slot.name} came out {end - slot.offset:,} bytes long, not {slot.nbytes:,}")
-
-    def _moved(self, nbytes: int) -> None:
-        if self.stop.is_set():
-            raise StoppedError
-        self.advance(nbytes)
-
-
-def _is_copy(slot: Slot) -> bool:
-    return all(isinstance(content, Range) for content in slot.contents)
-
-
-def _known_crc(slot: Slot) -> int | None:
-    """The CRC-32 of a slot, if its source states it."""
-    if not slot.nbytes:
-        return 0
-    first = slot.contents[0]
-    return first.crc if len(slot.contents) == 1 and isinstance(first, Range) else None
 
 
 def apply(
@@ -204,14 +81,14 @@ def apply(
         if output.is_folder:
             with staged_folder(target, force=force) as folder:
                 for name, image in output.images.items():
-                    _write_durably(folder / name, image, _Filler(plan, reader, -1, advance, rounding))
+                    write_durably(folder / name, image, plan, reader, advance, rounding)
                 _verify(folder, output)
                 _check_unchanged(plan.inputs, before)
             files = tuple(target / name for name in output.images)
         else:
             (image,) = output.images.values()
             with staged_file(target, force=force) as (descriptor, temporary):
-                _write_image(image, _Filler(plan, reader, descriptor, advance, rounding))
+                write_image(descriptor, image, plan, reader, advance, rounding)
                 _verify(temporary, output)
                 _check_unchanged(plan.inputs, before)
             files = (target,)
@@ -226,46 +103,6 @@ def _require_sound(plan: Plan) -> None:
         raise PlanError("; ".join(problem.message for problem in problems), hint=problems[0].hint or None)
     if not plan.steps:
         raise PlanError("nothing is left: the output would hold no tensor")
-
-
-def _write_durably(path: Path, image: Image, filler: _Filler) -> None:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-    try:
-        filler.target = descriptor
-        _write_image(image, filler)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _write_image(image: Image, filler: _Filler) -> None:
-    """Write one file: the known bytes, then the slots over all threads, then what depends on their checksums."""
-    os.ftruncate(filler.target, image.size)
-    for offset, literal in image.literals:
-        write_all(filler.target, literal, offset)
-    with ThreadPoolExecutor(THREADS) as pool:
-        futures = [pool.submit(task) for task in filler.tasks(image.slots)]
-        try:
-            done, _ = wait(futures, return_when=FIRST_EXCEPTION)
-        except BaseException:  # Ctrl-C arrives here
-            filler.stop.set()
-            pool.shutdown(cancel_futures=True)
-            raise
-        failed = [future for future in done if future.exception() is not None]
-        if failed:
-            filler.stop.set()
-            pool.shutdown(cancel_futures=True)
-            failed[0].result()
-    for offset, literal in image.finish(filler.crcs) if image.finish else ():
-        write_all(filler.target, literal, offset)
-
-
-def write_all(descriptor: int, data: bytes | memoryview, offset: int) -> None:
-    """Write all bytes at an offset; the system may take them in parts."""
-    view = memoryview(data)
-    while view:
-        done = os.pwrite(descriptor, view, offset)
-        view, offset = view[done:], offset + done
 
 
 def _counter(total: int, progress: Callable[[int, int], None] | None) -> Callable[[int], None]:

@@ -14,8 +14,8 @@ from typing import Literal
 from ckptool.checkpoint import Extra, Note, Tensor
 from ckptool.errors import OutputError
 from ckptool.formats.image import Computed, Content, Image, Range
+from ckptool.plan import Apply, Plan, Source, Step
 from ckptool.spec import TensorSpec
-from ckptool.surgery.plan import Apply, Plan, Source, Step
 from ckptool.views import is_run, run_of
 
 Container = Literal["torch", "safetensors", "folder"]

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 from ckptool.checkpoint import Checkpoint, Tensor
 from ckptool.errors import PlanError
+from ckptool.plan import Apply, Op, Source, Value, sources_of
 from ckptool.reading import Reader, numpy_dtype
 from ckptool.spec import DTYPES, TensorSpec
-from ckptool.surgery.plan import Apply, Op, Source, Value, sources_of
 from ckptool.surgery.rounding import Rounding
 
 if TYPE_CHECKING:

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from ckptool.checkpoint import Checkpoint, Note
 from ckptool.errors import CkptError, UsageError
+from ckptool.fits import Fitting, default_fit, fit_op
+from ckptool.fits.args import Fit
 from ckptool.keys import Pattern
+from ckptool.ops import Cast, made
+from ckptool.plan import Apply, Op, Problem, Run, Source, Step, Value, sources_of
 from ckptool.reading import numpy_dtype
 from ckptool.spec import DTYPES, TensorSpec
-from ckptool.surgery.fit import Fitting, default_fit, fit_op
-from ckptool.surgery.fit_args import Fit
 from ckptool.surgery.initial import Blended, ModelInit
-from ckptool.surgery.ops import Cast, made
-from ckptool.surgery.plan import Apply, Op, Problem, Run, Source, Step, Value, sources_of
 
 if TYPE_CHECKING:
     import numpy as np

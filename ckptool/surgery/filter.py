@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from ckptool.checkpoint import Checkpoint, Tensor
 from ckptool.errors import UsageError
 from ckptool.keys import Pattern, choose, require_match
+from ckptool.ops import Cast
+from ckptool.plan import Apply, Dropped, Plan, Source, Step, Value
 from ckptool.spec import DTYPES, TensorSpec, dtype_named
-from ckptool.surgery.ops import Cast
-from ckptool.surgery.plan import Apply, Dropped, Plan, Source, Step, Value
 from ckptool.surgery.versions import carried_versions
 
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from ckptool.errors import CkptError
 from ckptool.keys import Pattern
+from ckptool.plan import Problem
+from ckptool.recipes.recipe import Recipe
 from ckptool.surgery.fill import Entry, Filled
-from ckptool.surgery.plan import Problem
-from ckptool.surgery.recipe import Recipe
 
 if TYPE_CHECKING:
     from ckptool.models import Verdict

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from ckptool.plan import Apply, Op, Run, Source, Value
 from ckptool.reading import numpy_dtype, read_array
 from ckptool.spec import TensorSpec
-from ckptool.surgery.plan import Apply, Op, Run, Source, Value
 
 if TYPE_CHECKING:
     import numpy as np

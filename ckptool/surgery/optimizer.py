@@ -16,8 +16,8 @@ from ckptool.formats.objects import Call, Dict
 from ckptool.formats.torch_edit import REMOVED
 from ckptool.formats.torch_frame import Frame
 from ckptool.keys import strip_wrappers
+from ckptool.plan import Plan, Problem, Source
 from ckptool.spec import DTYPES
-from ckptool.surgery.plan import Plan, Problem, Source
 
 _MAX_LISTED = 64  # optimizers of one file
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")

@@ -9,13 +9,13 @@ from pathlib import Path
 from ckptool.checkpoint import Checkpoint, Note
 from ckptool.errors import CkptError
 from ckptool.keys import Pattern
+from ckptool.plan import Plan, Problem, Source, Step, sources_of
+from ckptool.recipes.expand import expand
+from ckptool.recipes.inputs import json_lookup, resolve_vars, source_file_captures
+from ckptool.recipes.recipe import Expect, Recipe
+from ckptool.recipes.reverse import check_reverse, reverse
 from ckptool.spec import TensorSpec
-from ckptool.surgery.expand import expand
 from ckptool.surgery.filter import cast_value, float_dtype
-from ckptool.surgery.plan import Plan, Problem, Source, Step, sources_of
-from ckptool.surgery.recipe import Expect, Recipe
-from ckptool.surgery.recipe_inputs import json_lookup, resolve_vars, source_file_captures
-from ckptool.surgery.reverse import check_reverse, reverse
 from ckptool.surgery.versions import carried_versions
 
 Specs = Mapping[str, TensorSpec]
@@ -35,7 +35,7 @@ def plan_remap(
 
     Args:
         sources: the input, or the files that make one together (see `open_sources`).
-        recipe: what to do (see `ckptool.surgery.recipe`).
+        recipe: what to do (see `ckptool.recipes.recipe`).
         backwards: do the reverse of the recipe.
         prefixes: put before the keys of each source.
         vars: numbers that come before those of the recipe.
@@ -48,7 +48,7 @@ def plan_remap(
 
     Example:
         >>> import ckptool
-        >>> from ckptool.surgery.recipe import parse_recipe
+        >>> from ckptool.recipes.recipe import parse_recipe
         >>> plan = plan_remap(ckptool.open("fixtures/resnet18.pth"), parse_recipe(["fc. -> head."]))
         >>> [step.target.key for step in plan.steps][-2:]
         ['head.weight', 'head.bias']

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ckptool.checkpoint import Checkpoint
+from ckptool.ops import Cast
+from ckptool.plan import Apply, Value
 from ckptool.spec import DTYPES
-from ckptool.surgery.ops import Cast
-from ckptool.surgery.plan import Apply, Value
 
 if TYPE_CHECKING:
     import numpy as np

@@ -22,9 +22,9 @@ from ckptool.formats.torch_frame import Frame
 from ckptool.formats.torch_storage import STORAGE_CLASSES, is_storage_id, storage_dtype
 from ckptool.formats.torch_tensor import data_args
 from ckptool.formats.torch_zip_write import Record
+from ckptool.plan import Plan, Source, Step
 from ckptool.spec import DTYPES, TensorSpec
 from ckptool.surgery.encode import contents_of, tied_steps
-from ckptool.surgery.plan import Plan, Source, Step
 
 _Kind = TypeVar("_Kind", Global, Persistent)
 _STORAGE = "storage"

@@ -20,8 +20,8 @@ from ckptool.formats.torch_storage import is_storage_id
 from ckptool.formats.torch_tensor import is_tensor
 from ckptool.formats.torch_walk import is_mapping
 from ckptool.formats.torch_zip_write import zip_image
+from ckptool.plan import Plan, Step, sources_of
 from ckptool.spec import TensorSpec
-from ckptool.surgery.plan import Plan, Step, sources_of
 from ckptool.surgery.torch_nodes import Nodes, judged
 
 _PROTOCOL = 2  # what torch writes, and what torch.load(weights_only=True) reads

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING
 
 from ckptool.checkpoint import Checkpoint, Note
 from ckptool.errors import UsageError
+from ckptool.fits.args import Fit, parse_fit
 from ckptool.keys import Pattern, require_match
 from ckptool.matching.prefixes import Swap, prefix_swap
+from ckptool.plan import Dropped, Op, Plan, Problem, Source, Step, Use, sources_of
+from ckptool.recipes.expand import expand
+from ckptool.recipes.inputs import json_lookup, resolve_vars
+from ckptool.recipes.recipe import Recipe
 from ckptool.spec import TensorSpec
-from ckptool.surgery.expand import expand
 from ckptool.surgery.fill import Entry, Filled, Mismatch, fill, fitted
-from ckptool.surgery.fit_args import Fit, parse_fit
 from ckptool.surgery.gates import frozen, require_loaded, unmet
 from ckptool.surgery.initial import ModelInit
-from ckptool.surgery.plan import Dropped, Op, Plan, Problem, Source, Step, Use, sources_of
-from ckptool.surgery.recipe import Recipe
-from ckptool.surgery.recipe_inputs import json_lookup, resolve_vars
 from ckptool.surgery.versions import carried_versions
 
 if TYPE_CHECKING:

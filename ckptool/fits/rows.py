@@ -9,12 +9,12 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ckptool.errors import PlanError, UsageError
+from ckptool.fits.args import normal_std
+from ckptool.fits.base import Fitting, Request, rounded
+from ckptool.fits.lists import labels_for, numbers_in
+from ckptool.ops import Normal
+from ckptool.plan import Run
 from ckptool.spec import DTYPES, TensorSpec
-from ckptool.surgery.fit_args import normal_std
-from ckptool.surgery.fit_base import Fitting, Request, rounded
-from ckptool.surgery.fit_lists import labels_for, numbers_in
-from ckptool.surgery.ops import Normal
-from ckptool.surgery.plan import Run
 
 if TYPE_CHECKING:
     import numpy as np

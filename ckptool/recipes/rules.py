@@ -15,14 +15,14 @@ from itertools import pairwise
 from typing import Literal, Protocol, TypeAlias
 
 from ckptool.errors import UsageError
-from ckptool.surgery.axes import names_of
-from ckptool.surgery.capture import Hole
-from ckptool.surgery.expression import Expression
-from ckptool.surgery.fit_args import Fit as Fit
-from ckptool.surgery.fit_args import parse_fit as parse_fit
-from ckptool.surgery.layout import Layout
-from ckptool.surgery.ops import Cast, parse_cast
-from ckptool.surgery.pattern import Pattern, Token, malformed, parse_pattern
+from ckptool.fits.args import Fit as Fit
+from ckptool.fits.args import parse_fit as parse_fit
+from ckptool.ops import Cast, parse_cast
+from ckptool.recipes.axes import names_of
+from ckptool.recipes.capture import Hole
+from ckptool.recipes.expression import Expression
+from ckptool.recipes.layout import Layout
+from ckptool.recipes.pattern import Pattern, Token, malformed, parse_pattern
 
 Unmatched = Literal["keep", "drop", "error"]
 

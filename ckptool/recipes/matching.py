@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import product
 
-from ckptool.surgery.pattern import Pattern
-from ckptool.surgery.rules import Rule, Stage
+from ckptool.recipes.pattern import Pattern
+from ckptool.recipes.rules import Rule, Stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +128,7 @@ def new_names(key: str, spans: list[Span], rules: tuple[Rule, ...]) -> list[str]
         ValueError: a number of a name would be negative.
 
     Example:
-        >>> from ckptool.surgery.rules import parse_stages
+        >>> from ckptool.recipes.rules import parse_stages
         >>> (stage,) = parse_stages([".norm0. -> .norm1.", ".norm1. -> .norm2.", "module. ->"])
         >>> found = match_stage(stage, ["module.norm0.norm1.weight"])
         >>> [new_names(key, spans, stage.rules) for key, spans in found.touched.items()]

@@ -8,7 +8,7 @@ the right is a block of zeros. A name that is only on the right repeats. Swappin
 An axis can also be *spread*: not an axis of any tensor but a capture of the keys, one tensor per value. Then
 ``o i -> e o i`` stacks the tensors of all e, and ``e o i -> o i`` takes them apart.
 
-`ckptool.surgery.axes` solves the sizes; `ckptool.surgery.rearrange` turns a solved layout into ops.
+`ckptool.recipes.axes` solves the sizes; `ckptool.recipes.rearrange` turns a solved layout into ops.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from functools import reduce
 from typing import NoReturn
 
 from ckptool.errors import PlanError, UsageError
-from ckptool.surgery.axes import Axes, Axis, Dim, Sum, blocks_of, names_of
-from ckptool.surgery.pattern import malformed
+from ckptool.recipes.axes import Axes, Axis, Dim, Sum, blocks_of, names_of
+from ckptool.recipes.pattern import malformed
 
 
 @dataclass(frozen=True, slots=True)

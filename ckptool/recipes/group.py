@@ -8,16 +8,16 @@ from itertools import count, product
 from typing import TypeAlias
 
 from ckptool.errors import PlanError
+from ckptool.ops import Cast
+from ckptool.plan import Apply, Op, Value
+from ckptool.recipes.capture import Hole
+from ckptool.recipes.expression import Expression
+from ckptool.recipes.layout import Layout
+from ckptool.recipes.matching import Owned
+from ckptool.recipes.pattern import Pattern
+from ckptool.recipes.rearrange import Piece, Rearrange, pieces, stack
+from ckptool.recipes.rules import Fit, Rule, Then
 from ckptool.spec import TensorSpec
-from ckptool.surgery.capture import Hole
-from ckptool.surgery.expression import Expression
-from ckptool.surgery.layout import Layout
-from ckptool.surgery.matching import Owned
-from ckptool.surgery.ops import Cast
-from ckptool.surgery.pattern import Pattern
-from ckptool.surgery.plan import Apply, Op, Value
-from ckptool.surgery.rearrange import Piece, Rearrange, pieces, stack
-from ckptool.surgery.rules import Fit, Rule, Then
 
 FitOp: TypeAlias = Callable[[Fit, TensorSpec, TensorSpec], Op]
 """Makes the op of ``fit METHOD(args)`` from a source's and its target's spec."""

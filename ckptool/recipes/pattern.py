@@ -22,7 +22,7 @@ from dataclasses import dataclass, field, replace
 from typing import NoReturn, TypeAlias
 
 from ckptool.errors import UsageError
-from ckptool.surgery.capture import Hole, Values
+from ckptool.recipes.capture import Hole, Values
 
 Token: TypeAlias = str | Hole
 Part: TypeAlias = tuple[Token, ...]

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ckptool.errors import UsageError
-from ckptool.surgery.rules import Rule, Stage, Unmatched, parse_stages
+from ckptool.recipes.rules import Rule, Stage, Unmatched, parse_stages
 
-_BUILTIN = Path(__file__).parent.parent / "recipes"
+_BUILTIN = Path(__file__).parent / "builtin"
 _LARGEST = 10_000_000  # bytes of a recipe or of a JSON file beside the input
 
 

@@ -13,12 +13,12 @@ from dataclasses import dataclass, field, replace
 
 from ckptool.checkpoint import Checkpoint, Note, Tensor
 from ckptool.errors import PlanError, UnreadableError, UsageError
+from ckptool.merging.adapter import AdapterConfig as AdapterConfig
+from ckptool.merging.adapter import read_config as read_config
+from ckptool.merging.lora_ops import AddBias, AddLora
+from ckptool.plan import Apply, Plan, Problem, Source, Step, Value
 from ckptool.spec import TensorSpec
-from ckptool.surgery.adapter import AdapterConfig as AdapterConfig
-from ckptool.surgery.adapter import read_config as read_config
 from ckptool.surgery.filter import cast_value, float_dtype
-from ckptool.surgery.lora_ops import AddBias, AddLora
-from ckptool.surgery.plan import Apply, Plan, Problem, Source, Step, Value
 
 _PREFIX = "base_model.model."
 _PART = re.compile(

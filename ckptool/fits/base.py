@@ -8,11 +8,11 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from ckptool.errors import PlanError
+from ckptool.fits.args import Fit
+from ckptool.fits.lists import Lookup
+from ckptool.ops import Cast
+from ckptool.plan import Run
 from ckptool.spec import DTYPES, TensorSpec
-from ckptool.surgery.fit_args import Fit
-from ckptool.surgery.fit_lists import Lookup
-from ckptool.surgery.ops import Cast
-from ckptool.surgery.plan import Run
 
 if TYPE_CHECKING:
     import numpy as np

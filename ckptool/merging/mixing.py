@@ -8,14 +8,14 @@ from math import isfinite
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ckptool.errors import PlanError, UsageError
+from ckptool.plan import Run
 from ckptool.reading import numpy_dtype
 from ckptool.spec import TensorSpec
-from ckptool.surgery.plan import Run
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from ckptool.surgery.methods import Method
+    from ckptool.merging.methods import Method
 
     Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -35,7 +35,7 @@ class Mix:
     Computed in float64 and rounded once.
 
     Attributes:
-        method: its name in `ckptool.surgery.methods.METHODS`.
+        method: its name in `ckptool.merging.methods.METHODS`.
         weights: a number for each model.
         options: the options that were given, by name.
         dtype: of the result; None for the first argument's.
@@ -51,7 +51,7 @@ class Mix:
     @property
     def definition(self) -> Method:
         """The method itself."""
-        from ckptool.surgery.methods import METHODS
+        from ckptool.merging.methods import METHODS
 
         return METHODS[self.method]
 
@@ -147,7 +147,7 @@ def mix(
         >>> mix("linear", 2, weights=[3, 1]).text
         'linear(3, 1)'
     """
-    from ckptool.surgery.methods import METHODS, method_named
+    from ckptool.merging.methods import METHODS, method_named
 
     method = method_named(name)
     if method is None:

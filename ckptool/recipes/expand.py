@@ -14,14 +14,14 @@ from ckptool.errors import CkptError, UsageError
 from ckptool.keys import Pattern as KeyPattern
 from ckptool.keys import escape
 from ckptool.near_miss import near_miss
+from ckptool.ops import made
+from ckptool.plan import Apply, Dropped, Problem, Source, Step, Use, sources_of
+from ckptool.recipes.group import Context, FitOp, Group, Item, groups_of, make, mapped
+from ckptool.recipes.matching import Matches, Owned, Span, match_stage, new_names
+from ckptool.recipes.pattern import Pattern
+from ckptool.recipes.recipe import Recipe
+from ckptool.recipes.rules import Rule, Stage
 from ckptool.spec import TensorSpec
-from ckptool.surgery.group import Context, FitOp, Group, Item, groups_of, make, mapped
-from ckptool.surgery.matching import Matches, Owned, Span, match_stage, new_names
-from ckptool.surgery.ops import made
-from ckptool.surgery.pattern import Pattern
-from ckptool.surgery.plan import Apply, Dropped, Problem, Source, Step, Use, sources_of
-from ckptool.surgery.recipe import Recipe
-from ckptool.surgery.rules import Rule, Stage
 
 Specs: TypeAlias = Mapping[str, TensorSpec]
 
@@ -93,7 +93,7 @@ def expand(
         UsageError: an ``init`` value is none.
 
     Example:
-        >>> from ckptool.surgery.recipe import parse_recipe
+        >>> from ckptool.recipes.recipe import parse_recipe
         >>> spec = TensorSpec("in_proj_weight", "float32", (12, 4))
         >>> found = expand(parse_recipe(["in_proj_weight -> {x=q|k|v}.weight | (x o) i -> o i"]), {spec.key: spec})
         >>> [(step.target.key, step.target.short, step.why) for step in found.steps]

@@ -13,10 +13,10 @@ from math import prod
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ckptool.errors import PlanError
+from ckptool.plan import Run
+from ckptool.recipes.axes import Axis, Dim, Sizes, size_of, solve
+from ckptool.recipes.layout import Layout
 from ckptool.spec import DTYPES, TensorSpec
-from ckptool.surgery.axes import Axis, Dim, Sizes, size_of, solve
-from ckptool.surgery.layout import Layout
-from ckptool.surgery.plan import Run
 
 if TYPE_CHECKING:
     import numpy as np

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ckptool.errors import UsageError
-from ckptool.surgery.pattern import parse_pattern
-from ckptool.surgery.recipe import Recipe, read_text
+from ckptool.recipes.pattern import parse_pattern
+from ckptool.recipes.recipe import Recipe, read_text
 
 
 def resolve_vars(

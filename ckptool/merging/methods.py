@@ -7,7 +7,7 @@ to the output's dtype. Its parameters:
     base       the slice of a base model: the method works on what each model changed of it ("task vectors")
     weights    a number for each model
     products, kept, draw
-               what the method must know of the whole tensors beforehand: see `ckptool.surgery.measures`
+               what the method must know of the whole tensors beforehand: see `ckptool.merging.measures`
     others     its options, with their defaults
 
 So memory does not grow with the tensors, whatever the method. To add one: write the function, decorate it. Its
@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from ckptool.errors import UsageError
-from ckptool.surgery.measures import MEASURES, Blocks
+from ckptool.merging.measures import MEASURES, Blocks
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ckptool.surgery.fit_base import Fitting, Request, float32, resized, rounded
+from ckptool.fits.base import Fitting, Request, float32, resized, rounded
 
 if TYPE_CHECKING:
     import numpy as np

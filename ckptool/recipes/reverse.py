@@ -10,16 +10,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from ckptool.errors import CkptError, PlanError, UsageError
+from ckptool.ops import Cast
+from ckptool.plan import Step, sources_of
+from ckptool.recipes.axes import Axis
+from ckptool.recipes.expand import expand
+from ckptool.recipes.expression import Expression
+from ckptool.recipes.layout import Layout
+from ckptool.recipes.pattern import Pattern, parse_pattern
+from ckptool.recipes.recipe import Recipe
+from ckptool.recipes.rules import Fit, Rule, Stage, Then, checked, parse_rule
 from ckptool.spec import DTYPES, TensorSpec
-from ckptool.surgery.axes import Axis
-from ckptool.surgery.expand import expand
-from ckptool.surgery.expression import Expression
-from ckptool.surgery.layout import Layout
-from ckptool.surgery.ops import Cast
-from ckptool.surgery.pattern import Pattern, parse_pattern
-from ckptool.surgery.plan import Step, sources_of
-from ckptool.surgery.recipe import Recipe
-from ckptool.surgery.rules import Fit, Rule, Stage, Then, checked, parse_rule
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ def reverse(recipe: Recipe) -> Reversed:
         PlanError: it has rules that cannot be turned round and are not optional; all are named.
 
     Example:
-        >>> from ckptool.surgery.recipe import parse_recipe
+        >>> from ckptool.recipes.recipe import parse_recipe
         >>> back = reverse(parse_recipe(["fc.{k**} -> head.{k**}", "in_proj -> {x=q|k|v} | (x o) i -> o i"]))
         >>> print(*back.recipe.rules, sep="\\n")
         head.{k**} -> fc.{k**}
@@ -217,7 +217,7 @@ def check_reverse(
         PlanError: the recipe has rules that cannot be reversed at all.
 
     Example:
-        >>> from ckptool.surgery.recipe import parse_recipe
+        >>> from ckptool.recipes.recipe import parse_recipe
         >>> specs = {key: TensorSpec(key, "float32", (3,)) for key in ("a.gamma", "b.weight")}
         >>> check_reverse(parse_recipe([".gamma -> .weight"]), specs)
         RoundTrip(lost=('b.weight',), dropped=(), changed=(), added=('b.gamma',), problems=())

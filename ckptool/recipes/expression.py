@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ckptool.errors import PlanError, UsageError
+from ckptool.ops import parse_cast
+from ckptool.plan import Run
 from ckptool.reading import numpy_dtype
+from ckptool.recipes.expression_specs import BINARY, FUNCTIONS, REDUCTIONS, abstract, axes_of, tree_of
+from ckptool.recipes.pattern import malformed
 from ckptool.spec import TensorSpec
-from ckptool.surgery.expression_specs import BINARY, FUNCTIONS, REDUCTIONS, abstract, axes_of, tree_of
-from ckptool.surgery.ops import parse_cast
-from ckptool.surgery.pattern import malformed
-from ckptool.surgery.plan import Run
 
 if TYPE_CHECKING:
     import numpy as np

@@ -22,24 +22,24 @@ from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
 from ckptool.errors import CkptError
+from ckptool.fits import conv, grid, rows
+from ckptool.fits.args import Fit
+from ckptool.fits.base import Fitting, Request
+from ckptool.fits.lists import Lookup, beside
 from ckptool.spec import DTYPES, TensorSpec
-from ckptool.surgery import fit_conv, fit_grid, fit_rows
-from ckptool.surgery.fit_args import Fit
-from ckptool.surgery.fit_base import Fitting, Request
-from ckptool.surgery.fit_lists import Lookup, beside
 
 __all__ = ["Fitting", "Lookup", "beside", "default_fit", "fit_op"]
 
 _Maker: TypeAlias = Callable[..., Fitting]
 
 _MAKERS: Mapping[str, _Maker] = {
-    "rows": fit_rows.rows,
-    "pad": fit_rows.pad,
-    "slice": fit_rows.leading,
-    "channels": fit_conv.channels,
-    "patch": fit_conv.patch,
-    "grid": fit_grid.grid,
-    "table": fit_grid.table,
+    "rows": rows.rows,
+    "pad": rows.pad,
+    "slice": rows.leading,
+    "channels": conv.channels,
+    "patch": conv.patch,
+    "grid": grid.grid,
+    "table": grid.table,
 }
 
 
@@ -126,7 +126,7 @@ def _position_fit(key: str, source: TensorSpec, target: TensorSpec) -> Fit | Non
         op = fit_op(Fit("grid", how), source, target)
     except CkptError:
         return None
-    assert isinstance(op, fit_grid.Grid)
+    assert isinstance(op, grid.Grid)
     same = op.prefix == op.new_prefix and op.layout == "nlc"
     return Fit("grid", f"prefix={op.prefix}, {how}" if same else how)
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from ckptool.checkpoint import Checkpoint, Note
 from ckptool.keys import strip_wrappers
+from ckptool.plan import Problem, Step
 from ckptool.reading import Reader
 from ckptool.spec import DTYPES, TensorSpec
-from ckptool.surgery.plan import Problem, Step
 
 _STATISTICS = ("running_mean", "running_var")
 _COMPARED = 1 << 20  # bytes of a tensor up to which it is seen whether the inputs agree

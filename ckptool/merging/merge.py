@@ -9,9 +9,8 @@ from typing import Literal
 
 from ckptool.checkpoint import Checkpoint, Note, Tensor
 from ckptool.errors import UsageError
-from ckptool.spec import DTYPES
-from ckptool.surgery.filter import cast_value, float_dtype
-from ckptool.surgery.merge_notes import (
+from ckptool.merging.mixing import Mix, mix, rehearse
+from ckptool.merging.notes import (
     Inputs,
     count_of,
     left_behind,
@@ -20,8 +19,9 @@ from ckptool.surgery.merge_notes import (
     names_of,
     wrapper_notes,
 )
-from ckptool.surgery.mixing import Mix, mix, rehearse
-from ckptool.surgery.plan import Apply, Dropped, Plan, Source, Step
+from ckptool.plan import Apply, Dropped, Plan, Source, Step
+from ckptool.spec import DTYPES
+from ckptool.surgery.filter import cast_value, float_dtype
 
 Keys = Literal["exact", "intersect", "union"]
 _KINDS = {"int": "integers", "uint": "integers", "bool": "booleans", "complex": "complex numbers"}
@@ -41,7 +41,7 @@ def plan_merge(
 
     Args:
         checkpoints: the inputs, in the order that counts.
-        method: a name of `ckptool.surgery.methods.METHODS`; None for the union in which later inputs win.
+        method: a name of `ckptool.merging.methods.METHODS`; None for the union in which later inputs win.
         weights: a number for each input, 1 by default.
         base: the model that methods on differences start from.
         params: options of the method, by name.

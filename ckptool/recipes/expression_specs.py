@@ -12,8 +12,8 @@ from functools import lru_cache
 from typing import Any
 
 from ckptool.errors import PlanError
+from ckptool.ops import parse_cast
 from ckptool.spec import DTYPES, TensorSpec
-from ckptool.surgery.ops import parse_cast
 
 REDUCTIONS = ("sum", "mean", "norm", "min", "max")
 ELEMENTWISE = ("sqrt", "exp", "log", "abs", "clip", "zeros_like", "ones_like")

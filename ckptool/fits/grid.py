@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from math import isqrt
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ckptool.surgery.fit_base import Fitting, Request, float32, resized, rounded
+from ckptool.fits.base import Fitting, Request, float32, resized, rounded
 
 if TYPE_CHECKING:
     import numpy as np

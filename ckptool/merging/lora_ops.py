@@ -8,9 +8,9 @@ from math import prod
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ckptool.errors import PlanError
+from ckptool.plan import Run
 from ckptool.reading import numpy_dtype
 from ckptool.spec import DTYPES, TensorSpec
-from ckptool.surgery.plan import Run
 
 if TYPE_CHECKING:
     import numpy as np

@@ -9,9 +9,9 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ckptool.errors import PlanError, UsageError
+from ckptool.plan import Run
 from ckptool.reading import numpy_dtype
 from ckptool.spec import DTYPES, TensorSpec
-from ckptool.surgery.plan import Run
 
 if TYPE_CHECKING:
     import numpy as np

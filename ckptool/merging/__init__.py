@@ -1,0 +1,1 @@
+"""Several checkpoints made one: unions, merge methods, LoRA adapters."""
