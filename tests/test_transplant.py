@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import ckptool
+from ckptool.cli.app import run
 from ckptool.errors import CkptError, PlanError, UsageError
 from ckptool.models import open_target
 from ckptool.recipes.recipe import load_recipe
@@ -285,6 +286,20 @@ def test_every_torchvision_model_into_itself(torchvision: ModuleType, tmp_path: 
     assert len(names) > 100
     for name in names:
         into_itself(name, tmp_path)
+
+
+def test_a_model_that_wants_module_versions_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], torchvision: ModuleType
+) -> None:
+    """MNASNet refuses a state dict without any, which is what a safetensors file holds."""
+    path = save(torchvision.models.mnasnet0_5().state_dict(), tmp_path)
+    command = ["transplant", str(path), "--into", "torchvision:mnasnet0_5", "--strict", "-o"]
+    assert run([*command, str(tmp_path / "out.safetensors")]) == 1
+    assert "no, version should be set" in capsys.readouterr().out.splitlines()[-1]
+    assert run([*command, str(tmp_path / "out.pth")]) == 0
+    assert capsys.readouterr().out.endswith("with strict=True: yes\n")
+    done = ckptool.plan_transplant(tmp_path / "out.safetensors", "torchvision:mnasnet0_5", strict=True)
+    assert done.coverage == 1.0 and "version" in done.plan.unmet[0].message
 
 
 # ---------------------------------------------------------------------------------------------- load_into

@@ -209,7 +209,7 @@ def transplant(
         quiet=quiet,
         reports=tuple(report or ()),
     )
-    return carry_out(done, request, Extras(save_recipe, freeze_list, snippet, arguments, wrap, depth))
+    return carry_out(done, request, Extras(save_recipe, freeze_list, snippet, arguments, wrap, depth, strict))
 
 
 def _pairs(texts: Iterable[str], option: str, example: str) -> list[tuple[str, str]]:

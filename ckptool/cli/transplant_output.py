@@ -28,6 +28,7 @@ class Extras:
     arguments: Mapping[str, object]
     wrap: str | None
     depth: int | None
+    strict: bool
 
 
 def carry_out(done: Transplant, request: Request, extras: Extras) -> int:
@@ -40,13 +41,16 @@ def carry_out(done: Transplant, request: Request, extras: Extras) -> int:
         _show(done, request, extras)
     code = Exit.TROUBLE if plan.problems else Exit.DIFFERENT if plan.unmet else Exit.OK
     written, loads = None, None
+    files: list[str] = []
     if code is Exit.OK:
         if request.out is not None:
             written = write(plan, request.out, request, limit)
             loads = _loads(done.target, request.out, extras.wrap)
+            if extras.strict and not loads.strict and not done.asked.only_loaded:
+                code = Exit.DIFFERENT
         for file, text in texts.items():
             _write_text(file, text, request.force)
-    files = [str(file) for file in texts] if code is Exit.OK else []
+            files.append(str(file))
     _report(done, request, extras, written, loads, files, code)
     say([*plan.problems, *plan.unmet])
     return code
@@ -141,7 +145,7 @@ def _report(
             from ckptool.checks.results import transplant_findings
 
             add_summary(transplant_findings(done, name), "transplant")
-    elif code is Exit.OK:
+    elif code is Exit.OK or written is not None:
         from ckptool.render.text_transplant import done_lines, nothing_lines
 
         screen = stdout_screen(request.color)

@@ -201,7 +201,9 @@ def loads_text(transplant: Transplant, verdict: Verdict) -> str:
         return f"{into} with strict=True: yes"
     if transplant.asked.only_loaded and not (verdict.unexpected or verdict.mismatched) and verdict.missing:
         return f"{into} with strict=False: {number_of(len(verdict.missing), 'key')} keep the model's own"
-    return f"{into} with strict=True: no, {refusal_text(verdict)}"
+    keys = verdict.missing or verdict.unexpected or verdict.mismatched
+    hint = "" if keys or not transplant.plan.module_versions else "; only a .pth states module versions"
+    return f"{into} with strict=True: no, {refusal_text(verdict)}{hint}"
 
 
 def _files(files: Sequence[str]) -> Iterator[Line]:

@@ -23,7 +23,7 @@ def freeze_list(transplant: Transplant, source: str) -> Iterator[str]:
 
 def snippet(transplant: Transplant, arguments: Mapping[str, object], out: Path, wrap: str | None) -> Iterator[str]:
     """Lines of plain torch that build the model, load the written file and freeze what came from the source."""
-    imports, model = _model(transplant.target.name, arguments)
+    imports, model = _model(transplant.target.name, arguments, transplant.target.modules.get("", ""))
     load_import, load = _load(out, wrap)
     yield from sorted({"import torch\n", *(f"{line}\n" for line in (*imports, *load_import))}, key=_import_order)
     yield f"\nmodel = {model}\n"
@@ -45,8 +45,8 @@ def _import_order(line: str) -> tuple[bool, str]:
     return line.startswith("from "), line
 
 
-def _model(name: str, arguments: Mapping[str, object]) -> tuple[list[str], str]:
-    """The imports, and the expression that builds the model."""
+def _model(name: str, arguments: Mapping[str, object], kind: str) -> tuple[list[str], str]:
+    """The imports, and the expression that builds the model, whose class is `kind`."""
     given = "".join(f", {key}={value!r}" for key, value in arguments.items())
     place, _, attribute = name.rpartition(":")
     prefix, _, rest = name.partition(":")
@@ -55,8 +55,8 @@ def _model(name: str, arguments: Mapping[str, object]) -> tuple[list[str], str]:
     if prefix == "timm":
         return ["import timm"], f"timm.create_model({rest!r}, pretrained=False{given})"
     if prefix == "hf":
-        config = f"transformers.AutoConfig.from_pretrained({rest!r})"
-        return ["import transformers"], f"transformers.AutoModel.from_config({config}{given})"
+        config = f"transformers.AutoConfig.from_pretrained({rest!r}{given})"
+        return ["import transformers"], f"transformers.{kind.rpartition('.')[2]}({config})"
     if not place:
         return [], "...  # your model"
     module = Path(place).stem if place.endswith(".py") else place
