@@ -1,8 +1,8 @@
 """Moves bytes from file to file: shared where the filesystem can share blocks, else through a small buffer.
 
-`copy_file_range` is not used: where it cannot share blocks it copies page by page inside the kernel, which takes half as
-long again as reading and writing through a buffer that stays in the cache (measured on ext4, Linux 6.18), and the bytes
-could not be summed on the way.
+`copy_file_range` is not used: where it cannot share blocks it copies page by page inside the kernel, which takes half
+as long again as reading and writing through a buffer that stays in the cache (measured on ext4, Linux 6.18), and the
+bytes could not be summed on the way.
 """
 
 from __future__ import annotations
