@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ckptool.models import Target
     from ckptool.plan import Plan
     from ckptool.recipes.recipe import Recipe
-    from ckptool.surgery.fill import Mismatch
+    from ckptool.surgery.entries import Mismatch
     from ckptool.surgery.transplant import Transplant
 
     Input: TypeAlias = Checkpoint | str | os.PathLike[str]

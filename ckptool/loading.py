@@ -12,8 +12,8 @@ from ckptool.checkpoint import Checkpoint
 from ckptool.errors import PlanError, UsageError
 from ckptool.plan import Source, Step
 from ckptool.reading import Reader
+from ckptool.surgery.entries import Filled, Mismatch
 from ckptool.surgery.evaluate import packed_blocks
-from ckptool.surgery.fill import Filled, Mismatch
 from ckptool.surgery.transplant import Transplant, plan_transplant, require_loaded
 from ckptool.views import is_run, run_of
 

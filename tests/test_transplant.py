@@ -23,7 +23,7 @@ from ckptool.cli.app import run
 from ckptool.errors import CkptError, PlanError, UsageError
 from ckptool.models import open_target
 from ckptool.recipes.recipe import load_recipe
-from ckptool.surgery.fill import Filled
+from ckptool.surgery.entries import Filled
 from ckptool.surgery.transplant import Transplant
 
 State = dict[str, torch.Tensor]

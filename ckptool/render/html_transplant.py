@@ -12,7 +12,7 @@ from ckptool.render.html_inspect import checkpoint_facts
 from ckptool.render.transplant_rows import summary_text, target_text, verdict_texts
 from ckptool.render.units import number_of
 from ckptool.spec import TensorSpec
-from ckptool.surgery.fill import Entry, Filled
+from ckptool.surgery.entries import Entry, Filled
 from ckptool.surgery.transplant import Transplant
 
 _STATUSES = (

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ckptool.render.json import document, file_fields, note_fields
 from ckptool.render.json_plan import problem_fields, step_fields, written_fields
 from ckptool.spec import TensorSpec
-from ckptool.surgery.fill import Entry, Filled
+from ckptool.surgery.entries import Entry, Filled
 from ckptool.surgery.transplant import Transplant
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from ckptool.recipes.reverse import reverse
 from ckptool.recipes.rules import Rule
 from ckptool.render.escape import terminal
 from ckptool.render.units import count, number_of
-from ckptool.surgery.fill import Entry, Filled
+from ckptool.surgery.entries import Entry, Filled
 from ckptool.surgery.transplant import Transplant
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")

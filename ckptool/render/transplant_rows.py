@@ -10,7 +10,7 @@ from ckptool.fold import rollup
 from ckptool.render.plan_rows import dropped_text
 from ckptool.render.units import count, number_of
 from ckptool.spec import DTYPES
-from ckptool.surgery.fill import Entry, Filled
+from ckptool.surgery.entries import Entry, Filled
 from ckptool.surgery.transplant import Transplant
 
 _MANY_MODULES = 30
@@ -156,7 +156,7 @@ def _rolled(
     labels: Mapping[str, _Label], elements: Mapping[str, int], each: bool, among: Iterable[str] = ()
 ) -> list[Row]:
     """A row for each label, its patterns exact among these keys and `among`."""
-    if each:
+    if each or not labels:
         return [_row(label, [key], [key], elements) for key, label in labels.items()]
     known: dict[str, _Label | None] = {**dict.fromkeys(among), **labels}
     patterns: dict[_Label, list[str]] = {}

@@ -9,7 +9,7 @@ from ckptool.errors import CkptError
 from ckptool.keys import Pattern
 from ckptool.plan import Problem
 from ckptool.recipes.recipe import Recipe
-from ckptool.surgery.fill import Entry, Filled
+from ckptool.surgery.entries import Entry, Filled
 
 if TYPE_CHECKING:
     from ckptool.models import Verdict

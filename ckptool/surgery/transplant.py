@@ -17,7 +17,8 @@ from ckptool.recipes.expand import expand
 from ckptool.recipes.inputs import json_lookup, resolve_vars
 from ckptool.recipes.recipe import Recipe
 from ckptool.spec import TensorSpec
-from ckptool.surgery.fill import Entry, Filled, Mismatch, fill, fitted
+from ckptool.surgery.entries import Entry, Filled, Mismatch
+from ckptool.surgery.fill import fill, fitted
 from ckptool.surgery.gates import frozen, require_loaded, unmet
 from ckptool.surgery.initial import ModelInit
 from ckptool.surgery.versions import carried_versions
