@@ -62,7 +62,8 @@ def assert_tensors_equal(a: torch.Tensor, b: torch.Tensor, path: str) -> None:
 
 def bits(tensor: torch.Tensor) -> bytes:
     """The elements of a dense tensor in C order."""
-    dense = tensor.detach().as_subclass(torch.Tensor).resolve_conj().resolve_neg().contiguous()
+    dense = tensor.detach().as_subclass(torch.Tensor).resolve_conj().resolve_neg()
+    dense = dense.clone(memory_format=torch.contiguous_format)  # also where one element has any stride
     if not dense.numel():
         return b""
     return dense.reshape(-1).view(torch.uint8).numpy().tobytes()
