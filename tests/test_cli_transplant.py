@@ -83,6 +83,7 @@ ERRORS = {
     "models.py exists": ["resnet18.pth", *NET, "--save-recipe", "models.py"],
     "fc.weight is f32[10,16] in the source": ["tuned.safetensors", *NET, "--mismatch", "error"],
     '"fit channels" needs': ["tuned.safetensors", *NET, "--fit", "fc.weight=channels"],
+    "two outputs have one name": ["resnet18.pth", *NET, "--save-recipe", "./out.pth"],
     "has no Net": ["resnet18.pth", "--into", "models.py:Net"],
     "missing option '--into'": ["resnet18.pth"],
 }

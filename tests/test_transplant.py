@@ -159,6 +159,40 @@ def test_case_4_halves_are_exact(models: ModuleType, source: State, tmp_path: Pa
     assert torch.equal(target.layer4[0].bn1.weight, source["layer4.0.bn1.weight"])
 
 
+def test_case_4_and_back_where_possible(models: ModuleType, source: State, tmp_path: Path) -> None:
+    """Affine halves are joined again; half of the running statistics was given up on the way."""
+    halved = models.ResNet18(ibn=True)
+    ckptool.load_into(halved, FIXTURES / "resnet18.pth", recipe="resnet-to-ibn", strict=True)
+    path = save(halved.state_dict(), tmp_path)
+    block = "layer{s=1..3}.{b}.bn1"
+    rules = [
+        f"{block}.IN.{{p=weight|bias}}, {block}.BN.{{p}} -> {block}.{{p}} | i, n -> (i + n)",
+        f"{block}.BN.num_batches_tracked -> {block}.num_batches_tracked",
+    ]
+    done = ckptool.plan_transplant(path, models.ResNet18(), recipe=rules)
+    left = {entry.key for entry in done.entries if not entry.is_filled}
+    assert len(left) == 12 and all(".bn1.running_" in key for key in left)
+    state = written(done, tmp_path)
+    assert all(torch.equal(state[key], tensor) for key, tensor in source.items() if key not in left)
+
+
+@pytest.mark.slow
+def test_case_4_in_full_size(models: ModuleType, torchvision: ModuleType, tmp_path: Path) -> None:
+    old = torchvision.models.resnet50()
+    new = torchvision.models.resnet50(num_classes=751)
+    for layer in (new.layer1, new.layer2, new.layer3):
+        for block in layer:
+            block.bn1 = models.IBN(block.bn1.num_features)
+    assert len(new.state_dict()) == 346
+    report = ckptool.load_into(new, save(old.state_dict(), tmp_path), recipe="resnet-to-ibn")
+    assert report.mismatched == ("fc.weight", "fc.bias") and not report.missing and not report.unexpected
+    for number, layer in enumerate((new.layer1, new.layer2, new.layer3), 1):
+        for at, block in enumerate(layer):
+            whole = old.get_submodule(f"layer{number}.{at}.bn1")
+            assert torch.equal(torch.cat([block.bn1.IN.weight, block.bn1.BN.weight]), whole.weight)
+            assert torch.equal(block.bn1.BN.running_var, whole.running_var[block.bn1.half :])
+
+
 def test_case_5_other_size_classes_and_channels(models: ModuleType, tmp_path: Path) -> None:
     old: State = torch.load(FIXTURES / "deit.pth", weights_only=True)
     target = models.ViT(384, 1, 10)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ckptool.cli.reports import CI_FORMATS, add_summary, ci_texts, plain, report_screen, write_reports
 from ckptool.cli.writing import PlanFormat, Request, require_writable, say, write
-from ckptool.errors import Exit, OutputError
+from ckptool.errors import Exit, OutputError, UsageError
 
 if TYPE_CHECKING:
     from ckptool.models import Target, Verdict
@@ -36,7 +36,7 @@ def carry_out(done: Transplant, request: Request, extras: Extras) -> int:
     plan = done.plan
     limit = require_writable(plan, request)
     texts = _texts(done, request, extras)
-    _require_free(texts, done, request)
+    _require_free(texts, done, request, extras)
     if request.form is PlanFormat.TEXT:
         _show(done, request, extras)
     code = Exit.TROUBLE if plan.problems else Exit.DIFFERENT if plan.unmet else Exit.OK
@@ -69,9 +69,12 @@ def _texts(done: Transplant, request: Request, extras: Extras) -> dict[Path, str
     return texts
 
 
-def _require_free(texts: Mapping[Path, str], done: Transplant, request: Request) -> None:
+def _require_free(texts: Mapping[Path, str], done: Transplant, request: Request, extras: Extras) -> None:
     """Refuses further files that could not be written, before anything is."""
     inputs = [file for side in done.plan.inputs for file in (side.path, *side.files)]
+    named = [path.absolute() for path in (request.out, extras.recipe, extras.freeze) if path is not None]
+    if len(set(named)) < len(named):
+        raise UsageError("two outputs have one name", hint="give each a name of its own")
     for file in texts:
         if not file.parent.is_dir():
             raise OutputError(f"the folder {file.parent} does not exist", hint=f"mkdir -p {file.parent}", path=file)
