@@ -83,6 +83,7 @@ ERRORS = {
     "models.py exists": ["resnet18.pth", *NET, "--save-recipe", "models.py"],
     "fc.weight is f32[10,16] in the source": ["tuned.safetensors", *NET, "--mismatch", "error"],
     '"fit channels" needs': ["tuned.safetensors", *NET, "--fit", "fc.weight=channels"],
+    "--wrap nests": ["resnet18.pth", *NET, "--wrap", "model", "-o", "out.safetensors"],
     "two outputs have one name": ["resnet18.pth", *NET, "--save-recipe", "./out.pth"],
     "has no Net": ["resnet18.pth", "--into", "models.py:Net"],
     "missing option '--into'": ["resnet18.pth"],
@@ -92,7 +93,8 @@ ERRORS = {
 @pytest.mark.parametrize("message", ERRORS)
 def test_errors(message: str, cli: Run, fixtures: Path) -> None:
     before = {path.name: path.read_bytes() for path in fixtures.iterdir() if path.is_file()}
-    code, _, err = cli("transplant", *ERRORS[message], "-o", "out.pth")
+    out = [] if "-o" in ERRORS[message] else ["-o", "out.pth"]
+    code, _, err = cli("transplant", *ERRORS[message], *out)
     assert code == 2
     assert message.replace("pos=grid", "pos") in " ".join(err.split())
     assert {path.name: path.read_bytes() for path in fixtures.iterdir() if path.is_file()} == before

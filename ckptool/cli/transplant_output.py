@@ -35,6 +35,7 @@ def carry_out(done: Transplant, request: Request, extras: Extras) -> int:
     """Shows a transplant and, if nothing speaks against it, writes what was asked for; gives the exit code."""
     plan = done.plan
     limit = require_writable(plan, request)
+    _require_nesting(request.out, extras.wrap)
     texts = _texts(done, request, extras)
     _require_free(texts, done, request, extras)
     if request.form is PlanFormat.TEXT:
@@ -86,11 +87,19 @@ def _require_free(texts: Mapping[Path, str], done: Transplant, request: Request,
             raise OutputError(f"{file} exists", hint="--force replaces it", path=file)
 
 
+def _require_nesting(out: Path | None, wrap: str | None) -> None:
+    """Refuses to nest weights where the output has no levels."""
+    from ckptool.surgery.encode import container_of
+
+    if wrap is not None and out is not None and container_of(out) != "torch":
+        raise UsageError("--wrap nests the weights, which safetensors cannot", hint="write a .pth, or leave it out")
+
+
 def _write_text(file: Path, text: str, force: bool) -> None:
     from ckptool.surgery.output import staged_file
 
-    with staged_file(file, force=force) as (descriptor, _):
-        os.write(descriptor, text.encode("utf-8", "surrogatepass"))
+    with staged_file(file, force=force) as (descriptor, _), os.fdopen(descriptor, "wb", closefd=False) as stream:
+        stream.write(text.encode("utf-8", "surrogatepass"))
 
 
 def _loads(target: Target, out: Path, wrap: str | None) -> Verdict:
@@ -98,7 +107,7 @@ def _loads(target: Target, out: Path, wrap: str | None) -> Verdict:
     from ckptool.formats import open_checkpoint
     from ckptool.models import strict_verdict
 
-    again = open_checkpoint(out, wrap if wrap and out.suffix != ".safetensors" and out.is_file() else None)
+    again = open_checkpoint(out, wrap)
     return strict_verdict(target, {key: tensor.spec for key, tensor in again.items()}, again.module_versions)
 
 
