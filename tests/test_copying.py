@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import random
 import subprocess
@@ -15,7 +14,6 @@ import torch
 
 from ckptool.errors import UnreadableError
 from ckptool.formats import open_checkpoint
-from ckptool.surgery import copying
 from ckptool.surgery.apply import apply
 from ckptool.surgery.copying import copy_range
 from ckptool.surgery.filter import plan_filter
@@ -41,27 +39,34 @@ def test_bytes_arrive_and_nothing_else_changes(tmp_path: Path, offset: int, at: 
     assert copied(tmp_path, data, offset, at, nbytes) == expected
 
 
-@pytest.mark.parametrize(("offset", "at"), [(0, 0), (64, 4160), (4095, 8191)])
-def test_blocks_are_shared_where_that_is_possible(
-    tmp_path: Path, offset: int, at: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("refusal", [errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, 0])
+@pytest.mark.parametrize("after", [0, 1])
+def test_a_kernel_that_does_not_copy_or_stops_is_no_harm(
+    tmp_path: Path, refusal: int, after: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The system call is played by one that obeys its rules and copies: few test machines have such a filesystem."""
-    shared: list[int] = []
+    real, calls = os.copy_file_range, []
 
-    def ioctl(target: int, request: int, argument: bytes) -> int:
-        source, start, nbytes, place = copying._CLONE.unpack(argument)
-        if start % 4096 or place % 4096 or nbytes % 4096:
-            raise OSError(errno.EINVAL, "not at blocks")
-        os.pwrite(target, os.pread(source, nbytes, start), place)
-        shared.append(nbytes)
+    def refuse(source: int, target: int, nbytes: int, offset: int, at: int) -> int:
+        calls.append(nbytes)
+        if len(calls) <= after:
+            return real(source, target, 4096, offset, at)
+        if refusal:
+            raise OSError(refusal, "not here")
         return 0
 
-    monkeypatch.setattr(fcntl, "ioctl", ioctl)
-    nbytes = (2 << 20) + 100
-    data = random.Random(1).randbytes(offset + nbytes + 5)
-    expected = b"\1" * at + data[offset : offset + nbytes] + b"\1" * 10
-    assert copied(tmp_path, data, offset, at, nbytes) == expected
-    assert sum(shared) > nbytes - 8192
+    monkeypatch.setattr(os, "copy_file_range", refuse)
+    data = random.Random(1).randbytes((2 << 20) + 105)
+    assert copied(tmp_path, data, 64, 4160, 2 << 20) == b"\1" * 4160 + data[64 : 64 + (2 << 20)] + b"\1" * 10
+    assert len(calls) == after + 1
+
+
+def test_other_refusals_of_the_kernel_are_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: int) -> int:
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    monkeypatch.setattr(os, "copy_file_range", full)
+    with pytest.raises(OSError, match="no space left"):
+        copied(tmp_path, bytes(2 << 20), 0, 0, 2 << 20)
 
 
 def test_blocks_of_a_real_filesystem_are_shared(tmp_path: Path) -> None:
