@@ -118,7 +118,9 @@ def modules_after(*arguments: str, cwd: Path = ROOT) -> set[str]:
 HEAVY = {"torch", "torchvision", "numpy", "ml_dtypes", "safetensors"}
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["inspect", "--help"], ["diff", "-h"], ["transplant", "-h"], []])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], ["inspect", "--help"], ["diff", "-h"], ["transplant", "-h"], []]
+)
 def test_help_starts_light(arguments: list[str]) -> None:
     assert not modules_after(*arguments) & HEAVY
 
