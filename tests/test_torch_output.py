@@ -489,6 +489,8 @@ def test_whole_module_becomes_its_state_dict(tmp_path: Path, legacy: bool) -> No
     assert after["epoch"] == 3
     assert list(after["model"]) == list(model.state_dict())
     small_model().load_state_dict(after["model"], strict=True)
+    (note,) = plan_filter(open_checkpoint(tmp_path / "in.pth")).notes
+    assert note.text == "the module is written as its state_dict"
     bare = load(filtered(tmp_path, model, legacy=legacy), weights_only=True)
     assert list(bare) == list(model.state_dict())
 

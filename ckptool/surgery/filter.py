@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ckptool.checkpoint import Checkpoint, Tensor
+from ckptool.checkpoint import Checkpoint, Note, Tensor
 from ckptool.errors import UsageError
 from ckptool.keys import Pattern, choose, require_match
 from ckptool.ops import Cast
@@ -59,10 +59,18 @@ def plan_filter(
         tuple(dropped),
         frame=None if only_weights else 0,
         dropped_extras=tuple(extra.name for extra in checkpoint.extras) if only_weights else (),
+        notes=module_notes(checkpoint),
         metadata=checkpoint.metadata,
         module_versions=None if versions is None else carried_versions(versions, pairs, checkpoint),
         request="filter",
     )
+
+
+def module_notes(checkpoint: Checkpoint) -> tuple[Note, ...]:
+    """What becomes of a pickled module, said aloud: its class is not written again."""
+    if not getattr(checkpoint.tree, "is_module", False):
+        return ()
+    return (Note("the module is written as its state_dict", "build the module in code, then load_state_dict"),)
 
 
 def float_dtype(name: str | None) -> str | None:
