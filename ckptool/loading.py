@@ -13,9 +13,9 @@ from ckptool.errors import PlanError, UsageError
 from ckptool.plan import Source, Step
 from ckptool.reading import Reader
 from ckptool.surgery.entries import Filled, Mismatch
-from ckptool.surgery.evaluate import packed_blocks
 from ckptool.surgery.transplant import Transplant, plan_transplant, require_loaded
 from ckptool.views import is_run, run_of
+from ckptool.writing.evaluate import packed_blocks
 
 if TYPE_CHECKING:
     import torch

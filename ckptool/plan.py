@@ -19,8 +19,8 @@ from ckptool.spec import TensorSpec
 if TYPE_CHECKING:
     import numpy as np
 
-    from ckptool.surgery.apply import Written
-    from ckptool.surgery.encode import Tied
+    from ckptool.writing.apply import Written
+    from ckptool.writing.encode import Tied
 
     Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -231,8 +231,8 @@ class Plan:
             ...     plan.apply(f"{folder}/body.safetensors").tensors
             120
         """
-        from ckptool.surgery.apply import apply
         from ckptool.surgery.settle import settled
+        from ckptool.writing.apply import apply
 
         target = Path(out)
         plan = settled(

@@ -12,7 +12,7 @@ from ckptool.recipes.expand import Expansion, expand
 from ckptool.recipes.recipe import Recipe, parse_recipe
 from ckptool.recipes.reverse import reverse
 from ckptool.spec import TensorSpec
-from ckptool.surgery.evaluate import compute
+from ckptool.writing.evaluate import compute
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
 

@@ -14,10 +14,10 @@ import torch
 
 from ckptool.errors import UnreadableError
 from ckptool.formats import open_checkpoint
-from ckptool.surgery.apply import apply
-from ckptool.surgery.copying import copy_range
 from ckptool.surgery.filter import plan_filter
-from ckptool.surgery.rounding import Rounding
+from ckptool.writing.apply import apply
+from ckptool.writing.copying import copy_range
+from ckptool.writing.rounding import Rounding
 
 
 def copied(folder: Path, data: bytes, offset: int, at: int, nbytes: int) -> bytes:

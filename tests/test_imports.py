@@ -16,20 +16,33 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 # Each room and the rooms it may import. What is not named here stands at the bottom and is open to all.
 ROOMS = {
-    "cli": {"cli", "render", "surgery", "merging", "recipes", "matching", "compare", "checks", "models", "formats"},
+    "cli": {
+        "cli",
+        "render",
+        "surgery",
+        "writing",
+        "merging",
+        "recipes",
+        "matching",
+        "compare",
+        "checks",
+        "models",
+        "formats",
+    },
     "__init__": {"api", "compare"},
     "api": {"loading", "surgery", "merging", "recipes", "models", "compare", "formats"},
-    "loading": {"render", "surgery", "recipes", "models", "formats"},
-    "render": {"render", "surgery", "merging", "recipes", "matching", "compare", "checks"},
-    "checks": {"checks", "surgery", "recipes", "matching", "compare", "models", "formats"},
+    "loading": {"render", "surgery", "writing", "recipes", "models", "formats"},
+    "render": {"render", "surgery", "writing", "merging", "recipes", "matching", "compare", "checks"},
+    "checks": {"checks", "surgery", "writing", "recipes", "matching", "compare", "models", "formats"},
     "models": {"models", "formats"},
-    "surgery": {"surgery", "recipes", "fits", "matching", "models", "formats"},
-    "merging": {"merging", "surgery", "formats"},
+    "surgery": {"surgery", "writing", "recipes", "fits", "matching", "models", "formats"},
+    "merging": {"merging", "surgery", "writing", "formats"},
     "fits": {"fits"},
     "matching": {"matching", "recipes", "compare", "formats"},
     "recipes": {"recipes", "fits"},
     "compare": {"compare", "matching", "formats"},
-    "plan": {"surgery"},  # Plan.apply runs the engine
+    "plan": {"surgery", "writing"},  # Plan.apply runs the engine
+    "writing": {"writing", "formats"},
     "formats": {"formats"},
 }
 BOTTOM = {"checkpoint", "keys", "near_miss", "spec", "errors", "fold", "shapes", "reading", "views", "explain"} | {

@@ -20,7 +20,7 @@ import ckptool
 from ckptool.errors import CkptError, PlanError, UnreadableError, UsageError
 from ckptool.merging.lora import plan_lora, read_config
 from ckptool.plan import Plan
-from ckptool.surgery.apply import apply
+from ckptool.writing.apply import apply
 
 T = torch.Tensor
 State = dict[str, T]
@@ -320,7 +320,7 @@ def test_torch_is_not_imported(tmp_path: Path) -> None:
 
     base, adapter, _ = simple(tmp_path)
     code = (
-        "import sys, pathlib, ckptool; from ckptool.merging.lora import *; from ckptool.surgery.apply import apply\n"
+        "import sys, pathlib, ckptool; from ckptool.merging.lora import *; from ckptool.writing.apply import apply\n"
         "b, a, o = map(pathlib.Path, sys.argv[1:])\n"
         "apply(plan_lora(ckptool.open(b), ckptool.open(a), read_config(a)), o); assert 'torch' not in sys.modules"
     )

@@ -18,7 +18,7 @@ import ckptool
 from ckptool.errors import PlanError, UsageError
 from ckptool.merging.merge import last_checkpoints, plan_merge
 from ckptool.plan import Plan
-from ckptool.surgery.apply import apply
+from ckptool.writing.apply import apply
 from tests.bench.files import write_sparse
 from tests.bench.harness import measure
 
@@ -346,7 +346,7 @@ def test_nothing_to_merge() -> None:
 
 MERGE = """
 import sys, ckptool
-from ckptool.surgery.apply import apply
+from ckptool.writing.apply import apply
 from ckptool.merging.merge import plan_merge
 *paths, method, out = sys.argv[1:]
 opened = [ckptool.open(path) for path in paths]

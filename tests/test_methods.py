@@ -21,8 +21,8 @@ from ckptool.merging.measures import ranked
 from ckptool.merging.merge import plan_merge
 from ckptool.merging.methods import METHODS
 from ckptool.merging.mixing import mix
-from ckptool.surgery import evaluate
-from ckptool.surgery.apply import apply
+from ckptool.writing import evaluate
+from ckptool.writing.apply import apply
 
 T = torch.Tensor
 State = dict[str, T]

@@ -15,9 +15,9 @@ from ckptool.errors import PlanError
 from ckptool.formats import open_checkpoint
 from ckptool.plan import Dropped, Plan, Source, Step
 from ckptool.spec import TensorSpec
-from ckptool.surgery.apply import apply
 from ckptool.surgery.filter import plan_filter
 from ckptool.surgery.optimizer import with_optimizer
+from ckptool.writing.apply import apply
 from tests.deep_equal import assert_equal
 
 Optimizer = torch.optim.Optimizer

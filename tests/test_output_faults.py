@@ -23,8 +23,8 @@ import torch
 
 from ckptool.errors import CkptError, OutputError, PlanError, UnreadableError
 from ckptool.formats import open_checkpoint
-from ckptool.surgery.apply import Written, apply
 from ckptool.surgery.filter import plan_filter
+from ckptool.writing.apply import Written, apply
 
 ROWS = 200_000  # 3.2 MB of float32: several blocks, done in no time
 
@@ -488,7 +488,7 @@ WRITE = """
 import sys
 from pathlib import Path
 from ckptool.formats import open_checkpoint
-from ckptool.surgery.apply import apply
+from ckptool.writing.apply import apply
 from ckptool.surgery.filter import plan_filter
 options = {"max_shard": 10_000_000} if "." not in sys.argv[2] else {}
 plan = plan_filter(open_checkpoint(sys.argv[1]), dtype=sys.argv[3] if len(sys.argv) > 3 else None)

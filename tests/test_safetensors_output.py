@@ -18,9 +18,9 @@ from torch import nn
 from ckptool.errors import OutputError
 from ckptool.formats import open_checkpoint
 from ckptool.formats.safetensors_write import NAMES
-from ckptool.surgery.apply import Written, apply
-from ckptool.surgery.encode import TIED_KEY, tie_notes
 from ckptool.surgery.filter import plan_filter
+from ckptool.writing.apply import Written, apply
+from ckptool.writing.encode import TIED_KEY, tie_notes
 from tests.deep_equal import bits
 
 

@@ -21,8 +21,8 @@ from torch import nn
 from ckptool.errors import OutputError, PlanError, UnsafeError
 from ckptool.formats import open_checkpoint
 from ckptool.plan import Plan, Source, Step
-from ckptool.surgery.apply import apply
 from ckptool.surgery.filter import plan_filter
+from ckptool.writing.apply import apply
 from tests.deep_equal import assert_equal, bits, sharing
 
 CLEAR = [False, True]

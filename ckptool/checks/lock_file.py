@@ -121,7 +121,7 @@ def write_lock(path: Path, sections: Mapping[str, Section]) -> None:
     Raises:
         OutputError: it cannot be written; what was there is untouched.
     """
-    from ckptool.surgery.output import staged_file
+    from ckptool.writing.output import staged_file
 
     if not path.parent.is_dir():
         raise OutputError(f"the folder {path.parent} does not exist", hint=f"mkdir -p {path.parent}", path=path)

@@ -231,7 +231,7 @@ def read_lines(path: Path) -> str:
 
 def write_lines(path: Path, text: str) -> bool:
     """Make the file hold this text; a file that would be empty is removed. True if anything changed."""
-    from ckptool.surgery.output import staged_file
+    from ckptool.writing.output import staged_file
 
     if read_lines(path) == text:
         return False

@@ -151,6 +151,6 @@ def _shard_of(asked: str | None, said: str | None, out: Path | None) -> str | No
     """What --max-shard says; else what the recipe says, which is for folders only."""
     if asked is not None or said is None or out is None:
         return asked
-    from ckptool.surgery.encode import container_of
+    from ckptool.writing.encode import container_of
 
     return said if container_of(out) == "folder" else None

@@ -70,7 +70,7 @@ def write_reports(files: Sequence[Path], texts: Callable[[str], Iterable[str]]) 
         files: checked by `require_reports`.
         texts: the result in a format, "html", piece by piece.
     """
-    from ckptool.surgery.output import staged_file
+    from ckptool.writing.output import staged_file
 
     for file in files:
         with staged_file(file, force=True) as (descriptor, _), os.fdopen(os.dup(descriptor), "wb") as stream:

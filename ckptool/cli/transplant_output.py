@@ -14,8 +14,8 @@ from ckptool.errors import Exit, OutputError, UsageError
 
 if TYPE_CHECKING:
     from ckptool.models import Target, Verdict
-    from ckptool.surgery.apply import Written
     from ckptool.surgery.transplant import Transplant
+    from ckptool.writing.apply import Written
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,14 +89,14 @@ def _require_free(texts: Mapping[Path, str], done: Transplant, request: Request,
 
 def _require_nesting(out: Path | None, wrap: str | None) -> None:
     """Refuses to nest weights where the output has no levels."""
-    from ckptool.surgery.encode import container_of
+    from ckptool.writing.encode import container_of
 
     if wrap is not None and out is not None and container_of(out) != "torch":
         raise UsageError("--wrap nests the weights, which safetensors cannot", hint="write a .pth, or leave it out")
 
 
 def _write_text(file: Path, text: str, force: bool) -> None:
-    from ckptool.surgery.output import staged_file
+    from ckptool.writing.output import staged_file
 
     with staged_file(file, force=force) as (descriptor, _), os.fdopen(descriptor, "wb", closefd=False) as stream:
         stream.write(text.encode("utf-8", "surrogatepass"))

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ckptool.checkpoint import Note
     from ckptool.plan import Plan, Problem
     from ckptool.render.preview import Preview
-    from ckptool.surgery.apply import Written
+    from ckptool.writing.apply import Written
 
 
 class PlanFormat(StrEnum):
@@ -163,8 +163,8 @@ def require_writable(plan: Plan, request: Request) -> int | None:
     require_reports(request.reports, (file for side in plan.inputs for file in (side.path, *side.files)))
     if request.out is None or request.check:
         return limit
-    from ckptool.surgery.encode import container_of
-    from ckptool.surgery.output import check_target
+    from ckptool.writing.encode import container_of
+    from ckptool.writing.output import check_target
 
     if str(request.out) == "-":
         raise UsageError("an output is a file or a folder, not a stream", hint="give its name: -o out.safetensors")
@@ -181,8 +181,8 @@ def require_writable(plan: Plan, request: Request) -> int | None:
 
 def _preview(plan: Plan, request: Request) -> Preview:
     from ckptool.render.preview import Preview
-    from ckptool.surgery.encode import tie_notes
     from ckptool.surgery.settle import besides
+    from ckptool.writing.encode import tie_notes
 
     notes: list[Note] = [note for side in plan.inputs for note in side.notes if note.level == "warning"]
     notes += [note for note in plan.notes if not (plan.problems and note.text.startswith("reversible"))]
@@ -221,7 +221,7 @@ def _show(preview: Preview, request: Request) -> None:
 
 def write(plan: Plan, out: Path, request: Request, limit: int | None) -> Written:
     from ckptool.cli.progress import Progress
-    from ckptool.surgery.apply import apply
+    from ckptool.writing.apply import apply
 
     with ends_cleanly(), Progress("writing", request.quiet) as progress:
         return apply(plan, out, force=request.force, max_shard=limit, tied=request.tied, progress=progress)

@@ -10,7 +10,7 @@ from ckptool.render.json import document, file_fields, note_fields
 from ckptool.render.preview import Preview, rounding_of
 
 if TYPE_CHECKING:
-    from ckptool.surgery.apply import Written
+    from ckptool.writing.apply import Written
 
 
 def plan_json(preview: Preview, written: Written | None, exit_code: int) -> Iterator[str]:

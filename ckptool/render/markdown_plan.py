@@ -22,7 +22,7 @@ from ckptool.render.preview import Preview
 from ckptool.render.units import count, size, size_short
 
 if TYPE_CHECKING:
-    from ckptool.surgery.apply import Written
+    from ckptool.writing.apply import Written
 
 _MANY = 20  # names of a list
 

@@ -22,7 +22,7 @@ from ckptool.surgery.transplant import Transplant
 
 if TYPE_CHECKING:
     from ckptool.models import Verdict
-    from ckptool.surgery.apply import Written
+    from ckptool.writing.apply import Written
 
 
 def transplant_markdown(

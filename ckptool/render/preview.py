@@ -11,7 +11,7 @@ from ckptool.plan import Plan
 from ckptool.surgery.settle import Besides
 
 if TYPE_CHECKING:
-    from ckptool.surgery.apply import Written
+    from ckptool.writing.apply import Written
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ from ckptool.render.text_width import cells
 from ckptool.render.units import count, number_of, relative, size, size_short
 
 if TYPE_CHECKING:
-    from ckptool.surgery.apply import Written
+    from ckptool.writing.apply import Written
 
 STYLES: dict[Fate, Style] = {
     Fate.COPIED: "green",

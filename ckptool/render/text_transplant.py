@@ -28,7 +28,7 @@ from ckptool.surgery.transplant import Transplant
 
 if TYPE_CHECKING:
     from ckptool.models import Verdict
-    from ckptool.surgery.apply import Written
+    from ckptool.writing.apply import Written
 
 _STYLES: dict[str, Style] = {
     "filled": "green",

@@ -9,8 +9,8 @@ from ckptool.checkpoint import Note
 from ckptool.errors import UsageError
 from ckptool.formats.torch_frame import Frame
 from ckptool.plan import Plan
-from ckptool.surgery.encode import container_of, left_behind
 from ckptool.surgery.optimizer import with_optimizer
+from ckptool.writing.encode import container_of, left_behind
 
 
 def settled(

@@ -1,7 +1,7 @@
 """The pickle of a torch output: the frame input's objects, with the plan's tensors in the place of its weights.
 
 What is not weights (epoch, optimizer, a second set of weights) stays what it was: the same inert objects, pickled
-again. How the tensors themselves are written is in `ckptool.surgery.torch_nodes`.
+again. How the tensors themselves are written is in `ckptool.writing.torch_nodes`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ckptool.formats.torch_walk import is_mapping
 from ckptool.formats.torch_zip_write import zip_image
 from ckptool.plan import Plan, Step, sources_of
 from ckptool.spec import TensorSpec
-from ckptool.surgery.torch_nodes import Nodes, judged
+from ckptool.writing.torch_nodes import Nodes, judged
 
 _PROTOCOL = 2  # what torch writes, and what torch.load(weights_only=True) reads
 _NESTED_NAMES = 4  # the first protocol that can name a class inside a class

@@ -17,7 +17,7 @@ from ckptool.errors import PlanError
 from ckptool.plan import Apply, Op, Source, Value, sources_of
 from ckptool.reading import Reader, numpy_dtype
 from ckptool.spec import DTYPES, TensorSpec
-from ckptool.surgery.rounding import Rounding
+from ckptool.writing.rounding import Rounding
 
 if TYPE_CHECKING:
     import numpy as np

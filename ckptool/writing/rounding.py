@@ -55,7 +55,7 @@ def rounds(value: Value, inputs: Sequence[Checkpoint]) -> bool:
     """True if a value ends in a cast that can change numbers."""
     if not isinstance(value, Apply) or not isinstance(value.op, Cast):
         return False
-    from ckptool.surgery.evaluate import spec_of
+    from ckptool.writing.evaluate import spec_of
 
     old, new = DTYPES[spec_of(value.args[0], inputs).dtype], DTYPES[value.op.dtype]
     is_exact = new.name == "float64" or (new.name == "float32" and old.bits <= 16)

@@ -11,9 +11,9 @@ from ckptool.checkpoint import Checkpoint
 from ckptool.errors import OutputError, PlanError, UnreadableError
 from ckptool.plan import Plan
 from ckptool.reading import Reader
-from ckptool.surgery.encode import Output, Tied, encode
-from ckptool.surgery.filling import write_durably, write_image
-from ckptool.surgery.output import check_target, staged_file, staged_folder
+from ckptool.writing.encode import Output, Tied, encode
+from ckptool.writing.filling import write_durably, write_image
+from ckptool.writing.output import check_target, staged_file, staged_folder
 
 _SIZE = 2  # where the size stands in a fingerprint
 

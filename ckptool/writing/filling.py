@@ -15,9 +15,9 @@ from ckptool.formats.files import naming
 from ckptool.formats.image import Computed, Image, Range, Slot
 from ckptool.plan import Plan
 from ckptool.reading import Reader
-from ckptool.surgery.copying import copy_range, write_all
-from ckptool.surgery.evaluate import packed_blocks
-from ckptool.surgery.rounding import Rounding, rounds
+from ckptool.writing.copying import copy_range, write_all
+from ckptool.writing.evaluate import packed_blocks
+from ckptool.writing.rounding import Rounding, rounds
 
 THREADS = 2
 

@@ -1,6 +1,6 @@
 """From a plan to the files that will hold it: which format, which shards, which bytes where.
 
-Still headers only. What comes out is one `Image` per file; `ckptool.surgery.apply` fills them.
+Still headers only. What comes out is one `Image` per file; `ckptool.writing.apply` fills them.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def encode(plan: Plan, target: Path, *, max_shard: int | None = None, tied: Tied
             f"{target} is one file; shards make a folder", hint=f"write {target.with_suffix('')}", path=target
         )
     if container == "torch":
-        from ckptool.surgery.torch_output import torch_output
+        from ckptool.writing.torch_output import torch_output
 
         image, specs, place = torch_output(plan)
         return Output({target.name: image}, specs, place, is_folder=False)

@@ -24,7 +24,7 @@ from ckptool.formats.torch_tensor import data_args
 from ckptool.formats.torch_zip_write import Record
 from ckptool.plan import Plan, Source, Step
 from ckptool.spec import DTYPES, TensorSpec
-from ckptool.surgery.encode import contents_of, tied_steps
+from ckptool.writing.encode import contents_of, tied_steps
 
 _Kind = TypeVar("_Kind", Global, Persistent)
 _STORAGE = "storage"

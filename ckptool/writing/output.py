@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ckptool.errors import CkptError, OutputError
-from ckptool.surgery.encode import container_of
+from ckptool.writing.encode import container_of
 
 _NAME_MAX = 255
 
