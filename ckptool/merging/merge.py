@@ -21,7 +21,7 @@ from ckptool.merging.notes import (
 )
 from ckptool.plan import Apply, Dropped, Plan, Source, Step
 from ckptool.spec import DTYPES
-from ckptool.surgery.filter import cast_value, float_dtype
+from ckptool.surgery.filter import cast_value, float_dtype, module_notes
 
 Keys = Literal["exact", "intersect", "union"]
 _KINDS = {"int": "integers", "uint": "integers", "bool": "booleans", "complex": "complex numbers"}
@@ -114,7 +114,7 @@ def _union(checkpoints: Sequence[Checkpoint], dtype: str | None) -> Plan:
         value, spec = cast_value(Source(last, key), tensor, dtype)
         steps.append(Step(spec, value, why))
         dropped += [Dropped(Source(number, key), f"replaced by {names[last]}") for number in earlier]
-    notes = [*wrapper_notes(checkpoints), *left_behind(checkpoints[1:])]
+    notes = [*module_notes(checkpoints[0]), *wrapper_notes(checkpoints), *left_behind(checkpoints[1:])]
     if reshaped:
         notes.append(Note(f"{count_of(reshaped, 'key')} replaced by a tensor of another shape", "", tuple(reshaped)))
     return Plan(

@@ -15,7 +15,7 @@ from ckptool.recipes.inputs import json_lookup, resolve_vars, source_file_captur
 from ckptool.recipes.recipe import Expect, Recipe
 from ckptool.recipes.reverse import check_reverse, reverse
 from ckptool.spec import TensorSpec
-from ckptool.surgery.filter import cast_value, float_dtype
+from ckptool.surgery.filter import cast_value, float_dtype, module_notes
 from ckptool.surgery.versions import carried_versions
 
 Specs = Mapping[str, TensorSpec]
@@ -65,7 +65,7 @@ def plan_remap(
     targets = None if like is None else {key: tensor.spec for key, tensor in like.tensors.items()}
     found = expand(running, specs, prefixes=prefixes, vars=numbers, targets=targets)
     steps = _cast(found.steps, inputs, float_dtype(dtype or (None if backwards else recipe.output_dtype)))
-    notes = [Note(loss) for loss in losses]
+    notes = [*module_notes(inputs[0]), *(Note(loss) for loss in losses)]
     if like is None and recipe.expect != Expect() and not backwards:
         notes.append(Note("the recipe's expectations are not checked", "--like CHECKPOINT gives what to hold them to"))
     if len(inputs) == 1:
@@ -122,7 +122,7 @@ def _versions(source: Checkpoint, steps: Sequence[Step]) -> dict[str, int] | Non
     if source.module_versions is None:
         return None
     pairs = [(origin.key, step.target.key) for step in steps for origin in sources_of(step.value) if origin.input == 0]
-    return carried_versions(source.module_versions, pairs)
+    return carried_versions(source.module_versions, pairs, source)
 
 
 def _reversible(recipe: Recipe, specs: Specs, vars: Mapping[str, float], backwards: bool) -> list[Note]:

@@ -100,16 +100,19 @@ def besides(plan: Plan, out: Path | None) -> Besides:
     lost: tuple[str, ...] = ()
     source = None if plan.frame is None else plan.inputs[plan.frame]
     to_torch = _is_torch(plan, out)
+    why = "torch files have no place for it" if to_torch else "safetensors holds tensors only, .pth does not"
     if to_torch:
-        if source is not None and isinstance(source.tree, Frame):
-            kept = tuple(extra.name for extra in source.extras if extra.name not in dropped)
+        names = () if source is None else tuple(extra.name for extra in source.extras if extra.name not in dropped)
         said = [name for name in plan.metadata if name != "format"]
         lost = (f"metadata ({', '.join(said[:4])}{', ...' if len(said) > 4 else ''})",) if said else ()
+        if source is not None and isinstance(source.tree, Frame):
+            kept = names
+        elif names:
+            lost, why = (*names, *lost), f"only tensors are taken out of {source.format if source else 'it'}"
     elif out is not None:
         lost = tuple(extra.name for extra in left_behind(plan, out))
         if plan.module_versions:
             lost = (*lost, f"module versions ({len(plan.module_versions)})")
-    why = "torch files have no place for it" if to_torch else "safetensors holds tensors only, .pth does not"
     return Besides(kept, dropped, lost, why if lost else "", untaken)
 
 

@@ -127,7 +127,7 @@ class Transplant:
             return versions
         steps = (step for step in self.plan.steps if step.target.key in self.mapped)
         pairs = [(origin.key, step.target.key) for step in steps for origin in sources_of(step.value)]
-        return carried_versions(versions, pairs)
+        return carried_versions(versions, pairs, self.source)
 
 
 def _ask(target: Target, specs: Mapping[str, TensorSpec], versions: Mapping[str, int] | None) -> Verdict:

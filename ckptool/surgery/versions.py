@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 
 
 def carried_versions(
-    versions: Mapping[str, int], pairs: Iterable[tuple[str, str]], keys: Iterable[str] = ()
+    versions: Mapping[str, int], pairs: Iterable[tuple[str, str]], keys: Iterable[str]
 ) -> dict[str, int]:
     """Module versions for new keys.
 
@@ -25,7 +25,7 @@ def carried_versions(
         where the nearest module around it went; a module that is split gives its version to each part.
 
     Example:
-        >>> carried_versions({"": 1, "module": 1, "module.bn": 2}, [("module.bn.weight", "bn.weight")])
+        >>> carried_versions({"": 1, "module": 1, "module.bn": 2}, [("module.bn.weight", "bn.weight")], [])
         {'': 1, 'bn': 2}
         >>> carried_versions({"": 1, "fc": 1, "relu": 1}, [("bn.weight", "bn.weight")], ["bn.weight", "fc.weight"])
         {'': 1, 'relu': 1}

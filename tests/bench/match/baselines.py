@@ -160,7 +160,7 @@ def torch_liberator(source: Specs, target: Specs) -> Pairs:
     signal.alarm(LIBERATOR_SECONDS)
     try:
         mapping = load_partial_state(model, states[0], association="isomorphism", mangle=False, verbose=0)["mapping"]
-    except RefusedError:
+    except (RefusedError, ImportError):
         raise
     except Exception as error:
         raise RefusedError(f"{type(error).__name__}: {error}") from None

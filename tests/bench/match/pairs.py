@@ -143,7 +143,7 @@ def variant(name: str, of: str, change: Callable[[Case], Case]) -> None:
 
 def entries(names: Sequence[str] = ()) -> Iterator[Entry]:
     """The pairs whose packages are installed; those of `names` only, if there are any."""
-    for module in ("pairs_vision", "pairs_text", "pairs_hand"):
+    for module in ("pairs_vision", "pairs_text", "pairs_hand", "pairs_more"):
         importlib.import_module(f"tests.bench.match.{module}")
     for entry in PAIRS.values():
         wanted = not names or any(name in entry.name for name in names)

@@ -91,6 +91,8 @@ def run_one(matcher: Matcher, case: Case) -> tuple[Score, list[Mistake], str]:
         answers = list(matcher(case))
     except RefusedError as error:
         answers, refusal = [], str(error)
+    except Exception as error:  # a matcher that breaks on a pair has no answer there; the others go on
+        answers, refusal = [], f"it broke: {type(error).__name__}: {error}"
     seconds = time.perf_counter() - start
     score, mistakes = judge(case, answers)
     return score + Score(seconds=seconds, refused=bool(refusal)), mistakes, refusal
@@ -155,7 +157,7 @@ def main(arguments: list[str] | None = None) -> None:
             unrelated[name] += 0 if case.truth else score.given
             if name in details:
                 details[name].append([entry.name, f"{len(case.source)} > {len(case.target)}", *row(score)])
-            _say(name, entry.name, mistakes[: options.mistakes], refusal if options.mistakes else "")
+            _say(name, entry.name, mistakes[: options.mistakes], refusal)
     for name, lines in details.items():
         print(f"\n{name}, pair by pair\n\n{table(lines, options.markdown)}")
     head = ["in total", *HEAD, "matched in unrelated"]
