@@ -1,0 +1,188 @@
+"""A unit's keys as patterns: families become captures with linear indices, roles a capture or a choice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from ckptool.matching.assign import Match
+from ckptool.matching.modules import Unit
+from ckptool.matching.result import Pair
+
+Side: TypeAlias = tuple[str, ...]
+"""The parts of a pattern."""
+
+_NAMES = ("l", "b", "t", "u", "v")
+
+
+@dataclass(frozen=True, slots=True)
+class Sides:
+    """Both sides of a rule."""
+
+    source: tuple[Side, ...]
+    target: tuple[Side, ...]
+    layout: str
+    pairs: tuple[Pair, ...]
+
+
+def side_pairs(match: Match, pairs: Sequence[Pair], layout: str) -> list[Sides]:
+    """The patterns of a unit's pairs that have one layout: one rule where numbers and roles allow it, else several."""
+    source, target = match.source, match.target
+    if source.kind or target.kind:
+        return _grouped(match, pairs, layout)
+    indices = _indices(source, target)
+    if indices is None:
+        return [_literal(pair) for pair in pairs]
+    ours, theirs = indices
+    roles = [role for role in target.shapes if role in source.shapes]
+    used = {pair.targets[0]: pair for pair in pairs}
+    roles = [role for role in roles if target.keys[role][0] in used]
+    left = [_parts(source, source.keys[role][0], ours) for role in roles]
+    right = [_parts(target, target.keys[role][0], theirs) for role in roles]
+    whole = len(roles) == len(source.shapes) and not layout
+    if len(roles) > 1 and _same_but_end(left) and _same_but_end(right):
+        one, other = _ends([row[-1] for row in left], [row[-1] for row in right], whole)
+        return [Sides(((*left[0][:-1], one),), ((*right[0][:-1], other),), layout, tuple(pairs))]
+    found = []
+    for role, a, b in zip(roles, left, right, strict=True):
+        keys = set(target.keys[role])
+        found.append(Sides((a,), (b,), layout, tuple(pair for pair in pairs if pair.targets[0] in keys)))
+    return found
+
+
+def _literal(pair: Pair) -> Sides:
+    return Sides(
+        tuple(tuple(key.split(".")) for key in pair.sources),
+        tuple(tuple(key.split(".")) for key in pair.targets),
+        pair.layout,
+        (pair,),
+    )
+
+
+def _same_but_end(rows: Sequence[Side]) -> bool:
+    return len({row[:-1] for row in rows}) == 1
+
+
+def _ends(ours: Sequence[str], theirs: Sequence[str], whole: bool) -> tuple[str, str]:
+    """The last parts: a common beginning, then the role as a capture or a choice."""
+    common = [_common(row) for row in (ours, theirs)]
+    a, b = ([text[len(head) :] for text in row] for head, row in zip(common, (ours, theirs), strict=True))
+    if a == b and whole:
+        return f"{common[0]}{{p*}}", f"{common[1]}{{p*}}"
+    return f"{common[0]}{{p={'|'.join(a)}}}", f"{common[1]}{{p={'|'.join(b)}}}" if a != b else f"{common[1]}{{p}}"
+
+
+def _common(texts: Sequence[str]) -> str:
+    """What all begin with, up to an underscore."""
+    first = texts[0]
+    at = first.rfind("_") + 1
+    return first[:at] if at and all(text.startswith(first[:at]) and len(text) > at for text in texts) else ""
+
+
+# ---------------------------------------------------------------------------------------------- indices
+
+
+def _indices(source: Unit, target: Unit) -> tuple[list[str], list[str]] | None:
+    """What stands for each family's number on both sides; None if no linear index says it."""
+    ours, theirs = list(zip(*source.numbers, strict=True)), list(zip(*target.numbers, strict=True))
+    if not source.numbers or len(source.members) == 1:
+        return [str(row[0]) for row in ours], [str(row[0]) for row in theirs]
+    if len(ours) != len(theirs):
+        return None
+    left, right = [], []
+    for name, a, b in zip(_NAMES, ours, theirs, strict=False):
+        if (found := _linear(a, b, name)) is None:
+            return None
+        if source.is_cut or target.is_cut:
+            found = _ranged(found, a, b, name)
+        left.append(found[0])
+        right.append(found[1])
+    return left, right
+
+
+def _linear(a: Sequence[int], b: Sequence[int], name: str) -> tuple[str, str] | None:
+    """Two rows of numbers as linear functions of one.
+
+    Example:
+        >>> _linear([1, 3, 5], [0, 1, 2], "s"), _linear([1, 2], [2, 3], "s"), _linear([0, 1, 2], [0, 2, 3], "s")
+        (('{2*s+1}', '{s}'), ('{s}', '{s+1}'), None)
+    """
+    pairs = sorted(set(zip(a, b, strict=True)))
+    if len({one for one, _ in pairs}) < len(pairs) or len({other for _, other in pairs}) < len(pairs):
+        return None
+    if len(pairs) == 1:
+        return str(pairs[0][0]), str(pairs[0][1])
+    (x, y), (z, w) = pairs[0], pairs[1]
+    for turned in (False, True):
+        run, rise = (w - y, z - x) if turned else (z - x, w - y)
+        if rise % run or rise // run < 1:
+            continue
+        factor = rise // run
+        offset = x - factor * y if turned else y - factor * x
+        if all((p - factor * q if turned else q - factor * p) == offset for p, q in pairs):
+            text = f"{factor}*{name}" if factor != 1 else name
+            text = f"{{{text}{offset:+d}}}" if offset else f"{{{text}}}"
+            return (text, f"{{{name}}}") if turned else (f"{{{name}}}", text)
+    return None
+
+
+def _ranged(texts: tuple[str, str], a: Sequence[int], b: Sequence[int], name: str) -> tuple[str, str]:
+    """The captures for these numbers alone, if they follow each other: ``{l}`` becomes ``{l=0..5}``."""
+    plain = f"{{{name}}}"
+    at = texts.index(plain) if plain in texts else -1
+    numbers = sorted({*(a, b)[at]}) if at >= 0 else []
+    if not numbers or numbers != list(range(numbers[0], numbers[0] + len(numbers))):
+        return texts
+    ranged = f"{{{name}={numbers[0]}..{numbers[-1]}}}"
+    return (ranged, ranged if texts[1] == plain else texts[1]) if at == 0 else (texts[0], ranged)
+
+
+def _parts(unit: Unit, key: str, indices: Sequence[str]) -> Side:
+    """The parts of a key with captures for the numbers of families."""
+    parts = key.split(".")
+    level = 0
+    for at, part in enumerate(unit.path):
+        if part.family:
+            before, _, after = part.text.partition("#")
+            parts[at] = f"{before}{indices[level]}{after.lstrip('~')}"
+            level += 1
+    return tuple(parts)
+
+
+# ---------------------------------------------------------------------------------------------- groups
+
+
+def _grouped(match: Match, pairs: Sequence[Pair], layout: str) -> list[Sides]:
+    """Rules of fused, split and stacked tensors."""
+    made, whole = (match.source, match.target) if match.source.kind else (match.target, match.source)
+    stack = "stack" in made.kind
+    pieces = made.pieces[1:] or made.pieces if stack else made.pieces
+    indices = _indices(made, whole)
+    if indices is None:
+        return [_literal(pair) for pair in pairs]
+    found = []
+    for role in made.shapes:
+        keys = set(whole.keys.get(role, ()))
+        mine = tuple(pair for pair in pairs if keys & {*pair.sources, *pair.targets})
+        if not mine:
+            continue
+        several = tuple(
+            _parts(piece, piece.keys[role][0], [*indices[0], "{e}"] if stack else indices[0]) for piece in pieces
+        )
+        one = (_parts(whole, whole.keys[role][0], indices[1]),)
+        text = _rule_layout(len(several), stack, len(made.shapes[role][0]) - stack)
+        left, right = text.split(" -> ")
+        if made is match.source:
+            found.append(Sides(several, one, text, mine))
+        else:
+            found.append(Sides(one, several, f"{right} -> {left}", mine))
+    return found
+
+
+def _rule_layout(count: int, stack: bool, rank: int) -> str:
+    rest = " ".join(["i", "j", "k"][: rank - 1])
+    names = ["o", "q", "r"][:count]
+    left = ", ".join(f"{name} {rest}".strip() for name in names)
+    inner = f"({' + '.join(names)})" if count > 1 else "o"
+    return f"{left} -> {'e ' if stack else ''}{inner} {rest}".strip()

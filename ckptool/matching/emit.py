@@ -1,0 +1,46 @@
+"""From matched units to pairs of tensors, each with its layout."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ckptool.matching.assign import Match
+from ckptool.matching.groups import joining_layout, splitting_layout, unstacking_layout
+from ckptool.matching.modules import Shape, Unit
+from ckptool.matching.orient import layout_of
+from ckptool.matching.result import Confidence, Pair
+
+
+def pairs_of(match: Match, turned: bool) -> Iterator[Pair]:
+    """One pair for each role that both units have, in each instance.
+
+    Args:
+        match: two units.
+        turned: one of them has its matrix the other way round.
+    """
+    source, target = match.source, match.target
+    for role in target.shapes:
+        if role not in source.shapes:
+            continue
+        for at in range(len(target.members)):
+            sources, targets = _keys(source, role, at), _keys(target, role, at)
+            shapes = source.shapes[role][at], target.shapes[role][at]
+            layout = _layout(source, target, shapes, len(sources), len(targets), turned and role == source.main)
+            same = sources == targets and match.confidence.within(Confidence.ALIGNED)
+            confidence = Confidence.CERTAIN if same else match.confidence
+            yield Pair(targets, sources, layout, match.evidence, confidence, match.runner_up)
+
+
+def _keys(unit: Unit, role: str, at: int) -> tuple[str, ...]:
+    return unit.groups[role][at] if unit.groups else (unit.keys[role][at],)
+
+
+def _layout(source: Unit, target: Unit, shapes: tuple[Shape, Shape], sources: int, targets: int, turned: bool) -> str:
+    if source.kind:
+        stack = "stack" in source.kind
+        return joining_layout(sources, shapes[0][0] if stack else 0, len(shapes[0]) - stack)
+    if target.kind:
+        if "stack" in target.kind:
+            return unstacking_layout(shapes[1][0], targets // shapes[1][0], len(shapes[1]) - 1)
+        return splitting_layout(targets, len(shapes[1]))
+    return layout_of(*shapes, turned)

@@ -1,0 +1,201 @@
+"""The automatic match: from two lists of key, shape and dtype to pairs and rules. Stages, cheap to dear.
+
+1. Modules of equal shapes in every block, where words, neighbours and order tell them apart (`assign`): the same names,
+   other prefixes, other words, fused and stacked tensors.
+2. Lists of blocks of different lengths: the blocks that both have (`partial`).
+3. Bare matrices that became modules, and fully connected layers that became convolutions.
+4. What one signal alone tells, or only the order: kept as guesses, not applied by default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from ckptool.checkpoint import Note
+from ckptool.matching.assign import Classes, Known, Match, flat_signature, signature
+from ckptool.matching.emit import pairs_of
+from ckptool.matching.generalise import rules_of
+from ckptool.matching.groups import made_units
+from ckptool.matching.modules import Unit, cuts_of
+from ckptool.matching.orient import is_bare_square, stored_io
+from ckptool.matching.partial import common_blocks
+from ckptool.matching.result import Confidence, MatchReport, Pair
+from ckptool.spec import TensorSpec
+
+Specs = Mapping[str, TensorSpec]
+
+_RELATED = 0.25  # of the tensors of the smaller side match; below this the models have nothing to do with each other
+
+
+def match(
+    source: Specs,
+    target: Specs,
+    *,
+    source_modules: Mapping[str, str] | None = None,
+    target_modules: Mapping[str, str] | None = None,
+) -> MatchReport:
+    """Which source tensors belong to which target tensors, from names, shapes and order alone.
+
+    Args:
+        source: key -> spec in file order.
+        target: the same.
+        source_modules: module path -> class name, where there is a model.
+        target_modules: the same.
+
+    Example:
+        >>> old = {key: TensorSpec(key, "float32", (3,)) for key in ("net.ln.gamma", "net.ln.beta")}
+        >>> new = {key: TensorSpec(key, "float32", (3,)) for key in ("norm.weight", "norm.bias")}
+        >>> [(pair.sources, pair.targets, pair.confidence.value) for pair in match(old, new).pairs]
+        [(('net.ln.gamma',), ('norm.weight',), 'unique'), (('net.ln.beta',), ('norm.bias',), 'unique')]
+    """
+    tries = [_Attempt.of(ours, theirs) for ours in cuts_of(source) for theirs in cuts_of(target)]
+    best = max(tries, key=lambda attempt: attempt.score)
+    found, notes = _related(best, source, target)
+    pairs = [pair for _, row in found for pair in row]
+    sure = [row for row in found if row[0].confidence.within(Confidence.ALIGNED)]
+    unsure = [row for row in found if not row[0].confidence.within(Confidence.ALIGNED)]
+    rules = (*rules_of(unsure, source, target, merge=False), *rules_of(sure, source, target))
+    made = {key for pair in pairs for key in pair.targets}
+    used = {key for pair in pairs for key in pair.sources}
+    place = {key: at for at, key in enumerate(target)}
+    return MatchReport(
+        tuple(sorted(pairs, key=lambda pair: place[pair.targets[0]])),
+        tuple(key for key in target if key not in made),
+        tuple(key for key in source if key not in used),
+        notes,
+        rules,
+    )
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """One way to cut the keys into units, matched."""
+
+    sources: list[Unit]
+    targets: list[Unit]
+    io: frozenset[Unit]
+    known: Known = field(default_factory=Known)
+    taken: set[Unit] = field(default_factory=set)
+    found: list[tuple[Match, bool]] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, ours: list[Unit], theirs: list[Unit]) -> _Attempt:
+        """The units of both sides, matched."""
+        attempt = cls(ours, theirs, stored_io(ours) | stored_io(theirs))
+        attempt.run()
+        return attempt
+
+    @property
+    def score(self) -> int:
+        """Tensors matched with confidence."""
+        return sum(
+            len(one.target.members) * len(one.target.shapes)
+            for one, _ in self.found
+            if one.confidence.within(Confidence.ALIGNED)
+        )
+
+    def run(self) -> None:
+        def as_stored(unit: Unit) -> tuple[tuple[int, ...], ...]:
+            return signature(unit, unit in self.io)
+
+        ours = [unit for unit in (*self.sources, *made_units(self.sources)) if not is_bare_square(unit)]
+        theirs = [unit for unit in (*self.targets, *made_units(self.targets)) if not is_bare_square(unit)]
+        plain = Classes(ours, theirs, as_stored, self.known, self.taken)
+        self.add(plain.run())
+        cut_ours, cut_theirs = common_blocks(self.free(self.sources), self.free(self.targets))
+        self.io |= {cut for cut, unit in (cut_ours | cut_theirs).items() if unit in self.io}
+        blocks = Classes(
+            [*cut_ours, *made_units([*cut_ours])],
+            [*cut_theirs, *made_units([*cut_theirs])],
+            as_stored,
+            self.known,
+            self.taken,
+        )
+        self.add(blocks.run())
+        self.taken |= {unit for cut, unit in (cut_ours | cut_theirs).items() if cut in self.taken}
+        self.add(plain.run())
+        self.bare()
+        flat = Classes(self.free(self.sources), self.free(self.targets), flat_signature, self.known, self.taken)
+        self.add(flat.run())
+        if self.found:
+            self.add(plain.left())
+            self.taken |= {cut for cut, unit in (cut_ours | cut_theirs).items() if unit in self.taken}
+            self.add(blocks.left())
+
+    def bare(self) -> None:
+        """Matrices that were parameters and became modules have turned round, unless they stand alone."""
+        for ours_bare in (True, False):
+            ours = [unit for unit in self.free(self.sources) if unit.bare is ours_bare and _is_matrix(unit)]
+            theirs = [unit for unit in self.free(self.targets) if unit.bare is not ours_bare and _is_matrix(unit)]
+            turned = Classes(ours, theirs, _turned, self.known, self.taken)
+            found = turned.run()
+            if all(_is_square(one.source) for one in found):
+                found = [replace(one, confidence=Confidence.GUESS) for one in found]
+            self.found += [(one, True) for one in found]
+
+    def free(self, units: Iterable[Unit]) -> list[Unit]:
+        """Units that no match has taken."""
+        return [unit for unit in units if unit not in self.taken]
+
+    def add(self, matches: Iterable[Match]) -> None:
+        """Takes matches over."""
+        self.found += [(one, (one.source in self.io) != (one.target in self.io)) for one in matches]
+
+
+def _turned(unit: Unit) -> tuple[tuple[int, ...], ...]:
+    return signature(unit, unit.bare)
+
+
+def _is_matrix(unit: Unit) -> bool:
+    return all(len(shape) == 2 for shape in unit.shapes[unit.main])
+
+
+def _is_square(unit: Unit) -> bool:
+    return _is_matrix(unit) and all(shape[0] == shape[1] for shape in unit.shapes[unit.main])
+
+
+# ---------------------------------------------------------------------------------------------- are they related?
+
+
+def _related(
+    attempt: _Attempt, source: Specs, target: Specs
+) -> tuple[list[tuple[Match, tuple[Pair, ...]]], tuple[Note, ...]]:
+    """The matches with their pairs, if the models have something to do with each other."""
+    found = [(one, tuple(pairs_of(one, turned))) for one, turned in attempt.found]
+    sure = [pair for one, row in found for pair in row if one.confidence.within(Confidence.ALIGNED)]
+    matched = max(
+        len({key for pair in sure for key in pair.targets}), len({key for pair in sure for key in pair.sources})
+    )
+    if matched < _RELATED * min(len(source), len(target)):
+        text = f"the two seem unrelated: only {matched:,} tensors have a counterpart that names and shapes agree on"
+        return [], (Note(text) if sure else Note("the two have nothing in common"),)
+    if _only_blocks(attempt):
+        doubtful = [replace(one, confidence=max(one.confidence, Confidence.GUESS, key=_rank)) for one, _ in found]
+        found = [
+            (one, tuple(replace(pair, confidence=one.confidence) for pair in row))
+            for one, (_, row) in zip(doubtful, found, strict=True)
+        ]
+        text = (
+            "the blocks are alike, but neither what stands before them nor what stands behind: another kind of model?"
+        )
+        return found, (Note(text, "--accept guess takes them all the same"),)
+    return found, ()
+
+
+def _rank(confidence: Confidence) -> int:
+    return confidence.rank
+
+
+def _only_blocks(attempt: _Attempt) -> bool:
+    """Nothing of two or more axes outside the blocks has a counterpart, on either side, and the names are others."""
+    sure = [one for one, _ in attempt.found if one.confidence.within(Confidence.ALIGNED)]
+    if any("same name" in one.evidence or "same name under a prefix" in one.evidence for one in sure):
+        return False
+    if any(not one.target.chain and len(one.target.shapes[one.target.main][0]) > 1 for one in sure):
+        return False
+    ours, theirs = (
+        {unit.shapes[unit.main] for unit in units if not unit.chain and len(unit.shapes[unit.main][0]) > 1}
+        for units in (attempt.sources, attempt.targets)
+    )
+    return bool(ours and theirs) and not ours & theirs

@@ -1,0 +1,98 @@
+"""Lists of blocks of different lengths: the blocks that both sides have, by their numbers."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+from ckptool.matching.modules import Unit
+
+Place = tuple[int, ...]
+
+
+def common_blocks(sources: Sequence[Unit], targets: Sequence[Unit]) -> tuple[dict[Unit, Unit], dict[Unit, Unit]]:
+    """Units cut down to the blocks that two lists have in common, with the unit that each was cut from.
+
+    Lists are paired by what their blocks hold; a list is paired once.
+
+    Args:
+        sources: units that are still free.
+        targets: the same.
+    """
+    ours, theirs = _by_chain(sources), _by_chain(targets)
+    scored = sorted(
+        (
+            (_alike(ours[one], theirs[other]), one, other)
+            for one in ours
+            for other in theirs
+            if _depth(one) == _depth(other)
+        ),
+        key=lambda row: (-row[0], row[1], row[2]),
+    )
+    cut_ours: dict[Unit, Unit] = {}
+    cut_theirs: dict[Unit, Unit] = {}
+    done: set[tuple[str, ...]] = set()
+    gone: set[tuple[str, ...]] = set()
+    for score, one, other in scored:
+        if score < 0.3 or one in done or other in gone:
+            continue
+        done.add(one)
+        gone.add(other)
+        same = one == other
+        here, there = _places(ours[one], same), _places(theirs[other], same)
+        both = {place for row in here.values() for place in row} & {place for row in there.values() for place in row}
+        cut_ours |= _cut(here, both)
+        cut_theirs |= _cut(there, both)
+    return cut_ours, cut_theirs
+
+
+def _depth(chain: tuple[str, ...]) -> int:
+    return sum("#" in part for part in chain)
+
+
+def _by_chain(units: Iterable[Unit]) -> dict[tuple[str, ...], list[Unit]]:
+    found: dict[tuple[str, ...], list[Unit]] = defaultdict(list)
+    for unit in units:
+        if unit.chain and not unit.kind:
+            found[unit.chain].append(unit)
+    return found
+
+
+def _alike(ours: Sequence[Unit], theirs: Sequence[Unit]) -> float:
+    """The share of the smaller block's modules of whose shape the other block has one too, first instance to first."""
+    here = [tuple(sorted(unit.shapes[unit.main][0])) for unit in ours]
+    there = [tuple(sorted(unit.shapes[unit.main][0])) for unit in theirs]
+    shared = 0
+    for shape in here:
+        if shape in there:
+            there.remove(shape)
+            shared += 1
+    return shared / max(len(ours), len(theirs))
+
+
+def _places(units: Sequence[Unit], same: bool) -> dict[Unit, list[Place]]:
+    """For each unit the places of its instances, counted so that both sides count alike.
+
+    Numbers count as they are written where both sides have the same name, or where they do not begin at 0 or 1; else
+    from their first; with gaps between them (``features.1, 3, 5``) by rank.
+    """
+    depth = max(len(unit.members[0]) for unit in units)
+    found: dict[Unit, list[Place]] = {unit: [() for _ in unit.members] for unit in units}
+    for level in range(depth):
+        numbers = sorted({row[level] for unit in units for row in unit.numbers if len(row) > level})
+        gaps = numbers != list(range(numbers[0], numbers[0] + len(numbers)))
+        base = 0 if same else numbers[0] if numbers[0] <= 1 else 0
+        for unit, places in found.items():
+            for at in range(len(places)):
+                value = unit.members[at][level] if gaps and not same else unit.numbers[at][level] - base
+                places[at] = (*places[at], value)
+    return found
+
+
+def _cut(places: dict[Unit, list[Place]], both: set[Place]) -> dict[Unit, Unit]:
+    found = {}
+    for unit, row in places.items():
+        kept = [at for at, place in enumerate(row) if place in both]
+        if kept:
+            found[unit.restricted(kept)] = unit
+    return found

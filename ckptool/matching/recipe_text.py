@@ -1,0 +1,37 @@
+"""A match as a recipe: TOML of about ten lines, with the evidence in comments."""
+
+from __future__ import annotations
+
+from ckptool.matching.result import Confidence, MatchReport, MatchRule
+
+
+def recipe_text(report: MatchReport, accept: Confidence = Confidence.ALIGNED) -> str:
+    """The rules that are as sure as `accept`, the others and what has no counterpart in comments.
+
+    Args:
+        report: of `match`.
+        accept: the least confidence that is written as a rule.
+    """
+    taken = [rule for rule in report.rules if rule.confidence.within(accept)]
+    left = [rule for rule in report.rules if not rule.confidence.within(accept)]
+    lines = ["ckptool = 1", 'unmatched = "drop"', "rules = '''"]
+    width = max((len(rule.text) for rule in taken), default=0)
+    lines += [f"{rule.text:<{min(width, 90)}}  # {_why(rule)}" for rule in taken]
+    for rule in left:
+        lines.append(f"# {rule.text}  # {_why(rule)}")
+        if rival := next((pair.runner_up for pair in rule.pairs if pair.runner_up), None):
+            lines.append(f"#   next best: {_comment(rival[0])} ({rival[1]:.2f})")
+    lines.append("'''")
+    lines += [f"# {_comment(note.text)}" for note in report.notes]
+    return "\n".join(lines) + "\n"
+
+
+def _why(rule: MatchRule) -> str:
+    count = len(rule.pairs)
+    tensors = f", {count:,} tensor{'s' * (count != 1)}" if count else ""
+    return _comment(f"{rule.confidence.value}{tensors}: {', '.join(rule.evidence)}")
+
+
+def _comment(text: str) -> str:
+    """On one line, without what would end the text around it."""
+    return "".join(char if char.isprintable() else "?" for char in text).replace("'''", "???")

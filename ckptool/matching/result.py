@@ -1,0 +1,120 @@
+"""What a match finds: pairs of tensors, why, and the rules that say the same in a few lines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from ckptool.checkpoint import Note
+
+
+class Confidence(StrEnum):
+    """How sure a pair is, the surest first.
+
+    CERTAIN: same name and shape, in the same surroundings. UNIQUE: no other tensor has this shape, and the names or the
+    neighbours agree. ALIGNED: at least two independent signals agree and none disagrees. GUESS: one signal alone.
+    INTERCHANGEABLE: others fit just as well, and only the order in the files speaks.
+    """
+
+    CERTAIN = "certain"
+    UNIQUE = "unique"
+    ALIGNED = "aligned"
+    GUESS = "guess"
+    INTERCHANGEABLE = "interchangeable"
+
+    @property
+    def rank(self) -> int:
+        """0 for the surest.
+
+        Example:
+            >>> Confidence.UNIQUE.rank < Confidence.GUESS.rank
+            True
+        """
+        return list(Confidence).index(self)
+
+    def within(self, accept: Confidence) -> bool:
+        """It is as sure as `accept`, or surer.
+
+        Example:
+            >>> Confidence.CERTAIN.within(Confidence.ALIGNED), Confidence.GUESS.within(Confidence.ALIGNED)
+            (True, False)
+        """
+        return self.rank <= accept.rank
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Tensors of the source that become tensors of the target.
+
+    Attributes:
+        targets: one key nearly always; several where one source is split.
+        sources: one key nearly always; several where they are joined.
+        layout: what is done with the axes, in the recipe language; "" for nothing.
+        evidence: what speaks for it, a few words each.
+        confidence: how sure it is.
+        runner_up: the key of the next best source and its score, where there is one.
+    """
+
+    targets: tuple[str, ...]
+    sources: tuple[str, ...]
+    layout: str = ""
+    evidence: tuple[str, ...] = ()
+    confidence: Confidence = Confidence.CERTAIN
+    runner_up: tuple[str, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MatchRule:
+    """One line of the recipe language that says what many pairs say.
+
+    Attributes:
+        text: the rule.
+        pairs: those that it makes, all of them and no others.
+        evidence: why, for the comment above it.
+        confidence: that of its least sure pair.
+    """
+
+    text: str
+    pairs: tuple[Pair, ...]
+    evidence: tuple[str, ...]
+    confidence: Confidence
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MatchReport:
+    """Which source tensors belong to which target tensors.
+
+    Attributes:
+        pairs: in the target's order, of every confidence.
+        unmatched_targets: keys that no pair names.
+        unmatched_sources: the same for the source.
+        notes: what headers cannot decide, where it matters.
+        rules: the pairs as rules, in the order in which a recipe has them.
+    """
+
+    pairs: tuple[Pair, ...]
+    unmatched_targets: tuple[str, ...]
+    unmatched_sources: tuple[str, ...]
+    notes: tuple[Note, ...] = ()
+    rules: tuple[MatchRule, ...] = ()
+
+    def accepted(self, accept: Confidence = Confidence.ALIGNED) -> tuple[Pair, ...]:
+        """The pairs that are as sure as `accept`, or surer."""
+        return tuple(pair for pair in self.pairs if pair.confidence.within(accept))
+
+    def recipe(self, accept: Confidence = Confidence.ALIGNED) -> str:
+        """The rules that are as sure as `accept` as a TOML recipe; those that are less sure stand in comments."""
+        from ckptool.matching.recipe_text import recipe_text
+
+        return recipe_text(self, accept)
+
+
+def least_sure(found: Iterable[Confidence]) -> Confidence:
+    """The least sure of some.
+
+    Example:
+        >>> least_sure([Confidence.CERTAIN, Confidence.ALIGNED])
+        <Confidence.ALIGNED: 'aligned'>
+    """
+    return max(found, key=lambda one: one.rank)

@@ -1,0 +1,135 @@
+"""Words of keys: the role of a last part, and what the parts before it say, whatever the library calls it."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+_SUFFIX = re.compile(r"(.+)_(weight|bias)")
+_PREFIX = re.compile(r"(weight|bias)_(.+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """The data file, turned round for look-ups.
+
+    Attributes:
+        roles: role by last part.
+        phrases: words by a whole part.
+        words: word by word.
+        structure: words that say little.
+        copies: words of a tower that is a copy of another.
+        contexts: inside a module of this name, what a part means.
+    """
+
+    roles: Mapping[str, str]
+    phrases: Mapping[str, tuple[str, ...]]
+    words: Mapping[str, str]
+    structure: frozenset[str]
+    copies: tuple[str, ...]
+    contexts: Mapping[str, Mapping[str, str]]
+
+
+@cache
+def vocabulary() -> Vocabulary:
+    """The vocabulary that ckptool comes with."""
+    with (Path(__file__).parent / "synonyms.toml").open("rb") as file:
+        data = tomllib.load(file)
+    return Vocabulary(
+        roles={text: role for role, texts in data["roles"].items() for text in texts},
+        phrases={phrase: tuple(row[0].split()) for phrase, row in data["phrases"].items()},
+        words={text: word for word, texts in data["words"].items() for text in texts[:-1]},
+        structure=frozenset(data["structure"]["words"]),
+        copies=tuple(data["copies"]["words"]),
+        contexts={text: row["words"] for text, row in data["contexts"].items()},
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """A key as a module and a role.
+
+    Attributes:
+        module: the parts of the module's name; a bare parameter is a module of its own.
+        role: "weight", "bias", "running_mean", ...
+        written: the last part itself, "kernel".
+        bare: the last part names no role.
+    """
+
+    module: tuple[str, ...]
+    role: str
+    written: str
+    bare: bool = False
+
+
+def leaf_of(parts: tuple[str, ...], siblings: frozenset[str]) -> Leaf:
+    """The module and the role of a key.
+
+    Args:
+        parts: of the key.
+        siblings: the last parts of all keys of the same module.
+
+    Example:
+        >>> leaf_of(("attn", "in_proj_bias"), frozenset()).module, leaf_of(("norm", "gamma"), frozenset({"beta"})).role
+        (('attn', 'in_proj'), 'weight')
+    """
+    *module, last = parts
+    role = vocabulary().roles.get(last)
+    if role is not None and module and _is_role(last, siblings):
+        return Leaf(tuple(module), role, last)
+    if found := _SUFFIX.fullmatch(last):
+        return Leaf((*module, found[1]), found[2], found[2])
+    if found := _PREFIX.fullmatch(last):
+        return Leaf((*module, found[2]), found[1], found[1])
+    return Leaf(parts, "weight", last, bare=True)
+
+
+_AMBIGUOUS = {
+    "gamma": {"beta"},
+    "scale": {"bias"},
+    "mean": {"var"},
+    "var": {"mean"},
+}  # a role only beside these; otherwise a parameter's own name
+
+
+def _is_role(last: str, siblings: frozenset[str]) -> bool:
+    beside = _AMBIGUOUS.get(last)
+    return beside is None or bool(beside & siblings)
+
+
+@cache
+def words_of(part: str) -> tuple[str, ...]:
+    """The words of one part of a key.
+
+    Example:
+        >>> words_of("self_attention"), words_of("LayerNorm"), words_of("q_proj"), words_of("ln_1")
+        (('self', 'attn'), ('norm',), ('q',), ('norm',))
+    """
+    known = vocabulary()
+    if part in known.phrases:
+        return known.phrases[part]
+    text = part.replace("LayerNorm", "layernorm").replace("BatchNorm", "batchnorm").replace("layer_norm", "layernorm")
+    found = [word.lower() for word in _WORD.findall(text)]
+    return tuple(known.words.get(word, word) for word in found)
+
+
+def in_context(parts: Sequence[str]) -> tuple[str, ...]:
+    """What the last part means inside the modules around it; nothing if that is not known.
+
+    Example:
+        >>> in_context(["block_sparse_moe", "experts", "#", "w1"]), in_context(["feed_forward", "w1"])
+        (('gate',), ())
+    """
+    contexts = vocabulary().contexts
+    found = next((contexts[part][parts[-1]] for part in parts if parts[-1] in contexts.get(part, ())), "")
+    return tuple(found.split())
+
+
+def is_structure(word: str) -> bool:
+    """The word says little: ``layers``, ``blocks``, ``model``."""
+    return word in vocabulary().structure
