@@ -316,10 +316,18 @@ def test_a_model_into_itself(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_every_torchvision_model_into_itself(torchvision: ModuleType, tmp_path: Path) -> None:
+    """On headers: the files have holes for the values, which a plan does not read."""
     names = torchvision.models.list_models()
     assert len(names) > 100
     for name in names:
-        into_itself(name, tmp_path)
+        target = open_target(f"torchvision:{name}")
+        assert isinstance(target.module, nn.Module)
+        path = tmp_path / "own.pth"
+        with torch.serialization.skip_data():
+            torch.save(copy.deepcopy(target.module).to_empty(device="cpu").state_dict(), path)
+        done = ckptool.plan_transplant(path, target, strict=True, min_coverage=1.0)
+        assert done.tensors[0] == done.tensors[1] and done.as_it_is.strict and not done.plan.unmet, name
+        assert not done.having(Filled.MISSING, Filled.MISMATCHED, Filled.CAST, Filled.FITTED), name
 
 
 def test_a_model_that_wants_module_versions_says_so(
