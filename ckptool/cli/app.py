@@ -16,9 +16,8 @@ from ckptool.errors import Exit
 
 _EPILOG = """\
 Examples:
-  ckptool inspect model.pth
   ckptool diff old.pth new.safetensors
-  ckptool filter model.pth --drop "fc.*" -o body.safetensors
+  ckptool transplant resnet50.pth --into torchvision:resnet50
   ckptool check weights/
 
 Exit codes: 0 same, clean, written; 1 different, findings; 2 trouble;
