@@ -143,8 +143,8 @@ def variant(name: str, of: str, change: Callable[[Case], Case]) -> None:
 
 def entries(names: Sequence[str] = ()) -> Iterator[Entry]:
     """The pairs whose packages are installed; those of `names` only, if there are any."""
-    for module in ("pairs_vision", "pairs_text", "pairs_hand", "pairs_more"):
-        importlib.import_module(f"tests.bench.match.{module}")
+    for module in ("vision", "timm", "text", "llama", "towers", "hand", "twins", "files", "more"):
+        importlib.import_module(f"tests.bench.match.pairs_{module}")
     for entry in PAIRS.values():
         wanted = not names or any(name in entry.name for name in names)
         if wanted and all(importlib.util.find_spec(package) for package in entry.needs):
