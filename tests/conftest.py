@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from hypothesis import settings
+
+# CI tries the same examples every time, so that it fails for a change and not for luck; a busy machine is no failure
+settings.register_profile("ci", derandomize=True, deadline=None)
+settings.register_profile("here", deadline=None)
+settings.load_profile("ci" if os.environ.get("CI") else "here")
 
 ROOT = Path(__file__).parent.parent
 FIXTURES = ROOT / "fixtures"
