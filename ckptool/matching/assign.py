@@ -23,6 +23,8 @@ Form = Callable[[Unit], tuple[Shape, ...]]
 
 _ROUNDS = 8
 _LARGEST_CLASS = 40_000  # pairs of a class that are compared; of larger ones only those of equal names
+_TOP = ("", "")  # begins the name of a tower, which no path does
+_AGAINST = 0.25  # of the neighbours, at most: they speak against a pair
 _NEIGHBOURS = 6
 _MARGIN = 0.04  # by which words must be better than for any other
 _OPTIONAL = frozenset({"bias", "num_batches_tracked"})  # roles that one side may lack
@@ -79,7 +81,7 @@ class Known:
     def add(self, matches: Sequence[Match]) -> None:
         """Takes matches in."""
         for match in matches:
-            for one, other in ((match.source.chain, match.target.chain), (match.source.parent, match.target.parent)):
+            for one, other in _around(match.source, match.target):
                 self.votes[one][other] += 1
                 self.back[other][one] += 1
             self.anchors.append((match.source.position, match.target.position))
@@ -90,13 +92,20 @@ class Known:
     def context(self, source: Unit, target: Unit) -> float | None:
         """The share of what lies around the source unit that lies around the target unit; None: nothing is known."""
         shares = []
-        for one, other in ((source.chain, target.chain), (source.parent, target.parent)):
+        top: float | None = None
+        for one, other in _around(source, target):
             forth, back = self.votes.get(one), self.back.get(other)
             if forth or back:
                 there = forth[other] / forth.total() if forth else 0.0
                 here = back[one] / back.total() if back else 0.0
-                shares.append(max(there, here) if forth and back else there + here)
-        return sum(shares) / len(shares) if shares else None
+                share = max(there, here) if forth and back else there + here
+                if one[:2] == _TOP:
+                    top = share if share or (forth and back) else None
+                else:
+                    shares.append(share)
+        if not shares or (top is not None and top < _AGAINST):
+            return top
+        return sum(shares) / len(shares)
 
     def order(self, source: Unit, target: Unit) -> float | None:
         """The share of the nearest anchors that lie on the same side of both; None: the files are not in one order."""
@@ -112,6 +121,14 @@ def flat_signature(unit: Unit) -> tuple[Shape, ...]:
     """What a fully connected layer and the convolution that it was share: outputs, and all inputs of one output."""
     shapes = unit.shapes[unit.main]
     return tuple((shape[0], math.prod(shape[1:])) if len(shape) > 1 else shape for shape in shapes)
+
+
+def _around(source: Unit, target: Unit) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
+    """What lies around two units, level by level: their blocks, their modules, the towers they stand in."""
+    levels = [(source.chain, target.chain), (source.parent, target.parent)]
+    if len(source.path) > 1 and len(target.path) > 1:
+        levels.append(((*_TOP, source.path[0].text), (*_TOP, target.path[0].text)))
+    return levels
 
 
 def squeezed(shape: Shape) -> Shape:
@@ -136,12 +153,12 @@ def oriented(shape: Shape, io: bool) -> Shape:
 def similarity(source: Unit, target: Unit) -> float:
     """How much two units' words agree, 0 to 1.
 
-        Example:
-            >>> from ckptool.matching.modules import units_of
-            >>> from ckptool.spec import TensorSpec
-            >>> one, other = (units_of({k: TensorSpec(k, "float32", (3,))})[0] for k in ("ln.weight", "norm.weight"))
-            >>> similarity(one, other)
-            1.0
+    Example:
+        >>> from ckptool.matching.modules import units_of
+        >>> from ckptool.spec import TensorSpec
+        >>> one, other = (units_of({k: TensorSpec(k, "float32", (3,))})[0] for k in ("ln.weight", "norm.weight"))
+        >>> similarity(one, other)
+        1.0
     """
     ours, theirs = source.words, target.words
     whole = sum(ours.values()) + sum(theirs.values())
@@ -325,7 +342,7 @@ def judge(one: Candidate, rivals: Sequence[Candidate], all_off: bool = False) ->
     told_apart = not rivals or by_words or by_context or by_order
     against = (
         (words - mine >= _MARGIN)
-        or (one.context is not None and one.context < 0.25)
+        or (one.context is not None and one.context < _AGAINST)
         or (one.order is not None and one.order < 0.4 and mine < 0.6)
         or (one.order is not None and order - one.order >= 0.25 and mine - words < 0.2)
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -140,14 +141,15 @@ def _ranged(texts: tuple[str, str], a: Sequence[int], b: Sequence[int], name: st
 
 def _parts(unit: Unit, key: str, indices: Sequence[str]) -> Side:
     """The parts of a key with captures for the numbers of families."""
-    parts = key.split(".")
+    parts = re.split("[./]", key)
+    between = re.findall("[./]", key)
     level = 0
     for at, part in enumerate(unit.path):
         if part.family:
             before, _, after = part.text.partition("#")
             parts[at] = f"{before}{indices[level]}{after.lstrip('~')}"
             level += 1
-    return tuple(parts)
+    return tuple("".join(part + dot for part, dot in zip(parts, [*between, ""], strict=True)).split("."))
 
 
 # ---------------------------------------------------------------------------------------------- groups

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -25,6 +26,8 @@ from ckptool.spec import TensorSpec
 
 Specs = Mapping[str, TensorSpec]
 
+_SAME = {"same name", "same name under a prefix"}
+_ALIKE = 0.65  # of the modules of the smaller block have a counterpart in the other; below this it is another block
 _RELATED = 0.25  # of the tensors of the smaller side match; below this the models have nothing to do with each other
 
 
@@ -162,7 +165,7 @@ def _related(
     attempt: _Attempt, source: Specs, target: Specs
 ) -> tuple[list[tuple[Match, tuple[Pair, ...]]], tuple[Note, ...]]:
     """The matches with their pairs, if the models have something to do with each other."""
-    found = [(one, tuple(pairs_of(one, turned))) for one, turned in attempt.found]
+    found = [(one, tuple(pairs_of(one, turned))) for one, turned in _coherent(attempt)]
     sure = [pair for one, row in found for pair in row if one.confidence.within(Confidence.ALIGNED)]
     matched = max(
         len({key for pair in sure for key in pair.targets}), len({key for pair in sure for key in pair.sources})
@@ -183,6 +186,31 @@ def _related(
     return found, ()
 
 
+def _coherent(attempt: _Attempt) -> list[tuple[Match, bool]]:
+    """The matches; those in blocks of which too little is alike are guesses."""
+    sizes: Counter[tuple[str, tuple[str, ...]]] = Counter()
+    for side, units in (("source", attempt.sources), ("target", attempt.targets)):
+        sizes.update((side, unit.chain) for unit in units)
+    alike: dict[tuple[tuple[str, ...], tuple[str, ...]], tuple[set[Unit], set[Unit]]] = {}
+    for one, _ in attempt.found:
+        if one.confidence.within(Confidence.GUESS) and one.confidence is not Confidence.GUESS:
+            ours, theirs = alike.setdefault((one.source.chain, one.target.chain), (set(), set()))
+            ours.update(one.source.pieces or (one.source,))
+            theirs.update(one.target.pieces or (one.target,))
+
+    def holds(one: Match) -> bool:
+        here, there = one.source.chain, one.target.chain
+        if not here or not there or (here, there) not in alike or _SAME & set(one.evidence):
+            return True
+        ours, theirs = alike[here, there]
+        return max(len(ours) / sizes["source", here], len(theirs) / sizes["target", there]) >= _ALIKE
+
+    return [
+        (one if holds(one) else replace(one, confidence=max(one.confidence, Confidence.GUESS, key=_rank)), turned)
+        for one, turned in attempt.found
+    ]
+
+
 def _rank(confidence: Confidence) -> int:
     return confidence.rank
 
@@ -190,7 +218,7 @@ def _rank(confidence: Confidence) -> int:
 def _only_blocks(attempt: _Attempt) -> bool:
     """Nothing of two or more axes outside the blocks has a counterpart, on either side, and the names are others."""
     sure = [one for one, _ in attempt.found if one.confidence.within(Confidence.ALIGNED)]
-    if any("same name" in one.evidence or "same name under a prefix" in one.evidence for one in sure):
+    if any(_SAME & set(one.evidence) for one in sure):
         return False
     if any(not one.target.chain and len(one.target.shapes[one.target.main][0]) > 1 for one in sure):
         return False

@@ -17,6 +17,8 @@ def recipe_text(report: MatchReport, accept: Confidence = Confidence.ALIGNED) ->
     lines = ["ckptool = 1", 'unmatched = "drop"', "rules = '''"]
     width = max((len(rule.text) for rule in taken), default=0)
     lines += [f"{rule.text:<{min(width, 90)}}  # {_why(rule)}" for rule in taken]
+    if not taken:
+        lines.append("?{k**} -> !  # nothing is sure enough")
     for rule in left:
         lines.append(f"# {rule.text}  # {_why(rule)}")
         if rival := next((pair.runner_up for pair in rule.pairs if pair.runner_up), None):
