@@ -13,6 +13,7 @@ from ckptool.spec import TensorSpec
 from tests.bench.match.baselines import RefusedError, assignment, exact_names, hungarian, longest_suffix
 from tests.bench.match.pairs import Case, case_of, entries
 from tests.bench.match.prove import prove
+from tests.bench.match.run import ours, run_one
 from tests.bench.match.score import Answer, Score, judge
 
 pytestmark = pytest.mark.filterwarnings("default")  # of the packages that build the models
@@ -84,6 +85,22 @@ def test_everything_in_unrelated_models_is_wrong() -> None:
     found = case("unrelated: an MLP and an encoder of one width")
     key = "layers.0.self_attn.out_proj.weight"
     assert judge(found, [Answer((key,), ("0.weight",), "")])[0] == Score(given=1, wrong=1)
+
+
+# ---------------------------------------------------------------------------------------------- ours
+
+
+def test_ours_is_never_wrong_and_finds_most(torchvision: ModuleType) -> None:
+    """The pairs of torch and torchvision alone; the whole table is `python -m tests.bench.match.run`."""
+    total = Score()
+    for entry in entries():
+        if not set(entry.needs) <= {"torch", "torchvision"}:
+            continue
+        score, mistakes, refusal = run_one(ours, case_of(entry))
+        assert (entry.name, mistakes, refusal) == (entry.name, [], "")
+        total += score
+    assert total.one_found / total.one > 0.85
+    assert total.groups_found / total.groups > 0.35
 
 
 # ---------------------------------------------------------------------------------------------- baselines
