@@ -143,6 +143,8 @@ def signature(unit: Unit, io: bool = False) -> tuple[Shape, ...]:
 
 def oriented(shape: Shape, io: bool) -> Shape:
     """``(i, o)`` and ``(h, w, i, o)`` as torch has them, squeezed."""
+    if io and len(squeezed(shape)) == 2:
+        return squeezed(shape)[::-1]
     if io and len(shape) == 2:
         shape = shape[::-1]
     elif io and len(shape) == 4:
@@ -210,7 +212,11 @@ class Classes:
         for unit in targets:
             theirs[form(unit)].append(unit)
         for shapes, units in ours.items():
-            if shapes in theirs and (row := _candidates(units, theirs[shapes])):
+            if shapes not in theirs:
+                continue
+            turned = tuple(shape[::-1] for shape in shapes if len(shape) == 2)
+            across = theirs.get(turned, ()) if turned != shapes and len(turned) == len(shapes) else ()
+            if row := _candidates(units, theirs[shapes], across):
                 self.rows.append(row)
 
     def run(self) -> list[Match]:
@@ -290,7 +296,8 @@ def is_suffix(source: Unit, target: Unit) -> bool:
     return ours[-shorter:] == theirs[-shorter:] and source.rank[-shorter:] == target.rank[-shorter:]
 
 
-def _candidates(ours: Sequence[Unit], theirs: Sequence[Unit]) -> list[Candidate]:
+def _candidates(ours: Sequence[Unit], theirs: Sequence[Unit], across: Sequence[Unit]) -> list[Candidate]:
+    """The pairs that are possible; not those whose source has the words of a target shaped the other way round."""
     if len(ours) * len(theirs) > _LARGEST_CLASS:
         by_text: dict[str, list[Unit]] = defaultdict(list)
         for unit in theirs:
@@ -298,11 +305,13 @@ def _candidates(ours: Sequence[Unit], theirs: Sequence[Unit]) -> list[Candidate]
         pairs = [(one, other) for one in ours for other in by_text.get(one.text, ())]
     else:
         pairs = [(one, other) for one in ours for other in theirs]
-    return [
+    turned = {one: max((similarity(one, other) for other in across), default=0.0) for one in ours if across}
+    found = [
         Candidate(one, other, similarity(one, other), penalty=_penalty(one, other))
         for one, other in pairs
         if compatible(one, other)
     ]
+    return [one for one in found if turned.get(one.source, 0.0) < one.words + _MARGIN]
 
 
 def rivalries(free: Sequence[Candidate]) -> list[tuple[Candidate, list[Candidate]]]:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from ckptool.checkpoint import Note
-from ckptool.matching.assign import Classes, Known, Match, flat_signature, signature
+from ckptool.matching.assign import Classes, Form, Known, Match, flat_signature, signature
 from ckptool.matching.emit import pairs_of
 from ckptool.matching.generalise import rules_of
 from ckptool.matching.groups import made_units
@@ -118,6 +118,7 @@ class _Attempt:
         self.add(blocks.run())
         self.taken |= {unit for cut, unit in (cut_ours | cut_theirs).items() if cut in self.taken}
         self.add(plain.run())
+        self.backwards(as_stored)
         self.bare()
         flat = Classes(self.free(self.sources), self.free(self.targets), flat_signature, self.known, self.taken)
         self.add(flat.run())
@@ -125,6 +126,20 @@ class _Attempt:
             self.add(plain.left())
             self.taken |= {cut for cut, unit in (cut_ours | cut_theirs).items() if unit in self.taken}
             self.add(blocks.left())
+
+    def backwards(self, form: Form) -> None:
+        """Lists that one side counts from the other end, as decoders often are."""
+        turned = {
+            unit.restricted(range(len(unit.members) - 1, -1, -1)): unit
+            for unit in self.free(self.sources)
+            if unit.chain and form(unit) != form(unit)[::-1]
+        }
+        self.io |= {copy for copy, unit in turned.items() if unit in self.io}
+        lists = [unit for unit in self.free(self.targets) if unit.chain]
+        self.add(
+            Classes(turned, lists, form, Known(), self.taken).run()
+        )  # the order of the files would speak against it
+        self.taken |= {unit for copy, unit in turned.items() if copy in self.taken}
 
     def bare(self) -> None:
         """Matrices that were parameters and became modules have turned round, unless they stand alone."""

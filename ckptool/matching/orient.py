@@ -32,6 +32,7 @@ def _is_io(unit: Unit) -> bool | None:
     shapes = unit.shapes[unit.main]
     if unit.written[unit.main] in ("kernel", "weights"):
         return True
+    shapes = tuple(tuple(size for size in shape if size != 1) if len(shape) > 2 else shape for shape in shapes)
     if "bias" not in unit.shapes or any(len(shape) != 2 for shape in shapes):
         return None
     votes = {
@@ -43,7 +44,8 @@ def _is_io(unit: Unit) -> bool | None:
 
 
 def _square(unit: Unit) -> bool:
-    return all(len(shape) == 2 and shape[0] == shape[1] for shape in unit.shapes[unit.main])
+    shapes = [[size for size in shape if size != 1] for shape in unit.shapes[unit.main]]
+    return all(len(shape) == 2 and shape[0] == shape[1] for shape in shapes)
 
 
 def layout_of(source: Shape, target: Shape, turned: bool) -> str:
@@ -57,18 +59,23 @@ def layout_of(source: Shape, target: Shape, turned: bool) -> str:
         return "i o -> o i"
     if turned and len(source) == 4 and len(target) == 4:
         return "h w i o -> o i h w"
+    if turned:
+        plain = [[size for size in shape if size != 1] for shape in (source, target)]
+        if len(plain[0]) == len(plain[1]) == 2:
+            sides = [_named(shape, names) for shape, names in ((source, "io"), (target, "oi"))]
+            return " -> ".join(sides)
     if source == target:
         return ""
     if sorted(size for size in source if size != 1) != sorted(size for size in target if size != 1):
         axes = " ".join("chw"[: max(len(source), len(target)) - 1])
         return f"o {axes} -> o ({axes})" if len(source) > len(target) else f"o ({axes}) -> o {axes}"
-    names = iter(_LETTERS)
-    left = ["1" if size == 1 else next(names) for size in source]
-    names = iter(_LETTERS)
-    right = ["1" if size == 1 else next(names) for size in target]
-    if turned:
-        left = [*reversed(left)]
-    return f"{' '.join(left)} -> {' '.join(right)}".strip()
+    return f"{_named(source, _LETTERS)} -> {_named(target, _LETTERS)}".strip()
+
+
+def _named(shape: Shape, letters: str) -> str:
+    """The axes of a shape by letters, those of size 1 as they are."""
+    names = iter(letters)
+    return " ".join("1" if size == 1 else next(names) for size in shape)
 
 
 def is_bare_square(unit: Unit) -> bool:

@@ -40,6 +40,7 @@ def common_blocks(sources: Sequence[Unit], targets: Sequence[Unit]) -> tuple[dic
         gone.add(other)
         same = one == other
         here, there = _places(ours[one], same), _places(theirs[other], same)
+        here, there = _fitted(here, there), _fitted(there, here)
         both = {place for row in here.values() for place in row} & {place for row in there.values() for place in row}
         cut_ours |= _cut(here, both)
         cut_theirs |= _cut(there, both)
@@ -86,6 +87,48 @@ def _places(units: Sequence[Unit], same: bool) -> dict[Unit, list[Place]]:
             for at in range(len(places)):
                 value = unit.members[at][level] if gaps and not same else unit.numbers[at][level] - base
                 places[at] = (*places[at], value)
+    return found
+
+
+def _fitted(places: dict[Unit, list[Place]], other: dict[Unit, list[Place]]) -> dict[Unit, list[Place]]:
+    """The places of the longer list moved to those of the shorter one, where numbers alone contradict the shapes.
+
+    A block is moved only if it can be no other: the first way to fit the shorter list in and the last one agree on it.
+    """
+    ours, theirs = _signatures(places), _signatures(other)
+    if len(ours) <= len(theirs) or any(len(place) > 1 for place in ours):
+        return places
+    if all(ours.get(place) == shapes for place, shapes in theirs.items()):
+        return places
+    long, short = sorted(ours), sorted(theirs)
+    first = _fit([ours[place] for place in long], [theirs[place] for place in short])
+    last = _fit([ours[place] for place in reversed(long)], [theirs[place] for place in reversed(short)])
+    if not first or not last:
+        return places
+    last = [len(long) - 1 - at for at in reversed(last)]
+    moved = {long[at]: place for at, to, place in zip(first, last, short, strict=True) if at == to}
+    return {unit: [moved.get(place, (-1, *place)) for place in row] for unit, row in places.items()}
+
+
+def _signatures(places: dict[Unit, list[Place]]) -> dict[Place, list[object]]:
+    found: dict[Place, list[object]] = defaultdict(list)
+    for unit, row in sorted(places.items(), key=lambda item: item[0].shapes[item[0].main]):
+        for at, place in enumerate(row):
+            found[place].append((len(unit.shapes), unit.shapes[unit.main][at]))
+    return {place: sorted(shapes, key=repr) for place, shapes in found.items()}
+
+
+def _fit(long: Sequence[object], short: Sequence[object]) -> list[int]:
+    """Where the items of the shorter list stand in the longer one, each as early as can be; nothing if they do not."""
+    found: list[int] = []
+    at = 0
+    for item in short:
+        while at < len(long) and long[at] != item:
+            at += 1
+        if at == len(long):
+            return []
+        found.append(at)
+        at += 1
     return found
 
 

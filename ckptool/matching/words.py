@@ -94,6 +94,9 @@ _AMBIGUOUS = {
     "scale": {"bias"},
     "mean": {"var"},
     "var": {"mean"},
+    "w": {"b"},
+    "g": {"b"},
+    "b": {"w", "g"},
 }  # a role only beside these; otherwise a parameter's own name
 
 
@@ -126,7 +129,7 @@ def in_context(parts: Sequence[str]) -> tuple[str, ...]:
         (('gate',), ())
     """
     contexts = vocabulary().contexts
-    found = next((contexts[part][parts[-1]] for part in parts if parts[-1] in contexts.get(part, ())), "")
+    found = next((contexts[part][parts[-1]] for part in reversed(parts) if parts[-1] in contexts.get(part, ())), "")
     return tuple(found.split())
 
 
