@@ -23,6 +23,7 @@ Form = Callable[[Unit], tuple[Shape, ...]]
 
 _ROUNDS = 8
 _LARGEST_CLASS = 40_000  # pairs of a class that are compared; of larger ones only those of equal names
+_MANY = 4  # blocks in which a module has the same shapes on both sides, so that these are no accident
 _TOP = ("", "")  # begins the name of a tower, which no path does
 _AGAINST = 0.25  # of the neighbours, at most: they speak against a pair
 _NEIGHBOURS = 6
@@ -56,6 +57,14 @@ class Candidate:
     def fit(self) -> float:
         """The words, less what does not fit."""
         return self.words - self.penalty
+
+    def is_supported(self, words: float) -> bool:
+        """Something besides one shape speaks for it: some words, or two of neighbours, order, many shapes."""
+        in_order = self.order is not None and self.order >= 0.75
+        many = len(self.source.members) >= _MANY
+        near = self.context is not None and self.context >= 0.5
+        matrix = len(squeezed(self.source.shapes[self.source.main][0])) > 1  # equal by accident less often than a norm
+        return words >= 0.1 or (near and many) or (in_order and (near or matrix))
 
     @property
     def total(self) -> float:
@@ -126,6 +135,7 @@ def flat_signature(unit: Unit) -> tuple[Shape, ...]:
 def _around(source: Unit, target: Unit) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
     """What lies around two units, level by level: their blocks, their modules, the towers they stand in."""
     levels = [(source.chain, target.chain), (source.parent, target.parent)]
+    levels = [row for row in levels if row != ((), ())]  # at the top lies everything
     if len(source.path) > 1 and len(target.path) > 1:
         levels.append(((*_TOP, source.path[0].text), (*_TOP, target.path[0].text)))
     return levels
@@ -367,6 +377,8 @@ def judge(one: Candidate, rivals: Sequence[Candidate], all_off: bool = False) ->
         "order agrees": one.order is not None and one.order >= 0.75,
     }
     evidence = tuple(text for text, holds in says.items() if holds)
+    if not one.is_supported(mine) and not same:
+        return None
     if len(evidence) < 2 and not (same and mine - words >= 0.05):
         return None
     confidence = Confidence.UNIQUE if not rivals else Confidence.ALIGNED

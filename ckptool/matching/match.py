@@ -22,6 +22,7 @@ from ckptool.matching.modules import Unit, cuts_of
 from ckptool.matching.orient import is_bare_square, stored_io
 from ckptool.matching.partial import common_blocks
 from ckptool.matching.result import Confidence, MatchReport, Pair
+from ckptool.matching.sequence import in_sequence
 from ckptool.spec import TensorSpec
 
 Specs = Mapping[str, TensorSpec]
@@ -52,8 +53,10 @@ def match(
         >>> [(pair.sources, pair.targets, pair.confidence.value) for pair in match(old, new).pairs]
         [(('net.ln.gamma',), ('norm.weight',), 'unique'), (('net.ln.beta',), ('norm.bias',), 'unique')]
     """
-    tries = [_Attempt.of(ours, theirs) for ours in cuts_of(source) for theirs in cuts_of(target)]
-    best = max(tries, key=lambda attempt: attempt.score)
+    place = {key: at for at, key in enumerate(target)}
+    places = {key: at for at, key in enumerate(source)}, place
+    tries = [_Attempt.of(ours, theirs, places) for ours in cuts_of(source) for theirs in cuts_of(target)]
+    best = max(tries, key=lambda attempt: (attempt.score, -len(attempt.found)))
     found, notes = _related(best, source, target)
     pairs = [pair for _, row in found for pair in row]
     sure = [row for row in found if row[0].confidence.within(Confidence.ALIGNED)]
@@ -61,7 +64,6 @@ def match(
     rules = (*rules_of(unsure, source, target, merge=False), *rules_of(sure, source, target))
     made = {key for pair in pairs for key in pair.targets}
     used = {key for pair in pairs for key in pair.sources}
-    place = {key: at for at, key in enumerate(target)}
     return MatchReport(
         tuple(sorted(pairs, key=lambda pair: place[pair.targets[0]])),
         tuple(key for key in target if key not in made),
@@ -78,14 +80,15 @@ class _Attempt:
     sources: list[Unit]
     targets: list[Unit]
     io: frozenset[Unit]
+    places: tuple[Mapping[str, int], Mapping[str, int]]
     known: Known = field(default_factory=Known)
     taken: set[Unit] = field(default_factory=set)
     found: list[tuple[Match, bool]] = field(default_factory=list)
 
     @classmethod
-    def of(cls, ours: list[Unit], theirs: list[Unit]) -> _Attempt:
+    def of(cls, ours: list[Unit], theirs: list[Unit], places: tuple[Mapping[str, int], Mapping[str, int]]) -> _Attempt:
         """The units of both sides, matched."""
-        attempt = cls(ours, theirs, stored_io(ours) | stored_io(theirs))
+        attempt = cls(ours, theirs, stored_io(ours) | stored_io(theirs), places)
         attempt.run()
         return attempt
 
@@ -122,10 +125,26 @@ class _Attempt:
         self.bare()
         flat = Classes(self.free(self.sources), self.free(self.targets), flat_signature, self.known, self.taken)
         self.add(flat.run())
+        self.sequence()
         if self.found:
             self.add(plain.left())
             self.taken |= {cut for cut, unit in (cut_ours | cut_theirs).items() if unit in self.taken}
             self.add(blocks.left())
+
+    def sequence(self) -> None:
+        """What the order of the whole files says, if nothing speaks against it."""
+        known = {
+            key: one.source.keys[role][at]
+            for one, _ in self.found
+            if not one.source.kind and not one.target.kind
+            for role, keys in one.target.keys.items()
+            if role in one.source.keys
+            for at, key in enumerate(keys)
+        }
+        found = in_sequence(self.sources, self.targets, self.places, known, self.io)
+        self.add(found)
+        if found:
+            self.taken.update(self.sources, self.targets)
 
     def backwards(self, form: Form) -> None:
         """Lists that one side counts from the other end, as decoders often are."""
