@@ -193,6 +193,7 @@ def test_what_only_the_order_tells_is_shown_and_not_taken() -> None:
         f"layers.{at}.feed_forward.w{n}.weight" for at in (0, 1) for n in (1, 3)
     }
     assert all(pair.runner_up for pair in doubtful)
+    assert any("rotary" in note.text for note in report.notes)
     text = report.recipe()
     assert "# layers.{l}.feed_forward.w1.weight -> model.layers.{l}.mlp.gate_proj.weight" in text
     assert "\nlayers.{l}.feed_forward.w1" in report.recipe(Confidence.INTERCHANGEABLE)
@@ -302,6 +303,35 @@ def test_recipes_are_found_again(torchvision: ModuleType, name: str, recipe: str
     assert given(report) == truth
     assert len(report.rules) <= 12
     checked(report, source, target)
+
+
+def test_a_network_written_down_twice(torchvision: ModuleType) -> None:
+    """Names that say nothing: the shapes of all modules in one order do, except where equal ones are neighbours."""
+    source = shapes_of(torchvision.models.mobilenet_v2)
+    modules = {key.rpartition(".")[0]: None for key in source}
+    names = {module: f"unit{at:03}x" for at, module in enumerate(modules)}
+    truth = {f"{names[key.rpartition('.')[0]]}.{key.rpartition('.')[2]}": (key,) for key in source}
+    target = specs((key, source[old].shape) for key, (old,) in truth.items())
+    found = given(match(source, target))
+    assert all(truth[key] == sources for key, sources in found.items())
+    swapped = dict(reversed(target.items()))
+    assert all(truth[key] == sources for key, sources in given(match(source, swapped)).items())
+
+
+def test_a_decoder_counted_from_the_other_end() -> None:
+    widths = [64, 32, 16, 8]
+    one = [
+        row
+        for at, w in enumerate(widths)
+        for row in [(f"up.{at}.conv.weight", (w // 2, w, 3, 3)), *norm(f"up.{at}.norm", w)]
+    ]
+    two = [
+        row
+        for at, w in enumerate(reversed(widths))
+        for row in [(f"decoder{at}.conv.weight", (w // 2, w, 3, 3)), *norm(f"decoder{at}.norm", w)]
+    ]
+    found = given(match(specs(one), specs(two)))
+    assert found and all(int(key[7]) + int(sources[0][3]) == 3 for key, sources in found.items())
 
 
 def test_nothing_in_common(torchvision: ModuleType) -> None:

@@ -23,6 +23,7 @@ from ckptool.matching.orient import is_bare_square, stored_io
 from ckptool.matching.partial import common_blocks
 from ckptool.matching.result import Confidence, MatchReport, Pair
 from ckptool.matching.sequence import in_sequence
+from ckptool.matching.unknowable import unknowable
 from ckptool.spec import TensorSpec
 
 Specs = Mapping[str, TensorSpec]
@@ -68,7 +69,7 @@ def match(
         tuple(sorted(pairs, key=lambda pair: place[pair.targets[0]])),
         tuple(key for key in target if key not in made),
         tuple(key for key in source if key not in used),
-        notes,
+        (*notes, *unknowable(pairs)),
         rules,
     )
 
