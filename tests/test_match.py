@@ -352,7 +352,7 @@ def test_a_hundred_thousand_keys() -> None:
 
     source = specs(blocks("model.layers.", 8334))
     target = specs((key.replace("model.layers", "blocks"), spec.shape) for key, spec in source.items())
-    start = time.perf_counter()
+    start = time.process_time()
     report = match(source, target)
     assert len(report.accepted()) == len(target) == 100_008
-    assert time.perf_counter() - start < 20  # 10 on the machine that was measured, with nothing beside it
+    assert time.process_time() - start < 20  # 9 where it was measured

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from ckptool.matching.groups import names_of_kind
@@ -308,20 +308,34 @@ def is_suffix(source: Unit, target: Unit) -> bool:
 
 def _candidates(ours: Sequence[Unit], theirs: Sequence[Unit], across: Sequence[Unit]) -> list[Candidate]:
     """The pairs that are possible; not those whose source has the words of a target shaped the other way round."""
-    if len(ours) * len(theirs) > _LARGEST_CLASS:
-        by_text: dict[str, list[Unit]] = defaultdict(list)
-        for unit in theirs:
-            by_text[unit.text].append(unit)
-        pairs = [(one, other) for one in ours for other in by_text.get(one.text, ())]
-    else:
-        pairs = [(one, other) for one in ours for other in theirs]
-    turned = {one: max((similarity(one, other) for other in across), default=0.0) for one in ours if across}
+    pairs = [(one, other) for one, some in _narrowed(ours, theirs) for other in some]
+    turned = {
+        one: max((similarity(one, other) for other in some), default=0.0)
+        for one, some in _narrowed(ours, across)
+        if some
+    }
     found = [
         Candidate(one, other, similarity(one, other), penalty=_penalty(one, other))
         for one, other in pairs
         if compatible(one, other)
     ]
     return [one for one in found if turned.get(one.source, 0.0) < one.words + _MARGIN]
+
+
+def _narrowed(ours: Sequence[Unit], theirs: Sequence[Unit]) -> Iterator[tuple[Unit, Sequence[Unit]]]:
+    """Which units are compared with which: in a large class those whose last parts are equal, or whole names."""
+    for last in (0, 1, 60):  # parts that must be equal
+        rows: dict[tuple[str, ...], list[Unit]] = defaultdict(list)
+        for unit in theirs:
+            rows[_ending(unit, last)].append(unit)
+        found = [(unit, rows.get(_ending(unit, last), [])) for unit in ours]
+        if sum(len(some) for _, some in found) <= _LARGEST_CLASS:
+            yield from found
+            return
+
+
+def _ending(unit: Unit, parts: int) -> tuple[str, ...]:
+    return tuple(part.text for part in unit.path[-parts:]) if parts else ()
 
 
 def rivalries(free: Sequence[Candidate]) -> list[tuple[Candidate, list[Candidate]]]:
