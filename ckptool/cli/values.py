@@ -93,12 +93,15 @@ def number_pairs(texts: Sequence[str], option: str) -> dict[str, float]:
 def open_selected(path: Path, select: str | None, ema: bool = False) -> Checkpoint:
     """The checkpoint, with the weights that --select or --ema means."""
     from ckptool.formats import open_checkpoint
+    from ckptool.surgery.ema import with_litema
 
     if not ema:
         return open_checkpoint(path, select=select)
     if select is not None:
         raise UsageError("--ema and --select exclude each other", hint="give one of them")
     found = open_checkpoint(path)
+    if found.selection.ema is None and (averaged := with_litema(found)) is not None:
+        return averaged
     if found.selection.ema is None:
         others = ", ".join(found.selection.others)
         hint = f"other weights that --select takes: {others}" if others else "it holds no other weights"
