@@ -88,7 +88,8 @@ def averaged(facts: Facts) -> Iterator[Note]:
         text = (
             f"{many(len(dotless), 'key')} under model_ema are a moving average of those under model, without their dots"
         )
-        yield Note(text, f"leave it out: ckptool filter {facts.file} --drop 'model_ema.*' -o OUT", dotless)
+        hint = f"ckptool filter {facts.file} --ema -o OUT takes it; --drop 'model_ema.*' leaves it out"
+        yield Note(text, hint, dotless)
 
 
 def lightning(facts: Facts) -> Iterator[Note]:
