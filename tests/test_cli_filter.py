@@ -16,8 +16,9 @@ from safetensors.torch import load_file
 from test_imports import modules_after
 
 import ckptool
-from ckptool.cli.values import in_order, parse_size
+from ckptool.cli.values import in_order
 from ckptool.errors import CkptError, PlanError, UsageError
+from ckptool.sizes import parse_size
 
 State = dict[str, torch.Tensor]
 
@@ -365,13 +366,13 @@ def test_order_of_options() -> None:
     [("5GB", 5 * 10**9), ("500MB", 5 * 10**8), ("1GiB", 2**30), ("1.5 KiB", 1536), ("700", 700), ("2tb", 2 * 10**12)],
 )
 def test_sizes(text: str, size: int) -> None:
-    assert parse_size(text) == size
+    assert parse_size(text, least=1) == size
 
 
 @pytest.mark.parametrize("text", ["", "GB", "-1GB", "1e9", "5 XB", "0", "0.2B", "nan", "1_0MB", "٥GB"])
 def test_what_is_no_size(text: str) -> None:
     with pytest.raises(UsageError, match="is not a size"):
-        parse_size(text)
+        parse_size(text, least=1)
 
 
 # ---------------------------------------------------------------------------------------------- Python

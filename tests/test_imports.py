@@ -48,6 +48,7 @@ ROOMS = {
 BOTTOM = {"checkpoint", "keys", "near_miss", "spec", "errors", "fold", "shapes", "reading", "views", "explain"} | {
     "plan",
     "ops",
+    "sizes",
 }
 
 

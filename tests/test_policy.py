@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ckptool.checks.policy import Policy, find_policy, read_policy
-from ckptool.checks.settings import parse_size, path_matches
+from ckptool.checks.settings import path_matches
 from ckptool.checks.toml_lines import key_lines
 from ckptool.errors import UsageError
+from ckptool.sizes import parse_size
 
 DOCUMENT = '''\
 # a = 0

@@ -13,10 +13,11 @@ from typing import Any, NoReturn
 
 from ckptool.checks import RULES, nearest
 from ckptool.checks.finding import LEVELS, Level, Place
-from ckptool.checks.settings import ALLOW, Allow, Drift, Setting, Settings, parse_size, path_matches
+from ckptool.checks.settings import ALLOW, Allow, Drift, Setting, Settings, path_matches
 from ckptool.checks.toml_lines import key_lines
 from ckptool.errors import CkptError, UsageError
 from ckptool.keys import Pattern
+from ckptool.sizes import parse_size
 
 NAMES = ("ckptool.toml", "pyproject.toml")
 _TABLE = ("tool", "ckptool", "check")

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
 from ckptool.checks.finding import Level, Place
-from ckptool.errors import UsageError
 from ckptool.keys import Pattern
 
 _Value = TypeVar("_Value")
@@ -118,24 +117,6 @@ class Settings:
                 mine = getattr(other, each.name)
                 both[each.name] = getattr(self, each.name) if mine is None else mine
         return Settings(**both)
-
-
-_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
-_UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
-
-
-def parse_size(text: str) -> int:
-    """Bytes of ``50MB``, ``1.5GiB``.
-
-    Example:
-        >>> parse_size("50MB"), parse_size("1.5 GiB")
-        (50000000, 1610612736)
-    """
-    match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,9})?) ?([A-Za-z]*)", text.strip())
-    factor = _UNITS.get(match[2].upper()) if match else None
-    if match is None or factor is None:
-        raise UsageError(f'"{text}" is not a size', hint="50MB, 5GB, 1.5GiB")
-    return int(float(match[1]) * factor)
 
 
 def path_matches(pattern: str, path: str) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,26 +13,6 @@ from ckptool.errors import UsageError
 
 if TYPE_CHECKING:
     from ckptool.checkpoint import Checkpoint
-
-_UNITS = {
-    "": 1, "B": 1,
-    "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
-    "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40,
-}  # fmt: skip
-
-
-def parse_size(text: str) -> int:
-    """Bytes of ``5GB``, ``500MB``, ``1.5GiB``.
-
-    Example:
-        >>> parse_size("5GB"), parse_size("1GiB"), parse_size("1.5 kB")
-        (5000000000, 1073741824, 1500)
-    """
-    match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,9})?) ?([A-Za-z]*)", text.strip())
-    factor = _UNITS.get(match[2].upper()) if match else None
-    if match is None or factor is None or float(match[1]) * factor < 1:
-        raise UsageError(f'"{text}" is not a size', hint="5GB, 500MB, 1GiB")
-    return int(float(match[1]) * factor)
 
 
 def in_order(

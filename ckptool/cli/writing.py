@@ -16,8 +16,8 @@ import typer
 
 from ckptool.cli.common import Color
 from ckptool.cli.reports import add_summary, ci_texts, plain, report_screen, require_reports, write_reports
-from ckptool.cli.values import parse_size
 from ckptool.errors import Exit, UsageError
+from ckptool.sizes import parse_size
 
 if TYPE_CHECKING:
     from ckptool.checkpoint import Note
@@ -159,7 +159,7 @@ def _verdict(plan: Plan, request: Request) -> Exit:
 
 def require_writable(plan: Plan, request: Request) -> int | None:
     """Refuses an output that could not be written, before anything is shown; gives the bytes of a shard."""
-    limit = None if request.max_shard is None else parse_size(request.max_shard)
+    limit = None if request.max_shard is None else parse_size(request.max_shard, least=1)
     require_reports(request.reports, (file for side in plan.inputs for file in (side.path, *side.files)))
     if request.out is None or request.check:
         return limit
