@@ -7,28 +7,19 @@ refused where any speaks against it. What is found in one round is context and o
 
 from __future__ import annotations
 
-import math
-from bisect import bisect_left
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
-from ckptool.matching.groups import names_of_kind
+from ckptool.matching.alike import Form, compatible, penalty, similarity, squeezed
+from ckptool.matching.known import AGAINST, Known
 from ckptool.matching.modules import Shape, Unit
 from ckptool.matching.result import Confidence
-from ckptool.matching.words import vocabulary
-
-Form = Callable[[Unit], tuple[Shape, ...]]
-"""What two units must share to be compared."""
 
 _ROUNDS = 8
 _LARGEST_CLASS = 40_000  # pairs of a class that are compared; of larger ones only those of equal names
 _MANY = 4  # blocks in which a module has the same shapes on both sides, so that these are no accident
-_TOP = ("", "")  # begins the name of a tower, which no path does
-_AGAINST = 0.25  # of the neighbours, at most: they speak against a pair
-_NEIGHBOURS = 6
 _MARGIN = 0.04  # by which words must be better than for any other
-_OPTIONAL = frozenset({"bias", "num_batches_tracked"})  # roles that one side may lack
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,135 +69,6 @@ class Candidate:
         )
 
 
-@dataclass(slots=True)
-class Known:
-    """What is matched so far, as context and as anchors of the order."""
-
-    votes: dict[tuple[str, ...], Counter[tuple[str, ...]]] = field(default_factory=lambda: defaultdict(Counter))
-    back: dict[tuple[str, ...], Counter[tuple[str, ...]]] = field(default_factory=lambda: defaultdict(Counter))
-    anchors: list[tuple[int, int]] = field(default_factory=list)
-    ordered: bool = False
-
-    def add(self, matches: Sequence[Match]) -> None:
-        """Takes matches in."""
-        for match in matches:
-            for one, other in _around(match.source, match.target):
-                self.votes[one][other] += 1
-                self.back[other][one] += 1
-            self.anchors.append((match.source.position, match.target.position))
-        self.anchors.sort()
-        rising = sum(a[1] < b[1] for a, b in zip(self.anchors, self.anchors[1:], strict=False))
-        self.ordered = len(self.anchors) > 2 and rising >= 0.75 * (len(self.anchors) - 1)
-
-    def context(self, source: Unit, target: Unit) -> float | None:
-        """The share of what lies around the source unit that lies around the target unit; None: nothing is known."""
-        shares = []
-        top: float | None = None
-        for one, other in _around(source, target):
-            forth, back = self.votes.get(one), self.back.get(other)
-            if forth or back:
-                there = forth[other] / forth.total() if forth else 0.0
-                here = back[one] / back.total() if back else 0.0
-                share = max(there, here) if forth and back else there + here
-                if one[:2] == _TOP:
-                    top = share if share or (forth and back) else None
-                else:
-                    shares.append(share)
-        if not shares or (top is not None and top < _AGAINST):
-            return top
-        return sum(shares) / len(shares)
-
-    def order(self, source: Unit, target: Unit) -> float | None:
-        """The share of the nearest anchors that lie on the same side of both; None: the files are not in one order."""
-        if not self.ordered:
-            return None
-        at = bisect_left(self.anchors, (source.position, -1))
-        near = self.anchors[max(at - _NEIGHBOURS, 0) : at + _NEIGHBOURS]
-        near = [row for row in near if row[0] != source.position]
-        return sum((a < source.position) == (b < target.position) for a, b in near) / len(near) if near else None
-
-
-def flat_signature(unit: Unit) -> tuple[Shape, ...]:
-    """What a fully connected layer and the convolution that it was share: outputs, and all inputs of one output."""
-    shapes = unit.shapes[unit.main]
-    return tuple((shape[0], math.prod(shape[1:])) if len(shape) > 1 else shape for shape in shapes)
-
-
-def _around(source: Unit, target: Unit) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
-    """What lies around two units, level by level: their blocks, their modules, the towers they stand in."""
-    levels = [(source.chain, target.chain), (source.parent, target.parent)]
-    levels = [row for row in levels if row != ((), ())]  # at the top lies everything
-    if len(source.path) > 1 and len(target.path) > 1:
-        levels.append(((*_TOP, source.path[0].text), (*_TOP, target.path[0].text)))
-    return levels
-
-
-def squeezed(shape: Shape) -> Shape:
-    """The shape without its ones."""
-    return tuple(size for size in shape if size != 1)
-
-
-def signature(unit: Unit, io: bool = False) -> tuple[Shape, ...]:
-    """What two units must share: the shapes of the main role in every instance, squeezed and as torch has them."""
-    return tuple(oriented(shape, io) for shape in unit.shapes[unit.main])
-
-
-def oriented(shape: Shape, io: bool) -> Shape:
-    """``(i, o)`` and ``(h, w, i, o)`` as torch has them, squeezed."""
-    if io and len(squeezed(shape)) == 2:
-        return squeezed(shape)[::-1]
-    if io and len(shape) == 2:
-        shape = shape[::-1]
-    elif io and len(shape) == 4:
-        shape = (shape[3], shape[2], shape[0], shape[1])
-    return squeezed(shape)
-
-
-def similarity(source: Unit, target: Unit) -> float:
-    """How much two units' words agree, 0 to 1.
-
-    Example:
-        >>> from ckptool.matching.modules import units_of
-        >>> from ckptool.spec import TensorSpec
-        >>> one, other = (units_of({k: TensorSpec(k, "float32", (3,))})[0] for k in ("ln.weight", "norm.weight"))
-        >>> similarity(one, other)
-        1.0
-    """
-    ours, theirs = source.words, target.words
-    whole = sum(ours.values()) + sum(theirs.values())
-    return sum(worth + theirs[word] for word, worth in ours.items() if word in theirs) / whole if whole else 0.0
-
-
-def compatible(source: Unit, target: Unit) -> bool:
-    """The roles that both have are of the same shapes, and what only one has is optional."""
-    if (source.shapes.keys() ^ target.shapes.keys()) - _OPTIONAL or (source.kind and target.kind):
-        return False
-    for made, whole in ((source, target), (target, source)):
-        kind = made.kind.removesuffix("stack").strip()
-        if kind and not names_of_kind(kind) & whole.words.keys():
-            return False
-    shared = source.shapes.keys() & target.shapes.keys()
-    return all(
-        squeezed(a) == squeezed(b)
-        for role in shared - {source.main}
-        for a, b in zip(source.shapes[role], target.shapes[role], strict=True)
-    )
-
-
-def _penalty(source: Unit, target: Unit) -> float:
-    """For what does not fit quite: a bias that one lacks, ones in the shape, a copy of another tower."""
-    lacking = (source.shapes.keys() ^ target.shapes.keys()) - {"num_batches_tracked"}
-    found = 0.15 * len(lacking)
-    found += 0.1 * (len(source.shapes[source.main][0]) != len(target.shapes[target.main][0]))
-    found += 0.05 * (source.bare != target.bare)
-    return found + 0.5 * (_is_copy(source) != _is_copy(target))
-
-
-def _is_copy(unit: Unit) -> bool:
-    marks = vocabulary().copies
-    return any(part.text in marks for part in unit.path) or any(mark in unit.words for mark in marks)
-
-
 class Classes:
     """Units of equal shapes, and the rounds in which they are assigned."""
 
@@ -236,7 +98,7 @@ class Classes:
             made = [match for row in self.rows for match in self._decide(row)]
             if not made and number:
                 break
-            self.known.add(made)
+            self.known.add((match.source, match.target) for match in made)
             found += made
         return found
 
@@ -315,7 +177,7 @@ def _candidates(ours: Sequence[Unit], theirs: Sequence[Unit], across: Sequence[U
         if some
     }
     found = [
-        Candidate(one, other, similarity(one, other), penalty=_penalty(one, other))
+        Candidate(one, other, similarity(one, other), penalty=penalty(one, other))
         for one, other in pairs
         if compatible(one, other)
     ]
@@ -375,7 +237,7 @@ def judge(one: Candidate, rivals: Sequence[Candidate], all_off: bool = False) ->
     told_apart = not rivals or by_words or by_context or by_order
     against = (
         (words - mine >= _MARGIN)
-        or (one.context is not None and one.context < _AGAINST)
+        or (one.context is not None and one.context < AGAINST)
         or (one.order is not None and one.order < 0.4 and mine < 0.6)
         or (one.order is not None and order - one.order >= 0.25 and mine - words < 0.2)
     )

@@ -14,10 +14,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from ckptool.checkpoint import Note
-from ckptool.matching.assign import Classes, Form, Known, Match, flat_signature, signature
+from ckptool.matching.alike import Form, flat_signature, signature
+from ckptool.matching.assign import Classes, Match
 from ckptool.matching.emit import pairs_of
 from ckptool.matching.generalise import rules_of
 from ckptool.matching.groups import made_units
+from ckptool.matching.known import Known
 from ckptool.matching.modules import Unit, cuts_of
 from ckptool.matching.orient import is_bare_square, stored_io
 from ckptool.matching.partial import common_blocks

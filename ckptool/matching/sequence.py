@@ -11,7 +11,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ckptool.matching.assign import Match, similarity, squeezed
+from ckptool.matching.alike import similarity, squeezed
+from ckptool.matching.assign import Match
 from ckptool.matching.modules import Unit
 from ckptool.matching.result import Confidence
 

@@ -1,0 +1,87 @@
+"""What two units have in common by themselves: shapes, roles and words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from ckptool.matching.groups import names_of_kind
+from ckptool.matching.modules import Shape, Unit
+from ckptool.matching.words import vocabulary
+
+Form = Callable[[Unit], tuple[Shape, ...]]
+"""What two units must share to be compared."""
+
+_OPTIONAL = frozenset({"bias", "num_batches_tracked"})  # roles that one side may lack
+
+
+def squeezed(shape: Shape) -> Shape:
+    """The shape without its ones."""
+    return tuple(size for size in shape if size != 1)
+
+
+def signature(unit: Unit, io: bool = False) -> tuple[Shape, ...]:
+    """What two units must share: the shapes of the main role in every instance, squeezed and as torch has them."""
+    return tuple(oriented(shape, io) for shape in unit.shapes[unit.main])
+
+
+def oriented(shape: Shape, io: bool) -> Shape:
+    """``(i, o)`` and ``(h, w, i, o)`` as torch has them, squeezed."""
+    if io and len(squeezed(shape)) == 2:
+        return squeezed(shape)[::-1]
+    if io and len(shape) == 2:
+        shape = shape[::-1]
+    elif io and len(shape) == 4:
+        shape = (shape[3], shape[2], shape[0], shape[1])
+    return squeezed(shape)
+
+
+def flat_signature(unit: Unit) -> tuple[Shape, ...]:
+    """What a fully connected layer and the convolution that it was share: outputs, and all inputs of one output."""
+    shapes = unit.shapes[unit.main]
+    return tuple((shape[0], math.prod(shape[1:])) if len(shape) > 1 else shape for shape in shapes)
+
+
+def similarity(source: Unit, target: Unit) -> float:
+    """How much two units' words agree, 0 to 1.
+
+    Example:
+        >>> from ckptool.matching.modules import units_of
+        >>> from ckptool.spec import TensorSpec
+        >>> one, other = (units_of({k: TensorSpec(k, "float32", (3,))})[0] for k in ("ln.weight", "norm.weight"))
+        >>> similarity(one, other)
+        1.0
+    """
+    ours, theirs = source.words, target.words
+    whole = sum(ours.values()) + sum(theirs.values())
+    return sum(worth + theirs[word] for word, worth in ours.items() if word in theirs) / whole if whole else 0.0
+
+
+def compatible(source: Unit, target: Unit) -> bool:
+    """The roles that both have are of the same shapes, and what only one has is optional."""
+    if (source.shapes.keys() ^ target.shapes.keys()) - _OPTIONAL or (source.kind and target.kind):
+        return False
+    for made, whole in ((source, target), (target, source)):
+        kind = made.kind.removesuffix("stack").strip()
+        if kind and not names_of_kind(kind) & whole.words.keys():
+            return False
+    shared = source.shapes.keys() & target.shapes.keys()
+    return all(
+        squeezed(a) == squeezed(b)
+        for role in shared - {source.main}
+        for a, b in zip(source.shapes[role], target.shapes[role], strict=True)
+    )
+
+
+def penalty(source: Unit, target: Unit) -> float:
+    """For what does not fit quite: a bias that one lacks, ones in the shape, a copy of another tower."""
+    lacking = (source.shapes.keys() ^ target.shapes.keys()) - {"num_batches_tracked"}
+    found = 0.15 * len(lacking)
+    found += 0.1 * (len(source.shapes[source.main][0]) != len(target.shapes[target.main][0]))
+    found += 0.05 * (source.bare != target.bare)
+    return found + 0.5 * (_is_copy(source) != _is_copy(target))
+
+
+def _is_copy(unit: Unit) -> bool:
+    marks = vocabulary().copies
+    return any(part.text in marks for part in unit.path) or any(mark in unit.words for mark in marks)
