@@ -41,6 +41,7 @@ def match(
     *,
     source_modules: Mapping[str, str] | None = None,
     target_modules: Mapping[str, str] | None = None,
+    accept: Confidence = Confidence.ALIGNED,
 ) -> MatchReport:
     """Which source tensors belong to which target tensors, from names, shapes and order alone.
 
@@ -49,6 +50,7 @@ def match(
         target: the same.
         source_modules: module path -> class name, where there is a model.
         target_modules: the same.
+        accept: rules are made of pairs that are as sure as this, or surer; the others get rules of their own.
 
     Example:
         >>> old = {key: TensorSpec(key, "float32", (3,)) for key in ("net.ln.gamma", "net.ln.beta")}
@@ -62,8 +64,9 @@ def match(
     best = max(tries, key=lambda attempt: (attempt.score, -len(attempt.found)))
     found, notes = _related(best, source, target)
     pairs = [pair for _, row in found for pair in row]
-    sure = [row for row in found if row[0].confidence.within(Confidence.ALIGNED)]
-    unsure = [row for row in found if not row[0].confidence.within(Confidence.ALIGNED)]
+    level = min(accept, Confidence.ALIGNED, key=_rank)
+    sure = [row for row in found if row[0].confidence.within(level)]
+    unsure = [row for row in found if not row[0].confidence.within(level)]
     rules = (*rules_of(unsure, source, target, merge=False), *rules_of(sure, source, target))
     made = {key for pair in pairs for key in pair.targets}
     used = {key for pair in pairs for key in pair.sources}

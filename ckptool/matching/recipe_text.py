@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+
+from ckptool.fold import rollup
 from ckptool.matching.result import Confidence, MatchReport, MatchRule
 
 
@@ -14,7 +17,7 @@ def recipe_text(report: MatchReport, accept: Confidence = Confidence.ALIGNED) ->
     """
     taken = [rule for rule in report.rules if rule.confidence.within(accept)]
     left = [rule for rule in report.rules if not rule.confidence.within(accept)]
-    lines = ["ckptool = 1", 'unmatched = "drop"', "rules = '''"]
+    lines = ["ckptool = 1", 'unmatched = "drop"', *_missing(report, accept), "rules = '''"]
     width = max((len(rule.text) for rule in taken), default=0)
     lines += [f"{rule.text:<{min(width, 90)}}  # {_why(rule)}" for rule in taken]
     if not taken:
@@ -26,6 +29,15 @@ def recipe_text(report: MatchReport, accept: Confidence = Confidence.ALIGNED) ->
     lines.append("'''")
     lines += [f"# {_comment(note.text)}" for note in report.notes]
     return "\n".join(lines) + "\n"
+
+
+def _missing(report: MatchReport, accept: Confidence) -> list[str]:
+    """What nothing is found for, as patterns: whoever holds the outcome against the target expects no more."""
+    made = {key: True for pair in report.accepted(accept) for key in pair.targets}
+    paired = (key for pair in report.pairs for key in pair.targets)
+    groups = rollup([(key, key in made) for key in dict.fromkeys([*paired, *report.unmatched_targets])])
+    patterns = [json.dumps(group.pattern, ensure_ascii=False) for group in groups if not group.label]
+    return [f"expect.missing = [{', '.join(patterns)}]"] if patterns else []
 
 
 def _why(rule: MatchRule) -> str:

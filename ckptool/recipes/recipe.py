@@ -214,8 +214,26 @@ def load_recipe(source: str | Path) -> Recipe:
         is_there = path.exists()
         what = f"{source} cannot be read: {error.strerror}" if is_there else f'"{source}" is no rule, file or recipe'
         raise UsageError(what, hint=None if is_there else known, path=path if is_there else None) from None
+    return parse_toml(data, name, path)
+
+
+def parse_toml(text: str, name: str, path: Path | None = None) -> Recipe:
+    """A recipe from the text of a TOML file.
+
+    Args:
+        text: the TOML.
+        name: how reports call it.
+        path: where it was read, for errors.
+
+    Raises:
+        UsageError: it is no TOML, or it has a key or rule that is none.
+
+    Example:
+        >>> parse_toml('rules = ["fc. -> head."]', "mine").rules[0].name
+        'mine rule 1'
+    """
     try:
-        table = tomllib.loads(data)
+        table = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise UsageError(f"{name} is not TOML: {error}", path=path) from None
     return _Table(table, name, path).recipe()
@@ -243,7 +261,7 @@ _KEYS = (
 class _Table:
     """Takes a TOML table apart, each value with its type."""
 
-    def __init__(self, table: Mapping[str, Any], name: str, path: Path) -> None:
+    def __init__(self, table: Mapping[str, Any], name: str, path: Path | None) -> None:
         self.name, self.path = name, path
         self.flat: dict[str, Any] = {}
         for key, value in table.items():

@@ -41,6 +41,7 @@ class Rule:
         optional: it may match nothing (a leading ``?``).
         steps: what happens to the tensors.
         name: how reports call it: ``rule 2``, ``ibn.toml rule 2``.
+        comment: what stands behind it in its line.
         joining: which step takes all tensors of the left at once; the steps before it are casts.
         shared: the captures of both sides; equal values of these make one group.
         joined: for each pattern on the left, the captures that only the left has: several tensors become one.
@@ -53,6 +54,7 @@ class Rule:
     optional: bool = False
     steps: tuple[Then, ...] = ()
     name: str = "rule"
+    comment: str = field(default="", compare=False)
     joining: int | None = field(init=False, repr=False, compare=False)
     shared: tuple[str, ...] = field(init=False, repr=False, compare=False)
     joined: tuple[tuple[Hole, ...], ...] = field(init=False, repr=False, compare=False)
@@ -117,12 +119,13 @@ def parse_stages(lines: Iterable[str], name: str = "") -> tuple[Stage, ...]:
     stages: list[list[Rule]] = [[]]
     number = 0
     for line in lines:
-        text = re.split(r"(?:^|\s)#", line, maxsplit=1)[0].strip()
+        text, *comment = (part.strip() for part in re.split(r"(?:^|\s)#", line, maxsplit=1))
         if text == "---":
             stages.append([])
         elif text:
             number += 1
-            stages[-1].append(parse_rule(text, f"{name} rule {number}".strip()))
+            rule = parse_rule(text, f"{name} rule {number}".strip())
+            stages[-1].append(replace(rule, comment="".join(comment)))
     return tuple(Stage(tuple(rules)) for rules in stages if rules)
 
 
