@@ -10,6 +10,7 @@ from typing import TypeAlias
 from ckptool.matching.assign import Match
 from ckptool.matching.modules import Unit
 from ckptool.matching.result import Pair
+from ckptool.matching.words import layer_numbered
 
 Side: TypeAlias = tuple[str, ...]
 """The parts of a pattern."""
@@ -67,18 +68,23 @@ def _same_but_end(rows: Sequence[Side]) -> bool:
 
 def _ends(ours: Sequence[str], theirs: Sequence[str], whole: bool) -> tuple[str, str]:
     """The last parts: a common beginning, then the role as a capture or a choice."""
-    common = [_common(row) for row in (ours, theirs)]
-    a, b = ([text[len(head) :] for text in row] for head, row in zip(common, (ours, theirs), strict=True))
-    if a == b and whole:
-        return f"{common[0]}{{p*}}", f"{common[1]}{{p*}}"
-    return f"{common[0]}{{p={'|'.join(a)}}}", f"{common[1]}{{p={'|'.join(b)}}}" if a != b else f"{common[1]}{{p}}"
+    (before, a, behind), (head, b, tail) = _apart(ours), _apart(theirs)
+    if a == b and whole and not behind and not tail:
+        return f"{before}{{p*}}", f"{head}{{p*}}"
+    left, right = ("{p=" + "|".join(row) + "}" for row in (a, b))
+    return f"{before}{left}{behind}", f"{head}{right if a != b else '{p}'}{tail}"
 
 
-def _common(texts: Sequence[str]) -> str:
-    """What all begin with, up to an underscore."""
+def _apart(texts: Sequence[str]) -> tuple[str, list[str], str]:
+    """What all begin with, up to an underscore; what is left of each; what all end with, from an underscore on."""
     first = texts[0]
     at = first.rfind("_") + 1
-    return first[:at] if at and all(text.startswith(first[:at]) and len(text) > at for text in texts) else ""
+    before = first[:at] if at and all(text.startswith(first[:at]) and len(text) > at for text in texts) else ""
+    at = first.find("_", len(before))
+    behind = first[at:] if at > 0 else ""
+    if any(not text.endswith(behind) or len(text) <= len(before) + len(behind) for text in texts):
+        behind = ""
+    return before, [text[len(before) : len(text) - len(behind)] for text in texts], behind
 
 
 # ---------------------------------------------------------------------------------------------- indices
@@ -147,7 +153,10 @@ def _parts(unit: Unit, key: str, indices: Sequence[str]) -> Side:
     for at, part in enumerate(unit.path):
         if part.family:
             before, _, after = part.text.partition("#")
-            parts[at] = f"{before}{indices[level]}{after.lstrip('~')}"
+            if at == len(parts) - 1:  # inside the last part: weight_ih_l0
+                parts[at] = layer_numbered(parts[at], indices[level])
+            else:
+                parts[at] = f"{before}{indices[level]}{after.lstrip('~')}"
             level += 1
     return tuple("".join(part + dot for part, dot in zip(parts, [*between, ""], strict=True)).split("."))
 

@@ -12,6 +12,8 @@ from pathlib import Path
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _SUFFIX = re.compile(r"(.+)_(weight|bias)")
 _PREFIX = re.compile(r"(weight|bias)_(.+)")
+_RECURRENT = re.compile(r"(weight|bias)_([a-z]{2})_(l\d+)(_reverse)?")  # of torch.nn.LSTM, GRU and RNN
+_TOGETHER = re.compile("([Ll]ayer|[Bb]atch|[Ff]eed)_?([Nn]orm|[Ff]orward)")  # two words that are one
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,16 +79,32 @@ def leaf_of(parts: tuple[str, ...], siblings: frozenset[str]) -> Leaf:
     Example:
         >>> leaf_of(("attn", "in_proj_bias"), frozenset()).module, leaf_of(("norm", "gamma"), frozenset({"beta"})).role
         (('attn', 'in_proj'), 'weight')
+        >>> leaf_of(("rnn", "weight_ih_l0"), frozenset()).module  # as it is in a list of cells: cells.0.weight_ih
+        ('rnn', 'l0', 'ih')
     """
     *module, last = parts
     role = vocabulary().roles.get(last)
     if role is not None and module and _is_role(last, siblings):
         return Leaf(tuple(module), role, last)
+    if found := _RECURRENT.fullmatch(last):
+        way = ["reverse"] if found[4] else ["forward"] if f"{last}_reverse" in siblings else []
+        return Leaf((*module, found[3], *way, found[2]), found[1], found[1])
     if found := _SUFFIX.fullmatch(last):
         return Leaf((*module, found[1]), found[2], found[2])
     if found := _PREFIX.fullmatch(last):
         return Leaf((*module, found[2]), found[1], found[1])
     return Leaf(parts, "weight", last, bare=True)
+
+
+def layer_numbered(last: str, number: str) -> str:
+    """The last part of a recurrent network's key with something else for the number of its layer.
+
+    Example:
+        >>> layer_numbered("weight_ih_l0_reverse", "{l}"), layer_numbered("weight", "{l}")
+        ('weight_ih_l{l}_reverse', 'weight')
+    """
+    found = _RECURRENT.fullmatch(last)
+    return f"{found[1]}_{found[2]}_l{number}{found[4] or ''}" if found else last
 
 
 _AMBIGUOUS = {
@@ -116,8 +134,9 @@ def words_of(part: str) -> tuple[str, ...]:
     known = vocabulary()
     if part in known.phrases:
         return known.phrases[part]
-    text = part.replace("LayerNorm", "layernorm").replace("BatchNorm", "batchnorm").replace("layer_norm", "layernorm")
-    found = [word.lower() for word in _WORD.findall(text)]
+    found = [
+        word.lower() for word in _WORD.findall(_TOGETHER.sub(lambda found: f"_{found[1]}{found[2]}_".lower(), part))
+    ]
     return tuple(known.words.get(word, word) for word in found)
 
 
