@@ -18,12 +18,14 @@ def rewound(rules: Sequence[str], state: State, words: str, vars: Mapping[str, f
     """The file that the rules start from: the target's own tensors, backwards, in the order of a model's modules.
 
     `words` says the order: the parts of names as they follow each other at any level; a number behind one counts.
+    Without any, the listing is sorted, as TensorFlow's and JAX's are.
     """
     import torch
 
     found = expand(reverse(recipe_of(list(rules))).recipe, specs_of(state), vars=vars or {})
     assert not found.problems, [(problem.message, problem.keys[:3]) for problem in found.problems]
-    return listed({step.target.key: torch.empty(step.target.shape) for step in found.steps}, words)
+    file = {step.target.key: torch.empty(step.target.shape) for step in found.steps}
+    return listed(file, words) if words else {key: file[key] for key in sorted(file)}
 
 
 def listed(state: State, words: str) -> State:
@@ -76,9 +78,9 @@ def regnet_x(small: bool) -> Two:
 
     rules = ["stem.{n=0|1}.{p*} -> stem.{n=conv|bn}.{p*}", "fc.{p*} -> head.fc.{p*}"]
     for s in range(1, 5):
-        block = f"trunk_output.block{s}.block{s}-{{b}}."
-        rules += [f"{block}f.{{x=a|b|c}}.{{n=0|1}}.{{p*}} -> s{s}.b{{b+1}}.{{x=conv1|conv2|conv3}}.{{n=conv|bn}}.{{p*}}",
-                  f"{block}proj.{{n=0|1}}.{{p*}} -> s{s}.b{{b+1}}.downsample.{{n=conv|bn}}.{{p*}}"]  # fmt: skip
+        block, to = f"trunk_output.block{s}.block{s}-{{b}}.", f"s{s}.b{{b+1}}."
+        rules += [f"{block}f.{{x=a|b|c}}.{{n=0|1}}.{{p*}} -> {to}{{x=conv1|conv2|conv3}}.{{n=conv|bn}}.{{p*}}",
+                  f"{block}proj.{{n=0|1}}.{{p*}} -> {to}downsample.{{n=conv|bn}}.{{p*}}"]  # fmt: skip
     with torch.device("cpu"):  # both compute their widths with tensors
         source, target = torchvision.models.regnet_x_400mf(), timm.create_model("regnetx_004_tv")
     return Two(source, target, rules, ask=lambda m: m(image(64)))
