@@ -161,13 +161,13 @@ def test_two_towers_are_told_apart_by_a_word() -> None:
 
 
 def llama() -> tuple[Specs, Specs]:
-    """Meta's names and Hugging Face's, of two layers."""
+    """Meta's names, except those of the MLP, and Hugging Face's, of two layers."""
     ours, theirs = [("tok_embeddings.weight", (50, 8))], [("model.embed_tokens.weight", (50, 8))]
     for at in range(2):
         for x, y in zip("qkvo", "qkvo", strict=True):
             ours.append((f"layers.{at}.attention.w{x}.weight", (8, 8)))
             theirs.append((f"model.layers.{at}.self_attn.{y}_proj.weight", (8, 8)))
-        ours += [(f"layers.{at}.feed_forward.w{n}.weight", (8, 20) if n == 2 else (20, 8)) for n in (1, 2, 3)]
+        ours += [(f"layers.{at}.feed_forward.p{n}.weight", (8, 20) if n == 2 else (20, 8)) for n in (1, 2, 3)]
         theirs += [
             (f"model.layers.{at}.mlp.{name}_proj.weight", (8, 20) if name == "down" else (20, 8))
             for name in ("gate", "up", "down")
@@ -190,13 +190,13 @@ def test_what_only_the_order_tells_is_shown_and_not_taken() -> None:
     assert len(found) == len(target) - 4
     doubtful = [pair for pair in report.pairs if pair.confidence is Confidence.INTERCHANGEABLE]
     assert {pair.sources[0] for pair in doubtful} == {
-        f"layers.{at}.feed_forward.w{n}.weight" for at in (0, 1) for n in (1, 3)
+        f"layers.{at}.feed_forward.p{n}.weight" for at in (0, 1) for n in (1, 3)
     }
     assert all(pair.runner_up for pair in doubtful)
     assert any("rotary" in note.text for note in report.notes)
     text = report.recipe()
-    assert "# layers.{l}.feed_forward.w1.weight -> model.layers.{l}.mlp.gate_proj.weight" in text
-    assert "\nlayers.{l}.feed_forward.w1" in report.recipe(Confidence.INTERCHANGEABLE)
+    assert "# layers.{l}.feed_forward.p1.weight -> model.layers.{l}.mlp.gate_proj.weight" in text
+    assert "\nlayers.{l}.feed_forward.p1" in report.recipe(Confidence.INTERCHANGEABLE)
     assert check_reverse(checked(report, source, target), {key: source[key] for (key,) in found.values()}).is_exact
 
 

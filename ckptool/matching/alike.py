@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from ckptool.matching.groups import names_of_kind
+from ckptool.matching.groups import is_named
 from ckptool.matching.modules import Shape, Unit
 from ckptool.matching.words import vocabulary
 
@@ -46,7 +46,7 @@ def similarity(source: Unit, target: Unit) -> float:
     """How much two units' words agree, 0 to 1.
 
     Example:
-        >>> from ckptool.matching.modules import units_of
+        >>> from ckptool.matching.cuts import units_of
         >>> from ckptool.spec import TensorSpec
         >>> one, other = (units_of({k: TensorSpec(k, "float32", (3,))})[0] for k in ("ln.weight", "norm.weight"))
         >>> similarity(one, other)
@@ -61,10 +61,8 @@ def compatible(source: Unit, target: Unit) -> bool:
     """The roles that both have are of the same shapes, and what only one has is optional."""
     if (source.shapes.keys() ^ target.shapes.keys()) - _OPTIONAL or (source.kind and target.kind):
         return False
-    for made, whole in ((source, target), (target, source)):
-        kind = made.kind.removesuffix("stack").strip()
-        if kind and not names_of_kind(kind) & whole.words.keys():
-            return False
+    if not is_named(source, target) or not is_named(target, source):
+        return False
     shared = source.shapes.keys() & target.shapes.keys()
     return all(
         squeezed(a) == squeezed(b)

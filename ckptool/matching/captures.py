@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from ckptool.matching.assign import Match
+from ckptool.matching.cuts import parts_of
 from ckptool.matching.modules import Unit
 from ckptool.matching.result import Pair
 from ckptool.matching.words import layer_numbered
@@ -147,8 +147,7 @@ def _ranged(texts: tuple[str, str], a: Sequence[int], b: Sequence[int], name: st
 
 def _parts(unit: Unit, key: str, indices: Sequence[str]) -> Side:
     """The parts of a key with captures for the numbers of families."""
-    parts = re.split("[./]", key)
-    between = re.findall("[./]", key)
+    parts, between = parts_of(key)
     level = 0
     for at, part in enumerate(unit.path):
         if part.family:

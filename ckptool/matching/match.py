@@ -16,15 +16,17 @@ from dataclasses import dataclass, field, replace
 from ckptool.checkpoint import Note
 from ckptool.matching.alike import Form, flat_signature, signature
 from ckptool.matching.assign import Classes, Match
+from ckptool.matching.cuts import cuts_of
 from ckptool.matching.emit import pairs_of
 from ckptool.matching.generalise import rules_of
 from ckptool.matching.groups import made_units
 from ckptool.matching.known import Known
-from ckptool.matching.modules import Unit, cuts_of
+from ckptool.matching.modules import Unit
 from ckptool.matching.orient import is_bare_square, stored_io
 from ckptool.matching.partial import common_blocks
 from ckptool.matching.result import Confidence, MatchReport, Pair
 from ckptool.matching.sequence import in_sequence
+from ckptool.matching.uneven import uneven
 from ckptool.matching.unknowable import unknowable
 from ckptool.spec import TensorSpec
 
@@ -111,15 +113,15 @@ class _Attempt:
         def as_stored(unit: Unit) -> tuple[tuple[int, ...], ...]:
             return signature(unit, unit in self.io)
 
-        ours = [unit for unit in (*self.sources, *made_units(self.sources)) if not is_bare_square(unit)]
-        theirs = [unit for unit in (*self.targets, *made_units(self.targets)) if not is_bare_square(unit)]
+        ours = [unit for unit in (*self.sources, *made_units(self.sources, self.places[0])) if not is_bare_square(unit)]
+        theirs = [unit for unit in (*self.targets, *made_units(self.targets, self.places[1])) if not is_bare_square(unit)]
         plain = Classes(ours, theirs, as_stored, self.known, self.taken)
         self.add(plain.run())
         cut_ours, cut_theirs = common_blocks(self.free(self.sources), self.free(self.targets))
         self.io |= {cut for cut, unit in (cut_ours | cut_theirs).items() if unit in self.io}
         blocks = Classes(
-            [*cut_ours, *made_units([*cut_ours])],
-            [*cut_theirs, *made_units([*cut_theirs])],
+            [*cut_ours, *made_units([*cut_ours], self.places[0])],
+            [*cut_theirs, *made_units([*cut_theirs], self.places[1])],
             as_stored,
             self.known,
             self.taken,
@@ -127,6 +129,7 @@ class _Attempt:
         self.add(blocks.run())
         self.taken |= {unit for cut, unit in (cut_ours | cut_theirs).items() if cut in self.taken}
         self.add(plain.run())
+        self.uneven(as_stored)
         self.backwards(as_stored)
         self.bare()
         flat = Classes(self.free(self.sources), self.free(self.targets), flat_signature, self.known, self.taken)
@@ -151,6 +154,17 @@ class _Attempt:
         self.add(found)
         if found:
             self.taken.update(self.sources, self.targets)
+
+    def uneven(self, form: Form) -> None:
+        """Modules that only some of the blocks have."""
+        ours, theirs = self.free(self.sources), self.free(self.targets)
+        ours += made_units(ours, self.places[0])
+        theirs += made_units(theirs, self.places[1])
+        groups, origin = uneven((one for one, _ in self.found), ours, theirs)
+        self.io |= {cut for cut, unit in origin.items() if unit in self.io}
+        for group in groups:
+            self.add(Classes(group.sources, group.targets, form, self.known, self.taken).run())
+        self.taken |= {unit for cut, unit in origin.items() if cut in self.taken}
 
     def backwards(self, form: Form) -> None:
         """Lists that one side counts from the other end, as decoders often are."""
@@ -231,12 +245,12 @@ def _coherent(attempt: _Attempt) -> list[tuple[Match, bool]]:
     sizes: Counter[tuple[str, tuple[str, ...]]] = Counter()
     for side, units in (("source", attempt.sources), ("target", attempt.targets)):
         sizes.update((side, unit.chain) for unit in units)
-    alike: dict[tuple[tuple[str, ...], tuple[str, ...]], tuple[set[Unit], set[Unit]]] = {}
+    alike: dict[tuple[tuple[str, ...], tuple[str, ...]], tuple[set[str], set[str]]] = {}
     for one, _ in attempt.found:
         if one.confidence.within(Confidence.GUESS) and one.confidence is not Confidence.GUESS:
             ours, theirs = alike.setdefault((one.source.chain, one.target.chain), (set(), set()))
-            ours.update(one.source.pieces or (one.source,))
-            theirs.update(one.target.pieces or (one.target,))
+            ours.update(_names(one.source))
+            theirs.update(_names(one.target))
 
     def holds(one: Match) -> bool:
         here, there = one.source.chain, one.target.chain
@@ -249,6 +263,11 @@ def _coherent(attempt: _Attempt) -> list[tuple[Match, bool]]:
         (one if holds(one) else replace(one, confidence=max(one.confidence, Confidence.GUESS, key=_rank)), turned)
         for one, turned in attempt.found
     ]
+
+
+def _names(unit: Unit) -> set[str]:
+    """Of the modules that a unit is, or is made of."""
+    return {piece.text for piece in (unit.pieces if unit.kind else (unit,))}
 
 
 def _rank(confidence: Confidence) -> int:

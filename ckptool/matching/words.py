@@ -27,6 +27,7 @@ class Vocabulary:
         structure: words that say little.
         copies: words of a tower that is a copy of another.
         contexts: inside a module of this name, what a part means.
+        beside: among these siblings, what a part means.
     """
 
     roles: Mapping[str, str]
@@ -35,6 +36,7 @@ class Vocabulary:
     structure: frozenset[str]
     copies: tuple[str, ...]
     contexts: Mapping[str, Mapping[str, str]]
+    beside: Mapping[frozenset[str], Mapping[str, tuple[str, ...]]]
 
 
 @cache
@@ -49,6 +51,10 @@ def vocabulary() -> Vocabulary:
         structure=frozenset(data["structure"]["words"]),
         copies=tuple(data["copies"]["words"]),
         contexts={text: row["words"] for text, row in data["contexts"].items()},
+        beside={
+            frozenset(text.split()): {part: tuple(words.split()) for part, words in row["words"].items()}
+            for text, row in data["beside"].items()
+        },
     )
 
 
@@ -150,6 +156,20 @@ def in_context(parts: Sequence[str]) -> tuple[str, ...]:
     contexts = vocabulary().contexts
     found = next((contexts[part][parts[-1]] for part in reversed(parts) if parts[-1] in contexts.get(part, ())), "")
     return tuple(found.split())
+
+
+def meant_beside(siblings: frozenset[str]) -> dict[str, tuple[str, ...]]:
+    """What parts mean because of those that stand beside them.
+
+    Example:
+        >>> meant_beside(frozenset({"fc_1", "fc_2", "proj"}))["fc_1"], meant_beside(frozenset({"fc_1", "fc_2"}))
+        (('gate',), {})
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    for wanted, words in vocabulary().beside.items():
+        if wanted <= siblings:
+            found |= words
+    return found
 
 
 def is_structure(word: str) -> bool:

@@ -1,0 +1,246 @@
+"""Keys as modules, and modules as units: the same module of every block is one.
+
+A key is cut at its dots, and behind numbers (``conv2_block1_1_conv``). Where siblings differ in a number only and hold
+alike structures they form a family (``layers.0`` ... ``layers.11``; the odd ones of ``features.0`` ... ``features.7``),
+and all their tensors are looked at together: a unit is one module with its tensors in each member of the families it is
+in. Numbers that tell different modules apart (``conv1``, ``mlp.3``) stay, with their rank among their like; so do the
+letters of ``conv_a``, ``conv_b``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from ckptool.matching.modules import Part, Unit
+from ckptool.matching.words import leaf_of, meant_beside
+from ckptool.spec import TensorSpec
+
+_NUMBER = re.compile(r"(.*?)(\d{1,9})(\D*)")
+_BETWEEN = re.compile(r"([./]|(?<=\d)[_-])")
+_LETTER = re.compile(r"(|.*[_\d])([a-h])")
+_ALIKE = 0.5  # of the structure of two members of a family is the same
+_DEEPEST = 60  # dots of a key that is taken apart; no model nests deeper
+_TINY = 8  # tensors of a member of a family that may be no block, but a convolution with its norm
+
+
+@dataclass(eq=False, slots=True)
+class _Node:
+    children: dict[str, _Node] = field(default_factory=dict)
+    tensors: dict[str, tuple[TensorSpec, int, str, bool]] = field(default_factory=dict)
+    structure: frozenset[tuple[str, ...]] = frozenset()
+    size: int = 0
+
+    def settle(self) -> None:
+        """Computes the structure: the number-free names of everything below. Children come first."""
+        found: set[tuple[str, ...]] = {(role, str(len(row[0].shape))) for role, row in self.tensors.items()}
+        for name, child in self.children.items():
+            plain = re.sub(r"\d+", "#", name) if child.children else name
+            found.update((plain, *row) for row in child.structure)
+        self.structure = frozenset(found)
+        self.size = len(self.tensors) + sum(child.size for child in self.children.values())
+
+
+@dataclass(frozen=True, slots=True)
+class _Cut:
+    """What is taken for a list.
+
+    Attributes:
+        tiny: a few small members inside a block: two convolutions, each with its norm.
+        leaves: modules of one kind side by side, whatever stands between: the convolutions of a Sequential.
+    """
+
+    tiny: bool = True
+    leaves: bool = False
+
+
+def units_of(specs: Mapping[str, TensorSpec]) -> list[Unit]:
+    """The units of a checkpoint, in its order.
+
+    Args:
+        specs: in the file's order.
+
+    Example:
+        >>> specs = {key: TensorSpec(key, "float32", (3,)) for key in ("l.0.a.bias", "l.0.b", "l.1.a.bias", "l.1.b")}
+        >>> [(unit.text, unit.keys) for unit in units_of(specs)]
+        [('l.#.a', {'bias': ('l.0.a.bias', 'l.1.a.bias')}), ('l.#.b', {'weight': ('l.0.b', 'l.1.b')})]
+    """
+    return _units(_tree(specs), _Cut())
+
+
+def cuts_of(specs: Mapping[str, TensorSpec]) -> list[list[Unit]]:
+    """The ways to cut a checkpoint into units: with small lists inside blocks, without, and with lists of leaves."""
+    root = _tree(specs)
+    found = [_units(root, cut) for cut in (_Cut(), _Cut(tiny=False), _Cut(tiny=False, leaves=True))]
+    paths = [[unit.path for unit in units] for units in found]
+    return [units for at, units in enumerate(found) if paths[at] not in paths[:at]]
+
+
+def parts_of(key: str) -> tuple[list[str], list[str]]:
+    """The parts of a key, and what stands between them: dots, TensorFlow's slashes, ``_`` and ``-`` behind numbers.
+
+    The last part is never cut, for it is a role or holds one.
+
+    Example:
+        >>> parts_of("conv2_block1_1_conv.kernel")
+        (['conv2', 'block1', '1', 'conv', 'kernel'], ['_', '_', '_', '.'])
+    """
+    at = max(key.rfind("."), key.rfind("/"))
+    if at < 0:
+        return [key], []
+    pieces = _BETWEEN.split(key[:at])
+    return [*pieces[::2], key[at + 1 :]], [*pieces[1::2], key[at]]
+
+
+def _units(root: _Node, cut: _Cut) -> list[Unit]:
+    found: list[Unit] = []
+    _collect([((), root)], (), cut, found)
+    return sorted(found, key=lambda unit: unit.position)
+
+
+def _tree(specs: Mapping[str, TensorSpec]) -> _Node:
+    beside: dict[str, set[str]] = defaultdict(set)
+    names = {key: key.replace("/", ".") for key in specs}  # TensorFlow's
+    for name in names.values():
+        module, _, last = name.rpartition(".")
+        beside[module].add(last)
+    frozen = {module: frozenset(names) for module, names in beside.items()}
+    root = _Node()
+    nodes = [root]
+    for at, (key, spec) in enumerate(specs.items()):
+        name = names[key]
+        parts = parts_of(name)[0] if name.count(".") <= _DEEPEST else name.rsplit(".", 1)
+        leaf = leaf_of(tuple(parts), frozen[name.rpartition(".")[0]])
+        node = root
+        for part in leaf.module:
+            child = node.children.get(part)
+            if child is None:
+                child = node.children[part] = _Node()
+                nodes.append(child)
+            node = child
+        role = leaf.role
+        while role in node.tensors:  # `norm.weight` beside `norm_weight`
+            role += "+"
+        node.tensors[role] = (spec, at, leaf.written, leaf.bare)
+    for node in reversed(nodes):
+        node.settle()
+    return root
+
+
+_Members = list[tuple[tuple[tuple[int, int], ...], _Node]]
+"""Nodes with their place and number in each family around them."""
+
+
+def _collect(nodes: _Members, path: tuple[Part, ...], cut: _Cut, found: list[Unit]) -> None:
+    """The units at and below nodes that are the same module in several blocks."""
+    by_roles: dict[tuple[str, ...], _Members] = defaultdict(list)
+    for row in nodes:
+        if row[1].tensors:
+            by_roles[tuple(sorted(role for role in row[1].tensors if role != "num_batches_tracked"))].append(row)
+    found += [_unit(rows, path) for rows in by_roles.values()]
+    names: dict[str, _Members] = defaultdict(list)
+    for ordinals, node in nodes:
+        for name, child in node.children.items():
+            names[name].append((ordinals, child))
+    said = meant_beside(frozenset(names))
+    nested = any(part.family for part in path)
+    grouped: set[str] = set()
+    for (before, after), members in _numbered(names).items():
+        ranks = _ranks(members, names, named=bool(before))
+        for at, cluster in enumerate(_families(members, names, cut, nested)):
+            if len(cluster) > 1:
+                inner = [
+                    ((*ordinals, (place, number)), node)
+                    for place, number in enumerate(cluster)
+                    for ordinals, node in names[members[number]]
+                ]
+                inner.sort(key=lambda row: row[0])
+                part = Part(f"{before}#{'~' * at}{after}", family=True)
+                _collect(inner, (*path, part), cut, found)
+            else:
+                name = members[cluster[0]]
+                part = Part(name, rank=ranks[cluster[0]], said=said.get(name, ()))
+                _collect(names[name], (*path, part), cut, found)
+            grouped.update(members[number] for number in cluster)
+    ranked = _lettered(names)
+    for name, rows in names.items():
+        if name not in grouped:
+            _collect(rows, (*path, Part(name, rank=ranked.get(name), said=said.get(name, ()))), cut, found)
+
+
+def _numbered(names: Iterable[str]) -> dict[tuple[str, str], dict[int, str]]:
+    """The names that differ in a number, by what stands before and behind it."""
+    found: dict[tuple[str, str], dict[int, str]] = defaultdict(dict)
+    for name in names:
+        if (match := _NUMBER.fullmatch(name)) and str(int(match[2])) == match[2]:
+            found[match[1], match[3]][int(match[2])] = name
+    return found
+
+
+def _lettered(names: Mapping[str, _Members]) -> dict[str, tuple[int, int]]:
+    """The ranks of names that count by letters, from a on."""
+    rows: dict[str, dict[int, str]] = defaultdict(dict)
+    for name in names:
+        if match := _LETTER.fullmatch(name):
+            rows[match[1]][ord(match[2]) - ord("a")] = name
+    rows = {before: row for before, row in rows.items() if len(row) > 1 and sorted(row) == list(range(len(row)))}
+    return {row[at]: rank for row in rows.values() for at, rank in _ranks(row, names, named=False).items()}
+
+
+def _unit(rows: _Members, path: tuple[Part, ...]) -> Unit:
+    roles = dict.fromkeys(role for _, node in rows for role in node.tensors)
+    complete = [role for role in roles if all(role in node.tensors for _, node in rows)]
+    first = rows[0][1].tensors
+    return Unit(
+        path,
+        tuple(tuple(place for place, _ in ordinals) for ordinals, _ in rows),
+        {role: tuple(node.tensors[role][0].key for _, node in rows) for role in complete},
+        {role: tuple(node.tensors[role][0].shape for _, node in rows) for role in complete},
+        min(row[1] for row in first.values()),
+        {role: first[role][2] for role in complete},
+        all(row[3] for row in first.values()),
+        tuple(tuple(number for _, number in ordinals) for ordinals, _ in rows),
+    )
+
+
+def _kind(nodes: Iterable[tuple[object, _Node]]) -> frozenset[tuple[str, ...]]:
+    return frozenset().union(*(node.structure for _, node in nodes))
+
+
+def _ranks(members: Mapping[int, str], names: Mapping[str, _Members], named: bool) -> dict[int, tuple[int, int]]:
+    """The place of each number among siblings of the same structure that are in as many blocks: of the norms, say.
+
+    Where siblings have a name before the number (``bn1``), one that became two modules is still one of them.
+    """
+    alike: dict[tuple[int, frozenset[tuple[str, ...]]], list[int]] = defaultdict(list)
+    for number in sorted(members):
+        nodes = names[members[number]]
+        rows = (row[-2:] if named else row for row in _kind(nodes))
+        alike[len(nodes), frozenset(row for row in rows if row[0] != "bias")].append(number)
+    return {number: (at, len(row)) for row in alike.values() for at, number in enumerate(row)}
+
+
+def _families(members: Mapping[int, str], names: Mapping[str, _Members], cut: _Cut, nested: bool) -> list[list[int]]:
+    """The numbers, put together where what is below is alike; those without modules below stay alone, or are lists."""
+    clusters: list[tuple[set[tuple[str, ...]], list[int]]] = []
+    for number in sorted(members):
+        rows = names[members[number]]
+        structure = _kind(rows)
+        if any(node.children for _, node in rows):
+            is_tiny = max(node.size for _, node in rows) <= _TINY and len(members) <= 4
+            is_member = cut.tiny or not nested or not is_tiny
+        else:
+            is_member = cut.leaves and not nested
+        best = max(clusters, key=lambda row: _similar(row[0], structure), default=None)
+        if is_member and best is not None and _similar(best[0], structure) >= _ALIKE:
+            best[1].append(number)
+            best[0].update(structure)
+        else:
+            clusters.append((set(structure) if is_member else set(), [number]))
+    return [numbers for _, numbers in clusters]
+
+
+def _similar(first: set[tuple[str, ...]], second: frozenset[tuple[str, ...]]) -> float:
+    return len(first & second) / len(first | second) if first else 0.0
