@@ -141,7 +141,7 @@ class Reader:
             if is_run(dense):
                 yield from self._run(dense, nbytes)
             else:
-                yield from _same_size(self._gathered(dense), nbytes)
+                yield from same_size(self._gathered(dense), nbytes)
 
     def _run(self, tensor: Tensor, nbytes: int) -> Iterator[memoryview]:
         path, offset, left = run_of(tensor)
@@ -295,7 +295,7 @@ def dense_parts(tensor: Tensor) -> Iterator[Tensor]:
         yield tensor
 
 
-def _same_size(blocks: Iterator[memoryview], nbytes: int) -> Iterator[memoryview]:
+def same_size(blocks: Iterator[memoryview], nbytes: int) -> Iterator[memoryview]:
     """Cuts and joins blocks so that all but the last have `nbytes`."""
     rest = bytearray()
     for block in blocks:

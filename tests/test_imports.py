@@ -35,7 +35,7 @@ ROOMS = {
     "render": {"render", "surgery", "writing", "merging", "recipes", "matching", "compare", "checks"},
     "checks": {"checks", "surgery", "writing", "recipes", "matching", "compare", "models", "formats"},
     "models": {"models", "formats"},
-    "surgery": {"surgery", "writing", "recipes", "fits", "matching", "models", "formats"},
+    "surgery": {"surgery", "writing", "recipes", "fits", "matching", "compare", "models", "formats"},
     "merging": {"merging", "surgery", "writing", "formats"},
     "fits": {"fits"},
     "matching": {"matching", "recipes", "compare", "formats"},

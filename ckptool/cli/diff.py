@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,6 +21,7 @@ from ckptool.cli.common import (
     QuietOption,
     ThreadsOption,
 )
+from ckptool.cli.matching import AcceptOption, Match, MatchOption, asked_for
 from ckptool.cli.reports import (
     CI_FORMATS,
     ReportOption,
@@ -33,6 +35,7 @@ from ckptool.cli.reports import (
 
 if TYPE_CHECKING:
     from ckptool.checkpoint import Checkpoint
+    from ckptool.compare.mapped import Mapped
     from ckptool.compare.result import Diff, Tolerance
 
 
@@ -47,6 +50,7 @@ Examples:
   ckptool diff old.pth new.safetensors
   ckptool diff run/model/ base.pth --only "layers.0.*" --tolerance rel=1e-3
   ckptool diff theirs.pth mine.pth --emit recipe > rename.toml
+  ckptool diff timm.pth hf.safetensors --match auto
 
 Exit codes: 0 same; 1 different; 2 a file cannot be read"""
 
@@ -64,6 +68,8 @@ def diff(
         list[str] | None,
         typer.Option("--tolerance", metavar="BOUND", help="Count as same within rel=1e-3, abs=1e-6 or ulp=2; repeats."),
     ] = None,
+    match: MatchOption = Match.NAMES,
+    accept: AcceptOption = None,
     keys_only: Annotated[bool, typer.Option("--keys-only", help="Compare keys, shapes and dtypes only.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="A row per tensor.")] = False,
     emit: Annotated[
@@ -88,7 +94,8 @@ def diff(
 ) -> int:
     """How two checkpoints differ: keys, shapes, dtypes and values, in any two formats.
 
-    Wrapper prefixes are seen through, renamed tensors are found by their bytes.
+    Wrapper prefixes are seen through, renamed tensors are found by their bytes. With --match auto the tensors of two
+    spellings of one architecture stand against each other, split, joined and transposed as it takes.
     """
     from ckptool.cli.output import print_lines, print_texts, stdout_screen
     from ckptool.compare.diff import parse_tolerance
@@ -103,13 +110,19 @@ def diff(
     before = open_checkpoint(old, select=select_old or select)
     after = open_checkpoint(new, select=select_new or select)
     require_reports(files, [*before.files, *after.files])
-    found = _compare(before, after, only or [], bounds, keys_only, threads, quiet)
+    level = asked_for(match is Match.AUTO, accept, "--match auto")
+    rules, mapped = None, None
+    if level is not None:
+        from ckptool.surgery.automatic import matched_tensors
+
+        rules, mapped = matched_tensors(before, after, level)
+    found = _compare(before, after, only or [], bounds, keys_only, threads, quiet, mapped)
     names = (str(old), str(new))
     form = DiffFormat.JSON if json else form
     if emit is Emit.RECIPE:
         from ckptool.render.recipe import diff_recipe
 
-        print_texts(diff_recipe(found, *names))
+        print_texts(diff_recipe(found, *names) if rules is None else [rules.text])
     elif form is not DiffFormat.TEXT:
         print_texts(_texts(found, names, form))
         if form is DiffFormat.GITHUB:
@@ -120,20 +133,39 @@ def diff(
         from ckptool.render.text_diff import diff_lines
 
         screen = stdout_screen(color)
-        print_lines(diff_lines(found, names, screen, verbose), screen, pager=not no_pager)
+        lines = diff_lines(found, names, screen, verbose)
+        if rules is not None:
+            from ckptool.render.text_match import match_lines
+
+            lines = chain(match_lines(rules, screen), [()], lines)
+        print_lines(lines, screen, pager=not no_pager)
     write_reports(files, lambda kind: _texts(found, names, kind))
     return found.exit_code
 
 
 def _compare(
-    old: Checkpoint, new: Checkpoint, only: list[str], tolerance: Tolerance, keys_only: bool, threads: int, quiet: bool
+    old: Checkpoint,
+    new: Checkpoint,
+    only: list[str],
+    tolerance: Tolerance,
+    keys_only: bool,
+    threads: int,
+    quiet: bool,
+    mapped: Sequence[Mapped] | None,
 ) -> Diff:
     from ckptool.cli.progress import Progress
     from ckptool.compare.diff import compare
 
     with Progress("comparing", quiet) as progress:
         return compare(
-            old, new, only=only, tolerance=tolerance, keys_only=keys_only, threads=threads, progress=progress
+            old,
+            new,
+            only=only,
+            tolerance=tolerance,
+            keys_only=keys_only,
+            threads=threads,
+            progress=progress,
+            mapped=mapped,
         )
 
 

@@ -16,7 +16,9 @@ from ckptool.cli.common import (
     QuietOption,
     SelectOption,
 )
+from ckptool.cli.matching import AcceptOption, AutoOption, asked_for
 from ckptool.cli.reports import ReportOption
+from ckptool.cli.texts import require_texts, write_texts
 from ckptool.cli.values import number_pairs, print_list
 from ckptool.cli.writing import (
     DropOptimizerOption,
@@ -35,13 +37,14 @@ from ckptool.cli.writing import (
     WeightsOnlyOption,
     carry_out,
 )
-from ckptool.errors import UsageError
+from ckptool.errors import Exit, UsageError
 
 EPILOG = """\
 Examples:
   ckptool remap wrapped.pth -r "module. ->" -r ".gamma -> .weight" -o plain.pth
   ckptool remap wrapped.pth -r strip-wrappers -o plain.safetensors
   ckptool remap vit.pth -r torchvision-vit-to-timm --like timm.pth --check
+  ckptool remap vit.pth --auto --like timm.pth --save-recipe vit-to-timm.toml
 
 Exit codes: 0 shown or written; 1 it does not meet what the recipe expects;
 2 it cannot be written as asked, nothing was"""
@@ -87,6 +90,14 @@ def remap(
         Path | None,
         typer.Option("--like", metavar="CHECKPOINT", help="The keys and shapes that are to come out, as this has."),
     ] = None,
+    auto: AutoOption = False,
+    accept: AcceptOption = None,
+    save_recipe: Annotated[
+        Path | None,
+        typer.Option(
+            "--save-recipe", metavar="FILE", help="Write the rules that --auto found.", rich_help_panel="Matching"
+        ),
+    ] = None,
     dtype: DtypeOption = None,
     select: SelectOption = None,
     out: OutOption = None,
@@ -114,16 +125,18 @@ def remap(
     """
     from ckptool.formats import open_checkpoint
     from ckptool.recipes.recipe import recipe_of
-    from ckptool.surgery.remap import open_sources, plan_remap
+    from ckptool.surgery.remap import match_remap, open_sources, plan_remap
 
-    if not rules:
-        raise UsageError(
-            "there is no rule", hint='give one: -r "module. ->"; the built-in ones: ckptool remap --recipes'
-        )
-    recipe = recipe_of(rules)
+    level = asked_for(auto, accept, "--auto --like CHECKPOINT")
+    _require_rules(rules, like, save_recipe, auto=auto, reverse=reverse)
+    recipe = recipe_of(rules or [])
     sources, prefixes = open_sources(path, recipe, select)
     target = None if like is None else open_checkpoint(like)
     numbers = number_pairs(var or [], "--var")
+    found = None
+    if level is not None and target is not None:
+        found = match_remap(sources, recipe, target, prefixes=prefixes, vars=numbers, accept=level)
+        recipe = found.recipe
     plan = plan_remap(sources, recipe, backwards=reverse, prefixes=prefixes, vars=numbers, like=target, dtype=dtype)
     request = Request(
         out,
@@ -144,7 +157,29 @@ def remap(
         quiet=quiet,
         reports=tuple(report or ()),
     )
-    return carry_out(plan, request)
+    texts = {save_recipe: found.text} if save_recipe is not None and found is not None else {}
+    read = [*sources, target] if target is not None else sources
+    require_texts(texts, [file for side in read for file in (side.path, *side.files)], out, force=force)
+    code = carry_out(plan, request, found)
+    if code == Exit.OK:
+        write_texts(texts, force=force)
+    return code
+
+
+def _require_rules(
+    rules: list[str] | None, like: Path | None, save_recipe: Path | None, *, auto: bool, reverse: bool
+) -> None:
+    """Refuses what says too little or two things at once."""
+    if not rules and not auto:
+        raise UsageError(
+            "there is no rule", hint='give one: -r "module. ->"; the built-in ones: ckptool remap --recipes'
+        )
+    if auto and like is None:
+        raise UsageError("--auto needs to know the keys that are to come out", hint="--auto --like CHECKPOINT")
+    if auto and reverse:
+        raise UsageError("--reverse turns a recipe, --auto finds one", hint="swap IN and the checkpoint of --like")
+    if save_recipe is not None and not auto:
+        raise UsageError("--save-recipe writes what --auto found", hint="--auto --like CHECKPOINT")
 
 
 def _shard_of(asked: str | None, said: str | None, out: Path | None) -> str | None:

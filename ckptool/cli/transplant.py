@@ -19,6 +19,7 @@ from ckptool.cli.common import (
     SelectOption,
     complete_keys,
 )
+from ckptool.cli.matching import AcceptOption, Match, MatchOption, asked_for
 from ckptool.cli.remap import complete_recipes
 from ckptool.cli.reports import ReportOption
 from ckptool.cli.transplant_output import Extras, carry_out
@@ -41,6 +42,7 @@ Examples:
   ckptool transplant resnet50.pth --into torchvision:resnet50
   ckptool transplant resnet50.pth --into net.py:Net --drop "fc.*" -o net.pth
   ckptool transplant deit.pth --into timm:deit_base_patch16_384 --mismatch fit
+  ckptool transplant theirs.pth --into net.py:Net --match auto
 
 Exit codes: 0 shown or written; 1 --strict, --min-coverage or the recipe's
 expect is not met, nothing was written; 2 nothing would be loaded, or trouble"""
@@ -89,6 +91,8 @@ def transplant(
             "--drop", metavar="PATTERN", help="Leave these source keys out; repeats.", autocompletion=complete_keys
         ),
     ] = None,
+    match: MatchOption = Match.NAMES,
+    accept: AcceptOption = None,
     mismatch: Annotated[
         MismatchPolicy,
         typer.Option("--mismatch", metavar="POLICY", help="Tensors of another shape: skip, error or fit."),
@@ -158,7 +162,8 @@ def transplant(
 ) -> int:
     """Put pretrained weights into a modified model, and say what went where.
 
-    Keys that are equal meet, wrapper and submodule prefixes are seen through, rules do the rest. What nothing fills
+    Keys that are equal meet, wrapper and submodule prefixes are seen through, rules do the rest; --match auto finds
+    rules where names differ. What nothing fills
     keeps the model's init. Naming code as MODEL runs it; nothing of SOURCE is ever run. Without -o it shows what it
     would do.
     """
@@ -193,6 +198,7 @@ def transplant(
         wrap=wrap,
         strict=strict,
         min_coverage=min_coverage,
+        match=asked_for(match is Match.AUTO, accept, "--match auto"),
     )
     if not done.plan.problems:
         require_loaded(done)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ckptool.cli.reports import CI_FORMATS, add_summary, ci_texts, plain, report_screen, write_reports
+from ckptool.cli.texts import require_texts, write_texts
 from ckptool.cli.writing import PlanFormat, Request, require_writable, say, write
-from ckptool.errors import Exit, OutputError, UsageError
+from ckptool.errors import Exit, UsageError
 
 if TYPE_CHECKING:
     from ckptool.models import Target, Verdict
@@ -37,7 +37,8 @@ def carry_out(done: Transplant, request: Request, extras: Extras) -> int:
     limit = require_writable(plan, request)
     _require_nesting(request.out, extras.wrap)
     texts = _texts(done, request, extras)
-    _require_free(texts, done, request, extras)
+    inputs = (file for side in plan.inputs for file in (side.path, *side.files))
+    require_texts(texts, inputs, request.out, force=request.force)
     if request.form is PlanFormat.TEXT:
         _show(done, request, extras)
     code = Exit.TROUBLE if plan.problems else Exit.DIFFERENT if plan.unmet else Exit.OK
@@ -49,9 +50,7 @@ def carry_out(done: Transplant, request: Request, extras: Extras) -> int:
             loads = _loads(done.target, request.out, extras.wrap)
             if extras.strict and not loads.strict and not done.asked.only_loaded:
                 code = Exit.DIFFERENT
-        for file, text in texts.items():
-            _write_text(file, text, request.force)
-            files.append(str(file))
+        files = write_texts(texts, force=request.force)
     _report(done, request, extras, written, loads, files, code)
     say([*plan.problems, *plan.unmet])
     return code
@@ -70,36 +69,12 @@ def _texts(done: Transplant, request: Request, extras: Extras) -> dict[Path, str
     return texts
 
 
-def _require_free(texts: Mapping[Path, str], done: Transplant, request: Request, extras: Extras) -> None:
-    """Refuses further files that could not be written, before anything is."""
-    inputs = [file for side in done.plan.inputs for file in (side.path, *side.files)]
-    named = [path.absolute() for path in (request.out, extras.recipe, extras.freeze) if path is not None]
-    if len(set(named)) < len(named):
-        raise UsageError("two outputs have one name", hint="give each a name of its own")
-    for file in texts:
-        if not file.parent.is_dir():
-            raise OutputError(f"the folder {file.parent} does not exist", hint=f"mkdir -p {file.parent}", path=file)
-        if file.is_dir():
-            raise OutputError(f"{file} is a folder", hint="give the name of a file", path=file)
-        if file.exists() and any(path.exists() and path.samefile(file) for path in inputs):
-            raise OutputError(f"{file} is also an input; inputs are never written to", path=file)
-        if file.exists() and not request.force:
-            raise OutputError(f"{file} exists", hint="--force replaces it", path=file)
-
-
 def _require_nesting(out: Path | None, wrap: str | None) -> None:
     """Refuses to nest weights where the output has no levels."""
     from ckptool.writing.encode import container_of
 
     if wrap is not None and out is not None and container_of(out) != "torch":
         raise UsageError("--wrap nests the weights, which safetensors cannot", hint="write a .pth, or leave it out")
-
-
-def _write_text(file: Path, text: str, force: bool) -> None:
-    from ckptool.writing.output import staged_file
-
-    with staged_file(file, force=force) as (descriptor, _), os.fdopen(descriptor, "wb", closefd=False) as stream:
-        stream.write(text.encode("utf-8", "surrogatepass"))
 
 
 def _loads(target: Target, out: Path, wrap: str | None) -> Verdict:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ckptool.checkpoint import Note
     from ckptool.plan import Plan, Problem
     from ckptool.render.preview import Preview
+    from ckptool.surgery.automatic import Automatic
     from ckptool.writing.apply import Written
 
 
@@ -127,8 +128,14 @@ class Request:
     reports: tuple[Path, ...] = ()
 
 
-def carry_out(plan: Plan, request: Request) -> int:
-    """Shows a plan and, if an output is named and nothing speaks against it, writes it; gives the exit code."""
+def carry_out(plan: Plan, request: Request, match: Automatic | None = None) -> int:
+    """Shows a plan and, if an output is named and nothing speaks against it, writes it; gives the exit code.
+
+    Args:
+        plan: what to do.
+        request: what the command line says of the output.
+        match: the rules that were found, if any were looked for.
+    """
     from ckptool.surgery.settle import settled
 
     limit = require_writable(plan, request)
@@ -140,7 +147,7 @@ def carry_out(plan: Plan, request: Request) -> int:
         optimizer_as_is=request.optimizer_as_is,
         keep_unknown=request.keep_unknown,
     )
-    preview = _preview(plan, request)
+    preview = _preview(plan, request, match)
     if request.form is PlanFormat.TEXT:
         _show(preview, request)
     written = None
@@ -179,7 +186,7 @@ def require_writable(plan: Plan, request: Request) -> int | None:
     return limit
 
 
-def _preview(plan: Plan, request: Request) -> Preview:
+def _preview(plan: Plan, request: Request, match: Automatic | None) -> Preview:
     from ckptool.render.preview import Preview
     from ckptool.surgery.settle import besides
     from ckptool.writing.encode import tie_notes
@@ -189,7 +196,7 @@ def _preview(plan: Plan, request: Request) -> Preview:
     if request.out is not None:
         notes += _beside_notes(plan, request)
         notes += tie_notes(plan, request.out, request.tied)
-    return Preview(plan, request.names, besides(plan, request.out), tuple(notes))
+    return Preview(plan, request.names, besides(plan, request.out), tuple(notes), match)
 
 
 def _beside_notes(plan: Plan, request: Request) -> Iterator[Note]:

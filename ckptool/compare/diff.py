@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from ckptool.checkpoint import Checkpoint, Note, Tensor
 from ckptool.compare.extras import (
@@ -16,6 +17,7 @@ from ckptool.compare.extras import (
     same_quantizer,
     version_changes,
 )
+from ckptool.compare.mapped import Mapped
 from ckptool.compare.pairing import in_order, seen_through
 from ckptool.compare.renames import find_renames
 from ckptool.compare.result import Change, Diff, ExtraChange, Status, Tolerance
@@ -24,8 +26,6 @@ from ckptool.errors import UsageError
 from ckptool.explain import explain_pair
 from ckptool.keys import Pattern, require_match
 from ckptool.reading import Reader
-
-Tensors = Mapping[str, Tensor]
 
 
 def compare(
@@ -37,6 +37,7 @@ def compare(
     keys_only: bool = False,
     threads: int = 2,
     progress: Progress | None = None,
+    mapped: Sequence[Mapped] | None = None,
 ) -> Diff:
     """Compare two checkpoints of any formats.
 
@@ -52,6 +53,8 @@ def compare(
         keys_only: compare headers only; then "same" says nothing of values.
         threads: how many at most.
         progress: called with (bytes compared, bytes in all).
+        mapped: old tensors under new keys, where rules say how they go together; what they leave over is compared by
+            its keys. By default all go by their keys, prefixes seen through.
 
     Raises:
         UsageError: a pattern is malformed or matches no key of either side.
@@ -60,10 +63,56 @@ def compare(
     collecting = gc.isenabled()
     gc.disable()  # up to millions of small objects, none of them garbage
     try:
-        return _compared(old, new, only, tolerance, keys_only, threads, progress)
+        return _compared(old, new, only, tolerance, keys_only, threads, progress, mapped)
     finally:
         if collecting:
             gc.enable()
+
+
+@dataclass(slots=True)
+class _Sides:
+    """Who stands against whom.
+
+    Attributes:
+        both: new key -> the pair.
+        removed: by old key, those without a partner.
+        added: the same by new key.
+        mapped: by new key, those that rules brought together.
+        prefixes: of all old and of all new keys, which were seen through.
+    """
+
+    both: dict[str, tuple[Tensor, Tensor]]
+    removed: dict[str, Tensor]
+    added: dict[str, Tensor]
+    mapped: Mapping[str, Mapped]
+    prefixes: tuple[str, str]
+
+    @property
+    def keys(self) -> set[str]:
+        """All keys of either side that are shown."""
+        return {*self.both, *self.removed, *self.added}
+
+
+def _sides(old: Checkpoint, new: Checkpoint, mapped: Sequence[Mapped] | None) -> _Sides:
+    """The tensors of both sides, put together by rules and by keys."""
+    before, after = ("", "") if mapped is not None else seen_through(old, new)
+    known = {one.key: one for one in mapped or () if one.key in new}
+    gone = {key for one in known.values() for key in one.sources}
+    olds = {key[len(before) :]: tensor for key, tensor in old.items() if key not in gone}
+    news = {key[len(after) :]: tensor for key, tensor in new.items()}
+    both = {}
+    for key, tensor in news.items():
+        if key in known:
+            both[key] = known[key].tensor, tensor
+        elif key in olds:
+            both[key] = olds[key], tensor
+    return _Sides(
+        both,
+        {key: tensor for key, tensor in olds.items() if key not in both or key in known},
+        {key: tensor for key, tensor in news.items() if key not in both},
+        known,
+        (before, after),
+    )
 
 
 def _compared(
@@ -74,19 +123,15 @@ def _compared(
     keys_only: bool,
     threads: int,
     progress: Progress | None,
+    mapped: Sequence[Mapped] | None,
 ) -> Diff:
-    old_prefix, new_prefix = seen_through(old, new)
-    olds: Tensors = {key[len(old_prefix) :]: tensor for key, tensor in old.items()}
-    news: Tensors = {key[len(new_prefix) :]: tensor for key, tensor in new.items()}
+    sides = _sides(old, new, mapped)
     if only:
-        olds, news = _only(only, olds, news, new)
-    removed = {key: tensor for key, tensor in olds.items() if key not in news}
-    added = {key: tensor for key, tensor in news.items() if key not in olds}
-    both = {key: (olds[key], tensor) for key, tensor in news.items() if key in olds}
+        sides = _only(only, sides, new)
     extras = ([], []) if only else pair_extras(old, new)
     with Reader() as reader:
-        renamed = {} if keys_only else find_renames(removed, added, reader, threads)
-        valued = {key: pair for key, pair in both.items() if not keys_only and pair[0].shape == pair[1].shape}
+        renamed = {} if keys_only else find_renames(sides.removed, sides.added, reader, threads)
+        valued = {key: pair for key, pair in sides.both.items() if not keys_only and pair[0].shape == pair[1].shape}
         within = [] if keys_only else [pair for extra in extras[0] for pair in extra.pairs or ()]
         verdicts = compare_values(
             [*valued.values(), *within], reader, tolerance=tolerance, threads=threads, progress=progress
@@ -96,18 +141,18 @@ def _compared(
             extra_changes = []
     if not only:
         extra_changes += metadata_changes(old, new)
-        extra_changes += version_changes(old, new, old_prefix, new_prefix)
+        extra_changes += version_changes(old, new, *sides.prefixes)
     judged = dict(zip(valued, verdicts, strict=False))
-    notes = _explained(removed, added, renamed, old, new, (old_prefix, new_prefix))
+    notes = _explained(sides, renamed, old, new) if mapped is None else ()
     if only:  # not what is true of the rest
-        notes = tuple(note for note in notes if note.keys and all(key in olds or key in news for key in note.keys))
+        known = sides.keys
+        notes = tuple(note for note in notes if note.keys and all(key in known for key in note.keys))
     return Diff(
         old,
         new,
-        tuple(_changes(olds, news, renamed, judged)),
+        tuple(_changes(old, new, sides, renamed, judged)),
         tuple(extra_changes),
-        old_prefix,
-        new_prefix,
+        *sides.prefixes,
         tolerance,
         keys_only,
         sum(new.nbytes for _, new in valued.values()),
@@ -115,64 +160,66 @@ def _compared(
     )
 
 
-def _only(patterns: Sequence[str], olds: Tensors, news: Tensors, new: Checkpoint) -> tuple[Tensors, Tensors]:
+def _only(patterns: Sequence[str], sides: _Sides, new: Checkpoint) -> _Sides:
     """The tensors that the patterns mean, by their keys as they are shown or as they are in the files."""
-    shown = {tensor.key: key for side in (olds, news) for key, tensor in side.items()}
-    names = dict.fromkeys([*news, *olds, *shown])
+    shown = {tensor.key: key for side in (sides.removed, sides.added) for key, tensor in side.items()}
+    shown |= {tensor.key: key for key, pair in sides.both.items() for tensor in pair}
+    names = dict.fromkeys([*sides.both, *sides.added, *sides.removed, *shown])
     chosen: set[str] = set()
     for text in patterns:
         found = require_match(Pattern.parse(text), names, "--only", new.path)
         chosen.update(shown.get(name, name) for name in found)
         chosen.update(found)
-    return (
-        {key: tensor for key, tensor in olds.items() if key in chosen},
-        {key: tensor for key, tensor in news.items() if key in chosen},
+    return replace(
+        sides,
+        both={key: pair for key, pair in sides.both.items() if key in chosen},
+        removed={key: tensor for key, tensor in sides.removed.items() if key in chosen},
+        added={key: tensor for key, tensor in sides.added.items() if key in chosen},
     )
 
 
-def _explained(
-    removed: Tensors,
-    added: Tensors,
-    renamed: Mapping[str, str],
-    old: Checkpoint,
-    new: Checkpoint,
-    prefixes: tuple[str, str],
-) -> tuple[Note, ...]:
+def _explained(sides: _Sides, renamed: Mapping[str, str], old: Checkpoint, new: Checkpoint) -> tuple[Note, ...]:
     """Why keys have no partner."""
-    return explain_pair(_left(removed, renamed.values()), _left(added, renamed), old, new, prefixes)
+    return explain_pair(_left(sides.removed, renamed.values()), _left(sides.added, renamed), old, new, sides.prefixes)
 
 
-def _left(tensors: Tensors, partners: Iterable[str]) -> list[str]:
+def _left(tensors: Iterable[str], partners: Iterable[str]) -> list[str]:
     """Keys without a partner."""
     taken = set(partners)
     return [key for key in tensors if key not in taken]
 
 
 def _changes(
-    olds: Tensors, news: Tensors, renamed: Mapping[str, str], verdicts: Mapping[str, Verdict]
+    old: Checkpoint, new: Checkpoint, sides: _Sides, renamed: Mapping[str, str], verdicts: Mapping[str, Verdict]
 ) -> Iterable[Change]:
-    partner = {key: renamed.get(key, key) for key in news if key in olds or key in renamed}
-    for is_new, key in in_order(olds, news, partner):
-        if not is_new:
-            yield Change(Status.REMOVED, key, olds[key], None)
-        elif key in renamed:
-            yield Change(Status.RENAMED, key, olds[renamed[key]], news[key])
-        elif key not in olds:
-            yield Change(Status.ADDED, key, None, news[key])
-        else:
-            yield _change(key, olds[key], news[key], verdicts.get(key))
+    olds, news = ([key[len(cut) :] for key in side] for side, cut in zip((old, new), sides.prefixes, strict=True))
+    partner = {key: sides.mapped[key].sources[0] if key in sides.mapped else key for key in sides.both}
+    for is_new, key in in_order(olds, news, partner | dict(renamed)):
+        if is_new and key in renamed:
+            yield Change(Status.RENAMED, key, sides.removed[renamed[key]], sides.added[key])
+        elif is_new and key in sides.added:
+            yield Change(Status.ADDED, key, None, sides.added[key])
+        elif is_new and key in sides.both:
+            yield _change(key, *sides.both[key], verdicts.get(key), sides.mapped.get(key))
+        elif not is_new and key in sides.removed:
+            yield Change(Status.REMOVED, key, sides.removed[key], None)
 
 
-def _change(key: str, old: Tensor, new: Tensor, verdict: Verdict | None) -> Change:
-    """Of two tensors of one key; without a verdict the headers alone decide."""
+def _change(key: str, old: Tensor, new: Tensor, verdict: Verdict | None, mapped: Mapped | None = None) -> Change:
+    """Of two tensors that belong together; without a verdict the headers alone decide."""
     delta = verdict.delta if verdict else None
+    sources, how = (mapped.sources, mapped.how) if mapped is not None else ((key,), "")
     if old.shape != new.shape:
-        return Change(Status.RESHAPED, key, old, new)
-    if old.dtype != new.dtype:
-        return Change(Status.CAST, key, old, new, delta)
-    if (verdict and not verdict.same) or old.layout != new.layout or not same_quantizer(old, new):
-        return Change(Status.CHANGED, key, old, new, delta)
-    return Change(Status.SAME, key, old, new, delta)
+        status = Status.RESHAPED
+    elif old.dtype != new.dtype:
+        status = Status.CAST
+    elif (verdict and not verdict.same) or old.layout != new.layout or not same_quantizer(old, new):
+        status = Status.CHANGED
+    elif how:
+        status = Status.RESHAPED
+    else:
+        status = Status.SAME if sources == (key,) else Status.RENAMED
+    return Change(status, key, old, new, delta, () if sources == (key,) else sources, how)
 
 
 def _extra_changes(

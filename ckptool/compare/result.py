@@ -61,6 +61,8 @@ class Change:
         old: the tensor in the old checkpoint.
         new: the tensor in the new checkpoint.
         delta: the numbers, where values were compared and differ.
+        sources: the old keys, where rules make it of others than its own.
+        how: what rules do with the elements before they are compared: "o i -> i o".
     """
 
     status: Status
@@ -68,6 +70,8 @@ class Change:
     old: Tensor | None
     new: Tensor | None
     delta: Delta | None = None
+    sources: tuple[str, ...] = ()
+    how: str = ""
 
 
 @dataclass(frozen=True, slots=True)

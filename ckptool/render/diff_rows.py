@@ -61,13 +61,14 @@ def diff_rows(diff: Diff, each: bool = False) -> list[Row]:
 
 def _label(change: Change) -> str:
     """Changes of one row have equal labels."""
-    if change.status is Status.RENAMED and change.old is not None:
+    how = f" {change.how}" if change.how else ""
+    if change.status is Status.RENAMED and change.old is not None and not change.sources:  # else rules say it
         return f"renamed {rename_of(change.old.key, change.key)}"
-    if change.status is Status.RESHAPED and change.old is not None and change.new is not None:
+    if change.status is Status.RESHAPED and not how and change.old is not None and change.new is not None:
         return f"reshaped {change.old.spec.short} {change.new.spec.short}"
     if change.status is Status.CAST and change.old is not None and change.new is not None:
-        return f"cast {change.old.dtype} {change.new.dtype}"
-    return change.status.value
+        return f"cast {change.old.dtype} {change.new.dtype}{how}"
+    return f"{change.status.value}{how}"
 
 
 def _row(diff: Diff, key: str, changes: tuple[Change, ...]) -> Row:
@@ -76,10 +77,11 @@ def _row(diff: Diff, key: str, changes: tuple[Change, ...]) -> Row:
 
 
 def _renamed(diff: Diff, key: str, changes: tuple[Change, ...]) -> str:
-    """``backbone.fc.weight → fc.weight``; for many, the rule and the keys it made."""
-    if changes[0].status is not Status.RENAMED or changes[0].old is None:
+    """``backbone.fc.weight → fc.weight``; for many, the rule and the keys it made. What rules say is not said again."""
+    first = changes[0]
+    if first.status is not Status.RENAMED or first.old is None or first.sources:
         return ""
-    old = changes[0].old.key.removeprefix(diff.old_prefix)
+    old = first.old.key.removeprefix(diff.old_prefix)
     if len(changes) == 1:
         return f"{terminal(old)} → {terminal(key)}"
     rule = rename_of(old, changes[0].key)
@@ -97,12 +99,17 @@ def describe(changes: Sequence[Change], diff: Diff) -> str:
         >>> describe([Change(Status.CHANGED, "w", None, None, Delta(rel=8e-5, differing=3))], Diff(empty, empty, ()))
         'rel 8e-05'
     """
+    text = _described(changes, diff)
+    return f"{text}, rearranged" if changes[0].how else text
+
+
+def _described(changes: Sequence[Change], diff: Diff) -> str:
     first = changes[0]
     match first.status:
         case Status.SAME:
             return _same(changes, diff)
         case Status.RENAMED:
-            return "same values"
+            return "same spec" if diff.keys_only else "same values"
         case Status.CHANGED:
             return _numbers(changes)
         case Status.CAST:
@@ -111,6 +118,8 @@ def describe(changes: Sequence[Change], diff: Diff) -> str:
             numbers = "" if diff.keys_only else _numbers(changes)
             cast = f"{DTYPES[first.old.dtype].short} → {DTYPES[first.new.dtype].short}"
             return f"{cast}, {numbers}" if numbers else cast
+        case Status.RESHAPED if first.how and not diff.keys_only:
+            return "same values"
         case Status.RESHAPED:
             assert first.old is not None
             assert first.new is not None

@@ -212,6 +212,8 @@ def change_fields(change: Change) -> dict[str, Any]:
         "old": _spec(change.old),
         "new": _spec(change.new),
         "delta": None if change.delta is None else _delta(change.delta),
+        **({"sources": change.sources} if change.sources else {}),
+        **({"layout": change.how} if change.how else {}),
     }
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ckptool.plan import Dropped, Problem, Source, Step, Use, Value, sources_of
 from ckptool.render.json import document, file_fields, note_fields
+from ckptool.render.json_match import match_fields
 from ckptool.render.preview import Preview, rounding_of
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ def plan_json(preview: Preview, written: Written | None, exit_code: int) -> Iter
             ("steps", (step_fields(step) for step in plan.steps)),
             ("dropped", (_dropped_fields(dropped) for dropped in plan.dropped)),
             ("rules", [_use_fields(use) for use in plan.uses]),
+            ("match", match_fields(preview.match)),
             ("problems", [problem_fields(problem) for problem in plan.problems]),
             ("unmet", [problem_fields(problem) for problem in plan.unmet]),
             ("notes", [note_fields(note) for note in preview.notes]),

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from ckptool.render.json import document, file_fields, note_fields
+from ckptool.render.json_match import match_fields
 from ckptool.render.json_plan import problem_fields, step_fields, written_fields
 from ckptool.spec import TensorSpec
 from ckptool.surgery.entries import Entry, Filled
@@ -36,6 +37,7 @@ def transplant_json(
             ("coverage", {"tensors": transplant.tensors, "elements": transplant.elements}),
             ("counts", {status.value: len(transplant.having(status)) for status in Filled}),
             ("prefixes", {"removed": transplant.swap.take, "added": transplant.swap.put}),
+            ("match", match_fields(transplant.match)),
             ("source_as_it_is", verdict_fields(transplant.as_it_is)),
             ("source_as_filled", verdict_fields(transplant.verdict)),
             ("entries", (_entry_fields(entry) for entry in transplant.entries)),

@@ -11,6 +11,7 @@ from ckptool.plan import Plan
 from ckptool.surgery.settle import Besides
 
 if TYPE_CHECKING:
+    from ckptool.surgery.automatic import Automatic
     from ckptool.writing.apply import Written
 
 
@@ -23,12 +24,14 @@ class Preview:
         names: the inputs as the user wrote them.
         besides: what becomes of everything that is not a tensor.
         notes: all that the user should know.
+        match: the rules that were found, if any were looked for.
     """
 
     plan: Plan
     names: tuple[str, ...]
     besides: Besides
     notes: tuple[Note, ...]
+    match: Automatic | None = None
 
     @property
     def is_recipe(self) -> bool:

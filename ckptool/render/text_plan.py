@@ -26,6 +26,7 @@ from ckptool.render.plan_rows import (
 from ckptool.render.preview import Preview, rounding_of
 from ckptool.render.text import Cell, Column, Line, Screen, Span, Style, fit, table
 from ckptool.render.text_inspect import header, note_lines
+from ckptool.render.text_match import match_lines
 from ckptool.render.text_width import cells
 from ckptool.render.units import count, number_of, relative, size, size_short
 
@@ -48,6 +49,9 @@ def plan_lines(preview: Preview, screen: Screen, verbose: bool = False) -> Itera
     """All lines of a preview but what was or was not written, the sum last."""
     plan = preview.plan
     yield from _inputs(preview, screen)
+    if preview.match is not None:
+        yield ()
+        yield from match_lines(preview.match, screen)
     lines = list(_recipe_table(plan, screen) if preview.is_recipe and not verbose else _table(preview, screen, verbose))
     if lines:
         yield ()
@@ -112,7 +116,7 @@ def _cells(row: Row, wide: bool, is_merge: bool) -> list[Cell]:
 def _recipe_table(plan: Plan, screen: Screen) -> Iterator[Line]:
     """A row for each rule, then what no rule decides."""
     wide = screen.is_wide
-    rules = rule_rows(plan)
+    rules = [row for row in rule_rows(plan) if not row.name.startswith("match rule")]  # they have been shown
     shown = rules[:_MANY_RULES]
     several = len({row.name.rpartition("rule ")[0] for row in rules}) > 1
     computes = any(row.computes for row in shown)

@@ -9,6 +9,7 @@ from ckptool.checkpoint import Note
 from ckptool.render.escape import terminal
 from ckptool.render.text import Cell, Column, Line, Screen, Span, Style, bar, table, wrap
 from ckptool.render.text_inspect import note_lines
+from ckptool.render.text_match import match_lines
 from ckptool.render.text_plan import written_lines
 from ckptool.render.text_width import cells, elide
 from ckptool.render.transplant_rows import (
@@ -59,6 +60,9 @@ def transplant_lines(
     """
     yield from _sides(transplant, screen, name or str(transplant.source.path.name))
     yield ()
+    if transplant.match is not None:
+        yield from match_lines(transplant.match, screen)
+        yield ()
     yield from _modules(module_rows(transplant, depth), screen)
     yield ()
     yield from _keys(entry_rows(transplant, each=verbose), screen)

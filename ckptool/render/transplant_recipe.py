@@ -96,7 +96,7 @@ def _names(transplant: Transplant) -> Iterator[list[_Line]]:
 
 def _evidence(rule: Rule, uses: Mapping[str, object]) -> str:
     many = getattr(uses.get(rule.name), "keys", 0)
-    return number_of(many, "key") if many else ""
+    return rule.comment or (number_of(many, "key") if many else "")
 
 
 def _fits(transplant: Transplant) -> list[_Line]:

@@ -1,12 +1,20 @@
-"""The automatic match as a recipe: what ``--auto`` and ``--match auto`` put behind the rules that were given."""
+"""The automatic match as a recipe: what ``--auto`` and ``--match auto`` put behind the rules that were given.
+
+For a comparison nothing is written: each old tensor stands there as the rules make it, and is read when it is compared.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
+from ckptool.checkpoint import Checkpoint
+from ckptool.compare.mapped import Made, Mapped
 from ckptool.matching.match import match
 from ckptool.matching.result import Confidence, MatchReport
+from ckptool.plan import Apply, Source, Step, Value, sources_of
+from ckptool.reading import Reader
 from ckptool.recipes.expand import expand
 from ckptool.recipes.group import FitOp
 from ckptool.recipes.recipe import Recipe, combine, parse_toml
@@ -69,3 +77,43 @@ def automatic(
     report = match(made, target, target_modules=short, accept=accept)
     found = parse_toml(report.recipe(accept), "match")
     return Automatic(combine([given, found]) if given != Recipe() else found, report, accept)
+
+
+def matched_tensors(
+    old: Checkpoint, new: Checkpoint, accept: Confidence = Confidence.ALIGNED
+) -> tuple[Automatic, list[Mapped]]:
+    """What is found for two checkpoints, and the old one's tensors as the new one's, for a comparison.
+
+    Args:
+        old: the first checkpoint.
+        new: the second.
+        accept: the least confidence of what is compared.
+    """
+    specs, wanted = ({key: tensor.spec for key, tensor in side.items()} for side in (old, new))
+    found = automatic(Recipe(), specs, wanted, accept=accept)
+    steps = expand(found.recipe, specs, targets=wanted).steps
+    return found, [_as_compared(step, old) for step in steps]
+
+
+def _as_compared(step: Step, old: Checkpoint) -> Mapped:
+    sources = tuple(dict.fromkeys(source.key for source in sources_of(step.value)))
+    if isinstance(step.value, Source):
+        return Mapped(step.target.key, sources, old[sources[0]])
+    spec = replace(step.target, key=sources[0])
+    made = Made(spec, blocks=partial(_blocks, step.value, old))
+    return Mapped(step.target.key, sources, made, _how(step.value))
+
+
+def _blocks(value: Value, old: Checkpoint, reader: Reader) -> Iterator[memoryview]:
+    from ckptool.writing.evaluate import packed_blocks
+
+    return packed_blocks(value, (old,), reader)
+
+
+def _how(value: Value) -> str:
+    """The layouts, from the sources on."""
+    texts: list[str] = []
+    while isinstance(value, Apply):
+        texts.append(value.op.text)
+        value = value.args[0]
+    return " | ".join(reversed(texts))

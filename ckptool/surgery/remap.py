@@ -9,12 +9,14 @@ from pathlib import Path
 from ckptool.checkpoint import Checkpoint, Note
 from ckptool.errors import CkptError
 from ckptool.keys import Pattern
+from ckptool.matching.result import Confidence
 from ckptool.plan import Plan, Problem, Source, Step, sources_of
 from ckptool.recipes.expand import expand
 from ckptool.recipes.inputs import json_lookup, resolve_vars, source_file_captures
 from ckptool.recipes.recipe import Expect, Recipe
 from ckptool.recipes.reverse import check_reverse, reverse
 from ckptool.spec import TensorSpec
+from ckptool.surgery.automatic import Automatic, automatic
 from ckptool.surgery.filter import cast_value, float_dtype, module_notes
 from ckptool.surgery.versions import carried_versions
 
@@ -82,6 +84,31 @@ def plan_remap(
         module_versions=_versions(inputs[0], steps),
         request=f"remap{' --reverse' if backwards else ''}",
     )
+
+
+def match_remap(
+    sources: Sequence[Checkpoint],
+    recipe: Recipe,
+    like: Checkpoint,
+    *,
+    prefixes: Sequence[str] = (),
+    vars: Mapping[str, float] | None = None,
+    accept: Confidence = Confidence.ALIGNED,
+) -> Automatic:
+    """The recipe, and behind it rules that are found for the keys of another checkpoint.
+
+    Args:
+        sources: the input, or the files that make one together.
+        recipe: rules that come first; it may have none.
+        like: has the keys and shapes that are to come out.
+        prefixes: put before the keys of each source.
+        vars: numbers that come before those of the recipe.
+        accept: the least confidence of what is done.
+    """
+    numbers = resolve_vars(recipe, json_lookup(_folder(sources[0].path)), vars)
+    specs = [{key: tensor.spec for key, tensor in checkpoint.tensors.items()} for checkpoint in sources]
+    wanted = {key: tensor.spec for key, tensor in like.tensors.items()}
+    return automatic(recipe, specs, wanted, accept=accept, prefixes=prefixes, vars=numbers)
 
 
 def open_sources(path: Path, recipe: Recipe, select: str | None) -> tuple[tuple[Checkpoint, ...], tuple[str, ...]]:

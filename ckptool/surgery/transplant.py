@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -11,16 +11,17 @@ from ckptool.checkpoint import Checkpoint, Note
 from ckptool.errors import UsageError
 from ckptool.fits.args import Fit, parse_fit
 from ckptool.keys import Pattern, require_match
-from ckptool.matching.prefixes import Swap, prefix_swap
-from ckptool.plan import Dropped, Op, Plan, Problem, Source, Step, Use, sources_of
-from ckptool.recipes.expand import expand
-from ckptool.recipes.inputs import json_lookup, resolve_vars
+from ckptool.matching.prefixes import Swap
+from ckptool.matching.result import Confidence
+from ckptool.plan import Dropped, Plan, Source, Step, sources_of
 from ckptool.recipes.recipe import Recipe
 from ckptool.spec import TensorSpec
+from ckptool.surgery.automatic import Automatic
 from ckptool.surgery.entries import Entry, Filled, Mismatch
-from ckptool.surgery.fill import fill, fitted
+from ckptool.surgery.fill import fill
 from ckptool.surgery.gates import frozen, require_loaded, unmet
 from ckptool.surgery.initial import ModelInit
+from ckptool.surgery.names import matched, under_target_names, without
 from ckptool.surgery.versions import carried_versions
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class Transplant:
         swap: prefixes that were seen through, where no recipe says how names go together.
         freeze: parameters that came from the source whole, or those that the recipe freezes.
         asked: what was asked for.
+        match: the rules that were found, where that was asked for; they are the last of the recipe's.
     """
 
     plan: Plan
@@ -65,6 +67,7 @@ class Transplant:
     swap: Swap
     freeze: tuple[str, ...]
     asked: Asked
+    match: Automatic | None = None
 
     @property
     def source(self) -> Checkpoint:
@@ -151,6 +154,7 @@ def plan_transplant(
     wrap: str | None = None,
     strict: bool = False,
     min_coverage: float | None = None,
+    match: Confidence | None = None,
 ) -> Transplant:
     """Plan a target's state dict out of a source's weights.
 
@@ -169,6 +173,7 @@ def plan_transplant(
         wrap: the output nests the state dict under this key.
         strict: what torch would not load strictly is unmet.
         min_coverage: the least share of the target's elements, 0 to 1; less is unmet.
+        match: find rules from names, shapes and order, and take those that are as sure as this, or surer.
 
     Returns:
         The decision. Where its plan has `problems` or `unmet` expectations, it is not written.
@@ -186,13 +191,16 @@ def plan_transplant(
     """
     rules = recipe or Recipe()
     rules = replace(rules, vars={**rules.vars, **(vars or {})})
-    asked = Asked(rules, tuple(drop), mismatch, tuple(fits), tuple(init), seed, only_loaded)
     initial = ModelInit(target, seed)
+    specs, left_out = without(source, drop)
+    found = None if match is None else matched(source, specs, target, rules, initial, match)
+    rules = rules if found is None else found.recipe
+    asked = Asked(rules, tuple(drop), mismatch, tuple(fits), tuple(init), seed, only_loaded)
     chosen = [(Pattern.parse(pattern), _fit_named(text)) for pattern, text in asked.fits]
     for option, patterns in (("--fit", asked.fits), ("--init", asked.init)):
         for text, _ in patterns:
             require_match(Pattern.parse(text), target.specs, option)
-    mapped = _mapped(source, target, rules, drop, initial)
+    mapped = under_target_names(source, specs, target, rules, initial)
     inits = (*asked.init, *rules.init)
     filling = fill(source, target, mapped.steps, mismatch, chosen, inits, initial, is_complete=not only_loaded)
     steps = filling.steps
@@ -202,10 +210,10 @@ def plan_transplant(
         Plan(
             (source, target.checkpoint) if uses_own and target.checkpoint is not None else (source,),
             steps,
-            (*mapped.dropped, *_not_used(mapped.steps, steps, target)),
+            (*left_out, *mapped.dropped, *_not_used(mapped.steps, steps, target)),
             (*mapped.problems, *filling.problems),
             uses=mapped.uses,
-            notes=(*_target_notes(target), *mapped.notes, *filling.notes, *_recipe_notes(rules)),
+            notes=(*_target_notes(target), *mapped.notes, *filling.notes, *_recipe_notes(rules), *_match_notes(found)),
             frame=None,
             module_versions=target.versions,
             wrap=wrap,
@@ -218,61 +226,9 @@ def plan_transplant(
         mapped.swap,
         frozen(filling.entries, rules),
         asked,
+        found,
     )
     return replace(transplant, plan=replace(transplant.plan, unmet=unmet(transplant, strict, min_coverage)))
-
-
-# ---------------------------------------------------------------------------------------------- names
-
-
-@dataclass(frozen=True, slots=True)
-class _Mapped:
-    """The source under the target's names."""
-
-    steps: dict[str, Step]
-    dropped: tuple[Dropped, ...] = ()
-    problems: tuple[Problem, ...] = ()
-    uses: tuple[Use, ...] = ()
-    notes: tuple[Note, ...] = ()
-    swap: Swap = field(default_factory=Swap)
-
-
-def _mapped(source: Checkpoint, target: Target, rules: Recipe, drop: Sequence[str], initial: ModelInit) -> _Mapped:
-    specs = {key: tensor.spec for key, tensor in source.tensors.items()}
-    dropped: list[Dropped] = []
-    for text in drop:
-        found = require_match(Pattern.parse(text), list(source), "--drop", source.path)
-        dropped += [Dropped(Source(0, key), f'--drop "{text}"') for key in found if specs.pop(key, None) is not None]
-    if not rules.stages:
-        steps, notes, swap = _by_name(specs, target)
-        return _Mapped(steps, tuple(dropped), notes=notes, swap=swap)
-
-    def op(fit: Fit, spec: TensorSpec, wanted: TensorSpec) -> Op:
-        return fitted(fit, spec, wanted, initial)
-
-    numbers = resolve_vars(rules, json_lookup(source.path if source.path.is_dir() else source.path.parent))
-    made = expand(replace(rules, init=()), specs, vars=numbers, targets=target.specs, fit=op)
-    gone = {row.source.key for row in dropped}
-    return _Mapped(
-        {step.target.key: step for step in made.steps},
-        (*dropped, *(row for row in made.dropped if row.source.key not in gone)),
-        made.problems,
-        made.uses,
-    )
-
-
-def _by_name(specs: Mapping[str, TensorSpec], target: Target) -> tuple[dict[str, Step], tuple[Note, ...], Swap]:
-    """Equal keys, a prefix on either side seen through."""
-    swap = prefix_swap(
-        {key: spec.shape for key, spec in specs.items()}, {key: spec.shape for key, spec in target.specs.items()}
-    )
-    steps: dict[str, Step] = {}
-    for key, spec in specs.items():
-        new = swap.key(key)
-        why = "same key" if new == key else f"same key, {swap.text}"
-        steps[new] = Step(TensorSpec(new, spec.dtype, spec.shape), Source(0, key), why)
-    note = Note(f"source keys are taken {swap.text}", f'as a rule: -r "{swap.rule}"')
-    return steps, (note,) if swap else (), swap
 
 
 def _fit_named(text: str) -> Fit:
@@ -299,6 +255,10 @@ def _not_used(mapped: Mapping[str, Step], steps: Iterable[Step], target: Target)
 def _target_notes(target: Target) -> tuple[Note, ...]:
     """What was noticed while the model was built; of a checkpoint that is one, only what warns."""
     return tuple(note for note in target.notes if target.checkpoint is None or note.level == "warning")
+
+
+def _match_notes(found: Automatic | None) -> tuple[Note, ...]:
+    return () if found is None else found.report.notes
 
 
 def _recipe_notes(rules: Recipe) -> tuple[Note, ...]:

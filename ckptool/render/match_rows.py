@@ -1,0 +1,91 @@
+"""An automatic match as rows: a rule each, what it rests on, and what was found but not taken."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ckptool.fold import rollup
+from ckptool.matching.result import MatchRule
+from ckptool.render.units import number_of
+from ckptool.surgery.automatic import Automatic
+
+
+@dataclass(frozen=True, slots=True)
+class MatchRow:
+    """One rule that was found.
+
+    Attributes:
+        symbol: ``>`` renames, ``*`` computes, ``-`` drops, ``=`` changes nothing, ``?`` is not taken.
+        number: the N of "match rule N", as plans name it; 0 if it is not taken.
+        rule: it.
+        what: "aligned, 24 tensors: words agree, order agrees".
+        rival: the next best source and how near it came, of the pair that is decided most narrowly; "" for none.
+    """
+
+    symbol: str
+    number: int
+    rule: str
+    what: str
+    rival: str
+
+    @property
+    def is_taken(self) -> bool:
+        return self.symbol != "?"
+
+
+def match_rows(found: Automatic) -> list[MatchRow]:
+    """The rules that are taken, then those that are not."""
+    rules = sorted(found.report.rules, key=lambda rule: not rule.confidence.within(found.accept))
+    taken = sum(rule.confidence.within(found.accept) for rule in rules)
+    return [_row(rule, at if at <= taken else 0) for at, rule in enumerate(rules, 1)]
+
+
+def _row(rule: MatchRule, number: int) -> MatchRow:
+    many = f", {number_of(len(rule.pairs), 'tensor')}" if rule.pairs else ""
+    rivals = [pair.runner_up for pair in rule.pairs if pair.runner_up]
+    rival = max(rivals, key=lambda one: one[1], default=None)
+    return MatchRow(
+        _symbol(rule) if number else "?",
+        number,
+        rule.text,
+        f"{rule.confidence.value}{many}: {', '.join(rule.evidence)}",
+        f"next best: {rival[0]} ({rival[1]:.2f})" if rival else "",
+    )
+
+
+def _symbol(rule: MatchRule) -> str:
+    left, _, right = rule.text.partition(" -> ")
+    if right == "!":
+        return "-"
+    return "*" if " | " in right else "=" if left == right else ">"
+
+
+def match_text(found: Automatic) -> str:
+    """``150 of 152 target tensors, 150 of 180 source tensors, 9 rules``"""
+    report = found.report
+    taken = report.accepted(found.accept)
+    targets, sources = {key for pair in taken for key in pair.targets}, {key for pair in taken for key in pair.sources}
+    whole = sum(len(pair.targets) for pair in report.pairs) + len(report.unmatched_targets)
+    everything = len({key for pair in report.pairs for key in pair.sources}) + len(report.unmatched_sources)
+    rules = number_of(sum(row.is_taken for row in match_rows(found)), "rule")
+    return f"{len(targets):,} of {whole:,} target tensors, {len(sources):,} of {everything:,} source tensors, {rules}"
+
+
+def left_texts(found: Automatic) -> Iterator[tuple[str, list[str]]]:
+    """(what is true of them, key patterns) of tensors of either side that no rule names, taken or not."""
+    report = found.report
+    for what, left, pairs in (
+        ("target tensors without a source", report.unmatched_targets, [pair.targets for pair in report.pairs]),
+        ("source tensors without a target", report.unmatched_sources, [pair.sources for pair in report.pairs]),
+    ):
+        known = {key: True for keys in pairs for key in keys}
+        groups = rollup([(key, key in known) for key in dict.fromkeys([*known, *left])])
+        if left:
+            yield f"{len(left):,} {what}", [group.pattern for group in groups if not group.label]
+
+
+def taking_hint(found: Automatic) -> str:
+    """The option that takes what is not taken; "" if all is."""
+    left = [rule.confidence for rule in found.report.rules if not rule.confidence.within(found.accept)]
+    return f"--accept {max(left, key=lambda one: one.rank).value}" if left else ""
