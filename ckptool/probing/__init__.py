@@ -1,0 +1,1 @@
+"""`--probe`: one input through two models, module by module; the proof that weights are where they belong."""

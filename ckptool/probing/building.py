@@ -1,0 +1,183 @@
+"""The two models of a probe, on the CPU in float32: the source in its own, the plan's result in the target."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from ckptool.checkpoint import Checkpoint
+from ckptool.errors import CkptError
+from ckptool.models import Target
+from ckptool.ops import Cast
+from ckptool.plan import Apply, Source, Step, Value, sources_of
+from ckptool.reading import Reader
+from ckptool.spec import DTYPES
+from ckptool.surgery.entries import Filled
+from ckptool.surgery.initial import Initial
+from ckptool.surgery.transplant import Transplant, plan_transplant
+from ckptool.writing.evaluate import compute
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+    Array: TypeAlias = np.ndarray[Any, Any]
+
+_SHAKE = 0.1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Loaded:
+    """A model with its weights.
+
+    Attributes:
+        name: of the model.
+        module: it, in eval mode.
+        origins: for each key that the source fills, the keys of the source; without counters and the model's buffers.
+        unfilled: keys that are not the source's, or not wholly, and that matter.
+        steps: by key, for what is said of them.
+        varied: keys of source tensors that got other numbers.
+    """
+
+    name: str
+    module: torch.nn.Module
+    origins: dict[str, tuple[str, ...]]
+    unfilled: frozenset[str]
+    steps: dict[str, Step]
+    varied: frozenset[str]
+
+
+def load_source(source: Checkpoint, target: Target, seed: int) -> Loaded:
+    """The source in the model that it was saved from; a prefix that a wrapper left is seen through.
+
+    Raises:
+        CkptError: it does not load strictly.
+    """
+    done = plan_transplant(source, target, seed=seed, only_loaded=True)
+    left = [entry for entry in done.entries if not entry.is_filled and not entry.is_harmless]
+    shapes = [entry.key for entry in left if entry.status is Filled.MISMATCHED]
+    missing = [entry.key for entry in left if entry.status is not Filled.MISMATCHED]
+    counts = (("missing", missing), ("of another shape", shapes), ("unexpected", [s.key for s in done.unexpected]))
+    wrong = [f"{len(keys):,} {what} ({keys[0]})" for what, keys in counts if keys]
+    if wrong or done.plan.problems:
+        said = ", ".join(wrong) or done.plan.problems[0].message
+        raise CkptError(
+            f"{source.path.name} does not load strictly into {target.name}: {said}",
+            hint="the probe needs the very model that the file was saved from, with its --model-arg",
+            path=source.path,
+        )
+    return load(done, seed)
+
+
+def load(done: Transplant, seed: int) -> Loaded:
+    """A transplant's target with what its plan makes; what nothing fills keeps the model's own init."""
+    target = done.target
+    module = _module(target, done.asked.seed)
+    entries = {entry.key: entry for entry in done.entries}
+    varied = _fill(module, [step for step in done.plan.steps if not _is_own(step)], done.plan.inputs, seed)
+    steps = {step.target.key: step for step in done.plan.steps}
+    origins = {
+        key: tuple(dict.fromkeys(origin.key for origin in sources_of(steps[key].value)))
+        for key, entry in entries.items()
+        if entry.is_filled and key in steps and not entry.is_harmless
+    }
+    unfilled = frozenset(
+        key
+        for key, entry in entries.items()
+        if not entry.is_harmless
+        and (not entry.is_filled or entry.status is Filled.FITTED or entry.covered < entry.spec.elements)
+    )
+    return Loaded(target.name, module, origins, unfilled, steps, varied)
+
+
+def _is_own(step: Step) -> bool:
+    """True if it gives what the model has under the same seed anyway."""
+    return isinstance(step.value, Apply) and isinstance(step.value.op, Initial)
+
+
+def _module(target: Target, seed: int) -> torch.nn.Module:
+    """The model for real: built under a seed, or a copy of one that is live."""
+    if target.module is None:
+        raise CkptError(
+            f"{target.name} is a checkpoint: there is no model to run",
+            hint="name its model: torchvision:NAME, timm:NAME, hf:FOLDER, file.py:CLASS, package.module:FUNCTION",
+        )
+    if target.build is not None:
+        module = target.build(seed)
+        if module is target.module:  # a file's own object: it stays as it is
+            module = copy.deepcopy(module)
+    else:
+        module = copy.deepcopy(target.module)  # type: ignore[assignment]
+    stuck = next((name for name, tensor in _tensors(module) if tensor.is_meta), None)
+    if stuck is not None:
+        raise CkptError(f"{stuck} of {target.name} has no data: it is on the meta device", key=stuck)
+    return module.cpu().float().eval().requires_grad_(False)
+
+
+def _tensors(module: torch.nn.Module) -> list[tuple[str, torch.Tensor]]:
+    return [*module.named_parameters(), *module.named_buffers()]
+
+
+def _fill(module: torch.nn.Module, steps: Sequence[Step], inputs: Sequence[Checkpoint], seed: int) -> frozenset[str]:
+    """Put the steps' tensors into the module; gives the keys of the source tensors that were varied for it."""
+    import numpy as np
+    import torch
+
+    state = module.state_dict()
+    varied: set[str] = set()
+    with torch.no_grad(), Reader() as reader:
+        for step in steps:
+            if step.tied_to is not None:
+                continue
+            value = _without_cast(step.value)
+            arrays = {}
+            for source in dict.fromkeys(sources_of(value)):
+                array = _array(inputs[source.input], source, reader)
+                shaken = _shaken(array, f"{seed}:{source.key}")
+                if shaken is not array:
+                    varied.add(source.key)
+                arrays[source] = shaken
+            kind = np.float32 if DTYPES[step.target.dtype].kind == "float" else None
+            made = np.array(compute(value, arrays), kind, order="C")  # a copy, for torch wants memory to write into
+            state[step.target.key].copy_(torch.from_numpy(made).reshape(step.target.shape))
+    return frozenset(varied)
+
+
+def _without_cast(value: Value) -> Value:
+    """The value before it is rounded to the model's dtype: both models run in float32."""
+    while isinstance(value, Apply) and isinstance(value.op, Cast) and DTYPES[value.op.dtype].kind == "float":
+        value = value.args[0]
+    return value
+
+
+def _array(checkpoint: Checkpoint, source: Source, reader: Reader) -> Array:
+    """A source tensor, floats as float32."""
+    import numpy as np
+
+    tensor = checkpoint[source.key]
+    kind, bits = DTYPES[tensor.dtype].kind, DTYPES[tensor.dtype].bits
+    if tensor.layout != "strided" or bits < 8 or kind not in ("float", "int", "uint", "bool", "complex"):
+        what = tensor.layout if tensor.layout != "strided" else tensor.dtype
+        raise CkptError(f"{source.key} is {what}: the probe runs plain tensors only", key=source.key)
+    array = reader.array(tensor)
+    return array.astype(np.float32) if kind == "float" and array.dtype != np.float32 else array
+
+
+def _shaken(array: Array, name: str) -> Array:
+    """Floats that are all the same number, varied: else an exchange of zero biases or of new norms would not show.
+
+    A number stays on its side of zero, for a variance may not be negative. Equal names give equal numbers.
+    """
+    import numpy as np
+
+    if array.dtype != np.float32 or not array.size or (array != array.flat[0]).any():
+        return array
+    seed = int.from_bytes(sha256(name.encode("utf-8", "surrogatepass")).digest()[:8], "big")
+    drawn = np.random.Generator(np.random.PCG64(seed)).standard_normal(array.shape, dtype=np.float32)
+    noise: Array = np.asarray(drawn, np.float32).clip(-3, 3) * np.float32(_SHAKE)
+    sign = np.sign(array)
+    varied: Array = array + np.where(sign == 0, noise, sign * np.abs(noise))
+    return varied

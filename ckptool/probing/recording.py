@@ -1,0 +1,156 @@
+"""Runs a model once and keeps what went into and came out of each of its modules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ckptool.errors import CkptError
+from ckptool.models.guard import guarded
+from ckptool.probing.flow import Marks, tensors_in
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """One call of a module.
+
+    Attributes:
+        module: its name.
+        number: how many times it was called before.
+        mark: the bit of what it gives.
+        before: the marks of what went in.
+        made: the marks of what came out, but its own.
+        begun: how many calls had ended when it began.
+        input: the first tensor that went in; None if there is none, or once it is not needed any more.
+        output: the first tensor that came out.
+    """
+
+    module: str
+    number: int
+    mark: int
+    before: int
+    made: int
+    begun: int
+    input: torch.Tensor | None = field(default=None, repr=False)
+    output: torch.Tensor | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Run:
+    """A model's forward.
+
+    Attributes:
+        calls: of its modules, in the order in which they ended: what is inside comes before what is around it.
+        keys: the bit of each tensor of its state dict.
+    """
+
+    calls: tuple[Call, ...]
+    keys: Mapping[str, int]
+
+
+def run(
+    name: str,
+    module: torch.nn.Module,
+    arguments: tuple[tuple[Any, ...], dict[str, Any]],
+    asked: str,
+    seed: int,
+    done: Callable[[Call], None] | None = None,
+) -> Run:
+    """Run a model without gradients.
+
+    Args:
+        name: of the model, for messages.
+        module: in eval mode.
+        arguments: of its forward, by place and by name.
+        asked: what the input is, for messages.
+        seed: of whatever the model draws.
+        done: gets each call when it ends, and may drop its tensors.
+
+    Raises:
+        CkptError: the model's code stops; the message says in which module.
+    """
+    import torch
+
+    recorder = _Recorder(module, done)
+    args, kwargs = arguments
+    try:
+        with guarded((), seed), torch.no_grad(), _plain_attention(), recorder.hooked(), recorder.marks.watching():
+            module(*args, **kwargs)
+    except CkptError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise _stopped(error, name, recorder, asked) from error
+    return Run(tuple(recorder.calls), recorder.keys)
+
+
+class _Recorder:
+    def __init__(self, module: torch.nn.Module, done: Callable[[Call], None] | None) -> None:
+        self.names = {id(part): name for name, part in module.named_modules()}
+        self.parts = list(module.modules())
+        self.done = done
+        self.marks = Marks()
+        self.calls: list[Call] = []
+        self.counts: dict[str, int] = {}
+        self.running: list[tuple[str, str, int, int, torch.Tensor | None]] = []
+        self.keys: dict[str, int] = {}
+        for key, tensor in module.state_dict().items():
+            self.keys[key] = 1 << len(self.keys)
+            self.marks.add(tensors_in(tensor), self.keys[key])
+
+    @contextmanager
+    def hooked(self) -> Iterator[None]:
+        handles = []
+        for part in self.parts:
+            handles.append(part.register_forward_pre_hook(self.begin, with_kwargs=True, prepend=True))
+            handles.append(part.register_forward_hook(self.end, with_kwargs=True))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def begin(self, part: torch.nn.Module, args: Any, kwargs: Any) -> None:
+        given = tensors_in((args, kwargs))
+        first = given[0].detach().clone() if given else None
+        name, kind = self.names[id(part)], type(part).__name__
+        self.running.append((name, kind, self.marks.of(given), len(self.calls), first))
+
+    def end(self, part: torch.nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        name, _, before, begun, first = self.running.pop()
+        made = tensors_in(output)
+        mark = 1 << (len(self.keys) + len(self.calls))
+        copy = made[0].detach().clone() if made else None  # what comes next may write into it
+        call = Call(name, self.counts.get(name, 0), mark, before, self.marks.of(made[:1]), begun, first, copy)
+        self.marks.add(made, mark)
+        self.counts[name] = call.number + 1
+        self.calls.append(call)
+        if self.done is not None:
+            self.done(call)
+
+
+@contextmanager
+def _plain_attention() -> Iterator[None]:
+    """No fast path that leaves out the modules inside an encoder layer."""
+    import torch
+
+    was = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(was)
+
+
+def _stopped(error: BaseException, name: str, recorder: _Recorder, asked: str) -> CkptError:
+    text = " ".join((str(error) or type(error).__name__).split())
+    inside = [entry for entry in recorder.running if entry[0]]
+    where = f" in {inside[-1][0]} ({inside[-1][1]})" if inside else ""
+    return CkptError(
+        f"{name} stops{where} on {asked}: {type(error).__name__}: {text[:300]}",
+        hint="--probe-input says what the input is like, as in --probe-input 1,3,224,224",
+    )
