@@ -75,8 +75,8 @@ def segformer(small: bool) -> Two:
         "decode_head.linear_pred.{p*} -> decode_head.classifier.{p*}",
     ]
     words = """backbone decode_head patch_embed1 block1 norm1 patch_embed2 block2 norm2 patch_embed3 block3 norm3
-        patch_embed4 block4 norm4 attn q kv proj sr norm mlp fc1 dwconv fc2 linear_c4 linear_c3 linear_c2 linear_c1 linear_fuse
-        conv bn linear_pred"""
+        patch_embed4 block4 norm4 attn q kv proj sr norm mlp fc1 dwconv fc2 linear_c4 linear_c3 linear_c2 linear_c1
+        linear_fuse conv bn linear_pred"""
     return Two(rewound(rules, model.state_dict(), words), model, rules, proof="transformers' script")
 
 
