@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 from ckptool.matching.assign import Match
 from ckptool.matching.cuts import parts_of
+from ckptool.matching.halves import HALVES
 from ckptool.matching.modules import Unit
 from ckptool.matching.result import Pair
 from ckptool.matching.words import layer_numbered
@@ -95,17 +96,15 @@ def _indices(source: Unit, target: Unit) -> tuple[list[str], list[str]] | None:
     ours, theirs = list(zip(*source.numbers, strict=True)), list(zip(*target.numbers, strict=True))
     if not source.numbers or len(source.members) == 1:
         return [str(row[0]) for row in ours], [str(row[0]) for row in theirs]
-    if len(ours) != len(theirs):
+    vary = [[row for row in dict.fromkeys(rows) if len(set(row)) > 1] for rows in (ours, theirs)]
+    if len(vary[0]) != len(vary[1]):
         return None
-    left, right = [], []
-    for name, a, b in zip(_NAMES, ours, theirs, strict=False):
+    left, right = ({row: str(row[0]) for row in rows} for rows in (ours, theirs))
+    for name, a, b in zip(_NAMES, *vary, strict=False):
         if (found := _linear(a, b, name)) is None:
             return None
-        if source.is_cut or target.is_cut:
-            found = _ranged(found, a, b, name)
-        left.append(found[0])
-        right.append(found[1])
-    return left, right
+        left[a], right[b] = _ranged(found, a, b, name) if source.is_cut or target.is_cut else found
+    return [left[row] for row in ours], [right[row] for row in theirs]
 
 
 def _linear(a: Sequence[int], b: Sequence[int], name: str) -> tuple[str, str] | None:
@@ -178,21 +177,34 @@ def _grouped(match: Match, pairs: Sequence[Pair], layout: str) -> list[Sides]:
         if not mine:
             continue
         several = tuple(
-            _parts(piece, piece.keys[role][0], [*indices[0], "{e}"] if stack else indices[0]) for piece in pieces
+            _parts(piece, piece.keys[role][0], [*indices[0], "{e}"] if stack else indices[0])
+            for piece in pieces
+            if role in piece.keys
         )
         one = (_parts(whole, whole.keys[role][0], indices[1]),)
-        text = _rule_layout(len(several), stack, len(made.shapes[role][0]) - stack)
-        left, right = text.split(" -> ")
-        if made is match.source:
-            found.append(Sides(several, one, text, mine))
-        else:
-            found.append(Sides(one, several, f"{right} -> {left}", mine))
-    return found
+        if made.kind != HALVES:
+            layout = _rule_layout(len(several), stack, len(made.shapes[role][0]) - stack, made is match.source)
+        left, right = (several, one) if made is match.source else (one, several)
+        found.append(Sides(left, right, layout, mine))
+    return _with_roles(found) if made.kind == HALVES else found
 
 
-def _rule_layout(count: int, stack: bool, rank: int) -> str:
+def _with_roles(rows: Sequence[Sides]) -> list[Sides]:
+    """One rule of several that differ in their roles only: ``{p=weight|bias}``."""
+    sides = [[*row.source, *row.target] for row in rows]
+    alike = len({(len(row.source), *(side[:-1] for side in some)) for row, some in zip(rows, sides, strict=True)}) == 1
+    if len(rows) < 2 or not alike or any({side[-1] for side in row} != {row[0][-1]} for row in sides):
+        return list(rows)
+    choice = "{p=" + "|".join(row[0][-1] for row in sides) + "}"
+    source = tuple((*side[:-1], choice) for side in rows[0].source)
+    target = tuple((*side[:-1], "{p}") for side in rows[0].target)
+    return [Sides(source, target, rows[0].layout, tuple(pair for row in rows for pair in row.pairs))]
+
+
+def _rule_layout(count: int, stack: bool, rank: int, is_source: bool) -> str:
     rest = " ".join(["i", "j", "k"][: rank - 1])
     names = ["o", "q", "r"][:count]
     left = ", ".join(f"{name} {rest}".strip() for name in names)
     inner = f"({' + '.join(names)})" if count > 1 else "o"
-    return f"{left} -> {'e ' if stack else ''}{inner} {rest}".strip()
+    right = f"{'e ' if stack else ''}{inner} {rest}".strip()
+    return f"{left} -> {right}" if is_source else f"{right} -> {left}"

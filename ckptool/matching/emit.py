@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 from ckptool.matching.assign import Match
 from ckptool.matching.groups import joining_layout, splitting_layout, unstacking_layout
+from ckptool.matching.halves import HALVES, half_layout, is_lost
 from ckptool.matching.modules import Shape, Unit
 from ckptool.matching.orient import layout_of
-from ckptool.matching.result import Confidence, Pair
+from ckptool.matching.result import Confidence, Pair, least_sure
 
 
 def pairs_of(match: Match, turned: bool) -> Iterator[Pair]:
@@ -24,10 +25,17 @@ def pairs_of(match: Match, turned: bool) -> Iterator[Pair]:
             continue
         for at in range(len(target.members)):
             sources, targets = _keys(source, role, at), _keys(target, role, at)
+            if source.kind == HALVES and is_lost(source, role):
+                continue
             shapes = source.shapes[role][at], target.shapes[role][at]
             layout = _layout(source, target, shapes, len(sources), len(targets), turned and role == source.main)
+            for made in (source, target):
+                if made.kind == HALVES:
+                    layout = half_layout(made, role, len(shapes[0]), made is source)
             same = sources == targets and match.confidence.within(Confidence.ALIGNED)
             confidence = Confidence.CERTAIN if same else match.confidence
+            if HALVES in (source.kind, target.kind):
+                confidence = least_sure([confidence, Confidence.ALIGNED])
             yield Pair(targets, sources, layout, match.evidence, confidence, match.runner_up)
 
 

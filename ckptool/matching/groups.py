@@ -7,27 +7,33 @@ matched as any other. Its parts stay in the running by themselves.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
+from ckptool.matching.halves import HALVES, halves_of
 from ckptool.matching.modules import Part, Shape, Unit
 from ckptool.matching.words import in_context, words_of
 
 _KINDS = (("q", "k", "v"), ("k", "v"), ("gate", "up"))
 
 
-def made_units(units: Sequence[Unit]) -> list[Unit]:
+def made_units(units: Sequence[Unit], places: Mapping[str, int]) -> list[Unit]:
     """Units that are made of others.
 
     Args:
         units: of one side.
+        places: of every key in its file.
     """
     fused = list(_fused(units))
-    return [*fused, *_stacked([*units, *fused])]
+    return [*fused, *_stacked([*units, *fused]), *halves_of(units, places)]
 
 
-def names_of_kind(kind: str) -> frozenset[str]:
-    """The words of which a unit must have one to be what a kind makes: of ``q k v`` "qkv"."""
-    return frozenset({"qkv"} if kind == "q k v" else {"kv"} if kind == "k v" else {"gate", "up"})
+def is_named(made: Unit, whole: Unit) -> bool:
+    """A unit's name says that it may be what another is made as: of q, k and v "qkv"; of two halves what holds them."""
+    if made.kind == HALVES:
+        return made.path[-1].text == whole.path[-1].text
+    kind = made.kind.removesuffix("stack").strip()
+    words = {"qkv"} if kind == "q k v" else {"kv"} if kind == "k v" else {"gate", "up"}
+    return not kind or bool(words & whole.words.keys())
 
 
 def _fused(units: Iterable[Unit]) -> Iterable[Unit]:
