@@ -22,6 +22,7 @@ from ckptool.cli.common import (
     ThreadsOption,
 )
 from ckptool.cli.matching import AcceptOption, Match, MatchOption, asked_for
+from ckptool.cli.remap import complete_recipes
 from ckptool.cli.reports import (
     CI_FORMATS,
     ReportOption,
@@ -68,6 +69,16 @@ def diff(
         list[str] | None,
         typer.Option("--tolerance", metavar="BOUND", help="Count as same within rel=1e-3, abs=1e-6 or ulp=2; repeats."),
     ] = None,
+    rules: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--rule",
+            "-r",
+            metavar="RULE",
+            help='Apply it to OLD first: "FROM -> TO", a recipe file, or a built-in recipe; repeats.',
+            autocompletion=complete_recipes,
+        ),
+    ] = None,
     match: MatchOption = Match.NAMES,
     accept: AcceptOption = None,
     keys_only: Annotated[bool, typer.Option("--keys-only", help="Compare keys, shapes and dtypes only.")] = False,
@@ -101,6 +112,8 @@ def diff(
     from ckptool.compare.diff import parse_tolerance
     from ckptool.compare.result import Tolerance
     from ckptool.formats import open_checkpoint
+    from ckptool.recipes.recipe import recipe_of
+    from ckptool.surgery.automatic import mapped_by, match_checkpoints
 
     bounds = Tolerance()
     for text in tolerance or []:
@@ -111,18 +124,18 @@ def diff(
     after = open_checkpoint(new, select=select_new or select)
     require_reports(files, [*before.files, *after.files])
     level = asked_for(match is Match.AUTO, accept, "--match auto")
-    rules, mapped = None, None
+    recipe, found_rules = recipe_of(rules or []), None
     if level is not None:
-        from ckptool.surgery.automatic import matched_tensors
-
-        rules, mapped = matched_tensors(before, after, level)
+        found_rules = match_checkpoints(before, after, recipe, level)
+        recipe = found_rules.recipe
+    mapped = mapped_by(recipe, before, after) if recipe.stages else None
     found = _compare(before, after, only or [], bounds, keys_only, threads, quiet, mapped)
     names = (str(old), str(new))
     form = DiffFormat.JSON if json else form
     if emit is Emit.RECIPE:
         from ckptool.render.recipe import diff_recipe
 
-        print_texts(diff_recipe(found, *names) if rules is None else [rules.text])
+        print_texts(diff_recipe(found, *names) if found_rules is None else [found_rules.text])
     elif form is not DiffFormat.TEXT:
         print_texts(_texts(found, names, form))
         if form is DiffFormat.GITHUB:
@@ -134,10 +147,10 @@ def diff(
 
         screen = stdout_screen(color)
         lines = diff_lines(found, names, screen, verbose)
-        if rules is not None:
+        if found_rules is not None:
             from ckptool.render.text_match import match_lines
 
-            lines = chain(match_lines(rules, screen), [()], lines)
+            lines = chain(match_lines(found_rules, screen), [()], lines)
         print_lines(lines, screen, pager=not no_pager)
     write_reports(files, lambda kind: _texts(found, names, kind))
     return found.exit_code

@@ -53,8 +53,8 @@ def compare(
         keys_only: compare headers only; then "same" says nothing of values.
         threads: how many at most.
         progress: called with (bytes compared, bytes in all).
-        mapped: old tensors under new keys, where rules say how they go together; what they leave over is compared by
-            its keys. By default all go by their keys, prefixes seen through.
+        mapped: old tensors under new keys, where rules say how they go together. By default they go by their keys,
+            prefixes seen through.
 
     Raises:
         UsageError: a pattern is malformed or matches no key of either side.
@@ -95,20 +95,22 @@ class _Sides:
 
 def _sides(old: Checkpoint, new: Checkpoint, mapped: Sequence[Mapped] | None) -> _Sides:
     """The tensors of both sides, put together by rules and by keys."""
-    before, after = ("", "") if mapped is not None else seen_through(old, new)
-    known = {one.key: one for one in mapped or () if one.key in new}
-    gone = {key for one in known.values() for key in one.sources}
-    olds = {key[len(before) :]: tensor for key, tensor in old.items() if key not in gone}
+    if mapped is None:
+        before, after = seen_through(old, new)
+        olds = {key[len(before) :]: tensor for key, tensor in old.items()}
+        known = {}
+    else:
+        before, after = "", ""
+        known = {one.key: one for one in mapped if one.key in new}
+        olds = {one.key: one.tensor for one in known.values()}
     news = {key[len(after) :]: tensor for key, tensor in new.items()}
-    both = {}
-    for key, tensor in news.items():
-        if key in known:
-            both[key] = known[key].tensor, tensor
-        elif key in olds:
-            both[key] = olds[key], tensor
+    both = {key: (olds[key], tensor) for key, tensor in news.items() if key in olds}
+    if mapped is not None:  # what rules drop, or make a key of that the other side has not
+        used = {key for one in known.values() for key in one.sources}
+        olds = {key: tensor for key, tensor in old.items() if key not in used}
     return _Sides(
         both,
-        {key: tensor for key, tensor in olds.items() if key not in both or key in known},
+        {key: tensor for key, tensor in olds.items() if mapped is not None or key not in both},
         {key: tensor for key, tensor in news.items() if key not in both},
         known,
         (before, after),
@@ -130,7 +132,7 @@ def _compared(
         sides = _only(only, sides, new)
     extras = ([], []) if only else pair_extras(old, new)
     with Reader() as reader:
-        renamed = {} if keys_only else find_renames(sides.removed, sides.added, reader, threads)
+        renamed = {} if keys_only or mapped is not None else find_renames(sides.removed, sides.added, reader, threads)
         valued = {key: pair for key, pair in sides.both.items() if not keys_only and pair[0].shape == pair[1].shape}
         within = [] if keys_only else [pair for extra in extras[0] for pair in extra.pairs or ()]
         verdicts = compare_values(
@@ -194,7 +196,7 @@ def _changes(
 ) -> Iterable[Change]:
     olds, news = ([key[len(cut) :] for key in side] for side, cut in zip((old, new), sides.prefixes, strict=True))
     partner = {key: sides.mapped[key].sources[0] if key in sides.mapped else key for key in sides.both}
-    for is_new, key in in_order(olds, news, partner | dict(renamed)):
+    for is_new, key in in_order(olds, news, {**partner, **renamed}):
         if is_new and key in renamed:
             yield Change(Status.RENAMED, key, sides.removed[renamed[key]], sides.added[key])
         elif is_new and key in sides.added:

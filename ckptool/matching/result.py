@@ -91,6 +91,7 @@ class MatchReport:
         unmatched_sources: the same for the source.
         notes: what headers cannot decide, where it matters.
         rules: the pairs as rules, in the order in which a recipe has them.
+        reshaped: what no pair names, and belongs together by its names though shapes differ. No rule makes it.
     """
 
     pairs: tuple[Pair, ...]
@@ -98,6 +99,7 @@ class MatchReport:
     unmatched_sources: tuple[str, ...]
     notes: tuple[Note, ...] = ()
     rules: tuple[MatchRule, ...] = ()
+    reshaped: tuple[Pair, ...] = ()
 
     def accepted(self, accept: Confidence = Confidence.ALIGNED) -> tuple[Pair, ...]:
         """The pairs that are as sure as `accept`, or surer."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ckptool.matching.result import Pair
+from ckptool.render.json import note_fields
 from ckptool.surgery.automatic import Automatic
 
 
@@ -27,8 +28,10 @@ def match_fields(found: Automatic | None) -> dict[str, Any] | None:
             for rule in report.rules
         ],
         "pairs": [_pair_fields(pair) for pair in report.pairs],
+        "reshaped": [_pair_fields(pair) for pair in report.reshaped],
         "unmatched_targets": report.unmatched_targets,
         "unmatched_sources": report.unmatched_sources,
+        "notes": [note_fields(note) for note in report.notes],
     }
 
 

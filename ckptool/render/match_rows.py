@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from ckptool.fold import rollup
@@ -16,7 +16,8 @@ class MatchRow:
     """One rule that was found.
 
     Attributes:
-        symbol: ``>`` renames, ``*`` computes, ``-`` drops, ``=`` changes nothing, ``?`` is not taken.
+        symbol: ``>`` renames, ``*`` computes, ``-`` drops, ``=`` changes nothing, ``!`` brings another
+            shape, ``?`` is not taken.
         number: the N of "match rule N", as plans name it; 0 if it is not taken.
         rule: it.
         what: "aligned, 24 tensors: words agree, order agrees".
@@ -38,15 +39,18 @@ def match_rows(found: Automatic) -> list[MatchRow]:
     """The rules that are taken, then those that are not."""
     rules = sorted(found.report.rules, key=lambda rule: not rule.confidence.within(found.accept))
     taken = sum(rule.confidence.within(found.accept) for rule in rules)
-    return [_row(rule, at if at <= taken else 0) for at, rule in enumerate(rules, 1)]
+    reshaped = {*found.report.reshaped}
+    return [
+        _row(rule, at if at <= taken else 0, not reshaped.isdisjoint(rule.pairs)) for at, rule in enumerate(rules, 1)
+    ]
 
 
-def _row(rule: MatchRule, number: int) -> MatchRow:
+def _row(rule: MatchRule, number: int, reshapes: bool) -> MatchRow:
     many = f", {number_of(len(rule.pairs), 'tensor')}" if rule.pairs else ""
     rivals = [pair.runner_up for pair in rule.pairs if pair.runner_up]
     rival = max(rivals, key=lambda one: one[1], default=None)
     return MatchRow(
-        _symbol(rule) if number else "?",
+        "?" if not number else "!" if reshapes else _symbol(rule),
         number,
         rule.text,
         f"{rule.confidence.value}{many}: {', '.join(rule.evidence)}",
@@ -73,16 +77,34 @@ def match_text(found: Automatic) -> str:
 
 
 def left_texts(found: Automatic) -> Iterator[tuple[str, list[str]]]:
-    """(what is true of them, key patterns) of tensors of either side that no rule names, taken or not."""
+    """(what is true of them, key patterns) of tensors of either side that no rule makes or takes."""
     report = found.report
-    for what, left, pairs in (
-        ("target tensors without a source", report.unmatched_targets, [pair.targets for pair in report.pairs]),
-        ("source tensors without a target", report.unmatched_sources, [pair.sources for pair in report.pairs]),
-    ):
-        known = {key: True for keys in pairs for key in keys}
-        groups = rollup([(key, key in known) for key in dict.fromkeys([*known, *left])])
-        if left:
-            yield f"{len(left):,} {what}", [group.pattern for group in groups if not group.label]
+    ruled = {pair for rule in report.rules for pair in rule.pairs}
+    reshaped = [pair for pair in report.reshaped if pair not in ruled]
+    yield from _left(
+        "target tensors without a source",
+        report.unmatched_targets,
+        [key for pair in report.pairs for key in pair.targets],
+        {key for pair in report.reshaped for key in pair.targets},
+    )
+    yield from _left(
+        "source tensors without a target",
+        report.unmatched_sources,
+        [key for pair in report.pairs for key in pair.sources],
+        {key for pair in report.reshaped for key in pair.sources},
+    )
+    if reshaped:
+        texts = [f"{pair.targets[0]} {pair.evidence[-1].removeprefix('other shape: ')}" for pair in reshaped]
+        yield f"{len(reshaped):,} of another shape in source and target", texts
+
+
+def _left(
+    what: str, keys: Sequence[str], paired: Sequence[str], reshaped: Collection[str]
+) -> Iterator[tuple[str, list[str]]]:
+    left = dict.fromkeys(key for key in keys if key not in reshaped)
+    groups = rollup([(key, key not in left) for key in [*paired, *reshaped, *left]])
+    if left:
+        yield f"{len(left):,} {what}", [group.pattern for group in groups if not group.label]
 
 
 def taking_hint(found: Automatic) -> str:

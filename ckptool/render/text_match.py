@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from ckptool.render.escape import terminal
 from ckptool.render.match_rows import MatchRow, left_texts, match_rows, match_text, taking_hint
 from ckptool.render.text import Line, Screen, Span, Style, wrap
+from ckptool.render.text_inspect import note_lines
 from ckptool.render.text_width import cells
 from ckptool.surgery.automatic import Automatic
 
-_STYLES: dict[str, Style] = {">": "cyan", "*": "magenta", "-": "red", "=": "green", "?": "yellow"}
+_STYLES: dict[str, Style] = {">": "cyan", "*": "magenta", "-": "red", "=": "green", "!": "magenta", "?": "yellow"}
 _MANY = 60  # rules
 _MANY_PATTERNS = 8
 
@@ -34,6 +35,7 @@ def match_lines(found: Automatic, screen: Screen) -> Iterator[Line]:
         yield from (
             (Span(line, "dim"),) for line in wrap(f"{what}: {some}{more}", screen, indent=" " * 8, first=" " * 3)
         )
+    yield from note_lines(found.report.notes, screen)
 
 
 def _rule(row: MatchRow, digits: int, screen: Screen) -> Iterator[Line]:

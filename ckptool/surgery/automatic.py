@@ -11,12 +11,15 @@ from functools import partial
 
 from ckptool.checkpoint import Checkpoint
 from ckptool.compare.mapped import Made, Mapped
+from ckptool.errors import UsageError
 from ckptool.matching.match import match
+from ckptool.matching.reshaped import with_reshaped
 from ckptool.matching.result import Confidence, MatchReport
 from ckptool.plan import Apply, Source, Step, Value, sources_of
 from ckptool.reading import Reader
 from ckptool.recipes.expand import expand
 from ckptool.recipes.group import FitOp
+from ckptool.recipes.inputs import json_lookup, resolve_vars
 from ckptool.recipes.recipe import Recipe, combine, parse_toml
 from ckptool.spec import TensorSpec
 
@@ -53,6 +56,7 @@ def automatic(
     vars: Mapping[str, float] | None = None,
     modules: Mapping[str, str] | None = None,
     fit: FitOp | None = None,
+    reshaped: bool = False,
 ) -> Automatic:
     """Match what a recipe makes of a source with a target.
 
@@ -65,6 +69,7 @@ def automatic(
         vars: numbers for the rules given.
         modules: the target's module path -> class, where it is a model.
         fit: makes the ops of ``fit`` in the rules given.
+        reshaped: tensors that belong together by their names and differ in shape are brought together too.
 
     Example:
         >>> old, new = ({key: TensorSpec(key, "float32", (3, 5))} for key in ("module.fc.weight", "head.fc.weight"))
@@ -75,24 +80,37 @@ def automatic(
     short = None if modules is None else {path: name.rpartition(".")[2] for path, name in modules.items()}
     made = {step.target.key: step.target for step in first.steps}
     report = match(made, target, target_modules=short, accept=accept)
+    report = with_reshaped(report) if reshaped else report
     found = parse_toml(report.recipe(accept), "match")
     return Automatic(combine([given, found]) if given != Recipe() else found, report, accept)
 
 
-def matched_tensors(
-    old: Checkpoint, new: Checkpoint, accept: Confidence = Confidence.ALIGNED
-) -> tuple[Automatic, list[Mapped]]:
-    """What is found for two checkpoints, and the old one's tensors as the new one's, for a comparison.
+def match_checkpoints(
+    old: Checkpoint, new: Checkpoint, given: Recipe | None = None, accept: Confidence = Confidence.ALIGNED
+) -> Automatic:
+    """What is found for two checkpoints that are to be compared.
 
     Args:
         old: the first checkpoint.
         new: the second.
+        given: rules that come first.
         accept: the least confidence of what is compared.
     """
     specs, wanted = ({key: tensor.spec for key, tensor in side.items()} for side in (old, new))
-    found = automatic(Recipe(), specs, wanted, accept=accept)
-    steps = expand(found.recipe, specs, targets=wanted).steps
-    return found, [_as_compared(step, old) for step in steps]
+    return automatic(given or Recipe(), specs, wanted, accept=accept, reshaped=True)
+
+
+def mapped_by(recipe: Recipe, old: Checkpoint, new: Checkpoint) -> list[Mapped]:
+    """The old checkpoint's tensors as a recipe makes them, for a comparison with the new one's.
+
+    Raises:
+        UsageError: the recipe cannot be carried out on these keys.
+    """
+    specs, wanted = ({key: tensor.spec for key, tensor in side.items()} for side in (old, new))
+    made = expand(recipe, specs, vars=resolve_vars(recipe, json_lookup(old.path.parent)), targets=wanted)
+    for problem in made.problems:
+        raise UsageError(problem.message, hint=problem.hint or None, path=old.path)
+    return [_as_compared(step, old) for step in made.steps if any(sources_of(step.value))]
 
 
 def _as_compared(step: Step, old: Checkpoint) -> Mapped:

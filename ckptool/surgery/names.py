@@ -69,6 +69,7 @@ def matched(
         vars=_numbers(source, rules),
         modules=target.modules or None,
         fit=partial(fitted, initial=initial),
+        reshaped=True,
     )
 
 

@@ -213,7 +213,7 @@ def plan_transplant(
             (*left_out, *mapped.dropped, *_not_used(mapped.steps, steps, target)),
             (*mapped.problems, *filling.problems),
             uses=mapped.uses,
-            notes=(*_target_notes(target), *mapped.notes, *filling.notes, *_recipe_notes(rules), *_match_notes(found)),
+            notes=(*_target_notes(target), *mapped.notes, *filling.notes, *_recipe_notes(rules)),
             frame=None,
             module_versions=target.versions,
             wrap=wrap,
@@ -255,10 +255,6 @@ def _not_used(mapped: Mapping[str, Step], steps: Iterable[Step], target: Target)
 def _target_notes(target: Target) -> tuple[Note, ...]:
     """What was noticed while the model was built; of a checkpoint that is one, only what warns."""
     return tuple(note for note in target.notes if target.checkpoint is None or note.level == "warning")
-
-
-def _match_notes(found: Automatic | None) -> tuple[Note, ...]:
-    return () if found is None else found.report.notes
 
 
 def _recipe_notes(rules: Recipe) -> tuple[Note, ...]:

@@ -1,0 +1,92 @@
+"""Tensors that belong together by their names and differ in shape: another number of classes, a larger image.
+
+Shapes decide who may be whom everywhere else; here they cannot, so names have to be as good as equal: the same name, or
+words that agree and fit no other. Such pairs are told; only a transplant, which can fit them, makes rules of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from ckptool.compare.rules import unsayable
+from ckptool.matching.alike import similarity, squeezed
+from ckptool.matching.cuts import units_of
+from ckptool.matching.modules import Shape, Unit
+from ckptool.matching.result import Confidence, MatchReport, MatchRule, Pair
+from ckptool.spec import TensorSpec
+
+Specs = Mapping[str, TensorSpec]
+
+_LEAST = 0.6  # of the words agree
+_MARGIN = 0.1  # by which they agree better than with any other
+_MOST = 2000  # units of one side that are compared by words; of more, only equal names
+
+
+def reshaped_pairs(source: Specs, target: Specs) -> list[Pair]:
+    """Pairs of tensors of other shapes, one to one.
+
+    Args:
+        source: what is left of it.
+        target: the same.
+
+    Example:
+        >>> old = {"fc.weight": TensorSpec("fc.weight", "float32", (1000, 512))}
+        >>> new = {"head.fc.weight": TensorSpec("head.fc.weight", "float32", (10, 512))}
+        >>> [(pair.sources, pair.targets) for pair in reshaped_pairs(old, new)]
+        [(('fc.weight',), ('head.fc.weight',))]
+    """
+    ours, theirs = units_of(source), units_of(target)
+    by_name = {unit.text: unit for unit in theirs}
+    found = [(one, by_name[one.text], "same name") for one in ours if one.text in by_name]
+    found = [row for row in found if _may_be(row[0], row[1])]
+    here = [unit for unit in ours if unit not in {one for one, _, _ in found}]
+    there = [unit for unit in theirs if unit not in {other for _, other, _ in found}]
+    if max(len(here), len(there)) <= _MOST:
+        found += _by_words(here, there)
+    return [pair for one, other, why in found for pair in _pairs(one, other, why, source, target)]
+
+
+def with_reshaped(report: MatchReport) -> MatchReport:
+    """The report with rules for its pairs of other shapes, before all others."""
+    pairs = [pair for pair in report.reshaped if not unsayable([*pair.targets, *pair.sources])]
+    rules = [
+        MatchRule(f"{pair.sources[0]} -> {pair.targets[0]}", (pair,), pair.evidence, pair.confidence) for pair in pairs
+    ]
+    return replace(report, rules=(*rules, *report.rules))
+
+
+def _by_words(ours: Sequence[Unit], theirs: Sequence[Unit]) -> Iterable[tuple[Unit, Unit, str]]:
+    scores = {
+        (one, other): score
+        for one in ours
+        for other in theirs
+        if _may_be(one, other) and (score := similarity(one, other)) >= _LEAST
+    }
+    for (one, other), score in scores.items():
+        rivals = [
+            rival for pair, rival in scores.items() if pair != (one, other) and (pair[0] is one or pair[1] is other)
+        ]
+        if score - max(rivals, default=0.0) >= _MARGIN:
+            yield one, other, "words agree"
+
+
+def _may_be(one: Unit, other: Unit) -> bool:
+    """As many instances, and main tensors that differ in some axes only."""
+    if len(one.members) != len(other.members) or one.main not in other.shapes:
+        return False
+    return all(
+        len(a) == len(b) and (len(squeezed(a)) < 2 or any(x == y for x, y in zip(a, b, strict=True) if x > 1))
+        for a, b in zip(one.shapes[one.main], other.shapes[one.main], strict=True)
+    )
+
+
+def _pairs(one: Unit, other: Unit, why: str, source: Specs, target: Specs) -> Iterable[Pair]:
+    for role, keys in other.keys.items():
+        for key, found in zip(keys, one.keys.get(role, ()), strict=False):
+            evidence = (why, f"other shape: {_text(source[found].shape)} and {_text(target[key].shape)}")
+            yield Pair((key,), (found,), "", evidence, Confidence.ALIGNED)
+
+
+def _text(shape: Shape) -> str:
+    return f"[{','.join(map(str, shape))}]"
