@@ -54,8 +54,15 @@ def diff_rows(diff: Diff, each: bool = False) -> list[Row]:
     """The rows of a comparison in the order of its tensors; `each` makes a row of every tensor."""
     if each:
         return [_row(diff, change.key, (change,)) for change in diff.changes]
-    by_key = {change.key: change for change in diff.changes}
-    groups = rollup([(change.key, _label(change)) for change in diff.changes], together=[Status.SAME.value])
+    news = {change.key for change in diff.changes if change.new is not None}
+    twice = [change for change in diff.changes if change.new is None and change.key in news]  # rules kept them apart
+    once = [change for change in diff.changes if change.new is not None or change.key not in news]
+    return [*_rolled_up(diff, once), *_rolled_up(diff, twice)]
+
+
+def _rolled_up(diff: Diff, changes: Sequence[Change]) -> list[Row]:
+    by_key = {change.key: change for change in changes}
+    groups = rollup([(change.key, _label(change)) for change in changes], together=[Status.SAME.value])
     return [_row(diff, group.pattern, tuple(by_key[key] for key in group.keys)) for group in groups]
 
 
