@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
 
 from ckptool.matching.match import match
+from ckptool.matching.result import Confidence
 from ckptool.recipes.reverse import check_reverse
-from tests.test_match import Specs, checked, given, shapes_of
+from tests.test_match import Specs, checked, given, linear, norm, shapes_of, specs
 
 pytest.importorskip("torch")
 
@@ -68,3 +70,81 @@ def test_two_directions_are_told_by_their_words_or_not_at_all() -> None:
     assert check_reverse(checked(report, source, target), source).is_exact
     nameless = shapes_of(cells("GRU", ("one", "two"), (8, 16)))
     assert not match(source, nameless).accepted()
+
+
+# ---------------------------------------------------------------------------------------------- halves
+
+
+def resnet(
+    halved: Iterable[str] = (), order: tuple[str, str] = ("IN", "BN"), names: tuple[str, str] = ("bn", "layer")
+) -> Specs:
+    """Four stages of two blocks; in the stages named the first norm is an instance norm and a batch norm."""
+    rows: list[tuple[str, tuple[int, ...]]] = [("conv1.weight", (8, 3, 7, 7)), *batch_norm(f"{names[0]}1", 8)]
+    for stage in range(1, 5):
+        width = 8 * stage
+        for block in range(2):
+            prefix = f"{names[1]}{stage}.{block}."
+            for at in (1, 2):
+                inputs = 8 * (stage - 1) if stage > 1 and block == 0 and at == 1 else width
+                rows.append((f"{prefix}conv{at}.weight", (width, inputs, 3, 3)))
+                if at == 1 and f"layer{stage}" in halved:
+                    first, second = (f"{prefix}{names[0]}1.{half}" for half in order)
+                    for half in (first, second):
+                        rows += batch_norm(half, width // 2, affine_only=half.endswith("IN"))
+                else:
+                    rows += batch_norm(f"{prefix}{names[0]}{at}", width)
+    return specs([*rows, *linear("fc", 10, 32)])
+
+
+def batch_norm(name: str, width: int, affine_only: bool = False) -> list[tuple[str, tuple[int, ...]]]:
+    rows = norm(name, width, "weight bias" if affine_only else "weight bias running_mean running_var")
+    return rows if affine_only else [*rows, (f"{name}.num_batches_tracked", ())]
+
+
+def test_halves_of_a_norm_in_some_stages() -> None:
+    source, target = resnet(), resnet({"layer1", "layer3"})
+    report = match(source, target)
+    assert set(given(report)) == set(target)
+    halves = [pair for pair in report.pairs if "layer3.1.bn1.BN.weight" in pair.targets]
+    assert [(pair.sources, pair.targets, pair.layout, pair.confidence) for pair in halves] == [
+        (
+            ("layer3.1.bn1.weight",),
+            ("layer3.1.bn1.IN.weight", "layer3.1.bn1.BN.weight"),
+            "(o + p) -> o, p",
+            Confidence.ALIGNED,
+        )
+    ]
+    (mean,) = (pair for pair in report.pairs if "layer3.1.bn1.BN.running_mean" in pair.targets)
+    assert (mean.sources, mean.layout) == (("layer3.1.bn1.running_mean",), "(_ + o) -> o")
+    checked(report, source, target)
+    assert len(report.rules) <= 10
+
+
+def test_halves_are_joined_but_not_what_only_one_has() -> None:
+    source, target = resnet({"layer1", "layer2", "layer3"}), resnet()
+    report = match(source, target)
+    found = given(report)
+    assert found["layer2.0.bn1.bias"] == ("layer2.0.bn1.BN.bias", "layer2.0.bn1.IN.bias")
+    assert not {key for key in target if key not in found} ^ {
+        f"layer{stage}.{block}.bn1.running_{x}" for stage in (1, 2, 3) for block in (0, 1) for x in ("mean", "var")
+    }
+    (pair,) = (pair for pair in report.pairs if "layer2.0.bn1.bias" in pair.targets)
+    assert pair.sources == ("layer2.0.bn1.IN.bias", "layer2.0.bn1.BN.bias")  # the order in the file, not of letters
+    checked(report, source, target)
+
+
+def test_which_half_is_first_is_not_told_by_a_sorted_or_shuffled_file() -> None:
+    source, target = resnet(), resnet({"layer1", "layer2", "layer3"})
+    for listed in (dict(sorted(target.items())), shuffled(target)):
+        found = given(match(source, listed))
+        assert found
+        assert not [key for key in found if ".IN." in key or ".BN." in key]
+    numbered = resnet({"layer1", "layer2"}, ("half0", "half1"))
+    found = given(match(source, dict(sorted(numbered.items()))))
+    assert found["layer1.0.bn1.half1.running_mean"] == ("layer1.0.bn1.running_mean",)
+
+
+def test_lengths_that_add_up_are_no_halves_under_another_name() -> None:
+    source = resnet(names=("norm", "layer"))
+    found = given(match(source, resnet({"layer1", "layer2", "layer3"}, names=("split", "layer"))))
+    assert not [key for key in found if ".IN." in key or ".BN." in key]

@@ -134,12 +134,15 @@ def _linear(a: Sequence[int], b: Sequence[int], name: str) -> tuple[str, str] | 
 
 
 def _ranged(texts: tuple[str, str], a: Sequence[int], b: Sequence[int], name: str) -> tuple[str, str]:
-    """The captures for these numbers alone, if they follow each other: ``{l}`` becomes ``{l=0..5}``."""
+    """The captures for these numbers alone: ``{l}`` becomes ``{l=0..5}``, or ``{l=1|3}``."""
     plain = f"{{{name}}}"
     at = texts.index(plain) if plain in texts else -1
     numbers = sorted({*(a, b)[at]}) if at >= 0 else []
-    if not numbers or numbers != list(range(numbers[0], numbers[0] + len(numbers))):
+    if not numbers:
         return texts
+    if numbers != list(range(numbers[0], numbers[0] + len(numbers))):
+        left, right = ("|".join(map(str, row)) for row in zip(*sorted({*zip(a, b, strict=True)}), strict=True))
+        return f"{{{name}={left}}}", f"{{{name}={right}}}"
     ranged = f"{{{name}={numbers[0]}..{numbers[-1]}}}"
     return (ranged, ranged if texts[1] == plain else texts[1]) if at == 0 else (texts[0], ranged)
 

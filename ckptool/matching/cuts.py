@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from ckptool.matching.modules import Part, Unit
@@ -21,6 +22,7 @@ from ckptool.spec import TensorSpec
 _NUMBER = re.compile(r"(.*?)(\d{1,9})(\D*)")
 _BETWEEN = re.compile(r"([./]|(?<=\d)[_-])")
 _LETTER = re.compile(r"(|.*[_\d])([a-h])")
+_NAMED = 3  # modules with a name that two blocks have both, at least, if the names alone make them alike
 _ALIKE = 0.5  # of the structure of two members of a family is the same
 _DEEPEST = 60  # dots of a key that is taken apart; no model nests deeper
 _TINY = 8  # tensors of a member of a family that may be no block, but a convolution with its norm
@@ -242,5 +244,16 @@ def _families(members: Mapping[int, str], names: Mapping[str, _Members], cut: _C
     return [numbers for _, numbers in clusters]
 
 
-def _similar(first: set[tuple[str, ...]], second: frozenset[tuple[str, ...]]) -> float:
-    return len(first & second) / len(first | second) if first else 0.0
+def _similar(first: AbstractSet[tuple[str, ...]], second: AbstractSet[tuple[str, ...]]) -> float:
+    """The share of tensors that both structures have; of modules, where these have names of their own."""
+    if not first:
+        return 0.0
+    ours, theirs = _modules(first), _modules(second)
+    modules = len(ours & theirs) / len(ours | theirs) if len(ours & theirs) >= _NAMED else 0.0
+    return max(len(first & second) / len(first | second), modules)
+
+
+def _modules(structure: Iterable[tuple[str, ...]]) -> set[str]:
+    """The names of the outermost modules that have one, not a number."""
+    outermost = (next((part for part in row[:-2] if part.strip("#0123456789")), "") for row in structure)
+    return {name for name in outermost if name}

@@ -24,6 +24,7 @@ from ckptool.spec import TensorSpec
 
 Specs = Mapping[str, TensorSpec]
 
+_PLAIN = re.compile(r"[\w.]*")
 _MOST_DROPS = 2000  # keys; with more of them no rule carries a rest over
 
 
@@ -100,9 +101,16 @@ def _one_by_one(units: Sequence[Draft], source: Specs, target: Specs) -> list[Dr
     """The drafts that hold by themselves; the others tensor by tensor, as far as the language has their names."""
     good: list[Draft] = []
     for draft in units:
-        plain = [Draft((tuple(pair.sources[0].split(".")),), (tuple(pair.targets[0].split(".")),), pair.layout, (pair,))
-                 for pair in draft.pairs if len(pair.sources) == len(pair.targets) == 1]  # fmt: skip
-        for one in ([draft], plain):
+        singles = [
+            Draft(
+                tuple(tuple(key.split(".")) for key in pair.sources),
+                tuple(tuple(key.split(".")) for key in pair.targets),
+                pair.layout,
+                (pair,),
+            )
+            for pair in draft.pairs
+        ]
+        for one in ([draft], singles):
             drafts = [each for each in one if _holds(each, source, target)]
             if drafts and len(drafts) == len(one):
                 good += drafts
@@ -111,6 +119,9 @@ def _one_by_one(units: Sequence[Draft], source: Specs, target: Specs) -> list[Dr
 
 
 def _holds(draft: Draft, source: Specs, target: Specs) -> bool:
+    keys = [key for pair in draft.pairs for key in pair.sources]
+    if len(draft.pairs) == 1 and _PLAIN.fullmatch("".join(keys)):  # names themselves, which say nothing of other keys
+        source = {key: source[key] for key in keys}
     wanted = {key: (tuple(sorted(pair.sources)), target[key].shape) for pair in draft.pairs for key in pair.targets}
     return _says([draft.text], source, target) == wanted
 

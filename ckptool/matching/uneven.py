@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from ckptool.matching.assign import Match
 from ckptool.matching.modules import Unit
-from ckptool.matching.result import Confidence
+from ckptool.matching.result import Confidence, least_sure
 
 Place = tuple[int, ...]
 Chain = tuple[str, ...]
@@ -41,17 +41,15 @@ def uneven(
     """
     groups: list[Group] = []
     origin: dict[Unit, Unit] = {}
+    by_chain = [defaultdict[Chain, list[Unit]](list), defaultdict[Chain, list[Unit]](list)]
+    for units, row in zip((sources, targets), by_chain, strict=True):
+        for unit in units:
+            row[unit.chain].append(unit)
     for (here, there), place_of in _same_blocks(matches).items():
-        ours = {
-            unit: frozenset(place for place in unit.members if place in place_of)
-            for unit in sources
-            if unit.chain == here
-        }
         back = {target: source for source, target in place_of.items()}
+        ours = {unit: frozenset(place for place in unit.members if place in place_of) for unit in by_chain[0][here]}
         theirs = {
-            unit: frozenset(back[place] for place in unit.members if place in back)
-            for unit in targets
-            if unit.chain == there
+            unit: frozenset(back[place] for place in unit.members if place in back) for unit in by_chain[1][there]
         }
         sets = {*ours.values()}, {*theirs.values()}
         if len(sets[0] | sets[1]) < 2 or max(map(len, sets)) > _MOST:
@@ -65,6 +63,13 @@ def uneven(
                 found[kept].targets.append(one)
         groups += [found[kept] for kept in sorted(found, key=sorted) if found[kept].sources and found[kept].targets]
     return groups, origin
+
+
+def with_words(one: Match) -> Match:
+    """A match in some blocks: few have to be of one shape there by accident, so words must speak for it as well."""
+    if {"words agree", "same name", "same name under a prefix"} & set(one.evidence):
+        return one
+    return replace(one, confidence=least_sure([one.confidence, Confidence.GUESS]))
 
 
 def _same_blocks(matches: Iterable[Match]) -> dict[tuple[Chain, Chain], dict[Place, Place]]:
