@@ -21,7 +21,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 import ckptool.compare  # noqa: F401  (now: a later import would put the folder in the function's place)
-from ckptool.api import compare, load_into, open, plan_filter, plan_merge, plan_remap, plan_transplant
+from ckptool.api import compare, load_into, match, open, plan_filter, plan_merge, plan_remap, plan_transplant
 
 if TYPE_CHECKING:
     from ckptool.checkpoint import Checkpoint as Checkpoint
@@ -37,12 +37,14 @@ if TYPE_CHECKING:
     from ckptool.reading import Reader as Reader
     from ckptool.recipes.recipe import Recipe as Recipe
     from ckptool.spec import TensorSpec as TensorSpec
+    from ckptool.surgery.automatic import Automatic as Automatic
     from ckptool.surgery.transplant import Transplant as Transplant
 
 __version__ = "0.1.0"
 
 # where the classes live; each is imported when first asked for (PEP 562)
 _HOMES = {
+    "Automatic": "surgery.automatic",
     "Change": "compare.result",
     "Checkpoint": "checkpoint",
     "CkptError": "errors",
@@ -60,6 +62,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Automatic",
     "Change",
     "Checkpoint",
     "CkptError",
@@ -76,6 +79,7 @@ __all__ = [
     "Transplant",
     "compare",
     "load_into",
+    "match",
     "open",
     "plan_filter",
     "plan_merge",

@@ -17,10 +17,12 @@ if TYPE_CHECKING:
     from ckptool.models import Target
     from ckptool.plan import Plan
     from ckptool.recipes.recipe import Recipe
+    from ckptool.surgery.automatic import Automatic
     from ckptool.surgery.entries import Mismatch
     from ckptool.surgery.transplant import Transplant
 
     Input: TypeAlias = Checkpoint | str | os.PathLike[str]
+    Goal: TypeAlias = str | os.PathLike[str] | torch.nn.Module | Target | Checkpoint
 
 
 def open(path: str | os.PathLike[str], select: str | None = None) -> Checkpoint:
@@ -60,6 +62,7 @@ def compare(
     tolerance: Tolerance | None = None,
     keys_only: bool = False,
     threads: int = 2,
+    recipe: Recipe | str | Sequence[str] | None = None,
 ) -> Diff:
     """Compare two checkpoints of any formats: keys, shapes, dtypes, and then values.
 
@@ -70,9 +73,10 @@ def compare(
         tolerance: how far values may be apart and still count as same; by default not at all.
         keys_only: compare headers and read no values.
         threads: how many at most read and compute.
+        recipe: rules, or a recipe as `match` finds it, through which the old side is seen.
 
     Raises:
-        CkptError: a file cannot be read, or a pattern matches nothing.
+        CkptError: a file cannot be read, or a pattern or rule matches nothing.
 
     Example:
         >>> diff = ckptool.compare("fixtures/resnet18.pth", "fixtures/tuned.safetensors")
@@ -86,10 +90,65 @@ def compare(
     """
     from ckptool.compare.diff import compare as compare_checkpoints
     from ckptool.compare.result import Tolerance
+    from ckptool.recipes.recipe import recipe_from
+    from ckptool.surgery.automatic import mapped_by
 
+    before, after, rules = _opened(old), _opened(new), recipe_from(recipe)
     return compare_checkpoints(
-        _opened(old), _opened(new), only=only, tolerance=tolerance or Tolerance(), keys_only=keys_only, threads=threads
+        before,
+        after,
+        only=only,
+        tolerance=tolerance or Tolerance(),
+        keys_only=keys_only,
+        threads=threads,
+        mapped=mapped_by(rules, before, after) if rules.stages else None,
     )
+
+
+def match(
+    source: Input,
+    target: Goal,
+    *,
+    recipe: Recipe | str | Sequence[str] | None = None,
+    accept: str = "aligned",
+    model_args: Mapping[str, object] | None = None,
+) -> Automatic:
+    """Which tensor of one side belongs to which of the other, from names, shapes and order; headers only.
+
+    Args:
+        source: a path, or what `open` gave.
+        target: a checkpoint, a live `torch.nn.Module`, or a model as `plan_transplant` takes it.
+        recipe: rules that come first; what they make is matched.
+        accept: the least confidence: "certain", "unique", "aligned", "guess" or "interchangeable".
+        model_args: arguments for the model, if `target` names one.
+
+    Returns:
+        Its `recipe` goes into `plan_remap`, `plan_transplant`, `load_into` and `compare`; its `text` is what was found
+        as TOML, with the evidence; its `report` has the pairs.
+
+    Raises:
+        CkptError: a file or model cannot be opened, or there is no such confidence.
+
+    Example:
+        >>> found = ckptool.match("fixtures/deit.pth", "fixtures/vit-hf.safetensors")
+        >>> len(found.report.pairs), len(found.recipe.rules), found.report.unmatched_targets
+        (32, 9, ())
+        >>> found.report.pairs[0].evidence[-1]
+        'words agree'
+        >>> ckptool.compare("fixtures/deit.pth", "fixtures/vit-hf.safetensors", recipe=found.recipe).count("changed")
+        0
+    """
+    from ckptool.errors import UsageError
+    from ckptool.matching.result import Confidence
+    from ckptool.models import target_from
+    from ckptool.recipes.recipe import recipe_from
+    from ckptool.surgery.automatic import automatic
+
+    if accept not in {one.value for one in Confidence}:
+        raise UsageError(f'accept = "{accept}"', hint=f"it is one of {', '.join(one.value for one in Confidence)}")
+    specs = {key: tensor.spec for key, tensor in _opened(source).items()}
+    model = target_from(target, model_args)
+    return automatic(recipe_from(recipe), specs, model.specs, accept=Confidence(accept), modules=model.modules or None)
 
 
 def plan_filter(
@@ -215,7 +274,7 @@ def plan_merge(
 
 def plan_transplant(
     source: Input,
-    target: str | os.PathLike[str] | torch.nn.Module | Target,
+    target: Goal,
     *,
     model_args: Mapping[str, object] | None = None,
     recipe: Recipe | str | Sequence[str] | None = None,
@@ -268,18 +327,15 @@ def plan_transplant(
         122
     """
     from ckptool.checkpoint import Checkpoint
-    from ckptool.models import Target, open_target, target_of
+    from ckptool.models import target_from
     from ckptool.recipes.recipe import recipe_from
     from ckptool.surgery.transplant import plan_transplant as plan
     from ckptool.surgery.transplant import require_loaded
 
     rules = recipe_from(recipe)
-    if not isinstance(target, Target):
-        is_module = hasattr(target, "state_dict")
-        target = target_of(target) if is_module else open_target(str(target), model_args)  # type: ignore[arg-type]
     done = plan(
         source if isinstance(source, Checkpoint) else open(source, select or rules.asks_for),
-        target,
+        target_from(target, model_args),
         recipe=rules,
         drop=drop,
         mismatch=mismatch,

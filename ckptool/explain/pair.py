@@ -141,7 +141,9 @@ def _most(found: Iterable[bool]) -> bool:
 def _nothing_shared(pair: _Pair) -> Iterator[Note]:
     old, new = pair.tensors
     if old and new and old.keys().isdisjoint(new) and not any(_prefix(pair)):
-        yield Note("no key is in both: another model, or another naming of the same one")
+        yield Note(
+            "no key is in both: another model, or another naming of the same one", "--match auto looks for counterparts"
+        )
 
 
 def _derived(pair: _Pair) -> Iterator[Note]:

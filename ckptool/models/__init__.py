@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ckptool.models.arguments import parse_model_args
 from ckptool.models.initial import initial_state
-from ckptool.models.opening import open_target
+from ckptool.models.opening import open_target, target_from
 from ckptool.models.strict import Verdict, strict_verdict
 from ckptool.models.target import Target, target_of
 from ckptool.models.vision import import_torchvision
@@ -21,5 +21,6 @@ __all__ = [
     "open_target",
     "parse_model_args",
     "strict_verdict",
+    "target_from",
     "target_of",
 ]

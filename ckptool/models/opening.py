@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ckptool.checkpoint import Checkpoint, Note
 from ckptool.errors import CkptError, UnreadableError, UsageError
@@ -13,6 +15,9 @@ from ckptool.models.code import code_factory, names_in
 from ckptool.models.factory import Factory
 from ckptool.models.libraries import first_sentence, hf_factory, timm_factory, torchvision_factory
 from ckptool.models.target import Target, target_of
+
+if TYPE_CHECKING:
+    import torch
 
 LIBRARIES: Mapping[str, Callable[[str, Mapping[str, object]], Factory]] = {
     "torchvision": torchvision_factory,
@@ -64,6 +69,29 @@ def open_target(spec: str, arguments: Mapping[str, object] | None = None) -> Tar
     return _of_checkpoint(spec)
 
 
+def target_from(
+    given: str | os.PathLike[str] | torch.nn.Module | Target | Checkpoint, arguments: Mapping[str, object] | None = None
+) -> Target:
+    """The target in any form that the Python API takes: a text or path, a live model, a checkpoint, or one itself.
+
+    Args:
+        given: what is to become the target.
+        arguments: for the model, if a text names one.
+
+    Example:
+        >>> import torch
+        >>> target_from(torch.nn.Linear(2, 3)).specs["weight"].shape, len(target_from("fixtures/resnet18.pth").specs)
+        ((3, 2), 122)
+    """
+    if isinstance(given, Target):
+        return given
+    if isinstance(given, Checkpoint):
+        return _checkpoint_target(given, str(given.path))
+    if isinstance(given, str | os.PathLike):
+        return open_target(os.fspath(given), arguments)
+    return target_of(given)
+
+
 def _built(factory: Factory) -> Target:
     """The factory's model as a target: on the meta device, or on the CPU if its init refuses that."""
     factory.check_arguments()
@@ -99,8 +127,12 @@ def _of_checkpoint(spec: str) -> Target:
                 error.message, hint=f"a model is named with its library: torchvision:{spec} or timm:{spec}", path=spec
             ) from None
         raise
+    return _checkpoint_target(checkpoint, spec)
+
+
+def _checkpoint_target(checkpoint: Checkpoint, name: str) -> Target:
     return Target(
-        name=spec,
+        name=name,
         specs={key: tensor.spec for key, tensor in checkpoint.items()},
         kinds={},
         modules={},

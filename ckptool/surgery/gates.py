@@ -78,11 +78,15 @@ def require_loaded(transplant: Transplant) -> None:
         return
     target = transplant.target
     shapes = len(transplant.having(Filled.MISMATCHED))
-    source, wanted = next(iter(transplant.mapped), ""), next(iter(target.specs), "")
-    if shapes:
+    source, wanted = next(iter(transplant.source), ""), next(iter(target.specs), "")
+    names = f'the source has "{source}", the model "{wanted}"'
+    if transplant.match is not None:
+        what = "; ".join(note.text for note in transplant.match.report.notes) or "nothing is sure enough"
+        hint = f'{names}; a rule puts them together: -r "FROM -> TO"'
+    elif shapes:
         what = f"{_keys(shapes)} in both, and none has the same shape"
         hint = "is it another size of the model? --model-arg says how it is built, --fit how a tensor is made to fit"
     else:
         what = f"no key is a key of {target.name}"
-        hint = f'the source has "{source}", the model "{wanted}"; a rule puts them together: -r "FROM -> TO"'
+        hint = f'{names}; --match auto looks for rules that put them together, -r "FROM -> TO" says one'
     raise CkptError(f"nothing would be loaded: {what}", hint=hint, path=transplant.source.path)
