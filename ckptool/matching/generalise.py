@@ -10,16 +10,17 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ckptool.compare.rules import drop_rules
 from ckptool.errors import CkptError
 from ckptool.matching.assign import Match
 from ckptool.matching.captures import Side, side_pairs
 from ckptool.matching.result import Confidence, MatchRule, Pair, least_sure
+from ckptool.matching.reversal import dropping, why_not_reversed
 from ckptool.plan import sources_of
 from ckptool.recipes.expand import expand
-from ckptool.recipes.recipe import Recipe, parse_recipe
+from ckptool.recipes.recipe import parse_recipe
 from ckptool.spec import TensorSpec
 
 Specs = Mapping[str, TensorSpec]
@@ -59,6 +60,8 @@ def rules_of(
 ) -> tuple[MatchRule, ...]:
     """Rules that say exactly what the pairs say, together with drops of what they would carry over by mistake.
 
+    Of rules that say it the shortest that reverse; the shortest of all where the plainest do not either.
+
     Args:
         found: matches of one level of confidence, each with its pairs.
         source: the source's specs.
@@ -71,13 +74,21 @@ def rules_of(
     pairs = [pair for draft in units for pair in draft.pairs]
     wanted = {key: (tuple(sorted(pair.sources)), target[key].shape) for pair in pairs for key in pair.targets}
     kept = {key for pair in pairs for key in pair.sources}
+    shortest: tuple[MatchRule, ...] = ()
     for drafts in _levels(units) if merge else [units]:
         drafts = sorted(drafts, key=lambda draft: draft.order)
         for drops in _drops(drafts, source, kept):
             if _says([*drops, *(draft.text for draft in drafts)], source, target) == wanted:
-                return tuple(_finished(drafts, drops))
-    good = _one_by_one(units, source, target)
-    return tuple(_finished(good, []))
+                rules = tuple(_finished(drafts, drops))
+                if not merge or not _fault(drafts, source, target) or (not shortest and _fault(units, source, target)):
+                    return rules
+                shortest = shortest or rules
+                break
+    return shortest or tuple(_finished(_one_by_one(units, source, target), []))
+
+
+def _fault(drafts: Iterable[Draft], source: Specs, target: Specs) -> str:
+    return why_not_reversed(((draft.text, draft.pairs) for draft in drafts), source, target)
 
 
 def _levels(units: list[Draft]) -> Iterator[list[Draft]]:
@@ -141,11 +152,6 @@ def _says(
         step.target.key: (tuple(sorted({one.key for one in sources_of(step.value)})), step.target.shape)
         for step in found.steps
     }
-
-
-def dropping(recipe: Recipe) -> Recipe:
-    """The recipe, with keys that no rule names left out."""
-    return replace(recipe, stages=tuple(replace(stage, unmatched="drop") for stage in recipe.stages))
 
 
 def _drops(drafts: Sequence[Draft], source: Specs, kept: set[str]) -> Iterator[list[str]]:

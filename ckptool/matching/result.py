@@ -31,7 +31,7 @@ class Confidence(StrEnum):
             >>> Confidence.UNIQUE.rank < Confidence.GUESS.rank
             True
         """
-        return list(Confidence).index(self)
+        return _RANKS[self]
 
     def within(self, accept: Confidence) -> bool:
         """It is as sure as `accept`, or surer.
@@ -41,6 +41,9 @@ class Confidence(StrEnum):
             (True, False)
         """
         return self.rank <= accept.rank
+
+
+_RANKS = {one: at for at, one in enumerate(Confidence)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -204,6 +204,7 @@ def check_reverse(
     specs: Mapping[str, TensorSpec],
     *,
     vars: Mapping[str, float] | None = None,
+    targets: Mapping[str, TensorSpec] | None = None,
     backwards: bool = False,
 ) -> RoundTrip:
     """A recipe and its reverse on actual keys.
@@ -212,6 +213,7 @@ def check_reverse(
         recipe: the recipe forwards.
         specs: the keys that it begins with; with `backwards`, those that its reverse begins with (--reverse).
         vars: as for `expand`.
+        targets: where what is made is known by its shapes; those of `specs` are then known on the way back.
 
     Raises:
         PlanError: the recipe has rules that cannot be reversed at all.
@@ -224,11 +226,12 @@ def check_reverse(
     """
     back = reverse(recipe).recipe
     first, second = (back, recipe) if backwards else (recipe, back)
-    there = expand(first, specs, vars=vars)
+    there = expand(first, specs, vars=vars, targets=targets)
     if there.problems:
         return RoundTrip(problems=tuple(problem.message for problem in there.problems))
     between = {step.target.key: step for step in there.steps}
-    again = expand(_lenient(second), {key: step.target for key, step in between.items()}, vars=vars)
+    made = {key: step.target for key, step in between.items()}
+    again = expand(_lenient(second), made, vars=vars, targets=None if targets is None else specs)
     after = {step.target.key: step for step in again.steps}
     dropped = {gone.source.key for gone in there.dropped}
     return RoundTrip(
