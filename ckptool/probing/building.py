@@ -49,6 +49,12 @@ class Loaded:
     steps: dict[str, Step]
     varied: frozenset[str]
 
+    @property
+    def elements(self) -> dict[str, tuple[str, int]]:
+        """For each filled tensor the key whose storage it shares, or its own, and how many elements it has."""
+        steps = {key: self.steps[key] for key in self.origins}
+        return {key: (step.tied_to or key, step.target.elements) for key, step in steps.items()}
+
 
 def load_source(source: Checkpoint, target: Target, seed: int) -> Loaded:
     """The source in the model that it was saved from; a prefix that a wrapper left is seen through.
@@ -108,13 +114,25 @@ def _module(target: Target, seed: int) -> torch.nn.Module:
     if target.build is not None:
         module = target.build(seed)
         if module is target.module:  # a file's own object: it stays as it is
-            module = copy.deepcopy(module)
+            module = _copied(target)
     else:
-        module = copy.deepcopy(target.module)  # type: ignore[assignment]
+        module = _copied(target)
     stuck = next((name for name, tensor in _tensors(module) if tensor.is_meta), None)
     if stuck is not None:
         raise CkptError(f"{stuck} of {target.name} has no data: it is on the meta device", key=stuck)
     return module.cpu().float().eval().requires_grad_(False)
+
+
+def _copied(target: Target) -> torch.nn.Module:
+    """A live model stays as it is."""
+    try:
+        module: torch.nn.Module = copy.deepcopy(target.module)  # type: ignore[assignment]
+    except Exception as error:  # its own __deepcopy__ may raise anything
+        raise CkptError(
+            f"{target.name} cannot be copied, and a live model is not written to: {error}",
+            hint="name a function that builds it: package.module:FUNCTION",
+        ) from error
+    return module
 
 
 def _tensors(module: torch.nn.Module) -> list[tuple[str, torch.Tensor]]:

@@ -79,6 +79,10 @@ def _watcher() -> Any:
             super().__init__()  # type: ignore[no-untyped-call]
             self.marks = marks
 
+        @classmethod
+        def _should_skip_dynamo(cls) -> bool:
+            return False  # torch would import its compiler, for seconds, to be told that there is nothing to compile
+
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             made = func(*args, **(kwargs or {}))
             self.marks.computed(tensors_in((args, kwargs)), tensors_in(made), func in begins)

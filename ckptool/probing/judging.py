@@ -40,11 +40,21 @@ class Compared:
 
 @dataclass(slots=True, eq=False)
 class Comparer:
-    """Takes the target's calls as they end and compares them with the source's; keeps numbers and no tensors."""
+    """Takes the target's calls as they end and compares them with the source's; keeps numbers and no tensors.
+
+    Attributes:
+        pairing: which modules have the same tensors.
+        source: the source's run.
+        owners: modules of the source that have tensors themselves.
+        around: modules of the target with modules in them; they may give something else, if those agree.
+        tolerance: the largest error that is agreement.
+        compared: what was compared so far.
+    """
 
     pairing: Pairing
     source: Run
     owners: frozenset[str]
+    around: frozenset[str]
     tolerance: float
     compared: list[Compared] = field(default_factory=list)
     _calls: dict[tuple[str, int], int] = field(default_factory=dict)
@@ -54,10 +64,10 @@ class Comparer:
 
     def take(self, call: Call) -> None:
         """One call of the target that ended."""
-        found = self._best(call)
+        found = self._best(call) if call.module else self._whole(call)
         if found is not None:
             self.compared.append(found)
-        call.input = call.output = None
+        call.input, call.outputs = None, ()
 
     def _best(self, call: Call) -> Compared | None:
         """The call beside the likeliest of the source's, or beside the first whose output it has."""
@@ -72,18 +82,37 @@ class Comparer:
                 if error is None:
                     continue
                 if error <= self.tolerance or first is None:
-                    found = self._beside(call, other, error)
-                    first = first or found
+                    found = self._beside(call, other, error, "agrees" if error <= self.tolerance else "differs")
                     if error <= self.tolerance:
-                        found.verdict = "agrees"
                         return found
-        return None if first is None or call.module in self.pairing.is_loose else first
+                    first = found
+        if first is None or call.module in self.pairing.is_loose:
+            return None
+        is_other = math.prod(first.shapes[0]) != math.prod(first.shapes[1])
+        return None if is_other and call.module in self.around else first
 
-    def _beside(self, call: Call, other: Call, error: float) -> Compared:
+    def _whole(self, call: Call) -> Compared | None:
+        """The model beside the source's: each of its outputs may be any of the source's, for heads differ."""
+        if not self.source.calls or "" not in self.pairing.others:
+            return None
+        other = self.source.calls[-1]
+        made, worst = 0, 0.0
+        for mine, marks in call.outputs:
+            errors = (difference(mine, its, self.tolerance) for its, _ in other.outputs)
+            least = min((error for error in errors if error is not None), default=math.inf)
+            if least <= self.tolerance:
+                made, worst = made | marks, max(worst, least)
+        if made:
+            call.made = made
+            return self._beside(call, other, worst, "agrees")
+        error = difference(call.output, other.output, self.tolerance)
+        return None if error is None or math.isinf(error) else self._beside(call, other, error)
+
+    def _beside(self, call: Call, other: Call, error: float, verdict: Verdict = "differs") -> Compared:
         mine, its = call.output, other.output
         assert mine is not None and its is not None
         input_error = difference(call.input, other.input, self.tolerance)
-        return Compared(call, other, error, input_error, spread(its), (tuple(mine.shape), tuple(its.shape)))
+        return Compared(call, other, error, input_error, spread(its), (mine.shape, its.shape), verdict)
 
     def _followers(self, at: int) -> Iterator[Call]:
         """What the source does to an output before the next module with weights: the target may do it within."""

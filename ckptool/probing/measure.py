@@ -4,19 +4,32 @@ from __future__ import annotations
 
 import math
 from itertools import permutations
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+
+    Array: TypeAlias = np.ndarray[Any, Any]
 
 _MOST_AXES = 5
 
 
-def difference(mine: torch.Tensor | None, other: torch.Tensor | None, enough: float) -> float | None:
+def kept(tensor: torch.Tensor) -> Array:
+    """A copy of a tensor as it is now: what comes next in a model may write into it."""
+    import torch
+
+    dense = tensor.detach() if tensor.layout is torch.strided else tensor.detach().to_dense()
+    plain = dense.float() if dense.is_floating_point() and dense.dtype != torch.float64 else dense.resolve_conj()
+    array: Array = plain.numpy(force=True).copy()
+    return array
+
+
+def difference(mine: Array | None, other: Array | None, enough: float) -> float | None:
     """The root mean square of the difference, in standard deviations of `other`.
 
-    Tensors of other shapes with as many elements are compared after every permutation of axes that gives the shape,
-    axes of one aside and joined ones counted as one: (1, C, H, W) with (1, H * W, C), (L, B, C) with (B, L, C).
+    Arrays of other shapes with as many elements are compared after every permutation of axes that gives the shape, axes
+    of one aside and joined ones counted as one: (1, C, H, W) with (1, H * W, C), (L, B, C) with (B, L, C).
 
     Args:
         mine: the target's.
@@ -24,66 +37,70 @@ def difference(mine: torch.Tensor | None, other: torch.Tensor | None, enough: fl
         enough: no permutation is tried further once the difference is below.
 
     Returns:
-        None if there are no two tensors to compare; inf if the shapes do not go together, or numbers are not finite
+        None if there are no two arrays to compare; inf if the shapes do not go together, or numbers are not finite
         where the other's are.
 
     Example:
-        >>> import torch
-        >>> image = torch.arange(24.0).reshape(1, 2, 3, 4)
-        >>> difference(image.flatten(2).transpose(1, 2), image, 1e-4)
+        >>> import numpy as np
+        >>> image = np.arange(24.0).reshape(1, 2, 3, 4)
+        >>> difference(image.reshape(1, 2, 12).swapaxes(1, 2), image, 1e-4)
         0.0
         >>> round(difference(image + 1, image, 1e-4), 2), difference(image[..., 1:], image, 1e-4)
         (0.14, inf)
     """
     if mine is None or other is None:
         return None
-    if mine.numel() != other.numel():
+    if mine.size != other.size:
         return math.inf
-    if not mine.numel():
+    if not mine.size:
         return 0.0
-    one, two = _plain(mine).squeeze(), _plain(other).squeeze()
+    one, two = mine.squeeze(), other.squeeze()
     if one.shape == two.shape:
         return _apart(one, two)
     best = math.inf
     for axes in permutations(range(two.ndim)) if max(one.ndim, two.ndim) <= _MOST_AXES else ():
-        moved = two.permute(axes)
-        if _joins(tuple(moved.shape), tuple(one.shape)):
+        moved = two.transpose(axes)
+        if _joins(moved.shape, one.shape):
             best = min(best, _apart(one, moved.reshape(one.shape)))
             if best <= enough:
                 break
     return best
 
 
-def spread(tensor: torch.Tensor) -> float:
+def spread(array: Array) -> float:
     """Its standard deviation; of a constant, its size."""
-    values = _plain(tensor)
-    values = values[values.isfinite()]
-    if not values.numel():
+    import numpy as np
+
+    values = array if np.isfinite(array).all() else array[np.isfinite(array)]
+    if not values.size:
         return 0.0
-    deviation = float(values.std(correction=0))
-    return deviation if deviation > 1e-9 * float(values.abs().max()) else float(values.abs().max())
+    deviation, largest = float(values.std(dtype=_wide(values))), float(np.abs(values).max())
+    return deviation if deviation > 1e-9 * largest else largest
 
 
-def _apart(one: torch.Tensor, two: torch.Tensor) -> float:
-    finite = two.isfinite()
-    if not bool(finite.all()):
-        if not bool((one[~finite].nan_to_num(nan=0.0) == two[~finite].nan_to_num(nan=0.0)).all()):
+def _apart(one: Array, two: Array) -> float:
+    import numpy as np
+
+    finite = np.isfinite(two)
+    if not finite.all():
+        if not np.array_equal(one[~finite], two[~finite], equal_nan=True):
             return math.inf
         one, two = one[finite], two[finite]
-        if not two.numel():
+        if not two.size:
             return 0.0
-    if not bool(one.isfinite().all()):
+    if not np.isfinite(one).all():
         return math.inf
-    far = math.sqrt(float((one - two).square().mean()))
+    away = np.abs(np.subtract(one, two, dtype=_wide(one, two)))
+    far = math.sqrt(float(np.square(away, out=away).mean()))
     unit = spread(two)
     return far / unit if unit else far
 
 
-def _plain(tensor: torch.Tensor) -> torch.Tensor:
-    import torch
+def _wide(*arrays: Array) -> Any:
+    """The dtype to add up in."""
+    import numpy as np
 
-    dense = tensor.to_dense() if tensor.layout is not torch.strided else tensor
-    return torch.view_as_real(dense).double() if dense.is_complex() else dense.double()
+    return np.complex128 if any(array.dtype.kind == "c" for array in arrays) else np.float64
 
 
 def _joins(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:

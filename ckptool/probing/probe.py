@@ -99,11 +99,12 @@ def _first_that_runs(
 
 def _run_both(source: Loaded, target: Loaded, shown: Shown, seed: int, tolerance: float) -> _Pair:
     asked = " and ".join(shown.texts)
-    modules = [[name for name, _ in side.module.named_modules()] for side in (target, source)]
-    pairing = pair_modules(target.origins, source.origins, *modules)
+    mine, other = ([name for name, _ in side.module.named_modules()] for side in (target, source))
+    pairing = pair_modules(target.origins, source.origins, mine, other, (target.elements, source.elements))
     its = run(source.name, source.module, shown.source, asked, seed)
     owners = frozenset(key.rpartition(".")[0] for key in source.origins)
-    comparer = Comparer(pairing, its, owners, tolerance)
+    around = frozenset(name for name, part in target.module.named_modules() if any(part.children()))
+    comparer = Comparer(pairing, its, owners, around, tolerance)
     return _Pair(run(target.name, target.module, shown.target, asked, seed, comparer.take), comparer)
 
 

@@ -10,9 +10,15 @@ from typing import TYPE_CHECKING, Any
 from ckptool.errors import CkptError
 from ckptool.models.guard import guarded
 from ckptool.probing.flow import Marks, tensors_in
+from ckptool.probing.measure import kept
 
 if TYPE_CHECKING:
     import torch
+
+    from ckptool.probing.measure import Array
+
+
+_MANY = 16  # outputs of a model that are looked at
 
 
 @dataclass(slots=True, eq=False)
@@ -25,9 +31,8 @@ class Call:
         mark: the bit of what it gives.
         before: the marks of what went in.
         made: the marks of what came out, but its own.
-        begun: how many calls had ended when it began.
         input: the first tensor that went in; None if there is none, or once it is not needed any more.
-        output: the first tensor that came out.
+        outputs: the first tensor that came out, with its marks; of the model itself, all of them.
     """
 
     module: str
@@ -35,9 +40,12 @@ class Call:
     mark: int
     before: int
     made: int
-    begun: int
-    input: torch.Tensor | None = field(default=None, repr=False)
-    output: torch.Tensor | None = field(default=None, repr=False)
+    input: Array | None = field(default=None, repr=False)
+    outputs: tuple[tuple[Array, int], ...] = field(default=(), repr=False)
+
+    @property
+    def output(self) -> Array | None:
+        return self.outputs[0][0] if self.outputs else None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -96,7 +104,7 @@ class _Recorder:
         self.marks = Marks()
         self.calls: list[Call] = []
         self.counts: dict[str, int] = {}
-        self.running: list[tuple[str, str, int, int, torch.Tensor | None]] = []
+        self.running: list[tuple[str, str, int, Array | None]] = []
         self.keys: dict[str, int] = {}
         for key, tensor in module.state_dict().items():
             self.keys[key] = 1 << len(self.keys)
@@ -116,16 +124,16 @@ class _Recorder:
 
     def begin(self, part: torch.nn.Module, args: Any, kwargs: Any) -> None:
         given = tensors_in((args, kwargs))
-        first = given[0].detach().clone() if given else None
+        first = kept(given[0]) if given else None
         name, kind = self.names[id(part)], type(part).__name__
-        self.running.append((name, kind, self.marks.of(given), len(self.calls), first))
+        self.running.append((name, kind, self.marks.of(given), first))
 
     def end(self, part: torch.nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        name, _, before, begun, first = self.running.pop()
+        name, _, before, first = self.running.pop()
         made = tensors_in(output)
         mark = 1 << (len(self.keys) + len(self.calls))
-        copy = made[0].detach().clone() if made else None  # what comes next may write into it
-        call = Call(name, self.counts.get(name, 0), mark, before, self.marks.of(made[:1]), begun, first, copy)
+        outputs = tuple((kept(tensor), self.marks.of([tensor])) for tensor in (made[:1] if name else made[:_MANY]))
+        call = Call(name, self.counts.get(name, 0), mark, before, self.marks.of(made[:1]), first, outputs)
         self.marks.add(made, mark)
         self.counts[name] = call.number + 1
         self.calls.append(call)
