@@ -50,8 +50,7 @@ EPILOG = """\
 Examples:
   ckptool diff old.pth new.safetensors
   ckptool diff run/model/ base.pth --only "layers.0.*" --tolerance rel=1e-3
-  ckptool diff theirs.pth mine.pth --emit recipe > rename.toml
-  ckptool diff timm.pth hf.safetensors --match auto
+  ckptool diff timm.pth hf.safetensors --match auto --emit recipe > rename.toml
 
 Exit codes: 0 same; 1 different; 2 a file cannot be read"""
 

@@ -18,7 +18,6 @@ from ckptool.cli.common import (
 )
 from ckptool.cli.matching import AcceptOption, AutoOption, asked_for
 from ckptool.cli.reports import ReportOption
-from ckptool.cli.texts import require_texts, write_texts
 from ckptool.cli.values import number_pairs, print_list
 from ckptool.cli.writing import (
     DropOptimizerOption,
@@ -37,12 +36,11 @@ from ckptool.cli.writing import (
     WeightsOnlyOption,
     carry_out,
 )
-from ckptool.errors import Exit, UsageError
+from ckptool.errors import UsageError
 
 EPILOG = """\
 Examples:
-  ckptool remap wrapped.pth -r "module. ->" -r ".gamma -> .weight" -o plain.pth
-  ckptool remap wrapped.pth -r strip-wrappers -o plain.safetensors
+  ckptool remap wrapped.pth -r strip-wrappers -r ".gamma -> .weight" -o plain.pth
   ckptool remap vit.pth -r torchvision-vit-to-timm --like timm.pth --check
   ckptool remap vit.pth --auto --like timm.pth --save-recipe vit-to-timm.toml
 
@@ -156,14 +154,10 @@ def remap(
         verbose=verbose,
         quiet=quiet,
         reports=tuple(report or ()),
+        texts={save_recipe: found.text} if save_recipe is not None and found is not None else {},
+        also_read=() if target is None else (target.path, *target.files),
     )
-    texts = {save_recipe: found.text} if save_recipe is not None and found is not None else {}
-    read = [*sources, target] if target is not None else sources
-    require_texts(texts, [file for side in read for file in (side.path, *side.files)], out, force=force)
-    code = carry_out(plan, request, found)
-    if code == Exit.OK:
-        write_texts(texts, force=force)
-    return code
+    return carry_out(plan, request, found)
 
 
 def _require_rules(

@@ -39,7 +39,6 @@ from ckptool.errors import UsageError
 
 EPILOG = """\
 Examples:
-  ckptool transplant resnet50.pth --into torchvision:resnet50
   ckptool transplant resnet50.pth --into net.py:Net --drop "fc.*" -o net.pth
   ckptool transplant deit.pth --into timm:deit_base_patch16_384 --mismatch fit
   ckptool transplant theirs.pth --into net.py:Net --match auto

@@ -133,13 +133,14 @@ def _report(
 
             add_summary(transplant_findings(done, name), "transplant")
     elif code is Exit.OK or written is not None:
-        from ckptool.render.text_transplant import done_lines, nothing_lines
+        from ckptool.render.text_plan import nothing_lines
+        from ckptool.render.text_transplant import done_lines
 
         screen = stdout_screen(request.color)
         if lines is not None:
             print_texts(["\n", lines, "\n"])
         if written is None or loads is None:
-            print_lines(nothing_lines(files), screen, pager=False)
+            print_lines(nothing_lines(files, found=True), screen, pager=False)
         else:
             print_lines(done_lines(done, written, str(request.out), loads, files, screen), screen, pager=False)
     write_reports(request.reports, texts)

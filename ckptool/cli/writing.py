@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from types import FrameType
@@ -16,6 +16,7 @@ import typer
 
 from ckptool.cli.common import Color
 from ckptool.cli.reports import add_summary, ci_texts, plain, report_screen, require_reports, write_reports
+from ckptool.cli.texts import require_texts, write_texts
 from ckptool.errors import Exit, UsageError
 from ckptool.sizes import parse_size
 
@@ -107,6 +108,8 @@ class Request:
         check: say only whether the plan is sound and meets its expectations.
         selected: the user said which dict of the file to take.
         reports: files that get the result as well.
+        texts: further files, and what is to stand in them.
+        also_read: what is read beside the plan's inputs.
     """
 
     out: Path | None
@@ -126,6 +129,8 @@ class Request:
     verbose: bool = False
     quiet: bool = False
     reports: tuple[Path, ...] = ()
+    texts: Mapping[Path, str] = field(default_factory=dict)
+    also_read: tuple[Path, ...] = ()
 
 
 def carry_out(plan: Plan, request: Request, match: Automatic | None = None) -> int:
@@ -151,10 +156,13 @@ def carry_out(plan: Plan, request: Request, match: Automatic | None = None) -> i
     if request.form is PlanFormat.TEXT:
         _show(preview, request)
     written = None
+    files: list[str] = []
     code = _verdict(plan, request)
-    if code is Exit.OK and request.out is not None and not request.check:
-        written = write(plan, request.out, request, limit)
-    _report(preview, written, code, request)
+    if code is Exit.OK and not request.check:
+        if request.out is not None:
+            written = write(plan, request.out, request, limit)
+        files = write_texts(request.texts, force=request.force)
+    _report(preview, written, files, code, request)
     return code
 
 
@@ -167,7 +175,10 @@ def _verdict(plan: Plan, request: Request) -> Exit:
 def require_writable(plan: Plan, request: Request) -> int | None:
     """Refuses an output that could not be written, before anything is shown; gives the bytes of a shard."""
     limit = None if request.max_shard is None else parse_size(request.max_shard, least=1)
-    require_reports(request.reports, (file for side in plan.inputs for file in (side.path, *side.files)))
+    sources = [file for checkpoint in plan.inputs for file in (checkpoint.path, *checkpoint.files)]
+    sources += request.also_read
+    require_reports(request.reports, sources)
+    require_texts(request.texts, sources, request.out, force=request.force)
     if request.out is None or request.check:
         return limit
     from ckptool.writing.encode import container_of
@@ -175,7 +186,6 @@ def require_writable(plan: Plan, request: Request) -> int | None:
 
     if str(request.out) == "-":
         raise UsageError("an output is a file or a folder, not a stream", hint="give its name: -o out.safetensors")
-    sources = [file for checkpoint in plan.inputs for file in (checkpoint.path, *checkpoint.files)]
     container = container_of(request.out)
     check_target(request.out, sources, force=request.force)
     if request.max_shard is not None and container != "folder":
@@ -234,7 +244,7 @@ def write(plan: Plan, out: Path, request: Request, limit: int | None) -> Written
         return apply(plan, out, force=request.force, max_shard=limit, tied=request.tied, progress=progress)
 
 
-def _report(preview: Preview, written: Written | None, code: Exit, request: Request) -> None:
+def _report(preview: Preview, written: Written | None, files: Sequence[str], code: Exit, request: Request) -> None:
     """What came of it, in the format asked for; the problems on stderr whatever the format."""
     from ckptool.cli.output import print_lines, print_texts, stdout_screen
 
@@ -247,7 +257,10 @@ def _report(preview: Preview, written: Written | None, code: Exit, request: Requ
         from ckptool.render.text_plan import nothing_lines, written_lines
 
         screen = stdout_screen(request.color)
-        lines = nothing_lines(request.check) if written is None else written_lines(written, str(request.out), screen)
+        if written is None:
+            lines = nothing_lines(files, request.check, preview.match is not None)
+        else:
+            lines = written_lines(written, str(request.out), screen, files)
         print_lines(lines, screen, pager=False)
     say([*plan.problems, *plan.unmet])
     write_reports(request.reports, lambda kind: _texts(preview, written, code, kind))

@@ -40,6 +40,17 @@ def resolve_vars(
     return found
 
 
+def numbers_beside(recipe: Recipe, path: Path, given: Mapping[str, float] | None = None) -> dict[str, float]:
+    """The numbers of a recipe's vars, some of them from the JSON files beside a checkpoint.
+
+    Args:
+        recipe: it says which.
+        path: the checkpoint, a file or a folder.
+        given: values that come first (--var).
+    """
+    return resolve_vars(recipe, json_lookup(path if path.is_dir() else path.parent), given)
+
+
 def json_lookup(folder: Path) -> Callable[[str, str], object]:
     """Looks values up in the JSON files of a folder: ``config.json``, ``text_config.num_attention_heads``."""
 

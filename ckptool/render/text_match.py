@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from ckptool.render.escape import terminal
 from ckptool.render.match_rows import MatchRow, left_texts, match_rows, match_text, taking_hint
@@ -39,12 +40,13 @@ def match_lines(found: Automatic, screen: Screen) -> Iterator[Line]:
 
 
 def _rule(row: MatchRow, digits: int, screen: Screen) -> Iterator[Line]:
-    """The rule, cut at its arrow where it is wider than the screen, never shortened; below it the evidence."""
+    """The rule, broken where the screen is narrower, first at its arrow; below it the evidence."""
     lead = " " * (digits + 4)
     lines = [terminal(row.rule, 2000)]
     if screen.elide and cells(lead + lines[0]) > screen.width:
         left, arrow, right = lines[0].partition(" -> ")
-        lines = [left, f"  {arrow[1:]}{right}"]
+        inside = replace(screen, width=screen.width - len(lead))
+        lines = [*wrap(left, inside, indent=""), *wrap(f"{arrow[1:]}{right}", inside, indent="     ", first="  ")]
     number = f"{row.number or '':>{digits}}"
     yield (Span(row.symbol, _STYLES[row.symbol]), Span(f" {number}  ", "dim"), Span(lines[0]))
     yield from ((Span(f"{lead}{line}"),) for line in lines[1:])

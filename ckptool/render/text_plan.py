@@ -140,7 +140,8 @@ def _recipe_table(plan: Plan, screen: Screen) -> Iterator[Line]:
         mark = [Cell(SYMBOLS[row.fate], STYLES[row.fate]), Cell(), Cell(terminal(row.key) or "other keys", quiet)]
         empty = [Cell()] if computes else []
         rows.append([*mark, Cell(f"{row.tensors:,}", quiet), *empty, Cell(terminal(row.what), quiet)])
-    yield from table(columns, rows, screen)
+    if rows:
+        yield from table(columns, rows, screen)
 
 
 def _width(rows: Sequence[Sequence[Cell]]) -> int:
@@ -185,8 +186,9 @@ def summary(preview: Preview, screen: Screen) -> Iterator[Line]:
     yield from ((Span(line),) for line in fit([total, *counts(plan)], screen, separator="   ", indent="  "))
 
 
-def written_lines(written: Written, name: str, screen: Screen) -> Iterator[Line]:
-    """``wrote body.safetensors  22.4 MB  0.2 s``, and how far a cast rounded."""
+def written_lines(written: Written, name: str, screen: Screen, files: Sequence[str] = ()) -> Iterator[Line]:
+    """``wrote body.safetensors  22.4 MB  0.2 s``, further files, and how far a cast rounded."""
+    yield from file_lines(files)
     rounding = rounding_of(written)
     if rounding:
         key = max(rounding, key=lambda key: rounding[key])
@@ -213,6 +215,20 @@ def problem_errors(problems: Sequence[Problem]) -> Iterator[tuple[CkptError, lis
         yield CkptError(f"{len(problems) - _MANY_NAMES:,} more problems of the kind", hint="all of them: --json"), []
 
 
-def nothing_lines(check: bool) -> Iterator[Line]:
-    """The last line where nothing was to be written."""
-    yield (Span("checked: the plan is sound", "green"),) if check else (Span("nothing written; add -o PATH", "dim"),)
+def nothing_lines(files: Sequence[str], check: bool = False, found: bool = False) -> Iterator[Line]:
+    """The last lines where no checkpoint was to be written.
+
+    Args:
+        files: further files that were written.
+        check: nothing was to be written at all.
+        found: there are rules that can be written.
+    """
+    yield from file_lines(files)
+    recipe = "    as a recipe: --save-recipe FILE" if found and not files else ""
+    nothing = f"nothing {'else ' if files else ''}written; add -o PATH{recipe}"
+    yield (Span("checked: the plan is sound", "green"),) if check else (Span(nothing, "dim"),)
+
+
+def file_lines(files: Sequence[str]) -> Iterator[Line]:
+    """``wrote found.toml``"""
+    yield from ((Span("wrote", "green"), Span(f" {terminal(file)}")) for file in files)

@@ -180,19 +180,11 @@ def _titled(title: str, text: str, screen: Screen) -> Iterator[Line]:
 # ---------------------------------------------------------------------------------------------- below the report
 
 
-def nothing_lines(files: Sequence[str]) -> Iterator[Line]:
-    """The last line of a preview."""
-    yield from _files(files)
-    more = "" if files else "    as a recipe: --save-recipe FILE"
-    yield (Span(f"nothing {'else ' if files else ''}written; add -o PATH{more}", "dim"),)
-
-
 def done_lines(
     transplant: Transplant, written: Written, name: str, verdict: Verdict, files: Sequence[str], screen: Screen
 ) -> Iterator[Line]:
     """What was written, and whether it loads: the last line says whether all is well."""
-    yield from _files(files)
-    yield from written_lines(written, name, screen)
+    yield from written_lines(written, name, screen, files)
     text, _, answer = loads_text(transplant, verdict).partition(": ")
     style: Style = "green" if verdict.strict else "" if transplant.asked.only_loaded else "red"
     yield (Span(f"{terminal(text, 600)}: "), Span(terminal(answer, 600), style))
@@ -208,7 +200,3 @@ def loads_text(transplant: Transplant, verdict: Verdict) -> str:
     keys = verdict.missing or verdict.unexpected or verdict.mismatched
     hint = "" if keys or not transplant.plan.module_versions else "; only a .pth states module versions"
     return f"{into} with strict=True: no, {refusal_text(verdict)}{hint}"
-
-
-def _files(files: Sequence[str]) -> Iterator[Line]:
-    yield from ((Span("wrote", "green"), Span(f" {terminal(file)}")) for file in files)

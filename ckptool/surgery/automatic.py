@@ -19,7 +19,7 @@ from ckptool.plan import Apply, Source, Step, Value, sources_of
 from ckptool.reading import Reader
 from ckptool.recipes.expand import expand
 from ckptool.recipes.group import FitOp
-from ckptool.recipes.inputs import json_lookup, resolve_vars
+from ckptool.recipes.inputs import numbers_beside
 from ckptool.recipes.recipe import Recipe, combine, parse_toml
 from ckptool.spec import TensorSpec
 
@@ -107,7 +107,7 @@ def mapped_by(recipe: Recipe, old: Checkpoint, new: Checkpoint) -> list[Mapped]:
         UsageError: the recipe cannot be carried out on these keys.
     """
     specs, wanted = ({key: tensor.spec for key, tensor in side.items()} for side in (old, new))
-    made = expand(recipe, specs, vars=resolve_vars(recipe, json_lookup(old.path.parent)), targets=wanted)
+    made = expand(recipe, specs, vars=numbers_beside(recipe, old.path), targets=wanted)
     for problem in made.problems:
         raise UsageError(problem.message, hint=problem.hint or None, path=old.path)
     return [_as_compared(step, old) for step in made.steps if any(sources_of(step.value))]

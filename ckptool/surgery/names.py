@@ -13,7 +13,7 @@ from ckptool.matching.prefixes import Swap, prefix_swap
 from ckptool.matching.result import Confidence
 from ckptool.plan import Dropped, Problem, Source, Step, Use
 from ckptool.recipes.expand import expand
-from ckptool.recipes.inputs import json_lookup, resolve_vars
+from ckptool.recipes.inputs import numbers_beside
 from ckptool.recipes.recipe import Recipe
 from ckptool.spec import TensorSpec
 from ckptool.surgery.automatic import Automatic, automatic
@@ -66,7 +66,7 @@ def matched(
         specs,
         target.specs,
         accept=accept,
-        vars=_numbers(source, rules),
+        vars=numbers_beside(rules, source.path),
         modules=target.modules or None,
         fit=partial(fitted, initial=initial),
         reshaped=True,
@@ -78,12 +78,10 @@ def under_target_names(source: Checkpoint, specs: Specs, target: Target, rules: 
     if not rules.stages:
         return _by_name(specs, target)
     fit = partial(fitted, initial=initial)
-    made = expand(replace(rules, init=()), specs, vars=_numbers(source, rules), targets=target.specs, fit=fit)
+    made = expand(
+        replace(rules, init=()), specs, vars=numbers_beside(rules, source.path), targets=target.specs, fit=fit
+    )
     return Mapped({step.target.key: step for step in made.steps}, made.dropped, made.problems, made.uses)
-
-
-def _numbers(source: Checkpoint, rules: Recipe) -> dict[str, float]:
-    return resolve_vars(rules, json_lookup(source.path if source.path.is_dir() else source.path.parent))
 
 
 def _by_name(specs: Specs, target: Target) -> Mapped:

@@ -12,7 +12,7 @@ from ckptool.keys import Pattern
 from ckptool.matching.result import Confidence
 from ckptool.plan import Plan, Problem, Source, Step, sources_of
 from ckptool.recipes.expand import expand
-from ckptool.recipes.inputs import json_lookup, resolve_vars, source_file_captures
+from ckptool.recipes.inputs import numbers_beside, source_file_captures
 from ckptool.recipes.recipe import Expect, Recipe
 from ckptool.recipes.reverse import check_reverse, reverse
 from ckptool.spec import TensorSpec
@@ -56,7 +56,7 @@ def plan_remap(
         ['head.weight', 'head.bias']
     """
     inputs = (sources,) if isinstance(sources, Checkpoint) else tuple(sources)
-    numbers = resolve_vars(recipe, json_lookup(_folder(inputs[0].path)), vars)
+    numbers = numbers_beside(recipe, inputs[0].path, vars)
     specs = [{key: tensor.spec for key, tensor in checkpoint.tensors.items()} for checkpoint in inputs]
     losses: tuple[str, ...] = ()
     running = recipe
@@ -105,7 +105,7 @@ def match_remap(
         vars: numbers that come before those of the recipe.
         accept: the least confidence of what is done.
     """
-    numbers = resolve_vars(recipe, json_lookup(_folder(sources[0].path)), vars)
+    numbers = numbers_beside(recipe, sources[0].path, vars)
     specs = [{key: tensor.spec for key, tensor in checkpoint.tensors.items()} for checkpoint in sources]
     wanted = {key: tensor.spec for key, tensor in like.tensors.items()}
     return automatic(recipe, specs, wanted, accept=accept, prefixes=prefixes, vars=numbers)
@@ -127,10 +127,6 @@ def open_sources(path: Path, recipe: Recipe, select: str | None) -> tuple[tuple[
         return (open_checkpoint(path, chosen),), ()
     files = source_file_captures(recipe, path)
     return tuple(open_checkpoint(file, chosen) for _, file in files), tuple(prefix for prefix, _ in files)
-
-
-def _folder(path: Path) -> Path:
-    return path if path.is_dir() else path.parent
 
 
 def _cast(steps: Sequence[Step], inputs: Sequence[Checkpoint], dtype: str | None) -> tuple[Step, ...]:
