@@ -9,28 +9,39 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ckptool.matching.alike import Form, compatible, penalty, similarity, squeezed
 from ckptool.matching.known import AGAINST, Known
 from ckptool.matching.modules import Shape, Unit
-from ckptool.matching.result import Confidence
+from ckptool.matching.result import Confidence, least_sure
 
 _ROUNDS = 8
 _LARGEST_CLASS = 40_000  # pairs of a class that are compared; of larger ones only those of equal names
 _MANY = 4  # blocks in which a module has the same shapes on both sides, so that these are no accident
+_ONLY, _LAST = "only one of this shape", "the last of this shape"
 _MARGIN = 0.04  # by which words must be better than for any other
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A unit of the source for one of the target."""
+    """A unit of the source for one of the target.
+
+    Attributes:
+        source: it.
+        target: it.
+        evidence: what speaks for it.
+        confidence: how sure it is.
+        score: all signals together.
+        runner_up: the next best unit of the source, with its score.
+    """
 
     source: Unit
     target: Unit
     evidence: tuple[str, ...]
     confidence: Confidence
-    runner_up: tuple[str, float] | None = None
+    score: float = 0.0
+    runner_up: tuple[Unit, float] | None = None
 
 
 @dataclass(slots=True)
@@ -77,6 +88,7 @@ class Classes:
     ) -> None:
         self.known, self.taken = known, taken
         self.rows: list[list[Candidate]] = []
+        self.by_target: dict[Unit, list[Candidate]] = defaultdict(list)
         ours: dict[tuple[Shape, ...], list[Unit]] = defaultdict(list)
         for unit in sources:
             ours[form(unit)].append(unit)
@@ -90,6 +102,8 @@ class Classes:
             across = theirs.get(turned, ()) if turned != shapes and len(turned) == len(shapes) else ()
             if row := _candidates(units, theirs[shapes], across):
                 self.rows.append(row)
+                for one in row:
+                    self.by_target[one.target].append(one)
 
     def run(self) -> list[Match]:
         """All matches that signals agree on, in the order found."""
@@ -125,8 +139,9 @@ class Classes:
             if (one, other) in pairs and self._is_free(one) and self._is_free(other):
                 rival = ours[1] if one is ours[0] else ours[0]
                 self.taken |= {one, other, *one.pieces, *other.pieces}
-                runner_up = (rival.first_keys[0], round(similarity(rival, other), 2))
-                yield Match(one, other, ("only the order in the files speaks",), Confidence.INTERCHANGEABLE, runner_up)
+                second = rival, similarity(rival, other)
+                says = ("only the order in the files speaks",)
+                yield Match(one, other, says, Confidence.INTERCHANGEABLE, similarity(one, other), second)
 
     def open(self, row: Sequence[Candidate]) -> list[Candidate]:
         """The candidates of a class that are still free, with their signals brought up to date."""
@@ -144,9 +159,19 @@ class Classes:
         all_off = _pair_off(free, mutual)
         for one, rivals in mutual:
             if self._is_free(one.source) and self._is_free(one.target) and (match := judge(one, rivals, all_off)):
-                made.append(match)
+                made.append(self._with_former(match))
                 self.taken |= {one.source, one.target, *one.source.pieces, *one.target.pieces}
         return made
+
+    def _with_former(self, match: Match) -> Match:
+        """The match; what was a rival until it was matched itself is named."""
+        former = [one for one in self.by_target[match.target] if one.source is not match.source]
+        if not former:
+            return match
+        evidence = tuple(_LAST if text == _ONLY else text for text in match.evidence)
+        second = match.runner_up or runner_up(match.target, former)
+        sure = least_sure([match.confidence, Confidence.ALIGNED])
+        return replace(match, evidence=evidence, confidence=sure, runner_up=second)
 
     def _is_free(self, unit: Unit) -> bool:
         return unit not in self.taken and self.taken.isdisjoint(unit.pieces)
@@ -214,14 +239,19 @@ def rivalries(free: Sequence[Candidate]) -> list[tuple[Candidate, list[Candidate
     ]
 
 
+def runner_up(target: Unit, rivals: Iterable[Candidate]) -> tuple[Unit, float] | None:
+    """The next best source of a target, and its score."""
+    best = max((one for one in rivals if one.target is target), key=lambda one: one.total, default=None)
+    return (best.source, best.total) if best else None
+
+
 def guess(one: Candidate, rivals: Sequence[Candidate]) -> Match | None:
     """A match that one signal tells from all others, though nothing else supports it, or something is against it."""
     second = max(rivals, key=lambda rival: rival.total, default=None)
     if one.fit < 0.15 or (second is not None and one.total - second.total < _MARGIN):
         return None
     says = f"the best of its shape, by {one.total:.2f}"
-    runner_up = (second.source.first_keys[0], round(second.total, 2)) if second else None
-    return Match(one.source, one.target, (says,), Confidence.GUESS, runner_up)
+    return Match(one.source, one.target, (says,), Confidence.GUESS, one.total, runner_up(one.target, rivals))
 
 
 def judge(one: Candidate, rivals: Sequence[Candidate], all_off: bool = False) -> Match | None:
@@ -246,7 +276,7 @@ def judge(one: Candidate, rivals: Sequence[Candidate], all_off: bool = False) ->
     says = {
         "same name": same,
         "same name under a prefix": not same and by_words and is_suffix(one.source, one.target),
-        "only one of this shape": not rivals,
+        _ONLY: not rivals,
         "all of this shape pair off by their words": all_off,
         "words agree": mine >= 0.25,
         "neighbours agree": one.context is not None and one.context >= 0.5,
@@ -258,8 +288,4 @@ def judge(one: Candidate, rivals: Sequence[Candidate], all_off: bool = False) ->
     if len(evidence) < 2 and not (same and mine - words >= 0.05):
         return None
     confidence = Confidence.UNIQUE if not rivals else Confidence.ALIGNED
-    second = max(rivals, key=lambda rival: rival.total, default=None)
-    runner_up = None
-    if second is not None:
-        runner_up = (second.source.first_keys[0], round(second.total, 2))
-    return Match(one.source, one.target, evidence, confidence, runner_up)
+    return Match(one.source, one.target, evidence, confidence, one.total, runner_up(one.target, rivals))

@@ -36,7 +36,17 @@ def pairs_of(match: Match, turned: bool) -> Iterator[Pair]:
             confidence = Confidence.CERTAIN if same else match.confidence
             if HALVES in (source.kind, target.kind):
                 confidence = least_sure([confidence, Confidence.ALIGNED])
-            yield Pair(targets, sources, layout, match.evidence, confidence, match.runner_up)
+            rival = _rival(match, role, at)
+            yield Pair(targets, sources, layout, match.evidence, confidence, rival, round(match.score, 2))
+
+
+def _rival(match: Match, role: str, at: int) -> tuple[str, float] | None:
+    """The next best source of one tensor, and its score."""
+    if match.runner_up is None:
+        return None
+    unit, score = match.runner_up
+    role = role if role in unit.keys else unit.main
+    return _keys(unit, role, min(at, len(unit.members) - 1))[0], round(score, 2)
 
 
 def _keys(unit: Unit, role: str, at: int) -> tuple[str, ...]:

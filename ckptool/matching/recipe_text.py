@@ -22,10 +22,7 @@ def recipe_text(report: MatchReport, accept: Confidence = Confidence.ALIGNED) ->
     lines += [f"{rule.text:<{min(width, 90)}}  # {_why(rule)}" for rule in taken]
     if not taken:
         lines.append("?{k**} -> !  # nothing is sure enough")
-    for rule in left:
-        lines.append(f"# {rule.text}  # {_why(rule)}")
-        if rival := next((pair.runner_up for pair in rule.pairs if pair.runner_up), None):
-            lines.append(f"#   next best: {_comment(rival[0])} ({rival[1]:.2f})")
+    lines += [f"# {rule.text}  # {_why(rule)}" for rule in left]
     lines.append("'''")
     lines += [f"# {_comment(note.text)}" for note in report.notes]
     return "\n".join(lines) + "\n"
@@ -43,7 +40,8 @@ def _missing(report: MatchReport, accept: Confidence) -> list[str]:
 def _why(rule: MatchRule) -> str:
     count = len(rule.pairs)
     tensors = f", {count:,} tensor{'s' * (count != 1)}" if count else ""
-    return _comment(f"{rule.confidence.value}{tensors}: {', '.join(rule.evidence)}")
+    rival = f"; next best: {rule.rival[0]} ({rule.rival[1]:.2f})" if rule.rival else ""
+    return _comment(f"{rule.confidence.value}{tensors}: {', '.join(rule.evidence)}{rival}")
 
 
 def _comment(text: str) -> str:

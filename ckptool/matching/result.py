@@ -43,6 +43,7 @@ class Confidence(StrEnum):
         return self.rank <= accept.rank
 
 
+_NEAR = 0.3  # of the score of the best, at most: the runner-up is worth a look
 _RANKS = {one: at for at, one in enumerate(Confidence)}
 
 
@@ -57,6 +58,7 @@ class Pair:
         evidence: what speaks for it, a few words each.
         confidence: how sure it is.
         runner_up: the key of the next best source and its score, where there is one.
+        score: what all signals give it, to compare with the runner-up's; 0 where its place in the file decided.
     """
 
     targets: tuple[str, ...]
@@ -65,6 +67,7 @@ class Pair:
     evidence: tuple[str, ...] = ()
     confidence: Confidence = Confidence.CERTAIN
     runner_up: tuple[str, float] | None = None
+    score: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,19 @@ class MatchRule:
     pairs: tuple[Pair, ...]
     evidence: tuple[str, ...]
     confidence: Confidence
+
+    @property
+    def rival(self) -> tuple[str, float] | None:
+        """The runner-up that comes nearest to what was chosen; of a rule that is sure only if that is near.
+
+        Example:
+            >>> pair = Pair(("a",), ("b",), confidence=Confidence.ALIGNED, runner_up=("c", 0.8), score=1.0)
+            >>> MatchRule("b -> a", (pair,), (), Confidence.ALIGNED).rival
+            ('c', 0.8)
+        """
+        rows = [(pair.score - pair.runner_up[1], pair.runner_up) for pair in self.pairs if pair.runner_up]
+        gap, rival = min(rows, key=lambda row: row[0], default=(0.0, None))
+        return rival if gap <= _NEAR or not self.confidence.within(Confidence.ALIGNED) else None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

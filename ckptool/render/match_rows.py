@@ -47,14 +47,12 @@ def match_rows(found: Automatic) -> list[MatchRow]:
 
 def _row(rule: MatchRule, number: int, reshapes: bool) -> MatchRow:
     many = f", {number_of(len(rule.pairs), 'tensor')}" if rule.pairs else ""
-    rivals = [pair.runner_up for pair in rule.pairs if pair.runner_up]
-    rival = max(rivals, key=lambda one: one[1], default=None)
     return MatchRow(
         "?" if not number else "!" if reshapes else _symbol(rule),
         number,
         rule.text,
         f"{rule.confidence.value}{many}: {', '.join(rule.evidence)}",
-        f"next best: {rival[0]} ({rival[1]:.2f})" if rival else "",
+        f"next best: {rule.rival[0]} ({rule.rival[1]:.2f})" if rule.rival else "",
     )
 
 
