@@ -54,7 +54,7 @@ def difference(mine: Array | None, other: Array | None, enough: float) -> float 
         return math.inf
     if not mine.size:
         return 0.0
-    one, two = mine.squeeze(), other.squeeze()
+    one, two = (array.reshape([size for size in array.shape if size > 1] or [1]) for array in (mine, other))
     if one.shape == two.shape:
         return _apart(one, two)
     best = math.inf

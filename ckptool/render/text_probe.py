@@ -45,9 +45,8 @@ def sum_text(report: ProbeReport) -> str:
     if report.first is not None:
         return agree
     proven = report.filled - len(report.unproven)
-    if report.is_proof:
-        return f"{agree}; all {number_of(report.filled, 'filled tensor')} have a part in that"
-    return f"{agree}; {proven:,} of {number_of(report.filled, 'filled tensor')} have a part in that"
+    share = f"all {report.filled:,}" if report.is_proof else f"{proven:,} of {report.filled:,}"
+    return f"{agree}, made of {share} filled tensors"
 
 
 def divergence_texts(row: Divergence, is_first: bool, tolerance: float) -> Iterator[str]:
