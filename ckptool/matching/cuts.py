@@ -25,6 +25,7 @@ _LETTER = re.compile(r"(|.*[_\d])([a-h])")
 _NAMED = 3  # modules with a name that two blocks have both, at least, if the names alone make them alike
 _ALIKE = 0.5  # of the structure of two members of a family is the same
 _DEEPEST = 60  # dots of a key that is taken apart; no model nests deeper
+_LARGE = 20_000  # tensors; files of more are cut in one way
 _TINY = 8  # tensors of a member of a family that may be no block, but a convolution with its norm
 
 
@@ -75,6 +76,8 @@ def units_of(specs: Mapping[str, TensorSpec]) -> list[Unit]:
 def cuts_of(specs: Mapping[str, TensorSpec]) -> list[list[Unit]]:
     """The ways to cut a checkpoint into units: with small lists inside blocks, without, and with lists of leaves."""
     root = _tree(specs)
+    if len(specs) > _LARGE:
+        return [_units(root, _Cut())]
     found = [_units(root, cut) for cut in (_Cut(), _Cut(tiny=False), _Cut(tiny=False, leaves=True))]
     paths = [[unit.path for unit in units] for units in found]
     return [units for at, units in enumerate(found) if paths[at] not in paths[:at]]
@@ -176,8 +179,8 @@ def _numbered(names: Iterable[str]) -> dict[tuple[str, str], dict[int, str]]:
     """The names that differ in a number, by what stands before and behind it."""
     found: dict[tuple[str, str], dict[int, str]] = defaultdict(dict)
     for name in names:
-        if (match := _NUMBER.fullmatch(name)) and str(int(match[2])) == match[2]:
-            found[match[1], match[3]][int(match[2])] = name
+        if match := _NUMBER.fullmatch(name):
+            found[match[1], match[3]].setdefault(int(match[2]), name)
     return found
 
 

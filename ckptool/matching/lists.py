@@ -21,6 +21,7 @@ Numbers = tuple[int, ...]
 Instance = tuple[Unit, int]
 
 _FEWEST = 3  # blocks of a list, and of different contents among them, whose order says something
+_LARGE = 20_000  # tensors; such files are lists of blocks of one kind
 _DEEPEST = 3  # numbers in the name of a block
 _OPTIONAL = frozenset({"bias", "num_batches_tracked"})
 
@@ -55,6 +56,8 @@ def aligned_lists(
         form: what shapes are compared by.
         places: of every key in its file.
     """
+    if len(places[0]) > _LARGE or len(places[1]) > _LARGE:
+        return []
     ours, theirs = _lists(sources), _lists(targets)
     by_contents: dict[object, tuple[list[str], list[str]]] = defaultdict(lambda: ([], []))
     kinds: dict[Unit, tuple[Shape, ...]] = {unit: form(unit) for unit in (*sources, *targets)}

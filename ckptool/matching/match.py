@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ckptool.checkpoint import Note
@@ -21,20 +21,24 @@ from ckptool.matching.emit import pairs_of
 from ckptool.matching.generalise import rules_of
 from ckptool.matching.groups import made_units
 from ckptool.matching.known import Known
-from ckptool.matching.modules import Unit
+from ckptool.matching.lists import Group, aligned_lists, whole
+from ckptool.matching.modules import Shape, Unit
 from ckptool.matching.orient import is_bare_square, stored_io
 from ckptool.matching.partial import common_blocks
+from ckptool.matching.reshaped import reshaped_pairs
 from ckptool.matching.result import Confidence, MatchReport, Pair
+from ckptool.matching.reversal import reversal_notes
 from ckptool.matching.sequence import in_sequence
-from ckptool.matching.uneven import uneven
+from ckptool.matching.uneven import uneven, with_words
 from ckptool.matching.unknowable import unknowable
 from ckptool.spec import TensorSpec
 
 Specs = Mapping[str, TensorSpec]
+Places = tuple[Mapping[str, int], Mapping[str, int]]
 
 _SAME = {"same name", "same name under a prefix"}
-_ALIKE = 0.65  # of the modules of the smaller block have a counterpart in the other; below this it is another block
-_RELATED = 0.25  # of the tensors of the smaller side match; below this the models have nothing to do with each other
+_ALIKE = 0.7  # of the modules of the smaller block have a counterpart in the other; below this it is another block
+_RELATED = 0.3  # of the tensors of the smaller side match; below this the models have nothing to do with each other
 
 
 def match(
@@ -62,8 +66,9 @@ def match(
     """
     place = {key: at for at, key in enumerate(target)}
     places = {key: at for at, key in enumerate(source)}, place
-    tries = [_Attempt.of(ours, theirs, places) for ours in cuts_of(source) for theirs in cuts_of(target)]
-    best = max(tries, key=lambda attempt: (attempt.score, -len(attempt.found)))
+    best = _best(
+        [one for ours in cuts_of(source) for theirs in cuts_of(target) for one in _tries(ours, theirs, places)]
+    )
     found, notes = _related(best, source, target)
     pairs = [pair for _, row in found for pair in row]
     level = min(accept, Confidence.ALIGNED, key=_rank)
@@ -72,13 +77,40 @@ def match(
     rules = (*rules_of(unsure, source, target, merge=False), *rules_of(sure, source, target))
     made = {key for pair in pairs for key in pair.targets}
     used = {key for pair in pairs for key in pair.sources}
+    free = tuple(key for key in target if key not in made), tuple(key for key in source if key not in used)
+    reshaped = reshaped_pairs(
+        *({key: side[key] for key in left} for side, left in ((source, free[1]), (target, free[0])))
+    )
     return MatchReport(
         tuple(sorted(pairs, key=lambda pair: place[pair.targets[0]])),
-        tuple(key for key in target if key not in made),
-        tuple(key for key in source if key not in used),
-        (*notes, *unknowable(pairs)),
+        *free,
+        (*notes, *unknowable(pairs), *reversal_notes(rules, source, target)),
         rules,
+        tuple(reshaped) if sure else (),
     )
+
+
+def _tries(ours: list[Unit], theirs: list[Unit], places: Places) -> Iterable[_Attempt]:
+    """Two ways to cut, matched; and once more by their lists of blocks, where these are alike."""
+    io = stored_io(ours) | stored_io(theirs)
+    plain = _Attempt(ours, theirs, io, places)
+    plain.run()
+    yield plain
+    listed = _Attempt(ours, theirs, io, places)
+    if groups := aligned_lists(ours, theirs, listed.as_stored, places):
+        listed.lists(groups)
+        listed.run()
+        yield listed
+
+
+def _best(tries: Sequence[_Attempt]) -> _Attempt:
+    """The attempt that matches the most; but where lists of blocks say otherwise, the lists are right."""
+    best = max(tries, key=lambda attempt: (attempt.score, -len(attempt.found)))
+    listed = max(
+        (one for one in tries if one.by_lists), key=lambda attempt: (attempt.score, -len(attempt.found)), default=best
+    )
+    said = listed.sure
+    return listed if any(said.get(target, source) != source for target, source in best.sure.items()) else best
 
 
 @dataclass(slots=True)
@@ -88,17 +120,11 @@ class _Attempt:
     sources: list[Unit]
     targets: list[Unit]
     io: frozenset[Unit]
-    places: tuple[Mapping[str, int], Mapping[str, int]]
+    places: Places
     known: Known = field(default_factory=Known)
     taken: set[Unit] = field(default_factory=set)
     found: list[tuple[Match, bool]] = field(default_factory=list)
-
-    @classmethod
-    def of(cls, ours: list[Unit], theirs: list[Unit], places: tuple[Mapping[str, int], Mapping[str, int]]) -> _Attempt:
-        """The units of both sides, matched."""
-        attempt = cls(ours, theirs, stored_io(ours) | stored_io(theirs), places)
-        attempt.run()
-        return attempt
+    by_lists: bool = False
 
     @property
     def score(self) -> int:
@@ -110,11 +136,11 @@ class _Attempt:
         )
 
     def run(self) -> None:
-        def as_stored(unit: Unit) -> tuple[tuple[int, ...], ...]:
-            return signature(unit, unit in self.io)
-
-        ours = [unit for unit in (*self.sources, *made_units(self.sources, self.places[0])) if not is_bare_square(unit)]
-        theirs = [unit for unit in (*self.targets, *made_units(self.targets, self.places[1])) if not is_bare_square(unit)]
+        """All stages."""
+        as_stored = self.as_stored
+        ours = [*self.sources, *made_units(self.sources, self.places[0])]
+        theirs = [*self.targets, *made_units(self.targets, self.places[1])]
+        ours, theirs = ([unit for unit in units if not is_bare_square(unit)] for units in (ours, theirs))
         plain = Classes(ours, theirs, as_stored, self.known, self.taken)
         self.add(plain.run())
         cut_ours, cut_theirs = common_blocks(self.free(self.sources), self.free(self.targets))
@@ -140,6 +166,33 @@ class _Attempt:
             self.taken |= {cut for cut, unit in (cut_ours | cut_theirs).items() if unit in self.taken}
             self.add(blocks.left())
 
+    def lists(self, groups: Sequence[Group]) -> None:
+        """Lists whose blocks are alike one after the other, though not all are of one kind."""
+        found: list[Match] = []
+        origin: dict[Unit, Unit] = {}
+        for group in groups:
+            origin |= group.sources | group.targets
+            self.io |= {cut for cut, unit in (group.sources | group.targets).items() if unit in self.io}
+            found += Classes(group.sources, group.targets, self.as_stored, Known(), self.taken).run()
+        self.known.add((one.source, one.target) for one in found)
+        self.add(whole(found, origin))
+        self.taken |= {origin[unit] for one in found for unit in (one.source, one.target)}
+        self.by_lists = True
+
+    def as_stored(self, unit: Unit) -> tuple[Shape, ...]:
+        """What two units must share."""
+        return signature(unit, unit in self.io)
+
+    @property
+    def sure(self) -> dict[str, str]:
+        """Of what is matched with confidence: source key by target key, of the main tensors."""
+        return {
+            target: source
+            for one, _ in self.found
+            if one.confidence.within(Confidence.ALIGNED)
+            for source, target in zip(one.source.keys[one.source.main], one.target.keys[one.target.main], strict=True)
+        }
+
     def sequence(self) -> None:
         """What the order of the whole files says, if nothing speaks against it."""
         known = {
@@ -163,7 +216,7 @@ class _Attempt:
         groups, origin = uneven((one for one, _ in self.found), ours, theirs)
         self.io |= {cut for cut, unit in origin.items() if unit in self.io}
         for group in groups:
-            self.add(Classes(group.sources, group.targets, form, self.known, self.taken).run())
+            self.add(map(with_words, Classes(group.sources, group.targets, form, self.known, self.taken).run()))
         self.taken |= {unit for cut, unit in origin.items() if cut in self.taken}
 
     def backwards(self, form: Form) -> None:
@@ -227,15 +280,12 @@ def _related(
     if matched < _RELATED * min(len(source), len(target)):
         text = f"the two seem unrelated: only {matched:,} tensors have a counterpart that names and shapes agree on"
         return [], (Note(text) if sure else Note("the two have nothing in common"),)
-    if _only_blocks(attempt):
+    if text := _stranger(attempt):
         doubtful = [replace(one, confidence=max(one.confidence, Confidence.GUESS, key=_rank)) for one, _ in found]
         found = [
             (one, tuple(replace(pair, confidence=one.confidence) for pair in row))
             for one, (_, row) in zip(doubtful, found, strict=True)
         ]
-        text = (
-            "the blocks are alike, but neither what stands before them nor what stands behind: another kind of model?"
-        )
         return found, (Note(text, "--accept guess takes them all the same"),)
     return found, ()
 
@@ -252,9 +302,15 @@ def _coherent(attempt: _Attempt) -> list[tuple[Match, bool]]:
             ours.update(_names(one.source))
             theirs.update(_names(one.target))
 
+    same = {
+        (one.source.chain, one.target.chain)
+        for one, _ in attempt.found
+        if _SAME & set(one.evidence) and len(one.target.shapes[one.target.main][0]) > 1
+    }
+
     def holds(one: Match) -> bool:
         here, there = one.source.chain, one.target.chain
-        if not here or not there or (here, there) not in alike or _SAME & set(one.evidence):
+        if not here or not there or (here, there) not in alike or (here, there) in same:
             return True
         ours, theirs = alike[here, there]
         return max(len(ours) / sizes["source", here], len(theirs) / sizes["target", there]) >= _ALIKE
@@ -272,6 +328,20 @@ def _names(unit: Unit) -> set[str]:
 
 def _rank(confidence: Confidence) -> int:
     return confidence.rank
+
+
+def _stranger(attempt: _Attempt) -> str:
+    """Why the two may be of another kind, though much matches; nothing if they are not."""
+    if _only_blocks(attempt):
+        return (
+            "the blocks are alike, but neither what stands before them nor what stands behind: another kind of model?"
+        )
+    layers = [one for one, _ in attempt.found if one.confidence.within(Confidence.ALIGNED) and one.target.chain]
+    layers = [one for one in layers if len(one.target.shapes[one.target.main][0]) == 2]
+    lacking = [one for one in layers if ("bias" in one.source.shapes) != ("bias" in one.target.shapes)]
+    if len(lacking) > 1 and len(lacking) > len(layers) / 2:
+        return "most layers have a bias on one side and none on the other: another kind of model?"
+    return ""
 
 
 def _only_blocks(attempt: _Attempt) -> bool:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
 from ckptool.matching.modules import Unit
+from ckptool.matching.words import is_structure, words_of
 
 Place = tuple[int, ...]
+Chain = tuple[str, ...]
 
 
 def common_blocks(sources: Sequence[Unit], targets: Sequence[Unit]) -> tuple[dict[Unit, Unit], dict[Unit, Unit]]:
     """Units cut down to the blocks that two lists have in common, with the unit that each was cut from.
 
-    Lists are paired by what their blocks hold; a list is paired once.
+    Lists are paired by what their blocks hold, then by their words; a list is paired once.
 
     Args:
         sources: units that are still free.
@@ -22,29 +24,39 @@ def common_blocks(sources: Sequence[Unit], targets: Sequence[Unit]) -> tuple[dic
     ours, theirs = _by_chain(sources), _by_chain(targets)
     scored = sorted(
         (
-            (_alike(ours[one], theirs[other]), one, other)
+            (-_alike(ours[one], theirs[other]), -_worded(one, other), one, other)
             for one in ours
             for other in theirs
             if _depth(one) == _depth(other)
         ),
-        key=lambda row: (-row[0], row[1], row[2]),
     )
     cut_ours: dict[Unit, Unit] = {}
     cut_theirs: dict[Unit, Unit] = {}
-    done: set[tuple[str, ...]] = set()
-    gone: set[tuple[str, ...]] = set()
-    for score, one, other in scored:
-        if score < 0.3 or one in done or other in gone:
+    done: set[Chain] = set()
+    gone: set[Chain] = set()
+    ties = Counter((*row[:2], side, chain) for row in scored for side, chain in enumerate(row[2:]))
+    for score, words, one, other in scored:
+        if score > -0.3 or one in done or other in gone:
             continue
         done.add(one)
         gone.add(other)
         same = one == other
+        if not same and max(ties[score, words, 0, one], ties[score, words, 1, other]) > 1:
+            continue  # two towers, and nothing says which
         here, there = _places(ours[one], same), _places(theirs[other], same)
         here, there = _fitted(here, there), _fitted(there, here)
         both = {place for row in here.values() for place in row} & {place for row in there.values() for place in row}
         cut_ours |= _cut(here, both)
         cut_theirs |= _cut(there, both)
     return cut_ours, cut_theirs
+
+
+def _worded(one: Chain, other: Chain) -> float:
+    """How much the words of two lists agree."""
+    ours, theirs = (
+        {word for part in chain for word in words_of(part) if not is_structure(word)} for chain in (one, other)
+    )
+    return len(ours & theirs) / len(ours | theirs) if ours | theirs else 0.0
 
 
 def _depth(chain: tuple[str, ...]) -> int:
