@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -12,10 +12,10 @@ from ckptool.checkpoint import Checkpoint
 from ckptool.errors import CkptError
 from ckptool.models import Target
 from ckptool.ops import Cast
-from ckptool.plan import Apply, Source, Step, Value, sources_of
+from ckptool.plan import Apply, Plan, Source, Step, Value, sources_of
 from ckptool.reading import Reader
 from ckptool.spec import DTYPES
-from ckptool.surgery.entries import Filled
+from ckptool.surgery.entries import Entry, Filled
 from ckptool.surgery.initial import Initial
 from ckptool.surgery.transplant import Transplant, plan_transplant
 from ckptool.writing.evaluate import compute
@@ -80,22 +80,49 @@ def load_source(source: Checkpoint, target: Target, seed: int) -> Loaded:
 
 def load(done: Transplant, seed: int) -> Loaded:
     """A transplant's target with what its plan makes; what nothing fills keeps the model's own init."""
-    target = done.target
-    module = _module(target, done.asked.seed)
-    entries = {entry.key: entry for entry in done.entries}
-    varied = _fill(module, [step for step in done.plan.steps if not _is_own(step)], done.plan.inputs, seed)
-    steps = {step.target.key: step for step in done.plan.steps}
-    origins = {
-        key: tuple(dict.fromkeys(origin.key for origin in sources_of(steps[key].value)))
-        for key, entry in entries.items()
-        if entry.is_filled and key in steps and not entry.is_harmless
-    }
+    entries = done.entries
+    filled = frozenset(entry.key for entry in entries if entry.is_filled and not entry.is_harmless)
     unfilled = frozenset(
-        key
-        for key, entry in entries.items()
+        entry.key
+        for entry in entries
         if not entry.is_harmless
         and (not entry.is_filled or entry.status is Filled.FITTED or entry.covered < entry.spec.elements)
     )
+    return _loaded(done.target, done.plan, filled, unfilled, (done.asked.seed, seed))
+
+
+def load_plan(plan: Plan, target: Target, seed: int) -> Loaded:
+    """A target with what a remap's plan makes.
+
+    Raises:
+        CkptError: the plan makes nothing that the model has, or tensors of another shape.
+    """
+    made = {step.target.key: step.target for step in plan.steps}
+    wrong = [key for key, spec in target.specs.items() if key in made and made[key].shape != spec.shape]
+    if wrong or not made.keys() & target.specs.keys():
+        key = wrong[0] if wrong else next(iter(made), "")
+        said = f"{key} has another shape in {target.name}" if wrong else f"{target.name} has no {key}"
+        raise CkptError(
+            f"what is made does not fit the model: {said}", hint="name the model that --like is of", key=key
+        )
+    entries = [Entry(spec, Filled.MISSING, kind=target.kinds.get(key, "")) for key, spec in target.specs.items()]
+    matter = frozenset(entry.key for entry in entries if not entry.is_harmless)
+    kept = tuple(step for step in plan.steps if step.target.key in target.specs)
+    return _loaded(target, replace(plan, steps=kept), matter & made.keys(), matter - made.keys(), (0, seed))
+
+
+def _loaded(
+    target: Target, plan: Plan, filled: frozenset[str], unfilled: frozenset[str], seeds: tuple[int, int]
+) -> Loaded:
+    """The model built under the first seed; the second one varies what the source has that is constant."""
+    module = _module(target, seeds[0])
+    varied = _fill(module, [step for step in plan.steps if not _is_own(step)], plan.inputs, seeds[1])
+    steps = {step.target.key: step for step in plan.steps}
+    origins = {
+        key: tuple(dict.fromkeys(origin.key for origin in sources_of(steps[key].value)))
+        for key in target.specs
+        if key in filled and key in steps
+    }
     return Loaded(target.name, module, origins, unfilled, steps, varied)
 
 

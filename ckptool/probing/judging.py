@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -164,7 +164,7 @@ def largest(rows: Sequence[Compared]) -> float:
     return max((row.error for row in rows if row.verdict == "agrees" and math.isfinite(row.error)), default=0.0)
 
 
-def marks_of(keys: Mapping[str, int], wanted: Iterator[str]) -> int:
+def marks_of(keys: Mapping[str, int], wanted: Iterable[str]) -> int:
     found = 0
     for key in wanted:
         found |= keys.get(key, 0)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ckptool.checkpoint import Note
+from ckptool.checkpoint import Checkpoint, Note
 from ckptool.errors import CkptError
 from ckptool.models import Target, open_target
-from ckptool.probing.building import Loaded, load, load_source
+from ckptool.plan import Plan
+from ckptool.probing.building import Loaded, load, load_plan, load_source
 from ckptool.probing.inputs import Shown, inputs_for
 from ckptool.probing.judging import Compared, Comparer, judge, largest, marks_of, nearest
 from ckptool.probing.pairing import pair_modules
@@ -59,17 +60,49 @@ def probe(
         >>> done = plan_transplant(old, open_target("fixtures/models.py:Baseline"), drop=["fc.*"])
         >>> found = probe(done, "fixtures/models.py:ResNet18", input_shape=(1, 3, 64, 64))
         >>> found.agree, found.first.target, found.first.settings[0]
-        (False, 'base.layer4.0.conv1', ('stride', '(1, 1)', '(2, 2)'))
+        (False, 'base.layer4.0.downsample.0', ('stride', '(1, 1)', '(2, 2)'))
     """
+    return _probe(done.source, source_model, lambda: load(done, seed), (input_shape, seed, tolerance))
+
+
+def probe_plan(
+    plan: Plan,
+    source_model: Target | str,
+    target_model: Target | str,
+    *,
+    input_shape: Sequence[int] | None = None,
+    seed: int = 0,
+    tolerance: float = TOLERANCE,
+) -> ProbeReport:
+    """The same for what a remap makes; its keys are those of `target_model`. See `probe`.
+
+    Raises:
+        CkptError: besides, the plan joins several files, or makes what the target's model does not have.
+    """
+    if len(plan.inputs) != 1:
+        raise CkptError(
+            "the probe loads one file into the source's model, and here are several", hint="join them first"
+        )
+    target = open_target(target_model) if isinstance(target_model, str) else target_model
+    numbers = (input_shape, seed, tolerance)
+    return _probe(plan.inputs[0], source_model, lambda: load_plan(plan, target, seed), numbers)
+
+
+def _probe(
+    checkpoint: Checkpoint,
+    source_model: Target | str,
+    target_of_plan: Callable[[], Loaded],
+    numbers: tuple[Sequence[int] | None, int, float],
+) -> ProbeReport:
     begun = time.perf_counter()
+    shape, seed, tolerance = numbers
     opened = open_target(source_model) if isinstance(source_model, str) else source_model
-    source, target = load_source(done.source, opened, seed), load(done, seed)
-    given = None if input_shape is None else tuple(input_shape)
-    pair, shown = _first_that_runs(source, target, given, seed, tolerance)
+    source, target = load_source(checkpoint, opened, seed), target_of_plan()
+    pair, shown = _first_that_runs(source, target, None if shape is None else tuple(shape), seed, tolerance)
     used = {origin for origins in target.origins.values() for origin in origins}
     unused = [key for key, origins in source.origins.items() if used.isdisjoint(origins)]
-    excused = marks_of(pair.run.keys, iter(target.unfilled))
-    judge(pair.comparer, excused, marks_of(pair.comparer.source.keys, iter(unused)))
+    excused = marks_of(pair.run.keys, target.unfilled)
+    judge(pair.comparer, excused, marks_of(pair.comparer.source.keys, unused))
     return _report(source, target, pair, shown, (seed, tolerance, time.perf_counter() - begun))
 
 
@@ -163,6 +196,7 @@ def _divergence(row: Compared, rows: Sequence[Compared], source: Loaded, target:
     owners = {key.rpartition(".")[0] for key in target.origins}
     between = [call.module for call in pair.run.calls if row.call.before & call.mark & ~known and call.module in owners]
     compared = {one.call.module for one in rows}
+    hidden = tuple(dict.fromkeys(name for name in between if name not in compared))
     agrees_within = row.input_error is not None and row.input_error <= pair.comparer.tolerance
     return Divergence(
         row.call.module,
@@ -172,11 +206,11 @@ def _divergence(row: Compared, rows: Sequence[Compared], source: Loaded, target:
         row.scale,
         row.shapes,
         row.input_error,
-        tuple(dict.fromkeys(one.call.module for one in above if one.verdict in ("agrees", "divided"))),
-        tuple(dict.fromkeys(name for name in between if name not in compared)),
+        tuple({one.call.module: one.other.module for one in above if one.verdict in ("agrees", "divided")}.items()),
+        hidden,
         there if set(there) != set(here) and not agrees_within else (),
         tuple(_settings(mine, its)) if agrees_within else (),
-        tuple(_origins(row.call.module, target)),
+        tuple(origin for name in (*hidden, row.call.module) for origin in _origins(name, target)),
     )
 
 

@@ -20,12 +20,12 @@ class Divergence:
         scale: that standard deviation.
         shapes: of both outputs, the target's first.
         input_error: the same measure of what goes in; None where it cannot be compared.
-        after: modules that it is computed from, the nearest that were compared, which agree.
+        after: modules that it is computed from, the nearest that were compared, which agree; each with the source's.
         between: modules with weights that lie between those and it, and have no counterpart of their own.
         source_after: the nearest modules that the source's is computed from, under the target's names, where those are
             not the same as in the target: then it stands in another place.
         settings: numbers that the two modules were built with and that differ: (name, target's, source's).
-        origins: (key of the target, keys of the source, how) of its own tensors.
+        origins: (key of the target, keys of the source, how) of the tensors of those between and of its own.
     """
 
     target: str
@@ -35,7 +35,7 @@ class Divergence:
     scale: float
     shapes: tuple[tuple[int, ...], tuple[int, ...]]
     input_error: float | None = None
-    after: tuple[str, ...] = ()
+    after: tuple[tuple[str, str], ...] = ()
     between: tuple[str, ...] = ()
     source_after: tuple[str, ...] = ()
     settings: tuple[tuple[str, str, str], ...] = ()
@@ -44,7 +44,7 @@ class Divergence:
     @property
     def last_agreed(self) -> str:
         """The last module before it that agreed; "" if there is none."""
-        return self.after[-1] if self.after else ""
+        return self.after[-1][0] if self.after else ""
 
 
 @dataclass(frozen=True, slots=True)

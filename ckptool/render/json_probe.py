@@ -51,7 +51,7 @@ def _divergence_fields(row: Divergence) -> dict[str, Any]:
         "scale": row.scale,
         "shapes": {"target": row.shapes[0], "source": row.shapes[1]},
         "input_error": row.input_error,
-        "after": row.after,
+        "after": [{"target": mine, "source": other} for mine, other in row.after],
         "between": row.between,
         "source_after": row.source_after,
         "settings": [{"name": name, "target": mine, "source": other} for name, mine, other in row.settings],

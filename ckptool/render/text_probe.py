@@ -12,6 +12,7 @@ from ckptool.render.text_inspect import note_lines
 from ckptool.render.units import number_of, relative
 
 _MANY = 3  # names in a line
+_RULES = 4
 
 
 def probe_lines(report: ProbeReport, screen: Screen, verbose: bool = False) -> Iterator[Line]:
@@ -53,24 +54,24 @@ def divergence_texts(row: Divergence, is_first: bool, tolerance: float) -> Itera
     """What is to be said of a module that differs, a sentence each; the first names it."""
     shape = f"gives {_shape(row.shapes[0])}, the source {_shape(row.shapes[1])}"
     far = shape if math.prod(row.shapes[0]) != math.prod(row.shapes[1]) else f"off by {relative(row.error)}"
-    name = row.target or "the model itself"
-    yield f"{name} differs{' first' if is_first else ''}: {far}   <- {row.source or 'the model itself'}"
+    yield f"{_name(row.target)} differs{' first' if is_first else ''}: {far}   <- {_name(row.source)}"
     if row.input_error is not None and row.input_error <= tolerance:
-        yield "its input agrees, so the fault is in its own tensors or settings"
+        yield "its input agrees: the fault is in its own tensors or settings"
         for setting, mine, other in row.settings:
             yield f"{setting} is {mine}, in the source's {other}"
         if not row.settings and row.classes[0] != row.classes[1]:
             yield f"it is {row.classes[0]}, the source's is {row.classes[1]}"
     else:
-        yield "its input differs already, so the fault is between it and what agrees before it"
+        yield "its input differs already"
         if row.after:
-            yield f"before it agrees: {_names(row.after)}"
-        if row.between:
-            yield f"between them, with no counterpart of their own: {_names(row.between)}"
+            said = [f"{_name(mine)} <- {_name(other)}" for mine, other in row.after[-_MANY:]]
+            yield f"it is computed from what agrees: {', '.join(said)}{_more(row.after)}"
         if row.source_after:
-            yield f"in the source it comes after {_names(row.source_after)}: another place in the model?"
-    for key, origins, how in row.origins[:_MANY]:
-        yield f"{key} <- {_names(origins)}, {how}"
+            yield f"in the source it comes after {_names(row.source_after)}: it stands in another place"
+        if row.between:
+            yield f"between them, and with no counterpart of their own: {_names(row.between)}"
+    for key, origins, how in row.origins[:_RULES]:
+        yield f"{key} <- {', '.join(origins)}, {how}"
 
 
 def _divergence(row: Divergence, is_first: bool, tolerance: float, screen: Screen) -> Iterator[Line]:
@@ -107,14 +108,20 @@ def _shape(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape)) or "a number"
 
 
+def _name(module: str) -> str:
+    return module or "the model itself"
+
+
 def _names(names: Sequence[str]) -> str:
     """The last few of some names, the nearest."""
-    shown = [name or "the model itself" for name in names[-_MANY:]]
-    more = len(names) - len(shown)
-    return ", ".join(shown) + (f" and {more:,} more" if more else "")
+    return ", ".join(_name(name) for name in names[-_MANY:]) + _more(names)
+
+
+def _more(names: Sequence[object]) -> str:
+    return f" and {len(names) - _MANY:,} more" if len(names) > _MANY else ""
 
 
 def _modules(names: Sequence[str]) -> str:
     if len(names) == 1:
-        return names[0] or "the model itself"
-    return f"{number_of(len(names), 'module')} ({names[0] or 'the model itself'}, ...)"
+        return _name(names[0])
+    return f"{number_of(len(names), 'module')} ({_name(names[0])}, ...)"
