@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from ckptool.matching.match import match
-from ckptool.matching.result import Confidence
+from ckptool.matching.recipe_text import recipe_text
+from ckptool.matching.result import Confidence, MatchReport, MatchRule, Pair
 from ckptool.recipes.reverse import check_reverse
-from tests.test_match import Specs, checked, given, linear, norm, shapes_of, specs
+from ckptool.spec import TensorSpec
+from tests.test_match import Specs, blocks, checked, given, linear, norm, shapes_of, specs
 
 pytest.importorskip("torch")
 
@@ -148,3 +151,90 @@ def test_lengths_that_add_up_are_no_halves_under_another_name() -> None:
     source = resnet(names=("norm", "layer"))
     found = given(match(source, resnet({"layer1", "layer2", "layer3"}, names=("split", "layer"))))
     assert not [key for key in found if ".IN." in key or ".BN." in key]
+
+
+# ---------------------------------------------------------------------------------------------- what is said of a match
+
+
+def texts(report: MatchReport) -> str:
+    return "\n".join(note.text for note in report.notes)
+
+
+def test_the_order_of_halves_and_what_they_lose_is_said() -> None:
+    report = match(resnet(), resnet({"layer1"}))
+    assert "which half comes first is taken from the order in the file" in texts(report)
+    assert "the rules do not reverse" in texts(report)  # half of the statistics is thrown away
+    assert not match(resnet(), resnet()).notes
+
+
+def test_colours_are_doubtful_between_two_codes_only() -> None:
+    source = resnet()
+    wrapped = {f"module.{key}": TensorSpec(f"module.{key}", "float32", spec.shape) for key, spec in source.items()}
+    assert "RGB" not in texts(match(wrapped, source))
+    renamed = resnet(names=("norm", "res"))
+    renamed = specs((key.replace("conv", "c"), spec.shape) for key, spec in renamed.items())
+    report = match(source, renamed)
+    (note,) = (note for note in report.notes if "RGB" in note.text)
+    assert note.keys == ("c1.weight",)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "is_doubtful"),
+    [
+        ("attn.in_proj", "attn.qkv", False),  # both have q first
+        ("attn.query_key_value", "attn.qkv", True),  # GPT-NeoX: head by head
+        ("attn.query_key_value", "attn.query_key_value", False),
+    ],
+)
+def test_the_order_in_a_fused_qkv(one: str, other: str, is_doubtful: bool) -> None:
+    source, target = (
+        specs((key.replace("attn.qkv", name), spec.shape) for key, spec in specs(blocks(prefix, 3)).items())
+        for name, prefix in ((one, "h."), (other, "layers."))
+    )
+    report = match(source, target)
+    assert len(given(report)) == len(target)
+    assert ("the order inside a fused qkv" in texts(report)) is is_doubtful
+
+
+@pytest.mark.parametrize(("name", "is_doubtful"), [("gate_up_proj", False), ("up_proj", True)])
+def test_which_half_is_the_gate(name: str, is_doubtful: bool) -> None:
+    rows = [(f"layers.{at}.mlp.{x}_proj.weight", (16, 8)) for at in range(3) for x in ("gate", "up")]
+    rest = [(f"layers.{at}.mlp.down_proj.weight", (8, 16)) for at in range(3)]
+    fused = [(f"layers.{at}.mlp.{name}.weight", (32, 8)) for at in range(3)]
+    report = match(specs([*rows, *rest]), specs([*fused, *rest]))
+    assert len(given(report)) == 6
+    assert ("is the gate" in texts(report)) is is_doubtful
+
+
+def test_a_name_that_says_another_order_is_not_what_is_made() -> None:
+    rows = [(f"layers.{at}.mlp.{x}_proj.weight", (16, 8)) for at in range(3) for x in ("gate", "up")]
+    rest = [(f"layers.{at}.mlp.down_proj.weight", (8, 16)) for at in range(3)]
+    report = match(
+        specs([*rows, *rest]), specs([*((f"layers.{at}.mlp.up_gate_proj.weight", (32, 8)) for at in range(3)), *rest])
+    )
+    assert set(given(report)) == {key for key, _ in rest}
+
+
+def test_the_next_best_is_a_source_of_the_same_block() -> None:
+    source = specs(blocks("encoder.layers.", 4))
+    target = specs(
+        (key.replace("encoder.layers", "h").replace("norm", "ln_"), spec.shape) for key, spec in source.items()
+    )
+    for pair in match(source, target).pairs:
+        if ".ln_" not in pair.targets[0]:
+            continue
+        assert pair.confidence is Confidence.ALIGNED
+        assert pair.runner_up is not None
+        rival, score = pair.runner_up
+        assert rival.split(".")[2] == pair.sources[0].split(".")[2]
+        assert rival != pair.sources[0]
+        assert score < pair.score
+
+
+def test_the_next_best_is_shown_where_it_is_near() -> None:
+    near = Pair(("t",), ("s",), confidence=Confidence.ALIGNED, runner_up=("r", 0.9), score=1.1)
+    far = Pair(("t",), ("s",), confidence=Confidence.ALIGNED, runner_up=("r", 0.2), score=1.1)
+    for pair, is_shown in ((near, True), (far, False), (replace(far, confidence=Confidence.GUESS), True)):
+        rule = MatchRule("s -> t", (pair,), ("words agree",), pair.confidence)
+        text = recipe_text(MatchReport((pair,), (), (), (), (rule,)))
+        assert ("next best: r" in text) is is_shown

@@ -33,7 +33,9 @@ def is_named(made: Unit, whole: Unit) -> bool:
         return made.path[-1].text == whole.path[-1].text
     kind = made.kind.removesuffix("stack").strip()
     words = {"qkv"} if kind == "q k v" else {"kv"} if kind == "k v" else {"gate", "up"}
-    return not kind or bool(words & whole.words.keys())
+    said = [word for part in whole.path for word in words_of(part.text) if word in kind.split()]
+    in_order = said == [word for word in kind.split() if word in said]  # `up_gate` is not gate and up
+    return not kind or bool(in_order and words & whole.words.keys())
 
 
 def _fused(units: Iterable[Unit]) -> Iterable[Unit]:

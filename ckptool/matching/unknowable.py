@@ -2,39 +2,116 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 from ckptool.checkpoint import Note
 from ckptool.matching.result import Confidence, Pair
 from ckptool.matching.words import words_of
+from ckptool.spec import TensorSpec
 
 _META = frozenset({"wq", "wk"})  # Meta's Llama rotates neighbours, transformers rotates halves
+_Q_FIRST = frozenset({"qkv", "in_proj", "in_proj_weight", "in_proj_bias", "qkv_proj", "to_qkv"})  # timm, torch, Phi-3
+_GATED = frozenset({"gate", "up"})
+_COMPARE = "compare the outputs of both models"
+_SAME_CODE = 0.9  # of the pairs have names that end alike: both sides come from one code
 
 
-def unknowable(pairs: Iterable[Pair]) -> tuple[Note, ...]:
-    """Notes on the accepted pairs whose layout may differ though names and shapes agree.
+def unknowable(pairs: Iterable[Pair], target: Mapping[str, TensorSpec]) -> tuple[Note, ...]:
+    """Notes on the accepted pairs whose elements may differ in order though names and shapes agree.
+
+    Args:
+        pairs: all that were found.
+        target: the target's specs.
 
     Example:
         >>> pair = Pair(("a.q_proj.weight",), ("a.wq.weight",), confidence=Confidence.ALIGNED)
-        >>> print(unknowable([pair])[0].text)
+        >>> print(unknowable([pair], {})[0].text)
         rotary layout: the rows of q and k may have to be permuted, which no header shows
     """
-    rotary: list[str] = []
-    heads: list[str] = []
-    for pair in pairs:
-        if not pair.confidence.within(Confidence.ALIGNED) or (pair.sources == pair.targets and not pair.layout):
-            continue
-        ours, theirs = ({part for key in keys for part in key.split(".")} for keys in (pair.sources, pair.targets))
-        if bool(_META & ours) != bool(_META & theirs):
-            rotary += pair.targets
-        alone = len(pair.sources) == len(pair.targets) == 1 and pair.layout
-        if alone and any("qkv" in words_of(part) for part in ours & theirs):
-            heads += pair.targets
-    notes = []
-    if rotary:
-        text = "rotary layout: the rows of q and k may have to be permuted, which no header shows"
-        notes.append(Note(text, "for Llama: | (h d two) i -> (h two d) i", tuple(rotary)))
-    if heads:
-        text = "the order inside a fused qkv, all q first or head by head, is not in any header"
-        notes.append(Note(text, "compare the outputs of both models", tuple(heads)))
-    return tuple(notes)
+    taken = [pair for pair in pairs if pair.confidence.within(Confidence.ALIGNED)]
+    renamed = [pair for pair in taken if pair.sources != pair.targets or pair.layout]
+    parts = [tuple({part for key in keys for part in key.split(".")} for keys in (pair.sources, pair.targets))
+             for pair in renamed]  # fmt: skip
+    both = [(pair, ours, theirs) for pair, (ours, theirs) in zip(renamed, parts, strict=True)]
+    rows = [
+        (
+            "rotary layout: the rows of q and k may have to be permuted, which no header shows",
+            "for Llama: | (h d two) i -> (h two d) i",
+            [pair for pair, ours, theirs in both if bool(_META & ours) != bool(_META & theirs)],
+        ),
+        (
+            "the order inside a fused qkv, all q first or head by head, is not in any header",
+            _COMPARE,
+            [pair for pair, ours, theirs in both if _may_be_by_heads(pair, ours, theirs)],
+        ),
+        (
+            "which half of a fused matrix is the gate is not in any header",
+            _COMPARE,
+            [pair for pair, ours, theirs in both if _may_be_up_first(pair, ours, theirs)],
+        ),
+        (
+            "which half comes first is taken from the order in the file, no header shows it",
+            _COMPARE,
+            [pair for pair, ours, theirs in both if _is_halved(pair, ours, theirs)],
+        ),
+        (
+            "the order of the input's colours, RGB or BGR, is not in any header",
+            "to turn them round: | = flip($1, 1)",
+            _stems(taken, target),
+        ),
+    ]
+    return tuple(
+        Note(text, hint, tuple(key for pair in row for key in pair.targets)) for text, hint, row in rows if row
+    )
+
+
+def _is_single(pair: Pair) -> bool:
+    return len(pair.sources) == len(pair.targets) == 1
+
+
+def _may_be_by_heads(pair: Pair, ours: set[str], theirs: set[str]) -> bool:
+    """Both have q, k and v in one, under names of which not both are known to have q first, or the other way round."""
+    if not _is_single(pair):
+        return False
+    fused = [{part for part in side if "qkv" in words_of(part)} for side in (ours, theirs)]
+    if not all(fused):
+        return False
+    return bool(pair.layout) if fused[0] == fused[1] else not all(side <= _Q_FIRST for side in fused)
+
+
+def _may_be_up_first(pair: Pair, ours: set[str], theirs: set[str]) -> bool:
+    """Gate and up are one tensor, on one side at least, whose name does not say which of them comes first."""
+    if len(pair.sources) == len(pair.targets):
+        whole = [ours, theirs] if any(_gated(side) for side in (ours, theirs)) and ours != theirs else []
+    else:
+        split, one = (ours, theirs) if len(pair.sources) > 1 else (theirs, ours)
+        whole = [one] if {word for part in split for word in words_of(part)} >= _GATED else []
+    return any(not _gated(side) for side in whole)
+
+
+def _gated(parts: Iterable[str]) -> bool:
+    """A name that says gate and then up."""
+    words = [words_of(part) for part in parts]
+    return any({*said} >= _GATED and said.index("gate") < said.index("up") for said in words)
+
+
+def _is_halved(pair: Pair, ours: set[str], theirs: set[str]) -> bool:
+    several, one = (ours, theirs) if len(pair.sources) > 1 else (theirs, ours)
+    said = {word for part in several - one for word in words_of(part)}
+    return len(pair.sources) + len(pair.targets) == 3 and not said & {"q", "k", "v", *_GATED}
+
+
+def _stems(taken: Sequence[Pair], target: Mapping[str, TensorSpec]) -> list[Pair]:
+    """The convolutions on three colours, if the two sides do not come from one code."""
+    single = [pair for pair in taken if _is_single(pair)]
+    found = [
+        pair for pair in single if (spec := target.get(pair.targets[0])) and len(spec.shape) > 3 and spec.shape[1] == 3
+    ]
+    if not found:
+        return []
+    same = sum(_ending(pair.sources[0]) == _ending(pair.targets[0]) for pair in single)
+    return [] if same >= _SAME_CODE * len(single) else [pair for pair in found if pair.sources != pair.targets]
+
+
+def _ending(key: str) -> list[str]:
+    return ["#" if part.isdigit() else part for part in key.split(".")[-2:]]
