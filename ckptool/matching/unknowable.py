@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from ckptool.checkpoint import Note
 from ckptool.matching.result import Confidence, Pair
@@ -12,6 +14,8 @@ from ckptool.spec import TensorSpec
 _META = frozenset({"wq", "wk"})  # Meta's Llama rotates neighbours, transformers rotates halves
 _Q_FIRST = frozenset({"qkv", "in_proj", "in_proj_weight", "in_proj_bias", "qkv_proj", "to_qkv"})  # timm, torch, Phi-3
 _GATED = frozenset({"gate", "up"})
+_COLOURS = "the order of the input's colours, RGB or BGR, is not in any header"
+_NO_DIGITS = dict.fromkeys(map(ord, "0123456789"))
 _COMPARE = "compare the outputs of both models"
 _SAME_CODE = 0.9  # of the pairs have names that end alike: both sides come from one code
 
@@ -29,37 +33,19 @@ def unknowable(pairs: Iterable[Pair], target: Mapping[str, TensorSpec]) -> tuple
         rotary layout: the rows of q and k may have to be permuted, which no header shows
     """
     taken = [pair for pair in pairs if pair.confidence.within(Confidence.ALIGNED)]
-    renamed = [pair for pair in taken if pair.sources != pair.targets or pair.layout]
-    parts = [tuple({part for key in keys for part in key.split(".")} for keys in (pair.sources, pair.targets))
-             for pair in renamed]  # fmt: skip
-    both = [(pair, ours, theirs) for pair, (ours, theirs) in zip(renamed, parts, strict=True)]
-    rows = [
-        (
-            "rotary layout: the rows of q and k may have to be permuted, which no header shows",
-            "for Llama: | (h d two) i -> (h two d) i",
-            [pair for pair, ours, theirs in both if bool(_META & ours) != bool(_META & theirs)],
-        ),
-        (
-            "the order inside a fused qkv, all q first or head by head, is not in any header",
-            _COMPARE,
-            [pair for pair, ours, theirs in both if _may_be_by_heads(pair, ours, theirs)],
-        ),
-        (
-            "which half of a fused matrix is the gate is not in any header",
-            _COMPARE,
-            [pair for pair, ours, theirs in both if _may_be_up_first(pair, ours, theirs)],
-        ),
-        (
-            "which half comes first is taken from the order in the file, no header shows it",
-            _COMPARE,
-            [pair for pair, ours, theirs in both if _is_halved(pair, ours, theirs)],
-        ),
-        (
-            "the order of the input's colours, RGB or BGR, is not in any header",
-            "to turn them round: | = flip($1, 1)",
-            _stems(taken, target),
-        ),
-    ]
+    alike: dict[object, list[Pair]] = defaultdict(list)  # the same tensors in other blocks
+    for pair in taken:
+        if pair.sources != pair.targets or pair.layout:
+            names = (*pair.sources, "", *pair.targets, pair.layout)
+            alike["\n".join(names).translate(_NO_DIGITS)].append(pair)
+    doubtful: dict[_Doubt, list[Pair]] = {doubt: [] for doubt in _DOUBTS}
+    for row in alike.values():
+        ours, theirs = ({part for key in keys for part in key.split(".")} for keys in (row[0].sources, row[0].targets))
+        for doubt in _DOUBTS:
+            if doubt.holds(row[0], ours, theirs):
+                doubtful[doubt] += row
+    rows = [(doubt.text, doubt.hint, found) for doubt, found in doubtful.items()]
+    rows.append((_COLOURS, "to turn them round: | = flip($1, 1)", _stems(taken, target)))
     return tuple(
         Note(text, hint, tuple(key for pair in row for key in pair.targets)) for text, hint, row in rows if row
     )
@@ -99,6 +85,29 @@ def _is_halved(pair: Pair, ours: set[str], theirs: set[str]) -> bool:
     several, one = (ours, theirs) if len(pair.sources) > 1 else (theirs, ours)
     said = {word for part in several - one for word in words_of(part)}
     return len(pair.sources) + len(pair.targets) == 3 and not said & {"q", "k", "v", *_GATED}
+
+
+@dataclass(frozen=True, slots=True)
+class _Doubt:
+    """What may differ, what to do about it, and where: given a pair, and the parts of the keys of either side."""
+
+    text: str
+    hint: str
+    holds: Callable[[Pair, set[str], set[str]], bool]
+
+
+_DOUBTS = (
+    _Doubt(
+        "rotary layout: the rows of q and k may have to be permuted, which no header shows",
+        "for Llama: | (h d two) i -> (h two d) i",
+        lambda _, ours, theirs: bool(_META & ours) != bool(_META & theirs),
+    ),
+    _Doubt(
+        "the order inside a fused qkv, all q first or head by head, is not in any header", _COMPARE, _may_be_by_heads
+    ),
+    _Doubt("which half of a fused matrix is the gate is not in any header", _COMPARE, _may_be_up_first),
+    _Doubt("which half comes first is taken from the order in the file, no header shows it", _COMPARE, _is_halved),
+)
 
 
 def _stems(taken: Sequence[Pair], target: Mapping[str, TensorSpec]) -> list[Pair]:
