@@ -21,6 +21,8 @@ Numbers = tuple[int, ...]
 Instance = tuple[Unit, int]
 
 _FEWEST = 3  # blocks of a list, and of different contents among them, whose order says something
+_LONGEST = 200  # blocks of a list
+_MOST = 0.75  # of the blocks of the shorter list have a counterpart
 _LARGE = 20_000  # tensors; such files are lists of blocks of one kind
 _DEEPEST = 3  # numbers in the name of a block
 _OPTIONAL = frozenset({"bias", "num_batches_tracked"})
@@ -59,22 +61,75 @@ def aligned_lists(
     if len(places[0]) > _LARGE or len(places[1]) > _LARGE:
         return []
     ours, theirs = _lists(sources), _lists(targets)
-    by_contents: dict[object, tuple[list[str], list[str]]] = defaultdict(lambda: ([], []))
     kinds: dict[Unit, tuple[Shape, ...]] = {unit: form(unit) for unit in (*sources, *targets)}
-    for side, lists in enumerate((ours, theirs)):
-        for name, blocks in lists.items():
-            contents = tuple(_contents(blocks[number], kinds) for number in sorted(blocks))
-            if len(set(contents)) >= _FEWEST:
-                by_contents[contents][side].append(name)
+    here, there = ({name: _contents(blocks, kinds) for name, blocks in lists.items()} for lists in (ours, theirs))
     found: list[Group] = []
-    done: set[Unit] = set()
-    pairs = [(here[0], there[0]) for here, there in by_contents.values() if len(here) == len(there) == 1]
-    for here, there in sorted(pairs, key=lambda row: -len(ours[row[0]])):
-        units = {unit for block in (*ours[here].values(), *theirs[there].values()) for unit, _ in block}
-        if not units & done:
-            done |= units
-            found += _groups(ours[here], theirs[there], places)
+    used: set[Instance] = set()
+    pairs = [row for one in here for other in there if (row := _pairing(one, other, here[one], there[other]))]
+    ties = Counter((len(row.blocks), side, name) for row in pairs for side, name in enumerate((row.source, row.target)))
+    for row in sorted(pairs, key=lambda row: (-len(row.blocks), row.source, row.target)):
+        if max(ties[len(row.blocks), 0, row.source], ties[len(row.blocks), 1, row.target]) > 1:
+            continue  # two towers
+        blocks = [(ours[row.source][one], theirs[row.target][other]) for one, other in row.blocks]
+        mine = {instance for pair in blocks for block in pair for instance in block}
+        if not mine & used:
+            used |= mine
+            found += _groups(blocks, places)
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Pairing:
+    """Two lists by their names, and which block of one is which of the other."""
+
+    source: str
+    target: str
+    blocks: list[tuple[Numbers, Numbers]]
+
+
+def _pairing(
+    source: str, target: str, ours: Mapping[Numbers, object], theirs: Mapping[Numbers, object]
+) -> _Pairing | None:
+    """The blocks of two lists that can be no others, if these are most of the shorter list and of several contents."""
+    fewest = max(_FEWEST, _MOST * min(len(ours), len(theirs)))
+    if sum((Counter(ours.values()) & Counter(theirs.values())).values()) < fewest:
+        return None
+    here, there = sorted(ours), sorted(theirs)
+    places = in_common([ours[number] for number in here], [theirs[number] for number in there])
+    if len(places) < fewest or len({ours[here[at]] for at, _ in places}) < _FEWEST:
+        return None
+    return _Pairing(source, target, [(here[at], there[to]) for at, to in places])
+
+
+def in_common(ours: Sequence[object], theirs: Sequence[object]) -> list[tuple[int, int]]:
+    """The places of what two sequences have in common in the same order, in every longest way to lay one on the other.
+
+    Example:
+        >>> in_common("abbc", "abxbc"), in_common("abc", "abbc")
+        ([(0, 0), (1, 1), (2, 3), (3, 4)], [(0, 0), (2, 3)])
+    """
+    if ours == theirs:
+        return [(at, at) for at in range(len(ours))]
+    before, behind = _lengths(ours, theirs), _lengths(ours[::-1], theirs[::-1])
+    total = before[len(ours)][len(theirs)]
+    levels: dict[int, list[tuple[int, int]]] = defaultdict(list)
+    for at, one in enumerate(ours):
+        for to, other in enumerate(theirs):
+            level = before[at][to]
+            if one == other and level + 1 + behind[len(ours) - at - 1][len(theirs) - to - 1] == total:
+                levels[level].append((at, to))
+    return [row[0] for _, row in sorted(levels.items()) if len(row) == 1]
+
+
+def _lengths(ours: Sequence[object], theirs: Sequence[object]) -> list[list[int]]:
+    """For each two beginnings, how much they have in common."""
+    rows = [[0] * (len(theirs) + 1)]
+    for one in ours:
+        row, last = [0], rows[-1]
+        for to, other in enumerate(theirs):
+            row.append(last[to] + 1 if one == other else max(last[to + 1], row[to]))
+        rows.append(row)
+    return rows
 
 
 def _lists(units: Iterable[Unit]) -> dict[str, dict[Numbers, list[Instance]]]:
@@ -93,26 +148,29 @@ def _lists(units: Iterable[Unit]) -> dict[str, dict[Numbers, list[Instance]]]:
     return {
         name: blocks
         for name, blocks in found.items()
-        if len(blocks) >= _FEWEST and sum(map(len, blocks.values())) >= 2 * len(blocks)
+        if _FEWEST <= len(blocks) <= _LONGEST and sum(map(len, blocks.values())) >= 2 * len(blocks)
     }
 
 
-def _contents(block: Iterable[Instance], kinds: Mapping[Unit, tuple[Shape, ...]]) -> object:
-    counts = Counter((frozenset(unit.shapes.keys() - _OPTIONAL), kinds[unit][at]) for unit, at in block)
-    return frozenset(counts.items())
+def _contents(
+    blocks: Mapping[Numbers, Iterable[Instance]], kinds: Mapping[Unit, tuple[Shape, ...]]
+) -> dict[Numbers, object]:
+    """What each block holds: roles and shapes, and how often."""
+    return {
+        numbers: frozenset(
+            Counter((frozenset(unit.shapes.keys() - _OPTIONAL), kinds[unit][at]) for unit, at in block).items()
+        )
+        for numbers, block in blocks.items()
+    }
 
 
 def _groups(
-    ours: Mapping[Numbers, Sequence[Instance]],
-    theirs: Mapping[Numbers, Sequence[Instance]],
+    blocks: Iterable[tuple[Sequence[Instance], Sequence[Instance]]],
     places: tuple[Mapping[str, int], Mapping[str, int]],
 ) -> list[Group]:
     rows: dict[object, list[tuple[Sequence[Instance], Sequence[Instance]]]] = defaultdict(list)
-    for here, there in zip(sorted(ours), sorted(theirs), strict=True):
-        block, other = ours[here], theirs[there]
-        rows[_names(block), _names(other)].append((block, other))
-    if len(rows) == 1:
-        return []
+    for here, there in blocks:
+        rows[_names(here), _names(there)].append((here, there))
     return [
         Group(_cut([block for block, _ in row], places[0]), _cut([other for _, other in row], places[1]))
         for row in rows.values()
@@ -178,3 +236,20 @@ def whole(matches: Sequence[Match], origin: Mapping[Unit, Unit]) -> list[Match]:
 
 def _main(unit: Unit) -> tuple[str, ...]:
     return unit.keys[unit.main]
+
+
+def rests_of(cut: Iterable[Unit], origin: Mapping[Unit, Unit]) -> dict[Unit, Unit | None]:
+    """What is left of units of which parts were cut off; None where that is nothing.
+
+    Args:
+        cut: the parts.
+        origin: what each was cut from.
+    """
+    gone: dict[Unit, set[str]] = defaultdict(set)
+    for unit in cut:
+        gone[origin[unit]].update(_main(unit))
+    found: dict[Unit, Unit | None] = {}
+    for unit, keys in gone.items():
+        kept = [at for at, key in enumerate(_main(unit)) if key not in keys]
+        found[unit] = unit.restricted(kept) if kept else None
+    return found

@@ -21,7 +21,7 @@ from ckptool.matching.emit import pairs_of
 from ckptool.matching.generalise import rules_of
 from ckptool.matching.groups import made_units
 from ckptool.matching.known import Known
-from ckptool.matching.lists import Group, aligned_lists, whole
+from ckptool.matching.lists import Group, aligned_lists, rests_of, whole
 from ckptool.matching.modules import Shape, Unit
 from ckptool.matching.orient import is_bare_square, stored_io
 from ckptool.matching.partial import common_blocks
@@ -84,7 +84,7 @@ def match(
     return MatchReport(
         tuple(sorted(pairs, key=lambda pair: place[pair.targets[0]])),
         *free,
-        (*notes, *unknowable(pairs), *reversal_notes(rules, source, target)),
+        (*notes, *unknowable(pairs, target), *reversal_notes(rules, source, target)),
         rules,
         tuple(reshaped) if sure else (),
     )
@@ -125,6 +125,7 @@ class _Attempt:
     taken: set[Unit] = field(default_factory=set)
     found: list[tuple[Match, bool]] = field(default_factory=list)
     by_lists: bool = False
+    units: tuple[list[Unit], list[Unit]] = ([], [])
 
     @property
     def score(self) -> int:
@@ -166,6 +167,9 @@ class _Attempt:
             self.taken |= {cut for cut, unit in (cut_ours | cut_theirs).items() if unit in self.taken}
             self.add(blocks.left())
 
+    def __post_init__(self) -> None:
+        self.units = self.sources, self.targets
+
     def lists(self, groups: Sequence[Group]) -> None:
         """Lists whose blocks are alike one after the other, though not all are of one kind."""
         found: list[Match] = []
@@ -176,7 +180,12 @@ class _Attempt:
             found += Classes(group.sources, group.targets, self.as_stored, Known(), self.taken).run()
         self.known.add((one.source, one.target) for one in found)
         self.add(whole(found, origin))
-        self.taken |= {origin[unit] for one in found for unit in (one.source, one.target)}
+        cut = {unit for one in found for unit in (one.source, one.target)}
+        rests = rests_of(cut, origin)
+        self.io |= {rest for unit, rest in rests.items() if rest and unit in self.io}
+        self.sources, self.targets = (
+            [rest for unit in units if (rest := rests.get(unit, unit))] for units in (self.sources, self.targets)
+        )
         self.by_lists = True
 
     def as_stored(self, unit: Unit) -> tuple[Shape, ...]:
@@ -293,7 +302,7 @@ def _related(
 def _coherent(attempt: _Attempt) -> list[tuple[Match, bool]]:
     """The matches; those in blocks of which too little is alike are guesses."""
     sizes: Counter[tuple[str, tuple[str, ...]]] = Counter()
-    for side, units in (("source", attempt.sources), ("target", attempt.targets)):
+    for side, units in zip(("source", "target"), attempt.units, strict=True):
         sizes.update((side, unit.chain) for unit in units)
     alike: dict[tuple[tuple[str, ...], tuple[str, ...]], tuple[set[str], set[str]]] = {}
     for one, _ in attempt.found:
@@ -353,6 +362,6 @@ def _only_blocks(attempt: _Attempt) -> bool:
         return False
     ours, theirs = (
         {unit.shapes[unit.main] for unit in units if not unit.chain and len(unit.shapes[unit.main][0]) > 1}
-        for units in (attempt.sources, attempt.targets)
+        for units in attempt.units
     )
     return bool(ours and theirs) and not ours & theirs
