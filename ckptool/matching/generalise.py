@@ -11,6 +11,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from heapq import heappop, heappush
 
 from ckptool.compare.rules import drop_rules
 from ckptool.errors import CkptError
@@ -25,6 +26,7 @@ from ckptool.spec import TensorSpec
 
 Specs = Mapping[str, TensorSpec]
 
+_Mask = tuple[Side, Side, Side, Side, str, int, int]
 _PLAIN = re.compile(r"[\w.]*")
 _MOST_DROPS = 2000  # keys; with more of them no rule carries a rest over
 
@@ -244,25 +246,37 @@ def _is_numbered(part: str) -> bool:
 
 
 def _chosen(drafts: Sequence[Draft]) -> list[Draft]:
-    """Drafts that differ in one part of each side only as one rule with a choice."""
-    drafts = list(drafts)
-    again = True
-    while again:
-        again = False
-        groups: dict[tuple[object, ...], list[Draft]] = defaultdict(list)
-        for draft in drafts:
-            if len(draft.source) == len(draft.target) == 1 and "{n" not in draft.text:
-                for mask in _masks(draft):
-                    groups[mask].append(draft)
-        for _, row in sorted(groups.items(), key=lambda item: -len(item[1])):
-            if len(row) > 1 and (made := _choice(row)):
-                drafts = [draft for draft in drafts if draft not in row] + [made]
-                again = True
-                break
-    return drafts
+    """Drafts that differ in one part of each side only as one rule with a choice, the largest groups first."""
+    kept = dict(enumerate(drafts))
+    groups: dict[_Mask, dict[int, Draft]] = defaultdict(dict)
+    queue: list[tuple[int, int, _Mask]] = []
+    order: dict[_Mask, int] = {}
+
+    def add(number: int) -> None:
+        for mask in _masks(kept[number]):
+            groups[mask][number] = kept[number]
+            if len(groups[mask]) > 1:
+                heappush(queue, (-len(groups[mask]), order.setdefault(mask, len(order)), mask))
+
+    for number in range(len(drafts)):
+        add(number)
+    while queue:
+        size, _, mask = heappop(queue)
+        row = groups[mask]
+        if -size == len(row) > 1 and (made := _choice([*row.values()], mask)):
+            for number in [*row]:
+                for other in _masks(kept.pop(number)):
+                    del groups[other][number]
+                    if len(groups[other]) > 1:
+                        heappush(queue, (-len(groups[other]), order[other], other))
+            kept[max(kept, default=0) + len(drafts)] = made
+    return [*kept.values()]
 
 
-def _masks(draft: Draft) -> Iterable[tuple[object, ...]]:
+def _masks(draft: Draft) -> Iterator[_Mask]:
+    """The draft without one part of each side, in every way that makes sense; none if it has a choice already."""
+    if len(draft.source) > 1 or len(draft.target) > 1 or "{n" in draft.text:
+        return
     ours, theirs = draft.source[0], draft.target[0]
     for at, part in enumerate(ours):
         for to, other in enumerate(theirs):
@@ -270,18 +284,12 @@ def _masks(draft: Draft) -> Iterable[tuple[object, ...]]:
                 yield ours[:at], ours[at + 1 :], theirs[:to], theirs[to + 1 :], draft.layout, at, to
 
 
-def _choice(row: Sequence[Draft]) -> Draft | None:
-    first = row[0]
-    for mask in _masks(first):
-        if all(mask in set(_masks(draft)) for draft in row):
-            at, to = mask[-2], mask[-1]
-            assert isinstance(at, int) and isinstance(to, int)
-            ours = [draft.source[0][at] for draft in row]
-            theirs = [draft.target[0][to] for draft in row]
-            if len(set(ours)) < len(ours) or len(set(theirs)) < len(theirs) or ours == theirs:
-                continue
-            left, right = f"{{n={'|'.join(ours)}}}", f"{{n={'|'.join(theirs)}}}"
-            source = (*first.source[0][:at], left, *first.source[0][at + 1 :])
-            target = (*first.target[0][:to], right, *first.target[0][to + 1 :])
-            return Draft((source,), (target,), first.layout, tuple(pair for draft in row for pair in draft.pairs))
-    return None
+def _choice(row: Sequence[Draft], mask: _Mask) -> Draft | None:
+    first, at, to = row[0], mask[-2], mask[-1]
+    ours, theirs = [draft.source[0][at] for draft in row], [draft.target[0][to] for draft in row]
+    if len(set(ours)) < len(ours) or len(set(theirs)) < len(theirs) or ours == theirs:
+        return None
+    left, right = (f"{{n={'|'.join(parts)}}}" for parts in (ours, theirs))
+    source = (*first.source[0][:at], left, *first.source[0][at + 1 :])
+    target = (*first.target[0][:to], right, *first.target[0][to + 1 :])
+    return Draft((source,), (target,), first.layout, tuple(pair for draft in row for pair in draft.pairs))
