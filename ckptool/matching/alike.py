@@ -9,10 +9,10 @@ from ckptool.matching.groups import is_named
 from ckptool.matching.modules import Shape, Unit
 from ckptool.matching.words import vocabulary
 
+OPTIONAL = frozenset({"bias", "num_batches_tracked"})  # roles that one side may lack
+
 Form = Callable[[Unit], tuple[Shape, ...]]
 """What two units must share to be compared."""
-
-_OPTIONAL = frozenset({"bias", "num_batches_tracked"})  # roles that one side may lack
 
 
 def squeezed(shape: Shape) -> Shape:
@@ -59,7 +59,7 @@ def similarity(source: Unit, target: Unit) -> float:
 
 def compatible(source: Unit, target: Unit) -> bool:
     """The roles that both have are of the same shapes, and what only one has is optional."""
-    if (source.shapes.keys() ^ target.shapes.keys()) - _OPTIONAL or (source.kind and target.kind):
+    if (source.shapes.keys() ^ target.shapes.keys()) - OPTIONAL or (source.kind and target.kind):
         return False
     if not is_named(source, target) or not is_named(target, source):
         return False

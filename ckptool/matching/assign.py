@@ -54,6 +54,7 @@ class Candidate:
     context: float | None = None
     order: float | None = None
     penalty: float = 0.0
+    is_whole: bool = False
 
     @property
     def fit(self) -> float:
@@ -66,7 +67,8 @@ class Candidate:
         many = len(self.source.members) >= _MANY
         near = self.context is not None and self.context >= 0.5
         matrix = len(squeezed(self.source.shapes[self.source.main][0])) > 1  # equal by accident less often than a norm
-        return words >= 0.1 or (near and many) or (in_order and (near or matrix))
+        whole = self.is_whole and (many or len(self.source.shapes[self.source.main][0]) > 1)
+        return words >= 0.1 or (near and many) or (in_order and (near or matrix)) or whole
 
     @property
     def total(self) -> float:
@@ -149,6 +151,7 @@ class Classes:
         for one in free:
             one.context = self.known.context(one.source, one.target)
             one.order = self.known.order(one.source, one.target)
+            one.is_whole = self.known.is_whole
         return free
 
     def _decide(self, row: list[Candidate]) -> list[Match]:
@@ -280,6 +283,7 @@ def judge(one: Candidate, rivals: Sequence[Candidate], all_off: bool = False) ->
         "all of this shape pair off by their words": all_off,
         "words agree": mine >= 0.25,
         "neighbours agree": one.context is not None and one.context >= 0.5,
+        "all that is on both sides has the same shapes": one.is_whole,
         "order agrees": one.order is not None and one.order >= 0.75,
     }
     evidence = tuple(text for text, holds in says.items() if holds)

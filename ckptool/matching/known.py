@@ -23,6 +23,7 @@ class Known:
     back: dict[tuple[str, ...], Counter[tuple[str, ...]]] = field(default_factory=lambda: defaultdict(Counter))
     anchors: list[tuple[int, int]] = field(default_factory=list)
     ordered: bool = False
+    is_whole: bool = False  # the two sides hold the same shapes equally often: each unit has a counterpart
 
     def add(self, pairs: Iterable[tuple[Unit, Unit]]) -> None:
         """Takes matched units in."""
@@ -65,7 +66,9 @@ class Known:
 
 def _around(source: Unit, target: Unit) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
     """What lies around two units, level by level: their blocks, their modules, the towers they stand in."""
-    levels = [(source.chain, target.chain), (source.parent, target.parent)]
+    levels = [(source.parent, target.parent)]
+    if not source.path[-1].family and not target.path[-1].family:  # those are no blocks, but leaves in a row
+        levels.append((source.chain, target.chain))
     levels = [row for row in levels if row != ((), ())]  # at the top lies everything
     if len(source.path) > 1 and len(target.path) > 1:
         levels.append(((*_TOP, source.path[0].text), (*_TOP, target.path[0].text)))

@@ -12,7 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ckptool.matching.alike import Form
+from ckptool.matching.alike import OPTIONAL, Form
 from ckptool.matching.assign import Match
 from ckptool.matching.cuts import parts_of
 from ckptool.matching.modules import Shape, Unit
@@ -25,7 +25,6 @@ _LONGEST = 200  # blocks of a list
 _MOST = 0.75  # of the blocks of the shorter list have a counterpart
 _LARGE = 20_000  # tensors; such files are lists of blocks of one kind
 _DEEPEST = 3  # numbers in the name of a block
-_OPTIONAL = frozenset({"bias", "num_batches_tracked"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +157,7 @@ def _contents(
     """What each block holds: roles and shapes, and how often."""
     return {
         numbers: frozenset(
-            Counter((frozenset(unit.shapes.keys() - _OPTIONAL), kinds[unit][at]) for unit, at in block).items()
+            Counter((frozenset(unit.shapes.keys() - OPTIONAL), kinds[unit][at]) for unit, at in block).items()
         )
         for numbers, block in blocks.items()
     }
@@ -203,7 +202,7 @@ def _ranked(units: Mapping[Unit, Unit]) -> dict[Unit, Unit]:
     for unit in units:
         last = unit.path[-1]
         if last.rank and (found := re.search(r"\d+", last.text)):
-            kind = unit.parent, re.sub(r"\d+", "#", last.text), frozenset(unit.shapes.keys() - _OPTIONAL)
+            kind = unit.parent, re.sub(r"\d+", "#", last.text), frozenset(unit.shapes.keys() - OPTIONAL)
             beside[kind][int(found[0])] = unit
     for row in beside.values():
         for at, number in enumerate(sorted(row)):

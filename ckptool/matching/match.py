@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ckptool.checkpoint import Note
-from ckptool.matching.alike import Form, flat_signature, signature
+from ckptool.matching.alike import OPTIONAL, Form, flat_signature, signature
 from ckptool.matching.assign import Classes, Match
 from ckptool.matching.cuts import cuts_of
 from ckptool.matching.emit import pairs_of
@@ -38,6 +38,7 @@ Places = tuple[Mapping[str, int], Mapping[str, int]]
 
 _SAME = {"same name", "same name under a prefix"}
 _ALIKE = 0.7  # of the modules of the smaller block have a counterpart in the other; below this it is another block
+_REST = 0.2  # of the modules, at most, are matched because all others are
 _RELATED = 0.3  # of the tensors of the smaller side match; below this the models have nothing to do with each other
 
 
@@ -162,6 +163,7 @@ class _Attempt:
         flat = Classes(self.free(self.sources), self.free(self.targets), flat_signature, self.known, self.taken)
         self.add(flat.run())
         self.sequence()
+        self.rest()
         if self.found:
             self.add(plain.left())
             self.taken |= {cut for cut, unit in (cut_ours | cut_theirs).items() if unit in self.taken}
@@ -177,7 +179,7 @@ class _Attempt:
         for group in groups:
             origin |= group.sources | group.targets
             self.io |= {cut for cut, unit in (group.sources | group.targets).items() if unit in self.io}
-            found += Classes(group.sources, group.targets, self.as_stored, Known(), self.taken).run()
+            found += Classes(group.sources, group.targets, self.as_stored, Known(is_whole=True), self.taken).run()
         self.known.add((one.source, one.target) for one in found)
         self.add(whole(found, origin))
         cut = {unit for one in found for unit in (one.source, one.target)}
@@ -227,6 +229,20 @@ class _Attempt:
         for group in groups:
             self.add(map(with_words, Classes(group.sources, group.targets, form, self.known, self.taken).run()))
         self.taken |= {unit for cut, unit in origin.items() if cut in self.taken}
+
+    def rest(self) -> None:
+        """What is left on both sides, if that is the same shapes equally often."""
+        ours, theirs = (self.free(units) for units in (self.sources, self.targets))
+        kinds = [
+            Counter(
+                (frozenset(unit.shapes.keys() - OPTIONAL), shape) for unit in units for shape in self.as_stored(unit)
+            )
+            for units in (ours, theirs)
+        ]
+        left = kinds[0].total() / sum(len(unit.members) for unit in self.units[0])
+        if kinds[0] == kinds[1] and (left <= _REST or not self.found):
+            known = replace(self.known, is_whole=True)
+            self.add(Classes(ours, theirs, self.as_stored, known, self.taken).run())
 
     def backwards(self, form: Form) -> None:
         """Lists that one side counts from the other end, as decoders often are."""

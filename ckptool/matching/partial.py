@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
+from ckptool.matching.lists import in_common
 from ckptool.matching.modules import Unit
 from ckptool.matching.words import is_structure, words_of
+
+_MOST = 0.75  # of the shorter of two rows of leaves are in both
 
 Place = tuple[int, ...]
 Chain = tuple[str, ...]
@@ -43,12 +46,29 @@ def common_blocks(sources: Sequence[Unit], targets: Sequence[Unit]) -> tuple[dic
         same = one == other
         if not same and max(ties[score, words, 0, one], ties[score, words, 1, other]) > 1:
             continue  # two towers, and nothing says which
+        if any(unit.path[-1].family for unit in (*ours[one], *theirs[other])):
+            laid = _laid(ours[one], theirs[other])
+            cut_ours |= laid[0]
+            cut_theirs |= laid[1]
+            continue
         here, there = _places(ours[one], same), _places(theirs[other], same)
         here, there = _fitted(here, there), _fitted(there, here)
         both = {place for row in here.values() for place in row} & {place for row in there.values() for place in row}
         cut_ours |= _cut(here, both)
         cut_theirs |= _cut(there, both)
     return cut_ours, cut_theirs
+
+
+def _laid(ours: Sequence[Unit], theirs: Sequence[Unit]) -> tuple[dict[Unit, Unit], dict[Unit, Unit]]:
+    """Leaves in a row, as in a Sequential: their numbers say nothing, for anything may stand between them."""
+    if len(ours) != 1 or len(theirs) != 1:
+        return {}, {}
+    (one,), (other,) = ours, theirs
+    both = in_common(one.shapes[one.main], other.shapes[other.main])
+    if len(both) < _MOST * min(len(one.members), len(other.members)):
+        return {}, {}
+    here, there = zip(*both, strict=True)
+    return {one.restricted(here): one}, {other.restricted(there): other}
 
 
 def _worded(one: Chain, other: Chain) -> float:
