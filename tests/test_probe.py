@@ -253,6 +253,9 @@ def test_tied_tensors(tmp_path: Path) -> None:
             self.head.weight = self.embed.weight
 
     assert probed(Tied(), Tied(), tmp_path).is_proof
+    assert probed(Tied(), Text(classes=7), tmp_path).is_proof  # the head is not used, and its tensor is
+    wrong = swapped(("blocks.1.mlp.w1.", "blocks.1.mlp.w3."))
+    differs(probed(Tied(), Text(classes=7), tmp_path, change=wrong), "blocks.1.mlp.w2")
 
 
 def test_half_precision_files_run_in_float32(tmp_path: Path) -> None:

@@ -88,7 +88,10 @@ def load(done: Transplant, seed: int) -> Loaded:
         if not entry.is_harmless
         and (not entry.is_filled or entry.status is Filled.FITTED or entry.covered < entry.spec.elements)
     )
-    return _loaded(done.target, done.plan, filled, unfilled, (done.asked.seed, seed))
+    loaded = _loaded(done.target, done.plan, filled, unfilled, (done.asked.seed, seed))
+    tied = {key for group in done.target.ties for key in group} & loaded.origins.keys()
+    own = {entry.key: entry.sources for entry in entries if entry.key in tied and entry.sources}
+    return replace(loaded, origins={**loaded.origins, **own})  # each has the source's key for it, not that of the last
 
 
 def load_plan(plan: Plan, target: Target, seed: int) -> Loaded:

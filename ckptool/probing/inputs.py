@@ -218,7 +218,7 @@ def _of_transformers(module: torch.nn.Module, config: Any, main: str, named: set
     names = [main]
     if hasattr(config, "vision_config") and hasattr(config, "text_config"):
         names = [name for name in ("input_ids", "pixel_values") if name in named] or names
-    if getattr(config, "is_encoder_decoder", False) and "decoder_input_ids" in named:
+    if "decoder_input_ids" in named:
         names.append("decoder_input_ids")
     slots = [_of_config(module, config, name) for name in names]
     return [*slots, *([Slot("use_cache", "numbers", fixed=False, is_fixed=True)] if "use_cache" in named else [])]

@@ -100,9 +100,10 @@ def _probe(
     source, target = load_source(checkpoint, opened, seed), target_of_plan()
     pair, shown = _first_that_runs(source, target, None if shape is None else tuple(shape), seed, tolerance)
     used = {origin for origins in target.origins.values() for origin in origins}
-    unused = [key for key, origins in source.origins.items() if used.isdisjoint(origins)]
-    excused = marks_of(pair.run.keys, target.unfilled)
-    judge(pair.comparer, excused, marks_of(pair.comparer.source.keys, unused))
+    taken = [key for key, origins in source.origins.items() if not used.isdisjoint(origins)]
+    its, mine = pair.comparer.source.keys, pair.run.keys
+    unused = marks_of(its, source.origins.keys() - set(taken)) & ~marks_of(its, taken)
+    judge(pair.comparer, marks_of(mine, target.unfilled) & ~marks_of(mine, target.origins), unused)
     return _report(source, target, pair, shown, (seed, tolerance, time.perf_counter() - begun))
 
 

@@ -106,9 +106,10 @@ class _Recorder:
         self.counts: dict[str, int] = {}
         self.running: list[tuple[str, str, int, Array | None]] = []
         self.keys: dict[str, int] = {}
-        for key, tensor in module.state_dict().items():
-            self.keys[key] = 1 << len(self.keys)
-            self.marks.add(tensors_in(tensor), self.keys[key])
+        for key, value in module.state_dict().items():
+            tensors = tensors_in(value)  # a state dict may hold other things
+            self.keys[key] = self.marks.of(tensors) or 1 << len(self.keys)  # tied tensors have one mark
+            self.marks.add(tensors, self.keys[key])
 
     @contextmanager
     def hooked(self) -> Iterator[None]:
