@@ -1,0 +1,111 @@
+"""Whether two models have anything to do with each other, and whether blocks have."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+
+from ckptool.checkpoint import Note
+from ckptool.matching.assign import Match
+from ckptool.matching.attempt import Attempt
+from ckptool.matching.emit import pairs_of
+from ckptool.matching.modules import Unit
+from ckptool.matching.result import Confidence, Pair
+from ckptool.spec import TensorSpec
+
+Specs = Mapping[str, TensorSpec]
+
+_SAME = {"same name", "same name under a prefix"}
+_ALIKE = 0.7  # of the modules of the smaller block have a counterpart in the other; below this it is another block
+_RELATED = 0.3  # of the tensors of the smaller side match; below this the models have nothing to do with each other
+
+
+def related(
+    attempt: Attempt, source: Specs, target: Specs
+) -> tuple[list[tuple[Match, tuple[Pair, ...]]], tuple[Note, ...]]:
+    """The matches with their pairs, if the models have something to do with each other."""
+    found = [(one, tuple(pairs_of(one, turned))) for one, turned in _coherent(attempt)]
+    sure = [pair for one, row in found for pair in row if one.confidence.within(Confidence.ALIGNED)]
+    matched = max(
+        len({key for pair in sure for key in pair.targets}), len({key for pair in sure for key in pair.sources})
+    )
+    if matched < _RELATED * min(len(source), len(target)):
+        text = f"the two seem unrelated: only {matched:,} tensors have a counterpart that names and shapes agree on"
+        return [], (Note(text) if sure else Note("the two have nothing in common"),)
+    if text := _stranger(attempt):
+        doubtful = [replace(one, confidence=max(one.confidence, Confidence.GUESS, key=_rank)) for one, _ in found]
+        found = [
+            (one, tuple(replace(pair, confidence=one.confidence) for pair in row))
+            for one, (_, row) in zip(doubtful, found, strict=True)
+        ]
+        return found, (Note(text, "--accept guess takes them all the same"),)
+    return found, ()
+
+
+def _coherent(attempt: Attempt) -> list[tuple[Match, bool]]:
+    """The matches; those in blocks of which too little is alike are guesses."""
+    sizes: Counter[tuple[str, tuple[str, ...]]] = Counter()
+    for side, units in zip(("source", "target"), attempt.units, strict=True):
+        sizes.update((side, unit.chain) for unit in units)
+    alike: dict[tuple[tuple[str, ...], tuple[str, ...]], tuple[set[str], set[str]]] = {}
+    for one, _ in attempt.found:
+        if one.confidence.within(Confidence.GUESS) and one.confidence is not Confidence.GUESS:
+            ours, theirs = alike.setdefault((one.source.chain, one.target.chain), (set(), set()))
+            ours.update(_names(one.source))
+            theirs.update(_names(one.target))
+
+    same = {
+        (one.source.chain, one.target.chain)
+        for one, _ in attempt.found
+        if _SAME & set(one.evidence) and len(one.target.shapes[one.target.main][0]) > 1
+    }
+
+    def holds(one: Match) -> bool:
+        here, there = one.source.chain, one.target.chain
+        if not here or not there or (here, there) not in alike or (here, there) in same:
+            return True
+        ours, theirs = alike[here, there]
+        return max(len(ours) / sizes["source", here], len(theirs) / sizes["target", there]) >= _ALIKE
+
+    return [
+        (one if holds(one) else replace(one, confidence=max(one.confidence, Confidence.GUESS, key=_rank)), turned)
+        for one, turned in attempt.found
+    ]
+
+
+def _names(unit: Unit) -> set[str]:
+    """Of the modules that a unit is, or is made of."""
+    return {piece.text for piece in (unit.pieces if unit.kind else (unit,))}
+
+
+def _rank(confidence: Confidence) -> int:
+    return confidence.rank
+
+
+def _stranger(attempt: Attempt) -> str:
+    """Why the two may be of another kind, though much matches; nothing if they are not."""
+    if _only_blocks(attempt):
+        return (
+            "the blocks are alike, but neither what stands before them nor what stands behind: another kind of model?"
+        )
+    layers = [one for one, _ in attempt.found if one.confidence.within(Confidence.ALIGNED) and one.target.chain]
+    layers = [one for one in layers if len(one.target.shapes[one.target.main][0]) == 2]
+    lacking = [one for one in layers if ("bias" in one.source.shapes) != ("bias" in one.target.shapes)]
+    if len(lacking) > 1 and len(lacking) > len(layers) / 2:
+        return "most layers have a bias on one side and none on the other: another kind of model?"
+    return ""
+
+
+def _only_blocks(attempt: Attempt) -> bool:
+    """Nothing of two or more axes outside the blocks has a counterpart, on either side, and the names are others."""
+    sure = [one for one, _ in attempt.found if one.confidence.within(Confidence.ALIGNED)]
+    if any(_SAME & set(one.evidence) for one in sure):
+        return False
+    if any(not one.target.chain and len(one.target.shapes[one.target.main][0]) > 1 for one in sure):
+        return False
+    ours, theirs = (
+        {unit.shapes[unit.main] for unit in units if not unit.chain and len(unit.shapes[unit.main][0]) > 1}
+        for units in attempt.units
+    )
+    return bool(ours and theirs) and not ours & theirs
