@@ -20,6 +20,7 @@ from ckptool.cli.common import (
     complete_keys,
 )
 from ckptool.cli.matching import AcceptOption, Match, MatchOption, asked_for
+from ckptool.cli.probing import ProbeArgOption, ProbeInputOption, ProbeOption, asked_probe
 from ckptool.cli.remap import complete_recipes
 from ckptool.cli.reports import ReportOption
 from ckptool.cli.transplant_output import Extras, carry_out
@@ -43,8 +44,9 @@ Examples:
   ckptool transplant deit.pth --into timm:deit_base_patch16_384 --mismatch fit
   ckptool transplant theirs.pth --into net.py:Net --match auto
 
-Exit codes: 0 shown or written; 1 --strict, --min-coverage or the recipe's
-expect is not met, nothing was written; 2 nothing would be loaded, or trouble"""
+Exit codes: 0 shown or written; 1 --strict, --min-coverage, --probe or the
+recipe's expect is not met, nothing was written; 2 nothing would be loaded, or
+trouble"""
 
 _PANEL = "Further files"
 
@@ -92,6 +94,9 @@ def transplant(
     ] = None,
     match: MatchOption = Match.NAMES,
     accept: AcceptOption = None,
+    probe: ProbeOption = None,
+    probe_arg: ProbeArgOption = None,
+    probe_input: ProbeInputOption = None,
     mismatch: Annotated[
         MismatchPolicy,
         typer.Option("--mismatch", metavar="POLICY", help="Tensors of another shape: skip, error or fit."),
@@ -169,6 +174,7 @@ def transplant(
     from ckptool.recipes.recipe import recipe_of
 
     recipe = recipe_of(rules or [])
+    proof = asked_probe(probe, probe_arg, probe_input)
     fits, inits = _pairs(fit or [], "--fit", "pos_embed=grid"), _pairs(init or [], "--init", "fc.*=normal(0.001)")
     if min_coverage is not None and not 0 <= min_coverage <= 1:
         raise UsageError(f"--min-coverage {min_coverage:g} is no share", hint="it is between 0 and 1: 0.99")
@@ -214,7 +220,8 @@ def transplant(
         quiet=quiet,
         reports=tuple(report or ()),
     )
-    return carry_out(done, request, Extras(save_recipe, freeze_list, snippet, arguments, wrap, depth, strict))
+    extras = Extras(save_recipe, freeze_list, snippet, arguments, wrap, depth, strict, seed, proof)
+    return carry_out(done, request, extras)
 
 
 def _pairs(texts: Iterable[str], option: str, example: str) -> list[tuple[str, str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,9 @@ from ckptool.cli.writing import PlanFormat, Request, require_writable, say, writ
 from ckptool.errors import Exit, UsageError
 
 if TYPE_CHECKING:
+    from ckptool.cli.probing import Probe
     from ckptool.models import Target, Verdict
+    from ckptool.probing.report import ProbeReport
     from ckptool.surgery.transplant import Transplant
     from ckptool.writing.apply import Written
 
@@ -29,6 +31,8 @@ class Extras:
     wrap: str | None
     depth: int | None
     strict: bool
+    seed: int
+    probe: Probe | None
 
 
 def carry_out(done: Transplant, request: Request, extras: Extras) -> int:
@@ -41,6 +45,13 @@ def carry_out(done: Transplant, request: Request, extras: Extras) -> int:
     require_texts(texts, inputs, request.out, force=request.force)
     if request.form is PlanFormat.TEXT:
         _show(done, request, extras)
+    proof = None
+    if extras.probe is not None and not plan.problems:
+        from ckptool.probing.report import unproven
+
+        proof = _probed(extras.probe, done, request, extras)
+        plan = replace(plan, unmet=(*plan.unmet, *unproven(proof)))
+        done = replace(done, plan=plan)
     code = Exit.TROUBLE if plan.problems else Exit.DIFFERENT if plan.unmet else Exit.OK
     written, loads = None, None
     files: list[str] = []
@@ -51,7 +62,7 @@ def carry_out(done: Transplant, request: Request, extras: Extras) -> int:
             if extras.strict and not loads.strict and not done.asked.only_loaded:
                 code = Exit.DIFFERENT
         files = write_texts(texts, force=request.force)
-    _report(done, request, extras, written, loads, files, code)
+    _report(done, request, extras, proof, written, loads, files, code)
     say([*plan.problems, *plan.unmet])
     return code
 
@@ -98,10 +109,23 @@ def _show(done: Transplant, request: Request, extras: Extras) -> None:
     print_lines(lines, screen, pager=request.out is None and not request.no_pager)
 
 
+def _probed(probe: Probe, done: Transplant, request: Request, extras: Extras) -> ProbeReport:
+    """Runs the probe, and shows it."""
+    from ckptool.cli.output import print_lines, stdout_screen
+    from ckptool.render.text_probe import probe_lines
+
+    found = probe.run(done, extras.seed)
+    if request.form is PlanFormat.TEXT:
+        screen = stdout_screen(request.color)
+        print_lines([(), *probe_lines(found, screen, request.verbose)], screen, pager=False)
+    return found
+
+
 def _report(
     done: Transplant,
     request: Request,
     extras: Extras,
+    proof: ProbeReport | None,
     written: Written | None,
     loads: Verdict | None,
     files: Sequence[str],
@@ -118,7 +142,7 @@ def _report(
             case "json":
                 from ckptool.render.json_transplant import transplant_json
 
-                return transplant_json(done, name, written, loads, code, lines)
+                return transplant_json(done, name, written, loads, code, lines, proof)
             case "markdown":
                 from ckptool.render.markdown_transplant import transplant_markdown
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ckptool.checkpoint import Note
+from ckptool.plan import Problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,3 +114,14 @@ class ProbeReport:
     def is_proof(self) -> bool:
         """True if nothing differs and every tensor that the source fills has a part in an output that agrees."""
         return self.agree and not self.unproven
+
+
+def unproven(report: ProbeReport) -> tuple[Problem, ...]:
+    """What speaks against a transplant that was to be proven; nothing if the models agree."""
+    if report.agree:
+        return ()
+    if report.first is None:
+        return (Problem("the probe could compare nothing", "no module has the same tensors and input in both models"),)
+    name = report.first.target or report.target
+    hint = "is it meant to compute something else? then leave --probe out"
+    return (Problem(f"the probe finds that {name} computes something else than {report.first.source}", hint),)

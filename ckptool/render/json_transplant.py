@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 from ckptool.render.json import document, file_fields, note_fields
 from ckptool.render.json_match import match_fields
 from ckptool.render.json_plan import problem_fields, step_fields, written_fields
+from ckptool.render.json_probe import probe_fields
 from ckptool.spec import TensorSpec
 from ckptool.surgery.entries import Entry, Filled
 from ckptool.surgery.transplant import Transplant
 
 if TYPE_CHECKING:
     from ckptool.models import Verdict
+    from ckptool.probing.report import ProbeReport
     from ckptool.writing.apply import Written
 
 
@@ -24,6 +26,7 @@ def transplant_json(
     loads: Verdict | None,
     exit_code: int,
     snippet: str | None = None,
+    probe: ProbeReport | None = None,
 ) -> Iterator[str]:
     """A transplant and what was written of it; ``written`` and ``loads`` are null for a preview."""
     plan, target = transplant.plan, transplant.target
@@ -46,6 +49,7 @@ def transplant_json(
             ("freeze", {"parameters": transplant.freeze, "batchnorms": transplant.batchnorms}),
             ("ties", target.ties),
             ("steps", (step_fields(step) for step in plan.steps)),
+            ("probe", None if probe is None else probe_fields(probe)),
             ("problems", [problem_fields(problem) for problem in plan.problems]),
             ("unmet", [problem_fields(problem) for problem in plan.unmet]),
             ("notes", [note_fields(note) for note in plan.notes]),
