@@ -90,7 +90,7 @@ def leaf_of(parts: tuple[str, ...], siblings: frozenset[str]) -> Leaf:
     """
     *module, last = parts
     role = vocabulary().roles.get(last)
-    if role is not None and module and _is_role(last, siblings):
+    if role is not None and module and (_is_role(last, siblings) or "norm" in words_of(module[-1])):
         return Leaf(tuple(module), role, last)
     if found := _RECURRENT.fullmatch(last):
         way = ["reverse"] if found[4] else ["forward"] if f"{last}_reverse" in siblings else []
