@@ -21,7 +21,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 import ckptool.compare  # noqa: F401  (now: a later import would put the folder in the function's place)
-from ckptool.api import compare, load_into, match, open, plan_filter, plan_merge, plan_remap, plan_transplant
+from ckptool.api import compare, load_into, match, open, plan_filter, plan_merge, plan_remap, plan_transplant, probe
 
 if TYPE_CHECKING:
     from ckptool.checkpoint import Checkpoint as Checkpoint
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from ckptool.loading import Report as Report
     from ckptool.plan import Plan as Plan
     from ckptool.plan import Step as Step
+    from ckptool.probing.report import ProbeReport as ProbeReport
     from ckptool.reading import Reader as Reader
     from ckptool.recipes.recipe import Recipe as Recipe
     from ckptool.spec import TensorSpec as TensorSpec
@@ -50,6 +51,7 @@ _HOMES = {
     "CkptError": "errors",
     "Diff": "compare.result",
     "Plan": "plan",
+    "ProbeReport": "probing.report",
     "Reader": "reading",
     "Recipe": "recipes.recipe",
     "Report": "loading",
@@ -68,6 +70,7 @@ __all__ = [
     "CkptError",
     "Diff",
     "Plan",
+    "ProbeReport",
     "Reader",
     "Recipe",
     "Report",
@@ -85,6 +88,7 @@ __all__ = [
     "plan_merge",
     "plan_remap",
     "plan_transplant",
+    "probe",
 ]
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ckptool.merging.merge import Keys
     from ckptool.models import Target
     from ckptool.plan import Plan
+    from ckptool.probing.report import ProbeReport
     from ckptool.recipes.recipe import Recipe
     from ckptool.surgery.automatic import Automatic
     from ckptool.surgery.entries import Mismatch
@@ -350,6 +351,42 @@ def plan_transplant(
     )
     require_loaded(done)
     return done
+
+
+def probe(
+    transplant: Transplant,
+    source_model: Goal,
+    *,
+    model_args: Mapping[str, object] | None = None,
+    input_shape: Sequence[int] | None = None,
+    seed: int = 0,
+) -> ProbeReport:
+    """Run one input through the source's model and the new one, and compare what their modules give.
+
+    Args:
+        transplant: what `plan_transplant` gave.
+        source_model: the model that the source was saved from, live or named.
+        model_args: arguments for it, if it is named.
+        input_shape: of the input, as (1, 3, 224, 224), where it cannot be worked out.
+        seed: of the input.
+
+    Returns:
+        What it found: `agree`, `is_proof`, and `first`, the first module whose output differs.
+
+    Raises:
+        CkptError: the source does not load strictly into its model, or a model stops on the input.
+
+    Example:
+        >>> rules = ckptool.match("fixtures/vit-hf.safetensors", "fixtures/models.py:ViT").recipe
+        >>> done = ckptool.plan_transplant("fixtures/vit-hf.safetensors", "fixtures/models.py:ViT", recipe=rules)
+        >>> found = ckptool.probe(done, "fixtures/models.py:SplitViT")
+        >>> found.is_proof, found.first, len(found.unproven)
+        (True, None, 0)
+    """
+    from ckptool.models import target_from
+    from ckptool.probing.probe import probe as run
+
+    return run(transplant, target_from(source_model, model_args), input_shape=input_shape, seed=seed)
 
 
 def load_into(

@@ -31,7 +31,7 @@ ROOMS = {
         "formats",
     },
     "__init__": {"api", "compare"},
-    "api": {"loading", "surgery", "merging", "recipes", "matching", "models", "compare", "formats"},
+    "api": {"loading", "surgery", "merging", "recipes", "matching", "models", "probing", "compare", "formats"},
     "loading": {"render", "surgery", "writing", "recipes", "models", "formats"},
     "render": {"render", "surgery", "writing", "merging", "recipes", "matching", "compare", "checks", "probing"},
     "checks": {"checks", "surgery", "writing", "recipes", "matching", "compare", "models", "formats"},
