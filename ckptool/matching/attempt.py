@@ -138,6 +138,8 @@ class Attempt:
 
     def sequence(self) -> None:
         """What the order of the whole files says, if nothing speaks against it."""
+        if not self.free(self.sources) or not self.free(self.targets):
+            return
         known = {
             key: one.source.keys[role][at]
             for one, _ in self.found
