@@ -164,6 +164,7 @@ _ROLES: list[tuple[Sequence[str], str]] = [  # words of one meaning below a pare
 def synonyms(rng: Random, rows: Rows) -> Rows | None:
     """Words that people use for the same, each everywhere."""
     beside = {row.key.rsplit(f".{word}.", 1)[0] for row in rows for word in ATTENTION if f".{word}." in row.key}
+    beside -= {row.key.rpartition(".")[0].rpartition(".")[0] for row in rows if "feedforward_layernorm" in row.key}
     to = {at: rng.choice(words.split()) for at, (_, words) in enumerate(_ROLES) if rng.random() < 0.7}
 
     def change(key: str) -> str:
@@ -259,7 +260,7 @@ def merged(rng: Random, rows: Rows) -> Rows | None:
         return None
     kind = rng.choice(fits)
     start, at = {}, 0
-    for path in groups[kind]:
+    for path in sorted(groups[kind], key=lambda path: [int(number) for number in re.findall(r"\d+", path)]):
         start[path] = at
         at += len(found[path])
     stem = re.sub(r"[._]?#.*", "", kind) or "blocks"

@@ -32,7 +32,7 @@ def roles(rng: Random, rows: Rows) -> Rows | None:
         if is_norm and leaf in ("weight", "bias"):
             plain |= {"weight": gamma, "bias": "beta" if gamma == "gamma" else "b" if gamma == "g" else "bias"}
         row = replace(row, key=f"{unit}.{plain.get(leaf, leaf)}")
-        if not is_flipped or leaf != "weight" or row.kind != "copy" or _EMBEDDING.search(row.key):
+        if not is_flipped or leaf != "weight" or row.kind != "copy" or _EMBEDDING.search(row.key) or ".c_" in row.key:
             return row
         if len(row.shape) == 2:
             return replace(row, key=f"{unit}.kernel", shape=row.shape[::-1], kind="io" if row.true else "copy")

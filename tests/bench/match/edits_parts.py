@@ -245,4 +245,6 @@ def untold(edits: Iterable[str]) -> set[str]:
     found = _UNTOLD & set(edits)
     if _CUT & set(edits) and (set(NUMBERS) & set(edits) or sum(edit in _CUT for edit in edits) > 1):
         found.add("cut and renumbered")
+    if {"average", "own_twin"} & set(edits) and {"unwrapped", "flattened"} & set(edits):
+        found.add("a copy under the model's names")
     return found
