@@ -22,7 +22,8 @@ from tests.bench.match.zoo import Specs, models
 LINES = {
     "ResNets, and what has them as a backbone": r"""(?<!inception_)res(?!mlp)(2|ne[xs]?t|net)|senet|sknet|bit$|dpn|dla|
         hrnet|tresnet|regnet|byoa|byob|rcnn|fcn|deeplabv3_r|fcos|retina|detr|r3d|mc3|r2plus|nfnet|csp|vovnet|
-        selecsls|hybrid|maskformer|oneformer|table|uvdoc|textnet|hgnet|d_fine|deim|xception|darknet|lcnet""",
+        selecsls|transformer_hybrid|maskformer|oneformer|table|uvdoc|textnet|hgnet|d_fine|deim|xception|darknet|
+        lcnet""",
     "VGG, AlexNet": r"vgg|alexnet|ssd300",
     "SqueezeNet": r"squeezenet",
     "DenseNet": r"densenet|rdnet",
@@ -33,22 +34,29 @@ LINES = {
     "ShuffleNet": r"shufflenet",
     "ConvNeXts and what follows them": r"""convnext|inception_next|metaformer|poolformer|mambaout|focalnet|edgenext|
         nextvit|davit|convmixer""",
-    "Swin": r"swin",
+    "Swin and its kin": r"swin|focalnet|maskformer|oneformer|nest_|twins",
     "vision transformers": r"""(?<!efficient)(?<!mobile)(?<!fast)(?<!da)(?<!tiny_)(?<!gc)(?<!next)(?<!rep)vit|deit|beit|
-        eva$|eva/|dino|clip|siglip|ijepa|cait|xcit|volo|crossvit|mae|radio|mlcd|aimv2|pixio|yolos|imagegpt|hiera|mvit|pvt|
-        twins|segformer|glpn|nest|tnt|pit/|visformer|sam_vision|seggpt|flava|timesformer|sequencer|mlp_mixer|coat/|cvt|vitamin|naflex""",
+        eva$|eva/|dino|clip|siglip|ijepa|cait|xcit|volo|crossvit|mae|radio|mlcd|aimv2|pixio|yolos|imagegpt|
+        hiera|mvit|pvt|
+        twins|segformer|glpn|nest|tnt|pit/|visformer|sam_vision|seggpt|flava|timesformer|sequencer|mlp_mixer|
+        coat/|cvt|vitamin|naflex""",
     "BERT": r"""bert|roberta|electra|camembert|ernie$|ernie/|mpnet|layoutlm|lilt|markuplm|luke|bros|tapas|splinter|
-        nystrom|mra$|yoso|big_bird$|longformer|roc_|roformer|canine|fnet|xmod|vilt|lxmert|qformer|dpr|gte|esm|data2vec|esmc|megatron""",
+        nystrom|mra$|yoso|big_bird$|longformer|roc_|roformer|canine|fnet|xmod|vilt|lxmert|qformer|dpr|gte|esm|
+        data2vec|esmc|megatron""",
     "GPT": r"/(gpt|codegen|bloom|falcon$|mpt|biogpt|xglm|ctrl|openai|opt$|decision|imagegpt|persimmon|xlm$|flaubert)",
-    "Llama and all decoders after it": r"""/(llama$|mistral|mixtral|qwen[23](_moe)?$|gemma2?$|cohere|olmo|phi|granite|
-        stablelm|starcoder|glm4?$|deepseek_v\d|smollm|exaone|arcee|apertus|helium|nanochat|minimax|seed|afmoe|ernie4_5|jetmoe|
-        cwm|dbrx|bitnet|diffllama|doge|flex_olmo|hy_v|jais|laguna|mellum|ministral|youtu|vaultgemma|gpt_oss|nemotron$|minicpm3)""",
+    "Llama and all decoders after it": r"""/(llama$|mistral$|mixtral|qwen[23](_moe)?$|gemma2?$|cohere2?$|olmo|
+        phi|granite$|granitemoe|
+        stablelm|starcoder|glm4?$|deepseek_v\d$|smollm|exaone|arcee|apertus|helium|nanochat|minimax(_m2)?$|seed|
+        afmoe|ernie4_5$|jetmoe|
+        cwm|dbrx|bitnet|diffllama|doge|flex_olmo|hy_v|jais|laguna|mellum|ministral|youtu|vaultgemma|gpt_oss|
+        nemotron$|minicpm3)""",
     "BART": r"""/(bart|mbart|pegasus|marian|blenderbot|led$|m2m|plbart|prophetnet|fsmt|mvp|bigbird_pegasus|whisper|
         speech_to|opt$|xglm|biogpt)""",
     "T5": r"/(t5$|mt5|umt5|switch|longt5|udop|pop2)",
     "states instead of attention": r"/(mamba2?$|falcon_m|rwkv|xlstm|recurrent|bamba|jamba|zamba|falcon_h1|nemotron_h)",
-    "wav2vec": r"/(wav2vec2|hubert|wavlm|unispeech|sew|seamless|parakeet|lasr|speecht5|fastspeech|granite_speech5)",
-    "codecs": r"/(encodec|dac|mimi|xcodec|neucodec|vibevoice|univnet|vits|pocket)",
+    "wav2vec": r"""/(wav2vec2|hubert|wavlm|unispeech|sew|seamless|parakeet|lasr|speecht5|fastspeech|
+        granite_speech5|xcodec)""",
+    "codecs": r"/(encodec|dac|mimi$|vibevoice|univnet|vits|pocket)",
     "time series": r"/(patchts|timesfm|informer|autoformer|time_series)",
 }
 _LINES = {line: re.compile(re.sub(r"\s+", "", words)) for line, words in LINES.items()}
