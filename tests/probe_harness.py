@@ -68,7 +68,7 @@ def swapped(*pairs: tuple[str, str]) -> Callable[[Transplant], Transplant]:
 def differs(report: ProbeReport, target: str) -> None:
     assert not report.agree and not report.is_proof
     assert report.first is not None and report.first.target == target, report.first
-    assert report.first.error > 100 * report.tolerance
+    assert report.first.error > 100 * report.first.limit
 
 
 def text(report: ProbeReport, width: int = 80) -> str:

@@ -1,4 +1,4 @@
-"""The two models of a probe, on the CPU in float32: the source in its own, the plan's result in the target."""
+"""The two models of a probe, on the CPU in float64: the source in its own, the plan's result in the target."""
 
 from __future__ import annotations
 
@@ -40,6 +40,7 @@ class Loaded:
         unfilled: keys that are not the source's, or not wholly, and that matter.
         steps: by key, for what is said of them.
         varied: keys of source tensors that got other numbers.
+        exact: keys that hold the source's numbers as they are, or computed in float64.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Loaded:
     unfilled: frozenset[str]
     steps: dict[str, Step]
     varied: frozenset[str]
+    exact: frozenset[str]
 
     @property
     def elements(self) -> dict[str, tuple[str, int]]:
@@ -94,8 +96,8 @@ def load(done: Transplant, seed: int) -> Loaded:
     return replace(loaded, origins={**loaded.origins, **own})  # each has the source's key for it, not that of the last
 
 
-def load_plan(plan: Plan, target: Target, seed: int) -> Loaded:
-    """A target with what a remap's plan makes.
+def check_plan(plan: Plan, target: Target) -> None:
+    """See that what a remap's plan makes fits a target.
 
     Raises:
         CkptError: the plan makes nothing that the model has, or tensors of another shape.
@@ -108,10 +110,15 @@ def load_plan(plan: Plan, target: Target, seed: int) -> Loaded:
         raise CkptError(
             f"what is made does not fit the model: {said}", hint="name the model that --like is of", key=key
         )
+
+
+def load_plan(plan: Plan, target: Target, seed: int) -> Loaded:
+    """A target with what a remap's plan makes; see `check_plan`."""
+    made = {step.target.key for step in plan.steps}
     entries = [Entry(spec, Filled.MISSING, kind=target.kinds.get(key, "")) for key, spec in target.specs.items()]
     matter = frozenset(entry.key for entry in entries if not entry.is_harmless)
     kept = tuple(step for step in plan.steps if step.target.key in target.specs)
-    return _loaded(target, replace(plan, steps=kept), matter & made.keys(), matter - made.keys(), (0, seed))
+    return _loaded(target, replace(plan, steps=kept), matter & made, matter - made, (0, seed))
 
 
 def _loaded(
@@ -119,14 +126,14 @@ def _loaded(
 ) -> Loaded:
     """The model built under the first seed; the second one varies what the source has that is constant."""
     module = _module(target, seeds[0])
-    varied = _fill(module, [step for step in plan.steps if not _is_own(step)], plan.inputs, seeds[1])
+    varied, exact = _fill(module, [step for step in plan.steps if not _is_own(step)], plan.inputs, seeds[1])
     steps = {step.target.key: step for step in plan.steps}
     origins = {
         key: tuple(dict.fromkeys(origin.key for origin in sources_of(steps[key].value)))
         for key in target.specs
         if key in filled and key in steps
     }
-    return Loaded(target.name, module, origins, unfilled, steps, varied)
+    return Loaded(target.name, module, origins, unfilled, steps, varied, exact)
 
 
 def _is_own(step: Step) -> bool:
@@ -136,11 +143,6 @@ def _is_own(step: Step) -> bool:
 
 def _module(target: Target, seed: int) -> torch.nn.Module:
     """The model for real: built under a seed, or a copy of one that is live."""
-    if target.module is None:
-        raise CkptError(
-            f"{target.name} is a checkpoint: there is no model to run",
-            hint="name its model: torchvision:NAME, timm:NAME, hf:FOLDER, file.py:CLASS, package.module:FUNCTION",
-        )
     if target.build is not None:
         module = target.build(seed)
         if module is target.module:  # a file's own object: it stays as it is
@@ -150,7 +152,7 @@ def _module(target: Target, seed: int) -> torch.nn.Module:
     stuck = next((name for name, tensor in _tensors(module) if tensor.is_meta), None)
     if stuck is not None:
         raise CkptError(f"{stuck} of {target.name} has no data: it is on the meta device", key=stuck)
-    return module.cpu().float().eval().requires_grad_(False)
+    return module.cpu().double().eval().requires_grad_(False)
 
 
 def _copied(target: Target) -> torch.nn.Module:
@@ -169,16 +171,23 @@ def _tensors(module: torch.nn.Module) -> list[tuple[str, torch.Tensor]]:
     return [*module.named_parameters(), *module.named_buffers()]
 
 
-def _fill(module: torch.nn.Module, steps: Sequence[Step], inputs: Sequence[Checkpoint], seed: int) -> frozenset[str]:
-    """Put the steps' tensors into the module; gives the keys of the source tensors that were varied for it."""
+def _fill(
+    module: torch.nn.Module, steps: Sequence[Step], inputs: Sequence[Checkpoint], seed: int
+) -> tuple[frozenset[str], frozenset[str]]:
+    """Put the steps' tensors into the module.
+
+    Gives the keys of the source tensors that were varied for it, and of the steps that no op rounded to float32.
+    """
     import numpy as np
     import torch
 
     state = module.state_dict()
     varied: set[str] = set()
+    exact: set[str] = set()
     with torch.no_grad(), Reader() as reader:
         for step in steps:
             if step.tied_to is not None:
+                exact.update([step.target.key] if step.tied_to in exact else [])
                 continue
             value = _without_cast(step.value)
             arrays = {}
@@ -188,21 +197,24 @@ def _fill(module: torch.nn.Module, steps: Sequence[Step], inputs: Sequence[Check
                 if shaken is not array:
                     varied.add(source.key)
                 arrays[source] = shaken
-            kind = np.float32 if DTYPES[step.target.dtype].kind == "float" else None
-            made = np.array(compute(value, arrays), kind, order="C")  # a copy, for torch wants memory to write into
+            computed = compute(value, arrays)
+            if computed.dtype == np.float64:
+                exact.add(step.target.key)
+            kind = np.float64 if DTYPES[step.target.dtype].kind == "float" else None
+            made = np.array(computed, kind, order="C", copy=None if computed.flags.writeable else True)
             state[step.target.key].copy_(torch.from_numpy(made).reshape(step.target.shape))
-    return frozenset(varied)
+    return frozenset(varied), frozenset(exact)
 
 
 def _without_cast(value: Value) -> Value:
-    """The value before it is rounded to the model's dtype: both models run in float32."""
+    """The value before it is rounded to the model's dtype: both models run in another."""
     while isinstance(value, Apply) and isinstance(value.op, Cast) and DTYPES[value.op.dtype].kind == "float":
         value = value.args[0]
     return value
 
 
 def _array(checkpoint: Checkpoint, source: Source, reader: Reader) -> Array:
-    """A source tensor, floats as float32."""
+    """A source tensor, floats as float64."""
     import numpy as np
 
     tensor = checkpoint[source.key]
@@ -211,7 +223,7 @@ def _array(checkpoint: Checkpoint, source: Source, reader: Reader) -> Array:
         what = tensor.layout if tensor.layout != "strided" else tensor.dtype
         raise CkptError(f"{source.key} is {what}: the probe runs plain tensors only", key=source.key)
     array = reader.array(tensor)
-    return array.astype(np.float32) if kind == "float" and array.dtype != np.float32 else array
+    return array.astype(np.float64) if kind == "float" and array.dtype != np.float64 else array
 
 
 def _shaken(array: Array, name: str) -> Array:
@@ -221,11 +233,11 @@ def _shaken(array: Array, name: str) -> Array:
     """
     import numpy as np
 
-    if array.dtype != np.float32 or not array.size or (array != array.flat[0]).any():
+    if array.dtype != np.float64 or not array.size or (array != array.flat[0]).any():
         return array
     seed = int.from_bytes(sha256(name.encode("utf-8", "surrogatepass")).digest()[:8], "big")
     drawn = np.random.Generator(np.random.PCG64(seed)).standard_normal(array.shape, dtype=np.float32)
-    noise: Array = np.asarray(drawn, np.float32).clip(-3, 3) * np.float32(_SHAKE)
+    noise: Array = np.asarray(drawn, np.float64).clip(-3, 3) * _SHAKE
     sign = np.sign(array)
     varied: Array = array + np.where(sign == 0, noise, sign * np.abs(noise))
     return varied

@@ -2,12 +2,15 @@
 
 Torch tells of each operation below the level of modules. Its results get the marks of its arguments, so it makes no
 difference whether two modules are joined by a residual, a reshape or a function of the model's own code. A mark is a
-bit, a set of them an int.
+bit, a set of them an int. The lowest bit says that numbers of float32 have a part in it.
+
+It is the place, too, where everything is made float64 that a model would round to float32 on its way, and where a
+tensor that is kept is copied before it is written to.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -16,28 +19,41 @@ if TYPE_CHECKING:
     from torch.utils._python_dispatch import TorchDispatchMode
 
 
-class Marks:
-    """The marks of storages, by their identity, while a model runs inside `watching`."""
+ROUNDED = 1
+"""The mark of what was rounded to float32: a constant of the model, mostly."""
 
-    def __init__(self) -> None:
+
+class Marks:
+    """The marks of storages, by their identity, while a model runs inside `watching`.
+
+    Attributes:
+        is_wide: casts to float32 and below give float64.
+        written: is told of tensors that the next operation writes to.
+    """
+
+    def __init__(self, is_wide: bool, written: Callable[[list[torch.Tensor]], None]) -> None:
+        self.is_wide = is_wide
+        self.written = written
         self._marks: dict[int, int] = {}
 
     def of(self, tensors: Iterable[torch.Tensor]) -> int:
         """The marks of all of them."""
         found = 0
-        for place in _places(tensors):
+        for place in places(tensors):
             found |= self._marks.get(place, 0)
         return found
 
     def add(self, tensors: Iterable[torch.Tensor], marks: int) -> None:
-        for place in _places(tensors):
+        for place in places(tensors):
             self._marks[place] = self._marks.get(place, 0) | marks
 
     def computed(self, inputs: list[torch.Tensor], outputs: list[torch.Tensor], is_new: bool) -> None:
         """An operation was run. What it made shares its storage with an input, or begins without marks."""
         marks = 0 if is_new else self.of(inputs)
-        kept = set() if is_new else set(_places(inputs))
-        for place in _places(outputs):
+        if any(tensor.dtype in _wider() for tensor in inputs):
+            marks |= ROUNDED
+        kept = set() if is_new else set(places(inputs))
+        for place in places(outputs):
             self._marks[place] = marks | (self._marks.get(place, 0) if place in kept else 0)
 
     def watching(self) -> TorchDispatchMode:
@@ -46,7 +62,8 @@ class Marks:
         return mode
 
 
-def _places(tensors: Iterable[torch.Tensor]) -> Iterator[int]:
+def places(tensors: Iterable[torch.Tensor]) -> Iterator[int]:
+    """What tells storages apart."""
     import torch
 
     for tensor in tensors:
@@ -67,6 +84,30 @@ def tensors_in(value: object) -> list[torch.Tensor]:
     return []
 
 
+def is_number(tensor: torch.Tensor) -> bool:
+    """True of numbers that can be rounded."""
+    return tensor.is_floating_point() or tensor.is_complex()
+
+
+@cache
+def _wider() -> dict[torch.dtype, torch.dtype]:
+    """For each dtype of less than 64 bits the one that has them."""
+    import torch
+
+    small = (torch.float32, torch.float16, torch.bfloat16)
+    return {**dict.fromkeys(small, torch.float64), torch.complex64: torch.complex128}
+
+
+@cache
+def _writes(func: Any) -> tuple[int | str, ...]:
+    """The arguments that an operation writes to, by place or by name."""
+    found: list[int | str] = []
+    for at, argument in enumerate(func._schema.arguments):
+        if argument.alias_info is not None and argument.alias_info.is_write:
+            found.append(argument.name if argument.kwarg_only else at)
+    return tuple(found)
+
+
 @cache
 def _watcher() -> Any:
     import torch
@@ -84,7 +125,13 @@ def _watcher() -> Any:
             return False  # torch would import its compiler, for seconds, to be told that there is nothing to compile
 
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            made = func(*args, **(kwargs or {}))
+            kwargs = kwargs or {}
+            if func._schema.is_mutable:
+                given = [args[at] for at in _writes(func) if isinstance(at, int) and at < len(args)]
+                self.marks.written(tensors_in([*given, *(kwargs.get(at) for at in _writes(func))]))
+            if self.marks.is_wide and kwargs.get("dtype") in _wider():
+                kwargs = {**kwargs, "dtype": _wider()[kwargs["dtype"]]}
+            made = func(*args, **kwargs)
             self.marks.computed(tensors_in((args, kwargs)), tensors_in(made), func in begins)
             return made
 

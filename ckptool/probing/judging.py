@@ -7,9 +7,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from ckptool.probing.flow import ROUNDED
 from ckptool.probing.measure import difference, spread
 from ckptool.probing.pairing import Pairing
-from ckptool.probing.recording import Call, Run
+from ckptool.probing.recording import Call, Kept, Run
+from ckptool.probing.rounding import Rounding
 
 Verdict = Literal["agrees", "differs", "divided", "behind"]
 
@@ -22,7 +24,8 @@ class Compared:
         call: the target's.
         other: the source's.
         error: of the output; see `measure.difference`.
-        input_error: of the input.
+        limit: the largest error that is rounding here.
+        input_error: of the input; None if it agrees, for then nobody asks.
         scale: of the source's output.
         shapes: of both outputs.
         verdict: "divided" if it differs and all that is computed from it agrees; "behind" if it differs, and so may it,
@@ -32,6 +35,7 @@ class Compared:
     call: Call
     other: Call
     error: float
+    limit: float
     input_error: float | None
     scale: float
     shapes: tuple[tuple[int, ...], tuple[int, ...]]
@@ -47,7 +51,7 @@ class Comparer:
         source: the source's run.
         owners: modules of the source that have tensors themselves.
         around: modules of the target with modules in them; they may give something else, if those agree.
-        tolerance: the largest error that is agreement.
+        rounding: which differences are none.
         compared: what was compared so far.
     """
 
@@ -55,7 +59,7 @@ class Comparer:
     source: Run
     owners: frozenset[str]
     around: frozenset[str]
-    tolerance: float
+    rounding: Rounding
     compared: list[Compared] = field(default_factory=list)
     _calls: dict[tuple[str, int], int] = field(default_factory=dict)
 
@@ -78,14 +82,12 @@ class Comparer:
                 continue
             other = self.source.calls[at]
             for likely in (other, *self._followers(at)):
-                error = difference(call.output, likely.output, self.tolerance)
-                if error is None:
+                if call.output is None or likely.output is None:
                     continue
-                if error <= self.tolerance or first is None:
-                    found = self._beside(call, other, error, "agrees" if error <= self.tolerance else "differs")
-                    if error <= self.tolerance:
-                        return found
-                    first = found
+                error, limit = self._difference(call, call.output, likely.output, likely.made)
+                if error <= limit:
+                    return self._beside(call, other, error, limit, "agrees")
+                first = first or self._beside(call, other, error, limit)
         if first is None or call.module in self.pairing.is_loose:
             return None
         is_other = math.prod(first.shapes[0]) != math.prod(first.shapes[1])
@@ -96,23 +98,34 @@ class Comparer:
         if not self.source.calls or "" not in self.pairing.others:
             return None
         other = self.source.calls[-1]
-        made, worst = 0, 0.0
+        if call.output is None or other.output is None:
+            return None
+        made, worst = 0, (0.0, 0.0)
         for mine, marks in call.outputs:
-            errors = (difference(mine, its, self.tolerance) for its, _ in other.outputs)
-            least = min((error for error in errors if error is not None), default=math.inf)
-            if least <= self.tolerance:
-                made, worst = made | marks, max(worst, least)
+            found = min((self._difference(call, mine, its, there) for its, there in other.outputs), default=None)
+            if found is not None and found[0] <= found[1]:
+                made, worst = made | marks, max(worst, found)
         if made:
             call.made = made
-            return self._beside(call, other, worst, "agrees")
-        error = difference(call.output, other.output, self.tolerance)
-        return None if error is None or math.isinf(error) else self._beside(call, other, error)
+            return self._beside(call, other, *worst, "agrees")
+        error, limit = self._difference(call, call.output, other.output, other.made)
+        return None if math.isinf(error) else self._beside(call, other, error, limit)
 
-    def _beside(self, call: Call, other: Call, error: float, verdict: Verdict = "differs") -> Compared:
-        mine, its = call.output, other.output
-        assert mine is not None and its is not None
-        input_error = difference(call.input, other.input, self.tolerance)
-        return Compared(call, other, error, input_error, spread(its), (mine.shape, its.shape), verdict)
+    def _difference(self, call: Call, mine: Kept, its: Kept, marks: int) -> tuple[float, float]:
+        """Of two outputs, and the most that is rounding; `marks` are those of the source's."""
+        is_rounded = bool((call.made | marks) & ROUNDED)
+        limit = self.rounding.limit(is_rounded, 0.0)
+        error = difference(mine.array, its.array, limit)
+        if error > limit and math.isfinite(error):
+            before = (row.error for row in self.compared if row.verdict == "agrees" and call.made & row.call.mark)
+            limit = self.rounding.limit(is_rounded, max(before, default=0.0))
+        return error, limit
+
+    def _beside(self, call: Call, other: Call, error: float, limit: float, verdict: Verdict = "differs") -> Compared:
+        assert call.output is not None and other.output is not None
+        mine, its = call.output.array, other.output.array
+        given = _apart(call.input, other.input, limit) if verdict == "differs" else None
+        return Compared(call, other, error, limit, given, spread(its), (mine.shape, its.shape), verdict)
 
     def _followers(self, at: int) -> Iterator[Call]:
         """What the source does to an output before the next module with weights: the target may do it within."""
@@ -123,6 +136,10 @@ class Comparer:
                 return
             if call.made & calls[at].mark:
                 yield call
+
+
+def _apart(mine: Kept | None, its: Kept | None, limit: float) -> float | None:
+    return None if mine is None or its is None else difference(mine.array, its.array, limit)
 
 
 def judge(comparer: Comparer, excused: int, excused_source: int) -> None:

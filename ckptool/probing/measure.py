@@ -15,17 +15,17 @@ if TYPE_CHECKING:
 _MOST_AXES = 5
 
 
-def kept(tensor: torch.Tensor) -> Array:
-    """A copy of a tensor as it is now: what comes next in a model may write into it."""
+def array_of(tensor: torch.Tensor) -> Array:
+    """A tensor's numbers; not to be written to."""
     import torch
 
     dense = tensor.detach() if tensor.layout is torch.strided else tensor.detach().to_dense()
     plain = dense.float() if dense.is_floating_point() and dense.dtype != torch.float64 else dense.resolve_conj()
-    array: Array = plain.numpy(force=True).copy()
+    array: Array = plain.numpy(force=True)
     return array
 
 
-def difference(mine: Array | None, other: Array | None, enough: float) -> float | None:
+def difference(mine: Array, other: Array, enough: float) -> float:
     """The root mean square of the difference, in standard deviations of `other`.
 
     Arrays of other shapes with as many elements are compared after every permutation of axes that gives the shape, axes
@@ -37,8 +37,7 @@ def difference(mine: Array | None, other: Array | None, enough: float) -> float 
         enough: no permutation is tried further once the difference is below.
 
     Returns:
-        None if there are no two arrays to compare; inf if the shapes do not go together, or numbers are not finite
-        where the other's are.
+        inf if the shapes do not go together, or numbers are not finite where the other's are.
 
     Example:
         >>> import numpy as np
@@ -48,8 +47,6 @@ def difference(mine: Array | None, other: Array | None, enough: float) -> float 
         >>> round(difference(image + 1, image, 1e-4), 2), difference(image[..., 1:], image, 1e-4)
         (0.14, inf)
     """
-    if mine is None or other is None:
-        return None
     if mine.size != other.size:
         return math.inf
     if not mine.size:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from ckptool.errors import CkptError
 from ckptool.models.guard import guarded
-from ckptool.probing.flow import Marks, tensors_in
-from ckptool.probing.measure import kept
+from ckptool.probing.flow import ROUNDED, Marks, is_number, places, tensors_in
+from ckptool.probing.measure import array_of
 
 if TYPE_CHECKING:
     import torch
@@ -19,6 +20,24 @@ if TYPE_CHECKING:
 
 
 _MANY = 16  # outputs of a model that are looked at
+
+
+class StoppedError(CkptError):
+    """The model's code stops on the input."""
+
+
+class Kept:
+    """A tensor as it was; a copy only if the model writes into it later."""
+
+    __slots__ = ("__weakref__", "tensor")
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self.tensor = tensor.detach()
+
+    @property
+    def array(self) -> Array:
+        """Its numbers; not to be written to."""
+        return array_of(self.tensor)
 
 
 @dataclass(slots=True, eq=False)
@@ -40,11 +59,11 @@ class Call:
     mark: int
     before: int
     made: int
-    input: Array | None = field(default=None, repr=False)
-    outputs: tuple[tuple[Array, int], ...] = field(default=(), repr=False)
+    input: Kept | None = field(default=None, repr=False)
+    outputs: tuple[tuple[Kept, int], ...] = field(default=(), repr=False)
 
     @property
-    def output(self) -> Array | None:
+    def output(self) -> Kept | None:
         return self.outputs[0][0] if self.outputs else None
 
 
@@ -67,9 +86,10 @@ def run(
     arguments: tuple[tuple[Any, ...], dict[str, Any]],
     asked: str,
     seed: int,
+    exact: Collection[str],
     done: Callable[[Call], None] | None = None,
 ) -> Run:
-    """Run a model without gradients.
+    """Run a model without gradients, in the dtype of its parameters; in float64, its casts to float32 are left out.
 
     Args:
         name: of the model, for messages.
@@ -77,17 +97,20 @@ def run(
         arguments: of its forward, by place and by name.
         asked: what the input is, for messages.
         seed: of whatever the model draws.
+        exact: keys of its state dict that hold what is in the file; all else is a constant that it computed itself.
         done: gets each call when it ends, and may drop its tensors.
 
     Raises:
-        CkptError: the model's code stops; the message says in which module.
+        StoppedError: the model's code stops; the message says in which module.
     """
     import torch
 
-    recorder = _Recorder(module, done)
-    args, kwargs = arguments
+    dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
+    recorder = _Recorder(module, dtype == torch.float64, frozenset(exact), done)
+    args, kwargs = ([_as(dtype, value) for value in arguments[0]], {k: _as(dtype, v) for k, v in arguments[1].items()})
     try:
         with guarded((), seed), torch.no_grad(), _plain_attention(), recorder.hooked(), recorder.marks.watching():
+            torch.set_default_dtype(dtype)
             module(*args, **kwargs)
     except CkptError:
         raise
@@ -96,20 +119,35 @@ def run(
     return Run(tuple(recorder.calls), recorder.keys)
 
 
+def _as(dtype: torch.dtype, value: Any) -> Any:
+    """An argument, floats in the model's dtype."""
+    import torch
+
+    if isinstance(value, list):
+        return [_as(dtype, item) for item in value]
+    return value.to(dtype) if isinstance(value, torch.Tensor) and value.is_floating_point() else value
+
+
 class _Recorder:
-    def __init__(self, module: torch.nn.Module, done: Callable[[Call], None] | None) -> None:
+    def __init__(
+        self, module: torch.nn.Module, is_wide: bool, exact: frozenset[str], done: Callable[[Call], None] | None
+    ) -> None:
         self.names = {id(part): name for name, part in module.named_modules()}
         self.parts = list(module.modules())
         self.done = done
-        self.marks = Marks()
+        self.marks = Marks(is_wide, self.written)
+        self.kept: dict[int, WeakSet[Kept]] = {}
         self.calls: list[Call] = []
         self.counts: dict[str, int] = {}
-        self.running: list[tuple[str, str, int, Array | None]] = []
+        self.running: list[tuple[str, str, int, Kept | None]] = []
         self.keys: dict[str, int] = {}
         for key, value in module.state_dict().items():
             tensors = tensors_in(value)  # a state dict may hold other things
-            self.keys[key] = self.marks.of(tensors) or 1 << len(self.keys)  # tied tensors have one mark
-            self.marks.add(tensors, self.keys[key])
+            self.keys[key] = self.marks.of(tensors) & ~ROUNDED or 2 << len(self.keys)  # tied tensors have one mark
+            is_exact = key in exact or not any(is_number(tensor) for tensor in tensors)
+            self.marks.add(tensors, self.keys[key] | (0 if is_exact else ROUNDED))
+        own = [tensor for tensor in module.buffers() if is_number(tensor) and not self.marks.of([tensor])]
+        self.marks.add(own, ROUNDED)
 
     @contextmanager
     def hooked(self) -> Iterator[None]:
@@ -125,21 +163,33 @@ class _Recorder:
 
     def begin(self, part: torch.nn.Module, args: Any, kwargs: Any) -> None:
         given = tensors_in((args, kwargs))
-        first = kept(given[0]) if given else None
+        first = self.keep(given[0]) if given else None
         name, kind = self.names[id(part)], type(part).__name__
         self.running.append((name, kind, self.marks.of(given), first))
 
     def end(self, part: torch.nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         name, _, before, first = self.running.pop()
         made = tensors_in(output)
-        mark = 1 << (len(self.keys) + len(self.calls))
-        outputs = tuple((kept(tensor), self.marks.of([tensor])) for tensor in (made[:1] if name else made[:_MANY]))
+        mark = 2 << (len(self.keys) + len(self.calls))
+        outputs = tuple((self.keep(tensor), self.marks.of([tensor])) for tensor in (made[:1] if name else made[:_MANY]))
         call = Call(name, self.counts.get(name, 0), mark, before, self.marks.of(made[:1]), first, outputs)
         self.marks.add(made, mark)
         self.counts[name] = call.number + 1
         self.calls.append(call)
         if self.done is not None:
             self.done(call)
+
+    def keep(self, tensor: torch.Tensor) -> Kept:
+        kept = Kept(tensor)
+        for place in places([tensor]):
+            self.kept.setdefault(place, WeakSet()).add(kept)
+        return kept
+
+    def written(self, tensors: list[torch.Tensor]) -> None:
+        """What is kept of tensors that will be written to becomes a copy."""
+        for place in places(tensors):
+            for kept in self.kept.pop(place, ()):
+                kept.tensor = kept.tensor.clone()
 
 
 @contextmanager
@@ -155,11 +205,11 @@ def _plain_attention() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(was)
 
 
-def _stopped(error: BaseException, name: str, recorder: _Recorder, asked: str) -> CkptError:
+def _stopped(error: BaseException, name: str, recorder: _Recorder, asked: str) -> StoppedError:
     text = " ".join((str(error) or type(error).__name__).split())
     inside = [entry for entry in recorder.running if entry[0]]
     where = f" in {inside[-1][0]} ({inside[-1][1]})" if inside else ""
-    return CkptError(
+    return StoppedError(
         f"{name} stops{where} on {asked}: {type(error).__name__}: {text[:300]}",
         hint="--probe-input says what the input is like, as in --probe-input 1,3,224,224",
     )

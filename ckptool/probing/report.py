@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from ckptool.checkpoint import Note
 from ckptool.plan import Problem
+from ckptool.probing.rounding import Precision
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +19,7 @@ class Divergence:
         classes: class names of both, the target's first.
         error: root mean square of the difference, in standard deviations of the source's output; inf where the shapes
             do not go together or a number is not finite.
+        limit: up to which it would be rounding.
         scale: that standard deviation.
         shapes: of both outputs, the target's first.
         input_error: the same measure of what goes in; None where it cannot be compared.
@@ -33,6 +35,7 @@ class Divergence:
     source: str
     classes: tuple[str, str]
     error: float
+    limit: float
     scale: float
     shapes: tuple[tuple[int, ...], tuple[int, ...]]
     input_error: float | None = None
@@ -65,7 +68,8 @@ class ProbeReport:
         target: the model that the plan's result was loaded into.
         inputs: what both saw: ("image 1x3x224x224",).
         seed: of the input.
-        tolerance: the largest error that counts as agreement.
+        precision: of the numbers that both were run with, "float64" or "float32".
+        tolerance: no larger error counts as agreement.
         compared: how many module outputs were compared.
         agreeing: how many of them are equal within the tolerance.
         largest: the largest error among those.
@@ -87,6 +91,7 @@ class ProbeReport:
     target: str
     inputs: tuple[str, ...]
     seed: int
+    precision: Precision
     tolerance: float
     compared: int
     agreeing: int

@@ -17,11 +17,11 @@ _RULES = 4
 
 def probe_lines(report: ProbeReport, screen: Screen, verbose: bool = False) -> Iterator[Line]:
     """All lines of a probe, what it comes to last; `verbose` lists every module that was not compared."""
-    ran = f"{terminal(report.source_model)} against {terminal(report.target)}, input {' and '.join(report.inputs)}"
+    ran = f"{terminal(report.source_model)} against {terminal(report.target)}, input {' and '.join(report.inputs)}, {report.precision}"
     yield from _row("probe", f"{ran}, seed {report.seed}", screen, "dim")
     for at, row in enumerate(report.differing):
         if at < _MANY or verbose:
-            yield from _divergence(row, at == 0, report.tolerance, screen)
+            yield from _divergence(row, at == 0, screen)
     hidden = 0 if verbose else max(0, len(report.differing) - _MANY)
     if hidden:
         yield from _row("~", f"{number_of(hidden, 'more module')} differ for no reason before them: -v", screen)
@@ -50,12 +50,12 @@ def sum_text(report: ProbeReport) -> str:
     return f"{agree}, made of {share} filled tensors"
 
 
-def divergence_texts(row: Divergence, is_first: bool, tolerance: float) -> Iterator[str]:
+def divergence_texts(row: Divergence, is_first: bool) -> Iterator[str]:
     """What is to be said of a module that differs, a sentence each; the first names it."""
     shape = f"gives {_shape(row.shapes[0])}, the source {_shape(row.shapes[1])}"
     far = shape if math.prod(row.shapes[0]) != math.prod(row.shapes[1]) else f"off by {relative(row.error)}"
     yield f"{_name(row.target)} differs{' first' if is_first else ''}: {far}   <- {_name(row.source)}"
-    if row.input_error is not None and row.input_error <= tolerance:
+    if row.input_error is not None and row.input_error <= row.limit:
         yield "its input agrees: the fault is in its own tensors or settings"
         for setting, mine, other in row.settings:
             yield f"{setting} is {mine}, in the source's {other}"
@@ -74,8 +74,8 @@ def divergence_texts(row: Divergence, is_first: bool, tolerance: float) -> Itera
         yield f"{key} <- {', '.join(origins)}, {how}"
 
 
-def _divergence(row: Divergence, is_first: bool, tolerance: float, screen: Screen) -> Iterator[Line]:
-    first, *more = divergence_texts(row, is_first, tolerance)
+def _divergence(row: Divergence, is_first: bool, screen: Screen) -> Iterator[Line]:
+    first, *more = divergence_texts(row, is_first)
     yield from _row("~", first, screen, "red")
     for text in more:
         yield from ((Span(line),) for line in wrap(terminal(text, 600), screen, indent="     ", first="   "))
