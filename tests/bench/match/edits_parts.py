@@ -172,7 +172,8 @@ def other_head(rng: Random, rows: Rows) -> Rows | None:
     at = _last(rows)
     if at is None:
         return None
-    unit, classes = rows[at].key.rpartition(".")[0], rng.choice([2, 10, 100, 21841])
+    unit = rows[at].key.rpartition(".")[0]
+    classes = rng.choice([n for n in (2, 10, 100, 21841) if n != rows[at].shape[0]])
     return [replace(row, shape=(classes, *row.shape[1:]), true=(), kind="copy")
             if row.key.rpartition(".")[0] == unit and row.shape and row.shape[0] == rows[at].shape[0] else row
             for row in rows]  # fmt: skip
