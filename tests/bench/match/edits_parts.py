@@ -238,13 +238,14 @@ PARTS: dict[str, Edit] = {edit.__name__: edit for edit in (
     stacked, without_biases, without_counters)}  # fmt: skip
 EDITS: dict[str, Edit] = {**NAMES, **NUMBERS, **ORDER, **PARTS}
 _UNTOLD = {"last_blocks_renumbered", "second_blocks_renumbered", "block_between", "twin"}
-_CUT = {"last_blocks", "second_blocks"}
+_CUT = {"first_blocks", "last_blocks", "second_blocks"}
 
 
 def untold(edits: Iterable[str]) -> set[str]:
     """Edits after which a header often cannot tell the truth, so that no answer is right there."""
     found = _UNTOLD & set(edits)
-    if _CUT & set(edits) and (set(NUMBERS) & set(edits) or sum(edit in _CUT for edit in edits) > 1):
+    others = {*NUMBERS, "blocks_behind"} & set(edits)
+    if _CUT & set(edits) and (others or sum(edit in _CUT for edit in edits) > 1):
         found.add("cut and renumbered")
     if {"average", "own_twin"} & set(edits) and {"unwrapped", "flattened"} & set(edits):
         found.add("a copy under the model's names")
