@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from ckptool.matching.groups import is_named
 from ckptool.matching.modules import Shape, Unit
-from ckptool.matching.words import vocabulary
+from ckptool.matching.words import vocabulary, words_of
 
 OPTIONAL = frozenset({"bias", "num_batches_tracked"})  # roles that one side may lack
 
@@ -31,8 +31,8 @@ def oriented(shape: Shape, io: bool) -> Shape:
         return squeezed(shape)[::-1]
     if io and len(shape) == 2:
         shape = shape[::-1]
-    elif io and len(shape) == 4:
-        shape = (shape[3], shape[2], shape[0], shape[1])
+    elif io and len(shape) in (3, 4, 5):
+        shape = (shape[-1], shape[-2], *shape[:-2])
     return squeezed(shape)
 
 
@@ -61,7 +61,7 @@ def compatible(source: Unit, target: Unit) -> bool:
     """The roles that both have are of the same shapes, and what only one has is optional."""
     if (source.shapes.keys() ^ target.shapes.keys()) - OPTIONAL or (source.kind and target.kind):
         return False
-    if not is_named(source, target) or not is_named(target, source):
+    if not is_named(source, target) or not is_named(target, source) or _kinds(source, target) == {True, False}:
         return False
     shared = source.shapes.keys() & target.shapes.keys()
     return all(
@@ -69,6 +69,13 @@ def compatible(source: Unit, target: Unit) -> bool:
         for role in shared - {source.main}
         for a, b in zip(source.shapes[role], target.shapes[role], strict=True)
     )
+
+
+def _kinds(source: Unit, target: Unit) -> set[bool]:
+    """Whether they are norms, as far as classes tell, or a name where there is a class to compare it with."""
+    known = {"Norm" in unit.made_of for unit in (source, target) if unit.made_of}
+    named = {True for unit in (source, target) if not unit.made_of and "norm" in words_of(unit.path[-1].text)}
+    return known | named if known else set()
 
 
 def penalty(source: Unit, target: Unit) -> float:

@@ -12,24 +12,25 @@ from ckptool.matching.groups import made_units
 from ckptool.matching.known import Known
 from ckptool.matching.lists import Group, aligned_lists, rests_of, whole
 from ckptool.matching.modules import Shape, Unit
-from ckptool.matching.orient import is_bare_square, stored_io
+from ckptool.matching.orient import is_bare_square, orientation
 from ckptool.matching.partial import common_blocks
-from ckptool.matching.result import Confidence
+from ckptool.matching.result import Confidence, least_sure
 from ckptool.matching.sequence import in_sequence
 from ckptool.matching.uneven import uneven, with_words
 
 Places = tuple[Mapping[str, int], Mapping[str, int]]
 
+_SQUARE = "it is square, and others of its block turn round"
 _REST = 0.2  # of the modules, at most, are matched because all others are
 
 
 def tries(ours: list[Unit], theirs: list[Unit], places: Places) -> Iterable[Attempt]:
     """Two ways to cut, matched; and once more by their lists of blocks, where these are alike."""
-    io = stored_io(ours) | stored_io(theirs)
-    plain = Attempt(ours, theirs, io, places)
+    ways = orientation(ours, theirs)
+    plain = Attempt(ours, theirs, ways.io, places, ways.doubtful)
     plain.run()
     yield plain
-    listed = Attempt(ours, theirs, io, places)
+    listed = Attempt(ours, theirs, ways.io, places, ways.doubtful)
     if groups := aligned_lists(ours, theirs, listed.as_stored, places):
         listed.lists(groups)
         listed.run()
@@ -54,9 +55,10 @@ class Attempt:
     targets: list[Unit]
     io: frozenset[Unit]
     places: Places
+    doubtful: frozenset[str] = frozenset()  # main keys of squares that may be turned round
     known: Known = field(default_factory=Known)
     taken: set[Unit] = field(default_factory=set)
-    found: list[tuple[Match, bool]] = field(default_factory=list)
+    found: list[tuple[Match, str]] = field(default_factory=list)
     by_lists: bool = False
     units: tuple[list[Unit], list[Unit]] = ([], [])
 
@@ -72,16 +74,16 @@ class Attempt:
     def run(self) -> None:
         """All stages."""
         as_stored = self.as_stored
-        ours = [*self.sources, *made_units(self.sources, self.places[0])]
-        theirs = [*self.targets, *made_units(self.targets, self.places[1])]
+        ours = [*self.sources, *made_units(self.sources, self.places[0], self.io)]
+        theirs = [*self.targets, *made_units(self.targets, self.places[1], self.io)]
         ours, theirs = ([unit for unit in units if not is_bare_square(unit)] for units in (ours, theirs))
         plain = Classes(ours, theirs, as_stored, self.known, self.taken)
         self.add(plain.run())
         cut_ours, cut_theirs = common_blocks(self.free(self.sources), self.free(self.targets))
         self.io |= {cut for cut, unit in (cut_ours | cut_theirs).items() if unit in self.io}
         blocks = Classes(
-            [*cut_ours, *made_units([*cut_ours], self.places[0])],
-            [*cut_theirs, *made_units([*cut_theirs], self.places[1])],
+            [*cut_ours, *made_units([*cut_ours], self.places[0], self.io)],
+            [*cut_theirs, *made_units([*cut_theirs], self.places[1], self.io)],
             as_stored,
             self.known,
             self.taken,
@@ -156,8 +158,8 @@ class Attempt:
     def uneven(self, form: Form) -> None:
         """Modules that only some of the blocks have."""
         ours, theirs = self.free(self.sources), self.free(self.targets)
-        ours += made_units(ours, self.places[0])
-        theirs += made_units(theirs, self.places[1])
+        ours += made_units(ours, self.places[0], self.io)
+        theirs += made_units(theirs, self.places[1], self.io)
         groups, origin = uneven((one for one, _ in self.found), ours, theirs)
         self.io |= {cut for cut, unit in origin.items() if unit in self.io}
         for group in groups:
@@ -201,7 +203,7 @@ class Attempt:
             found = turned.run()
             if all(_is_square(one.source) for one in found):
                 found = [replace(one, confidence=Confidence.GUESS) for one in found]
-            self.found += [(one, True) for one in found]
+            self.found += [(one, "source" if ours_bare else "target") for one in found]
 
     def free(self, units: Iterable[Unit]) -> list[Unit]:
         """Units that no match has taken."""
@@ -209,7 +211,19 @@ class Attempt:
 
     def add(self, matches: Iterable[Match]) -> None:
         """Takes matches over."""
-        self.found += [(one, (one.source in self.io) != (one.target in self.io)) for one in matches]
+        for one in matches:
+            if not self.doubtful.isdisjoint(_main_keys(one)):
+                one = replace(
+                    one, evidence=(*one.evidence, _SQUARE), confidence=least_sure([one.confidence, Confidence.GUESS])
+                )
+            turned = (one.source in self.io) - (one.target in self.io)
+            self.found.append((one, ("", "source", "target")[turned]))
+
+
+def _main_keys(match: Match) -> set[str]:
+    """The main keys of both units, and of those that they are made of."""
+    units = (match.source, match.target, *match.source.pieces, *match.target.pieces)
+    return {key for unit in units for key in unit.keys[unit.main]}
 
 
 def _turned(unit: Unit) -> tuple[tuple[int, ...], ...]:

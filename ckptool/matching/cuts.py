@@ -73,12 +73,19 @@ def units_of(specs: Mapping[str, TensorSpec]) -> list[Unit]:
     return _units(_tree(specs), _Cut())
 
 
-def cuts_of(specs: Mapping[str, TensorSpec]) -> list[list[Unit]]:
-    """The ways to cut a checkpoint into units: with small lists inside blocks, without, and with lists of leaves."""
+def cuts_of(specs: Mapping[str, TensorSpec], modules: Mapping[str, str] | None = None) -> list[list[Unit]]:
+    """The ways to cut a checkpoint into units: with small lists inside blocks, without, and with lists of leaves.
+
+    Args:
+        specs: in the file's order.
+        modules: module path -> class name, where there is a model.
+    """
     root = _tree(specs)
-    if len(specs) > _LARGE:
-        return [_units(root, _Cut())]
-    found = [_units(root, cut) for cut in (_Cut(), _Cut(tiny=False), _Cut(tiny=False, leaves=True))]
+    ways = [_Cut()] if len(specs) > _LARGE else [_Cut(), _Cut(tiny=False), _Cut(tiny=False, leaves=True)]
+    found = [_units(root, cut) for cut in ways]
+    for unit in (unit for units in found for unit in units if modules and not unit.bare):
+        made_of = {(modules or {}).get(key.rpartition(".")[0], "") for key in unit.keys[unit.main]}
+        unit.made_of = made_of.pop() if len(made_of) == 1 else ""
     paths = [[unit.path for unit in units] for units in found]
     return [units for at, units in enumerate(found) if paths[at] not in paths[:at]]
 

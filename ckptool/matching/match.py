@@ -12,14 +12,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+from ckptool.checkpoint import Note
 from ckptool.matching.attempt import best_of, tries
 from ckptool.matching.cuts import cuts_of
 from ckptool.matching.generalise import rules_of
 from ckptool.matching.related import related
 from ckptool.matching.reshaped import reshaped_pairs
-from ckptool.matching.result import Confidence, MatchReport
+from ckptool.matching.result import Confidence, MatchReport, Pair
 from ckptool.matching.reversal import reversal_notes
 from ckptool.matching.unknowable import unknowable
 from ckptool.spec import TensorSpec
@@ -52,7 +53,7 @@ def match(
     """
     place = {key: at for at, key in enumerate(target)}
     places = {key: at for at, key in enumerate(source)}, place
-    cuts = cuts_of(source), cuts_of(target)
+    cuts = cuts_of(source, source_modules), cuts_of(target, target_modules)
     best = best_of([one for ours in cuts[0] for theirs in cuts[1] for one in tries(ours, theirs, places)])
     found, notes = related(best, source, target)
     pairs = [pair for _, row in found for pair in row]
@@ -60,6 +61,9 @@ def match(
     sure = [row for row in found if row[0].confidence.within(level)]
     unsure = [row for row in found if not row[0].confidence.within(level)]
     rules = (*rules_of(unsure, source, target, merge=False), *rules_of(sure, source, target))
+    said = {pair.targets for rule in rules for pair in rule.pairs}
+    unsaid = [pair for pair in pairs if pair.targets not in said]
+    pairs = [pair for pair in pairs if pair.targets in said]
     made = {key for pair in pairs for key in pair.targets}
     used = {key for pair in pairs for key in pair.sources}
     free = tuple(key for key in target if key not in made), tuple(key for key in source if key not in used)
@@ -69,7 +73,14 @@ def match(
     return MatchReport(
         tuple(sorted(pairs, key=lambda pair: place[pair.targets[0]])),
         *free,
-        (*notes, *unknowable(pairs, target), *reversal_notes(rules, source, target)),
+        (*notes, *_unsaid(unsaid), *unknowable(pairs, target), *reversal_notes(rules, source, target)),
         rules,
         tuple(reshaped) if sure else (),
     )
+
+
+def _unsaid(pairs: Sequence[Pair]) -> tuple[Note, ...]:
+    """What was found, and is not taken, for no rule says it: the report never says more than the recipe does."""
+    keys = tuple(key for pair in pairs for key in pair.targets)
+    text = f"left out, for no rule says what they are made of: {len(keys):,} tensor{'s' * (len(keys) != 1)}"
+    return (Note(text, keys=keys),) if keys else ()

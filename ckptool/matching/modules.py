@@ -44,6 +44,8 @@ class Unit:
         pieces: the units that it is made of.
         kind: how: "qkv", "gate up", "stack".
         is_cut: only some of its instances are meant.
+        turned: its pieces have their inputs before their outputs; its own shapes are as torch has them.
+        made_of: the name of its class, where there is a model, and in all instances the same.
         words: what its path says, weighted.
         rank: the places of its numbers.
     """
@@ -60,6 +62,8 @@ class Unit:
     pieces: tuple[Unit, ...] = ()
     kind: str = ""
     is_cut: bool = False
+    made_of: str = ""
+    turned: bool = False
     words: dict[str, float] = field(default_factory=dict)
     rank: tuple[tuple[int, int], ...] = ()
 
@@ -105,6 +109,7 @@ class Unit:
             self.bare,
             tuple(self.numbers[at] for at in kept),
             is_cut=len(kept) < len(self.members),
+            made_of=self.made_of,
         )
 
 

@@ -3,36 +3,161 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
+from ckptool.matching.alike import similarity, squeezed
 from ckptool.matching.modules import Shape, Unit
 
+Chain = tuple[str, ...]
+
 _LETTERS = "abcdefgh"
+_WORDS, _MARGIN = 0.4, 0.04  # words that tell which matrix is which, and by how much better they must be
+_MOST = 40_000  # pairs of matrices of one shape that are compared; of more only those of equal names
+_TABLES = frozenset({"token", "pos", "type"})
+_LAYERS = ("Linear", "NonDynamicallyQuantizableLinear", "Embedding")
+_TENSORFLOW = ("kernel", "weights", "depthwise_kernel", "depthwise_weights")
 
 
-def stored_io(units: Sequence[Unit]) -> frozenset[Unit]:
-    """The units whose main tensor has its inputs before its outputs.
+@dataclass(frozen=True, slots=True)
+class Orientation:
+    """Which way round matrices are.
 
-    A bias is as long as the outputs, so it tells which axis these are; where the matrix is square, the others of the
-    same block tell.
+    Attributes:
+        io: the units whose main tensor has its inputs before its outputs.
+        doubtful: main keys of square matrices that may have turned round or not.
     """
+
+    io: frozenset[Unit]
+    doubtful: frozenset[str] = frozenset()
+
+
+def orientation(ours: Sequence[Unit], theirs: Sequence[Unit]) -> Orientation:
+    """Which matrices are stored the other way round, as far as this matters between two sides.
+
+    A bias is as long as the outputs, so it tells which axis these are; a class of a model tells it, and so do names.
+    Where nothing tells, the matrices of the same blocks do: if those that are not square have turned round between the
+    two sides, the square ones have as well.
+    """
+    sides = _side(ours), _side(theirs)
+    votes, everywhere = _turned_blocks(*sides)
+    io, doubtful = set[Unit](), set[str]()
+    for number, side in enumerate(sides):
+        io |= {unit for unit, is_io in side.sure.items() if is_io}
+        for unit in side.units:
+            if unit in side.sure or unit.bare or not (_is_matrix(unit) or _is_square(unit)):
+                continue
+            vote = votes[number].get(unit.chain, everywhere) if _is_matrix(unit) else _Vote()
+            found = _like_its_block(side.blocks[unit.chain], vote, is_target=bool(number))
+            if found is None and side.blocks[unit.chain] == {True} and "bias" in unit.shapes:
+                found = True
+            if found and not _is_table(unit):
+                io.add(unit)
+            elif _is_square(unit) and not _is_table(unit) and (found is None or "embed" in unit.words):
+                may_turn = True in vote.turned or side.blocks[unit.chain] == {True}
+                doubtful.update(unit.keys[unit.main] if may_turn else ())
+    return Orientation(frozenset(io), frozenset(doubtful))
+
+
+@dataclass(slots=True)
+class _Side:
+    """The units of one side, which way round they are for sure, and what that is in each list of blocks."""
+
+    units: Sequence[Unit]
+    sure: dict[Unit, bool]
+    blocks: dict[Chain, set[bool]]
+
+
+@dataclass(slots=True)
+class _Vote:
+    """Of a list of blocks: whether its matrices turn round on their way, and how the others of these words are."""
+
+    turned: set[bool] = field(default_factory=set)
+    others: set[bool] = field(default_factory=set)
+
+
+def _side(units: Sequence[Unit]) -> _Side:
     sure: dict[Unit, bool] = {}
-    blocks: dict[tuple[str, ...], set[bool]] = defaultdict(set)
+    blocks: dict[Chain, set[bool]] = defaultdict(set)
     for unit in units:
         found = _is_io(unit)
         if found is not None:
             sure[unit] = found
             blocks[unit.chain].add(found)
-    square = {unit for unit in units if unit not in sure and _square(unit) and "bias" in unit.shapes}
-    square = {unit for unit in square if blocks[unit.chain] == {True}}
-    return frozenset({unit for unit, io in sure.items() if io} | square)
+    return _Side(units, sure, blocks)
+
+
+def _like_its_block(mine: set[bool], vote: _Vote, *, is_target: bool) -> bool | None:
+    """Whether a matrix whose shape does not tell has its inputs first, as its block has; None if that does not tell."""
+    if len(vote.turned) != 1 or len(vote.others) > 1 or len(mine) > 1:
+        return None
+    (is_turned,) = vote.turned
+    if vote.others:
+        (other,) = vote.others
+        said = other != is_turned
+        return said if mine <= {said} else None
+    return next(iter(mine)) if mine else is_turned and is_target
+
+
+def _turned_blocks(ours: _Side, theirs: _Side) -> tuple[tuple[dict[Chain, _Vote], dict[Chain, _Vote]], _Vote]:
+    """What the matrices say whose shape tells, and whose words tell which is which: by list of blocks, and in all."""
+    found: tuple[dict[Chain, _Vote], dict[Chain, _Vote]] = defaultdict(_Vote), defaultdict(_Vote)
+    everywhere = _Vote()
+    for one, other, is_turned in _counterparts(ours, theirs):
+        votes = [found[0][one.chain], found[1][other.chain], *([everywhere] if one.chain else [])]
+        for vote in votes:
+            vote.turned.add(is_turned)
+        found[0][one.chain].others |= theirs.blocks[other.chain]
+        found[1][other.chain].others |= ours.blocks[one.chain]
+    return (dict(found[0]), dict(found[1])), everywhere
+
+
+def _counterparts(ours: _Side, theirs: _Side) -> Iterator[tuple[Unit, Unit, bool]]:
+    """Matrices that are each other's best by their words, straight or turned, and by a margin."""
+    rows: tuple[dict[object, list[Unit]], dict[object, list[Unit]]] = defaultdict(list), defaultdict(list)
+    for side, found in zip((ours, theirs), rows, strict=True):
+        for unit in filter(_tells, side.units):
+            shapes = unit.shapes[unit.main]
+            found[min(shapes, tuple(shape[::-1] for shape in shapes))].append(unit)
+    for kind in rows[0].keys() & rows[1].keys():
+        here, there = rows[0][kind], rows[1][kind]
+        if len(here) * len(there) > _MOST:
+            texts = {unit.text for unit in here} & {unit.text for unit in there}
+            here, there = ([unit for unit in units if unit.text in texts][: _MOST // 100] for units in (here, there))
+        scores = {(one, other): similarity(one, other) for one in here for other in there}
+        for (one, other), score in scores.items():
+            rivals = [*(scores[one, unit] for unit in there if unit is not other)]
+            rivals += [scores[unit, other] for unit in here if unit is not one]
+            is_turned = one.shapes[one.main] != other.shapes[other.main]
+            known = [side.sure[unit] for side, unit in ((ours, one), (theirs, other)) if unit in side.sure]
+            may_be = len(known) < 2 or (known[0] != known[1]) is is_turned
+            if may_be and score >= _WORDS and score - max(rivals, default=0.0) >= _MARGIN:
+                yield one, other, is_turned
+
+
+def _tells(unit: Unit) -> bool:
+    is_mute = unit.bare or _is_square(unit) or _is_table(unit) or "embed" in unit.words
+    return _is_matrix(unit) and not is_mute
+
+
+def _is_matrix(unit: Unit) -> bool:
+    return all(len(shape) == 2 and min(shape) > 1 for shape in unit.shapes[unit.main])
+
+
+def _is_table(unit: Unit) -> bool:
+    """It has a row for each word or place, and so has every library."""
+    return bool(_TABLES & unit.words.keys()) or "Embedding" in unit.made_of
 
 
 def _is_io(unit: Unit) -> bool | None:
     shapes = unit.shapes[unit.main]
-    if unit.written[unit.main] in ("kernel", "weights"):
+    if unit.made_of == "Conv1D":
         return True
-    shapes = tuple(tuple(size for size in shape if size != 1) if len(shape) > 2 else shape for shape in shapes)
+    if unit.written[unit.main] in _TENSORFLOW:
+        return True
+    if unit.made_of in _LAYERS:
+        return False
+    shapes = tuple(squeezed(shape) if len(shape) > 2 else shape for shape in shapes)
     if "bias" not in unit.shapes or any(len(shape) != 2 for shape in shapes):
         return None
     votes = {
@@ -43,33 +168,52 @@ def _is_io(unit: Unit) -> bool | None:
     return votes.pop() if len(votes) == 1 else None
 
 
-def _square(unit: Unit) -> bool:
-    shapes = [[size for size in shape if size != 1] for shape in unit.shapes[unit.main]]
+def _is_square(unit: Unit) -> bool:
+    shapes = [squeezed(shape) for shape in unit.shapes[unit.main]]
     return all(len(shape) == 2 and shape[0] == shape[1] for shape in shapes)
 
 
-def layout_of(source: Shape, target: Shape, turned: bool) -> str:
+def layout_of(source: Shape, target: Shape, turned: str) -> str:
     """The layout that makes one shape of the other, which differ in ones, or are turned.
 
+    Args:
+        source: a shape.
+        target: the shape that is wanted.
+        turned: which of them has its inputs before its outputs, "source" or "target"; "" if both or none.
+
     Example:
-        >>> layout_of((96, 1, 1), (96,), False), layout_of((8, 4), (4, 8), True), layout_of((3,), (3,), False)
+        >>> layout_of((96, 1, 1), (96,), ""), layout_of((8, 4), (4, 8), "source"), layout_of((3,), (3,), "")
         ('a 1 1 -> a', 'i o -> o i', '')
+        >>> layout_of((3, 3, 16, 8), (8, 16, 3, 3), "source"), layout_of((8, 16, 3, 3), (3, 3, 16, 8), "target")
+        ('h w i o -> o i h w', 'o i h w -> h w i o')
     """
-    if turned and len(source) == 2 and len(target) == 2:
-        return "i o -> o i"
-    if turned and len(source) == 4 and len(target) == 4:
-        return "h w i o -> o i h w"
-    if turned:
-        plain = [[size for size in shape if size != 1] for shape in (source, target)]
-        if len(plain[0]) == len(plain[1]) == 2:
-            sides = [_named(shape, names) for shape, names in ((source, "io"), (target, "oi"))]
-            return " -> ".join(sides)
+    if turned == "source" and (found := _turning(source, target)):
+        return " -> ".join(found)
+    if turned == "target" and (found := _turning(target, source)):
+        return " -> ".join(found[::-1])
     if source == target:
         return ""
     if sorted(size for size in source if size != 1) != sorted(size for size in target if size != 1):
         axes = " ".join("chw"[: max(len(source), len(target)) - 1])
         return f"o {axes} -> o ({axes})" if len(source) > len(target) else f"o ({axes}) -> o {axes}"
     return f"{_named(source, _LETTERS)} -> {_named(target, _LETTERS)}".strip()
+
+
+def _turning(turned: Shape, plain: Shape) -> tuple[str, str] | None:
+    """The axes of a shape as TensorFlow has it, spatial ones first, and as torch has it, last; None for vectors.
+
+    Of a convolution of each channel by itself, TensorFlow has the channels where others have the inputs.
+    """
+    if len(turned) == len(plain) > 1:
+        space = "dhw"[-(len(plain) - 2) :] if len(plain) > 2 else ""
+        right = f"oi{space}"
+        for left in (f"{space}io", f"{space}oi"):
+            sizes = dict(zip(left, turned, strict=True))
+            if tuple(sizes[name] for name in right) == plain:
+                return " ".join(left), " ".join(right)
+    if len(squeezed(turned)) == len(squeezed(plain)) == 2:
+        return _named(turned, "io"), _named(plain, "oi")
+    return None
 
 
 def _named(shape: Shape, letters: str) -> str:
@@ -80,4 +224,4 @@ def _named(shape: Shape, letters: str) -> str:
 
 def is_bare_square(unit: Unit) -> bool:
     """A square matrix that is a parameter by itself and projects: no header tells which way round it is."""
-    return unit.bare and "proj" in unit.text and _square(unit)
+    return unit.bare and "proj" in unit.text and _is_square(unit)

@@ -43,7 +43,7 @@ def related(
     return found, ()
 
 
-def _coherent(attempt: Attempt) -> list[tuple[Match, bool]]:
+def _coherent(attempt: Attempt) -> list[tuple[Match, str]]:
     """The matches; those in blocks of which too little is alike are guesses."""
     sizes: Counter[tuple[str, tuple[str, ...]]] = Counter()
     for side, units in zip(("source", "target"), attempt.units, strict=True):
