@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from ckptool.checkpoint import Checkpoint
     from ckptool.compare.mapped import Mapped
     from ckptool.compare.result import Diff, Tolerance
+    from ckptool.surgery.automatic import Automatic
 
 
 class Emit(StrEnum):
@@ -136,7 +137,7 @@ def diff(
 
         print_texts(diff_recipe(found, *names) if found_rules is None else [found_rules.text])
     elif form is not DiffFormat.TEXT:
-        print_texts(_texts(found, names, form))
+        print_texts(_texts(found, names, form, found_rules))
         if form is DiffFormat.GITHUB:
             from ckptool.checks.results import diff_findings
 
@@ -151,7 +152,7 @@ def diff(
 
             lines = chain(match_lines(found_rules, screen), [()], lines)
         print_lines(lines, screen, pager=not no_pager)
-    write_reports(files, lambda kind: _texts(found, names, kind))
+    write_reports(files, lambda kind: _texts(found, names, kind, found_rules))
     return found.exit_code
 
 
@@ -181,7 +182,7 @@ def _compare(
         )
 
 
-def _texts(diff: Diff, names: tuple[str, str], form: str) -> Iterable[str]:
+def _texts(diff: Diff, names: tuple[str, str], form: str, match: Automatic | None) -> Iterable[str]:
     """The comparison in a format for machines or documents."""
     if form in CI_FORMATS:
         from ckptool.checks.results import ABOUT, diff_findings
@@ -194,8 +195,9 @@ def _texts(diff: Diff, names: tuple[str, str], form: str) -> Iterable[str]:
             return diff_ndjson(diff)
         case "markdown":
             from ckptool.render.markdown import diff_markdown
+            from ckptool.render.markdown_match import match_markdown
 
-            return diff_markdown(diff, *names)
+            return chain(match_markdown(match), diff_markdown(diff, *names))
         case "lines":
             from ckptool.render.lines import diff_lines
 
@@ -210,5 +212,6 @@ def _texts(diff: Diff, names: tuple[str, str], form: str) -> Iterable[str]:
             return plain(text_diff.diff_lines(diff, names, report_screen()))
         case _:
             from ckptool.render.json import diff_json
+            from ckptool.render.json_match import match_fields
 
-            return diff_json(diff, *names)
+            return diff_json(diff, *names, match_fields(match))

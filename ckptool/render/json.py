@@ -181,8 +181,15 @@ def _global_fields(use: GlobalUse) -> dict[str, Any]:
     return {"name": use.name, "risk": use.risk, "calls": use.calls, "arguments": use.arguments}
 
 
-def diff_json(diff: Diff, old_name: str, new_name: str) -> Iterator[str]:
-    """A comparison: schema ``ckptool.diff/1``. Every tensor is listed, never rolled up."""
+def diff_json(diff: Diff, old_name: str, new_name: str, match: dict[str, Any] | None = None) -> Iterator[str]:
+    """A comparison: schema ``ckptool.diff/1``. Every tensor is listed, never rolled up.
+
+    Args:
+        diff: it.
+        old_name: of the one file, as it was typed.
+        new_name: of the other.
+        match: the fields of the rules that were found, if any were looked for.
+    """
     yield from document(
         [
             ("schema", "ckptool.diff/1"),
@@ -193,6 +200,7 @@ def diff_json(diff: Diff, old_name: str, new_name: str) -> Iterator[str]:
             ("compared_bytes", diff.compared_nbytes),
             ("keys_only", diff.keys_only),
             ("tolerance", {"rel": diff.tolerance.rel, "abs": diff.tolerance.abs, "ulp": diff.tolerance.ulp}),
+            ("match", match),
             ("changes", (change_fields(change) for change in diff.changes)),
             ("extras", [extra_change_fields(extra) for extra in diff.extras]),
             ("notes", [note_fields(note) for note in diff.notes]),

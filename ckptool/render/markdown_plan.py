@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ckptool.render.escape import markdown, markdown_code
 from ckptool.render.markdown import notes, table
+from ckptool.render.markdown_match import match_markdown
 from ckptool.render.plan_rows import (
     SYMBOLS,
     Row,
@@ -34,6 +35,7 @@ def plan_markdown(preview: Preview, written: Written | None) -> Iterator[str]:
     yield f"### {markdown(plan.request)} {names}\n\n"
     before = "" if preview.is_merge else f" (was {size_short(nbytes_before(plan))})"
     yield markdown(", ".join([f"{tensors_text(plan)}, {size_short(plan.nbytes)}{before}", *counts(plan)])) + "\n\n"
+    yield from match_markdown(preview.match)
     if preview.is_recipe:
         yield from _rules(preview)
         rows = [*untouched_rows(plan), *added_rows(plan)]

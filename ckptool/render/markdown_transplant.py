@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ckptool.render.escape import markdown, markdown_code
 from ckptool.render.markdown import notes, table
+from ckptool.render.markdown_match import match_markdown
 from ckptool.render.text_transplant import loads_text
 from ckptool.render.transplant_rows import (
     entry_rows,
@@ -38,6 +39,7 @@ def transplant_markdown(
     yield f"### transplant {markdown_code(name)} → {markdown_code(target.name)}\n\n"
     sides = f"{number_of(len(transplant.source), 'tensor')} into {target_text(transplant)}"
     yield f"{markdown(f'{sides}: {summary_text(transplant)}')}\n\n"
+    yield from match_markdown(transplant.match)
     modules = (
         (markdown_code(row.name) if row.name else "more modules", f"{row.filled:,}/{row.tensors:,}", share_text(row))
         for row in module_rows(transplant, depth)
