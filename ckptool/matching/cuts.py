@@ -16,6 +16,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from ckptool.matching.modules import Part, Unit
+from ckptool.matching.norms import norms_beside
 from ckptool.matching.words import leaf_of, meant_beside
 from ckptool.spec import TensorSpec
 
@@ -156,7 +157,7 @@ def _collect(nodes: _Members, path: tuple[Part, ...], cut: _Cut, found: list[Uni
     for ordinals, node in nodes:
         for name, child in node.children.items():
             names[name].append((ordinals, child))
-    said = meant_beside(frozenset(names))
+    said = norms_beside(names) | meant_beside(frozenset(names))
     nested = any(part.family for part in path)
     grouped: set[str] = set()
     for (before, after), members in _numbered(names).items():

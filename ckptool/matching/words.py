@@ -28,6 +28,7 @@ class Vocabulary:
         copies: words of a tower that is a copy of another.
         contexts: inside a module of this name, what a part means.
         beside: among these siblings, what a part means.
+        norms: 0 for the names, without case and underscores, of the first of two norms of a block, 1 for the second's.
     """
 
     roles: Mapping[str, str]
@@ -37,6 +38,7 @@ class Vocabulary:
     copies: tuple[str, ...]
     contexts: Mapping[str, Mapping[str, str]]
     beside: Mapping[frozenset[str], Mapping[str, tuple[str, ...]]]
+    norms: Mapping[str, int]
 
 
 @cache
@@ -55,6 +57,7 @@ def vocabulary() -> Vocabulary:
             frozenset(text.split()): {part: tuple(words.split()) for part, words in row["words"].items()}
             for text, row in data["beside"].items()
         },
+        norms={text: at for at, place in enumerate(("first", "second")) for text in data["norms"][place][:-1]},
     )
 
 
