@@ -9,6 +9,7 @@ from ckptool.matching.groups import is_named
 from ckptool.matching.modules import Shape, Unit
 from ckptool.matching.words import vocabulary, words_of
 
+_KINDS = (frozenset({"token", "pos", "patch", "type", "cls"}), frozenset("qkv"))
 OPTIONAL = frozenset({"bias", "num_batches_tracked"})  # roles that one side may lack
 
 Form = Callable[[Unit], tuple[Shape, ...]]
@@ -63,12 +64,20 @@ def compatible(source: Unit, target: Unit) -> bool:
         return False
     if not is_named(source, target) or not is_named(target, source) or _kinds(source, target) == {True, False}:
         return False
+    if contradicts(source, target):
+        return False
     shared = source.shapes.keys() & target.shapes.keys()
     return all(
         squeezed(a) == squeezed(b)
         for role in shared - {source.main}
         for a, b in zip(source.shapes[role], target.shapes[role], strict=True)
     )
+
+
+def contradicts(source: Unit, target: Unit) -> bool:
+    """The last parts name two different things of one kind: a table of words and one of places."""
+    ours, theirs = ({*(unit.path[-1].said or words_of(unit.path[-1].text))} for unit in (source, target))
+    return any(ours & kind and theirs & kind and not ours & theirs & kind for kind in _KINDS)
 
 
 def _kinds(source: Unit, target: Unit) -> set[bool]:

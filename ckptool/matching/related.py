@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
 from ckptool.checkpoint import Note
+from ckptool.matching.alike import squeezed
 from ckptool.matching.assign import Match
 from ckptool.matching.attempt import Attempt
 from ckptool.matching.emit import pairs_of
-from ckptool.matching.modules import Unit
+from ckptool.matching.modules import Shape, Unit
 from ckptool.matching.result import Confidence, Pair
 from ckptool.spec import TensorSpec
 
 Specs = Mapping[str, TensorSpec]
 
 _SAME = {"same name", "same name under a prefix"}
+_SAME_NAMES = 0.75  # of the modules that match; what has so many of them is related
+_CLASSES = 100  # rows of a table, at least, that no other model has by chance
 _ALIKE = 0.7  # of the modules of the smaller block have a counterpart in the other; below this it is another block
 _RELATED = 0.3  # of the tensors of the smaller side match; below this the models have nothing to do with each other
 
@@ -98,14 +102,30 @@ def _stranger(attempt: Attempt) -> str:
 
 
 def _only_blocks(attempt: Attempt) -> bool:
-    """Nothing of two or more axes outside the blocks has a counterpart, on either side, and the names are others."""
+    """The blocks match and nothing before or behind them does, though both sides have that, under other names.
+
+    Blocks of one width are alike in all libraries, whatever goes into them: words, pictures or sound. What goes in and
+    what comes out tells models apart: tensors with an axis that the blocks have not.
+    """
     sure = [one for one, _ in attempt.found if one.confidence.within(Confidence.ALIGNED)]
-    if any(_SAME & set(one.evidence) for one in sure):
+    same = sum(len(one.target.members) for one in sure if _SAME & set(one.evidence))
+    if same > _SAME_NAMES * sum(len(one.target.members) for one in sure):
         return False
-    if any(not one.target.chain and len(one.target.shapes[one.target.main][0]) > 1 for one in sure):
+    ours, theirs = map(_ends, attempt.units)
+    if any(one.target.shapes[one.target.main] in theirs for one in sure if not one.target.chain):
         return False
-    ours, theirs = (
-        {unit.shapes[unit.main] for unit in units if not unit.chain and len(unit.shapes[unit.main][0]) > 1}
-        for units in attempt.units
-    )
     return bool(ours and theirs) and not ours & theirs
+
+
+def _ends(units: Sequence[Unit]) -> set[tuple[Shape, ...]]:
+    """The shapes of what stands before and behind the blocks, and tells a model."""
+    widths = {size for unit in units if unit.chain for shape in unit.shapes[unit.main] for size in shape[:2]}
+    return {unit.shapes[unit.main] for unit in units if not unit.chain and _tells(unit, widths)}
+
+
+def _tells(unit: Unit, widths: AbstractSet[int]) -> bool:
+    """It has an axis that the blocks have not; nothing is told by tables of places, and by heads of few classes."""
+    shape = squeezed(unit.shapes[unit.main][0])
+    others = [size for size in shape[:2] if size not in widths]
+    is_table = "pos" in unit.words or max(others, default=0) < _CLASSES
+    return bool(others) and (len(shape) > 2 or (len(shape) == 2 and not is_table))
