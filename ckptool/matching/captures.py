@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from ckptool.matching.assign import Match
 from ckptool.matching.cuts import parts_of
-from ckptool.matching.halves import HALVES
 from ckptool.matching.modules import Unit
 from ckptool.matching.result import Pair
 from ckptool.matching.words import layer_numbered
@@ -29,23 +29,28 @@ class Sides:
     pairs: tuple[Pair, ...]
 
 
-def side_pairs(match: Match, pairs: Sequence[Pair], layout: str) -> list[Sides]:
-    """The patterns of a unit's pairs that have one layout: one rule where numbers and roles allow it, else several."""
+def side_pairs(match: Match, pairs: Sequence[Pair], layout: str, *, ranged: bool = False) -> list[Sides]:
+    """The patterns of a unit's pairs that have one layout: one rule where numbers and roles allow it, else several.
+
+    Args:
+        match: the unit.
+        pairs: what was made of it.
+        layout: of all of them.
+        ranged: captures stand for the unit's numbers and for no others, where the language can say so.
+    """
     source, target = match.source, match.target
-    if source.kind or target.kind:
-        return _grouped(match, pairs, layout)
-    indices = _indices(source, target)
+    indices = indices_of(source, target, ranged=ranged)
     if indices is None:
-        return [_literal(pair) for pair in pairs]
+        return instance_sides(match, pairs, layout)
     ours, theirs = indices
     roles = [role for role in target.shapes if role in source.shapes]
     used = {pair.targets[0]: pair for pair in pairs}
     roles = [role for role in roles if target.keys[role][0] in used]
-    left = [_parts(source, source.keys[role][0], ours) for role in roles]
-    right = [_parts(target, target.keys[role][0], theirs) for role in roles]
+    left = [parts_with(source, source.keys[role][0], ours) for role in roles]
+    right = [parts_with(target, target.keys[role][0], theirs) for role in roles]
     whole = len(roles) == len(source.shapes) and not layout
-    if len(roles) > 1 and _same_but_end(left) and _same_but_end(right):
-        one, other = _ends([row[-1] for row in left], [row[-1] for row in right], whole)
+    if len(roles) > 1 and same_but_end(left) and same_but_end(right):
+        one, other = ends_of([row[-1] for row in left], [row[-1] for row in right], whole)
         return [Sides(((*left[0][:-1], one),), ((*right[0][:-1], other),), layout, tuple(pairs))]
     found = []
     for role, a, b in zip(roles, left, right, strict=True):
@@ -54,7 +59,21 @@ def side_pairs(match: Match, pairs: Sequence[Pair], layout: str) -> list[Sides]:
     return found
 
 
-def _literal(pair: Pair) -> Sides:
+def instance_sides(match: Match, pairs: Sequence[Pair], layout: str) -> list[Sides]:
+    """The same for each instance by itself, as it is named."""
+    if len(match.source.members) == 1:
+        return side_pairs(match, pairs, layout)
+    by_key = {pair.targets[0]: pair for pair in pairs}
+    found = []
+    for at in range(len(match.source.members)):
+        source, target = match.source.restricted([at]), match.target.restricted([at])
+        mine = [by_key[row[0]] for row in target.keys.values() if row[0] in by_key]
+        if mine:
+            found += side_pairs(replace(match, source=source, target=target), mine, layout)
+    return found
+
+
+def literal(pair: Pair) -> Sides:
     return Sides(
         tuple(tuple(key.split(".")) for key in pair.sources),
         tuple(tuple(key.split(".")) for key in pair.targets),
@@ -63,35 +82,45 @@ def _literal(pair: Pair) -> Sides:
     )
 
 
-def _same_but_end(rows: Sequence[Side]) -> bool:
+def same_but_end(rows: Sequence[Side]) -> bool:
     return len({row[:-1] for row in rows}) == 1
 
 
-def _ends(ours: Sequence[str], theirs: Sequence[str], whole: bool) -> tuple[str, str]:
+def ends_of(ours: Sequence[str], theirs: Sequence[str], whole: bool) -> tuple[str, str]:
     """The last parts: a common beginning, then the role as a capture or a choice."""
-    (before, a, behind), (head, b, tail) = _apart(ours), _apart(theirs)
+    (before, a, behind), (head, b, tail) = apart(ours), apart(theirs)
     if a == b and whole and not behind and not tail:
         return f"{before}{{p*}}", f"{head}{{p*}}"
     left, right = ("{p=" + "|".join(row) + "}" for row in (a, b))
     return f"{before}{left}{behind}", f"{head}{right if a != b else '{p}'}{tail}"
 
 
-def _apart(texts: Sequence[str]) -> tuple[str, list[str], str]:
-    """What all begin with, up to an underscore; what is left of each; what all end with, from an underscore on."""
-    first = texts[0]
-    at = first.rfind("_") + 1
-    before = first[:at] if at and all(text.startswith(first[:at]) and len(text) > at for text in texts) else ""
-    at = first.find("_", len(before))
-    behind = first[at:] if at > 0 else ""
-    if any(not text.endswith(behind) or len(text) <= len(before) + len(behind) for text in texts):
-        behind = ""
+def apart(texts: Sequence[str]) -> tuple[str, list[str], str]:
+    """What all begin with, up to an underscore or slash; what is left of each; what all end with, from one on.
+
+    Example:
+        >>> apart(["q_proj", "k_proj"]), apart(["ln/gamma", "ln/beta"])
+        (('', ['q', 'k'], '_proj'), ('ln/', ['gamma', 'beta'], ''))
+    """
+    rows = [re.split(r"(?<=[_/])|(?=[_/])", text) for text in texts]
+    same = 0
+    while all(len(row) > same + 1 for row in rows) and len({row[same] for row in rows}) == 1:
+        same += 1
+    while same and rows[0][same - 1][-1] not in "_/":
+        same -= 1
+    end = 0
+    while all(len(row) > same + end + 1 for row in rows) and len({row[-1 - end] for row in rows}) == 1:
+        end += 1
+    while end and rows[0][-end][0] not in "_/":
+        end -= 1
+    before, behind = "".join(rows[0][:same]), "".join(rows[0][len(rows[0]) - end :])
     return before, [text[len(before) : len(text) - len(behind)] for text in texts], behind
 
 
 # ---------------------------------------------------------------------------------------------- indices
 
 
-def _indices(source: Unit, target: Unit) -> tuple[list[str], list[str]] | None:
+def indices_of(source: Unit, target: Unit, *, ranged: bool) -> tuple[list[str], list[str]] | None:
     """What stands for each family's number on both sides; None if no linear index says it."""
     ours, theirs = list(zip(*source.numbers, strict=True)), list(zip(*target.numbers, strict=True))
     if not source.numbers or len(source.members) == 1:
@@ -103,7 +132,7 @@ def _indices(source: Unit, target: Unit) -> tuple[list[str], list[str]] | None:
     for name, a, b in zip(_NAMES, *vary, strict=False):
         if (found := _linear(a, b, name)) is None:
             return None
-        left[a], right[b] = _ranged(found, a, b, name) if source.is_cut or target.is_cut else found
+        left[a], right[b] = _ranged(found, a, b, name) if ranged or source.is_cut or target.is_cut else found
     return [left[row] for row in ours], [right[row] for row in theirs]
 
 
@@ -147,7 +176,7 @@ def _ranged(texts: tuple[str, str], a: Sequence[int], b: Sequence[int], name: st
     return (ranged, ranged if texts[1] == plain else texts[1]) if at == 0 else (texts[0], ranged)
 
 
-def _parts(unit: Unit, key: str, indices: Sequence[str]) -> Side:
+def parts_with(unit: Unit, key: str, indices: Sequence[str]) -> Side:
     """The parts of a key with captures for the numbers of families."""
     parts, between = parts_of(key)
     level = 0
@@ -160,54 +189,3 @@ def _parts(unit: Unit, key: str, indices: Sequence[str]) -> Side:
                 parts[at] = f"{before}{indices[level]}{after.lstrip('~')}"
             level += 1
     return tuple("".join(part + dot for part, dot in zip(parts, [*between, ""], strict=True)).split("."))
-
-
-# ---------------------------------------------------------------------------------------------- groups
-
-
-def _grouped(match: Match, pairs: Sequence[Pair], layout: str) -> list[Sides]:
-    """Rules of fused, split and stacked tensors."""
-    made, whole = (match.source, match.target) if match.source.kind else (match.target, match.source)
-    stack = "stack" in made.kind
-    pieces = made.pieces[1:] or made.pieces if stack else made.pieces
-    indices = _indices(made, whole)
-    if indices is None:
-        return [_literal(pair) for pair in pairs]
-    found = []
-    for role in made.shapes:
-        keys = set(whole.keys.get(role, ()))
-        mine = tuple(pair for pair in pairs if keys & {*pair.sources, *pair.targets})
-        if not mine:
-            continue
-        several = tuple(
-            _parts(piece, piece.keys[role][0], [*indices[0], "{e}"] if stack else indices[0])
-            for piece in pieces
-            if role in piece.keys
-        )
-        one = (_parts(whole, whole.keys[role][0], indices[1]),)
-        if made.kind != HALVES:
-            layout = _rule_layout(len(several), stack, len(made.shapes[role][0]) - stack, made is match.source)
-        left, right = (several, one) if made is match.source else (one, several)
-        found.append(Sides(left, right, layout, mine))
-    return _with_roles(found) if made.kind == HALVES else found
-
-
-def _with_roles(rows: Sequence[Sides]) -> list[Sides]:
-    """One rule of several that differ in their roles only: ``{p=weight|bias}``."""
-    sides = [[*row.source, *row.target] for row in rows]
-    alike = len({(len(row.source), *(side[:-1] for side in some)) for row, some in zip(rows, sides, strict=True)}) == 1
-    if len(rows) < 2 or not alike or any({side[-1] for side in row} != {row[0][-1]} for row in sides):
-        return list(rows)
-    choice = "{p=" + "|".join(row[0][-1] for row in sides) + "}"
-    source = tuple((*side[:-1], choice) for side in rows[0].source)
-    target = tuple((*side[:-1], "{p}") for side in rows[0].target)
-    return [Sides(source, target, rows[0].layout, tuple(pair for row in rows for pair in row.pairs))]
-
-
-def _rule_layout(count: int, stack: bool, rank: int, is_source: bool) -> str:
-    rest = " ".join(["i", "j", "k"][: rank - 1])
-    names = ["o", "q", "r"][:count]
-    left = ", ".join(f"{name} {rest}".strip() for name in names)
-    inner = f"({' + '.join(names)})" if count > 1 else "o"
-    right = f"{'e ' if stack else ''}{inner} {rest}".strip()
-    return f"{left} -> {right}" if is_source else f"{right} -> {left}"

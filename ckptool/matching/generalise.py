@@ -8,15 +8,18 @@ out is expanded on the actual keys; where it does not say exactly what the pairs
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from heapq import heappop, heappush
 
 from ckptool.compare.rules import drop_rules
 from ckptool.errors import CkptError
 from ckptool.matching.assign import Match
-from ckptool.matching.captures import Side, side_pairs
+from ckptool.matching.captures import Side, instance_sides, side_pairs
+from ckptool.matching.choices import chosen
+from ckptool.matching.drafts import Draft, finished, with_open_ends
+from ckptool.matching.fold import folded
+from ckptool.matching.grouped import group_sides
+from ckptool.matching.halves import HALVES
 from ckptool.matching.result import Confidence, MatchRule, Pair, least_sure
 from ckptool.matching.reversal import dropping, why_not_reversed
 from ckptool.plan import sources_of
@@ -26,35 +29,22 @@ from ckptool.spec import TensorSpec
 
 Specs = Mapping[str, TensorSpec]
 
-_Mask = tuple[Side, Side, Side, Side, str, int, int]
 _PLAIN = re.compile(r"[\w.]*")
 _MOST_DROPS = 2000  # keys; with more of them no rule carries a rest over
-
-
-@dataclass(frozen=True, slots=True)
-class Draft:
-    """A rule being made: the parts of both sides, what is done with the axes, the pairs it stands for."""
-
-    source: tuple[Side, ...]
-    target: tuple[Side, ...]
-    layout: str
-    pairs: tuple[Pair, ...]
-
-    @property
-    def text(self) -> str:
-        """It in the recipe language."""
-        left, right = (", ".join(".".join(side) for side in sides) for sides in (self.source, self.target))
-        return f"{left} -> {right}" + (f" | {self.layout}" if self.layout else "")
-
-    @property
-    def is_plain(self) -> bool:
-        """One tensor becomes one, as it is."""
-        return len(self.source) == len(self.target) == 1 and not self.layout
-
-    @property
-    def order(self) -> tuple[bool, int, str]:
-        """Rules that carry a rest over come last, those that say least at the very end."""
-        return "{m**}" in self.text, -sum(len(part) for part in self.source[0] if "{" not in part), self.text
+_FEW = 6  # rules that nobody needs fewer of
+_MOST_FOLDED = 20_000  # pairs; of more, the rules of units have to do
+_ALONE = "the target has nothing of this name and shape"
+_REASONS = 3  # said of a rule
+_TELLING = (
+    "same name",
+    "only one of this shape",
+    "all of this shape pair off by their words",
+    "all modules of both have the same shapes in the same order",
+    "the last of this shape",
+    "words agree",
+    "neighbours agree",
+    "order agrees",
+)  # by how they begin; others come before the neighbours
 
 
 def rules_of(
@@ -68,7 +58,7 @@ def rules_of(
         found: matches of one level of confidence, each with its pairs.
         source: the source's specs.
         target: the target's.
-        merge: make one rule of several where that says the same.
+        merge: make one rule of several where that says the same; else only where there would be many.
     """
     if not found:
         return ()
@@ -76,38 +66,71 @@ def rules_of(
     pairs = [pair for draft in units for pair in draft.pairs]
     wanted = {key: (tuple(sorted(pair.sources)), target[key].shape) for pair in pairs for key in pair.targets}
     kept = {key for pair in pairs for key in pair.sources}
+    narrow = [draft for match, pairs in found for draft in _unit_drafts(match, pairs, ranged=True)]
     shortest: tuple[MatchRule, ...] = ()
-    for drafts in _levels(units) if merge else [units]:
-        drafts = sorted(drafts, key=lambda draft: draft.order)
+    for drafts in _levels(found, (units, narrow), source, kept, merge=merge):
+        drafts = sorted(finished(drafts), key=lambda draft: draft.order)
         for drops in _drops(drafts, source, kept):
             if _says([*drops, *(draft.text for draft in drafts)], source, target) == wanted:
                 rules = tuple(_finished(drafts, drops))
-                if not merge or not _fault(drafts, source, target) or (not shortest and _fault(units, source, target)):
+                if not _fault(drafts, source, target) or (not shortest and _fault(units, source, target)):
                     return rules
                 shortest = shortest or rules
                 break
-    return shortest or tuple(_finished(_one_by_one(units, source, target), []))
+    return shortest or tuple(_finished(_one_by_one(narrow, source, target), []))
 
 
 def _fault(drafts: Iterable[Draft], source: Specs, target: Specs) -> str:
     return why_not_reversed(((draft.text, draft.pairs) for draft in drafts), source, target)
 
 
-def _levels(units: list[Draft]) -> Iterator[list[Draft]]:
-    """The same in ever plainer rules, the shortest first."""
-    chosen = _chosen(units)
-    yield _carried(chosen, numbers=True)
-    yield _carried(chosen, numbers=False)
-    yield _carried(units, numbers=False)
-    yield units
+def _levels(
+    found: Sequence[tuple[Match, Sequence[Pair]]],
+    wide_and_narrow: tuple[list[Draft], list[Draft]],
+    source: Specs,
+    kept: set[str],
+    *,
+    merge: bool,
+) -> Iterator[list[Draft]]:
+    """The same in ever more rules; those whose captures have ranges after those without."""
+    units, narrow = wide_and_narrow
+    if not merge and len(units) <= _FEW:
+        yield from wide_and_narrow
+        return
+    levels = _merged(units, merge=merge)
+    if [one.text for one in units] != [one.text for one in narrow]:
+        levels += _merged(narrow, merge=merge)
+    if min(map(len, levels)) > _FEW and sum(len(draft.pairs) for draft in units) <= _MOST_FOLDED:
+        modules = Counter(key.rpartition(".")[0] for key in source)
+        ones = [draft for match, pairs in found for draft in _instance_drafts(match, pairs)]
+        levels += _merged(folded(with_open_ends(ones, modules), source), merge=merge)
+    yield from sorted(levels, key=lambda drafts: len(drafts) + len(next(_drops(drafts, source, kept), ())))
+
+
+def _merged(drafts: list[Draft], *, merge: bool) -> list[list[Draft]]:
+    """The same drafts with choices, and with rests that are carried over."""
+    fewer = chosen(drafts)
+    rests = [_carried(fewer, numbers=True), _carried(fewer, numbers=False), _carried(drafts, numbers=False)]
+    return [*(rests if merge else ()), chosen(fewer, same=True), drafts]
 
 
 def _finished(drafts: Iterable[Draft], drops: Iterable[str]) -> list[MatchRule]:
-    found = [MatchRule(text, (), ("nothing in the target is like it",), Confidence.CERTAIN) for text in drops]
+    found = [MatchRule(text, (), (_ALONE,), Confidence.CERTAIN) for text in drops]
     for draft in drafts:
-        evidence = tuple(dict.fromkeys(text for pair in draft.pairs for text in pair.evidence))
-        found.append(MatchRule(draft.text, draft.pairs, evidence, least_sure(pair.confidence for pair in draft.pairs)))
+        confidence = least_sure(pair.confidence for pair in draft.pairs)
+        found.append(MatchRule(draft.text, draft.pairs, _reasons(draft.pairs), confidence))
     return found
+
+
+def _reasons(pairs: Sequence[Pair]) -> tuple[str, ...]:
+    """What speaks for pairs, the most telling first: what holds for most of them, and tells most from others."""
+    counts = Counter(text for pair in pairs for text in pair.evidence)
+
+    def rank(text: str) -> tuple[bool, int]:
+        telling = next((at for at, begin in enumerate(_TELLING) if text.startswith(begin)), len(_TELLING) - 2)
+        return 2 * counts[text] < len(pairs), telling
+
+    return tuple(sorted(counts, key=rank)[:_REASONS])
 
 
 def _one_by_one(units: Sequence[Draft], source: Specs, target: Specs) -> list[Draft]:
@@ -202,16 +225,31 @@ def _begins(key: str, head: Side) -> bool:
 # ---------------------------------------------------------------------------------------------- drafts
 
 
-def _unit_drafts(match: Match, pairs: Sequence[Pair]) -> list[Draft]:
+def _unit_drafts(match: Match, pairs: Sequence[Pair], *, ranged: bool = False) -> list[Draft]:
     """One draft for each layout among a unit's pairs; plain ones take all roles together."""
+    made = match.source.kind or match.target.kind
+    rows: dict[str, list[Pair]] = defaultdict(list)
+    for pair in pairs:
+        rows[pair.layout if made in ("", HALVES) else ""].append(pair)
+    found = []
+    for layout, row in rows.items():
+        sides = (group_sides if made else side_pairs)(match, row, layout, ranged=ranged)
+        found += [Draft(one.source, one.target, one.layout, one.pairs) for one in sides]
+    return found
+
+
+def _instance_drafts(match: Match, pairs: Sequence[Pair]) -> list[Draft]:
+    """A unit's drafts instance by instance, as they are named; of groups for all together."""
+    if match.source.kind or match.target.kind:
+        return _unit_drafts(match, pairs)
     rows: dict[str, list[Pair]] = defaultdict(list)
     for pair in pairs:
         rows[pair.layout].append(pair)
-    found = []
-    for layout, row in rows.items():
-        sides = side_pairs(match, row, layout)
-        found += [Draft(one.source, one.target, one.layout, one.pairs) for one in sides]
-    return found
+    return [
+        Draft(one.source, one.target, one.layout, one.pairs)
+        for layout, row in rows.items()
+        for one in instance_sides(match, row, layout)
+    ]
 
 
 def _carried(drafts: Sequence[Draft], *, numbers: bool) -> list[Draft]:
@@ -243,53 +281,3 @@ def _carried(drafts: Sequence[Draft], *, numbers: bool) -> list[Draft]:
 
 def _is_numbered(part: str) -> bool:
     return "{" in part and not part.startswith("{p")
-
-
-def _chosen(drafts: Sequence[Draft]) -> list[Draft]:
-    """Drafts that differ in one part of each side only as one rule with a choice, the largest groups first."""
-    kept = dict(enumerate(drafts))
-    groups: dict[_Mask, dict[int, Draft]] = defaultdict(dict)
-    queue: list[tuple[int, int, _Mask]] = []
-    order: dict[_Mask, int] = {}
-
-    def add(number: int) -> None:
-        for mask in _masks(kept[number]):
-            groups[mask][number] = kept[number]
-            if len(groups[mask]) > 1:
-                heappush(queue, (-len(groups[mask]), order.setdefault(mask, len(order)), mask))
-
-    for number in range(len(drafts)):
-        add(number)
-    while queue:
-        size, _, mask = heappop(queue)
-        row = groups[mask]
-        if -size == len(row) > 1 and (made := _choice([*row.values()], mask)):
-            for number in [*row]:
-                for other in _masks(kept.pop(number)):
-                    del groups[other][number]
-                    if len(groups[other]) > 1:
-                        heappush(queue, (-len(groups[other]), order[other], other))
-            kept[max(kept, default=0) + len(drafts)] = made
-    return [*kept.values()]
-
-
-def _masks(draft: Draft) -> Iterator[_Mask]:
-    """The draft without one part of each side, in every way that makes sense; none if it has a choice already."""
-    if len(draft.source) > 1 or len(draft.target) > 1 or "{n" in draft.text:
-        return
-    ours, theirs = draft.source[0], draft.target[0]
-    for at, part in enumerate(ours):
-        for to, other in enumerate(theirs):
-            if "{" not in part and "{" not in other and (part != other or len(ours) - at == len(theirs) - to):
-                yield ours[:at], ours[at + 1 :], theirs[:to], theirs[to + 1 :], draft.layout, at, to
-
-
-def _choice(row: Sequence[Draft], mask: _Mask) -> Draft | None:
-    first, at, to = row[0], mask[-2], mask[-1]
-    ours, theirs = [draft.source[0][at] for draft in row], [draft.target[0][to] for draft in row]
-    if len(set(ours)) < len(ours) or len(set(theirs)) < len(theirs) or ours == theirs:
-        return None
-    left, right = (f"{{n={'|'.join(parts)}}}" for parts in (ours, theirs))
-    source = (*first.source[0][:at], left, *first.source[0][at + 1 :])
-    target = (*first.target[0][:to], right, *first.target[0][to + 1 :])
-    return Draft((source,), (target,), first.layout, tuple(pair for draft in row for pair in draft.pairs))

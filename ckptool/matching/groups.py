@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 
 from ckptool.matching.halves import HALVES, halves_of
 from ckptool.matching.modules import Part, Shape, Unit
@@ -16,14 +17,15 @@ from ckptool.matching.words import in_context, words_of
 _KINDS = (("q", "k", "v"), ("k", "v"), ("gate", "up"))
 
 
-def made_units(units: Sequence[Unit], places: Mapping[str, int]) -> list[Unit]:
+def made_units(units: Sequence[Unit], places: Mapping[str, int], io: AbstractSet[Unit] = frozenset()) -> list[Unit]:
     """Units that are made of others.
 
     Args:
         units: of one side.
         places: of every key in its file.
+        io: units whose matrices have their inputs before their outputs. What is made of them has them behind.
     """
-    fused = list(_fused(units))
+    fused = list(_fused(units, io))
     return [*fused, *_stacked([*units, *fused]), *halves_of(units, places)]
 
 
@@ -38,7 +40,7 @@ def is_named(made: Unit, whole: Unit) -> bool:
     return not kind or bool(in_order and words & whole.words.keys())
 
 
-def _fused(units: Iterable[Unit]) -> Iterable[Unit]:
+def _fused(units: Iterable[Unit], io: AbstractSet[Unit]) -> Iterable[Unit]:
     beside: dict[tuple[str, ...], dict[str, Unit]] = defaultdict(dict)
     for unit in units:
         words = _said(unit)
@@ -47,7 +49,7 @@ def _fused(units: Iterable[Unit]) -> Iterable[Unit]:
     for named in beside.values():
         for kind in _KINDS:
             pieces = tuple(named[word] for word in kind if word in named)
-            if len(pieces) == len(kind) and (made := _joined(pieces, kind)):
+            if len(pieces) == len(kind) and (made := _joined(pieces, kind, io)):
                 yield made
 
 
@@ -57,15 +59,16 @@ def _said(unit: Unit) -> tuple[str, ...]:
     return in_context(texts) or tuple(word for word in words_of(texts[-1]) if word != "proj")
 
 
-def _joined(pieces: Sequence[Unit], kind: Sequence[str]) -> Unit | None:
-    """One unit of several, one after the other along their first axis."""
+def _joined(pieces: Sequence[Unit], kind: Sequence[str], io: AbstractSet[Unit]) -> Unit | None:
+    """One unit of several, one after the other along their outputs, which are the first axis of what is made."""
     first = pieces[0]
-    if any(piece.members != first.members for piece in pieces):
+    turned = first in io
+    if any(piece.members != first.members or (piece in io) != turned for piece in pieces):
         return None
     roles = [role for role in first.shapes if all(role in piece.shapes for piece in pieces)]
     shapes: dict[str, tuple[Shape, ...]] = {}
     for role in roles:
-        rows = list(zip(*(piece.shapes[role] for piece in pieces), strict=True))
+        rows = list(zip(*(_outwards(piece.shapes[role], turned) for piece in pieces), strict=True))
         if any(not row[0] or len({shape[1:] for shape in row}) > 1 for row in rows):
             return None
         shapes[role] = tuple((sum(shape[0] for shape in row), *row[0][1:]) for row in rows)
@@ -84,14 +87,24 @@ def _joined(pieces: Sequence[Unit], kind: Sequence[str]) -> Unit | None:
         {role: tuple(zip(*(piece.keys[role] for piece in pieces), strict=True)) for role in roles},
         tuple(pieces),
         " ".join(kind),
+        turned=turned,
     )
+
+
+def _outwards(shapes: Iterable[Shape], turned: bool) -> list[Shape]:
+    """Shapes with the outputs first."""
+    return [shape[::-1] if turned and len(shape) == 2 else shape for shape in shapes]
 
 
 def _stacked(units: Iterable[Unit]) -> Iterable[Unit]:
     """The members of an innermost family on a new axis in front."""
     for unit in units:
         last = max((at for at, part in enumerate(unit.path) if part.family), default=-1)
-        if last < 1 or not any("expert" in word for part in unit.path[:last] for word in words_of(part.text)):
+        if (
+            last < 1
+            or unit.turned
+            or not any("expert" in word for part in unit.path[:last] for word in words_of(part.text))
+        ):
             continue
         rows: dict[tuple[int, ...], list[int]] = defaultdict(list)
         for at, member in enumerate(unit.members):
@@ -119,46 +132,3 @@ def _stacked(units: Iterable[Unit]) -> Iterable[Unit]:
             (unit, *unit.pieces),
             f"{unit.kind} stack".strip(),
         )
-
-
-# ---------------------------------------------------------------------------------------------- their layouts
-
-
-def joining_layout(count: int, stacked: int, rank: int) -> str:
-    """The layout that makes one tensor of several, one after the other; then stacked, unless 0.
-
-    Example:
-        >>> joining_layout(3, 0, 2), joining_layout(2, 2, 2)
-        ('a0 i, a1 i, a2 i -> (a0 + a1 + a2) i', 'o i, p i -> (o + p) i | (2 o) i -> 2 o i')
-    """
-    rest = " ".join(["i", "j", "k"][: rank - 1])
-    names = ["o", "p"] if count == 2 else [f"a{at}" for at in range(count)]
-    left = ", ".join(f"{name} {rest}".strip() for name in names)
-    text = f"{left} -> " + f"({' + '.join(names)}) {rest}".strip()
-    return f"{text} | ({stacked} o) {rest} -> {stacked} o {rest}" if stacked else text
-
-
-def splitting_layout(count: int, rank: int) -> str:
-    """The layout that makes several tensors of one.
-
-    Example:
-        >>> splitting_layout(2, 1)
-        '(o + p) -> o, p'
-    """
-    left, right = joining_layout(count, 0, rank).split(" -> ")
-    return f"{right} -> {left}"
-
-
-def unstacking_layout(members: int, each: int, rank: int) -> str:
-    """The layout that takes a stack apart, `each` tensors of every member.
-
-    Example:
-        >>> unstacking_layout(2, 1, 2)
-        '(e0 + e1) a0 i -> e0 a0 i, e1 a0 i | 1 o i -> o i'
-    """
-    rest = " ".join(["i", "j", "k"][: rank - 1])
-    names = [f"a{at}" for at in range(each)]
-    inner = f"({' + '.join(names)})" if each > 1 else "a0"
-    outer = [f"e{at}" for at in range(members)]
-    right = ", ".join(f"{one} {name} {rest}".strip() for one in outer for name in names)
-    return f"({' + '.join(outer)}) {inner} {rest} -> {right} | 1 o {rest} -> o {rest}"

@@ -60,7 +60,9 @@ def match(
     level = min(accept, Confidence.ALIGNED, key=lambda one: one.rank)
     sure = [row for row in found if row[0].confidence.within(level)]
     unsure = [row for row in found if not row[0].confidence.within(level)]
-    rules = (*rules_of(unsure, source, target, merge=False), *rules_of(sure, source, target))
+    doubtful = [[row for row in unsure if row[0].confidence is one] for one in Confidence]
+    rules = tuple(rule for rows in doubtful for rule in rules_of(rows, source, target, merge=False))
+    rules += rules_of(sure, source, target)
     said = {pair.targets for rule in rules for pair in rule.pairs}
     unsaid = [pair for pair in pairs if pair.targets not in said]
     pairs = [pair for pair in pairs if pair.targets in said]
