@@ -56,7 +56,7 @@ LINES = {
     "states instead of attention": r"/(mamba2?$|falcon_m|rwkv|xlstm|recurrent|bamba|jamba|zamba|falcon_h1|nemotron_h)",
     "wav2vec": r"""/(wav2vec2|hubert|wavlm|unispeech|sew|seamless|parakeet|lasr|speecht5|fastspeech|
         granite_speech5|xcodec)""",
-    "codecs": r"/(encodec|dac|mimi$|vibevoice|univnet|vits|pocket)",
+    "codecs": r"/(encodec|dac|mimi$|xcodec|neucodec|vibevoice|univnet|vits|pocket)",
     "time series": r"/(patchts|timesfm|informer|autoformer|time_series)",
 }
 _LINES = {line: re.compile(re.sub(r"\s+", "", words)) for line, words in LINES.items()}
