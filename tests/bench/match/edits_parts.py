@@ -247,6 +247,8 @@ def untold(edits: Iterable[str]) -> set[str]:
     others = {*NUMBERS, "blocks_behind"} & set(edits)
     if _CUT & set(edits) and (others or sum(edit in _CUT for edit in edits) > 1):
         found.add("cut and renumbered")
+    if "conv1d" in edits and {"fused", "split"} & set(edits):
+        found.add("half of a block turned")
     if {"average", "own_twin"} & set(edits) and {"unwrapped", "flattened"} & set(edits):
         found.add("a copy under the model's names")
     return found
