@@ -39,10 +39,10 @@ LINES = {
         eva$|eva/|dino|clip|siglip|ijepa|cait|xcit|volo|crossvit|mae|radio|mlcd|aimv2|pixio|yolos|imagegpt|
         hiera|mvit|pvt|
         twins|segformer|glpn|nest|tnt|pit/|visformer|sam_vision|seggpt|flava|timesformer|sequencer|mlp_mixer|
-        coat/|cvt|vitamin|naflex""",
+        coat/|cvt|vitamin|naflex|data2vec_v|vbert|vilt|layoutlmv3|visual""",
     "BERT": r"""bert|roberta|electra|camembert|ernie$|ernie/|mpnet|layoutlm|lilt|markuplm|luke|bros|tapas|splinter|
         nystrom|mra$|yoso|big_bird$|longformer|roc_|roformer|canine|fnet|xmod|vilt|lxmert|qformer|dpr|gte|esm|
-        data2vec|esmc|megatron""",
+        data2vec|esmc|megatron|flava|chinese|altclip""",
     "GPT": r"/(gpt|codegen|bloom|falcon$|mpt|biogpt|xglm|ctrl|openai|opt$|decision|imagegpt|persimmon|xlm$|flaubert)",
     "Llama and all decoders after it": r"""/(llama$|mistral$|mixtral|qwen[23](_moe)?$|gemma2?$|cohere2?$|olmo|
         phi|granite$|granitemoe|
@@ -55,7 +55,7 @@ LINES = {
     "T5": r"/(t5$|mt5|umt5|switch|longt5|udop|pop2)",
     "states instead of attention": r"/(mamba2?$|falcon_m|rwkv|xlstm|recurrent|bamba|jamba|zamba|falcon_h1|nemotron_h)",
     "wav2vec": r"""/(wav2vec2|hubert|wavlm|unispeech|sew|seamless|parakeet|lasr|speecht5|fastspeech|
-        granite_speech5|xcodec)""",
+        granite_speech5|data2vec_a|xcodec)""",
     "codecs": r"/(encodec|dac|mimi$|xcodec|neucodec|vibevoice|univnet|vits|pocket)",
     "time series": r"/(patchts|timesfm|informer|autoformer|time_series)",
 }
