@@ -66,9 +66,8 @@ def rules_of(
     pairs = [pair for draft in units for pair in draft.pairs]
     wanted = {key: (tuple(sorted(pair.sources)), target[key].shape) for pair in pairs for key in pair.targets}
     kept = {key for pair in pairs for key in pair.sources}
-    narrow = [draft for match, pairs in found for draft in _unit_drafts(match, pairs, ranged=True)]
     shortest: tuple[MatchRule, ...] = ()
-    for drafts in _levels(found, (units, narrow), source, kept, merge=merge):
+    for drafts in _levels(found, units, source, kept, merge=merge):
         drafts = sorted(finished(drafts), key=lambda draft: draft.order)
         for drops in _drops(drafts, source, kept):
             if _says([*drops, *(draft.text for draft in drafts)], source, target) == wanted:
@@ -77,34 +76,42 @@ def rules_of(
                     return rules
                 shortest = shortest or rules
                 break
-    return shortest or tuple(_finished(_one_by_one(narrow, source, target), []))
+    return shortest or tuple(_finished(_one_by_one(_narrow(found), source, target), []))
 
 
 def _fault(drafts: Iterable[Draft], source: Specs, target: Specs) -> str:
     return why_not_reversed(((draft.text, draft.pairs) for draft in drafts), source, target)
 
 
+def _narrow(found: Sequence[tuple[Match, Sequence[Pair]]]) -> list[Draft]:
+    """The drafts of units, with captures for their own numbers alone."""
+    return [draft for match, pairs in found for draft in _unit_drafts(match, pairs, ranged=True)]
+
+
 def _levels(
-    found: Sequence[tuple[Match, Sequence[Pair]]],
-    wide_and_narrow: tuple[list[Draft], list[Draft]],
-    source: Specs,
-    kept: set[str],
-    *,
-    merge: bool,
+    found: Sequence[tuple[Match, Sequence[Pair]]], units: list[Draft], source: Specs, kept: set[str], *, merge: bool
 ) -> Iterator[list[Draft]]:
     """The same in ever more rules; those whose captures have ranges after those without."""
-    units, narrow = wide_and_narrow
+
+    def in_order(levels: list[list[Draft]]) -> list[list[Draft]]:
+        return sorted(levels, key=lambda drafts: len(drafts) + len(next(_drops(drafts, source, kept), ())))
+
     if not merge and len(units) <= _FEW:
-        yield from wide_and_narrow
+        yield units
+        yield _narrow(found)
         return
     levels = _merged(units, merge=merge)
+    if min(map(len, levels)) <= _FEW:
+        yield from in_order(levels)
+        levels = []
+    narrow = _narrow(found)
     if [one.text for one in units] != [one.text for one in narrow]:
         levels += _merged(narrow, merge=merge)
-    if min(map(len, levels)) > _FEW and sum(len(draft.pairs) for draft in units) <= _MOST_FOLDED:
+    if sum(len(draft.pairs) for draft in units) <= _MOST_FOLDED:
         modules = Counter(key.rpartition(".")[0] for key in source)
         ones = [draft for match, pairs in found for draft in _instance_drafts(match, pairs)]
         levels += _merged(folded(with_open_ends(ones, modules), source), merge=merge)
-    yield from sorted(levels, key=lambda drafts: len(drafts) + len(next(_drops(drafts, source, kept), ())))
+    yield from in_order(levels)
 
 
 def _merged(drafts: list[Draft], *, merge: bool) -> list[list[Draft]]:
