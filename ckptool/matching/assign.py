@@ -44,6 +44,11 @@ class Match:
     runner_up: tuple[Unit, float] | None = None
 
 
+def as_guess(one: Match, why: str) -> Match:
+    """The match, of which something makes a guess."""
+    return replace(one, evidence=(*one.evidence, why), confidence=least_sure([one.confidence, Confidence.GUESS]))
+
+
 @dataclass(slots=True)
 class Candidate:
     """One possible pair with its signals, each 0 to 1; order is None where it cannot be asked."""

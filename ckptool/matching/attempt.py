@@ -7,14 +7,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ckptool.matching.alike import OPTIONAL, Form, flat_signature, signature
-from ckptool.matching.assign import Classes, Match
+from ckptool.matching.assign import Classes, Match, as_guess
+from ckptool.matching.doubts import doubted
 from ckptool.matching.groups import made_units
+from ckptool.matching.halves import is_sorted
 from ckptool.matching.known import Known
 from ckptool.matching.lists import Group, aligned_lists, rests_of, whole
 from ckptool.matching.modules import Shape, Unit
 from ckptool.matching.orient import is_bare_square, orientation
 from ckptool.matching.partial import common_blocks
-from ckptool.matching.result import Confidence, least_sure
+from ckptool.matching.result import Confidence
 from ckptool.matching.sequence import in_sequence
 from ckptool.matching.uneven import uneven, with_words
 
@@ -102,6 +104,14 @@ class Attempt:
             self.add(plain.left())
             self.taken |= {cut for cut, unit in (cut_ours | cut_theirs).items() if unit in self.taken}
             self.add(blocks.left())
+        self.doubt()
+
+    def doubt(self) -> None:
+        """Matches that others speak against become guesses."""
+        sure = [one for one, _ in self.found if one.confidence.within(Confidence.ALIGNED)]
+        ordered = self.known.ordered and not any(map(is_sorted, self.places))
+        doubts = doubted(sure, *self.units, ordered=ordered)
+        self.found = [(as_guess(one, doubts[one]) if one in doubts else one, turned) for one, turned in self.found]
 
     def __post_init__(self) -> None:
         self.units = self.sources, self.targets
@@ -213,9 +223,7 @@ class Attempt:
         """Takes matches over."""
         for one in matches:
             if not self.doubtful.isdisjoint(_main_keys(one)):
-                one = replace(
-                    one, evidence=(*one.evidence, _SQUARE), confidence=least_sure([one.confidence, Confidence.GUESS])
-                )
+                one = as_guess(one, _SQUARE)
             turned = (one.source in self.io) - (one.target in self.io)
             self.found.append((one, ("", "source", "target")[turned]))
 

@@ -32,7 +32,7 @@ def norms_beside(siblings: Iterable[str]) -> dict[str, tuple[str, ...]]:
         else:
             others.update(words)
     places = [vocabulary().norms.get(_plain(name), -1) for name in norms]
-    if sorted(places) != [0, 1] or not others & _PARTS:
+    if sorted(places) != [0, 1] or (others and not others & _PARTS):
         return {}
     meant = ("attn", "norm", "1/2"), ("mlp", "norm", "2/2")
     return {name: meant[place] for name, place in zip(norms, places, strict=True)}

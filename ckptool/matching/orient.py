@@ -47,7 +47,7 @@ def orientation(ours: Sequence[Unit], theirs: Sequence[Unit]) -> Orientation:
         for unit in side.units:
             if unit in side.sure or unit.bare or not (_is_matrix(unit) or _is_square(unit)):
                 continue
-            vote = votes[number].get(unit.chain, everywhere) if _is_matrix(unit) else _Vote()
+            vote = votes[number].get(unit.chain, everywhere[number]) if _is_matrix(unit) else _Vote()
             found = _like_its_block(side.blocks[unit.chain], vote, is_target=bool(number))
             if found is None and side.blocks[unit.chain] == {True} and "bias" in unit.shapes:
                 found = True
@@ -66,6 +66,9 @@ class _Side:
     units: Sequence[Unit]
     sure: dict[Unit, bool]
     blocks: dict[Chain, set[bool]]
+
+
+_Votes = dict[Chain, "_Vote"]
 
 
 @dataclass(slots=True)
@@ -89,9 +92,11 @@ def _side(units: Sequence[Unit]) -> _Side:
 
 def _like_its_block(mine: set[bool], vote: _Vote, *, is_target: bool) -> bool | None:
     """Whether a matrix whose shape does not tell has its inputs first, as its block has; None if that does not tell."""
-    if len(vote.turned) != 1 or len(vote.others) > 1 or len(mine) > 1:
+    if len(vote.turned) != 1:
         return None
     (is_turned,) = vote.turned
+    if len(vote.others) > 1 or len(mine) > 1:
+        return is_turned and is_target
     if vote.others:
         (other,) = vote.others
         said = other != is_turned
@@ -99,12 +104,12 @@ def _like_its_block(mine: set[bool], vote: _Vote, *, is_target: bool) -> bool | 
     return next(iter(mine)) if mine else is_turned and is_target
 
 
-def _turned_blocks(ours: _Side, theirs: _Side) -> tuple[tuple[dict[Chain, _Vote], dict[Chain, _Vote]], _Vote]:
+def _turned_blocks(ours: _Side, theirs: _Side) -> tuple[tuple[_Votes, _Votes], tuple[_Vote, _Vote]]:
     """What the matrices say whose shape tells, and whose words tell which is which: by list of blocks, and in all."""
-    found: tuple[dict[Chain, _Vote], dict[Chain, _Vote]] = defaultdict(_Vote), defaultdict(_Vote)
-    everywhere = _Vote()
+    found: tuple[_Votes, _Votes] = defaultdict(_Vote), defaultdict(_Vote)
+    everywhere = _Vote(others={*theirs.sure.values()}), _Vote(others={*ours.sure.values()})
     for one, other, is_turned in _counterparts(ours, theirs):
-        votes = [found[0][one.chain], found[1][other.chain], *([everywhere] if one.chain else [])]
+        votes = [found[0][one.chain], found[1][other.chain], *(everywhere if one.chain else [])]
         for vote in votes:
             vote.turned.add(is_turned)
         found[0][one.chain].others |= theirs.blocks[other.chain]

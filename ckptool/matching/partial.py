@@ -51,12 +51,22 @@ def common_blocks(sources: Sequence[Unit], targets: Sequence[Unit]) -> tuple[dic
             cut_ours |= laid[0]
             cut_theirs |= laid[1]
             continue
-        here, there = _places(ours[one], same), _places(theirs[other], same)
+        kept = _are_kept(ours[one], theirs[other])
+        if kept and not same and one[-2:] != other[-2:]:
+            continue  # numbers of one list, or moved: nothing says
+        here, there = (_places(units, same or kept) for units in (ours[one], theirs[other]))
         here, there = _fitted(here, there), _fitted(there, here)
         both = {place for row in here.values() for place in row} & {place for row in there.values() for place in row}
         cut_ours |= _cut(here, both)
         cut_theirs |= _cut(there, both)
     return cut_ours, cut_theirs
+
+
+def _are_kept(ours: Sequence[Unit], theirs: Sequence[Unit]) -> bool:
+    """The numbers of the shorter list are numbers of the longer one, but not its first: blocks were cut out of it."""
+    here, there = ({row[0] for unit in units for row in unit.numbers} for units in (ours, theirs))
+    short, long = sorted((here, there), key=len)
+    return short < long and short != set(sorted(long)[: len(short)])
 
 
 def _laid(ours: Sequence[Unit], theirs: Sequence[Unit]) -> tuple[dict[Unit, Unit], dict[Unit, Unit]]:
