@@ -117,7 +117,83 @@ def test_what_is_not_sure_is_shown_and_not_written(cli: Run) -> None:
         assert more["summary"]["tensors"] > found["summary"]["tensors"]
 
 
+# ---------------------------------------------------------------------------------------------- --probe
+
+PROBE = ["transplant", HF, *VIT, "--probe", "models.py:SplitViT"]
+SWAP = ["-r", ".query. -> .key.", "-r", ".key. -> .query."]
+
+
+@pytest.mark.parametrize(("name", "more"), [("agree", []), ("swap", SWAP)])
+def test_probe_screens(name: str, more: list[str], cli: Run) -> None:
+    """Both models compute the same; with queries and keys exchanged they do not, though a residual nearly hides it."""
+    before = {path: path.stat().st_mtime_ns for path in Path().iterdir()}
+    code, out, err = cli(*PROBE, *more, *(["-o", "out.pth"] if more else []), columns=80)
+    assert code == int(name == "swap")
+    assert ("blocks.0.attn.proj computes something else" in err) if more else not err
+    shown = out[out.index("\nprobe ") + 1 :]
+    assert max(map(len, shown.splitlines())) <= 80
+    same_as_golden(f"probe-{name}-80", shown)
+    assert ("made of all 32 filled tensors" in " ".join(shown.split())) == (name == "agree")
+    made = {path: path.stat().st_mtime_ns for path in Path().iterdir() if path.name != "__pycache__"}
+    assert made == {path: time for path, time in before.items() if path.name != "__pycache__"}, "nothing is written"
+
+
+def test_probe_before_writing(cli: Run) -> None:
+    code, out, err = cli(*PROBE, "--probe-arg", "num_classes=100", "--probe-input", "2x3x224x224", "-o", "out.pth")
+    assert (code, err) == (0, "")
+    assert "input image 2x3x224x224, float64" in out
+    assert len(torch.load("out.pth", weights_only=True)) == 32
+
+
+def test_probe_as_json(cli: Run) -> None:
+    right, wrong = (cli(*PROBE, *more, "--json") for more in ([], SWAP))
+    assert (right[0], wrong[0]) == (0, 1)
+    found, other = json.loads(right[1])["probe"], json.loads(wrong[1])["probe"]
+    assert (found["agree"], found["proof"], found["precision"], found["unproven"]) == (True, True, "float64", [])
+    assert found["largest"] < 1e-12
+    assert (other["agree"], other["first"], other["divided"]) == (False, "blocks.0.attn.proj", [])
+    assert other["differing"][0]["error"] > 1e6 * other["differing"][0]["limit"]
+
+
+def test_probe_that_can_compare_nothing(cli: Run) -> None:
+    """The only module with the weight gives something else to each: that is no proof, and nothing is written."""
+    Path("two.py").write_text(
+        "import torch\n"
+        "class One(torch.nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.weight = torch.nn.Parameter(torch.randn(6, 6))\n"
+        "    def forward(self, x: torch.Tensor):\n"
+        "        return x[:, :6] @ self.weight\n"
+        "class Two(One):\n"
+        "    def forward(self, x: torch.Tensor):\n"
+        "        return super().forward(x)[:, :3]\n"
+    )
+    torch.save({"weight": torch.randn(6, 6)}, "one.pth")
+    code, out, err = cli("transplant", "one.pth", "--into", "two.py:Two", "--probe", "two.py:One", "-o", "out.pth")
+    assert code == 1
+    assert "nothing could be compared" in out
+    assert "the probe could compare nothing" in err
+    assert not Path("out.pth").exists()
+
+
+PROBE_ERRORS = {
+    "SplitViT stops in vit.embeddings.patch_embeddings.projection (Conv2d)": ["--probe-input", "1,4,224,224"],
+    "does not load strictly into models.py:SplitViT": ["--probe-arg", "num_classes=7"],
+}
+
+
+@pytest.mark.parametrize("message", PROBE_ERRORS)
+def test_probe_errors(message: str, cli: Run) -> None:
+    code, _, err = cli(*PROBE, *PROBE_ERRORS[message], "-o", "out.pth", columns=200)
+    assert code == 2
+    assert message in err
+    assert not Path("out.pth").exists()
+
+
 ERRORS = {
+    '--probe-input "1,three" is no shape': [*PROBE, "--probe-input", "1,three"],
+    "--probe-input is for --probe": ["transplant", HF, *VIT, "--probe-input", "1,3,224,224"],
     "--auto needs to know the keys": ["remap", HF, "--auto"],
     "--reverse turns a recipe, --auto finds one": ["remap", HF, "--auto", "--like", "deit.pth", "--reverse"],
     "--save-recipe writes what --auto found": ["remap", HF, "-r", "a -> b", "--save-recipe", "x.toml"],

@@ -29,9 +29,11 @@ class Marks:
     Attributes:
         is_wide: casts to float32 and below give float64.
         written: is told of tensors that the next operation writes to.
+        doubtful: marks that shall not be carried on by what changes nothing: x + 0, x * 1.
     """
 
     def __init__(self, is_wide: bool, written: Callable[[list[torch.Tensor]], None]) -> None:
+        self.doubtful = 0
         self.is_wide = is_wide
         self.written = written
         self._marks: dict[int, int] = {}
@@ -50,11 +52,21 @@ class Marks:
     def computed(self, inputs: list[torch.Tensor], outputs: list[torch.Tensor], is_new: bool) -> None:
         """An operation was run. What it made shares its storage with an input, or begins without marks."""
         marks = 0 if is_new else self.of(inputs)
-        if any(tensor.dtype in _wider() for tensor in inputs):
+        if self.is_wide and any(tensor.dtype in _wider() and has_fractions(tensor) for tensor in inputs):
             marks |= ROUNDED
         kept = set() if is_new else set(places(inputs))
-        for place in places(outputs):
-            self._marks[place] = marks | (self._marks.get(place, 0) if place in kept else 0)
+        for output in outputs:
+            for place in places([output]):
+                is_new_place = place not in kept
+                own = marks & self._same(output, inputs) if is_new_place and marks & self.doubtful else marks
+                self._marks[place] = own | (0 if is_new_place else self._marks.get(place, 0))
+
+    def _same(self, output: torch.Tensor, inputs: list[torch.Tensor]) -> int:
+        """The marks of an input that came out as it went in; all there are, if there is none."""
+        for tensor in inputs:
+            if tensor.shape == output.shape and tensor.dtype == output.dtype and tensor.equal(output):
+                return self.of([tensor])
+        return -1
 
     def watching(self) -> TorchDispatchMode:
         """A context in which operations carry the marks on."""
@@ -84,9 +96,9 @@ def tensors_in(value: object) -> list[torch.Tensor]:
     return []
 
 
-def is_number(tensor: torch.Tensor) -> bool:
-    """True of numbers that can be rounded."""
-    return tensor.is_floating_point() or tensor.is_complex()
+def has_fractions(tensor: torch.Tensor) -> bool:
+    """True if some of its numbers may have been rounded: whole ones, a mask of 0 and -100, are what they are."""
+    return tensor.is_complex() or (tensor.is_floating_point() and not bool((tensor == tensor.round()).all()))
 
 
 @cache

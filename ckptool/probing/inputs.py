@@ -35,6 +35,7 @@ class Slot:
         shapes: that may pass, the likeliest first.
         high: size of the vocabulary.
         fixed: given as it is, in place of a tensor.
+        is_list: it takes a list of what has no axis for the batch, as detection models of torchvision do.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Slot:
     high: int = 0
     fixed: object = None
     is_fixed: bool = False
+    is_list: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -109,7 +111,8 @@ def _shapes(mine: Slot | None, other: Slot | None) -> tuple[Shape, ...]:
 def _arguments(
     module: torch.nn.Module, slots: Sequence[Slot], tensors: Mapping[tuple[Kind, int], torch.Tensor]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    values = {id(slot): tensors[place] for place, slot in _placed(slots)}
+    shown = [(slot, tensors[place]) for place, slot in _placed(slots)]
+    values = {id(slot): list(tensor) if slot.is_list else tensor for slot, tensor in shown}
     args = tuple(slot.fixed if slot.is_fixed else values[id(slot)] for slot in slots if not slot.name)
     kwargs = {slot.name: slot.fixed if slot.is_fixed else values[id(slot)] for slot in slots if slot.name}
     return args, kwargs
@@ -144,6 +147,8 @@ def _slots(module: torch.nn.Module) -> list[Slot]:
 
 def _slot(module: torch.nn.Module, parameter: inspect.Parameter) -> Slot:
     annotation = getattr(parameter.annotation, "__name__", str(parameter.annotation))
+    if "list[" in str(parameter.annotation).lower() and "tensor" in str(parameter.annotation).lower():
+        return replace(_by_layers(module, None) or Slot("", "numbers", ((1, _LENGTH),)), is_list=True)
     if annotation in ("int", "float", "bool"):  # a position to start from, a flag
         return Slot("", "numbers", fixed={"int": 0, "float": 0.0, "bool": False}[annotation], is_fixed=True)
     if parameter.name in ("start_pos", "start"):

@@ -34,7 +34,7 @@ def difference(mine: Array, other: Array, enough: float) -> float:
     Args:
         mine: the target's.
         other: the source's.
-        enough: no permutation is tried further once the difference is below.
+        enough: no permutation is tried further once the difference is below, or where none can be.
 
     Returns:
         inf if the shapes do not go together, or numbers are not finite where the other's are.
@@ -55,13 +55,20 @@ def difference(mine: Array, other: Array, enough: float) -> float:
     if one.shape == two.shape:
         return _apart(one, two)
     best = math.inf
+    is_hopeless = _other_numbers(one, two, enough)
     for axes in permutations(range(two.ndim)) if max(one.ndim, two.ndim) <= _MOST_AXES else ():
         moved = two.transpose(axes)
         if _joins(moved.shape, one.shape):
             best = min(best, _apart(one, moved.reshape(one.shape)))
-            if best <= enough:
+            if best <= enough or is_hopeless:
                 break
     return best
+
+
+def _other_numbers(one: Array, two: Array, enough: float) -> bool:
+    """True if no order of the one makes it the other: means of two arrays differ less than the arrays themselves do."""
+    apart = abs(complex(one.mean(dtype=_wide(one))) - complex(two.mean(dtype=_wide(two))))
+    return apart > 2 * max(enough, 1e-9) * spread(two)
 
 
 def spread(array: Array) -> float:

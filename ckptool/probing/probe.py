@@ -143,7 +143,7 @@ def _report(both: Both, seed: int, begun: float) -> ProbeReport:
         tuple(key for key in keys if key in target.unfilled and keys[key] & behind),
         len(target.origins),
         tuple(key for key in target.origins if not keys.get(key, 0) & proven),
-        tuple(_notes(source, target)),
+        tuple(_notes(both)),
         time.perf_counter() - begun,
     )
 
@@ -223,8 +223,16 @@ def _first_unfilled(call: Call, target: Loaded, run: Run) -> str:
     return next((key for key, mark in run.keys.items() if key in target.unfilled and call.made & mark), "")
 
 
-def _notes(source: Loaded, target: Loaded) -> Iterator[Note]:
-    varied = tuple(sorted(source.varied | target.varied))
+def _notes(both: Both) -> Iterator[Note]:
+    for setting in dict.fromkeys((one.name, one.mine, one.its) for one in both.aligned):
+        names = tuple(one.module for one in both.aligned if (one.name, one.mine, one.its) == setting)
+        some = names[0] if len(names) == 1 else f"{len(names):,} modules ({names[0]}, ...)"
+        yield Note(
+            f"{setting[0]} of {some} is {setting[1]}, in the source's {setting[2]}",
+            "the probe took the source's, to see what else differs",
+            names,
+        )
+    varied = tuple(sorted(both.source.varied | both.target.varied))
     if varied:
         some = "1 source tensor holds" if len(varied) == 1 else f"{len(varied):,} source tensors hold"
         yield Note(

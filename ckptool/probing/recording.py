@@ -10,7 +10,7 @@ from weakref import WeakSet
 
 from ckptool.errors import CkptError
 from ckptool.models.guard import guarded
-from ckptool.probing.flow import ROUNDED, Marks, is_number, places, tensors_in
+from ckptool.probing.flow import ROUNDED, Marks, has_fractions, places, tensors_in
 from ckptool.probing.measure import array_of
 
 if TYPE_CHECKING:
@@ -87,6 +87,7 @@ def run(
     asked: str,
     seed: int,
     exact: Collection[str],
+    doubtful: Collection[str] = (),
     done: Callable[[Call], None] | None = None,
 ) -> Run:
     """Run a model without gradients, in the dtype of its parameters; in float64, its casts to float32 are left out.
@@ -98,6 +99,7 @@ def run(
         asked: what the input is, for messages.
         seed: of whatever the model draws.
         exact: keys of its state dict that hold what is in the file; all else is a constant that it computed itself.
+        doubtful: keys that nothing filled; where they change nothing, what comes out is not made of them.
         done: gets each call when it ends, and may drop its tensors.
 
     Raises:
@@ -107,6 +109,8 @@ def run(
 
     dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
     recorder = _Recorder(module, dtype == torch.float64, frozenset(exact), done)
+    for key in doubtful:
+        recorder.marks.doubtful |= recorder.keys.get(key, 0)
     args, kwargs = ([_as(dtype, value) for value in arguments[0]], {k: _as(dtype, v) for k, v in arguments[1].items()})
     try:
         with guarded((), seed), torch.no_grad(), _plain_attention(), recorder.hooked(), recorder.marks.watching():
@@ -144,9 +148,9 @@ class _Recorder:
         for key, value in module.state_dict().items():
             tensors = tensors_in(value)  # a state dict may hold other things
             self.keys[key] = self.marks.of(tensors) & ~ROUNDED or 2 << len(self.keys)  # tied tensors have one mark
-            is_exact = key in exact or not any(is_number(tensor) for tensor in tensors)
+            is_exact = key in exact or not any(has_fractions(tensor) for tensor in tensors)
             self.marks.add(tensors, self.keys[key] | (0 if is_exact else ROUNDED))
-        own = [tensor for tensor in module.buffers() if is_number(tensor) and not self.marks.of([tensor])]
+        own = [tensor for tensor in module.buffers() if has_fractions(tensor) and not self.marks.of([tensor])]
         self.marks.add(own, ROUNDED)
 
     @contextmanager

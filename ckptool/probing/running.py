@@ -14,6 +14,7 @@ from ckptool.probing.judging import Comparer
 from ckptool.probing.pairing import pair_modules
 from ckptool.probing.recording import Call, Run, StoppedError, run
 from ckptool.probing.rounding import MOST, Precision, Rounding
+from ckptool.probing.settings import Aligned, align
 
 if TYPE_CHECKING:
     import torch
@@ -53,7 +54,7 @@ class Side:
         if precision != self._precision:
             loaded.module.float()
             self._precision = precision
-        return run(self.name, loaded.module, arguments, asked, seed, loaded.exact, done)
+        return run(self.name, loaded.module, arguments, asked, seed, loaded.exact, loaded.unfilled, done)
 
     def release(self) -> Loaded:
         """What is known of it; its weights are let go."""
@@ -82,6 +83,7 @@ class Both:
         run: the target's.
         comparer: with the source's run.
         shown: the input.
+        aligned: settings of the target's modules that were made the source's.
     """
 
     source: Loaded
@@ -89,6 +91,7 @@ class Both:
     run: Run
     comparer: Comparer
     shown: Shown
+    aligned: tuple[Aligned, ...]
 
 
 def run_both(
@@ -119,10 +122,18 @@ def _run_both(source: Side, target: Side, shown: Shown, seed: int, rule: Roundin
     other = source.release()  # before the target is loaded: only one of them is in memory
     loaded = target.loaded
     parts = dict(loaded.module.named_modules())
-    there = [name for name, _ in other.module.named_modules()]
-    pairing = pair_modules(loaded.origins, other.origins, list(parts), there, (loaded.elements, other.elements))
+    its_parts = dict(other.module.named_modules())
+    pairing = pair_modules(
+        loaded.origins, other.origins, list(parts), list(its_parts), (loaded.elements, other.elements)
+    )
     owners = frozenset(key.rpartition(".")[0] for key in other.origins)
     around = frozenset(name for name, part in parts.items() if any(part.children()))
+    aligned = tuple(
+        one
+        for name, others in pairing.others.items()
+        if name not in around
+        for one in align(name, parts[name], its_parts[others[0]])
+    )
     comparer = Comparer(pairing, its, owners, around, rule)
     mine = target.run(shown.target, asked, seed, rule.precision, comparer.take)
-    return Both(other, target.release(), mine, comparer, shown)
+    return Both(other, target.release(), mine, comparer, shown, aligned)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from ckptool.probing.report import Divergence, ProbeReport
+from ckptool.probing.rounding import EXACT
 from ckptool.render.escape import terminal
 from ckptool.render.text import Line, Screen, Span, Style, wrap
 from ckptool.render.text_inspect import note_lines
@@ -17,8 +18,8 @@ _RULES = 4
 
 def probe_lines(report: ProbeReport, screen: Screen, verbose: bool = False) -> Iterator[Line]:
     """All lines of a probe, what it comes to last; `verbose` lists every module that was not compared."""
-    ran = f"{terminal(report.source_model)} against {terminal(report.target)}, input {' and '.join(report.inputs)}, {report.precision}"
-    yield from _row("probe", f"{ran}, seed {report.seed}", screen, "dim")
+    ran = f"{terminal(report.source_model)} against {terminal(report.target)}, input {' and '.join(report.inputs)}"
+    yield from _row("probe", f"{ran}, {report.precision}, seed {report.seed}", screen, "dim")
     for at, row in enumerate(report.differing):
         if at < _MANY or verbose:
             yield from _divergence(row, at == 0, screen)
@@ -42,7 +43,7 @@ def sum_text(report: ProbeReport) -> str:
         return "nothing could be compared: no module has the same tensors and the same input in both models"
     agree = f"{report.agreeing + len(report.divided):,} of {compared} agree"
     if report.agreeing:
-        agree += f", largest difference {relative(report.largest)}"
+        agree += f" within {relative(max(report.largest, EXACT))}"
     if report.first is not None:
         return agree
     proven = report.filled - len(report.unproven)
