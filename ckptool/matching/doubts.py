@@ -17,7 +17,10 @@ Numbers = tuple[int, ...]
 
 _PLACE = re.compile(r"\d+/\d+")
 _MOST = 40  # modules of one list that are compared with each other; of more only the order of a file tells
-_CLEARLY = 0.3  # by how much more words must agree crosswise than straight on
+_CLEARLY, _BARELY = (
+    0.3,
+    0.05,
+)  # by how much better words must agree than with each other's, against the order or without
 _MAJORITY = 2 / 3
 
 
@@ -53,8 +56,8 @@ def _crossing(row: Sequence[Match], *, ordered: bool) -> set[Match]:
     for one in row:
         if not one.source.kind and not one.target.kind:
             blocks = one.source.numbers, one.target.numbers
-            beside = () if one.source.chain else (one.source.parent, one.target.parent)
-            alike[blocks, beside, one.source.shapes[one.source.main], one.target.shapes[one.target.main]].append(one)
+            parents = () if one.source.chain else (one.source.parent, one.target.parent)
+            alike[blocks, parents, one.source.shapes[one.source.main], one.target.shapes[one.target.main]].append(one)
     found: set[Match] = set()
     for some in alike.values():
         for one, other in combinations(some if len(some) <= _MOST else (), 2):
@@ -63,10 +66,12 @@ def _crossing(row: Sequence[Match], *, ordered: bool) -> set[Match]:
             in_order = (one.source.position < other.source.position) == (one.target.position < other.target.position)
             if _is_namesake(one.source, other.target) or _is_namesake(other.source, one.target):
                 found |= {one, other}
-            elif ordered and not in_order:
+                continue
+            beside = (one.source.parent, one.target.parent) == (other.source.parent, other.target.parent)
+            if not in_order and (ordered or beside):
                 crosswise = _words(one.source, one.target) + _words(other.source, other.target)
                 straight = _words(one.source, other.target) + _words(other.source, one.target)
-                if crosswise - straight < _CLEARLY:
+                if crosswise - straight < (_CLEARLY if ordered else _BARELY):
                     found |= {one, other}
     return found
 
@@ -81,9 +86,12 @@ def _is_namesake(source: Unit, target: Unit) -> bool:
 
 def _words(source: Unit, target: Unit) -> float:
     """How much two units' words agree; that both are the first of two says something if both are norms, say."""
-    last = [{*(unit.path[-1].said or words_of(unit.path[-1].text))} for unit in (source, target)]
+    last = [
+        {word for word in unit.path[-1].said or words_of(unit.path[-1].text) if not _PLACE.fullmatch(word)}
+        for unit in (source, target)
+    ]
     ours, theirs = source.words, target.words
-    if not {word for word in last[0] & last[1] if not _PLACE.fullmatch(word)}:
+    if all(last) and not last[0] & last[1]:
         ours, theirs = (
             {word: worth for word, worth in words.items() if not _PLACE.fullmatch(word)} for words in (ours, theirs)
         )
