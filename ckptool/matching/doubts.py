@@ -10,6 +10,7 @@ from itertools import combinations, pairwise
 from ckptool.matching.alike import compatible
 from ckptool.matching.assign import Match
 from ckptool.matching.modules import Shape, Unit
+from ckptool.matching.towers import of_twins
 from ckptool.matching.words import words_of
 
 Chain = tuple[str, ...]
@@ -25,7 +26,7 @@ _MAJORITY = 2 / 3
 
 
 def doubted(
-    matches: Sequence[Match], sources: Iterable[Unit], targets: Iterable[Unit], *, ordered: bool
+    matches: Sequence[Match], sources: Sequence[Unit], targets: Sequence[Unit], *, ordered: bool
 ) -> dict[Match, str]:
     """Those that others speak against, each with the reason.
 
@@ -44,6 +45,7 @@ def doubted(
         if here and there:
             found |= dict.fromkeys(_of_other_blocks(row), "other modules say that these are other blocks")
     found |= dict.fromkeys(_namesakes(matches, sources, targets), "another has its name")
+    found |= dict.fromkeys(of_twins(matches, sources, targets), "it has a twin, and nothing says which is meant")
     return found
 
 

@@ -13,6 +13,7 @@ _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _SUFFIX = re.compile(r"(.+)_(weight|bias)")
 _PREFIX = re.compile(r"(weight|bias)_(.+)")
 _RECURRENT = re.compile(r"(weight|bias)_([a-z]{2})_(l\d+)(_reverse)?")  # of torch.nn.LSTM, GRU and RNN
+_HUMPS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _TOGETHER = re.compile("([Ll]ayer|[Bb]atch|[Ff]eed)_?([Nn]orm|[Ff]orward)")  # two words that are one
 
 
@@ -26,6 +27,7 @@ class Vocabulary:
         words: word by word.
         structure: words that say little.
         copies: words of a tower that is a copy of another.
+        marks: words of towers that stand beside the one that is meant.
         contexts: inside a module of this name, what a part means.
         beside: among these siblings, what a part means.
         norms: 0 for the names, without case and underscores, of the first of two norms of a block, 1 for the second's.
@@ -36,6 +38,7 @@ class Vocabulary:
     words: Mapping[str, str]
     structure: frozenset[str]
     copies: tuple[str, ...]
+    marks: frozenset[str]
     contexts: Mapping[str, Mapping[str, str]]
     beside: Mapping[frozenset[str], Mapping[str, tuple[str, ...]]]
     norms: Mapping[str, int]
@@ -52,6 +55,7 @@ def vocabulary() -> Vocabulary:
         words={text: word for word, texts in data["words"].items() for text in texts[:-1]},
         structure=frozenset(data["structure"]["words"]),
         copies=tuple(data["copies"]["words"]),
+        marks=frozenset(data["copies"]["beside"]),
         contexts={text: row["words"] for text, row in data["contexts"].items()},
         beside={
             frozenset(text.split()): {part: tuple(words.split()) for part, words in row["words"].items()}
@@ -139,10 +143,13 @@ def words_of(part: str) -> tuple[str, ...]:
     Example:
         >>> words_of("self_attention"), words_of("LayerNorm"), words_of("q_proj"), words_of("ln_1")
         (('self', 'attn'), ('norm',), ('q',), ('norm',))
+        >>> words_of("selfAttn"), words_of("postAttentionLayernorm"), words_of("qProj"), words_of("QKV")
+        (('self', 'attn'), ('post', 'attn', 'norm'), ('q',), ('qkv',))
     """
     known = vocabulary()
-    if part in known.phrases:
-        return known.phrases[part]
+    for text in (part, _HUMPS.sub("_", part).lower()):  # selfAttn is self_attn
+        if text in known.phrases:
+            return known.phrases[text]
     found = [
         word.lower() for word in _WORD.findall(_TOGETHER.sub(lambda found: f"_{found[1]}{found[2]}_".lower(), part))
     ]
