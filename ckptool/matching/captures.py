@@ -183,7 +183,9 @@ def parts_with(unit: Unit, key: str, indices: Sequence[str]) -> Side:
     for at, part in enumerate(unit.path):
         if part.family:
             before, _, after = part.text.partition("#")
-            if at == len(parts) - 1:  # inside the last part: weight_ih_l0
+            if "{" not in indices[level]:
+                pass  # as it is written: 007 is no 7
+            elif at == len(parts) - 1:  # inside the last part: weight_ih_l0
                 parts[at] = layer_numbered(parts[at], indices[level])
             else:
                 parts[at] = f"{before}{indices[level]}{after.lstrip('~')}"

@@ -12,7 +12,8 @@ from ckptool.matching.drafts import CHOICES, Draft, draft_of
 
 _CUTS = re.compile(r"(?<=[./])(?![^{}]*\})")
 _NAMES = CHOICES[:2]
-_LONGEST = 160  # characters of a choice
+_READABLE = 60  # characters of a choice that is read at a glance
+_LONGEST = 160  # of one that saves a rule where there would be many
 _WIDE = 300  # drafts; of more only those that differ in one part are compared
 
 
@@ -29,15 +30,17 @@ _Place = tuple[str, str]
 """What stood in both places."""
 
 
-def chosen(drafts: Sequence[Draft], *, same: bool = False) -> list[Draft]:
+def chosen(drafts: Sequence[Draft], *, generous: bool = False, same: bool = False) -> list[Draft]:
     """Drafts that differ in one place of each side only as one rule with a choice, the largest groups first.
 
     Args:
         drafts: rules.
+        generous: also where the place is several parts, and the choice long.
         same: also where the choice is the same on both sides, which rules with a rest say shorter.
     """
     kept = dict(enumerate(drafts))
-    width = 1 if len(drafts) > _WIDE else 3
+    width = 3 if generous and len(drafts) <= _WIDE else 1
+    longest = _LONGEST if generous else _READABLE
     groups: dict[_Mask, dict[int, _Place]] = defaultdict(dict)
     masks: dict[int, list[_Mask]] = {}
     queue: list[tuple[int, int, int, _Mask]] = []
@@ -61,7 +64,11 @@ def chosen(drafts: Sequence[Draft], *, same: bool = False) -> list[Draft]:
     while queue:
         size, _, _, mask = heappop(queue)
         row = groups[mask]
-        if -size == len(row) and len(row) > 1 and (made := _choice([(kept[at], row[at]) for at in row], mask, same)):
+        if (
+            -size == len(row)
+            and len(row) > 1
+            and (made := _choice([(kept[at], row[at]) for at in row], mask, longest, same))
+        ):
             for number in [*row]:
                 for other in masks.pop(number):
                     del groups[other][number]
@@ -108,14 +115,14 @@ def _name(draft: Draft) -> str | None:
     return next((name for name in _NAMES if f"{{{name}=" not in draft.sides[0]), None)
 
 
-def _choice(row: Sequence[tuple[Draft, _Place]], mask: _Mask, same: bool) -> Draft | None:
+def _choice(row: Sequence[tuple[Draft, _Place]], mask: _Mask, longest: int, same: bool) -> Draft | None:
     row = sorted(row, key=lambda one: [int(text) if text.isdigit() else text for text in _natural(one[1][0])])
     columns = [place[0] for _, place in row], [place[1] for _, place in row]
     if any(len(set(column)) < len(column) for column in columns):
         return None
     (before, ours, after), (head, theirs, rest) = (_trimmed(column) for column in columns)
     left, right = "|".join(ours), "|".join(theirs)
-    if max(len(left), len(right)) > _LONGEST or (ours == theirs and not same):
+    if max(len(left), len(right)) > longest or (ours == theirs and not same):
         return None
     sides = (mask.left[0] + before, after + mask.left[1]), (mask.right[0] + head, rest + mask.right[1])
     alone = any(char in text for text in (*ours, *theirs) for char in "./")

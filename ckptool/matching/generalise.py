@@ -8,6 +8,7 @@ out is expanded on the actual keys; where it does not say exactly what the pairs
 from __future__ import annotations
 
 import re
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -31,7 +32,8 @@ Specs = Mapping[str, TensorSpec]
 
 _PLAIN = re.compile(r"[\w.]*")
 _MOST_DROPS = 2000  # keys; with more of them no rule carries a rest over
-_FEW = 6  # rules that nobody needs fewer of
+_FEW = 10  # rules that nobody needs fewer of
+_FEW_DOUBTS = 4  # of those that have to be looked at one by one
 _MOST_FOLDED = 20_000  # pairs; of more, the rules of units have to do
 _ALONE = "the target has nothing of this name and shape"
 _REASONS = 3  # said of a rule
@@ -93,32 +95,37 @@ def _levels(
 ) -> Iterator[list[Draft]]:
     """The same in ever more rules; those whose captures have ranges after those without."""
 
-    def in_order(levels: list[list[Draft]]) -> list[list[Draft]]:
-        return sorted(levels, key=lambda drafts: len(drafts) + len(next(_drops(drafts, source, kept), ())))
+    def in_order(levels: list[list[Draft]], most: int = sys.maxsize) -> Iterator[list[Draft]]:
+        costs = [len(drafts) + len(next(_drops(drafts, source, kept), ())) for drafts in levels]
+        for cost, at in sorted((cost, at) for at, cost in enumerate(costs)):
+            if cost <= most:
+                yield levels[at]
 
-    if not merge and len(units) <= _FEW:
+    if not merge and len(units) <= _FEW_DOUBTS:
         yield units
         yield _narrow(found)
         return
-    levels = _merged(units, merge=merge)
-    if min(map(len, levels)) <= _FEW:
-        yield from in_order(levels)
-        levels = []
-    narrow = _narrow(found)
-    if [one.text for one in units] != [one.text for one in narrow]:
-        levels += _merged(narrow, merge=merge)
+    drafts = [units]
+    levels = _merged(drafts, merge=merge)
+    yield from in_order(levels, _FEW)
+    drafts.append(_narrow(found))
     if sum(len(draft.pairs) for draft in units) <= _MOST_FOLDED:
         modules = Counter(key.rpartition(".")[0] for key in source)
         ones = [draft for match, pairs in found for draft in _instance_drafts(match, pairs)]
-        levels += _merged(folded(with_open_ends(ones, modules), source), merge=merge)
-    yield from in_order(levels)
+        drafts.append(folded(with_open_ends(ones, modules), source))
+    levels = _merged(drafts, merge=merge)
+    yield from in_order(levels, _FEW)
+    yield from in_order([*levels, *_merged(drafts, merge=merge, generous=True)])
 
 
-def _merged(drafts: list[Draft], *, merge: bool) -> list[list[Draft]]:
+def _merged(several: Iterable[list[Draft]], *, merge: bool, generous: bool = False) -> list[list[Draft]]:
     """The same drafts with choices, and with rests that are carried over."""
-    fewer = chosen(drafts)
-    rests = [_carried(fewer, numbers=True), _carried(fewer, numbers=False), _carried(drafts, numbers=False)]
-    return [*(rests if merge else ()), chosen(fewer, same=True), drafts]
+    levels = []
+    for drafts in several:
+        fewer = chosen(drafts, generous=generous)
+        rests = [_carried(fewer, numbers=True), _carried(fewer, numbers=False), _carried(drafts, numbers=False)]
+        levels += [*(rests if merge else ()), chosen(fewer, generous=generous, same=True), drafts]
+    return levels
 
 
 def _finished(drafts: Iterable[Draft], drops: Iterable[str]) -> list[MatchRule]:

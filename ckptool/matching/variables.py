@@ -9,7 +9,7 @@ from ckptool.matching.drafts import CHOICES
 
 _NAMES = ("l", "b", "t", "u", "v")
 _STEEP = 3  # a factor that two numbers alone may show
-_LONGEST = 160  # characters of a choice
+_LONGEST = 250  # characters of a choice
 
 Column = Sequence[str]
 
@@ -94,8 +94,8 @@ def variables_of(ours: Sequence[Column], theirs: Sequence[Column]) -> list[Varia
         theirs: in the target.
 
     Example:
-        >>> [one.left | one.right for one in variables_of([("4", "5")], [("3", "4")])]
-        [{0: '{l+1}'}]
+        >>> [(one.left, one.right) for one in variables_of([("4", "5")], [("3", "4")])]
+        [({0: '{l}'}, {0: '{l-1}'})]
     """
     free = [at for at, column in enumerate(ours) if len(set(column)) > 1]
     needed = [at for at, column in enumerate(theirs) if len(set(column)) > 1]
