@@ -11,7 +11,7 @@ from ckptool.matching.alike import compatible
 from ckptool.matching.assign import Match
 from ckptool.matching.modules import Shape, Unit
 from ckptool.matching.towers import of_twins
-from ckptool.matching.words import words_of
+from ckptool.matching.words import in_context, vocabulary, words_of
 
 Chain = tuple[str, ...]
 Numbers = tuple[int, ...]
@@ -139,6 +139,27 @@ def _backwards(pairs: Mapping[tuple[Numbers, Numbers], int]) -> set[tuple[Number
         if any(one[1] >= other[1] for one, other in pairwise(sorted(row)))
         for pair in row
     }
+
+
+# ---------------------------------------------------------------------------------------------- habits
+
+
+def by_habit(one: Match) -> str:
+    """Whose habit tells which of two modules is which, where their names do not; nothing if their names do.
+
+    Names that say nothing by themselves (``w1`` and ``w3`` beside ``w2``) are read as one library has them.
+    """
+    sides = [[piece.path for piece in unit.pieces or (unit,)] for unit in (one.source, one.target)]
+    if {path[-1].text for path in sides[0]} == {path[-1].text for path in sides[1]}:
+        return ""
+    known = vocabulary().only_order
+    said = [
+        known.get((path[-1].text, path[-1].said), "")
+        for side in sides
+        for path in side
+        if not in_context([part.text for part in path])
+    ]
+    return "; ".join(dict.fromkeys(filter(None, said)))
 
 
 # ---------------------------------------------------------------------------------------------- names left out

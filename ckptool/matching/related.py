@@ -128,4 +128,6 @@ def _tells(unit: Unit, widths: AbstractSet[int]) -> bool:
     shape = squeezed(unit.shapes[unit.main][0])
     others = [size for size in shape[:2] if size not in widths]
     is_table = "pos" in unit.words or max(others, default=0) < _CLASSES
-    return bool(others) and (len(shape) > 2 or (len(shape) == 2 and not is_table))
+    whole = unit.shapes[unit.main][0]
+    rank = len(whole) - next((at for at, size in enumerate(whole) if size > 1), 0)
+    return bool(others) and len(shape) > 1 and (rank > 2 or not is_table)

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ckptool.matching.alike import similarity, squeezed
+from ckptool.matching.alike import contradicts, similarity, squeezed
 from ckptool.matching.assign import Match
 from ckptool.matching.modules import Unit
 from ckptool.matching.result import Confidence
@@ -67,7 +67,7 @@ def in_sequence(
     found = []
     for at, (one, other) in enumerate(zip(ours, theirs, strict=True)):
         in_a_run = kinds[at] in (*kinds[max(at - 1, 0) : at], *kinds[at + 1 : at + 2])
-        if other.key in known or in_a_run:
+        if other.key in known or in_a_run or contradicts(one.unit, other.unit):
             continue
         here, there = one.unit.restricted([one.at]), other.unit.restricted([other.at])
         evidence: tuple[str, ...] = ("all modules of both have the same shapes in the same order",)

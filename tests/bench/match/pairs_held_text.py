@@ -122,7 +122,8 @@ def llama_tied(small: bool) -> Two:
     plain = [*rules[:-2], "tok_embeddings.weight -> model.embed_tokens.weight", rules[-1]]
     return Two(
         rewound(plain, there, words), model, rules, hidden=["*.q_proj.weight", "*.k_proj.weight"],
-        undecided=["model.embed_tokens.weight", "lm_head.weight"], proof="Meta's model.py",
+        undecided=["model.embed_tokens.weight", "lm_head.weight", "*.gate_proj.weight", "*.up_proj.weight"],
+        proof="Meta's model.py",
     )  # fmt: skip
 
 
@@ -278,6 +279,7 @@ def deepseek(small: bool) -> Two:
             name = name.replace(old, new)
         file[name] = tensor
     return Two(
-        listed(file, words), model, rules, undecided=["*.experts.gate_up_proj"], hidden=["*.self_attn.*"],
+        listed(file, words), model, rules, hidden=["*.self_attn.*"],
+        undecided=["*.gate_up_proj", "*.gate_proj.weight", "*.up_proj.weight"],
         proof="DeepSeek's convert.py",
     )  # fmt: skip

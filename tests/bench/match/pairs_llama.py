@@ -57,7 +57,8 @@ def meta_llama(small: bool) -> Two:
     file = _meta_order(renamed_back(META, model.state_dict()))
     return Two(
         file, model, META, vars={"h": sizes["num_attention_heads"], "kv": sizes["num_key_value_heads"], "two": 2},
-        hidden=["*.q_proj.weight", "*.k_proj.weight"], proof="test_conversions_text.test_meta_llama_in_transformers",
+        hidden=["*.q_proj.weight", "*.k_proj.weight"], undecided=["*.gate_proj.weight", "*.up_proj.weight"],
+        proof="test_conversions_text.test_meta_llama_in_transformers",
     )  # fmt: skip
 
 
@@ -141,7 +142,7 @@ def llama_to_litgpt(small: bool) -> Two:
             shapes[f"transformer.h.{layer}.{name}.weight"] = shape
     shapes["transformer.ln_f.weight"] = (width,)
     target = {key: torch.empty(shape) for key, shape in shapes.items()}
-    return Two(model, target, rules, proof="LitGPT's script")
+    return Two(model, target, rules, undecided=["*.fc_1.weight", "*.fc_2.weight"], proof="LitGPT's script")
 
 
 def mixtral(small: bool) -> Any:
