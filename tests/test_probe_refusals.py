@@ -112,7 +112,7 @@ def test_a_probe_as_text_and_as_json(tmp_path: Path) -> None:
     right = probed(Text(), Text(), tmp_path)
     assert text(right).splitlines() == [
         "probe  Text against Text, input ids 1x16, float64, seed 0",
-        "=  41 of 41 modules agree within 1e-12, made of all 50 filled tensors",
+        "=  41 of 41 modules agree within 1e-13, made of all 50 filled tensors",
     ]
     wrong = probed(Text(), Text(), tmp_path, change=swapped(("blocks.1.mlp.w1.", "blocks.1.mlp.w2.")))
     shown = text(wrong)

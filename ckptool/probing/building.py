@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     Array: TypeAlias = np.ndarray[Any, Any]
 
 _SHAKE = 0.1
+_FAINT = 0.01
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -229,12 +230,16 @@ def _array(checkpoint: Checkpoint, source: Source, reader: Reader) -> Array:
 def _shaken(array: Array, name: str) -> Array:
     """Floats that are all the same number, varied: else an exchange of zero biases or of new norms would not show.
 
-    A number stays on its side of zero, for a variance may not be negative. Equal names give equal numbers.
+    Those that are next to nothing, enlarged: what lies before a layer scale of 1e-6 would not show behind it. A number
+    stays on its side of zero, for a variance may not be negative. Equal names give equal numbers.
     """
     import numpy as np
 
-    if array.dtype != np.float64 or not array.size or (array != array.flat[0]).any():
+    if array.dtype != np.float64 or not array.size:
         return array
+    if (array != array.flat[0]).any():
+        size = float(np.sqrt(np.square(array).mean()))
+        return array * (_SHAKE / size) if 0 < size < _FAINT else array
     seed = int.from_bytes(sha256(name.encode("utf-8", "surrogatepass")).digest()[:8], "big")
     drawn = np.random.Generator(np.random.PCG64(seed)).standard_normal(array.shape, dtype=np.float32)
     noise: Array = np.asarray(drawn, np.float64).clip(-3, 3) * _SHAKE

@@ -31,7 +31,8 @@ def probe(
 
     Both models run on the CPU, in eval mode and float64; in float32 where their code does not take that. Modules are
     compared if they have the same tensors, as the plan has it. Source tensors that hold one number throughout (zero
-    biases, the ones of new norms) are varied, the same way for both models: their exchange would not show otherwise.
+    biases, the ones of new norms) are varied, and tiny ones (layer scales) enlarged, the same way for both models: an
+    exchange would not show otherwise.
 
     Args:
         done: the transplant; its plan is run in memory.
@@ -236,7 +237,7 @@ def _notes(both: Both) -> Iterator[Note]:
     if varied:
         some = "1 source tensor holds" if len(varied) == 1 else f"{len(varied):,} source tensors hold"
         yield Note(
-            f"{some} one number throughout, and {'was' if len(varied) == 1 else 'were'} varied",
+            f"{some} one number throughout or next to nothing, and {'was' if len(varied) == 1 else 'were'} varied",
             "the same in both models: an exchange would not show otherwise",
             varied,
         )

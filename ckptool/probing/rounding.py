@@ -1,8 +1,8 @@
 """Which difference of two outputs is rounding, and nothing else.
 
 Right mappings and exchanged tensors lie far apart, if the numbers are long enough to see it. Two models in float64 that
-compute the same in another order differ by some 1e-16 of an output's spread, 1e-13 behind many layers; an exchange that
-a residual hides nearly, as fresh weights and layer scales of 1e-6 do, by 1e-9 and more. So the limit is small, and what
+compute the same in another order differ by 1e-16 of an output's spread, 1e-15 behind many layers; an exchange that a
+residual hides nearly, for the weights are new and small, by 1e-9 and more. So the limit is small, and what
 lies above it counts as rounding only if it grew from an error of what goes in, not if it is there all at once.
 """
 
@@ -13,7 +13,7 @@ from typing import Literal
 
 Precision = Literal["float64", "float32"]
 
-EXACT = 1e-12
+EXACT = 1e-13
 """All in float64."""
 ROUNDED = 1e-6
 """With numbers of float32 in it: each model may compute its constants, a rotary table say, in its own way."""
@@ -34,7 +34,7 @@ class Rounding:
     Example:
         >>> rule = Rounding("float64", 1e-5)
         >>> rule.limit(False, 0.0), rule.limit(False, 1e-9), rule.limit(True, 1e-3)
-        (1e-12, 3e-08, 1e-05)
+        (1e-13, 3e-08, 1e-05)
     """
 
     precision: Precision
