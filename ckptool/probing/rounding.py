@@ -33,8 +33,8 @@ class Rounding:
 
     Example:
         >>> rule = Rounding("float64", 1e-5)
-        >>> rule.limit(False, 0.0), rule.limit(False, 1e-9), rule.limit(True, 1e-3)
-        (1e-13, 3e-08, 1e-05)
+        >>> rule.limit(False, 0.0), rule.limit(False, 0.5**30) == 30 * 0.5**30, rule.limit(True, 1e-3)
+        (1e-13, True, 1e-05)
     """
 
     precision: Precision
