@@ -117,3 +117,12 @@ def test_a_norm_is_no_embedding() -> None:
     assert "a.norm.weight" not in {
         key for pair in match(specs(source), specs(target), **both).accepted(Confidence.GUESS) for key in pair.targets
     }
+
+
+def test_squares_outside_of_the_blocks_where_both_ways_are_found() -> None:
+    """The head stays, the blocks turn: nothing says what the square layer between them does."""
+    source = [*attention(False), ("merger.proj_in.weight", (8, 8)), ("lm_head.weight", (50, 8))]
+    target = [*attention(True), ("merger.proj_in.weight", (8, 8)), ("lm_head.weight", (50, 8))]
+    found = layouts(source, target)
+    assert "merger.proj_in.weight" not in found and found["lm_head.weight"] == ""
+    assert found["layers.0.attn.q.weight"] == "o i -> i o"

@@ -48,6 +48,8 @@ def orientation(ours: Sequence[Unit], theirs: Sequence[Unit]) -> Orientation:
             if unit in side.sure or unit.bare or not (_is_matrix(unit) or _is_square(unit)):
                 continue
             vote = votes[number].get(unit.chain, everywhere[number]) if _is_matrix(unit) else _Vote()
+            if not unit.chain and _is_matrix(unit):  # outside of all blocks any may be as in the blocks, or not
+                vote = _Vote(vote.turned | everywhere[number].turned, vote.others)
             found = _like_its_block(side.blocks[unit.chain], vote, is_target=bool(number))
             if found is None and side.blocks[unit.chain] == {True} and "bias" in unit.shapes:
                 found = True
