@@ -162,3 +162,18 @@ def test_what_only_the_habit_of_a_library_tells_is_shown_and_not_taken(names: st
         assert pair.sources[0].split(".")[-2] == wanted[pair.targets[0].split(".")[-2]]
         assert len(pair.evidence) == 1 and pair.evidence[0].startswith(f"only the order speaks; {whose}")
     assert len(given(match(source, renamed(source, lambda key: f"model.{key}")))) == len(source)
+
+
+def test_experts_whose_gates_only_a_habit_tells_are_experts_all_the_same() -> None:
+    def rows(prefix: str, names: str) -> Rows:
+        shapes = ((20, 8), (8, 20), (20, 8))
+        head: Rows = [(f"{prefix}embed.weight", (50, 8))]
+        return head + [
+            (f"{prefix}layers.{at}.mlp.experts.{expert}.{name}.weight", shape)
+            for at, expert in product(range(2), range(4))
+            for name, shape in zip(names.split(), shapes, strict=True)
+        ]
+
+    found = given(match(specs(rows("", "w1 w2 w3")), specs(rows("model.", "gate_proj down_proj up_proj"))))
+    assert len([key for key in found if "down_proj" in key]) == 8
+    assert not [key for key in found if "gate_proj" in key or "up_proj" in key]

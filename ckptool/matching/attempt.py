@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from ckptool.matching.alike import OPTIONAL, Form, flat_signature, signature
 from ckptool.matching.assign import Classes, Match, as_guess
-from ckptool.matching.doubts import by_habit, doubted
+from ckptool.matching.doubts import HABIT, by_habit, doubted
 from ckptool.matching.groups import made_units
 from ckptool.matching.halves import is_sorted
 from ckptool.matching.known import Known
@@ -114,8 +114,7 @@ class Attempt:
         self.found = [(as_guess(one, doubts[one]) if one in doubts else one, turned) for one, turned in self.found]
         for at, (one, turned) in enumerate(self.found):
             if whose := by_habit(one):
-                says = f"only the order speaks; {whose}"
-                self.found[at] = replace(one, evidence=(says,), confidence=Confidence.INTERCHANGEABLE), turned
+                self.found[at] = replace(one, evidence=(HABIT + whose,), confidence=Confidence.INTERCHANGEABLE), turned
 
     def __post_init__(self) -> None:
         self.units = self.sources, self.targets

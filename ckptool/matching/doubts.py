@@ -16,6 +16,8 @@ from ckptool.matching.words import in_context, vocabulary, words_of
 Chain = tuple[str, ...]
 Numbers = tuple[int, ...]
 
+HABIT = "only the order speaks; "  # and whose habit it is
+
 _PLACE = re.compile(r"\d+/\d+")
 _MOST = 40  # modules of one list that are compared with each other; of more only the order of a file tells
 _CLEARLY, _BARELY = (

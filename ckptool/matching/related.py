@@ -11,6 +11,7 @@ from ckptool.checkpoint import Note
 from ckptool.matching.alike import squeezed
 from ckptool.matching.assign import Match
 from ckptool.matching.attempt import Attempt
+from ckptool.matching.doubts import HABIT
 from ckptool.matching.emit import pairs_of
 from ckptool.matching.modules import Shape, Unit
 from ckptool.matching.result import Confidence, Pair
@@ -30,7 +31,7 @@ def related(
 ) -> tuple[list[tuple[Match, tuple[Pair, ...]]], tuple[Note, ...]]:
     """The matches with their pairs, if the models have something to do with each other."""
     found = [(one, tuple(pairs_of(one, turned))) for one, turned in _coherent(attempt)]
-    sure = [pair for one, row in found for pair in row if one.confidence.within(Confidence.ALIGNED)]
+    sure = [pair for one, row in found for pair in row if _belongs(one)]
     matched = max(
         len({key for pair in sure for key in pair.targets}), len({key for pair in sure for key in pair.sources})
     )
@@ -54,7 +55,7 @@ def _coherent(attempt: Attempt) -> list[tuple[Match, str]]:
         sizes.update((side, unit.chain) for unit in units)
     alike: dict[tuple[tuple[str, ...], tuple[str, ...]], tuple[set[str], set[str]]] = {}
     for one, _ in attempt.found:
-        if one.confidence.within(Confidence.GUESS) and one.confidence is not Confidence.GUESS:
+        if _belongs(one):
             ours, theirs = alike.setdefault((one.source.chain, one.target.chain), (set(), set()))
             ours.update(_names(one.source))
             theirs.update(_names(one.target))
@@ -76,6 +77,11 @@ def _coherent(attempt: Attempt) -> list[tuple[Match, str]]:
         (one if holds(one) else replace(one, confidence=max(one.confidence, Confidence.GUESS, key=_rank)), turned)
         for one, turned in attempt.found
     ]
+
+
+def _belongs(one: Match) -> bool:
+    """It has its place in the other model, though that may be its neighbour's."""
+    return one.confidence.within(Confidence.ALIGNED) or any(text.startswith(HABIT) for text in one.evidence)
 
 
 def _names(unit: Unit) -> set[str]:
