@@ -69,15 +69,14 @@ def match(
     made = {key for pair in pairs for key in pair.targets}
     used = {key for pair in pairs for key in pair.sources}
     free = tuple(key for key in target if key not in made), tuple(key for key in source if key not in used)
-    reshaped = reshaped_pairs(
-        *({key: side[key] for key in left} for side, left in ((source, free[1]), (target, free[0])))
-    )
+    left = ({key: side[key] for key in keys} for side, keys in ((source, free[1]), (target, free[0])))
+    reshaped = reshaped_pairs(*left) if sure else []
     return MatchReport(
         tuple(sorted(pairs, key=lambda pair: place[pair.targets[0]])),
         *free,
         (*notes, *_unsaid(unsaid), *unknowable(pairs, target), *reversal_notes(rules, source, target)),
         rules,
-        tuple(reshaped) if sure else (),
+        tuple(reshaped),
     )
 
 

@@ -51,22 +51,22 @@ def _target_key(one: Match) -> str:
 
 def _twins(units: Sequence[Unit]) -> list[Way]:
     """The beginnings of names behind which much is the same; the shorter names first."""
-    inside: dict[tuple[str, Shape | None], list[str]] = defaultdict(list)
+    inside: dict[tuple[str, Shape | None], Counter[str]] = defaultdict(Counter)
     sizes: Counter[str] = Counter()
     for unit in units:
-        for key, shape in zip(unit.keys[unit.main], unit.shapes[unit.main], strict=True):
-            parts = key.replace("/", ".").split(".")
-            for depth in range(min(_DEEPEST, len(parts) - 2) + 1):
-                if depth and re.search(r"\d", parts[depth - 1]):
-                    break
-                name = ".".join(parts[:depth])
-                sizes[name] += 1
-                for kind in (shape, None):
-                    inside[".".join(parts[depth:]), kind].append(name)
+        parts = [re.sub(r"\d+", "#", part) for part in unit.keys[unit.main][0].replace("/", ".").split(".")]
+        for depth in range(min(_DEEPEST, len(parts) - 2) + 1):
+            if depth and "#" in parts[depth - 1]:
+                break
+            name = ".".join(parts[:depth])
+            sizes[name] += len(unit.members)
+            for kind in (unit.shapes[unit.main][0], None):
+                inside[".".join(parts[depth:]), kind][name] += len(unit.members)
     named, shaped = Counter[Way](), Counter[Way]()
-    for (_, kind), before in inside.items():
-        if 1 < len(before) <= _MOST:
-            (shaped if kind else named).update(combinations(sorted(before, key=lambda name: (len(name), name)), 2))
+    for (_, kind), towers in inside.items():
+        if 1 < len(towers) <= _MOST:
+            for one, other in combinations(sorted(towers, key=lambda name: (len(name), name)), 2):
+                (named if kind is None else shaped)[one, other] += min(towers[one], towers[other])
     found: list[Way] = []
     for (one, other), count in sorted(named.items(), key=lambda row: (len(row[0][0]) + len(row[0][1]), row[0])):
         smaller = min(sizes[one] - (sizes[other] if _is_inside(other, one) else 0), sizes[other])
