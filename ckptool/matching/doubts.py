@@ -20,10 +20,8 @@ HABIT = "only the order speaks; "  # and whose habit it is
 
 _PLACE = re.compile(r"\d+/\d+")
 _MOST = 40  # modules of one list that are compared with each other; of more only the order of a file tells
-_CLEARLY, _BARELY = (
-    0.3,
-    0.05,
-)  # by how much better words must agree than with each other's, against the order or without
+_CLEARLY = 0.3  # by how much better words must agree than with each other's, against the order
+_BARELY = 0.05  # the same where there is no order
 _MAJORITY = 2 / 3
 
 
@@ -168,7 +166,7 @@ def by_habit(one: Match) -> str:
 
 
 def _namesakes(matches: Iterable[Match], sources: Iterable[Unit], targets: Iterable[Unit]) -> set[Match]:
-    """Those whose key is also on the other side, of the same shape, and there nothing is made of it."""
+    """Those whose key is also on the other side, and there of it nothing is made: that may be it, in another size."""
     ours, theirs = _main_shapes(sources), _main_shapes(targets)
     pairs: list[tuple[Match, str, str, Shape]] = []
     for one in matches:
@@ -182,8 +180,16 @@ def _namesakes(matches: Iterable[Match], sources: Iterable[Unit], targets: Itera
         one
         for one, here, there, shape in pairs
         if _plain(here) != _plain(there)  # else the numbers of a list were moved
-        and ((ours.get(there) == shape and there not in used) or (theirs.get(here) == shape and here not in made))
+        and (
+            (ours.get(there) == shape and there not in used)
+            or (_is_sized(theirs.get(here), shape) and here not in made)
+        )
     }
+
+
+def _is_sized(found: Shape | None, shape: Shape) -> bool:
+    """It is the same tensor by its shape, but for its size along some axes."""
+    return found is not None and len(found) == len(shape) and any(a == b for a, b in zip(found, shape, strict=True))
 
 
 def _plain(key: str) -> str:
