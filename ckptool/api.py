@@ -133,7 +133,7 @@ def match(
     Example:
         >>> found = ckptool.match("fixtures/deit.pth", "fixtures/vit-hf.safetensors")
         >>> len(found.report.pairs), len(found.recipe.rules), found.report.unmatched_targets
-        (32, 9, ())
+        (32, 8, ())
         >>> found.report.pairs[0].evidence[-1]
         'words agree'
         >>> ckptool.compare("fixtures/deit.pth", "fixtures/vit-hf.safetensors", recipe=found.recipe).count("changed")
