@@ -70,7 +70,7 @@ def plan_remap(
     notes = [*module_notes(inputs[0]), *(Note(loss) for loss in losses)]
     if like is None and recipe.expect != Expect() and not backwards:
         notes.append(Note("the recipe's expectations are not checked", "--like CHECKPOINT gives what to hold them to"))
-    if len(inputs) == 1:
+    if len(inputs) == 1 and steps:
         notes += _reversible(recipe, specs[0], numbers, backwards)
     return Plan(
         inputs,
