@@ -10,7 +10,6 @@ from ckptool.matching.alike import OPTIONAL, Form, flat_signature, signature
 from ckptool.matching.assign import Classes, Match, as_guess
 from ckptool.matching.doubts import HABIT, by_habit, doubted
 from ckptool.matching.groups import made_units
-from ckptool.matching.halves import is_sorted
 from ckptool.matching.known import Known
 from ckptool.matching.lists import Group, aligned_lists, rests_of, whole
 from ckptool.matching.modules import Shape, Unit
@@ -26,13 +25,20 @@ _SQUARE = "it is square, and others of its block turn round"
 _REST = 0.2  # of the modules, at most, are matched because all others are
 
 
-def tries(ours: list[Unit], theirs: list[Unit], places: Places) -> Iterable[Attempt]:
-    """Two ways to cut, matched; and once more by their lists of blocks, where these are alike."""
+def tries(ours: list[Unit], theirs: list[Unit], places: Places, by_letters: Sequence[bool]) -> Iterable[Attempt]:
+    """Two ways to cut, matched; and once more by their lists of blocks, where these are alike.
+
+    Args:
+        ours: the source's units.
+        theirs: the target's.
+        places: of every key in its file.
+        by_letters: of each file, whether it is in the order of its letters.
+    """
     ways = orientation(ours, theirs)
-    plain = Attempt(ours, theirs, ways.io, places, ways.doubtful)
+    plain = Attempt(ours, theirs, ways.io, places, by_letters, ways.doubtful)
     plain.run()
     yield plain
-    listed = Attempt(ours, theirs, ways.io, places, ways.doubtful)
+    listed = Attempt(ours, theirs, ways.io, places, by_letters, ways.doubtful)
     if groups := aligned_lists(ours, theirs, listed.as_stored, places):
         listed.lists(groups)
         listed.run()
@@ -57,6 +63,7 @@ class Attempt:
     targets: list[Unit]
     io: frozenset[Unit]
     places: Places
+    by_letters: Sequence[bool]
     doubtful: frozenset[str] = frozenset()  # main keys of squares that may be turned round
     known: Known = field(default_factory=Known)
     taken: set[Unit] = field(default_factory=set)
@@ -109,7 +116,7 @@ class Attempt:
     def doubt(self) -> None:
         """Matches that others speak against become guesses."""
         sure = [one for one, _ in self.found if one.confidence.within(Confidence.ALIGNED)]
-        ordered = self.known.ordered and not any(map(is_sorted, self.places))
+        ordered = self.known.ordered and not any(self.by_letters)
         doubts = doubted(sure, *self.units, ordered=ordered)
         self.found = [(as_guess(one, doubts[one]) if one in doubts else one, turned) for one, turned in self.found]
         for at, (one, turned) in enumerate(self.found):
@@ -118,6 +125,7 @@ class Attempt:
 
     def __post_init__(self) -> None:
         self.units = self.sources, self.targets
+        self.known.in_one_order = len({*self.by_letters}) == 1
 
     def lists(self, groups: Sequence[Group]) -> None:
         """Lists whose blocks are alike one after the other, though not all are of one kind."""

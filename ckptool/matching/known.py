@@ -23,6 +23,7 @@ class Known:
     back: dict[tuple[str, ...], Counter[tuple[str, ...]]] = field(default_factory=lambda: defaultdict(Counter))
     anchors: list[tuple[int, int]] = field(default_factory=list)
     ordered: bool = False
+    in_one_order: bool = True  # False where one file is in the order of its letters, and the other is not
     is_whole: bool = False  # the two sides hold the same shapes equally often: each unit has a counterpart
 
     def add(self, pairs: Iterable[tuple[Unit, Unit]]) -> None:
@@ -34,7 +35,7 @@ class Known:
             self.anchors.append((source.position, target.position))
         self.anchors.sort()
         rising = sum(a[1] < b[1] for a, b in zip(self.anchors, self.anchors[1:], strict=False))
-        self.ordered = len(self.anchors) > 2 and rising >= 0.75 * (len(self.anchors) - 1)
+        self.ordered = self.in_one_order and len(self.anchors) > 2 and rising >= 0.75 * (len(self.anchors) - 1)
 
     def context(self, source: Unit, target: Unit) -> float | None:
         """The share of what lies around the source unit that lies around the target unit; None: nothing is known."""

@@ -18,6 +18,7 @@ from ckptool.checkpoint import Note
 from ckptool.matching.attempt import best_of, tries
 from ckptool.matching.cuts import cuts_of
 from ckptool.matching.generalise import rules_of
+from ckptool.matching.halves import is_sorted
 from ckptool.matching.related import related
 from ckptool.matching.reshaped import reshaped_pairs
 from ckptool.matching.result import Confidence, MatchReport, Pair
@@ -54,7 +55,8 @@ def match(
     place = {key: at for at, key in enumerate(target)}
     places = {key: at for at, key in enumerate(source)}, place
     cuts = cuts_of(source, source_modules), cuts_of(target, target_modules)
-    best = best_of([one for ours in cuts[0] for theirs in cuts[1] for one in tries(ours, theirs, places)])
+    letters = [is_sorted(side) for side in places]
+    best = best_of([one for ours in cuts[0] for theirs in cuts[1] for one in tries(ours, theirs, places, letters)])
     found, notes = related(best, source, target)
     pairs = [pair for _, row in found for pair in row]
     level = min(accept, Confidence.ALIGNED, key=lambda one: one.rank)
