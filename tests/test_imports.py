@@ -51,6 +51,7 @@ BOTTOM = {"checkpoint", "keys", "near_miss", "spec", "errors", "fold", "shapes",
     "plan",
     "ops",
     "sizes",
+    "collector",
 }
 
 

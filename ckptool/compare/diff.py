@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import gc
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ckptool.checkpoint import Checkpoint, Note, Tensor
+from ckptool.collector import collector_paused
 from ckptool.compare.extras import (
     ExtraPair,
     format_notes,
@@ -60,13 +60,8 @@ def compare(
         UsageError: a pattern is malformed or matches no key of either side.
         UnreadableError: a file ends early, or changes while it is read.
     """
-    collecting = gc.isenabled()
-    gc.disable()  # up to millions of small objects, none of them garbage
-    try:
+    with collector_paused():
         return _compared(old, new, only, tolerance, keys_only, threads, progress, mapped)
-    finally:
-        if collecting:
-            gc.enable()
 
 
 @dataclass(slots=True)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import stat
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
 from ckptool.checkpoint import Checkpoint, Note
+from ckptool.collector import collector_paused
 from ckptool.errors import CkptError, UnreadableError, UsageError
 from ckptool.formats.files import open_regular
 from ckptool.formats.sniff import Kind, sniff
@@ -43,7 +42,7 @@ def open_checkpoint(path: str | os.PathLike[str], select: str | None = None) -> 
         )
     path = Path(text)
     mode = _mode(path)
-    with _collector_paused():
+    with collector_paused():
         if stat.S_ISDIR(mode):
             from ckptool.formats.folder import open_folder
 
@@ -105,15 +104,3 @@ def _with_shard_note(checkpoint: Checkpoint) -> Checkpoint:
         return checkpoint
     note = Note(f"this is one of {int(match['count'])} shards", f"all of them: {checkpoint.path.parent}")
     return replace(checkpoint, notes=(*checkpoint.notes, note))
-
-
-@contextmanager
-def _collector_paused() -> Iterator[None]:
-    """Without the garbage collector: opening makes up to millions of objects, none of them garbage."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ckptool.checkpoint import GlobalUse
+from ckptool.collector import collector_paused
 from ckptool.errors import UnreadableError
 from ckptool.formats.objects import Call, Global
-from ckptool.formats.pickle_dump import dump, gc_paused
+from ckptool.formats.pickle_dump import dump
 from ckptool.formats.pickle_globals import merge_globals, risk_of
 from ckptool.formats.pickle_machine import Machine, RefusedError
 
@@ -76,7 +77,7 @@ def load(data: bytes | memoryview, start: int = 0, *, path: Path | None = None) 
     """
     machine = Machine(memoryview(data).cast("B") if isinstance(data, memoryview) else data, start)
     try:
-        with gc_paused():
+        with collector_paused():
             value = machine.run()
     except _STUMBLES as error:
         bad = _explain(error, machine, start, path)

@@ -6,13 +6,12 @@ nothing recurses. What has been written once is fetched from the memo afterwards
 
 from __future__ import annotations
 
-import gc
 import re
 import struct
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
+from ckptool.collector import collector_paused
 from ckptool.errors import OutputError
 from ckptool.formats.objects import ByteString, Call, Dict, Global, Persistent, Set
 from ckptool.formats.pickle_output import Output
@@ -50,20 +49,8 @@ def dump(value: object, protocol: int = 2, persistent: PersistentId | None = Non
         >>> dump(["a", "a", 1])
         b'\\x80\\x02]q\\x00(X\\x01\\x00\\x00\\x00aq\\x01h\\x01K\\x01e.'
     """
-    with gc_paused():
+    with collector_paused():
         return _Writer(max(2, protocol), persistent).write(value)
-
-
-@contextmanager
-def gc_paused() -> Iterator[None]:
-    """No garbage collection: its rounds over millions of objects, none of them garbage, would double the time."""
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collecting:
-            gc.enable()
 
 
 class _Writer(Output):

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ckptool.checkpoint import Note
+from ckptool.collector import collector_paused
 from ckptool.matching.attempt import best_of, tries
 from ckptool.matching.cuts import cuts_of
 from ckptool.matching.generalise import rules_of
@@ -52,6 +53,17 @@ def match(
         >>> [(pair.sources, pair.targets, pair.confidence.value) for pair in match(old, new).pairs]
         [(('net.ln.gamma',), ('norm.weight',), 'unique'), (('net.ln.beta',), ('norm.bias',), 'unique')]
     """
+    with collector_paused():
+        return _matched(source, target, source_modules, target_modules, accept)
+
+
+def _matched(
+    source: Specs,
+    target: Specs,
+    source_modules: Mapping[str, str] | None,
+    target_modules: Mapping[str, str] | None,
+    accept: Confidence,
+) -> MatchReport:
     place = {key: at for at, key in enumerate(target)}
     places = {key: at for at, key in enumerate(source)}, place
     cuts = cuts_of(source, source_modules), cuts_of(target, target_modules)
