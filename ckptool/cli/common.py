@@ -58,9 +58,26 @@ def complete_keys(incomplete: str) -> list[str]:
     return []
 
 
+def complete_recipes(incomplete: str) -> list[str]:
+    """Names of built-in recipes."""
+    from ckptool.recipes.recipe import builtin_recipes
+
+    return [name for name in builtin_recipes() if name.startswith(incomplete)]
+
+
 SelectOption = Annotated[
     str | None,
     typer.Option("--select", metavar="PATH", help="Take the weights from this dict of the file, as in model_ema."),
+]
+RulesOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--rule",
+        "-r",
+        metavar="RULE",
+        help='"FROM -> TO", a recipe file, or a built-in recipe; repeats.',
+        autocompletion=complete_recipes,
+    ),
 ]
 OnlyOption = Annotated[
     list[str] | None,

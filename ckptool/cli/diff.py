@@ -19,10 +19,10 @@ from ckptool.cli.common import (
     NoPagerOption,
     OnlyOption,
     QuietOption,
+    RulesOption,
     ThreadsOption,
 )
 from ckptool.cli.matching import AcceptOption, Match, MatchOption, asked_for
-from ckptool.cli.remap import complete_recipes
 from ckptool.cli.reports import (
     CI_FORMATS,
     ReportOption,
@@ -69,16 +69,7 @@ def diff(
         list[str] | None,
         typer.Option("--tolerance", metavar="BOUND", help="Count as same within rel=1e-3, abs=1e-6 or ulp=2; repeats."),
     ] = None,
-    rules: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--rule",
-            "-r",
-            metavar="RULE",
-            help='Apply it to OLD first: "FROM -> TO", a recipe file, or a built-in recipe; repeats.',
-            autocompletion=complete_recipes,
-        ),
-    ] = None,
+    rules: RulesOption = None,
     match: MatchOption = Match.NAMES,
     accept: AcceptOption = None,
     keys_only: Annotated[bool, typer.Option("--keys-only", help="Compare keys, shapes and dtypes only.")] = False,
@@ -105,7 +96,8 @@ def diff(
 ) -> int:
     """How two checkpoints differ: keys, shapes, dtypes and values, in any two formats.
 
-    Wrapper prefixes are seen through, renamed tensors are found by their bytes. With --match auto the tensors of two
+    Wrapper prefixes are seen through, renamed tensors are found by their bytes. Rules (-r) are applied to OLD first.
+    With --match auto the tensors of two
     spellings of one architecture stand against each other, split, joined and transposed as it takes.
     """
     from ckptool.cli.output import print_lines, print_texts, stdout_screen

@@ -14,6 +14,7 @@ from ckptool.cli.common import (
     JsonOption,
     NoPagerOption,
     QuietOption,
+    RulesOption,
     SelectOption,
 )
 from ckptool.cli.matching import AcceptOption, AutoOption, asked_for
@@ -48,13 +49,6 @@ Exit codes: 0 shown or written; 1 it does not meet what the recipe expects;
 2 it cannot be written as asked, nothing was"""
 
 
-def complete_recipes(incomplete: str) -> list[str]:
-    """Names of built-in recipes."""
-    from ckptool.recipes.recipe import builtin_recipes
-
-    return [name for name in builtin_recipes() if name.startswith(incomplete)]
-
-
 def _list_recipes(asked: bool) -> None:
     if not asked:
         return
@@ -66,16 +60,7 @@ def _list_recipes(asked: bool) -> None:
 
 def remap(
     path: Annotated[Path, typer.Argument(metavar="IN", help="A checkpoint: a file, or a folder of shards.")],
-    rules: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--rule",
-            "-r",
-            metavar="RULE",
-            help='"FROM -> TO", a recipe file, or a built-in recipe; repeats.',
-            autocompletion=complete_recipes,
-        ),
-    ] = None,
+    rules: RulesOption = None,
     recipes: Annotated[
         bool, typer.Option("--recipes", callback=_list_recipes, is_eager=True, help="List the built-in recipes.")
     ] = False,

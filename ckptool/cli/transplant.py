@@ -16,12 +16,12 @@ from ckptool.cli.common import (
     JsonOption,
     NoPagerOption,
     QuietOption,
+    RulesOption,
     SelectOption,
     complete_keys,
 )
 from ckptool.cli.matching import AcceptOption, Match, MatchOption, asked_for
 from ckptool.cli.probing import ProbeArgOption, ProbeInputOption, ProbeOption, asked_probe
-from ckptool.cli.remap import complete_recipes
 from ckptool.cli.reports import ReportOption
 from ckptool.cli.transplant_output import Extras, carry_out
 from ckptool.cli.values import number_pairs, open_selected
@@ -73,16 +73,7 @@ def transplant(
         list[str] | None,
         typer.Option("--model-arg", metavar="NAME=VALUE", help="An argument for the model; repeats."),
     ] = None,
-    rules: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--rule",
-            "-r",
-            metavar="RULE",
-            help='"FROM -> TO", a recipe file, or a built-in recipe; repeats.',
-            autocompletion=complete_recipes,
-        ),
-    ] = None,
+    rules: RulesOption = None,
     var: Annotated[
         list[str] | None, typer.Option("--var", metavar="NAME=NUMBER", help="A number for the recipe; repeats.")
     ] = None,
