@@ -223,6 +223,18 @@ def test_the_other_side_is_never_written_to(cli: Run, fixtures: Path) -> None:
     assert (fixtures / "deit.pth").read_bytes() == before
 
 
+def test_names_that_no_recipe_can_hold_are_left_out(cli: Run, fixtures: Path) -> None:
+    for old, new in (("names.pth", "names.safetensors"), ("names.safetensors", "names.pth")):
+        like = ["--like", f"hostile/{new}", "--save-recipe", f"{new}.toml"]
+        code, out, err = cli("remap", f"hostile/{old}", "--auto", *like, columns=80)
+        assert (code, err) == (0, "")
+        assert out.replace("\n", "").isprintable()
+        load_recipe(f"{new}.toml")
+        code, out, err = cli("diff", f"hostile/{old}", f"hostile/{new}", "--match", "auto", columns=80)
+        assert (code, err) == (1, "")
+        assert out.replace("\n", "").isprintable()
+
+
 def test_diff_sees_values_through_names_and_layouts(cli: Run) -> None:
     """What is renamed, split and joined is compared by its elements; one that changed is found."""
     state = load_file(HF)

@@ -179,7 +179,9 @@ def _holds(draft: Draft, source: Specs, target: Specs) -> bool:
 def _says(
     rules: Sequence[str], source: Specs, target: Specs
 ) -> dict[str, tuple[tuple[str, ...], tuple[int, ...]]] | None:
-    """What rules make, and of what; None if they cannot be read or carried out."""
+    """What rules make, and of what; None if they cannot be read or carried out, or stand in no text of a recipe."""
+    if any(not text.isprintable() or "'''" in text for text in rules):
+        return None
     try:
         recipe = dropping(parse_recipe(list(rules)))
         found = expand(recipe, source, targets=target)

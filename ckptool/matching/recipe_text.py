@@ -33,8 +33,13 @@ def _missing(report: MatchReport, accept: Confidence) -> list[str]:
     made = {key: True for pair in report.accepted(accept) for key in pair.targets}
     paired = (key for pair in report.pairs for key in pair.targets)
     groups = rollup([(key, key in made) for key in dict.fromkeys([*paired, *report.unmatched_targets])])
-    patterns = [json.dumps(group.pattern, ensure_ascii=False) for group in groups if not group.label]
+    patterns = [_quoted(group.pattern) for group in groups if not group.label]
     return [f"expect.missing = [{', '.join(patterns)}]"] if patterns else []
+
+
+def _quoted(text: str) -> str:
+    """As TOML has it: JSON's escapes do, but for one character that TOML wants escaped, too."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _why(rule: MatchRule) -> str:

@@ -75,6 +75,8 @@ def _may_be(one: Unit, other: Unit) -> bool:
     """As many instances, and main tensors that differ in some axes only."""
     if len(one.members) != len(other.members) or one.main not in other.shapes:
         return False
+    if one.shapes[one.main] == other.shapes[one.main]:
+        return False
     return all(
         len(a) == len(b) and (len(squeezed(a)) < 2 or any(x == y for x, y in zip(a, b, strict=True) if x > 1))
         for a, b in zip(one.shapes[one.main], other.shapes[one.main], strict=True)
