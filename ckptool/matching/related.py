@@ -120,7 +120,21 @@ def _only_blocks(attempt: Attempt) -> bool:
     ours, theirs = map(_ends, attempt.units)
     if any(one.target.shapes[one.target.main] in theirs for one in sure if not one.target.chain):
         return False
-    return bool(ours and theirs) and not ours & theirs
+    if ours and theirs:
+        return not ours & theirs
+    alike = sum(len(one.target.members) for one in sure if _named_alike(one))  # nothing but blocks on one side
+    return bool(ours or theirs) and alike <= _SAME_NAMES * sum(len(one.target.members) for one in sure)
+
+
+def _named_alike(one: Match) -> bool:
+    """Half of the longer name is the end of both, or three quarters of it the beginning."""
+    ours, theirs = ([part.text for part in unit.path] for unit in (one.source, one.target))
+    longer = max(len(ours), len(theirs))
+    behind, before = (
+        next((at for at, (a, b) in enumerate(zip(*names, strict=False)) if a != b), min(len(ours), len(theirs)))
+        for names in ((ours[::-1], theirs[::-1]), (ours, theirs))
+    )
+    return (behind > 1 and behind >= longer / 2) or (before > 1 and before >= 0.75 * longer)
 
 
 def _ends(units: Sequence[Unit]) -> set[tuple[Shape, ...]]:
