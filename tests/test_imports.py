@@ -52,6 +52,7 @@ BOTTOM = {"checkpoint", "keys", "near_miss", "spec", "errors", "fold", "shapes",
     "ops",
     "sizes",
     "collector",
+    "signals",
 }
 
 

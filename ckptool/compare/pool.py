@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from queue import SimpleQueue
 from typing import TypeVar
 
+from ckptool.signals import signals_held
+
 _Item = TypeVar("_Item")
 _Done = TypeVar("_Done")
 
@@ -42,8 +44,9 @@ def in_threads(work: Callable[[_Item], _Done], items: Sequence[_Item], threads: 
         results.put(None)
 
     workers = [threading.Thread(target=run, daemon=True) for _ in range(min(threads, len(items)))]
-    for worker in workers:
-        worker.start()
+    with signals_held():
+        for worker in workers:
+            worker.start()
     try:
         running = len(workers)
         while running:

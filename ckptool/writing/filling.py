@@ -15,6 +15,7 @@ from ckptool.formats.files import naming
 from ckptool.formats.image import Computed, Image, Range, Slot
 from ckptool.plan import Plan
 from ckptool.reading import Reader
+from ckptool.signals import signals_held
 from ckptool.writing.copying import copy_range, write_all
 from ckptool.writing.evaluate import packed_blocks
 from ckptool.writing.rounding import Rounding, rounds
@@ -63,7 +64,8 @@ def write_image(
 
 def _run(filler: _Filler, slots: Sequence[Slot]) -> None:
     with ThreadPoolExecutor(THREADS) as pool:
-        futures = [pool.submit(filler.fill, slot) for slot in slots]
+        with signals_held():  # the pool starts its threads now
+            futures = [pool.submit(filler.fill, slot) for slot in slots]
         try:
             done, _ = wait(futures, return_when=FIRST_EXCEPTION)
         except BaseException:  # Ctrl-C arrives here

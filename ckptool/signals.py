@@ -1,0 +1,21 @@
+"""Signals, told to wait where one would do harm."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def signals_held() -> Iterator[None]:
+    """While it lasts, what ends the program waits: for the start of threads.
+
+    A handler that raises while CPython waits for a thread to start can leave that thread's lock taken for ever, and the
+    program would never end. Threads started meanwhile never get these signals: they are the main thread's.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
