@@ -20,47 +20,47 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-import ckptool.compare  # noqa: F401  (now: a later import would put the folder in the function's place)
 from ckptool.api import compare, load_into, match, open, plan_filter, plan_merge, plan_remap, plan_transplant, probe
+from ckptool.core.version import VERSION
 
 if TYPE_CHECKING:
-    from ckptool.checkpoint import Checkpoint as Checkpoint
-    from ckptool.checkpoint import Tensor as Tensor
-    from ckptool.compare.result import Change as Change
-    from ckptool.compare.result import Diff as Diff
-    from ckptool.compare.result import Status as Status
-    from ckptool.compare.result import Tolerance as Tolerance
-    from ckptool.errors import CkptError as CkptError
-    from ckptool.loading import Report as Report
-    from ckptool.plan import Plan as Plan
-    from ckptool.plan import Step as Step
-    from ckptool.probing.report import ProbeReport as ProbeReport
-    from ckptool.reading import Reader as Reader
+    from ckptool.api.loading import Report as Report
+    from ckptool.api.plan import Plan as Plan
+    from ckptool.commands.automatic import Automatic as Automatic
+    from ckptool.commands.diff.result import Change as Change
+    from ckptool.commands.diff.result import Diff as Diff
+    from ckptool.commands.diff.result import Status as Status
+    from ckptool.commands.transplant.result import Transplant as Transplant
+    from ckptool.core.checkpoint import Checkpoint as Checkpoint
+    from ckptool.core.checkpoint import Tensor as Tensor
+    from ckptool.core.errors import CkptError as CkptError
+    from ckptool.core.plan import Step as Step
+    from ckptool.core.spec import TensorSpec as TensorSpec
+    from ckptool.engine.reading import Reader as Reader
+    from ckptool.models.probing.report import ProbeReport as ProbeReport
     from ckptool.recipes.recipe import Recipe as Recipe
-    from ckptool.spec import TensorSpec as TensorSpec
-    from ckptool.surgery.automatic import Automatic as Automatic
-    from ckptool.surgery.transplant import Transplant as Transplant
+    from ckptool.values.delta import Tolerance as Tolerance
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 # where the classes live; each is imported when first asked for (PEP 562)
 _HOMES = {
-    "Automatic": "surgery.automatic",
-    "Change": "compare.result",
-    "Checkpoint": "checkpoint",
-    "CkptError": "errors",
-    "Diff": "compare.result",
-    "Plan": "plan",
-    "ProbeReport": "probing.report",
-    "Reader": "reading",
+    "Automatic": "commands.automatic",
+    "Change": "commands.diff.result",
+    "Checkpoint": "core.checkpoint",
+    "CkptError": "core.errors",
+    "Diff": "commands.diff.result",
+    "Plan": "api.plan",
+    "ProbeReport": "models.probing.report",
+    "Reader": "engine.reading",
     "Recipe": "recipes.recipe",
-    "Report": "loading",
-    "Status": "compare.result",
-    "Step": "plan",
-    "Tensor": "checkpoint",
-    "TensorSpec": "spec",
-    "Tolerance": "compare.result",
-    "Transplant": "surgery.transplant",
+    "Report": "api.loading",
+    "Status": "commands.diff.result",
+    "Step": "core.plan",
+    "Tensor": "core.checkpoint",
+    "TensorSpec": "core.spec",
+    "Tolerance": "values.delta",
+    "Transplant": "commands.transplant.result",
 }
 
 __all__ = [

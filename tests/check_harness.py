@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ckptool.checks.finding import Finding, Report
-from ckptool.checks.policy import read_policy
-from ckptool.checks.run import run_checks
+from ckptool.commands.checks.finding import Finding, Report
+from ckptool.commands.checks.policy import read_policy
+from ckptool.commands.checks.run import run_checks
 
 
 def check(*paths: Path, policy: str = "", rules: Sequence[str] | None = None) -> Report:

@@ -13,14 +13,15 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention, silu
 
 import ckptool
+from ckptool.commands.probing import probe
+from ckptool.commands.transplant.planning import plan_transplant
+from ckptool.commands.transplant.result import Transplant
+from ckptool.core.plan import Value
 from ckptool.models import target_of
-from ckptool.plan import Value
-from ckptool.probing.probe import probe
-from ckptool.probing.report import ProbeReport
+from ckptool.models.probing.report import ProbeReport
 from ckptool.recipes.recipe import recipe_of
-from ckptool.render.text import Screen, paint
-from ckptool.render.text_probe import probe_lines
-from ckptool.surgery.transplant import Transplant, plan_transplant
+from ckptool.report.text import Screen, paint
+from ckptool.report.text_probe import probe_lines
 
 Numbers = Mapping[str, float] | None
 

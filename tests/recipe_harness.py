@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from ckptool.plan import Source, sources_of
+from ckptool.core.plan import Source, sources_of
+from ckptool.core.spec import TensorSpec
+from ckptool.engine.evaluate import compute
 from ckptool.recipes.expand import Expansion, expand
 from ckptool.recipes.recipe import Recipe, parse_recipe
 from ckptool.recipes.reverse import reverse
-from ckptool.spec import TensorSpec
-from ckptool.writing.evaluate import compute
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ckptool.checks.finding import Finding, Outcome, Place, Report
+from ckptool.commands.checks.finding import Finding, Outcome, Place, Report
 
 FILES = ("weights/tuned.safetensors", "weights/old.pth", "weights/run-b.safetensors")
 RULES = ("readable", "unsafe-pickle", "fits", "dtype", "nonfinite", "tied", "drift", "size", "lock")

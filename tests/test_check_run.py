@@ -10,10 +10,10 @@ import torch
 from check_harness import check, found
 from safetensors.torch import load_file
 
-from ckptool.checks import RULES
-from ckptool.checks.policy import Policy, read_policy
-from ckptool.checks.run import run_checks
-from ckptool.errors import UnreadableError, UsageError
+from ckptool.commands.checks import RULES
+from ckptool.commands.checks.policy import Policy, read_policy
+from ckptool.commands.checks.run import run_checks
+from ckptool.core.errors import UnreadableError, UsageError
 
 # ------------------------------------------------------------------------------------------- levels and lists
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 import ckptool
-from ckptool.checks.run import run_checks
-from ckptool.checks.values import Measure, Wanted, measure
+from ckptool.commands.checks.run import run_checks
+from ckptool.commands.checks.values import Measure, Wanted, measure
 
 ALL = Wanted(nonfinite=True, constant=True, digest=False)
 FLOATS = [torch.float64, torch.float32, torch.float16, torch.bfloat16]

@@ -16,9 +16,9 @@ from conftest import FIXTURES
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from ckptool.checks import RULES, explain_rule, rule_named
-from ckptool.checks.run import run_checks
-from ckptool.errors import CkptError, Exit, UnreadableError, UsageError
+from ckptool.commands.checks import RULES, explain_rule, rule_named
+from ckptool.commands.checks.run import run_checks
+from ckptool.core.errors import CkptError, Exit, UnreadableError, UsageError
 
 # ------------------------------------------------------------------------------------------- without a policy
 

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from conftest import ROOT
 
-from ckptool.checks.policy import read_policy
+from ckptool.commands.checks.policy import read_policy
 
 ACTION: dict[str, Any] = yaml.safe_load((ROOT / "action.yml").read_text(encoding="utf-8"))
 HOOKS: list[dict[str, Any]] = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text(encoding="utf-8"))

@@ -12,7 +12,7 @@ import torch
 from console import Run, runner, same_as_golden, shell
 from safetensors.torch import save_file
 
-from ckptool.checks import RULES
+from ckptool.commands.checks import RULES
 
 POLICY = """\
 into = "resnet18.pth"

@@ -12,7 +12,7 @@ import torch
 from console import Run, runner, same_as_golden
 from safetensors.torch import save_file
 
-from ckptool.compare.rules import drop_rules, rename_of, rename_rules
+from ckptool.recipes.renaming import drop_rules, rename_of, rename_rules
 
 State = dict[str, torch.Tensor]
 

@@ -248,12 +248,12 @@ def test_trouble_as_json(arguments: list[str], cli: Run) -> None:
 
 
 def test_a_bug_is_a_line_and_debug_shows_where(cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    import ckptool.formats
+    import ckptool.formats.opening
 
     def broken(*_: object, **__: object) -> None:
         raise KeyError("\x1b[31mhidden")
 
-    monkeypatch.setattr(ckptool.formats, "open_checkpoint", broken)
+    monkeypatch.setattr(ckptool.formats.opening, "open_checkpoint", broken)
     code, _, err = cli("inspect", "resnet18.pth")
     assert code == 2
     assert "this is a bug" in err
@@ -267,12 +267,12 @@ def test_a_bug_is_a_line_and_debug_shows_where(cli: Run, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("error", [MemoryError(), RecursionError(), PermissionError(13, "Permission denied", "x.pth")])
 def test_the_system_refusing_is_no_traceback(error: Exception, cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    import ckptool.formats
+    import ckptool.formats.opening
 
     def broken(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(ckptool.formats, "open_checkpoint", broken)
+    monkeypatch.setattr(ckptool.formats.opening, "open_checkpoint", broken)
     code, _, err = cli("inspect", "resnet18.pth")
     assert code == 2
     assert err.startswith("error: ")
@@ -280,12 +280,12 @@ def test_the_system_refusing_is_no_traceback(error: Exception, cli: Run, monkeyp
 
 
 def test_interrupted(cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    import ckptool.formats
+    import ckptool.formats.opening
 
     def stopped(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(ckptool.formats, "open_checkpoint", stopped)
+    monkeypatch.setattr(ckptool.formats.opening, "open_checkpoint", stopped)
     assert cli("inspect", "resnet18.pth") == (130, "", "")
 
 

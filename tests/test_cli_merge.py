@@ -12,7 +12,7 @@ from console import Run, runner, same_as_golden
 from safetensors.torch import load_file, save_file
 
 import ckptool
-from ckptool.merging.methods import METHODS
+from ckptool.commands.merging.methods import METHODS
 
 State = dict[str, torch.Tensor]
 

@@ -11,7 +11,7 @@ from console import Run, runner, same_as_golden
 from safetensors.torch import load_file
 
 import ckptool
-from ckptool.errors import PlanError
+from ckptool.core.errors import PlanError
 from ckptool.recipes.recipe import builtin_recipes
 
 State = dict[str, torch.Tensor]

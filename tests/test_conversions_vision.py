@@ -18,10 +18,10 @@ from recipe_harness import assert_close, assert_comes_back, remap_torch, specs, 
 from torch import nn
 from torch.nn import functional
 
+from ckptool.core.spec import TensorSpec
 from ckptool.recipes.expand import expand
 from ckptool.recipes.recipe import load_recipe, parse_recipe, recipe_of
 from ckptool.recipes.reverse import check_reverse
-from ckptool.spec import TensorSpec
 
 pytestmark = pytest.mark.filterwarnings("default")  # those of the packages converted between are not ours
 

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import torch
 
-from ckptool.errors import UnreadableError
-from ckptool.formats import open_checkpoint
-from ckptool.surgery.filter import plan_filter
-from ckptool.writing.apply import apply
-from ckptool.writing.copying import copy_range
-from ckptool.writing.rounding import Rounding
+from ckptool.commands.filter import plan_filter
+from ckptool.core.errors import UnreadableError
+from ckptool.engine.apply import apply
+from ckptool.engine.copying import copy_range
+from ckptool.engine.rounding import Rounding
+from ckptool.formats.opening import open_checkpoint
 
 
 def copied(folder: Path, data: bytes, offset: int, at: int, nbytes: int) -> bytes:

@@ -21,10 +21,10 @@ from torch.distributed.checkpoint.filesystem import FileSystemWriter, Serializat
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 from torch.distributed.checkpoint.metadata import Metadata, MetadataIndex, TensorProperties
 
-from ckptool.checkpoint import Tensor
-from ckptool.errors import CkptError, UnreadableError, UsageError
-from ckptool.formats import open_checkpoint
-from ckptool.reading import read_array
+from ckptool.core.checkpoint import Tensor
+from ckptool.core.errors import CkptError, UnreadableError, UsageError
+from ckptool.engine.reading import read_array
+from ckptool.formats.opening import open_checkpoint
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:torch.distributed is disabled"),

@@ -15,16 +15,17 @@ import pytest
 import safetensors.torch
 import torch
 
-from ckptool.checkpoint import Checkpoint
-from ckptool.compare import values
-from ckptool.compare.diff import compare, parse_tolerance
-from ckptool.compare.objects import tensor_pairs
-from ckptool.compare.result import Diff, Status, Tolerance
-from ckptool.errors import UnreadableError, UsageError
-from ckptool.formats import open_checkpoint
-from ckptool.formats.objects import Call, Dict, Global
-from ckptool.keys import Pattern
-from ckptool.spec import DTYPES
+from ckptool.commands.diff.comparison import compare, parse_tolerance
+from ckptool.commands.diff.objects import tensor_pairs
+from ckptool.commands.diff.result import Diff, Status
+from ckptool.core.checkpoint import Checkpoint
+from ckptool.core.errors import UnreadableError, UsageError
+from ckptool.core.keys import Pattern
+from ckptool.core.spec import DTYPES
+from ckptool.formats.opening import open_checkpoint
+from ckptool.formats.pickle.objects import Call, Dict, Global
+from ckptool.values import comparing as values
+from ckptool.values.delta import Tolerance
 
 State = dict[str, Any]
 
@@ -112,7 +113,8 @@ def test_equal_files_need_no_numpy(tmp_path: Path) -> None:
     opened(tmp_path / "a.pth", weights())
     opened(tmp_path / "b.safetensors", weights())
     code = (
-        "import sys; from ckptool.formats import open_checkpoint; from ckptool.compare.diff import compare\n"
+        "import sys; from ckptool.formats.opening import open_checkpoint\n"
+        "from ckptool.commands.diff.comparison import compare\n"
         "assert compare(*map(open_checkpoint, sys.argv[1:])).is_same\n"
         "assert not {'numpy', 'torch', 'ml_dtypes'} & set(sys.modules)"
     )

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from ckptool.cli.app import run
-from ckptool.errors import UsageError
-from ckptool.formats import open_checkpoint
-from ckptool.surgery.ema import with_litema
+from ckptool.commands.beside.ema import with_litema
+from ckptool.core.errors import UsageError
+from ckptool.formats.opening import open_checkpoint
 
 
 def litema(model: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ckptool.render.escape import LONGEST, html_text, markdown, markdown_code, shorten, terminal
-from ckptool.render.text_width import cells, elide
+from ckptool.report.escape import LONGEST, html_text, markdown, markdown_code, shorten, terminal
+from ckptool.report.text_width import cells, elide
 
 HOSTILE = {
     "csi": "\x1b[31mred\x1b[0m",

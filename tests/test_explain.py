@@ -12,11 +12,12 @@ import torch
 from torch import nn
 from torch.nn.utils import prune
 
-from ckptool.checkpoint import Checkpoint, Extra, Note, Tensor
-from ckptool.explain import explain, explain_pair, ties
-from ckptool.explain.facts import amount
-from ckptool.formats import open_checkpoint
-from ckptool.spec import TensorSpec
+from ckptool.commands.diff.explaining import explain_pair
+from ckptool.core.checkpoint import Checkpoint, Extra, Note, Tensor
+from ckptool.core.spec import TensorSpec
+from ckptool.facts import explain, ties
+from ckptool.facts.facts import amount
+from ckptool.formats.opening import open_checkpoint
 
 
 def saved(tmp_path: Path, content: object, name: str = "a.pth") -> Checkpoint:

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ckptool.errors import PlanError, UsageError
-from ckptool.ops import Cast, Normal, made, parse_cast
+from ckptool.core.errors import PlanError, UsageError
+from ckptool.core.ops import Cast, Normal, made, parse_cast
+from ckptool.core.spec import TensorSpec
 from ckptool.recipes.expression import Compute, Expression
-from ckptool.spec import TensorSpec
 
 Array = np.ndarray[Any, Any]
 

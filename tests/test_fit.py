@@ -15,15 +15,15 @@ from hypothesis import strategies as st
 from recipe_harness import array_specs, run
 from torch.nn import functional
 
-from ckptool.errors import CkptError, PlanError, UsageError
+from ckptool.core.errors import CkptError, PlanError, UsageError
+from ckptool.core.plan import Apply, Source
+from ckptool.core.spec import TensorSpec
 from ckptool.fits import beside, default_fit, fit_op
 from ckptool.fits.args import Fit, parse_fit
 from ckptool.fits.grid import Grid
-from ckptool.plan import Apply, Source
 from ckptool.recipes.expand import expand
 from ckptool.recipes.recipe import parse_recipe
 from ckptool.recipes.rules import parse_rule
-from ckptool.spec import TensorSpec
 
 Array = np.ndarray[Any, Any]
 FILES = {

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from ckptool.core.spec import TensorSpec
 from ckptool.fits import fit_op
 from ckptool.fits.args import parse_fit
-from ckptool.spec import TensorSpec
 
 pytestmark = pytest.mark.filterwarnings("default")  # timm's are not ours
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ckptool.fold import Node, default_depth, fold, rollup, rows
-from ckptool.keys import Pattern
-from ckptool.shapes import braces
+from ckptool.core.fold import Node, default_depth, fold, rollup, rows
+from ckptool.core.keys import Pattern
+from ckptool.core.shapes import braces
 
 Entries = list[tuple[str, str]]
 

@@ -17,17 +17,18 @@ from conftest import FIXTURES
 from reports import CLEAN, FINDINGS, HOSTILE, REPORT, hostile_report
 
 import ckptool
-from ckptool.checkpoint import Checkpoint, Extra, Note, Selection, Tensor
-from ckptool.compare.diff import compare
-from ckptool.compare.result import Change, Delta, Diff, ExtraChange, Status
-from ckptool.compare.stats import all_stats
-from ckptool.explain import ties
-from ckptool.render.html import Column, Heading, Page, page
-from ckptool.render.html_check import check_html
-from ckptool.render.html_diff import diff_html
-from ckptool.render.html_inspect import inspect_html
-from ckptool.render.inspection import Inspection
-from ckptool.spec import TensorSpec
+from ckptool.commands.diff.comparison import compare
+from ckptool.commands.diff.result import Change, Diff, ExtraChange, Status
+from ckptool.core.checkpoint import Checkpoint, Extra, Note, Selection, Tensor
+from ckptool.core.spec import TensorSpec
+from ckptool.facts import ties
+from ckptool.report.html import Column, Heading, Page, page
+from ckptool.report.html_check import check_html
+from ckptool.report.html_diff import diff_html
+from ckptool.report.html_inspect import inspect_html
+from ckptool.report.inspection import Inspection
+from ckptool.values.delta import Delta
+from ckptool.values.stats import all_stats
 
 
 def inspection(path: Path, stats: bool = True) -> Inspection:
@@ -52,9 +53,9 @@ def checked() -> str:
 
 
 def transplanted() -> str:
+    from ckptool.commands.transplant.planning import plan_transplant
     from ckptool.models import open_target
-    from ckptool.render.html_transplant import transplant_html
-    from ckptool.surgery.transplant import plan_transplant
+    from ckptool.report.html_transplant import transplant_html
 
     target = open_target(str(FIXTURES / "resnet18.pth"))
     plan = plan_transplant(ckptool.open(FIXTURES / "tuned.safetensors"), target)

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from ckptool.compare import kernels
-from ckptool.compare.kernels import Kernel, Sums
-from ckptool.compare.result import Delta
-from ckptool.reading import numpy_dtype, unpack_bits
-from ckptool.spec import DTYPES, packed_nbytes
+from ckptool.core.arrays import numpy_dtype, unpack_bits
+from ckptool.core.spec import DTYPES, packed_nbytes
+from ckptool.values import kernels
+from ckptool.values.delta import Delta
+from ckptool.values.kernels import Kernel, Sums
 
 FLOATS = [name for name, dtype in DTYPES.items() if dtype.kind == "float"]
 REAL = [name for name, dtype in DTYPES.items() if dtype.kind in ("float", "int", "uint") and dtype.bits >= 8]

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ckptool.errors import UsageError
-from ckptool.keys import (
+from ckptool.core.errors import UsageError
+from ckptool.core.keys import (
     Pattern,
     choose,
     common_prefix,
@@ -18,11 +18,10 @@ from ckptool.keys import (
     natural_key,
     pin,
     quote,
-    require_match,
     strip_wrappers,
     wrapper_prefix,
 )
-from ckptool.near_miss import near_miss
+from ckptool.core.near_miss import near_miss, require_match
 
 KEYS = [
     "conv1.weight",

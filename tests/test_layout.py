@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ckptool.errors import CkptError, PlanError, UsageError
+from ckptool.core.errors import CkptError, PlanError, UsageError
+from ckptool.core.spec import TensorSpec
 from ckptool.recipes.layout import Layout
 from ckptool.recipes.rearrange import Members, Rearrange, pieces, stack
-from ckptool.spec import TensorSpec
 
 Array = np.ndarray[Any, Any]
 

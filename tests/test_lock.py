@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from ckptool.checks.finding import Report
-from ckptool.checks.lock_file import Locked, format_lock, parse_lock, read_lock
-from ckptool.checks.policy import read_policy
-from ckptool.checks.run import run_checks
-from ckptool.errors import OutputError, UsageError
+from ckptool.commands.checks.finding import Report
+from ckptool.commands.checks.lock_file import Locked, format_lock, parse_lock, read_lock
+from ckptool.commands.checks.policy import read_policy
+from ckptool.commands.checks.run import run_checks
+from ckptool.core.errors import OutputError, UsageError
 
 TEXTS = st.text(st.characters(), max_size=12) | st.sampled_from(
     ["", "\\", "\\n", "[a]", "#", "a\tb", "a\nb", "\r", "\u2028", "\x85", "\ud800", "\u202e", "x\\x41"]

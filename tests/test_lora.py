@@ -17,10 +17,10 @@ from test_methods import assert_rounded
 from torch import nn
 
 import ckptool
-from ckptool.errors import CkptError, PlanError, UnreadableError, UsageError
-from ckptool.merging.lora import plan_lora, read_config
-from ckptool.plan import Plan
-from ckptool.writing.apply import apply
+from ckptool.commands.merging.lora import plan_lora, read_config
+from ckptool.core.errors import CkptError, PlanError, UnreadableError, UsageError
+from ckptool.core.plan import Plan
+from ckptool.engine.apply import apply
 
 T = torch.Tensor
 State = dict[str, T]
@@ -125,7 +125,7 @@ def test_scale_zero_is_the_base_bit_for_bit(tmp_path: Path) -> None:
 def test_many_blocks_do_not_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base, adapter, _ = simple(tmp_path)
     expected = merged(base, adapter)
-    monkeypatch.setattr("ckptool.merging.lora_ops._BLOCK", 13)
+    monkeypatch.setattr("ckptool.commands.merging.lora_ops._BLOCK", 13)
     found = merged(base, adapter)
     assert all(torch.allclose(found[key], tensor, rtol=1e-7) for key, tensor in expected.items())
 
@@ -320,7 +320,8 @@ def test_torch_is_not_imported(tmp_path: Path) -> None:
 
     base, adapter, _ = simple(tmp_path)
     code = (
-        "import sys, pathlib, ckptool; from ckptool.merging.lora import *; from ckptool.writing.apply import apply\n"
+        "import sys, pathlib, ckptool; from ckptool.commands.merging.lora import *\n"
+        "from ckptool.engine.apply import apply\n"
         "b, a, o = map(pathlib.Path, sys.argv[1:])\n"
         "apply(plan_lora(ckptool.open(b), ckptool.open(a), read_config(a)), o); assert 'torch' not in sys.modules"
     )

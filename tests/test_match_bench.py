@@ -9,7 +9,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from ckptool.spec import TensorSpec
+from ckptool.core.spec import TensorSpec
 from tests.bench.match.baselines import RefusedError, assignment, exact_names, hungarian, longest_suffix
 from tests.bench.match.pairs import Case, case_of, entries
 from tests.bench.match.prove import prove

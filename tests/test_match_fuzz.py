@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from ckptool.spec import TensorSpec
+from ckptool.core.spec import TensorSpec
 from tests.bench.match.cross import lines_of
 from tests.bench.match.edits import Row, Rows, merged, numbered, of_one_kind, synonyms
 from tests.bench.match.edits_layouts import fused, roles, split, stacked

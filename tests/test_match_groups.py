@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from ckptool.core.spec import TensorSpec
 from ckptool.matching.match import match
 from ckptool.matching.recipe_text import recipe_text
 from ckptool.matching.result import Confidence, MatchReport, MatchRule, Pair
 from ckptool.recipes.reverse import check_reverse
-from ckptool.spec import TensorSpec
 from tests.test_match import Specs, blocks, checked, given, linear, norm, shapes_of, specs
 
 pytest.importorskip("torch")

@@ -15,10 +15,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import ckptool
-from ckptool.errors import PlanError, UsageError
-from ckptool.merging.merge import last_checkpoints, plan_merge
-from ckptool.plan import Plan
-from ckptool.writing.apply import apply
+from ckptool.commands.merging.merge import last_checkpoints, plan_merge
+from ckptool.core.errors import PlanError, UsageError
+from ckptool.core.plan import Plan
+from ckptool.engine.apply import apply
 from tests.bench.files import write_sparse
 from tests.bench.harness import measure
 
@@ -346,8 +346,8 @@ def test_nothing_to_merge() -> None:
 
 MERGE = """
 import sys, ckptool
-from ckptool.writing.apply import apply
-from ckptool.merging.merge import plan_merge
+from ckptool.engine.apply import apply
+from ckptool.commands.merging.merge import plan_merge
 *paths, method, out = sys.argv[1:]
 opened = [ckptool.open(path) for path in paths]
 base = opened.pop() if method in ("ties", "dare-linear", "model-stock") else None

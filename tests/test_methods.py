@@ -16,13 +16,13 @@ from hypothesis import given, settings
 from safetensors.torch import load_file, save_file
 
 import ckptool
-from ckptool.errors import UsageError
-from ckptool.merging.measures import ranked
-from ckptool.merging.merge import plan_merge
-from ckptool.merging.methods import METHODS
-from ckptool.merging.mixing import mix
-from ckptool.writing import evaluate
-from ckptool.writing.apply import apply
+from ckptool.commands.merging.measures import ranked
+from ckptool.commands.merging.merge import plan_merge
+from ckptool.commands.merging.methods import METHODS
+from ckptool.commands.merging.mixing import mix
+from ckptool.core.errors import UsageError
+from ckptool.engine import evaluate
+from ckptool.engine.apply import apply
 
 T = torch.Tensor
 State = dict[str, T]

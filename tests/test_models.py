@@ -17,7 +17,8 @@ import torch
 from conftest import FIXTURES, ROOT
 from torch import nn
 
-from ckptool.errors import CkptError, UnreadableError, UsageError
+from ckptool.core.errors import CkptError, UnreadableError, UsageError
+from ckptool.core.spec import TensorSpec
 from ckptool.models import (
     Target,
     import_torchvision,
@@ -27,7 +28,6 @@ from ckptool.models import (
     strict_verdict,
     target_of,
 )
-from ckptool.spec import TensorSpec
 
 Specs = dict[str, TensorSpec]
 

@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch import nn
 
-from ckptool.checkpoint import Checkpoint
-from ckptool.errors import PlanError
-from ckptool.formats import open_checkpoint
-from ckptool.plan import Dropped, Plan, Source, Step
-from ckptool.spec import TensorSpec
-from ckptool.surgery.filter import plan_filter
-from ckptool.surgery.optimizer import with_optimizer
-from ckptool.writing.apply import apply
+from ckptool.commands.beside.optimizer import with_optimizer
+from ckptool.commands.filter import plan_filter
+from ckptool.core.checkpoint import Checkpoint
+from ckptool.core.errors import PlanError
+from ckptool.core.plan import Dropped, Plan, Source, Step
+from ckptool.core.spec import TensorSpec
+from ckptool.engine.apply import apply
+from ckptool.formats.opening import open_checkpoint
 from tests.deep_equal import assert_equal
 
 Optimizer = torch.optim.Optimizer

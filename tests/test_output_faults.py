@@ -21,10 +21,10 @@ from typing import Any
 import pytest
 import torch
 
-from ckptool.errors import CkptError, OutputError, PlanError, UnreadableError
-from ckptool.formats import open_checkpoint
-from ckptool.surgery.filter import plan_filter
-from ckptool.writing.apply import Written, apply
+from ckptool.commands.filter import plan_filter
+from ckptool.core.errors import CkptError, OutputError, PlanError, UnreadableError
+from ckptool.engine.apply import Written, apply
+from ckptool.formats.opening import open_checkpoint
 
 ROWS = 200_000  # 3.2 MB of float32: several blocks, done in no time
 
@@ -487,9 +487,9 @@ def test_two_writers_and_a_reader(source: Path, out: Path) -> None:
 WRITE = """
 import sys
 from pathlib import Path
-from ckptool.formats import open_checkpoint
-from ckptool.writing.apply import apply
-from ckptool.surgery.filter import plan_filter
+from ckptool.formats.opening import open_checkpoint
+from ckptool.engine.apply import apply
+from ckptool.commands.filter import plan_filter
 options = {"max_shard": 10_000_000} if "." not in sys.argv[2] else {}
 plan = plan_filter(open_checkpoint(sys.argv[1]), dtype=sys.argv[3] if len(sys.argv) > 3 else None)
 print("go", flush=True)

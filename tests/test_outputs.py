@@ -13,15 +13,15 @@ import pytest
 from console import same_as_golden
 from reports import CLEAN, FILES, FINDINGS, HOSTILE, REPORT, RULES, hostile_report
 
-from ckptool.checks.finding import Finding, Outcome, Place, Report
-from ckptool.render.escape import github_data, github_property, uri
-from ckptool.render.github import summary, workflow_commands
-from ckptool.render.json_check import check_json
-from ckptool.render.junit import junit
-from ckptool.render.markdown_check import LIMIT, check_markdown
-from ckptool.render.sarif import sarif
-from ckptool.render.text import Screen, paint
-from ckptool.render.text_check import check_lines
+from ckptool.commands.checks.finding import Finding, Outcome, Place, Report
+from ckptool.report.escape import github_data, github_property, uri
+from ckptool.report.github import summary, workflow_commands
+from ckptool.report.json_check import check_json
+from ckptool.report.junit import junit
+from ckptool.report.markdown_check import LIMIT, check_markdown
+from ckptool.report.sarif import sarif
+from ckptool.report.text import Screen, paint
+from ckptool.report.text_check import check_lines
 
 DATA = Path(__file__).parent / "data"
 WHEN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)

@@ -64,7 +64,9 @@ def test_compare_takes_paths_and_checkpoints() -> None:
         ckptool.compare(old, FIXTURES / "resnet18.pth", only=["nothing.*"])
 
 
-@pytest.mark.parametrize("line", ["import ckptool.compare.diff", "from ckptool.compare.diff import compare", "pass"])
+@pytest.mark.parametrize(
+    "line", ["import ckptool.commands.diff.comparison", "from ckptool.commands.diff.comparison import compare", "pass"]
+)
 def test_compare_stays_the_function_beside_the_folder_of_its_name(line: str) -> None:
     code = f"{line}\nimport ckptool\nprint(ckptool.compare('fixtures/shards', 'fixtures/shards-bin').is_same)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)

@@ -22,9 +22,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ckptool.errors import CkptError, OutputError, UnreadableError
-from ckptool.formats.objects import ByteString, Call, Dict, Global, Persistent, Set
-from ckptool.formats.pickle import as_bytes, dump, load, merge_globals, risk_of
+from ckptool.core.errors import CkptError, OutputError, UnreadableError
+from ckptool.formats.pickle.loading import as_bytes, dump, load, merge_globals, risk_of
+from ckptool.formats.pickle.objects import ByteString, Call, Dict, Global, Persistent, Set
 
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
 
@@ -505,7 +505,7 @@ def test_no_module_is_imported() -> None:
 
 
 def test_ckptool_does_not_use_pickle() -> None:
-    code = "import sys, ckptool.formats.pickle; print('pickle' in sys.modules, '_pickle' in sys.modules)"
+    code = "import sys, ckptool.formats.pickle.loading; print('pickle' in sys.modules, '_pickle' in sys.modules)"
     output = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
     assert output.split() == ["False", "False"]
 

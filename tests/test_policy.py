@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ckptool.checks.policy import Policy, find_policy, read_policy
-from ckptool.checks.settings import path_matches
-from ckptool.checks.toml_lines import key_lines
-from ckptool.errors import UsageError
-from ckptool.sizes import parse_size
+from ckptool.commands.checks.policy import Policy, find_policy, read_policy
+from ckptool.commands.checks.settings import path_matches
+from ckptool.commands.checks.toml_lines import key_lines
+from ckptool.core.errors import UsageError
+from ckptool.core.sizes import parse_size
 
 DOCUMENT = '''\
 # a = 0

@@ -11,9 +11,9 @@ from recipe_harness import structured
 from torch import Tensor, nn
 
 import ckptool
+from ckptool.commands.probing import probe
+from ckptool.commands.transplant.planning import plan_transplant
 from ckptool.models import target_of
-from ckptool.probing.probe import probe
-from ckptool.surgery.transplant import plan_transplant
 
 
 def test_a_right_mapping_agrees(tmp_path: Path) -> None:

@@ -14,9 +14,9 @@ from probe_harness import differs, probed, swapped
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention, silu
 
-from ckptool.plan import Apply
-from ckptool.spec import TensorSpec
-from ckptool.surgery.transplant import Transplant
+from ckptool.commands.transplant.result import Transplant
+from ckptool.core.plan import Apply
+from ckptool.core.spec import TensorSpec
 
 
 @dataclass(frozen=True)

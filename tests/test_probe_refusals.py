@@ -15,16 +15,16 @@ from recipe_harness import structured
 from torch import Tensor, nn
 
 import ckptool
-from ckptool.errors import CkptError
+from ckptool.commands.probing import probe, probe_plan
+from ckptool.commands.remap import plan_remap
+from ckptool.commands.transplant.planning import plan_transplant
+from ckptool.core.errors import CkptError
 from ckptool.models import open_target, target_of
-from ckptool.probing.content import content
-from ckptool.probing.measure import difference
-from ckptool.probing.pairing import pair_modules
-from ckptool.probing.probe import probe, probe_plan
+from ckptool.models.probing.content import content
+from ckptool.models.probing.measure import difference
+from ckptool.models.probing.pairing import pair_modules
 from ckptool.recipes.recipe import recipe_of
-from ckptool.render.json_probe import probe_json
-from ckptool.surgery.remap import plan_remap
-from ckptool.surgery.transplant import plan_transplant
+from ckptool.report.json_probe import probe_json
 
 # ---------------------------------------------------------------------------------------------- what cannot be run
 

@@ -12,11 +12,11 @@ from probe_harness import WIDTH, Block, Text, differs, planned, probed, swapped,
 from recipe_harness import structured
 from torch import Tensor, nn
 
+from ckptool.commands.probing import probe
+from ckptool.commands.transplant.result import Transplant
 from ckptool.models import target_of
-from ckptool.probing.probe import probe
-from ckptool.probing.recording import run
-from ckptool.probing.rounding import EXACT, ROUNDED, Rounding
-from ckptool.surgery.transplant import Transplant
+from ckptool.models.probing.recording import run
+from ckptool.models.probing.rounding import EXACT, ROUNDED, Rounding
 
 Change = Callable[[Transplant], Transplant]
 

@@ -15,11 +15,12 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import ckptool.reading as reading
-from ckptool.checkpoint import Piece, Storage, Tensor
-from ckptool.errors import CkptError, UnreadableError
-from ckptool.reading import Reader, numpy_dtype, read_array
-from ckptool.spec import DTYPES, TensorSpec, packed_nbytes
+import ckptool.engine.reading as reading
+from ckptool.core.arrays import numpy_dtype
+from ckptool.core.checkpoint import Piece, Storage, Tensor
+from ckptool.core.errors import CkptError, UnreadableError
+from ckptool.core.spec import DTYPES, TensorSpec, packed_nbytes
+from ckptool.engine.reading import Reader, read_array
 
 TORCH_DTYPES = [name for name in DTYPES if hasattr(torch, name) and DTYPES[name].kind not in ("quantized", "bits")]
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from recipe_harness import remap, run, specs
 
-from ckptool.errors import UsageError
+from ckptool.core.errors import UsageError
 from ckptool.recipes.expand import expand
 from ckptool.recipes.inputs import json_lookup, resolve_vars, source_file_captures
 from ckptool.recipes.recipe import Recipe, builtin_recipes, combine, load_recipe, recipe_of

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from recipe_harness import array_specs, remap, specs
 
-from ckptool.errors import PlanError
+from ckptool.core.errors import PlanError
 from ckptool.recipes.expand import expand
 from ckptool.recipes.recipe import Recipe, load_recipe, parse_recipe
 from ckptool.recipes.reverse import RoundTrip, check_reverse, reverse

@@ -9,14 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from recipe_harness import names, problems, remap, run, specs
 
-from ckptool.errors import UsageError
-from ckptool.ops import Fill
-from ckptool.plan import Apply, Op, Source
+from ckptool.core.errors import UsageError
+from ckptool.core.ops import Fill
+from ckptool.core.plan import Apply, Op, Source
+from ckptool.core.spec import TensorSpec
 from ckptool.recipes.expand import expand
 from ckptool.recipes.pattern import parse_pattern
 from ckptool.recipes.recipe import Recipe, parse_recipe
 from ckptool.recipes.rules import Fit, parse_rule
-from ckptool.spec import TensorSpec
 
 # ---------------------------------------------------------------------------------------------- parts, not substrings
 

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from ckptool.checkpoint import Checkpoint
-from ckptool.errors import UnreadableError, UsageError
+from ckptool.core.checkpoint import Checkpoint
+from ckptool.core.errors import UnreadableError, UsageError
+from ckptool.core.spec import DTYPES
 from ckptool.formats.safetensors import MAX_HEADER, TORCH_NAMES, open_safetensors
-from ckptool.spec import DTYPES
 
 
 def entry(dtype: str, shape: list[int], start: int, stop: int) -> dict[str, object]:

@@ -15,12 +15,12 @@ import torch
 import torch.distributed.checkpoint as dcp
 from torch import nn
 
-from ckptool.errors import OutputError
-from ckptool.formats import open_checkpoint
+from ckptool.commands.filter import plan_filter
+from ckptool.core.errors import OutputError
+from ckptool.engine.apply import Written, apply
+from ckptool.engine.encode import TIED_KEY, tie_notes
+from ckptool.formats.opening import open_checkpoint
 from ckptool.formats.safetensors_write import NAMES
-from ckptool.surgery.filter import plan_filter
-from ckptool.writing.apply import Written, apply
-from ckptool.writing.encode import TIED_KEY, tie_notes
 from tests.deep_equal import bits
 
 

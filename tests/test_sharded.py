@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from ckptool.errors import CkptError, UnreadableError, UsageError
-from ckptool.formats import open_checkpoint
+from ckptool.core.errors import CkptError, UnreadableError, UsageError
+from ckptool.formats.opening import open_checkpoint
 
 TENSORS = {f"layers.{n}.weight": torch.arange(6, dtype=torch.float32).reshape(2, 3) + n for n in range(12)}
 PARTS = [dict(list(TENSORS.items())[start : start + 4]) for start in (0, 4, 8)]

@@ -18,8 +18,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from ckptool.errors import CkptError, UnreadableError, UsageError
-from ckptool.formats import open_checkpoint
+from ckptool.core.errors import CkptError, UnreadableError, UsageError
+from ckptool.formats.opening import open_checkpoint
 
 TENSORS = {"fc.weight": torch.arange(6, dtype=torch.float32).reshape(2, 3), "fc.bias": torch.ones(2)}
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from ckptool.checkpoint import Checkpoint, Piece, Storage, Tensor
-from ckptool.compare.stats import BINS, Stats, all_stats, stats
-from ckptool.errors import CkptError, UnreadableError
-from ckptool.reading import Reader
-from ckptool.spec import DTYPES, TensorSpec
+from ckptool.core.checkpoint import Checkpoint, Piece, Storage, Tensor
+from ckptool.core.errors import CkptError, UnreadableError
+from ckptool.core.spec import DTYPES, TensorSpec
+from ckptool.engine.reading import Reader
+from ckptool.values.stats import BINS, Stats, all_stats, stats
 
 
 def stored(path: Path, tensor: torch.Tensor, key: str = "w") -> Tensor:

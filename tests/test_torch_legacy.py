@@ -14,8 +14,8 @@ import torch
 from test_torch_zip import DTYPES, Net, changed_at, filled
 from torch_oracle import assert_same, bytes_of, opened, read
 
-from ckptool.errors import CkptError, UnreadableError
-from ckptool.formats.torch_legacy import MAGIC, open_legacy
+from ckptool.core.errors import CkptError, UnreadableError
+from ckptool.formats.torch.legacy import MAGIC, open_legacy
 
 
 def saved(path: Path, value: object, **options: object) -> Path:

@@ -18,11 +18,11 @@ import pytest
 import torch
 from torch import nn
 
-from ckptool.errors import OutputError, PlanError, UnsafeError
-from ckptool.formats import open_checkpoint
-from ckptool.plan import Plan, Source, Step
-from ckptool.surgery.filter import plan_filter
-from ckptool.writing.apply import apply
+from ckptool.commands.filter import plan_filter
+from ckptool.core.errors import OutputError, PlanError, UnsafeError
+from ckptool.core.plan import Plan, Source, Step
+from ckptool.engine.apply import apply
+from ckptool.formats.opening import open_checkpoint
 from tests.deep_equal import assert_equal, bits, sharing
 
 CLEAR = [False, True]
@@ -614,9 +614,9 @@ def test_dtype_that_torch_has_not_is_refused(tmp_path: Path) -> None:
 
 
 def test_computed_tensors_of_every_torch_dtype_load(tmp_path: Path) -> None:
-    from ckptool.ops import Fill
-    from ckptool.plan import Apply
-    from ckptool.spec import TensorSpec
+    from ckptool.core.ops import Fill
+    from ckptool.core.plan import Apply
+    from ckptool.core.spec import TensorSpec
 
     torch.save({"w": torch.ones(1)}, tmp_path / "in.pth")
     source = open_checkpoint(tmp_path / "in.pth")

@@ -12,12 +12,12 @@ import torch
 from test_torch_legacy import Pid, Rebuilt, pickled
 from torch_oracle import assert_same, bytes_of, opened, read
 
-from ckptool.checkpoint import Checkpoint, Storage, Tensor
-from ckptool.errors import UnreadableError, UsageError
-from ckptool.formats.objects import Call, Dict, Global, Persistent
-from ckptool.formats.pickle import load
-from ckptool.formats.torch_storage import StorageRef, storage_id
-from ckptool.formats.torch_tree import Tree, interpret
+from ckptool.core.checkpoint import Checkpoint, Storage, Tensor
+from ckptool.core.errors import UnreadableError, UsageError
+from ckptool.formats.pickle.loading import load
+from ckptool.formats.pickle.objects import Call, Dict, Global, Persistent
+from ckptool.formats.torch.storage import StorageRef, storage_id
+from ckptool.formats.torch.tree import Tree, interpret
 
 LEGACY = {"_use_new_zipfile_serialization": False}
 

@@ -13,9 +13,9 @@ import torch
 from torch.serialization import set_crc32_options
 from torch_oracle import assert_same, opened
 
-from ckptool.errors import CkptError, UnreadableError
-from ckptool.formats.torch_tree import tensor_of
-from ckptool.formats.torch_zip import open_zip, read_embedded
+from ckptool.core.errors import CkptError, UnreadableError
+from ckptool.formats.torch.tree import tensor_of
+from ckptool.formats.torch.zip import open_zip, read_embedded
 
 DTYPES = [
     *(torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.complex64, torch.complex128, torch.complex32),

@@ -20,11 +20,11 @@ from torch import nn
 
 import ckptool
 from ckptool.cli.app import run
-from ckptool.errors import CkptError, PlanError, UsageError
+from ckptool.commands.transplant.result import Transplant
+from ckptool.core.errors import CkptError, PlanError, UsageError
 from ckptool.models import open_target
+from ckptool.models.entries import Filled
 from ckptool.recipes.recipe import load_recipe
-from ckptool.surgery.entries import Filled
-from ckptool.surgery.transplant import Transplant
 
 State = dict[str, torch.Tensor]
 

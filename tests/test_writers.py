@@ -11,11 +11,11 @@ import pytest
 import safetensors.torch
 import torch
 
-from ckptool.errors import OutputError
+from ckptool.core.errors import OutputError
+from ckptool.core.spec import TensorSpec
 from ckptool.formats.image import PAGE, Image, Range
 from ckptool.formats.safetensors_write import NAMES, Entry, safetensors_image
-from ckptool.formats.torch_zip_write import ALIGNMENT, Record, zip_image
-from ckptool.spec import TensorSpec
+from ckptool.formats.torch.zip_write import ALIGNMENT, Record, zip_image
 
 
 def fill(image: Image, path: Path) -> None:

@@ -13,9 +13,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ckptool.formats import open_checkpoint
-from ckptool.surgery.filter import plan_filter
-from ckptool.writing.apply import apply
+from ckptool.commands.filter import plan_filter
+from ckptool.engine.apply import apply
+from ckptool.formats.opening import open_checkpoint
 from tests.deep_equal import assert_equal, bits, sharing
 
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.int8, torch.uint8, torch.bool]

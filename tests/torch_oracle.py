@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 
-from ckptool.checkpoint import Checkpoint, Tensor
-from ckptool.formats.torch_legacy import open_legacy
-from ckptool.formats.torch_zip import open_zip
+from ckptool.core.checkpoint import Checkpoint, Tensor
+from ckptool.formats.torch.legacy import open_legacy
+from ckptool.formats.torch.zip import open_zip
 
 
 def opened(path: Path, select: str | None = None) -> Checkpoint:

@@ -8,11 +8,11 @@ from typing import Annotated
 
 import typer
 
-from ckptool import __version__
 from ckptool.cli import check, diff, filter, git, inspect, merge, remap, transplant
 from ckptool.cli.errors import report
 from ckptool.cli.help import HelpCommand, HelpGroup
-from ckptool.errors import Exit
+from ckptool.core.errors import Exit
+from ckptool.core.version import VERSION
 
 _EPILOG = """\
 Examples:
@@ -43,7 +43,7 @@ app.add_typer(git.app, name="git", rich_help_panel="Guard")
 
 def _say_version(asked: bool) -> None:
     if asked:
-        print(f"ckptool {__version__}")
+        print(f"ckptool {VERSION}")
         raise typer.Exit
 
 

@@ -22,13 +22,13 @@ from ckptool.cli.reports import (
     require_reports,
     write_reports,
 )
-from ckptool.errors import Exit
-from ckptool.render.escape import terminal
+from ckptool.core.errors import Exit
+from ckptool.report.escape import terminal
 
 if TYPE_CHECKING:
-    from ckptool.checks.finding import Level, Report
-    from ckptool.checks.policy import Policy
-    from ckptool.render.text import Line
+    from ckptool.commands.checks.finding import Level, Report
+    from ckptool.commands.checks.policy import Policy
+    from ckptool.report.text import Line
 
 EPILOG = """\
 Examples:
@@ -62,7 +62,7 @@ class FailOn(StrEnum):
 
 def complete_rules(incomplete: str) -> list[str]:
     """Names of rules."""
-    from ckptool.checks import RULES
+    from ckptool.commands.checks import RULES
 
     return [name for name in RULES if name.startswith(incomplete)]
 
@@ -70,9 +70,9 @@ def complete_rules(incomplete: str) -> list[str]:
 def _explain(name: str | None) -> None:
     if name is None:
         return
-    from ckptool.checks import explain_rule, rule_named
     from ckptool.cli.output import print_lines, stdout_screen
-    from ckptool.render.text import Span, wrap
+    from ckptool.commands.checks import explain_rule, rule_named
+    from ckptool.report.text import Span, wrap
 
     rule = rule_named(name)
     screen = stdout_screen(Color.AUTO)
@@ -90,8 +90,8 @@ def _explain(name: str | None) -> None:
 def _list_rules(asked: bool) -> None:
     if not asked:
         return
-    from ckptool.checks import RULES, explain_rule
     from ckptool.cli.values import print_list
+    from ckptool.commands.checks import RULES, explain_rule
 
     print_list("rule", "what it finds", [(name, explain_rule(name).partition("\n")[0]) for name in RULES])
     raise typer.Exit
@@ -163,7 +163,7 @@ def check(
     The policy is ckptool.toml or [tool.ckptool.check] of pyproject.toml; without one, what always must hold is checked.
     On GitHub Actions it annotates the lines of the policy and adds to the job summary.
     """
-    from ckptool.checks.policy import find_policy, read_policy
+    from ckptool.commands.checks.policy import find_policy, read_policy
 
     files = report or []
     require_reports(files, _weights(paths or []) if any(file.exists() for file in files) else ())
@@ -182,7 +182,7 @@ def check(
 
 def _weights(paths: list[Path]) -> Iterator[Path]:
     """Files that are read, by their names; an old report in a folder of weights is none."""
-    from ckptool.checks.paths import INDEX, WEIGHTS
+    from ckptool.commands.checks.paths import INDEX, WEIGHTS
 
     for path in paths:
         yield path
@@ -194,8 +194,8 @@ def _with_model(policy: Policy, into: str | None) -> Policy:
     """The policy with a model that the command line names, for all files."""
     if into is None:
         return policy
-    from ckptool.checks.finding import Place
-    from ckptool.checks.settings import Setting, Settings
+    from ckptool.commands.checks.finding import Place
+    from ckptool.commands.checks.settings import Setting, Settings
 
     path, colon, name = into.rpartition(":")
     for typed, rest in ((into, ""), (path, f"{colon}{name}")):
@@ -219,8 +219,8 @@ def _list_models(policy: Policy) -> int:
 def _checked(
     paths: list[Path], policy: Policy, rules: list[str] | None, threads: int, update_lock: bool, quiet: bool
 ) -> Report:
-    from ckptool.checks.run import run_checks
     from ckptool.cli.progress import Progress
+    from ckptool.commands.checks.run import run_checks
 
     with Progress("checking", quiet) as progress:
         found = run_checks(paths, policy, rules=rules, threads=threads, progress=progress, update_lock=update_lock)
@@ -237,7 +237,7 @@ def _print(report: Report, form: CheckFormat, fail_on: Level, verbose: bool, col
     if form is not CheckFormat.TEXT:
         print_texts(_texts(report, form, fail_on))
         return
-    from ckptool.render.text_check import check_lines
+    from ckptool.report.text_check import check_lines
 
     screen = stdout_screen(color)
     print_lines(check_lines(report, screen, verbose), screen, pager=False)
@@ -249,15 +249,15 @@ def _texts(report: Report, form: str, fail_on: Level) -> Iterable[str]:
     """The report in a format."""
     match form:
         case "json":
-            from ckptool.render.json_check import check_json
+            from ckptool.report.json_check import check_json
 
             return check_json(report, fail_on)
         case "markdown":
-            from ckptool.render.markdown_check import check_markdown
+            from ckptool.report.markdown_check import check_markdown
 
             return check_markdown(report)
         case "text":
-            from ckptool.render.text_check import check_lines
+            from ckptool.report.text_check import check_lines
 
             return plain(check_lines(report, report_screen(), verbose=True))
         case _:
@@ -266,6 +266,6 @@ def _texts(report: Report, form: str, fail_on: Level) -> Iterable[str]:
 
 def _about(report: Report) -> Iterator[tuple[str, str]]:
     """What each rule is about, in a sentence."""
-    from ckptool.checks import explain_rule
+    from ckptool.commands.checks import explain_rule
 
     return ((rule, explain_rule(rule).partition("\n")[0]) for rule in report.rules)

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from ckptool.errors import CkptError
+from ckptool.core.errors import CkptError
 
 
 class Format(StrEnum):
@@ -47,7 +47,7 @@ class Color(StrEnum):
 
 def complete_keys(incomplete: str) -> list[str]:
     """Keys of the first checkpoint on the command line being typed; none if it cannot be read."""
-    from ckptool.formats import open_checkpoint
+    from ckptool.formats.opening import open_checkpoint
 
     # The parser knows no arguments yet while an option lacks its value: the words come from the shell.
     typed = os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS") or ""

@@ -35,10 +35,11 @@ from ckptool.cli.reports import (
 )
 
 if TYPE_CHECKING:
-    from ckptool.checkpoint import Checkpoint
-    from ckptool.compare.mapped import Mapped
-    from ckptool.compare.result import Diff, Tolerance
-    from ckptool.surgery.automatic import Automatic
+    from ckptool.commands.automatic import Automatic
+    from ckptool.commands.diff.result import Diff
+    from ckptool.core.checkpoint import Checkpoint
+    from ckptool.values.delta import Tolerance
+    from ckptool.values.mapped import Mapped
 
 
 class Emit(StrEnum):
@@ -101,11 +102,11 @@ def diff(
     spellings of one architecture stand against each other, split, joined and transposed as it takes.
     """
     from ckptool.cli.output import print_lines, print_texts, stdout_screen
-    from ckptool.compare.diff import parse_tolerance
-    from ckptool.compare.result import Tolerance
-    from ckptool.formats import open_checkpoint
+    from ckptool.commands.automatic import mapped_by, match_checkpoints
+    from ckptool.commands.diff.comparison import parse_tolerance
+    from ckptool.formats.opening import open_checkpoint
     from ckptool.recipes.recipe import recipe_of
-    from ckptool.surgery.automatic import mapped_by, match_checkpoints
+    from ckptool.values.delta import Tolerance
 
     bounds = Tolerance()
     for text in tolerance or []:
@@ -125,22 +126,22 @@ def diff(
     names = (str(old), str(new))
     form = DiffFormat.JSON if json else form
     if emit is Emit.RECIPE:
-        from ckptool.render.recipe import diff_recipe
+        from ckptool.report.recipe import diff_recipe
 
         print_texts(diff_recipe(found, *names) if found_rules is None else [found_rules.text])
     elif form is not DiffFormat.TEXT:
         print_texts(_texts(found, names, form, found_rules))
         if form is DiffFormat.GITHUB:
-            from ckptool.checks.results import diff_findings
+            from ckptool.commands.checks.results import diff_findings
 
             add_summary(diff_findings(found, *names), "diff")
     else:
-        from ckptool.render.text_diff import diff_lines
+        from ckptool.report.text_diff import diff_lines
 
         screen = stdout_screen(color)
         lines = diff_lines(found, names, screen, verbose)
         if found_rules is not None:
-            from ckptool.render.text_match import match_lines
+            from ckptool.report.text_match import match_lines
 
             lines = chain(match_lines(found_rules, screen), [()], lines)
         print_lines(lines, screen, pager=not no_pager)
@@ -159,7 +160,7 @@ def _compare(
     mapped: Sequence[Mapped] | None,
 ) -> Diff:
     from ckptool.cli.progress import Progress
-    from ckptool.compare.diff import compare
+    from ckptool.commands.diff.comparison import compare
 
     with Progress("comparing", quiet) as progress:
         return compare(
@@ -177,33 +178,33 @@ def _compare(
 def _texts(diff: Diff, names: tuple[str, str], form: str, match: Automatic | None) -> Iterable[str]:
     """The comparison in a format for machines or documents."""
     if form in CI_FORMATS:
-        from ckptool.checks.results import ABOUT, diff_findings
+        from ckptool.commands.checks.results import ABOUT, diff_findings
 
         return ci_texts(diff_findings(diff, *names), form, "diff", ABOUT)
     match form:
         case "ndjson":
-            from ckptool.render.ndjson import diff_ndjson
+            from ckptool.report.ndjson import diff_ndjson
 
             return diff_ndjson(diff)
         case "markdown":
-            from ckptool.render.markdown import diff_markdown
-            from ckptool.render.markdown_match import match_markdown
+            from ckptool.report.markdown import diff_markdown
+            from ckptool.report.markdown_match import match_markdown
 
             return chain(match_markdown(match), diff_markdown(diff, *names))
         case "lines":
-            from ckptool.render.lines import diff_lines
+            from ckptool.report.lines import diff_lines
 
             return diff_lines(diff)
         case "html":
-            from ckptool.render.html_diff import diff_html
+            from ckptool.report.html_diff import diff_html
 
             return diff_html(diff, *names)
         case "text":
-            from ckptool.render import text_diff
+            from ckptool.report import text_diff
 
             return plain(text_diff.diff_lines(diff, names, report_screen()))
         case _:
-            from ckptool.render.json import diff_json
-            from ckptool.render.json_match import match_fields
+            from ckptool.report.json import diff_json
+            from ckptool.report.json_match import match_fields
 
             return diff_json(diff, *names, match_fields(match))

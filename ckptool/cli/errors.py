@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 import typer
 
 from ckptool.cli.output import discard_if_broken
-from ckptool.errors import CkptError, Exit
-from ckptool.render.escape import terminal
-from ckptool.render.text import Line, Screen, Span, Style, paint, wrap
+from ckptool.core.errors import CkptError, Exit
+from ckptool.report.escape import terminal
+from ckptool.report.text import Line, Screen, Span, Style, paint, wrap
 
 _LONGEST = 2000  # characters of a message
 
@@ -30,7 +30,7 @@ def report(error: BaseException, arguments: Sequence[str]) -> int:
     try:
         print_error(stated)
         if _wants_json(flags):
-            from ckptool.render.json import error_json
+            from ckptool.report.json import error_json
 
             print(error_json(stated), flush=True)
     except OSError:

@@ -82,7 +82,7 @@ def filter(
     Without patterns it converts, joins and splits: the ending of -o says the format. Without -o it shows what it would
     do. Bytes that do not change are copied as they are.
     """
-    from ckptool.surgery.filter import plan_filter
+    from ckptool.commands.filter import plan_filter
 
     typed = in_order(context.obj, {"--keep": keep or [], "--drop": drop or []}, value_options(context))
     checkpoint = open_selected(path, select, ema)

@@ -13,14 +13,14 @@ import typer
 
 from ckptool.cli.common import Color, ColorOption, DebugOption, ThreadsOption
 from ckptool.cli.help import HelpCommand, HelpGroup
-from ckptool.errors import CkptError, Exit
-from ckptool.render.escape import terminal
+from ckptool.core.errors import CkptError, Exit
+from ckptool.report.escape import terminal
 
 if TYPE_CHECKING:
-    from ckptool.checkpoint import Note
     from ckptool.cli.git_driver import Scope
-    from ckptool.render.inspection import Inspection
-    from ckptool.render.text import Line, Screen
+    from ckptool.core.checkpoint import Note
+    from ckptool.report.inspection import Inspection
+    from ckptool.report.text import Line, Screen
 
 _ABSENT = os.devnull  # what git names where a side does not exist
 _LONGEST = 2000  # characters of a message
@@ -173,7 +173,7 @@ def _print_status(scope: Scope) -> bool:
 
 
 def _converted(path: Path, threads: int) -> Iterator[str]:
-    from ckptool.render.textconv import textconv_lines, unreadable_lines
+    from ckptool.report.textconv import textconv_lines, unreadable_lines
 
     try:
         yield from textconv_lines(_inspection(path, path.name), threads)
@@ -184,9 +184,9 @@ def _converted(path: Path, threads: int) -> Iterator[str]:
 
 
 def _inspection(path: Path, name: str, git_name: str | None = None) -> Inspection:
-    from ckptool.explain import explain, ties
-    from ckptool.formats import open_checkpoint
-    from ckptool.render.inspection import Inspection
+    from ckptool.facts import explain, ties
+    from ckptool.formats.opening import open_checkpoint
+    from ckptool.report.inspection import Inspection
 
     checkpoint = open_checkpoint(path)
     notes = _renamed((*checkpoint.notes, *explain(checkpoint)), {str(path): git_name or str(path)})
@@ -195,7 +195,7 @@ def _inspection(path: Path, name: str, git_name: str | None = None) -> Inspectio
 
 def _report(arguments: Sequence[str], threads: int, screen: Screen) -> Iterator[Line]:
     """One file of a `git diff`: a heading as git has it, then the report."""
-    from ckptool.render.text import Span, wrap
+    from ckptool.report.text import Span, wrap
 
     path, old, new = arguments[0], *(arguments[at] if len(arguments) > at else _ABSENT for at in (1, 4))
     sides = {old: path, new: arguments[7] if len(arguments) > 7 else path}
@@ -214,12 +214,12 @@ def _report(arguments: Sequence[str], threads: int, screen: Screen) -> Iterator[
 
 
 def _compared(old: str, new: str, sides: Mapping[str, str], threads: int, screen: Screen) -> Iterator[Line]:
-    from ckptool.compare.diff import compare
-    from ckptool.formats import open_checkpoint
-    from ckptool.render.text import Span
-    from ckptool.render.text_diff import diff_lines
-    from ckptool.render.text_inspect import inspect_lines
-    from ckptool.render.tree import tree
+    from ckptool.commands.diff.comparison import compare
+    from ckptool.formats.opening import open_checkpoint
+    from ckptool.report.text import Span
+    from ckptool.report.text_diff import diff_lines
+    from ckptool.report.text_inspect import inspect_lines
+    from ckptool.report.tree import tree
 
     names = f"a/{sides[old]}", f"b/{sides[new]}"
     if _ABSENT in (old, new):

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ckptool.errors import CkptError, OutputError, UsageError
+from ckptool.core.errors import CkptError, OutputError, UsageError
 
 PATTERNS = ("*.safetensors", "*.pth", "*.pt", "*.ckpt", "pytorch_model*.bin", "adapter_model*.bin")
 """Names of checkpoints. `*.bin` alone is anything."""
@@ -231,7 +231,7 @@ def read_lines(path: Path) -> str:
 
 def write_lines(path: Path, text: str) -> bool:
     """Make the file hold this text; a file that would be empty is removed. True if anything changed."""
-    from ckptool.writing.output import staged_file
+    from ckptool.engine.output import staged_file
 
     if read_lines(path) == text:
         return False

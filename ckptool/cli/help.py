@@ -9,7 +9,7 @@ from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
 
-from ckptool.render.text import Cell, Column, Line, Screen, Span, paint, table, wrap
+from ckptool.report.text import Cell, Column, Line, Screen, Span, paint, table, wrap
 
 Section = tuple[str, list[tuple[str, str]]]
 

@@ -23,12 +23,12 @@ from ckptool.cli.common import (
     ThreadsOption,
 )
 from ckptool.cli.reports import ReportOption, plain, report_screen, require_reports, write_reports
-from ckptool.errors import Exit
+from ckptool.core.errors import Exit
 
 if TYPE_CHECKING:
-    from ckptool.checkpoint import Checkpoint, Note
-    from ckptool.render.inspection import Inspection
-    from ckptool.render.text import Line, Screen
+    from ckptool.core.checkpoint import Checkpoint, Note
+    from ckptool.report.inspection import Inspection
+    from ckptool.report.text import Line, Screen
 
 
 _REPORTS = (".html", ".json", ".md", ".txt")
@@ -73,7 +73,7 @@ def inspect(
     Reads headers only, whatever the size; with --stats the values too. Nothing in the file is run.
     """
     from ckptool.cli.output import print_lines, print_texts, stdout_screen
-    from ckptool.formats import open_checkpoint
+    from ckptool.formats.opening import open_checkpoint
 
     files = report or []
     require_reports(files, [path], _REPORTS)
@@ -84,8 +84,8 @@ def inspect(
     form = Format.JSON if json else form
 
     def lines(screen: Screen) -> Iterable[Line]:
-        from ckptool.render.text_inspect import inspect_lines
-        from ckptool.render.tree import tree
+        from ckptool.report.text_inspect import inspect_lines
+        from ckptool.report.tree import tree
 
         return inspect_lines(found, tree(found, depth, flat, by_size=sort is Sort.SIZE), screen)
 
@@ -100,7 +100,8 @@ def inspect(
 
 def _chosen(checkpoint: Checkpoint, only: Iterable[str], path: Path) -> list[str]:
     """The keys that any --only means, in file order; all without one."""
-    from ckptool.keys import Pattern, require_match
+    from ckptool.core.keys import Pattern
+    from ckptool.core.near_miss import require_match
 
     chosen = {key for text in only for key in require_match(Pattern.parse(text), checkpoint.tensors, "--only", path)}
     return [key for key in checkpoint if key in chosen] if only else list(checkpoint)
@@ -108,7 +109,7 @@ def _chosen(checkpoint: Checkpoint, only: Iterable[str], path: Path) -> list[str
 
 def _sorted(checkpoint: Checkpoint, keys: list[str], sort: Sort) -> tuple[str, ...]:
     if sort is Sort.KEY:
-        from ckptool.keys import natural_key
+        from ckptool.core.keys import natural_key
 
         keys.sort(key=natural_key)
     elif sort is Sort.SIZE:
@@ -119,13 +120,13 @@ def _sorted(checkpoint: Checkpoint, keys: list[str], sort: Sort) -> tuple[str, .
 def _report(
     checkpoint: Checkpoint, path: Path, keys: tuple[str, ...], stats: bool, threads: int, quiet: bool
 ) -> Inspection:
-    from ckptool.explain import explain, ties
-    from ckptool.render.inspection import Inspection
+    from ckptool.facts import explain, ties
+    from ckptool.report.inspection import Inspection
 
     numbers = {}
     if stats:
         from ckptool.cli.progress import Progress
-        from ckptool.compare.stats import all_stats
+        from ckptool.values.stats import all_stats
 
         with Progress("reading", quiet) as progress:
             numbers = all_stats(checkpoint, keys, threads=threads, progress=progress)
@@ -151,22 +152,22 @@ def _texts(report: Inspection, form: str, threads: int) -> Iterable[str]:
     """The report in a format for machines or documents."""
     match form:
         case Format.NDJSON:
-            from ckptool.render.ndjson import inspect_ndjson
+            from ckptool.report.ndjson import inspect_ndjson
 
             return inspect_ndjson(report)
         case Format.MARKDOWN:
-            from ckptool.render.markdown import inspect_markdown
+            from ckptool.report.markdown import inspect_markdown
 
             return inspect_markdown(report)
         case Format.LINES:
-            from ckptool.render.lines import inspect_lines
+            from ckptool.report.lines import inspect_lines
 
             return inspect_lines(report, threads)
         case "html":
-            from ckptool.render.html_inspect import inspect_html
+            from ckptool.report.html_inspect import inspect_html
 
             return inspect_html(report)
         case _:
-            from ckptool.render.json import inspect_json
+            from ckptool.report.json import inspect_json
 
             return inspect_json(report)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ckptool.errors import UsageError
+from ckptool.core.errors import UsageError
 from ckptool.matching.result import Confidence
 
 _PANEL = "Matching"

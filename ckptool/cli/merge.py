@@ -35,12 +35,12 @@ from ckptool.cli.writing import (
     WeightsOnlyOption,
     carry_out,
 )
-from ckptool.errors import UsageError
+from ckptool.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from ckptool.checkpoint import Checkpoint
-    from ckptool.merging.merge import Keys
-    from ckptool.plan import Plan
+    from ckptool.commands.merging.merge import Keys
+    from ckptool.core.checkpoint import Checkpoint
+    from ckptool.core.plan import Plan
 
 EPILOG = """\
 Examples:
@@ -53,7 +53,7 @@ Exit codes: 0 shown or written; 2 it cannot be written as asked, nothing was"""
 
 def complete_methods(incomplete: str) -> list[str]:
     """Names of merge methods."""
-    from ckptool.merging.methods import METHODS
+    from ckptool.commands.merging.methods import METHODS
 
     return [name for name in METHODS if name.startswith(incomplete)]
 
@@ -61,7 +61,7 @@ def complete_methods(incomplete: str) -> list[str]:
 def _list_methods(asked: bool) -> None:
     if not asked:
         return
-    from ckptool.merging.methods import METHODS
+    from ckptool.commands.merging.methods import METHODS
 
     rows = []
     for method in METHODS.values():
@@ -170,7 +170,7 @@ def _merge_plan(
     dtype: str | None,
     select: str | None,
 ) -> tuple[Plan, tuple[str, ...]]:
-    from ckptool.merging.merge import plan_merge
+    from ckptool.commands.merging.merge import plan_merge
 
     if len(paths) < 2:
         raise UsageError("there is nothing to merge: one input", hint="give two or more, or --lora ADAPTER")
@@ -184,7 +184,7 @@ def _merge_plan(
 def _lora_plan(
     paths: Sequence[Path], adapter: Path, scale: float, dtype: str | None, select: str | None
 ) -> tuple[Plan, tuple[str, ...]]:
-    from ckptool.merging.lora import plan_lora, read_config
+    from ckptool.commands.merging.lora import plan_lora, read_config
 
     if len(paths) != 1:
         raise UsageError(f"--lora takes one base model, not {len(paths)}", hint="merge the models first")
@@ -197,7 +197,7 @@ def _last(paths: Sequence[Path], count: int | None) -> list[Path]:
     """The last of the inputs by their names; all of them without a number."""
     if count is None:
         return list(paths)
-    from ckptool.merging.merge import last_checkpoints
+    from ckptool.commands.merging.merge import last_checkpoints
 
     if count > len(paths):
         raise UsageError(f"--last {count} of {len(paths)} inputs", hint="name more inputs: run/step-*.pth")

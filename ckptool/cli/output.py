@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from typing import TextIO
 
 from ckptool.cli.common import Color
-from ckptool.render.text import Line, Screen, paint
+from ckptool.report.text import Line, Screen, paint
 
 _BUFFER = 1 << 16  # characters written at once
 

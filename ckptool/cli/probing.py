@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ckptool.errors import UsageError
+from ckptool.core.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ckptool.probing.report import ProbeReport
-    from ckptool.surgery.transplant import Transplant
+    from ckptool.commands.transplant.result import Transplant
+    from ckptool.models.probing.report import ProbeReport
 
 _PANEL = "Matching"
 ProbeOption = Annotated[
@@ -53,8 +53,8 @@ class Probe:
 
     def run(self, done: Transplant, seed: int) -> ProbeReport:
         """One input through both models."""
+        from ckptool.commands.probing import probe
         from ckptool.models import open_target
-        from ckptool.probing.probe import probe
 
         return probe(done, open_target(self.model, self.arguments), input_shape=self.shape, seed=seed)
 

@@ -37,7 +37,7 @@ from ckptool.cli.writing import (
     WeightsOnlyOption,
     carry_out,
 )
-from ckptool.errors import UsageError
+from ckptool.core.errors import UsageError
 
 EPILOG = """\
 Examples:
@@ -106,9 +106,9 @@ def remap(
     {k**}.bias" a last part, "fc.{k**} -> !" drops. The README has the whole language. Without -o it shows what it would
     do.
     """
-    from ckptool.formats import open_checkpoint
+    from ckptool.commands.remap import match_remap, open_sources, plan_remap
+    from ckptool.formats.opening import open_checkpoint
     from ckptool.recipes.recipe import recipe_of
-    from ckptool.surgery.remap import match_remap, open_sources, plan_remap
 
     level = asked_for(auto, accept, "--auto --like CHECKPOINT")
     _require_rules(rules, like, save_recipe, auto=auto, reverse=reverse)
@@ -165,6 +165,6 @@ def _shard_of(asked: str | None, said: str | None, out: Path | None) -> str | No
     """What --max-shard says; else what the recipe says, which is for folders only."""
     if asked is not None or said is None or out is None:
         return asked
-    from ckptool.writing.encode import container_of
+    from ckptool.engine.encode import container_of
 
     return said if container_of(out) == "folder" else None

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ckptool.errors import CkptError, OutputError, UsageError
+from ckptool.core.errors import CkptError, OutputError, UsageError
 
 if TYPE_CHECKING:
-    from ckptool.checks.finding import Level, Report
-    from ckptool.render.text import Line, Screen
+    from ckptool.commands.checks.finding import Level, Report
+    from ckptool.report.text import Line, Screen
 
 ENDINGS = {
     ".html": "html",
@@ -70,7 +70,7 @@ def write_reports(files: Sequence[Path], texts: Callable[[str], Iterable[str]]) 
         files: checked by `require_reports`.
         texts: the result in a format, "html", piece by piece.
     """
-    from ckptool.writing.output import staged_file
+    from ckptool.engine.output import staged_file
 
     for file in files:
         with staged_file(file, force=True) as (descriptor, _), os.fdopen(os.dup(descriptor), "wb") as stream:
@@ -92,19 +92,19 @@ def ci_texts(
     """
     match form:
         case "github":
-            from ckptool.render.github import workflow_commands
+            from ckptool.report.github import workflow_commands
 
             return workflow_commands(report)
         case "junit":
-            from ckptool.render.junit import junit
+            from ckptool.report.junit import junit
 
             return junit(report, command, fail_on)
         case "html":
-            from ckptool.render.html_check import check_html
+            from ckptool.report.html_check import check_html
 
             return check_html(report, command)
         case _:
-            from ckptool.render.sarif import sarif
+            from ckptool.report.sarif import sarif
 
             return sarif(report, about, fail_on)
 
@@ -118,7 +118,7 @@ def add_summary(report: Report, command: str) -> None:
     named = os.environ.get("GITHUB_STEP_SUMMARY")
     if not named:
         return
-    from ckptool.render.github import summary
+    from ckptool.report.github import summary
 
     try:
         with Path(named).open("a", encoding="utf-8", errors="backslashreplace") as file:
@@ -135,14 +135,14 @@ def on_github() -> bool:
 
 def report_screen() -> Screen:
     """The page of a text report: wide, plain, nothing cut."""
-    from ckptool.render.text import Screen
+    from ckptool.report.text import Screen
 
     return Screen()
 
 
 def plain(lines: Iterable[Line]) -> Iterator[str]:
     """Lines as they stand in a text report."""
-    from ckptool.render.text import paint
+    from ckptool.report.text import paint
 
     screen = report_screen()
     return (f"{paint(line, screen)}\n" for line in lines)

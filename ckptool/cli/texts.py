@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from ckptool.errors import OutputError, UsageError
+from ckptool.core.errors import OutputError, UsageError
 
 
 def require_texts(files: Iterable[Path], inputs: Iterable[Path], out: Path | None, *, force: bool) -> None:
@@ -36,7 +36,7 @@ def require_texts(files: Iterable[Path], inputs: Iterable[Path], out: Path | Non
 
 def write_texts(texts: Mapping[Path, str], *, force: bool) -> list[str]:
     """Writes them, each whole or not at all; gives their names."""
-    from ckptool.writing.output import staged_file
+    from ckptool.engine.output import staged_file
 
     for file, text in texts.items():
         with staged_file(file, force=force) as (descriptor, _), os.fdopen(descriptor, "wb", closefd=False) as stream:

@@ -36,7 +36,7 @@ from ckptool.cli.writing import (
     TiedOutput,
     VerboseOption,
 )
-from ckptool.errors import UsageError
+from ckptool.core.errors import UsageError
 
 EPILOG = """\
 Examples:
@@ -176,8 +176,9 @@ def transplant(
         )
     source = open_selected(path, select if select is not None or ema else recipe.asks_for, ema)
 
+    from ckptool.commands.transplant.gates import require_loaded
+    from ckptool.commands.transplant.planning import plan_transplant
     from ckptool.models import open_target, parse_model_args
-    from ckptool.surgery.transplant import plan_transplant, require_loaded
 
     arguments = parse_model_args(model_arg or [])
     done = plan_transplant(

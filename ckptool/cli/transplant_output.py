@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 from ckptool.cli.reports import CI_FORMATS, add_summary, ci_texts, plain, report_screen, write_reports
 from ckptool.cli.texts import require_texts, write_texts
 from ckptool.cli.writing import PlanFormat, Request, require_writable, say, write
-from ckptool.errors import Exit, UsageError
+from ckptool.core.errors import Exit, UsageError
 
 if TYPE_CHECKING:
     from ckptool.cli.probing import Probe
+    from ckptool.commands.transplant.result import Transplant
+    from ckptool.engine.apply import Written
     from ckptool.models import Target, Verdict
-    from ckptool.probing.report import ProbeReport
-    from ckptool.surgery.transplant import Transplant
-    from ckptool.writing.apply import Written
+    from ckptool.models.probing.report import ProbeReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ def carry_out(done: Transplant, request: Request, extras: Extras) -> int:
         _show(done, request, extras)
     proof = None
     if extras.probe is not None and not plan.problems:
-        from ckptool.probing.report import unproven
+        from ckptool.models.probing.report import unproven
 
         proof = _probed(extras.probe, done, request, extras)
         plan = replace(plan, unmet=(*plan.unmet, *unproven(proof)))
@@ -69,8 +69,8 @@ def carry_out(done: Transplant, request: Request, extras: Extras) -> int:
 
 def _texts(done: Transplant, request: Request, extras: Extras) -> dict[Path, str]:
     """The further files and what is to stand in them."""
-    from ckptool.render.transplant_files import freeze_list
-    from ckptool.render.transplant_recipe import transplant_recipe
+    from ckptool.report.transplant_files import freeze_list
+    from ckptool.report.transplant_recipe import transplant_recipe
 
     texts: dict[Path, str] = {}
     if extras.recipe is not None:
@@ -82,7 +82,7 @@ def _texts(done: Transplant, request: Request, extras: Extras) -> dict[Path, str
 
 def _require_nesting(out: Path | None, wrap: str | None) -> None:
     """Refuses to nest weights where the output has no levels."""
-    from ckptool.writing.encode import container_of
+    from ckptool.engine.encode import container_of
 
     if wrap is not None and out is not None and container_of(out) != "torch":
         raise UsageError("--wrap nests the weights, which safetensors cannot", hint="write a .pth, or leave it out")
@@ -90,7 +90,7 @@ def _require_nesting(out: Path | None, wrap: str | None) -> None:
 
 def _loads(target: Target, out: Path, wrap: str | None) -> Verdict:
     """What torch says of the file as it was written: its headers are read again."""
-    from ckptool.formats import open_checkpoint
+    from ckptool.formats.opening import open_checkpoint
     from ckptool.models import strict_verdict
 
     again = open_checkpoint(out, wrap)
@@ -102,7 +102,7 @@ def _loads(target: Target, out: Path, wrap: str | None) -> Verdict:
 
 def _show(done: Transplant, request: Request, extras: Extras) -> None:
     from ckptool.cli.output import print_lines, stdout_screen
-    from ckptool.render.text_transplant import transplant_lines
+    from ckptool.report.text_transplant import transplant_lines
 
     screen = stdout_screen(request.color)
     lines = transplant_lines(done, screen, name=request.names[0], depth=extras.depth, verbose=request.verbose)
@@ -112,7 +112,7 @@ def _show(done: Transplant, request: Request, extras: Extras) -> None:
 def _probed(probe: Probe, done: Transplant, request: Request, extras: Extras) -> ProbeReport:
     """Runs the probe, and shows it."""
     from ckptool.cli.output import print_lines, stdout_screen
-    from ckptool.render.text_probe import probe_lines
+    from ckptool.report.text_probe import probe_lines
 
     found = probe.run(done, extras.seed)
     if request.form is PlanFormat.TEXT:
@@ -140,11 +140,11 @@ def _report(
     def texts(form: str) -> Iterable[str]:
         match form:
             case "json":
-                from ckptool.render.json_transplant import transplant_json
+                from ckptool.report.json_transplant import transplant_json
 
                 return transplant_json(done, name, written, loads, code, lines, proof)
             case "markdown":
-                from ckptool.render.markdown_transplant import transplant_markdown
+                from ckptool.report.markdown_transplant import transplant_markdown
 
                 return transplant_markdown(done, name, written, loads, extras.depth, lines)
             case _:
@@ -153,12 +153,12 @@ def _report(
     if request.form is not PlanFormat.TEXT:
         print_texts(texts(request.form))
         if request.form is PlanFormat.GITHUB:
-            from ckptool.checks.results import transplant_findings
+            from ckptool.commands.checks.results import transplant_findings
 
             add_summary(transplant_findings(done, name), "transplant")
     elif code is Exit.OK or written is not None:
-        from ckptool.render.text_plan import nothing_lines
-        from ckptool.render.text_transplant import done_lines
+        from ckptool.report.text_plan import nothing_lines
+        from ckptool.report.text_transplant import done_lines
 
         screen = stdout_screen(request.color)
         if lines is not None:
@@ -173,19 +173,19 @@ def _report(
 def _further_texts(done: Transplant, name: str, form: str) -> Iterable[str]:
     """The transplant as findings for CI, as a page, or as plain text."""
     if form in CI_FORMATS:
-        from ckptool.checks.results import ABOUT, transplant_findings
+        from ckptool.commands.checks.results import ABOUT, transplant_findings
 
         return ci_texts(transplant_findings(done, name), form, "transplant", ABOUT)
     if form == "html":
-        from ckptool.render.html_transplant import transplant_html
+        from ckptool.report.html_transplant import transplant_html
 
         return transplant_html(done, name)
-    from ckptool.render.text_transplant import transplant_lines
+    from ckptool.report.text_transplant import transplant_lines
 
     return plain(transplant_lines(done, report_screen(), name=name))
 
 
 def _snippet(done: Transplant, request: Request, extras: Extras) -> str:
-    from ckptool.render.transplant_files import snippet
+    from ckptool.report.transplant_files import snippet
 
     return "".join(snippet(done, extras.arguments, request.out or Path("transplanted.pth"), extras.wrap))

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import typer
 
 from ckptool.cli.common import Color
-from ckptool.errors import UsageError
+from ckptool.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from ckptool.checkpoint import Checkpoint
+    from ckptool.core.checkpoint import Checkpoint
 
 
 def in_order(
@@ -71,8 +71,8 @@ def number_pairs(texts: Sequence[str], option: str) -> dict[str, float]:
 
 def open_selected(path: Path, select: str | None, ema: bool = False) -> Checkpoint:
     """The checkpoint, with the weights that --select or --ema means."""
-    from ckptool.formats import open_checkpoint
-    from ckptool.surgery.ema import with_litema
+    from ckptool.commands.beside.ema import with_litema
+    from ckptool.formats.opening import open_checkpoint
 
     if not ema:
         return open_checkpoint(path, select=select)
@@ -97,7 +97,7 @@ def value_options(context: typer.Context) -> set[str]:
 def print_list(name: str, about: str, rows: Sequence[tuple[str, str]]) -> None:
     """Prints names and what they mean in two columns, the second wrapped."""
     from ckptool.cli.output import print_lines, stdout_screen
-    from ckptool.render.text import Cell, Column, Screen, table, wrap
+    from ckptool.report.text import Cell, Column, Screen, table, wrap
 
     screen = stdout_screen(Color.AUTO)
     width = max(len(name) for name, _ in rows)

@@ -17,15 +17,15 @@ import typer
 from ckptool.cli.common import Color
 from ckptool.cli.reports import add_summary, ci_texts, plain, report_screen, require_reports, write_reports
 from ckptool.cli.texts import require_texts, write_texts
-from ckptool.errors import Exit, UsageError
-from ckptool.sizes import parse_size
+from ckptool.core.errors import Exit, UsageError
+from ckptool.core.sizes import parse_size
 
 if TYPE_CHECKING:
-    from ckptool.checkpoint import Note
-    from ckptool.plan import Plan, Problem
-    from ckptool.render.preview import Preview
-    from ckptool.surgery.automatic import Automatic
-    from ckptool.writing.apply import Written
+    from ckptool.commands.automatic import Automatic
+    from ckptool.core.checkpoint import Note
+    from ckptool.core.plan import Plan, Problem
+    from ckptool.engine.apply import Written
+    from ckptool.report.preview import Preview
 
 
 class PlanFormat(StrEnum):
@@ -141,7 +141,7 @@ def carry_out(plan: Plan, request: Request, match: Automatic | None = None) -> i
         request: what the command line says of the output.
         match: the rules that were found, if any were looked for.
     """
-    from ckptool.surgery.settle import settled
+    from ckptool.commands.beside.settle import settled
 
     limit = require_writable(plan, request)
     plan = settled(
@@ -181,8 +181,8 @@ def require_writable(plan: Plan, request: Request) -> int | None:
     require_texts(request.texts, sources, request.out, force=request.force)
     if request.out is None or request.check:
         return limit
-    from ckptool.writing.encode import container_of
-    from ckptool.writing.output import check_target
+    from ckptool.engine.encode import container_of
+    from ckptool.engine.output import check_target
 
     if str(request.out) == "-":
         raise UsageError("an output is a file or a folder, not a stream", hint="give its name: -o out.safetensors")
@@ -197,9 +197,9 @@ def require_writable(plan: Plan, request: Request) -> int | None:
 
 
 def _preview(plan: Plan, request: Request, match: Automatic | None) -> Preview:
-    from ckptool.render.preview import Preview
-    from ckptool.surgery.settle import besides
-    from ckptool.writing.encode import tie_notes
+    from ckptool.commands.beside.settle import besides
+    from ckptool.engine.encode import tie_notes
+    from ckptool.report.preview import Preview
 
     notes: list[Note] = [note for side in plan.inputs for note in side.notes if note.level == "warning"]
     notes += [note for note in plan.notes if not (plan.problems and note.text.startswith("reversible"))]
@@ -211,8 +211,8 @@ def _preview(plan: Plan, request: Request, match: Automatic | None) -> Preview:
 
 def _beside_notes(plan: Plan, request: Request) -> Iterator[Note]:
     """Who picks the second set of weights of a file gets a file in which it is still the second."""
-    from ckptool.checkpoint import Note
-    from ckptool.surgery.settle import besides
+    from ckptool.commands.beside.settle import besides
+    from ckptool.core.checkpoint import Note
 
     if plan.frame is None or request.out is None or not request.selected:
         return
@@ -228,7 +228,7 @@ def _beside_notes(plan: Plan, request: Request) -> Iterator[Note]:
 
 def _show(preview: Preview, request: Request) -> None:
     from ckptool.cli.output import print_lines, stdout_screen
-    from ckptool.render.text_plan import plan_lines
+    from ckptool.report.text_plan import plan_lines
 
     screen = stdout_screen(request.color)
     print_lines(
@@ -238,7 +238,7 @@ def _show(preview: Preview, request: Request) -> None:
 
 def write(plan: Plan, out: Path, request: Request, limit: int | None) -> Written:
     from ckptool.cli.progress import Progress
-    from ckptool.writing.apply import apply
+    from ckptool.engine.apply import apply
 
     with ends_cleanly(), Progress("writing", request.quiet) as progress:
         return apply(plan, out, force=request.force, max_shard=limit, tied=request.tied, progress=progress)
@@ -254,7 +254,7 @@ def _report(preview: Preview, written: Written | None, files: Sequence[str], cod
         if request.form is PlanFormat.GITHUB:
             add_plan_summary(plan, request.names)
     elif code is Exit.OK:
-        from ckptool.render.text_plan import nothing_lines, written_lines
+        from ckptool.report.text_plan import nothing_lines, written_lines
 
         screen = stdout_screen(request.color)
         if written is None:
@@ -270,26 +270,26 @@ def _texts(preview: Preview, written: Written | None, code: Exit, form: str) -> 
     """The plan and what came of it in a format for machines, documents or files."""
     match form:
         case "json":
-            from ckptool.render.json_plan import plan_json
+            from ckptool.report.json_plan import plan_json
 
             return plan_json(preview, written, code)
         case "markdown":
-            from ckptool.render.markdown_plan import plan_markdown
+            from ckptool.report.markdown_plan import plan_markdown
 
             return plan_markdown(preview, written)
         case "text":
-            from ckptool.render.text_plan import plan_lines
+            from ckptool.report.text_plan import plan_lines
 
             return plain(plan_lines(preview, report_screen()))
         case _:
-            from ckptool.checks.results import ABOUT, plan_findings
+            from ckptool.commands.checks.results import ABOUT, plan_findings
 
             return ci_texts(plan_findings(preview.plan, preview.names), form, _command(preview.plan), ABOUT)
 
 
 def add_plan_summary(plan: Plan, names: tuple[str, ...]) -> None:
     """Append what speaks against a plan to the summary of a GitHub job."""
-    from ckptool.checks.results import plan_findings
+    from ckptool.commands.checks.results import plan_findings
 
     add_summary(plan_findings(plan, names), _command(plan))
 
@@ -302,7 +302,7 @@ def _command(plan: Plan) -> str:
 def say(problems: Sequence[Problem]) -> None:
     if problems:
         from ckptool.cli.errors import print_error
-        from ckptool.render.text_plan import problem_errors
+        from ckptool.report.text_plan import problem_errors
 
         for error, keys in problem_errors(problems):
             print_error(error, keys)

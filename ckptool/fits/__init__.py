@@ -21,12 +21,12 @@ import re
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
-from ckptool.errors import CkptError
+from ckptool.core.errors import CkptError
+from ckptool.core.spec import DTYPES, TensorSpec
 from ckptool.fits import conv, grid, rows
 from ckptool.fits.args import Fit
 from ckptool.fits.base import Fitting, Request
 from ckptool.fits.lists import Lookup, beside
-from ckptool.spec import DTYPES, TensorSpec
 
 __all__ = ["Fitting", "Lookup", "beside", "default_fit", "fit_op"]
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ckptool.errors import UsageError
+from ckptool.core.errors import UsageError
 
 __all__ = ["METHODS", "Fit", "normal_std", "parse_fit", "parse_options"]
 

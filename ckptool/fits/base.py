@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
-from ckptool.errors import PlanError
+from ckptool.core.errors import PlanError
+from ckptool.core.ops import Cast
+from ckptool.core.plan import Run
+from ckptool.core.spec import DTYPES, TensorSpec
 from ckptool.fits.args import Fit
 from ckptool.fits.lists import Lookup
-from ckptool.ops import Cast
-from ckptool.plan import Run
-from ckptool.spec import DTYPES, TensorSpec
 
 if TYPE_CHECKING:
     import numpy as np

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from ckptool.errors import PlanError, UsageError
-from ckptool.spec import TensorSpec
+from ckptool.core.errors import PlanError, UsageError
+from ckptool.core.spec import TensorSpec
 
 Lookup: TypeAlias = Callable[[str], str]
 """The text of a file that a fit names."""

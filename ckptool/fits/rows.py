@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ckptool.errors import PlanError, UsageError
+from ckptool.core.errors import PlanError, UsageError
+from ckptool.core.ops import Normal
+from ckptool.core.plan import Run
+from ckptool.core.spec import DTYPES, TensorSpec
 from ckptool.fits.args import normal_std
 from ckptool.fits.base import Fitting, Request, rounded
 from ckptool.fits.lists import labels_for, numbers_in
-from ckptool.ops import Normal
-from ckptool.plan import Run
-from ckptool.spec import DTYPES, TensorSpec
 
 if TYPE_CHECKING:
     import numpy as np

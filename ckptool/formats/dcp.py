@@ -14,17 +14,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from ckptool.checkpoint import Checkpoint, GlobalUse, Note, Piece, Storage, Tensor
-from ckptool.errors import UnreadableError
+from ckptool.core.checkpoint import Checkpoint, GlobalUse, Note, Piece, Storage, Tensor
+from ckptool.core.errors import UnreadableError
+from ckptool.core.spec import TensorSpec, short_spec
 from ckptool.formats.dcp_metadata import Chunk, Item, ItemPath, Metadata, Stored, read_metadata
-from ckptool.formats.files import open_regular
-from ckptool.formats.objects import Call, Dict, Global, Persistent
-from ckptool.formats.pickle import merge_globals
-from ckptool.formats.torch_edit import children
-from ckptool.formats.torch_tensor import StorageRef, tensor_of
-from ckptool.formats.torch_tree import interpret
-from ckptool.formats.torch_zip import Archive, read_embedded
-from ckptool.spec import TensorSpec, short_spec
+from ckptool.formats.pickle.loading import merge_globals
+from ckptool.formats.pickle.objects import Call, Dict, Global, Persistent
+from ckptool.formats.torch.edit import children
+from ckptool.formats.torch.tensor import StorageRef, tensor_of
+from ckptool.formats.torch.tree import interpret
+from ckptool.formats.torch.zip import Archive, read_embedded
+from ckptool.storage.files import open_regular
 
 METADATA = ".metadata"
 _STAND_IN = ("the storage of a stand-in",)  # known by identity: no file can make it

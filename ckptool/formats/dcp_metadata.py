@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
-from ckptool.checkpoint import GlobalUse
-from ckptool.errors import UnreadableError
-from ckptool.formats.files import RegularFile, naming
-from ckptool.formats.objects import Call, Dict, Global
-from ckptool.formats.pickle import load
-from ckptool.formats.torch_tensor import ints_of, named_dtype
+from ckptool.core.checkpoint import GlobalUse
+from ckptool.core.errors import UnreadableError
+from ckptool.formats.pickle.loading import load
+from ckptool.formats.pickle.objects import Call, Dict, Global
+from ckptool.formats.torch.tensor import ints_of, named_dtype
+from ckptool.storage.files import RegularFile, naming
 
 MAX_METADATA = 256 << 20  # bytes
 MAX_COMPARISONS = 500_000  # pairs of chunks of one tensor that are held against each other

@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ckptool.checkpoint import Checkpoint, Note
-from ckptool.errors import CkptError, UnreadableError, UsageError
-from ckptool.formats.files import open_regular
+from ckptool.core.checkpoint import Checkpoint, Note
+from ckptool.core.errors import CkptError, UnreadableError, UsageError
+from ckptool.formats.registry import open_file
 from ckptool.formats.sharded import SHARD_NAME, open_index, open_shards
 from ckptool.formats.sniff import sniff
+from ckptool.storage.files import open_regular
 
 INDEX = ".index.json"
 KNOWN = [
@@ -61,8 +62,6 @@ def _listed(folder: Path) -> list[str]:
 
 
 def _opened(folder: Path, chosen: Candidate, select: str | None) -> Checkpoint:
-    from ckptool.formats import open_file  # formats imports this module
-
     if chosen == DISTRIBUTED:
         from ckptool.formats.dcp import open_dcp
 

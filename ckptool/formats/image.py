@@ -1,7 +1,7 @@
 """What an output file will look like, before a byte of it is written.
 
 A writer lays a file out from specs alone: the bytes it knows (headers, the pickle) and slots for tensor data, each with
-the place its bytes come from. The engine (`ckptool.writing.apply`) fills the slots in any order, from any thread.
+the place its bytes come from. The engine (`ckptool.engine.apply`) fills the slots in any order, from any thread.
 """
 
 from __future__ import annotations

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from ckptool.checkpoint import Checkpoint, Note, Piece, Storage, Tensor
-from ckptool.errors import UnreadableError, UsageError
-from ckptool.formats.files import RegularFile, open_regular
+from ckptool.core.checkpoint import Checkpoint, Note, Piece, Storage, Tensor
+from ckptool.core.errors import UnreadableError, UsageError
+from ckptool.core.spec import DTYPES, TensorSpec
 from ckptool.formats.safetensors_header import Entry, parse
 from ckptool.formats.strict_json import JsonError
-from ckptool.spec import DTYPES, TensorSpec
+from ckptool.storage.files import RegularFile, open_regular
 
 MAX_HEADER = 100_000_000  # the reference's own cap
 MAX_DIMENSION = 2**63 - 1  # torch's

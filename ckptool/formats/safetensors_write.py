@@ -11,9 +11,9 @@ import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ckptool.errors import OutputError
+from ckptool.core.errors import OutputError
+from ckptool.core.spec import DTYPES, TensorSpec
 from ckptool.formats.image import PAGE, Content, Image, Range, Slot, align
-from ckptool.spec import DTYPES, TensorSpec
 
 NAMES = {
     "bool": "BOOL",

@@ -14,10 +14,11 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
-from ckptool.checkpoint import Checkpoint, Extra, GlobalUse, Note, Tensor
-from ckptool.errors import UnreadableError
-from ckptool.formats.files import open_regular
+from ckptool.core.checkpoint import Checkpoint, Extra, GlobalUse, Note, Tensor
+from ckptool.core.errors import UnreadableError
+from ckptool.formats.registry import open_file
 from ckptool.formats.strict_json import JsonError, JsonReader
+from ckptool.storage.files import open_regular
 
 MAX_INDEX = 100_000_000  # bytes; a million keys
 SHARD_NAME = re.compile(r"(?P<stem>.+)-(?P<number>\d{1,9})-of-(?P<count>\d{1,9})(?P<suffix>\.[A-Za-z]+)", re.ASCII)
@@ -129,8 +130,6 @@ def _check_present(folder: Path, names: Sequence[str], who: str) -> None:
 
 
 def _open_shards(folder: Path, names: Iterable[str], select: str | None) -> list[Checkpoint]:
-    from ckptool.formats import open_file  # formats imports this module
-
     shards = [open_file(folder / name, select) for name in names]
     formats = sorted({shard.format for shard in shards})
     if len(formats) > 1:
@@ -192,7 +191,7 @@ def _merged_extras(shards: Sequence[Checkpoint]) -> Iterator[Extra]:
 def _merged_globals(shards: Sequence[Checkpoint]) -> tuple[GlobalUse, ...]:
     if not any(shard.globals for shard in shards):  # safetensors: start without the rules for pickles
         return ()
-    from ckptool.formats.pickle_globals import merge_globals
+    from ckptool.formats.pickle.globals import merge_globals
 
     return merge_globals(*(shard.globals for shard in shards))
 

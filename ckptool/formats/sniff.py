@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from typing import Literal, NamedTuple
 
-from ckptool.errors import UnreadableError
-from ckptool.formats.files import RegularFile
+from ckptool.core.errors import UnreadableError
+from ckptool.storage.files import RegularFile
 
 Kind = Literal["torch zip", "torch legacy", "safetensors", "index"]
 

@@ -13,8 +13,8 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from ckptool.errors import UnreadableError
-from ckptool.formats.files import RegularFile
+from ckptool.core.errors import UnreadableError
+from ckptool.storage.files import RegularFile
 
 MAX_DIRECTORY = 256 << 20
 MAX_MEMBERS = 2_000_000

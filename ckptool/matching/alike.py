@@ -48,7 +48,7 @@ def similarity(source: Unit, target: Unit) -> float:
 
     Example:
         >>> from ckptool.matching.cuts import units_of
-        >>> from ckptool.spec import TensorSpec
+        >>> from ckptool.core.spec import TensorSpec
         >>> one, other = (units_of({k: TensorSpec(k, "float32", (3,))})[0] for k in ("ln.weight", "norm.weight"))
         >>> similarity(one, other)
         1.0

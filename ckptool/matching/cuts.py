@@ -15,10 +15,10 @@ from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
+from ckptool.core.spec import TensorSpec
 from ckptool.matching.modules import Part, Unit
 from ckptool.matching.norms import norms_beside
 from ckptool.matching.words import leaf_of, meant_beside
-from ckptool.spec import TensorSpec
 
 _NUMBER = re.compile(r"(.*?)(\d{1,9})(\D*)")
 _BETWEEN = re.compile(r"([./]|(?<=\d)[_-])")

@@ -12,8 +12,9 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from ckptool.compare.rules import drop_rules
-from ckptool.errors import CkptError
+from ckptool.core.errors import CkptError
+from ckptool.core.plan import sources_of
+from ckptool.core.spec import TensorSpec
 from ckptool.matching.assign import Match
 from ckptool.matching.captures import Side, instance_sides, side_pairs
 from ckptool.matching.choices import chosen
@@ -23,10 +24,9 @@ from ckptool.matching.grouped import group_sides
 from ckptool.matching.halves import HALVES
 from ckptool.matching.result import Confidence, MatchRule, Pair, least_sure
 from ckptool.matching.reversal import dropping, why_not_reversed
-from ckptool.plan import sources_of
 from ckptool.recipes.expand import expand
 from ckptool.recipes.recipe import parse_recipe
-from ckptool.spec import TensorSpec
+from ckptool.recipes.renaming import drop_rules
 
 Specs = Mapping[str, TensorSpec]
 

@@ -14,8 +14,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ckptool.checkpoint import Note
-from ckptool.collector import collector_paused
+from ckptool.core.checkpoint import Note
+from ckptool.core.collector import collector_paused
+from ckptool.core.spec import TensorSpec
 from ckptool.matching.attempt import best_of, tries
 from ckptool.matching.cuts import cuts_of
 from ckptool.matching.generalise import rules_of
@@ -25,7 +26,6 @@ from ckptool.matching.reshaped import reshaped_pairs
 from ckptool.matching.result import Confidence, MatchReport, Pair
 from ckptool.matching.reversal import reversal_notes
 from ckptool.matching.unknowable import unknowable
-from ckptool.spec import TensorSpec
 
 Specs = Mapping[str, TensorSpec]
 

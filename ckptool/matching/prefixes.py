@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 
-from ckptool.keys import common_prefix, wrapper_prefix
+from ckptool.core.keys import common_prefix, wrapper_prefix
 
 Shapes = Mapping[str, tuple[int, ...]]
 

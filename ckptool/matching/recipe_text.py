@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from ckptool.fold import rollup
+from ckptool.core.fold import rollup
 from ckptool.matching.result import Confidence, MatchReport, MatchRule
 
 

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
-from ckptool.checkpoint import Note
+from ckptool.core.checkpoint import Note
+from ckptool.core.spec import TensorSpec
 from ckptool.matching.alike import squeezed
 from ckptool.matching.assign import Match
 from ckptool.matching.attempt import Attempt
@@ -15,7 +16,6 @@ from ckptool.matching.doubts import HABIT
 from ckptool.matching.emit import pairs_of
 from ckptool.matching.modules import Shape, Unit
 from ckptool.matching.result import Confidence, Pair
-from ckptool.spec import TensorSpec
 
 Specs = Mapping[str, TensorSpec]
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from ckptool.compare.rules import unsayable
+from ckptool.core.spec import TensorSpec
 from ckptool.matching.alike import similarity, squeezed
 from ckptool.matching.cuts import units_of
 from ckptool.matching.modules import Shape, Unit
 from ckptool.matching.result import Confidence, MatchReport, MatchRule, Pair
-from ckptool.spec import TensorSpec
+from ckptool.recipes.renaming import unsayable
 
 Specs = Mapping[str, TensorSpec]
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from ckptool.checkpoint import Note
+from ckptool.core.checkpoint import Note
 
 
 class Confidence(StrEnum):
@@ -123,12 +123,6 @@ class MatchReport:
     def accepted(self, accept: Confidence = Confidence.ALIGNED) -> tuple[Pair, ...]:
         """The pairs that are as sure as `accept`, or surer."""
         return tuple(pair for pair in self.pairs if pair.confidence.within(accept))
-
-    def recipe(self, accept: Confidence = Confidence.ALIGNED) -> str:
-        """The rules that are as sure as `accept` as a TOML recipe; those that are less sure stand in comments."""
-        from ckptool.matching.recipe_text import recipe_text
-
-        return recipe_text(self, accept)
 
 
 def least_sure(found: Iterable[Confidence]) -> Confidence:

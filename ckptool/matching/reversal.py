@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from ckptool.checkpoint import Note
-from ckptool.errors import CkptError
+from ckptool.core.checkpoint import Note
+from ckptool.core.errors import CkptError
+from ckptool.core.spec import TensorSpec
 from ckptool.matching.result import Confidence, MatchRule, Pair
 from ckptool.recipes.recipe import Recipe, parse_recipe
 from ckptool.recipes.reverse import check_reverse
-from ckptool.spec import TensorSpec
 
 Specs = Mapping[str, TensorSpec]
 

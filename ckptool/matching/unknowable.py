@@ -6,10 +6,10 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ckptool.checkpoint import Note
+from ckptool.core.checkpoint import Note
+from ckptool.core.spec import TensorSpec
 from ckptool.matching.result import Confidence, Pair
 from ckptool.matching.words import words_of
-from ckptool.spec import TensorSpec
 
 _META = frozenset({"wq", "wk"})  # Meta's Llama rotates neighbours, transformers rotates halves
 _Q_FIRST = frozenset({"qkv", "in_proj", "in_proj_weight", "in_proj_bias", "qkv_proj", "to_qkv"})  # timm, torch, Phi-3

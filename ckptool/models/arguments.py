@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterable
 
-from ckptool.errors import UsageError
+from ckptool.core.errors import UsageError
 
 _INT = re.compile(r"[+-]?\d+")
 _FLOAT = re.compile(r"[+-]?(?:\d+\.\d*|\.\d+|\d+(?=[eE]))(?:[eE][+-]?\d+)?|[+-]?inf|nan")

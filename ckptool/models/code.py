@@ -12,8 +12,8 @@ from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
-from ckptool.checkpoint import Note
-from ckptool.errors import CkptError, UsageError
+from ckptool.core.checkpoint import Note
+from ckptool.core.errors import CkptError, UsageError
 from ckptool.models.factory import Factory, a_type_of, did_you_mean, require, stopped
 from ckptool.models.guard import guarded
 from ckptool.models.vision import declare_operators, import_torchvision

@@ -14,8 +14,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from ckptool.checkpoint import Note
-from ckptool.errors import CkptError, UsageError
+from ckptool.core.checkpoint import Note
+from ckptool.core.errors import CkptError, UsageError
 from ckptool.models.device import Device, on_device
 from ckptool.models.guard import guarded
 

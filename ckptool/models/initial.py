@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
-from ckptool.errors import CkptError, UsageError
+from ckptool.core.errors import CkptError, UsageError
 from ckptool.models.target import Target
 
 if TYPE_CHECKING:

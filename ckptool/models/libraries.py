@@ -14,8 +14,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ckptool.checkpoint import Note
-from ckptool.errors import CkptError, UsageError
+from ckptool.core.checkpoint import Note
+from ckptool.core.errors import CkptError, UsageError
 from ckptool.models.factory import Factory, did_you_mean, require
 from ckptool.models.guard import guarded
 from ckptool.models.vision import declare_operators, import_torchvision

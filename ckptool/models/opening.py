@@ -9,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ckptool.checkpoint import Checkpoint, Note
-from ckptool.errors import CkptError, UnreadableError, UsageError
+from ckptool.core.checkpoint import Checkpoint, Note
+from ckptool.core.errors import CkptError, UnreadableError, UsageError
 from ckptool.models.code import code_factory, names_in
 from ckptool.models.factory import Factory
 from ckptool.models.libraries import first_sentence, hf_factory, timm_factory, torchvision_factory
@@ -117,7 +117,7 @@ def _built(factory: Factory) -> Target:
 
 
 def _of_checkpoint(spec: str) -> Target:
-    from ckptool.formats import open_checkpoint
+    from ckptool.formats.opening import open_checkpoint
 
     try:
         checkpoint = open_checkpoint(spec)

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ckptool.core.spec import TensorSpec
 from ckptool.models.guard import guarded
 from ckptool.models.target import Target
-from ckptool.spec import TensorSpec
 
 if TYPE_CHECKING:
     import torch

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from ckptool.checkpoint import Checkpoint, Note
-from ckptool.errors import CkptError
-from ckptool.spec import DTYPES, TensorSpec
+from ckptool.core.checkpoint import Checkpoint, Note
+from ckptool.core.errors import CkptError
+from ckptool.core.spec import DTYPES, TensorSpec
 
 if TYPE_CHECKING:
     import torch

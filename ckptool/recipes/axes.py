@@ -8,7 +8,7 @@ from functools import reduce
 from itertools import product
 from typing import TypeAlias
 
-from ckptool.errors import PlanError
+from ckptool.core.errors import PlanError
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,18 +10,18 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import TypeAlias
 
-from ckptool.errors import CkptError, UsageError
-from ckptool.keys import Pattern as KeyPattern
-from ckptool.keys import escape
-from ckptool.near_miss import near_miss
-from ckptool.ops import made
-from ckptool.plan import Apply, Dropped, Problem, Source, Step, Use, sources_of
+from ckptool.core.errors import CkptError, UsageError
+from ckptool.core.keys import Pattern as KeyPattern
+from ckptool.core.keys import escape
+from ckptool.core.near_miss import near_miss
+from ckptool.core.ops import made
+from ckptool.core.plan import Apply, Dropped, Problem, Source, Step, Use, sources_of
+from ckptool.core.spec import TensorSpec
 from ckptool.recipes.group import Context, FitOp, Group, Item, groups_of, make, mapped
 from ckptool.recipes.matching import Matches, Owned, Span, match_stage, new_names
 from ckptool.recipes.pattern import Pattern
 from ckptool.recipes.recipe import Recipe
 from ckptool.recipes.rules import Rule, Stage
-from ckptool.spec import TensorSpec
 
 Specs: TypeAlias = Mapping[str, TensorSpec]
 

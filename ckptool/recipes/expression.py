@@ -13,13 +13,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ckptool.errors import PlanError, UsageError
-from ckptool.ops import parse_cast
-from ckptool.plan import Run
-from ckptool.reading import numpy_dtype
+from ckptool.core.arrays import numpy_dtype
+from ckptool.core.errors import PlanError, UsageError
+from ckptool.core.ops import parse_cast
+from ckptool.core.plan import Run
+from ckptool.core.spec import TensorSpec
 from ckptool.recipes.expression_specs import BINARY, FUNCTIONS, REDUCTIONS, abstract, axes_of, tree_of
 from ckptool.recipes.pattern import malformed
-from ckptool.spec import TensorSpec
 
 if TYPE_CHECKING:
     import numpy as np

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
-from ckptool.errors import PlanError
-from ckptool.ops import parse_cast
-from ckptool.spec import DTYPES, TensorSpec
+from ckptool.core.errors import PlanError
+from ckptool.core.ops import parse_cast
+from ckptool.core.spec import DTYPES, TensorSpec
 
 REDUCTIONS = ("sum", "mean", "norm", "min", "max")
 ELEMENTWISE = ("sqrt", "exp", "log", "abs", "clip", "zeros_like", "ones_like")

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field, replace
 from itertools import count, product
 from typing import TypeAlias
 
-from ckptool.errors import PlanError
-from ckptool.ops import Cast
-from ckptool.plan import Apply, Op, Value
+from ckptool.core.errors import PlanError
+from ckptool.core.ops import Cast
+from ckptool.core.plan import Apply, Op, Value
+from ckptool.core.spec import TensorSpec
 from ckptool.recipes.capture import Hole
 from ckptool.recipes.expression import Expression
 from ckptool.recipes.layout import Layout
@@ -17,7 +18,6 @@ from ckptool.recipes.matching import Owned
 from ckptool.recipes.pattern import Pattern
 from ckptool.recipes.rearrange import Piece, Rearrange, pieces, stack
 from ckptool.recipes.rules import Fit, Rule, Then
-from ckptool.spec import TensorSpec
 
 FitOp: TypeAlias = Callable[[Fit, TensorSpec, TensorSpec], Op]
 """Makes the op of ``fit METHOD(args)`` from a source's and its target's spec."""

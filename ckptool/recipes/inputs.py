@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from ckptool.errors import UsageError
+from ckptool.core.errors import UsageError
 from ckptool.recipes.pattern import parse_pattern
 from ckptool.recipes.recipe import Recipe, read_text
 

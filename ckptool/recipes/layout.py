@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import reduce
 from typing import NoReturn
 
-from ckptool.errors import PlanError, UsageError
+from ckptool.core.errors import PlanError, UsageError
 from ckptool.recipes.axes import Axes, Axis, Dim, Sum, blocks_of, names_of
 from ckptool.recipes.pattern import malformed
 

@@ -21,7 +21,7 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import NoReturn, TypeAlias
 
-from ckptool.errors import UsageError
+from ckptool.core.errors import UsageError
 from ckptool.recipes.capture import Hole, Values
 
 Token: TypeAlias = str | Hole

@@ -12,11 +12,11 @@ from itertools import product
 from math import prod
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ckptool.errors import PlanError
-from ckptool.plan import Run
+from ckptool.core.errors import PlanError
+from ckptool.core.plan import Run
+from ckptool.core.spec import DTYPES, TensorSpec
 from ckptool.recipes.axes import Axis, Dim, Sizes, size_of, solve
 from ckptool.recipes.layout import Layout
-from ckptool.spec import DTYPES, TensorSpec
 
 if TYPE_CHECKING:
     import numpy as np

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ckptool.errors import UsageError
+from ckptool.core.errors import UsageError
 from ckptool.recipes.rules import Rule, Stage, Unmatched, parse_stages
 
 _BUILTIN = Path(__file__).parent / "builtin"

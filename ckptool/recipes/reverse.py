@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from ckptool.errors import CkptError, PlanError, UsageError
-from ckptool.ops import Cast
-from ckptool.plan import Step, sources_of
+from ckptool.core.errors import CkptError, PlanError, UsageError
+from ckptool.core.ops import Cast
+from ckptool.core.plan import Step, sources_of
+from ckptool.core.spec import DTYPES, TensorSpec
 from ckptool.recipes.axes import Axis
 from ckptool.recipes.expand import expand
 from ckptool.recipes.expression import Expression
@@ -19,7 +20,6 @@ from ckptool.recipes.layout import Layout
 from ckptool.recipes.pattern import Pattern, parse_pattern
 from ckptool.recipes.recipe import Recipe
 from ckptool.recipes.rules import Fit, Rule, Stage, Then, checked, parse_rule
-from ckptool.spec import DTYPES, TensorSpec
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Literal, Protocol, TypeAlias
 
-from ckptool.errors import UsageError
+from ckptool.core.errors import UsageError
+from ckptool.core.ops import Cast, parse_cast
 from ckptool.fits.args import Fit as Fit
 from ckptool.fits.args import parse_fit as parse_fit
-from ckptool.ops import Cast, parse_cast
 from ckptool.recipes.axes import names_of
 from ckptool.recipes.capture import Hole
 from ckptool.recipes.expression import Expression

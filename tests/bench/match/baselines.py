@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ckptool.spec import TensorSpec
+from ckptool.core.spec import TensorSpec
 
 Specs = dict[str, TensorSpec]
 Pairs = list[tuple[str, str]]

@@ -17,8 +17,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from ckptool.plan import Source, Step
-from ckptool.spec import TensorSpec
+from ckptool.core.plan import Source, Step
+from ckptool.core.spec import TensorSpec
 from tests.bench.match.edits import NAMES, NUMBERS, ORDER, Row, Rows
 from tests.bench.match.edits_parts import EDITS, PARTS, untold
 from tests.bench.match.pairs import Case, Link, Specs

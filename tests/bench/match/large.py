@@ -9,7 +9,7 @@ import resource
 import sys
 import time
 
-from ckptool.spec import TensorSpec
+from ckptool.core.spec import TensorSpec
 
 Specs = dict[str, TensorSpec]
 

@@ -15,12 +15,12 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
-from ckptool.keys import Pattern
-from ckptool.plan import Step, sources_of
+from ckptool.core.keys import Pattern
+from ckptool.core.plan import Step, sources_of
+from ckptool.core.spec import TensorSpec
 from ckptool.recipes.expand import expand
 from ckptool.recipes.recipe import Recipe, recipe_of
 from ckptool.recipes.reverse import reverse
-from ckptool.spec import TensorSpec
 
 Specs = dict[str, TensorSpec]
 State = Mapping[str, Any]

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from ckptool.plan import sources_of
+from ckptool.core.plan import sources_of
 from ckptool.recipes.expand import expand
 from ckptool.recipes.recipe import load_recipe
 from tests.bench.match.baselines import BASELINES, RefusedError

@@ -8,12 +8,12 @@ from dataclasses import dataclass, fields
 from itertools import product
 from typing import Any
 
-from ckptool.errors import CkptError
-from ckptool.plan import Apply, Source, Value, sources_of
+from ckptool.core.errors import CkptError
+from ckptool.core.plan import Apply, Source, Value, sources_of
+from ckptool.core.spec import TensorSpec
 from ckptool.recipes.expand import expand
 from ckptool.recipes.rearrange import Rearrange
 from ckptool.recipes.recipe import parse_recipe
-from ckptool.spec import TensorSpec
 from tests.bench.match.pairs import Case, Link
 
 _ELEMENTS = 1 << 25  # of tensors whose layouts are compared by moving numbers
@@ -227,7 +227,7 @@ def _form(value: Value, names: Mapping[str, int]) -> Any:
 def _moves_alike(given: Value, true: Value, case: Case) -> bool:
     import numpy as np
 
-    from ckptool.writing.evaluate import compute
+    from ckptool.engine.evaluate import compute
 
     arrays: dict[Source, Any] = {}
     start = 1

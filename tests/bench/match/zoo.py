@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ckptool.spec import TensorSpec
+from ckptool.core.spec import TensorSpec
 from tests.bench.match.pairs import prepare, specs_of
 
 Specs = dict[str, TensorSpec]

@@ -1,0 +1,462 @@
+"""The functions of the Python API. Each imports what it needs when it is called: importing this costs nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Mapping, Sequence
+
+    import torch
+
+    from ckptool.api.loading import Report
+    from ckptool.api.plan import Plan
+    from ckptool.commands.automatic import Automatic
+    from ckptool.commands.diff.result import Diff
+    from ckptool.commands.merging.merge import Keys
+    from ckptool.commands.transplant.result import Transplant
+    from ckptool.core.checkpoint import Checkpoint
+    from ckptool.models import Target
+    from ckptool.models.entries import Mismatch
+    from ckptool.models.probing.report import ProbeReport
+    from ckptool.recipes.recipe import Recipe
+    from ckptool.values.delta import Tolerance
+
+    Input: TypeAlias = Checkpoint | str | os.PathLike[str]
+    Goal: TypeAlias = str | os.PathLike[str] | torch.nn.Module | Target | Checkpoint
+
+
+def open(path: str | os.PathLike[str], select: str | None = None) -> Checkpoint:
+    """Open a checkpoint of any format, told by its content. Reads headers only; holds no file open.
+
+    Args:
+        path: a file, or a folder of shards.
+        select: dotted path of the dict that holds the weights, as "model_ema"; by default the one that is meant.
+
+    Raises:
+        CkptError: it is no checkpoint, is damaged, or has no such dict.
+
+    Example:
+        >>> checkpoint = ckptool.open("fixtures/training.ckpt")
+        >>> checkpoint.format, len(checkpoint), checkpoint.selection.name
+        ('torch zip', 122, 'state_dict')
+        >>> [extra.name for extra in checkpoint.extras]
+        ['epoch', 'arch', 'best_acc1', 'args', 'model_ema', 'optimizer', 'lr_scheduler']
+
+        The same file's moving average, and one of its tensors as a numpy array:
+
+        >>> average = ckptool.open("fixtures/training.ckpt", select="model_ema")
+        >>> with ckptool.Reader() as reader:
+        ...     reader.array(average["fc.weight"]).shape
+        (100, 16)
+    """
+    from ckptool.formats.opening import open_checkpoint
+
+    return open_checkpoint(path, select=select)
+
+
+def compare(
+    old: Input,
+    new: Input,
+    *,
+    only: Sequence[str] = (),
+    tolerance: Tolerance | None = None,
+    keys_only: bool = False,
+    threads: int = 2,
+    recipe: Recipe | str | Sequence[str] | None = None,
+) -> Diff:
+    """Compare two checkpoints of any formats: keys, shapes, dtypes, and then values.
+
+    Args:
+        old: a path, or what `open` gave.
+        new: the other one.
+        only: key patterns, as ``"layer4.*"``; if any are given, everything else is left out.
+        tolerance: how far values may be apart and still count as same; by default not at all.
+        keys_only: compare headers and read no values.
+        threads: how many at most read and compute.
+        recipe: rules, or a recipe as `match` finds it, through which the old side is seen.
+
+    Raises:
+        CkptError: a file cannot be read, or a pattern or rule matches nothing.
+
+    Example:
+        >>> diff = ckptool.compare("fixtures/resnet18.pth", "fixtures/tuned.safetensors")
+        >>> diff.count(ckptool.Status.SAME), diff.count(ckptool.Status.CHANGED), diff.count(ckptool.Status.RESHAPED)
+        (6, 114, 2)
+        >>> sorted(change.key for change in diff.changes if change.status is ckptool.Status.RESHAPED)
+        ['fc.bias', 'fc.weight']
+        >>> loose = ckptool.Tolerance(rel=1e-3)
+        >>> ckptool.compare(diff.old, diff.new, only=["layer1.*.weight"], tolerance=loose).is_same
+        True
+    """
+    from ckptool.commands.automatic import mapped_by
+    from ckptool.commands.diff.comparison import compare as compare_checkpoints
+    from ckptool.recipes.recipe import recipe_from
+    from ckptool.values.delta import Tolerance
+
+    before, after, rules = _opened(old), _opened(new), recipe_from(recipe)
+    return compare_checkpoints(
+        before,
+        after,
+        only=only,
+        tolerance=tolerance or Tolerance(),
+        keys_only=keys_only,
+        threads=threads,
+        mapped=mapped_by(rules, before, after) if rules.stages else None,
+    )
+
+
+def match(
+    source: Input,
+    target: Goal,
+    *,
+    recipe: Recipe | str | Sequence[str] | None = None,
+    accept: str = "aligned",
+    model_args: Mapping[str, object] | None = None,
+) -> Automatic:
+    """Which tensor of one side belongs to which of the other, from names, shapes and order; headers only.
+
+    Args:
+        source: a path, or what `open` gave.
+        target: a checkpoint, a live `torch.nn.Module`, or a model as `plan_transplant` takes it.
+        recipe: rules that come first; what they make is matched.
+        accept: the least confidence: "certain", "unique", "aligned", "guess" or "interchangeable".
+        model_args: arguments for the model, if `target` names one.
+
+    Returns:
+        Its `recipe` goes into `plan_remap`, `plan_transplant`, `load_into` and `compare`; its `text` is what was found
+        as TOML, with the evidence; its `report` has the pairs.
+
+    Raises:
+        CkptError: a file or model cannot be opened, or there is no such confidence.
+
+    Example:
+        >>> found = ckptool.match("fixtures/deit.pth", "fixtures/vit-hf.safetensors")
+        >>> len(found.report.pairs), len(found.recipe.rules), found.report.unmatched_targets
+        (32, 8, ())
+        >>> found.report.pairs[0].evidence[-1]
+        'words agree'
+        >>> ckptool.compare("fixtures/deit.pth", "fixtures/vit-hf.safetensors", recipe=found.recipe).count("changed")
+        0
+    """
+    from ckptool.commands.automatic import automatic
+    from ckptool.core.errors import UsageError
+    from ckptool.matching.result import Confidence
+    from ckptool.models import target_from
+    from ckptool.recipes.recipe import recipe_from
+
+    if accept not in {one.value for one in Confidence}:
+        raise UsageError(f'accept = "{accept}"', hint=f"it is one of {', '.join(one.value for one in Confidence)}")
+    specs = {key: tensor.spec for key, tensor in _opened(source).items()}
+    model = target_from(target, model_args)
+    return automatic(recipe_from(recipe), specs, model.specs, accept=Confidence(accept), modules=model.modules or None)
+
+
+def plan_filter(
+    checkpoint: Input,
+    choices: Sequence[tuple[str, str]] = (),
+    *,
+    dtype: str | None = None,
+    only_weights: bool = False,
+) -> Plan:
+    """Plan an output that holds some of a checkpoint's tensors; `Plan.apply` writes it, in any format.
+
+    Args:
+        checkpoint: a path, or what `open` gave.
+        choices: ("keep" or "drop", key pattern) in order, the later wins. If the first is a keep, all else is dropped.
+        dtype: a float dtype that floats are cast to, as "bf16"; integers are never cast.
+        only_weights: leave everything but the weights behind.
+
+    Raises:
+        CkptError: a pattern matches nothing, or there is no such dtype.
+
+    Example:
+        >>> plan = ckptool.plan_filter("fixtures/resnet18.pth", [("drop", "fc.*")], dtype="bf16")
+        >>> plan.steps[0].target.short, plan.steps[0].why, plan.nbytes
+        ('bf16[2,3,7,7]', '--dtype bfloat16', 23740)
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     written = plan.apply(f"{folder}/body.safetensors")
+        ...     len(ckptool.open(written.path))
+        120
+    """
+    from ckptool.api.plan import Plan
+    from ckptool.commands.filter import plan_filter as plan
+
+    return Plan.of(plan(_opened(checkpoint), choices, dtype=dtype, only_weights=only_weights))
+
+
+def plan_remap(
+    checkpoint: Input,
+    recipe: Recipe | Sequence[str],
+    *,
+    reverse: bool = False,
+    vars: Mapping[str, float] | None = None,
+    like: Input | None = None,
+    dtype: str | None = None,
+    select: str | None = None,
+) -> Plan:
+    """Plan what a recipe makes of a checkpoint.
+
+    Args:
+        checkpoint: a path, or what `open` gave.
+        recipe: rules ``"FROM -> TO"``, names of recipe files and of built-in recipes, in order.
+        reverse: do it backwards.
+        vars: numbers that come before those of the recipe.
+        like: a checkpoint with the keys and shapes that are to come out; the plan's `unmet` says what does not fit.
+        dtype: a float dtype that floats are cast to.
+        select: which dict of a file to take.
+
+    Returns:
+        A plan; where its `problems` say that keys clash or rules match nothing, it cannot be applied.
+
+    Raises:
+        CkptError: a rule is malformed, or cannot be reversed.
+
+    Example:
+        >>> plan = ckptool.plan_remap("fixtures/training.ckpt", ["strip-wrappers", "fc. -> head."])
+        >>> [step.target.key for step in plan.steps][-2:]
+        ['head.weight', 'head.bias']
+        >>> ckptool.plan_remap("fixtures/resnet18.pth", ["head. -> fc."]).problems[0].message
+        'rule 1 "head. -> fc." matches none of the 122 keys'
+    """
+    from pathlib import Path
+
+    from ckptool.api.plan import Plan
+    from ckptool.commands.remap import open_sources
+    from ckptool.commands.remap import plan_remap as plan
+    from ckptool.core.checkpoint import Checkpoint
+    from ckptool.recipes.recipe import Recipe, recipe_of
+
+    parsed = recipe if isinstance(recipe, Recipe) else recipe_of(recipe)
+    sources, prefixes = (
+        ((checkpoint,), ()) if isinstance(checkpoint, Checkpoint) else open_sources(Path(checkpoint), parsed, select)
+    )
+    target = None if like is None else _opened(like)
+    return Plan.of(plan(sources, parsed, backwards=reverse, prefixes=prefixes, vars=vars, like=target, dtype=dtype))
+
+
+def plan_merge(
+    checkpoints: Sequence[Input],
+    *,
+    method: str | None = None,
+    weights: Sequence[float] | None = None,
+    base: Input | None = None,
+    params: Mapping[str, float] | None = None,
+    keys: Keys = "exact",
+    dtype: str | None = None,
+) -> Plan:
+    """Plan one checkpoint out of several: the union in which later ones win, or a mix by a merge method.
+
+    Args:
+        checkpoints: paths, or what `open` gave, in the order that counts.
+        method: "linear", "slerp", "ties", ...; ``ckptool merge --methods`` lists them. None for the union.
+        weights: a number for each input.
+        base: the model that methods on differences start from.
+        params: options of the method, by name.
+        keys: what to do about keys that not every input has with one shape: "exact", "intersect" or "union".
+        dtype: a float dtype for the result.
+
+    Raises:
+        CkptError: there is no such method or option, or it does not fit the inputs.
+
+    Example:
+        >>> plan = ckptool.plan_merge(["fixtures/resnet18.pth", "fixtures/shards"], method="linear", weights=[3, 1])
+        >>> plan.steps[0].why
+        'linear(3, 1)'
+        >>> union = ckptool.plan_merge(["fixtures/resnet18.pth", "fixtures/tuned.safetensors"])
+        >>> union.steps[0].why
+        'from tuned.safetensors, replaces resnet18.pth'
+    """
+    from ckptool.api.plan import Plan
+    from ckptool.commands.merging.merge import plan_merge as plan
+
+    inputs = [_opened(checkpoint) for checkpoint in checkpoints]
+    start = None if base is None else _opened(base)
+    return Plan.of(plan(inputs, method=method, weights=weights, base=start, params=params, keys=keys, dtype=dtype))
+
+
+def plan_transplant(
+    source: Input,
+    target: Goal,
+    *,
+    model_args: Mapping[str, object] | None = None,
+    recipe: Recipe | str | Sequence[str] | None = None,
+    drop: Sequence[str] = (),
+    mismatch: Mismatch = "skip",
+    fits: Mapping[str, str] | None = None,
+    init: Mapping[str, str] | None = None,
+    vars: Mapping[str, float] | None = None,
+    seed: int = 0,
+    only_loaded: bool = False,
+    wrap: str | None = None,
+    strict: bool = False,
+    min_coverage: float | None = None,
+    select: str | None = None,
+) -> Transplant:
+    """Plan a model's state dict out of another model's weights; `plan.apply` of what comes back writes it.
+
+    Args:
+        source: a path, or what `open` gave.
+        target: "torchvision:resnet50", "timm:...", "hf:FOLDER", "net.py:Net", "package.module:function", the path of a
+            checkpoint, or a live `torch.nn.Module`.
+        model_args: arguments for the model, if `target` names one.
+        recipe: a recipe, or what `-r` takes: a rule, a file, a built-in name, or several of them. By default keys that
+            are equal meet, and a wrapper or submodule prefix is seen through.
+        drop: key patterns of source tensors to leave out, as ``["fc.*"]``.
+        mismatch: for tensors of another shape, "skip" keeps the model's own, "error" is a problem of the plan, "fit"
+            makes them fit in the way that is usual for such a tensor.
+        fits: {key pattern of the model: "grid(prefix=1)"}, before `mismatch`.
+        init: {key pattern of the model: "normal(0.001)"} for what nothing fills.
+        vars: numbers for the recipe.
+        seed: of the model's own init.
+        only_loaded: the output holds only what came from the source.
+        wrap: the output nests the weights under this key.
+        strict: what torch would not load strictly stands in the plan's `unmet`.
+        min_coverage: so does filling less than this share of the model's elements, 0 to 1.
+        select: which dict of a file to take.
+
+    Raises:
+        CkptError: a file or model cannot be opened, a pattern matches nothing, or nothing would be loaded.
+
+    Example:
+        >>> done = ckptool.plan_transplant("fixtures/tuned.safetensors", "fixtures/models.py:ResNet18")
+        >>> done.tensors, done.elements, [entry.key for entry in done.entries if not entry.is_filled]
+        ((120, 122), (11810, 13510), ['fc.weight', 'fc.bias'])
+        >>> done.as_it_is.strict, done.as_it_is.mismatched
+        (False, ('fc.weight', 'fc.bias'))
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     done.plan.apply(f"{folder}/resnet18.pth").tensors
+        122
+    """
+    from dataclasses import replace
+
+    from ckptool.api.plan import Plan
+    from ckptool.commands.transplant.gates import require_loaded
+    from ckptool.commands.transplant.planning import plan_transplant as plan
+    from ckptool.core.checkpoint import Checkpoint
+    from ckptool.models import target_from
+    from ckptool.recipes.recipe import recipe_from
+
+    rules = recipe_from(recipe)
+    done = plan(
+        source if isinstance(source, Checkpoint) else open(source, select or rules.asks_for),
+        target_from(target, model_args),
+        recipe=rules,
+        drop=drop,
+        mismatch=mismatch,
+        fits=tuple((fits or {}).items()),
+        init=tuple((init or {}).items()),
+        vars=vars,
+        seed=seed,
+        only_loaded=only_loaded,
+        wrap=wrap,
+        strict=strict,
+        min_coverage=min_coverage,
+    )
+    require_loaded(done)
+    return replace(done, plan=Plan.of(done.plan))
+
+
+def probe(
+    transplant: Transplant,
+    source_model: Goal,
+    *,
+    model_args: Mapping[str, object] | None = None,
+    input_shape: Sequence[int] | None = None,
+    seed: int = 0,
+) -> ProbeReport:
+    """Run one input through the source's model and the new one, and compare what their modules give.
+
+    Args:
+        transplant: what `plan_transplant` gave.
+        source_model: the model that the source was saved from, live or named.
+        model_args: arguments for it, if it is named.
+        input_shape: of the input, as (1, 3, 224, 224), where it cannot be worked out.
+        seed: of the input.
+
+    Returns:
+        What it found: `agree`, `is_proof`, and `first`, the first module whose output differs.
+
+    Raises:
+        CkptError: the source does not load strictly into its model, or a model stops on the input.
+
+    Example:
+        >>> rules = ckptool.match("fixtures/vit-hf.safetensors", "fixtures/models.py:ViT").recipe
+        >>> done = ckptool.plan_transplant("fixtures/vit-hf.safetensors", "fixtures/models.py:ViT", recipe=rules)
+        >>> found = ckptool.probe(done, "fixtures/models.py:SplitViT")
+        >>> found.is_proof, found.first, len(found.unproven)
+        (True, None, 0)
+    """
+    from ckptool.commands.probing import probe as run
+    from ckptool.models import target_from
+
+    return run(transplant, target_from(source_model, model_args), input_shape=input_shape, seed=seed)
+
+
+def load_into(
+    model: torch.nn.Module,
+    source: Input,
+    *,
+    drop: Sequence[str] = (),
+    recipe: Recipe | str | Sequence[str] | None = None,
+    select: str | None = None,
+    mismatch: Mismatch = "skip",
+    fits: Mapping[str, str] | None = None,
+    vars: Mapping[str, float] | None = None,
+    strict: bool = False,
+    min_coverage: float | None = None,
+) -> Report:
+    """Load a checkpoint's weights into a live model, in place. Only the bytes that are needed are read.
+
+    Args:
+        model: a `torch.nn.Module` on any device; its dtypes stay.
+        source: a path, or what `open` gave.
+        drop: key patterns of source tensors to leave out, as ``["fc.*"]``.
+        recipe: a recipe, or what `-r` takes: a rule, a file, a built-in name, or several of them.
+        select: which dict of the file holds the weights.
+        mismatch: for tensors of another shape, "skip" leaves the model's own, "error" refuses, "fit" makes them fit.
+        fits: {key pattern of the model: "grid(prefix=1)"}, before `mismatch`.
+        vars: numbers for the recipe.
+        strict: refuse what torch would not load strictly.
+        min_coverage: refuse if less than this share of the model's elements would be loaded.
+
+    Returns:
+        What was loaded and what was not; `print` it. Its `freeze` stops the training of what was loaded.
+
+    Raises:
+        PlanError: what was asked for cannot be done or is not met; the model is as it was.
+        CkptError: the file cannot be read, or nothing would be loaded.
+
+    Example:
+        >>> import torch
+        >>> model = torch.nn.Sequential()
+        >>> model.add_module("head", torch.nn.Linear(16, 100))
+        >>> report = ckptool.load_into(model, "fixtures/resnet18.pth", recipe="fc. -> head.")
+        >>> report.loaded, report.coverage, len(report.unexpected)
+        (('head.weight', 'head.bias'), 1.0, 120)
+        >>> report.freeze(model), model.head.weight.requires_grad
+        (2, False)
+    """
+    from ckptool.api.loading import load_into as load
+
+    return load(
+        model,
+        source,
+        drop=drop,
+        recipe=recipe,
+        select=select,
+        mismatch=mismatch,
+        fits=fits,
+        vars=vars,
+        strict=strict,
+        min_coverage=min_coverage,
+    )
+
+
+def _opened(given: Input) -> Checkpoint:
+    from ckptool.core.checkpoint import Checkpoint
+
+    return given if isinstance(given, Checkpoint) else open(given)

@@ -1,0 +1,126 @@
+"""load_into: a checkpoint's weights into a live model, and what was loaded."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ckptool.commands.transplant.gates import require_loaded
+from ckptool.commands.transplant.planning import plan_transplant
+from ckptool.commands.transplant.result import Transplant
+from ckptool.core.checkpoint import Checkpoint
+from ckptool.core.errors import PlanError, UsageError
+from ckptool.models.entries import Filled, Mismatch
+from ckptool.models.loading import fill_model
+
+if TYPE_CHECKING:
+    import torch
+
+    from ckptool.recipes.recipe import Recipe
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Report:
+    """What was loaded into a model, and what was not. `print(report)` is the table of `ckptool transplant`.
+
+    Attributes:
+        transplant: the decision, entry by entry.
+    """
+
+    transplant: Transplant
+
+    def __str__(self) -> str:
+        from ckptool.report.text import Screen, paint
+        from ckptool.report.text_transplant import transplant_lines
+
+        screen = Screen(width=100, elide=True)
+        return "\n".join(paint(line, screen) for line in transplant_lines(self.transplant, screen))
+
+    @property
+    def loaded(self) -> tuple[str, ...]:
+        """Keys of the model whose elements came from the checkpoint."""
+        return tuple(entry.key for entry in self.transplant.filled)
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Keys of the model that the checkpoint does not have; they are as they were."""
+        return tuple(entry.key for entry in self.transplant.having(Filled.MISSING))
+
+    @property
+    def mismatched(self) -> tuple[str, ...]:
+        """Keys whose tensors have another shape in the checkpoint; they are as they were."""
+        return tuple(entry.key for entry in self.transplant.having(Filled.MISMATCHED))
+
+    @property
+    def unexpected(self) -> tuple[str, ...]:
+        """Keys of the checkpoint, as the rules made them, that the model does not have."""
+        return tuple(spec.key for spec in self.transplant.unexpected)
+
+    @property
+    def coverage(self) -> float:
+        """Share of the model's elements that came from the checkpoint, 0 to 1."""
+        return self.transplant.coverage
+
+    def freeze(self, model: torch.nn.Module, *, eval_batchnorm: bool = False) -> int:
+        """Set `requires_grad_(False)` on the parameters that were loaded whole; on those that the recipe freezes.
+
+        Args:
+            model: the model that was loaded into.
+            eval_batchnorm: also call `.eval()` on BatchNorms whose parameters are frozen, so that their running
+                statistics stay; `model.train()` undoes that, so call it after.
+
+        Returns:
+            How many parameters are frozen.
+        """
+        parameters = dict(model.named_parameters(remove_duplicate=False))
+        frozen = [key for key in self.transplant.freeze if key in parameters]
+        for key in frozen:
+            parameters[key].requires_grad_(False)
+        for name in self.transplant.batchnorms if eval_batchnorm else ():
+            model.get_submodule(name).eval()
+        return len(frozen)
+
+
+def load_into(
+    model: torch.nn.Module,
+    source: Checkpoint | str | os.PathLike[str],
+    *,
+    drop: Sequence[str] = (),
+    recipe: Recipe | str | Sequence[str] | None = None,
+    select: str | None = None,
+    mismatch: Mismatch = "skip",
+    fits: Mapping[str, str] | None = None,
+    vars: Mapping[str, float] | None = None,
+    strict: bool = False,
+    min_coverage: float | None = None,
+) -> Report:
+    """Load a checkpoint's weights into a model, in place. See `ckptool.load_into`."""
+    from ckptool.formats.opening import open_checkpoint
+    from ckptool.models import target_of
+    from ckptool.recipes.recipe import recipe_from
+
+    if any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
+        raise UsageError(
+            "the model is on the meta device: it has no memory to load into", hint='model.to_empty(device="cpu")'
+        )
+    rules = recipe_from(recipe)
+    checkpoint = source if isinstance(source, Checkpoint) else open_checkpoint(source, select or rules.asks_for)
+    transplant = plan_transplant(
+        checkpoint,
+        target_of(model),
+        recipe=rules,
+        drop=drop,
+        mismatch=mismatch,
+        fits=tuple((fits or {}).items()),
+        vars=vars,
+        only_loaded=True,
+        strict=strict,
+        min_coverage=min_coverage,
+    )
+    require_loaded(transplant)
+    for problem in (*transplant.plan.problems, *transplant.plan.unmet):
+        raise PlanError(problem.message, hint=problem.hint or None, path=checkpoint.path)
+    fill_model(model, transplant.plan)
+    return Report(transplant)

@@ -1,0 +1,78 @@
+"""A plan as the Python API gives it: it can be written."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Self
+
+from ckptool.commands.beside.settle import settled
+from ckptool.core import plan as core
+from ckptool.core.errors import PlanError
+from ckptool.engine.apply import Written, apply
+from ckptool.engine.encode import Tied
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan(core.Plan):
+    """A whole output, decided on headers; `apply` writes it. See `ckptool.core.plan.Plan` for what it holds."""
+
+    @classmethod
+    def of(cls, plan: core.Plan) -> Self:
+        """The same plan, ready to be written."""
+        return cls(**{field.name: getattr(plan, field.name) for field in fields(core.Plan)})
+
+    def apply(
+        self,
+        out: str | os.PathLike[str],
+        *,
+        force: bool = False,
+        max_shard: int | None = None,
+        tied: Tied = "clone",
+        only_weights: bool = False,
+        drop_optimizer: bool = False,
+        optimizer_as_is: bool = False,
+        keep_unknown: bool = False,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Written:
+        """Write the output: complete, checked against the plan, or not at all.
+
+        Args:
+            out: where; the ending says the format: `.pth .pt .bin .ckpt` a torch file, `.safetensors`, none a folder of
+                safetensors shards with their index.
+            force: replace an existing output.
+            max_shard: bytes of one shard, for a folder.
+            tied: for safetensors, what becomes of tensors that share their bytes: "clone" or "keep-first".
+            only_weights: leave out everything that is not a weight.
+            drop_optimizer: leave out optimizer state, where it cannot follow its parameters.
+            optimizer_as_is: keep it unchanged instead.
+            keep_unknown: carry objects of unknown classes along, as inert as they are.
+            progress: told (bytes done, bytes in all), from any thread.
+
+        Raises:
+            PlanError: the plan has problems, or does not do what its recipe expects; nothing is written.
+            OutputError: the output cannot be written as asked; nothing is written.
+
+        Example:
+            >>> import ckptool, tempfile
+            >>> plan = ckptool.plan_filter("fixtures/resnet18.pth", [("drop", "fc.*")], dtype="bf16")
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     plan.apply(f"{folder}/body.safetensors").tensors
+            120
+        """
+        target = Path(out)
+        plan = settled(
+            self,
+            target,
+            only_weights=only_weights,
+            drop_optimizer=drop_optimizer,
+            optimizer_as_is=optimizer_as_is,
+            keep_unknown=keep_unknown,
+        )
+        if plan.unmet and not plan.problems:
+            raise PlanError(
+                "; ".join(problem.message for problem in plan.unmet), hint="the recipe's expect says what is to come"
+            )
+        return apply(plan, target, force=force, max_shard=max_shard, tied=tied, progress=progress)

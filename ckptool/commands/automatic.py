@@ -1,0 +1,138 @@
+"""The automatic match as a recipe: what ``--auto`` and ``--match auto`` put behind the rules that were given.
+
+For a comparison nothing is written: each old tensor stands there as the rules make it, and is read when it is compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+from ckptool.core.checkpoint import Checkpoint
+from ckptool.core.errors import UsageError
+from ckptool.core.plan import Apply, Source, Step, Value, sources_of
+from ckptool.core.spec import TensorSpec
+from ckptool.engine.reading import Reader
+from ckptool.matching.match import match
+from ckptool.matching.recipe_text import recipe_text
+from ckptool.matching.reshaped import with_reshaped
+from ckptool.matching.result import Confidence, MatchReport
+from ckptool.recipes.expand import expand
+from ckptool.recipes.group import FitOp
+from ckptool.recipes.inputs import numbers_beside
+from ckptool.recipes.recipe import Recipe, combine, parse_toml
+from ckptool.values.mapped import Made, Mapped
+
+Specs = Mapping[str, TensorSpec]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Automatic:
+    """Rules that were found, and why.
+
+    Attributes:
+        recipe: the rules that were given, then those that were found.
+        report: what was found, of every confidence.
+        accept: the least confidence of what the recipe does.
+    """
+
+    recipe: Recipe
+    report: MatchReport
+    accept: Confidence
+
+    @property
+    def text(self) -> str:
+        """The rules that were found as a recipe: TOML, with the evidence in comments."""
+        return recipe_text(self.report, self.accept)
+
+
+def automatic(
+    given: Recipe,
+    sources: Specs | Sequence[Specs],
+    target: Specs,
+    *,
+    accept: Confidence = Confidence.ALIGNED,
+    prefixes: Sequence[str] = (),
+    vars: Mapping[str, float] | None = None,
+    modules: Mapping[str, str] | None = None,
+    fit: FitOp | None = None,
+    reshaped: bool = False,
+) -> Automatic:
+    """Match what a recipe makes of a source with a target.
+
+    Args:
+        given: rules that come first; what they make is matched.
+        sources: key -> spec of each input.
+        target: key -> spec of what is to come out.
+        accept: the least confidence of what is done.
+        prefixes: put before the keys of each input.
+        vars: numbers for the rules given.
+        modules: the target's module path -> class, where it is a model.
+        fit: makes the ops of ``fit`` in the rules given.
+        reshaped: tensors that belong together by their names and differ in shape are brought together too.
+
+    Example:
+        >>> old, new = ({key: TensorSpec(key, "float32", (3, 5))} for key in ("module.fc.weight", "head.fc.weight"))
+        >>> [rule.text for rule in automatic(Recipe(), old, new).recipe.rules]
+        ['module.fc.weight -> head.fc.weight']
+    """
+    first = expand(replace(given, init=(), tie=()), sources, prefixes=prefixes, vars=vars, fit=fit)
+    short = None if modules is None else {path: name.rpartition(".")[2] for path, name in modules.items()}
+    made = {step.target.key: step.target for step in first.steps}
+    report = match(made, target, target_modules=short, accept=accept)
+    report = with_reshaped(report) if reshaped else report
+    found = parse_toml(recipe_text(report, accept), "match")
+    return Automatic(combine([given, found]) if given != Recipe() else found, report, accept)
+
+
+def match_checkpoints(
+    old: Checkpoint, new: Checkpoint, given: Recipe | None = None, accept: Confidence = Confidence.ALIGNED
+) -> Automatic:
+    """What is found for two checkpoints that are to be compared.
+
+    Args:
+        old: the first checkpoint.
+        new: the second.
+        given: rules that come first.
+        accept: the least confidence of what is compared.
+    """
+    specs, wanted = ({key: tensor.spec for key, tensor in side.items()} for side in (old, new))
+    return automatic(given or Recipe(), specs, wanted, accept=accept, reshaped=True)
+
+
+def mapped_by(recipe: Recipe, old: Checkpoint, new: Checkpoint) -> list[Mapped]:
+    """The old checkpoint's tensors as a recipe makes them, for a comparison with the new one's.
+
+    Raises:
+        UsageError: the recipe cannot be carried out on these keys.
+    """
+    specs, wanted = ({key: tensor.spec for key, tensor in side.items()} for side in (old, new))
+    made = expand(recipe, specs, vars=numbers_beside(recipe, old.path), targets=wanted)
+    for problem in made.problems:
+        raise UsageError(problem.message, hint=problem.hint or None, path=old.path)
+    return [_as_compared(step, old) for step in made.steps if any(sources_of(step.value))]
+
+
+def _as_compared(step: Step, old: Checkpoint) -> Mapped:
+    sources = tuple(dict.fromkeys(source.key for source in sources_of(step.value)))
+    if isinstance(step.value, Source):
+        return Mapped(step.target.key, sources, old[sources[0]])
+    spec = replace(step.target, key=sources[0])
+    made = Made(spec, blocks=partial(_blocks, step.value, old))
+    return Mapped(step.target.key, sources, made, _how(step.value))
+
+
+def _blocks(value: Value, old: Checkpoint, reader: Reader) -> Iterator[memoryview]:
+    from ckptool.engine.evaluate import packed_blocks
+
+    return packed_blocks(value, (old,), reader)
+
+
+def _how(value: Value) -> str:
+    """The layouts, from the sources on."""
+    texts: list[str] = []
+    while isinstance(value, Apply):
+        texts.append(value.op.text)
+        value = value.args[0]
+    return " | ".join(reversed(texts))

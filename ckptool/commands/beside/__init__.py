@@ -1,0 +1,1 @@
+"""What lies beside the weights, and what becomes of it: optimizer state, module versions, moving averages."""

@@ -1,0 +1,71 @@
+"""What a policy holds files against: other checkpoints and models, each opened once for all files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ckptool.core.checkpoint import Checkpoint
+from ckptool.core.spec import TensorSpec
+from ckptool.formats.opening import open_checkpoint
+
+if TYPE_CHECKING:
+    from ckptool.models import Target as Model
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """Something that has keys and shapes.
+
+    Attributes:
+        name: as the policy calls it.
+        specs: its tensors by key.
+        model: the model, if it is one; None for a checkpoint.
+    """
+
+    name: str
+    specs: Mapping[str, TensorSpec]
+    model: Model | None = None
+
+
+class Bases:
+    """Opens checkpoints and builds models, and keeps them."""
+
+    def __init__(self) -> None:
+        self._checkpoints: dict[Path, Checkpoint] = {}
+        self._bases: dict[tuple[str, str, Path], Base] = {}
+
+    def checkpoint(self, path: Path) -> Checkpoint:
+        """A checkpoint by its path."""
+        if path not in self._checkpoints:
+            self._checkpoints[path] = open_checkpoint(path)
+        return self._checkpoints[path]
+
+    def base(self, spec: str, arguments: Mapping[str, Any], folder: Path) -> Base:
+        """What ``into = spec`` means: a checkpoint where there is one of that path, else a model.
+
+        Args:
+            spec: "base.pth", "torchvision:resnet18", "net.py:Net".
+            arguments: for building the model.
+            folder: what paths are relative to.
+
+        Raises:
+            CkptError: there is neither.
+        """
+        known = (spec, repr(sorted(arguments.items(), key=str)), folder)
+        if known not in self._bases:
+            self._bases[known] = self._opened(spec, arguments, folder)
+        return self._bases[known]
+
+    def _opened(self, spec: str, arguments: Mapping[str, Any], folder: Path) -> Base:
+        if (folder / spec).exists():
+            checkpoint = self.checkpoint(folder / spec)
+            return Base(spec, {key: tensor.spec for key, tensor in checkpoint.items()})
+        from ckptool.models import open_target  # a model: this needs torch
+
+        module, colon, name = spec.rpartition(":")
+        is_file = bool(colon) and module.endswith(".py") and (folder / module).is_file()
+        target = open_target(f"{folder / module}:{name}" if is_file else spec, arguments or None)
+        return Base(spec, target.specs, target if target.checkpoint is None else None)

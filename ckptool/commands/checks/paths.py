@@ -1,0 +1,121 @@
+"""Which checkpoints the paths of a command line mean: files, folders searched through, shards taken together."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ckptool.core.checkpoint import Checkpoint
+from ckptool.core.errors import CkptError, UsageError
+from ckptool.formats.folder import KNOWN, _is_companion
+from ckptool.formats.opening import open_checkpoint
+from ckptool.formats.sharded import SHARD_NAME, open_shards
+from ckptool.formats.sniff import sniff
+from ckptool.storage.files import open_regular
+
+INDEX = ".index.json"
+WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
+_LFS = b"version https://git-lfs"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One checkpoint to check.
+
+    Attributes:
+        name: as it is called in reports: the file, the index of shards, the first of shards without an index, the
+            folder of a torch.distributed checkpoint.
+        path: the same, to open.
+        shards: names of shards that belong together and have no index.
+        is_companion: it lies beside the weights of a trainer, as `optimizer.pt` does, and is none itself.
+    """
+
+    name: str
+    path: Path
+    shards: tuple[str, ...] = ()
+    is_companion: bool = False
+
+    @property
+    def is_sharded(self) -> bool:
+        return bool(self.shards) or self.path.name.endswith(INDEX)
+
+    def open(self, select: str | None = None) -> Checkpoint:
+        """Its headers; see `ckptool.formats.open_checkpoint`."""
+        if self.shards:
+            return open_shards(self.path.parent, self.shards, select)
+        return open_checkpoint(self.path, select)
+
+
+def find_targets(paths: Sequence[Path | str]) -> list[Target]:
+    """The checkpoints that paths mean, each once, folders in the order of their names.
+
+    Raises:
+        UsageError: there are no paths, or a folder holds no checkpoint.
+        UnreadableError: a path does not exist.
+    """
+    if not paths:
+        raise UsageError("there is nothing to check", hint="name files or folders: ckptool check weights/")
+    found: dict[str, Target] = {}
+    for path in map(Path, paths):
+        if not path.exists():
+            open_checkpoint(path)  # says what is wrong with it, and what was probably meant
+        targets = list(_searched(path)) if path.is_dir() else [_target_of(path)]
+        if not targets:
+            raise UsageError(
+                f"no checkpoint in {path}",
+                hint=f"files that end in {', '.join(WEIGHTS)} are looked for, in folders that are not hidden",
+                path=path,
+            )
+        for target in targets:
+            found.setdefault(os.path.normpath(target.path), target)
+    return list(found.values())
+
+
+def _searched(folder: Path) -> Iterator[Target]:
+    for here, folders, names in os.walk(folder):
+        if ".metadata" in names or any(name.endswith(".distcp") for name in names):
+            yield Target(here, Path(here))
+            folders.clear()
+            continue
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            path = Path(here) / name
+            if _looks_like_one(path):
+                yield _target_of(path, found=True)
+
+
+def _looks_like_one(path: Path) -> bool:
+    """True for a file that has the name of a checkpoint, and, where other files have such names too, its content."""
+    if path.name.startswith(".") or not path.name.endswith((*WEIGHTS, INDEX)):
+        return False
+    if not path.name.endswith((".bin", INDEX)) or path.name in KNOWN or SHARD_NAME.fullmatch(path.name):
+        return True
+    try:
+        with open_regular(path) as file:
+            if file.size >= len(_LFS) and file.pread(len(_LFS), 0) == _LFS:
+                return True
+            return (sniff(file) == "index") == path.name.endswith(INDEX)
+    except CkptError:  # .bin is anything
+        return False
+
+
+def _target_of(path: Path, *, found: bool = False) -> Target:
+    """The checkpoint that a file is, or is a shard of."""
+    match = SHARD_NAME.fullmatch(path.name)
+    if match is None or int(match["count"]) < 2 or not path.name.endswith(WEIGHTS):
+        return Target(str(path), path, is_companion=found and _is_companion(path.name))
+    index = path.with_name(f"{match['stem']}{match['suffix']}{INDEX}")
+    if index.is_file():
+        return Target(str(index), index)
+    group = sorted(entry.name for entry in path.parent.iterdir() if _belong(path.name, entry.name))
+    first = path.with_name(group[0])
+    return Target(str(first), first, tuple(group))
+
+
+def _belong(name: str, other: str) -> bool:
+    """True if two file names are shards of one checkpoint."""
+    one, two = SHARD_NAME.fullmatch(name), SHARD_NAME.fullmatch(other)
+    same = ("stem", "count", "suffix")
+    return one is not None and two is not None and one.group(*same) == two.group(*same)

@@ -1,0 +1,293 @@
+"""The policy: `ckptool.toml`, or `[tool.ckptool.check]` of `pyproject.toml`.
+
+Every key is known and of its type, or it is an error with its line: a policy that is misread guards nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, NoReturn
+
+from ckptool.commands.checks import RULES, nearest
+from ckptool.commands.checks.finding import LEVELS, Level, Place
+from ckptool.commands.checks.settings import ALLOW, Allow, Drift, Setting, Settings, path_matches
+from ckptool.commands.checks.toml_lines import key_lines
+from ckptool.core.errors import CkptError, UsageError
+from ckptool.core.keys import Pattern
+from ckptool.core.sizes import parse_size
+
+NAMES = ("ckptool.toml", "pyproject.toml")
+_TABLE = ("tool", "ckptool", "check")
+_LARGEST = 10_000_000  # bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What checkpoints must keep to.
+
+    Attributes:
+        file: where it was read; None without a policy.
+        settings: for every checkpoint.
+        paths: for those whose path fits a pattern, on top; the later ones on the earlier.
+        fail_on: the level at which a run fails, if the policy says it.
+    """
+
+    file: Path | None = None
+    settings: Settings = field(default_factory=Settings)
+    paths: tuple[tuple[str, Settings], ...] = ()
+    fail_on: Level | None = None
+
+    @property
+    def folder(self) -> Path:
+        """What paths in it are relative to: its own folder."""
+        return self.file.parent if self.file else Path()
+
+    def relative(self, path: Path) -> str:
+        """A path as seen from the policy's folder, with slashes.
+
+        Example:
+            >>> Policy(Path("ci/ckptool.toml")).relative(Path("ci/weights/../a.pth"))
+            'a.pth'
+        """
+        return Path(os.path.relpath(path, self.folder)).as_posix()
+
+    def settings_for(self, path: Path) -> Settings:
+        """The settings of one checkpoint."""
+        settings, name = self.settings, self.relative(path)
+        for pattern, narrower in self.paths:
+            if path_matches(pattern, name):
+                settings = settings.with_(narrower)
+        return settings
+
+
+def find_policy(start: Path | None = None) -> Policy:
+    """The policy of the nearest folder from `start` upwards that has one; an empty one if none has.
+
+    The search ends at the root of a git repository. Beside a `pyproject.toml`, a `ckptool.toml` is the policy.
+
+    Raises:
+        UsageError: it is malformed.
+    """
+    start = (start or Path()).resolve()
+    for folder in (start, *start.parents):
+        for name in NAMES:
+            file = folder / name
+            if file.is_file():
+                found = _parsed(Path(os.path.relpath(file)), optional=name == "pyproject.toml")
+                if found is not None:
+                    return found
+        if (folder / ".git").exists():
+            break
+    return Policy()
+
+
+def read_policy(path: Path | str) -> Policy:
+    """The policy in a file.
+
+    Raises:
+        UsageError: the file is missing or malformed, or a `pyproject.toml` without the table.
+    """
+    found = _parsed(Path(path), optional=False)
+    assert found is not None
+    return found
+
+
+def _parsed(path: Path, *, optional: bool) -> Policy | None:
+    import tomllib  # runs without a policy start without it
+
+    try:
+        with path.open("rb") as file:
+            data = file.read(_LARGEST + 1)
+        if len(data) > _LARGEST:
+            raise UsageError(f"{path} is too long for a policy", path=path)
+        text = data.decode()
+        document = tomllib.loads(text)
+    except OSError as error:
+        raise UsageError(f"the policy {path} cannot be read: {(error.strerror or '').lower()}", path=path) from None
+    except (ValueError, RecursionError) as error:  # not UTF-8, not TOML
+        raise UsageError(f"{path} is not TOML: {str(error) or 'nested too deep'}", path=path) from None
+    at: tuple[str, ...] = ()
+    if path.name == "pyproject.toml":
+        for name in _TABLE:
+            document = document.get(name, {})
+            if not isinstance(document, dict):
+                document = {}
+        at = _TABLE
+        if not document:
+            if optional:
+                return None
+            raise UsageError(f"{path} has no table [tool.ckptool.check]", path=path)
+    return _Reader(path, text).policy(document, at)
+
+
+class _Reader:
+    """Turns the tables of one policy into settings."""
+
+    def __init__(self, file: Path, text: str) -> None:
+        self.file = file
+        self.lines = key_lines(text)
+        self.written = text.replace("\r\n", "\n").split("\n")
+        self.keys: dict[str, Callable[[Any, tuple[str | int, ...]], Any]] = {
+            "into": self.text,
+            "model-args": self.table,
+            "recipe": self.texts,
+            "select": self.text,
+            "dtypes": self.dtypes,
+            "max-size": self.size,
+            "drift": self.drifts,
+            "lock": self.text,
+            "metadata": self.metadata,
+            "tied": self.tied,
+        }
+
+    def policy(self, table: Mapping[str, Any], at: tuple[str | int, ...]) -> Policy:
+        paths = []
+        rows = table.get("paths", [])
+        if not isinstance(rows, list):
+            self.refuse("paths is not a list of tables", (*at, "paths"), "write [[paths]]")
+        for number, row in enumerate(rows):
+            here = (*at, "paths", number)
+            if not isinstance(row, dict) or not isinstance(row.get("match"), str) or not row["match"]:
+                self.refuse("[[paths]] without match", here, 'match = "weights/*.pth" says which files are meant')
+            paths.append((row["match"], self.settings(row, here, also=("match",))))
+        fail_on = table.get("fail-on")
+        if fail_on is not None and fail_on not in LEVELS:
+            self.refuse(f'fail-on is "{fail_on}"', (*at, "fail-on"), f"it may be {', '.join(LEVELS)}")
+        return Policy(self.file, self.settings(table, at, also=("paths", "fail-on")), tuple(paths), fail_on)
+
+    def settings(self, table: Mapping[str, Any], at: tuple[str | int, ...], also: tuple[str, ...]) -> Settings:
+        found: dict[str, Any] = {}
+        known = (*self.keys, "levels", "allow", *also)
+        for key, value in table.items():
+            here = (*at, key)
+            if key not in known:
+                names = ", ".join(name for name in known if name != "match")
+                self.refuse(f'"{key}" is no key of a policy', here, nearest(key, known) or f"the keys are {names}")
+            if key == "levels":
+                found["levels"] = self.levels(value, here)
+            elif key == "allow":
+                found["allow"] = tuple(self.allow(value, here))
+            elif key in self.keys:
+                found[key.replace("-", "_")] = Setting(self.keys[key](value, here), self.place(here))
+        assert found.keys() <= {each.name for each in fields(Settings)}
+        return Settings(**found)
+
+    # ------------------------------------------------------------------------------------------ kinds of values
+
+    def text(self, value: Any, at: tuple[str | int, ...]) -> str:
+        if not isinstance(value, str) or not value:
+            self.refuse(f"{at[-1]} is not text", at, f'{at[-1]} = "..."')
+        return str(value)
+
+    def table(self, value: Any, at: tuple[str | int, ...]) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            self.refuse(f"{at[-1]} is not a table", at, f"{at[-1]} = {{ name = value }}")
+        return dict(value)
+
+    def texts(self, value: Any, at: tuple[str | int, ...]) -> tuple[str, ...]:
+        """One text, or a list of them."""
+        values = [value] if isinstance(value, str) else value
+        if not isinstance(values, list) or not values or not all(isinstance(each, str) and each for each in values):
+            self.refuse(f"{at[-1]} is not a list of texts", at, f'{at[-1]} = ["...", "..."]')
+        return tuple(values)
+
+    def dtypes(self, value: Any, at: tuple[str | int, ...]) -> tuple[str, ...]:
+        from ckptool.core.spec import DTYPES, dtype_named
+
+        found = []
+        for number, name in enumerate(self.texts(value, at)):
+            dtype = dtype_named(name)
+            if dtype is None:
+                line = (*at, number) if isinstance(value, list) else at
+                self.refuse(f'"{name}" is no dtype', line, nearest(name, DTYPES) or "float32, bf16, int64, ...")
+            else:
+                found.append(dtype.name)
+        return tuple(found)
+
+    def size(self, value: Any, at: tuple[str | int, ...]) -> int:
+        if isinstance(value, int) and not isinstance(value, bool):
+            return value
+        text = self.text(value, at)
+        try:
+            return parse_size(text)
+        except CkptError as error:
+            self.refuse(error.message, at, error.hint or "")
+
+    def drifts(self, value: Any, at: tuple[str | int, ...]) -> tuple[Setting[Drift], ...]:
+        rows = value if isinstance(value, list) else [value]
+        return tuple(
+            self.drift(row, (*at, number) if isinstance(value, list) else at) for number, row in enumerate(rows)
+        )
+
+    def drift(self, value: Any, at: tuple[str | int, ...]) -> Setting[Drift]:
+        table = self.table(value, at)
+        for key in table:
+            if key not in ("from", "keys", "rel"):
+                self.refuse(f'"{key}" is no part of drift', (*at, key), "it has from, keys and rel")
+        if "from" not in table:
+            self.refuse("drift without from", at, 'from = "base.pth" says what it may not move away from')
+        keys = self.texts(table.get("keys", "*"), (*at, "keys"))
+        for key in keys:
+            self.pattern(key, (*at, "keys"))
+        rel = table.get("rel", 0.0)
+        if not isinstance(rel, int | float) or isinstance(rel, bool) or not 0 <= rel < float("inf"):
+            self.refuse(f"rel is {rel}", (*at, "rel"), "rel = 0.0, or a bound on |new - base| / |base|")
+        return Setting(Drift(self.text(table["from"], (*at, "from")), keys, float(rel)), self.place(at))
+
+    def metadata(self, value: Any, at: tuple[str | int, ...]) -> dict[str, str | None]:
+        if isinstance(value, list):
+            return dict.fromkeys(self.texts(value, at))
+        found: dict[str, str | None] = {}
+        for name, text in self.table(value, at).items():
+            if text is not True and not isinstance(text, str):
+                self.refuse(f"metadata.{name} is neither a text nor true", (*at, name), "true asks for any text")
+            found[name] = None if text is True else text
+        return found
+
+    def tied(self, value: Any, at: tuple[str | int, ...]) -> tuple[tuple[str, ...], ...]:
+        groups = [value] if isinstance(value, list) and value and all(isinstance(key, str) for key in value) else value
+        if not isinstance(groups, list) or not all(isinstance(group, list) and len(group) > 1 for group in groups):
+            self.refuse("tied is not a list of groups of keys", at, 'tied = [["lm_head.weight", "embed.weight"]]')
+        return tuple(self.texts(group, at) for group in groups)
+
+    def levels(self, value: Any, at: tuple[str | int, ...]) -> dict[str, Any]:
+        found = {}
+        for rule, level in self.table(value, at).items():
+            if rule not in RULES:
+                self.refuse(f'"{rule}" is no rule', (*at, rule), nearest(rule, RULES) or f"{', '.join(RULES)}")
+            if level not in (*LEVELS, "off"):
+                self.refuse(f"levels.{rule} is {level!r}", (*at, rule), f"it may be {', '.join(LEVELS)} or off")
+            found[rule] = Setting(level, self.place((*at, rule)))
+        return found
+
+    def allow(self, value: Any, at: tuple[str | int, ...]) -> list[Allow]:
+        found = []
+        for name, entries in self.table(value, at).items():
+            if name not in ALLOW:
+                hint = nearest(name, ALLOW) or f"the lists are {', '.join(ALLOW)}"
+                self.refuse(f'"{name}" is no allow-list', (*at, name), hint)
+            for number, text in enumerate(self.texts(entries, (*at, name))):
+                here = (*at, name, number) if isinstance(entries, list) else (*at, name)
+                found.append(Allow(name, self.pattern(text, here), self.place(here)))
+        return found
+
+    def pattern(self, text: str, at: tuple[str | int, ...]) -> Pattern:
+        try:
+            return Pattern.parse(text)
+        except CkptError as error:
+            self.refuse(error.message, at, error.hint or "")
+
+    # ------------------------------------------------------------------------------------------ places
+
+    def place(self, at: tuple[str | int, ...]) -> Place:
+        while at and at not in self.lines:
+            at = at[:-1]
+        line = self.lines.get(at)
+        return Place(str(self.file), line, "" if line is None else self.written[line - 1].strip())
+
+    def refuse(self, message: str, at: tuple[str | int, ...], hint: str = "") -> NoReturn:
+        place = self.place(at)
+        raise UsageError(f"{place.file}:{place.line or 1}: {message}", hint=hint or None, path=self.file)

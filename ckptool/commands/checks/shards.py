@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from ckptool.commands.checks.case import Case, Found, columns
+from ckptool.commands.checks.paths import INDEX
+from ckptool.core.errors import CkptError
+from ckptool.facts.facts import many
+from ckptool.formats.registry import open_file
+from ckptool.formats.sharded import SHARD_NAME, Index, read_index
+
+
+def shards(case: Case) -> Iterator[Found]:
+    """A sharded checkpoint's index and files do not agree.
+
+    Found: shards that the index names and that are not there; keys that are not in the shard that the index names; keys
+    that are in a shard and not in the index, which no loader loads (a warning); files named like shards that no index
+    mentions, left over from another version; a total_size that is not the size of the tensors (a warning); a gap in the
+    numbers of shards without an index.
+
+    Why: loaders trust the index. A stale shard beside a new index is loaded in part, or costs a download for nothing.
+
+    What to do: download or write the folder again as a whole, and remove files that belong to no index.
+
+    Policy: it always runs. File names of orphans can be excused.
+
+        allow.shards = ["old-*.safetensors"]
+    """
+    if case.target.path.name.endswith(INDEX):
+        try:
+            index = read_index(case.target.path)
+        except CkptError:  # told by readable
+            return
+        yield from _against_files(case, index)
+        yield from _orphans(case, index)
+
+
+def _against_files(case: Case, index: Index) -> Iterator[Found]:
+    folder = index.path.parent
+    names = sorted(set(index.weight_map.values()))
+    if any(os.sep in name or name in ("", ".", "..") or "\0" in name for name in names):
+        return  # an index that reaches outside its folder is not followed; told by readable
+    missing = [name for name in names if not os.path.lexists(folder / name)]
+    if missing:
+        yield Found(
+            f"{len(missing):,} of {many(len(names), 'shard')} are missing",
+            details=tuple(missing),
+            help="download what is missing",
+            short=f"{len(missing):,} missing",
+        )
+        case.is_explained = True
+    keys = {name: found for name in names if (found := _keys(folder / name)) is not None}
+    wrong = [key for key, name in index.weight_map.items() if name in keys and key not in keys[name]]
+    if wrong:
+        rows = ((key, f"the index says {index.weight_map[key]}", _where(key, keys)) for key in wrong)
+        yield Found(
+            f"{many(len(wrong), 'key is', 'keys are')} not in the shard that the index names",
+            tuple(wrong),
+            columns(rows),
+            "the index and the shards are not of one checkpoint: get them again",
+            short=f"{len(wrong):,} astray",
+        )
+        case.is_explained = True
+    unlisted = [key for shard in keys.values() for key in shard if key not in index.weight_map]
+    if unlisted:
+        yield Found(
+            f"{many(len(unlisted), 'tensor')} of the shards {'is' if len(unlisted) == 1 else 'are'} not in the index",
+            tuple(unlisted),
+            help="loaders leave them out; write the index again",
+            level="warning",
+            short=f"{len(unlisted):,} unlisted",
+        )
+    if not missing and not wrong and index.total_size is not None:
+        yield from _size(case, index, keys)
+
+
+def _size(case: Case, index: Index, keys: Mapping[str, Mapping[str, int]]) -> Iterator[Found]:
+    nbytes = sum(keys[name][key] for key, name in index.weight_map.items() if name in keys)
+    if len(keys) == len(set(index.weight_map.values())) and nbytes != index.total_size:
+        yield Found(
+            f"the index claims a total_size of {index.total_size:,} bytes, its tensors have {nbytes:,}",
+            help="some loaders plan memory by it; write the index again",
+            level="warning",
+            short="total_size",
+        )
+
+
+def _orphans(case: Case, index: Index) -> Iterator[Found]:
+    """Files beside the index that are called like shards, and are in no index."""
+    folder = index.path.parent
+    names = sorted(entry.name for entry in folder.iterdir())
+    named = set(index.weight_map.values())
+    for other in names:
+        if other.endswith(INDEX) and other != index.path.name:
+            try:
+                named |= set(read_index(folder / other).weight_map.values())
+            except CkptError:  # a checkpoint of its own, which tells it
+                continue
+    suffixes = {Path(name).suffix for name in index.weight_map.values()}
+    like = [name for name in names if SHARD_NAME.fullmatch(name) and Path(name).suffix in suffixes]
+    orphans = case.refused("shards", (name for name in like if name not in named))
+    if orphans:
+        yield Found(
+            f"{many(len(orphans), 'file is', 'files are')} called like a shard, and in no index",
+            details=tuple(orphans),
+            help="remove what is left over from another version",
+            short=many(len(orphans), "orphan"),
+        )
+
+
+def _keys(path: Path) -> dict[str, int] | None:
+    """The keys of a shard with their bytes; None if it cannot be opened, which readable tells."""
+    try:
+        return {key: tensor.nbytes for key, tensor in open_file(path).items()}
+    except CkptError:
+        return None
+
+
+def _where(key: str, keys: Mapping[str, Mapping[str, int]]) -> str:
+    found = next((name for name, shard in keys.items() if key in shard), None)
+    return f"it is in {found}" if found else "no shard has it"

@@ -1,0 +1,276 @@
+"""One pass over the bytes of a checkpoint for all rules that look at values.
+
+Every block is read once and handed to whatever wants it: the digest, the search for NaN and Inf, the search for
+constants. NaN and Inf are found in the bit patterns by integer operations; nothing is converted to another float.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ckptool.core.checkpoint import Checkpoint, Tensor
+from ckptool.core.spec import DTYPES
+from ckptool.core.views import repeated_axes, without_axes
+from ckptool.engine.reading import Reader, dense_parts
+from ckptool.values.pool import in_threads
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+
+_BLOCK = 1 << 18  # bytes; stays in the cache while several look at it
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the pass is to find out.
+
+    Attributes:
+        nonfinite: how many elements are NaN and Inf.
+        constant: whether all elements are one.
+        digest: the SHA-256.
+    """
+
+    nonfinite: bool = False
+    constant: bool = False
+    digest: bool = False
+
+    def wants(self, tensor: Tensor) -> bool:
+        """True if the bytes of this tensor have to be read."""
+        if tensor.layout == "meta":
+            return False
+        return self.digest or ((self.nonfinite or self.constant) and _has_floats(tensor))
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """What the pass found out about one tensor.
+
+    Attributes:
+        nan: elements that are NaN; a complex one is if one of its parts is.
+        inf: elements that are infinite and not NaN.
+        constant: the bytes of the one element that all are, if there are several; zeros of both signs are one.
+        digest: the SHA-256 of its packed bytes; "" if not wanted.
+    """
+
+    nan: int = 0
+    inf: int = 0
+    constant: bytes | None = None
+    digest: str = ""
+
+
+def measure(
+    checkpoint: Checkpoint,
+    wanted: Wanted,
+    threads: int = 2,
+    progress: Callable[[int], None] | None = None,
+) -> dict[str, Measure]:
+    """What is wanted of every tensor, each byte read once; tensors that are one are read once too.
+
+    Args:
+        checkpoint: whose weights are read.
+        wanted: what to find out.
+        threads: how many at most.
+        progress: called with the number of bytes read since the last call.
+
+    Raises:
+        UnreadableError: the file ends early, or changes while it is read.
+    """
+    first: dict[object, Tensor] = {}
+    same: dict[str, str] = {}
+    for key, tensor in checkpoint.items():
+        if wanted.wants(tensor):
+            identity = key if tensor.parts else (tensor.dtype, tensor.pieces, tensor.conj, tensor.neg)
+            same[key] = first.setdefault(identity, tensor).key
+    todo = sorted(first.values(), key=lambda tensor: -tensor.nbytes)  # so that the threads end together
+    found: dict[str, Measure] = {}
+    with Reader() as reader:
+        for tensor, result in in_threads(lambda tensor: _measured(tensor, wanted, reader), todo, threads):
+            found[tensor.key] = result
+            if progress is not None:
+                progress(tensor.nbytes)
+    return {key: found[origin] for key, origin in same.items()}
+
+
+def work(checkpoint: Checkpoint, wanted: Wanted) -> int:
+    """The bytes that `measure` would read, tensors that are one counted as often as they occur."""
+    return sum(tensor.nbytes for tensor in checkpoint.values() if wanted.wants(tensor))
+
+
+def _has_floats(tensor: Tensor) -> bool:
+    return DTYPES[tensor.dtype].kind in ("float", "complex") and tensor.dtype in _PATTERNS
+
+
+def _measured(tensor: Tensor, wanted: Wanted, reader: Reader) -> Measure:
+    repeat = 1
+    if not wanted.digest and (axes := repeated_axes(tensor)):  # a digest is over what a loader gets
+        short = without_axes(tensor, axes)
+        repeat, tensor = tensor.elements // max(1, short.elements), short
+    digest = hashlib.sha256() if wanted.digest else None
+    searches: list[_Search] = []
+    for part in dense_parts(tensor):
+        looks: list[_Search] = []
+        if part.dtype in _PATTERNS:
+            looks += [_NonFinite(part.dtype)] if wanted.nonfinite else []
+            looks += [_Constant(part.dtype)] if wanted.constant and tensor.layout == "strided" else []
+        for block in reader.blocks(part, _BLOCK):
+            if digest is not None:
+                digest.update(block)
+            for look in looks:
+                if not look.done:
+                    look.add(block)
+        searches += looks
+    result = Measure(digest=digest.hexdigest() if digest else "")
+    for search in searches:
+        result = search.into(result, repeat)
+    return result
+
+
+# ------------------------------------------------------------------------------------------------ bit patterns
+
+
+@dataclass(frozen=True, slots=True)
+class _Pattern:
+    """How a float dtype writes NaN and Inf.
+
+    Attributes:
+        code: the unsigned integer of one number (of each part, for a complex dtype).
+        mask: all bits but the sign.
+        largest: the largest finite pattern under the mask.
+        inf: the pattern of Inf under the mask; None if there is none. Any other pattern above `largest` is NaN.
+        only: the one pattern that is NaN, with its sign; for dtypes that write it where -0.0 would be.
+    """
+
+    code: str
+    mask: int
+    largest: int
+    inf: int | None = None
+    only: int | None = None
+
+
+def _ieee(bits: int, exponent: int) -> _Pattern:
+    inf = ((1 << exponent) - 1) << (bits - 1 - exponent)
+    return _Pattern(f"<u{bits // 8}", (1 << (bits - 1)) - 1, inf - 1, inf)
+
+
+_PATTERNS: dict[str, _Pattern] = {
+    "float64": _ieee(64, 11),
+    "float32": _ieee(32, 8),
+    "float16": _ieee(16, 5),
+    "bfloat16": _ieee(16, 8),
+    "float8_e5m2": _ieee(8, 5),
+    "float8_e4m3fn": _Pattern("u1", 0x7F, 0x7E),
+    "float8_e4m3fnuz": _Pattern("u1", 0xFF, 0xFF, only=0x80),
+    "float8_e5m2fnuz": _Pattern("u1", 0xFF, 0xFF, only=0x80),
+    "float8_e8m0fnu": _Pattern("u1", 0xFF, 0xFE),
+    "complex32": _ieee(16, 5),
+    "complex64": _ieee(32, 8),
+    "complex128": _ieee(64, 11),
+}
+"""The 4- and 6-bit floats are not here: they have neither NaN nor Inf."""
+
+
+class _Search(Protocol):
+    """Looks at blocks one after the other.
+
+    Attributes:
+        done: further blocks would tell nothing new.
+    """
+
+    done: bool
+
+    def add(self, block: memoryview) -> None:
+        """Looks at the next block."""
+
+    def into(self, result: Measure, repeat: int) -> Measure:
+        """The result with what was found; each element stands `repeat` times in the tensor."""
+
+
+class _NonFinite:
+    done = False
+
+    def __init__(self, dtype: str) -> None:
+        import numpy as np
+
+        self.pattern = _PATTERNS[dtype]
+        self.parts = 2 if DTYPES[dtype].kind == "complex" else 1
+        self.code = np.dtype(self.pattern.code)
+        self.mask = self.code.type(self.pattern.mask)
+        self.scratch: Array = np.empty(0, self.code)
+        self.nan = self.inf = 0
+
+    def add(self, block: memoryview) -> None:
+        import numpy as np
+
+        codes: Array = np.frombuffer(block, self.code)
+        if self.pattern.only is not None:
+            self.nan += int(np.count_nonzero(codes == self.code.type(self.pattern.only)))
+            return
+        if len(self.scratch) < len(codes):
+            self.scratch = np.empty(len(codes), self.code)
+        bare = np.bitwise_and(codes, self.mask, out=self.scratch[: len(codes)])
+        if len(bare) and int(bare.max()) > self.pattern.largest:
+            self._count(bare)
+
+    def _count(self, bare: Array) -> None:
+        import numpy as np
+
+        bad = bare > self.code.type(self.pattern.largest)
+        infinite = bare == self.code.type(self.pattern.inf) if self.pattern.inf is not None else np.zeros_like(bad)
+        nan = bad & ~infinite
+        if self.parts == 2:
+            nan = nan[0::2] | nan[1::2]
+            infinite = (infinite[0::2] | infinite[1::2]) & ~nan
+        self.nan += int(np.count_nonzero(nan))
+        self.inf += int(np.count_nonzero(infinite))
+
+    def into(self, result: Measure, repeat: int) -> Measure:
+        return replace(result, nan=result.nan + self.nan * repeat, inf=result.inf + self.inf * repeat)
+
+
+class _Constant:
+    """Nearly every tensor is known not to be constant after its first two elements."""
+
+    done = False
+
+    def __init__(self, dtype: str) -> None:
+        self.pattern = _PATTERNS[dtype]
+        self.itemsize = DTYPES[dtype].bits // 8
+        self.first = b""
+        self.seen = 0
+
+    def add(self, block: memoryview) -> None:
+        import numpy as np
+
+        size = self.itemsize
+        self.first = self.first or bytes(block[:size])
+        self.seen += len(block) // size
+        if self._is_zero(self.first):
+            codes: Array = np.frombuffer(block, self.pattern.code)
+            self.done = bool((codes[:64] & self._mask()).any() or (codes & self._mask()).any())
+            return
+        if bytes(block[:size]) != self.first or bytes(block[size : 2 * size]) not in (b"", self.first):
+            self.done = True
+            return
+        raw: Array = np.frombuffer(block, np.uint8)
+        self.done = not np.array_equal(raw[size:], raw[:-size])
+
+    def _mask(self) -> Any:
+        import numpy as np
+
+        return np.dtype(self.pattern.code).type(self.pattern.mask)
+
+    def _is_zero(self, element: bytes) -> bool:
+        if self.pattern.largest == 0xFE:  # e8m0: powers of two, it has no zero
+            return False
+        import numpy as np
+
+        return not (np.frombuffer(element, self.pattern.code) & self._mask()).any()
+
+    def into(self, result: Measure, repeat: int) -> Measure:
+        is_constant = not self.done and self.seen * repeat > 1
+        return replace(result, constant=self.first) if is_constant else result

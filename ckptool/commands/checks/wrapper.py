@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ckptool.commands.checks.case import Case, Found
+from ckptool.core.keys import strip_wrappers
+from ckptool.facts.facts import Facts
+from ckptool.facts.naming import wrappers
+
+
+def wrapper(case: Case) -> Iterator[Found]:
+    """A training wrapper left its mark in the keys.
+
+    Found: "module." of DataParallel and DistributedDataParallel in front of every key, "_orig_mod." of torch.compile,
+    "_fsdp_wrapped_module." and their like anywhere. A module of the model that is called "module" is not.
+
+    Why: a bare model does not load such keys, and with strict=False it loads nothing and says nothing.
+
+    What to do: ckptool remap FILE -r strip-wrappers -o PLAIN, or save model.module.state_dict().
+
+    Policy: it always runs, and warns.
+
+        levels.wrapper = "error"
+    """
+    for note in wrappers(Facts.of(case.checkpoint)):
+        keys = note.keys or tuple(key for key in case.checkpoint if strip_wrappers(key) != key)
+        left = case.refused("wrapper", keys)
+        if left:
+            yield Found(note.text, left, tuple(left[:3]), note.hint, short=f"{len(left):,} keys")

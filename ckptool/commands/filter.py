@@ -1,0 +1,99 @@
+"""filter: choose tensors by their keys, and cast them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ckptool.commands.beside.versions import carried_versions
+from ckptool.core.checkpoint import Checkpoint, Note, Tensor
+from ckptool.core.errors import UsageError
+from ckptool.core.keys import Pattern, choose
+from ckptool.core.near_miss import require_match
+from ckptool.core.ops import Cast
+from ckptool.core.plan import Apply, Dropped, Plan, Source, Step, Value
+from ckptool.core.spec import DTYPES, TensorSpec, dtype_named
+
+
+def plan_filter(
+    checkpoint: Checkpoint,
+    choices: Sequence[tuple[str, str]] = (),
+    *,
+    dtype: str | None = None,
+    only_weights: bool = False,
+) -> Plan:
+    """Plan an output that holds some of a checkpoint's tensors.
+
+    Args:
+        checkpoint: the input.
+        choices: ("keep" | "drop", pattern), in order; the later wins. If the first is a keep, all else is dropped.
+        dtype: a float dtype that float tensors are cast to; integers are never cast.
+        only_weights: leave everything but the weights behind (optimizer, epoch, ...).
+
+    Raises:
+        UsageError: if a pattern matches nothing, or the dtype is none.
+
+    Example:
+        >>> import ckptool
+        >>> plan = plan_filter(ckptool.open("fixtures/resnet18.pth"), [("drop", "fc.*")])
+        >>> len(plan.steps), len(plan.dropped)
+        (120, 2)
+    """
+    keys = list(checkpoint)
+    actions = [(verb == "keep", Pattern.parse(text)) for verb, text in choices]
+    for (verb, _), (_, pattern) in zip(choices, actions, strict=True):
+        require_match(pattern, keys, f"--{verb}", checkpoint.path)
+    wanted = float_dtype(dtype)
+    steps: list[Step] = []
+    dropped: list[Dropped] = []
+    for key, (kept, decided) in choose(keys, actions).items():
+        source = Source(0, key)
+        if not kept:
+            dropped.append(Dropped(source, f'--drop "{decided.text}"' if decided else "not kept"))
+            continue
+        value, spec = cast_value(source, checkpoint[key], wanted)
+        steps.append(Step(spec, value, "kept" if value is source else f"--dtype {wanted}"))
+    pairs = [(step.target.key, step.target.key) for step in steps]
+    versions = checkpoint.module_versions
+    return Plan(
+        (checkpoint,),
+        tuple(steps),
+        tuple(dropped),
+        frame=None if only_weights else 0,
+        dropped_extras=tuple(extra.name for extra in checkpoint.extras) if only_weights else (),
+        notes=module_notes(checkpoint),
+        metadata=checkpoint.metadata,
+        module_versions=None if versions is None else carried_versions(versions, pairs, checkpoint),
+        request="filter",
+    )
+
+
+def module_notes(checkpoint: Checkpoint) -> tuple[Note, ...]:
+    """What becomes of a pickled module, said aloud: its class is not written again."""
+    if not getattr(checkpoint.tree, "is_module", False):
+        return ()
+    return (Note("the module is written as its state_dict", "build the module in code, then load_state_dict"),)
+
+
+def float_dtype(name: str | None) -> str | None:
+    """The long name of a float dtype given by its long or short name.
+
+    Raises:
+        UsageError: if it is not a float dtype.
+    """
+    if name is None:
+        return None
+    dtype = dtype_named(name)
+    if dtype is None or dtype.kind != "float" or dtype.bits < 8:
+        floats = ", ".join(d.short for d in DTYPES.values() if d.kind == "float" and d.bits >= 8)
+        raise UsageError(f'"{name}" is not a float dtype', hint=f"one of {floats}")
+    return dtype.name
+
+
+def cast_value(value: Value, tensor: Tensor | TensorSpec, dtype: str | None) -> tuple[Value, TensorSpec]:
+    """A value cast to a float dtype if it is a float of another one; and its spec then."""
+    spec = tensor.spec if isinstance(tensor, Tensor) else tensor
+    plain = not isinstance(tensor, Tensor) or tensor.layout == "strided"
+    known = DTYPES[spec.dtype]
+    if dtype is None or spec.dtype == dtype or known.kind != "float" or known.bits < 8 or not plain:
+        return value, spec
+    return Apply(Cast(dtype), (value,)), TensorSpec(spec.key, dtype, spec.shape)

@@ -1,0 +1,241 @@
+"""merge --lora: PEFT adapters onto a base model.
+
+Source: peft 0.21, tuners/lora/layer.py and dora.py. An adapter holds, for a module of the base, `lora_A` [r, in] and
+`lora_B` [out, r]; the merged weight is W + scaling * B @ A, with scaling alpha / r (rslora: alpha / sqrt(r)). DoRA
+holds a magnitude for each output as well, to which the merged weights of that output are scaled.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from ckptool.commands.filter import cast_value, float_dtype
+from ckptool.commands.merging.adapter import AdapterConfig as AdapterConfig
+from ckptool.commands.merging.adapter import read_config as read_config
+from ckptool.commands.merging.lora_ops import AddBias, AddLora
+from ckptool.core.checkpoint import Checkpoint, Note, Tensor
+from ckptool.core.errors import PlanError, UnreadableError, UsageError
+from ckptool.core.plan import Apply, Plan, Problem, Source, Step, Value
+from ckptool.core.spec import TensorSpec
+
+_PREFIX = "base_model.model."
+_PART = re.compile(
+    r"(?P<module>.+)\.(?P<part>lora_embedding_A|lora_embedding_B|lora_magnitude_vector|lora_A|lora_B)"
+    r"(?:\.(?P<adapter>(?!weight$|bias$)[^.]+))?(?P<bias>\.bias)?(?:\.weight)?"
+)
+_SAVED = re.compile(r"\.modules_to_save\.[^.]+\.|\.base_layer\.")  # what peft puts into the names of whole tensors
+
+
+def plan_lora(
+    base: Checkpoint, adapter: Checkpoint, config: AdapterConfig, *, scale: float = 1.0, dtype: str | None = None
+) -> Plan:
+    """Plan the base with an adapter merged into it.
+
+    Args:
+        base: the model's weights.
+        adapter: the adapter's tensors.
+        config: what `adapter_config.json` says.
+        scale: a further factor; 0 gives the base again.
+        dtype: a float dtype for the result; by default the base's.
+
+    Returns:
+        A plan over (base, adapter); what of the adapter does not fit the base is its problems.
+
+    Raises:
+        UsageError: the file is no LoRA adapter, or holds several.
+        UnreadableError: a part of a module's adapter is missing.
+    """
+    parts = _parts(adapter)
+    wanted = float_dtype(dtype)
+    making = _Making(base, adapter, config, scale, wanted)
+    steps = [making.step(key, tensor, parts) for key, tensor in base.tensors.items()]
+    left = [*parts.modules, *parts.biases, *parts.whole]
+    return Plan(
+        (base, adapter),
+        tuple(_tied(steps, base)),
+        problems=(*making.problems, *_left_over(left, base)),
+        notes=tuple(making.notes()),
+        metadata=base.metadata,
+        module_versions=base.module_versions,
+        request="merge --lora",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """The adapter's keys; what a step takes is taken out.
+
+    Attributes:
+        modules: {module: {part: key}}.
+        biases: {module: key} of biases that come with lora_B.
+        whole: {key of the base: key} of tensors that were trained whole.
+    """
+
+    modules: dict[str, dict[str, str]]
+    biases: dict[str, str]
+    whole: dict[str, str]
+
+
+def _parts(adapter: Checkpoint) -> _Parts:
+    parts = _Parts({}, {}, {})
+    adapters: dict[str, str] = {}
+    for key in adapter:
+        name = key.removeprefix(_PREFIX)
+        match = _PART.fullmatch(name)
+        if match is None:
+            parts.whole[_SAVED.sub(".", name)] = key
+            continue
+        adapters.setdefault(match["adapter"] or "", key)
+        if match["bias"]:
+            parts.biases[match["module"]] = key
+        else:
+            parts.modules.setdefault(match["module"], {})[match["part"]] = key
+    if not parts.modules:
+        raise UsageError(
+            f"{adapter.path} holds no lora_A and lora_B", hint=f"ckptool inspect {adapter.path}", path=adapter.path
+        )
+    if len(adapters) > 1:
+        names = ", ".join(adapters)
+        raise UsageError(f"the file holds several adapters: {names}", hint="save the one you mean", path=adapter.path)
+    return parts
+
+
+@dataclass(slots=True)
+class _Making:
+    """Makes the steps of a plan, and notes what does not fit."""
+
+    base: Checkpoint
+    adapter: Checkpoint
+    config: AdapterConfig
+    scale: float
+    dtype: str | None
+    problems: list[Problem] = field(default_factory=list)
+    replaced: list[str] = field(default_factory=list)
+    reshaped: list[str] = field(default_factory=list)
+    square: list[str] = field(default_factory=list)
+    turned: set[bool] = field(default_factory=set)
+
+    def step(self, key: str, tensor: Tensor, parts: _Parts) -> Step:
+        """The step of one tensor of the base."""
+        source, why = Source(0, key), "kept"
+        if key in parts.whole:
+            source, why = Source(1, parts.whole.pop(key)), f"trained whole, from {self.adapter.path.name}"
+            tensor = replace(self.adapter[source.key], spec=replace(self.adapter[source.key].spec, key=key))
+            self.replaced.append(key)
+            if tensor.shape != self.base[key].shape:
+                self.reshaped.append(key)
+        module, _, name = key.rpartition(".")
+        op: AddLora | AddBias
+        if name == "weight" and module in parts.modules:
+            op, sources = self._lora(tensor.spec, module, parts.modules.pop(module))
+        elif name == "bias" and module in parts.biases:
+            op, sources = AddBias(self.config.scaling(module, self.scale), self.dtype), [parts.biases.pop(module)]
+        else:
+            value, spec = cast_value(source, tensor, self.dtype)
+            return Step(spec, value, why if value is source else f"{why}, --dtype {self.dtype}")
+        try:
+            target = op.result([tensor.spec, *(self.adapter[other].spec for other in sources)])
+        except PlanError as error:
+            self.problems.append(Problem(error.message, error.hint or "is it the adapter of this base?", (key,)))
+            target = tensor.spec
+        return Step(target, Apply(op, (source, *(Source(1, other) for other in sources))), op.text)
+
+    def _lora(self, weight: TensorSpec, module: str, parts: Mapping[str, str]) -> tuple[AddLora, list[str]]:
+        embedding = "lora_embedding_A" in parts
+        names = ["lora_embedding_A", "lora_embedding_B"] if embedding else ["lora_A", "lora_B"]
+        if self.config.dora or "lora_magnitude_vector" in parts:
+            names.append("lora_magnitude_vector")
+        if missing := [name for name in names if name not in parts]:
+            raise UnreadableError(f"the adapter has no {missing[0]} for {module}", path=self.adapter.path)
+        sources = [parts[name] for name in names]
+        a, b = (self.adapter[key].spec for key in sources[:2])
+        transposed = embedding or self._is_transposed(weight, a, b)
+        scaling = self.config.scaling(module, self.scale)
+        if a.shape and a.shape[0] != self.config.rank(module):
+            rank = self.config.rank(module)
+            self.problems.append(
+                Problem(
+                    f"{a.key} is {a.short}, but adapter_config.json says that its rank is {rank}",
+                    "the file and the configuration are of different adapters",
+                    (a.key,),
+                )
+            )
+        return AddLora(scaling, transposed, len(names) == 3, self.dtype), sources
+
+    def _is_transposed(self, weight: TensorSpec, a: TensorSpec, b: TensorSpec) -> bool:
+        """Whether a weight is [in, out]: its shape says, or if it is square the configuration does."""
+        if len(weight.shape) != 2 or len(a.shape) != 2 or len(b.shape) != 2:
+            return False
+        out, inner = b.shape[0], a.shape[1]
+        if out == inner:
+            self.square.append(weight.key)
+            return self.config.transposed
+        transposed = weight.shape == (inner, out)
+        self.turned.add(transposed)
+        return transposed
+
+    def notes(self) -> Iterator[Note]:
+        if self.replaced:
+            yield Note(
+                f"{len(self.replaced)} tensors are the adapter's own, trained whole",
+                "--scale does not change them" if self.scale != 1 else "",
+                tuple(self.replaced),
+            )
+        if self.reshaped:
+            yield Note(f"{len(self.reshaped)} of them have another shape than the base's", "", tuple(self.reshaped))
+        if self.square and (not self.config.transposed) in self.turned:
+            layout = "[in, out]" if self.config.transposed else "[out, in]"
+            yield Note(
+                f"{len(self.square)} square weights are taken as {layout}, as adapter_config.json says, "
+                "though the shapes of others say the opposite",
+                "if they are Conv1D of transformers, set fan_in_fan_out to true; if they are Linear, to false",
+                tuple(self.square),
+                "warning",
+            )
+
+
+def _tied(steps: Sequence[Step], base: Checkpoint) -> Iterator[Step]:
+    """The steps; where tensors of the base are one and only one of them is adapted, the others follow it."""
+
+    def place(step: Step) -> object:
+        tensor = base[step.target.key]
+        return None if tensor.storage is None else (tensor.pieces, tensor.dtype)
+
+    adapted: dict[object, list[Step]] = {}
+    for step in steps:
+        if isinstance(step.value, Apply) and isinstance(step.value.op, AddLora) and place(step) is not None:
+            adapted.setdefault(place(step), []).append(step)
+    first: dict[object, str] = {}
+    for step in steps:
+        group = adapted.get(place(step), [])
+        if len(group) != 1 or (step is not group[0] and not _is_base(step.value)):
+            yield step
+            continue
+        (leader,) = group
+        spec = replace(leader.target, key=step.target.key)
+        earlier = first.setdefault(place(step), step.target.key)
+        why = leader.why if step is leader else f"{leader.why}, tied to {leader.target.key}"
+        yield Step(spec, leader.value, why, None if earlier == step.target.key else earlier)
+
+
+def _is_base(value: Value) -> bool:
+    return isinstance(value, Source) and value.input == 0
+
+
+def _left_over(names: Sequence[str], base: Checkpoint) -> tuple[Problem, ...]:
+    """The problem of an adapter for modules that the base does not have."""
+    if not names:
+        return ()
+    what = f"{len(names)} modules" if len(names) > 1 else "a module"
+    hint = "is it the adapter of this base? other names: ckptool remap"
+    ends = {key.removesuffix(".weight") for key in base}
+    parts = names[0].split(".")
+    for at in range(1, len(parts)):
+        if ".".join(parts[at:]) in ends:
+            head = ".".join(parts[:at])
+            hint = f"ckptool remap {base.path} -r '{{k**}} -> {head}.{{k**}}' -o renamed{base.path.suffix}"
+    if longer := next((end for end in ends if end.endswith(f".{names[0]}")), None):
+        hint = f"ckptool remap {base.path} -r '{longer.removesuffix(names[0])} ->' -o renamed{base.path.suffix}"
+    return (Problem(f"the adapter is for {what} that {base.path.name} does not have: {names[0]}", hint, tuple(names)),)

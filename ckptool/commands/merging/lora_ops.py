@@ -1,0 +1,143 @@
+"""What LoRA adapters add to a base model's weights, as ops of a plan. In float64, rounded once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from ckptool.core.arrays import numpy_dtype
+from ckptool.core.errors import PlanError
+from ckptool.core.plan import Run
+from ckptool.core.spec import DTYPES, TensorSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array: TypeAlias = np.ndarray[Any, Any]
+
+_BLOCK = 1 << 20  # elements of a weight that are computed at once
+
+
+def check_float(spec: TensorSpec) -> None:
+    if DTYPES[spec.dtype].kind != "float" or DTYPES[spec.dtype].bits < 8:
+        raise PlanError(
+            f"{spec.key} is {spec.short}: nothing can be added to it", hint="dequantize the base first", key=spec.key
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class AddBias:
+    """bias + scaling * lora_B's bias. In float64, rounded once."""
+
+    scaling: float
+    dtype: str | None = None
+
+    is_elementwise = True
+
+    @property
+    def text(self) -> str:
+        return f"b + {self.scaling:g} b of B"
+
+    def result(self, args: Sequence[TensorSpec]) -> TensorSpec:
+        bias, other = args
+        check_float(bias)
+        if bias.shape != other.shape:
+            raise PlanError(f"{bias.key} is {bias.short}; the adapter's {other.short} does not fit it", key=bias.key)
+        return TensorSpec(bias.key, self.dtype or bias.dtype, bias.shape)
+
+    def runs(self, args: Sequence[TensorSpec]) -> list[Run] | None:
+        return None
+
+    def compute(self, args: Sequence[Array]) -> Array:
+        import numpy as np
+
+        bias, other = (arg.astype(np.float64) for arg in args)
+        with np.errstate(all="ignore"):
+            total = bias + self.scaling * other
+            return total.astype(numpy_dtype(self.dtype) if self.dtype else args[0].dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class AddLora:
+    """W + scaling * B @ A; the arguments are W, A, B, and the magnitudes for DoRA..
+
+    Attributes:
+        scaling: the factor, alpha / r or as the configuration says.
+        transposed: W is [in, out], or an embedding.
+        dora: the sum's weights of each output are scaled to its magnitude.
+        dtype: of the result; None for W's.
+    """
+
+    scaling: float
+    transposed: bool = False
+    dora: bool = False
+    dtype: str | None = None
+
+    is_elementwise = False
+
+    @property
+    def text(self) -> str:
+        return f"W + {self.scaling:g} B @ A" + (", scaled to DoRA's magnitudes" if self.dora else "")
+
+    def result(self, args: Sequence[TensorSpec]) -> TensorSpec:
+        """The base's spec, if the factors fit it."""
+        weight, a, b, *magnitudes = args
+        check_float(weight)
+        out, inner = (weight.shape[0], prod(weight.shape[1:])) if weight.shape else (0, 0)
+        if self.transposed:
+            out, inner = inner, out
+        pointwise = prod(b.shape[2:]) == 1
+        conv = len(weight.shape) == len(a.shape) == len(b.shape)
+        fits = min(len(a.shape), len(b.shape)) >= 2 and (b.shape[0], prod(a.shape[1:])) == (out, inner)
+        if not fits or not pointwise or not conv or b.shape[1] != a.shape[0]:
+            raise PlanError(
+                f"{weight.key} is {weight.short}; the adapter's {a.short} and {b.short} do not fit it", key=weight.key
+            )
+        if magnitudes and prod(magnitudes[0].shape) != out:
+            raise PlanError(
+                f"{weight.key} is {weight.short}; the adapter's magnitudes {magnitudes[0].short} do not fit it",
+                key=weight.key,
+            )
+        return TensorSpec(weight.key, self.dtype or weight.dtype, weight.shape)
+
+    def runs(self, args: Sequence[TensorSpec]) -> list[Run] | None:
+        return None
+
+    def compute(self, args: Sequence[Array]) -> Array:
+        import numpy as np
+
+        weight = args[0].reshape(args[0].shape[0], -1)
+        a, b = (arg.astype(np.float64).reshape(arg.shape[0], -1) for arg in args[1:3])
+        left, right = (a.T, b.T) if self.transposed else (b, a)
+        left = left * self.scaling
+        merged = np.empty(weight.shape, numpy_dtype(self.dtype) if self.dtype else weight.dtype)
+        rows = max(1, _BLOCK // max(1, weight.shape[1]))
+        blocks = [slice(start, start + rows) for start in range(0, len(weight), rows)]
+        with np.errstate(all="ignore"):
+            factors = self._factors(args, weight, left, right, blocks)
+            for block in blocks:
+                total = weight[block].astype(np.float64) + left[block] @ right
+                if factors is not None:
+                    total *= factors if self.transposed else factors[block, None]
+                merged[block] = total
+        return merged.reshape(args[0].shape)
+
+    def _factors(
+        self, args: Sequence[Array], weight: Array, left: Array, right: Array, blocks: Sequence[slice]
+    ) -> Array | None:
+        """For DoRA: what the weights of each output are multiplied with."""
+        import numpy as np
+
+        if not self.dora:
+            return None
+        squares = np.zeros(weight.shape[1 if self.transposed else 0])
+        for block in blocks:
+            total = np.square(weight[block].astype(np.float64) + left[block] @ right)
+            if self.transposed:
+                squares += total.sum(axis=0)
+            else:
+                squares[block] = total.sum(axis=1)
+        magnitudes: Array = args[3].astype(np.float64).reshape(-1)
+        return magnitudes / np.sqrt(squares)

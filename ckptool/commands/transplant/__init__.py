@@ -1,0 +1,1 @@
+"""transplant: a checkpoint's weights into a model of another make."""

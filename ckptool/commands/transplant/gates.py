@@ -1,0 +1,89 @@
+"""What a transplant must come up to: gates, a recipe's expectations, and that anything is loaded at all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ckptool.commands.transplant.result import Transplant
+from ckptool.core.errors import CkptError
+from ckptool.core.keys import Pattern
+from ckptool.core.plan import Problem
+from ckptool.models import Verdict
+from ckptool.models.entries import Entry, Filled
+from ckptool.recipes.recipe import Recipe
+
+
+def frozen(entries: Iterable[Entry], rules: Recipe) -> tuple[str, ...]:
+    """Parameters all of whose elements came from the source; those that the recipe names, if it names any."""
+    named = [Pattern.parse(text) for text in rules.freeze]
+    parameters = (
+        entry
+        for entry in entries
+        if entry.kind == "parameter" or not (entry.kind or entry.is_counter or entry.is_statistic)
+    )
+    if named:
+        return tuple(entry.key for entry in parameters if any(pattern.matches(entry.key) for pattern in named))
+    return tuple(entry.key for entry in parameters if entry.is_filled and entry.covered == entry.spec.elements)
+
+
+def unmet(transplant: Transplant, strict: bool, min_coverage: float | None) -> tuple[Problem, ...]:
+    """What the gates say: --strict, --min-coverage and the recipe's expectations."""
+    expect = transplant.asked.recipe.expect
+    found: list[Problem] = []
+    if strict and not transplant.verdict.strict:
+        found += _not_strict(transplant.verdict)
+    if expect.missing or expect.unexpected:
+        left = [e.key for e in transplant.having(Filled.MISSING, Filled.MISMATCHED) if not e.is_counter]
+        unexpected = [spec.key for spec in transplant.unexpected]
+        for what, keys, allowed in (("missing", left, expect.missing), ("unexpected", unexpected, expect.unexpected)):
+            patterns = [Pattern.parse(text) for text in allowed]
+            if wrong := [key for key in keys if not any(pattern.matches(key) for pattern in patterns)]:
+                hint = f"the recipe's expect.{what} does not allow it"
+                found.append(Problem(f"{_keys(len(wrong))} {what}: {wrong[0]}", hint, tuple(wrong)))
+    least = min_coverage if min_coverage is not None else expect.coverage
+    if least is not None and transplant.coverage < least:
+        filled, whole = transplant.weighed
+        said = f"{filled:,} of {whole:,} elements ({transplant.coverage:.2%}) come from the source"
+        found.append(Problem(f"{said}, less than {least:.2%}"))
+    return tuple(found)
+
+
+def _not_strict(verdict: Verdict) -> list[Problem]:
+    found = [
+        Problem(f"{_keys(len(keys))} {what}: {keys[0]}", "--strict wants what torch loads strictly", keys)
+        for what, keys in (
+            ("missing", verdict.missing),
+            ("unexpected", verdict.unexpected),
+            ("of another shape", verdict.mismatched),
+        )
+        if keys
+    ]
+    return found or [Problem(f"the model refuses it: {verdict.message.splitlines()[0]}")]
+
+
+def _keys(many: int) -> str:
+    return "1 key is" if many == 1 else f"{many:,} keys are"
+
+
+def require_loaded(transplant: Transplant) -> None:
+    """Nothing loaded is an error, whatever else was asked. Counters alone are nothing.
+
+    Raises:
+        CkptError: if no tensor of the target is filled.
+    """
+    if any(entry.is_filled and not entry.is_counter for entry in transplant.entries):
+        return
+    target = transplant.target
+    shapes = len(transplant.having(Filled.MISMATCHED))
+    source, wanted = next(iter(transplant.source), ""), next(iter(target.specs), "")
+    names = f'the source has "{source}", the model "{wanted}"'
+    if transplant.match is not None:
+        what = "; ".join(note.text for note in transplant.match.report.notes) or "nothing is sure enough"
+        hint = f'{names}; a rule puts them together: -r "FROM -> TO"'
+    elif shapes:
+        what = f"{_keys(shapes)} in both, and none has the same shape"
+        hint = "is it another size of the model? --model-arg says how it is built, --fit how a tensor is made to fit"
+    else:
+        what = f"no key is a key of {target.name}"
+        hint = f'{names}; --match auto looks for rules that put them together, -r "FROM -> TO" says one'
+    raise CkptError(f"nothing would be loaded: {what}", hint=hint, path=transplant.source.path)

@@ -1,0 +1,126 @@
+"""What a transplant decided, entry by entry."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from ckptool.commands.automatic import Automatic
+from ckptool.commands.beside.versions import carried_versions
+from ckptool.core.checkpoint import Checkpoint
+from ckptool.core.plan import Plan, sources_of
+from ckptool.core.spec import TensorSpec
+from ckptool.matching.prefixes import Swap
+from ckptool.models import Target, Verdict
+from ckptool.models.entries import Entry, Filled, Mismatch
+from ckptool.recipes.recipe import Recipe
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What was asked for, as `plan_transplant` got it."""
+
+    recipe: Recipe
+    drop: tuple[str, ...] = ()
+    mismatch: Mismatch = "skip"
+    fits: tuple[tuple[str, str], ...] = ()
+    init: tuple[tuple[str, str], ...] = ()
+    seed: int = 0
+    only_loaded: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Transplant:
+    """A transplant, decided on headers.
+
+    Attributes:
+        plan: the output: a complete state dict of the target, or only what was loaded.
+        target: the model.
+        entries: every tensor of the target, in its order.
+        unexpected: tensors of the source, as the rules made them, that the target does not have.
+        mapped: all tensors of the source under the target's names, fitted where they had to be.
+        swap: prefixes that were seen through, where no recipe says how names go together.
+        freeze: parameters that came from the source whole, or those that the recipe freezes.
+        asked: what was asked for.
+        match: the rules that were found, where that was asked for; they are the last of the recipe's.
+    """
+
+    plan: Plan
+    target: Target
+    entries: tuple[Entry, ...]
+    unexpected: tuple[TensorSpec, ...]
+    mapped: Mapping[str, TensorSpec]
+    swap: Swap
+    freeze: tuple[str, ...]
+    asked: Asked
+    match: Automatic | None = None
+
+    @property
+    def source(self) -> Checkpoint:
+        """Where the weights come from."""
+        return self.plan.inputs[0]
+
+    def having(self, *statuses: Filled) -> tuple[Entry, ...]:
+        """The target tensors of some statuses."""
+        return tuple(entry for entry in self.entries if entry.status in statuses)
+
+    @property
+    def filled(self) -> tuple[Entry, ...]:
+        """The target tensors whose elements come from the source."""
+        return tuple(entry for entry in self.entries if entry.is_filled)
+
+    @property
+    def tensors(self) -> tuple[int, int]:
+        """(filled, all) tensors of the target."""
+        return len(self.filled), len(self.entries)
+
+    @property
+    def elements(self) -> tuple[int, int]:
+        """(filled, all) elements of the target."""
+        return sum(entry.covered for entry in self.entries), sum(entry.spec.elements for entry in self.entries)
+
+    @property
+    def weighed(self) -> tuple[int, int]:
+        """(filled, all) elements of the target, the counters of BatchNorms aside: nothing depends on them."""
+        counted = [entry for entry in self.entries if not entry.is_counter]
+        return sum(entry.covered for entry in counted), sum(entry.spec.elements for entry in counted)
+
+    @property
+    def coverage(self) -> float:
+        """Share of the target's elements that come from the source, 0 to 1; the counters of BatchNorms aside."""
+        filled, whole = self.weighed
+        return filled / whole if whole else 0.0
+
+    @property
+    def batchnorms(self) -> tuple[str, ...]:
+        """Modules with running statistics from the source whose parameters are frozen: they need `.eval()` too."""
+        frozen = {key.rpartition(".")[0] for key in self.freeze}
+        found = (entry.key.rpartition(".") for entry in self.filled)
+        return tuple(module for module, _, last in found if last == "running_mean" and module in frozen)
+
+    @cached_property
+    def verdict(self) -> Verdict:
+        """What `load_state_dict(strict=True)` says of what the rules and fits made of the source: torch is asked."""
+        return _ask(self.target, self.mapped, self._versions())
+
+    @cached_property
+    def as_it_is(self) -> Verdict:
+        """What `load_state_dict(strict=True)` says of the source unchanged, its module versions included."""
+        specs = {key: tensor.spec for key, tensor in self.source.tensors.items()}
+        return self.verdict if specs == self.mapped else _ask(self.target, specs, self.source.module_versions)
+
+    def _versions(self) -> Mapping[str, int] | None:
+        """The source's module versions under the target's names."""
+        versions = self.source.module_versions
+        if versions is None or not (self.swap or self.asked.recipe.stages):
+            return versions
+        steps = (step for step in self.plan.steps if step.target.key in self.mapped)
+        pairs = [(origin.key, step.target.key) for step in steps for origin in sources_of(step.value)]
+        return carried_versions(versions, pairs, self.source)
+
+
+def _ask(target: Target, specs: Mapping[str, TensorSpec], versions: Mapping[str, int] | None) -> Verdict:
+    from ckptool.models import strict_verdict
+
+    return strict_verdict(target, specs, versions)

@@ -1,0 +1,247 @@
+"""Checkpoint: what every format opens into.
+
+A checkpoint here is headers only: ordered tensors, where each one's bytes lie in which file, and everything that is
+not a selected tensor. No tensor data is held. `ckptool.engine.reading` turns a `Tensor` into bytes or numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from ckptool.core.spec import TensorSpec, packed_nbytes
+
+Risk = Literal["harmless", "unknown", "dangerous"]
+Layout = Literal["strided", "sparse", "quantized", "meta", "nested"]
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """A run of bytes in a file that one or more tensors view. Tensors of equal storages are tied.
+
+    Attributes:
+        file: the file that holds it.
+        offset: first byte in that file.
+        nbytes: length in bytes.
+        big_endian: True if multi-byte numbers have their high byte first.
+        crc: the CRC-32 of the bytes, where the container states one.
+    """
+
+    file: Path
+    offset: int
+    nbytes: int
+    big_endian: bool = False
+    crc: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A box of a tensor, and the view of a storage that holds the box's elements.
+
+    Nearly every tensor is one piece that covers it; a tensor of a torch.distributed checkpoint is one piece per chunk.
+
+    Attributes:
+        storage: the bytes viewed.
+        start: first element in the storage, counted in elements.
+        shape: the box's shape.
+        strides: steps in the storage for each axis, in elements; None if the box lies there in C order without gaps.
+        at: where the box begins in the tensor; empty for the origin.
+    """
+
+    storage: Storage
+    start: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...] | None = None
+    at: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """One tensor of a checkpoint: its spec and where its bytes are.
+
+    Attributes:
+        spec: key, dtype, shape.
+        pieces: the boxes it is made of; none for meta tensors and for layouts made of parts.
+        layout: "strided", or a special layout, which is listed and copied whole, never computed with.
+        parts: the dense tensors that a sparse or nested tensor is made of, by role ("indices", "values", ...).
+        conj: the elements are the complex conjugates of what is stored.
+        neg: the elements are the negatives of what is stored.
+        node: the inert object it was read from, for torch files (see `ckptool.formats.pickle.objects`).
+    """
+
+    spec: TensorSpec
+    pieces: tuple[Piece, ...] = ()
+    layout: Layout = "strided"
+    parts: tuple[tuple[str, Tensor], ...] = ()
+    conj: bool = False
+    neg: bool = False
+    node: object = field(default=None, repr=False, compare=False)
+
+    @property
+    def key(self) -> str:
+        return self.spec.key
+
+    @property
+    def dtype(self) -> str:
+        return self.spec.dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.spec.shape
+
+    @property
+    def elements(self) -> int:
+        return self.spec.elements
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its elements, tightly packed; 0 for a meta tensor, the sum of the parts for a sparse one."""
+        if self.layout == "meta":
+            return 0
+        if self.parts:
+            return sum(part.nbytes for _, part in self.parts)
+        return self.spec.nbytes
+
+    @property
+    def storage(self) -> Storage | None:
+        """The storage it views, if it is a plain tensor in one piece and not empty."""
+        if len(self.pieces) == 1 and self.pieces[0].storage.nbytes:
+            return self.pieces[0].storage
+        return None
+
+    @property
+    def is_contiguous_run(self) -> bool:
+        """True if its packed little-endian bytes stand in a file as one run."""
+        if len(self.pieces) != 1 or self.conj or self.neg:
+            return False
+        piece = self.pieces[0]
+        return piece.strides is None and not piece.storage.big_endian
+
+    @property
+    def run(self) -> tuple[Path, int, int]:
+        """(file, offset, nbytes) of that one run; only if `is_contiguous_run`."""
+        piece = self.pieces[0]
+        start = packed_nbytes(self.dtype, (piece.start,))
+        return piece.storage.file, piece.storage.offset + start, self.spec.nbytes
+
+
+@dataclass(frozen=True, slots=True)
+class Extra:
+    """Something beside the selected weights: the epoch, the optimizer, a second set of weights.
+
+    Attributes:
+        name: its dotted path in the file, "optimizer".
+        text: it in a few words, "90" or "{lr: 0.1, ...}".
+        tensors: how many tensors it holds.
+        nbytes: their bytes.
+        node: the inert object itself.
+    """
+
+    name: str
+    text: str
+    tensors: int = 0
+    nbytes: int = 0
+    node: object = field(default=None, repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which dict of the file the weights were taken from.
+
+    Attributes:
+        path: the keys from the root to it, as text; empty if the file itself is the dict.
+        why: one clause, said aloud: "the only dict of tensors".
+        others: dotted paths of further dicts of tensors that --select could take.
+        ema: the one among them that holds an exponential moving average, if any.
+    """
+
+    path: tuple[str, ...] = ()
+    why: str = ""
+    others: tuple[str, ...] = ()
+    ema: str | None = None
+
+    @property
+    def name(self) -> str:
+        return ".".join(self.path)
+
+
+@dataclass(frozen=True, slots=True)
+class GlobalUse:
+    """A global that the file's pickle names. ckptool never imports or calls it.
+
+    Attributes:
+        name: "posix.system".
+        risk: "harmless" for torch's own rebuild functions and plain containers; "dangerous" where a plain
+            `pickle.load` would run code of the file's choice; "unknown" for any other class or function.
+        calls: how often the pickle would call it.
+        arguments: the number of arguments of the first call.
+    """
+
+    name: str
+    risk: Risk
+    calls: int = 0
+    arguments: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something a user should know: a fact about the checkpoint, and what to do about it.
+
+    Attributes:
+        text: what is true.
+        hint: what to do, or why it does not matter.
+        keys: the tensors it is about.
+        level: "note" or "warning".
+    """
+
+    text: str
+    hint: str = ""
+    keys: tuple[str, ...] = ()
+    level: Literal["note", "warning"] = "note"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Checkpoint(Mapping[str, Tensor]):
+    """An opened checkpoint: a mapping from key to `Tensor`, in file order.
+
+    Attributes:
+        path: the file or folder.
+        format: "torch zip", "torch legacy", "TorchScript", "safetensors", "torch.distributed".
+        tensors: the selected weights.
+        files: the files that hold the bytes.
+        nbytes: size of those files on disk, in bytes.
+        selection: which dict was taken as the weights.
+        extras: what else the file holds, top level first.
+        other_tensors: tensors outside the selection, by dotted path ("optimizer.state.0.exp_avg").
+        metadata: safetensors' `__metadata__`.
+        module_versions: torch's `_metadata` versions by module; None where the file has none.
+        globals: what its pickle names, each once.
+        notes: what the reader noticed.
+        tree: for torch files, the inert objects around the tensors (a `ckptool.formats.torch.frame.Frame`), for writing
+            them again.
+    """
+
+    path: Path
+    format: str
+    tensors: Mapping[str, Tensor]
+    files: tuple[Path, ...] = ()
+    nbytes: int = 0
+    selection: Selection = Selection()
+    extras: tuple[Extra, ...] = ()
+    other_tensors: Mapping[str, Tensor] = field(default_factory=dict)
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    module_versions: Mapping[str, int] | None = None
+    globals: tuple[GlobalUse, ...] = ()
+    notes: tuple[Note, ...] = ()
+    tree: object = field(default=None, repr=False, compare=False)
+
+    def __getitem__(self, key: str) -> Tensor:
+        return self.tensors[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.tensors)
+
+    def __len__(self) -> int:
+        return len(self.tensors)

@@ -1,0 +1,315 @@
+"""Key patterns: which keys a user means; natural order; wrapper prefixes.
+
+People know shell globs, so a pattern is one: ``*`` crosses dots, as in `fnmatch`. ``{0-6,8-31}`` and ``{a,b}`` are
+added, so that what the tables print folded can be pasted. A name without wildcards is the key or module of that name:
+
+=====================  ==============================================================================
+``fc.*``, ``*bn[12]*``  a glob on the whole key: ``*``, ``?``, ``[12]``, ``[!a]``
+``bias``, ``fc``        a word: every key whose last part it is, and the top-level module of that name
+``layer1.{0,1}``        a dotted name: that key, or everything below that module
+``re:.*\\.q\\d``          a Python regex on the whole key
+=====================  ==============================================================================
+
+A character with a meaning is taken literally inside brackets: ``[*]``, ``[{]``, ``[[]``. Any bracket also makes a
+pattern a glob on the whole key, which is how `quote` pins a word down to one key: ``[f]c``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from ckptool.core.errors import UsageError
+
+_MAX_NESTING = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """A parsed key pattern; equal patterns have equal texts. Make one with `Pattern.parse`.
+
+    Example:
+        >>> Pattern.parse("layer{2-4}.*.bias").matches("layer3.0.bias")
+        True
+        >>> Pattern.parse("fc").select(["fc.weight", "layer1.se.fc.weight", "se.fc"])
+        ['fc.weight', 'se.fc']
+    """
+
+    text: str
+    regex: re.Pattern[str] = field(repr=False, compare=False)
+
+    @classmethod
+    def parse(cls, text: str) -> Pattern:
+        """The pattern that `text` writes down; `UsageError` if it is malformed."""
+        if not text:
+            raise UsageError("an empty pattern matches nothing", hint='"*" matches every key')
+        try:
+            return cls(text, re.compile(_whole_regex(text), re.DOTALL))
+        except (re.error, OverflowError, RecursionError) as error:
+            what = "regex" if text.startswith("re:") else "pattern"
+            raise UsageError(
+                f'"{text}" is not a {what}: {error}', hint="patterns are globs; re:... is a regex"
+            ) from None
+
+    def matches(self, key: str) -> bool:
+        """True if the pattern means this key."""
+        return self.regex.fullmatch(key) is not None
+
+    def select(self, keys: Iterable[str]) -> list[str]:
+        """Those of the keys that the pattern means, in their order."""
+        fullmatch = self.regex.fullmatch
+        return [key for key in keys if fullmatch(key)]
+
+
+def _whole_regex(text: str) -> str:
+    if text.startswith("re:"):
+        return text[3:]
+    regex = _Glob(text).regex()
+    if any(mark in text for mark in "*?["):
+        return regex
+    if "." in text:
+        return rf"(?:{regex})(?:\..*)?"
+    return rf"(?:.*\.)?(?:{regex})|(?:{regex})\..*"
+
+
+class _Glob:
+    """Reads a glob from left to right and writes the regex for it."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.at = 0
+
+    def regex(self, nesting: int = 0) -> str:
+        """The regex up to the end, or, inside braces, up to the next comma or closing brace."""
+        stops = ",}" if nesting else ""
+        done: list[str] = []
+        piece: list[str] = []  # what stands since the last star
+        starred = braced = False
+        while self.at < len(self.text) and self.text[self.at] not in stops:
+            char = self.text[self.at]
+            self.at += 1
+            if char == "*":
+                done.append(_after_star("".join(piece), last=False, braced=braced) if starred else "".join(piece))
+                piece, starred, braced = [], True, False
+            elif char == "?":
+                piece.append(".")
+            elif char == "[":
+                piece.append(self.char_class())
+            elif char == "{":
+                piece.append(self.braces(nesting + 1))
+                braced = True
+            else:
+                piece.append(re.escape(char))
+        done.append(_after_star("".join(piece), last=True, braced=braced) if starred else "".join(piece))
+        return "".join(done)
+
+    def char_class(self) -> str:
+        """``[12]``, ``[a-f]``, ``[!x]``, ``[]]``: the position is behind the opening bracket."""
+        start = self.at + self.text.startswith("!", self.at)
+        end = self.text.find("]", start + 1)
+        if end < 0:
+            raise UsageError(f'"{self.text}" has a [ that is not closed', hint="write [[] for the bracket itself")
+        chars, out = self.text[start:end], ["[^" if start > self.at else "["]
+        self.at = end + 1
+        while chars:
+            if len(chars) > 2 and chars[1] == "-":
+                out.append(f"{re.escape(chars[0])}-{re.escape(chars[2])}")
+                chars = chars[3:]
+            else:
+                out.append(re.escape(chars[0]))
+                chars = chars[1:]
+        return "".join(out) + "]"
+
+    def braces(self, nesting: int) -> str:
+        """``{a,b}``, ``{0-6,8-31}``: the position is behind the opening brace."""
+        if nesting > _MAX_NESTING:
+            raise UsageError(f'"{self.text}" nests more than {_MAX_NESTING} braces')
+        alternatives: list[str] = []
+        while True:
+            start = self.at
+            regex = self.regex(nesting)
+            if self.at == len(self.text):
+                raise UsageError(f'"{self.text}" has a {{ that is not closed', hint="write [{] for the brace itself")
+            numbers = re.fullmatch("([0-9]+)-([0-9]+)", self.text[start : self.at])
+            alternatives.append(self.range_regex(*numbers.groups()) if numbers else regex)
+            self.at += 1
+            if self.text[self.at - 1] == "}":
+                return f"(?:{'|'.join(alternatives)})"
+
+    def range_regex(self, low: str, high: str) -> str:
+        """``0-31``; ``00-31`` for numbers of a fixed width."""
+        padded = len(low) > 1 and low[0] == "0"
+        if len(high) > 18 or int(low) > int(high) or (padded and len(low) != len(high)):
+            raise UsageError(
+                f'"{self.text}" has a range that is no range: {low}-{high}', hint="write {0-31} or {00-31}"
+            )
+        if padded:
+            return _same_width(low, high)
+        lows = [low, *("1" + "0" * width for width in range(len(low), len(high)))]
+        highs = [*("9" * width for width in range(len(low), len(high))), high]
+        return "|".join(map(_same_width, lows, highs))
+
+
+def _after_star(piece: str, *, last: bool, braced: bool) -> str:
+    """``*`` and what follows it. If that has one length only, the first place where it fits is as good as any, so
+    nothing is tried twice: many stars on a long key stay fast (fnmatch does the same)."""
+    if last or braced or not piece:
+        return f".*{piece}"
+    return f"(?>.*?{piece})"
+
+
+def _same_width(low: str, high: str) -> str:
+    """A regex for the numbers from `low` to `high`, which have equally many digits."""
+    if low == high:
+        return low
+    if low[0] == high[0]:
+        return f"{low[0]}(?:{_same_width(low[1:], high[1:])})"
+    rest = len(low) - 1
+    if not rest:
+        return f"[{low}-{high}]"
+    parts, first, final = [], int(low[0]), int(high[0])
+    if low[1:] != "0" * rest:
+        parts.append(f"{first}(?:{_same_width(low[1:], '9' * rest)})")
+        first += 1
+    if high[1:] != "9" * rest:
+        parts.append(f"{final}(?:{_same_width('0' * rest, high[1:])})")
+        final -= 1
+    if first <= final:
+        parts.append(f"[{first}-{final}][0-9]{{{rest}}}")
+    return "|".join(parts)
+
+
+# ---------------------------------------------------------------------------------------------- writing patterns
+
+
+def escape(text: str, *, in_braces: bool = False) -> str:
+    """The text with every character taken literally; inside braces, commas and ranges too.
+
+    Example:
+        >>> escape("a[0].*"), escape("0-6", in_braces=True)
+        ('a[[]0].[*]', '0[-]6')
+    """
+    text = re.sub(r"[*?\[{}]", r"[\g<0>]", text)
+    if text.startswith("re:"):
+        text = f"[r]{text[1:]}"
+    if not in_braces:
+        return text
+    return re.sub("([0-9]+)-([0-9]+)", r"\1[-]\2", text.replace(",", "[,]"))
+
+
+def quote(key: str, *, strict: bool = False) -> str:
+    """A pattern that means exactly this key.
+
+    A dotted key stays as it is; it would also mean the keys *below* it, which no module can have, but a hostile or
+    odd file can: `strict` excludes them too.
+
+    Example:
+        >>> quote("fc.weight"), quote("weight"), quote("a[0]"), quote("fc.weight", strict=True)
+        ('fc.weight', '[w]eight', 'a[[]0]', '[f]c.weight')
+    """
+    text = escape(key)
+    return pin(text) if strict or "." not in key or key.startswith("re:") else text
+
+
+def pin(text: str) -> str:
+    """The same glob, made to match whole keys only: neither as a word nor as the name of a module.
+
+    Example:
+        >>> pin("{weight,bias}"), pin("*.bias")
+        ('{[w]eight,bias}', '*.bias')
+    """
+    if any(mark in text for mark in "*?["):
+        return text
+    for at, char in enumerate(text):
+        if char.isalpha() or char == "_":
+            return f"{text[:at]}[{char}]{text[at + 1 :]}"
+    return "re:" + _Glob(text).regex()
+
+
+def natural_key(text: str) -> tuple[tuple[str, int, str], ...]:
+    """A sort key that puts "10" after "9".
+
+    Example:
+        >>> sorted(["layer.10", "layer.9"], key=natural_key)
+        ['layer.9', 'layer.10']
+    """
+    pieces = re.split("([0-9]+)", text)
+    numbers = [digits.lstrip("0") for digits in pieces[1::2]]
+    # a number compares by its length, then by its digits: no int() of a million digits that a file may send
+    rows = [(words, len(number), number) for words, number in zip(pieces[::2], [*numbers, ""], strict=True)]
+    return (*rows, (text, 0, ""))
+
+
+# ---------------------------------------------------------------------------------------------- keep and drop
+
+
+def choose(keys: Iterable[str], actions: Sequence[tuple[bool, Pattern]]) -> dict[str, tuple[bool, Pattern | None]]:
+    """What --keep (True) and --drop (False), in the order given, decide for each key: the last that matches wins.
+
+    Keys that none of them matches are dropped if the first action keeps, and kept otherwise.
+
+    Returns:
+        for each key: whether it is kept, and the pattern that decided (None for the default).
+
+    Example:
+        >>> {key: kept for key, (kept, _) in choose(["a.w", "b.w"], [(False, Pattern.parse("a"))]).items()}
+        {'a.w': False, 'b.w': True}
+    """
+    default = not (actions and actions[0][0])
+    chosen: dict[str, tuple[bool, Pattern | None]] = dict.fromkeys(keys, (default, None))
+    for kept, pattern in actions:
+        for key in pattern.select(chosen):
+            chosen[key] = (kept, pattern)
+    return chosen
+
+
+# ---------------------------------------------------------------------------------------------- prefixes
+
+WRAPPERS = (
+    "module.",  # DataParallel, DistributedDataParallel, AveragedModel, DeepSpeed
+    "_orig_mod.",  # torch.compile
+    "_fsdp_wrapped_module.",  # FullyShardedDataParallel
+    "_fpw_module.",  # the same before torch 1.13
+    "_checkpoint_wrapped_module.",  # activation checkpointing
+    "_forward_module.",  # Lightning Fabric
+)
+_WRAPPER_PARTS = frozenset(wrapper[:-1] for wrapper in WRAPPERS)
+
+
+def wrapper_prefix(keys: Iterable[str]) -> str:
+    """The longest chain of wrapper prefixes that every key has; "" if there is none.
+
+    Example:
+        >>> wrapper_prefix(["module._orig_mod.fc.weight", "module._orig_mod.fc.bias"])
+        'module._orig_mod.'
+    """
+    parts = common_prefix(keys).split(".")
+    count = next((at for at, part in enumerate(parts) if part not in _WRAPPER_PARTS), len(parts))
+    return "".join(f"{part}." for part in parts[:count])
+
+
+def strip_wrappers(key: str) -> str:
+    """The key without the parts that wrappers put in, at any depth. Whole parts only: ``se_module.`` stays.
+
+    Example:
+        >>> strip_wrappers("module.layer1._orig_mod.se_module.weight")
+        'layer1.se_module.weight'
+    """
+    *modules, name = key.split(".")
+    return ".".join([*(part for part in modules if part not in _WRAPPER_PARTS), name])
+
+
+def common_prefix(keys: Iterable[str]) -> str:
+    """The longest dotted prefix of all keys, with its last dot; "" if there is none.
+
+    Example:
+        >>> common_prefix(["model.net.a", "model.net.bc"]), common_prefix(["fc.weight"])
+        ('model.net.', 'fc.')
+    """
+    names = list(keys)
+    if not names:
+        return ""
+    low, high = min(names), max(names)
+    same = next((at for at, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), min(len(low), len(high)))
+    return low[: low.rfind(".", 0, same) + 1]

@@ -1,0 +1,188 @@
+"""The plan: every output tensor, where its bytes come from, and which rule said so.
+
+A plan is data made from headers. What is printed is what runs. Each output tensor is a `Step` whose `value` is a small
+expression over source tensors: a bare `Source` is copied byte for byte, an `Apply` is computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+from ckptool.core.checkpoint import Checkpoint, Note
+from ckptool.core.spec import TensorSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array: TypeAlias = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A tensor of one of the plan's inputs, by the input's number and the key."""
+
+    input: int
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Bytes of one argument: `nbytes` from `offset` on, in its packed C-order form."""
+
+    arg: int
+    offset: int
+    nbytes: int
+
+
+class Op(Protocol):
+    """What computes one tensor from others. Frozen, comparable, knows its result from specs alone."""
+
+    @property
+    def text(self) -> str:
+        """It in the notation of the recipe language: ``bf16``, ``(h d two) i -> (h two d) i``, ``= $1 + $2``."""
+        ...
+
+    @property
+    def is_elementwise(self) -> bool:
+        """True if element i of the result needs only element i of each argument, all of the result's shape."""
+        ...
+
+    def result(self, args: Sequence[TensorSpec]) -> TensorSpec:
+        """Dtype and shape of the result (its key is the first argument's, or empty). Raises `PlanError`."""
+        ...
+
+    def runs(self, args: Sequence[TensorSpec]) -> list[Run] | None:
+        """The result as runs of the arguments' bytes, if it only moves bytes and the runs are long; else None."""
+        ...
+
+    def compute(self, args: Sequence[Array]) -> Array:
+        """The result. For an elementwise op the arrays may be equal flat slices of the arguments."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Apply:
+    """An op on values; an op without arguments makes its tensor from nothing (zeros, normal)."""
+
+    op: Op
+    args: tuple[Value, ...]
+
+
+Value: TypeAlias = Source | Apply
+
+
+def sources_of(value: Value) -> Iterator[Source]:
+    """The source tensors below a value, left to right, repeated where used twice."""
+    stack: list[Value] = [value]
+    while stack:
+        top = stack.pop()
+        if isinstance(top, Source):
+            yield top
+        else:
+            stack.extend(reversed(top.args))
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One output tensor.
+
+    Attributes:
+        target: its key, dtype and shape.
+        value: where it comes from.
+        why: which rule or option said so: ``rule 2``, ``kept``, ``--dtype bf16``.
+        tied_to: the key of an earlier step whose storage it shares; its value is then that step's.
+    """
+
+    target: TensorSpec
+    value: Value
+    why: str
+    tied_to: str | None = None
+
+    @property
+    def is_copy(self) -> bool:
+        return isinstance(self.value, Source)
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """A source tensor that no step uses, and why."""
+
+    source: Source
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A reason why the plan cannot be applied."""
+
+    message: str
+    hint: str = ""
+    keys: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """What became of one rule of a recipe.
+
+    Attributes:
+        rule: its text.
+        name: "rule 2".
+        keys: how many keys it decided.
+        made: how many tensors it made of them.
+        example: (a key, what it became; "!" if dropped).
+        shadowed: it decided none, though it fits some: earlier rules had taken them.
+    """
+
+    rule: str
+    name: str
+    keys: int
+    made: int = 0
+    example: tuple[str, str] | None = None
+    shadowed: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """A whole output, decided on headers.
+
+    Attributes:
+        inputs: the opened checkpoints that `Source.input` counts.
+        steps: the output's tensors in order.
+        dropped: source tensors that are left out on purpose.
+        problems: what makes it impossible; a plan with problems cannot be applied.
+        unmet: expectations of the recipe that the output would not meet; it is not written then either.
+        uses: what became of each rule of a recipe.
+        notes: what the user should know.
+        frame: number of the input whose other contents (optimizer, epoch, nesting) a torch output keeps; None for none.
+        dropped_extras: dotted names of other contents that are left out on purpose.
+        metadata: safetensors `__metadata__` for the output.
+        module_versions: torch's module versions for the output, renamed and filtered with the keys; None for none.
+        replaced_nodes: objects of the frame that get another in their place (the optimizer's state); see
+            `ckptool.formats.torch.edit`.
+        keep_unknown: carry objects of unknown classes into a torch output, unchanged.
+        wrap: a torch output without a frame nests the state dict under this key.
+        request: the command in a few words, for the preview and the written metadata.
+    """
+
+    inputs: tuple[Checkpoint, ...]
+    steps: tuple[Step, ...]
+    dropped: tuple[Dropped, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    unmet: tuple[Problem, ...] = ()
+    uses: tuple[Use, ...] = ()
+    notes: tuple[Note, ...] = ()
+    frame: int | None = 0
+    dropped_extras: tuple[str, ...] = ()
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    module_versions: Mapping[str, int] | None = None
+    replaced_nodes: tuple[tuple[object, object], ...] = ()
+    keep_unknown: bool = False
+    wrap: str | None = None
+    request: str = ""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of tensor data in the output, tied tensors once."""
+        return sum(step.target.nbytes for step in self.steps if step.tied_to is None)

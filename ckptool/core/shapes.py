@@ -1,0 +1,185 @@
+"""A set of keys as shapes: identical subtrees are one object; and names in braces.
+
+The keys become a trie. Walked from its leaves up, equal subtrees (the same relative keys with the same labels) get one
+`Shape`, so telling whether two layers are alike is comparing two references, and 100 alike layers are folded once.
+Everything here is a loop, not a recursion: a file may send a key with a million dots.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ckptool.core.keys import escape
+
+Label = Hashable
+Entry = tuple[str, Label]
+
+_READABLE = 16  # a brace with more alternatives than this is no longer read
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Folded:
+    """Siblings that are one row: leaves of one label (`shape` is None), or modules of one shape.
+
+    `shadowed`: one of these leaves has the name of a module beside it.
+    """
+
+    names: tuple[str, ...]
+    shape: Shape | None
+    label: Label = None
+    shadowed: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shape:
+    """What lies below a module. Equal subtrees share one object."""
+
+    rows: tuple[Folded, ...]
+    leaves: int
+
+
+def shapes(entries: Iterable[Entry], merge_leaves: bool = True, series: int = 2) -> list[Shape]:
+    """Every distinct shape, those below before those above; the last one is the root's.
+
+    Args:
+        entries: keys with labels.
+        merge_leaves: leaves of one module and one label are one row.
+        series: how many equal modules with names such as layer_1, layer_2 it takes to make them one row.
+    """
+    root: dict[Any, Any] = {}
+    for key, label in entries:
+        node = root
+        *modules, name = key.split(".")
+        for part in modules:
+            below = node.get(part)
+            if below is None:
+                below = node[part] = {}
+            node = below
+        node[(name,)] = label  # a leaf: its name in a tuple, so that a module may have the same name
+    nodes = [root]
+    for node in nodes:  # grows while it is walked: parents stand before their children
+        nodes.extend(below for name, below in node.items() if type(name) is str)
+    known: dict[frozenset[Any], Shape] = {}
+    shape_of: dict[int, Shape] = {}
+    for node in reversed(nodes):
+        for name, below in node.items():
+            if type(name) is str:
+                node[name] = shape_of.pop(id(below))
+        items = frozenset(node.items())
+        shape = known.get(items)
+        if shape is None:
+            shape = known[items] = _fold_siblings(node, merge_leaves, series)
+        shape_of[id(node)] = shape
+    return list(known.values())
+
+
+def _fold_siblings(node: dict[Any, Any], merge_leaves: bool, series: int) -> Shape:
+    groups: dict[tuple[Any, ...], list[Any]] = {}
+    group: tuple[Any, ...]
+    previous: tuple[Any, ...] = ()
+    for key, value in node.items():
+        name = key[0] if type(key) is tuple else key
+        parts = _numbered(name)
+        group = (key,)
+        if type(key) is tuple and merge_leaves:
+            group = ("leaves", value)
+        elif parts and parts[0] == parts[2] == "":
+            group = ("numbers", type(key), value)
+        elif parts:  # layer_1, layer_2: one row if they stand together; conv1 bn1 conv2 bn2 are read as they come
+            same = (parts[0], parts[2], type(key), value)
+            group = previous if previous[:4] == same else (*same, name)
+        groups.setdefault(group, []).append(key)
+        previous = group
+    folded: list[Folded] = []
+    for group, keys in groups.items():
+        value = node[keys[0]]
+        if type(keys[0]) is str and len(group) == 5 and len(keys) < series:
+            folded += (Folded((key,), value) for key in keys)
+        elif type(keys[0]) is str:
+            folded.append(Folded(tuple(keys), value))
+        else:
+            groups_of_leaves = _readable([key[0] for key in keys])
+            folded += (
+                Folded(tuple(names), None, value, any(map(node.__contains__, names))) for names in groups_of_leaves
+            )
+    return Shape(tuple(folded), sum(len(row.names) * (row.shape.leaves if row.shape else 1) for row in folded))
+
+
+def keys_below(shape: Shape) -> Iterator[str]:
+    """The relative keys below a module."""
+    stack: list[tuple[Any, Shape | None]] = [(None, shape)]
+    while stack:
+        link, below = stack.pop()  # a link is a name and the link above it
+        if below is not None:
+            for row in reversed(below.rows):
+                stack.extend(((name, link), row.shape) for name in reversed(row.names))
+            continue
+        parts = []
+        while link is not None:
+            name, link = link
+            parts.append(name)
+        yield ".".join(reversed(parts))
+
+
+# ---------------------------------------------------------------------------------------------- names in braces
+
+_NUMBERED = re.compile("(.*[^0-9]|)([0-9]{1,9})([^0-9]*)", re.DOTALL)
+
+
+def _numbered(name: str) -> tuple[str, str, str] | None:
+    """``encoder_layer_11`` -> ("encoder_layer_", "11", ""); the last number of the name."""
+    match = _NUMBERED.fullmatch(name)
+    return (match[1], match[2], match[3]) if match else None
+
+
+def braces(names: Sequence[str]) -> str:
+    """One part of a pattern that stands for exactly these names.
+
+    Example:
+        >>> braces(["0", "1", "2", "4"]), braces(["weight", "bias"]), braces(["w1", "w2", "b"])
+        ('{0-2,4}', '{weight,bias}', '{w{1,2},b}')
+    """
+    if len(names) == 1:
+        return escape(names[0])
+    texts = [alternative for series in _series(names) for alternative in _alternatives(series)]
+    return texts[0] if len(texts) == 1 and "{" in texts[0] else f"{{{','.join(texts)}}}"
+
+
+def _series(names: Sequence[str]) -> list[list[str]]:
+    """The names grouped into those that differ in one number only; the others each alone."""
+    groups: dict[Hashable, list[str]] = defaultdict(list)
+    for name in names:
+        prefix, number, suffix = _numbered(name) or (name, "", "")
+        width = (
+            len(number) if number.startswith("0") and number != "0" else 0
+        )  # 07 is not 7: numbers of a fixed width go together
+        groups[prefix, number and suffix, width if number else -1].append(name)
+    return list(groups.values())
+
+
+def _readable(names: list[str]) -> list[list[str]]:
+    """The names in groups whose braces a person can still read."""
+    series = _series(names)
+    return [names] if len(series) <= _READABLE else series
+
+
+def _alternatives(series: list[str]) -> list[str]:
+    """What stands between the commas for one series: ``["0-2", "4"]``, ``["w{1,2}"]``."""
+    if len(series) == 1:
+        return [escape(series[0], in_braces=True)]
+    parts = [parts for parts in map(_numbered, series) if parts]
+    runs: list[list[str]] = []
+    for number in sorted((number for _, number, _ in parts), key=int):
+        if runs and int(number) == int(runs[-1][-1]) + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    texts = [text for run in runs for text in ([f"{run[0]}-{run[-1]}"] if len(run) > 2 else run)]
+    prefix, _, suffix = parts[0]
+    if not prefix and not suffix:
+        return texts
+    return [f"{escape(prefix, in_braces=True)}{{{','.join(texts)}}}{escape(suffix, in_braces=True)}"]

@@ -1,0 +1,156 @@
+"""Where a tensor's elements are: strided boxes in storages, walked in C order. Exact integers, no numpy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import product
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from ckptool.core.checkpoint import Storage, Tensor
+from ckptool.core.errors import UnreadableError
+from ckptool.core.spec import DTYPES, packed_nbytes
+
+_FEW = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A strided box in a storage. `at` is its place in the tensor; units are elements. `swap` bytes are reversed."""
+
+    storage: Storage
+    itemsize: int
+    swap: int
+    start: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    at: tuple[int, ...]
+
+    @property
+    def span(self) -> int:
+        """Elements of the storage from the first to the last, both included."""
+        return 1 + sum((n - 1) * step for n, step in zip(self.shape, self.strides, strict=True))
+
+    def cut(self, at: tuple[int, ...], box: tuple[int, ...]) -> tuple[View, tuple[Any, ...]] | None:
+        """The part of it inside a box of the tensor, and that part's place in the box; None if they do not meet."""
+        low = tuple(max(a, b) for a, b in zip(self.at, at, strict=True))
+        high = tuple(min(a + n, b + m) for a, n, b, m in zip(self.at, self.shape, at, box, strict=True))
+        if any(h <= lo for lo, h in zip(low, high, strict=True)):
+            return None
+        start = self.start + sum((lo - a) * step for lo, a, step in zip(low, self.at, self.strides, strict=True))
+        shape = tuple(h - lo for lo, h in zip(low, high, strict=True))
+        place = (slice(lo - b, h - b) for lo, h, b in zip(low, high, at, strict=True))
+        return replace(self, start=start, shape=shape, at=low), (*place, ...)  # the ellipsis keeps 0-dim a view
+
+
+def views_of(tensor: Tensor) -> list[View]:
+    """The tensor's pieces as views, checked against their storages; axes are merged if there is one piece."""
+    bits = DTYPES[tensor.dtype].bits
+    swap = bits // 16 if DTYPES[tensor.dtype].kind == "complex" else bits // 8
+    views = []
+    for piece in tensor.pieces:
+        shape, strides = piece.shape, piece.strides or _c_strides(piece.shape)
+        if len(tensor.pieces) == 1:
+            shape, strides = merged(shape, strides)
+        at = piece.at if len(tensor.pieces) > 1 and piece.at else (0,) * len(shape)
+        big = swap if piece.storage.big_endian else 1
+        view = View(piece.storage, max(1, bits // 8), big, piece.start, shape, strides, at)
+        if 0 not in shape:
+            if (
+                piece.start < 0
+                or min(strides, default=0) < 0
+                or (piece.start + view.span) * bits > piece.storage.nbytes * 8
+            ):
+                raise _outside(tensor, piece.storage)
+            if bits < 8 or len(shape) > 60:
+                raise UnreadableError(
+                    f"{tensor.key} has a layout that cannot be read", path=piece.storage.file, key=tensor.key
+                )
+        views.append(view)
+    return views
+
+
+def _c_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(prod(shape[i + 1 :]) for i in range(len(shape)))
+
+
+def merged(shape: tuple[int, ...], strides: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The same elements in the same order with as few axes as possible."""
+    axes: list[tuple[int, int]] = []
+    for n, step in zip(shape, strides, strict=True):
+        if n == 1:
+            continue
+        if axes and axes[-1][1] == n * step:
+            axes[-1] = (axes[-1][0] * n, step)
+        else:
+            axes.append((n, step))
+    return tuple(n for n, _ in axes), tuple(step for _, step in axes)
+
+
+def boxes(shape: tuple[int, ...], elements: int) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """(place, shape) of boxes of at most so many elements that follow one another in C order."""
+    inner = [prod(shape[i:]) for i in range(len(shape) + 1)]
+    axis = next((i for i in range(len(shape)) if inner[i + 1] <= elements), None)
+    if axis is None or inner[0] <= elements:
+        yield (0,) * len(shape), shape
+        return
+    rows = max(1, elements // inner[axis + 1])
+    for lead in product(*map(range, shape[:axis])):
+        for low in range(0, shape[axis], rows):
+            high = min(shape[axis], low + rows)
+            zeros = (0,) * (len(shape) - axis - 1)
+            yield (*lead, low, *zeros), (*(1,) * axis, high - low, *shape[axis + 1 :])
+
+
+def is_run(tensor: Tensor) -> bool:
+    """True if the packed bytes stand in one file as one run, also where strides say so in other words."""
+    if not tensor.is_contiguous_run:
+        piece = tensor.pieces[0] if len(tensor.pieces) == 1 else None
+        if piece is None or piece.strides is None or tensor.conj or tensor.neg or piece.storage.big_endian:
+            return False
+        return merged(piece.shape, piece.strides)[1] in ((), (1,))
+    return True
+
+
+def run_of(tensor: Tensor) -> tuple[Path, int, int]:
+    """(file, offset, nbytes) of a tensor for which `is_run` holds.
+
+    Raises:
+        UnreadableError: the run does not lie inside its storage.
+    """
+    piece = tensor.pieces[0]
+    if piece.start < 0 or packed_nbytes(tensor.dtype, (piece.start + tensor.elements,)) > piece.storage.nbytes:
+        raise _outside(tensor, piece.storage)
+    return tensor.run
+
+
+def is_blown_up(tensor: Tensor) -> bool:
+    """True for a view that repeats few bytes of the file so often that its elements are more than can be read."""
+    spans = sum(min(view.storage.nbytes, view.span * view.itemsize) for view in views_of(tensor))
+    return tensor.nbytes > max(_FEW, 1024 * spans)
+
+
+def _outside(tensor: Tensor, storage: Storage) -> UnreadableError:
+    return UnreadableError(
+        f"{tensor.key} views elements outside its storage of {storage.nbytes:,} bytes",
+        path=storage.file,
+        key=tensor.key,
+    )
+
+
+def repeated_axes(tensor: Tensor) -> frozenset[int]:
+    """The axes along which a view repeats the same elements (stride 0), as `expand` makes them."""
+    if len(tensor.pieces) != 1 or tensor.layout != "strided" or tensor.pieces[0].strides is None:
+        return frozenset()
+    piece = tensor.pieces[0]
+    axes = enumerate(zip(piece.shape, piece.strides or (), strict=True))
+    return frozenset(axis for axis, (n, step) in axes if step == 0 and n > 1)
+
+
+def without_axes(tensor: Tensor, axes: frozenset[int]) -> Tensor:
+    """The tensor with one element along these axes of a view."""
+    piece = tensor.pieces[0]
+    shape = tuple(1 if axis in axes else n for axis, n in enumerate(tensor.shape))
+    return replace(tensor, spec=replace(tensor.spec, shape=shape), pieces=(replace(piece, shape=shape),))

@@ -1,0 +1,143 @@
+"""Values to bytes: computes what a plan's steps say, in blocks wherever the arithmetic allows.
+
+An elementwise expression over tensors of one shape runs block by block, each block small enough for the cache, so that
+memory does not grow with the tensor. An op that is elementwise once it knows a few numbers of its whole arguments (the
+angle between them) measures them first, block by block too. Any other op (a transpose, a norm over an axis) needs its
+arguments whole: memory is then a few times the largest such tensor, never the checkpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
+
+from ckptool.core.arrays import numpy_dtype
+from ckptool.core.checkpoint import Checkpoint, Tensor
+from ckptool.core.errors import PlanError
+from ckptool.core.plan import Apply, Op, Source, Value, sources_of
+from ckptool.core.spec import DTYPES
+from ckptool.engine.reading import Reader
+from ckptool.engine.rounding import Rounding
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array: TypeAlias = np.ndarray[Any, Any]
+
+ELEMENTS = 1 << 17
+"""Elements of one block: 1 MiB of float64 for each argument, about what a core's own cache holds."""
+
+_KEPT = 24 << 20
+
+
+@runtime_checkable
+class Measuring(Op, Protocol):
+    """An op that is elementwise once it has measured its arguments."""
+
+    def measured(self, blocks: Callable[[], Iterable[Sequence[Array]]]) -> Op:
+        """The elementwise op. Each call of `blocks` gives equal flat slices of all arguments, from the first on."""
+        ...
+
+
+def packed_blocks(
+    value: Value, inputs: Sequence[Checkpoint], reader: Reader, rounding: Rounding | None = None
+) -> Iterator[memoryview]:
+    """The packed little-endian bytes of a value, in order.
+
+    Args:
+        value: what to compute.
+        inputs: the checkpoints that its sources count.
+        reader: reads them.
+        rounding: sees what the value's last op, a cast, makes of the numbers.
+
+    Raises:
+        PlanError: if a source cannot be computed with (sparse, quantized).
+        UnreadableError: if a file changed.
+    """
+    if isinstance(value, Source):
+        yield from reader.blocks(inputs[value.input][value.key])
+        return
+    sources = list(dict.fromkeys(sources_of(value)))
+    tensors = [_dense(inputs[source.input][source.key]) for source in sources]
+    _keep_freed_memory()
+    value = _measured(value, sources, tensors, reader)
+    if tensors and _is_elementwise(value) and len({tensor.shape for tensor in tensors}) == 1:
+        for arrays in _in_step(tensors, reader):
+            yield _bytes(_computed(value, dict(zip(sources, arrays, strict=True)), rounding))
+        return
+    whole = {source: reader.array(tensor) for source, tensor in zip(sources, tensors, strict=True)}
+    yield _bytes(_computed(value, whole, rounding))
+
+
+def _computed(value: Value, arrays: dict[Source, Array], rounding: Rounding | None) -> Array:
+    if rounding is None or isinstance(value, Source):
+        return compute(value, arrays)
+    before = [compute(arg, arrays) for arg in value.args]
+    after = value.op.compute(before)
+    rounding.see(before[0], after)
+    return after
+
+
+@cache
+def _keep_freed_memory() -> None:
+    """Have the C library keep freed memory for the next block.
+
+    By default glibc maps every array above 128 kB anew and unmaps it again; the page faults take four times as long as
+    the arithmetic. It goes by the largest block that it has seen freed, up to 32 MiB, so free one; it is never touched.
+    """
+    import numpy as np
+
+    np.empty(_KEPT, np.uint8)
+
+
+def compute(value: Value, arrays: dict[Source, Array]) -> Array:
+    """A value on the arrays of its sources; each op runs on the results of its arguments."""
+    if isinstance(value, Source):
+        return arrays[value]
+    return value.op.compute([compute(arg, arrays) for arg in value.args])
+
+
+def _measured(value: Value, sources: Sequence[Source], tensors: Sequence[Tensor], reader: Reader) -> Value:
+    """The value with its measuring ops ready."""
+    if isinstance(value, Source):
+        return value
+    args = tuple(_measured(arg, sources, tensors, reader) for arg in value.args)
+    if not isinstance(value.op, Measuring) or value.op.is_elementwise:
+        return Apply(value.op, args)
+
+    def blocks() -> Iterator[list[Array]]:
+        for arrays in _in_step(tensors, reader):
+            known = dict(zip(sources, arrays, strict=True))
+            yield [compute(arg, known) for arg in args]
+
+    return Apply(value.op.measured(blocks), args)
+
+
+def _is_elementwise(value: Value) -> bool:
+    if isinstance(value, Source):
+        return True
+    return value.op.is_elementwise and all(_is_elementwise(arg) for arg in value.args)
+
+
+def _dense(tensor: Tensor) -> Tensor:
+    if tensor.layout != "strided" or DTYPES[tensor.dtype].bits < 8:
+        what = tensor.layout if tensor.layout != "strided" else tensor.dtype
+        raise PlanError(f"{tensor.key} is {what}: it can be copied, not computed with", key=tensor.key)
+    return tensor
+
+
+def _in_step(tensors: Sequence[Tensor], reader: Reader) -> Iterator[list[Array]]:
+    """Equal flat slices of tensors of one shape, side by side."""
+    import numpy as np
+
+    streams = [reader.blocks(tensor, ELEMENTS * DTYPES[tensor.dtype].bits // 8) for tensor in tensors]
+    dtypes = [numpy_dtype(tensor.dtype) for tensor in tensors]
+    for blocks in zip(*streams, strict=True):
+        yield [np.frombuffer(block, dtype) for block, dtype in zip(blocks, dtypes, strict=True)]
+
+
+def _bytes(array: Array) -> memoryview:
+    import numpy as np
+
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data

@@ -1,0 +1,304 @@
+"""Tensor -> bytes, in bounded blocks, or numbers.
+
+A `Reader` reads with `pread` and never maps a file, so that a file cut short meanwhile is an error and not a signal.
+What it yields are the tensor's elements packed in C order, little-endian, whatever the layout in the file: a
+transposed view, a big-endian archive and a tensor in 64 chunks give the same bytes as a plain one.
+
+numpy is imported only where bytes have to move within a tensor; a tensor that is one run needs none.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from ckptool.core.arrays import numpy_dtype, unpack_bits
+from ckptool.core.checkpoint import Tensor
+from ckptool.core.errors import CkptError, UnreadableError
+from ckptool.core.spec import DTYPES, TensorSpec
+from ckptool.core.views import View, boxes, is_blown_up, is_run, run_of, views_of
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+
+BLOCK = 1 << 20
+_SCATTERED = 1 << 24  # bytes gathered at once for a tensor whose elements are not in order in the file
+_PAGE = 1 << 12
+_OPEN_FILES = 12
+
+
+class Reader:
+    """Reads tensors. Holds a few open files; safe to use from several threads at once; a context manager.
+
+    Example:
+        >>> import tempfile, os
+        >>> from ckptool.core.checkpoint import Piece, Storage
+        >>> from ckptool.core.spec import TensorSpec
+        >>> path = Path(tempfile.mkdtemp()) / "raw"
+        >>> _ = path.write_bytes(bytes(range(6)))
+        >>> piece = Piece(Storage(path, 0, 6), start=0, shape=(3, 2), strides=(1, 3))  # the transpose of [2, 3]
+        >>> with Reader() as reader:
+        ...     reader.read_bytes(Tensor(TensorSpec("w", "uint8", (3, 2)), (piece,)))
+        b'\\x00\\x03\\x01\\x04\\x02\\x05'
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._fds: OrderedDict[Path, int] = OrderedDict()
+        self._users: dict[Path, int] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the files. The reader can be used again; it opens them again."""
+        with self._lock:
+            for fd in self._fds.values():
+                os.close(fd)
+            self._fds.clear()
+
+    @contextmanager
+    def descriptor(self, path: Path) -> Iterator[int]:
+        """An open descriptor of a file, for as long as the block lasts."""
+        with self._lock:
+            fd = self._fds.get(path)
+            if fd is None:
+                self._close_idle()
+                fd = self._fds[path] = _open(path)
+            self._fds.move_to_end(path)
+            self._users[path] = self._users.get(path, 0) + 1
+        try:
+            yield fd
+        finally:
+            with self._lock:
+                self._users[path] -= 1
+
+    def _close_idle(self) -> None:
+        """Makes room for one more open file."""
+        for path in list(self._fds)[: max(0, len(self._fds) - _OPEN_FILES + 1)]:
+            if not self._users.get(path):
+                os.close(self._fds.pop(path))
+
+    def identity(self, path: Path) -> tuple[int, int]:
+        """(device, inode): equal for two names of one file."""
+        with self.descriptor(path) as fd:
+            status = os.fstat(fd)
+            return status.st_dev, status.st_ino
+
+    def read_into(self, path: Path, offset: int, out: memoryview | bytearray) -> None:
+        """Fills `out` with the bytes from `offset` on.
+
+        Raises:
+            UnreadableError: the file ends before, or the disk cannot give the bytes.
+        """
+        view = memoryview(out)
+        done = 0
+        with self.descriptor(path) as fd:
+            while done < len(view):
+                try:
+                    got = os.preadv(fd, [view[done:]], offset + done)
+                except OSError as error:
+                    raise UnreadableError(
+                        f"{path.name} cannot be read at byte {offset + done:,}: {error.strerror}", path=path
+                    ) from error
+                if not got:
+                    raise UnreadableError(
+                        f"{path.name} ends early: {offset + len(view):,} bytes are needed, "
+                        f"the file has {os.fstat(fd).st_size:,}",
+                        hint="it was cut short or is still being written; get it again",
+                        path=path,
+                    )
+                done += got
+
+    def blocks(self, tensor: Tensor, nbytes: int = BLOCK) -> Iterator[memoryview]:
+        """The tensor's packed little-endian bytes in C order.
+
+        Every block but the last has the same size: `nbytes`, rounded down so that no element is cut. A block is valid
+        until the next one is asked for. A sparse or nested tensor gives the bytes of its parts in turn (blocks do not
+        span two parts), a quantized one its stored integers, a meta tensor nothing.
+
+        Raises:
+            UnreadableError: the file ends early; or a view repeats few bytes so often that reading it has no end.
+        """
+        nbytes = max(48, nbytes - nbytes % 48 if DTYPES[tensor.dtype].bits == 6 else nbytes - nbytes % 16)
+        for dense in dense_parts(tensor):
+            if not dense.nbytes:
+                continue
+            if is_run(dense):
+                yield from self._run(dense, nbytes)
+            else:
+                yield from same_size(self._gathered(dense), nbytes)
+
+    def _run(self, tensor: Tensor, nbytes: int) -> Iterator[memoryview]:
+        path, offset, left = run_of(tensor)
+        buffer = memoryview(bytearray(min(nbytes, left)))
+        while left:
+            block = buffer[: min(left, nbytes)]
+            self.read_into(path, offset, block)
+            yield block
+            offset, left = offset + len(block), left - len(block)
+
+    def _gathered(self, tensor: Tensor) -> Iterator[memoryview]:
+        """Boxes of the tensor in C order, each collected from wherever its elements are."""
+        import numpy as np
+
+        if is_blown_up(tensor):
+            raise UnreadableError(
+                f"{tensor.key} is a view of {tensor.elements:,} elements over few bytes: it is not read",
+                hint="save a contiguous copy of it",
+                path=tensor.pieces[0].storage.file,
+                key=tensor.key,
+            )
+        views = views_of(tensor)
+        shape = views[0].shape if len(views) == 1 else tensor.shape
+        element = np.dtype(f"V{views[0].itemsize}")
+        for at, box in boxes(shape, _SCATTERED // element.itemsize):
+            out, filled = np.empty(box, element), 0
+            for part, place in filter(None, (view.cut(at, box) for view in views)):
+                self._fill(part, out[place])
+                filled += prod(part.shape)
+            if filled != prod(box):
+                raise UnreadableError(f"the chunks of {tensor.key} leave a hole or overlap", key=tensor.key)
+            packed = out.reshape(-1).view(np.uint8)
+            _apply_bits(tensor, packed)
+            yield packed.data
+
+    def _fill(self, view: View, out: Array) -> None:
+        """Copies a view's elements to `out`; where they lie far apart, in halves."""
+        import numpy as np
+
+        span = view.span
+        if span * view.itemsize <= max(_PAGE, 2 * out.nbytes):
+            raw = np.empty(span * view.itemsize, np.uint8)
+            self.read_into(view.storage.file, view.storage.offset + view.start * view.itemsize, raw.data)
+            if view.swap > 1:
+                raw.view(f"u{view.swap}").byteswap(inplace=True)
+            strides = [step * view.itemsize for step in view.strides]
+            out[...] = np.lib.stride_tricks.as_strided(raw.view(out.dtype), view.shape, strides)
+            return
+        axis = max(range(len(view.shape)), key=lambda i: (view.shape[i] - 1) * view.strides[i])
+        half = view.shape[axis] // 2
+        for low, high in ((0, half), (half, view.shape[axis])):
+            shape = (*view.shape[:axis], high - low, *view.shape[axis + 1 :])
+            place = (*(slice(None),) * axis, slice(low, high))
+            self._fill(replace(view, start=view.start + low * view.strides[axis], shape=shape), out[place])
+
+    def read_bytes(self, tensor: Tensor) -> bytes:
+        """All of the tensor's packed bytes; see `blocks`."""
+        return b"".join(bytes(block) for block in self.blocks(tensor))
+
+    def sha256(self, tensor: Tensor) -> str:
+        """The SHA-256 of the tensor's packed bytes, in hexadecimal: equal however the bytes lie in a file."""
+        import hashlib
+
+        digest = hashlib.sha256()
+        for block in self.blocks(tensor):
+            digest.update(block)
+        return digest.hexdigest()
+
+    def array(self, tensor: Tensor) -> Array:
+        """The whole tensor as an array of its own memory, of the dtype that `numpy_dtype` says.
+
+        4- and 6-bit floats are unpacked to one element per byte, as ml_dtypes has them.
+
+        Raises:
+            CkptError: the layout is sparse, quantized, nested or meta.
+        """
+        import numpy as np
+
+        if tensor.layout != "strided":
+            raise CkptError(f"{tensor.key} is {tensor.layout}: it has no plain array", key=tensor.key)
+        packed = np.empty(tensor.nbytes, np.uint8)
+        done = 0
+        for block in self.blocks(tensor, max(48, tensor.nbytes) if is_run(tensor) else BLOCK):
+            packed[done : done + len(block)] = np.frombuffer(block, np.uint8)
+            done += len(block)
+        if DTYPES[tensor.dtype].bits < 8:
+            packed = unpack_bits(packed, DTYPES[tensor.dtype].bits, tensor.elements)
+        return packed.view(numpy_dtype(tensor.dtype)).reshape(tensor.shape)
+
+
+def read_array(tensor: Tensor) -> Array:
+    """One tensor as a numpy array; see `Reader.array`."""
+    with Reader() as reader:
+        return reader.array(tensor)
+
+
+def dense_parts(tensor: Tensor) -> Iterator[Tensor]:
+    """The dense tensors that hold a tensor's bytes: itself, its parts, or none for a meta tensor."""
+    if tensor.parts:
+        for _, part in tensor.parts:
+            yield from dense_parts(part)
+    elif DTYPES[tensor.dtype].kind == "quantized" and tensor.dtype in ("quint4x2", "quint2x4"):
+        # several elements to a byte: the storage is the only thing that can be counted
+        for piece in tensor.pieces:
+            spec = TensorSpec(tensor.key, "uint8", (piece.storage.nbytes,))
+            yield Tensor(spec, (replace(piece, start=0, shape=spec.shape, strides=None, at=()),))
+    elif tensor.layout != "meta" and tensor.pieces:
+        yield tensor
+
+
+def same_size(blocks: Iterator[memoryview], nbytes: int) -> Iterator[memoryview]:
+    """Cuts and joins blocks so that all but the last have `nbytes`."""
+    rest = bytearray()
+    for block in blocks:
+        at = 0
+        if rest:
+            at = min(len(block), nbytes - len(rest))
+            rest += block[:at]
+            if len(rest) < nbytes:
+                continue
+            yield memoryview(rest)
+            rest = bytearray()
+        while len(block) - at >= nbytes:
+            yield block[at : at + nbytes]
+            at += nbytes
+        rest += block[at:]
+    if rest:
+        yield memoryview(rest)
+
+
+def _apply_bits(tensor: Tensor, packed: Array) -> None:
+    """Conjugates and negates in place, as the tensor's flags say: sign bits of floats, two's complement of integers."""
+    import numpy as np
+
+    dtype = DTYPES[tensor.dtype]
+    if dtype.kind in ("float", "complex"):
+        parts = packed.view(f"<u{dtype.bits // (16 if dtype.kind == 'complex' else 8)}")
+        sign = parts.dtype.type(1 << (parts.dtype.itemsize * 8 - 1))
+        if tensor.neg:
+            parts ^= sign
+        if tensor.conj and dtype.kind == "complex":
+            parts[1::2] ^= sign
+    elif tensor.neg and dtype.kind in ("int", "uint"):
+        numbers = packed.view(f"<i{dtype.bits // 8}")
+        np.negative(numbers, out=numbers)
+
+
+def _open(path: Path) -> int:
+    """A descriptor of a regular file; a FIFO or a device is refused without waiting for it."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        gone = error.errno == errno.ENOENT
+        raise UnreadableError(
+            f"{path.name} is not there" if gone else f"{path.name} cannot be opened: {error.strerror}", path=path
+        ) from error
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise UnreadableError(f"{path.name} is not a regular file", path=path)
+    return fd

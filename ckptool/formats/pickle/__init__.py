@@ -1,0 +1,1 @@
+"""Pickles, read and written inertly: nothing in them is ever run."""

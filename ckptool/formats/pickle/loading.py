@@ -1,0 +1,126 @@
+"""Pickles as inert data: read them, write them back.
+
+Every opcode of protocols 0 to 5 is understood. What a pickle would import, call, build or fill becomes the small
+classes of `ckptool.formats.pickle.objects`; nothing is imported, called, hashed, compared or evaluated, and nothing is
+allocated because the file says a number. The machine is in `pickle_machine` (stack, memo and the frequent opcodes)
+and `pickle_opcodes` (the others), the way back in `pickle_dump` and `pickle_output`, the judgement of names in
+`pickle_globals`.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+from ckptool.core.checkpoint import GlobalUse
+from ckptool.core.collector import collector_paused
+from ckptool.core.errors import UnreadableError
+from ckptool.formats.pickle.dump import dump
+from ckptool.formats.pickle.globals import merge_globals, risk_of
+from ckptool.formats.pickle.machine import Machine, RefusedError
+from ckptool.formats.pickle.objects import Call, Global
+
+__all__ = ["Loaded", "PickleError", "as_bytes", "dump", "load", "merge_globals", "risk_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """One pickle as inert data.
+
+    Attributes:
+        value: the object, made of plain Python values and the classes of `ckptool.formats.pickle.objects`.
+        end: offset just after its STOP.
+        protocol: what it says of itself; 0 if it says nothing (protocols 0 and 1).
+        globals: the classes and functions it names, each once, in order of first appearance.
+        faithful: False if `dump` might not say all that the stream did: a call's result was thrown away, or an object
+            was filled in an order that no pickler writes.
+    """
+
+    value: object
+    end: int
+    protocol: int
+    globals: tuple[GlobalUse, ...]
+    faithful: bool = True
+
+
+class PickleError(UnreadableError):
+    """A malformed pickle; `globals` is what it had named until then."""
+
+    globals: tuple[GlobalUse, ...] = ()
+
+
+# what the machine raises: in words already, for damage, at the end of the data, for a spent budget
+_STUMBLES = (RefusedError, IndexError, KeyError, ValueError, EOFError, struct.error, StopIteration, MemoryError)
+
+
+def load(data: bytes | memoryview, start: int = 0, *, path: Path | None = None) -> Loaded:
+    """Read one pickle, running nothing.
+
+    Time and memory follow from the length of the stream. An integer never has more than 4300 digits, so that it can
+    be printed.
+
+    Args:
+        data: bytes that hold the pickle; more may follow it.
+        start: where it begins.
+        path: the file, for error messages.
+
+    Raises:
+        PickleError: an `UnreadableError`; the stream is cut short, malformed, or far denser than any pickler writes.
+
+    Example:
+        >>> loaded = load(b"cposix\\nsystem\\n(S'rm -rf /'\\ntR.")
+        >>> loaded.value, loaded.value.args
+        (<Call>, ('rm -rf /',))
+        >>> loaded.globals
+        (GlobalUse(name='posix.system', risk='dangerous', calls=1, arguments=1),)
+    """
+    machine = Machine(memoryview(data).cast("B") if isinstance(data, memoryview) else data, start)
+    try:
+        with collector_paused():
+            value = machine.run()
+    except _STUMBLES as error:
+        bad = _explain(error, machine, start, path)
+    else:
+        return Loaded(value, machine.pos, machine.protocol, machine.log.uses(machine.calls), machine.faithful)
+    bad.globals = machine.log.uses(machine.calls)
+    raise bad
+
+
+def _explain(error: Exception, machine: Machine, start: int, path: Path | None) -> PickleError:
+    """What the machine stumbled over, in words."""
+    what = f"the pickle at byte {start}" if start else "the pickle"
+    hint: str | None = "the file is damaged or was made by hand; get it again from where it came from"
+    if isinstance(error, RefusedError):
+        message = f"{what} {error}"
+    elif isinstance(error, StopIteration):
+        message = f"{what} holds more objects than a file of its size can mean"
+    elif isinstance(error, MemoryError):
+        message, hint = f"{what} needs more memory than there is", None
+    elif isinstance(error, EOFError | struct.error) or machine.pos >= len(machine.data):
+        message, hint = f"{what} ends before it is complete", "the file was cut short; get it again"
+    else:
+        message = f"{what} is damaged at byte {machine.pos - 1}"
+    return PickleError(message, hint=hint, path=path)
+
+
+def as_bytes(value: object) -> bytes | None:
+    """The bytes that an object stands for: itself, or what protocols below 3 write for it; None for anything else.
+
+    Example:
+        >>> as_bytes(Call("reduce", Global("_codecs", "encode"), ("a\\xff", "latin1")))
+        b'a\\xff'
+    """
+    if isinstance(value, bytes):
+        return value
+    if type(value) is not Call or type(value.fn) is not Global or type(value.args) is not tuple:
+        return None
+    match value.fn.qualified, value.args:
+        case "_codecs.encode", (str(text), "latin1" | "latin-1"):
+            try:
+                return text.encode("latin-1")
+            except UnicodeEncodeError:
+                return None
+        case "__builtin__.bytes" | "builtins.bytes", ():
+            return b""
+    return None

@@ -1,0 +1,136 @@
+"""The machine that reads a pickle: stack, memo, budgets, and the opcodes that make up 95 % of a checkpoint.
+
+How long it may take and how much it may hold follows from the length of the stream: each length is compared with the
+bytes left, the memo grows by what is put into it, and three budgets (opcodes, small objects, big objects) end streams
+that hold far more objects per byte than any pickler writes. Damage shows as `IndexError`, `KeyError`, `ValueError`,
+`EOFError`, `struct.error`, a spent budget as `StopIteration`; `loading.load` puts them into words.
+"""
+
+from __future__ import annotations
+
+import struct
+from itertools import repeat
+
+from ckptool.formats.pickle.objects import Call, Persistent
+from ckptool.formats.pickle.opcodes import RARE
+from ckptool.formats.pickle.state import NO_EDGE, RefusedError, State
+
+__all__ = ["Machine", "RefusedError"]
+
+_u16 = struct.Struct("<H").unpack_from
+_i32 = struct.Struct("<i").unpack_from
+_u32 = struct.Struct("<I").unpack_from
+
+
+def _own(character: str) -> str:
+    """An object of its own for a string of one character.
+
+    CPython keeps one object for each of them, but not for what `str(0)` returns, so a file can hold "0" as one object
+    or as several; which, is to be written again. This relies on a detail of `str.replace`; where another Python does
+    otherwise, the objects become one, and nothing but the bytes of the pickle changes.
+    """
+    return "\0".replace("\0", character)
+
+
+class Machine(State):
+    """Reads one pickle; see `State`."""
+
+    def run(self) -> object:
+        """Run to STOP and return the value; the frequent opcodes stand here, most frequent first."""
+        data, pos, size = self.data, self.pos, len(self.data)
+        stack, outer, memo, far = self.stack, self.outer, self.memo, self.far
+        calls, small, big, edge = self.calls, self.small, self.big, NO_EDGE
+        try:
+            for _ in repeat(None, self.opcodes):
+                if pos >= edge:
+                    edge = self.leave_frame(pos)
+                op = data[pos]
+                pos += 1
+                if op == 0x72:  # LONG_BINPUT
+                    at = _u32(data, pos)[0]
+                    pos += 4
+                    if at == len(memo) and not far:
+                        memo.append(stack[-1])
+                    else:
+                        self.put(at, stack[-1])
+                elif op == 0x4B:  # BININT1
+                    stack.append(data[pos])
+                    pos += 1
+                elif op == 0x68:  # BINGET
+                    at = data[pos]
+                    pos += 1
+                    stack.append(memo[at] if at < len(memo) else far[at])
+                elif op == 0x28:  # MARK
+                    small()
+                    outer.append(stack)
+                    stack = []
+                elif op == 0x74:  # TUPLE
+                    values = tuple(stack)
+                    stack = outer.pop()
+                    stack.append(values)
+                elif op == 0x58:  # BINUNICODE
+                    end = pos + 4 + _u32(data, pos)[0]
+                    if end > size:
+                        raise EOFError
+                    text = str(data[pos + 4 : end], "utf-8", "surrogatepass")
+                    stack.append(text if len(text) != 1 else _own(text))
+                    pos = end
+                elif op == 0x6A:  # LONG_BINGET
+                    at = _u32(data, pos)[0]
+                    pos += 4
+                    stack.append(memo[at] if at < len(memo) else far[at])
+                elif op == 0x71:  # BINPUT
+                    self.put(data[pos], stack[-1])
+                    pos += 1
+                elif op == 0x94:  # MEMOIZE
+                    if far:
+                        self.put(len(memo) + len(far), stack[-1])
+                    else:
+                        memo.append(stack[-1])
+                elif op == 0x86:  # TUPLE2
+                    small()
+                    last = stack.pop()
+                    stack[-1] = (stack[-1], last)
+                elif op == 0x52:  # REDUCE
+                    big()
+                    args = stack.pop()
+                    stack[-1] = call = Call("reduce", stack[-1], args)
+                    calls.append(call)
+                elif op == 0x29:  # EMPTY_TUPLE
+                    stack.append(())
+                elif op == 0x4A:  # BININT
+                    stack.append(_i32(data, pos)[0])
+                    pos += 4
+                elif op == 0x51:  # BINPERSID
+                    small()
+                    stack[-1] = Persistent(stack[-1])
+                elif op == 0x89:  # NEWFALSE
+                    stack.append(False)
+                elif op == 0x4D:  # BININT2
+                    stack.append(_u16(data, pos)[0])
+                    pos += 2
+                elif op == 0x85:  # TUPLE1
+                    small()
+                    stack[-1] = (stack[-1],)
+                elif op == 0x8C:  # SHORT_BINUNICODE
+                    end = pos + 1 + data[pos]
+                    if end > size:
+                        raise EOFError
+                    text = str(data[pos + 1 : end], "utf-8", "surrogatepass")
+                    stack.append(text if len(text) != 1 else _own(text))
+                    pos = end
+                elif op == 0x2E:  # STOP
+                    value = stack.pop()
+                    if edge != NO_EDGE:
+                        self.leave_frame(pos)
+                    self.faithful &= not stack and not outer
+                    return value
+                else:
+                    self.pos, self.stack = pos, stack
+                    RARE[op](self)
+                    pos, stack, edge = self.pos, self.stack, self.edge
+            raise StopIteration
+        finally:
+            self.pos = pos
+
+    # --- what the rare opcodes are made of

@@ -1,0 +1,1 @@
+"""torch's containers: zip archives, legacy files, TorchScript; read and written."""

@@ -1,0 +1,100 @@
+"""torch's references to storages: which class means which dtype, and how many bytes a reference declares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ckptool.core.checkpoint import Storage
+from ckptool.core.errors import UnreadableError
+from ckptool.core.spec import DTYPES
+from ckptool.formats.pickle.objects import Global, Persistent
+
+MAX_INT = (1 << 63) - 1
+
+_STORAGE_DTYPES = {
+    "Double": "float64",
+    "Float": "float32",
+    "Half": "float16",
+    "BFloat16": "bfloat16",
+    "Long": "int64",
+    "Int": "int32",
+    "Short": "int16",
+    "Char": "int8",
+    "Byte": "uint8",
+    "Bool": "bool",
+    "ComplexDouble": "complex128",
+    "ComplexFloat": "complex64",
+    "ComplexHalf": "complex32",
+    "QInt8": "qint8",
+    "QUInt8": "quint8",
+    "QInt32": "qint32",
+    "QUInt4x2": "quint4x2",
+    "QUInt2x4": "quint2x4",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class StorageRef:
+    """A storage as a pickle refers to it.
+
+    Attributes:
+        storage: its bytes in the file.
+        dtype: the dtype of its elements; None for an untyped storage.
+    """
+
+    storage: Storage
+    dtype: str | None
+
+
+StorageOf = Callable[[Persistent, str], StorageRef]
+"""Finds a storage: (persistent id, key of the tensor that asks, for messages) -> StorageRef, or UnreadableError."""
+
+
+STORAGE_CLASSES = {dtype: f"{stem}Storage" for stem, dtype in _STORAGE_DTYPES.items() if dtype != "complex32"}
+"""The storage class that torch writes for a dtype; dtypes that are not here get an untyped storage."""
+
+
+_STORAGES: dict[tuple[str, str], str | None] = {
+    (module, f"{stem}Storage"): dtype
+    for stem, dtype in {**_STORAGE_DTYPES, "Untyped": None, "_Untyped": None}.items()
+    for module in ("torch", "torch.storage", "torch.cuda", "torch.cpu", "torch.mps", "torch.xpu")
+}
+
+
+def storage_dtype(node: object) -> tuple[bool, str | None]:
+    """(is a storage class, its dtype); the dtype of an untyped storage is None.
+
+    Example:
+        >>> storage_dtype(Global("torch.cuda", "HalfStorage"))
+        (True, 'float16')
+    """
+    if type(node) is not Global:
+        return False, None
+    name = (node.module, node.name)
+    return name in _STORAGES, _STORAGES.get(name)
+
+
+def is_storage_id(pid: object) -> bool:
+    """True if a persistent id refers to a storage, and not to the source code of a class."""
+    return type(pid) is tuple and len(pid) in (5, 6) and type(pid[0]) is str and pid[0] == "storage"
+
+
+def storage_id(pid: object, key: str) -> tuple[str, str | None, int]:
+    """(name, dtype, nbytes) of a storage that a pickle refers to; the dtype of an untyped storage is None.
+
+    Example:
+        >>> storage_id(("storage", Global("torch", "HalfStorage"), "0", "cpu", 10), "conv1.weight")
+        ('0', 'float16', 20)
+    """
+    if type(pid) is not tuple or not is_storage_id(pid):
+        raise _bad(key, "refers to something that is not a storage")
+    known, dtype = storage_dtype(pid[1])
+    name, numel = pid[2], pid[4]
+    if not known or type(name) is not str or type(numel) is not int or not 0 <= numel <= MAX_INT:
+        raise _bad(key, "refers to a storage in a way that torch does not write")
+    return name, dtype, numel * (DTYPES[dtype].bits // 8 if dtype else 1)
+
+
+def _bad(key: str, what: str) -> UnreadableError:
+    return UnreadableError(f"tensor {key or '(the whole file)'} {what}", key=key)

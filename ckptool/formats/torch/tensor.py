@@ -1,0 +1,332 @@
+"""What torch's rebuild functions mean: from an inert `Call` to a `Tensor` with its place in the file.
+
+Sizes, strides and offsets come from the file and may lie, so they are checked in exact integers, against the storage
+that the file really holds, before anything is computed from them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from ckptool.core.checkpoint import Layout, Piece, Tensor
+from ckptool.core.errors import UnreadableError
+from ckptool.core.spec import DTYPES, TensorSpec
+from ckptool.formats.pickle.objects import Call, Dict, Global, Persistent
+from ckptool.formats.torch.storage import MAX_INT, STORAGE_CLASSES, StorageOf, StorageRef
+
+__all__ = ["STORAGE_CLASSES", "StorageOf", "StorageRef", "data_args", "is_tensor", "tensor_of"]
+
+MAX_AXES = 64
+_MAX_WRAPPERS = 16
+
+_DTYPE_ALIASES = {"float": "float32", "double": "float64", "half": "float16", "long": "int64", "int": "int32"}
+
+
+def named_dtype(node: object) -> str | None:
+    """The dtype that ``torch.float32``, as a global, stands for."""
+    if isinstance(node, Global) and node.module == "torch":
+        name = _DTYPE_ALIASES.get(node.name, node.name)
+        return name if name in DTYPES else None
+    return None
+
+
+def is_tensor(node: object) -> bool:
+    """True if the pickle rebuilds a tensor here; decided on the names of functions alone."""
+    if type(node) is not Call or type(node.fn) is not Global:
+        return False
+    name = (node.fn.module, node.fn.name)
+    if name in _BUILDERS:
+        return type(node.args) is tuple
+    return (name in _WRAPPERS or name in _FROM_TYPE) and _resolved(node) is not None
+
+
+def is_numpy_backed(node: object) -> bool:
+    """True for a tensor of a device like XLA that old versions pickled as a numpy array, inside the pickle."""
+    for _ in range(_MAX_WRAPPERS):
+        if type(node) is not Call or type(node.fn) is not Global or type(node.args) is not tuple or not node.args:
+            return False
+        name = (node.fn.module, node.fn.name)
+        if name not in _WRAPPERS:
+            return name in _FROM_NUMPY
+        node = node.args[0]
+    return False
+
+
+def dense_storage(node: Call) -> object:
+    """The first argument of a plain dense tensor, its storage; None for anything else."""
+    if type(node.fn) is Global and (node.fn.module, node.fn.name) in _DENSE and type(node.args) is tuple and node.args:
+        return node.args[0]
+    return None
+
+
+def tensor_of(node: object, storage_of: StorageOf, key: str) -> Tensor | None:
+    """The tensor that `node` would be rebuilt into; None if it is something else.
+
+    Args:
+        node: an inert object.
+        storage_of: finds the bytes of a storage.
+        key: the key that the tensor gets.
+
+    Raises:
+        UnreadableError: its arguments are not what the rebuild function takes, its view leaves its storage, or
+            `storage_of` does not find the storage.
+    """
+    if type(node) is not Call or type(node.fn) is not Global:
+        return None
+    found = _resolved(node)
+    return None if found is None else found.build(_Context(node, storage_of, key, found.state), found.args)
+
+
+def data_args(node: object) -> tuple[object, ...] | None:
+    """The arguments that a tensor's data is rebuilt from, wherever the object has them; None if it is no tensor.
+
+    For a dense tensor they begin with the storage's `Persistent`, the offset of the first element, the shape and the
+    strides.
+    """
+    found = _resolved(node) if type(node) is Call else None
+    return None if found is None else found.args
+
+
+@dataclass(frozen=True, slots=True)
+class _Context:
+    """Whom a builder builds for."""
+
+    node: Call
+    storage_of: StorageOf
+    key: str
+    state: object = None
+
+
+_Builder = Callable[[_Context, tuple[object, ...]], Tensor]
+
+
+def _bad(key: str, what: str) -> UnreadableError:
+    return UnreadableError(f"tensor {key or '(the whole file)'} {what}", key=key)
+
+
+class _Found(NamedTuple):
+    """The function that builds a tensor's data, its arguments, and the attributes of a subclass."""
+
+    build: _Builder
+    args: tuple[object, ...]
+    state: object
+
+
+def _resolved(node: Call) -> _Found | None:
+    """Through Parameters and subclasses to the function that builds the data; None if there is no such function."""
+    fn, args, state = node.fn, node.args, None
+    for _ in range(_MAX_WRAPPERS):
+        if type(fn) is not Global or type(args) is not tuple:
+            return None
+        name = (fn.module, fn.name)
+        if name in _BUILDERS:
+            return _Found(_BUILDERS[name], args, state)
+        if name in _FROM_TYPE and len(args) >= 3:
+            fn, args, state = args[0], args[2], args[3] if len(args) > 3 else None
+        elif name in _WRAPPERS and args and type(args[0]) is Call:
+            fn, args = args[0].fn, args[0].args
+        else:
+            return None
+    return None
+
+
+def ints_of(node: object, key: str) -> tuple[int, ...]:
+    """A shape or strides: a tuple of exact, non-negative integers; also inside ``torch.Size(...)``."""
+    if type(node) is Call and type(node.fn) is Global and node.fn.name == "Size":
+        node = node.args[0] if type(node.args) is tuple and len(node.args) == 1 else None
+    if type(node) is not tuple and type(node) is not list:
+        raise _bad(key, "has a shape that is not a tuple of numbers")
+    if len(node) > MAX_AXES:
+        raise _bad(key, f"has {len(node):,} axes; ckptool reads up to {MAX_AXES}")
+    for value in node:
+        int_of(value, key)
+    return tuple(node)
+
+
+def int_of(node: object, key: str) -> int:
+    """One non-negative integer that fits torch's 64 bits."""
+    if type(node) is not int:
+        raise _bad(key, "has a shape, stride or offset that is not a whole number")
+    if not 0 <= node <= MAX_INT:
+        raise _bad(key, "has a negative or overflowing shape, stride or offset")
+    return node
+
+
+def _strides_or_none(shape: tuple[int, ...], strides: tuple[int, ...]) -> tuple[int, ...] | None:
+    """None if elements lie in C order without gaps; axes of size 1 may have any stride."""
+    expected = 1
+    for size, stride in zip(reversed(shape), reversed(strides), strict=True):
+        if size != 1 and stride != expected:
+            return strides
+        expected *= size
+    return None
+
+
+def _view(ref: StorageRef, dtype: str, start: int, shape: tuple[int, ...], strides: tuple[int, ...], key: str) -> Piece:
+    """The checked view: every element that it reaches lies in the storage."""
+    if len(strides) != len(shape):
+        raise _bad(key, f"has {len(shape)} axes but {len(strides)} strides")
+    elements = math.prod(shape)
+    if elements == 0:
+        return Piece(ref.storage, 0, shape)
+    steps = _strides_or_none(shape, strides)
+    last = start - 1 + elements
+    if steps is not None:
+        last = start + sum((size - 1) * stride for size, stride in zip(shape, steps, strict=True))
+    held = ref.storage.nbytes * 8 // DTYPES[dtype].bits
+    if last >= held:
+        raise _bad(key, f"reaches to element {last:,} of a storage that holds {held:,}")
+    return Piece(ref.storage, start, shape, steps)
+
+
+def _strided(context: _Context, args: tuple[object, ...], dtype: str | None, metadata: object = None) -> Tensor:
+    """A dense tensor from (storage, offset, size, stride, ...)."""
+    key = context.key
+    if len(args) < 4 or not isinstance(args[0], Persistent):
+        raise _bad(key, "is rebuilt from something that is not a storage")
+    start, shape, strides = int_of(args[1], key), ints_of(args[2], key), ints_of(args[3], key)
+    ref = context.storage_of(args[0], key)
+    dtype = dtype or ref.dtype
+    if dtype is None:
+        raise _bad(key, "has no dtype: its storage is untyped")
+    piece = _view(ref, dtype, start, shape, strides, key)
+    conj, neg = _bits(metadata, key)
+    return Tensor(TensorSpec(key, dtype, shape), (piece,), conj=conj, neg=neg, node=context.node)
+
+
+def _bits(metadata: object, key: str) -> tuple[bool, bool]:
+    """torch's {"conj": True, "neg": True} of a lazily conjugated or negated view."""
+    if not isinstance(metadata, Dict):
+        return False, False
+    found = {"conj": False, "neg": False}
+    for name, value in metadata.items:
+        if type(name) is not str or name not in found or type(value) is not bool:
+            raise _bad(key, "carries a flag that ckptool does not know")
+        found[name] = value
+    return found["conj"], found["neg"]
+
+
+def _tensor_v1(context: _Context, args: tuple[object, ...]) -> Tensor:
+    return _strided(context, args, None)
+
+
+def _tensor_v2(context: _Context, args: tuple[object, ...]) -> Tensor:
+    return _strided(context, args, None, args[6] if len(args) > 6 else None)
+
+
+def _tensor_v3(context: _Context, args: tuple[object, ...]) -> Tensor:
+    dtype = named_dtype(args[6]) if len(args) > 6 else None
+    if dtype is None:
+        raise _bad(context.key, "has a dtype that ckptool does not know")
+    return _strided(context, args, dtype, args[7] if len(args) > 7 else None)
+
+
+def _quantized(context: _Context, args: tuple[object, ...]) -> Tensor:
+    """Integers, and the scales and zero points of a per-channel scheme as parts of their own."""
+    whole = _strided(context, args, None)
+    parts = [("values", whole)]
+    params = args[4] if len(args) > 4 else None
+    for name, value in zip(("scales", "zero_points"), params[1:3] if type(params) is tuple else (), strict=False):
+        part = tensor_of(value, context.storage_of, context.key)
+        if part is not None:
+            parts.append((name, part))
+    extra_parts = tuple(parts) if len(parts) > 1 else ()
+    return Tensor(whole.spec, whole.pieces, "quantized", extra_parts, node=context.node)
+
+
+def _sparse(context: _Context, args: tuple[object, ...]) -> Tensor:
+    """COO: (indices, values, size, ...); CSR, CSC, BSR, BSC: (compressed, plain, values, size)."""
+    data = args[1] if len(args) > 1 else None
+    if type(data) is not tuple or len(data) < 3:
+        raise _bad(context.key, "is sparse, but its parts are missing")
+    count = 2 if is_tensor(data[1]) and not is_tensor(data[2]) else 3
+    names = ("indices", "values") if count == 2 else ("compressed_indices", "plain_indices", "values")
+    parts = _parts(context, list(zip(names, data, strict=False)))
+    if len(parts) != count or len(data) <= count:
+        raise _bad(context.key, "is sparse, but its parts are missing")
+    return _made_of(context, parts[-1][1].dtype, ints_of(data[count], context.key), "sparse", parts)
+
+
+def _nested(context: _Context, args: tuple[object, ...]) -> Tensor:
+    """A ragged tensor: one buffer, and the shapes of its rows as a tensor."""
+    parts = _parts(context, list(zip(("values", "sizes", "strides", "storage_offsets"), args, strict=False)))
+    if not parts or parts[0][0] != "values":
+        raise _bad(context.key, "is nested, but its values are missing")
+    return _made_of(context, parts[0][1].dtype, parts[0][1].shape, "nested", parts)
+
+
+def _meta(context: _Context, args: tuple[object, ...]) -> Tensor:
+    dtype = named_dtype(args[0]) if args else None
+    if dtype is None or len(args) < 2:
+        raise _bad(context.key, "has a dtype that ckptool does not know")
+    return _made_of(context, dtype, ints_of(args[1], context.key), "meta", ())
+
+
+def _wrapper_subclass(context: _Context, args: tuple[object, ...]) -> Tensor:
+    """A subclass without bytes of its own; the tensors among its attributes are what it is made of."""
+    dtype = named_dtype(args[1]) if len(args) > 2 else None
+    if dtype is None:
+        raise _bad(context.key, "has a dtype that ckptool does not know")
+    states = context.state if type(context.state) is tuple else (context.state,)  # the __dict__, and the slots
+    attributes = [pair for state in states if isinstance(state, Dict) for pair in state.items]
+    parts = _parts(context, [(name, value) for name, value in attributes if type(name) is str])
+    return _made_of(context, dtype, ints_of(args[2], context.key), "nested" if parts else "meta", parts)
+
+
+def _parts(context: _Context, named: list[tuple[str, object]]) -> tuple[tuple[str, Tensor], ...]:
+    """The dense tensors among some values."""
+    parts = []
+    for name, value in named:
+        if type(value) is not Call:
+            continue
+        found = _resolved(value)
+        if found is not None and found.build not in _DENSE.values():
+            raise _bad(context.key, f"is made of parts that are not plain tensors ({name})")
+        if found is not None:
+            parts.append((name, found.build(_Context(value, context.storage_of, context.key), found.args)))
+    return tuple(parts)
+
+
+def _made_of(
+    context: _Context, dtype: str, shape: tuple[int, ...], layout: Layout, parts: tuple[tuple[str, Tensor], ...]
+) -> Tensor:
+    return Tensor(TensorSpec(context.key, dtype, shape), (), layout, parts, node=context.node)
+
+
+_DENSE: dict[tuple[str, str], _Builder] = {
+    ("torch._utils", "_rebuild_tensor"): _tensor_v1,
+    ("torch._utils", "_rebuild_tensor_v2"): _tensor_v2,
+    ("torch._utils", "_rebuild_tensor_v3"): _tensor_v3,
+}
+_BUILDERS: dict[tuple[str, str], _Builder] = {
+    **_DENSE,
+    ("torch._utils", "_rebuild_qtensor"): _quantized,
+    ("torch._utils", "_rebuild_sparse_tensor"): _sparse,
+    ("torch._utils", "_rebuild_nested_tensor"): _nested,
+    ("torch._utils", "_rebuild_meta_tensor_no_storage"): _meta,
+    ("torch._utils", "_rebuild_wrapper_subclass"): _wrapper_subclass,
+}
+# (function, type, its arguments, attributes)
+_FROM_TYPE = {
+    ("torch._tensor", "_rebuild_from_type"),
+    ("torch._tensor", "_rebuild_from_type_v2"),
+    ("torch.tensor", "_rebuild_from_type"),
+}
+# (the tensor, ...)
+_WRAPPERS = {
+    ("torch._utils", "_rebuild_parameter"),
+    ("torch._utils", "_rebuild_parameter_with_state"),
+    ("torch._utils", "_rebuild_device_tensor_from_cpu_tensor"),
+    # torch before 0.4 pickled these classes themselves, around the data
+    ("torch.nn.parameter", "Parameter"),
+    ("torch.nn.parameter", "Buffer"),
+    ("torch.autograd.variable", "Variable"),
+}
+# (a numpy array, ...)
+_FROM_NUMPY = {
+    ("torch._utils", "_rebuild_device_tensor_from_numpy"),
+    ("torch._utils", "_rebuild_xla_tensor"),
+}

@@ -1,0 +1,214 @@
+"""torch's zip files (torch 1.6 and newer): a ``data.pkl`` and one stored record for each storage; TorchScript too.
+
+Read are the end of the file, the directory, the local headers, and the small members. Tensor data is not touched.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ckptool.core.checkpoint import Checkpoint, GlobalUse, Note, Storage
+from ckptool.core.errors import UnreadableError
+from ckptool.formats.pickle.loading import Loaded, load
+from ckptool.formats.pickle.objects import Persistent
+from ckptool.formats.torch.storage import StorageRef, storage_id
+from ckptool.formats.torch.tree import interpret
+from ckptool.formats.torch.walk import ScriptClass
+from ckptool.formats.zip_directory import Member, inflate, read_directory
+from ckptool.storage.files import RegularFile, naming, open_regular
+
+_MAX_CODE = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Archive:
+    """A torch zip, or one embedded in a larger file, with its pickle read.
+
+    Attributes:
+        file: the file it stands in.
+        members: what it holds, by name without the root folder; offsets count from the start of the file.
+        root: name of the root folder.
+        loaded: the object in ``data.pkl``, inert, and the globals that it names.
+        pickle_nbytes: size of ``data.pkl``.
+        big_endian: True if the ``byteorder`` record says so.
+    """
+
+    file: Path
+    members: Mapping[str, Member]
+    root: str
+    loaded: Loaded
+    pickle_nbytes: int
+    big_endian: bool = False
+
+    def storage_of(self, node: Persistent, key: str) -> StorageRef:
+        """The record of ``("storage", class, name, location, numel)``; see `ckptool.formats.torch.tensor.StorageOf`.
+
+        Raises:
+            UnreadableError: the record is missing, compressed, or not of the size that the pickle declares.
+        """
+        name, dtype, nbytes = storage_id(node.pid, key)
+        member = self.members.get(f"data/{name}")
+        if member is None:
+            raise _bad(self.file, f"tensor {key}: its record {self.root}/data/{name} is missing", key)
+        if member.method:
+            raise _bad(self.file, f"tensor {key}: its record {member.name} is compressed", key, _RESAVE)
+        if member.nbytes != nbytes:
+            sizes = f"holds {member.nbytes:,} bytes, not {nbytes:,}"
+            raise _bad(self.file, f"tensor {key}: its record {member.name} {sizes}", key)
+        return StorageRef(Storage(self.file, member.offset, nbytes, self.big_endian, member.crc or None), dtype)
+
+
+_RESAVE = "torch stores its records uncompressed: unpack the archive and zip it again with `zip -0`"
+
+
+def _bad(path: Path, what: str, key: str | None = None, hint: str | None = None) -> UnreadableError:
+    return UnreadableError(what, path=path, key=key, hint=hint)
+
+
+def open_zip(path: Path, select: str | None = None) -> Checkpoint:
+    """Open a torch zip or a TorchScript archive.
+
+    Args:
+        path: the file.
+        select: dotted path of the dict to take as the weights; None to choose.
+
+    Raises:
+        UnreadableError: it is another kind of zip archive, is damaged, or can be understood in two ways.
+        UsageError: nothing is under `select`.
+    """
+    with open_regular(path) as file, naming(path):
+        archive = _archive(file, 0, file.size)
+        script = "constants.pkl" in archive.members or any(name.startswith("code/") for name in archive.members)
+        classes = _script_classes(file, archive.members) if script else None
+        tree = interpret(
+            archive.loaded.value,
+            archive.storage_of,
+            select,
+            nbytes=archive.pickle_nbytes,
+            classes=classes,
+            faithful=archive.loaded.faithful,
+        )
+        return Checkpoint(
+            path=file.path,
+            format="TorchScript" if script else "torch zip",
+            tensors=tree.tensors,
+            files=(file.path,),
+            nbytes=file.size,
+            selection=tree.selection,
+            extras=tree.extras,
+            other_tensors=tree.other_tensors,
+            module_versions=tree.module_versions,
+            globals=tuple(map(_declared, archive.loaded.globals)) if script else archive.loaded.globals,
+            notes=tree.notes + _trailing(archive),
+            tree=tree.frame,
+        )
+
+
+def read_embedded(path: Path, offset: int, nbytes: int) -> Archive:
+    """Read a torch zip that stands inside another file, as torch.distributed writes them.
+
+    The object is ``.loaded.value``. If it is a tensor, ``torch_tree.tensor_of(value, archive.storage_of, key)`` gives
+    it, with pieces whose storages carry offsets in the whole file.
+
+    Args:
+        path: the file around it.
+        offset: first byte of the archive in that file.
+        nbytes: length of the archive.
+    """
+    with open_regular(path) as file, naming(path):
+        return _archive(file, offset, nbytes)
+
+
+def _archive(file: RegularFile, offset: int, nbytes: int) -> Archive:
+    directory = read_directory(file, offset, nbytes)
+    root = _root(file.path, directory)
+    members = {name[len(root) + 1 :]: member for name, member in directory.items() if name.startswith(root + "/")}
+    pickle = inflate(file, members["data.pkl"])
+    loaded = load(pickle, path=file.path)
+    order = inflate(file, members["byteorder"], 64).strip() if "byteorder" in members else b"little"
+    if order not in (b"little", b"big"):
+        raise _bad(file.path, f"{file.path} declares a byte order that is neither little nor big")
+    return Archive(file.path, members, root, loaded, len(pickle), order == b"big")
+
+
+def _declared(use: GlobalUse) -> GlobalUse:
+    """A class of the archive's own program is no class that loading it would import."""
+    return replace(use, risk="harmless") if use.name.startswith("__torch__.") else use
+
+
+def _trailing(archive: Archive) -> tuple[Note, ...]:
+    """torch reads the first pickle in ``data.pkl`` and leaves the rest alone; so do we, but not in silence."""
+    rest = archive.pickle_nbytes - archive.loaded.end
+    return (Note(f"{rest:,} bytes follow the pickle in data.pkl; torch does not read them"),) if rest else ()
+
+
+def _root(path: Path, directory: Mapping[str, Member]) -> str:
+    """The one folder that everything is in; torch takes it from the first member."""
+    names = [name for name in directory if not name.startswith("__MACOSX/")]
+    found = [name for name in names if re.fullmatch(r"[^/]*/data\.pkl", name, re.IGNORECASE)]
+    if not found:
+        raise _bad(path, f"{path} is {_kind(names)}", hint=_kind_hint(names))
+    roots = {name.partition("/")[0] for name in names}
+    root = found[0].partition("/")[0]
+    if len(found) > 1 or len(roots) > 1:
+        listed = ", ".join(sorted(roots)[:4])
+        raise _bad(path, f"{path} holds more than one root folder ({listed}): readers would disagree", hint="unzip it")
+    if found[0] != f"{root}/data.pkl":
+        raise _bad(path, f"{path} names its pickle {found[0]}: readers would disagree whether that is data.pkl")
+    return root
+
+
+def _kind(names: list[str]) -> str:
+    """What a zip archive without a ``data.pkl`` in a folder is."""
+    if not names:
+        return "an empty zip archive"
+    if "data.pkl" in names:
+        return "a torch archive that was zipped without its root folder; torch does not read that either"
+    if all(name.endswith(".npy") for name in names):
+        return "a numpy .npz archive, not a checkpoint"
+    if "[Content_Types].xml" in names:
+        return "an office document, not a checkpoint"
+    if "model.weights.h5" in names or ("config.json" in names and "metadata.json" in names):
+        return "a Keras model, not a torch checkpoint"
+    if any(name.endswith((".pth", ".pt", ".safetensors", ".bin", ".ckpt")) for name in names):
+        return "a zip archive with checkpoints in it"
+    if any(re.fullmatch(r"[^/]+/model\.json", name) for name in names):
+        return "a TorchScript archive of torch before 1.3, which has no data.pkl"
+    return "a zip archive without a data.pkl, so not a torch checkpoint"
+
+
+def _kind_hint(names: list[str]) -> str | None:
+    if "data.pkl" in names:
+        return "put the files into one folder and zip that with `zip -0 -r`"
+    if any(name.endswith((".pth", ".pt", ".safetensors", ".bin", ".ckpt")) for name in names):
+        return "unzip it and open the files inside"
+    return None
+
+
+_CLASS = re.compile(r"^class (\w+)\(Module\):\n((?:  __\w+__ = \[.*\]\n)*)", re.MULTILINE)
+_DECLARED = re.compile(r"__(parameters|buffers)__ = \[(.*)\]")
+_QUOTED = re.compile(r'"([^"]*)"')
+
+
+def _script_classes(file: RegularFile, members: Mapping[str, Member]) -> dict[str, ScriptClass]:
+    """Which attributes of TorchScript's module classes are parameters and buffers, from their declarations.
+
+    Only these lines of the code are looked at.
+    """
+    classes: dict[str, ScriptClass] = {}
+    left = _MAX_CODE
+    for name, member in members.items():
+        if not name.startswith("code/") or not name.endswith(".py"):
+            continue
+        code = inflate(file, member, left)
+        left -= len(code)
+        module = name[len("code/") : -len(".py")].replace("/", ".")
+        for found in _CLASS.finditer(code.decode("utf-8", "replace")):
+            lists = {kind: frozenset(_QUOTED.findall(rest)) for kind, rest in _DECLARED.findall(found[2])}
+            nothing: frozenset[str] = frozenset()
+            declared = ScriptClass(lists.get("parameters", nothing), lists.get("buffers", nothing))
+            classes[f"{module}.{found[1]}"] = declared
+    return classes

@@ -1,0 +1,266 @@
+"""A comparison rolled up to the rows of a table: subtrees whose tensors share one fate become one row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from ckptool.commands.diff.result import Change, Diff, ExtraChange, Status
+from ckptool.core.fold import rollup
+from ckptool.core.spec import DTYPES
+from ckptool.recipes.renaming import rename_of
+from ckptool.report.escape import terminal
+from ckptool.report.units import number_of, relative, size
+from ckptool.values.delta import Delta, Tolerance
+
+SYMBOLS = {
+    Status.SAME: "=",
+    Status.CHANGED: "~",
+    Status.CAST: "~",
+    Status.RESHAPED: "!",
+    Status.RENAMED: ">",
+    Status.ADDED: "+",
+    Status.REMOVED: "-",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of a diff table.
+
+    Attributes:
+        status: what happened to all of its tensors.
+        key: a pattern that matches them, not escaped.
+        changes: them.
+        what: the change in words and numbers.
+        shown: the key as it is printed where that is more than the pattern (renames), escaped; else "".
+    """
+
+    status: Status
+    key: str
+    changes: tuple[Change, ...]
+    what: str
+    shown: str = ""
+
+    @property
+    def elements(self) -> int:
+        return sum(tensor.elements for change in self.changes if (tensor := change.new or change.old) is not None)
+
+    @property
+    def deltas(self) -> list[Delta]:
+        return [change.delta for change in self.changes if change.delta is not None]
+
+
+def diff_rows(diff: Diff, each: bool = False) -> list[Row]:
+    """The rows of a comparison in the order of its tensors; `each` makes a row of every tensor."""
+    if each:
+        return [_row(diff, change.key, (change,)) for change in diff.changes]
+    news = {change.key for change in diff.changes if change.new is not None}
+    twice = [change for change in diff.changes if change.new is None and change.key in news]  # rules kept them apart
+    once = [change for change in diff.changes if change.new is not None or change.key not in news]
+    return [*_rolled_up(diff, once), *_rolled_up(diff, twice)]
+
+
+def _rolled_up(diff: Diff, changes: Sequence[Change]) -> list[Row]:
+    by_key = {change.key: change for change in changes}
+    groups = rollup([(change.key, _label(change)) for change in changes], together=[Status.SAME.value])
+    return [_row(diff, group.pattern, tuple(by_key[key] for key in group.keys)) for group in groups]
+
+
+def _label(change: Change) -> str:
+    """Changes of one row have equal labels."""
+    how = f" {change.how}" if change.how else ""
+    if change.status is Status.RENAMED and change.old is not None and not change.sources:  # else rules say it
+        return f"renamed {rename_of(change.old.key, change.key)}"
+    if change.status is Status.RESHAPED and not how and change.old is not None and change.new is not None:
+        return f"reshaped {change.old.spec.short} {change.new.spec.short}"
+    if change.status is Status.CAST and change.old is not None and change.new is not None:
+        return f"cast {change.old.dtype} {change.new.dtype}{how}"
+    return f"{change.status.value}{how}"
+
+
+def _row(diff: Diff, key: str, changes: tuple[Change, ...]) -> Row:
+    status = changes[0].status
+    return Row(status, key, changes, describe(changes, diff), _renamed(diff, key, changes))
+
+
+def _renamed(diff: Diff, key: str, changes: tuple[Change, ...]) -> str:
+    """``backbone.fc.weight → fc.weight``; for many, the rule and the keys it made. What rules say is not said again."""
+    first = changes[0]
+    if first.status is not Status.RENAMED or first.old is None or first.sources:
+        return ""
+    old = first.old.key.removeprefix(diff.old_prefix)
+    if len(changes) == 1:
+        return f"{terminal(old)} → {terminal(key)}"
+    rule = rename_of(old, changes[0].key)
+    before, after = ".".join(rule.old), ".".join(rule.new)
+    return f"{terminal(key)}  ({terminal(before) or 'nothing'} → {terminal(after) or 'nothing'})"
+
+
+def describe(changes: Sequence[Change], diff: Diff) -> str:
+    """What happened to the tensors of a row.
+
+    Example:
+        >>> from ckptool.core.checkpoint import Checkpoint
+        >>> from pathlib import Path
+        >>> empty = Checkpoint(Path("a"), "safetensors", {})
+        >>> describe([Change(Status.CHANGED, "w", None, None, Delta(rel=8e-5, differing=3))], Diff(empty, empty, ()))
+        'rel 8e-05'
+    """
+    text = _described(changes, diff)
+    return f"{text}, rearranged" if changes[0].how else text
+
+
+def _described(changes: Sequence[Change], diff: Diff) -> str:
+    first = changes[0]
+    match first.status:
+        case Status.SAME:
+            return _same(changes, diff)
+        case Status.RENAMED:
+            return "same spec" if diff.keys_only else "same values"
+        case Status.CHANGED:
+            return _numbers(changes)
+        case Status.CAST:
+            assert first.old is not None
+            assert first.new is not None
+            numbers = "" if diff.keys_only else _numbers(changes)
+            cast = f"{DTYPES[first.old.dtype].short} → {DTYPES[first.new.dtype].short}"
+            return f"{cast}, {numbers}" if numbers else cast
+        case Status.RESHAPED if first.how and not diff.keys_only:
+            return "same values"
+        case Status.RESHAPED:
+            assert first.old is not None
+            assert first.new is not None
+            return f"{first.old.spec.short} → {first.new.spec.short}"
+        case Status.ADDED | Status.REMOVED:
+            return _only_here([tensor for change in changes if (tensor := change.new or change.old) is not None])
+
+
+def _same(changes: Sequence[Change], diff: Diff) -> str:
+    if diff.keys_only:
+        return "same spec"
+    return "within tolerance" if any(change.delta is not None for change in changes) else "identical"
+
+
+def _only_here(tensors: Sequence[object]) -> str:
+    from ckptool.core.checkpoint import Tensor
+
+    known = [tensor for tensor in tensors if isinstance(tensor, Tensor)]
+    specs = {tensor.spec.short for tensor in known}
+    total = size(sum(tensor.nbytes for tensor in known))
+    return f"{specs.pop()}, {total}" if len(specs) == 1 else total
+
+
+def _numbers(changes: Sequence[Change]) -> str:
+    """``rel 8e-05 … 1e-04``, the range of integers where there are no floats, and what is not finite."""
+    deltas = [change.delta for change in changes if change.delta is not None]
+    parts = [text for text in (_rels(deltas) or integers(changes), nonfinite(deltas)) if text]
+    if not parts:
+        return "bytes differ"
+    return ", ".join(parts)
+
+
+def _rels(deltas: Iterable[Delta]) -> str:
+    rels = [delta.rel for delta in deltas if delta.rel is not None and delta.old_range is None]
+    if not rels:
+        return ""
+    low, high = relative(min(rels)), relative(max(rels))
+    if high == "0":
+        return "equal numbers, other bits"
+    return f"rel {low}" if low == high else f"rel {low} … {high}"
+
+
+def nonfinite(deltas: Iterable[Delta]) -> str:
+    """``3 NaN or Inf, 0 before``; "" if both sides are finite."""
+    old, new = 0, 0
+    for delta in deltas:
+        old += delta.nonfinite[0]
+        new += delta.nonfinite[1]
+    return f"{new:,} NaN or Inf ({old:,} before)" if old or new else ""
+
+
+def integers(changes: Sequence[Change]) -> str:
+    """``0 → 4690`` or, for several, ``4 counters 0 → 4690``; "" if none of the changes is of integers."""
+    ranges = [
+        (change.delta.old_range, change.delta.new_range)
+        for change in changes
+        if change.delta is not None and change.delta.old_range is not None and change.delta.new_range is not None
+    ]
+    if not ranges:
+        return ""
+    old = _span(min(low for (low, _), _ in ranges), max(high for (_, high), _ in ranges))
+    new = _span(min(low for _, (low, _) in ranges), max(high for _, (_, high) in ranges))
+    counters = all(change.key.endswith("num_batches_tracked") for change in changes if _is_integer(change))
+    many = "" if len(ranges) == 1 else f"{number_of(len(ranges), 'counter' if counters else 'tensor')} "
+    return f"{many}{old} → {new}"
+
+
+def _is_integer(change: Change) -> bool:
+    return change.delta is not None and change.delta.old_range is not None
+
+
+def _span(low: int, high: int) -> str:
+    return str(low) if low == high else f"{low}…{high}"
+
+
+def extras_rows(extras: Sequence[ExtraChange]) -> list[tuple[str, Status, list[str]]]:
+    """(symbol, status, each in words) of the entries that are not tensors."""
+    rows: list[tuple[str, Status, list[str]]] = []
+    for status in (Status.CHANGED, Status.ADDED, Status.REMOVED):
+        these = [extra for extra in extras if extra.status is status]
+        if these:
+            rows.append((SYMBOLS[status], status, [_extra(extra) for extra in these]))
+    return rows
+
+
+def _extra(extra: ExtraChange) -> str:
+    name = terminal(extra.name, 60)
+    if extra.old is None or extra.new is None:
+        return name
+    return f"{name} {terminal(extra.old, 30)} → {terminal(extra.new, 30)}"
+
+
+def tolerance_text(tolerance: Tolerance) -> str:
+    """``rel ≤ 1e-03, ulp ≤ 2``; "" if there is none."""
+    bounds = (("rel", tolerance.rel), ("abs", tolerance.abs), ("ulp", tolerance.ulp))
+    return ", ".join(f"{name} ≤ {bound:g}" for name, bound in bounds if bound is not None)
+
+
+def summary_parts(diff: Diff) -> list[str]:
+    """``~ 114 changed``, ``= 6 identical`` ...: the last line of a comparison."""
+    same = "same spec" if diff.keys_only else "identical"
+    tolerance = tolerance_text(diff.tolerance)
+    if tolerance:
+        same = f"same (within {tolerance})"
+    words = [
+        (Status.CHANGED, "changed", False),
+        (Status.CAST, "cast", False),
+        (Status.RESHAPED, "reshaped", False),
+        (Status.RENAMED, "renamed", False),
+        (Status.SAME, same, True),
+        (Status.ADDED, "added", True),
+        (Status.REMOVED, "removed", True),
+    ]
+    parts = [
+        f"{SYMBOLS[status]} {diff.count(status):,} {word}"
+        for status, word, always in words
+        if always or diff.count(status)
+    ]
+    if diff.keys_only:
+        parts.append("values not compared")
+    if diff.extras:
+        parts.append(number_of(len(diff.extras), "other entry differs", "other entries differ"))
+    return parts
+
+
+def identical_text(diff: Diff) -> str:
+    """The only line about two checkpoints that are the same."""
+    tensors = number_of(len(diff.changes), "tensor")
+    if diff.keys_only:
+        return f"same keys and specs: {tensors}, values not compared"
+    from ckptool.report.units import size_short
+
+    compared = f"{tensors}, {size_short(diff.compared_nbytes)} compared"
+    tolerance = tolerance_text(diff.tolerance)
+    exact = all(change.delta is None for change in diff.changes)
+    return f"identical: {compared}" if exact or not tolerance else f"same within {tolerance}: {compared}"

@@ -1,0 +1,91 @@
+"""What all outputs of a report of findings say alike: the sum, the table of files and rules, the policy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ckptool.commands.checks.finding import LEVELS, Finding, Level, Outcome, Place, Report
+from ckptool.report.units import number_of
+
+NOUNS: dict[Level, str] = {"error": "error", "warning": "warning", "note": "note"}
+
+
+def sum_text(report: Report) -> str:
+    """``2 errors, 1 warning``
+
+    Example:
+        >>> sum_text(Report(("a.pth",), ("dtype",), (), ()))
+        'nothing found'
+    """
+    parts = [number_of(many, NOUNS[level]) for level in LEVELS if (many := report.count(level))]
+    return ", ".join(parts) or "nothing found"
+
+
+def scope_text(report: Report) -> str:
+    """``3 files, 9 rules``"""
+    return f"{number_of(len(report.files), 'file')}, {number_of(len(report.rules), 'rule')}"
+
+
+def policy_text(place: Place) -> str:
+    """``into = "torchvision:resnet18"  (ckptool.toml:2)``; not escaped."""
+    return f"{place.text}  ({place.name})" if place.text else place.name
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """How a rule went for a file.
+
+    Attributes:
+        text: "ok", "-" where it had nothing to look at, or what it found; not escaped.
+        level: the worst of what it found; None for nothing.
+    """
+
+    text: str
+    level: Level | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Files x rules.
+
+    Attributes:
+        rules: the headings.
+        rows: each file and a cell per rule.
+        left_out: files of which nothing is to be said and that are not among the rows.
+    """
+
+    rules: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[Cell, ...]], ...]
+    left_out: int = 0
+
+
+def grid(report: Report, most: int = 200) -> Grid:
+    """The table, without rules that had nothing to look at in any file; files with findings come first if many."""
+    levels = _levels(report.findings)
+    outcomes = {(outcome.file, outcome.rule): outcome for outcome in report.outcomes}
+    used = {outcome.rule for outcome in report.outcomes if outcome.status != "skipped"}
+    rules = tuple(rule for rule in report.rules if rule in used)
+    files: Sequence[str] = report.files
+    if len(files) > most:
+        found = {finding.file for finding in report.findings}
+        files = sorted(files, key=lambda file: file not in found)[:most]
+    rows = tuple(
+        (file, tuple(_cell(outcomes.get((file, rule)), levels.get((file, rule))) for rule in rules)) for file in files
+    )
+    return Grid(rules, rows, len(report.files) - len(files))
+
+
+def _levels(findings: Sequence[Finding]) -> dict[tuple[str, str], Level]:
+    """The worst level of each file and rule."""
+    worst: dict[tuple[str, str], Level] = {}
+    for finding in findings:
+        place = finding.file, finding.rule
+        worst[place] = min(worst.get(place, finding.level), finding.level, key=LEVELS.index)
+    return worst
+
+
+def _cell(outcome: Outcome | None, level: Level | None) -> Cell:
+    if level is not None:
+        return Cell((outcome.text if outcome is not None else "") or NOUNS[level], level)
+    return Cell("-" if outcome is None or outcome.status == "skipped" else "ok")

@@ -1,0 +1,79 @@
+"""What `inspect` knows of a checkpoint when all questions are answered: any output renders this."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from ckptool.core.checkpoint import Checkpoint, GlobalUse, Note, Tensor
+from ckptool.core.spec import DTYPES
+
+if TYPE_CHECKING:
+    from ckptool.values.stats import Stats
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """A checkpoint and what was asked about it.
+
+    Attributes:
+        checkpoint: the opened file.
+        name: the file as the user named it.
+        keys: the tensors to show, in the order to show them.
+        ties: groups of keys that share their bytes.
+        notes: what the reader noticed and what an expert would add.
+        stats: numbers of each shown tensor, if asked for.
+    """
+
+    checkpoint: Checkpoint
+    name: str
+    keys: tuple[str, ...]
+    ties: tuple[tuple[str, ...], ...] = ()
+    notes: tuple[Note, ...] = ()
+    stats: Mapping[str, Stats] = field(default_factory=dict)
+
+    @cached_property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """The tensors to show."""
+        return tuple(self.checkpoint[key] for key in self.keys)
+
+    @cached_property
+    def tied_to(self) -> Mapping[str, str]:
+        """Each key that is not the first of its tie -> the first."""
+        return {key: group[0] for group in self.ties for key in group[1:]}
+
+    @property
+    def is_partial(self) -> bool:
+        """True if not every tensor is shown."""
+        return len(self.keys) < len(self.checkpoint)
+
+    @cached_property
+    def elements(self) -> int:
+        return sum(tensor.elements for tensor in self.tensors)
+
+    @cached_property
+    def nbytes(self) -> int:
+        return sum(tensor.nbytes for tensor in self.tensors)
+
+    @cached_property
+    def dtypes(self) -> tuple[tuple[str, int], ...]:
+        """(short dtype, tensors) with the most frequent first."""
+        return tuple(Counter(DTYPES[tensor.dtype].short for tensor in self.tensors).most_common())
+
+    @property
+    def dangerous(self) -> tuple[GlobalUse, ...]:
+        """What the pickle asks for that would run code of the file's choice elsewhere."""
+        return tuple(use for use in self.checkpoint.globals if use.risk == "dangerous")
+
+    @property
+    def unknown(self) -> tuple[GlobalUse, ...]:
+        """Classes and functions of packages that ckptool does not know."""
+        return tuple(use for use in self.checkpoint.globals if use.risk == "unknown")
+
+    @property
+    def is_pickle(self) -> bool:
+        """True if loading the file elsewhere runs a pickle."""
+        return not self.checkpoint.format.startswith("safetensors")

@@ -1,0 +1,46 @@
+"""An automatic match as JSON fields, for the documents of remap, transplant and diff."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ckptool.commands.automatic import Automatic
+from ckptool.matching.result import Pair
+from ckptool.report.json import note_fields
+
+
+def match_fields(found: Automatic | None) -> dict[str, Any] | None:
+    """Rules and pairs with their evidence, and what has no counterpart; None if nothing was to be matched."""
+    if found is None:
+        return None
+    report = found.report
+    return {
+        "accept": found.accept.value,
+        "recipe": found.text,
+        "rules": [
+            {
+                "rule": rule.text,
+                "taken": rule.confidence.within(found.accept),
+                "confidence": rule.confidence.value,
+                "tensors": len(rule.pairs),
+                "evidence": rule.evidence,
+            }
+            for rule in report.rules
+        ],
+        "pairs": [_pair_fields(pair) for pair in report.pairs],
+        "reshaped": [_pair_fields(pair) for pair in report.reshaped],
+        "unmatched_targets": report.unmatched_targets,
+        "unmatched_sources": report.unmatched_sources,
+        "notes": [note_fields(note) for note in report.notes],
+    }
+
+
+def _pair_fields(pair: Pair) -> dict[str, Any]:
+    return {
+        "targets": pair.targets,
+        "sources": pair.sources,
+        "layout": pair.layout or None,
+        "confidence": pair.confidence.value,
+        "evidence": pair.evidence,
+        "next_best": None if pair.runner_up is None else {"source": pair.runner_up[0], "score": pair.runner_up[1]},
+    }

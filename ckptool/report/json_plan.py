@@ -1,0 +1,106 @@
+"""A plan as JSON: schema ``ckptool.core.plan/1``, every tensor and every source in a line of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ckptool.core.plan import Dropped, Problem, Source, Step, Use, Value, sources_of
+from ckptool.report.json import document, file_fields, note_fields
+from ckptool.report.json_match import match_fields
+from ckptool.report.preview import Preview, rounding_of
+
+if TYPE_CHECKING:
+    from ckptool.engine.apply import Written
+
+
+def plan_json(preview: Preview, written: Written | None, exit_code: int) -> Iterator[str]:
+    """A plan and what was written of it; ``written`` is null for a preview or where problems forbid it."""
+    plan = preview.plan
+    besides = preview.besides
+    yield from document(
+        [
+            ("schema", "ckptool.core.plan/1"),
+            ("exit_code", int(exit_code)),
+            ("request", plan.request),
+            ("inputs", [file_fields(side, name) for side, name in zip(plan.inputs, preview.names, strict=True)]),
+            ("summary", {"tensors": len(plan.steps), "bytes": plan.nbytes, "dropped": len(plan.dropped)}),
+            ("steps", (step_fields(step) for step in plan.steps)),
+            ("dropped", (_dropped_fields(dropped) for dropped in plan.dropped)),
+            ("rules", [_use_fields(use) for use in plan.uses]),
+            ("match", match_fields(preview.match)),
+            ("problems", [problem_fields(problem) for problem in plan.problems]),
+            ("unmet", [problem_fields(problem) for problem in plan.unmet]),
+            ("notes", [note_fields(note) for note in preview.notes]),
+            ("kept_extras", list(besides.kept)),
+            ("dropped_extras", list(besides.dropped)),
+            ("left_behind", list(besides.lost)),
+            ("not_taken", list(besides.untaken)),
+            ("written", None if written is None else written_fields(written)),
+        ]
+    )
+
+
+def step_fields(step: Step) -> dict[str, Any]:
+    """One tensor of the output: what it is, what it is made of, and how."""
+    target = step.target
+    fields: dict[str, Any] = {
+        "target": {"key": target.key, "dtype": target.dtype, "shape": target.shape},
+        "sources": [_source_fields(source) for source in sources_of(step.value)],
+        "op": op_text(step.value),
+        "why": step.why,
+    }
+    if step.tied_to is not None:
+        fields["tied_to"] = step.tied_to
+    return fields
+
+
+def op_text(value: Value) -> str:
+    """``copy``, or the ops from the sources on: ``o i -> i o | bf16``."""
+    ops: list[str] = []
+    while not isinstance(value, Source):
+        ops.append(value.op.text)
+        if len(value.args) != 1:
+            inner = [op_text(arg) for arg in value.args]
+            if any(text != "copy" for text in inner):
+                ops.append(f"({', '.join(inner)})")
+            break
+        value = value.args[0]
+    return " | ".join(reversed(ops)) or "copy"
+
+
+def _source_fields(source: Source) -> dict[str, Any]:
+    return {"input": source.input, "key": source.key}
+
+
+def _dropped_fields(dropped: Dropped) -> dict[str, Any]:
+    return {**_source_fields(dropped.source), "why": dropped.why}
+
+
+def _use_fields(use: Use) -> dict[str, Any]:
+    example: Sequence[str] | None = use.example
+    return {
+        "name": use.name,
+        "rule": use.rule,
+        "keys": use.keys,
+        "made": use.made,
+        "example": example,
+        "shadowed": use.shadowed,
+    }
+
+
+def problem_fields(problem: Problem) -> dict[str, Any]:
+    """One reason why nothing can be written, with all its keys."""
+    return {"message": problem.message, "hint": problem.hint or None, "keys": list(problem.keys)}
+
+
+def written_fields(written: Written) -> dict[str, Any]:
+    """The output."""
+    return {
+        "path": str(written.path),
+        "files": [str(file) for file in written.files],
+        "bytes": written.nbytes,
+        "tensors": written.tensors,
+        "seconds": written.seconds,
+        "rounding": dict(rounding_of(written)),
+    }

@@ -1,0 +1,317 @@
+"""A plan as the rows of a table: what becomes of each key, rolled up; for a recipe, what each rule does."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from ckptool.core.fold import Group, rollup
+from ckptool.core.ops import Cast
+from ckptool.core.plan import Plan, Source, Step, Use, Value, sources_of
+from ckptool.core.spec import DTYPES
+from ckptool.report.units import number_of
+
+
+class Fate(StrEnum):
+    """What a plan does with a tensor."""
+
+    DROPPED = "dropped"
+    RENAMED = "renamed"
+    CAST = "cast"
+    COMPUTED = "computed"
+    COPIED = "copied"
+
+
+_SPARED = "copied (integers are not cast)"
+_FEW = 3  # rows that say the same
+SYMBOLS = {Fate.COPIED: "=", Fate.RENAMED: ">", Fate.CAST: "~", Fate.COMPUTED: "*", Fate.DROPPED: "-"}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of a plan's table.
+
+    Attributes:
+        fate: what happens to all of its tensors.
+        key: a pattern that means them among all keys; "" for those that no other row means; not escaped.
+        tensors: how many they are.
+        elements: their elements.
+        before: bytes of the source tensors.
+        after: bytes in the output; None if they are not in it.
+        what: what happens, in words; not escaped.
+    """
+
+    fate: Fate
+    key: str
+    tensors: int
+    elements: int
+    before: int
+    after: int | None
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class RuleRow:
+    """One rule of a recipe and what it does.
+
+    Attributes:
+        fate: what happens to its tensors; None if it decides none.
+        name: "rule 2".
+        rule: its renaming half, as it is written.
+        computes: its computing half, "(h d two) i -> (h two d) i | bf16".
+        keys: how many keys it decides.
+        what: an example, or why it decides none.
+    """
+
+    fate: Fate | None
+    name: str
+    rule: str
+    computes: str
+    keys: int
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Fact:
+    """What a plan does with one key.
+
+    Attributes:
+        fate: it in a word.
+        what: it in words; keys of one row have equal words.
+        elements: its elements.
+        before: bytes of its sources.
+        after: bytes in the output.
+        spared: it is copied where others are cast or mixed, since its elements are integers.
+    """
+
+    fate: Fate
+    what: str
+    elements: int
+    before: int
+    after: int
+    spared: bool = False
+
+
+def fate_of(step: Step) -> Fate:
+    """What a step does with its source."""
+    value = step.value
+    if isinstance(value, Source):
+        return Fate.COPIED if value.key == step.target.key else Fate.RENAMED
+    return Fate.CAST if _cast_source(value) else Fate.COMPUTED
+
+
+def _cast_source(value: Value) -> Source | None:
+    """The source of a value that is only cast."""
+    casts = 0
+    while not isinstance(value, Source):
+        if not isinstance(value.op, Cast):
+            return None
+        value, casts = value.args[0], casts + 1
+    return value if casts else None
+
+
+def plan_rows(plan: Plan, each: bool = False) -> list[Row]:
+    """The keys of a plan, those that share one fate and reason in one row; `each` makes a row of every tensor."""
+    facts = _facts(plan)
+    if each:
+        return [_row(key, [fact]) for key, fact in facts.items()]
+    # integers that are not cast or mixed do not make rows of their own among floats that are
+    changes = Counter(fact.what for fact in facts.values() if fact.fate in (Fate.CAST, Fate.COMPUTED))
+    usual = changes.most_common(1)[0][0] if changes else ""
+    groups = rollup([(key, usual if fact.spared else fact.what) for key, fact in facts.items()])
+    return _rows(groups, facts)
+
+
+def _rows(groups: Sequence[Group], facts: Mapping[str, _Fact], rest: str = "*") -> list[Row]:
+    """A row for each group, but one for all that most keys have in common, where it would take many: it comes last."""
+    sizes: Counter[object] = Counter()
+    for group in groups:
+        sizes[group.label] += len(group.keys)
+    label, size = sizes.most_common(1)[0] if sizes else ("", 0)
+    common = [group for group in groups if group.label == label]
+    if size * 2 <= len(facts) or len(common) <= _FEW:
+        common = []
+    rows = [_row(group.pattern, [facts[key] for key in group.keys]) for group in groups if group not in common]
+    if common:
+        rows.append(_row("" if rows else rest, [facts[key] for group in common for key in group.keys]))
+    return rows
+
+
+def _row(pattern: str, facts: Sequence[_Fact]) -> Row:
+    spared = sum(fact.spared for fact in facts)
+    first = next((fact for fact in facts if not fact.spared), facts[0])
+    beside = f", {number_of(spared, 'integer')} copied" if spared and not first.spared else ""
+    return Row(
+        first.fate,
+        pattern,
+        len(facts),
+        sum(fact.elements for fact in facts),
+        sum(fact.before for fact in facts),
+        None if first.fate is Fate.DROPPED else sum(fact.after for fact in facts),
+        first.what + beside,
+    )
+
+
+def _facts(plan: Plan) -> dict[str, _Fact]:
+    """Each key of the output, and of the inputs what is left out, in the order of the inputs."""
+    steps = {step.target.key: step for step in plan.steps}
+    facts: dict[str, _Fact] = {}
+    casts = any(fate_of(step) is Fate.CAST for step in plan.steps)
+    gone = {dropped.source: dropped.why for dropped in plan.dropped}
+    for number, checkpoint in enumerate(plan.inputs):
+        for key, tensor in checkpoint.tensors.items():
+            if key in facts:
+                continue
+            why = gone.get(Source(number, key))
+            if key in steps:
+                facts[key] = _made(plan, steps[key], casts)
+            elif why is not None:
+                facts[key] = _Fact(Fate.DROPPED, dropped_text(why), tensor.elements, tensor.nbytes, 0)
+    facts |= {key: _made(plan, step, casts) for key, step in steps.items() if key not in facts}
+    return facts
+
+
+def _made(plan: Plan, step: Step, casts: bool) -> _Fact:
+    before = sum(plan.inputs[source.input][source.key].nbytes for source in set(sources_of(step.value)))
+    after = step.target.nbytes if step.tied_to is None else 0
+    spared = step.is_copy and step.tied_to is None and DTYPES[step.target.dtype].kind in ("int", "uint", "bool")
+    spared = spared and (casts or "--method" in plan.request)
+    return _Fact(fate_of(step), _said(plan, step, casts), step.target.elements, before, after, spared)
+
+
+def _said(plan: Plan, step: Step, casts: bool) -> str:
+    """What a step does, and which option or rule said so."""
+    reason = ", ".join(part for part in step.why.split(", ") if part != "kept" and not part.startswith("--dtype"))
+    value = step.value
+    if step.tied_to is not None:
+        return f"tied to {step.tied_to}"
+    if isinstance(value, Source):
+        if value.key != step.target.key:
+            return f"from {value.key}" + (f", {reason}" if reason else "")
+        return reason or _copied(step.target.dtype, casts)
+    if source := _cast_source(value):
+        old = DTYPES[plan.inputs[source.input][source.key].dtype].short
+        cast = f"{old} → {DTYPES[step.target.dtype].short}"
+        renamed = "" if source.key == step.target.key else f"from {source.key}, "
+        return f"{renamed}{cast}" + (f", {reason}" if reason else "")
+    says_it = reason and not _names_rule(reason)
+    return reason if says_it else f"{value.op.text}, {reason}".removesuffix(", ")
+
+
+def _copied(dtype: str, casts: bool) -> str:
+    if not casts:
+        return "copied"
+    return _SPARED if DTYPES[dtype].kind in ("int", "uint", "bool") else f"copied (is {DTYPES[dtype].short})"
+
+
+def dropped_text(why: str) -> str:
+    """``dropped by --drop "fc.*"``"""
+    if why.startswith(("--", "rule")) or " rule " in why:
+        return f"dropped by {why}"
+    return f"dropped ({'no --keep means it' if why == 'not kept' else why})"
+
+
+# ---------------------------------------------------------------------------------------------- recipes
+
+
+def rule_rows(plan: Plan) -> list[RuleRow]:
+    """A row for each rule that decides keys, and for each that other rules leave nothing to."""
+    return [_rule_row(use) for use in plan.uses if use.keys or use.shadowed or not use.rule.startswith("?")]
+
+
+def unused_rules(plan: Plan) -> int:
+    """How many optional rules matched nothing."""
+    return len(plan.uses) - len(rule_rows(plan))
+
+
+def _rule_row(use: Use) -> RuleRow:
+    renames, _, computes = use.rule.partition(" | ")
+    if use.keys:
+        key, became = use.example or ("", "")
+        drops = renames.rstrip().endswith("!") and not computes
+        fate = Fate.DROPPED if drops else _rule_fate(computes)
+        return RuleRow(fate, use.name, renames, computes, use.keys, f"{key} → {became}" if use.made else key)
+    what = "earlier rules have taken its keys" if use.shadowed else "matches nothing"
+    return RuleRow(None, use.name, renames, computes, 0, what)
+
+
+def _rule_fate(computes: str) -> Fate:
+    if not computes:
+        return Fate.RENAMED
+    words = set(computes.split(" | "))
+    shorts = {dtype.short for dtype in DTYPES.values()} | set(DTYPES)
+    return Fate.CAST if words <= shorts else Fate.COMPUTED
+
+
+def untouched_rows(plan: Plan) -> list[Row]:
+    """What no rule decides, by the inputs' keys: kept, cast, or dropped without being named."""
+    facts: dict[str, _Fact] = {}
+    free = [step for step in plan.steps if not (_names_rule(step.why) or step.why == "tie" or step.why[:5] == "init ")]
+    by_source = {(source.input, source.key): step for step in free for source in sources_of(step.value)}
+    gone = {dropped.source: dropped.why for dropped in plan.dropped}
+    for number, checkpoint in enumerate(plan.inputs):
+        for key, tensor in checkpoint.tensors.items():
+            step, why = by_source.get((number, key)), gone.get(Source(number, key))
+            if key in facts:
+                continue
+            if why is not None and not _names_rule(why):
+                facts[key] = _Fact(Fate.DROPPED, dropped_text(why), tensor.elements, tensor.nbytes, 0)
+            elif step is not None:
+                fact = _made(plan, step, casts=False)
+                what = "kept" if fact.what == "copied" else fact.what
+                facts[key] = _Fact(fact.fate, what, fact.elements, fact.before, fact.after)
+            else:
+                facts[key] = _Fact(Fate.RENAMED, "", 0, 0, 0)  # in the rules' rows; here only to judge the patterns
+    if not any(fact.what for fact in facts.values()):
+        return []
+    labels = [(key, fact.what) for key, fact in facts.items()]
+    groups = [group for group in rollup(labels, together=["", "kept"]) if group.label]
+    return _rows(groups, {key: fact for key, fact in facts.items() if fact.what}, rest="")
+
+
+def added_rows(plan: Plan) -> list[Row]:
+    """What a recipe adds beside its rules: tensors from nothing, and ties."""
+    steps = [step for step in plan.steps if step.why == "tie" or step.why.startswith("init ")]
+    facts = {step.target.key: _made(plan, step, casts=False) for step in steps}
+    groups = rollup([(key, (fact.fate, fact.what)) for key, fact in facts.items()])
+    return [_row(group.pattern, [facts[key] for key in group.keys]) for group in groups]
+
+
+def _names_rule(why: str) -> bool:
+    return why.startswith("rule ") or " rule " in why
+
+
+# ---------------------------------------------------------------------------------------------- sums
+
+
+def counts(plan: Plan) -> Iterator[str]:
+    """``- 2 dropped``, ``~ 100 cast``, ``= 20 copied``: how many keys have which fate."""
+    found = Counter(fate_of(step) for step in plan.steps)
+    kept = {step.target.key for step in plan.steps}
+    by_key = plan.request.startswith("merge")  # elsewhere equal keys of several inputs are different tensors
+    found[Fate.DROPPED] = len(
+        {(0 if by_key else d.source.input, d.source.key) for d in plan.dropped if d.source.key not in kept}
+    )
+    for fate in Fate:
+        if found[fate]:
+            yield f"{SYMBOLS[fate]} {found[fate]:,} {fate.value}"
+
+
+def nbytes_before(plan: Plan) -> int:
+    """Bytes of all input tensors, tied ones once."""
+    total = 0
+    for checkpoint in plan.inputs:
+        seen: set[object] = set()
+        for tensor in checkpoint.tensors.values():
+            place = (tensor.storage, tensor.pieces[0].start, tensor.shape) if tensor.storage else tensor.key
+            if place not in seen:
+                seen.add(place)
+                total += tensor.nbytes
+    return total
+
+
+def tensors_text(plan: Plan) -> str:
+    """How many tensors the output holds."""
+    return number_of(len(plan.steps), "tensor")

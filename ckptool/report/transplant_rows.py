@@ -1,0 +1,288 @@
+"""A transplant as rows: how much of each module is filled, and what became of every key, rolled up."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from ckptool.commands.transplant.result import Transplant
+from ckptool.core.fold import rollup
+from ckptool.core.spec import DTYPES
+from ckptool.models.entries import Entry, Filled
+from ckptool.report.plan_rows import dropped_text
+from ckptool.report.units import count, number_of
+
+_MANY_MODULES = 30
+_MANY_SHAPES = 6  # rows that differ in their shapes only
+_LONE = 0.75  # share of the keys that makes a module a wrapper around the model
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleRow:
+    """A module of the target.
+
+    Attributes:
+        name: "layer1"; "" for what the table has no room for.
+        filled: tensors that come from the source.
+        tensors: all of them.
+        share: of its elements that come from the source, 0 to 1.
+    """
+
+    name: str
+    filled: int
+    tensors: int
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Keys that share what became of them.
+
+    Attributes:
+        symbol: as in all tables.
+        status: one of `SYMBOLS`.
+        patterns: that mean exactly these keys; not escaped.
+        tensors: how many they are.
+        elements: theirs.
+        what: it in words; not escaped.
+    """
+
+    symbol: str
+    status: str
+    patterns: tuple[str, ...]
+    tensors: int
+    elements: int
+    what: str
+
+
+SYMBOLS: Mapping[str, str] = {
+    "filled": "=",
+    "renamed": ">",
+    "computed": "*",
+    "cast": "~",
+    "fitted": "*",
+    "mismatched": "!",
+    "missing": "-",
+    "unexpected": "+",
+    "dropped": "-",
+}
+"""The statuses in the order of the table."""
+
+
+def module_rows(transplant: Transplant, depth: int | None = None) -> list[ModuleRow]:
+    """The target's modules to a depth; by default the top level, opened where one module wraps nearly everything."""
+    keys = [entry.key for entry in transplant.entries]
+    names = [_name(key, depth or 1) for key in keys]
+    for _ in range(3 if depth is None else 0):
+        names = _opened(keys, names)
+    groups: dict[str, list[Entry]] = {}
+    for name, entry in zip(names, transplant.entries, strict=True):
+        groups.setdefault(name, []).append(entry)
+    rows = [_module_row(name, entries) for name, entries in groups.items()]
+    if len(rows) <= _MANY_MODULES or depth is not None:
+        return rows
+    rest = [entry for name in list(groups)[_MANY_MODULES - 1 :] for entry in groups[name]]
+    return [*rows[: _MANY_MODULES - 1], _module_row("", rest)]
+
+
+def _name(key: str, depth: int) -> str:
+    """The module a key is in, at a depth; a key that stands higher is its own row."""
+    parts = key.split(".")
+    return ".".join(parts[:depth]) if len(parts) > depth else key
+
+
+def _opened(keys: list[str], names: list[str]) -> list[str]:
+    """The names with the module opened that holds nearly all keys, unless it is a list of equal blocks."""
+    name, many = Counter(names).most_common(1)[0] if names else ("", 0)
+    depth = name.count(".") + 2
+    inner = {_name(key, depth) for key, at in zip(keys, names, strict=True) if at == name}
+    is_list = all(below.rpartition(".")[2].isdecimal() for below in inner)
+    if many < 2 or many < _LONE * len(keys) or is_list or len(inner) > _MANY_MODULES:
+        return names
+    return [_name(key, depth) if at == name else at for key, at in zip(keys, names, strict=True)]
+
+
+def _module_row(name: str, entries: list[Entry]) -> ModuleRow:
+    counted = [entry for entry in entries if not entry.is_counter] or entries  # 20 counters are no 20 weights
+    whole = sum(entry.spec.elements for entry in counted)
+    filled = sum(entry.is_filled for entry in entries)
+    share = sum(entry.covered for entry in counted) / whole if whole else float(filled == len(entries))
+    return ModuleRow(name, filled, len(entries), share)
+
+
+def share_text(row: ModuleRow) -> str:
+    """``67%``; never 100 % or 0 % for a part.
+
+    Example:
+        >>> share_text(ModuleRow("fc", 1, 2, 0.999)), share_text(ModuleRow("fc", 2, 2, 1.0))
+        ('99.9%', '100%')
+    """
+    if 0 < row.share < 1:
+        return next(
+            (text for digits in (0, 1, 2) if float(text := f"{100 * row.share:.{digits}f}") not in (0, 100)),
+            ">99.99" if row.share > 0.5 else "<0.01",
+        ) + "%"  # fmt: skip
+    return f"{100 * row.share:.0f}%"
+
+
+# ---------------------------------------------------------------------------------------------- what became of keys
+
+_Label = tuple[str, str]
+"""Status and words."""
+
+
+def entry_rows(transplant: Transplant, each: bool = False) -> list[Row]:
+    """What became of each target key, then of what the source has besides; `each` makes a row of every tensor."""
+    labels = _labels(transplant, each)
+    elements = {entry.key: entry.spec.elements for entry in transplant.entries}
+    rows = _rolled(labels, elements, each)
+    unexpected = {spec.key: spec.elements for spec in transplant.unexpected}
+    besides = dict.fromkeys(unexpected, ("unexpected", "unexpected: the model has no such key"))
+    rows += _rolled(besides, unexpected, each, among=[*transplant.mapped])
+    source = transplant.source
+    gone = {
+        row.source.key: ("dropped", dropped_text(row.why))
+        for row in transplant.plan.dropped
+        if row.why not in ("does not fit", "the model has no such key")
+    }
+    sizes = {key: source[key].elements for key in gone}
+    rows += _rolled(gone, sizes, each, among=[*source])
+    order = list(SYMBOLS)
+    return sorted(rows, key=lambda row: order.index(row.status))
+
+
+def _rolled(
+    labels: Mapping[str, _Label], elements: Mapping[str, int], each: bool, among: Iterable[str] = ()
+) -> list[Row]:
+    """A row for each label, its patterns exact among these keys and `among`."""
+    if each or not labels:
+        return [_row(label, [key], [key], elements) for key, label in labels.items()]
+    known: dict[str, _Label | None] = {**dict.fromkeys(among), **labels}
+    patterns: dict[_Label, list[str]] = {}
+    keys: dict[_Label, list[str]] = {}
+    of_no_interest = {None, *(label for label in labels.values() if label[0] in ("filled", "renamed", "computed"))}
+    for group in rollup(known.items(), together=of_no_interest):
+        if group.label is not None:
+            label = labels[group.keys[0]]
+            patterns.setdefault(label, []).append(group.pattern)
+            keys.setdefault(label, []).extend(group.keys)
+    return [_row(label, patterns[label], keys[label], elements) for label in patterns]
+
+
+def _row(label: _Label, patterns: list[str], keys: list[str], elements: Mapping[str, int]) -> Row:
+    status, what = label
+    return Row(SYMBOLS[status], status, tuple(patterns), len(keys), sum(elements[key] for key in keys), what)
+
+
+def _labels(transplant: Transplant, each: bool) -> dict[str, _Label]:
+    rules = {use.name: use.rule for use in transplant.plan.uses}
+    labels = {entry.key: _label(entry, rules) for entry in transplant.entries}
+    for status, words in (("mismatched", "of another shape"), ("fitted", "fitted")):
+        found = {label for label in labels.values() if label[0] == status}
+        if len(found) > _MANY_SHAPES and not each:
+            texts = {key: (status, _without_shapes(label[1], words)) for key, label in labels.items() if label in found}
+            labels |= texts
+    return labels
+
+
+def _without_shapes(text: str, words: str) -> str:
+    return f"{words}: {text.rpartition(': ')[2]}"
+
+
+def _label(entry: Entry, rules: Mapping[str, str]) -> _Label:
+    if entry.status is Filled.MISSING:
+        return "missing", f"missing: {entry.how}"
+    old, new = _shapes(entry)
+    if entry.status is Filled.MISMATCHED:
+        return "mismatched", f"source {old}, model {new}: {entry.how}"
+    computes = rules.get(entry.how, "").partition(" | ")[2]
+    how = f"{entry.how}: {computes}" if computes else entry.how.replace("kept", "same key")
+    if entry.status is Filled.FITTED:
+        return "fitted", f"{old} → {new}: {', '.join(filter(None, (entry.fit, how)))}"
+    if entry.status is Filled.CAST:
+        return "cast", f"{old.partition('[')[0]} → {DTYPES[entry.spec.dtype].short}, {how}"
+    is_same = entry.sources == (entry.key,) or entry.how.startswith("tied")
+    return "computed" if computes else "filled" if is_same else "renamed", how
+
+
+def _shapes(entry: Entry) -> tuple[str, str]:
+    """Both specs; without the dtype where it is the same."""
+    old, new = entry.found, entry.spec.short
+    if old.partition("[")[0] == new.partition("[")[0] and old != new:
+        return f"[{old.partition('[')[2]}", f"[{new.partition('[')[2]}"
+    return old, new
+
+
+# ---------------------------------------------------------------------------------------------- sentences
+
+
+def target_text(transplant: Transplant) -> str:
+    """``218 tensors (110 parameters, 108 buffers)``"""
+    kinds = Counter(entry.kind for entry in transplant.entries)
+    parts = [number_of(kinds[kind], kind) for kind in ("parameter", "buffer") if kinds[kind]]
+    return number_of(len(transplant.entries), "tensor") + (f" ({', '.join(parts)})" if parts else "")
+
+
+def summary_text(transplant: Transplant) -> str:
+    """``11.19M of 21.81M elements (51%) from the source, the rest is init of the model, seed 0``"""
+    filled, whole = transplant.weighed
+    share = share_text(ModuleRow("", *transplant.tensors, transplant.coverage))
+    tensors, many = transplant.tensors
+    left = [entry for entry in transplant.entries if entry.covered < entry.spec.elements]
+    if not left:
+        return f"all {count(whole)} elements of {number_of(many, 'tensor')} from the source"
+    if all(entry.is_counter for entry in left):
+        beside = f"{number_of(len(left), 'BatchNorm counter')} start{'s' * (len(left) == 1)} at zero"
+        return f"all {number_of(tensors, 'tensor')} that matter from the source; {beside}"
+    text = f"{count(filled)} of {count(whole)} elements ({share}) from the source, {tensors:,} of {many:,} tensors"
+    if transplant.asked.only_loaded:
+        return text
+    own = "the target's own" if transplant.target.checkpoint is not None else f"init, seed {transplant.asked.seed}"
+    return f"{text}; the rest: {own}"
+
+
+def verdict_texts(transplant: Transplant) -> Iterator[str]:
+    """What torch would say, a sentence each."""
+    as_it_is, ruled = transplant.as_it_is, transplant.verdict
+    counters = [entry for entry in transplant.having(Filled.MISSING) if entry.is_counter]
+    who = "load_state_dict(strict=True)" if transplant.target.module is not None else "a strict load"
+    if as_it_is.strict:
+        yield f"{who} takes the source as it is"
+        if counters:
+            states = "no" if transplant.source.module_versions is None else "older"
+            yield (
+                f"{number_of(len(counters), 'BatchNorm counter')} missing and forgiven: the source states {states} "
+                "module versions, so torch fills in zeros"
+            )
+    else:
+        yield f"{who} of the source as it is: no, {refusal_text(as_it_is)}"
+        if ruled != as_it_is:
+            yield f"with what is done here: {'yes' if ruled.strict else f'no, {refusal_text(ruled)}'}"
+        if counters and not ruled.strict and {entry.key for entry in counters} <= set(ruled.missing):
+            yield (
+                f"{number_of(len(counters), 'missing key')} are BatchNorm counters: torch wants them of a file with "
+                "module versions; evaluation does not use them"
+            )
+
+
+def refusal_text(verdict: object) -> str:
+    """``2 missing, 2 of another shape``; what the model itself says where it is none of these."""
+    counts = (
+        (len(getattr(verdict, "missing", ())), "missing"),
+        (len(getattr(verdict, "unexpected", ())), "unexpected"),
+        (len(getattr(verdict, "mismatched", ())), "of another shape"),
+    )
+    said = ", ".join(f"{many:,} {what}" for many, what in counts if many)
+    return said or str(getattr(verdict, "message", "")).partition("\n")[0]
+
+
+def freeze_text(transplant: Transplant) -> str:
+    """``60 parameters came from the source whole, with 20 BatchNorms that need .eval()``; "" if there are none."""
+    if not transplant.freeze:
+        return ""
+    named = bool(transplant.asked.recipe.freeze)
+    whose = "that the recipe names" if named else "that came from the source whole"
+    text = f"{number_of(len(transplant.freeze), 'parameter')} {whose}"
+    many = len(transplant.batchnorms)
+    return text + (f", {number_of(many, 'BatchNorm')} that need{'s' * (many == 1)} .eval()" if many else "")

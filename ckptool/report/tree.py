@@ -1,0 +1,129 @@
+"""The folded tree of a checkpoint as rows of plain values; text and Markdown draw it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from ckptool.core import fold
+from ckptool.core.checkpoint import Tensor
+from ckptool.report.inspection import Inspection
+from ckptool.report.units import count, size
+
+
+@dataclass(frozen=True, slots=True)
+class TreeRow:
+    """One row: what it is called and what it stands for.
+
+    Attributes:
+        rails: the branches drawn before the name.
+        name: the name below its parent, a pattern; not escaped.
+        tensors: "12", or "2 × 12" for identical subtrees.
+        spec: "f32[64]" for leaves.
+        elements: their number.
+        nbytes: their bytes.
+        keys: the keys of all copies if the row is one tensor of each; else none.
+    """
+
+    rails: str
+    name: str
+    tensors: str
+    spec: str
+    elements: int
+    nbytes: int
+    keys: tuple[str, ...] = ()
+
+    @property
+    def figures(self) -> tuple[str, str]:
+        """Elements and size as they are printed."""
+        return count(self.elements), size(self.nbytes)
+
+
+@dataclass(frozen=True)
+class Tree:
+    """The rows to show and what they leave out.
+
+    Attributes:
+        rows: from the top down.
+        depth: levels shown.
+        hides: True if there are deeper levels.
+        module: pattern of the largest module that is not all there is; "" for none.
+        is_flat: a row per tensor, no tree.
+        folds: True if some rows stand for several copies.
+    """
+
+    rows: tuple[TreeRow, ...]
+    depth: int = 0
+    hides: bool = False
+    module: str = ""
+    is_flat: bool = False
+    folds: bool = False
+
+
+def label(tensor: Tensor) -> str:
+    """``f32[64,3]``, and the layout where that is special."""
+    return tensor.spec.short if tensor.layout == "strided" else f"{tensor.spec.short} {tensor.layout}"
+
+
+def tree(report: Inspection, depth: int | None = None, flat: bool = False, by_size: bool = False) -> Tree:
+    """The tree of what is shown, as deep as fits a screen unless a depth is asked for."""
+    if flat:
+        return Tree(tuple(_flat_rows(report)), is_flat=True)
+    keys: Iterable[str] = _by_module_size(report) if by_size else report.keys
+    root = fold.fold((key, label(report.checkpoint[key])) for key in keys)
+    depth = fold.default_depth(root) if depth is None else depth
+    found = list(fold.rows(root, depth))
+    return Tree(
+        rows=tuple(_tree_row(report, row) for row in found),
+        depth=depth,
+        hides=any(row.hidden for row in found),
+        module=_largest_module(report, root),
+        folds=any(row.node.copies > 1 and not row.hidden for row in found),
+    )
+
+
+def _flat_rows(report: Inspection) -> Iterator[TreeRow]:
+    for tensor in report.tensors:
+        yield TreeRow("", tensor.key, "1", label(tensor), tensor.elements, tensor.nbytes, (tensor.key,))
+
+
+def _tree_row(report: Inspection, row: fold.Row) -> TreeRow:
+    node = row.node
+    tensors = [report.checkpoint[key] for key in node.sample]
+    each = node.count // node.copies
+    return TreeRow(
+        rails=row.rails,
+        name=node.name,
+        tensors=f"{node.copies:,} × {each:,}" if node.copies > 1 else f"{each:,}",
+        spec=str(node.label) if node.is_leaf else "",
+        elements=sum(tensor.elements for tensor in tensors),
+        nbytes=sum(tensor.nbytes for tensor in tensors),
+        keys=node.keys if node.is_leaf and node.count == 1 else (),
+    )
+
+
+def _largest_module(report: Inspection, root: fold.Node) -> str:
+    """The largest row that is a module, if it is not everything: a good next question."""
+    node = root
+    while len(node.children) == 1 and not node.is_leaf:
+        node = node.children[0]
+    modules = [child for child in node.children if not child.is_leaf]
+    bytes_below: Callable[[fold.Node], int] = lambda child: sum(report.checkpoint[key].nbytes for key in child.sample)  # noqa: E731
+    return max(modules, key=bytes_below).pattern if modules else ""
+
+
+def _by_module_size(report: Inspection) -> list[str]:
+    """The keys so that in every module the largest part comes first."""
+    totals: Counter[str] = Counter()
+    for tensor in report.tensors:
+        parts = tensor.key.split(".")
+        for end in range(1, min(len(parts), 32) + 1):
+            totals[".".join(parts[:end])] += tensor.nbytes
+
+    def order(key: str) -> list[tuple[int, str]]:
+        parts = key.split(".")[:32]
+        prefixes = [".".join(parts[:end]) for end in range(1, len(parts) + 1)]
+        return [(-totals[prefix], prefix) for prefix in prefixes]
+
+    return sorted(report.keys, key=order)

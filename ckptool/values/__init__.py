@@ -1,0 +1,4 @@
+"""Numbers in bounded blocks: comparison kernels, statistics.
+
+Knows engine and below.
+"""
