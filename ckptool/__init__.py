@@ -25,8 +25,8 @@ from ckptool.core.version import VERSION
 
 if TYPE_CHECKING:
     from ckptool.api.loading import Report as Report
+    from ckptool.api.matching import Automatic as Automatic
     from ckptool.api.plan import Plan as Plan
-    from ckptool.commands.automatic import Automatic as Automatic
     from ckptool.commands.diff.result import Change as Change
     from ckptool.commands.diff.result import Diff as Diff
     from ckptool.commands.diff.result import Status as Status
@@ -45,7 +45,7 @@ __version__ = VERSION
 
 # where the classes live; each is imported when first asked for (PEP 562)
 _HOMES = {
-    "Automatic": "commands.automatic",
+    "Automatic": "api.matching",
     "Change": "commands.diff.result",
     "Checkpoint": "core.checkpoint",
     "CkptError": "core.errors",
