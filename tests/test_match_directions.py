@@ -108,15 +108,17 @@ def test_the_oblong_matrices_of_a_file_say_what_its_square_ones_are_to_a_model(t
 
 
 def test_a_norm_is_no_embedding() -> None:
+    """Known classes speak, those that nobody knows do not, and none of them against a name that is the same."""
     source = [("a.norm.weight", (1, 8)), *linear("a.fc", 4, 8)]
-    target = [("a.norm.weight", (1, 8)), *linear("a.fc", 4, 8)]
-    for name, known in (("Embedding", False), ("Linear", False), ("LayerNorm", True)):
-        found = given(match(specs(source), specs(target), target_modules={"a.norm": name, "a.fc": "Linear"}))
-        assert ("a.norm.weight" in found) is known
-    both = {"source_modules": {"a.norm": "BatchNorm2d"}, "target_modules": {"a.norm": "Linear"}}
-    assert "a.norm.weight" not in {
+    target = [("a.ln.weight", (1, 8)), *linear("a.fc", 4, 8)]
+    for name, known in (("Embedding", False), ("Linear", False), ("LayerNorm", True), ("Quantizer", True)):
+        found = given(match(specs(source), specs(target), target_modules={"a.ln": name, "a.fc": "Linear"}))
+        assert ("a.ln.weight" in found) is known, name
+    both = {"source_modules": {"a.norm": "BatchNorm2d"}, "target_modules": {"a.ln": "Linear"}}
+    assert "a.ln.weight" not in {
         key for pair in match(specs(source), specs(target), **both).accepted(Confidence.GUESS) for key in pair.targets
     }
+    assert len(given(match(specs(source), specs(source), target_modules={"a.norm": "Embedding"}))) == 3
 
 
 def test_squares_outside_of_the_blocks_where_both_ways_are_found() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 
 from ckptool.matching.groups import is_named
@@ -10,6 +11,8 @@ from ckptool.matching.modules import Shape, Unit
 from ckptool.matching.words import vocabulary, words_of
 
 _KINDS = (frozenset({"token", "pos", "patch", "type", "cls"}), frozenset("qkv"))
+_NORM = re.compile(r"(Batch|Layer|Group|Instance|RMS|Rms)_?Norm(alization)?(\d?d)?$")
+_NO_NORM = re.compile(r"(Lazy)?(NonDynamicallyQuantizable)?(Linear|Conv(Transpose)?\dd|Conv1D|Embedding|Bilinear)")
 OPTIONAL = frozenset({"bias", "num_batches_tracked"})  # roles that one side may lack
 
 Form = Callable[[Unit], tuple[Shape, ...]]
@@ -59,19 +62,12 @@ def similarity(source: Unit, target: Unit) -> float:
 
 
 def compatible(source: Unit, target: Unit) -> bool:
-    """The roles that both have are of the same shapes, and what only one has is optional."""
+    """What only one has is optional, and nothing that is known of them says that they are of two kinds."""
     if (source.shapes.keys() ^ target.shapes.keys()) - OPTIONAL or (source.kind and target.kind):
         return False
     if not is_named(source, target) or not is_named(target, source) or _kinds(source, target) == {True, False}:
         return False
-    if contradicts(source, target):
-        return False
-    shared = source.shapes.keys() & target.shapes.keys()
-    return all(
-        squeezed(a) == squeezed(b)
-        for role in shared - {source.main}
-        for a, b in zip(source.shapes[role], target.shapes[role], strict=True)
-    )
+    return not contradicts(source, target)
 
 
 def contradicts(source: Unit, target: Unit) -> bool:
@@ -81,14 +77,23 @@ def contradicts(source: Unit, target: Unit) -> bool:
 
 
 def _kinds(source: Unit, target: Unit) -> set[bool]:
-    """Whether they are norms, as far as classes tell, or a name where there is a class to compare it with."""
-    known = {"Norm" in unit.made_of for unit in (source, target) if unit.made_of}
+    """Whether they are norms, as far as known classes tell, or a name where there is a class to compare it with."""
+    if source.path[-1].text == target.path[-1].text:
+        return set()
+    known = {is_norm for unit in (source, target) if (is_norm := _is_norm(unit.made_of)) is not None}
     named = {True for unit in (source, target) if not unit.made_of and "norm" in words_of(unit.path[-1].text)}
     return known | named if known else set()
 
 
+def _is_norm(made_of: str) -> bool | None:
+    """What a class of torch and of those that everyone has says; None for classes that nobody knows."""
+    if _NORM.search(made_of):
+        return True
+    return False if _NO_NORM.fullmatch(made_of) else None
+
+
 def penalty(source: Unit, target: Unit) -> float:
-    """For what does not fit quite: a bias that one lacks, ones in the shape, a copy of another tower."""
+    """For what does not fit quite: a bias that one lacks, another rank, a copy of another tower."""
     lacking = (source.shapes.keys() ^ target.shapes.keys()) - {"num_batches_tracked"}
     found = 0.15 * len(lacking)
     found += 0.1 * (len(source.shapes[source.main][0]) != len(target.shapes[target.main][0]))

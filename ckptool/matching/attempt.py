@@ -1,74 +1,57 @@
-"""One way to cut two checkpoints into units, matched stage by stage; and which way is the best."""
+"""One way to cut two checkpoints into units, matched; and which way is the best."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from ckptool.matching.alike import OPTIONAL, Form, flat_signature, signature
-from ckptool.matching.assign import Classes, Match, as_guess
+from ckptool.matching.alike import OPTIONAL, signature
+from ckptool.matching.blocks import laid_lists
 from ckptool.matching.doubts import by_habit, doubted
+from ckptool.matching.edges import Edge, Match, as_guess, edges_of
 from ckptool.matching.groups import made_units
-from ckptool.matching.known import Known
-from ckptool.matching.lists import Group, aligned_lists, rests_of, whole
-from ckptool.matching.modules import Shape, Unit
-from ckptool.matching.orient import is_bare_square, orientation
-from ckptool.matching.partial import common_blocks
+from ckptool.matching.lists import aligned_lists
+from ckptool.matching.modules import Unit
+from ckptool.matching.orient import Orientation, is_bare_square, orientation
 from ckptool.matching.result import Confidence, Evidence
 from ckptool.matching.sequence import in_sequence
-from ckptool.matching.uneven import uneven, with_words
+from ckptool.matching.signals import Known
+from ckptool.matching.solve import Board, guess, judge
 
 Places = tuple[Mapping[str, int], Mapping[str, int]]
 
+_SHORT = 6  # members of a list that may be modules with names of their own elsewhere
 _REST = 0.2  # of the modules, at most, are matched because all others are
 
 
-def tries(ours: list[Unit], theirs: list[Unit], places: Places, by_letters: Sequence[bool]) -> Iterable[Attempt]:
-    """Two ways to cut, matched; and once more by their lists of blocks, where these are alike.
-
-    Args:
-        ours: the source's units.
-        theirs: the target's.
-        places: of every key in its file.
-        by_letters: of each file, whether it is in the order of its letters.
-    """
-    ways = orientation(ours, theirs)
-    plain = Attempt(ours, theirs, ways.io, places, by_letters, ways.doubtful)
-    plain.run()
-    yield plain
-    listed = Attempt(ours, theirs, ways.io, places, by_letters, ways.doubtful)
-    if groups := aligned_lists(ours, theirs, listed.as_stored, places):
-        listed.lists(groups)
-        listed.run()
-        yield listed
-
-
 def best_of(tries: Sequence[Attempt]) -> Attempt:
-    """The attempt that matches the most; but where lists of blocks say otherwise, the lists are right."""
-    best = max(tries, key=lambda attempt: (attempt.score, -len(attempt.found)))
-    listed = max(
-        (one for one in tries if one.by_lists), key=lambda attempt: (attempt.score, -len(attempt.found)), default=best
-    )
-    said = listed.sure
-    return listed if any(said.get(target, source) != source for target, source in best.sure.items()) else best
+    """The attempt that matches the most."""
+    return max(tries, key=lambda attempt: (attempt.score, -len(attempt.found)))
 
 
 @dataclass(slots=True)
 class Attempt:
-    """One way to cut the keys into units, matched."""
+    """One way to cut the keys into units, matched.
+
+    Attributes:
+        sources: the source's units.
+        targets: the target's.
+        places: of every key in its file.
+        ordered: of each file, whether its order means something.
+        found: matches, and which side of each has its inputs before its outputs: "source", "target" or "".
+    """
 
     sources: list[Unit]
     targets: list[Unit]
-    io: frozenset[Unit]
     places: Places
-    by_letters: Sequence[bool]
-    doubtful: frozenset[str] = frozenset()  # main keys of squares that may be turned round
-    known: Known = field(default_factory=Known)
-    taken: set[Unit] = field(default_factory=set)
+    ordered: Sequence[bool]
     found: list[tuple[Match, str]] = field(default_factory=list)
-    by_lists: bool = False
-    units: tuple[list[Unit], list[Unit]] = ([], [])
+    board: Board = field(default_factory=lambda: Board(Known()))
+
+    @property
+    def units(self) -> tuple[list[Unit], list[Unit]]:
+        return self.sources, self.targets
 
     @property
     def score(self) -> int:
@@ -81,87 +64,77 @@ class Attempt:
 
     def run(self) -> None:
         """All stages."""
-        as_stored = self.as_stored
-        ours = [*self.sources, *made_units(self.sources, self.places[0], self.io)]
-        theirs = [*self.targets, *made_units(self.targets, self.places[1], self.io)]
-        ours, theirs = ([unit for unit in units if not is_bare_square(unit)] for units in (ours, theirs))
-        plain = Classes(ours, theirs, as_stored, self.known, self.taken)
-        self.add(plain.run())
-        cut_ours, cut_theirs = common_blocks(self.free(self.sources), self.free(self.targets))
-        self.io |= {cut for cut, unit in (cut_ours | cut_theirs).items() if unit in self.io}
-        blocks = Classes(
-            [*cut_ours, *made_units([*cut_ours], self.places[0], self.io)],
-            [*cut_theirs, *made_units([*cut_theirs], self.places[1], self.io)],
-            as_stored,
-            self.known,
-            self.taken,
+        ways = orientation(self.sources, self.targets)
+        made = (
+            [*units, *made_units(units, places, ways.io)] for units, places in zip(self.units, self.places, strict=True)
         )
-        self.add(blocks.run())
-        self.taken |= {unit for cut, unit in (cut_ours | cut_theirs).items() if cut in self.taken}
-        self.add(plain.run())
-        self.uneven(as_stored)
-        self.backwards(as_stored)
-        self.bare()
-        flat = Classes(self.free(self.sources), self.free(self.targets), flat_signature, self.known, self.taken)
-        self.add(flat.run())
-        self.sequence()
-        self.rest()
+        ours, theirs = ([unit for unit in units if not is_bare_square(unit)] for units in made)
+        laid = laid_lists(self.sources, self.targets)
+        board = self.board = Board(Known(speaks=all(self.ordered)))
+        self._lists(board, ways)
+        board.lay(edges_of(ours, theirs, laid, ways.io))
+        self._add(board.run(judge), ways.io, ways.doubtful)
+        self._singles(board, ways)
+        self._bare(board)
+        self._sequence(board, ways.io)
+        self._rest(board, ways.io, ways.doubtful)
         if self.found:
-            self.add(plain.left())
-            self.taken |= {cut for cut, unit in (cut_ours | cut_theirs).items() if unit in self.taken}
-            self.add(blocks.left())
-        self.doubt()
+            self._add([*board.run(guess), *board.by_order()], ways.io, ways.doubtful)
+        self._doubt()
+        self.found = _joined(self.found)
 
-    def doubt(self) -> None:
-        """Matches that others speak against become guesses."""
-        sure = [one for one, _ in self.found if one.confidence.within(Confidence.ALIGNED)]
-        ordered = self.known.ordered and not any(self.by_letters)
-        doubts = doubted(sure, *self.units, ordered=ordered)
-        self.found = [(as_guess(one, doubts[one]) if one in doubts else one, turned) for one, turned in self.found]
-        for at, (one, turned) in enumerate(self.found):
-            if whose := by_habit(one):
-                doubtful = replace(one, evidence=(Evidence.HABIT,), confidence=Confidence.INTERCHANGEABLE, habit=whose)
-                self.found[at] = doubtful, turned
-
-    def __post_init__(self) -> None:
-        self.units = self.sources, self.targets
-        self.known.in_one_order = len({*self.by_letters}) == 1
-
-    def lists(self, groups: Sequence[Group]) -> None:
+    def _lists(self, board: Board, ways: Orientation) -> None:
         """Lists whose blocks are alike one after the other, though not all are of one kind."""
-        found: list[Match] = []
-        origin: dict[Unit, Unit] = {}
-        for group in groups:
-            origin |= group.sources | group.targets
-            self.io |= {cut for cut, unit in (group.sources | group.targets).items() if unit in self.io}
-            found += Classes(group.sources, group.targets, self.as_stored, Known(is_whole=True), self.taken).run()
-        self.known.add((one.source, one.target) for one in found)
-        self.add(whole(found, origin))
-        cut = {unit for one in found for unit in (one.source, one.target)}
-        rests = rests_of(cut, origin)
-        self.io |= {rest for unit, rest in rests.items() if rest and unit in self.io}
-        self.sources, self.targets = (
-            [rest for unit in units if (rest := rests.get(unit, unit))] for units in (self.sources, self.targets)
-        )
-        self.by_lists = True
+        found: list[Edge] = []
+        for group in aligned_lists(*self.units, lambda unit: signature(unit, unit in ways.io), self.places):
+            cut = [*group.sources, *group.targets]
+            io = ways.io | {unit for unit in cut if unit.root in ways.io}
+            ours, theirs = (
+                [*units, *made_units(units, places, io)]
+                for units, places in zip((group.sources, group.targets), self.places, strict=True)
+            )
+            edges = edges_of(ours, theirs, [], frozenset(io))
+            for edge in edges:
+                edge.whole = True
+            inner = Board(Known(speaks=board.known.speaks), board.used)
+            inner.lay(edges)
+            self._add(inner.run(judge), ways.io, ways.doubtful)
+            found += inner.accepted
+        board.known.add(found)
 
-    def as_stored(self, unit: Unit) -> tuple[Shape, ...]:
-        """What two units must share."""
-        return signature(unit, unit in self.io)
+    def _add(self, matches: Sequence[Match], io: frozenset[Unit], doubtful: frozenset[str] = frozenset()) -> None:
+        """Takes matches over."""
+        turned = [{key for unit in units if unit in io for key in unit.keys[unit.main]} for units in self.units]
+        for one in matches:
+            if not doubtful.isdisjoint(_main_keys(one)):
+                one = as_guess(one, Evidence.SQUARE)
+            way = _is_in(one.source, turned[0]) - _is_in(one.target, turned[1])
+            self.found.append((one, ("", "source", "target")[way]))
 
-    @property
-    def sure(self) -> dict[str, str]:
-        """Of what is matched with confidence: source key by target key, of the main tensors."""
-        return {
-            target: source
-            for one, _ in self.found
-            if one.confidence.within(Confidence.ALIGNED)
-            for source, target in zip(one.source.keys[one.source.main], one.target.keys[one.target.main], strict=True)
-        }
+    def _singles(self, board: Board, ways: Orientation) -> None:
+        """Modules that one side has one by one and the other in a short list."""
+        ours, theirs = map(board.free, self.units)
+        for sources, targets in ((_one_by_one(ours), theirs), (ours, _one_by_one(theirs))):
+            here, there = ([unit for unit in units if len(unit.members) == 1] for units in (sources, targets))
+            io = ways.io | {unit for unit in (*here, *there) if unit.root in ways.io}
+            board.lay(edges_of(here, there, [], frozenset(io)))
+        self._add(board.run(judge), ways.io, ways.doubtful)
 
-    def sequence(self) -> None:
+    def _bare(self, board: Board) -> None:
+        """Matrices that were parameters and became modules have turned round, unless they stand alone."""
+        for is_bare in (True, False):
+            ours = [unit for unit in board.free(self.sources) if unit.bare is is_bare and _is_matrix(unit)]
+            theirs = [unit for unit in board.free(self.targets) if unit.bare is not is_bare and _is_matrix(unit)]
+            bare = frozenset(ours if is_bare else theirs)
+            board.lay(edges_of(ours, theirs, [], bare))
+            found = board.run(judge)
+            if all(_is_square(one.source) for one in found):
+                found = [replace(one, confidence=Confidence.GUESS) for one in found]
+            self._add(found, bare)
+
+    def _sequence(self, board: Board, io: frozenset[Unit]) -> None:
         """What the order of the whole files says, if nothing speaks against it."""
-        if not self.free(self.sources) or not self.free(self.targets):
+        if not board.free(self.sources) or not board.free(self.targets) or not all(self.ordered):
             return
         known = {
             key: one.source.keys[role][at]
@@ -171,82 +144,82 @@ class Attempt:
             if role in one.source.keys
             for at, key in enumerate(keys)
         }
-        found = in_sequence(self.sources, self.targets, self.places, known, self.io)
-        self.add(found)
+        found = in_sequence(self.sources, self.targets, self.places, known, io)
+        self._add(found, frozenset())
         if found:
-            self.taken.update(self.sources, self.targets)
+            board.used.update({unit: {*range(len(unit.members))} for unit in (*self.sources, *self.targets)})
 
-    def uneven(self, form: Form) -> None:
-        """Modules that only some of the blocks have."""
-        ours, theirs = self.free(self.sources), self.free(self.targets)
-        ours += made_units(ours, self.places[0], self.io)
-        theirs += made_units(theirs, self.places[1], self.io)
-        groups, origin = uneven((one for one, _ in self.found), ours, theirs)
-        self.io |= {cut for cut, unit in origin.items() if unit in self.io}
-        for group in groups:
-            self.add(map(with_words, Classes(group.sources, group.targets, form, self.known, self.taken).run()))
-        self.taken |= {unit for cut, unit in origin.items() if cut in self.taken}
-
-    def rest(self) -> None:
+    def _rest(self, board: Board, io: frozenset[Unit], doubtful: frozenset[str]) -> None:
         """What is left on both sides, if that is the same shapes equally often."""
-        ours, theirs = (self.free(units) for units in (self.sources, self.targets))
+        ours, theirs = map(board.free, self.units)
         kinds = [
             Counter(
-                (frozenset(unit.shapes.keys() - OPTIONAL), shape) for unit in units for shape in self.as_stored(unit)
+                (frozenset(unit.shapes.keys() - OPTIONAL), shape)
+                for unit in units
+                for shape in signature(unit, unit in io)
             )
             for units in (ours, theirs)
         ]
-        left = kinds[0].total() / sum(len(unit.members) for unit in self.units[0])
+        left = kinds[0].total() / sum(len(unit.members) for unit in self.sources)
         if kinds[0] == kinds[1] and (left <= _REST or not self.found):
-            known = replace(self.known, is_whole=True)
-            self.add(Classes(ours, theirs, self.as_stored, known, self.taken).run())
+            for edge in board.edges:
+                edge.whole = True
+            self._add(board.run(judge), io, doubtful)
 
-    def backwards(self, form: Form) -> None:
-        """Lists that one side counts from the other end, as decoders often are."""
-        turned = {
-            unit.restricted(range(len(unit.members) - 1, -1, -1)): unit
-            for unit in self.free(self.sources)
-            if unit.chain and form(unit) != form(unit)[::-1]
-        }
-        self.io |= {copy for copy, unit in turned.items() if unit in self.io}
-        lists = [unit for unit in self.free(self.targets) if unit.chain]
-        self.add(
-            Classes(turned, lists, form, Known(), self.taken).run()
-        )  # the order of the files would speak against it
-        self.taken |= {unit for copy, unit in turned.items() if copy in self.taken}
+    def _doubt(self) -> None:
+        """Matches that others speak against become guesses."""
+        sure = [one for one, _ in self.found if one.confidence.within(Confidence.ALIGNED)]
+        doubts = doubted(sure, *self.units, ordered=all(self.ordered))
+        self.found = [(as_guess(one, doubts[one]) if one in doubts else one, turned) for one, turned in self.found]
+        for at, (one, turned) in enumerate(self.found):
+            if whose := by_habit(one):
+                doubtful = replace(one, evidence=(Evidence.HABIT,), confidence=Confidence.INTERCHANGEABLE, habit=whose)
+                self.found[at] = doubtful, turned
 
-    def bare(self) -> None:
-        """Matrices that were parameters and became modules have turned round, unless they stand alone."""
-        for ours_bare in (True, False):
-            ours = [unit for unit in self.free(self.sources) if unit.bare is ours_bare and _is_matrix(unit)]
-            theirs = [unit for unit in self.free(self.targets) if unit.bare is not ours_bare and _is_matrix(unit)]
-            turned = Classes(ours, theirs, _turned, self.known, self.taken)
-            found = turned.run()
-            if all(_is_square(one.source) for one in found):
-                found = [replace(one, confidence=Confidence.GUESS) for one in found]
-            self.found += [(one, "source" if ours_bare else "target") for one in found]
 
-    def free(self, units: Iterable[Unit]) -> list[Unit]:
-        """Units that no match has taken."""
-        return [unit for unit in units if unit not in self.taken]
+def _joined(found: Sequence[tuple[Match, str]]) -> list[tuple[Match, str]]:
+    """Matches, those that were made of parts of one unit and one other together again."""
+    rows: dict[object, list[tuple[Match, str]]] = {}
+    for one, turned in found:
+        alone = one if one.source.kind or one.target.kind else (*one.source.atoms, *one.target.atoms)
+        rows.setdefault((alone, turned, one.confidence.within(Confidence.ALIGNED)), []).append((one, turned))
+    return [row[0] if len(row) == 1 else (_union([one for one, _ in row]), row[0][1]) for row in rows.values()]
 
-    def add(self, matches: Iterable[Match]) -> None:
-        """Takes matches over."""
-        for one in matches:
-            if not self.doubtful.isdisjoint(_main_keys(one)):
-                one = as_guess(one, Evidence.SQUARE)
-            turned = (one.source in self.io) - (one.target in self.io)
-            self.found.append((one, ("", "source", "target")[turned]))
+
+def _union(matches: Sequence[Match]) -> Match:
+    ours, theirs = matches[0].source.atoms[0], matches[0].target.atoms[0]
+    pairs = sorted(
+        pair
+        for one in matches
+        for pair in zip(
+            one.source.rows or range(len(ours.members)), one.target.rows or range(len(theirs.members)), strict=True
+        )
+    )
+    here, there = ([*row] for row in zip(*pairs, strict=True))
+    least = max(matches, key=lambda one: one.confidence.rank)
+    sides = (
+        unit if rows == list(range(len(unit.members))) else unit.restricted(rows)
+        for unit, rows in ((ours, here), (theirs, there))
+    )
+    source, target = sides
+    return replace(least, source=source, target=target)
+
+
+def _one_by_one(units: Sequence[Unit]) -> list[Unit]:
+    """Each member of short lists by itself."""
+    return [
+        unit.restricted([at]) for unit in units if 1 < len(unit.members) <= _SHORT for at in range(len(unit.members))
+    ]
+
+
+def _is_in(unit: Unit, turned: set[str]) -> bool:
+    return not unit.kind and unit.keys[unit.main][0] in turned
 
 
 def _main_keys(match: Match) -> set[str]:
     """The main keys of both units, and of those that they are made of."""
     units = (match.source, match.target, *match.source.pieces, *match.target.pieces)
     return {key for unit in units for key in unit.keys[unit.main]}
-
-
-def _turned(unit: Unit) -> tuple[tuple[int, ...], ...]:
-    return signature(unit, unit.bare)
 
 
 def _is_matrix(unit: Unit) -> bool:

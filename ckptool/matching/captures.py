@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from ckptool.matching.assign import Match
 from ckptool.matching.cuts import parts_of
+from ckptool.matching.edges import Match
 from ckptool.matching.modules import Unit
 from ckptool.matching.result import Pair
 from ckptool.matching.words import layer_numbered

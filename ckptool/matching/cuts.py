@@ -16,7 +16,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from ckptool.core.spec import TensorSpec
-from ckptool.matching.modules import Part, Unit
+from ckptool.matching.modules import Part, Unit, placed
 from ckptool.matching.norms import norms_beside
 from ckptool.matching.words import leaf_of, meant_beside
 
@@ -110,7 +110,7 @@ def parts_of(key: str) -> tuple[list[str], list[str]]:
 def _units(root: _Node, cut: _Cut) -> list[Unit]:
     found: list[Unit] = []
     _collect([((), root)], (), cut, found)
-    return sorted(found, key=lambda unit: unit.position)
+    return placed(sorted(found, key=lambda unit: unit.position))
 
 
 def _tree(specs: Mapping[str, TensorSpec]) -> _Node:
@@ -215,6 +215,7 @@ def _unit(rows: _Members, path: tuple[Part, ...]) -> Unit:
         {role: first[role][2] for role in complete},
         all(row[3] for row in first.values()),
         tuple(tuple(number for _, number in ordinals) for ordinals, _ in rows),
+        places=tuple(min(row[1] for row in node.tensors.values()) for _, node in rows),
     )
 
 

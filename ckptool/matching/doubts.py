@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations, pairwise
 
 from ckptool.matching.alike import compatible
-from ckptool.matching.assign import Match
+from ckptool.matching.edges import Match
 from ckptool.matching.modules import Shape, Unit
 from ckptool.matching.result import Evidence
 from ckptool.matching.towers import of_twins
@@ -82,7 +82,8 @@ def _is_namesake(source: Unit, target: Unit) -> bool:
     ours, theirs = (
         [part.text.replace("_", "").lower() for part in unit.path[len(unit.chain) :]] for unit in (source, target)
     )
-    return bool(ours) and ours == theirs and source.rank == target.rank
+    is_there = source.place == target.place if source.place and target.place else source.rank == target.rank
+    return bool(ours) and ours == theirs and is_there
 
 
 def _words(source: Unit, target: Unit) -> float:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ckptool.matching.assign import Match
+from ckptool.matching.edges import Match
 from ckptool.matching.group_layouts import joining_layout, splitting_layout, unstacking_layout
 from ckptool.matching.halves import HALVES, half_layout, is_lost
 from ckptool.matching.modules import Shape, Unit
-from ckptool.matching.orient import layout_of
+from ckptool.matching.relations import relation
 from ckptool.matching.result import Confidence, Pair, least_sure
 
 
@@ -66,4 +66,4 @@ def _layout(
         if "stack" in target.kind:
             return unstacking_layout(shapes[1][0], targets // shapes[1][0], len(shapes[1]) - 1)
         return splitting_layout(targets, len(shapes[1]), flips)
-    return layout_of(*shapes, turned)
+    return relation(*shapes, turned) or ""

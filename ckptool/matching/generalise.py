@@ -15,10 +15,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from ckptool.core.errors import CkptError
 from ckptool.core.plan import sources_of
 from ckptool.core.spec import TensorSpec
-from ckptool.matching.assign import Match
 from ckptool.matching.captures import Side, instance_sides, side_pairs
 from ckptool.matching.choices import chosen
 from ckptool.matching.drafts import Draft, finished, with_open_ends
+from ckptool.matching.edges import Match
 from ckptool.matching.fold import folded
 from ckptool.matching.grouped import group_sides
 from ckptool.matching.halves import HALVES

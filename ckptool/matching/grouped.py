@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ckptool.matching.assign import Match
 from ckptool.matching.captures import Side, Sides, apart, ends_of, indices_of, literal, parts_with, same_but_end
+from ckptool.matching.edges import Match
 from ckptool.matching.group_layouts import Turned, fused_sides, rest_of
 from ckptool.matching.halves import HALVES
 from ckptool.matching.modules import Unit

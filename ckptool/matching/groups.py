@@ -74,7 +74,7 @@ def _joined(pieces: Sequence[Unit], kind: Sequence[str], io: AbstractSet[Unit]) 
         shapes[role] = tuple((sum(shape[0] for shape in row), *row[0][1:]) for row in rows)
     if "weight" not in shapes:
         return None
-    word = "qkv" if len(kind) == 3 else "_".join(kind)
+    word = "_".join(kind) if kind == ("gate", "up") else "".join(kind)
     return Unit(
         (*first.path[:-1], Part(word)),
         first.members,
@@ -88,6 +88,7 @@ def _joined(pieces: Sequence[Unit], kind: Sequence[str], io: AbstractSet[Unit]) 
         tuple(pieces),
         " ".join(kind),
         turned=turned,
+        places=first.places,
     )
 
 
@@ -131,4 +132,5 @@ def _stacked(units: Iterable[Unit]) -> Iterable[Unit]:
             },
             (unit, *unit.pieces),
             f"{unit.kind} stack".strip(),
+            places=tuple(unit.places[at] for at in firsts),
         )

@@ -10,16 +10,15 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import pairwise
 
 from ckptool.matching.modules import Shape, Unit
+from ckptool.matching.order import is_sorted
 from ckptool.matching.words import words_of
 
 HALVES = "halves"
 
 _OF_ONE = frozenset({"running_mean", "running_var", "num_batches_tracked"})  # roles that one of the halves may lack
 _OTHERWISE = frozenset({"q", "k", "v", "gate", "up"})  # words of groups that are made by their words
-_FALLS = 0.02  # of the keys of a sorted file, at most, are before the one before them
 _ENDING = re.compile(r"(.*?)(\d{1,9})")
 
 
@@ -39,7 +38,7 @@ def halves_of(units: Iterable[Unit], places: Mapping[str, int]) -> list[Unit]:
         for parent, row in inside.items()
         if len(row) == 2 and parent and parent not in deeper and _may_be_one(row[0], row[1])
     }
-    if not pairs or is_sorted(places):
+    if not pairs or is_sorted([*places]):
         places = {}
     found = []
     for parent, row in pairs.items():
@@ -58,13 +57,6 @@ def _may_be_one(one: Unit, other: Unit) -> bool:
     if (one.shapes.keys() ^ other.shapes.keys()) - _OF_ONE:
         return False
     return not _OTHERWISE & {*words_of(one.path[-1].text), *words_of(other.path[-1].text)}
-
-
-def is_sorted(places: Mapping[str, int]) -> bool:
-    """The keys are in the order of their letters, so that the order says nothing; all, or in a few runs (by dtype)."""
-    keys = list(places)
-    padded = [re.sub(r"\d+", lambda n: n[0].zfill(9), key) for key in keys]
-    return any(sum(a > b for a, b in pairwise(row)) <= _FALLS * len(row) for row in (keys, padded))
 
 
 def _in_order(one: Unit, other: Unit, places: Mapping[str, int]) -> tuple[Unit, Unit] | None:
@@ -119,6 +111,7 @@ def _whole(first: Unit, second: Unit) -> Unit | None:
         groups,
         (first, second),
         HALVES,
+        places=first.places,
     )
 
 

@@ -10,12 +10,11 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ckptool.matching.alike import OPTIONAL, Form
-from ckptool.matching.assign import Match
 from ckptool.matching.cuts import parts_of
-from ckptool.matching.modules import Shape, Unit
+from ckptool.matching.modules import Shape, Unit, placed
 
 Numbers = tuple[int, ...]
 Instance = tuple[Unit, int]
@@ -32,12 +31,12 @@ class Group:
     """The blocks of one kind in two lists.
 
     Attributes:
-        sources: the units, cut down to these blocks, and what each was cut from.
+        sources: the units, cut down to these blocks.
         targets: the same.
     """
 
-    sources: dict[Unit, Unit]
-    targets: dict[Unit, Unit]
+    sources: list[Unit]
+    targets: list[Unit]
 
 
 def aligned_lists(
@@ -180,7 +179,7 @@ def _names(block: Iterable[Instance]) -> object:
     return frozenset(Counter(unit for unit, _ in block).items())
 
 
-def _cut(blocks: Sequence[Sequence[Instance]], place: Mapping[str, int]) -> dict[Unit, Unit]:
+def _cut(blocks: Sequence[Sequence[Instance]], place: Mapping[str, int]) -> list[Unit]:
     """The units cut down to some blocks, in which each stands as often; the n-th of each block together."""
     kept: dict[tuple[Unit, int], list[int]] = defaultdict(list)
     for block in blocks:
@@ -188,67 +187,9 @@ def _cut(blocks: Sequence[Sequence[Instance]], place: Mapping[str, int]) -> dict
         for unit, at in block:
             kept[unit, seen[unit]].append(at)
             seen[unit] += 1
-    made = {}
+    made = []
     for (unit, _), row in kept.items():
         one = unit.restricted(row)
         one.position = min(place[keys[0]] for keys in one.keys.values())
-        made[one] = unit
-    return _ranked(made)
-
-
-def _ranked(units: Mapping[Unit, Unit]) -> dict[Unit, Unit]:
-    """The units with their numbers ranked among those that are left beside them."""
-    beside: dict[object, dict[int, Unit]] = defaultdict(dict)
-    for unit in units:
-        last = unit.path[-1]
-        if last.rank and (found := re.search(r"\d+", last.text)):
-            kind = unit.parent, re.sub(r"\d+", "#", last.text), frozenset(unit.shapes.keys() - OPTIONAL)
-            beside[kind][int(found[0])] = unit
-    for row in beside.values():
-        for at, number in enumerate(sorted(row)):
-            unit = row[number]
-            unit.path = (*unit.path[:-1], replace(unit.path[-1], rank=(at, len(row))))
-            unit.__post_init__()
-    return dict(units)
-
-
-def whole(matches: Sequence[Match], origin: Mapping[Unit, Unit]) -> list[Match]:
-    """Matches of units that were cut, put together again where all that a unit was cut into belongs to one other.
-
-    Args:
-        matches: of units that were cut down.
-        origin: what each was cut from.
-    """
-    rows: dict[tuple[Unit, Unit], list[Match]] = defaultdict(list)
-    for one in matches:
-        rows[origin[one.source], origin[one.target]].append(one)
-    found: list[Match] = []
-    for (source, target), row in rows.items():
-        pairs = {a: b for one in row for a, b in zip(_main(one.source), _main(one.target), strict=True)}
-        if [pairs.get(key) for key in _main(source)] == [*_main(target)]:
-            first = max(row, key=lambda one: one.confidence.rank)
-            found.append(replace(first, source=source, target=target))
-        else:
-            found += row
-    return found
-
-
-def _main(unit: Unit) -> tuple[str, ...]:
-    return unit.keys[unit.main]
-
-
-def rests_of(cut: Iterable[Unit], origin: Mapping[Unit, Unit]) -> dict[Unit, Unit | None]:
-    """What is left of units of which parts were cut off; None where that is nothing.
-
-    Args:
-        cut: the parts.
-        origin: what each was cut from.
-    """
-    gone: dict[Unit, set[str]] = defaultdict(set)
-    for unit in cut:
-        gone[origin[unit]].update(_main(unit))
-    found: dict[Unit, Unit | None] = {}
-    for unit, keys in gone.items():
-        kept = [at for at, key in enumerate(_main(unit)) if key not in keys]
-        found[unit] = unit.restricted(kept) if kept else None
-    return found
+        made.append(one)
+    return placed(made)

@@ -17,10 +17,10 @@ from collections.abc import Mapping, Sequence
 from ckptool.core.checkpoint import Note
 from ckptool.core.collector import collector_paused
 from ckptool.core.spec import TensorSpec
-from ckptool.matching.attempt import best_of, tries
+from ckptool.matching.attempt import Attempt, best_of
 from ckptool.matching.cuts import cuts_of
 from ckptool.matching.generalise import rules_of
-from ckptool.matching.halves import is_sorted
+from ckptool.matching.order import has_order
 from ckptool.matching.related import related
 from ckptool.matching.reshaped import reshaped_pairs
 from ckptool.matching.result import Confidence, MatchReport, Pair
@@ -67,8 +67,11 @@ def _matched(
     place = {key: at for at, key in enumerate(target)}
     places = {key: at for at, key in enumerate(source)}, place
     cuts = cuts_of(source, source_modules), cuts_of(target, target_modules)
-    letters = [is_sorted(side) for side in places]
-    best = best_of([one for ours in cuts[0] for theirs in cuts[1] for one in tries(ours, theirs, places, letters)])
+    ordered = [has_order([*side]) for side in places]
+    tries = [Attempt(ours, theirs, places, ordered) for ours in cuts[0] for theirs in cuts[1]]
+    for one in tries:
+        one.run()
+    best = best_of(tries)
     found, notes = related(best, source, target)
     pairs = [pair for _, row in found for pair in row]
     level = min(accept, Confidence.ALIGNED, key=lambda one: one.rank)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -58,6 +59,13 @@ class Unit:
         made_of: the name of its class, where there is a model, and in all instances the same.
         words: what its path says, weighted.
         rank: the places of its numbers.
+        chain: the path down to the innermost family; empty outside all families.
+        parent: the path without its last part.
+        atoms: what it is made of, each as a whole where it was cut; itself, if it is one module.
+        place: among those of its block whose names differ in numbers alone; None where it is alone.
+        places: where the first tensor of each instance stands in the file.
+        root: what it was cut from, if it was.
+        rows: the instances of that which it has.
     """
 
     path: tuple[Part, ...]
@@ -76,10 +84,23 @@ class Unit:
     turned: bool = False
     words: dict[str, float] = field(default_factory=dict)
     rank: tuple[tuple[int, int], ...] = ()
+    chain: tuple[str, ...] = ()
+    parent: tuple[str, ...] = ()
+    atoms: tuple[Unit, ...] = ()
+    place: tuple[int, int] | None = None
+    places: tuple[int, ...] = ()
+    root: Unit | None = None
+    rows: tuple[int, ...] = ()
+    _numbered: dict[tuple[int, ...], int] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
-        self.words = _weighted(self.path)
+        """Everything that follows from the path and the pieces."""
+        self.words = self.words or _weighted(self.path)
         self.rank = tuple(part.rank for part in self.path if part.rank)
+        last = max((at for at, part in enumerate(self.path) if part.family), default=-1)
+        self.chain = tuple(part.text for part in self.path[: last + 1])
+        self.parent = tuple(part.text for part in self.path[:-1])
+        self.atoms = tuple(one.root or one for one in self.pieces or (self,))
 
     @property
     def main(self) -> str:
@@ -92,20 +113,21 @@ class Unit:
         return ".".join(part.text for part in self.path)
 
     @property
-    def chain(self) -> tuple[str, ...]:
-        """The path down to the innermost family; empty outside all families."""
-        last = max((at for at, part in enumerate(self.path) if part.family), default=-1)
-        return tuple(part.text for part in self.path[: last + 1])
+    def is_even(self) -> bool:
+        """Its tensors have the same shapes in all instances."""
+        return all(len(set(shapes)) == 1 for shapes in self.shapes.values())
+
+    @property
+    def by_number(self) -> dict[tuple[int, ...], int]:
+        """The instance that has these numbers."""
+        if not self._numbered:
+            self._numbered.update((numbers, at) for at, numbers in enumerate(self.numbers))
+        return self._numbered
 
     @property
     def first_keys(self) -> tuple[str, ...]:
         """Of the first instance: the keys of its main role."""
         return self.groups[self.main][0] if self.groups else self.keys[self.main][:1]
-
-    @property
-    def parent(self) -> tuple[str, ...]:
-        """The path without its last part."""
-        return tuple(part.text for part in self.path[:-1])
 
     def restricted(self, kept: Sequence[int]) -> Unit:
         """Only these instances."""
@@ -120,10 +142,51 @@ class Unit:
             tuple(self.numbers[at] for at in kept),
             is_cut=len(kept) < len(self.members),
             made_of=self.made_of,
+            places=tuple(self.places[at] for at in kept) if self.places else (),
+            words=self.words,
+            place=self.place,
+            root=self.root or self,
+            rows=tuple(self.rows[at] for at in kept) if self.rows else tuple(kept),
         )
 
 
-def _weighted(path: Sequence[Part]) -> dict[str, float]:
+def placed(units: Sequence[Unit]) -> list[Unit]:
+    """The units, each with its place among those of its block whose names differ from its own in numbers alone.
+
+    Example:
+        >>> def unit(*names: str) -> Unit:
+        ...     parts = tuple(Part(name, rank=(0, 1)) for name in names)
+        ...     return Unit(parts, ((),), {"weight": ("k",)}, {"weight": ((3,),)}, 0, {}, False)
+        >>> [one.words for one in placed([unit("conv", "3"), unit("conv", "0")])][0]
+        {'conv': 0.75, '2/2': 1.0}
+    """
+    rows: dict[object, list[Unit]] = defaultdict(list)
+    for unit in units:
+        inner = unit.path[len(unit.chain) :]
+        name = tuple(
+            re.sub(r"\d+", "#", part.text) if not part.rank or re.search(r"\d", part.text) else "#" for part in inner
+        )
+        roles = unit.shapes.keys() - {"bias", "num_batches_tracked"}
+        rows[unit.chain, len(unit.members), name, frozenset(roles), len(unit.shapes[unit.main][0])].append(unit)
+    for row in rows.values():
+        if len({tuple(_counted(unit)) for unit in row}) < len(row):
+            continue
+        for at, unit in enumerate(sorted(row, key=_counted)) if len(row) > 1 else ():
+            unit.words, unit.place = _weighted(unit.path, ranked=False), (at, len(row))
+            unit.words[f"{at + 1}/{len(row)}"] = 1.0
+    return list(units)
+
+
+def _counted(unit: Unit) -> list[int]:
+    """The numbers in a unit's name; of those that are counted by letters, the place."""
+    found: list[int] = []
+    for part in unit.path[len(unit.chain) :]:
+        numbers = [int(number) for number in re.findall(r"\d+", part.text)]
+        found += numbers or ([part.rank[0]] if part.rank else [])
+    return found
+
+
+def _weighted(path: Sequence[Part], *, ranked: bool = True) -> dict[str, float]:
     """The words of a path; those near its end count more, those that say little count little."""
     found: dict[str, float] = {}
     weight = 1.0
@@ -134,7 +197,7 @@ def _weighted(path: Sequence[Part]) -> dict[str, float]:
         for word in words:
             worth = weight * (0.15 if is_structure(word) else 1.0)
             found[word] = max(found.get(word, 0.0), worth)
-        if part.rank:
+        if part.rank and ranked:
             place = f"{part.rank[0] + 1}/{part.rank[1]}"
             found[place] = max(found.get(place, 0.0), weight)
         if not all(map(is_structure, words)) or part.rank:

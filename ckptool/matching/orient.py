@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from ckptool.matching.alike import similarity, squeezed
-from ckptool.matching.modules import Shape, Unit
+from ckptool.matching.modules import Unit
 
 Chain = tuple[str, ...]
 
@@ -178,55 +178,6 @@ def _is_io(unit: Unit) -> bool | None:
 def _is_square(unit: Unit) -> bool:
     shapes = [squeezed(shape) for shape in unit.shapes[unit.main]]
     return all(len(shape) == 2 and shape[0] == shape[1] for shape in shapes)
-
-
-def layout_of(source: Shape, target: Shape, turned: str) -> str:
-    """The layout that makes one shape of the other, which differ in ones, or are turned.
-
-    Args:
-        source: a shape.
-        target: the shape that is wanted.
-        turned: which of them has its inputs before its outputs, "source" or "target"; "" if both or none.
-
-    Example:
-        >>> layout_of((96, 1, 1), (96,), ""), layout_of((8, 4), (4, 8), "source"), layout_of((3,), (3,), "")
-        ('a 1 1 -> a', 'i o -> o i', '')
-        >>> layout_of((3, 3, 16, 8), (8, 16, 3, 3), "source"), layout_of((8, 16, 3, 3), (3, 3, 16, 8), "target")
-        ('h w i o -> o i h w', 'o i h w -> h w i o')
-    """
-    if turned == "source" and (found := _turning(source, target)):
-        return " -> ".join(found)
-    if turned == "target" and (found := _turning(target, source)):
-        return " -> ".join(found[::-1])
-    if source == target:
-        return ""
-    if sorted(size for size in source if size != 1) != sorted(size for size in target if size != 1):
-        axes = " ".join("chw"[: max(len(source), len(target)) - 1])
-        return f"o {axes} -> o ({axes})" if len(source) > len(target) else f"o ({axes}) -> o {axes}"
-    return f"{_named(source, _LETTERS)} -> {_named(target, _LETTERS)}".strip()
-
-
-def _turning(turned: Shape, plain: Shape) -> tuple[str, str] | None:
-    """The axes of a shape as TensorFlow has it, spatial ones first, and as torch has it, last; None for vectors.
-
-    Of a convolution of each channel by itself, TensorFlow has the channels where others have the inputs.
-    """
-    if len(turned) == len(plain) > 1:
-        space = "dhw"[-(len(plain) - 2) :] if len(plain) > 2 else ""
-        right = f"oi{space}"
-        for left in (f"{space}io", f"{space}oi"):
-            sizes = dict(zip(left, turned, strict=True))
-            if tuple(sizes[name] for name in right) == plain:
-                return " ".join(left), " ".join(right)
-    if len(squeezed(turned)) == len(squeezed(plain)) == 2:
-        return _named(turned, "io"), _named(plain, "oi")
-    return None
-
-
-def _named(shape: Shape, letters: str) -> str:
-    """The axes of a shape by letters, those of size 1 as they are."""
-    names = iter(letters)
-    return " ".join("1" if size == 1 else next(names) for size in shape)
 
 
 def is_bare_square(unit: Unit) -> bool:

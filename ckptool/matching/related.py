@@ -10,8 +10,8 @@ from dataclasses import replace
 from ckptool.core.checkpoint import Note
 from ckptool.core.spec import TensorSpec
 from ckptool.matching.alike import squeezed
-from ckptool.matching.assign import Match
 from ckptool.matching.attempt import Attempt
+from ckptool.matching.edges import Match
 from ckptool.matching.emit import pairs_of
 from ckptool.matching.modules import Shape, Unit
 from ckptool.matching.result import Confidence, Evidence, Pair
@@ -120,7 +120,7 @@ def _only_blocks(attempt: Attempt) -> bool:
     if same > _SAME_NAMES * sum(len(one.target.members) for one in sure):
         return False
     ours, theirs = map(_ends, attempt.units)
-    if any(one.target.shapes[one.target.main] in theirs for one in sure if not one.target.chain):
+    if any(one.target.shapes[one.target.main][0] in theirs for one in sure):
         return False
     if ours and theirs:
         return not ours & theirs
@@ -139,10 +139,13 @@ def _named_alike(one: Match) -> bool:
     return (behind > 1 and behind >= longer / 2) or (before > 1 and before >= 0.75 * longer)
 
 
-def _ends(units: Sequence[Unit]) -> set[tuple[Shape, ...]]:
-    """The shapes of what stands before and behind the blocks, and tells a model."""
-    widths = {size for unit in units if unit.chain for shape in unit.shapes[unit.main] for size in shape[:2]}
-    return {unit.shapes[unit.main] for unit in units if not unit.chain and _tells(unit, widths)}
+def _ends(units: Sequence[Unit]) -> set[Shape]:
+    """The shapes of what stands before and behind the blocks, and tells a model; two modules alike are no blocks."""
+    sizes = Counter(unit.chain for unit in units)
+    blocks = {unit for unit in units if unit.chain and (len(unit.members) > 2 or sizes[unit.chain] > 2)}
+    widths = {size for unit in blocks for shape in unit.shapes[unit.main] for size in shape[:2]}
+    ends = [unit for unit in units if unit not in blocks and _tells(unit, widths)]
+    return {shape for unit in ends for shape in unit.shapes[unit.main]}
 
 
 def _tells(unit: Unit, widths: AbstractSet[int]) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ckptool.matching.alike import contradicts, similarity, squeezed
-from ckptool.matching.assign import Match
+from ckptool.matching.edges import Match
 from ckptool.matching.modules import Unit
 from ckptool.matching.result import Confidence, Evidence
 

@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from itertools import combinations
 
-from ckptool.matching.assign import Match
+from ckptool.matching.edges import Match
 from ckptool.matching.modules import Shape, Unit
 from ckptool.matching.words import vocabulary, words_of
 

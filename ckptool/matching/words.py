@@ -13,6 +13,7 @@ _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _SUFFIX = re.compile(r"(.+)_(weight|bias)")
 _PREFIX = re.compile(r"(weight|bias)_(.+)")
 _RECURRENT = re.compile(r"(weight|bias)_([a-z]{2})_(l\d+)(_reverse)?")  # of torch.nn.LSTM, GRU and RNN
+_ORIGINALS = {"original0": ("g",), "original1": ("v",), "original": ("orig",)}  # weight_g, weight_v, weight_orig
 _HUMPS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _TOGETHER = re.compile("([Ll]ayer|[Bb]atch|[Ff]eed)_?([Nn]orm|[Ff]orward)")  # two words that are one
 
@@ -110,6 +111,8 @@ def leaf_of(parts: tuple[str, ...], siblings: frozenset[str]) -> Leaf:
     if found := _RECURRENT.fullmatch(last):
         way = ["reverse"] if found[4] else ["forward"] if f"{last}_reverse" in siblings else []
         return Leaf((*module, found[3], *way, found[2]), found[1], found[1])
+    if module[-2:-1] == ["parametrizations"] and last in _ORIGINALS:
+        return Leaf((*module[:-2], *_ORIGINALS[last]), module[-1], last)
     if found := _SUFFIX.fullmatch(last):
         return Leaf((*module, found[1]), found[2], found[2])
     if found := _PREFIX.fullmatch(last):

@@ -1,0 +1,188 @@
+"""Which block of one list is which of another: by what the blocks hold one after the other, else by their numbers."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from ckptool.matching.modules import Shape, Unit
+from ckptool.matching.relations import squeezed
+
+Numbers = tuple[int, ...]
+Chain = tuple[str, ...]
+Content = frozenset[tuple[Shape, int]]
+
+_LONGEST = 200  # blocks of a list that is laid beside another block by block; of longer ones the numbers tell
+_SHARED = 0.4  # of the modules of the smaller list have a counterpart of their shape
+
+
+@dataclass(frozen=True, slots=True)
+class Laid:
+    """Two lists, one beside the other.
+
+    Attributes:
+        source: the name of the source's list.
+        target: the name of the target's.
+        blocks: the numbers of a block of the target, by those of the source's.
+        backwards: one counts from the other's end.
+        share: of the smaller list's modules that have a counterpart.
+    """
+
+    source: Chain
+    target: Chain
+    blocks: Mapping[Numbers, Numbers]
+    backwards: bool
+    share: float
+
+
+def laid_lists(sources: Sequence[Unit], targets: Sequence[Unit]) -> list[Laid]:
+    """Every two lists of which much of the smaller one may be in the other."""
+    ours, theirs = _lists(sources), _lists(targets)
+    return [found for one in ours.values() for other in theirs.values() for found in _laid(one, other)]
+
+
+@dataclass(frozen=True, slots=True)
+class _List:
+    """The blocks of one list in the order of their numbers, and what each holds.
+
+    Leaves in a row, as in a Sequential, have numbers that say nothing, for anything may stand between them.
+    """
+
+    chain: Chain
+    numbers: tuple[Numbers, ...]
+    contents: tuple[Content, ...]
+    is_row: bool
+
+    @property
+    def size(self) -> int:
+        return sum(count for content in self.contents for _, count in content)
+
+
+def _lists(units: Iterable[Unit]) -> dict[Chain, _List]:
+    blocks: dict[Chain, dict[Numbers, Counter[Shape]]] = defaultdict(lambda: defaultdict(Counter))
+    leaves: set[Chain] = set()
+    for unit in units:
+        if unit.chain and not unit.kind:
+            mine = blocks[unit.chain]
+            if unit.path[-1].family:
+                leaves.add(unit.chain)
+            for numbers, shape in zip(unit.numbers, unit.shapes[unit.main], strict=True):
+                mine[numbers][tuple(sorted(squeezed(shape)))] += 1
+    found: dict[Chain, _List] = {}
+    for chain, held in blocks.items():
+        rows = sorted(held)
+        contents = tuple(frozenset(held[numbers].items()) for numbers in rows)
+        found[chain] = _List(chain, tuple(rows), contents, chain in leaves)
+    return found
+
+
+def _laid(one: _List, other: _List) -> Iterable[Laid]:
+    least = _SHARED * min(one.size, other.size)
+    here, there = range(len(one.numbers)), range(len(other.numbers))
+    if one.contents == other.contents:
+        yield _of(one, other, zip(here, there, strict=True), 1.0)
+        return
+    if max(len(here), len(there)) > _LONGEST:
+        pairs = _by_number(one, other)
+        yield _of(one, other, pairs, 1.0)
+        return
+    alike = _likeness(one, other)
+    if alike is None:
+        return
+    turned = sorted(there, key=lambda to: (-other.numbers[to][0], other.numbers[to][1:]))
+    ways = [(False, [*there]), (True, turned)] if len(other.numbers[0]) == len(one.numbers[0]) else [(False, [*there])]
+    found: list[tuple[int, bool, list[tuple[int, int]]]] = []
+    for backwards, order in ways:
+        best, sure = _alignment([[row[to] for to in order] for row in alike])
+        tried = [[*zip(here, order, strict=True)]] if len(here) == len(there) else []
+        tried += [] if backwards or one.is_row or other.is_row else [_by_number(one, other)]
+        sure = [(at, order[to]) for at, to in sure]
+        pairs = next((row for row in tried if row and sum(alike[at][to] for at, to in row) == best), sure)
+        found.append((sum(alike[at][to] for at, to in pairs), backwards, pairs))
+    shared, backwards, pairs = max(found, key=lambda row: (row[0], not row[1]))
+    if pairs and shared >= least:
+        yield _of(one, other, pairs, shared / min(one.size, other.size), backwards)
+
+
+def _of(one: _List, other: _List, pairs: Iterable[tuple[int, int]], share: float, backwards: bool = False) -> Laid:
+    blocks = {one.numbers[at]: other.numbers[to] for at, to in pairs}
+    return Laid(one.chain, other.chain, blocks, backwards, share)
+
+
+def _likeness(one: _List, other: _List) -> list[list[int]] | None:
+    """For each two blocks, how many modules of one shape they have; None if there are none."""
+    seen: dict[tuple[Content, Content], int] = {}
+
+    def shared(a: Content, b: Content) -> int:
+        if (a, b) not in seen:
+            counts = dict(b)
+            seen[a, b] = sum(min(count, counts.get(shape, 0)) for shape, count in a)
+        return seen[a, b]
+
+    rows = [[shared(a, b) for b in other.contents] for a in one.contents]
+    return rows if any(map(any, rows)) else None
+
+
+def _alignment(alike: Sequence[Sequence[int]]) -> tuple[int, list[tuple[int, int]]]:
+    """How much two lists share in order, and the pairs of blocks that are in every best way to lay one on the other.
+
+    Example:
+        >>> _alignment([[3, 1, 0], [0, 0, 2]])
+        (5, [(0, 0), (1, 2)])
+    """
+    rows, columns = len(alike), len(alike[0])
+    before = _totals(alike)
+    behind = _totals([row[::-1] for row in alike[::-1]])
+    total = before[rows][columns]
+    found: list[tuple[int, int]] = []
+    for at in range(rows):
+        mine = [
+            to
+            for to in range(columns)
+            if alike[at][to] and before[at][to] + alike[at][to] + behind[rows - at - 1][columns - to - 1] == total
+        ]
+        without = max(before[at][to] + behind[rows - at - 1][columns - to] for to in range(columns + 1))
+        if len(mine) == 1 and without < total:
+            found.append((at, mine[0]))
+    taken = Counter(to for _, to in found)
+    return total, [(at, to) for at, to in found if taken[to] == 1]
+
+
+def _totals(alike: Sequence[Sequence[int]]) -> list[list[int]]:
+    """For each two beginnings, how much they share in order."""
+    rows = [[0] * (len(alike[0]) + 1)]
+    for line in alike:
+        last, row = rows[-1], [0]
+        for to, shared in enumerate(line):
+            row.append(max(last[to + 1], row[to], last[to] + shared))
+        rows.append(row)
+    return rows
+
+
+def _by_number(one: _List, other: _List) -> list[tuple[int, int]]:
+    """The blocks of equal numbers, counted from the first; where one has gaps, or names are the same, as written."""
+    same = one.chain == other.chain
+    if not same and _are_kept(one.numbers, other.numbers) and one.chain[-2:] != other.chain[-2:]:
+        return []
+    same = same or _are_kept(one.numbers, other.numbers)
+    theirs = {place: at for at, place in enumerate(_places(other.numbers, same))}
+    return [(at, theirs[place]) for at, place in enumerate(_places(one.numbers, same)) if place in theirs]
+
+
+def _places(rows: Sequence[Numbers], same: bool) -> list[Numbers]:
+    if same:
+        return list(rows)
+    columns = []
+    for column in zip(*rows, strict=True):
+        there = sorted({*column})
+        first = there[0] if there[0] <= 1 else 0
+        has_gaps = there != list(range(there[0], there[0] + len(there)))
+        columns.append([there.index(number) if has_gaps else number - first for number in column])
+    return list(zip(*columns, strict=True))
+
+
+def _are_kept(ours: Sequence[Numbers], theirs: Sequence[Numbers]) -> bool:
+    """The numbers of the shorter list are numbers of the longer one, but not its first: blocks were cut out of it."""
+    short, long = sorted(({row[0] for row in rows} for rows in (ours, theirs)), key=len)
+    return short < long and short != set(sorted(long)[: len(short)])

@@ -1,0 +1,228 @@
+"""Which unit may be which: every pair of units whose tensors one relation makes of each other, block by block."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from ckptool.matching.alike import compatible, penalty, similarity
+from ckptool.matching.blocks import Laid
+from ckptool.matching.modules import Unit
+from ckptool.matching.relations import relation
+from ckptool.matching.result import Confidence, Evidence, least_sure
+
+Instances = tuple[tuple[int, int], ...]
+
+_LARGEST = 40_000  # pairs of units of one size that are compared; of more only those of equal names
+_MOST_LACKING = 0.25  # of the blocks that both have, at most, where the shapes are not the same
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A unit of the source for one of the target.
+
+    Attributes:
+        source: it.
+        target: it.
+        evidence: what speaks for it.
+        confidence: how sure it is.
+        score: all signals together.
+        runner_up: the next best unit of the source, with its score.
+        habit: whose code has it so, where names alone do not say which of two it is.
+    """
+
+    source: Unit
+    target: Unit
+    evidence: tuple[Evidence, ...]
+    confidence: Confidence
+    score: float = 0.0
+    runner_up: tuple[Unit, float] | None = None
+    habit: str = ""
+
+
+def as_guess(one: Match, why: Evidence) -> Match:
+    """The match, of which something makes a guess."""
+    return replace(one, evidence=(*one.evidence, why), confidence=least_sure([one.confidence, Confidence.GUESS]))
+
+
+@dataclass(eq=False, slots=True)
+class Edge:
+    """A unit of the source that may be one of the target, and what the signals say of it, each 0 to 1.
+
+    Attributes:
+        source: it.
+        target: it.
+        at: which instance is which, where not all are one after the other; None for all.
+        words: how much their names agree.
+        penalty: what does not fit quite.
+        laid: their lists were laid side by side.
+        backwards: one list is counted from the other's end.
+        context: how much of what lies around the one lies around the other; None where nothing is known.
+        siblings: the same of the module that they are in alone.
+        whole: both sides hold the same shapes equally often, so that each unit has a counterpart.
+        order: how much of their block stands on the same side of both; None where the order says nothing.
+    """
+
+    source: Unit
+    target: Unit
+    at: Instances | None
+    words: float
+    penalty: float
+    laid: Laid | None = None
+    context: float | None = None
+    siblings: float | None = None
+    order: float | None = None
+    whole: bool = False
+    claimed: dict[Unit, set[int]] | None = None
+    mapped: dict[int, int] | None = None
+    is_closed: bool = False
+
+    @property
+    def backwards(self) -> bool:
+        return self.laid is not None and self.laid.backwards
+
+    @property
+    def fit(self) -> float:
+        """The words, less what does not fit."""
+        return self.words - self.penalty
+
+    @property
+    def total(self) -> float:
+        """All signals together."""
+        return self.fit + 0.6 * (self.context or 0.0) + 0.5 * (self.order or 0.0)
+
+    @property
+    def count(self) -> int:
+        return len(self.source.members) if self.at is None else len(self.at)
+
+    @property
+    def instances(self) -> Instances:
+        """Which instance of the source is which of the target."""
+        return tuple((at, at) for at in range(len(self.source.members))) if self.at is None else self.at
+
+    @property
+    def is_same(self) -> bool:
+        """The names are equal."""
+        return self.source.text == self.target.text and self.source.rank == self.target.rank
+
+    def cut(self) -> tuple[Unit, Unit]:
+        """Both units with these instances alone."""
+        if self.at is None:
+            return self.source, self.target
+        rows = [*zip(*self.at, strict=True)]
+        both = (self.source, self.target)
+        return tuple(
+            unit if list(row) == list(range(len(unit.members))) else unit.restricted(row)
+            for unit, row in zip(both, rows, strict=True)
+        )  # type: ignore[return-value]
+
+
+def edges_of(
+    sources: Sequence[Unit], targets: Sequence[Unit], laid: Iterable[Laid], turned: frozenset[Unit]
+) -> list[Edge]:
+    """Every pair of units that may be each other.
+
+    Args:
+        sources: of the source, those that are made of several among them.
+        targets: the same.
+        laid: lists side by side.
+        turned: units whose matrices have their inputs before their outputs.
+    """
+    found: list[Edge] = []
+    seen: set[tuple[int, int]] = set()
+    inside = [defaultdict[tuple[str, ...], list[Unit]](list) for _ in range(2)]
+    for units, row in zip((sources, targets), inside, strict=True):
+        for unit in units:
+            row[unit.chain].append(unit)
+    for lists in laid:
+        for one, other in _narrowed(inside[0][lists.source], inside[1][lists.target]):
+            if compatible(one, other) and (edge := _beside(one, other, lists, turned)):
+                seen.add((id(one), id(other)))
+                found.append(edge)
+    sizes: dict[object, list[Unit]] = defaultdict(list)
+    for unit in targets:
+        sizes[_sizes(unit)].append(unit)
+    rows: dict[object, list[Unit]] = defaultdict(list)
+    for unit in sources:
+        rows[_sizes(unit)].append(unit)
+    for size, units in rows.items():
+        for one, other in _narrowed(units, sizes.get(size, [])):
+            if (id(one), id(other)) not in seen and compatible(one, other) and _are_related(one, other, turned):
+                found.append(Edge(one, other, None, similarity(one, other), penalty(one, other)))
+    return found
+
+
+def flip(source: Unit, target: Unit, turned: frozenset[Unit]) -> str:
+    """Which of the two has its inputs before its outputs, where that is one of them only."""
+    return ("", "source", "target")[(source in turned) - (target in turned)]
+
+
+def layout_between(source: Unit, target: Unit, role: str, at: tuple[int, int], way: str) -> str | None:
+    """What is done with the axes of one tensor; None if it is another tensor.
+
+    Args:
+        source: a unit.
+        target: a unit.
+        role: of the tensor.
+        at: the instance of either.
+        way: which of both has its inputs before its outputs.
+    """
+    shapes = source.shapes[role][at[0]], target.shapes[role][at[1]]
+    return relation(*shapes, way if role == source.main else "")
+
+
+def _sizes(unit: Unit) -> tuple[int, ...]:
+    return tuple(math.prod(shape) for shape in unit.shapes[unit.main])
+
+
+def _are_related(one: Unit, other: Unit, turned: frozenset[Unit]) -> bool:
+    way = flip(one, other, turned)
+    places = range(len(one.members))
+    if len(set(_sizes(one))) == 1 and len(places) > _SAMPLED and one.is_even and other.is_even:
+        places = range(1)
+    return all(_is_tensor(one, other, (at, at), way) for at in places)
+
+
+_SAMPLED = 8
+
+
+def _is_tensor(one: Unit, other: Unit, at: tuple[int, int], way: str) -> bool:
+    roles = one.shapes.keys() & other.shapes.keys()
+    return all(layout_between(one, other, role, at, way) is not None for role in roles)
+
+
+def _beside(one: Unit, other: Unit, laid: Laid, turned: frozenset[Unit]) -> Edge | None:
+    """The pair in the blocks that both have, if their tensors there are the same but for a few."""
+    way = flip(one, other, turned)
+    is_even = one.is_even and other.is_even
+    if is_even and not _is_tensor(one, other, (0, 0), way):
+        return None
+    there = other.by_number
+    at = [
+        (here, there[laid.blocks[numbers]])
+        for here, numbers in enumerate(one.numbers)
+        if laid.blocks.get(numbers) in there
+    ]
+    kept = at if is_even else [row for row in at if _is_tensor(one, other, row, way)]
+    if not kept or len(kept) < (1 - _MOST_LACKING) * len(at):
+        return None
+    whole = len(kept) == len(one.members) == len(other.members) and all(a == b for a, b in kept)
+    return Edge(one, other, None if whole else tuple(kept), similarity(one, other), penalty(one, other), laid)
+
+
+def _narrowed(ours: Sequence[Unit], theirs: Sequence[Unit]) -> Iterator[tuple[Unit, Unit]]:
+    """Which units are compared with which: of very many those whose last parts are equal, or whole names."""
+    for last in (0, 1, 60):  # parts that must be equal
+        rows: dict[tuple[str, ...], list[Unit]] = defaultdict(list)
+        for unit in theirs:
+            rows[_ending(unit, last)].append(unit)
+        found = [(unit, rows.get(_ending(unit, last), [])) for unit in ours]
+        if sum(len(some) for _, some in found) <= _LARGEST:
+            yield from ((unit, other) for unit, some in found for other in some)
+            return
+
+
+def _ending(unit: Unit, parts: int) -> tuple[str, ...]:
+    return tuple(part.text for part in unit.path[-parts:]) if parts else ()

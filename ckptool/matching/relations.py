@@ -1,0 +1,102 @@
+"""How one tensor may be another with its axes arranged otherwise: the layout, or that there is none."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from functools import lru_cache
+
+from ckptool.matching.modules import Shape
+
+_LETTERS = "abcdefgh"
+
+
+def squeezed(shape: Shape) -> Shape:
+    """The shape without its ones."""
+    return tuple(size for size in shape if size != 1)
+
+
+@lru_cache(maxsize=65536)
+def relation(source: Shape, target: Shape, turned: str = "") -> str | None:
+    """The layout that makes one shape of the other; "" if nothing is to be done, None if they are not one tensor.
+
+    Same, ones put in or left out, turned round, an axis cut into heads or heads joined, convolutions flattened.
+
+    Args:
+        source: a shape.
+        target: the shape that is wanted.
+        turned: which of them has its inputs before its outputs, "source" or "target"; "" if both or none.
+
+    Example:
+        >>> relation((96, 1, 1), (96,)), relation((8, 4), (4, 8), "source"), relation((3,), (3,)), relation((8,), (4,))
+        ('a 1 1 -> a', 'i o -> o i', '', None)
+        >>> relation((3, 3, 16, 8), (8, 16, 3, 3), "source"), relation((8, 16, 3, 3), (3, 3, 16, 8), "target")
+        ('h w i o -> o i h w', 'o i h w -> h w i o')
+        >>> relation((48, 4, 12), (48, 48), "source"), relation((128, 64, 7, 7), (128, 3136)), relation((48,), (4, 12))
+        ('a b c -> (b c) a', 'a b c d -> a (b c d)', '(a b) -> a b')
+    """
+    if turned and len(squeezed(source)) > 1:
+        sides = (source, target) if turned == "source" else (target, source)
+        found = next(_turnings(*sides), None)
+        return None if found is None else " -> ".join(found if turned == "source" else found[::-1])
+    if source == target:
+        return ""
+    if squeezed(source) == squeezed(target):
+        return f"{_named(source, _LETTERS)} -> {_named(target, _LETTERS)}".strip()
+    for one, other, is_source in ((source, target, True), (target, source, False)):
+        if groups := _joined(one, other):
+            axes = [_named(one, _LETTERS), " ".join(groups)]
+            return " -> ".join(axes if is_source else axes[::-1])
+    return None
+
+
+def _turnings(turned: Shape, plain: Shape) -> Iterator[tuple[str, str]]:
+    """The axes of a shape as TensorFlow has it, spatial ones first, and as torch has it, last.
+
+    Of a convolution of each channel by itself, TensorFlow has the channels where others have the inputs. Flax cuts the
+    outputs of a query into heads, and the inputs of what joins them.
+    """
+    if len(turned) == len(plain) > 1:
+        space = "dhw"[-(len(plain) - 2) :] if len(plain) > 2 else ""
+        right = f"oi{space}"
+        for left in (f"{space}io", f"{space}oi"):
+            sizes = dict(zip(left, turned, strict=True))
+            if tuple(sizes[name] for name in right) == plain:
+                yield " ".join(left), " ".join(right)
+    if len(squeezed(turned)) == len(squeezed(plain)) == 2 and squeezed(turned)[::-1] == squeezed(plain):
+        yield _named(turned, "io"), _named(plain, "oi")
+    if len(turned) == 3 and len(plain) == 2:
+        a, b, c = turned
+        if plain == (b * c, a):
+            yield "a b c", "(b c) a"
+        if plain == (c, a * b):
+            yield "a b c", "c (a b)"
+    if len(turned) == 2 and len(plain) > 2 and turned[::-1] == (plain[0], math.prod(plain[1:])):
+        names = _LETTERS[: len(plain)]
+        yield f"({' '.join(names[1:])}) a", " ".join(names)
+
+
+def _joined(long: Shape, short: Shape) -> list[str]:
+    """The axes of the shorter shape as runs of axes of the longer one; nothing if there is none."""
+    if len(long) <= len(short) or not short:
+        return []
+    names = iter(_named(long, _LETTERS).split())
+    groups: list[str] = []
+    at = 0
+    for size in short:
+        row: list[str] = []
+        product = 1
+        while at < len(long) and (product < size or not row):
+            product *= long[at]
+            row.append(next(names))
+            at += 1
+        if product != size:
+            return []
+        groups.append(row[0] if len(row) == 1 else f"({' '.join(row)})")
+    return groups if at == len(long) else []
+
+
+def _named(shape: Shape, letters: str) -> str:
+    """The axes of a shape by letters, those of size 1 as they are."""
+    names = iter(letters)
+    return " ".join("1" if size == 1 else next(names) for size in shape)

@@ -1,0 +1,270 @@
+"""Which unit is which: edges that independent signals tell from all rivals, which in turn tell of others."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+
+from ckptool.matching.alike import similarity
+from ckptool.matching.edges import Edge, Match
+from ckptool.matching.modules import Unit
+from ckptool.matching.relations import squeezed
+from ckptool.matching.result import Confidence, Evidence, least_sure
+from ckptool.matching.signals import Known
+
+_ROUNDS = 12
+_MARGIN = 0.04  # by which words must be better than for any other
+_MANY = 4  # blocks in which a module has the same shapes on both sides, so that these are no accident
+AGAINST = 0.25
+_NOTHING: frozenset[int] = frozenset()
+
+Judge = Callable[[Edge, Sequence[Edge], bool], Match | None]
+
+
+class Board:
+    """Edges, which of them are taken, and which are each other's rivals."""
+
+    def __init__(self, known: Known, used: dict[Unit, set[int]] | None = None) -> None:
+        self.known = known
+        self.edges: list[Edge] = []
+        self.accepted: list[Edge] = []
+        self.used: dict[Unit, set[int]] = {} if used is None else used
+        self.by_unit: dict[Unit, list[Edge]] = defaultdict(list)
+
+    def lay(self, edges: Iterable[Edge]) -> None:
+        """Takes edges in."""
+        for edge in edges:
+            self.edges.append(edge)
+            for unit in {*edge.source.atoms, *edge.target.atoms}:
+                self.by_unit[unit].append(edge)
+
+    def free(self, units: Iterable[Unit]) -> list[Unit]:
+        """Units of which nothing is taken."""
+        return [unit for unit in units if not any(one in self.used for one in unit.atoms)]
+
+    def by_order(self) -> list[Match]:
+        """As many here as there, and nothing tells them apart: the first to the first."""
+        classes: dict[object, list[Edge]] = defaultdict(list)
+        for edge in self.edges:
+            if self.is_free(edge) and edge.at is None:
+                classes[_class(edge)].append(edge)
+        found: list[Match] = []
+        for row in classes.values():
+            ours = sorted({edge.source for edge in row}, key=lambda unit: unit.position)
+            theirs = sorted({edge.target for edge in row}, key=lambda unit: unit.position)
+            pairs = {(edge.source, edge.target): edge for edge in row}
+            if len(ours) != len(theirs) or len(ours) < 2:
+                continue
+            for one, other in zip(ours, theirs, strict=True):
+                if (one, other) in pairs and self.is_free(edge := pairs[one, other]):
+                    rival = ours[1] if one is ours[0] else ours[0]
+                    self._take(edge)
+                    says = (Evidence.ONLY_ORDER,)
+                    second = rival, similarity(rival, other)
+                    found.append(Match(one, other, says, Confidence.INTERCHANGEABLE, edge.words, second))
+        return found
+
+    def run(self, judge: Judge) -> list[Match]:
+        """All matches that signals agree on, in the order found."""
+        found: list[Match] = []
+        for number in range(_ROUNDS):
+            made = self._round(judge)
+            if not made and number:
+                break
+            found += made
+        return found
+
+    def _round(self, judge: Judge) -> list[Match]:
+        open_edges = [edge for edge in self.edges if self.is_free(edge)]
+        for edge in open_edges:
+            self.known.look(edge)
+        best: dict[Unit, Edge] = {}
+        for edge in open_edges:
+            for unit in (*edge.source.atoms, *edge.target.atoms):
+                if unit not in best or edge.total > best[unit].total:
+                    best[unit] = edge
+        free = set(map(id, open_edges))
+        mutual = [
+            edge
+            for edge in open_edges
+            if all(
+                best[unit] is edge or not _clash(best[unit], edge) for unit in (*edge.source.atoms, *edge.target.atoms)
+            )
+        ]
+        rows = [(edge, self._rivals(edge, free)) for edge in mutual]
+        sizes: dict[object, list[tuple[Edge, list[Edge]]]] = defaultdict(list)
+        for edge, rivals in rows:
+            sizes[_class(edge)].append((edge, rivals))
+        made: list[Match] = []
+        new: list[Edge] = []
+        for some in sizes.values():
+            all_off = len(some) > 1 and all(
+                edge.words >= 0.4 and edge.fit - max((rival.fit for rival in rivals), default=0.0) >= _MARGIN
+                for edge, rivals in some
+            )
+            for edge, rivals in some:
+                if self.is_free(edge) and (match := judge(edge, rivals, all_off)):
+                    made.append(self._with_former(edge, match, rivals))
+                    new.append(edge)
+                    self._take(edge)
+        self.known.add(new)
+        self.accepted += new
+        return made
+
+    def _rivals(self, edge: Edge, free: set[int]) -> list[Edge]:
+        rivals = {
+            id(other): other
+            for unit in (*edge.source.atoms, *edge.target.atoms)
+            for other in self.by_unit[unit]
+            if other is not edge and id(other) in free and _clash(edge, other)
+        }
+        return [*rivals.values()]
+
+    def _with_former(self, edge: Edge, match: Match, rivals: Sequence[Edge]) -> Match:
+        """The match; what was a rival until it was matched itself is named."""
+        former = [one for one in self.by_unit[edge.target] if one.source is not edge.source]
+        if rivals or not former:
+            return match
+        evidence = tuple(Evidence.LAST_OF_SHAPE if one is Evidence.ONLY_OF_SHAPE else one for one in match.evidence)
+        second = match.runner_up or runner_up(edge.target, former)
+        sure = least_sure([match.confidence, Confidence.ALIGNED])
+        return replace(match, evidence=evidence, confidence=sure, runner_up=second)
+
+    def is_free(self, edge: Edge) -> bool:
+        """Nothing that it is made of, or makes, is taken; where some blocks are, it is cut down to the others."""
+        if not self.used or all(
+            unit not in self.used or self.used[unit].isdisjoint(at) for unit, at in edge_claims(edge).items()
+        ):
+            return True
+        if edge.source.kind or edge.target.kind:
+            edge.is_closed = True
+            return False
+        ours, theirs = (self.used.get(unit.atoms[0], set()) for unit in (edge.source, edge.target))
+        here, there = edge.source.rows, edge.target.rows
+        left = tuple(
+            (at, to)
+            for at, to in edge.instances
+            if (here[at] if here else at) not in ours and (there[to] if there else to) not in theirs
+        )
+        if left:
+            edge.at, edge.claimed, edge.mapped = left, None, None
+        edge.is_closed = not left
+        return bool(left)
+
+    def _take(self, edge: Edge) -> None:
+        edge.is_closed = True
+        for unit, at in edge_claims(edge).items():
+            self.used.setdefault(unit, set()).update(at)
+
+
+def claims(edge: Edge) -> Iterator[tuple[Unit, set[int]]]:
+    """The units that an edge needs, with the instances."""
+    for side, unit in enumerate((edge.source, edge.target)):
+        for one in unit.pieces or (unit,):
+            if "stack" in unit.kind:
+                yield one.root or one, {*(one.rows or range(len(one.members)))}
+            else:
+                yield one.root or one, {one.rows[row[side]] if one.rows else row[side] for row in edge.instances}
+
+
+def _clash(one: Edge, other: Edge) -> bool:
+    """They need the same tensors of a side, and make others of them."""
+    is_same = one.source.atoms == other.source.atoms and one.target.atoms == other.target.atoms
+    if is_same and not one.source.kind and not one.target.kind:
+        its = _mapping(other)
+        back = {to: at for at, to in its.items()}
+        return any(its.get(at, to) != to or back.get(to, at) != at for at, to in _mapping(one).items())
+    ours, theirs = edge_claims(one), edge_claims(other)
+    return any(unit in ours and not ours[unit].isdisjoint(at) for unit, at in theirs.items())
+
+
+def edge_claims(edge: Edge) -> dict[Unit, set[int]]:
+    """The units that an edge needs, with the instances."""
+    if edge.claimed is None:
+        edge.claimed = dict(claims(edge))
+    return edge.claimed
+
+
+def _mapping(edge: Edge) -> dict[int, int]:
+    """Which instance of the whole source is which of the whole target."""
+    if edge.mapped is None:
+        source, target = edge.source.rows, edge.target.rows
+        edge.mapped = {source[at] if source else at: target[to] if target else to for at, to in edge.instances}
+    return edge.mapped
+
+
+def _class(edge: Edge) -> object:
+    return edge.target.chain, tuple(squeezed(shape) for shape in edge.target.shapes[edge.target.main][:4]), edge.count
+
+
+def runner_up(target: Unit, rivals: Iterable[Edge]) -> tuple[Unit, float] | None:
+    """The next best source of a target, and its score."""
+    best = max((one for one in rivals if one.target is target), key=lambda one: one.total, default=None)
+    return (best.source, best.total) if best else None
+
+
+def is_suffix(source: Unit, target: Unit) -> bool:
+    """One's name is the end of the other's."""
+    ours, theirs = ([part.text for part in unit.path] for unit in (source, target))
+    shorter = min(len(ours), len(theirs))
+    return ours[-shorter:] == theirs[-shorter:] and source.rank[-shorter:] == target.rank[-shorter:]
+
+
+def judge(edge: Edge, rivals: Sequence[Edge], all_off: bool) -> Match | None:
+    """The match, if signals that do not depend on each other agree on it and none speaks against it."""
+    words = max((rival.fit for rival in rivals), default=-1.0)
+    mine = edge.fit
+    context = max((rival.context or 0.0 for rival in rivals), default=0.0)
+    order = max((rival.order or 0.0 for rival in rivals), default=0.0)
+    same = edge.is_same
+    by_words = mine >= 0.2 and mine - words >= _MARGIN
+    by_context = edge.context is not None and edge.context >= 0.6 and edge.context - context >= 0.3
+    by_order = edge.order is not None and edge.order >= 0.8 and edge.order - order >= 0.2
+    if rivals and not (by_words or by_context or by_order):
+        return None
+    against = (
+        words - mine >= _MARGIN
+        or (edge.context is not None and edge.context < AGAINST)
+        or (edge.siblings is not None and edge.siblings == 0 and not by_words)
+        or (edge.order is not None and edge.order < 0.4 and mine < 0.6 and bool(rivals))
+        or (edge.order is not None and order - edge.order >= 0.25 and mine - words < 0.2)
+        or (edge.backwards and edge.words < 0.1)
+    )
+    if against and not same:
+        return None
+    says = {
+        Evidence.SAME_NAME: same,
+        Evidence.SAME_UNDER_PREFIX: not same and by_words and is_suffix(edge.source, edge.target),
+        Evidence.ONLY_OF_SHAPE: not rivals,
+        Evidence.PAIR_OFF: all_off,
+        Evidence.WORDS_AGREE: mine >= 0.25,
+        Evidence.NEIGHBOURS_AGREE: edge.context is not None and edge.context >= 0.5,
+        Evidence.SAME_SHAPES: edge.whole,
+        Evidence.ORDER_AGREES: edge.order is not None and edge.order >= 0.75,
+    }
+    evidence = tuple(said for said, holds in says.items() if holds)
+    if not same and not is_supported(edge):
+        return None
+    if len(evidence) < 2 and not (same and mine - words >= 0.05):
+        return None
+    confidence = Confidence.UNIQUE if not rivals else Confidence.ALIGNED
+    return Match(*edge.cut(), evidence, confidence, edge.total, runner_up(edge.target, rivals))
+
+
+def is_supported(edge: Edge) -> bool:
+    """Something besides one shape speaks for it: some words, or two of neighbours, order, many shapes."""
+    in_order = edge.order is not None and edge.order >= 0.75
+    many = edge.count >= _MANY
+    near = edge.context is not None and edge.context >= 0.5
+    matrix = len(squeezed(edge.source.shapes[edge.source.main][0])) > 1  # equal by accident less often than a norm
+    whole = edge.whole and (many or len(edge.source.shapes[edge.source.main][0]) > 1)
+    return edge.fit >= 0.1 or (near and many) or (in_order and (near or matrix)) or whole
+
+
+def guess(edge: Edge, rivals: Sequence[Edge], all_off: bool) -> Match | None:
+    """A match that one signal tells from all others, though nothing else supports it, or something is against it."""
+    second = max(rivals, key=lambda rival: rival.total, default=None)
+    if edge.fit < 0.15 or (second is not None and edge.total - second.total < _MARGIN):
+        return None
+    return Match(*edge.cut(), (Evidence.BEST_OF_SHAPE,), Confidence.GUESS, edge.total, runner_up(edge.target, rivals))
