@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ckptool.matching.alike import OPTIONAL, signature
 from ckptool.matching.blocks import laid_lists
-from ckptool.matching.doubts import by_habit, doubted
+from ckptool.matching.doubts import doubted
 from ckptool.matching.edges import Edge, Match, as_guess, edges_of
 from ckptool.matching.groups import made_units
 from ckptool.matching.lists import aligned_lists
@@ -154,9 +155,9 @@ class Attempt:
         ours, theirs = map(board.free, self.units)
         kinds = [
             Counter(
-                (frozenset(unit.shapes.keys() - OPTIONAL), shape)
+                (frozenset(unit.shapes.keys() - OPTIONAL), math.prod(shape))
                 for unit in units
-                for shape in signature(unit, unit in io)
+                for shape in unit.shapes[unit.main]
             )
             for units in (ours, theirs)
         ]
@@ -171,10 +172,6 @@ class Attempt:
         sure = [one for one, _ in self.found if one.confidence.within(Confidence.ALIGNED)]
         doubts = doubted(sure, *self.units, ordered=all(self.ordered))
         self.found = [(as_guess(one, doubts[one]) if one in doubts else one, turned) for one, turned in self.found]
-        for at, (one, turned) in enumerate(self.found):
-            if whose := by_habit(one):
-                doubtful = replace(one, evidence=(Evidence.HABIT,), confidence=Confidence.INTERCHANGEABLE, habit=whose)
-                self.found[at] = doubtful, turned
 
 
 def _joined(found: Sequence[tuple[Match, str]]) -> list[tuple[Match, str]]:

@@ -12,7 +12,7 @@ from ckptool.matching.edges import Match
 from ckptool.matching.modules import Shape, Unit
 from ckptool.matching.result import Evidence
 from ckptool.matching.towers import of_twins
-from ckptool.matching.words import in_context, vocabulary, words_of
+from ckptool.matching.words import is_structure, vocabulary, words_of
 
 Chain = tuple[str, ...]
 Numbers = tuple[int, ...]
@@ -22,6 +22,7 @@ _MOST = 40  # modules of one list that are compared with each other; of more onl
 _CLEARLY = 0.3  # by how much better words must agree than with each other's, against the order
 _BARELY = 0.05  # the same where there is no order
 _MAJORITY = 2 / 3
+_FEWEST = 3  # matches whose order says something
 
 
 def doubted(
@@ -45,7 +46,28 @@ def doubted(
             found |= dict.fromkeys(_of_other_blocks(row), Evidence.OTHER_BLOCKS)
     found |= dict.fromkeys(_namesakes(matches, sources, targets), Evidence.NAMESAKE)
     found |= dict.fromkeys(of_twins(matches, sources, targets), Evidence.TWIN)
+    found |= dict.fromkeys(_rearranged(matches, sources, targets), Evidence.REARRANGED)
+    if _is_mirrored(matches):
+        found |= dict.fromkeys(matches, Evidence.MIRRORED)
     return found
+
+
+def _is_mirrored(matches: Sequence[Match]) -> bool:
+    """All are in reverse order, and no word is on both sides: an encoder, and a decoder that is its mirror image."""
+    rows = sorted((_natural(one.source), _natural(one.target)) for one in matches if not one.source.kind)
+    falls = all(one[1] > other[1] for one, other in pairwise(rows))
+    return len(rows) >= _FEWEST and falls and not any(_named_words(one) for one in matches)
+
+
+def _natural(unit: Unit) -> list[object]:
+    return [int(text) if text.isdigit() else text for text in re.split(r"(\d+)", unit.first_keys[0])]
+
+
+def _named_words(one: Match) -> set[str]:
+    """The words that both names have, and that say something."""
+    return {word for word in one.source.words if word in one.target.words and not _PLACE.fullmatch(word)} - {
+        word for word in one.source.words if is_structure(word)
+    }
 
 
 # ---------------------------------------------------------------------------------------------- inside a block
@@ -141,25 +163,22 @@ def _backwards(pairs: Mapping[tuple[Numbers, Numbers], int]) -> set[tuple[Number
     }
 
 
-# ---------------------------------------------------------------------------------------------- habits
+# ---------------------------------------------------------------------------------------------- another order inside
 
 
-def by_habit(one: Match) -> str:
-    """Whose habit tells which of two modules is which, where their names do not; nothing if their names do.
+def _rearranged(matches: Iterable[Match], sources: Iterable[Unit], targets: Iterable[Unit]) -> set[Match]:
+    """Those whose elements one library has in another order than the rest, as the names of one side alone show."""
+    ours, theirs = ({part.text for unit in units for part in unit.path} for units in (sources, targets))
+    found: set[Match] = set()
+    for marks, parts in vocabulary().rearranged.items():
+        if (marks <= ours) != (marks <= theirs):
+            here = "source" if marks <= ours else "target"
+            found |= {one for one in matches if _parts(getattr(one, here)) & parts}
+    return found
 
-    Names that say nothing by themselves (``w1`` and ``w3`` beside ``w2``) are read as one library has them.
-    """
-    sides = [[piece.path for piece in unit.pieces or (unit,)] for unit in (one.source, one.target)]
-    if {path[-1].text for path in sides[0]} == {path[-1].text for path in sides[1]}:
-        return ""
-    known = vocabulary().only_order
-    said = [
-        known.get((path[-1].text, path[-1].said), "")
-        for side in sides
-        for path in side
-        if not in_context([part.text for part in path])
-    ]
-    return "; ".join(dict.fromkeys(filter(None, said)))
+
+def _parts(unit: Unit) -> set[str]:
+    return {part.text for one in unit.pieces or (unit,) for part in one.path}
 
 
 # ---------------------------------------------------------------------------------------------- names left out

@@ -30,7 +30,6 @@ class Match:
         confidence: how sure it is.
         score: all signals together.
         runner_up: the next best unit of the source, with its score.
-        habit: whose code has it so, where names alone do not say which of two it is.
     """
 
     source: Unit
@@ -39,7 +38,6 @@ class Match:
     confidence: Confidence
     score: float = 0.0
     runner_up: tuple[Unit, float] | None = None
-    habit: str = ""
 
 
 def as_guess(one: Match, why: Evidence) -> Match:

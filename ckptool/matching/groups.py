@@ -14,7 +14,7 @@ from ckptool.matching.halves import HALVES, halves_of
 from ckptool.matching.modules import Part, Shape, Unit
 from ckptool.matching.words import in_context, words_of
 
-_KINDS = (("q", "k", "v"), ("k", "v"), ("gate", "up"))
+_KINDS = (("q", "k", "v"), ("q", "kv"), ("k", "v"), ("gate", "up"))
 
 
 def made_units(units: Sequence[Unit], places: Mapping[str, int], io: AbstractSet[Unit] = frozenset()) -> list[Unit]:
@@ -34,7 +34,7 @@ def is_named(made: Unit, whole: Unit) -> bool:
     if made.kind == HALVES:
         return made.path[-1].text == whole.path[-1].text
     kind = made.kind.removesuffix("stack").strip()
-    words = {"qkv"} if kind == "q k v" else {"kv"} if kind == "k v" else {"gate", "up"}
+    words = {"gate", "up"} if kind == "gate up" else {kind.replace(" ", "")}
     said = [word for part in whole.path for word in words_of(part.text) if word in kind.split()]
     in_order = said == [word for word in kind.split() if word in said]  # `up_gate` is not gate and up
     return not kind or bool(in_order and words & whole.words.keys())

@@ -14,7 +14,7 @@ from ckptool.matching.attempt import Attempt
 from ckptool.matching.edges import Match
 from ckptool.matching.emit import pairs_of
 from ckptool.matching.modules import Shape, Unit
-from ckptool.matching.result import Confidence, Evidence, Pair
+from ckptool.matching.result import Confidence, Pair
 
 Specs = Mapping[str, TensorSpec]
 
@@ -79,7 +79,7 @@ def _coherent(attempt: Attempt) -> list[tuple[Match, str]]:
 
 def _belongs(one: Match) -> bool:
     """It has its place in the other model, though that may be its neighbour's."""
-    return one.confidence.within(Confidence.ALIGNED) or Evidence.HABIT in one.evidence
+    return one.confidence.within(Confidence.ALIGNED)
 
 
 def _has_its_name(one: Match) -> bool:

@@ -67,7 +67,8 @@ class Evidence(Enum):
     ORDER_AGREES = "order agrees", Group.ORDER, 0.4
     BEST_OF_SHAPE = "best of shape", Group.WORDS, 0.5
     ONLY_ORDER = "only order", Group.ORDER, 0.1
-    HABIT = "habit", Group.ORDER, 0.1
+    MOST_MATCH = "most match", Group.STRUCTURE, 0.2
+    TIED = "tied", Group.STRUCTURE, 0.6
     OTHER_SHAPE = "other shape", Group.STRUCTURE, 0.0
     NO_COUNTERPART = "no counterpart", Group.STRUCTURE, 0.0
     SQUARE = "square", Group.STRUCTURE, -0.5
@@ -75,6 +76,8 @@ class Evidence(Enum):
     CROSSED = "crossed", Group.ORDER, -0.5
     NAMESAKE = "namesake", Group.WORDS, -0.5
     TWIN = "twin", Group.STRUCTURE, -0.5
+    REARRANGED = "rearranged", Group.WORDS, -0.5
+    MIRRORED = "mirrored", Group.ORDER, -0.5
 
     def __init__(self, slug: str, group: Group, weight: float) -> None:
         self.slug, self.group, self.weight = slug, group, weight
@@ -111,7 +114,6 @@ class Pair:
         confidence: how sure it is.
         runner_up: the key of the next best source and its score, where there is one.
         score: what all signals give it, to compare with the runner-up's; 0 where its place in the file decided.
-        habit: whose code has it so, where names alone do not say which of two it is.
         shapes: those of source and target, where they differ and no layout makes one of the other.
     """
 
@@ -122,7 +124,6 @@ class Pair:
     confidence: Confidence = Confidence.CERTAIN
     runner_up: tuple[str, float] | None = None
     score: float = 0.0
-    habit: str = ""
     shapes: tuple[tuple[int, ...], tuple[int, ...]] | None = None
 
 

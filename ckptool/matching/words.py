@@ -31,7 +31,7 @@ class Vocabulary:
         marks: words of towers that stand beside the one that is meant.
         contexts: inside a module of this name, what a part means.
         beside: among these siblings, what a part means.
-        only_order: by the name of a part and what it means beside others: whose habit that is.
+        rearranged: by the parts of names that tell a library, those of tensors that it holds in an order of its own.
         norms: 0 for the names, without case and underscores, of the first of two norms of a block, 1 for the second's.
     """
 
@@ -43,7 +43,7 @@ class Vocabulary:
     marks: frozenset[str]
     contexts: Mapping[str, Mapping[str, str]]
     beside: Mapping[frozenset[str], Mapping[str, tuple[str, ...]]]
-    only_order: Mapping[tuple[str, tuple[str, ...]], str]
+    rearranged: Mapping[frozenset[str], frozenset[str]]
     norms: Mapping[str, int]
 
 
@@ -64,11 +64,8 @@ def vocabulary() -> Vocabulary:
             frozenset(text.split()): {part: tuple(words.split()) for part, words in row["words"].items()}
             for text, row in data["beside"].items()
         },
-        only_order={
-            (part, tuple(words.split())): row["only_order"]
-            for row in data["beside"].values()
-            for part, words in row["words"].items()
-            if "only_order" in row and words in ("gate", "up")
+        rearranged={
+            frozenset(row["marks"].split()): frozenset(row["parts"].split()) for row in data["rearranged"].values()
         },
         norms={text: at for at, place in enumerate(("first", "second")) for text in data["norms"][place][:-1]},
     )

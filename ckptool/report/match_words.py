@@ -24,6 +24,10 @@ _WORDS = {
     Evidence.OTHER_BLOCKS: "other modules say that these are other blocks",
     Evidence.CROSSED: "another of its block has this name, or this place",
     Evidence.NAMESAKE: "another has its name",
+    Evidence.MOST_MATCH: "most of the model matches already",
+    Evidence.TIED: "the source has no head, and the head of the target has the shape of its table of words",
+    Evidence.REARRANGED: "one library holds its elements in another order, which no header shows",
+    Evidence.MIRRORED: "all are in reverse order and have no word in common: a mirror image?",
     Evidence.TWIN: "it has a twin, and nothing says which is meant",
 }
 
@@ -47,8 +51,6 @@ def _words(one: Evidence, pairs: Sequence[Pair]) -> str:
     mine = [pair for pair in pairs if one in pair.evidence] or pairs
     if one is Evidence.BEST_OF_SHAPE:
         return f"the best of its shape, by {min(pair.score for pair in mine):.2f}"
-    if one is Evidence.HABIT:
-        return f"only the order speaks; {'; '.join(dict.fromkeys(pair.habit for pair in mine))}"
     if one is Evidence.OTHER_SHAPE:
         return f"other shape: {shape_words(mine[0])}"
     return _WORDS[one]
