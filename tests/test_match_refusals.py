@@ -148,33 +148,36 @@ def gated(prefix: str, names: str) -> Rows:
     return rows
 
 
-@pytest.mark.parametrize(("names", "whose"), [("w1 w3 w2", "Meta's"), ("fc_1 fc_2 proj", "LitGPT's")])
+@pytest.mark.parametrize("names", ["w1 w3 w2", "fc_1 fc_2 proj"])
 @pytest.mark.parametrize("theirs", ["gate_proj up_proj down_proj", "up_proj gate_proj down_proj"])
-def test_what_only_the_habit_of_a_library_tells_is_shown_and_not_taken(names: str, whose: str, theirs: str) -> None:
+def test_gates_are_told_by_the_names_of_all_three(names: str, theirs: str) -> None:
+    """Whoever has w1 and w3 with w2 as the way down multiplies what they make as Meta does, in any order."""
     source = specs(gated("layers.", names))
-    target = specs(gated("model.layers.", theirs))
-    report = match(source, target)
-    assert {key.split(".")[-2] for key in given(report) if ".mlp." in key} == {"down_proj"}
-    doubtful = [pair for pair in report.pairs if pair.confidence is Confidence.INTERCHANGEABLE]
-    wanted = dict(zip(("gate_proj", "up_proj"), names.split(), strict=False))
-    assert len(doubtful) == 4
-    for pair in doubtful:
-        assert pair.sources[0].split(".")[-2] == wanted[pair.targets[0].split(".")[-2]]
-        assert pair.evidence == (Evidence.HABIT,)
-        assert pair.habit.startswith(whose)
-    assert len(given(match(source, renamed(source, lambda key: f"model.{key}")))) == len(source)
+    found = given(match(source, specs(gated("model.layers.", theirs))))
+    truth = dict(zip(("gate_proj", "up_proj", "down_proj"), names.split(), strict=True))
+    assert len(found) == len(source)
+    for key, (made_of,) in found.items():
+        assert ".mlp." not in key or made_of.split(".")[-2] == truth[key.split(".")[-2]]
 
 
-def test_experts_whose_gates_only_a_habit_tells_are_experts_all_the_same() -> None:
+def test_rotary_rows_are_in_an_order_of_their_own_in_metas_files() -> None:
     def rows(prefix: str, names: str) -> Rows:
-        shapes = ((20, 8), (8, 20), (20, 8))
-        head: Rows = [(f"{prefix}embed.weight", (50, 8))]
-        return head + [
-            (f"{prefix}layers.{at}.mlp.experts.{expert}.{name}.weight", shape)
-            for at, expert in product(range(2), range(4))
-            for name, shape in zip(names.split(), shapes, strict=True)
-        ]
+        q, k, v, out, gate, down, up = names.split()
+        found: Rows = [(f"{prefix}embed.weight", (50, 8))]
+        for at in range(3):
+            found += [(f"{prefix}layers.{at}.attention.{name}.weight", (8, 8)) for name in (q, k, v, out)]
+            found += [(f"{prefix}layers.{at}.mlp.{name}.weight", (20, 8)) for name in (gate, up)]
+            found.append((f"{prefix}layers.{at}.mlp.{down}.weight", (8, 20)))
+        return found
 
-    found = given(match(specs(rows("", "w1 w2 w3")), specs(rows("model.", "gate_proj down_proj up_proj"))))
-    assert len([key for key in found if "down_proj" in key]) == 8
-    assert not [key for key in found if "gate_proj" in key or "up_proj" in key]
+    meta, others = (
+        specs(rows("", "wq wk wv wo w1 w2 w3")),
+        rows("model.", "q_proj k_proj v_proj o_proj gate_proj down_proj up_proj"),
+    )
+    report = match(meta, specs(others))
+    found = given(report)
+    assert {key.split(".")[-2] for key in found} == {"embed", "v_proj", "o_proj", "gate_proj", "down_proj", "up_proj"}
+    withheld = [pair for pair in report.pairs if Evidence.REARRANGED in pair.evidence]
+    assert len(withheld) == 6 and not any(pair.confidence.within(Confidence.ALIGNED) for pair in withheld)
+    assert any("rotary" in note.text for note in report.notes)
+    assert len(given(match(meta, renamed(meta, lambda key: f"module.{key}")))) == len(meta)

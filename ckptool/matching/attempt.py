@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ckptool.matching.alike import OPTIONAL, signature
@@ -18,11 +18,13 @@ from ckptool.matching.orient import Orientation, is_bare_square, orientation
 from ckptool.matching.result import Confidence, Evidence
 from ckptool.matching.sequence import in_sequence
 from ckptool.matching.signals import Known
-from ckptool.matching.solve import Board, guess, judge
+from ckptool.matching.solve import Board, guess, is_suffix, judge
 
 Places = tuple[Mapping[str, int], Mapping[str, int]]
 
 _SHORT = 6  # members of a list that may be modules with names of their own elsewhere
+_NAMED = 0.4  # of the words agree, at least, where a bias has no matrix beside it
+_MOSTLY = 0.8  # of the tensors of the smaller side match, so that what one signal tells of the others is right
 _REST = 0.2  # of the modules, at most, are matched because all others are
 
 
@@ -40,14 +42,15 @@ class Attempt:
         targets: the target's.
         places: of every key in its file.
         ordered: of each file, whether its order means something.
-        found: matches, and which side of each has its inputs before its outputs: "source", "target" or "".
+        found: matches.
+        board: all edges, and what is taken.
     """
 
     sources: list[Unit]
     targets: list[Unit]
     places: Places
     ordered: Sequence[bool]
-    found: list[tuple[Match, str]] = field(default_factory=list)
+    found: list[Match] = field(default_factory=list)
     board: Board = field(default_factory=lambda: Board(Known()))
 
     @property
@@ -57,11 +60,7 @@ class Attempt:
     @property
     def score(self) -> int:
         """Tensors matched with confidence."""
-        return sum(
-            len(one.target.members) * len(one.target.shapes)
-            for one, _ in self.found
-            if one.confidence.within(Confidence.ALIGNED)
-        )
+        return sum(_tensors(one) for one in self.found if one.confidence.within(Confidence.ALIGNED))
 
     def run(self) -> None:
         """All stages."""
@@ -74,14 +73,16 @@ class Attempt:
         board = self.board = Board(Known(speaks=all(self.ordered)))
         self._lists(board, ways)
         board.lay(edges_of(ours, theirs, laid, ways.io))
-        self._add(board.run(judge), ways.io, ways.doubtful)
+        self._add(board.run(judge), ways.doubtful)
         self._singles(board, ways)
         self._bare(board)
         self._sequence(board, ways.io)
-        self._rest(board, ways.io, ways.doubtful)
+        self._rest(board, ways.doubtful)
         if self.found:
-            self._add([*board.run(guess), *board.by_order()], ways.io, ways.doubtful)
+            self._add([*board.run(guess), *board.by_order()], ways.doubtful)
         self._doubt()
+        self._residue(board.known, ways)
+        self._most()
         self.found = _joined(self.found)
 
     def _lists(self, board: Board, ways: Orientation) -> None:
@@ -99,18 +100,14 @@ class Attempt:
                 edge.whole = True
             inner = Board(Known(speaks=board.known.speaks), board.used)
             inner.lay(edges)
-            self._add(inner.run(judge), ways.io, ways.doubtful)
+            self._add(inner.run(judge), ways.doubtful)
             found += inner.accepted
         board.known.add(found)
 
-    def _add(self, matches: Sequence[Match], io: frozenset[Unit], doubtful: frozenset[str] = frozenset()) -> None:
-        """Takes matches over."""
-        turned = [{key for unit in units if unit in io for key in unit.keys[unit.main]} for units in self.units]
+    def _add(self, matches: Iterable[Match], doubtful: frozenset[str] = frozenset()) -> None:
+        """Takes matches over; those of square matrices that may have turned round are guesses."""
         for one in matches:
-            if not doubtful.isdisjoint(_main_keys(one)):
-                one = as_guess(one, Evidence.SQUARE)
-            way = _is_in(one.source, turned[0]) - _is_in(one.target, turned[1])
-            self.found.append((one, ("", "source", "target")[way]))
+            self.found.append(as_guess(one, Evidence.SQUARE) if not doubtful.isdisjoint(_main_keys(one)) else one)
 
     def _singles(self, board: Board, ways: Orientation) -> None:
         """Modules that one side has one by one and the other in a short list."""
@@ -119,7 +116,7 @@ class Attempt:
             here, there = ([unit for unit in units if len(unit.members) == 1] for units in (sources, targets))
             io = ways.io | {unit for unit in (*here, *there) if unit.root in ways.io}
             board.lay(edges_of(here, there, [], frozenset(io)))
-        self._add(board.run(judge), ways.io, ways.doubtful)
+        self._add(board.run(judge), ways.doubtful)
 
     def _bare(self, board: Board) -> None:
         """Matrices that were parameters and became modules have turned round, unless they stand alone."""
@@ -131,7 +128,7 @@ class Attempt:
             found = board.run(judge)
             if all(_is_square(one.source) for one in found):
                 found = [replace(one, confidence=Confidence.GUESS) for one in found]
-            self._add(found, bare)
+            self._add(found)
 
     def _sequence(self, board: Board, io: frozenset[Unit]) -> None:
         """What the order of the whole files says, if nothing speaks against it."""
@@ -139,18 +136,18 @@ class Attempt:
             return
         known = {
             key: one.source.keys[role][at]
-            for one, _ in self.found
+            for one in self.found
             if not one.source.kind and not one.target.kind
             for role, keys in one.target.keys.items()
             if role in one.source.keys
             for at, key in enumerate(keys)
         }
         found = in_sequence(self.sources, self.targets, self.places, known, io)
-        self._add(found, frozenset())
+        self._add(found)
         if found:
             board.used.update({unit: {*range(len(unit.members))} for unit in (*self.sources, *self.targets)})
 
-    def _rest(self, board: Board, io: frozenset[Unit], doubtful: frozenset[str]) -> None:
+    def _rest(self, board: Board, doubtful: frozenset[str]) -> None:
         """What is left on both sides, if that is the same shapes equally often."""
         ours, theirs = map(board.free, self.units)
         kinds = [
@@ -165,22 +162,77 @@ class Attempt:
         if kinds[0] == kinds[1] and (left <= _REST or not self.found):
             for edge in board.edges:
                 edge.whole = True
-            self._add(board.run(judge), io, doubtful)
+            self._add(board.run(judge), doubtful)
+
+    def _residue(self, known: Known, ways: Orientation) -> None:
+        """Tensors of modules of which others are matched, or have changed their size: biases beside a fused matrix."""
+        taken: list[set[str]] = [set(), set()]
+        for one in self.found:
+            for side, unit in enumerate((one.source, one.target)):
+                for role in one.source.shapes.keys() & one.target.shapes.keys():
+                    taken[side].update(key for row in unit.groups[role] for key in row) if unit.groups else taken[
+                        side
+                    ].update(unit.keys[role])
+        ours, theirs = (_left(units, keys) for units, keys in zip(self.units, taken, strict=True))
+        board = Board(known)
+        board.lay(
+            edge
+            for edge in edges_of(ours, theirs, [], frozenset())
+            if edge.is_same or (edge.words >= _NAMED and _is_rest(edge))
+        )
+        self._add(board.run(judge))
+
+    def _most(self) -> None:
+        """What one signal tells where most of the model matches already, is taken; elsewhere it stays a guess."""
+        sure = sum(_tensors(one) for one in self.found if one.confidence.within(Confidence.ALIGNED))
+        sizes = [sum(len(unit.members) * len(unit.shapes) for unit in units) for units in self.units]
+        if sure >= _MOSTLY * min(sizes):
+            self.found = [_taken(one) for one in self.found]
 
     def _doubt(self) -> None:
         """Matches that others speak against become guesses."""
-        sure = [one for one, _ in self.found if one.confidence.within(Confidence.ALIGNED)]
+        sure = [one for one in self.found if one.confidence.within(Confidence.ALIGNED)]
         doubts = doubted(sure, *self.units, ordered=all(self.ordered))
-        self.found = [(as_guess(one, doubts[one]) if one in doubts else one, turned) for one, turned in self.found]
+        self.found = [as_guess(one, doubts[one]) if one in doubts else one for one in self.found]
 
 
-def _joined(found: Sequence[tuple[Match, str]]) -> list[tuple[Match, str]]:
+def _left(units: Sequence[Unit], taken: set[str]) -> list[Unit]:
+    """What is left of modules without their matrices, as modules of their own."""
+    found: list[Unit] = []
+    for unit in units:
+        roles = [role for role in unit.shapes if role != "weight" and not taken & set(unit.keys[role])]
+        if roles and (len(roles) < len(unit.shapes) or "weight" not in unit.shapes):
+            keys, shapes = {role: unit.keys[role] for role in roles}, {role: unit.shapes[role] for role in roles}
+            found.append(replace(unit, keys=keys, shapes=shapes, root=None, rows=()))
+    return found
+
+
+def _is_rest(edge: Edge) -> bool:
+    """The module of one side has no matrix, or both have the same name but for what stands before it."""
+    return (
+        is_suffix(edge.source, edge.target)
+        or "weight" not in edge.source.written
+        or "weight" not in edge.target.written
+    )
+
+
+def _taken(one: Match) -> Match:
+    if one.evidence != (Evidence.BEST_OF_SHAPE,) or (_is_square(one.source) and one.source.bare != one.target.bare):
+        return one
+    return replace(one, evidence=(*one.evidence, Evidence.MOST_MATCH), confidence=Confidence.ALIGNED)
+
+
+def _tensors(one: Match) -> int:
+    return len(one.target.members) * len(one.target.shapes)
+
+
+def _joined(found: Sequence[Match]) -> list[Match]:
     """Matches, those that were made of parts of one unit and one other together again."""
-    rows: dict[object, list[tuple[Match, str]]] = {}
-    for one, turned in found:
+    rows: dict[object, list[Match]] = {}
+    for one in found:
         alone = one if one.source.kind or one.target.kind else (*one.source.atoms, *one.target.atoms)
-        rows.setdefault((alone, turned, one.confidence.within(Confidence.ALIGNED)), []).append((one, turned))
-    return [row[0] if len(row) == 1 else (_union([one for one, _ in row]), row[0][1]) for row in rows.values()]
+        rows.setdefault((alone, one.way, one.confidence.within(Confidence.ALIGNED)), []).append(one)
+    return [row[0] if len(row) == 1 else _union(row) for row in rows.values()]
 
 
 def _union(matches: Sequence[Match]) -> Match:
@@ -207,10 +259,6 @@ def _one_by_one(units: Sequence[Unit]) -> list[Unit]:
     return [
         unit.restricted([at]) for unit in units if 1 < len(unit.members) <= _SHORT for at in range(len(unit.members))
     ]
-
-
-def _is_in(unit: Unit, turned: set[str]) -> bool:
-    return not unit.kind and unit.keys[unit.main][0] in turned
 
 
 def _main_keys(match: Match) -> set[str]:

@@ -30,6 +30,7 @@ class Match:
         confidence: how sure it is.
         score: all signals together.
         runner_up: the next best unit of the source, with its score.
+        way: which of both has its inputs before its outputs, "source" or "target"; "" if both or none.
     """
 
     source: Unit
@@ -38,6 +39,7 @@ class Match:
     confidence: Confidence
     score: float = 0.0
     runner_up: tuple[Unit, float] | None = None
+    way: str = ""
 
 
 def as_guess(one: Match, why: Evidence) -> Match:
@@ -55,6 +57,7 @@ class Edge:
         at: which instance is which, where not all are one after the other; None for all.
         words: how much their names agree.
         penalty: what does not fit quite.
+        way: which of both has its inputs before its outputs, "source" or "target"; "" if both or none.
         laid: their lists were laid side by side.
         backwards: one list is counted from the other's end.
         context: how much of what lies around the one lies around the other; None where nothing is known.
@@ -68,6 +71,7 @@ class Edge:
     at: Instances | None
     words: float
     penalty: float
+    way: str = ""
     laid: Laid | None = None
     context: float | None = None
     siblings: float | None = None
@@ -148,7 +152,8 @@ def edges_of(
     for size, units in rows.items():
         for one, other in _narrowed(units, sizes.get(size, [])):
             if (id(one), id(other)) not in seen and compatible(one, other) and _are_related(one, other, turned):
-                found.append(Edge(one, other, None, similarity(one, other), penalty(one, other)))
+                way = flip(one, other, turned)
+                found.append(Edge(one, other, None, similarity(one, other), penalty(one, other), way))
     return found
 
 
@@ -207,7 +212,7 @@ def _beside(one: Unit, other: Unit, laid: Laid, turned: frozenset[Unit]) -> Edge
     if not kept or len(kept) < (1 - _MOST_LACKING) * len(at):
         return None
     whole = len(kept) == len(one.members) == len(other.members) and all(a == b for a, b in kept)
-    return Edge(one, other, None if whole else tuple(kept), similarity(one, other), penalty(one, other), laid)
+    return Edge(one, other, None if whole else tuple(kept), similarity(one, other), penalty(one, other), way, laid)
 
 
 def _narrowed(ours: Sequence[Unit], theirs: Sequence[Unit]) -> Iterator[tuple[Unit, Unit]]:

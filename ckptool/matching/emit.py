@@ -12,13 +12,8 @@ from ckptool.matching.relations import relation
 from ckptool.matching.result import Confidence, Pair, least_sure
 
 
-def pairs_of(match: Match, turned: str) -> Iterator[Pair]:
-    """One pair for each role that both units have, in each instance.
-
-    Args:
-        match: two units.
-        turned: which of them has its inputs before its outputs, "source" or "target"; "" if both or none.
-    """
+def pairs_of(match: Match) -> Iterator[Pair]:
+    """One pair for each role that both units have, in each instance."""
     source, target = match.source, match.target
     for role in target.shapes:
         if role not in source.shapes:
@@ -28,7 +23,7 @@ def pairs_of(match: Match, turned: str) -> Iterator[Pair]:
             if source.kind == HALVES and is_lost(source, role):
                 continue
             shapes = source.shapes[role][at], target.shapes[role][at]
-            flip = turned if role == source.main else ""
+            flip = match.way if role == source.main else ""
             layout = _layout(source, target, role, shapes, len(sources), len(targets), flip)
             for made in (source, target):
                 if made.kind == HALVES:

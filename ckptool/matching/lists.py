@@ -20,6 +20,7 @@ Numbers = tuple[int, ...]
 Instance = tuple[Unit, int]
 
 _FEWEST = 3  # blocks of a list, and of different contents among them, whose order says something
+_ROW = 6  # modules one after the other that are each a block of their own
 _LONGEST = 200  # blocks of a list
 _MOST = 0.75  # of the blocks of the shorter list have a counterpart
 _LARGE = 20_000  # tensors; such files are lists of blocks of one kind
@@ -130,7 +131,7 @@ def _lengths(ours: Sequence[object], theirs: Sequence[object]) -> list[list[int]
     return rows
 
 
-def _lists(units: Iterable[Unit]) -> dict[str, dict[Numbers, list[Instance]]]:
+def _lists(units: Sequence[Unit]) -> dict[str, dict[Numbers, list[Instance]]]:
     """By the name of a list, with ``#`` for numbers: its blocks by their numbers."""
     found: dict[str, dict[Numbers, list[Instance]]] = defaultdict(lambda: defaultdict(list))
     for unit in units:
@@ -143,11 +144,14 @@ def _lists(units: Iterable[Unit]) -> dict[str, dict[Numbers, list[Instance]]]:
                 name = ".".join(parts[: level + 1])
                 numbers = tuple(map(int, re.findall(r"\d+", name)))
                 found[re.sub(r"\d+", "#", name)][numbers].append((unit, at))
-    return {
-        name: blocks
-        for name, blocks in found.items()
-        if _FEWEST <= len(blocks) <= _LONGEST and sum(map(len, blocks.values())) >= 2 * len(blocks)
-    }
+    whole = sum(len(unit.members) for unit in units)
+
+    def is_list(blocks: Mapping[Numbers, Sequence[Instance]]) -> bool:
+        several = sum(map(len, blocks.values())) >= 2 * len(blocks)
+        is_row = len(blocks) >= max(_ROW, _MOST * whole)  # nearly all of the file: a network of layers in a row
+        return _FEWEST <= len(blocks) <= _LONGEST and (several or is_row)
+
+    return {name: blocks for name, blocks in found.items() if is_list(blocks)}
 
 
 def _contents(

@@ -13,11 +13,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from ckptool.core.checkpoint import Note
 from ckptool.core.collector import collector_paused
 from ckptool.core.spec import TensorSpec
 from ckptool.matching.attempt import Attempt, best_of
+from ckptool.matching.copies import tied_head, told_apart, twin_note, twins_of, with_twins
 from ckptool.matching.cuts import cuts_of
 from ckptool.matching.generalise import rules_of
 from ckptool.matching.order import has_order
@@ -54,7 +56,15 @@ def match(
         [(('net.ln.gamma',), ('norm.weight',), 'unique'), (('net.ln.beta',), ('norm.bias',), 'unique')]
     """
     with collector_paused():
-        return _matched(source, target, source_modules, target_modules, accept)
+        twins = [] if twins_of(source) else [row for row in twins_of(target) if not told_apart(row, source)]
+        others = tuple(name for row in twins for name in row[1:])
+        first = {key: spec for key, spec in target.items() if not key.startswith(others)} if others else target
+        report = _matched(source, first, source_modules, target_modules, accept)
+        if others:
+            missing = (*report.unmatched_targets, *(key for key in target if key not in first))
+            report = with_twins(replace(report, unmatched_targets=missing), twins, target)
+        notes = *twin_note(report, source), *tied_head(report, source, target)
+        return replace(report, notes=(*report.notes, *notes))
 
 
 def _matched(

@@ -28,7 +28,7 @@ def related(
     attempt: Attempt, source: Specs, target: Specs
 ) -> tuple[list[tuple[Match, tuple[Pair, ...]]], tuple[Note, ...]]:
     """The matches with their pairs, if the models have something to do with each other."""
-    found = [(one, tuple(pairs_of(one, turned))) for one, turned in _coherent(attempt)]
+    found = [(one, tuple(pairs_of(one))) for one in _coherent(attempt)]
     sure = [pair for one, row in found for pair in row if _belongs(one)]
     matched = max(
         len({key for pair in sure for key in pair.targets}), len({key for pair in sure for key in pair.sources})
@@ -46,13 +46,13 @@ def related(
     return found, ()
 
 
-def _coherent(attempt: Attempt) -> list[tuple[Match, str]]:
+def _coherent(attempt: Attempt) -> list[Match]:
     """The matches; those in blocks of which too little is alike are guesses."""
     sizes: Counter[tuple[str, tuple[str, ...]]] = Counter()
     for side, units in zip(("source", "target"), attempt.units, strict=True):
         sizes.update((side, unit.chain) for unit in units)
     alike: dict[tuple[tuple[str, ...], tuple[str, ...]], tuple[set[str], set[str]]] = {}
-    for one, _ in attempt.found:
+    for one in attempt.found:
         if _belongs(one):
             ours, theirs = alike.setdefault((one.source.chain, one.target.chain), (set(), set()))
             ours.update(_names(one.source))
@@ -60,7 +60,7 @@ def _coherent(attempt: Attempt) -> list[tuple[Match, str]]:
 
     same = {
         (one.source.chain, one.target.chain)
-        for one, _ in attempt.found
+        for one in attempt.found
         if _has_its_name(one) and len(one.target.shapes[one.target.main][0]) > 1
     }
 
@@ -72,8 +72,8 @@ def _coherent(attempt: Attempt) -> list[tuple[Match, str]]:
         return max(len(ours) / sizes["source", here], len(theirs) / sizes["target", there]) >= _ALIKE
 
     return [
-        (one if holds(one) else replace(one, confidence=max(one.confidence, Confidence.GUESS, key=_rank)), turned)
-        for one, turned in attempt.found
+        one if holds(one) else replace(one, confidence=max(one.confidence, Confidence.GUESS, key=_rank))
+        for one in attempt.found
     ]
 
 
@@ -101,7 +101,7 @@ def _stranger(attempt: Attempt) -> str:
         return (
             "the blocks are alike, but neither what stands before them nor what stands behind: another kind of model?"
         )
-    layers = [one for one, _ in attempt.found if one.confidence.within(Confidence.ALIGNED) and one.target.chain]
+    layers = [one for one in attempt.found if one.confidence.within(Confidence.ALIGNED) and one.target.chain]
     layers = [one for one in layers if len(one.target.shapes[one.target.main][0]) == 2]
     lacking = [one for one in layers if ("bias" in one.source.shapes) != ("bias" in one.target.shapes)]
     if len(lacking) > 1 and len(lacking) > len(layers) / 2:
@@ -115,7 +115,7 @@ def _only_blocks(attempt: Attempt) -> bool:
     Blocks of one width are alike in all libraries, whatever goes into them: words, pictures or sound. What goes in and
     what comes out tells models apart: tensors with an axis that the blocks have not.
     """
-    sure = [one for one, _ in attempt.found if one.confidence.within(Confidence.ALIGNED)]
+    sure = [one for one in attempt.found if one.confidence.within(Confidence.ALIGNED)]
     same = sum(len(one.target.members) for one in sure if _has_its_name(one))
     if same > _SAME_NAMES * sum(len(one.target.members) for one in sure):
         return False

@@ -62,7 +62,7 @@ class Board:
                     self._take(edge)
                     says = (Evidence.ONLY_ORDER,)
                     second = rival, similarity(rival, other)
-                    found.append(Match(one, other, says, Confidence.INTERCHANGEABLE, edge.words, second))
+                    found.append(Match(one, other, says, Confidence.INTERCHANGEABLE, edge.words, second, edge.way))
         return found
 
     def run(self, judge: Judge) -> list[Match]:
@@ -249,7 +249,7 @@ def judge(edge: Edge, rivals: Sequence[Edge], all_off: bool) -> Match | None:
     if len(evidence) < 2 and not (same and mine - words >= 0.05):
         return None
     confidence = Confidence.UNIQUE if not rivals else Confidence.ALIGNED
-    return Match(*edge.cut(), evidence, confidence, edge.total, runner_up(edge.target, rivals))
+    return Match(*edge.cut(), evidence, confidence, edge.total, runner_up(edge.target, rivals), edge.way)
 
 
 def is_supported(edge: Edge) -> bool:
@@ -267,4 +267,6 @@ def guess(edge: Edge, rivals: Sequence[Edge], all_off: bool) -> Match | None:
     second = max(rivals, key=lambda rival: rival.total, default=None)
     if edge.fit < 0.15 or (second is not None and edge.total - second.total < _MARGIN):
         return None
-    return Match(*edge.cut(), (Evidence.BEST_OF_SHAPE,), Confidence.GUESS, edge.total, runner_up(edge.target, rivals))
+    return Match(
+        *edge.cut(), (Evidence.BEST_OF_SHAPE,), Confidence.GUESS, edge.total, runner_up(edge.target, rivals), edge.way
+    )

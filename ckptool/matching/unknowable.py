@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ckptool.core.checkpoint import Note
 from ckptool.core.spec import TensorSpec
-from ckptool.matching.result import Confidence, Pair
+from ckptool.matching.result import Confidence, Evidence, Pair
 from ckptool.matching.words import words_of
 
 _META = frozenset({"wq", "wk"})  # Meta's Llama rotates neighbours, transformers rotates halves
@@ -16,8 +17,8 @@ _Q_FIRST = frozenset({"qkv", "in_proj", "in_proj_weight", "in_proj_bias", "qkv_p
 _GATED = frozenset({"gate", "up"})
 _COLOURS = "the order of the input's colours, RGB or BGR, is not in any header"
 _NO_DIGITS = dict.fromkeys(map(ord, "0123456789"))
+_BLUE_FIRST = re.compile(r"(^|[./])(res[2-5]([._]|$)|conv1_1|conv[2-5]_block1|.*branch2a)")  # Caffe, detectron2, Keras
 _COMPARE = "compare the outputs of both models"
-_SAME_CODE = 0.9  # of the pairs have names that end alike: both sides come from one code
 
 
 def unknowable(pairs: Iterable[Pair], target: Mapping[str, TensorSpec]) -> tuple[Note, ...]:
@@ -32,7 +33,9 @@ def unknowable(pairs: Iterable[Pair], target: Mapping[str, TensorSpec]) -> tuple
         >>> print(unknowable([pair], {})[0].text)
         rotary layout: the rows of q and k may have to be permuted, which no header shows
     """
-    taken = [pair for pair in pairs if pair.confidence.within(Confidence.ALIGNED)]
+    taken = [
+        pair for pair in pairs if pair.confidence.within(Confidence.ALIGNED) or Evidence.REARRANGED in pair.evidence
+    ]
     alike: dict[object, list[Pair]] = defaultdict(list)  # the same tensors in other blocks
     for pair in taken:
         if pair.sources != pair.targets or pair.layout:
@@ -111,16 +114,10 @@ _DOUBTS = (
 
 
 def _stems(taken: Sequence[Pair], target: Mapping[str, TensorSpec]) -> list[Pair]:
-    """The convolutions on three colours, if the two sides do not come from one code."""
+    """The convolutions on three colours, if the names of one side are those of a library that has blue first."""
     single = [pair for pair in taken if _is_single(pair)]
-    found = [
-        pair for pair in single if (spec := target.get(pair.targets[0])) and len(spec.shape) > 3 and spec.shape[1] == 3
-    ]
-    if not found:
+    ours = any(_BLUE_FIRST.search(pair.sources[0]) for pair in single)
+    if ours == any(_BLUE_FIRST.search(pair.targets[0]) for pair in single):
         return []
-    same = sum(_ending(pair.sources[0]) == _ending(pair.targets[0]) for pair in single)
-    return [] if same >= _SAME_CODE * len(single) else [pair for pair in found if pair.sources != pair.targets]
-
-
-def _ending(key: str) -> list[str]:
-    return ["#" if part.isdigit() else part for part in key.split(".")[-2:]]
+    shapes = [(pair, target[pair.targets[0]].shape) for pair in single if pair.targets[0] in target]
+    return [pair for pair, shape in shapes if len(shape) > 3 and shape[1] == 3]

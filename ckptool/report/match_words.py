@@ -25,7 +25,7 @@ _WORDS = {
     Evidence.CROSSED: "another of its block has this name, or this place",
     Evidence.NAMESAKE: "another has its name",
     Evidence.MOST_MATCH: "most of the model matches already",
-    Evidence.TIED: "the source has no head, and the head of the target has the shape of its table of words",
+    Evidence.TWINS: "the target holds equal parts, and no word says which is meant",
     Evidence.REARRANGED: "one library holds its elements in another order, which no header shows",
     Evidence.MIRRORED: "all are in reverse order and have no word in common: a mirror image?",
     Evidence.TWIN: "it has a twin, and nothing says which is meant",
