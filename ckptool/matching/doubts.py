@@ -10,7 +10,7 @@ from itertools import combinations, pairwise
 from ckptool.matching.alike import compatible
 from ckptool.matching.edges import Match
 from ckptool.matching.modules import Shape, Unit
-from ckptool.matching.result import Evidence
+from ckptool.matching.result import Evidence, Group
 from ckptool.matching.towers import of_twins
 from ckptool.matching.words import is_structure, vocabulary, words_of
 
@@ -47,9 +47,27 @@ def doubted(
     found |= dict.fromkeys(_namesakes(matches, sources, targets), Evidence.NAMESAKE)
     found |= dict.fromkeys(of_twins(matches, sources, targets), Evidence.TWIN)
     found |= dict.fromkeys(_rearranged(matches, sources, targets), Evidence.REARRANGED)
+    found |= dict.fromkeys(_split(matches), Evidence.SPLIT)
     if _is_mirrored(matches):
         found |= dict.fromkeys(matches, Evidence.MIRRORED)
     return found
+
+
+def _split(matches: Sequence[Match]) -> set[Match]:
+    """Those that no word tells, and whose siblings went to another module: the children of one go to one."""
+    there: dict[Chain, Counter[Chain]] = defaultdict(Counter)
+    back: dict[Chain, Counter[Chain]] = defaultdict(Counter)
+    inner = [one for one in matches if one.source.parent != one.source.chain and one.target.parent != one.target.chain]
+    for one in inner:
+        there[one.source.parent][one.target.parent] += 1
+        back[one.target.parent][one.source.parent] += 1
+    return {
+        one
+        for one in inner
+        if len(there[one.source.parent]) > 1
+        and len(back[one.target.parent]) > 1
+        and not any(said.group is Group.WORDS for said in one.evidence)
+    }
 
 
 def _is_mirrored(matches: Sequence[Match]) -> bool:

@@ -119,6 +119,9 @@ def _only_blocks(attempt: Attempt) -> bool:
     same = sum(len(one.target.members) for one in sure if _has_its_name(one))
     if same > _SAME_NAMES * sum(len(one.target.members) for one in sure):
         return False
+    blocks = [one for one in sure if one.target.chain and len(one.target.members) > 1]
+    if 2 * sum(one.target.is_even for one in blocks) < len(blocks):
+        return False  # of growing widths, which are not those of another kind by chance
     ours, theirs = map(_ends, attempt.units)
     if any(one.target.shapes[one.target.main][0] in theirs for one in sure):
         return False

@@ -77,6 +77,7 @@ class Evidence(Enum):
     NAMESAKE = "namesake", Group.WORDS, -0.5
     TWIN = "twin", Group.STRUCTURE, -0.5
     REARRANGED = "rearranged", Group.WORDS, -0.5
+    SPLIT = "split", Group.STRUCTURE, -0.5
     MIRRORED = "mirrored", Group.ORDER, -0.5
 
     def __init__(self, slug: str, group: Group, weight: float) -> None:
