@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from ckptool.core.errors import CkptError
 from ckptool.core.plan import sources_of
@@ -57,17 +57,31 @@ def rules_of(
     pairs = [pair for draft in units for pair in draft.pairs]
     wanted = {key: (tuple(sorted(pair.sources)), target[key].shape) for pair in pairs for key in pair.targets}
     kept = {key for pair in pairs for key in pair.sources}
+    place = {key: at for at, key in enumerate(target)}
     shortest: tuple[MatchRule, ...] = ()
     for drafts in _levels(found, units, source, kept, merge=merge):
         drafts = sorted(finished(drafts), key=lambda draft: draft.order)
         for drops in _drops(drafts, source, kept):
-            if _says([*drops, *(draft.text for draft in drafts)], source, target) == wanted:
-                rules = tuple(_finished(drafts, drops))
-                if not _fault(drafts, source, target) or (not shortest and _fault(units, source, target)):
+            said = _in_order_of_model(drafts, drops, place, lambda texts: _says(texts, source, target) == wanted)
+            if said is not None:
+                rules = tuple(_finished(said, drops))
+                if not _fault(said, source, target) or (not shortest and _fault(units, source, target)):
                     return rules
                 shortest = shortest or rules
                 break
     return shortest or tuple(_finished(_one_by_one(_narrow(found), source, target), []))
+
+
+def _in_order_of_model(
+    drafts: Sequence[Draft], drops: Sequence[str], place: Mapping[str, int], holds: Callable[[list[str]], bool]
+) -> Sequence[Draft] | None:
+    """The drafts in the order of the target, where they say the same so; else the narrow ones first; None if wrong."""
+    by_model = sorted(drafts, key=lambda draft: min(place[key] for pair in draft.pairs for key in pair.targets))
+    by_rest = sorted(by_model, key=lambda draft: draft.order[0])
+    for some in (by_model, by_rest, drafts):
+        if holds([*drops, *(draft.text for draft in some)]):
+            return some
+    return None
 
 
 def _fault(drafts: Iterable[Draft], source: Specs, target: Specs) -> str:
