@@ -22,7 +22,7 @@ from ckptool.cli.common import (
     RulesOption,
     ThreadsOption,
 )
-from ckptool.cli.matching import AcceptOption, Match, MatchOption, asked_for
+from ckptool.cli.matching import AcceptOption, ExplainOption, Match, MatchOption, asked_for, require_match_for
 from ckptool.cli.reports import (
     CI_FORMATS,
     ReportOption,
@@ -73,6 +73,7 @@ def diff(
     rules: RulesOption = None,
     match: MatchOption = Match.NAMES,
     accept: AcceptOption = None,
+    explain: ExplainOption = None,
     keys_only: Annotated[bool, typer.Option("--keys-only", help="Compare keys, shapes and dtypes only.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="A row per tensor.")] = False,
     emit: Annotated[
@@ -102,7 +103,7 @@ def diff(
     spellings of one architecture stand against each other, split, joined and transposed as it takes.
     """
     from ckptool.cli.output import print_lines, print_texts, stdout_screen
-    from ckptool.commands.automatic import mapped_by, match_checkpoints
+    from ckptool.commands.automatic import explained, mapped_by, match_checkpoints
     from ckptool.commands.diff.comparison import parse_tolerance
     from ckptool.formats.opening import open_checkpoint
     from ckptool.recipes.recipe import recipe_of
@@ -117,9 +118,10 @@ def diff(
     after = open_checkpoint(new, select=select_new or select)
     require_reports(files, [*before.files, *after.files])
     level = asked_for(match is Match.AUTO, accept, "--match auto")
+    require_match_for(explain, is_auto=level is not None, option="--match auto")
     recipe, found_rules = recipe_of(rules or []), None
     if level is not None:
-        found_rules = match_checkpoints(before, after, recipe, level)
+        found_rules = explained(match_checkpoints(before, after, recipe, level), explain or ())
         recipe = found_rules.recipe
     mapped = mapped_by(recipe, before, after) if recipe.stages else None
     found = _compare(before, after, only or [], bounds, keys_only, threads, quiet, mapped)

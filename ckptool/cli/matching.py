@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated
 
@@ -46,6 +47,22 @@ AcceptOption = Annotated[
         rich_help_panel=_PANEL,
     ),
 ]
+
+ExplainOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--explain",
+        metavar="KEY",
+        help="Show what was weighed for this key: candidates, signals, what objected; repeats.",
+        rich_help_panel=_PANEL,
+    ),
+]
+
+
+def require_match_for(explain: Sequence[str] | None, *, is_auto: bool, option: str) -> None:
+    """Refuses to explain where nothing is to be matched."""
+    if explain and not is_auto:
+        raise UsageError("--explain shows how keys were matched, and nothing is to be matched", hint=option)
 
 
 def asked_for(is_auto: bool, accept: Confidence | None, option: str) -> Confidence | None:

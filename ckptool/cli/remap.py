@@ -17,7 +17,15 @@ from ckptool.cli.common import (
     RulesOption,
     SelectOption,
 )
-from ckptool.cli.matching import AcceptOption, AutoOption, asked_for
+from ckptool.cli.matching import (
+    AcceptOption,
+    AutoOption,
+    ExplainOption,
+    Match,
+    MatchOption,
+    asked_for,
+    require_match_for,
+)
 from ckptool.cli.reports import ReportOption
 from ckptool.cli.values import number_pairs, print_list
 from ckptool.cli.writing import (
@@ -74,6 +82,8 @@ def remap(
         typer.Option("--like", metavar="CHECKPOINT", help="The keys and shapes that are to come out, as this has."),
     ] = None,
     auto: AutoOption = False,
+    match: MatchOption = Match.NAMES,
+    explain: ExplainOption = None,
     accept: AcceptOption = None,
     save_recipe: Annotated[
         Path | None,
@@ -106,12 +116,15 @@ def remap(
     {k**}.bias" a last part, "fc.{k**} -> !" drops. The README has the whole language. Without -o it shows what it would
     do.
     """
+    from ckptool.commands.automatic import explained
     from ckptool.commands.remap import match_remap, open_sources, plan_remap
     from ckptool.formats.opening import open_checkpoint
     from ckptool.recipes.recipe import recipe_of
     from ckptool.report.match_recipe import match_recipe
 
+    auto = auto or match is Match.AUTO
     level = asked_for(auto, accept, "--auto --like CHECKPOINT")
+    require_match_for(explain, is_auto=auto, option="--auto --like CHECKPOINT")
     _require_rules(rules, like, save_recipe, auto=auto, reverse=reverse)
     recipe = recipe_of(rules or [])
     sources, prefixes = open_sources(path, recipe, select)
@@ -120,7 +133,7 @@ def remap(
     found, texts = None, dict[Path, str]()
     if level is not None and target is not None:
         found = match_remap(sources, recipe, target, prefixes=prefixes, vars=numbers, accept=level)
-        recipe = found.recipe
+        recipe, found = found.recipe, explained(found, explain or ())
         if save_recipe is not None:
             texts[save_recipe] = match_recipe(found.report, found.accept)
     plan = plan_remap(sources, recipe, backwards=reverse, prefixes=prefixes, vars=numbers, like=target, dtype=dtype)

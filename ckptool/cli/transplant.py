@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -20,7 +21,7 @@ from ckptool.cli.common import (
     SelectOption,
     complete_keys,
 )
-from ckptool.cli.matching import AcceptOption, Match, MatchOption, asked_for
+from ckptool.cli.matching import AcceptOption, ExplainOption, Match, MatchOption, asked_for, require_match_for
 from ckptool.cli.probing import ProbeArgOption, ProbeInputOption, ProbeOption, asked_probe
 from ckptool.cli.reports import ReportOption
 from ckptool.cli.transplant_output import Extras, carry_out
@@ -85,6 +86,7 @@ def transplant(
     ] = None,
     match: MatchOption = Match.NAMES,
     accept: AcceptOption = None,
+    explain: ExplainOption = None,
     probe: ProbeOption = None,
     probe_arg: ProbeArgOption = None,
     probe_input: ProbeInputOption = None,
@@ -164,6 +166,7 @@ def transplant(
     """
     from ckptool.recipes.recipe import recipe_of
 
+    require_match_for(explain, is_auto=match is Match.AUTO, option="--match auto")
     recipe = recipe_of(rules or [])
     proof = asked_probe(probe, probe_arg, probe_input)
     fits, inits = _pairs(fit or [], "--fit", "pos_embed=grid"), _pairs(init or [], "--init", "fc.*=normal(0.001)")
@@ -176,6 +179,7 @@ def transplant(
         )
     source = open_selected(path, select if select is not None or ema else recipe.asks_for, ema)
 
+    from ckptool.commands.automatic import explained
     from ckptool.commands.transplant.gates import require_loaded
     from ckptool.commands.transplant.planning import plan_transplant
     from ckptool.models import open_target, parse_model_args
@@ -197,6 +201,8 @@ def transplant(
         min_coverage=min_coverage,
         match=asked_for(match is Match.AUTO, accept, "--match auto"),
     )
+    if done.match is not None:
+        done = replace(done, match=explained(done.match, explain or ()))
     if not done.plan.problems:
         require_loaded(done)
     request = Request(

@@ -12,6 +12,8 @@ from functools import partial
 from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.errors import UsageError
 from ckptool.core.fold import rollup
+from ckptool.core.keys import Pattern
+from ckptool.core.near_miss import require_match
 from ckptool.core.plan import Apply, Source, Step, Value, sources_of
 from ckptool.core.spec import TensorSpec
 from ckptool.engine.reading import Reader
@@ -37,11 +39,13 @@ class Automatic:
         recipe: the rules that were given, then those that were found.
         report: what was found, of every confidence.
         accept: the least confidence of what the recipe does.
+        asked: the keys whose candidates are shown.
     """
 
     recipe: Recipe
     report: MatchReport
     accept: Confidence
+    asked: tuple[str, ...] = ()
 
 
 def automatic(
@@ -81,6 +85,19 @@ def automatic(
     report = with_reshaped(report) if reshaped else report
     found = recipe_of_match(report, accept)
     return Automatic(combine([given, found]) if given != Recipe() else found, report, accept)
+
+
+def explained(found: Automatic, patterns: Sequence[str]) -> Automatic:
+    """The match, to be shown with the candidates of some keys of either side.
+
+    Raises:
+        UsageError: a pattern matches none.
+    """
+    report = found.report
+    paired = [key for pair in (*report.pairs, *report.reshaped) for key in (*pair.targets, *pair.sources)]
+    keys = dict.fromkeys([*paired, *report.unmatched_targets, *report.unmatched_sources])
+    asked = [key for text in patterns for key in require_match(Pattern.parse(text), keys, "--explain")]
+    return replace(found, asked=tuple(dict.fromkeys(asked)))
 
 
 def recipe_of_match(report: MatchReport, accept: Confidence) -> Recipe:

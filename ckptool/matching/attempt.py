@@ -43,7 +43,8 @@ class Attempt:
         places: of every key in its file.
         ordered: of each file, whether its order means something.
         found: matches.
-        board: all edges, and what is taken.
+        weighed: all edges.
+        board: all edges of whole units, and what is taken.
     """
 
     sources: list[Unit]
@@ -51,6 +52,7 @@ class Attempt:
     places: Places
     ordered: Sequence[bool]
     found: list[Match] = field(default_factory=list)
+    weighed: list[Edge] = field(default_factory=list)
     board: Board = field(default_factory=lambda: Board(Known()))
 
     @property
@@ -81,7 +83,8 @@ class Attempt:
         if self.found:
             self._add([*board.run(guess), *board.by_order()], ways.doubtful)
         self._doubt()
-        self._residue(board.known, ways)
+        self._residue(board.known)
+        self.weighed += board.edges
         self._most()
         self.found = _joined(self.found)
 
@@ -102,6 +105,7 @@ class Attempt:
             inner.lay(edges)
             self._add(inner.run(judge), ways.doubtful)
             found += inner.accepted
+            self.weighed += inner.edges
         board.known.add(found)
 
     def _add(self, matches: Iterable[Match], doubtful: frozenset[str] = frozenset()) -> None:
@@ -164,7 +168,7 @@ class Attempt:
                 edge.whole = True
             self._add(board.run(judge), doubtful)
 
-    def _residue(self, known: Known, ways: Orientation) -> None:
+    def _residue(self, known: Known) -> None:
         """Tensors of modules of which others are matched, or have changed their size: biases beside a fused matrix."""
         taken: list[set[str]] = [set(), set()]
         for one in self.found:

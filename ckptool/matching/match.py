@@ -21,6 +21,7 @@ from ckptool.core.spec import TensorSpec
 from ckptool.matching.attempt import Attempt, best_of
 from ckptool.matching.copies import tied_head, told_apart, twin_note, twins_of, with_twins
 from ckptool.matching.cuts import cuts_of
+from ckptool.matching.explain import Weighed
 from ckptool.matching.generalise import rules_of
 from ckptool.matching.order import has_order
 from ckptool.matching.related import related
@@ -104,6 +105,7 @@ def _matched(
         (*notes, *_unsaid(unsaid), *unknowable(pairs, target), *reversal_notes(rules, source, target)),
         rules,
         tuple(reshaped),
+        Weighed(best.weighed),
     )
 
 

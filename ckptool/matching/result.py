@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum, StrEnum
 
@@ -158,6 +158,31 @@ class MatchRule:
         return rival if gap <= _NEAR or not self.confidence.within(Confidence.ALIGNED) else None
 
 
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One pair that was possible, with its signals, each 0 to 1.
+
+    Attributes:
+        targets: the keys that would be made.
+        sources: of these.
+        words: how much the names agree.
+        lacking: what does not fit quite, which is taken off.
+        around: how much of what lies around the one lies around the other; None where nothing was known.
+        siblings: the same of the module they are in alone.
+        order: how much of the block stands on the same side of both; None where the order says nothing.
+        total: all together.
+    """
+
+    targets: tuple[str, ...]
+    sources: tuple[str, ...]
+    words: float
+    lacking: float
+    around: float | None
+    siblings: float | None
+    order: float | None
+    total: float
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class MatchReport:
     """Which source tensors belong to which target tensors.
@@ -168,6 +193,7 @@ class MatchReport:
         unmatched_sources: the same for the source.
         notes: what headers cannot decide, where it matters.
         rules: the pairs as rules, in the order in which a recipe has them.
+        weighed: every candidate with its signals, to be asked for a key.
         reshaped: what no pair names, and belongs together by its names though shapes differ. No rule makes it.
     """
 
@@ -177,6 +203,7 @@ class MatchReport:
     notes: tuple[Note, ...] = ()
     rules: tuple[MatchRule, ...] = ()
     reshaped: tuple[Pair, ...] = ()
+    weighed: Callable[[str], list[Candidate]] | None = None
 
     def accepted(self, accept: Confidence = Confidence.ALIGNED) -> tuple[Pair, ...]:
         """The pairs that are as sure as `accept`, or surer."""

@@ -7,6 +7,7 @@ from typing import Any
 from ckptool.commands.automatic import Automatic
 from ckptool.matching.result import Pair
 from ckptool.report.json import note_fields
+from ckptool.report.match_explain import explain_fields
 from ckptool.report.match_recipe import match_recipe
 from ckptool.report.match_words import evidence_words
 
@@ -34,6 +35,7 @@ def match_fields(found: Automatic | None) -> dict[str, Any] | None:
         "unmatched_targets": report.unmatched_targets,
         "unmatched_sources": report.unmatched_sources,
         "notes": [note_fields(note) for note in report.notes],
+        "explained": explain_fields(found),
     }
 
 

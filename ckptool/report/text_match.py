@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from ckptool.commands.automatic import Automatic
 from ckptool.report.escape import terminal
+from ckptool.report.match_explain import explain_lines
 from ckptool.report.match_rows import MatchRow, left_texts, match_rows, match_text, taking_hint
 from ckptool.report.text import Line, Screen, Span, Style, wrap
 from ckptool.report.text_inspect import note_lines
@@ -37,6 +38,7 @@ def match_lines(found: Automatic, screen: Screen) -> Iterator[Line]:
             (Span(line, "dim"),) for line in wrap(f"{what}: {some}{more}", screen, indent=" " * 8, first=" " * 3)
         )
     yield from note_lines(found.report.notes, screen)
+    yield from explain_lines(found, screen)
 
 
 def _rule(row: MatchRow, digits: int, screen: Screen) -> Iterator[Line]:

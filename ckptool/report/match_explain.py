@@ -1,0 +1,76 @@
+"""What was weighed for the keys that were asked for: candidates, signals, and what objected."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+from ckptool.commands.automatic import Automatic
+from ckptool.matching.result import Candidate, Pair
+from ckptool.report.escape import terminal
+from ckptool.report.match_words import evidence_words
+from ckptool.report.text import Cell, Column, Line, Screen, Span, table, wrap
+
+_MOST = 8  # candidates of a key that are shown
+
+
+def explain_lines(found: Automatic, screen: Screen) -> Iterator[Line]:
+    """For each key that was asked for: what became of it and why, then its candidates with their signals."""
+    for key in found.asked:
+        yield ()
+        yield (Span("explain ", "dim"), Span(terminal(key), "bold"))
+        for line in wrap(_outcome(found, key), screen, indent=" " * 4, first="  "):
+            yield (Span(line),)
+        rows = _candidates(found, key)
+        columns = [Column("  candidate", least=16), *(Column(name, ">") for name in (*_SIGNALS, "in all"))]
+        cells = [[Cell(f"  {_names(one, key)}"), *map(Cell, map(_number, _signals(one)))] for one in rows[:_MOST]]
+        if rows:
+            yield from table(columns, cells, screen)
+        if len(rows) > _MOST:
+            yield (Span(f"  {len(rows) - _MOST:,} more (all: --json)", "dim"),)
+
+
+def explain_fields(found: Automatic) -> list[dict[str, Any]]:
+    """The same as JSON fields."""
+    return [
+        {"key": key, "outcome": _outcome(found, key), "candidates": [asdict(one) for one in _candidates(found, key)]}
+        for key in found.asked
+    ]
+
+
+_SIGNALS = ("words", "lacking", "around", "siblings", "order")
+
+
+def _signals(one: Candidate) -> tuple[float | None, ...]:
+    return one.words, one.lacking, one.around, one.siblings, one.order, one.total
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _candidates(found: Automatic, key: str) -> list[Candidate]:
+    return found.report.weighed(key) if found.report.weighed else []
+
+
+def _names(one: Candidate, key: str) -> str:
+    """The other side of the candidate."""
+    return terminal(", ".join(one.targets if key in one.sources else one.sources))
+
+
+def _outcome(found: Automatic, key: str) -> str:
+    """What became of a key."""
+    report = found.report
+    pair = next((pair for pair in (*report.pairs, *report.reshaped) if key in (*pair.targets, *pair.sources)), None)
+    if pair is None:
+        return "nothing was found for it: no candidate was told from all others by two signals that nothing objects to"
+    what = f"made of {', '.join(pair.sources)}" if key in pair.targets else f"becomes {', '.join(pair.targets)}"
+    return terminal(f"{'' if pair.confidence.within(found.accept) else 'not taken: '}{what}, {_why(pair)}")
+
+
+def _why(pair: Pair) -> str:
+    speaks = evidence_words([one for one in pair.evidence if not one.objects], (pair,))
+    objects = evidence_words([one for one in pair.evidence if one.objects], (pair,))
+    against = f"; against it: {', '.join(objects)}" if objects else ""
+    return f"{pair.confidence.value}: {', '.join(speaks)}{against}"
