@@ -22,6 +22,7 @@ _MOST = 40  # modules of one list that are compared with each other; of more onl
 _CLEARLY = 0.3  # by how much better words must agree than with each other's, against the order
 _BARELY = 0.05  # the same where there is no order
 _MAJORITY = 2 / 3
+_NEARLY_ALL = 0.8  # of the modules of a side have a counterpart
 _FEWEST = 3  # matches whose order says something
 
 
@@ -48,6 +49,8 @@ def doubted(
     found |= dict.fromkeys(of_twins(matches, sources, targets), Evidence.TWIN)
     found |= dict.fromkeys(_rearranged(matches, sources, targets), Evidence.REARRANGED)
     found |= dict.fromkeys(_split(matches), Evidence.SPLIT)
+    if not any(_is_told(one) for one in matches) and not _is_most(matches, sources, targets):
+        found |= dict.fromkeys(matches, Evidence.NO_WORD)
     if _is_mirrored(matches):
         found |= dict.fromkeys(matches, Evidence.MIRRORED)
     return found
@@ -68,6 +71,17 @@ def _split(matches: Sequence[Match]) -> set[Match]:
         and len(back[one.target.parent]) > 1
         and not any(said.group is Group.WORDS for said in one.evidence)
     }
+
+
+def _is_told(one: Match) -> bool:
+    """Something besides shapes and numbers says it: a word that both names have, or the order of the files."""
+    return bool(_named_words(one)) or any(said.group is Group.ORDER or said.is_name for said in one.evidence)
+
+
+def _is_most(matches: Iterable[Match], sources: Iterable[Unit], targets: Iterable[Unit]) -> bool:
+    """Most of one side has a counterpart."""
+    matched = sum(len(one.target.members) for one in matches)
+    return matched >= _NEARLY_ALL * min(sum(len(unit.members) for unit in units) for units in (sources, targets))
 
 
 def _is_mirrored(matches: Sequence[Match]) -> bool:

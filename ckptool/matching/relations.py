@@ -41,11 +41,12 @@ def relation(source: Shape, target: Shape, turned: str = "") -> str | None:
         return None if found is None else " -> ".join(found if turned == "source" else found[::-1])
     if source == target:
         return ""
-    if squeezed(source) == squeezed(target):
+    is_dense = 2 in (len(source), len(target)) and max(len(source), len(target)) > 3  # as all of a convolution's inputs
+    if squeezed(source) == squeezed(target) and not is_dense:
         return f"{_named(source, _LETTERS)} -> {_named(target, _LETTERS)}".strip()
     for one, other, is_source in ((source, target, True), (target, source, False)):
         if groups := _joined(one, other):
-            axes = [_named(one, _LETTERS), " ".join(groups)]
+            axes = [" ".join(_LETTERS[: len(one)]), " ".join(groups)]
             return " -> ".join(axes if is_source else axes[::-1])
     return None
 
@@ -80,7 +81,7 @@ def _joined(long: Shape, short: Shape) -> list[str]:
     """The axes of the shorter shape as runs of axes of the longer one; nothing if there is none."""
     if len(long) <= len(short) or not short:
         return []
-    names = iter(_named(long, _LETTERS).split())
+    names = iter(_LETTERS)
     groups: list[str] = []
     at = 0
     for size in short:
@@ -92,6 +93,9 @@ def _joined(long: Shape, short: Shape) -> list[str]:
             at += 1
         if product != size:
             return []
+        if len(groups) == len(short) - 1:  # ones behind the last
+            row += [next(names) for size in long[at:] if size == 1]
+            at += sum(size == 1 for size in long[at:])
         groups.append(row[0] if len(row) == 1 else f"({' '.join(row)})")
     return groups if at == len(long) else []
 

@@ -78,6 +78,7 @@ class Evidence(Enum):
     TWIN = "twin", Group.STRUCTURE, -0.5
     REARRANGED = "rearranged", Group.WORDS, -0.5
     SPLIT = "split", Group.STRUCTURE, -0.5
+    NO_WORD = "no word", Group.WORDS, -0.5
     MIRRORED = "mirrored", Group.ORDER, -0.5
 
     def __init__(self, slug: str, group: Group, weight: float) -> None:

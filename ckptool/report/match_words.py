@@ -28,6 +28,7 @@ _WORDS = {
     Evidence.TWINS: "the target holds equal parts, and no word says which is meant",
     Evidence.REARRANGED: "one library holds its elements in another order, which no header shows",
     Evidence.SPLIT: "its siblings went to another module",
+    Evidence.NO_WORD: "the two have no word in common, and much has no counterpart",
     Evidence.MIRRORED: "all are in reverse order and have no word in common: a mirror image?",
     Evidence.TWIN: "it has a twin, and nothing says which is meant",
 }
