@@ -83,6 +83,43 @@ def test_saved_transplant_keeps_the_evidence(cli: Run) -> None:
     assert Path("a.pth").read_bytes() == Path("b.pth").read_bytes()
 
 
+KEY = "blocks.0.norm1.weight"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("remap", HF, "--auto", "--like", "deit.pth"),
+        ("remap", HF, "--match", "auto", "--like", "deit.pth"),
+        ("transplant", HF, *VIT),
+        ("diff", HF, "deit.pth", "--match", "auto"),
+    ],
+)
+def test_what_was_weighed_is_shown_on_demand(command: tuple[str, ...], cli: Run) -> None:
+    code, out, err = cli(*command, "--explain", KEY)
+    assert (code, err) in ((0, ""), (1, ""))
+    shown = out[out.index(f"explain {KEY}") :].splitlines()
+    assert shown[1].startswith("  made of vit.encoder.layer.0.layernorm_before.weight, aligned: ")
+    assert shown[2].split() == ["candidate", "words", "lacking", "around", "siblings", "order", "in", "all"]
+    assert [line.split()[0].rsplit(".", 2)[1] for line in shown[3:5]] == ["layernorm_before", "layernorm_after"]
+    found = json.loads(cli(*command, "--explain", KEY, "--json")[1])["match"]["explained"]
+    assert [row["key"] for row in found] == [KEY]
+    assert found[0]["candidates"][0]["sources"] == ["vit.encoder.layer.0.layernorm_before.weight"]
+    assert json.loads(cli(*command, "--json")[1])["match"]["explained"] == []
+
+
+def test_explain_errors(cli: Run) -> None:
+    code, out, err = cli("remap", HF, "--auto", "--like", "deit.pth", "--explain", "blocks.7.*")
+    assert (code, out) == (2, "") and 'error: --explain "blocks.7.*" matches none of the' in err
+    for command in (
+        ("remap", HF, "-r", "vit. ->"),
+        ("diff", HF, "deit.pth"),
+        ("transplant", HF, "--into", "models.py:ViT"),
+    ):
+        code, out, err = cli(*command, "--explain", KEY)
+        assert (code, out) == (2, "") and "nothing is to be matched" in err
+
+
 def test_rules_come_first_and_the_rest_is_found(cli: Run) -> None:
     """A user's rule gives a tensor another name; the match starts from there."""
     state = torch.load("deit.pth", weights_only=True)

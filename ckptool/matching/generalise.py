@@ -22,6 +22,7 @@ from ckptool.matching.edges import Match
 from ckptool.matching.fold import folded
 from ckptool.matching.grouped import group_sides
 from ckptool.matching.halves import HALVES
+from ckptool.matching.order import has_order
 from ckptool.matching.result import Confidence, Evidence, MatchRule, Pair, least_sure
 from ckptool.matching.reversal import dropping, why_not_reversed
 from ckptool.recipes.expand import expand
@@ -57,7 +58,7 @@ def rules_of(
     pairs = [pair for draft in units for pair in draft.pairs]
     wanted = {key: (tuple(sorted(pair.sources)), target[key].shape) for pair in pairs for key in pair.targets}
     kept = {key for pair in pairs for key in pair.sources}
-    place = {key: at for at, key in enumerate(target)}
+    place = _place(source, target)
     shortest: tuple[MatchRule, ...] = ()
     for drafts in _levels(found, units, source, kept, merge=merge):
         drafts = sorted(finished(drafts), key=lambda draft: draft.order)
@@ -72,11 +73,18 @@ def rules_of(
     return shortest or tuple(_finished(_one_by_one(_narrow(found), source, target), []))
 
 
+def _place(source: Specs, target: Specs) -> Callable[[Pair], int]:
+    """Where a pair stands in the model: in the target's file, or in the source's if that alone has an order."""
+    is_source = has_order([*source]) and not has_order([*target])
+    at = {key: number for number, key in enumerate(source if is_source else target)}
+    return lambda pair: min(at[key] for key in (pair.sources if is_source else pair.targets))
+
+
 def _in_order_of_model(
-    drafts: Sequence[Draft], drops: Sequence[str], place: Mapping[str, int], holds: Callable[[list[str]], bool]
+    drafts: Sequence[Draft], drops: Sequence[str], place: Callable[[Pair], int], holds: Callable[[list[str]], bool]
 ) -> Sequence[Draft] | None:
-    """The drafts in the order of the target, where they say the same so; else the narrow ones first; None if wrong."""
-    by_model = sorted(drafts, key=lambda draft: min(place[key] for pair in draft.pairs for key in pair.targets))
+    """The drafts in the order of the model, where they say the same so; else the narrow ones first; None if wrong."""
+    by_model = sorted(drafts, key=lambda draft: min(map(place, draft.pairs)))
     by_rest = sorted(by_model, key=lambda draft: draft.order[0])
     for some in (by_model, by_rest, drafts):
         if holds([*drops, *(draft.text for draft in some)]):
