@@ -17,6 +17,7 @@ Copies = Mapping[str, tuple[str, ...]]
 _FEWEST = 4  # tensors of a tower
 _LARGE = 0.2  # of the file's tensors are in each of them
 _DEEPEST = 3  # parts of its name
+_HUGE = 20_000  # tensors; files of more are one tower of many blocks
 _MOST = 0.8  # of the first tower's tensors have a source, so that the others get the same
 
 
@@ -28,6 +29,8 @@ def twins_of(specs: Specs) -> list[tuple[str, ...]]:
         >>> twins_of(specs)
         [('left.', 'right.')]
     """
+    if len(specs) > _HUGE:
+        return []
     inside: dict[str, dict[str, tuple[int, ...]]] = defaultdict(dict)
     for key, spec in specs.items():
         parts = key.split(".")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+import tomllib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
 
 from ckptool.matching.alike import compatible, penalty, similarity
 from ckptool.matching.blocks import Laid
@@ -17,6 +20,42 @@ Instances = tuple[tuple[int, int], ...]
 
 _LARGEST = 40_000  # pairs of units of one size that are compared; of more only those of equal names
 _MOST_LACKING = 0.25  # of the blocks that both have, at most, where the shapes are not the same
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """A row of `signals.toml`, which says what each column means."""
+
+    group: str
+    weight: float
+    tells: float
+    margin: float
+    agrees: float
+    objects: float
+
+    def told(self, mine: float | None, best: float) -> bool:
+        """It tells a pair from a rival of which it says `best`."""
+        return mine is not None and mine >= self.tells and mine - best >= self.margin
+
+    def supports(self, mine: float | None) -> bool:
+        """It agrees with a pair."""
+        return mine is not None and mine >= self.agrees
+
+    def rejects(self, mine: float | None) -> bool:
+        """It speaks against a pair."""
+        return mine is not None and mine < self.objects
+
+
+@cache
+def signals() -> dict[str, Signal]:
+    """What is known of each signal.
+
+    Example:
+        >>> signals()["order"].told(0.9, 0.5), signals()["around"].rejects(0.1), signals()["words"].supports(0.1)
+        (True, True, False)
+    """
+    with (Path(__file__).parent / "signals.toml").open("rb") as file:
+        return {name: Signal(**row) for name, row in tomllib.load(file).items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +132,8 @@ class Edge:
     @property
     def total(self) -> float:
         """All signals together."""
-        return self.fit + 0.6 * (self.context or 0.0) + 0.5 * (self.order or 0.0)
+        rows = signals()
+        return self.fit + rows["around"].weight * (self.context or 0.0) + rows["order"].weight * (self.order or 0.0)
 
     @property
     def count(self) -> int:

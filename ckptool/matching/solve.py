@@ -7,16 +7,18 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from ckptool.matching.alike import similarity
-from ckptool.matching.edges import Edge, Match
+from ckptool.matching.edges import Edge, Match, signals
 from ckptool.matching.modules import Unit
 from ckptool.matching.relations import squeezed
 from ckptool.matching.result import Confidence, Evidence, least_sure
 from ckptool.matching.signals import Known
 
 _ROUNDS = 12
-_MARGIN = 0.04  # by which words must be better than for any other
+_PAIRED = 0.4  # of the words agree in every pair of a class that pairs off
+_SOME = 0.1  # of the words agree: something besides a shape
+_CLEARLY = 0.2  # by which words are better than any other's, against the order
+_SAME_WORDS = 0.6  # of the words agree, whatever the order says
 _MANY = 4  # blocks in which a module has the same shapes on both sides, so that these are no accident
-AGAINST = 0.25
 _NOTHING: frozenset[int] = frozenset()
 
 Judge = Callable[[Edge, Sequence[Edge], bool], Match | None]
@@ -98,9 +100,11 @@ class Board:
             sizes[_class(edge)].append((edge, rivals))
         made: list[Match] = []
         new: list[Edge] = []
+        margin = signals()["words"].margin
         for some in sizes.values():
             all_off = len(some) > 1 and all(
-                edge.words >= 0.4 and edge.fit - max((rival.fit for rival in rivals), default=0.0) >= _MARGIN
+                edge.words >= 0.4
+                and edge.fit - max((rival.fit for rival in rivals), default=0.0) >= signals()["words"].margin
                 for edge, rivals in some
             )
             for edge, rivals in some:
@@ -213,23 +217,22 @@ def is_suffix(source: Unit, target: Unit) -> bool:
 
 def judge(edge: Edge, rivals: Sequence[Edge], all_off: bool) -> Match | None:
     """The match, if signals that do not depend on each other agree on it and none speaks against it."""
+    rows = signals()
     words = max((rival.fit for rival in rivals), default=-1.0)
-    mine = edge.fit
-    context = max((rival.context or 0.0 for rival in rivals), default=0.0)
+    around = max((rival.context or 0.0 for rival in rivals), default=0.0)
     order = max((rival.order or 0.0 for rival in rivals), default=0.0)
-    same = edge.is_same
-    by_words = mine >= 0.2 and mine - words >= _MARGIN
-    by_context = edge.context is not None and edge.context >= 0.6 and edge.context - context >= 0.3
-    by_order = edge.order is not None and edge.order >= 0.8 and edge.order - order >= 0.2
-    if rivals and not (by_words or by_context or by_order):
+    mine, same = edge.fit, edge.is_same
+    by_words = rows["words"].told(mine, words)
+    if rivals and not (by_words or rows["around"].told(edge.context, around) or rows["order"].told(edge.order, order)):
         return None
+    out_of_order = edge.order is not None and order - edge.order >= rows["order"].margin and mine - words < _CLEARLY
     against = (
-        words - mine >= _MARGIN
-        or (edge.context is not None and edge.context < AGAINST)
-        or (edge.siblings is not None and edge.siblings == 0 and not by_words)
-        or (edge.order is not None and edge.order < 0.4 and mine < 0.6 and bool(rivals))
-        or (edge.order is not None and order - edge.order >= 0.25 and mine - words < 0.2)
-        or (edge.backwards and edge.words < 0.1)
+        words - mine >= rows["words"].margin
+        or rows["around"].rejects(edge.context)
+        or (rows["siblings"].rejects(edge.siblings) and not by_words)
+        or (rows["order"].rejects(edge.order) and mine < _SAME_WORDS and bool(rivals))
+        or out_of_order
+        or (edge.backwards and edge.words < _SOME)
     )
     if against and not same:
         return None
@@ -238,10 +241,10 @@ def judge(edge: Edge, rivals: Sequence[Edge], all_off: bool) -> Match | None:
         Evidence.SAME_UNDER_PREFIX: not same and by_words and is_suffix(edge.source, edge.target),
         Evidence.ONLY_OF_SHAPE: not rivals,
         Evidence.PAIR_OFF: all_off,
-        Evidence.WORDS_AGREE: mine >= 0.25,
-        Evidence.NEIGHBOURS_AGREE: edge.context is not None and edge.context >= 0.5,
+        Evidence.WORDS_AGREE: rows["words"].supports(mine),
+        Evidence.NEIGHBOURS_AGREE: rows["around"].supports(edge.context),
         Evidence.SAME_SHAPES: edge.whole,
-        Evidence.ORDER_AGREES: edge.order is not None and edge.order >= 0.75,
+        Evidence.ORDER_AGREES: rows["order"].supports(edge.order),
     }
     evidence = tuple(said for said, holds in says.items() if holds)
     if not same and not is_supported(edge):
@@ -254,18 +257,17 @@ def judge(edge: Edge, rivals: Sequence[Edge], all_off: bool) -> Match | None:
 
 def is_supported(edge: Edge) -> bool:
     """Something besides one shape speaks for it: some words, or two of neighbours, order, many shapes."""
-    in_order = edge.order is not None and edge.order >= 0.75
+    in_order, near = signals()["order"].supports(edge.order), signals()["around"].supports(edge.context)
     many = edge.count >= _MANY
-    near = edge.context is not None and edge.context >= 0.5
     matrix = len(squeezed(edge.source.shapes[edge.source.main][0])) > 1  # equal by accident less often than a norm
     whole = edge.whole and (many or len(edge.source.shapes[edge.source.main][0]) > 1)
-    return edge.fit >= 0.1 or (near and many) or (in_order and (near or matrix)) or whole
+    return edge.fit >= _SOME or (near and many) or (in_order and (near or matrix)) or whole
 
 
 def guess(edge: Edge, rivals: Sequence[Edge], all_off: bool) -> Match | None:
     """A match that one signal tells from all others, though nothing else supports it, or something is against it."""
     second = max(rivals, key=lambda rival: rival.total, default=None)
-    if edge.fit < 0.15 or (second is not None and edge.total - second.total < _MARGIN):
+    if edge.fit < 0.15 or (second is not None and edge.total - second.total < signals()["words"].margin):
         return None
     return Match(
         *edge.cut(), (Evidence.BEST_OF_SHAPE,), Confidence.GUESS, edge.total, runner_up(edge.target, rivals), edge.way
