@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable
 
@@ -38,12 +37,6 @@ def oriented(shape: Shape, io: bool) -> Shape:
     elif io and len(shape) in (3, 4, 5):
         shape = (shape[-1], shape[-2], *shape[:-2])
     return squeezed(shape)
-
-
-def flat_signature(unit: Unit) -> tuple[Shape, ...]:
-    """What a fully connected layer and the convolution that it was share: outputs, and all inputs of one output."""
-    shapes = unit.shapes[unit.main]
-    return tuple((shape[0], math.prod(shape[1:])) if len(shape) > 1 else shape for shape in shapes)
 
 
 def similarity(source: Unit, target: Unit) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 from ckptool.matching.modules import Shape, Unit
 from ckptool.matching.order import is_sorted
@@ -142,8 +142,3 @@ def is_lost(made: Unit, role: str) -> bool:
     """Joined, the role would be half empty: running statistics that only one of the halves has."""
     one = next(piece for piece in made.pieces if role in piece.keys)
     return len(made.groups[role][0]) == 1 and bool(one.shapes[role][0])
-
-
-def pieces_of_role(made: Unit, role: str) -> Sequence[Unit]:
-    """The halves that have a role."""
-    return [piece for piece in made.pieces if role in piece.keys]

@@ -103,8 +103,7 @@ class Board:
         margin = signals()["words"].margin
         for some in sizes.values():
             all_off = len(some) > 1 and all(
-                edge.words >= 0.4
-                and edge.fit - max((rival.fit for rival in rivals), default=0.0) >= signals()["words"].margin
+                edge.words >= _PAIRED and edge.fit - max((rival.fit for rival in rivals), default=0.0) >= margin
                 for edge, rivals in some
             )
             for edge, rivals in some:
