@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ckptool.cli import check, diff, filter, git, inspect, merge, remap, transplant
+from ckptool.cli import check, diff, filter, git, inspect, merge, remap, topics, transplant
 from ckptool.cli.errors import report
 from ckptool.cli.help import HelpCommand, HelpGroup
 from ckptool.core.errors import Exit
@@ -38,6 +38,7 @@ app.command(cls=HelpCommand, rich_help_panel="Operate", epilog=remap.EPILOG)(rem
 app.command(cls=HelpCommand, rich_help_panel="Operate", epilog=merge.EPILOG)(merge.merge)
 app.command(cls=HelpCommand, rich_help_panel="Operate", epilog=transplant.EPILOG)(transplant.transplant)
 app.command(cls=HelpCommand, rich_help_panel="Guard", epilog=check.EPILOG)(check.check)
+app.command(cls=HelpCommand, rich_help_panel="Read", epilog=topics.EPILOG)(topics.help)
 app.add_typer(git.app, name="git", rich_help_panel="Guard")
 
 

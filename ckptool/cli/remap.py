@@ -18,6 +18,7 @@ from ckptool.cli.common import (
     SelectOption,
 )
 from ckptool.cli.matching import AcceptOption, AutoOption, asked_for
+from ckptool.cli.output import print_texts
 from ckptool.cli.reports import ReportOption
 from ckptool.cli.values import number_pairs, print_list
 from ckptool.cli.writing import (
@@ -49,11 +50,17 @@ Exit codes: 0 shown or written; 1 it does not meet what the recipe expects;
 2 it cannot be written as asked, nothing was"""
 
 
-def _list_recipes(asked: bool) -> None:
+def _list_recipes(context: typer.Context, asked: bool) -> None:
+    """List the built-in recipes, or print the one whose name follows the option."""
     if not asked:
         return
-    from ckptool.recipes.recipe import builtin_recipes, load_recipe
+    from ckptool.recipes.recipe import builtin_recipes, builtin_text, load_recipe
 
+    arguments = context.obj
+    named = arguments[arguments.index("--recipes") + 1 :][:1]
+    if named and not named[0].startswith("-"):
+        print_texts([builtin_text(named[0])])
+        raise typer.Exit
     print_list("recipe", "what it does", [(name, load_recipe(name).about) for name in builtin_recipes()])
     raise typer.Exit
 
@@ -62,7 +69,13 @@ def remap(
     path: Annotated[Path, typer.Argument(metavar="IN", help="A checkpoint: a file, or a folder of shards.")],
     rules: RulesOption = None,
     recipes: Annotated[
-        bool, typer.Option("--recipes", callback=_list_recipes, is_eager=True, help="List the built-in recipes.")
+        bool,
+        typer.Option(
+            "--recipes",
+            callback=_list_recipes,
+            is_eager=True,
+            help="List the built-in recipes; --recipes NAME prints one.",
+        ),
     ] = False,
     var: Annotated[
         list[str] | None, typer.Option("--var", metavar="NAME=NUMBER", help="A number for the recipe; repeats.")

@@ -190,6 +190,21 @@ def builtin_recipes() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in _BUILTIN.glob("*.toml")))
 
 
+def builtin_text(name: str) -> str:
+    """The TOML of a built-in recipe.
+
+    Raises:
+        UsageError: no recipe has this name.
+    """
+    if name not in builtin_recipes():
+        near = difflib.get_close_matches(name, builtin_recipes(), n=1)
+        raise UsageError(
+            f'no built-in recipe is called "{name}"',
+            hint=f"did you mean {near[0]}?" if near else "list them: ckptool remap --recipes",
+        )
+    return read_text(_BUILTIN / f"{name}.toml")
+
+
 def load_recipe(source: str | Path) -> Recipe:
     """A recipe from a TOML file, or one of ckptool's own by its name.
 
