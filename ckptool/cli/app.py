@@ -9,8 +9,9 @@ from typing import Annotated
 import typer
 
 from ckptool.cli import check, diff, filter, git, inspect, merge, remap, topics, transplant
-from ckptool.cli.errors import report
+from ckptool.cli.errors import report, say_interrupted
 from ckptool.cli.help import HelpCommand, HelpGroup
+from ckptool.cli.output import lost_report
 from ckptool.core.errors import Exit
 from ckptool.core.version import VERSION
 
@@ -63,10 +64,12 @@ def run(arguments: Sequence[str]) -> int:
         # obj: the commands see the raw arguments, whose order the parser does not keep
         code = app(list(arguments) or ["--help"], prog_name="ckptool", standalone_mode=False, obj=list(arguments))
         sys.stdout.flush()
+        if lost := lost_report():
+            return report(lost, arguments)
     except KeyboardInterrupt:
-        return Exit.INTERRUPTED
+        return say_interrupted()
     except BrokenPipeError:
         return Exit.OK
     except (Exception, SystemExit) as error:
         return report(error, arguments)
-    return int(code or 0)
+    return say_interrupted() if code == Exit.INTERRUPTED else int(code or 0)  # typer turns Ctrl-C into a code
