@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import subprocess
 import sys
@@ -11,7 +12,15 @@ import pytest
 from conftest import ROOT
 from console import Run, runner
 
+from ckptool.cli.app import app
 from ckptool.cli.topics import page, page_lines, topics
+from ckptool.commands.checks import RULES
+from ckptool.commands.checks.settings import ALLOW, Settings
+from ckptool.commands.merging.methods import METHODS as MERGE_METHODS
+from ckptool.engine.encode import SUFFIXES
+from ckptool.fits.args import METHODS
+from ckptool.recipes.expression_specs import FUNCTIONS
+from ckptool.recipes.recipe import _KEYS as RECIPE_KEYS
 from ckptool.report.text import Screen, paint
 
 NAMES = list(topics())
@@ -49,9 +58,9 @@ def test_paragraphs_fit_a_terminal(name: str, width: int) -> None:
 
 
 def test_a_command_has_its_own_page(cli: Run) -> None:
-    code, out, _ = cli("help", "filter")
+    code, out, _ = cli("help", "remap")
     assert code == 0
-    assert out.startswith("Usage: ckptool filter [OPTIONS] IN\n")
+    assert out.startswith("Usage: ckptool remap [OPTIONS] IN\n")
 
 
 def test_a_near_miss_is_named(cli: Run) -> None:
@@ -65,3 +74,55 @@ def test_pages_come_without_torch_and_numpy() -> None:
     probe = f"import atexit, sys; atexit.register(lambda: print(sorted(sys.modules), file=sys.stderr)); {code}"
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True, cwd=ROOT)
     assert not {"'torch'", "'numpy'"} & set(re.findall(r"'\w+'", done.stderr))
+
+
+POLICY_KEYS = [field.name.replace("_", "-") for field in dataclasses.fields(Settings)] + ["paths", "fail-on"]
+PAGES_OF = {
+    "inspect": ["inspect", "output"],
+    "diff": ["diff", "matching", "output"],
+    "filter": ["filter", "writing", "output"],
+    "remap": ["recipes", "matching", "writing", "output"],
+    "merge": ["merge", "writing", "output"],
+    "transplant": ["transplant", "matching", "writing", "output"],
+    "check": ["policy", "output"],
+    "git": ["git", "diff", "output"],
+}
+
+
+def options_of(command: str) -> set[str]:
+    """All long options that a command knows, those of its subcommands included."""
+    from typer.main import get_command
+
+    top = get_command(app)
+    found: set[str] = set()
+    commands = [top.commands[command]]
+    for each in commands:  # grows
+        commands += [command for command in getattr(each, "commands", {}).values() if not command.hidden]
+        found |= {name for parameter in each.params for name in parameter.opts if name.startswith("--")}
+    return found - {"--help"}
+
+
+@pytest.mark.parametrize("command", PAGES_OF)
+def test_a_page_names_every_option(command: str) -> None:
+    text = " ".join(page(name) for name in PAGES_OF[command])
+    assert {option for option in options_of(command) if not re.search(rf"{option}(?![\w-])", text)} == set()
+
+
+def test_every_command_has_a_page() -> None:
+    from typer.main import get_command
+
+    assert set(get_command(app).commands) - {"help"} == set(PAGES_OF)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("recipes", [*RECIPE_KEYS, *FUNCTIONS, *METHODS]),
+        ("merge", [word for method in MERGE_METHODS.values() for word in (method.name, *method.options)]),
+        ("policy", [*RULES, *ALLOW, *POLICY_KEYS]),
+        ("formats", [suffix for suffix in SUFFIXES if suffix]),
+    ],
+)
+def test_a_page_names_the_whole_language(name: str, words: list[str]) -> None:
+    text = page(name)
+    assert [word for word in words if not re.search(rf"(?<![\w-]){re.escape(word)}(?![\w-])", text)] == []
