@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from ckptool.api import plan_transplant as plan_transplant
     from ckptool.api import probe as probe
     from ckptool.api.loading import Report as Report
+    from ckptool.api.matching import Automatic as Automatic
     from ckptool.api.plan import Plan as Plan
-    from ckptool.commands.automatic import Automatic as Automatic
     from ckptool.commands.diff.result import Change as Change
     from ckptool.commands.diff.result import Diff as Diff
     from ckptool.commands.diff.result import Status as Status
@@ -53,7 +53,7 @@ __version__ = VERSION
 
 # where the names live; each is imported when it is first asked for (PEP 562)
 _HOMES = {
-    "Automatic": "commands.automatic",
+    "Automatic": "api.matching",
     "Change": "commands.diff.result",
     "Checkpoint": "core.checkpoint",
     "CkptError": "core.errors",

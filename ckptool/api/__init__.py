@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     import torch
 
     from ckptool.api.loading import Report
+    from ckptool.api.matching import Automatic
     from ckptool.api.plan import Plan
-    from ckptool.commands.automatic import Automatic
     from ckptool.commands.diff.result import Diff
     from ckptool.commands.merging.merge import Keys
     from ckptool.commands.transplant.result import Transplant
@@ -135,11 +135,12 @@ def match(
         >>> found = ckptool.match("fixtures/deit.pth", "fixtures/vit-hf.safetensors")
         >>> len(found.report.pairs), len(found.recipe.rules), found.report.unmatched_targets
         (32, 8, ())
-        >>> found.report.pairs[0].evidence[-1]
-        'words agree'
+        >>> found.report.pairs[0].evidence[-1].name
+        'WORDS_AGREE'
         >>> ckptool.compare("fixtures/deit.pth", "fixtures/vit-hf.safetensors", recipe=found.recipe).count("changed")
         0
     """
+    from ckptool.api.matching import Automatic
     from ckptool.commands.automatic import automatic
     from ckptool.core.errors import UsageError
     from ckptool.matching.result import Confidence
@@ -150,7 +151,8 @@ def match(
         raise UsageError(f'accept = "{accept}"', hint=f"it is one of {', '.join(one.value for one in Confidence)}")
     specs = {key: tensor.spec for key, tensor in _opened(source).items()}
     model = target_from(target, model_args)
-    return automatic(recipe_from(recipe), specs, model.specs, accept=Confidence(accept), modules=model.modules or None)
+    modules = model.modules or None
+    return Automatic.of(automatic(recipe_from(recipe), specs, model.specs, accept=Confidence(accept), modules=modules))
 
 
 def plan_filter(

@@ -126,9 +126,11 @@ def diff(
     names = (str(old), str(new))
     form = DiffFormat.JSON if json else form
     if emit is Emit.RECIPE:
+        from ckptool.report.match_recipe import match_recipe
         from ckptool.report.recipe import diff_recipe
 
-        print_texts(diff_recipe(found, *names) if found_rules is None else [found_rules.text])
+        rules_text = [] if found_rules is None else [match_recipe(found_rules.report, found_rules.accept)]
+        print_texts(rules_text or diff_recipe(found, *names))
     elif form is not DiffFormat.TEXT:
         print_texts(_texts(found, names, form, found_rules))
         if form is DiffFormat.GITHUB:

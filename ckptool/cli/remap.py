@@ -122,6 +122,7 @@ def remap(
     from ckptool.commands.remap import match_remap, open_sources, plan_remap
     from ckptool.formats.opening import open_checkpoint
     from ckptool.recipes.recipe import recipe_of
+    from ckptool.report.match_recipe import match_recipe
 
     level = asked_for(auto, accept, "--auto --like CHECKPOINT")
     _require_rules(rules, like, save_recipe, auto=auto, reverse=reverse)
@@ -129,10 +130,12 @@ def remap(
     sources, prefixes = open_sources(path, recipe, select)
     target = None if like is None else open_checkpoint(like)
     numbers = number_pairs(var or [], "--var")
-    found = None
+    found, texts = None, dict[Path, str]()
     if level is not None and target is not None:
         found = match_remap(sources, recipe, target, prefixes=prefixes, vars=numbers, accept=level)
         recipe = found.recipe
+        if save_recipe is not None:
+            texts[save_recipe] = match_recipe(found.report, found.accept)
     plan = plan_remap(sources, recipe, backwards=reverse, prefixes=prefixes, vars=numbers, like=target, dtype=dtype)
     request = Request(
         out,
@@ -152,7 +155,7 @@ def remap(
         verbose=verbose,
         quiet=quiet,
         reports=tuple(report or ()),
-        texts={save_recipe: found.text} if save_recipe is not None and found is not None else {},
+        texts=texts,
         also_read=() if target is None else (target.path, *target.files),
     )
     return carry_out(plan, request, found)

@@ -16,6 +16,7 @@ from ckptool.recipes.renaming import drop_rules, unsayable
 from ckptool.recipes.reverse import reverse
 from ckptool.recipes.rules import Rule
 from ckptool.report.escape import terminal
+from ckptool.report.match_words import rule_words
 from ckptool.report.units import count, number_of
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
@@ -81,9 +82,11 @@ def _names(transplant: Transplant) -> Iterator[list[_Line]]:
         many = sum(entry.is_filled for entry in transplant.entries)
         yield [(transplant.swap.rule, f"{number_of(many, 'key')} meet, same name and shape")]
     uses = {use.name: use for use in transplant.plan.uses}
+    found = transplant.match.report.rules if transplant.match else ()
+    why = {rule.text: rule_words(rule) for rule in found}
     for number, stage in enumerate(recipe.stages):
         is_last = number == len(recipe.stages) - 1 and not _fits(transplant)
-        lines = [(rule.text, _evidence(rule, uses)) for rule in stage.rules]
+        lines = [(rule.text, rule.comment or why.get(rule.text) or _evidence(rule, uses)) for rule in stage.rules]
         if stage.unmatched == "drop" and not is_last:
             if not all(rule.is_whole for rule in stage.rules):
                 raise UsageError(
@@ -96,7 +99,7 @@ def _names(transplant: Transplant) -> Iterator[list[_Line]]:
 
 def _evidence(rule: Rule, uses: Mapping[str, object]) -> str:
     many = getattr(uses.get(rule.name), "keys", 0)
-    return rule.comment or (number_of(many, "key") if many else "")
+    return number_of(many, "key") if many else ""
 
 
 def _fits(transplant: Transplant) -> list[_Line]:
