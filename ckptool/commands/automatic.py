@@ -25,6 +25,8 @@ from ckptool.recipes.recipe import Recipe, combine, parse_toml
 from ckptool.values.mapped import Made, Mapped
 
 Specs = Mapping[str, TensorSpec]
+FOUND = "match"
+"""The recipe's name in the names of rules that were found."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,7 +84,7 @@ def automatic(
     made = {step.target.key: step.target for step in first.steps}
     report = match(made, target, target_modules=short, accept=accept)
     report = with_reshaped(report) if reshaped else report
-    found = parse_toml(recipe_text(report, accept), "match")
+    found = parse_toml(recipe_text(report, accept), FOUND)
     return Automatic(combine([given, found]) if given != Recipe() else found, report, accept)
 
 
