@@ -175,8 +175,8 @@ def plan_filter(
 
     Example:
         >>> plan = ckptool.plan_filter("fixtures/resnet18.pth", [("drop", "fc.*")], dtype="bf16")
-        >>> plan.steps[0].target.short, plan.steps[0].why, plan.nbytes
-        ('bf16[2,3,7,7]', '--dtype bfloat16', 23740)
+        >>> plan.steps[0].target.short, plan.steps[0].reason, plan.nbytes
+        ('bf16[2,3,7,7]', ByOption(option='--dtype', value='bfloat16'), 23740)
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     written = plan.apply(f"{folder}/body.safetensors")
@@ -265,11 +265,11 @@ def plan_merge(
 
     Example:
         >>> plan = ckptool.plan_merge(["fixtures/resnet18.pth", "fixtures/shards"], method="linear", weights=[3, 1])
-        >>> plan.steps[0].why
-        'linear(3, 1)'
+        >>> plan.steps[0].reason
+        Mixed(notation='linear(3, 1)', partial=False)
         >>> union = ckptool.plan_merge(["fixtures/resnet18.pth", "fixtures/tuned.safetensors"])
-        >>> union.steps[0].why
-        'from tuned.safetensors, replaces resnet18.pth'
+        >>> union.steps[0].reason
+        FromInput(input=1, replaced=((0, None),))
     """
     from ckptool.api.plan import Plan
     from ckptool.commands.merging.merge import plan_merge as plan

@@ -134,7 +134,7 @@ def diff(
     elif form is not DiffFormat.TEXT:
         print_texts(_texts(found, names, form, found_rules))
         if form is DiffFormat.GITHUB:
-            from ckptool.commands.checks.results import diff_findings
+            from ckptool.report.results import diff_findings
 
             add_summary(diff_findings(found, *names), "diff")
     else:
@@ -180,7 +180,7 @@ def _compare(
 def _texts(diff: Diff, names: tuple[str, str], form: str, match: Automatic | None) -> Iterable[str]:
     """The comparison in a format for machines or documents."""
     if form in CI_FORMATS:
-        from ckptool.commands.checks.results import ABOUT, diff_findings
+        from ckptool.report.results import ABOUT, diff_findings
 
         return ci_texts(diff_findings(diff, *names), form, "diff", ABOUT)
     match form:

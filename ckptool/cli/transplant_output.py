@@ -153,7 +153,7 @@ def _report(
     if request.form is not PlanFormat.TEXT:
         print_texts(texts(request.form))
         if request.form is PlanFormat.GITHUB:
-            from ckptool.commands.checks.results import transplant_findings
+            from ckptool.report.results import transplant_findings
 
             add_summary(transplant_findings(done, name), "transplant")
     elif code is Exit.OK or written is not None:
@@ -173,7 +173,7 @@ def _report(
 def _further_texts(done: Transplant, name: str, form: str) -> Iterable[str]:
     """The transplant as findings for CI, as a page, or as plain text."""
     if form in CI_FORMATS:
-        from ckptool.commands.checks.results import ABOUT, transplant_findings
+        from ckptool.report.results import ABOUT, transplant_findings
 
         return ci_texts(transplant_findings(done, name), form, "transplant", ABOUT)
     if form == "html":

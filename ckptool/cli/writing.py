@@ -202,7 +202,7 @@ def _preview(plan: Plan, request: Request, match: Automatic | None) -> Preview:
     from ckptool.report.preview import Preview
 
     notes: list[Note] = [note for side in plan.inputs for note in side.notes if note.level == "warning"]
-    notes += [note for note in plan.notes if not (plan.problems and note.text.startswith("reversible"))]
+    notes += plan.notes
     if request.out is not None:
         notes += _beside_notes(plan, request)
         notes += tie_notes(plan, request.out, request.tied)
@@ -282,21 +282,16 @@ def _texts(preview: Preview, written: Written | None, code: Exit, form: str) -> 
 
             return plain(plan_lines(preview, report_screen()))
         case _:
-            from ckptool.commands.checks.results import ABOUT, plan_findings
+            from ckptool.report.results import ABOUT, plan_findings
 
-            return ci_texts(plan_findings(preview.plan, preview.names), form, _command(preview.plan), ABOUT)
+            return ci_texts(plan_findings(preview.plan, preview.names), form, preview.plan.command.name, ABOUT)
 
 
 def add_plan_summary(plan: Plan, names: tuple[str, ...]) -> None:
     """Append what speaks against a plan to the summary of a GitHub job."""
-    from ckptool.commands.checks.results import plan_findings
+    from ckptool.report.results import plan_findings
 
-    add_summary(plan_findings(plan, names), _command(plan))
-
-
-def _command(plan: Plan) -> str:
-    """``remap``"""
-    return plan.request.partition(" ")[0]
+    add_summary(plan_findings(plan, names), plan.command.name)
 
 
 def say(problems: Sequence[Problem]) -> None:

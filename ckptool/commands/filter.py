@@ -10,7 +10,8 @@ from ckptool.core.errors import UsageError
 from ckptool.core.keys import Pattern, choose
 from ckptool.core.near_miss import require_match
 from ckptool.core.ops import Cast
-from ckptool.core.plan import Apply, Dropped, Plan, Source, Step, Value
+from ckptool.core.plan import Apply, Command, Dropped, Plan, Source, Step, Value
+from ckptool.core.reasons import ByOption, Kept, NotKept
 from ckptool.core.spec import DTYPES, TensorSpec, dtype_named
 
 
@@ -43,15 +44,16 @@ def plan_filter(
     for (verb, _), (_, pattern) in zip(choices, actions, strict=True):
         require_match(pattern, keys, f"--{verb}", checkpoint.path)
     wanted = float_dtype(dtype)
+    cast = ByOption("--dtype", wanted or "")
     steps: list[Step] = []
     dropped: list[Dropped] = []
     for key, (kept, decided) in choose(keys, actions).items():
         source = Source(0, key)
         if not kept:
-            dropped.append(Dropped(source, f'--drop "{decided.text}"' if decided else "not kept"))
+            dropped.append(Dropped(source, ByOption("--drop", decided.text) if decided else NotKept()))
             continue
         value, spec = cast_value(source, checkpoint[key], wanted)
-        steps.append(Step(spec, value, "kept" if value is source else f"--dtype {wanted}"))
+        steps.append(Step(spec, value, Kept() if value is source else cast))
     pairs = [(step.target.key, step.target.key) for step in steps]
     versions = checkpoint.module_versions
     return Plan(
@@ -63,7 +65,7 @@ def plan_filter(
         notes=module_notes(checkpoint),
         metadata=checkpoint.metadata,
         module_versions=None if versions is None else carried_versions(versions, pairs, checkpoint),
-        request="filter",
+        command=Command("filter"),
     )
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ckptool.core.errors import UsageError
+from ckptool.core.reasons import RuleName
 from ckptool.recipes.rules import Rule, Stage, Unmatched, parse_stages
 
 _BUILTIN = Path(__file__).parent / "builtin"
@@ -135,7 +136,7 @@ def _numbered(recipes: Sequence[Recipe]) -> list[Recipe]:
                 rules = []
                 for rule in stage.rules:
                     number += 1
-                    rules.append(replace(rule, name=f"rule {number}"))
+                    rules.append(replace(rule, name=RuleName(number=number)))
                 stages.append(replace(stage, rules=tuple(rules)))
             recipe = replace(recipe, stages=tuple(stages))
         found.append(recipe)
@@ -244,7 +245,7 @@ def parse_toml(text: str, name: str, path: Path | None = None) -> Recipe:
         UsageError: it is no TOML, or it has a key or rule that is none.
 
     Example:
-        >>> parse_toml('rules = ["fc. -> head."]', "mine").rules[0].name
+        >>> str(parse_toml('rules = ["fc. -> head."]', "mine").rules[0].name)
         'mine rule 1'
     """
     try:

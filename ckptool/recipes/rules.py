@@ -16,6 +16,7 @@ from typing import Literal, Protocol, TypeAlias
 
 from ckptool.core.errors import UsageError
 from ckptool.core.ops import Cast, parse_cast
+from ckptool.core.reasons import RuleName
 from ckptool.fits.args import Fit as Fit
 from ckptool.fits.args import parse_fit as parse_fit
 from ckptool.recipes.axes import names_of
@@ -30,6 +31,9 @@ Unmatched = Literal["keep", "drop", "error"]
 Then: TypeAlias = Layout | Expression | Cast | Fit
 
 
+_NAMELESS = RuleName()
+
+
 @dataclass(frozen=True, slots=True)
 class Rule:
     """One rule.
@@ -40,7 +44,7 @@ class Rule:
         drops: the right is ``!``.
         optional: it may match nothing (a leading ``?``).
         steps: what happens to the tensors.
-        name: how reports call it: ``rule 2``, ``ibn.toml rule 2``.
+        name: how reports call it.
         comment: what stands behind it in its line.
         joining: which step takes all tensors of the left at once; the steps before it are casts.
         shared: the captures of both sides; equal values of these make one group.
@@ -53,7 +57,7 @@ class Rule:
     drops: bool = False
     optional: bool = False
     steps: tuple[Then, ...] = ()
-    name: str = "rule"
+    name: RuleName = _NAMELESS
     comment: str = field(default="", compare=False)
     joining: int | None = field(init=False, repr=False, compare=False)
     shared: tuple[str, ...] = field(init=False, repr=False, compare=False)
@@ -124,12 +128,12 @@ def parse_stages(lines: Iterable[str], name: str = "") -> tuple[Stage, ...]:
             stages.append([])
         elif text:
             number += 1
-            rule = parse_rule(text, f"{name} rule {number}".strip())
+            rule = parse_rule(text, RuleName(name, number))
             stages[-1].append(replace(rule, comment="".join(comment)))
     return tuple(Stage(tuple(rules)) for rules in stages if rules)
 
 
-def parse_rule(text: str, name: str = "rule") -> Rule:
+def parse_rule(text: str, name: RuleName = _NAMELESS) -> Rule:
     """The rule that `text` writes down; `UsageError` with a caret where it is malformed.
 
     Example:
