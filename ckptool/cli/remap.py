@@ -140,7 +140,7 @@ def remap(
         quiet=quiet,
         reports=tuple(report or ()),
         texts={save_recipe: found.text} if save_recipe is not None and found is not None else {},
-        also_read=() if target is None else (target.path, *target.files),
+        also_read=() if target is None else tuple(map(Path, target.paths)),
     )
     return carry_out(plan, request, found)
 

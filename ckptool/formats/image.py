@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TypeAlias
+
+from ckptool.core.bytes import ByteSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,7 @@ class Range:
         crc: their CRC-32, where the source states it.
     """
 
-    file: Path
+    file: ByteSource
     offset: int
     nbytes: int
     crc: int | None = None

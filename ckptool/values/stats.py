@@ -69,9 +69,10 @@ def stats(tensor: Tensor, reader: Reader) -> Stats:
         >>> import tempfile, pathlib
         >>> from ckptool.core.checkpoint import Piece, Storage
         >>> from ckptool.core.spec import TensorSpec
+        >>> from ckptool.storage.locate import locate_file
         >>> path = pathlib.Path(tempfile.mkdtemp()) / "raw"
         >>> _ = path.write_bytes(np.array([-1, 0, 3], np.int32).tobytes())
-        >>> tensor = Tensor(TensorSpec("n", "int32", (3,)), (Piece(Storage(path, 0, 12), 0, (3,)),))
+        >>> tensor = Tensor(TensorSpec("n", "int32", (3,)), (Piece(Storage(locate_file(path), 0, 12), 0, (3,)),))
         >>> found = stats(tensor, Reader())
         >>> found.min, found.max, found.zeros, round(found.mean, 3)
         (-1, 3, 1, 0.667)
