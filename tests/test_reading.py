@@ -169,15 +169,24 @@ def test_special_layouts_give_the_bytes_of_their_parts(tmp_path: Path) -> None:
 
 
 def test_a_short_file_is_an_error_not_zeros(tmp_path: Path) -> None:
-    storage = raw(tmp_path / "x", bytes(100))
-    run = Tensor(TensorSpec("w", "uint8", (100,)), (Piece(storage, 0, (100,)),))
-    strided = Tensor(TensorSpec("w", "uint8", (10, 10)), (Piece(storage, 0, (10, 10), (1, 10)),))
+    source = raw(tmp_path / "x", bytes(100)).file
+    storage = Storage(source, 8, 101)
+    run = Tensor(TensorSpec("w", "uint8", (101,)), (Piece(storage, 0, (101,)),))
+    strided = Tensor(TensorSpec("w", "uint8", (10, 10)), (Piece(storage, 1, (10, 10), (1, 10)),))
     with Reader() as reader:
-        assert reader.read_bytes(run) == bytes(100)
-        os.truncate(tmp_path / "x", 50)
         for tensor in (run, strided):
-            with pytest.raises(UnreadableError, match=r"x ends early: .*has 50"):
+            with pytest.raises(UnreadableError, match=r"x ends early: 109 bytes are needed, the file has 108"):
                 reader.read_bytes(tensor)
+
+
+def test_a_file_cut_short_meanwhile_has_changed(tmp_path: Path) -> None:
+    storage = raw(tmp_path / "x", bytes(100))
+    tensor = Tensor(TensorSpec("w", "uint8", (100,)), (Piece(storage, 0, (100,)),))
+    with pytest.raises(UnreadableError, match="x changed after it was opened"), Reader() as reader:
+        assert reader.read_bytes(tensor) == bytes(100)
+        os.truncate(tmp_path / "x", 50)
+        with pytest.raises(UnreadableError, match="x changed after it was opened"):
+            reader.read_bytes(tensor)
 
 
 def test_views_outside_their_storage_are_errors(tmp_path: Path) -> None:

@@ -76,6 +76,10 @@ class MissingError(UnreadableError):
     """There is no such file."""
 
 
+class ChangedError(UnreadableError):
+    """The file is not the one any more whose headers were read: nothing is true of it until it is opened again."""
+
+
 class UnsafeError(CkptError):
     """Going on would need code from the checkpoint, or would carry it into an output."""
 

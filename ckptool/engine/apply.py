@@ -12,7 +12,7 @@ from ckptool.core.plan import Plan
 from ckptool.engine.encode import Output, Tied, encode
 from ckptool.engine.filling import write_durably, write_image
 from ckptool.engine.output import check_target, staged_file, staged_folder
-from ckptool.engine.reading import Reader, check_sources
+from ckptool.engine.reading import Reader
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,25 +68,24 @@ def apply(
     target = Path(out)
     sources = [Path(path) for checkpoint in plan.inputs for path in checkpoint.paths]
     check_target(target, sources, force=force)
-    check_sources(plan.inputs)
     output = encode(plan, target, max_shard=max_shard, tied=tied)
     total = sum(slot.nbytes for image in output.images.values() for slot in image.slots)
     advance = _counter(total, progress)
     rounding: dict[str, float] = {}
-    with Reader() as reader:
+    with Reader(plan.inputs) as reader:
         if output.is_folder:
             with staged_folder(target, force=force) as folder:
                 for name, image in output.images.items():
                     write_durably(folder / name, image, plan, reader, advance, rounding)
                 _verify(folder, output)
-                check_sources(plan.inputs)
+                reader.check()
             files = tuple(target / name for name in output.images)
         else:
             (image,) = output.images.values()
             with staged_file(target, force=force) as (descriptor, temporary):
                 write_image(descriptor, image, plan, reader, advance, rounding)
                 _verify(temporary, output)
-                check_sources(plan.inputs)
+                reader.check()
             files = (target,)
     size = sum(image.size for image in output.images.values())
     by_key = {step.target.key: rounding[step.target.key] for step in plan.steps if step.target.key in rounding}

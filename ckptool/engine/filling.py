@@ -11,13 +11,13 @@ from pathlib import PurePath
 
 from ckptool.core.errors import CkptError, naming
 from ckptool.core.plan import Plan
-from ckptool.engine.copying import copy_range
 from ckptool.engine.evaluate import packed_blocks
 from ckptool.engine.reading import Reader
 from ckptool.engine.rounding import Rounding, rounds
 from ckptool.formats.image import Computed, Image, Range, Slot
+from ckptool.storage.copying import copy_range
 from ckptool.storage.signals import signals_held
-from ckptool.storage.system import new_file, resize, write_at
+from ckptool.storage.system import new_file, resize, write_all
 
 THREADS = 2
 
@@ -50,11 +50,11 @@ def write_image(
     """
     resize(descriptor, image.size)
     for offset, literal in image.literals:
-        write_at(descriptor, literal, offset)
+        write_all(descriptor, literal, offset)
     filler = _Filler(plan, reader, descriptor, advance, rounding)
     _run(filler, image.slots)
     for offset, literal in image.finish(filler.crcs) if image.finish else ():
-        write_at(descriptor, literal, offset)
+        write_all(descriptor, literal, offset)
 
 
 def _run(filler: _Filler, slots: Sequence[Slot]) -> None:
@@ -103,7 +103,7 @@ class _Filler:
             for block in self._blocks(content):
                 if crc is not None:
                     crc(block)
-                write_at(self.target, block, at)
+                write_all(self.target, block, at)
                 at += len(block)
                 self._moved(len(block))
         if at != slot.offset + slot.nbytes:

@@ -39,6 +39,10 @@ _OPEN_FILES = 12
 class Reader:
     """Reads tensors. Holds a few open files; safe to use from several threads at once; a context manager.
 
+    Args:
+        checkpoints: their files must be on entering and on leaving what they were when their headers were read, whether
+            they are read in between or not; any other file that is read, on leaving.
+
     Example:
         >>> import tempfile, pathlib
         >>> from ckptool.core.checkpoint import Piece, Storage
@@ -46,18 +50,21 @@ class Reader:
         >>> from ckptool.storage.locate import locate_file
         >>> path = pathlib.Path(tempfile.mkdtemp()) / "raw"
         >>> _ = path.write_bytes(bytes(range(6)))
-        >>> piece = Piece(Storage(locate_file(path), 0, 6), start=0, shape=(3, 2), strides=(1, 3))  # the transpose of [2, 3]
+        >>> piece = Piece(Storage(locate_file(path), 0, 6), start=0, shape=(3, 2), strides=(1, 3))  # of [2, 3]
         >>> with Reader() as reader:
         ...     reader.read_bytes(Tensor(TensorSpec("w", "uint8", (3, 2)), (piece,)))
         b'\\x00\\x03\\x01\\x04\\x02\\x05'
     """
 
-    def __init__(self) -> None:
+    def __init__(self, checkpoints: Iterable[Checkpoint] = ()) -> None:
         self._lock = threading.Lock()
+        self._unchecked = dict.fromkeys(source for checkpoint in checkpoints for source in checkpoint.sources)
         self._files: OrderedDict[ByteSource, OpenBytes] = OrderedDict()
         self._users: dict[ByteSource, int] = {}
 
     def __enter__(self) -> Self:
+        for source in self._unchecked:
+            source.check()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -73,9 +80,10 @@ class Reader:
             self._files.clear()
 
     def check(self) -> None:
-        """Raises `UnreadableError` if a file that was read has changed since its headers were read."""
-        for source in self._users:
+        """Raises `UnreadableError` if a file has changed since its headers were read. Call it before you publish."""
+        for source in self._unchecked:
             source.check()
+        self._unchecked.clear()
 
     @contextmanager
     def opened(self, source: ByteSource) -> Iterator[OpenBytes]:
@@ -87,6 +95,7 @@ class Reader:
                 file = self._files[source] = source.open()
             self._files.move_to_end(source)
             self._users[source] = self._users.get(source, 0) + 1
+            self._unchecked[source] = None
         try:
             yield file
         finally:
@@ -271,9 +280,3 @@ def _apply_bits(tensor: Tensor, packed: Array) -> None:
     elif tensor.neg and dtype.kind in ("int", "uint"):
         numbers = packed.view(f"<i{dtype.bits // 8}")
         np.negative(numbers, out=numbers)
-
-
-def check_sources(checkpoints: Iterable[Checkpoint]) -> None:
-    """Raise `UnreadableError` if a file of these checkpoints has changed since its headers were read."""
-    for source in dict.fromkeys(source for checkpoint in checkpoints for source in checkpoint.sources):
-        source.check()

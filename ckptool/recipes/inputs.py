@@ -55,7 +55,7 @@ def numbers_beside(recipe: Recipe, path: PathText, given: Mapping[str, float] | 
 
 
 def json_lookup(path: PathText) -> Callable[[str, str], object]:
-    """Looks values up in the JSON files of a folder, or beside a file: ``config.json``, ``text_config.num_attention_heads``."""
+    """Looks values up in the JSON files of a folder or beside a file: ``config.json``, ``text_config.num_heads``."""
 
     def lookup(file: str, name: str) -> object:
         place = locate_folder(path).path / file

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import NamedTuple, NoReturn, Self
 
 from ckptool.core.bytes import Advance, Entry, PathText
-from ckptool.core.errors import CkptError, MissingError, UnreadableError
+from ckptool.core.errors import ChangedError, CkptError, MissingError, UnreadableError
 from ckptool.storage.system import bytes_at, copy_in_kernel, open_to_read, read_at
 
 _KINDS = [
@@ -245,10 +245,10 @@ def cannot_open(path: Path, error: OSError | ValueError) -> UnreadableError:
 
 
 def _changed(path: Path) -> CkptError:
-    return UnreadableError(
+    return ChangedError(
         f"{path} changed after it was opened", hint="run the command again when nothing writes to it", path=path
     )
 
 
 def _gone(path: Path) -> CkptError:
-    return UnreadableError(f"{path} is not there any more", hint="it was moved or removed meanwhile", path=path)
+    return ChangedError(f"{path} is not there any more", hint="it was moved or removed meanwhile", path=path)

@@ -67,7 +67,7 @@ def _missing(path: Path) -> CkptError:
     from difflib import get_close_matches  # only on the way to an error
 
     try:
-        close = get_close_matches(path.name, os.listdir(folder), n=3)
+        close = get_close_matches(path.name, [entry.name for entry in folder.iterdir()], n=3)
     except OSError:  # a folder may be searched but not listed
         close = []
     hint = f"did you mean {' or '.join(str(folder / name) for name in close)}?" if close else "check the spelling"

@@ -111,7 +111,7 @@ def all_stats(
     # the largest first, so that the threads end together
     todo = sorted((key for key in keys if has_numbers(checkpoint[key])), key=lambda key: -checkpoint[key].nbytes)
     total, done, found = sum(checkpoint[key].nbytes for key in todo), 0, {}
-    with Reader() as reader:
+    with Reader([checkpoint]) as reader:
         for key, result in in_threads(lambda key: stats(checkpoint[key], reader), todo, threads):
             found[key] = result
             done += checkpoint[key].nbytes

@@ -9,8 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ckptool.core.bytes import Advance, OpenBytes
-from ckptool.formats.image import BIG, PAGE
-from ckptool.storage.system import write_at
+from ckptool.storage.system import write_all
+
+BIG = 1 << 20
+"""From this size on a copy is left to the kernel; formats place such data so that blocks can be shared."""
+
+PAGE = 4096
+"""Bytes of a file system's block."""
 
 BUFFER = 1 << 20
 """Bytes for one read: they are still in the cache when they are summed and written."""
@@ -53,7 +58,7 @@ def _through_memory(
         source.read_into(offset, block)
         if see is not None:
             see(block)
-        write_at(target, block, at)
+        write_all(target, block, at)
         done = len(block)
         offset, at, nbytes = offset + done, at + done, nbytes - done
         advance(done)
