@@ -62,7 +62,7 @@ def assembled(tensor: Tensor) -> bytes:
     whole = np.full((*tensor.shape, itemsize), 0xEE, np.uint8)
     filled = np.zeros(tensor.shape, int)
     for piece in tensor.pieces:
-        with piece.storage.file.open("rb") as file:
+        with Path(piece.storage.file.path).open("rb") as file:
             file.seek(piece.storage.offset)
             data = np.frombuffer(file.read(piece.storage.nbytes), np.uint8)
         strides = piece.strides
@@ -101,7 +101,7 @@ def test_a_training_checkpoint(tmp_path: Path) -> None:
     loaded = torch.load(tmp_path / "c.pt", weights_only=False)
     assert checkpoint.format == "torch.distributed"
     assert checkpoint.path == folder
-    assert checkpoint.files == (folder / "__0_0.distcp",)
+    assert [file.path for file in checkpoint.files] == [folder / "__0_0.distcp"]
     assert checkpoint.nbytes == sum(file.stat().st_size for file in folder.iterdir())
     assert checkpoint.selection.path == ("model",)
     assert list(checkpoint) == list(loaded["model"])

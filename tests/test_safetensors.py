@@ -21,6 +21,7 @@ from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.errors import UnreadableError, UsageError
 from ckptool.core.spec import DTYPES
 from ckptool.formats.safetensors import MAX_HEADER, TORCH_NAMES, open_safetensors
+from ckptool.storage.locate import locate_file
 
 
 def entry(dtype: str, shape: list[int], start: int, stop: int) -> dict[str, object]:
@@ -38,7 +39,7 @@ def file_bytes(header: object, data: bytes = b"", length: int | None = None) -> 
 def opened(folder: Path, content: bytes) -> Checkpoint:
     path = folder / "x.safetensors"
     path.write_bytes(content)
-    return open_safetensors(path)
+    return open_safetensors(locate_file(path))
 
 
 def reference_accepts(folder: Path, content: bytes) -> bool:
@@ -60,8 +61,8 @@ def refusal(folder: Path, content: bytes) -> str | None:
 
 
 def stored(checkpoint: Checkpoint, key: str) -> bytes:
-    path, offset, nbytes = checkpoint[key].run
-    with path.open("rb") as file:
+    source, offset, nbytes = checkpoint[key].run
+    with Path(source.path).open("rb") as file:
         file.seek(offset)
         return file.read(nbytes)
 
@@ -83,7 +84,7 @@ def test_every_dtype_as_the_reference_loads_it(tmp_path: Path) -> None:
             tensors[f"s{number}"] = raw.view(dtype)[0].clone()
     path = tmp_path / "all.safetensors"
     save_file(tensors, path, metadata={"format": "pt", "ü": "\n"})
-    checkpoint = open_safetensors(path)
+    checkpoint = open_safetensors(locate_file(path))
     loaded = load_file(path)
     assert set(checkpoint) == set(loaded) == set(tensors)
     for key, tensor in loaded.items():
@@ -91,7 +92,9 @@ def test_every_dtype_as_the_reference_loads_it(tmp_path: Path) -> None:
         assert checkpoint[key].shape == tuple(tensor.shape)
         assert stored(checkpoint, key) == bytes(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
     assert checkpoint.metadata == {"format": "pt", "ü": "\n"}
-    assert (checkpoint.format, checkpoint.files, checkpoint.nbytes) == ("safetensors", (path,), path.stat().st_size)
+    assert (checkpoint.format, checkpoint.files, checkpoint.nbytes) == (
+        "safetensors", (locate_file(path),), path.stat().st_size,
+    )  # fmt: skip
     assert checkpoint.notes == ()
 
 
@@ -192,7 +195,7 @@ def test_a_truncated_file_names_the_first_damaged_tensor(tmp_path: Path) -> None
     whole = path.stat().st_size
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(UnreadableError, match="first damaged tensor is b") as refused:
-        open_safetensors(path)
+        open_safetensors(locate_file(path))
     assert f"header promises {whole:,} bytes, file has {whole - 20:,}" in refused.value.message
     assert refused.value.key == "b"
 
@@ -232,7 +235,7 @@ def test_a_part_of_a_distributed_checkpoint_says_so(tmp_path: Path) -> None:
 def test_select_does_not_apply(tmp_path: Path) -> None:
     opened(tmp_path, file_bytes({}))
     with pytest.raises(UsageError, match="nothing to select"):
-        open_safetensors(tmp_path / "x.safetensors", "model")
+        open_safetensors(locate_file(tmp_path / "x.safetensors"), "model")
 
 
 # --- differential: whatever the reference refuses is refused -------------------------------------------------------
@@ -338,7 +341,7 @@ def test_a_terabyte_opens_as_a_small_file(tmp_path: Path) -> None:
     with path.open("r+b") as file:
         file.truncate(path.stat().st_size + (1 << 40))
     start = time.perf_counter()
-    assert open_safetensors(path)["a"].nbytes == 1 << 40
+    assert open_safetensors(locate_file(path))["a"].nbytes == 1 << 40
     assert time.perf_counter() - start < 0.5
 
 

@@ -115,7 +115,7 @@ def diff(
     require_reports(files, [old, new])
     before = open_checkpoint(old, select=select_old or select)
     after = open_checkpoint(new, select=select_new or select)
-    require_reports(files, [*before.files, *after.files])
+    require_reports(files, map(Path, (*before.paths, *after.paths)))
     level = asked_for(match is Match.AUTO, accept, "--match auto")
     recipe, found_rules = recipe_of(rules or []), None
     if level is not None:

@@ -78,7 +78,7 @@ def inspect(
     files = report or []
     require_reports(files, [path], _REPORTS)
     checkpoint = open_checkpoint(path, select=select)
-    require_reports(files, checkpoint.files, _REPORTS)
+    require_reports(files, map(Path, checkpoint.paths), _REPORTS)
     keys = _sorted(checkpoint, _chosen(checkpoint, only or [], path), sort)
     found = _report(checkpoint, path, keys, stats, threads, quiet)
     form = Format.JSON if json else form

@@ -156,7 +156,7 @@ def remap(
         quiet=quiet,
         reports=tuple(report or ()),
         texts=texts,
-        also_read=() if target is None else (target.path, *target.files),
+        also_read=() if target is None else tuple(map(Path, target.paths)),
     )
     return carry_out(plan, request, found)
 

@@ -41,7 +41,7 @@ def carry_out(done: Transplant, request: Request, extras: Extras) -> int:
     limit = require_writable(plan, request)
     _require_nesting(request.out, extras.wrap)
     texts = _texts(done, request, extras)
-    inputs = (file for side in plan.inputs for file in (side.path, *side.files))
+    inputs = (Path(path) for side in plan.inputs for path in side.paths)
     require_texts(texts, inputs, request.out, force=request.force)
     if request.form is PlanFormat.TEXT:
         _show(done, request, extras)

@@ -175,7 +175,7 @@ def _verdict(plan: Plan, request: Request) -> Exit:
 def require_writable(plan: Plan, request: Request) -> int | None:
     """Refuses an output that could not be written, before anything is shown; gives the bytes of a shard."""
     limit = None if request.max_shard is None else parse_size(request.max_shard, least=1)
-    sources = [file for checkpoint in plan.inputs for file in (checkpoint.path, *checkpoint.files)]
+    sources = [Path(path) for checkpoint in plan.inputs for path in checkpoint.paths]
     sources += request.also_read
     require_reports(request.reports, sources)
     require_texts(request.texts, sources, request.out, force=request.force)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import PurePath
 from typing import Literal
 
+from ckptool.core.bytes import ByteSource
 from ckptool.core.spec import TensorSpec, packed_nbytes
 
 Risk = Literal["harmless", "unknown", "dangerous"]
@@ -29,7 +30,7 @@ class Storage:
         crc: the CRC-32 of the bytes, where the container states one.
     """
 
-    file: Path
+    file: ByteSource
     offset: int
     nbytes: int
     big_endian: bool = False
@@ -120,7 +121,7 @@ class Tensor:
         return piece.strides is None and not piece.storage.big_endian
 
     @property
-    def run(self) -> tuple[Path, int, int]:
+    def run(self) -> tuple[ByteSource, int, int]:
         """(file, offset, nbytes) of that one run; only if `is_contiguous_run`."""
         piece = self.pieces[0]
         start = packed_nbytes(self.dtype, (piece.start,))
@@ -211,6 +212,7 @@ class Checkpoint(Mapping[str, Tensor]):
         format: "torch zip", "torch legacy", "TorchScript", "safetensors", "torch.distributed".
         tensors: the selected weights.
         files: the files that hold the bytes.
+        indexes: the files that say which file holds what: an index of shards, a `.metadata`.
         nbytes: size of those files on disk, in bytes.
         selection: which dict was taken as the weights.
         extras: what else the file holds, top level first.
@@ -223,10 +225,11 @@ class Checkpoint(Mapping[str, Tensor]):
             them again.
     """
 
-    path: Path
+    path: PurePath
     format: str
     tensors: Mapping[str, Tensor]
-    files: tuple[Path, ...] = ()
+    files: tuple[ByteSource, ...] = ()
+    indexes: tuple[ByteSource, ...] = ()
     nbytes: int = 0
     selection: Selection = Selection()
     extras: tuple[Extra, ...] = ()
@@ -236,6 +239,16 @@ class Checkpoint(Mapping[str, Tensor]):
     globals: tuple[GlobalUse, ...] = ()
     notes: tuple[Note, ...] = ()
     tree: object = field(default=None, repr=False, compare=False)
+
+    @property
+    def sources(self) -> tuple[ByteSource, ...]:
+        """Every file that it was read from, as it was then."""
+        return self.indexes + self.files
+
+    @property
+    def paths(self) -> tuple[PurePath, ...]:
+        """Its own path, and that of every file that it was read from."""
+        return (self.path, *(source.path for source in self.sources))
 
     def __getitem__(self, key: str) -> Tensor:
         return self.tensors[key]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Collection, Iterator
 from itertools import chain, islice
-from pathlib import Path
+from pathlib import PurePath
 
 from ckptool.core.errors import UsageError
 from ckptool.core.keys import Pattern, common_prefix, escape, strip_wrappers
@@ -84,7 +84,9 @@ def _respelled(text: str, keys: Collection[str]) -> Iterator[str]:
             yield ".".join([*parts[:at], escape(known[close]), *parts[at + 1 :]])
 
 
-def require_match(pattern: Pattern, keys: Collection[str], option: str, path: Path | str | None = None) -> list[str]:
+def require_match(
+    pattern: Pattern, keys: Collection[str], option: str, path: PurePath | str | None = None
+) -> list[str]:
     """The keys that the pattern means; `UsageError` with a near miss if there are none.
 
     Example:

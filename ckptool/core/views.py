@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import product
 from math import prod
-from pathlib import Path
 from typing import Any
 
+from ckptool.core.bytes import ByteSource
 from ckptool.core.checkpoint import Storage, Tensor
 from ckptool.core.errors import UnreadableError
 from ckptool.core.spec import DTYPES, packed_nbytes
@@ -66,7 +66,7 @@ def views_of(tensor: Tensor) -> list[View]:
                 raise _outside(tensor, piece.storage)
             if bits < 8 or len(shape) > 60:
                 raise UnreadableError(
-                    f"{tensor.key} has a layout that cannot be read", path=piece.storage.file, key=tensor.key
+                    f"{tensor.key} has a layout that cannot be read", path=piece.storage.file.path, key=tensor.key
                 )
         views.append(view)
     return views
@@ -114,7 +114,7 @@ def is_run(tensor: Tensor) -> bool:
     return True
 
 
-def run_of(tensor: Tensor) -> tuple[Path, int, int]:
+def run_of(tensor: Tensor) -> tuple[ByteSource, int, int]:
     """(file, offset, nbytes) of a tensor for which `is_run` holds.
 
     Raises:
@@ -135,7 +135,7 @@ def is_blown_up(tensor: Tensor) -> bool:
 def _outside(tensor: Tensor, storage: Storage) -> UnreadableError:
     return UnreadableError(
         f"{tensor.key} views elements outside its storage of {storage.nbytes:,} bytes",
-        path=storage.file,
+        path=storage.file.path,
         key=tensor.key,
     )
 

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ckptool.core.checkpoint import Checkpoint
-from ckptool.core.errors import OutputError, PlanError, UnreadableError
+from ckptool.core.errors import OutputError, PlanError
 from ckptool.core.plan import Plan
 from ckptool.engine.encode import Output, Tied, encode
 from ckptool.engine.filling import write_durably, write_image
 from ckptool.engine.output import check_target, staged_file, staged_folder
 from ckptool.engine.reading import Reader
-
-_SIZE = 2  # where the size stands in a fingerprint
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,28 +66,26 @@ def apply(
     started = time.monotonic()
     _require_sound(plan)
     target = Path(out)
-    sources = [file for checkpoint in plan.inputs for file in (checkpoint.path, *checkpoint.files)]
+    sources = [Path(path) for checkpoint in plan.inputs for path in checkpoint.paths]
     check_target(target, sources, force=force)
-    before = _fingerprints(plan.inputs)
-    _check_as_opened(plan.inputs, before)
     output = encode(plan, target, max_shard=max_shard, tied=tied)
     total = sum(slot.nbytes for image in output.images.values() for slot in image.slots)
     advance = _counter(total, progress)
     rounding: dict[str, float] = {}
-    with Reader() as reader:
+    with Reader(plan.inputs) as reader:
         if output.is_folder:
             with staged_folder(target, force=force) as folder:
                 for name, image in output.images.items():
                     write_durably(folder / name, image, plan, reader, advance, rounding)
                 _verify(folder, output)
-                _check_unchanged(plan.inputs, before)
+                reader.check()
             files = tuple(target / name for name in output.images)
         else:
             (image,) = output.images.values()
             with staged_file(target, force=force) as (descriptor, temporary):
                 write_image(descriptor, image, plan, reader, advance, rounding)
                 _verify(temporary, output)
-                _check_unchanged(plan.inputs, before)
+                reader.check()
             files = (target,)
     size = sum(image.size for image in output.images.values())
     by_key = {step.target.key: rounding[step.target.key] for step in plan.steps if step.target.key in rounding}
@@ -117,33 +112,6 @@ def _counter(total: int, progress: Callable[[int, int], None] | None) -> Callabl
             progress(done, total)
 
     return advance
-
-
-def _fingerprints(inputs: Sequence[Checkpoint]) -> dict[Path, tuple[int, ...]]:
-    """What tells that an input was written to meanwhile."""
-    files = {file for checkpoint in inputs for file in checkpoint.files}
-    try:
-        stats = {file: file.stat() for file in files}
-    except OSError as error:
-        raise UnreadableError(f"{error.filename} is not there any more; nothing was written") from error
-    return {file: (s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns) for file, s in stats.items()}
-
-
-def _check_as_opened(inputs: Sequence[Checkpoint], now: Mapping[Path, tuple[int, ...]]) -> None:
-    """The headers that the plan was made from must still be those of the files; a size tells most changes."""
-    for checkpoint in inputs:
-        size = sum(now[file][_SIZE] for file in checkpoint.files)
-        if size != checkpoint.nbytes and checkpoint.format != "torch.distributed":  # which also counts its .metadata
-            raise UnreadableError(
-                f"{checkpoint.path} changed after it was opened; nothing was written",
-                hint="run it again",
-                path=checkpoint.path,
-            )
-
-
-def _check_unchanged(inputs: Sequence[Checkpoint], before: Mapping[Path, tuple[int, ...]]) -> None:
-    if _fingerprints(inputs) != before:
-        raise UnreadableError("an input changed while it was read; nothing was written", hint="run it again")
 
 
 def _joined(place: str, key: str) -> str:

@@ -2,37 +2,32 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import PurePath
 
-from ckptool.core.errors import CkptError
+from ckptool.core.errors import CkptError, naming
 from ckptool.core.plan import Plan
-from ckptool.engine.copying import copy_range, write_all
 from ckptool.engine.evaluate import packed_blocks
 from ckptool.engine.reading import Reader
 from ckptool.engine.rounding import Rounding, rounds
 from ckptool.formats.image import Computed, Image, Range, Slot
-from ckptool.storage.files import naming
+from ckptool.storage.copying import copy_range
 from ckptool.storage.signals import signals_held
+from ckptool.storage.system import new_file, resize, write_all
 
 THREADS = 2
 
 
 def write_durably(
-    path: Path, image: Image, plan: Plan, reader: Reader, advance: Callable[[int], None], rounding: dict[str, float]
+    path: PurePath, image: Image, plan: Plan, reader: Reader, advance: Callable[[int], None], rounding: dict[str, float]
 ) -> None:
     """Write a new file and flush it to the disk; see `write_image`."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-    try:
+    with new_file(path) as descriptor:
         write_image(descriptor, image, plan, reader, advance, rounding)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def write_image(
@@ -53,7 +48,7 @@ def write_image(
         advance: told the bytes done, from any thread.
         rounding: gets the worst relative rounding of each tensor that is cast, by key.
     """
-    os.ftruncate(descriptor, image.size)
+    resize(descriptor, image.size)
     for offset, literal in image.literals:
         write_all(descriptor, literal, offset)
     filler = _Filler(plan, reader, descriptor, advance, rounding)
@@ -101,7 +96,7 @@ class _Filler:
         crc = _Crc() if slot.needs_crc and _known_crc(slot) is None else None
         for content in slot.contents:
             if isinstance(content, Range):
-                with self.reader.descriptor(content.file) as source, naming(content.file):
+                with self.reader.opened(content.file) as source, naming(content.file.path):
                     copy_range(source, content.offset, self.target, at, content.nbytes, self._moved, crc)
                 at += content.nbytes
                 continue

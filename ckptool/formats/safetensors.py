@@ -10,15 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NoReturn
 
+from ckptool.core.bytes import ByteSource, OpenBytes
 from ckptool.core.checkpoint import Checkpoint, Note, Piece, Storage, Tensor
 from ckptool.core.errors import UnreadableError, UsageError
 from ckptool.core.spec import DTYPES, TensorSpec
 from ckptool.formats.safetensors_header import Entry, parse
 from ckptool.formats.strict_json import JsonError
-from ckptool.storage.files import RegularFile, open_regular
 
 MAX_HEADER = 100_000_000  # the reference's own cap
 MAX_DIMENSION = 2**63 - 1  # torch's
@@ -70,7 +69,7 @@ class Header:
     nbytes: int
 
 
-def open_safetensors(path: Path, select: str | None = None) -> Checkpoint:
+def open_safetensors(source: ByteSource, select: str | None = None) -> Checkpoint:
     """Open a safetensors file by its header.
 
     Raises:
@@ -78,35 +77,35 @@ def open_safetensors(path: Path, select: str | None = None) -> Checkpoint:
         UsageError: `select` is given; the format has no nested dicts.
     """
     if select is not None:
-        raise UsageError(f"{path} is a safetensors file, which holds one flat set of tensors: nothing to select")
-    with open_regular(path) as file:
+        raise UsageError(f"{source.path} is a safetensors file, which holds one flat set of tensors: nothing to select")
+    with source.open() as file:
         header = read_header(file)
     end = header.start + header.nbytes
-    if end > file.size:
-        _ends_early(file, header)
-    if end < file.size:
+    if end > source.size:
+        _ends_early(source, header)
+    if end < source.size:
         raise UnreadableError(
-            f"{path} goes on for {file.size - end:,} bytes after its last tensor",
+            f"{source.path} goes on for {source.size - end:,} bytes after its last tensor",
             hint="header and data do not belong together; get the file again",
-            path=path,
+            path=source.path,
         )
     return Checkpoint(
-        path=path,
+        path=source.path,
         format="safetensors",
-        tensors=tensors_of(header, path),
-        files=(path,),
-        nbytes=file.size,
+        tensors=tensors_of(header, source),
+        files=(source,),
+        nbytes=source.size,
         metadata=header.metadata,
         notes=tuple(_notes(header)),
     )
 
 
-def read_header(file: RegularFile, offset: int = 0) -> Header:
+def read_header(file: OpenBytes, offset: int = 0) -> Header:
     """Read and check the header that begins at `offset`; whether the data is all there is left to the caller."""
     path = file.path
     if file.size - offset < 8:
         raise UnreadableError(f"{path} ends inside the length of its header", hint="download it again", path=path)
-    length = int.from_bytes(file.pread(8, offset), "little")
+    length = int.from_bytes(file.read(offset, 8), "little")
     if length > MAX_HEADER:
         raise UnreadableError(
             f"{path} claims a header of {length:,} bytes, more than the {MAX_HEADER:,} that safetensors allows",
@@ -121,7 +120,7 @@ def read_header(file: RegularFile, offset: int = 0) -> Header:
             path=path,
         )
     try:
-        entries, metadata, odd = parse(file.pread(length, offset + 8))
+        entries, metadata, odd = parse(file.read(offset + 8, length))
         entries = _in_torch_terms(entries)
         nbytes = _check_layout(entries)
     except JsonError as problem:
@@ -129,11 +128,11 @@ def read_header(file: RegularFile, offset: int = 0) -> Header:
     return Header(entries, metadata, odd, start, nbytes)
 
 
-def tensors_of(header: Header, path: Path) -> dict[str, Tensor]:
-    """The tensors of a header that stands in the file `path`."""
+def tensors_of(header: Header, source: ByteSource) -> dict[str, Tensor]:
+    """The tensors of a header that stands in the file `source`."""
     base = header.start
     return {
-        name: Tensor(TensorSpec(name, dtype, shape), (Piece(Storage(path, base + start, stop - start), 0, shape),))
+        name: Tensor(TensorSpec(name, dtype, shape), (Piece(Storage(source, base + start, stop - start), 0, shape),))
         for start, stop, name, dtype, shape in header.entries
     }
 
@@ -187,14 +186,14 @@ def _check_layout(entries: list[Entry]) -> int:
     return end
 
 
-def _ends_early(file: RegularFile, header: Header) -> NoReturn:
-    have = file.size - header.start
+def _ends_early(source: ByteSource, header: Header) -> NoReturn:
+    have = source.size - header.start
     damaged = next(entry for entry in header.entries if entry.stop > have)
     raise UnreadableError(
-        f"{file.path} ends early: header promises {header.start + header.nbytes:,} bytes, file has {file.size:,}; "
+        f"{source.path} ends early: header promises {header.start + header.nbytes:,} bytes, file has {source.size:,}; "
         f"the first damaged tensor is {damaged.name}",
         hint="download it again",
-        path=file.path,
+        path=source.path,
         key=damaged.name,
     )
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from typing import Literal, NamedTuple
 
+from ckptool.core.bytes import OpenBytes
 from ckptool.core.errors import UnreadableError
-from ckptool.storage.files import RegularFile
 
 Kind = Literal["torch zip", "torch legacy", "safetensors", "index"]
 
@@ -65,13 +65,13 @@ _OLD_PICKLE = re.compile(rb"[(\]}][lpdqtX(\]}c]|c[\w.]+\n[\w.]+\n")
 _LEVELDB_FOOTER = bytes.fromhex("57fb808b247547db")
 
 
-def sniff(file: RegularFile) -> Kind:
+def sniff(file: OpenBytes) -> Kind:
     """The kind of checkpoint a file is.
 
     Raises:
         UnreadableError: it is not a checkpoint; the message says what it is.
     """
-    head = file.pread(min(HEAD, file.size), 0)
+    head = file.read(0, min(HEAD, file.size))
     kind = _checkpoint_kind(head, file)
     if kind is not None:
         return kind
@@ -81,14 +81,14 @@ def sniff(file: RegularFile) -> Kind:
     raise UnreadableError(f"{path} {other.what}", hint=hint or None, path=file.path)
 
 
-def _checkpoint_kind(head: bytes, file: RegularFile) -> Kind | None:
+def _checkpoint_kind(head: bytes, file: OpenBytes) -> Kind | None:
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):  # whether torch wrote it, its directory says
         return "torch zip"
     if any(magic in head[:40] for magic in _LEGACY) and head[:1] in b"\x80LI":
         return "torch legacy"
     text = head.lstrip(b" \t\r\n")
     if text.startswith(b"{") and _is_text(head):
-        start = head if file.size <= HEAD else file.pread(min(file.size, 1 << 16), 0)
+        start = head if file.size <= HEAD else file.read(0, min(file.size, 1 << 16))
         return "index" if b'"weight_map"' in start else None
     # 8 bytes of length; the reference lets white space stand before the brace
     if head[8:].lstrip(b" \t\r\n").startswith(b"{") and not _is_text(head[:8]):
@@ -96,7 +96,7 @@ def _checkpoint_kind(head: bytes, file: RegularFile) -> Kind | None:
     return None
 
 
-def _other_kind(head: bytes, file: RegularFile) -> Other:
+def _other_kind(head: bytes, file: OpenBytes) -> Other:
     if not head:
         return Other("is empty", _DOWNLOAD)
     for offset, magic, other in _MAGIC:
@@ -112,20 +112,20 @@ def _other_kind(head: bytes, file: RegularFile) -> Other:
     return _binary_kind(head, file)
 
 
-def _text_kind(head: bytes, file: RegularFile) -> Other:
+def _text_kind(head: bytes, file: OpenBytes) -> Other:
     if head.lstrip()[:1] in (b"{", b"["):
         return Other("is JSON, not a checkpoint", "give the file or folder that holds the weights")
     if _TF_CHECKPOINT.match(head):
         return Other("is a TensorFlow checkpoint", _EXPORT)
-    if _OLD_PICKLE.match(head) and file.pread(1, file.size - 1) == b".":
+    if _OLD_PICKLE.match(head) and file.read(file.size - 1, 1) == b".":
         return Other("is a Python pickle, but not one that torch.save wrote", "load it in Python and torch.save it")
     return Other("is text, not a checkpoint", "give the file or folder that holds the weights")
 
 
-def _binary_kind(head: bytes, file: RegularFile) -> Other:
+def _binary_kind(head: bytes, file: OpenBytes) -> Other:
     if head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
         return Other("is a Python pickle, but not one that torch.save wrote", "load it in Python and torch.save it")
-    if file.size >= 8 and file.pread(8, file.size - 8) == _LEVELDB_FOOTER:
+    if file.size >= 8 and file.read(file.size - 8, 8) == _LEVELDB_FOOTER:
         return Other("is the index of a TensorFlow checkpoint", _EXPORT)
     if _ONNX.match(head):
         return Other("looks like an ONNX model", _EXPORT)
@@ -133,7 +133,7 @@ def _binary_kind(head: bytes, file: RegularFile) -> Other:
         return Other("looks like msgpack, as flax writes", _EXPORT)
     if not head.strip(b"\0"):
         return Other("begins with zeros: its download or copy was not finished", "download it again")
-    if _OLD_PICKLE.match(head) and file.pread(1, file.size - 1) == b".":
+    if _OLD_PICKLE.match(head) and file.read(file.size - 1, 1) == b".":
         return Other("is a Python pickle, but not one that torch.save wrote", "load it in Python and torch.save it")
     return Other(
         f"is not a checkpoint that ckptool knows (it begins with {head[:8].hex(' ')})",

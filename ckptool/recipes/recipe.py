@@ -9,15 +9,21 @@ import difflib
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any, NoReturn
+from functools import cache
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from ckptool.core.errors import UsageError
+from ckptool.core.bytes import PathText
+from ckptool.core.errors import MissingError, UsageError
 from ckptool.core.reasons import RuleName
 from ckptool.recipes.rules import Rule, Stage, Unmatched, parse_stages
+from ckptool.storage.texts import is_file, read_text
 
-_BUILTIN = Path(__file__).parent / "builtin"
-_LARGEST = 10_000_000  # bytes of a recipe or of a JSON file beside the input
+if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
+
+MAX_TEXT = 10_000_000
+"""Bytes of a recipe or of a JSON file beside the input."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +194,16 @@ def builtin_recipes() -> tuple[str, ...]:
         >>> "strip-wrappers" in builtin_recipes()
         True
     """
-    return tuple(sorted(path.stem for path in _BUILTIN.glob("*.toml")))
+    return tuple(sorted(_builtin_texts()))
+
+
+@cache
+def _builtin_texts() -> Mapping[str, Traversable]:
+    """The files of the built-in recipes, by the recipes' names."""
+    from importlib.resources import files
+
+    found = (files("ckptool.recipes") / "builtin").iterdir()
+    return {file.name.removesuffix(".toml"): file for file in found if file.name.endswith(".toml")}
 
 
 def builtin_text(name: str) -> str:
@@ -197,16 +212,16 @@ def builtin_text(name: str) -> str:
     Raises:
         UsageError: no recipe has this name.
     """
-    if name not in builtin_recipes():
+    if name not in _builtin_texts():
         near = difflib.get_close_matches(name, builtin_recipes(), n=1)
         raise UsageError(
             f'no built-in recipe is called "{name}"',
             hint=f"did you mean {near[0]}?" if near else "list them: ckptool remap --recipes",
         )
-    return read_text(_BUILTIN / f"{name}.toml")
+    return _builtin_texts()[name].read_text(encoding="utf-8")
 
 
-def load_recipe(source: str | Path) -> Recipe:
+def load_recipe(source: PathText) -> Recipe:
     """A recipe from a TOML file, or one of ckptool's own by its name.
 
     Raises:
@@ -216,24 +231,20 @@ def load_recipe(source: str | Path) -> Recipe:
         >>> load_recipe("strip-wrappers").name
         'strip-wrappers'
     """
-    path = Path(source)
-    if str(source) in builtin_recipes() and not path.is_file():
-        path = _BUILTIN / f"{source}.toml"
-        name = str(source)
-    else:
-        name = path.name
+    name, path = str(source), PurePath(source)
+    builtin = _builtin_texts().get(name)
+    if builtin is not None and not is_file(path):
+        return parse_toml(builtin.read_text(encoding="utf-8"), name)
     try:
-        data = read_text(path)
-    except OSError as error:
-        near = difflib.get_close_matches(str(source), builtin_recipes(), n=1)
+        text = read_text(path, MAX_TEXT)
+    except MissingError:
+        near = difflib.get_close_matches(name, builtin_recipes(), n=1)
         known = f'did you mean "{near[0]}"?' if near else f"built in: {', '.join(builtin_recipes())}"
-        is_there = path.exists()
-        what = f"{source} cannot be read: {error.strerror}" if is_there else f'"{source}" is no rule, file or recipe'
-        raise UsageError(what, hint=None if is_there else known, path=path if is_there else None) from None
-    return parse_toml(data, name, path)
+        raise UsageError(f'"{name}" is no rule, file or recipe', hint=known) from None
+    return parse_toml(text, path.name, path)
 
 
-def parse_toml(text: str, name: str, path: Path | None = None) -> Recipe:
+def parse_toml(text: str, name: str, path: PurePath | None = None) -> Recipe:
     """A recipe from the text of a TOML file.
 
     Args:
@@ -255,18 +266,6 @@ def parse_toml(text: str, name: str, path: Path | None = None) -> Recipe:
     return _Table(table, name, path).recipe()
 
 
-def read_text(path: Path) -> str:
-    """A small text file; `UsageError` if it is large or not text."""
-    with path.open("rb") as file:
-        data = file.read(_LARGEST + 1)
-    if len(data) > _LARGEST:
-        raise UsageError(f"{path.name} is larger than {_LARGEST // 1_000_000} MB", path=path)
-    try:
-        return data.decode()
-    except UnicodeDecodeError:
-        raise UsageError(f"{path.name} is not text", path=path) from None
-
-
 _KEYS = (
     "ckptool", "about", "rules", "unmatched", "vars", "init", "tie", "freeze",
     "source.select", "source.files", "expect.missing", "expect.unexpected", "expect.coverage",
@@ -277,7 +276,7 @@ _KEYS = (
 class _Table:
     """Takes a TOML table apart, each value with its type."""
 
-    def __init__(self, table: Mapping[str, Any], name: str, path: Path | None) -> None:
+    def __init__(self, table: Mapping[str, Any], name: str, path: PurePath | None) -> None:
         self.name, self.path = name, path
         self.flat: dict[str, Any] = {}
         for key, value in table.items():

@@ -14,6 +14,9 @@ def signals_held() -> Iterator[None]:
     A handler that raises while CPython waits for a thread to start can leave that thread's lock taken for ever, and the
     program would never end. Threads started meanwhile never get these signals: they are the main thread's.
     """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows, where signals come between two bytecodes only
+        yield
+        return
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
     try:
         yield

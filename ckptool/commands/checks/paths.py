@@ -13,7 +13,8 @@ from ckptool.formats.folder import KNOWN, _is_companion
 from ckptool.formats.opening import open_checkpoint
 from ckptool.formats.sharded import SHARD_NAME, open_shards
 from ckptool.formats.sniff import sniff
-from ckptool.storage.files import open_regular
+from ckptool.storage.local import LocalFile
+from ckptool.storage.locate import locate_folder
 
 INDEX = ".index.json"
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
@@ -44,7 +45,7 @@ class Target:
     def open(self, select: str | None = None) -> Checkpoint:
         """Its headers; see `ckptool.formats.open_checkpoint`."""
         if self.shards:
-            return open_shards(self.path.parent, self.shards, select)
+            return open_shards(locate_folder(self.path.parent), self.shards, select)
         return open_checkpoint(self.path, select)
 
 
@@ -93,8 +94,8 @@ def _looks_like_one(path: Path) -> bool:
     if not path.name.endswith((".bin", INDEX)) or path.name in KNOWN or SHARD_NAME.fullmatch(path.name):
         return True
     try:
-        with open_regular(path) as file:
-            if file.size >= len(_LFS) and file.pread(len(_LFS), 0) == _LFS:
+        with LocalFile.at(path).open() as file:
+            if file.size >= len(_LFS) and file.read(0, len(_LFS)) == _LFS:
                 return True
             return (sniff(file) == "index") == path.name.endswith(INDEX)
     except CkptError:  # .bin is anything

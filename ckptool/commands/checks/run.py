@@ -18,7 +18,7 @@ from ckptool.commands.checks.policy import Policy
 from ckptool.commands.checks.settings import Allow
 from ckptool.commands.checks.values import Wanted, measure, work
 from ckptool.core.checkpoint import Checkpoint
-from ckptool.core.errors import CkptError, UnreadableError, UsageError
+from ckptool.core.errors import ChangedError, CkptError, UnreadableError, UsageError
 
 Progress = Callable[[int, int], None]
 _OF_COMPANIONS = ("readable", "unsafe-pickle")
@@ -137,6 +137,8 @@ class _Run:
             if want != Wanted():
                 try:
                     case.values = measure(case.checkpoint, want, self.threads, step)
+                except ChangedError:
+                    raise
                 except UnreadableError as error:
                     case.error = error
 
@@ -168,8 +170,10 @@ class _Run:
             return [], ""
         try:
             found = list(rule.function(case))
+        except ChangedError:
+            raise
         except UnreadableError as error:
-            if error.path is not None and error.path not in (*case.checkpoint.files, case.target.path):
+            if error.path is not None and error.path not in (*case.checkpoint.paths, case.target.path):
                 raise  # of a checkpoint that the policy names
             case.error = error
             broken = [] if rule.name == "readable" else list(RULES["readable"].function(case))

@@ -10,6 +10,7 @@ from ckptool.core.errors import CkptError
 from ckptool.facts.facts import many
 from ckptool.formats.registry import open_file
 from ckptool.formats.sharded import SHARD_NAME, Index, read_index
+from ckptool.storage.locate import locate_file
 
 
 def shards(case: Case) -> Iterator[Found]:
@@ -30,7 +31,7 @@ def shards(case: Case) -> Iterator[Found]:
     """
     if case.target.path.name.endswith(INDEX):
         try:
-            index = read_index(case.target.path)
+            index = read_index(locate_file(case.target.path))
         except CkptError:  # told by readable
             return
         yield from _against_files(case, index)
@@ -38,7 +39,7 @@ def shards(case: Case) -> Iterator[Found]:
 
 
 def _against_files(case: Case, index: Index) -> Iterator[Found]:
-    folder = index.path.parent
+    folder = Path(index.path.parent)
     names = sorted(set(index.weight_map.values()))
     if any(os.sep in name or name in ("", ".", "..") or "\0" in name for name in names):
         return  # an index that reaches outside its folder is not followed; told by readable
@@ -89,13 +90,13 @@ def _size(case: Case, index: Index, keys: Mapping[str, Mapping[str, int]]) -> It
 
 def _orphans(case: Case, index: Index) -> Iterator[Found]:
     """Files beside the index that are called like shards, and are in no index."""
-    folder = index.path.parent
+    folder = Path(index.path.parent)
     names = sorted(entry.name for entry in folder.iterdir())
     named = set(index.weight_map.values())
     for other in names:
         if other.endswith(INDEX) and other != index.path.name:
             try:
-                named |= set(read_index(folder / other).weight_map.values())
+                named |= set(read_index(locate_file(folder / other)).weight_map.values())
             except CkptError:  # a checkpoint of its own, which tells it
                 continue
     suffixes = {Path(name).suffix for name in index.weight_map.values()}
@@ -113,7 +114,7 @@ def _orphans(case: Case, index: Index) -> Iterator[Found]:
 def _keys(path: Path) -> dict[str, int] | None:
     """The keys of a shard with their bytes; None if it cannot be opened, which readable tells."""
     try:
-        return {key: tensor.nbytes for key, tensor in open_file(path).items()}
+        return {key: tensor.nbytes for key, tensor in open_file(locate_file(path)).items()}
     except CkptError:
         return None
 
