@@ -15,9 +15,9 @@ import torch
 from ckptool.commands.filter import plan_filter
 from ckptool.core.errors import UnreadableError
 from ckptool.engine.apply import apply
-from ckptool.engine.copying import copy_range
 from ckptool.engine.rounding import Rounding
 from ckptool.formats.opening import open_checkpoint
+from ckptool.storage.copying import copy_range
 
 
 def copied(folder: Path, data: bytes, offset: int, at: int, nbytes: int) -> bytes:

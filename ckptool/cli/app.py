@@ -13,6 +13,7 @@ from ckptool.cli.errors import report
 from ckptool.cli.help import HelpCommand, HelpGroup
 from ckptool.core.errors import Exit
 from ckptool.core.version import VERSION
+from ckptool.storage.touched import one_command
 
 _EPILOG = """\
 Examples:
@@ -60,7 +61,8 @@ def run(arguments: Sequence[str]) -> int:
     """Runs one command line and returns its exit code. Never raises what a user could cause."""
     try:
         # obj: the commands see the raw arguments, whose order the parser does not keep
-        code = app(list(arguments) or ["--help"], prog_name="ckptool", standalone_mode=False, obj=list(arguments))
+        with one_command():
+            code = app(list(arguments) or ["--help"], prog_name="ckptool", standalone_mode=False, obj=list(arguments))
         sys.stdout.flush()
     except KeyboardInterrupt:
         return Exit.INTERRUPTED

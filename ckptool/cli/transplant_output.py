@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ckptool.cli.reports import CI_FORMATS, add_summary, ci_texts, plain, report_screen, write_reports
-from ckptool.cli.texts import require_texts, write_texts
+from ckptool.cli.texts import write_texts
 from ckptool.cli.writing import PlanFormat, Request, require_writable, say, write
 from ckptool.core.errors import Exit, UsageError
 
@@ -38,11 +38,10 @@ class Extras:
 def carry_out(done: Transplant, request: Request, extras: Extras) -> int:
     """Shows a transplant and, if nothing speaks against it, writes what was asked for; gives the exit code."""
     plan = done.plan
+    texts = _texts(done, request, extras)
+    request = replace(request, texts=texts)
     limit = require_writable(plan, request)
     _require_nesting(request.out, extras.wrap)
-    texts = _texts(done, request, extras)
-    inputs = (file for side in plan.inputs for file in (side.path, *side.files))
-    require_texts(texts, inputs, request.out, force=request.force)
     if request.form is PlanFormat.TEXT:
         _show(done, request, extras)
     proof = None

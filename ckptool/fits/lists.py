@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 from ckptool.core.errors import PlanError, UsageError
 from ckptool.core.spec import TensorSpec
+from ckptool.storage.touched import note_read
 
 Lookup: TypeAlias = Callable[[str], str]
 """The text of a file that a fit names."""
@@ -36,6 +37,7 @@ def beside(*folders: Path | str) -> Lookup:
             raise UsageError(f"there is no file {name}", hint=f"it was looked for in {where}")
         if path.stat().st_size > _LARGEST_LIST:
             raise UsageError(f"{name} is too large for a list", path=path)
+        note_read(path)
         try:
             return path.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:

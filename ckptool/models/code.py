@@ -17,6 +17,7 @@ from ckptool.core.errors import CkptError, UsageError
 from ckptool.models.factory import Factory, a_type_of, did_you_mean, require, stopped
 from ckptool.models.guard import guarded
 from ckptool.models.vision import declare_operators, import_torchvision
+from ckptool.storage.touched import note_read
 
 
 def code_factory(name: str, arguments: Mapping[str, object]) -> Factory:
@@ -67,6 +68,7 @@ def _import_file(where: str) -> tuple[ModuleType, tuple[str, ...], Path]:
     if not path.is_file():
         near = did_you_mean(path.name, [other.name for other in path.parent.glob("*.py")])
         raise UsageError(f"{where} does not exist", hint=near or "check the spelling", path=where)
+    note_read(path)
     if b"torchvision" in path.read_bytes() and find_spec("torchvision"):
         import_torchvision()  # faster than it would
     root, parts = path.parent, [path.stem]

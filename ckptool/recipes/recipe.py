@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 from ckptool.core.errors import UsageError
 from ckptool.recipes.rules import Rule, Stage, Unmatched, parse_stages
+from ckptool.storage.touched import note_read
 
 _BUILTIN = Path(__file__).parent / "builtin"
 _LARGEST = 10_000_000  # bytes of a recipe or of a JSON file beside the input
@@ -243,6 +244,7 @@ def read_text(path: Path) -> str:
     """A small text file; `UsageError` if it is large or not text."""
     with path.open("rb") as file:
         data = file.read(_LARGEST + 1)
+    note_read(path)
     if len(data) > _LARGEST:
         raise UsageError(f"{path.name} is larger than {_LARGEST // 1_000_000} MB", path=path)
     try:

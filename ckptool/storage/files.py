@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Self
 
 from ckptool.core.errors import CkptError, UnreadableError
+from ckptool.storage.touched import note_read
 
 _KINDS = [
     (stat.S_ISDIR, "a folder"),
@@ -75,6 +76,7 @@ def open_regular(path: Path | str) -> RegularFile:
         raise _cannot_open(path, error) from error
     info = os.fstat(fd)
     if stat.S_ISREG(info.st_mode):
+        note_read(path)
         return RegularFile(path, fd, info.st_size)
     os.close(fd)
     kind = next((words for test, words in _KINDS if test(info.st_mode)), "not a regular file")

@@ -8,10 +8,16 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from collections.abc import Callable
 
 from ckptool.core.errors import UnreadableError
-from ckptool.formats.image import BIG, PAGE
+
+BIG = 1 << 20
+"""From this size on a copy is left to the kernel; formats place such data so that blocks can be shared."""
+
+PAGE = 4096
+"""Bytes of a file system's block."""
 
 BUFFER = 1 << 20
 """Bytes for one read: they are still in the cache when they are summed and written."""
@@ -73,7 +79,7 @@ def _through_memory(
 ) -> None:
     buffer = memoryview(bytearray(min(nbytes, BUFFER)))
     while nbytes:
-        done = os.preadv(source, [buffer[: min(nbytes, BUFFER)]], offset)
+        done = _read(source, buffer[: min(nbytes, BUFFER)], offset)
         if not done:
             raise UnreadableError(f"the file ended while it was copied: {nbytes:,} bytes short")
         block = buffer[:done]
@@ -88,5 +94,28 @@ def write_all(descriptor: int, data: bytes | memoryview, offset: int) -> None:
     """Write all bytes at an offset; the system may take them in parts."""
     view = memoryview(data)
     while view:
-        done = os.pwrite(descriptor, view, offset)
+        done = _write(descriptor, view, offset)
         view, offset = view[done:], offset + done
+
+
+_SEEKING = threading.Lock()  # where reading and writing at an offset takes two calls
+
+
+def _read(descriptor: int, buffer: memoryview, offset: int) -> int:
+    """Read at an offset into a buffer; the bytes done, 0 at the end of the file."""
+    if hasattr(os, "preadv"):
+        return os.preadv(descriptor, [buffer], offset)
+    with _SEEKING:
+        os.lseek(descriptor, offset, os.SEEK_SET)
+        data = os.read(descriptor, len(buffer))
+    buffer[: len(data)] = data
+    return len(data)
+
+
+def _write(descriptor: int, data: memoryview, offset: int) -> int:
+    """Write at an offset; the bytes done."""
+    if hasattr(os, "pwrite"):
+        return os.pwrite(descriptor, data, offset)
+    with _SEEKING:
+        os.lseek(descriptor, offset, os.SEEK_SET)
+        return os.write(descriptor, data)
