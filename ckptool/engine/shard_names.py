@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from pathlib import Path
 
 from ckptool.core.errors import CkptError
@@ -38,9 +39,7 @@ def replaceable(folder: Path) -> frozenset[str]:
     names = {entry.name for entry in folder.iterdir() if entry.is_symlink() or entry.is_file()}
     ours = {name for name in names if is_shard_name(name)}
     if INDEX in ours:
-        try:
-            shards = read_index(folder / INDEX).weight_map.values()
-        except CkptError:  # a damaged index names nothing; it is replaced itself
-            shards = ()
-        ours |= {name for name in names.intersection(shards) if name.endswith(".safetensors")}
+        with suppress(CkptError):  # a damaged index names nothing; it is replaced itself
+            shards = names.intersection(read_index(folder / INDEX).weight_map.values())
+            ours |= {name for name in shards if name.endswith(".safetensors")}
     return frozenset(ours)

@@ -117,7 +117,7 @@ def _single_files(folder: Path, names: Sequence[str]) -> list[Candidate]:
     problems: dict[str, CkptError] = {}
     for name in names[:_MOST]:
         try:
-            with open_regular(folder / name) as file:
+            with open_regular(folder / name, probing=True) as file:
                 if sniff(file) != "index":
                     found.append((name,))
         except CkptError as error:  # most files of a folder are none

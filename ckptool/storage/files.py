@@ -58,8 +58,12 @@ class RegularFile:
         os.close(self.fd)
 
 
-def open_regular(path: Path | str) -> RegularFile:
+def open_regular(path: Path | str, *, probing: bool = False) -> RegularFile:
     """Open a regular file for reading; links are followed, pipes and devices are refused without touching them.
+
+    Args:
+        path: the file.
+        probing: it is opened only to see what it is: that does not make it an input.
 
     Raises:
         UnreadableError: there is no such file, it may not be read, or it is not a regular file.
@@ -76,7 +80,8 @@ def open_regular(path: Path | str) -> RegularFile:
         raise _cannot_open(path, error) from error
     info = os.fstat(fd)
     if stat.S_ISREG(info.st_mode):
-        note_read(path)
+        if not probing:
+            note_read(path)
         return RegularFile(path, fd, info.st_size)
     os.close(fd)
     kind = next((words for test, words in _KINDS if test(info.st_mode)), "not a regular file")

@@ -32,6 +32,7 @@ _DIGITS = 8
 _SUFFIX = re.compile(rf"\.[0-9a-f]{{{_DIGITS}}}\.tmp")
 _VERSION = 1
 OWNER = "owner"
+_TRIES = 5
 
 
 def stage_path(target: Path, plan: str) -> Path:
@@ -109,11 +110,7 @@ class FolderStage:
             OutputError: another process works on it.
         """
         path = stage_path(target, plan)
-        path.mkdir(mode=0o700, exist_ok=True)
-        owner = claim_path(path / OWNER)
-        if owner is None:
-            raise another_writer(target)
-        stage = cls(path, target, plan, mode, owner)
+        stage = cls(path, target, plan, mode, _claimed_folder(path, target))
         try:
             stage.new.mkdir(exist_ok=True)
             (path / "done").mkdir(exist_ok=True)
@@ -121,6 +118,8 @@ class FolderStage:
                 if stage._record(entry.name) is None:
                     entry.unlink()
         except BaseException:
+            if not records_in(path):
+                remove_stage(path)
             stage.release()
             raise
         return stage
@@ -154,7 +153,8 @@ class FolderStage:
         record = self._record(name)
         if record is None or record["file"][0] != size:
             return None
-        return record["about"]
+        about: dict[str, float] = record["about"]
+        return about
 
     def release(self) -> None:
         """Give the claim up; the stage stays."""
@@ -178,6 +178,24 @@ def _state(path: Path) -> list[int]:
     """What shows that a file was written to: size, inode, time of modification and of change in nanoseconds."""
     info = path.lstat()
     return [info.st_size, info.st_ino, info.st_mtime_ns, info.st_ctime_ns]
+
+
+def _claimed_folder(path: Path, target: Path) -> int:
+    """Make the folder of a stage if it is not there, and lock it; the descriptor that holds the lock."""
+    for _ in range(_TRIES):
+        path.mkdir(mode=0o700, exist_ok=True)
+        try:
+            owner = claim_path(path / OWNER)
+        except FileNotFoundError:  # taken for a killed run's and removed before it was locked
+            continue
+        except OSError:
+            with suppress(OSError):  # not empty: a killed run's
+                path.rmdir()
+            raise
+        if owner is not None:
+            return owner
+        break
+    raise another_writer(target)
 
 
 def records_in(stage: Path) -> int:

@@ -93,7 +93,7 @@ def _looks_like_one(path: Path) -> bool:
     if not path.name.endswith((".bin", INDEX)) or path.name in KNOWN or SHARD_NAME.fullmatch(path.name):
         return True
     try:
-        with open_regular(path) as file:
+        with open_regular(path, probing=True) as file:
             if file.size >= len(_LFS) and file.pread(len(_LFS), 0) == _LFS:
                 return True
             return (sniff(file) == "index") == path.name.endswith(INDEX)
