@@ -19,6 +19,7 @@ from typing import Any
 
 from ckptool.core.checkpoint import Note
 from ckptool.core.errors import OutputError
+from ckptool.storage.refusals import created_meanwhile
 from ckptool.storage.renaming import exchange, move_new, sync_folder
 from ckptool.storage.sink import ByteSink
 from ckptool.storage.stages import take_mode
@@ -83,7 +84,7 @@ def publish_folder(stage: Path, target: Path, replaceable: Replaceable, *, force
             move_new(new, target)
         except FileExistsError:
             if not force:
-                raise
+                raise created_meanwhile(target) from None
         else:
             sync_name(target)
             return
@@ -118,9 +119,7 @@ def _require_replaceable(target: Path, ours: frozenset[str], names: Iterable[str
     if not target.is_dir():
         raise OutputError(f"{target} is a file now", hint="give a new name", path=target)
     if ours and not force:
-        raise OutputError(
-            f"{target} was created while ckptool was running", hint="--force replaces its weights", path=target
-        )
+        raise created_meanwhile(target)
     others = set(_names(target)) - ours
     if others and target.is_symlink():
         raise link_with_others(target)
@@ -225,8 +224,13 @@ def _put_back(stage: Path, target: Path, journal: Journal) -> None:
     for name in journal.new:
         if not os.path.lexists(new / name) and os.path.lexists(target / name):
             (target / name).rename(new / name)
+        elif _is_same(new / name, target / name):
+            (target / name).unlink()
     for name in sorted(_names(old), key=_is_index):
-        move_new(old / name, target / name)
+        if _is_same(old / name, target / name):
+            (old / name).unlink()
+        else:
+            move_new(old / name, target / name)
 
 
 def recovered(stage: Path, target: Path) -> Note | None:
@@ -294,6 +298,12 @@ def _end(stage: Path) -> None:
 
 def _is_index(name: str) -> bool:
     return name.endswith(".json")
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    """True if two names are one file: the first half of a move that was killed."""
+    identity = _identity(one)
+    return identity is not None and identity == _identity(other)
 
 
 def _names(folder: Path) -> list[str]:

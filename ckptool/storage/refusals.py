@@ -23,12 +23,14 @@ def said_plainly(target: Path) -> Iterator[None]:
 
 def refusal(target: Path, error: OSError) -> OutputError:
     """What the system refused, as an error about `target`."""
-    if isinstance(error, FileExistsError):
-        return OutputError(f"{target} was created while ckptool was running", hint="--force replaces it", path=target)
     what, hint = _REASONS.get(error.errno or 0, ((error.strerror or "the system refused").lower(), None))
     if getattr(error, "winerror", None) in _IN_USE:
         what, hint = "another program has it open", "close that program and run it again"
     return OutputError(f"{target} cannot be written: {what.format(folder=target.parent)}", hint=hint, path=target)
+
+
+def created_meanwhile(target: Path) -> OutputError:
+    return OutputError(f"{target} was created while ckptool was running", hint="--force replaces it", path=target)
 
 
 def require_name(path: Path) -> None:

@@ -9,11 +9,14 @@ from contextlib import contextmanager
 
 @contextmanager
 def signals_held() -> Iterator[None]:
-    """While it lasts, what ends the program waits: for the start of threads.
+    """While it lasts, what ends the program waits: threads start, a file is made or gets its name.
 
     A handler that raises while CPython waits for a thread to start can leave that thread's lock taken for ever, and the
     program would never end. Threads started meanwhile never get these signals: they are the main thread's.
     """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows, where no signal but Ctrl-C ends a program by a handler
+        yield
+        return
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
     try:
         yield

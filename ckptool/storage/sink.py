@@ -12,13 +12,13 @@ from ckptool.storage.copying import Advance, copy_range, write_all
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ByteSink:
     """An open output file; any thread may write any part of it.
 
     Attributes:
         path: where it is now.
-        descriptor: open for reading and writing.
+        descriptor: open for reading and writing; -1 once it is closed.
     """
 
     path: Path
@@ -70,7 +70,10 @@ class ByteSink:
         os.fsync(self.descriptor)
 
     def close(self) -> None:
-        os.close(self.descriptor)
+        """Close it; once is enough."""
+        descriptor, self.descriptor = self.descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
 
 
 def set_mode(path: Path, mode: int, descriptor: int | None = None) -> None:

@@ -18,8 +18,9 @@ from ckptool.core.checkpoint import Note
 from ckptool.core.errors import CkptError, OutputError
 from ckptool.storage.claims import CLOSES_FIRST, claim, claim_path, claim_state, is_abandoned
 from ckptool.storage.publishing import Replaceable, is_publishing, publish_folder, recovered, sync_name
-from ckptool.storage.refusals import refusal, said_plainly
+from ckptool.storage.refusals import created_meanwhile, refusal, said_plainly
 from ckptool.storage.renaming import move_new
+from ckptool.storage.signals import signals_held
 from ckptool.storage.sink import ByteSink
 from ckptool.storage.stages import (
     OWNER,
@@ -56,27 +57,36 @@ def staged_file(
         _require_own_place(target, replaces_input)
         if plan is None:
             clear_stages(target)
-        sink = _claimed_file(target, plan or secrets.token_hex(4))
-        is_open = True
+        sink = None
         try:
+            with signals_held():  # until it is known here what is to be removed
+                sink = _claimed_file(target, plan or secrets.token_hex(4))
             yield sink
             take_mode(target, sink.path, sink.descriptor)
             sink.flush()
-            if CLOSES_FIRST:
-                sink.close()
-                is_open = False
-            _require_own_place(target, replaces_input)
-            if force:
-                sink.path.replace(target)
-            else:
-                move_new(sink.path, target)
-            note_written(target)
+            with signals_held():
+                _publish_file(sink, target, force, replaces_input)
             sync_name(target)
         finally:
-            if is_open:
+            if sink is not None:
                 sink.close()
-            with suppress(OSError):  # it has its final name; or what went wrong before is what the user should hear
-                sink.path.unlink()
+                with suppress(OSError):  # it has its final name; or what went wrong before is what the user should hear
+                    sink.path.unlink()
+
+
+def _publish_file(sink: ByteSink, target: Path, force: bool, replaces_input: bool) -> None:
+    """Give a staged file its final name."""
+    if CLOSES_FIRST:
+        sink.close()
+    _require_own_place(target, replaces_input)
+    if force:
+        sink.path.replace(target)
+    else:
+        try:
+            move_new(sink.path, target)
+        except FileExistsError:
+            raise created_meanwhile(target) from None
+    note_written(target)
 
 
 def write_file(target: Path, pieces: Iterable[bytes], *, force: bool, replaces_input: bool = False) -> None:
@@ -102,29 +112,29 @@ def staged_folder(target: Path, plan: str, replaceable: Replaceable, *, force: b
         OutputError: it cannot be written. If the system or a signal stopped it and files of the stage are finished, the
             stage is kept for the next run with the same plan, and the error names it.
     """
-    with said_plainly(target):
-        stage = FolderStage.claim(target, plan, _mode_of(target, replaceable))
-    keep = False
+    stage, keep = None, False
     try:
+        with said_plainly(target), signals_held():  # until it is known here what is to be removed
+            stage = FolderStage.claim(target, plan, _mode_of(target, replaceable))
         yield stage
-        publish_folder(stage.path, target, replaceable, force=force)
+        with signals_held():
+            publish_folder(stage.path, target, replaceable, force=force)
         note_written(target)
-    except FileExistsError as error:
-        raise refusal(target, error) from error
     except OSError as error:
         keep = True
         problem = refusal(target, error)
-        kept = records_in(stage.path)
+        kept = records_in(stage_path(target, plan))
         if kept:
-            problem.hint = f"{problem.hint or 'run it again'}; {_kept(stage.path, kept)}"
+            problem.hint = f"{problem.hint or 'run it again'}; {_kept(stage_path(target, plan), kept)}"
         raise problem from error
     except (KeyboardInterrupt, SystemExit):
         keep = True
         raise
     finally:
-        if not is_publishing(stage.path) and not (keep and records_in(stage.path)):
-            remove_stage(stage.path)
-        stage.release()
+        if stage is not None:
+            if not is_publishing(stage.path) and not (keep and records_in(stage.path)):
+                remove_stage(stage.path)
+            stage.release()
 
 
 def clear_stages(target: Path, plan: str | None = None) -> list[Note]:
