@@ -70,7 +70,9 @@ def _texts(done: Transplant, request: Request, extras: Extras) -> dict[Path, str
     """The further files and what is to stand in them."""
     from ckptool.report.transplant_files import freeze_list
     from ckptool.report.transplant_recipe import transplant_recipe
+    from ckptool.storage.targets import check_distinct
 
+    check_distinct([path for path in (extras.recipe, extras.freeze) if path is not None])
     texts: dict[Path, str] = {}
     if extras.recipe is not None:
         texts[extras.recipe] = "".join(transplant_recipe(done, request.names[0], extras.recipe.name))

@@ -137,9 +137,14 @@ def _running(where: str, home: Path, places: tuple[str, ...]) -> Iterator[None]:
     """A block that imports the user's code: what stops it is said as one error; no bytecode is left beside it."""
     invalidate_caches()
     kept, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    before = set(sys.modules)
     try:
         with guarded(places):
             yield
+        for name in set(sys.modules).difference(before):  # its own files are inputs
+            file = getattr(sys.modules[name], "__file__", None)
+            if isinstance(file, str):
+                note_read(file)
     except (Exception, SystemExit) as error:
         raise stopped(error, where, "imported", home) from error
     finally:

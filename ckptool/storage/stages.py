@@ -201,7 +201,8 @@ def _claimed_folder(path: Path, target: Path) -> int:
 def records_in(stage: Path) -> int:
     """How many files of a stage are recorded as finished."""
     try:
-        return sum(name.endswith(".json") for name in os.listdir(stage / "done"))  # noqa: PTH208
+        finished = {name.removesuffix(".json") for name in os.listdir(stage / "done")}  # noqa: PTH208
+        return len(finished.intersection(os.listdir(stage / "new")))  # noqa: PTH208
     except OSError:
         return 0
 

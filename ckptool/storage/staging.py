@@ -33,7 +33,7 @@ from ckptool.storage.stages import (
     stages_of,
     take_mode,
 )
-from ckptool.storage.touched import files_read, is_read, note_written, output_at, same_file
+from ckptool.storage.touched import files_read, note_written, output_at, require_not_read
 
 _TRIES = 5
 
@@ -224,7 +224,7 @@ def _mode_of(target: Path, replaceable: Replaceable) -> int | None:
 
 def _require_own_place(target: Path, replaces_input: bool) -> None:
     """Refuse a target that this command reads, or that is another of its outputs."""
-    if not replaces_input and same_file(target, files_read()) is not None:
-        raise is_read(target)
+    if not replaces_input:
+        require_not_read(target, files_read())
     if output_at(target) is not None:
         raise OutputError(f"{target} is another output of this command", hint="give each its own name", path=target)

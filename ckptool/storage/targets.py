@@ -12,7 +12,7 @@ from pathlib import Path
 from ckptool.core.errors import OutputError, UsageError
 from ckptool.storage.publishing import Replaceable, link_with_others
 from ckptool.storage.refusals import require_name, said_plainly
-from ckptool.storage.touched import files_read, is_read, same_file, same_name
+from ckptool.storage.touched import files_read, require_not_read, same_name
 
 
 def check_target(target: Path, inputs: Iterable[Path], replaceable: Replaceable | None, *, force: bool) -> None:
@@ -75,10 +75,9 @@ def _check_place(target: Path) -> None:
 
 
 def _check_not_read(target: Path, inputs: Iterable[Path]) -> None:
-    """Refuse a target that is read, or a folder that holds what is read."""
+    """Refuse a target that is read or belongs to what is read, or a folder that holds what is read."""
     paths = [*inputs, *files_read()]
-    if same_file(target, paths) is not None:
-        raise is_read(target)
+    require_not_read(target, paths)
     if target.is_dir():
         place = target.resolve()
         held = next((path for path in paths if place in path.resolve().parents), None)

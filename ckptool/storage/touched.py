@@ -8,8 +8,9 @@ Python API) only what a call names is compared.
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -33,6 +34,14 @@ class Touched:
     read: dict[Identity, Path] = field(default_factory=dict)
     written: dict[Identity, Path] = field(default_factory=dict)
 
+
+_COMPANION = re.compile(
+    r".*\.index\.json|(config|generation_config|adapter_config|model_index|trainer_state|.*tokenizer.*|special_tokens_map"
+    r"|added_tokens|vocab|merges|.*processor_config|chat_template)\.(json|txt|model|jinja)|README\.md"
+    r"|(optimizer|scheduler|scaler|training_args|rng_state.*)\.(bin|pt|pth)",
+    re.IGNORECASE,
+)
+"""Files that lie beside the weights of a model and belong to it, read or not."""
 
 _TOUCHED: ContextVar[Touched | None] = ContextVar("touched", default=None)
 
@@ -108,5 +117,22 @@ def _folded(path: Path) -> str:
     return os.path.join(os.path.realpath(path.parent), name)  # noqa: PTH118 (the folder need not exist)
 
 
-def is_read(target: Path) -> OutputError:
-    return OutputError(f"{target} is also an input; inputs are never written to", hint="give another name", path=target)
+def require_not_read(target: Path, paths: Sequence[Path]) -> None:
+    """Refuse an output that is one of the files read, or belongs to the model of one.
+
+    Raises:
+        OutputError: it is.
+    """
+    if same_file(target, paths) is not None:
+        raise OutputError(
+            f"{target} is also an input; inputs are never written to", hint="give another name", path=target
+        )
+    if _COMPANION.fullmatch(target.name) and os.path.lexists(target):
+        folders = (path if path.is_dir() else path.parent for path in paths)
+        owner = same_file(target.parent, dict.fromkeys(folders))
+        if owner is not None:
+            raise OutputError(
+                f"{target} belongs to the model in {owner}, which is an input; inputs are never written to",
+                hint="give another name",
+                path=target,
+            )
