@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -12,8 +13,9 @@ from ckptool.cli import check, diff, filter, git, inspect, merge, remap, topics,
 from ckptool.cli.errors import report, say_interrupted
 from ckptool.cli.help import HelpCommand, HelpGroup
 from ckptool.cli.output import lost_report
-from ckptool.core.errors import Exit
+from ckptool.core.errors import Exit, UsageError
 from ckptool.core.version import VERSION
+from ckptool.storage.touched import one_command
 
 _EPILOG = """\
 Examples:
@@ -58,11 +60,24 @@ def _ckptool(
     """Surgery on model checkpoints: look inside, compare, change; nothing from a file is ever run."""
 
 
+def _require_text(argument: str) -> None:
+    """Refuse an argument that no shell can give and no file can be named by."""
+    if "\0" in argument:
+        raise UsageError("an argument holds a NUL character", hint="check how the command line is made")
+    try:
+        os.fsencode(argument)
+    except UnicodeEncodeError:
+        raise UsageError("an argument is not valid Unicode", hint="check how the command line is made") from None
+
+
 def run(arguments: Sequence[str]) -> int:
     """Runs one command line and returns its exit code. Never raises what a user could cause."""
     try:
         # obj: the commands see the raw arguments, whose order the parser does not keep
-        code = app(list(arguments) or ["--help"], prog_name="ckptool", standalone_mode=False, obj=list(arguments))
+        for argument in arguments:
+            _require_text(argument)
+        with one_command():
+            code = app(list(arguments) or ["--help"], prog_name="ckptool", standalone_mode=False, obj=list(arguments))
         sys.stdout.flush()
         if lost := lost_report():
             return report(lost, arguments)

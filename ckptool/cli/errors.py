@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 
 import typer
 
+from ckptool.core.checkpoint import Note
 from ckptool.core.errors import CkptError, Exit
 from ckptool.report.escape import terminal
 from ckptool.report.text import Line, Screen, Span, Style, paint, wrap
@@ -52,6 +53,15 @@ def print_error(error: CkptError, below: Sequence[str] = ()) -> None:
     screen = Screen.of(sys.stderr, os.environ, "auto")
     lines = [paint(line, screen) for line in _lines(error, screen, below)]
     print("\n".join(lines), file=sys.stderr, flush=True)
+
+
+def print_note(note: Note) -> None:
+    """Prints on stderr what an earlier run left, and what to do about it."""
+    screen = Screen.of(sys.stderr, os.environ, "auto")
+    lines = list(_titled("note:", "cyan", wrap(terminal(note.text, _LONGEST), screen, first="note: ")))
+    if note.hint:
+        lines += _titled("  help:", "cyan", wrap(terminal(note.hint, _LONGEST), screen, first="  help: "))
+    print("\n".join(paint(line, screen) for line in lines), file=sys.stderr, flush=True)
 
 
 def _wants_json(flags: Sequence[str]) -> bool:

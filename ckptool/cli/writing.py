@@ -174,25 +174,27 @@ def _verdict(plan: Plan, request: Request) -> Exit:
 
 def require_writable(plan: Plan, request: Request) -> int | None:
     """Refuses an output that could not be written, before anything is shown; gives the bytes of a shard."""
+    from ckptool.engine.apply import check_output
+    from ckptool.engine.encode import container_of
+    from ckptool.engine.shard_names import is_shard_name
+    from ckptool.storage.targets import check_distinct
+
     limit = None if request.max_shard is None else parse_size(request.max_shard, least=1)
+    if str(request.out) == "-":
+        raise UsageError("an output is a file or a folder, not a stream", hint="give its name: -o out.safetensors")
     sources = [Path(path) for checkpoint in plan.inputs for path in checkpoint.paths]
     sources += request.also_read
     require_reports(request.reports, sources)
-    require_texts(request.texts, sources, request.out, force=request.force)
-    if request.out is None or request.check:
+    require_texts(request.texts, sources, force=request.force)
+    out = None if request.check else request.out
+    container = None if out is None else container_of(out)
+    outputs = [*request.texts, *request.reports]
+    check_distinct([out, *outputs] if out else outputs, out if container == "folder" else None, is_shard_name)
+    if out is None:
         return limit
-    from ckptool.engine.encode import container_of
-    from ckptool.engine.output import check_target
-
-    if str(request.out) == "-":
-        raise UsageError("an output is a file or a folder, not a stream", hint="give its name: -o out.safetensors")
-    container = container_of(request.out)
-    check_target(request.out, sources, force=request.force)
+    check_output(plan, out, request.also_read, force=request.force)
     if request.max_shard is not None and container != "folder":
-        raise UsageError(
-            f"--max-shard makes a folder of shards; {request.out} is one file",
-            hint=f"-o {request.out.with_suffix('')}",
-        )
+        raise UsageError(f"--max-shard makes a folder of shards; {out} is one file", hint=f"-o {out.with_suffix('')}")
     return limit
 
 
@@ -237,11 +239,15 @@ def _show(preview: Preview, request: Request) -> None:
 
 
 def write(plan: Plan, out: Path, request: Request, limit: int | None) -> Written:
+    from ckptool.cli.errors import print_note
     from ckptool.cli.progress import Progress
     from ckptool.engine.apply import apply
 
     with ends_cleanly(), Progress("writing", request.quiet) as progress:
-        return apply(plan, out, force=request.force, max_shard=limit, tied=request.tied, progress=progress)
+        written = apply(plan, out, force=request.force, max_shard=limit, tied=request.tied, progress=progress)
+    for note in written.notes:
+        print_note(note)
+    return written
 
 
 def _report(preview: Preview, written: Written | None, files: Sequence[str], code: Exit, request: Request) -> None:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ckptool.core.checkpoint import Note
 from ckptool.core.errors import OutputError, PlanError
 from ckptool.core.plan import Plan
-from ckptool.engine.encode import Output, Tied, encode
-from ckptool.engine.filling import write_durably, write_image
-from ckptool.engine.output import check_target, staged_file, staged_folder
+from ckptool.engine.encode import Output, Tied, container_of, encode
+from ckptool.engine.filling import write_image
+from ckptool.engine.plan_hash import plan_hash
 from ckptool.engine.reading import Reader
+from ckptool.engine.shard_names import replaceable
+from ckptool.storage.stages import FolderStage
+from ckptool.storage.staging import clear_stages, staged_file, staged_folder
+from ckptool.storage.targets import check_target
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +32,7 @@ class Written:
         seconds: how long writing took, flushing to the disk included.
         rounding: for each tensor that was cast to a narrower float dtype, the worst relative rounding of its finite
             elements; inf if one became infinite.
+        notes: what an earlier run with this output left, and what became of it.
     """
 
     path: Path
@@ -35,6 +41,7 @@ class Written:
     tensors: int
     seconds: float
     rounding: Mapping[str, float] = field(default_factory=dict)
+    notes: tuple[Note, ...] = ()
 
 
 def apply(
@@ -52,7 +59,7 @@ def apply(
         plan: what to write.
         out: where; the ending says the format: `.pth .pt .bin .ckpt` a torch zip archive, `.safetensors`, none a folder
             of safetensors shards with their index.
-        force: replace an existing output.
+        force: replace an existing output; in a folder its weights only, other files stay.
         max_shard: bytes of one shard, for a folder.
         tied: for safetensors, what becomes of tensors that share their bytes: "clone" or "keep-first".
         progress: told (bytes done, bytes in all) as it goes, from any thread.
@@ -66,30 +73,80 @@ def apply(
     started = time.monotonic()
     _require_sound(plan)
     target = Path(out)
-    sources = [Path(path) for checkpoint in plan.inputs for path in checkpoint.paths]
-    check_target(target, sources, force=force)
+    check_output(plan, target, force=force)
     output = encode(plan, target, max_shard=max_shard, tied=tied)
+    digest = plan_hash(plan, output.images)
+    notes = _cleared(plan, target, digest, force)
     total = sum(slot.nbytes for image in output.images.values() for slot in image.slots)
     advance = _counter(total, progress)
     rounding: dict[str, float] = {}
     with Reader(plan.inputs) as reader:
         if output.is_folder:
-            with staged_folder(target, force=force) as folder:
-                for name, image in output.images.items():
-                    write_durably(folder / name, image, plan, reader, advance, rounding)
-                _verify(folder, output)
+            with staged_folder(target, digest, replaceable, force=force) as stage:
+                notes += _fill_stage(stage, output, plan, reader, advance, rounding)
+                _verify(stage.new, output)
                 reader.check()
             files = tuple(target / name for name in output.images)
         else:
             (image,) = output.images.values()
-            with staged_file(target, force=force) as (descriptor, temporary):
-                write_image(descriptor, image, plan, reader, advance, rounding)
-                _verify(temporary, output)
+            with staged_file(target, digest, force=force) as sink:
+                write_image(sink, image, plan, reader, advance, rounding)
+                _verify(sink.path, output)
                 reader.check()
             files = (target,)
     size = sum(image.size for image in output.images.values())
     by_key = {step.target.key: rounding[step.target.key] for step in plan.steps if step.target.key in rounding}
-    return Written(target, files, size, len(output.specs), time.monotonic() - started, by_key)
+    return Written(target, files, size, len(output.specs), time.monotonic() - started, by_key, tuple(notes))
+
+
+def check_output(plan: Plan, target: Path, also_read: Sequence[Path] = (), *, force: bool) -> None:
+    """Refuse an output that could not be written, or is one of the plan's inputs; see `check_target`.
+
+    Args:
+        plan: its inputs are read.
+        target: the output.
+        also_read: further files that are read for it.
+        force: an existing output may be replaced.
+    """
+    sources = [Path(path) for checkpoint in plan.inputs for path in checkpoint.paths]
+    names = replaceable if container_of(target) == "folder" else None
+    check_target(target, [*sources, *also_read], names, force=force)
+
+
+def _cleared(plan: Plan, target: Path, digest: str, force: bool) -> list[Note]:
+    """Clear what killed runs with this output left; what there is to say about it."""
+    notes = clear_stages(target, digest)
+    if notes:  # an old output may be back under its name
+        try:
+            check_output(plan, target, force=force)
+        except OutputError as error:
+            raise OutputError(f"{error.message}; {notes[0].text}", hint=error.hint, path=target) from None
+    return notes
+
+
+def _fill_stage(
+    stage: FolderStage,
+    output: Output,
+    plan: Plan,
+    reader: Reader,
+    advance: Callable[[int], None],
+    rounding: dict[str, float],
+) -> list[Note]:
+    """Write the files of a folder that an earlier run with this plan has not finished; says if there were any."""
+    kept = 0
+    for name, image in output.images.items():
+        about = stage.finished(name, image.size)
+        if about is not None:
+            kept += 1
+            rounding.update(about)
+            advance(sum(slot.nbytes for slot in image.slots))
+            continue
+        own: dict[str, float] = {}
+        with stage.file(name, own) as sink:
+            write_image(sink, image, plan, reader, advance, own)
+        rounding.update(own)
+    total = len(output.images)
+    return [Note(f"resumed: {kept} of {total} files were finished by an earlier run and are kept")] if kept else []
 
 
 def _require_sound(plan: Plan) -> None:

@@ -15,6 +15,7 @@ from ckptool.core.checkpoint import Extra, Note
 from ckptool.core.errors import OutputError
 from ckptool.core.plan import Plan, Source
 from ckptool.core.spec import TensorSpec
+from ckptool.engine.shard_names import INDEX, SINGLE, shard_name
 from ckptool.formats.contents import contents_of, tied_steps
 from ckptool.formats.image import Image
 
@@ -165,17 +166,17 @@ def _shards(plan: Plan, steps: Sequence[int], metadata: Mapping[str, str], limit
     """Shards of at most `limit` bytes of data (a larger tensor has its own), and the index that names them."""
     groups = list(_grouped(plan, steps, limit)) or [[]]
     if len(groups) == 1:
-        return {"model.safetensors": _safetensors(plan, groups[0], metadata)}
+        return {SINGLE: _safetensors(plan, groups[0], metadata)}
     images: dict[str, Image] = {}
     weight_map: dict[str, str] = {}
     for number, group in enumerate(groups, 1):
-        name = f"model-{number:05d}-of-{len(groups):05d}.safetensors"
+        name = shard_name(number, len(groups))
         images[name] = _safetensors(plan, group, metadata)
         weight_map.update({plan.steps[index].target.key: name for index in group})
     total = sum(plan.steps[index].target.nbytes for index in steps)
     index = {"metadata": {"total_size": total}, "weight_map": weight_map}
     text = (json.dumps(index, indent=2, ensure_ascii=False) + "\n").encode()
-    images["model.safetensors.index.json"] = Image(len(text), ((0, text),), ())
+    images[INDEX] = Image(len(text), ((0, text),), ())
     return images
 
 

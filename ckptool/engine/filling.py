@@ -7,7 +7,6 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from pathlib import PurePath
 
 from ckptool.core.errors import CkptError, naming
 from ckptool.core.plan import Plan
@@ -15,23 +14,14 @@ from ckptool.engine.evaluate import packed_blocks
 from ckptool.engine.reading import Reader
 from ckptool.engine.rounding import Rounding, rounds
 from ckptool.formats.image import Computed, Image, Range, Slot
-from ckptool.storage.copying import copy_range
 from ckptool.storage.signals import signals_held
-from ckptool.storage.system import new_file, resize, write_all
+from ckptool.storage.sink import ByteSink
 
 THREADS = 2
 
 
-def write_durably(
-    path: PurePath, image: Image, plan: Plan, reader: Reader, advance: Callable[[int], None], rounding: dict[str, float]
-) -> None:
-    """Write a new file and flush it to the disk; see `write_image`."""
-    with new_file(path) as descriptor:
-        write_image(descriptor, image, plan, reader, advance, rounding)
-
-
 def write_image(
-    descriptor: int,
+    sink: ByteSink,
     image: Image,
     plan: Plan,
     reader: Reader,
@@ -41,20 +31,20 @@ def write_image(
     """Write one file: the known bytes, then the slots over all threads, then what depends on their checksums.
 
     Args:
-        descriptor: an empty file, open for reading and writing.
+        sink: an empty file.
         image: what it will look like.
         plan: what computed slots compute.
         reader: reads the plan's inputs.
         advance: told the bytes done, from any thread.
         rounding: gets the worst relative rounding of each tensor that is cast, by key.
     """
-    resize(descriptor, image.size)
+    sink.resize(image.size)
     for offset, literal in image.literals:
-        write_all(descriptor, literal, offset)
-    filler = _Filler(plan, reader, descriptor, advance, rounding)
+        sink.write(literal, offset)
+    filler = _Filler(plan, reader, sink, advance, rounding)
     _run(filler, image.slots)
     for offset, literal in image.finish(filler.crcs) if image.finish else ():
-        write_all(descriptor, literal, offset)
+        sink.write(literal, offset)
 
 
 def _run(filler: _Filler, slots: Sequence[Slot]) -> None:
@@ -84,7 +74,7 @@ class _Filler:
 
     plan: Plan
     reader: Reader
-    target: int
+    target: ByteSink
     advance: Callable[[int], None]
     rounding: dict[str, float]
     stop: threading.Event = field(default_factory=threading.Event)
@@ -97,13 +87,13 @@ class _Filler:
         for content in slot.contents:
             if isinstance(content, Range):
                 with self.reader.opened(content.file) as source, naming(content.file.path):
-                    copy_range(source, content.offset, self.target, at, content.nbytes, self._moved, crc)
+                    self.target.copy_from(source, content.offset, at, content.nbytes, self._moved, crc)
                 at += content.nbytes
                 continue
             for block in self._blocks(content):
                 if crc is not None:
                     crc(block)
-                write_all(self.target, block, at)
+                self.target.write(block, at)
                 at += len(block)
                 self._moved(len(block))
         if at != slot.offset + slot.nbytes:

@@ -94,7 +94,7 @@ def _looks_like_one(path: Path) -> bool:
     if not path.name.endswith((".bin", INDEX)) or path.name in KNOWN or SHARD_NAME.fullmatch(path.name):
         return True
     try:
-        with LocalFile.at(path).open() as file:
+        with LocalFile.at(path).open(probing=True) as file:
             if file.size >= len(_LFS) and file.read(0, len(_LFS)) == _LFS:
                 return True
             return (sniff(file) == "index") == path.name.endswith(INDEX)
