@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import time
@@ -191,3 +192,8 @@ def test_an_open_file_says_at_the_end_that_it_changed(held: LocalFile, change: C
         change(held.path)
     with pytest.raises(UnreadableError, match="x changed after it was opened"):
         file.open()
+
+
+def test_json_names_the_files_as_paths(cli: Run) -> None:
+    found = json.loads(cli("inspect", "shards", "--json")[1])["file"]
+    assert found["files"][0] == "shards/model-00001-of-00003.safetensors", found["files"]

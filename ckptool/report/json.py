@@ -104,7 +104,7 @@ def file_fields(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
         "path": name,
         "format": checkpoint.format,
         "bytes": checkpoint.nbytes,
-        "files": [str(file) for file in checkpoint.files],
+        "files": [str(file.path) for file in checkpoint.files],
         "selected": list(selection.path),
         "why": selection.why,
         "others": list(selection.others),

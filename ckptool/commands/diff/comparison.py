@@ -128,7 +128,7 @@ def _compared(
     if only:
         sides = _only(only, sides, new)
     extras = ([], []) if only else pair_extras(old, new)
-    with Reader((old, new)) as reader:
+    with Reader(() if keys_only else (old, new)) as reader:
         renamed = {} if keys_only or mapped is not None else find_renames(sides.removed, sides.added, reader, threads)
         valued = {key: pair for key, pair in sides.both.items() if not keys_only and pair[0].shape == pair[1].shape}
         within = [] if keys_only else [pair for extra in extras[0] for pair in extra.pairs or ()]
