@@ -132,9 +132,17 @@ def staged_folder(target: Path, plan: str, replaceable: Replaceable, *, force: b
         raise
     finally:
         if stage is not None:
-            if not is_publishing(stage.path) and not (keep and records_in(stage.path)):
-                remove_stage(stage.path)
-            stage.release()
+            _give_up(stage.path, stage.owner, remove=not (keep and records_in(stage.path)))
+
+
+def _give_up(stage: Path, owner: int, *, remove: bool) -> None:
+    """End this process's claim to a stage, and remove the stage unless its publication is not finished."""
+    if CLOSES_FIRST:
+        os.close(owner)
+    if remove and not is_publishing(stage):
+        remove_stage(stage)
+    if not CLOSES_FIRST:
+        os.close(owner)
 
 
 def clear_stages(target: Path, plan: str | None = None) -> list[Note]:
@@ -162,6 +170,7 @@ def _clear_folder_stage(path: Path, target: Path, *, is_own: bool) -> Iterator[N
         return
     if owner is None:
         return
+    remove = False
     try:
         note = recovered(path, target)
         kept = records_in(path)
@@ -169,15 +178,14 @@ def _clear_folder_stage(path: Path, target: Path, *, is_own: bool) -> Iterator[N
             yield note
         elif kept and not is_own:
             yield Note(f"an earlier run with this output was stopped: {_kept(path, kept)}")
-        if not is_publishing(path) and not kept and not is_own:
-            remove_stage(path)
+        remove = not kept and not is_own
     except CkptError as error:
         yield Note(error.message, error.hint or "")
     except OSError as error:
         reason = (error.strerror or "unknown").lower()
         yield Note(f"{path}, which an earlier run left, cannot be removed: {reason}", f"rm -r {path}")
     finally:
-        os.close(owner)
+        _give_up(path, owner, remove=remove)
 
 
 def _kept(stage: Path, count: int) -> str:
