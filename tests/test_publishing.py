@@ -11,6 +11,8 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from ckptool.cli.app import run
 from ckptool.commands.filter import plan_filter
 from ckptool.core.errors import OutputError
 from ckptool.engine.apply import Written, apply
@@ -362,6 +365,90 @@ def test_new_folder_killed_at_every_step(source: Path, out: Path) -> None:
         write(source, target, force=True)
         assert (weights(target), names(out)) == (new, ["model"]), step
     assert step > 20
+
+
+def killed_while(source: Path, target: Path, function: str, **options: Any) -> None:
+    """Leave what a run leaves that is killed when it calls a function of `publishing`."""
+
+    def work() -> None:
+        setattr(publishing, function, lambda *arguments: os.kill(os.getpid(), signal.SIGKILL))
+        write(source, target, force=True, **options)
+
+    assert killed_at(-1, work)
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+@pytest.mark.parametrize(
+    ("way", "function", "words"),
+    [("exchange", "_settle", "just after it replaced"), ("one by one", "_is_index", "old output is back")],
+)
+def test_next_run_says_what_a_killed_one_left(
+    source: Path, out: Path, way: str, function: str, words: str, monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    set_way(way, monkeypatch)
+    target = out / "model"
+    write(source, target)
+    add_others(target)
+    arguments = ["filter", str(source), "-o", str(target), "--max-shard", "10kB"]
+    killed_while(source, target, function, dtype="bf16")
+    assert run(arguments) == 2
+    said = capfd.readouterr().err
+    assert "exists; an earlier run was stopped" in " ".join(said.split())
+    assert words in " ".join(said.split())
+    assert has_others(target)
+    assert open_checkpoint(target)["0.weight"].dtype == ("bfloat16" if way == "exchange" else "float32")
+    killed_while(source, target, function, dtype="f16")
+    assert run([*arguments, "--force"]) == 0
+    said = capfd.readouterr().err
+    assert said.startswith("note: an earlier run")
+    assert words in " ".join(said.split())
+    assert open_checkpoint(target)["0.weight"].dtype == "float32"
+    for stage in out.glob(".model.*"):  # files of the other plans, finished and not published
+        assert way == "one by one"
+        assert str(stage) in "".join(said.split("\n  "))
+        shutil.rmtree(stage)
+    assert names(out) == ["model"]
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_output_that_was_moved_after_a_kill(source: Path, out: Path) -> None:
+    target = out / "model"
+    write(source, target)
+    add_others(target)
+    killed_while(source, target, "_settle")
+    target.rename(out / "elsewhere")
+    (stage,) = out.glob(".model.*")
+    with pytest.raises(OutputError, match="holds what an earlier run replaced"):
+        write(source, target)
+    assert (stage / "new" / "runs" / "events").read_bytes() == b"log"
+    write(source, target, dtype="bf16")
+    assert (stage / "new" / "runs" / "events").read_bytes() == b"log"
+
+
+def test_two_writers_of_one_folder(source: Path, out: Path) -> None:
+    target = out / "model"
+    write(source, target)
+    add_others(target)
+    ends = time.monotonic() + 1.5
+    failures: list[BaseException] = []
+
+    def writer(dtype: str | None, shard: int) -> None:
+        try:
+            while time.monotonic() < ends:
+                write(source, target, dtype=dtype, max_shard=shard, force=True)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=writer, args=each) for each in ((None, SHARD), ("bf16", 5_000))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    write(source, target, force=True, max_shard=1_000_000)
+    assert (sorted(weights(target)), names(out)) == (["model.safetensors"], ["model"])
+    assert has_others(target)
 
 
 # ---------------------------------------------------------------------------------------------- resuming
