@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 import signal
 import stat
+import subprocess
+import sys
 import tempfile
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +21,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from ckptool.cli.app import run
 from ckptool.commands.filter import plan_filter
 from ckptool.core.errors import OutputError
 from ckptool.engine.apply import Written, apply
@@ -283,7 +289,7 @@ def killed_at(step: int, work: Callable[[], object]) -> bool:
 
 @WAYS
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
-@pytest.mark.parametrize("shards", [SHARD, 1_000_000])
+@pytest.mark.parametrize("shards", [pytest.param(SHARD, marks=pytest.mark.slow), 1_000_000])
 def test_folder_killed_at_every_step(
     source: Path, out: Path, way: str, shards: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -359,6 +365,90 @@ def test_new_folder_killed_at_every_step(source: Path, out: Path) -> None:
         write(source, target, force=True)
         assert (weights(target), names(out)) == (new, ["model"]), step
     assert step > 20
+
+
+def killed_while(source: Path, target: Path, function: str, **options: Any) -> None:
+    """Leave what a run leaves that is killed when it calls a function of `publishing`."""
+
+    def work() -> None:
+        setattr(publishing, function, lambda *arguments: os.kill(os.getpid(), signal.SIGKILL))
+        write(source, target, force=True, **options)
+
+    assert killed_at(-1, work)
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+@pytest.mark.parametrize(
+    ("way", "function", "words"),
+    [("exchange", "_settle", "just after it replaced"), ("one by one", "_is_index", "old output is back")],
+)
+def test_next_run_says_what_a_killed_one_left(
+    source: Path, out: Path, way: str, function: str, words: str, monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    set_way(way, monkeypatch)
+    target = out / "model"
+    write(source, target)
+    add_others(target)
+    arguments = ["filter", str(source), "-o", str(target), "--max-shard", "10kB"]
+    killed_while(source, target, function, dtype="bf16")
+    assert run(arguments) == 2
+    said = capfd.readouterr().err
+    assert "exists; an earlier run was stopped" in " ".join(said.split())
+    assert words in " ".join(said.split())
+    assert has_others(target)
+    assert open_checkpoint(target)["0.weight"].dtype == ("bfloat16" if way == "exchange" else "float32")
+    killed_while(source, target, function, dtype="f16")
+    assert run([*arguments, "--force"]) == 0
+    said = capfd.readouterr().err
+    assert said.startswith("note: an earlier run")
+    assert words in " ".join(said.split())
+    assert open_checkpoint(target)["0.weight"].dtype == "float32"
+    for stage in out.glob(".model.*"):  # files of the other plans, finished and not published
+        assert way == "one by one"
+        assert str(stage) in "".join(said.split("\n  "))
+        shutil.rmtree(stage)
+    assert names(out) == ["model"]
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_output_that_was_moved_after_a_kill(source: Path, out: Path) -> None:
+    target = out / "model"
+    write(source, target)
+    add_others(target)
+    killed_while(source, target, "_settle")
+    target.rename(out / "elsewhere")
+    (stage,) = out.glob(".model.*")
+    with pytest.raises(OutputError, match="holds what an earlier run replaced"):
+        write(source, target)
+    assert (stage / "new" / "runs" / "events").read_bytes() == b"log"
+    write(source, target, dtype="bf16")
+    assert (stage / "new" / "runs" / "events").read_bytes() == b"log"
+
+
+def test_two_writers_of_one_folder(source: Path, out: Path) -> None:
+    target = out / "model"
+    write(source, target)
+    add_others(target)
+    ends = time.monotonic() + 1.5
+    failures: list[BaseException] = []
+
+    def writer(dtype: str | None, shard: int) -> None:
+        try:
+            while time.monotonic() < ends:
+                write(source, target, dtype=dtype, max_shard=shard, force=True)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=writer, args=each) for each in ((None, SHARD), ("bf16", 5_000))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    write(source, target, force=True, max_shard=1_000_000)
+    assert (sorted(weights(target)), names(out)) == (["model.safetensors"], ["model"])
+    assert has_others(target)
 
 
 # ---------------------------------------------------------------------------------------------- resuming
@@ -543,3 +633,82 @@ def test_impossible_names(source: Path, out: Path, name: str) -> None:
     with pytest.raises(OutputError, match="the name of an output"):
         write(source, out / name)
     assert names(out) == []
+
+
+# ---------------------------------------------------------------------------------------------- other systems
+
+OTHER_SYSTEM = """
+import os, signal, sys
+from pathlib import Path
+
+for name in ("link", "fchmod", "chown", "geteuid", "pwrite", "copy_file_range", "O_DIRECTORY"):
+    delattr(os, name)
+for name in ("pthread_sigmask", "SIGHUP"):
+    delattr(signal, name)
+sys.modules["fcntl"] = None
+is_open = {}
+real = {name: getattr(os, name) for name in ("open", "close", "rename", "replace", "unlink", "rmdir", "renames")}
+
+def open(path, *arguments, **named):
+    if isinstance(path, (str, Path)) and os.path.isdir(path) and "dir_fd" not in named:
+        raise PermissionError(13, "Permission denied", str(path))
+    descriptor = real["open"](path, *arguments, **named)
+    is_open[descriptor] = os.fstat(descriptor)
+    return descriptor
+
+def close(descriptor):
+    is_open.pop(descriptor, None)
+    real["close"](descriptor)
+
+def refused(name):
+    def call(*paths, **named):
+        for path in paths:
+            if os.path.lexists(path) and any(os.path.samestat(os.lstat(path), info) for info in is_open.values()):
+                raise PermissionError(13, "the file is in use", str(path))
+        if name == "rename" and os.path.lexists(paths[1]):
+            raise FileExistsError(17, "File exists", str(paths[1]))
+        return real[name](*paths, **named)
+    return call
+
+os.open, os.close = open, close
+for name in ("rename", "replace", "unlink"):
+    setattr(os, name, refused(name))
+
+import shutil
+shutil._use_fd_functions = False
+from ckptool.cli.app import run
+from ckptool.storage import renaming
+renaming._system_call = lambda: None
+import json
+print(json.dumps([run(arguments) for arguments in json.loads(sys.argv[1])]))
+"""
+
+
+def test_systems_without_posix(source: Path, out: Path) -> None:
+    (out / "model").mkdir()
+    add_others(out / "model")
+    torch.save({"other": torch.zeros(3)}, out / "b.pth")
+    commands = [
+        ["filter", str(source), "-o", str(out / "a.pth"), "--dtype", "bf16"],
+        ["filter", str(source), "-o", str(out / "a.pth"), "--force"],
+        ["filter", str(source), "-o", str(out / "a.safetensors")],
+        ["filter", str(source), "-o", str(out / "fresh"), "--max-shard", "10kB"],
+        ["filter", str(source), "-o", str(out / "model"), "--max-shard", "5kB", "--force", "--dtype", "bf16"],
+        ["filter", str(source), "-o", str(out / "model"), "--max-shard", "10kB", "--force"],
+        ["merge", str(source), str(out / "b.pth"), "-o", str(out / "c.safetensors")],
+        ["remap", str(source), "-r", "0. -> first.", "-o", str(out / "d.pth")],
+        ["inspect", str(out / "model"), "--report", str(out / "d.html")],
+        ["inspect", str(out / "model"), "--report", str(out / "d.html")],
+        ["filter", str(source), "-o", str(out / "a.pth")],
+    ]
+    process = [sys.executable, "-c", OTHER_SYSTEM, json.dumps(commands)]
+    done = subprocess.run(process, capture_output=True, check=False, text=True)
+    *codes, last = json.loads(done.stdout.splitlines()[-1])
+    assert (codes, last) == ([0] * len(codes), 2), done.stderr
+    assert done.stderr.startswith(f"error: {out / 'a.pth'} exists")
+    assert names(out) == ["a.pth", "a.safetensors", "b.pth", "c.safetensors", "d.html", "d.pth", "fresh", "model"]
+    assert weights(out / "model") == weights(out / "fresh")
+    assert has_others(out / "model")
+    for key, tensor in torch.load(source).items():
+        assert torch.equal(torch.load(out / "a.pth")[key], tensor)
+        assert torch.equal(load_file(out / "c.safetensors")[key], tensor)

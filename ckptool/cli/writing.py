@@ -318,7 +318,8 @@ def ends_cleanly() -> Iterator[None]:
 
     The exit code is the shell's for the signal, 143 and 129. Signals that are ignored (nohup) stay ignored.
     """
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {number: signal.getsignal(number) for number in numbers}
     changed = [number for number, handler in before.items() if handler is signal.SIG_DFL]
     for number in changed:
         signal.signal(number, _end)

@@ -18,6 +18,7 @@ from ckptool.engine.shard_names import replaceable
 from ckptool.storage.stages import FolderStage
 from ckptool.storage.staging import clear_stages, staged_file, staged_folder
 from ckptool.storage.targets import check_target
+from ckptool.storage.touched import looking_at_outputs, same_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,26 +103,40 @@ def apply(
 def check_output(plan: Plan, target: Path, also_read: Sequence[Path] = (), *, force: bool) -> None:
     """Refuse an output that could not be written, or is one of the plan's inputs; see `check_target`.
 
+    Where an output is in the way, what killed runs left of it is finished or undone first, and the error says so.
+
     Args:
         plan: its inputs are read.
         target: the output.
         also_read: further files that are read for it.
         force: an existing output may be replaced.
     """
-    sources = [Path(path) for checkpoint in plan.inputs for path in checkpoint.paths]
-    names = replaceable if container_of(target) == "folder" else None
-    check_target(target, [*sources, *also_read], names, force=force)
+    inputs = [Path(path) for checkpoint in plan.inputs for path in checkpoint.paths]
+    inputs += also_read
+    weights = replaceable if container_of(target) == "folder" else None
+    try:
+        check_target(target, inputs, weights, force=force)
+    except OutputError:
+        if same_file(target, inputs) is not None:
+            raise
+        _said_with(clear_stages(target), lambda: check_target(target, inputs, weights, force=force))
 
 
 def _cleared(plan: Plan, target: Path, digest: str, force: bool) -> list[Note]:
     """Clear what killed runs with this output left; what there is to say about it."""
     notes = clear_stages(target, digest)
     if notes:  # an old output may be back under its name
-        try:
-            check_output(plan, target, force=force)
-        except OutputError as error:
-            raise OutputError(f"{error.message}; {notes[0].text}", hint=error.hint, path=target) from None
+        _said_with(notes, lambda: check_output(plan, target, force=force))
     return notes
+
+
+def _said_with(notes: Sequence[Note], check: Callable[[], None]) -> None:
+    """Check an output; a refusal also says what an earlier run left."""
+    try:
+        check()
+    except OutputError as error:
+        texts = [error.message, *(note.text for note in notes)]
+        raise OutputError("; ".join(texts), hint=error.hint, path=error.path) from None
 
 
 def _fill_stage(
@@ -179,7 +194,8 @@ def _verify(written: Path, output: Output) -> None:
     """Open what was written and hold it against the plan."""
     from ckptool.formats.opening import open_checkpoint
 
-    found = open_checkpoint(written)
+    with looking_at_outputs():
+        found = open_checkpoint(written)
     place = found.selection.name  # what is left may make another dict the obvious one, so whole paths are compared
     tensors = {_joined(place, key): tensor for key, tensor in found.tensors.items()}
     everything = {**tensors, **found.other_tensors}

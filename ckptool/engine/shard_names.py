@@ -9,6 +9,7 @@ from pathlib import Path
 from ckptool.core.errors import CkptError
 from ckptool.formats.sharded import read_index
 from ckptool.storage.local import LocalFile
+from ckptool.storage.touched import looking_at_outputs
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -40,7 +41,7 @@ def replaceable(folder: Path) -> frozenset[str]:
     names = {entry.name for entry in folder.iterdir() if entry.is_symlink() or entry.is_file()}
     ours = {name for name in names if is_shard_name(name)}
     if INDEX in ours:
-        with suppress(CkptError):  # a damaged index names nothing; it is replaced itself
+        with suppress(CkptError), looking_at_outputs():  # a damaged index names nothing; it is replaced itself
             shards = names.intersection(read_index(LocalFile.at(folder / INDEX)).weight_map.values())
             ours |= {name for name in shards if name.endswith(".safetensors")}
     return frozenset(ours)

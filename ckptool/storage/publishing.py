@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -91,13 +91,15 @@ def publish_folder(stage: Path, target: Path, replaceable: Replaceable, *, force
     ours = replaceable(target)
     names = _names(new)
     _require_replaceable(target, ours, names, force)
-    take_mode(target, new)
     linked = {} if target.is_symlink() else _link_others(target, new, ours)
+    take_mode(target, new)
     info = new.stat()
     journal = Journal(target.name, (info.st_dev, info.st_ino), tuple(names), tuple(sorted(ours)), linked)
     sync_folder(new)
     journal.write(stage)
     if exchange(new, target):
+        if force and not new.is_symlink():  # another run may have replaced the folder since it was listed
+            journal = replace(journal, ours=tuple(sorted(ours | replaceable(new))))
         try:
             sync_name(target)
         finally:
@@ -212,7 +214,14 @@ def _replace_files(stage: Path, target: Path, journal: Journal) -> None:
         for name in sorted(journal.new, key=_is_index):
             move_new(stage / "new" / name, target / name)
     except BaseException:
-        _put_back(stage, target, journal)
+        try:
+            _put_back(stage, target, journal)
+        except OSError as error:
+            raise OutputError(
+                f"{target} was not replaced, and its old files could not be put back: they are in {stage / 'old'}",
+                hint="the next run with this output puts them back",
+                path=target,
+            ) from error
         _end(stage)
         raise
     _end(stage)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shlex
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import reduce
@@ -115,6 +116,7 @@ def staged_folder(target: Path, plan: str, replaceable: Replaceable, *, force: b
     stage, keep = None, False
     try:
         with said_plainly(target), signals_held():  # until it is known here what is to be removed
+            _require_ended(stage_path(target, plan))
             stage = FolderStage.claim(target, plan, _mode_of(target, replaceable))
         yield stage
         with signals_held():
@@ -132,9 +134,27 @@ def staged_folder(target: Path, plan: str, replaceable: Replaceable, *, force: b
         raise
     finally:
         if stage is not None:
-            if not is_publishing(stage.path) and not (keep and records_in(stage.path)):
-                remove_stage(stage.path)
-            stage.release()
+            _give_up(stage.path, stage.owner, remove=not (keep and records_in(stage.path)))
+
+
+def _require_ended(stage: Path) -> None:
+    """Refuse a stage that holds what an earlier run replaced and `clear_stages` could not bring back."""
+    if is_publishing(stage):
+        raise OutputError(
+            f"{stage} holds what an earlier run replaced",
+            hint=f"move what you want to keep, then: rm -r {shlex.quote(str(stage))}",
+            path=stage,
+        )
+
+
+def _give_up(stage: Path, owner: int, *, remove: bool) -> None:
+    """End this process's claim to a stage, and remove the stage unless its publication is not finished."""
+    if CLOSES_FIRST:
+        os.close(owner)
+    if remove and not is_publishing(stage):
+        remove_stage(stage)
+    if not CLOSES_FIRST:
+        os.close(owner)
 
 
 def clear_stages(target: Path, plan: str | None = None) -> list[Note]:
@@ -162,22 +182,22 @@ def _clear_folder_stage(path: Path, target: Path, *, is_own: bool) -> Iterator[N
         return
     if owner is None:
         return
+    remove = False
     try:
         note = recovered(path, target)
         kept = records_in(path)
         if note is not None:
             yield note
-        elif kept and not is_own:
+        if kept and not is_own and not is_publishing(path):
             yield Note(f"an earlier run with this output was stopped: {_kept(path, kept)}")
-        if not is_publishing(path) and not kept and not is_own:
-            remove_stage(path)
+        remove = not kept and not is_own
     except CkptError as error:
         yield Note(error.message, error.hint or "")
     except OSError as error:
         reason = (error.strerror or "unknown").lower()
         yield Note(f"{path}, which an earlier run left, cannot be removed: {reason}", f"rm -r {path}")
     finally:
-        os.close(owner)
+        _give_up(path, owner, remove=remove)
 
 
 def _kept(stage: Path, count: int) -> str:

@@ -57,6 +57,16 @@ def one_command() -> Iterator[Touched]:
         _TOUCHED.reset(token)
 
 
+@contextmanager
+def looking_at_outputs() -> Iterator[None]:
+    """While it lasts, files that are opened do not count as read: they are outputs."""
+    token = _TOUCHED.set(None)
+    try:
+        yield
+    finally:
+        _TOUCHED.reset(token)
+
+
 def note_read(path: Path | str) -> None:
     """Remember a file that was opened for reading."""
     touched = _TOUCHED.get()
