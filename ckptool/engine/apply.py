@@ -14,6 +14,7 @@ from ckptool.engine.encode import Output, Tied, encode
 from ckptool.engine.filling import write_durably, write_image
 from ckptool.engine.output import check_target, staged_file, staged_folder
 from ckptool.engine.reading import Reader
+from ckptool.engine.rounding import Rounding
 
 _SIZE = 2  # where the size stands in a fingerprint
 
@@ -29,7 +30,9 @@ class Written:
         tensors: how many tensors it holds.
         seconds: how long writing took, flushing to the disk included.
         rounding: for each tensor that was cast to a narrower float dtype, the worst relative rounding of its finite
-            elements; inf if one became infinite.
+            elements; inf if one became infinite or NaN.
+        overflows: how many elements were too large for the dtype, for each tensor that had such.
+        zeroed: how many elements other than 0 became 0, for each tensor that had such.
     """
 
     path: Path
@@ -38,6 +41,8 @@ class Written:
     tensors: int
     seconds: float
     rounding: Mapping[str, float] = field(default_factory=dict)
+    overflows: Mapping[str, int] = field(default_factory=dict)
+    zeroed: Mapping[str, int] = field(default_factory=dict)
 
 
 def apply(
@@ -76,7 +81,7 @@ def apply(
     output = encode(plan, target, max_shard=max_shard, tied=tied)
     total = sum(slot.nbytes for image in output.images.values() for slot in image.slots)
     advance = _counter(total, progress)
-    rounding: dict[str, float] = {}
+    rounding: dict[str, Rounding] = {}
     with Reader() as reader:
         if output.is_folder:
             with staged_folder(target, force=force) as folder:
@@ -93,8 +98,17 @@ def apply(
                 _check_unchanged(plan.inputs, before)
             files = (target,)
     size = sum(image.size for image in output.images.values())
-    by_key = {step.target.key: rounding[step.target.key] for step in plan.steps if step.target.key in rounding}
-    return Written(target, files, size, len(output.specs), time.monotonic() - started, by_key)
+    casts = {step.target.key: rounding[step.target.key] for step in plan.steps if step.target.key in rounding}
+    return Written(
+        target,
+        files,
+        size,
+        len(output.specs),
+        time.monotonic() - started,
+        rounding={key: cast.worst for key, cast in casts.items()},
+        overflows={key: cast.overflows for key, cast in casts.items() if cast.overflows},
+        zeroed={key: cast.zeroed for key, cast in casts.items() if cast.zeroed},
+    )
 
 
 def _require_sound(plan: Plan) -> None:

@@ -174,7 +174,7 @@ def _is_one_place(pair: _Pair, one_file: _OneFile) -> bool:
         x, y = a.storage, b.storage
         if (x.offset, x.nbytes, x.big_endian) != (y.offset, y.nbytes, y.big_endian):
             return False
-        if (a.start, a.shape, a.strides, a.at) != (b.start, b.shape, b.strides, b.at):
+        if replace(a, storage=y) != b:
             return False
         if x.nbytes and not one_file(x.file, y.file):
             return False
@@ -183,7 +183,9 @@ def _is_one_place(pair: _Pair, one_file: _OneFile) -> bool:
 
 def _chunks(pair: _Pair) -> Iterator[_Chunk]:
     old, new = pair.old, pair.new
-    plain = all(t.layout == "strided" and t.elements and is_run(t) and DTYPES[t.dtype].bits >= 8 for t in (old, new))
+    plain = all(
+        t.layout == "strided" and t.elements and is_run(t) and not DTYPES[t.dtype].is_packed for t in (old, new)
+    )
     if not plain or old.elements <= _CHUNK:
         yield _Chunk(pair, old, new, 0)
         return

@@ -28,7 +28,6 @@ from ckptool.formats.torch.zip_write import Record
 
 _Kind = TypeVar("_Kind", Global, Persistent)
 _STORAGE = "storage"
-_NOT_TORCHS = ("float6_e2m3fn", "float6_e3m2fn", "float4_e2m1fn")
 _BLOCK = 16  # bytes of the widest element
 
 
@@ -98,7 +97,7 @@ class Nodes:
             beside |= self.frame.storages_beside(selected, [extra.node for extra in source.extras])
         self._parts = _parts_in_use(self._own, beside)
         fresh = [step for index, step in enumerate(self.plan.steps) if index not in self._own]
-        unknown = [step.target for step in fresh if step.target.dtype in _NOT_TORCHS]
+        unknown = [step.target for step in fresh if DTYPES[step.target.dtype].is_packed]
         if unknown:
             raise OutputError(
                 f"torch has no dtype for {len(unknown)} tensors: {unknown[0].key} is {unknown[0].dtype}",
@@ -208,7 +207,7 @@ class Nodes:
             pid = persistent.pid
             assert isinstance(pid, tuple)
             _, dtype = storage_dtype(pid[1])
-            count = self.records[int(self._names[origin])].nbytes // (DTYPES[dtype].bits // 8 if dtype else 1)
+            count = self.records[int(self._names[origin])].nbytes // (DTYPES[dtype].nbytes(1) if dtype else 1)
             self._ids[id(persistent)] = (_STORAGE, pid[1], self._names[origin], pid[3], count)
         return self._ids[id(persistent)]
 
@@ -301,7 +300,7 @@ def _dense_parts(tensor: Tensor) -> Iterator[Tensor]:
 
 
 def _itemsize(tensor: Tensor) -> int:
-    return DTYPES[tensor.dtype].bits // 8
+    return DTYPES[tensor.dtype].nbytes(1)
 
 
 @dataclass(frozen=True, slots=True)
