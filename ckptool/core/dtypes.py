@@ -93,8 +93,8 @@ def _table() -> Iterator[DType]:
     yield DType("qint8", "qi8", "quantized", 1, 1, "i1", "", "QInt8")
     yield DType("quint8", "qu8", "quantized", 1, 1, "u1", "", "QUInt8")
     yield DType("qint32", "qi32", "quantized", 4, 1, "<i4", "", "QInt32")
-    yield DType("quint4x2", "qu4x2", "quantized", 1, 1, "u1", "", "QUInt4x2")
-    yield DType("quint2x4", "qu2x4", "quantized", 1, 1, "u1", "", "QUInt2x4")
+    yield DType("quint4x2", "qu4x2", "quantized", 1, 2, "u1", "", "QUInt4x2")  # torch's storages count its bytes
+    yield DType("quint2x4", "qu2x4", "quantized", 1, 4, "u1", "", "QUInt2x4")
     for name in ("bits8", "bits16", "bits1x8", "bits2x4", "bits4x2"):
         nbytes = 2 if name == "bits16" else 1
         yield DType(name, name, "bits", nbytes, 1, f"<u{nbytes}")

@@ -177,6 +177,8 @@ def flat_runs(tensor: Tensor) -> list[FlatRun]:
 
 def number_nbytes(dtype: DType) -> int:
     """Bytes of one number, whose order a big-endian file reverses; a complex element is two numbers."""
+    if dtype.is_packed:
+        return 1
     return dtype.block_nbytes // (2 if dtype.kind == "complex" else 1)
 
 

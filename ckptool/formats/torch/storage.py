@@ -78,7 +78,7 @@ def storage_id(pid: object, key: str) -> tuple[str, str | None, int]:
     name, numel = pid[2], pid[4]
     if not known or type(name) is not str or type(numel) is not int or not 0 <= numel <= MAX_INT:
         raise _bad(key, "refers to a storage in a way that torch does not write")
-    return name, dtype, DTYPES[dtype].nbytes(numel) if dtype else numel
+    return name, dtype, numel * (DTYPES[dtype].block_nbytes if dtype else 1)
 
 
 def _bad(key: str, what: str) -> UnreadableError:

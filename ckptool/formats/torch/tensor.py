@@ -28,8 +28,9 @@ _SECOND_NAMES = {dtype.alias: dtype.name for dtype in DTYPES.values() if dtype.a
 def named_dtype(node: object) -> str | None:
     """The dtype that ``torch.float32``, as a global, stands for."""
     if isinstance(node, Global) and node.module == "torch":
-        name = _SECOND_NAMES.get(node.name, node.name)
-        return name if name in DTYPES and not DTYPES[name].is_packed else None
+        dtype = DTYPES.get(_SECOND_NAMES.get(node.name, node.name))
+        # the numbers of 4 and 6 bits are not torch's
+        return dtype.name if dtype is not None and not (dtype.is_packed and dtype.kind == "float") else None
     return None
 
 
