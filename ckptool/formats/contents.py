@@ -81,4 +81,4 @@ def _place(plan: Plan, step: Step) -> object:
     if tensor.layout != "strided" or tensor.storage is None:
         return None
     piece = tensor.pieces[0]
-    return piece.storage, piece.start, piece.shape, piece.strides, tensor.dtype, tensor.conj, tensor.neg
+    return piece.storage, piece.start, tensor.shape, piece.strides, tensor.dtype, tensor.conj, tensor.neg

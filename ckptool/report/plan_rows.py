@@ -10,7 +10,7 @@ from enum import StrEnum
 from ckptool.core.fold import Group, rollup
 from ckptool.core.ops import Cast
 from ckptool.core.plan import Plan, Source, Step, Use, Value, sources_of
-from ckptool.core.spec import DTYPES
+from ckptool.core.spec import DTYPES, dtype_named
 from ckptool.report.units import number_of
 
 
@@ -240,9 +240,7 @@ def _rule_row(use: Use) -> RuleRow:
 def _rule_fate(computes: str) -> Fate:
     if not computes:
         return Fate.RENAMED
-    words = set(computes.split(" | "))
-    shorts = {dtype.short for dtype in DTYPES.values()} | set(DTYPES)
-    return Fate.CAST if words <= shorts else Fate.COMPUTED
+    return Fate.CAST if all(map(dtype_named, computes.split(" | "))) else Fate.COMPUTED
 
 
 def untouched_rows(plan: Plan) -> list[Row]:

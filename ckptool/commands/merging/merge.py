@@ -213,7 +213,7 @@ def _tied(step: Step, inputs: Inputs, ties: dict[object, str]) -> Step:
         tensor = inputs.all[source.input][source.key]
         if tensor.storage is None:
             return step
-        places.append((source.input, tensor.pieces, tensor.dtype, tensor.neg))
+        places.append((source.input, tensor.pieces, tensor.spec.short, tensor.neg))
     earlier = ties.setdefault(tuple(places), step.target.key)
     return step if earlier == step.target.key else replace(step, tied_to=earlier)
 

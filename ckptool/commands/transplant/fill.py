@@ -254,7 +254,7 @@ def _tie(target: Target, entries: dict[str, Entry], steps: dict[str, Step], sour
 def _place(value: Value, source: Checkpoint) -> object:
     """What two values have in common if they are one tensor under two names."""
     if isinstance(value, Source) and (pieces := source[value.key].pieces):
-        return pieces
+        return pieces, source[value.key].shape
     return value
 
 
