@@ -82,7 +82,12 @@ KeepUnknownOption = Annotated[
     bool, typer.Option("--keep-unknown", help="Carry objects of unknown classes along.", rich_help_panel=_PANEL)
 ]
 DtypeOption = Annotated[
-    str | None, typer.Option("--dtype", metavar="DTYPE", help="Cast floats to f32, bf16, f16, ...; integers stay.")
+    str | None,
+    typer.Option(
+        "--dtype",
+        metavar="DTYPE",
+        help="Cast floats to f32, bf16, f16, f8_e4m3fn, ...; float64 is rounded once; integers stay.",
+    ),
 ]
 PlanFormatOption = Annotated[
     PlanFormat,

@@ -14,6 +14,7 @@ from ckptool.engine.encode import Output, Tied, container_of, encode
 from ckptool.engine.filling import write_image
 from ckptool.engine.plan_hash import plan_hash
 from ckptool.engine.reading import Reader
+from ckptool.engine.rounding import Rounding
 from ckptool.engine.shard_names import replaceable
 from ckptool.storage.stages import FolderStage
 from ckptool.storage.staging import clear_stages, staged_file, staged_folder
@@ -32,7 +33,9 @@ class Written:
         tensors: how many tensors it holds.
         seconds: how long writing took, flushing to the disk included.
         rounding: for each tensor that was cast to a narrower float dtype, the worst relative rounding of its finite
-            elements; inf if one became infinite.
+            elements; inf if one became infinite or NaN.
+        overflows: how many elements were too large for the dtype, for each tensor that had such.
+        zeroed: how many elements other than 0 became 0, for each tensor that had such.
         notes: what an earlier run with this output left, and what became of it.
     """
 
@@ -42,6 +45,8 @@ class Written:
     tensors: int
     seconds: float
     rounding: Mapping[str, float] = field(default_factory=dict)
+    overflows: Mapping[str, int] = field(default_factory=dict)
+    zeroed: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[Note, ...] = ()
 
 
@@ -80,7 +85,7 @@ def apply(
     notes = _cleared(plan, target, digest, force)
     total = sum(slot.nbytes for image in output.images.values() for slot in image.slots)
     advance = _counter(total, progress)
-    rounding: dict[str, float] = {}
+    rounding: dict[str, Rounding] = {}
     with Reader(plan.inputs) as reader:
         if output.is_folder:
             with staged_folder(target, digest, replaceable, force=force) as stage:
@@ -96,8 +101,18 @@ def apply(
                 reader.check()
             files = (target,)
     size = sum(image.size for image in output.images.values())
-    by_key = {step.target.key: rounding[step.target.key] for step in plan.steps if step.target.key in rounding}
-    return Written(target, files, size, len(output.specs), time.monotonic() - started, by_key, tuple(notes))
+    casts = {step.target.key: rounding[step.target.key] for step in plan.steps if step.target.key in rounding}
+    return Written(
+        target,
+        files,
+        size,
+        len(output.specs),
+        time.monotonic() - started,
+        rounding={key: cast.worst for key, cast in casts.items()},
+        overflows={key: cast.overflows for key, cast in casts.items() if cast.overflows},
+        zeroed={key: cast.zeroed for key, cast in casts.items() if cast.zeroed},
+        notes=tuple(notes),
+    )
 
 
 def check_output(plan: Plan, target: Path, also_read: Sequence[Path] = (), *, force: bool) -> None:
@@ -145,7 +160,7 @@ def _fill_stage(
     plan: Plan,
     reader: Reader,
     advance: Callable[[int], None],
-    rounding: dict[str, float],
+    rounding: dict[str, Rounding],
 ) -> list[Note]:
     """Write the files of a folder that an earlier run with this plan has not finished; says if there were any."""
     kept = 0
@@ -153,12 +168,16 @@ def _fill_stage(
         about = stage.finished(name, image.size)
         if about is not None:
             kept += 1
-            rounding.update(about)
+            rounding.update(
+                {key: Rounding(worst, int(over), int(zeroed)) for key, (worst, over, zeroed) in about.items()}
+            )
             advance(sum(slot.nbytes for slot in image.slots))
             continue
-        own: dict[str, float] = {}
-        with stage.file(name, own) as sink:
+        own: dict[str, Rounding] = {}
+        numbers: dict[str, tuple[float, int, int]] = {}
+        with stage.file(name, numbers) as sink:
             write_image(sink, image, plan, reader, advance, own)
+            numbers.update({key: (cast.worst, cast.overflows, cast.zeroed) for key, cast in own.items()})
         rounding.update(own)
     total = len(output.images)
     return [Note(f"resumed: {kept} of {total} files were finished by an earlier run and are kept")] if kept else []

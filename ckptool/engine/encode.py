@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from ckptool.core.checkpoint import Extra, Note
+from ckptool.core.dtypes import DTYPES
 from ckptool.core.errors import OutputError
 from ckptool.core.plan import Plan, Source
 from ckptool.core.spec import TensorSpec
@@ -137,7 +138,7 @@ def left_behind(plan: Plan, target: Path) -> tuple[Extra, ...]:
 
 
 def _refuse_what_safetensors_cannot_hold(plan: Plan, steps: Sequence[int]) -> None:
-    from ckptool.formats.safetensors_write import NAMES
+    from ckptool.formats.safetensors_header import to_header
 
     bad: list[tuple[str, str]] = []
     for index in steps:
@@ -145,8 +146,8 @@ def _refuse_what_safetensors_cannot_hold(plan: Plan, steps: Sequence[int]) -> No
         layout = "strided"
         if isinstance(step.value, Source):
             layout = plan.inputs[step.value.input][step.value.key].layout
-        if layout != "strided" or step.target.dtype not in NAMES:
-            bad.append((step.target.key, layout if layout != "strided" else step.target.dtype))
+        if layout != "strided" or to_header(step.target.dtype, step.target.shape) is None:
+            bad.append((step.target.key, layout if layout != "strided" else _unheld(step.target)))
     if bad:
         key, what = bad[0]
         raise OutputError(
@@ -154,6 +155,11 @@ def _refuse_what_safetensors_cannot_hold(plan: Plan, steps: Sequence[int]) -> No
             hint="write a .pth file, or --drop them",
             key=key,
         )
+
+
+def _unheld(spec: TensorSpec) -> str:
+    """What of a tensor the format cannot hold: its dtype, or this shape of it."""
+    return spec.short if DTYPES[spec.dtype].safetensors else spec.dtype
 
 
 def _safetensors(plan: Plan, steps: Sequence[int], metadata: Mapping[str, str]) -> Image:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
+from ckptool.core.casting import UnfitError
 from ckptool.core.errors import CkptError, naming
 from ckptool.core.plan import Plan
 from ckptool.engine.evaluate import packed_blocks
@@ -26,7 +27,7 @@ def write_image(
     plan: Plan,
     reader: Reader,
     advance: Callable[[int], None],
-    rounding: dict[str, float],
+    rounding: dict[str, Rounding],
 ) -> None:
     """Write one file: the known bytes, then the slots over all threads, then what depends on their checksums.
 
@@ -36,13 +37,14 @@ def write_image(
         plan: what computed slots compute.
         reader: reads the plan's inputs.
         advance: told the bytes done, from any thread.
-        rounding: gets the worst relative rounding of each tensor that is cast, by key.
+        rounding: gets what casts did to the numbers of each tensor, by key.
     """
     sink.resize(image.size)
     for offset, literal in image.literals:
         sink.write(literal, offset)
     filler = _Filler(plan, reader, sink, advance, rounding)
     _run(filler, image.slots)
+    filler.check_fit()
     for offset, literal in image.finish(filler.crcs) if image.finish else ():
         sink.write(literal, offset)
 
@@ -76,9 +78,10 @@ class _Filler:
     reader: Reader
     target: ByteSink
     advance: Callable[[int], None]
-    rounding: dict[str, float]
+    rounding: dict[str, Rounding]
     stop: threading.Event = field(default_factory=threading.Event)
     crcs: dict[str, int] = field(default_factory=dict)
+    unfit: dict[int, UnfitError] = field(default_factory=dict)  # by step
 
     def fill(self, slot: Slot) -> None:
         """Write one slot; remember its CRC-32 if the container wants it."""
@@ -90,16 +93,26 @@ class _Filler:
                     self.target.copy_from(source, content.offset, at, content.nbytes, self._moved, crc)
                 at += content.nbytes
                 continue
-            for block in self._blocks(content):
-                if crc is not None:
-                    crc(block)
-                self.target.write(block, at)
-                at += len(block)
-                self._moved(len(block))
+            try:
+                for block in self._blocks(content):
+                    if crc is not None:
+                        crc(block)
+                    self.target.write(block, at)
+                    at += len(block)
+                    self._moved(len(block))
+            except UnfitError as error:  # the other tensors are counted, too
+                self.unfit[content.index] = error
+                return
         if at != slot.offset + slot.nbytes:
             raise CkptError(f"{slot.name} came out {at - slot.offset:,} bytes long, not {slot.nbytes:,}")
         if slot.needs_crc:
             self.crcs[slot.name] = crc.value if crc is not None else _known_crc(slot) or 0
+
+    def check_fit(self) -> None:
+        """Raise one error for all floats that no integer stands for, named after the first tensor of the plan."""
+        if self.unfit:
+            first = self.unfit[min(self.unfit)]
+            raise UnfitError(sum(error.count for error in self.unfit.values()), first.dtype, key=first.key)
 
     def _blocks(self, content: Computed) -> Iterator[memoryview]:
         """The bytes of a computed tensor; notes how far it was rounded."""
@@ -107,7 +120,7 @@ class _Filler:
         rounding = Rounding() if rounds(step.value, self.plan.inputs) else None
         yield from packed_blocks(step.value, self.plan.inputs, self.reader, rounding)
         if rounding is not None:
-            self.rounding[step.target.key] = rounding.worst
+            self.rounding[step.target.key] = rounding
 
     def _moved(self, nbytes: int) -> None:
         if self.stop.is_set():

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Literal, Protocol, TypeAlias
 
+from ckptool.core.dtypes import dtypes_meant
 from ckptool.core.errors import UsageError
 from ckptool.core.ops import Cast, parse_cast
 from ckptool.core.reasons import RuleName
@@ -197,6 +198,8 @@ def _step(written: str, rule: str, at: int) -> Then:
         return Layout.parse(text, rule, at)
     if cast := parse_cast(text):
         return cast
+    if len(meant := dtypes_meant(text)) > 1:
+        raise malformed("several dtypes", rule, at, f"one of {', '.join(dtype.short for dtype in meant)}")
     if text.startswith("fit"):
         raise malformed("not a step", rule, at, "fit METHOD, or fit METHOD(name=value, ...)")
     near = difflib.get_close_matches(

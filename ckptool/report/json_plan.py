@@ -105,4 +105,6 @@ def written_fields(written: Written) -> dict[str, Any]:
         "tensors": written.tensors,
         "seconds": written.seconds,
         "rounding": dict(rounding_of(written)),
+        "overflows": dict(written.overflows),
+        "zeroed": dict(written.zeroed),
     }

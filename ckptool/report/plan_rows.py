@@ -22,7 +22,7 @@ from ckptool.core.reasons import (
     TrainedWhole,
     Unmixed,
 )
-from ckptool.core.spec import DTYPES
+from ckptool.core.spec import DTYPES, dtype_named
 from ckptool.report.reasons import dropped_text, reason_text
 from ckptool.report.units import number_of
 
@@ -254,9 +254,7 @@ def _rule_row(use: Use) -> RuleRow:
 def _rule_fate(computes: str) -> Fate:
     if not computes:
         return Fate.RENAMED
-    words = set(computes.split(" | "))
-    shorts = {dtype.short for dtype in DTYPES.values()} | set(DTYPES)
-    return Fate.CAST if words <= shorts else Fate.COMPUTED
+    return Fate.CAST if all(map(dtype_named, computes.split(" | "))) else Fate.COMPUTED
 
 
 def untouched_rows(plan: Plan) -> list[Row]:

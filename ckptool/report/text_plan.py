@@ -195,12 +195,22 @@ def written_lines(written: Written, name: str, screen: Screen, files: Sequence[s
     if rounding:
         key = max(rounding, key=lambda key: rounding[key])
         worst = relative(rounding[key])
-        yield (Span("rounding:", "dim"), Span(f" rel ≤ {worst} ({terminal(key, max(20, screen.width - 40))})"))
+        lost = "".join(f", {clause}" for clause in lost_values(written))
+        room = max(20, screen.width - 40 - len(lost))
+        yield (Span("rounding:", "dim"), Span(f" rel ≤ {worst} ({terminal(key, room)}){lost}"))
     files = f"  {len(written.files)} files" if len(written.files) > 1 else ""
     is_folder = written.files[0] != written.path
     name = str(Path(name) / written.files[0].name) if is_folder and not files else name
     shown = f"{terminal(name)}{files}  {size_short(written.nbytes)}  {written.seconds:.1f} s"
     yield (Span("wrote", "green"), Span(f" {shown}"))
+
+
+def lost_values(written: Written) -> Iterator[str]:
+    """``1 value overflows``, ``3 values become zero``: what casts could not hold."""
+    if overflows := sum(written.overflows.values()):
+        yield f"{number_of(overflows, 'value')} {'overflows' if overflows == 1 else 'overflow'}"
+    if zeroed := sum(written.zeroed.values()):
+        yield f"{number_of(zeroed, 'value')} {'becomes' if zeroed == 1 else 'become'} zero"
 
 
 def problem_errors(problems: Sequence[Problem]) -> Iterator[tuple[CkptError, list[str]]]:

@@ -17,7 +17,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,7 +125,7 @@ class FolderStage:
         return stage
 
     @contextmanager
-    def file(self, name: str, about: Mapping[str, float]) -> Iterator[ByteSink]:
+    def file(self, name: str, about: Mapping[str, Sequence[float]]) -> Iterator[ByteSink]:
         """Give a new file of the output to be written; on leaving, flush it and record it as finished.
 
         Args:
@@ -144,7 +144,7 @@ class FolderStage:
         record = {"version": _VERSION, "plan": self.plan, "name": name, "file": _state(path), "about": dict(about)}
         self._record_path(name).write_text(json.dumps(record))
 
-    def finished(self, name: str, size: int) -> Mapping[str, float] | None:
+    def finished(self, name: str, size: int) -> Mapping[str, Sequence[float]] | None:
         """What was recorded of a finished file; None if it is not finished, or is another file than the recorded one.
 
         The file must have the size, inode and times that it had when it was recorded: an equal file was not written
@@ -153,7 +153,7 @@ class FolderStage:
         record = self._record(name)
         if record is None or record["file"][0] != size:
             return None
-        about: dict[str, float] = record["about"]
+        about: dict[str, list[float]] = record["about"]
         return about
 
     def release(self) -> None:

@@ -202,7 +202,7 @@ def _tied(steps: Sequence[Step], base: Checkpoint) -> Iterator[Step]:
 
     def place(step: Step) -> object:
         tensor = base[step.target.key]
-        return None if tensor.storage is None else (tensor.pieces, tensor.dtype)
+        return None if tensor.storage is None else (tensor.pieces, tensor.spec.short)
 
     adapted: dict[object, list[Step]] = {}
     for step in steps:

@@ -170,7 +170,7 @@ def _step(key: str, inputs: Inputs, holders: Sequence[int], op: Mix) -> tuple[St
     """
     first = inputs.all[holders[0]][key]
     kind = DTYPES[first.dtype]
-    if kind.kind != "float" or first.layout != "strided" or kind.bits < 8:
+    if kind.kind != "float" or first.layout != "strided" or kind.is_packed:
         what = first.layout if first.layout != "strided" else _KINDS.get(kind.kind, first.dtype)
         return Step(first.spec, Source(holders[0], key), Unmixed(holders[0], what)), []
     alike = [number for number in holders if _is_alike(inputs.all[number][key], first)]
@@ -193,7 +193,7 @@ def _step(key: str, inputs: Inputs, holders: Sequence[int], op: Mix) -> tuple[St
 def _is_alike(tensor: Tensor, first: Tensor) -> bool:
     """True if a tensor can be mixed with the first one."""
     kind = DTYPES[tensor.dtype]
-    return tensor.shape == first.shape and tensor.layout == "strided" and kind.kind == "float" and kind.bits >= 8
+    return tensor.shape == first.shape and tensor.layout == "strided" and kind.kind == "float" and not kind.is_packed
 
 
 def _salt(key: str) -> int:
@@ -210,7 +210,7 @@ def _tied(step: Step, inputs: Inputs, ties: dict[object, str]) -> Step:
         tensor = inputs.all[source.input][source.key]
         if tensor.storage is None:
             return step
-        places.append((source.input, tensor.pieces, tensor.dtype, tensor.neg))
+        places.append((source.input, tensor.pieces, tensor.spec.short, tensor.neg))
     earlier = ties.setdefault(tuple(places), step.target.key)
     return step if earlier == step.target.key else replace(step, tied_to=earlier)
 

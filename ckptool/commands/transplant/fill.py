@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ckptool.core.arrays import numpy_dtype
+from ckptool.core.casting import cast
 from ckptool.core.checkpoint import Checkpoint, Note
 from ckptool.core.errors import CkptError, UsageError
 from ckptool.core.keys import Pattern
@@ -120,7 +120,7 @@ class Number:
         return None
 
     def compute(self, args: Sequence[Array]) -> Array:
-        return args[0].astype(numpy_dtype(self.dtype))
+        return cast(args[0], self.dtype)
 
 
 _NUMBERS = {"float", "int", "uint", "bool"}
@@ -131,7 +131,7 @@ def _converted(value: Value, found: str, wanted: str) -> Value | None:
     if found == wanted:
         return value
     a, b = DTYPES[found], DTYPES[wanted]
-    if not {a.kind, b.kind} <= _NUMBERS or min(a.bits, b.bits) < 8:
+    if not {a.kind, b.kind} <= _NUMBERS or not (a.is_castable and b.is_castable):
         return None
     return Apply(Number(wanted) if b.kind == "float" and a.kind != "float" else Cast(wanted), (value,))
 
@@ -253,7 +253,7 @@ def _tie(target: Target, entries: dict[str, Entry], steps: dict[str, Step], sour
 def _place(value: Value, source: Checkpoint) -> object:
     """What two values have in common if they are one tensor under two names."""
     if isinstance(value, Source) and (pieces := source[value.key].pieces):
-        return pieces
+        return pieces, source[value.key].shape
     return value
 
 
