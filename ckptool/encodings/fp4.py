@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 from ckptool.core.spec import TensorSpec
 from ckptool.encodings.comfy import DESCRIPTION, description_of, settle_description
 from ckptool.encodings.encoded import CODES, SCALES, Encoded, Part, Read
-from ckptool.encodings.grid import check_finite, lead_of
+from ckptool.encodings.grid import check_finite, lead_of, tiled_scale_rows
 from ckptool.encodings.headers import ACTIVATION, EXPONENTS, Headers, join
-from ckptool.encodings.kernels import byte_values, e2m1_table, float_scales, over_blocks, table_values, untile
+from ckptool.encodings.kernels import byte_values, bytes_of, e2m1_table, float_scales, over_blocks, table_values
 
 if TYPE_CHECKING:
     from ckptool.core.arrays import Array
@@ -71,7 +71,7 @@ def _encoded(headers: Headers, module: str, codes: TensorSpec, scales: TensorSpe
         shape = (_rows_before_padding(headers, module, shape[0]), columns)
     spec = TensorSpec(join(module, "weight"), headers.dtype, shape)
     tiled = is_comfy or scales.shape[-2] > codes.shape[-2]
-    parameters = {"block": (1, group), "tiled": tiled, "high_first": is_comfy}
+    parameters = {"format": scheme, "block": (1, group), "tiled": tiled, "high_first": is_comfy}
     detail = f"groups of {group}" + (", tiled" if tiled else "")
     encoded = Encoded(scheme, spec, members, parameters, needs, lead=lead_of(shape), detail=detail)
     padded = (-(-codes.shape[-2] // 128) * 128, -(-across // 4) * 4)
@@ -127,28 +127,24 @@ def decode(part: Part, start: int, stop: int) -> Array:
 
 
 def _scale_rows(part: Part, start: int, stop: int) -> Array:
-    encoded = part.encoded
-    if encoded.parameters["tiled"]:
-        first, last = start // 128, -(-stop // 128)
-        tiles = part.matrix(SCALES, slice(first * 128, last * 128))
-        across = -(-encoded.columns // encoded.parameters["block"][1])
-        stored = untile(tiles, (last - first) * 128, across)[start - first * 128 : stop - first * 128]
-    else:
-        stored = part.matrix(SCALES, slice(start, stop))
-    if encoded.scheme == "mxfp4":
-        return float_scales(stored)
-    scales = byte_values("float8_e4m3fn")[_as_bytes(stored)]
-    role = "divisor" if "divisor" in encoded.members else "factor"
-    factors = check_finite(part, part.whole(role).reshape(-1), role)
-    factor = factors[_index(encoded, part.at)] if factors.size > 1 else factors[0]
-    return scales / factor if role == "divisor" else scales * factor
-
-
-def _as_bytes(array: Array) -> Array:
     import numpy as np
 
-    octets: Array = np.ascontiguousarray(array).view(np.uint8)
-    return octets
+    encoded = part.encoded
+    if encoded.parameters["tiled"]:
+        stored = tiled_scale_rows(part, encoded.parameters["block"][1], start, stop)
+    else:
+        stored = part.matrix(SCALES, slice(start, stop))
+    if encoded.parameters["format"] == "mxfp4":
+        return float_scales(stored)
+    scales = byte_values("float8_e4m3fn")[bytes_of(stored)]
+    role = "divisor" if "divisor" in encoded.members else "factor"
+    if role not in encoded.members:
+        return scales
+    factors = check_finite(part, part.whole(role).reshape(-1), role)
+    factor = factors[_index(encoded, part.at)] if factors.size > 1 else factors[0]
+    function = np.divide if role == "divisor" else np.multiply
+    function(scales, factor, out=scales)
+    return scales
 
 
 def _index(encoded: Encoded, at: tuple[int, ...]) -> int:

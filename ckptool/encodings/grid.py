@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ckptool.core.spec import TensorSpec
 from ckptool.encodings.encoded import SCALES, ZEROS, Part
 from ckptool.encodings.headers import Headers, integer
-from ckptool.encodings.kernels import float_scales, over_blocks
+from ckptool.encodings.kernels import float_scales, over_blocks, untile
 
 if TYPE_CHECKING:
     from ckptool.core.arrays import Array
@@ -165,6 +165,23 @@ def check_finite(part: Part, scales: Array, role: str = SCALES) -> Array:
     if spec.dtype not in ("uint8", "float8_e8m0fnu", "float8_e4m3fn") and not np.isfinite(scales).all():
         raise part.error(f"{spec.key} has values that are not finite", "the file is damaged; get it again")
     return scales
+
+
+def tiled_scale_rows(part: Part, width: int, start: int, stop: int) -> Array:
+    """The stored scales of rows `start` to `stop`, one for `width` columns, from cuBLAS's tiles."""
+    spec, across = part.encoded.members[SCALES], -(-part.encoded.columns // width)
+    first, last = start // 128, -(-stop // 128)
+    tiled = tiled_shape(part.encoded.matrix_rows, part.encoded.columns, width)
+    if spec.shape == tiled:  # a row of tiles stands together
+        tiles = part.matrix(SCALES, slice(first * 128, last * 128))
+    else:
+        tiles = part.whole(SCALES).reshape(tiled)[first * 128 : last * 128]
+    return untile(tiles, (last - first) * 128, across)[start - first * 128 : stop - first * 128]
+
+
+def tiled_shape(rows: int, columns: int, width: int) -> Block:
+    """Rows and columns of scales that are padded to whole tiles."""
+    return -(-rows // 128) * 128, -(-columns // (width * 4)) * 4
 
 
 def apply_grid(part: Part, values: Array, start: int, stop: int) -> Array:

@@ -155,13 +155,21 @@ def spaced_values(words: Array, bits: int, count: int) -> Array:
     return out.reshape(len(words), -1)[:, :count]
 
 
+def bytes_of(array: Array) -> Array:
+    """The bytes of an array, contiguous, along its last axis."""
+    import numpy as np
+
+    octets: Array = np.ascontiguousarray(array).view(np.uint8)
+    return octets
+
+
 def float_scales(scales: Array) -> Array:
     """Scales of any dtype as float32; uint8 are exponents."""
     import numpy as np
 
     name = scales.dtype.name
     if name in ("uint8", "float8_e8m0fnu"):
-        return byte_values("float8_e8m0fnu")[np.ascontiguousarray(scales).view(np.uint8)]
+        return byte_values("float8_e8m0fnu")[bytes_of(scales)]
     return scales.astype(np.float32)
 
 

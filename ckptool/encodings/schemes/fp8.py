@@ -9,14 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from math import prod
 from typing import TYPE_CHECKING
 
 from ckptool.core.spec import TensorSpec
 from ckptool.encodings.comfy import DESCRIPTION, description_of, marker_keys, settle_description
 from ckptool.encodings.encoded import CODES, SCALES, Encoded, Part, Read, Scheme
-from ckptool.encodings.grid import apply_grid, block_of, describe_block, lead_of, matrix_of
+from ckptool.encodings.grid import (
+    apply_grid,
+    block_of,
+    describe_block,
+    lead_of,
+    matrix_of,
+    tiled_scale_rows,
+    tiled_shape,
+)
 from ckptool.encodings.headers import ACTIVATION, EXPONENTS, FLOAT8, FLOATS, Headers, join
-from ckptool.encodings.kernels import float8_values, float_scales, over_blocks, untile
+from ckptool.encodings.kernels import float8_values, float_scales, over_blocks
 
 if TYPE_CHECKING:
     from ckptool.core.arrays import Array
@@ -97,17 +106,13 @@ def _has_tiles(codes: TensorSpec, scales: TensorSpec) -> bool:
         scales.dtype in EXPONENTS
         and len(scales.shape) == len(codes.shape) == 2
         and scales.shape[0] > codes.shape[0]
-        and scales.shape == _tiled_shape(codes.shape)
+        and scales.shape == tiled_shape(*codes.shape, _BLOCK_COLUMNS)
     )
-
-
-def _tiled_shape(shape: tuple[int, ...]) -> tuple[int, int]:
-    return -(-shape[0] // 128) * 128, -(-shape[1] // (_BLOCK_COLUMNS * 4)) * 4
 
 
 def _tiled(encoded: Encoded) -> Encoded:
     codes, scales = encoded.codes, encoded.members[SCALES]
-    if len(codes.shape) != 2 or scales.elements != _tiled_shape(codes.shape)[0] * _tiled_shape(codes.shape)[1]:
+    if len(codes.shape) != 2 or scales.elements != prod(tiled_shape(*codes.shape, _BLOCK_COLUMNS)):
         return encoded.with_problem("misshapen", f"{scales.key} is {scales.short}, which does not fit {codes.short}")
     parameters = {"block": (1, _BLOCK_COLUMNS), "tiled": True}
     return replace(encoded, parameters=parameters, detail="mx groups of 32, tiled")
@@ -131,12 +136,8 @@ def decode(part: Part, start: int, stop: int) -> Array:
     values = float8_values(part.matrix(CODES, slice(start, stop)), encoded.codes.dtype)
     if not encoded.parameters.get("tiled"):
         return apply_grid(part, values, start, stop)
-    # tiles are 128 rows high, each row of tiles stands together
-    rows, columns = encoded.codes.shape
-    first, last, width = start // 128, -(-stop // 128), -(-columns // _BLOCK_COLUMNS)
-    scales = part.whole(SCALES).reshape(-(-rows // 128), -1)[first:last]
-    plain = float_scales(untile(scales, (last - first) * 128, width))
-    return over_blocks(np.multiply, values, plain[start - first * 128 : stop - first * 128], _BLOCK_COLUMNS)
+    scales = float_scales(tiled_scale_rows(part, _BLOCK_COLUMNS, start, stop))
+    return over_blocks(np.multiply, values, scales, _BLOCK_COLUMNS)
 
 
 def granule(encoded: Encoded) -> int:

@@ -85,9 +85,7 @@ def _with_layout(encoded: Encoded, layouts: list[tuple[str, int, int]]) -> Encod
         )
     if len(layouts) > 1:
         choices = ", ".join(f"{bits}-bit in groups of {size}" for _, bits, size in layouts)
-        return encoded.with_problem(
-            "config", f"its shapes fit {choices}", "keep config.json, which says so, beside the file"
-        )
+        return encoded.with_problem("config", f"its shapes fit {choices}", "config.json says which one")
     ((mode, bits, size),) = layouts
     shape = (*codes.shape[:-1], codes.shape[-1] * 32 // bits)
     detail = f"{mode}, groups of {size}" if mode != "affine" else f"{bits}-bit, groups of {size}"
