@@ -224,11 +224,19 @@ def _halves_of_bytes(octets: Array, width: int = 0) -> Array:
     return (runs & 15).reshape(len(octets), -1)
 
 
-def _nvfp4(blocks: Array) -> Array:
+@cache
+def _unsigned_e4m3() -> Array:
+    """Half of each E4M3 byte without its sign; 0x7F is 0, and 0xFF is what the formula gives."""
     import numpy as np
 
-    scales = byte_values("float8_e4m3fn")[blocks[:, :4] & 127] * np.float32(0.5)
-    scales = np.where(blocks[:, :4] == 0x7F, np.float32(0), scales)
+    values: Array = byte_values("float8_e4m3fn")[np.arange(256) & 127] * np.float32(0.5)
+    values[0x7F], values[0xFF] = 0, 240
+    return values
+
+
+def _nvfp4(blocks: Array) -> Array:
+
+    scales = _unsigned_e4m3()[blocks[:, :4]]
     codes = _doubled_codes()[_halves_of_bytes(blocks[:, 4:], 8)].reshape(len(blocks), 4, 16)
     return (scales[:, :, None] * codes).reshape(len(blocks), 64)
 
