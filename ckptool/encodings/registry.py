@@ -137,6 +137,8 @@ def row_blocks(encoded: Encoded, elements: int = BLOCK_ELEMENTS) -> Iterator[tup
     if not prod(encoded.spec.shape):
         return
     step = granule(encoded)
+    if step * encoded.columns > 2 * elements:  # memory before speed
+        step = 1
     step *= max(1, elements // (step * encoded.columns))
     height = encoded.matrix_rows
     for base in range(0, encoded.rows, height):

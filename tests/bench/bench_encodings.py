@@ -1,8 +1,8 @@
 """How fast encoded tensors become bfloat16: ``python -m tests.bench.bench_encodings [SCHEME ...]``.
 
-Functions in this process, so that start-up is apart: ckptool's decoder on two threads (members are mapped files,
-results are written in blocks), the torch script that a scheme's users have (whole tensors in memory), and `cp` of the output.
-Elements a second are of the best round.
+Functions in this process, so that start-up is apart: ckptool on two threads (members are mapped files, results are
+written in blocks), the torch script that users of a scheme have (whole tensors in memory), `cp` of the output.
+The rate by processor time does not depend on what else the machine does.
 """
 
 from __future__ import annotations

@@ -7,11 +7,14 @@ quantizes random weights with the library where it can, and decodes with it; bot
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import importlib.util
 import json
 import os
 import sys
 import traceback
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -438,15 +441,61 @@ def compare(oracle: str, case: Case) -> str:
     return f"{oracle} {name}: equal, {values.size:,} elements, {reference.dtype}"
 
 
+RECORDED = (
+    *("fp8 tensor torch.bfloat16", "fp8 channel torch.float32", "fp8 group torch.bfloat16", "int8 channel False"),
+    *("pack 2 group True", "pack 3 group False", "pack 4 group False", "pack 5 channel True", "pack 8 channel False"),
+    *("mxfp4", "mxfp8", "nvfp4", "V4 fp4", "fused", "BitNet", "gpt-oss", "int8", "qint8", "qint4"),
+    *("DeepSeek (130, 140)", "nf4 (5, 7) nested True torch.uint8", "fp4 (33, 27) nested False torch.uint8"),
+    *("nf4 (64, 64) nested True torch.bfloat16", "4 axis 0 float False", "3 axis 1 float False", "2 axis 1 float True"),
+    *(
+        "affine 3 32",
+        "affine 4 64",
+        "affine 6 64",
+        "float8 rows",
+        "intx",
+        "mxfp8 tiled",
+        "nvfp4 tiled",
+        "nvfp4 (144, 96)",
+    ),
+    *("4 v1 permuted", "3 v2 plain", "group 32"),
+)
+"""Cases that `--record` writes, for the tests that run without the libraries."""
+
+
+def record(oracle: str, case: Case) -> str:
+    """A case as a line of JSON: its members, and the SHA-256 of the library's result."""
+    name, arrays, config, metadata, expected = case
+    reference = array_of(expected)
+    members = {
+        key: [array.dtype.name, array.shape, base64.b85encode(zlib.compress(array.tobytes(), 9)).decode()]
+        for key, array in arrays.items()
+    }
+    return json.dumps(
+        {
+            "case": f"{oracle} {name}",
+            "arrays": members,
+            "config": config,
+            "metadata": {key: value for key, value in metadata.items() if key != "zeros"},
+            "dtype": reference.dtype.name,
+            "sha256": hashlib.sha256(reference.tobytes()).hexdigest(),
+        }
+    )
+
+
 def main(names: list[str]) -> int:
     failed = 0
+    recorded = names[0].removeprefix("--record=") if names and names[0].startswith("--record=") else None
+    names = names[1:] if recorded else names
+    lines: list[str] = []
     for oracle, cases in ORACLES.items():
         if names and oracle not in names:
             continue
         try:
             for case in cases():
                 try:
-                    print(compare(oracle, case))
+                    line = record(oracle, case) if case[0] in RECORDED else ""
+                    print(compare(oracle, case), flush=True)
+                    lines += [line] if line else []
                 except Exception:
                     failed += 1
                     print(f"{oracle} {case[0]}: DIFFERS\n{traceback.format_exc(limit=-2)}")
@@ -455,6 +504,8 @@ def main(names: list[str]) -> int:
             print(f"{oracle}: not run: {type(error).__name__}: {error}\n{traceback.format_exc(limit=-2)}")
     if not names or "gguf" in names:
         print("\n".join(gguf_types()))
+    if recorded:
+        Path(recorded).write_text("\n".join(lines) + "\n", encoding="ascii")
     return 1 if failed else 0
 
 
