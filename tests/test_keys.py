@@ -264,8 +264,10 @@ def test_a_regex_that_would_not_end_is_stopped(monkeypatch: pytest.MonkeyPatch) 
 
 nested_globs = st.recursive(
     st.sampled_from(["a", "b", "*", "?", "[ab]", "[!a]", "1", "{1-12}", "{9..11}", "{01-10}"]),
-    lambda inner: st.lists(inner, min_size=1, max_size=3).map("".join)
-    | st.lists(inner, min_size=1, max_size=3).map(lambda parts: "{" + ",".join(parts) + "}"),
+    lambda inner: (
+        st.lists(inner, min_size=1, max_size=3).map("".join)
+        | st.lists(inner, min_size=1, max_size=3).map(lambda parts: "{" + ",".join(parts) + "}")
+    ),
     max_leaves=8,
 )
 

@@ -51,10 +51,10 @@ class Matches:
 
 
 def match_stage(stage: Stage, keys: Iterable[str]) -> Matches:
-    """Matches every key once: one compiled regex for each pattern, after a cheap test for its longest literal."""
+    """Matches every key once: one compiled search for each pattern, after a cheap test for its longest literal."""
     found = Matches()
     whole = [
-        (number, at, pattern, pattern.plain, pattern.first_literal, pattern.longest_literal, pattern.regex().search)
+        (number, at, pattern, pattern.plain, pattern.first_literal, pattern.longest_literal, pattern.search().search)
         for number, rule in enumerate(stage.rules)
         if rule.is_whole
         for at, pattern in enumerate(rule.sources)
@@ -103,7 +103,7 @@ def _spans(partial: list[tuple[int, Pattern, str]], key: str) -> list[Span]:
     for number, pattern, literal in partial:
         if literal not in key:
             continue
-        matches = pattern.regex().finditer(key) if pattern.parts else [_end(pattern, key)]
+        matches = pattern.search().finditer(key) if pattern.parts else [_end(pattern, key)]
         for match in matches:
             begin, end = match.span()
             if spans and any(begin < span.end and span.begin < end for span in spans):
