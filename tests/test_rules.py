@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from recipe_harness import names, problems, remap, run, specs
 
@@ -384,6 +384,7 @@ parts_of_patterns = st.one_of(st.just("**"), st.just("{m**}"), st.lists(tokens, 
     key=st.text("ab1.", max_size=12),
 )
 def test_the_search_without_a_regex_finds_the_same(parts: list[str], dots: tuple[str, str], key: str) -> None:
+    assume(all("**" not in part or part == "**" or part.startswith("{m") for part in parts))
     search = parse_pattern(dots[0] + ".".join(parts) + dots[1]).search()
     walked = [(found.span(), found.groups("")) for found in search.walked(key)]
     assert walked == [(found.span(), found.groups("")) for found in search.regex.finditer(key)]

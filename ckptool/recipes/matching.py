@@ -6,9 +6,13 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import product
+from math import prod
 
 from ckptool.recipes.pattern import Pattern
 from ckptool.recipes.rules import Rule, Stage
+
+MAX_NAME = 100_000  # characters of a key that a rule makes
+MAX_COPIES = 10_000  # names that one key gets
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +129,7 @@ def new_names(key: str, spans: list[Span], rules: tuple[Rule, ...]) -> list[str]
     """The names that a key gets when its spans are replaced; several where a rule has several patterns on the right.
 
     Raises:
-        ValueError: a number of a name would be negative.
+        ValueError: a number of a name would be negative; the names are too many or too long.
 
     Example:
         >>> from ckptool.recipes.rules import parse_stages
@@ -141,4 +145,8 @@ def new_names(key: str, spans: list[Span], rules: tuple[Rule, ...]) -> list[str]
         pieces.append([target.write(span.values) for target in rules[span.rule].targets] or [""])
         at = span.end
     pieces.append([key[at:].removeprefix(".")])
+    if prod(map(len, pieces)) > MAX_COPIES:
+        raise ValueError(f"one tensor would become more than {MAX_COPIES:,}")
+    if sum(max(map(len, choice)) for choice in pieces) > MAX_NAME:
+        raise ValueError(f"a name would have more than {MAX_NAME:,} characters")
     return [".".join(piece for piece in choice if piece) for choice in product(*pieces)]

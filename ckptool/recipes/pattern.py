@@ -30,7 +30,8 @@ Token: TypeAlias = str | Hole
 Part: TypeAlias = tuple[Token, ...]
 
 MAX_TEXT = 10_000  # characters of a pattern
-MAX_CHOICES = 100_000  # of one capture
+MAX_CHOICES = 10_000  # of one capture
+MAX_CAPTURES = 100  # of one pattern
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,6 +263,8 @@ class _PatternReader:
                 at = after
         if parts or part or begin:
             parts.append(self.finished(part, at))
+        if sum(isinstance(token, Hole) for part in parts for token in part) > MAX_CAPTURES:
+            self.fail(f"more than {MAX_CAPTURES} captures in a pattern", 0)
         return Pattern(tuple(parts), begin == 1, end < len(text))
 
     def finished(self, part: list[Token], at: int) -> Part:
@@ -295,7 +298,7 @@ class _PatternReader:
             self.fail("not a capture", at, "a factor needs a plain number: {2*s} or {2*s+1}")
         if match["low"]:
             low, high = int(match["low"]), int(match["high"])
-            if low > high or high - low >= MAX_CHOICES:
+            if low > high or high - low > 1_000_000:
                 self.fail(f"a range that is no range: {low}..{high}", at)
             return Hole(name, "range", low=low, high=high)
         if match["choices"]:

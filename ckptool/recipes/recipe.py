@@ -6,14 +6,15 @@ A TOML recipe has its keys at the top or dotted, never under a table header: a h
 from __future__ import annotations
 
 import difflib
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
 from ckptool.core.errors import UsageError
+from ckptool.core.toml import parse_toml_text
 from ckptool.recipes.rules import Rule, Stage, Unmatched, parse_stages
+from ckptool.storage.small import read_small
 
 _BUILTIN = Path(__file__).parent / "builtin"
 _LARGEST = 10_000_000  # bytes of a recipe or of a JSON file beside the input
@@ -232,19 +233,12 @@ def parse_toml(text: str, name: str, path: Path | None = None) -> Recipe:
         >>> parse_toml('rules = ["fc. -> head."]', "mine").rules[0].name
         'mine rule 1'
     """
-    try:
-        table = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise UsageError(f"{name} is not TOML: {error}", path=path) from None
-    return _Table(table, name, path).recipe()
+    return _Table(parse_toml_text(text, name, path), name, path).recipe()
 
 
 def read_text(path: Path) -> str:
-    """A small text file; `UsageError` if it is large or not text."""
-    with path.open("rb") as file:
-        data = file.read(_LARGEST + 1)
-    if len(data) > _LARGEST:
-        raise UsageError(f"{path.name} is larger than {_LARGEST // 1_000_000} MB", path=path)
+    """A small text file; `UsageError` if it is large, not text, or no regular file."""
+    data = read_small(path, _LARGEST, "recipe")
     try:
         return data.decode()
     except UnicodeDecodeError:

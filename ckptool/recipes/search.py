@@ -11,7 +11,7 @@ from typing import TypeAlias
 from ckptool.core.errors import UsageError
 
 CHEAP = 100_000  # steps of a regex on one key, at most
-MAX_WORK = 20_000_000  # steps of the other search on all keys: about ten seconds
+MAX_WORK = 2_000_000  # steps of the other search on all keys: a few seconds
 _WORK_FOR_A_KEY = 10_000  # more for each key
 
 Ends: TypeAlias = Iterator[tuple[int, str | None]]

@@ -19,6 +19,8 @@ from pathlib import Path
 
 from ckptool.core.errors import OutputError, UsageError
 from ckptool.core.keys import natural_key
+from ckptool.core.shell import shell_quote
+from ckptool.storage.small import read_small
 
 VERSION = 1
 _HEADER = (
@@ -28,7 +30,7 @@ _FIRST = re.compile(r"# ckptool lock (\d{1,9})\b")
 _LINE = re.compile(r"([^\t]*)\t([a-z0-9_]+\[[0-9,]*\]|[a-z]+)\t([0-9a-f]{64}|-)")
 _ESCAPE = re.compile(r"\\(?:([\\nrt])|x([0-9a-f]{2})|u([0-9a-f]{4})|U([0-9a-f]{8}))")
 _SHORT = {"\\": "\\", "n": "\n", "r": "\r", "t": "\t"}
-_LARGEST = 1 << 30
+_LARGEST = 1 << 28
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +105,7 @@ def read_lock(path: Path) -> dict[str, dict[str, Locked]]:
         UsageError: it cannot be read, or is damaged.
     """
     try:
-        if path.stat().st_size > _LARGEST:
-            raise UsageError(f"{path} is too long for a lock file", path=path)
-        text = path.read_bytes().decode()
+        text = read_small(path, _LARGEST, "lock file").decode()
     except FileNotFoundError:
         return {}
     except OSError as error:
@@ -124,7 +124,8 @@ def write_lock(path: Path, sections: Mapping[str, Section]) -> None:
     from ckptool.engine.output import staged_file
 
     if not path.parent.is_dir():
-        raise OutputError(f"the folder {path.parent} does not exist", hint=f"mkdir -p {path.parent}", path=path)
+        hint = f"mkdir -p {shell_quote(path.parent)}"
+        raise OutputError(f"the folder {path.parent} does not exist", hint=hint, path=path)
     if path.exists() and not path.is_file():
         raise OutputError(f"{path} is not a regular file", hint="give another name", path=path)
     with staged_file(path.resolve(), force=True) as (descriptor, _), os.fdopen(os.dup(descriptor), "wb") as file:
