@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 from itertools import product
 from math import prod
 
-from ckptool.recipes.pattern import Pattern
+from ckptool.recipes.pattern import MAX_NAME, Pattern
 from ckptool.recipes.rules import Rule, Stage
 
-MAX_NAME = 100_000  # characters of a key that a rule makes
 MAX_COPIES = 10_000  # names that one key gets
 
 

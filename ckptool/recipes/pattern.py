@@ -32,6 +32,7 @@ Part: TypeAlias = tuple[Token, ...]
 MAX_TEXT = 10_000  # characters of a pattern
 MAX_CHOICES = 10_000  # of one capture
 MAX_CAPTURES = 100  # of one pattern
+MAX_NAME = 100_000  # characters of a key that a rule makes
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,11 +154,11 @@ class Pattern:
         return None if match is None else self.read(match)
 
     def write(self, values: Values) -> str:
-        """The text with the captures filled in; parts that are empty vanish. `ValueError`: a negative number."""
+        """The text with the captures filled in, without empty parts. `ValueError`: a negative number, a long name."""
         if self._flat is not None:
-            return "".join([t if isinstance(t, str) else t.write(values[t.name]) for t in self._flat])
+            return _bounded("".join([t if isinstance(t, str) else t.write(values[t.name]) for t in self._flat]))
         texts = ("".join(t if isinstance(t, str) else t.write(values[t.name]) for t in part) for part in self.parts)
-        return ".".join(text for text in texts if text)
+        return _bounded(".".join(text for text in texts if text))
 
     def written(self, said: set[str]) -> str:
         """In the notation of rules. What a capture may be is written where it is named first; `said` collects them."""
@@ -178,6 +179,12 @@ class Pattern:
 
     def __str__(self) -> str:
         return self.written(set())
+
+
+def _bounded(name: str) -> str:
+    if len(name) > MAX_NAME:
+        raise ValueError(f"a name would have {len(name):,} characters")
+    return name
 
 
 def _element(token: Token) -> Element:
