@@ -12,6 +12,7 @@ import re
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Iterable
 from threading import Lock, Timer
 
@@ -54,7 +55,8 @@ class Regex:
         if len(text) > _MAX_TEXT:
             raise UsageError(f"a regex of {len(text):,} characters is too long", hint="use several patterns")
         self.text = text
-        self.compiled = re.compile(text, re.DOTALL)
+        with warnings.catch_warnings(action="ignore"):  # "possible nested set" and the like
+            self.compiled = re.compile(text, re.DOTALL)
 
     def select(self, keys: Iterable[str]) -> list[str]:
         """Those of the keys that it matches, in their order."""
