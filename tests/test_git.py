@@ -345,3 +345,18 @@ def test_lines_come_and_go(text: str) -> None:
     assert covered(there) == ["*.pth", "*.pt"] or set(covered(there)) == {"*.pth", "*.pt"}
     assert with_lines(there, ["*.pth", "*.pt"]) == there
     assert without_lines(there) == text
+
+
+def test_no_link_of_a_repository_is_written_through(repository: Repository, tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("export PATH\n")
+    for target in (victim, tmp_path / "absent"):
+        (repository.folder / ".gitattributes").unlink(missing_ok=True)
+        (repository.folder / ".gitattributes").symlink_to(target)
+        done = repository.run("ckptool", "git", "install")
+        assert done.returncode == 2
+        assert "is written through" in done.stderr or "is not a file of gitattributes" in done.stderr
+    assert victim.read_text() == "export PATH\n"
+    assert not (tmp_path / "absent").exists()
+    (repository.folder / ".gitattributes").unlink()
+    assert repository.run("ckptool", "git", "install").returncode == 0

@@ -99,7 +99,7 @@ def test_first_command_does_the_main_job() -> None:
     assert "BatchNorm" in done.stdout
 
 
-def test_ci_runs_the_second_command_and_no_more() -> None:
+def test_ci_runs_the_second_command_lint_and_fuzzing_and_no_more() -> None:
     """But for Chromium, which the README mentions: a package of Debian, and only its own tests need it."""
     text = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     (chromium,) = re.findall(r"^if .*?^fi\n", text, re.MULTILINE | re.DOTALL)
@@ -110,6 +110,23 @@ def test_ci_runs_the_second_command_and_no_more() -> None:
     )
     assert end == "fi"
     lines = text.replace(chromium, "").splitlines()
-    commands = [line for line in lines if line and not line.startswith(("#", "set ", "cd "))]
+    *commands, lint, fuzz = (line for line in lines if line and not line.startswith(("#", "set ", "cd ")))
     assert " && ".join(commands) == SHELL[1].strip()
+    assert (lint, fuzz) == (".ci/lint", ".ci/fuzz")
     assert "Chromium" in TEXT[: TEXT.index("\n## ")]
+
+
+def test_contributing_names_what_ci_runs() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    scripts = sorted(path.name for path in (ROOT / ".ci").iterdir())
+    assert scripts == ["fuzz", "lint", "run"]
+    for name in scripts:
+        assert f".ci/{name}" in text
+        assert os.access(ROOT / ".ci" / name, os.X_OK)
+
+
+def test_lint_gates_on_style_format_and_types() -> None:
+    lines = (ROOT / ".ci" / "lint").read_text(encoding="utf-8").splitlines()
+    tools = [line.partition(" -m ")[2] for line in lines if " -m " in line]
+    assert tools == ["ruff check", "ruff format --check", "mypy"]
+    assert "set -eu" in lines

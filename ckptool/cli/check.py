@@ -113,6 +113,10 @@ def check(
             "--into", metavar="MODEL", help="They must fit this: torchvision:NAME, net.py:CLASS, or a checkpoint."
         ),
     ] = None,
+    trust_policy: Annotated[
+        bool,
+        typer.Option("--trust-policy", help="The policy may run the code of models and name files outside its folder."),
+    ] = False,
     rule: Annotated[
         list[str] | None,
         typer.Option("--rule", metavar="RULE", help="Only this rule; repeats.", autocompletion=complete_rules),
@@ -168,6 +172,7 @@ def check(
     files = report or []
     require_reports(files, _weights(paths or []) if any(file.exists() for file in files) else ())
     asked = _with_model(find_policy() if policy is None else read_policy(policy), into)
+    asked = replace(asked, is_trusted=trust_policy)
     if models:
         return _list_models(asked)
     _require_own_files(files, asked)
@@ -214,7 +219,7 @@ def _with_model(policy: Policy, into: str | None) -> Policy:
             into = os.path.relpath(typed, policy.folder) + rest
             break
     place = Place(_TYPED, None, f"--into {into}")
-    return replace(policy, paths=(*policy.paths, ("**", Settings(into=Setting(into, place)))))
+    return replace(policy, paths=(*policy.paths, ("**", Settings(into=Setting(into, place, is_typed=True)))))
 
 
 def _list_models(policy: Policy) -> int:

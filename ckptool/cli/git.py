@@ -142,7 +142,7 @@ def _change_lines(scope: Scope, change: Callable[[str], str]) -> None:
     from ckptool.cli.git_driver import read_lines, write_lines
 
     path = scope.attributes()
-    write_lines(path, change(read_lines(path)))
+    write_lines(path, change(read_lines(path)), follow=scope.everywhere)
 
 
 def _print_status(scope: Scope) -> bool:

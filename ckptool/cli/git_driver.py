@@ -229,13 +229,28 @@ def read_lines(path: Path) -> str:
     return path.read_bytes().decode("utf-8", "surrogateescape")
 
 
-def write_lines(path: Path, text: str) -> bool:
-    """Make the file hold this text; a file that would be empty is removed. True if anything changed."""
+def write_lines(path: Path, text: str, *, follow: bool = True) -> bool:
+    """Make the file hold this text; a file that would be empty is removed. True if anything changed.
+
+    Args:
+        path: the file.
+        text: what it is to hold.
+        follow: a link is followed, as in a folder of dotfiles. In a repository links come with its commits.
+
+    Raises:
+        OutputError: it is a link that is not to be followed.
+    """
     from ckptool.storage.staging import write_file
 
     if read_lines(path) == text:
         return False
-    target = path.resolve()  # a link, as in a folder of dotfiles, stays one
+    if path.is_symlink() and not follow:
+        raise OutputError(
+            f"{path} is a link to {path.readlink()}, and no link in a repository is written through",
+            hint="--no-attributes leaves it alone",
+            path=path,
+        )
+    target = path.resolve()
     if not text:
         target.unlink()
         return True

@@ -37,6 +37,7 @@ from ckptool.cli.writing import (
     VerboseOption,
 )
 from ckptool.core.errors import UsageError
+from ckptool.core.shell import shell_quote
 
 EPILOG = """\
 Examples:
@@ -172,7 +173,7 @@ def transplant(
     if recipe.source_files and path.is_dir():
         raise UsageError(
             f"{recipe.name} joins several files, which transplant does not",
-            hint=f"first join them: ckptool remap {path} -r {recipe.name} -o JOINED",
+            hint=f"first join them: ckptool remap {shell_quote(path)} -r {shell_quote(recipe.name)} -o JOINED",
         )
     source = open_selected(path, select if select is not None or ema else recipe.asks_for, ema)
 

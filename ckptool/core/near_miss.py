@@ -6,13 +6,13 @@ tree; then all of that with one part replaced by a synonym ("classifier" for "fc
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Collection, Iterator
 from itertools import chain, islice
 from pathlib import PurePath
 
 from ckptool.core.errors import UsageError
 from ckptool.core.keys import Pattern, common_prefix, escape, strip_wrappers
+from ckptool.core.shell import shell_quote
 
 _SYNONYMS = (
     ("fc", "classifier", "head", "heads", "last_linear", "lm_head", "score", "cls", "logits", "output"),
@@ -103,6 +103,6 @@ def require_match(
         count = len(near.select(keys))
         hints.append(f'did you mean "{near.text}" ({count:,} key{"s" * (count != 1)})?')
     if path is not None:
-        hints.append(f"list all: ckptool inspect {shlex.quote(str(path))}")
+        hints.append(f"list all: ckptool inspect {shell_quote(path)}")
     which = f"none of the {len(keys):,} keys" if len(keys) != 1 else "not the only key"
     raise UsageError(f'{option} "{pattern.text}" matches {which}', hint="   ".join(hints) or None, path=path)

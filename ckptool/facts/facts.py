@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from ckptool.core.checkpoint import Checkpoint
+from ckptool.core.shell import shell_quote
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Facts:
     @property
     def file(self) -> str:
         """The file as a word for a command line."""
-        return shlex.quote(str(self.checkpoint.path))
+        return shell_quote(self.checkpoint.path)
 
     def with_all(self, *lasts: str) -> list[str]:
         """The modules that have all of these last parts, in file order."""

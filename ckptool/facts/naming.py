@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from ckptool.core.checkpoint import Note
 from ckptool.core.keys import WRAPPERS, common_prefix, escape, strip_wrappers, wrapper_prefix
 from ckptool.core.shapes import braces
+from ckptool.core.shell import shell_quote
 from ckptool.facts.facts import Facts, below, many
 
 _COUNTER = "num_batches_tracked"
@@ -98,7 +99,7 @@ def lightning(facts: Facts) -> Iterator[Note]:
     if "pytorch-lightning_version" not in names:
         return
     prefix = common_prefix(strip_wrappers(key) for key in facts.keys).split(".")[0]
-    hint = f"the network alone: ckptool remap {facts.file} -r '{prefix}. ->' -o PLAIN" if prefix else ""
+    hint = f"the network alone: ckptool remap {facts.file} -r {shell_quote(f'{prefix}. ->')} -o PLAIN" if prefix else ""
     where = f'; every key starts with "{prefix}.", the attribute that holds the network' if prefix else ""
     yield Note(f"it is a Lightning checkpoint{where}", hint)
 
@@ -168,7 +169,8 @@ def norm_names(facts: Facts) -> Iterator[Note]:
     if modules:
         name = modules[0].rpartition(".")[2]
         text = f"{many(len(modules), 'norm')} with TensorFlow's names gamma and beta for weight and bias"
-        rules = f"-r '.{name}.gamma -> .{name}.weight' -r '.{name}.beta -> .{name}.bias'"
+        pairs = (f".{name}.gamma -> .{name}.weight", f".{name}.beta -> .{name}.bias")
+        rules = " ".join(f"-r {shell_quote(pair)}" for pair in pairs)
         yield Note(text, f"rename them: ckptool remap {facts.file} {rules} -o OUT", below(modules, "gamma"))
 
 

@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 
 from ckptool.core.bytes import OpenBytes
 from ckptool.core.errors import UnreadableError
+from ckptool.core.shell import shell_quote
 
 Kind = Literal["torch zip", "torch legacy", "safetensors", "index"]
 
@@ -77,7 +78,7 @@ def sniff(file: OpenBytes) -> Kind:
         return kind
     other = _other_kind(head, file)
     name, path = file.path.name, str(file.path)
-    hint = other.hint.replace("{name}", name).replace("{path}", path)
+    hint = other.hint.replace("{name}", shell_quote(name)).replace("{path}", path)
     raise UnreadableError(f"{path} {other.what}", hint=hint or None, path=file.path)
 
 

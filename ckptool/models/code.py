@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import functools
+import inspect
 import pkgutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -60,7 +62,28 @@ def _builder(found: object, name: str, arguments: Mapping[str, object]) -> tuple
         return lambda: found, "it holds a model already built, so a seed does not change its init"
     if not callable(found):
         raise UsageError(f"{name} is {a_type_of(found)}: it builds no model", hint="name a class or function")
+    if why := _builds_no_model(found):
+        raise UsageError(
+            f"{name} {why}: it is not called", hint="name a torch.nn.Module or a function that returns one"
+        )
     return found, ""
+
+
+def _builds_no_model(found: Callable[..., object]) -> str:
+    """Why a class or function cannot give a model; "" if it can."""
+    import torch
+
+    if isinstance(found, type):
+        return "" if issubclass(found, torch.nn.Module) else "is a class, but no torch.nn.Module"
+    plain = inspect.unwrap(found.func if isinstance(found, functools.partial) else found)
+    if inspect.isbuiltin(plain):
+        return "is a built-in function"
+    if (getattr(plain, "__module__", None) or "").partition(".")[0] in sys.stdlib_module_names - {"__main__"}:
+        return "is a function of Python's standard library"
+    returns = getattr(plain, "__annotations__", {}).get("return", torch.nn.Module)
+    if isinstance(returns, type) and not (issubclass(returns, torch.nn.Module) or issubclass(torch.nn.Module, returns)):
+        return f"returns {returns.__name__}"
+    return ""
 
 
 def _import_file(where: str) -> tuple[ModuleType, tuple[str, ...], Path]:

@@ -28,6 +28,8 @@ Specs: TypeAlias = Mapping[str, TensorSpec]
 
 _NEAR_MISSES = 5  # looked for; a recipe for another model has many rules that match nothing
 _NEAR_MISS_KEYS = 20_000
+MAX_TENSORS = 3_000_000  # that one stage makes
+MAX_NAMES = 300_000_000  # characters of all names that one stage makes
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +183,7 @@ def _run_whole(
             state.problem(f"{rule.name}: {error}", keys=group.keys)
         else:
             outputs += [(group.position, at, name, item) for at, (name, item) in enumerate(tensors)]
+            _require_few(outputs)
     example = None
     if owned:
         example = (owned[0].key, outputs[before][2] if len(outputs) > before else "!")
@@ -235,6 +238,7 @@ def _rename(
         for at, name in enumerate(names):
             new = mapped(item, steps, name, state.context) if steps else item
             outputs.append((position, at, name, Item(new.value, new.spec, applied)))
+        _require_few(outputs)
     except (CkptError, ValueError) as error:
         state.problem(f"{rules[0].name}: {error}", getattr(error, "hint", None), [key])
 
@@ -248,8 +252,15 @@ def _keep(key: str, item: Item, position: int, stage: Stage, outputs: list[_Made
     outputs.append((position, 0, key, item))
 
 
+def _require_few(outputs: list[_Made]) -> None:
+    if len(outputs) > MAX_TENSORS:
+        raise UsageError(f"a stage would make more than {MAX_TENSORS:,} tensors")
+
+
 def _collected(outputs: list[_Made], items: Mapping[str, Item], state: _State) -> dict[str, Item]:
     """The outputs in order; two tensors for one name are a problem."""
+    if sum(len(name) for _, _, name, _ in outputs) > MAX_NAMES:
+        raise UsageError(f"the names of a stage would have more than {MAX_NAMES:,} characters")
     outputs.sort(key=lambda row: row[:2])
     found: dict[str, Item] = {}
     clashes: dict[str, list[Item]] = {}

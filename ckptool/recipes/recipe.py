@@ -6,7 +6,6 @@ A TOML recipe has its keys at the top or dotted, never under a table header: a h
 from __future__ import annotations
 
 import difflib
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from ckptool.core.bytes import PathText
 from ckptool.core.errors import MissingError, UsageError
 from ckptool.core.reasons import RuleName
+from ckptool.core.toml import parse_toml_text
 from ckptool.recipes.rules import Rule, Stage, Unmatched, parse_stages
 from ckptool.storage.texts import is_file, read_text
 
@@ -259,11 +259,7 @@ def parse_toml(text: str, name: str, path: PurePath | None = None) -> Recipe:
         >>> str(parse_toml('rules = ["fc. -> head."]', "mine").rules[0].name)
         'mine rule 1'
     """
-    try:
-        table = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise UsageError(f"{name} is not TOML: {error}", path=path) from None
-    return _Table(table, name, path).recipe()
+    return _Table(parse_toml_text(text, name, path), name, path).recipe()
 
 
 _KEYS = (

@@ -29,6 +29,10 @@ from ckptool.recipes.pattern import Pattern, Token, malformed, parse_pattern
 Unmatched = Literal["keep", "drop", "error"]
 
 
+MAX_RULES = 200_000  # of a recipe
+MAX_STAGES = 1000
+MAX_RULE = 20_000  # characters
+MAX_ALL_CHOICES = 1_000_000  # values of the captures of all rules
 Then: TypeAlias = Layout | Expression | Cast | Fit
 
 
@@ -122,7 +126,7 @@ def parse_stages(lines: Iterable[str], name: str = "") -> tuple[Stage, ...]:
         [1, 2]
     """
     stages: list[list[Rule]] = [[]]
-    number = 0
+    number = choices = 0
     for line in lines:
         text, *comment = (part.strip() for part in re.split(r"(?:^|\s)#", line, maxsplit=1))
         if text == "---":
@@ -130,6 +134,10 @@ def parse_stages(lines: Iterable[str], name: str = "") -> tuple[Stage, ...]:
         elif text:
             number += 1
             rule = parse_rule(text, RuleName(name, number))
+            choices += sum(len(hole.choices) for pattern in (*rule.sources, *rule.targets) for hole in pattern.holes)
+            if number > MAX_RULES or len(stages) > MAX_STAGES or choices > MAX_ALL_CHOICES:
+                limits = f"{MAX_RULES:,} rules, {MAX_STAGES:,} stages and {MAX_ALL_CHOICES:,} values of captures"
+                raise UsageError(f"{name or 'the recipe'} has more than {limits}", hint="use captures: {i}, {m**}")
             stages[-1].append(replace(rule, comment="".join(comment)))
     return tuple(Stage(tuple(rules)) for rules in stages if rules)
 
@@ -141,6 +149,8 @@ def parse_rule(text: str, name: RuleName = _NAMELESS) -> Rule:
         >>> print(parse_rule("in_proj_weight -> {x=q|k|v}_proj.weight | (x o) i -> o i"))
         in_proj_weight -> {x=q|k|v}_proj.weight | (x o) i -> o i
     """
+    if len(text) > MAX_RULE:
+        raise UsageError(f"{name} has {len(text):,} characters: more than any rule needs", hint="use several rules")
     (head, _), *rest = _split(text, r"\|")
     arrows = [match.start() for match in re.finditer("->", head)]
     if len(arrows) != 1:

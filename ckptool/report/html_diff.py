@@ -7,6 +7,7 @@ from typing import Any
 
 from ckptool.commands.diff.result import Change, Diff
 from ckptool.commands.diff.result import Status as Fate
+from ckptool.core.shell import shell_quote
 from ckptool.report.diff_rows import SYMBOLS, describe, extras_rows, identical_text, summary_parts
 from ckptool.report.html import Column, Heading, Page, Status, Style, key_text, page
 from ckptool.report.html_inspect import checkpoint_facts
@@ -35,7 +36,7 @@ def diff_html(diff: Diff, old_name: str, new_name: str) -> Iterator[str]:
                 for side, name, mark, style in sides
             ],
             sum=identical_text(diff) if diff.is_same else "   ".join(summary_parts(diff)),
-            command=f"ckptool diff {old_name} {new_name}",
+            command=f"ckptool diff {shell_quote(old_name)} {shell_quote(new_name)}",
             columns=(
                 Column("tensors", "tensors"),
                 Column("spec", style="cyan"),

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ckptool.core.checkpoint import Checkpoint, Note, Tensor
+from ckptool.core.shell import shell_quote
 from ckptool.core.spec import packed_nbytes
 from ckptool.report.escape import terminal
 from ckptool.report.html import Column, Heading, Page, key_text, page
@@ -24,7 +25,7 @@ def inspect_html(report: Inspection) -> Iterator[str]:
             title=report.name,
             headings=(Heading(report.name, checkpoint_facts(checkpoint)),),
             sum=_sum(report),
-            command=f"ckptool inspect {report.name}",
+            command=f"ckptool inspect {shell_quote(report.name)}",
             columns=_columns(report),
             rows=(_row(report, tensor) for tensor in report.tensors),
             notes=[*_dangers(report), *report.notes],

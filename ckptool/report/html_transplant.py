@@ -7,6 +7,7 @@ from typing import Any
 
 from ckptool.commands.transplant.result import Transplant
 from ckptool.core.checkpoint import Note
+from ckptool.core.shell import shell_quote
 from ckptool.core.spec import TensorSpec
 from ckptool.models.entries import Entry, Filled
 from ckptool.report.escape import terminal
@@ -40,7 +41,7 @@ def transplant_html(transplant: Transplant, name: str) -> Iterator[str]:
                 Heading(transplant.target.name, target_text(transplant), "into", "dim"),
             ),
             sum=summary_text(transplant),
-            command=f"ckptool transplant {name} --into {transplant.target.name}",
+            command=f"ckptool transplant {shell_quote(name)} --into {shell_quote(transplant.target.name)}",
             columns=(
                 Column("tensors", "tensors"),
                 Column("spec", style="cyan"),

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from ckptool.core.checkpoint import Checkpoint, Extra, GlobalUse, Note
+from ckptool.core.shell import shell_quote
 from ckptool.report.escape import terminal
 from ckptool.report.inspection import Inspection
 from ckptool.report.text import Line, Screen, Span, Style, fit, wrap
@@ -189,4 +189,4 @@ def shell(text: str) -> str:
     """A word for a command line, in double quotes where a shell would read it otherwise."""
     if not any(char in text for char in "\"\\$`!'") and text.isprintable():
         return text if text.replace(".", "").replace("_", "").isalnum() and text.isascii() else f'"{text}"'
-    return shlex.quote(text) if text.isprintable() else terminal(shlex.quote(text))
+    return shell_quote(text)

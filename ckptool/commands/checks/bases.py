@@ -59,6 +59,15 @@ class Bases:
             self._bases[known] = self._opened(spec, arguments, folder)
         return self._bases[known]
 
+    def code_of(self, spec: str, folder: Path) -> str:
+        """The file or module that ``into = spec`` would import; "" for a checkpoint or a model of a library."""
+        prefix, colon, _ = spec.partition(":")
+        if not colon or "\0" in spec or (folder / spec).exists():
+            return ""
+        from ckptool.models.opening import LIBRARIES
+
+        return "" if prefix in LIBRARIES else spec.rpartition(":")[0]
+
     def _opened(self, spec: str, arguments: Mapping[str, Any], folder: Path) -> Base:
         if (folder / spec).exists():
             checkpoint = self.checkpoint(folder / spec)

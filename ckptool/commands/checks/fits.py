@@ -1,13 +1,14 @@
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from ckptool.commands.checks.bases import Base
 from ckptool.commands.checks.case import Case, Found, columns
 from ckptool.commands.checks.finding import Place
 from ckptool.core.keys import wrapper_prefix
+from ckptool.core.shell import shell_quote
 from ckptool.core.spec import TensorSpec
 from ckptool.facts.facts import many
 from ckptool.facts.naming import promised_counters
@@ -31,7 +32,7 @@ def fits(case: Case) -> Iterator[Found]:
     differ, such as a new head, goes into an allow-list.
 
     Policy: it runs where `into` or `recipe` is set. `into` is a checkpoint (relative to the policy), a model of
-    torchvision, or a model of your own code, which then runs.
+    torchvision, or a model of your own code, which runs with --trust-policy only.
 
         into = "torchvision:resnet18"
         model-args = {num_classes = 751}
@@ -44,9 +45,18 @@ def fits(case: Case) -> Iterator[Found]:
         yield from found
     if case.settings.into is None:
         return
+    into = case.settings.into
     arguments = case.settings.model_args.value if case.settings.model_args else {}
-    base = case.bases.base(case.settings.into.value, arguments, case.policy.folder)
-    yield from _told(case, base, specs, _compared(base, specs, versions), case.settings.into.place)
+    if not into.is_typed and not case.policy.is_trusted:
+        code = case.bases.code_of(into.value, case.policy.folder)
+        if code:
+            text = f"{into.value} names code, and a policy runs none: {code} was not imported"
+            yield Found(text, help="--trust-policy lets this policy run it", place=into.place, short="not trusted")
+            return
+        prefix, _, name = into.value.partition(":")
+        case.policy.path(name if prefix == "hf" else into.value)
+    base = case.bases.base(into.value, arguments, case.policy.folder)
+    yield from _told(case, base, specs, _compared(base, specs, versions), into.place)
 
 
 def _told(case: Case, base: Base, specs: Specs, misfit: _Misfit, place: Place) -> Iterator[Found]:
@@ -85,13 +95,20 @@ def _remapped(case: Case, recipe: Sequence[str]) -> tuple[list[Found], Specs, Ma
     from ckptool.commands.remap import plan_remap
     from ckptool.recipes.recipe import recipe_of
 
-    names = [str(case.path_of(name)) if case.path_of(name).is_file() else name for name in recipe]
+    names = [str(case.path_of(name)) if _is_file(case.policy.folder / name) else name for name in recipe]
     plan = plan_remap(case.checkpoint, recipe_of(names))
     found = [
         Found(problem.message, problem.keys, tuple(problem.keys), problem.hint, case.place("recipe"), short="recipe")
         for problem in plan.problems
     ]
     return found, {step.target.key: step.target for step in plan.steps}, plan.module_versions
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a rule may be longer than a file name
+        return False
 
 
 def _compared(base: Base, specs: Specs, versions: Mapping[str, int] | None) -> _Misfit:
@@ -124,5 +141,5 @@ def _help(case: Case, base: Base, specs: Specs) -> str:
     prefix = wrapper_prefix(specs)
     if prefix and not wrapper_prefix(base.specs):
         return f"ckptool remap {case.word} -r strip-wrappers -o PLAIN"
-    into = shlex.quote(base.name if base.model else str(case.path_of(base.name)))
+    into = shell_quote(base.name if base.model else str(case.path_of(base.name)))
     return f"ckptool transplant {case.word} --into {into}"

@@ -16,9 +16,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ckptool.core.errors import OutputError, UsageError
+from ckptool.core.errors import MissingError, OutputError, UsageError
 from ckptool.core.keys import natural_key
-from ckptool.storage.touched import note_read
+from ckptool.core.shell import shell_quote
+from ckptool.storage.texts import read_bytes
 
 VERSION = 1
 _HEADER = (
@@ -28,7 +29,7 @@ _FIRST = re.compile(r"# ckptool lock (\d{1,9})\b")
 _LINE = re.compile(r"([^\t]*)\t([a-z0-9_]+\[[0-9,]*\]|[a-z]+)\t([0-9a-f]{64}|-)")
 _ESCAPE = re.compile(r"\\(?:([\\nrt])|x([0-9a-f]{2})|u([0-9a-f]{4})|U([0-9a-f]{8}))")
 _SHORT = {"\\": "\\", "n": "\n", "r": "\r", "t": "\t"}
-_LARGEST = 1 << 30
+_LARGEST = 1 << 28
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,14 +104,9 @@ def read_lock(path: Path) -> dict[str, dict[str, Locked]]:
         UsageError: it cannot be read, or is damaged.
     """
     try:
-        if path.stat().st_size > _LARGEST:
-            raise UsageError(f"{path} is too long for a lock file", path=path)
-        text = path.read_bytes().decode()
-        note_read(path)
-    except FileNotFoundError:
+        text = read_bytes(path, _LARGEST, "lock file").decode()
+    except MissingError:
         return {}
-    except OSError as error:
-        raise UsageError(f"the lock {path} cannot be read: {(error.strerror or '').lower()}", path=path) from None
     except UnicodeDecodeError:
         raise UsageError(f"{path} is not a lock file of ckptool", hint="give another name", path=path) from None
     return parse_lock(text.replace("\r\n", "\n"), path)
@@ -125,7 +121,8 @@ def write_lock(path: Path, sections: Mapping[str, Section]) -> None:
     from ckptool.storage.staging import write_file
 
     if not path.parent.is_dir():
-        raise OutputError(f"the folder {path.parent} does not exist", hint=f"mkdir -p {path.parent}", path=path)
+        hint = f"mkdir -p {shell_quote(path.parent)}"
+        raise OutputError(f"the folder {path.parent} does not exist", hint=hint, path=path)
     if path.exists() and not path.is_file():
         raise OutputError(f"{path} is not a regular file", hint="give another name", path=path)
     write_file(path.resolve(), [format_lock(sections).encode()], force=True, replaces_input=True)

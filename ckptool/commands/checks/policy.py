@@ -1,6 +1,8 @@
 """The policy: `ckptool.toml`, or `[tool.ckptool.check]` of `pyproject.toml`.
 
-Every key is known and of its type, or it is an error with its line: a policy that is misread guards nothing.
+Every key is known and of its type, or it is an error with its line: a policy that is misread guards nothing. A policy
+comes with what it is to guard, in CI with a pull request: it runs no code and names no file outside of its folder,
+unless the command line trusts it.
 """
 
 from __future__ import annotations
@@ -15,14 +17,16 @@ from ckptool.commands.checks import RULES, nearest
 from ckptool.commands.checks.finding import LEVELS, Level, Place
 from ckptool.commands.checks.settings import ALLOW, Allow, Drift, Setting, Settings, path_matches
 from ckptool.commands.checks.toml_lines import key_lines
-from ckptool.core.errors import CkptError, UsageError
+from ckptool.core.errors import CkptError, MissingError, UsageError
 from ckptool.core.keys import Pattern
+from ckptool.core.shell import shell_quote
 from ckptool.core.sizes import parse_size
-from ckptool.storage.touched import note_read
+from ckptool.core.toml import parse_toml_text
+from ckptool.storage.texts import read_bytes
 
 NAMES = ("ckptool.toml", "pyproject.toml")
 _TABLE = ("tool", "ckptool", "check")
-_LARGEST = 10_000_000  # bytes
+_LARGEST = 1_000_000  # bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +38,14 @@ class Policy:
         settings: for every checkpoint.
         paths: for those whose path fits a pattern, on top; the later ones on the earlier.
         fail_on: the level at which a run fails, if the policy says it.
+        is_trusted: it may name models whose code runs, and files outside of its folder.
     """
 
     file: Path | None = None
     settings: Settings = field(default_factory=Settings)
     paths: tuple[tuple[str, Settings], ...] = ()
     fail_on: Level | None = None
+    is_trusted: bool = False
 
     @property
     def folder(self) -> Path:
@@ -55,6 +61,27 @@ class Policy:
         """
         return Path(os.path.relpath(path, self.folder)).as_posix()
 
+    def path(self, name: str) -> Path:
+        """A file that the policy names.
+
+        Raises:
+            UsageError: it lies outside of the policy's folder, also by a link, and the policy is not trusted.
+        """
+        path = self.folder / name
+        if not self.is_trusted and not self.holds(name):
+            raise UsageError(
+                f"{name} lies outside of the folder of {self.file or 'the policy'}",
+                hint="move it below, or trust the policy: --trust-policy",
+                path=self.file,
+            )
+        return path
+
+    def holds(self, name: str) -> bool:
+        """True if a file of that name lies below the policy's folder."""
+        if "\0" in name:
+            return False
+        return Path(os.path.realpath(self.folder / name)).is_relative_to(os.path.realpath(self.folder))
+
     def settings_for(self, path: Path) -> Settings:
         """The settings of one checkpoint."""
         settings, name = self.settings, self.relative(path)
@@ -67,22 +94,32 @@ class Policy:
 def find_policy(start: Path | None = None) -> Policy:
     """The policy of the nearest folder from `start` upwards that has one; an empty one if none has.
 
-    The search ends at the root of a git repository. Beside a `pyproject.toml`, a `ckptool.toml` is the policy.
+    The search ends at the root of a git repository; outside of one, only the folder `start` is looked at. Beside a
+    `pyproject.toml`, a `ckptool.toml` is the policy.
 
     Raises:
-        UsageError: it is malformed.
+        UsageError: it is malformed, or belongs to another user.
     """
     start = (start or Path()).resolve()
-    for folder in (start, *start.parents):
+    upwards = [start, *start.parents]
+    root = next((at for at, folder in enumerate(upwards) if (folder / ".git").exists()), 0)
+    for folder in upwards[: root + 1]:
         for name in NAMES:
             file = folder / name
             if file.is_file():
                 found = _parsed(Path(os.path.relpath(file)), optional=name == "pyproject.toml")
                 if found is not None:
+                    _require_owner(file)
                     return found
-        if (folder / ".git").exists():
-            break
     return Policy()
+
+
+def _require_owner(file: Path) -> None:
+    """Refuses a policy that another user put where this one looks for it."""
+    if hasattr(os, "getuid") and file.stat().st_uid != os.getuid():
+        raise UsageError(
+            f"the policy {file} belongs to another user", hint=f"to use it: --policy {shell_quote(file)}", path=file
+        )
 
 
 def read_policy(path: Path | str) -> Policy:
@@ -97,20 +134,13 @@ def read_policy(path: Path | str) -> Policy:
 
 
 def _parsed(path: Path, *, optional: bool) -> Policy | None:
-    import tomllib  # runs without a policy start without it
-
     try:
-        with path.open("rb") as file:
-            data = file.read(_LARGEST + 1)
-        note_read(path)
-        if len(data) > _LARGEST:
-            raise UsageError(f"{path} is too long for a policy", path=path)
-        text = data.decode()
-        document = tomllib.loads(text)
-    except OSError as error:
-        raise UsageError(f"the policy {path} cannot be read: {(error.strerror or '').lower()}", path=path) from None
-    except (ValueError, RecursionError) as error:  # not UTF-8, not TOML
-        raise UsageError(f"{path} is not TOML: {str(error) or 'nested too deep'}", path=path) from None
+        text = read_bytes(path, _LARGEST, "policy").decode()
+    except MissingError as error:
+        raise UsageError(f"the policy {error.message}", hint=error.hint, path=path) from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{path} is not TOML: it is not UTF-8", path=path) from None
+    document = parse_toml_text(text, str(path), path)
     at: tuple[str, ...] = ()
     if path.name == "pyproject.toml":
         for name in _TABLE:

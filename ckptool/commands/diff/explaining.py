@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import re
-import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ckptool.core.checkpoint import Checkpoint, Note, Tensor
 from ckptool.core.keys import common_prefix, strip_wrappers, wrapper_prefix
+from ckptool.core.shell import shell_quote
 from ckptool.facts.facts import many, modules_by_last
 from ckptool.facts.naming import promised_counters
 
@@ -34,7 +34,7 @@ class _Pair:
 
     def file(self, side: int) -> str:
         """The file as a word for a command line."""
-        return shlex.quote(str(self.sides[side].path))
+        return shell_quote(self.sides[side].path)
 
     def reshaped(self) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
         """Keys of both, with the two shapes, where these differ."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import PurePath
 
 from ckptool.commands.filter import cast_value, float_dtype
 from ckptool.commands.merging.adapter import AdapterConfig as AdapterConfig
@@ -19,6 +20,7 @@ from ckptool.core.checkpoint import Checkpoint, Note, Tensor
 from ckptool.core.errors import PlanError, UnreadableError, UsageError
 from ckptool.core.plan import Apply, Command, Plan, Problem, Source, Step, Value
 from ckptool.core.reasons import Adapted, ByOption, Kept, Reason, Tie, TrainedWhole
+from ckptool.core.shell import shell_quote
 from ckptool.core.spec import TensorSpec
 
 _PREFIX = "base_model.model."
@@ -95,7 +97,9 @@ def _parts(adapter: Checkpoint) -> _Parts:
             parts.modules.setdefault(match["module"], {})[match["part"]] = key
     if not parts.modules:
         raise UsageError(
-            f"{adapter.path} holds no lora_A and lora_B", hint=f"ckptool inspect {adapter.path}", path=adapter.path
+            f"{adapter.path} holds no lora_A and lora_B",
+            hint=f"ckptool inspect {shell_quote(adapter.path)}",
+            path=adapter.path,
         )
     if len(adapters) > 1:
         names = ", ".join(adapters)
@@ -242,7 +246,11 @@ def _left_over(names: Sequence[str], base: Checkpoint) -> tuple[Problem, ...]:
     for at in range(1, len(parts)):
         if ".".join(parts[at:]) in ends:
             head = ".".join(parts[:at])
-            hint = f"ckptool remap {base.path} -r '{{k**}} -> {head}.{{k**}}' -o renamed{base.path.suffix}"
+            hint = _renaming(base.path, f"{{k**}} -> {head}.{{k**}}")
     if longer := next((end for end in ends if end.endswith(f".{names[0]}")), None):
-        hint = f"ckptool remap {base.path} -r '{longer.removesuffix(names[0])} ->' -o renamed{base.path.suffix}"
+        hint = _renaming(base.path, f"{longer.removesuffix(names[0])} ->")
     return (Problem(f"the adapter is for {what} that {base.path.name} does not have: {names[0]}", hint, tuple(names)),)
+
+
+def _renaming(path: PurePath, rule: str) -> str:
+    return f"ckptool remap {shell_quote(path)} -r {shell_quote(rule)} -o {shell_quote('renamed' + path.suffix)}"

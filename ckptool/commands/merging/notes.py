@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ckptool.core.checkpoint import Checkpoint, Note
 from ckptool.core.keys import strip_wrappers
 from ckptool.core.plan import Problem, Step
+from ckptool.core.shell import shell_quote
 from ckptool.core.spec import DTYPES, TensorSpec
 from ckptool.engine.reading import Reader
 
@@ -68,7 +69,8 @@ def wrapper_notes(inputs: Sequence[Checkpoint]) -> list[Note]:
                 Note(
                     f"{count_of(apart, 'key')} of {checkpoint.path.name} stand in the others "
                     f"without the names of wrappers: {apart[0]}",
-                    f"ckptool remap {checkpoint.path} -r strip-wrappers -o plain{checkpoint.path.suffix}",
+                    f"ckptool remap {shell_quote(checkpoint.path)} -r strip-wrappers "
+                    f"-o {shell_quote('plain' + checkpoint.path.suffix)}",
                     tuple(apart),
                     "warning",
                 )
