@@ -10,7 +10,7 @@ from pathlib import Path
 from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.errors import OutputError, PlanError, UnreadableError
 from ckptool.core.plan import Plan
-from ckptool.engine.encode import Output, Tied, encode
+from ckptool.engine.encode import Output, container_of, encode
 from ckptool.engine.filling import write_durably, write_image
 from ckptool.engine.output import check_target, staged_file, staged_folder
 from ckptool.engine.reading import Reader
@@ -46,18 +46,16 @@ def apply(
     *,
     force: bool = False,
     max_shard: int | None = None,
-    tied: Tied = "clone",
     progress: Callable[[int, int], None] | None = None,
 ) -> Written:
     """Run a plan.
 
     Args:
-        plan: what to write.
+        plan: what to write, complete for the container of `out`.
         out: where; the ending says the format: `.pth .pt .bin .ckpt` a torch zip archive, `.safetensors`, none a folder
             of safetensors shards with their index.
         force: replace an existing output.
         max_shard: bytes of one shard, for a folder.
-        tied: for safetensors, what becomes of tensors that share their bytes: "clone" or "keep-first".
         progress: told (bytes done, bytes in all) as it goes, from any thread.
 
     Raises:
@@ -67,13 +65,13 @@ def apply(
     import time
 
     started = time.monotonic()
-    _require_sound(plan)
     target = Path(out)
+    _require_sound(plan, target)
     sources = [file for checkpoint in plan.inputs for file in (checkpoint.path, *checkpoint.files)]
     check_target(target, sources, force=force)
     before = _fingerprints(plan.inputs)
     _check_as_opened(plan.inputs, before)
-    output = encode(plan, target, max_shard=max_shard, tied=tied)
+    output = encode(plan, target, max_shard=max_shard)
     total = sum(slot.nbytes for image in output.images.values() for slot in image.slots)
     advance = _counter(total, progress)
     rounding: dict[str, float] = {}
@@ -97,12 +95,12 @@ def apply(
     return Written(target, files, size, len(output.specs), time.monotonic() - started, by_key)
 
 
-def _require_sound(plan: Plan) -> None:
+def _require_sound(plan: Plan, target: Path) -> None:
     problems = plan.problems or plan.unmet
     if problems:
-        raise PlanError("; ".join(problem.message for problem in problems), hint=problems[0].hint or None)
-    if not plan.steps:
-        raise PlanError("nothing is left: the output would hold no tensor")
+        raise problems[0].error("; ".join(problem.message for problem in problems), hint=problems[0].hint or None)
+    if plan.container != container_of(target):
+        raise PlanError(f"the plan is not complete for {target.name}", hint="ckptool.commands.beside.complete")
 
 
 def _counter(total: int, progress: Callable[[int, int], None] | None) -> Callable[[int], None]:

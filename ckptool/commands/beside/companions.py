@@ -1,0 +1,39 @@
+"""Files of a folder that belong to its checkpoint and are no weights: config.json, the tokenizer's, code."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+
+from ckptool.core.checkpoint import Checkpoint
+
+_COMPANIONS = (
+    "config.json",
+    "generation_config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "adapter_config.json",
+    "model_index.json",
+    "modules.json",
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template*",
+    "vocab.*",
+    "merges.txt",
+    "*.model",
+    "*.py",
+)
+
+
+def companions(checkpoint: Checkpoint) -> list[str]:
+    """The names of the files that loaders of a folder read beside its weights, in order.
+
+    Example:
+        >>> import ckptool
+        >>> companions(ckptool.open("fixtures/shards"))
+        []
+    """
+    if not checkpoint.path.is_dir():
+        return []
+    names = sorted(path.name for path in checkpoint.path.iterdir() if path.is_file())
+    return [name for name in names if any(fnmatchcase(name, pattern) for pattern in _COMPANIONS)]
