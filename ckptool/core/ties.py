@@ -27,9 +27,19 @@ def recorded_ties(checkpoint: Checkpoint) -> dict[str, str]:
         >>> recorded_ties(Checkpoint(Path("a.safetensors"), "safetensors", tensors, metadata=metadata))
         {'lm_head.weight': 'wte.weight'}
     """
-    single = {name: key for name, key in checkpoint.metadata.items() if name not in ("format", *checkpoint.tensors)}
+    tensors = checkpoint.tensors
+    single = {
+        name: key
+        for name, key in checkpoint.metadata.items()
+        if name != "format" and key in tensors and not _has_bytes(tensors, name, key)
+    }
     both = {**single, **_listed(checkpoint.metadata.get(TIED_KEY, "{}"))}
-    return {alias: key for alias, key in both.items() if key in checkpoint.tensors and alias != key}
+    return {alias: key for alias, key in both.items() if key in tensors and alias != key}
+
+
+def _has_bytes(tensors: Mapping[str, Tensor], alias: str, key: str) -> bool:
+    """True if a key has bytes of its own beside those of the tensor that it would be."""
+    return alias in tensors and tensors[alias].pieces != tensors[key].pieces
 
 
 def _listed(text: str) -> dict[str, str]:

@@ -21,8 +21,13 @@ _COMPANIONS = (
     "vocab.*",
     "merges.txt",
     "*.model",
-    "*.py",
+    "modeling_*.py",
+    "configuration_*.py",
+    "tokenization_*.py",
 )
+
+_ALONE = ("model", "pytorch_model", "adapter_model", "diffusion_pytorch_model")
+"""Names of the one file of a folder that loaders take by the folder's name."""
 
 
 def companions(checkpoint: Checkpoint) -> list[str]:
@@ -33,7 +38,9 @@ def companions(checkpoint: Checkpoint) -> list[str]:
         >>> companions(ckptool.open("fixtures/shards"))
         []
     """
-    if not checkpoint.path.is_dir():
+    path = checkpoint.path
+    folder = path if path.is_dir() else path.parent
+    if folder != path and path.stem not in _ALONE:
         return []
-    names = sorted(path.name for path in checkpoint.path.iterdir() if path.is_file())
+    names = sorted(entry.name for entry in folder.iterdir() if entry.is_file())
     return [name for name in names if any(fnmatchcase(name, pattern) for pattern in _COMPANIONS)]

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from ckptool.commands.beside.parameters import Names, Optimizer, entries_of, names_of, optimizers_of
-from ckptool.core.checkpoint import Checkpoint, Tensor
+from ckptool.commands.beside.parameters import Names, Optimizer, entries_of, in_module_order, names_of, optimizers_of
+from ckptool.core.checkpoint import Checkpoint, Note, Tensor
 from ckptool.core.errors import PlanError
 from ckptool.core.ops import Cast
 from ckptool.core.plan import Apply, Moved, Plan, Problem, Source, Step, Value, sources_of
@@ -68,7 +68,11 @@ def _with_optimizer(plan: Plan, optimizer: Optimizer, source: Checkpoint, fates:
     if node is None:
         return plan
     edits = (*plan.replaced_nodes, (optimizer.node, node))
-    return replace(plan, replaced_nodes=edits, moved=(*plan.moved, *follower.moved))
+    notes = plan.notes
+    if follower.split:
+        text = f"parameters are split; {optimizer.name} lists the parts in the order of their modules"
+        notes += (Note(text, "torch matches optimizer state by position, not by name", tuple(follower.split)),)
+    return replace(plan, replaced_nodes=edits, moved=(*plan.moved, *follower.moved), notes=notes)
 
 
 # ---------------------------------------------------------------------------------------------- what becomes of keys
@@ -157,6 +161,7 @@ class _Follower:
 
     Attributes:
         moved: tensors of the state that are rearranged.
+        split: keys of parameters that are a part of one.
     """
 
     plan: Plan
@@ -165,6 +170,7 @@ class _Follower:
     names: Names
     fates: Mapping[str, _Fate]
     moved: list[Moved] = field(default_factory=list)
+    split: list[str] = field(default_factory=list)
     _tensors: dict[int, tuple[str, Tensor]] = field(default_factory=dict)
 
     def state_dict(self) -> object | None:
@@ -184,6 +190,7 @@ class _Follower:
             if fate.computed:
                 raise PlanError(f"{fate.computed} is computed, and its elements are not those of {key}", key=key)
             new_numbers[number] = []
+            self.split += [step.target.key for step in fate.steps] if len(fate.steps) > 1 else []
             for step in fate.steps:
                 name = step.target.key
                 if name in done:
@@ -219,7 +226,7 @@ class _Follower:
     ) -> object:
         groups: list[object] = []
         for group, numbers in zip(self.optimizer.groups, self._params(), strict=True):
-            pairs = [pair for number in numbers for pair in new_numbers[number]]
+            pairs = self._in_order([new_numbers[number] for number in numbers], [*map(self.names.keys.get, numbers)])
             values: dict[object, object] = {
                 "params": [number for number, _ in pairs],
                 "param_names": [name for _, name in pairs],
@@ -236,6 +243,19 @@ class _Follower:
             ],
         )
 
+    def _in_order(
+        self, made: Sequence[list[tuple[object, str]]], keys: Sequence[str | None]
+    ) -> list[tuple[object, str]]:
+        """A group's new parameters. Parts of a split go to their modules, if the group had the order of modules."""
+        pairs = [pair for row in made for pair in row]
+        if all(len(row) < 2 for row in made):
+            return pairs
+        before, after = in_module_order(list(self.source)), in_module_order(s.target.key for s in self.plan.steps)
+        ranks = [before[key] for key in keys if key in before]
+        if ranks != sorted(ranks) or any(name not in after for _, name in pairs):
+            return pairs
+        return sorted(pairs, key=lambda pair: after[pair[1]])
+
     def _entry(self, step: Step, numbers: Mapping[str, object], owners: Mapping[str, str]) -> object | None:
         """The state of one parameter of the output, from that of the parameters it is made of."""
         old = {} if self.optimizer.state is None else dict(self.optimizer.state.items)
@@ -244,7 +264,7 @@ class _Follower:
             return None
         first = next(iter(entries.values()))
         value = _bare(step.value)
-        if isinstance(value, Source):
+        if isinstance(value, Source) and len(self._fate(value.key).steps) == 1:
             return first
         name = step.target.key
         if len(entries) < len(numbers) or not all(isinstance(entry, (Dict, Call)) for entry in entries.values()):
@@ -267,13 +287,19 @@ class _Follower:
             found is not None and found[1].shape == self.source[key].shape for key, found in tensors.items()
         ):
             places = {key: found for key, found in tensors.items() if found is not None}
-            moved, spec = self._moved(value, places, owners)
-            made = Moved(Step(replace(spec, key=f"{self.optimizer.name}.state.{name}.{label}"), moved, Follows()))
-            self.moved.append(made)
-            return made
+            return self._made(name, label, *self._moved(value, places, owners))
         if len({self._scalar(node) for node in values.values()}) > 1:
             raise PlanError(f"what {name} is made of has different {label}", key=name)
-        return next(iter(values.values()))
+        node, found = next(iter(values.values())), next(iter(tensors.values()))
+        if found is None:
+            return node
+        # a tensor of its own: the optimizer counts in place
+        return self._made(name, label, Source(len(self.plan.inputs), found[0]), found[1].spec)
+
+    def _made(self, name: str, label: object, value: Value, spec: TensorSpec) -> Moved:
+        made = Moved(Step(replace(spec, key=f"{self.optimizer.name}.state.{name}.{label}"), value, Follows()))
+        self.moved.append(made)
+        return made
 
     def _scalar(self, node: object) -> object:
         """A number of the state, comparable. Raises `PlanError` for anything else."""

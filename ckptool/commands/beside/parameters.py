@@ -8,7 +8,7 @@ tells which is which if the groups hold as many parameters as the weights, and t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ckptool.core.checkpoint import Checkpoint, Extra, Tensor
@@ -90,6 +90,32 @@ class Names:
             if _may_be_parameter(tensor):
                 first.setdefault((tensor.pieces, tensor.dtype) if tensor.storage is not None else key, key)
         return list(first.values())
+
+
+def in_module_order(keys: Iterable[str]) -> dict[str, int]:
+    """The rank of each key where torch lists a model: a module's own tensors, then its children's, as they first come.
+
+    Example:
+        >>> list(in_module_order(["q.weight", "k.weight", "q.bias", "scale", "k.bias"]))
+        ['scale', 'q.weight', 'q.bias', 'k.weight', 'k.bias']
+    """
+    own: dict[str, list[str]] = {}
+    children: dict[str, dict[str, None]] = {}
+    for key in keys:
+        module = key.rpartition(".")[0]
+        own.setdefault(module, []).append(key)
+        while module:
+            around = module.rpartition(".")[0]
+            children.setdefault(around, {})[module] = None
+            module = around
+    ranks: dict[str, int] = {}
+    stack = [""]
+    while stack:
+        module = stack.pop()
+        for key in own.get(module, ()):
+            ranks.setdefault(key, len(ranks))
+        stack += reversed(list(children.get(module, {})))
+    return ranks
 
 
 def _may_be_parameter(tensor: Tensor) -> bool:
