@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from writing import apply
 
 from ckptool.commands.filter import plan_filter
 from ckptool.core.errors import UnreadableError
-from ckptool.engine.apply import apply
 from ckptool.engine.rounding import Rounding
 from ckptool.formats.opening import open_checkpoint
 from ckptool.storage.copying import copy_range

@@ -18,11 +18,11 @@ import ckptool
 from ckptool.commands.merging.merge import last_checkpoints, plan_merge
 from ckptool.core.errors import PlanError, UsageError
 from ckptool.core.plan import Plan
-from ckptool.core.reasons import Mixed, Unmixed
-from ckptool.engine.apply import apply
+from ckptool.core.reasons import Mixed, NotTaken, Unmixed
 from ckptool.report.reasons import reason_text
 from tests.bench.files import write_sparse
 from tests.bench.harness import measure
+from tests.writing import apply
 
 T = torch.Tensor
 MB = 1_000_000
@@ -89,8 +89,8 @@ def test_union_keeps_the_frame_of_the_first_and_says_what_is_left_of_the_others(
     assert found["state_dict"]._metadata["1"] == {"version": 2}
     model.load_state_dict(found["state_dict"])
     assert all(torch.equal(tensor, model.state_dict()[key]) for key, tensor in other.state_dict().items())
-    (note,) = plan.notes
-    assert note.text == "left behind of b.pth: epoch, optimizer"
+    assert [beside.name for beside in plan.beside] == ["epoch", "optimizer"]
+    assert {(beside.input, beside.reason) for beside in plan.beside} == {(1, NotTaken())}
 
 
 def test_union_across_formats(tmp_path: Path) -> None:
@@ -286,8 +286,12 @@ def test_what_lies_beside_the_weights_is_left_behind_and_said(tmp_path: Path) ->
     states = [{"state_dict": net().state_dict(), "epoch": n, "hparams": {"lr": 0.1}} for n in range(2)]
     paths = [write(tmp_path / f"{n}.ckpt", state) for n, state in enumerate(states)]
     plan = planned(*paths, method="linear")
-    texts = [note.text for note in plan.notes]
-    assert texts[-2:] == ["left behind of 0.ckpt: epoch, hparams", "left behind of 1.ckpt: epoch, hparams"]
+    assert [(beside.input, beside.name) for beside in plan.beside] == [
+        (0, "epoch"),
+        (0, "hparams"),
+        (1, "epoch"),
+        (1, "hparams"),
+    ]
     found = run(plan, tmp_path / "out.ckpt")
     assert list(found) == list(net().state_dict())
     assert found._metadata["1"] == {"version": 2}
@@ -349,7 +353,8 @@ def test_nothing_to_merge() -> None:
 
 MERGE = """
 import sys, ckptool
-from ckptool.engine.apply import apply
+from ckptool.api.plan import Plan
+apply = lambda plan, out, **options: Plan.of(plan).apply(out, **options)
 from ckptool.commands.merging.merge import plan_merge
 *paths, method, out = sys.argv[1:]
 opened = [ckptool.open(path) for path in paths]

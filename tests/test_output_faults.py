@@ -20,10 +20,11 @@ from typing import Any
 
 import pytest
 import torch
+from writing import apply
 
 from ckptool.commands.filter import plan_filter
 from ckptool.core.errors import CkptError, OutputError, PlanError, UnreadableError
-from ckptool.engine.apply import Written, apply
+from ckptool.engine.apply import Written
 from ckptool.formats.opening import open_checkpoint
 from ckptool.storage.staging import clear_stages
 
@@ -498,7 +499,8 @@ import sys
 from pathlib import Path
 from ckptool.formats.opening import open_checkpoint
 from ckptool.storage.staging import clear_stages
-from ckptool.engine.apply import apply
+from ckptool.api.plan import Plan
+apply = lambda plan, out, **options: Plan.of(plan).apply(out, **options)
 from ckptool.commands.filter import plan_filter
 options = {"max_shard": 10_000_000} if "." not in sys.argv[2] else {}
 plan = plan_filter(open_checkpoint(sys.argv[1]), dtype=sys.argv[3] if len(sys.argv) > 3 else None)

@@ -12,10 +12,10 @@ import ckptool
 
 PACKAGE = Path(ckptool.__file__).parent
 WORDS = {"why", "message", "request", "evidence", "hint", "note"}
-"""Attributes that hold sentences. `how` of a call and `text` of a rule, key or op are notations, not sentences."""
+"""Attributes that hold sentences. The `how` of a pickle call and the `text` of a rule, key or op are notations."""
 METHODS = {"startswith", "endswith", "partition", "rpartition", "split", "removeprefix", "removesuffix"}
 LAYOUT = {("report/text_plan.py", "removesuffix"), ("matching/reversal.py", "removeprefix")}
-"""A text may be shortened where it is put into a longer one: a key that is listed anyway, the first word."""
+"""A text may be shortened where it is put into a longer one: by a key that is listed anyway, by its first words."""
 
 
 def branches(path: Path) -> Iterator[tuple[int, str]]:

@@ -8,11 +8,12 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Self
 
-from ckptool.commands.beside.settle import settled
+from ckptool.commands.beside.choices import Choices, Tied
+from ckptool.commands.beside.complete import complete
 from ckptool.core import plan as core
 from ckptool.core.errors import PlanError
 from ckptool.engine.apply import Written, apply
-from ckptool.engine.encode import Tied
+from ckptool.engine.encode import container_of
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,16 +64,10 @@ class Plan(core.Plan):
             120
         """
         target = Path(out)
-        plan = settled(
-            self,
-            target,
-            only_weights=only_weights,
-            drop_optimizer=drop_optimizer,
-            optimizer_as_is=optimizer_as_is,
-            keep_unknown=keep_unknown,
-        )
+        choices = Choices(only_weights, drop_optimizer, optimizer_as_is, keep_unknown, tied)
+        plan = complete(self, container_of(target), choices)
         if plan.unmet and not plan.problems:
             raise PlanError(
                 "; ".join(problem.message for problem in plan.unmet), hint="the recipe's expect says what is to come"
             )
-        return apply(plan, target, force=force, max_shard=max_shard, tied=tied, progress=progress)
+        return apply(plan, target, force=force, max_shard=max_shard, progress=progress)

@@ -20,6 +20,7 @@ from ckptool.cli.common import (
 from ckptool.cli.values import in_order, open_selected, value_options
 from ckptool.cli.writing import (
     DropOptimizerOption,
+    DryRunOption,
     DtypeOption,
     ForceOption,
     KeepOptimizerOption,
@@ -35,6 +36,7 @@ from ckptool.cli.writing import (
     WeightsOnlyOption,
     carry_out,
 )
+from ckptool.commands.beside.choices import Choices
 
 EPILOG = """\
 Examples:
@@ -69,6 +71,7 @@ def filter(
     drop_optimizer: DropOptimizerOption = False,
     optimizer_as_is: KeepOptimizerOption = False,
     keep_unknown: KeepUnknownOption = False,
+    dry_run: DryRunOption = False,
     form: PlanFormatOption = PlanFormat.TEXT,
     json: JsonOption = False,
     verbose: VerboseOption = False,
@@ -92,12 +95,8 @@ def filter(
         (str(path),),
         force,
         max_shard,
-        tied.value,
-        only_weights,
-        drop_optimizer,
-        optimizer_as_is,
-        keep_unknown,
-        selected=ema or select is not None,
+        Choices(only_weights, drop_optimizer, optimizer_as_is, keep_unknown, tied.value, ema or select is not None),
+        dry_run=dry_run,
         form=PlanFormat.JSON if json else form,
         color=color,
         no_pager=no_pager,

@@ -20,6 +20,7 @@ from ckptool.cli.common import (
 from ckptool.cli.values import number_pairs, open_selected, print_list
 from ckptool.cli.writing import (
     DropOptimizerOption,
+    DryRunOption,
     DtypeOption,
     ForceOption,
     KeepOptimizerOption,
@@ -35,6 +36,7 @@ from ckptool.cli.writing import (
     WeightsOnlyOption,
     carry_out,
 )
+from ckptool.commands.beside.choices import Choices
 from ckptool.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -116,6 +118,7 @@ def merge(
     drop_optimizer: DropOptimizerOption = False,
     optimizer_as_is: KeepOptimizerOption = False,
     keep_unknown: KeepUnknownOption = False,
+    dry_run: DryRunOption = False,
     form: PlanFormatOption = PlanFormat.TEXT,
     json: JsonOption = False,
     verbose: VerboseOption = False,
@@ -146,11 +149,8 @@ def merge(
         names,
         force,
         max_shard,
-        tied.value,
-        only_weights,
-        drop_optimizer,
-        optimizer_as_is,
-        keep_unknown,
+        Choices(only_weights, drop_optimizer, optimizer_as_is, keep_unknown, tied.value),
+        dry_run=dry_run,
         form=PlanFormat.JSON if json else form,
         color=color,
         no_pager=no_pager,

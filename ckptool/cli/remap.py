@@ -23,6 +23,7 @@ from ckptool.cli.reports import ReportOption
 from ckptool.cli.values import number_pairs, print_list
 from ckptool.cli.writing import (
     DropOptimizerOption,
+    DryRunOption,
     DtypeOption,
     ForceOption,
     KeepOptimizerOption,
@@ -38,6 +39,7 @@ from ckptool.cli.writing import (
     WeightsOnlyOption,
     carry_out,
 )
+from ckptool.commands.beside.choices import Choices
 from ckptool.core.errors import UsageError
 
 EPILOG = """\
@@ -104,6 +106,7 @@ def remap(
     drop_optimizer: DropOptimizerOption = False,
     optimizer_as_is: KeepOptimizerOption = False,
     keep_unknown: KeepUnknownOption = False,
+    dry_run: DryRunOption = False,
     form: PlanFormatOption = PlanFormat.TEXT,
     json: JsonOption = False,
     report: ReportOption = None,
@@ -142,13 +145,9 @@ def remap(
         (str(path),) if len(sources) == 1 else tuple(str(source.path) for source in sources),
         force,
         _shard_of(max_shard, recipe.output_max_shard, out),
-        tied.value,
-        only_weights,
-        drop_optimizer,
-        optimizer_as_is,
-        keep_unknown,
+        Choices(only_weights, drop_optimizer, optimizer_as_is, keep_unknown, tied.value, select is not None),
         check,
-        selected=select is not None,
+        dry_run=dry_run,
         form=PlanFormat.JSON if json else form,
         color=color,
         no_pager=no_pager,

@@ -26,6 +26,7 @@ from ckptool.cli.reports import ReportOption
 from ckptool.cli.transplant_output import Extras, carry_out
 from ckptool.cli.values import number_pairs, open_selected
 from ckptool.cli.writing import (
+    DryRunOption,
     ForceOption,
     OutOption,
     PlanFormat,
@@ -36,6 +37,7 @@ from ckptool.cli.writing import (
     TiedOutput,
     VerboseOption,
 )
+from ckptool.commands.beside.choices import Choices
 from ckptool.core.errors import UsageError
 from ckptool.core.shell import shell_quote
 
@@ -128,6 +130,7 @@ def transplant(
     force: ForceOption = False,
     max_shard: ShardOption = None,
     tied: TiedOption = TiedOutput.CLONE,
+    dry_run: DryRunOption = False,
     save_recipe: Annotated[
         Path | None,
         typer.Option(
@@ -205,7 +208,8 @@ def transplant(
         (str(path),),
         force,
         max_shard,
-        tied.value,
+        Choices(tied=tied.value),
+        dry_run=dry_run,
         form=PlanFormat.JSON if json else form,
         color=color,
         no_pager=no_pager,

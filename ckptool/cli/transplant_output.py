@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ckptool.cli.reports import CI_FORMATS, add_summary, ci_texts, plain, report_screen, write_reports
 from ckptool.cli.texts import write_texts
-from ckptool.cli.writing import PlanFormat, Request, require_writable, say, write
+from ckptool.cli.writing import PlanFormat, Request, completed, require_writable, say, unwritten, write
 from ckptool.core.errors import Exit, UsageError
 
 if TYPE_CHECKING:
@@ -37,10 +37,11 @@ class Extras:
 
 def carry_out(done: Transplant, request: Request, extras: Extras) -> int:
     """Shows a transplant and, if nothing speaks against it, writes what was asked for; gives the exit code."""
-    plan = done.plan
     texts = _texts(done, request, extras)
     request = replace(request, texts=texts)
-    limit = require_writable(plan, request)
+    limit = require_writable(done.plan, request)
+    plan = completed(done.plan, request)
+    done = replace(done, plan=plan)
     _require_nesting(request.out, extras.wrap)
     if request.form is PlanFormat.TEXT:
         _show(done, request, extras)
@@ -54,11 +55,14 @@ def carry_out(done: Transplant, request: Request, extras: Extras) -> int:
     code = Exit.TROUBLE if plan.problems else Exit.DIFFERENT if plan.unmet else Exit.OK
     written, loads = None, None
     files: list[str] = []
-    if code is Exit.OK:
+    if code is Exit.OK and request.dry_run:
+        if request.out is not None and _falls_short(_would_load(done), done, extras):
+            code = Exit.DIFFERENT
+    elif code is Exit.OK:
         if request.out is not None:
             written = write(plan, request.out, request, limit)
             loads = _loads(done.target, request.out, extras.wrap)
-            if extras.strict and not loads.strict and not done.asked.only_loaded:
+            if _falls_short(loads, done, extras):
                 code = Exit.DIFFERENT
         files = write_texts(texts, force=request.force)
     _report(done, request, extras, proof, written, loads, files, code)
@@ -87,6 +91,20 @@ def _require_nesting(out: Path | None, wrap: str | None) -> None:
 
     if wrap is not None and out is not None and container_of(out) != "torch":
         raise UsageError("--wrap nests the weights, which safetensors cannot", hint="write a .pth, or leave it out")
+
+
+def _falls_short(loads: Verdict, done: Transplant, extras: Extras) -> bool:
+    """True if torch would not load the output strictly though --strict wants it."""
+    return extras.strict and not loads.strict and not done.asked.only_loaded
+
+
+def _would_load(done: Transplant) -> Verdict:
+    """What torch would say of the output."""
+    from ckptool.models import strict_verdict
+
+    plan = done.plan
+    specs = {step.target.key: step.target for step in plan.steps if step.stored}
+    return strict_verdict(done.target, specs, plan.module_versions if plan.container == "torch" else None)
 
 
 def _loads(target: Target, out: Path, wrap: str | None) -> Verdict:
@@ -165,7 +183,7 @@ def _report(
         if lines is not None:
             print_texts(["\n", lines, "\n"])
         if written is None or loads is None:
-            print_lines(nothing_lines(files, found=True), screen, pager=False)
+            print_lines(nothing_lines(files, unwritten(request), found=True), screen, pager=False)
         else:
             print_lines(done_lines(done, written, str(request.out), loads, files, screen), screen, pager=False)
     write_reports(request.reports, texts)

@@ -17,6 +17,7 @@ import typer
 from ckptool.cli.common import Color
 from ckptool.cli.reports import add_summary, ci_texts, plain, report_screen, require_reports, write_reports
 from ckptool.cli.texts import require_texts, write_texts
+from ckptool.commands.beside.choices import Choices
 from ckptool.core.errors import Exit, UsageError
 from ckptool.core.sizes import parse_size
 
@@ -78,6 +79,9 @@ KeepOptimizerOption = Annotated[
         "--keep-optimizer-as-is", help="Keep it unchanged, whatever happens to the parameters.", rich_help_panel=_PANEL
     ),
 ]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Show all of what -o would do, and write nothing.", rich_help_panel=_PANEL)
+]
 KeepUnknownOption = Annotated[
     bool, typer.Option("--keep-unknown", help="Carry objects of unknown classes along.", rich_help_panel=_PANEL)
 ]
@@ -111,7 +115,8 @@ class Request:
         out: where to write; None for a preview.
         names: the inputs as they were typed.
         check: say only whether the plan is sound and meets its expectations.
-        selected: the user said which dict of the file to take.
+        choices: what becomes of what lies beside the weights.
+        dry_run: do everything but write.
         reports: files that get the result as well.
         texts: further files, and what is to stand in them.
         also_read: what is read beside the plan's inputs.
@@ -121,13 +126,9 @@ class Request:
     names: tuple[str, ...]
     force: bool = False
     max_shard: str | None = None
-    tied: Literal["clone", "keep-first"] = "clone"
-    only_weights: bool = False
-    drop_optimizer: bool = False
-    optimizer_as_is: bool = False
-    keep_unknown: bool = False
+    choices: Choices = field(default_factory=Choices)
     check: bool = False
-    selected: bool = False
+    dry_run: bool = False
     form: PlanFormat = PlanFormat.TEXT
     color: Color = Color.AUTO
     no_pager: bool = False
@@ -146,29 +147,29 @@ def carry_out(plan: Plan, request: Request, match: Automatic | None = None) -> i
         request: what the command line says of the output.
         match: the rules that were found, if any were looked for.
     """
-    from ckptool.commands.beside.settle import settled
-
     limit = require_writable(plan, request)
-    plan = settled(
-        plan,
-        request.out,
-        only_weights=request.only_weights,
-        drop_optimizer=request.drop_optimizer,
-        optimizer_as_is=request.optimizer_as_is,
-        keep_unknown=request.keep_unknown,
-    )
+    plan = completed(plan, request)
     preview = _preview(plan, request, match)
     if request.form is PlanFormat.TEXT:
         _show(preview, request)
     written = None
     files: list[str] = []
     code = _verdict(plan, request)
-    if code is Exit.OK and not request.check:
+    if code is Exit.OK and not request.check and not request.dry_run:
         if request.out is not None:
             written = write(plan, request.out, request, limit)
         files = write_texts(request.texts, force=request.force)
     _report(preview, written, files, code, request)
     return code
+
+
+def completed(plan: Plan, request: Request) -> Plan:
+    """The plan for the container of the output; without an output, for one like the first input."""
+    from ckptool.commands.beside.complete import complete, container_like
+    from ckptool.engine.encode import container_of
+
+    container = container_like(plan.inputs[0]) if request.out is None else container_of(request.out)
+    return complete(plan, container, request.choices)
 
 
 def _verdict(plan: Plan, request: Request) -> Exit:
@@ -204,33 +205,11 @@ def require_writable(plan: Plan, request: Request) -> int | None:
 
 
 def _preview(plan: Plan, request: Request, match: Automatic | None) -> Preview:
-    from ckptool.commands.beside.settle import besides
-    from ckptool.engine.encode import tie_notes
     from ckptool.report.preview import Preview
 
     notes: list[Note] = [note for side in plan.inputs for note in side.notes if note.level == "warning"]
     notes += plan.notes
-    if request.out is not None:
-        notes += _beside_notes(plan, request)
-        notes += tie_notes(plan, request.out, request.tied)
-    return Preview(plan, request.names, besides(plan, request.out), tuple(notes), match)
-
-
-def _beside_notes(plan: Plan, request: Request) -> Iterator[Note]:
-    """Who picks the second set of weights of a file gets a file in which it is still the second."""
-    from ckptool.commands.beside.settle import besides
-    from ckptool.core.checkpoint import Note
-
-    if plan.frame is None or request.out is None or not request.selected:
-        return
-    selection = plan.inputs[plan.frame].selection
-    beside = set(selection.others) & set(besides(plan, request.out).kept)
-    if beside:
-        names = ", ".join(sorted(beside))
-        yield Note(
-            f'{request.out.name} keeps other weights beside "{selection.name}": {names}',
-            "a loader may take those; --only-weights writes the chosen ones alone",
-        )
+    return Preview(plan, request.names, tuple(notes), match)
 
 
 def _show(preview: Preview, request: Request) -> None:
@@ -249,7 +228,7 @@ def write(plan: Plan, out: Path, request: Request, limit: int | None) -> Written
     from ckptool.engine.apply import apply
 
     with ends_cleanly(), Progress("writing", request.quiet) as progress:
-        written = apply(plan, out, force=request.force, max_shard=limit, tied=request.tied, progress=progress)
+        written = apply(plan, out, force=request.force, max_shard=limit, progress=progress)
     for note in written.notes:
         print_note(note)
     return written
@@ -269,12 +248,17 @@ def _report(preview: Preview, written: Written | None, files: Sequence[str], cod
 
         screen = stdout_screen(request.color)
         if written is None:
-            lines = nothing_lines(files, request.check, preview.match is not None)
+            lines = nothing_lines(files, unwritten(request), preview.match is not None)
         else:
             lines = written_lines(written, str(request.out), screen, files)
         print_lines(lines, screen, pager=False)
     say([*plan.problems, *plan.unmet])
     write_reports(request.reports, lambda kind: _texts(preview, written, code, kind))
+
+
+def unwritten(request: Request) -> Literal["check", "dry run", "preview"]:
+    """Why nothing is written though nothing forbids it."""
+    return "check" if request.check else "dry run" if request.dry_run else "preview"
 
 
 def _texts(preview: Preview, written: Written | None, code: Exit, form: str) -> Iterable[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from ckptool.commands.beside.versions import carried_versions
 from ckptool.core.checkpoint import Checkpoint, Note, Tensor
@@ -11,9 +11,10 @@ from ckptool.core.errors import UsageError
 from ckptool.core.keys import Pattern, choose
 from ckptool.core.near_miss import require_match
 from ckptool.core.ops import Cast
-from ckptool.core.plan import Apply, Command, Dropped, Plan, Source, Step, Value
+from ckptool.core.plan import Apply, Beside, Command, Dropped, Fate, Plan, Source, Step, Value
 from ckptool.core.reasons import ByOption, Kept, NotKept
 from ckptool.core.spec import TensorSpec
+from ckptool.core.ties import with_recorded_ties
 
 
 def plan_filter(
@@ -40,6 +41,7 @@ def plan_filter(
         >>> len(plan.steps), len(plan.dropped)
         (120, 2)
     """
+    checkpoint = with_recorded_ties(checkpoint)
     keys = list(checkpoint)
     actions = [(verb == "keep", Pattern.parse(text)) for verb, text in choices]
     for (verb, _), (_, pattern) in zip(choices, actions, strict=True):
@@ -62,12 +64,17 @@ def plan_filter(
         tuple(steps),
         tuple(dropped),
         frame=None if only_weights else 0,
-        dropped_extras=tuple(extra.name for extra in checkpoint.extras) if only_weights else (),
+        beside=tuple(left_out(checkpoint)) if only_weights else (),
         notes=module_notes(checkpoint),
         metadata=checkpoint.metadata,
         module_versions=None if versions is None else carried_versions(versions, pairs, checkpoint),
         command=Command("filter"),
     )
+
+
+def left_out(checkpoint: Checkpoint) -> Iterator[Beside]:
+    """What ``--only-weights`` leaves out."""
+    return (Beside(extra.name, Fate.DROPPED, ByOption("--only-weights")) for extra in checkpoint.extras)
 
 
 def module_notes(checkpoint: Checkpoint) -> tuple[Note, ...]:

@@ -14,6 +14,7 @@ from ckptool.core.errors import CkptError
 from ckptool.core.keys import Pattern
 from ckptool.core.plan import Command, Plan, Problem, Source, Step, sources_of
 from ckptool.core.spec import TensorSpec
+from ckptool.core.ties import with_recorded_ties
 from ckptool.matching.result import Confidence
 from ckptool.recipes.expand import expand
 from ckptool.recipes.inputs import numbers_beside, source_file_captures
@@ -55,7 +56,8 @@ def plan_remap(
         >>> [step.target.key for step in plan.steps][-2:]
         ['head.weight', 'head.bias']
     """
-    inputs = (sources,) if isinstance(sources, Checkpoint) else tuple(sources)
+    given = (sources,) if isinstance(sources, Checkpoint) else tuple(sources)
+    inputs = tuple(map(with_recorded_ties, given))
     numbers = numbers_beside(recipe, inputs[0].path, vars)
     specs = [{key: tensor.spec for key, tensor in checkpoint.tensors.items()} for checkpoint in inputs]
     losses: tuple[str, ...] = ()
@@ -106,7 +108,8 @@ def match_remap(
         accept: the least confidence of what is done.
     """
     numbers = numbers_beside(recipe, sources[0].path, vars)
-    specs = [{key: tensor.spec for key, tensor in checkpoint.tensors.items()} for checkpoint in sources]
+    inputs = map(with_recorded_ties, sources)
+    specs = [{key: tensor.spec for key, tensor in checkpoint.tensors.items()} for checkpoint in inputs]
     wanted = {key: tensor.spec for key, tensor in like.tensors.items()}
     return automatic(recipe, specs, wanted, accept=accept, prefixes=prefixes, vars=numbers)
 

@@ -258,7 +258,12 @@ class OnlyTensorsRead:
 
 @dataclass(frozen=True, slots=True)
 class NotTaken:
-    """Only what the first input holds beside its weights is kept; a mix or a transplant keeps none of it."""
+    """Only what the first input holds beside its weights is kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class WeightsOnly:
+    """A mix and a transplant take the weights of their inputs and nothing else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,5 +300,6 @@ Reason: TypeAlias = (
     | NoPlace
     | OnlyTensorsRead
     | NotTaken
+    | WeightsOnly
     | NotCarried
 )

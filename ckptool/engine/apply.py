@@ -10,7 +10,7 @@ from pathlib import Path
 from ckptool.core.checkpoint import Note
 from ckptool.core.errors import OutputError, PlanError
 from ckptool.core.plan import Plan
-from ckptool.engine.encode import Output, Tied, container_of, encode
+from ckptool.engine.encode import Output, container_of, encode
 from ckptool.engine.filling import write_image
 from ckptool.engine.plan_hash import plan_hash
 from ckptool.engine.reading import Reader
@@ -56,18 +56,16 @@ def apply(
     *,
     force: bool = False,
     max_shard: int | None = None,
-    tied: Tied = "clone",
     progress: Callable[[int, int], None] | None = None,
 ) -> Written:
     """Run a plan.
 
     Args:
-        plan: what to write.
+        plan: what to write, complete for the container of `out`.
         out: where; the ending says the format: `.pth .pt .bin .ckpt` a torch zip archive, `.safetensors`, none a folder
             of safetensors shards with their index.
         force: replace an existing output; in a folder its weights only, other files stay.
         max_shard: bytes of one shard, for a folder.
-        tied: for safetensors, what becomes of tensors that share their bytes: "clone" or "keep-first".
         progress: told (bytes done, bytes in all) as it goes, from any thread.
 
     Raises:
@@ -77,10 +75,10 @@ def apply(
     import time
 
     started = time.monotonic()
-    _require_sound(plan)
     target = Path(out)
+    _require_sound(plan, target)
     check_output(plan, target, force=force)
-    output = encode(plan, target, max_shard=max_shard, tied=tied)
+    output = encode(plan, target, max_shard=max_shard)
     digest = plan_hash(plan, output.images)
     notes = _cleared(plan, target, digest, force)
     total = sum(slot.nbytes for image in output.images.values() for slot in image.slots)
@@ -183,12 +181,12 @@ def _fill_stage(
     return [Note(f"resumed: {kept} of {total} files were finished by an earlier run and are kept")] if kept else []
 
 
-def _require_sound(plan: Plan) -> None:
+def _require_sound(plan: Plan, target: Path) -> None:
     problems = plan.problems or plan.unmet
     if problems:
-        raise PlanError("; ".join(problem.message for problem in problems), hint=problems[0].hint or None)
-    if not plan.steps:
-        raise PlanError("nothing is left: the output would hold no tensor")
+        raise problems[0].error("; ".join(problem.message for problem in problems), hint=problems[0].hint or None)
+    if plan.container != container_of(target):
+        raise PlanError(f"the plan is not complete for {target.name}", hint="ckptool.commands.beside.complete")
 
 
 def _counter(total: int, progress: Callable[[int, int], None] | None) -> Callable[[int], None]:

@@ -9,19 +9,14 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from ckptool.core.checkpoint import Extra, Note
 from ckptool.core.dtypes import DTYPES
-from ckptool.core.errors import OutputError
-from ckptool.core.plan import Plan, Source
+from ckptool.core.errors import CkptError, OutputError, PlanError
+from ckptool.core.plan import Container, Plan, Source, sources_of
 from ckptool.core.spec import TensorSpec
 from ckptool.engine.shard_names import INDEX, SINGLE, shard_name
-from ckptool.formats.contents import contents_of, tied_steps
+from ckptool.formats.contents import contents_of
 from ckptool.formats.image import Image
-
-Container = Literal["torch", "safetensors", "folder"]
-Tied = Literal["clone", "keep-first"]
 
 SUFFIXES: Mapping[str, Container] = {
     ".pth": "torch",
@@ -33,9 +28,6 @@ SUFFIXES: Mapping[str, Container] = {
 }
 DEFAULT_SHARD = 5_000_000_000
 """Bytes of one shard where --max-shard does not say: what Hugging Face's tools write."""
-
-TIED_KEY = "ckptool.tied"
-"""The entry of `__metadata__` that says which key was written under which other key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +66,39 @@ def container_of(target: Path) -> Container:
     return SUFFIXES.get(suffix, "folder")
 
 
-def encode(plan: Plan, target: Path, *, max_shard: int | None = None, tied: Tied = "clone") -> Output:
+def refusals(plan: Plan) -> Iterator[CkptError]:
+    """Why the container of a complete plan cannot hold it, from headers."""
+    yield from _uncomputable(plan)
+    if plan.container == "torch":
+        from ckptool.formats.torch.output import torch_refusal
+
+        error = torch_refusal(plan)
+    else:
+        error = _safetensors_refusal(plan)
+    if error is not None:
+        yield error
+
+
+def _uncomputable(plan: Plan) -> Iterator[CkptError]:
+    """The first tensor that is computed of what can only be copied: a sparse, quantized or packed one."""
+    for step in plan.steps:
+        for source in sources_of(step.value) if not step.is_copy else ():
+            tensor = plan.inputs[source.input][source.key]
+            if tensor.layout != "strided" or DTYPES[tensor.dtype].bits < 8:
+                what = tensor.layout if tensor.layout != "strided" else tensor.dtype
+                yield PlanError(
+                    f"{source.key} is {what}: it can be copied, not computed with", hint="leave it out", key=source.key
+                )
+                return
+
+
+def encode(plan: Plan, target: Path, *, max_shard: int | None = None) -> Output:
     """Lay a plan's output out.
 
     Args:
-        plan: what it holds.
+        plan: what it holds, complete for the container of `target`.
         target: its name, which says the container.
         max_shard: bytes of one shard, for a folder.
-        tied: what a safetensors file gets for tensors that share their bytes.
 
     Raises:
         OutputError: if the container cannot hold a tensor.
@@ -96,65 +113,35 @@ def encode(plan: Plan, target: Path, *, max_shard: int | None = None, tied: Tied
 
         image, specs, place = torch_output(plan)
         return Output({target.name: image}, specs, place, is_folder=False)
-    steps, metadata = _settle_ties(plan, tied)
-    _refuse_what_safetensors_cannot_hold(plan, steps)
+    if error := _safetensors_refusal(plan):
+        raise error
+    steps, metadata = [index for index, step in enumerate(plan.steps) if step.stored], plan.metadata
     specs = tuple(plan.steps[index].target for index in steps)
     if container == "safetensors":
         return Output({target.name: _safetensors(plan, steps, metadata)}, specs, "", is_folder=False)
     return Output(_shards(plan, steps, metadata, max_shard or DEFAULT_SHARD), specs, "", is_folder=True)
 
 
-def _settle_ties(plan: Plan, tied: Tied) -> tuple[list[int], dict[str, str]]:
-    """The steps to write, and the metadata with the tied keys."""
-    ties = tied_steps(plan)
-    metadata = dict(plan.metadata)
-    if not all("safetensors" in checkpoint.format for checkpoint in plan.inputs):
-        metadata.setdefault("format", "pt")  # transformers refuses files that do not say which framework wrote them
-    if ties:
-        names = {plan.steps[i].target.key: plan.steps[j].target.key for i, j in ties.items()}
-        metadata[TIED_KEY] = json.dumps(names, ensure_ascii=False)
-    left_out = set(ties) if tied == "keep-first" else set()
-    return [index for index in range(len(plan.steps)) if index not in left_out], metadata
-
-
-def tie_notes(plan: Plan, target: Path, tied: Tied) -> tuple[Note, ...]:
-    """What becomes of tied tensors in a safetensors output, said aloud."""
-    ties = tied_steps(plan)
-    if container_of(target) == "torch" or not ties:
-        return ()
-    keys = tuple(plan.steps[index].target.key for index in ties)
-    count = f"{len(keys)} tied tensor{'s' if len(keys) > 1 else ''}"
-    if tied == "clone":
-        return (Note(f"{count} written as a copy of their own", "--tied keep-first writes them once", keys),)
-    return (Note(f"{count} left out, the first of each group is kept", "--tied clone writes them all", keys),)
-
-
-def left_behind(plan: Plan, target: Path) -> tuple[Extra, ...]:
-    """What the frame holds beside the weights and this output's container cannot hold."""
-    if plan.frame is None or container_of(target) == "torch":
-        return ()
-    dropped = set(plan.dropped_extras)
-    return tuple(extra for extra in plan.inputs[plan.frame].extras if extra.name not in dropped)
-
-
-def _refuse_what_safetensors_cannot_hold(plan: Plan, steps: Sequence[int]) -> None:
+def _safetensors_refusal(plan: Plan) -> CkptError | None:
+    """Why safetensors cannot hold the plan's tensors; None if it can."""
     from ckptool.formats.safetensors_header import to_header
 
     bad: list[tuple[str, str]] = []
-    for index in steps:
-        step = plan.steps[index]
+    stored = [step for step in plan.steps if step.stored]
+    for step in stored:
         layout = "strided"
         if isinstance(step.value, Source):
             layout = plan.inputs[step.value.input][step.value.key].layout
         if layout != "strided" or to_header(step.target.dtype, step.target.shape) is None:
             bad.append((step.target.key, layout if layout != "strided" else _unheld(step.target)))
-    if bad:
-        key, what = bad[0]
-        raise OutputError(
-            f"safetensors cannot hold {len(bad)} of {len(steps)} tensors: {key} is {what}",
-            hint="write a .pth file, or --drop them",
-            key=key,
-        )
+    if not bad:
+        return None
+    key, what = bad[0]
+    return OutputError(
+        f"safetensors cannot hold {len(bad)} of {len(stored)} tensors: {key} is {what}",
+        hint="write a .pth file, or --drop them",
+        key=key,
+    )
 
 
 def _unheld(spec: TensorSpec) -> str:

@@ -116,9 +116,9 @@ class _Filler:
 
     def _blocks(self, content: Computed) -> Iterator[memoryview]:
         """The bytes of a computed tensor; notes how far it was rounded."""
-        step = self.plan.steps[content.index]
-        rounding = Rounding() if rounds(step.value, self.plan.inputs) else None
-        yield from packed_blocks(step.value, self.plan.inputs, self.reader, rounding)
+        step = self.plan.step(content.index)
+        rounding = Rounding() if rounds(step.value, self.plan.sources) else None
+        yield from packed_blocks(step.value, self.plan.sources, self.reader, rounding)
         if rounding is not None:
             self.rounding[step.target.key] = rounding
 

@@ -10,7 +10,7 @@ from ckptool.core.spec import TensorSpec
 from ckptool.models.entries import Entry, Filled
 from ckptool.report.json import document, file_fields, note_fields
 from ckptool.report.json_match import match_fields
-from ckptool.report.json_plan import problem_fields, step_fields, written_fields
+from ckptool.report.json_plan import beside_fields, problem_fields, step_fields, written_fields
 from ckptool.report.json_probe import probe_fields
 from ckptool.report.reasons import reason_text
 
@@ -49,6 +49,8 @@ def transplant_json(
             ("dropped", [{"key": row.source.key, "why": reason_text(row.reason)} for row in plan.dropped]),
             ("freeze", {"parameters": transplant.freeze, "batchnorms": transplant.batchnorms}),
             ("ties", target.ties),
+            ("container", plan.container),
+            ("beside", [beside_fields(beside) for beside in plan.beside]),
             ("steps", (step_fields(step, plan.inputs) for step in plan.steps)),
             ("probe", None if probe is None else probe_fields(probe)),
             ("problems", [problem_fields(problem) for problem in plan.problems]),

@@ -188,7 +188,7 @@ def _facts(plan: Plan) -> dict[str, _Fact]:
 
 def _made(plan: Plan, step: Step, casts: bool) -> _Fact:
     before = sum(plan.inputs[source.input][source.key].nbytes for source in set(sources_of(step.value)))
-    after = step.target.nbytes if step.tied_to is None else 0
+    after = plan.nbytes_of(step)
     spared = step.is_copy and step.tied_to is None and DTYPES[step.target.dtype].kind in ("int", "uint", "bool")
     spared = spared and (casts or isinstance(step.reason, Unmixed))
     return _Fact(fate_of(step), _said(plan, step, casts), step.target.elements, before, after, spared)
@@ -296,7 +296,7 @@ def added_rows(plan: Plan) -> list[Row]:
 
 def counts(plan: Plan) -> Iterator[str]:
     """``- 2 dropped``, ``~ 100 cast``, ``= 20 copied``: how many keys have which fate."""
-    found = Counter(fate_of(step) for step in plan.steps)
+    found = Counter(fate_of(step) for step in plan.steps if step.stored)
     kept = {step.target.key for step in plan.steps}
     by_key = plan.command.name == "merge"  # elsewhere equal keys of several inputs are different tensors
     found[Fate.DROPPED] = len(
@@ -322,4 +322,4 @@ def nbytes_before(plan: Plan) -> int:
 
 def tensors_text(plan: Plan) -> str:
     """How many tensors the output holds."""
-    return number_of(len(plan.steps), "tensor")
+    return number_of(sum(step.stored for step in plan.steps), "tensor")

@@ -37,6 +37,7 @@ from ckptool.core.reasons import (
     Unmatched,
     Unmixable,
     Unmixed,
+    WeightsOnly,
 )
 from ckptool.core.spec import TensorSpec
 
@@ -55,6 +56,7 @@ _PLAIN: dict[type[Reason], str] = {
     OnlyTensors: "safetensors holds tensors only, .pth does not",
     NoPlace: "torch files have no place for it",
     NotTaken: "only what the first file holds is kept",
+    WeightsOnly: "only the weights are taken",
     OnlyTensorsRead: "only tensors are read from this format",
     NotCarried: "outputs do not carry the other files of a folder",
 }

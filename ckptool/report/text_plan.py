@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from ckptool.commands.automatic import FOUND
 from ckptool.core.errors import CkptError
@@ -41,6 +41,7 @@ STYLES: dict[Fate, Style] = {
     Fate.COMPUTED: "magenta",
     Fate.DROPPED: "red",
 }
+Mode: TypeAlias = Literal["preview", "dry run", "check"]
 _MANY_RULES = 60
 _MANY_NAMES = 12
 _MANY_KEYS = 8
@@ -227,18 +228,21 @@ def problem_errors(problems: Sequence[Problem]) -> Iterator[tuple[CkptError, lis
         yield CkptError(f"{len(problems) - _MANY_NAMES:,} more problems of the kind", hint="all of them: --json"), []
 
 
-def nothing_lines(files: Sequence[str], check: bool = False, found: bool = False) -> Iterator[Line]:
+def nothing_lines(files: Sequence[str], mode: Mode = "preview", found: bool = False) -> Iterator[Line]:
     """The last lines where no checkpoint was to be written.
 
     Args:
         files: further files that were written.
-        check: nothing was to be written at all.
+        mode: "check" or "dry run" where nothing was to be written at all.
         found: there are rules that can be written.
     """
     yield from file_lines(files)
     recipe = "    as a recipe: --save-recipe FILE" if found and not files else ""
     nothing = f"nothing {'else ' if files else ''}written; add -o PATH{recipe}"
-    yield (Span("checked: the plan is sound", "green"),) if check else (Span(nothing, "dim"),)
+    if mode == "check":
+        yield (Span("checked: the plan is sound", "green"),)
+    else:
+        yield (Span("dry run: nothing written" if mode == "dry run" else nothing, "dim"),)
 
 
 def file_lines(files: Sequence[str]) -> Iterator[Line]:

@@ -22,6 +22,7 @@ from ckptool.core.plan import Apply, Command, Plan, Problem, Source, Step, Value
 from ckptool.core.reasons import Adapted, ByOption, Kept, Reason, Tie, TrainedWhole
 from ckptool.core.shell import shell_quote
 from ckptool.core.spec import TensorSpec
+from ckptool.core.ties import with_recorded_ties
 
 _PREFIX = "base_model.model."
 _PART = re.compile(
@@ -50,7 +51,7 @@ def plan_lora(
         UsageError: the file is no LoRA adapter, or holds several.
         UnreadableError: a part of a module's adapter is missing.
     """
-    parts = _parts(adapter)
+    base, parts = with_recorded_ties(base), _parts(adapter)
     wanted = float_dtype(dtype)
     making = _Making(base, adapter, config, scale, wanted)
     steps = [making.step(key, tensor, parts) for key, tensor in base.tensors.items()]

@@ -12,16 +12,27 @@ from ckptool.commands.merging.mixing import Mix, mix, rehearse
 from ckptool.commands.merging.notes import (
     Inputs,
     count_of,
-    left_behind,
     misfit_problem,
     mixing_notes,
+    not_taken,
     wrapper_notes,
 )
 from ckptool.core.checkpoint import Checkpoint, Note, Tensor
 from ckptool.core.errors import UsageError
 from ckptool.core.plan import Apply, Command, Dropped, Plan, Source, Step
-from ckptool.core.reasons import FromInput, Mixed, NotInAll, ReplacedBy, TooFew, Unmixable, Unmixed
+from ckptool.core.reasons import (
+    FromInput,
+    Mixed,
+    NotInAll,
+    NotTaken,
+    ReplacedBy,
+    TooFew,
+    Unmixable,
+    Unmixed,
+    WeightsOnly,
+)
 from ckptool.core.spec import DTYPES, TensorSpec
+from ckptool.core.ties import with_recorded_ties
 
 Keys = Literal["exact", "intersect", "union"]
 _KINDS = {"int": "integers", "uint": "integers", "bool": "booleans", "complex": "complex numbers"}
@@ -64,6 +75,8 @@ def plan_merge(
     """
     if not checkpoints:
         raise UsageError("there is nothing to merge", hint="name the checkpoints")
+    checkpoints = [with_recorded_ties(checkpoint) for checkpoint in checkpoints]
+    base = None if base is None else with_recorded_ties(base)
     wanted = float_dtype(dtype)
     if method is None:
         for name, given in (("--weights", weights), ("--base", base), ("--param", params)):
@@ -112,7 +125,7 @@ def _union(checkpoints: Sequence[Checkpoint], dtype: str | None) -> Plan:
         value, spec = cast_value(Source(last, key), tensor, dtype)
         steps.append(Step(spec, value, FromInput(last, replaced)))
         dropped += [Dropped(Source(number, key), ReplacedBy(last)) for number in earlier]
-    notes = [*module_notes(checkpoints[0]), *wrapper_notes(checkpoints), *left_behind(checkpoints[1:])]
+    notes = [*module_notes(checkpoints[0]), *wrapper_notes(checkpoints)]
     if reshaped:
         notes.append(Note(f"{count_of(reshaped, 'key')} replaced by a tensor of another shape", "", tuple(reshaped)))
     return Plan(
@@ -122,6 +135,7 @@ def _union(checkpoints: Sequence[Checkpoint], dtype: str | None) -> Plan:
         notes=tuple(notes),
         metadata=_metadata(checkpoints),
         module_versions=_versions(checkpoints),
+        beside=tuple(not_taken(checkpoints, NotTaken(), first=1)),
         command=Command("merge"),
     )
 
@@ -155,7 +169,8 @@ def _mixed(inputs: Inputs, op: Mix, keys: Keys) -> Plan:
         tuple(steps),
         tuple(dropped),
         misfit_problem(misfits, inputs.all),
-        notes=(*mixing_notes(steps, inputs), *left_behind(inputs.models)),
+        notes=tuple(mixing_notes(steps, inputs)),
+        beside=tuple(not_taken(inputs.models, WeightsOnly())),
         frame=None,
         metadata=_metadata(inputs.models),
         module_versions=_versions(inputs.models),

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from ckptool.core.checkpoint import Checkpoint, Note
 from ckptool.core.keys import strip_wrappers
-from ckptool.core.plan import Problem, Step
+from ckptool.core.plan import Beside, Fate, Problem, Step
+from ckptool.core.reasons import Reason
 from ckptool.core.shell import shell_quote
 from ckptool.core.spec import DTYPES, TensorSpec
 from ckptool.engine.reading import Reader
@@ -120,15 +121,10 @@ def _differs(spec: TensorSpec, inputs: Inputs, reader: Reader) -> bool:
     return any(other != first for other in others)
 
 
-def left_behind(inputs: Sequence[Checkpoint]) -> list[Note]:
-    """What inputs hold beside their weights and the output will not."""
-    notes: list[Note] = []
-    for checkpoint in inputs:
-        if checkpoint.extras:
-            extras = [extra.name for extra in checkpoint.extras]
-            more = f" and {len(extras) - 4} more" if len(extras) > 4 else ""
-            notes.append(Note(f"left behind of {checkpoint.path.name}: {', '.join(extras[:4])}{more}"))
-    return notes
+def not_taken(inputs: Sequence[Checkpoint], reason: Reason, *, first: int = 0) -> Iterator[Beside]:
+    """What the inputs, from one on, hold beside their weights and the output will not."""
+    for number, checkpoint in enumerate(inputs[first:], first):
+        yield from (Beside(extra.name, Fate.LOST, reason, number) for extra in checkpoint.extras)
 
 
 def count_of(things: Sequence[str], noun: str) -> str:

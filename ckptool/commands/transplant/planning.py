@@ -13,8 +13,9 @@ from ckptool.core.checkpoint import Checkpoint, Note
 from ckptool.core.errors import UsageError
 from ckptool.core.keys import Pattern
 from ckptool.core.near_miss import require_match
-from ckptool.core.plan import Command, Dropped, Plan, Source, Step, sources_of
-from ckptool.core.reasons import DoesNotFit, NoSuchKey, Reason
+from ckptool.core.plan import Beside, Command, Dropped, Fate, Plan, Source, Step, sources_of
+from ckptool.core.reasons import DoesNotFit, NoSuchKey, Reason, WeightsOnly
+from ckptool.core.ties import with_recorded_ties
 from ckptool.fits.args import Fit, parse_fit
 from ckptool.matching.result import Confidence
 from ckptool.models import Target
@@ -74,7 +75,7 @@ def plan_transplant(
         >>> done.tensors, len(done.having(Filled.MISSING)), done.coverage
         ((102, 122), 20, 1.0)
     """
-    rules = recipe or Recipe()
+    source, rules = with_recorded_ties(source), recipe or Recipe()
     rules = replace(rules, vars={**rules.vars, **(vars or {})})
     initial = ModelInit(target, seed)
     specs, left_out = without(source, drop)
@@ -100,6 +101,7 @@ def plan_transplant(
             uses=mapped.uses,
             notes=(*_target_notes(target), *mapped.notes, *filling.notes, *_recipe_notes(rules)),
             frame=None,
+            beside=tuple(Beside(extra.name, Fate.LOST, WeightsOnly()) for extra in source.extras),
             module_versions=target.versions,
             wrap=wrap,
             command=Command("transplant", ("--into", target.name)),

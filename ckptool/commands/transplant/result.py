@@ -11,6 +11,7 @@ from ckptool.commands.beside.versions import carried_versions
 from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.plan import Plan, sources_of
 from ckptool.core.spec import TensorSpec
+from ckptool.core.ties import recorded_ties
 from ckptool.matching.prefixes import Swap
 from ckptool.models import Target, Verdict
 from ckptool.models.entries import Entry, Filled, Mismatch
@@ -107,7 +108,8 @@ class Transplant:
     @cached_property
     def as_it_is(self) -> Verdict:
         """What `load_state_dict(strict=True)` says of the source unchanged, its module versions included."""
-        specs = {key: tensor.spec for key, tensor in self.source.tensors.items()}
+        aliases = recorded_ties(self.source)  # keys that the file itself does not hold
+        specs = {key: tensor.spec for key, tensor in self.source.tensors.items() if key not in aliases}
         return self.verdict if specs == self.mapped else _ask(self.target, specs, self.source.module_versions)
 
     def _versions(self) -> Mapping[str, int] | None:

@@ -98,6 +98,7 @@ class Nodes:
             beside |= self.frame.storages_beside(selected, [extra.node for extra in source.extras])
         self._parts = _parts_in_use(self._own, beside)
         fresh = [step for index, step in enumerate(self.plan.steps) if index not in self._own]
+        fresh += [moved.step for moved in self.plan.moved]
         unknown = [step.target for step in fresh if _is_unknown(DTYPES[step.target.dtype])]
         if unknown:
             raise OutputError(
@@ -149,7 +150,7 @@ class Nodes:
         if tensor is None:
             index = self._ties.get(index, index)
             if index not in self._made:
-                self._made[index] = self._fresh(self.plan.steps[index].target, index)
+                self._made[index] = self._fresh(self.plan.step(index).target, index)
             return self._made[index]
         if id(tensor.node) not in self._moved:
             self._moved[id(tensor.node)] = self._relocated(tensor, index)
@@ -212,6 +213,11 @@ class Nodes:
             self._ids[id(persistent)] = (_STORAGE, pid[1], self._names[origin], pid[3], count)
         return self._ids[id(persistent)]
 
+    def require_copyable(self, persistent: Persistent) -> None:
+        """Refuse a reference to a storage that cannot be copied into the output as it is."""
+        if id(persistent) not in self._tokens:
+            self._whole(persistent)
+
     def _whole(self, persistent: Persistent) -> _Part:
         storage = self._storages.get(id(persistent))
         if storage is None:
@@ -226,7 +232,7 @@ class Nodes:
 
     def _record(self, origin: _Origin) -> Record:
         if isinstance(origin, _Made):
-            return Record(self.plan.steps[origin.index].target.nbytes, contents_of(self.plan, origin.index))
+            return Record(self.plan.step(origin.index).target.nbytes, contents_of(self.plan, origin.index))
         nbytes = origin.high - origin.low
         crc = origin.storage.crc if origin.is_whole else None
         content = (Range(origin.storage.file, origin.storage.offset + origin.low, nbytes, crc),) if nbytes else ()

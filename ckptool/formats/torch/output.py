@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ckptool.core.checkpoint import Checkpoint
-from ckptool.core.errors import PlanError, UnsafeError
+from ckptool.core.errors import CkptError, PlanError, UnsafeError
 from ckptool.core.plan import Plan, Step, sources_of
 from ckptool.core.spec import TensorSpec
 from ckptool.formats.image import Image
@@ -39,6 +39,22 @@ def torch_output(plan: Plan) -> tuple[Image, tuple[TensorSpec, ...], str]:
             objects that would run code.
         PlanError: if the keys cannot be written into the frame as it is nested.
     """
+    root, nodes, place, protocol = _objects(plan)
+    data_pkl = dump(root, protocol, persistent=nodes.persistent_id)
+    return zip_image(data_pkl, nodes.records), tuple(step.target for step in plan.steps), place
+
+
+def torch_refusal(plan: Plan) -> CkptError | None:
+    """Why the plan's torch file cannot be written; None if it can. See `torch_output` for the errors."""
+    try:
+        _objects(plan)
+    except CkptError as error:
+        return error
+    return None
+
+
+def _objects(plan: Plan) -> tuple[object, Nodes, str, int]:
+    """The objects to pickle, the tensors in them, the dotted path of the weights, and the protocol."""
     frame = frame_of(plan)
     if frame is not None and not frame.faithful:
         raise UnsafeError(
@@ -54,14 +70,18 @@ def torch_output(plan: Plan) -> tuple[Image, tuple[TensorSpec, ...], str]:
         root = Dict([(plan.wrap, root)]) if plan.wrap else root
     else:
         root = _framed(plan, plan.inputs[plan.frame], frame, weights)
+        moved = {id(moved): nodes.node(len(plan.steps) + number) for number, moved in enumerate(plan.moved)}
+        root = substitute(root, moved)
         place = plan.inputs[plan.frame].selection.name
     names, references = _survey(root)
     _refuse_unknown(names, plan)
     # legacy files hide the class of a pickled module in a reference; archives do not know such references
     root = substitute(root, {id(node): _class_of(node) for node in references if not is_storage_id(node.pid)})
     protocol = _NESTED_NAMES if any("." in node.name for node in names) else _PROTOCOL
-    data_pkl = dump(root, protocol, persistent=nodes.persistent_id)
-    return zip_image(data_pkl, nodes.records), tuple(step.target for step in plan.steps), place
+    for node in references:
+        if is_storage_id(node.pid):
+            nodes.require_copyable(node)
+    return root, nodes, place, protocol
 
 
 def frame_of(plan: Plan) -> Frame | None:

@@ -1,0 +1,163 @@
+"""Completes a plan for the container of its output: ties, what lies beside the weights, and what forbids it.
+
+A command plans what becomes of the keys. All else depends on the container, and is decided here, before anything is
+printed: a complete plan says everything that its output will hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from ckptool.commands.beside.choices import Choices
+from ckptool.commands.beside.companions import companions, is_folder
+from ckptool.commands.beside.optimizer import Optimizer, optimizers_of, with_optimizers
+from ckptool.commands.beside.ties import recorded_in_metadata, untied_notes, with_ties
+from ckptool.commands.filter import left_out
+from ckptool.core.checkpoint import Checkpoint, Note
+from ckptool.core.errors import UsageError
+from ckptool.core.plan import Beside, Container, Fate, Plan, Problem
+from ckptool.core.reasons import (
+    ByOption,
+    Follows,
+    Kept,
+    NoPlace,
+    NotCarried,
+    NotTaken,
+    OnlyTensors,
+    OnlyTensorsRead,
+)
+from ckptool.core.ties import without_recorded_ties
+from ckptool.engine.encode import refusals
+from ckptool.formats.torch.frame import Frame
+
+_NONE = Choices()
+
+
+def container_like(checkpoint: Checkpoint) -> Container:
+    """The container of an output that is like an input: what a preview without an output's name shows."""
+    if isinstance(checkpoint.tree, Frame):
+        return "torch"
+    return "folder" if is_folder(checkpoint) else "safetensors"
+
+
+def complete(plan: Plan, container: Container, choices: Choices = _NONE) -> Plan:
+    """The plan of the output in a container, with all that it holds and all that forbids it.
+
+    Args:
+        plan: what a command planned.
+        container: of the output.
+        choices: what the user says of what lies beside the weights.
+
+    Returns:
+        The complete plan; a plan that is complete for this container is returned as it is.
+
+    Raises:
+        UsageError: for options that exclude each other, or a plan that is complete already.
+
+    Example:
+        >>> import ckptool
+        >>> from ckptool.commands.filter import plan_filter
+        >>> plan = plan_filter(ckptool.open("fixtures/training.ckpt"), [("drop", "module.fc.*")])
+        >>> complete(plan, "torch", Choices(optimizer_as_is=True)).problems
+        ()
+        >>> [beside.name for beside in complete(plan, "safetensors").beside if beside.fate == "lost"][:2]
+        ['epoch', 'arch']
+    """
+    if choices.drop_optimizer and choices.optimizer_as_is:
+        raise UsageError("--drop-optimizer and --keep-optimizer-as-is exclude each other", hint="give one of them")
+    if plan.container is not None:
+        if plan.container == container and choices == _NONE:
+            return plan
+        raise UsageError("the plan is complete already", hint="complete the plan that the command gave")
+    plan = replace(with_ties(plan), container=container, keep_unknown=plan.keep_unknown or choices.keep_unknown)
+    if choices.only_weights and plan.frame is not None:
+        plan = replace(plan, frame=None, beside=(*plan.beside, *left_out(plan.inputs[plan.frame])))
+    plan = _in_torch(plan, choices) if container == "torch" else _in_safetensors(plan, choices)
+    others = [Beside(name, Fate.LOST, NotCarried()) for name in companions(plan.inputs[0])]
+    notes = (*plan.notes, *untied_notes(plan), *_other_weights(plan, choices))
+    plan = replace(plan, beside=(*plan.beside, *_of_further_inputs(plan), *others), notes=notes)
+    return replace(plan, problems=(*plan.problems, *_refusals(plan)))
+
+
+def _in_torch(plan: Plan, choices: Choices) -> Plan:
+    """What a torch file carries: the frame's other contents, with the optimizer's state following the weights."""
+    source = None if plan.frame is None else plan.inputs[plan.frame]
+    metadata = dict(plan.metadata)
+    for checkpoint in plan.inputs:
+        metadata = without_recorded_ties(metadata, checkpoint)
+    metadata.pop("format", None)
+    beside: list[Beside] = []
+    if source is not None and isinstance(source.tree, Frame):
+        optimizers = optimizers_of(source.extras)
+        plan = with_optimizers(plan, optimizers, drop=choices.drop_optimizer, as_is=choices.optimizer_as_is)
+        edited = {id(node) for node, _ in plan.replaced_nodes}
+        beside += _carried(source, optimizers, edited, drop=choices.drop_optimizer)
+    elif source is not None:
+        beside += [Beside(extra.name, Fate.LOST, OnlyTensorsRead()) for extra in source.extras]
+    if metadata:
+        names = ", ".join(list(metadata)[:4]) + (", ..." if len(metadata) > 4 else "")
+        beside.append(Beside(f"metadata ({names})", Fate.LOST, NoPlace()))
+    return replace(plan, beside=(*plan.beside, *beside))
+
+
+def _carried(source: Checkpoint, optimizers: list[Optimizer], edited: set[int], *, drop: bool) -> Iterator[Beside]:
+    """The frame's other contents in a torch file."""
+    for extra in source.extras:
+        inside = [optimizer for optimizer in optimizers if optimizer.extra == extra.name]
+        if drop and inside:
+            yield from (Beside(optimizer.name, Fate.DROPPED, ByOption("--drop-optimizer")) for optimizer in inside)
+            if any(optimizer.name == extra.name for optimizer in inside):
+                continue
+        is_edited = any(id(optimizer.node) in edited for optimizer in inside)
+        yield Beside(extra.name, Fate.EDITED if is_edited else Fate.KEPT, Follows() if is_edited else Kept())
+
+
+def _in_safetensors(plan: Plan, choices: Choices) -> Plan:
+    """What a safetensors file carries: tensors, and metadata."""
+    plan = recorded_in_metadata(plan, keep_first=choices.tied == "keep-first")
+    beside: list[Beside] = []
+    if plan.frame is not None:
+        source = plan.inputs[plan.frame]
+        names = {optimizer.name for optimizer in optimizers_of(source.extras)} if choices.drop_optimizer else set()
+        for extra in source.extras:
+            dropped = extra.name in names
+            reason = ByOption("--drop-optimizer") if dropped else OnlyTensors()
+            beside.append(Beside(extra.name, Fate.DROPPED if dropped else Fate.LOST, reason))
+    if plan.module_versions:
+        beside.append(Beside(f"module versions ({len(plan.module_versions)})", Fate.LOST, OnlyTensors()))
+    metadata = dict(plan.metadata)
+    if not all("safetensors" in checkpoint.format for checkpoint in plan.inputs):
+        metadata.setdefault("format", "pt")  # transformers refuses files that do not say which framework wrote them
+    return replace(plan, beside=(*plan.beside, *beside), metadata=metadata)
+
+
+def _of_further_inputs(plan: Plan) -> Iterator[Beside]:
+    """What the other files of a recipe's input hold beside their tensors: not taken."""
+    if plan.command.name == "remap":
+        for number, checkpoint in enumerate(plan.inputs[1:], 1):
+            yield from (Beside(extra.name, Fate.LOST, NotTaken(), number) for extra in checkpoint.extras)
+
+
+def _other_weights(plan: Plan, choices: Choices) -> Iterator[Note]:
+    """Who picks the second set of weights of a file gets a file in which it is still the second."""
+    if plan.frame is None or not choices.selected:
+        return
+    selection = plan.inputs[plan.frame].selection
+    kept = {beside.name for beside in plan.beside if beside.fate in (Fate.KEPT, Fate.EDITED)}
+    if others := set(selection.others) & kept:
+        yield Note(
+            f'the output keeps other weights beside "{selection.name}": {", ".join(sorted(others))}',
+            "a loader may take those; --only-weights writes the chosen ones alone",
+        )
+
+
+def _refusals(plan: Plan) -> Iterator[Problem]:
+    """What forbids to write the plan, where nothing else forbids it already."""
+    if plan.problems:
+        return
+    if not plan.steps:
+        yield Problem("nothing is left: the output would hold no tensor")
+        return
+    for error in refusals(plan):
+        yield Problem(error.message, error.hint or "", () if error.key is None else (error.key,), type(error))
