@@ -17,18 +17,11 @@ from ckptool.core.plan import Plan, Source
 from ckptool.core.spec import TensorSpec
 from ckptool.formats.contents import contents_of, tied_steps
 from ckptool.formats.image import Image
+from ckptool.formats.registry import written_endings
 
 Container = Literal["torch", "safetensors", "folder"]
 Tied = Literal["clone", "keep-first"]
 
-SUFFIXES: Mapping[str, Container] = {
-    ".pth": "torch",
-    ".pt": "torch",
-    ".bin": "torch",
-    ".ckpt": "torch",
-    ".safetensors": "safetensors",
-    "": "folder",
-}
 DEFAULT_SHARD = 5_000_000_000
 """Bytes of one shard where --max-shard does not say: what Hugging Face's tools write."""
 
@@ -66,10 +59,11 @@ def container_of(target: Path) -> Container:
     suffix = target.suffix.lower()
     if suffix[1:2].isdigit():  # "llama-3.1" has no ending
         return "folder"
-    if suffix not in SUFFIXES and not target.is_dir():
-        known = ", ".join(filter(None, SUFFIXES))
+    written = written_endings()
+    if suffix and suffix not in written and not target.is_dir():
+        known = ", ".join(written)
         raise OutputError(f'"{suffix}" is not a format that is written', hint=f"write {known}, or a folder of shards")
-    return SUFFIXES.get(suffix, "folder")
+    return written.get(suffix, "folder")
 
 
 def encode(plan: Plan, target: Path, *, max_shard: int | None = None, tied: Tied = "clone") -> Output:
@@ -106,7 +100,7 @@ def _settle_ties(plan: Plan, tied: Tied) -> tuple[list[int], dict[str, str]]:
     """The steps to write, and the metadata with the tied keys."""
     ties = tied_steps(plan)
     metadata = dict(plan.metadata)
-    if not all("safetensors" in checkpoint.format for checkpoint in plan.inputs):
+    if not all(checkpoint.format.has_metadata for checkpoint in plan.inputs):
         metadata.setdefault("format", "pt")  # transformers refuses files that do not say which framework wrote them
     if ties:
         names = {plan.steps[i].target.key: plan.steps[j].target.key for i, j in ties.items()}

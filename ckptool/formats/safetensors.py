@@ -15,10 +15,12 @@ from typing import NoReturn
 from ckptool.core.bytes import ByteSource, OpenBytes
 from ckptool.core.checkpoint import Checkpoint, Note, Piece, Storage, Tensor
 from ckptool.core.errors import UnreadableError, UsageError
+from ckptool.core.format import Format
 from ckptool.core.spec import DTYPES, TensorSpec
 from ckptool.formats.safetensors_header import Entry, parse
 from ckptool.formats.strict_json import JsonError
 
+SAFETENSORS = Format("safetensors", has_metadata=True)
 MAX_HEADER = 100_000_000  # the reference's own cap
 MAX_DIMENSION = 2**63 - 1  # torch's
 MAX_BITS = 2**64 - 1  # the reference counts in 64 bits and refuses what overflows, even if a later dimension is 0
@@ -91,7 +93,7 @@ def open_safetensors(source: ByteSource, select: str | None = None) -> Checkpoin
         )
     return Checkpoint(
         path=source.path,
-        format="safetensors",
+        format=SAFETENSORS,
         tensors=tensors_of(header, source),
         files=(source,),
         nbytes=source.size,
