@@ -185,6 +185,17 @@ def test_errors(name: str, cli: Run, fixtures: Path) -> None:
     assert cli("diff", "resnet18.pth", "shards")[0] == 0
 
 
+def test_one_recipe_is_printed_and_can_be_used(cli: Run, tmp_path: Path) -> None:
+    code, out, _ = cli("remap", "--recipes", "resnet-to-ibn")
+    assert code == 0
+    (tmp_path / "own.toml").write_text(out, encoding="utf-8")
+    by_file = cli("remap", "resnet18.pth", "-r", str(tmp_path / "own.toml"), "--json")
+    assert by_file[0] == 0
+    code, _, err = cli("remap", "--recipes", "resnet-to-ibm")
+    assert code == 2
+    assert "did you mean resnet-to-ibn?" in err
+
+
 def test_recipes_are_listed(cli: Run) -> None:
     code, out, _ = cli("remap", "--recipes", columns=80)
     assert code == 0

@@ -14,11 +14,11 @@ import pytest
 from ckptool.core.plan import sources_of
 from ckptool.core.spec import TensorSpec
 from ckptool.matching.match import match
-from ckptool.matching.recipe_text import recipe_text
 from ckptool.matching.result import Confidence, MatchReport
 from ckptool.recipes.expand import expand
 from ckptool.recipes.recipe import Recipe, load_recipe, parse_recipe
 from ckptool.recipes.reverse import check_reverse
+from ckptool.report.match_recipe import match_recipe
 
 Specs = dict[str, TensorSpec]
 Truth = Mapping[str, tuple[str, ...]]
@@ -76,7 +76,7 @@ def blocks(prefix: str, count: int, width: int = 8) -> list[tuple[str, tuple[int
 
 def checked(report: MatchReport, source: Specs, target: Specs) -> Recipe:
     """The recipe as it is written, which must make exactly the accepted pairs and come back."""
-    table = tomllib.loads(recipe_text(report))
+    table = tomllib.loads(match_recipe(report))
     recipe = parse_recipe(table["rules"].splitlines())
     kept = {key for pair in report.accepted() for key in pair.sources}
     inside = {key: spec for key, spec in source.items() if key in kept}
@@ -195,9 +195,9 @@ def test_what_only_the_order_tells_is_shown_and_not_taken() -> None:
     }
     assert all(pair.runner_up for pair in doubtful)
     assert any("rotary" in note.text for note in report.notes)
-    text = recipe_text(report)
+    text = match_recipe(report)
     assert "# layers.{l}.feed_forward.p1.weight -> model.layers.{l}.mlp.gate_proj.weight" in text
-    assert "\nlayers.{l}.feed_forward.p1" in recipe_text(report, Confidence.INTERCHANGEABLE)
+    assert "\nlayers.{l}.feed_forward.p1" in match_recipe(report, Confidence.INTERCHANGEABLE)
     assert check_reverse(checked(report, source, target), {key: source[key] for (key,) in found.values()}).is_exact
 
 
@@ -344,7 +344,7 @@ def test_nothing_in_common(torchvision: ModuleType) -> None:
 
 def test_the_same_question_has_the_same_answer() -> None:
     source, target = llama()
-    assert len({recipe_text(match(source, target), Confidence.INTERCHANGEABLE) for _ in range(3)}) == 1
+    assert len({match_recipe(match(source, target), Confidence.INTERCHANGEABLE) for _ in range(3)}) == 1
 
 
 @pytest.mark.slow

@@ -11,9 +11,9 @@ import pytest
 
 from ckptool.core.spec import TensorSpec
 from ckptool.matching.match import match
-from ckptool.matching.recipe_text import recipe_text
-from ckptool.matching.result import Confidence, MatchReport, MatchRule, Pair
+from ckptool.matching.result import Confidence, Evidence, MatchReport, MatchRule, Pair
 from ckptool.recipes.reverse import check_reverse
+from ckptool.report.match_recipe import match_recipe
 from tests.test_match import Specs, blocks, checked, given, linear, norm, shapes_of, specs
 
 pytest.importorskip("torch")
@@ -235,6 +235,6 @@ def test_the_next_best_is_shown_where_it_is_near() -> None:
     near = Pair(("t",), ("s",), confidence=Confidence.ALIGNED, runner_up=("r", 0.9), score=1.1)
     far = Pair(("t",), ("s",), confidence=Confidence.ALIGNED, runner_up=("r", 0.2), score=1.1)
     for pair, is_shown in ((near, True), (far, False), (replace(far, confidence=Confidence.GUESS), True)):
-        rule = MatchRule("s -> t", (pair,), ("words agree",), pair.confidence)
-        text = recipe_text(MatchReport((pair,), (), (), (), (rule,)))
+        rule = MatchRule("s -> t", (pair,), (Evidence.WORDS_AGREE,), pair.confidence)
+        text = match_recipe(MatchReport((pair,), (), (), (), (rule,)))
         assert ("next best: r" in text) is is_shown

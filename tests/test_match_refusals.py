@@ -9,7 +9,7 @@ from test_match import Specs, blocks, given, linear, norm, specs
 from test_match_traps import renamed, wrong
 
 from ckptool.matching.match import match
-from ckptool.matching.result import Confidence
+from ckptool.matching.result import Confidence, Evidence
 
 Rows = list[tuple[str, tuple[int, ...]]]
 
@@ -160,7 +160,8 @@ def test_what_only_the_habit_of_a_library_tells_is_shown_and_not_taken(names: st
     assert len(doubtful) == 4
     for pair in doubtful:
         assert pair.sources[0].split(".")[-2] == wanted[pair.targets[0].split(".")[-2]]
-        assert len(pair.evidence) == 1 and pair.evidence[0].startswith(f"only the order speaks; {whose}")
+        assert pair.evidence == (Evidence.HABIT,)
+        assert pair.habit.startswith(whose)
     assert len(given(match(source, renamed(source, lambda key: f"model.{key}")))) == len(source)
 
 

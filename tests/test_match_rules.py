@@ -13,14 +13,15 @@ import numpy as np
 import pytest
 
 from ckptool.core.plan import Source, sources_of
+from ckptool.core.reasons import Kept
 from ckptool.engine.evaluate import compute
 from ckptool.matching.drafts import Draft, finished
 from ckptool.matching.fold import folded
 from ckptool.matching.match import match
-from ckptool.matching.recipe_text import recipe_text
 from ckptool.matching.result import Confidence, MatchReport, Pair
 from ckptool.recipes.expand import expand
 from ckptool.recipes.recipe import parse_recipe
+from ckptool.report.match_recipe import match_recipe
 from tests.bench.match.pairs import case_of, entries
 from tests.test_match import Specs, blocks, checked, given, linear, norm, specs
 
@@ -46,14 +47,14 @@ MOST = {  # of the rules that are taken; today's number and one or two
 
 def made_by_recipe(report: MatchReport, source: Specs, target: Specs) -> dict[str, tuple[str, ...]]:
     """What the recipe makes as it is written, and of what."""
-    table = tomllib.loads(recipe_text(report))
+    table = tomllib.loads(match_recipe(report))
     recipe = parse_recipe(table["rules"].splitlines())
     found = expand(recipe, source, targets=target)
     assert not found.problems, found.problems
     return {
         step.target.key: tuple(sorted({one.key for one in sources_of(step.value)}))
         for step in found.steps
-        if step.why != "kept"
+        if step.reason != Kept()
     }
 
 
@@ -100,7 +101,7 @@ def test_fused_matrices_that_are_turned_have_the_right_values(joins: bool, ours:
     values = {key: torch.randn(spec.shape, generator=torch.Generator().manual_seed(at)) for at, (key, spec) in
               enumerate(source.items())}  # fmt: skip
     arrays = {Source(0, key): value.numpy() for key, value in values.items()}
-    recipe = parse_recipe(tomllib.loads(recipe_text(report))["rules"].splitlines())
+    recipe = parse_recipe(tomllib.loads(match_recipe(report))["rules"].splitlines())
     made = {step.target.key: compute(step.value, arrays) for step in expand(recipe, source, targets=target).steps}
     for at, role in product(range(2), ("weight", "bias")):
         whole = f"h.{at}.attn.c_attn.{role}"

@@ -12,11 +12,13 @@ from recipe_harness import names, problems, remap, run, specs
 from ckptool.core.errors import UsageError
 from ckptool.core.ops import Fill
 from ckptool.core.plan import Apply, Op, Source
+from ckptool.core.reasons import Unmatched
 from ckptool.core.spec import TensorSpec
 from ckptool.recipes.expand import expand
 from ckptool.recipes.pattern import parse_pattern
 from ckptool.recipes.recipe import Recipe, parse_recipe
 from ckptool.recipes.rules import Fit, parse_rule
+from ckptool.report.reasons import reason_text
 
 # ---------------------------------------------------------------------------------------------- parts, not substrings
 
@@ -130,8 +132,8 @@ def test_targets_stand_where_their_first_source_stood() -> None:
     rules = ["b -> z", "q, k -> qk | a, b -> (a + b)", "c -> !"]
     found = expand(parse_recipe(rules), specs([("a", ()), ("b", ()), ("k", (2,)), ("c", ()), ("q", (3,)), ("d", ())]))
     assert [step.target.key for step in found.steps] == ["a", "z", "qk", "d"]
-    assert [(gone.source.key, gone.why) for gone in found.dropped] == [("c", "rule 3")]
-    assert [step.why for step in found.steps] == ["kept", "rule 1", "rule 2", "kept"]
+    assert [(gone.source.key, reason_text(gone.reason)) for gone in found.dropped] == [("c", "rule 3")]
+    assert [reason_text(step.reason) for step in found.steps] == ["kept", "rule 1", "rule 2", "kept"]
     assert found.steps[0].is_copy
 
 
@@ -259,7 +261,7 @@ def test_unmatched_keys() -> None:
     (stage,) = parse_recipe(["a.w -> x"]).stages
     recipe = Recipe((replace(stage, unmatched="drop"),))
     assert [step.target.key for step in expand(recipe, source).steps] == ["x"]
-    assert expand(recipe, source).dropped[0].why == "no rule matches it"
+    assert expand(recipe, source).dropped[0].reason == Unmatched()
     strict = Recipe((replace(stage, unmatched="error"),))
     (problem,) = expand(strict, source).problems
     assert problem.keys == ("b.w",)

@@ -20,7 +20,8 @@ from safetensors.torch import load_file, save_file
 from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.errors import UnreadableError, UsageError
 from ckptool.core.spec import DTYPES
-from ckptool.formats.safetensors import MAX_HEADER, TORCH_NAMES, open_safetensors
+from ckptool.formats.safetensors import MAX_HEADER, open_safetensors
+from ckptool.formats.safetensors_header import DTYPE_NAMES
 from ckptool.storage.locate import locate_file
 
 
@@ -113,8 +114,8 @@ def test_dtype_names_are_the_references() -> None:
 
         deserialize(file_bytes({"a": entry("F3", [1], 0, 1)}, b"1"))
     names = set(re.findall(r"`([A-Z0-9_]+)`", str(refused.value))) - {"F3"}
-    assert names == set(TORCH_NAMES)
-    assert set(TORCH_NAMES.values()) <= set(DTYPES)
+    assert names == set(DTYPE_NAMES)
+    assert set(DTYPE_NAMES.values()) <= set(DTYPES)
 
 
 def test_tensors_come_in_the_order_of_their_data(tmp_path: Path) -> None:
@@ -240,7 +241,7 @@ def test_select_does_not_apply(tmp_path: Path) -> None:
 
 # --- differential: whatever the reference refuses is refused -------------------------------------------------------
 
-SIZES = {name: DTYPES[torch_name].bits for name, torch_name in TORCH_NAMES.items()}
+SIZES = {name: DTYPES[torch_name].bits for name, torch_name in DTYPE_NAMES.items()}
 NAMES = st.one_of(st.text(max_size=6), st.sampled_from(["a", "b.weight", "__metadata__", '"', "\\"]))
 
 

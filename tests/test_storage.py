@@ -17,6 +17,7 @@ from ckptool.core.errors import MissingError, UnreadableError, UsageError
 from ckptool.storage import local, system
 from ckptool.storage.local import LocalFile, LocalFolder
 from ckptool.storage.locate import locate, locate_file, locate_folder
+from ckptool.storage.sink import ByteSink
 
 PACKAGE = ROOT / "ckptool"
 ROOMS = ["core", "formats", "values", "facts", "matching", "recipes", "fits"]
@@ -138,7 +139,9 @@ def test_bytes_are_read_and_written_at_offsets(
         monkeypatch.delattr(os, name)
     data = bytes(range(256)) * 5000
     (tmp_path / "x").write_bytes(data)
-    with LocalFile.at(tmp_path / "x").open() as file, system.new_file(tmp_path / "y") as target:
+    sink = ByteSink.create(tmp_path / "y")
+    target = sink.descriptor
+    with LocalFile.at(tmp_path / "x").open() as file:
         buffer = memoryview(bytearray(1000))
         file.read_into(77, buffer)
         assert buffer == data[77:1077] == file.read(77, 1000)
@@ -149,6 +152,7 @@ def test_bytes_are_read_and_written_at_offsets(
         assert (done == 0) >= bool(missing)
         with pytest.raises(UnreadableError, match="ends before byte 1,280,001"):
             file.read(1, len(data))
+    sink.close()
     assert (tmp_path / "y").read_bytes() == data
 
 

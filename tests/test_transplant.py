@@ -22,6 +22,7 @@ import ckptool
 from ckptool.cli.app import run
 from ckptool.commands.transplant.result import Transplant
 from ckptool.core.errors import CkptError, PlanError, UsageError
+from ckptool.core.reasons import OwnTensor
 from ckptool.models import open_target
 from ckptool.models.entries import Filled
 from ckptool.recipes.recipe import load_recipe
@@ -78,7 +79,7 @@ def test_case_1_old_resnet18_loads_strictly_and_comes_out_with_122(models: Modul
     assert done.as_it_is.strict and done.verdict.strict and not done.plan.unmet
     missing = done.having(Filled.MISSING)
     assert len(missing) == 20
-    assert all(entry.is_harmless and entry.is_counter and "harmless" in entry.why for entry in missing)
+    assert all(entry.is_harmless and entry.is_counter and entry.reason == OwnTensor("counter") for entry in missing)
     state = written(done, tmp_path)
     assert len(state) == 122
     model = models.ResNet18()
@@ -479,7 +480,7 @@ def test_of_two_values_for_a_tied_tensor_the_last_counts_as_in_torch(tmp_path: P
 
 def test_another_checkpoint_as_the_model(source: State, tmp_path: Path) -> None:
     done = ckptool.plan_transplant(FIXTURES / "tuned.safetensors", FIXTURES / "resnet18.pth")
-    assert done.having(Filled.MISMATCHED)[0].how == "kept from the target"
+    assert done.having(Filled.MISMATCHED)[0].reason == OwnTensor("checkpoint")
     state = written(done, tmp_path, "out.safetensors")
     tuned = load_file(FIXTURES / "tuned.safetensors")
     for key in source:
@@ -538,7 +539,7 @@ def test_buffers_that_the_model_makes_are_harmless(tmp_path: Path) -> None:
 
     done = ckptool.plan_transplant(save({"weight": torch.ones(4)}, tmp_path), Positions())
     (entry,) = done.having(Filled.MISSING)
-    assert entry.is_harmless and entry.how == "a buffer that the model makes"
+    assert entry.is_harmless and entry.reason == OwnTensor("buffer")
     assert torch.equal(written(done, tmp_path)["index"], torch.arange(4))
 
 

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     import torch
 
     from ckptool.api.loading import Report
+    from ckptool.api.matching import Automatic
     from ckptool.api.plan import Plan
-    from ckptool.commands.automatic import Automatic
     from ckptool.commands.diff.result import Diff
     from ckptool.commands.merging.merge import Keys
     from ckptool.commands.transplant.result import Transplant
@@ -135,11 +135,12 @@ def match(
         >>> found = ckptool.match("fixtures/deit.pth", "fixtures/vit-hf.safetensors")
         >>> len(found.report.pairs), len(found.recipe.rules), found.report.unmatched_targets
         (32, 8, ())
-        >>> found.report.pairs[0].evidence[-1]
-        'words agree'
+        >>> found.report.pairs[0].evidence[-1].name
+        'WORDS_AGREE'
         >>> ckptool.compare("fixtures/deit.pth", "fixtures/vit-hf.safetensors", recipe=found.recipe).count("changed")
         0
     """
+    from ckptool.api.matching import Automatic
     from ckptool.commands.automatic import automatic
     from ckptool.core.errors import UsageError
     from ckptool.matching.result import Confidence
@@ -150,7 +151,8 @@ def match(
         raise UsageError(f'accept = "{accept}"', hint=f"it is one of {', '.join(one.value for one in Confidence)}")
     specs = {key: tensor.spec for key, tensor in _opened(source).items()}
     model = target_from(target, model_args)
-    return automatic(recipe_from(recipe), specs, model.specs, accept=Confidence(accept), modules=model.modules or None)
+    modules = model.modules or None
+    return Automatic.of(automatic(recipe_from(recipe), specs, model.specs, accept=Confidence(accept), modules=modules))
 
 
 def plan_filter(
@@ -173,8 +175,8 @@ def plan_filter(
 
     Example:
         >>> plan = ckptool.plan_filter("fixtures/resnet18.pth", [("drop", "fc.*")], dtype="bf16")
-        >>> plan.steps[0].target.short, plan.steps[0].why, plan.nbytes
-        ('bf16[2,3,7,7]', '--dtype bfloat16', 23740)
+        >>> plan.steps[0].target.short, plan.steps[0].reason, plan.nbytes
+        ('bf16[2,3,7,7]', ByOption(option='--dtype', value='bfloat16'), 23740)
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     written = plan.apply(f"{folder}/body.safetensors")
@@ -263,11 +265,11 @@ def plan_merge(
 
     Example:
         >>> plan = ckptool.plan_merge(["fixtures/resnet18.pth", "fixtures/shards"], method="linear", weights=[3, 1])
-        >>> plan.steps[0].why
-        'linear(3, 1)'
+        >>> plan.steps[0].reason
+        Mixed(notation='linear(3, 1)', partial=False)
         >>> union = ckptool.plan_merge(["fixtures/resnet18.pth", "fixtures/tuned.safetensors"])
-        >>> union.steps[0].why
-        'from tuned.safetensors, replaces resnet18.pth'
+        >>> union.steps[0].reason
+        FromInput(input=1, replaced=((0, None),))
     """
     from ckptool.api.plan import Plan
     from ckptool.commands.merging.merge import plan_merge as plan

@@ -170,6 +170,7 @@ def check(
     asked = _with_model(find_policy() if policy is None else read_policy(policy), into)
     if models:
         return _list_models(asked)
+    _require_own_files(files, asked)
     level: Level = fail_on.value if fail_on else asked.fail_on or "error"
     found = _checked(paths or [], asked, rule, threads, update_lock, quiet)
     form = CheckFormat.JSON if json else form
@@ -178,6 +179,16 @@ def check(
         add_summary(found, "check")
     write_reports(files, lambda kind: _texts(found, kind, level))
     return found.exit_code(level)
+
+
+def _require_own_files(reports: list[Path], policy: Policy) -> None:
+    """Refuse reports in the place of the policy or of a lock, which may be written too."""
+    from ckptool.storage.targets import check_distinct
+
+    settings = (policy.settings, *(narrower for _, narrower in policy.paths))
+    locks = dict.fromkeys(policy.folder / each.lock.value for each in settings if each.lock)
+    require_reports(reports, [policy.file] if policy.file else [])
+    check_distinct([*reports, *locks])
 
 
 def _weights(paths: list[Path]) -> Iterator[Path]:

@@ -126,13 +126,15 @@ def diff(
     names = (str(old), str(new))
     form = DiffFormat.JSON if json else form
     if emit is Emit.RECIPE:
+        from ckptool.report.match_recipe import match_recipe
         from ckptool.report.recipe import diff_recipe
 
-        print_texts(diff_recipe(found, *names) if found_rules is None else [found_rules.text])
+        rules_text = [] if found_rules is None else [match_recipe(found_rules.report, found_rules.accept)]
+        print_texts(rules_text or diff_recipe(found, *names))
     elif form is not DiffFormat.TEXT:
         print_texts(_texts(found, names, form, found_rules))
         if form is DiffFormat.GITHUB:
-            from ckptool.commands.checks.results import diff_findings
+            from ckptool.report.results import diff_findings
 
             add_summary(diff_findings(found, *names), "diff")
     else:
@@ -178,7 +180,7 @@ def _compare(
 def _texts(diff: Diff, names: tuple[str, str], form: str, match: Automatic | None) -> Iterable[str]:
     """The comparison in a format for machines or documents."""
     if form in CI_FORMATS:
-        from ckptool.commands.checks.results import ABOUT, diff_findings
+        from ckptool.report.results import ABOUT, diff_findings
 
         return ci_texts(diff_findings(diff, *names), form, "diff", ABOUT)
     match form:

@@ -228,7 +228,7 @@ def read_lines(path: Path) -> str:
 
 def write_lines(path: Path, text: str) -> bool:
     """Make the file hold this text; a file that would be empty is removed. True if anything changed."""
-    from ckptool.engine.output import staged_file
+    from ckptool.storage.staging import write_file
 
     if read_lines(path) == text:
         return False
@@ -237,8 +237,5 @@ def write_lines(path: Path, text: str) -> bool:
         target.unlink()
         return True
     target.parent.mkdir(parents=True, exist_ok=True)
-    with staged_file(target, force=True) as (descriptor, _):
-        data = text.encode("utf-8", "surrogateescape")
-        while data:
-            data = data[os.write(descriptor, data) :]
+    write_file(target, [text.encode("utf-8", "surrogateescape")], force=True, replaces_input=True)
     return True

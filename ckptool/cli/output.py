@@ -10,10 +10,10 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
-from typing import TextIO
 
 from ckptool.cli.common import Color
 from ckptool.report.text import Line, Screen, paint
+from ckptool.storage.process import discard
 
 _BUFFER = 1 << 16  # characters written at once
 
@@ -37,21 +37,30 @@ def print_lines(lines: Iterable[Line], screen: Screen, pager: bool = True) -> No
 
 
 def print_texts(texts: Iterable[str]) -> None:
-    """Prints pieces of text as they come. A closed pipe ends it in silence; the exit code stays what it would be."""
+    """Prints pieces of text as they come.
+
+    A closed pipe ends it in silence; the exit code stays what it would be. Where stdout takes no more for another
+    reason, the command still does its work, and `lost_report` says what went wrong at its end.
+    """
     try:
         for block in _blocks(texts):
             _write(block)
         sys.stdout.flush()
     except BrokenPipeError:
-        discard_if_broken(sys.stdout)
+        discard(sys.stdout)
+    except OSError as error:
+        _LOST.append(error)
+        discard(sys.stdout)
 
 
-def discard_if_broken(stream: TextIO) -> None:
-    """What a stream cannot take any more goes nowhere: Python flushes once more at its end, which must not fail."""
-    try:
-        stream.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+_LOST: list[OSError] = []
+
+
+def lost_report() -> OSError | None:
+    """Why stdout could not take all that was printed; None if it could. Asking clears it."""
+    first = _LOST[0] if _LOST else None
+    _LOST.clear()
+    return first
 
 
 def _blocks(texts: Iterable[str]) -> Iterator[str]:

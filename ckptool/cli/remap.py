@@ -18,6 +18,7 @@ from ckptool.cli.common import (
     SelectOption,
 )
 from ckptool.cli.matching import AcceptOption, AutoOption, asked_for
+from ckptool.cli.output import print_texts
 from ckptool.cli.reports import ReportOption
 from ckptool.cli.values import number_pairs, print_list
 from ckptool.cli.writing import (
@@ -49,11 +50,17 @@ Exit codes: 0 shown or written; 1 it does not meet what the recipe expects;
 2 it cannot be written as asked, nothing was"""
 
 
-def _list_recipes(asked: bool) -> None:
+def _list_recipes(context: typer.Context, asked: bool) -> None:
+    """List the built-in recipes, or print the one whose name follows the option."""
     if not asked:
         return
-    from ckptool.recipes.recipe import builtin_recipes, load_recipe
+    from ckptool.recipes.recipe import builtin_recipes, builtin_text, load_recipe
 
+    arguments = context.obj
+    named = arguments[arguments.index("--recipes") + 1 :][:1]
+    if named and not named[0].startswith("-"):
+        print_texts([builtin_text(named[0])])
+        raise typer.Exit
     print_list("recipe", "what it does", [(name, load_recipe(name).about) for name in builtin_recipes()])
     raise typer.Exit
 
@@ -62,7 +69,13 @@ def remap(
     path: Annotated[Path, typer.Argument(metavar="IN", help="A checkpoint: a file, or a folder of shards.")],
     rules: RulesOption = None,
     recipes: Annotated[
-        bool, typer.Option("--recipes", callback=_list_recipes, is_eager=True, help="List the built-in recipes.")
+        bool,
+        typer.Option(
+            "--recipes",
+            callback=_list_recipes,
+            is_eager=True,
+            help="List the built-in recipes; --recipes NAME prints one.",
+        ),
     ] = False,
     var: Annotated[
         list[str] | None, typer.Option("--var", metavar="NAME=NUMBER", help="A number for the recipe; repeats.")
@@ -109,6 +122,7 @@ def remap(
     from ckptool.commands.remap import match_remap, open_sources, plan_remap
     from ckptool.formats.opening import open_checkpoint
     from ckptool.recipes.recipe import recipe_of
+    from ckptool.report.match_recipe import match_recipe
 
     level = asked_for(auto, accept, "--auto --like CHECKPOINT")
     _require_rules(rules, like, save_recipe, auto=auto, reverse=reverse)
@@ -116,10 +130,12 @@ def remap(
     sources, prefixes = open_sources(path, recipe, select)
     target = None if like is None else open_checkpoint(like)
     numbers = number_pairs(var or [], "--var")
-    found = None
+    found, texts = None, dict[Path, str]()
     if level is not None and target is not None:
         found = match_remap(sources, recipe, target, prefixes=prefixes, vars=numbers, accept=level)
         recipe = found.recipe
+        if save_recipe is not None:
+            texts[save_recipe] = match_recipe(found.report, found.accept)
     plan = plan_remap(sources, recipe, backwards=reverse, prefixes=prefixes, vars=numbers, like=target, dtype=dtype)
     request = Request(
         out,
@@ -139,7 +155,7 @@ def remap(
         verbose=verbose,
         quiet=quiet,
         reports=tuple(report or ()),
-        texts={save_recipe: found.text} if save_recipe is not None and found is not None else {},
+        texts=texts,
         also_read=() if target is None else tuple(map(Path, target.paths)),
     )
     return carry_out(plan, request, found)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ckptool.core.errors import CkptError, OutputError, UsageError
+from ckptool.core.errors import CkptError, UsageError
 
 if TYPE_CHECKING:
     from ckptool.commands.checks.finding import Level, Report
@@ -49,18 +49,16 @@ def require_reports(files: Sequence[Path], inputs: Iterable[Path], kinds: Collec
         UsageError: an ending is not known.
         OutputError: a name is a folder's, or an input's, or its folder does not exist.
     """
-    sources = [path for path in inputs if path.exists()]
+    from ckptool.storage.targets import check_distinct, check_file
+
+    sources = list(inputs)
     for file in files:
         if file.suffix.lower() not in kinds:
             raise UsageError(
                 f'a report cannot end in "{file.suffix}"', hint=f"it may end in {' '.join(kinds)}", path=file
             )
-        if not file.parent.is_dir():
-            raise OutputError(f"the folder {file.parent} does not exist", hint=f"mkdir -p {file.parent}", path=file)
-        if os.path.lexists(file) and not file.is_file():
-            raise OutputError(f"{file} is not a regular file", hint="give the name of a file", path=file)
-        if file.exists() and any(source.samefile(file) for source in sources):
-            raise OutputError(f"{file} is also an input; inputs are never written to", path=file)
+        check_file(file, sources, force=True)
+    check_distinct(files)
 
 
 def write_reports(files: Sequence[Path], texts: Callable[[str], Iterable[str]]) -> None:
@@ -70,12 +68,11 @@ def write_reports(files: Sequence[Path], texts: Callable[[str], Iterable[str]]) 
         files: checked by `require_reports`.
         texts: the result in a format, "html", piece by piece.
     """
-    from ckptool.engine.output import staged_file
+    from ckptool.storage.staging import write_file
 
     for file in files:
-        with staged_file(file, force=True) as (descriptor, _), os.fdopen(os.dup(descriptor), "wb") as stream:
-            for text in texts(ENDINGS[file.suffix.lower()]):
-                stream.write(text.encode("utf-8", "backslashreplace"))
+        pieces = texts(ENDINGS[file.suffix.lower()])
+        write_file(file, (text.encode("utf-8", "backslashreplace") for text in pieces), force=True)
 
 
 def ci_texts(

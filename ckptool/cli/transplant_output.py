@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ckptool.cli.reports import CI_FORMATS, add_summary, ci_texts, plain, report_screen, write_reports
-from ckptool.cli.texts import require_texts, write_texts
+from ckptool.cli.texts import write_texts
 from ckptool.cli.writing import PlanFormat, Request, require_writable, say, write
 from ckptool.core.errors import Exit, UsageError
 
@@ -38,11 +38,10 @@ class Extras:
 def carry_out(done: Transplant, request: Request, extras: Extras) -> int:
     """Shows a transplant and, if nothing speaks against it, writes what was asked for; gives the exit code."""
     plan = done.plan
+    texts = _texts(done, request, extras)
+    request = replace(request, texts=texts)
     limit = require_writable(plan, request)
     _require_nesting(request.out, extras.wrap)
-    texts = _texts(done, request, extras)
-    inputs = (Path(path) for side in plan.inputs for path in side.paths)
-    require_texts(texts, inputs, request.out, force=request.force)
     if request.form is PlanFormat.TEXT:
         _show(done, request, extras)
     proof = None
@@ -71,7 +70,9 @@ def _texts(done: Transplant, request: Request, extras: Extras) -> dict[Path, str
     """The further files and what is to stand in them."""
     from ckptool.report.transplant_files import freeze_list
     from ckptool.report.transplant_recipe import transplant_recipe
+    from ckptool.storage.targets import check_distinct
 
+    check_distinct([path for path in (extras.recipe, extras.freeze) if path is not None])
     texts: dict[Path, str] = {}
     if extras.recipe is not None:
         texts[extras.recipe] = "".join(transplant_recipe(done, request.names[0], extras.recipe.name))
@@ -153,7 +154,7 @@ def _report(
     if request.form is not PlanFormat.TEXT:
         print_texts(texts(request.form))
         if request.form is PlanFormat.GITHUB:
-            from ckptool.commands.checks.results import transplant_findings
+            from ckptool.report.results import transplant_findings
 
             add_summary(transplant_findings(done, name), "transplant")
     elif code is Exit.OK or written is not None:
@@ -173,7 +174,7 @@ def _report(
 def _further_texts(done: Transplant, name: str, form: str) -> Iterable[str]:
     """The transplant as findings for CI, as a page, or as plain text."""
     if form in CI_FORMATS:
-        from ckptool.commands.checks.results import ABOUT, transplant_findings
+        from ckptool.report.results import ABOUT, transplant_findings
 
         return ci_texts(transplant_findings(done, name), form, "transplant", ABOUT)
     if form == "html":

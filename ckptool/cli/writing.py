@@ -82,7 +82,12 @@ KeepUnknownOption = Annotated[
     bool, typer.Option("--keep-unknown", help="Carry objects of unknown classes along.", rich_help_panel=_PANEL)
 ]
 DtypeOption = Annotated[
-    str | None, typer.Option("--dtype", metavar="DTYPE", help="Cast floats to f32, bf16, f16, ...; integers stay.")
+    str | None,
+    typer.Option(
+        "--dtype",
+        metavar="DTYPE",
+        help="Cast floats to f32, bf16, f16, f8_e4m3fn, ...; float64 is rounded once; integers stay.",
+    ),
 ]
 PlanFormatOption = Annotated[
     PlanFormat,
@@ -174,25 +179,27 @@ def _verdict(plan: Plan, request: Request) -> Exit:
 
 def require_writable(plan: Plan, request: Request) -> int | None:
     """Refuses an output that could not be written, before anything is shown; gives the bytes of a shard."""
+    from ckptool.engine.apply import check_output
+    from ckptool.engine.encode import container_of
+    from ckptool.engine.shard_names import is_shard_name
+    from ckptool.storage.targets import check_distinct
+
     limit = None if request.max_shard is None else parse_size(request.max_shard, least=1)
+    if str(request.out) == "-":
+        raise UsageError("an output is a file or a folder, not a stream", hint="give its name: -o out.safetensors")
     sources = [Path(path) for checkpoint in plan.inputs for path in checkpoint.paths]
     sources += request.also_read
     require_reports(request.reports, sources)
-    require_texts(request.texts, sources, request.out, force=request.force)
-    if request.out is None or request.check:
+    require_texts(request.texts, sources, force=request.force)
+    out = None if request.check else request.out
+    container = None if out is None else container_of(out)
+    outputs = [*request.texts, *request.reports]
+    check_distinct([out, *outputs] if out else outputs, out if container == "folder" else None, is_shard_name)
+    if out is None:
         return limit
-    from ckptool.engine.encode import container_of
-    from ckptool.engine.output import check_target
-
-    if str(request.out) == "-":
-        raise UsageError("an output is a file or a folder, not a stream", hint="give its name: -o out.safetensors")
-    container = container_of(request.out)
-    check_target(request.out, sources, force=request.force)
+    check_output(plan, out, request.also_read, force=request.force)
     if request.max_shard is not None and container != "folder":
-        raise UsageError(
-            f"--max-shard makes a folder of shards; {request.out} is one file",
-            hint=f"-o {request.out.with_suffix('')}",
-        )
+        raise UsageError(f"--max-shard makes a folder of shards; {out} is one file", hint=f"-o {out.with_suffix('')}")
     return limit
 
 
@@ -202,7 +209,7 @@ def _preview(plan: Plan, request: Request, match: Automatic | None) -> Preview:
     from ckptool.report.preview import Preview
 
     notes: list[Note] = [note for side in plan.inputs for note in side.notes if note.level == "warning"]
-    notes += [note for note in plan.notes if not (plan.problems and note.text.startswith("reversible"))]
+    notes += plan.notes
     if request.out is not None:
         notes += _beside_notes(plan, request)
         notes += tie_notes(plan, request.out, request.tied)
@@ -237,11 +244,15 @@ def _show(preview: Preview, request: Request) -> None:
 
 
 def write(plan: Plan, out: Path, request: Request, limit: int | None) -> Written:
+    from ckptool.cli.errors import print_note
     from ckptool.cli.progress import Progress
     from ckptool.engine.apply import apply
 
     with ends_cleanly(), Progress("writing", request.quiet) as progress:
-        return apply(plan, out, force=request.force, max_shard=limit, tied=request.tied, progress=progress)
+        written = apply(plan, out, force=request.force, max_shard=limit, tied=request.tied, progress=progress)
+    for note in written.notes:
+        print_note(note)
+    return written
 
 
 def _report(preview: Preview, written: Written | None, files: Sequence[str], code: Exit, request: Request) -> None:
@@ -282,21 +293,16 @@ def _texts(preview: Preview, written: Written | None, code: Exit, form: str) -> 
 
             return plain(plan_lines(preview, report_screen()))
         case _:
-            from ckptool.commands.checks.results import ABOUT, plan_findings
+            from ckptool.report.results import ABOUT, plan_findings
 
-            return ci_texts(plan_findings(preview.plan, preview.names), form, _command(preview.plan), ABOUT)
+            return ci_texts(plan_findings(preview.plan, preview.names), form, preview.plan.command.name, ABOUT)
 
 
 def add_plan_summary(plan: Plan, names: tuple[str, ...]) -> None:
     """Append what speaks against a plan to the summary of a GitHub job."""
-    from ckptool.commands.checks.results import plan_findings
+    from ckptool.report.results import plan_findings
 
-    add_summary(plan_findings(plan, names), _command(plan))
-
-
-def _command(plan: Plan) -> str:
-    """``remap``"""
-    return plan.request.partition(" ")[0]
+    add_summary(plan_findings(plan, names), plan.command.name)
 
 
 def say(problems: Sequence[Problem]) -> None:
@@ -317,7 +323,8 @@ def ends_cleanly() -> Iterator[None]:
 
     The exit code is the shell's for the signal, 143 and 129. Signals that are ignored (nohup) stay ignored.
     """
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {number: signal.getsignal(number) for number in numbers}
     changed = [number for number, handler in before.items() if handler is signal.SIG_DFL]
     for number in changed:
         signal.signal(number, _end)

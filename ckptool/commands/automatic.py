@@ -11,20 +11,24 @@ from functools import partial
 
 from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.errors import UsageError
+from ckptool.core.fold import rollup
 from ckptool.core.plan import Apply, Source, Step, Value, sources_of
 from ckptool.core.spec import TensorSpec
 from ckptool.engine.reading import Reader
 from ckptool.matching.match import match
-from ckptool.matching.recipe_text import recipe_text
 from ckptool.matching.reshaped import with_reshaped
 from ckptool.matching.result import Confidence, MatchReport
 from ckptool.recipes.expand import expand
 from ckptool.recipes.group import FitOp
 from ckptool.recipes.inputs import numbers_beside
-from ckptool.recipes.recipe import Recipe, combine, parse_toml
+from ckptool.recipes.recipe import Expect, Recipe, combine, parse_recipe
 from ckptool.values.mapped import Made, Mapped
 
 Specs = Mapping[str, TensorSpec]
+FOUND = "match"
+"""The recipe's name in the names of rules that were found."""
+
+_NOTHING = "?{k**} -> !"  # nothing is sure enough
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,11 +44,6 @@ class Automatic:
     recipe: Recipe
     report: MatchReport
     accept: Confidence
-
-    @property
-    def text(self) -> str:
-        """The rules that were found as a recipe: TOML, with the evidence in comments."""
-        return recipe_text(self.report, self.accept)
 
 
 def automatic(
@@ -82,8 +81,24 @@ def automatic(
     made = {step.target.key: step.target for step in first.steps}
     report = match(made, target, target_modules=short, accept=accept)
     report = with_reshaped(report) if reshaped else report
-    found = parse_toml(recipe_text(report, accept), "match")
+    found = recipe_of_match(report, accept)
     return Automatic(combine([given, found]) if given != Recipe() else found, report, accept)
+
+
+def recipe_of_match(report: MatchReport, accept: Confidence) -> Recipe:
+    """The rules that are as sure as `accept`, as a recipe that leaves out what no rule names."""
+    rules = [rule.text for rule in report.rules if rule.confidence.within(accept)]
+    found = parse_recipe(rules or [_NOTHING], name=FOUND)
+    last = replace(found.stages[-1], unmatched="drop")
+    return replace(found, stages=(*found.stages[:-1], last), expect=Expect(missing_patterns(report, accept)))
+
+
+def missing_patterns(report: MatchReport, accept: Confidence) -> tuple[str, ...]:
+    """What nothing is found for: whoever holds the outcome against the target expects no more."""
+    made = {key: True for pair in report.accepted(accept) for key in pair.targets}
+    paired = (key for pair in report.pairs for key in pair.targets)
+    groups = rollup([(key, key in made) for key in dict.fromkeys([*paired, *report.unmatched_targets])])
+    return tuple(group.pattern for group in groups if not group.label)
 
 
 def match_checkpoints(

@@ -12,7 +12,7 @@ from ckptool.commands.filter import cast_value, float_dtype, module_notes
 from ckptool.core.checkpoint import Checkpoint, Note
 from ckptool.core.errors import CkptError
 from ckptool.core.keys import Pattern
-from ckptool.core.plan import Plan, Problem, Source, Step, sources_of
+from ckptool.core.plan import Command, Plan, Problem, Source, Step, sources_of
 from ckptool.core.spec import TensorSpec
 from ckptool.matching.result import Confidence
 from ckptool.recipes.expand import expand
@@ -70,7 +70,7 @@ def plan_remap(
     notes = [*module_notes(inputs[0]), *(Note(loss) for loss in losses)]
     if like is None and recipe.expect != Expect() and not backwards:
         notes.append(Note("the recipe's expectations are not checked", "--like CHECKPOINT gives what to hold them to"))
-    if len(inputs) == 1 and steps:
+    if len(inputs) == 1 and steps and not found.problems:
         notes += _reversible(recipe, specs[0], numbers, backwards)
     return Plan(
         inputs,
@@ -82,7 +82,7 @@ def plan_remap(
         tuple(notes),
         metadata=inputs[0].metadata,
         module_versions=_versions(inputs[0], steps),
-        request=f"remap{' --reverse' if backwards else ''}",
+        command=Command("remap", ("--reverse",) if backwards else ()),
     )
 
 

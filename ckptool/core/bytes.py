@@ -42,8 +42,11 @@ class ByteSource(Protocol):
     def folder(self) -> Folder:
         """The folder that holds it."""
 
-    def open(self) -> OpenBytes:
+    def open(self, *, probing: bool = False) -> OpenBytes:
         """Open it for reading.
+
+        Args:
+            probing: only to see what it is: that does not make it an input of the command.
 
         Raises:
             UnreadableError: it cannot be opened, or is not what was located.

@@ -6,6 +6,7 @@ not a selected tensor. No tensor data is held. `ckptool.engine.reading` turns a 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePath
@@ -40,16 +41,22 @@ class Storage:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A box of a tensor, and the view of a storage that holds the box's elements.
+    """A part of a tensor, and the view of a storage that holds its elements: a box, or a flat run.
 
-    Nearly every tensor is one piece that covers it; a tensor of a torch.distributed checkpoint is one piece per chunk.
+    Nearly every tensor is one box that covers it; a tensor of a torch.distributed checkpoint is one box per chunk. A
+    tensor cut out of flat parameters (ZeRO, FSDP) is flat runs: elements that follow one another in C order.
 
     Attributes:
         storage: the bytes viewed.
         start: first element in the storage, counted in elements.
-        shape: the box's shape.
+        shape: the box's shape; (count,) for a flat run.
         strides: steps in the storage for each axis, in elements; None if the box lies there in C order without gaps.
         at: where the box begins in the tensor; empty for the origin.
+        first: number of a flat run's first element in the tensor's C order; None for a box.
+
+    Example:
+        >>> Piece.flat(Storage(Path("raw"), 0, 400), start=10, first=6, count=4).shape
+        (4,)
     """
 
     storage: Storage
@@ -57,6 +64,16 @@ class Piece:
     shape: tuple[int, ...]
     strides: tuple[int, ...] | None = None
     at: tuple[int, ...] = ()
+    first: int | None = None
+
+    @classmethod
+    def flat(cls, storage: Storage, start: int, first: int, count: int) -> Piece:
+        """A flat run: elements `first` to `first + count` of the tensor in C order."""
+        return cls(storage, start, (count,), first=first)
+
+    @property
+    def elements(self) -> int:
+        return math.prod(self.shape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +82,7 @@ class Tensor:
 
     Attributes:
         spec: key, dtype, shape.
-        pieces: the boxes it is made of; none for meta tensors and for layouts made of parts.
+        pieces: what it is made of, all boxes or all flat runs; none for meta tensors and for layouts made of parts.
         layout: "strided", or a special layout, which is listed and copied whole, never computed with.
         parts: the dense tensors that a sparse or nested tensor is made of, by role ("indices", "values", ...).
         conj: the elements are the complex conjugates of what is stored.
@@ -119,7 +136,8 @@ class Tensor:
         if len(self.pieces) != 1 or self.conj or self.neg:
             return False
         piece = self.pieces[0]
-        return piece.strides is None and not piece.storage.big_endian
+        is_all = piece.first is None or (piece.first, piece.elements) == (0, self.elements)
+        return piece.strides is None and not piece.storage.big_endian and is_all
 
     @property
     def run(self) -> tuple[ByteSource, int, int]:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from ckptool.core.checkpoint import Checkpoint, Note
+from ckptool.core.reasons import Reason, RuleName
 from ckptool.core.spec import TensorSpec
 
 if TYPE_CHECKING:
@@ -91,13 +92,13 @@ class Step:
     Attributes:
         target: its key, dtype and shape.
         value: where it comes from.
-        why: which rule or option said so: ``rule 2``, ``kept``, ``--dtype bf16``.
+        reason: which rule or option says so.
         tied_to: the key of an earlier step whose storage it shares; its value is then that step's.
     """
 
     target: TensorSpec
     value: Value
-    why: str
+    reason: Reason
     tied_to: str | None = None
 
     @property
@@ -110,7 +111,7 @@ class Dropped:
     """A source tensor that no step uses, and why."""
 
     source: Source
-    why: str
+    reason: Reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +129,7 @@ class Use:
 
     Attributes:
         rule: its text.
-        name: "rule 2".
+        name: which it is.
         keys: how many keys it decided.
         made: how many tensors it made of them.
         example: (a key, what it became; "!" if dropped).
@@ -136,11 +137,24 @@ class Use:
     """
 
     rule: str
-    name: str
+    name: RuleName
     keys: int
     made: int = 0
     example: tuple[str, str] | None = None
     shadowed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What made a plan.
+
+    Attributes:
+        name: the command.
+        arguments: what tells one of its kinds from another: ``--method linear``, ``--reverse``.
+    """
+
+    name: Literal["filter", "remap", "merge", "transplant"]
+    arguments: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -163,7 +177,7 @@ class Plan:
             `ckptool.formats.torch.edit`.
         keep_unknown: carry objects of unknown classes into a torch output, unchanged.
         wrap: a torch output without a frame nests the state dict under this key.
-        request: the command in a few words, for the preview and the written metadata.
+        command: what made it.
     """
 
     inputs: tuple[Checkpoint, ...]
@@ -180,7 +194,7 @@ class Plan:
     replaced_nodes: tuple[tuple[object, object], ...] = ()
     keep_unknown: bool = False
     wrap: str | None = None
-    request: str = ""
+    command: Command = Command("filter")
 
     @property
     def nbytes(self) -> int:

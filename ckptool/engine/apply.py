@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ckptool.core.checkpoint import Note
 from ckptool.core.errors import OutputError, PlanError
 from ckptool.core.plan import Plan
-from ckptool.engine.encode import Output, Tied, encode
-from ckptool.engine.filling import write_durably, write_image
-from ckptool.engine.output import check_target, staged_file, staged_folder
+from ckptool.engine.encode import Output, Tied, container_of, encode
+from ckptool.engine.filling import write_image
+from ckptool.engine.plan_hash import plan_hash
 from ckptool.engine.reading import Reader
+from ckptool.engine.rounding import Rounding
+from ckptool.engine.shard_names import replaceable
+from ckptool.storage.stages import FolderStage
+from ckptool.storage.staging import clear_stages, staged_file, staged_folder
+from ckptool.storage.targets import check_target
+from ckptool.storage.touched import looking_at_outputs, same_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +33,10 @@ class Written:
         tensors: how many tensors it holds.
         seconds: how long writing took, flushing to the disk included.
         rounding: for each tensor that was cast to a narrower float dtype, the worst relative rounding of its finite
-            elements; inf if one became infinite.
+            elements; inf if one became infinite or NaN.
+        overflows: how many elements were too large for the dtype, for each tensor that had such.
+        zeroed: how many elements other than 0 became 0, for each tensor that had such.
+        notes: what an earlier run with this output left, and what became of it.
     """
 
     path: Path
@@ -35,6 +45,9 @@ class Written:
     tensors: int
     seconds: float
     rounding: Mapping[str, float] = field(default_factory=dict)
+    overflows: Mapping[str, int] = field(default_factory=dict)
+    zeroed: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[Note, ...] = ()
 
 
 def apply(
@@ -52,7 +65,7 @@ def apply(
         plan: what to write.
         out: where; the ending says the format: `.pth .pt .bin .ckpt` a torch zip archive, `.safetensors`, none a folder
             of safetensors shards with their index.
-        force: replace an existing output.
+        force: replace an existing output; in a folder its weights only, other files stay.
         max_shard: bytes of one shard, for a folder.
         tied: for safetensors, what becomes of tensors that share their bytes: "clone" or "keep-first".
         progress: told (bytes done, bytes in all) as it goes, from any thread.
@@ -66,30 +79,108 @@ def apply(
     started = time.monotonic()
     _require_sound(plan)
     target = Path(out)
-    sources = [Path(path) for checkpoint in plan.inputs for path in checkpoint.paths]
-    check_target(target, sources, force=force)
+    check_output(plan, target, force=force)
     output = encode(plan, target, max_shard=max_shard, tied=tied)
+    digest = plan_hash(plan, output.images)
+    notes = _cleared(plan, target, digest, force)
     total = sum(slot.nbytes for image in output.images.values() for slot in image.slots)
     advance = _counter(total, progress)
-    rounding: dict[str, float] = {}
+    rounding: dict[str, Rounding] = {}
     with Reader(plan.inputs) as reader:
         if output.is_folder:
-            with staged_folder(target, force=force) as folder:
-                for name, image in output.images.items():
-                    write_durably(folder / name, image, plan, reader, advance, rounding)
-                _verify(folder, output)
+            with staged_folder(target, digest, replaceable, force=force) as stage:
+                notes += _fill_stage(stage, output, plan, reader, advance, rounding)
+                _verify(stage.new, output)
                 reader.check()
             files = tuple(target / name for name in output.images)
         else:
             (image,) = output.images.values()
-            with staged_file(target, force=force) as (descriptor, temporary):
-                write_image(descriptor, image, plan, reader, advance, rounding)
-                _verify(temporary, output)
+            with staged_file(target, digest, force=force) as sink:
+                write_image(sink, image, plan, reader, advance, rounding)
+                _verify(sink.path, output)
                 reader.check()
             files = (target,)
     size = sum(image.size for image in output.images.values())
-    by_key = {step.target.key: rounding[step.target.key] for step in plan.steps if step.target.key in rounding}
-    return Written(target, files, size, len(output.specs), time.monotonic() - started, by_key)
+    casts = {step.target.key: rounding[step.target.key] for step in plan.steps if step.target.key in rounding}
+    return Written(
+        target,
+        files,
+        size,
+        len(output.specs),
+        time.monotonic() - started,
+        rounding={key: cast.worst for key, cast in casts.items()},
+        overflows={key: cast.overflows for key, cast in casts.items() if cast.overflows},
+        zeroed={key: cast.zeroed for key, cast in casts.items() if cast.zeroed},
+        notes=tuple(notes),
+    )
+
+
+def check_output(plan: Plan, target: Path, also_read: Sequence[Path] = (), *, force: bool) -> None:
+    """Refuse an output that could not be written, or is one of the plan's inputs; see `check_target`.
+
+    Where an output is in the way, what killed runs left of it is finished or undone first, and the error says so.
+
+    Args:
+        plan: its inputs are read.
+        target: the output.
+        also_read: further files that are read for it.
+        force: an existing output may be replaced.
+    """
+    inputs = [Path(path) for checkpoint in plan.inputs for path in checkpoint.paths]
+    inputs += also_read
+    weights = replaceable if container_of(target) == "folder" else None
+    try:
+        check_target(target, inputs, weights, force=force)
+    except OutputError:
+        if same_file(target, inputs) is not None:
+            raise
+        _said_with(clear_stages(target), lambda: check_target(target, inputs, weights, force=force))
+
+
+def _cleared(plan: Plan, target: Path, digest: str, force: bool) -> list[Note]:
+    """Clear what killed runs with this output left; what there is to say about it."""
+    notes = clear_stages(target, digest)
+    if notes:  # an old output may be back under its name
+        _said_with(notes, lambda: check_output(plan, target, force=force))
+    return notes
+
+
+def _said_with(notes: Sequence[Note], check: Callable[[], None]) -> None:
+    """Check an output; a refusal also says what an earlier run left."""
+    try:
+        check()
+    except OutputError as error:
+        texts = [error.message, *(note.text for note in notes)]
+        raise OutputError("; ".join(texts), hint=error.hint, path=error.path) from None
+
+
+def _fill_stage(
+    stage: FolderStage,
+    output: Output,
+    plan: Plan,
+    reader: Reader,
+    advance: Callable[[int], None],
+    rounding: dict[str, Rounding],
+) -> list[Note]:
+    """Write the files of a folder that an earlier run with this plan has not finished; says if there were any."""
+    kept = 0
+    for name, image in output.images.items():
+        about = stage.finished(name, image.size)
+        if about is not None:
+            kept += 1
+            rounding.update(
+                {key: Rounding(worst, int(over), int(zeroed)) for key, (worst, over, zeroed) in about.items()}
+            )
+            advance(sum(slot.nbytes for slot in image.slots))
+            continue
+        own: dict[str, Rounding] = {}
+        numbers: dict[str, tuple[float, int, int]] = {}
+        with stage.file(name, numbers) as sink:
+            write_image(sink, image, plan, reader, advance, own)
+            numbers.update({key: (cast.worst, cast.overflows, cast.zeroed) for key, cast in own.items()})
+        rounding.update(own)
+    total = len(output.images)
+    return [Note(f"resumed: {kept} of {total} files were finished by an earlier run and are kept")] if kept else []
 
 
 def _require_sound(plan: Plan) -> None:
@@ -122,7 +213,8 @@ def _verify(written: Path, output: Output) -> None:
     """Open what was written and hold it against the plan."""
     from ckptool.formats.opening import open_checkpoint
 
-    found = open_checkpoint(written)
+    with looking_at_outputs():
+        found = open_checkpoint(written)
     place = found.selection.name  # what is left may make another dict the obvious one, so whole paths are compared
     tensors = {_joined(place, key): tensor for key, tensor in found.tensors.items()}
     everything = {**tensors, **found.other_tensors}

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Literal
 
 from ckptool.core.checkpoint import Extra, Note
+from ckptool.core.dtypes import DTYPES
 from ckptool.core.errors import OutputError
 from ckptool.core.plan import Plan, Source
 from ckptool.core.spec import TensorSpec
+from ckptool.engine.shard_names import INDEX, SINGLE, shard_name
 from ckptool.formats.contents import contents_of, tied_steps
 from ckptool.formats.image import Image
 from ckptool.formats.registry import written_endings
@@ -130,7 +132,7 @@ def left_behind(plan: Plan, target: Path) -> tuple[Extra, ...]:
 
 
 def _refuse_what_safetensors_cannot_hold(plan: Plan, steps: Sequence[int]) -> None:
-    from ckptool.formats.safetensors_write import NAMES
+    from ckptool.formats.safetensors_header import to_header
 
     bad: list[tuple[str, str]] = []
     for index in steps:
@@ -138,8 +140,8 @@ def _refuse_what_safetensors_cannot_hold(plan: Plan, steps: Sequence[int]) -> No
         layout = "strided"
         if isinstance(step.value, Source):
             layout = plan.inputs[step.value.input][step.value.key].layout
-        if layout != "strided" or step.target.dtype not in NAMES:
-            bad.append((step.target.key, layout if layout != "strided" else step.target.dtype))
+        if layout != "strided" or to_header(step.target.dtype, step.target.shape) is None:
+            bad.append((step.target.key, layout if layout != "strided" else _unheld(step.target)))
     if bad:
         key, what = bad[0]
         raise OutputError(
@@ -147,6 +149,11 @@ def _refuse_what_safetensors_cannot_hold(plan: Plan, steps: Sequence[int]) -> No
             hint="write a .pth file, or --drop them",
             key=key,
         )
+
+
+def _unheld(spec: TensorSpec) -> str:
+    """What of a tensor the format cannot hold: its dtype, or this shape of it."""
+    return spec.short if DTYPES[spec.dtype].safetensors else spec.dtype
 
 
 def _safetensors(plan: Plan, steps: Sequence[int], metadata: Mapping[str, str]) -> Image:
@@ -159,17 +166,17 @@ def _shards(plan: Plan, steps: Sequence[int], metadata: Mapping[str, str], limit
     """Shards of at most `limit` bytes of data (a larger tensor has its own), and the index that names them."""
     groups = list(_grouped(plan, steps, limit)) or [[]]
     if len(groups) == 1:
-        return {"model.safetensors": _safetensors(plan, groups[0], metadata)}
+        return {SINGLE: _safetensors(plan, groups[0], metadata)}
     images: dict[str, Image] = {}
     weight_map: dict[str, str] = {}
     for number, group in enumerate(groups, 1):
-        name = f"model-{number:05d}-of-{len(groups):05d}.safetensors"
+        name = shard_name(number, len(groups))
         images[name] = _safetensors(plan, group, metadata)
         weight_map.update({plan.steps[index].target.key: name for index in group})
     total = sum(plan.steps[index].target.nbytes for index in steps)
     index = {"metadata": {"total_size": total}, "weight_map": weight_map}
     text = (json.dumps(index, indent=2, ensure_ascii=False) + "\n").encode()
-    images["model.safetensors.index.json"] = Image(len(text), ((0, text),), ())
+    images[INDEX] = Image(len(text), ((0, text),), ())
     return images
 
 

@@ -15,15 +15,16 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from math import prod
+from math import lcm, prod
 from typing import TYPE_CHECKING, Any, Self
 
 from ckptool.core.arrays import numpy_dtype, unpack_bits
 from ckptool.core.bytes import ByteSource, OpenBytes
 from ckptool.core.checkpoint import Checkpoint, Tensor
+from ckptool.core.dtypes import DTYPES
 from ckptool.core.errors import CkptError, UnreadableError
-from ckptool.core.spec import DTYPES, TensorSpec
-from ckptool.core.views import View, boxes, is_blown_up, is_run, run_of, views_of
+from ckptool.core.spec import TensorSpec
+from ckptool.core.views import View, boxes, flat_runs, is_blown_up, is_flat, is_run, number_nbytes, run_of, views_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -127,12 +128,15 @@ class Reader:
         Raises:
             UnreadableError: the file ends early; or a view repeats few bytes so often that reading it has no end.
         """
-        nbytes = max(48, nbytes - nbytes % 48 if DTYPES[tensor.dtype].bits == 6 else nbytes - nbytes % 16)
+        unit = lcm(16, DTYPES[tensor.dtype].block_nbytes)
+        nbytes = max(48, unit, nbytes - nbytes % unit)
         for dense in dense_parts(tensor):
             if not dense.nbytes:
                 continue
             if is_run(dense):
                 yield from self._run(dense, nbytes)
+            elif is_flat(dense):
+                yield from same_size(self._flat(dense), nbytes)
             else:
                 yield from same_size(self._gathered(dense), nbytes)
 
@@ -144,6 +148,22 @@ class Reader:
             self.read_into(source, offset, block)
             yield block
             offset, left = offset + len(block), left - len(block)
+
+    def _flat(self, tensor: Tensor) -> Iterator[memoryview]:
+        """Flat runs one after the other, in blocks."""
+        import numpy as np
+
+        dtype = DTYPES[tensor.dtype]
+        number = number_nbytes(dtype)
+        most = BLOCK - BLOCK % dtype.block_nbytes
+        for run in flat_runs(tensor):
+            for done in range(0, run.nbytes, most):
+                packed = np.empty(min(most, run.nbytes - done), np.uint8)
+                self.read_into(run.file, run.offset + done, packed.data)
+                if run.big_endian and number > 1:
+                    packed.view(f"u{number}").byteswap(inplace=True)
+                _apply_bits(tensor, packed)
+                yield packed.data
 
     def _gathered(self, tensor: Tensor) -> Iterator[memoryview]:
         """Boxes of the tensor in C order, each collected from wherever its elements are."""
@@ -220,7 +240,7 @@ class Reader:
         for block in self.blocks(tensor, max(48, tensor.nbytes) if is_run(tensor) else BLOCK):
             packed[done : done + len(block)] = np.frombuffer(block, np.uint8)
             done += len(block)
-        if DTYPES[tensor.dtype].bits < 8:
+        if DTYPES[tensor.dtype].is_packed:
             packed = unpack_bits(packed, DTYPES[tensor.dtype].bits, tensor.elements)
         return packed.view(numpy_dtype(tensor.dtype)).reshape(tensor.shape)
 
@@ -270,13 +290,16 @@ def _apply_bits(tensor: Tensor, packed: Array) -> None:
     import numpy as np
 
     dtype = DTYPES[tensor.dtype]
-    if dtype.kind in ("float", "complex"):
-        parts = packed.view(f"<u{dtype.bits // (16 if dtype.kind == 'complex' else 8)}")
+    if dtype.is_packed:
+        if tensor.neg or tensor.conj:
+            raise UnreadableError(f"{tensor.key} is a negated view of {dtype.name}", key=tensor.key)
+    elif dtype.kind in ("float", "complex"):
+        parts = packed.view(f"<u{number_nbytes(dtype)}")
         sign = parts.dtype.type(1 << (parts.dtype.itemsize * 8 - 1))
         if tensor.neg:
             parts ^= sign
         if tensor.conj and dtype.kind == "complex":
             parts[1::2] ^= sign
     elif tensor.neg and dtype.kind in ("int", "uint"):
-        numbers = packed.view(f"<i{dtype.bits // 8}")
+        numbers = packed.view(f"<i{dtype.block_nbytes}")
         np.negative(numbers, out=numbers)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from ckptool.core.checkpoint import Tensor
 from ckptool.core.plan import Apply, Plan, Source, Step
-from ckptool.core.views import is_run, run_of
+from ckptool.core.views import flat_runs, is_flat, is_run, run_of
 from ckptool.formats.image import Computed, Content, Range
+
+_SHORT_RUN = 1 << 12
+"""Bytes below which a run on average is gathered in memory: copying ranges costs two system calls each."""
 
 
 def contents_of(plan: Plan, index: int) -> tuple[Content, ...]:
@@ -15,6 +18,8 @@ def contents_of(plan: Plan, index: int) -> tuple[Content, ...]:
         tensor = plan.inputs[value.input][value.key]
         if tensor.layout == "strided" and is_run(tensor):
             return (copied(tensor),)
+        if tensor.layout == "strided" and is_flat(tensor) and (ranges := _ranges(tensor)):
+            return ranges
     elif (moved := _moved(plan, value)) is not None:
         return moved
     return (Computed(index),) if plan.steps[index].target.nbytes else ()
@@ -25,6 +30,14 @@ def copied(tensor: Tensor) -> Range:
     file, offset, nbytes = run_of(tensor)
     storage = tensor.pieces[0].storage
     return Range(file, offset, nbytes, storage.crc if nbytes == storage.nbytes else None)
+
+
+def _ranges(tensor: Tensor) -> tuple[Range, ...]:
+    """The bytes of flat runs; nothing if they must be changed on the way, or lie in many short runs."""
+    runs = flat_runs(tensor)
+    if tensor.conj or tensor.neg or any(run.big_endian for run in runs) or len(runs) * _SHORT_RUN > tensor.nbytes:
+        return ()
+    return tuple(Range(run.file, run.offset, run.nbytes) for run in runs)
 
 
 def _moved(plan: Plan, value: Apply) -> tuple[Content, ...] | None:
@@ -68,4 +81,4 @@ def _place(plan: Plan, step: Step) -> object:
     if tensor.layout != "strided" or tensor.storage is None:
         return None
     piece = tensor.pieces[0]
-    return piece.storage, piece.start, piece.shape, piece.strides, tensor.dtype, tensor.conj, tensor.neg
+    return piece.storage, piece.start, tensor.shape, piece.strides, tensor.dtype, tensor.conj, tensor.neg

@@ -109,7 +109,7 @@ def _single_files(folder: Folder, entries: Sequence[Entry]) -> list[Candidate]:
         if is_folder:
             continue
         try:
-            with folder.open(name).open() as file:
+            with folder.open(name).open(probing=True) as file:
                 if sniff(file) is not INDEX:
                     found.append((name,))
         except CkptError as error:  # most files of a folder are none

@@ -14,42 +14,17 @@ from typing import NoReturn
 
 from ckptool.core.bytes import ByteSource, OpenBytes
 from ckptool.core.checkpoint import Checkpoint, Note, Piece, Storage, Tensor
+from ckptool.core.dtypes import DTYPES
 from ckptool.core.errors import UnreadableError, UsageError
 from ckptool.core.format import Format
-from ckptool.core.spec import DTYPES, TensorSpec
-from ckptool.formats.safetensors_header import Entry, parse
+from ckptool.core.spec import TensorSpec
+from ckptool.formats.safetensors_header import DTYPE_NAMES, Entry, from_header, parse
 from ckptool.formats.strict_json import JsonError
 
 SAFETENSORS = Format("safetensors", has_metadata=True)
 MAX_HEADER = 100_000_000  # the reference's own cap
 MAX_DIMENSION = 2**63 - 1  # torch's
 MAX_BITS = 2**64 - 1  # the reference counts in 64 bits and refuses what overflows, even if a later dimension is 0
-
-TORCH_NAMES = {
-    "BOOL": "bool",
-    "U8": "uint8",
-    "I8": "int8",
-    "U16": "uint16",
-    "I16": "int16",
-    "U32": "uint32",
-    "I32": "int32",
-    "U64": "uint64",
-    "I64": "int64",
-    "F16": "float16",
-    "BF16": "bfloat16",
-    "F32": "float32",
-    "F64": "float64",
-    "C64": "complex64",
-    "F8_E4M3": "float8_e4m3fn",
-    "F8_E5M2": "float8_e5m2",
-    "F8_E8M0": "float8_e8m0fnu",
-    "F8_E4M3FNUZ": "float8_e4m3fnuz",
-    "F8_E5M2FNUZ": "float8_e5m2fnuz",
-    "F6_E2M3": "float6_e2m3fn",
-    "F6_E3M2": "float6_e3m2fn",
-    "F4": "float4_e2m1fn",
-}
-"""The format's names of its dtypes, and torch's (ml_dtypes' for the 4- and 6-bit ones)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,22 +133,21 @@ def _in_torch_terms(entries: list[Entry]) -> list[Entry]:
 
 def _torch_spec(name: str, file_dtype: str, shape: tuple[int, ...]) -> tuple[str, tuple[int, ...], int]:
     """Torch's dtype and shape for what the file says of tensor `name`, and the bytes it takes."""
-    dtype = TORCH_NAMES.get(file_dtype)
-    if dtype is None:
+    found = from_header(file_dtype, shape)
+    if found is None:
         raise JsonError(f'gives "{name}" the dtype "{file_dtype}", which safetensors does not have')
     elements = 1
     for dimension in shape:
         elements *= dimension
         if dimension > MAX_DIMENSION or elements > MAX_BITS:
             raise JsonError(f'gives "{name}" a shape too large for any tensor')
-    bits = elements * DTYPES[dtype].bits
-    if bits > MAX_BITS:
+    stored = DTYPES[DTYPE_NAMES[file_dtype]]
+    nbytes = stored.nbytes(elements)
+    if nbytes * 8 > MAX_BITS:
         raise JsonError(f'gives "{name}" a shape too large for any tensor')
-    if bits % 8:
+    if elements % stored.block_elements:
         raise JsonError(f'gives "{name}" {elements:,} elements of {file_dtype}, which do not fill whole bytes')
-    if file_dtype == "F4" and shape and shape[-1] % 2 == 0:  # two to a byte, as torch has them
-        return "float4_e2m1fn_x2", (*shape[:-1], shape[-1] // 2), bits // 8
-    return dtype, shape, bits // 8
+    return *found, nbytes
 
 
 def _check_layout(entries: list[Entry]) -> int:

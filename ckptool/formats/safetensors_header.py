@@ -6,8 +6,10 @@ An entry in the usual form is taken by one regular expression; one with further 
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
+from ckptool.core.dtypes import DTYPES
 from ckptool.formats.strict_json import JsonError, JsonReader, compiled
 
 
@@ -33,6 +35,45 @@ class Parsed(NamedTuple):
     entries: list[Entry]
     metadata: dict[str, str]
     odd: list[str]
+
+
+_PAIRS, _SINGLES = "float4_e2m1fn_x2", "float4_e2m1fn"
+"""torch's 4-bit dtype, of which an element is two numbers, and the single numbers; a header calls both F4."""
+
+DTYPE_NAMES = {dtype.safetensors: dtype.name for dtype in DTYPES.values() if dtype.safetensors and dtype.name != _PAIRS}
+"""The format's names of its dtypes, and torch's (ml_dtypes' for the 4- and 6-bit floats)."""
+
+
+def from_header(name: str, shape: tuple[int, ...]) -> tuple[str, tuple[int, ...]] | None:
+    """torch's dtype and shape for a header's; None if the format has no such dtype.
+
+    torch holds 4-bit numbers in pairs, so an F4 tensor is one of pairs wherever its last axis has an even length.
+
+    Example:
+        >>> from_header("F4", (3, 8)), from_header("F4", (2, 3)), from_header("F3", (1,))
+        (('float4_e2m1fn_x2', (3, 4)), ('float4_e2m1fn', (2, 3)), None)
+    """
+    dtype = DTYPE_NAMES.get(name)
+    if dtype == _SINGLES and shape and shape[-1] % 2 == 0:
+        return _PAIRS, (*shape[:-1], shape[-1] // 2)
+    return None if dtype is None else (dtype, shape)
+
+
+def to_header(dtype: str, shape: tuple[int, ...]) -> tuple[str, tuple[int, ...]] | None:
+    """A header's dtype and shape from which `from_header` gives these; None if the format cannot hold the tensor.
+
+    It has no name for some dtypes, and no tensor whose elements do not fill bytes.
+
+    Example:
+        >>> to_header("float4_e2m1fn_x2", (3, 4)), to_header("float4_e2m1fn_x2", ()), to_header("complex128", (2,))
+        (('F4', (3, 8)), None, None)
+    """
+    known = DTYPES[dtype]
+    stored = (*shape[:-1], 2 * shape[-1]) if dtype == _PAIRS and shape else shape
+    is_whole = math.prod(stored) % known.block_elements == 0
+    if not known.safetensors or not is_whole or from_header(known.safetensors, stored) != (dtype, shape):
+        return None
+    return known.safetensors, stored
 
 
 # The three fields in any order; shapes of up to 100 dimensions. A field that is there twice leaves another one unset.

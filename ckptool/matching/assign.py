@@ -14,12 +14,11 @@ from dataclasses import dataclass, replace
 from ckptool.matching.alike import Form, compatible, penalty, similarity, squeezed
 from ckptool.matching.known import AGAINST, Known
 from ckptool.matching.modules import Shape, Unit
-from ckptool.matching.result import Confidence, least_sure
+from ckptool.matching.result import Confidence, Evidence, least_sure
 
 _ROUNDS = 8
 _LARGEST_CLASS = 40_000  # pairs of a class that are compared; of larger ones only those of equal names
 _MANY = 4  # blocks in which a module has the same shapes on both sides, so that these are no accident
-_ONLY, _LAST = "only one of this shape", "the last of this shape"
 _MARGIN = 0.04  # by which words must be better than for any other
 
 
@@ -34,17 +33,19 @@ class Match:
         confidence: how sure it is.
         score: all signals together.
         runner_up: the next best unit of the source, with its score.
+        habit: whose code has it so, where names alone do not say which of two it is.
     """
 
     source: Unit
     target: Unit
-    evidence: tuple[str, ...]
+    evidence: tuple[Evidence, ...]
     confidence: Confidence
     score: float = 0.0
     runner_up: tuple[Unit, float] | None = None
+    habit: str = ""
 
 
-def as_guess(one: Match, why: str) -> Match:
+def as_guess(one: Match, why: Evidence) -> Match:
     """The match, of which something makes a guess."""
     return replace(one, evidence=(*one.evidence, why), confidence=least_sure([one.confidence, Confidence.GUESS]))
 
@@ -147,7 +148,7 @@ class Classes:
                 rival = ours[1] if one is ours[0] else ours[0]
                 self.taken |= {one, other, *one.pieces, *other.pieces}
                 second = rival, similarity(rival, other)
-                says = ("only the order in the files speaks",)
+                says = (Evidence.ONLY_ORDER,)
                 yield Match(one, other, says, Confidence.INTERCHANGEABLE, similarity(one, other), second)
 
     def open(self, row: Sequence[Candidate]) -> list[Candidate]:
@@ -176,7 +177,8 @@ class Classes:
         former = [one for one in self.by_target[match.target] if one.source is not match.source]
         if not former:
             return match
-        evidence = tuple(_LAST if text == _ONLY else text for text in match.evidence)
+        last = {Evidence.ONLY_OF_SHAPE: Evidence.LAST_OF_SHAPE}
+        evidence = tuple(last.get(one, one) for one in match.evidence)
         second = match.runner_up or runner_up(match.target, former)
         sure = least_sure([match.confidence, Confidence.ALIGNED])
         return replace(match, evidence=evidence, confidence=sure, runner_up=second)
@@ -258,8 +260,8 @@ def guess(one: Candidate, rivals: Sequence[Candidate]) -> Match | None:
     second = max(rivals, key=lambda rival: rival.total, default=None)
     if one.fit < 0.15 or (second is not None and one.total - second.total < _MARGIN):
         return None
-    says = f"the best of its shape, by {one.total:.2f}"
-    return Match(one.source, one.target, (says,), Confidence.GUESS, one.total, runner_up(one.target, rivals))
+    says = (Evidence.BEST_OF_SHAPE,)
+    return Match(one.source, one.target, says, Confidence.GUESS, one.total, runner_up(one.target, rivals))
 
 
 def judge(one: Candidate, rivals: Sequence[Candidate], all_off: bool = False) -> Match | None:
@@ -282,16 +284,16 @@ def judge(one: Candidate, rivals: Sequence[Candidate], all_off: bool = False) ->
     if not told_apart or (against and not same):
         return None
     says = {
-        "same name": same,
-        "same name under a prefix": not same and by_words and is_suffix(one.source, one.target),
-        _ONLY: not rivals,
-        "all of this shape pair off by their words": all_off,
-        "words agree": mine >= 0.25,
-        "neighbours agree": one.context is not None and one.context >= 0.5,
-        "all that is on both sides has the same shapes": one.is_whole,
-        "order agrees": one.order is not None and one.order >= 0.75,
+        Evidence.SAME_NAME: same,
+        Evidence.SAME_UNDER_PREFIX: not same and by_words and is_suffix(one.source, one.target),
+        Evidence.ONLY_OF_SHAPE: not rivals,
+        Evidence.PAIR_OFF: all_off,
+        Evidence.WORDS_AGREE: mine >= 0.25,
+        Evidence.NEIGHBOURS_AGREE: one.context is not None and one.context >= 0.5,
+        Evidence.SAME_SHAPES: one.is_whole,
+        Evidence.ORDER_AGREES: one.order is not None and one.order >= 0.75,
     }
-    evidence = tuple(text for text, holds in says.items() if holds)
+    evidence = tuple(said for said, holds in says.items() if holds)
     if not one.is_supported(mine) and not same:
         return None
     if len(evidence) < 2 and not (same and mine - words >= 0.05):

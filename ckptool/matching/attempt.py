@@ -8,20 +8,19 @@ from dataclasses import dataclass, field, replace
 
 from ckptool.matching.alike import OPTIONAL, Form, flat_signature, signature
 from ckptool.matching.assign import Classes, Match, as_guess
-from ckptool.matching.doubts import HABIT, by_habit, doubted
+from ckptool.matching.doubts import by_habit, doubted
 from ckptool.matching.groups import made_units
 from ckptool.matching.known import Known
 from ckptool.matching.lists import Group, aligned_lists, rests_of, whole
 from ckptool.matching.modules import Shape, Unit
 from ckptool.matching.orient import is_bare_square, orientation
 from ckptool.matching.partial import common_blocks
-from ckptool.matching.result import Confidence
+from ckptool.matching.result import Confidence, Evidence
 from ckptool.matching.sequence import in_sequence
 from ckptool.matching.uneven import uneven, with_words
 
 Places = tuple[Mapping[str, int], Mapping[str, int]]
 
-_SQUARE = "it is square, and others of its block turn round"
 _REST = 0.2  # of the modules, at most, are matched because all others are
 
 
@@ -121,7 +120,8 @@ class Attempt:
         self.found = [(as_guess(one, doubts[one]) if one in doubts else one, turned) for one, turned in self.found]
         for at, (one, turned) in enumerate(self.found):
             if whose := by_habit(one):
-                self.found[at] = replace(one, evidence=(HABIT + whose,), confidence=Confidence.INTERCHANGEABLE), turned
+                doubtful = replace(one, evidence=(Evidence.HABIT,), confidence=Confidence.INTERCHANGEABLE, habit=whose)
+                self.found[at] = doubtful, turned
 
     def __post_init__(self) -> None:
         self.units = self.sources, self.targets
@@ -234,7 +234,7 @@ class Attempt:
         """Takes matches over."""
         for one in matches:
             if not self.doubtful.isdisjoint(_main_keys(one)):
-                one = as_guess(one, _SQUARE)
+                one = as_guess(one, Evidence.SQUARE)
             turned = (one.source in self.io) - (one.target in self.io)
             self.found.append((one, ("", "source", "target")[turned]))
 

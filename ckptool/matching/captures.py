@@ -182,12 +182,11 @@ def parts_with(unit: Unit, key: str, indices: Sequence[str]) -> Side:
     level = 0
     for at, part in enumerate(unit.path):
         if part.family:
-            before, _, after = part.text.partition("#")
             if "{" not in indices[level]:
                 pass  # as it is written: 007 is no 7
             elif at == len(parts) - 1:  # inside the last part: weight_ih_l0
                 parts[at] = layer_numbered(parts[at], indices[level])
             else:
-                parts[at] = f"{before}{indices[level]}{after.lstrip('~')}"
+                parts[at] = part.numbered(indices[level])
             level += 1
     return tuple("".join(part + dot for part, dot in zip(parts, [*between, ""], strict=True)).split("."))

@@ -10,13 +10,12 @@ from itertools import combinations, pairwise
 from ckptool.matching.alike import compatible
 from ckptool.matching.assign import Match
 from ckptool.matching.modules import Shape, Unit
+from ckptool.matching.result import Evidence
 from ckptool.matching.towers import of_twins
 from ckptool.matching.words import in_context, vocabulary, words_of
 
 Chain = tuple[str, ...]
 Numbers = tuple[int, ...]
-
-HABIT = "only the order speaks; "  # and whose habit it is
 
 _PLACE = re.compile(r"\d+/\d+")
 _MOST = 40  # modules of one list that are compared with each other; of more only the order of a file tells
@@ -27,7 +26,7 @@ _MAJORITY = 2 / 3
 
 def doubted(
     matches: Sequence[Match], sources: Sequence[Unit], targets: Sequence[Unit], *, ordered: bool
-) -> dict[Match, str]:
+) -> dict[Match, Evidence]:
     """Those that others speak against, each with the reason.
 
     Args:
@@ -36,16 +35,16 @@ def doubted(
         targets: the same.
         ordered: the files are in an order of their own, not in that of their letters.
     """
-    found: dict[Match, str] = {}
+    found: dict[Match, Evidence] = {}
     lists: dict[tuple[Chain, Chain], list[Match]] = defaultdict(list)
     for one in matches:
         lists[one.source.chain, one.target.chain].append(one)
     for (here, there), row in lists.items():
-        found |= dict.fromkeys(_crossing(row, ordered=ordered), "another of its block has this name, or this place")
+        found |= dict.fromkeys(_crossing(row, ordered=ordered), Evidence.CROSSED)
         if here and there:
-            found |= dict.fromkeys(_of_other_blocks(row), "other modules say that these are other blocks")
-    found |= dict.fromkeys(_namesakes(matches, sources, targets), "another has its name")
-    found |= dict.fromkeys(of_twins(matches, sources, targets), "it has a twin, and nothing says which is meant")
+            found |= dict.fromkeys(_of_other_blocks(row), Evidence.OTHER_BLOCKS)
+    found |= dict.fromkeys(_namesakes(matches, sources, targets), Evidence.NAMESAKE)
+    found |= dict.fromkeys(of_twins(matches, sources, targets), Evidence.TWIN)
     return found
 
 

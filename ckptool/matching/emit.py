@@ -38,7 +38,7 @@ def pairs_of(match: Match, turned: str) -> Iterator[Pair]:
             if HALVES in (source.kind, target.kind):
                 confidence = least_sure([confidence, Confidence.ALIGNED])
             rival = _rival(match, role, at)
-            yield Pair(targets, sources, layout, match.evidence, confidence, rival, round(match.score, 2))
+            yield Pair(targets, sources, layout, match.evidence, confidence, rival, round(match.score, 2), match.habit)
 
 
 def _rival(match: Match, role: str, at: int) -> tuple[str, float] | None:

@@ -22,7 +22,7 @@ from ckptool.matching.drafts import Draft, finished, with_open_ends
 from ckptool.matching.fold import folded
 from ckptool.matching.grouped import group_sides
 from ckptool.matching.halves import HALVES
-from ckptool.matching.result import Confidence, MatchRule, Pair, least_sure
+from ckptool.matching.result import Confidence, Evidence, MatchRule, Pair, least_sure
 from ckptool.matching.reversal import dropping, why_not_reversed
 from ckptool.recipes.expand import expand
 from ckptool.recipes.recipe import parse_recipe
@@ -35,18 +35,7 @@ _MOST_DROPS = 2000  # keys; with more of them no rule carries a rest over
 _FEW = 10  # rules that nobody needs fewer of
 _FEW_DOUBTS = 4  # of those that have to be looked at one by one
 _MOST_FOLDED = 20_000  # pairs; of more, the rules of units have to do
-_ALONE = "the target has nothing of this name and shape"
 _REASONS = 3  # said of a rule
-_TELLING = (
-    "same name",
-    "only one of this shape",
-    "all of this shape pair off by their words",
-    "all modules of both have the same shapes in the same order",
-    "the last of this shape",
-    "words agree",
-    "neighbours agree",
-    "order agrees",
-)  # by how they begin; others come before the neighbours
 
 
 def rules_of(
@@ -129,20 +118,19 @@ def _merged(several: Iterable[list[Draft]], *, merge: bool, generous: bool = Fal
 
 
 def _finished(drafts: Iterable[Draft], drops: Iterable[str]) -> list[MatchRule]:
-    found = [MatchRule(text, (), (_ALONE,), Confidence.CERTAIN) for text in drops]
+    found = [MatchRule(text, (), (Evidence.NO_COUNTERPART,), Confidence.CERTAIN) for text in drops]
     for draft in drafts:
         confidence = least_sure(pair.confidence for pair in draft.pairs)
         found.append(MatchRule(draft.text, draft.pairs, _reasons(draft.pairs), confidence))
     return found
 
 
-def _reasons(pairs: Sequence[Pair]) -> tuple[str, ...]:
+def _reasons(pairs: Sequence[Pair]) -> tuple[Evidence, ...]:
     """What speaks for pairs, the most telling first: what holds for most of them, and tells most from others."""
-    counts = Counter(text for pair in pairs for text in pair.evidence)
+    counts = Counter(said for pair in pairs for said in pair.evidence)
 
-    def rank(text: str) -> tuple[bool, int]:
-        telling = next((at for at, begin in enumerate(_TELLING) if text.startswith(begin)), len(_TELLING) - 2)
-        return 2 * counts[text] < len(pairs), telling
+    def rank(said: Evidence) -> tuple[bool, float]:
+        return 2 * counts[said] < len(pairs), -abs(said.weight)
 
     return tuple(sorted(counts, key=rank)[:_REASONS])
 

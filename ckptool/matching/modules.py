@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -25,6 +26,15 @@ class Part:
     family: bool = False
     rank: tuple[int, int] | None = None
     said: tuple[str, ...] = ()
+
+    def numbered(self, number: str) -> str:
+        """The text of a family with something for the number.
+
+        Example:
+            >>> Part("layer#~", family=True).numbered("{l}")
+            'layer{l}'
+        """
+        return re.sub("#~*", lambda _: number, self.text)
 
 
 @dataclass(eq=False, slots=True)

@@ -12,14 +12,12 @@ from ckptool.core.spec import TensorSpec
 from ckptool.matching.alike import squeezed
 from ckptool.matching.assign import Match
 from ckptool.matching.attempt import Attempt
-from ckptool.matching.doubts import HABIT
 from ckptool.matching.emit import pairs_of
 from ckptool.matching.modules import Shape, Unit
-from ckptool.matching.result import Confidence, Pair
+from ckptool.matching.result import Confidence, Evidence, Pair
 
 Specs = Mapping[str, TensorSpec]
 
-_SAME = {"same name", "same name under a prefix"}
 _SAME_NAMES = 0.75  # of the modules that match; what has so many of them is related
 _CLASSES = 100  # rows of a table, at least, that no other model has by chance
 _ALIKE = 0.7  # of the modules of the smaller block have a counterpart in the other; below this it is another block
@@ -63,7 +61,7 @@ def _coherent(attempt: Attempt) -> list[tuple[Match, str]]:
     same = {
         (one.source.chain, one.target.chain)
         for one, _ in attempt.found
-        if _SAME & set(one.evidence) and len(one.target.shapes[one.target.main][0]) > 1
+        if _has_its_name(one) and len(one.target.shapes[one.target.main][0]) > 1
     }
 
     def holds(one: Match) -> bool:
@@ -81,7 +79,11 @@ def _coherent(attempt: Attempt) -> list[tuple[Match, str]]:
 
 def _belongs(one: Match) -> bool:
     """It has its place in the other model, though that may be its neighbour's."""
-    return one.confidence.within(Confidence.ALIGNED) or any(text.startswith(HABIT) for text in one.evidence)
+    return one.confidence.within(Confidence.ALIGNED) or Evidence.HABIT in one.evidence
+
+
+def _has_its_name(one: Match) -> bool:
+    return any(said.is_name for said in one.evidence)
 
 
 def _names(unit: Unit) -> set[str]:
@@ -114,7 +116,7 @@ def _only_blocks(attempt: Attempt) -> bool:
     what comes out tells models apart: tensors with an axis that the blocks have not.
     """
     sure = [one for one, _ in attempt.found if one.confidence.within(Confidence.ALIGNED)]
-    same = sum(len(one.target.members) for one in sure if _SAME & set(one.evidence))
+    same = sum(len(one.target.members) for one in sure if _has_its_name(one))
     if same > _SAME_NAMES * sum(len(one.target.members) for one in sure):
         return False
     ours, theirs = map(_ends, attempt.units)

@@ -12,8 +12,8 @@ from dataclasses import replace
 from ckptool.core.spec import TensorSpec
 from ckptool.matching.alike import similarity, squeezed
 from ckptool.matching.cuts import units_of
-from ckptool.matching.modules import Shape, Unit
-from ckptool.matching.result import Confidence, MatchReport, MatchRule, Pair
+from ckptool.matching.modules import Unit
+from ckptool.matching.result import Confidence, Evidence, MatchReport, MatchRule, Pair
 from ckptool.recipes.renaming import unsayable
 
 Specs = Mapping[str, TensorSpec]
@@ -38,7 +38,7 @@ def reshaped_pairs(source: Specs, target: Specs) -> list[Pair]:
     """
     ours, theirs = units_of(source), units_of(target)
     by_name = {unit.text: unit for unit in theirs}
-    found = [(one, by_name[one.text], "same name") for one in ours if one.text in by_name]
+    found = [(one, by_name[one.text], Evidence.SAME_NAME) for one in ours if one.text in by_name]
     found = [row for row in found if _may_be(row[0], row[1])]
     here = [unit for unit in ours if unit not in {one for one, _, _ in found}]
     there = [unit for unit in theirs if unit not in {other for _, other, _ in found}]
@@ -56,7 +56,7 @@ def with_reshaped(report: MatchReport) -> MatchReport:
     return replace(report, rules=(*rules, *report.rules))
 
 
-def _by_words(ours: Sequence[Unit], theirs: Sequence[Unit]) -> Iterable[tuple[Unit, Unit, str]]:
+def _by_words(ours: Sequence[Unit], theirs: Sequence[Unit]) -> Iterable[tuple[Unit, Unit, Evidence]]:
     scores = {
         (one, other): score
         for one in ours
@@ -68,7 +68,7 @@ def _by_words(ours: Sequence[Unit], theirs: Sequence[Unit]) -> Iterable[tuple[Un
             rival for pair, rival in scores.items() if pair != (one, other) and (pair[0] is one or pair[1] is other)
         ]
         if score - max(rivals, default=0.0) >= _MARGIN:
-            yield one, other, "words agree"
+            yield one, other, Evidence.WORDS_AGREE
 
 
 def _may_be(one: Unit, other: Unit) -> bool:
@@ -83,12 +83,8 @@ def _may_be(one: Unit, other: Unit) -> bool:
     )
 
 
-def _pairs(one: Unit, other: Unit, why: str, source: Specs, target: Specs) -> Iterable[Pair]:
+def _pairs(one: Unit, other: Unit, why: Evidence, source: Specs, target: Specs) -> Iterable[Pair]:
     for role, keys in other.keys.items():
         for key, found in zip(keys, one.keys.get(role, ()), strict=False):
-            evidence = (why, f"other shape: {_text(source[found].shape)} and {_text(target[key].shape)}")
-            yield Pair((key,), (found,), "", evidence, Confidence.ALIGNED)
-
-
-def _text(shape: Shape) -> str:
-    return f"[{','.join(map(str, shape))}]"
+            shapes = source[found].shape, target[key].shape
+            yield Pair((key,), (found,), "", (why, Evidence.OTHER_SHAPE), Confidence.ALIGNED, shapes=shapes)

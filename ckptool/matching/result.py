@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import Enum, StrEnum
 
 from ckptool.core.checkpoint import Note
 
@@ -43,6 +43,58 @@ class Confidence(StrEnum):
         return self.rank <= accept.rank
 
 
+class Group(StrEnum):
+    """Kinds of evidence that do not depend on each other; CLASS is what the classes of a model say."""
+
+    WORDS = "words"
+    STRUCTURE = "structure"
+    ORDER = "order"
+    CLASS = "class"
+
+
+class Evidence(Enum):
+    """What speaks for a pair, or against it: its group, and how much it tells, 0 to 1; below 0 for what objects."""
+
+    SAME_NAME = "same name", Group.WORDS, 1.0
+    ONLY_OF_SHAPE = "only of shape", Group.STRUCTURE, 0.95
+    PAIR_OFF = "pair off", Group.WORDS, 0.9
+    SAME_SEQUENCE = "same sequence", Group.ORDER, 0.85
+    LAST_OF_SHAPE = "last of shape", Group.STRUCTURE, 0.8
+    WORDS_AGREE = "words agree", Group.WORDS, 0.75
+    SAME_UNDER_PREFIX = "same name under a prefix", Group.WORDS, 0.98
+    SAME_SHAPES = "same shapes on both sides", Group.STRUCTURE, 0.5
+    NEIGHBOURS_AGREE = "neighbours agree", Group.STRUCTURE, 0.5
+    ORDER_AGREES = "order agrees", Group.ORDER, 0.4
+    BEST_OF_SHAPE = "best of shape", Group.WORDS, 0.5
+    ONLY_ORDER = "only order", Group.ORDER, 0.1
+    HABIT = "habit", Group.ORDER, 0.1
+    OTHER_SHAPE = "other shape", Group.STRUCTURE, 0.0
+    NO_COUNTERPART = "no counterpart", Group.STRUCTURE, 0.0
+    SQUARE = "square", Group.STRUCTURE, -0.5
+    OTHER_BLOCKS = "other blocks", Group.STRUCTURE, -0.5
+    CROSSED = "crossed", Group.ORDER, -0.5
+    NAMESAKE = "namesake", Group.WORDS, -0.5
+    TWIN = "twin", Group.STRUCTURE, -0.5
+
+    def __init__(self, slug: str, group: Group, weight: float) -> None:
+        self.slug, self.group, self.weight = slug, group, weight
+
+    @property
+    def objects(self) -> bool:
+        """It speaks against the pair.
+
+        Example:
+            >>> Evidence.TWIN.objects, Evidence.WORDS_AGREE.objects, Evidence.WORDS_AGREE.group
+            (True, False, <Group.WORDS: 'words'>)
+        """
+        return self.weight < 0
+
+    @property
+    def is_name(self) -> bool:
+        """It says that the names are the same, all of them or what stands behind a prefix."""
+        return self in (Evidence.SAME_NAME, Evidence.SAME_UNDER_PREFIX)
+
+
 _NEAR = 0.3  # of the score of the best, at most: the runner-up is worth a look
 _RANKS = {one: at for at, one in enumerate(Confidence)}
 
@@ -55,19 +107,23 @@ class Pair:
         targets: one key nearly always; several where one source is split.
         sources: one key nearly always; several where they are joined.
         layout: what is done with the axes, in the recipe language; "" for nothing.
-        evidence: what speaks for it, a few words each.
+        evidence: what speaks for it, and what objects.
         confidence: how sure it is.
         runner_up: the key of the next best source and its score, where there is one.
         score: what all signals give it, to compare with the runner-up's; 0 where its place in the file decided.
+        habit: whose code has it so, where names alone do not say which of two it is.
+        shapes: those of source and target, where they differ and no layout makes one of the other.
     """
 
     targets: tuple[str, ...]
     sources: tuple[str, ...]
     layout: str = ""
-    evidence: tuple[str, ...] = ()
+    evidence: tuple[Evidence, ...] = ()
     confidence: Confidence = Confidence.CERTAIN
     runner_up: tuple[str, float] | None = None
     score: float = 0.0
+    habit: str = ""
+    shapes: tuple[tuple[int, ...], tuple[int, ...]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +139,7 @@ class MatchRule:
 
     text: str
     pairs: tuple[Pair, ...]
-    evidence: tuple[str, ...]
+    evidence: tuple[Evidence, ...]
     confidence: Confidence
 
     @property

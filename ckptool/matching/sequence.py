@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from ckptool.matching.alike import contradicts, similarity, squeezed
 from ckptool.matching.assign import Match
 from ckptool.matching.modules import Unit
-from ckptool.matching.result import Confidence
+from ckptool.matching.result import Confidence, Evidence
 
 _SHORTEST = 12  # modules of a file whose order says something
 
@@ -70,9 +70,9 @@ def in_sequence(
         if other.key in known or in_a_run or contradicts(one.unit, other.unit):
             continue
         here, there = one.unit.restricted([one.at]), other.unit.restricted([other.at])
-        evidence: tuple[str, ...] = ("all modules of both have the same shapes in the same order",)
+        evidence: tuple[Evidence, ...] = (Evidence.SAME_SEQUENCE,)
         if similarity(here, there) >= 0.25:
-            evidence += ("words agree",)
+            evidence += (Evidence.WORDS_AGREE,)
         found.append(Match(here, there, evidence, Confidence.ALIGNED))
     return found
 

@@ -13,7 +13,7 @@ from itertools import pairwise
 
 from ckptool.matching.assign import Match
 from ckptool.matching.modules import Unit
-from ckptool.matching.result import Confidence, least_sure
+from ckptool.matching.result import Confidence, Evidence, least_sure
 
 Place = tuple[int, ...]
 Chain = tuple[str, ...]
@@ -67,7 +67,7 @@ def uneven(
 
 def with_words(one: Match) -> Match:
     """A match in some blocks: few have to be of one shape there by accident, so words must speak for it as well."""
-    if {"words agree", "same name", "same name under a prefix"} & set(one.evidence):
+    if any(said is Evidence.WORDS_AGREE or said.is_name for said in one.evidence):
         return one
     return replace(one, confidence=least_sure([one.confidence, Confidence.GUESS]))
 

@@ -17,6 +17,7 @@ from ckptool.core.errors import CkptError, UsageError
 from ckptool.models.factory import Factory, a_type_of, did_you_mean, require, stopped
 from ckptool.models.guard import guarded
 from ckptool.models.vision import declare_operators, import_torchvision
+from ckptool.storage.touched import note_read
 
 
 def code_factory(name: str, arguments: Mapping[str, object]) -> Factory:
@@ -67,6 +68,7 @@ def _import_file(where: str) -> tuple[ModuleType, tuple[str, ...], Path]:
     if not path.is_file():
         near = did_you_mean(path.name, [other.name for other in path.parent.glob("*.py")])
         raise UsageError(f"{where} does not exist", hint=near or "check the spelling", path=where)
+    note_read(path)
     if b"torchvision" in path.read_bytes() and find_spec("torchvision"):
         import_torchvision()  # faster than it would
     root, parts = path.parent, [path.stem]
@@ -135,9 +137,14 @@ def _running(where: str, home: Path, places: tuple[str, ...]) -> Iterator[None]:
     """A block that imports the user's code: what stops it is said as one error; no bytecode is left beside it."""
     invalidate_caches()
     kept, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    before = set(sys.modules)
     try:
         with guarded(places):
             yield
+        for name in set(sys.modules).difference(before):  # its own files are inputs
+            file = getattr(sys.modules[name], "__file__", None)
+            if isinstance(file, str):
+                note_read(file)
     except (Exception, SystemExit) as error:
         raise stopped(error, where, "imported", home) from error
     finally:

@@ -19,6 +19,7 @@ from ckptool.core.errors import CkptError, UsageError
 from ckptool.models.factory import Factory, did_you_mean, require
 from ckptool.models.guard import guarded
 from ckptool.models.vision import declare_operators, import_torchvision
+from ckptool.storage.touched import note_read
 
 _WEIGHTS = ("weights", "weights_backbone", "pretrained", "pretrained_backbone")
 
@@ -83,6 +84,7 @@ def hf_factory(folder: str, arguments: Mapping[str, object]) -> Factory:
             hint="download the model first, then give its folder",
             path=path,
         )
+    note_read(path / "config.json")
     require("torch", name, "'ckptool[torch]'")
     declare_operators()
     with _offline():

@@ -59,7 +59,7 @@ def abstract(text: str, args: Mapping[int, TensorSpec], variables: Mapping[str, 
         if isinstance(node, ast.Name):
             if re.fullmatch(r"_\d+", node.id):
                 spec = args[int(node.id[1:])]
-                if DTYPES[spec.dtype].kind in ("quantized", "bits") or DTYPES[spec.dtype].bits < 8:
+                if DTYPES[spec.dtype].kind in ("quantized", "bits") or DTYPES[spec.dtype].is_packed:
                     raise PlanError(f"{spec.dtype} cannot be computed with", key=spec.key)
                 return Abstract(spec.shape, spec.dtype, int(node.id[1:]))
             if node.id not in variables:

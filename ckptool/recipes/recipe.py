@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from ckptool.core.bytes import PathText
 from ckptool.core.errors import MissingError, UsageError
+from ckptool.core.reasons import RuleName
 from ckptool.recipes.rules import Rule, Stage, Unmatched, parse_stages
 from ckptool.storage.texts import is_file, read_text
 
@@ -141,7 +142,7 @@ def _numbered(recipes: Sequence[Recipe]) -> list[Recipe]:
                 rules = []
                 for rule in stage.rules:
                     number += 1
-                    rules.append(replace(rule, name=f"rule {number}"))
+                    rules.append(replace(rule, name=RuleName(number=number)))
                 stages.append(replace(stage, rules=tuple(rules)))
             recipe = replace(recipe, stages=tuple(stages))
         found.append(recipe)
@@ -205,6 +206,21 @@ def _builtin_texts() -> Mapping[str, Traversable]:
     return {file.name.removesuffix(".toml"): file for file in found if file.name.endswith(".toml")}
 
 
+def builtin_text(name: str) -> str:
+    """The TOML of a built-in recipe.
+
+    Raises:
+        UsageError: no recipe has this name.
+    """
+    if name not in _builtin_texts():
+        near = difflib.get_close_matches(name, builtin_recipes(), n=1)
+        raise UsageError(
+            f'no built-in recipe is called "{name}"',
+            hint=f"did you mean {near[0]}?" if near else "list them: ckptool remap --recipes",
+        )
+    return _builtin_texts()[name].read_text(encoding="utf-8")
+
+
 def load_recipe(source: PathText) -> Recipe:
     """A recipe from a TOML file, or one of ckptool's own by its name.
 
@@ -240,7 +256,7 @@ def parse_toml(text: str, name: str, path: PurePath | None = None) -> Recipe:
         UsageError: it is no TOML, or it has a key or rule that is none.
 
     Example:
-        >>> parse_toml('rules = ["fc. -> head."]', "mine").rules[0].name
+        >>> str(parse_toml('rules = ["fc. -> head."]', "mine").rules[0].name)
         'mine rule 1'
     """
     try:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from ckptool.core.errors import CkptError, PlanError, UsageError
 from ckptool.core.ops import Cast
 from ckptool.core.plan import Step, sources_of
+from ckptool.core.reasons import RuleName
 from ckptool.core.spec import DTYPES, TensorSpec
 from ckptool.recipes.axes import Axis
 from ckptool.recipes.expand import expand
@@ -77,11 +78,11 @@ def reverse(recipe: Recipe) -> Reversed:
         raise PlanError(f"this cannot be reversed: {rows}", hint="a rule with a leading ? is left out on the way back")
     ties = [key for keys in recipe.tie for key in keys[1:]]
     if ties:
-        untie = tuple(parse_rule(f"?{key} -> !", "tie") for key in ties)
+        untie = tuple(parse_rule(f"?{key} -> !", RuleName("tie")) for key in ties)
         stages.insert(0, Stage(untie))
     firsts = [_first_prefix(prefix) for prefix, _ in recipe.source_files]
     if firsts:
-        stages.append(Stage(tuple(parse_rule(f"?{prefix}. ->", "source.files") for prefix in firsts)))
+        stages.append(Stage(tuple(parse_rule(f"?{prefix}. ->", RuleName("source.files")) for prefix in firsts)))
     back = Recipe(tuple(stages), f"{recipe.name} backwards".strip(), vars=variables)
     return Reversed(back, tuple(dict.fromkeys(losses)))
 
@@ -104,7 +105,8 @@ def _backwards(rule: Rule) -> tuple[list[Rule], list[str]]:
     if many and sum(isinstance(step, Layout | Expression) for step in rule.steps) > 1:
         raise UsageError("it computes in several steps")
     targets, copies, steps, lost = _sides(rule)
-    back = replace(rule, sources=tuple(targets), targets=rule.sources, steps=steps, name=f"{rule.name} backwards")
+    name = replace(rule.name, backwards=True)
+    back = replace(rule, sources=tuple(targets), targets=rule.sources, steps=steps, name=name)
     if back.targets == (Pattern((), rule.targets[0].starts_anywhere, rule.targets[0].ends_anywhere),):
         back = replace(back, targets=())
     rules = [checked(back, back.text)]
@@ -122,7 +124,7 @@ def _put_back(rule: Rule) -> Rule:
     if pattern.holes:
         raise UsageError("nothing says what the removed captures were")
     nothing = Pattern((), pattern.starts_anywhere, pattern.ends_anywhere)
-    return replace(rule, sources=(nothing,), targets=(pattern,), name=f"{rule.name} backwards")
+    return replace(rule, sources=(nothing,), targets=(pattern,), name=replace(rule.name, backwards=True))
 
 
 def _sides(rule: Rule) -> tuple[list[Pattern], list[Pattern], tuple[Then, ...], list[str]]:

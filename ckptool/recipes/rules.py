@@ -14,8 +14,10 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Literal, Protocol, TypeAlias
 
+from ckptool.core.dtypes import dtypes_meant
 from ckptool.core.errors import UsageError
 from ckptool.core.ops import Cast, parse_cast
+from ckptool.core.reasons import RuleName
 from ckptool.fits.args import Fit as Fit
 from ckptool.fits.args import parse_fit as parse_fit
 from ckptool.recipes.axes import names_of
@@ -30,6 +32,9 @@ Unmatched = Literal["keep", "drop", "error"]
 Then: TypeAlias = Layout | Expression | Cast | Fit
 
 
+_NAMELESS = RuleName()
+
+
 @dataclass(frozen=True, slots=True)
 class Rule:
     """One rule.
@@ -40,7 +45,7 @@ class Rule:
         drops: the right is ``!``.
         optional: it may match nothing (a leading ``?``).
         steps: what happens to the tensors.
-        name: how reports call it: ``rule 2``, ``ibn.toml rule 2``.
+        name: how reports call it.
         comment: what stands behind it in its line.
         joining: which step takes all tensors of the left at once; the steps before it are casts.
         shared: the captures of both sides; equal values of these make one group.
@@ -53,7 +58,7 @@ class Rule:
     drops: bool = False
     optional: bool = False
     steps: tuple[Then, ...] = ()
-    name: str = "rule"
+    name: RuleName = _NAMELESS
     comment: str = field(default="", compare=False)
     joining: int | None = field(init=False, repr=False, compare=False)
     shared: tuple[str, ...] = field(init=False, repr=False, compare=False)
@@ -124,12 +129,12 @@ def parse_stages(lines: Iterable[str], name: str = "") -> tuple[Stage, ...]:
             stages.append([])
         elif text:
             number += 1
-            rule = parse_rule(text, f"{name} rule {number}".strip())
+            rule = parse_rule(text, RuleName(name, number))
             stages[-1].append(replace(rule, comment="".join(comment)))
     return tuple(Stage(tuple(rules)) for rules in stages if rules)
 
 
-def parse_rule(text: str, name: str = "rule") -> Rule:
+def parse_rule(text: str, name: RuleName = _NAMELESS) -> Rule:
     """The rule that `text` writes down; `UsageError` with a caret where it is malformed.
 
     Example:
@@ -193,6 +198,8 @@ def _step(written: str, rule: str, at: int) -> Then:
         return Layout.parse(text, rule, at)
     if cast := parse_cast(text):
         return cast
+    if len(meant := dtypes_meant(text)) > 1:
+        raise malformed("several dtypes", rule, at, f"one of {', '.join(dtype.short for dtype in meant)}")
     if text.startswith("fit"):
         raise malformed("not a step", rule, at, "fit METHOD, or fit METHOD(name=value, ...)")
     near = difflib.get_close_matches(

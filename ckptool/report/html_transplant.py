@@ -12,6 +12,7 @@ from ckptool.models.entries import Entry, Filled
 from ckptool.report.escape import terminal
 from ckptool.report.html import Column, Heading, Page, Status, key_text, page
 from ckptool.report.html_inspect import checkpoint_facts
+from ckptool.report.reasons import reason_text
 from ckptool.report.transplant_rows import summary_text, target_text, verdict_texts
 from ckptool.report.units import number_of
 
@@ -66,7 +67,7 @@ def _entry(entry: Entry) -> list[Any]:
     keys = [key_text(key) for key in entry.sources[:_SOURCES]]
     if len(entry.sources) > _SOURCES:
         keys.append(f"{len(entry.sources) - _SOURCES:,} more")
-    how = ", ".join(filter(None, (entry.how, entry.fit)))
+    how = ", ".join(filter(None, (reason_text(entry.reason), entry.fit)))
     covered = entry.covered if entry.status is not Filled.MISSING else 0
     row = [entry.spec.short, entry.spec.elements, covered, terminal(how), ", ".join(keys), entry.found, entry.kind]
     return [key_text(entry.key), _AT[entry.status.value], None, *row]

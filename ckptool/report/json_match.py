@@ -7,6 +7,8 @@ from typing import Any
 from ckptool.commands.automatic import Automatic
 from ckptool.matching.result import Pair
 from ckptool.report.json import note_fields
+from ckptool.report.match_recipe import match_recipe
+from ckptool.report.match_words import evidence_words
 
 
 def match_fields(found: Automatic | None) -> dict[str, Any] | None:
@@ -16,14 +18,14 @@ def match_fields(found: Automatic | None) -> dict[str, Any] | None:
     report = found.report
     return {
         "accept": found.accept.value,
-        "recipe": found.text,
+        "recipe": match_recipe(found.report, found.accept),
         "rules": [
             {
                 "rule": rule.text,
                 "taken": rule.confidence.within(found.accept),
                 "confidence": rule.confidence.value,
                 "tensors": len(rule.pairs),
-                "evidence": rule.evidence,
+                "evidence": evidence_words(rule.evidence, rule.pairs),
             }
             for rule in report.rules
         ],
@@ -41,6 +43,6 @@ def _pair_fields(pair: Pair) -> dict[str, Any]:
         "sources": pair.sources,
         "layout": pair.layout or None,
         "confidence": pair.confidence.value,
-        "evidence": pair.evidence,
+        "evidence": evidence_words(pair.evidence, (pair,)),
         "next_best": None if pair.runner_up is None else {"source": pair.runner_up[0], "score": pair.runner_up[1]},
     }

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.plan import Dropped, Problem, Source, Step, Use, Value, sources_of
 from ckptool.report.json import document, file_fields, note_fields
 from ckptool.report.json_match import match_fields
 from ckptool.report.preview import Preview, rounding_of
+from ckptool.report.reasons import command_text, reason_text
 
 if TYPE_CHECKING:
     from ckptool.engine.apply import Written
@@ -22,11 +24,11 @@ def plan_json(preview: Preview, written: Written | None, exit_code: int) -> Iter
         [
             ("schema", "ckptool.core.plan/1"),
             ("exit_code", int(exit_code)),
-            ("request", plan.request),
+            ("request", command_text(plan.command)),
             ("inputs", [file_fields(side, name) for side, name in zip(plan.inputs, preview.names, strict=True)]),
             ("summary", {"tensors": len(plan.steps), "bytes": plan.nbytes, "dropped": len(plan.dropped)}),
-            ("steps", (step_fields(step) for step in plan.steps)),
-            ("dropped", (_dropped_fields(dropped) for dropped in plan.dropped)),
+            ("steps", (step_fields(step, plan.inputs) for step in plan.steps)),
+            ("dropped", (_dropped_fields(dropped, plan.inputs) for dropped in plan.dropped)),
             ("rules", [_use_fields(use) for use in plan.uses]),
             ("match", match_fields(preview.match)),
             ("problems", [problem_fields(problem) for problem in plan.problems]),
@@ -41,14 +43,14 @@ def plan_json(preview: Preview, written: Written | None, exit_code: int) -> Iter
     )
 
 
-def step_fields(step: Step) -> dict[str, Any]:
+def step_fields(step: Step, inputs: Sequence[Checkpoint]) -> dict[str, Any]:
     """One tensor of the output: what it is, what it is made of, and how."""
     target = step.target
     fields: dict[str, Any] = {
         "target": {"key": target.key, "dtype": target.dtype, "shape": target.shape},
         "sources": [_source_fields(source) for source in sources_of(step.value)],
         "op": op_text(step.value),
-        "why": step.why,
+        "why": reason_text(step.reason, inputs),
     }
     if step.tied_to is not None:
         fields["tied_to"] = step.tied_to
@@ -73,14 +75,14 @@ def _source_fields(source: Source) -> dict[str, Any]:
     return {"input": source.input, "key": source.key}
 
 
-def _dropped_fields(dropped: Dropped) -> dict[str, Any]:
-    return {**_source_fields(dropped.source), "why": dropped.why}
+def _dropped_fields(dropped: Dropped, inputs: Sequence[Checkpoint]) -> dict[str, Any]:
+    return {**_source_fields(dropped.source), "why": reason_text(dropped.reason, inputs)}
 
 
 def _use_fields(use: Use) -> dict[str, Any]:
     example: Sequence[str] | None = use.example
     return {
-        "name": use.name,
+        "name": str(use.name),
         "rule": use.rule,
         "keys": use.keys,
         "made": use.made,
@@ -103,4 +105,6 @@ def written_fields(written: Written) -> dict[str, Any]:
         "tensors": written.tensors,
         "seconds": written.seconds,
         "rounding": dict(rounding_of(written)),
+        "overflows": dict(written.overflows),
+        "zeroed": dict(written.zeroed),
     }

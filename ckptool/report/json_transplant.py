@@ -12,6 +12,7 @@ from ckptool.report.json import document, file_fields, note_fields
 from ckptool.report.json_match import match_fields
 from ckptool.report.json_plan import problem_fields, step_fields, written_fields
 from ckptool.report.json_probe import probe_fields
+from ckptool.report.reasons import reason_text
 
 if TYPE_CHECKING:
     from ckptool.engine.apply import Written
@@ -45,10 +46,10 @@ def transplant_json(
             ("source_as_filled", verdict_fields(transplant.verdict)),
             ("entries", (_entry_fields(entry) for entry in transplant.entries)),
             ("unexpected", [_spec_fields(spec) for spec in transplant.unexpected]),
-            ("dropped", [{"key": row.source.key, "why": row.why} for row in plan.dropped]),
+            ("dropped", [{"key": row.source.key, "why": reason_text(row.reason)} for row in plan.dropped]),
             ("freeze", {"parameters": transplant.freeze, "batchnorms": transplant.batchnorms}),
             ("ties", target.ties),
-            ("steps", (step_fields(step) for step in plan.steps)),
+            ("steps", (step_fields(step, plan.inputs) for step in plan.steps)),
             ("probe", None if probe is None else probe_fields(probe)),
             ("problems", [problem_fields(problem) for problem in plan.problems]),
             ("unmet", [problem_fields(problem) for problem in plan.unmet]),
@@ -95,7 +96,7 @@ def _entry_fields(entry: Entry) -> dict[str, Any]:
         "covered": entry.covered,
         "sources": entry.sources,
         "found": entry.found or None,
-        "how": entry.how,
+        "how": reason_text(entry.reason),
         "fit": entry.fit or None,
         "harmless": None if entry.is_filled else entry.is_harmless,
     }

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ckptool.commands.automatic import Automatic
 from ckptool.core.fold import rollup
 from ckptool.matching.result import MatchRule
+from ckptool.report.match_words import evidence_words, rival_words, shape_words
 from ckptool.report.units import number_of
 
 
@@ -51,16 +52,17 @@ def _row(rule: MatchRule, number: int, reshapes: bool) -> MatchRow:
         "?" if not number else "!" if reshapes else _symbol(rule),
         number,
         rule.text,
-        f"{rule.confidence.value}{many}: {', '.join(rule.evidence)}",
-        f"next best: {rule.rival[0]} ({rule.rival[1]:.2f})" if rule.rival else "",
+        f"{rule.confidence.value}{many}: {', '.join(evidence_words(rule.evidence, rule.pairs))}",
+        rival_words(rule),
     )
 
 
 def _symbol(rule: MatchRule) -> str:
-    left, _, right = rule.text.partition(" -> ")
-    if right == "!":
+    if not rule.pairs:
         return "-"
-    return "*" if " | " in right else "=" if left == right else ">"
+    if any(pair.layout for pair in rule.pairs):
+        return "*"
+    return "=" if all(pair.sources == pair.targets for pair in rule.pairs) else ">"
 
 
 def match_text(found: Automatic) -> str:
@@ -92,7 +94,7 @@ def left_texts(found: Automatic) -> Iterator[tuple[str, list[str]]]:
         {key for pair in report.reshaped for key in pair.sources},
     )
     if reshaped:
-        texts = [f"{pair.targets[0]} {pair.evidence[-1].removeprefix('other shape: ')}" for pair in reshaped]
+        texts = [f"{pair.targets[0]} {shape_words(pair)}" for pair in reshaped]
         yield f"{len(reshaped):,} of another shape in source and target", texts
 
 

@@ -4,13 +4,26 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.fold import Group, rollup
 from ckptool.core.ops import Cast
 from ckptool.core.plan import Plan, Source, Step, Use, Value, sources_of
-from ckptool.core.spec import DTYPES
+from ckptool.core.reasons import (
+    ByOption,
+    ByRules,
+    Init,
+    Kept,
+    Reason,
+    RecipeTie,
+    RuleName,
+    TrainedWhole,
+    Unmixed,
+)
+from ckptool.core.spec import DTYPES, dtype_named
+from ckptool.report.reasons import dropped_text, reason_text
 from ckptool.report.units import number_of
 
 
@@ -58,7 +71,7 @@ class RuleRow:
 
     Attributes:
         fate: what happens to its tensors; None if it decides none.
-        name: "rule 2".
+        name: which it is.
         rule: its renaming half, as it is written.
         computes: its computing half, "(h d two) i -> (h two d) i | bf16".
         keys: how many keys it decides.
@@ -66,7 +79,7 @@ class RuleRow:
     """
 
     fate: Fate | None
-    name: str
+    name: RuleName
     rule: str
     computes: str
     keys: int
@@ -159,16 +172,16 @@ def _facts(plan: Plan) -> dict[str, _Fact]:
     steps = {step.target.key: step for step in plan.steps}
     facts: dict[str, _Fact] = {}
     casts = any(fate_of(step) is Fate.CAST for step in plan.steps)
-    gone = {dropped.source: dropped.why for dropped in plan.dropped}
+    gone = {dropped.source: dropped.reason for dropped in plan.dropped}
     for number, checkpoint in enumerate(plan.inputs):
         for key, tensor in checkpoint.tensors.items():
             if key in facts:
                 continue
-            why = gone.get(Source(number, key))
+            reason = gone.get(Source(number, key))
             if key in steps:
                 facts[key] = _made(plan, steps[key], casts)
-            elif why is not None:
-                facts[key] = _Fact(Fate.DROPPED, dropped_text(why), tensor.elements, tensor.nbytes, 0)
+            elif reason is not None:
+                facts[key] = _Fact(Fate.DROPPED, dropped_text(reason, plan.inputs), tensor.elements, tensor.nbytes, 0)
     facts |= {key: _made(plan, step, casts) for key, step in steps.items() if key not in facts}
     return facts
 
@@ -177,13 +190,13 @@ def _made(plan: Plan, step: Step, casts: bool) -> _Fact:
     before = sum(plan.inputs[source.input][source.key].nbytes for source in set(sources_of(step.value)))
     after = step.target.nbytes if step.tied_to is None else 0
     spared = step.is_copy and step.tied_to is None and DTYPES[step.target.dtype].kind in ("int", "uint", "bool")
-    spared = spared and (casts or "--method" in plan.request)
+    spared = spared and (casts or isinstance(step.reason, Unmixed))
     return _Fact(fate_of(step), _said(plan, step, casts), step.target.elements, before, after, spared)
 
 
 def _said(plan: Plan, step: Step, casts: bool) -> str:
     """What a step does, and which option or rule said so."""
-    reason = ", ".join(part for part in step.why.split(", ") if part != "kept" and not part.startswith("--dtype"))
+    reason = _notable(step.reason, plan.inputs)
     value = step.value
     if step.tied_to is not None:
         return f"tied to {step.tied_to}"
@@ -196,21 +209,22 @@ def _said(plan: Plan, step: Step, casts: bool) -> str:
         cast = f"{old} → {DTYPES[step.target.dtype].short}"
         renamed = "" if source.key == step.target.key else f"from {source.key}, "
         return f"{renamed}{cast}" + (f", {reason}" if reason else "")
-    says_it = reason and not _names_rule(reason)
+    says_it = reason and not isinstance(step.reason, ByRules)
     return reason if says_it else f"{value.op.text}, {reason}".removesuffix(", ")
+
+
+def _notable(reason: Reason, inputs: Sequence[Checkpoint]) -> str:
+    """A reason in words; "" where what the step does says it: nothing, or a cast."""
+    if isinstance(reason, TrainedWhole):
+        reason = replace(reason, cast=None)
+    is_cast = isinstance(reason, ByOption) and reason.option == "--dtype"
+    return "" if is_cast or isinstance(reason, Kept) else reason_text(reason, inputs)
 
 
 def _copied(dtype: str, casts: bool) -> str:
     if not casts:
         return "copied"
     return _SPARED if DTYPES[dtype].kind in ("int", "uint", "bool") else f"copied (is {DTYPES[dtype].short})"
-
-
-def dropped_text(why: str) -> str:
-    """``dropped by --drop "fc.*"``"""
-    if why.startswith(("--", "rule")) or " rule " in why:
-        return f"dropped by {why}"
-    return f"dropped ({'no --keep means it' if why == 'not kept' else why})"
 
 
 # ---------------------------------------------------------------------------------------------- recipes
@@ -240,24 +254,22 @@ def _rule_row(use: Use) -> RuleRow:
 def _rule_fate(computes: str) -> Fate:
     if not computes:
         return Fate.RENAMED
-    words = set(computes.split(" | "))
-    shorts = {dtype.short for dtype in DTYPES.values()} | set(DTYPES)
-    return Fate.CAST if words <= shorts else Fate.COMPUTED
+    return Fate.CAST if all(map(dtype_named, computes.split(" | "))) else Fate.COMPUTED
 
 
 def untouched_rows(plan: Plan) -> list[Row]:
     """What no rule decides, by the inputs' keys: kept, cast, or dropped without being named."""
     facts: dict[str, _Fact] = {}
-    free = [step for step in plan.steps if not (_names_rule(step.why) or step.why == "tie" or step.why[:5] == "init ")]
+    free = [step for step in plan.steps if not isinstance(step.reason, ByRules | RecipeTie | Init)]
     by_source = {(source.input, source.key): step for step in free for source in sources_of(step.value)}
-    gone = {dropped.source: dropped.why for dropped in plan.dropped}
+    gone = {dropped.source: dropped.reason for dropped in plan.dropped}
     for number, checkpoint in enumerate(plan.inputs):
         for key, tensor in checkpoint.tensors.items():
-            step, why = by_source.get((number, key)), gone.get(Source(number, key))
+            step, reason = by_source.get((number, key)), gone.get(Source(number, key))
             if key in facts:
                 continue
-            if why is not None and not _names_rule(why):
-                facts[key] = _Fact(Fate.DROPPED, dropped_text(why), tensor.elements, tensor.nbytes, 0)
+            if reason is not None and not isinstance(reason, ByRules):
+                facts[key] = _Fact(Fate.DROPPED, dropped_text(reason, plan.inputs), tensor.elements, tensor.nbytes, 0)
             elif step is not None:
                 fact = _made(plan, step, casts=False)
                 what = "kept" if fact.what == "copied" else fact.what
@@ -273,14 +285,10 @@ def untouched_rows(plan: Plan) -> list[Row]:
 
 def added_rows(plan: Plan) -> list[Row]:
     """What a recipe adds beside its rules: tensors from nothing, and ties."""
-    steps = [step for step in plan.steps if step.why == "tie" or step.why.startswith("init ")]
+    steps = [step for step in plan.steps if isinstance(step.reason, RecipeTie | Init)]
     facts = {step.target.key: _made(plan, step, casts=False) for step in steps}
     groups = rollup([(key, (fact.fate, fact.what)) for key, fact in facts.items()])
     return [_row(group.pattern, [facts[key] for key in group.keys]) for group in groups]
-
-
-def _names_rule(why: str) -> bool:
-    return why.startswith("rule ") or " rule " in why
 
 
 # ---------------------------------------------------------------------------------------------- sums
@@ -290,7 +298,7 @@ def counts(plan: Plan) -> Iterator[str]:
     """``- 2 dropped``, ``~ 100 cast``, ``= 20 copied``: how many keys have which fate."""
     found = Counter(fate_of(step) for step in plan.steps)
     kept = {step.target.key for step in plan.steps}
-    by_key = plan.request.startswith("merge")  # elsewhere equal keys of several inputs are different tensors
+    by_key = plan.command.name == "merge"  # elsewhere equal keys of several inputs are different tensors
     found[Fate.DROPPED] = len(
         {(0 if by_key else d.source.input, d.source.key) for d in plan.dropped if d.source.key not in kept}
     )

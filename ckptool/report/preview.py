@@ -36,12 +36,12 @@ class Preview:
     @property
     def is_recipe(self) -> bool:
         """True for a recipe, which is shown by its rules."""
-        return self.plan.request.startswith("remap")
+        return self.plan.command.name == "remap"
 
     @property
     def is_merge(self) -> bool:
         """True if several inputs may give tensors for one key."""
-        return self.plan.request.startswith("merge")
+        return self.plan.command.name == "merge"
 
     @property
     def facts(self) -> list[tuple[str, Sequence[str], str]]:

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ckptool.commands.automatic import FOUND
 from ckptool.core.errors import CkptError
-from ckptool.core.plan import Plan, Problem
+from ckptool.core.plan import Problem
 from ckptool.report.escape import terminal
 from ckptool.report.plan_rows import (
     SYMBOLS,
@@ -47,12 +48,12 @@ _MANY_KEYS = 8
 
 def plan_lines(preview: Preview, screen: Screen, verbose: bool = False) -> Iterator[Line]:
     """All lines of a preview but what was or was not written, the sum last."""
-    plan = preview.plan
     yield from _inputs(preview, screen)
     if preview.match is not None:
         yield ()
         yield from match_lines(preview.match, screen)
-    lines = list(_recipe_table(plan, screen) if preview.is_recipe and not verbose else _table(preview, screen, verbose))
+    is_short = preview.is_recipe and not verbose
+    lines = list(_recipe_table(preview, screen) if is_short else _table(preview, screen, verbose))
     if lines:
         yield ()
         yield from lines
@@ -113,12 +114,13 @@ def _cells(row: Row, wide: bool, is_merge: bool) -> list[Cell]:
 # ---------------------------------------------------------------------------------------------- recipes
 
 
-def _recipe_table(plan: Plan, screen: Screen) -> Iterator[Line]:
-    """A row for each rule, then what no rule decides."""
+def _recipe_table(preview: Preview, screen: Screen) -> Iterator[Line]:
+    """A row for each rule, then what no rule decides; rules that were found have been shown."""
+    plan, found = preview.plan, preview.match is not None
     wide = screen.is_wide
-    rules = [row for row in rule_rows(plan) if not row.name.startswith("match rule")]  # they have been shown
+    rules = [row for row in rule_rows(plan) if not (found and row.name.recipe == FOUND)]
     shown = rules[:_MANY_RULES]
-    several = len({row.name.rpartition("rule ")[0] for row in rules}) > 1
+    several = len({(row.name.recipe, row.name.backwards) for row in rules}) > 1
     computes = any(row.computes for row in shown)
     columns = [Column(""), Column(""), Column("rule", least=24), Column("keys", ">")]
     columns += [Column("computes", least=16)] if computes else []
@@ -153,7 +155,7 @@ def _width(rows: Sequence[Sequence[Cell]]) -> int:
 def _rule_cells(row: RuleRow, named: bool, computes: bool) -> list[Cell]:
     mark = Cell("-", "dim") if row.fate is None else Cell(SYMBOLS[row.fate], STYLES[row.fate])
     text: Style = "dim" if row.fate is None else ""
-    name = row.name if named else row.name.rpartition(" ")[2]
+    name = str(row.name) if named else str(row.name.number or row.name)
     found = [mark, Cell(terminal(name), "dim"), Cell(terminal(row.rule), text)]
     found.append(Cell(f"{row.keys:,}", text))
     found += [Cell(terminal(row.computes), text)] if computes else []
@@ -193,12 +195,22 @@ def written_lines(written: Written, name: str, screen: Screen, files: Sequence[s
     if rounding:
         key = max(rounding, key=lambda key: rounding[key])
         worst = relative(rounding[key])
-        yield (Span("rounding:", "dim"), Span(f" rel ≤ {worst} ({terminal(key, max(20, screen.width - 40))})"))
+        lost = "".join(f", {clause}" for clause in lost_values(written))
+        room = max(20, screen.width - 40 - len(lost))
+        yield (Span("rounding:", "dim"), Span(f" rel ≤ {worst} ({terminal(key, room)}){lost}"))
     files = f"  {len(written.files)} files" if len(written.files) > 1 else ""
     is_folder = written.files[0] != written.path
     name = str(Path(name) / written.files[0].name) if is_folder and not files else name
     shown = f"{terminal(name)}{files}  {size_short(written.nbytes)}  {written.seconds:.1f} s"
     yield (Span("wrote", "green"), Span(f" {shown}"))
+
+
+def lost_values(written: Written) -> Iterator[str]:
+    """``1 value overflows``, ``3 values become zero``: what casts could not hold."""
+    if overflows := sum(written.overflows.values()):
+        yield f"{number_of(overflows, 'value')} {'overflows' if overflows == 1 else 'overflow'}"
+    if zeroed := sum(written.zeroed.values()):
+        yield f"{number_of(zeroed, 'value')} {'becomes' if zeroed == 1 else 'become'} zero"
 
 
 def problem_errors(problems: Sequence[Problem]) -> Iterator[tuple[CkptError, list[str]]]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from ckptool.models.probing.report import Divergence, ProbeReport
 from ckptool.models.probing.rounding import EXACT
 from ckptool.report.escape import terminal
+from ckptool.report.reasons import reason_text
 from ckptool.report.text import Line, Screen, Span, Style, wrap
 from ckptool.report.text_inspect import note_lines
 from ckptool.report.units import number_of, relative
@@ -71,8 +72,8 @@ def divergence_texts(row: Divergence, is_first: bool) -> Iterator[str]:
             yield f"in the source it comes after {_names(row.source_after)}: it stands in another place"
         if row.between:
             yield f"between them, and with no counterpart of their own: {_names(row.between)}"
-    for key, origins, how in row.origins[:_RULES]:
-        yield f"{key} <- {', '.join(origins)}, {how}"
+    for key, origins, reason in row.origins[:_RULES]:
+        yield f"{key} <- {', '.join(origins)}, {reason_text(reason)}"
 
 
 def _divergence(row: Divergence, is_first: bool, screen: Screen) -> Iterator[Line]:

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 from ckptool.commands.transplant.result import Transplant
 from ckptool.core.fold import rollup
+from ckptool.core.reasons import ByRules, DoesNotFit, Kept, NoSuchKey, RuleName, Tie
 from ckptool.core.spec import DTYPES
 from ckptool.models.entries import Entry, Filled
-from ckptool.report.plan_rows import dropped_text
+from ckptool.report.reasons import dropped_text, reason_text
 from ckptool.report.units import count, number_of
 
 _MANY_MODULES = 30
@@ -142,9 +143,9 @@ def entry_rows(transplant: Transplant, each: bool = False) -> list[Row]:
     rows += _rolled(besides, unexpected, each, among=[*transplant.mapped])
     source = transplant.source
     gone = {
-        row.source.key: ("dropped", dropped_text(row.why))
+        row.source.key: ("dropped", dropped_text(row.reason))
         for row in transplant.plan.dropped
-        if row.why not in ("does not fit", "the model has no such key")
+        if not isinstance(row.reason, DoesNotFit | NoSuchKey)
     }
     sizes = {key: source[key].elements for key in gone}
     rows += _rolled(gone, sizes, each, among=[*source])
@@ -176,7 +177,7 @@ def _row(label: _Label, patterns: list[str], keys: list[str], elements: Mapping[
 
 
 def _labels(transplant: Transplant, each: bool) -> dict[str, _Label]:
-    rules = {use.name: use.rule for use in transplant.plan.uses}
+    rules: dict[tuple[RuleName, ...], str] = {(use.name,): use.rule for use in transplant.plan.uses}
     labels = {entry.key: _label(entry, rules) for entry in transplant.entries}
     for status, words in (("mismatched", "of another shape"), ("fitted", "fitted")):
         found = {label for label in labels.values() if label[0] == status}
@@ -190,19 +191,20 @@ def _without_shapes(text: str, words: str) -> str:
     return f"{words}: {text.rpartition(': ')[2]}"
 
 
-def _label(entry: Entry, rules: Mapping[str, str]) -> _Label:
+def _label(entry: Entry, rules: Mapping[tuple[RuleName, ...], str]) -> _Label:
+    reason, how = entry.reason, reason_text(entry.reason)
     if entry.status is Filled.MISSING:
-        return "missing", f"missing: {entry.how}"
+        return "missing", f"missing: {how}"
     old, new = _shapes(entry)
     if entry.status is Filled.MISMATCHED:
-        return "mismatched", f"source {old}, model {new}: {entry.how}"
-    computes = rules.get(entry.how, "").partition(" | ")[2]
-    how = f"{entry.how}: {computes}" if computes else entry.how.replace("kept", "same key")
+        return "mismatched", f"source {old}, model {new}: {how}"
+    computes = rules.get(reason.rules, "").partition(" | ")[2] if isinstance(reason, ByRules) else ""
+    how = f"{how}: {computes}" if computes else "same key" if isinstance(reason, Kept) else how
     if entry.status is Filled.FITTED:
         return "fitted", f"{old} → {new}: {', '.join(filter(None, (entry.fit, how)))}"
     if entry.status is Filled.CAST:
         return "cast", f"{old.partition('[')[0]} → {DTYPES[entry.spec.dtype].short}, {how}"
-    is_same = entry.sources == (entry.key,) or entry.how.startswith("tied")
+    is_same = entry.sources == (entry.key,) or isinstance(reason, Tie)
     return "computed" if computes else "filled" if is_same else "renamed", how
 
 

@@ -15,6 +15,7 @@ from typing import NamedTuple, NoReturn, Self
 from ckptool.core.bytes import Advance, Entry, PathText
 from ckptool.core.errors import ChangedError, CkptError, MissingError, UnreadableError
 from ckptool.storage.system import bytes_at, copy_in_kernel, open_to_read, read_at
+from ckptool.storage.touched import note_read
 
 _KINDS = [
     (stat.S_ISDIR, "a folder"),
@@ -89,8 +90,10 @@ class LocalFile:
     def folder(self) -> LocalFolder:
         return LocalFolder(self.path.parent)
 
-    def open(self) -> OpenFile:
+    def open(self, *, probing: bool = False) -> OpenFile:
         """Open it for reading; see `ckptool.core.bytes.ByteSource`."""
+        if not probing:
+            note_read(self.path)
         try:
             descriptor = open_to_read(self.path)
         except FileNotFoundError as error:

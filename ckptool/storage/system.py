@@ -8,9 +8,6 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import PurePath
 
 from ckptool.core.bytes import Advance
 
@@ -63,18 +60,6 @@ def write_all(descriptor: int, data: bytes | memoryview, offset: int) -> None:
 def resize(descriptor: int, nbytes: int) -> None:
     """Make an open file so many bytes long; new ones are zeros and take no room until they are written."""
     os.ftruncate(descriptor, nbytes)
-
-
-@contextmanager
-def new_file(path: PurePath) -> Iterator[int]:
-    """The descriptor of a file that was not there before, to read and write; flushed to the disk at the end."""
-    flags = sum({getattr(os, name, 0) for name in ("O_CLOEXEC", "O_BINARY")})
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | flags, 0o666)
-    try:
-        yield descriptor
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def copy_in_kernel(source: int, offset: int, target: int, at: int, nbytes: int, advance: Advance) -> int:

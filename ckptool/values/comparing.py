@@ -161,7 +161,7 @@ def _is_one_place(pair: _Pair) -> bool:
         x, y = a.storage, b.storage
         if (x.offset, x.nbytes, x.big_endian) != (y.offset, y.nbytes, y.big_endian):
             return False
-        if (a.start, a.shape, a.strides, a.at) != (b.start, b.shape, b.strides, b.at):
+        if replace(a, storage=y) != b:
             return False
         if x.nbytes and x.file.identity != y.file.identity:
             return False
@@ -170,7 +170,9 @@ def _is_one_place(pair: _Pair) -> bool:
 
 def _chunks(pair: _Pair) -> Iterator[_Chunk]:
     old, new = pair.old, pair.new
-    plain = all(t.layout == "strided" and t.elements and is_run(t) and DTYPES[t.dtype].bits >= 8 for t in (old, new))
+    plain = all(
+        t.layout == "strided" and t.elements and is_run(t) and not DTYPES[t.dtype].is_packed for t in (old, new)
+    )
     if not plain or old.elements <= _CHUNK:
         yield _Chunk(pair, old, new, 0)
         return

@@ -94,7 +94,7 @@ def besides(plan: Plan, out: Path | None) -> Besides:
         ('epoch', 'arch')
     """
     dropped = tuple(dict.fromkeys(plan.dropped_extras))
-    more = plan.inputs[1:] if plan.request.startswith("remap") else ()  # merges note it themselves
+    more = plan.inputs[1:] if plan.command.name == "remap" else ()  # merges note it themselves
     untaken = tuple(f"{checkpoint.path.name}: {extra.name}" for checkpoint in more for extra in checkpoint.extras)
     kept: tuple[str, ...] = ()
     lost: tuple[str, ...] = ()

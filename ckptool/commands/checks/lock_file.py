@@ -11,7 +11,6 @@ sections are in natural order: a new version of a checkpoint changes those lines
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from pathlib import Path
 
 from ckptool.core.errors import OutputError, UsageError
 from ckptool.core.keys import natural_key
+from ckptool.storage.touched import note_read
 
 VERSION = 1
 _HEADER = (
@@ -106,6 +106,7 @@ def read_lock(path: Path) -> dict[str, dict[str, Locked]]:
         if path.stat().st_size > _LARGEST:
             raise UsageError(f"{path} is too long for a lock file", path=path)
         text = path.read_bytes().decode()
+        note_read(path)
     except FileNotFoundError:
         return {}
     except OSError as error:
@@ -121,14 +122,13 @@ def write_lock(path: Path, sections: Mapping[str, Section]) -> None:
     Raises:
         OutputError: it cannot be written; what was there is untouched.
     """
-    from ckptool.engine.output import staged_file
+    from ckptool.storage.staging import write_file
 
     if not path.parent.is_dir():
         raise OutputError(f"the folder {path.parent} does not exist", hint=f"mkdir -p {path.parent}", path=path)
     if path.exists() and not path.is_file():
         raise OutputError(f"{path} is not a regular file", hint="give another name", path=path)
-    with staged_file(path.resolve(), force=True) as (descriptor, _), os.fdopen(os.dup(descriptor), "wb") as file:
-        file.write(format_lock(sections).encode())
+    write_file(path.resolve(), [format_lock(sections).encode()], force=True, replaces_input=True)
 
 
 def _damaged(path: Path | str, number: int) -> UsageError:

@@ -96,7 +96,7 @@ def _looks_like_one(path: Path) -> bool:
     ):
         return True
     try:
-        with LocalFile.at(path).open() as file:
+        with LocalFile.at(path).open(probing=True) as file:
             if file.size >= len(_LFS) and file.read(0, len(_LFS)) == _LFS:
                 return True
             return (sniff(file) is INDEX) == path.name.endswith(INDEX_ENDING)

@@ -18,6 +18,7 @@ from ckptool.commands.checks.toml_lines import key_lines
 from ckptool.core.errors import CkptError, UsageError
 from ckptool.core.keys import Pattern
 from ckptool.core.sizes import parse_size
+from ckptool.storage.touched import note_read
 
 NAMES = ("ckptool.toml", "pyproject.toml")
 _TABLE = ("tool", "ckptool", "check")
@@ -101,6 +102,7 @@ def _parsed(path: Path, *, optional: bool) -> Policy | None:
     try:
         with path.open("rb") as file:
             data = file.read(_LARGEST + 1)
+        note_read(path)
         if len(data) > _LARGEST:
             raise UsageError(f"{path} is too long for a policy", path=path)
         text = data.decode()

@@ -13,6 +13,7 @@ from math import isfinite, sqrt
 from pathlib import Path
 
 from ckptool.core.errors import UnreadableError, UsageError
+from ckptool.storage.touched import note_read
 
 _LARGEST_CONFIG = 1 << 20
 
@@ -121,6 +122,7 @@ _CONVERT = "save it with peft's path_initial_model_for_weight_conversion, which 
 def _read(path: Path) -> Mapping[str, object]:
     if path.stat().st_size > _LARGEST_CONFIG:
         raise UnreadableError(f"{path} is too long for a configuration", path=path)
+    note_read(path)
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:

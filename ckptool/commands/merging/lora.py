@@ -17,7 +17,8 @@ from ckptool.commands.merging.adapter import read_config as read_config
 from ckptool.commands.merging.lora_ops import AddBias, AddLora
 from ckptool.core.checkpoint import Checkpoint, Note, Tensor
 from ckptool.core.errors import PlanError, UnreadableError, UsageError
-from ckptool.core.plan import Apply, Plan, Problem, Source, Step, Value
+from ckptool.core.plan import Apply, Command, Plan, Problem, Source, Step, Value
+from ckptool.core.reasons import Adapted, ByOption, Kept, Reason, Tie, TrainedWhole
 from ckptool.core.spec import TensorSpec
 
 _PREFIX = "base_model.model."
@@ -59,7 +60,7 @@ def plan_lora(
         notes=tuple(making.notes()),
         metadata=base.metadata,
         module_versions=base.module_versions,
-        request="merge --lora",
+        command=Command("merge", ("--lora",)),
     )
 
 
@@ -119,9 +120,9 @@ class _Making:
 
     def step(self, key: str, tensor: Tensor, parts: _Parts) -> Step:
         """The step of one tensor of the base."""
-        source, why = Source(0, key), "kept"
+        source, whole = Source(0, key), False
         if key in parts.whole:
-            source, why = Source(1, parts.whole.pop(key)), f"trained whole, from {self.adapter.path.name}"
+            source, whole = Source(1, parts.whole.pop(key)), True
             tensor = replace(self.adapter[source.key], spec=replace(self.adapter[source.key].spec, key=key))
             self.replaced.append(key)
             if tensor.shape != self.base[key].shape:
@@ -134,13 +135,13 @@ class _Making:
             op, sources = AddBias(self.config.scaling(module, self.scale), self.dtype), [parts.biases.pop(module)]
         else:
             value, spec = cast_value(source, tensor, self.dtype)
-            return Step(spec, value, why if value is source else f"{why}, --dtype {self.dtype}")
+            return Step(spec, value, _reason(whole, None if value is source else self.dtype))
         try:
             target = op.result([tensor.spec, *(self.adapter[other].spec for other in sources)])
         except PlanError as error:
             self.problems.append(Problem(error.message, error.hint or "is it the adapter of this base?", (key,)))
             target = tensor.spec
-        return Step(target, Apply(op, (source, *(Source(1, other) for other in sources))), op.text)
+        return Step(target, Apply(op, (source, *(Source(1, other) for other in sources))), Adapted(op.text))
 
     def _lora(self, weight: TensorSpec, module: str, parts: Mapping[str, str]) -> tuple[AddLora, list[str]]:
         embedding = "lora_embedding_A" in parts
@@ -201,7 +202,7 @@ def _tied(steps: Sequence[Step], base: Checkpoint) -> Iterator[Step]:
 
     def place(step: Step) -> object:
         tensor = base[step.target.key]
-        return None if tensor.storage is None else (tensor.pieces, tensor.dtype)
+        return None if tensor.storage is None else (tensor.pieces, tensor.spec.short)
 
     adapted: dict[object, list[Step]] = {}
     for step in steps:
@@ -216,8 +217,14 @@ def _tied(steps: Sequence[Step], base: Checkpoint) -> Iterator[Step]:
         (leader,) = group
         spec = replace(leader.target, key=step.target.key)
         earlier = first.setdefault(place(step), step.target.key)
-        why = leader.why if step is leader else f"{leader.why}, tied to {leader.target.key}"
-        yield Step(spec, leader.value, why, None if earlier == step.target.key else earlier)
+        reason = leader.reason if step is leader else Tie(leader.target.key, leader.reason)
+        yield Step(spec, leader.value, reason, None if earlier == step.target.key else earlier)
+
+
+def _reason(is_whole: bool, dtype: str | None) -> Reason:
+    """Why a tensor is copied: of the base, or of the adapter that was trained whole; with the cast."""
+    cast = None if dtype is None else ByOption("--dtype", dtype)
+    return TrainedWhole(1, cast) if is_whole else cast or Kept()
 
 
 def _is_base(value: Value) -> bool:

@@ -30,7 +30,7 @@ class Inputs:
         return [number for number, checkpoint in enumerate(self.all) if key in checkpoint]
 
 
-def names_of(checkpoints: Sequence[Checkpoint]) -> list[str]:
+def _names_of(checkpoints: Sequence[Checkpoint]) -> list[str]:
     """What to call the inputs: their names, or their paths where two have one name."""
     names = [checkpoint.path.name for checkpoint in checkpoints]
     return names if len(set(names)) == len(names) else [str(checkpoint.path) for checkpoint in checkpoints]
@@ -40,7 +40,7 @@ def misfit_problem(keys: Sequence[str], inputs: Sequence[Checkpoint]) -> tuple[P
     """The keys that do not line up, with what each input has of them."""
     if not keys:
         return ()
-    names = names_of(inputs)
+    names = _names_of(inputs)
     lines = [
         f"{key}: "
         + ", ".join(f"{name} {_held(checkpoint, key)}" for name, checkpoint in zip(names, inputs, strict=True))

@@ -6,12 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ckptool.core.arrays import numpy_dtype
+from ckptool.core.casting import cast
 from ckptool.core.checkpoint import Checkpoint, Note
 from ckptool.core.errors import CkptError, UsageError
 from ckptool.core.keys import Pattern
 from ckptool.core.ops import Cast, made
 from ckptool.core.plan import Apply, Op, Problem, Run, Source, Step, Value, sources_of
+from ckptool.core.reasons import Init, LeftToModel, OwnTensor, Tie
 from ckptool.core.spec import DTYPES, TensorSpec
 from ckptool.fits import Fitting, default_fit, fit_op
 from ckptool.fits.args import Fit
@@ -79,7 +80,7 @@ def fill(
             continue
         if is_complete:
             steps[key] = _own(entry, patterns, steps, target, initial)
-        entries[key] = replace(entry, how=steps[key].why if is_complete else "stays as it is in the model")
+        entries[key] = replace(entry, reason=steps[key].reason if is_complete else LeftToModel())
     for (text, how), (pattern, _) in zip(inits, patterns, strict=True):
         if all(key in loaded for key in pattern.select(target.specs)):
             notes.append(
@@ -119,7 +120,7 @@ class Number:
         return None
 
     def compute(self, args: Sequence[Array]) -> Array:
-        return args[0].astype(numpy_dtype(self.dtype))
+        return cast(args[0], self.dtype)
 
 
 _NUMBERS = {"float", "int", "uint", "bool"}
@@ -130,7 +131,7 @@ def _converted(value: Value, found: str, wanted: str) -> Value | None:
     if found == wanted:
         return value
     a, b = DTYPES[found], DTYPES[wanted]
-    if not {a.kind, b.kind} <= _NUMBERS or min(a.bits, b.bits) < 8:
+    if not {a.kind, b.kind} <= _NUMBERS or not (a.is_castable and b.is_castable):
         return None
     return Apply(Number(wanted) if b.kind == "float" and a.kind != "float" else Cast(wanted), (value,))
 
@@ -156,12 +157,12 @@ class _Chooser:
             entry, value = self._chosen(spec, mapped[key], kind)
             entries[key] = entry
             if value is not None:
-                steps[key] = Step(spec, value, entry.how)
+                steps[key] = Step(spec, value, entry.reason)
         return entries, steps
 
     def _chosen(self, spec: TensorSpec, step: Step, kind: str) -> tuple[Entry, Value | None]:
         sources = tuple(dict.fromkeys(origin.key for origin in sources_of(step.value)))
-        entry = Entry(spec, Filled.MISMATCHED, 0, sources, step.target.short, step.why, kind=kind)
+        entry = Entry(spec, Filled.MISMATCHED, 0, sources, step.target.short, step.reason, kind=kind)
         if self._is_special(step.value, spec.key):
             return entry, None
         fit = self._fit(spec, step.target)
@@ -245,16 +246,14 @@ def _tie(target: Target, entries: dict[str, Entry], steps: dict[str, Step], sour
         for key in group:
             if key not in steps:
                 entry = entries[key]
-                how = f"tied to {last}"
-                entries[key] = replace(entry, status=Filled.FILLED, covered=entry.spec.elements, how=how)
-            why = entries[key].how
-            steps[key] = Step(target.specs[key], value, why, tied_to=None if key == first else first)
+                entries[key] = replace(entry, status=Filled.FILLED, covered=entry.spec.elements, reason=Tie(last))
+            steps[key] = Step(target.specs[key], value, entries[key].reason, tied_to=None if key == first else first)
 
 
 def _place(value: Value, source: Checkpoint) -> object:
     """What two values have in common if they are one tensor under two names."""
     if isinstance(value, Source) and (pieces := source[value.key].pieces):
-        return pieces
+        return pieces, source[value.key].shape
     return value
 
 
@@ -267,25 +266,25 @@ def _own(
     """What a tensor gets that nothing fills: what an init says, or what the model has itself."""
     first = next((group[0] for group in target.ties if entry.key in group), entry.key)
     if first != entry.key and first in steps:
-        return Step(entry.spec, steps[first].value, f"tied to {first}", tied_to=first)
+        return Step(entry.spec, steps[first].value, Tie(first), tied_to=first)
     how = next((how for pattern, how in inits if pattern.matches(entry.key)), "keep")
     if how.startswith("copy:"):
         origin = steps.get(how[5:])
         if origin is None or origin.target.shape != entry.spec.shape:
             hint = "the source must fill it, and it must have the same shape"
             raise UsageError(f'init "{how}": {how[5:]} cannot be copied to {entry.key}', hint=hint)
-        return Step(entry.spec, origin.value, f"init {how}")
+        return Step(entry.spec, origin.value, Init(how))
     op = made(how, entry.spec, initial.seed)
     if op is not None:
-        return Step(entry.spec, Apply(op, ()), f"init {how}")
-    return Step(entry.spec, initial.value(entry.spec), _own_text(entry, target, initial))
+        return Step(entry.spec, Apply(op, ()), Init(how))
+    return Step(entry.spec, initial.value(entry.spec), _own_tensor(entry, target, initial))
 
 
-def _own_text(entry: Entry, target: Target, initial: ModelInit) -> str:
+def _own_tensor(entry: Entry, target: Target, initial: ModelInit) -> OwnTensor:
     if target.checkpoint is not None:
-        return "kept from the target"
+        return OwnTensor("checkpoint")
     if entry.is_counter:
-        return "a BatchNorm counter, starts at zero: harmless"
+        return OwnTensor("counter")
     if entry.is_statistic:
-        return "running statistics of a new model"
-    return "a buffer that the model makes" if entry.kind == "buffer" else f"init of the model, seed {initial.seed}"
+        return OwnTensor("statistics")
+    return OwnTensor("buffer") if entry.kind == "buffer" else OwnTensor("init", initial.seed)

@@ -13,6 +13,7 @@ from ckptool.core.checkpoint import Checkpoint, Note
 from ckptool.core.keys import Pattern
 from ckptool.core.near_miss import require_match
 from ckptool.core.plan import Dropped, Problem, Source, Step, Use
+from ckptool.core.reasons import ByOption, SameKey
 from ckptool.core.spec import TensorSpec
 from ckptool.matching.prefixes import Swap, prefix_swap
 from ckptool.matching.result import Confidence
@@ -54,7 +55,8 @@ def without(source: Checkpoint, drop: Sequence[str]) -> tuple[dict[str, TensorSp
     dropped: list[Dropped] = []
     for text in drop:
         found = require_match(Pattern.parse(text), list(source), "--drop", source.path)
-        dropped += [Dropped(Source(0, key), f'--drop "{text}"') for key in found if specs.pop(key, None) is not None]
+        option = ByOption("--drop", text)
+        dropped += [Dropped(Source(0, key), option) for key in found if specs.pop(key, None) is not None]
     return specs, tuple(dropped)
 
 
@@ -92,7 +94,7 @@ def _by_name(specs: Specs, target: Target) -> Mapped:
     steps: dict[str, Step] = {}
     for key, spec in specs.items():
         new = swap.key(key)
-        why = "same key" if new == key else f"same key, {swap.text}"
-        steps[new] = Step(TensorSpec(new, spec.dtype, spec.shape), Source(0, key), why)
+        reason = SameKey() if new == key else SameKey(swap.take, swap.put)
+        steps[new] = Step(TensorSpec(new, spec.dtype, spec.shape), Source(0, key), reason)
     note = Note(f"source keys are taken {swap.text}", f'as a rule: -r "{swap.rule}"')
     return Mapped(steps, notes=(note,) if swap else (), swap=swap)

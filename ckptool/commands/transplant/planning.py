@@ -13,7 +13,8 @@ from ckptool.core.checkpoint import Checkpoint, Note
 from ckptool.core.errors import UsageError
 from ckptool.core.keys import Pattern
 from ckptool.core.near_miss import require_match
-from ckptool.core.plan import Dropped, Plan, Source, Step, sources_of
+from ckptool.core.plan import Command, Dropped, Plan, Source, Step, sources_of
+from ckptool.core.reasons import DoesNotFit, NoSuchKey, Reason
 from ckptool.fits.args import Fit, parse_fit
 from ckptool.matching.result import Confidence
 from ckptool.models import Target
@@ -101,7 +102,7 @@ def plan_transplant(
             frame=None,
             module_versions=target.versions,
             wrap=wrap,
-            request=f"transplant --into {target.name}",
+            command=Command("transplant", ("--into", target.name)),
         ),
         target,
         filling.entries,
@@ -129,11 +130,11 @@ def _origins(steps: Iterable[Step]) -> set[Source]:
 def _not_used(mapped: Mapping[str, Step], steps: Iterable[Step], target: Target) -> list[Dropped]:
     """Source tensors that the output does not hold though no rule dropped them."""
     used = _origins(steps)
-    left: dict[Source, str] = {}
+    left: dict[Source, Reason] = {}
     for key, step in mapped.items():
-        why = "does not fit" if key in target.specs else "the model has no such key"
-        left |= {origin: why for origin in sources_of(step.value) if origin not in used}
-    return [Dropped(origin, why) for origin, why in left.items()]
+        reason = DoesNotFit() if key in target.specs else NoSuchKey()
+        left |= {origin: reason for origin in sources_of(step.value) if origin not in used}
+    return [Dropped(origin, reason) for origin, reason in left.items()]
 
 
 def _target_notes(target: Target) -> tuple[Note, ...]:

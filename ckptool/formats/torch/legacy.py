@@ -162,7 +162,7 @@ class _Storages:
 
 
 def _itemsize(dtype: str | None) -> int:
-    return DTYPES[dtype].bits // 8 if dtype else 1
+    return DTYPES[dtype].block_nbytes if dtype else 1
 
 
 def _part_of(part: object, offset: int, nbytes: int, itemsize: int, key: str) -> tuple[int, int]:

@@ -22,14 +22,15 @@ __all__ = ["STORAGE_CLASSES", "StorageOf", "StorageRef", "data_args", "is_tensor
 MAX_AXES = 64
 _MAX_WRAPPERS = 16
 
-_DTYPE_ALIASES = {"float": "float32", "double": "float64", "half": "float16", "long": "int64", "int": "int32"}
+_SECOND_NAMES = {dtype.alias: dtype.name for dtype in DTYPES.values() if dtype.alias}
 
 
 def named_dtype(node: object) -> str | None:
     """The dtype that ``torch.float32``, as a global, stands for."""
     if isinstance(node, Global) and node.module == "torch":
-        name = _DTYPE_ALIASES.get(node.name, node.name)
-        return name if name in DTYPES else None
+        dtype = DTYPES.get(_SECOND_NAMES.get(node.name, node.name))
+        # the numbers of 4 and 6 bits are not torch's
+        return dtype.name if dtype is not None and not (dtype.is_packed and dtype.kind == "float") else None
     return None
 
 
@@ -176,7 +177,7 @@ def _view(ref: StorageRef, dtype: str, start: int, shape: tuple[int, ...], strid
     last = start - 1 + elements
     if steps is not None:
         last = start + sum((size - 1) * stride for size, stride in zip(shape, steps, strict=True))
-    held = ref.storage.nbytes * 8 // DTYPES[dtype].bits
+    held = ref.storage.nbytes // DTYPES[dtype].block_nbytes * DTYPES[dtype].block_elements
     if last >= held:
         raise _bad(key, f"reaches to element {last:,} of a storage that holds {held:,}")
     return Piece(ref.storage, start, shape, steps)

@@ -104,7 +104,7 @@ def main(arguments: list[str] | None = None) -> None:
         seconds = time.perf_counter() - begun
         totals.update(pairs=1, matched=int(tensors > 0), tensors=tensors, slow=int(seconds > 5))
         examples: list[Any] = [
-            (*pair.sources, "->", *pair.targets, pair.layout, f"{pair.confidence}: {'; '.join(pair.evidence)}")
+            (*pair.sources, "->", *pair.targets, pair.layout, pair.confidence, *(one.slug for one in pair.evidence))
             for pair in found[:5]
         ]
         if tensors:

@@ -130,7 +130,11 @@ def asked(one: Made) -> Result:
         return Result(one, Score(refused=1), (), {}, f"{type(error).__name__}: {error}")
     seconds = time.perf_counter() - start
     score, mistakes = judge(one.case, [Answer(pair.targets, pair.sources, pair.layout) for pair in pairs])
-    why = {key: f"{pair.confidence}: {'; '.join(pair.evidence)}" for pair in pairs for key in pair.targets}
+    why = {
+        key: f"{pair.confidence}: {'; '.join(one.slug for one in pair.evidence)}"
+        for pair in pairs
+        for key in pair.targets
+    }
     return Result(one, score + Score(seconds=seconds), tuple(mistakes), why)
 
 

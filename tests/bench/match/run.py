@@ -45,9 +45,11 @@ def ours_all(case: Case) -> list[Answer]:
 
 def our_recipe(case: Case) -> list[Answer]:
     """What our recipe, as it is written at the default confidence, makes of the source: the proof of the pudding."""
+    from ckptool.report.match_recipe import match_recipe
+
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "found.toml"
-        path.write_text(report_of(case).recipe())
+        path.write_text(match_recipe(report_of(case)))
         found = expand(load_recipe(path), case.source, targets=case.target)
     if found.problems:
         raise RefusedError(found.problems[0].message)
@@ -74,7 +76,7 @@ def matchers() -> dict[str, Matcher]:
     found: dict[str, Matcher] = {}
     if importlib.util.find_spec("ckptool.matching.match"):
         found[OURS] = ours
-        if importlib.util.find_spec("ckptool.matching.recipe_text"):
+        if importlib.util.find_spec("ckptool.report.match_recipe"):
             found[f"{OURS}, its recipe"] = our_recipe
         found[f"{OURS}, with guesses"] = ours_all
     for name in BASELINES:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from ckptool.commands.checks.finding import Finding, Level, Outcome, Report
 from ckptool.commands.diff.result import Change, Diff, ExtraChange, Status
 from ckptool.core.checkpoint import Note
+from ckptool.report.reasons import reason_text
 
 if TYPE_CHECKING:
     from ckptool.commands.transplant.result import Transplant
@@ -137,7 +138,7 @@ def transplant_findings(transplant: Transplant, name: str) -> Report:
 
 
 def _entries(rule: str, level: Level, file: str, what: str, entries: Sequence[Entry]) -> Finding:
-    details = tuple("  ".join(filter(None, (entry.key, entry.spec.short, entry.why))) for entry in entries)
+    details = tuple("  ".join((entry.key, entry.spec.short, reason_text(entry.reason))) for entry in entries)
     keys = tuple(entry.key for entry in entries)
     return Finding(rule, level, file, f"{_tensors(len(entries))} {what}", keys, details)
 

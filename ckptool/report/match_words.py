@@ -1,0 +1,71 @@
+"""The evidence of an automatic match in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ckptool.matching.result import Evidence, MatchRule, Pair
+from ckptool.report.units import number_of
+
+_WORDS = {
+    Evidence.SAME_NAME: "same name",
+    Evidence.SAME_UNDER_PREFIX: "same name under a prefix",
+    Evidence.ONLY_OF_SHAPE: "only one of this shape",
+    Evidence.LAST_OF_SHAPE: "the last of this shape",
+    Evidence.PAIR_OFF: "all of this shape pair off by their words",
+    Evidence.SAME_SEQUENCE: "all modules of both have the same shapes in the same order",
+    Evidence.WORDS_AGREE: "words agree",
+    Evidence.SAME_SHAPES: "all that is on both sides has the same shapes",
+    Evidence.NEIGHBOURS_AGREE: "neighbours agree",
+    Evidence.ORDER_AGREES: "order agrees",
+    Evidence.ONLY_ORDER: "only the order in the files speaks",
+    Evidence.NO_COUNTERPART: "the target has nothing of this name and shape",
+    Evidence.SQUARE: "it is square, and others of its block turn round",
+    Evidence.OTHER_BLOCKS: "other modules say that these are other blocks",
+    Evidence.CROSSED: "another of its block has this name, or this place",
+    Evidence.NAMESAKE: "another has its name",
+    Evidence.TWIN: "it has a twin, and nothing says which is meant",
+}
+
+
+def evidence_words(evidence: Sequence[Evidence], pairs: Sequence[Pair]) -> list[str]:
+    """A few words for each.
+
+    Args:
+        evidence: what speaks for pairs or against them.
+        pairs: these, which say how much.
+
+    Example:
+        >>> pair = Pair(("a",), ("b",), score=0.5)
+        >>> evidence_words((Evidence.BEST_OF_SHAPE, Evidence.TWIN), (pair,))
+        ['the best of its shape, by 0.50', 'it has a twin, and nothing says which is meant']
+    """
+    return [_words(one, pairs) for one in evidence]
+
+
+def _words(one: Evidence, pairs: Sequence[Pair]) -> str:
+    mine = [pair for pair in pairs if one in pair.evidence] or pairs
+    if one is Evidence.BEST_OF_SHAPE:
+        return f"the best of its shape, by {min(pair.score for pair in mine):.2f}"
+    if one is Evidence.HABIT:
+        return f"only the order speaks; {'; '.join(dict.fromkeys(pair.habit for pair in mine))}"
+    if one is Evidence.OTHER_SHAPE:
+        return f"other shape: {shape_words(mine[0])}"
+    return _WORDS[one]
+
+
+def shape_words(pair: Pair) -> str:
+    """``[1000,512] and [10,512]``; nothing where a layout makes one shape of the other."""
+    return " and ".join(f"[{','.join(map(str, shape))}]" for shape in pair.shapes or ())
+
+
+def rival_words(rule: MatchRule) -> str:
+    """The next best source of what is decided most narrowly; nothing if that is not near."""
+    return f"next best: {rule.rival[0]} ({rule.rival[1]:.2f})" if rule.rival else ""
+
+
+def rule_words(rule: MatchRule) -> str:
+    """How sure a rule is, what it makes, and why."""
+    many = f", {number_of(len(rule.pairs), 'tensor')}" if rule.pairs else ""
+    rival = f"; {rival_words(rule)}" if rule.rival else ""
+    return f"{rule.confidence.value}{many}: {', '.join(evidence_words(rule.evidence, rule.pairs))}{rival}"
