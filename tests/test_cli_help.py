@@ -17,8 +17,8 @@ from ckptool.cli.topics import page, page_lines, topics
 from ckptool.commands.checks import RULES
 from ckptool.commands.checks.settings import ALLOW, Settings
 from ckptool.commands.merging.methods import METHODS as MERGE_METHODS
-from ckptool.engine.encode import SUFFIXES
 from ckptool.fits.args import METHODS
+from ckptool.formats.registry import written_endings
 from ckptool.recipes.expression_specs import FUNCTIONS
 from ckptool.recipes.recipe import _KEYS as RECIPE_KEYS
 from ckptool.report.text import Screen, paint
@@ -120,7 +120,7 @@ def test_every_command_has_a_page() -> None:
         ("recipes", [*RECIPE_KEYS, *FUNCTIONS, *METHODS]),
         ("merge", [word for method in MERGE_METHODS.values() for word in (method.name, *method.options)]),
         ("policy", [*RULES, *ALLOW, *POLICY_KEYS]),
-        ("formats", [suffix for suffix in SUFFIXES if suffix]),
+        ("formats", list(written_endings())),
     ],
 )
 def test_a_page_names_the_whole_language(name: str, words: list[str]) -> None:

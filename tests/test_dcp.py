@@ -99,7 +99,7 @@ def test_a_training_checkpoint(tmp_path: Path) -> None:
     checkpoint = open_checkpoint(folder)
     dcp_to_torch_save(folder, tmp_path / "c.pt")
     loaded = torch.load(tmp_path / "c.pt", weights_only=False)
-    assert checkpoint.format == "torch.distributed"
+    assert str(checkpoint.format) == "torch.distributed"
     assert checkpoint.path == folder
     assert [file.path for file in checkpoint.files] == [folder / "__0_0.distcp"]
     assert checkpoint.nbytes == sum(file.stat().st_size for file in folder.iterdir())

@@ -14,6 +14,7 @@ from torch.nn.utils import prune
 
 from ckptool.commands.diff.explaining import explain_pair
 from ckptool.core.checkpoint import Checkpoint, Extra, Note, Tensor
+from ckptool.core.format import Format
 from ckptool.core.spec import TensorSpec
 from ckptool.facts import explain, ties
 from ckptool.facts.facts import amount
@@ -29,7 +30,7 @@ def plain(keys: Iterable[str] | Mapping[str, tuple[int, ...]], name: str = "a.sa
     """A checkpoint that has keys and shapes only."""
     shapes = keys if isinstance(keys, Mapping) else dict.fromkeys(keys, (4,))
     tensors = {key: Tensor(TensorSpec(key, "float32", shape)) for key, shape in shapes.items()}
-    return Checkpoint(Path(name), "safetensors", tensors, **facts)
+    return Checkpoint(Path(name), Format("safetensors"), tensors, **facts)
 
 
 def only(notes: tuple[Note, ...]) -> Note:

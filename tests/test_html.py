@@ -20,6 +20,7 @@ import ckptool
 from ckptool.commands.diff.comparison import compare
 from ckptool.commands.diff.result import Change, Diff, ExtraChange, Status
 from ckptool.core.checkpoint import Checkpoint, Extra, Note, Selection, Tensor
+from ckptool.core.format import Format
 from ckptool.core.spec import TensorSpec
 from ckptool.facts import ties
 from ckptool.report.html import Column, Heading, Page, page
@@ -184,7 +185,7 @@ def hostile_inspection(text: str) -> Inspection:
     tensor = Tensor(TensorSpec(key, "float32", (2,)))
     checkpoint = Checkpoint(
         Path("x"),
-        "torch zip",
+        Format("torch zip"),
         {key: tensor},
         selection=Selection((text,), others=(text,)),
         extras=(Extra(text, text),),

@@ -93,7 +93,7 @@ def test_every_dtype_as_the_reference_loads_it(tmp_path: Path) -> None:
         assert checkpoint[key].shape == tuple(tensor.shape)
         assert stored(checkpoint, key) == bytes(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
     assert checkpoint.metadata == {"format": "pt", "ü": "\n"}
-    assert (checkpoint.format, checkpoint.files, checkpoint.nbytes) == (
+    assert (str(checkpoint.format), checkpoint.files, checkpoint.nbytes) == (
         "safetensors", (locate_file(path),), path.stat().st_size,
     )  # fmt: skip
     assert checkpoint.notes == ()

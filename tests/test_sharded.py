@@ -55,7 +55,7 @@ def refusal(path: Path) -> CkptError:
 def test_a_sharded_folder_is_one_checkpoint(tmp_path: Path, suffix: str, kind: str) -> None:
     write_sharded(tmp_path, suffix)
     checkpoint = open_checkpoint(tmp_path)
-    assert checkpoint.format == f"{kind}, 3 shards"
+    assert str(checkpoint.format) == f"{kind}, 3 shards"
     assert checkpoint.path == tmp_path
     files = [Path(file.path) for file in checkpoint.files]
     assert files == [tmp_path / shard_name(n, suffix=suffix) for n in (1, 2, 3)]

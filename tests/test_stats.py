@@ -12,6 +12,7 @@ import torch
 
 from ckptool.core.checkpoint import Checkpoint, Piece, Storage, Tensor
 from ckptool.core.errors import CkptError, UnreadableError
+from ckptool.core.format import Format
 from ckptool.core.spec import DTYPES, TensorSpec
 from ckptool.engine.reading import Reader
 from ckptool.storage.locate import locate_file
@@ -153,7 +154,7 @@ def test_many_tensors_in_threads_with_progress(tmp_path: Path) -> None:
     values = {f"w{i}": torch.randn(1000 + i) for i in range(20)}
     tensors = {key: stored(tmp_path / key, value, key) for key, value in values.items()}
     tensors["special"] = Tensor(TensorSpec("special", "float32", (9,)), layout="meta")
-    checkpoint = Checkpoint(tmp_path, "torch zip", tensors)
+    checkpoint = Checkpoint(tmp_path, Format("torch zip"), tensors)
     calls: list[tuple[int, int]] = []
     found = all_stats(checkpoint, list(tensors), threads=3, progress=lambda done, total: calls.append((done, total)))
     assert list(found) == list(values)
@@ -169,4 +170,4 @@ def test_an_error_in_a_thread_reaches_the_caller(tmp_path: Path) -> None:
     tensors = {f"w{i}": stored(tmp_path / f"{i}", torch.ones(100), f"w{i}") for i in range(8)}
     (tmp_path / "5").write_bytes(b"")
     with pytest.raises(UnreadableError, match="5 changed after it was opened"):
-        all_stats(Checkpoint(tmp_path, "torch zip", tensors), list(tensors))
+        all_stats(Checkpoint(tmp_path, Format("torch zip"), tensors), list(tensors))

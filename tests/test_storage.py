@@ -131,6 +131,48 @@ def test_commands_that_read_work_without_posix(command: str, fixtures: Path) -> 
     assert there[1]
 
 
+WRITING = {
+    "filter": ["filter", "training.ckpt", "--drop", "module.fc.*", "--drop-optimizer", "-o", "out.pth"],
+    "filter to safetensors": ["filter", "resnet18.pth", "--dtype", "bf16", "-o", "out.safetensors"],
+    "filter to a folder": ["filter", "shards", "--max-shard", "20kB", "-o", "out"],
+    "remap": ["remap", "resnet18.pth", "-r", "fc. -> head.", "-o", "out.pth"],
+    "merge": ["merge", "resnet18.pth", "shards", "--method", "linear", "-o", "out.safetensors"],
+}
+
+
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize("command", WRITING)
+def test_commands_that_write_work_without_posix(command: str, force: bool, fixtures: Path) -> None:
+    """A new output, and one in the place of another; both are what any system writes."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "100"}
+    arguments, out = WRITING[command], fixtures / WRITING[command][-1]
+    written = []
+    for start in (["-c", AS_ON_WINDOWS], ["-m", "ckptool"]):
+        if force:
+            _put_an_old_output(out)
+        done = subprocess.run(
+            [sys.executable, *start, *arguments, *(["--force"] if force else [])],
+            cwd=fixtures, env=environment, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        files = sorted(out.iterdir()) if out.is_dir() else [out]
+        written.append({file.name: file.read_bytes() for file in files})
+        assert not [path for path in fixtures.iterdir() if path.name.startswith(".")], "a stage is left"
+        for file in files:
+            file.unlink()
+        if out.is_dir():
+            out.rmdir()
+    assert written[0] == written[1]
+
+
+def _put_an_old_output(out: Path) -> None:
+    if out.suffix:
+        out.write_bytes(b"old")
+    else:
+        out.mkdir()
+        (out / "model.safetensors").write_bytes(b"old")
+
+
 @pytest.mark.parametrize("missing", [[], ["preadv", "pread", "pwrite", "copy_file_range"]])
 def test_bytes_are_read_and_written_at_offsets(
     missing: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

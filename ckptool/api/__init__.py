@@ -39,7 +39,7 @@ def open(path: str | os.PathLike[str], select: str | None = None) -> Checkpoint:
 
     Example:
         >>> checkpoint = ckptool.open("fixtures/training.ckpt")
-        >>> checkpoint.format, len(checkpoint), checkpoint.selection.name
+        >>> str(checkpoint.format), len(checkpoint), checkpoint.selection.name
         ('torch zip', 122, 'state_dict')
         >>> [extra.name for extra in checkpoint.extras]
         ['epoch', 'arch', 'best_acc1', 'args', 'model_ema', 'optimizer', 'lr_scheduler']

@@ -198,12 +198,12 @@ def _require_own_files(reports: list[Path], policy: Policy) -> None:
 
 def _weights(paths: list[Path]) -> Iterator[Path]:
     """Files that are read, by their names; an old report in a folder of weights is none."""
-    from ckptool.commands.checks.paths import INDEX, WEIGHTS
+    from ckptool.formats.registry import INDEX_ENDING, endings
 
     for path in paths:
         yield path
         if path.is_dir():
-            yield from (file for file in path.rglob("*") if file.name.endswith((*WEIGHTS, INDEX, ".distcp")))
+            yield from (file for file in path.rglob("*") if file.name.endswith((*endings(), INDEX_ENDING, ".distcp")))
 
 
 def _with_model(policy: Policy, into: str | None) -> Policy:

@@ -66,9 +66,10 @@ def install(
     With --full, git diff prints the report of ckptool diff instead; git log and git show do so with --ext-diff. It may
     be run again, to change between the two or to make git forget conversions of files that could not be read then.
     """
-    from ckptool.cli.git_driver import PATTERNS, Scope, checked_patterns, wanted_driver, with_lines
+    from ckptool.cli.git_driver import Scope, checked_patterns, wanted_driver, with_lines
+    from ckptool.formats.registry import name_patterns
 
-    patterns = [*PATTERNS, *checked_patterns(pattern or [])]
+    patterns = [*name_patterns(), *checked_patterns(pattern or [])]
     scope = Scope(everywhere)
     scope.set_driver(wanted_driver(full, scope.can_cache()))
     scope.forget()

@@ -13,9 +13,6 @@ from pathlib import Path
 
 from ckptool.core.errors import CkptError, OutputError, UsageError
 
-PATTERNS = ("*.safetensors", "*.pth", "*.pt", "*.ckpt", "pytorch_model*.bin", "adapter_model*.bin")
-"""Names of checkpoints. `*.bin` alone is anything."""
-
 MARK = "# ckptool git install: readable diffs of checkpoints"
 _VALUE = "diff=ckptool"
 _CACHE = "refs/notes/textconv/ckptool"  # where git keeps what cachetextconv remembers

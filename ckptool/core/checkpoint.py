@@ -13,6 +13,7 @@ from pathlib import PurePath
 from typing import Literal
 
 from ckptool.core.bytes import ByteSource
+from ckptool.core.format import Format
 from ckptool.core.spec import TensorSpec, packed_nbytes
 
 Risk = Literal["harmless", "unknown", "dangerous"]
@@ -227,7 +228,7 @@ class Checkpoint(Mapping[str, Tensor]):
 
     Attributes:
         path: the file or folder.
-        format: "torch zip", "torch legacy", "TorchScript", "safetensors", "torch.distributed".
+        format: the container that it is stored in.
         tensors: the selected weights.
         files: the files that hold the bytes.
         indexes: the files that say which file holds what: an index of shards, a `.metadata`.
@@ -244,7 +245,7 @@ class Checkpoint(Mapping[str, Tensor]):
     """
 
     path: PurePath
-    format: str
+    format: Format
     tensors: Mapping[str, Tensor]
     files: tuple[ByteSource, ...] = ()
     indexes: tuple[ByteSource, ...] = ()

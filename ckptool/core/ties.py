@@ -21,10 +21,11 @@ def recorded_ties(checkpoint: Checkpoint) -> dict[str, str]:
 
     Example:
         >>> from pathlib import Path
+        >>> from ckptool.core.format import Format
         >>> from ckptool.core.spec import TensorSpec
         >>> tensors = {"wte.weight": Tensor(TensorSpec("wte.weight", "float32", (9, 4)))}
         >>> metadata = {"format": "pt", "lm_head.weight": "wte.weight"}
-        >>> recorded_ties(Checkpoint(Path("a.safetensors"), "safetensors", tensors, metadata=metadata))
+        >>> recorded_ties(Checkpoint(Path("a.safetensors"), Format("safetensors"), tensors, metadata=metadata))
         {'lm_head.weight': 'wte.weight'}
     """
     tensors = checkpoint.tensors

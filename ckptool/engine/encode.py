@@ -17,15 +17,8 @@ from ckptool.core.spec import TensorSpec
 from ckptool.engine.shard_names import INDEX, SINGLE, shard_name
 from ckptool.formats.contents import contents_of
 from ckptool.formats.image import Image
+from ckptool.formats.registry import written_endings
 
-SUFFIXES: Mapping[str, Container] = {
-    ".pth": "torch",
-    ".pt": "torch",
-    ".bin": "torch",
-    ".ckpt": "torch",
-    ".safetensors": "safetensors",
-    "": "folder",
-}
 DEFAULT_SHARD = 5_000_000_000
 """Bytes of one shard where --max-shard does not say: what Hugging Face's tools write."""
 
@@ -60,10 +53,11 @@ def container_of(target: Path) -> Container:
     suffix = target.suffix.lower()
     if suffix[1:2].isdigit():  # "llama-3.1" has no ending
         return "folder"
-    if suffix not in SUFFIXES and not target.is_dir():
-        known = ", ".join(filter(None, SUFFIXES))
+    written = written_endings()
+    if suffix and suffix not in written and not target.is_dir():
+        known = ", ".join(written)
         raise OutputError(f'"{suffix}" is not a format that is written', hint=f"write {known}, or a folder of shards")
-    return SUFFIXES.get(suffix, "folder")
+    return written.get(suffix, "folder")
 
 
 def refusals(plan: Plan) -> Iterator[CkptError]:

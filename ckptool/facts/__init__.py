@@ -43,10 +43,11 @@ def explain(checkpoint: Checkpoint) -> tuple[Note, ...]:
     Example:
         >>> from pathlib import Path
         >>> from ckptool.core.checkpoint import Tensor
+        >>> from ckptool.core.format import Format
         >>> from ckptool.core.spec import TensorSpec
         >>> keys = ["module.fc.weight", "module.fc.bias"]
         >>> tensors = {key: Tensor(TensorSpec(key, "float32", (4,))) for key in keys}
-        >>> [note.text for note in explain(Checkpoint(Path("a.pth"), "torch zip", tensors))]
+        >>> [note.text for note in explain(Checkpoint(Path("a.pth"), Format("torch zip"), tensors))]
         ['every key starts with "module.", the mark of DataParallel or DistributedDataParallel']
     """
     facts = Facts.of(checkpoint)

@@ -21,10 +21,11 @@ def ties(checkpoint: Checkpoint) -> tuple[tuple[str, ...], ...]:
     Example:
         >>> from pathlib import Path
         >>> from ckptool.core.checkpoint import Piece, Storage
+        >>> from ckptool.core.format import Format
         >>> from ckptool.core.spec import TensorSpec
         >>> piece = Piece(Storage(Path("a.pth"), 64, 16), 0, (4,))
         >>> tensors = {key: Tensor(TensorSpec(key, "float32", (4,)), (piece,)) for key in ("embed", "lm_head")}
-        >>> ties(Checkpoint(Path("a.pth"), "torch zip", tensors))
+        >>> ties(Checkpoint(Path("a.pth"), Format("torch zip"), tensors))
         (('embed', 'lm_head'),)
     """
     found: list[tuple[str, ...]] = []
@@ -144,7 +145,7 @@ def optimizer(facts: Facts) -> Iterator[Note]:
 
 def script(facts: Facts) -> Iterator[Note]:
     """A compiled program around the weights."""
-    if facts.checkpoint.format == "TorchScript":
+    if facts.checkpoint.format.is_program:
         yield Note(
             "it is a TorchScript program: code and weights in one file",
             f"nothing of it runs here; the weights alone: ckptool filter {facts.file} -o OUT.safetensors",

@@ -16,6 +16,7 @@ from dataclasses import replace
 from ckptool.core.bytes import ByteSource, Folder
 from ckptool.core.checkpoint import Checkpoint, GlobalUse, Note, Piece, Storage, Tensor
 from ckptool.core.errors import MissingError, UnreadableError
+from ckptool.core.format import Format
 from ckptool.core.spec import TensorSpec, short_spec
 from ckptool.formats.dcp_metadata import Chunk, Item, ItemPath, Metadata, Stored, read_metadata
 from ckptool.formats.pickle.loading import merge_globals
@@ -25,6 +26,7 @@ from ckptool.formats.torch.tensor import StorageRef, tensor_of
 from ckptool.formats.torch.tree import interpret
 from ckptool.formats.torch.zip import Archive, read_embedded
 
+DISTRIBUTED = Format("torch.distributed", is_pickle=True)
 METADATA = ".metadata"
 _STAND_IN = ("the storage of a stand-in",)  # known by identity: no file can make it
 
@@ -51,7 +53,7 @@ def open_dcp(folder: Folder, select: str | None = None) -> Checkpoint:
     tree = interpret(reader.tree(metadata), reader.storage_of, select, nbytes=reader.nbytes + metadata.nbytes)
     return Checkpoint(
         path=folder.path,
-        format="torch.distributed",
+        format=DISTRIBUTED,
         tensors=reader.real(tree.tensors),
         files=tuple(reader.files.values()),
         indexes=(description,),

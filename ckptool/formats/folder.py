@@ -13,22 +13,19 @@ from dataclasses import replace
 from ckptool.core.bytes import Entry, Folder
 from ckptool.core.checkpoint import Checkpoint, Note
 from ckptool.core.errors import CkptError, UnreadableError, UsageError
-from ckptool.formats.registry import open_file
+from ckptool.formats.registry import INDEX, INDEX_ENDING, endings, is_safe_name, open_file, sniff
 from ckptool.formats.sharded import SHARD_NAME, open_index, open_shards
-from ckptool.formats.sniff import sniff
 
-INDEX = ".index.json"
 KNOWN = [
     name
     for suffix in ("safetensors", "bin")
     for stem in ("model", "pytorch_model", "diffusion_pytorch_model", "adapter_model")
-    for name in (f"{stem}.{suffix}", f"{stem}.{suffix}{INDEX}")
+    for name in (f"{stem}.{suffix}", f"{stem}.{suffix}{INDEX_ENDING}")
 ]
 """The names under which transformers, diffusers and peft look for weights, in their order."""
 
 # What trainers put beside the weights: torch files, but never what is meant by "the checkpoint".
 _COMPANIONS = ("optimizer", "scheduler", "scaler", "training_args", "rng_state", "random_states", "sampler")
-_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
 _MOST = 1000  # files that are looked into
 
 Candidate = tuple[str, ...]  # one file, one index, or the shards of one checkpoint
@@ -46,7 +43,7 @@ def open_folder(folder: Folder, select: str | None = None) -> Checkpoint:
     names = [entry.name for entry in entries]
     opened = _opened(folder, _choice(folder, entries), select)
     files = {file.name for file in opened.files}
-    left = [name for name in names if name.endswith(_WEIGHTS) and name not in files and not _is_companion(name)]
+    left = [name for name in names if name.endswith(endings()) and name not in files and not _is_companion(name)]
     if not left:
         return opened
     names_left = f"{', '.join(left[:5])}{f' and {len(left) - 5:,} more' if len(left) > 5 else ''}"
@@ -58,7 +55,7 @@ def _opened(folder: Folder, chosen: Candidate, select: str | None) -> Checkpoint
         from ckptool.formats.dcp import open_dcp
 
         return open_dcp(folder, select)
-    if chosen[0].endswith(INDEX):
+    if chosen[0].endswith(INDEX_ENDING):
         return replace(open_index(folder.open(chosen[0]), select), path=folder.path)
     if SHARD_NAME.fullmatch(chosen[0]):
         return open_shards(folder, chosen, select)
@@ -76,7 +73,7 @@ def _choice(folder: Folder, entries: Sequence[Entry]) -> Candidate:
     for candidates in (_indexes(names), _shard_groups(names), _single_files(folder, entries)):
         same_stem = len({candidate[0].partition(".")[0] for candidate in candidates}) == 1
         if same_stem:  # one model in two formats: safetensors wins
-            return min(candidates, key=lambda candidate: ".safetensors" not in candidate[0])
+            return min(candidates, key=lambda candidate: not is_safe_name(candidate[0]))
         if candidates:
             listed = ", ".join(candidate[0] for candidate in candidates[:8])
             raise UsageError(
@@ -88,14 +85,14 @@ def _choice(folder: Folder, entries: Sequence[Entry]) -> Candidate:
 
 
 def _indexes(names: Sequence[str]) -> list[Candidate]:
-    return [(name,) for name in names if name.endswith(INDEX)]
+    return [(name,) for name in names if name.endswith(INDEX_ENDING)]
 
 
 def _shard_groups(names: Sequence[str]) -> list[Candidate]:
     groups: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for name in names:
         match = SHARD_NAME.fullmatch(name)
-        if match is not None and name.endswith(_WEIGHTS):
+        if match is not None and name.endswith(endings()):
             groups[match["stem"], match["count"], match["suffix"]].append(name)
     return [tuple(group) for group in groups.values()]
 
@@ -113,12 +110,12 @@ def _single_files(folder: Folder, entries: Sequence[Entry]) -> list[Candidate]:
             continue
         try:
             with folder.open(name).open(probing=True) as file:
-                if sniff(file) != "index":
+                if sniff(file) is not INDEX:
                     found.append((name,))
         except CkptError as error:  # most files of a folder are none
             problems[name] = error
     for name, problem in problems.items():
-        if not found and name.endswith(_WEIGHTS):
+        if not found and name.endswith(endings()):
             raise problem
     return [candidate for candidate in found if not _is_companion(candidate[0])] or found
 

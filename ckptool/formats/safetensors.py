@@ -16,10 +16,12 @@ from ckptool.core.bytes import ByteSource, OpenBytes
 from ckptool.core.checkpoint import Checkpoint, Note, Piece, Storage, Tensor
 from ckptool.core.dtypes import DTYPES
 from ckptool.core.errors import UnreadableError, UsageError
+from ckptool.core.format import Format
 from ckptool.core.spec import TensorSpec
 from ckptool.formats.safetensors_header import DTYPE_NAMES, Entry, from_header, parse
 from ckptool.formats.strict_json import JsonError
 
+SAFETENSORS = Format("safetensors", has_metadata=True)
 MAX_HEADER = 100_000_000  # the reference's own cap
 MAX_DIMENSION = 2**63 - 1  # torch's
 MAX_BITS = 2**64 - 1  # the reference counts in 64 bits and refuses what overflows, even if a later dimension is 0
@@ -66,7 +68,7 @@ def open_safetensors(source: ByteSource, select: str | None = None) -> Checkpoin
         )
     return Checkpoint(
         path=source.path,
-        format="safetensors",
+        format=SAFETENSORS,
         tensors=tensors_of(header, source),
         files=(source,),
         nbytes=source.size,

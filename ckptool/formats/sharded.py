@@ -142,7 +142,7 @@ def _located(folder: Folder, names: Sequence[str], who: str) -> list[ByteSource]
 
 def _open_shards(folder: Folder, sources: Iterable[ByteSource], select: str | None) -> list[Checkpoint]:
     shards = [open_file(source, select) for source in sources]
-    formats = sorted({shard.format for shard in shards})
+    formats = sorted({str(shard.format) for shard in shards})
     if len(formats) > 1:
         raise UnreadableError(
             f"the shards in {folder.path} are of several formats: {', '.join(formats)}", path=folder.path
@@ -165,7 +165,7 @@ def _merged(path: PurePath, shards: Sequence[Checkpoint], notes: tuple[Note, ...
     metadata, conflicts = _merged_metadata(shards)
     return Checkpoint(
         path=path,
-        format=f"{shards[0].format}, {len(shards)} shard{'s' if len(shards) > 1 else ''}",
+        format=replace(shards[0].format, shards=len(shards)),
         tensors=tensors,
         files=tuple(file for shard in shards for file in shard.files),
         nbytes=sum(shard.nbytes for shard in shards),

@@ -7,13 +7,11 @@ was saved under the name of a model, an archive that was never unpacked.
 from __future__ import annotations
 
 import re
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from ckptool.core.bytes import OpenBytes
 from ckptool.core.errors import UnreadableError
 from ckptool.core.shell import shell_quote
-
-Kind = Literal["torch zip", "torch legacy", "safetensors", "index"]
 
 HEAD = 4096  # bytes looked at
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
@@ -66,35 +64,40 @@ _OLD_PICKLE = re.compile(rb"[(\]}][lpdqtX(\]}c]|c[\w.]+\n[\w.]+\n")
 _LEVELDB_FOOTER = bytes.fromhex("57fb808b247547db")
 
 
-def sniff(file: OpenBytes) -> Kind:
-    """The kind of checkpoint a file is.
+def is_zip(head: bytes, file: OpenBytes) -> bool:
+    """True for a zip archive; whether torch wrote it, its directory says."""
+    return head.startswith((b"PK\x03\x04", b"PK\x05\x06"))
 
-    Raises:
-        UnreadableError: it is not a checkpoint; the message says what it is.
-    """
-    head = file.read(0, min(HEAD, file.size))
-    kind = _checkpoint_kind(head, file)
-    if kind is not None:
-        return kind
+
+def is_legacy(head: bytes, file: OpenBytes) -> bool:
+    """True for a file of torch before 1.6."""
+    return any(magic in head[:40] for magic in _LEGACY) and head[:1] in b"\x80LI"
+
+
+def is_safetensors(head: bytes, file: OpenBytes) -> bool:
+    """True for 8 bytes of length and a JSON object; the reference lets white space stand before the brace."""
+    if is_zip(head, file) or is_legacy(head, file) or _is_text(head[:8]):
+        return False
+    return head[8:].lstrip(b" \t\r\n").startswith(b"{")
+
+
+def is_index(head: bytes, file: OpenBytes) -> bool:
+    """True for JSON that says which shard holds which key."""
+    if not _is_json(head):
+        return False
+    return b'"weight_map"' in (head if file.size <= HEAD else file.read(0, min(file.size, 1 << 16)))
+
+
+def _is_json(head: bytes) -> bool:
+    return head.lstrip(b" \t\r\n").startswith(b"{") and _is_text(head)
+
+
+def what_else(head: bytes, file: OpenBytes) -> UnreadableError:
+    """What a file is that is not a checkpoint, in words."""
     other = _other_kind(head, file)
     name, path = file.path.name, str(file.path)
     hint = other.hint.replace("{name}", shell_quote(name)).replace("{path}", path)
-    raise UnreadableError(f"{path} {other.what}", hint=hint or None, path=file.path)
-
-
-def _checkpoint_kind(head: bytes, file: OpenBytes) -> Kind | None:
-    if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):  # whether torch wrote it, its directory says
-        return "torch zip"
-    if any(magic in head[:40] for magic in _LEGACY) and head[:1] in b"\x80LI":
-        return "torch legacy"
-    text = head.lstrip(b" \t\r\n")
-    if text.startswith(b"{") and _is_text(head):
-        start = head if file.size <= HEAD else file.read(0, min(file.size, 1 << 16))
-        return "index" if b'"weight_map"' in start else None
-    # 8 bytes of length; the reference lets white space stand before the brace
-    if head[8:].lstrip(b" \t\r\n").startswith(b"{") and not _is_text(head[:8]):
-        return "safetensors"
-    return None
+    return UnreadableError(f"{path} {other.what}", hint=hint or None, path=file.path)
 
 
 def _other_kind(head: bytes, file: OpenBytes) -> Other:

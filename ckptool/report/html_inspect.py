@@ -10,7 +10,7 @@ from ckptool.core.shell import shell_quote
 from ckptool.core.spec import packed_nbytes
 from ckptool.report.escape import terminal
 from ckptool.report.html import Column, Heading, Page, key_text, page
-from ckptool.report.inspection import Inspection
+from ckptool.report.inspection import Inspection, format_text
 from ckptool.report.tree import label
 from ckptool.report.units import count, number_of, size_short
 
@@ -37,10 +37,7 @@ def inspect_html(report: Inspection) -> Iterator[str]:
 
 def checkpoint_facts(checkpoint: Checkpoint) -> str:
     """``torch zip, 46.8 MB, weights under "model"``; not escaped."""
-    facts = [checkpoint.format]
-    if len(checkpoint.files) > 1 and "shard" not in checkpoint.format:
-        facts.append(number_of(len(checkpoint.files), "shard"))
-    facts.append(size_short(checkpoint.nbytes))
+    facts = [format_text(checkpoint), size_short(checkpoint.nbytes)]
     if checkpoint.selection.path:
         facts.append(f'weights under "{checkpoint.selection.name}"')
     return ", ".join(facts)

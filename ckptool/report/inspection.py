@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ckptool.core.checkpoint import Checkpoint, GlobalUse, Note, Tensor
 from ckptool.core.spec import DTYPES
+from ckptool.report.units import number_of
 
 if TYPE_CHECKING:
     from ckptool.values.stats import Stats
@@ -76,4 +77,10 @@ class Inspection:
     @property
     def is_pickle(self) -> bool:
         """True if loading the file elsewhere runs a pickle."""
-        return not self.checkpoint.format.startswith("safetensors")
+        return self.checkpoint.format.is_pickle
+
+
+def format_text(checkpoint: Checkpoint) -> str:
+    """``torch zip``, ``safetensors, 4 shards``: the container and how many files of it there are."""
+    several = len(checkpoint.files) > 1 and not checkpoint.format.shards
+    return f"{checkpoint.format}, {number_of(len(checkpoint.files), 'shard')}" if several else str(checkpoint.format)

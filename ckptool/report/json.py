@@ -102,7 +102,7 @@ def file_fields(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
     selection = checkpoint.selection
     return {
         "path": name,
-        "format": checkpoint.format,
+        "format": str(checkpoint.format),
         "bytes": checkpoint.nbytes,
         "files": [str(file.path) for file in checkpoint.files],
         "selected": list(selection.path),

@@ -21,7 +21,7 @@ def inspect_markdown(report: Inspection) -> Iterator[str]:
     yield f"### {markdown_code(report.name)}\n\n"
     dtypes = ", ".join(f"{many:,} {dtype}" for dtype, many in report.dtypes)
     facts = [
-        checkpoint.format,
+        str(checkpoint.format),
         size_short(checkpoint.nbytes),
         number_of(len(report.keys), "tensor"),
         f"{count(report.elements)} elements" + (f" ({dtypes})" if dtypes else ""),

@@ -17,6 +17,7 @@ from ckptool.report.diff_rows import (
     summary_parts,
 )
 from ckptool.report.escape import terminal
+from ckptool.report.inspection import format_text
 from ckptool.report.text import Cell, Column, Line, Screen, Span, Style, fit, level, table, wrap
 from ckptool.report.text_inspect import note_lines, shell
 from ckptool.report.text_width import cells
@@ -62,9 +63,7 @@ def _sides(diff: Diff, names: tuple[str, str], screen: Screen) -> Iterator[Line]
     rows: list[tuple[Cell, ...]] = []
     sides: tuple[tuple[str, Style], ...] = (("-", "red"), ("+", "green"))
     for (symbol, style), name, checkpoint in zip(sides, names, (diff.old, diff.new), strict=True):
-        kind = checkpoint.format
-        if len(checkpoint.files) > 1 and "shard" not in kind:
-            kind += f", {number_of(len(checkpoint.files), 'shard')}"
+        kind = format_text(checkpoint)
         if checkpoint.selection.path:
             kind += f', weights under "{terminal(checkpoint.selection.name)}"'
         cells_of = (

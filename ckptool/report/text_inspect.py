@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from ckptool.core.checkpoint import Checkpoint, Extra, GlobalUse, Note
 from ckptool.core.shell import shell_quote
 from ckptool.report.escape import terminal
-from ckptool.report.inspection import Inspection
+from ckptool.report.inspection import Inspection, format_text
 from ckptool.report.text import Line, Screen, Span, Style, fit, wrap
 from ckptool.report.text_tree import tree_lines
 from ckptool.report.text_width import cells, elide
@@ -48,10 +48,7 @@ def header(checkpoint: Checkpoint, name: str, screen: Screen) -> Iterator[Line]:
 
 
 def _facts(checkpoint: Checkpoint) -> list[str]:
-    facts = [checkpoint.format]
-    if len(checkpoint.files) > 1 and "shard" not in checkpoint.format:
-        facts.append(number_of(len(checkpoint.files), "shard"))
-    facts.append(size_short(checkpoint.nbytes))
+    facts = [format_text(checkpoint), size_short(checkpoint.nbytes)]
     if checkpoint.selection.path:
         facts.append(f'weights under "{terminal(checkpoint.selection.name)}"')
     return facts

@@ -71,7 +71,7 @@ def _inputs(preview: Preview, screen: Screen) -> Iterator[Line]:
         return
     rows: list[tuple[Cell, ...]] = []
     for name, checkpoint in zip(preview.names, plan.inputs, strict=True):
-        kind = checkpoint.format
+        kind = str(checkpoint.format)
         if checkpoint.selection.path:
             kind += f', weights under "{terminal(checkpoint.selection.name)}"'
         tensors = number_of(len(checkpoint), "tensor")

@@ -87,7 +87,7 @@ def _notes(transplant: Transplant) -> list[Note]:
 
 def _sides(transplant: Transplant, screen: Screen, name: str) -> Iterator[Line]:
     source, target = transplant.source, transplant.target
-    facts = [number_of(len(source), "tensor"), source.format]
+    facts = [number_of(len(source), "tensor"), str(source.format)]
     if source.selection.path:
         facts.append(f'weights under "{terminal(source.selection.name)}"')
     built = f", built on {target.device}" if target.module is not None and screen.is_wide else ""

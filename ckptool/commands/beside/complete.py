@@ -127,7 +127,7 @@ def _in_safetensors(plan: Plan, choices: Choices) -> Plan:
     if plan.module_versions:
         beside.append(Beside(f"module versions ({len(plan.module_versions)})", Fate.LOST, OnlyTensors()))
     metadata = dict(plan.metadata)
-    if not all("safetensors" in checkpoint.format for checkpoint in plan.inputs):
+    if not all(checkpoint.format.has_metadata for checkpoint in plan.inputs):
         metadata.setdefault("format", "pt")  # transformers refuses files that do not say which framework wrote them
     return replace(plan, beside=(*plan.beside, *beside), metadata=metadata)
 

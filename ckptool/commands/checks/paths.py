@@ -11,13 +11,11 @@ from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.errors import CkptError, UsageError
 from ckptool.formats.folder import KNOWN, _is_companion
 from ckptool.formats.opening import open_checkpoint
+from ckptool.formats.registry import INDEX, INDEX_ENDING, endings, sniff, vague_endings
 from ckptool.formats.sharded import SHARD_NAME, open_shards
-from ckptool.formats.sniff import sniff
 from ckptool.storage.local import LocalFile
 from ckptool.storage.locate import locate_folder
 
-INDEX = ".index.json"
-WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
 _LFS = b"version https://git-lfs"
 
 
@@ -40,7 +38,7 @@ class Target:
 
     @property
     def is_sharded(self) -> bool:
-        return bool(self.shards) or self.path.name.endswith(INDEX)
+        return bool(self.shards) or self.path.name.endswith(INDEX_ENDING)
 
     def open(self, select: str | None = None) -> Checkpoint:
         """Its headers; see `ckptool.formats.open_checkpoint`."""
@@ -66,7 +64,7 @@ def find_targets(paths: Sequence[Path | str]) -> list[Target]:
         if not targets:
             raise UsageError(
                 f"no checkpoint in {path}",
-                hint=f"files that end in {', '.join(WEIGHTS)} are looked for, in folders that are not hidden",
+                hint=f"files that end in {', '.join(endings())} are looked for, in folders that are not hidden",
                 path=path,
             )
         for target in targets:
@@ -89,15 +87,19 @@ def _searched(folder: Path) -> Iterator[Target]:
 
 def _looks_like_one(path: Path) -> bool:
     """True for a file that has the name of a checkpoint, and, where other files have such names too, its content."""
-    if path.name.startswith(".") or not path.name.endswith((*WEIGHTS, INDEX)):
+    if path.name.startswith(".") or not path.name.endswith((*endings(), INDEX_ENDING)):
         return False
-    if not path.name.endswith((".bin", INDEX)) or path.name in KNOWN or SHARD_NAME.fullmatch(path.name):
+    if (
+        not path.name.endswith((*vague_endings(), INDEX_ENDING))
+        or path.name in KNOWN
+        or SHARD_NAME.fullmatch(path.name)
+    ):
         return True
     try:
         with LocalFile.at(path).open(probing=True) as file:
             if file.size >= len(_LFS) and file.read(0, len(_LFS)) == _LFS:
                 return True
-            return (sniff(file) == "index") == path.name.endswith(INDEX)
+            return (sniff(file) is INDEX) == path.name.endswith(INDEX_ENDING)
     except CkptError:  # .bin is anything
         return False
 
@@ -105,9 +107,9 @@ def _looks_like_one(path: Path) -> bool:
 def _target_of(path: Path, *, found: bool = False) -> Target:
     """The checkpoint that a file is, or is a shard of."""
     match = SHARD_NAME.fullmatch(path.name)
-    if match is None or int(match["count"]) < 2 or not path.name.endswith(WEIGHTS):
+    if match is None or int(match["count"]) < 2 or not path.name.endswith(endings()):
         return Target(str(path), path, is_companion=found and _is_companion(path.name))
-    index = path.with_name(f"{match['stem']}{match['suffix']}{INDEX}")
+    index = path.with_name(f"{match['stem']}{match['suffix']}{INDEX_ENDING}")
     if index.is_file():
         return Target(str(index), index)
     group = sorted(entry.name for entry in path.parent.iterdir() if _belong(path.name, entry.name))

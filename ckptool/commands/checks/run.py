@@ -19,6 +19,7 @@ from ckptool.commands.checks.settings import Allow
 from ckptool.commands.checks.values import Wanted, measure, work
 from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.errors import ChangedError, CkptError, UnreadableError, UsageError
+from ckptool.core.format import Format
 
 Progress = Callable[[int, int], None]
 _OF_COMPANIONS = ("readable", "unsafe-pickle")
@@ -99,7 +100,7 @@ class _Run:
 
     def case(self, target: Target) -> Case:
         settings = self.policy.settings_for(target.path)
-        checkpoint, error = Checkpoint(target.path, "unreadable", {}), None
+        checkpoint, error = Checkpoint(target.path, Format("unreadable"), {}), None
         try:
             checkpoint = target.open(settings.select.value if settings.select else None)
         except CkptError as problem:

@@ -5,10 +5,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ckptool.commands.checks.case import Case, Found, columns
-from ckptool.commands.checks.paths import INDEX
 from ckptool.core.errors import CkptError
 from ckptool.facts.facts import many
-from ckptool.formats.registry import open_file
+from ckptool.formats.registry import INDEX_ENDING, open_file
 from ckptool.formats.sharded import SHARD_NAME, Index, read_index
 from ckptool.storage.locate import locate_file
 
@@ -29,7 +28,7 @@ def shards(case: Case) -> Iterator[Found]:
 
         allow.shards = ["old-*.safetensors"]
     """
-    if case.target.path.name.endswith(INDEX):
+    if case.target.path.name.endswith(INDEX_ENDING):
         try:
             index = read_index(locate_file(case.target.path))
         except CkptError:  # told by readable
@@ -94,7 +93,7 @@ def _orphans(case: Case, index: Index) -> Iterator[Found]:
     names = sorted(entry.name for entry in folder.iterdir())
     named = set(index.weight_map.values())
     for other in names:
-        if other.endswith(INDEX) and other != index.path.name:
+        if other.endswith(INDEX_ENDING) and other != index.path.name:
             try:
                 named |= set(read_index(locate_file(folder / other)).weight_map.values())
             except CkptError:  # a checkpoint of its own, which tells it

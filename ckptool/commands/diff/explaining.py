@@ -62,10 +62,11 @@ def explain_pair(
     Example:
         >>> from pathlib import Path
         >>> from ckptool.core.checkpoint import Tensor
+        >>> from ckptool.core.format import Format
         >>> from ckptool.core.spec import TensorSpec
         >>> def opened(name, *keys):
         ...     tensors = {key: Tensor(TensorSpec(key, "float32", ())) for key in keys}
-        ...     return Checkpoint(Path(name), "torch zip", tensors)
+        ...     return Checkpoint(Path(name), Format("torch zip"), tensors)
         >>> new = opened("new.pth", "bn.running_mean", "bn.num_batches_tracked")
         >>> notes = explain_pair([], ["bn.num_batches_tracked"], opened("old.pth", "bn.running_mean"), new)
         >>> notes[0].text

@@ -131,7 +131,7 @@ def _quantizer(node: object) -> tuple[object, ...] | None:
 
 def metadata_changes(old: Checkpoint, new: Checkpoint) -> Iterator[ExtraChange]:
     """Entries of safetensors' `__metadata__` that differ, where both sides can have some."""
-    if not old.format == new.format == "safetensors":
+    if not (old.format.has_metadata and new.format.has_metadata):
         return
     for name in dict.fromkeys([*old.metadata, *new.metadata]):
         a, b = old.metadata.get(name), new.metadata.get(name)
@@ -168,13 +168,13 @@ def format_notes(old: Checkpoint, new: Checkpoint) -> Iterator[Note]:
     """What only one side has because the other is written otherwise."""
     for side, other in ((old, new), (new, old)):
         if side.module_versions is not None and other.module_versions is None:
-            why = "" if other.format.startswith("torch ") else f"; {other.format} has no place for them"
+            why = "" if other.format.has_versions else f"; {other.format} has no place for them"
             yield Note(
                 f"only {side.path.name} records module versions{why}",
                 "they tell torch how to load older files; no weight depends on them",
             )
         own = [name for name in side.metadata if name not in ("format", "total_size")]
-        if own and side.format == "safetensors" != other.format:
+        if own and not other.format.has_metadata:
             yield Note(
                 f"only {side.path.name} has metadata: {', '.join(own[:4])}{', ...' if len(own) > 4 else ''}",
                 f"{other.format} has no place for it",

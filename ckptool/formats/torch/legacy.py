@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from ckptool.core.bytes import ByteSource, OpenBytes
 from ckptool.core.checkpoint import Checkpoint, Note, Storage
 from ckptool.core.errors import UnreadableError, naming
+from ckptool.core.format import Format
 from ckptool.core.spec import DTYPES
 from ckptool.formats.pickle.loading import Loaded, load, merge_globals
 from ckptool.formats.pickle.objects import Call, Persistent
@@ -21,6 +22,7 @@ from ckptool.formats.torch.storage import StorageRef, is_storage_id, storage_id
 from ckptool.formats.torch.tensor import dense_storage
 from ckptool.formats.torch.tree import interpret
 
+TORCH_LEGACY = Format("torch legacy", is_pickle=True, has_versions=True)
 MAGIC = 0x1950A86A20F9469CFC6C
 PROTOCOL = 1001
 MAX_PICKLES = 256 << 20
@@ -48,7 +50,7 @@ def open_legacy(source: ByteSource, select: str | None = None) -> Checkpoint:
             raise _cut_off(source, storages.end)
         return Checkpoint(
             path=source.path,
-            format="torch legacy",
+            format=TORCH_LEGACY,
             tensors=tree.tensors,
             files=(source,),
             nbytes=source.size,

@@ -13,13 +13,17 @@ from pathlib import PurePath
 from ckptool.core.bytes import ByteSource, OpenBytes
 from ckptool.core.checkpoint import Checkpoint, GlobalUse, Note, Storage
 from ckptool.core.errors import UnreadableError, naming
+from ckptool.core.format import Format
 from ckptool.formats.pickle.loading import Loaded, load
 from ckptool.formats.pickle.objects import Persistent
+from ckptool.formats.registry import endings
 from ckptool.formats.torch.storage import StorageRef, storage_id
 from ckptool.formats.torch.tree import interpret
 from ckptool.formats.torch.walk import ScriptClass
 from ckptool.formats.zip_directory import Member, inflate, read_directory
 
+TORCH_ZIP = Format("torch zip", is_pickle=True, has_versions=True)
+TORCHSCRIPT = Format("TorchScript", is_pickle=True, is_program=True)
 _MAX_CODE = 64 << 20
 
 
@@ -93,7 +97,7 @@ def open_zip(source: ByteSource, select: str | None = None) -> Checkpoint:
         )
         return Checkpoint(
             path=source.path,
-            format="TorchScript" if script else "torch zip",
+            format=TORCHSCRIPT if script else TORCH_ZIP,
             tensors=tree.tensors,
             files=(source,),
             nbytes=source.size,
@@ -173,7 +177,7 @@ def _kind(names: list[str]) -> str:
         return "an office document, not a checkpoint"
     if "model.weights.h5" in names or ("config.json" in names and "metadata.json" in names):
         return "a Keras model, not a torch checkpoint"
-    if any(name.endswith((".pth", ".pt", ".safetensors", ".bin", ".ckpt")) for name in names):
+    if any(name.endswith(endings()) for name in names):
         return "a zip archive with checkpoints in it"
     if any(re.fullmatch(r"[^/]+/model\.json", name) for name in names):
         return "a TorchScript archive of torch before 1.3, which has no data.pkl"
@@ -183,7 +187,7 @@ def _kind(names: list[str]) -> str:
 def _kind_hint(names: list[str]) -> str | None:
     if "data.pkl" in names:
         return "put the files into one folder and zip that with `zip -0 -r`"
-    if any(name.endswith((".pth", ".pt", ".safetensors", ".bin", ".ckpt")) for name in names):
+    if any(name.endswith(endings()) for name in names):
         return "unzip it and open the files inside"
     return None
 
