@@ -208,7 +208,7 @@ def sync_name(target: Path) -> None:
 def _beside(target: Path) -> Path:
     """A new hidden name in the same folder that no loader's glob matches and no file system finds too long."""
     suffix = f".{secrets.token_hex(4)}.tmp"
-    name = target.name.encode()[: _NAME_MAX - len(suffix) - 1].decode(errors="ignore")
+    name = os.fsencode(target.name)[: _NAME_MAX - len(suffix) - 1].decode(errors="ignore")
     return target.with_name(f".{name}{suffix}")
 
 
