@@ -28,7 +28,7 @@ Specs: TypeAlias = Mapping[str, TensorSpec]
 
 _NEAR_MISSES = 5  # looked for; a recipe for another model has many rules that match nothing
 _NEAR_MISS_KEYS = 20_000
-MAX_TENSORS = 3_000_000  # that one stage makes
+MAX_TENSORS = 50_000  # that one stage makes; and 20 more for each tensor of the inputs
 MAX_NAMES = 300_000_000  # characters of all names that one stage makes
 
 
@@ -63,6 +63,7 @@ class _State:
     uses: list[Use] = field(default_factory=list)
     dropped: dict[Source, Reason] = field(default_factory=dict)
     near_misses: int = 0
+    most: int = MAX_TENSORS
 
     def problem(self, message: str, hint: str | None = None, keys: Iterable[str] = ()) -> None:
         """One problem; the same for several keys is said once."""
@@ -108,6 +109,7 @@ def expand(
     state = _State(Context({**numbers, **(vars or {})}, fit=fit))
     inputs = [sources] if isinstance(sources, Mapping) else list(sources)
     items = _loaded(inputs, prefixes, state)
+    state.most += 20 * len(items)
     for number, stage in enumerate(recipe.stages):
         state.context.targets = targets if number == len(recipe.stages) - 1 else None
         items = _run(stage, items, state)
@@ -183,7 +185,7 @@ def _run_whole(
             state.problem(f"{rule.name}: {error}", keys=group.keys)
         else:
             outputs += [(group.position, at, name, item) for at, (name, item) in enumerate(tensors)]
-            _require_few(outputs)
+            _require_few(outputs, state)
     example = None
     if owned:
         example = (owned[0].key, outputs[before][2] if len(outputs) > before else "!")
@@ -238,7 +240,7 @@ def _rename(
         for at, name in enumerate(names):
             new = mapped(item, steps, name, state.context) if steps else item
             outputs.append((position, at, name, Item(new.value, new.spec, applied)))
-        _require_few(outputs)
+        _require_few(outputs, state)
     except (CkptError, ValueError) as error:
         state.problem(f"{rules[0].name}: {error}", getattr(error, "hint", None), [key])
 
@@ -252,9 +254,9 @@ def _keep(key: str, item: Item, position: int, stage: Stage, outputs: list[_Made
     outputs.append((position, 0, key, item))
 
 
-def _require_few(outputs: list[_Made]) -> None:
-    if len(outputs) > MAX_TENSORS:
-        raise UsageError(f"a stage would make more than {MAX_TENSORS:,} tensors")
+def _require_few(outputs: list[_Made], state: _State) -> None:
+    if len(outputs) > state.most:
+        raise UsageError(f"a stage would make more than {state.most:,} tensors")
 
 
 def _collected(outputs: list[_Made], items: Mapping[str, Item], state: _State) -> dict[str, Item]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count, product
-from math import prod
 from typing import TypeAlias
 
 from ckptool.core.errors import PlanError
@@ -24,8 +23,6 @@ from ckptool.recipes.rules import Fit, Rule, Then
 FitOp: TypeAlias = Callable[[Fit, TensorSpec, TensorSpec], Op]
 """Makes the op of ``fit METHOD(args)`` from a source's and its target's spec."""
 Place: TypeAlias = tuple[int, ...]
-
-MAX_FANNED = 100_000  # tensors that a rule makes of one
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,9 +227,6 @@ def _fitted(step: Fit, item: Item, name: str, context: Context) -> Op | None:
 
 def _names(rule: Rule, values: Mapping[str, str]) -> Iterator[tuple[str, int]]:
     """Each name on the right, with its pattern's number; one for each value of a capture that only the right has."""
-    copies = sum(prod(hole.size or 0 for hole in holes) for holes in rule.fanned)
-    if copies > MAX_FANNED:
-        raise PlanError(f"one tensor would become {copies:,}", hint="give the captures on the right fewer values")
     for number, (pattern, holes) in enumerate(zip(rule.targets, rule.fanned, strict=True)):
         for place in product(*(range(hole.size or 0) for hole in holes)):
             yield _name(pattern, holes, place, values), number

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import product
@@ -107,9 +108,11 @@ def _spans(partial: list[tuple[int, Pattern, str]], key: str) -> list[Span]:
         if literal not in key:
             continue
         matches = pattern.search().finditer(key) if pattern.parts else [_end(pattern, key)]
+        taken = sorted((span.begin, span.end) for span in spans)  # disjoint, so their ends are sorted too
         for match in matches:
             begin, end = match.span()
-            if spans and any(begin < span.end and span.begin < end for span in spans):
+            before = bisect_left(taken, (end, -1))
+            if before and taken[before - 1][1] > begin:
                 continue
             values = pattern.read(match)
             if values is not None:

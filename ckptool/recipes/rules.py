@@ -12,6 +12,7 @@ import re
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from math import prod
 from typing import Literal, Protocol, TypeAlias
 
 from ckptool.core.dtypes import dtypes_meant
@@ -30,6 +31,7 @@ Unmatched = Literal["keep", "drop", "error"]
 
 
 MAX_RULES = 200_000  # of a recipe
+MAX_FANNED = 10_000  # tensors that a rule makes of one
 MAX_STAGES = 1000
 MAX_RULE = 20_000  # characters
 MAX_ALL_CHOICES = 1_000_000  # values of the captures of all rules
@@ -319,6 +321,9 @@ def _check_captures(rule: Rule, fail: _Fail) -> None:
                     f"to stack them: | ... -> {hole.name} ...",
                 )
     for holes in rule.fanned:
+        copies = prod(hole.size or 1 for hole in holes)
+        if copies > MAX_FANNED:
+            raise fail(f"would make {copies:,} tensors of one", "give the captures on the right fewer values")
         for hole in holes:
             inside = isinstance(layout, Layout) and hole.name in names_of(layout.left)
             if not rule.is_whole or hole.kind in ("piece", "parts", "glob") or (hole.size is None and not inside):
