@@ -34,6 +34,7 @@ class Headers:
         quantization: its quantization config; empty if there is none.
         metadata: the file's metadata.
         modules: for each last part of a key, the modules that have it.
+        dtypes: for each dtype, the keys that have it.
     """
 
     specs: Mapping[str, TensorSpec]
@@ -41,6 +42,7 @@ class Headers:
     quantization: Mapping[str, Any]
     metadata: Mapping[str, str]
     modules: Mapping[str, tuple[str, ...]]
+    dtypes: Mapping[str, tuple[str, ...]]
 
     @classmethod
     def of(
@@ -48,12 +50,15 @@ class Headers:
     ) -> Headers:
         """The headers with their index."""
         modules: dict[str, list[str]] = defaultdict(list)
-        for key in specs:
+        dtypes: dict[str, list[str]] = defaultdict(list)
+        for key, spec in specs.items():
             module, _, last = key.rpartition(".")
             modules[last].append(module)
+            dtypes[spec.dtype].append(key)
         config = config if isinstance(config, Mapping) else {}
         found = {last: tuple(keys) for last, keys in modules.items()}
-        return cls(specs, config, quantization_of(config), metadata, found)
+        keys_of = {dtype: tuple(keys) for dtype, keys in dtypes.items()}
+        return cls(specs, config, quantization_of(config), metadata, found, keys_of)
 
     @property
     def method(self) -> str:
@@ -84,10 +89,11 @@ class Headers:
 
     def payloads(self, dtypes: frozenset[str]) -> Iterator[tuple[str, str, TensorSpec]]:
         """(module, last part, spec) of the tensors of some dtypes that have at least two axes."""
-        for key, spec in self.specs.items():
-            if spec.dtype in dtypes and len(spec.shape) >= 2:
+        for dtype in sorted(dtypes & self.dtypes.keys()):
+            for key in self.dtypes[dtype]:
                 module, _, last = key.rpartition(".")
-                yield module, last, spec
+                if len(self.specs[key].shape) >= 2:
+                    yield module, last, self.specs[key]
 
 
 def join(module: str, last: str) -> str:
@@ -116,9 +122,9 @@ def integer(value: object, low: int = 1, high: int = 1 << 40) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high else None
 
 
-def json_object(text: str | bytes) -> dict[str, Any] | None:
-    """A JSON object of at most 64 kB of text; None for anything else."""
-    if len(text) > 1 << 16:
+def json_object(text: str | bytes, limit: int = 1 << 16) -> dict[str, Any] | None:
+    """A JSON object of at most `limit` bytes of text; None for anything else."""
+    if len(text) > limit:
         return None
     try:
         value = json.loads(text)

@@ -57,6 +57,13 @@ SIGNATURES = (
     Signature("GPTQ or AWQ in another layout", "qweight", _INTEGERS, (), ("qzeros", "scales", "g_idx")),
 )
 _LIKE_SCALES = ("scale", "zero", "absmax", "codebook", "SCB", "lut", "quant")
+_CODES = frozenset(
+    name
+    for name, dtype in DTYPES.items()
+    if (dtype.kind in _INTEGERS and dtype.bits < 64)
+    or dtype.kind == "quantized"
+    or (dtype.kind == "float" and dtype.bits <= 8)
+)
 _PAYLOADS = ("weight", "qweight", "weight_packed")
 
 
@@ -84,22 +91,14 @@ _HINT = "export plain weights with the library that wrote the file"
 def _unexplained(headers: Headers) -> Iterator[Encoded]:
     """Integer or fp8 weights with scale-like neighbours, or in a file whose config names a quantization."""
     neighbours = _scale_like(headers)
-    for key, codes in headers.specs.items():
-        module, _, last = key.rpartition(".")
-        dtype = DTYPES[codes.dtype]
-        is_code = (dtype.kind in _INTEGERS and dtype.bits < 64) or dtype.kind == "quantized"
-        is_code = is_code or (dtype.kind == "float" and dtype.bits <= 8)
-        if last not in _PAYLOADS or not is_code or len(codes.shape) < 2:
+    for module, last, codes in headers.payloads(_CODES):
+        if last not in _PAYLOADS:
             continue
         beside = {name: spec for name in neighbours.get(module, ()) if (spec := headers.get(module, name))}
-        integers = dtype.kind in _INTEGERS
-        if beside or (integers and headers.method):
-            why = (
-                f"config.json names {headers.method[:40]!r}"
-                if headers.method
-                else f"it has {', '.join(beside)} beside it"
-            )
-            spec = TensorSpec(key, headers.dtype, codes.shape)
+        if beside or (headers.method and DTYPES[codes.dtype].kind in _INTEGERS):
+            names = ", ".join(beside)
+            why = f"config.json names {headers.method[:40]!r}" if headers.method else f"it has {names} beside it"
+            spec = TensorSpec(codes.key, headers.dtype, codes.shape)
             yield Encoded("unknown", spec, {CODES: codes, **beside}).with_problem(
                 "refused", f"it is {codes.short} in an encoding that ckptool does not know: {why}", _HINT
             )
