@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from ckptool.core.spec import DTYPES, TensorSpec
 from ckptool.encodings.encoded import CODES, Encoded, Scheme
-from ckptool.encodings.headers import Headers, join
+from ckptool.encodings.headers import CODE_DTYPES, Headers, join
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +57,6 @@ SIGNATURES = (
     Signature("GPTQ or AWQ in another layout", "qweight", _INTEGERS, (), ("qzeros", "scales", "g_idx")),
 )
 _LIKE_SCALES = ("scale", "zero", "absmax", "codebook", "SCB", "lut", "quant")
-_CODES = frozenset(
-    name
-    for name, dtype in DTYPES.items()
-    if (dtype.kind in _INTEGERS and dtype.bits < 64)
-    or dtype.kind == "quantized"
-    or (dtype.kind == "float" and dtype.bits <= 8)
-)
 _PAYLOADS = ("weight", "qweight", "weight_packed")
 
 
@@ -90,10 +83,9 @@ _HINT = "export plain weights with the library that wrote the file"
 
 def _unexplained(headers: Headers) -> Iterator[Encoded]:
     """Integer or fp8 weights with scale-like neighbours, or in a file whose config names a quantization."""
-    neighbours = _scale_like(headers)
-    for module, last, codes in headers.payloads(_CODES):
-        if last not in _PAYLOADS:
-            continue
+    payloads = [payload for payload in headers.payloads(CODE_DTYPES) if payload[1] in _PAYLOADS]
+    neighbours = _scale_like(headers) if payloads else {}
+    for module, _, codes in payloads:
         beside = {name: spec for name in neighbours.get(module, ()) if (spec := headers.get(module, name))}
         if beside or (headers.method and DTYPES[codes.dtype].kind in _INTEGERS):
             names = ", ".join(beside)
