@@ -112,6 +112,28 @@ def test_the_gguf_example_is_decoded_to_the_expected_values() -> None:
     assert checked == len(expected) == 5
 
 
+def test_packed_integers_with_permuted_groups() -> None:
+    rng = np.random.default_rng(3)
+    codes = rng.integers(0, 16, (32, 64))
+    words = (codes.reshape(32, 8, 8) << (4 * np.arange(8))).sum(axis=2).astype(np.uint32).view(np.int32)
+    zeros = rng.integers(0, 16, (32, 2))
+    packed = (zeros.reshape(4, 8, 2) << (4 * np.arange(8))[:, None]).sum(axis=1).astype(np.uint32).view(np.int32)
+    groups, scales = rng.permutation(np.arange(64) // 32), rng.random((32, 2)).astype(np.float32)
+    arrays = {
+        "m.weight_packed": words,
+        "m.weight_scale": scales,
+        "m.weight_shape": np.array([32, 64]),
+        "m.weight_zero_point": packed,
+        "m.weight_g_idx": groups.astype(np.int32),
+    }
+    (values,) = decoded(arrays).values()
+    same_bits(values, (codes - zeros[:, groups]).astype(np.float32) * scales[:, groups])
+    arrays["m.weight_g_idx"] = np.full(64, -1, np.int32)  # not used
+    (values,) = decoded(arrays).values()
+    plain = np.arange(64) // 32
+    same_bits(values, (codes - zeros[:, plain]).astype(np.float32) * scales[:, plain])
+
+
 LARGE: dict[str, dict[str, tuple[str, tuple[int, ...]]]] = {
     "fp8 blocks": {"m.weight": ("float8_e4m3fn", (512, 65536)), "m.weight_scale_inv": ("float32", (4, 512))},
     "fp8 experts": {"m.up_proj": ("float8_e4m3fn", (16, 256, 8192)), "m.up_proj_scale_inv": ("float32", (16, 2, 64))},

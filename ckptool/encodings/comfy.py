@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 from ckptool.encodings.encoded import Encoded, Read
@@ -22,16 +23,19 @@ def marker_keys(headers: Headers) -> tuple[str, ...]:
 
 def description_of(headers: Headers, module: str) -> Mapping[str, Any]:
     """What the metadata says of a module; empty if nothing. Its names may lack the model's prefix."""
-    if _METADATA not in headers.metadata:
-        return {}
-    text = headers.metadata[_METADATA]
-    layers = (json_object(text) or {}).get("layers")
-    if isinstance(layers, Mapping):
-        for prefix in _PREFIXES:
-            found = layers.get(module.removeprefix(prefix)) if module.startswith(prefix) else None
-            if isinstance(found, Mapping):
-                return found
+    layers = _layers(headers.metadata.get(_METADATA, "")) if _METADATA in headers.metadata else {}
+    for prefix in _PREFIXES if layers else ():
+        found = layers.get(module.removeprefix(prefix)) if module.startswith(prefix) else None
+        if isinstance(found, Mapping):
+            return found
     return {}
+
+
+@lru_cache(maxsize=1)
+def _layers(text: str) -> Mapping[str, Any]:
+    """The layers that the metadata describes; read once for a file."""
+    layers = (json_object(text, 1 << 24) or {}).get("layers")
+    return layers if isinstance(layers, Mapping) else {}
 
 
 def settle_description(encoded: Encoded, read: Read, formats: set[str]) -> tuple[Encoded, str]:

@@ -17,6 +17,15 @@ FLOATS = frozenset({"float32", "float16", "bfloat16"})
 FLOAT8 = frozenset({"float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz"})
 EXPONENTS = frozenset({"uint8", "float8_e8m0fnu"})
 
+CODE_DTYPES = frozenset(
+    name
+    for name, dtype in DTYPES.items()
+    if dtype.kind in ("quantized", "bits")
+    or (dtype.kind in ("int", "uint") and dtype.bits < 64)
+    or (dtype.kind == "float" and dtype.bits <= 8)
+)
+"""Dtypes of which every encoded tensor has at least one member."""
+
 ACTIVATION = (
     *("input_scale", "activation_scale", "input_global_scale", "scale_input", "output_scale", "qscale_act"),
     *("input_zero_point", "output_zero_point", "k_scale", "v_scale", "q_scale", "input_amax", "output_amax"),
@@ -34,6 +43,8 @@ class Headers:
         quantization: its quantization config; empty if there is none.
         metadata: the file's metadata.
         modules: for each last part of a key, the modules that have it.
+        dtypes: for each dtype, the keys that have it.
+        dtype: the dtype of decoded weights: what the config says, else bfloat16.
     """
 
     specs: Mapping[str, TensorSpec]
@@ -41,6 +52,8 @@ class Headers:
     quantization: Mapping[str, Any]
     metadata: Mapping[str, str]
     modules: Mapping[str, tuple[str, ...]]
+    dtypes: Mapping[str, tuple[str, ...]]
+    dtype: str = "bfloat16"
 
     @classmethod
     def of(
@@ -48,29 +61,21 @@ class Headers:
     ) -> Headers:
         """The headers with their index."""
         modules: dict[str, list[str]] = defaultdict(list)
-        for key in specs:
+        dtypes: dict[str, list[str]] = defaultdict(list)
+        for key, spec in specs.items():
             module, _, last = key.rpartition(".")
             modules[last].append(module)
+            dtypes[spec.dtype].append(key)
         config = config if isinstance(config, Mapping) else {}
         found = {last: tuple(keys) for last, keys in modules.items()}
-        return cls(specs, config, quantization_of(config), metadata, found)
+        keys_of = {dtype: tuple(keys) for dtype, keys in dtypes.items()}
+        return cls(specs, config, quantization_of(config), metadata, found, keys_of, _dtype_of(config))
 
     @property
     def method(self) -> str:
         """The config's quantization method in lower case; "" if it names none."""
         method = str(self.quantization.get("quant_method") or "").lower()
         return method or ("modelopt" if "quant_algo" in self.quantization else "")
-
-    @property
-    def dtype(self) -> str:
-        """The dtype of decoded weights: what the config says, else bfloat16."""
-        for config in (self.config, *(self.config.get(name) for name in _INNER)):
-            if isinstance(config, Mapping):
-                for name in ("dtype", "torch_dtype"):
-                    text = str(config.get(name)).removeprefix("torch.")
-                    if text in DTYPES and DTYPES[text].kind == "float" and DTYPES[text].bits >= 16:
-                        return text
-        return "bfloat16"
 
     def get(self, module: str, last: str) -> TensorSpec | None:
         """The tensor of this name in a module."""
@@ -79,20 +84,34 @@ class Headers:
     def beside(self, module: str, names: Mapping[str, str] | tuple[str, ...]) -> dict[str, TensorSpec]:
         """The members that a module has, by role, of a map from role to name or of names that are their own roles."""
         pairs = names.items() if isinstance(names, Mapping) else zip(names, names, strict=True)
-        found = ((role, self.get(module, name)) for role, name in pairs)
+        # most names are nowhere in a file, which one look-up tells
+        present = ((role, name) for role, name in pairs if name.rpartition(".")[2] in self.modules)
+        found = ((role, self.get(module, name)) for role, name in present)
         return {role: spec for role, spec in found if spec is not None}
 
     def payloads(self, dtypes: frozenset[str]) -> Iterator[tuple[str, str, TensorSpec]]:
         """(module, last part, spec) of the tensors of some dtypes that have at least two axes."""
-        for key, spec in self.specs.items():
-            if spec.dtype in dtypes and len(spec.shape) >= 2:
+        for dtype in sorted(dtypes & self.dtypes.keys()):
+            for key in self.dtypes[dtype]:
                 module, _, last = key.rpartition(".")
-                yield module, last, spec
+                if len(self.specs[key].shape) >= 2:
+                    yield module, last, self.specs[key]
 
 
 def join(module: str, last: str) -> str:
     """A key from a module and its last part."""
     return f"{module}.{last}" if module else last
+
+
+def _dtype_of(config: Mapping[str, Any]) -> str:
+    """The dtype of decoded weights: what the config says, else bfloat16."""
+    for inner in (config, *(config.get(name) for name in _INNER)):
+        if isinstance(inner, Mapping):
+            for name in ("dtype", "torch_dtype"):
+                text = str(inner.get(name)).removeprefix("torch.")
+                if text in DTYPES and DTYPES[text].kind == "float" and DTYPES[text].bits >= 16:
+                    return text
+    return "bfloat16"
 
 
 def quantization_of(config: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -116,9 +135,9 @@ def integer(value: object, low: int = 1, high: int = 1 << 40) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high else None
 
 
-def json_object(text: str | bytes) -> dict[str, Any] | None:
-    """A JSON object of at most 64 kB of text; None for anything else."""
-    if len(text) > 1 << 16:
+def json_object(text: str | bytes, limit: int = 1 << 16) -> dict[str, Any] | None:
+    """A JSON object of at most `limit` bytes of text; None for anything else."""
+    if len(text) > limit:
         return None
     try:
         value = json.loads(text)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ckptool.core.spec import TensorSpec
 from ckptool.encodings import schemes as schemes_folder
 from ckptool.encodings.encoded import Encoded, Part, Read, Scheme
-from ckptool.encodings.headers import Headers
+from ckptool.encodings.headers import CODE_DTYPES, Headers
 
 if TYPE_CHECKING:
     from ckptool.core.arrays import Array
@@ -47,6 +47,8 @@ def recognise(
         >>> [(encoded.key, encoded.title, encoded.spec.short) for encoded in found]
         [('fc.weight', 'fp8 per tensor', 'bf16[8,4]')]
     """
+    if not CODE_DTYPES & {spec.dtype for spec in specs.values()}:
+        return ()  # most files
     headers = Headers.of(specs, config, metadata)
     claimed: dict[str, str] = {}
     found: list[Encoded] = []
@@ -63,6 +65,8 @@ def recognise(
                     "refused", f"it is stored as {encoded.title}, which ckptool does not decode", _EXPORT
                 )
             found.append(encoded)
+    if not found:
+        return ()
     order = {key: place for place, key in enumerate(specs)}
     return tuple(sorted(found, key=lambda encoded: order[encoded.codes.key]))
 

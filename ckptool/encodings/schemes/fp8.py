@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from ckptool.core.spec import TensorSpec
 from ckptool.encodings.comfy import DESCRIPTION, description_of, marker_keys, settle_description
-from ckptool.encodings.encoded import CODES, SCALES, Encoded, Part, Read, Scheme
+from ckptool.encodings.encoded import CODES, SCALES, ZEROS, Encoded, Part, Read, Scheme
 from ckptool.encodings.grid import (
     apply_grid,
     block_of,
@@ -80,7 +80,8 @@ def _scales(headers: Headers, module: str, last: str) -> TensorSpec | None:
 def _encoded(headers: Headers, module: str, last: str, codes: TensorSpec, scales: TensorSpec) -> Encoded:
     rows, columns = matrix_of(codes.shape)
     named = ACTIVATION if last == "weight" else tuple(f"{last}_{name}" for name in ACTIVATION)
-    members = {CODES: codes, SCALES: scales, **headers.beside(module, named)}
+    zeros = {ZEROS: f"{last}_zero_point"}  # old versions of compressed-tensors wrote zeros of fp8, too
+    members = {CODES: codes, SCALES: scales, **headers.beside(module, zeros), **headers.beside(module, named)}
     spec = TensorSpec(codes.key, headers.dtype, codes.shape)
     encoded = Encoded("fp8", spec, members, lead=lead_of(codes.shape), markers=marker_keys(headers))
     description = headers.get(module, DESCRIPTION)
@@ -93,6 +94,8 @@ def _encoded(headers: Headers, module: str, last: str, codes: TensorSpec, scales
     block = block_of(codes, scales, headers)
     if isinstance(block, str):
         return encoded.with_problem("misshapen", block, "the file is damaged, or config.json is of another model")
+    if ZEROS in members and members[ZEROS].shape != scales.shape:
+        return encoded.misfit(ZEROS, f"of the shape of {scales.key}")
     if scales.dtype in EXPONENTS and block == (1, _BLOCK_COLUMNS):
         detail = "mx groups of 32"
     else:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from ckptool.core.spec import DTYPES, TensorSpec
 from ckptool.encodings.encoded import CODES, Encoded, Scheme
-from ckptool.encodings.headers import Headers, join
+from ckptool.encodings.headers import CODE_DTYPES, Headers, join
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,23 +83,14 @@ _HINT = "export plain weights with the library that wrote the file"
 
 def _unexplained(headers: Headers) -> Iterator[Encoded]:
     """Integer or fp8 weights with scale-like neighbours, or in a file whose config names a quantization."""
-    neighbours = _scale_like(headers)
-    for key, codes in headers.specs.items():
-        module, _, last = key.rpartition(".")
-        dtype = DTYPES[codes.dtype]
-        is_code = (dtype.kind in _INTEGERS and dtype.bits < 64) or dtype.kind == "quantized"
-        is_code = is_code or (dtype.kind == "float" and dtype.bits <= 8)
-        if last not in _PAYLOADS or not is_code or len(codes.shape) < 2:
-            continue
+    payloads = [payload for payload in headers.payloads(CODE_DTYPES) if payload[1] in _PAYLOADS]
+    neighbours = _scale_like(headers) if payloads else {}
+    for module, _, codes in payloads:
         beside = {name: spec for name in neighbours.get(module, ()) if (spec := headers.get(module, name))}
-        integers = dtype.kind in _INTEGERS
-        if beside or (integers and headers.method):
-            why = (
-                f"config.json names {headers.method[:40]!r}"
-                if headers.method
-                else f"it has {', '.join(beside)} beside it"
-            )
-            spec = TensorSpec(key, headers.dtype, codes.shape)
+        if beside or (headers.method and DTYPES[codes.dtype].kind in _INTEGERS):
+            names = ", ".join(beside)
+            why = f"config.json names {headers.method[:40]!r}" if headers.method else f"it has {names} beside it"
+            spec = TensorSpec(codes.key, headers.dtype, codes.shape)
             yield Encoded("unknown", spec, {CODES: codes, **beside}).with_problem(
                 "refused", f"it is {codes.short} in an encoding that ckptool does not know: {why}", _HINT
             )
