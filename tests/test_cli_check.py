@@ -224,7 +224,7 @@ def test_reports_are_what_the_formats_are(cli: Run, fixtures: Path, policy: Path
     [
         ("r.pdf", 'a report cannot end in ".pdf"'),
         ("nowhere/r.html", "the folder nowhere does not exist"),
-        ("folder.html", "folder.html is not a regular file"),
+        ("folder.html", "folder.html is a folder"),
         ("link.json", "link.json is also an input; inputs are never written to"),
     ],
 )

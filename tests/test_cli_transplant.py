@@ -80,7 +80,7 @@ ERRORS = {
     "is not PATTERN=HOW": ["resnet18.pth", *NET, "--init", "fc"],
     "is no share": ["resnet18.pth", *NET, "--min-coverage", "99"],
     "is also an input": ["resnet18.pth", *NET, "--freeze-list", "resnet18.pth", "--force"],
-    "models.py exists": ["resnet18.pth", *NET, "--save-recipe", "models.py"],
+    "models.py is also an input": ["resnet18.pth", *NET, "--save-recipe", "models.py"],
     "fc.weight is f32[10,16] in the source": ["tuned.safetensors", *NET, "--mismatch", "error"],
     '"fit channels" needs': ["tuned.safetensors", *NET, "--fit", "fc.weight=channels"],
     "--wrap nests": ["resnet18.pth", *NET, "--wrap", "model", "-o", "out.safetensors"],
