@@ -407,3 +407,9 @@ def test_no_pattern_takes_longer_than_its_key(pattern: str) -> None:
 def test_a_pattern_that_would_not_end_is_refused() -> None:
     with pytest.raises(UsageError, match="takes too long to match"):
         parse_pattern(".".join("*" * 30) + "b").match("a." * 50_000 + "c")
+
+
+def test_a_rule_that_removes_parts_may_rearrange() -> None:
+    found = expand(parse_recipe(["module. -> | o i -> i o"]), specs([("module.w", (2, 3)), ("module.v", (4, 5))]))
+    assert not found.problems
+    assert {step.target.key: step.target.shape for step in found.steps} == {"w": (3, 2), "v": (5, 4)}

@@ -342,7 +342,7 @@ def _check_steps(rule: Rule, fail: _Fail) -> None:
             )
         return
     for at, step in enumerate(rule.steps):
-        left, right = (rule.sources, rule.targets) if at == joining else ((None,), (None,))
+        left, right = (rule.sources, rule.targets or (None,)) if at == joining else ((None,), (None,))
         if isinstance(step, Layout):
             if len(step.left) != len(left) or len(step.right) not in (1, len(right)):
                 raise fail(f'has {len(left)} -> {len(right)} tensors where the layout "{step.text}" has others')
@@ -352,7 +352,7 @@ def _check_steps(rule: Rule, fail: _Fail) -> None:
                 )
                 if len(step.right) == 1 and len(set(fanned)) > 1:
                     raise fail("copies one tensor to patterns with different captures")
-                step.check(joined, fanned[: len(step.right)])
+                step.check(joined, fanned[: len(step.right)] or [()])
             else:
                 step.check([()], [()])
         elif isinstance(step, Expression):
