@@ -43,5 +43,6 @@ def same_as_golden(name: str, text: str) -> None:
 def shell(command: str, folder: Path, **environ: str) -> subprocess.CompletedProcess[bytes]:
     """Runs a line of sh with `ckptool` on the path."""
     path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
-    environment = {"PATH": path, "LANG": "C.UTF-8", "HOME": str(folder), **environ}
+    own = {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}  # the tree that is tested
+    environment = {"PATH": path, "LANG": "C.UTF-8", "HOME": str(folder), **own, **environ}
     return subprocess.run(["/bin/sh", "-c", command], cwd=folder, env=environment, capture_output=True, check=False)

@@ -141,30 +141,31 @@ def _count(keys: Sequence[str]) -> str:
 
 
 def untied_notes(plan: Plan) -> Iterator[Note]:
-    """A note on tensors that share bytes with others of another shape in an input, and not in the output."""
-    views: dict[object, dict[str, tuple[int, int, bool]]] = {}
+    """A note on tensors that share bytes with others in an input, and not in the output."""
+    views: dict[object, dict[str, tuple[int, int, bool, str]]] = {}
     for step in plan.steps:
         for source in sources_of(step.value) if step.tied_to is None else ():
             tensor = plan.inputs[source.input][source.key]
             if tensor.storage is not None and tensor.layout == "strided":
-                piece = tensor.pieces[0]
-                strides = piece.strides or c_strides(piece.shape)
-                last = sum((size - 1) * stride for size, stride in zip(piece.shape, strides, strict=True))
-                item = DTYPES[tensor.dtype].bits
-                apart = not (step.is_copy and plan.container == "torch")
-                views.setdefault(piece.storage, {})[step.target.key] = (
-                    piece.start * item,
-                    (piece.start + last + 1) * item,
-                    apart,
-                )
+                low, high = _span(tensor)
+                is_apart = not (step.is_copy and plan.container == "torch")
+                spans = views.setdefault(tensor.storage, {})
+                spans[source.key] = (low, high, is_apart, step.target.key)
     keys: list[str] = []
     for spans in views.values():
-        end, before = 0, ""
-        for key, (low, high, apart) in sorted(spans.items(), key=lambda item: item[1]):
-            if before and low < end and (apart or spans[before][2]):
+        end, before, was_apart = 0, "", False
+        for low, high, is_apart, key in sorted(spans.values()):
+            if before and low < end and (is_apart or was_apart):
                 keys += [before, key]
             if high > end:
-                end, before = high, key
-    if keys:
-        found = tuple(dict.fromkeys(keys))
+                end, before, was_apart = high, key, is_apart
+    if found := tuple(dict.fromkeys(keys)):
         yield Note(f"{len(found)} tensors share bytes in the input, and are written apart: {found[0]}", "", found)
+
+
+def _span(tensor: Tensor) -> tuple[int, int]:
+    """The first bit that a tensor views of its storage, and the end."""
+    piece, bits = tensor.pieces[0], DTYPES[tensor.dtype].bits
+    strides = piece.strides or c_strides(piece.shape)
+    last = sum((size - 1) * stride for size, stride in zip(piece.shape, strides, strict=True))
+    return piece.start * bits, (piece.start + last + 1) * bits
