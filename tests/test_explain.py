@@ -15,8 +15,9 @@ from torch.nn.utils import prune
 from ckptool.commands.diff.explaining import explain_pair
 from ckptool.core.checkpoint import Checkpoint, Extra, Note, Tensor
 from ckptool.core.spec import TensorSpec
-from ckptool.facts import explain, ties
-from ckptool.facts.facts import amount
+from ckptool.facts.headers import amount
+from ckptool.facts.storages import ties
+from ckptool.facts.words import notes_of as explain
 from ckptool.formats.opening import open_checkpoint
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Self
@@ -13,6 +13,7 @@ from ckptool.core import plan as core
 from ckptool.core.errors import PlanError
 from ckptool.engine.apply import Written, apply
 from ckptool.engine.encode import Tied
+from ckptool.facts.consult import consulted
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,6 +36,7 @@ class Plan(core.Plan):
         drop_optimizer: bool = False,
         optimizer_as_is: bool = False,
         keep_unknown: bool = False,
+        allow: Sequence[str] = (),
         progress: Callable[[int, int], None] | None = None,
     ) -> Written:
         """Write the output: complete, checked against the plan, or not at all.
@@ -49,6 +51,7 @@ class Plan(core.Plan):
             drop_optimizer: leave out optimizer state, where it cannot follow its parameters.
             optimizer_as_is: keep it unchanged instead.
             keep_unknown: carry objects of unknown classes along, as inert as they are.
+            allow: facts of the inputs to go on with although they refuse; the refusal names them.
             progress: told (bytes done, bytes in all), from any thread.
 
         Raises:
@@ -71,6 +74,7 @@ class Plan(core.Plan):
             optimizer_as_is=optimizer_as_is,
             keep_unknown=keep_unknown,
         )
+        plan = consulted(plan, allow)
         if plan.unmet and not plan.problems:
             raise PlanError(
                 "; ".join(problem.message for problem in plan.unmet), hint="the recipe's expect says what is to come"

@@ -19,6 +19,7 @@ from ckptool.cli.common import (
 )
 from ckptool.cli.values import in_order, open_selected, value_options
 from ckptool.cli.writing import (
+    AllowOption,
     DropOptimizerOption,
     DtypeOption,
     ForceOption,
@@ -69,6 +70,7 @@ def filter(
     drop_optimizer: DropOptimizerOption = False,
     optimizer_as_is: KeepOptimizerOption = False,
     keep_unknown: KeepUnknownOption = False,
+    allow: AllowOption = None,
     form: PlanFormatOption = PlanFormat.TEXT,
     json: JsonOption = False,
     verbose: VerboseOption = False,
@@ -103,5 +105,6 @@ def filter(
         no_pager=no_pager,
         verbose=verbose,
         quiet=quiet,
+        allow=tuple(allow or ()),
     )
     return carry_out(plan, request)

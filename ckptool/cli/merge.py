@@ -19,6 +19,7 @@ from ckptool.cli.common import (
 )
 from ckptool.cli.values import number_pairs, open_selected, print_list
 from ckptool.cli.writing import (
+    AllowOption,
     DropOptimizerOption,
     DtypeOption,
     ForceOption,
@@ -116,6 +117,7 @@ def merge(
     drop_optimizer: DropOptimizerOption = False,
     optimizer_as_is: KeepOptimizerOption = False,
     keep_unknown: KeepUnknownOption = False,
+    allow: AllowOption = None,
     form: PlanFormatOption = PlanFormat.TEXT,
     json: JsonOption = False,
     verbose: VerboseOption = False,
@@ -156,6 +158,7 @@ def merge(
         no_pager=no_pager,
         verbose=verbose,
         quiet=quiet,
+        allow=tuple(allow or ()),
     )
     return carry_out(plan, request)
 

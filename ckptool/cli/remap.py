@@ -21,6 +21,7 @@ from ckptool.cli.matching import AcceptOption, AutoOption, asked_for
 from ckptool.cli.reports import ReportOption
 from ckptool.cli.values import number_pairs, print_list
 from ckptool.cli.writing import (
+    AllowOption,
     DropOptimizerOption,
     DtypeOption,
     ForceOption,
@@ -91,6 +92,7 @@ def remap(
     drop_optimizer: DropOptimizerOption = False,
     optimizer_as_is: KeepOptimizerOption = False,
     keep_unknown: KeepUnknownOption = False,
+    allow: AllowOption = None,
     form: PlanFormatOption = PlanFormat.TEXT,
     json: JsonOption = False,
     report: ReportOption = None,
@@ -138,6 +140,7 @@ def remap(
         no_pager=no_pager,
         verbose=verbose,
         quiet=quiet,
+        allow=tuple(allow or ()),
         reports=tuple(report or ()),
         texts={save_recipe: found.text} if save_recipe is not None and found is not None else {},
         also_read=() if target is None else (target.path, *target.files),

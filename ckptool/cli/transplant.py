@@ -26,6 +26,7 @@ from ckptool.cli.reports import ReportOption
 from ckptool.cli.transplant_output import Extras, carry_out
 from ckptool.cli.values import number_pairs, open_selected
 from ckptool.cli.writing import (
+    AllowOption,
     ForceOption,
     OutOption,
     PlanFormat,
@@ -146,6 +147,7 @@ def transplant(
         int | None,
         typer.Option("--depth", metavar="N", min=1, help="Levels of modules shown.", rich_help_panel="Output"),
     ] = None,
+    allow: AllowOption = None,
     form: PlanFormatOption = PlanFormat.TEXT,
     json: JsonOption = False,
     report: ReportOption = None,
@@ -210,6 +212,7 @@ def transplant(
         no_pager=no_pager,
         verbose=verbose,
         quiet=quiet,
+        allow=tuple(allow or ()),
         reports=tuple(report or ()),
     )
     extras = Extras(save_recipe, freeze_list, snippet, arguments, wrap, depth, strict, seed, proof)

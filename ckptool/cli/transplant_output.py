@@ -37,7 +37,10 @@ class Extras:
 
 def carry_out(done: Transplant, request: Request, extras: Extras) -> int:
     """Shows a transplant and, if nothing speaks against it, writes what was asked for; gives the exit code."""
-    plan = done.plan
+    from ckptool.facts.consult import consulted
+
+    plan = consulted(done.plan, request.allow, loads=True)
+    done = replace(done, plan=plan)
     limit = require_writable(plan, request)
     _require_nesting(request.out, extras.wrap)
     texts = _texts(done, request, extras)

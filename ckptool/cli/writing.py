@@ -81,6 +81,15 @@ KeepOptimizerOption = Annotated[
 KeepUnknownOption = Annotated[
     bool, typer.Option("--keep-unknown", help="Carry objects of unknown classes along.", rich_help_panel=_PANEL)
 ]
+AllowOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow",
+        metavar="FACT",
+        help="Write although this fact refuses; repeats.",
+        rich_help_panel=_PANEL,
+    ),
+]
 DtypeOption = Annotated[
     str | None, typer.Option("--dtype", metavar="DTYPE", help="Cast floats to f32, bf16, f16, ...; integers stay.")
 ]
@@ -110,6 +119,7 @@ class Request:
         reports: files that get the result as well.
         texts: further files, and what is to stand in them.
         also_read: what is read beside the plan's inputs.
+        allow: names of facts on which the user insists.
     """
 
     out: Path | None
@@ -131,6 +141,7 @@ class Request:
     reports: tuple[Path, ...] = ()
     texts: Mapping[Path, str] = field(default_factory=dict)
     also_read: tuple[Path, ...] = ()
+    allow: tuple[str, ...] = ()
 
 
 def carry_out(plan: Plan, request: Request, match: Automatic | None = None) -> int:
@@ -142,6 +153,7 @@ def carry_out(plan: Plan, request: Request, match: Automatic | None = None) -> i
         match: the rules that were found, if any were looked for.
     """
     from ckptool.commands.beside.settle import settled
+    from ckptool.facts.consult import consulted
 
     limit = require_writable(plan, request)
     plan = settled(
@@ -152,6 +164,7 @@ def carry_out(plan: Plan, request: Request, match: Automatic | None = None) -> i
         optimizer_as_is=request.optimizer_as_is,
         keep_unknown=request.keep_unknown,
     )
+    plan = consulted(plan, request.allow)
     preview = _preview(plan, request, match)
     if request.form is PlanFormat.TEXT:
         _show(preview, request)
@@ -201,8 +214,7 @@ def _preview(plan: Plan, request: Request, match: Automatic | None) -> Preview:
     from ckptool.engine.encode import tie_notes
     from ckptool.report.preview import Preview
 
-    notes: list[Note] = [note for side in plan.inputs for note in side.notes if note.level == "warning"]
-    notes += [note for note in plan.notes if not (plan.problems and note.text.startswith("reversible"))]
+    notes: list[Note] = [note for note in plan.notes if not (plan.problems and note.text.startswith("reversible"))]
     if request.out is not None:
         notes += _beside_notes(plan, request)
         notes += tie_notes(plan, request.out, request.tied)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ckptool.core.checkpoint import Checkpoint, Note
+from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.errors import CkptError, UnreadableError, UsageError
 from ckptool.formats.registry import open_file
 from ckptool.formats.sharded import SHARD_NAME, open_index, open_shards
@@ -47,10 +47,7 @@ def open_folder(folder: Path, select: str | None = None) -> Checkpoint:
     opened = _opened(folder, _choice(folder, names), select)
     files = {file.name for file in opened.files}
     left = [name for name in names if name.endswith(_WEIGHTS) and name not in files and not _is_companion(name)]
-    if not left:
-        return opened
-    names_left = f"{', '.join(left[:5])}{f' and {len(left) - 5:,} more' if len(left) > 5 else ''}"
-    return replace(opened, notes=(*opened.notes, Note(f"also in this folder, and not opened: {names_left}")))
+    return replace(opened, unopened=tuple(left)) if left else opened
 
 
 def _listed(folder: Path) -> list[str]:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import replace
 from pathlib import Path
 
-from ckptool.core.checkpoint import Checkpoint, Note
+from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.collector import collector_paused
 from ckptool.core.errors import CkptError, UnreadableError, UsageError
 from ckptool.formats.folder import open_folder
 from ckptool.formats.registry import open_file
-from ckptool.formats.sharded import SHARD_NAME
 from ckptool.storage.files import open_regular
 
 
@@ -37,7 +35,7 @@ def open_checkpoint(path: str | os.PathLike[str], select: str | None = None) -> 
     with collector_paused():
         if stat.S_ISDIR(mode):
             return open_folder(path, select)
-        return _with_shard_note(open_file(path, select, indexes=True))
+        return open_file(path, select, indexes=True)
 
 
 def _mode(path: Path) -> int:
@@ -66,12 +64,3 @@ def _missing(path: Path) -> CkptError:
         close = []
     hint = f"did you mean {' or '.join(str(folder / name) for name in close)}?" if close else "check the spelling"
     return UnreadableError(f"{path} does not exist", hint=hint, path=path)
-
-
-def _with_shard_note(checkpoint: Checkpoint) -> Checkpoint:
-    """The checkpoint, with a word about the shards beside it if it is one of them."""
-    match = SHARD_NAME.fullmatch(checkpoint.path.name)
-    if match is None or int(match["count"]) < 2:
-        return checkpoint
-    note = Note(f"this is one of {int(match['count'])} shards", f"all of them: {checkpoint.path.parent}")
-    return replace(checkpoint, notes=(*checkpoint.notes, note))

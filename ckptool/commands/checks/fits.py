@@ -9,8 +9,8 @@ from ckptool.commands.checks.case import Case, Found, columns
 from ckptool.commands.checks.finding import Place
 from ckptool.core.keys import wrapper_prefix
 from ckptool.core.spec import TensorSpec
-from ckptool.facts.facts import many
-from ckptool.facts.naming import promised_counters
+from ckptool.facts.counters import promised_counters
+from ckptool.facts.headers import many
 
 _COUNTER = "num_batches_tracked"
 Specs = Mapping[str, TensorSpec]

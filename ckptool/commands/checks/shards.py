@@ -7,7 +7,7 @@ from pathlib import Path
 from ckptool.commands.checks.case import Case, Found, columns
 from ckptool.commands.checks.paths import INDEX
 from ckptool.core.errors import CkptError
-from ckptool.facts.facts import many
+from ckptool.facts.headers import many
 from ckptool.formats.registry import open_file
 from ckptool.formats.sharded import SHARD_NAME, Index, read_index
 
