@@ -10,11 +10,11 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ckptool.core.errors import CkptError
+from ckptool.core.errors import CkptError, UnreadableError
 from ckptool.core.plan import Plan
-from ckptool.engine.copying import copy_range, write_all
+from ckptool.engine.copying import BUFFER, copy_range, write_all
 from ckptool.engine.evaluate import packed_blocks
-from ckptool.engine.reading import Reader
+from ckptool.engine.reading import Reader, damaged
 from ckptool.engine.rounding import Rounding, rounds
 from ckptool.formats.image import Computed, Image, Range, Slot
 from ckptool.storage.files import naming
@@ -103,6 +103,8 @@ class _Filler:
             if isinstance(content, Range):
                 with self.reader.descriptor(content.file) as source, naming(content.file):
                     copy_range(source, content.offset, self.target, at, content.nbytes, self._moved, crc)
+                    if content.crc is not None and content.crc != _crc_of(source, content.offset, content.nbytes):
+                        raise damaged(content.file, content.offset, content.nbytes)
                 at += content.nbytes
                 continue
             for block in self._blocks(content):
@@ -128,6 +130,19 @@ class _Filler:
         if self.stop.is_set():
             raise StoppedError
         self.advance(nbytes)
+
+
+def _crc_of(source: int, offset: int, nbytes: int) -> int:
+    """The CRC-32 of bytes that were just copied, from the system's cache."""
+    buffer = memoryview(bytearray(min(nbytes, BUFFER)))
+    crc = 0
+    while nbytes:
+        done = os.preadv(source, [buffer[: min(nbytes, BUFFER)]], offset)
+        if not done:
+            raise UnreadableError(f"the file ended while it was copied: {nbytes:,} bytes short")
+        crc = zlib.crc32(buffer[:done], crc)
+        offset, nbytes = offset + done, nbytes - done
+    return crc
 
 
 class _Crc:

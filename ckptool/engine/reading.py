@@ -13,6 +13,7 @@ import errno
 import os
 import stat
 import threading
+import zlib
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -145,10 +146,17 @@ class Reader:
 
     def _run(self, tensor: Tensor, nbytes: int) -> Iterator[memoryview]:
         path, offset, left = run_of(tensor)
+        storage = tensor.pieces[0].storage
+        stated = storage.crc if left == storage.nbytes else None
+        crc = 0
         buffer = memoryview(bytearray(min(nbytes, left)))
         while left:
             block = buffer[: min(left, nbytes)]
             self.read_into(path, offset, block)
+            if stated is not None:
+                crc = zlib.crc32(block, crc)
+            if stated is not None and left == len(block) and crc != stated:
+                raise damaged(path, storage.offset, storage.nbytes, tensor.key)
             yield block
             offset, left = offset + len(block), left - len(block)
 
@@ -270,6 +278,17 @@ def same_size(blocks: Iterator[memoryview], nbytes: int) -> Iterator[memoryview]
         rest += block[at:]
     if rest:
         yield memoryview(rest)
+
+
+def damaged(path: Path, offset: int, nbytes: int, key: str | None = None) -> UnreadableError:
+    """The error for bytes that do not have the CRC-32 which their container states."""
+    what = f"the tensor {key}" if key else "a tensor"
+    return UnreadableError(
+        f"{path.name} is damaged: the {nbytes:,} bytes of {what} at {offset:,} differ from the CRC-32 in the file",
+        hint="get the file again from where it came from",
+        path=path,
+        key=key,
+    )
 
 
 def _apply_bits(tensor: Tensor, packed: Array) -> None:
