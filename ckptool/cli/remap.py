@@ -19,7 +19,7 @@ from ckptool.cli.common import (
 )
 from ckptool.cli.matching import AcceptOption, AutoOption, asked_for
 from ckptool.cli.reports import ReportOption
-from ckptool.cli.values import number_pairs, print_list
+from ckptool.cli.values import number_pairs, open_selected, print_list
 from ckptool.cli.writing import (
     AllowOption,
     DropOptimizerOption,
@@ -84,6 +84,7 @@ def remap(
     ] = None,
     dtype: DtypeOption = None,
     select: SelectOption = None,
+    ema: Annotated[bool, typer.Option("--ema", help="Take the moving average that the file holds.")] = False,
     out: OutOption = None,
     force: ForceOption = False,
     max_shard: ShardOption = None,
@@ -115,7 +116,7 @@ def remap(
     level = asked_for(auto, accept, "--auto --like CHECKPOINT")
     _require_rules(rules, like, save_recipe, auto=auto, reverse=reverse)
     recipe = recipe_of(rules or [])
-    sources, prefixes = open_sources(path, recipe, select)
+    sources, prefixes = ((open_selected(path, select, ema),), ()) if ema else open_sources(path, recipe, select)
     target = None if like is None else open_checkpoint(like)
     numbers = number_pairs(var or [], "--var")
     found = None
@@ -134,7 +135,7 @@ def remap(
         optimizer_as_is,
         keep_unknown,
         check,
-        selected=select is not None,
+        selected=ema or select is not None,
         form=PlanFormat.JSON if json else form,
         color=color,
         no_pager=no_pager,

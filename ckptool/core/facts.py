@@ -88,6 +88,7 @@ class Fact:
         name: of the kind, as ``--allow`` takes it.
         level: how `inspect` shows it.
         grade: the level of the finding that `check` makes of it; None for no finding.
+        tells: `diff` says it where only one side has it.
         rank: where it stands among facts of its level, the smallest first.
 
     Example:
@@ -108,6 +109,7 @@ class Fact:
     name: ClassVar[str] = "fact"
     level: ClassVar[Literal["note", "warning"]] = "note"
     grade: ClassVar[Level | None] = None
+    tells: ClassVar[bool] = False
     rank: ClassVar[int] = 50
 
     @property

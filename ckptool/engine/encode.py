@@ -17,6 +17,7 @@ from ckptool.core.plan import Plan, Source
 from ckptool.core.spec import TensorSpec
 from ckptool.formats.contents import contents_of, tied_steps
 from ckptool.formats.image import Image
+from ckptool.formats.torch.tensor import subclass_of
 
 Container = Literal["torch", "safetensors", "folder"]
 Tied = Literal["clone", "keep-first"]
@@ -143,13 +144,16 @@ def _refuse_what_safetensors_cannot_hold(plan: Plan, steps: Sequence[int]) -> No
         step = plan.steps[index]
         layout = "strided"
         if isinstance(step.value, Source):
-            layout = plan.inputs[step.value.input][step.value.key].layout
+            tensor = plan.inputs[step.value.input][step.value.key]
+            layout = tensor.layout
+            layout = subclass_of(tensor.node) or layout if layout != "strided" else layout
         if layout != "strided" or step.target.dtype not in NAMES:
             bad.append((step.target.key, layout if layout != "strided" else step.target.dtype))
     if bad:
         key, what = bad[0]
         raise OutputError(
-            f"safetensors cannot hold {len(bad)} of {len(steps)} tensors: {key} is {what}",
+            f"safetensors cannot hold {len(bad)} of {len(steps)} {'tensor' if len(steps) == 1 else 'tensors'}: "
+            f"{key} is {what}",
             hint="write a .pth file, or --drop them",
             key=key,
         )

@@ -32,6 +32,7 @@ class Adapter(Fact):
     has_base: bool = False
 
     name = "adapter"
+    tells = True
     grade = "note"
     rank = 10
 

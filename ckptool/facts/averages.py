@@ -27,6 +27,7 @@ class MovingAverage(Fact):
     place: str = ""
 
     name = "average"
+    tells = True
     rank = 8
 
     @property

@@ -25,6 +25,7 @@ class Subclass(Fact):
     cls: str = ""
 
     name = "tensor-class"
+    tells = True
     level = "warning"
     grade = "warning"
     rank = 2
@@ -64,6 +65,7 @@ class NotTorch(Fact):
     names: tuple[str, ...] = ()
 
     name = "no-tensors"
+    tells = True
     level = "warning"
     grade = "warning"
     rank = 0

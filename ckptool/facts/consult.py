@@ -86,6 +86,22 @@ def answers(
     return _once(problems), _once(notes)
 
 
+def comparison_notes(old: Checkpoint, new: Checkpoint) -> tuple[Note, ...]:
+    """What the facts of two compared checkpoints explain: those of one side only, and those that make numbers codes."""
+    notes: list[Note] = []
+    sides = (old, new)
+    for side, checkpoint in enumerate(sides):
+        others = {fact.name for fact in facts_of(sides[1 - side])}
+        for fact in facts_of(checkpoint):
+            if fact.name not in others and fact.tells:
+                name = checkpoint.path.name if old.path.name != new.path.name else str(checkpoint.path)
+                notes.append(Note(f"only {name}: {fact.text}", "", fact.keys, "warning"))
+            answer = fact.answer(Use(Operation.COMPARE, fact.keys))
+            if isinstance(answer, Say):
+                notes.append(Note(answer.text, answer.hint, fact.keys, "warning"))
+    return _once(notes)
+
+
 def _require_known(allow: Collection[str]) -> None:
     for name in allow:
         if name not in names():

@@ -32,6 +32,7 @@ class Encoded(Fact):
     members: tuple[tuple[str, ...], ...] = ()
 
     name = "encoded"
+    tells = True
     rank = 11
 
     @property
@@ -71,7 +72,7 @@ class Encoded(Fact):
 
 @dataclass(frozen=True, slots=True)
 class Incomplete(Encoded):
-    """Encoded weights that cannot be what they claim: a scale is absent or of another shape; `faults` say so."""
+    """Encoded weights of which a part is absent; `faults` say which."""
 
     faults: tuple[str, ...] = ()
 
@@ -110,7 +111,7 @@ def find(headers: Headers) -> Iterator[Encoded]:
     faulty: dict[str, list[tuple[tuple[str, ...], str]]] = {}
     for encoded in recognise(specs, _config(headers.checkpoint.path), headers.checkpoint.metadata):
         group = (encoded.codes.key, *(key for key in encoded.keys if key != encoded.codes.key))
-        faults = [problem.text for problem in encoded.problems if problem.kind in ("missing", "misshapen", "config")]
+        faults = [problem.text for problem in encoded.problems if problem.kind == "missing"]
         if faults:
             faulty.setdefault(encoded.title, []).append((group, faults[0]))
         else:

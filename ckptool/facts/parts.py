@@ -55,6 +55,7 @@ class Rank(Fact):
     siblings: tuple[str, ...] = ()
 
     name = "rank"
+    tells = True
     level = "warning"
     grade = "error"
 
@@ -83,6 +84,7 @@ class Pieces(Fact):
     """A file of torch.distributed's Hugging Face writer: `keys` are stored in pieces, of which this file has one."""
 
     name = "pieces"
+    tells = True
     level = "warning"
     grade = "error"
 

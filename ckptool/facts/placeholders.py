@@ -16,6 +16,7 @@ class Meta(Fact):
     """Tensors on the meta device."""
 
     name = "meta"
+    tells = True
     level = "warning"
     grade = "error"
     rank = 1
@@ -43,6 +44,7 @@ class Partitioned(Fact):
     """Empty tensors in the place of parameters that DeepSpeed ZeRO-3 or FSDP keeps in pieces on every rank."""
 
     name = "placeholders"
+    tells = True
     level = "warning"
     grade = "error"
     rank = 1

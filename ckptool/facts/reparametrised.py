@@ -23,6 +23,7 @@ class Reparametrised(Fact):
     parts: tuple[tuple[str, ...], ...] = ()
 
     name = "reparametrised"
+    tells = True
     rank = 12
 
     @property

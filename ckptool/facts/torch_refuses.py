@@ -100,6 +100,7 @@ class RefusedAlways(Fact):
     reasons: tuple[str, ...] = ()
 
     name = "unloadable"
+    tells = True
     level = "warning"
     grade = "error"
     rank = 1

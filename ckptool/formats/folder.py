@@ -6,10 +6,12 @@ else by shards that count themselves, else by the files in it that are checkpoin
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from shlex import quote
 
 from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.errors import CkptError, UnreadableError, UsageError
@@ -30,6 +32,7 @@ KNOWN = [
 # What trainers put beside the weights: torch files, but never what is meant by "the checkpoint".
 _COMPANIONS = ("optimizer", "scheduler", "scaler", "training_args", "rng_state", "random_states", "sampler")
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
+_DEEPSPEED = re.compile(r"(?:bf16_|fp16_)?zero_pp_rank_\d+_mp_rank_\d+_\w+\.pt|global_step\d+|mp_rank_\d+_\w+\.pt")
 _MOST = 1000  # files that are looked into
 
 Candidate = tuple[str, ...]  # one file, one index, or the shards of one checkpoint
@@ -81,6 +84,8 @@ def _choice(folder: Path, names: Sequence[str]) -> Candidate:
         same_stem = len({candidate[0].partition(".")[0] for candidate in candidates}) == 1
         if same_stem:  # one model in two formats: safetensors wins
             return min(candidates, key=lambda candidate: ".safetensors" not in candidate[0])
+        if candidates and all(_DEEPSPEED.fullmatch(candidate[0]) for candidate in candidates):
+            raise _deepspeed(folder, names)
         if candidates:
             listed = ", ".join(candidate[0] for candidate in candidates[:8])
             raise UsageError(
@@ -129,11 +134,33 @@ def _is_companion(name: str) -> bool:
     return name.startswith(_COMPANIONS)
 
 
+def _deepspeed(folder: Path, names: Sequence[str]) -> UnreadableError:
+    """What a folder of DeepSpeed is: the weights lie in pieces below it."""
+    steps = [name for name in names if name.startswith("global_step")]
+    if "zero_to_fp32.py" in names:
+        hint = f"join the weights: cd {quote(str(folder))} && python zero_to_fp32.py . OUT"
+    elif steps:
+        hint = f"the weights are in {folder / steps[-1]}"
+    else:
+        hint = "zero_to_fp32.py in the folder above joins the weights"
+    return UnreadableError(f"{folder} is a DeepSpeed checkpoint: every rank wrote its part", hint=hint, path=folder)
+
+
 def _nothing(folder: Path, names: Sequence[str]) -> UnreadableError:
     if not names:
         return UnreadableError(f"the folder {folder} is empty", path=folder)
     if "saved_model.pb" in names:
         return UnreadableError(f"{folder} is a TensorFlow SavedModel", hint="export it to safetensors", path=folder)
+    if "data.pkl" in names and ("data" in names or "version" in names):
+        name = folder.absolute().name
+        return UnreadableError(
+            f"{folder} is a torch file that was unpacked: data.pkl, version and data are in it",
+            hint=f"pack it again, uncompressed: cd {quote(str(folder.absolute().parent))} && "
+            f"zip -0 -r {quote(name + '.pth')} {quote(name)}",
+            path=folder,
+        )
+    if "zero_to_fp32.py" in names or any(_DEEPSPEED.fullmatch(name) for name in names):
+        return _deepspeed(folder, names)
     inner = [name for name in names[:_MOST] if any((folder / name / known).exists() for known in (".metadata", *KNOWN))]
     hint = f"a folder in it does: {folder / inner[0]}" if inner else "name the file or folder that holds the weights"
     return UnreadableError(f"the folder {folder} holds no checkpoint", hint=hint, path=folder)

@@ -208,8 +208,8 @@ def _note_unused(rule: Rule, items: Mapping[str, Item], state: _State) -> None:
     for pattern in rule.sources:
         near = near or near_miss(KeyPattern.parse(_glob(pattern)), some)
     hint = f"a key that it might mean: {near.select(some)[0]}" if near else "a leading ? lets it match nothing"
-    which = f"none of the {len(items):,} keys" if len(items) != 1 else "not the only key"
-    state.problem(f'{rule.name} "{rule.text}" matches {which}', hint)
+    what = f"matches none of the {len(items):,} keys" if len(items) != 1 else "does not match the only key"
+    state.problem(f'{rule.name} "{rule.text}" {what}', hint)
 
 
 def _glob(pattern: Pattern) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from ckptool.commands.checks.case import Case, Found
 from ckptool.core.keys import strip_wrappers
+from ckptool.facts.headers import many
 from ckptool.facts.registry import facts_of
 from ckptool.facts.words import note_of
 from ckptool.facts.wrappers import Wrapped
@@ -30,4 +31,4 @@ def wrapper(case: Case) -> Iterator[Found]:
         keys = note.keys or tuple(key for key in case.checkpoint if strip_wrappers(key) != key)
         left = case.refused("wrapper", keys)
         if left:
-            yield Found(note.text, left, tuple(left[:3]), note.hint, short=f"{len(left):,} keys")
+            yield Found(note.text, left, tuple(left[:3]), note.hint, short=many(len(left), "key"))
