@@ -21,6 +21,7 @@ from ckptool.recipes.group import Context, FitOp, Group, Item, groups_of, make, 
 from ckptool.recipes.matching import Matches, Owned, Span, match_stage, new_names
 from ckptool.recipes.pattern import Pattern
 from ckptool.recipes.recipe import Recipe
+from ckptool.recipes.require import unmet_by_keys
 from ckptool.recipes.rules import Rule, Stage
 
 Specs: TypeAlias = Mapping[str, TensorSpec]
@@ -103,6 +104,12 @@ def expand(
     state = _State(Context({**numbers, **(vars or {})}, fit=fit))
     inputs = [sources] if isinstance(sources, Mapping) else list(sources)
     items = _loaded(inputs, prefixes, state)
+    for text, key in unmet_by_keys(recipe.require, {key: item.spec for key, item in items.items()}):
+        state.problem(
+            f'the recipe {recipe.name} does not fit this input: it requires "{text}"',
+            "the keys that are listed are otherwise; another recipe is needed",
+            [key],
+        )
     for number, stage in enumerate(recipe.stages):
         state.context.targets = targets if number == len(recipe.stages) - 1 else None
         items = _run(stage, items, state)

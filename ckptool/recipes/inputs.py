@@ -11,6 +11,7 @@ from pathlib import Path
 from ckptool.core.errors import UsageError
 from ckptool.recipes.pattern import parse_pattern
 from ckptool.recipes.recipe import Recipe, read_text
+from ckptool.recipes.require import require_files
 
 
 def resolve_vars(
@@ -47,8 +48,13 @@ def numbers_beside(recipe: Recipe, path: Path, given: Mapping[str, float] | None
         recipe: it says which.
         path: the checkpoint, a file or a folder.
         given: values that come first (--var).
+
+    Raises:
+        UsageError: a number is missing, or the files say that a precondition of the recipe is not met.
     """
-    return resolve_vars(recipe, json_lookup(path if path.is_dir() else path.parent), given)
+    folder = path if path.is_dir() else path.parent
+    require_files(recipe.require, folder, recipe.name, read_text)
+    return resolve_vars(recipe, json_lookup(folder), given)
 
 
 def json_lookup(folder: Path) -> Callable[[str, str], object]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ckptool.core.errors import UsageError
+from ckptool.recipes.require import Requirement, parse_requirement
 from ckptool.recipes.rules import Rule, Stage, Unmatched, parse_stages
 
 _BUILTIN = Path(__file__).parent / "builtin"
@@ -44,6 +45,7 @@ class Recipe:
         about: one sentence on what it is for.
         source_select: which dict of the input holds the weights; "auto" for ckptool's choice.
         source_files: (prefix, file name) patterns of inputs that make one checkpoint together.
+        require: what must be true of the input; see `ckptool.recipes.require`.
         vars: numbers by name, or "config.json:num_attention_heads".
         init: (key pattern, how) for target tensors that nothing fills.
         tie: keys that share one tensor; the first that exists gives it.
@@ -58,6 +60,7 @@ class Recipe:
     about: str = ""
     source_select: str | None = None
     source_files: tuple[tuple[str, str], ...] = ()
+    require: tuple[Requirement, ...] = ()
     vars: Mapping[str, float | str] = field(default_factory=dict)
     init: tuple[tuple[str, str], ...] = ()
     tie: tuple[tuple[str, ...], ...] = ()
@@ -163,6 +166,7 @@ def combine(recipes: Sequence[Recipe]) -> Recipe:
         about=" ".join(recipe.about for recipe in recipes if recipe.about),
         source_select=last("source_select"),
         source_files=tuple(row for recipe in recipes for row in recipe.source_files),
+        require=tuple(row for recipe in recipes for row in recipe.require),
         vars={name: value for recipe in recipes for name, value in recipe.vars.items()},
         init=tuple(row for recipe in reversed(recipes) for row in recipe.init),
         tie=tuple(row for recipe in recipes for row in recipe.tie),
@@ -252,7 +256,7 @@ def read_text(path: Path) -> str:
 
 
 _KEYS = (
-    "ckptool", "about", "rules", "unmatched", "vars", "init", "tie", "freeze",
+    "ckptool", "about", "rules", "unmatched", "require", "vars", "init", "tie", "freeze",
     "source.select", "source.files", "expect.missing", "expect.unexpected", "expect.coverage",
     "output.dtype", "output.max_shard",
 )  # fmt: skip
@@ -291,6 +295,9 @@ class _Table:
             about=self.typed("about", str, ""),
             source_select=self.typed("source.select", str, None),
             source_files=tuple(self.pairs("source.files", str)),
+            require=tuple(
+                parse_requirement(text, self.name) for text in self.strings(self.typed("require", list, []), "require")
+            ),
             vars=dict(self.pairs("vars", (int, float, str))),
             init=tuple(self.pairs("init", str)),
             tie=tuple(self.strings(row, "tie") for row in self.typed("tie", list, [])),
