@@ -508,11 +508,13 @@ def test_extra_state_is_unexpected_for_a_model_without(tmp_path: Path) -> None:
     assert run(["transplant", str(tmp_path / "plain.pth"), *into, "--strict"]) == 1
 
 
+COMMANDS = ["filter -o {out}.pth", "filter -o {out}.safetensors", "filter --dtype bf16 -o {out}.pth", "inspect --stats"]
+
+
 @pytest.mark.parametrize("where", ["first", "last"])
-@pytest.mark.parametrize("command", [["filter", "-o", "{out}.pth"], ["filter", "-o", "{out}.safetensors"],
-                                     ["filter", "--dtype", "bf16", "-o", "{out}.pth"], ["inspect", "--stats"]])  # fmt: skip
+@pytest.mark.parametrize("command", COMMANDS)
 def test_bit_rot_is_found_wherever_values_are_read(
-    where: str, command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    where: str, command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     weight = torch.randn(300, 700)
     torch.save({"fc.weight": weight}, tmp_path / "a.pth")
@@ -520,7 +522,7 @@ def test_bit_rot_is_found_wherever_values_are_read(
     start = bytes(data).index(weight.numpy().tobytes())
     data[start + (5 if where == "first" else weight.nbytes - 3)] ^= 4
     (tmp_path / "a.pth").write_bytes(data)
-    name, *options = [part.format(out=tmp_path / "out") for part in command]
+    name, *options = [part.format(out=tmp_path / "out") for part in command.split()]
     assert run([name, str(tmp_path / "a.pth"), *options]) == 2
     assert "differ from the CRC-32 in the file" in capsys.readouterr().err
     assert not [*tmp_path.glob("out*")]
@@ -551,6 +553,24 @@ def test_adapters_are_merged_with_lora_only(tmp_path: Path, capsys: pytest.Captu
         assert "adapter, not a model" in capsys.readouterr().err
     assert run(["merge", base, "--lora", str(kohya_adapter(tmp_path)), "-o", out]) == 2
     assert "kohya's format" in capsys.readouterr().err
+
+
+def test_numpy_arrays_in_a_torch_file_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import numpy as np
+
+    torch.save({"model": {"a.weight": np.ones(3), "a.bias": np.zeros(2)}}, tmp_path / "a.pth")
+    assert run(["inspect", str(tmp_path / "a.pth")]) == 0
+    assert "2 entries are numpy arrays, not torch tensors: model.a.weight, model.a.bias" in capsys.readouterr().out
+    assert run(["check", str(tmp_path / "a.pth")]) == 0
+    assert "numpy arrays" in capsys.readouterr().out
+
+
+def test_a_dtensor_is_called_by_its_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = dtensor(tmp_path)
+    assert run(["inspect", str(path)]) == 0
+    assert "1 tensor is of class torch.distributed.tensor.DTensor: fc.weight" in capsys.readouterr().out
+    assert run(["filter", str(path), "-o", str(tmp_path / "o.safetensors")]) == 2
+    assert "fc.weight is torch.distributed.tensor.DTensor" in capsys.readouterr().err
 
 
 def test_facts_are_found_once(tmp_path: Path) -> None:

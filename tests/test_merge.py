@@ -18,8 +18,8 @@ import ckptool
 from ckptool.commands.merging.merge import last_checkpoints, plan_merge
 from ckptool.core.errors import PlanError, UsageError
 from ckptool.core.plan import Plan
-from ckptool.facts.consult import consulted
 from ckptool.engine.apply import apply
+from ckptool.facts.consult import consulted
 from tests.bench.files import write_sparse
 from tests.bench.harness import measure
 

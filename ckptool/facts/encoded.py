@@ -9,7 +9,6 @@ from pathlib import Path
 
 from ckptool.core.errors import CkptError
 from ckptool.core.facts import FINE, Answer, Fact, Operation, Refuse, Say, Use
-from ckptool.encodings.registry import recognise
 from ckptool.facts.headers import Headers, many
 from ckptool.facts.registry import finder
 from ckptool.storage.files import open_regular
@@ -107,6 +106,8 @@ def find(headers: Headers) -> Iterator[Encoded]:
     specs = {key: tensor.spec for key, tensor in headers.checkpoint.tensors.items() if tensor.layout == "strided"}
     if all(spec.dtype in _PLAIN for spec in specs.values()) and "absmax" not in headers.parts:
         return
+    from ckptool.encodings.registry import recognise
+
     schemes: dict[str, list[tuple[str, ...]]] = {}
     faulty: dict[str, list[tuple[tuple[str, ...], str]]] = {}
     for encoded in recognise(specs, _config(headers.checkpoint.path), headers.checkpoint.metadata):

@@ -14,7 +14,7 @@ from ckptool.facts.registry import finder
 from ckptool.formats.folder import INDEX, KNOWN
 from ckptool.formats.sharded import SHARD_NAME
 
-_RANK = re.compile(r"(?P<rank>(?:mp|tp|pp|dp|zero_pp)?_?(?:rank|part|consolidated)[._-]?)(?P<number>\d{1,5})(?!\d)")
+_RANK = re.compile(r"(?<![A-Za-z])(?:rank|part|consolidated|tp)[._-]?(?P<number>\d{1,5})(?!\d)")
 _MOST_NAMES = 10_000  # of a folder's names that are looked at
 
 
