@@ -63,11 +63,13 @@ class RefusedByDefault(Fact):
         globals: the classes and functions that it does not allow.
         protocol: the pickle's protocol, where weights_only does not read that; else None.
         is_known: an alarm about classes that may run code says the same.
+        is_dangerous: one of the globals runs code of the file's choice.
     """
 
     globals: tuple[str, ...] = ()
     protocol: int | None = None
     is_known: bool = False
+    is_dangerous: bool = False
 
     name = "weights-only"
     grade = "warning"
@@ -84,7 +86,7 @@ class RefusedByDefault(Fact):
     @property
     def hint(self) -> str:
         alone = "the weights alone: ckptool filter {file} --only-weights -o OUT"
-        if not self.globals or self.protocol is not None:
+        if not self.globals or self.protocol is not None or self.is_dangerous:
             return alone
         listed = ", ".join(self.globals[:_SHOWN]) + (", ..." if len(self.globals) > _SHOWN else "")
         return f"torch.serialization.add_safe_globals([{listed}]) if you trust them, or {alone}"
@@ -141,7 +143,8 @@ def find_refused_by_default(headers: Headers) -> Iterator[RefusedByDefault]:
     protocol = checkpoint.protocol if checkpoint.protocol not in (_PICKLE_OF_TORCH, 3, None) else None
     if names or protocol is not None:
         is_known = protocol is None and all(use.risk != "harmless" for use in uses)
-        yield RefusedByDefault(globals=names, protocol=protocol, is_known=is_known)
+        is_dangerous = any(use.risk == "dangerous" for use in uses)
+        yield RefusedByDefault((), names, protocol, is_known, is_dangerous)
 
 
 @finder
