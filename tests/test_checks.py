@@ -49,6 +49,7 @@ def test_fresh_models_of_torchvision_have_no_errors(name: str, torchvision: Modu
 def test_a_training_checkpoint_has_warnings_only() -> None:
     report = check(FIXTURES / "training.ckpt")
     assert {(finding.rule, finding.level) for finding in report.findings} == {
+        ("facts", "warning"),
         ("wrapper", "warning"),
         ("leftover", "warning"),
     }
@@ -411,12 +412,14 @@ def test_wrapper_and_leftover(fixtures: Path) -> None:
     assert found(report, "wrapper")[0].help == f"remove it: ckptool remap {path} -r strip-wrappers -o PLAIN"
     assert len(found(report, "wrapper")[0].keys) == 122
     assert found(report, "leftover")[0].message.startswith("optimizer, lr_scheduler are needed to go on training only")
-    assert check(path, policy='allow.leftover = ["optimizer", "lr_*"]\nallow.wrapper = ["*"]').findings == ()
-    assert check(path, policy='levels = {leftover = "off", wrapper = "off"}').findings == ()
+    allowed = 'allow.leftover = ["optimizer", "lr_*"]\nallow.wrapper = ["*"]\nallow.facts = ["weights-only"]'
+    assert check(path, policy=allowed).findings == ()
+    assert check(path, policy='levels = {leftover = "off", wrapper = "off", facts = "off"}').findings == ()
 
 
 def test_select_says_which_weights_are_meant(fixtures: Path) -> None:
-    report = check(fixtures / "training.ckpt", policy='select = "model_ema"\nlevels.leftover = "off"')
+    policy = 'select = "model_ema"\nlevels = {leftover = "off", facts = "off"}'
+    report = check(fixtures / "training.ckpt", policy=policy)
     assert report.findings == ()
     (finding,) = check(fixtures / "training.ckpt", policy='select = "nothing"').findings
     assert finding.rule == "readable"

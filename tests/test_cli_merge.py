@@ -180,7 +180,7 @@ def test_json_names_each_input(cli: Run) -> None:
     assert step["sources"] == [{"input": number, "key": "conv1.weight"} for number in (0, 1)]
     assert step["op"].startswith("linear")
     assert found["written"]["tensors"] == 122
-    assert found["notes"][0]["level"] == "warning"
+    assert "warning" in [note["level"] for note in found["notes"]]
 
 
 def test_from_python(fixtures: Path, cli: Run) -> None:

@@ -24,6 +24,7 @@ from torch.distributed.checkpoint.metadata import Metadata, MetadataIndex, Tenso
 from ckptool.core.checkpoint import Tensor
 from ckptool.core.errors import CkptError, UnreadableError, UsageError
 from ckptool.engine.reading import read_array
+from ckptool.facts.words import notes_of
 from ckptool.formats.opening import open_checkpoint
 
 pytestmark = [
@@ -464,6 +465,6 @@ def test_a_pipe_for_a_file_does_not_block(folder: Path) -> None:
 def test_files_beside_are_noted(folder: Path) -> None:
     shutil.copy(folder / "__0_0.distcp", folder / "__9_0.distcp")
     torch.save({"epoch": 1}, folder / "meta.pt")
-    texts = [note.text for note in open_checkpoint(folder).notes]
+    texts = [note.text for note in notes_of(open_checkpoint(folder))]
     assert any("__9_0.distcp" in text for text in texts)
     assert any("meta.pt" in text for text in texts)

@@ -220,7 +220,7 @@ def test_names_that_loaders_look_for_come_first(tmp_path: Path, name: str) -> No
     saved(tmp_path, "a.pth")
     checkpoint = open_checkpoint(tmp_path)
     assert checkpoint.path == path
-    assert checkpoint.notes[-1].text == "also in this folder, and not opened: a.pth"
+    assert checkpoint.unopened == ("a.pth",)
 
 
 @pytest.mark.parametrize("pair", [("model.safetensors", "pytorch_model.bin"), ("lora.safetensors", "lora.pt")])
@@ -230,7 +230,7 @@ def test_safetensors_wins_over_a_pickle(tmp_path: Path, pair: tuple[str, str]) -
     (tmp_path / "tmp.pt").unlink()
     checkpoint = open_checkpoint(tmp_path)
     assert checkpoint.path == tmp_path / pair[0]
-    assert pair[1] in checkpoint.notes[-1].text
+    assert checkpoint.unopened == (pair[1],)
 
 
 def test_several_checkpoints_are_listed(tmp_path: Path) -> None:

@@ -296,6 +296,7 @@ def plan_transplant(
     strict: bool = False,
     min_coverage: float | None = None,
     select: str | None = None,
+    allow: Sequence[str] = (),
 ) -> Transplant:
     """Plan a model's state dict out of another model's weights; `plan.apply` of what comes back writes it.
 
@@ -318,6 +319,7 @@ def plan_transplant(
         strict: what torch would not load strictly stands in the plan's `unmet`.
         min_coverage: so does filling less than this share of the model's elements, 0 to 1.
         select: which dict of a file to take.
+        allow: facts of the source to go on with although they refuse, such as "adapter"; the refusal names them.
 
     Raises:
         CkptError: a file or model cannot be opened, a pattern matches nothing, or nothing would be loaded.
@@ -339,6 +341,7 @@ def plan_transplant(
     from ckptool.commands.transplant.gates import require_loaded
     from ckptool.commands.transplant.planning import plan_transplant as plan
     from ckptool.core.checkpoint import Checkpoint
+    from ckptool.facts.consult import consulted
     from ckptool.models import target_from
     from ckptool.recipes.recipe import recipe_from
 
@@ -359,7 +362,7 @@ def plan_transplant(
         min_coverage=min_coverage,
     )
     require_loaded(done)
-    return replace(done, plan=Plan.of(done.plan))
+    return replace(done, plan=Plan.of(consulted(done.plan, allow, loads=True)))
 
 
 def probe(

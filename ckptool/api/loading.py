@@ -12,6 +12,7 @@ from ckptool.commands.transplant.planning import plan_transplant
 from ckptool.commands.transplant.result import Transplant
 from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.errors import PlanError, UsageError
+from ckptool.facts.consult import consulted
 from ckptool.models.entries import Filled, Mismatch
 from ckptool.models.loading import fill_model
 
@@ -120,7 +121,8 @@ def load_into(
         min_coverage=min_coverage,
     )
     require_loaded(transplant)
-    for problem in (*transplant.plan.problems, *transplant.plan.unmet):
+    plan = consulted(transplant.plan, loads=True)
+    for problem in (*plan.problems, *plan.unmet):
         raise PlanError(problem.message, hint=problem.hint or None, path=checkpoint.path)
     fill_model(model, transplant.plan)
     return Report(transplant)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Self
@@ -36,6 +36,7 @@ class Plan(core.Plan):
         drop_optimizer: bool = False,
         optimizer_as_is: bool = False,
         keep_unknown: bool = False,
+        allow: Sequence[str] = (),
         progress: Callable[[int, int], None] | None = None,
     ) -> Written:
         """Write the output: complete, checked against the plan, or not at all.
@@ -50,6 +51,7 @@ class Plan(core.Plan):
             drop_optimizer: leave out optimizer state, where it cannot follow its parameters.
             optimizer_as_is: keep it unchanged instead.
             keep_unknown: carry objects of unknown classes along, as inert as they are.
+            allow: facts of the inputs to go on with although they refuse; the refusal names them.
             progress: told (bytes done, bytes in all), from any thread.
 
         Raises:
@@ -64,7 +66,7 @@ class Plan(core.Plan):
             120
         """
         target = Path(out)
-        choices = Choices(only_weights, drop_optimizer, optimizer_as_is, keep_unknown, tied)
+        choices = Choices(only_weights, drop_optimizer, optimizer_as_is, keep_unknown, tied, allow=tuple(allow))
         plan = complete(self, container_of(target), choices)
         if plan.unmet and not plan.problems:
             raise PlanError(

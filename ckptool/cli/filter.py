@@ -19,6 +19,7 @@ from ckptool.cli.common import (
 )
 from ckptool.cli.values import in_order, open_selected, value_options
 from ckptool.cli.writing import (
+    AllowOption,
     DropOptimizerOption,
     DryRunOption,
     DtypeOption,
@@ -72,6 +73,7 @@ def filter(
     optimizer_as_is: KeepOptimizerOption = False,
     keep_unknown: KeepUnknownOption = False,
     dry_run: DryRunOption = False,
+    allow: AllowOption = None,
     form: PlanFormatOption = PlanFormat.TEXT,
     json: JsonOption = False,
     verbose: VerboseOption = False,
@@ -95,7 +97,15 @@ def filter(
         (str(path),),
         force,
         max_shard,
-        Choices(only_weights, drop_optimizer, optimizer_as_is, keep_unknown, tied.value, ema or select is not None),
+        Choices(
+            only_weights,
+            drop_optimizer,
+            optimizer_as_is,
+            keep_unknown,
+            tied.value,
+            ema or select is not None,
+            allow=tuple(allow or ()),
+        ),
         dry_run=dry_run,
         form=PlanFormat.JSON if json else form,
         color=color,

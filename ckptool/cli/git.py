@@ -185,12 +185,13 @@ def _converted(path: Path, threads: int) -> Iterator[str]:
 
 
 def _inspection(path: Path, name: str, git_name: str | None = None) -> Inspection:
-    from ckptool.facts import explain, ties
+    from ckptool.facts.storages import ties
+    from ckptool.facts.words import notes_of
     from ckptool.formats.opening import open_checkpoint
     from ckptool.report.inspection import Inspection
 
     checkpoint = open_checkpoint(path)
-    notes = _renamed((*checkpoint.notes, *explain(checkpoint)), {str(path): git_name or str(path)})
+    notes = _renamed(notes_of(checkpoint), {str(path): git_name or str(path)})
     return Inspection(checkpoint, name, tuple(checkpoint), tuple(ties(checkpoint)), notes)
 
 

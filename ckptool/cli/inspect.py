@@ -120,7 +120,8 @@ def _sorted(checkpoint: Checkpoint, keys: list[str], sort: Sort) -> tuple[str, .
 def _report(
     checkpoint: Checkpoint, path: Path, keys: tuple[str, ...], stats: bool, threads: int, quiet: bool
 ) -> Inspection:
-    from ckptool.facts import explain, ties
+    from ckptool.facts.storages import ties
+    from ckptool.facts.words import notes_of
     from ckptool.report.inspection import Inspection
 
     numbers = {}
@@ -135,7 +136,7 @@ def _report(
         name=str(path),
         keys=keys,
         ties=tuple(ties(checkpoint)),
-        notes=_notes_on(keys, checkpoint, (*checkpoint.notes, *explain(checkpoint))),
+        notes=_notes_on(keys, checkpoint, notes_of(checkpoint)),
         stats=numbers,
     )
 

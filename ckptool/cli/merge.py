@@ -19,6 +19,7 @@ from ckptool.cli.common import (
 )
 from ckptool.cli.values import number_pairs, open_selected, print_list
 from ckptool.cli.writing import (
+    AllowOption,
     DropOptimizerOption,
     DryRunOption,
     DtypeOption,
@@ -119,6 +120,7 @@ def merge(
     optimizer_as_is: KeepOptimizerOption = False,
     keep_unknown: KeepUnknownOption = False,
     dry_run: DryRunOption = False,
+    allow: AllowOption = None,
     form: PlanFormatOption = PlanFormat.TEXT,
     json: JsonOption = False,
     verbose: VerboseOption = False,
@@ -149,7 +151,7 @@ def merge(
         names,
         force,
         max_shard,
-        Choices(only_weights, drop_optimizer, optimizer_as_is, keep_unknown, tied.value),
+        Choices(only_weights, drop_optimizer, optimizer_as_is, keep_unknown, tied.value, allow=tuple(allow or ())),
         dry_run=dry_run,
         form=PlanFormat.JSON if json else form,
         color=color,
@@ -184,12 +186,15 @@ def _merge_plan(
 def _lora_plan(
     paths: Sequence[Path], adapter: Path, scale: float, dtype: str | None, select: str | None
 ) -> tuple[Plan, tuple[str, ...]]:
+    from ckptool.commands.merging.adapter import require_peft
     from ckptool.commands.merging.lora import plan_lora, read_config
 
     if len(paths) != 1:
         raise UsageError(f"--lora takes one base model, not {len(paths)}", hint="merge the models first")
+    opened = open_selected(adapter, None)
+    require_peft(opened)
     config = read_config(adapter)
-    plan = plan_lora(open_selected(paths[0], select), open_selected(adapter, None), config, scale=scale, dtype=dtype)
+    plan = plan_lora(open_selected(paths[0], select), opened, config, scale=scale, dtype=dtype)
     return plan, (str(paths[0]), str(adapter))
 
 

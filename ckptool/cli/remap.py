@@ -20,8 +20,9 @@ from ckptool.cli.common import (
 from ckptool.cli.matching import AcceptOption, AutoOption, asked_for
 from ckptool.cli.output import print_texts
 from ckptool.cli.reports import ReportOption
-from ckptool.cli.values import number_pairs, print_list
+from ckptool.cli.values import number_pairs, open_selected, print_list
 from ckptool.cli.writing import (
+    AllowOption,
     DropOptimizerOption,
     DryRunOption,
     DtypeOption,
@@ -98,6 +99,7 @@ def remap(
     ] = None,
     dtype: DtypeOption = None,
     select: SelectOption = None,
+    ema: Annotated[bool, typer.Option("--ema", help="Take the moving average that the file holds.")] = False,
     out: OutOption = None,
     force: ForceOption = False,
     max_shard: ShardOption = None,
@@ -107,6 +109,7 @@ def remap(
     optimizer_as_is: KeepOptimizerOption = False,
     keep_unknown: KeepUnknownOption = False,
     dry_run: DryRunOption = False,
+    allow: AllowOption = None,
     form: PlanFormatOption = PlanFormat.TEXT,
     json: JsonOption = False,
     report: ReportOption = None,
@@ -130,7 +133,7 @@ def remap(
     level = asked_for(auto, accept, "--auto --like CHECKPOINT")
     _require_rules(rules, like, save_recipe, auto=auto, reverse=reverse)
     recipe = recipe_of(rules or [])
-    sources, prefixes = open_sources(path, recipe, select)
+    sources, prefixes = ((open_selected(path, select, ema),), ()) if ema else open_sources(path, recipe, select)
     target = None if like is None else open_checkpoint(like)
     numbers = number_pairs(var or [], "--var")
     found, texts = None, dict[Path, str]()
@@ -145,7 +148,15 @@ def remap(
         (str(path),) if len(sources) == 1 else tuple(str(source.path) for source in sources),
         force,
         _shard_of(max_shard, recipe.output_max_shard, out),
-        Choices(only_weights, drop_optimizer, optimizer_as_is, keep_unknown, tied.value, select is not None),
+        Choices(
+            only_weights,
+            drop_optimizer,
+            optimizer_as_is,
+            keep_unknown,
+            tied.value,
+            ema or select is not None,
+            allow=tuple(allow or ()),
+        ),
         check,
         dry_run=dry_run,
         form=PlanFormat.JSON if json else form,

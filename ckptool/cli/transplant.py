@@ -26,6 +26,7 @@ from ckptool.cli.reports import ReportOption
 from ckptool.cli.transplant_output import Extras, carry_out
 from ckptool.cli.values import number_pairs, open_selected
 from ckptool.cli.writing import (
+    AllowOption,
     DryRunOption,
     ForceOption,
     OutOption,
@@ -150,6 +151,7 @@ def transplant(
         int | None,
         typer.Option("--depth", metavar="N", min=1, help="Levels of modules shown.", rich_help_panel="Output"),
     ] = None,
+    allow: AllowOption = None,
     form: PlanFormatOption = PlanFormat.TEXT,
     json: JsonOption = False,
     report: ReportOption = None,
@@ -208,7 +210,7 @@ def transplant(
         (str(path),),
         force,
         max_shard,
-        Choices(tied=tied.value),
+        Choices(tied=tied.value, allow=tuple(allow or ())),
         dry_run=dry_run,
         form=PlanFormat.JSON if json else form,
         color=color,

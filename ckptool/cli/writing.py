@@ -23,7 +23,6 @@ from ckptool.core.sizes import parse_size
 
 if TYPE_CHECKING:
     from ckptool.commands.automatic import Automatic
-    from ckptool.core.checkpoint import Note
     from ckptool.core.plan import Plan, Problem
     from ckptool.engine.apply import Written
     from ckptool.report.preview import Preview
@@ -84,6 +83,15 @@ DryRunOption = Annotated[
 ]
 KeepUnknownOption = Annotated[
     bool, typer.Option("--keep-unknown", help="Carry objects of unknown classes along.", rich_help_panel=_PANEL)
+]
+AllowOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow",
+        metavar="FACT",
+        help="Write although this fact refuses; repeats.",
+        rich_help_panel=_PANEL,
+    ),
 ]
 DtypeOption = Annotated[
     str | None,
@@ -207,9 +215,7 @@ def require_writable(plan: Plan, request: Request) -> int | None:
 def _preview(plan: Plan, request: Request, match: Automatic | None) -> Preview:
     from ckptool.report.preview import Preview
 
-    notes: list[Note] = [note for side in plan.inputs for note in side.notes if note.level == "warning"]
-    notes += plan.notes
-    return Preview(plan, request.names, tuple(notes), match)
+    return Preview(plan, request.names, plan.notes, match)
 
 
 def _show(preview: Preview, request: Request) -> None:

@@ -222,7 +222,7 @@ class Note:
     level: Literal["note", "warning"] = "note"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Checkpoint(Mapping[str, Tensor]):
     """An opened checkpoint: a mapping from key to `Tensor`, in file order.
 
@@ -239,7 +239,9 @@ class Checkpoint(Mapping[str, Tensor]):
         metadata: safetensors' `__metadata__`.
         module_versions: torch's `_metadata` versions by module; None where the file has none.
         globals: what its pickle names, each once.
+        protocol: the protocol of its pickle, where it has one.
         notes: what the reader noticed.
+        unopened: names of further checkpoint files in the folder that was opened.
         tree: for torch files, the inert objects around the tensors (a `ckptool.formats.torch.frame.Frame`), for writing
             them again.
     """
@@ -256,7 +258,9 @@ class Checkpoint(Mapping[str, Tensor]):
     metadata: Mapping[str, str] = field(default_factory=dict)
     module_versions: Mapping[str, int] | None = None
     globals: tuple[GlobalUse, ...] = ()
+    protocol: int | None = None
     notes: tuple[Note, ...] = ()
+    unopened: tuple[str, ...] = ()
     tree: object = field(default=None, repr=False, compare=False)
 
     @property

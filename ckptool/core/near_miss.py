@@ -104,5 +104,5 @@ def require_match(
         hints.append(f'did you mean "{near.text}" ({count:,} key{"s" * (count != 1)})?')
     if path is not None:
         hints.append(f"list all: ckptool inspect {shell_quote(path)}")
-    which = f"none of the {len(keys):,} keys" if len(keys) != 1 else "not the only key"
-    raise UsageError(f'{option} "{pattern.text}" matches {which}', hint="   ".join(hints) or None, path=path)
+    what = f"matches none of the {len(keys):,} keys" if len(keys) != 1 else "does not match the only key"
+    raise UsageError(f'{option} "{pattern.text}" {what}', hint="   ".join(hints) or None, path=path)

@@ -18,6 +18,7 @@ from ckptool.engine.shard_names import INDEX, SINGLE, shard_name
 from ckptool.formats.contents import contents_of
 from ckptool.formats.image import Image
 from ckptool.formats.registry import written_endings
+from ckptool.formats.torch.tensor import subclass_of
 
 DEFAULT_SHARD = 5_000_000_000
 """Bytes of one shard where --max-shard does not say: what Hugging Face's tools write."""
@@ -125,14 +126,17 @@ def _safetensors_refusal(plan: Plan) -> CkptError | None:
     for step in stored:
         layout = "strided"
         if isinstance(step.value, Source):
-            layout = plan.inputs[step.value.input][step.value.key].layout
+            tensor = plan.inputs[step.value.input][step.value.key]
+            layout = tensor.layout
+            layout = subclass_of(tensor.node) or layout if layout != "strided" else layout
         if layout != "strided" or to_header(step.target.dtype, step.target.shape) is None:
             bad.append((step.target.key, layout if layout != "strided" else _unheld(step.target)))
     if not bad:
         return None
     key, what = bad[0]
     return OutputError(
-        f"safetensors cannot hold {len(bad)} of {len(stored)} tensors: {key} is {what}",
+        f"safetensors cannot hold {len(bad)} of {len(stored)} {'tensor' if len(stored) == 1 else 'tensors'}: "
+        f"{key} is {what}",
         hint="write a .pth file, or --drop them",
         key=key,
     )

@@ -8,13 +8,15 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
+from ckptool.core.bytes import OpenBytes
 from ckptool.core.casting import UnfitError
 from ckptool.core.errors import CkptError, naming
 from ckptool.core.plan import Plan
 from ckptool.engine.evaluate import packed_blocks
-from ckptool.engine.reading import Reader
+from ckptool.engine.reading import Reader, damaged
 from ckptool.engine.rounding import Rounding, rounds
 from ckptool.formats.image import Computed, Image, Range, Slot
+from ckptool.storage.copying import BUFFER
 from ckptool.storage.signals import signals_held
 from ckptool.storage.sink import ByteSink
 
@@ -91,6 +93,8 @@ class _Filler:
             if isinstance(content, Range):
                 with self.reader.opened(content.file) as source, naming(content.file.path):
                     self.target.copy_from(source, content.offset, at, content.nbytes, self._moved, crc)
+                    if content.crc is not None and content.crc != _crc_of(source, content.offset, content.nbytes):
+                        raise damaged(content.file, content.offset, content.nbytes)
                 at += content.nbytes
                 continue
             try:
@@ -126,6 +130,18 @@ class _Filler:
         if self.stop.is_set():
             raise StoppedError
         self.advance(nbytes)
+
+
+def _crc_of(source: OpenBytes, offset: int, nbytes: int) -> int:
+    """The CRC-32 of bytes that were just copied, from the system's cache."""
+    buffer = memoryview(bytearray(min(nbytes, BUFFER)))
+    crc = 0
+    while nbytes:
+        block = buffer[: min(nbytes, BUFFER)]
+        source.read_into(offset, block)
+        crc = zlib.crc32(block, crc)
+        offset, nbytes = offset + len(block), nbytes - len(block)
+    return crc
 
 
 class _Crc:

@@ -11,6 +11,7 @@ numpy is imported only where bytes have to move within a tensor; a tensor that i
 from __future__ import annotations
 
 import threading
+import zlib
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -142,10 +143,17 @@ class Reader:
 
     def _run(self, tensor: Tensor, nbytes: int) -> Iterator[memoryview]:
         source, offset, left = run_of(tensor)
+        storage = tensor.pieces[0].storage
+        stated = storage.crc if left == storage.nbytes else None
+        crc = 0
         buffer = memoryview(bytearray(min(nbytes, left)))
         while left:
             block = buffer[: min(left, nbytes)]
             self.read_into(source, offset, block)
+            if stated is not None:
+                crc = zlib.crc32(block, crc)
+            if stated is not None and left == len(block) and crc != stated:
+                raise damaged(source, storage.offset, storage.nbytes, tensor.key)
             yield block
             offset, left = offset + len(block), left - len(block)
 
@@ -283,6 +291,17 @@ def same_size(blocks: Iterator[memoryview], nbytes: int) -> Iterator[memoryview]
         rest += block[at:]
     if rest:
         yield memoryview(rest)
+
+
+def damaged(file: ByteSource, offset: int, nbytes: int, key: str | None = None) -> UnreadableError:
+    """The error for bytes that do not have the CRC-32 which their container states."""
+    what = f"the tensor {key}" if key else "a tensor"
+    return UnreadableError(
+        f"{file.name} is damaged: the {nbytes:,} bytes of {what} at {offset:,} differ from the CRC-32 in the file",
+        hint="get the file again from where it came from",
+        path=file.path,
+        key=key,
+    )
 
 
 def _apply_bits(tensor: Tensor, packed: Array) -> None:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from ckptool.core.bytes import Folder, PathText
-from ckptool.core.checkpoint import Checkpoint, Note
+from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.collector import collector_paused
 from ckptool.formats.folder import open_folder
 from ckptool.formats.registry import open_file
-from ckptool.formats.sharded import SHARD_NAME
 from ckptool.storage.locate import locate
 
 
@@ -28,13 +25,4 @@ def open_checkpoint(path: PathText, select: str | None = None) -> Checkpoint:
     with collector_paused():
         if isinstance(place, Folder):
             return open_folder(place, select)
-        return _with_shard_note(open_file(place, select, indexes=True))
-
-
-def _with_shard_note(checkpoint: Checkpoint) -> Checkpoint:
-    """The checkpoint, with a word about the shards beside it if it is one of them."""
-    match = SHARD_NAME.fullmatch(checkpoint.path.name)
-    if match is None or int(match["count"]) < 2:
-        return checkpoint
-    note = Note(f"this is one of {int(match['count'])} shards", f"all of them: {checkpoint.path.parent}")
-    return replace(checkpoint, notes=(*checkpoint.notes, note))
+        return open_file(place, select, indexes=True)

@@ -182,9 +182,3 @@ def _notes(header: Header) -> Iterator[Note]:
             tuple(header.odd),
             "warning",
         )
-    if "DCP_SHARDING_INFO" in header.metadata:
-        yield Note(
-            "torch.distributed wrote this file as one rank's part: its tensors are pieces of larger ones",
-            "consolidate the folder with torch.distributed.checkpoint first",
-            level="warning",
-        )

@@ -227,7 +227,8 @@ def _held_against(index: Index, merged: Checkpoint, shards: Sequence[Checkpoint]
     tensors = {key: tensor for key, tensor in merged.tensors.items() if key in index.weight_map}
     notes = list(merged.notes)
     if unlisted:
-        text = f"{len(unlisted):,} tensors of the shards are not in the index"
+        are = "1 tensor of the shards is" if len(unlisted) == 1 else f"{len(unlisted):,} tensors of the shards are"
+        text = f"{are} not in the index"
         notes.append(Note(text, "they are left out, as loaders leave them out", tuple(unlisted), "warning"))
     nbytes = sum(tensor.nbytes for tensor in tensors.values())
     if index.total_size is not None and index.total_size != nbytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -38,13 +38,19 @@ class Verdict:
     message: str = ""
 
 
-def strict_verdict(target: Target, specs: Mapping[str, TensorSpec], versions: Mapping[str, int] | None) -> Verdict:
+def strict_verdict(
+    target: Target,
+    specs: Mapping[str, TensorSpec],
+    versions: Mapping[str, int] | None,
+    entries: Iterable[str] = (),
+) -> Verdict:
     """Whether a state dict loads strictly into a model: decided by its own `load_state_dict`, hooks and all.
 
     Args:
         target: the model. Its tensors are not touched. For a checkpoint, keys and shapes decide.
         specs: the tensors of the state dict.
         versions: the module versions that the state dict carries; None if it is a plain dict without any.
+        entries: names of entries that are no tensors; torch takes them for unexpected keys, or for extra state.
 
     Example:
         >>> import torch
@@ -57,16 +63,17 @@ def strict_verdict(target: Target, specs: Mapping[str, TensorSpec], versions: Ma
         ('num_batches_tracked',)
     """
     if target.module is None:
-        return _by_specs(target.specs, specs)
+        return _by_specs(target.specs, specs, entries)
     import torch
 
     module = target.module
     assert isinstance(module, torch.nn.Module)
     state: OrderedDict[str, Any] = OrderedDict((key, _empty(spec)) for key, spec in specs.items())
+    state.update((name, None) for name in entries if name not in state)
     if versions is not None:
         state._metadata = OrderedDict((name, {"version": version}) for name, version in versions.items())  # type: ignore[attr-defined]
     found: list[Any] = []
-    with guarded(), _without_data(module):
+    with guarded(), _without_data(module), _without_extra_state(module):
         # called after every hook of the model, with the keys as they will be judged
         watch = module.register_load_state_dict_post_hook(lambda _, keys: found.append(keys))  # type: ignore[no-untyped-call]
         try:
@@ -83,9 +90,9 @@ def strict_verdict(target: Target, specs: Mapping[str, TensorSpec], versions: Ma
     return Verdict(False, tuple(found[-1].missing_keys), tuple(found[-1].unexpected_keys), mismatched, message)
 
 
-def _by_specs(wanted: Mapping[str, TensorSpec], given: Mapping[str, TensorSpec]) -> Verdict:
+def _by_specs(wanted: Mapping[str, TensorSpec], given: Mapping[str, TensorSpec], entries: Iterable[str]) -> Verdict:
     missing = tuple(key for key in wanted if key not in given)
-    unexpected = tuple(key for key in given if key not in wanted)
+    unexpected = (*(key for key in given if key not in wanted), *entries)
     mismatched = tuple(key for key in wanted if key in given and wanted[key].shape != given[key].shape)
     counts = {"missing": missing, "unexpected": unexpected, "of another shape": mismatched}
     message = ", ".join(f"{len(keys)} {what}" for what, keys in counts.items() if keys)
@@ -100,6 +107,22 @@ def _empty(spec: TensorSpec) -> torch.Tensor:
         return torch.empty(spec.shape, dtype=getattr(torch, spec.dtype), device="meta")
     except (AttributeError, RuntimeError, TypeError):
         return torch.empty(spec.shape, dtype=torch.float32, device="meta")
+
+
+@contextmanager
+def _without_extra_state(module: torch.nn.Module) -> Iterator[None]:
+    """The module with `set_extra_state` methods that take anything: whether the key is known is all that is asked."""
+    import torch
+
+    parts = [part for part in module.modules() if type(part).set_extra_state is not torch.nn.Module.set_extra_state]
+    parts = [part for part in parts if "set_extra_state" not in vars(part)]
+    for part in parts:
+        vars(part)["set_extra_state"] = lambda state: None
+    try:
+        yield
+    finally:
+        for part in parts:
+            del vars(part)["set_extra_state"]
 
 
 @contextmanager

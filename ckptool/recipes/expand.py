@@ -22,6 +22,7 @@ from ckptool.recipes.group import Context, FitOp, Group, Item, groups_of, make, 
 from ckptool.recipes.matching import Matches, Owned, Span, match_stage, new_names
 from ckptool.recipes.pattern import Pattern
 from ckptool.recipes.recipe import Recipe
+from ckptool.recipes.require import unmet_by_keys
 from ckptool.recipes.rules import Rule, Stage
 
 Specs: TypeAlias = Mapping[str, TensorSpec]
@@ -110,6 +111,12 @@ def expand(
     inputs = [sources] if isinstance(sources, Mapping) else list(sources)
     items = _loaded(inputs, prefixes, state)
     state.most += 20 * len(items)
+    for text, key in unmet_by_keys(recipe.require, {key: item.spec for key, item in items.items()}):
+        state.problem(
+            f'the recipe {recipe.name} does not fit this input: it requires "{text}"',
+            "the keys that are listed are otherwise; another recipe is needed",
+            [key],
+        )
     for number, stage in enumerate(recipe.stages):
         state.context.targets = targets if number == len(recipe.stages) - 1 else None
         items = _run(stage, items, state)
@@ -216,8 +223,8 @@ def _note_unused(rule: Rule, items: Mapping[str, Item], state: _State) -> None:
     for pattern in rule.sources:
         near = near or near_miss(KeyPattern.parse(_glob(pattern)), some)
     hint = f"a key that it might mean: {near.select(some)[0]}" if near else "a leading ? lets it match nothing"
-    which = f"none of the {len(items):,} keys" if len(items) != 1 else "not the only key"
-    state.problem(f'{rule.name} "{rule.text}" matches {which}', hint)
+    what = f"matches none of the {len(items):,} keys" if len(items) != 1 else "does not match the only key"
+    state.problem(f'{rule.name} "{rule.text}" {what}', hint)
 
 
 def _glob(pattern: Pattern) -> str:

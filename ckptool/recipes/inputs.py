@@ -12,6 +12,7 @@ from ckptool.core.bytes import PathText
 from ckptool.core.errors import MissingError, UsageError
 from ckptool.recipes.pattern import parse_pattern
 from ckptool.recipes.recipe import MAX_TEXT, Recipe
+from ckptool.recipes.require import require_files
 from ckptool.storage.locate import locate_folder
 from ckptool.storage.texts import read_text
 
@@ -50,7 +51,11 @@ def numbers_beside(recipe: Recipe, path: PathText, given: Mapping[str, float] | 
         recipe: it says which.
         path: the checkpoint, a file or a folder.
         given: values that come first (--var).
+
+    Raises:
+        UsageError: a number is missing, or the files say that a precondition of the recipe is not met.
     """
+    require_files(recipe.require, locate_folder(path).path, recipe.name, lambda file: read_text(file, MAX_TEXT))
     return resolve_vars(recipe, json_lookup(path), given)
 
 

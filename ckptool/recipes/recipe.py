@@ -16,6 +16,7 @@ from ckptool.core.bytes import PathText
 from ckptool.core.errors import MissingError, UsageError
 from ckptool.core.reasons import RuleName
 from ckptool.core.toml import parse_toml_text
+from ckptool.recipes.require import Requirement, parse_requirement
 from ckptool.recipes.rules import Rule, Stage, Unmatched, parse_stages
 from ckptool.storage.texts import is_file, read_text
 
@@ -51,6 +52,7 @@ class Recipe:
         about: one sentence on what it is for.
         source_select: which dict of the input holds the weights; "auto" for ckptool's choice.
         source_files: (prefix, file name) patterns of inputs that make one checkpoint together.
+        require: what must be true of the input; see `ckptool.recipes.require`.
         vars: numbers by name, or "config.json:num_attention_heads".
         init: (key pattern, how) for target tensors that nothing fills.
         tie: keys that share one tensor; the first that exists gives it.
@@ -65,6 +67,7 @@ class Recipe:
     about: str = ""
     source_select: str | None = None
     source_files: tuple[tuple[str, str], ...] = ()
+    require: tuple[Requirement, ...] = ()
     vars: Mapping[str, float | str] = field(default_factory=dict)
     init: tuple[tuple[str, str], ...] = ()
     tie: tuple[tuple[str, ...], ...] = ()
@@ -170,6 +173,7 @@ def combine(recipes: Sequence[Recipe]) -> Recipe:
         about=" ".join(recipe.about for recipe in recipes if recipe.about),
         source_select=last("source_select"),
         source_files=tuple(row for recipe in recipes for row in recipe.source_files),
+        require=tuple(row for recipe in recipes for row in recipe.require),
         vars={name: value for recipe in recipes for name, value in recipe.vars.items()},
         init=tuple(row for recipe in reversed(recipes) for row in recipe.init),
         tie=tuple(row for recipe in recipes for row in recipe.tie),
@@ -263,7 +267,7 @@ def parse_toml(text: str, name: str, path: PurePath | None = None) -> Recipe:
 
 
 _KEYS = (
-    "ckptool", "about", "rules", "unmatched", "vars", "init", "tie", "freeze",
+    "ckptool", "about", "rules", "unmatched", "require", "vars", "init", "tie", "freeze",
     "source.select", "source.files", "expect.missing", "expect.unexpected", "expect.coverage",
     "output.dtype", "output.max_shard",
 )  # fmt: skip
@@ -302,6 +306,9 @@ class _Table:
             about=self.typed("about", str, ""),
             source_select=self.typed("source.select", str, None),
             source_files=tuple(self.pairs("source.files", str)),
+            require=tuple(
+                parse_requirement(text, self.name) for text in self.strings(self.typed("require", list, []), "require")
+            ),
             vars=dict(self.pairs("vars", (int, float, str))),
             init=tuple(self.pairs("init", str)),
             tie=tuple(self.strings(row, "tie") for row in self.typed("tie", list, [])),

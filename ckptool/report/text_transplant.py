@@ -79,7 +79,7 @@ def transplant_lines(
 
 def _notes(transplant: Transplant) -> list[Note]:
     source = transplant.source
-    found = [note for note in source.notes if note.level == "warning"]
+    found: list[Note] = []
     if source.selection.ema:
         found.append(Note(f"the source also holds a moving average, {source.selection.ema}", "--ema takes that"))
     return [*found, *transplant.plan.notes]

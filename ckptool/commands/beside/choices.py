@@ -19,6 +19,7 @@ class Choices:
         keep_unknown: carry objects of unknown classes along.
         tied: what safetensors files get for tied tensors.
         selected: the user said which of the file's weights to take.
+        allow: names of facts on which the user insists.
     """
 
     only_weights: bool = False
@@ -27,3 +28,4 @@ class Choices:
     keep_unknown: bool = False
     tied: Tied = "clone"
     selected: bool = False
+    allow: tuple[str, ...] = ()

@@ -29,6 +29,7 @@ from ckptool.core.reasons import (
 )
 from ckptool.core.ties import without_recorded_ties
 from ckptool.engine.encode import refusals
+from ckptool.facts.consult import consulted
 from ckptool.formats.torch.frame import Frame
 
 _NONE = Choices()
@@ -77,6 +78,7 @@ def complete(plan: Plan, container: Container, choices: Choices = _NONE) -> Plan
     others = [Beside(name, Fate.LOST, NotCarried()) for name in companions(plan.inputs[0])]
     notes = (*plan.notes, *untied_notes(plan), *_other_weights(plan, choices))
     plan = replace(plan, beside=(*plan.beside, *_of_further_inputs(plan), *others), notes=notes)
+    plan = consulted(plan, choices.allow, loads=plan.command.name == "transplant")
     return replace(plan, problems=(*plan.problems, *_refusals(plan)))
 
 

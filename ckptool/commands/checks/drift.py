@@ -8,7 +8,7 @@ from ckptool.commands.diff.comparison import compare
 from ckptool.commands.diff.result import Change, Status
 from ckptool.core.errors import UsageError
 from ckptool.core.shell import shell_quote
-from ckptool.facts.facts import many
+from ckptool.facts.headers import many
 from ckptool.values.delta import Tolerance
 
 

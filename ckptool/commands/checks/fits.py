@@ -10,8 +10,9 @@ from ckptool.commands.checks.finding import Place
 from ckptool.core.keys import wrapper_prefix
 from ckptool.core.shell import shell_quote
 from ckptool.core.spec import TensorSpec
-from ckptool.facts.facts import many
-from ckptool.facts.naming import promised_counters
+from ckptool.facts.counters import promised_counters
+from ckptool.facts.entries import entries_of
+from ckptool.facts.headers import many
 
 _COUNTER = "num_batches_tracked"
 Specs = Mapping[str, TensorSpec]
@@ -39,9 +40,9 @@ def fits(case: Case) -> Iterator[Found]:
         allow.missing = ["fc.*"]
     """
     specs: Specs = {key: tensor.spec for key, tensor in case.checkpoint.items()}
-    versions = case.checkpoint.module_versions
+    versions, entries = case.checkpoint.module_versions, entries_of(case.checkpoint)
     if case.settings.recipe is not None:
-        found, specs, versions = _remapped(case, case.settings.recipe.value)
+        (found, specs, versions), entries = _remapped(case, case.settings.recipe.value), ()
         yield from found
     if case.settings.into is None:
         return
@@ -56,7 +57,7 @@ def fits(case: Case) -> Iterator[Found]:
         prefix, _, name = into.value.partition(":")
         case.policy.path(name if prefix == "hf" else into.value)
     base = case.bases.base(into.value, arguments, case.policy.folder)
-    yield from _told(case, base, specs, _compared(base, specs, versions), into.place)
+    yield from _told(case, base, specs, _compared(base, specs, versions, entries), into.place)
 
 
 def _told(case: Case, base: Base, specs: Specs, misfit: _Misfit, place: Place) -> Iterator[Found]:
@@ -111,11 +112,11 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def _compared(base: Base, specs: Specs, versions: Mapping[str, int] | None) -> _Misfit:
+def _compared(base: Base, specs: Specs, versions: Mapping[str, int] | None, entries: tuple[str, ...]) -> _Misfit:
     if base.model is not None:
         from ckptool.models import strict_verdict
 
-        verdict = strict_verdict(base.model, specs, versions)
+        verdict = strict_verdict(base.model, specs, versions, entries)
         is_told = verdict.strict or verdict.missing or verdict.unexpected or verdict.mismatched
         return _Misfit(verdict.missing, verdict.unexpected, verdict.mismatched, "" if is_told else verdict.message)
     missing = [key for key in base.specs if key not in specs]

@@ -52,7 +52,7 @@ def run_checks(
     Example:
         >>> report = run_checks(["fixtures/training.ckpt"])
         >>> [(finding.rule, finding.level) for finding in report.findings]
-        [('wrapper', 'warning'), ('leftover', 'warning')]
+        [('facts', 'warning'), ('wrapper', 'warning'), ('leftover', 'warning')]
     """
     started = time.perf_counter()
     policy = policy or Policy()

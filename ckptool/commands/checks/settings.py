@@ -27,6 +27,7 @@ ALLOW: dict[str, str] = {
     "wrapper": "wrapper",
     "globals": "unsafe-pickle",
     "leftover": "leftover",
+    "facts": "facts",
     "shards": "shards",
 }
 """The allow-lists of a policy, and the rule that each of them softens."""

@@ -1,15 +1,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ckptool.commands.checks.case import Case, Found, columns
 from ckptool.core.errors import CkptError
-from ckptool.facts.facts import many
+from ckptool.facts.headers import many
 from ckptool.formats.registry import INDEX_ENDING, open_file
 from ckptool.formats.sharded import SHARD_NAME, Index, read_index
 from ckptool.storage.locate import locate_file
+from ckptool.storage.texts import is_file
 
 
 def shards(case: Case) -> Iterator[Found]:
@@ -105,9 +106,18 @@ def _orphans(case: Case, index: Index) -> Iterator[Found]:
         yield Found(
             f"{many(len(orphans), 'file is', 'files are')} called like a shard, and in no index",
             details=tuple(orphans),
-            help="remove what is left over from another version",
+            help=_way(index, orphans),
             short=many(len(orphans), "orphan"),
         )
+
+
+def _way(index: Index, orphans: Sequence[str]) -> str:
+    """What to do: the index may be the one that is wrong."""
+    counts = {match["count"] for name in orphans if (match := SHARD_NAME.fullmatch(name))}
+    named = {match["count"] for name in index.weight_map.values() if (match := SHARD_NAME.fullmatch(name))}
+    if counts.isdisjoint(named) and not all(is_file(index.path.parent / name) for name in index.weight_map.values()):
+        return "the index is of another split; download the index that belongs to these shards"
+    return "remove what is left over from another version"
 
 
 def _keys(path: Path) -> dict[str, int] | None:

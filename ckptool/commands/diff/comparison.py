@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from ckptool.commands.diff.explaining import explain_pair
 from ckptool.commands.diff.extras import (
     ExtraPair,
+    code_changes,
     format_notes,
     is_one_file_twice,
     metadata_changes,
@@ -25,6 +26,7 @@ from ckptool.core.errors import UsageError
 from ckptool.core.keys import Pattern
 from ckptool.core.near_miss import require_match
 from ckptool.engine.reading import Reader
+from ckptool.facts.consult import comparison_notes
 from ckptool.values.comparing import EXACT, Progress, Verdict, compare_values
 from ckptool.values.delta import Tolerance
 from ckptool.values.mapped import Mapped
@@ -139,7 +141,7 @@ def _compared(
         if extra_changes and not keys_only and is_one_file_twice(old, new, reader):
             extra_changes = []
     if not only:
-        extra_changes += metadata_changes(old, new)
+        extra_changes += [*code_changes(old, new), *metadata_changes(old, new)]
         extra_changes += version_changes(old, new, *sides.prefixes)
     judged = dict(zip(valued, verdicts, strict=False))
     notes = _explained(sides, renamed, old, new) if mapped is None else ()
@@ -155,7 +157,7 @@ def _compared(
         tolerance,
         keys_only,
         sum(new.nbytes for _, new in valued.values()),
-        (*notes, *format_notes(old, new)),
+        (*notes, *format_notes(old, new), *(() if only else comparison_notes(old, new))),
     )
 
 

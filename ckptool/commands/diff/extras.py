@@ -126,7 +126,16 @@ def _quantizer(node: object) -> tuple[object, ...] | None:
     return None
 
 
-# ---------------------------------------------------------------------------------------------- metadata, versions
+# ------------------------------------------------------------------------------ what loading would run, metadata
+
+
+def code_changes(old: Checkpoint, new: Checkpoint) -> Iterator[ExtraChange]:
+    """Classes and functions that may run code, where only one side's pickle names them."""
+    sides = [{use.name: use for use in side.globals if use.risk != "harmless"} for side in (old, new)]
+    for name in dict.fromkeys([*sides[0], *sides[1]]):
+        a, b = (side[name].risk if name in side else None for side in sides)
+        if "dangerous" in (a, b) and (a is None or b is None):
+            yield ExtraChange(Status.ADDED if a is None else Status.REMOVED, f"loading runs {name}", a, b)
 
 
 def metadata_changes(old: Checkpoint, new: Checkpoint) -> Iterator[ExtraChange]:

@@ -12,7 +12,10 @@ from dataclasses import dataclass
 from math import isfinite, sqrt
 from pathlib import Path
 
+from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.errors import UnreadableError, UsageError
+from ckptool.facts.adapters import Adapter
+from ckptool.facts.registry import facts_of
 from ckptool.storage.touched import note_read
 
 _LARGEST_CONFIG = 1 << 20
@@ -117,6 +120,21 @@ def read_config(adapter: Path) -> AdapterConfig:
 
 _BY_PEFT = "merge it with peft (merge_and_unload), or ask its authors for the merged model"
 _CONVERT = "save it with peft's path_initial_model_for_weight_conversion, which makes a plain LoRA of it"
+
+
+def require_peft(adapter: Checkpoint) -> None:
+    """Refuses what is no adapter in PEFT's format, with the format's name.
+
+    Raises:
+        UsageError: it is in another format, or it is no adapter.
+    """
+    found = next((fact for fact in facts_of(adapter) if isinstance(fact, Adapter)), None)
+    if found is not None and found.family != "PEFT":
+        raise UsageError(
+            f"{adapter.path} holds {found.text}; ckptool merges adapters in PEFT's format",
+            hint=f"{found.way}, or save it with peft (save_pretrained)",
+            path=adapter.path,
+        )
 
 
 def _read(path: Path) -> Mapping[str, object]:

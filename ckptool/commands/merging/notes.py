@@ -13,7 +13,6 @@ from ckptool.core.shell import shell_quote
 from ckptool.core.spec import DTYPES, TensorSpec
 from ckptool.engine.reading import Reader
 
-_STATISTICS = ("running_mean", "running_var")
 _COMPARED = 1 << 20  # bytes of a tensor up to which it is seen whether the inputs agree
 
 
@@ -81,14 +80,6 @@ def wrapper_notes(inputs: Sequence[Checkpoint]) -> list[Note]:
 
 def mixing_notes(steps: Sequence[Step], inputs: Inputs) -> Iterator[Note]:
     averaged = tuple(step.target.key for step in steps if not step.is_copy)
-    statistics = tuple(key for key in averaged if key.rpartition(".")[2] in _STATISTICS)
-    if statistics:
-        yield Note(
-            f"{len(statistics)} BatchNorm statistics are averaged, which does not give the merged model's statistics",
-            "recompute them with a forward pass over training data (torch.optim.swa_utils.update_bn)",
-            statistics,
-            "warning",
-        )
     several = tuple(
         key for key in averaged if len({inputs.all[number][key].dtype for number in inputs.holding(key)}) > 1
     )

@@ -240,7 +240,7 @@ def _tie(target: Target, entries: dict[str, Entry], steps: dict[str, Step], sour
         last = filled[-1]
         if len({_place(steps[key].value, source) for key in filled}) > 1:
             names = ", ".join(group)
-            yield Note(f"{names} are one tensor in the model, and differ in the source", f"{last} counts, as in torch")
+            yield Note(f"{names} are one tensor in the model and several in the source", f"{last} counts, as in torch")
         first = group[0]
         value = steps[last].value
         for key in group:
@@ -252,9 +252,10 @@ def _tie(target: Target, entries: dict[str, Entry], steps: dict[str, Step], sour
 
 def _place(value: Value, source: Checkpoint) -> object:
     """What two values have in common if they are one tensor under two names."""
-    if isinstance(value, Source) and (pieces := source[value.key].pieces):
-        return pieces, source[value.key].shape
-    return value
+    if isinstance(value, Apply):
+        return value.op, tuple(_place(arg, source) for arg in value.args)
+    tensor = source[value.key] if value.input == 0 else None
+    return (tensor.pieces, tensor.shape, tensor.dtype) if tensor is not None and tensor.pieces else value
 
 
 # ---------------------------------------------------------------------------------------------- what nothing fills

@@ -8,6 +8,9 @@ from ckptool.commands.transplant.result import Transplant
 from ckptool.core.errors import CkptError
 from ckptool.core.keys import Pattern
 from ckptool.core.plan import Problem
+from ckptool.facts.adapters import Adapter
+from ckptool.facts.registry import facts_of
+from ckptool.facts.words import with_file
 from ckptool.models import Verdict
 from ckptool.models.entries import Entry, Filled
 from ckptool.recipes.recipe import Recipe
@@ -73,6 +76,10 @@ def require_loaded(transplant: Transplant) -> None:
     """
     if any(entry.is_filled and not entry.is_counter for entry in transplant.entries):
         return
+    adapter = next((fact for fact in facts_of(transplant.source) if isinstance(fact, Adapter)), None)
+    if adapter is not None and not adapter.has_base:
+        hint = with_file(adapter.way, transplant.source)
+        raise CkptError(f"this is an adapter, not a model: {adapter.text}", hint=hint, path=transplant.source.path)
     target = transplant.target
     shapes = len(transplant.having(Filled.MISMATCHED))
     source, wanted = next(iter(transplant.source), ""), next(iter(target.specs), "")

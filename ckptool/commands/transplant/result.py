@@ -12,6 +12,7 @@ from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.plan import Plan, sources_of
 from ckptool.core.spec import TensorSpec
 from ckptool.core.ties import recorded_ties
+from ckptool.facts.entries import entries_of
 from ckptool.matching.prefixes import Swap
 from ckptool.models import Target, Verdict
 from ckptool.models.entries import Entry, Filled, Mismatch
@@ -103,14 +104,17 @@ class Transplant:
     @cached_property
     def verdict(self) -> Verdict:
         """What `load_state_dict(strict=True)` says of what the rules and fits made of the source: torch is asked."""
-        return _ask(self.target, self.mapped, self._versions())
+        entries = () if self.asked.recipe.stages else entries_of(self.source)
+        return _ask(self.target, self.mapped, self._versions(), entries)
 
     @cached_property
     def as_it_is(self) -> Verdict:
         """What `load_state_dict(strict=True)` says of the source unchanged, its module versions included."""
         aliases = recorded_ties(self.source)  # keys that the file itself does not hold
         specs = {key: tensor.spec for key, tensor in self.source.tensors.items() if key not in aliases}
-        return self.verdict if specs == self.mapped else _ask(self.target, specs, self.source.module_versions)
+        if specs == self.mapped and not self.asked.recipe.stages:
+            return self.verdict
+        return _ask(self.target, specs, self.source.module_versions, entries_of(self.source))
 
     def _versions(self) -> Mapping[str, int] | None:
         """The source's module versions under the target's names."""
@@ -122,7 +126,9 @@ class Transplant:
         return carried_versions(versions, pairs, self.source)
 
 
-def _ask(target: Target, specs: Mapping[str, TensorSpec], versions: Mapping[str, int] | None) -> Verdict:
+def _ask(
+    target: Target, specs: Mapping[str, TensorSpec], versions: Mapping[str, int] | None, entries: tuple[str, ...]
+) -> Verdict:
     from ckptool.models import strict_verdict
 
-    return strict_verdict(target, specs, versions)
+    return strict_verdict(target, specs, versions, entries)

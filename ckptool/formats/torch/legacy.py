@@ -59,6 +59,7 @@ def open_legacy(source: ByteSource, select: str | None = None) -> Checkpoint:
             other_tensors=tree.other_tensors,
             module_versions=tree.module_versions,
             globals=merge_globals(*(loaded.globals for loaded in pickles)),
+            protocol=pickles[3].protocol,
             notes=tree.notes + storages.notes,
             tree=tree.frame,
         )

@@ -56,6 +56,21 @@ def is_numpy_backed(node: object) -> bool:
     return False
 
 
+def subclass_of(node: object) -> str | None:
+    """The class of a tensor that is of another than torch's own: ``torch.distributed.tensor.DTensor``; None else."""
+    for _ in range(_MAX_WRAPPERS):
+        if type(node) is not Call or type(node.fn) is not Global or type(node.args) is not tuple or not node.args:
+            return None
+        name, args = (node.fn.module, node.fn.name), node.args
+        if name in _WRAPPERS:
+            node = args[0]
+            continue
+        wraps = name == ("torch._utils", "_rebuild_wrapper_subclass")
+        cls = args[0] if wraps else args[1] if name in _FROM_TYPE and len(args) > 1 else None
+        return cls.qualified if type(cls) is Global and cls.qualified not in _PLAIN_CLASSES else None
+    return None
+
+
 def dense_storage(node: Call) -> object:
     """The first argument of a plain dense tensor, its storage; None for anything else."""
     if type(node.fn) is Global and (node.fn.module, node.fn.name) in _DENSE and type(node.args) is tuple and node.args:
@@ -310,6 +325,7 @@ _BUILDERS: dict[tuple[str, str], _Builder] = {
     ("torch._utils", "_rebuild_meta_tensor_no_storage"): _meta,
     ("torch._utils", "_rebuild_wrapper_subclass"): _wrapper_subclass,
 }
+_PLAIN_CLASSES = ("torch.Tensor", "torch._tensor.Tensor", "torch.nn.parameter.Parameter", "torch.nn.parameter.Buffer")
 # (function, type, its arguments, attributes)
 _FROM_TYPE = {
     ("torch._tensor", "_rebuild_from_type"),

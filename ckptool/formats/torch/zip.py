@@ -106,6 +106,7 @@ def open_zip(source: ByteSource, select: str | None = None) -> Checkpoint:
             other_tensors=tree.other_tensors,
             module_versions=tree.module_versions,
             globals=tuple(map(_declared, archive.loaded.globals)) if script else archive.loaded.globals,
+            protocol=archive.loaded.protocol,
             notes=tree.notes + _trailing(archive),
             tree=tree.frame,
         )

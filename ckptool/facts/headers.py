@@ -1,4 +1,4 @@
-"""What all remarks look at, computed once."""
+"""What all kinds of facts look at, computed once."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from ckptool.core.checkpoint import Checkpoint
-from ckptool.core.shell import shell_quote
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class Headers:
     """A checkpoint and its keys by their last part.
 
     Attributes:
@@ -27,7 +26,7 @@ class Facts:
     modules: Mapping[str, list[str]]
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint) -> Facts:
+    def of(cls, checkpoint: Checkpoint) -> Headers:
         keys = tuple(checkpoint.tensors)
         parts: set[str] = set()
         for key in keys:
@@ -35,9 +34,9 @@ class Facts:
         return cls(checkpoint, keys, parts, modules_by_last(keys))
 
     @property
-    def file(self) -> str:
-        """The file as a word for a command line."""
-        return shell_quote(self.checkpoint.path)
+    def is_script(self) -> bool:
+        """True for a TorchScript archive, which torch.jit.load reads."""
+        return self.checkpoint.format.is_program
 
     def with_all(self, *lasts: str) -> list[str]:
         """The modules that have all of these last parts, in file order."""
