@@ -22,7 +22,7 @@ from ckptool.commands.diff.result import Change, Diff, ExtraChange, Status
 from ckptool.core.checkpoint import Checkpoint, Extra, Note, Selection, Tensor
 from ckptool.core.format import Format
 from ckptool.core.spec import TensorSpec
-from ckptool.facts import ties
+from ckptool.facts.storages import ties
 from ckptool.report.html import Column, Heading, Page, page
 from ckptool.report.html_check import check_html
 from ckptool.report.html_diff import diff_html

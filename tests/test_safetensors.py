@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.errors import UnreadableError, UsageError
 from ckptool.core.spec import DTYPES
+from ckptool.facts.words import notes_of
 from ckptool.formats.safetensors import MAX_HEADER, open_safetensors
 from ckptool.formats.safetensors_header import DTYPE_NAMES
 from ckptool.storage.locate import locate_file
@@ -230,7 +231,7 @@ def test_unknown_fields_are_noted(tmp_path: Path) -> None:
 
 def test_a_part_of_a_distributed_checkpoint_says_so(tmp_path: Path) -> None:
     content = file_bytes({"__metadata__": {"DCP_SHARDING_INFO": "{}"}, "a": entry("U8", [1], 0, 1)}, b"1")
-    assert "one rank's part" in opened(tmp_path, content).notes[0].text
+    assert "one rank's part" in notes_of(opened(tmp_path, content))[0].text
 
 
 def test_select_does_not_apply(tmp_path: Path) -> None:

@@ -199,8 +199,8 @@ def find_pieces(headers: Headers) -> Iterator[Pieces]:
     except (ValueError, RecursionError):
         pieces = None
     named = tuple(key for key in checkpoint if key in pieces) if isinstance(pieces, Mapping) else tuple(checkpoint)
-    if named:
-        yield Pieces(named)
+    if checkpoint:
+        yield Pieces(named or tuple(checkpoint))
 
 
 @finder
