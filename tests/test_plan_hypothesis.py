@@ -118,7 +118,7 @@ def write(folder: Path, name: str, form: str, tensors: dict[str, torch.Tensor]) 
 def module_of(tensors: dict[str, torch.Tensor]) -> nn.Module:
     """A module whose state dict holds these tensors."""
     root = nn.Module()
-    made: dict[int, nn.Parameter] = {}
+    made: dict[object, nn.Parameter] = {}
     for key, tensor in tensors.items():
         *path, last = key.split(".")
         module = root
@@ -126,7 +126,8 @@ def module_of(tensors: dict[str, torch.Tensor]) -> nn.Module:
             if part not in dict(module.named_children()):
                 module.add_module(part, nn.Module())
             module = module.get_submodule(part)
-        plain = made.setdefault(id(tensor), nn.Parameter(tensor.clone().contiguous(), requires_grad=False))
+        place = tensor.data_ptr(), tensor.shape, tensor.stride()
+        plain = made.setdefault(place, nn.Parameter(tensor.clone().contiguous(), requires_grad=False))
         module.register_parameter(last, plain)
     return root
 
@@ -282,3 +283,18 @@ def test_a_record_that_is_none_is_metadata(tmp_path: Path, text: str) -> None:
     code, ran = command(tmp_path, ["filter", "in.safetensors", "-o", "out.pth"])
     assert (code, ran["summary"]["tensors"]) == (0, 2)
     assert all("tied_to" not in step for step in ran["steps"])
+
+
+def test_the_other_files_of_a_folder_are_named(tmp_path: Path) -> None:
+    folder = write(tmp_path, "first", "shards", {"a": torch.ones(3), "b": torch.ones(3)})
+    code, ran = command(tmp_path, ["filter", folder, "-o", "out"])
+    assert code == 0
+    assert [(beside["name"], beside["fate"]) for beside in ran["beside"]] == [("config.json", "lost")]
+
+
+def test_keep_first_counts_what_is_written(tmp_path: Path) -> None:
+    tied = torch.ones(4)
+    torch.save({"a": tied, "b": tied}, tmp_path / "in.pth")
+    code, ran = command(tmp_path, ["filter", "in.pth", "--tied", "keep-first", "-o", "out.safetensors"])
+    assert (code, ran["summary"]) == (0, {"tensors": 1, "bytes": 16, "dropped": 0})
+    assert [step.get("stored", True) for step in ran["steps"]] == [True, False]
