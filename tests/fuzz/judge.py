@@ -24,7 +24,7 @@ from ckptool.core.errors import CkptError
 from ckptool.core.keys import Pattern
 from ckptool.core.spec import TensorSpec
 from ckptool.engine.reading import Reader
-from ckptool.facts import explain
+from ckptool.facts.words import notes_of
 from ckptool.formats.opening import open_checkpoint
 from ckptool.formats.pickle.loading import dump, load
 from ckptool.recipes.expand import expand
@@ -124,7 +124,7 @@ def _require_words(error: CkptError) -> None:
 
 def _open(path: Path) -> Checkpoint:
     checkpoint = open_checkpoint(path)
-    list(explain(checkpoint))
+    list(notes_of(checkpoint))
     with suppress(CkptError):
         plan_filter(checkpoint, [("drop", "w")] if "w" in checkpoint else [])
     return checkpoint
