@@ -17,7 +17,7 @@ from ckptool.recipes.recipe import Recipe
 
 
 def frozen(entries: Iterable[Entry], rules: Recipe) -> tuple[str, ...]:
-    """Parameters all of whose elements came from the source; those that the recipe names, if it names any."""
+    """Parameters that came from the source whole, none of them fitted; those that the recipe names, if it names any."""
     named = [Pattern.parse(text) for text in rules.freeze]
     parameters = (
         entry
@@ -26,7 +26,7 @@ def frozen(entries: Iterable[Entry], rules: Recipe) -> tuple[str, ...]:
     )
     if named:
         return tuple(entry.key for entry in parameters if any(pattern.matches(entry.key) for pattern in named))
-    return tuple(entry.key for entry in parameters if entry.is_filled and entry.covered == entry.spec.elements)
+    return tuple(entry.key for entry in parameters if entry.is_whole)
 
 
 def unmet(transplant: Transplant, strict: bool, min_coverage: float | None) -> tuple[Problem, ...]:
