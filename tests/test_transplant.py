@@ -215,7 +215,7 @@ def test_case_5_other_size_classes_and_channels(models: ModuleType, tmp_path: Pa
     torch.testing.assert_close(state["patch_embed.proj.weight"], old["patch_embed.proj.weight"].sum(1, keepdim=True))
     assert torch.equal(state["head.weight"], own["head.weight"]) and torch.equal(state["head.bias"], own["head.bias"])
     named = ckptool.plan_transplant(FIXTURES / "deit.pth", target, mismatch="fit", fits={"head.*": "rows(fill='keep')"})
-    assert torch.equal(written(named, tmp_path)["head.bias"], old["head.bias"][:10])
+    assert torch.equal(written(named, tmp_path, "named.pth")["head.bias"], old["head.bias"][:10])
     assert "head.bias" not in named.freeze, "fitted is not loaded in full"
 
 

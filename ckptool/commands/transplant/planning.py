@@ -91,7 +91,7 @@ def plan_transplant(
     for option, patterns in (("--fit", asked.fits), ("--init", asked.init)):
         for text, _ in patterns:
             require_match(Pattern.parse(text), target.specs, option)
-    mapped = under_target_names(source, specs, target, rules, initial)
+    mapped = under_target_names(source, specs, target, rules, initial, as_they_are=found is not None)
     entries = () if rules.stages else entries_of(source)
     taken = through_hooks(mapped, source, target, entries, renamed=bool(mapped.swap or rules.stages), live=live)
     mapped = taken.mapped
@@ -123,6 +123,7 @@ def plan_transplant(
         asked,
         found,
         taken.lost,
+        mapped.under,
     )
     return replace(transplant, plan=replace(transplant.plan, unmet=unmet(transplant, strict, min_coverage)))
 

@@ -42,11 +42,12 @@ class Transplant:
         entries: every tensor of the target, in its order.
         unexpected: tensors of the source, as the rules made them, that the target does not have.
         mapped: all tensors of the source under the target's names, fitted where they had to be.
-        swap: prefixes that were seen through, where no recipe says how names go together.
+        swap: prefixes that were seen through, in the source's keys or in what the rules made of them.
         freeze: parameters that came from the source whole, or those that the recipe freezes.
         asked: what was asked for.
         match: the rules that were found, where that was asked for; they are the last of the recipe's.
         lost: keys that a load hook of the model would fill in a way that cannot be followed.
+        under: a prefix of the source's keys under which the rules apply.
     """
 
     plan: Plan
@@ -59,6 +60,7 @@ class Transplant:
     asked: Asked
     match: Automatic | None = None
     lost: tuple[str, ...] = ()
+    under: str = ""
 
     @property
     def source(self) -> Checkpoint:
