@@ -545,6 +545,36 @@ def test_only_loaded_and_wrap(models: ModuleType, tmp_path: Path) -> None:
     assert len(found.missing_keys) == 4 and not found.unexpected_keys
 
 
+class Under(nn.Module):
+    """An IBN-a network as the backbone of another."""
+
+    def __init__(self, models: ModuleType) -> None:
+        super().__init__()
+        self.base = models.ResNet18(ibn=True)
+        self.neck = nn.BatchNorm1d(4)
+
+
+@pytest.mark.parametrize("given", ["", "module.", "module.encoder."])
+@pytest.mark.parametrize("inside", [False, True])
+def test_rules_apply_under_a_prefix_and_results_are_put_under_one(
+    given: str, inside: bool, models: ModuleType, source: State, tmp_path: Path
+) -> None:
+    ours = {f"{given}{key}": tensor for key, tensor in source.items()} | {"criterion.centers": torch.ones(3, 2)}
+    build = (lambda: Under(models)) if inside else (lambda: models.ResNet18(ibn=True))
+    done = ckptool.plan_transplant(save(ours, tmp_path), build(), recipe="resnet-to-ibn")
+    plain = ckptool.plan_transplant(FIXTURES / "resnet18.pth", models.ResNet18(ibn=True), recipe="resnet-to-ibn")
+    meant = written(plain, tmp_path, "plain.pth")
+    assert done.under == given and done.swap.put == ("base." if inside else "")
+    said = [note.text for note in done.plan.notes]
+    assert (f'rules apply under "{given}"' in said) == bool(given)
+    assert ('results are put under "base"' in said) == inside
+    state, prefix = written(done, tmp_path), "base." if inside else ""
+    assert all(torch.equal(state[prefix + key], meant[key]) for key in meant)
+    build().load_state_dict(state)
+    wrong = ckptool.plan_transplant(save(source, tmp_path, "b.pth"), models.ResNet18(), recipe=["module.fc. -> fc."])
+    assert wrong.plan.problems, "a rule that matches nothing is still refused"
+
+
 def test_prefixes_are_never_swapped_so_that_keys_clash(tmp_path: Path) -> None:
     state = {f"{prefix}{key}": torch.ones(2) for prefix in ("a.", "") for key in ("x", "y")}
     state["a.z"] = torch.ones(2)

@@ -113,6 +113,8 @@ def under_target_names(
         return plain
     best = plain
     for under in _prefixes(specs):
+        if len({_without_prefix(key, under) for key in specs}) < len(specs):
+            continue
         first = mapped(under, Swap()) if under else plain
         swap = prefix_swap(
             {key: step.target.shape for key, step in first.steps.items()},
