@@ -165,6 +165,21 @@ class Moved:
     step: Step
 
 
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """A file of an input's folder that a folder output carries.
+
+    Attributes:
+        name: its name, in the input as in the output.
+        text: what it holds in the output; None for what it holds in the input.
+        input: whose it is.
+    """
+
+    name: str
+    text: bytes | None = None
+    input: int = 0
+
+
 Container: TypeAlias = Literal["torch", "safetensors", "folder"]
 
 
@@ -216,6 +231,7 @@ class Plan:
         notes: what the user should know.
         frame: number of the input whose other contents (optimizer, epoch, nesting) a torch output keeps; None for none.
         beside: what lies beside the weights, and what becomes of it.
+        files: what a folder output carries beside the weights.
         container: what the output is; None while the plan is not complete (see `ckptool.commands.beside.complete`).
         metadata: safetensors `__metadata__` for the output.
         module_versions: torch's module versions for the output, renamed and filtered with the keys; None for none.
@@ -236,6 +252,7 @@ class Plan:
     notes: tuple[Note, ...] = ()
     frame: int | None = 0
     beside: tuple[Beside, ...] = ()
+    files: tuple[Carried, ...] = ()
     container: Container | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
     module_versions: Mapping[str, int] | None = None

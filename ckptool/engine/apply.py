@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ckptool.core.checkpoint import Note
@@ -16,6 +16,7 @@ from ckptool.engine.plan_hash import plan_hash
 from ckptool.engine.reading import Reader
 from ckptool.engine.rounding import Rounding
 from ckptool.engine.shard_names import replaceable
+from ckptool.formats.image import Image
 from ckptool.storage.stages import FolderStage
 from ckptool.storage.staging import clear_stages, staged_file, staged_folder
 from ckptool.storage.targets import check_target
@@ -78,9 +79,9 @@ def apply(
     target = Path(out)
     _require_sound(plan, target)
     check_output(plan, target, force=force)
-    output = encode(plan, target, max_shard=max_shard)
+    output, kept = _beside_others(encode(plan, target, max_shard=max_shard), plan, target)
     digest = plan_hash(plan, output.images)
-    notes = _cleared(plan, target, digest, force)
+    notes = [*kept, *_cleared(plan, target, digest, force)]
     total = sum(slot.nbytes for image in output.images.values() for slot in image.slots)
     advance = _counter(total, progress)
     rounding: dict[str, Rounding] = {}
@@ -133,6 +134,20 @@ def check_output(plan: Plan, target: Path, also_read: Sequence[Path] = (), *, fo
         if same_file(target, inputs) is not None:
             raise
         _said_with(clear_stages(target), lambda: check_target(target, inputs, weights, force=force))
+
+
+def _beside_others(output: Output, plan: Plan, target: Path) -> tuple[Output, list[Note]]:
+    """The output without the carried files that an existing folder has already: what is no weight there stays."""
+    there = [file.name for file in plan.files if output.is_folder and (target / file.name).exists()]
+    others = [name for name in there if _is_another(target / name, output.images[name])]
+    notes = [Note(f"{name} in {target} stays as it is: it is not what this output would carry") for name in others]
+    images = {name: image for name, image in output.images.items() if name not in there}
+    return replace(output, images=images), notes
+
+
+def _is_another(path: Path, image: Image) -> bool:
+    text = b"".join(literal for _, literal in image.literals)
+    return path.stat().st_size != len(text) or path.read_bytes() != text
 
 
 def _cleared(plan: Plan, target: Path, digest: str, force: bool) -> list[Note]:

@@ -114,7 +114,18 @@ def encode(plan: Plan, target: Path, *, max_shard: int | None = None) -> Output:
     specs = tuple(plan.steps[index].target for index in steps)
     if container == "safetensors":
         return Output({target.name: _safetensors(plan, steps, metadata)}, specs, "", is_folder=False)
-    return Output(_shards(plan, steps, metadata, max_shard or DEFAULT_SHARD), specs, "", is_folder=True)
+    images = {**dict(_carried(plan)), **_shards(plan, steps, metadata, max_shard or DEFAULT_SHARD)}
+    return Output(images, specs, "", is_folder=True)
+
+
+def _carried(plan: Plan) -> Iterator[tuple[str, Image]]:
+    """The files that lie beside the weights, without which loaders do not take the folder."""
+    for file in plan.files:
+        text = file.text
+        if text is None:
+            with plan.inputs[file.input].files[0].folder.open(file.name).open() as opened:
+                text = opened.read(0, opened.size)
+        yield file.name, Image(len(text), ((0, text),), ())
 
 
 def _safetensors_refusal(plan: Plan) -> CkptError | None:
