@@ -419,10 +419,11 @@ def test_a_meta_model_has_no_memory_to_load_into(models: ModuleType) -> None:
     assert ckptool.load_into(model, FIXTURES / "resnet18.pth").coverage == 1.0
 
 
-def test_freeze(models: ModuleType) -> None:
+def test_freeze(models: ModuleType, tmp_path: Path) -> None:
     model = models.Baseline(12).train()
     report = ckptool.load_into(model, FIXTURES / "resnet18.pth", drop=["fc"])
-    assert report.freeze(model, eval_batchnorm=True) == 60
+    assert report.freeze(model) == 60
+    model.eval().train()  # as every training loop does
     frozen = {key for key, parameter in model.named_parameters() if not parameter.requires_grad}
     assert frozen == {key for key, _ in model.named_parameters() if key.startswith("base.")} | {"bottleneck.bias"}
     before = model.base.bn1.running_mean.clone()
@@ -431,6 +432,22 @@ def test_freeze(models: ModuleType) -> None:
     assert model.base.conv1.weight.grad is None
     assert model.classifier.weight.grad is not None
     assert model.bottleneck.training and not model.base.bn1.training
+    twin = copy.deepcopy(model).train()
+    assert twin.bottleneck.training and not twin.base.bn1.training
+    torch.save(model, tmp_path / "model.pth")
+    assert torch.load(tmp_path / "model.pth", weights_only=False).base.bn1.weight.equal(model.base.bn1.weight)
+    other = models.Baseline(12)
+    ckptool.load_into(other, FIXTURES / "resnet18.pth", drop=["fc"]).freeze(other, eval_batchnorm=False)
+    assert other.train().base.bn1.training
+
+
+def test_a_norm_of_which_only_a_part_is_frozen_trains(models: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "r.toml").write_text('ckptool = 1\nfreeze = ["base.bn1.bias", "base.layer1.*"]\n')
+    model = models.Baseline(12)
+    report = ckptool.load_into(model, FIXTURES / "resnet18.pth", drop=["fc"], recipe=str(tmp_path / "r.toml"))
+    report.freeze(model)
+    model.train()
+    assert model.base.bn1.training and not model.base.layer1[0].bn1.training
 
 
 def test_fits_into_a_live_model_keep_its_own_rows(models: ModuleType, source: State) -> None:
