@@ -64,7 +64,13 @@ def _not_even(transplant: Transplant, least: float) -> list[Problem]:
     if filled < least * many:
         said = f"{filled:,} of {many:,} tensors come from the source, less than {least:.2%}"
         left = [entry.key for entry in transplant.entries if not entry.is_filled and not entry.is_harmless]
-        return [Problem(said, f"{left[0]} does not; --drop and --min-coverage decide", tuple(left))]
+        return [
+            Problem(
+                said,
+                "tensors count as elements do; expect.missing of a recipe says which of them may be new",
+                tuple(left),
+            )
+        ]
     module = least_filled(transplant.entries, transplant.mapped)
     if module is None or module.share >= least:
         return []

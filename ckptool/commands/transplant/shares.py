@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import pairwise
 
 from ckptool.core.checkpoint import Note
 from ckptool.models import Target
@@ -95,7 +96,7 @@ def uneven_notes(entries: Iterable[Entry], target: Target) -> Iterator[Note]:
     weights = {_module(entry.key): entry for entry in entries if entry.key.endswith("weight")}
     layers = list(weights)
     pairs = []
-    for first, second in zip(layers, layers[1:], strict=False):
+    for first, second in pairwise(layers):
         layer, norm = weights[first], weights[second]
         if not _feeds(first, second, weights) or not _is_norm(second, norm, target.modules):
             continue
