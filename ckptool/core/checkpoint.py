@@ -11,6 +11,7 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 from pathlib import PurePath
 from typing import Literal
 
@@ -149,9 +150,9 @@ class Tensor:
         return piece.storage.file, piece.storage.offset + start, self.spec.nbytes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Form:
-    """What alike tensors have in common; one object stands for all of them.
+    """What alike tensors have in common; one object stands for very many of them.
 
     Attributes:
         nbytes: as `Tensor.nbytes`.
@@ -166,15 +167,18 @@ class Form:
     nbytes: int
     layout: Layout = "strided"
 
-    @property
+    @cached_property
     def elements(self) -> int:
         return math.prod(self.shape)
 
-    @property
+    @cached_property
     def label(self) -> str:
         """``f32[64,3]``, and the layout where that is special."""
         short = short_spec(self.dtype, self.shape)
         return short if self.layout == "strided" else f"{short} {self.layout}"
+
+
+_form = lru_cache(4096)(Form)  # most tensors are like others
 
 
 class Columns(Mapping[str, Tensor]):
@@ -190,7 +194,7 @@ class Columns(Mapping[str, Tensor]):
         (['w', 'v'], 'f32[2,3]')
     """
 
-    __slots__ = ("_rows", "_forms", "_starts", "_counts", "_files")
+    __slots__ = ("_counts", "_files", "_forms", "_rows", "_starts")
 
     def __init__(self, file: ByteSource, rows: Iterable[tuple[str, Form, int]] = ()) -> None:
         """Tensors of one file: key, form, and the file's first byte of it."""
@@ -372,12 +376,17 @@ class Checkpoint(Mapping[str, Tensor]):
         """Its own path, and that of every file that it was read from."""
         return (self.path, *(source.path for source in self.sources))
 
+    @property
+    def columns(self) -> Columns | None:
+        """The tensors, if they are kept in columns: plain ones, none of which shares bytes with another."""
+        return self.tensors if isinstance(self.tensors, Columns) else None
+
     def form(self, key: str) -> Form:
         """Dtype, shape and size of a tensor, without the tensor."""
         if isinstance(self.tensors, Columns):
             return self.tensors.form(key)
         tensor = self.tensors[key]
-        return Form(tensor.dtype, tensor.shape, tensor.nbytes, tensor.layout)
+        return _form(tensor.dtype, tensor.shape, tensor.nbytes, tensor.layout)
 
     def forms(self, keys: Iterable[str] | None = None) -> Iterator[Form]:
         """The forms of these tensors, or of all."""

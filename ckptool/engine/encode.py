@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from ckptool.core.dtypes import DTYPES
@@ -78,9 +79,9 @@ def _uncomputable(plan: Plan) -> Iterator[CkptError]:
     """The first tensor that is computed of what can only be copied: a sparse, quantized or packed one."""
     for step in plan.steps:
         for source in sources_of(step.value) if not step.is_copy else ():
-            tensor = plan.inputs[source.input][source.key]
-            if tensor.layout != "strided" or DTYPES[tensor.dtype].bits < 8:
-                what = tensor.layout if tensor.layout != "strided" else tensor.dtype
+            form = plan.inputs[source.input].form(source.key)
+            if form.layout != "strided" or DTYPES[form.dtype].bits < 8:
+                what = form.layout if form.layout != "strided" else form.dtype
                 yield PlanError(
                     f"{source.key} is {what}: it can be copied, not computed with", hint="leave it out", key=source.key
                 )
@@ -123,13 +124,14 @@ def _safetensors_refusal(plan: Plan) -> CkptError | None:
 
     bad: list[tuple[str, str]] = []
     stored = [step for step in plan.steps if step.stored]
+    is_held = cache(lambda dtype, shape: to_header(dtype, shape) is not None)
     for step in stored:
         layout = "strided"
-        if isinstance(step.value, Source):
+        if isinstance(step.value, Source) and plan.inputs[step.value.input].columns is None:
             tensor = plan.inputs[step.value.input][step.value.key]
             layout = tensor.layout
             layout = subclass_of(tensor.node) or layout if layout != "strided" else layout
-        if layout != "strided" or to_header(step.target.dtype, step.target.shape) is None:
+        if layout != "strided" or not is_held(step.target.dtype, step.target.shape):
             bad.append((step.target.key, layout if layout != "strided" else _unheld(step.target)))
     if not bad:
         return None
