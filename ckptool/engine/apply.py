@@ -16,6 +16,7 @@ from ckptool.engine.plan_hash import plan_hash
 from ckptool.engine.reading import Reader
 from ckptool.engine.rounding import Rounding
 from ckptool.engine.shard_names import replaceable
+from ckptool.storage.refusals import require_name
 from ckptool.storage.stages import FolderStage
 from ckptool.storage.staging import clear_stages, staged_file, staged_folder
 from ckptool.storage.targets import check_target
@@ -126,6 +127,7 @@ def check_output(plan: Plan, target: Path, also_read: Sequence[Path] = (), *, fo
     """
     inputs = [Path(path) for checkpoint in plan.inputs for path in checkpoint.paths]
     inputs += also_read
+    require_name(target)
     weights = replaceable if container_of(target) == "folder" else None
     try:
         check_target(target, inputs, weights, force=force)
