@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
+from pathlib import PurePath
 from typing import Self
 
 from ckptool.commands.beside.choices import Choices, Tied
 from ckptool.commands.beside.complete import complete
 from ckptool.core import plan as core
+from ckptool.core.bytes import PathText
 from ckptool.core.errors import PlanError
 from ckptool.engine.apply import Written, apply
 from ckptool.engine.encode import container_of
@@ -27,7 +27,7 @@ class Plan(core.Plan):
 
     def apply(
         self,
-        out: str | os.PathLike[str],
+        out: PathText,
         *,
         force: bool = False,
         max_shard: int | None = None,
@@ -65,7 +65,7 @@ class Plan(core.Plan):
             ...     plan.apply(f"{folder}/body.safetensors").tensors
             120
         """
-        target = Path(out)
+        target = PurePath(out)
         choices = Choices(only_weights, drop_optimizer, optimizer_as_is, keep_unknown, tied, allow=tuple(allow))
         plan = complete(self, container_of(target), choices)
         if plan.unmet and not plan.problems:

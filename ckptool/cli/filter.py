@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import PurePath
 from typing import Annotated
 
 import typer
 
 from ckptool.cli.common import (
+    PATH,
     Color,
     ColorOption,
     DebugOption,
@@ -50,7 +51,9 @@ Exit codes: 0 shown or written; 2 it cannot be written as asked, nothing was"""
 
 def filter(
     context: typer.Context,
-    path: Annotated[Path, typer.Argument(metavar="IN", help="A checkpoint: a file, or a folder of shards.")],
+    path: Annotated[
+        PurePath, typer.Argument(click_type=PATH, metavar="IN", help="A checkpoint: a file, or a folder of shards.")
+    ],
     keep: Annotated[
         list[str] | None,
         typer.Option("--keep", metavar="PATTERN", help="Keep these keys; repeats.", autocompletion=complete_keys),

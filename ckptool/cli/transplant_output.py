@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from ckptool.cli.reports import CI_FORMATS, add_summary, ci_texts, plain, report_screen, write_reports
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 class Extras:
     """What is written or printed beside the weights."""
 
-    recipe: Path | None
-    freeze: Path | None
+    recipe: PurePath | None
+    freeze: PurePath | None
     snippet: bool
     arguments: Mapping[str, object]
     wrap: str | None
@@ -70,14 +70,14 @@ def carry_out(done: Transplant, request: Request, extras: Extras) -> int:
     return code
 
 
-def _texts(done: Transplant, request: Request, extras: Extras) -> dict[Path, str]:
+def _texts(done: Transplant, request: Request, extras: Extras) -> dict[PurePath, str]:
     """The further files and what is to stand in them."""
     from ckptool.report.transplant_files import freeze_list
     from ckptool.report.transplant_recipe import transplant_recipe
     from ckptool.storage.targets import check_distinct
 
     check_distinct([path for path in (extras.recipe, extras.freeze) if path is not None])
-    texts: dict[Path, str] = {}
+    texts: dict[PurePath, str] = {}
     if extras.recipe is not None:
         texts[extras.recipe] = "".join(transplant_recipe(done, request.names[0], extras.recipe.name))
     if extras.freeze is not None:
@@ -85,7 +85,7 @@ def _texts(done: Transplant, request: Request, extras: Extras) -> dict[Path, str
     return texts
 
 
-def _require_nesting(out: Path | None, wrap: str | None) -> None:
+def _require_nesting(out: PurePath | None, wrap: str | None) -> None:
     """Refuses to nest weights where the output has no levels."""
     from ckptool.engine.encode import container_of
 
@@ -107,7 +107,7 @@ def _would_load(done: Transplant) -> Verdict:
     return strict_verdict(done.target, specs, plan.module_versions if plan.container == "torch" else None)
 
 
-def _loads(target: Target, out: Path, wrap: str | None) -> Verdict:
+def _loads(target: Target, out: PurePath, wrap: str | None) -> Verdict:
     """What torch says of the file as it was written: its headers are read again."""
     from ckptool.formats.opening import open_checkpoint
     from ckptool.models import strict_verdict
@@ -207,4 +207,4 @@ def _further_texts(done: Transplant, name: str, form: str) -> Iterable[str]:
 def _snippet(done: Transplant, request: Request, extras: Extras) -> str:
     from ckptool.report.transplant_files import snippet
 
-    return "".join(snippet(done, extras.arguments, request.out or Path("transplanted.pth"), extras.wrap))
+    return "".join(snippet(done, extras.arguments, request.out or PurePath("transplanted.pth"), extras.wrap))

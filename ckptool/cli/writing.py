@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import signal
-import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from ckptool.cli.common import Color
+from ckptool.cli.common import PATH, Color
 from ckptool.cli.reports import add_summary, ci_texts, plain, report_screen, require_reports, write_reports
 from ckptool.cli.texts import require_texts, write_texts
 from ckptool.commands.beside.choices import Choices
@@ -48,12 +44,16 @@ class TiedOutput(StrEnum):
 
 _PANEL = "Writing"
 OutOption = Annotated[
-    Path | None,
+    PurePath | None,
     typer.Option(
-        "--output", "-o", metavar="PATH", help="Write it: .pth .pt .bin .ckpt, .safetensors, or a folder.",
+        "--output",
+        "-o",
+        click_type=PATH,
+        metavar="PATH",
+        help="Write it: .pth .pt .bin .ckpt, .safetensors, or a folder.",
         rich_help_panel=_PANEL,
     ),
-]  # fmt: skip
+]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace an existing output.", rich_help_panel=_PANEL)]
 ShardOption = Annotated[
     str | None,
@@ -130,7 +130,7 @@ class Request:
         also_read: what is read beside the plan's inputs.
     """
 
-    out: Path | None
+    out: PurePath | None
     names: tuple[str, ...]
     force: bool = False
     max_shard: str | None = None
@@ -142,9 +142,9 @@ class Request:
     no_pager: bool = False
     verbose: bool = False
     quiet: bool = False
-    reports: tuple[Path, ...] = ()
-    texts: Mapping[Path, str] = field(default_factory=dict)
-    also_read: tuple[Path, ...] = ()
+    reports: tuple[PurePath, ...] = ()
+    texts: Mapping[PurePath, str] = field(default_factory=dict)
+    also_read: tuple[PurePath, ...] = ()
 
 
 def carry_out(plan: Plan, request: Request, match: Automatic | None = None) -> int:
@@ -196,7 +196,7 @@ def require_writable(plan: Plan, request: Request) -> int | None:
     limit = None if request.max_shard is None else parse_size(request.max_shard, least=1)
     if str(request.out) == "-":
         raise UsageError("an output is a file or a folder, not a stream", hint="give its name: -o out.safetensors")
-    sources = [Path(path) for checkpoint in plan.inputs for path in checkpoint.paths]
+    sources = [PurePath(path) for checkpoint in plan.inputs for path in checkpoint.paths]
     sources += request.also_read
     require_reports(request.reports, sources)
     require_texts(request.texts, sources, force=request.force)
@@ -228,10 +228,11 @@ def _show(preview: Preview, request: Request) -> None:
     )
 
 
-def write(plan: Plan, out: Path, request: Request, limit: int | None) -> Written:
+def write(plan: Plan, out: PurePath, request: Request, limit: int | None) -> Written:
     from ckptool.cli.errors import print_note
     from ckptool.cli.progress import Progress
     from ckptool.engine.apply import apply
+    from ckptool.storage.signals import ends_cleanly
 
     with ends_cleanly(), Progress("writing", request.quiet) as progress:
         written = apply(plan, out, force=request.force, max_shard=limit, progress=progress)
@@ -302,28 +303,3 @@ def say(problems: Sequence[Problem]) -> None:
 
         for error, keys in problem_errors(problems):
             print_error(error, keys)
-
-
-# ---------------------------------------------------------------------------------------------- signals
-
-
-@contextmanager
-def ends_cleanly() -> Iterator[None]:
-    """While it lasts, SIGTERM and SIGHUP end the program as Ctrl-C does: what was half written is removed.
-
-    The exit code is the shell's for the signal, 143 and 129. Signals that are ignored (nohup) stay ignored.
-    """
-    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    before = {number: signal.getsignal(number) for number in numbers}
-    changed = [number for number, handler in before.items() if handler is signal.SIG_DFL]
-    for number in changed:
-        signal.signal(number, _end)
-    try:
-        yield
-    finally:
-        for number in changed:
-            signal.signal(number, before[number])
-
-
-def _end(number: int, frame: FrameType | None) -> NoReturn:
-    sys.exit(128 + number)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import PurePath
 
+from ckptool.core.bytes import PathText
 from ckptool.core.checkpoint import Note
 from ckptool.core.errors import OutputError, PlanError
 from ckptool.core.plan import Plan
@@ -16,10 +17,11 @@ from ckptool.engine.plan_hash import plan_hash
 from ckptool.engine.reading import Reader
 from ckptool.engine.rounding import Rounding
 from ckptool.engine.shard_names import replaceable
+from ckptool.storage.paths import local_path
 from ckptool.storage.stages import FolderStage
 from ckptool.storage.staging import clear_stages, staged_file, staged_folder
 from ckptool.storage.targets import check_target
-from ckptool.storage.touched import looking_at_outputs, same_file
+from ckptool.storage.touched import only_looking, same_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +41,8 @@ class Written:
         notes: what an earlier run with this output left, and what became of it.
     """
 
-    path: Path
-    files: tuple[Path, ...]
+    path: PurePath
+    files: tuple[PurePath, ...]
     nbytes: int
     tensors: int
     seconds: float
@@ -52,7 +54,7 @@ class Written:
 
 def apply(
     plan: Plan,
-    out: Path | str,
+    out: PathText,
     *,
     force: bool = False,
     max_shard: int | None = None,
@@ -75,7 +77,7 @@ def apply(
     import time
 
     started = time.monotonic()
-    target = Path(out)
+    target = local_path(out)
     _require_sound(plan, target)
     check_output(plan, target, force=force)
     output = encode(plan, target, max_shard=max_shard)
@@ -113,7 +115,7 @@ def apply(
     )
 
 
-def check_output(plan: Plan, target: Path, also_read: Sequence[Path] = (), *, force: bool) -> None:
+def check_output(plan: Plan, target: PurePath, also_read: Sequence[PurePath] = (), *, force: bool) -> None:
     """Refuse an output that could not be written, or is one of the plan's inputs; see `check_target`.
 
     Where an output is in the way, what killed runs left of it is finished or undone first, and the error says so.
@@ -124,7 +126,7 @@ def check_output(plan: Plan, target: Path, also_read: Sequence[Path] = (), *, fo
         also_read: further files that are read for it.
         force: an existing output may be replaced.
     """
-    inputs = [Path(path) for checkpoint in plan.inputs for path in checkpoint.paths]
+    inputs = [PurePath(path) for checkpoint in plan.inputs for path in checkpoint.paths]
     inputs += also_read
     weights = replaceable if container_of(target) == "folder" else None
     try:
@@ -135,7 +137,7 @@ def check_output(plan: Plan, target: Path, also_read: Sequence[Path] = (), *, fo
         _said_with(clear_stages(target), lambda: check_target(target, inputs, weights, force=force))
 
 
-def _cleared(plan: Plan, target: Path, digest: str, force: bool) -> list[Note]:
+def _cleared(plan: Plan, target: PurePath, digest: str, force: bool) -> list[Note]:
     """Clear what killed runs with this output left; what there is to say about it."""
     notes = clear_stages(target, digest)
     if notes:  # an old output may be back under its name
@@ -181,7 +183,7 @@ def _fill_stage(
     return [Note(f"resumed: {kept} of {total} files were finished by an earlier run and are kept")] if kept else []
 
 
-def _require_sound(plan: Plan, target: Path) -> None:
+def _require_sound(plan: Plan, target: PurePath) -> None:
     problems = plan.problems or plan.unmet
     if problems:
         raise problems[0].error("; ".join(problem.message for problem in problems), hint=problems[0].hint or None)
@@ -207,11 +209,11 @@ def _joined(place: str, key: str) -> str:
     return f"{place}.{key}" if place else key
 
 
-def _verify(written: Path, output: Output) -> None:
+def _verify(written: PurePath, output: Output) -> None:
     """Open what was written and hold it against the plan."""
     from ckptool.formats.opening import open_checkpoint
 
-    with looking_at_outputs():
+    with only_looking():
         found = open_checkpoint(written)
     place = found.selection.name  # what is left may make another dict the obvious one, so whole paths are compared
     tensors = {_joined(place, key): tensor for key, tensor in found.tensors.items()}

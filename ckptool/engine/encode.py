@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import PurePath
 
 from ckptool.core.dtypes import DTYPES
 from ckptool.core.errors import CkptError, OutputError, PlanError
@@ -19,6 +19,7 @@ from ckptool.formats.contents import contents_of
 from ckptool.formats.image import Image
 from ckptool.formats.registry import written_endings
 from ckptool.formats.torch.tensor import subclass_of
+from ckptool.storage.paths import is_folder
 
 DEFAULT_SHARD = 5_000_000_000
 """Bytes of one shard where --max-shard does not say: what Hugging Face's tools write."""
@@ -41,12 +42,12 @@ class Output:
     is_folder: bool
 
 
-def container_of(target: Path) -> Container:
+def container_of(target: PurePath) -> Container:
     """The container that an output's name asks for.
 
     Example:
-        >>> container_of(Path("body.safetensors")), container_of(Path("out")), container_of(Path("llama-3.1"))
-        ('safetensors', 'folder', 'folder')
+        >>> [container_of(PurePath(name)) for name in ("body.safetensors", "out", "llama-3.1")]
+        ['safetensors', 'folder', 'folder']
 
     Raises:
         OutputError: for an ending that ckptool does not write.
@@ -55,7 +56,7 @@ def container_of(target: Path) -> Container:
     if suffix[1:2].isdigit():  # "llama-3.1" has no ending
         return "folder"
     written = written_endings()
-    if suffix and suffix not in written and not target.is_dir():
+    if suffix and suffix not in written and not is_folder(target):
         known = ", ".join(written)
         raise OutputError(f'"{suffix}" is not a format that is written', hint=f"write {known}, or a folder of shards")
     return written.get(suffix, "folder")
@@ -87,7 +88,7 @@ def _uncomputable(plan: Plan) -> Iterator[CkptError]:
                 return
 
 
-def encode(plan: Plan, target: Path, *, max_shard: int | None = None) -> Output:
+def encode(plan: Plan, target: PurePath, *, max_shard: int | None = None) -> Output:
     """Lay a plan's output out.
 
     Args:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import PurePath
 
 from ckptool.commands.transplant.result import Transplant
 from ckptool.report.escape import terminal
@@ -21,7 +21,7 @@ def freeze_list(transplant: Transplant, source: str) -> Iterator[str]:
     yield from (f"{terminal(name, _WHOLE)}\n" for name in transplant.batchnorms)
 
 
-def snippet(transplant: Transplant, arguments: Mapping[str, object], out: Path, wrap: str | None) -> Iterator[str]:
+def snippet(transplant: Transplant, arguments: Mapping[str, object], out: PurePath, wrap: str | None) -> Iterator[str]:
     """Lines of plain torch that build the model, load the written file and freeze what came from the source."""
     imports, model = _model(transplant.target.name, arguments, transplant.target.modules.get("", ""))
     load_import, load = _load(out, wrap)
@@ -59,13 +59,13 @@ def _model(name: str, arguments: Mapping[str, object], kind: str) -> tuple[list[
         return ["import transformers"], f"transformers.{kind.rpartition('.')[2]}({config})"
     if not place:
         return [], "...  # your model"
-    module = Path(place).stem if place.endswith(".py") else place
+    module = PurePath(place).stem if place.endswith(".py") else place
     top, _, more = attribute.partition(".")
     call = f"{top}.{more}" if more else top
     return [f"from {module} import {top}"], f"{call}({given.removeprefix(', ')})"
 
 
-def _load(out: Path, wrap: str | None) -> tuple[list[str], str]:
+def _load(out: PurePath, wrap: str | None) -> tuple[list[str], str]:
     inside = f"[{wrap!r}]" if wrap else ""
     if out.suffix.lower() == ".safetensors":
         return ["from safetensors.torch import load_file"], f"load_file({str(out)!r})"
