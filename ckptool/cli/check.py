@@ -100,13 +100,13 @@ def _list_rules(asked: bool) -> None:
 def check(
     paths: Annotated[
         list[PurePath] | None,
-        typer.Argument(click_type=PATH, metavar="PATHS...", help="Checkpoints, and folders to search for them."),
+        typer.Argument(path_type=PATH, metavar="PATHS...", help="Checkpoints, and folders to search for them."),
     ] = None,
     policy: Annotated[
         PurePath | None,
         typer.Option(
             "--policy",
-            click_type=PATH,
+            path_type=PATH,
             metavar="FILE",
             help="Not the ckptool.toml or pyproject.toml that is found from here upwards.",
         ),

@@ -6,17 +6,16 @@ import contextlib
 import shlex
 from enum import StrEnum
 from pathlib import PurePath
-from typing import Annotated
+from typing import Annotated, Any
 
-import click
 import typer
 
 from ckptool.core.errors import CkptError
 from ckptool.storage.environment import VARIABLES
 from ckptool.storage.paths import exists
 
-PATH = click.Path(path_type=PurePath)
-"""The name of a file or folder, which shells complete."""
+PATH: Any = PurePath
+"""The `path_type` of an argument that names a file or folder: shells complete it. Typer's own types know text only."""
 
 
 class Format(StrEnum):

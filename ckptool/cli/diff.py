@@ -60,9 +60,9 @@ Exit codes: 0 same; 1 different; 2 a file cannot be read"""
 
 def diff(
     old: Annotated[
-        PurePath, typer.Argument(click_type=PATH, metavar="OLD", help="A checkpoint: a file, or a folder of shards.")
+        PurePath, typer.Argument(path_type=PATH, metavar="OLD", help="A checkpoint: a file, or a folder of shards.")
     ],
-    new: Annotated[PurePath, typer.Argument(click_type=PATH, metavar="NEW", help="Another one, in any format.")],
+    new: Annotated[PurePath, typer.Argument(path_type=PATH, metavar="NEW", help="Another one, in any format.")],
     select: Annotated[
         str | None, typer.Option("--select", metavar="PATH", help="Take the weights of both from this dict.")
     ] = None,

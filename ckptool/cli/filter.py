@@ -52,7 +52,7 @@ Exit codes: 0 shown or written; 2 it cannot be written as asked, nothing was"""
 def filter(
     context: typer.Context,
     path: Annotated[
-        PurePath, typer.Argument(click_type=PATH, metavar="IN", help="A checkpoint: a file, or a folder of shards.")
+        PurePath, typer.Argument(path_type=PATH, metavar="IN", help="A checkpoint: a file, or a folder of shards.")
     ],
     keep: Annotated[
         list[str] | None,

@@ -103,7 +103,7 @@ def status(everywhere: GlobalOption = False, debug: DebugOption = False) -> int:
 
 @app.command(cls=HelpCommand, epilog=EPILOG)
 def textconv(
-    path: Annotated[PurePath, typer.Argument(click_type=PATH, metavar="FILE", help="A version of a file, from git.")],
+    path: Annotated[PurePath, typer.Argument(path_type=PATH, metavar="FILE", help="A version of a file, from git.")],
     threads: ThreadsOption = 2,
     debug: DebugOption = False,
 ) -> int:

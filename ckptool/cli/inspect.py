@@ -54,7 +54,7 @@ Exit codes: 0 read; 2 the file cannot be read or is not a checkpoint"""
 
 def inspect(
     path: Annotated[
-        PurePath, typer.Argument(click_type=PATH, metavar="FILE", help="A checkpoint: a file, or a folder of shards.")
+        PurePath, typer.Argument(path_type=PATH, metavar="FILE", help="A checkpoint: a file, or a folder of shards.")
     ],
     select: SelectOption = None,
     depth: Annotated[int | None, typer.Option("--depth", metavar="N", min=1, help="Levels of the tree.")] = None,

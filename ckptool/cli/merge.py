@@ -78,7 +78,7 @@ def _list_methods(asked: bool) -> None:
 
 def merge(
     paths: Annotated[
-        list[PurePath], typer.Argument(click_type=PATH, metavar="IN...", help="Checkpoints; later ones win.")
+        list[PurePath], typer.Argument(path_type=PATH, metavar="IN...", help="Checkpoints; later ones win.")
     ],
     method: Annotated[
         str | None,
@@ -97,7 +97,7 @@ def merge(
     ] = None,
     base: Annotated[
         PurePath | None,
-        typer.Option("--base", click_type=PATH, metavar="FILE", help="The model that all inputs were tuned from."),
+        typer.Option("--base", path_type=PATH, metavar="FILE", help="The model that all inputs were tuned from."),
     ] = None,
     param: Annotated[
         list[str] | None, typer.Option("--param", metavar="NAME=VALUE", help="An option of the method; repeats.")
@@ -109,7 +109,7 @@ def merge(
     ] = None,
     lora: Annotated[
         PurePath | None,
-        typer.Option("--lora", click_type=PATH, metavar="ADAPTER", help="Merge this LoRA adapter into the one input."),
+        typer.Option("--lora", path_type=PATH, metavar="ADAPTER", help="Merge this LoRA adapter into the one input."),
     ] = None,
     scale: Annotated[
         float | None, typer.Option("--scale", metavar="X", help="A further factor for the adapter.")

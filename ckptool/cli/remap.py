@@ -71,7 +71,7 @@ def _list_recipes(context: typer.Context, asked: bool) -> None:
 
 def remap(
     path: Annotated[
-        PurePath, typer.Argument(click_type=PATH, metavar="IN", help="A checkpoint: a file, or a folder of shards.")
+        PurePath, typer.Argument(path_type=PATH, metavar="IN", help="A checkpoint: a file, or a folder of shards.")
     ],
     rules: RulesOption = None,
     recipes: Annotated[
@@ -92,7 +92,7 @@ def remap(
         PurePath | None,
         typer.Option(
             "--like",
-            click_type=PATH,
+            path_type=PATH,
             metavar="CHECKPOINT",
             help="The keys and shapes that are to come out, as this has.",
         ),
@@ -103,7 +103,7 @@ def remap(
         PurePath | None,
         typer.Option(
             "--save-recipe",
-            click_type=PATH,
+            path_type=PATH,
             metavar="FILE",
             help="Write the rules that --auto found.",
             rich_help_panel="Matching",

@@ -32,7 +32,7 @@ ReportOption = Annotated[
     list[PurePath] | None,
     typer.Option(
         "--report",
-        click_type=PATH,
+        path_type=PATH,
         metavar="FILE",
         help="Also write it to a file: .html .json .md .xml (JUnit) .sarif .txt; repeats.",
         rich_help_panel="Output",

@@ -67,7 +67,7 @@ class MismatchPolicy(StrEnum):
 
 def transplant(
     path: Annotated[
-        PurePath, typer.Argument(click_type=PATH, metavar="SOURCE", help="A checkpoint: a file, or a folder of shards.")
+        PurePath, typer.Argument(path_type=PATH, metavar="SOURCE", help="A checkpoint: a file, or a folder of shards.")
     ],
     into: Annotated[
         str,
@@ -140,7 +140,7 @@ def transplant(
         PurePath | None,
         typer.Option(
             "--save-recipe",
-            click_type=PATH,
+            path_type=PATH,
             metavar="FILE",
             help="Write a recipe that does the same.",
             rich_help_panel=_PANEL,
@@ -150,7 +150,7 @@ def transplant(
         PurePath | None,
         typer.Option(
             "--freeze-list",
-            click_type=PATH,
+            path_type=PATH,
             metavar="FILE",
             help="Write the names of what was filled.",
             rich_help_panel=_PANEL,

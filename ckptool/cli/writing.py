@@ -48,7 +48,7 @@ OutOption = Annotated[
     typer.Option(
         "--output",
         "-o",
-        click_type=PATH,
+        path_type=PATH,
         metavar="PATH",
         help="Write it: .pth .pt .bin .ckpt, .safetensors, or a folder.",
         rich_help_panel=_PANEL,
