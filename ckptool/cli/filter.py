@@ -34,6 +34,7 @@ from ckptool.cli.writing import (
     ShardOption,
     TiedOption,
     TiedOutput,
+    ToOption,
     VerboseOption,
     WeightsOnlyOption,
     carry_out,
@@ -68,6 +69,7 @@ def filter(
     select: SelectOption = None,
     ema: Annotated[bool, typer.Option("--ema", help="Take the moving average that the file holds.")] = False,
     out: OutOption = None,
+    to: ToOption = None,
     force: ForceOption = False,
     max_shard: ShardOption = None,
     tied: TiedOption = TiedOutput.CLONE,
@@ -98,6 +100,7 @@ def filter(
     request = Request(
         out,
         (str(path),),
+        to,
         force,
         max_shard,
         Choices(

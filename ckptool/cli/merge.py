@@ -34,6 +34,7 @@ from ckptool.cli.writing import (
     ShardOption,
     TiedOption,
     TiedOutput,
+    ToOption,
     VerboseOption,
     WeightsOnlyOption,
     carry_out,
@@ -117,6 +118,7 @@ def merge(
     dtype: DtypeOption = None,
     select: SelectOption = None,
     out: OutOption = None,
+    to: ToOption = None,
     force: ForceOption = False,
     max_shard: ShardOption = None,
     tied: TiedOption = TiedOutput.CLONE,
@@ -154,6 +156,7 @@ def merge(
     request = Request(
         out,
         names,
+        to,
         force,
         max_shard,
         Choices(only_weights, drop_optimizer, optimizer_as_is, keep_unknown, tied.value, allow=tuple(allow or ())),

@@ -37,6 +37,7 @@ from ckptool.cli.writing import (
     ShardOption,
     TiedOption,
     TiedOutput,
+    ToOption,
     VerboseOption,
     WeightsOnlyOption,
     carry_out,
@@ -113,6 +114,7 @@ def remap(
     select: SelectOption = None,
     ema: Annotated[bool, typer.Option("--ema", help="Take the moving average that the file holds.")] = False,
     out: OutOption = None,
+    to: ToOption = None,
     force: ForceOption = False,
     max_shard: ShardOption = None,
     tied: TiedOption = TiedOutput.CLONE,
@@ -158,8 +160,9 @@ def remap(
     request = Request(
         out,
         (str(path),) if len(sources) == 1 else tuple(str(source.path) for source in sources),
+        to,
         force,
-        _shard_of(max_shard, recipe.output_max_shard, out),
+        _shard_of(max_shard, recipe.output_max_shard, out, to),
         Choices(
             only_weights,
             drop_optimizer,
@@ -199,10 +202,10 @@ def _require_rules(
         raise UsageError("--save-recipe writes what --auto found", hint="--auto --like CHECKPOINT")
 
 
-def _shard_of(asked: str | None, said: str | None, out: PurePath | None) -> str | None:
+def _shard_of(asked: str | None, said: str | None, out: PurePath | None, to: str | None) -> str | None:
     """What --max-shard says; else what the recipe says, which is for folders only."""
     if asked is not None or said is None or out is None:
         return asked
-    from ckptool.engine.encode import container_of
+    from ckptool.engine.encode import container_of, writer_named
 
-    return said if container_of(out) == "folder" else None
+    return said if writer_named(container_of(out, to)).is_folder else None

@@ -37,6 +37,7 @@ from ckptool.cli.writing import (
     ShardOption,
     TiedOption,
     TiedOutput,
+    ToOption,
     VerboseOption,
 )
 from ckptool.commands.beside.choices import Choices
@@ -125,6 +126,7 @@ def transplant(
     select: SelectOption = None,
     ema: Annotated[bool, typer.Option("--ema", help="Take the moving average that the file holds.")] = False,
     out: OutOption = None,
+    to: ToOption = None,
     only_loaded: Annotated[
         bool, typer.Option("--only-loaded", help="Write only what came from the source.", rich_help_panel="Writing")
     ] = False,
@@ -220,6 +222,7 @@ def transplant(
     request = Request(
         out,
         (str(path),),
+        to,
         force,
         max_shard,
         Choices(tied=tied.value, allow=tuple(allow or ())),

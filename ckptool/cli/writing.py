@@ -42,6 +42,13 @@ class TiedOutput(StrEnum):
     KEEP_FIRST = "keep-first"
 
 
+def complete_writers(incomplete: str) -> list[str]:
+    """Names of what can be written."""
+    from ckptool.formats.registry import writers
+
+    return [name for name in writers() if name.startswith(incomplete)]
+
+
 _PANEL = "Writing"
 OutOption = Annotated[
     PurePath | None,
@@ -51,6 +58,16 @@ OutOption = Annotated[
         path_type=PATH,
         metavar="PATH",
         help="Write it: .pth .pt .bin .ckpt, .safetensors, or a folder.",
+        rich_help_panel=_PANEL,
+    ),
+]
+ToOption = Annotated[
+    str | None,
+    typer.Option(
+        "--to",
+        metavar="FORMAT",
+        help="What the output is where its ending does not say it: torch, safetensors, folder.",
+        autocompletion=complete_writers,
         rich_help_panel=_PANEL,
     ),
 ]
@@ -122,6 +139,7 @@ class Request:
     Attributes:
         out: where to write; None for a preview.
         names: the inputs as they were typed.
+        to: the container, where the ending of `out` does not say it.
         check: say only whether the plan is sound and meets its expectations.
         choices: what becomes of what lies beside the weights.
         dry_run: do everything but write.
@@ -132,6 +150,7 @@ class Request:
 
     out: PurePath | None
     names: tuple[str, ...]
+    to: str | None = None
     force: bool = False
     max_shard: str | None = None
     choices: Choices = field(default_factory=Choices)
@@ -172,12 +191,13 @@ def carry_out(plan: Plan, request: Request, match: Automatic | None = None) -> i
 
 
 def completed(plan: Plan, request: Request) -> Plan:
-    """The plan for the container of the output; without an output, for one like the first input."""
+    """The plan for the container of the output; without an output, for what --to says or one like the first input."""
     from ckptool.commands.beside.complete import complete, container_like
     from ckptool.engine.encode import container_of
 
-    container = container_like(plan.inputs[0]) if request.out is None else container_of(request.out)
-    return complete(plan, container, request.choices)
+    if request.out is None:
+        return complete(plan, request.to or container_like(plan.inputs[0]), request.choices)
+    return complete(plan, container_of(request.out, request.to), request.choices)
 
 
 def _verdict(plan: Plan, request: Request) -> Exit:
@@ -189,8 +209,8 @@ def _verdict(plan: Plan, request: Request) -> Exit:
 def require_writable(plan: Plan, request: Request) -> int | None:
     """Refuses an output that could not be written, before anything is shown; gives the bytes of a shard."""
     from ckptool.engine.apply import check_output
-    from ckptool.engine.encode import container_of
-    from ckptool.engine.shard_names import is_shard_name
+    from ckptool.engine.encode import container_of, writer_named
+    from ckptool.formats.shard_names import is_shard_name
     from ckptool.storage.targets import check_distinct
 
     limit = None if request.max_shard is None else parse_size(request.max_shard, least=1)
@@ -201,13 +221,13 @@ def require_writable(plan: Plan, request: Request) -> int | None:
     require_reports(request.reports, sources)
     require_texts(request.texts, sources, force=request.force)
     out = None if request.check else request.out
-    container = None if out is None else container_of(out)
+    is_folder = out is not None and writer_named(container_of(out, request.to)).is_folder
     outputs = [*request.texts, *request.reports]
-    check_distinct([out, *outputs] if out else outputs, out if container == "folder" else None, is_shard_name)
+    check_distinct([out, *outputs] if out else outputs, out if is_folder else None, is_shard_name)
     if out is None:
         return limit
-    check_output(plan, out, request.also_read, force=request.force)
-    if request.max_shard is not None and container != "folder":
+    check_output(plan, out, request.also_read, force=request.force, to=request.to)
+    if request.max_shard is not None and not is_folder:
         raise UsageError(f"--max-shard makes a folder of shards; {out} is one file", hint=f"-o {out.with_suffix('')}")
     return limit
 

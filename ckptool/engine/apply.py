@@ -11,12 +11,13 @@ from ckptool.core.bytes import PathText
 from ckptool.core.checkpoint import Note
 from ckptool.core.errors import OutputError, PlanError
 from ckptool.core.plan import Plan
-from ckptool.engine.encode import Output, container_of, encode
+from ckptool.engine.encode import container_of, encode, writer_named, writer_of
 from ckptool.engine.filling import write_image
 from ckptool.engine.plan_hash import plan_hash
 from ckptool.engine.reading import Reader
 from ckptool.engine.rounding import Rounding
-from ckptool.engine.shard_names import replaceable
+from ckptool.formats.shard_names import replaceable
+from ckptool.formats.writer import Output
 from ckptool.storage.paths import local_path
 from ckptool.storage.stages import FolderStage
 from ckptool.storage.staging import clear_stages, staged_file, staged_folder
@@ -64,8 +65,7 @@ def apply(
 
     Args:
         plan: what to write, complete for the container of `out`.
-        out: where; the ending says the format: `.pth .pt .bin .ckpt` a torch zip archive, `.safetensors`, none a folder
-            of safetensors shards with their index.
+        out: where; an ending that says another container than the plan's is refused.
         force: replace an existing output; in a folder its weights only, other files stay.
         max_shard: bytes of one shard, for a folder.
         progress: told (bytes done, bytes in all) as it goes, from any thread.
@@ -87,7 +87,7 @@ def apply(
     advance = _counter(total, progress)
     rounding: dict[str, Rounding] = {}
     with Reader(plan.inputs) as reader:
-        if output.is_folder:
+        if writer_of(plan).is_folder:
             with staged_folder(target, digest, replaceable, force=force) as stage:
                 notes += _fill_stage(stage, output, plan, reader, advance, rounding)
                 _verify(stage.new, output)
@@ -115,7 +115,9 @@ def apply(
     )
 
 
-def check_output(plan: Plan, target: PurePath, also_read: Sequence[PurePath] = (), *, force: bool) -> None:
+def check_output(
+    plan: Plan, target: PurePath, also_read: Sequence[PurePath] = (), *, force: bool, to: str | None = None
+) -> None:
     """Refuse an output that could not be written, or is one of the plan's inputs; see `check_target`.
 
     Where an output is in the way, what killed runs left of it is finished or undone first, and the error says so.
@@ -125,10 +127,11 @@ def check_output(plan: Plan, target: PurePath, also_read: Sequence[PurePath] = (
         target: the output.
         also_read: further files that are read for it.
         force: an existing output may be replaced.
+        to: its container, where its ending does not say it and the plan is not complete.
     """
     inputs = [PurePath(path) for checkpoint in plan.inputs for path in checkpoint.paths]
     inputs += also_read
-    weights = replaceable if container_of(target) == "folder" else None
+    weights = replaceable if writer_named(container_of(target, to or plan.container)).is_folder else None
     try:
         check_target(target, inputs, weights, force=force)
     except OutputError:
@@ -187,7 +190,7 @@ def _require_sound(plan: Plan, target: PurePath) -> None:
     problems = plan.problems or plan.unmet
     if problems:
         raise problems[0].error("; ".join(problem.message for problem in problems), hint=problems[0].hint or None)
-    if plan.container != container_of(target):
+    if container_of(target, writer_of(plan).name) != plan.container:
         raise PlanError(f"the plan is not complete for {target.name}", hint="ckptool.commands.beside.complete")
 
 
