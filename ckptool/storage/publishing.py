@@ -99,7 +99,8 @@ def publish_folder(stage: Path, target: Path, replaceable: Replaceable, *, force
     journal.write(stage)
     if exchange(new, target):
         if force and not new.is_symlink():  # another run may have replaced the folder since it was listed
-            journal = replace(journal, ours=tuple(sorted(ours | replaceable(new))))
+            with suppress(OSError):  # what cannot be listed stays: it is put back as somebody else's
+                journal = replace(journal, ours=tuple(sorted(ours | replaceable(new))))
         try:
             sync_name(target)
         finally:
