@@ -119,6 +119,7 @@ def load_into(
         only_loaded=True,
         strict=strict,
         min_coverage=min_coverage,
+        live=True,
     )
     require_loaded(transplant)
     plan = consulted(transplant.plan, loads=True)
