@@ -60,14 +60,14 @@ def plan_remap(
     given = (sources,) if isinstance(sources, Checkpoint) else tuple(sources)
     inputs = tuple(map(with_recorded_ties, given))
     numbers = numbers_beside(recipe, inputs[0].path, vars)
-    specs = [{key: tensor.spec for key, tensor in checkpoint.tensors.items()} for checkpoint in inputs]
+    specs = [checkpoint.specs() for checkpoint in inputs]
     losses: tuple[str, ...] = ()
     running = recipe
     if backwards:
         turned = reverse(recipe)
         running, losses = turned.recipe, turned.losses
         numbers = {**{name: value for name, value in running.vars.items() if not isinstance(value, str)}, **numbers}
-    targets = None if like is None else {key: tensor.spec for key, tensor in like.tensors.items()}
+    targets = None if like is None else like.specs()
     found = expand(running, specs, prefixes=prefixes, vars=numbers, targets=targets)
     steps = _cast(found.steps, inputs, float_dtype(dtype or (None if backwards else recipe.output_dtype)))
     notes = [*module_notes(inputs[0]), *(Note(loss) for loss in losses)]
@@ -110,8 +110,8 @@ def match_remap(
     """
     numbers = numbers_beside(recipe, sources[0].path, vars)
     inputs = map(with_recorded_ties, sources)
-    specs = [{key: tensor.spec for key, tensor in checkpoint.tensors.items()} for checkpoint in inputs]
-    wanted = {key: tensor.spec for key, tensor in like.tensors.items()}
+    specs = [checkpoint.specs() for checkpoint in inputs]
+    wanted = like.specs()
     return automatic(recipe, specs, wanted, accept=accept, prefixes=prefixes, vars=numbers)
 
 

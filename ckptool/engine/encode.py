@@ -95,9 +95,9 @@ def _uncomputable(plan: Plan) -> Iterator[CkptError]:
     """The first tensor that is computed of what can only be copied: a sparse, quantized or packed one."""
     for step in plan.steps:
         for source in sources_of(step.value) if not step.is_copy else ():
-            tensor = plan.inputs[source.input][source.key]
-            if tensor.layout != "strided" or DTYPES[tensor.dtype].bits < 8:
-                what = tensor.layout if tensor.layout != "strided" else tensor.dtype
+            form = plan.inputs[source.input].form(source.key)
+            if form.layout != "strided" or DTYPES[form.dtype].bits < 8:
+                what = form.layout if form.layout != "strided" else form.dtype
                 yield PlanError(
                     f"{source.key} is {what}: it can be copied, not computed with", hint="leave it out", key=source.key
                 )
