@@ -19,6 +19,7 @@ from ckptool.engine.rounding import Rounding
 from ckptool.formats.shard_names import replaceable
 from ckptool.formats.writer import Output
 from ckptool.storage.paths import local_path
+from ckptool.storage.refusals import require_name
 from ckptool.storage.stages import FolderStage
 from ckptool.storage.staging import clear_stages, staged_file, staged_folder
 from ckptool.storage.targets import check_target
@@ -131,6 +132,7 @@ def check_output(
     """
     inputs = [PurePath(path) for checkpoint in plan.inputs for path in checkpoint.paths]
     inputs += also_read
+    require_name(target)
     weights = replaceable if writer_named(container_of(target, to or plan.container)).is_folder else None
     try:
         check_target(target, inputs, weights, force=force)

@@ -110,7 +110,10 @@ def identities(path: PathText) -> Iterator[Identity]:
             yield info.st_dev, info.st_ino
     except (OSError, ValueError):
         pass  # nothing is there: it has a name only
-    yield os.path.normcase(os.path.realpath(path))
+    try:
+        yield os.path.normcase(os.path.realpath(path))
+    except ValueError:  # a NUL, or what no file system can hold: no file has such a name
+        yield os.path.normcase(str(path))
 
 
 def same_name(path: Path, other: Path) -> bool:
