@@ -88,6 +88,10 @@ def require_loaded(transplant: Transplant) -> None:
     if adapter is not None and not adapter.has_base:
         hint = with_file(adapter.way, transplant.source)
         raise CkptError(f"this is an adapter, not a model: {adapter.text}", hint=hint, path=transplant.source.path)
+    if transplant.suggested:
+        first = transplant.suggested[0]
+        hint = f"{first.text}: {first.hint}"
+        raise CkptError("nothing would be loaded as it is", hint=hint, path=transplant.source.path)
     target = transplant.target
     shapes = len(transplant.having(Filled.MISMATCHED))
     source, wanted = next(iter(transplant.source), ""), next(iter(target.specs), "")
