@@ -35,6 +35,7 @@ from ckptool.cli.writing import (
     TiedOutput,
     VerboseOption,
     WeightsOnlyOption,
+    WrapOption,
     carry_out,
 )
 from ckptool.commands.beside.choices import Choices
@@ -73,6 +74,7 @@ def filter(
     optimizer_as_is: KeepOptimizerOption = False,
     keep_unknown: KeepUnknownOption = False,
     dry_run: DryRunOption = False,
+    wrap: WrapOption = None,
     allow: AllowOption = None,
     form: PlanFormatOption = PlanFormat.TEXT,
     json: JsonOption = False,
@@ -105,6 +107,7 @@ def filter(
             tied.value,
             ema or select is not None,
             allow=tuple(allow or ()),
+            wrap=wrap,
         ),
         dry_run=dry_run,
         form=PlanFormat.JSON if json else form,

@@ -35,6 +35,7 @@ from ckptool.cli.writing import (
     TiedOutput,
     VerboseOption,
     WeightsOnlyOption,
+    WrapOption,
     carry_out,
 )
 from ckptool.commands.beside.choices import Choices
@@ -120,6 +121,7 @@ def merge(
     optimizer_as_is: KeepOptimizerOption = False,
     keep_unknown: KeepUnknownOption = False,
     dry_run: DryRunOption = False,
+    wrap: WrapOption = None,
     allow: AllowOption = None,
     form: PlanFormatOption = PlanFormat.TEXT,
     json: JsonOption = False,
@@ -151,7 +153,9 @@ def merge(
         names,
         force,
         max_shard,
-        Choices(only_weights, drop_optimizer, optimizer_as_is, keep_unknown, tied.value, allow=tuple(allow or ())),
+        Choices(
+            only_weights, drop_optimizer, optimizer_as_is, keep_unknown, tied.value, allow=tuple(allow or ()), wrap=wrap
+        ),
         dry_run=dry_run,
         form=PlanFormat.JSON if json else form,
         color=color,

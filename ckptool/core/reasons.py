@@ -205,6 +205,13 @@ class SameKey:
 
 
 @dataclass(frozen=True, slots=True)
+class LoadHook:
+    """The model's own load hook gives it the tensor that has this key in the source."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
 class OwnTensor:
     """The model's own tensor.
 
@@ -291,6 +298,7 @@ Reason: TypeAlias = (
     | Adapted
     | TrainedWhole
     | SameKey
+    | LoadHook
     | OwnTensor
     | LeftToModel
     | NoSuchKey

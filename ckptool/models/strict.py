@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -88,6 +88,51 @@ def strict_verdict(
     if not found:
         return Verdict(False, mismatched=mismatched, message=message)
     return Verdict(False, tuple(found[-1].missing_keys), tuple(found[-1].unexpected_keys), mismatched, message)
+
+
+def renamed_by_hooks(
+    target: Target, specs: Mapping[str, TensorSpec], versions: Mapping[str, int] | None
+) -> dict[str, str]:
+    """What the load hooks of a model rename: {key of the model: key of the state dict whose tensor it gets}.
+
+    torch is watched while it loads tensors without data; where a hook computes another tensor, nothing is told.
+
+    Example:
+        >>> import torch, warnings
+        >>> from ckptool.models import target_of
+        >>> from ckptool.core.spec import TensorSpec
+        >>> target = target_of(torch.nn.utils.parametrizations.weight_norm(torch.nn.Linear(3, 2)))
+        >>> old = [TensorSpec("weight_g", "float32", (2, 1)), TensorSpec("weight_v", "float32", (2, 3))]
+        >>> renamed_by_hooks(target, {spec.key: spec for spec in old}, None)["parametrizations.weight.original0"]
+        'weight_g'
+    """
+    if target.module is None:
+        return {}
+    import torch
+    from torch.overrides import TorchFunctionMode
+
+    module = target.module
+    assert isinstance(module, torch.nn.Module)
+    state: OrderedDict[str, Any] = OrderedDict((key, _empty(spec)) for key, spec in specs.items())
+    origins = {id(tensor): key for key, tensor in state.items()}
+    if versions is not None:
+        state._metadata = OrderedDict((name, {"version": version}) for name, version in versions.items())  # type: ignore[attr-defined]
+    copied: dict[int, str] = {}
+
+    class Watch(TorchFunctionMode):
+        """Notes what is copied into what."""
+
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if func is torch.Tensor.copy_ and len(args) > 1 and id(args[1]) in origins:
+                copied[id(args[0])] = origins[id(args[1])]
+            return func(*args, **(kwargs or {}))
+
+    with guarded(), _without_data(module), _without_extra_state(module):
+        places = {key: id(tensor) for key, tensor in module.state_dict(keep_vars=True).items()}
+        with suppress(Exception), Watch():  # what torch says of it is asked elsewhere
+            module.load_state_dict(state, strict=False)
+    found = {key: copied[place] for key, place in places.items() if place in copied}
+    return {key: origin for key, origin in found.items() if key != origin and key not in specs}
 
 
 def _by_specs(wanted: Mapping[str, TensorSpec], given: Mapping[str, TensorSpec], entries: Iterable[str]) -> Verdict:

@@ -16,6 +16,7 @@ from ckptool.core.reasons import (
     Init,
     Kept,
     LeftToModel,
+    LoadHook,
     Mixed,
     NoPlace,
     NoSuchKey,
@@ -91,6 +92,8 @@ def reason_text(reason: Reason, inputs: Sequence[Checkpoint] = ()) -> str:
             return f"{notation} of those that have it" if partial else notation
         case Adapted(notation):
             return notation
+        case LoadHook(key):
+            return f"{key}: the model's load hook renames it"
         case SameKey(removed, added):
             without = f'without "{removed}"' if removed else ""
             return ", ".join(filter(None, ("same key", without, f'under "{added[:-1]}"' if added else "")))

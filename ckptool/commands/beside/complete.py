@@ -71,6 +71,12 @@ def complete(plan: Plan, container: Container, choices: Choices = _NONE) -> Plan
         if plan.container == container and choices == _NONE:
             return plan
         raise UsageError("the plan is complete already", hint="complete the plan that the command gave")
+    if choices.wrap is not None:
+        if not choices.wrap:
+            raise UsageError("--wrap needs a name for the key", hint="--wrap state_dict")
+        if container != "torch":
+            raise UsageError("--wrap nests the weights, which safetensors cannot", hint="write a .pth, or leave it out")
+        plan = replace(plan, wrap=choices.wrap)
     plan = replace(with_ties(plan), container=container, keep_unknown=plan.keep_unknown or choices.keep_unknown)
     if choices.only_weights and plan.frame is not None:
         plan = replace(plan, frame=None, beside=(*plan.beside, *left_out(plan.inputs[plan.frame])))

@@ -171,7 +171,9 @@ class _Chooser:
             value = self._fitted(fit, step, spec)
         elif step.target.shape != spec.shape:
             value = None
-            self._refuse(spec, step.target)
+            makes_it = self.mismatch == "fit" and kind == "buffer" and not (entry.is_statistic or entry.is_counter)
+            if not makes_it:  # a table or mask that the model computes for its own size
+                self._refuse(spec, step.target)
         if value is not None:
             value = _converted(value, step.target.dtype, spec.dtype)
         if value is None:

@@ -9,6 +9,7 @@ from ckptool.core.errors import CkptError
 from ckptool.core.keys import Pattern
 from ckptool.core.plan import Problem
 from ckptool.facts.adapters import Adapter
+from ckptool.facts.headers import many
 from ckptool.facts.registry import facts_of
 from ckptool.facts.words import with_file
 from ckptool.models import Verdict
@@ -93,4 +94,6 @@ def require_loaded(transplant: Transplant) -> None:
     else:
         what = f"no key is a key of {target.name}"
         hint = f'{names}; --match auto looks for rules that put them together, -r "FROM -> TO" says one'
+    if transplant.suggestion is not None:
+        hint = f"-r {transplant.suggestion.recipe} fills {many(transplant.suggestion.more, 'tensor')}; {hint}"
     raise CkptError(f"nothing would be loaded: {what}", hint=hint, path=transplant.source.path)

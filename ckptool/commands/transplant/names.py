@@ -13,12 +13,12 @@ from ckptool.core.checkpoint import Checkpoint, Note
 from ckptool.core.keys import Pattern
 from ckptool.core.near_miss import require_match
 from ckptool.core.plan import Dropped, Problem, Source, Step, Use
-from ckptool.core.reasons import ByOption, SameKey
+from ckptool.core.reasons import ByOption, LoadHook, SameKey
 from ckptool.core.spec import TensorSpec
 from ckptool.matching.prefixes import Swap, prefix_swap
 from ckptool.matching.result import Confidence
 from ckptool.models.own_init import ModelInit
-from ckptool.recipes.expand import expand
+from ckptool.recipes.expand import Expansion, expand
 from ckptool.recipes.inputs import numbers_beside
 from ckptool.recipes.recipe import Recipe
 
@@ -76,15 +76,40 @@ def matched(
     )
 
 
+def expanded(rules: Recipe, source: Checkpoint, specs: Specs, target: Target, initial: ModelInit) -> Expansion:
+    """What rules make of the source for a target."""
+    fit = partial(fitted, initial=initial)
+    vars = numbers_beside(rules, source.path)
+    return expand(replace(rules, init=()), specs, vars=vars, targets=target.specs, fit=fit)
+
+
 def under_target_names(source: Checkpoint, specs: Specs, target: Target, rules: Recipe, initial: ModelInit) -> Mapped:
     """What rules make of the source; without rules, equal keys, with a prefix on either side seen through."""
     if not rules.stages:
         return _by_name(specs, target)
-    fit = partial(fitted, initial=initial)
-    made = expand(
-        replace(rules, init=()), specs, vars=numbers_beside(rules, source.path), targets=target.specs, fit=fit
-    )
+    made = expanded(rules, source, specs, target, initial)
     return Mapped({step.target.key: step for step in made.steps}, made.dropped, made.problems, made.uses)
+
+
+def with_load_hooks(source: Checkpoint, mapped: Mapped, target: Target) -> Mapped:
+    """The same, with keys that the model's own load hooks rename where those keys of the model have nothing else."""
+    if target.module is None or all(key in mapped.steps for key in target.specs):
+        return mapped
+    if all(key in target.specs for key in mapped.steps):
+        return mapped  # there is nothing that a hook could have taken
+    from ckptool.models.strict import renamed_by_hooks
+
+    specs = {key: step.target for key, step in mapped.steps.items()}
+    renamed = renamed_by_hooks(target, specs, source.module_versions)
+    origins = {key: origin for key, origin in renamed.items() if origin not in target.specs}
+    if not origins:
+        return mapped
+    taken = set(origins.values())
+    steps = {key: step for key, step in mapped.steps.items() if key not in taken}
+    for key, origin in origins.items():
+        step = mapped.steps[origin]
+        steps[key] = replace(step, target=replace(step.target, key=key), reason=LoadHook(origin))
+    return replace(mapped, steps=steps)
 
 
 def _by_name(specs: Specs, target: Target) -> Mapped:

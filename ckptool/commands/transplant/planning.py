@@ -7,20 +7,25 @@ from dataclasses import replace
 
 from ckptool.commands.transplant.fill import fill
 from ckptool.commands.transplant.gates import frozen, unmet
-from ckptool.commands.transplant.names import matched, under_target_names, without
+from ckptool.commands.transplant.names import Mapped, expanded, matched, under_target_names, with_load_hooks, without
+from ckptool.commands.transplant.prefixes import with_prefixes
 from ckptool.commands.transplant.result import Asked, Transplant
+from ckptool.commands.transplant.suggesting import Suggestion, suggest
 from ckptool.core.checkpoint import Checkpoint, Note
 from ckptool.core.errors import UsageError
 from ckptool.core.keys import Pattern
 from ckptool.core.near_miss import require_match
 from ckptool.core.plan import Beside, Command, Dropped, Fate, Plan, Source, Step, sources_of
 from ckptool.core.reasons import DoesNotFit, NoSuchKey, Reason, WeightsOnly
+from ckptool.core.spec import TensorSpec
 from ckptool.core.ties import with_recorded_ties
+from ckptool.facts.headers import many
 from ckptool.fits.args import Fit, parse_fit
 from ckptool.matching.result import Confidence
 from ckptool.models import Target
 from ckptool.models.entries import Mismatch
 from ckptool.models.own_init import ModelInit
+from ckptool.recipes.inputs import require_used
 from ckptool.recipes.recipe import Recipe
 
 
@@ -76,20 +81,31 @@ def plan_transplant(
         ((102, 122), 20, 1.0)
     """
     source, rules = with_recorded_ties(source), recipe or Recipe()
+    require_used(rules, vars or {})
     rules = replace(rules, vars={**rules.vars, **(vars or {})})
     initial = ModelInit(target, seed)
     specs, left_out = without(source, drop)
     found = None if match is None else matched(source, specs, target, rules, initial, match)
     rules = rules if found is None else found.recipe
+    seen_through: tuple[Note, ...] = ()
+    if found is None and rules.stages:
+        rules, seen_through = with_prefixes(
+            rules, specs, target.specs, lambda given: expanded(given, source, specs, target, initial)
+        )
     asked = Asked(rules, tuple(drop), mismatch, tuple(fits), tuple(init), seed, only_loaded)
     chosen = [(Pattern.parse(pattern), _fit_named(text)) for pattern, text in asked.fits]
     for option, patterns in (("--fit", asked.fits), ("--init", asked.init)):
         for text, _ in patterns:
             require_match(Pattern.parse(text), target.specs, option)
-    mapped = under_target_names(source, specs, target, rules, initial)
+    suggestion = None
+    mapped = with_load_hooks(source, under_target_names(source, specs, target, rules, initial), target)
     inits = (*asked.init, *rules.init)
     filling = fill(source, target, mapped.steps, mismatch, chosen, inits, initial, is_complete=not only_loaded)
     steps = filling.steps
+    left = [entry for entry in filling.entries if not entry.is_filled]
+    if found is None and not rules.stages and left and any(step.key not in target.specs for step in _made(mapped)):
+        filled = len(filling.entries) - len(left)
+        suggestion = suggest(specs, target.specs, filled, lambda given: expanded(given, source, specs, target, initial))
     names = {key: step.target for key, step in mapped.steps.items()}
     uses_own = target.checkpoint is not None and any(origin.input for origin in _origins(steps))
     transplant = Transplant(
@@ -99,7 +115,14 @@ def plan_transplant(
             (*left_out, *mapped.dropped, *_not_used(mapped.steps, steps, target)),
             (*mapped.problems, *filling.problems),
             uses=mapped.uses,
-            notes=(*_target_notes(target), *mapped.notes, *filling.notes, *_recipe_notes(rules)),
+            notes=(
+                *_target_notes(target),
+                *seen_through,
+                *mapped.notes,
+                *filling.notes,
+                *_suggested(suggestion),
+                *_recipe_notes(rules),
+            ),
             frame=None,
             beside=tuple(Beside(extra.name, Fate.LOST, WeightsOnly()) for extra in source.extras),
             module_versions=target.versions,
@@ -114,8 +137,20 @@ def plan_transplant(
         frozen(filling.entries, rules),
         asked,
         found,
+        suggestion,
     )
     return replace(transplant, plan=replace(transplant.plan, unmet=unmet(transplant, strict, min_coverage)))
+
+
+def _made(mapped: Mapped) -> Iterable[TensorSpec]:
+    return (step.target for step in mapped.steps.values())
+
+
+def _suggested(found: Suggestion | None) -> tuple[Note, ...]:
+    if found is None:
+        return ()
+    more = many(found.more, "more tensor")
+    return (Note(f"the built-in recipe {found.recipe} would fill {more}", f"-r {found.recipe}"),)
 
 
 def _fit_named(text: str) -> Fit:

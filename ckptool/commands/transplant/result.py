@@ -8,6 +8,7 @@ from functools import cached_property
 
 from ckptool.commands.automatic import Automatic
 from ckptool.commands.beside.versions import carried_versions
+from ckptool.commands.transplant.suggesting import Suggestion
 from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.plan import Plan, sources_of
 from ckptool.core.spec import TensorSpec
@@ -46,6 +47,7 @@ class Transplant:
         freeze: parameters that came from the source whole, or those that the recipe freezes.
         asked: what was asked for.
         match: the rules that were found, where that was asked for; they are the last of the recipe's.
+        suggestion: a built-in recipe that would fill more, where no rule was given.
     """
 
     plan: Plan
@@ -57,6 +59,7 @@ class Transplant:
     freeze: tuple[str, ...]
     asked: Asked
     match: Automatic | None = None
+    suggestion: Suggestion | None = None
 
     @property
     def source(self) -> Checkpoint:
