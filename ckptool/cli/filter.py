@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import PurePath
 from typing import Annotated
 
 import typer
 
 from ckptool.cli.common import (
+    PATH,
     Color,
     ColorOption,
     DebugOption,
@@ -33,6 +34,7 @@ from ckptool.cli.writing import (
     ShardOption,
     TiedOption,
     TiedOutput,
+    ToOption,
     VerboseOption,
     WeightsOnlyOption,
     WrapOption,
@@ -51,7 +53,9 @@ Exit codes: 0 shown or written; 2 it cannot be written as asked, nothing was"""
 
 def filter(
     context: typer.Context,
-    path: Annotated[Path, typer.Argument(metavar="IN", help="A checkpoint: a file, or a folder of shards.")],
+    path: Annotated[
+        PurePath, typer.Argument(path_type=PATH, metavar="IN", help="A checkpoint: a file, or a folder of shards.")
+    ],
     keep: Annotated[
         list[str] | None,
         typer.Option("--keep", metavar="PATTERN", help="Keep these keys; repeats.", autocompletion=complete_keys),
@@ -66,6 +70,7 @@ def filter(
     select: SelectOption = None,
     ema: Annotated[bool, typer.Option("--ema", help="Take the moving average that the file holds.")] = False,
     out: OutOption = None,
+    to: ToOption = None,
     force: ForceOption = False,
     max_shard: ShardOption = None,
     tied: TiedOption = TiedOutput.CLONE,
@@ -97,6 +102,7 @@ def filter(
     request = Request(
         out,
         (str(path),),
+        to,
         force,
         max_shard,
         Choices(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -11,6 +10,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from ckptool.core.errors import UsageError
 from ckptool.report.text import Cell, Column, Line, Screen, Span, paint, table, wrap
+from ckptool.storage.environment import VARIABLES
 
 Section = tuple[str, list[tuple[str, str]]]
 
@@ -68,7 +68,7 @@ class HelpGroup(TyperGroup):
 
 
 def _page(command: Any, ctx: Any, before: list[Section]) -> str:
-    screen = Screen.of(sys.stdout, os.environ, "auto")
+    screen = Screen.of(sys.stdout, VARIABLES, "auto")
     if not screen.elide:
         screen = Screen(width=100, color=screen.color, unicode=screen.unicode, elide=True)
     return "\n".join(paint(line, screen) for line in _lines(command, ctx, before, screen)) + "\n"

@@ -205,10 +205,8 @@ class SameKey:
 
 
 @dataclass(frozen=True, slots=True)
-class LoadHook:
-    """The model's own load hook gives it the tensor that has this key in the source."""
-
-    key: str
+class ByHook:
+    """A load hook of the model takes it so, under another name or computed of others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,7 +296,7 @@ Reason: TypeAlias = (
     | Adapted
     | TrainedWhole
     | SameKey
-    | LoadHook
+    | ByHook
     | OwnTensor
     | LeftToModel
     | NoSuchKey

@@ -8,6 +8,7 @@ from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.plan import Command
 from ckptool.core.reasons import (
     Adapted,
+    ByHook,
     ByOption,
     ByRules,
     DoesNotFit,
@@ -16,7 +17,6 @@ from ckptool.core.reasons import (
     Init,
     Kept,
     LeftToModel,
-    LoadHook,
     Mixed,
     NoPlace,
     NoSuchKey,
@@ -45,6 +45,7 @@ from ckptool.core.spec import TensorSpec
 _PLAIN: dict[type[Reason], str] = {
     Kept: "kept",
     NotKept: "not kept",
+    ByHook: "a load hook of the model",
     Unmatched: "no rule matches it",
     NotUsed: "nothing of it is used",
     RecipeTie: "tie",
@@ -92,8 +93,6 @@ def reason_text(reason: Reason, inputs: Sequence[Checkpoint] = ()) -> str:
             return f"{notation} of those that have it" if partial else notation
         case Adapted(notation):
             return notation
-        case LoadHook(key):
-            return f"{key}: the model's load hook renames it"
         case SameKey(removed, added):
             without = f'without "{removed}"' if removed else ""
             return ", ".join(filter(None, ("same key", without, f'under "{added[:-1]}"' if added else "")))

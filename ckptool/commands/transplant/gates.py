@@ -18,7 +18,7 @@ from ckptool.recipes.recipe import Recipe
 
 
 def frozen(entries: Iterable[Entry], rules: Recipe) -> tuple[str, ...]:
-    """Parameters all of whose elements came from the source; those that the recipe names, if it names any."""
+    """Parameters that came from the source whole, none of them fitted; those that the recipe names, if it names any."""
     named = [Pattern.parse(text) for text in rules.freeze]
     parameters = (
         entry
@@ -27,7 +27,7 @@ def frozen(entries: Iterable[Entry], rules: Recipe) -> tuple[str, ...]:
     )
     if named:
         return tuple(entry.key for entry in parameters if any(pattern.matches(entry.key) for pattern in named))
-    return tuple(entry.key for entry in parameters if entry.is_filled and entry.covered == entry.spec.elements)
+    return tuple(entry.key for entry in parameters if entry.is_whole)
 
 
 def unmet(transplant: Transplant, strict: bool, min_coverage: float | None) -> tuple[Problem, ...]:
@@ -36,6 +36,9 @@ def unmet(transplant: Transplant, strict: bool, min_coverage: float | None) -> t
     found: list[Problem] = []
     if strict and not transplant.verdict.strict:
         found += _not_strict(transplant.verdict)
+    elif strict and (lost := [key for key in transplant.lost if key in unfilled(transplant)]):
+        what = f"a load hook of the model fills {lost[0]} in a way that ckptool cannot follow"
+        found.append(Problem(what, "load it in torch, save the model's state dict, and use that", tuple(lost)))
     if expect.missing or expect.unexpected:
         left = [e.key for e in transplant.having(Filled.MISSING, Filled.MISMATCHED) if not e.is_counter]
         unexpected = [spec.key for spec in transplant.unexpected]
@@ -50,6 +53,11 @@ def unmet(transplant: Transplant, strict: bool, min_coverage: float | None) -> t
         said = f"{filled:,} of {whole:,} elements ({transplant.coverage:.2%}) come from the source"
         found.append(Problem(f"{said}, less than {least:.2%}"))
     return tuple(found)
+
+
+def unfilled(transplant: Transplant) -> set[str]:
+    """Keys of the model that nothing of the source fills."""
+    return {entry.key for entry in transplant.having(Filled.MISSING, Filled.MISMATCHED)}
 
 
 def _not_strict(verdict: Verdict) -> list[Problem]:

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from ckptool.commands.transplant.fill import fill
 from ckptool.commands.transplant.gates import frozen, unmet
-from ckptool.commands.transplant.names import Mapped, expanded, matched, under_target_names, with_load_hooks, without
-from ckptool.commands.transplant.prefixes import with_prefixes
+from ckptool.commands.transplant.hooked import through_hooks
+from ckptool.commands.transplant.names import matched, under_target_names, without
 from ckptool.commands.transplant.result import Asked, Transplant
 from ckptool.commands.transplant.suggesting import Suggestion, suggest
 from ckptool.core.checkpoint import Checkpoint, Note
@@ -17,8 +17,8 @@ from ckptool.core.keys import Pattern
 from ckptool.core.near_miss import require_match
 from ckptool.core.plan import Beside, Command, Dropped, Fate, Plan, Source, Step, sources_of
 from ckptool.core.reasons import DoesNotFit, NoSuchKey, Reason, WeightsOnly
-from ckptool.core.spec import TensorSpec
 from ckptool.core.ties import with_recorded_ties
+from ckptool.facts.entries import entries_of
 from ckptool.facts.headers import many
 from ckptool.fits.args import Fit, parse_fit
 from ckptool.matching.result import Confidence
@@ -45,6 +45,7 @@ def plan_transplant(
     strict: bool = False,
     min_coverage: float | None = None,
     match: Confidence | None = None,
+    live: bool = False,
 ) -> Transplant:
     """Plan a target's state dict out of a source's weights.
 
@@ -64,6 +65,8 @@ def plan_transplant(
         strict: what torch would not load strictly is unmet.
         min_coverage: the least share of the target's elements, 0 to 1; less is unmet.
         match: find rules from names, shapes and order, and take those that are as sure as this, or surer.
+
+        live: the tensors go into the module itself, and not into a file that torch loads.
 
     Returns:
         The decision. Where its plan has `problems` or `unmet` expectations, it is not written.
@@ -87,25 +90,22 @@ def plan_transplant(
     specs, left_out = without(source, drop)
     found = None if match is None else matched(source, specs, target, rules, initial, match)
     rules = rules if found is None else found.recipe
-    seen_through: tuple[Note, ...] = ()
-    if found is None and rules.stages:
-        rules, seen_through = with_prefixes(
-            rules, specs, target.specs, lambda given: expanded(given, source, specs, target, initial)
-        )
     asked = Asked(rules, tuple(drop), mismatch, tuple(fits), tuple(init), seed, only_loaded)
     chosen = [(Pattern.parse(pattern), _fit_named(text)) for pattern, text in asked.fits]
     for option, patterns in (("--fit", asked.fits), ("--init", asked.init)):
         for text, _ in patterns:
             require_match(Pattern.parse(text), target.specs, option)
-    suggestion = None
-    mapped = with_load_hooks(source, under_target_names(source, specs, target, rules, initial), target)
+    mapped = under_target_names(source, specs, target, rules, initial, as_they_are=found is not None)
+    entries = () if rules.stages else entries_of(source)
+    taken = through_hooks(mapped, source, target, entries, renamed=bool(mapped.swap or rules.stages), live=live)
+    mapped = taken.mapped
     inits = (*asked.init, *rules.init)
     filling = fill(source, target, mapped.steps, mismatch, chosen, inits, initial, is_complete=not only_loaded)
     steps = filling.steps
-    left = [entry for entry in filling.entries if not entry.is_filled]
-    if found is None and not rules.stages and left and any(step.key not in target.specs for step in _made(mapped)):
-        filled = len(filling.entries) - len(left)
-        suggestion = suggest(specs, target.specs, filled, lambda given: expanded(given, source, specs, target, initial))
+    unfilled = [entry for entry in filling.entries if not entry.is_filled]
+    suggestion = None
+    if found is None and not rules.stages and unfilled and not mapped.steps.keys() <= target.specs.keys():
+        suggestion = suggest(source, specs, target, initial, len(filling.entries) - len(unfilled))
     names = {key: step.target for key, step in mapped.steps.items()}
     uses_own = target.checkpoint is not None and any(origin.input for origin in _origins(steps))
     transplant = Transplant(
@@ -117,7 +117,6 @@ def plan_transplant(
             uses=mapped.uses,
             notes=(
                 *_target_notes(target),
-                *seen_through,
                 *mapped.notes,
                 *filling.notes,
                 *_suggested(suggestion),
@@ -137,13 +136,11 @@ def plan_transplant(
         frozen(filling.entries, rules),
         asked,
         found,
+        taken.lost,
+        mapped.under,
         suggestion,
     )
     return replace(transplant, plan=replace(transplant.plan, unmet=unmet(transplant, strict, min_coverage)))
-
-
-def _made(mapped: Mapped) -> Iterable[TensorSpec]:
-    return (step.target for step in mapped.steps.values())
 
 
 def _suggested(found: Suggestion | None) -> tuple[Note, ...]:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ckptool.commands.automatic import Automatic
-from ckptool.commands.beside.versions import carried_versions
+from ckptool.commands.transplant.hooked import versions_under
 from ckptool.commands.transplant.suggesting import Suggestion
 from ckptool.core.checkpoint import Checkpoint
-from ckptool.core.plan import Plan, sources_of
+from ckptool.core.plan import Plan
 from ckptool.core.spec import TensorSpec
 from ckptool.core.ties import recorded_ties
 from ckptool.facts.entries import entries_of
@@ -43,11 +43,13 @@ class Transplant:
         entries: every tensor of the target, in its order.
         unexpected: tensors of the source, as the rules made them, that the target does not have.
         mapped: all tensors of the source under the target's names, fitted where they had to be.
-        swap: prefixes that were seen through, where no recipe says how names go together.
+        swap: prefixes that were seen through, in the source's keys or in what the rules made of them.
         freeze: parameters that came from the source whole, or those that the recipe freezes.
         asked: what was asked for.
         match: the rules that were found, where that was asked for; they are the last of the recipe's.
+        lost: keys that a load hook of the model would fill in a way that cannot be followed.
         suggestion: a built-in recipe that would fill more, where no rule was given.
+        under: a prefix of the source's keys under which the rules apply.
     """
 
     plan: Plan
@@ -59,6 +61,8 @@ class Transplant:
     freeze: tuple[str, ...]
     asked: Asked
     match: Automatic | None = None
+    lost: tuple[str, ...] = ()
+    under: str = ""
     suggestion: Suggestion | None = None
 
     @property
@@ -125,8 +129,7 @@ class Transplant:
         if versions is None or not (self.swap or self.asked.recipe.stages):
             return versions
         steps = (step for step in self.plan.steps if step.target.key in self.mapped)
-        pairs = [(origin.key, step.target.key) for step in steps for origin in sources_of(step.value)]
-        return carried_versions(versions, pairs, self.source)
+        return versions_under(self.source, steps)
 
 
 def _ask(

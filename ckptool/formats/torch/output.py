@@ -11,8 +11,6 @@ from collections.abc import Mapping, Sequence
 from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.errors import CkptError, PlanError, UnsafeError
 from ckptool.core.plan import Plan, Step, sources_of
-from ckptool.core.spec import TensorSpec
-from ckptool.formats.image import Image
 from ckptool.formats.pickle.dump import dump
 from ckptool.formats.pickle.objects import Call, Dict, Global, Persistent, Set
 from ckptool.formats.torch.edit import REMOVED, children, substitute
@@ -23,16 +21,14 @@ from ckptool.formats.torch.storage import is_storage_id
 from ckptool.formats.torch.tensor import is_tensor
 from ckptool.formats.torch.walk import is_mapping
 from ckptool.formats.torch.zip_write import zip_image
+from ckptool.formats.writer import Output
 
 _PROTOCOL = 2  # what torch writes, and what torch.load(weights_only=True) reads
 _NESTED_NAMES = 4  # the first protocol that can name a class inside a class
 
 
-def torch_output(plan: Plan) -> tuple[Image, tuple[TensorSpec, ...], str]:
-    """Lay out the torch archive of a plan.
-
-    Returns:
-        The image, the tensors it will hold, and the dotted path of the dict that holds them.
+def torch_output(plan: Plan, name: str, limit: int) -> Output:
+    """Lay out the torch archive of a plan; it is one file.
 
     Raises:
         UnsafeError: if the output would carry objects of unknown classes and the plan does not say to keep them, or
@@ -41,7 +37,7 @@ def torch_output(plan: Plan) -> tuple[Image, tuple[TensorSpec, ...], str]:
     """
     root, nodes, place, protocol = _objects(plan)
     data_pkl = dump(root, protocol, persistent=nodes.persistent_id)
-    return zip_image(data_pkl, nodes.records), tuple(step.target for step in plan.steps), place
+    return Output({name: zip_image(data_pkl, nodes.records)}, tuple(step.target for step in plan.steps), place)
 
 
 def torch_refusal(plan: Plan) -> CkptError | None:
