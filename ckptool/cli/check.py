@@ -21,7 +21,7 @@ from ckptool.cli.reports import (
     require_reports,
     write_reports,
 )
-from ckptool.core.errors import Exit
+from ckptool.core.errors import Exit, UsageError
 from ckptool.report.escape import terminal
 from ckptool.storage.paths import exists, files_below, is_folder, relative
 
@@ -117,6 +117,10 @@ def check(
             "--into", metavar="MODEL", help="They must fit this: torchvision:NAME, net.py:CLASS, or a checkpoint."
         ),
     ] = None,
+    model_arg: Annotated[
+        list[str] | None,
+        typer.Option("--model-arg", metavar="NAME=VALUE", help="An argument for the model of --into; repeats."),
+    ] = None,
     trust_policy: Annotated[
         bool,
         typer.Option("--trust-policy", help="The policy may run the code of models and name files outside its folder."),
@@ -175,7 +179,7 @@ def check(
 
     files = report or []
     require_reports(files, _weights(paths or []) if any(exists(file) for file in files) else ())
-    asked = _with_model(find_policy() if policy is None else read_policy(policy), into)
+    asked = _with_model(find_policy() if policy is None else read_policy(policy), into, model_arg or [])
     asked = replace(asked, is_trusted=trust_policy)
     if models:
         return _list_models(asked)
@@ -210,9 +214,11 @@ def _weights(paths: list[PurePath]) -> Iterator[PurePath]:
             yield from (file for file in files_below(path) if file.name.endswith((*endings(), INDEX_ENDING, ".distcp")))
 
 
-def _with_model(policy: Policy, into: str | None) -> Policy:
+def _with_model(policy: Policy, into: str | None, arguments: list[str]) -> Policy:
     """The policy with a model that the command line names, for all files."""
     if into is None:
+        if arguments:
+            raise UsageError("--model-arg is for the model of --into", hint="--into MODEL --model-arg NAME=VALUE")
         return policy
     from ckptool.commands.checks.finding import Place
     from ckptool.commands.checks.settings import Setting, Settings
@@ -223,7 +229,12 @@ def _with_model(policy: Policy, into: str | None) -> Policy:
             into = f"{relative(typed, policy.folder)}{rest}"
             break
     place = Place(_TYPED, None, f"--into {into}")
-    return replace(policy, paths=(*policy.paths, ("**", Settings(into=Setting(into, place, is_typed=True)))))
+    settings = Settings(into=Setting(into, place, is_typed=True))
+    if arguments:
+        from ckptool.models.arguments import parse_model_args
+
+        settings = replace(settings, model_args=Setting(parse_model_args(arguments), place, is_typed=True))
+    return replace(policy, paths=(*policy.paths, ("**", settings)))
 
 
 def _list_models(policy: Policy) -> int:

@@ -37,6 +37,7 @@ from ckptool.cli.writing import (
     ToOption,
     VerboseOption,
     WeightsOnlyOption,
+    WrapOption,
     carry_out,
 )
 from ckptool.commands.beside.choices import Choices
@@ -78,6 +79,7 @@ def filter(
     optimizer_as_is: KeepOptimizerOption = False,
     keep_unknown: KeepUnknownOption = False,
     dry_run: DryRunOption = False,
+    wrap: WrapOption = None,
     allow: AllowOption = None,
     form: PlanFormatOption = PlanFormat.TEXT,
     json: JsonOption = False,
@@ -111,6 +113,7 @@ def filter(
             tied.value,
             ema or select is not None,
             allow=tuple(allow or ()),
+            wrap=wrap,
         ),
         dry_run=dry_run,
         form=PlanFormat.JSON if json else form,

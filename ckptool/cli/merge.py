@@ -37,6 +37,7 @@ from ckptool.cli.writing import (
     ToOption,
     VerboseOption,
     WeightsOnlyOption,
+    WrapOption,
     carry_out,
 )
 from ckptool.commands.beside.choices import Choices
@@ -127,6 +128,7 @@ def merge(
     optimizer_as_is: KeepOptimizerOption = False,
     keep_unknown: KeepUnknownOption = False,
     dry_run: DryRunOption = False,
+    wrap: WrapOption = None,
     allow: AllowOption = None,
     form: PlanFormatOption = PlanFormat.TEXT,
     json: JsonOption = False,
@@ -159,7 +161,9 @@ def merge(
         to,
         force,
         max_shard,
-        Choices(only_weights, drop_optimizer, optimizer_as_is, keep_unknown, tied.value, allow=tuple(allow or ())),
+        Choices(
+            only_weights, drop_optimizer, optimizer_as_is, keep_unknown, tied.value, allow=tuple(allow or ()), wrap=wrap
+        ),
         dry_run=dry_run,
         form=PlanFormat.JSON if json else form,
         color=color,

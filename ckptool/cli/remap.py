@@ -40,6 +40,7 @@ from ckptool.cli.writing import (
     ToOption,
     VerboseOption,
     WeightsOnlyOption,
+    WrapOption,
     carry_out,
 )
 from ckptool.commands.beside.choices import Choices
@@ -123,6 +124,7 @@ def remap(
     optimizer_as_is: KeepOptimizerOption = False,
     keep_unknown: KeepUnknownOption = False,
     dry_run: DryRunOption = False,
+    wrap: WrapOption = None,
     allow: AllowOption = None,
     form: PlanFormatOption = PlanFormat.TEXT,
     json: JsonOption = False,
@@ -171,6 +173,7 @@ def remap(
             tied.value,
             ema or select is not None,
             allow=tuple(allow or ()),
+            wrap=wrap,
         ),
         check,
         dry_run=dry_run,

@@ -101,6 +101,10 @@ DryRunOption = Annotated[
 KeepUnknownOption = Annotated[
     bool, typer.Option("--keep-unknown", help="Carry objects of unknown classes along.", rich_help_panel=_PANEL)
 ]
+WrapOption = Annotated[
+    str | None,
+    typer.Option("--wrap", metavar="KEY", help="Put the weights under this key of a .pth.", rich_help_panel=_PANEL),
+]
 AllowOption = Annotated[
     list[str] | None,
     typer.Option(

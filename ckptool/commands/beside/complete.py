@@ -75,6 +75,12 @@ def complete(plan: Plan, container: str, choices: Choices = _NONE) -> Plan:
         if plan.container == container and choices == _NONE:
             return plan
         raise UsageError("the plan is complete already", hint="complete the plan that the command gave")
+    if choices.wrap is not None:
+        if not choices.wrap:
+            raise UsageError("--wrap needs a name for the key", hint="--wrap state_dict")
+        if not writer_named(container).keeps_objects:
+            raise UsageError("--wrap nests the weights, which safetensors cannot", hint="write a .pth, or leave it out")
+        plan = replace(plan, wrap=choices.wrap)
     writer = writer_named(container)
     plan = replace(with_ties(plan), container=container, keeps_ties=writer.keeps_objects)
     plan = replace(plan, keep_unknown=plan.keep_unknown or choices.keep_unknown)

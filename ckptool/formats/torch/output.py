@@ -62,13 +62,14 @@ def _objects(plan: Plan) -> tuple[object, Nodes, str, int]:
     weights = [(step.target.key, nodes.node(index)) for index, step in enumerate(plan.steps)]
     if frame is None or plan.frame is None:
         root: object = _state_dict(weights, plan.module_versions)
-        place = plan.wrap or ""
-        root = Dict([(plan.wrap, root)]) if plan.wrap else root
+        place = ""
     else:
         root = _framed(plan, plan.inputs[plan.frame], frame, weights)
         moved = {id(moved): nodes.node(len(plan.steps) + number) for number, moved in enumerate(plan.moved)}
         root = substitute(root, moved)
         place = plan.inputs[plan.frame].selection.name
+    if plan.wrap:
+        root, place = _wrapped(root, place, plan.wrap), plan.wrap
     names, references = _survey(root)
     _refuse_unknown(names, plan)
     # legacy files hide the class of a pickled module in a reference; archives do not know such references
@@ -78,6 +79,30 @@ def _objects(plan: Plan) -> tuple[object, Nodes, str, int]:
         if is_storage_id(node.pid):
             nodes.require_copyable(node)
     return root, nodes, place, protocol
+
+
+def _wrapped(root: object, place: str, key: str) -> object:
+    """The objects with the weights under a key: a bare state dict is put there, weights under another key are moved.
+
+    Raises:
+        PlanError: the key is taken, or the weights lie deeper.
+    """
+    if not place:
+        return Dict([(key, root)])
+    entries = root.items if isinstance(root, (Dict, Call)) else []
+    names = [name for name, _ in entries if isinstance(name, str)]
+    if place not in names:
+        raise PlanError(
+            f'the weights lie under "{place}", so --wrap cannot move them', hint="--only-weights writes them alone"
+        )
+    if key != place and key in names:
+        raise PlanError(f'the file has another entry "{key}"', hint="--only-weights writes the weights alone")
+    moved = [(key if name == place else name, node) for name, node in entries]
+    if isinstance(root, Call):
+        new = Call(root.how, root.fn, root.args, root.kwargs)
+        new.appended, new.items, new.states = root.appended, moved, root.states
+        return new
+    return Dict(moved)
 
 
 def frame_of(plan: Plan) -> Frame | None:
