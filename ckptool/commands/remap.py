@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from ckptool.commands.automatic import Automatic, automatic
 from ckptool.commands.beside.versions import carried_versions
 from ckptool.commands.filter import cast_value, float_dtype, module_notes
+from ckptool.core.bytes import PathText
 from ckptool.core.checkpoint import Checkpoint, Note
 from ckptool.core.errors import CkptError
 from ckptool.core.keys import Pattern
@@ -20,6 +20,7 @@ from ckptool.recipes.expand import Expansion, expand
 from ckptool.recipes.inputs import numbers_beside, source_file_captures
 from ckptool.recipes.recipe import Expect, Recipe
 from ckptool.recipes.reverse import check_reverse, reverse
+from ckptool.storage.paths import is_folder
 
 Specs = Mapping[str, TensorSpec]
 
@@ -115,7 +116,7 @@ def match_remap(
     return automatic(recipe, specs, wanted, accept=accept, prefixes=prefixes, vars=numbers)
 
 
-def open_sources(path: Path, recipe: Recipe, select: str | None) -> tuple[tuple[Checkpoint, ...], tuple[str, ...]]:
+def open_sources(path: PathText, recipe: Recipe, select: str | None) -> tuple[tuple[Checkpoint, ...], tuple[str, ...]]:
     """The checkpoints that a recipe's input is made of, and the prefixes of their keys.
 
     Args:
@@ -127,7 +128,7 @@ def open_sources(path: Path, recipe: Recipe, select: str | None) -> tuple[tuple[
 
     asked = select if select is not None else recipe.source_select
     chosen = None if asked == "auto" else asked
-    if not recipe.source_files or not path.is_dir():
+    if not recipe.source_files or not is_folder(path):
         return (open_checkpoint(path, chosen),), ()
     files = source_file_captures(recipe, path)
     return tuple(open_checkpoint(file, chosen) for _, file in files), tuple(prefix for prefix, _ in files)

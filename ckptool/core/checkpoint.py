@@ -58,7 +58,9 @@ class Piece:
         first: number of a flat run's first element in the tensor's C order; None for a box.
 
     Example:
-        >>> Piece.flat(Storage(Path("raw"), 0, 400), start=10, first=6, count=4).shape
+        >>> import ckptool
+        >>> (file,) = ckptool.open("fixtures/resnet18.pth").files
+        >>> Piece.flat(Storage(file, 0, 400), start=10, first=6, count=4).shape
         (4,)
     """
 

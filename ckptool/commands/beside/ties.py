@@ -120,6 +120,11 @@ def recorded_in_metadata(plan: Plan, *, keep_first: bool) -> Plan:
     return replace(plan, steps=steps, metadata=metadata, notes=(*plan.notes, *_tie_notes(steps, keep_first)))
 
 
+def written_apart(plan: Plan) -> Plan:
+    """The plan of an output that holds plain tensors and nothing that could record ties: tied keys get copies."""
+    return replace(plan, notes=(*plan.notes, *_tie_notes(plan.steps, False, ways=False)))
+
+
 def _stored(step: Step, stored: bool) -> Step:
     return step if step.stored == stored else replace(step, stored=stored)
 
@@ -139,11 +144,15 @@ def _is_alias(step: Step, aliases: Sequence[set[str]]) -> bool:
     return bool(sources) and all(source.key in aliases[source.input] for source in sources)
 
 
-def _tie_notes(steps: Sequence[Step], keep_first: bool) -> Iterator[Note]:
+def _tie_notes(steps: Sequence[Step], keep_first: bool, *, ways: bool = True) -> Iterator[Note]:
     copies = tuple(step.target.key for step in steps if step.tied_to is not None and step.stored)
     left_out = tuple(step.target.key for step in steps if not step.stored)
     if copies:
-        yield Note(f"{_count(copies)} written as a copy of their own", "--tied keep-first writes them once", copies)
+        yield Note(
+            f"{_count(copies)} written as a copy of their own",
+            "--tied keep-first writes them once" if ways else "",
+            copies,
+        )
     if left_out and keep_first:
         yield Note(
             f"{_count(left_out)} left out, the first of each group is kept", "--tied clone writes them all", left_out
@@ -164,7 +173,7 @@ def untied_notes(plan: Plan) -> Iterator[Note]:
             tensor = plan.inputs[source.input][source.key]
             if tensor.storage is not None and tensor.layout == "strided":
                 low, high = _span(tensor)
-                is_apart = not (step.is_copy and plan.container == "torch")
+                is_apart = not (step.is_copy and plan.keeps_ties)
                 spans = views.setdefault(tensor.storage, {})
                 spans[source.key] = (low, high, is_apart, step.target.key)
     keys: list[str] = []
