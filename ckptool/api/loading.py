@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MethodType
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 from ckptool.commands.transplant.gates import require_loaded
 from ckptool.commands.transplant.planning import plan_transplant
 from ckptool.commands.transplant.result import Transplant
+from ckptool.core.bytes import PathText
 from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.errors import PlanError, UsageError
 from ckptool.facts.consult import consulted
@@ -96,7 +96,7 @@ def train(module: torch.nn.Module, mode: bool = True) -> torch.nn.Module:
 
 def load_into(
     model: torch.nn.Module,
-    source: Checkpoint | str | os.PathLike[str],
+    source: Checkpoint | PathText,
     *,
     drop: Sequence[str] = (),
     recipe: Recipe | str | Sequence[str] | None = None,

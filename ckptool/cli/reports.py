@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from pathlib import Path
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ckptool.cli.common import PATH
 from ckptool.core.errors import CkptError, UsageError
+from ckptool.storage.environment import VARIABLES
+from ckptool.storage.paths import append_text
 
 if TYPE_CHECKING:
     from ckptool.commands.checks.finding import Level, Report
@@ -27,9 +29,10 @@ CI_FORMATS = ("github", "junit", "sarif")
 """Formats of findings: whatever was looked at is told as a report of rules."""
 
 ReportOption = Annotated[
-    list[Path] | None,
+    list[PurePath] | None,
     typer.Option(
         "--report",
+        path_type=PATH,
         metavar="FILE",
         help="Also write it to a file: .html .json .md .xml (JUnit) .sarif .txt; repeats.",
         rich_help_panel="Output",
@@ -37,7 +40,9 @@ ReportOption = Annotated[
 ]
 
 
-def require_reports(files: Sequence[Path], inputs: Iterable[Path], kinds: Collection[str] = tuple(ENDINGS)) -> None:
+def require_reports(
+    files: Sequence[PurePath], inputs: Iterable[PurePath], kinds: Collection[str] = tuple(ENDINGS)
+) -> None:
     """Refuse report files that could not be written, before anything is looked at.
 
     Args:
@@ -61,7 +66,7 @@ def require_reports(files: Sequence[Path], inputs: Iterable[Path], kinds: Collec
     check_distinct(files)
 
 
-def write_reports(files: Sequence[Path], texts: Callable[[str], Iterable[str]]) -> None:
+def write_reports(files: Sequence[PurePath], texts: Callable[[str], Iterable[str]]) -> None:
     """Write each report as a whole, or leave what was there.
 
     Args:
@@ -112,14 +117,13 @@ def add_summary(report: Report, command: str) -> None:
     Raises:
         CkptError: GITHUB_STEP_SUMMARY names what cannot be appended to.
     """
-    named = os.environ.get("GITHUB_STEP_SUMMARY")
+    named = VARIABLES.get("GITHUB_STEP_SUMMARY")
     if not named:
         return
     from ckptool.report.github import summary
 
     try:
-        with Path(named).open("a", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(summary(report, command) + "\n")
+        append_text(named, summary(report, command) + "\n")
     except OSError as error:
         said = (error.strerror or "it cannot be written").lower()
         raise CkptError(f"GITHUB_STEP_SUMMARY, {named}: {said}", hint="unset it to go on without") from None
@@ -127,7 +131,7 @@ def add_summary(report: Report, command: str) -> None:
 
 def on_github() -> bool:
     """True where GitHub Actions reads what is printed."""
-    return os.environ.get("GITHUB_ACTIONS") == "true"
+    return VARIABLES.get("GITHUB_ACTIONS") == "true"
 
 
 def report_screen() -> Screen:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from enum import StrEnum
-from pathlib import Path
+from pathlib import PurePath
 from typing import Annotated
 
 import typer
 
 from ckptool.cli.common import (
+    PATH,
     Color,
     ColorOption,
     DebugOption,
@@ -36,11 +37,13 @@ from ckptool.cli.writing import (
     ShardOption,
     TiedOption,
     TiedOutput,
+    ToOption,
     VerboseOption,
 )
 from ckptool.commands.beside.choices import Choices
 from ckptool.core.errors import UsageError
 from ckptool.core.shell import shell_quote
+from ckptool.storage.paths import is_folder
 
 EPILOG = """\
 Examples:
@@ -64,7 +67,9 @@ class MismatchPolicy(StrEnum):
 
 
 def transplant(
-    path: Annotated[Path, typer.Argument(metavar="SOURCE", help="A checkpoint: a file, or a folder of shards.")],
+    path: Annotated[
+        PurePath, typer.Argument(path_type=PATH, metavar="SOURCE", help="A checkpoint: a file, or a folder of shards.")
+    ],
     into: Annotated[
         str,
         typer.Option(
@@ -123,6 +128,7 @@ def transplant(
     select: SelectOption = None,
     ema: Annotated[bool, typer.Option("--ema", help="Take the moving average that the file holds.")] = False,
     out: OutOption = None,
+    to: ToOption = None,
     only_loaded: Annotated[
         bool, typer.Option("--only-loaded", help="Write only what came from the source.", rich_help_panel="Writing")
     ] = False,
@@ -135,15 +141,23 @@ def transplant(
     tied: TiedOption = TiedOutput.CLONE,
     dry_run: DryRunOption = False,
     save_recipe: Annotated[
-        Path | None,
+        PurePath | None,
         typer.Option(
-            "--save-recipe", metavar="FILE", help="Write a recipe that does the same.", rich_help_panel=_PANEL
+            "--save-recipe",
+            path_type=PATH,
+            metavar="FILE",
+            help="Write a recipe that does the same.",
+            rich_help_panel=_PANEL,
         ),
     ] = None,
     freeze_list: Annotated[
-        Path | None,
+        PurePath | None,
         typer.Option(
-            "--freeze-list", metavar="FILE", help="Write the names of what was filled.", rich_help_panel=_PANEL
+            "--freeze-list",
+            path_type=PATH,
+            metavar="FILE",
+            help="Write the names of what was filled.",
+            rich_help_panel=_PANEL,
         ),
     ] = None,
     snippet: Annotated[
@@ -177,7 +191,7 @@ def transplant(
     fits, inits = _pairs(fit or [], "--fit", "pos_embed=grid"), _pairs(init or [], "--init", "fc.*=normal(0.001)")
     if min_coverage is not None and not 0 <= min_coverage <= 1:
         raise UsageError(f"--min-coverage {min_coverage:g} is no share", hint="it is between 0 and 1: 0.99")
-    if recipe.source_files and path.is_dir():
+    if recipe.source_files and is_folder(path):
         raise UsageError(
             f"{recipe.name} joins several files, which transplant does not",
             hint=f"first join them: ckptool remap {shell_quote(path)} -r {shell_quote(recipe.name)} -o JOINED",
@@ -216,6 +230,7 @@ def transplant(
     request = Request(
         out,
         (str(path),),
+        to,
         force,
         max_shard,
         Choices(tied=tied.value, allow=tuple(allow or ())),

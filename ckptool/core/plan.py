@@ -180,9 +180,6 @@ class Carried:
     input: int = 0
 
 
-Container: TypeAlias = Literal["torch", "safetensors", "folder"]
-
-
 @dataclass(frozen=True, slots=True)
 class Use:
     """What became of one rule of a recipe.
@@ -232,7 +229,9 @@ class Plan:
         frame: number of the input whose other contents (optimizer, epoch, nesting) a torch output keeps; None for none.
         beside: what lies beside the weights, and what becomes of it.
         files: what a folder output carries beside the weights.
-        container: what the output is; None while the plan is not complete (see `ckptool.commands.beside.complete`).
+        container: what the output is, by the name of its writer in the registry of formats; None while the plan is not
+            complete (see `ckptool.commands.beside.complete`).
+        keeps_ties: tied keys are one tensor of the output, whose bytes they share.
         metadata: safetensors `__metadata__` for the output.
         module_versions: torch's module versions for the output, renamed and filtered with the keys; None for none.
         replaced_nodes: objects of the frame that get another in their place (the optimizer's state); see
@@ -253,7 +252,8 @@ class Plan:
     frame: int | None = 0
     beside: tuple[Beside, ...] = ()
     files: tuple[Carried, ...] = ()
-    container: Container | None = None
+    container: str | None = None
+    keeps_ties: bool = True
     metadata: Mapping[str, str] = field(default_factory=dict)
     module_versions: Mapping[str, int] | None = None
     replaced_nodes: tuple[tuple[object, object], ...] = ()
@@ -269,8 +269,7 @@ class Plan:
 
     def nbytes_of(self, step: Step) -> int:
         """Bytes that the output holds for one key: none where it shares another key's."""
-        shares = step.tied_to is not None and self.container in ("torch", None)
-        return 0 if shares or not step.stored else step.target.nbytes
+        return 0 if (step.tied_to is not None and self.keeps_ties) or not step.stored else step.target.nbytes
 
     def step(self, number: int) -> Step:
         """A step by its number; behind the weights come the tensors of the optimizer's state that are made."""

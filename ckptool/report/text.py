@@ -12,6 +12,7 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING, Literal, NamedTuple, TextIO
 
 from ckptool.report.text_width import cells, elide, shorten_end
+from ckptool.storage.environment import terminal_size
 
 if TYPE_CHECKING:
     from rich.style import Style as RichStyle
@@ -69,14 +70,12 @@ class Screen:
 
 def _dimensions(stream: TextIO, environ: Mapping[str, str]) -> tuple[int | None, int, bool]:
     """(columns or None if nothing bounds them, rows, whether the stream is a terminal)."""
-    import os
-
     is_terminal = stream.isatty()
     columns: int | None = None
     rows = 24
     if is_terminal:
         try:
-            columns, rows = os.get_terminal_size(stream.fileno())
+            columns, rows = terminal_size(stream)
         except OSError:
             columns = 80
         columns = columns or 80

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ckptool.commands.checks.bases import Base
@@ -14,6 +13,7 @@ from ckptool.core.spec import TensorSpec
 from ckptool.facts.counters import promised_counters
 from ckptool.facts.entries import entries_of
 from ckptool.facts.headers import many
+from ckptool.storage.paths import is_file
 
 if TYPE_CHECKING:
     from ckptool.commands.transplant.suggest import Suggestion
@@ -100,20 +100,13 @@ def _remapped(case: Case, recipe: Sequence[str]) -> tuple[list[Found], Specs, Ma
     from ckptool.commands.remap import plan_remap
     from ckptool.recipes.recipe import recipe_of
 
-    names = [str(case.path_of(name)) if _is_file(case.policy.folder / name) else name for name in recipe]
+    names = [str(case.path_of(name)) if is_file(case.policy.folder / name) else name for name in recipe]
     plan = plan_remap(case.checkpoint, recipe_of(names))
     found = [
         Found(problem.message, problem.keys, tuple(problem.keys), problem.hint, case.place("recipe"), short="recipe")
         for problem in plan.problems
     ]
     return found, {step.target.key: step.target for step in plan.steps}, plan.module_versions
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # a rule may be longer than a file name
-        return False
 
 
 def _compared(base: Base, specs: Specs, versions: Mapping[str, int] | None, entries: tuple[str, ...]) -> _Misfit:

@@ -24,6 +24,7 @@ from ckptool.matching.result import Confidence
 from ckptool.models import Target
 from ckptool.models.entries import Mismatch
 from ckptool.models.own_init import ModelInit
+from ckptool.recipes.inputs import require_used
 from ckptool.recipes.recipe import Recipe
 
 
@@ -82,6 +83,7 @@ def plan_transplant(
         ((102, 122), 20, 1.0)
     """
     source, rules = with_recorded_ties(source), recipe or Recipe()
+    require_used(rules, vars or {})
     rules = replace(rules, vars={**rules.vars, **(vars or {})})
     initial = ModelInit(target, seed)
     specs, left_out = without(source, drop)
