@@ -119,10 +119,10 @@ def loading(
     Example:
         >>> import torch
         >>> from ckptool.models import target_of
-        >>> old, new = torch.nn.utils.weight_norm, torch.nn.utils.parametrizations.weight_norm
-        >>> specs = target_of(old(torch.nn.Linear(4, 2))).specs
-        >>> found = loading(target_of(new(torch.nn.Linear(4, 2))), specs, None)
-        >>> found.values["parametrizations.weight.original0"]
+        >>> target = target_of(torch.nn.utils.parametrizations.weight_norm(torch.nn.Linear(4, 2)))
+        >>> shapes = {"bias": (2,), "weight_g": (2, 1), "weight_v": (2, 4)}
+        >>> specs = {key: TensorSpec(key, "float32", shape) for key, shape in shapes.items()}
+        >>> loading(target, specs, None).values["parametrizations.weight.original0"]
         'weight_g'
     """
     import torch
