@@ -207,7 +207,7 @@ def test_errors_are_one_voice_and_write_nothing(name: str, cli: Run, fixtures: P
     assert {path: path.read_bytes() for path in fixtures.iterdir() if path.is_file()} == before
     code, out, _ = cli("filter", *arguments, "--json")
     assert code == 2
-    assert json.loads(out)["schema"] in ("ckptool.error/1", "ckptool.core.plan/1")
+    assert json.loads(out)["schema"] in ("ckptool.error/1", "ckptool.plan/1")
 
 
 def test_force_replaces(cli: Run, fixtures: Path) -> None:
@@ -237,7 +237,7 @@ def test_json_holds_the_plan_and_what_was_written(cli: Run, fixtures: Path) -> N
     code, out, err = cli("filter", "resnet18.pth", "--drop", "fc", "--dtype", "bf16", "-o", "b.safetensors", "--json")
     assert (code, err) == (0, "")
     found = json.loads(out)
-    assert found["schema"] == "ckptool.core.plan/1"
+    assert found["schema"] == "ckptool.plan/1"
     assert found["inputs"][0]["path"] == "resnet18.pth"
     assert found["summary"] == {"tensors": 120, "bytes": 23740, "dropped": 2}
     assert found["steps"][0] == {

@@ -17,6 +17,7 @@ from ckptool.cli.common import (
     SelectOption,
     complete_keys,
 )
+from ckptool.cli.reports import FormatOption, ReportOption
 from ckptool.cli.values import in_order, open_selected, value_options
 from ckptool.cli.writing import (
     AllowOption,
@@ -27,8 +28,6 @@ from ckptool.cli.writing import (
     KeepOptimizerOption,
     KeepUnknownOption,
     OutOption,
-    PlanFormat,
-    PlanFormatOption,
     Request,
     ShardOption,
     TiedOption,
@@ -74,8 +73,9 @@ def filter(
     keep_unknown: KeepUnknownOption = False,
     dry_run: DryRunOption = False,
     allow: AllowOption = None,
-    form: PlanFormatOption = PlanFormat.TEXT,
+    form: FormatOption = "text",
     json: JsonOption = False,
+    report: ReportOption = None,
     verbose: VerboseOption = False,
     color: ColorOption = Color.AUTO,
     no_pager: NoPagerOption = False,
@@ -107,10 +107,11 @@ def filter(
             allow=tuple(allow or ()),
         ),
         dry_run=dry_run,
-        form=PlanFormat.JSON if json else form,
+        form="json" if json else form,
         color=color,
         no_pager=no_pager,
         verbose=verbose,
         quiet=quiet,
+        reports=tuple(report or ()),
     )
     return carry_out(plan, request)

@@ -10,10 +10,14 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
 from ckptool.cli.common import Color
 from ckptool.report.text import Line, Screen, paint
 from ckptool.storage.process import discard
+
+if TYPE_CHECKING:
+    from ckptool.report.document import Answer
 
 _BUFFER = 1 << 16  # characters written at once
 
@@ -23,8 +27,15 @@ def stdout_screen(color: Color) -> Screen:
     return Screen.of(sys.stdout, os.environ, color.value)
 
 
-def print_lines(lines: Iterable[Line], screen: Screen, pager: bool = True) -> None:
-    """Prints lines, through a pager if they are more than a terminal shows at once."""
+def print_lines(lines: Iterable[Line], screen: Screen, pager: bool = True, answer: Answer | None = None) -> None:
+    """Prints lines, through a pager if they are more than a terminal shows at once.
+
+    Args:
+        lines: what to print.
+        screen: where.
+        pager: False to print everything at once.
+        answer: printed again after the pager ends, for a pager takes the first line with it.
+    """
     texts: Iterator[str] = (f"{paint(line, screen)}\n" for line in lines)
     if screen.height is not None and pager:
         first = list(itertools.islice(texts, screen.height))
@@ -32,6 +43,8 @@ def print_lines(lines: Iterable[Line], screen: Screen, pager: bool = True) -> No
         less = shutil.which("less") if len(first) >= screen.height else None
         if less:
             _page(less, texts)
+            if answer is not None:
+                print_texts(f"{paint(line, screen)}\n" for line in answer.lines(screen))
             return
     print_texts(texts)
 

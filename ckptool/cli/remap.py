@@ -19,7 +19,7 @@ from ckptool.cli.common import (
 )
 from ckptool.cli.matching import AcceptOption, AutoOption, asked_for
 from ckptool.cli.output import print_texts
-from ckptool.cli.reports import ReportOption
+from ckptool.cli.reports import FormatOption, ReportOption
 from ckptool.cli.values import number_pairs, open_selected, print_list
 from ckptool.cli.writing import (
     AllowOption,
@@ -30,8 +30,6 @@ from ckptool.cli.writing import (
     KeepOptimizerOption,
     KeepUnknownOption,
     OutOption,
-    PlanFormat,
-    PlanFormatOption,
     Request,
     ShardOption,
     TiedOption,
@@ -110,7 +108,7 @@ def remap(
     keep_unknown: KeepUnknownOption = False,
     dry_run: DryRunOption = False,
     allow: AllowOption = None,
-    form: PlanFormatOption = PlanFormat.TEXT,
+    form: FormatOption = "text",
     json: JsonOption = False,
     report: ReportOption = None,
     verbose: VerboseOption = False,
@@ -159,7 +157,7 @@ def remap(
         ),
         check,
         dry_run=dry_run,
-        form=PlanFormat.JSON if json else form,
+        form="json" if json else form,
         color=color,
         no_pager=no_pager,
         verbose=verbose,

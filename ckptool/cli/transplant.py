@@ -22,7 +22,7 @@ from ckptool.cli.common import (
 )
 from ckptool.cli.matching import AcceptOption, Match, MatchOption, asked_for
 from ckptool.cli.probing import ProbeArgOption, ProbeInputOption, ProbeOption, asked_probe
-from ckptool.cli.reports import ReportOption
+from ckptool.cli.reports import FormatOption, ReportOption
 from ckptool.cli.transplant_output import Extras, carry_out
 from ckptool.cli.values import number_pairs, open_selected
 from ckptool.cli.writing import (
@@ -30,8 +30,6 @@ from ckptool.cli.writing import (
     DryRunOption,
     ForceOption,
     OutOption,
-    PlanFormat,
-    PlanFormatOption,
     Request,
     ShardOption,
     TiedOption,
@@ -152,7 +150,7 @@ def transplant(
         typer.Option("--depth", metavar="N", min=1, help="Levels of modules shown.", rich_help_panel="Output"),
     ] = None,
     allow: AllowOption = None,
-    form: PlanFormatOption = PlanFormat.TEXT,
+    form: FormatOption = "text",
     json: JsonOption = False,
     report: ReportOption = None,
     verbose: VerboseOption = False,
@@ -212,7 +210,7 @@ def transplant(
         max_shard,
         Choices(tied=tied.value, allow=tuple(allow or ())),
         dry_run=dry_run,
-        form=PlanFormat.JSON if json else form,
+        form="json" if json else form,
         color=color,
         no_pager=no_pager,
         verbose=verbose,

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from ckptool.cli.common import Color
-from ckptool.cli.reports import add_summary, ci_texts, plain, report_screen, require_reports, write_reports
+from ckptool.cli.reports import require_reports, show_document, write_reports
 from ckptool.cli.texts import require_texts, write_texts
 from ckptool.commands.beside.choices import Choices
 from ckptool.core.errors import Exit, UsageError
@@ -25,18 +25,7 @@ if TYPE_CHECKING:
     from ckptool.commands.automatic import Automatic
     from ckptool.core.plan import Plan, Problem
     from ckptool.engine.apply import Written
-    from ckptool.report.preview import Preview
-
-
-class PlanFormat(StrEnum):
-    """What stdout gets."""
-
-    TEXT = "text"
-    JSON = "json"
-    MARKDOWN = "markdown"
-    GITHUB = "github"
-    JUNIT = "junit"
-    SARIF = "sarif"
+    from ckptool.report.document_plan import Mode
 
 
 class TiedOutput(StrEnum):
@@ -101,15 +90,6 @@ DtypeOption = Annotated[
         help="Cast floats to f32, bf16, f16, f8_e4m3fn, ...; float64 is rounded once; integers stay.",
     ),
 ]
-PlanFormatOption = Annotated[
-    PlanFormat,
-    typer.Option(
-        "--format",
-        metavar="FORMAT",
-        help="text, json, markdown, github, junit or sarif.",
-        rich_help_panel="Output",
-    ),
-]
 VerboseOption = Annotated[
     bool, typer.Option("--verbose", "-v", help="A row per tensor.", rich_help_panel="Output")
 ]  # fmt: skip
@@ -137,7 +117,7 @@ class Request:
     choices: Choices = field(default_factory=Choices)
     check: bool = False
     dry_run: bool = False
-    form: PlanFormat = PlanFormat.TEXT
+    form: str = "text"
     color: Color = Color.AUTO
     no_pager: bool = False
     verbose: bool = False
@@ -155,11 +135,16 @@ def carry_out(plan: Plan, request: Request, match: Automatic | None = None) -> i
         request: what the command line says of the output.
         match: the rules that were found, if any were looked for.
     """
+    from ckptool.report.document_plan import plan_document
+    from ckptool.report.preview import Preview
+
     limit = require_writable(plan, request)
     plan = completed(plan, request)
-    preview = _preview(plan, request, match)
-    if request.form is PlanFormat.TEXT:
-        _show(preview, request)
+    preview = Preview(plan, request.names, plan.notes, match)
+    mode = mode_of(request)
+    if request.form == "text":
+        before = plan_document(preview, mode, verbose=request.verbose)
+        show_document(before, "text", request.color, pager=request.out is None and not request.no_pager)
     written = None
     files: list[str] = []
     code = _verdict(plan, request)
@@ -167,7 +152,12 @@ def carry_out(plan: Plan, request: Request, match: Automatic | None = None) -> i
         if request.out is not None:
             written = write(plan, request.out, request, limit)
         files = write_texts(request.texts, force=request.force)
-    _report(preview, written, files, code, request)
+    if request.form != "text":
+        show_document(plan_document(preview, mode, written, code), request.form)
+    elif code is Exit.OK:
+        _show_end(written, files, request, found=match is not None)
+    say([*plan.problems, *plan.unmet])
+    write_reports(request.reports, plan_document(preview, mode, written, code, request.verbose))
     return code
 
 
@@ -212,22 +202,6 @@ def require_writable(plan: Plan, request: Request) -> int | None:
     return limit
 
 
-def _preview(plan: Plan, request: Request, match: Automatic | None) -> Preview:
-    from ckptool.report.preview import Preview
-
-    return Preview(plan, request.names, plan.notes, match)
-
-
-def _show(preview: Preview, request: Request) -> None:
-    from ckptool.cli.output import print_lines, stdout_screen
-    from ckptool.report.text_plan import plan_lines
-
-    screen = stdout_screen(request.color)
-    print_lines(
-        plan_lines(preview, screen, request.verbose), screen, pager=request.out is None and not request.no_pager
-    )
-
-
 def write(plan: Plan, out: Path, request: Request, limit: int | None) -> Written:
     from ckptool.cli.errors import print_note
     from ckptool.cli.progress import Progress
@@ -240,59 +214,24 @@ def write(plan: Plan, out: Path, request: Request, limit: int | None) -> Written
     return written
 
 
-def _report(preview: Preview, written: Written | None, files: Sequence[str], code: Exit, request: Request) -> None:
-    """What came of it, in the format asked for; the problems on stderr whatever the format."""
-    from ckptool.cli.output import print_lines, print_texts, stdout_screen
+def _show_end(written: Written | None, files: Sequence[str], request: Request, found: bool) -> None:
+    """The last lines of text: what was written, or why nothing was."""
+    from ckptool.cli.output import print_lines, stdout_screen
+    from ckptool.report.text_plan import nothing_lines, written_lines
 
-    plan = preview.plan
-    if request.form is not PlanFormat.TEXT:
-        print_texts(_texts(preview, written, code, request.form))
-        if request.form is PlanFormat.GITHUB:
-            add_plan_summary(plan, request.names)
-    elif code is Exit.OK:
-        from ckptool.report.text_plan import nothing_lines, written_lines
-
-        screen = stdout_screen(request.color)
-        if written is None:
-            lines = nothing_lines(files, unwritten(request), preview.match is not None)
-        else:
-            lines = written_lines(written, str(request.out), screen, files)
-        print_lines(lines, screen, pager=False)
-    say([*plan.problems, *plan.unmet])
-    write_reports(request.reports, lambda kind: _texts(preview, written, code, kind))
+    screen = stdout_screen(request.color)
+    if written is None:
+        lines = nothing_lines(files, mode_of(request), found)
+    else:
+        lines = written_lines(written, str(request.out), screen, files)
+    print_lines(lines, screen, pager=False)
 
 
-def unwritten(request: Request) -> Literal["check", "dry run", "preview"]:
-    """Why nothing is written though nothing forbids it."""
-    return "check" if request.check else "dry run" if request.dry_run else "preview"
-
-
-def _texts(preview: Preview, written: Written | None, code: Exit, form: str) -> Iterable[str]:
-    """The plan and what came of it in a format for machines, documents or files."""
-    match form:
-        case "json":
-            from ckptool.report.json_plan import plan_json
-
-            return plan_json(preview, written, code)
-        case "markdown":
-            from ckptool.report.markdown_plan import plan_markdown
-
-            return plan_markdown(preview, written)
-        case "text":
-            from ckptool.report.text_plan import plan_lines
-
-            return plain(plan_lines(preview, report_screen()))
-        case _:
-            from ckptool.report.results import ABOUT, plan_findings
-
-            return ci_texts(plan_findings(preview.plan, preview.names), form, preview.plan.command.name, ABOUT)
-
-
-def add_plan_summary(plan: Plan, names: tuple[str, ...]) -> None:
-    """Append what speaks against a plan to the summary of a GitHub job."""
-    from ckptool.report.results import plan_findings
-
-    add_summary(plan_findings(plan, names), plan.command.name)
+def mode_of(request: Request) -> Mode:
+    """Whether an output is written, or why not."""
+    if request.check:
+        return "check"
+    return "dry run" if request.dry_run else "write" if request.out is not None else "preview"
 
 
 def say(problems: Sequence[Problem]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 from rich.cells import cell_len
 
 
@@ -30,6 +32,52 @@ def elide(text: str, width: int) -> str:
     head = _take(text, width - 1 - tail_cells)
     tail = _take(text[::-1], tail_cells)[::-1]
     return f"{head}…{tail}"
+
+
+def elide_apart(texts: Sequence[str], widths: Sequence[int]) -> list[str]:
+    """Texts elided to their widths so that texts that differ stay different, even where their middles alone differ.
+
+    A text that no elision tells from another stays whole.
+
+    Example:
+        >>> elide_apart(["encoder.layer.alpha.weight", "encoder.layer.gamma.weight"], [13, 13])
+        ['en…alpha.w…ht', 'en…gamma.w…ht']
+    """
+    shown = list(map(elide, texts, widths))
+    for group in _collisions(texts, shown):
+        start = _common(min(texts[at] for at in group), max(texts[at] for at in group))
+        for at in group:
+            shown[at] = _around(texts[at], start, widths[at])
+    for group in _collisions(texts, shown):
+        for at in group:
+            shown[at] = texts[at]
+    return shown
+
+
+def _collisions(texts: Sequence[str], shown: Sequence[str]) -> Iterator[list[int]]:
+    """Places whose texts differ and look the same."""
+    places: dict[str, list[int]] = {}
+    for at, text in enumerate(shown):
+        places.setdefault(text, []).append(at)
+    for group in list(places.values()):
+        if len(group) > 1 and len({texts[at] for at in group}) > 1:
+            yield group
+
+
+def _common(first: str, last: str) -> int:
+    """How many characters two texts have in common at their beginnings."""
+    return next((at for at, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
+
+
+def _around(text: str, start: int, width: int) -> str:
+    """The text elided so that what begins at `start` is seen."""
+    if cells(text) <= width or width < 5:
+        return elide(text, width)
+    ends = max(1, (width - 2) // 5)
+    head, tail = _take(text[:start], ends), _take(text[: max(start, 0) - len(text) - 1 : -1], ends)[::-1]
+    rest = text[start : len(text) - len(tail)]
+    window = _take(rest, width - cells(head) - cells(tail) - 2)
+    return f"{head}{'…' if len(head) < start else ''}{window}{'…' if len(window) < len(rest) else ''}{tail}"
 
 
 def shorten_end(text: str, width: int) -> str:
