@@ -183,7 +183,7 @@ ERRORS = {
     "exists": (["resnet18.pth", "-o", "training.ckpt"], "training.ckpt exists\n  help: --force"),
     "ending": (["resnet18.pth", "-o", "out.h5"], "not a format that is written"),
     "folder": (["resnet18.pth", "-o", "no/out.pth"], "the folder no does not exist"),
-    "shard of a file": (["resnet18.pth", "-o", "out.pth", "--max-shard", "5GB"], "--max-shard makes a folder"),
+    "shard of a file": (["resnet18.pth", "-o", "out.pth", "--max-shard", "5GB"], "--max-shard-size makes a folder"),
     "stream": (["resnet18.pth", "-o", "-"], "not a stream"),
     "size": (["resnet18.pth", "--max-shard", "5 parsecs"], '"5 parsecs" is not a size'),
     "dtype": (["resnet18.pth", "--dtype", "int8"], '"int8" is not a float dtype'),

@@ -92,7 +92,7 @@ def check(
     policy: Annotated[
         Path | None,
         typer.Option(
-            "--policy", metavar="FILE", help="Not the ckptool.toml or pyproject.toml that is found from here upwards."
+            "--policy", metavar="FILE", help="Use this policy instead of the nearest ckptool.toml or pyproject.toml."
         ),
     ] = None,
     into: Annotated[
@@ -142,10 +142,10 @@ def check(
     quiet: QuietOption = False,
     debug: DebugOption = False,
 ) -> int:
-    """Whether checkpoints are what they should be: whole, safe, finite, and what a policy asks for.
+    """Check checkpoints: readable, safe, finite, and as a policy requires.
 
-    The policy is ckptool.toml or [tool.ckptool.check] of pyproject.toml; without one, what always must hold is checked.
-    On GitHub Actions it annotates the lines of the policy and adds to the job summary.
+    The policy is ckptool.toml or [tool.ckptool.check] of pyproject.toml; without one, the rules that
+    always hold are checked. On GitHub Actions it annotates the lines of the policy and adds to the job summary.
     """
     from ckptool.cli.output import print_texts
     from ckptool.commands.checks.policy import find_policy, read_policy

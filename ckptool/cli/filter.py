@@ -42,7 +42,7 @@ EPILOG = """\
 Examples:
   ckptool filter resnet18.pth --drop "fc.*" -o body.pth
   ckptool filter training.ckpt --ema --dtype bf16 -o ema.safetensors
-  ckptool filter big.pth -o big/ --max-shard 5GB
+  ckptool filter big.pth -o big/ --max-shard-size 5GB
 
 Exit codes: 0 shown or written; 2 it cannot be written as asked, nothing was"""
 
@@ -84,8 +84,8 @@ def filter(
 ) -> int:
     """Choose tensors by their keys, cast them, write them in any format.
 
-    Without patterns it converts, joins and splits: the ending of -o says the format. Without -o it shows what it would
-    do. Bytes that do not change are copied as they are.
+    Without patterns it converts, joins and splits: the ending of -o says the format. Without -o it shows the
+    plan and writes nothing. Bytes that do not change are copied as they are.
     """
     from ckptool.commands.filter import plan_filter
 

@@ -97,7 +97,7 @@ def merge(
     param: Annotated[
         list[str] | None, typer.Option("--param", metavar="NAME=VALUE", help="An option of the method; repeats.")
     ] = None,
-    intersect: Annotated[bool, typer.Option("--intersect", help="Leave out keys that do not line up.")] = False,
+    intersect: Annotated[bool, typer.Option("--intersect", help="Leave out keys that some inputs lack.")] = False,
     union: Annotated[bool, typer.Option("--union", help="Keep them, from the inputs that have them.")] = False,
     last: Annotated[
         int | None, typer.Option("--last", metavar="N", min=1, help="Only the last N inputs, 10 after 9.")
@@ -132,7 +132,7 @@ def merge(
     """Make one checkpoint of several.
 
     Without a method it is the union in which later files win. With one, tensors of the same key are mixed, in float64,
-    rounded once; integers are never mixed. Without -o it shows what it would do.
+    rounded once; integers are never mixed. Without -o it shows the plan and writes nothing.
     """
     chosen = _last(paths, last)
     if lora is not None:

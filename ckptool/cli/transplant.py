@@ -54,7 +54,7 @@ _PANEL = "Further files"
 
 
 class MismatchPolicy(StrEnum):
-    """What becomes of tensors of another shape."""
+    """What to do with tensors of another shape."""
 
     SKIP = "skip"
     ERROR = "error"
@@ -163,8 +163,8 @@ def transplant(
 
     Keys that are equal meet, wrapper and submodule prefixes are seen through, rules do the rest; --match auto finds
     rules where names differ. What nothing fills
-    keeps the model's init. Naming code as MODEL runs it; nothing of SOURCE is ever run. Without -o it shows what it
-    would do.
+    keeps the model's init. Naming code as MODEL runs it; nothing of SOURCE is ever run. Without -o it shows the
+    plan and writes nothing.
     """
     from ckptool.recipes.recipe import recipe_of
 
@@ -172,7 +172,7 @@ def transplant(
     proof = asked_probe(probe, probe_arg, probe_input)
     fits, inits = _pairs(fit or [], "--fit", "pos_embed=grid"), _pairs(init or [], "--init", "fc.*=normal(0.001)")
     if min_coverage is not None and not 0 <= min_coverage <= 1:
-        raise UsageError(f"--min-coverage {min_coverage:g} is no share", hint="it is between 0 and 1: 0.99")
+        raise UsageError(f"--min-coverage must be between 0 and 1, not {min_coverage:g}", hint="--min-coverage 0.99")
     if recipe.source_files and path.is_dir():
         raise UsageError(
             f"{recipe.name} joins several files, which transplant does not",

@@ -36,7 +36,7 @@ class Extras:
 
 
 def carry_out(done: Transplant, request: Request, extras: Extras) -> int:
-    """Shows a transplant and, if nothing speaks against it, writes what was asked for; gives the exit code."""
+    """Shows a transplant and, if nothing forbids it, writes what was asked for; gives the exit code."""
     from ckptool.report.document_transplant import transplant_document
 
     texts = _texts(done, request, extras)

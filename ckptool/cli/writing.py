@@ -46,7 +46,13 @@ OutOption = Annotated[
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace an existing output.", rich_help_panel=_PANEL)]
 ShardOption = Annotated[
     str | None,
-    typer.Option("--max-shard", metavar="SIZE", help="Split a folder's shards at 5GB, 500MB.", rich_help_panel=_PANEL),
+    typer.Option(
+        "--max-shard-size",
+        "--max-shard",
+        metavar="SIZE",
+        help="Bytes of one shard of a folder: 5GB, 500MB.",
+        rich_help_panel=_PANEL,
+    ),
 ]
 TiedOption = Annotated[
     TiedOutput,
@@ -64,14 +70,16 @@ DropOptimizerOption = Annotated[
 KeepOptimizerOption = Annotated[
     bool,
     typer.Option(
-        "--keep-optimizer-as-is", help="Keep it unchanged, whatever happens to the parameters.", rich_help_panel=_PANEL
+        "--keep-optimizer-as-is",
+        help="Keep optimizer state unchanged, whatever happens to the parameters.",
+        rich_help_panel=_PANEL,
     ),
 ]
 DryRunOption = Annotated[
-    bool, typer.Option("--dry-run", help="Show all of what -o would do, and write nothing.", rich_help_panel=_PANEL)
+    bool, typer.Option("--dry-run", help="Show everything that -o does, and write nothing.", rich_help_panel=_PANEL)
 ]
 KeepUnknownOption = Annotated[
-    bool, typer.Option("--keep-unknown", help="Carry objects of unknown classes along.", rich_help_panel=_PANEL)
+    bool, typer.Option("--keep-unknown", help="Keep objects of unknown classes.", rich_help_panel=_PANEL)
 ]
 AllowOption = Annotated[
     list[str] | None,
@@ -103,7 +111,7 @@ class Request:
         out: where to write; None for a preview.
         names: the inputs as they were typed.
         check: say only whether the plan is sound and meets its expectations.
-        choices: what becomes of what lies beside the weights.
+        choices: what to do with everything beside the weights.
         dry_run: do everything but write.
         reports: files that get the result as well.
         texts: further files, and what is to stand in them.
@@ -128,7 +136,7 @@ class Request:
 
 
 def carry_out(plan: Plan, request: Request, match: Automatic | None = None) -> int:
-    """Shows a plan and, if an output is named and nothing speaks against it, writes it; gives the exit code.
+    """Shows a plan and, if an output is named and nothing forbids it, writes it; gives the exit code.
 
     Args:
         plan: what to do.
@@ -198,7 +206,9 @@ def require_writable(plan: Plan, request: Request) -> int | None:
         return limit
     check_output(plan, out, request.also_read, force=request.force)
     if request.max_shard is not None and container != "folder":
-        raise UsageError(f"--max-shard makes a folder of shards; {out} is one file", hint=f"-o {out.with_suffix('')}")
+        raise UsageError(
+            f"--max-shard-size makes a folder of shards; {out} is one file", hint=f"-o {out.with_suffix('')}"
+        )
     return limit
 
 

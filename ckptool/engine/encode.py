@@ -21,7 +21,7 @@ from ckptool.formats.registry import written_endings
 from ckptool.formats.torch.tensor import subclass_of
 
 DEFAULT_SHARD = 5_000_000_000
-"""Bytes of one shard where --max-shard does not say: what Hugging Face's tools write."""
+"""Bytes of one shard where --max-shard-size does not say: what Hugging Face's tools write."""
 
 
 @dataclass(frozen=True, slots=True)
