@@ -13,6 +13,7 @@ import safetensors.torch
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from writing import apply
 
 from ckptool.commands.filter import plan_filter
 from ckptool.commands.merging.mixing import mix
@@ -20,7 +21,7 @@ from ckptool.core.arrays import numpy_dtype
 from ckptool.core.casting import UnfitError, cast
 from ckptool.core.dtypes import DTYPES
 from ckptool.core.spec import TensorSpec
-from ckptool.engine.apply import Written, apply
+from ckptool.engine.apply import Written
 from ckptool.formats.opening import open_checkpoint
 from ckptool.recipes.expression import Expression
 from tests.console import runner

@@ -223,20 +223,20 @@ def test_what_the_hook_runs(fixtures: Path) -> None:
 
     shards = sorted(str(path.relative_to(fixtures)) for path in (fixtures / "shards").glob("*.safetensors"))
     done = hook("resnet18.pth", *shards)
-    assert (done.returncode, done.stdout) == (0, "2 files, 7 rules: nothing found\n")
+    assert (done.returncode, done.stdout) == (0, "2 files, 8 rules: nothing found\n")
     assert hook("hostile/system.pth").returncode == 1
 
 
-# ---------------------------------------------------------------------------------------------- what the README says
+# ---------------------------------------------------------------------------------------------- what the pages say
 
 
-def blocks(language: str) -> list[str]:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+def blocks(page: str, language: str) -> list[str]:
+    text = (ROOT / "ckptool" / "help" / f"{page}.md").read_text(encoding="utf-8")
     return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
-def test_the_policy_of_the_readme_is_one(tmp_path: Path) -> None:
-    (policy,) = (block for block in blocks("toml") if "max-size" in block)
+def test_the_policy_of_the_page_is_one(tmp_path: Path) -> None:
+    (policy,) = (block for block in blocks("policy", "toml") if "max-size" in block)
     (tmp_path / "ckptool.toml").write_text(policy, encoding="utf-8")
     found = read_policy(tmp_path / "ckptool.toml")
     assert found.settings.max_size is not None
@@ -244,8 +244,8 @@ def test_the_policy_of_the_readme_is_one(tmp_path: Path) -> None:
     assert len(found.paths) == 1
 
 
-def test_the_ci_files_of_the_readme_name_what_there_is() -> None:
-    github, gitlab, hooks = map(yaml.safe_load, blocks("yaml"))
+def test_the_ci_files_of_the_page_name_what_there_is() -> None:
+    github, gitlab, hooks = map(yaml.safe_load, blocks("ci", "yaml"))
     (step,) = (step for step in github if "ckptool" in step["uses"])
     assert step["with"].keys() <= ACTION["inputs"].keys()
     (named,) = re.findall(r"steps\.weights\.outputs\.(\w+)", github[-1]["with"]["sarif_file"])

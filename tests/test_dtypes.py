@@ -13,19 +13,21 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import SafetensorError
+from writing import apply
 
 from ckptool.commands.filter import float_dtype, plan_filter
 from ckptool.core.checkpoint import Checkpoint, Piece, Storage, Tensor
 from ckptool.core.dtypes import DTYPES, DType, dtype_named, dtypes_meant
 from ckptool.core.errors import OutputError, UnreadableError, UsageError
+from ckptool.core.format import Format
 from ckptool.core.ops import parse_cast
 from ckptool.core.spec import TensorSpec, packed_nbytes
-from ckptool.engine.apply import apply
 from ckptool.engine.reading import Reader
 from ckptool.formats.opening import open_checkpoint
 from ckptool.formats.safetensors_header import DTYPE_NAMES, from_header, to_header
 from ckptool.formats.torch.storage import STORAGE_CLASSES
 from ckptool.recipes.recipe import parse_recipe
+from ckptool.storage.local import LocalFile
 
 TORCHS = {str(value).removeprefix("torch."): value for value in vars(torch).values() if isinstance(value, torch.dtype)}
 
@@ -119,7 +121,7 @@ def test_a_block_of_many_elements(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert packed_nbytes("q4_0", (33,)) == 36
     data = bytes(i % 251 for i in range(18 * 10_000))
     (tmp_path / "raw").write_bytes(b"##" + data)
-    storage = Storage(tmp_path / "raw", 2, len(data))
+    storage = Storage(LocalFile.at(tmp_path / "raw"), 2, len(data))
     tensor = Tensor(TensorSpec("w", "q4_0", (9_990, 32)), (Piece(storage, 320, (9_990, 32)),))
     with Reader() as reader:
         blocks = [bytes(block) for block in reader.blocks(tensor, 1000)]
@@ -194,7 +196,7 @@ def test_every_dtype_of_safetensors_goes_through(tmp_path: Path, dtype: str, sha
         found = converted(source, target)
         assert bytes_of(found) == bytes_of(open_checkpoint(source))
         file = found.files[0]
-        assert safetensors.deserialize(file.read_bytes()) == [
+        assert safetensors.deserialize(Path(file.path).read_bytes()) == [
             ("w", {"dtype": dtype, "shape": [*shape], "data": bytearray(data)})
         ]
     if DTYPES[name].is_packed:
@@ -228,7 +230,7 @@ def test_every_dtype_of_torch_goes_through(tmp_path: Path, name: str, shape: tup
     assert (loaded.dtype, loaded.shape) == (tensor.dtype, tensor.shape)
     assert loaded.untyped_storage().tolist() == raw.tolist()
     if to_header(name, shape) is None:
-        with pytest.raises(OutputError, match="safetensors cannot hold 1 of 1 tensors: w is") as error:
+        with pytest.raises(OutputError, match="safetensors cannot hold 1 of 1 tensor: w is") as error:
             converted(tmp_path / "in.pth", tmp_path / "out.safetensors")
         assert error.value.hint
         assert not (tmp_path / "out.safetensors").exists()
@@ -256,7 +258,7 @@ def test_quantized_tensors_go_through(tmp_path: Path, name: str) -> None:
     assert loaded.dequantize().tolist() == tensor.dequantize().tolist()
     before, after = (open_checkpoint(tmp_path / side)["w"].nbytes for side in ("in.pth", "out.pth"))
     assert before == after
-    with pytest.raises(OutputError, match="cannot hold 1 of 1 tensors: w is quantized"):
+    with pytest.raises(OutputError, match="cannot hold 1 of 1 tensor: w is quantized"):
         converted(tmp_path / "in.pth", tmp_path / "out.safetensors")
 
 
@@ -266,8 +268,9 @@ def test_integers_of_less_than_a_byte(tmp_path: Path, sign: str, bits: int) -> N
     """torch views such tensors but saves none: they stand for checkpoints that other versions will write."""
     name = f"{sign}int{bits}"
     (tmp_path / "raw").write_bytes(bytes(range(6)))
-    tensor = Tensor(TensorSpec("w", name, (2, 3)), (Piece(Storage(tmp_path / "raw", 0, 6), 0, (2, 3)),))
-    source = Checkpoint(tmp_path / "raw", "raw", {"w": tensor}, (tmp_path / "raw",), 6)
+    file = LocalFile.at(tmp_path / "raw")
+    tensor = Tensor(TensorSpec("w", name, (2, 3)), (Piece(Storage(file, 0, 6), 0, (2, 3)),))
+    source = Checkpoint(file.path, Format("raw"), {"w": tensor}, (file,), nbytes=6)
     apply(plan_filter(source, dtype="bf16"), tmp_path / "out.pth")
     assert bytes_of(open_checkpoint(tmp_path / "out.pth")) == {"w": (tensor.spec, bytes(range(6)))}
     loaded = torch.load(tmp_path / "out.pth")["w"]

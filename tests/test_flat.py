@@ -12,6 +12,7 @@ import safetensors.torch
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from writing import apply
 
 import ckptool.engine.reading as reading
 from ckptool.commands.diff.comparison import compare
@@ -20,13 +21,14 @@ from ckptool.core.arrays import numpy_dtype
 from ckptool.core.checkpoint import Checkpoint, Piece, Storage, Tensor
 from ckptool.core.dtypes import DTYPES
 from ckptool.core.errors import UnreadableError
+from ckptool.core.format import Format
 from ckptool.core.spec import TensorSpec
 from ckptool.core.views import is_run
-from ckptool.engine.apply import apply
 from ckptool.engine.reading import Reader
 from ckptool.formats.contents import contents_of
 from ckptool.formats.image import Range
 from ckptool.formats.opening import open_checkpoint
+from ckptool.storage.local import LocalFile
 from ckptool.values.comparing import compare_values
 
 
@@ -48,7 +50,12 @@ def cut(folder: Path, spec: TensorSpec, data: bytes, cuts: list[int], big_endian
     for number, file in enumerate(files):
         (folder / f"flat{number}").write_bytes(file)
     pieces = [
-        Piece.flat(Storage(folder / f"flat{n}", offset, dtype.nbytes(ahead) + nbytes, big_endian), ahead, low, count)
+        Piece.flat(
+            Storage(LocalFile.at(folder / f"flat{n}"), offset, dtype.nbytes(ahead) + nbytes, big_endian),
+            ahead,
+            low,
+            count,
+        )
         for n, offset, ahead, low, count, nbytes in places
     ]
     return Tensor(spec, tuple(reversed(pieces)))
@@ -81,7 +88,7 @@ def test_flat_runs_give_the_whole(tmp_path: Path, data: st.DataObject) -> None:
                 assert array.tobytes() == np.frombuffer(packed, numpy_dtype(name)).reshape(shape).tobytes()
             plain = tmp_path / "plain"
             plain.write_bytes(packed)
-            boxed = Tensor(spec, (Piece(Storage(plain, 0, len(packed)), 0, shape),))
+            boxed = Tensor(spec, (Piece(Storage(LocalFile.at(plain), 0, len(packed)), 0, shape),))
             verdicts = compare_values([(tensor, boxed), (boxed, tensor)], reader)
             assert [verdict.same for verdict in verdicts] == [True, True]
 
@@ -120,10 +127,10 @@ WRONG = {
 @pytest.mark.parametrize("case", WRONG)
 def test_wrong_runs_are_refused(tmp_path: Path, case: str) -> None:
     (tmp_path / "raw").write_bytes(bytes(48))
-    storage = Storage(tmp_path / "raw", 0, 48)
+    storage = Storage(LocalFile.at(tmp_path / "raw"), 0, 48)
     pieces = tuple(Piece.flat(storage, *run) for run in WRONG[case])
     tensor = Tensor(TensorSpec("w", "float32", (2, 5)), pieces)
-    source = Checkpoint(tmp_path / "raw", "raw", {"w": tensor}, (tmp_path / "raw",), 48)
+    source = Checkpoint(tmp_path / "raw", Format("raw"), {"w": tensor}, (storage.file,), nbytes=48)
     with Reader() as reader, pytest.raises(UnreadableError, match=r"leave a hole or overlap|outside its storage"):
         reader.read_bytes(tensor)
     with pytest.raises(UnreadableError, match=r"leave a hole or overlap|outside its storage"):
@@ -133,7 +140,7 @@ def test_wrong_runs_are_refused(tmp_path: Path, case: str) -> None:
 
 def test_boxes_and_flat_runs_do_not_mix(tmp_path: Path) -> None:
     (tmp_path / "raw").write_bytes(bytes(40))
-    storage = Storage(tmp_path / "raw", 0, 40)
+    storage = Storage(LocalFile.at(tmp_path / "raw"), 0, 40)
     tensor = Tensor(
         TensorSpec("w", "float32", (2, 5)), (Piece.flat(storage, 0, 0, 5), Piece(storage, 5, (1, 5), at=(1, 0)))
     )
@@ -144,7 +151,7 @@ def test_boxes_and_flat_runs_do_not_mix(tmp_path: Path) -> None:
 @pytest.mark.parametrize("runs", [[(0, 0, 3), (3, 3, 7)], [(1, 0, 10)], [(0, 0, 4), (5, 4, 6)]])
 def test_numbers_of_4_bits_are_cut_between_bytes_only(tmp_path: Path, runs: list[tuple[int, int, int]]) -> None:
     (tmp_path / "raw").write_bytes(bytes(8))
-    storage = Storage(tmp_path / "raw", 0, 8)
+    storage = Storage(LocalFile.at(tmp_path / "raw"), 0, 8)
     tensor = Tensor(TensorSpec("w", "float4_e2m1fn", (2, 5)), tuple(Piece.flat(storage, *run) for run in runs))
     with Reader() as reader, pytest.raises(UnreadableError, match=r"w is cut inside a block: .* 2 elements in 1 byte"):
         reader.read_bytes(tensor)
@@ -152,7 +159,7 @@ def test_numbers_of_4_bits_are_cut_between_bytes_only(tmp_path: Path, runs: list
 
 def test_one_run_that_covers_the_tensor_is_a_plain_tensor(tmp_path: Path) -> None:
     (tmp_path / "raw").write_bytes(bytes(44))
-    storage = Storage(tmp_path / "raw", 0, 44)
+    storage = Storage(LocalFile.at(tmp_path / "raw"), 0, 44)
     spec = TensorSpec("w", "float32", (2, 5))
     assert is_run(Tensor(spec, (Piece.flat(storage, 1, 0, 10),)))
     assert not is_run(Tensor(spec, (Piece.flat(storage, 1, 0, 9),)))
@@ -177,8 +184,8 @@ def checkpoint(folder: Path) -> tuple[Checkpoint, dict[str, torch.Tensor]]:
         spec = TensorSpec(key, str(value.dtype).removeprefix("torch."), tuple(value.shape))
         cuts = [value.numel() * k // (number + 2) for k in range(1, number + 2)]
         tensors[key] = cut(folder / key, spec, raw, cuts, big_endian=key in ("bf", "z"))
-    files = tuple(sorted({piece.storage.file for tensor in tensors.values() for piece in tensor.pieces}))
-    return Checkpoint(folder, "flat", tensors, files, sum(file.stat().st_size for file in files)), state
+    files = tuple(dict.fromkeys(piece.storage.file for tensor in tensors.values() for piece in tensor.pieces))
+    return Checkpoint(folder, Format("flat"), tensors, files, nbytes=sum(file.size for file in files)), state
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors", ""])

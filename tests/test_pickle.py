@@ -784,7 +784,7 @@ def test_harmless_names_exist() -> None:
 @pytest.mark.parametrize(
     ("data", "limit"),
     [
-        (b"\x80\x02" + b"N0" * 7_600_000 + b"N.", "15,000,000 opcodes"),
+        (b"\x80\x02N" + b"20" * 13_200_000 + b".", "15,000,000 opcodes"),
         (b"\x80\x02](" + b"G\x3f\xf0\x00\x00\x00\x00\x00\x00" * 8_000_000 + b"e.", "350 MB of objects"),
         (b"\x80\x02](" + b"X\x02\x00\x00\x00ab" * 7_400_000 + b"e.", "350 MB of objects"),
     ],

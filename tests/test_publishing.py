@@ -20,11 +20,12 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from writing import apply
 
 from ckptool.cli.app import run
 from ckptool.commands.filter import plan_filter
 from ckptool.core.errors import OutputError
-from ckptool.engine.apply import Written, apply
+from ckptool.engine.apply import Written
 from ckptool.formats.opening import open_checkpoint
 from ckptool.storage import publishing, renaming, stages
 from ckptool.storage.staging import clear_stages

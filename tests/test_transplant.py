@@ -197,13 +197,14 @@ def test_case_4_in_full_size(models: ModuleType, torchvision: ModuleType, tmp_pa
 def test_case_5_other_size_classes_and_channels(models: ModuleType, tmp_path: Path) -> None:
     old: State = torch.load(FIXTURES / "deit.pth", weights_only=True)
     target = models.ViT(384, 1, 10)
+    own = {key: tensor.clone() for key, tensor in target.state_dict().items()}
     done = ckptool.plan_transplant(FIXTURES / "deit.pth", target, mismatch="fit")
     assert {entry.key: entry.fit.split("(")[0] for entry in done.having(Filled.FITTED)} == {
         "pos_embed": "fit grid",
         "patch_embed.proj.weight": "fit channels",
-        "head.weight": "fit rows",
-        "head.bias": "fit rows",
     }
+    assert not {"head.weight", "head.bias", "pos_embed"} & set(done.freeze), "heads are initialised, fits are trained"
+    assert any("head of another number of classes" in note.text for note in done.plan.notes)
     state = written(done, tmp_path)
     target.load_state_dict(state)
     assert target(torch.randn(2, 1, 384, 384)).shape == (2, 10)
@@ -212,7 +213,10 @@ def test_case_5_other_size_classes_and_channels(models: ModuleType, tmp_path: Pa
     positions = torch.cat([old["pos_embed"][:, :1], grown.permute(0, 2, 3, 1).reshape(1, 576, 8)], dim=1)
     assert torch.equal(state["pos_embed"], positions)
     torch.testing.assert_close(state["patch_embed.proj.weight"], old["patch_embed.proj.weight"].sum(1, keepdim=True))
-    assert torch.equal(state["head.bias"], old["head.bias"][:10])
+    assert torch.equal(state["head.weight"], own["head.weight"]) and torch.equal(state["head.bias"], own["head.bias"])
+    named = ckptool.plan_transplant(FIXTURES / "deit.pth", target, mismatch="fit", fits={"head.*": "rows(fill='keep')"})
+    assert torch.equal(written(named, tmp_path, "named.pth")["head.bias"], old["head.bias"][:10])
+    assert "head.bias" not in named.freeze, "fitted is not loaded in full"
 
 
 def test_case_6_training_checkpoint_of_wrapped_models(models: ModuleType, source: State, tmp_path: Path) -> None:
@@ -468,6 +472,41 @@ def test_a_tied_key_is_not_missing(given: str, tmp_path: Path) -> None:
     assert torch.equal(model.head.weight, weight) and model.head.weight is model.embed.weight
 
 
+@pytest.mark.parametrize("given", [("embed.weight",), ("head.weight",), ("embed.weight", "head.weight")])
+def test_an_alias_is_loaded_in_full_only_if_its_tensor_is(given: tuple[str, ...], tmp_path: Path) -> None:
+    state = {key: tensor.clone() for key, tensor in Tied().state_dict().items()}
+    small = {key: state[key][:5] if key in given else state[key] for key in (*given, "body.weight", "body.bias")}
+    fits = {"embed.weight": "pad(value='mean')", "head.weight": "pad(value='mean')"}
+    done = ckptool.plan_transplant(save(small, tmp_path), Tied(), mismatch="fit", fits=fits)
+    assert done.freeze == ("body.weight", "body.bias")
+    assert {entry.status for entry in done.entries if entry.key in ("embed.weight", "head.weight")} == {Filled.FITTED}
+    assert {entry.covered for entry in done.entries if entry.key in ("embed.weight", "head.weight")} == {20}
+    Tied().load_state_dict(written(done, tmp_path))
+
+
+class Window(nn.Module):
+    """A table to be fitted, and buffers that follow from the size."""
+
+    def __init__(self, side: int) -> None:
+        super().__init__()
+        self.relative_position_bias_table = nn.Parameter(torch.randn((2 * side - 1) ** 2, 2))
+        self.register_buffer("relative_position_index", torch.arange(side**4).reshape(side**2, side**2))
+        self.register_buffer("attn_mask", torch.zeros(2, side, side))
+
+
+@pytest.mark.parametrize("as_checkpoint", [False, True])
+def test_buffers_of_another_size_are_left_to_the_model(as_checkpoint: bool, tmp_path: Path) -> None:
+    target: object = Window(6)
+    expected = Window(6).state_dict()
+    if as_checkpoint:
+        target = str(save(expected, tmp_path, "target.pth"))
+    done = ckptool.plan_transplant(save(Window(4).state_dict(), tmp_path), target, mismatch="fit")
+    state = written(done, tmp_path)
+    assert [entry.key for entry in done.having(Filled.FITTED)] == ["relative_position_bias_table"]
+    assert torch.equal(state["relative_position_index"], expected["relative_position_index"])
+    Window(6).load_state_dict(state)
+
+
 def test_of_two_values_for_a_tied_tensor_the_last_counts_as_in_torch(tmp_path: Path) -> None:
     state = {key: tensor.clone() for key, tensor in Tied().state_dict().items()}
     state["head.weight"] += 1
@@ -504,6 +543,36 @@ def test_only_loaded_and_wrap(models: ModuleType, tmp_path: Path) -> None:
     model = models.Backbone()
     found = model.load_state_dict(state["model"], strict=False)
     assert len(found.missing_keys) == 4 and not found.unexpected_keys
+
+
+class Under(nn.Module):
+    """An IBN-a network as the backbone of another."""
+
+    def __init__(self, models: ModuleType) -> None:
+        super().__init__()
+        self.base = models.ResNet18(ibn=True)
+        self.neck = nn.BatchNorm1d(4)
+
+
+@pytest.mark.parametrize("given", ["", "module.", "module.encoder."])
+@pytest.mark.parametrize("inside", [False, True])
+def test_rules_apply_under_a_prefix_and_results_are_put_under_one(
+    given: str, inside: bool, models: ModuleType, source: State, tmp_path: Path
+) -> None:
+    ours = {f"{given}{key}": tensor for key, tensor in source.items()} | {"criterion.centers": torch.ones(3, 2)}
+    build = (lambda: Under(models)) if inside else (lambda: models.ResNet18(ibn=True))
+    done = ckptool.plan_transplant(save(ours, tmp_path), build(), recipe="resnet-to-ibn")
+    plain = ckptool.plan_transplant(FIXTURES / "resnet18.pth", models.ResNet18(ibn=True), recipe="resnet-to-ibn")
+    meant = written(plain, tmp_path, "plain.pth")
+    assert done.under == given and done.swap.put == ("base." if inside else "")
+    said = [note.text for note in done.plan.notes]
+    assert (f'rules apply under "{given}"' in said) == bool(given)
+    assert ('results are put under "base"' in said) == inside
+    state, prefix = written(done, tmp_path), "base." if inside else ""
+    assert all(torch.equal(state[prefix + key], meant[key]) for key in meant)
+    build().load_state_dict(state)
+    wrong = ckptool.plan_transplant(save(source, tmp_path, "b.pth"), models.ResNet18(), recipe=["module.fc. -> fc."])
+    assert wrong.plan.problems, "a rule that matches nothing is still refused"
 
 
 def test_prefixes_are_never_swapped_so_that_keys_clash(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Mapping, Sequence
 
     import torch
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     from ckptool.commands.diff.result import Diff
     from ckptool.commands.merging.merge import Keys
     from ckptool.commands.transplant.result import Transplant
+    from ckptool.core.bytes import PathText
     from ckptool.core.checkpoint import Checkpoint
     from ckptool.models import Target
     from ckptool.models.entries import Mismatch
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from ckptool.recipes.recipe import Recipe
     from ckptool.values.delta import Tolerance
 
-    Input: TypeAlias = Checkpoint | str | os.PathLike[str]
-    Goal: TypeAlias = str | os.PathLike[str] | torch.nn.Module | Target | Checkpoint
+    Input: TypeAlias = Checkpoint | PathText
+    Goal: TypeAlias = PathText | torch.nn.Module | Target | Checkpoint
 
 
-def open(path: str | os.PathLike[str], select: str | None = None) -> Checkpoint:
+def open(path: PathText, select: str | None = None) -> Checkpoint:
     """Open a checkpoint of any format, told by its content. Reads headers only; holds no file open.
 
     Args:
@@ -223,8 +223,6 @@ def plan_remap(
         >>> ckptool.plan_remap("fixtures/resnet18.pth", ["head. -> fc."]).problems[0].message
         'rule 1 "head. -> fc." matches none of the 122 keys'
     """
-    from pathlib import Path
-
     from ckptool.api.plan import Plan
     from ckptool.commands.remap import open_sources
     from ckptool.commands.remap import plan_remap as plan
@@ -233,7 +231,7 @@ def plan_remap(
 
     parsed = recipe if isinstance(recipe, Recipe) else recipe_of(recipe)
     sources, prefixes = (
-        ((checkpoint,), ()) if isinstance(checkpoint, Checkpoint) else open_sources(Path(checkpoint), parsed, select)
+        ((checkpoint,), ()) if isinstance(checkpoint, Checkpoint) else open_sources(checkpoint, parsed, select)
     )
     target = None if like is None else _opened(like)
     return Plan.of(plan(sources, parsed, backwards=reverse, prefixes=prefixes, vars=vars, like=target, dtype=dtype))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 from ckptool.commands.transplant.gates import require_loaded
 from ckptool.commands.transplant.planning import plan_transplant
 from ckptool.commands.transplant.result import Transplant
+from ckptool.core.bytes import PathText
 from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.errors import PlanError, UsageError
 from ckptool.facts.consult import consulted
@@ -86,7 +86,7 @@ class Report:
 
 def load_into(
     model: torch.nn.Module,
-    source: Checkpoint | str | os.PathLike[str],
+    source: Checkpoint | PathText,
     *,
     drop: Sequence[str] = (),
     recipe: Recipe | str | Sequence[str] | None = None,
@@ -119,6 +119,7 @@ def load_into(
         only_loaded=True,
         strict=strict,
         min_coverage=min_coverage,
+        live=True,
     )
     require_loaded(transplant)
     plan = consulted(transplant.plan, loads=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -15,6 +14,7 @@ from ckptool.cli.help import HelpCommand, HelpGroup
 from ckptool.cli.output import lost_report
 from ckptool.core.errors import Exit, UsageError
 from ckptool.core.version import VERSION
+from ckptool.storage.paths import can_be_a_name
 from ckptool.storage.touched import one_command
 
 _EPILOG = """\
@@ -64,10 +64,8 @@ def _require_text(argument: str) -> None:
     """Refuse an argument that no shell can give and no file can be named by."""
     if "\0" in argument:
         raise UsageError("an argument holds a NUL character", hint="check how the command line is made")
-    try:
-        os.fsencode(argument)
-    except UnicodeEncodeError:
-        raise UsageError("an argument is not valid Unicode", hint="check how the command line is made") from None
+    if not can_be_a_name(argument):
+        raise UsageError("an argument is not valid Unicode", hint="check how the command line is made")
 
 
 def run(arguments: Sequence[str]) -> int:

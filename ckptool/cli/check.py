@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import replace
 from enum import StrEnum
-from pathlib import Path
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ckptool.cli.common import Color, ColorOption, DebugOption, JsonOption, QuietOption, ThreadsOption
+from ckptool.cli.common import PATH, Color, ColorOption, DebugOption, JsonOption, QuietOption, ThreadsOption
 from ckptool.cli.reports import (
     FormatOption,
     ReportOption,
@@ -21,8 +20,9 @@ from ckptool.cli.reports import (
     show_document,
     write_reports,
 )
-from ckptool.core.errors import Exit
+from ckptool.core.errors import Exit, UsageError
 from ckptool.report.escape import terminal
+from ckptool.storage.paths import exists, files_below, is_folder, relative
 
 if TYPE_CHECKING:
     from ckptool.commands.checks.finding import Level, Report
@@ -87,12 +87,16 @@ def _list_rules(asked: bool) -> None:
 
 def check(
     paths: Annotated[
-        list[Path] | None, typer.Argument(metavar="PATHS...", help="Checkpoints, and folders to search for them.")
+        list[PurePath] | None,
+        typer.Argument(path_type=PATH, metavar="PATHS...", help="Checkpoints, and folders to search for them."),
     ] = None,
     policy: Annotated[
-        Path | None,
+        PurePath | None,
         typer.Option(
-            "--policy", metavar="FILE", help="Use this policy instead of the nearest ckptool.toml or pyproject.toml."
+            "--policy",
+            path_type=PATH,
+            metavar="FILE",
+            help="Use this policy instead of the nearest ckptool.toml or pyproject.toml.",
         ),
     ] = None,
     into: Annotated[
@@ -100,6 +104,10 @@ def check(
         typer.Option(
             "--into", metavar="MODEL", help="They must fit this: torchvision:NAME, net.py:CLASS, or a checkpoint."
         ),
+    ] = None,
+    model_arg: Annotated[
+        list[str] | None,
+        typer.Option("--model-arg", metavar="NAME=VALUE", help="An argument for the model of --into; repeats."),
     ] = None,
     trust_policy: Annotated[
         bool,
@@ -153,8 +161,8 @@ def check(
     from ckptool.report.encoders import encoder_named
 
     files = report or []
-    require_reports(files, _weights(paths or []) if any(file.exists() for file in files) else ())
-    asked = _with_model(find_policy() if policy is None else read_policy(policy), into)
+    require_reports(files, _weights(paths or []) if any(exists(file) for file in files) else ())
+    asked = _with_model(find_policy() if policy is None else read_policy(policy), into, model_arg or [])
     asked = replace(asked, is_trusted=trust_policy)
     if models:
         return _list_models(asked)
@@ -172,7 +180,7 @@ def check(
     return found.exit_code(level)
 
 
-def _require_own_files(reports: list[Path], policy: Policy) -> None:
+def _require_own_files(reports: list[PurePath], policy: Policy) -> None:
     """Refuse reports in the place of the policy or of a lock, which may be written too."""
     from ckptool.storage.targets import check_distinct
 
@@ -182,30 +190,37 @@ def _require_own_files(reports: list[Path], policy: Policy) -> None:
     check_distinct([*reports, *locks])
 
 
-def _weights(paths: list[Path]) -> Iterator[Path]:
+def _weights(paths: list[PurePath]) -> Iterator[PurePath]:
     """Files that are read, by their names; an old report in a folder of weights is none."""
     from ckptool.formats.registry import INDEX_ENDING, endings
 
     for path in paths:
         yield path
-        if path.is_dir():
-            yield from (file for file in path.rglob("*") if file.name.endswith((*endings(), INDEX_ENDING, ".distcp")))
+        if is_folder(path):
+            yield from (file for file in files_below(path) if file.name.endswith((*endings(), INDEX_ENDING, ".distcp")))
 
 
-def _with_model(policy: Policy, into: str | None) -> Policy:
+def _with_model(policy: Policy, into: str | None, arguments: list[str]) -> Policy:
     """The policy with a model that the command line names, for all files."""
     if into is None:
+        if arguments:
+            raise UsageError("--model-arg is for the model of --into", hint="--into MODEL --model-arg NAME=VALUE")
         return policy
     from ckptool.commands.checks.finding import Place
     from ckptool.commands.checks.settings import Setting, Settings
 
     path, colon, name = into.rpartition(":")
     for typed, rest in ((into, ""), (path, f"{colon}{name}")):
-        if typed and Path(typed).exists():  # a policy's paths are relative to its folder
-            into = os.path.relpath(typed, policy.folder) + rest
+        if typed and exists(typed):  # a policy's paths are relative to its folder
+            into = f"{relative(typed, policy.folder)}{rest}"
             break
     place = Place(_TYPED, None, f"--into {into}")
-    return replace(policy, paths=(*policy.paths, ("**", Settings(into=Setting(into, place, is_typed=True)))))
+    settings = Settings(into=Setting(into, place, is_typed=True))
+    if arguments:
+        from ckptool.models.arguments import parse_model_args
+
+        settings = replace(settings, model_args=Setting(parse_model_args(arguments), place, is_typed=True))
+    return replace(policy, paths=(*policy.paths, ("**", settings)))
 
 
 def _list_models(policy: Policy) -> int:
@@ -213,13 +228,13 @@ def _list_models(policy: Policy) -> int:
     settings = (policy.settings, *(narrower for _, narrower in policy.paths))
     named = dict.fromkeys(each.into.value for each in settings if each.into)
     for spec in named:
-        if not (policy.folder / spec).exists():
+        if not exists(policy.folder / spec):
             print(terminal(spec))
     return Exit.OK
 
 
 def _checked(
-    paths: list[Path], policy: Policy, rules: list[str] | None, threads: int, update_lock: bool, quiet: bool
+    paths: list[PurePath], policy: Policy, rules: list[str] | None, threads: int, update_lock: bool, quiet: bool
 ) -> Report:
     from ckptool.cli.progress import Progress
     from ckptool.commands.checks.run import run_checks

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shlex
 from enum import StrEnum
-from pathlib import Path
-from typing import Annotated
+from pathlib import PurePath
+from typing import Annotated, Any
 
 import typer
 
 from ckptool.core.errors import CkptError
+from ckptool.storage.environment import VARIABLES
+from ckptool.storage.paths import exists
+
+PATH: Any = PurePath
+"""The `path_type` of an argument that names a file or folder: shells complete it. Typer's own types know text only."""
 
 
 class Color(StrEnum):
@@ -27,10 +31,10 @@ def complete_keys(incomplete: str) -> list[str]:
     from ckptool.formats.opening import open_checkpoint
 
     # The parser knows no arguments yet while an option lacks its value: the words come from the shell.
-    typed = os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS") or ""
+    typed = VARIABLES.get("COMP_WORDS") or VARIABLES.get("_TYPER_COMPLETE_ARGS") or ""
     with contextlib.suppress(CkptError, OSError, ValueError):
-        named = next((word for word in shlex.split(typed)[2:] if Path(word).exists()), None)
-        keys = list(open_checkpoint(Path(named))) if named else []
+        named = next((word for word in shlex.split(typed)[2:] if exists(word)), None)
+        keys = list(open_checkpoint(PurePath(named))) if named else []
         return [key for key in keys if key.startswith(incomplete) and key.isprintable()]
     return []
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import StrEnum
-from pathlib import Path
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ckptool.cli.common import (
+    PATH,
     Color,
     ColorOption,
     DebugOption,
@@ -46,8 +47,10 @@ Exit codes: 0 same; 1 different; 2 a file cannot be read"""
 
 
 def diff(
-    old: Annotated[Path, typer.Argument(metavar="OLD", help="A checkpoint: a file, or a folder of shards.")],
-    new: Annotated[Path, typer.Argument(metavar="NEW", help="Another one, in any format.")],
+    old: Annotated[
+        PurePath, typer.Argument(path_type=PATH, metavar="OLD", help="A checkpoint: a file, or a folder of shards.")
+    ],
+    new: Annotated[PurePath, typer.Argument(path_type=PATH, metavar="NEW", help="Another one, in any format.")],
     select: Annotated[
         str | None, typer.Option("--select", metavar="PATH", help="Take the weights of both from this dict.")
     ] = None,
@@ -95,7 +98,7 @@ def diff(
     require_reports(files, [old, new])
     before = open_checkpoint(old, select=select_old or select)
     after = open_checkpoint(new, select=select_new or select)
-    require_reports(files, map(Path, (*before.paths, *after.paths)))
+    require_reports(files, map(PurePath, (*before.paths, *after.paths)))
     level = asked_for(match is Match.AUTO, accept, "--match auto")
     recipe, found_rules = recipe_of(rules or []), None
     if level is not None:

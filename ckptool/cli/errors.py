@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import sys
 from collections.abc import Iterator, Sequence
 
@@ -14,6 +13,8 @@ from ckptool.core.checkpoint import Note
 from ckptool.core.errors import CkptError, Exit
 from ckptool.report.escape import terminal
 from ckptool.report.text import Line, Screen, Span, Style, paint, wrap
+from ckptool.storage.environment import VARIABLES
+from ckptool.storage.paths import shown_text
 from ckptool.storage.process import discard_if_broken
 
 _LONGEST = 2000  # characters of a message
@@ -50,14 +51,14 @@ def say_interrupted() -> int:
 
 def print_error(error: CkptError, below: Sequence[str] = ()) -> None:
     """Prints an error on stderr, with further lines (keys, not escaped) between what is true and what to do."""
-    screen = Screen.of(sys.stderr, os.environ, "auto")
+    screen = Screen.of(sys.stderr, VARIABLES, "auto")
     lines = [paint(line, screen) for line in _lines(error, screen, below)]
     print("\n".join(lines), file=sys.stderr, flush=True)
 
 
 def print_note(note: Note) -> None:
     """Prints on stderr what an earlier run left, and what to do about it."""
-    screen = Screen.of(sys.stderr, os.environ, "auto")
+    screen = Screen.of(sys.stderr, VARIABLES, "auto")
     lines = list(_titled("note:", "cyan", wrap(terminal(note.text, _LONGEST), screen, first="note: ")))
     if note.hint:
         lines += _titled("  help:", "cyan", wrap(terminal(note.hint, _LONGEST), screen, first="  help: "))
@@ -105,7 +106,7 @@ def _system_error(error: OSError) -> CkptError:
     name = error.filename
     if error.errno == errno.EBADF and name is None:
         return CkptError("stdout is closed, so the report is lost", hint="redirect it: > /dev/null")
-    path = os.fsdecode(name) if isinstance(name, str | bytes) else None
+    path = shown_text(name) if isinstance(name, str | bytes) else None
     return CkptError(f"{path}: {what}" if path else what)
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import PurePath
 from typing import Annotated
 
 import typer
 
 from ckptool.cli.common import (
+    PATH,
     Color,
     ColorOption,
     DebugOption,
@@ -32,8 +33,10 @@ from ckptool.cli.writing import (
     ShardOption,
     TiedOption,
     TiedOutput,
+    ToOption,
     VerboseOption,
     WeightsOnlyOption,
+    WrapOption,
     carry_out,
 )
 from ckptool.commands.beside.choices import Choices
@@ -49,7 +52,9 @@ Exit codes: 0 shown or written; 2 it cannot be written as asked, nothing was"""
 
 def filter(
     context: typer.Context,
-    path: Annotated[Path, typer.Argument(metavar="IN", help="A checkpoint: a file, or a folder of shards.")],
+    path: Annotated[
+        PurePath, typer.Argument(path_type=PATH, metavar="IN", help="A checkpoint: a file, or a folder of shards.")
+    ],
     keep: Annotated[
         list[str] | None,
         typer.Option("--keep", metavar="PATTERN", help="Keep these keys; repeats.", autocompletion=complete_keys),
@@ -64,6 +69,7 @@ def filter(
     select: SelectOption = None,
     ema: Annotated[bool, typer.Option("--ema", help="Take the moving average that the file holds.")] = False,
     out: OutOption = None,
+    to: ToOption = None,
     force: ForceOption = False,
     max_shard: ShardOption = None,
     tied: TiedOption = TiedOutput.CLONE,
@@ -72,6 +78,7 @@ def filter(
     optimizer_as_is: KeepOptimizerOption = False,
     keep_unknown: KeepUnknownOption = False,
     dry_run: DryRunOption = False,
+    wrap: WrapOption = None,
     allow: AllowOption = None,
     form: FormatOption = "text",
     json: JsonOption = False,
@@ -95,6 +102,7 @@ def filter(
     request = Request(
         out,
         (str(path),),
+        to,
         force,
         max_shard,
         Choices(
@@ -105,6 +113,7 @@ def filter(
             tied.value,
             ema or select is not None,
             allow=tuple(allow or ()),
+            wrap=wrap,
         ),
         dry_run=dry_run,
         form="json" if json else form,

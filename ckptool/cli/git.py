@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ckptool.cli.common import Color, ColorOption, DebugOption, ThreadsOption
+from ckptool.cli.common import PATH, Color, ColorOption, DebugOption, ThreadsOption
 from ckptool.cli.help import HelpCommand, HelpGroup
 from ckptool.core.errors import CkptError, Exit
 from ckptool.report.escape import terminal
+from ckptool.storage.environment import VARIABLES, find_program
+from ckptool.storage.locate import locate_file
+from ckptool.storage.paths import NULL_DEVICE
 
 if TYPE_CHECKING:
     from ckptool.cli.git_driver import Scope
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from ckptool.report.inspection import Inspection
     from ckptool.report.text import Line, Screen
 
-_ABSENT = os.devnull  # what git names where a side does not exist
+_ABSENT = NULL_DEVICE  # what git names where a side does not exist
 _LONGEST = 2000  # characters of a message
 _POINTER = 1024  # bytes: a Git LFS pointer is shorter
 
@@ -102,7 +103,7 @@ def status(everywhere: GlobalOption = False, debug: DebugOption = False) -> int:
 
 @app.command(cls=HelpCommand, epilog=EPILOG)
 def textconv(
-    path: Annotated[Path, typer.Argument(metavar="FILE", help="A version of a file, from git.")],
+    path: Annotated[PurePath, typer.Argument(path_type=PATH, metavar="FILE", help="A version of a file, from git.")],
     threads: ThreadsOption = 2,
     debug: DebugOption = False,
 ) -> int:
@@ -129,7 +130,7 @@ def diff(
     """What git calls after install --full: the report of ckptool diff, with exit code 0."""
     from ckptool.cli.output import print_lines, stdout_screen
 
-    if color is Color.AUTO and os.environ.get("GIT_PAGER_IN_USE") and not os.environ.get("NO_COLOR"):
+    if color is Color.AUTO and VARIABLES.get("GIT_PAGER_IN_USE") and not VARIABLES.get("NO_COLOR"):
         color = Color.ALWAYS  # stdout is git's pager
     screen = stdout_screen(color)
     print_lines(_report(sides, threads, screen), screen, pager=False)
@@ -166,25 +167,25 @@ def _print_status(scope: Scope) -> bool:
     patterns = covered(read_lines(path))
     print(f"files   {terminal(' '.join(patterns)) or 'none'}   ({terminal(str(path))})")
     program = program_of(driver.textconv)
-    print(f"program   {terminal(program)}{'' if shutil.which(program) else '   (it is not there any more)'}")
+    print(f"program   {terminal(program)}{'' if find_program(program) else '   (it is not there any more)'}")
     return True
 
 
 # ---------------------------------------------------------------------------------------------- what git calls
 
 
-def _converted(path: Path, threads: int) -> Iterator[str]:
+def _converted(path: PurePath, threads: int) -> Iterator[str]:
     from ckptool.report.textconv import textconv_lines, unreadable_lines
 
     try:
         yield from textconv_lines(_inspection(path, path.name), threads)
     except CkptError as error:
-        with path.open("rb") as file:
-            head = file.read(_POINTER)
-        yield from unreadable_lines(error, str(path), head, path.stat().st_size)
+        with locate_file(path).open() as file:
+            head = file.read(0, min(_POINTER, file.size))
+        yield from unreadable_lines(error, str(path), head, file.size)
 
 
-def _inspection(path: Path, name: str, git_name: str | None = None) -> Inspection:
+def _inspection(path: PurePath, name: str, git_name: str | None = None) -> Inspection:
     from ckptool.facts.storages import ties
     from ckptool.facts.words import notes_of
     from ckptool.formats.opening import open_checkpoint
@@ -226,10 +227,10 @@ def _compared(old: str, new: str, sides: Mapping[str, str], threads: int, screen
     if _ABSENT in (old, new):
         there, name, what = (old, names[0], "deleted file") if new == _ABSENT else (new, names[1], "new file")
         yield (Span(what, "bold"),)
-        report = _inspection(Path(there), name, sides[there])
+        report = _inspection(PurePath(there), name, sides[there])
         yield from inspect_document(report).lines(screen)
     else:
-        found = compare(open_checkpoint(Path(old)), open_checkpoint(Path(new)), threads=threads)
+        found = compare(open_checkpoint(PurePath(old)), open_checkpoint(PurePath(new)), threads=threads)
         yield from diff_document(replace(found, notes=_renamed(found.notes, sides)), names).lines(screen)
 
 
@@ -240,6 +241,6 @@ def _renamed(notes: Sequence[Note], sides: Mapping[str, str]) -> tuple[Note, ...
 
 def _in_git(text: str, sides: Mapping[str, str]) -> str:
     for temporary, path in sides.items():
-        if Path(temporary).is_absolute() and temporary != _ABSENT:  # a file of the working tree has its own name
+        if PurePath(temporary).is_absolute() and temporary != _ABSENT:  # a file of the working tree has its own name
             text = text.replace(temporary, path)
     return text

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-import os
 import shlex
-import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import PurePath
 
 from ckptool.core.errors import CkptError, OutputError, UsageError
+from ckptool.storage.environment import VARIABLES, find_program
+from ckptool.storage.paths import (
+    absolute,
+    expanded,
+    is_file,
+    is_named,
+    link_target,
+    make_folders,
+    remove_file,
+    resolved,
+    shown_text,
+    size_of,
+)
+from ckptool.storage.texts import read_bytes
 
 MARK = "# ckptool git install: readable diffs of checkpoints"
 _VALUE = "diff=ckptool"
@@ -47,7 +59,7 @@ class Scope:
     def __init__(self, everywhere: bool) -> None:
         self.everywhere = everywhere
         self.option = "--global" if everywhere else "--local"
-        if shutil.which("git") is None:
+        if find_program("git") is None:
             raise CkptError("git is not installed", hint="it is looked for in PATH")
         if not everywhere and _git("rev-parse", "--git-dir", codes=(0, 128)) is None:
             raise UsageError("this is not a git repository", hint="go into one, or set it up for all: --global")
@@ -85,27 +97,26 @@ class Scope:
 
     # ------------------------------------------------------------------------------------------ attributes
 
-    def attributes(self) -> Path:
+    def attributes(self) -> PurePath:
         """The gitattributes file of this scope; it need not exist."""
         if not self.everywhere:
             top = _git("rev-parse", "--show-toplevel", codes=(0, 128))
             if top is None:
                 raise UsageError("this repository has no files", hint="--no-attributes sets up the configuration only")
-            return Path(top.removesuffix("\n")) / ".gitattributes"
+            return PurePath(top.removesuffix("\n")) / ".gitattributes"
         named = _git("config", "--global", "--type=path", "--get", "core.attributesFile", codes=(0, 1))
         if named:
-            return Path(named.removesuffix("\n"))
-        home = os.environ.get("XDG_CONFIG_HOME") or os.path.join(os.path.expanduser("~"), ".config")  # noqa: PTH111, PTH118
-        return Path(home) / "git" / "attributes"
+            return PurePath(named.removesuffix("\n"))
+        return expanded(VARIABLES.get("XDG_CONFIG_HOME") or "~/.config") / "git" / "attributes"
 
 
 def _git(*arguments: str, codes: tuple[int, ...] = (0,)) -> str | None:
     """What git prints; None if it ends with another of the expected codes than 0."""
     done = subprocess.run(["git", *arguments], capture_output=True, stdin=subprocess.DEVNULL, check=False)
     if done.returncode not in codes:
-        said = os.fsdecode(done.stderr).strip().removeprefix("fatal: ").removeprefix("error: ")
+        said = shown_text(done.stderr).strip().removeprefix("fatal: ").removeprefix("error: ")
         raise CkptError(f"git {arguments[0]}: {said or f'exit code {done.returncode}'}")
-    return os.fsdecode(done.stdout) if done.returncode == 0 else None
+    return shown_text(done.stdout) if done.returncode == 0 else None
 
 
 def wanted_driver(full: bool, cache: bool) -> Driver:
@@ -118,8 +129,8 @@ def wanted_driver(full: bool, cache: bool) -> Driver:
 def _program() -> str:
     """This ckptool as words for a shell, which is what git passes them to."""
     name = sys.argv[0]
-    if Path(name).stem == "ckptool" and (script := shutil.which(name)):
-        return shlex.quote(str(Path(script).absolute()))
+    if PurePath(name).stem == "ckptool" and (script := find_program(name)):
+        return shlex.quote(str(absolute(script)))
     return f"{shlex.quote(sys.executable)} -m ckptool"
 
 
@@ -217,16 +228,16 @@ def checked_patterns(patterns: Sequence[str]) -> list[str]:
     return list(patterns)
 
 
-def read_lines(path: Path) -> str:
+def read_lines(path: PurePath) -> str:
     """The text of a gitattributes file; "" if there is none. Bytes that are no text survive."""
-    if not os.path.lexists(path):
+    if not is_named(path):
         return ""
-    if not path.is_file() or path.stat().st_size > _LARGEST:
+    if not is_file(path) or size_of(path) > _LARGEST:
         raise OutputError(f"{path} is not a file of gitattributes", hint="--no-attributes leaves it alone", path=path)
-    return path.read_bytes().decode("utf-8", "surrogateescape")
+    return read_bytes(path, _LARGEST).decode("utf-8", "surrogateescape")
 
 
-def write_lines(path: Path, text: str, *, follow: bool = True) -> bool:
+def write_lines(path: PurePath, text: str, *, follow: bool = True) -> bool:
     """Make the file hold this text; a file that would be empty is removed. True if anything changed.
 
     Args:
@@ -241,16 +252,16 @@ def write_lines(path: Path, text: str, *, follow: bool = True) -> bool:
 
     if read_lines(path) == text:
         return False
-    if path.is_symlink() and not follow:
+    if not follow and (link := link_target(path)) is not None:
         raise OutputError(
-            f"{path} is a link to {path.readlink()}, and no link in a repository is written through",
+            f"{path} is a link to {link}, and no link in a repository is written through",
             hint="--no-attributes leaves it alone",
             path=path,
         )
-    target = path.resolve()
+    target = resolved(path)
     if not text:
-        target.unlink()
+        remove_file(target)
         return True
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folders(target.parent)
     write_file(target, [text.encode("utf-8", "surrogateescape")], force=True, replaces_input=True)
     return True

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
-from pathlib import Path
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ckptool.cli.common import (
+    PATH,
     Color,
     ColorOption,
     DebugOption,
@@ -53,7 +54,9 @@ Exit codes: 0 read; 2 the file cannot be read or is not a checkpoint"""
 
 
 def inspect(
-    path: Annotated[Path, typer.Argument(metavar="FILE", help="A checkpoint: a file, or a folder of shards.")],
+    path: Annotated[
+        PurePath, typer.Argument(path_type=PATH, metavar="FILE", help="A checkpoint: a file, or a folder of shards.")
+    ],
     select: SelectOption = None,
     depth: Annotated[int | None, typer.Option("--depth", metavar="N", min=1, help="Levels of the tree.")] = None,
     only: OnlyOption = None,
@@ -79,7 +82,7 @@ def inspect(
     files = report or []
     require_reports(files, [path], READING_FORMATS)
     checkpoint = open_checkpoint(path, select=select)
-    require_reports(files, map(Path, checkpoint.paths), READING_FORMATS)
+    require_reports(files, map(PurePath, checkpoint.paths), READING_FORMATS)
     keys = _sorted(checkpoint, _chosen(checkpoint, only or [], path), sort)
     found = _report(checkpoint, path, keys, stats, threads, quiet)
     document = inspect_document(found, depth, flat, sort is Sort.SIZE, threads)
@@ -88,7 +91,7 @@ def inspect(
     return Exit.OK
 
 
-def _chosen(checkpoint: Checkpoint, only: Iterable[str], path: Path) -> list[str]:
+def _chosen(checkpoint: Checkpoint, only: Iterable[str], path: PurePath) -> list[str]:
     """The keys that any --only means, in file order; all without one."""
     from ckptool.core.keys import Pattern
     from ckptool.core.near_miss import require_match
@@ -108,7 +111,7 @@ def _sorted(checkpoint: Checkpoint, keys: list[str], sort: Sort) -> tuple[str, .
 
 
 def _report(
-    checkpoint: Checkpoint, path: Path, keys: tuple[str, ...], stats: bool, threads: int, quiet: bool
+    checkpoint: Checkpoint, path: PurePath, keys: tuple[str, ...], stats: bool, threads: int, quiet: bool
 ) -> Inspection:
     from ckptool.facts.storages import ties
     from ckptool.facts.words import notes_of

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-import os
-import shutil
-import signal
-import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from ckptool.cli.common import Color
 from ckptool.report.text import Line, Screen, paint
+from ckptool.storage.environment import VARIABLES, find_program
 from ckptool.storage.process import discard
+from ckptool.storage.streams import page
 
 if TYPE_CHECKING:
     from ckptool.report.document import Answer
@@ -24,7 +21,7 @@ _BUFFER = 1 << 16  # characters written at once
 
 def stdout_screen(color: Color) -> Screen:
     """The screen that stdout is."""
-    return Screen.of(sys.stdout, os.environ, color.value)
+    return Screen.of(sys.stdout, VARIABLES, color.value)
 
 
 def print_lines(lines: Iterable[Line], screen: Screen, pager: bool = True, answer: Answer | None = None) -> None:
@@ -40,9 +37,9 @@ def print_lines(lines: Iterable[Line], screen: Screen, pager: bool = True, answe
     if screen.height is not None and pager:
         first = list(itertools.islice(texts, screen.height))
         texts = itertools.chain(first, texts)
-        less = shutil.which("less") if len(first) >= screen.height else None
+        less = find_program("less") if len(first) >= screen.height else None
         if less:
-            _page(less, texts)
+            page(less, _blocks(texts))
             if answer is not None:
                 print_texts(f"{paint(line, screen)}\n" for line in answer.lines(screen))
             return
@@ -94,20 +91,3 @@ def _write(text: str) -> None:
     except UnicodeEncodeError:
         encoding = sys.stdout.encoding or "ascii"
         sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
-
-
-def _page(less: str, texts: Iterable[str]) -> None:
-    """Shows texts in less, which quits by itself if they fit and passes colour through."""
-    environ = {**os.environ, "LESSSECURE": "1", "LESSCHARSET": "utf-8"}
-
-    process = subprocess.Popen([less, "-FRSX"], stdin=subprocess.PIPE, env=environ)
-    assert process.stdin is not None
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C belongs to less
-    try:
-        # a broken pipe only says that the reader has seen enough
-        with contextlib.suppress(BrokenPipeError), process.stdin as pipe:
-            for block in _blocks(texts):
-                pipe.write(block.encode("utf-8", "backslashreplace"))
-    finally:
-        process.wait()
-        signal.signal(signal.SIGINT, before)

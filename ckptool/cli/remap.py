@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import PurePath
 from typing import Annotated
 
 import typer
 
 from ckptool.cli.common import (
+    PATH,
     Color,
     ColorOption,
     DebugOption,
@@ -34,8 +35,10 @@ from ckptool.cli.writing import (
     ShardOption,
     TiedOption,
     TiedOutput,
+    ToOption,
     VerboseOption,
     WeightsOnlyOption,
+    WrapOption,
     carry_out,
 )
 from ckptool.commands.beside.choices import Choices
@@ -67,7 +70,9 @@ def _list_recipes(context: typer.Context, asked: bool) -> None:
 
 
 def remap(
-    path: Annotated[Path, typer.Argument(metavar="IN", help="A checkpoint: a file, or a folder of shards.")],
+    path: Annotated[
+        PurePath, typer.Argument(path_type=PATH, metavar="IN", help="A checkpoint: a file, or a folder of shards.")
+    ],
     rules: RulesOption = None,
     recipes: Annotated[
         bool,
@@ -84,21 +89,28 @@ def remap(
     reverse: Annotated[bool, typer.Option("--reverse", help="Apply the recipe backwards.")] = False,
     check: Annotated[bool, typer.Option("--check", help="Write nothing; exit 1 if the result does not match.")] = False,
     like: Annotated[
-        Path | None,
-        typer.Option("--like", metavar="CHECKPOINT", help="The keys and shapes that the result must have."),
+        PurePath | None,
+        typer.Option(
+            "--like", path_type=PATH, metavar="CHECKPOINT", help="The keys and shapes that the result must have."
+        ),
     ] = None,
     auto: AutoOption = False,
     accept: AcceptOption = None,
     save_recipe: Annotated[
-        Path | None,
+        PurePath | None,
         typer.Option(
-            "--save-recipe", metavar="FILE", help="Write the rules that --auto found.", rich_help_panel="Matching"
+            "--save-recipe",
+            path_type=PATH,
+            metavar="FILE",
+            help="Write the rules that --auto found.",
+            rich_help_panel="Matching",
         ),
     ] = None,
     dtype: DtypeOption = None,
     select: SelectOption = None,
     ema: Annotated[bool, typer.Option("--ema", help="Take the moving average that the file holds.")] = False,
     out: OutOption = None,
+    to: ToOption = None,
     force: ForceOption = False,
     max_shard: ShardOption = None,
     tied: TiedOption = TiedOutput.CLONE,
@@ -107,6 +119,7 @@ def remap(
     optimizer_as_is: KeepOptimizerOption = False,
     keep_unknown: KeepUnknownOption = False,
     dry_run: DryRunOption = False,
+    wrap: WrapOption = None,
     allow: AllowOption = None,
     form: FormatOption = "text",
     json: JsonOption = False,
@@ -134,7 +147,7 @@ def remap(
     sources, prefixes = ((open_selected(path, select, ema),), ()) if ema else open_sources(path, recipe, select)
     target = None if like is None else open_checkpoint(like)
     numbers = number_pairs(var or [], "--var")
-    found, texts = None, dict[Path, str]()
+    found, texts = None, dict[PurePath, str]()
     if level is not None and target is not None:
         found = match_remap(sources, recipe, target, prefixes=prefixes, vars=numbers, accept=level)
         recipe = found.recipe
@@ -144,8 +157,9 @@ def remap(
     request = Request(
         out,
         (str(path),) if len(sources) == 1 else tuple(str(source.path) for source in sources),
+        to,
         force,
-        _shard_of(max_shard, recipe.output_max_shard, out),
+        _shard_of(max_shard, recipe.output_max_shard, out, to),
         Choices(
             only_weights,
             drop_optimizer,
@@ -154,6 +168,7 @@ def remap(
             tied.value,
             ema or select is not None,
             allow=tuple(allow or ()),
+            wrap=wrap,
         ),
         check,
         dry_run=dry_run,
@@ -164,13 +179,13 @@ def remap(
         quiet=quiet,
         reports=tuple(report or ()),
         texts=texts,
-        also_read=() if target is None else tuple(map(Path, target.paths)),
+        also_read=() if target is None else tuple(map(PurePath, target.paths)),
     )
     return carry_out(plan, request, found)
 
 
 def _require_rules(
-    rules: list[str] | None, like: Path | None, save_recipe: Path | None, *, auto: bool, reverse: bool
+    rules: list[str] | None, like: PurePath | None, save_recipe: PurePath | None, *, auto: bool, reverse: bool
 ) -> None:
     """Refuses what says too little or two things at once."""
     if not rules and not auto:
@@ -185,10 +200,10 @@ def _require_rules(
         raise UsageError("--save-recipe writes what --auto found", hint="--auto --like CHECKPOINT")
 
 
-def _shard_of(asked: str | None, said: str | None, out: Path | None) -> str | None:
+def _shard_of(asked: str | None, said: str | None, out: PurePath | None, to: str | None) -> str | None:
     """What --max-shard-size says; else what the recipe says, which is for folders only."""
     if asked is not None or said is None or out is None:
         return asked
-    from ckptool.engine.encode import container_of
+    from ckptool.engine.encode import container_of, writer_named
 
-    return said if container_of(out) == "folder" else None
+    return said if writer_named(container_of(out, to)).is_folder else None

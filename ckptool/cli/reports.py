@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection, Iterable, Sequence
 from difflib import get_close_matches
-from pathlib import Path
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ckptool.cli.common import Color
+from ckptool.cli.common import PATH, Color
 from ckptool.core.errors import CkptError, UsageError
 from ckptool.report.encoders import ENCODERS, encoder_for, encoder_named
+from ckptool.storage.environment import VARIABLES
+from ckptool.storage.paths import append_text
 
 if TYPE_CHECKING:
     from ckptool.report.document import Document
@@ -53,9 +54,10 @@ def _format_option(names: tuple[str, ...]) -> Any:
 FormatOption = Annotated[str, _format_option(FORMATS)]
 ReadingFormatOption = Annotated[str, _format_option(READING_FORMATS)]
 ReportOption = Annotated[
-    list[Path] | None,
+    list[PurePath] | None,
     typer.Option(
         "--report",
+        path_type=PATH,
         metavar="FILE",
         help=f"Also write it to a file: {' '.join(encoder.ending for encoder in ENCODERS if encoder.ending)}; repeats.",
         rich_help_panel="Output",
@@ -63,7 +65,7 @@ ReportOption = Annotated[
 ]
 
 
-def require_reports(files: Sequence[Path], inputs: Iterable[Path], formats: Collection[str] = FORMATS) -> None:
+def require_reports(files: Sequence[PurePath], inputs: Iterable[PurePath], formats: Collection[str] = FORMATS) -> None:
     """Refuse report files that could not be written, before anything is looked at.
 
     Args:
@@ -88,7 +90,7 @@ def require_reports(files: Sequence[Path], inputs: Iterable[Path], formats: Coll
     check_distinct(files)
 
 
-def write_reports(files: Sequence[Path], document: Document) -> None:
+def write_reports(files: Sequence[PurePath], document: Document) -> None:
     """Write each report as a whole, or leave what was there.
 
     Args:
@@ -121,14 +123,13 @@ def add_summary(document: Document) -> None:
     Raises:
         CkptError: GITHUB_STEP_SUMMARY names what cannot be appended to.
     """
-    named = os.environ.get("GITHUB_STEP_SUMMARY")
+    named = VARIABLES.get("GITHUB_STEP_SUMMARY")
     if not named:
         return
     from ckptool.report.github import summary
 
     try:
-        with Path(named).open("a", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(summary(document.found, document.command) + "\n")
+        append_text(named, summary(document.found, document.command) + "\n")
     except OSError as error:
         said = (error.strerror or "it cannot be written").lower()
         raise CkptError(f"GITHUB_STEP_SUMMARY, {named}: {said}", hint="unset it to go on without") from None
@@ -136,4 +137,4 @@ def add_summary(document: Document) -> None:
 
 def on_github() -> bool:
     """True where GitHub Actions reads what is printed."""
-    return os.environ.get("GITHUB_ACTIONS") == "true"
+    return VARIABLES.get("GITHUB_ACTIONS") == "true"

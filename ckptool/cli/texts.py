@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path
+from pathlib import PurePath
 
 
-def require_texts(files: Iterable[Path], inputs: Iterable[Path], *, force: bool) -> None:
+def require_texts(files: Iterable[PurePath], inputs: Iterable[PurePath], *, force: bool) -> None:
     """Refuse text files that could not be written, before anything is.
 
     Args:
@@ -21,7 +21,7 @@ def require_texts(files: Iterable[Path], inputs: Iterable[Path], *, force: bool)
         check_file(file, sources, force=force)
 
 
-def write_texts(texts: Mapping[Path, str], *, force: bool) -> list[str]:
+def write_texts(texts: Mapping[PurePath, str], *, force: bool) -> list[str]:
     """Write them, each whole or not at all; gives their names."""
     from ckptool.storage.staging import write_file
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from enum import StrEnum
-from pathlib import Path
+from pathlib import PurePath
 from typing import Annotated
 
 import typer
 
 from ckptool.cli.common import (
+    PATH,
     Color,
     ColorOption,
     DebugOption,
@@ -34,11 +35,13 @@ from ckptool.cli.writing import (
     ShardOption,
     TiedOption,
     TiedOutput,
+    ToOption,
     VerboseOption,
 )
 from ckptool.commands.beside.choices import Choices
 from ckptool.core.errors import UsageError
 from ckptool.core.shell import shell_quote
+from ckptool.storage.paths import is_folder
 
 EPILOG = """\
 Examples:
@@ -62,7 +65,9 @@ class MismatchPolicy(StrEnum):
 
 
 def transplant(
-    path: Annotated[Path, typer.Argument(metavar="SOURCE", help="A checkpoint: a file, or a folder of shards.")],
+    path: Annotated[
+        PurePath, typer.Argument(path_type=PATH, metavar="SOURCE", help="A checkpoint: a file, or a folder of shards.")
+    ],
     into: Annotated[
         str,
         typer.Option(
@@ -119,6 +124,7 @@ def transplant(
     select: SelectOption = None,
     ema: Annotated[bool, typer.Option("--ema", help="Take the moving average that the file holds.")] = False,
     out: OutOption = None,
+    to: ToOption = None,
     only_loaded: Annotated[
         bool, typer.Option("--only-loaded", help="Write only what came from the source.", rich_help_panel="Writing")
     ] = False,
@@ -131,15 +137,23 @@ def transplant(
     tied: TiedOption = TiedOutput.CLONE,
     dry_run: DryRunOption = False,
     save_recipe: Annotated[
-        Path | None,
+        PurePath | None,
         typer.Option(
-            "--save-recipe", metavar="FILE", help="Write a recipe that does the same.", rich_help_panel=_PANEL
+            "--save-recipe",
+            path_type=PATH,
+            metavar="FILE",
+            help="Write a recipe that does the same.",
+            rich_help_panel=_PANEL,
         ),
     ] = None,
     freeze_list: Annotated[
-        Path | None,
+        PurePath | None,
         typer.Option(
-            "--freeze-list", metavar="FILE", help="Write the names of what was filled.", rich_help_panel=_PANEL
+            "--freeze-list",
+            path_type=PATH,
+            metavar="FILE",
+            help="Write the names of what was filled.",
+            rich_help_panel=_PANEL,
         ),
     ] = None,
     snippet: Annotated[
@@ -173,7 +187,7 @@ def transplant(
     fits, inits = _pairs(fit or [], "--fit", "pos_embed=grid"), _pairs(init or [], "--init", "fc.*=normal(0.001)")
     if min_coverage is not None and not 0 <= min_coverage <= 1:
         raise UsageError(f"--min-coverage must be between 0 and 1, not {min_coverage:g}", hint="--min-coverage 0.99")
-    if recipe.source_files and path.is_dir():
+    if recipe.source_files and is_folder(path):
         raise UsageError(
             f"{recipe.name} joins several files, which transplant does not",
             hint=f"first join them: ckptool remap {shell_quote(path)} -r {shell_quote(recipe.name)} -o JOINED",
@@ -182,6 +196,7 @@ def transplant(
 
     from ckptool.commands.transplant.gates import require_loaded
     from ckptool.commands.transplant.planning import plan_transplant
+    from ckptool.commands.transplant.suggest import with_suggestions
     from ckptool.models import open_target, parse_model_args
 
     arguments = parse_model_args(model_arg or [])
@@ -201,11 +216,17 @@ def transplant(
         min_coverage=min_coverage,
         match=asked_for(match is Match.AUTO, accept, "--match auto"),
     )
+    typed = {"--model-arg": model_arg, "--var": var, "--drop": drop, "--fit": fit, "--init": init, "-r": rules}
+    more = {"--select": select, "--match": "auto" if match is Match.AUTO else None}
+    typed |= {option: [value] for option, value in more.items() if value is not None}
+    repeated = [word for option, values in typed.items() for value in values or () for word in (option, value)]
+    done = with_suggestions(done, ["transplant", str(path), "--into", into, *repeated, *["--ema"] * ema])
     if not done.plan.problems:
         require_loaded(done)
     request = Request(
         out,
         (str(path),),
+        to,
         force,
         max_shard,
         Choices(tied=tied.value, allow=tuple(allow or ())),

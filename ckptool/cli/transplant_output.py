@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from ckptool.cli.reports import show_document, write_reports
@@ -15,6 +15,7 @@ from ckptool.core.errors import Exit, UsageError
 if TYPE_CHECKING:
     from ckptool.cli.probing import Probe
     from ckptool.commands.transplant.result import Transplant
+    from ckptool.core.plan import Plan
     from ckptool.engine.apply import Written
     from ckptool.models import Target, Verdict
     from ckptool.models.probing.report import ProbeReport
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 class Extras:
     """What is written or printed beside the weights."""
 
-    recipe: Path | None
-    freeze: Path | None
+    recipe: PurePath | None
+    freeze: PurePath | None
     snippet: bool
     arguments: Mapping[str, object]
     wrap: str | None
@@ -44,7 +45,8 @@ def carry_out(done: Transplant, request: Request, extras: Extras) -> int:
     limit = require_writable(done.plan, request)
     plan = completed(done.plan, request)
     done = replace(done, plan=plan)
-    _require_nesting(request.out, extras.wrap)
+    if request.out is not None or request.to is not None:
+        _require_nesting(plan, extras.wrap)
     if request.form == "text":
         before = transplant_document(done, request.names[0], mode_of(request), None, extras.depth, request.verbose)
         show_document(before, "text", request.color, pager=request.out is None and not request.no_pager)
@@ -73,14 +75,14 @@ def carry_out(done: Transplant, request: Request, extras: Extras) -> int:
     return code
 
 
-def _texts(done: Transplant, request: Request, extras: Extras) -> dict[Path, str]:
+def _texts(done: Transplant, request: Request, extras: Extras) -> dict[PurePath, str]:
     """The further files and what is to stand in them."""
     from ckptool.report.transplant_files import freeze_list
     from ckptool.report.transplant_recipe import transplant_recipe
     from ckptool.storage.targets import check_distinct
 
     check_distinct([path for path in (extras.recipe, extras.freeze) if path is not None])
-    texts: dict[Path, str] = {}
+    texts: dict[PurePath, str] = {}
     if extras.recipe is not None:
         texts[extras.recipe] = "".join(transplant_recipe(done, request.names[0], extras.recipe.name))
     if extras.freeze is not None:
@@ -88,12 +90,14 @@ def _texts(done: Transplant, request: Request, extras: Extras) -> dict[Path, str
     return texts
 
 
-def _require_nesting(out: Path | None, wrap: str | None) -> None:
+def _require_nesting(plan: Plan, wrap: str | None) -> None:
     """Refuses to nest weights where the output has no levels."""
-    from ckptool.engine.encode import container_of
+    from ckptool.engine.encode import writer_of
 
-    if wrap is not None and out is not None and container_of(out) != "torch":
-        raise UsageError("--wrap nests the weights, which safetensors cannot", hint="write a .pth, or leave it out")
+    if wrap is not None and not writer_of(plan).keeps_objects:
+        raise UsageError(
+            f"--wrap nests the weights, which {writer_of(plan).file_kind} cannot", hint="write a .pth, or leave it out"
+        )
 
 
 def _falls_short(loads: Verdict, done: Transplant, extras: Extras) -> bool:
@@ -103,14 +107,15 @@ def _falls_short(loads: Verdict, done: Transplant, extras: Extras) -> bool:
 
 def _would_load(done: Transplant) -> Verdict:
     """What torch would say of the output."""
+    from ckptool.engine.encode import writer_of
     from ckptool.models import strict_verdict
 
     plan = done.plan
     specs = {step.target.key: step.target for step in plan.steps if step.stored}
-    return strict_verdict(done.target, specs, plan.module_versions if plan.container == "torch" else None)
+    return strict_verdict(done.target, specs, plan.module_versions if writer_of(plan).keeps_objects else None)
 
 
-def _loads(target: Target, out: Path, wrap: str | None) -> Verdict:
+def _loads(target: Target, out: PurePath, wrap: str | None) -> Verdict:
     """What torch says of the file as it was written: its headers are read again."""
     from ckptool.formats.opening import open_checkpoint
     from ckptool.models import strict_verdict
@@ -172,4 +177,5 @@ def _report(
 def _snippet(done: Transplant, request: Request, extras: Extras) -> str:
     from ckptool.report.transplant_files import snippet
 
-    return "".join(snippet(done, extras.arguments, request.out or Path("transplanted.pth"), extras.wrap))
+    container = "torch" if request.out is None else done.plan.container
+    return "".join(snippet(done, extras.arguments, request.out or PurePath("transplanted.pth"), container, extras.wrap))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 import typer
@@ -69,7 +69,7 @@ def number_pairs(texts: Sequence[str], option: str) -> dict[str, float]:
     return found
 
 
-def open_selected(path: Path, select: str | None, ema: bool = False) -> Checkpoint:
+def open_selected(path: PurePath, select: str | None, ema: bool = False) -> Checkpoint:
     """The checkpoint, with the weights that --select or --ema means."""
     from ckptool.facts.averages import averaged
     from ckptool.formats.opening import open_checkpoint

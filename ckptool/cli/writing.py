@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import signal
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ckptool.cli.common import Color
+from ckptool.cli.common import PATH, Color
 from ckptool.cli.reports import require_reports, show_document, write_reports
 from ckptool.cli.texts import require_texts, write_texts
 from ckptool.commands.beside.choices import Choices
@@ -35,14 +31,35 @@ class TiedOutput(StrEnum):
     KEEP_FIRST = "keep-first"
 
 
+def complete_writers(incomplete: str) -> list[str]:
+    """Names of what can be written."""
+    from ckptool.formats.registry import writers
+
+    return [name for name in writers() if name.startswith(incomplete)]
+
+
 _PANEL = "Writing"
 OutOption = Annotated[
-    Path | None,
+    PurePath | None,
     typer.Option(
-        "--output", "-o", metavar="PATH", help="Write it: .pth .pt .bin .ckpt, .safetensors, or a folder.",
+        "--output",
+        "-o",
+        path_type=PATH,
+        metavar="PATH",
+        help="Write it: .pth .pt .bin .ckpt, .safetensors, or a folder.",
         rich_help_panel=_PANEL,
     ),
-]  # fmt: skip
+]
+ToOption = Annotated[
+    str | None,
+    typer.Option(
+        "--to",
+        metavar="FORMAT",
+        help="What the output is where its ending does not say it: torch, safetensors, folder.",
+        autocompletion=complete_writers,
+        rich_help_panel=_PANEL,
+    ),
+]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace an existing output.", rich_help_panel=_PANEL)]
 ShardOption = Annotated[
     str | None,
@@ -81,6 +98,10 @@ DryRunOption = Annotated[
 KeepUnknownOption = Annotated[
     bool, typer.Option("--keep-unknown", help="Keep objects of unknown classes.", rich_help_panel=_PANEL)
 ]
+WrapOption = Annotated[
+    str | None,
+    typer.Option("--wrap", metavar="KEY", help="Put the weights under this key of a .pth.", rich_help_panel=_PANEL),
+]
 AllowOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -110,6 +131,7 @@ class Request:
     Attributes:
         out: where to write; None for a preview.
         names: the inputs as they were typed.
+        to: the container, where the ending of `out` does not say it.
         check: say only whether the plan is sound and meets its expectations.
         choices: what to do with everything beside the weights.
         dry_run: do everything but write.
@@ -118,8 +140,9 @@ class Request:
         also_read: what is read beside the plan's inputs.
     """
 
-    out: Path | None
+    out: PurePath | None
     names: tuple[str, ...]
+    to: str | None = None
     force: bool = False
     max_shard: str | None = None
     choices: Choices = field(default_factory=Choices)
@@ -130,9 +153,9 @@ class Request:
     no_pager: bool = False
     verbose: bool = False
     quiet: bool = False
-    reports: tuple[Path, ...] = ()
-    texts: Mapping[Path, str] = field(default_factory=dict)
-    also_read: tuple[Path, ...] = ()
+    reports: tuple[PurePath, ...] = ()
+    texts: Mapping[PurePath, str] = field(default_factory=dict)
+    also_read: tuple[PurePath, ...] = ()
 
 
 def carry_out(plan: Plan, request: Request, match: Automatic | None = None) -> int:
@@ -170,12 +193,13 @@ def carry_out(plan: Plan, request: Request, match: Automatic | None = None) -> i
 
 
 def completed(plan: Plan, request: Request) -> Plan:
-    """The plan for the container of the output; without an output, for one like the first input."""
+    """The plan for the container of the output; without an output, for what --to says or one like the first input."""
     from ckptool.commands.beside.complete import complete, container_like
     from ckptool.engine.encode import container_of
 
-    container = container_like(plan.inputs[0]) if request.out is None else container_of(request.out)
-    return complete(plan, container, request.choices)
+    if request.out is None:
+        return complete(plan, request.to or container_like(plan.inputs[0]), request.choices)
+    return complete(plan, container_of(request.out, request.to), request.choices)
 
 
 def _verdict(plan: Plan, request: Request) -> Exit:
@@ -187,35 +211,36 @@ def _verdict(plan: Plan, request: Request) -> Exit:
 def require_writable(plan: Plan, request: Request) -> int | None:
     """Refuses an output that could not be written, before anything is shown; gives the bytes of a shard."""
     from ckptool.engine.apply import check_output
-    from ckptool.engine.encode import container_of
-    from ckptool.engine.shard_names import is_shard_name
+    from ckptool.engine.encode import container_of, writer_named
+    from ckptool.formats.shard_names import is_shard_name
     from ckptool.storage.targets import check_distinct
 
     limit = None if request.max_shard is None else parse_size(request.max_shard, least=1)
     if str(request.out) == "-":
         raise UsageError("an output is a file or a folder, not a stream", hint="give its name: -o out.safetensors")
-    sources = [Path(path) for checkpoint in plan.inputs for path in checkpoint.paths]
+    sources = [PurePath(path) for checkpoint in plan.inputs for path in checkpoint.paths]
     sources += request.also_read
     require_reports(request.reports, sources)
     require_texts(request.texts, sources, force=request.force)
     out = None if request.check else request.out
-    container = None if out is None else container_of(out)
+    is_folder = out is not None and writer_named(container_of(out, request.to)).is_folder
     outputs = [*request.texts, *request.reports]
-    check_distinct([out, *outputs] if out else outputs, out if container == "folder" else None, is_shard_name)
+    check_distinct([out, *outputs] if out else outputs, out if is_folder else None, is_shard_name)
     if out is None:
         return limit
-    check_output(plan, out, request.also_read, force=request.force)
-    if request.max_shard is not None and container != "folder":
+    check_output(plan, out, request.also_read, force=request.force, to=request.to)
+    if request.max_shard is not None and not is_folder:
         raise UsageError(
             f"--max-shard-size makes a folder of shards; {out} is one file", hint=f"-o {out.with_suffix('')}"
         )
     return limit
 
 
-def write(plan: Plan, out: Path, request: Request, limit: int | None) -> Written:
+def write(plan: Plan, out: PurePath, request: Request, limit: int | None) -> Written:
     from ckptool.cli.errors import print_note
     from ckptool.cli.progress import Progress
     from ckptool.engine.apply import apply
+    from ckptool.storage.signals import ends_cleanly
 
     with ends_cleanly(), Progress("writing", request.quiet) as progress:
         written = apply(plan, out, force=request.force, max_shard=limit, progress=progress)
@@ -251,28 +276,3 @@ def say(problems: Sequence[Problem]) -> None:
 
         for error, keys in problem_errors(problems):
             print_error(error, keys)
-
-
-# ---------------------------------------------------------------------------------------------- signals
-
-
-@contextmanager
-def ends_cleanly() -> Iterator[None]:
-    """While it lasts, SIGTERM and SIGHUP end the program as Ctrl-C does: what was half written is removed.
-
-    The exit code is the shell's for the signal, 143 and 129. Signals that are ignored (nohup) stay ignored.
-    """
-    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    before = {number: signal.getsignal(number) for number in numbers}
-    changed = [number for number, handler in before.items() if handler is signal.SIG_DFL]
-    for number in changed:
-        signal.signal(number, _end)
-    try:
-        yield
-    finally:
-        for number in changed:
-            signal.signal(number, before[number])
-
-
-def _end(number: int, frame: FrameType | None) -> NoReturn:
-    sys.exit(128 + number)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from ckptool.commands.automatic import Automatic, automatic
 from ckptool.commands.beside.versions import carried_versions
 from ckptool.commands.filter import cast_value, float_dtype, module_notes
+from ckptool.core.bytes import PathText
 from ckptool.core.checkpoint import Checkpoint, Note
 from ckptool.core.errors import CkptError
 from ckptool.core.keys import Pattern
@@ -20,6 +20,7 @@ from ckptool.recipes.expand import expand
 from ckptool.recipes.inputs import numbers_beside, source_file_captures
 from ckptool.recipes.recipe import Expect, Recipe
 from ckptool.recipes.reverse import check_reverse, reverse
+from ckptool.storage.paths import is_folder
 
 Specs = Mapping[str, TensorSpec]
 
@@ -59,14 +60,14 @@ def plan_remap(
     given = (sources,) if isinstance(sources, Checkpoint) else tuple(sources)
     inputs = tuple(map(with_recorded_ties, given))
     numbers = numbers_beside(recipe, inputs[0].path, vars)
-    specs = [{key: tensor.spec for key, tensor in checkpoint.tensors.items()} for checkpoint in inputs]
+    specs = [checkpoint.specs() for checkpoint in inputs]
     losses: tuple[str, ...] = ()
     running = recipe
     if backwards:
         turned = reverse(recipe)
         running, losses = turned.recipe, turned.losses
         numbers = {**{name: value for name, value in running.vars.items() if not isinstance(value, str)}, **numbers}
-    targets = None if like is None else {key: tensor.spec for key, tensor in like.tensors.items()}
+    targets = None if like is None else like.specs()
     found = expand(running, specs, prefixes=prefixes, vars=numbers, targets=targets)
     steps = _cast(found.steps, inputs, float_dtype(dtype or (None if backwards else recipe.output_dtype)))
     notes = [*module_notes(inputs[0]), *(Note(loss) for loss in losses)]
@@ -109,12 +110,12 @@ def match_remap(
     """
     numbers = numbers_beside(recipe, sources[0].path, vars)
     inputs = map(with_recorded_ties, sources)
-    specs = [{key: tensor.spec for key, tensor in checkpoint.tensors.items()} for checkpoint in inputs]
-    wanted = {key: tensor.spec for key, tensor in like.tensors.items()}
+    specs = [checkpoint.specs() for checkpoint in inputs]
+    wanted = like.specs()
     return automatic(recipe, specs, wanted, accept=accept, prefixes=prefixes, vars=numbers)
 
 
-def open_sources(path: Path, recipe: Recipe, select: str | None) -> tuple[tuple[Checkpoint, ...], tuple[str, ...]]:
+def open_sources(path: PathText, recipe: Recipe, select: str | None) -> tuple[tuple[Checkpoint, ...], tuple[str, ...]]:
     """The checkpoints that a recipe's input is made of, and the prefixes of their keys.
 
     Args:
@@ -126,7 +127,7 @@ def open_sources(path: Path, recipe: Recipe, select: str | None) -> tuple[tuple[
 
     asked = select if select is not None else recipe.source_select
     chosen = None if asked == "auto" else asked
-    if not recipe.source_files or not path.is_dir():
+    if not recipe.source_files or not is_folder(path):
         return (open_checkpoint(path, chosen),), ()
     files = source_file_captures(recipe, path)
     return tuple(open_checkpoint(file, chosen) for _, file in files), tuple(prefix for prefix, _ in files)

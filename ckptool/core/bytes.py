@@ -11,11 +11,14 @@ Advance = Callable[[int], None]
 """Told the bytes done after each step."""
 
 
-class _HasPath(Protocol):
+@runtime_checkable
+class HasPath(Protocol):
+    """Anything that says its path."""
+
     def __fspath__(self) -> str: ...
 
 
-PathText = str | _HasPath
+PathText = str | HasPath
 """A path as a user may give it: text, or anything that says its path."""
 
 
@@ -42,11 +45,8 @@ class ByteSource(Protocol):
     def folder(self) -> Folder:
         """The folder that holds it."""
 
-    def open(self, *, probing: bool = False) -> OpenBytes:
+    def open(self) -> OpenBytes:
         """Open it for reading.
-
-        Args:
-            probing: only to see what it is: that does not make it an input of the command.
 
         Raises:
             UnreadableError: it cannot be opened, or is not what was located.

@@ -165,9 +165,6 @@ class Moved:
     step: Step
 
 
-Container: TypeAlias = Literal["torch", "safetensors", "folder"]
-
-
 @dataclass(frozen=True, slots=True)
 class Use:
     """What became of one rule of a recipe.
@@ -216,7 +213,9 @@ class Plan:
         notes: what the user should know.
         frame: number of the input whose other contents (optimizer, epoch, nesting) a torch output keeps; None for none.
         beside: what lies beside the weights, and what becomes of it.
-        container: what the output is; None while the plan is not complete (see `ckptool.commands.beside.complete`).
+        container: what the output is, by the name of its writer in the registry of formats; None while the plan is not
+            complete (see `ckptool.commands.beside.complete`).
+        keeps_ties: tied keys are one tensor of the output, whose bytes they share.
         metadata: safetensors `__metadata__` for the output.
         module_versions: torch's module versions for the output, renamed and filtered with the keys; None for none.
         replaced_nodes: objects of the frame that get another in their place (the optimizer's state); see
@@ -236,7 +235,8 @@ class Plan:
     notes: tuple[Note, ...] = ()
     frame: int | None = 0
     beside: tuple[Beside, ...] = ()
-    container: Container | None = None
+    container: str | None = None
+    keeps_ties: bool = True
     metadata: Mapping[str, str] = field(default_factory=dict)
     module_versions: Mapping[str, int] | None = None
     replaced_nodes: tuple[tuple[object, object], ...] = ()
@@ -252,8 +252,7 @@ class Plan:
 
     def nbytes_of(self, step: Step) -> int:
         """Bytes that the output holds for one key: none where it shares another key's."""
-        shares = step.tied_to is not None and self.container in ("torch", None)
-        return 0 if shares or not step.stored else step.target.nbytes
+        return 0 if (step.tied_to is not None and self.keeps_ties) or not step.stored else step.target.nbytes
 
     def step(self, number: int) -> Step:
         """A step by its number; behind the weights come the tensors of the optimizer's state that are made."""

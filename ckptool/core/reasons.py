@@ -205,6 +205,11 @@ class SameKey:
 
 
 @dataclass(frozen=True, slots=True)
+class ByHook:
+    """A load hook of the model takes it so, under another name or computed of others."""
+
+
+@dataclass(frozen=True, slots=True)
 class OwnTensor:
     """The model's own tensor.
 
@@ -291,6 +296,7 @@ Reason: TypeAlias = (
     | Adapted
     | TrainedWhole
     | SameKey
+    | ByHook
     | OwnTensor
     | LeftToModel
     | NoSuchKey

@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-import os
 import shlex
+import sys
+
+from ckptool.core.bytes import PathText
 
 
-def shell_quote(word: str | os.PathLike[str]) -> str:
+def shell_quote(word: PathText) -> str:
     """The word as a POSIX shell reads it back; characters that a terminal would not show are escaped.
 
     Example:
         >>> print(shell_quote("a.pth"), shell_quote("$(x).pth"), shell_quote("a\\nb"))
         a.pth '$(x).pth' $'a\\nb'
     """
-    text = os.fspath(word)
+    text = word if isinstance(word, str) else word.__fspath__()
     if text.isprintable():
         return shlex.quote(text)
-    raw = os.fsencode(text) if _is_encodable(text) else text.encode("utf-8", "backslashreplace")
-    return "$'" + "".join(_escaped(byte) for byte in raw) + "'"
+    return "$'" + "".join(_escaped(byte) for byte in _raw(text)) + "'"
 
 
-def _is_encodable(text: str) -> bool:
+def _raw(text: str) -> bytes:
+    """The bytes that the system has for a name; for text that no name can have, escapes."""
     try:
-        os.fsencode(text)
+        return text.encode(sys.getfilesystemencoding(), sys.getfilesystemencodeerrors())
     except UnicodeEncodeError:
-        return False
-    return True
+        return text.encode("utf-8", "backslashreplace")
 
 
 def _escaped(byte: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
+from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from ckptool.encodings.gguf_parts import half_at, signs_of, words_at
@@ -20,7 +20,7 @@ def _grid(name: str) -> Array:
     """A grid of the data file: float32 ``[entries, 4 or 8]``."""
     import numpy as np
 
-    for line in (Path(__file__).parent / "gguf_grids.txt").read_text(encoding="ascii").splitlines():
+    for line in files("ckptool.encodings").joinpath("gguf_grids.txt").read_text(encoding="ascii").splitlines():
         title, *rest = line.split(" ", 3)
         if title == name:
             width, magnitudes, digits = rest

@@ -5,21 +5,25 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import PurePath
 
+from ckptool.core.bytes import PathText
 from ckptool.core.checkpoint import Note
 from ckptool.core.errors import OutputError, PlanError
 from ckptool.core.plan import Plan
-from ckptool.engine.encode import Output, container_of, encode
+from ckptool.engine.encode import container_of, encode, writer_named, writer_of
 from ckptool.engine.filling import write_image
 from ckptool.engine.plan_hash import plan_hash
 from ckptool.engine.reading import Reader
 from ckptool.engine.rounding import Rounding
-from ckptool.engine.shard_names import replaceable
+from ckptool.formats.shard_names import replaceable
+from ckptool.formats.writer import Output
+from ckptool.storage.paths import local_path
+from ckptool.storage.refusals import require_name
 from ckptool.storage.stages import FolderStage
 from ckptool.storage.staging import clear_stages, staged_file, staged_folder
 from ckptool.storage.targets import check_target
-from ckptool.storage.touched import looking_at_outputs, same_file
+from ckptool.storage.touched import only_looking, same_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +43,8 @@ class Written:
         notes: what an earlier run with this output left, and what became of it.
     """
 
-    path: Path
-    files: tuple[Path, ...]
+    path: PurePath
+    files: tuple[PurePath, ...]
     nbytes: int
     tensors: int
     seconds: float
@@ -52,7 +56,7 @@ class Written:
 
 def apply(
     plan: Plan,
-    out: Path | str,
+    out: PathText,
     *,
     force: bool = False,
     max_shard: int | None = None,
@@ -62,8 +66,7 @@ def apply(
 
     Args:
         plan: what to write, complete for the container of `out`.
-        out: where; the ending says the format: `.pth .pt .bin .ckpt` a torch zip archive, `.safetensors`, none a folder
-            of safetensors shards with their index.
+        out: where; an ending that says another container than the plan's is refused.
         force: replace an existing output; in a folder its weights only, other files stay.
         max_shard: bytes of one shard, for a folder.
         progress: told (bytes done, bytes in all) as it goes, from any thread.
@@ -75,7 +78,7 @@ def apply(
     import time
 
     started = time.monotonic()
-    target = Path(out)
+    target = local_path(out)
     _require_sound(plan, target)
     check_output(plan, target, force=force)
     output = encode(plan, target, max_shard=max_shard)
@@ -85,7 +88,7 @@ def apply(
     advance = _counter(total, progress)
     rounding: dict[str, Rounding] = {}
     with Reader(plan.inputs) as reader:
-        if output.is_folder:
+        if writer_of(plan).is_folder:
             with staged_folder(target, digest, replaceable, force=force) as stage:
                 notes += _fill_stage(stage, output, plan, reader, advance, rounding)
                 _verify(stage.new, output)
@@ -113,7 +116,9 @@ def apply(
     )
 
 
-def check_output(plan: Plan, target: Path, also_read: Sequence[Path] = (), *, force: bool) -> None:
+def check_output(
+    plan: Plan, target: PurePath, also_read: Sequence[PurePath] = (), *, force: bool, to: str | None = None
+) -> None:
     """Refuse an output that could not be written, or is one of the plan's inputs; see `check_target`.
 
     Where an output is in the way, what killed runs left of it is finished or undone first, and the error says so.
@@ -123,10 +128,12 @@ def check_output(plan: Plan, target: Path, also_read: Sequence[Path] = (), *, fo
         target: the output.
         also_read: further files that are read for it.
         force: an existing output may be replaced.
+        to: its container, where its ending does not say it and the plan is not complete.
     """
-    inputs = [Path(path) for checkpoint in plan.inputs for path in checkpoint.paths]
+    inputs = [PurePath(path) for checkpoint in plan.inputs for path in checkpoint.paths]
     inputs += also_read
-    weights = replaceable if container_of(target) == "folder" else None
+    require_name(target)
+    weights = replaceable if writer_named(container_of(target, to or plan.container)).is_folder else None
     try:
         check_target(target, inputs, weights, force=force)
     except OutputError:
@@ -135,7 +142,7 @@ def check_output(plan: Plan, target: Path, also_read: Sequence[Path] = (), *, fo
         _said_with(clear_stages(target), lambda: check_target(target, inputs, weights, force=force))
 
 
-def _cleared(plan: Plan, target: Path, digest: str, force: bool) -> list[Note]:
+def _cleared(plan: Plan, target: PurePath, digest: str, force: bool) -> list[Note]:
     """Clear what killed runs with this output left; what there is to say about it."""
     notes = clear_stages(target, digest)
     if notes:  # an old output may be back under its name
@@ -181,11 +188,11 @@ def _fill_stage(
     return [Note(f"resumed: {kept} of {total} files were finished by an earlier run and are kept")] if kept else []
 
 
-def _require_sound(plan: Plan, target: Path) -> None:
+def _require_sound(plan: Plan, target: PurePath) -> None:
     problems = plan.problems or plan.unmet
     if problems:
         raise problems[0].error("; ".join(problem.message for problem in problems), hint=problems[0].hint or None)
-    if plan.container != container_of(target):
+    if container_of(target, writer_of(plan).name) != plan.container:
         raise PlanError(f"the plan is not complete for {target.name}", hint="ckptool.commands.beside.complete")
 
 
@@ -207,11 +214,11 @@ def _joined(place: str, key: str) -> str:
     return f"{place}.{key}" if place else key
 
 
-def _verify(written: Path, output: Output) -> None:
+def _verify(written: PurePath, output: Output) -> None:
     """Open what was written and hold it against the plan."""
     from ckptool.formats.opening import open_checkpoint
 
-    with looking_at_outputs():
+    with only_looking():
         found = open_checkpoint(written)
     place = found.selection.name  # what is left may make another dict the obvious one, so whole paths are compared
     tensors = {_joined(place, key): tensor for key, tensor in found.tensors.items()}

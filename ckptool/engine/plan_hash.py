@@ -44,7 +44,7 @@ def plan_hash(plan: Plan, images: Mapping[str, Image]) -> str:
                 if isinstance(content, Range):
                     parts.append(f"{numbers[content.file]} {content.offset} {content.nbytes}")
                 else:
-                    parts.extend(_texts(plan.steps[content.index].value))
+                    parts.extend(_texts(plan.step(content.index).value))
             digest.update("\n".join(parts).encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
 

@@ -17,7 +17,7 @@ from ckptool.formats.folder import KNOWN
 from ckptool.formats.registry import INDEX_ENDING
 from ckptool.formats.sharded import SHARD_NAME
 from ckptool.storage.locate import locate_folder
-from ckptool.storage.texts import is_file
+from ckptool.storage.paths import is_file
 
 _RANK = re.compile(r"(?<![A-Za-z])(?:rank|part|consolidated|tp)[._-]?(?P<number>\d{1,5})(?!\d)")
 _MOST_NAMES = 10_000  # of a folder's names that are looked at

@@ -30,11 +30,12 @@ def facts_of(checkpoint: Checkpoint) -> tuple[Fact, ...]:
 
     Example:
         >>> from pathlib import Path
+        >>> from ckptool.core.format import Format
         >>> from ckptool.core.checkpoint import Tensor
         >>> from ckptool.core.spec import TensorSpec
         >>> keys = ["module.fc.weight", "module.fc.bias"]
         >>> tensors = {key: Tensor(TensorSpec(key, "float32", (4,))) for key in keys}
-        >>> [fact.name for fact in facts_of(Checkpoint(Path("a.pth"), "torch zip", tensors))]
+        >>> [fact.name for fact in facts_of(Checkpoint(Path("a.pth"), Format("torch zip"), tensors))]
         ['wrapper']
     """
     key = id(checkpoint)

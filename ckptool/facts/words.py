@@ -19,7 +19,8 @@ def notes_of(checkpoint: Checkpoint) -> tuple[Note, ...]:
 
     Example:
         >>> from pathlib import Path
-        >>> notes_of(Checkpoint(Path("a.pth"), "torch zip", {}))[0].text
+        >>> from ckptool.core.format import Format
+        >>> notes_of(Checkpoint(Path("a.pth"), Format("torch zip"), {}))[0].text
         'there are no tensors in it'
     """
     return tuple(note_of(fact, checkpoint) for fact in facts_of(checkpoint) if fact.is_listed)

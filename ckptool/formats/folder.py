@@ -18,6 +18,7 @@ from ckptool.core.errors import CkptError, UnreadableError, UsageError
 from ckptool.core.shell import shell_quote
 from ckptool.formats.registry import INDEX, INDEX_ENDING, endings, is_safe_name, open_file, sniff
 from ckptool.formats.sharded import SHARD_NAME, open_index, open_shards
+from ckptool.storage.touched import only_looking
 
 KNOWN = [
     name
@@ -112,7 +113,7 @@ def _single_files(folder: Folder, entries: Sequence[Entry]) -> list[Candidate]:
         if is_folder:
             continue
         try:
-            with folder.open(name).open(probing=True) as file:
+            with only_looking(), folder.open(name).open() as file:
                 if sniff(file) is not INDEX:
                     found.append((name,))
         except CkptError as error:  # most files of a folder are none

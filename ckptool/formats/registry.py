@@ -8,14 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Literal
+from typing import Any
 
 from ckptool.core.bytes import ByteSource, OpenBytes
 from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.errors import UnreadableError
+from ckptool.core.format import Format
 from ckptool.formats.sniff import HEAD, is_index, is_legacy, is_safetensors, is_zip, what_else
+from ckptool.formats.writer import Writer
 
-Writer = Literal["torch", "safetensors"]
 Opener = Callable[[ByteSource, str | None], Checkpoint]
 
 
@@ -31,7 +32,7 @@ class Container:
         vague: endings that such files often have, and many other files too.
         names: globs of file names with vague endings that say it all the same.
         is_pickle: loading it elsewhere runs a pickle.
-        writer: what writes it, by the name that plans have for it; "" where nothing does.
+        writer: what writes it; None where nothing does.
     """
 
     name: str
@@ -41,17 +42,19 @@ class Container:
     vague: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
     is_pickle: bool = False
-    writer: Writer | Literal[""] = ""
+    writer: Writer | None = None
 
 
-def _late(module: str, function: str) -> Opener:
-    """The function of a module that is imported when a file comes for it."""
+def _late(module: str, function: str) -> Callable[..., Any]:
+    """The function of a module that is imported when it is called."""
 
-    def opener(source: ByteSource, select: str | None) -> Checkpoint:
-        read: Opener = getattr(import_module(f"ckptool.formats.{module}"), function)
-        return read(source, select)
+    def call(*arguments: object) -> Any:
+        return getattr(import_module(f"ckptool.formats.{module}"), function)(*arguments)
 
-    return opener
+    return call
+
+
+_UNHELD = _late("safetensors_output", "unheld")
 
 
 CONTAINERS: list[Container] = [
@@ -60,7 +63,7 @@ CONTAINERS: list[Container] = [
         is_safetensors,
         _late("safetensors", "open_safetensors"),
         (".safetensors",),
-        writer="safetensors",
+        writer=Writer("safetensors", _late("safetensors_output", "file_output"), _UNHELD, keeps_metadata=True),
     ),
     Container(
         "torch zip",
@@ -70,7 +73,12 @@ CONTAINERS: list[Container] = [
         (".bin",),
         ("pytorch_model*.bin", "adapter_model*.bin"),
         is_pickle=True,
-        writer="torch",
+        writer=Writer(
+            "torch",
+            _late("torch.output", "torch_output"),
+            refusal=_late("torch.output", "torch_refusal"),
+            keeps_objects=True,
+        ),
     ),
     Container("torch legacy", is_legacy, _late("torch.legacy", "open_legacy"), is_pickle=True),
 ]
@@ -78,6 +86,16 @@ CONTAINERS: list[Container] = [
 
 INDEX = Container("index", is_index, _late("sharded", "open_index"))
 """Which shard holds which key: a checkpoint to a user, never a shard."""
+
+FOLDER = Writer(
+    "folder",
+    _late("safetensors_output", "folder_output"),
+    _UNHELD,
+    files="safetensors",
+    is_folder=True,
+    keeps_metadata=True,
+)
+"""What writes a folder of shards with their index."""
 
 INDEX_ENDING = ".index.json"
 
@@ -109,14 +127,40 @@ def name_patterns() -> tuple[str, ...]:
     return tuple(dict.fromkeys(pattern for patterns in found for pattern in patterns))
 
 
-def written_endings() -> dict[str, Writer]:
-    """The endings of files that are written, and what writes them.
+def writers() -> dict[str, Writer]:
+    """Everything that writes, by the name that `--to` and plans have for it.
+
+    Example:
+        >>> list(writers())
+        ['safetensors', 'torch', 'folder']
+    """
+    return {writer.name: writer for writer in (*(each.writer for each in CONTAINERS), FOLDER) if writer is not None}
+
+
+def writer_like(found: Format) -> Writer | None:
+    """What writes files of the format that an input has; None if nothing does."""
+    return next((each.writer for each in CONTAINERS if each.name == found.name), None)
+
+
+def writer_endings() -> dict[str, str]:
+    """The endings that say what a file is, and the name of what writes such files; vague ones are left out.
+
+    Example:
+        >>> ".bin" in writer_endings(), writer_endings()[".pt"]
+        (False, 'torch')
+    """
+    return {suffix: each.writer.name for each in CONTAINERS if each.writer for suffix in each.suffixes}
+
+
+def written_endings() -> dict[str, str]:
+    """The endings of files that are written, vague ones too, and the name of what writes them.
 
     Example:
         >>> written_endings()[".ckpt"]
         'torch'
     """
-    return {suffix: each.writer for each in CONTAINERS if each.writer for suffix in (*each.suffixes, *each.vague)}
+    written = ((each, each.writer) for each in CONTAINERS if each.writer is not None)
+    return {suffix: writer.name for each, writer in written for suffix in (*each.suffixes, *each.vague)}
 
 
 def is_safe_name(name: str) -> bool:

@@ -62,6 +62,11 @@ class Entry:
         return self.status in (Filled.FILLED, Filled.CAST, Filled.FITTED)
 
     @property
+    def is_whole(self) -> bool:
+        """True if it is the source's tensor, every element of it, and not made to fit."""
+        return self.status in (Filled.FILLED, Filled.CAST) and self.covered == self.spec.elements
+
+    @property
     def is_counter(self) -> bool:
         """True for the counter of a BatchNorm, which evaluation does not use."""
         return self.key.rpartition(".")[2] == "num_batches_tracked" and not self.spec.shape

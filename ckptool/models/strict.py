@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -68,26 +68,63 @@ def strict_verdict(
 
     module = target.module
     assert isinstance(module, torch.nn.Module)
+    state = empty_state(specs, versions, entries)
+    found, error = load_without_data(module, state)
+    if error is None:
+        return Verdict(True)
+    message = str(error) or type(error).__name__  # a model may refuse in its own way: MNASNet raises ValueError
+    mismatched = tuple(_MISMATCH.findall(message))
+    if found is None:
+        return Verdict(False, mismatched=mismatched, message=message)
+    return Verdict(False, tuple(found.missing_keys), tuple(found.unexpected_keys), mismatched, message)
+
+
+def load_without_data(
+    module: torch.nn.Module,
+    state: OrderedDict[str, Any],
+    recording: Callable[[], AbstractContextManager[object]] = nullcontext,
+) -> tuple[Any, Exception | None]:
+    """Load strictly, with tensors that have no data on both sides.
+
+    Args:
+        module: it is as before at the end.
+        state: from `empty_state`.
+        recording: what is on while it loads; made after the module's tensors are replaced.
+
+    Returns:
+        The keys that torch judged, after every hook; None if it did not come so far. And what was raised, if anything.
+    """
+    import torch
+
+    found: list[Any] = []
+    raised: Exception | None = None
+    # a hook may make tensors of its own: on the CPU they do not go together with those that have no data
+    for device in ("cpu", "meta"):
+        with guarded(), _without_data(module), torch.device(device):
+            watch = module.register_load_state_dict_post_hook(lambda _, keys: found.append(keys))  # type: ignore[no-untyped-call]
+            try:
+                with recording():
+                    module.load_state_dict(state, strict=True)
+            except Exception as error:
+                raised = raised if raised is not None and not found else error
+            else:
+                return found[-1] if found else None, None
+            finally:
+                watch.remove()
+        if found:
+            break
+    return found[-1] if found else None, raised
+
+
+def empty_state(
+    specs: Mapping[str, TensorSpec], versions: Mapping[str, int] | None, entries: Iterable[str]
+) -> OrderedDict[str, Any]:
+    """The state dict that torch would get, of tensors without data; see `strict_verdict` for the arguments."""
     state: OrderedDict[str, Any] = OrderedDict((key, _empty(spec)) for key, spec in specs.items())
     state.update((name, None) for name in entries if name not in state)
     if versions is not None:
         state._metadata = OrderedDict((name, {"version": version}) for name, version in versions.items())  # type: ignore[attr-defined]
-    found: list[Any] = []
-    with guarded(), _without_data(module), _without_extra_state(module):
-        # called after every hook of the model, with the keys as they will be judged
-        watch = module.register_load_state_dict_post_hook(lambda _, keys: found.append(keys))  # type: ignore[no-untyped-call]
-        try:
-            module.load_state_dict(state, strict=True)
-        except Exception as error:  # a model may refuse in its own way: MNASNet raises ValueError
-            message = str(error) or type(error).__name__
-        else:
-            return Verdict(True)
-        finally:
-            watch.remove()
-    mismatched = tuple(_MISMATCH.findall(message))
-    if not found:
-        return Verdict(False, mismatched=mismatched, message=message)
-    return Verdict(False, tuple(found[-1].missing_keys), tuple(found[-1].unexpected_keys), mismatched, message)
+    return state
 
 
 def _by_specs(wanted: Mapping[str, TensorSpec], given: Mapping[str, TensorSpec], entries: Iterable[str]) -> Verdict:
@@ -137,7 +174,7 @@ def _without_data(module: torch.nn.Module) -> Iterator[None]:
             for name, tensor in tensors.items():
                 if tensor is not None:
                     store[name] = stand_ins.setdefault(id(tensor), _stand_in(tensor))  # type: ignore[assignment]
-        with torch.no_grad():
+        with torch.no_grad(), _without_extra_state(module):
             yield
     finally:
         for store, tensors in kept:

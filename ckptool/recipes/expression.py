@@ -42,6 +42,23 @@ class Expression:
     outputs: tuple[str, ...]
     undo: tuple[str, ...] | None = None
 
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """The names in it that stand for numbers.
+
+        Example:
+            >>> Expression.parse("$1 + alpha / r * norm($2)").variables
+            ('alpha', 'r')
+        """
+        found: dict[str, None] = {}
+        for text in (*self.outputs, *(self.undo or ())):
+            tree = ast.parse(text.replace("$", "_"), mode="eval")
+            called = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+            for node in ast.walk(tree):
+                if isinstance(node, ast.Name) and id(node) not in called and not node.id.startswith("_"):
+                    found[node.id] = None
+        return tuple(found)
+
     @classmethod
     def parse(cls, text: str, rule: str | None = None, at: int = 0) -> Expression:
         """The expression behind the ``=``; `UsageError` if it is none.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import PurePath
 
 from ckptool.core.bytes import PathText
@@ -53,10 +53,35 @@ def numbers_beside(recipe: Recipe, path: PathText, given: Mapping[str, float] | 
         given: values that come first (--var).
 
     Raises:
-        UsageError: a number is missing, or the files say that a precondition of the recipe is not met.
+        UsageError: a number is missing, nothing uses one that is given, or the files say that a precondition of the
+            recipe is not met.
     """
+    require_used(recipe, given or {})
     require_files(recipe.require, locate_folder(path).path, recipe.name, lambda file: read_text(file, MAX_TEXT))
     return resolve_vars(recipe, json_lookup(path), given)
+
+
+def require_used(recipe: Recipe, given: Iterable[str]) -> None:
+    """Refuses numbers that no rule of a recipe uses.
+
+    Raises:
+        UsageError: with the names that it does use.
+
+    Example:
+        >>> from ckptool.recipes.recipe import parse_recipe
+        >>> require_used(parse_recipe(["w -> w | (h d) i -> (d h) i"]), ["h"])
+        >>> require_used(parse_recipe(["w -> w | = alpha * $1"]), ["apha"])
+        Traceback (most recent call last):
+        ...
+        ckptool.core.errors.UsageError: no rule uses apha
+    """
+    used = dict.fromkeys([*recipe.vars, *(name for rule in recipe.rules for name in rule.numbers)])
+    unused = [name for name in given if name not in used]
+    if unused:
+        near = difflib.get_close_matches(unused[0], list(used), n=1)
+        known = f"the rules use {', '.join(used)}" if used else "the rules use no numbers; leave it out"
+        hint = f'did you mean "{near[0]}"?' if near else known
+        raise UsageError(f"no rule uses {', '.join(unused)}", hint=hint)
 
 
 def json_lookup(path: PathText) -> Callable[[str, str], object]:

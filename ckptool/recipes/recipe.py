@@ -18,7 +18,8 @@ from ckptool.core.reasons import RuleName
 from ckptool.core.toml import parse_toml_text
 from ckptool.recipes.require import Requirement, parse_requirement
 from ckptool.recipes.rules import Rule, Stage, Unmatched, parse_stages
-from ckptool.storage.texts import is_file, read_text
+from ckptool.storage.paths import is_file
+from ckptool.storage.texts import read_text
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable

@@ -84,6 +84,17 @@ class Rule:
         return self.text
 
     @property
+    def numbers(self) -> tuple[str, ...]:
+        """The names in its steps that a number may stand for: axes of layouts, names in expressions."""
+        found: list[str] = []
+        for step in self.steps:
+            if isinstance(step, Layout):
+                found += names_of((*step.left, *step.right))
+            elif isinstance(step, Expression):
+                found += step.variables
+        return tuple(dict.fromkeys(found))
+
+    @property
     def is_whole(self) -> bool:
         """It names whole keys, and owns those it matches."""
         return self.sources[0].is_whole

@@ -73,7 +73,7 @@ class Document:
     answer: Answer
     result: Callable[[], Iterable[tuple[str, Any]]]
     records: Callable[[], Iterator[Mapping[str, Any]]]
-    summary: Mapping[str, Any]
+    summary: Callable[[], Mapping[str, Any]]
     table: Callable[[], Table]
     listing: Callable[[], Iterator[Sequence[str]]]
     screen: Callable[[Screen], Iterator[Line]]

@@ -32,7 +32,7 @@ def check_document(
         answer=_answer(report, fail_on),
         result=lambda: _result(report, fail_on),
         records=lambda: map(_finding_fields, report.findings),
-        summary=_counts(report, fail_on),
+        summary=lambda: _counts(report, fail_on),
         table=lambda: Table(_COLUMNS, map(_row, report.findings)),
         listing=lambda: iter(sorted((at.file, at.rule, at.status, at.text or "-") for at in report.outcomes)),
         screen=lambda screen: check_lines(report, screen, verbose),

@@ -54,7 +54,7 @@ def diff_document(
         records=lambda: chain(
             map(_change_fields, diff.changes), ({"extra": _extra_fields(extra)} for extra in diff.extras)
         ),
-        summary={**_counts(diff), "extras": len(diff.extras), "exit_code": int(diff.exit_code)},
+        summary=lambda: {**_counts(diff), "extras": len(diff.extras), "exit_code": int(diff.exit_code)},
         table=lambda: Table(_COLUMNS, map(_row, diff.changes)),
         listing=lambda: map(_fields, sorted(diff.changes, key=lambda change: change.key)),
         screen=screen_lines,

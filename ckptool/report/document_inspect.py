@@ -43,7 +43,7 @@ def inspect_document(
         answer=_answer(report),
         result=lambda: _result(report),
         records=lambda: (_tensor_fields(report, tensor) for tensor in report.tensors),
-        summary=_summary_fields(report),
+        summary=lambda: _summary_fields(report),
         table=lambda: Table((*_COLUMNS, *(_NUMBERS if report.stats else ())), _rows(report)),
         listing=lambda: inspect_listing(report, threads),
         screen=lambda screen: inspect_lines(report, tree(report, depth, flat, by_size=by_size), screen),

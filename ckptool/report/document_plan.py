@@ -40,7 +40,6 @@ def plan_document(
         verbose: a row per tensor on a screen.
     """
     plan = preview.plan
-    steps = [step for step in plan.steps if step.stored or step.tied_to is not None]
     return Document(
         command=plan.command.name,
         answer=plan_answer(plan, mode) or _ready(preview, mode),
@@ -49,7 +48,7 @@ def plan_document(
             (step_fields(step, plan.inputs) for step in plan.steps),
             ({"dropped": dropped_fields(dropped, plan.inputs)} for dropped in plan.dropped),
         ),
-        summary={
+        summary=lambda: {
             "tensors": sum(step.stored for step in plan.steps),
             "bytes": plan.nbytes,
             "dropped": len(plan.dropped),
@@ -57,7 +56,10 @@ def plan_document(
         },
         table=lambda: Table(
             _COLUMNS,
-            chain((_row(plan, step) for step in steps), (_dropped_row(plan, dropped) for dropped in plan.dropped)),
+            chain(
+                (_row(plan, step) for step in plan.steps if step.stored or step.tied_to is not None),
+                (_dropped_row(plan, dropped) for dropped in plan.dropped),
+            ),
         ),
         listing=lambda: iter(sorted(_listing(plan), key=lambda row: row[1])),
         screen=lambda screen: plan_lines(preview, screen, verbose),

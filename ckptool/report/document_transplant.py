@@ -55,7 +55,7 @@ def transplant_document(
             ({"unexpected": spec_fields(spec)} for spec in transplant.unexpected),
             ({"dropped": {"key": row.source.key, "why": reason_text(row.reason)}} for row in plan.dropped),
         ),
-        summary={
+        summary=lambda: {
             **{status.value: len(transplant.having(status)) for status in Filled},
             "unexpected": len(transplant.unexpected),
             "exit_code": int(came.exit_code),

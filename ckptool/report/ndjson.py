@@ -12,4 +12,4 @@ def encode_document(document: Document) -> Iterator[str]:
     """A record per line, then ``{"summary": ...}``."""
     for record in document.records():
         yield encode(record) + "\n"
-    yield encode({"summary": document.summary}) + "\n"
+    yield encode({"summary": document.summary()}) + "\n"

@@ -8,6 +8,7 @@ from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.plan import Command
 from ckptool.core.reasons import (
     Adapted,
+    ByHook,
     ByOption,
     ByRules,
     DoesNotFit,
@@ -44,6 +45,7 @@ from ckptool.core.spec import TensorSpec
 _PLAIN: dict[type[Reason], str] = {
     Kept: "kept",
     NotKept: "not kept",
+    ByHook: "a load hook of the model",
     Unmatched: "no rule matches it",
     NotUsed: "nothing of it is used",
     RecipeTie: "tie",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from ckptool.commands.automatic import FOUND
@@ -199,7 +199,7 @@ def written_lines(written: Written, name: str, screen: Screen, files: Sequence[s
         yield (Span("rounding:", "dim"), Span(f" rel ≤ {worst} ({terminal(key, room)}){lost}"))
     files = f"  {len(written.files)} files" if len(written.files) > 1 else ""
     is_folder = written.files[0] != written.path
-    name = str(Path(name) / written.files[0].name) if is_folder and not files else name
+    name = str(PurePath(name) / written.files[0].name) if is_folder and not files else name
     shown = f"{terminal(name)}{files}  {size_short(written.nbytes)}  {written.seconds:.1f} s"
     yield (Span("wrote", "green"), Span(f" {shown}"))
 

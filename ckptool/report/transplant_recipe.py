@@ -47,7 +47,11 @@ def transplant_recipe(transplant: Transplant, source: str, name: str) -> Iterato
     if stages:
         yield from _reversible(stages)
         yield from _rules(stages)
-    if asked.recipe.stages and asked.recipe.stages[-1].unmatched != "keep" and not _fits(transplant):
+    if (
+        asked.recipe.stages
+        and asked.recipe.stages[-1].unmatched != "keep"
+        and not (transplant.swap or _fits(transplant))
+    ):
         yield f"unmatched = {_text(asked.recipe.stages[-1].unmatched)}\n"
     yield from _tables(asked.recipe, (*asked.init, *asked.recipe.init))
     yield from _outcome(transplant)
@@ -81,14 +85,18 @@ def _drops(transplant: Transplant) -> list[_Line]:
 def _names(transplant: Transplant) -> Iterator[list[_Line]]:
     """How source keys become the model's: the recipe that was used, or the prefix that was seen through."""
     recipe = transplant.asked.recipe
-    if transplant.swap:
-        many = sum(entry.is_filled for entry in transplant.entries)
-        yield [(transplant.swap.rule, f"{number_of(many, 'key')} meet, same name and shape")]
+    swap = transplant.swap
+    put = [(swap.rule, f"{number_of(len(transplant.filled), 'key')} meet, same name and shape")] if swap else []
+    if not recipe.stages:
+        yield put
+        return
+    if transplant.under:
+        yield [(f"{transplant.under} ->", "the rules apply under it")]
     uses = {use.name: use for use in transplant.plan.uses}
     found = transplant.match.report.rules if transplant.match else ()
     why = {rule.text: rule_words(rule) for rule in found}
     for number, stage in enumerate(recipe.stages):
-        is_last = number == len(recipe.stages) - 1 and not _fits(transplant)
+        is_last = number == len(recipe.stages) - 1 and not put and not _fits(transplant)
         lines = [(rule.text, rule.comment or why.get(rule.text) or _evidence(rule, uses)) for rule in stage.rules]
         if stage.unmatched == "drop" and not is_last:
             if not all(rule.is_whole for rule in stage.rules):
@@ -98,6 +106,7 @@ def _names(transplant: Transplant) -> Iterator[list[_Line]]:
                 )
             lines.append(("?{k**} -> !", 'unmatched = "drop"'))
         yield lines
+    yield put
 
 
 def _evidence(rule: Rule, uses: Mapping[RuleName, Use]) -> str:

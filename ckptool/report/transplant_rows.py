@@ -232,12 +232,16 @@ def summary_text(transplant: Transplant) -> str:
     share = share_text(ModuleRow("", *transplant.tensors, transplant.coverage))
     tensors, many = transplant.tensors
     left = [entry for entry in transplant.entries if entry.covered < entry.spec.elements]
-    if not left:
+    fitted = len(transplant.having(Filled.FITTED))
+    if not left and not fitted:
         return f"all {count(whole)} elements of {number_of(many, 'tensor')} from the source"
+    if not left:
+        return f"all {number_of(many, 'tensor')} from the source, {fitted:,} of them made to fit"
     if all(entry.is_counter for entry in left):
         beside = f"{number_of(len(left), 'BatchNorm counter')} start{'s' * (len(left) == 1)} at zero"
         return f"all {number_of(tensors, 'tensor')} that matter from the source; {beside}"
     text = f"{count(filled)} of {count(whole)} elements ({share}) from the source, {tensors:,} of {many:,} tensors"
+    text += f" ({fitted:,} made to fit)" if fitted else ""
     if transplant.asked.only_loaded:
         return text
     own = "the target's own" if transplant.target.checkpoint is not None else f"init, seed {transplant.asked.seed}"

@@ -90,10 +90,9 @@ class LocalFile:
     def folder(self) -> LocalFolder:
         return LocalFolder(self.path.parent)
 
-    def open(self, *, probing: bool = False) -> OpenFile:
+    def open(self) -> OpenFile:
         """Open it for reading; see `ckptool.core.bytes.ByteSource`."""
-        if not probing:
-            note_read(self.path)
+        note_read(self.path)
         try:
             descriptor = open_to_read(self.path)
         except FileNotFoundError as error:

@@ -98,12 +98,10 @@ def publish_folder(stage: Path, target: Path, replaceable: Replaceable, *, force
     sync_folder(new)
     journal.write(stage)
     if exchange(new, target):
-        if force and not new.is_symlink():  # another run may have replaced the folder since it was listed
-            journal = replace(journal, ours=tuple(sorted(ours | replaceable(new))))
         try:
             sync_name(target)
         finally:
-            _settle(new, target, journal)
+            _settle(new, target, journal, replaceable if force else None)
             _end(stage)
         return
     for name in linked:
@@ -152,12 +150,14 @@ def _link_others(target: Path, new: Path, ours: frozenset[str]) -> dict[str, int
     return linked
 
 
-def _settle(old: Path, target: Path, journal: Journal) -> None:
+def _settle(old: Path, target: Path, journal: Journal, replaceable: Replaceable | None = None) -> None:
     """Empty a folder whose place the new one took: remove what was replaced, move everything else over."""
     try:
         if old.is_symlink():
             old.unlink()
             return
+        if replaceable is not None:  # another run may have replaced the folder since it was listed
+            journal = replace(journal, ours=tuple(sorted({*journal.ours, *replaceable(old)})))
         for _ in range(_ROUNDS):
             for name in _names(old):
                 _settle_entry(old / name, target / name, journal)

@@ -6,7 +6,7 @@ import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from ckptool.core.errors import OutputError
 
@@ -33,7 +33,7 @@ def created_meanwhile(target: Path) -> OutputError:
     return OutputError(f"{target} was created while ckptool was running", hint="--force replaces it", path=target)
 
 
-def require_name(path: Path) -> None:
+def require_name(path: PurePath) -> None:
     """Refuse a name that the system cannot have.
 
     Raises:

@@ -15,6 +15,7 @@ from functools import reduce
 from operator import and_
 from pathlib import Path
 
+from ckptool.core.bytes import PathText
 from ckptool.core.checkpoint import Note
 from ckptool.core.errors import CkptError, OutputError
 from ckptool.storage.claims import CLOSES_FIRST, claim, claim_path, claim_state, is_abandoned
@@ -41,7 +42,7 @@ _TRIES = 5
 
 @contextmanager
 def staged_file(
-    target: Path, plan: str | None = None, *, force: bool, replaces_input: bool = False
+    target: PathText, plan: str | None = None, *, force: bool, replaces_input: bool = False
 ) -> Iterator[ByteSink]:
     """Give a new hidden file beside `target` to write; on leaving, flush it and put it in the target's place.
 
@@ -54,6 +55,7 @@ def staged_file(
     Raises:
         OutputError: it cannot be written, is something that this command reads, or another of its outputs.
     """
+    target = Path(target)
     with said_plainly(target):
         _require_own_place(target, replaces_input)
         if plan is None:
@@ -90,7 +92,7 @@ def _publish_file(sink: ByteSink, target: Path, force: bool, replaces_input: boo
     note_written(target)
 
 
-def write_file(target: Path, pieces: Iterable[bytes], *, force: bool, replaces_input: bool = False) -> None:
+def write_file(target: PathText, pieces: Iterable[bytes], *, force: bool, replaces_input: bool = False) -> None:
     """Write a file as a whole, or leave what was there; see `staged_file`."""
     with staged_file(target, force=force, replaces_input=replaces_input) as sink:
         at = 0
@@ -100,7 +102,7 @@ def write_file(target: Path, pieces: Iterable[bytes], *, force: bool, replaces_i
 
 
 @contextmanager
-def staged_folder(target: Path, plan: str, replaceable: Replaceable, *, force: bool) -> Iterator[FolderStage]:
+def staged_folder(target: PathText, plan: str, replaceable: Replaceable, *, force: bool) -> Iterator[FolderStage]:
     """Give a stage whose files become those of the folder `target`; on leaving, they take their place.
 
     Args:
@@ -113,7 +115,7 @@ def staged_folder(target: Path, plan: str, replaceable: Replaceable, *, force: b
         OutputError: it cannot be written. If the system or a signal stopped it and files of the stage are finished, the
             stage is kept for the next run with the same plan, and the error names it.
     """
-    stage, keep = None, False
+    target, stage, keep = Path(target), None, False
     try:
         with said_plainly(target), signals_held():  # until it is known here what is to be removed
             _require_ended(stage_path(target, plan))
@@ -157,13 +159,14 @@ def _give_up(stage: Path, owner: int, *, remove: bool) -> None:
         os.close(owner)
 
 
-def clear_stages(target: Path, plan: str | None = None) -> list[Note]:
+def clear_stages(target: PathText, plan: str | None = None) -> list[Note]:
     """Finish, undo or remove what killed runs with this target left; what the user should know of it.
 
     Args:
         target: the output.
         plan: hash of the plan that is about to run; its own stage stays. None for no plan.
     """
+    target = Path(target)
     notes: list[Note] = []
     for path in stages_of(target):
         if path.is_symlink() or not path.is_dir():

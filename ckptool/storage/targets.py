@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import combinations
 from pathlib import Path
 
+from ckptool.core.bytes import PathText
 from ckptool.core.errors import OutputError, UsageError
 from ckptool.storage.publishing import Replaceable, link_with_others
 from ckptool.storage.refusals import require_name, said_plainly
 from ckptool.storage.touched import files_read, require_not_read, same_name
 
 
-def check_target(target: Path, inputs: Iterable[Path], replaceable: Replaceable | None, *, force: bool) -> None:
+def check_target(target: PathText, inputs: Iterable[PathText], replaceable: Replaceable | None, *, force: bool) -> None:
     """Refuse an output that is an input, exists, or could not be replaced safely.
 
     Args:
@@ -27,10 +28,11 @@ def check_target(target: Path, inputs: Iterable[Path], replaceable: Replaceable 
     Raises:
         OutputError: with the reason and what to do.
     """
+    target = Path(target)
     with said_plainly(target):
         _check_place(target)
         if os.path.lexists(target):
-            _check_not_read(target, inputs)
+            _check_not_read(target, [Path(path) for path in inputs])
             _check_kind(target, is_folder=replaceable is not None)
             if replaceable is None:
                 _check_free(target, force)
@@ -38,13 +40,13 @@ def check_target(target: Path, inputs: Iterable[Path], replaceable: Replaceable 
                 _check_folder(target, replaceable, force)
 
 
-def check_file(target: Path, inputs: Iterable[Path], *, force: bool) -> None:
+def check_file(target: PathText, inputs: Iterable[PathText], *, force: bool) -> None:
     """Refuse a file beside the output (a report, a list, a recipe) that could not be written; see `check_target`."""
     check_target(target, inputs, None, force=force)
 
 
 def check_distinct(
-    outputs: Sequence[Path], folder: Path | None = None, is_shard_name: Callable[[str], bool] | None = None
+    outputs: Sequence[PathText], folder: PathText | None = None, is_shard_name: Callable[[str], bool] | None = None
 ) -> None:
     """Refuse outputs of one command that would be one file.
 
@@ -53,14 +55,15 @@ def check_distinct(
         folder: the one among them that is a folder of shards.
         is_shard_name: says whether a name in that folder is an output's.
     """
-    for path in outputs:
+    paths, place = [Path(path) for path in outputs], None if folder is None else Path(folder)
+    for path in paths:
         require_name(path)
-    for one, other in combinations(outputs, 2):
+    for one, other in combinations(paths, 2):
         if same_name(one, other):
             raise UsageError(f"two outputs have one name: {one}", hint="give each a name of its own", path=other)
-    for path in outputs:
-        if folder is not None and is_shard_name and is_shard_name(path.name) and same_name(path.parent, folder):
-            raise UsageError(f"{path} is a file of the output {folder}", hint="give another name", path=path)
+    for path in paths:
+        if place is not None and is_shard_name and is_shard_name(path.name) and same_name(path.parent, place):
+            raise UsageError(f"{path} is a file of the output {place}", hint="give another name", path=path)
 
 
 def _check_place(target: Path) -> None:

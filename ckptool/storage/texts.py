@@ -44,12 +44,3 @@ def read_text(path: PathText, limit: int) -> str:
     except UnicodeDecodeError:
         named = PurePath(path)
         raise UsageError(f"{named.name} is not text", path=named) from None
-
-
-def is_file(path: PathText) -> bool:
-    """True if a path leads to a regular file."""
-    try:
-        LocalFile.at(path)
-    except UnreadableError:
-        return False
-    return True

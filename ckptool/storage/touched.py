@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
+from ckptool.core.bytes import PathText
 from ckptool.core.errors import OutputError
 
 Identity: TypeAlias = tuple[int, int] | str
@@ -58,8 +59,8 @@ def one_command() -> Iterator[Touched]:
 
 
 @contextmanager
-def looking_at_outputs() -> Iterator[None]:
-    """While it lasts, files that are opened do not count as read: they are outputs."""
+def only_looking() -> Iterator[None]:
+    """While it lasts, files that are opened do not count as read: to see what one is does not make it an input."""
     token = _TOUCHED.set(None)
     try:
         yield
@@ -67,7 +68,7 @@ def looking_at_outputs() -> Iterator[None]:
         _TOUCHED.reset(token)
 
 
-def note_read(path: Path | str) -> None:
+def note_read(path: PathText) -> None:
     """Remember a file that was opened for reading."""
     touched = _TOUCHED.get()
     if touched is not None:
@@ -95,21 +96,24 @@ def output_at(path: Path) -> Path | None:
     return next((touched.written[each] for each in identities(path) if each in touched.written), None)
 
 
-def same_file(path: Path, others: Iterable[Path]) -> Path | None:
+def same_file(path: PathText, others: Iterable[PathText]) -> PathText | None:
     """The first of some paths that is the same file or folder as `path`: by inode, or by its resolved name."""
     own = set(identities(path))
     return next((other for other in others if not own.isdisjoint(identities(other))), None)
 
 
-def identities(path: Path) -> Iterator[Identity]:
+def identities(path: PathText) -> Iterator[Identity]:
     """A file's device and inode if it exists, and its resolved name."""
     try:
-        info = path.stat()
+        info = Path(path).stat()
         if info.st_ino:
             yield info.st_dev, info.st_ino
     except (OSError, ValueError):
         pass  # nothing is there: it has a name only
-    yield os.path.normcase(os.path.realpath(path))
+    try:
+        yield os.path.normcase(os.path.realpath(path))
+    except ValueError:  # a NUL, or what no file system can hold: no file has such a name
+        yield os.path.normcase(str(path))
 
 
 def same_name(path: Path, other: Path) -> bool:

@@ -19,6 +19,7 @@ class Choices:
         keep_unknown: carry objects of unknown classes along.
         tied: what safetensors files get for tied tensors.
         selected: the user said which of the file's weights to take.
+        wrap: the key of a torch file under which the weights stand.
         allow: names of facts on which the user insists.
     """
 
@@ -29,3 +30,4 @@ class Choices:
     tied: Tied = "clone"
     selected: bool = False
     allow: tuple[str, ...] = ()
+    wrap: str | None = None

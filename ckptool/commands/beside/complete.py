@@ -12,11 +12,11 @@ from dataclasses import replace
 from ckptool.commands.beside.choices import Choices
 from ckptool.commands.beside.companions import companions, is_folder
 from ckptool.commands.beside.optimizer import Optimizer, optimizers_of, with_optimizers
-from ckptool.commands.beside.ties import recorded_in_metadata, untied_notes, with_ties
+from ckptool.commands.beside.ties import recorded_in_metadata, untied_notes, with_ties, written_apart
 from ckptool.commands.filter import left_out
 from ckptool.core.checkpoint import Checkpoint, Note
 from ckptool.core.errors import UsageError
-from ckptool.core.plan import Beside, Container, Fate, Plan, Problem
+from ckptool.core.plan import Beside, Fate, Plan, Problem
 from ckptool.core.reasons import (
     ByOption,
     Follows,
@@ -28,26 +28,30 @@ from ckptool.core.reasons import (
     OnlyTensorsRead,
 )
 from ckptool.core.ties import without_recorded_ties
-from ckptool.engine.encode import refusals
+from ckptool.engine.encode import refusals, writer_named
 from ckptool.facts.consult import consulted
+from ckptool.formats.registry import FOLDER, writer_like
 from ckptool.formats.torch.frame import Frame
 
 _NONE = Choices()
 
 
-def container_like(checkpoint: Checkpoint) -> Container:
+def container_like(checkpoint: Checkpoint) -> str:
     """The container of an output that is like an input: what a preview without an output's name shows."""
     if isinstance(checkpoint.tree, Frame):
         return "torch"
-    return "folder" if is_folder(checkpoint) else "safetensors"
+    if is_folder(checkpoint):
+        return FOLDER.name
+    writer = writer_like(checkpoint.format)
+    return "safetensors" if writer is None or writer.keeps_objects else writer.name
 
 
-def complete(plan: Plan, container: Container, choices: Choices = _NONE) -> Plan:
+def complete(plan: Plan, container: str, choices: Choices = _NONE) -> Plan:
     """The plan of the output in a container, with all that it holds and all that forbids it.
 
     Args:
         plan: what a command planned.
-        container: of the output.
+        container: of the output, by the name that the registry of formats has for it.
         choices: what the user says of what lies beside the weights.
 
     Returns:
@@ -71,10 +75,19 @@ def complete(plan: Plan, container: Container, choices: Choices = _NONE) -> Plan
         if plan.container == container and choices == _NONE:
             return plan
         raise UsageError("the plan is complete already", hint="complete the plan that the command gave")
-    plan = replace(with_ties(plan), container=container, keep_unknown=plan.keep_unknown or choices.keep_unknown)
+    if choices.wrap is not None:
+        if not choices.wrap:
+            raise UsageError("--wrap needs a name for the key", hint="--wrap state_dict")
+        if not writer_named(container).keeps_objects:
+            raise UsageError("--wrap nests the weights, which safetensors cannot", hint="write a .pth, or leave it out")
+        plan = replace(plan, wrap=choices.wrap)
+    writer = writer_named(container)
+    plan = replace(with_ties(plan), container=container, keeps_ties=writer.keeps_objects)
+    plan = replace(plan, keep_unknown=plan.keep_unknown or choices.keep_unknown)
     if choices.only_weights and plan.frame is not None:
         plan = replace(plan, frame=None, beside=(*plan.beside, *left_out(plan.inputs[plan.frame])))
-    plan = _in_torch(plan, choices) if container == "torch" else _in_safetensors(plan, choices)
+    plan = _with_objects(plan, choices) if writer.keeps_objects else _without_objects(plan, choices)
+    plan = _with_metadata(plan, choices) if writer.keeps_metadata else _without_metadata(plan)
     others = [Beside(name, Fate.LOST, NotCarried()) for name in companions(plan.inputs[0])]
     notes = (*plan.notes, *untied_notes(plan), *_other_weights(plan, choices))
     plan = replace(plan, beside=(*plan.beside, *_of_further_inputs(plan), *others), notes=notes)
@@ -82,13 +95,9 @@ def complete(plan: Plan, container: Container, choices: Choices = _NONE) -> Plan
     return replace(plan, problems=(*plan.problems, *_refusals(plan)))
 
 
-def _in_torch(plan: Plan, choices: Choices) -> Plan:
-    """What a torch file carries: the frame's other contents, with the optimizer's state following the weights."""
+def _with_objects(plan: Plan, choices: Choices) -> Plan:
+    """What such a file carries: the frame's other contents, with the optimizer's state following the weights."""
     source = None if plan.frame is None else plan.inputs[plan.frame]
-    metadata = dict(plan.metadata)
-    for checkpoint in plan.inputs:
-        metadata = without_recorded_ties(metadata, checkpoint)
-    metadata.pop("format", None)
     beside: list[Beside] = []
     if source is not None and isinstance(source.tree, Frame):
         optimizers = optimizers_of(source.extras)
@@ -97,14 +106,11 @@ def _in_torch(plan: Plan, choices: Choices) -> Plan:
         beside += _carried(source, optimizers, edited, drop=choices.drop_optimizer)
     elif source is not None:
         beside += [Beside(extra.name, Fate.LOST, OnlyTensorsRead()) for extra in source.extras]
-    if metadata:
-        names = ", ".join(list(metadata)[:4]) + (", ..." if len(metadata) > 4 else "")
-        beside.append(Beside(f"metadata ({names})", Fate.LOST, NoPlace()))
     return replace(plan, beside=(*plan.beside, *beside))
 
 
 def _carried(source: Checkpoint, optimizers: list[Optimizer], edited: set[int], *, drop: bool) -> Iterator[Beside]:
-    """The frame's other contents in a torch file."""
+    """The frame's other contents in a file that keeps them."""
     for extra in source.extras:
         inside = [optimizer for optimizer in optimizers if optimizer.extra == extra.name]
         if drop and inside:
@@ -115,9 +121,8 @@ def _carried(source: Checkpoint, optimizers: list[Optimizer], edited: set[int], 
         yield Beside(extra.name, Fate.EDITED if is_edited else Fate.KEPT, Follows() if is_edited else Kept())
 
 
-def _in_safetensors(plan: Plan, choices: Choices) -> Plan:
-    """What a safetensors file carries: tensors, and metadata."""
-    plan = recorded_in_metadata(plan, keep_first=choices.tied == "keep-first")
+def _without_objects(plan: Plan, choices: Choices) -> Plan:
+    """What a file of tensors loses."""
     beside: list[Beside] = []
     if plan.frame is not None:
         source = plan.inputs[plan.frame]
@@ -128,10 +133,28 @@ def _in_safetensors(plan: Plan, choices: Choices) -> Plan:
             beside.append(Beside(extra.name, Fate.DROPPED if dropped else Fate.LOST, reason))
     if plan.module_versions:
         beside.append(Beside(f"module versions ({len(plan.module_versions)})", Fate.LOST, OnlyTensors()))
+    return replace(plan, beside=(*plan.beside, *beside))
+
+
+def _with_metadata(plan: Plan, choices: Choices) -> Plan:
+    """The metadata of an output, which records ties."""
+    plan = recorded_in_metadata(plan, keep_first=choices.tied == "keep-first")
     metadata = dict(plan.metadata)
     if not all(checkpoint.format.has_metadata for checkpoint in plan.inputs):
         metadata.setdefault("format", "pt")  # transformers refuses files that do not say which framework wrote them
-    return replace(plan, beside=(*plan.beside, *beside), metadata=metadata)
+    return replace(plan, metadata=metadata)
+
+
+def _without_metadata(plan: Plan) -> Plan:
+    """What is lost of the metadata; ties are no part of it."""
+    metadata = dict(plan.metadata)
+    for checkpoint in plan.inputs:
+        metadata = without_recorded_ties(metadata, checkpoint)
+    metadata.pop("format", None)
+    if metadata:
+        names = ", ".join(list(metadata)[:4]) + (", ..." if len(metadata) > 4 else "")
+        plan = replace(plan, beside=(*plan.beside, Beside(f"metadata ({names})", Fate.LOST, NoPlace())))
+    return plan if plan.keeps_ties else written_apart(plan)
 
 
 def _of_further_inputs(plan: Plan) -> Iterator[Beside]:

@@ -43,11 +43,15 @@ class Optimizer:
 
 def optimizers_of(extras: Sequence[Extra]) -> list[Optimizer]:
     """Optimizer state dicts among a file's other contents; Lightning keeps a list of them."""
+    seen: set[int] = set()  # lists by id: the file may share them, or put one into itself
     stack: list[tuple[str, str, object]] = [(extra.name, extra.name, extra.node) for extra in reversed(extras)]
     found: list[Optimizer] = []
     while stack and len(found) < _MAX_LISTED:
         extra, name, node = stack.pop()
         if isinstance(node, list):
+            if id(node) in seen:
+                continue
+            seen.add(id(node))
             children = list(enumerate(node[:_MAX_LISTED]))
             stack.extend((extra, f"{name}.{index}", child) for index, child in reversed(children))
             continue

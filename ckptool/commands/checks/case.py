@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import PurePath
 
 from ckptool.commands.checks.bases import Bases
 from ckptool.commands.checks.finding import Level, Place
@@ -92,7 +92,7 @@ class Case:
         """Those of the names that the allow-list does not excuse."""
         return tuple(text for text in texts if not self.allows(name, text))
 
-    def path_of(self, text: str) -> Path:
+    def path_of(self, text: str) -> PurePath:
         """A file that the policy names; `UsageError` if it must not name it."""
         return self.policy.path(text)
 

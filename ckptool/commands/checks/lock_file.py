@@ -14,11 +14,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import PurePath
 
 from ckptool.core.errors import MissingError, OutputError, UsageError
 from ckptool.core.keys import natural_key
 from ckptool.core.shell import shell_quote
+from ckptool.storage.paths import exists, is_file, is_folder, resolved
 from ckptool.storage.texts import read_bytes
 
 VERSION = 1
@@ -65,7 +66,7 @@ def format_lock(sections: Mapping[str, Section]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def parse_lock(text: str, path: Path | str = "the lock") -> dict[str, dict[str, Locked]]:
+def parse_lock(text: str, path: PurePath | str = "the lock") -> dict[str, dict[str, Locked]]:
     """The sections of a lock file by the name of their checkpoint.
 
     Raises:
@@ -97,7 +98,7 @@ def parse_lock(text: str, path: Path | str = "the lock") -> dict[str, dict[str, 
     return sections
 
 
-def read_lock(path: Path) -> dict[str, dict[str, Locked]]:
+def read_lock(path: PurePath) -> dict[str, dict[str, Locked]]:
     """The sections of a lock file; none if there is no such file.
 
     Raises:
@@ -112,7 +113,7 @@ def read_lock(path: Path) -> dict[str, dict[str, Locked]]:
     return parse_lock(text.replace("\r\n", "\n"), path)
 
 
-def write_lock(path: Path, sections: Mapping[str, Section]) -> None:
+def write_lock(path: PurePath, sections: Mapping[str, Section]) -> None:
     """Write or replace a lock file as a whole.
 
     Raises:
@@ -120,15 +121,15 @@ def write_lock(path: Path, sections: Mapping[str, Section]) -> None:
     """
     from ckptool.storage.staging import write_file
 
-    if not path.parent.is_dir():
+    if not is_folder(path.parent):
         hint = f"mkdir -p {shell_quote(path.parent)}"
         raise OutputError(f"the folder {path.parent} does not exist", hint=hint, path=path)
-    if path.exists() and not path.is_file():
+    if exists(path) and not is_file(path):
         raise OutputError(f"{path} is not a regular file", hint="give another name", path=path)
-    write_file(path.resolve(), [format_lock(sections).encode()], force=True, replaces_input=True)
+    write_file(resolved(path), [format_lock(sections).encode()], force=True, replaces_input=True)
 
 
-def _damaged(path: Path | str, number: int) -> UsageError:
+def _damaged(path: PurePath | str, number: int) -> UsageError:
     return UsageError(
         f"{path}:{number}: not a line of a lock file, or there twice",
         hint="a merge may have left it so: take either side, then ckptool check --update-lock",

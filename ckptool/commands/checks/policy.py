@@ -7,10 +7,9 @@ unless the command line trusts it.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any, NoReturn
 
 from ckptool.commands.checks import RULES, nearest
@@ -22,6 +21,7 @@ from ckptool.core.keys import Pattern
 from ckptool.core.shell import shell_quote
 from ckptool.core.sizes import parse_size
 from ckptool.core.toml import parse_toml_text
+from ckptool.storage.paths import exists, is_file, is_own, relative, resolved
 from ckptool.storage.texts import read_bytes
 
 NAMES = ("ckptool.toml", "pyproject.toml")
@@ -41,27 +41,27 @@ class Policy:
         is_trusted: it may name models whose code runs, and files outside of its folder.
     """
 
-    file: Path | None = None
+    file: PurePath | None = None
     settings: Settings = field(default_factory=Settings)
     paths: tuple[tuple[str, Settings], ...] = ()
     fail_on: Level | None = None
     is_trusted: bool = False
 
     @property
-    def folder(self) -> Path:
+    def folder(self) -> PurePath:
         """What paths in it are relative to: its own folder."""
-        return self.file.parent if self.file else Path()
+        return self.file.parent if self.file else PurePath()
 
-    def relative(self, path: Path) -> str:
+    def relative(self, path: PurePath) -> str:
         """A path as seen from the policy's folder, with slashes.
 
         Example:
-            >>> Policy(Path("ci/ckptool.toml")).relative(Path("ci/weights/../a.pth"))
+            >>> Policy(PurePath("ci/ckptool.toml")).relative(PurePath("ci/weights/../a.pth"))
             'a.pth'
         """
-        return Path(os.path.relpath(path, self.folder)).as_posix()
+        return relative(path, self.folder).as_posix()
 
-    def path(self, name: str) -> Path:
+    def path(self, name: str) -> PurePath:
         """A file that the policy names.
 
         Raises:
@@ -80,9 +80,9 @@ class Policy:
         """True if a file of that name lies below the policy's folder."""
         if "\0" in name:
             return False
-        return Path(os.path.realpath(self.folder / name)).is_relative_to(os.path.realpath(self.folder))
+        return resolved(self.folder / name).is_relative_to(resolved(self.folder))
 
-    def settings_for(self, path: Path) -> Settings:
+    def settings_for(self, path: PurePath) -> Settings:
         """The settings of one checkpoint."""
         settings, name = self.settings, self.relative(path)
         for pattern, narrower in self.paths:
@@ -91,7 +91,7 @@ class Policy:
         return settings
 
 
-def find_policy(start: Path | None = None) -> Policy:
+def find_policy(start: PurePath | None = None) -> Policy:
     """The policy of the nearest folder from `start` upwards that has one; an empty one if none has.
 
     The search ends at the root of a git repository; outside of one, only the folder `start` is looked at. Beside a
@@ -100,40 +100,40 @@ def find_policy(start: Path | None = None) -> Policy:
     Raises:
         UsageError: it is malformed, or belongs to another user.
     """
-    start = (start or Path()).resolve()
+    start = resolved(start or PurePath())
     upwards = [start, *start.parents]
-    root = next((at for at, folder in enumerate(upwards) if (folder / ".git").exists()), 0)
+    root = next((at for at, folder in enumerate(upwards) if exists(folder / ".git")), 0)
     for folder in upwards[: root + 1]:
         for name in NAMES:
             file = folder / name
-            if file.is_file():
-                found = _parsed(Path(os.path.relpath(file)), optional=name == "pyproject.toml")
+            if is_file(file):
+                found = _parsed(relative(file), optional=name == "pyproject.toml")
                 if found is not None:
                     _require_owner(file)
                     return found
     return Policy()
 
 
-def _require_owner(file: Path) -> None:
+def _require_owner(file: PurePath) -> None:
     """Refuses a policy that another user put where this one looks for it."""
-    if hasattr(os, "getuid") and file.stat().st_uid != os.getuid():
+    if not is_own(file):
         raise UsageError(
             f"the policy {file} belongs to another user", hint=f"to use it: --policy {shell_quote(file)}", path=file
         )
 
 
-def read_policy(path: Path | str) -> Policy:
+def read_policy(path: PurePath | str) -> Policy:
     """The policy in a file.
 
     Raises:
         UsageError: the file is missing or malformed, or a `pyproject.toml` without the table.
     """
-    found = _parsed(Path(path), optional=False)
+    found = _parsed(PurePath(path), optional=False)
     assert found is not None
     return found
 
 
-def _parsed(path: Path, *, optional: bool) -> Policy | None:
+def _parsed(path: PurePath, *, optional: bool) -> Policy | None:
     try:
         text = read_bytes(path, _LARGEST, "policy").decode()
     except MissingError as error:
@@ -158,7 +158,7 @@ def _parsed(path: Path, *, optional: bool) -> Policy | None:
 class _Reader:
     """Turns the tables of one policy into settings."""
 
-    def __init__(self, file: Path, text: str) -> None:
+    def __init__(self, file: PurePath, text: str) -> None:
         self.file = file
         self.lines = key_lines(text)
         self.written = text.replace("\r\n", "\n").split("\n")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from pathlib import Path
+from pathlib import PurePath
 
 from ckptool.commands.checks import RULES, Rule, rule_named
 from ckptool.commands.checks.bases import Bases
@@ -20,13 +19,14 @@ from ckptool.commands.checks.values import Wanted, measure, work
 from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.errors import ChangedError, CkptError, UnreadableError, UsageError
 from ckptool.core.format import Format
+from ckptool.storage.paths import relative
 
 Progress = Callable[[int, int], None]
 _OF_COMPANIONS = ("readable", "unsafe-pickle")
 
 
 def run_checks(
-    paths: Sequence[Path | str],
+    paths: Sequence[PurePath | str],
     policy: Policy | None = None,
     *,
     rules: Collection[str] | None = None,
@@ -94,8 +94,8 @@ class _Run:
         self.outcomes: list[Outcome] = []
         self.used: set[Allow] = set()
         self.judged: dict[Allow, None] = {}  # entries whose rule ran on a file that they are for
-        self.locks: dict[Path, dict[str, Section]] = {}
-        self.changed: set[Path] = set()
+        self.locks: dict[PurePath, dict[str, Section]] = {}
+        self.changed: set[PurePath] = set()
         self.shorts: dict[str, list[str]] = {}  # what a rule found in the file at hand, in a word or two
 
     def case(self, target: Target) -> Case:
@@ -199,7 +199,7 @@ class _Run:
         path = case.path_of(setting.value)
         if path not in self.locks:
             self.locks[path] = {**read_lock(path)}
-        name = Path(os.path.relpath(case.target.path, path.parent)).as_posix()
+        name = relative(case.target.path, path.parent).as_posix()
         case.locked = self.locks[path].get(name)
         if not self.update_lock:
             return ""

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any, Generic, Literal, TypeVar
 
 from ckptool.commands.checks.finding import Level, Place
@@ -141,7 +141,7 @@ def path_matches(pattern: str, path: str) -> bool:
         >>> path_matches("weights/*.pth", "weights/old/a.pth"), path_matches("weights/**", "weights/old/a.pth")
         (False, True)
     """
-    return bool(_path_matcher(pattern).select((Path(path).as_posix(),)))
+    return bool(_path_matcher(pattern).select((PurePath(path).as_posix(),)))
 
 
 @lru_cache(maxsize=1024)

@@ -1,8 +1,7 @@
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import PurePath
 
 from ckptool.commands.checks.case import Case, Found, columns
 from ckptool.core.errors import CkptError
@@ -10,7 +9,7 @@ from ckptool.facts.headers import many
 from ckptool.formats.registry import INDEX_ENDING, open_file
 from ckptool.formats.sharded import SHARD_NAME, Index, read_index
 from ckptool.storage.locate import locate_file
-from ckptool.storage.texts import is_file
+from ckptool.storage.paths import SEPARATORS, entry_names, is_file, is_named
 
 
 def shards(case: Case) -> Iterator[Found]:
@@ -39,11 +38,11 @@ def shards(case: Case) -> Iterator[Found]:
 
 
 def _against_files(case: Case, index: Index) -> Iterator[Found]:
-    folder = Path(index.path.parent)
+    folder = index.path.parent
     names = sorted(set(index.weight_map.values()))
-    if any(os.sep in name or name in ("", ".", "..") or "\0" in name for name in names):
+    if any(not SEPARATORS.isdisjoint(name) or name in ("", ".", "..") or "\0" in name for name in names):
         return  # an index that reaches outside its folder is not followed; told by readable
-    missing = [name for name in names if not os.path.lexists(folder / name)]
+    missing = [name for name in names if not is_named(folder / name)]
     if missing:
         yield Found(
             f"{len(missing):,} of {many(len(names), 'shard')} are missing",
@@ -90,8 +89,8 @@ def _size(case: Case, index: Index, keys: Mapping[str, Mapping[str, int]]) -> It
 
 def _orphans(case: Case, index: Index) -> Iterator[Found]:
     """Files beside the index that are called like shards, and are in no index."""
-    folder = Path(index.path.parent)
-    names = sorted(entry.name for entry in folder.iterdir())
+    folder = index.path.parent
+    names = entry_names(folder)
     named = set(index.weight_map.values())
     for other in names:
         if other.endswith(INDEX_ENDING) and other != index.path.name:
@@ -99,8 +98,8 @@ def _orphans(case: Case, index: Index) -> Iterator[Found]:
                 named |= set(read_index(locate_file(folder / other)).weight_map.values())
             except CkptError:  # a checkpoint of its own, which tells it
                 continue
-    suffixes = {Path(name).suffix for name in index.weight_map.values()}
-    like = [name for name in names if SHARD_NAME.fullmatch(name) and Path(name).suffix in suffixes]
+    suffixes = {PurePath(name).suffix for name in index.weight_map.values()}
+    like = [name for name in names if SHARD_NAME.fullmatch(name) and PurePath(name).suffix in suffixes]
     orphans = case.refused("shards", (name for name in like if name not in named))
     if orphans:
         yield Found(
@@ -120,7 +119,7 @@ def _way(index: Index, orphans: Sequence[str]) -> str:
     return "remove what is left over from another version"
 
 
-def _keys(path: Path) -> dict[str, int] | None:
+def _keys(path: PurePath) -> dict[str, int] | None:
     """The keys of a shard with their bytes; None if it cannot be opened, which readable tells."""
     try:
         return {key: tensor.nbytes for key, tensor in open_file(locate_file(path)).items()}

@@ -10,13 +10,14 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite, sqrt
-from pathlib import Path
+from pathlib import PurePath
 
 from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.errors import UnreadableError, UsageError
 from ckptool.facts.adapters import Adapter
 from ckptool.facts.registry import facts_of
-from ckptool.storage.touched import note_read
+from ckptool.storage.paths import is_file, is_folder, size_of
+from ckptool.storage.texts import read_bytes
 
 _LARGEST_CONFIG = 1 << 20
 
@@ -81,16 +82,16 @@ def _by_pattern(patterns: Sequence[tuple[str, float]], module: str, default: flo
     return default
 
 
-def read_config(adapter: Path) -> AdapterConfig:
+def read_config(adapter: PurePath) -> AdapterConfig:
     """Read the `adapter_config.json` in an adapter's folder, or beside its file.
 
     Raises:
         UsageError: there is none, or it is of an adapter that cannot be merged.
         UnreadableError: it is not what it should be.
     """
-    path = (adapter if adapter.is_dir() else adapter.parent) / "adapter_config.json"
-    if not path.is_file():
-        where = "in" if adapter.is_dir() else "beside"
+    path = (adapter if is_folder(adapter) else adapter.parent) / "adapter_config.json"
+    if not is_file(path):
+        where = "in" if is_folder(adapter) else "beside"
         raise UsageError(f"there is no adapter_config.json {where} {adapter}", hint="it says r and alpha", path=path)
     config = _read(path)
     kind = config.get("peft_type", "LORA")
@@ -137,12 +138,11 @@ def require_peft(adapter: Checkpoint) -> None:
         )
 
 
-def _read(path: Path) -> Mapping[str, object]:
-    if path.stat().st_size > _LARGEST_CONFIG:
+def _read(path: PurePath) -> Mapping[str, object]:
+    if size_of(path) > _LARGEST_CONFIG:
         raise UnreadableError(f"{path} is too long for a configuration", path=path)
-    note_read(path)
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = json.loads(read_bytes(path, _LARGEST_CONFIG).decode())
     except (ValueError, RecursionError) as error:
         raise UnreadableError(f"{path} is not JSON: {error}", path=path) from None
     if not isinstance(config, dict):
@@ -154,7 +154,7 @@ def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and isfinite(value)
 
 
-def _patterns(value: object, path: Path) -> tuple[tuple[str, float], ...]:
+def _patterns(value: object, path: PurePath) -> tuple[tuple[str, float], ...]:
     if value in (None, {}):
         return ()
     if not isinstance(value, dict):

@@ -14,7 +14,7 @@ from ckptool.core.ops import Cast, made
 from ckptool.core.plan import Apply, Op, Problem, Run, Source, Step, Value, sources_of
 from ckptool.core.reasons import Init, LeftToModel, OwnTensor, Tie
 from ckptool.core.spec import DTYPES, TensorSpec
-from ckptool.fits import Fitting, default_fit, fit_op
+from ckptool.fits import Fitting, default_fit, fit_op, is_head
 from ckptool.fits.args import Fit
 from ckptool.models.entries import Entry, Filled, Mismatch
 from ckptool.models.own_init import Blended, ModelInit
@@ -72,7 +72,7 @@ def fill(
     """
     chooser = _Chooser(source, target, mismatch, fits, initial)
     entries, steps = chooser.choose(mapped)
-    notes = list(_tie(target, entries, steps, source))
+    notes = [*_tie(target, entries, steps, source), *_head_notes([key for key in chooser.heads if key not in steps])]
     loaded = dict(steps)
     patterns = [(Pattern.parse(text), how) for text, how in inits]
     for key, entry in entries.items():
@@ -136,6 +136,10 @@ def _converted(value: Value, found: str, wanted: str) -> Value | None:
     return Apply(Number(wanted) if b.kind == "float" and a.kind != "float" else Cast(wanted), (value,))
 
 
+_COMPUTED = {"relative_position_index", "attn_mask", "relative_coords_table", "position_ids", "inv_freq"}
+"""Names of buffers that models compute from their sizes, for targets that are checkpoints."""
+
+
 @dataclass(slots=True)
 class _Chooser:
     source: Checkpoint
@@ -144,6 +148,12 @@ class _Chooser:
     fits: Sequence[tuple[Pattern, Fit]]
     initial: ModelInit
     problems: list[Problem] = field(default_factory=list)
+    heads: list[str] = field(default_factory=list)
+    last_layer: str = ""
+
+    def __post_init__(self) -> None:
+        wide = [key for key, spec in self.target.specs.items() if len(spec.shape) > 1]
+        self.last_layer = wide[-1].rpartition(".")[0] if wide else ""
 
     def choose(self, mapped: Mapping[str, Step]) -> tuple[dict[str, Entry], dict[str, Step]]:
         """An entry for each target tensor, and a step for each that a source tensor fills."""
@@ -166,6 +176,8 @@ class _Chooser:
         if self._is_special(step.value, spec.key):
             return entry, None
         fit = self._fit(spec, step.target)
+        if fit is None and self.mismatch == "fit" and self._is_left(entry, step.target):
+            return entry, None
         value: Value | None = step.value
         if fit is not None:
             value = self._fitted(fit, step, spec)
@@ -198,6 +210,18 @@ class _Chooser:
             return None
         return default_fit(spec.key, found, spec)
 
+    def _is_left(self, entry: Entry, found: TensorSpec) -> bool:
+        """True for what is never made to fit: heads of other classes, and buffers that the model makes itself."""
+        spec = entry.spec
+        if found.shape == spec.shape:
+            return False
+        if entry.is_harmless or (not entry.kind and spec.key.rpartition(".")[2] in _COMPUTED):
+            return True
+        if is_head(spec.key, found, spec, is_last=spec.key.rpartition(".")[0] == self.last_layer):
+            self.heads.append(spec.key)
+            return True
+        return False
+
     def _refuse(self, spec: TensorSpec, found: TensorSpec) -> None:
         if self.mismatch != "skip":
             usual = "; no fit is usual for such a tensor" if self.mismatch == "fit" else ""
@@ -228,6 +252,18 @@ def _ops(value: Value) -> Iterator[Op]:
             stack.extend(top.args)
 
 
+def _head_notes(keys: Sequence[str]) -> Iterator[Note]:
+    """That heads are left to the model, and what takes their rows."""
+    modules = dict.fromkeys(key.rpartition(".")[0] or key for key in keys)
+    if modules:
+        names, first = ", ".join(modules), next(iter(modules))
+        yield Note(
+            f"{names}: a head of another number of classes is initialised",
+            f"""--fit "{first}.*=rows(fill='keep')" takes its rows by number all the same""",
+            tuple(keys),
+        )
+
+
 # ---------------------------------------------------------------------------------------------- ties
 
 
@@ -246,8 +282,18 @@ def _tie(target: Target, entries: dict[str, Entry], steps: dict[str, Step], sour
         for key in group:
             if key not in steps:
                 entry = entries[key]
-                entries[key] = replace(entry, status=Filled.FILLED, covered=entry.spec.elements, reason=Tie(last))
+                entries[key] = replace(entry, reason=Tie(last))
+            entries[key] = _as_tied(entries[key], entries[last])
             steps[key] = Step(target.specs[key], value, entries[key].reason, tied_to=None if key == first else first)
+
+
+def _as_tied(entry: Entry, owner: Entry) -> Entry:
+    """An entry as loaded as the one whose tensor it shares."""
+    if owner.status is Filled.FITTED or not entry.is_filled:
+        status = Filled.FILLED if owner.status is Filled.CAST else owner.status
+        found = owner.found if owner.status is Filled.FITTED else entry.found
+        entry = replace(entry, status=status, found=found)
+    return replace(entry, covered=owner.covered)
 
 
 def _place(value: Value, source: Checkpoint) -> object:

@@ -17,7 +17,7 @@ from ckptool.recipes.recipe import Recipe
 
 
 def frozen(entries: Iterable[Entry], rules: Recipe) -> tuple[str, ...]:
-    """Parameters all of whose elements came from the source; those that the recipe names, if it names any."""
+    """Parameters that came from the source whole, none of them fitted; those that the recipe names, if it names any."""
     named = [Pattern.parse(text) for text in rules.freeze]
     parameters = (
         entry
@@ -26,7 +26,7 @@ def frozen(entries: Iterable[Entry], rules: Recipe) -> tuple[str, ...]:
     )
     if named:
         return tuple(entry.key for entry in parameters if any(pattern.matches(entry.key) for pattern in named))
-    return tuple(entry.key for entry in parameters if entry.is_filled and entry.covered == entry.spec.elements)
+    return tuple(entry.key for entry in parameters if entry.is_whole)
 
 
 def unmet(transplant: Transplant, strict: bool, min_coverage: float | None) -> tuple[Problem, ...]:
@@ -35,6 +35,9 @@ def unmet(transplant: Transplant, strict: bool, min_coverage: float | None) -> t
     found: list[Problem] = []
     if strict and not transplant.verdict.strict:
         found += _not_strict(transplant.verdict)
+    elif strict and (lost := [key for key in transplant.lost if key in unfilled(transplant)]):
+        what = f"a load hook of the model fills {lost[0]} in a way that ckptool cannot follow"
+        found.append(Problem(what, "load it in torch, save the model's state dict, and use that", tuple(lost)))
     if expect.missing or expect.unexpected:
         left = [e.key for e in transplant.having(Filled.MISSING, Filled.MISMATCHED) if not e.is_counter]
         unexpected = [spec.key for spec in transplant.unexpected]
@@ -49,6 +52,11 @@ def unmet(transplant: Transplant, strict: bool, min_coverage: float | None) -> t
         said = f"{filled:,} of {whole:,} elements ({transplant.coverage:.2%}) come from the source"
         found.append(Problem(f"{said}, less than {least:.2%}"))
     return tuple(found)
+
+
+def unfilled(transplant: Transplant) -> set[str]:
+    """Keys of the model that nothing of the source fills."""
+    return {entry.key for entry in transplant.having(Filled.MISSING, Filled.MISMATCHED)}
 
 
 def _not_strict(verdict: Verdict) -> list[Problem]:
@@ -80,6 +88,10 @@ def require_loaded(transplant: Transplant) -> None:
     if adapter is not None and not adapter.has_base:
         hint = with_file(adapter.way, transplant.source)
         raise CkptError(f"this is an adapter, not a model: {adapter.text}", hint=hint, path=transplant.source.path)
+    if transplant.suggested:
+        first = transplant.suggested[0]
+        hint = f"{first.text}: {first.hint}"
+        raise CkptError("nothing would be loaded as it is", hint=hint, path=transplant.source.path)
     target = transplant.target
     shapes = len(transplant.having(Filled.MISMATCHED))
     source, wanted = next(iter(transplant.source), ""), next(iter(target.specs), "")

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from ckptool.commands.transplant.fill import fill
 from ckptool.commands.transplant.gates import frozen, unmet
+from ckptool.commands.transplant.hooked import through_hooks
 from ckptool.commands.transplant.names import matched, under_target_names, without
 from ckptool.commands.transplant.result import Asked, Transplant
 from ckptool.core.checkpoint import Checkpoint, Note
@@ -16,11 +17,13 @@ from ckptool.core.near_miss import require_match
 from ckptool.core.plan import Beside, Command, Dropped, Fate, Plan, Source, Step, sources_of
 from ckptool.core.reasons import DoesNotFit, NoSuchKey, Reason, WeightsOnly
 from ckptool.core.ties import with_recorded_ties
+from ckptool.facts.entries import entries_of
 from ckptool.fits.args import Fit, parse_fit
 from ckptool.matching.result import Confidence
 from ckptool.models import Target
 from ckptool.models.entries import Mismatch
 from ckptool.models.own_init import ModelInit
+from ckptool.recipes.inputs import require_used
 from ckptool.recipes.recipe import Recipe
 
 
@@ -40,6 +43,7 @@ def plan_transplant(
     strict: bool = False,
     min_coverage: float | None = None,
     match: Confidence | None = None,
+    live: bool = False,
 ) -> Transplant:
     """Plan a target's state dict out of a source's weights.
 
@@ -60,6 +64,8 @@ def plan_transplant(
         min_coverage: the least share of the target's elements, 0 to 1; less is unmet.
         match: find rules from names, shapes and order, and take those that are as sure as this, or surer.
 
+        live: the tensors go into the module itself, and not into a file that torch loads.
+
     Returns:
         The decision. Where its plan has `problems` or `unmet` expectations, it is not written.
 
@@ -76,6 +82,7 @@ def plan_transplant(
         ((102, 122), 20, 1.0)
     """
     source, rules = with_recorded_ties(source), recipe or Recipe()
+    require_used(rules, vars or {})
     rules = replace(rules, vars={**rules.vars, **(vars or {})})
     initial = ModelInit(target, seed)
     specs, left_out = without(source, drop)
@@ -86,7 +93,10 @@ def plan_transplant(
     for option, patterns in (("--fit", asked.fits), ("--init", asked.init)):
         for text, _ in patterns:
             require_match(Pattern.parse(text), target.specs, option)
-    mapped = under_target_names(source, specs, target, rules, initial)
+    mapped = under_target_names(source, specs, target, rules, initial, as_they_are=found is not None)
+    entries = () if rules.stages else entries_of(source)
+    taken = through_hooks(mapped, source, target, entries, renamed=bool(mapped.swap or rules.stages), live=live)
+    mapped = taken.mapped
     inits = (*asked.init, *rules.init)
     filling = fill(source, target, mapped.steps, mismatch, chosen, inits, initial, is_complete=not only_loaded)
     steps = filling.steps
@@ -114,6 +124,8 @@ def plan_transplant(
         frozen(filling.entries, rules),
         asked,
         found,
+        taken.lost,
+        mapped.under,
     )
     return replace(transplant, plan=replace(transplant.plan, unmet=unmet(transplant, strict, min_coverage)))
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
-from pathlib import Path
+from pathlib import PurePath
 
 from ckptool.core.errors import CkptError
 from ckptool.formats.sharded import read_index
 from ckptool.storage.local import LocalFile
-from ckptool.storage.touched import looking_at_outputs
+from ckptool.storage.paths import entry_names, is_file, link_target
+from ckptool.storage.touched import only_looking
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -36,12 +37,12 @@ def is_shard_name(name: str) -> bool:
     return name in (SINGLE, INDEX) or _SHARD.fullmatch(name) is not None
 
 
-def replaceable(folder: Path) -> frozenset[str]:
+def replaceable(folder: PurePath) -> frozenset[str]:
     """The files of a folder that an earlier output left there: by their names, or because its index names them."""
-    names = {entry.name for entry in folder.iterdir() if entry.is_symlink() or entry.is_file()}
+    names = {name for name in entry_names(folder) if link_target(folder / name) or is_file(folder / name)}
     ours = {name for name in names if is_shard_name(name)}
     if INDEX in ours:
-        with suppress(CkptError), looking_at_outputs():  # a damaged index names nothing; it is replaced itself
+        with suppress(CkptError), only_looking():  # a damaged index names nothing; it is replaced itself
             shards = names.intersection(read_index(LocalFile.at(folder / INDEX)).weight_map.values())
             ours |= {name for name in shards if name.endswith(".safetensors")}
     return frozenset(ours)
