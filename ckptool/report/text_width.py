@@ -41,7 +41,7 @@ def elide_apart(texts: Sequence[str], widths: Sequence[int]) -> list[str]:
 
     Example:
         >>> elide_apart(["encoder.layer.alpha.weight", "encoder.layer.gamma.weight"], [13, 13])
-        ['en…alpha.w…ht', 'en…gamma.w…ht']
+        ['enco…alpha…ht', 'enco…gamma…ht']
     """
     shown = list(map(elide, texts, widths))
     for group in _collisions(texts, shown):
@@ -73,11 +73,15 @@ def _around(text: str, start: int, width: int) -> str:
     """The text elided so that what begins at `start` is seen."""
     if cells(text) <= width or width < 5:
         return elide(text, width)
-    ends = max(1, (width - 2) // 5)
-    head, tail = _take(text[:start], ends), _take(text[: max(start, 0) - len(text) - 1 : -1], ends)[::-1]
-    rest = text[start : len(text) - len(tail)]
-    window = _take(rest, width - cells(head) - cells(tail) - 2)
-    return f"{head}{'…' if len(head) < start else ''}{window}{'…' if len(window) < len(rest) else ''}{tail}"
+    room = width - 2
+    rest = text[start:]
+    head_room = max(1, room * 2 // 5)
+    if cells(rest) <= room + 1 - head_room:  # the end of the text is seen whole
+        return f"{_take(text[:start], room + 1 - cells(rest))}…{rest}"
+    head = _take(text[:start], head_room)
+    tail = _take(rest[::-1], max(1, room // 5))[::-1]
+    window = _take(rest, room - cells(head) - cells(tail))
+    return f"{head}{'…' * (len(head) < start)}{window}…{tail}"
 
 
 def shorten_end(text: str, width: int) -> str:
