@@ -16,7 +16,7 @@ from ckptool.core.plan import Command, Plan, Problem, Source, Step, sources_of
 from ckptool.core.spec import TensorSpec
 from ckptool.core.ties import with_recorded_ties
 from ckptool.matching.result import Confidence
-from ckptool.recipes.expand import expand
+from ckptool.recipes.expand import Expansion, expand
 from ckptool.recipes.inputs import numbers_beside, source_file_captures
 from ckptool.recipes.recipe import Expect, Recipe
 from ckptool.recipes.reverse import check_reverse, reverse
@@ -74,7 +74,8 @@ def plan_remap(
     if like is None and recipe.expect != Expect() and not backwards:
         notes.append(Note("the recipe's expectations are not checked", "--like CHECKPOINT gives what to hold them to"))
     if len(inputs) == 1 and steps and not found.problems:
-        notes += _reversible(recipe, specs[0], numbers, backwards)
+        plain = targets is None and not any(prefixes)
+        notes += _reversible(recipe, specs[0], numbers, backwards, found if plain else None)
     return Plan(
         inputs,
         steps,
@@ -152,11 +153,13 @@ def _versions(source: Checkpoint, steps: Sequence[Step]) -> dict[str, int] | Non
     return carried_versions(source.module_versions, pairs, source)
 
 
-def _reversible(recipe: Recipe, specs: Specs, vars: Mapping[str, float], backwards: bool) -> list[Note]:
+def _reversible(
+    recipe: Recipe, specs: Specs, vars: Mapping[str, float], backwards: bool, there: Expansion | None
+) -> list[Note]:
     """What there-and-back does to these very keys."""
     other = "without --reverse" if backwards else "with --reverse"
     try:
-        trip = check_reverse(recipe, specs, vars=vars, backwards=backwards)
+        trip = check_reverse(recipe, specs, vars=vars, backwards=backwards, there=there)
     except CkptError as error:
         return [Note("reversible: no", error.message)]
     if trip.problems:

@@ -6,11 +6,13 @@ Still headers only. What comes out is one `Image` per file; `ckptool.engine.appl
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import PurePath
 
 from ckptool.core.dtypes import DTYPES
 from ckptool.core.errors import CkptError, OutputError, PlanError, UsageError
 from ckptool.core.plan import Plan, sources_of
+from ckptool.formats.image import Image
 from ckptool.formats.registry import writer_endings, writers, written_endings
 from ckptool.formats.writer import Output, Writer, misfit
 from ckptool.storage.paths import is_folder
@@ -122,4 +124,15 @@ def encode(plan: Plan, target: PurePath, *, max_shard: int | None = None) -> Out
         )
     if error := misfit(writer, plan):
         raise error
-    return writer.lay_out(plan, target.name, max_shard or DEFAULT_SHARD)
+    output = writer.lay_out(plan, target.name, max_shard or DEFAULT_SHARD)
+    return replace(output, images={**dict(_carried(plan)), **output.images}) if plan.files else output
+
+
+def _carried(plan: Plan) -> Iterator[tuple[str, Image]]:
+    """The files that lie beside the weights, without which loaders do not take the folder."""
+    for file in plan.files:
+        text = file.text
+        if text is None:
+            with plan.inputs[file.input].files[0].folder.open(file.name).open() as opened:
+                text = opened.read(0, opened.size)
+        yield file.name, Image(len(text), ((0, text),), ())
