@@ -164,13 +164,18 @@ def _reversible(
         return [Note("reversible: no", error.message)]
     if trip.problems:
         return [] if backwards else [Note("reversible: no", trip.problems[0])]
-    back = [("do not come back", trip.lost), ("come back changed", trip.changed), ("would be new", trip.added)]
-    faults = [f"{len(keys)} keys {what} ({keys[0]})" for what, keys in back if keys]
+    back = [("lost", trip.lost), ("changed", trip.changed), ("added", trip.added)]
+    faults = [f"{_counted(keys, 'key')} {what} ({keys[0]})" for what, keys in back if keys]
     if faults:
         return [Note("reversible: no", ", ".join(faults))]
     if trip.dropped:
-        return [Note(f"reversible: yes, {other}, but for {len(trip.dropped)} dropped keys", keys=trip.dropped)]
-    return [Note(f"reversible: yes, {other}")]
+        dropped = _counted(trip.dropped, "dropped key")
+        return [Note(f"reversible: {other}, except {dropped}", keys=trip.dropped)]
+    return [Note(f"reversible: {other}")]
+
+
+def _counted(keys: Sequence[str], noun: str) -> str:
+    return f"{len(keys):,} {noun}{'s' * (len(keys) != 1)}"
 
 
 def _unmet(expect: Expect, steps: Sequence[Step], targets: Specs | None) -> tuple[Problem, ...]:

@@ -18,7 +18,7 @@ from ckptool.formats.writer import Output, Writer, misfit
 from ckptool.storage.paths import is_folder
 
 DEFAULT_SHARD = 5_000_000_000
-"""Bytes of one shard where --max-shard does not say: what Hugging Face's tools write."""
+"""Bytes of one shard where --max-shard-size does not say: what Hugging Face's tools write."""
 
 
 def writer_named(name: str) -> Writer:

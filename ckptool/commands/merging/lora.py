@@ -184,8 +184,9 @@ class _Making:
 
     def notes(self) -> Iterator[Note]:
         if self.replaced:
+            number = f"{len(self.replaced):,} tensor{'s' * (len(self.replaced) != 1)}"
             yield Note(
-                f"{len(self.replaced)} tensors are the adapter's own, trained whole",
+                f"{number} replaced by the adapter's copy (modules_to_save)",
                 "--scale does not change them" if self.scale != 1 else "",
                 tuple(self.replaced),
             )
