@@ -185,12 +185,12 @@ class _Making:
     def notes(self) -> Iterator[Note]:
         if self.replaced:
             yield Note(
-                f"{len(self.replaced)} tensors are the adapter's own, trained whole",
+                f"{many(len(self.replaced), 'tensor is', 'tensors are')} the adapter's own, trained whole",
                 "--scale does not change them" if self.scale != 1 else "",
                 tuple(self.replaced),
             )
         if self.reshaped:
-            yield Note(f"{len(self.reshaped)} of them have another shape than the base's", "", tuple(self.reshaped))
+            yield Note(f"{many(len(self.reshaped), 'of them has', 'of them have')} another shape than the base's", "", tuple(self.reshaped))
         if self.square and (not self.config.transposed) in self.turned:
             layout = "[in, out]" if self.config.transposed else "[out, in]"
             yield Note(
