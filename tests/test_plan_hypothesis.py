@@ -285,11 +285,14 @@ def test_a_record_that_is_none_is_metadata(tmp_path: Path, text: str) -> None:
     assert all("tied_to" not in step for step in ran["steps"])
 
 
-def test_the_other_files_of_a_folder_are_named(tmp_path: Path) -> None:
+def test_the_other_files_of_a_folder_are_carried_or_named(tmp_path: Path) -> None:
     folder = write(tmp_path, "first", "shards", {"a": torch.ones(3), "b": torch.ones(3)})
     code, ran = command(tmp_path, ["filter", folder, "-o", "out"])
     assert code == 0
-    assert [(beside["name"], beside["fate"]) for beside in ran["beside"]] == [("config.json", "lost")]
+    assert [(beside["name"], beside["fate"]) for beside in ran["beside"]] == [("config.json", "kept")]
+    assert (tmp_path / "out" / "config.json").read_text() == "{}"
+    code, ran = command(tmp_path, ["filter", folder, "-o", "out.safetensors"])
+    assert ("config.json", "lost") in [(beside["name"], beside["fate"]) for beside in ran["beside"]]
 
 
 def test_keep_first_counts_what_is_written(tmp_path: Path) -> None:

@@ -198,6 +198,7 @@ def transplant(
 
     from ckptool.commands.transplant.gates import require_loaded
     from ckptool.commands.transplant.planning import plan_transplant
+    from ckptool.commands.transplant.suggest import with_suggestions
     from ckptool.models import open_target, parse_model_args
 
     arguments = parse_model_args(model_arg or [])
@@ -217,6 +218,11 @@ def transplant(
         min_coverage=min_coverage,
         match=asked_for(match is Match.AUTO, accept, "--match auto"),
     )
+    typed = {"--model-arg": model_arg, "--var": var, "--drop": drop, "--fit": fit, "--init": init, "-r": rules}
+    more = {"--select": select, "--match": "auto" if match is Match.AUTO else None}
+    typed |= {option: [value] for option, value in more.items() if value is not None}
+    repeated = [word for option, values in typed.items() for value in values or () for word in (option, value)]
+    done = with_suggestions(done, ["transplant", str(path), "--into", into, *repeated, *["--ema"] * ema])
     if not done.plan.problems:
         require_loaded(done)
     request = Request(

@@ -51,7 +51,7 @@ def plan_filter(
             require_match(pattern, keys, f"--{verb}", checkpoint.path)
         entries += named
     wanted = float_dtype(dtype)
-    cast = ByOption("--dtype", wanted or "")
+    cast, unchanged = ByOption("--dtype", wanted or ""), Kept()
     steps: list[Step] = []
     dropped: list[Dropped] = []
     for key, (kept, decided) in choose(keys, actions).items():
@@ -59,8 +59,9 @@ def plan_filter(
         if not kept:
             dropped.append(Dropped(source, ByOption("--drop", decided.text) if decided else NotKept()))
             continue
-        value, spec = cast_value(source, checkpoint[key], wanted)
-        steps.append(Step(spec, value, Kept() if value is source else cast))
+        tensor = checkpoint.spec(key) if checkpoint.columns is not None else checkpoint[key]
+        value, spec = cast_value(source, tensor, wanted)
+        steps.append(Step(spec, value, unchanged if value is source else cast))
     pairs = [(step.target.key, step.target.key) for step in steps]
     versions = checkpoint.module_versions
     return Plan(

@@ -17,7 +17,7 @@ from ckptool.core.spec import TensorSpec
 from ckptool.core.ties import with_recorded_ties
 from ckptool.facts.headers import many
 from ckptool.matching.result import Confidence
-from ckptool.recipes.expand import expand
+from ckptool.recipes.expand import Expansion, expand
 from ckptool.recipes.inputs import numbers_beside, source_file_captures
 from ckptool.recipes.recipe import Expect, Recipe
 from ckptool.recipes.reverse import check_reverse, reverse
@@ -61,21 +61,22 @@ def plan_remap(
     given = (sources,) if isinstance(sources, Checkpoint) else tuple(sources)
     inputs = tuple(map(with_recorded_ties, given))
     numbers = numbers_beside(recipe, inputs[0].path, vars)
-    specs = [{key: tensor.spec for key, tensor in checkpoint.tensors.items()} for checkpoint in inputs]
+    specs = [checkpoint.specs() for checkpoint in inputs]
     losses: tuple[str, ...] = ()
     running = recipe
     if backwards:
         turned = reverse(recipe)
         running, losses = turned.recipe, turned.losses
         numbers = {**{name: value for name, value in running.vars.items() if not isinstance(value, str)}, **numbers}
-    targets = None if like is None else {key: tensor.spec for key, tensor in like.tensors.items()}
+    targets = None if like is None else like.specs()
     found = expand(running, specs, prefixes=prefixes, vars=numbers, targets=targets)
     steps = _cast(found.steps, inputs, float_dtype(dtype or (None if backwards else recipe.output_dtype)))
     notes = [*module_notes(inputs[0]), *(Note(loss) for loss in losses)]
     if like is None and recipe.expect != Expect() and not backwards:
         notes.append(Note("the recipe's expectations are not checked", "--like CHECKPOINT gives what to hold them to"))
     if len(inputs) == 1 and steps and not found.problems:
-        notes += _reversible(recipe, specs[0], numbers, backwards)
+        plain = targets is None and not any(prefixes)
+        notes += _reversible(recipe, specs[0], numbers, backwards, found if plain else None)
     return Plan(
         inputs,
         steps,
@@ -111,8 +112,8 @@ def match_remap(
     """
     numbers = numbers_beside(recipe, sources[0].path, vars)
     inputs = map(with_recorded_ties, sources)
-    specs = [{key: tensor.spec for key, tensor in checkpoint.tensors.items()} for checkpoint in inputs]
-    wanted = {key: tensor.spec for key, tensor in like.tensors.items()}
+    specs = [checkpoint.specs() for checkpoint in inputs]
+    wanted = like.specs()
     return automatic(recipe, specs, wanted, accept=accept, prefixes=prefixes, vars=numbers)
 
 
@@ -153,11 +154,13 @@ def _versions(source: Checkpoint, steps: Sequence[Step]) -> dict[str, int] | Non
     return carried_versions(source.module_versions, pairs, source)
 
 
-def _reversible(recipe: Recipe, specs: Specs, vars: Mapping[str, float], backwards: bool) -> list[Note]:
+def _reversible(
+    recipe: Recipe, specs: Specs, vars: Mapping[str, float], backwards: bool, there: Expansion | None
+) -> list[Note]:
     """What there-and-back does to these very keys."""
     other = "without --reverse" if backwards else "with --reverse"
     try:
-        trip = check_reverse(recipe, specs, vars=vars, backwards=backwards)
+        trip = check_reverse(recipe, specs, vars=vars, backwards=backwards, there=there)
     except CkptError as error:
         return [Note("reversible: no", error.message)]
     if trip.problems:

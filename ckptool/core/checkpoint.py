@@ -7,14 +7,17 @@ not a selected tensor. No tensor data is held. `ckptool.engine.reading` turns a 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from array import array
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 from pathlib import PurePath
 from typing import Literal
 
 from ckptool.core.bytes import ByteSource
 from ckptool.core.format import Format
-from ckptool.core.spec import TensorSpec, packed_nbytes
+from ckptool.core.spec import TensorSpec, packed_nbytes, short_spec
 
 Risk = Literal["harmless", "unknown", "dangerous"]
 Layout = Literal["strided", "sparse", "quantized", "meta", "nested"]
@@ -149,6 +152,106 @@ class Tensor:
         return piece.storage.file, piece.storage.offset + start, self.spec.nbytes
 
 
+@dataclass(frozen=True)
+class Form:
+    """What alike tensors have in common; one object stands for very many of them.
+
+    Attributes:
+        nbytes: as `Tensor.nbytes`.
+
+    Example:
+        >>> Form("float32", (2, 3), 24).label, Form("float32", (9,), 0, "meta").label
+        ('f32[2,3]', 'f32[9] meta')
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    nbytes: int
+    layout: Layout = "strided"
+
+    @cached_property
+    def elements(self) -> int:
+        return math.prod(self.shape)
+
+    @cached_property
+    def label(self) -> str:
+        """``f32[64,3]``, and the layout where that is special."""
+        short = short_spec(self.dtype, self.shape)
+        return short if self.layout == "strided" else f"{short} {self.layout}"
+
+
+_form = lru_cache(4096)(Form)  # most tensors are like others
+
+
+class Columns(Mapping[str, Tensor]):
+    """Very many tensors in little memory: each is one run of a file, and shares no byte with another.
+
+    A `Tensor` is a view of a row, made when it is asked for; whoever wants forms or specs alone asks for those.
+
+    Example:
+        >>> columns = Columns(Path("raw"), [("w", Form("float32", (2, 3), 24), 8), ("v", Form("int8", (4,), 4), 32)])
+        >>> columns["v"].storage
+        Storage(file=PosixPath('raw'), offset=32, nbytes=4, big_endian=False, crc=None)
+        >>> list(columns), columns.form("w").label
+        (['w', 'v'], 'f32[2,3]')
+    """
+
+    __slots__ = ("_counts", "_files", "_forms", "_rows", "_starts")
+
+    def __init__(self, file: ByteSource, rows: Iterable[tuple[str, Form, int]] = ()) -> None:
+        """Tensors of one file: key, form, and the file's first byte of it."""
+        self._rows: dict[str, int] = {}
+        self._forms: list[Form] = []
+        self._starts = array("Q")
+        for number, (key, form, start) in enumerate(rows):
+            self._rows[key] = number
+            self._forms.append(form)
+            self._starts.append(start)
+        self._files = [file]
+        self._counts = [len(self._starts)]  # rows up to the end of each file
+
+    @classmethod
+    def joined(cls, parts: Sequence[Columns]) -> Columns:
+        """The rows of several files, one after the other; no key may be in two of them."""
+        whole = cls(parts[0]._files[0])
+        whole._files, whole._counts, before = [], [], 0
+        for part in parts:
+            whole._rows.update((key, before + row) for key, row in part._rows.items())
+            whole._forms += part._forms
+            whole._starts += part._starts
+            whole._files += part._files
+            whole._counts += (before + count for count in part._counts)
+            before += len(part._starts)
+        return whole
+
+    def __getitem__(self, key: str) -> Tensor:
+        row = self._rows[key]
+        form = self._forms[row]
+        storage = Storage(self._file(row), self._starts[row], form.nbytes)
+        return Tensor(TensorSpec(key, form.dtype, form.shape), (Piece(storage, 0, form.shape),))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._rows
+
+    def form(self, key: str) -> Form:
+        """The form of one tensor."""
+        return self._forms[self._rows[key]]
+
+    def place(self, key: str) -> tuple[ByteSource, int]:
+        """The file that holds a tensor, and the first byte of it there."""
+        row = self._rows[key]
+        return self._file(row), self._starts[row]
+
+    def _file(self, row: int) -> ByteSource:
+        return self._files[bisect_right(self._counts, row)]
+
+
 @dataclass(frozen=True, slots=True)
 class Extra:
     """Something beside the selected weights: the epoch, the optimizer, a second set of weights.
@@ -274,6 +377,34 @@ class Checkpoint(Mapping[str, Tensor]):
     def paths(self) -> tuple[PurePath, ...]:
         """Its own path, and that of every file that it was read from."""
         return (self.path, *(source.path for source in self.sources))
+
+    @property
+    def columns(self) -> Columns | None:
+        """The tensors, if they are kept in columns: plain ones, none of which shares bytes with another."""
+        return self.tensors if isinstance(self.tensors, Columns) else None
+
+    def form(self, key: str) -> Form:
+        """Dtype, shape and size of a tensor, without the tensor."""
+        if isinstance(self.tensors, Columns):
+            return self.tensors.form(key)
+        tensor = self.tensors[key]
+        return _form(tensor.dtype, tensor.shape, tensor.nbytes, tensor.layout)
+
+    def forms(self, keys: Iterable[str] | None = None) -> Iterator[Form]:
+        """The forms of these tensors, or of all."""
+        form = self.tensors.form if isinstance(self.tensors, Columns) else self.form
+        return map(form, self.tensors if keys is None else keys)
+
+    def spec(self, key: str) -> TensorSpec:
+        """The spec of a tensor, without the tensor."""
+        if isinstance(self.tensors, Columns):
+            form = self.tensors.form(key)
+            return TensorSpec(key, form.dtype, form.shape)
+        return self.tensors[key].spec
+
+    def specs(self) -> dict[str, TensorSpec]:
+        """The spec of every tensor."""
+        return {key: self.spec(key) for key in self.tensors}
 
     def __getitem__(self, key: str) -> Tensor:
         return self.tensors[key]

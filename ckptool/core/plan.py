@@ -166,6 +166,21 @@ class Moved:
 
 
 @dataclass(frozen=True, slots=True)
+class Carried:
+    """A file of an input's folder that a folder output carries.
+
+    Attributes:
+        name: its name, in the input as in the output.
+        text: what it holds in the output; None for what it holds in the input.
+        input: whose it is.
+    """
+
+    name: str
+    text: bytes | None = None
+    input: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Use:
     """What became of one rule of a recipe.
 
@@ -213,6 +228,7 @@ class Plan:
         notes: what the user should know.
         frame: number of the input whose other contents (optimizer, epoch, nesting) a torch output keeps; None for none.
         beside: what lies beside the weights, and what becomes of it.
+        files: what a folder output carries beside the weights.
         container: what the output is, by the name of its writer in the registry of formats; None while the plan is not
             complete (see `ckptool.commands.beside.complete`).
         keeps_ties: tied keys are one tensor of the output, whose bytes they share.
@@ -236,6 +252,7 @@ class Plan:
     notes: tuple[Note, ...] = ()
     frame: int | None = 0
     beside: tuple[Beside, ...] = ()
+    files: tuple[Carried, ...] = ()
     container: str | None = None
     keeps_ties: bool = True
     metadata: Mapping[str, str] = field(default_factory=dict)

@@ -273,7 +273,18 @@ class WeightsOnly:
 
 @dataclass(frozen=True, slots=True)
 class NotCarried:
-    """A file beside the checkpoint, which outputs do not carry."""
+    """A file beside the checkpoint, which an output that is no folder does not carry."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigEdited:
+    """What the weights make untrue in a config.json is changed in it.
+
+    Attributes:
+        changes: (name, old value, new value) as JSON; no new value where the name is taken out.
+    """
+
+    changes: tuple[tuple[str, str, str], ...]
 
 
 Reason: TypeAlias = (
@@ -297,6 +308,7 @@ Reason: TypeAlias = (
     | TrainedWhole
     | SameKey
     | ByHook
+    | ConfigEdited
     | OwnTensor
     | LeftToModel
     | NoSuchKey

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ckptool.core.spec import DTYPES, TensorSpec
@@ -45,6 +45,7 @@ class Headers:
         modules: for each last part of a key, the modules that have it.
         dtypes: for each dtype, the keys that have it.
         dtype: the dtype of decoded weights: what the config says, else bfloat16.
+        claimed: keys that schemes before have recognised, and the tensor that each belongs to.
     """
 
     specs: Mapping[str, TensorSpec]
@@ -54,6 +55,8 @@ class Headers:
     modules: Mapping[str, tuple[str, ...]]
     dtypes: Mapping[str, tuple[str, ...]]
     dtype: str = "bfloat16"
+    claimed: dict[str, str] = field(default_factory=dict)
+    _present: dict[tuple[str, ...], tuple[str, ...]] = field(default_factory=dict)  # of names, those that the file has
 
     @classmethod
     def of(
@@ -83,10 +86,16 @@ class Headers:
 
     def beside(self, module: str, names: Mapping[str, str] | tuple[str, ...]) -> dict[str, TensorSpec]:
         """The members that a module has, by role, of a map from role to name or of names that are their own roles."""
-        pairs = names.items() if isinstance(names, Mapping) else zip(names, names, strict=True)
-        # most names are nowhere in a file, which one look-up tells
-        present = ((role, name) for role, name in pairs if name.rpartition(".")[2] in self.modules)
-        found = ((role, self.get(module, name)) for role, name in present)
+        roles = names if isinstance(names, Mapping) else None
+        wanted = names if isinstance(names, tuple) else tuple(names.values())
+        present = self._present.get(wanted)
+        if present is None:  # most names are nowhere in a file
+            present = tuple(name for name in wanted if name.rpartition(".")[2] in self.modules)
+            self._present[wanted] = present
+        if not present:
+            return {}
+        pairs = zip(present, present, strict=True) if roles is None else roles.items()
+        found = ((role, self.get(module, name)) for role, name in pairs)
         return {role: spec for role, spec in found if spec is not None}
 
     def payloads(self, dtypes: frozenset[str]) -> Iterator[tuple[str, str, TensorSpec]]:

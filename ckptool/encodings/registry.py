@@ -50,7 +50,7 @@ def recognise(
     if not CODE_DTYPES & {spec.dtype for spec in specs.values()}:
         return ()  # most files
     headers = Headers.of(specs, config, metadata)
-    claimed: dict[str, str] = {}
+    claimed = headers.claimed
     found: list[Encoded] = []
     for scheme in schemes().values():
         for encoded in scheme.find(headers):

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 
 from ckptool.core.bytes import PathText
 from ckptool.core.checkpoint import Note
-from ckptool.core.errors import OutputError, PlanError
+from ckptool.core.errors import CkptError, OutputError, PlanError
 from ckptool.core.plan import Plan
 from ckptool.engine.encode import container_of, encode, writer_named, writer_of
 from ckptool.engine.filling import write_image
 from ckptool.engine.plan_hash import plan_hash
 from ckptool.engine.reading import Reader
 from ckptool.engine.rounding import Rounding
+from ckptool.formats.image import Image
 from ckptool.formats.shard_names import replaceable
 from ckptool.formats.writer import Output
-from ckptool.storage.paths import local_path
+from ckptool.storage.paths import exists, local_path
 from ckptool.storage.refusals import require_name
 from ckptool.storage.stages import FolderStage
 from ckptool.storage.staging import clear_stages, staged_file, staged_folder
 from ckptool.storage.targets import check_target
+from ckptool.storage.texts import read_bytes
 from ckptool.storage.touched import only_looking, same_file
 
 
@@ -81,9 +83,9 @@ def apply(
     target = local_path(out)
     _require_sound(plan, target)
     check_output(plan, target, force=force)
-    output = encode(plan, target, max_shard=max_shard)
+    output, kept = _beside_others(encode(plan, target, max_shard=max_shard), plan, target)
     digest = plan_hash(plan, output.images)
-    notes = _cleared(plan, target, digest, force)
+    notes = [*kept, *_cleared(plan, target, digest, force)]
     total = sum(slot.nbytes for image in output.images.values() for slot in image.slots)
     advance = _counter(total, progress)
     rounding: dict[str, Rounding] = {}
@@ -140,6 +142,24 @@ def check_output(
         if same_file(target, inputs) is not None:
             raise
         _said_with(clear_stages(target), lambda: check_target(target, inputs, weights, force=force))
+
+
+def _beside_others(output: Output, plan: Plan, target: PurePath) -> tuple[Output, list[Note]]:
+    """The output without the carried files that an existing folder has already: what is no weight there stays."""
+    there = [file.name for file in plan.files if file.name in output.images and exists(target / file.name)]
+    others = [name for name in there if _is_another(target / name, output.images[name])]
+    notes = [Note(f"{name} in {target} stays as it is: it is not what this output would carry") for name in others]
+    images = {name: image for name, image in output.images.items() if name not in there}
+    return replace(output, images=images), notes
+
+
+def _is_another(path: PurePath, image: Image) -> bool:
+    text = b"".join(literal for _, literal in image.literals)
+    try:
+        with only_looking():
+            return read_bytes(path, len(text)) != text
+    except CkptError:  # it is longer, or no file that can be read
+        return True
 
 
 def _cleared(plan: Plan, target: PurePath, digest: str, force: bool) -> list[Note]:

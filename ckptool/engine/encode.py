@@ -6,11 +6,13 @@ Still headers only. What comes out is one `Image` per file; `ckptool.engine.appl
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import PurePath
 
 from ckptool.core.dtypes import DTYPES
 from ckptool.core.errors import CkptError, OutputError, PlanError, UsageError
 from ckptool.core.plan import Plan, sources_of
+from ckptool.formats.image import Image
 from ckptool.formats.registry import writer_endings, writers, written_endings
 from ckptool.formats.writer import Output, Writer, misfit
 from ckptool.storage.paths import is_folder
@@ -95,9 +97,9 @@ def _uncomputable(plan: Plan) -> Iterator[CkptError]:
     """The first tensor that is computed of what can only be copied: a sparse, quantized or packed one."""
     for step in plan.steps:
         for source in sources_of(step.value) if not step.is_copy else ():
-            tensor = plan.inputs[source.input][source.key]
-            if tensor.layout != "strided" or DTYPES[tensor.dtype].bits < 8:
-                what = tensor.layout if tensor.layout != "strided" else tensor.dtype
+            form = plan.inputs[source.input].form(source.key)
+            if form.layout != "strided" or DTYPES[form.dtype].bits < 8:
+                what = form.layout if form.layout != "strided" else form.dtype
                 yield PlanError(
                     f"{source.key} is {what}: it can be copied, not computed with", hint="leave it out", key=source.key
                 )
@@ -122,4 +124,15 @@ def encode(plan: Plan, target: PurePath, *, max_shard: int | None = None) -> Out
         )
     if error := misfit(writer, plan):
         raise error
-    return writer.lay_out(plan, target.name, max_shard or DEFAULT_SHARD)
+    output = writer.lay_out(plan, target.name, max_shard or DEFAULT_SHARD)
+    return replace(output, images={**dict(_carried(plan)), **output.images}) if plan.files else output
+
+
+def _carried(plan: Plan) -> Iterator[tuple[str, Image]]:
+    """The files that lie beside the weights, without which loaders do not take the folder."""
+    for file in plan.files:
+        text = file.text
+        if text is None:
+            with plan.inputs[file.input].files[0].folder.open(file.name).open() as opened:
+                text = opened.read(0, opened.size)
+        yield file.name, Image(len(text), ((0, text),), ())

@@ -80,7 +80,7 @@ def find(headers: Headers) -> Iterator[Adapter]:
     downs = tuple(key for key, part in parts.items() if part in _DOWN or part == "lora_embedding_A")
     if not downs:
         return
-    shapes = [headers.checkpoint[key].shape for key in downs]
+    shapes = [form.shape for form in headers.checkpoint.forms(downs)]
     ranks = tuple(sorted({shape[0] for shape in shapes if shape}))
     based = any(".base_layer." in key or key.endswith(".base_layer.weight") for key in headers.keys)
     based = based or ((len(headers.keys) - len(parts)) * 2 > len(parts) and not _only_adapter(headers, parts))

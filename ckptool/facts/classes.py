@@ -85,6 +85,8 @@ class NotTorch(Fact):
 
 @finder
 def find_subclasses(headers: Headers) -> Iterator[Subclass]:
+    if headers.checkpoint.columns is not None:
+        return
     by_class: dict[str, list[str]] = defaultdict(list)
     for key, tensor in headers.checkpoint.tensors.items():
         if tensor.node is not None and (cls := subclass_of(tensor.node)) is not None:

@@ -34,7 +34,10 @@ class _Touched:
     keys: dict[Operation, dict[str, None]] = field(default_factory=lambda: defaultdict(dict))
     mixed: set[str] = field(default_factory=set)
     changed: set[str] = field(default_factory=set)
-    used: set[str] = field(default_factory=set)
+
+    def uses(self, key: str) -> bool:
+        """True if any operation takes the key."""
+        return any(key in keys for keys in self.keys.values())
 
 
 def consulted(plan: _P, allow: Collection[str] = (), *, loads: bool = False) -> _P:
@@ -70,10 +73,10 @@ def answers(
     touched = _touched(plan)
     for number, checkpoint in enumerate(plan.inputs):
         done = touched[number]
-        if not done.used:
+        if not any(done.keys.values()):
             continue
         if loads and number == 0:
-            done.keys[Operation.LOAD] = dict.fromkeys(done.used)
+            done.keys[Operation.LOAD] = {key: None for keys in done.keys.values() for key in keys}
         for fact in facts_of(checkpoint):
             for answer, use in _answers(fact, done, len(plan.inputs)):
                 prefix = "" if use.mixed or len(plan.inputs) == 1 else f"{checkpoint.path.name}: "
@@ -142,8 +145,8 @@ def _answers(fact: Fact, done: _Touched, inputs: int) -> Iterator[tuple[Say | Re
 def _use(fact: Fact, operation: Operation, done: _Touched, inputs: int) -> Use | None:
     """What an operation does to a fact's keys; None if it does not touch it."""
     if operation is Operation.DROP:
-        parted = [group for group in fact.groups if 0 < sum(key in done.used for key in group) < len(group)]
-        keys = tuple(key for group in parted for key in group if key not in done.used)
+        parted = [group for group in fact.groups if 0 < sum(map(done.uses, group)) < len(group)]
+        keys = tuple(key for group in parted for key in group if not done.uses(key))
         return Use(operation, keys, inputs=inputs) if keys else None
     touched = done.keys.get(operation)
     if not touched:
@@ -167,7 +170,6 @@ def _touched(plan: Plan) -> list[_Touched]:
         if isinstance(value, Source):
             done = touched[value.input]
             done.keys[Operation.COPY][value.key] = None
-            done.used.add(value.key)
             if value.key != step.target.key:
                 done.keys[Operation.RENAME][value.key] = None
             continue
@@ -181,7 +183,6 @@ def _touched(plan: Plan) -> list[_Touched]:
                 done.keys[Operation.COPY][source.key] = None
             else:
                 done.keys[operation][source.key] = None
-            done.used.add(source.key)
             if several:
                 done.mixed.add(source.key)
             if not moves:
@@ -201,7 +202,7 @@ def _is_cast(value: Apply) -> bool:
 
 def _changes(value: Apply, checkpoint: Checkpoint, source: Source) -> bool:
     assert isinstance(value.op, Cast)
-    return value.op.changes(checkpoint[source.key].dtype)
+    return value.op.changes(checkpoint.form(source.key).dtype)
 
 
 def _moves(value: Apply, plan: Plan) -> bool:
@@ -210,6 +211,6 @@ def _moves(value: Apply, plan: Plan) -> bool:
     if not args or len(args) < len(value.args):
         return False
     try:
-        return value.op.runs([plan.inputs[arg.input][arg.key].spec for arg in args]) is not None
+        return value.op.runs([plan.inputs[arg.input].spec(arg.key) for arg in args]) is not None
     except PlanError:  # shapes that do not fit are a problem of the plan by themselves
         return False

@@ -127,14 +127,16 @@ def find_empty(headers: Headers) -> Iterator[Empty]:
 
 @finder
 def find_mixed_dtypes(headers: Headers) -> Iterator[MixedDtypes]:
-    found = {tensor.spec.dtype for tensor in headers.checkpoint.tensors.values()}
+    found = {form.dtype for form in set(headers.checkpoint.forms())}
     dtypes = {dtype for dtype in found if DTYPES[dtype].kind == "float"}
     if len(dtypes) < 2:
         return
     roles: dict[str, Counter[str]] = defaultdict(Counter)
-    for key, tensor in headers.checkpoint.tensors.items():
-        if tensor.dtype in dtypes:
-            roles[re.sub(r"(?<![^.])[0-9]+(?![^.])", "*", key)][DTYPES[tensor.dtype].short] += 1
+    for key, form in zip(headers.keys, headers.checkpoint.forms(), strict=True):
+        if form.dtype in dtypes:
+            roles[".".join(["*" if part.isdecimal() and part.isascii() else part for part in key.split(".")])][
+                DTYPES[form.dtype].short
+            ] += 1
     mixed = {role: counts for role, counts in roles.items() if len(counts) > 1}
     for role, counts in list(mixed.items())[:1]:
         yield MixedDtypes((role,), role, tuple(counts.most_common()), len(mixed) - 1)
@@ -152,7 +154,7 @@ def find_optimizer(headers: Headers) -> Iterator[OptimizerState]:
     nbytes = sum(extra.nbytes for extra in states)
     if nbytes < _WORTH_SAYING:
         return
-    weights = sum(tensor.nbytes for tensor in headers.checkpoint.tensors.values())
+    weights = sum(form.nbytes for form in headers.checkpoint.forms())
     if nbytes > _MUCH * weights:
         yield OptimizerState(nbytes=nbytes, total=max(headers.checkpoint.nbytes, nbytes + weights))
 

@@ -10,6 +10,7 @@ from pathlib import PurePath
 from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.errors import CkptError
 from ckptool.core.facts import FINE, Answer, Fact, Operation, Refuse, Say, Use
+from ckptool.core.spec import TensorSpec
 from ckptool.facts.headers import Headers, many
 from ckptool.facts.registry import finder
 from ckptool.storage.texts import read_bytes
@@ -104,9 +105,11 @@ def _few(keys: Sequence[str]) -> str:
 
 @finder
 def find(headers: Headers) -> Iterator[Encoded]:
-    specs = {key: tensor.spec for key, tensor in headers.checkpoint.tensors.items() if tensor.layout == "strided"}
-    if all(spec.dtype in _PLAIN for spec in specs.values()) and "absmax" not in headers.parts:
+    checkpoint = headers.checkpoint
+    if all(form.dtype in _PLAIN for form in set(checkpoint.forms())) and "absmax" not in headers.parts:
         return
+    forms = zip(headers.keys, checkpoint.forms(), strict=True)
+    specs = {key: TensorSpec(key, form.dtype, form.shape) for key, form in forms if form.layout == "strided"}
     from ckptool.encodings.registry import recognise
 
     schemes: dict[str, list[tuple[str, ...]]] = {}

@@ -14,7 +14,8 @@ from ckptool.facts.headers import Headers, many
 from ckptool.facts.registry import finder
 
 _LAYERS = re.compile(
-    r"(?:^|\.)(?:(?:encoder_|decoder_)?layers?|(?:transformer_)?blocks?|h|resblocks|experts)\.([0-9]{1,4})\."
+    r"(.*\.)?(?:(?:encoder_|decoder_)?layers?|(?:transformer_)?blocks?|h|resblocks|experts)\.(?P<number>[0-9]{1,4})\.",
+    re.DOTALL,
 )
 
 
@@ -65,15 +66,20 @@ class Experts(Fact):
 
 @finder
 def find_gaps(headers: Headers) -> Iterator[MissingLayers]:
-    found: Counter[tuple[str, str]] = Counter()
+    places: dict[str, int] = defaultdict(int)  # how many keys have a numbered module, by what is in front of the rest
     for key in headers.keys:
-        at = 0
-        while match := _LAYERS.search(key, at):
-            at = match.end(1)
-            found[key[: match.start(1) - 1], match[1]] += 1
-    inside: dict[str, dict[int, int]] = defaultdict(dict)
-    for (module, number), size in found.items():
-        inside[module][int(number)] = size
+        match = _LAYERS.match(key)
+        if match is not None:
+            places[key[: match.end("number") + 1]] += 1
+    inside: dict[str, dict[int, int]] = defaultdict(lambda: defaultdict(int))
+    for place, size in places.items():
+        numbered = []
+        match = _LAYERS.match(place)
+        while match is not None:  # from the last one to the first
+            numbered.append((place[: match.start("number") - 1], int(match["number"])))
+            match = _LAYERS.match(match[1] or "")
+        for module, number in reversed(numbered):
+            inside[module][number] += size
     gaps = {module: missing for module, sizes in inside.items() if (missing := _missing(sizes))}
     for module, missing in list(gaps.items())[:1]:
         yield MissingLayers((), module, tuple(missing), len(gaps) - 1)

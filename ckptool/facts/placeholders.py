@@ -75,17 +75,16 @@ class Partitioned(Fact):
 
 @finder
 def find_meta(headers: Headers) -> Iterator[Meta]:
-    keys = tuple(tensor.key for tensor in headers.checkpoint.tensors.values() if tensor.layout == "meta")
+    forms = zip(headers.keys, headers.checkpoint.forms(), strict=True)
+    keys = tuple(key for key, form in forms if form.layout == "meta")
     if keys:
         yield Meta(keys)
 
 
 @finder
 def find_partitioned(headers: Headers) -> Iterator[Partitioned]:
-    tensors = headers.checkpoint.tensors
-    empty = tuple(
-        key for key, tensor in tensors.items() if tensor.shape == (0,) and DTYPES[tensor.dtype].kind == "float"
-    )
+    forms = zip(headers.keys, headers.checkpoint.forms(), strict=True)
+    empty = tuple(key for key, form in forms if form.shape == (0,) and DTYPES[form.dtype].kind == "float")
     # a module may well have one empty parameter: placeholders are weights, and many
-    if any(key.rpartition(".")[2] == "weight" for key in empty) and len(empty) * 4 >= len(tensors):
+    if any(key.rpartition(".")[2] == "weight" for key in empty) and len(empty) * 4 >= len(headers.keys):
         yield Partitioned(empty)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -68,7 +68,7 @@ def ties(checkpoint: Checkpoint) -> tuple[tuple[str, ...], ...]:
         (('embed', 'lm_head'),)
     """
     found: list[tuple[str, ...]] = []
-    for group in _sharing(checkpoint.tensors.values()):
+    for group in _sharing(checkpoint):
         same: dict[object, list[str]] = defaultdict(list)
         for tensor in group:
             same[tensor.pieces, tensor.dtype, tensor.conj, tensor.neg].append(tensor.key)
@@ -76,11 +76,13 @@ def ties(checkpoint: Checkpoint) -> tuple[tuple[str, ...], ...]:
     return tuple(found)
 
 
-def _sharing(tensors: Iterable[Tensor]) -> Iterator[list[Tensor]]:
+def _sharing(checkpoint: Checkpoint) -> Iterator[list[Tensor]]:
     """The tensors of each storage that has more than one."""
+    if checkpoint.columns is not None:
+        return
     first: dict[int, Tensor] = {}
     again: dict[int, list[Tensor]] = {}
-    for tensor in tensors:
+    for tensor in checkpoint.tensors.values():
         if len(tensor.pieces) == 1:
             offset = tensor.pieces[0].storage.offset
             if (other := first.setdefault(offset, tensor)) is not tensor:
@@ -95,6 +97,8 @@ def _sharing(tensors: Iterable[Tensor]) -> Iterator[list[Tensor]]:
 
 @finder
 def find_large(headers: Headers) -> Iterator[LargeStorage]:
+    if headers.checkpoint.columns is not None:
+        return
     used: Counter[int] = Counter()
     views: dict[int, Tensor] = {}
     for tensor in headers.checkpoint.tensors.values():
@@ -111,7 +115,7 @@ def find_large(headers: Headers) -> Iterator[LargeStorage]:
 @finder
 def find_overlapping(headers: Headers) -> Iterator[Overlapping]:
     keys: list[str] = []
-    for group in _sharing(headers.checkpoint.tensors.values()):
+    for group in _sharing(headers.checkpoint):
         spans = sorted({(*_span(tensor), tensor.pieces, tensor.dtype) for tensor in group}, key=lambda span: span[:2])
         if any(left[1] > right[0] for left, right in pairwise(spans)):
             keys += (tensor.key for tensor in group)

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import NoReturn
 
 from ckptool.core.bytes import ByteSource, OpenBytes
-from ckptool.core.checkpoint import Checkpoint, Note, Piece, Storage, Tensor
+from ckptool.core.checkpoint import Checkpoint, Columns, Form, Note
 from ckptool.core.dtypes import DTYPES
 from ckptool.core.errors import UnreadableError, UsageError
 from ckptool.core.format import Format
-from ckptool.core.spec import TensorSpec
 from ckptool.formats.safetensors_header import DTYPE_NAMES, Entry, from_header, parse
 from ckptool.formats.strict_json import JsonError
 
@@ -27,19 +27,23 @@ MAX_DIMENSION = 2**63 - 1  # torch's
 MAX_BITS = 2**64 - 1  # the reference counts in 64 bits and refuses what overflows, even if a later dimension is 0
 
 
+Placed = tuple[int, int, str, Form]
+"""A tensor: the first byte of its data and the end, its key, its form."""
+
+
 @dataclass(frozen=True, slots=True)
 class Header:
     """A header that was read and checked.
 
     Attributes:
-        entries: the tensors in the order of their data, without holes or overlaps; dtypes by torch's names.
+        entries: the tensors in the order of their data, without holes or overlaps.
         metadata: `__metadata__`.
         odd: names of tensors with fields that ckptool does not know.
         start: file offset of the first byte of the data.
         nbytes: bytes of data that it describes.
     """
 
-    entries: list[Entry]
+    entries: list[Placed]
     metadata: dict[str, str]
     odd: list[str]
     start: int
@@ -69,7 +73,7 @@ def open_safetensors(source: ByteSource, select: str | None = None) -> Checkpoin
     return Checkpoint(
         path=source.path,
         format=SAFETENSORS,
-        tensors=tensors_of(header, source),
+        tensors=Columns(source, ((name, form, header.start + start) for start, _, name, form in header.entries)),
         files=(source,),
         nbytes=source.size,
         metadata=header.metadata,
@@ -97,41 +101,30 @@ def read_header(file: OpenBytes, offset: int = 0) -> Header:
             path=path,
         )
     try:
-        entries, metadata, odd = parse(file.read(offset + 8, length))
-        entries = _in_torch_terms(entries)
+        parsed, metadata, odd = parse(file.read(offset + 8, length))
+        entries = _in_torch_terms(parsed)
         nbytes = _check_layout(entries)
     except JsonError as problem:
         raise UnreadableError(f"the header of {path} {problem}", hint="get the file again", path=path) from None
     return Header(entries, metadata, odd, start, nbytes)
 
 
-def tensors_of(header: Header, source: ByteSource) -> dict[str, Tensor]:
-    """The tensors of a header that stands in the file `source`."""
-    base = header.start
-    return {
-        name: Tensor(TensorSpec(name, dtype, shape), (Piece(Storage(source, base + start, stop - start), 0, shape),))
-        for start, stop, name, dtype, shape in header.entries
-    }
-
-
-def _in_torch_terms(entries: list[Entry]) -> list[Entry]:
+def _in_torch_terms(entries: list[Entry]) -> list[Placed]:
     """The entries with torch's dtypes, their sizes checked, in the order of their data."""
-    known: dict[tuple[str, tuple[int, ...]], tuple[str, tuple[int, ...], int]] = {}  # most shapes come often
+    known: dict[tuple[str, tuple[int, ...]], Form] = {}  # most shapes come often
     result = []
-    for entry in entries:
-        start, stop, name, file_dtype, file_shape = entry
-        key = (file_dtype, file_shape)
-        if key not in known:
-            known[key] = _torch_spec(name, file_dtype, file_shape)
-        dtype, shape, nbytes = known[key]
-        if stop - start != nbytes:
-            raise JsonError(f'gives "{name}" {stop - start:,} bytes where its dtype and shape need {nbytes:,}')
-        result.append(Entry(start, stop, name, dtype, shape))
-    result.sort()
+    for start, stop, name, file_dtype, file_shape in entries:
+        form = known.get((file_dtype, file_shape))
+        if form is None:
+            form = known[file_dtype, file_shape] = _form(name, file_dtype, file_shape)
+        if stop - start != form.nbytes:
+            raise JsonError(f'gives "{name}" {stop - start:,} bytes where its dtype and shape need {form.nbytes:,}')
+        result.append((start, stop, name, form))
+    result.sort(key=itemgetter(0, 1, 2))
     return result
 
 
-def _torch_spec(name: str, file_dtype: str, shape: tuple[int, ...]) -> tuple[str, tuple[int, ...], int]:
+def _form(name: str, file_dtype: str, shape: tuple[int, ...]) -> Form:
     """Torch's dtype and shape for what the file says of tensor `name`, and the bytes it takes."""
     found = from_header(file_dtype, shape)
     if found is None:
@@ -147,13 +140,13 @@ def _torch_spec(name: str, file_dtype: str, shape: tuple[int, ...]) -> tuple[str
         raise JsonError(f'gives "{name}" a shape too large for any tensor')
     if elements % stored.block_elements:
         raise JsonError(f'gives "{name}" {elements:,} elements of {file_dtype}, which do not fill whole bytes')
-    return *found, nbytes
+    return Form(*found, nbytes)
 
 
-def _check_layout(entries: list[Entry]) -> int:
+def _check_layout(entries: list[Placed]) -> int:
     """Sorted entries follow each other without holes or overlaps; the bytes they take."""
     end, before = 0, ""
-    for start, stop, name, _, _ in entries:
+    for start, stop, name, _ in entries:
         if start < end:
             raise JsonError(f'lets "{before}" and "{name}" overlap by {end - start:,} bytes')
         if start > end:
@@ -164,13 +157,13 @@ def _check_layout(entries: list[Entry]) -> int:
 
 def _ends_early(source: ByteSource, header: Header) -> NoReturn:
     have = source.size - header.start
-    damaged = next(entry for entry in header.entries if entry.stop > have)
+    damaged = next(name for _, stop, name, _ in header.entries if stop > have)
     raise UnreadableError(
         f"{source.path} ends early: header promises {header.start + header.nbytes:,} bytes, file has {source.size:,}; "
-        f"the first damaged tensor is {damaged.name}",
+        f"the first damaged tensor is {damaged}",
         hint="download it again",
         path=source.path,
-        key=damaged.name,
+        key=damaged,
     )
 
 

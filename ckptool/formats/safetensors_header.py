@@ -78,9 +78,9 @@ def to_header(dtype: str, shape: tuple[int, ...]) -> tuple[str, tuple[int, ...]]
 
 # The three fields in any order; shapes of up to 100 dimensions. A field that is there twice leaves another one unset.
 _USUAL = compiled(
-    r"\{~(?:(?:"
+    r'"(?!__metadata__")([^"\\\x00-\x1f]*+)"~:~\{~(?:(?:'
     r'"dtype"~:~"([A-Z0-9_]++)"|"shape"~:~\[~((?:INT(?:~,~INT){0,99}+)?+)~\]|"data_offsets"~:~\[~(INT)~,~(INT)~\]'
-    r')~(?:,~(?=")|(?=\}))){3}\}'
+    r')~(?:,~(?=")|(?=\}))){3}\}~([,}])~'
 )
 
 
@@ -95,16 +95,17 @@ def parse(text: bytes) -> Parsed:
         [Entry(start=0, stop=24, name='w', dtype='F32', shape=(2, 3))]
     """
     parsed = Parsed([], {}, [])
+    shapes: dict[bytes, tuple[int, ...]] = {b"": ()}
     reader = JsonReader(text)
-    for name in reader.members():
-        usual = _USUAL.match(text, reader.position)
-        if name == "__metadata__":
-            parsed.metadata.update(reader.strings("__metadata__"))
-        elif usual and usual[1] and usual[2] is not None and usual[3]:
-            dtype, sizes, start, stop = usual.groups()
-            shape = tuple(map(int, sizes.split(b","))) if sizes else ()
+    for name, usual in reader.members(_USUAL):
+        if usual is not None:
+            _, dtype, sizes, start, stop, _ = usual.groups()
+            shape = shapes.get(sizes)
+            if shape is None:
+                shape = shapes[sizes] = tuple(map(int, sizes.split(b",")))
             parsed.entries.append(Entry(int(start), int(stop), name, dtype.decode(), shape))
-            reader.position = usual.end()
+        elif name == "__metadata__":
+            parsed.metadata.update(reader.strings("__metadata__"))
         else:
             parsed.entries.append(_unusual(name, reader.small_value(), parsed.odd))
     return parsed

@@ -9,7 +9,7 @@ from pathlib import PurePath
 from ckptool.core.errors import CkptError
 from ckptool.formats.sharded import read_index
 from ckptool.storage.local import LocalFile
-from ckptool.storage.paths import entry_names, is_folder, link_target
+from ckptool.storage.paths import entry_names, is_file, link_target
 from ckptool.storage.touched import only_looking
 
 SINGLE = "model.safetensors"
@@ -39,7 +39,7 @@ def is_shard_name(name: str) -> bool:
 
 def replaceable(folder: PurePath) -> frozenset[str]:
     """The files of a folder that an earlier output left there: by their names, or because its index names them."""
-    names = {name for name in entry_names(folder) if not is_folder(folder / name) or link_target(folder / name)}
+    names = {name for name in entry_names(folder) if link_target(folder / name) or is_file(folder / name)}
     ours = {name for name in names if is_shard_name(name)}
     if INDEX in ours:
         with suppress(CkptError), only_looking():  # a damaged index names nothing; it is replaced itself

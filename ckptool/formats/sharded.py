@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import PurePath
 
 from ckptool.core.bytes import ByteSource, Folder
-from ckptool.core.checkpoint import Checkpoint, Extra, GlobalUse, Note, Tensor
+from ckptool.core.checkpoint import Checkpoint, Columns, Extra, GlobalUse, Note, Tensor
 from ckptool.core.errors import MissingError, UnreadableError
 from ckptool.formats.registry import open_file
 from ckptool.formats.strict_json import JsonError, JsonReader
@@ -97,7 +97,7 @@ def read_index(source: ByteSource) -> Index:
     weight_map: dict[str, str] = {}
     total_size = None
     try:
-        for member in reader.members():
+        for member, _ in reader.members():
             if member == "weight_map":
                 weight_map = reader.strings("weight_map")
             else:
@@ -152,15 +152,7 @@ def _open_shards(folder: Folder, sources: Iterable[ByteSource], select: str | No
 
 def _merged(path: PurePath, shards: Sequence[Checkpoint], notes: tuple[Note, ...] = ()) -> Checkpoint:
     """One checkpoint out of its shards."""
-    owner: dict[str, Checkpoint] = {}
-    tensors: dict[str, Tensor] = {}
-    for shard in shards:
-        for key, tensor in shard.tensors.items():
-            if key in owner:
-                raise UnreadableError(
-                    f'"{key}" is in two shards: {owner[key].path.name} and {shard.path.name}', path=path, key=key
-                )
-            owner[key], tensors[key] = shard, tensor
+    tensors = _joined(path, shards)
     versions = [shard.module_versions for shard in shards if shard.module_versions is not None]
     metadata, conflicts = _merged_metadata(shards)
     return Checkpoint(
@@ -177,6 +169,24 @@ def _merged(path: PurePath, shards: Sequence[Checkpoint], notes: tuple[Note, ...
         globals=_merged_globals(shards),
         notes=notes + conflicts + tuple(dict.fromkeys(note for shard in shards for note in shard.notes)),
     )
+
+
+def _joined(path: PurePath, shards: Sequence[Checkpoint]) -> Mapping[str, Tensor]:
+    """The tensors of all shards."""
+    parts = [shard.tensors for shard in shards]
+    columns = [part for part in parts if isinstance(part, Columns)]
+    tensors = (
+        Columns.joined(columns) if len(columns) == len(parts) else {k: v for part in parts for k, v in part.items()}
+    )
+    if len(tensors) < sum(map(len, parts)):
+        owner: dict[str, Checkpoint] = {}
+        for shard in shards:
+            for key in shard.tensors:
+                if key in owner:
+                    names = f"{owner[key].path.name} and {shard.path.name}"
+                    raise UnreadableError(f'"{key}" is in two shards: {names}', path=path, key=key)
+                owner[key] = shard
+    return tensors
 
 
 def _merged_metadata(shards: Sequence[Checkpoint]) -> tuple[dict[str, str], tuple[Note, ...]]:
@@ -211,31 +221,35 @@ def _merged_globals(shards: Sequence[Checkpoint]) -> tuple[GlobalUse, ...]:
 
 def _held_against(index: Index, merged: Checkpoint, shards: Sequence[Checkpoint]) -> Checkpoint:
     """The checkpoint that the index describes: its keys, where it says they are."""
-    owner = {key: shard.path.name for shard in shards for key in shard.tensors}
-    wrong = [key for key, name in index.weight_map.items() if owner.get(key) != name]
-    if wrong:
+    listed = index.weight_map
+    right = sum(listed.get(key) == shard.path.name for shard in shards for key in shard.tensors)
+    if right < len(listed):
+        owner = {key: shard.path.name for shard in shards for key in shard.tensors}
+        wrong = [key for key, name in listed.items() if owner.get(key) != name]
         key = wrong[0]
         where = f"it is in {owner[key]}" if key in owner else "no shard has it"
         more = f" (and {len(wrong) - 1:,} more)" if len(wrong) > 1 else ""
         raise UnreadableError(
-            f'the index {index.path} puts "{key}"{more} into {index.weight_map[key]}, but {where}',
+            f'the index {index.path} puts "{key}"{more} into {listed[key]}, but {where}',
             hint="the index and the shards are not of one checkpoint; download them again",
             path=index.path,
             key=key,
         )
-    unlisted = {key: tensor for key, tensor in merged.tensors.items() if key not in index.weight_map}
-    tensors = {key: tensor for key, tensor in merged.tensors.items() if key in index.weight_map}
+    tensors, unlisted = merged.tensors, dict[str, Tensor]()
+    if right < len(tensors):
+        unlisted = {key: tensor for key, tensor in tensors.items() if key not in listed}
+        tensors = {key: tensor for key, tensor in tensors.items() if key in listed}
     notes = list(merged.notes)
     if unlisted:
         are = "1 tensor of the shards is" if len(unlisted) == 1 else f"{len(unlisted):,} tensors of the shards are"
         text = f"{are} not in the index"
         notes.append(Note(text, "they are left out, as loaders leave them out", tuple(unlisted), "warning"))
-    nbytes = sum(tensor.nbytes for tensor in tensors.values())
+    held = replace(merged, tensors=tensors, other_tensors={**merged.other_tensors, **unlisted})
+    nbytes = sum(form.nbytes for form in held.forms())
     if index.total_size is not None and index.total_size != nbytes:
         text = f"the index claims a total_size of {index.total_size:,} bytes, its tensors have {nbytes:,}"
         notes.append(Note(text, "loaders do not look at it"))
-    others = {**merged.other_tensors, **unlisted}
-    return replace(merged, tensors=tensors, other_tensors=others, notes=tuple(notes))
+    return replace(held, notes=tuple(notes))
 
 
 def _some(names: Iterable[str], count: int) -> str:

@@ -87,7 +87,7 @@ def _class_of(plan: Plan, step: Step) -> str:
     """The layout or class of a tensor that is not torch's plain one; "" for a plain one."""
     from ckptool.formats.torch.tensor import subclass_of
 
-    if not isinstance(step.value, Source):
+    if not isinstance(step.value, Source) or plan.inputs[step.value.input].columns is not None:
         return ""
     tensor = plan.inputs[step.value.input][step.value.key]
     return "" if tensor.layout == "strided" else subclass_of(tensor.node) or tensor.layout

@@ -147,8 +147,11 @@ def new_names(key: str, spans: list[Span], rules: tuple[Rule, ...]) -> list[str]
         pieces.append([target.write(span.values) for target in rules[span.rule].targets] or [""])
         at = span.end
     pieces.append([key[at:].removeprefix(".")])
-    if prod(map(len, pieces)) > MAX_COPIES:
+    copies = prod(map(len, pieces))
+    if copies > MAX_COPIES:
         raise ValueError(f"one tensor would become more than {MAX_COPIES:,}")
     if sum(max(map(len, choice)) for choice in pieces) > MAX_NAME:
         raise ValueError(f"a name would have more than {MAX_NAME:,} characters")
+    if copies == 1:
+        return [".".join([choice[0] for choice in pieces if choice[0]])]
     return [".".join(piece for piece in choice if piece) for choice in product(*pieces)]

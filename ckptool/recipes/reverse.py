@@ -15,7 +15,7 @@ from ckptool.core.plan import Step, sources_of
 from ckptool.core.reasons import RuleName
 from ckptool.core.spec import DTYPES, TensorSpec
 from ckptool.recipes.axes import Axis
-from ckptool.recipes.expand import expand
+from ckptool.recipes.expand import Expansion, expand
 from ckptool.recipes.expression import Expression
 from ckptool.recipes.layout import Layout
 from ckptool.recipes.pattern import Pattern, parse_pattern
@@ -208,6 +208,7 @@ def check_reverse(
     vars: Mapping[str, float] | None = None,
     targets: Mapping[str, TensorSpec] | None = None,
     backwards: bool = False,
+    there: Expansion | None = None,
 ) -> RoundTrip:
     """A recipe and its reverse on actual keys.
 
@@ -216,6 +217,7 @@ def check_reverse(
         specs: the keys that it begins with; with `backwards`, those that its reverse begins with (--reverse).
         vars: as for `expand`.
         targets: where what is made is known by its shapes; those of `specs` are then known on the way back.
+        there: the first half of the way, if it is known already.
 
     Raises:
         PlanError: the recipe has rules that cannot be reversed at all.
@@ -228,7 +230,7 @@ def check_reverse(
     """
     back = reverse(recipe).recipe
     first, second = (back, recipe) if backwards else (recipe, back)
-    there = expand(first, specs, vars=vars, targets=targets)
+    there = there or expand(first, specs, vars=vars, targets=targets)
     if there.problems:
         return RoundTrip(problems=tuple(problem.message for problem in there.problems))
     between = {step.target.key: step for step in there.steps}

@@ -11,7 +11,6 @@ from ckptool.core.spec import packed_nbytes
 from ckptool.report.escape import terminal
 from ckptool.report.html import Column, Heading, Page, key_text, page
 from ckptool.report.inspection import Inspection, format_text
-from ckptool.report.tree import label
 from ckptool.report.units import count, number_of, size_short
 
 _VALUE = 120  # characters of a value beside the tensors
@@ -81,7 +80,8 @@ def _columns(report: Inspection) -> list[Column]:
 
 
 def _row(report: Inspection, tensor: Tensor) -> list[Any]:
-    row: list[Any] = [key_text(tensor.key), 0, None, label(tensor), tensor.elements, tensor.nbytes, tensor.nbytes]
+    label = report.checkpoint.form(tensor.key).label
+    row: list[Any] = [key_text(tensor.key), 0, None, label, tensor.elements, tensor.nbytes, tensor.nbytes]
     if report.stats:
         row += _numbers(report, tensor.key)
     tied = report.tied_to.get(tensor.key)

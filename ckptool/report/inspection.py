@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from ckptool.core.checkpoint import Checkpoint, GlobalUse, Note, Tensor
+from ckptool.core.checkpoint import Checkpoint, Form, GlobalUse, Note, Tensor
 from ckptool.core.spec import DTYPES
 from ckptool.report.units import number_of
 
@@ -36,10 +36,15 @@ class Inspection:
     notes: tuple[Note, ...] = ()
     stats: Mapping[str, Stats] = field(default_factory=dict)
 
-    @cached_property
-    def tensors(self) -> tuple[Tensor, ...]:
+    @property
+    def tensors(self) -> Iterator[Tensor]:
         """The tensors to show."""
-        return tuple(self.checkpoint[key] for key in self.keys)
+        return (self.checkpoint[key] for key in self.keys)
+
+    @cached_property
+    def forms(self) -> Mapping[Form, int]:
+        """How many tensors to show have each form."""
+        return Counter(self.checkpoint.forms(self.keys))
 
     @cached_property
     def tied_to(self) -> Mapping[str, str]:
@@ -53,16 +58,19 @@ class Inspection:
 
     @cached_property
     def elements(self) -> int:
-        return sum(tensor.elements for tensor in self.tensors)
+        return sum(form.elements * many for form, many in self.forms.items())
 
     @cached_property
     def nbytes(self) -> int:
-        return sum(tensor.nbytes for tensor in self.tensors)
+        return sum(form.nbytes * many for form, many in self.forms.items())
 
     @cached_property
     def dtypes(self) -> tuple[tuple[str, int], ...]:
         """(short dtype, tensors) with the most frequent first."""
-        return tuple(Counter(DTYPES[tensor.dtype].short for tensor in self.tensors).most_common())
+        found: Counter[str] = Counter()
+        for form, many in self.forms.items():
+            found[DTYPES[form.dtype].short] += many
+        return tuple(found.most_common())
 
     @property
     def dangerous(self) -> tuple[GlobalUse, ...]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from ckptool.core.checkpoint import Checkpoint
+from ckptool.core.checkpoint import Checkpoint, Form
 from ckptool.core.fold import Group, rollup
 from ckptool.core.ops import Cast
 from ckptool.core.plan import Plan, Source, Step, Use, Value, sources_of
@@ -133,7 +133,7 @@ def plan_rows(plan: Plan, each: bool = False) -> list[Row]:
     # integers that are not cast or mixed do not make rows of their own among floats that are
     changes = Counter(fact.what for fact in facts.values() if fact.fate in (Fate.CAST, Fate.COMPUTED))
     usual = changes.most_common(1)[0][0] if changes else ""
-    groups = rollup([(key, usual if fact.spared else fact.what) for key, fact in facts.items()])
+    groups = rollup((key, usual if fact.spared else fact.what) for key, fact in facts.items())
     return _rows(groups, facts)
 
 
@@ -172,22 +172,39 @@ def _facts(plan: Plan) -> dict[str, _Fact]:
     steps = {step.target.key: step for step in plan.steps}
     facts: dict[str, _Fact] = {}
     casts = any(fate_of(step) is Fate.CAST for step in plan.steps)
-    gone = {dropped.source: dropped.reason for dropped in plan.dropped}
+    gone = {(dropped.source.input, dropped.source.key): dropped.reason for dropped in plan.dropped}
+    alike: dict[object, _Fact] = {}  # most tensors are only kept, or left out for one reason
     for number, checkpoint in enumerate(plan.inputs):
-        for key, tensor in checkpoint.tensors.items():
+        for key, form in zip(checkpoint, checkpoint.forms(), strict=True):
             if key in facts:
                 continue
-            reason = gone.get(Source(number, key))
-            if key in steps:
-                facts[key] = _made(plan, steps[key], casts)
-            elif reason is not None:
-                facts[key] = _Fact(Fate.DROPPED, dropped_text(reason, plan.inputs), tensor.elements, tensor.nbytes, 0)
+            step, reason = steps.get(key), gone.get((number, key))
+            if step is not None and not _is_only_kept(step, number):
+                facts[key] = _made(plan, step, casts)
+            elif step is not None or reason is not None:
+                place = (form, step.stored if step else reason)
+                if place not in alike:
+                    alike[place] = _made(plan, step, casts) if step else _dropped(plan, reason, form)
+                facts[key] = alike[place]
     facts |= {key: _made(plan, step, casts) for key, step in steps.items() if key not in facts}
     return facts
 
 
+def _is_only_kept(step: Step, number: int) -> bool:
+    """True if nothing but its form tells what is said of a step."""
+    value = step.value
+    is_same = isinstance(value, Source) and value.key == step.target.key and value.input == number
+    return is_same and step.tied_to is None and isinstance(step.reason, Kept)
+
+
+def _dropped(plan: Plan, reason: Reason | None, form: Form) -> _Fact:
+    assert reason is not None
+    return _Fact(Fate.DROPPED, dropped_text(reason, plan.inputs), form.elements, form.nbytes, 0)
+
+
 def _made(plan: Plan, step: Step, casts: bool) -> _Fact:
-    before = sum(plan.inputs[source.input][source.key].nbytes for source in set(sources_of(step.value)))
+    sources = (step.value,) if isinstance(step.value, Source) else set(sources_of(step.value))
+    before = sum(plan.inputs[source.input].form(source.key).nbytes for source in sources)
     after = plan.nbytes_of(step)
     spared = step.is_copy and step.tied_to is None and DTYPES[step.target.dtype].kind in ("int", "uint", "bool")
     spared = spared and (casts or isinstance(step.reason, Unmixed))
@@ -205,7 +222,7 @@ def _said(plan: Plan, step: Step, casts: bool) -> str:
             return f"from {value.key}" + (f", {reason}" if reason else "")
         return reason or _copied(step.target.dtype, casts)
     if source := _cast_source(value):
-        old = DTYPES[plan.inputs[source.input][source.key].dtype].short
+        old = DTYPES[plan.inputs[source.input].form(source.key).dtype].short
         cast = f"{old} → {DTYPES[step.target.dtype].short}"
         renamed = "" if source.key == step.target.key else f"from {source.key}, "
         return f"{renamed}{cast}" + (f", {reason}" if reason else "")
@@ -262,20 +279,21 @@ def untouched_rows(plan: Plan) -> list[Row]:
     facts: dict[str, _Fact] = {}
     free = [step for step in plan.steps if not isinstance(step.reason, ByRules | RecipeTie | Init)]
     by_source = {(source.input, source.key): step for step in free for source in sources_of(step.value)}
-    gone = {dropped.source: dropped.reason for dropped in plan.dropped}
+    gone = {(dropped.source.input, dropped.source.key): dropped.reason for dropped in plan.dropped}
+    ruled = _Fact(Fate.RENAMED, "", 0, 0, 0)  # in the rules' rows; here only to judge the patterns
     for number, checkpoint in enumerate(plan.inputs):
-        for key, tensor in checkpoint.tensors.items():
-            step, reason = by_source.get((number, key)), gone.get(Source(number, key))
+        for key, form in zip(checkpoint, checkpoint.forms(), strict=True):
+            step, reason = by_source.get((number, key)), gone.get((number, key))
             if key in facts:
                 continue
             if reason is not None and not isinstance(reason, ByRules):
-                facts[key] = _Fact(Fate.DROPPED, dropped_text(reason, plan.inputs), tensor.elements, tensor.nbytes, 0)
+                facts[key] = _dropped(plan, reason, form)
             elif step is not None:
                 fact = _made(plan, step, casts=False)
                 what = "kept" if fact.what == "copied" else fact.what
                 facts[key] = _Fact(fact.fate, what, fact.elements, fact.before, fact.after)
             else:
-                facts[key] = _Fact(Fate.RENAMED, "", 0, 0, 0)  # in the rules' rows; here only to judge the patterns
+                facts[key] = ruled
     if not any(fact.what for fact in facts.values()):
         return []
     labels = [(key, fact.what) for key, fact in facts.items()]
@@ -311,6 +329,9 @@ def nbytes_before(plan: Plan) -> int:
     """Bytes of all input tensors, tied ones once."""
     total = 0
     for checkpoint in plan.inputs:
+        if checkpoint.columns is not None:
+            total += sum(form.nbytes for form in checkpoint.forms())
+            continue
         seen: set[object] = set()
         for tensor in checkpoint.tensors.values():
             place = (tensor.storage, tensor.pieces[0].start, tensor.shape) if tensor.storage else tensor.key

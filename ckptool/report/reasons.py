@@ -11,6 +11,7 @@ from ckptool.core.reasons import (
     ByHook,
     ByOption,
     ByRules,
+    ConfigEdited,
     DoesNotFit,
     Follows,
     FromInput,
@@ -60,7 +61,7 @@ _PLAIN: dict[type[Reason], str] = {
     NotTaken: "only what the first file holds is kept",
     WeightsOnly: "only the weights are taken",
     OnlyTensorsRead: "only tensors are read from this format",
-    NotCarried: "outputs do not carry the other files of a folder",
+    NotCarried: "only a folder output carries the other files of a folder",
 }
 
 
@@ -96,6 +97,8 @@ def reason_text(reason: Reason, inputs: Sequence[Checkpoint] = ()) -> str:
         case SameKey(removed, added):
             without = f'without "{removed}"' if removed else ""
             return ", ".join(filter(None, ("same key", without, f'under "{added[:-1]}"' if added else "")))
+        case ConfigEdited(changes):
+            return ", ".join(f"{name} {old} → {new}" if new else f"without {name}" for name, old, new in changes)
         case OwnTensor(kind, seed):
             return {
                 "checkpoint": "kept from the target",

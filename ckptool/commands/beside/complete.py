@@ -11,14 +11,16 @@ from dataclasses import replace
 
 from ckptool.commands.beside.choices import Choices
 from ckptool.commands.beside.companions import companions, is_folder
+from ckptool.commands.beside.hf_config import CONFIG, edited_config
 from ckptool.commands.beside.optimizer import Optimizer, optimizers_of, with_optimizers
 from ckptool.commands.beside.ties import recorded_in_metadata, untied_notes, with_ties, written_apart
 from ckptool.commands.filter import left_out
 from ckptool.core.checkpoint import Checkpoint, Note
 from ckptool.core.errors import UsageError
-from ckptool.core.plan import Beside, Fate, Plan, Problem
+from ckptool.core.plan import Beside, Carried, Fate, Plan, Problem
 from ckptool.core.reasons import (
     ByOption,
+    ConfigEdited,
     Follows,
     Kept,
     NoPlace,
@@ -88,9 +90,9 @@ def complete(plan: Plan, container: str, choices: Choices = _NONE) -> Plan:
         plan = replace(plan, frame=None, beside=(*plan.beside, *left_out(plan.inputs[plan.frame])))
     plan = _with_objects(plan, choices) if writer.keeps_objects else _without_objects(plan, choices)
     plan = _with_metadata(plan, choices) if writer.keeps_metadata else _without_metadata(plan)
-    others = [Beside(name, Fate.LOST, NotCarried()) for name in companions(plan.inputs[0])]
-    notes = (*plan.notes, *untied_notes(plan), *_other_weights(plan, choices))
-    plan = replace(plan, beside=(*plan.beside, *_of_further_inputs(plan), *others), notes=notes)
+    others, files, named = _companions(plan, carries=writer.is_folder)
+    notes = (*plan.notes, *untied_notes(plan), *_other_weights(plan, choices), *named)
+    plan = replace(plan, beside=(*plan.beside, *_of_further_inputs(plan), *others), notes=notes, files=files)
     plan = consulted(plan, choices.allow, loads=plan.command.name == "transplant")
     return replace(plan, problems=(*plan.problems, *_refusals(plan)))
 
@@ -171,6 +173,21 @@ def _of_further_inputs(plan: Plan) -> Iterator[Beside]:
     if plan.command.name == "remap":
         for number, checkpoint in enumerate(plan.inputs[1:], 1):
             yield from (Beside(extra.name, Fate.LOST, NotTaken(), number) for extra in checkpoint.extras)
+
+
+def _companions(plan: Plan, *, carries: bool) -> tuple[list[Beside], tuple[Carried, ...], tuple[Note, ...]]:
+    """The other files of the first input's folder: a folder output carries them, edited where they would be untrue."""
+    names = companions(plan.inputs[0])
+    if not carries or plan.command.name == "transplant":
+        return [Beside(name, Fate.LOST, NotCarried()) for name in names], (), ()
+    edit = edited_config(plan) if CONFIG in names else None
+    beside, files = [], []
+    for name in names:
+        is_edited = name == CONFIG and edit is not None and edit.text is not None
+        files.append(Carried(name, edit.text if is_edited and edit is not None else None))
+        reason = ConfigEdited(edit.changes) if is_edited and edit is not None else Kept()
+        beside.append(Beside(name, Fate.EDITED if is_edited else Fate.KEPT, reason))
+    return beside, tuple(files), edit.notes if edit is not None else ()
 
 
 def _other_weights(plan: Plan, choices: Choices) -> Iterator[Note]:

@@ -33,12 +33,18 @@ def with_ties(plan: Plan) -> Plan:
             owner = first.setdefault(place, step.tied_to or key)
             if step.tied_to is None and owner != key:
                 roots[key] = owner
-    steps = tuple(replace(step, tied_to=_root(step.target.key, roots)) for step in plan.steps)
+    steps = tuple(_tied(step, _root(step.target.key, roots)) for step in plan.steps)
     return replace(plan, steps=steps, notes=(*plan.notes, *notes))
+
+
+def _tied(step: Step, root: str | None) -> Step:
+    return step if step.tied_to == root else replace(step, tied_to=root)
 
 
 def _root(key: str, roots: Mapping[str, str]) -> str | None:
     """The key at the end of a chain of ties; None for a key that is tied to none."""
+    if key not in roots:
+        return None
     found, seen = key, {key}
     while found in roots and roots[found] not in seen:
         found = roots[found]
@@ -51,7 +57,12 @@ def _place(inputs: Sequence[Checkpoint], value: Value, same: Mapping[Source, Sou
     if not isinstance(value, Source):
         places = tuple(_place(inputs, arg, same) for arg in value.args)
         return None if not places or None in places else (value.op, places)
-    source = same.get(value, value)
+    source = same.get(value, value) if same else value
+    columns = inputs[source.input].columns
+    if columns is not None:  # they share nothing: a tensor is one tensor with itself alone
+        if not columns.form(source.key).nbytes:
+            return None
+        return source.key if len(inputs) == 1 else columns.place(source.key)
     tensor = inputs[source.input][source.key]
     if tensor.layout != "strided":
         return None if tensor.node is None else ("object", id(tensor.node))
@@ -96,8 +107,7 @@ def recorded_in_metadata(plan: Plan, *, keep_first: bool) -> Plan:
     """
     aliases = [recorded_ties(checkpoint).keys() - _with_bytes(checkpoint) for checkpoint in plan.inputs]
     steps = tuple(
-        replace(step, stored=step.tied_to is None or not (keep_first or _is_alias(step, aliases)))
-        for step in plan.steps
+        _stored(step, step.tied_to is None or not (keep_first or _is_alias(step, aliases))) for step in plan.steps
     )
     metadata = dict(plan.metadata)
     for checkpoint in plan.inputs:
@@ -113,6 +123,10 @@ def recorded_in_metadata(plan: Plan, *, keep_first: bool) -> Plan:
 def written_apart(plan: Plan) -> Plan:
     """The plan of an output that holds plain tensors and nothing that could record ties: tied keys get copies."""
     return replace(plan, notes=(*plan.notes, *_tie_notes(plan.steps, False, ways=False)))
+
+
+def _stored(step: Step, stored: bool) -> Step:
+    return step if step.stored == stored else replace(step, stored=stored)
 
 
 def _with_bytes(checkpoint: Checkpoint) -> set[str]:
@@ -154,6 +168,8 @@ def untied_notes(plan: Plan) -> Iterator[Note]:
     views: dict[object, dict[str, tuple[int, int, bool, str]]] = {}
     for step in plan.steps:
         for source in sources_of(step.value) if step.tied_to is None else ():
+            if plan.inputs[source.input].columns is not None:
+                continue
             tensor = plan.inputs[source.input][source.key]
             if tensor.storage is not None and tensor.layout == "strided":
                 low, high = _span(tensor)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ckptool.commands.checks.bases import Base
 from ckptool.commands.checks.case import Case, Found, columns
@@ -13,6 +14,9 @@ from ckptool.facts.counters import promised_counters
 from ckptool.facts.entries import entries_of
 from ckptool.facts.headers import many
 from ckptool.storage.paths import is_file
+
+if TYPE_CHECKING:
+    from ckptool.commands.transplant.suggest import Suggestion
 
 _COUNTER = "num_batches_tracked"
 Specs = Mapping[str, TensorSpec]
@@ -136,4 +140,17 @@ def _help(case: Case, base: Base, specs: Specs) -> str:
     if prefix and not wrapper_prefix(base.specs):
         return f"ckptool remap {case.word} -r strip-wrappers -o PLAIN"
     into = shell_quote(base.name if base.model else str(case.path_of(base.name)))
-    return f"ckptool transplant {case.word} --into {into}"
+    helps = [word for found in _suggested(case, base) for word in found.options]
+    return " ".join([f"ckptool transplant {case.word} --into {into}", *map(shell_quote, helps)])
+
+
+def _suggested(case: Case, base: Base) -> Sequence[Suggestion]:
+    """Options that would load more, where no recipe is set."""
+    from ckptool.commands.transplant.planning import plan_transplant
+    from ckptool.commands.transplant.suggest import suggestions
+    from ckptool.models import open_target
+
+    if case.settings.recipe is not None:
+        return ()
+    target = base.model or open_target(str(case.path_of(base.name)))
+    return suggestions(plan_transplant(case.checkpoint, target))

@@ -9,7 +9,6 @@ from ckptool.core.errors import CkptError
 from ckptool.core.keys import Pattern
 from ckptool.core.plan import Problem
 from ckptool.facts.adapters import Adapter
-from ckptool.facts.headers import many
 from ckptool.facts.registry import facts_of
 from ckptool.facts.words import with_file
 from ckptool.models import Verdict
@@ -89,6 +88,10 @@ def require_loaded(transplant: Transplant) -> None:
     if adapter is not None and not adapter.has_base:
         hint = with_file(adapter.way, transplant.source)
         raise CkptError(f"this is an adapter, not a model: {adapter.text}", hint=hint, path=transplant.source.path)
+    if transplant.suggested:
+        first = transplant.suggested[0]
+        hint = f"{first.text}: {first.hint}"
+        raise CkptError("nothing would be loaded as it is", hint=hint, path=transplant.source.path)
     target = transplant.target
     shapes = len(transplant.having(Filled.MISMATCHED))
     source, wanted = next(iter(transplant.source), ""), next(iter(target.specs), "")
@@ -102,6 +105,4 @@ def require_loaded(transplant: Transplant) -> None:
     else:
         what = f"no key is a key of {target.name}"
         hint = f'{names}; --match auto looks for rules that put them together, -r "FROM -> TO" says one'
-    if transplant.suggestion is not None:
-        hint = f"-r {transplant.suggestion.recipe} fills {many(transplant.suggestion.more, 'tensor')}; {hint}"
     raise CkptError(f"nothing would be loaded: {what}", hint=hint, path=transplant.source.path)

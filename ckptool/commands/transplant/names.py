@@ -131,9 +131,13 @@ def _rank(mapped: Mapped, target: Target) -> tuple[bool, int]:
     return not mapped.problems, _meeting(mapped, target)
 
 
+def meeting(specs: Specs, wanted: Specs) -> int:
+    """How many tensors are wanted under their key with their shape."""
+    return sum(key in wanted and wanted[key].shape == spec.shape for key, spec in specs.items())
+
+
 def _meeting(mapped: Mapped, target: Target) -> int:
-    wanted = target.specs
-    return sum(key in wanted and wanted[key].shape == step.target.shape for key, step in mapped.steps.items())
+    return meeting({key: step.target for key, step in mapped.steps.items()}, target.specs)
 
 
 def _prefixes(keys: Collection[str]) -> list[str]:

@@ -10,7 +10,6 @@ from ckptool.commands.transplant.gates import frozen, unmet
 from ckptool.commands.transplant.hooked import through_hooks
 from ckptool.commands.transplant.names import matched, under_target_names, without
 from ckptool.commands.transplant.result import Asked, Transplant
-from ckptool.commands.transplant.suggesting import Suggestion, suggest
 from ckptool.core.checkpoint import Checkpoint, Note
 from ckptool.core.errors import UsageError
 from ckptool.core.keys import Pattern
@@ -19,7 +18,6 @@ from ckptool.core.plan import Beside, Command, Dropped, Fate, Plan, Source, Step
 from ckptool.core.reasons import DoesNotFit, NoSuchKey, Reason, WeightsOnly
 from ckptool.core.ties import with_recorded_ties
 from ckptool.facts.entries import entries_of
-from ckptool.facts.headers import many
 from ckptool.fits.args import Fit, parse_fit
 from ckptool.matching.result import Confidence
 from ckptool.models import Target
@@ -102,10 +100,6 @@ def plan_transplant(
     inits = (*asked.init, *rules.init)
     filling = fill(source, target, mapped.steps, mismatch, chosen, inits, initial, is_complete=not only_loaded)
     steps = filling.steps
-    unfilled = [entry for entry in filling.entries if not entry.is_filled]
-    suggestion = None
-    if found is None and not rules.stages and unfilled and not mapped.steps.keys() <= target.specs.keys():
-        suggestion = suggest(source, specs, target, initial, len(filling.entries) - len(unfilled))
     names = {key: step.target for key, step in mapped.steps.items()}
     uses_own = target.checkpoint is not None and any(origin.input for origin in _origins(steps))
     transplant = Transplant(
@@ -115,13 +109,7 @@ def plan_transplant(
             (*left_out, *mapped.dropped, *_not_used(mapped.steps, steps, target)),
             (*mapped.problems, *filling.problems),
             uses=mapped.uses,
-            notes=(
-                *_target_notes(target),
-                *mapped.notes,
-                *filling.notes,
-                *_suggested(suggestion),
-                *_recipe_notes(rules),
-            ),
+            notes=(*_target_notes(target), *mapped.notes, *filling.notes, *_recipe_notes(rules)),
             frame=None,
             beside=tuple(Beside(extra.name, Fate.LOST, WeightsOnly()) for extra in source.extras),
             module_versions=target.versions,
@@ -138,16 +126,8 @@ def plan_transplant(
         found,
         taken.lost,
         mapped.under,
-        suggestion,
     )
     return replace(transplant, plan=replace(transplant.plan, unmet=unmet(transplant, strict, min_coverage)))
-
-
-def _suggested(found: Suggestion | None) -> tuple[Note, ...]:
-    if found is None:
-        return ()
-    more = many(found.more, "more tensor")
-    return (Note(f"the built-in recipe {found.recipe} would fill {more}", f"-r {found.recipe}"),)
 
 
 def _fit_named(text: str) -> Fit:

@@ -8,8 +8,7 @@ from functools import cached_property
 
 from ckptool.commands.automatic import Automatic
 from ckptool.commands.transplant.hooked import versions_under
-from ckptool.commands.transplant.suggesting import Suggestion
-from ckptool.core.checkpoint import Checkpoint
+from ckptool.core.checkpoint import Checkpoint, Note
 from ckptool.core.plan import Plan
 from ckptool.core.spec import TensorSpec
 from ckptool.core.ties import recorded_ties
@@ -48,8 +47,8 @@ class Transplant:
         asked: what was asked for.
         match: the rules that were found, where that was asked for; they are the last of the recipe's.
         lost: keys that a load hook of the model would fill in a way that cannot be followed.
-        suggestion: a built-in recipe that would fill more, where no rule was given.
         under: a prefix of the source's keys under which the rules apply.
+        suggested: what would load more, each with its command.
     """
 
     plan: Plan
@@ -63,7 +62,7 @@ class Transplant:
     match: Automatic | None = None
     lost: tuple[str, ...] = ()
     under: str = ""
-    suggestion: Suggestion | None = None
+    suggested: tuple[Note, ...] = ()
 
     @property
     def source(self) -> Checkpoint:
@@ -73,6 +72,14 @@ class Transplant:
     def having(self, *statuses: Filled) -> tuple[Entry, ...]:
         """The target tensors of some statuses."""
         return tuple(entry for entry in self.entries if entry.status in statuses)
+
+    @property
+    def wants_names(self) -> bool:
+        """True if other names could help: something is missing that matters, and something is left over."""
+        missing = [entry for entry in self.having(Filled.MISSING) if not entry.is_harmless]
+        counters = [entry for entry in self.having(Filled.MISSING) if entry.is_counter]
+        wanted = bool(counters) and not self.as_it_is.strict and counters[0].key in self.as_it_is.missing
+        return bool(missing and self.unexpected) or wanted
 
     @property
     def filled(self) -> tuple[Entry, ...]:

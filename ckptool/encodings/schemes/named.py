@@ -83,7 +83,11 @@ _HINT = "export plain weights with the library that wrote the file"
 
 def _unexplained(headers: Headers) -> Iterator[Encoded]:
     """Integer or fp8 weights with scale-like neighbours, or in a file whose config names a quantization."""
-    payloads = [payload for payload in headers.payloads(CODE_DTYPES) if payload[1] in _PAYLOADS]
+    payloads = [
+        (module, last, codes)
+        for module, last, codes in headers.payloads(CODE_DTYPES)
+        if last in _PAYLOADS and codes.key not in headers.claimed
+    ]
     neighbours = _scale_like(headers) if payloads else {}
     for module, _, codes in payloads:
         beside = {name: spec for name in neighbours.get(module, ()) if (spec := headers.get(module, name))}
