@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from json_schemas import validate
 
 from ckptool.cli.app import run
 
@@ -27,6 +28,7 @@ def runner(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
             monkeypatch.setenv("COLUMNS", str(columns))
         code = run(arguments)
         out, err = capsys.readouterr()
+        validate(out)
         return code, out, err
 
     return ckptool

@@ -183,7 +183,7 @@ ERRORS = {
     "exists": (["resnet18.pth", "-o", "training.ckpt"], "training.ckpt exists\n  help: --force"),
     "ending": (["resnet18.pth", "-o", "out.h5"], "not a format that is written"),
     "folder": (["resnet18.pth", "-o", "no/out.pth"], "the folder no does not exist"),
-    "shard of a file": (["resnet18.pth", "-o", "out.pth", "--max-shard", "5GB"], "--max-shard makes a folder"),
+    "shard of a file": (["resnet18.pth", "-o", "out.pth", "--max-shard", "5GB"], "--max-shard-size makes a folder"),
     "stream": (["resnet18.pth", "-o", "-"], "not a stream"),
     "size": (["resnet18.pth", "--max-shard", "5 parsecs"], '"5 parsecs" is not a size'),
     "dtype": (["resnet18.pth", "--dtype", "int8"], '"int8" is not a float dtype'),
@@ -207,7 +207,7 @@ def test_errors_are_one_voice_and_write_nothing(name: str, cli: Run, fixtures: P
     assert {path: path.read_bytes() for path in fixtures.iterdir() if path.is_file()} == before
     code, out, _ = cli("filter", *arguments, "--json")
     assert code == 2
-    assert json.loads(out)["schema"] in ("ckptool.error/1", "ckptool.core.plan/1")
+    assert json.loads(out)["schema"] in ("ckptool.error/1", "ckptool.plan/1")
 
 
 def test_force_replaces(cli: Run, fixtures: Path) -> None:
@@ -237,7 +237,7 @@ def test_json_holds_the_plan_and_what_was_written(cli: Run, fixtures: Path) -> N
     code, out, err = cli("filter", "resnet18.pth", "--drop", "fc", "--dtype", "bf16", "-o", "b.safetensors", "--json")
     assert (code, err) == (0, "")
     found = json.loads(out)
-    assert found["schema"] == "ckptool.core.plan/1"
+    assert found["schema"] == "ckptool.plan/1"
     assert found["inputs"][0]["path"] == "resnet18.pth"
     assert found["summary"] == {"tensors": 120, "bytes": 23740, "dropped": 2}
     assert found["steps"][0] == {

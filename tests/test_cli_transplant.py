@@ -79,7 +79,7 @@ ERRORS = {
     '--drop "head.*" matches none': ["resnet18.pth", *NET, "--drop", "head.*"],
     '--fit "pos=grid" matches none': ["resnet18.pth", *NET, "--fit", "pos=grid"],
     "is not PATTERN=HOW": ["resnet18.pth", *NET, "--init", "fc"],
-    "is no share": ["resnet18.pth", *NET, "--min-coverage", "99"],
+    "must be between 0 and 1": ["resnet18.pth", *NET, "--min-coverage", "99"],
     "is also an input": ["resnet18.pth", *NET, "--freeze-list", "resnet18.pth", "--force"],
     "models.py is also an input": ["resnet18.pth", *NET, "--save-recipe", "models.py"],
     "fc.weight is f32[10,16] in the source": ["tuned.safetensors", *NET, "--mismatch", "error"],

@@ -400,7 +400,7 @@ def test_integers_are_not_interpolated() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("bicubic", "no way to fit"),
+        ("bicubic", "unknown fit"),
         ("grid(prefiks=1)", "no argument prefiks"),
         ("grid(prefix='1')", "prefix of .* is a number"),
         ("grid(prefix=True)", "prefix of .* is a number"),

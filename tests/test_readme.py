@@ -54,6 +54,7 @@ def run_block(text: str, folder: Path) -> str:
         "LANG": "C.UTF-8",
         "COLUMNS": "80",
         "PYTHONWARNINGS": "error",
+        **{name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ},  # the tree that is tested
     }
     script = "\n".join(["exec 2>&1", "code=0", *steps])
     done = subprocess.run(["/bin/sh", "-c", script], cwd=folder, env=environment, capture_output=True, check=True)

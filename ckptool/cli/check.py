@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import PurePath
@@ -12,13 +12,12 @@ import typer
 
 from ckptool.cli.common import PATH, Color, ColorOption, DebugOption, JsonOption, QuietOption, ThreadsOption
 from ckptool.cli.reports import (
+    FormatOption,
     ReportOption,
     add_summary,
-    ci_texts,
     on_github,
-    plain,
-    report_screen,
     require_reports,
+    show_document,
     write_reports,
 )
 from ckptool.core.errors import Exit, UsageError
@@ -39,17 +38,6 @@ Examples:
 Exit codes: 0 clean; 1 findings; 2 it could not be checked"""
 
 _TYPED = "command line"
-
-
-class CheckFormat(StrEnum):
-    """What stdout gets."""
-
-    TEXT = "text"
-    JSON = "json"
-    MARKDOWN = "markdown"
-    GITHUB = "github"
-    JUNIT = "junit"
-    SARIF = "sarif"
 
 
 class FailOn(StrEnum):
@@ -108,7 +96,7 @@ def check(
             "--policy",
             path_type=PATH,
             metavar="FILE",
-            help="Not the ckptool.toml or pyproject.toml that is found from here upwards.",
+            help="Use this policy instead of the nearest ckptool.toml or pyproject.toml.",
         ),
     ] = None,
     into: Annotated[
@@ -154,15 +142,7 @@ def check(
         bool, typer.Option("--models", help="List the models that the policy names; these need torch.")
     ] = False,
     threads: ThreadsOption = 2,
-    form: Annotated[
-        CheckFormat,
-        typer.Option(
-            "--format",
-            metavar="FORMAT",
-            help="text, json, markdown, github, junit or sarif.",
-            rich_help_panel="Output",
-        ),
-    ] = CheckFormat.TEXT,
+    form: FormatOption = "text",
     json: JsonOption = False,
     report: ReportOption = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Every detail.", rich_help_panel="Output")] = False,
@@ -170,12 +150,15 @@ def check(
     quiet: QuietOption = False,
     debug: DebugOption = False,
 ) -> int:
-    """Whether checkpoints are what they should be: whole, safe, finite, and what a policy asks for.
+    """Check checkpoints: readable, safe, finite, and as a policy requires.
 
-    The policy is ckptool.toml or [tool.ckptool.check] of pyproject.toml; without one, what always must hold is checked.
-    On GitHub Actions it annotates the lines of the policy and adds to the job summary.
+    The policy is ckptool.toml or [tool.ckptool.check] of pyproject.toml; without one, the rules that
+    always hold are checked. On GitHub Actions it annotates the lines of the policy and adds to the job summary.
     """
+    from ckptool.cli.output import print_texts
     from ckptool.commands.checks.policy import find_policy, read_policy
+    from ckptool.report.document_check import check_document
+    from ckptool.report.encoders import encoder_named
 
     files = report or []
     require_reports(files, _weights(paths or []) if any(exists(file) for file in files) else ())
@@ -186,11 +169,14 @@ def check(
     _require_own_files(files, asked)
     level: Level = fail_on.value if fail_on else asked.fail_on or "error"
     found = _checked(paths or [], asked, rule, threads, update_lock, quiet)
-    form = CheckFormat.JSON if json else form
-    _print(found, form, level, verbose, color)
-    if form is CheckFormat.GITHUB or (form is CheckFormat.TEXT and on_github()):
-        add_summary(found, "check")
-    write_reports(files, lambda kind: _texts(found, kind, level))
+    form = "json" if json else form
+    about = dict(_about(found))
+    document = check_document(found, about, level, verbose)
+    show_document(document, form, color, pager=False)
+    if form == "text" and on_github():
+        print_texts(encoder_named("github").encode(document))
+        add_summary(document)
+    write_reports(files, check_document(found, about, level, verbose=True))
     return found.exit_code(level)
 
 
@@ -260,39 +246,6 @@ def _checked(
         replace(each, policy=None) if each.policy and each.policy.file == _TYPED else each for each in found.findings
     )
     return replace(found, findings=tuple(findings))
-
-
-def _print(report: Report, form: CheckFormat, fail_on: Level, verbose: bool, color: Color) -> None:
-    from ckptool.cli.output import print_lines, print_texts, stdout_screen
-
-    if form is not CheckFormat.TEXT:
-        print_texts(_texts(report, form, fail_on))
-        return
-    from ckptool.report.text_check import check_lines
-
-    screen = stdout_screen(color)
-    print_lines(check_lines(report, screen, verbose), screen, pager=False)
-    if on_github():
-        print_texts(_texts(report, CheckFormat.GITHUB, fail_on))
-
-
-def _texts(report: Report, form: str, fail_on: Level) -> Iterable[str]:
-    """The report in a format."""
-    match form:
-        case "json":
-            from ckptool.report.json_check import check_json
-
-            return check_json(report, fail_on)
-        case "markdown":
-            from ckptool.report.markdown_check import check_markdown
-
-            return check_markdown(report)
-        case "text":
-            from ckptool.report.text_check import check_lines
-
-            return plain(check_lines(report, report_screen(), verbose=True))
-        case _:
-            return ci_texts(report, form, "check", dict(_about(report)), fail_on)
 
 
 def _about(report: Report) -> Iterator[tuple[str, str]]:

@@ -18,29 +18,6 @@ PATH: Any = PurePath
 """The `path_type` of an argument that names a file or folder: shells complete it. Typer's own types know text only."""
 
 
-class Format(StrEnum):
-    """What stdout gets."""
-
-    TEXT = "text"
-    JSON = "json"
-    NDJSON = "ndjson"
-    MARKDOWN = "markdown"
-    LINES = "lines"
-
-
-class DiffFormat(StrEnum):
-    """What stdout gets from a comparison."""
-
-    TEXT = "text"
-    JSON = "json"
-    NDJSON = "ndjson"
-    MARKDOWN = "markdown"
-    LINES = "lines"
-    GITHUB = "github"
-    JUNIT = "junit"
-    SARIF = "sarif"
-
-
 class Color(StrEnum):
     """When to use colour."""
 
@@ -86,10 +63,6 @@ RulesOption = Annotated[
 OnlyOption = Annotated[
     list[str] | None,
     typer.Option("--only", metavar="PATTERN", help="Only these keys; repeats.", autocompletion=complete_keys),
-]
-FormatOption = Annotated[
-    Format,
-    typer.Option("--format", metavar="FORMAT", help="text, json, ndjson, markdown or lines.", rich_help_panel="Output"),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Short for --format json.", rich_help_panel="Output")]
 ColorOption = Annotated[

@@ -18,6 +18,7 @@ from ckptool.cli.common import (
     SelectOption,
     complete_keys,
 )
+from ckptool.cli.reports import FormatOption, ReportOption
 from ckptool.cli.values import in_order, open_selected, value_options
 from ckptool.cli.writing import (
     AllowOption,
@@ -28,8 +29,6 @@ from ckptool.cli.writing import (
     KeepOptimizerOption,
     KeepUnknownOption,
     OutOption,
-    PlanFormat,
-    PlanFormatOption,
     Request,
     ShardOption,
     TiedOption,
@@ -46,7 +45,7 @@ EPILOG = """\
 Examples:
   ckptool filter resnet18.pth --drop "fc.*" -o body.pth
   ckptool filter training.ckpt --ema --dtype bf16 -o ema.safetensors
-  ckptool filter big.pth -o big/ --max-shard 5GB
+  ckptool filter big.pth -o big/ --max-shard-size 5GB
 
 Exit codes: 0 shown or written; 2 it cannot be written as asked, nothing was"""
 
@@ -81,8 +80,9 @@ def filter(
     dry_run: DryRunOption = False,
     wrap: WrapOption = None,
     allow: AllowOption = None,
-    form: PlanFormatOption = PlanFormat.TEXT,
+    form: FormatOption = "text",
     json: JsonOption = False,
+    report: ReportOption = None,
     verbose: VerboseOption = False,
     color: ColorOption = Color.AUTO,
     no_pager: NoPagerOption = False,
@@ -91,8 +91,8 @@ def filter(
 ) -> int:
     """Choose tensors by their keys, cast them, write them in any format.
 
-    Without patterns it converts, joins and splits: the ending of -o says the format. Without -o it shows what it would
-    do. Bytes that do not change are copied as they are.
+    Without patterns it converts, joins and splits: the ending of -o says the format. Without -o it shows the
+    plan and writes nothing. Bytes that do not change are copied as they are.
     """
     from ckptool.commands.filter import plan_filter
 
@@ -116,10 +116,11 @@ def filter(
             wrap=wrap,
         ),
         dry_run=dry_run,
-        form=PlanFormat.JSON if json else form,
+        form="json" if json else form,
         color=color,
         no_pager=no_pager,
         verbose=verbose,
         quiet=quiet,
+        reports=tuple(report or ()),
     )
     return carry_out(plan, request)

@@ -219,20 +219,19 @@ def _report(arguments: Sequence[str], threads: int, screen: Screen) -> Iterator[
 def _compared(old: str, new: str, sides: Mapping[str, str], threads: int, screen: Screen) -> Iterator[Line]:
     from ckptool.commands.diff.comparison import compare
     from ckptool.formats.opening import open_checkpoint
+    from ckptool.report.document_diff import diff_document
+    from ckptool.report.document_inspect import inspect_document
     from ckptool.report.text import Span
-    from ckptool.report.text_diff import diff_lines
-    from ckptool.report.text_inspect import inspect_lines
-    from ckptool.report.tree import tree
 
     names = f"a/{sides[old]}", f"b/{sides[new]}"
     if _ABSENT in (old, new):
         there, name, what = (old, names[0], "deleted file") if new == _ABSENT else (new, names[1], "new file")
         yield (Span(what, "bold"),)
         report = _inspection(PurePath(there), name, sides[there])
-        yield from inspect_lines(report, tree(report), screen)
+        yield from inspect_document(report).lines(screen)
     else:
         found = compare(open_checkpoint(PurePath(old)), open_checkpoint(PurePath(new)), threads=threads)
-        yield from diff_lines(replace(found, notes=_renamed(found.notes, sides)), names, screen)
+        yield from diff_document(replace(found, notes=_renamed(found.notes, sides)), names).lines(screen)
 
 
 def _renamed(notes: Sequence[Note], sides: Mapping[str, str]) -> tuple[Note, ...]:

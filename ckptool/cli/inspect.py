@@ -14,8 +14,6 @@ from ckptool.cli.common import (
     Color,
     ColorOption,
     DebugOption,
-    Format,
-    FormatOption,
     JsonOption,
     NoPagerOption,
     OnlyOption,
@@ -23,16 +21,19 @@ from ckptool.cli.common import (
     SelectOption,
     ThreadsOption,
 )
-from ckptool.cli.reports import ReportOption, plain, report_screen, require_reports, write_reports
+from ckptool.cli.reports import (
+    READING_FORMATS,
+    ReadingFormatOption,
+    ReportOption,
+    require_reports,
+    show_document,
+    write_reports,
+)
 from ckptool.core.errors import Exit
 
 if TYPE_CHECKING:
     from ckptool.core.checkpoint import Checkpoint, Note
     from ckptool.report.inspection import Inspection
-    from ckptool.report.text import Line, Screen
-
-
-_REPORTS = (".html", ".json", ".md", ".txt")
 
 
 class Sort(StrEnum):
@@ -63,7 +64,7 @@ def inspect(
     sort: Annotated[Sort, typer.Option("--sort", metavar="BY", help="file, key or size.")] = Sort.FILE,
     stats: Annotated[bool, typer.Option("--stats", help="Read the values: mean, spread, NaN, histogram.")] = False,
     threads: ThreadsOption = 2,
-    form: FormatOption = Format.TEXT,
+    form: ReadingFormatOption = "text",
     json: JsonOption = False,
     report: ReportOption = None,
     color: ColorOption = Color.AUTO,
@@ -75,29 +76,18 @@ def inspect(
 
     Reads headers only, whatever the size; with --stats the values too. Nothing in the file is run.
     """
-    from ckptool.cli.output import print_lines, print_texts, stdout_screen
     from ckptool.formats.opening import open_checkpoint
+    from ckptool.report.document_inspect import inspect_document
 
     files = report or []
-    require_reports(files, [path], _REPORTS)
+    require_reports(files, [path], READING_FORMATS)
     checkpoint = open_checkpoint(path, select=select)
-    require_reports(files, map(PurePath, checkpoint.paths), _REPORTS)
+    require_reports(files, map(PurePath, checkpoint.paths), READING_FORMATS)
     keys = _sorted(checkpoint, _chosen(checkpoint, only or [], path), sort)
     found = _report(checkpoint, path, keys, stats, threads, quiet)
-    form = Format.JSON if json else form
-
-    def lines(screen: Screen) -> Iterable[Line]:
-        from ckptool.report.text_inspect import inspect_lines
-        from ckptool.report.tree import tree
-
-        return inspect_lines(found, tree(found, depth, flat, by_size=sort is Sort.SIZE), screen)
-
-    if form is Format.TEXT:
-        screen = stdout_screen(color)
-        print_lines(lines(screen), screen, pager=not no_pager)
-    else:
-        print_texts(_texts(found, form, threads))
-    write_reports(files, lambda kind: plain(lines(report_screen())) if kind == "text" else _texts(found, kind, threads))
+    document = inspect_document(found, depth, flat, sort is Sort.SIZE, threads)
+    show_document(document, "json" if json else form, color, pager=not no_pager)
+    write_reports(files, document)
     return Exit.OK
 
 
@@ -150,28 +140,3 @@ def _notes_on(keys: Sequence[str], checkpoint: Checkpoint, notes: Iterable[Note]
         return tuple(notes)
     asked = set(keys)
     return tuple(note for note in notes if asked.intersection(note.keys))
-
-
-def _texts(report: Inspection, form: str, threads: int) -> Iterable[str]:
-    """The report in a format for machines or documents."""
-    match form:
-        case Format.NDJSON:
-            from ckptool.report.ndjson import inspect_ndjson
-
-            return inspect_ndjson(report)
-        case Format.MARKDOWN:
-            from ckptool.report.markdown import inspect_markdown
-
-            return inspect_markdown(report)
-        case Format.LINES:
-            from ckptool.report.lines import inspect_lines
-
-            return inspect_lines(report, threads)
-        case "html":
-            from ckptool.report.html_inspect import inspect_html
-
-            return inspect_html(report)
-        case _:
-            from ckptool.report.json import inspect_json
-
-            return inspect_json(report)

@@ -18,6 +18,7 @@ from ckptool.cli.common import (
     QuietOption,
     SelectOption,
 )
+from ckptool.cli.reports import FormatOption, ReportOption
 from ckptool.cli.values import number_pairs, open_selected, print_list
 from ckptool.cli.writing import (
     AllowOption,
@@ -28,8 +29,6 @@ from ckptool.cli.writing import (
     KeepOptimizerOption,
     KeepUnknownOption,
     OutOption,
-    PlanFormat,
-    PlanFormatOption,
     Request,
     ShardOption,
     TiedOption,
@@ -104,7 +103,7 @@ def merge(
     param: Annotated[
         list[str] | None, typer.Option("--param", metavar="NAME=VALUE", help="An option of the method; repeats.")
     ] = None,
-    intersect: Annotated[bool, typer.Option("--intersect", help="Leave out keys that do not line up.")] = False,
+    intersect: Annotated[bool, typer.Option("--intersect", help="Leave out keys that some inputs lack.")] = False,
     union: Annotated[bool, typer.Option("--union", help="Keep them, from the inputs that have them.")] = False,
     last: Annotated[
         int | None, typer.Option("--last", metavar="N", min=1, help="Only the last N inputs, 10 after 9.")
@@ -130,8 +129,9 @@ def merge(
     dry_run: DryRunOption = False,
     wrap: WrapOption = None,
     allow: AllowOption = None,
-    form: PlanFormatOption = PlanFormat.TEXT,
+    form: FormatOption = "text",
     json: JsonOption = False,
+    report: ReportOption = None,
     verbose: VerboseOption = False,
     color: ColorOption = Color.AUTO,
     no_pager: NoPagerOption = False,
@@ -141,7 +141,7 @@ def merge(
     """Make one checkpoint of several.
 
     Without a method it is the union in which later files win. With one, tensors of the same key are mixed, in float64,
-    rounded once; integers are never mixed. Without -o it shows what it would do.
+    rounded once; integers are never mixed. Without -o it shows the plan and writes nothing.
     """
     chosen = _last(paths, last)
     if lora is not None:
@@ -165,11 +165,12 @@ def merge(
             only_weights, drop_optimizer, optimizer_as_is, keep_unknown, tied.value, allow=tuple(allow or ()), wrap=wrap
         ),
         dry_run=dry_run,
-        form=PlanFormat.JSON if json else form,
+        form="json" if json else form,
         color=color,
         no_pager=no_pager,
         verbose=verbose,
         quiet=quiet,
+        reports=tuple(report or ()),
     )
     return carry_out(plan, request)
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 import itertools
 import sys
 from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
 from ckptool.cli.common import Color
 from ckptool.report.text import Line, Screen, paint
 from ckptool.storage.environment import VARIABLES, find_program
 from ckptool.storage.process import discard
 from ckptool.storage.streams import page
+
+if TYPE_CHECKING:
+    from ckptool.report.document import Answer
 
 _BUFFER = 1 << 16  # characters written at once
 
@@ -20,8 +24,15 @@ def stdout_screen(color: Color) -> Screen:
     return Screen.of(sys.stdout, VARIABLES, color.value)
 
 
-def print_lines(lines: Iterable[Line], screen: Screen, pager: bool = True) -> None:
-    """Prints lines, through a pager if they are more than a terminal shows at once."""
+def print_lines(lines: Iterable[Line], screen: Screen, pager: bool = True, answer: Answer | None = None) -> None:
+    """Prints lines, through a pager if they are more than a terminal shows at once.
+
+    Args:
+        lines: what to print.
+        screen: where.
+        pager: False to print everything at once.
+        answer: printed again after the pager ends, for a pager takes the first line with it.
+    """
     texts: Iterator[str] = (f"{paint(line, screen)}\n" for line in lines)
     if screen.height is not None and pager:
         first = list(itertools.islice(texts, screen.height))
@@ -29,6 +40,8 @@ def print_lines(lines: Iterable[Line], screen: Screen, pager: bool = True) -> No
         less = find_program("less") if len(first) >= screen.height else None
         if less:
             page(less, _blocks(texts))
+            if answer is not None:
+                print_texts(f"{paint(line, screen)}\n" for line in answer.lines(screen))
             return
     print_texts(texts)
 

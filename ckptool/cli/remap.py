@@ -20,7 +20,7 @@ from ckptool.cli.common import (
 )
 from ckptool.cli.matching import AcceptOption, AutoOption, asked_for
 from ckptool.cli.output import print_texts
-from ckptool.cli.reports import ReportOption
+from ckptool.cli.reports import FormatOption, ReportOption
 from ckptool.cli.values import number_pairs, open_selected, print_list
 from ckptool.cli.writing import (
     AllowOption,
@@ -31,8 +31,6 @@ from ckptool.cli.writing import (
     KeepOptimizerOption,
     KeepUnknownOption,
     OutOption,
-    PlanFormat,
-    PlanFormatOption,
     Request,
     ShardOption,
     TiedOption,
@@ -52,7 +50,7 @@ Examples:
   ckptool remap vit.pth -r torchvision-vit-to-timm --like timm.pth --check
   ckptool remap vit.pth --auto --like timm.pth --save-recipe vit-to-timm.toml
 
-Exit codes: 0 shown or written; 1 it does not meet what the recipe expects;
+Exit codes: 0 shown or written; 1 the result does not match what the recipe expects;
 2 it cannot be written as asked, nothing was"""
 
 
@@ -88,15 +86,12 @@ def remap(
     var: Annotated[
         list[str] | None, typer.Option("--var", metavar="NAME=NUMBER", help="A number for the recipe; repeats.")
     ] = None,
-    reverse: Annotated[bool, typer.Option("--reverse", help="Do the recipe backwards.")] = False,
-    check: Annotated[bool, typer.Option("--check", help="Write nothing; exit 1 if it would not do.")] = False,
+    reverse: Annotated[bool, typer.Option("--reverse", help="Apply the recipe backwards.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Write nothing; exit 1 if the result does not match.")] = False,
     like: Annotated[
         PurePath | None,
         typer.Option(
-            "--like",
-            path_type=PATH,
-            metavar="CHECKPOINT",
-            help="The keys and shapes that are to come out, as this has.",
+            "--like", path_type=PATH, metavar="CHECKPOINT", help="The keys and shapes that the result must have."
         ),
     ] = None,
     auto: AutoOption = False,
@@ -126,7 +121,7 @@ def remap(
     dry_run: DryRunOption = False,
     wrap: WrapOption = None,
     allow: AllowOption = None,
-    form: PlanFormatOption = PlanFormat.TEXT,
+    form: FormatOption = "text",
     json: JsonOption = False,
     report: ReportOption = None,
     verbose: VerboseOption = False,
@@ -138,8 +133,8 @@ def remap(
     """Rename keys, and split, join, transpose or compute their tensors, by rules.
 
     A rule is FROM -> TO, part by part: "module. ->" takes a prefix off, "fc. -> head." renames a module, "{k**}.beta ->
-    {k**}.bias" a last part, "fc.{k**} -> !" drops. The README has the whole language. Without -o it shows what it would
-    do.
+    {k**}.bias" a last part, "fc.{k**} -> !" drops. ckptool help recipes has the whole
+    language. Without -o it shows the plan and writes nothing.
     """
     from ckptool.commands.remap import match_remap, open_sources, plan_remap
     from ckptool.formats.opening import open_checkpoint
@@ -177,7 +172,7 @@ def remap(
         ),
         check,
         dry_run=dry_run,
-        form=PlanFormat.JSON if json else form,
+        form="json" if json else form,
         color=color,
         no_pager=no_pager,
         verbose=verbose,
@@ -198,7 +193,7 @@ def _require_rules(
             "there is no rule", hint='give one: -r "module. ->"; the built-in ones: ckptool remap --recipes'
         )
     if auto and like is None:
-        raise UsageError("--auto needs to know the keys that are to come out", hint="--auto --like CHECKPOINT")
+        raise UsageError("--auto needs the keys of the result", hint="--auto --like CHECKPOINT")
     if auto and reverse:
         raise UsageError("--reverse turns a recipe, --auto finds one", hint="swap IN and the checkpoint of --like")
     if save_recipe is not None and not auto:
@@ -206,7 +201,7 @@ def _require_rules(
 
 
 def _shard_of(asked: str | None, said: str | None, out: PurePath | None, to: str | None) -> str | None:
-    """What --max-shard says; else what the recipe says, which is for folders only."""
+    """What --max-shard-size says; else what the recipe says, which is for folders only."""
     if asked is not None or said is None or out is None:
         return asked
     from ckptool.engine.encode import container_of, writer_named

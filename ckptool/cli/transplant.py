@@ -23,7 +23,7 @@ from ckptool.cli.common import (
 )
 from ckptool.cli.matching import AcceptOption, Match, MatchOption, asked_for
 from ckptool.cli.probing import ProbeArgOption, ProbeInputOption, ProbeOption, asked_probe
-from ckptool.cli.reports import ReportOption
+from ckptool.cli.reports import FormatOption, ReportOption
 from ckptool.cli.transplant_output import Extras, carry_out
 from ckptool.cli.values import number_pairs, open_selected
 from ckptool.cli.writing import (
@@ -31,8 +31,6 @@ from ckptool.cli.writing import (
     DryRunOption,
     ForceOption,
     OutOption,
-    PlanFormat,
-    PlanFormatOption,
     Request,
     ShardOption,
     TiedOption,
@@ -59,7 +57,7 @@ _PANEL = "Further files"
 
 
 class MismatchPolicy(StrEnum):
-    """What becomes of tensors of another shape."""
+    """What to do with tensors of another shape."""
 
     SKIP = "skip"
     ERROR = "error"
@@ -168,7 +166,7 @@ def transplant(
         typer.Option("--depth", metavar="N", min=1, help="Levels of modules shown.", rich_help_panel="Output"),
     ] = None,
     allow: AllowOption = None,
-    form: PlanFormatOption = PlanFormat.TEXT,
+    form: FormatOption = "text",
     json: JsonOption = False,
     report: ReportOption = None,
     verbose: VerboseOption = False,
@@ -181,8 +179,8 @@ def transplant(
 
     Keys that are equal meet, wrapper and submodule prefixes are seen through, rules do the rest; --match auto finds
     rules where names differ. What nothing fills
-    keeps the model's init. Naming code as MODEL runs it; nothing of SOURCE is ever run. Without -o it shows what it
-    would do.
+    keeps the model's init. Naming code as MODEL runs it; nothing of SOURCE is ever run. Without -o it shows the
+    plan and writes nothing.
     """
     from ckptool.recipes.recipe import recipe_of
 
@@ -190,7 +188,7 @@ def transplant(
     proof = asked_probe(probe, probe_arg, probe_input)
     fits, inits = _pairs(fit or [], "--fit", "pos_embed=grid"), _pairs(init or [], "--init", "fc.*=normal(0.001)")
     if min_coverage is not None and not 0 <= min_coverage <= 1:
-        raise UsageError(f"--min-coverage {min_coverage:g} is no share", hint="it is between 0 and 1: 0.99")
+        raise UsageError(f"--min-coverage must be between 0 and 1, not {min_coverage:g}", hint="--min-coverage 0.99")
     if recipe.source_files and is_folder(path):
         raise UsageError(
             f"{recipe.name} joins several files, which transplant does not",
@@ -235,7 +233,7 @@ def transplant(
         max_shard,
         Choices(tied=tied.value, allow=tuple(allow or ())),
         dry_run=dry_run,
-        form=PlanFormat.JSON if json else form,
+        form="json" if json else form,
         color=color,
         no_pager=no_pager,
         verbose=verbose,

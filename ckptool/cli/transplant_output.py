@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
-from ckptool.cli.reports import CI_FORMATS, add_summary, ci_texts, plain, report_screen, write_reports
+from ckptool.cli.reports import show_document, write_reports
 from ckptool.cli.texts import write_texts
-from ckptool.cli.writing import PlanFormat, Request, completed, require_writable, say, unwritten, write
+from ckptool.cli.writing import Request, completed, mode_of, require_writable, say, write
 from ckptool.core.errors import Exit, UsageError
 
 if TYPE_CHECKING:
@@ -37,7 +37,9 @@ class Extras:
 
 
 def carry_out(done: Transplant, request: Request, extras: Extras) -> int:
-    """Shows a transplant and, if nothing speaks against it, writes what was asked for; gives the exit code."""
+    """Shows a transplant and, if nothing forbids it, writes what was asked for; gives the exit code."""
+    from ckptool.report.document_transplant import transplant_document
+
     texts = _texts(done, request, extras)
     request = replace(request, texts=texts)
     limit = require_writable(done.plan, request)
@@ -45,8 +47,9 @@ def carry_out(done: Transplant, request: Request, extras: Extras) -> int:
     done = replace(done, plan=plan)
     if request.out is not None or request.to is not None:
         _require_nesting(plan, extras.wrap)
-    if request.form is PlanFormat.TEXT:
-        _show(done, request, extras)
+    if request.form == "text":
+        before = transplant_document(done, request.names[0], mode_of(request), None, extras.depth, request.verbose)
+        show_document(before, "text", request.color, pager=request.out is None and not request.no_pager)
     proof = None
     if extras.probe is not None and not plan.problems:
         from ckptool.models.probing.report import unproven
@@ -124,22 +127,13 @@ def _loads(target: Target, out: PurePath, wrap: str | None) -> Verdict:
 # ---------------------------------------------------------------------------------------------- saying it
 
 
-def _show(done: Transplant, request: Request, extras: Extras) -> None:
-    from ckptool.cli.output import print_lines, stdout_screen
-    from ckptool.report.text_transplant import transplant_lines
-
-    screen = stdout_screen(request.color)
-    lines = transplant_lines(done, screen, name=request.names[0], depth=extras.depth, verbose=request.verbose)
-    print_lines(lines, screen, pager=request.out is None and not request.no_pager)
-
-
 def _probed(probe: Probe, done: Transplant, request: Request, extras: Extras) -> ProbeReport:
     """Runs the probe, and shows it."""
     from ckptool.cli.output import print_lines, stdout_screen
     from ckptool.report.text_probe import probe_lines
 
     found = probe.run(done, extras.seed)
-    if request.form is PlanFormat.TEXT:
+    if request.form == "text":
         screen = stdout_screen(request.color)
         print_lines([(), *probe_lines(found, screen, request.verbose)], screen, pager=False)
     return found
@@ -157,29 +151,15 @@ def _report(
 ) -> None:
     """What came of it, in the format asked for."""
     from ckptool.cli.output import print_lines, print_texts, stdout_screen
+    from ckptool.report.document_transplant import transplant_document
+    from ckptool.report.json_transplant import Done
 
-    name = request.names[0]
+    name, mode = request.names[0], mode_of(request)
     lines = _snippet(done, request, extras) if extras.snippet and code is Exit.OK else None
-
-    def texts(form: str) -> Iterable[str]:
-        match form:
-            case "json":
-                from ckptool.report.json_transplant import transplant_json
-
-                return transplant_json(done, name, written, loads, code, lines, proof)
-            case "markdown":
-                from ckptool.report.markdown_transplant import transplant_markdown
-
-                return transplant_markdown(done, name, written, loads, extras.depth, lines)
-            case _:
-                return _further_texts(done, name, form)
-
-    if request.form is not PlanFormat.TEXT:
-        print_texts(texts(request.form))
-        if request.form is PlanFormat.GITHUB:
-            from ckptool.report.results import transplant_findings
-
-            add_summary(transplant_findings(done, name), "transplant")
+    came = Done(written, loads, code, lines, proof)
+    document = transplant_document(done, name, mode, came, extras.depth, request.verbose)
+    if request.form != "text":
+        show_document(document, request.form)
     elif code is Exit.OK or written is not None:
         from ckptool.report.text_plan import nothing_lines
         from ckptool.report.text_transplant import done_lines
@@ -188,25 +168,10 @@ def _report(
         if lines is not None:
             print_texts(["\n", lines, "\n"])
         if written is None or loads is None:
-            print_lines(nothing_lines(files, unwritten(request), found=True), screen, pager=False)
+            print_lines(nothing_lines(files, mode, found=True), screen, pager=False)
         else:
             print_lines(done_lines(done, written, str(request.out), loads, files, screen), screen, pager=False)
-    write_reports(request.reports, texts)
-
-
-def _further_texts(done: Transplant, name: str, form: str) -> Iterable[str]:
-    """The transplant as findings for CI, as a page, or as plain text."""
-    if form in CI_FORMATS:
-        from ckptool.report.results import ABOUT, transplant_findings
-
-        return ci_texts(transplant_findings(done, name), form, "transplant", ABOUT)
-    if form == "html":
-        from ckptool.report.html_transplant import transplant_html
-
-        return transplant_html(done, name)
-    from ckptool.report.text_transplant import transplant_lines
-
-    return plain(transplant_lines(done, report_screen(), name=name))
+    write_reports(request.reports, document)
 
 
 def _snippet(done: Transplant, request: Request, extras: Extras) -> str:

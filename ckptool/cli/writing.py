@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ckptool.cli.common import PATH, Color
-from ckptool.cli.reports import add_summary, ci_texts, plain, report_screen, require_reports, write_reports
+from ckptool.cli.reports import require_reports, show_document, write_reports
 from ckptool.cli.texts import require_texts, write_texts
 from ckptool.commands.beside.choices import Choices
 from ckptool.core.errors import Exit, UsageError
@@ -21,18 +21,7 @@ if TYPE_CHECKING:
     from ckptool.commands.automatic import Automatic
     from ckptool.core.plan import Plan, Problem
     from ckptool.engine.apply import Written
-    from ckptool.report.preview import Preview
-
-
-class PlanFormat(StrEnum):
-    """What stdout gets."""
-
-    TEXT = "text"
-    JSON = "json"
-    MARKDOWN = "markdown"
-    GITHUB = "github"
-    JUNIT = "junit"
-    SARIF = "sarif"
+    from ckptool.report.document_plan import Mode
 
 
 class TiedOutput(StrEnum):
@@ -74,7 +63,13 @@ ToOption = Annotated[
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace an existing output.", rich_help_panel=_PANEL)]
 ShardOption = Annotated[
     str | None,
-    typer.Option("--max-shard", metavar="SIZE", help="Split a folder's shards at 5GB, 500MB.", rich_help_panel=_PANEL),
+    typer.Option(
+        "--max-shard-size",
+        "--max-shard",
+        metavar="SIZE",
+        help="Bytes of one shard of a folder: 5GB, 500MB.",
+        rich_help_panel=_PANEL,
+    ),
 ]
 TiedOption = Annotated[
     TiedOutput,
@@ -92,14 +87,16 @@ DropOptimizerOption = Annotated[
 KeepOptimizerOption = Annotated[
     bool,
     typer.Option(
-        "--keep-optimizer-as-is", help="Keep it unchanged, whatever happens to the parameters.", rich_help_panel=_PANEL
+        "--keep-optimizer-as-is",
+        help="Keep optimizer state unchanged, whatever happens to the parameters.",
+        rich_help_panel=_PANEL,
     ),
 ]
 DryRunOption = Annotated[
-    bool, typer.Option("--dry-run", help="Show all of what -o would do, and write nothing.", rich_help_panel=_PANEL)
+    bool, typer.Option("--dry-run", help="Show everything that -o does, and write nothing.", rich_help_panel=_PANEL)
 ]
 KeepUnknownOption = Annotated[
-    bool, typer.Option("--keep-unknown", help="Carry objects of unknown classes along.", rich_help_panel=_PANEL)
+    bool, typer.Option("--keep-unknown", help="Keep objects of unknown classes.", rich_help_panel=_PANEL)
 ]
 WrapOption = Annotated[
     str | None,
@@ -122,15 +119,6 @@ DtypeOption = Annotated[
         help="Cast floats to f32, bf16, f16, f8_e4m3fn, ...; float64 is rounded once; integers stay.",
     ),
 ]
-PlanFormatOption = Annotated[
-    PlanFormat,
-    typer.Option(
-        "--format",
-        metavar="FORMAT",
-        help="text, json, markdown, github, junit or sarif.",
-        rich_help_panel="Output",
-    ),
-]
 VerboseOption = Annotated[
     bool, typer.Option("--verbose", "-v", help="A row per tensor.", rich_help_panel="Output")
 ]  # fmt: skip
@@ -145,7 +133,7 @@ class Request:
         names: the inputs as they were typed.
         to: the container, where the ending of `out` does not say it.
         check: say only whether the plan is sound and meets its expectations.
-        choices: what becomes of what lies beside the weights.
+        choices: what to do with everything beside the weights.
         dry_run: do everything but write.
         reports: files that get the result as well.
         texts: further files, and what is to stand in them.
@@ -160,7 +148,7 @@ class Request:
     choices: Choices = field(default_factory=Choices)
     check: bool = False
     dry_run: bool = False
-    form: PlanFormat = PlanFormat.TEXT
+    form: str = "text"
     color: Color = Color.AUTO
     no_pager: bool = False
     verbose: bool = False
@@ -171,18 +159,23 @@ class Request:
 
 
 def carry_out(plan: Plan, request: Request, match: Automatic | None = None) -> int:
-    """Shows a plan and, if an output is named and nothing speaks against it, writes it; gives the exit code.
+    """Shows a plan and, if an output is named and nothing forbids it, writes it; gives the exit code.
 
     Args:
         plan: what to do.
         request: what the command line says of the output.
         match: the rules that were found, if any were looked for.
     """
+    from ckptool.report.document_plan import plan_document
+    from ckptool.report.preview import Preview
+
     limit = require_writable(plan, request)
     plan = completed(plan, request)
-    preview = _preview(plan, request, match)
-    if request.form is PlanFormat.TEXT:
-        _show(preview, request)
+    preview = Preview(plan, request.names, plan.notes, match)
+    mode = mode_of(request)
+    if request.form == "text":
+        before = plan_document(preview, mode, verbose=request.verbose)
+        show_document(before, "text", request.color, pager=request.out is None and not request.no_pager)
     written = None
     files: list[str] = []
     code = _verdict(plan, request)
@@ -190,7 +183,12 @@ def carry_out(plan: Plan, request: Request, match: Automatic | None = None) -> i
         if request.out is not None:
             written = write(plan, request.out, request, limit)
         files = write_texts(request.texts, force=request.force)
-    _report(preview, written, files, code, request)
+    if request.form != "text":
+        show_document(plan_document(preview, mode, written, code), request.form)
+    elif code is Exit.OK:
+        _show_end(written, files, request, found=match is not None)
+    say([*plan.problems, *plan.unmet])
+    write_reports(request.reports, plan_document(preview, mode, written, code, request.verbose))
     return code
 
 
@@ -232,24 +230,10 @@ def require_writable(plan: Plan, request: Request) -> int | None:
         return limit
     check_output(plan, out, request.also_read, force=request.force, to=request.to)
     if request.max_shard is not None and not is_folder:
-        raise UsageError(f"--max-shard makes a folder of shards; {out} is one file", hint=f"-o {out.with_suffix('')}")
+        raise UsageError(
+            f"--max-shard-size makes a folder of shards; {out} is one file", hint=f"-o {out.with_suffix('')}"
+        )
     return limit
-
-
-def _preview(plan: Plan, request: Request, match: Automatic | None) -> Preview:
-    from ckptool.report.preview import Preview
-
-    return Preview(plan, request.names, plan.notes, match)
-
-
-def _show(preview: Preview, request: Request) -> None:
-    from ckptool.cli.output import print_lines, stdout_screen
-    from ckptool.report.text_plan import plan_lines
-
-    screen = stdout_screen(request.color)
-    print_lines(
-        plan_lines(preview, screen, request.verbose), screen, pager=request.out is None and not request.no_pager
-    )
 
 
 def write(plan: Plan, out: PurePath, request: Request, limit: int | None) -> Written:
@@ -265,59 +249,24 @@ def write(plan: Plan, out: PurePath, request: Request, limit: int | None) -> Wri
     return written
 
 
-def _report(preview: Preview, written: Written | None, files: Sequence[str], code: Exit, request: Request) -> None:
-    """What came of it, in the format asked for; the problems on stderr whatever the format."""
-    from ckptool.cli.output import print_lines, print_texts, stdout_screen
+def _show_end(written: Written | None, files: Sequence[str], request: Request, found: bool) -> None:
+    """The last lines of text: what was written, or why nothing was."""
+    from ckptool.cli.output import print_lines, stdout_screen
+    from ckptool.report.text_plan import nothing_lines, written_lines
 
-    plan = preview.plan
-    if request.form is not PlanFormat.TEXT:
-        print_texts(_texts(preview, written, code, request.form))
-        if request.form is PlanFormat.GITHUB:
-            add_plan_summary(plan, request.names)
-    elif code is Exit.OK:
-        from ckptool.report.text_plan import nothing_lines, written_lines
-
-        screen = stdout_screen(request.color)
-        if written is None:
-            lines = nothing_lines(files, unwritten(request), preview.match is not None)
-        else:
-            lines = written_lines(written, str(request.out), screen, files)
-        print_lines(lines, screen, pager=False)
-    say([*plan.problems, *plan.unmet])
-    write_reports(request.reports, lambda kind: _texts(preview, written, code, kind))
+    screen = stdout_screen(request.color)
+    if written is None:
+        lines = nothing_lines(files, mode_of(request), found)
+    else:
+        lines = written_lines(written, str(request.out), screen, files)
+    print_lines(lines, screen, pager=False)
 
 
-def unwritten(request: Request) -> Literal["check", "dry run", "preview"]:
-    """Why nothing is written though nothing forbids it."""
-    return "check" if request.check else "dry run" if request.dry_run else "preview"
-
-
-def _texts(preview: Preview, written: Written | None, code: Exit, form: str) -> Iterable[str]:
-    """The plan and what came of it in a format for machines, documents or files."""
-    match form:
-        case "json":
-            from ckptool.report.json_plan import plan_json
-
-            return plan_json(preview, written, code)
-        case "markdown":
-            from ckptool.report.markdown_plan import plan_markdown
-
-            return plan_markdown(preview, written)
-        case "text":
-            from ckptool.report.text_plan import plan_lines
-
-            return plain(plan_lines(preview, report_screen()))
-        case _:
-            from ckptool.report.results import ABOUT, plan_findings
-
-            return ci_texts(plan_findings(preview.plan, preview.names), form, preview.plan.command.name, ABOUT)
-
-
-def add_plan_summary(plan: Plan, names: tuple[str, ...]) -> None:
-    """Append what speaks against a plan to the summary of a GitHub job."""
-    from ckptool.report.results import plan_findings
-
-    add_summary(plan_findings(plan, names), plan.command.name)
+def mode_of(request: Request) -> Mode:
+    """Whether an output is written, or why not."""
+    if request.check:
+        return "check"
+    return "dry run" if request.dry_run else "write" if request.out is not None else "preview"
 
 
 def say(problems: Sequence[Problem]) -> None:

@@ -159,7 +159,7 @@ def made(text: str, spec: TensorSpec, seed: int = 0) -> Fill | Normal | None:
     except ValueError:
         std = -1.0
     if std < 0:
-        raise UsageError(f'"{text}" is no way to fill a tensor', hint="keep, zeros, ones, normal(0.02) or copy:KEY")
+        raise UsageError(f'unknown init "{text}"', hint="use keep, zeros, ones, normal(STD) or copy:KEY")
     named = f"{spec.key}\0{seed}" if seed else spec.key
     number = int.from_bytes(sha256(named.encode("utf-8", "surrogatepass")).digest()[:8], "big")
     return Normal(std, spec.dtype, spec.shape, number)

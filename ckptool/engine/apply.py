@@ -5,11 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePath
+from pathlib import PurePath
 
 from ckptool.core.bytes import PathText
 from ckptool.core.checkpoint import Note
-from ckptool.core.errors import OutputError, PlanError
+from ckptool.core.errors import CkptError, OutputError, PlanError
 from ckptool.core.plan import Plan
 from ckptool.engine.encode import container_of, encode, writer_named, writer_of
 from ckptool.engine.filling import write_image
@@ -19,11 +19,12 @@ from ckptool.engine.rounding import Rounding
 from ckptool.formats.image import Image
 from ckptool.formats.shard_names import replaceable
 from ckptool.formats.writer import Output
-from ckptool.storage.paths import local_path
+from ckptool.storage.paths import exists, local_path
 from ckptool.storage.refusals import require_name
 from ckptool.storage.stages import FolderStage
 from ckptool.storage.staging import clear_stages, staged_file, staged_folder
 from ckptool.storage.targets import check_target
+from ckptool.storage.texts import read_bytes
 from ckptool.storage.touched import only_looking, same_file
 
 
@@ -145,17 +146,20 @@ def check_output(
 
 def _beside_others(output: Output, plan: Plan, target: PurePath) -> tuple[Output, list[Note]]:
     """The output without the carried files that an existing folder has already: what is no weight there stays."""
-    folder = Path(target)
-    there = [file.name for file in plan.files if writer_of(plan).is_folder and (folder / file.name).exists()]
-    others = [name for name in there if _is_another(folder / name, output.images[name])]
+    there = [file.name for file in plan.files if file.name in output.images and exists(target / file.name)]
+    others = [name for name in there if _is_another(target / name, output.images[name])]
     notes = [Note(f"{name} in {target} stays as it is: it is not what this output would carry") for name in others]
     images = {name: image for name, image in output.images.items() if name not in there}
     return replace(output, images=images), notes
 
 
-def _is_another(path: Path, image: Image) -> bool:
+def _is_another(path: PurePath, image: Image) -> bool:
     text = b"".join(literal for _, literal in image.literals)
-    return path.stat().st_size != len(text) or path.read_bytes() != text
+    try:
+        with only_looking():
+            return read_bytes(path, len(text)) != text
+    except CkptError:  # it is longer, or no file that can be read
+        return True
 
 
 def _cleared(plan: Plan, target: PurePath, digest: str, force: bool) -> list[Note]:

@@ -18,7 +18,7 @@ from ckptool.formats.writer import Output, Writer, misfit
 from ckptool.storage.paths import is_folder
 
 DEFAULT_SHARD = 5_000_000_000
-"""Bytes of one shard where --max-shard does not say: what Hugging Face's tools write."""
+"""Bytes of one shard where --max-shard-size does not say: what Hugging Face's tools write."""
 
 
 def writer_named(name: str) -> Writer:
@@ -125,7 +125,7 @@ def encode(plan: Plan, target: PurePath, *, max_shard: int | None = None) -> Out
     if error := misfit(writer, plan):
         raise error
     output = writer.lay_out(plan, target.name, max_shard or DEFAULT_SHARD)
-    return replace(output, images={**dict(_carried(plan)), **output.images}) if writer.is_folder else output
+    return replace(output, images={**dict(_carried(plan)), **output.images}) if plan.files else output
 
 
 def _carried(plan: Plan) -> Iterator[tuple[str, Image]]:

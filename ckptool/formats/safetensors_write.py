@@ -63,7 +63,7 @@ def safetensors_image(entries: Sequence[Entry], metadata: Mapping[str, str]) -> 
     if start - 8 > HEADER_LIMIT:
         raise OutputError(
             f"the header would take {start - 8:,} bytes; safetensors allows {HEADER_LIMIT:,}",
-            hint="write a .pth file, or split the output with --max-shard",
+            hint="write a .pth file, or split the output with --max-shard-size",
         )
     text += b" " * (start - 8 - len(text))
     slots: list[Slot] = []

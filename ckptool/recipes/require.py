@@ -1,8 +1,9 @@
 """Preconditions of a recipe: what must be true of the input's headers and of the JSON files beside it.
 
-Three forms: ``PATTERN: CONDITION`` on every tensor that the pattern matches, with the names ``shape``, ``ndim``,
-``dtype``, ``elements`` and ``count`` (of matching keys); ``FILE.json: CONDITION`` on the values of a JSON file, where a
-name that is absent counts as false and an absent file says nothing; ``no PATTERN``.
+Four forms: ``PATTERN: CONDITION`` on every tensor that the pattern matches, with the names ``shape``, ``ndim``,
+``dtype``, ``elements`` and ``count`` (of matching keys); ``PATTERN, PATTERN: CONDITION`` on tensors whose captures are
+equal, with ``$1.shape`` and ``$2.shape``, where all of them are there; ``FILE.json: CONDITION`` on the values of a JSON
+file, where a name that is absent counts as false and an absent file says nothing; ``no PATTERN``.
 """
 
 from __future__ import annotations
@@ -22,6 +23,11 @@ from ckptool.core.spec import TensorSpec
 from ckptool.recipes.pattern import parse_pattern
 
 _MAX_TEXT = 1000
+_ARITHMETIC: dict[type[ast.operator], Callable[[int, int], int]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+}
 _COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
     ast.Eq: operator.eq,
     ast.NotEq: operator.ne,
@@ -38,7 +44,7 @@ class Requirement:
 
     Attributes:
         text: it as it is written.
-        subject: the pattern, or the JSON file.
+        subject: the patterns, or the JSON file.
         condition: what must hold; None for ``no PATTERN``.
     """
 
@@ -50,12 +56,17 @@ class Requirement:
     def is_file(self) -> bool:
         return self.subject.endswith(".json")
 
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """The patterns; several are written with commas outside of braces."""
+        return tuple(part.strip() for part in re.split(r",(?![^{]*\})", self.subject))
+
 
 def parse_requirement(text: str, name: str = "") -> Requirement:
     """A precondition from its text.
 
     Raises:
-        UsageError: it is of none of the three forms.
+        UsageError: it is of none of the four forms.
 
     Example:
         >>> parse_requirement("{m**}.weight_g: elements == shape[0]").subject
@@ -69,18 +80,23 @@ def parse_requirement(text: str, name: str = "") -> Requirement:
     if not colon or not subject.strip() or len(text) > _MAX_TEXT:
         raise _bad(text, name, "it is PATTERN: CONDITION, FILE.json: CONDITION, or no PATTERN")
     try:
-        tree = ast.parse(condition.strip(), mode="eval").body
+        tree = ast.parse(re.sub(r"\$([1-9])", r"_\1", condition.strip()), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise _bad(text, name, "the condition cannot be read") from None
     for node in ast.walk(tree):
         if not isinstance(node, _ALLOWED):
-            raise _bad(text, name, "a condition has names, numbers, comparisons, and, or, not, shape[0]")
-    return Requirement(text, subject.strip(), tree)
+            raise _bad(text, name, "a condition has names, numbers, + - *, comparisons, and, or, not, shape[0]")
+    found = Requirement(text, subject.strip(), tree)
+    if not found.is_file and len(found.patterns) > 1:
+        for pattern in found.patterns:
+            if not parse_pattern(pattern).is_whole:
+                raise _bad(text, name, "several patterns name whole keys")
+    return found
 
 
 _ALLOWED = (
     ast.BoolOp, ast.And, ast.Or, ast.UnaryOp, ast.Not, ast.USub, ast.Compare, ast.cmpop, ast.Name, ast.Load,
-    ast.Constant, ast.Subscript, ast.Attribute,
+    ast.Constant, ast.Subscript, ast.Attribute, ast.BinOp, ast.Add, ast.Sub, ast.Mult,
 )  # fmt: skip
 
 
@@ -98,6 +114,13 @@ def unmet_by_keys(requirements: Iterable[Requirement], specs: Mapping[str, Tenso
     """
     for requirement in requirements:
         if requirement.is_file:
+            continue
+        if len(requirement.patterns) > 1:
+            key = next(
+                (key for key, names in _joint(requirement, specs) if not _holds(requirement.condition, names)), None
+            )
+            if key is not None:
+                yield requirement.text, key
             continue
         matches = _matcher(requirement.subject)
         found = [key for key in specs if matches(key)]
@@ -139,6 +162,20 @@ def require_files(
             )
 
 
+def _joint(
+    requirement: Requirement, specs: Mapping[str, TensorSpec]
+) -> Iterator[tuple[str, dict[str, dict[str, object]]]]:
+    """(key of the first pattern, the names of all patterns' tensors) wherever each pattern has its tensor."""
+    first, *others = map(parse_pattern, requirement.patterns)
+    for key in specs:
+        values = first.match(key)
+        if values is None:
+            continue
+        keys = [key, *(pattern.write(values) for pattern in others)]
+        if all(each in specs for each in keys):
+            yield key, {f"_{number}": _names(specs[each], 1) for number, each in enumerate(keys, 1)}
+
+
 def _matcher(pattern: str) -> Callable[[str], bool]:
     if "{" not in pattern:
         return KeyPattern.parse(pattern).matches
@@ -156,8 +193,10 @@ def _names(spec: TensorSpec, count: int) -> dict[str, object]:
     }
 
 
-def _holds(condition: ast.expr, names: Mapping[str, object]) -> bool:
+def _holds(condition: ast.expr | None, names: Mapping[str, object]) -> bool:
     """True if a condition holds; what cannot be compared, and an axis that is not there, does not."""
+    if condition is None:
+        return False
     try:
         return bool(_value(condition, names))
     except (TypeError, IndexError, KeyError):
@@ -177,6 +216,11 @@ def _value(node: ast.expr, names: Mapping[str, object]) -> Any:
             return _value(inner, names)[_value(index, names)]
         case ast.UnaryOp(op=ast.Not(), operand=inner):
             return not _value(inner, names)
+        case ast.BinOp(left=left, op=op, right=right):
+            sides = _value(left, names), _value(right, names)
+            if not all(type(side) is int for side in sides):
+                raise TypeError("only whole numbers are added and multiplied")
+            return _ARITHMETIC[type(op)](*sides)
         case ast.UnaryOp(operand=inner):
             return -_value(inner, names)
         case ast.BoolOp(op=ast.And(), values=parts):

@@ -136,7 +136,7 @@ def _sides(rule: Rule) -> tuple[list[Pattern], list[Pattern], tuple[Then, ...], 
             raise UsageError("a fit cannot be undone")
         if isinstance(step, Cast):
             if DTYPES[step.dtype].bits < 32 or DTYPES[step.dtype].kind != "float":
-                raise UsageError(f"what {step.text} rounds off does not come back")
+                raise UsageError(f"casting to {step.text} loses precision")
             lost.append(f"{rule.name}: tensors stay {step.dtype}")
         elif isinstance(step, Layout):
             steps.append(step.inverse({hole.name for row in rule.joined for hole in row}))

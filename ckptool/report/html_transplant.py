@@ -14,17 +14,12 @@ from ckptool.report.escape import terminal
 from ckptool.report.html import Column, Heading, Page, Status, key_text, page
 from ckptool.report.html_inspect import checkpoint_facts
 from ckptool.report.reasons import reason_text
-from ckptool.report.transplant_rows import summary_text, target_text, verdict_texts
+from ckptool.report.symbols import STYLES
+from ckptool.report.transplant_rows import SYMBOLS, summary_text, target_text, verdict_texts
 from ckptool.report.units import number_of
 
-_STATUSES = (
-    Status("!", "mismatched", "magenta"),
-    Status("-", "missing", "red"),
-    Status("+", "unexpected", "yellow"),
-    Status("*", "fitted", "magenta"),
-    Status("~", "cast", "yellow"),
-    Status("=", "filled", "green"),
-)
+_LABELS = ("mismatched", "missing", "unexpected", "fitted", "cast", "filled")
+_STATUSES = tuple(Status(SYMBOLS[label], label, STYLES[SYMBOLS[label]]) for label in _LABELS)
 _AT = {status.label: at for at, status in enumerate(_STATUSES)}
 _SOURCES = 4  # keys that are named
 

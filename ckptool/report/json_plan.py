@@ -1,4 +1,4 @@
-"""A plan as JSON: schema ``ckptool.core.plan/1``, every tensor and every source in a line of its own."""
+"""A plan as JSON: schema ``ckptool.plan/1``, every tensor and every source in a line of its own."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.plan import Beside, Dropped, Fate, Plan, Problem, Source, Step, Use, Value, sources_of
 from ckptool.core.reasons import NotTaken, WeightsOnly
-from ckptool.report.json import document, file_fields, note_fields
+from ckptool.report.json import file_fields, note_fields
 from ckptool.report.json_match import match_fields
 from ckptool.report.preview import Preview, beside_name, rounding_of
 from ckptool.report.reasons import command_text, reason_text
@@ -17,36 +17,27 @@ if TYPE_CHECKING:
     from ckptool.engine.apply import Written
 
 
-def plan_json(preview: Preview, written: Written | None, exit_code: int) -> Iterator[str]:
+def plan_result(preview: Preview, written: Written | None, exit_code: int) -> list[tuple[str, Any]]:
     """A plan and what was written of it; ``written`` is null for a preview or where problems forbid it."""
     plan = preview.plan
-    yield from document(
-        [
-            ("schema", "ckptool.core.plan/1"),
-            ("exit_code", int(exit_code)),
-            ("request", command_text(plan.command)),
-            ("inputs", [file_fields(side, name) for side, name in zip(plan.inputs, preview.names, strict=True)]),
-            (
-                "summary",
-                {
-                    "tensors": sum(step.stored for step in plan.steps),
-                    "bytes": plan.nbytes,
-                    "dropped": len(plan.dropped),
-                },
-            ),
-            ("steps", (step_fields(step, plan.inputs) for step in plan.steps)),
-            ("dropped", (_dropped_fields(dropped, plan.inputs) for dropped in plan.dropped)),
-            ("rules", [_use_fields(use) for use in plan.uses]),
-            ("match", match_fields(preview.match)),
-            ("problems", [problem_fields(problem) for problem in plan.problems]),
-            ("unmet", [problem_fields(problem) for problem in plan.unmet]),
-            ("notes", [note_fields(note) for note in preview.notes]),
-            ("container", plan.container),
-            ("beside", [beside_fields(beside) for beside in plan.beside]),
-            *_beside_names(plan),
-            ("written", None if written is None else written_fields(written)),
-        ]
-    )
+    return [
+        ("schema", "ckptool.plan/1"),
+        ("exit_code", int(exit_code)),
+        ("request", command_text(plan.command)),
+        ("inputs", [file_fields(side, name) for side, name in zip(plan.inputs, preview.names, strict=True)]),
+        ("summary", _sums(plan)),
+        ("steps", (step_fields(step, plan.inputs) for step in plan.steps)),
+        ("dropped", (dropped_fields(dropped, plan.inputs) for dropped in plan.dropped)),
+        ("rules", [_use_fields(use) for use in plan.uses]),
+        ("match", match_fields(preview.match)),
+        ("problems", [problem_fields(problem) for problem in plan.problems]),
+        ("unmet", [problem_fields(problem) for problem in plan.unmet]),
+        ("notes", [note_fields(note) for note in preview.notes]),
+        ("container", plan.container),
+        ("beside", [beside_fields(beside) for beside in plan.beside]),
+        *_beside_names(plan),
+        ("written", None if written is None else written_fields(written)),
+    ]
 
 
 def _sums(plan: Plan) -> dict[str, int]:
@@ -108,7 +99,8 @@ def _source_fields(source: Source) -> dict[str, Any]:
     return {"input": source.input, "key": source.key}
 
 
-def _dropped_fields(dropped: Dropped, inputs: Sequence[Checkpoint]) -> dict[str, Any]:
+def dropped_fields(dropped: Dropped, inputs: Sequence[Checkpoint]) -> dict[str, Any]:
+    """One tensor that is left out, and why."""
     return {**_source_fields(dropped.source), "why": reason_text(dropped.reason, inputs)}
 
 

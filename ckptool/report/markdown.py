@@ -7,12 +7,22 @@ from collections.abc import Iterable, Iterator, Sequence
 from ckptool.commands.diff.result import Diff
 from ckptool.core.checkpoint import Note
 from ckptool.report.diff_rows import SYMBOLS, Row, diff_rows, extras_rows, identical_text, summary_parts
+from ckptool.report.document import Document
 from ckptool.report.escape import markdown, markdown_code
 from ckptool.report.inspection import Inspection
 from ckptool.report.tree import tree
 from ckptool.report.units import count, number_of, size_short
 
 _LIMIT = 1 << 20  # characters of a list of all tensors: GitHub's limit for a job summary
+
+
+def encode_document(document: Document) -> Iterator[str]:
+    """The heading, the answer, and the rest."""
+    pieces = document.markdown()
+    yield next(pieces)
+    if document.answer.mood != "plain":
+        yield f"**{markdown(document.answer.text)}**\n\n"
+    yield from pieces
 
 
 def inspect_markdown(report: Inspection) -> Iterator[str]:

@@ -127,7 +127,7 @@ def _from_input(
             return f"from {inputs[reason.input].path.name} (not in every input)"
         case TrainedWhole(_, cast):
             option = f", {reason_text(cast)}" if cast is not None else ""
-            return f"trained whole, from {inputs[reason.input].path.name}{option}"
+            return f"the adapter's copy, from {inputs[reason.input].path.name}{option}"
 
 
 def _spec_text(spec: TensorSpec | None) -> str:
@@ -146,7 +146,7 @@ def dropped_text(reason: Reason, inputs: Sequence[Checkpoint] = ()) -> str:
         case ByOption() | ByRules():
             return f"dropped by {reason_text(reason)}"
         case NotKept():
-            return "dropped (no --keep means it)"
+            return "dropped (no --keep matches it)"
         case _:
             return f"dropped ({reason_text(reason, inputs)})"
 

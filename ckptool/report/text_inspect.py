@@ -20,13 +20,15 @@ _VALUE = 48  # characters of a value
 
 
 def inspect_lines(report: Inspection, tree: Tree, screen: Screen) -> Iterator[Line]:
-    """All lines of `ckptool inspect`, the summary of what to do next last."""
+    """What the file is, what is wrong with it, its tree, what else it holds, and what to type next."""
     yield from header(report.checkpoint, report.name, screen)
     yield from totals(report, screen)
+    warnings = [*_nonfinite_notes(report), *(note for note in report.notes if note.level == "warning")]
+    yield from note_lines(warnings, screen)
     if report.keys:
         yield ()
         yield from tree_lines(report, tree, screen)
-    notes = [*_nonfinite_notes(report), *report.notes]
+    notes = [note for note in report.notes if note.level != "warning"]
     below = [*_besides(report, screen), *note_lines(notes, screen), *_deeper(report, tree, screen)]
     if below:
         yield ()

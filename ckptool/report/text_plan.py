@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING
 
 from ckptool.commands.automatic import FOUND
 from ckptool.core.errors import CkptError
@@ -25,6 +25,7 @@ from ckptool.report.plan_rows import (
     unused_rules,
 )
 from ckptool.report.preview import Preview, rounding_of
+from ckptool.report.symbols import STYLES
 from ckptool.report.text import Cell, Column, Line, Screen, Span, Style, fit, table
 from ckptool.report.text_inspect import header, note_lines
 from ckptool.report.text_match import match_lines
@@ -34,14 +35,6 @@ from ckptool.report.units import count, number_of, relative, size, size_short
 if TYPE_CHECKING:
     from ckptool.engine.apply import Written
 
-STYLES: dict[Fate, Style] = {
-    Fate.COPIED: "green",
-    Fate.RENAMED: "cyan",
-    Fate.CAST: "yellow",
-    Fate.COMPUTED: "magenta",
-    Fate.DROPPED: "red",
-}
-Mode: TypeAlias = Literal["preview", "dry run", "check"]
 _MANY_RULES = 60
 _MANY_NAMES = 12
 _MANY_KEYS = 8
@@ -50,6 +43,7 @@ _MANY_KEYS = 8
 def plan_lines(preview: Preview, screen: Screen, verbose: bool = False) -> Iterator[Line]:
     """All lines of a preview but what was or was not written, the sum last."""
     yield from _inputs(preview, screen)
+    yield from note_lines([note for note in preview.notes if note.level == "warning"], screen)
     if preview.match is not None:
         yield ()
         yield from match_lines(preview.match, screen)
@@ -60,7 +54,7 @@ def plan_lines(preview: Preview, screen: Screen, verbose: bool = False) -> Itera
         yield from lines
     yield ()
     yield from _besides_lines(preview, screen)
-    yield from note_lines(preview.notes, screen)
+    yield from note_lines([note for note in preview.notes if note.level != "warning"], screen)
     yield from summary(preview, screen)
 
 
@@ -96,7 +90,7 @@ def _table(preview: Preview, screen: Screen, verbose: bool) -> Iterator[Line]:
 def _cells(row: Row, wide: bool, is_merge: bool) -> list[Cell]:
     quiet: Style = "dim" if row.fate is Fate.COPIED and not is_merge else ""
     found = [
-        Cell(SYMBOLS[row.fate], STYLES[row.fate]),
+        Cell(SYMBOLS[row.fate], STYLES[SYMBOLS[row.fate]]),
         Cell(terminal(row.key) or "other keys", quiet),
         Cell(f"{row.tensors:,}", quiet),
     ]
@@ -140,7 +134,11 @@ def _recipe_table(preview: Preview, screen: Screen) -> Iterator[Line]:
         rows.append([*start, Cell(text, "dim"), Cell("0", "dim"), *[Cell()] * (len(columns) - 4)])
     for row in [*untouched_rows(plan), *added_rows(plan)]:
         quiet: Style = "dim" if row.fate is Fate.COPIED else ""
-        mark = [Cell(SYMBOLS[row.fate], STYLES[row.fate]), Cell(), Cell(terminal(row.key) or "other keys", quiet)]
+        mark = [
+            Cell(SYMBOLS[row.fate], STYLES[SYMBOLS[row.fate]]),
+            Cell(),
+            Cell(terminal(row.key) or "other keys", quiet),
+        ]
         empty = [Cell()] if computes else []
         rows.append([*mark, Cell(f"{row.tensors:,}", quiet), *empty, Cell(terminal(row.what), quiet)])
     if rows:
@@ -154,7 +152,7 @@ def _width(rows: Sequence[Sequence[Cell]]) -> int:
 
 
 def _rule_cells(row: RuleRow, named: bool, computes: bool) -> list[Cell]:
-    mark = Cell("-", "dim") if row.fate is None else Cell(SYMBOLS[row.fate], STYLES[row.fate])
+    mark = Cell("-", "dim") if row.fate is None else Cell(SYMBOLS[row.fate], STYLES[SYMBOLS[row.fate]])
     text: Style = "dim" if row.fate is None else ""
     name = str(row.name) if named else str(row.name.number or row.name)
     found = [mark, Cell(terminal(name), "dim"), Cell(terminal(row.rule), text)]
@@ -228,7 +226,7 @@ def problem_errors(problems: Sequence[Problem]) -> Iterator[tuple[CkptError, lis
         yield CkptError(f"{len(problems) - _MANY_NAMES:,} more problems of the kind", hint="all of them: --json"), []
 
 
-def nothing_lines(files: Sequence[str], mode: Mode = "preview", found: bool = False) -> Iterator[Line]:
+def nothing_lines(files: Sequence[str], mode: str = "preview", found: bool = False) -> Iterator[Line]:
     """The last lines where no checkpoint was to be written.
 
     Args:

@@ -30,7 +30,8 @@ def probe_lines(report: ProbeReport, screen: Screen, verbose: bool = False) -> I
     if report.following:
         yield from _row("~", f"{number_of(report.following, 'more module')} differ behind that", screen)
     if report.divided:
-        said = f"{_modules(report.divided)} differ, but not what is computed from them: the work is divided otherwise"
+        same = "what is computed from them matches: the two models split the computation differently"
+        said = f"{_modules(report.divided)} differ, but {same}"
         yield from _row("=", said, screen, "dim")
     yield from _skipped(report, screen, verbose)
     yield from note_lines(report.notes, screen)
@@ -92,7 +93,7 @@ def _skipped(report: ProbeReport, screen: Screen, verbose: bool) -> Iterator[Lin
             said = ", ".join(modules) if verbose else _modules(tuple(modules))
             yield from _row("?", f"not compared, {said}: {why}", screen, "yellow")
     if report.unproven and not report.differing:
-        yield from _row("?", f"nothing that agrees is computed from {_names(report.unproven)}", screen, "yellow")
+        yield from _row("?", f"not verified: {_names(report.unproven)}", screen, "yellow")
 
 
 def _sum(report: ProbeReport, screen: Screen) -> Iterator[Line]:

@@ -14,7 +14,7 @@ _FEW = 8
 
 def freeze_list(transplant: Transplant, source: str) -> Iterator[str]:
     """Names of parameters, one a line, and behind a comment the modules whose statistics have to be kept, too."""
-    named = "that its recipe freezes" if transplant.asked.recipe.freeze else f"that came whole from {terminal(source)}"
+    named = "that its recipe freezes" if transplant.asked.recipe.freeze else f"loaded in full from {terminal(source)}"
     yield f"# parameters of {terminal(transplant.target.name)} {named}: requires_grad_(False)\n"
     yield from (f"{terminal(key, _WHOLE)}\n" for key in transplant.freeze)
     yield "# BatchNorm modules that need .eval(): frozen weights do not stop their running statistics\n"

@@ -105,7 +105,7 @@ def _opened(keys: list[str], names: list[str]) -> list[str]:
 
 
 def _module_row(name: str, entries: list[Entry]) -> ModuleRow:
-    counted = [entry for entry in entries if not entry.is_counter] or entries  # 20 counters are no 20 weights
+    counted = [entry for entry in entries if not entry.is_counter] or entries  # counters are not weights
     whole = sum(entry.spec.elements for entry in counted)
     filled = sum(entry.is_filled for entry in entries)
     share = sum(entry.covered for entry in counted) / whole if whole else float(filled == len(entries))
@@ -284,11 +284,11 @@ def refusal_text(verdict: object) -> str:
 
 
 def freeze_text(transplant: Transplant) -> str:
-    """``60 parameters came from the source whole, with 20 BatchNorms that need .eval()``; "" if there are none."""
+    """``60 parameters loaded in full, with 20 BatchNorms that need .eval()``; "" if there are none."""
     if not transplant.freeze:
         return ""
     named = bool(transplant.asked.recipe.freeze)
-    whose = "that the recipe names" if named else "that came from the source whole"
+    whose = "that the recipe names" if named else "loaded in full"
     text = f"{number_of(len(transplant.freeze), 'parameter')} {whose}"
     many = len(transplant.batchnorms)
     return text + (f", {number_of(many, 'BatchNorm')} that need{'s' * (many == 1)} .eval()" if many else "")

@@ -60,7 +60,7 @@ def locate_folder(text: PathText) -> Folder:
 def _missing(path: Path) -> CkptError:
     if path.is_symlink():
         target = path.readlink()
-        return UnreadableError(f"{path} is a link to {target}, which does not exist", hint="mend the link", path=path)
+        return UnreadableError(f"broken symlink: {path} -> {target}", hint="fix the link", path=path)
     folder = path.parent
     if not folder.is_dir():
         return UnreadableError(f"{path} does not exist, nor does its folder", hint="check the spelling", path=path)

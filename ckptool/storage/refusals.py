@@ -53,7 +53,7 @@ _FULL = "free some space or write elsewhere; nothing was written"
 _REASONS: dict[int, tuple[str, str | None]] = {
     errno.ENOSPC: ("no space left on the device", _FULL),
     getattr(errno, "EDQUOT", -1): ("the disk quota is used up", _FULL),
-    errno.EFBIG: ("the file would be larger than allowed", "raise the limit (ulimit -f) or use --max-shard"),
+    errno.EFBIG: ("the file would be larger than allowed", "raise the limit (ulimit -f) or use --max-shard-size"),
     errno.EROFS: ("the file system is read-only", "write elsewhere"),
     errno.EACCES: ("the folder {folder} may not be written to", "write elsewhere"),
     errno.EPERM: ("the folder {folder} may not be written to", "write elsewhere"),

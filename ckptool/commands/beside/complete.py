@@ -6,7 +6,7 @@ printed: a complete plan says everything that its output will hold.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 
 from ckptool.commands.beside.choices import Choices
@@ -90,7 +90,7 @@ def complete(plan: Plan, container: str, choices: Choices = _NONE) -> Plan:
         plan = replace(plan, frame=None, beside=(*plan.beside, *left_out(plan.inputs[plan.frame])))
     plan = _with_objects(plan, choices) if writer.keeps_objects else _without_objects(plan, choices)
     plan = _with_metadata(plan, choices) if writer.keeps_metadata else _without_metadata(plan)
-    others, files, named = _companions(plan)
+    others, files, named = _companions(plan, carries=writer.is_folder)
     notes = (*plan.notes, *untied_notes(plan), *_other_weights(plan, choices), *named)
     plan = replace(plan, beside=(*plan.beside, *_of_further_inputs(plan), *others), notes=notes, files=files)
     plan = consulted(plan, choices.allow, loads=plan.command.name == "transplant")
@@ -102,13 +102,22 @@ def _with_objects(plan: Plan, choices: Choices) -> Plan:
     source = None if plan.frame is None else plan.inputs[plan.frame]
     beside: list[Beside] = []
     if source is not None and isinstance(source.tree, Frame):
-        optimizers = optimizers_of(source.extras)
+        left = set(plan.left_entries)
+        optimizers = optimizers_of([extra for extra in source.extras if extra.name not in left])
         plan = with_optimizers(plan, optimizers, drop=choices.drop_optimizer, as_is=choices.optimizer_as_is)
         edited = {id(node) for node, _ in plan.replaced_nodes}
-        beside += _carried(source, optimizers, edited, drop=choices.drop_optimizer)
+        kept = _carried(source, optimizers, edited, drop=choices.drop_optimizer)
+        beside += [_left(each, left) for each in kept]
     elif source is not None:
         beside += [Beside(extra.name, Fate.LOST, OnlyTensorsRead()) for extra in source.extras]
     return replace(plan, beside=(*plan.beside, *beside))
+
+
+def _left(beside: Beside, left: Collection[str]) -> Beside:
+    """An entry that --drop names is left out."""
+    if beside.name not in left:
+        return beside
+    return replace(beside, fate=Fate.DROPPED, reason=ByOption("--drop", beside.name))
 
 
 def _carried(source: Checkpoint, optimizers: list[Optimizer], edited: set[int], *, drop: bool) -> Iterator[Beside]:
@@ -166,10 +175,10 @@ def _of_further_inputs(plan: Plan) -> Iterator[Beside]:
             yield from (Beside(extra.name, Fate.LOST, NotTaken(), number) for extra in checkpoint.extras)
 
 
-def _companions(plan: Plan) -> tuple[list[Beside], tuple[Carried, ...], tuple[Note, ...]]:
+def _companions(plan: Plan, *, carries: bool) -> tuple[list[Beside], tuple[Carried, ...], tuple[Note, ...]]:
     """The other files of the first input's folder: a folder output carries them, edited where they would be untrue."""
     names = companions(plan.inputs[0])
-    if plan.container != "folder" or plan.command.name == "transplant":
+    if not carries or plan.command.name == "transplant":
         return [Beside(name, Fate.LOST, NotCarried()) for name in names], (), ()
     edit = edited_config(plan) if CONFIG in names else None
     beside, files = [], []

@@ -92,8 +92,9 @@ def mixing_notes(steps: Sequence[Step], inputs: Inputs) -> Iterator[Note]:
     with Reader() as reader:
         differing = tuple(step.target.key for step in steps if step.is_copy and _differs(step.target, inputs, reader))
     if differing:
+        verb = "differs" if len(differing) == 1 else "differ"
         yield Note(
-            f"{count_of(differing, 'tensor')} that cannot be averaged differ; the first input's are kept",
+            f"{count_of(differing, 'integer tensor')} {verb}; kept from {inputs.all[0].path.name}",
             "",
             differing,
         )

@@ -140,7 +140,7 @@ def plan_transplant(
 def _fit_named(text: str) -> Fit:
     fit = parse_fit(text)
     if fit is None:
-        raise UsageError(f'"{text}" is no way to fit a tensor', hint='as in --fit "pos_embed=grid(prefix=1)"')
+        raise UsageError(f'unknown fit "{text}"', hint='as in --fit "pos_embed=grid(prefix=1)"')
     return fit
 
 
