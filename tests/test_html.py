@@ -196,7 +196,7 @@ def hostile_inspection(text: str) -> Inspection:
 
 def hostile_diff(text: str) -> Diff:
     report = hostile_inspection(text)
-    tensor = report.tensors[0]
+    tensor = next(report.tensors)
     change = Change(
         Status.CHANGED, tensor.key, tensor, tensor, Delta(rel=float("inf"), max_abs=float("nan"), differing=1)
     )
