@@ -414,3 +414,75 @@ def test_a_recipe_that_would_fill_the_rest_is_named(
     assert recipe is not None or "-r " not in said.replace("as a rule: -r", "")
     if recipe is not None:
         assert cli("transplant", "old.pth", "--into", "new.pth", "-r", recipe, "--min-coverage", "1")[0] == 0
+
+
+# -------------------------------------------------------------------------------- entries that are no tensors
+
+
+@pytest.mark.parametrize(
+    ("state", "drops", "left"),
+    [
+        ({"model": WEIGHTS, "epoch": 90, "args": 90}, ["epoch"], {"model": ["w.weight", "w.bias"], "args": 90}),
+        ({"model": WEIGHTS, "a": 90, "b": 90}, ["a", "w.bias"], {"model": ["w.weight"], "b": 90}),
+        ({"model": {**WEIGHTS, "n": 4}, "e": 1}, ["n"], {"model": ["w.weight", "w.bias"], "e": 1}),
+        ({"model": {**WEIGHTS, "n": 4}, "e": 1}, ["model.n"], {"model": ["w.weight", "w.bias"], "e": 1}),
+        ({"model": OrderedDict(WEIGHTS, n=4), "n": 1}, ["n"], {"model": ["w.weight", "w.bias"]}),
+        ({**WEIGHTS, "x._extra_state": None, "epoch": 1}, ["*._extra_state"], {"w.weight": 0, "w.bias": 0, "epoch": 1}),
+        ({"model": WEIGHTS, "optimizer": {"state": {}, "param_groups": []}}, ["optimizer"], {"model": [*WEIGHTS]}),
+        ({"model": WEIGHTS, "w": 5}, ["*"], None),
+    ],
+)
+@pytest.mark.parametrize("zipped", [True, False])
+def test_entries_that_are_no_tensors_are_dropped_by_name(
+    state: dict[str, Any], drops: list[str], left: dict[str, Any] | None, zipped: bool, cli: Run, tmp_path: Path
+) -> None:
+    torch.save(state, tmp_path / "a.pth", _use_new_zipfile_serialization=zipped)
+    options = [word for drop in drops for word in ("--drop", drop)]
+    code, out, err = cli("filter", "a.pth", *options, "-o", "x.pth")
+    if left is None:  # nothing is left of the weights
+        assert code == 2
+        return
+    assert code == 0, err
+    assert "dropped" in out or "left out" in out
+    found = torch.load(tmp_path / "x.pth")
+    assert list(found) == list(left)
+    for key, value in left.items():
+        assert (
+            list(found[key]) == value if isinstance(value, list) else torch.is_tensor(found[key]) or value == found[key]
+        )
+
+
+def test_an_entry_of_the_output_can_be_dropped_to_load_strictly(cli: Run, tmp_path: Path) -> None:
+    torch.save({"weight": torch.ones(2, 3), "bias": torch.ones(2), "epoch": 4}, tmp_path / "a.pth")
+    assert cli("transplant", "a.pth", "--into", "torch.nn:Linear", "--model-arg", "in_features=3", "--model-arg",
+               "out_features=2", "--strict")[0] == 1  # fmt: skip
+    assert cli("filter", "a.pth", "--drop", "epoch", "-o", "b.pth")[0] == 0
+    nn.Linear(3, 2).load_state_dict(torch.load(tmp_path / "b.pth"), strict=True)
+
+
+# -------------------------------------------------------------------------------- what moved
+
+
+@pytest.mark.parametrize(
+    ("moves", "is_said"),
+    [
+        (("1.running_mean", "1.running_var", "1.num_batches_tracked"), True),
+        (("1.num_batches_tracked",), True),
+        (("1.running_mean", "0.weight"), False),
+        ((), False),
+    ],
+)
+def test_frozen_weights_with_moving_statistics_are_diagnosed(
+    moves: tuple[str, ...], is_said: bool, cli: Run, tmp_path: Path
+) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+    state = model.state_dict()
+    state["1.running_mean"] += 1  # nothing is large against zero
+    torch.save(state, tmp_path / "a.pth")
+    torch.save({key: value + 4690 if key in moves else value for key, value in state.items()}, tmp_path / "b.pth")
+    code, out, _ = cli("diff", "a.pth", "b.pth")
+    assert code == (1 if moves else 0)
+    assert ("BatchNorm was not in eval()" in spaced(out)) == is_said
+    assert "inf" not in out
+    if "1.num_batches_tracked" in moves:
+        assert "0 → 4690" in out

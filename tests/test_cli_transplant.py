@@ -163,6 +163,7 @@ def test_the_snippet_runs_and_freezes(out: str, cli: Run, fixtures: Path) -> Non
     script = json.loads(text)["snippet"] + (
         "assert [key for key, p in model.named_parameters() if p.requires_grad and key != 'bottleneck.weight'] == "
         "['classifier.weight'], 'trained'\n"
+        "model.eval()\nmodel.train()\n"
         "assert not model.base.bn1.training and model.bottleneck.training\n"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=fixtures, capture_output=True, text=True, check=False)

@@ -419,10 +419,11 @@ def test_a_meta_model_has_no_memory_to_load_into(models: ModuleType) -> None:
     assert ckptool.load_into(model, FIXTURES / "resnet18.pth").coverage == 1.0
 
 
-def test_freeze(models: ModuleType) -> None:
+def test_freeze(models: ModuleType, tmp_path: Path) -> None:
     model = models.Baseline(12).train()
     report = ckptool.load_into(model, FIXTURES / "resnet18.pth", drop=["fc"])
-    assert report.freeze(model, eval_batchnorm=True) == 60
+    assert report.freeze(model) == 60
+    model.eval().train()  # as every training loop does
     frozen = {key for key, parameter in model.named_parameters() if not parameter.requires_grad}
     assert frozen == {key for key, _ in model.named_parameters() if key.startswith("base.")} | {"bottleneck.bias"}
     before = model.base.bn1.running_mean.clone()
@@ -431,6 +432,22 @@ def test_freeze(models: ModuleType) -> None:
     assert model.base.conv1.weight.grad is None
     assert model.classifier.weight.grad is not None
     assert model.bottleneck.training and not model.base.bn1.training
+    twin = copy.deepcopy(model).train()
+    assert twin.bottleneck.training and not twin.base.bn1.training
+    torch.save(model, tmp_path / "model.pth")
+    assert torch.load(tmp_path / "model.pth", weights_only=False).base.bn1.weight.equal(model.base.bn1.weight)
+    other = models.Baseline(12)
+    ckptool.load_into(other, FIXTURES / "resnet18.pth", drop=["fc"]).freeze(other, eval_batchnorm=False)
+    assert other.train().base.bn1.training
+
+
+def test_a_norm_of_which_only_a_part_is_frozen_trains(models: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "r.toml").write_text('ckptool = 1\nfreeze = ["base.bn1.bias", "base.layer1.*"]\n')
+    model = models.Baseline(12)
+    report = ckptool.load_into(model, FIXTURES / "resnet18.pth", drop=["fc"], recipe=str(tmp_path / "r.toml"))
+    report.freeze(model)
+    model.train()
+    assert model.base.bn1.training and not model.base.layer1[0].bn1.training
 
 
 def test_fits_into_a_live_model_keep_its_own_rows(models: ModuleType, source: State) -> None:
@@ -620,6 +637,42 @@ def test_an_init_is_refused_or_said_to_have_no_effect() -> None:
         ckptool.plan_transplant(FIXTURES / "resnet18.pth", into, init={"head.*": "zeros"})
     with pytest.raises(UsageError, match="unknown init"):
         ckptool.plan_transplant(FIXTURES / "resnet18.pth", into, drop=["fc.*"], init={"fc.*": "ones()"})
+
+
+def renamed_norms(source: State) -> State:
+    return {key.replace(".bn", ".norm") if ".bn" in key else key: tensor for key, tensor in source.items()}
+
+
+def test_the_gate_looks_at_tensors_and_modules(models: ModuleType, source: State, tmp_path: Path) -> None:
+    whole = FIXTURES / "resnet18.pth"
+    assert not ckptool.plan_transplant(whole, models.ResNet18(), min_coverage=1.0).plan.unmet
+    ibn = models.ResNet18(ibn=True)
+    hidden = ckptool.plan_transplant(whole, ibn, min_coverage=0.9)
+    assert hidden.coverage > 0.99 and "tensors come from the source" in hidden.plan.unmet[0].message
+    assert not ckptool.plan_transplant(whole, ibn, recipe="resnet-to-ibn", min_coverage=0.99).plan.unmet
+    norms = ckptool.plan_transplant(save(renamed_norms(source), tmp_path), models.ResNet18(), min_coverage=0.9)
+    assert norms.coverage > 0.9 and norms.plan.unmet
+    lone = ckptool.plan_transplant(whole, ibn, min_coverage=0.6)
+    assert "layer1.0.bn1 is in the source, and 0 of its 6 tensors" in lone.plan.unmet[0].message
+    dropped = ckptool.plan_transplant(whole, models.ResNet18(num_classes=9), drop=["fc"], min_coverage=0.8)
+    assert not dropped.plan.unmet, "what is new on purpose has no namesake"
+
+
+def test_a_loaded_layer_before_an_initial_norm_is_a_warning(models: ModuleType, source: State, tmp_path: Path) -> None:
+    def warned(state: State, target: object) -> list[str]:
+        done = ckptool.plan_transplant(save(state, tmp_path), target)
+        return [note.text for note in done.plan.notes if note.level == "warning"]
+
+    assert warned(source, models.ResNet18(ibn=True)) == [
+        "layer1.0.conv1 is loaded, and the norm after it, layer1.0.bn1.IN, has initial values; so it is with 5 more"
+    ]
+    assert warned(renamed_norms(source), models.ResNet18())[0].startswith("layer1.0.conv1 is loaded, and the norm")
+    assert warned(renamed_norms(source), str(FIXTURES / "resnet18.pth")), "a checkpoint has names only"
+    norms = {key: tensor for key, tensor in source.items() if "conv" not in key}
+    assert warned(norms, models.ResNet18())[0].startswith("bn1 is loaded, and the layer before it, conv1, has initial")
+    for target in (models.ResNet18(), models.Backbone(), models.Baseline(12)):
+        assert not warned(source, target)
+    assert not warned(torch.load(FIXTURES / "deit.pth", weights_only=True), models.ViT(384, 1, 10))
 
 
 def test_expectations_of_a_recipe_are_gates(tmp_path: Path) -> None:

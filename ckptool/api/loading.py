@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MethodType
 from typing import TYPE_CHECKING
 
 from ckptool.commands.transplant.gates import require_loaded
@@ -64,13 +65,13 @@ class Report:
         """Share of the model's elements that came from the checkpoint, 0 to 1."""
         return self.transplant.coverage
 
-    def freeze(self, model: torch.nn.Module, *, eval_batchnorm: bool = False) -> int:
+    def freeze(self, model: torch.nn.Module, *, eval_batchnorm: bool = True) -> int:
         """Set `requires_grad_(False)` on the parameters that were loaded whole; on those that the recipe freezes.
 
         Args:
             model: the model that was loaded into.
-            eval_batchnorm: also call `.eval()` on BatchNorms whose parameters are frozen, so that their running
-                statistics stay; `model.train()` undoes that, so call it after.
+            eval_batchnorm: also keep BatchNorms whose parameters are frozen in eval, through every later
+                `model.train()` too, so that their running statistics stay.
 
         Returns:
             How many parameters are frozen.
@@ -80,8 +81,17 @@ class Report:
         for key in frozen:
             parameters[key].requires_grad_(False)
         for name in self.transplant.batchnorms if eval_batchnorm else ():
-            model.get_submodule(name).eval()
+            norm = model.get_submodule(name).eval()
+            norm.train = MethodType(train, norm)  # type: ignore[method-assign]
         return len(frozen)
+
+
+def train(module: torch.nn.Module, mode: bool = True) -> torch.nn.Module:
+    """What frozen norms have in place of `Module.train`: they stay in eval.
+
+    It has the method's name, so that a model that was pickled whole gets the plain method back and opens everywhere.
+    """
+    return module
 
 
 def load_into(

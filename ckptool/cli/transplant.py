@@ -119,7 +119,9 @@ def transplant(
     strict: Annotated[bool, typer.Option("--strict", help="Exit 1 unless torch would load it strictly.")] = False,
     min_coverage: Annotated[
         float | None,
-        typer.Option("--min-coverage", metavar="X", help="Exit 1 if less of the model's elements is filled, 0 to 1."),
+        typer.Option(
+            "--min-coverage", metavar="X", help="Exit 1 if less is filled, of elements, tensors or any module, 0 to 1."
+        ),
     ] = None,
     select: SelectOption = None,
     ema: Annotated[bool, typer.Option("--ema", help="Take the moving average that the file holds.")] = False,

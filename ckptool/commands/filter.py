@@ -44,8 +44,12 @@ def plan_filter(
     checkpoint = with_recorded_ties(checkpoint)
     keys = list(checkpoint)
     actions = [(verb == "keep", Pattern.parse(text)) for verb, text in choices]
+    entries: list[str] = []
     for (verb, _), (_, pattern) in zip(choices, actions, strict=True):
-        require_match(pattern, keys, f"--{verb}", checkpoint.path)
+        named = _entries_named(pattern, checkpoint) if verb == "drop" else []
+        if not named:
+            require_match(pattern, keys, f"--{verb}", checkpoint.path)
+        entries += named
     wanted = float_dtype(dtype)
     cast, unchanged = ByOption("--dtype", wanted or ""), Kept()
     steps: list[Step] = []
@@ -66,11 +70,22 @@ def plan_filter(
         tuple(dropped),
         frame=None if only_weights else 0,
         beside=tuple(left_out(checkpoint)) if only_weights else (),
+        left_entries=() if only_weights else tuple(dict.fromkeys(entries)),
         notes=module_notes(checkpoint),
         metadata=checkpoint.metadata,
         module_versions=None if versions is None else carried_versions(versions, pairs, checkpoint),
         command=Command("filter"),
     )
+
+
+def _entries_named(pattern: Pattern, checkpoint: Checkpoint) -> list[str]:
+    """What a --drop means beside the weights: by its whole name, or by a pattern that means no tensor."""
+    inside = f"{checkpoint.selection.name}."
+    names = {extra.name: extra.name.removeprefix(inside) for extra in checkpoint.extras}
+    exact = [name for name, short in names.items() if pattern.text in (name, short)]
+    if exact or pattern.select(list(checkpoint)):
+        return exact
+    return [name for name, short in names.items() if pattern.matches(name) or pattern.matches(short)]
 
 
 def left_out(checkpoint: Checkpoint) -> Iterator[Beside]:

@@ -15,6 +15,7 @@ from ckptool.core.keys import Pattern
 from ckptool.core.plan import Command, Plan, Problem, Source, Step, sources_of
 from ckptool.core.spec import TensorSpec
 from ckptool.core.ties import with_recorded_ties
+from ckptool.facts.headers import many
 from ckptool.matching.result import Confidence
 from ckptool.recipes.expand import Expansion, expand
 from ckptool.recipes.inputs import numbers_beside, source_file_captures
@@ -165,17 +166,13 @@ def _reversible(
     if trip.problems:
         return [] if backwards else [Note("reversible: no", trip.problems[0])]
     back = [("lost", trip.lost), ("changed", trip.changed), ("added", trip.added)]
-    faults = [f"{_counted(keys, 'key')} {what} ({keys[0]})" for what, keys in back if keys]
+    faults = [f"{many(len(keys), 'key')} {what} ({keys[0]})" for what, keys in back if keys]
     if faults:
         return [Note("reversible: no", ", ".join(faults))]
     if trip.dropped:
-        dropped = _counted(trip.dropped, "dropped key")
+        dropped = many(len(trip.dropped), "dropped key")
         return [Note(f"reversible: {other}, except {dropped}", keys=trip.dropped)]
     return [Note(f"reversible: {other}")]
-
-
-def _counted(keys: Sequence[str], noun: str) -> str:
-    return f"{len(keys):,} {noun}{'s' * (len(keys) != 1)}"
 
 
 def _unmet(expect: Expect, steps: Sequence[Step], targets: Specs | None) -> tuple[Problem, ...]:
@@ -187,7 +184,7 @@ def _unmet(expect: Expect, steps: Sequence[Step], targets: Specs | None) -> tupl
     unexpected = _unlisted([key for key in made if key not in targets], expect.unexpected)
     reshaped = [key for key in made if key in targets and made[key].shape != targets[key].shape]
     unmet = [
-        Problem(f"{len(keys)} keys are {what}: {keys[0]}", hint, tuple(keys))
+        Problem(f"{many(len(keys), 'key is', 'keys are')} {what}: {keys[0]}", hint, tuple(keys))
         for what, hint, keys in (
             ("missing", "a rule that makes them, or expect.missing", missing),
             ("unexpected", "a rule that drops them, or expect.unexpected", unexpected),

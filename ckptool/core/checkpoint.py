@@ -189,9 +189,10 @@ class Columns(Mapping[str, Tensor]):
     A `Tensor` is a view of a row, made when it is asked for; whoever wants forms or specs alone asks for those.
 
     Example:
+        >>> from pathlib import Path
         >>> columns = Columns(Path("raw"), [("w", Form("float32", (2, 3), 24), 8), ("v", Form("int8", (4,), 4), 32)])
-        >>> columns["v"].storage
-        Storage(file=PosixPath('raw'), offset=32, nbytes=4, big_endian=False, crc=None)
+        >>> columns["v"].spec.short, columns["v"].storage.offset
+        ('i8[4]', 32)
         >>> list(columns), columns.form("w").label
         (['w', 'v'], 'f32[2,3]')
     """

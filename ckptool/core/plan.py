@@ -238,7 +238,8 @@ class Plan:
             `ckptool.formats.torch.edit`.
         moved: tensors of those objects that the plan makes.
         keep_unknown: carry objects of unknown classes into a torch output, unchanged.
-        wrap: a torch output without a frame nests the state dict under this key.
+        wrap: a torch output has the weights under this key.
+        left_entries: dotted names of entries of the frame that are no tensors of the weights, and are left out.
         command: what made it.
     """
 
@@ -260,6 +261,7 @@ class Plan:
     moved: tuple[Moved, ...] = ()
     keep_unknown: bool = False
     wrap: str | None = None
+    left_entries: tuple[str, ...] = ()
     command: Command = Command("filter")
 
     @property

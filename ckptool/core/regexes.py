@@ -129,7 +129,7 @@ class Process:
 
     def end(self) -> None:
         if self.process is not None:
-            self.process.kill()
+            self.process.terminate()
             self.process.communicate()
             atexit.unregister(self.end)
         self.process = None

@@ -38,9 +38,10 @@ def snippet(
     if single:
         yield f"for name in {_names(single)}:\n    model.get_parameter(name).requires_grad_(False)\n"
     if modules and transplant.batchnorms:
-        yield "# in every epoch, after model.train(): the frozen layers keep their running statistics\n"
+        yield "# frozen norms keep their running statistics: they stay in eval, through model.train() too\n"
         yield "for norm in (layer for module in frozen for layer in module.modules()):\n"
         yield "    if isinstance(norm, torch.nn.modules.batchnorm._BatchNorm):\n        norm.eval()\n"
+        yield "        norm.train = lambda mode=True, norm=norm: norm\n"
 
 
 def _import_order(line: str) -> tuple[bool, str]:

@@ -6,7 +6,7 @@ printed: a complete plan says everything that its output will hold.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 
 from ckptool.commands.beside.choices import Choices
@@ -102,13 +102,22 @@ def _with_objects(plan: Plan, choices: Choices) -> Plan:
     source = None if plan.frame is None else plan.inputs[plan.frame]
     beside: list[Beside] = []
     if source is not None and isinstance(source.tree, Frame):
-        optimizers = optimizers_of(source.extras)
+        left = set(plan.left_entries)
+        optimizers = optimizers_of([extra for extra in source.extras if extra.name not in left])
         plan = with_optimizers(plan, optimizers, drop=choices.drop_optimizer, as_is=choices.optimizer_as_is)
         edited = {id(node) for node, _ in plan.replaced_nodes}
-        beside += _carried(source, optimizers, edited, drop=choices.drop_optimizer)
+        kept = _carried(source, optimizers, edited, drop=choices.drop_optimizer)
+        beside += [_left(each, left) for each in kept]
     elif source is not None:
         beside += [Beside(extra.name, Fate.LOST, OnlyTensorsRead()) for extra in source.extras]
     return replace(plan, beside=(*plan.beside, *beside))
+
+
+def _left(beside: Beside, left: Collection[str]) -> Beside:
+    """An entry that --drop names is left out."""
+    if beside.name not in left:
+        return beside
+    return replace(beside, fate=Fate.DROPPED, reason=ByOption("--drop", beside.name))
 
 
 def _carried(source: Checkpoint, optimizers: list[Optimizer], edited: set[int], *, drop: bool) -> Iterator[Beside]:

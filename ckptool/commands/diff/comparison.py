@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ckptool.commands.diff.explaining import explain_pair
+from ckptool.commands.diff.explaining import explain_pair, statistics_notes
 from ckptool.commands.diff.extras import (
     ExtraPair,
     code_changes,
@@ -148,10 +148,13 @@ def _compared(
     if only:  # not what is true of the rest
         known = sides.keys
         notes = tuple(note for note in notes if note.keys and all(key in known for key in note.keys))
+    changes = tuple(_changes(old, new, sides, renamed, judged))
+    if mapped is None and not keys_only:
+        notes = (*notes, *statistics_notes(changes))
     return Diff(
         old,
         new,
-        tuple(_changes(old, new, sides, renamed, judged)),
+        changes,
         tuple(extra_changes),
         *sides.prefixes,
         tolerance,

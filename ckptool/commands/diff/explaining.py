@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from ckptool.commands.diff.result import Change, Status
 from ckptool.core.checkpoint import Checkpoint, Note, Tensor
 from ckptool.core.keys import common_prefix, strip_wrappers, wrapper_prefix
 from ckptool.core.shell import shell_quote
@@ -82,6 +83,23 @@ def explain_pair(
     )
     pair = _Pair((old, new), (olds, news), only)
     return tuple(note for remark in _REMARKS for note in remark(pair))
+
+
+_STATISTICS = ("running_mean", "running_var", _COUNTER)
+
+
+def statistics_notes(changes: Sequence[Change]) -> Iterator[Note]:
+    """A model that was frozen, and yet moved: its BatchNorms were not in evaluation mode."""
+    moved = [change for change in changes if change.status is not Status.SAME]
+    if not moved or len(moved) == len(changes) or any(change.status is not Status.CHANGED for change in moved):
+        return
+    keys = tuple(change.key for change in moved)
+    if all(key.rpartition(".")[2] in _STATISTICS for key in keys):
+        yield Note(
+            "only running statistics moved: BatchNorm was not in eval()",
+            "requires_grad_(False) does not stop it; call .eval() on frozen BatchNorm modules after model.train()",
+            keys,
+        )
 
 
 def _counters(pair: _Pair) -> Iterator[Note]:

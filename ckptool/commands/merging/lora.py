@@ -23,6 +23,7 @@ from ckptool.core.reasons import Adapted, ByOption, Kept, Reason, Tie, TrainedWh
 from ckptool.core.shell import shell_quote
 from ckptool.core.spec import TensorSpec
 from ckptool.core.ties import with_recorded_ties
+from ckptool.facts.headers import many
 
 _PREFIX = "base_model.model."
 _PART = re.compile(
@@ -184,14 +185,17 @@ class _Making:
 
     def notes(self) -> Iterator[Note]:
         if self.replaced:
-            number = f"{len(self.replaced):,} tensor{'s' * (len(self.replaced) != 1)}"
             yield Note(
-                f"{number} replaced by the adapter's copy (modules_to_save)",
+                f"{many(len(self.replaced), 'tensor')} replaced by the adapter's copy (modules_to_save)",
                 "--scale does not change them" if self.scale != 1 else "",
                 tuple(self.replaced),
             )
         if self.reshaped:
-            yield Note(f"{len(self.reshaped)} of them have another shape than the base's", "", tuple(self.reshaped))
+            yield Note(
+                f"{many(len(self.reshaped), 'of them has', 'of them have')} another shape than the base's",
+                "",
+                tuple(self.reshaped),
+            )
         if self.square and (not self.config.transposed) in self.turned:
             layout = "[in, out]" if self.config.transposed else "[out, in]"
             yield Note(

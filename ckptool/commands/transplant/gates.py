@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ckptool.commands.transplant.result import Transplant
+from ckptool.commands.transplant.shares import least_filled, share_of
 from ckptool.core.errors import CkptError
 from ckptool.core.keys import Pattern
 from ckptool.core.plan import Problem
@@ -51,7 +52,31 @@ def unmet(transplant: Transplant, strict: bool, min_coverage: float | None) -> t
         filled, whole = transplant.weighed
         said = f"{filled:,} of {whole:,} elements ({transplant.coverage:.2%}) come from the source"
         found.append(Problem(f"{said}, less than {least:.2%}"))
+    elif min_coverage is not None:
+        found += _not_even(transplant, min_coverage)
     return tuple(found)
+
+
+def _not_even(transplant: Transplant, least: float) -> list[Problem]:
+    """Shares of elements hide norms: tensors count, and each module that the source has, too."""
+    whole = share_of("", transplant.entries)
+    filled, many = whole.tensors
+    if filled < least * many:
+        said = f"{filled:,} of {many:,} tensors come from the source, less than {least:.2%}"
+        left = [entry.key for entry in transplant.entries if not entry.is_filled and not entry.is_harmless]
+        return [
+            Problem(
+                said,
+                "tensors count as elements do; expect.missing of a recipe says which of them may be new",
+                tuple(left),
+            )
+        ]
+    module = least_filled(transplant.entries, transplant.mapped)
+    if module is None or module.share >= least:
+        return []
+    filled, many = module.tensors
+    said = f"{module.name} is in the source, and {filled:,} of its {many:,} tensors come from it"
+    return [Problem(f"{said} ({module.share:.0%} of the module), less than {least:.2%}", "--drop it to train it anew")]
 
 
 def unfilled(transplant: Transplant) -> set[str]:

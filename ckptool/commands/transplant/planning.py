@@ -10,6 +10,7 @@ from ckptool.commands.transplant.gates import frozen, unmet
 from ckptool.commands.transplant.hooked import through_hooks
 from ckptool.commands.transplant.names import matched, under_target_names, without
 from ckptool.commands.transplant.result import Asked, Transplant
+from ckptool.commands.transplant.shares import uneven_notes
 from ckptool.core.checkpoint import Checkpoint, Note
 from ckptool.core.errors import UsageError
 from ckptool.core.keys import Pattern
@@ -109,7 +110,13 @@ def plan_transplant(
             (*left_out, *mapped.dropped, *_not_used(mapped.steps, steps, target)),
             (*mapped.problems, *filling.problems),
             uses=mapped.uses,
-            notes=(*_target_notes(target), *mapped.notes, *filling.notes, *_recipe_notes(rules)),
+            notes=(
+                *_target_notes(target),
+                *mapped.notes,
+                *filling.notes,
+                *_recipe_notes(rules),
+                *uneven_notes(filling.entries, target),
+            ),
             frame=None,
             beside=tuple(Beside(extra.name, Fate.LOST, WeightsOnly()) for extra in source.extras),
             module_versions=target.versions,

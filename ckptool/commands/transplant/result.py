@@ -110,8 +110,14 @@ class Transplant:
 
     @property
     def batchnorms(self) -> tuple[str, ...]:
-        """Modules with running statistics from the source whose parameters are frozen: they need `.eval()` too."""
-        frozen = {key.rpartition(".")[0] for key in self.freeze}
+        """Modules with statistics from the source all of whose parameters are frozen: they need `.eval()` too."""
+        named = set(self.freeze)
+        partly = {
+            entry.key.rpartition(".")[0]
+            for entry in self.entries
+            if entry.key not in named and not (entry.kind == "buffer" or entry.is_statistic or entry.is_counter)
+        }
+        frozen = {key.rpartition(".")[0] for key in named} - partly
         found = (entry.key.rpartition(".") for entry in self.filled)
         return tuple(module for module, _, last in found if last == "running_mean" and module in frozen)
 

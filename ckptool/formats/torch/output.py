@@ -14,6 +14,7 @@ from ckptool.core.plan import Plan, Step, sources_of
 from ckptool.formats.pickle.dump import dump
 from ckptool.formats.pickle.objects import Call, Dict, Global, Persistent, Set
 from ckptool.formats.torch.edit import REMOVED, children, substitute
+from ckptool.formats.torch.entries import renamed_entry, without_entries
 from ckptool.formats.torch.frame import Frame
 from ckptool.formats.torch.names import key_text
 from ckptool.formats.torch.nodes import Nodes, judged
@@ -97,12 +98,7 @@ def _wrapped(root: object, place: str, key: str) -> object:
         )
     if key != place and key in names:
         raise PlanError(f'the file has another entry "{key}"', hint="--only-weights writes the weights alone")
-    moved = [(key if name == place else name, node) for name, node in entries]
-    if isinstance(root, Call):
-        new = Call(root.how, root.fn, root.args, root.kwargs)
-        new.appended, new.items, new.states = root.appended, moved, root.states
-        return new
-    return Dict(moved)
+    return renamed_entry(root, place, key)
 
 
 def frame_of(plan: Plan) -> Frame | None:
@@ -121,7 +117,8 @@ def _framed(plan: Plan, source: Checkpoint, frame: Frame, weights: list[tuple[st
     else:
         new = substitute(frame.weights, beside | _in_place(plan, source, frame, dict(weights)))
     root = substitute(frame.root, beside | {id(frame.weights): new})
-    return substitute(root, {id(old): node for old, node in plan.replaced_nodes})
+    root = substitute(root, {id(old): node for old, node in plan.replaced_nodes})
+    return without_entries(root, plan.left_entries)
 
 
 def _class_of(node: Persistent) -> object:
