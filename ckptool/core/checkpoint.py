@@ -11,13 +11,13 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from pathlib import PurePath
 from typing import Literal
 
 from ckptool.core.bytes import ByteSource
 from ckptool.core.format import Format
-from ckptool.core.spec import TensorSpec, packed_nbytes, short_spec
+from ckptool.core.spec import Form, TensorSpec, packed_nbytes
 
 Risk = Literal["harmless", "unknown", "dangerous"]
 Layout = Literal["strided", "sparse", "quantized", "meta", "nested"]
@@ -150,34 +150,6 @@ class Tensor:
         piece = self.pieces[0]
         start = packed_nbytes(self.dtype, (piece.start,))
         return piece.storage.file, piece.storage.offset + start, self.spec.nbytes
-
-
-@dataclass(frozen=True)
-class Form:
-    """What alike tensors have in common; one object stands for very many of them.
-
-    Attributes:
-        nbytes: as `Tensor.nbytes`.
-
-    Example:
-        >>> Form("float32", (2, 3), 24).label, Form("float32", (9,), 0, "meta").label
-        ('f32[2,3]', 'f32[9] meta')
-    """
-
-    dtype: str
-    shape: tuple[int, ...]
-    nbytes: int
-    layout: Layout = "strided"
-
-    @cached_property
-    def elements(self) -> int:
-        return math.prod(self.shape)
-
-    @cached_property
-    def label(self) -> str:
-        """``f32[64,3]``, and the layout where that is special."""
-        short = short_spec(self.dtype, self.shape)
-        return short if self.layout == "strided" else f"{short} {self.layout}"
 
 
 _form = lru_cache(4096)(Form)  # most tensors are like others

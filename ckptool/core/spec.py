@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 from ckptool.core.dtypes import DTYPES, DType, Kind, dtype_named
 
-__all__ = ["DTYPES", "DType", "Kind", "TensorSpec", "dtype_named", "packed_nbytes", "short_spec"]
+__all__ = ["DTYPES", "DType", "Form", "Kind", "TensorSpec", "dtype_named", "packed_nbytes", "short_spec"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,34 @@ class TensorSpec:
     def short(self) -> str:
         """``f32[64,3,7,7]``: dtype and shape in the notation of every table."""
         return short_spec(self.dtype, self.shape)
+
+
+@dataclass(frozen=True)
+class Form:
+    """What alike tensors have in common; one object stands for very many of them.
+
+    Attributes:
+        nbytes: as `Tensor.nbytes`.
+
+    Example:
+        >>> Form("float32", (2, 3), 24).label, Form("float32", (9,), 0, "meta").label
+        ('f32[2,3]', 'f32[9] meta')
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    nbytes: int
+    layout: str = "strided"
+
+    @cached_property
+    def elements(self) -> int:
+        return math.prod(self.shape)
+
+    @cached_property
+    def label(self) -> str:
+        """``f32[64,3]``, and the layout where that is special."""
+        short = short_spec(self.dtype, self.shape)
+        return short if self.layout == "strided" else f"{short} {self.layout}"
 
 
 def packed_nbytes(dtype: str, shape: tuple[int, ...]) -> int:

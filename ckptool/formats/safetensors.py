@@ -14,10 +14,11 @@ from operator import itemgetter
 from typing import NoReturn
 
 from ckptool.core.bytes import ByteSource, OpenBytes
-from ckptool.core.checkpoint import Checkpoint, Columns, Form, Note
+from ckptool.core.checkpoint import Checkpoint, Columns, Note
 from ckptool.core.dtypes import DTYPES
 from ckptool.core.errors import UnreadableError, UsageError
 from ckptool.core.format import Format
+from ckptool.core.spec import Form
 from ckptool.formats.safetensors_header import DTYPE_NAMES, Entry, from_header, parse
 from ckptool.formats.strict_json import JsonError
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from ckptool.core.checkpoint import Checkpoint, Form, GlobalUse, Note, Tensor
-from ckptool.core.spec import DTYPES
+from ckptool.core.checkpoint import Checkpoint, GlobalUse, Note, Tensor
+from ckptool.core.spec import DTYPES, Form
 from ckptool.report.units import number_of
 
 if TYPE_CHECKING:

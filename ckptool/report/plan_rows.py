@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from ckptool.core.checkpoint import Checkpoint, Form
+from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.fold import Group, rollup
 from ckptool.core.ops import Cast
 from ckptool.core.plan import Plan, Source, Step, Use, Value, sources_of
@@ -22,7 +22,7 @@ from ckptool.core.reasons import (
     TrainedWhole,
     Unmixed,
 )
-from ckptool.core.spec import DTYPES, dtype_named
+from ckptool.core.spec import DTYPES, Form, dtype_named
 from ckptool.report.reasons import dropped_text, reason_text
 from ckptool.report.units import number_of
 
