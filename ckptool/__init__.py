@@ -18,12 +18,20 @@ raised as a `CkptError`, with the message that the command line prints and a `hi
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING
 
-from ckptool.api import compare, load_into, match, open, plan_filter, plan_merge, plan_remap, plan_transplant, probe
 from ckptool.core.version import VERSION
 
+TYPE_CHECKING = False  # importing typing would take longer than all the rest of this module
 if TYPE_CHECKING:
+    from ckptool.api import compare as compare
+    from ckptool.api import load_into as load_into
+    from ckptool.api import match as match
+    from ckptool.api import open as open
+    from ckptool.api import plan_filter as plan_filter
+    from ckptool.api import plan_merge as plan_merge
+    from ckptool.api import plan_remap as plan_remap
+    from ckptool.api import plan_transplant as plan_transplant
+    from ckptool.api import probe as probe
     from ckptool.api.loading import Report as Report
     from ckptool.api.matching import Automatic as Automatic
     from ckptool.api.plan import Plan as Plan
@@ -43,7 +51,7 @@ if TYPE_CHECKING:
 
 __version__ = VERSION
 
-# where the classes live; each is imported when first asked for (PEP 562)
+# where the names live; each is imported when it is first asked for (PEP 562)
 _HOMES = {
     "Automatic": "api.matching",
     "Change": "commands.diff.result",
@@ -61,6 +69,20 @@ _HOMES = {
     "TensorSpec": "core.spec",
     "Tolerance": "values.delta",
     "Transplant": "commands.transplant.result",
+    **dict.fromkeys(
+        (
+            "compare",
+            "load_into",
+            "match",
+            "open",
+            "plan_filter",
+            "plan_merge",
+            "plan_remap",
+            "plan_transplant",
+            "probe",
+        ),
+        "api",
+    ),
 }
 
 __all__ = [

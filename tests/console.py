@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from json_schemas import validate
 
 from ckptool.cli.app import run
 
@@ -27,6 +28,7 @@ def runner(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
             monkeypatch.setenv("COLUMNS", str(columns))
         code = run(arguments)
         out, err = capsys.readouterr()
+        validate(out)
         return code, out, err
 
     return ckptool
@@ -43,5 +45,6 @@ def same_as_golden(name: str, text: str) -> None:
 def shell(command: str, folder: Path, **environ: str) -> subprocess.CompletedProcess[bytes]:
     """Runs a line of sh with `ckptool` on the path."""
     path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
-    environment = {"PATH": path, "LANG": "C.UTF-8", "HOME": str(folder), **environ}
+    own = {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}  # the tree that is tested
+    environment = {"PATH": path, "LANG": "C.UTF-8", "HOME": str(folder), **own, **environ}
     return subprocess.run(["/bin/sh", "-c", command], cwd=folder, env=environment, capture_output=True, check=False)

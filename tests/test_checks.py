@@ -18,7 +18,7 @@ from torch import nn
 
 from ckptool.commands.checks import RULES, explain_rule, rule_named
 from ckptool.commands.checks.run import run_checks
-from ckptool.core.errors import CkptError, Exit, UnreadableError, UsageError
+from ckptool.core.errors import ChangedError, CkptError, Exit, UnreadableError, UsageError
 
 # ------------------------------------------------------------------------------------------- without a policy
 
@@ -49,6 +49,7 @@ def test_fresh_models_of_torchvision_have_no_errors(name: str, torchvision: Modu
 def test_a_training_checkpoint_has_warnings_only() -> None:
     report = check(FIXTURES / "training.ckpt")
     assert {(finding.rule, finding.level) for finding in report.findings} == {
+        ("facts", "warning"),
         ("wrapper", "warning"),
         ("leftover", "warning"),
     }
@@ -108,10 +109,8 @@ def test_a_file_that_is_cut_off_while_it_is_read(fixtures: Path, monkeypatch: py
             os.truncate(path, 30_000)
 
     monkeypatch.setitem(run_checks.__globals__, "find_targets", cut_after_opening)
-    report = check(path)
-    (finding,) = report.findings
-    assert finding.rule == "readable" and "ends early" in finding.message
-    assert status(report, "nonfinite") == []
+    with pytest.raises(ChangedError, match="changed after it was opened"):
+        check(path)
 
 
 def test_a_checkpoint_without_tensors_is_a_warning(tmp_path: Path) -> None:
@@ -225,12 +224,8 @@ def test_a_shard_stands_for_its_checkpoint(fixtures: Path) -> None:
 
 def test_fits_another_checkpoint(fixtures: Path) -> None:
     policy = 'dtypes = ["f32", "i64"]\ninto = "resnet18.pth"\n'
-    assert (
-        check(
-            fixtures / "shards-bin" / "pytorch_model.bin.index.json", policy=policy.replace('"res', '"../res')
-        ).findings
-        == ()
-    )
+    index = fixtures / "shards-bin" / "pytorch_model.bin.index.json"
+    assert check(index, policy=policy.replace('"res', '"../res'), trusted=True).findings == ()
     (finding,) = check(fixtures / "tuned.safetensors", policy=policy).findings
     assert finding.message == "2 tensors do not fit resnet18.pth"
     assert set(details(finding)) == {"fc.weight f32[10,16] there f32[100,16]", "fc.bias f32[10] there f32[100]"}
@@ -290,11 +285,67 @@ def test_fits_a_model_of_ones_own_code_beside_the_policy(tmp_path: Path) -> None
         code + "        self.fc = nn.Linear(3, n)\n        self.bn = nn.BatchNorm1d(n)\n"
     )
     save_file({"fc.weight": torch.randn(2, 3), "fc.bias": torch.zeros(2)}, tmp_path / "a.safetensors")
-    (finding,) = check(tmp_path / "a.safetensors", policy='into = "small_net.py:Small"').findings
+    (finding,) = check(tmp_path / "a.safetensors", policy='into = "small_net.py:Small"', trusted=True).findings
     assert finding.message == "4 keys of small_net.py:Small are missing"  # the counter is torch's to fill in
-    report = check(tmp_path / "a.safetensors", policy='into = "small_net.py:Small"\nallow.missing = ["bn", "other"]')
+    policy = 'into = "small_net.py:Small"\nallow.missing = ["bn", "other"]'
+    report = check(tmp_path / "a.safetensors", policy=policy, trusted=True)
     (finding,) = report.findings
     assert (finding.rule, finding.message) == ("policy", 'allow.missing "other" excuses nothing')
+
+
+@pytest.mark.parametrize("into", ["evil.py:Net", "evil:Net", "./evil.py:run", "os:system", "torch.nn:Linear"])
+def test_a_policy_runs_no_code(into: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    canary = f"open({str(tmp_path / 'ran')!r}, 'w').close()\n"
+    (tmp_path / "evil.py").write_text(canary + "from torch.nn import Identity as Net\n")
+    save_file({"fc.weight": torch.randn(2, 3)}, tmp_path / "a.safetensors")
+    policy = f'into = "{into}"\nmodel-args = {{command = "touch ran"}}'
+    (finding,) = found(check(tmp_path / "a.safetensors", policy=policy), "fits")
+    assert (finding.level, finding.help) == ("error", "--trust-policy lets this policy run it")
+    assert f"{into.rpartition(':')[0]} was not imported" in finding.message
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("into", "why"),
+    [
+        ("os:system", "is a built-in function"),
+        ("subprocess:call", "is a function of Python's standard library"),
+        ("shutil:rmtree", "is a function of Python's standard library"),
+        ("subprocess:Popen", "is a class, but no torch.nn.Module"),
+        ("own.py:call", "is a function of Python's standard library"),
+        ("own.py:part", "is a function of Python's standard library"),
+        ("own.py:number", "returns int"),
+        ("own.py:Config", "is a class, but no torch.nn.Module"),
+    ],
+)
+def test_only_what_builds_a_model_is_called(into: str, why: str, tmp_path: Path) -> None:
+    code = "from functools import partial\nfrom subprocess import call\npart = partial(call, ['touch', 'ran'])\n"
+    code += "def number() -> int:\n    open('ran', 'w')\n    return 1\nclass Config:\n    pass\n"
+    (tmp_path / "own.py").write_text(code)
+    save_file({"fc.weight": torch.randn(2, 3)}, tmp_path / "a.safetensors")
+    with pytest.raises(CkptError, match=why):
+        check(tmp_path / "a.safetensors", policy=f'into = "{into}"', trusted=True)
+
+
+@pytest.mark.parametrize("setting", ["lock = '{}'", "into = '{}'", "drift = {{from = '{}'}}", "recipe = '{}'"])
+@pytest.mark.parametrize("form", ["relative", "absolute", "link"])
+def test_paths_of_a_policy_stay_below_its_folder(setting: str, form: str, tmp_path: Path) -> None:
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    for name in ("a.safetensors", "base.safetensors"):
+        save_file({"fc.weight": torch.ones(2, 3)}, inside / name)
+    outside = tmp_path / "outside"
+    (inside / "base.safetensors").rename(outside)
+    (inside / "link").symlink_to(outside)
+    name = {"relative": "../outside", "absolute": str(outside), "link": "link"}[form]
+    with pytest.raises(UsageError, match="lies outside of the folder of") as caught:
+        check(inside / "a.safetensors", policy=setting.format(name))
+    assert "--trust-policy" in (caught.value.hint or "")
+    save_file({"fc.weight": torch.ones(2, 3)}, inside / "below")
+    if "recipe" not in setting and "lock" not in setting:
+        assert not check(inside / "a.safetensors", policy=setting.format("below"), rules=["fits", "drift"]).findings
+        check(inside / "a.safetensors", policy=setting.format(name), rules=["fits", "drift"], trusted=True)
 
 
 def test_a_target_that_is_not_there_is_trouble(fixtures: Path) -> None:
@@ -361,12 +412,14 @@ def test_wrapper_and_leftover(fixtures: Path) -> None:
     assert found(report, "wrapper")[0].help == f"remove it: ckptool remap {path} -r strip-wrappers -o PLAIN"
     assert len(found(report, "wrapper")[0].keys) == 122
     assert found(report, "leftover")[0].message.startswith("optimizer, lr_scheduler are needed to go on training only")
-    assert check(path, policy='allow.leftover = ["optimizer", "lr_*"]\nallow.wrapper = ["*"]').findings == ()
-    assert check(path, policy='levels = {leftover = "off", wrapper = "off"}').findings == ()
+    allowed = 'allow.leftover = ["optimizer", "lr_*"]\nallow.wrapper = ["*"]\nallow.facts = ["weights-only"]'
+    assert check(path, policy=allowed).findings == ()
+    assert check(path, policy='levels = {leftover = "off", wrapper = "off", facts = "off"}').findings == ()
 
 
 def test_select_says_which_weights_are_meant(fixtures: Path) -> None:
-    report = check(fixtures / "training.ckpt", policy='select = "model_ema"\nlevels.leftover = "off"')
+    policy = 'select = "model_ema"\nlevels = {leftover = "off", facts = "off"}'
+    report = check(fixtures / "training.ckpt", policy=policy)
     assert report.findings == ()
     (finding,) = check(fixtures / "training.ckpt", policy='select = "nothing"').findings
     assert finding.rule == "readable"

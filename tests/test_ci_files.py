@@ -116,12 +116,34 @@ def test_inputs_are_data(text: str, installed: Runner) -> None:
     assert not (installed.folder / "pwned").exists()
 
 
+def test_a_policy_is_trusted_where_the_workflow_says_so(installed: Runner) -> None:
+    (installed.folder / "ckptool.toml").write_text('into = "evil.py:Net"\n', encoding="utf-8")
+    (installed.folder / "evil.py").write_text("open('pwned', 'w')\nfrom torch.nn import Identity as Net\n")
+    done = installed(CHECK, paths="resnet18.pth")
+    assert done.returncode == 1
+    assert "evil.py was not imported" in done.stdout
+    assert not (installed.folder / "pwned").exists()
+    installed(CHECK, paths="resnet18.pth", trust_policy="true")
+    assert (installed.folder / "pwned").exists()
+
+
+def test_modules_of_the_workspace_do_not_stand_in_for_pythons(runner: Runner) -> None:
+    for name in ("venv", "pip", "runpy", "os", "ckptool", "typer"):
+        (runner.folder / f"{name}.py").write_text("open('pwned', 'w')\n", encoding="utf-8")
+    (runner.folder / "bin").mkdir()
+    (runner.folder / "bin" / "python3").symlink_to(sys.executable)
+    script = INSTALL["run"].replace("pip install --quiet", "pip --version #")
+    runner({**INSTALL, "run": script}, paths=".")
+    assert (runner.temp / "ckptool" / "bin" / "python").exists()
+    assert not (runner.folder / "pwned").exists()
+
+
 STUB = """\
 #!/bin/sh
 # stands for `python3 -m venv` and `pip install`, which need the network: says what would be installed
 case "$*" in
-  "-m venv "*) mkdir -p "$3/bin"; cp "$0" "$3/bin/python"; ln -s {ckptool} "$3/bin/ckptool" ;;
-  "-m pip install --quiet "*) shift 4; echo "$@" >> "$RUNNER_TEMP/installed" ;;
+  "-I -m venv /"*) mkdir -p "$4/bin"; cp "$0" "$4/bin/python"; ln -s {ckptool} "$4/bin/ckptool" ;;
+  "-I -m pip install --quiet "*) shift 5; echo "$@" >> "$RUNNER_TEMP/installed" ;;
   *) exit 9 ;;
 esac
 """
@@ -201,20 +223,20 @@ def test_what_the_hook_runs(fixtures: Path) -> None:
 
     shards = sorted(str(path.relative_to(fixtures)) for path in (fixtures / "shards").glob("*.safetensors"))
     done = hook("resnet18.pth", *shards)
-    assert (done.returncode, done.stdout) == (0, "2 files, 7 rules: nothing found\n")
+    assert (done.returncode, done.stdout) == (0, "2 files, 8 rules: nothing found\n")
     assert hook("hostile/system.pth").returncode == 1
 
 
-# ---------------------------------------------------------------------------------------------- what the README says
+# ---------------------------------------------------------------------------------------------- what the pages say
 
 
-def blocks(language: str) -> list[str]:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+def blocks(page: str, language: str) -> list[str]:
+    text = (ROOT / "ckptool" / "help" / f"{page}.md").read_text(encoding="utf-8")
     return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
-def test_the_policy_of_the_readme_is_one(tmp_path: Path) -> None:
-    (policy,) = (block for block in blocks("toml") if "max-size" in block)
+def test_the_policy_of_the_page_is_one(tmp_path: Path) -> None:
+    (policy,) = (block for block in blocks("policy", "toml") if "max-size" in block)
     (tmp_path / "ckptool.toml").write_text(policy, encoding="utf-8")
     found = read_policy(tmp_path / "ckptool.toml")
     assert found.settings.max_size is not None
@@ -222,8 +244,8 @@ def test_the_policy_of_the_readme_is_one(tmp_path: Path) -> None:
     assert len(found.paths) == 1
 
 
-def test_the_ci_files_of_the_readme_name_what_there_is() -> None:
-    github, gitlab, hooks = map(yaml.safe_load, blocks("yaml"))
+def test_the_ci_files_of_the_page_name_what_there_is() -> None:
+    github, gitlab, hooks = map(yaml.safe_load, blocks("ci", "yaml"))
     (step,) = (step for step in github if "ckptool" in step["uses"])
     assert step["with"].keys() <= ACTION["inputs"].keys()
     (named,) = re.findall(r"steps\.weights\.outputs\.(\w+)", github[-1]["with"]["sarif_file"])

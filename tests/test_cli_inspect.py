@@ -286,7 +286,7 @@ def test_interrupted(cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(ckptool.formats.opening, "open_checkpoint", stopped)
-    assert cli("inspect", "resnet18.pth") == (130, "", "")
+    assert cli("inspect", "resnet18.pth") == (130, "", "interrupted; nothing written\n")
 
 
 def test_a_closed_pipe_is_silent(fixtures: Path) -> None:

@@ -229,9 +229,9 @@ def test_probe_errors(message: str, cli: Run) -> None:
 
 
 ERRORS = {
-    '--probe-input "1,three" is no shape': [*PROBE, "--probe-input", "1,three"],
+    '--probe-input "1,three" is not a shape': [*PROBE, "--probe-input", "1,three"],
     "--probe-input is for --probe": ["transplant", HF, *VIT, "--probe-input", "1,3,224,224"],
-    "--auto needs to know the keys": ["remap", HF, "--auto"],
+    "--auto needs the keys": ["remap", HF, "--auto"],
     "--reverse turns a recipe, --auto finds one": ["remap", HF, "--auto", "--like", "deit.pth", "--reverse"],
     "--save-recipe writes what --auto found": ["remap", HF, "-r", "a -> b", "--save-recipe", "x.toml"],
     "--accept says how sure a match must be": ["transplant", HF, "--into", "models.py:ViT", "--accept", "guess"],

@@ -91,7 +91,7 @@ def test_a_mean_as_torch_computes_it(cli: Run, fixtures: Path) -> None:
 def test_the_last_are_chosen_by_their_numbers(cli: Run, fixtures: Path) -> None:
     code, out, _ = cli("merge", *sorted(STEPS), "--last", "2", "--method", "linear", "-o", "mean.pth")
     assert code == 0
-    assert [line.split()[0] for line in out.splitlines()[:2]] == ["step-9.pth", "step-10.pth"]
+    assert [line.split()[0] for line in out.splitlines()[1:3]] == ["step-9.pth", "step-10.pth"]
 
 
 def test_an_adapter_is_merged(cli: Run, fixtures: Path) -> None:
@@ -180,7 +180,7 @@ def test_json_names_each_input(cli: Run) -> None:
     assert step["sources"] == [{"input": number, "key": "conv1.weight"} for number in (0, 1)]
     assert step["op"].startswith("linear")
     assert found["written"]["tensors"] == 122
-    assert found["notes"][0]["level"] == "warning"
+    assert "warning" in [note["level"] for note in found["notes"]]
 
 
 def test_from_python(fixtures: Path, cli: Run) -> None:

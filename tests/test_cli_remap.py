@@ -72,7 +72,7 @@ def test_there_and_back_is_the_same_file(cli: Run) -> None:
     assert cli("diff", "resnet18.pth", "hf.safetensors")[0] == 1
     code, out, _ = cli("remap", "hf.safetensors", *recipe, "--reverse", "-o", "back.pth")
     assert code == 0
-    assert "reversible: yes, without --reverse" in out
+    assert "reversible: without --reverse" in out
     assert cli("diff", "resnet18.pth", "back.pth")[0] == 0
 
 
@@ -183,6 +183,17 @@ def test_errors(name: str, cli: Run, fixtures: Path) -> None:
     assert err.startswith("error: ")
     assert said in err
     assert cli("diff", "resnet18.pth", "shards")[0] == 0
+
+
+def test_one_recipe_is_printed_and_can_be_used(cli: Run, tmp_path: Path) -> None:
+    code, out, _ = cli("remap", "--recipes", "resnet-to-ibn")
+    assert code == 0
+    (tmp_path / "own.toml").write_text(out, encoding="utf-8")
+    by_file = cli("remap", "resnet18.pth", "-r", str(tmp_path / "own.toml"), "--json")
+    assert by_file[0] == 0
+    code, _, err = cli("remap", "--recipes", "resnet-to-ibm")
+    assert code == 2
+    assert "did you mean resnet-to-ibn?" in err
 
 
 def test_recipes_are_listed(cli: Run) -> None:

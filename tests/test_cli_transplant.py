@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import re
+import shlex
 import subprocess
 import sys
 from itertools import pairwise
@@ -78,9 +79,9 @@ ERRORS = {
     '--drop "head.*" matches none': ["resnet18.pth", *NET, "--drop", "head.*"],
     '--fit "pos=grid" matches none': ["resnet18.pth", *NET, "--fit", "pos=grid"],
     "is not PATTERN=HOW": ["resnet18.pth", *NET, "--init", "fc"],
-    "is no share": ["resnet18.pth", *NET, "--min-coverage", "99"],
+    "must be between 0 and 1": ["resnet18.pth", *NET, "--min-coverage", "99"],
     "is also an input": ["resnet18.pth", *NET, "--freeze-list", "resnet18.pth", "--force"],
-    "models.py exists": ["resnet18.pth", *NET, "--save-recipe", "models.py"],
+    "models.py is also an input": ["resnet18.pth", *NET, "--save-recipe", "models.py"],
     "fc.weight is f32[10,16] in the source": ["tuned.safetensors", *NET, "--mismatch", "error"],
     '"fit channels" needs': ["tuned.safetensors", *NET, "--fit", "fc.weight=channels"],
     "--wrap nests": ["resnet18.pth", *NET, "--wrap", "model", "-o", "out.safetensors"],
@@ -162,6 +163,7 @@ def test_the_snippet_runs_and_freezes(out: str, cli: Run, fixtures: Path) -> Non
     script = json.loads(text)["snippet"] + (
         "assert [key for key, p in model.named_parameters() if p.requires_grad and key != 'bottleneck.weight'] == "
         "['classifier.weight'], 'trained'\n"
+        "model.eval()\nmodel.train()\n"
         "assert not model.base.bn1.training and model.bottleneck.training\n"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=fixtures, capture_output=True, text=True, check=False)
@@ -222,3 +224,36 @@ def test_a_checkpoint_as_the_model_needs_no_torch(fixtures: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=fixtures, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+IBN = ["--into", "models.py:ResNet18", "--model-arg", "ibn=true"]
+
+
+def test_a_recipe_that_would_fill_the_rest_is_named(cli: Run, fixtures: Path) -> None:
+    out = cli("transplant", "resnet18.pth", *IBN, columns=160)[1]
+    command = next(line.strip() for line in out.splitlines() if line.strip().startswith("ckptool transplant"))
+    assert command == f"ckptool transplant resnet18.pth {' '.join(IBN)} -r resnet-to-ibn"
+    more = int(re.search(r"-r resnet-to-ibn would fill (\d+) more tensors", out)[1])  # type: ignore[index]
+    done = json.loads(cli(*shlex.split(command)[1:], "--json")[1])
+    before = json.loads(cli("transplant", "resnet18.pth", *IBN, "--json")[1])
+    assert done["coverage"]["tensors"][0] - before["coverage"]["tensors"][0] == more + 6, "with six counters"
+
+
+def test_check_names_the_recipe_too(cli: Run, fixtures: Path) -> None:
+    cli("transplant", "resnet18.pth", *IBN, "-r", "resnet-to-ibn", "-o", "ibn.pth")
+    out = cli("check", "resnet18.pth", "--into", "ibn.pth", columns=160)[1]
+    assert "ckptool transplant resnet18.pth --into ibn.pth -r resnet-to-ibn" in out
+
+
+def test_nothing_is_suggested_where_nothing_helps(cli: Run) -> None:
+    assert "would fill" not in cli("transplant", "resnet18.pth", "--into", "models.py:Backbone")[1]
+    assert "would fill" not in cli("transplant", "resnet18.pth", *IBN, "-r", "resnet-to-ibn")[1]
+
+
+def test_where_nothing_would_be_loaded_the_way_is_named(cli: Run, fixtures: Path) -> None:
+    cli("remap", "resnet18.pth", "-r", "torchvision-resnet-to-detectron2", "-o", "d2.pth")
+    code, _, err = cli("transplant", "resnet18.pth", "--into", "d2.pth", columns=160)
+    assert code == 2
+    command = err.rpartition(": ")[2].split()
+    assert command[:2] == ["ckptool", "transplant"] and command[-2:] == ["-r", "torchvision-resnet-to-detectron2"]
+    assert cli(*command[1:])[0] == 0

@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from writing import apply
 
 from ckptool.commands.filter import plan_filter
 from ckptool.core.errors import UnreadableError
-from ckptool.engine.apply import apply
-from ckptool.engine.copying import copy_range
 from ckptool.engine.rounding import Rounding
 from ckptool.formats.opening import open_checkpoint
+from ckptool.storage.copying import copy_range
+from ckptool.storage.locate import locate_file
 
 
 def copied(folder: Path, data: bytes, offset: int, at: int, nbytes: int) -> bytes:
@@ -25,8 +26,8 @@ def copied(folder: Path, data: bytes, offset: int, at: int, nbytes: int) -> byte
     (folder / "source").write_bytes(data)
     (folder / "target").write_bytes(b"\1" * (at + nbytes + 10))
     done: list[int] = []
-    with (folder / "source").open("rb") as source, (folder / "target").open("r+b") as target:
-        copy_range(source.fileno(), offset, target.fileno(), at, nbytes, done.append)
+    with locate_file(folder / "source").open() as source, (folder / "target").open("r+b") as target:
+        copy_range(source, offset, target.fileno(), at, nbytes, done.append)
     assert sum(done) == nbytes
     return (folder / "target").read_bytes()
 
@@ -97,7 +98,7 @@ def test_blocks_of_a_real_filesystem_are_shared(tmp_path: Path) -> None:
 
 
 def test_source_that_ends_early(tmp_path: Path) -> None:
-    with pytest.raises(UnreadableError, match="5 bytes short"):
+    with pytest.raises(UnreadableError, match="ends early: 15 bytes are needed, the file has 10"):
         copied(tmp_path, b"x" * 10, 5, 0, 10)
 
 

@@ -24,6 +24,7 @@ from torch.distributed.checkpoint.metadata import Metadata, MetadataIndex, Tenso
 from ckptool.core.checkpoint import Tensor
 from ckptool.core.errors import CkptError, UnreadableError, UsageError
 from ckptool.engine.reading import read_array
+from ckptool.facts.words import notes_of
 from ckptool.formats.opening import open_checkpoint
 
 pytestmark = [
@@ -62,7 +63,7 @@ def assembled(tensor: Tensor) -> bytes:
     whole = np.full((*tensor.shape, itemsize), 0xEE, np.uint8)
     filled = np.zeros(tensor.shape, int)
     for piece in tensor.pieces:
-        with piece.storage.file.open("rb") as file:
+        with Path(piece.storage.file.path).open("rb") as file:
             file.seek(piece.storage.offset)
             data = np.frombuffer(file.read(piece.storage.nbytes), np.uint8)
         strides = piece.strides
@@ -99,9 +100,9 @@ def test_a_training_checkpoint(tmp_path: Path) -> None:
     checkpoint = open_checkpoint(folder)
     dcp_to_torch_save(folder, tmp_path / "c.pt")
     loaded = torch.load(tmp_path / "c.pt", weights_only=False)
-    assert checkpoint.format == "torch.distributed"
+    assert str(checkpoint.format) == "torch.distributed"
     assert checkpoint.path == folder
-    assert checkpoint.files == (folder / "__0_0.distcp",)
+    assert [file.path for file in checkpoint.files] == [folder / "__0_0.distcp"]
     assert checkpoint.nbytes == sum(file.stat().st_size for file in folder.iterdir())
     assert checkpoint.selection.path == ("model",)
     assert list(checkpoint) == list(loaded["model"])
@@ -464,6 +465,6 @@ def test_a_pipe_for_a_file_does_not_block(folder: Path) -> None:
 def test_files_beside_are_noted(folder: Path) -> None:
     shutil.copy(folder / "__0_0.distcp", folder / "__9_0.distcp")
     torch.save({"epoch": 1}, folder / "meta.pt")
-    texts = [note.text for note in open_checkpoint(folder).notes]
+    texts = [note.text for note in notes_of(open_checkpoint(folder))]
     assert any("__9_0.distcp" in text for text in texts)
     assert any("meta.pt" in text for text in texts)

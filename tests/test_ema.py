@@ -8,9 +8,14 @@ import pytest
 import torch
 
 from ckptool.cli.app import run
-from ckptool.commands.beside.ema import with_litema
+from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.errors import UsageError
+from ckptool.facts.averages import averaged
 from ckptool.formats.opening import open_checkpoint
+
+
+def average_of(path: Path) -> Checkpoint:
+    return averaged(open_checkpoint(path), lambda place: open_checkpoint(path, select=place))
 
 
 def litema(model: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -35,11 +40,10 @@ def test_averages_take_the_place_of_the_weights(tmp_path: Path) -> None:
 def test_names_that_are_one_without_dots_are_refused(tmp_path: Path) -> None:
     torch.save(litema({"a.b": torch.ones(1), "ab": torch.zeros(1)}), tmp_path / "ldm.ckpt")
     with pytest.raises(UsageError, match="one name without their dots"):
-        with_litema(open_checkpoint(tmp_path / "ldm.ckpt"))
+        average_of(tmp_path / "ldm.ckpt")
 
 
 def test_a_file_without_averages_has_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.save({"model.w": torch.ones(1)}, tmp_path / "plain.pth")
-    assert with_litema(open_checkpoint(tmp_path / "plain.pth")) is None
     assert run(["filter", str(tmp_path / "plain.pth"), "--ema"]) == 2
     assert "holds no moving average" in capsys.readouterr().err

@@ -14,9 +14,11 @@ from torch.nn.utils import prune
 
 from ckptool.commands.diff.explaining import explain_pair
 from ckptool.core.checkpoint import Checkpoint, Extra, Note, Tensor
+from ckptool.core.format import Format
 from ckptool.core.spec import TensorSpec
-from ckptool.facts import explain, ties
-from ckptool.facts.facts import amount
+from ckptool.facts.headers import amount
+from ckptool.facts.storages import ties
+from ckptool.facts.words import notes_of as explain
 from ckptool.formats.opening import open_checkpoint
 
 
@@ -29,7 +31,7 @@ def plain(keys: Iterable[str] | Mapping[str, tuple[int, ...]], name: str = "a.sa
     """A checkpoint that has keys and shapes only."""
     shapes = keys if isinstance(keys, Mapping) else dict.fromkeys(keys, (4,))
     tensors = {key: Tensor(TensorSpec(key, "float32", shape)) for key, shape in shapes.items()}
-    return Checkpoint(Path(name), "safetensors", tensors, **facts)
+    return Checkpoint(Path(name), Format("safetensors"), tensors, **facts)
 
 
 def only(notes: tuple[Note, ...]) -> Note:
@@ -180,13 +182,6 @@ def test_weight_norm_old_and_new(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("keys", "text"),
     [
-        (["l.qweight", "l.qzeros", "l.scales", "l.g_idx"], "1 layer is quantised: GPTQ"),
-        (["l.qweight", "l.qzeros", "l.scales"], "1 layer is quantised: AWQ"),
-        (["l.weight", "l.SCB"], "1 layer is quantised: bitsandbytes in 8 bits"),
-        (
-            ["l.weight", "l.weight_scale_inv"],
-            "1 layer is quantised: float8 in blocks (weight = weight x weight_scale_inv)",
-        ),
         (
             ["features.denselayer1.norm.1.weight"],
             "1 key with DenseNet's old names, norm.1 for norm1: written before torch 0.4",

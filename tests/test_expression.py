@@ -196,5 +196,5 @@ def test_made_from_nothing() -> None:
     assert ones.compute([]).astype("f4").min() == 1
     assert made("keep", spec) is None
     for wrong in ("normal", "normal(x)", "normal(-1)", "uniform(1)"):
-        with pytest.raises(UsageError, match="no way to fill"):
+        with pytest.raises(UsageError, match="unknown init"):
             made(wrong, spec)

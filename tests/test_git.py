@@ -152,7 +152,9 @@ def test_the_full_report(history: Repository) -> None:
     history("ckptool", "git", "install", "--full")
     history.put("tuned.safetensors", "a model.pth")
     out = history("git", "diff")
-    assert out.startswith("diff --ckptool a/a model.pth b/a model.pth\n- a/a model.pth  102 tensors")
+    assert out.startswith(
+        "diff --ckptool a/a model.pth b/a model.pth\ndifferent: 117 of 122 tensors differ\n- a/a model.pth"
+    )
     assert "note: 20 keys only in a model.pth: all BatchNorm counters" in out
     assert "~ 95 changed   ! 2 reshaped   = 5 identical   + 20 added   - 0 removed" in out
     assert "git-blob" not in out
@@ -345,3 +347,18 @@ def test_lines_come_and_go(text: str) -> None:
     assert covered(there) == ["*.pth", "*.pt"] or set(covered(there)) == {"*.pth", "*.pt"}
     assert with_lines(there, ["*.pth", "*.pt"]) == there
     assert without_lines(there) == text
+
+
+def test_no_link_of_a_repository_is_written_through(repository: Repository, tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("export PATH\n")
+    for target in (victim, tmp_path / "absent"):
+        (repository.folder / ".gitattributes").unlink(missing_ok=True)
+        (repository.folder / ".gitattributes").symlink_to(target)
+        done = repository.run("ckptool", "git", "install")
+        assert done.returncode == 2
+        assert "is written through" in done.stderr or "is not a file of gitattributes" in done.stderr
+    assert victim.read_text() == "export PATH\n"
+    assert not (tmp_path / "absent").exists()
+    (repository.folder / ".gitattributes").unlink()
+    assert repository.run("ckptool", "git", "install").returncode == 0

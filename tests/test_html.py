@@ -20,8 +20,9 @@ import ckptool
 from ckptool.commands.diff.comparison import compare
 from ckptool.commands.diff.result import Change, Diff, ExtraChange, Status
 from ckptool.core.checkpoint import Checkpoint, Extra, Note, Selection, Tensor
+from ckptool.core.format import Format
 from ckptool.core.spec import TensorSpec
-from ckptool.facts import ties
+from ckptool.facts.storages import ties
 from ckptool.report.html import Column, Heading, Page, page
 from ckptool.report.html_check import check_html
 from ckptool.report.html_diff import diff_html
@@ -184,7 +185,7 @@ def hostile_inspection(text: str) -> Inspection:
     tensor = Tensor(TensorSpec(key, "float32", (2,)))
     checkpoint = Checkpoint(
         Path("x"),
-        "torch zip",
+        Format("torch zip"),
         {key: tensor},
         selection=Selection((text,), others=(text,)),
         extras=(Extra(text, text),),
@@ -195,7 +196,7 @@ def hostile_inspection(text: str) -> Inspection:
 
 def hostile_diff(text: str) -> Diff:
     report = hostile_inspection(text)
-    tensor = report.tensors[0]
+    tensor = next(report.tensors)
     change = Change(
         Status.CHANGED, tensor.key, tensor, tensor, Delta(rel=float("inf"), max_abs=float("nan"), differing=1)
     )

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ckptool.core import regexes
 from ckptool.core.errors import UsageError
 from ckptool.core.keys import (
     Pattern,
@@ -224,4 +225,80 @@ def test_many_stars_on_a_long_hostile_key() -> None:
 
 
 def test_regexes_of_the_user_are_taken_as_they_are() -> None:
-    assert Pattern.parse("re:a|b.c").regex == re.compile("a|b.c", re.DOTALL)
+    assert Pattern.parse("re:a|b.c").select(["a", "b\nc", "b.c.d", "ab.c"]) == ["a", "b\nc"]
+    keys = ["a.a.q1", "q1", "b.q2"]
+    for text in ("(?:a\\.)*q\\d", "(a\\.)+q[0-9]", "(.)\\.\\1\\.q1", ".*.*.*.*.*.*.*.*.*q1", "(?i)A.*"):
+        assert Pattern.parse(f"re:{text}").select(keys) == [key for key in keys if re.fullmatch(text, key)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{*,*}" * 12 + "b",
+        "*{a,aa}" * 20 + "b",
+        "{a,aa}" * 100 + "b",
+        "{a,?}" * 100 + "b",
+        "{{a,aa},{a,?}*}" * 30 + "b",
+        "{1-100,1..99,*}" * 30 + "b",
+        "{a*,*a}{b*,*b}" * 40 + "d",
+        "*?" * 500 + "b",
+        "?*[a]*" * 200 + "b",
+        "{" * 19 + "a,*" + "}" * 19 + "b",
+    ],
+)
+def test_no_glob_takes_longer_than_its_key(text: str) -> None:
+    keys = ["a" * 1000, "1a" * 500, "ab" * 100 + "c", "a" * 30]
+    start = time.perf_counter()
+    assert Pattern.parse(text).select(keys) == []
+    assert time.perf_counter() - start < 5.0
+
+
+def test_a_regex_that_would_not_end_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(regexes, "PROCESS", regexes.Process())  # the time of the whole run is spent here
+    for text in ("re:(a+)+$", "re:(a|aa)+b", "re:(.*)*b", "re:a*a*a*a*a*a*a*a*a*a*a*a*b", "re:(?:a?){60}a{60}"):
+        start = time.perf_counter()
+        with pytest.raises(UsageError, match="takes more than 2 seconds"):
+            Pattern.parse(text).matches("a" * 3000 + "c")
+        assert time.perf_counter() - start < 4.0
+
+
+nested_globs = st.recursive(
+    st.sampled_from(["a", "b", "*", "?", "[ab]", "[!a]", "1", "{1-12}", "{9..11}", "{01-10}"]),
+    lambda inner: (
+        st.lists(inner, min_size=1, max_size=3).map("".join)
+        | st.lists(inner, min_size=1, max_size=3).map(lambda parts: "{" + ",".join(parts) + "}")
+    ),
+    max_leaves=8,
+)
+
+
+def reference(glob: str) -> str:
+    """The regex that a glob of `nested_globs` stands for, with ranges written out."""
+    words = {"*": ".*", "?": ".", "{": "(?:", "}": ")", ",": "|", "[!a]": "[^a]"}
+    ranges = {"{1-12}": range(1, 13), "{9..11}": range(9, 12)}
+    out = ""
+    for piece in re.findall(r"\{[0-9]+(?:-|\.\.)[0-9]+\}|\[.*?\]|.", glob):
+        if piece == "{01-10}":
+            out += f"(?:{'|'.join(f'{number:02}' for number in range(1, 11))})"
+        elif piece in ranges:
+            out += f"(?:{'|'.join(map(str, ranges[piece]))})"
+        else:
+            out += words.get(piece, piece)
+    return out
+
+
+@given(glob=nested_globs, keys=st.lists(st.text("ab109", max_size=6), max_size=12))
+def test_braces_mean_what_a_regex_means(glob: str, keys: list[str]) -> None:
+    found = Pattern.parse(f"[a]*{glob}").select(keys)
+    assert found == [key for key in keys if re.fullmatch("a.*" + reference(glob), key, re.DOTALL)]
+
+
+def test_ranges_are_written_in_two_ways() -> None:
+    keys = [f"layer.{number}.w" for number in range(20)]
+    assert Pattern.parse("layer.{8..11}").select(keys) == Pattern.parse("layer.{8-11}.w").select(keys) == keys[8:12]
+
+
+def test_patterns_have_a_longest_length() -> None:
+    for text in ("a" * 100_000, "{0-999999999999999999}" * 400, "re:" + "a" * 100_000):
+        with pytest.raises(UsageError, match="is too long"):
+            Pattern.parse(text)

@@ -15,12 +15,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from test_methods import assert_rounded
 from torch import nn
+from writing import apply
 
 import ckptool
 from ckptool.commands.merging.lora import plan_lora, read_config
 from ckptool.core.errors import CkptError, PlanError, UnreadableError, UsageError
 from ckptool.core.plan import Plan
-from ckptool.engine.apply import apply
 
 T = torch.Tensor
 State = dict[str, T]
@@ -321,9 +321,10 @@ def test_torch_is_not_imported(tmp_path: Path) -> None:
     base, adapter, _ = simple(tmp_path)
     code = (
         "import sys, pathlib, ckptool; from ckptool.commands.merging.lora import *\n"
-        "from ckptool.engine.apply import apply\n"
+        "from ckptool.api.plan import Plan\n"
         "b, a, o = map(pathlib.Path, sys.argv[1:])\n"
-        "apply(plan_lora(ckptool.open(b), ckptool.open(a), read_config(a)), o); assert 'torch' not in sys.modules"
+        "plan = plan_lora(ckptool.open(b), ckptool.open(a), read_config(a))\n"
+        "Plan.of(plan).apply(o); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code, base, adapter, tmp_path / "out.pth"], check=True)
     assert set(torch.load(tmp_path / "out.pth")) == set(load_file(base))

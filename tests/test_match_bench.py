@@ -41,12 +41,14 @@ def test_the_truth_itself_is_perfect(entry: object) -> None:
 
 @pytest.mark.parametrize("entry", [e for e in SMALL if not e.change], ids=lambda entry: entry.name)
 def test_the_truth_gives_equal_outputs(entry: object) -> None:
+    """Or says how it is known, where there is no output to compare."""
     with warnings.catch_warnings(action="ignore"):
         two = entry.build(True)
         if two.rules is None or two.ask is None:
-            pytest.skip(two.proof or "nothing belongs together")
-        after, before = prove(two)
-    assert after <= two.rel < before
+            assert two.proof or not case_of(entry).truth
+        else:
+            after, before = prove(two)
+            assert after <= two.rel < before
 
 
 def test_mistakes_are_counted() -> None:

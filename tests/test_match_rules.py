@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from ckptool.core.plan import Source, sources_of
+from ckptool.core.reasons import Kept
 from ckptool.engine.evaluate import compute
 from ckptool.matching.drafts import Draft, finished
 from ckptool.matching.fold import folded
@@ -53,7 +54,7 @@ def made_by_recipe(report: MatchReport, source: Specs, target: Specs) -> dict[st
     return {
         step.target.key: tuple(sorted({one.key for one in sources_of(step.value)}))
         for step in found.steps
-        if step.why != "kept"
+        if step.reason != Kept()
     }
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import FIXTURES
 
-from tests.bench.files import write_sparse
+from tests.bench.files import write_key_shards, write_sparse
 from tests.bench.harness import Measurement, ckptool, measure
 
 MB = 1_000_000
@@ -52,6 +52,23 @@ def test_inspect_of_a_terabyte_is_as_small(tmp_path: Path) -> None:
     large = run("inspect", safetensors_of_holes(tmp_path / "large", 10**12))
     assert "1.00 TB" in large.output
     assert large.peak_rss < INSPECT_LIMIT
+
+
+@pytest.mark.parametrize(
+    ("command", "most"),
+    [(["inspect"], 700), (["filter", "--drop", "*.experts.0.*"], 1000)],
+    ids=["inspect", "filter"],
+)
+def test_a_key_takes_so_many_bytes(command: list[str], most: int, tmp_path: Path) -> None:
+    """Headers and plans are columns; a plain object for each tensor and step took 1,400 and 1,800 bytes."""
+    few, many = 3_000, 63_000
+    peaks = []
+    for keys in (few, many):
+        write_key_shards(tmp_path / str(keys), keys, shards=10)
+        measured = run(command[0], tmp_path / str(keys), *command[1:])
+        assert f"{keys:,}" in measured.output or command[0] == "filter"
+        peaks.append(measured.peak_private)
+    assert (peaks[1] - peaks[0]) / (many - few) < most
 
 
 @MAKERS

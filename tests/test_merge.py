@@ -18,9 +18,12 @@ import ckptool
 from ckptool.commands.merging.merge import last_checkpoints, plan_merge
 from ckptool.core.errors import PlanError, UsageError
 from ckptool.core.plan import Plan
-from ckptool.engine.apply import apply
+from ckptool.core.reasons import Mixed, NotTaken, Unmixed
+from ckptool.facts.consult import consulted
+from ckptool.report.reasons import reason_text
 from tests.bench.files import write_sparse
 from tests.bench.harness import measure
+from tests.writing import apply
 
 T = torch.Tensor
 MB = 1_000_000
@@ -63,12 +66,12 @@ def test_union_is_what_update_does(tmp_path: Path) -> None:
     found = run(plan, tmp_path / "out.safetensors")
     assert list(found) == list(expected)
     assert all(torch.equal(found[key], tensor) for key, tensor in expected.items())
-    assert [step.why for step in plan.steps] == [
+    assert [reason_text(step.reason, plan.inputs) for step in plan.steps] == [
         "only in 0.safetensors",
         "from 2.safetensors, replaces 0.safetensors (f32[3]), 1.safetensors (f32[3])",
         "only in 1.safetensors",
     ]
-    assert [(item.source.input, item.source.key, item.why) for item in plan.dropped] == [
+    assert [(item.source.input, item.source.key, reason_text(item.reason, plan.inputs)) for item in plan.dropped] == [
         (0, "b", "replaced by 2.safetensors"),
         (1, "b", "replaced by 2.safetensors"),
     ]
@@ -87,8 +90,8 @@ def test_union_keeps_the_frame_of_the_first_and_says_what_is_left_of_the_others(
     assert found["state_dict"]._metadata["1"] == {"version": 2}
     model.load_state_dict(found["state_dict"])
     assert all(torch.equal(tensor, model.state_dict()[key]) for key, tensor in other.state_dict().items())
-    (note,) = plan.notes
-    assert note.text == "left behind of b.pth: epoch, optimizer"
+    assert [beside.name for beside in plan.beside] == ["epoch", "optimizer"]
+    assert {(beside.input, beside.reason) for beside in plan.beside} == {(1, NotTaken())}
 
 
 def test_union_across_formats(tmp_path: Path) -> None:
@@ -134,8 +137,9 @@ def test_inputs_of_one_name_are_told_apart(tmp_path: Path) -> None:
     for folder in ("x", "y"):
         (tmp_path / folder).mkdir()
         write(tmp_path / folder / "model.pth", {"w": torch.ones(1)})
-    (step,) = planned(tmp_path / "x/model.pth", tmp_path / "y/model.pth").steps
-    assert step.why == f"from {tmp_path}/y/model.pth, replaces {tmp_path}/x/model.pth"
+    plan = planned(tmp_path / "x/model.pth", tmp_path / "y/model.pth")
+    (step,) = plan.steps
+    assert reason_text(step.reason, plan.inputs) == f"from {tmp_path}/y/model.pth, replaces {tmp_path}/x/model.pth"
 
 
 # ----------------------------------------------------------------------------------------------------- methods
@@ -167,7 +171,7 @@ def test_mismatched_keys_are_listed(tmp_path: Path) -> None:
     found = run(union, tmp_path / "out.safetensors")
     assert {key: tuple(tensor.shape) for key, tensor in found.items()} == {"same": (2,), "wide": (3,), "only": (1,)}
     assert [(item.source.input, item.source.key) for item in union.dropped] == [(1, "wide")]
-    whys = {step.target.key: step.why for step in union.steps}
+    whys = {step.target.key: reason_text(step.reason, union.inputs) for step in union.steps}
     assert whys["only"] == "from a.safetensors (not in every input)"
 
 
@@ -181,7 +185,7 @@ def test_union_of_three_mixes_those_that_have_a_key(tmp_path: Path) -> None:
     plan = planned(*paths, method="linear", weights=[1, 2, 6], keys="union")
     found = run(plan, tmp_path / "out.safetensors")
     assert found["v"].tolist() == [0.25]
-    assert plan.steps[1].why == "linear(2, 6) of those that have it"
+    assert plan.steps[1].reason == Mixed("linear(2, 6)", partial=True)
     with pytest.raises(UsageError, match="sum to 0"):
         planned(*paths, method="linear", weights=[1, 2, -2], keys="union")
 
@@ -211,12 +215,13 @@ def test_integers_come_from_the_first_and_it_is_said_where_they_differ(tmp_path:
     plan = planned(*paths, method="linear")
     found = run(plan, tmp_path / "out.pth")
     assert found["1.num_batches_tracked"].item() == 0
-    whys = {step.target.key: step.why for step in plan.steps}
+    whys = {step.target.key: reason_text(step.reason, plan.inputs) for step in plan.steps}
     assert whys["1.num_batches_tracked"] == "from 0.pth (integers are never averaged)"
-    assert [note.keys for note in plan.notes] == [("1.running_mean", "1.running_var"), ("1.num_batches_tracked",)]
-    assert [note.level for note in plan.notes] == ["warning", "note"]
-    assert "update_bn" in plan.notes[0].hint
-    assert len(planned(paths[0], paths[0], method="linear").notes) == 1
+    assert [note.keys for note in plan.notes] == [("1.num_batches_tracked",)]
+    (averaged,) = [note for note in consulted(plan).notes if note not in plan.notes]
+    assert (averaged.keys, averaged.level) == (("1.running_mean", "1.running_var"), "warning")
+    assert "update_bn" in averaged.hint
+    assert planned(paths[0], paths[0], method="linear").notes == ()
     net().load_state_dict(found)  # with the module versions that BatchNorm wants
 
 
@@ -226,14 +231,14 @@ def test_what_has_no_mean_comes_from_the_first(dtype: torch.dtype, tmp_path: Pat
     paths = [write(tmp_path / f"{n}.pth", state) for n, state in enumerate(states)]
     plan = planned(*paths, method="linear")
     assert torch.equal(run(plan, tmp_path / "out.pth")["x"], states[0]["x"])
-    assert "never averaged" in plan.steps[0].why
+    assert isinstance(plan.steps[0].reason, Unmixed)
     assert plan.notes[0].keys == ("x",)
 
 
 def test_sparse_tensors_come_from_the_first(tmp_path: Path) -> None:
     path = write(tmp_path / "a.pth", {"x": torch.eye(3).to_sparse(), "w": torch.ones(2)})
     plan = planned(path, path, method="linear")
-    assert plan.steps[0].why == "from a.pth (sparse are never averaged)"
+    assert plan.steps[0].reason == Unmixed(0, "sparse")
     found = run(plan, tmp_path / "out.pth")
     assert torch.equal(found["x"].to_dense(), torch.eye(3))
 
@@ -283,8 +288,12 @@ def test_what_lies_beside_the_weights_is_left_behind_and_said(tmp_path: Path) ->
     states = [{"state_dict": net().state_dict(), "epoch": n, "hparams": {"lr": 0.1}} for n in range(2)]
     paths = [write(tmp_path / f"{n}.ckpt", state) for n, state in enumerate(states)]
     plan = planned(*paths, method="linear")
-    texts = [note.text for note in plan.notes]
-    assert texts[-2:] == ["left behind of 0.ckpt: epoch, hparams", "left behind of 1.ckpt: epoch, hparams"]
+    assert [(beside.input, beside.name) for beside in plan.beside] == [
+        (0, "epoch"),
+        (0, "hparams"),
+        (1, "epoch"),
+        (1, "hparams"),
+    ]
     found = run(plan, tmp_path / "out.ckpt")
     assert list(found) == list(net().state_dict())
     assert found._metadata["1"] == {"version": 2}
@@ -346,7 +355,8 @@ def test_nothing_to_merge() -> None:
 
 MERGE = """
 import sys, ckptool
-from ckptool.engine.apply import apply
+from ckptool.api.plan import Plan
+apply = lambda plan, out, **options: Plan.of(plan).apply(out, **options)
 from ckptool.commands.merging.merge import plan_merge
 *paths, method, out = sys.argv[1:]
 opened = [ckptool.open(path) for path in paths]

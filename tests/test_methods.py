@@ -14,6 +14,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from safetensors.torch import load_file, save_file
+from writing import apply
 
 import ckptool
 from ckptool.commands.merging.measures import ranked
@@ -22,7 +23,6 @@ from ckptool.commands.merging.methods import METHODS
 from ckptool.commands.merging.mixing import mix
 from ckptool.core.errors import UsageError
 from ckptool.engine import evaluate
-from ckptool.engine.apply import apply
 
 T = torch.Tensor
 State = dict[str, T]

@@ -14,9 +14,10 @@ from console import same_as_golden
 from reports import CLEAN, FILES, FINDINGS, HOSTILE, REPORT, RULES, hostile_report
 
 from ckptool.commands.checks.finding import Finding, Outcome, Place, Report
+from ckptool.report.document_check import check_document
 from ckptool.report.escape import github_data, github_property, uri
 from ckptool.report.github import summary, workflow_commands
-from ckptool.report.json_check import check_json
+from ckptool.report.json import encode_document as encode_json
 from ckptool.report.junit import junit
 from ckptool.report.markdown_check import LIMIT, check_markdown
 from ckptool.report.sarif import sarif
@@ -66,9 +67,11 @@ def test_text_is_the_one_of_the_design(width: int) -> None:
     same_as_golden(f"check-{width}", text)
 
 
-def test_the_last_line_says_whether_all_is_well() -> None:
+def test_the_answer_and_the_last_line_say_whether_all_is_well() -> None:
     assert text_of(REPORT, 80).splitlines()[-1].startswith("3 files, 9 rules: 2 errors, 1 warning")
-    assert text_of(CLEAN, 80) == "1 file, 9 rules: nothing found\n"
+    assert check_document(CLEAN).answer.text == "passed: 1 file, 9 rules, nothing found"
+    assert check_document(REPORT).answer.text == "failed: 2 errors, 1 warning"
+    assert text_of(CLEAN, 80) == ""  # the answer says it
 
 
 def test_many_details_are_counted_unless_all_are_asked_for() -> None:
@@ -266,7 +269,7 @@ def test_paths_are_percent_encoded(path: str, expected: str) -> None:
 
 
 def test_json_is_the_one_of_the_design() -> None:
-    said = json.loads("".join(check_json(REPORT)))
+    said = json.loads("".join(encode_json(check_document(REPORT))))
     assert {name: said[name] for name in ("schema", "exit_code", "files", "rules", "summary")} == {
         "schema": "ckptool.check/1",
         "exit_code": 1,
@@ -285,7 +288,7 @@ def test_json_is_the_one_of_the_design() -> None:
         "help": FINDINGS[0].help,
     }
     assert len(said["outcomes"]) == 27
-    assert json.loads("".join(check_json(CLEAN)))["exit_code"] == 0
+    assert json.loads("".join(encode_json(check_document(CLEAN))))["exit_code"] == 0
 
 
 # ---------------------------------------------------------------------------------------------- hostile names
@@ -372,7 +375,7 @@ def test_sarif_stays_ours(hostile: str, sarif_schema: object) -> None:
 
 
 def test_json_keeps_names_exactly(hostile: str) -> None:
-    text = "".join(check_json(hostile_report(hostile)))
+    text = "".join(encode_json(check_document(hostile_report(hostile))))
     assert text.isascii()
     assert not any(line.lstrip().startswith("::") for line in text.splitlines())
     finding = json.loads(text)["findings"][0]

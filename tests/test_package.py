@@ -76,5 +76,7 @@ def test_compare_stays_the_function_beside_the_folder_of_its_name(line: str) -> 
 def test_version_is_said_once() -> None:
     import tomllib
 
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert project["version"] == ckptool.__version__
+    table = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert table["project"]["dynamic"] == ["version"]
+    text = (ROOT / table["tool"]["hatch"]["version"]["path"]).read_text(encoding="utf-8")
+    assert f'VERSION = "{ckptool.__version__}"\n' in text

@@ -10,6 +10,7 @@ import os
 import pickle
 import pickletools
 import random
+import resource
 import struct
 import subprocess
 import sys
@@ -775,3 +776,22 @@ def test_harmless_names_exist() -> None:
     ):
         module, _, attribute = name.rpartition(".")
         assert hasattr(importlib.import_module(module), attribute)
+
+
+# ---------------------------------------------------------------------------------------------- limits
+
+
+@pytest.mark.parametrize(
+    ("data", "limit"),
+    [
+        (b"\x80\x02N" + b"20" * 13_200_000 + b".", "15,000,000 opcodes"),
+        (b"\x80\x02](" + b"G\x3f\xf0\x00\x00\x00\x00\x00\x00" * 8_000_000 + b"e.", "350 MB of objects"),
+        (b"\x80\x02](" + b"X\x02\x00\x00\x00ab" * 7_400_000 + b"e.", "350 MB of objects"),
+    ],
+    ids=["opcodes", "floats", "texts"],
+)
+def test_a_large_pickle_ends_at_a_limit_that_is_named(data: bytes, limit: str) -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(UnreadableError, match=limit):
+        load(data)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 700_000  # kB, the stream itself among them

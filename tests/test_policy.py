@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -214,7 +215,7 @@ def test_what_is_no_toml_is_said_to_be_none(data: bytes, tmp_path: Path) -> None
 
 
 def test_a_policy_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="cannot be read: no such file"):
+    with pytest.raises(UsageError, match=r"none\.toml does not exist"):
         read_policy(tmp_path / "none.toml")
 
 
@@ -239,6 +240,75 @@ def test_it_is_found_upwards_up_to_the_root_of_the_repository(tmp_path: Path, mo
 
     (deep.parent.parent / "ckptool.toml").write_text('lock = "other.lock"')
     assert find_policy().file == Path("../../ckptool.toml")
+
+
+def test_outside_of_a_repository_only_the_folder_itself_is_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "ckptool.toml").write_text('lock = "w.lock"')
+    monkeypatch.chdir(tmp_path / "a")
+    assert find_policy() == Policy()
+    monkeypatch.chdir(tmp_path)
+    assert find_policy().file == Path("ckptool.toml")
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root gives files away")
+def test_a_policy_of_another_user_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "ckptool.toml").write_text('lock = "w.lock"')
+    os.chown(tmp_path / "ckptool.toml", 12345, 12345)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="belongs to another user"):
+        find_policy()
+    assert read_policy("ckptool.toml").settings.lock is not None
+
+
+@pytest.mark.parametrize("kind", ["fifo", "device", "folder", "large", "nul"])
+def test_a_policy_is_a_regular_file_of_some_size(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "ckptool.toml"
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "large":
+        path.write_bytes(b"#" * 1_000_001)
+    else:
+        path = tmp_path / "a\0b"
+    started = time.perf_counter()
+    with pytest.raises(UsageError):
+        read_policy(path)
+    assert time.perf_counter() - started < 2
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (".".join("a" * 20_000) + " = 1", "more than 100 dots"),
+        (". ".join(['"a b"', "'c'"] * 1000) + " = 1", "more than 100 dots"),
+        ("[" + ".".join("a" * 20_000) + "]", "more than 100 dots"),
+        ("x = {" * 2000, "is not TOML"),
+        ("max-size = " + "9" * 5000, "is not TOML"),
+        ("max-size = 0x" + "f" * 5000, "more than 64 bits"),
+        ("drift = {from = 'a', rel = 0x" + "f" * 5000 + "}", "more than 64 bits"),
+        ('allow.missing = ["' + "{*,*}" * 4000 + '"]', "is too long"),
+        ('max-size = "' + "9" * 5000 + '"', "is not a size"),
+    ],
+)
+def test_a_policy_is_refused_before_it_costs_anything(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "ckptool.toml").write_text(text)
+    started = time.perf_counter()
+    with pytest.raises(UsageError, match=message):
+        read_policy(tmp_path / "ckptool.toml")
+    assert time.perf_counter() - started < 2
+
+
+@pytest.mark.parametrize("pattern", ["**/" * 30 + "b", "*a" * 30 + "b", "**" * 100 + "/b", "*/**/" * 30 + "b"])
+def test_no_path_pattern_takes_longer_than_its_path(pattern: str) -> None:
+    started = time.perf_counter()
+    assert not path_matches(pattern, "a/" * 40 + "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa")
+    assert time.perf_counter() - started < 2
 
 
 def test_a_pyproject_that_is_named_must_have_the_table(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 import ckptool
 from ckptool.commands.probing import probe
 from ckptool.commands.transplant.planning import plan_transplant
+from ckptool.core.reasons import SameKey
 from ckptool.models import target_of
 
 
@@ -49,7 +50,7 @@ def test_swapped_q_and_k_differ_behind_the_attention(tmp_path: Path) -> None:
         f"blocks.1.attn.{n}": f"blocks.1.attn.{m}" for n, m in zip("qkv", "kqv", strict=True)
     }
     assert report.first.last_agreed == "blocks.1.attn.v"
-    assert report.first.origins[0] == ("blocks.1.attn.out.weight", ("blocks.1.attn.out.weight",), "same key")
+    assert report.first.origins[0] == ("blocks.1.attn.out.weight", ("blocks.1.attn.out.weight",), SameKey())
     assert "its input differs already" in text(
         report
     ) and "from what agrees: blocks.1.attn.q <- blocks.1.attn.k," in text(report)

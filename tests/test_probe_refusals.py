@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import FIXTURES
+from json_schemas import validate
 from probe_harness import FUSE, WIDTH, Fused, Text, fused, planned, probed, swapped, text
 from recipe_harness import structured
 from torch import Tensor, nn
@@ -117,6 +118,7 @@ def test_a_probe_as_text_and_as_json(tmp_path: Path) -> None:
     wrong = probed(Text(), Text(), tmp_path, change=swapped(("blocks.1.mlp.w1.", "blocks.1.mlp.w2.")))
     shown = text(wrong)
     assert all(len(line) <= 80 for line in shown.splitlines()) and "blocks.1.mlp.w1 differs first: off by" in shown
+    validate("".join(probe_json(wrong, 1)))
     said = json.loads("".join(probe_json(wrong, 1)))
     assert said["schema"] == "ckptool.probe/1" and said["agree"] is False and said["first"] == "blocks.1.mlp.w1"
     assert said["differing"][0]["classes"] == {"target": "Linear", "source": "Linear"}

@@ -21,13 +21,14 @@ from ckptool.core.checkpoint import Piece, Storage, Tensor
 from ckptool.core.errors import CkptError, UnreadableError
 from ckptool.core.spec import DTYPES, TensorSpec, packed_nbytes
 from ckptool.engine.reading import Reader, read_array
+from ckptool.storage.locate import locate_file
 
 TORCH_DTYPES = [name for name in DTYPES if hasattr(torch, name) and DTYPES[name].kind not in ("quantized", "bits")]
 
 
 def raw(path: Path, data: bytes, ahead: int = 5) -> Storage:
     path.write_bytes(b"#" * ahead + data + b"#" * 3)
-    return Storage(path, ahead, len(data))
+    return Storage(locate_file(path), ahead, len(data))
 
 
 def torch_bytes(tensor: torch.Tensor) -> bytes:
@@ -168,15 +169,24 @@ def test_special_layouts_give_the_bytes_of_their_parts(tmp_path: Path) -> None:
 
 
 def test_a_short_file_is_an_error_not_zeros(tmp_path: Path) -> None:
-    storage = raw(tmp_path / "x", bytes(100))
-    run = Tensor(TensorSpec("w", "uint8", (100,)), (Piece(storage, 0, (100,)),))
-    strided = Tensor(TensorSpec("w", "uint8", (10, 10)), (Piece(storage, 0, (10, 10), (1, 10)),))
+    source = raw(tmp_path / "x", bytes(100)).file
+    storage = Storage(source, 8, 101)
+    run = Tensor(TensorSpec("w", "uint8", (101,)), (Piece(storage, 0, (101,)),))
+    strided = Tensor(TensorSpec("w", "uint8", (10, 10)), (Piece(storage, 1, (10, 10), (1, 10)),))
     with Reader() as reader:
-        assert reader.read_bytes(run) == bytes(100)
-        os.truncate(tmp_path / "x", 50)
         for tensor in (run, strided):
-            with pytest.raises(UnreadableError, match=r"x ends early: .*has 50"):
+            with pytest.raises(UnreadableError, match=r"x ends early: 109 bytes are needed, the file has 108"):
                 reader.read_bytes(tensor)
+
+
+def test_a_file_cut_short_meanwhile_has_changed(tmp_path: Path) -> None:
+    storage = raw(tmp_path / "x", bytes(100))
+    tensor = Tensor(TensorSpec("w", "uint8", (100,)), (Piece(storage, 0, (100,)),))
+    with pytest.raises(UnreadableError, match="x changed after it was opened"), Reader() as reader:
+        assert reader.read_bytes(tensor) == bytes(100)
+        os.truncate(tmp_path / "x", 50)
+        with pytest.raises(UnreadableError, match="x changed after it was opened"):
+            reader.read_bytes(tensor)
 
 
 def test_views_outside_their_storage_are_errors(tmp_path: Path) -> None:
@@ -242,10 +252,13 @@ def test_many_files_few_descriptors_many_threads(tmp_path: Path) -> None:
     assert not wrong and open_files() == before
 
 
-def test_a_fifo_and_a_missing_file_are_refused_at_once(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "fifo")
-    for name, message in (("fifo", "not a regular file"), ("nothing", "is not there")):
-        tensor = Tensor(TensorSpec("w", "uint8", (1,)), (Piece(Storage(tmp_path / name, 0, 1), 0, (1,)),))
+def test_a_fifo_in_the_place_of_a_file_and_a_missing_file_are_refused_at_once(tmp_path: Path) -> None:
+    for name, message in (("fifo", "changed after it was opened"), ("nothing", "is not there any more")):
+        storage = raw(tmp_path / name, b"x")
+        (tmp_path / name).unlink()
+        if name == "fifo":
+            os.mkfifo(tmp_path / name)
+        tensor = Tensor(TensorSpec("w", "uint8", (1,)), (Piece(storage, 0, (1,)),))
         with pytest.raises(UnreadableError, match=message), Reader() as reader:
             reader.read_bytes(tensor)
 

@@ -1,7 +1,7 @@
-"""What the README shows is what happens.
+"""What the README and the help pages show is what happens.
 
 Every ```console block is run by a shell in a copy of `fixtures/`, and its output compared character by character; every
-```python block runs as a doctest there. CKPTOOL_UPDATE=1 writes the real output of the console blocks into the README.
+```python block runs as a doctest there. CKPTOOL_UPDATE=1 writes the real output of the console blocks into the page.
 """
 
 from __future__ import annotations
@@ -21,19 +21,25 @@ README = ROOT / "README.md"
 TEXT = README.read_text(encoding="utf-8")
 MARK = "-- the next command --"
 
-Blocks = list[re.Match[str]]
+PAGES = [README, *sorted((ROOT / "ckptool" / "help").glob("*.md"))]
 
 
-def blocks(language: str) -> Blocks:
-    """The fenced blocks of a language; group 1 is what stands between the fences."""
-    return list(re.finditer(rf"^```{language}\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL))
+def blocks(page: Path, language: str) -> list[str]:
+    """What stands between the fences of the blocks of a language."""
+    text = page.read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
-CONSOLE, PYTHON, SHELL = blocks("console"), blocks("python"), blocks("sh")
+def all_blocks(language: str) -> list[object]:
+    """(page, block) of every page, for parametrize."""
+    return [
+        pytest.param(page, block, id=f"{page.stem}-{number}")
+        for page in PAGES
+        for number, block in enumerate(blocks(page, language), 1)
+    ]
 
 
-def line_of(block: re.Match[str]) -> str:
-    return f"line {TEXT.count(chr(10), 0, block.start()) + 1}"
+SHELL = blocks(README, "sh")
 
 
 def run_block(text: str, folder: Path) -> str:
@@ -48,6 +54,7 @@ def run_block(text: str, folder: Path) -> str:
         "LANG": "C.UTF-8",
         "COLUMNS": "80",
         "PYTHONWARNINGS": "error",
+        **{name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ},  # the tree that is tested
     }
     script = "\n".join(["exec 2>&1", "code=0", *steps])
     done = subprocess.run(["/bin/sh", "-c", script], cwd=folder, env=environment, capture_output=True, check=True)
@@ -55,28 +62,28 @@ def run_block(text: str, folder: Path) -> str:
     return "".join(f"$ {command}\n{output}" for command, output in zip(commands, outputs, strict=False))
 
 
-@pytest.mark.parametrize("block", CONSOLE, ids=line_of)
-def test_console_block(block: re.Match[str], fixtures: Path) -> None:
-    now = run_block(block[1], fixtures)
+@pytest.mark.parametrize(("page", "block"), all_blocks("console"))
+def test_console_block(page: Path, block: str, fixtures: Path) -> None:
+    now = run_block(block, fixtures)
     if os.environ.get("CKPTOOL_UPDATE"):
-        text = README.read_text(encoding="utf-8")
-        README.write_text(text.replace(block[1], now), encoding="utf-8")
+        text = page.read_text(encoding="utf-8")
+        page.write_text(text.replace(block, now), encoding="utf-8")
     else:
-        assert now == block[1]
-    assert max(map(len, now.splitlines())) <= 100, "too wide for a README"
+        assert now == block
+    assert max(map(len, now.splitlines())) <= 100, "too wide for a page"
 
 
-@pytest.mark.parametrize("block", PYTHON, ids=line_of)
-def test_python_block(block: re.Match[str], fixtures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("page", "block"), all_blocks("python"))
+def test_python_block(page: Path, block: str, fixtures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(fixtures)
-    example = doctest.DocTestParser().get_doctest(block[1], {}, "README.md", str(README), None)
+    example = doctest.DocTestParser().get_doctest(block, {}, page.name, str(page), None)
     assert example.examples
     assert doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(example).failed == 0
 
 
 def test_begins_with_two_commands() -> None:
     """One to install and use it, one to install and test it: each a single line that needs nothing before it."""
-    use, test = SHELL[0][1], SHELL[1][1]
+    use, test = SHELL[0], SHELL[1]
     assert TEXT.index(test) < TEXT.index("\n## ")
     for command in (use, test):
         assert command.count("\n") == 1
@@ -85,7 +92,7 @@ def test_begins_with_two_commands() -> None:
 
 def test_first_command_does_the_main_job() -> None:
     """Its last part, as a user runs it from the root; the environment that it would set up is the one we run in."""
-    command = shlex.split(SHELL[0][1].rpartition("&&")[2])
+    command = shlex.split(SHELL[0].rpartition("&&")[2])
     assert command[:2] == [".venv/bin/ckptool", "diff"]
     script = Path(sys.executable).with_name("ckptool")
     done = subprocess.run([script, *command[1:]], cwd=ROOT, capture_output=True, text=True, check=False)
@@ -93,7 +100,7 @@ def test_first_command_does_the_main_job() -> None:
     assert "BatchNorm" in done.stdout
 
 
-def test_ci_runs_the_second_command_and_no_more() -> None:
+def test_ci_runs_the_second_command_lint_and_fuzzing_and_no_more() -> None:
     """But for Chromium, which the README mentions: a package of Debian, and only its own tests need it."""
     text = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     (chromium,) = re.findall(r"^if .*?^fi\n", text, re.MULTILINE | re.DOTALL)
@@ -104,6 +111,23 @@ def test_ci_runs_the_second_command_and_no_more() -> None:
     )
     assert end == "fi"
     lines = text.replace(chromium, "").splitlines()
-    commands = [line for line in lines if line and not line.startswith(("#", "set ", "cd "))]
-    assert " && ".join(commands) == SHELL[1][1].strip()
+    *commands, lint, fuzz = (line for line in lines if line and not line.startswith(("#", "set ", "cd ")))
+    assert " && ".join(commands) == SHELL[1].strip()
+    assert (lint, fuzz) == (".ci/lint", ".ci/fuzz")
     assert "Chromium" in TEXT[: TEXT.index("\n## ")]
+
+
+def test_contributing_names_what_ci_runs() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    scripts = sorted(path.name for path in (ROOT / ".ci").iterdir())
+    assert scripts == ["fuzz", "lint", "run"]
+    for name in scripts:
+        assert f".ci/{name}" in text
+        assert os.access(ROOT / ".ci" / name, os.X_OK)
+
+
+def test_lint_gates_on_style_format_and_types() -> None:
+    lines = (ROOT / ".ci" / "lint").read_text(encoding="utf-8").splitlines()
+    tools = [line.partition(" -m ")[2] for line in lines if " -m " in line]
+    assert tools == ["ruff check", "ruff format --check", "mypy"]
+    assert "set -eu" in lines

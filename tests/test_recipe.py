@@ -43,7 +43,7 @@ output.dtype = "bf16"
 output.max_shard = "5GB"
 """)
     assert [len(stage.rules) for stage in recipe.stages] == [1, 1]
-    assert recipe.rules[0].name == "recipe.toml rule 1"
+    assert str(recipe.rules[0].name) == "recipe.toml rule 1"
     assert recipe.source_files == (("rank{r}", "consolidated.{r}.pth"),)
     assert recipe.vars == {"h": 32, "kv": "params.json:n_kv_heads"}
     assert recipe.init == (("classifier.weight", "normal(0.001)"),)
@@ -83,7 +83,7 @@ def test_recipes_by_name_and_in_order(tmp_path: Path) -> None:
     path = tmp_path / "my.toml"
     path.write_text("rules = '.gamma -> .weight'\nvars.a = 1\n")
     recipe = recipe_of(["strip-wrappers", "a. -> b.", "c. -> d.", str(path), "e. -> f."])
-    assert [[rule.name for rule in stage.rules] for stage in recipe.stages][1:] == [
+    assert [[str(rule.name) for rule in stage.rules] for stage in recipe.stages][1:] == [
         ["rule 1", "rule 2"], ["my.toml rule 1"], ["rule 3"],
     ]  # fmt: skip
     assert recipe.vars == {"a": 1}

@@ -8,12 +8,12 @@ import pytest
 from conftest import FIXTURES
 
 import ckptool
-from ckptool.commands.checks.results import ABOUT, diff_findings, plan_findings
 from ckptool.commands.diff.comparison import compare
 from ckptool.commands.diff.result import Status
 from ckptool.core.checkpoint import Note
 from ckptool.core.errors import Exit
 from ckptool.core.plan import Plan, Problem, Use
+from ckptool.report.results import ABOUT, diff_findings, plan_findings
 
 RESNET = FIXTURES / "resnet18.pth"
 TUNED = FIXTURES / "tuned.safetensors"
@@ -88,7 +88,7 @@ def test_every_rule_of_the_reports_is_explained() -> None:
 def test_a_transplant_says_what_is_missing_and_what_does_not_fit(tmp_path: Path) -> None:
     transplant = pytest.importorskip("ckptool.commands.transplant.planning")
     models = pytest.importorskip("ckptool.models")
-    from ckptool.commands.checks.results import transplant_findings
+    from ckptool.report.results import transplant_findings
 
     target = models.open_target(str(RESNET))
     done = transplant.plan_transplant(ckptool.open(TUNED), target, strict=True)

@@ -5,18 +5,20 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from recipe_harness import names, problems, remap, run, specs
 
 from ckptool.core.errors import UsageError
 from ckptool.core.ops import Fill
 from ckptool.core.plan import Apply, Op, Source
+from ckptool.core.reasons import Unmatched
 from ckptool.core.spec import TensorSpec
 from ckptool.recipes.expand import expand
 from ckptool.recipes.pattern import parse_pattern
 from ckptool.recipes.recipe import Recipe, parse_recipe
 from ckptool.recipes.rules import Fit, parse_rule
+from ckptool.report.reasons import reason_text
 
 # ---------------------------------------------------------------------------------------------- parts, not substrings
 
@@ -130,8 +132,8 @@ def test_targets_stand_where_their_first_source_stood() -> None:
     rules = ["b -> z", "q, k -> qk | a, b -> (a + b)", "c -> !"]
     found = expand(parse_recipe(rules), specs([("a", ()), ("b", ()), ("k", (2,)), ("c", ()), ("q", (3,)), ("d", ())]))
     assert [step.target.key for step in found.steps] == ["a", "z", "qk", "d"]
-    assert [(gone.source.key, gone.why) for gone in found.dropped] == [("c", "rule 3")]
-    assert [step.why for step in found.steps] == ["kept", "rule 1", "rule 2", "kept"]
+    assert [(gone.source.key, reason_text(gone.reason)) for gone in found.dropped] == [("c", "rule 3")]
+    assert [reason_text(step.reason) for step in found.steps] == ["kept", "rule 1", "rule 2", "kept"]
     assert found.steps[0].is_copy
 
 
@@ -259,7 +261,7 @@ def test_unmatched_keys() -> None:
     (stage,) = parse_recipe(["a.w -> x"]).stages
     recipe = Recipe((replace(stage, unmatched="drop"),))
     assert [step.target.key for step in expand(recipe, source).steps] == ["x"]
-    assert expand(recipe, source).dropped[0].why == "no rule matches it"
+    assert expand(recipe, source).dropped[0].reason == Unmatched()
     strict = Recipe((replace(stage, unmatched="error"),))
     (problem,) = expand(strict, source).problems
     assert problem.keys == ("b.w",)
@@ -369,3 +371,45 @@ def test_a_hundred_thousand_keys_and_twenty_rules() -> None:
     assert not found.problems
     assert len(found.steps) == 75_100
     assert took < 12  # about 2 s on an idle machine
+
+
+# ---------------------------------------------------------------------------------------------- searching
+
+
+tokens = st.sampled_from(["a", "b", "1", "{i}", "{p*}", "*", "{q=a|aa}", "{r=1|b}", "{s=1..3}", "{8-11}", "{8..11}"])
+parts_of_patterns = st.one_of(st.just("**"), st.just("{m**}"), st.lists(tokens, min_size=1, max_size=3).map("".join))
+
+
+@given(
+    parts=st.lists(parts_of_patterns, min_size=1, max_size=4),
+    dots=st.tuples(st.sampled_from(["", "."]), st.sampled_from(["", "."])),
+    key=st.text("ab1.", max_size=12),
+)
+def test_the_search_without_a_regex_finds_the_same(parts: list[str], dots: tuple[str, str], key: str) -> None:
+    assume(all("**" not in part or part == "**" or part.startswith("{m") for part in parts))
+    search = parse_pattern(dots[0] + ".".join(parts) + dots[1]).search()
+    walked = [(found.span(), found.groups("")) for found in search.walked(key)]
+    assert walked == [(found.span(), found.groups("")) for found in search.regex.finditer(key)]
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [".".join("*" * 30), "**." * 30 + "b", "{p*}x" * 30 + "b", "{q=a|aa}" * 40 + "b", ".{m**}.a" * 12 + ".b."],
+)
+def test_no_pattern_takes_longer_than_its_key(pattern: str) -> None:
+    parsed = parse_pattern(pattern)
+    started = time.perf_counter()
+    for key in ("a." * 40 + "c", "ax" * 60, "a" * 100, "a.a" * 100 + ".c."):
+        assert parsed.match(key) is None or pattern.startswith("*.*")
+    assert time.perf_counter() - started < 5
+
+
+def test_a_pattern_that_would_not_end_is_refused() -> None:
+    with pytest.raises(UsageError, match="takes too long to match"):
+        parse_pattern(".".join("*" * 30) + "b").match("a." * 50_000 + "c")
+
+
+def test_a_rule_that_removes_parts_may_rearrange() -> None:
+    found = expand(parse_recipe(["module. -> | o i -> i o"]), specs([("module.w", (2, 3)), ("module.v", (4, 5))]))
+    assert not found.problems
+    assert {step.target.key: step.target.shape for step in found.steps} == {"w": (3, 2), "v": (5, 4)}

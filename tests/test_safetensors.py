@@ -20,7 +20,10 @@ from safetensors.torch import load_file, save_file
 from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.errors import UnreadableError, UsageError
 from ckptool.core.spec import DTYPES
-from ckptool.formats.safetensors import MAX_HEADER, TORCH_NAMES, open_safetensors
+from ckptool.facts.words import notes_of
+from ckptool.formats.safetensors import MAX_HEADER, open_safetensors
+from ckptool.formats.safetensors_header import DTYPE_NAMES
+from ckptool.storage.locate import locate_file
 
 
 def entry(dtype: str, shape: list[int], start: int, stop: int) -> dict[str, object]:
@@ -38,7 +41,7 @@ def file_bytes(header: object, data: bytes = b"", length: int | None = None) -> 
 def opened(folder: Path, content: bytes) -> Checkpoint:
     path = folder / "x.safetensors"
     path.write_bytes(content)
-    return open_safetensors(path)
+    return open_safetensors(locate_file(path))
 
 
 def reference_accepts(folder: Path, content: bytes) -> bool:
@@ -60,8 +63,8 @@ def refusal(folder: Path, content: bytes) -> str | None:
 
 
 def stored(checkpoint: Checkpoint, key: str) -> bytes:
-    path, offset, nbytes = checkpoint[key].run
-    with path.open("rb") as file:
+    source, offset, nbytes = checkpoint[key].run
+    with Path(source.path).open("rb") as file:
         file.seek(offset)
         return file.read(nbytes)
 
@@ -83,7 +86,7 @@ def test_every_dtype_as_the_reference_loads_it(tmp_path: Path) -> None:
             tensors[f"s{number}"] = raw.view(dtype)[0].clone()
     path = tmp_path / "all.safetensors"
     save_file(tensors, path, metadata={"format": "pt", "ü": "\n"})
-    checkpoint = open_safetensors(path)
+    checkpoint = open_safetensors(locate_file(path))
     loaded = load_file(path)
     assert set(checkpoint) == set(loaded) == set(tensors)
     for key, tensor in loaded.items():
@@ -91,7 +94,9 @@ def test_every_dtype_as_the_reference_loads_it(tmp_path: Path) -> None:
         assert checkpoint[key].shape == tuple(tensor.shape)
         assert stored(checkpoint, key) == bytes(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
     assert checkpoint.metadata == {"format": "pt", "ü": "\n"}
-    assert (checkpoint.format, checkpoint.files, checkpoint.nbytes) == ("safetensors", (path,), path.stat().st_size)
+    assert (str(checkpoint.format), checkpoint.files, checkpoint.nbytes) == (
+        "safetensors", (locate_file(path),), path.stat().st_size,
+    )  # fmt: skip
     assert checkpoint.notes == ()
 
 
@@ -110,8 +115,8 @@ def test_dtype_names_are_the_references() -> None:
 
         deserialize(file_bytes({"a": entry("F3", [1], 0, 1)}, b"1"))
     names = set(re.findall(r"`([A-Z0-9_]+)`", str(refused.value))) - {"F3"}
-    assert names == set(TORCH_NAMES)
-    assert set(TORCH_NAMES.values()) <= set(DTYPES)
+    assert names == set(DTYPE_NAMES)
+    assert set(DTYPE_NAMES.values()) <= set(DTYPES)
 
 
 def test_tensors_come_in_the_order_of_their_data(tmp_path: Path) -> None:
@@ -192,7 +197,7 @@ def test_a_truncated_file_names_the_first_damaged_tensor(tmp_path: Path) -> None
     whole = path.stat().st_size
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(UnreadableError, match="first damaged tensor is b") as refused:
-        open_safetensors(path)
+        open_safetensors(locate_file(path))
     assert f"header promises {whole:,} bytes, file has {whole - 20:,}" in refused.value.message
     assert refused.value.key == "b"
 
@@ -226,18 +231,18 @@ def test_unknown_fields_are_noted(tmp_path: Path) -> None:
 
 def test_a_part_of_a_distributed_checkpoint_says_so(tmp_path: Path) -> None:
     content = file_bytes({"__metadata__": {"DCP_SHARDING_INFO": "{}"}, "a": entry("U8", [1], 0, 1)}, b"1")
-    assert "one rank's part" in opened(tmp_path, content).notes[0].text
+    assert "one rank's part" in notes_of(opened(tmp_path, content))[0].text
 
 
 def test_select_does_not_apply(tmp_path: Path) -> None:
     opened(tmp_path, file_bytes({}))
     with pytest.raises(UsageError, match="nothing to select"):
-        open_safetensors(tmp_path / "x.safetensors", "model")
+        open_safetensors(locate_file(tmp_path / "x.safetensors"), "model")
 
 
 # --- differential: whatever the reference refuses is refused -------------------------------------------------------
 
-SIZES = {name: DTYPES[torch_name].bits for name, torch_name in TORCH_NAMES.items()}
+SIZES = {name: DTYPES[torch_name].bits for name, torch_name in DTYPE_NAMES.items()}
 NAMES = st.one_of(st.text(max_size=6), st.sampled_from(["a", "b.weight", "__metadata__", '"', "\\"]))
 
 
@@ -338,7 +343,7 @@ def test_a_terabyte_opens_as_a_small_file(tmp_path: Path) -> None:
     with path.open("r+b") as file:
         file.truncate(path.stat().st_size + (1 << 40))
     start = time.perf_counter()
-    assert open_safetensors(path)["a"].nbytes == 1 << 40
+    assert open_safetensors(locate_file(path))["a"].nbytes == 1 << 40
     assert time.perf_counter() - start < 0.5
 
 

@@ -15,13 +15,16 @@ import torch
 import torch.distributed.checkpoint as dcp
 from torch import nn
 
+from ckptool.commands.beside.choices import Choices
+from ckptool.commands.beside.complete import complete
 from ckptool.commands.filter import plan_filter
+from ckptool.core.dtypes import DTYPES
 from ckptool.core.errors import OutputError
-from ckptool.engine.apply import Written, apply
-from ckptool.engine.encode import TIED_KEY, tie_notes
+from ckptool.core.ties import TIED_KEY
+from ckptool.engine.apply import Written
 from ckptool.formats.opening import open_checkpoint
-from ckptool.formats.safetensors_write import NAMES
 from tests.deep_equal import bits
+from tests.writing import apply
 
 
 def convert(source: Path, target: Path, *choices: tuple[str, str], **options: Any) -> Written:
@@ -169,7 +172,12 @@ def test_same_input_same_bytes(tmp_path: Path) -> None:
     assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
 
 
-@pytest.mark.parametrize("dtype", [name for name in NAMES if name not in ("float4_e2m1fn_x2", "bool")])
+HELD = [
+    d.name for d in DTYPES.values() if d.safetensors and not d.is_packed and d.name not in ("float4_e2m1fn_x2", "bool")
+]
+
+
+@pytest.mark.parametrize("dtype", HELD)
 def test_every_dtype(tmp_path: Path, dtype: str) -> None:
     value = {"a": torch.randint(0, 2, (3, 16), dtype=torch.uint8).view(getattr(torch, dtype))}
     torch.save(value, tmp_path / "in.pth")
@@ -243,7 +251,8 @@ def test_tied_tensors_are_cloned(tmp_path: Path) -> None:
     convert(source, target)
     assert_same(safetensors.torch.load_file(target), value)
     assert json.loads(metadata_of(target)[TIED_KEY]) == {"head": "embed", "again": "embed"}
-    (note,) = tie_notes(plan_filter(open_checkpoint(source)), target, "clone")
+    note, apart = complete(plan_filter(open_checkpoint(source)), "safetensors").notes
+    assert set(apart.keys) == {"embed", "rows"}
     assert note.text == "2 tied tensors written as a copy of their own"
     assert note.keys == ("head", "again")
 
@@ -256,8 +265,10 @@ def test_first_of_tied_tensors_is_kept(tmp_path: Path) -> None:
         file = target if target.is_file() else target / "model.safetensors"
         assert_same(safetensors.torch.load_file(file), {key: value[key] for key in ("embed", "rows", "b")})
         assert json.loads(metadata_of(file)[TIED_KEY]) == {"head": "embed", "again": "embed"}
-        (note,) = tie_notes(plan_filter(open_checkpoint(source)), target, "keep-first")
-        assert "left out" in note.text
+        container = "safetensors" if target.suffix else "folder"
+        plan = complete(plan_filter(open_checkpoint(source)), container, Choices(tied="keep-first"))
+        assert "left out" in plan.notes[0].text
+        assert [step.target.key for step in plan.steps if not step.stored] == ["head", "again"]
 
 
 def test_tied_module_loads_from_what_is_kept(tmp_path: Path) -> None:

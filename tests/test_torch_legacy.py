@@ -16,6 +16,7 @@ from torch_oracle import assert_same, bytes_of, opened, read
 
 from ckptool.core.errors import CkptError, UnreadableError
 from ckptool.formats.torch.legacy import MAGIC, open_legacy
+from ckptool.storage.locate import locate_file
 
 
 def saved(path: Path, value: object, **options: object) -> Path:
@@ -28,7 +29,7 @@ def test_every_dtype(tmp_path: Path) -> None:
     """torch.load refuses the untyped storages that torch.save writes for newer dtypes: the tensors are the oracle."""
     tensors = {str(dtype): filled(dtype).reshape(3, 2) for dtype in DTYPES}
     found = opened(saved(tmp_path / "a.pth", tensors))
-    assert found.format == "torch legacy"
+    assert str(found.format) == "torch legacy"
     assert_same(found, tensors)
 
 
@@ -124,7 +125,7 @@ def test_storage_views(tmp_path: Path) -> None:
     assert_same(opened(path), loaded)
     outside = {"part": Rebuilt(Pid(*root, ("11", 4, 3)), 0, (2,), (1,))}
     with pytest.raises(UnreadableError, match="part of its storage that lies outside"):
-        open_legacy(written(tmp_path / "b.pth", pickled(outside), [("10", 6, NUMBERS)]))
+        open_legacy(locate_file(written(tmp_path / "b.pth", pickled(outside), [("10", 6, NUMBERS)])))
 
 
 def test_python_2_dicts_of_pairs(tmp_path: Path) -> None:
@@ -181,13 +182,13 @@ def test_a_lying_file_is_refused(tmp_path: Path) -> None:
     for reason, value, storages in cases:
         path = written(tmp_path / "a.pth", pickled(value), storages)
         with pytest.raises(UnreadableError, match=reason) as caught:
-            open_legacy(path)
+            open_legacy(locate_file(path))
         assert caught.value.path == path
 
 
 def test_an_expanded_view_is_legal(tmp_path: Path) -> None:
     tensor = Rebuilt(Pid("storage", FLOAT, "0", "cpu", 6, None), 5, (1 << 31, 1 << 31), (0, 0))
-    found = open_legacy(written(tmp_path / "a.pth", pickled({"w": tensor}), [("0", 6, NUMBERS)]))
+    found = open_legacy(locate_file(written(tmp_path / "a.pth", pickled({"w": tensor}), [("0", 6, NUMBERS)])))
     assert found["w"].shape == (1 << 31, 1 << 31)
 
 
@@ -195,7 +196,7 @@ def test_bytes_behind_the_end_are_said(tmp_path: Path) -> None:
     path = saved(tmp_path / "a.pth", {"a": torch.ones(3)})
     with path.open("ab") as file:
         file.write(b"more")
-    found = open_legacy(path)
+    found = open_legacy(locate_file(path))
     assert found.notes[0].text == "4 bytes follow the last storage; torch does not read them"
     assert bytes_of(read(found["a"])) == bytes_of(torch.ones(3))
 
@@ -207,10 +208,10 @@ def test_truncation_names_the_first_tensor_that_is_cut(tmp_path: Path) -> None:
     for length in range(0, len(data), 17):
         path.write_bytes(data[:length])
         with pytest.raises(CkptError):
-            open_legacy(path)
+            open_legacy(locate_file(path))
     path.write_bytes(data[:-1])
     with pytest.raises(UnreadableError, match=r"the file is cut off: it holds [\d,]+ of [\d,]+ bytes; tensor layer"):
-        open_legacy(path)
+        open_legacy(locate_file(path))
 
 
 def test_flipped_bytes_never_crash(tmp_path: Path) -> None:
@@ -220,7 +221,7 @@ def test_flipped_bytes_never_crash(tmp_path: Path) -> None:
     for at in range(0, len(data), 2):
         path.write_bytes(changed_at(data, at, bytes([data[at] ^ 0x2A])))
         try:
-            open_legacy(path)
+            open_legacy(locate_file(path))
         except CkptError:
             refused += 1
     assert refused > 50
@@ -237,8 +238,8 @@ def test_tar_files_and_other_pickles_are_named(tmp_path: Path) -> None:
         for name in ("sys_info", "pickle", "tensors", "storages"):
             archive.addfile(tarfile.TarInfo(name))
     with pytest.raises(UnreadableError, match=r"torch wrote before 0\.1\.10") as caught:
-        open_legacy(path)
+        open_legacy(locate_file(path))
     assert caught.value.hint
     path.write_bytes(pickle.dumps({"a": 1}))
     with pytest.raises(UnreadableError, match=r"not one that torch\.save wrote"):
-        open_legacy(path)
+        open_legacy(locate_file(path))

@@ -18,6 +18,7 @@ from ckptool.formats.pickle.loading import load
 from ckptool.formats.pickle.objects import Call, Dict, Global, Persistent
 from ckptool.formats.torch.storage import StorageRef, storage_id
 from ckptool.formats.torch.tree import Tree, interpret
+from ckptool.storage.local import Identity, LocalFile
 
 LEGACY = {"_use_new_zipfile_serialization": False}
 
@@ -98,7 +99,7 @@ def test_quantized_meta_and_nested(both) -> None:
     assert shown["nested"][0] == "nested"
     assert [name for name, _ in found["nested"].parts] == ["values", "sizes", "strides", "storage_offsets"]
     piece = found["per_tensor"].pieces[0]
-    raw = piece.storage.file.read_bytes()[piece.storage.offset :][:4]
+    raw = Path(piece.storage.file.path).read_bytes()[piece.storage.offset :][:4]
     assert raw == value["per_tensor"].int_repr().numpy().tobytes()
 
 
@@ -271,7 +272,7 @@ def read_pickle(data: bytes) -> Tree:
 
     def storage_of(node: Persistent, key: str) -> StorageRef:
         name, dtype, nbytes = storage_id(node.pid, key)
-        return StorageRef(Storage(Path(name), 0, nbytes), dtype)
+        return StorageRef(Storage(LocalFile(Path(name), Identity(0, 0, 1 << 30, 0, 0)), 0, nbytes), dtype)
 
     return interpret(load(data).value, storage_of, nbytes=len(data))
 
@@ -323,7 +324,12 @@ def test_entries_set_twice_count_once() -> None:
     def tensor(size: int) -> Call:
         return Call("reduce", Global("torch._utils", "_rebuild_tensor"), (pid, 0, (size,), (1,)))
 
+    somewhere = LocalFile(Path("x"), Identity(0, 0, 24, 0, 0))
     root = Dict([("a", tensor(1)), ("b", tensor(2)), ("a", tensor(3))])
-    tree = interpret(root, lambda node, _: StorageRef(Storage(Path("x"), 0, 24), "float32"), nbytes=1000)
+    tree = interpret(
+        root,
+        lambda node, _: StorageRef(Storage(somewhere, 0, 24), "float32"),
+        nbytes=1000,
+    )
     assert {key: value.shape for key, value in tree.tensors.items()} == {"a": (3,), "b": (2,)}
     assert all(isinstance(value, Tensor) for value in tree.tensors.values())

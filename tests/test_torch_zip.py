@@ -16,6 +16,7 @@ from torch_oracle import assert_same, opened
 from ckptool.core.errors import CkptError, UnreadableError
 from ckptool.formats.torch.tree import tensor_of
 from ckptool.formats.torch.zip import open_zip, read_embedded
+from ckptool.storage.locate import locate_file
 
 DTYPES = [
     *(torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.complex64, torch.complex128, torch.complex32),
@@ -43,7 +44,7 @@ def saved(path: Path, value: object, **options: object) -> Path:
 def test_every_dtype(tmp_path: Path) -> None:
     tensors = {str(dtype): filled(dtype).reshape(2, 3) for dtype in DTYPES}
     found = opened(saved(tmp_path / "a.pt", tensors))
-    assert found.format == "torch zip"
+    assert str(found.format) == "torch zip"
     assert_same(found, torch.load(tmp_path / "a.pt", weights_only=False))
     assert {f"torch.{tensor.dtype}" for tensor in found.values()} == {str(dtype) for dtype in DTYPES}
 
@@ -135,7 +136,7 @@ def test_big_endian_is_said(tmp_path: Path) -> None:
     contents = {"a/byteorder": b"big", "a/data/0": swapped}
     path = rezipped(source, tmp_path / "b.pt", lambda name, data: (name, contents.get(name, data)))
     assert torch.equal(torch.load(path)["a"], torch.arange(5.0))
-    assert open_zip(path)["a"].pieces[0].storage.big_endian
+    assert open_zip(locate_file(path))["a"].pieces[0].storage.big_endian
 
 
 def test_rezipped_by_hand(tmp_path: Path) -> None:
@@ -212,7 +213,7 @@ def test_torchscript_lists_as_its_state_dict(tmp_path: Path) -> None:
     torch.jit.save(torch.jit.trace(Net().eval(), torch.zeros(1, 3, 8, 8)), tmp_path / "a.pt")
     expected = torch.jit.load(tmp_path / "a.pt").state_dict()
     found = opened(tmp_path / "a.pt")
-    assert found.format == "TorchScript"
+    assert str(found.format) == "TorchScript"
     assert found.module_versions is None
     assert_same(found, expected)
 
@@ -233,12 +234,12 @@ def test_embedded_archive(tmp_path: Path) -> None:
     torch.save(torch.arange(12.0).reshape(3, 4)[1:], buffer)
     path = tmp_path / "a.distcp"
     path.write_bytes(b"x" * 1000 + buffer.getvalue() + b"tail")
-    archive = read_embedded(path, 1000, len(buffer.getvalue()))
+    archive = read_embedded(locate_file(path), 1000, len(buffer.getvalue()))
     tensor = tensor_of(archive.loaded.value, archive.storage_of, "w")
     assert tensor is not None
     assert_same({"w": tensor}, {"w": torch.arange(12.0).reshape(3, 4)[1:]})
     with pytest.raises(CkptError):
-        read_embedded(path, 999, len(buffer.getvalue()))
+        read_embedded(locate_file(path), 999, len(buffer.getvalue()))
 
 
 def changed_at(data: bytes, at: int, new: bytes) -> bytes:
@@ -291,7 +292,7 @@ def test_hostile_archives_are_refused_with_the_reason(tmp_path: Path) -> None:
         path = tmp_path / "hostile.pt"
         path.write_bytes(content)
         with pytest.raises(UnreadableError, match=reason) as caught:
-            open_zip(path)
+            open_zip(locate_file(path))
         assert caught.value.path == path, name
 
 
@@ -319,7 +320,7 @@ def test_ambiguous_names_are_refused(tmp_path: Path) -> None:
     }
     for reason, case in cases.items():
         with pytest.raises(UnreadableError, match=reason):
-            open_zip(zipped(tmp_path / "case.pt", case))
+            open_zip(locate_file(zipped(tmp_path / "case.pt", case)))
 
 
 def test_other_zips_are_named(tmp_path: Path) -> None:
@@ -333,7 +334,7 @@ def test_other_zips_are_named(tmp_path: Path) -> None:
     }
     for reason, members in cases.items():
         with pytest.raises(UnreadableError, match=reason):
-            open_zip(zipped(tmp_path / "case.zip", members))
+            open_zip(locate_file(zipped(tmp_path / "case.zip", members)))
 
 
 def test_deflated_bomb_is_not_inflated(tmp_path: Path) -> None:
@@ -342,13 +343,13 @@ def test_deflated_bomb_is_not_inflated(tmp_path: Path) -> None:
         for _ in range(300):
             member.write(b"\0" * (1 << 20))
     with pytest.raises(UnreadableError, match="more than the limit"):
-        open_zip(path)
+        open_zip(locate_file(path))
     data = path.read_bytes()
     lying = changed_at(data, central(data, b"a/data.pkl") + 24, struct.pack("<L", 100))
     lying = changed_at(lying, 22, struct.pack("<L", 100))
     path.write_bytes(lying)
     with pytest.raises(UnreadableError, match="does not unpack to the 100 bytes"):
-        open_zip(path)
+        open_zip(locate_file(path))
 
 
 def test_truncation_is_always_one_clear_error(tmp_path: Path) -> None:
@@ -358,7 +359,7 @@ def test_truncation_is_always_one_clear_error(tmp_path: Path) -> None:
     for length in range(0, len(data), 47):
         path.write_bytes(data[:length])
         with pytest.raises(CkptError):
-            open_zip(path)
+            open_zip(locate_file(path))
 
 
 def test_flipped_bytes_never_crash(tmp_path: Path) -> None:
@@ -368,7 +369,7 @@ def test_flipped_bytes_never_crash(tmp_path: Path) -> None:
     for at in range(0, len(data), 3):
         path.write_bytes(changed_at(data, at, bytes([data[at] ^ 0x55])))
         try:
-            open_zip(path)
+            open_zip(locate_file(path))
         except CkptError:
             refused += 1
     assert refused > 50
@@ -382,6 +383,6 @@ def test_not_a_regular_file(tmp_path: Path) -> None:
     cases = {"pipe": "named pipe", "loop": "loop of symbolic links", "absent": "does not exist", ".": "a folder"}
     for name, reason in cases.items():
         with pytest.raises(UnreadableError, match=reason):
-            open_zip(tmp_path / name)
+            open_zip(locate_file(tmp_path / name))
     with pytest.raises(UnreadableError, match="a device"):
-        open_zip(Path("/dev/zero"))
+        open_zip(locate_file(Path("/dev/zero")))

@@ -22,6 +22,7 @@ import ckptool
 from ckptool.cli.app import run
 from ckptool.commands.transplant.result import Transplant
 from ckptool.core.errors import CkptError, PlanError, UsageError
+from ckptool.core.reasons import OwnTensor
 from ckptool.models import open_target
 from ckptool.models.entries import Filled
 from ckptool.recipes.recipe import load_recipe
@@ -78,7 +79,7 @@ def test_case_1_old_resnet18_loads_strictly_and_comes_out_with_122(models: Modul
     assert done.as_it_is.strict and done.verdict.strict and not done.plan.unmet
     missing = done.having(Filled.MISSING)
     assert len(missing) == 20
-    assert all(entry.is_harmless and entry.is_counter and "harmless" in entry.why for entry in missing)
+    assert all(entry.is_harmless and entry.is_counter and entry.reason == OwnTensor("counter") for entry in missing)
     state = written(done, tmp_path)
     assert len(state) == 122
     model = models.ResNet18()
@@ -196,13 +197,14 @@ def test_case_4_in_full_size(models: ModuleType, torchvision: ModuleType, tmp_pa
 def test_case_5_other_size_classes_and_channels(models: ModuleType, tmp_path: Path) -> None:
     old: State = torch.load(FIXTURES / "deit.pth", weights_only=True)
     target = models.ViT(384, 1, 10)
+    own = {key: tensor.clone() for key, tensor in target.state_dict().items()}
     done = ckptool.plan_transplant(FIXTURES / "deit.pth", target, mismatch="fit")
     assert {entry.key: entry.fit.split("(")[0] for entry in done.having(Filled.FITTED)} == {
         "pos_embed": "fit grid",
         "patch_embed.proj.weight": "fit channels",
-        "head.weight": "fit rows",
-        "head.bias": "fit rows",
     }
+    assert not {"head.weight", "head.bias", "pos_embed"} & set(done.freeze), "heads are initialised, fits are trained"
+    assert any("head of another number of classes" in note.text for note in done.plan.notes)
     state = written(done, tmp_path)
     target.load_state_dict(state)
     assert target(torch.randn(2, 1, 384, 384)).shape == (2, 10)
@@ -211,7 +213,10 @@ def test_case_5_other_size_classes_and_channels(models: ModuleType, tmp_path: Pa
     positions = torch.cat([old["pos_embed"][:, :1], grown.permute(0, 2, 3, 1).reshape(1, 576, 8)], dim=1)
     assert torch.equal(state["pos_embed"], positions)
     torch.testing.assert_close(state["patch_embed.proj.weight"], old["patch_embed.proj.weight"].sum(1, keepdim=True))
-    assert torch.equal(state["head.bias"], old["head.bias"][:10])
+    assert torch.equal(state["head.weight"], own["head.weight"]) and torch.equal(state["head.bias"], own["head.bias"])
+    named = ckptool.plan_transplant(FIXTURES / "deit.pth", target, mismatch="fit", fits={"head.*": "rows(fill='keep')"})
+    assert torch.equal(written(named, tmp_path, "named.pth")["head.bias"], old["head.bias"][:10])
+    assert "head.bias" not in named.freeze, "fitted is not loaded in full"
 
 
 def test_case_6_training_checkpoint_of_wrapped_models(models: ModuleType, source: State, tmp_path: Path) -> None:
@@ -414,10 +419,11 @@ def test_a_meta_model_has_no_memory_to_load_into(models: ModuleType) -> None:
     assert ckptool.load_into(model, FIXTURES / "resnet18.pth").coverage == 1.0
 
 
-def test_freeze(models: ModuleType) -> None:
+def test_freeze(models: ModuleType, tmp_path: Path) -> None:
     model = models.Baseline(12).train()
     report = ckptool.load_into(model, FIXTURES / "resnet18.pth", drop=["fc"])
-    assert report.freeze(model, eval_batchnorm=True) == 60
+    assert report.freeze(model) == 60
+    model.eval().train()  # as every training loop does
     frozen = {key for key, parameter in model.named_parameters() if not parameter.requires_grad}
     assert frozen == {key for key, _ in model.named_parameters() if key.startswith("base.")} | {"bottleneck.bias"}
     before = model.base.bn1.running_mean.clone()
@@ -426,6 +432,22 @@ def test_freeze(models: ModuleType) -> None:
     assert model.base.conv1.weight.grad is None
     assert model.classifier.weight.grad is not None
     assert model.bottleneck.training and not model.base.bn1.training
+    twin = copy.deepcopy(model).train()
+    assert twin.bottleneck.training and not twin.base.bn1.training
+    torch.save(model, tmp_path / "model.pth")
+    assert torch.load(tmp_path / "model.pth", weights_only=False).base.bn1.weight.equal(model.base.bn1.weight)
+    other = models.Baseline(12)
+    ckptool.load_into(other, FIXTURES / "resnet18.pth", drop=["fc"]).freeze(other, eval_batchnorm=False)
+    assert other.train().base.bn1.training
+
+
+def test_a_norm_of_which_only_a_part_is_frozen_trains(models: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "r.toml").write_text('ckptool = 1\nfreeze = ["base.bn1.bias", "base.layer1.*"]\n')
+    model = models.Baseline(12)
+    report = ckptool.load_into(model, FIXTURES / "resnet18.pth", drop=["fc"], recipe=str(tmp_path / "r.toml"))
+    report.freeze(model)
+    model.train()
+    assert model.base.bn1.training and not model.base.layer1[0].bn1.training
 
 
 def test_fits_into_a_live_model_keep_its_own_rows(models: ModuleType, source: State) -> None:
@@ -467,6 +489,41 @@ def test_a_tied_key_is_not_missing(given: str, tmp_path: Path) -> None:
     assert torch.equal(model.head.weight, weight) and model.head.weight is model.embed.weight
 
 
+@pytest.mark.parametrize("given", [("embed.weight",), ("head.weight",), ("embed.weight", "head.weight")])
+def test_an_alias_is_loaded_in_full_only_if_its_tensor_is(given: tuple[str, ...], tmp_path: Path) -> None:
+    state = {key: tensor.clone() for key, tensor in Tied().state_dict().items()}
+    small = {key: state[key][:5] if key in given else state[key] for key in (*given, "body.weight", "body.bias")}
+    fits = {"embed.weight": "pad(value='mean')", "head.weight": "pad(value='mean')"}
+    done = ckptool.plan_transplant(save(small, tmp_path), Tied(), mismatch="fit", fits=fits)
+    assert done.freeze == ("body.weight", "body.bias")
+    assert {entry.status for entry in done.entries if entry.key in ("embed.weight", "head.weight")} == {Filled.FITTED}
+    assert {entry.covered for entry in done.entries if entry.key in ("embed.weight", "head.weight")} == {20}
+    Tied().load_state_dict(written(done, tmp_path))
+
+
+class Window(nn.Module):
+    """A table to be fitted, and buffers that follow from the size."""
+
+    def __init__(self, side: int) -> None:
+        super().__init__()
+        self.relative_position_bias_table = nn.Parameter(torch.randn((2 * side - 1) ** 2, 2))
+        self.register_buffer("relative_position_index", torch.arange(side**4).reshape(side**2, side**2))
+        self.register_buffer("attn_mask", torch.zeros(2, side, side))
+
+
+@pytest.mark.parametrize("as_checkpoint", [False, True])
+def test_buffers_of_another_size_are_left_to_the_model(as_checkpoint: bool, tmp_path: Path) -> None:
+    target: object = Window(6)
+    expected = Window(6).state_dict()
+    if as_checkpoint:
+        target = str(save(expected, tmp_path, "target.pth"))
+    done = ckptool.plan_transplant(save(Window(4).state_dict(), tmp_path), target, mismatch="fit")
+    state = written(done, tmp_path)
+    assert [entry.key for entry in done.having(Filled.FITTED)] == ["relative_position_bias_table"]
+    assert torch.equal(state["relative_position_index"], expected["relative_position_index"])
+    Window(6).load_state_dict(state)
+
+
 def test_of_two_values_for_a_tied_tensor_the_last_counts_as_in_torch(tmp_path: Path) -> None:
     state = {key: tensor.clone() for key, tensor in Tied().state_dict().items()}
     state["head.weight"] += 1
@@ -479,7 +536,7 @@ def test_of_two_values_for_a_tied_tensor_the_last_counts_as_in_torch(tmp_path: P
 
 def test_another_checkpoint_as_the_model(source: State, tmp_path: Path) -> None:
     done = ckptool.plan_transplant(FIXTURES / "tuned.safetensors", FIXTURES / "resnet18.pth")
-    assert done.having(Filled.MISMATCHED)[0].how == "kept from the target"
+    assert done.having(Filled.MISMATCHED)[0].reason == OwnTensor("checkpoint")
     state = written(done, tmp_path, "out.safetensors")
     tuned = load_file(FIXTURES / "tuned.safetensors")
     for key in source:
@@ -503,6 +560,36 @@ def test_only_loaded_and_wrap(models: ModuleType, tmp_path: Path) -> None:
     model = models.Backbone()
     found = model.load_state_dict(state["model"], strict=False)
     assert len(found.missing_keys) == 4 and not found.unexpected_keys
+
+
+class Under(nn.Module):
+    """An IBN-a network as the backbone of another."""
+
+    def __init__(self, models: ModuleType) -> None:
+        super().__init__()
+        self.base = models.ResNet18(ibn=True)
+        self.neck = nn.BatchNorm1d(4)
+
+
+@pytest.mark.parametrize("given", ["", "module.", "module.encoder."])
+@pytest.mark.parametrize("inside", [False, True])
+def test_rules_apply_under_a_prefix_and_results_are_put_under_one(
+    given: str, inside: bool, models: ModuleType, source: State, tmp_path: Path
+) -> None:
+    ours = {f"{given}{key}": tensor for key, tensor in source.items()} | {"criterion.centers": torch.ones(3, 2)}
+    build = (lambda: Under(models)) if inside else (lambda: models.ResNet18(ibn=True))
+    done = ckptool.plan_transplant(save(ours, tmp_path), build(), recipe="resnet-to-ibn")
+    plain = ckptool.plan_transplant(FIXTURES / "resnet18.pth", models.ResNet18(ibn=True), recipe="resnet-to-ibn")
+    meant = written(plain, tmp_path, "plain.pth")
+    assert done.under == given and done.swap.put == ("base." if inside else "")
+    said = [note.text for note in done.plan.notes]
+    assert (f'rules apply under "{given}"' in said) == bool(given)
+    assert ('results are put under "base"' in said) == inside
+    state, prefix = written(done, tmp_path), "base." if inside else ""
+    assert all(torch.equal(state[prefix + key], meant[key]) for key in meant)
+    build().load_state_dict(state)
+    wrong = ckptool.plan_transplant(save(source, tmp_path, "b.pth"), models.ResNet18(), recipe=["module.fc. -> fc."])
+    assert wrong.plan.problems, "a rule that matches nothing is still refused"
 
 
 def test_prefixes_are_never_swapped_so_that_keys_clash(tmp_path: Path) -> None:
@@ -538,7 +625,7 @@ def test_buffers_that_the_model_makes_are_harmless(tmp_path: Path) -> None:
 
     done = ckptool.plan_transplant(save({"weight": torch.ones(4)}, tmp_path), Positions())
     (entry,) = done.having(Filled.MISSING)
-    assert entry.is_harmless and entry.how == "a buffer that the model makes"
+    assert entry.is_harmless and entry.reason == OwnTensor("buffer")
     assert torch.equal(written(done, tmp_path)["index"], torch.arange(4))
 
 
@@ -548,8 +635,44 @@ def test_an_init_is_refused_or_said_to_have_no_effect() -> None:
     assert any("no effect" in note.text for note in done.plan.notes)
     with pytest.raises(UsageError, match="matches none"):
         ckptool.plan_transplant(FIXTURES / "resnet18.pth", into, init={"head.*": "zeros"})
-    with pytest.raises(UsageError, match="no way to fill"):
+    with pytest.raises(UsageError, match="unknown init"):
         ckptool.plan_transplant(FIXTURES / "resnet18.pth", into, drop=["fc.*"], init={"fc.*": "ones()"})
+
+
+def renamed_norms(source: State) -> State:
+    return {key.replace(".bn", ".norm") if ".bn" in key else key: tensor for key, tensor in source.items()}
+
+
+def test_the_gate_looks_at_tensors_and_modules(models: ModuleType, source: State, tmp_path: Path) -> None:
+    whole = FIXTURES / "resnet18.pth"
+    assert not ckptool.plan_transplant(whole, models.ResNet18(), min_coverage=1.0).plan.unmet
+    ibn = models.ResNet18(ibn=True)
+    hidden = ckptool.plan_transplant(whole, ibn, min_coverage=0.9)
+    assert hidden.coverage > 0.99 and "tensors come from the source" in hidden.plan.unmet[0].message
+    assert not ckptool.plan_transplant(whole, ibn, recipe="resnet-to-ibn", min_coverage=0.99).plan.unmet
+    norms = ckptool.plan_transplant(save(renamed_norms(source), tmp_path), models.ResNet18(), min_coverage=0.9)
+    assert norms.coverage > 0.9 and norms.plan.unmet
+    lone = ckptool.plan_transplant(whole, ibn, min_coverage=0.6)
+    assert "layer1.0.bn1 is in the source, and 0 of its 6 tensors" in lone.plan.unmet[0].message
+    dropped = ckptool.plan_transplant(whole, models.ResNet18(num_classes=9), drop=["fc"], min_coverage=0.8)
+    assert not dropped.plan.unmet, "what is new on purpose has no namesake"
+
+
+def test_a_loaded_layer_before_an_initial_norm_is_a_warning(models: ModuleType, source: State, tmp_path: Path) -> None:
+    def warned(state: State, target: object) -> list[str]:
+        done = ckptool.plan_transplant(save(state, tmp_path), target)
+        return [note.text for note in done.plan.notes if note.level == "warning"]
+
+    assert warned(source, models.ResNet18(ibn=True)) == [
+        "layer1.0.conv1 is loaded, and the norm after it, layer1.0.bn1.IN, has initial values; so it is with 5 more"
+    ]
+    assert warned(renamed_norms(source), models.ResNet18())[0].startswith("layer1.0.conv1 is loaded, and the norm")
+    assert warned(renamed_norms(source), str(FIXTURES / "resnet18.pth")), "a checkpoint has names only"
+    norms = {key: tensor for key, tensor in source.items() if "conv" not in key}
+    assert warned(norms, models.ResNet18())[0].startswith("bn1 is loaded, and the layer before it, conv1, has initial")
+    for target in (models.ResNet18(), models.Backbone(), models.Baseline(12)):
+        assert not warned(source, target)
+    assert not warned(torch.load(FIXTURES / "deit.pth", weights_only=True), models.ViT(384, 1, 10))
 
 
 def test_expectations_of_a_recipe_are_gates(tmp_path: Path) -> None:

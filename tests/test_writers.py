@@ -11,11 +11,13 @@ import pytest
 import safetensors.torch
 import torch
 
+from ckptool.core.dtypes import DTYPES
 from ckptool.core.errors import OutputError
 from ckptool.core.spec import TensorSpec
 from ckptool.formats.image import PAGE, Image, Range
-from ckptool.formats.safetensors_write import NAMES, Entry, safetensors_image
+from ckptool.formats.safetensors_write import Entry, safetensors_image
 from ckptool.formats.torch.zip_write import ALIGNMENT, Record, zip_image
+from ckptool.storage.locate import locate_file
 
 
 def fill(image: Image, path: Path) -> None:
@@ -26,7 +28,7 @@ def fill(image: Image, path: Path) -> None:
         data[offset : offset + len(literal)] = literal
     for slot in image.slots:
         content = b"".join(
-            part.file.read_bytes()[part.offset : part.offset + part.nbytes]
+            Path(part.file.path).read_bytes()[part.offset : part.offset + part.nbytes]
             for part in slot.contents
             if isinstance(part, Range)
         )
@@ -52,7 +54,7 @@ def saved(path: Path, value: object) -> tuple[bytes, list[Record]]:
             name_and_extra = int.from_bytes(raw[info.header_offset + 26 : info.header_offset + 28], "little")
             name_and_extra += int.from_bytes(raw[info.header_offset + 28 : info.header_offset + 30], "little")
             start = info.header_offset + 30 + name_and_extra
-            records.append(Record(info.file_size, (Range(path, start, info.file_size),)))
+            records.append(Record(info.file_size, (Range(locate_file(path), start, info.file_size),)))
         return archive.read(f"{root}/data.pkl"), records
 
 
@@ -88,7 +90,8 @@ def test_same_input_same_bytes(tmp_path: Path) -> None:
 
 def test_big_ranges_stand_to_a_page_as_in_the_source(tmp_path: Path) -> None:
     source = tmp_path / "source"
-    parts = tuple(Range(source, 64 * (i + 1) + (i << 21), 1 << 20) for i in range(3))
+    source.touch()
+    parts = tuple(Range(locate_file(source), 64 * (i + 1) + (i << 21), 1 << 20) for i in range(3))
     image = zip_image(b"\x80\x02N.", [Record(1 << 20, (part,)) for part in parts])
     for slot, part in zip(image.slots, parts, strict=True):
         assert slot.offset % PAGE == part.offset % PAGE
@@ -96,7 +99,8 @@ def test_big_ranges_stand_to_a_page_as_in_the_source(tmp_path: Path) -> None:
 
 def test_sizes_beyond_32_bits_are_laid_out_in_zip64(tmp_path: Path) -> None:
     huge = 5 << 30
-    image = zip_image(b"\x80\x02N.", [Record(huge, (Range(tmp_path / "x", 0, huge),)), Record(8, ())])
+    (tmp_path / "x").touch()
+    image = zip_image(b"\x80\x02N.", [Record(huge, (Range(locate_file(tmp_path / "x"), 0, huge),)), Record(8, ())])
     path = tmp_path / "sparse.pth"
     with path.open("wb") as file:
         file.truncate(image.size)
@@ -114,14 +118,15 @@ def test_sizes_beyond_32_bits_are_laid_out_in_zip64(tmp_path: Path) -> None:
 
 def test_safetensors_reads_every_dtype(tmp_path: Path) -> None:
     tensors = {}
-    for name in NAMES:
-        if name != "float4_e2m1fn_x2":
+    for name, dtype in DTYPES.items():
+        if dtype.safetensors and dtype.is_castable:
             tensors[name] = torch.ones(3, 4).to(getattr(torch, name))
     raw = tmp_path / "raw"
+    raw.touch()
     data, entries = io.BytesIO(), []
     for name, tensor in tensors.items():
         content = tensor.view(torch.uint8).numpy().tobytes()
-        entries.append(Entry(TensorSpec(name, name, (3, 4)), (Range(raw, data.tell(), len(content)),)))
+        entries.append(Entry(TensorSpec(name, name, (3, 4)), (Range(locate_file(raw), data.tell(), len(content)),)))
         data.write(content)
     raw.write_bytes(data.getvalue())
     fill(safetensors_image(entries, {"format": "pt"}), tmp_path / "out.safetensors")

@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ckptool.commands.filter import plan_filter
-from ckptool.engine.apply import apply
 from ckptool.formats.opening import open_checkpoint
 from tests.deep_equal import assert_equal, bits, sharing
+from tests.writing import apply
 
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.int8, torch.uint8, torch.bool]
 SHAPES = st.lists(st.integers(0, 4), max_size=3).map(tuple)

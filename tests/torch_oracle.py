@@ -10,12 +10,13 @@ import torch
 from ckptool.core.checkpoint import Checkpoint, Tensor
 from ckptool.formats.torch.legacy import open_legacy
 from ckptool.formats.torch.zip import open_zip
+from ckptool.storage.locate import locate_file
 
 
 def opened(path: Path, select: str | None = None) -> Checkpoint:
     """Open by content, as `open_checkpoint` does."""
     is_zip = path.read_bytes()[:4] == b"PK\x03\x04"
-    return open_zip(path, select) if is_zip else open_legacy(path, select)
+    return open_zip(locate_file(path), select) if is_zip else open_legacy(locate_file(path), select)
 
 
 def bytes_of(tensor: torch.Tensor) -> bytes:
@@ -30,7 +31,7 @@ def read(tensor: Tensor) -> torch.Tensor:
     """The tensor by the offsets that ckptool found, without torch.load."""
     dtype = getattr(torch, tensor.dtype)
     (piece,) = tensor.pieces
-    with piece.storage.file.open("rb") as file:
+    with Path(piece.storage.file.path).open("rb") as file:
         file.seek(piece.storage.offset)
         raw = bytearray(file.read(piece.storage.nbytes))
     assert len(raw) == piece.storage.nbytes

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Mapping, Sequence
 
     import torch
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     from ckptool.commands.diff.result import Diff
     from ckptool.commands.merging.merge import Keys
     from ckptool.commands.transplant.result import Transplant
+    from ckptool.core.bytes import PathText
     from ckptool.core.checkpoint import Checkpoint
     from ckptool.models import Target
     from ckptool.models.entries import Mismatch
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from ckptool.recipes.recipe import Recipe
     from ckptool.values.delta import Tolerance
 
-    Input: TypeAlias = Checkpoint | str | os.PathLike[str]
-    Goal: TypeAlias = str | os.PathLike[str] | torch.nn.Module | Target | Checkpoint
+    Input: TypeAlias = Checkpoint | PathText
+    Goal: TypeAlias = PathText | torch.nn.Module | Target | Checkpoint
 
 
-def open(path: str | os.PathLike[str], select: str | None = None) -> Checkpoint:
+def open(path: PathText, select: str | None = None) -> Checkpoint:
     """Open a checkpoint of any format, told by its content. Reads headers only; holds no file open.
 
     Args:
@@ -39,7 +39,7 @@ def open(path: str | os.PathLike[str], select: str | None = None) -> Checkpoint:
 
     Example:
         >>> checkpoint = ckptool.open("fixtures/training.ckpt")
-        >>> checkpoint.format, len(checkpoint), checkpoint.selection.name
+        >>> str(checkpoint.format), len(checkpoint), checkpoint.selection.name
         ('torch zip', 122, 'state_dict')
         >>> [extra.name for extra in checkpoint.extras]
         ['epoch', 'arch', 'best_acc1', 'args', 'model_ema', 'optimizer', 'lr_scheduler']
@@ -175,8 +175,8 @@ def plan_filter(
 
     Example:
         >>> plan = ckptool.plan_filter("fixtures/resnet18.pth", [("drop", "fc.*")], dtype="bf16")
-        >>> plan.steps[0].target.short, plan.steps[0].why, plan.nbytes
-        ('bf16[2,3,7,7]', '--dtype bfloat16', 23740)
+        >>> plan.steps[0].target.short, plan.steps[0].reason, plan.nbytes
+        ('bf16[2,3,7,7]', ByOption(option='--dtype', value='bfloat16'), 23740)
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     written = plan.apply(f"{folder}/body.safetensors")
@@ -223,8 +223,6 @@ def plan_remap(
         >>> ckptool.plan_remap("fixtures/resnet18.pth", ["head. -> fc."]).problems[0].message
         'rule 1 "head. -> fc." matches none of the 122 keys'
     """
-    from pathlib import Path
-
     from ckptool.api.plan import Plan
     from ckptool.commands.remap import open_sources
     from ckptool.commands.remap import plan_remap as plan
@@ -233,7 +231,7 @@ def plan_remap(
 
     parsed = recipe if isinstance(recipe, Recipe) else recipe_of(recipe)
     sources, prefixes = (
-        ((checkpoint,), ()) if isinstance(checkpoint, Checkpoint) else open_sources(Path(checkpoint), parsed, select)
+        ((checkpoint,), ()) if isinstance(checkpoint, Checkpoint) else open_sources(checkpoint, parsed, select)
     )
     target = None if like is None else _opened(like)
     return Plan.of(plan(sources, parsed, backwards=reverse, prefixes=prefixes, vars=vars, like=target, dtype=dtype))
@@ -265,11 +263,11 @@ def plan_merge(
 
     Example:
         >>> plan = ckptool.plan_merge(["fixtures/resnet18.pth", "fixtures/shards"], method="linear", weights=[3, 1])
-        >>> plan.steps[0].why
-        'linear(3, 1)'
+        >>> plan.steps[0].reason
+        Mixed(notation='linear(3, 1)', partial=False)
         >>> union = ckptool.plan_merge(["fixtures/resnet18.pth", "fixtures/tuned.safetensors"])
-        >>> union.steps[0].why
-        'from tuned.safetensors, replaces resnet18.pth'
+        >>> union.steps[0].reason
+        FromInput(input=1, replaced=((0, None),))
     """
     from ckptool.api.plan import Plan
     from ckptool.commands.merging.merge import plan_merge as plan
@@ -296,6 +294,7 @@ def plan_transplant(
     strict: bool = False,
     min_coverage: float | None = None,
     select: str | None = None,
+    allow: Sequence[str] = (),
 ) -> Transplant:
     """Plan a model's state dict out of another model's weights; `plan.apply` of what comes back writes it.
 
@@ -318,6 +317,7 @@ def plan_transplant(
         strict: what torch would not load strictly stands in the plan's `unmet`.
         min_coverage: so does filling less than this share of the model's elements, 0 to 1.
         select: which dict of a file to take.
+        allow: facts of the source to go on with although they refuse, such as "adapter"; the refusal names them.
 
     Raises:
         CkptError: a file or model cannot be opened, a pattern matches nothing, or nothing would be loaded.
@@ -339,6 +339,7 @@ def plan_transplant(
     from ckptool.commands.transplant.gates import require_loaded
     from ckptool.commands.transplant.planning import plan_transplant as plan
     from ckptool.core.checkpoint import Checkpoint
+    from ckptool.facts.consult import consulted
     from ckptool.models import target_from
     from ckptool.recipes.recipe import recipe_from
 
@@ -359,7 +360,7 @@ def plan_transplant(
         min_coverage=min_coverage,
     )
     require_loaded(done)
-    return replace(done, plan=Plan.of(done.plan))
+    return replace(done, plan=Plan.of(consulted(done.plan, allow, loads=True)))
 
 
 def probe(

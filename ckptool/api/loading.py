@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MethodType
 from typing import TYPE_CHECKING
 
 from ckptool.commands.transplant.gates import require_loaded
 from ckptool.commands.transplant.planning import plan_transplant
 from ckptool.commands.transplant.result import Transplant
+from ckptool.core.bytes import PathText
 from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.errors import PlanError, UsageError
+from ckptool.facts.consult import consulted
 from ckptool.models.entries import Filled, Mismatch
 from ckptool.models.loading import fill_model
 
@@ -63,13 +65,13 @@ class Report:
         """Share of the model's elements that came from the checkpoint, 0 to 1."""
         return self.transplant.coverage
 
-    def freeze(self, model: torch.nn.Module, *, eval_batchnorm: bool = False) -> int:
+    def freeze(self, model: torch.nn.Module, *, eval_batchnorm: bool = True) -> int:
         """Set `requires_grad_(False)` on the parameters that were loaded whole; on those that the recipe freezes.
 
         Args:
             model: the model that was loaded into.
-            eval_batchnorm: also call `.eval()` on BatchNorms whose parameters are frozen, so that their running
-                statistics stay; `model.train()` undoes that, so call it after.
+            eval_batchnorm: also keep BatchNorms whose parameters are frozen in eval, through every later
+                `model.train()` too, so that their running statistics stay.
 
         Returns:
             How many parameters are frozen.
@@ -79,13 +81,22 @@ class Report:
         for key in frozen:
             parameters[key].requires_grad_(False)
         for name in self.transplant.batchnorms if eval_batchnorm else ():
-            model.get_submodule(name).eval()
+            norm = model.get_submodule(name).eval()
+            norm.train = MethodType(train, norm)  # type: ignore[method-assign]
         return len(frozen)
+
+
+def train(module: torch.nn.Module, mode: bool = True) -> torch.nn.Module:
+    """What frozen norms have in place of `Module.train`: they stay in eval.
+
+    It has the method's name, so that a model that was pickled whole gets the plain method back and opens everywhere.
+    """
+    return module
 
 
 def load_into(
     model: torch.nn.Module,
-    source: Checkpoint | str | os.PathLike[str],
+    source: Checkpoint | PathText,
     *,
     drop: Sequence[str] = (),
     recipe: Recipe | str | Sequence[str] | None = None,
@@ -118,9 +129,11 @@ def load_into(
         only_loaded=True,
         strict=strict,
         min_coverage=min_coverage,
+        live=True,
     )
     require_loaded(transplant)
-    for problem in (*transplant.plan.problems, *transplant.plan.unmet):
+    plan = consulted(transplant.plan, loads=True)
+    for problem in (*plan.problems, *plan.unmet):
         raise PlanError(problem.message, hint=problem.hint or None, path=checkpoint.path)
     fill_model(model, transplant.plan)
     return Report(transplant)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Self
 
-from ckptool.commands.beside.settle import settled
+from ckptool.commands.beside.choices import Choices, Tied
+from ckptool.commands.beside.complete import complete
 from ckptool.core import plan as core
+from ckptool.core.bytes import PathText
 from ckptool.core.errors import PlanError
 from ckptool.engine.apply import Written, apply
-from ckptool.engine.encode import Tied
+from ckptool.engine.encode import container_of
+from ckptool.storage.paths import local_path
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,15 +27,17 @@ class Plan(core.Plan):
 
     def apply(
         self,
-        out: str | os.PathLike[str],
+        out: PathText,
         *,
         force: bool = False,
         max_shard: int | None = None,
+        to: str | None = None,
         tied: Tied = "clone",
         only_weights: bool = False,
         drop_optimizer: bool = False,
         optimizer_as_is: bool = False,
         keep_unknown: bool = False,
+        allow: Sequence[str] = (),
         progress: Callable[[int, int], None] | None = None,
     ) -> Written:
         """Write the output: complete, checked against the plan, or not at all.
@@ -44,11 +47,13 @@ class Plan(core.Plan):
                 safetensors shards with their index.
             force: replace an existing output.
             max_shard: bytes of one shard, for a folder.
+            to: the container where the ending does not say it: "torch", "safetensors", "folder".
             tied: for safetensors, what becomes of tensors that share their bytes: "clone" or "keep-first".
             only_weights: leave out everything that is not a weight.
             drop_optimizer: leave out optimizer state, where it cannot follow its parameters.
             optimizer_as_is: keep it unchanged instead.
             keep_unknown: carry objects of unknown classes along, as inert as they are.
+            allow: facts of the inputs to go on with although they refuse; the refusal names them.
             progress: told (bytes done, bytes in all), from any thread.
 
         Raises:
@@ -62,17 +67,11 @@ class Plan(core.Plan):
             ...     plan.apply(f"{folder}/body.safetensors").tensors
             120
         """
-        target = Path(out)
-        plan = settled(
-            self,
-            target,
-            only_weights=only_weights,
-            drop_optimizer=drop_optimizer,
-            optimizer_as_is=optimizer_as_is,
-            keep_unknown=keep_unknown,
-        )
+        target = local_path(out)
+        choices = Choices(only_weights, drop_optimizer, optimizer_as_is, keep_unknown, tied, allow=tuple(allow))
+        plan = complete(self, container_of(target, to), choices)
         if plan.unmet and not plan.problems:
             raise PlanError(
                 "; ".join(problem.message for problem in plan.unmet), hint="the recipe's expect says what is to come"
             )
-        return apply(plan, target, force=force, max_shard=max_shard, tied=tied, progress=progress)
+        return apply(plan, target, force=force, max_shard=max_shard, progress=progress)

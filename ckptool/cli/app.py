@@ -8,11 +8,14 @@ from typing import Annotated
 
 import typer
 
-from ckptool.cli import check, diff, filter, git, inspect, merge, remap, transplant
-from ckptool.cli.errors import report
+from ckptool.cli import check, diff, filter, git, inspect, merge, remap, topics, transplant
+from ckptool.cli.errors import report, say_interrupted
 from ckptool.cli.help import HelpCommand, HelpGroup
-from ckptool.core.errors import Exit
+from ckptool.cli.output import lost_report
+from ckptool.core.errors import Exit, UsageError
 from ckptool.core.version import VERSION
+from ckptool.storage.paths import can_be_a_name
+from ckptool.storage.touched import one_command
 
 _EPILOG = """\
 Examples:
@@ -38,6 +41,7 @@ app.command(cls=HelpCommand, rich_help_panel="Operate", epilog=remap.EPILOG)(rem
 app.command(cls=HelpCommand, rich_help_panel="Operate", epilog=merge.EPILOG)(merge.merge)
 app.command(cls=HelpCommand, rich_help_panel="Operate", epilog=transplant.EPILOG)(transplant.transplant)
 app.command(cls=HelpCommand, rich_help_panel="Guard", epilog=check.EPILOG)(check.check)
+app.command(cls=HelpCommand, rich_help_panel="Read", epilog=topics.EPILOG)(topics.help)
 app.add_typer(git.app, name="git", rich_help_panel="Guard")
 
 
@@ -56,16 +60,29 @@ def _ckptool(
     """Surgery on model checkpoints: look inside, compare, change; nothing from a file is ever run."""
 
 
+def _require_text(argument: str) -> None:
+    """Refuse an argument that no shell can give and no file can be named by."""
+    if "\0" in argument:
+        raise UsageError("an argument holds a NUL character", hint="check how the command line is made")
+    if not can_be_a_name(argument):
+        raise UsageError("an argument is not valid Unicode", hint="check how the command line is made")
+
+
 def run(arguments: Sequence[str]) -> int:
     """Runs one command line and returns its exit code. Never raises what a user could cause."""
     try:
         # obj: the commands see the raw arguments, whose order the parser does not keep
-        code = app(list(arguments) or ["--help"], prog_name="ckptool", standalone_mode=False, obj=list(arguments))
+        for argument in arguments:
+            _require_text(argument)
+        with one_command():
+            code = app(list(arguments) or ["--help"], prog_name="ckptool", standalone_mode=False, obj=list(arguments))
         sys.stdout.flush()
+        if lost := lost_report():
+            return report(lost, arguments)
     except KeyboardInterrupt:
-        return Exit.INTERRUPTED
+        return say_interrupted()
     except BrokenPipeError:
         return Exit.OK
     except (Exception, SystemExit) as error:
         return report(error, arguments)
-    return int(code or 0)
+    return say_interrupted() if code == Exit.INTERRUPTED else int(code or 0)  # typer turns Ctrl-C into a code

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from enum import StrEnum
-from pathlib import Path
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ckptool.cli.common import Color, ColorOption, DebugOption, JsonOption, QuietOption, ThreadsOption
+from ckptool.cli.common import PATH, Color, ColorOption, DebugOption, JsonOption, QuietOption, ThreadsOption
 from ckptool.cli.reports import (
+    FormatOption,
     ReportOption,
     add_summary,
-    ci_texts,
     on_github,
-    plain,
-    report_screen,
     require_reports,
+    show_document,
     write_reports,
 )
-from ckptool.core.errors import Exit
+from ckptool.core.errors import Exit, UsageError
 from ckptool.report.escape import terminal
+from ckptool.storage.paths import exists, files_below, is_folder, relative
 
 if TYPE_CHECKING:
     from ckptool.commands.checks.finding import Level, Report
@@ -39,17 +38,6 @@ Examples:
 Exit codes: 0 clean; 1 findings; 2 it could not be checked"""
 
 _TYPED = "command line"
-
-
-class CheckFormat(StrEnum):
-    """What stdout gets."""
-
-    TEXT = "text"
-    JSON = "json"
-    MARKDOWN = "markdown"
-    GITHUB = "github"
-    JUNIT = "junit"
-    SARIF = "sarif"
 
 
 class FailOn(StrEnum):
@@ -99,12 +87,16 @@ def _list_rules(asked: bool) -> None:
 
 def check(
     paths: Annotated[
-        list[Path] | None, typer.Argument(metavar="PATHS...", help="Checkpoints, and folders to search for them.")
+        list[PurePath] | None,
+        typer.Argument(path_type=PATH, metavar="PATHS...", help="Checkpoints, and folders to search for them."),
     ] = None,
     policy: Annotated[
-        Path | None,
+        PurePath | None,
         typer.Option(
-            "--policy", metavar="FILE", help="Not the ckptool.toml or pyproject.toml that is found from here upwards."
+            "--policy",
+            path_type=PATH,
+            metavar="FILE",
+            help="Use this policy instead of the nearest ckptool.toml or pyproject.toml.",
         ),
     ] = None,
     into: Annotated[
@@ -113,6 +105,14 @@ def check(
             "--into", metavar="MODEL", help="They must fit this: torchvision:NAME, net.py:CLASS, or a checkpoint."
         ),
     ] = None,
+    model_arg: Annotated[
+        list[str] | None,
+        typer.Option("--model-arg", metavar="NAME=VALUE", help="An argument for the model of --into; repeats."),
+    ] = None,
+    trust_policy: Annotated[
+        bool,
+        typer.Option("--trust-policy", help="The policy may run the code of models and name files outside its folder."),
+    ] = False,
     rule: Annotated[
         list[str] | None,
         typer.Option("--rule", metavar="RULE", help="Only this rule; repeats.", autocompletion=complete_rules),
@@ -142,15 +142,7 @@ def check(
         bool, typer.Option("--models", help="List the models that the policy names; these need torch.")
     ] = False,
     threads: ThreadsOption = 2,
-    form: Annotated[
-        CheckFormat,
-        typer.Option(
-            "--format",
-            metavar="FORMAT",
-            help="text, json, markdown, github, junit or sarif.",
-            rich_help_panel="Output",
-        ),
-    ] = CheckFormat.TEXT,
+    form: FormatOption = "text",
     json: JsonOption = False,
     report: ReportOption = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Every detail.", rich_help_panel="Output")] = False,
@@ -158,52 +150,77 @@ def check(
     quiet: QuietOption = False,
     debug: DebugOption = False,
 ) -> int:
-    """Whether checkpoints are what they should be: whole, safe, finite, and what a policy asks for.
+    """Check checkpoints: readable, safe, finite, and as a policy requires.
 
-    The policy is ckptool.toml or [tool.ckptool.check] of pyproject.toml; without one, what always must hold is checked.
-    On GitHub Actions it annotates the lines of the policy and adds to the job summary.
+    The policy is ckptool.toml or [tool.ckptool.check] of pyproject.toml; without one, the rules that
+    always hold are checked. On GitHub Actions it annotates the lines of the policy and adds to the job summary.
     """
+    from ckptool.cli.output import print_texts
     from ckptool.commands.checks.policy import find_policy, read_policy
+    from ckptool.report.document_check import check_document
+    from ckptool.report.encoders import encoder_named
 
     files = report or []
-    require_reports(files, _weights(paths or []) if any(file.exists() for file in files) else ())
-    asked = _with_model(find_policy() if policy is None else read_policy(policy), into)
+    require_reports(files, _weights(paths or []) if any(exists(file) for file in files) else ())
+    asked = _with_model(find_policy() if policy is None else read_policy(policy), into, model_arg or [])
+    asked = replace(asked, is_trusted=trust_policy)
     if models:
         return _list_models(asked)
+    _require_own_files(files, asked)
     level: Level = fail_on.value if fail_on else asked.fail_on or "error"
     found = _checked(paths or [], asked, rule, threads, update_lock, quiet)
-    form = CheckFormat.JSON if json else form
-    _print(found, form, level, verbose, color)
-    if form is CheckFormat.GITHUB or (form is CheckFormat.TEXT and on_github()):
-        add_summary(found, "check")
-    write_reports(files, lambda kind: _texts(found, kind, level))
+    form = "json" if json else form
+    about = dict(_about(found))
+    document = check_document(found, about, level, verbose)
+    show_document(document, form, color, pager=False)
+    if form == "text" and on_github():
+        print_texts(encoder_named("github").encode(document))
+        add_summary(document)
+    write_reports(files, check_document(found, about, level, verbose=True))
     return found.exit_code(level)
 
 
-def _weights(paths: list[Path]) -> Iterator[Path]:
+def _require_own_files(reports: list[PurePath], policy: Policy) -> None:
+    """Refuse reports in the place of the policy or of a lock, which may be written too."""
+    from ckptool.storage.targets import check_distinct
+
+    settings = (policy.settings, *(narrower for _, narrower in policy.paths))
+    locks = dict.fromkeys(policy.folder / each.lock.value for each in settings if each.lock)
+    require_reports(reports, [policy.file] if policy.file else [])
+    check_distinct([*reports, *locks])
+
+
+def _weights(paths: list[PurePath]) -> Iterator[PurePath]:
     """Files that are read, by their names; an old report in a folder of weights is none."""
-    from ckptool.commands.checks.paths import INDEX, WEIGHTS
+    from ckptool.formats.registry import INDEX_ENDING, endings
 
     for path in paths:
         yield path
-        if path.is_dir():
-            yield from (file for file in path.rglob("*") if file.name.endswith((*WEIGHTS, INDEX, ".distcp")))
+        if is_folder(path):
+            yield from (file for file in files_below(path) if file.name.endswith((*endings(), INDEX_ENDING, ".distcp")))
 
 
-def _with_model(policy: Policy, into: str | None) -> Policy:
+def _with_model(policy: Policy, into: str | None, arguments: list[str]) -> Policy:
     """The policy with a model that the command line names, for all files."""
     if into is None:
+        if arguments:
+            raise UsageError("--model-arg is for the model of --into", hint="--into MODEL --model-arg NAME=VALUE")
         return policy
     from ckptool.commands.checks.finding import Place
     from ckptool.commands.checks.settings import Setting, Settings
 
     path, colon, name = into.rpartition(":")
     for typed, rest in ((into, ""), (path, f"{colon}{name}")):
-        if typed and Path(typed).exists():  # a policy's paths are relative to its folder
-            into = os.path.relpath(typed, policy.folder) + rest
+        if typed and exists(typed):  # a policy's paths are relative to its folder
+            into = f"{relative(typed, policy.folder)}{rest}"
             break
     place = Place(_TYPED, None, f"--into {into}")
-    return replace(policy, paths=(*policy.paths, ("**", Settings(into=Setting(into, place)))))
+    settings = Settings(into=Setting(into, place, is_typed=True))
+    if arguments:
+        from ckptool.models.arguments import parse_model_args
+
+        settings = replace(settings, model_args=Setting(parse_model_args(arguments), place, is_typed=True))
+    return replace(policy, paths=(*policy.paths, ("**", settings)))
 
 
 def _list_models(policy: Policy) -> int:
@@ -211,13 +228,13 @@ def _list_models(policy: Policy) -> int:
     settings = (policy.settings, *(narrower for _, narrower in policy.paths))
     named = dict.fromkeys(each.into.value for each in settings if each.into)
     for spec in named:
-        if not (policy.folder / spec).exists():
+        if not exists(policy.folder / spec):
             print(terminal(spec))
     return Exit.OK
 
 
 def _checked(
-    paths: list[Path], policy: Policy, rules: list[str] | None, threads: int, update_lock: bool, quiet: bool
+    paths: list[PurePath], policy: Policy, rules: list[str] | None, threads: int, update_lock: bool, quiet: bool
 ) -> Report:
     from ckptool.cli.progress import Progress
     from ckptool.commands.checks.run import run_checks
@@ -229,39 +246,6 @@ def _checked(
         replace(each, policy=None) if each.policy and each.policy.file == _TYPED else each for each in found.findings
     )
     return replace(found, findings=tuple(findings))
-
-
-def _print(report: Report, form: CheckFormat, fail_on: Level, verbose: bool, color: Color) -> None:
-    from ckptool.cli.output import print_lines, print_texts, stdout_screen
-
-    if form is not CheckFormat.TEXT:
-        print_texts(_texts(report, form, fail_on))
-        return
-    from ckptool.report.text_check import check_lines
-
-    screen = stdout_screen(color)
-    print_lines(check_lines(report, screen, verbose), screen, pager=False)
-    if on_github():
-        print_texts(_texts(report, CheckFormat.GITHUB, fail_on))
-
-
-def _texts(report: Report, form: str, fail_on: Level) -> Iterable[str]:
-    """The report in a format."""
-    match form:
-        case "json":
-            from ckptool.report.json_check import check_json
-
-            return check_json(report, fail_on)
-        case "markdown":
-            from ckptool.report.markdown_check import check_markdown
-
-            return check_markdown(report)
-        case "text":
-            from ckptool.report.text_check import check_lines
-
-            return plain(check_lines(report, report_screen(), verbose=True))
-        case _:
-            return ci_texts(report, form, "check", dict(_about(report)), fail_on)
 
 
 def _about(report: Report) -> Iterator[tuple[str, str]]:

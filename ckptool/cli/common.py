@@ -3,38 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shlex
 from enum import StrEnum
-from pathlib import Path
-from typing import Annotated
+from pathlib import PurePath
+from typing import Annotated, Any
 
 import typer
 
 from ckptool.core.errors import CkptError
+from ckptool.storage.environment import VARIABLES
+from ckptool.storage.paths import exists
 
-
-class Format(StrEnum):
-    """What stdout gets."""
-
-    TEXT = "text"
-    JSON = "json"
-    NDJSON = "ndjson"
-    MARKDOWN = "markdown"
-    LINES = "lines"
-
-
-class DiffFormat(StrEnum):
-    """What stdout gets from a comparison."""
-
-    TEXT = "text"
-    JSON = "json"
-    NDJSON = "ndjson"
-    MARKDOWN = "markdown"
-    LINES = "lines"
-    GITHUB = "github"
-    JUNIT = "junit"
-    SARIF = "sarif"
+PATH: Any = PurePath
+"""The `path_type` of an argument that names a file or folder: shells complete it. Typer's own types know text only."""
 
 
 class Color(StrEnum):
@@ -50,10 +31,10 @@ def complete_keys(incomplete: str) -> list[str]:
     from ckptool.formats.opening import open_checkpoint
 
     # The parser knows no arguments yet while an option lacks its value: the words come from the shell.
-    typed = os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS") or ""
+    typed = VARIABLES.get("COMP_WORDS") or VARIABLES.get("_TYPER_COMPLETE_ARGS") or ""
     with contextlib.suppress(CkptError, OSError, ValueError):
-        named = next((word for word in shlex.split(typed)[2:] if Path(word).exists()), None)
-        keys = list(open_checkpoint(Path(named))) if named else []
+        named = next((word for word in shlex.split(typed)[2:] if exists(word)), None)
+        keys = list(open_checkpoint(PurePath(named))) if named else []
         return [key for key in keys if key.startswith(incomplete) and key.isprintable()]
     return []
 
@@ -82,10 +63,6 @@ RulesOption = Annotated[
 OnlyOption = Annotated[
     list[str] | None,
     typer.Option("--only", metavar="PATTERN", help="Only these keys; repeats.", autocompletion=complete_keys),
-]
-FormatOption = Annotated[
-    Format,
-    typer.Option("--format", metavar="FORMAT", help="text, json, ndjson, markdown or lines.", rich_help_panel="Output"),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Short for --format json.", rich_help_panel="Output")]
 ColorOption = Annotated[

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
-from itertools import chain
-from pathlib import Path
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ckptool.cli.common import (
+    PATH,
     Color,
     ColorOption,
     DebugOption,
-    DiffFormat,
     JsonOption,
     NoPagerOption,
     OnlyOption,
@@ -23,19 +22,9 @@ from ckptool.cli.common import (
     ThreadsOption,
 )
 from ckptool.cli.matching import AcceptOption, ExplainOption, Match, MatchOption, asked_for, require_match_for
-from ckptool.cli.reports import (
-    CI_FORMATS,
-    ReportOption,
-    add_summary,
-    ci_texts,
-    plain,
-    report_screen,
-    require_reports,
-    write_reports,
-)
+from ckptool.cli.reports import FormatOption, ReportOption, require_reports, show_document, write_reports
 
 if TYPE_CHECKING:
-    from ckptool.commands.automatic import Automatic
     from ckptool.commands.diff.result import Diff
     from ckptool.core.checkpoint import Checkpoint
     from ckptool.values.delta import Tolerance
@@ -58,8 +47,10 @@ Exit codes: 0 same; 1 different; 2 a file cannot be read"""
 
 
 def diff(
-    old: Annotated[Path, typer.Argument(metavar="OLD", help="A checkpoint: a file, or a folder of shards.")],
-    new: Annotated[Path, typer.Argument(metavar="NEW", help="Another one, in any format.")],
+    old: Annotated[
+        PurePath, typer.Argument(path_type=PATH, metavar="OLD", help="A checkpoint: a file, or a folder of shards.")
+    ],
+    new: Annotated[PurePath, typer.Argument(path_type=PATH, metavar="NEW", help="Another one, in any format.")],
     select: Annotated[
         str | None, typer.Option("--select", metavar="PATH", help="Take the weights of both from this dict.")
     ] = None,
@@ -80,15 +71,7 @@ def diff(
         Emit | None, typer.Option("--emit", metavar="WHAT", help="recipe: renames and drops as TOML for remap.")
     ] = None,
     threads: ThreadsOption = 2,
-    form: Annotated[
-        DiffFormat,
-        typer.Option(
-            "--format",
-            metavar="FORMAT",
-            help="text, json, ndjson, markdown, lines, github, junit or sarif.",
-            rich_help_panel="Output",
-        ),
-    ] = DiffFormat.TEXT,
+    form: FormatOption = "text",
     json: JsonOption = False,
     report: ReportOption = None,
     color: ColorOption = Color.AUTO,
@@ -102,11 +85,11 @@ def diff(
     With --match auto the tensors of two
     spellings of one architecture stand against each other, split, joined and transposed as it takes.
     """
-    from ckptool.cli.output import print_lines, print_texts, stdout_screen
     from ckptool.commands.automatic import explained, mapped_by, match_checkpoints
     from ckptool.commands.diff.comparison import parse_tolerance
     from ckptool.formats.opening import open_checkpoint
     from ckptool.recipes.recipe import recipe_of
+    from ckptool.report.document_diff import diff_document
     from ckptool.values.delta import Tolerance
 
     bounds = Tolerance()
@@ -116,7 +99,7 @@ def diff(
     require_reports(files, [old, new])
     before = open_checkpoint(old, select=select_old or select)
     after = open_checkpoint(new, select=select_new or select)
-    require_reports(files, [*before.files, *after.files])
+    require_reports(files, map(PurePath, (*before.paths, *after.paths)))
     level = asked_for(match is Match.AUTO, accept, "--match auto")
     require_match_for(explain, is_auto=level is not None, option="--match auto")
     recipe, found_rules = recipe_of(rules or []), None
@@ -126,30 +109,17 @@ def diff(
     mapped = mapped_by(recipe, before, after) if recipe.stages else None
     found = _compare(before, after, only or [], bounds, keys_only, threads, quiet, mapped)
     names = (str(old), str(new))
-    form = DiffFormat.JSON if json else form
+    document = diff_document(found, names, found_rules, verbose)
     if emit is Emit.RECIPE:
+        from ckptool.cli.output import print_texts
         from ckptool.report.match_recipe import match_recipe
         from ckptool.report.recipe import diff_recipe
 
         rules_text = [] if found_rules is None else [match_recipe(found_rules.report, found_rules.accept)]
         print_texts(rules_text or diff_recipe(found, *names))
-    elif form is not DiffFormat.TEXT:
-        print_texts(_texts(found, names, form, found_rules))
-        if form is DiffFormat.GITHUB:
-            from ckptool.commands.checks.results import diff_findings
-
-            add_summary(diff_findings(found, *names), "diff")
     else:
-        from ckptool.report.text_diff import diff_lines
-
-        screen = stdout_screen(color)
-        lines = diff_lines(found, names, screen, verbose)
-        if found_rules is not None:
-            from ckptool.report.text_match import match_lines
-
-            lines = chain(match_lines(found_rules, screen), [()], lines)
-        print_lines(lines, screen, pager=not no_pager)
-    write_reports(files, lambda kind: _texts(found, names, kind, found_rules))
+        show_document(document, "json" if json else form, color, pager=not no_pager)
+    write_reports(files, document)
     return found.exit_code
 
 
@@ -177,38 +147,3 @@ def _compare(
             progress=progress,
             mapped=mapped,
         )
-
-
-def _texts(diff: Diff, names: tuple[str, str], form: str, match: Automatic | None) -> Iterable[str]:
-    """The comparison in a format for machines or documents."""
-    if form in CI_FORMATS:
-        from ckptool.commands.checks.results import ABOUT, diff_findings
-
-        return ci_texts(diff_findings(diff, *names), form, "diff", ABOUT)
-    match form:
-        case "ndjson":
-            from ckptool.report.ndjson import diff_ndjson
-
-            return diff_ndjson(diff)
-        case "markdown":
-            from ckptool.report.markdown import diff_markdown
-            from ckptool.report.markdown_match import match_markdown
-
-            return chain(match_markdown(match), diff_markdown(diff, *names))
-        case "lines":
-            from ckptool.report.lines import diff_lines
-
-            return diff_lines(diff)
-        case "html":
-            from ckptool.report.html_diff import diff_html
-
-            return diff_html(diff, *names)
-        case "text":
-            from ckptool.report import text_diff
-
-            return plain(text_diff.diff_lines(diff, names, report_screen()))
-        case _:
-            from ckptool.report.json import diff_json
-            from ckptool.report.json_match import match_fields
-
-            return diff_json(diff, *names, match_fields(match))

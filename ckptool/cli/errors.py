@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
+import errno
 import sys
 from collections.abc import Iterator, Sequence
 
 import typer
 
-from ckptool.cli.output import discard_if_broken
+from ckptool.core.checkpoint import Note
 from ckptool.core.errors import CkptError, Exit
 from ckptool.report.escape import terminal
 from ckptool.report.text import Line, Screen, Span, Style, paint, wrap
+from ckptool.storage.environment import VARIABLES
+from ckptool.storage.paths import shown_text
+from ckptool.storage.process import discard_if_broken
 
 _LONGEST = 2000  # characters of a message
 
@@ -22,7 +26,7 @@ def report(error: BaseException, arguments: Sequence[str]) -> int:
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else Exit.TROUBLE
     if isinstance(error, typer.Abort):
-        return Exit.INTERRUPTED
+        return say_interrupted()
     flags = arguments[: arguments.index("--")] if "--" in arguments else arguments
     if "--debug" in flags:
         _traceback(error)
@@ -38,11 +42,27 @@ def report(error: BaseException, arguments: Sequence[str]) -> int:
     return Exit.TROUBLE
 
 
+def say_interrupted() -> int:
+    """One line for Ctrl-C: whatever was half written has been removed when this runs."""
+    with contextlib.suppress(OSError):
+        print("interrupted; nothing written", file=sys.stderr, flush=True)
+    return Exit.INTERRUPTED
+
+
 def print_error(error: CkptError, below: Sequence[str] = ()) -> None:
     """Prints an error on stderr, with further lines (keys, not escaped) between what is true and what to do."""
-    screen = Screen.of(sys.stderr, os.environ, "auto")
+    screen = Screen.of(sys.stderr, VARIABLES, "auto")
     lines = [paint(line, screen) for line in _lines(error, screen, below)]
     print("\n".join(lines), file=sys.stderr, flush=True)
+
+
+def print_note(note: Note) -> None:
+    """Prints on stderr what an earlier run left, and what to do about it."""
+    screen = Screen.of(sys.stderr, VARIABLES, "auto")
+    lines = list(_titled("note:", "cyan", wrap(terminal(note.text, _LONGEST), screen, first="note: ")))
+    if note.hint:
+        lines += _titled("  help:", "cyan", wrap(terminal(note.hint, _LONGEST), screen, first="  help: "))
+    print("\n".join(paint(line, screen) for line in lines), file=sys.stderr, flush=True)
 
 
 def _wants_json(flags: Sequence[str]) -> bool:
@@ -84,7 +104,9 @@ def _stated(error: BaseException) -> CkptError:
 def _system_error(error: OSError) -> CkptError:
     what = (error.strerror or str(error) or "the system refused").lower()
     name = error.filename
-    path = os.fsdecode(name) if isinstance(name, str | bytes) else None
+    if error.errno == errno.EBADF and name is None:
+        return CkptError("stdout is closed, so the report is lost", hint="redirect it: > /dev/null")
+    path = shown_text(name) if isinstance(name, str | bytes) else None
     return CkptError(f"{path}: {what}" if path else what)
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import PurePath
 from typing import Annotated
 
 import typer
 
 from ckptool.cli.common import (
+    PATH,
     Color,
     ColorOption,
     DebugOption,
@@ -17,37 +18,43 @@ from ckptool.cli.common import (
     SelectOption,
     complete_keys,
 )
+from ckptool.cli.reports import FormatOption, ReportOption
 from ckptool.cli.values import in_order, open_selected, value_options
 from ckptool.cli.writing import (
+    AllowOption,
     DropOptimizerOption,
+    DryRunOption,
     DtypeOption,
     ForceOption,
     KeepOptimizerOption,
     KeepUnknownOption,
     OutOption,
-    PlanFormat,
-    PlanFormatOption,
     Request,
     ShardOption,
     TiedOption,
     TiedOutput,
+    ToOption,
     VerboseOption,
     WeightsOnlyOption,
+    WrapOption,
     carry_out,
 )
+from ckptool.commands.beside.choices import Choices
 
 EPILOG = """\
 Examples:
   ckptool filter resnet18.pth --drop "fc.*" -o body.pth
   ckptool filter training.ckpt --ema --dtype bf16 -o ema.safetensors
-  ckptool filter big.pth -o big/ --max-shard 5GB
+  ckptool filter big.pth -o big/ --max-shard-size 5GB
 
 Exit codes: 0 shown or written; 2 it cannot be written as asked, nothing was"""
 
 
 def filter(
     context: typer.Context,
-    path: Annotated[Path, typer.Argument(metavar="IN", help="A checkpoint: a file, or a folder of shards.")],
+    path: Annotated[
+        PurePath, typer.Argument(path_type=PATH, metavar="IN", help="A checkpoint: a file, or a folder of shards.")
+    ],
     keep: Annotated[
         list[str] | None,
         typer.Option("--keep", metavar="PATTERN", help="Keep these keys; repeats.", autocompletion=complete_keys),
@@ -62,6 +69,7 @@ def filter(
     select: SelectOption = None,
     ema: Annotated[bool, typer.Option("--ema", help="Take the moving average that the file holds.")] = False,
     out: OutOption = None,
+    to: ToOption = None,
     force: ForceOption = False,
     max_shard: ShardOption = None,
     tied: TiedOption = TiedOutput.CLONE,
@@ -69,8 +77,12 @@ def filter(
     drop_optimizer: DropOptimizerOption = False,
     optimizer_as_is: KeepOptimizerOption = False,
     keep_unknown: KeepUnknownOption = False,
-    form: PlanFormatOption = PlanFormat.TEXT,
+    dry_run: DryRunOption = False,
+    wrap: WrapOption = None,
+    allow: AllowOption = None,
+    form: FormatOption = "text",
     json: JsonOption = False,
+    report: ReportOption = None,
     verbose: VerboseOption = False,
     color: ColorOption = Color.AUTO,
     no_pager: NoPagerOption = False,
@@ -79,8 +91,8 @@ def filter(
 ) -> int:
     """Choose tensors by their keys, cast them, write them in any format.
 
-    Without patterns it converts, joins and splits: the ending of -o says the format. Without -o it shows what it would
-    do. Bytes that do not change are copied as they are.
+    Without patterns it converts, joins and splits: the ending of -o says the format. Without -o it shows the
+    plan and writes nothing. Bytes that do not change are copied as they are.
     """
     from ckptool.commands.filter import plan_filter
 
@@ -90,18 +102,25 @@ def filter(
     request = Request(
         out,
         (str(path),),
+        to,
         force,
         max_shard,
-        tied.value,
-        only_weights,
-        drop_optimizer,
-        optimizer_as_is,
-        keep_unknown,
-        selected=ema or select is not None,
-        form=PlanFormat.JSON if json else form,
+        Choices(
+            only_weights,
+            drop_optimizer,
+            optimizer_as_is,
+            keep_unknown,
+            tied.value,
+            ema or select is not None,
+            allow=tuple(allow or ()),
+            wrap=wrap,
+        ),
+        dry_run=dry_run,
+        form="json" if json else form,
         color=color,
         no_pager=no_pager,
         verbose=verbose,
         quiet=quiet,
+        reports=tuple(report or ()),
     )
     return carry_out(plan, request)

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ckptool.cli.common import Color, ColorOption, DebugOption, ThreadsOption
+from ckptool.cli.common import PATH, Color, ColorOption, DebugOption, ThreadsOption
 from ckptool.cli.help import HelpCommand, HelpGroup
 from ckptool.core.errors import CkptError, Exit
 from ckptool.report.escape import terminal
+from ckptool.storage.environment import VARIABLES, find_program
+from ckptool.storage.locate import locate_file
+from ckptool.storage.paths import NULL_DEVICE
 
 if TYPE_CHECKING:
     from ckptool.cli.git_driver import Scope
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from ckptool.report.inspection import Inspection
     from ckptool.report.text import Line, Screen
 
-_ABSENT = os.devnull  # what git names where a side does not exist
+_ABSENT = NULL_DEVICE  # what git names where a side does not exist
 _LONGEST = 2000  # characters of a message
 _POINTER = 1024  # bytes: a Git LFS pointer is shorter
 
@@ -66,9 +67,10 @@ def install(
     With --full, git diff prints the report of ckptool diff instead; git log and git show do so with --ext-diff. It may
     be run again, to change between the two or to make git forget conversions of files that could not be read then.
     """
-    from ckptool.cli.git_driver import PATTERNS, Scope, checked_patterns, wanted_driver, with_lines
+    from ckptool.cli.git_driver import Scope, checked_patterns, wanted_driver, with_lines
+    from ckptool.formats.registry import name_patterns
 
-    patterns = [*PATTERNS, *checked_patterns(pattern or [])]
+    patterns = [*name_patterns(), *checked_patterns(pattern or [])]
     scope = Scope(everywhere)
     scope.set_driver(wanted_driver(full, scope.can_cache()))
     scope.forget()
@@ -101,7 +103,7 @@ def status(everywhere: GlobalOption = False, debug: DebugOption = False) -> int:
 
 @app.command(cls=HelpCommand, epilog=EPILOG)
 def textconv(
-    path: Annotated[Path, typer.Argument(metavar="FILE", help="A version of a file, from git.")],
+    path: Annotated[PurePath, typer.Argument(path_type=PATH, metavar="FILE", help="A version of a file, from git.")],
     threads: ThreadsOption = 2,
     debug: DebugOption = False,
 ) -> int:
@@ -128,7 +130,7 @@ def diff(
     """What git calls after install --full: the report of ckptool diff, with exit code 0."""
     from ckptool.cli.output import print_lines, stdout_screen
 
-    if color is Color.AUTO and os.environ.get("GIT_PAGER_IN_USE") and not os.environ.get("NO_COLOR"):
+    if color is Color.AUTO and VARIABLES.get("GIT_PAGER_IN_USE") and not VARIABLES.get("NO_COLOR"):
         color = Color.ALWAYS  # stdout is git's pager
     screen = stdout_screen(color)
     print_lines(_report(sides, threads, screen), screen, pager=False)
@@ -142,7 +144,7 @@ def _change_lines(scope: Scope, change: Callable[[str], str]) -> None:
     from ckptool.cli.git_driver import read_lines, write_lines
 
     path = scope.attributes()
-    write_lines(path, change(read_lines(path)))
+    write_lines(path, change(read_lines(path)), follow=scope.everywhere)
 
 
 def _print_status(scope: Scope) -> bool:
@@ -165,31 +167,32 @@ def _print_status(scope: Scope) -> bool:
     patterns = covered(read_lines(path))
     print(f"files   {terminal(' '.join(patterns)) or 'none'}   ({terminal(str(path))})")
     program = program_of(driver.textconv)
-    print(f"program   {terminal(program)}{'' if shutil.which(program) else '   (it is not there any more)'}")
+    print(f"program   {terminal(program)}{'' if find_program(program) else '   (it is not there any more)'}")
     return True
 
 
 # ---------------------------------------------------------------------------------------------- what git calls
 
 
-def _converted(path: Path, threads: int) -> Iterator[str]:
+def _converted(path: PurePath, threads: int) -> Iterator[str]:
     from ckptool.report.textconv import textconv_lines, unreadable_lines
 
     try:
         yield from textconv_lines(_inspection(path, path.name), threads)
     except CkptError as error:
-        with path.open("rb") as file:
-            head = file.read(_POINTER)
-        yield from unreadable_lines(error, str(path), head, path.stat().st_size)
+        with locate_file(path).open() as file:
+            head = file.read(0, min(_POINTER, file.size))
+        yield from unreadable_lines(error, str(path), head, file.size)
 
 
-def _inspection(path: Path, name: str, git_name: str | None = None) -> Inspection:
-    from ckptool.facts import explain, ties
+def _inspection(path: PurePath, name: str, git_name: str | None = None) -> Inspection:
+    from ckptool.facts.storages import ties
+    from ckptool.facts.words import notes_of
     from ckptool.formats.opening import open_checkpoint
     from ckptool.report.inspection import Inspection
 
     checkpoint = open_checkpoint(path)
-    notes = _renamed((*checkpoint.notes, *explain(checkpoint)), {str(path): git_name or str(path)})
+    notes = _renamed(notes_of(checkpoint), {str(path): git_name or str(path)})
     return Inspection(checkpoint, name, tuple(checkpoint), tuple(ties(checkpoint)), notes)
 
 
@@ -216,20 +219,19 @@ def _report(arguments: Sequence[str], threads: int, screen: Screen) -> Iterator[
 def _compared(old: str, new: str, sides: Mapping[str, str], threads: int, screen: Screen) -> Iterator[Line]:
     from ckptool.commands.diff.comparison import compare
     from ckptool.formats.opening import open_checkpoint
+    from ckptool.report.document_diff import diff_document
+    from ckptool.report.document_inspect import inspect_document
     from ckptool.report.text import Span
-    from ckptool.report.text_diff import diff_lines
-    from ckptool.report.text_inspect import inspect_lines
-    from ckptool.report.tree import tree
 
     names = f"a/{sides[old]}", f"b/{sides[new]}"
     if _ABSENT in (old, new):
         there, name, what = (old, names[0], "deleted file") if new == _ABSENT else (new, names[1], "new file")
         yield (Span(what, "bold"),)
-        report = _inspection(Path(there), name, sides[there])
-        yield from inspect_lines(report, tree(report), screen)
+        report = _inspection(PurePath(there), name, sides[there])
+        yield from inspect_document(report).lines(screen)
     else:
-        found = compare(open_checkpoint(Path(old)), open_checkpoint(Path(new)), threads=threads)
-        yield from diff_lines(replace(found, notes=_renamed(found.notes, sides)), names, screen)
+        found = compare(open_checkpoint(PurePath(old)), open_checkpoint(PurePath(new)), threads=threads)
+        yield from diff_document(replace(found, notes=_renamed(found.notes, sides)), names).lines(screen)
 
 
 def _renamed(notes: Sequence[Note], sides: Mapping[str, str]) -> tuple[Note, ...]:
@@ -239,6 +241,6 @@ def _renamed(notes: Sequence[Note], sides: Mapping[str, str]) -> tuple[Note, ...
 
 def _in_git(text: str, sides: Mapping[str, str]) -> str:
     for temporary, path in sides.items():
-        if Path(temporary).is_absolute() and temporary != _ABSENT:  # a file of the working tree has its own name
+        if PurePath(temporary).is_absolute() and temporary != _ABSENT:  # a file of the working tree has its own name
             text = text.replace(temporary, path)
     return text

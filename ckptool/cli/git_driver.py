@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-import os
 import shlex
-import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import PurePath
 
 from ckptool.core.errors import CkptError, OutputError, UsageError
-
-PATTERNS = ("*.safetensors", "*.pth", "*.pt", "*.ckpt", "pytorch_model*.bin", "adapter_model*.bin")
-"""Names of checkpoints. `*.bin` alone is anything."""
+from ckptool.storage.environment import VARIABLES, find_program
+from ckptool.storage.paths import (
+    absolute,
+    expanded,
+    is_file,
+    is_named,
+    link_target,
+    make_folders,
+    remove_file,
+    resolved,
+    shown_text,
+    size_of,
+)
+from ckptool.storage.texts import read_bytes
 
 MARK = "# ckptool git install: readable diffs of checkpoints"
 _VALUE = "diff=ckptool"
@@ -50,7 +59,7 @@ class Scope:
     def __init__(self, everywhere: bool) -> None:
         self.everywhere = everywhere
         self.option = "--global" if everywhere else "--local"
-        if shutil.which("git") is None:
+        if find_program("git") is None:
             raise CkptError("git is not installed", hint="it is looked for in PATH")
         if not everywhere and _git("rev-parse", "--git-dir", codes=(0, 128)) is None:
             raise UsageError("this is not a git repository", hint="go into one, or set it up for all: --global")
@@ -88,27 +97,26 @@ class Scope:
 
     # ------------------------------------------------------------------------------------------ attributes
 
-    def attributes(self) -> Path:
+    def attributes(self) -> PurePath:
         """The gitattributes file of this scope; it need not exist."""
         if not self.everywhere:
             top = _git("rev-parse", "--show-toplevel", codes=(0, 128))
             if top is None:
                 raise UsageError("this repository has no files", hint="--no-attributes sets up the configuration only")
-            return Path(top.removesuffix("\n")) / ".gitattributes"
+            return PurePath(top.removesuffix("\n")) / ".gitattributes"
         named = _git("config", "--global", "--type=path", "--get", "core.attributesFile", codes=(0, 1))
         if named:
-            return Path(named.removesuffix("\n"))
-        home = os.environ.get("XDG_CONFIG_HOME") or os.path.join(os.path.expanduser("~"), ".config")  # noqa: PTH111, PTH118
-        return Path(home) / "git" / "attributes"
+            return PurePath(named.removesuffix("\n"))
+        return expanded(VARIABLES.get("XDG_CONFIG_HOME") or "~/.config") / "git" / "attributes"
 
 
 def _git(*arguments: str, codes: tuple[int, ...] = (0,)) -> str | None:
     """What git prints; None if it ends with another of the expected codes than 0."""
     done = subprocess.run(["git", *arguments], capture_output=True, stdin=subprocess.DEVNULL, check=False)
     if done.returncode not in codes:
-        said = os.fsdecode(done.stderr).strip().removeprefix("fatal: ").removeprefix("error: ")
+        said = shown_text(done.stderr).strip().removeprefix("fatal: ").removeprefix("error: ")
         raise CkptError(f"git {arguments[0]}: {said or f'exit code {done.returncode}'}")
-    return os.fsdecode(done.stdout) if done.returncode == 0 else None
+    return shown_text(done.stdout) if done.returncode == 0 else None
 
 
 def wanted_driver(full: bool, cache: bool) -> Driver:
@@ -121,8 +129,8 @@ def wanted_driver(full: bool, cache: bool) -> Driver:
 def _program() -> str:
     """This ckptool as words for a shell, which is what git passes them to."""
     name = sys.argv[0]
-    if Path(name).stem == "ckptool" and (script := shutil.which(name)):
-        return shlex.quote(str(Path(script).absolute()))
+    if PurePath(name).stem == "ckptool" and (script := find_program(name)):
+        return shlex.quote(str(absolute(script)))
     return f"{shlex.quote(sys.executable)} -m ckptool"
 
 
@@ -220,28 +228,40 @@ def checked_patterns(patterns: Sequence[str]) -> list[str]:
     return list(patterns)
 
 
-def read_lines(path: Path) -> str:
+def read_lines(path: PurePath) -> str:
     """The text of a gitattributes file; "" if there is none. Bytes that are no text survive."""
-    if not os.path.lexists(path):
+    if not is_named(path):
         return ""
-    if not path.is_file() or path.stat().st_size > _LARGEST:
+    if not is_file(path) or size_of(path) > _LARGEST:
         raise OutputError(f"{path} is not a file of gitattributes", hint="--no-attributes leaves it alone", path=path)
-    return path.read_bytes().decode("utf-8", "surrogateescape")
+    return read_bytes(path, _LARGEST).decode("utf-8", "surrogateescape")
 
 
-def write_lines(path: Path, text: str) -> bool:
-    """Make the file hold this text; a file that would be empty is removed. True if anything changed."""
-    from ckptool.engine.output import staged_file
+def write_lines(path: PurePath, text: str, *, follow: bool = True) -> bool:
+    """Make the file hold this text; a file that would be empty is removed. True if anything changed.
+
+    Args:
+        path: the file.
+        text: what it is to hold.
+        follow: a link is followed, as in a folder of dotfiles. In a repository links come with its commits.
+
+    Raises:
+        OutputError: it is a link that is not to be followed.
+    """
+    from ckptool.storage.staging import write_file
 
     if read_lines(path) == text:
         return False
-    target = path.resolve()  # a link, as in a folder of dotfiles, stays one
+    if not follow and (link := link_target(path)) is not None:
+        raise OutputError(
+            f"{path} is a link to {link}, and no link in a repository is written through",
+            hint="--no-attributes leaves it alone",
+            path=path,
+        )
+    target = resolved(path)
     if not text:
-        target.unlink()
+        remove_file(target)
         return True
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with staged_file(target, force=True) as (descriptor, _):
-        data = text.encode("utf-8", "surrogateescape")
-        while data:
-            data = data[os.write(descriptor, data) :]
+    make_folders(target.parent)
+    write_file(target, [text.encode("utf-8", "surrogateescape")], force=True, replaces_input=True)
     return True

@@ -2,16 +2,37 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
 from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
 
+from ckptool.core.errors import UsageError
 from ckptool.report.text import Cell, Column, Line, Screen, Span, paint, table, wrap
+from ckptool.storage.environment import VARIABLES
 
 Section = tuple[str, list[tuple[str, str]]]
+
+_FILTER = ("filter IN -o OUT.safetensors",)
+_REMAP = ("remap IN -r 'FROM -> TO' -o OUT",)
+_MERGE = ("merge A B --method linear -o OUT",)
+_ADAPTER = ("merge BASE --lora ADAPTER -o OUT",)
+_INSPECT = ("inspect FILE",)
+_TRANSPLANT = ("transplant SOURCE --into MODEL -o OUT",)
+_CHECK = ("check FILE",)
+_ELSEWHERE: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("convert", "cast", "quantize", "shard", "split", "export", "save", "strip", "prune"), _FILTER),
+    **dict.fromkeys(("extract", "keep", "drop", "delete", "remove", "select", "half", "to-safetensors"), _FILTER),
+    **dict.fromkeys(("rename", "map", "edit", "rename-keys", "reshape", "transpose", "permute"), _REMAP),
+    **dict.fromkeys(("average", "avg", "soup", "mix", "blend", "interpolate", "slerp", "ties", "join"), _MERGE),
+    **dict.fromkeys(("merge-lora", "lora", "apply-lora", "merge-adapter", "fuse", "fuse-lora", "bake"), _ADAPTER),
+    **dict.fromkeys(("show", "info", "ls", "list", "cat", "print", "view", "dump", "keys", "stats", "head"), _INSPECT),
+    **dict.fromkeys(("compare", "cmp"), ("diff OLD NEW",)),
+    **dict.fromkeys(("load", "load-into", "init", "fit", "adapt", "transfer", "finetune"), _TRANSPLANT),
+    **dict.fromkeys(("verify", "validate", "scan", "lint", "test", "audit"), _CHECK),
+}
+"""What other tools call it, and which command does it."""
 
 
 class HelpCommand(TyperCommand):
@@ -36,9 +57,18 @@ class HelpGroup(TyperGroup):
     def list_commands(self, ctx: Any) -> list[str]:
         return list(self.commands)  # in the order they were registered, not sorted
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """As typer does; a word of other tools is answered with the command that does it."""
+        word = args[0].casefold().replace("_", "-") if args else ""
+        meant = _ELSEWHERE.get(word)
+        if meant is not None and word not in self.commands:
+            hint = "   ".join(f"ckptool {each}" for each in meant)
+            raise UsageError(f'there is no command "{word}"', hint=hint)
+        return super().resolve_command(ctx, args)
+
 
 def _page(command: Any, ctx: Any, before: list[Section]) -> str:
-    screen = Screen.of(sys.stdout, os.environ, "auto")
+    screen = Screen.of(sys.stdout, VARIABLES, "auto")
     if not screen.elide:
         screen = Screen(width=100, color=screen.color, unicode=screen.unicode, elide=True)
     return "\n".join(paint(line, screen) for line in _lines(command, ctx, before, screen)) + "\n"

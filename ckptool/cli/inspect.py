@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
-from pathlib import Path
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ckptool.cli.common import (
+    PATH,
     Color,
     ColorOption,
     DebugOption,
-    Format,
-    FormatOption,
     JsonOption,
     NoPagerOption,
     OnlyOption,
@@ -22,16 +21,19 @@ from ckptool.cli.common import (
     SelectOption,
     ThreadsOption,
 )
-from ckptool.cli.reports import ReportOption, plain, report_screen, require_reports, write_reports
+from ckptool.cli.reports import (
+    READING_FORMATS,
+    ReadingFormatOption,
+    ReportOption,
+    require_reports,
+    show_document,
+    write_reports,
+)
 from ckptool.core.errors import Exit
 
 if TYPE_CHECKING:
     from ckptool.core.checkpoint import Checkpoint, Note
     from ckptool.report.inspection import Inspection
-    from ckptool.report.text import Line, Screen
-
-
-_REPORTS = (".html", ".json", ".md", ".txt")
 
 
 class Sort(StrEnum):
@@ -52,7 +54,9 @@ Exit codes: 0 read; 2 the file cannot be read or is not a checkpoint"""
 
 
 def inspect(
-    path: Annotated[Path, typer.Argument(metavar="FILE", help="A checkpoint: a file, or a folder of shards.")],
+    path: Annotated[
+        PurePath, typer.Argument(path_type=PATH, metavar="FILE", help="A checkpoint: a file, or a folder of shards.")
+    ],
     select: SelectOption = None,
     depth: Annotated[int | None, typer.Option("--depth", metavar="N", min=1, help="Levels of the tree.")] = None,
     only: OnlyOption = None,
@@ -60,7 +64,7 @@ def inspect(
     sort: Annotated[Sort, typer.Option("--sort", metavar="BY", help="file, key or size.")] = Sort.FILE,
     stats: Annotated[bool, typer.Option("--stats", help="Read the values: mean, spread, NaN, histogram.")] = False,
     threads: ThreadsOption = 2,
-    form: FormatOption = Format.TEXT,
+    form: ReadingFormatOption = "text",
     json: JsonOption = False,
     report: ReportOption = None,
     color: ColorOption = Color.AUTO,
@@ -72,33 +76,22 @@ def inspect(
 
     Reads headers only, whatever the size; with --stats the values too. Nothing in the file is run.
     """
-    from ckptool.cli.output import print_lines, print_texts, stdout_screen
     from ckptool.formats.opening import open_checkpoint
+    from ckptool.report.document_inspect import inspect_document
 
     files = report or []
-    require_reports(files, [path], _REPORTS)
+    require_reports(files, [path], READING_FORMATS)
     checkpoint = open_checkpoint(path, select=select)
-    require_reports(files, checkpoint.files, _REPORTS)
+    require_reports(files, map(PurePath, checkpoint.paths), READING_FORMATS)
     keys = _sorted(checkpoint, _chosen(checkpoint, only or [], path), sort)
     found = _report(checkpoint, path, keys, stats, threads, quiet)
-    form = Format.JSON if json else form
-
-    def lines(screen: Screen) -> Iterable[Line]:
-        from ckptool.report.text_inspect import inspect_lines
-        from ckptool.report.tree import tree
-
-        return inspect_lines(found, tree(found, depth, flat, by_size=sort is Sort.SIZE), screen)
-
-    if form is Format.TEXT:
-        screen = stdout_screen(color)
-        print_lines(lines(screen), screen, pager=not no_pager)
-    else:
-        print_texts(_texts(found, form, threads))
-    write_reports(files, lambda kind: plain(lines(report_screen())) if kind == "text" else _texts(found, kind, threads))
+    document = inspect_document(found, depth, flat, sort is Sort.SIZE, threads)
+    show_document(document, "json" if json else form, color, pager=not no_pager)
+    write_reports(files, document)
     return Exit.OK
 
 
-def _chosen(checkpoint: Checkpoint, only: Iterable[str], path: Path) -> list[str]:
+def _chosen(checkpoint: Checkpoint, only: Iterable[str], path: PurePath) -> list[str]:
     """The keys that any --only means, in file order; all without one."""
     from ckptool.core.keys import Pattern
     from ckptool.core.near_miss import require_match
@@ -118,9 +111,10 @@ def _sorted(checkpoint: Checkpoint, keys: list[str], sort: Sort) -> tuple[str, .
 
 
 def _report(
-    checkpoint: Checkpoint, path: Path, keys: tuple[str, ...], stats: bool, threads: int, quiet: bool
+    checkpoint: Checkpoint, path: PurePath, keys: tuple[str, ...], stats: bool, threads: int, quiet: bool
 ) -> Inspection:
-    from ckptool.facts import explain, ties
+    from ckptool.facts.storages import ties
+    from ckptool.facts.words import notes_of
     from ckptool.report.inspection import Inspection
 
     numbers = {}
@@ -135,7 +129,7 @@ def _report(
         name=str(path),
         keys=keys,
         ties=tuple(ties(checkpoint)),
-        notes=_notes_on(keys, checkpoint, (*checkpoint.notes, *explain(checkpoint))),
+        notes=_notes_on(keys, checkpoint, notes_of(checkpoint)),
         stats=numbers,
     )
 
@@ -146,28 +140,3 @@ def _notes_on(keys: Sequence[str], checkpoint: Checkpoint, notes: Iterable[Note]
         return tuple(notes)
     asked = set(keys)
     return tuple(note for note in notes if asked.intersection(note.keys))
-
-
-def _texts(report: Inspection, form: str, threads: int) -> Iterable[str]:
-    """The report in a format for machines or documents."""
-    match form:
-        case Format.NDJSON:
-            from ckptool.report.ndjson import inspect_ndjson
-
-            return inspect_ndjson(report)
-        case Format.MARKDOWN:
-            from ckptool.report.markdown import inspect_markdown
-
-            return inspect_markdown(report)
-        case Format.LINES:
-            from ckptool.report.lines import inspect_lines
-
-            return inspect_lines(report, threads)
-        case "html":
-            from ckptool.report.html_inspect import inspect_html
-
-            return inspect_html(report)
-        case _:
-            from ckptool.report.json import inspect_json
-
-            return inspect_json(report)

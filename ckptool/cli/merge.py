@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ckptool.cli.common import (
+    PATH,
     Color,
     ColorOption,
     DebugOption,
@@ -17,24 +18,28 @@ from ckptool.cli.common import (
     QuietOption,
     SelectOption,
 )
+from ckptool.cli.reports import FormatOption, ReportOption
 from ckptool.cli.values import number_pairs, open_selected, print_list
 from ckptool.cli.writing import (
+    AllowOption,
     DropOptimizerOption,
+    DryRunOption,
     DtypeOption,
     ForceOption,
     KeepOptimizerOption,
     KeepUnknownOption,
     OutOption,
-    PlanFormat,
-    PlanFormatOption,
     Request,
     ShardOption,
     TiedOption,
     TiedOutput,
+    ToOption,
     VerboseOption,
     WeightsOnlyOption,
+    WrapOption,
     carry_out,
 )
+from ckptool.commands.beside.choices import Choices
 from ckptool.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -73,7 +78,9 @@ def _list_methods(asked: bool) -> None:
 
 
 def merge(
-    paths: Annotated[list[Path], typer.Argument(metavar="IN...", help="Checkpoints; later ones win.")],
+    paths: Annotated[
+        list[PurePath], typer.Argument(path_type=PATH, metavar="IN...", help="Checkpoints; later ones win.")
+    ],
     method: Annotated[
         str | None,
         typer.Option(
@@ -90,18 +97,20 @@ def merge(
         str | None, typer.Option("--weights", metavar="W,W", help="A number for each input: 0.5,0.3,0.2.")
     ] = None,
     base: Annotated[
-        Path | None, typer.Option("--base", metavar="FILE", help="The model that all inputs were tuned from.")
+        PurePath | None,
+        typer.Option("--base", path_type=PATH, metavar="FILE", help="The model that all inputs were tuned from."),
     ] = None,
     param: Annotated[
         list[str] | None, typer.Option("--param", metavar="NAME=VALUE", help="An option of the method; repeats.")
     ] = None,
-    intersect: Annotated[bool, typer.Option("--intersect", help="Leave out keys that do not line up.")] = False,
+    intersect: Annotated[bool, typer.Option("--intersect", help="Leave out keys that some inputs lack.")] = False,
     union: Annotated[bool, typer.Option("--union", help="Keep them, from the inputs that have them.")] = False,
     last: Annotated[
         int | None, typer.Option("--last", metavar="N", min=1, help="Only the last N inputs, 10 after 9.")
     ] = None,
     lora: Annotated[
-        Path | None, typer.Option("--lora", metavar="ADAPTER", help="Merge this LoRA adapter into the one input.")
+        PurePath | None,
+        typer.Option("--lora", path_type=PATH, metavar="ADAPTER", help="Merge this LoRA adapter into the one input."),
     ] = None,
     scale: Annotated[
         float | None, typer.Option("--scale", metavar="X", help="A further factor for the adapter.")
@@ -109,6 +118,7 @@ def merge(
     dtype: DtypeOption = None,
     select: SelectOption = None,
     out: OutOption = None,
+    to: ToOption = None,
     force: ForceOption = False,
     max_shard: ShardOption = None,
     tied: TiedOption = TiedOutput.CLONE,
@@ -116,8 +126,12 @@ def merge(
     drop_optimizer: DropOptimizerOption = False,
     optimizer_as_is: KeepOptimizerOption = False,
     keep_unknown: KeepUnknownOption = False,
-    form: PlanFormatOption = PlanFormat.TEXT,
+    dry_run: DryRunOption = False,
+    wrap: WrapOption = None,
+    allow: AllowOption = None,
+    form: FormatOption = "text",
     json: JsonOption = False,
+    report: ReportOption = None,
     verbose: VerboseOption = False,
     color: ColorOption = Color.AUTO,
     no_pager: NoPagerOption = False,
@@ -127,7 +141,7 @@ def merge(
     """Make one checkpoint of several.
 
     Without a method it is the union in which later files win. With one, tensors of the same key are mixed, in float64,
-    rounded once; integers are never mixed. Without -o it shows what it would do.
+    rounded once; integers are never mixed. Without -o it shows the plan and writes nothing.
     """
     chosen = _last(paths, last)
     if lora is not None:
@@ -144,27 +158,28 @@ def merge(
     request = Request(
         out,
         names,
+        to,
         force,
         max_shard,
-        tied.value,
-        only_weights,
-        drop_optimizer,
-        optimizer_as_is,
-        keep_unknown,
-        form=PlanFormat.JSON if json else form,
+        Choices(
+            only_weights, drop_optimizer, optimizer_as_is, keep_unknown, tied.value, allow=tuple(allow or ()), wrap=wrap
+        ),
+        dry_run=dry_run,
+        form="json" if json else form,
         color=color,
         no_pager=no_pager,
         verbose=verbose,
         quiet=quiet,
+        reports=tuple(report or ()),
     )
     return carry_out(plan, request)
 
 
 def _merge_plan(
-    paths: Sequence[Path],
+    paths: Sequence[PurePath],
     method: str | None,
     weights: Sequence[float] | None,
-    base: Path | None,
+    base: PurePath | None,
     params: Sequence[str],
     keys: Keys,
     dtype: str | None,
@@ -182,18 +197,21 @@ def _merge_plan(
 
 
 def _lora_plan(
-    paths: Sequence[Path], adapter: Path, scale: float, dtype: str | None, select: str | None
+    paths: Sequence[PurePath], adapter: PurePath, scale: float, dtype: str | None, select: str | None
 ) -> tuple[Plan, tuple[str, ...]]:
+    from ckptool.commands.merging.adapter import require_peft
     from ckptool.commands.merging.lora import plan_lora, read_config
 
     if len(paths) != 1:
         raise UsageError(f"--lora takes one base model, not {len(paths)}", hint="merge the models first")
+    opened = open_selected(adapter, None)
+    require_peft(opened)
     config = read_config(adapter)
-    plan = plan_lora(open_selected(paths[0], select), open_selected(adapter, None), config, scale=scale, dtype=dtype)
+    plan = plan_lora(open_selected(paths[0], select), opened, config, scale=scale, dtype=dtype)
     return plan, (str(paths[0]), str(adapter))
 
 
-def _last(paths: Sequence[Path], count: int | None) -> list[Path]:
+def _last(paths: Sequence[PurePath], count: int | None) -> list[PurePath]:
     """The last of the inputs by their names; all of them without a number."""
     if count is None:
         return list(paths)
@@ -201,7 +219,7 @@ def _last(paths: Sequence[Path], count: int | None) -> list[Path]:
 
     if count > len(paths):
         raise UsageError(f"--last {count} of {len(paths)} inputs", hint="name more inputs: run/step-*.pth")
-    return [Path(path) for path in last_checkpoints([str(path) for path in paths], count)]
+    return [PurePath(path) for path in last_checkpoints([str(path) for path in paths], count)]
 
 
 def _keys(intersect: bool, union: bool, method: str | None) -> Keys:

@@ -2,56 +2,75 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-import os
-import shutil
-import signal
-import subprocess
 import sys
 from collections.abc import Iterable, Iterator
-from typing import TextIO
+from typing import TYPE_CHECKING
 
 from ckptool.cli.common import Color
 from ckptool.report.text import Line, Screen, paint
+from ckptool.storage.environment import VARIABLES, find_program
+from ckptool.storage.process import discard
+from ckptool.storage.streams import page
+
+if TYPE_CHECKING:
+    from ckptool.report.document import Answer
 
 _BUFFER = 1 << 16  # characters written at once
 
 
 def stdout_screen(color: Color) -> Screen:
     """The screen that stdout is."""
-    return Screen.of(sys.stdout, os.environ, color.value)
+    return Screen.of(sys.stdout, VARIABLES, color.value)
 
 
-def print_lines(lines: Iterable[Line], screen: Screen, pager: bool = True) -> None:
-    """Prints lines, through a pager if they are more than a terminal shows at once."""
+def print_lines(lines: Iterable[Line], screen: Screen, pager: bool = True, answer: Answer | None = None) -> None:
+    """Prints lines, through a pager if they are more than a terminal shows at once.
+
+    Args:
+        lines: what to print.
+        screen: where.
+        pager: False to print everything at once.
+        answer: printed again after the pager ends, for a pager takes the first line with it.
+    """
     texts: Iterator[str] = (f"{paint(line, screen)}\n" for line in lines)
     if screen.height is not None and pager:
         first = list(itertools.islice(texts, screen.height))
         texts = itertools.chain(first, texts)
-        less = shutil.which("less") if len(first) >= screen.height else None
+        less = find_program("less") if len(first) >= screen.height else None
         if less:
-            _page(less, texts)
+            page(less, _blocks(texts))
+            if answer is not None:
+                print_texts(f"{paint(line, screen)}\n" for line in answer.lines(screen))
             return
     print_texts(texts)
 
 
 def print_texts(texts: Iterable[str]) -> None:
-    """Prints pieces of text as they come. A closed pipe ends it in silence; the exit code stays what it would be."""
+    """Prints pieces of text as they come.
+
+    A closed pipe ends it in silence; the exit code stays what it would be. Where stdout takes no more for another
+    reason, the command still does its work, and `lost_report` says what went wrong at its end.
+    """
     try:
         for block in _blocks(texts):
             _write(block)
         sys.stdout.flush()
     except BrokenPipeError:
-        discard_if_broken(sys.stdout)
+        discard(sys.stdout)
+    except OSError as error:
+        _LOST.append(error)
+        discard(sys.stdout)
 
 
-def discard_if_broken(stream: TextIO) -> None:
-    """What a stream cannot take any more goes nowhere: Python flushes once more at its end, which must not fail."""
-    try:
-        stream.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+_LOST: list[OSError] = []
+
+
+def lost_report() -> OSError | None:
+    """Why stdout could not take all that was printed; None if it could. Asking clears it."""
+    first = _LOST[0] if _LOST else None
+    _LOST.clear()
+    return first
 
 
 def _blocks(texts: Iterable[str]) -> Iterator[str]:
@@ -72,20 +91,3 @@ def _write(text: str) -> None:
     except UnicodeEncodeError:
         encoding = sys.stdout.encoding or "ascii"
         sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
-
-
-def _page(less: str, texts: Iterable[str]) -> None:
-    """Shows texts in less, which quits by itself if they fit and passes colour through."""
-    environ = {**os.environ, "LESSSECURE": "1", "LESSCHARSET": "utf-8"}
-
-    process = subprocess.Popen([less, "-FRSX"], stdin=subprocess.PIPE, env=environ)
-    assert process.stdin is not None
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C belongs to less
-    try:
-        # a broken pipe only says that the reader has seen enough
-        with contextlib.suppress(BrokenPipeError), process.stdin as pipe:
-            for block in _blocks(texts):
-                pipe.write(block.encode("utf-8", "backslashreplace"))
-    finally:
-        process.wait()
-        signal.signal(signal.SIGINT, before)

@@ -75,5 +75,5 @@ def _shape(text: str) -> tuple[int, ...]:
     """(1, 3, 224, 224) of ``1,3,224,224`` or ``1x3x224x224``."""
     parts = text.replace("x", ",").split(",")
     if not all(part.strip().isdecimal() and 0 < int(part) < 1 << 20 for part in parts):
-        raise UsageError(f'--probe-input "{text}" is no shape', hint="--probe-input 1,3,224,224")
+        raise UsageError(f'--probe-input "{text}" is not a shape', hint="--probe-input 1,3,224,224")
     return tuple(int(part) for part in parts)

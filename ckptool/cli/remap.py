@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import PurePath
 from typing import Annotated
 
 import typer
 
 from ckptool.cli.common import (
+    PATH,
     Color,
     ColorOption,
     DebugOption,
@@ -26,25 +27,29 @@ from ckptool.cli.matching import (
     asked_for,
     require_match_for,
 )
-from ckptool.cli.reports import ReportOption
-from ckptool.cli.values import number_pairs, print_list
+from ckptool.cli.output import print_texts
+from ckptool.cli.reports import FormatOption, ReportOption
+from ckptool.cli.values import number_pairs, open_selected, print_list
 from ckptool.cli.writing import (
+    AllowOption,
     DropOptimizerOption,
+    DryRunOption,
     DtypeOption,
     ForceOption,
     KeepOptimizerOption,
     KeepUnknownOption,
     OutOption,
-    PlanFormat,
-    PlanFormatOption,
     Request,
     ShardOption,
     TiedOption,
     TiedOutput,
+    ToOption,
     VerboseOption,
     WeightsOnlyOption,
+    WrapOption,
     carry_out,
 )
+from ckptool.commands.beside.choices import Choices
 from ckptool.core.errors import UsageError
 
 EPILOG = """\
@@ -53,47 +58,69 @@ Examples:
   ckptool remap vit.pth -r torchvision-vit-to-timm --like timm.pth --check
   ckptool remap vit.pth --auto --like timm.pth --save-recipe vit-to-timm.toml
 
-Exit codes: 0 shown or written; 1 it does not meet what the recipe expects;
+Exit codes: 0 shown or written; 1 the result does not match what the recipe expects;
 2 it cannot be written as asked, nothing was"""
 
 
-def _list_recipes(asked: bool) -> None:
+def _list_recipes(context: typer.Context, asked: bool) -> None:
+    """List the built-in recipes, or print the one whose name follows the option."""
     if not asked:
         return
-    from ckptool.recipes.recipe import builtin_recipes, load_recipe
+    from ckptool.recipes.recipe import builtin_recipes, builtin_text, load_recipe
 
+    arguments = context.obj
+    named = arguments[arguments.index("--recipes") + 1 :][:1]
+    if named and not named[0].startswith("-"):
+        print_texts([builtin_text(named[0])])
+        raise typer.Exit
     print_list("recipe", "what it does", [(name, load_recipe(name).about) for name in builtin_recipes()])
     raise typer.Exit
 
 
 def remap(
-    path: Annotated[Path, typer.Argument(metavar="IN", help="A checkpoint: a file, or a folder of shards.")],
+    path: Annotated[
+        PurePath, typer.Argument(path_type=PATH, metavar="IN", help="A checkpoint: a file, or a folder of shards.")
+    ],
     rules: RulesOption = None,
     recipes: Annotated[
-        bool, typer.Option("--recipes", callback=_list_recipes, is_eager=True, help="List the built-in recipes.")
+        bool,
+        typer.Option(
+            "--recipes",
+            callback=_list_recipes,
+            is_eager=True,
+            help="List the built-in recipes; --recipes NAME prints one.",
+        ),
     ] = False,
     var: Annotated[
         list[str] | None, typer.Option("--var", metavar="NAME=NUMBER", help="A number for the recipe; repeats.")
     ] = None,
-    reverse: Annotated[bool, typer.Option("--reverse", help="Do the recipe backwards.")] = False,
-    check: Annotated[bool, typer.Option("--check", help="Write nothing; exit 1 if it would not do.")] = False,
+    reverse: Annotated[bool, typer.Option("--reverse", help="Apply the recipe backwards.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Write nothing; exit 1 if the result does not match.")] = False,
     like: Annotated[
-        Path | None,
-        typer.Option("--like", metavar="CHECKPOINT", help="The keys and shapes that are to come out, as this has."),
+        PurePath | None,
+        typer.Option(
+            "--like", path_type=PATH, metavar="CHECKPOINT", help="The keys and shapes that the result must have."
+        ),
     ] = None,
     auto: AutoOption = False,
     match: MatchOption = Match.NAMES,
     explain: ExplainOption = None,
     accept: AcceptOption = None,
     save_recipe: Annotated[
-        Path | None,
+        PurePath | None,
         typer.Option(
-            "--save-recipe", metavar="FILE", help="Write the rules that --auto found.", rich_help_panel="Matching"
+            "--save-recipe",
+            path_type=PATH,
+            metavar="FILE",
+            help="Write the rules that --auto found.",
+            rich_help_panel="Matching",
         ),
     ] = None,
     dtype: DtypeOption = None,
     select: SelectOption = None,
+    ema: Annotated[bool, typer.Option("--ema", help="Take the moving average that the file holds.")] = False,
     out: OutOption = None,
+    to: ToOption = None,
     force: ForceOption = False,
     max_shard: ShardOption = None,
     tied: TiedOption = TiedOutput.CLONE,
@@ -101,7 +128,10 @@ def remap(
     drop_optimizer: DropOptimizerOption = False,
     optimizer_as_is: KeepOptimizerOption = False,
     keep_unknown: KeepUnknownOption = False,
-    form: PlanFormatOption = PlanFormat.TEXT,
+    dry_run: DryRunOption = False,
+    wrap: WrapOption = None,
+    allow: AllowOption = None,
+    form: FormatOption = "text",
     json: JsonOption = False,
     report: ReportOption = None,
     verbose: VerboseOption = False,
@@ -113,8 +143,8 @@ def remap(
     """Rename keys, and split, join, transpose or compute their tensors, by rules.
 
     A rule is FROM -> TO, part by part: "module. ->" takes a prefix off, "fc. -> head." renames a module, "{k**}.beta ->
-    {k**}.bias" a last part, "fc.{k**} -> !" drops. The README has the whole language. Without -o it shows what it would
-    do.
+    {k**}.bias" a last part, "fc.{k**} -> !" drops. ckptool help recipes has the whole
+    language. Without -o it shows the plan and writes nothing.
     """
     from ckptool.commands.automatic import explained
     from ckptool.commands.remap import match_remap, open_sources, plan_remap
@@ -127,10 +157,10 @@ def remap(
     require_match_for(explain, is_auto=auto, option="--auto --like CHECKPOINT")
     _require_rules(rules, like, save_recipe, auto=auto, reverse=reverse)
     recipe = recipe_of(rules or [])
-    sources, prefixes = open_sources(path, recipe, select)
+    sources, prefixes = ((open_selected(path, select, ema),), ()) if ema else open_sources(path, recipe, select)
     target = None if like is None else open_checkpoint(like)
     numbers = number_pairs(var or [], "--var")
-    found, texts = None, dict[Path, str]()
+    found, texts = None, dict[PurePath, str]()
     if level is not None and target is not None:
         found = match_remap(sources, recipe, target, prefixes=prefixes, vars=numbers, accept=level)
         recipe, found = found.recipe, explained(found, explain or ())
@@ -140,29 +170,35 @@ def remap(
     request = Request(
         out,
         (str(path),) if len(sources) == 1 else tuple(str(source.path) for source in sources),
+        to,
         force,
-        _shard_of(max_shard, recipe.output_max_shard, out),
-        tied.value,
-        only_weights,
-        drop_optimizer,
-        optimizer_as_is,
-        keep_unknown,
+        _shard_of(max_shard, recipe.output_max_shard, out, to),
+        Choices(
+            only_weights,
+            drop_optimizer,
+            optimizer_as_is,
+            keep_unknown,
+            tied.value,
+            ema or select is not None,
+            allow=tuple(allow or ()),
+            wrap=wrap,
+        ),
         check,
-        selected=select is not None,
-        form=PlanFormat.JSON if json else form,
+        dry_run=dry_run,
+        form="json" if json else form,
         color=color,
         no_pager=no_pager,
         verbose=verbose,
         quiet=quiet,
         reports=tuple(report or ()),
         texts=texts,
-        also_read=() if target is None else (target.path, *target.files),
+        also_read=() if target is None else tuple(map(PurePath, target.paths)),
     )
     return carry_out(plan, request, found)
 
 
 def _require_rules(
-    rules: list[str] | None, like: Path | None, save_recipe: Path | None, *, auto: bool, reverse: bool
+    rules: list[str] | None, like: PurePath | None, save_recipe: PurePath | None, *, auto: bool, reverse: bool
 ) -> None:
     """Refuses what says too little or two things at once."""
     if not rules and not auto:
@@ -170,17 +206,17 @@ def _require_rules(
             "there is no rule", hint='give one: -r "module. ->"; the built-in ones: ckptool remap --recipes'
         )
     if auto and like is None:
-        raise UsageError("--auto needs to know the keys that are to come out", hint="--auto --like CHECKPOINT")
+        raise UsageError("--auto needs the keys of the result", hint="--auto --like CHECKPOINT")
     if auto and reverse:
         raise UsageError("--reverse turns a recipe, --auto finds one", hint="swap IN and the checkpoint of --like")
     if save_recipe is not None and not auto:
         raise UsageError("--save-recipe writes what --auto found", hint="--auto --like CHECKPOINT")
 
 
-def _shard_of(asked: str | None, said: str | None, out: Path | None) -> str | None:
-    """What --max-shard says; else what the recipe says, which is for folders only."""
+def _shard_of(asked: str | None, said: str | None, out: PurePath | None, to: str | None) -> str | None:
+    """What --max-shard-size says; else what the recipe says, which is for folders only."""
     if asked is not None or said is None or out is None:
         return asked
-    from ckptool.engine.encode import container_of
+    from ckptool.engine.encode import container_of, writer_named
 
-    return said if container_of(out) == "folder" else None
+    return said if writer_named(container_of(out, to)).is_folder else None

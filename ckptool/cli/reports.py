@@ -1,128 +1,135 @@
-"""``--report FILE``: the same result once more in a file, in the format that its ending says; and findings for CI."""
+"""`--format` and `--report`: a command's document on stdout and in files, in any format of the registry."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Callable, Collection, Iterable, Sequence
+from difflib import get_close_matches
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ckptool.core.errors import CkptError, OutputError, UsageError
+from ckptool.cli.common import PATH, Color
+from ckptool.core.errors import CkptError, UsageError
+from ckptool.report.encoders import ENCODERS, encoder_for, encoder_named
+from ckptool.storage.environment import VARIABLES
+from ckptool.storage.paths import append_text
 
 if TYPE_CHECKING:
-    from ckptool.commands.checks.finding import Level, Report
-    from ckptool.report.text import Line, Screen
+    from ckptool.report.document import Document
 
-ENDINGS = {
-    ".html": "html",
-    ".json": "json",
-    ".md": "markdown",
-    ".xml": "junit",
-    ".sarif": "sarif",
-    ".txt": "text",
-}
-CI_FORMATS = ("github", "junit", "sarif")
-"""Formats of findings: whatever was looked at is told as a report of rules."""
+FORMATS = tuple(encoder.name for encoder in ENCODERS)
+"""What `--format` may say of a command that finds something."""
+READING_FORMATS = tuple(encoder.name for encoder in ENCODERS if not encoder.of_findings)
+"""The same for a command that only reads."""
 
+
+def complete_formats(incomplete: str) -> list[str]:
+    """Names of formats."""
+    return [name for name in FORMATS if name.startswith(incomplete)]
+
+
+def _require_format(names: tuple[str, ...]) -> Callable[[str], str]:
+    def required(value: str) -> str:
+        if value not in names:
+            close = get_close_matches(value, names, n=1)
+            hint = f"did you mean {close[0]}?   all: {', '.join(names)}" if close else f"use {', '.join(names)}"
+            raise UsageError(f'unknown format "{value}"', hint=hint)
+        return value
+
+    return required
+
+
+def _format_option(names: tuple[str, ...]) -> Any:
+    return typer.Option(
+        "--format",
+        metavar="FORMAT",
+        callback=_require_format(names),
+        autocompletion=complete_formats,
+        help=f"{', '.join(names[:-1])} or {names[-1]}.",
+        rich_help_panel="Output",
+    )
+
+
+FormatOption = Annotated[str, _format_option(FORMATS)]
+ReadingFormatOption = Annotated[str, _format_option(READING_FORMATS)]
 ReportOption = Annotated[
-    list[Path] | None,
+    list[PurePath] | None,
     typer.Option(
         "--report",
+        path_type=PATH,
         metavar="FILE",
-        help="Also write it to a file: .html .json .md .xml (JUnit) .sarif .txt; repeats.",
+        help=f"Also write it to a file: {' '.join(encoder.ending for encoder in ENCODERS if encoder.ending)}; repeats.",
         rich_help_panel="Output",
     ),
 ]
 
 
-def require_reports(files: Sequence[Path], inputs: Iterable[Path], kinds: Collection[str] = tuple(ENDINGS)) -> None:
+def require_reports(files: Sequence[PurePath], inputs: Iterable[PurePath], formats: Collection[str] = FORMATS) -> None:
     """Refuse report files that could not be written, before anything is looked at.
 
     Args:
         files: as they were typed. Existing files are replaced later: reports are written anew in every run.
         inputs: what is read, and must not be replaced.
-        kinds: the endings that this command has a report for.
+        formats: those that this command has.
 
     Raises:
         UsageError: an ending is not known.
         OutputError: a name is a folder's, or an input's, or its folder does not exist.
     """
-    sources = [path for path in inputs if path.exists()]
+    from ckptool.storage.targets import check_distinct, check_file
+
+    sources = list(inputs)
+    endings = [encoder.ending for encoder in ENCODERS if encoder.ending and encoder.name in formats]
     for file in files:
-        if file.suffix.lower() not in kinds:
+        if file.suffix.lower() not in endings:
             raise UsageError(
-                f'a report cannot end in "{file.suffix}"', hint=f"it may end in {' '.join(kinds)}", path=file
+                f'a report cannot end in "{file.suffix}"', hint=f"it may end in {' '.join(endings)}", path=file
             )
-        if not file.parent.is_dir():
-            raise OutputError(f"the folder {file.parent} does not exist", hint=f"mkdir -p {file.parent}", path=file)
-        if os.path.lexists(file) and not file.is_file():
-            raise OutputError(f"{file} is not a regular file", hint="give the name of a file", path=file)
-        if file.exists() and any(source.samefile(file) for source in sources):
-            raise OutputError(f"{file} is also an input; inputs are never written to", path=file)
+        check_file(file, sources, force=True)
+    check_distinct(files)
 
 
-def write_reports(files: Sequence[Path], texts: Callable[[str], Iterable[str]]) -> None:
+def write_reports(files: Sequence[PurePath], document: Document) -> None:
     """Write each report as a whole, or leave what was there.
 
     Args:
         files: checked by `require_reports`.
-        texts: the result in a format, "html", piece by piece.
+        document: what they say.
     """
-    from ckptool.engine.output import staged_file
+    from ckptool.storage.staging import write_file
 
     for file in files:
-        with staged_file(file, force=True) as (descriptor, _), os.fdopen(os.dup(descriptor), "wb") as stream:
-            for text in texts(ENDINGS[file.suffix.lower()]):
-                stream.write(text.encode("utf-8", "backslashreplace"))
+        pieces = encoder_for(file.suffix).encode(document)
+        write_file(file, (text.encode("utf-8", "backslashreplace") for text in pieces), force=True)
 
 
-def ci_texts(
-    report: Report, form: str, command: str, about: dict[str, str] | None = None, fail_on: Level = "error"
-) -> Iterable[str]:
-    """Findings in one of `CI_FORMATS`, or as an HTML page.
+def show_document(document: Document, form: str, color: Color = Color.AUTO, pager: bool = True) -> None:
+    """Print a document in a format; on GitHub its findings are added to the summary of the job."""
+    from ckptool.cli.output import print_lines, print_texts, stdout_screen
 
-    Args:
-        report: what was found.
-        form: "github", "junit", "sarif" or "html".
-        command: which command found it.
-        about: what each rule is about, in a sentence.
-        fail_on: the mildest level that makes the command end with 1.
-    """
-    match form:
-        case "github":
-            from ckptool.report.github import workflow_commands
-
-            return workflow_commands(report)
-        case "junit":
-            from ckptool.report.junit import junit
-
-            return junit(report, command, fail_on)
-        case "html":
-            from ckptool.report.html_check import check_html
-
-            return check_html(report, command)
-        case _:
-            from ckptool.report.sarif import sarif
-
-            return sarif(report, about, fail_on)
+    if form == "text":
+        screen = stdout_screen(color)
+        print_lines(document.lines(screen), screen, pager=pager, answer=document.answer)
+        return
+    print_texts(encoder_named(form).encode(document))
+    if form == "github":
+        add_summary(document)
 
 
-def add_summary(report: Report, command: str) -> None:
-    """Append the report to the summary of the GitHub job that runs this, if one does.
+def add_summary(document: Document) -> None:
+    """Append the findings to the summary of the GitHub job that runs this, if one does.
 
     Raises:
         CkptError: GITHUB_STEP_SUMMARY names what cannot be appended to.
     """
-    named = os.environ.get("GITHUB_STEP_SUMMARY")
+    named = VARIABLES.get("GITHUB_STEP_SUMMARY")
     if not named:
         return
     from ckptool.report.github import summary
 
     try:
-        with Path(named).open("a", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(summary(report, command) + "\n")
+        append_text(named, summary(document.found, document.command) + "\n")
     except OSError as error:
         said = (error.strerror or "it cannot be written").lower()
         raise CkptError(f"GITHUB_STEP_SUMMARY, {named}: {said}", hint="unset it to go on without") from None
@@ -130,19 +137,4 @@ def add_summary(report: Report, command: str) -> None:
 
 def on_github() -> bool:
     """True where GitHub Actions reads what is printed."""
-    return os.environ.get("GITHUB_ACTIONS") == "true"
-
-
-def report_screen() -> Screen:
-    """The page of a text report: wide, plain, nothing cut."""
-    from ckptool.report.text import Screen
-
-    return Screen()
-
-
-def plain(lines: Iterable[Line]) -> Iterator[str]:
-    """Lines as they stand in a text report."""
-    from ckptool.report.text import paint
-
-    screen = report_screen()
-    return (f"{paint(line, screen)}\n" for line in lines)
+    return VARIABLES.get("GITHUB_ACTIONS") == "true"

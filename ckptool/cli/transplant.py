@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from enum import StrEnum
-from pathlib import Path
+from pathlib import PurePath
 from typing import Annotated
 
 import typer
 
 from ckptool.cli.common import (
+    PATH,
     Color,
     ColorOption,
     DebugOption,
@@ -23,21 +24,25 @@ from ckptool.cli.common import (
 )
 from ckptool.cli.matching import AcceptOption, ExplainOption, Match, MatchOption, asked_for, require_match_for
 from ckptool.cli.probing import ProbeArgOption, ProbeInputOption, ProbeOption, asked_probe
-from ckptool.cli.reports import ReportOption
+from ckptool.cli.reports import FormatOption, ReportOption
 from ckptool.cli.transplant_output import Extras, carry_out
 from ckptool.cli.values import number_pairs, open_selected
 from ckptool.cli.writing import (
+    AllowOption,
+    DryRunOption,
     ForceOption,
     OutOption,
-    PlanFormat,
-    PlanFormatOption,
     Request,
     ShardOption,
     TiedOption,
     TiedOutput,
+    ToOption,
     VerboseOption,
 )
+from ckptool.commands.beside.choices import Choices
 from ckptool.core.errors import UsageError
+from ckptool.core.shell import shell_quote
+from ckptool.storage.paths import is_folder
 
 EPILOG = """\
 Examples:
@@ -53,7 +58,7 @@ _PANEL = "Further files"
 
 
 class MismatchPolicy(StrEnum):
-    """What becomes of tensors of another shape."""
+    """What to do with tensors of another shape."""
 
     SKIP = "skip"
     ERROR = "error"
@@ -61,7 +66,9 @@ class MismatchPolicy(StrEnum):
 
 
 def transplant(
-    path: Annotated[Path, typer.Argument(metavar="SOURCE", help="A checkpoint: a file, or a folder of shards.")],
+    path: Annotated[
+        PurePath, typer.Argument(path_type=PATH, metavar="SOURCE", help="A checkpoint: a file, or a folder of shards.")
+    ],
     into: Annotated[
         str,
         typer.Option(
@@ -114,11 +121,14 @@ def transplant(
     strict: Annotated[bool, typer.Option("--strict", help="Exit 1 unless torch would load it strictly.")] = False,
     min_coverage: Annotated[
         float | None,
-        typer.Option("--min-coverage", metavar="X", help="Exit 1 if less of the model's elements is filled, 0 to 1."),
+        typer.Option(
+            "--min-coverage", metavar="X", help="Exit 1 if less is filled, of elements, tensors or any module, 0 to 1."
+        ),
     ] = None,
     select: SelectOption = None,
     ema: Annotated[bool, typer.Option("--ema", help="Take the moving average that the file holds.")] = False,
     out: OutOption = None,
+    to: ToOption = None,
     only_loaded: Annotated[
         bool, typer.Option("--only-loaded", help="Write only what came from the source.", rich_help_panel="Writing")
     ] = False,
@@ -129,16 +139,25 @@ def transplant(
     force: ForceOption = False,
     max_shard: ShardOption = None,
     tied: TiedOption = TiedOutput.CLONE,
+    dry_run: DryRunOption = False,
     save_recipe: Annotated[
-        Path | None,
+        PurePath | None,
         typer.Option(
-            "--save-recipe", metavar="FILE", help="Write a recipe that does the same.", rich_help_panel=_PANEL
+            "--save-recipe",
+            path_type=PATH,
+            metavar="FILE",
+            help="Write a recipe that does the same.",
+            rich_help_panel=_PANEL,
         ),
     ] = None,
     freeze_list: Annotated[
-        Path | None,
+        PurePath | None,
         typer.Option(
-            "--freeze-list", metavar="FILE", help="Write the names of what was filled.", rich_help_panel=_PANEL
+            "--freeze-list",
+            path_type=PATH,
+            metavar="FILE",
+            help="Write the names of what was filled.",
+            rich_help_panel=_PANEL,
         ),
     ] = None,
     snippet: Annotated[
@@ -148,7 +167,8 @@ def transplant(
         int | None,
         typer.Option("--depth", metavar="N", min=1, help="Levels of modules shown.", rich_help_panel="Output"),
     ] = None,
-    form: PlanFormatOption = PlanFormat.TEXT,
+    allow: AllowOption = None,
+    form: FormatOption = "text",
     json: JsonOption = False,
     report: ReportOption = None,
     verbose: VerboseOption = False,
@@ -161,8 +181,8 @@ def transplant(
 
     Keys that are equal meet, wrapper and submodule prefixes are seen through, rules do the rest; --match auto finds
     rules where names differ. What nothing fills
-    keeps the model's init. Naming code as MODEL runs it; nothing of SOURCE is ever run. Without -o it shows what it
-    would do.
+    keeps the model's init. Naming code as MODEL runs it; nothing of SOURCE is ever run. Without -o it shows the
+    plan and writes nothing.
     """
     from ckptool.recipes.recipe import recipe_of
 
@@ -171,17 +191,18 @@ def transplant(
     proof = asked_probe(probe, probe_arg, probe_input)
     fits, inits = _pairs(fit or [], "--fit", "pos_embed=grid"), _pairs(init or [], "--init", "fc.*=normal(0.001)")
     if min_coverage is not None and not 0 <= min_coverage <= 1:
-        raise UsageError(f"--min-coverage {min_coverage:g} is no share", hint="it is between 0 and 1: 0.99")
-    if recipe.source_files and path.is_dir():
+        raise UsageError(f"--min-coverage must be between 0 and 1, not {min_coverage:g}", hint="--min-coverage 0.99")
+    if recipe.source_files and is_folder(path):
         raise UsageError(
             f"{recipe.name} joins several files, which transplant does not",
-            hint=f"first join them: ckptool remap {path} -r {recipe.name} -o JOINED",
+            hint=f"first join them: ckptool remap {shell_quote(path)} -r {shell_quote(recipe.name)} -o JOINED",
         )
     source = open_selected(path, select if select is not None or ema else recipe.asks_for, ema)
 
     from ckptool.commands.automatic import explained
     from ckptool.commands.transplant.gates import require_loaded
     from ckptool.commands.transplant.planning import plan_transplant
+    from ckptool.commands.transplant.suggest import with_suggestions
     from ckptool.models import open_target, parse_model_args
 
     arguments = parse_model_args(model_arg or [])
@@ -203,15 +224,22 @@ def transplant(
     )
     if done.match is not None:
         done = replace(done, match=explained(done.match, explain or ()))
+    typed = {"--model-arg": model_arg, "--var": var, "--drop": drop, "--fit": fit, "--init": init, "-r": rules}
+    more = {"--select": select, "--match": "auto" if match is Match.AUTO else None}
+    typed |= {option: [value] for option, value in more.items() if value is not None}
+    repeated = [word for option, values in typed.items() for value in values or () for word in (option, value)]
+    done = with_suggestions(done, ["transplant", str(path), "--into", into, *repeated, *["--ema"] * ema])
     if not done.plan.problems:
         require_loaded(done)
     request = Request(
         out,
         (str(path),),
+        to,
         force,
         max_shard,
-        tied.value,
-        form=PlanFormat.JSON if json else form,
+        Choices(tied=tied.value, allow=tuple(allow or ())),
+        dry_run=dry_run,
+        form="json" if json else form,
         color=color,
         no_pager=no_pager,
         verbose=verbose,

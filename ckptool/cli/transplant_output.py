@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
-from ckptool.cli.reports import CI_FORMATS, add_summary, ci_texts, plain, report_screen, write_reports
-from ckptool.cli.texts import require_texts, write_texts
-from ckptool.cli.writing import PlanFormat, Request, require_writable, say, write
+from ckptool.cli.reports import show_document, write_reports
+from ckptool.cli.texts import write_texts
+from ckptool.cli.writing import Request, completed, mode_of, require_writable, say, write
 from ckptool.core.errors import Exit, UsageError
 
 if TYPE_CHECKING:
     from ckptool.cli.probing import Probe
     from ckptool.commands.transplant.result import Transplant
+    from ckptool.core.plan import Plan
     from ckptool.engine.apply import Written
     from ckptool.models import Target, Verdict
     from ckptool.models.probing.report import ProbeReport
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 class Extras:
     """What is written or printed beside the weights."""
 
-    recipe: Path | None
-    freeze: Path | None
+    recipe: PurePath | None
+    freeze: PurePath | None
     snippet: bool
     arguments: Mapping[str, object]
     wrap: str | None
@@ -36,15 +37,19 @@ class Extras:
 
 
 def carry_out(done: Transplant, request: Request, extras: Extras) -> int:
-    """Shows a transplant and, if nothing speaks against it, writes what was asked for; gives the exit code."""
-    plan = done.plan
-    limit = require_writable(plan, request)
-    _require_nesting(request.out, extras.wrap)
+    """Shows a transplant and, if nothing forbids it, writes what was asked for; gives the exit code."""
+    from ckptool.report.document_transplant import transplant_document
+
     texts = _texts(done, request, extras)
-    inputs = (file for side in plan.inputs for file in (side.path, *side.files))
-    require_texts(texts, inputs, request.out, force=request.force)
-    if request.form is PlanFormat.TEXT:
-        _show(done, request, extras)
+    request = replace(request, texts=texts)
+    limit = require_writable(done.plan, request)
+    plan = completed(done.plan, request)
+    done = replace(done, plan=plan)
+    if request.out is not None or request.to is not None:
+        _require_nesting(plan, extras.wrap)
+    if request.form == "text":
+        before = transplant_document(done, request.names[0], mode_of(request), None, extras.depth, request.verbose)
+        show_document(before, "text", request.color, pager=request.out is None and not request.no_pager)
     proof = None
     if extras.probe is not None and not plan.problems:
         from ckptool.models.probing.report import unproven
@@ -55,11 +60,14 @@ def carry_out(done: Transplant, request: Request, extras: Extras) -> int:
     code = Exit.TROUBLE if plan.problems else Exit.DIFFERENT if plan.unmet else Exit.OK
     written, loads = None, None
     files: list[str] = []
-    if code is Exit.OK:
+    if code is Exit.OK and request.dry_run:
+        if request.out is not None and _falls_short(_would_load(done), done, extras):
+            code = Exit.DIFFERENT
+    elif code is Exit.OK:
         if request.out is not None:
             written = write(plan, request.out, request, limit)
             loads = _loads(done.target, request.out, extras.wrap)
-            if extras.strict and not loads.strict and not done.asked.only_loaded:
+            if _falls_short(loads, done, extras):
                 code = Exit.DIFFERENT
         files = write_texts(texts, force=request.force)
     _report(done, request, extras, proof, written, loads, files, code)
@@ -67,12 +75,14 @@ def carry_out(done: Transplant, request: Request, extras: Extras) -> int:
     return code
 
 
-def _texts(done: Transplant, request: Request, extras: Extras) -> dict[Path, str]:
+def _texts(done: Transplant, request: Request, extras: Extras) -> dict[PurePath, str]:
     """The further files and what is to stand in them."""
     from ckptool.report.transplant_files import freeze_list
     from ckptool.report.transplant_recipe import transplant_recipe
+    from ckptool.storage.targets import check_distinct
 
-    texts: dict[Path, str] = {}
+    check_distinct([path for path in (extras.recipe, extras.freeze) if path is not None])
+    texts: dict[PurePath, str] = {}
     if extras.recipe is not None:
         texts[extras.recipe] = "".join(transplant_recipe(done, request.names[0], extras.recipe.name))
     if extras.freeze is not None:
@@ -80,15 +90,32 @@ def _texts(done: Transplant, request: Request, extras: Extras) -> dict[Path, str
     return texts
 
 
-def _require_nesting(out: Path | None, wrap: str | None) -> None:
+def _require_nesting(plan: Plan, wrap: str | None) -> None:
     """Refuses to nest weights where the output has no levels."""
-    from ckptool.engine.encode import container_of
+    from ckptool.engine.encode import writer_of
 
-    if wrap is not None and out is not None and container_of(out) != "torch":
-        raise UsageError("--wrap nests the weights, which safetensors cannot", hint="write a .pth, or leave it out")
+    if wrap is not None and not writer_of(plan).keeps_objects:
+        raise UsageError(
+            f"--wrap nests the weights, which {writer_of(plan).file_kind} cannot", hint="write a .pth, or leave it out"
+        )
 
 
-def _loads(target: Target, out: Path, wrap: str | None) -> Verdict:
+def _falls_short(loads: Verdict, done: Transplant, extras: Extras) -> bool:
+    """True if torch would not load the output strictly though --strict wants it."""
+    return extras.strict and not loads.strict and not done.asked.only_loaded
+
+
+def _would_load(done: Transplant) -> Verdict:
+    """What torch would say of the output."""
+    from ckptool.engine.encode import writer_of
+    from ckptool.models import strict_verdict
+
+    plan = done.plan
+    specs = {step.target.key: step.target for step in plan.steps if step.stored}
+    return strict_verdict(done.target, specs, plan.module_versions if writer_of(plan).keeps_objects else None)
+
+
+def _loads(target: Target, out: PurePath, wrap: str | None) -> Verdict:
     """What torch says of the file as it was written: its headers are read again."""
     from ckptool.formats.opening import open_checkpoint
     from ckptool.models import strict_verdict
@@ -100,22 +127,13 @@ def _loads(target: Target, out: Path, wrap: str | None) -> Verdict:
 # ---------------------------------------------------------------------------------------------- saying it
 
 
-def _show(done: Transplant, request: Request, extras: Extras) -> None:
-    from ckptool.cli.output import print_lines, stdout_screen
-    from ckptool.report.text_transplant import transplant_lines
-
-    screen = stdout_screen(request.color)
-    lines = transplant_lines(done, screen, name=request.names[0], depth=extras.depth, verbose=request.verbose)
-    print_lines(lines, screen, pager=request.out is None and not request.no_pager)
-
-
 def _probed(probe: Probe, done: Transplant, request: Request, extras: Extras) -> ProbeReport:
     """Runs the probe, and shows it."""
     from ckptool.cli.output import print_lines, stdout_screen
     from ckptool.report.text_probe import probe_lines
 
     found = probe.run(done, extras.seed)
-    if request.form is PlanFormat.TEXT:
+    if request.form == "text":
         screen = stdout_screen(request.color)
         print_lines([(), *probe_lines(found, screen, request.verbose)], screen, pager=False)
     return found
@@ -133,29 +151,15 @@ def _report(
 ) -> None:
     """What came of it, in the format asked for."""
     from ckptool.cli.output import print_lines, print_texts, stdout_screen
+    from ckptool.report.document_transplant import transplant_document
+    from ckptool.report.json_transplant import Done
 
-    name = request.names[0]
+    name, mode = request.names[0], mode_of(request)
     lines = _snippet(done, request, extras) if extras.snippet and code is Exit.OK else None
-
-    def texts(form: str) -> Iterable[str]:
-        match form:
-            case "json":
-                from ckptool.report.json_transplant import transplant_json
-
-                return transplant_json(done, name, written, loads, code, lines, proof)
-            case "markdown":
-                from ckptool.report.markdown_transplant import transplant_markdown
-
-                return transplant_markdown(done, name, written, loads, extras.depth, lines)
-            case _:
-                return _further_texts(done, name, form)
-
-    if request.form is not PlanFormat.TEXT:
-        print_texts(texts(request.form))
-        if request.form is PlanFormat.GITHUB:
-            from ckptool.commands.checks.results import transplant_findings
-
-            add_summary(transplant_findings(done, name), "transplant")
+    came = Done(written, loads, code, lines, proof)
+    document = transplant_document(done, name, mode, came, extras.depth, request.verbose)
+    if request.form != "text":
+        show_document(document, request.form)
     elif code is Exit.OK or written is not None:
         from ckptool.report.text_plan import nothing_lines
         from ckptool.report.text_transplant import done_lines
@@ -164,28 +168,14 @@ def _report(
         if lines is not None:
             print_texts(["\n", lines, "\n"])
         if written is None or loads is None:
-            print_lines(nothing_lines(files, found=True), screen, pager=False)
+            print_lines(nothing_lines(files, mode, found=True), screen, pager=False)
         else:
             print_lines(done_lines(done, written, str(request.out), loads, files, screen), screen, pager=False)
-    write_reports(request.reports, texts)
-
-
-def _further_texts(done: Transplant, name: str, form: str) -> Iterable[str]:
-    """The transplant as findings for CI, as a page, or as plain text."""
-    if form in CI_FORMATS:
-        from ckptool.commands.checks.results import ABOUT, transplant_findings
-
-        return ci_texts(transplant_findings(done, name), form, "transplant", ABOUT)
-    if form == "html":
-        from ckptool.report.html_transplant import transplant_html
-
-        return transplant_html(done, name)
-    from ckptool.report.text_transplant import transplant_lines
-
-    return plain(transplant_lines(done, report_screen(), name=name))
+    write_reports(request.reports, document)
 
 
 def _snippet(done: Transplant, request: Request, extras: Extras) -> str:
     from ckptool.report.transplant_files import snippet
 
-    return "".join(snippet(done, extras.arguments, request.out or Path("transplanted.pth"), extras.wrap))
+    container = "torch" if request.out is None else done.plan.container
+    return "".join(snippet(done, extras.arguments, request.out or PurePath("transplanted.pth"), container, extras.wrap))

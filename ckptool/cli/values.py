@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 import typer
@@ -69,23 +69,16 @@ def number_pairs(texts: Sequence[str], option: str) -> dict[str, float]:
     return found
 
 
-def open_selected(path: Path, select: str | None, ema: bool = False) -> Checkpoint:
+def open_selected(path: PurePath, select: str | None, ema: bool = False) -> Checkpoint:
     """The checkpoint, with the weights that --select or --ema means."""
-    from ckptool.commands.beside.ema import with_litema
+    from ckptool.facts.averages import averaged
     from ckptool.formats.opening import open_checkpoint
 
     if not ema:
         return open_checkpoint(path, select=select)
     if select is not None:
         raise UsageError("--ema and --select exclude each other", hint="give one of them")
-    found = open_checkpoint(path)
-    if found.selection.ema is None and (averaged := with_litema(found)) is not None:
-        return averaged
-    if found.selection.ema is None:
-        others = ", ".join(found.selection.others)
-        hint = f"other weights that --select takes: {others}" if others else "it holds no other weights"
-        raise UsageError(f"{path} holds no moving average", hint=hint, path=path)
-    return open_checkpoint(path, select=found.selection.ema)
+    return averaged(open_checkpoint(path), lambda place: open_checkpoint(path, select=place))
 
 
 def value_options(context: typer.Context) -> set[str]:

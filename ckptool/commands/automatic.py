@@ -27,6 +27,8 @@ from ckptool.recipes.recipe import Expect, Recipe, combine, parse_recipe
 from ckptool.values.mapped import Made, Mapped
 
 Specs = Mapping[str, TensorSpec]
+FOUND = "match"
+"""The recipe's name in the names of rules that were found."""
 
 _NOTHING = "?{k**} -> !"  # nothing is sure enough
 
@@ -103,7 +105,7 @@ def explained(found: Automatic, patterns: Sequence[str]) -> Automatic:
 def recipe_of_match(report: MatchReport, accept: Confidence) -> Recipe:
     """The rules that are as sure as `accept`, as a recipe that leaves out what no rule names."""
     rules = [rule.text for rule in report.rules if rule.confidence.within(accept)]
-    found = parse_recipe(rules or [_NOTHING], name="match")
+    found = parse_recipe(rules or [_NOTHING], name=FOUND)
     last = replace(found.stages[-1], unmatched="drop")
     return replace(found, stages=(*found.stages[:-1], last), expect=Expect(missing_patterns(report, accept)))
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from ckptool.commands.beside.versions import carried_versions
 from ckptool.core.checkpoint import Checkpoint, Note, Tensor
+from ckptool.core.dtypes import DTYPES, dtypes_meant
 from ckptool.core.errors import UsageError
 from ckptool.core.keys import Pattern, choose
 from ckptool.core.near_miss import require_match
 from ckptool.core.ops import Cast
-from ckptool.core.plan import Apply, Dropped, Plan, Source, Step, Value
-from ckptool.core.spec import DTYPES, TensorSpec, dtype_named
+from ckptool.core.plan import Apply, Beside, Command, Dropped, Fate, Plan, Source, Step, Value
+from ckptool.core.reasons import ByOption, Kept, NotKept
+from ckptool.core.spec import TensorSpec
+from ckptool.core.ties import with_recorded_ties
 
 
 def plan_filter(
@@ -38,20 +41,27 @@ def plan_filter(
         >>> len(plan.steps), len(plan.dropped)
         (120, 2)
     """
+    checkpoint = with_recorded_ties(checkpoint)
     keys = list(checkpoint)
     actions = [(verb == "keep", Pattern.parse(text)) for verb, text in choices]
+    entries: list[str] = []
     for (verb, _), (_, pattern) in zip(choices, actions, strict=True):
-        require_match(pattern, keys, f"--{verb}", checkpoint.path)
+        named = _entries_named(pattern, checkpoint) if verb == "drop" else []
+        if not named:
+            require_match(pattern, keys, f"--{verb}", checkpoint.path)
+        entries += named
     wanted = float_dtype(dtype)
+    cast, unchanged = ByOption("--dtype", wanted or ""), Kept()
     steps: list[Step] = []
     dropped: list[Dropped] = []
     for key, (kept, decided) in choose(keys, actions).items():
         source = Source(0, key)
         if not kept:
-            dropped.append(Dropped(source, f'--drop "{decided.text}"' if decided else "not kept"))
+            dropped.append(Dropped(source, ByOption("--drop", decided.text) if decided else NotKept()))
             continue
-        value, spec = cast_value(source, checkpoint[key], wanted)
-        steps.append(Step(spec, value, "kept" if value is source else f"--dtype {wanted}"))
+        tensor = checkpoint.spec(key) if checkpoint.columns is not None else checkpoint[key]
+        value, spec = cast_value(source, tensor, wanted)
+        steps.append(Step(spec, value, unchanged if value is source else cast))
     pairs = [(step.target.key, step.target.key) for step in steps]
     versions = checkpoint.module_versions
     return Plan(
@@ -59,12 +69,28 @@ def plan_filter(
         tuple(steps),
         tuple(dropped),
         frame=None if only_weights else 0,
-        dropped_extras=tuple(extra.name for extra in checkpoint.extras) if only_weights else (),
+        beside=tuple(left_out(checkpoint)) if only_weights else (),
+        left_entries=() if only_weights else tuple(dict.fromkeys(entries)),
         notes=module_notes(checkpoint),
         metadata=checkpoint.metadata,
         module_versions=None if versions is None else carried_versions(versions, pairs, checkpoint),
-        request="filter",
+        command=Command("filter"),
     )
+
+
+def _entries_named(pattern: Pattern, checkpoint: Checkpoint) -> list[str]:
+    """What a --drop means beside the weights: by its whole name, or by a pattern that means no tensor."""
+    inside = f"{checkpoint.selection.name}."
+    names = {extra.name: extra.name.removeprefix(inside) for extra in checkpoint.extras}
+    exact = [name for name, short in names.items() if pattern.text in (name, short)]
+    if exact or pattern.select(list(checkpoint)):
+        return exact
+    return [name for name, short in names.items() if pattern.matches(name) or pattern.matches(short)]
+
+
+def left_out(checkpoint: Checkpoint) -> Iterator[Beside]:
+    """What ``--only-weights`` leaves out."""
+    return (Beside(extra.name, Fate.DROPPED, ByOption("--only-weights")) for extra in checkpoint.extras)
 
 
 def module_notes(checkpoint: Checkpoint) -> tuple[Note, ...]:
@@ -75,18 +101,20 @@ def module_notes(checkpoint: Checkpoint) -> tuple[Note, ...]:
 
 
 def float_dtype(name: str | None) -> str | None:
-    """The long name of a float dtype given by its long or short name.
+    """The long name of a float dtype given by any of its names.
 
     Raises:
-        UsageError: if it is not a float dtype.
+        UsageError: if it is not a float dtype, or may be several.
     """
     if name is None:
         return None
-    dtype = dtype_named(name)
-    if dtype is None or dtype.kind != "float" or dtype.bits < 8:
-        floats = ", ".join(d.short for d in DTYPES.values() if d.kind == "float" and d.bits >= 8)
-        raise UsageError(f'"{name}" is not a float dtype', hint=f"one of {floats}")
-    return dtype.name
+    meant = [dtype for dtype in dtypes_meant(name) if dtype.kind == "float" and dtype.is_castable]
+    if len(meant) == 1:
+        return meant[0].name
+    if meant:
+        raise UsageError(f'"{name}" means several dtypes', hint=f"one of {', '.join(dtype.short for dtype in meant)}")
+    floats = ", ".join(dtype.short for dtype in DTYPES.values() if dtype.kind == "float" and dtype.is_castable)
+    raise UsageError(f'"{name}" is not a float dtype', hint=f"one of {floats}")
 
 
 def cast_value(value: Value, tensor: Tensor | TensorSpec, dtype: str | None) -> tuple[Value, TensorSpec]:
@@ -94,6 +122,6 @@ def cast_value(value: Value, tensor: Tensor | TensorSpec, dtype: str | None) -> 
     spec = tensor.spec if isinstance(tensor, Tensor) else tensor
     plain = not isinstance(tensor, Tensor) or tensor.layout == "strided"
     known = DTYPES[spec.dtype]
-    if dtype is None or spec.dtype == dtype or known.kind != "float" or known.bits < 8 or not plain:
+    if dtype is None or spec.dtype == dtype or known.kind != "float" or not known.is_castable or not plain:
         return value, spec
     return Apply(Cast(dtype), (value,)), TensorSpec(spec.key, dtype, spec.shape)

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from ckptool.commands.automatic import Automatic, automatic
 from ckptool.commands.beside.versions import carried_versions
 from ckptool.commands.filter import cast_value, float_dtype, module_notes
+from ckptool.core.bytes import PathText
 from ckptool.core.checkpoint import Checkpoint, Note
 from ckptool.core.errors import CkptError
 from ckptool.core.keys import Pattern
-from ckptool.core.plan import Plan, Problem, Source, Step, sources_of
+from ckptool.core.plan import Command, Plan, Problem, Source, Step, sources_of
 from ckptool.core.spec import TensorSpec
+from ckptool.core.ties import with_recorded_ties
+from ckptool.facts.headers import many
 from ckptool.matching.result import Confidence
-from ckptool.recipes.expand import expand
+from ckptool.recipes.expand import Expansion, expand
 from ckptool.recipes.inputs import numbers_beside, source_file_captures
 from ckptool.recipes.recipe import Expect, Recipe
 from ckptool.recipes.reverse import check_reverse, reverse
+from ckptool.storage.paths import is_folder
 
 Specs = Mapping[str, TensorSpec]
 
@@ -55,23 +58,25 @@ def plan_remap(
         >>> [step.target.key for step in plan.steps][-2:]
         ['head.weight', 'head.bias']
     """
-    inputs = (sources,) if isinstance(sources, Checkpoint) else tuple(sources)
+    given = (sources,) if isinstance(sources, Checkpoint) else tuple(sources)
+    inputs = tuple(map(with_recorded_ties, given))
     numbers = numbers_beside(recipe, inputs[0].path, vars)
-    specs = [{key: tensor.spec for key, tensor in checkpoint.tensors.items()} for checkpoint in inputs]
+    specs = [checkpoint.specs() for checkpoint in inputs]
     losses: tuple[str, ...] = ()
     running = recipe
     if backwards:
         turned = reverse(recipe)
         running, losses = turned.recipe, turned.losses
         numbers = {**{name: value for name, value in running.vars.items() if not isinstance(value, str)}, **numbers}
-    targets = None if like is None else {key: tensor.spec for key, tensor in like.tensors.items()}
+    targets = None if like is None else like.specs()
     found = expand(running, specs, prefixes=prefixes, vars=numbers, targets=targets)
     steps = _cast(found.steps, inputs, float_dtype(dtype or (None if backwards else recipe.output_dtype)))
     notes = [*module_notes(inputs[0]), *(Note(loss) for loss in losses)]
     if like is None and recipe.expect != Expect() and not backwards:
         notes.append(Note("the recipe's expectations are not checked", "--like CHECKPOINT gives what to hold them to"))
-    if len(inputs) == 1 and steps:
-        notes += _reversible(recipe, specs[0], numbers, backwards)
+    if len(inputs) == 1 and steps and not found.problems:
+        plain = targets is None and not any(prefixes)
+        notes += _reversible(recipe, specs[0], numbers, backwards, found if plain else None)
     return Plan(
         inputs,
         steps,
@@ -82,7 +87,7 @@ def plan_remap(
         tuple(notes),
         metadata=inputs[0].metadata,
         module_versions=_versions(inputs[0], steps),
-        request=f"remap{' --reverse' if backwards else ''}",
+        command=Command("remap", ("--reverse",) if backwards else ()),
     )
 
 
@@ -106,12 +111,13 @@ def match_remap(
         accept: the least confidence of what is done.
     """
     numbers = numbers_beside(recipe, sources[0].path, vars)
-    specs = [{key: tensor.spec for key, tensor in checkpoint.tensors.items()} for checkpoint in sources]
-    wanted = {key: tensor.spec for key, tensor in like.tensors.items()}
+    inputs = map(with_recorded_ties, sources)
+    specs = [checkpoint.specs() for checkpoint in inputs]
+    wanted = like.specs()
     return automatic(recipe, specs, wanted, accept=accept, prefixes=prefixes, vars=numbers)
 
 
-def open_sources(path: Path, recipe: Recipe, select: str | None) -> tuple[tuple[Checkpoint, ...], tuple[str, ...]]:
+def open_sources(path: PathText, recipe: Recipe, select: str | None) -> tuple[tuple[Checkpoint, ...], tuple[str, ...]]:
     """The checkpoints that a recipe's input is made of, and the prefixes of their keys.
 
     Args:
@@ -123,7 +129,7 @@ def open_sources(path: Path, recipe: Recipe, select: str | None) -> tuple[tuple[
 
     asked = select if select is not None else recipe.source_select
     chosen = None if asked == "auto" else asked
-    if not recipe.source_files or not path.is_dir():
+    if not recipe.source_files or not is_folder(path):
         return (open_checkpoint(path, chosen),), ()
     files = source_file_captures(recipe, path)
     return tuple(open_checkpoint(file, chosen) for _, file in files), tuple(prefix for prefix, _ in files)
@@ -148,22 +154,25 @@ def _versions(source: Checkpoint, steps: Sequence[Step]) -> dict[str, int] | Non
     return carried_versions(source.module_versions, pairs, source)
 
 
-def _reversible(recipe: Recipe, specs: Specs, vars: Mapping[str, float], backwards: bool) -> list[Note]:
+def _reversible(
+    recipe: Recipe, specs: Specs, vars: Mapping[str, float], backwards: bool, there: Expansion | None
+) -> list[Note]:
     """What there-and-back does to these very keys."""
     other = "without --reverse" if backwards else "with --reverse"
     try:
-        trip = check_reverse(recipe, specs, vars=vars, backwards=backwards)
+        trip = check_reverse(recipe, specs, vars=vars, backwards=backwards, there=there)
     except CkptError as error:
         return [Note("reversible: no", error.message)]
     if trip.problems:
         return [] if backwards else [Note("reversible: no", trip.problems[0])]
-    back = [("do not come back", trip.lost), ("come back changed", trip.changed), ("would be new", trip.added)]
-    faults = [f"{len(keys)} keys {what} ({keys[0]})" for what, keys in back if keys]
+    back = [("lost", trip.lost), ("changed", trip.changed), ("added", trip.added)]
+    faults = [f"{many(len(keys), 'key')} {what} ({keys[0]})" for what, keys in back if keys]
     if faults:
         return [Note("reversible: no", ", ".join(faults))]
     if trip.dropped:
-        return [Note(f"reversible: yes, {other}, but for {len(trip.dropped)} dropped keys", keys=trip.dropped)]
-    return [Note(f"reversible: yes, {other}")]
+        dropped = many(len(trip.dropped), "dropped key")
+        return [Note(f"reversible: {other}, except {dropped}", keys=trip.dropped)]
+    return [Note(f"reversible: {other}")]
 
 
 def _unmet(expect: Expect, steps: Sequence[Step], targets: Specs | None) -> tuple[Problem, ...]:
@@ -175,7 +184,7 @@ def _unmet(expect: Expect, steps: Sequence[Step], targets: Specs | None) -> tupl
     unexpected = _unlisted([key for key in made if key not in targets], expect.unexpected)
     reshaped = [key for key in made if key in targets and made[key].shape != targets[key].shape]
     unmet = [
-        Problem(f"{len(keys)} keys are {what}: {keys[0]}", hint, tuple(keys))
+        Problem(f"{many(len(keys), 'key is', 'keys are')} {what}: {keys[0]}", hint, tuple(keys))
         for what, hint, keys in (
             ("missing", "a rule that makes them, or expect.missing", missing),
             ("unexpected", "a rule that drops them, or expect.unexpected", unexpected),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ckptool.core.spec import DTYPES
+from ckptool.core.dtypes import DTYPES
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,21 +25,31 @@ def numpy_dtype(name: str) -> np.dtype[Any]:
     """
     import numpy as np
 
-    dtype = DTYPES[name]
-    found: np.dtype[Any]
+    code = DTYPES[name].numpy
     if name == "complex32":
-        found = np.dtype([("real", "<f2"), ("imag", "<f2")])
-        return found
-    if name == "bfloat16" or (dtype.kind == "float" and dtype.bits <= 8):
-        import ml_dtypes
+        return np.dtype({"names": ["real", "imag"], "formats": code.split(", ")})
+    if code[:1] in "<?iu":
+        return np.dtype(code)
+    import ml_dtypes
 
-        found = np.dtype(getattr(ml_dtypes, name))
-        return found
-    if dtype.kind == "quantized":
-        return np.dtype({"qint8": "i1", "qint32": "<i4"}.get(name, "u1"))
-    code = {"float": "f", "int": "i", "uint": "u", "bool": "b", "complex": "c", "bits": "u"}[dtype.kind]
-    found = np.dtype(f"{code}{dtype.bits // 8}").newbyteorder("<")
+    found: np.dtype[Any] = np.dtype(getattr(ml_dtypes, code))
     return found
+
+
+def dtype_of(array: Array) -> str:
+    """The long name of the dtype of an array's elements; integers for those of quantized and bit types.
+
+    Example:
+        >>> import numpy as np
+        >>> dtype_of(np.zeros(3, np.float16)), dtype_of(np.zeros(3, numpy_dtype("complex32")))
+        ('float16', 'complex32')
+    """
+    return _name_of(array.dtype)
+
+
+@cache
+def _name_of(dtype: np.dtype[Any]) -> str:
+    return "complex32" if dtype.names else dtype.name
 
 
 def unpack_bits(packed: Array, bits: int, elements: int) -> Array:

@@ -6,12 +6,18 @@ not a selected tensor. No tensor data is held. `ckptool.engine.reading` turns a 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from array import array
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import lru_cache
+from pathlib import PurePath
 from typing import Literal
 
-from ckptool.core.spec import TensorSpec, packed_nbytes
+from ckptool.core.bytes import ByteSource
+from ckptool.core.format import Format
+from ckptool.core.spec import Form, TensorSpec, packed_nbytes
 
 Risk = Literal["harmless", "unknown", "dangerous"]
 Layout = Literal["strided", "sparse", "quantized", "meta", "nested"]
@@ -29,7 +35,7 @@ class Storage:
         crc: the CRC-32 of the bytes, where the container states one.
     """
 
-    file: Path
+    file: ByteSource
     offset: int
     nbytes: int
     big_endian: bool = False
@@ -38,16 +44,24 @@ class Storage:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A box of a tensor, and the view of a storage that holds the box's elements.
+    """A part of a tensor, and the view of a storage that holds its elements: a box, or a flat run.
 
-    Nearly every tensor is one piece that covers it; a tensor of a torch.distributed checkpoint is one piece per chunk.
+    Nearly every tensor is one box that covers it; a tensor of a torch.distributed checkpoint is one box per chunk. A
+    tensor cut out of flat parameters (ZeRO, FSDP) is flat runs: elements that follow one another in C order.
 
     Attributes:
         storage: the bytes viewed.
         start: first element in the storage, counted in elements.
-        shape: the box's shape.
+        shape: the box's shape; (count,) for a flat run.
         strides: steps in the storage for each axis, in elements; None if the box lies there in C order without gaps.
         at: where the box begins in the tensor; empty for the origin.
+        first: number of a flat run's first element in the tensor's C order; None for a box.
+
+    Example:
+        >>> import ckptool
+        >>> (file,) = ckptool.open("fixtures/resnet18.pth").files
+        >>> Piece.flat(Storage(file, 0, 400), start=10, first=6, count=4).shape
+        (4,)
     """
 
     storage: Storage
@@ -55,6 +69,16 @@ class Piece:
     shape: tuple[int, ...]
     strides: tuple[int, ...] | None = None
     at: tuple[int, ...] = ()
+    first: int | None = None
+
+    @classmethod
+    def flat(cls, storage: Storage, start: int, first: int, count: int) -> Piece:
+        """A flat run: elements `first` to `first + count` of the tensor in C order."""
+        return cls(storage, start, (count,), first=first)
+
+    @property
+    def elements(self) -> int:
+        return math.prod(self.shape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +87,7 @@ class Tensor:
 
     Attributes:
         spec: key, dtype, shape.
-        pieces: the boxes it is made of; none for meta tensors and for layouts made of parts.
+        pieces: what it is made of, all boxes or all flat runs; none for meta tensors and for layouts made of parts.
         layout: "strided", or a special layout, which is listed and copied whole, never computed with.
         parts: the dense tensors that a sparse or nested tensor is made of, by role ("indices", "values", ...).
         conj: the elements are the complex conjugates of what is stored.
@@ -117,14 +141,88 @@ class Tensor:
         if len(self.pieces) != 1 or self.conj or self.neg:
             return False
         piece = self.pieces[0]
-        return piece.strides is None and not piece.storage.big_endian
+        is_all = piece.first is None or (piece.first, piece.elements) == (0, self.elements)
+        return piece.strides is None and not piece.storage.big_endian and is_all
 
     @property
-    def run(self) -> tuple[Path, int, int]:
+    def run(self) -> tuple[ByteSource, int, int]:
         """(file, offset, nbytes) of that one run; only if `is_contiguous_run`."""
         piece = self.pieces[0]
         start = packed_nbytes(self.dtype, (piece.start,))
         return piece.storage.file, piece.storage.offset + start, self.spec.nbytes
+
+
+_form = lru_cache(4096)(Form)  # most tensors are like others
+
+
+class Columns(Mapping[str, Tensor]):
+    """Very many tensors in little memory: each is one run of a file, and shares no byte with another.
+
+    A `Tensor` is a view of a row, made when it is asked for; whoever wants forms or specs alone asks for those.
+
+    Example:
+        >>> from pathlib import Path
+        >>> columns = Columns(Path("raw"), [("w", Form("float32", (2, 3), 24), 8), ("v", Form("int8", (4,), 4), 32)])
+        >>> columns["v"].spec.short, columns["v"].storage.offset
+        ('i8[4]', 32)
+        >>> list(columns), columns.form("w").label
+        (['w', 'v'], 'f32[2,3]')
+    """
+
+    __slots__ = ("_counts", "_files", "_forms", "_rows", "_starts")
+
+    def __init__(self, file: ByteSource, rows: Iterable[tuple[str, Form, int]] = ()) -> None:
+        """Tensors of one file: key, form, and the file's first byte of it."""
+        self._rows: dict[str, int] = {}
+        self._forms: list[Form] = []
+        self._starts = array("Q")
+        for number, (key, form, start) in enumerate(rows):
+            self._rows[key] = number
+            self._forms.append(form)
+            self._starts.append(start)
+        self._files = [file]
+        self._counts = [len(self._starts)]  # rows up to the end of each file
+
+    @classmethod
+    def joined(cls, parts: Sequence[Columns]) -> Columns:
+        """The rows of several files, one after the other; no key may be in two of them."""
+        whole = cls(parts[0]._files[0])
+        whole._files, whole._counts, before = [], [], 0
+        for part in parts:
+            whole._rows.update((key, before + row) for key, row in part._rows.items())
+            whole._forms += part._forms
+            whole._starts += part._starts
+            whole._files += part._files
+            whole._counts += (before + count for count in part._counts)
+            before += len(part._starts)
+        return whole
+
+    def __getitem__(self, key: str) -> Tensor:
+        row = self._rows[key]
+        form = self._forms[row]
+        storage = Storage(self._file(row), self._starts[row], form.nbytes)
+        return Tensor(TensorSpec(key, form.dtype, form.shape), (Piece(storage, 0, form.shape),))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._rows
+
+    def form(self, key: str) -> Form:
+        """The form of one tensor."""
+        return self._forms[self._rows[key]]
+
+    def place(self, key: str) -> tuple[ByteSource, int]:
+        """The file that holds a tensor, and the first byte of it there."""
+        row = self._rows[key]
+        return self._file(row), self._starts[row]
+
+    def _file(self, row: int) -> ByteSource:
+        return self._files[bisect_right(self._counts, row)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,15 +300,16 @@ class Note:
     level: Literal["note", "warning"] = "note"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Checkpoint(Mapping[str, Tensor]):
     """An opened checkpoint: a mapping from key to `Tensor`, in file order.
 
     Attributes:
         path: the file or folder.
-        format: "torch zip", "torch legacy", "TorchScript", "safetensors", "torch.distributed".
+        format: the container that it is stored in.
         tensors: the selected weights.
         files: the files that hold the bytes.
+        indexes: the files that say which file holds what: an index of shards, a `.metadata`.
         nbytes: size of those files on disk, in bytes.
         selection: which dict was taken as the weights.
         extras: what else the file holds, top level first.
@@ -218,15 +317,18 @@ class Checkpoint(Mapping[str, Tensor]):
         metadata: safetensors' `__metadata__`.
         module_versions: torch's `_metadata` versions by module; None where the file has none.
         globals: what its pickle names, each once.
+        protocol: the protocol of its pickle, where it has one.
         notes: what the reader noticed.
+        unopened: names of further checkpoint files in the folder that was opened.
         tree: for torch files, the inert objects around the tensors (a `ckptool.formats.torch.frame.Frame`), for writing
             them again.
     """
 
-    path: Path
-    format: str
+    path: PurePath
+    format: Format
     tensors: Mapping[str, Tensor]
-    files: tuple[Path, ...] = ()
+    files: tuple[ByteSource, ...] = ()
+    indexes: tuple[ByteSource, ...] = ()
     nbytes: int = 0
     selection: Selection = Selection()
     extras: tuple[Extra, ...] = ()
@@ -234,8 +336,48 @@ class Checkpoint(Mapping[str, Tensor]):
     metadata: Mapping[str, str] = field(default_factory=dict)
     module_versions: Mapping[str, int] | None = None
     globals: tuple[GlobalUse, ...] = ()
+    protocol: int | None = None
     notes: tuple[Note, ...] = ()
+    unopened: tuple[str, ...] = ()
     tree: object = field(default=None, repr=False, compare=False)
+
+    @property
+    def sources(self) -> tuple[ByteSource, ...]:
+        """Every file that it was read from, as it was then."""
+        return self.indexes + self.files
+
+    @property
+    def paths(self) -> tuple[PurePath, ...]:
+        """Its own path, and that of every file that it was read from."""
+        return (self.path, *(source.path for source in self.sources))
+
+    @property
+    def columns(self) -> Columns | None:
+        """The tensors, if they are kept in columns: plain ones, none of which shares bytes with another."""
+        return self.tensors if isinstance(self.tensors, Columns) else None
+
+    def form(self, key: str) -> Form:
+        """Dtype, shape and size of a tensor, without the tensor."""
+        if isinstance(self.tensors, Columns):
+            return self.tensors.form(key)
+        tensor = self.tensors[key]
+        return _form(tensor.dtype, tensor.shape, tensor.nbytes, tensor.layout)
+
+    def forms(self, keys: Iterable[str] | None = None) -> Iterator[Form]:
+        """The forms of these tensors, or of all."""
+        form = self.tensors.form if isinstance(self.tensors, Columns) else self.form
+        return map(form, self.tensors if keys is None else keys)
+
+    def spec(self, key: str) -> TensorSpec:
+        """The spec of a tensor, without the tensor."""
+        if isinstance(self.tensors, Columns):
+            form = self.tensors.form(key)
+            return TensorSpec(key, form.dtype, form.shape)
+        return self.tensors[key].spec
+
+    def specs(self) -> dict[str, TensorSpec]:
+        """The spec of every tensor."""
+        return {key: self.spec(key) for key in self.tensors}
 
     def __getitem__(self, key: str) -> Tensor:
         return self.tensors[key]

@@ -6,8 +6,10 @@ fact is known and caught once, in `ckptool.cli`. Differences and findings are va
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import IntEnum
-from pathlib import Path
+from pathlib import PurePath
 
 
 class Exit(IntEnum):
@@ -46,14 +48,14 @@ class CkptError(Exception):
         message: str,
         *,
         hint: str | None = None,
-        path: Path | str | None = None,
+        path: PurePath | str | None = None,
         key: str | None = None,
         detail: tuple[str, ...] = (),
     ) -> None:
         super().__init__("\n".join((message, *detail)))
         self.message = message
         self.hint = hint
-        self.path = None if path is None else Path(path)
+        self.path = PurePath(path) if isinstance(path, str) else path
         self.key = key
         self.detail = detail
 
@@ -68,6 +70,14 @@ class UnreadableError(CkptError):
     """The file is not a checkpoint, is damaged, or says something that cannot be true."""
 
     code = "unreadable"
+
+
+class MissingError(UnreadableError):
+    """There is no such file."""
+
+
+class ChangedError(UnreadableError):
+    """The file is not the one any more whose headers were read: nothing is true of it until it is opened again."""
 
 
 class UnsafeError(CkptError):
@@ -86,3 +96,14 @@ class PlanError(CkptError):
     """The plan has problems and cannot be applied."""
 
     code = "plan"
+
+
+@contextmanager
+def naming(path: PurePath) -> Iterator[None]:
+    """Errors that leave this block say which file they are about."""
+    try:
+        yield
+    except CkptError as error:
+        if error.path is None:
+            error.path = path
+        raise

@@ -258,13 +258,13 @@ def rollup(entries: Iterable[Entry], *, together: Collection[Label] = ()) -> lis
 
 def _rolled(labels: Mapping[str, Label], apart: frozenset[str], together: Collection[Label]) -> list[Group]:
     """The rows when these last parts have rows of their own."""
-    lasts = {key: key.rpartition(".")[2] for key in labels}
+    own = {key: _last(key) for key in labels if _last(key) in apart} if apart else {}
     groups = []
-    for label in dict.fromkeys(labels[key] for key in labels if lasts[key] in apart):
-        keys = [key for key in labels if lasts[key] in apart and labels[key] == label]
+    for label in dict.fromkeys(labels[key] for key in own):
+        keys = [key for key in own if labels[key] == label]
         anywhere = "*." if all("." in key for key in keys) else "{*.,}"
-        groups.append(Group(anywhere + braces(list(dict.fromkeys(lasts[key] for key in keys))), tuple(keys), label))
-    marked = [(key, _APART if lasts[key] in apart else label) for key, label in labels.items()]
+        groups.append(Group(anywhere + braces(list(dict.fromkeys(own[key] for key in keys))), tuple(keys), label))
+    marked = {**labels, **dict.fromkeys(own, _APART)}.items() if own else labels.items()
     known = shapes(marked, series=_SERIES)
     common = _common_labels(known)
     place = {key: at for at, key in enumerate(labels)}
@@ -277,13 +277,17 @@ def _rolled(labels: Mapping[str, Label], apart: frozenset[str], together: Collec
         if label is _MIXED or (label not in together and _says_too_little(node, len(labels))):
             stack.extend(reversed(node.children))
             continue
-        keys = [key for key in node.keys if lasts[key] not in apart] if with_apart else list(node.keys)
-        pattern = _without(node, list(dict.fromkeys(map(lasts.__getitem__, keys)))) if with_apart else _whole(node)
+        keys = [key for key in node.keys if key not in own] if with_apart else list(node.keys)
+        pattern = _without(node, list(dict.fromkeys(map(_last, keys)))) if with_apart else _whole(node)
         if pattern:
             groups.append(Group(pattern, tuple(sorted(keys, key=place.__getitem__)), label))
         else:
             stack.extend(reversed(node.children))
     return sorted(groups, key=lambda group: place[group.keys[0]])
+
+
+def _last(key: str) -> str:
+    return key.rpartition(".")[2]
 
 
 def _common_labels(shapes_below: Iterable[Shape]) -> dict[Shape, tuple[Label, bool]]:

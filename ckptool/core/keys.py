@@ -7,7 +7,8 @@ added, so that what the tables print folded can be pasted. A name without wildca
 ``fc.*``, ``*bn[12]*``  a glob on the whole key: ``*``, ``?``, ``[12]``, ``[!a]``
 ``bias``, ``fc``        a word: every key whose last part it is, and the top-level module of that name
 ``layer1.{0,1}``        a dotted name: that key, or everything below that module
-``re:.*\\.q\\d``          a Python regex on the whole key
+``layer{8-11}``         numbers; ``{8..11}`` is the same
+``re:.*\\.q\\d``          a Python regex on the whole key, which may take two seconds
 =====================  ==============================================================================
 
 A character with a meaning is taken literally inside brackets: ``[*]``, ``[{]``, ``[[]``. Any bracket also makes a
@@ -19,10 +20,21 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from ckptool.core.errors import UsageError
+from ckptool.core.globs import ANY, STAR, Automaton, CharClass, Choice, Node, Repeat, numbers, regex_of
 
+MAX_TEXT = 10_000  # characters of a pattern
 _MAX_NESTING = 20
+_RANGE = re.compile(r"([0-9]+)(?:-|\.\.)([0-9]+)")
+
+
+class Matcher(Protocol):
+    """What a pattern is compiled to."""
+
+    def select(self, keys: Iterable[str], /) -> list[str]:
+        """Those of the keys that the whole pattern matches, in their order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,15 +49,17 @@ class Pattern:
     """
 
     text: str
-    regex: re.Pattern[str] = field(repr=False, compare=False)
+    matcher: Matcher = field(repr=False, compare=False)
 
     @classmethod
     def parse(cls, text: str) -> Pattern:
         """The pattern that `text` writes down; `UsageError` if it is malformed."""
         if not text:
             raise UsageError("an empty pattern matches nothing", hint='"*" matches every key')
+        if len(text) > MAX_TEXT:
+            raise UsageError(f"a pattern of {len(text):,} characters is too long", hint="use several patterns")
         try:
-            return cls(text, re.compile(_whole_regex(text), re.DOTALL))
+            return cls(text, _matcher(text))
         except (re.error, OverflowError, RecursionError) as error:
             what = "regex" if text.startswith("re:") else "pattern"
             raise UsageError(
@@ -54,130 +68,111 @@ class Pattern:
 
     def matches(self, key: str) -> bool:
         """True if the pattern means this key."""
-        return self.regex.fullmatch(key) is not None
+        return bool(self.matcher.select((key,)))
 
     def select(self, keys: Iterable[str]) -> list[str]:
         """Those of the keys that the pattern means, in their order."""
-        fullmatch = self.regex.fullmatch
+        return self.matcher.select(keys)
+
+
+class _Linear:
+    """A glob without braces as a regex, which is linear, and faster than an automaton."""
+
+    def __init__(self, regex: str) -> None:
+        self.fullmatch = re.compile(regex, re.DOTALL).fullmatch
+
+    def select(self, keys: Iterable[str]) -> list[str]:
+        fullmatch = self.fullmatch
         return [key for key in keys if fullmatch(key)]
 
 
-def _whole_regex(text: str) -> str:
+def _matcher(text: str) -> Matcher:
     if text.startswith("re:"):
-        return text[3:]
-    regex = _Glob(text).regex()
-    if any(mark in text for mark in "*?["):
-        return regex
-    if "." in text:
-        return rf"(?:{regex})(?:\..*)?"
-    return rf"(?:.*\.)?(?:{regex})|(?:{regex})\..*"
+        from ckptool.core.regexes import Regex  # needs what most runs do not: a process
+
+        return Regex(text[3:])
+    nodes = _Glob(text).nodes()
+    is_glob = any(mark in text for mark in "*?[")
+    if "{" not in text:
+        regex = regex_of(nodes)
+        if not is_glob:
+            regex = rf"(?:{regex})(?:\..*)?" if "." in text else rf"(?:.*\.)?(?:{regex})|(?:{regex})\..*"
+        return _Linear(regex)
+    if not is_glob:
+        below = [*nodes, Choice(((), (".", STAR)))]
+        nodes = below if "." in text else [Choice((below, (STAR, ".", *nodes)))]
+    return Automaton(nodes, text)
 
 
 class _Glob:
-    """Reads a glob from left to right and writes the regex for it."""
+    """Reads a glob from left to right."""
 
     def __init__(self, text: str) -> None:
         self.text = text
         self.at = 0
 
-    def regex(self, nesting: int = 0) -> str:
-        """The regex up to the end, or, inside braces, up to the next comma or closing brace."""
+    def nodes(self, nesting: int = 0) -> list[Node]:
+        """What it is a sequence of up to the end, or, inside braces, up to the next comma or closing brace."""
         stops = ",}" if nesting else ""
-        done: list[str] = []
-        piece: list[str] = []  # what stands since the last star
-        starred = braced = False
+        found: list[Node] = []
         while self.at < len(self.text) and self.text[self.at] not in stops:
             char = self.text[self.at]
             self.at += 1
             if char == "*":
-                done.append(_after_star("".join(piece), last=False, braced=braced) if starred else "".join(piece))
-                piece, starred, braced = [], True, False
+                if not (found and isinstance(found[-1], Repeat)):
+                    found.append(STAR)
             elif char == "?":
-                piece.append(".")
+                found.append(ANY)
             elif char == "[":
-                piece.append(self.char_class())
+                found.append(self.char_class())
             elif char == "{":
-                piece.append(self.braces(nesting + 1))
-                braced = True
+                found.append(self.braces(nesting + 1))
             else:
-                piece.append(re.escape(char))
-        done.append(_after_star("".join(piece), last=True, braced=braced) if starred else "".join(piece))
-        return "".join(done)
+                found.append(char)
+        return found
 
-    def char_class(self) -> str:
+    def char_class(self) -> CharClass:
         """``[12]``, ``[a-f]``, ``[!x]``, ``[]]``: the position is behind the opening bracket."""
         start = self.at + self.text.startswith("!", self.at)
         end = self.text.find("]", start + 1)
         if end < 0:
             raise UsageError(f'"{self.text}" has a [ that is not closed', hint="write [[] for the bracket itself")
-        chars, out = self.text[start:end], ["[^" if start > self.at else "["]
+        chars, ranges = self.text[start:end], []
+        negated = start > self.at
         self.at = end + 1
         while chars:
-            if len(chars) > 2 and chars[1] == "-":
-                out.append(f"{re.escape(chars[0])}-{re.escape(chars[2])}")
-                chars = chars[3:]
-            else:
-                out.append(re.escape(chars[0]))
-                chars = chars[1:]
-        return "".join(out) + "]"
+            width = 3 if len(chars) > 2 and chars[1] == "-" else 1
+            low, high = chars[0], chars[width - 1]
+            if low > high:
+                raise UsageError(f'"{self.text}" has a range that is no range: {low}-{high}', hint="write [a-f]")
+            ranges.append((low, high))
+            chars = chars[width:]
+        return CharClass(tuple(ranges), negated)
 
-    def braces(self, nesting: int) -> str:
-        """``{a,b}``, ``{0-6,8-31}``: the position is behind the opening brace."""
+    def braces(self, nesting: int) -> Choice:
+        """``{a,b}``, ``{0-6,8..31}``: the position is behind the opening brace."""
         if nesting > _MAX_NESTING:
             raise UsageError(f'"{self.text}" nests more than {_MAX_NESTING} braces')
-        alternatives: list[str] = []
+        options: list[Sequence[Node]] = []
         while True:
             start = self.at
-            regex = self.regex(nesting)
+            nodes = self.nodes(nesting)
             if self.at == len(self.text):
                 raise UsageError(f'"{self.text}" has a {{ that is not closed', hint="write [{] for the brace itself")
-            numbers = re.fullmatch("([0-9]+)-([0-9]+)", self.text[start : self.at])
-            alternatives.append(self.range_regex(*numbers.groups()) if numbers else regex)
+            between = _RANGE.fullmatch(self.text, start, self.at)
+            options += self.numbers(between[1], between[2]) if between else [nodes]
             self.at += 1
             if self.text[self.at - 1] == "}":
-                return f"(?:{'|'.join(alternatives)})"
+                return Choice(tuple(options))
 
-    def range_regex(self, low: str, high: str) -> str:
+    def numbers(self, low: str, high: str) -> list[Sequence[Node]]:
         """``0-31``; ``00-31`` for numbers of a fixed width."""
         padded = len(low) > 1 and low[0] == "0"
-        if len(high) > 18 or int(low) > int(high) or (padded and len(low) != len(high)):
+        if len(high) > 18 or len(low) > 18 or int(low) > int(high) or (padded and len(low) != len(high)):
             raise UsageError(
                 f'"{self.text}" has a range that is no range: {low}-{high}', hint="write {0-31} or {00-31}"
             )
-        if padded:
-            return _same_width(low, high)
-        lows = [low, *("1" + "0" * width for width in range(len(low), len(high)))]
-        highs = [*("9" * width for width in range(len(low), len(high))), high]
-        return "|".join(map(_same_width, lows, highs))
-
-
-def _after_star(piece: str, *, last: bool, braced: bool) -> str:
-    """``*`` and what follows it. If that has one length only, the first place where it fits is as good as any, so
-    nothing is tried twice: many stars on a long key stay fast (fnmatch does the same)."""
-    if last or braced or not piece:
-        return f".*{piece}"
-    return f"(?>.*?{piece})"
-
-
-def _same_width(low: str, high: str) -> str:
-    """A regex for the numbers from `low` to `high`, which have equally many digits."""
-    if low == high:
-        return low
-    if low[0] == high[0]:
-        return f"{low[0]}(?:{_same_width(low[1:], high[1:])})"
-    rest = len(low) - 1
-    if not rest:
-        return f"[{low}-{high}]"
-    parts, first, final = [], int(low[0]), int(high[0])
-    if low[1:] != "0" * rest:
-        parts.append(f"{first}(?:{_same_width(low[1:], '9' * rest)})")
-        first += 1
-    if high[1:] != "9" * rest:
-        parts.append(f"{final}(?:{_same_width('0' * rest, high[1:])})")
-        final -= 1
-    if first <= final:
-        parts.append(f"[{first}-{final}][0-9]{{{rest}}}")
-    return "|".join(parts)
+        return numbers(low, high)
 
 
 # ---------------------------------------------------------------------------------------------- writing patterns
@@ -195,7 +190,11 @@ def escape(text: str, *, in_braces: bool = False) -> str:
         text = f"[r]{text[1:]}"
     if not in_braces:
         return text
-    return re.sub("([0-9]+)-([0-9]+)", r"\1[-]\2", text.replace(",", "[,]"))
+    return re.sub(r"([0-9]+)(?:(-)|\.(\.))([0-9]+)", _split_range, text.replace(",", "[,]"))
+
+
+def _split_range(found: re.Match[str]) -> str:
+    return f"{found[1]}[-]{found[4]}" if found[2] else f"{found[1]}[.].{found[4]}"
 
 
 def quote(key: str, *, strict: bool = False) -> str:
@@ -224,7 +223,7 @@ def pin(text: str) -> str:
     for at, char in enumerate(text):
         if char.isalpha() or char == "_":
             return f"{text[:at]}[{char}]{text[at + 1 :]}"
-    return "re:" + _Glob(text).regex()
+    return "re:" + regex_of(_Glob(text).nodes())
 
 
 def natural_key(text: str) -> tuple[tuple[str, int, str], ...]:

@@ -6,13 +6,13 @@ tree; then all of that with one part replaced by a synonym ("classifier" for "fc
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Collection, Iterator
 from itertools import chain, islice
-from pathlib import Path
+from pathlib import PurePath
 
 from ckptool.core.errors import UsageError
 from ckptool.core.keys import Pattern, common_prefix, escape, strip_wrappers
+from ckptool.core.shell import shell_quote
 
 _SYNONYMS = (
     ("fc", "classifier", "head", "heads", "last_linear", "lm_head", "score", "cls", "logits", "output"),
@@ -84,7 +84,9 @@ def _respelled(text: str, keys: Collection[str]) -> Iterator[str]:
             yield ".".join([*parts[:at], escape(known[close]), *parts[at + 1 :]])
 
 
-def require_match(pattern: Pattern, keys: Collection[str], option: str, path: Path | str | None = None) -> list[str]:
+def require_match(
+    pattern: Pattern, keys: Collection[str], option: str, path: PurePath | str | None = None
+) -> list[str]:
     """The keys that the pattern means; `UsageError` with a near miss if there are none.
 
     Example:
@@ -101,6 +103,6 @@ def require_match(pattern: Pattern, keys: Collection[str], option: str, path: Pa
         count = len(near.select(keys))
         hints.append(f'did you mean "{near.text}" ({count:,} key{"s" * (count != 1)})?')
     if path is not None:
-        hints.append(f"list all: ckptool inspect {shlex.quote(str(path))}")
-    which = f"none of the {len(keys):,} keys" if len(keys) != 1 else "not the only key"
-    raise UsageError(f'{option} "{pattern.text}" matches {which}', hint="   ".join(hints) or None, path=path)
+        hints.append(f"list all: ckptool inspect {shell_quote(path)}")
+    what = f"matches none of the {len(keys):,} keys" if len(keys) != 1 else "does not match the only key"
+    raise UsageError(f'{option} "{pattern.text}" {what}', hint="   ".join(hints) or None, path=path)

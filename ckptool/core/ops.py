@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ckptool.core.arrays import numpy_dtype
+from ckptool.core.arrays import dtype_of, numpy_dtype
+from ckptool.core.casting import cast
+from ckptool.core.dtypes import DTYPES, dtype_named
 from ckptool.core.errors import PlanError, UsageError
 from ckptool.core.plan import Run
-from ckptool.core.spec import DTYPES, TensorSpec
+from ckptool.core.spec import TensorSpec
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Cast:
-    """To another dtype, rounding to nearest even.
+    """To another dtype, as `ckptool.core.casting.cast` does it.
 
     A cast to a float dtype leaves everything that is no float as it is: counters and indices stay integers.
 
@@ -49,37 +51,30 @@ class Cast:
         (arg,) = args
         if not self.changes(arg.dtype):
             return arg
-        if DTYPES[arg.dtype].kind not in ("float", "int", "uint", "bool") or DTYPES[arg.dtype].bits < 8:
+        old = DTYPES[arg.dtype]
+        if not old.is_castable:
             raise PlanError(f"{arg.dtype} cannot be cast to {self.dtype}", key=arg.key)
+        if old.kind == "complex" and DTYPES[self.dtype].kind != "complex":
+            raise PlanError(f"{arg.dtype} cannot be cast to {self.dtype}: it has imaginary parts", key=arg.key)
         return TensorSpec(arg.key, self.dtype, arg.shape)
 
     def runs(self, args: Sequence[TensorSpec]) -> list[Run] | None:
         return None if self.changes(args[0].dtype) else [Run(0, 0, args[0].nbytes)]
 
     def compute(self, args: Sequence[Array]) -> Array:
-        import numpy as np
-
         (arg,) = args
-        if DTYPES[self.dtype].kind == "float" and arg.dtype.kind in "biu":
-            return arg
-        with np.errstate(over="ignore", invalid="ignore"):  # beyond float16's range is inf, as in torch
-            return arg.astype(numpy_dtype(self.dtype))
+        return cast(arg, self.dtype) if self.changes(dtype_of(arg)) else arg
 
 
 def parse_cast(name: str) -> Cast | None:
-    """The cast to a dtype by its long or short name; None if there is none such."""
-    dtype = _CASTS.get(name)
-    return None if dtype is None else Cast(dtype)
+    """The cast to a dtype by any of its names; None if no dtype has it, or several, or torch does not cast to it.
 
-
-_CASTS = {
-    text: dtype.name
-    for dtype in DTYPES.values()
-    if dtype.kind in ("float", "int", "uint", "bool")
-    and dtype.bits >= 8
-    and not re.fullmatch(r"u?int[1-7]", dtype.name)
-    for text in (dtype.name, dtype.short)
-}
+    Example:
+        >>> parse_cast("fp16"), parse_cast("fp8"), parse_cast("int4")
+        (Cast(dtype='float16'), None, None)
+    """
+    dtype = dtype_named(name)
+    return Cast(dtype.name) if dtype is not None and dtype.is_castable else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +128,7 @@ class Normal:
         import numpy as np
 
         drawn = np.random.Generator(np.random.PCG64(self.seed)).standard_normal(self.shape, dtype=np.float32)
-        return np.asarray(drawn * np.float32(self.std)).astype(numpy_dtype(self.dtype))
+        return cast(np.asarray(drawn * np.float32(self.std)), self.dtype)
 
 
 def made(text: str, spec: TensorSpec, seed: int = 0) -> Fill | Normal | None:
@@ -164,7 +159,7 @@ def made(text: str, spec: TensorSpec, seed: int = 0) -> Fill | Normal | None:
     except ValueError:
         std = -1.0
     if std < 0:
-        raise UsageError(f'"{text}" is no way to fill a tensor', hint="keep, zeros, ones, normal(0.02) or copy:KEY")
+        raise UsageError(f'unknown init "{text}"', hint="use keep, zeros, ones, normal(STD) or copy:KEY")
     named = f"{spec.key}\0{seed}" if seed else spec.key
     number = int.from_bytes(sha256(named.encode("utf-8", "surrogatepass")).digest()[:8], "big")
     return Normal(std, spec.dtype, spec.shape, number)

@@ -7,10 +7,13 @@ expression over source tensors: a bare `Source` is copied byte for byte, an `App
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from ckptool.core.checkpoint import Checkpoint, Note
+from ckptool.core.errors import CkptError, PlanError
+from ckptool.core.reasons import Reason, RuleName
 from ckptool.core.spec import TensorSpec
 
 if TYPE_CHECKING:
@@ -91,14 +94,16 @@ class Step:
     Attributes:
         target: its key, dtype and shape.
         value: where it comes from.
-        why: which rule or option said so: ``rule 2``, ``kept``, ``--dtype bf16``.
-        tied_to: the key of an earlier step whose storage it shares; its value is then that step's.
+        reason: which rule or option says so.
+        tied_to: the key of another step with which it is one tensor; its value gives the same elements.
+        stored: False if the output says in its metadata that the key is `tied_to`, and holds no bytes for it.
     """
 
     target: TensorSpec
     value: Value
-    why: str
+    reason: Reason
     tied_to: str | None = None
+    stored: bool = True
 
     @property
     def is_copy(self) -> bool:
@@ -110,16 +115,69 @@ class Dropped:
     """A source tensor that no step uses, and why."""
 
     source: Source
-    why: str
+    reason: Reason
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A reason why the plan cannot be applied."""
+    """A reason why the plan cannot be applied, and the error that applying it raises."""
 
     message: str
     hint: str = ""
     keys: tuple[str, ...] = ()
+    error: type[CkptError] = PlanError
+
+
+class Fate(StrEnum):
+    """What becomes of something that is no weight."""
+
+    KEPT = "kept"
+    EDITED = "edited"
+    DROPPED = "dropped"
+    LOST = "lost"
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """Something that an input holds beside the weights, and what becomes of it.
+
+    Attributes:
+        name: its dotted path in the file ("optimizer"), "metadata (by)", "module versions (60)", a file of the folder.
+        fate: kept as it is, edited to follow the weights, dropped because an option says so, or lost.
+        reason: why.
+        input: whose it is.
+    """
+
+    name: str
+    fate: Fate
+    reason: Reason
+    input: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Moved:
+    """A tensor of the optimizer's state that is rearranged with its parameter; it holds its own place in the objects.
+
+    Attributes:
+        step: what it becomes. Its sources are counted behind the plan's inputs, see `Plan.sources`.
+    """
+
+    step: Step
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """A file of an input's folder that a folder output carries.
+
+    Attributes:
+        name: its name, in the input as in the output.
+        text: what it holds in the output; None for what it holds in the input.
+        input: whose it is.
+    """
+
+    name: str
+    text: bytes | None = None
+    input: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +186,7 @@ class Use:
 
     Attributes:
         rule: its text.
-        name: "rule 2".
+        name: which it is.
         keys: how many keys it decided.
         made: how many tensors it made of them.
         example: (a key, what it became; "!" if dropped).
@@ -136,11 +194,24 @@ class Use:
     """
 
     rule: str
-    name: str
+    name: RuleName
     keys: int
     made: int = 0
     example: tuple[str, str] | None = None
     shadowed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What made a plan.
+
+    Attributes:
+        name: the command.
+        arguments: what tells one of its kinds from another: ``--method linear``, ``--reverse``.
+    """
+
+    name: Literal["filter", "remap", "merge", "transplant"]
+    arguments: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -156,14 +227,20 @@ class Plan:
         uses: what became of each rule of a recipe.
         notes: what the user should know.
         frame: number of the input whose other contents (optimizer, epoch, nesting) a torch output keeps; None for none.
-        dropped_extras: dotted names of other contents that are left out on purpose.
+        beside: what lies beside the weights, and what becomes of it.
+        files: what a folder output carries beside the weights.
+        container: what the output is, by the name of its writer in the registry of formats; None while the plan is not
+            complete (see `ckptool.commands.beside.complete`).
+        keeps_ties: tied keys are one tensor of the output, whose bytes they share.
         metadata: safetensors `__metadata__` for the output.
         module_versions: torch's module versions for the output, renamed and filtered with the keys; None for none.
         replaced_nodes: objects of the frame that get another in their place (the optimizer's state); see
             `ckptool.formats.torch.edit`.
+        moved: tensors of those objects that the plan makes.
         keep_unknown: carry objects of unknown classes into a torch output, unchanged.
-        wrap: a torch output without a frame nests the state dict under this key.
-        request: the command in a few words, for the preview and the written metadata.
+        wrap: a torch output has the weights under this key.
+        left_entries: dotted names of entries of the frame that are no tensors of the weights, and are left out.
+        command: what made it.
     """
 
     inputs: tuple[Checkpoint, ...]
@@ -174,15 +251,37 @@ class Plan:
     uses: tuple[Use, ...] = ()
     notes: tuple[Note, ...] = ()
     frame: int | None = 0
-    dropped_extras: tuple[str, ...] = ()
+    beside: tuple[Beside, ...] = ()
+    files: tuple[Carried, ...] = ()
+    container: str | None = None
+    keeps_ties: bool = True
     metadata: Mapping[str, str] = field(default_factory=dict)
     module_versions: Mapping[str, int] | None = None
     replaced_nodes: tuple[tuple[object, object], ...] = ()
+    moved: tuple[Moved, ...] = ()
     keep_unknown: bool = False
     wrap: str | None = None
-    request: str = ""
+    left_entries: tuple[str, ...] = ()
+    command: Command = Command("filter")
 
     @property
     def nbytes(self) -> int:
-        """Bytes of tensor data in the output, tied tensors once."""
-        return sum(step.target.nbytes for step in self.steps if step.tied_to is None)
+        """Bytes of weights in the output."""
+        return sum(self.nbytes_of(step) for step in self.steps)
+
+    def nbytes_of(self, step: Step) -> int:
+        """Bytes that the output holds for one key: none where it shares another key's."""
+        return 0 if (step.tied_to is not None and self.keeps_ties) or not step.stored else step.target.nbytes
+
+    def step(self, number: int) -> Step:
+        """A step by its number; behind the weights come the tensors of the optimizer's state that are made."""
+        many = len(self.steps)
+        return self.steps[number] if number < many else self.moved[number - many].step
+
+    @property
+    def sources(self) -> tuple[Checkpoint, ...]:
+        """What `Source.input` counts: the inputs, then what the frame's input holds beside its weights."""
+        if not self.moved or self.frame is None:
+            return self.inputs
+        frame = self.inputs[self.frame]
+        return (*self.inputs, replace(frame, tensors=frame.other_tensors))

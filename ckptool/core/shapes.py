@@ -50,31 +50,78 @@ def shapes(entries: Iterable[Entry], merge_leaves: bool = True, series: int = 2)
         merge_leaves: leaves of one module and one label are one row.
         series: how many equal modules with names such as layer_1, layer_2 it takes to make them one row.
     """
-    root: dict[Any, Any] = {}
-    for key, label in entries:
-        node = root
-        *modules, name = key.split(".")
-        for part in modules:
-            below = node.get(part)
-            if below is None:
-                below = node[part] = {}
-            node = below
-        node[(name,)] = label  # a leaf: its name in a tuple, so that a module may have the same name
-    nodes = [root]
-    for node in nodes:  # grows while it is walked: parents stand before their children
-        nodes.extend(below for name, below in node.items() if type(name) is str)
     known: dict[frozenset[Any], Shape] = {}
     shape_of: dict[int, Shape] = {}
-    for node in reversed(nodes):
+    for node in _nodes(entries):
         for name, below in node.items():
             if type(name) is str:
-                node[name] = shape_of.pop(id(below))
+                node[name] = shape_of[id(below)]
         items = frozenset(node.items())
         shape = known.get(items)
         if shape is None:
             shape = known[items] = _fold_siblings(node, merge_leaves, series)
         shape_of[id(node)] = shape
     return list(known.values())
+
+
+class _Node(dict[Any, Any]):
+    """A module: names -> nodes, and leaves: (name,) -> labels. As a value it is equal to itself alone."""
+
+    __slots__ = ()
+    __hash__ = object.__hash__  # type: ignore[assignment]
+    __eq__ = object.__eq__
+
+
+_SMALL = 16  # entries
+
+
+def _nodes(entries: Iterable[Entry]) -> list[_Node]:
+    """The modules of a trie, those below before those above.
+
+    A small module that is left becomes one with an equal one that was there before it, so that a million keys of like
+    modules take the memory of a few. Where it is entered again, it is copied first.
+    """
+    root = _Node()
+    path, names = [root], list[str]()  # the modules that are open
+    shared: dict[frozenset[Any], _Node] = {}
+    for key, label in entries:
+        *modules, name = key.split(".")
+        if modules != names:
+            same = next((at for at, (one, other) in enumerate(zip(modules, names, strict=False)) if one != other), None)
+            same = min(len(modules), len(names)) if same is None else same
+            while len(names) > same:
+                _leave(path.pop(), names.pop(), path[-1], shared)
+            for part in modules[same:]:
+                below = path[-1].get(part)
+                if below is None or len(below) <= _SMALL:
+                    below = path[-1][part] = _Node(below or ())
+                path.append(below)
+            names = modules
+        path[-1][(name,)] = label  # a leaf: its name in a tuple, so that a module may have the same name
+    while names:
+        _leave(path.pop(), names.pop(), path[-1], shared)
+    found: list[_Node] = []
+    known: set[int] = set()
+    stack = [(root, False)]
+    while stack:
+        node, is_done = stack.pop()
+        if is_done:
+            found.append(node)
+        elif id(node) not in known:
+            known.add(id(node))
+            stack.append((node, True))
+            stack.extend((below, False) for below in node.values() if type(below) is _Node and id(below) not in known)
+    return found
+
+
+def _leave(node: _Node, name: str, above: _Node, shared: dict[frozenset[Any], _Node]) -> None:
+    """Replace a small module by an equal one, which takes its order."""
+    if len(node) <= _SMALL:
+        known = above[name] = shared.setdefault(frozenset(node.items()), node)
+        if known is not node and list(known) != list(node):
+            items = list(node.items())
+            known.clear()
+            known.update(items)
 
 
 def _fold_siblings(node: dict[Any, Any], merge_leaves: bool, series: int) -> Shape:

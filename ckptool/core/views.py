@@ -1,4 +1,4 @@
-"""Where a tensor's elements are: strided boxes in storages, walked in C order. Exact integers, no numpy."""
+"""Where a tensor's elements are: boxes and flat runs in storages, walked in C order. Exact integers, no numpy."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import product
 from math import prod
-from pathlib import Path
 from typing import Any
 
-from ckptool.core.checkpoint import Storage, Tensor
+from ckptool.core.bytes import ByteSource
+from ckptool.core.checkpoint import Piece, Storage, Tensor
+from ckptool.core.dtypes import DTYPES, DType
 from ckptool.core.errors import UnreadableError
-from ckptool.core.spec import DTYPES, packed_nbytes
 
 _FEW = 1 << 30
 
@@ -47,26 +47,25 @@ class View:
 
 def views_of(tensor: Tensor) -> list[View]:
     """The tensor's pieces as views, checked against their storages; axes are merged if there is one piece."""
-    bits = DTYPES[tensor.dtype].bits
-    swap = bits // 16 if DTYPES[tensor.dtype].kind == "complex" else bits // 8
+    dtype = DTYPES[tensor.dtype]
     views = []
     for piece in tensor.pieces:
         shape, strides = piece.shape, piece.strides or _c_strides(piece.shape)
         if len(tensor.pieces) == 1:
             shape, strides = merged(shape, strides)
         at = piece.at if len(tensor.pieces) > 1 and piece.at else (0,) * len(shape)
-        big = swap if piece.storage.big_endian else 1
-        view = View(piece.storage, max(1, bits // 8), big, piece.start, shape, strides, at)
+        big = number_nbytes(dtype) if piece.storage.big_endian else 1
+        view = View(piece.storage, dtype.block_nbytes, big, piece.start, shape, strides, at)
         if 0 not in shape:
             if (
                 piece.start < 0
                 or min(strides, default=0) < 0
-                or (piece.start + view.span) * bits > piece.storage.nbytes * 8
+                or dtype.nbytes(piece.start + view.span) > piece.storage.nbytes
             ):
                 raise _outside(tensor, piece.storage)
-            if bits < 8 or len(shape) > 60:
+            if dtype.is_packed or len(shape) > 60:
                 raise UnreadableError(
-                    f"{tensor.key} has a layout that cannot be read", path=piece.storage.file, key=tensor.key
+                    f"{tensor.key} has a layout that cannot be read", path=piece.storage.file.path, key=tensor.key
                 )
         views.append(view)
     return views
@@ -114,16 +113,84 @@ def is_run(tensor: Tensor) -> bool:
     return True
 
 
-def run_of(tensor: Tensor) -> tuple[Path, int, int]:
+def run_of(tensor: Tensor) -> tuple[ByteSource, int, int]:
     """(file, offset, nbytes) of a tensor for which `is_run` holds.
 
     Raises:
         UnreadableError: the run does not lie inside its storage.
     """
-    piece = tensor.pieces[0]
-    if piece.start < 0 or packed_nbytes(tensor.dtype, (piece.start + tensor.elements,)) > piece.storage.nbytes:
+    piece, dtype = tensor.pieces[0], DTYPES[tensor.dtype]
+    if piece.start < 0 or dtype.nbytes(piece.start + tensor.elements) > piece.storage.nbytes:
         raise _outside(tensor, piece.storage)
+    if piece.start % dtype.block_elements:
+        raise _inside_a_block(tensor, piece)
     return tensor.run
+
+
+def is_flat(tensor: Tensor) -> bool:
+    """True if the tensor is made of flat runs."""
+    return any(piece.first is not None for piece in tensor.pieces)
+
+
+@dataclass(frozen=True, slots=True)
+class FlatRun:
+    """Bytes of a file that hold elements of a tensor which follow one another in C order."""
+
+    file: ByteSource
+    offset: int
+    nbytes: int
+    big_endian: bool
+
+
+def flat_runs(tensor: Tensor) -> list[FlatRun]:
+    """The bytes of a tensor made of flat runs, in order; runs that follow one another in a file are one.
+
+    Raises:
+        UnreadableError: the runs leave a hole or overlap, leave their storage, or begin inside a block of elements.
+    """
+    dtype = DTYPES[tensor.dtype]
+    runs: list[FlatRun] = []
+    end = 0
+    for piece in sorted(tensor.pieces, key=lambda piece: (piece.first or 0, piece.elements)):
+        if piece.first is None:
+            raise UnreadableError(f"{tensor.key} is made of boxes and of flat runs", key=tensor.key)
+        if not piece.elements:
+            continue
+        if piece.first != end:
+            raise UnreadableError(f"the flat runs of {tensor.key} leave a hole or overlap", key=tensor.key)
+        if piece.start < 0 or dtype.nbytes(piece.start + piece.elements) > piece.storage.nbytes:
+            raise _outside(tensor, piece.storage)
+        if piece.start % dtype.block_elements or piece.first % dtype.block_elements:
+            raise _inside_a_block(tensor, piece)
+        offset = piece.storage.offset + dtype.nbytes(piece.start)
+        run = FlatRun(piece.storage.file, offset, dtype.nbytes(piece.elements), piece.storage.big_endian)
+        last = runs[-1] if runs else None
+        if last and replace(last, offset=run.offset, nbytes=run.nbytes) == run and last.offset + last.nbytes == offset:
+            runs[-1] = replace(last, nbytes=last.nbytes + run.nbytes)
+        else:
+            runs.append(run)
+        end += piece.elements
+    if end != tensor.elements:
+        raise UnreadableError(f"the flat runs of {tensor.key} leave a hole or overlap", key=tensor.key)
+    return runs
+
+
+def number_nbytes(dtype: DType) -> int:
+    """Bytes of one number, whose order a big-endian file reverses; a complex element is two numbers."""
+    if dtype.is_packed:
+        return 1
+    return dtype.block_nbytes // (2 if dtype.kind == "complex" else 1)
+
+
+def _inside_a_block(tensor: Tensor, piece: Piece) -> UnreadableError:
+    dtype = DTYPES[tensor.dtype]
+    nbytes = f"{dtype.block_nbytes} byte{'s' if dtype.block_nbytes > 1 else ''}"
+    return UnreadableError(
+        f"{tensor.key} is cut inside a block: {dtype.name} stores {dtype.block_elements} elements in {nbytes}",
+        hint="only whole blocks can be read",
+        path=piece.storage.file.path,
+        key=tensor.key,
+    )
 
 
 def is_blown_up(tensor: Tensor) -> bool:
@@ -135,7 +202,7 @@ def is_blown_up(tensor: Tensor) -> bool:
 def _outside(tensor: Tensor, storage: Storage) -> UnreadableError:
     return UnreadableError(
         f"{tensor.key} views elements outside its storage of {storage.nbytes:,} bytes",
-        path=storage.file,
+        path=storage.file.path,
         key=tensor.key,
     )
 

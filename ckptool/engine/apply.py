@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
+from pathlib import PurePath
 
-from ckptool.core.checkpoint import Checkpoint
-from ckptool.core.errors import OutputError, PlanError, UnreadableError
+from ckptool.core.bytes import PathText
+from ckptool.core.checkpoint import Note
+from ckptool.core.errors import CkptError, OutputError, PlanError
 from ckptool.core.plan import Plan
-from ckptool.engine.encode import Output, Tied, encode
-from ckptool.engine.filling import write_durably, write_image
-from ckptool.engine.output import check_target, staged_file, staged_folder
+from ckptool.engine.encode import container_of, encode, writer_named, writer_of
+from ckptool.engine.filling import write_image
+from ckptool.engine.plan_hash import plan_hash
 from ckptool.engine.reading import Reader
-
-_SIZE = 2  # where the size stands in a fingerprint
+from ckptool.engine.rounding import Rounding
+from ckptool.formats.image import Image
+from ckptool.formats.shard_names import replaceable
+from ckptool.formats.writer import Output
+from ckptool.storage.paths import exists, local_path
+from ckptool.storage.refusals import require_name
+from ckptool.storage.stages import FolderStage
+from ckptool.storage.staging import clear_stages, staged_file, staged_folder
+from ckptool.storage.targets import check_target
+from ckptool.storage.texts import read_bytes
+from ckptool.storage.touched import only_looking, same_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,35 +39,38 @@ class Written:
         tensors: how many tensors it holds.
         seconds: how long writing took, flushing to the disk included.
         rounding: for each tensor that was cast to a narrower float dtype, the worst relative rounding of its finite
-            elements; inf if one became infinite.
+            elements; inf if one became infinite or NaN.
+        overflows: how many elements were too large for the dtype, for each tensor that had such.
+        zeroed: how many elements other than 0 became 0, for each tensor that had such.
+        notes: what an earlier run with this output left, and what became of it.
     """
 
-    path: Path
-    files: tuple[Path, ...]
+    path: PurePath
+    files: tuple[PurePath, ...]
     nbytes: int
     tensors: int
     seconds: float
     rounding: Mapping[str, float] = field(default_factory=dict)
+    overflows: Mapping[str, int] = field(default_factory=dict)
+    zeroed: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[Note, ...] = ()
 
 
 def apply(
     plan: Plan,
-    out: Path | str,
+    out: PathText,
     *,
     force: bool = False,
     max_shard: int | None = None,
-    tied: Tied = "clone",
     progress: Callable[[int, int], None] | None = None,
 ) -> Written:
     """Run a plan.
 
     Args:
-        plan: what to write.
-        out: where; the ending says the format: `.pth .pt .bin .ckpt` a torch zip archive, `.safetensors`, none a folder
-            of safetensors shards with their index.
-        force: replace an existing output.
+        plan: what to write, complete for the container of `out`.
+        out: where; an ending that says another container than the plan's is refused.
+        force: replace an existing output; in a folder its weights only, other files stay.
         max_shard: bytes of one shard, for a folder.
-        tied: for safetensors, what becomes of tensors that share their bytes: "clone" or "keep-first".
         progress: told (bytes done, bytes in all) as it goes, from any thread.
 
     Raises:
@@ -67,42 +80,140 @@ def apply(
     import time
 
     started = time.monotonic()
-    _require_sound(plan)
-    target = Path(out)
-    sources = [file for checkpoint in plan.inputs for file in (checkpoint.path, *checkpoint.files)]
-    check_target(target, sources, force=force)
-    before = _fingerprints(plan.inputs)
-    _check_as_opened(plan.inputs, before)
-    output = encode(plan, target, max_shard=max_shard, tied=tied)
+    target = local_path(out)
+    _require_sound(plan, target)
+    check_output(plan, target, force=force)
+    output, kept = _beside_others(encode(plan, target, max_shard=max_shard), plan, target)
+    digest = plan_hash(plan, output.images)
+    notes = [*kept, *_cleared(plan, target, digest, force)]
     total = sum(slot.nbytes for image in output.images.values() for slot in image.slots)
     advance = _counter(total, progress)
-    rounding: dict[str, float] = {}
-    with Reader() as reader:
-        if output.is_folder:
-            with staged_folder(target, force=force) as folder:
-                for name, image in output.images.items():
-                    write_durably(folder / name, image, plan, reader, advance, rounding)
-                _verify(folder, output)
-                _check_unchanged(plan.inputs, before)
+    rounding: dict[str, Rounding] = {}
+    with Reader(plan.inputs) as reader:
+        if writer_of(plan).is_folder:
+            with staged_folder(target, digest, replaceable, force=force) as stage:
+                notes += _fill_stage(stage, output, plan, reader, advance, rounding)
+                _verify(stage.new, output)
+                reader.check()
             files = tuple(target / name for name in output.images)
         else:
             (image,) = output.images.values()
-            with staged_file(target, force=force) as (descriptor, temporary):
-                write_image(descriptor, image, plan, reader, advance, rounding)
-                _verify(temporary, output)
-                _check_unchanged(plan.inputs, before)
+            with staged_file(target, digest, force=force) as sink:
+                write_image(sink, image, plan, reader, advance, rounding)
+                _verify(sink.path, output)
+                reader.check()
             files = (target,)
     size = sum(image.size for image in output.images.values())
-    by_key = {step.target.key: rounding[step.target.key] for step in plan.steps if step.target.key in rounding}
-    return Written(target, files, size, len(output.specs), time.monotonic() - started, by_key)
+    casts = {step.target.key: rounding[step.target.key] for step in plan.steps if step.target.key in rounding}
+    return Written(
+        target,
+        files,
+        size,
+        len(output.specs),
+        time.monotonic() - started,
+        rounding={key: cast.worst for key, cast in casts.items()},
+        overflows={key: cast.overflows for key, cast in casts.items() if cast.overflows},
+        zeroed={key: cast.zeroed for key, cast in casts.items() if cast.zeroed},
+        notes=tuple(notes),
+    )
 
 
-def _require_sound(plan: Plan) -> None:
+def check_output(
+    plan: Plan, target: PurePath, also_read: Sequence[PurePath] = (), *, force: bool, to: str | None = None
+) -> None:
+    """Refuse an output that could not be written, or is one of the plan's inputs; see `check_target`.
+
+    Where an output is in the way, what killed runs left of it is finished or undone first, and the error says so.
+
+    Args:
+        plan: its inputs are read.
+        target: the output.
+        also_read: further files that are read for it.
+        force: an existing output may be replaced.
+        to: its container, where its ending does not say it and the plan is not complete.
+    """
+    inputs = [PurePath(path) for checkpoint in plan.inputs for path in checkpoint.paths]
+    inputs += also_read
+    require_name(target)
+    weights = replaceable if writer_named(container_of(target, to or plan.container)).is_folder else None
+    try:
+        check_target(target, inputs, weights, force=force)
+    except OutputError:
+        if same_file(target, inputs) is not None:
+            raise
+        _said_with(clear_stages(target), lambda: check_target(target, inputs, weights, force=force))
+
+
+def _beside_others(output: Output, plan: Plan, target: PurePath) -> tuple[Output, list[Note]]:
+    """The output without the carried files that an existing folder has already: what is no weight there stays."""
+    there = [file.name for file in plan.files if file.name in output.images and exists(target / file.name)]
+    others = [name for name in there if _is_another(target / name, output.images[name])]
+    notes = [Note(f"{name} in {target} stays as it is: it is not what this output would carry") for name in others]
+    images = {name: image for name, image in output.images.items() if name not in there}
+    return replace(output, images=images), notes
+
+
+def _is_another(path: PurePath, image: Image) -> bool:
+    text = b"".join(literal for _, literal in image.literals)
+    try:
+        with only_looking():
+            return read_bytes(path, len(text)) != text
+    except CkptError:  # it is longer, or no file that can be read
+        return True
+
+
+def _cleared(plan: Plan, target: PurePath, digest: str, force: bool) -> list[Note]:
+    """Clear what killed runs with this output left; what there is to say about it."""
+    notes = clear_stages(target, digest)
+    if notes:  # an old output may be back under its name
+        _said_with(notes, lambda: check_output(plan, target, force=force))
+    return notes
+
+
+def _said_with(notes: Sequence[Note], check: Callable[[], None]) -> None:
+    """Check an output; a refusal also says what an earlier run left."""
+    try:
+        check()
+    except OutputError as error:
+        texts = [error.message, *(note.text for note in notes)]
+        raise OutputError("; ".join(texts), hint=error.hint, path=error.path) from None
+
+
+def _fill_stage(
+    stage: FolderStage,
+    output: Output,
+    plan: Plan,
+    reader: Reader,
+    advance: Callable[[int], None],
+    rounding: dict[str, Rounding],
+) -> list[Note]:
+    """Write the files of a folder that an earlier run with this plan has not finished; says if there were any."""
+    kept = 0
+    for name, image in output.images.items():
+        about = stage.finished(name, image.size)
+        if about is not None:
+            kept += 1
+            rounding.update(
+                {key: Rounding(worst, int(over), int(zeroed)) for key, (worst, over, zeroed) in about.items()}
+            )
+            advance(sum(slot.nbytes for slot in image.slots))
+            continue
+        own: dict[str, Rounding] = {}
+        numbers: dict[str, tuple[float, int, int]] = {}
+        with stage.file(name, numbers) as sink:
+            write_image(sink, image, plan, reader, advance, own)
+            numbers.update({key: (cast.worst, cast.overflows, cast.zeroed) for key, cast in own.items()})
+        rounding.update(own)
+    total = len(output.images)
+    return [Note(f"resumed: {kept} of {total} files were finished by an earlier run and are kept")] if kept else []
+
+
+def _require_sound(plan: Plan, target: PurePath) -> None:
     problems = plan.problems or plan.unmet
     if problems:
-        raise PlanError("; ".join(problem.message for problem in problems), hint=problems[0].hint or None)
-    if not plan.steps:
-        raise PlanError("nothing is left: the output would hold no tensor")
+        raise problems[0].error("; ".join(problem.message for problem in problems), hint=problems[0].hint or None)
+    if container_of(target, writer_of(plan).name) != plan.container:
+        raise PlanError(f"the plan is not complete for {target.name}", hint="ckptool.commands.beside.complete")
 
 
 def _counter(total: int, progress: Callable[[int, int], None] | None) -> Callable[[int], None]:
@@ -119,42 +230,16 @@ def _counter(total: int, progress: Callable[[int, int], None] | None) -> Callabl
     return advance
 
 
-def _fingerprints(inputs: Sequence[Checkpoint]) -> dict[Path, tuple[int, ...]]:
-    """What tells that an input was written to meanwhile."""
-    files = {file for checkpoint in inputs for file in checkpoint.files}
-    try:
-        stats = {file: file.stat() for file in files}
-    except OSError as error:
-        raise UnreadableError(f"{error.filename} is not there any more; nothing was written") from error
-    return {file: (s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns) for file, s in stats.items()}
-
-
-def _check_as_opened(inputs: Sequence[Checkpoint], now: Mapping[Path, tuple[int, ...]]) -> None:
-    """The headers that the plan was made from must still be those of the files; a size tells most changes."""
-    for checkpoint in inputs:
-        size = sum(now[file][_SIZE] for file in checkpoint.files)
-        if size != checkpoint.nbytes and checkpoint.format != "torch.distributed":  # which also counts its .metadata
-            raise UnreadableError(
-                f"{checkpoint.path} changed after it was opened; nothing was written",
-                hint="run it again",
-                path=checkpoint.path,
-            )
-
-
-def _check_unchanged(inputs: Sequence[Checkpoint], before: Mapping[Path, tuple[int, ...]]) -> None:
-    if _fingerprints(inputs) != before:
-        raise UnreadableError("an input changed while it was read; nothing was written", hint="run it again")
-
-
 def _joined(place: str, key: str) -> str:
     return f"{place}.{key}" if place else key
 
 
-def _verify(written: Path, output: Output) -> None:
+def _verify(written: PurePath, output: Output) -> None:
     """Open what was written and hold it against the plan."""
     from ckptool.formats.opening import open_checkpoint
 
-    found = open_checkpoint(written)
+    with only_looking():
+        found = open_checkpoint(written)
     place = found.selection.name  # what is left may make another dict the obvious one, so whole paths are compared
     tensors = {_joined(place, key): tensor for key, tensor in found.tensors.items()}
     everything = {**tensors, **found.other_tensors}

@@ -13,10 +13,11 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 from ckptool.core.arrays import numpy_dtype
+from ckptool.core.casting import UnfitError
 from ckptool.core.checkpoint import Checkpoint, Tensor
+from ckptool.core.dtypes import DTYPES
 from ckptool.core.errors import PlanError
 from ckptool.core.plan import Apply, Op, Source, Value, sources_of
-from ckptool.core.spec import DTYPES
 from ckptool.engine.reading import Reader
 from ckptool.engine.rounding import Rounding
 
@@ -53,25 +54,41 @@ def packed_blocks(
 
     Raises:
         PlanError: if a source cannot be computed with (sparse, quantized).
+        UnfitError: after the last block, if a cast to integers met floats that do not fit; it counts all of them.
         UnreadableError: if a file changed.
     """
     if isinstance(value, Source):
         yield from reader.blocks(inputs[value.input][value.key])
         return
     sources = list(dict.fromkeys(sources_of(value)))
+    unfit: list[UnfitError] = []
+    for made, arrays in _made_ready(value, sources, inputs, reader):
+        try:
+            yield _bytes(_computed(made, arrays, rounding))
+        except UnfitError as error:
+            unfit.append(error)
+    if unfit:
+        key = sources[0].key if sources else None
+        raise UnfitError(sum(error.count for error in unfit), unfit[0].dtype, key=key)
+
+
+def _made_ready(
+    value: Value, sources: Sequence[Source], inputs: Sequence[Checkpoint], reader: Reader
+) -> Iterator[tuple[Apply, dict[Source, Array]]]:
+    """The value with its measuring ops ready, and the arrays of its sources: block by block, or all at once."""
     tensors = [_dense(inputs[source.input][source.key]) for source in sources]
     _keep_freed_memory()
-    value = _measured(value, sources, tensors, reader)
-    if tensors and _is_elementwise(value) and len({tensor.shape for tensor in tensors}) == 1:
+    made = _measured(value, sources, tensors, reader)
+    assert isinstance(made, Apply)
+    if tensors and _is_elementwise(made) and len({tensor.shape for tensor in tensors}) == 1:
         for arrays in _in_step(tensors, reader):
-            yield _bytes(_computed(value, dict(zip(sources, arrays, strict=True)), rounding))
-        return
-    whole = {source: reader.array(tensor) for source, tensor in zip(sources, tensors, strict=True)}
-    yield _bytes(_computed(value, whole, rounding))
+            yield made, dict(zip(sources, arrays, strict=True))
+    else:
+        yield made, {source: reader.array(tensor) for source, tensor in zip(sources, tensors, strict=True)}
 
 
-def _computed(value: Value, arrays: dict[Source, Array], rounding: Rounding | None) -> Array:
-    if rounding is None or isinstance(value, Source):
+def _computed(value: Apply, arrays: dict[Source, Array], rounding: Rounding | None) -> Array:
+    if rounding is None:
         return compute(value, arrays)
     before = [compute(arg, arrays) for arg in value.args]
     after = value.op.compute(before)
@@ -121,7 +138,7 @@ def _is_elementwise(value: Value) -> bool:
 
 
 def _dense(tensor: Tensor) -> Tensor:
-    if tensor.layout != "strided" or DTYPES[tensor.dtype].bits < 8:
+    if tensor.layout != "strided" or DTYPES[tensor.dtype].is_packed:
         what = tensor.layout if tensor.layout != "strided" else tensor.dtype
         raise PlanError(f"{tensor.key} is {what}: it can be copied, not computed with", key=tensor.key)
     return tensor
@@ -131,7 +148,7 @@ def _in_step(tensors: Sequence[Tensor], reader: Reader) -> Iterator[list[Array]]
     """Equal flat slices of tensors of one shape, side by side."""
     import numpy as np
 
-    streams = [reader.blocks(tensor, ELEMENTS * DTYPES[tensor.dtype].bits // 8) for tensor in tensors]
+    streams = [reader.blocks(tensor, DTYPES[tensor.dtype].nbytes(ELEMENTS)) for tensor in tensors]
     dtypes = [numpy_dtype(tensor.dtype) for tensor in tensors]
     for blocks in zip(*streams, strict=True):
         yield [np.frombuffer(block, dtype) for block, dtype in zip(blocks, dtypes, strict=True)]

@@ -2,64 +2,53 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from ckptool.core.errors import CkptError
+from ckptool.core.bytes import OpenBytes
+from ckptool.core.casting import UnfitError
+from ckptool.core.errors import CkptError, naming
 from ckptool.core.plan import Plan
-from ckptool.engine.copying import copy_range, write_all
 from ckptool.engine.evaluate import packed_blocks
-from ckptool.engine.reading import Reader
+from ckptool.engine.reading import Reader, damaged
 from ckptool.engine.rounding import Rounding, rounds
 from ckptool.formats.image import Computed, Image, Range, Slot
-from ckptool.storage.files import naming
+from ckptool.storage.copying import BUFFER
 from ckptool.storage.signals import signals_held
+from ckptool.storage.sink import ByteSink
 
 THREADS = 2
 
 
-def write_durably(
-    path: Path, image: Image, plan: Plan, reader: Reader, advance: Callable[[int], None], rounding: dict[str, float]
-) -> None:
-    """Write a new file and flush it to the disk; see `write_image`."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-    try:
-        write_image(descriptor, image, plan, reader, advance, rounding)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def write_image(
-    descriptor: int,
+    sink: ByteSink,
     image: Image,
     plan: Plan,
     reader: Reader,
     advance: Callable[[int], None],
-    rounding: dict[str, float],
+    rounding: dict[str, Rounding],
 ) -> None:
     """Write one file: the known bytes, then the slots over all threads, then what depends on their checksums.
 
     Args:
-        descriptor: an empty file, open for reading and writing.
+        sink: an empty file.
         image: what it will look like.
         plan: what computed slots compute.
         reader: reads the plan's inputs.
         advance: told the bytes done, from any thread.
-        rounding: gets the worst relative rounding of each tensor that is cast, by key.
+        rounding: gets what casts did to the numbers of each tensor, by key.
     """
-    os.ftruncate(descriptor, image.size)
+    sink.resize(image.size)
     for offset, literal in image.literals:
-        write_all(descriptor, literal, offset)
-    filler = _Filler(plan, reader, descriptor, advance, rounding)
+        sink.write(literal, offset)
+    filler = _Filler(plan, reader, sink, advance, rounding)
     _run(filler, image.slots)
+    filler.check_fit()
     for offset, literal in image.finish(filler.crcs) if image.finish else ():
-        write_all(descriptor, literal, offset)
+        sink.write(literal, offset)
 
 
 def _run(filler: _Filler, slots: Sequence[Slot]) -> None:
@@ -89,11 +78,12 @@ class _Filler:
 
     plan: Plan
     reader: Reader
-    target: int
+    target: ByteSink
     advance: Callable[[int], None]
-    rounding: dict[str, float]
+    rounding: dict[str, Rounding]
     stop: threading.Event = field(default_factory=threading.Event)
     crcs: dict[str, int] = field(default_factory=dict)
+    unfit: dict[int, UnfitError] = field(default_factory=dict)  # by step
 
     def fill(self, slot: Slot) -> None:
         """Write one slot; remember its CRC-32 if the container wants it."""
@@ -101,33 +91,57 @@ class _Filler:
         crc = _Crc() if slot.needs_crc and _known_crc(slot) is None else None
         for content in slot.contents:
             if isinstance(content, Range):
-                with self.reader.descriptor(content.file) as source, naming(content.file):
-                    copy_range(source, content.offset, self.target, at, content.nbytes, self._moved, crc)
+                with self.reader.opened(content.file) as source, naming(content.file.path):
+                    self.target.copy_from(source, content.offset, at, content.nbytes, self._moved, crc)
+                    if content.crc is not None and content.crc != _crc_of(source, content.offset, content.nbytes):
+                        raise damaged(content.file, content.offset, content.nbytes)
                 at += content.nbytes
                 continue
-            for block in self._blocks(content):
-                if crc is not None:
-                    crc(block)
-                write_all(self.target, block, at)
-                at += len(block)
-                self._moved(len(block))
+            try:
+                for block in self._blocks(content):
+                    if crc is not None:
+                        crc(block)
+                    self.target.write(block, at)
+                    at += len(block)
+                    self._moved(len(block))
+            except UnfitError as error:  # the other tensors are counted, too
+                self.unfit[content.index] = error
+                return
         if at != slot.offset + slot.nbytes:
             raise CkptError(f"{slot.name} came out {at - slot.offset:,} bytes long, not {slot.nbytes:,}")
         if slot.needs_crc:
             self.crcs[slot.name] = crc.value if crc is not None else _known_crc(slot) or 0
 
+    def check_fit(self) -> None:
+        """Raise one error for all floats that no integer stands for, named after the first tensor of the plan."""
+        if self.unfit:
+            first = self.unfit[min(self.unfit)]
+            raise UnfitError(sum(error.count for error in self.unfit.values()), first.dtype, key=first.key)
+
     def _blocks(self, content: Computed) -> Iterator[memoryview]:
         """The bytes of a computed tensor; notes how far it was rounded."""
-        step = self.plan.steps[content.index]
-        rounding = Rounding() if rounds(step.value, self.plan.inputs) else None
-        yield from packed_blocks(step.value, self.plan.inputs, self.reader, rounding)
+        step = self.plan.step(content.index)
+        rounding = Rounding() if rounds(step.value, self.plan.sources) else None
+        yield from packed_blocks(step.value, self.plan.sources, self.reader, rounding)
         if rounding is not None:
-            self.rounding[step.target.key] = rounding.worst
+            self.rounding[step.target.key] = rounding
 
     def _moved(self, nbytes: int) -> None:
         if self.stop.is_set():
             raise StoppedError
         self.advance(nbytes)
+
+
+def _crc_of(source: OpenBytes, offset: int, nbytes: int) -> int:
+    """The CRC-32 of bytes that were just copied, from the system's cache."""
+    buffer = memoryview(bytearray(min(nbytes, BUFFER)))
+    crc = 0
+    while nbytes:
+        block = buffer[: min(nbytes, BUFFER)]
+        source.read_into(offset, block)
+        crc = zlib.crc32(block, crc)
+        offset, nbytes = offset + len(block), nbytes - len(block)
+    return crc
 
 
 class _Crc:

@@ -1,6 +1,7 @@
 """Tensor -> bytes, in bounded blocks, or numbers.
 
-A `Reader` reads with `pread` and never maps a file, so that a file cut short meanwhile is an error and not a signal.
+A `Reader` reads at offsets and never maps a file, so that a file cut short meanwhile is an error and not a signal. A
+file that changed since its headers were read is an error, too: when it is opened, and when all has been read.
 What it yields are the tensor's elements packed in C order, little-endian, whatever the layout in the file: a
 transposed view, a big-endian archive and a tensor in 64 chunks give the same bytes as a plain one.
 
@@ -9,23 +10,22 @@ numpy is imported only where bytes have to move within a tensor; a tensor that i
 
 from __future__ import annotations
 
-import errno
-import os
-import stat
 import threading
+import zlib
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from math import prod
-from pathlib import Path
+from math import lcm, prod
 from typing import TYPE_CHECKING, Any, Self
 
 from ckptool.core.arrays import numpy_dtype, unpack_bits
-from ckptool.core.checkpoint import Tensor
+from ckptool.core.bytes import ByteSource, OpenBytes
+from ckptool.core.checkpoint import Checkpoint, Tensor
+from ckptool.core.dtypes import DTYPES
 from ckptool.core.errors import CkptError, UnreadableError
-from ckptool.core.spec import DTYPES, TensorSpec
-from ckptool.core.views import View, boxes, is_blown_up, is_run, run_of, views_of
+from ckptool.core.spec import TensorSpec
+from ckptool.core.views import View, boxes, flat_runs, is_blown_up, is_flat, is_run, number_nbytes, run_of, views_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -41,88 +41,83 @@ _OPEN_FILES = 12
 class Reader:
     """Reads tensors. Holds a few open files; safe to use from several threads at once; a context manager.
 
+    Args:
+        checkpoints: their files must be on entering and on leaving what they were when their headers were read, whether
+            they are read in between or not; any other file that is read, on leaving.
+
     Example:
-        >>> import tempfile, os
+        >>> import tempfile, pathlib
         >>> from ckptool.core.checkpoint import Piece, Storage
         >>> from ckptool.core.spec import TensorSpec
-        >>> path = Path(tempfile.mkdtemp()) / "raw"
+        >>> from ckptool.storage.locate import locate_file
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "raw"
         >>> _ = path.write_bytes(bytes(range(6)))
-        >>> piece = Piece(Storage(path, 0, 6), start=0, shape=(3, 2), strides=(1, 3))  # the transpose of [2, 3]
+        >>> piece = Piece(Storage(locate_file(path), 0, 6), start=0, shape=(3, 2), strides=(1, 3))  # of [2, 3]
         >>> with Reader() as reader:
         ...     reader.read_bytes(Tensor(TensorSpec("w", "uint8", (3, 2)), (piece,)))
         b'\\x00\\x03\\x01\\x04\\x02\\x05'
     """
 
-    def __init__(self) -> None:
+    def __init__(self, checkpoints: Iterable[Checkpoint] = ()) -> None:
         self._lock = threading.Lock()
-        self._fds: OrderedDict[Path, int] = OrderedDict()
-        self._users: dict[Path, int] = {}
+        self._unchecked = dict.fromkeys(source for checkpoint in checkpoints for source in checkpoint.sources)
+        self._files: OrderedDict[ByteSource, OpenBytes] = OrderedDict()
+        self._users: dict[ByteSource, int] = {}
 
     def __enter__(self) -> Self:
+        for source in self._unchecked:
+            source.check()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.close()
+        if kind is None or issubclass(kind, CkptError):  # a change may be why something is wrong: it is said first
+            self.check()
 
     def close(self) -> None:
         """Closes the files. The reader can be used again; it opens them again."""
         with self._lock:
-            for fd in self._fds.values():
-                os.close(fd)
-            self._fds.clear()
+            for file in self._files.values():
+                file.close()
+            self._files.clear()
+
+    def check(self) -> None:
+        """Raises `UnreadableError` if a file has changed since its headers were read. Call it before you publish."""
+        for source in self._unchecked:
+            source.check()
+        self._unchecked.clear()
 
     @contextmanager
-    def descriptor(self, path: Path) -> Iterator[int]:
-        """An open descriptor of a file, for as long as the block lasts."""
+    def opened(self, source: ByteSource) -> Iterator[OpenBytes]:
+        """A source, open for as long as the block lasts."""
         with self._lock:
-            fd = self._fds.get(path)
-            if fd is None:
+            file = self._files.get(source)
+            if file is None:
                 self._close_idle()
-                fd = self._fds[path] = _open(path)
-            self._fds.move_to_end(path)
-            self._users[path] = self._users.get(path, 0) + 1
+                file = self._files[source] = source.open()
+            self._files.move_to_end(source)
+            self._users[source] = self._users.get(source, 0) + 1
+            self._unchecked[source] = None
         try:
-            yield fd
+            yield file
         finally:
             with self._lock:
-                self._users[path] -= 1
+                self._users[source] -= 1
 
     def _close_idle(self) -> None:
         """Makes room for one more open file."""
-        for path in list(self._fds)[: max(0, len(self._fds) - _OPEN_FILES + 1)]:
-            if not self._users.get(path):
-                os.close(self._fds.pop(path))
+        for source in list(self._files)[: max(0, len(self._files) - _OPEN_FILES + 1)]:
+            if not self._users.get(source):
+                self._files.pop(source).close()
 
-    def identity(self, path: Path) -> tuple[int, int]:
-        """(device, inode): equal for two names of one file."""
-        with self.descriptor(path) as fd:
-            status = os.fstat(fd)
-            return status.st_dev, status.st_ino
-
-    def read_into(self, path: Path, offset: int, out: memoryview | bytearray) -> None:
+    def read_into(self, source: ByteSource, offset: int, out: memoryview | bytearray) -> None:
         """Fills `out` with the bytes from `offset` on.
 
         Raises:
-            UnreadableError: the file ends before, or the disk cannot give the bytes.
+            UnreadableError: the file ends before, cannot be read, or changed after its headers were read.
         """
-        view = memoryview(out)
-        done = 0
-        with self.descriptor(path) as fd:
-            while done < len(view):
-                try:
-                    got = os.preadv(fd, [view[done:]], offset + done)
-                except OSError as error:
-                    raise UnreadableError(
-                        f"{path.name} cannot be read at byte {offset + done:,}: {error.strerror}", path=path
-                    ) from error
-                if not got:
-                    raise UnreadableError(
-                        f"{path.name} ends early: {offset + len(view):,} bytes are needed, "
-                        f"the file has {os.fstat(fd).st_size:,}",
-                        hint="it was cut short or is still being written; get it again",
-                        path=path,
-                    )
-                done += got
+        with self.opened(source) as file:
+            file.read_into(offset, memoryview(out))
 
     def blocks(self, tensor: Tensor, nbytes: int = BLOCK) -> Iterator[memoryview]:
         """The tensor's packed little-endian bytes in C order.
@@ -134,23 +129,49 @@ class Reader:
         Raises:
             UnreadableError: the file ends early; or a view repeats few bytes so often that reading it has no end.
         """
-        nbytes = max(48, nbytes - nbytes % 48 if DTYPES[tensor.dtype].bits == 6 else nbytes - nbytes % 16)
+        unit = lcm(16, DTYPES[tensor.dtype].block_nbytes)
+        nbytes = max(48, unit, nbytes - nbytes % unit)
         for dense in dense_parts(tensor):
             if not dense.nbytes:
                 continue
             if is_run(dense):
                 yield from self._run(dense, nbytes)
+            elif is_flat(dense):
+                yield from same_size(self._flat(dense), nbytes)
             else:
                 yield from same_size(self._gathered(dense), nbytes)
 
     def _run(self, tensor: Tensor, nbytes: int) -> Iterator[memoryview]:
-        path, offset, left = run_of(tensor)
+        source, offset, left = run_of(tensor)
+        storage = tensor.pieces[0].storage
+        stated = storage.crc if left == storage.nbytes else None
+        crc = 0
         buffer = memoryview(bytearray(min(nbytes, left)))
         while left:
             block = buffer[: min(left, nbytes)]
-            self.read_into(path, offset, block)
+            self.read_into(source, offset, block)
+            if stated is not None:
+                crc = zlib.crc32(block, crc)
+            if stated is not None and left == len(block) and crc != stated:
+                raise damaged(source, storage.offset, storage.nbytes, tensor.key)
             yield block
             offset, left = offset + len(block), left - len(block)
+
+    def _flat(self, tensor: Tensor) -> Iterator[memoryview]:
+        """Flat runs one after the other, in blocks."""
+        import numpy as np
+
+        dtype = DTYPES[tensor.dtype]
+        number = number_nbytes(dtype)
+        most = BLOCK - BLOCK % dtype.block_nbytes
+        for run in flat_runs(tensor):
+            for done in range(0, run.nbytes, most):
+                packed = np.empty(min(most, run.nbytes - done), np.uint8)
+                self.read_into(run.file, run.offset + done, packed.data)
+                if run.big_endian and number > 1:
+                    packed.view(f"u{number}").byteswap(inplace=True)
+                _apply_bits(tensor, packed)
+                yield packed.data
 
     def _gathered(self, tensor: Tensor) -> Iterator[memoryview]:
         """Boxes of the tensor in C order, each collected from wherever its elements are."""
@@ -160,7 +181,7 @@ class Reader:
             raise UnreadableError(
                 f"{tensor.key} is a view of {tensor.elements:,} elements over few bytes: it is not read",
                 hint="save a contiguous copy of it",
-                path=tensor.pieces[0].storage.file,
+                path=tensor.pieces[0].storage.file.path,
                 key=tensor.key,
             )
         views = views_of(tensor)
@@ -227,7 +248,7 @@ class Reader:
         for block in self.blocks(tensor, max(48, tensor.nbytes) if is_run(tensor) else BLOCK):
             packed[done : done + len(block)] = np.frombuffer(block, np.uint8)
             done += len(block)
-        if DTYPES[tensor.dtype].bits < 8:
+        if DTYPES[tensor.dtype].is_packed:
             packed = unpack_bits(packed, DTYPES[tensor.dtype].bits, tensor.elements)
         return packed.view(numpy_dtype(tensor.dtype)).reshape(tensor.shape)
 
@@ -272,33 +293,32 @@ def same_size(blocks: Iterator[memoryview], nbytes: int) -> Iterator[memoryview]
         yield memoryview(rest)
 
 
+def damaged(file: ByteSource, offset: int, nbytes: int, key: str | None = None) -> UnreadableError:
+    """The error for bytes that do not have the CRC-32 which their container states."""
+    what = f"the tensor {key}" if key else "a tensor"
+    return UnreadableError(
+        f"{file.name} is damaged: the {nbytes:,} bytes of {what} at {offset:,} differ from the CRC-32 in the file",
+        hint="get the file again from where it came from",
+        path=file.path,
+        key=key,
+    )
+
+
 def _apply_bits(tensor: Tensor, packed: Array) -> None:
     """Conjugates and negates in place, as the tensor's flags say: sign bits of floats, two's complement of integers."""
     import numpy as np
 
     dtype = DTYPES[tensor.dtype]
-    if dtype.kind in ("float", "complex"):
-        parts = packed.view(f"<u{dtype.bits // (16 if dtype.kind == 'complex' else 8)}")
+    if dtype.is_packed:
+        if tensor.neg or tensor.conj:
+            raise UnreadableError(f"{tensor.key} is a negated view of {dtype.name}", key=tensor.key)
+    elif dtype.kind in ("float", "complex"):
+        parts = packed.view(f"<u{number_nbytes(dtype)}")
         sign = parts.dtype.type(1 << (parts.dtype.itemsize * 8 - 1))
         if tensor.neg:
             parts ^= sign
         if tensor.conj and dtype.kind == "complex":
             parts[1::2] ^= sign
     elif tensor.neg and dtype.kind in ("int", "uint"):
-        numbers = packed.view(f"<i{dtype.bits // 8}")
+        numbers = packed.view(f"<i{dtype.block_nbytes}")
         np.negative(numbers, out=numbers)
-
-
-def _open(path: Path) -> int:
-    """A descriptor of a regular file; a FIFO or a device is refused without waiting for it."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        gone = error.errno == errno.ENOENT
-        raise UnreadableError(
-            f"{path.name} is not there" if gone else f"{path.name} cannot be opened: {error.strerror}", path=path
-        ) from error
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        raise UnreadableError(f"{path.name} is not a regular file", path=path)
-    return fd

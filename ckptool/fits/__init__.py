@@ -28,7 +28,7 @@ from ckptool.fits.args import Fit
 from ckptool.fits.base import Fitting, Request
 from ckptool.fits.lists import Lookup, beside
 
-__all__ = ["Fitting", "Lookup", "beside", "default_fit", "fit_op"]
+__all__ = ["Fitting", "Lookup", "beside", "default_fit", "fit_op", "is_head"]
 
 _Maker: TypeAlias = Callable[..., Fitting]
 
@@ -74,10 +74,13 @@ _SEEING = re.compile(r"(?:^|[._])(?:vision|visual|image|img|patch|vit)")
 _STEM = re.compile(
     r"(?:^|\.)(?:conv1|conv_?stem|stem|conv_proj|patch_?embed\w*|conv_in|first_conv|features\.0)(?:\.|$)"
 )
-_HEADS = {"fc", "head", "heads", "head_dist", "classifier", "linear", "last_linear", "logits", "cls_score"}
-_HEAD_PARTS = _HEADS | {"out_proj", "l", "proj", "module"}
+_HEADS = {
+    "fc", "head", "heads", "head_dist", "classifier", "aux_classifier", "linear", "last_linear", "logits", "score",
+    "cls_score", "cls_head", "fc_cls", "bbox_pred", "class_embed", "AuxLogits", "qa_outputs", "output_layer",
+}  # fmt: skip
+_HEAD_PARTS = _HEADS | {"out_proj", "l", "proj", "module", "linear", "predictor", "output", "conv_seg"}
 _VOCABULARY = re.compile(
-    r"(?:.*[._])?(?:embed_tokens|tok_embeddings|token_embeddings?|word_embeddings|wte|lm_head|embed_out|shared)"
+    r"(?:.*[._])?(?:embed_tokens|tok_embeddings|token_embeddings?|word_embeddings|wte|lm_head|embed_out|shared|predictions|predictions\.decoder)"
 )
 
 
@@ -147,10 +150,34 @@ def _row_fit(key: str, source: TensorSpec, target: TensorSpec) -> Fit | None:
     *module, name = key.split(".")
     if len(have) not in (1, 2) or have[1:] != want[1:] or name not in ("weight", "bias"):
         return None
+    is_vocabulary = _VOCABULARY.fullmatch(".".join(module)) is not None
+    return Fit("pad", "value='mean'") if is_vocabulary and want[0] > have[0] else None
+
+
+def is_head(key: str, source: TensorSpec, target: TensorSpec, *, is_last: bool = False) -> bool:
+    """True for a classifier of another number of classes: its rows mean other classes, so none of them is taken.
+
+    Args:
+        key: the target's key.
+        source: what is there.
+        target: what is wanted.
+        is_last: it belongs to the last layer of the target.
+
+    Example:
+        >>> def head(key, *shapes, **more):
+        ...     return is_head(key, *(TensorSpec(key, "float32", shape) for shape in shapes), **more)
+        >>> head("head.fc.weight", (21843, 8), (10, 8)), head("layer1.0.se.fc.weight", (4, 8), (2, 8))
+        (True, False)
+        >>> head("segment.weight", (21, 8, 1, 1), (2, 8, 1, 1), is_last=True), head("lm_head.weight", (9, 8), (7, 8))
+        (True, False)
+    """
+    have, want = source.shape, target.shape
+    *module, name = key.split(".")
+    if not have or len(have) != len(want) or have[1:] != want[1:] or have == want or name not in ("weight", "bias"):
+        return False
     if _VOCABULARY.fullmatch(".".join(module)):
-        return Fit("pad", "value='mean'") if want[0] > have[0] else None
+        return False
     first = next((at for at, part in enumerate(module) if part in _HEADS), None)
     if first is None or any(part.isdecimal() for part in module[:first]):
-        return None  # layer1.0.se.fc is no head
-    inside = module[first + 1 :]
-    return Fit("rows", "fill='keep'") if all(part in _HEAD_PARTS or part.isdecimal() for part in inside) else None
+        return is_last  # layer1.0.se.fc is no head
+    return is_last or all(part in _HEAD_PARTS or part.isdecimal() for part in module[first + 1 :])

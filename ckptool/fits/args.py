@@ -161,7 +161,7 @@ def parse_options(method: str, args: str) -> dict[str, Any]:
     """
     known = METHODS.get(method)
     if known is None:
-        raise UsageError(f'"fit {method}" is no way to fit a tensor', hint=_meant(method, METHODS))
+        raise UsageError(f'unknown fit "{method}"', hint=_meant(method, METHODS))
     found: dict[str, Any] = {}
     for name, node in _keywords(method, args):
         if name not in known:

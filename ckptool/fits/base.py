@@ -94,7 +94,7 @@ class Request:
     def require_numbers(self) -> None:
         """`PlanError` if the source holds no floating-point numbers."""
         dtype = DTYPES[self.source.dtype]
-        if dtype.kind != "float" or dtype.bits < 8:
+        if dtype.kind != "float" or dtype.is_packed:
             raise self.misfit("floating-point numbers")
 
     def require_torch(self) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any, TypeAlias
 
-from ckptool.core.errors import PlanError, UsageError
+from ckptool.core.bytes import PathText
+from ckptool.core.errors import PlanError, UnreadableError, UsageError
 from ckptool.core.spec import TensorSpec
+from ckptool.storage.local import LocalFile
 
 Lookup: TypeAlias = Callable[[str], str]
 """The text of a file that a fit names."""
@@ -17,31 +19,39 @@ Lookup: TypeAlias = Callable[[str], str]
 _LARGEST_LIST = 1 << 26
 
 
-def beside(*folders: Path | str) -> Lookup:
+def beside(*folders: PathText) -> Lookup:
     """Looks files up in folders, the first one first; without folders, in the working directory.
 
     Example:
-        >>> import tempfile
-        >>> folder = Path(tempfile.mkdtemp())
+        >>> import tempfile, pathlib
+        >>> folder = pathlib.Path(tempfile.mkdtemp())
         >>> _ = (folder / "labels.txt").write_text("cat\\ndog\\n")
         >>> beside(folder)("labels.txt")
         'cat\\ndog\\n'
     """
-    places = [Path(folder) for folder in folders] or [Path()]
+    places = [PurePath(folder) for folder in folders] or [PurePath()]
 
     def lookup(name: str) -> str:
-        path = next((place / name for place in places if (place / name).is_file()), None)
-        if path is None:
+        file = next((found for place in places if (found := _file_at(place / name)) is not None), None)
+        if file is None:
             where = ", ".join(str(place) for place in places)
             raise UsageError(f"there is no file {name}", hint=f"it was looked for in {where}")
-        if path.stat().st_size > _LARGEST_LIST:
-            raise UsageError(f"{name} is too large for a list", path=path)
+        if file.size > _LARGEST_LIST:
+            raise UsageError(f"{name} is too large for a list", path=file.path)
         try:
-            return path.read_text(encoding="utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"{name} cannot be read as text: {error}", path=path) from error
+            with file.open() as opened:
+                return opened.read(0, file.size).decode("utf-8-sig")
+        except (UnreadableError, UnicodeDecodeError) as error:
+            raise UsageError(f"{name} cannot be read as text: {error}", path=file.path) from error
 
     return lookup
+
+
+def _file_at(path: PurePath) -> LocalFile | None:
+    try:
+        return LocalFile.at(path)
+    except UnreadableError:  # not there, or no file
+        return None
 
 
 def labels_for(name: str, lookup: Lookup, spec: TensorSpec, side: str) -> list[str]:

@@ -54,7 +54,7 @@ class Rows(Fitting):
         return 0 if not rows else self.target.elements // rows * (rows - self.filled)
 
     def runs(self, args: Sequence[TensorSpec]) -> list[Run] | None:
-        if self.taken is not None or self.filled or DTYPES[args[0].dtype].bits % 8:
+        if self.taken is not None or self.filled or DTYPES[args[0].dtype].is_packed:
             return None
         nbytes = TensorSpec("", args[0].dtype, self.target.shape).nbytes
         return [Run(0, 0, nbytes)] if nbytes else []
@@ -106,7 +106,7 @@ class Slice(Fitting):
     """The leading part along every axis."""
 
     def runs(self, args: Sequence[TensorSpec]) -> list[Run] | None:
-        if self.source[1:] != self.target.shape[1:] or DTYPES[args[0].dtype].bits % 8:
+        if self.source[1:] != self.target.shape[1:] or DTYPES[args[0].dtype].is_packed:
             return None
         nbytes = TensorSpec("", args[0].dtype, self.target.shape).nbytes
         return [Run(0, 0, nbytes)] if nbytes else []

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from ckptool.core.checkpoint import Tensor
-from ckptool.core.plan import Apply, Plan, Source, Step
-from ckptool.core.views import is_run, run_of
+from collections.abc import Sequence
+
+from ckptool.core.checkpoint import Checkpoint, Tensor
+from ckptool.core.plan import Apply, Plan, Source
+from ckptool.core.views import flat_runs, is_flat, is_run, run_of
 from ckptool.formats.image import Computed, Content, Range
+
+_SHORT_RUN = 1 << 12
+"""Bytes below which a run on average is gathered in memory: copying ranges costs two system calls each."""
 
 
 def contents_of(plan: Plan, index: int) -> tuple[Content, ...]:
     """Where the packed bytes of step `index` come from: runs of source files where possible, else computed."""
-    value = plan.steps[index].value
+    step, sources = plan.step(index), plan.sources
+    value = step.value
     if isinstance(value, Source):
-        tensor = plan.inputs[value.input][value.key]
+        tensor = sources[value.input][value.key]
         if tensor.layout == "strided" and is_run(tensor):
             return (copied(tensor),)
-    elif (moved := _moved(plan, value)) is not None:
+        if tensor.layout == "strided" and is_flat(tensor) and (ranges := _ranges(tensor)):
+            return ranges
+    elif (moved := _moved(sources, value)) is not None:
         return moved
-    return (Computed(index),) if plan.steps[index].target.nbytes else ()
+    return (Computed(index),) if step.target.nbytes else ()
 
 
 def copied(tensor: Tensor) -> Range:
@@ -27,13 +35,21 @@ def copied(tensor: Tensor) -> Range:
     return Range(file, offset, nbytes, storage.crc if nbytes == storage.nbytes else None)
 
 
-def _moved(plan: Plan, value: Apply) -> tuple[Content, ...] | None:
+def _ranges(tensor: Tensor) -> tuple[Range, ...]:
+    """The bytes of flat runs; nothing if they must be changed on the way, or lie in many short runs."""
+    runs = flat_runs(tensor)
+    if tensor.conj or tensor.neg or any(run.big_endian for run in runs) or len(runs) * _SHORT_RUN > tensor.nbytes:
+        return ()
+    return tuple(Range(run.file, run.offset, run.nbytes) for run in runs)
+
+
+def _moved(sources: Sequence[Checkpoint], value: Apply) -> tuple[Content, ...] | None:
     """The result of an op that only puts runs of its arguments one behind the other."""
     tensors: list[Tensor] = []
     for arg in value.args:
         if not isinstance(arg, Source):
             return None
-        tensor = plan.inputs[arg.input][arg.key]
+        tensor = sources[arg.input][arg.key]
         if tensor.layout != "strided" or not is_run(tensor):
             return None
         tensors.append(tensor)
@@ -48,24 +64,6 @@ def _moved(plan: Plan, value: Apply) -> tuple[Content, ...] | None:
 
 
 def tied_steps(plan: Plan) -> dict[int, int]:
-    """Steps that hold the very elements of an earlier step: its number by theirs."""
+    """The number of the step with which a step is one tensor, by its own number."""
     by_key = {step.target.key: index for index, step in enumerate(plan.steps)}
-    first: dict[object, int] = {}
-    ties: dict[int, int] = {}
-    for index, step in enumerate(plan.steps):
-        if step.tied_to is not None:
-            ties[index] = by_key[step.tied_to]
-        elif (place := _place(plan, step)) is not None and (earlier := first.setdefault(place, index)) != index:
-            ties[index] = earlier
-    return ties
-
-
-def _place(plan: Plan, step: Step) -> object:
-    """What two copies have in common if they are one tensor under two names."""
-    if not isinstance(step.value, Source):
-        return None
-    tensor = plan.inputs[step.value.input][step.value.key]
-    if tensor.layout != "strided" or tensor.storage is None:
-        return None
-    piece = tensor.pieces[0]
-    return piece.storage, piece.start, piece.shape, piece.strides, tensor.dtype, tensor.conj, tensor.neg
+    return {index: by_key[step.tied_to] for index, step in enumerate(plan.steps) if step.tied_to is not None}

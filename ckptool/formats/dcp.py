@@ -12,10 +12,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from pathlib import Path
 
+from ckptool.core.bytes import ByteSource, Folder
 from ckptool.core.checkpoint import Checkpoint, GlobalUse, Note, Piece, Storage, Tensor
-from ckptool.core.errors import UnreadableError
+from ckptool.core.errors import MissingError, UnreadableError
+from ckptool.core.format import Format
 from ckptool.core.spec import TensorSpec, short_spec
 from ckptool.formats.dcp_metadata import Chunk, Item, ItemPath, Metadata, Stored, read_metadata
 from ckptool.formats.pickle.loading import merge_globals
@@ -24,13 +25,13 @@ from ckptool.formats.torch.edit import children
 from ckptool.formats.torch.tensor import StorageRef, tensor_of
 from ckptool.formats.torch.tree import interpret
 from ckptool.formats.torch.zip import Archive, read_embedded
-from ckptool.storage.files import open_regular
 
+DISTRIBUTED = Format("torch.distributed", is_pickle=True)
 METADATA = ".metadata"
 _STAND_IN = ("the storage of a stand-in",)  # known by identity: no file can make it
 
 
-def open_dcp(folder: Path, select: str | None = None) -> Checkpoint:
+def open_dcp(folder: Folder, select: str | None = None) -> Checkpoint:
     """Open a torch.distributed checkpoint.
 
     Args:
@@ -41,40 +42,41 @@ def open_dcp(folder: Path, select: str | None = None) -> Checkpoint:
         UnreadableError: it is incomplete or damaged, or its pieces do not make up its tensors.
         UsageError: nothing is under `select`.
     """
-    if not (folder / METADATA).exists():
-        raise _without_metadata(folder)
-    with open_regular(folder / METADATA) as file:
+    try:
+        description = folder.open(METADATA)
+    except MissingError:
+        raise _without_metadata(folder) from None
+    with description.open() as file:
         metadata = read_metadata(file)
-    reader = _Reader(folder)
+    reader = _Reader(folder, description)
     reader.check_files(metadata)
     tree = interpret(reader.tree(metadata), reader.storage_of, select, nbytes=reader.nbytes + metadata.nbytes)
-    files = tuple(folder / name for name in reader.sizes)
     return Checkpoint(
-        path=folder,
-        format="torch.distributed",
+        path=folder.path,
+        format=DISTRIBUTED,
         tensors=reader.real(tree.tensors),
-        files=files,
-        nbytes=sum(reader.sizes.values()) + metadata.nbytes,
+        files=tuple(reader.files.values()),
+        indexes=(description,),
+        nbytes=sum(file.size for file in reader.files.values()) + metadata.nbytes,
         selection=tree.selection,
         extras=tree.extras,
         other_tensors=reader.real(tree.other_tensors),
         globals=merge_globals(metadata.globals, *reader.globals),
-        notes=tree.notes + tuple(_unused(folder, reader.sizes)),
+        notes=tree.notes + tuple(_unused(folder, reader.files)),
     )
 
 
-def _without_metadata(folder: Path) -> UnreadableError:
-    names = sorted(entry.name for entry in folder.iterdir())
-    if any(name.endswith(METADATA) for name in names):
+def _without_metadata(folder: Folder) -> UnreadableError:
+    if any(entry.name.endswith(METADATA) for entry in folder.entries()):
         return UnreadableError(
-            f"{folder} was saved by every rank for itself, without a common .metadata",
+            f"{folder.path} was saved by every rank for itself, without a common .metadata",
             hint="load it with torch.distributed.checkpoint in as many processes, and save it with collectives",
-            path=folder,
+            path=folder.path,
         )
     return UnreadableError(
-        f"{folder} is an incomplete torch.distributed checkpoint: .metadata, which is written last, is missing",
+        f"{folder.path} is an incomplete torch.distributed checkpoint: .metadata, which is written last, is missing",
         hint="the run was interrupted while saving, or the hidden file was not copied along",
-        path=folder,
+        path=folder.path,
     )
 
 
@@ -82,14 +84,17 @@ class _Reader:
     """Reads the items of one checkpoint.
 
     Attributes:
-        sizes: the files that hold items, and their sizes.
+        path: of the folder.
+        files: the files that hold items, by name.
         globals: what the pickles of the items name.
         nbytes: bytes of the pickles of objects, for the budget of the walk through them.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Folder, description: ByteSource) -> None:
         self.folder = folder
-        self.sizes: dict[str, int] = {}
+        self.path = folder.path
+        self.description = description
+        self.files: dict[str, ByteSource] = {}
         self.globals: list[tuple[GlobalUse, ...]] = []
         self.nbytes = 0
         self._tensors: dict[int, Tensor] = {}  # by the id of the stand-in
@@ -100,21 +105,23 @@ class _Reader:
         """Every file is there, and long enough for what it should hold."""
         used = [(item, stored) for item in metadata.items for stored in _places(item)]
         names = sorted({stored.name for _, stored in used})
-        missing = [name for name in names if not (self.folder / name).exists()]
+        missing = []
+        for name in names:
+            try:
+                self.files[name] = self.folder.open(name)
+            except MissingError:
+                missing.append(name)
         if missing:
             listed = ", ".join(missing[:5]) + (f" and {len(missing) - 5:,} more" if len(missing) > 5 else "")
             raise UnreadableError(
-                f"{self.folder} lacks {len(missing):,} of {len(names):,} files: {listed}",
+                f"{self.path} lacks {len(missing):,} of {len(names):,} files: {listed}",
                 hint="copy what is missing from where the checkpoint was saved",
-                path=self.folder / missing[0],
+                path=self.path / missing[0],
             )
-        for name in names:
-            with open_regular(self.folder / name) as file:
-                self.sizes[name] = file.size
         for item, stored in used:
-            end, size = stored.offset + stored.nbytes, self.sizes[stored.name]
+            end, size = stored.offset + stored.nbytes, self.files[stored.name].size
             if end > size:
-                path = self.folder / stored.name
+                path = self.path / stored.name
                 raise UnreadableError(
                     f"{path} ends early: {item.key} needs it up to byte {end:,}, the file has {size:,}",
                     hint="copy it again",
@@ -129,7 +136,7 @@ class _Reader:
             leaf = self._object(item) if item.stored is not None else self._stand_in(item)
             self._kept.append(leaf)
             if not _placed(root, item.path, leaf) and not _placed(root, (item.key,), leaf):
-                raise UnreadableError(f"{self.folder} puts {item.key} where something else is", path=self.folder)
+                raise UnreadableError(f"{self.path} puts {item.key} where something else is", path=self.path)
         return root.inert()
 
     def real(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -143,7 +150,7 @@ class _Reader:
     def storage_of(self, node: Persistent, key: str) -> StorageRef:
         """The bytes of a stand-in, which are nowhere, or of a tensor inside an object."""
         if node.pid is _STAND_IN:
-            return StorageRef(Storage(self.folder, 0, 1 << 62), None)
+            return StorageRef(Storage(self.description, 0, 1 << 62), None)
         return self._archives[id(node)].storage_of(node, key)
 
     def _stand_in(self, item: Item) -> Call:
@@ -162,11 +169,11 @@ class _Reader:
             if chunk.shape == item.shape:
                 return part
             if part.layout != "strided" or len(part.pieces) != 1:
-                raise UnreadableError(f"{item.key} is in chunks that are not plain tensors", path=self.folder)
+                raise UnreadableError(f"{item.key} is in chunks that are not plain tensors", path=self.path)
             if number == 0:
                 whole = replace(whole, conj=part.conj, neg=part.neg)
             elif (part.conj, part.neg) != (whole.conj, whole.neg):
-                raise UnreadableError(f"{item.key} has chunks of which some are conjugated", path=self.folder)
+                raise UnreadableError(f"{item.key} has chunks of which some are conjugated", path=self.path)
             at = chunk.at if any(chunk.at) else ()
             pieces.append(replace(part.pieces[0], at=at))
         return replace(whole, pieces=tuple(pieces))
@@ -177,9 +184,9 @@ class _Reader:
         if part is None or (part.dtype, part.shape) != (item.dtype, chunk.shape):
             what = short_spec(part.dtype, part.shape) if part is not None else "no tensor"
             raise UnreadableError(
-                f"{self.folder / chunk.stored.name} holds {what} for {item.key} where .metadata promises "
+                f"{self.path / chunk.stored.name} holds {what} for {item.key} where .metadata promises "
                 f"{short_spec(item.dtype, chunk.shape)}",
-                path=self.folder,
+                path=self.path,
                 key=item.key,
             )
         return part
@@ -203,13 +210,13 @@ class _Reader:
         return archive.loaded.value
 
     def _is_archive(self, stored: Stored) -> bool:
-        with open_regular(self.folder / stored.name) as file:
-            return stored.nbytes > 4 and file.pread(4, stored.offset) == b"PK\x03\x04"
+        with self.files[stored.name].open() as file:
+            return stored.nbytes > 4 and file.read(stored.offset, 4) == b"PK\x03\x04"
 
     def _archive(self, item: Item, stored: Stored) -> Archive:
-        path = self.folder / stored.name
+        path = self.path / stored.name
         try:
-            archive = read_embedded(path, stored.offset, stored.nbytes)
+            archive = read_embedded(self.files[stored.name], stored.offset, stored.nbytes)
         except UnreadableError as problem:
             raise UnreadableError(
                 f"{item.key} cannot be read at byte {stored.offset:,} of {path}: {problem.message}",
@@ -251,8 +258,9 @@ def _places(item: Item) -> Iterator[Stored]:
     yield from (chunk.stored for chunk in item.chunks)
 
 
-def _unused(folder: Path, used: Mapping[str, int]) -> Iterator[Note]:
-    others = sorted(path.name for path in folder.glob("*.distcp") if path.name not in used)
+def _unused(folder: Folder, used: Mapping[str, ByteSource]) -> Iterator[Note]:
+    distributed = (entry.name for entry in folder.entries() if entry.name.endswith(".distcp"))
+    others = [name for name in distributed if name not in used]
     if others:
         names = ", ".join(others[:5]) + (", ..." if len(others) > 5 else "")
         yield Note(

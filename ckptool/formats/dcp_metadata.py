@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
+from ckptool.core.bytes import OpenBytes
 from ckptool.core.checkpoint import GlobalUse
-from ckptool.core.errors import UnreadableError
+from ckptool.core.errors import UnreadableError, naming
 from ckptool.formats.pickle.loading import load
 from ckptool.formats.pickle.objects import Call, Dict, Global
 from ckptool.formats.torch.tensor import ints_of, named_dtype
-from ckptool.storage.files import RegularFile, naming
 
 MAX_METADATA = 256 << 20  # bytes
 MAX_COMPARISONS = 500_000  # pairs of chunks of one tensor that are held against each other
@@ -80,7 +80,7 @@ class Metadata:
     nbytes: int
 
 
-def read_metadata(file: RegularFile) -> Metadata:
+def read_metadata(file: OpenBytes) -> Metadata:
     """Read a `.metadata` file.
 
     Raises:
@@ -89,7 +89,7 @@ def read_metadata(file: RegularFile) -> Metadata:
     if file.size > MAX_METADATA:
         raise UnreadableError(f"{file.path} has {file.size:,} bytes, too many for metadata", path=file.path)
     with naming(file.path):
-        loaded = load(file.pread(file.size, 0), path=file.path)
+        loaded = load(file.read(0, file.size), path=file.path)
         fields = _fields(loaded.value, "Metadata")
         described = _texts(fields.get("state_dict_metadata"), "state_dict_metadata")
         index = _storage_index(fields.get("storage_data"))

@@ -6,108 +6,102 @@ else by shards that count themselves, else by the files in it that are checkpoin
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
+from pathlib import PurePath
 
-from ckptool.core.checkpoint import Checkpoint, Note
+from ckptool.core.bytes import Entry, Folder
+from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.errors import CkptError, UnreadableError, UsageError
-from ckptool.formats.registry import open_file
+from ckptool.core.shell import shell_quote
+from ckptool.formats.registry import INDEX, INDEX_ENDING, endings, is_safe_name, open_file, sniff
 from ckptool.formats.sharded import SHARD_NAME, open_index, open_shards
-from ckptool.formats.sniff import sniff
-from ckptool.storage.files import open_regular
+from ckptool.storage.touched import only_looking
 
-INDEX = ".index.json"
 KNOWN = [
     name
     for suffix in ("safetensors", "bin")
     for stem in ("model", "pytorch_model", "diffusion_pytorch_model", "adapter_model")
-    for name in (f"{stem}.{suffix}", f"{stem}.{suffix}{INDEX}")
+    for name in (f"{stem}.{suffix}", f"{stem}.{suffix}{INDEX_ENDING}")
 ]
 """The names under which transformers, diffusers and peft look for weights, in their order."""
 
 # What trainers put beside the weights: torch files, but never what is meant by "the checkpoint".
 _COMPANIONS = ("optimizer", "scheduler", "scaler", "training_args", "rng_state", "random_states", "sampler")
-_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
+_DEEPSPEED = re.compile(r"(?:bf16_|fp16_)?zero_pp_rank_\d+_mp_rank_\d+_\w+\.pt|global_step\d+|mp_rank_\d+_\w+\.pt")
 _MOST = 1000  # files that are looked into
 
 Candidate = tuple[str, ...]  # one file, one index, or the shards of one checkpoint
 DISTRIBUTED: Candidate = (".metadata",)
 
 
-def open_folder(folder: Path, select: str | None = None) -> Checkpoint:
+def open_folder(folder: Folder, select: str | None = None) -> Checkpoint:
     """Open the checkpoint that a folder holds.
 
     Raises:
         UnreadableError: it holds none.
         UsageError: it holds several, and none of them has a name that loaders look for.
     """
-    names = _listed(folder)
-    opened = _opened(folder, _choice(folder, names), select)
+    entries = folder.entries()
+    names = [entry.name for entry in entries]
+    opened = _opened(folder, _choice(folder, entries), select)
     files = {file.name for file in opened.files}
-    left = [name for name in names if name.endswith(_WEIGHTS) and name not in files and not _is_companion(name)]
-    if not left:
-        return opened
-    names_left = f"{', '.join(left[:5])}{f' and {len(left) - 5:,} more' if len(left) > 5 else ''}"
-    return replace(opened, notes=(*opened.notes, Note(f"also in this folder, and not opened: {names_left}")))
+    left = [name for name in names if name.endswith(endings()) and name not in files and not _is_companion(name)]
+    return replace(opened, unopened=tuple(left)) if left else opened
 
 
-def _listed(folder: Path) -> list[str]:
-    try:
-        return sorted(entry.name for entry in folder.iterdir())
-    except OSError as error:
-        reason = (error.strerror or "unknown").lower()
-        raise UnreadableError(f"the folder {folder} cannot be listed: {reason}", path=folder) from error
-
-
-def _opened(folder: Path, chosen: Candidate, select: str | None) -> Checkpoint:
+def _opened(folder: Folder, chosen: Candidate, select: str | None) -> Checkpoint:
     if chosen == DISTRIBUTED:
         from ckptool.formats.dcp import open_dcp
 
         return open_dcp(folder, select)
-    if chosen[0].endswith(INDEX):
-        return replace(open_index(folder / chosen[0], select), path=folder)
+    if chosen[0].endswith(INDEX_ENDING):
+        return replace(open_index(folder.open(chosen[0]), select), path=folder.path)
     if SHARD_NAME.fullmatch(chosen[0]):
         return open_shards(folder, chosen, select)
-    return open_file(folder / chosen[0], select)
+    return open_file(folder.open(chosen[0]), select)
 
 
-def _choice(folder: Path, names: Sequence[str]) -> Candidate:
+def _choice(folder: Folder, entries: Sequence[Entry]) -> Candidate:
+    names = [entry.name for entry in entries]
     if ".metadata" in names or any(name.endswith(".distcp") for name in names):
         return DISTRIBUTED
-    present = set(names)
+    present = {entry.name for entry in entries if not entry.is_folder}
     for name in KNOWN:
-        if name in present and not (folder / name).is_dir():
+        if name in present:
             return (name,)
-    for candidates in (_indexes(names), _shard_groups(names), _single_files(folder, names)):
+    for candidates in (_indexes(names), _shard_groups(names), _single_files(folder, entries)):
         same_stem = len({candidate[0].partition(".")[0] for candidate in candidates}) == 1
         if same_stem:  # one model in two formats: safetensors wins
-            return min(candidates, key=lambda candidate: ".safetensors" not in candidate[0])
+            return min(candidates, key=lambda candidate: not is_safe_name(candidate[0]))
+        if candidates and all(_DEEPSPEED.fullmatch(candidate[0]) for candidate in candidates):
+            raise _deepspeed(folder.path, names)
         if candidates:
             listed = ", ".join(candidate[0] for candidate in candidates[:8])
             raise UsageError(
-                f"{folder} holds {len(candidates)} checkpoints: {listed}{', ...' if len(candidates) > 8 else ''}",
-                hint=f"name one of them: {folder / candidates[0][0]}",
-                path=folder,
+                f"{folder.path} holds {len(candidates)} checkpoints: {listed}{', ...' if len(candidates) > 8 else ''}",
+                hint=f"name one of them: {folder.path / candidates[0][0]}",
+                path=folder.path,
             )
-    raise _nothing(folder, names)
+    raise _nothing(folder, entries)
 
 
 def _indexes(names: Sequence[str]) -> list[Candidate]:
-    return [(name,) for name in names if name.endswith(INDEX)]
+    return [(name,) for name in names if name.endswith(INDEX_ENDING)]
 
 
 def _shard_groups(names: Sequence[str]) -> list[Candidate]:
     groups: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for name in names:
         match = SHARD_NAME.fullmatch(name)
-        if match is not None and name.endswith(_WEIGHTS):
+        if match is not None and name.endswith(endings()):
             groups[match["stem"], match["count"], match["suffix"]].append(name)
     return [tuple(group) for group in groups.values()]
 
 
-def _single_files(folder: Path, names: Sequence[str]) -> list[Candidate]:
+def _single_files(folder: Folder, entries: Sequence[Entry]) -> list[Candidate]:
     """The files that are checkpoints by content; a trainer's companions only if there is nothing else.
 
     Raises:
@@ -115,15 +109,17 @@ def _single_files(folder: Path, names: Sequence[str]) -> list[Candidate]:
     """
     found: list[Candidate] = []
     problems: dict[str, CkptError] = {}
-    for name in names[:_MOST]:
+    for name, is_folder in entries[:_MOST]:
+        if is_folder:
+            continue
         try:
-            with open_regular(folder / name) as file:
-                if sniff(file) != "index":
+            with only_looking(), folder.open(name).open() as file:
+                if sniff(file) is not INDEX:
                     found.append((name,))
         except CkptError as error:  # most files of a folder are none
             problems[name] = error
     for name, problem in problems.items():
-        if not found and name.endswith(_WEIGHTS) and not (folder / name).is_dir():
+        if not found and name.endswith(endings()):
             raise problem
     return [candidate for candidate in found if not _is_companion(candidate[0])] or found
 
@@ -132,11 +128,41 @@ def _is_companion(name: str) -> bool:
     return name.startswith(_COMPANIONS)
 
 
-def _nothing(folder: Path, names: Sequence[str]) -> UnreadableError:
-    if not names:
-        return UnreadableError(f"the folder {folder} is empty", path=folder)
+def _deepspeed(path: PurePath, names: Sequence[str]) -> UnreadableError:
+    """What a folder of DeepSpeed is: the weights lie in pieces below it."""
+    steps = [name for name in names if name.startswith("global_step")]
+    if "zero_to_fp32.py" in names:
+        hint = f"join the weights: cd {shell_quote(path)} && python zero_to_fp32.py . OUT"
+    elif steps:
+        hint = f"the weights are in {path / steps[-1]}"
+    else:
+        hint = "zero_to_fp32.py in the folder above joins the weights"
+    return UnreadableError(f"{path} is a DeepSpeed checkpoint: every rank wrote its part", hint=hint, path=path)
+
+
+def _nothing(folder: Folder, entries: Sequence[Entry]) -> UnreadableError:
+    path, names = folder.path, [entry.name for entry in entries]
+    if not entries:
+        return UnreadableError(f"the folder {path} is empty", path=path)
     if "saved_model.pb" in names:
-        return UnreadableError(f"{folder} is a TensorFlow SavedModel", hint="export it to safetensors", path=folder)
-    inner = [name for name in names[:_MOST] if any((folder / name / known).exists() for known in (".metadata", *KNOWN))]
-    hint = f"a folder in it does: {folder / inner[0]}" if inner else "name the file or folder that holds the weights"
-    return UnreadableError(f"the folder {folder} holds no checkpoint", hint=hint, path=folder)
+        return UnreadableError(f"{path} is a TensorFlow SavedModel", hint="export it to safetensors", path=path)
+    if "data.pkl" in names and ("data" in names or "version" in names):
+        return UnreadableError(
+            f"{path} is a torch file that was unpacked: data.pkl, version and data are in it",
+            hint=f"pack it again, uncompressed, from the folder above: "
+            f"zip -0 -r {shell_quote(path.name + '.pth')} {shell_quote(path.name)}",
+            path=path,
+        )
+    if "zero_to_fp32.py" in names or any(_DEEPSPEED.fullmatch(name) for name in names):
+        return _deepspeed(path, names)
+    inner = (entry.name for entry in entries[:_MOST] if entry.is_folder and _holds_known(folder.folder(entry.name)))
+    first = next(inner, None)
+    hint = f"a folder in it does: {path / first}" if first else "name the file or folder that holds the weights"
+    return UnreadableError(f"the folder {path} holds no checkpoint", hint=hint, path=path)
+
+
+def _holds_known(folder: Folder) -> bool:
+    try:
+        return any(entry.name in (".metadata", *KNOWN) for entry in folder.entries())
+    except UnreadableError:  # a folder that may not be listed
+        return False

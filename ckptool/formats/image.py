@@ -8,8 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TypeAlias
+
+from ckptool.core.bytes import ByteSource
+from ckptool.storage.copying import BIG, PAGE
+
+__all__ = ["BIG", "PAGE", "Computed", "Content", "Image", "Range", "Slot", "align", "congruent"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +27,7 @@ class Range:
         crc: their CRC-32, where the source states it.
     """
 
-    file: Path
+    file: ByteSource
     offset: int
     nbytes: int
     crc: int | None = None
@@ -80,12 +84,6 @@ def align(offset: int, alignment: int) -> int:
         128
     """
     return -(-offset // alignment) * alignment
-
-
-BIG = 1 << 20
-"""From this size on, data is placed so that a copy-on-write filesystem can share the source's blocks."""
-
-PAGE = 4096
 
 
 def congruent(offset: int, alignment: int, contents: Sequence[Content]) -> int:

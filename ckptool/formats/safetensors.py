@@ -10,45 +10,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from operator import itemgetter
 from typing import NoReturn
 
-from ckptool.core.checkpoint import Checkpoint, Note, Piece, Storage, Tensor
+from ckptool.core.bytes import ByteSource, OpenBytes
+from ckptool.core.checkpoint import Checkpoint, Columns, Note
+from ckptool.core.dtypes import DTYPES
 from ckptool.core.errors import UnreadableError, UsageError
-from ckptool.core.spec import DTYPES, TensorSpec
-from ckptool.formats.safetensors_header import Entry, parse
+from ckptool.core.format import Format
+from ckptool.core.spec import Form
+from ckptool.formats.safetensors_header import DTYPE_NAMES, Entry, from_header, parse
 from ckptool.formats.strict_json import JsonError
-from ckptool.storage.files import RegularFile, open_regular
 
+SAFETENSORS = Format("safetensors", has_metadata=True)
 MAX_HEADER = 100_000_000  # the reference's own cap
 MAX_DIMENSION = 2**63 - 1  # torch's
 MAX_BITS = 2**64 - 1  # the reference counts in 64 bits and refuses what overflows, even if a later dimension is 0
 
-TORCH_NAMES = {
-    "BOOL": "bool",
-    "U8": "uint8",
-    "I8": "int8",
-    "U16": "uint16",
-    "I16": "int16",
-    "U32": "uint32",
-    "I32": "int32",
-    "U64": "uint64",
-    "I64": "int64",
-    "F16": "float16",
-    "BF16": "bfloat16",
-    "F32": "float32",
-    "F64": "float64",
-    "C64": "complex64",
-    "F8_E4M3": "float8_e4m3fn",
-    "F8_E5M2": "float8_e5m2",
-    "F8_E8M0": "float8_e8m0fnu",
-    "F8_E4M3FNUZ": "float8_e4m3fnuz",
-    "F8_E5M2FNUZ": "float8_e5m2fnuz",
-    "F6_E2M3": "float6_e2m3fn",
-    "F6_E3M2": "float6_e3m2fn",
-    "F4": "float4_e2m1fn",
-}
-"""The format's names of its dtypes, and torch's (ml_dtypes' for the 4- and 6-bit ones)."""
+
+Placed = tuple[int, int, str, Form]
+"""A tensor: the first byte of its data and the end, its key, its form."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,21 +37,21 @@ class Header:
     """A header that was read and checked.
 
     Attributes:
-        entries: the tensors in the order of their data, without holes or overlaps; dtypes by torch's names.
+        entries: the tensors in the order of their data, without holes or overlaps.
         metadata: `__metadata__`.
         odd: names of tensors with fields that ckptool does not know.
         start: file offset of the first byte of the data.
         nbytes: bytes of data that it describes.
     """
 
-    entries: list[Entry]
+    entries: list[Placed]
     metadata: dict[str, str]
     odd: list[str]
     start: int
     nbytes: int
 
 
-def open_safetensors(path: Path, select: str | None = None) -> Checkpoint:
+def open_safetensors(source: ByteSource, select: str | None = None) -> Checkpoint:
     """Open a safetensors file by its header.
 
     Raises:
@@ -78,35 +59,35 @@ def open_safetensors(path: Path, select: str | None = None) -> Checkpoint:
         UsageError: `select` is given; the format has no nested dicts.
     """
     if select is not None:
-        raise UsageError(f"{path} is a safetensors file, which holds one flat set of tensors: nothing to select")
-    with open_regular(path) as file:
+        raise UsageError(f"{source.path} is a safetensors file, which holds one flat set of tensors: nothing to select")
+    with source.open() as file:
         header = read_header(file)
     end = header.start + header.nbytes
-    if end > file.size:
-        _ends_early(file, header)
-    if end < file.size:
+    if end > source.size:
+        _ends_early(source, header)
+    if end < source.size:
         raise UnreadableError(
-            f"{path} goes on for {file.size - end:,} bytes after its last tensor",
+            f"{source.path} goes on for {source.size - end:,} bytes after its last tensor",
             hint="header and data do not belong together; get the file again",
-            path=path,
+            path=source.path,
         )
     return Checkpoint(
-        path=path,
-        format="safetensors",
-        tensors=tensors_of(header, path),
-        files=(path,),
-        nbytes=file.size,
+        path=source.path,
+        format=SAFETENSORS,
+        tensors=Columns(source, ((name, form, header.start + start) for start, _, name, form in header.entries)),
+        files=(source,),
+        nbytes=source.size,
         metadata=header.metadata,
         notes=tuple(_notes(header)),
     )
 
 
-def read_header(file: RegularFile, offset: int = 0) -> Header:
+def read_header(file: OpenBytes, offset: int = 0) -> Header:
     """Read and check the header that begins at `offset`; whether the data is all there is left to the caller."""
     path = file.path
     if file.size - offset < 8:
         raise UnreadableError(f"{path} ends inside the length of its header", hint="download it again", path=path)
-    length = int.from_bytes(file.pread(8, offset), "little")
+    length = int.from_bytes(file.read(offset, 8), "little")
     if length > MAX_HEADER:
         raise UnreadableError(
             f"{path} claims a header of {length:,} bytes, more than the {MAX_HEADER:,} that safetensors allows",
@@ -121,64 +102,52 @@ def read_header(file: RegularFile, offset: int = 0) -> Header:
             path=path,
         )
     try:
-        entries, metadata, odd = parse(file.pread(length, offset + 8))
-        entries = _in_torch_terms(entries)
+        parsed, metadata, odd = parse(file.read(offset + 8, length))
+        entries = _in_torch_terms(parsed)
         nbytes = _check_layout(entries)
     except JsonError as problem:
         raise UnreadableError(f"the header of {path} {problem}", hint="get the file again", path=path) from None
     return Header(entries, metadata, odd, start, nbytes)
 
 
-def tensors_of(header: Header, path: Path) -> dict[str, Tensor]:
-    """The tensors of a header that stands in the file `path`."""
-    base = header.start
-    return {
-        name: Tensor(TensorSpec(name, dtype, shape), (Piece(Storage(path, base + start, stop - start), 0, shape),))
-        for start, stop, name, dtype, shape in header.entries
-    }
-
-
-def _in_torch_terms(entries: list[Entry]) -> list[Entry]:
+def _in_torch_terms(entries: list[Entry]) -> list[Placed]:
     """The entries with torch's dtypes, their sizes checked, in the order of their data."""
-    known: dict[tuple[str, tuple[int, ...]], tuple[str, tuple[int, ...], int]] = {}  # most shapes come often
+    known: dict[tuple[str, tuple[int, ...]], Form] = {}  # most shapes come often
     result = []
-    for entry in entries:
-        start, stop, name, file_dtype, file_shape = entry
-        key = (file_dtype, file_shape)
-        if key not in known:
-            known[key] = _torch_spec(name, file_dtype, file_shape)
-        dtype, shape, nbytes = known[key]
-        if stop - start != nbytes:
-            raise JsonError(f'gives "{name}" {stop - start:,} bytes where its dtype and shape need {nbytes:,}')
-        result.append(Entry(start, stop, name, dtype, shape))
-    result.sort()
+    for start, stop, name, file_dtype, file_shape in entries:
+        form = known.get((file_dtype, file_shape))
+        if form is None:
+            form = known[file_dtype, file_shape] = _form(name, file_dtype, file_shape)
+        if stop - start != form.nbytes:
+            raise JsonError(f'gives "{name}" {stop - start:,} bytes where its dtype and shape need {form.nbytes:,}')
+        result.append((start, stop, name, form))
+    result.sort(key=itemgetter(0, 1, 2))
     return result
 
 
-def _torch_spec(name: str, file_dtype: str, shape: tuple[int, ...]) -> tuple[str, tuple[int, ...], int]:
+def _form(name: str, file_dtype: str, shape: tuple[int, ...]) -> Form:
     """Torch's dtype and shape for what the file says of tensor `name`, and the bytes it takes."""
-    dtype = TORCH_NAMES.get(file_dtype)
-    if dtype is None:
+    found = from_header(file_dtype, shape)
+    if found is None:
         raise JsonError(f'gives "{name}" the dtype "{file_dtype}", which safetensors does not have')
     elements = 1
     for dimension in shape:
         elements *= dimension
         if dimension > MAX_DIMENSION or elements > MAX_BITS:
             raise JsonError(f'gives "{name}" a shape too large for any tensor')
-    bits = elements * DTYPES[dtype].bits
-    if bits > MAX_BITS:
+    stored = DTYPES[DTYPE_NAMES[file_dtype]]
+    nbytes = stored.nbytes(elements)
+    if nbytes * 8 > MAX_BITS:
         raise JsonError(f'gives "{name}" a shape too large for any tensor')
-    if bits % 8:
+    if elements % stored.block_elements:
         raise JsonError(f'gives "{name}" {elements:,} elements of {file_dtype}, which do not fill whole bytes')
-    if file_dtype == "F4" and shape and shape[-1] % 2 == 0:  # two to a byte, as torch has them
-        return "float4_e2m1fn_x2", (*shape[:-1], shape[-1] // 2), bits // 8
-    return dtype, shape, bits // 8
+    return Form(*found, nbytes)
 
 
-def _check_layout(entries: list[Entry]) -> int:
+def _check_layout(entries: list[Placed]) -> int:
     """Sorted entries follow each other without holes or overlaps; the bytes they take."""
     end, before = 0, ""
-    for start, stop, name, _, _ in entries:
+    for start, stop, name, _ in entries:
         if start < end:
             raise JsonError(f'lets "{before}" and "{name}" overlap by {end - start:,} bytes')
         if start > end:
@@ -187,15 +156,15 @@ def _check_layout(entries: list[Entry]) -> int:
     return end
 
 
-def _ends_early(file: RegularFile, header: Header) -> NoReturn:
-    have = file.size - header.start
-    damaged = next(entry for entry in header.entries if entry.stop > have)
+def _ends_early(source: ByteSource, header: Header) -> NoReturn:
+    have = source.size - header.start
+    damaged = next(name for _, stop, name, _ in header.entries if stop > have)
     raise UnreadableError(
-        f"{file.path} ends early: header promises {header.start + header.nbytes:,} bytes, file has {file.size:,}; "
-        f"the first damaged tensor is {damaged.name}",
+        f"{source.path} ends early: header promises {header.start + header.nbytes:,} bytes, file has {source.size:,}; "
+        f"the first damaged tensor is {damaged}",
         hint="download it again",
-        path=file.path,
-        key=damaged.name,
+        path=source.path,
+        key=damaged,
     )
 
 
@@ -206,10 +175,4 @@ def _notes(header: Header) -> Iterator[Note]:
             "they are ignored, as the reference implementation ignores them",
             tuple(header.odd),
             "warning",
-        )
-    if "DCP_SHARDING_INFO" in header.metadata:
-        yield Note(
-            "torch.distributed wrote this file as one rank's part: its tensors are pieces of larger ones",
-            "consolidate the folder with torch.distributed.checkpoint first",
-            level="warning",
         )

@@ -6,8 +6,10 @@ An entry in the usual form is taken by one regular expression; one with further 
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
+from ckptool.core.dtypes import DTYPES
 from ckptool.formats.strict_json import JsonError, JsonReader, compiled
 
 
@@ -35,11 +37,50 @@ class Parsed(NamedTuple):
     odd: list[str]
 
 
+_PAIRS, _SINGLES = "float4_e2m1fn_x2", "float4_e2m1fn"
+"""torch's 4-bit dtype, of which an element is two numbers, and the single numbers; a header calls both F4."""
+
+DTYPE_NAMES = {dtype.safetensors: dtype.name for dtype in DTYPES.values() if dtype.safetensors and dtype.name != _PAIRS}
+"""The format's names of its dtypes, and torch's (ml_dtypes' for the 4- and 6-bit floats)."""
+
+
+def from_header(name: str, shape: tuple[int, ...]) -> tuple[str, tuple[int, ...]] | None:
+    """torch's dtype and shape for a header's; None if the format has no such dtype.
+
+    torch holds 4-bit numbers in pairs, so an F4 tensor is one of pairs wherever its last axis has an even length.
+
+    Example:
+        >>> from_header("F4", (3, 8)), from_header("F4", (2, 3)), from_header("F3", (1,))
+        (('float4_e2m1fn_x2', (3, 4)), ('float4_e2m1fn', (2, 3)), None)
+    """
+    dtype = DTYPE_NAMES.get(name)
+    if dtype == _SINGLES and shape and shape[-1] % 2 == 0:
+        return _PAIRS, (*shape[:-1], shape[-1] // 2)
+    return None if dtype is None else (dtype, shape)
+
+
+def to_header(dtype: str, shape: tuple[int, ...]) -> tuple[str, tuple[int, ...]] | None:
+    """A header's dtype and shape from which `from_header` gives these; None if the format cannot hold the tensor.
+
+    It has no name for some dtypes, and no tensor whose elements do not fill bytes.
+
+    Example:
+        >>> to_header("float4_e2m1fn_x2", (3, 4)), to_header("float4_e2m1fn_x2", ()), to_header("complex128", (2,))
+        (('F4', (3, 8)), None, None)
+    """
+    known = DTYPES[dtype]
+    stored = (*shape[:-1], 2 * shape[-1]) if dtype == _PAIRS and shape else shape
+    is_whole = math.prod(stored) % known.block_elements == 0
+    if not known.safetensors or not is_whole or from_header(known.safetensors, stored) != (dtype, shape):
+        return None
+    return known.safetensors, stored
+
+
 # The three fields in any order; shapes of up to 100 dimensions. A field that is there twice leaves another one unset.
 _USUAL = compiled(
-    r"\{~(?:(?:"
+    r'"(?!__metadata__")([^"\\\x00-\x1f]*+)"~:~\{~(?:(?:'
     r'"dtype"~:~"([A-Z0-9_]++)"|"shape"~:~\[~((?:INT(?:~,~INT){0,99}+)?+)~\]|"data_offsets"~:~\[~(INT)~,~(INT)~\]'
-    r')~(?:,~(?=")|(?=\}))){3}\}'
+    r')~(?:,~(?=")|(?=\}))){3}\}~([,}])~'
 )
 
 
@@ -54,16 +95,17 @@ def parse(text: bytes) -> Parsed:
         [Entry(start=0, stop=24, name='w', dtype='F32', shape=(2, 3))]
     """
     parsed = Parsed([], {}, [])
+    shapes: dict[bytes, tuple[int, ...]] = {b"": ()}
     reader = JsonReader(text)
-    for name in reader.members():
-        usual = _USUAL.match(text, reader.position)
-        if name == "__metadata__":
-            parsed.metadata.update(reader.strings("__metadata__"))
-        elif usual and usual[1] and usual[2] is not None and usual[3]:
-            dtype, sizes, start, stop = usual.groups()
-            shape = tuple(map(int, sizes.split(b","))) if sizes else ()
+    for name, usual in reader.members(_USUAL):
+        if usual is not None:
+            _, dtype, sizes, start, stop, _ = usual.groups()
+            shape = shapes.get(sizes)
+            if shape is None:
+                shape = shapes[sizes] = tuple(map(int, sizes.split(b",")))
             parsed.entries.append(Entry(int(start), int(stop), name, dtype.decode(), shape))
-            reader.position = usual.end()
+        elif name == "__metadata__":
+            parsed.metadata.update(reader.strings("__metadata__"))
         else:
             parsed.entries.append(_unusual(name, reader.small_value(), parsed.odd))
     return parsed

@@ -11,33 +11,11 @@ import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from ckptool.core.dtypes import DTYPES
 from ckptool.core.errors import OutputError
-from ckptool.core.spec import DTYPES, TensorSpec
+from ckptool.core.spec import TensorSpec
 from ckptool.formats.image import PAGE, Content, Image, Range, Slot, align
-
-NAMES = {
-    "bool": "BOOL",
-    "uint8": "U8",
-    "int8": "I8",
-    "float8_e5m2": "F8_E5M2",
-    "float8_e4m3fn": "F8_E4M3",
-    "float8_e4m3fnuz": "F8_E4M3FNUZ",
-    "float8_e5m2fnuz": "F8_E5M2FNUZ",
-    "float8_e8m0fnu": "F8_E8M0",
-    "float4_e2m1fn_x2": "F4",
-    "int16": "I16",
-    "uint16": "U16",
-    "float16": "F16",
-    "bfloat16": "BF16",
-    "int32": "I32",
-    "uint32": "U32",
-    "float32": "F32",
-    "complex64": "C64",
-    "float64": "F64",
-    "int64": "I64",
-    "uint64": "U64",
-}
-"""torch's names of the dtypes a safetensors file can hold, and the file's own."""
+from ckptool.formats.safetensors_header import to_header
 
 HEADER_LIMIT = 100_000_000
 _METADATA = "__metadata__"
@@ -68,14 +46,11 @@ def safetensors_image(entries: Sequence[Entry], metadata: Mapping[str, str]) -> 
     position = 0
     for entry in ordered:
         spec = entry.spec
-        shape = list(spec.shape)
-        if spec.dtype == "float4_e2m1fn_x2":  # the file counts numbers, torch counts pairs
-            shape[-1] *= 2
-        header[spec.key] = {
-            "dtype": NAMES[spec.dtype],
-            "shape": shape,
-            "data_offsets": [position, position + spec.nbytes],
-        }
+        named = to_header(spec.dtype, spec.shape)
+        if named is None:
+            raise OutputError(f"safetensors cannot hold {spec.key}: it is {spec.short}", key=spec.key)
+        dtype, shape = named
+        header[spec.key] = {"dtype": dtype, "shape": shape, "data_offsets": [position, position + spec.nbytes]}
         position += spec.nbytes
     try:
         text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
@@ -88,7 +63,7 @@ def safetensors_image(entries: Sequence[Entry], metadata: Mapping[str, str]) -> 
     if start - 8 > HEADER_LIMIT:
         raise OutputError(
             f"the header would take {start - 8:,} bytes; safetensors allows {HEADER_LIMIT:,}",
-            hint="write a .pth file, or split the output with --max-shard",
+            hint="write a .pth file, or split the output with --max-shard-size",
         )
     text += b" " * (start - 8 - len(text))
     slots: list[Slot] = []

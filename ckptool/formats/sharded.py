@@ -12,13 +12,13 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from pathlib import Path
+from pathlib import PurePath
 
-from ckptool.core.checkpoint import Checkpoint, Extra, GlobalUse, Note, Tensor
-from ckptool.core.errors import UnreadableError
+from ckptool.core.bytes import ByteSource, Folder
+from ckptool.core.checkpoint import Checkpoint, Columns, Extra, GlobalUse, Note, Tensor
+from ckptool.core.errors import MissingError, UnreadableError
 from ckptool.formats.registry import open_file
 from ckptool.formats.strict_json import JsonError, JsonReader
-from ckptool.storage.files import open_regular
 
 MAX_INDEX = 100_000_000  # bytes; a million keys
 SHARD_NAME = re.compile(r"(?P<stem>.+)-(?P<number>\d{1,9})-of-(?P<count>\d{1,9})(?P<suffix>\.[A-Za-z]+)", re.ASCII)
@@ -29,38 +29,41 @@ class Index:
     """An `*.index.json`.
 
     Attributes:
-        path: the file.
+        source: the file.
         weight_map: the shard of every key.
         total_size: bytes of all tensors, as it claims.
     """
 
-    path: Path
+    source: ByteSource
     weight_map: Mapping[str, str]
     total_size: int | None
 
+    @property
+    def path(self) -> PurePath:
+        return self.source.path
 
-def open_index(path: Path, select: str | None = None) -> Checkpoint:
+
+def open_index(source: ByteSource, select: str | None = None) -> Checkpoint:
     """Open the shards that an index names, and hold the index against them.
 
     Args:
-        path: the `*.index.json`; its shards lie beside it.
+        source: the `*.index.json`; its shards lie beside it.
         select: which dict of each shard to take, for torch shards.
 
     Raises:
         UnreadableError: the index is damaged or names files outside its folder, a shard is missing or damaged, a key is
             in two shards or not in the shard that the index names.
     """
-    index = read_index(path)
+    index = read_index(source)
     names = sorted(set(index.weight_map.values()))
     for name in names:
         _check_plain(name, index)
-    _check_present(path.parent, names, f"the index {path}")
-    shards = _open_shards(path.parent, names, select)
-    merged = _merged(path, shards)
+    shards = _open_shards(source.folder, _located(source.folder, names, f"the index {source.path}"), select)
+    merged = replace(_merged(source.path, shards), indexes=(source,))
     return _held_against(index, merged, shards)
 
 
-def open_shards(folder: Path, names: Sequence[str], select: str | None = None) -> Checkpoint:
+def open_shards(folder: Folder, names: Sequence[str], select: str | None = None) -> Checkpoint:
     """Open shards that have no index: files like `model-00001-of-00004.safetensors`, all of one checkpoint."""
     names = sorted(names)
     first = SHARD_NAME.fullmatch(names[0])
@@ -68,30 +71,33 @@ def open_shards(folder: Path, names: Sequence[str], select: str | None = None) -
     numbers = [int(match["number"]) for match in map(SHARD_NAME.fullmatch, names) if match]
     count, origin = int(first["count"]), 0 if 0 in numbers else 1
     if len(set(numbers)) < len(numbers) or max(numbers) - origin >= count:
-        raise UnreadableError(f"the shards {names[0]} to {names[-1]} in {folder} are not {count:,}", path=folder)
+        raise UnreadableError(
+            f"the shards {names[0]} to {names[-1]} in {folder.path} are not {count:,}", path=folder.path
+        )
     if len(numbers) < count:
         width = len(first["number"])
         absent = (n for n in range(origin, origin + count) if n not in set(numbers))
         missing = (f"{first['stem']}-{n:0{width}}-of-{first['count']}{first['suffix']}" for n in absent)
         raise UnreadableError(
-            f"{folder} lacks {count - len(numbers):,} of {count:,} shards: {_some(missing, count - len(numbers))}",
+            f"{folder.path} lacks {count - len(numbers):,} of {count:,} shards: {_some(missing, count - len(numbers))}",
             hint="download what is missing",
-            path=folder,
+            path=folder.path,
         )
     note = Note("there is no index; the shards were taken by their names", "every number is there")
-    return _merged(folder, _open_shards(folder, names, select), (note,))
+    return _merged(folder.path, _open_shards(folder, [folder.open(name) for name in names], select), (note,))
 
 
-def read_index(path: Path) -> Index:
+def read_index(source: ByteSource) -> Index:
     """Read an index; its shards are not looked at."""
-    with open_regular(path) as file:
+    path = source.path
+    with source.open() as file:
         if file.size > MAX_INDEX:
             raise UnreadableError(f"the index {path} has {file.size:,} bytes; no index is that long", path=path)
-        reader = JsonReader(file.pread(file.size, 0))
+        reader = JsonReader(file.read(0, file.size))
     weight_map: dict[str, str] = {}
     total_size = None
     try:
-        for member in reader.members():
+        for member, _ in reader.members():
             if member == "weight_map":
                 weight_map = reader.strings("weight_map")
             else:
@@ -102,7 +108,7 @@ def read_index(path: Path) -> Index:
         raise UnreadableError(f"the index {path} {problem}", hint="get the index again", path=path) from None
     if not weight_map:
         raise UnreadableError(f"the index {path} names no tensors: it has no weight_map", path=path)
-    return Index(path, weight_map, total_size)
+    return Index(source, weight_map, total_size)
 
 
 def _check_plain(name: str, index: Index) -> None:
@@ -116,43 +122,42 @@ def _check_plain(name: str, index: Index) -> None:
         )
 
 
-def _check_present(folder: Path, names: Sequence[str], who: str) -> None:
-    try:
-        missing = [name for name in names if not (folder / name).exists()]
-    except OSError as error:  # a name longer than any file's, a loop of links
-        raise UnreadableError(f"{who} names a shard that cannot be opened: {error.strerror}", path=folder) from error
+def _located(folder: Folder, names: Sequence[str], who: str) -> list[ByteSource]:
+    """The shards of these names, all of them there."""
+    sources: list[ByteSource] = []
+    missing = []
+    for name in names:
+        try:
+            sources.append(folder.open(name))
+        except MissingError:
+            missing.append(name)
     if missing:
         raise UnreadableError(
             f"{who} names {len(names):,} shards, {len(missing):,} of them missing: {_some(missing, len(missing))}",
             hint="download what is missing",
-            path=folder / missing[0],
+            path=folder.path / missing[0],
         )
+    return sources
 
 
-def _open_shards(folder: Path, names: Iterable[str], select: str | None) -> list[Checkpoint]:
-    shards = [open_file(folder / name, select) for name in names]
-    formats = sorted({shard.format for shard in shards})
+def _open_shards(folder: Folder, sources: Iterable[ByteSource], select: str | None) -> list[Checkpoint]:
+    shards = [open_file(source, select) for source in sources]
+    formats = sorted({str(shard.format) for shard in shards})
     if len(formats) > 1:
-        raise UnreadableError(f"the shards in {folder} are of several formats: {', '.join(formats)}", path=folder)
+        raise UnreadableError(
+            f"the shards in {folder.path} are of several formats: {', '.join(formats)}", path=folder.path
+        )
     return shards
 
 
-def _merged(path: Path, shards: Sequence[Checkpoint], notes: tuple[Note, ...] = ()) -> Checkpoint:
+def _merged(path: PurePath, shards: Sequence[Checkpoint], notes: tuple[Note, ...] = ()) -> Checkpoint:
     """One checkpoint out of its shards."""
-    owner: dict[str, Checkpoint] = {}
-    tensors: dict[str, Tensor] = {}
-    for shard in shards:
-        for key, tensor in shard.tensors.items():
-            if key in owner:
-                raise UnreadableError(
-                    f'"{key}" is in two shards: {owner[key].path.name} and {shard.path.name}', path=path, key=key
-                )
-            owner[key], tensors[key] = shard, tensor
+    tensors = _joined(path, shards)
     versions = [shard.module_versions for shard in shards if shard.module_versions is not None]
     metadata, conflicts = _merged_metadata(shards)
     return Checkpoint(
         path=path,
-        format=f"{shards[0].format}, {len(shards)} shard{'s' if len(shards) > 1 else ''}",
+        format=replace(shards[0].format, shards=len(shards)),
         tensors=tensors,
         files=tuple(file for shard in shards for file in shard.files),
         nbytes=sum(shard.nbytes for shard in shards),
@@ -164,6 +169,24 @@ def _merged(path: Path, shards: Sequence[Checkpoint], notes: tuple[Note, ...] = 
         globals=_merged_globals(shards),
         notes=notes + conflicts + tuple(dict.fromkeys(note for shard in shards for note in shard.notes)),
     )
+
+
+def _joined(path: PurePath, shards: Sequence[Checkpoint]) -> Mapping[str, Tensor]:
+    """The tensors of all shards."""
+    parts = [shard.tensors for shard in shards]
+    columns = [part for part in parts if isinstance(part, Columns)]
+    tensors = (
+        Columns.joined(columns) if len(columns) == len(parts) else {k: v for part in parts for k, v in part.items()}
+    )
+    if len(tensors) < sum(map(len, parts)):
+        owner: dict[str, Checkpoint] = {}
+        for shard in shards:
+            for key in shard.tensors:
+                if key in owner:
+                    names = f"{owner[key].path.name} and {shard.path.name}"
+                    raise UnreadableError(f'"{key}" is in two shards: {names}', path=path, key=key)
+                owner[key] = shard
+    return tensors
 
 
 def _merged_metadata(shards: Sequence[Checkpoint]) -> tuple[dict[str, str], tuple[Note, ...]]:
@@ -198,30 +221,35 @@ def _merged_globals(shards: Sequence[Checkpoint]) -> tuple[GlobalUse, ...]:
 
 def _held_against(index: Index, merged: Checkpoint, shards: Sequence[Checkpoint]) -> Checkpoint:
     """The checkpoint that the index describes: its keys, where it says they are."""
-    owner = {key: shard.path.name for shard in shards for key in shard.tensors}
-    wrong = [key for key, name in index.weight_map.items() if owner.get(key) != name]
-    if wrong:
+    listed = index.weight_map
+    right = sum(listed.get(key) == shard.path.name for shard in shards for key in shard.tensors)
+    if right < len(listed):
+        owner = {key: shard.path.name for shard in shards for key in shard.tensors}
+        wrong = [key for key, name in listed.items() if owner.get(key) != name]
         key = wrong[0]
         where = f"it is in {owner[key]}" if key in owner else "no shard has it"
         more = f" (and {len(wrong) - 1:,} more)" if len(wrong) > 1 else ""
         raise UnreadableError(
-            f'the index {index.path} puts "{key}"{more} into {index.weight_map[key]}, but {where}',
+            f'the index {index.path} puts "{key}"{more} into {listed[key]}, but {where}',
             hint="the index and the shards are not of one checkpoint; download them again",
             path=index.path,
             key=key,
         )
-    unlisted = {key: tensor for key, tensor in merged.tensors.items() if key not in index.weight_map}
-    tensors = {key: tensor for key, tensor in merged.tensors.items() if key in index.weight_map}
+    tensors, unlisted = merged.tensors, dict[str, Tensor]()
+    if right < len(tensors):
+        unlisted = {key: tensor for key, tensor in tensors.items() if key not in listed}
+        tensors = {key: tensor for key, tensor in tensors.items() if key in listed}
     notes = list(merged.notes)
     if unlisted:
-        text = f"{len(unlisted):,} tensors of the shards are not in the index"
+        are = "1 tensor of the shards is" if len(unlisted) == 1 else f"{len(unlisted):,} tensors of the shards are"
+        text = f"{are} not in the index"
         notes.append(Note(text, "they are left out, as loaders leave them out", tuple(unlisted), "warning"))
-    nbytes = sum(tensor.nbytes for tensor in tensors.values())
+    held = replace(merged, tensors=tensors, other_tensors={**merged.other_tensors, **unlisted})
+    nbytes = sum(form.nbytes for form in held.forms())
     if index.total_size is not None and index.total_size != nbytes:
         text = f"the index claims a total_size of {index.total_size:,} bytes, its tensors have {nbytes:,}"
         notes.append(Note(text, "loaders do not look at it"))
-    others = {**merged.other_tensors, **unlisted}
-    return replace(merged, tensors=tensors, other_tensors=others, notes=tuple(notes))
+    return replace(held, notes=tuple(notes))
 
 
 def _some(names: Iterable[str], count: int) -> str:

@@ -7,12 +7,11 @@ was saved under the name of a model, an archive that was never unpacked.
 from __future__ import annotations
 
 import re
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
+from ckptool.core.bytes import OpenBytes
 from ckptool.core.errors import UnreadableError
-from ckptool.storage.files import RegularFile
-
-Kind = Literal["torch zip", "torch legacy", "safetensors", "index"]
+from ckptool.core.shell import shell_quote
 
 HEAD = 4096  # bytes looked at
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
@@ -27,6 +26,13 @@ class Other(NamedTuple):
 
 
 _DOWNLOAD = "download the file again; what came is not the file that was asked for"
+_PICKLE = Other("is a Python pickle, but not one that torch.save wrote", "load it in Python and torch.save its tensors")
+_ARRAYS = Other(
+    "is a Python pickle of numpy arrays, as detectron2's model zoo has them; it holds no torch tensors",
+    "ckptool reads tensors; ask for a torch or safetensors file, or convert the arrays with torch.from_numpy "
+    "where you trust the file",
+)
+_PICKLE_HEAD = 1 << 16  # bytes of a pickle in which numpy is named before the first array ends
 _UNPACK = "unpack it and open what is inside"
 _EXPORT = "ckptool reads torch and safetensors files; export it to one of these"
 _TAR = Other("is a tar archive, not a checkpoint", _UNPACK)
@@ -65,38 +71,43 @@ _OLD_PICKLE = re.compile(rb"[(\]}][lpdqtX(\]}c]|c[\w.]+\n[\w.]+\n")
 _LEVELDB_FOOTER = bytes.fromhex("57fb808b247547db")
 
 
-def sniff(file: RegularFile) -> Kind:
-    """The kind of checkpoint a file is.
+def is_zip(head: bytes, file: OpenBytes) -> bool:
+    """True for a zip archive; whether torch wrote it, its directory says."""
+    return head.startswith((b"PK\x03\x04", b"PK\x05\x06"))
 
-    Raises:
-        UnreadableError: it is not a checkpoint; the message says what it is.
-    """
-    head = file.pread(min(HEAD, file.size), 0)
-    kind = _checkpoint_kind(head, file)
-    if kind is not None:
-        return kind
+
+def is_legacy(head: bytes, file: OpenBytes) -> bool:
+    """True for a file of torch before 1.6."""
+    return any(magic in head[:40] for magic in _LEGACY) and head[:1] in b"\x80LI"
+
+
+def is_safetensors(head: bytes, file: OpenBytes) -> bool:
+    """True for 8 bytes of length and a JSON object; the reference lets white space stand before the brace."""
+    if is_zip(head, file) or is_legacy(head, file) or _is_text(head[:8]):
+        return False
+    return head[8:].lstrip(b" \t\r\n").startswith(b"{")
+
+
+def is_index(head: bytes, file: OpenBytes) -> bool:
+    """True for JSON that says which shard holds which key."""
+    if not _is_json(head):
+        return False
+    return b'"weight_map"' in (head if file.size <= HEAD else file.read(0, min(file.size, 1 << 16)))
+
+
+def _is_json(head: bytes) -> bool:
+    return head.lstrip(b" \t\r\n").startswith(b"{") and _is_text(head)
+
+
+def what_else(head: bytes, file: OpenBytes) -> UnreadableError:
+    """What a file is that is not a checkpoint, in words."""
     other = _other_kind(head, file)
     name, path = file.path.name, str(file.path)
-    hint = other.hint.replace("{name}", name).replace("{path}", path)
-    raise UnreadableError(f"{path} {other.what}", hint=hint or None, path=file.path)
+    hint = other.hint.replace("{name}", shell_quote(name)).replace("{path}", path)
+    return UnreadableError(f"{path} {other.what}", hint=hint or None, path=file.path)
 
 
-def _checkpoint_kind(head: bytes, file: RegularFile) -> Kind | None:
-    if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):  # whether torch wrote it, its directory says
-        return "torch zip"
-    if any(magic in head[:40] for magic in _LEGACY) and head[:1] in b"\x80LI":
-        return "torch legacy"
-    text = head.lstrip(b" \t\r\n")
-    if text.startswith(b"{") and _is_text(head):
-        start = head if file.size <= HEAD else file.pread(min(file.size, 1 << 16), 0)
-        return "index" if b'"weight_map"' in start else None
-    # 8 bytes of length; the reference lets white space stand before the brace
-    if head[8:].lstrip(b" \t\r\n").startswith(b"{") and not _is_text(head[:8]):
-        return "safetensors"
-    return None
-
-
-def _other_kind(head: bytes, file: RegularFile) -> Other:
+def _other_kind(head: bytes, file: OpenBytes) -> Other:
     if not head:
         return Other("is empty", _DOWNLOAD)
     for offset, magic, other in _MAGIC:
@@ -112,20 +123,20 @@ def _other_kind(head: bytes, file: RegularFile) -> Other:
     return _binary_kind(head, file)
 
 
-def _text_kind(head: bytes, file: RegularFile) -> Other:
+def _text_kind(head: bytes, file: OpenBytes) -> Other:
     if head.lstrip()[:1] in (b"{", b"["):
         return Other("is JSON, not a checkpoint", "give the file or folder that holds the weights")
     if _TF_CHECKPOINT.match(head):
         return Other("is a TensorFlow checkpoint", _EXPORT)
-    if _OLD_PICKLE.match(head) and file.pread(1, file.size - 1) == b".":
-        return Other("is a Python pickle, but not one that torch.save wrote", "load it in Python and torch.save it")
+    if _OLD_PICKLE.match(head) and file.read(file.size - 1, 1) == b".":
+        return _pickle_kind(file)
     return Other("is text, not a checkpoint", "give the file or folder that holds the weights")
 
 
-def _binary_kind(head: bytes, file: RegularFile) -> Other:
+def _binary_kind(head: bytes, file: OpenBytes) -> Other:
     if head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
-        return Other("is a Python pickle, but not one that torch.save wrote", "load it in Python and torch.save it")
-    if file.size >= 8 and file.pread(8, file.size - 8) == _LEVELDB_FOOTER:
+        return _pickle_kind(file)
+    if file.size >= 8 and file.read(file.size - 8, 8) == _LEVELDB_FOOTER:
         return Other("is the index of a TensorFlow checkpoint", _EXPORT)
     if _ONNX.match(head):
         return Other("looks like an ONNX model", _EXPORT)
@@ -133,11 +144,19 @@ def _binary_kind(head: bytes, file: RegularFile) -> Other:
         return Other("looks like msgpack, as flax writes", _EXPORT)
     if not head.strip(b"\0"):
         return Other("begins with zeros: its download or copy was not finished", "download it again")
-    if _OLD_PICKLE.match(head) and file.pread(1, file.size - 1) == b".":
-        return Other("is a Python pickle, but not one that torch.save wrote", "load it in Python and torch.save it")
+    if _OLD_PICKLE.match(head) and file.read(file.size - 1, 1) == b".":
+        return _pickle_kind(file)
     return Other(
         f"is not a checkpoint that ckptool knows (it begins with {head[:8].hex(' ')})",
         "ckptool reads torch files, safetensors, sharded folders and torch.distributed checkpoints",
+    )
+
+
+def _pickle_kind(file: OpenBytes) -> Other:
+    """A plain pickle: of numpy arrays, or of anything else."""
+    start = file.read(0, min(file.size, _PICKLE_HEAD))
+    return (
+        _ARRAYS if b"numpy" in start and any(name in start for name in (b"_reconstruct", b"_frombuffer")) else _PICKLE
     )
 
 

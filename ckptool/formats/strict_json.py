@@ -18,6 +18,7 @@ from typing import NoReturn
 
 MAX_STRINGS = 1_500_000  # entries of one object of strings
 MAX_SMALL = 1 << 16  # bytes of any other value
+_MANY_VALUES = 10_000  # different strings of one object that are remembered
 
 
 class JsonError(ValueError):
@@ -35,6 +36,7 @@ _OPEN = compiled(r"~\{~(\}~)?")
 _KEY = compiled(r"STRING~:~")
 _PAIR = compiled(r"STRING~:~STRING~([,}])~")
 _NEXT = compiled(r"~([,}])~")
+_NEVER = compiled("(?!)")
 _NULL = compiled(r"null~")
 
 
@@ -47,7 +49,7 @@ class JsonReader:
 
     Example:
         >>> reader = JsonReader(b'{"a": {"x": "1"}, "b": [2]}')
-        >>> [(key, reader.strings("a") if key == "a" else reader.small_value()) for key in reader.members()]
+        >>> [(key, reader.strings("a") if key == "a" else reader.small_value()) for key, _ in reader.members()]
         [('a', {'x': '1'}), ('b', [2])]
     """
 
@@ -55,8 +57,12 @@ class JsonReader:
         self.text = text
         self.position = 0
 
-    def members(self) -> Iterator[str]:
+    def members(self, usual: re.Pattern[bytes] = _NEVER) -> Iterator[tuple[str, re.Match[bytes] | None]]:
         """The keys of the outermost object; after each one the caller reads its value.
+
+        Args:
+            usual: a pattern of a whole member in the form that most have: its first group is the key, its last one what
+                separates it from the next. The caller gets the match, if all groups are set, and reads no value then.
 
         Raises:
             JsonError: the text is not one JSON object, or a key is there twice.
@@ -64,15 +70,18 @@ class JsonReader:
         seen: set[str] = set()
         more = self._open("is not a JSON object")
         while more:
-            key = self._key()
+            match = usual.match(self.text, self.position)
+            if match is not None and None in match.groups():
+                match = None
+            key = self._key() if match is None else unquoted(match[1])
             if key in seen:
                 raise JsonError(f'names "{key}" twice')
             seen.add(key)
-            yield key
-            following = _NEXT.match(self.text, self.position)
+            yield key, match
+            following = _NEXT.match(self.text, self.position) if match is None else match
             if following is None:
                 raise self._invalid()
-            self.position, more = following.end(), following[1] == b","
+            self.position, more = following.end(), following[following.lastindex or 0] == b","
         if self.position != len(self.text):
             raise JsonError(f"goes on after its end, at byte {self.position:,}")
 
@@ -83,6 +92,7 @@ class JsonReader:
             self.position = null.end()
             return {}
         found: dict[str, str] = {}
+        values: dict[bytes, str] = {}  # an index names few shards for many keys
         more = self._open(f"has a {what} that is not an object")
         while more:
             pair = _PAIR.match(self.text, self.position)
@@ -97,7 +107,12 @@ class JsonReader:
                 raise JsonError(f'names "{name}" twice in {what}')
             if len(found) == MAX_STRINGS:
                 raise JsonError(f"has more than {MAX_STRINGS:,} entries of {what}")
-            found[name] = unquoted(value)
+            text = values.get(value)
+            if text is None:
+                text = unquoted(value)
+                if len(values) < _MANY_VALUES:
+                    values[value] = text
+            found[name] = text
             self.position, more = pair.end(), separator == b","
         return found
 

@@ -11,10 +11,10 @@ from __future__ import annotations
 import struct
 import zlib
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import PurePath
 
+from ckptool.core.bytes import OpenBytes
 from ckptool.core.errors import UnreadableError
-from ckptool.storage.files import RegularFile
 
 MAX_DIRECTORY = 256 << 20
 MAX_MEMBERS = 2_000_000
@@ -64,7 +64,7 @@ class _Bounds:
     members: int
 
 
-def read_directory(file: RegularFile, start: int = 0, nbytes: int | None = None) -> dict[str, Member]:
+def read_directory(file: OpenBytes, start: int = 0, nbytes: int | None = None) -> dict[str, Member]:
     """The members of the archive that fills `file`, or the `nbytes` bytes from `start`, by name in directory order.
 
     Folder entries are left out. Every local header is compared with the directory.
@@ -76,12 +76,12 @@ def read_directory(file: RegularFile, start: int = 0, nbytes: int | None = None)
     if size < _END.size or start + size > file.size:
         raise _bad(file.path, "is cut off: a zip archive ends with its directory", "fetch it again")
     bounds = _bounds(file, start, size)
-    directory = file.pread(bounds.nbytes, bounds.directory)
+    directory = file.read(bounds.directory, bounds.nbytes)
     entries = _central_entries(file.path, directory, bounds)
     return _located(file, entries, bounds)
 
 
-def inflate(file: RegularFile, member: Member, limit: int = MAX_STORED) -> bytes:
+def inflate(file: OpenBytes, member: Member, limit: int = MAX_STORED) -> bytes:
     """The content of a member, unpacked if it is deflated.
 
     Raises:
@@ -90,7 +90,7 @@ def inflate(file: RegularFile, member: Member, limit: int = MAX_STORED) -> bytes
     limit = limit if member.method == 0 else min(limit, MAX_INFLATED)
     if max(member.nbytes, member.packed_nbytes) > limit:
         raise _bad(file.path, f"holds {member.nbytes:,} bytes in {member.name}, more than the limit of {limit:,}")
-    packed = file.pread(member.packed_nbytes, member.offset)
+    packed = file.read(member.offset, member.packed_nbytes)
     if member.method == 0:
         return packed
     if member.method != 8:
@@ -105,14 +105,14 @@ def inflate(file: RegularFile, member: Member, limit: int = MAX_STORED) -> bytes
     return content
 
 
-def _bad(path: Path, what: str, hint: str | None = None) -> UnreadableError:
+def _bad(path: PurePath, what: str, hint: str | None = None) -> UnreadableError:
     return UnreadableError(f"{path} {what}", path=path, hint=hint)
 
 
-def _bounds(file: RegularFile, start: int, size: int) -> _Bounds:
+def _bounds(file: OpenBytes, start: int, size: int) -> _Bounds:
     """Find the end record, and the 64-bit one before it; the directory must end exactly where they begin."""
     tail_size = min(size, _END.size + _FULL16)
-    tail = file.pread(tail_size, start + size - tail_size)
+    tail = file.read(start + size - tail_size, tail_size)
     at = tail.rfind(b"PK\x05\x06")
     if at < 0 or at + _END.size > tail_size:
         raise _bad(file.path, "is cut off: a zip archive ends with its directory", "fetch it again")
@@ -122,7 +122,7 @@ def _bounds(file: RegularFile, start: int, size: int) -> _Bounds:
     end_at = start + size - tail_size + at
     fields: tuple[int, ...] = (end[1], end[2], end[3], end[4], end[5], end[6])
     if end_at - start >= _END64_LOCATOR.size:
-        locator = _END64_LOCATOR.unpack(file.pread(_END64_LOCATOR.size, end_at - _END64_LOCATOR.size))
+        locator = _END64_LOCATOR.unpack(file.read(end_at - _END64_LOCATOR.size, _END64_LOCATOR.size))
         if locator[0] == b"PK\x06\x07":
             fields, end_at = _fields64(file, start, end_at - _END64_LOCATOR.size, locator, fields)
     disk, first_disk, here, members, nbytes, directory = fields
@@ -136,13 +136,13 @@ def _bounds(file: RegularFile, start: int, size: int) -> _Bounds:
 
 
 def _fields64(
-    file: RegularFile, start: int, locator_at: int, locator: tuple[bytes, int, int, int], fields: tuple[int, ...]
+    file: OpenBytes, start: int, locator_at: int, locator: tuple[bytes, int, int, int], fields: tuple[int, ...]
 ) -> tuple[tuple[int, ...], int]:
     """The end record's fields in 64 bits and where that record begins. torch writes one into every file."""
     at = start + locator[2]
     if locator[1] or at + _END64.size > locator_at:
         raise _bad(file.path, "is damaged: its zip end records do not fit together")
-    record = _END64.unpack(file.pread(_END64.size, at))
+    record = _END64.unpack(file.read(at, _END64.size))
     if record[0] != b"PK\x06\x06" or at + 12 + record[1] != locator_at:
         what = "has something before its zip archive, or is damaged: its end records do not fit together"
         raise _bad(file.path, what, _REWRITE)
@@ -165,7 +165,7 @@ class _Entry:
     crc: int
 
 
-def _central_entries(path: Path, directory: bytes, bounds: _Bounds) -> list[_Entry]:
+def _central_entries(path: PurePath, directory: bytes, bounds: _Bounds) -> list[_Entry]:
     """Every entry of the central directory, names checked for doubles as torch's case-blind look-up sees them."""
     entries: list[_Entry] = []
     seen: set[bytes] = set()
@@ -191,7 +191,7 @@ def _central_entries(path: Path, directory: bytes, bounds: _Bounds) -> list[_Ent
     return entries
 
 
-def _entry(path: Path, row: tuple[int, ...], raw_name: bytes, extra: bytes) -> _Entry:
+def _entry(path: PurePath, row: tuple[int, ...], raw_name: bytes, extra: bytes) -> _Entry:
     """One row of the directory, sizes widened by its 64-bit extra field."""
     flags, method = row[3], row[4]
     packed, nbytes, disk, header = row[8], row[9], row[13], row[16]
@@ -226,7 +226,7 @@ def _text(raw: bytes) -> str:
         return raw.decode("cp437")
 
 
-def _extra64(path: Path, name: str, extra: bytes) -> list[int]:
+def _extra64(path: PurePath, name: str, extra: bytes) -> list[int]:
     """The 64-bit numbers of an entry's extra field."""
     found: list[int] | None = None
     at = 0
@@ -243,7 +243,7 @@ def _extra64(path: Path, name: str, extra: bytes) -> list[int]:
     return found or []
 
 
-def _located(file: RegularFile, entries: list[_Entry], bounds: _Bounds) -> dict[str, Member]:
+def _located(file: OpenBytes, entries: list[_Entry], bounds: _Bounds) -> dict[str, Member]:
     """Members with the offsets of their data; local headers agree with the directory and nothing overlaps."""
     offsets: dict[int, int] = {}
     end = bounds.start
@@ -265,9 +265,9 @@ def _located(file: RegularFile, entries: list[_Entry], bounds: _Bounds) -> dict[
     }
 
 
-def _local_nbytes(file: RegularFile, entry: _Entry, header: int) -> int:
+def _local_nbytes(file: OpenBytes, entry: _Entry, header: int) -> int:
     """Length of the member's local header, once it is known to say the same as the directory."""
-    local = file.pread(_LOCAL.size + len(entry.raw_name), header)
+    local = file.read(header, _LOCAL.size + len(entry.raw_name))
     row = _LOCAL.unpack_from(local)
     if row[0] != b"PK\x03\x04" or row[9] != len(entry.raw_name) or local[_LOCAL.size :] != entry.raw_name:
         raise _bad(file.path, f"is damaged: its directory says {entry.name} where another member stands")

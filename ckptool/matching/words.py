@@ -7,7 +7,6 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _SUFFIX = re.compile(r"(.+)_(weight|bias)")
@@ -50,8 +49,9 @@ class Vocabulary:
 @cache
 def vocabulary() -> Vocabulary:
     """The vocabulary that ckptool comes with."""
-    with (Path(__file__).parent / "synonyms.toml").open("rb") as file:
-        data = tomllib.load(file)
+    from importlib.resources import files
+
+    data = tomllib.loads((files("ckptool.matching") / "synonyms.toml").read_text(encoding="utf-8"))
     return Vocabulary(
         roles={text: role for role, texts in data["roles"].items() for text in texts},
         phrases={phrase: tuple(row[0].split()) for phrase, row in data["phrases"].items()},

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import ast
+import functools
+import inspect
 import pkgutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module, invalidate_caches
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
-from pathlib import Path
+from pathlib import PurePath
 from types import ModuleType
 
 from ckptool.core.checkpoint import Note
@@ -17,6 +19,11 @@ from ckptool.core.errors import CkptError, UsageError
 from ckptool.models.factory import Factory, a_type_of, did_you_mean, require, stopped
 from ckptool.models.guard import guarded
 from ckptool.models.vision import declare_operators, import_torchvision
+from ckptool.storage.paths import entry_names, exists, is_file, resolved, working_folder
+from ckptool.storage.texts import read_bytes
+from ckptool.storage.touched import note_read
+
+_LARGEST = 1 << 26  # bytes of a Python file
 
 
 def code_factory(name: str, arguments: Mapping[str, object]) -> Factory:
@@ -39,11 +46,11 @@ def code_factory(name: str, arguments: Mapping[str, object]) -> Factory:
     return Factory(name, function, arguments, home, places, (Note(f"imports {where}: its code runs", note),))
 
 
-def names_in(path: Path) -> list[str]:
+def names_in(path: PurePath) -> list[str]:
     """The classes and functions at the top of a Python file, public ones, read without running it."""
     try:
-        tree = ast.parse(path.read_bytes())
-    except (SyntaxError, ValueError, OSError):
+        tree = ast.parse(read_bytes(path, _LARGEST, "Python file"))
+    except (SyntaxError, ValueError, CkptError):
         return []
     kinds = (ast.ClassDef, ast.FunctionDef)
     return [node.name for node in tree.body if isinstance(node, kinds) and not node.name.startswith("_")]
@@ -59,31 +66,52 @@ def _builder(found: object, name: str, arguments: Mapping[str, object]) -> tuple
         return lambda: found, "it holds a model already built, so a seed does not change its init"
     if not callable(found):
         raise UsageError(f"{name} is {a_type_of(found)}: it builds no model", hint="name a class or function")
+    if why := _builds_no_model(found):
+        raise UsageError(
+            f"{name} {why}: it is not called", hint="name a torch.nn.Module or a function that returns one"
+        )
     return found, ""
 
 
-def _import_file(where: str) -> tuple[ModuleType, tuple[str, ...], Path]:
-    path = Path(where).resolve()
-    if not path.is_file():
-        near = did_you_mean(path.name, [other.name for other in path.parent.glob("*.py")])
+def _builds_no_model(found: Callable[..., object]) -> str:
+    """Why a class or function cannot give a model; "" if it can."""
+    import torch
+
+    if isinstance(found, type):
+        return "" if issubclass(found, torch.nn.Module) else "is a class, but no torch.nn.Module"
+    plain = inspect.unwrap(found.func if isinstance(found, functools.partial) else found)
+    if inspect.isbuiltin(plain):
+        return "is a built-in function"
+    if (getattr(plain, "__module__", None) or "").partition(".")[0] in sys.stdlib_module_names - {"__main__"}:
+        return "is a function of Python's standard library"
+    returns = getattr(plain, "__annotations__", {}).get("return", torch.nn.Module)
+    if isinstance(returns, type) and not (issubclass(returns, torch.nn.Module) or issubclass(torch.nn.Module, returns)):
+        return f"returns {returns.__name__}"
+    return ""
+
+
+def _import_file(where: str) -> tuple[ModuleType, tuple[str, ...], PurePath]:
+    path = resolved(where)
+    if not is_file(path):
+        near = did_you_mean(path.name, [name for name in entry_names(path.parent) if name.endswith(".py")])
         raise UsageError(f"{where} does not exist", hint=near or "check the spelling", path=where)
-    if b"torchvision" in path.read_bytes() and find_spec("torchvision"):
+    if b"torchvision" in read_bytes(path, _LARGEST, "Python file") and find_spec("torchvision"):
         import_torchvision()  # faster than it would
     root, parts = path.parent, [path.stem]
-    while (root / "__init__.py").exists():
+    while exists(root / "__init__.py"):
         parts.insert(0, root.name)
         root = root.parent
-    places = tuple(dict.fromkeys((str(root), str(Path.cwd()))))
+    places = tuple(dict.fromkeys((str(root), str(working_folder()))))
     with _running(where, root, places):
         module = import_module(".".join(parts)) if len(parts) > 1 else _import_alone(path)
-    if module.__file__ is None or Path(module.__file__).resolve() != path:
+    if module.__file__ is None or resolved(module.__file__) != path:
         raise CkptError(
             f"{where} cannot be imported: another {'.'.join(parts)} is in use, {module.__file__}", path=where
         )
     return module, places, root
 
 
-def _import_alone(path: Path) -> ModuleType:
+def _import_alone(path: PurePath) -> ModuleType:
     """A file that is in no package, afresh, under its own name where that is free."""
     name = path.stem
     holder = sys.modules.get(name)
@@ -102,8 +130,8 @@ def _import_alone(path: Path) -> ModuleType:
     return module
 
 
-def _import_module(where: str) -> tuple[ModuleType, tuple[str, ...], Path]:
-    places = (str(Path.cwd()),)
+def _import_module(where: str) -> tuple[ModuleType, tuple[str, ...], PurePath]:
+    places = (str(working_folder()),)
     top = where.partition(".")[0]
     if not all(part.isidentifier() for part in where.split(".")):
         raise UsageError(f"{where} is not the name of a module", hint="write net.py:Net or package.module:function")
@@ -116,7 +144,7 @@ def _import_module(where: str) -> tuple[ModuleType, tuple[str, ...], Path]:
             f"there is no module {top}", hint=near or f"run ckptool in the folder that holds {top}, or install it"
         )
     folders = list(found.submodule_search_locations or ())
-    home = Path(folders[0]) if folders else Path(found.origin or "").parent
+    home = PurePath(folders[0]) if folders else PurePath(found.origin or "").parent
     try:
         with _running(where, home, places):
             module = import_module(where)
@@ -131,13 +159,18 @@ def _import_module(where: str) -> tuple[ModuleType, tuple[str, ...], Path]:
 
 
 @contextmanager
-def _running(where: str, home: Path, places: tuple[str, ...]) -> Iterator[None]:
+def _running(where: str, home: PurePath, places: tuple[str, ...]) -> Iterator[None]:
     """A block that imports the user's code: what stops it is said as one error; no bytecode is left beside it."""
     invalidate_caches()
     kept, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    before = set(sys.modules)
     try:
         with guarded(places):
             yield
+        for name in set(sys.modules).difference(before):  # its own files are inputs
+            file = getattr(sys.modules[name], "__file__", None)
+            if isinstance(file, str):
+                note_read(file)
     except (Exception, SystemExit) as error:
         raise stopped(error, where, "imported", home) from error
     finally:

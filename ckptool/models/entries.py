@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
+from ckptool.core.reasons import LeftToModel, Reason
 from ckptool.core.spec import TensorSpec
 
+_LEFT = LeftToModel()
 Mismatch = Literal["skip", "error", "fit"]
 """What is done about tensors of another shape: the model's own is kept, it is a problem, or they are made to fit."""
 
@@ -36,7 +38,7 @@ class Entry:
         covered: how many of its elements come from the source.
         sources: keys of the source tensors it is made of; of the one that was not used, if mismatched.
         found: the tensor that the source has for it, in the short notation; "" if none.
-        how: the rule and evidence, "same key", "rule 2"; for what is not filled, what it gets instead.
+        reason: why it is filled so; for what is not filled, what it gets instead.
         fit: how it was fitted, "fit channels", beside what a rule of a recipe says.
         kind: "parameter" or "buffer"; "" if the target is a checkpoint.
     """
@@ -46,7 +48,7 @@ class Entry:
     covered: int = 0
     sources: tuple[str, ...] = ()
     found: str = ""
-    how: str = ""
+    reason: Reason = _LEFT
     fit: str = ""
     kind: str = ""
 
@@ -58,6 +60,11 @@ class Entry:
     def is_filled(self) -> bool:
         """True if its elements come from the source."""
         return self.status in (Filled.FILLED, Filled.CAST, Filled.FITTED)
+
+    @property
+    def is_whole(self) -> bool:
+        """True if it is the source's tensor, every element of it, and not made to fit."""
+        return self.status in (Filled.FILLED, Filled.CAST) and self.covered == self.spec.elements
 
     @property
     def is_counter(self) -> bool:
@@ -73,8 +80,3 @@ class Entry:
     def is_harmless(self) -> bool:
         """True if the model is as good without it: a counter, or a buffer that the model computes itself."""
         return self.is_counter or (self.kind == "buffer" and not self.is_statistic)
-
-    @property
-    def why(self) -> str:
-        """What is true of a tensor that is not filled; "" of one that is."""
-        return "" if self.is_filled else self.how

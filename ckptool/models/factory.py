@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from pathlib import Path
+from pathlib import PurePath
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ from ckptool.core.checkpoint import Note
 from ckptool.core.errors import CkptError, UsageError
 from ckptool.models.device import Device, on_device
 from ckptool.models.guard import guarded
+from ckptool.storage.paths import working_folder
 
 if TYPE_CHECKING:
     import torch
@@ -41,7 +42,7 @@ class Factory:
     name: str
     function: Callable[..., object]
     arguments: Mapping[str, object]
-    home: Path | None = None
+    home: PurePath | None = None
     places: tuple[str, ...] = ()
     notes: tuple[Note, ...] = ()
 
@@ -142,7 +143,7 @@ def did_you_mean(name: str, names: Iterable[str], prefix: str = "") -> str:
     return f"did you mean {' or '.join(prefix + spelled[known] for known in close[:3])}?" if close else ""
 
 
-def stopped(error: BaseException, name: str, when: str, home: Path | None) -> CkptError:
+def stopped(error: BaseException, name: str, when: str, home: PurePath | None) -> CkptError:
     """An exception of a model's code as a statement about that code.
 
     Args:
@@ -162,13 +163,13 @@ def stopped(error: BaseException, name: str, when: str, home: Path | None) -> Ck
     return CkptError(f"{name} stops{at} while it is {when}: {text}", hint=hint, path=place[0] if place else None)
 
 
-def _place(error: BaseException, home: Path | None) -> tuple[Path, int] | None:
+def _place(error: BaseException, home: PurePath | None) -> tuple[PurePath, int] | None:
     """The file and line of the user's code that was running when it stopped: the innermost one."""
     if home is None:
         return None
-    lines = [(Path(frame.filename), frame.lineno or 0) for frame in traceback.extract_tb(error.__traceback__)]
+    lines = [(PurePath(frame.filename), frame.lineno or 0) for frame in traceback.extract_tb(error.__traceback__)]
     if isinstance(error, SyntaxError) and error.filename:
-        lines.append((Path(error.filename), error.lineno or 0))
+        lines.append((PurePath(error.filename), error.lineno or 0))
     installed = "site-packages" in home.parts
     own = [
         (path, line)
@@ -178,10 +179,10 @@ def _place(error: BaseException, home: Path | None) -> tuple[Path, int] | None:
     return own[-1] if own else None
 
 
-def _shown(path: Path) -> str:
+def _shown(path: PurePath) -> str:
     """A path as seen from where we are, if it is below."""
     try:
-        return str(path.relative_to(Path.cwd()))
+        return str(path.relative_to(working_folder()))
     except (ValueError, OSError):
         return str(path)
 

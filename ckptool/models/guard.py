@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import random
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager
+
+from ckptool.storage.streams import stdout_to_stderr
 
 
 @contextmanager
@@ -26,7 +27,7 @@ def guarded(places: Sequence[str] = (), seed: int = 0) -> Iterator[None]:
     dtype, path = torch.get_default_dtype(), list(sys.path)
     sys.path[:0] = places
     try:
-        with _stdout_to_stderr(), warnings.catch_warnings(), _seeded(seed):
+        with stdout_to_stderr(), warnings.catch_warnings(), _seeded(seed):
             warnings.simplefilter("ignore")
             yield
     finally:
@@ -52,24 +53,3 @@ def _seeded(seed: int) -> Iterator[None]:
         random.setstate(state)
         if numpy:
             numpy.random.set_state(numpy_state)
-
-
-@contextmanager
-def _stdout_to_stderr() -> Iterator[None]:
-    """Both Python's stdout and the descriptor below it, which a subprocess or a C library prints on."""
-    try:
-        sys.stdout.flush()
-        kept = os.dup(1)
-        os.dup2(2, 1)
-    except (OSError, ValueError, AttributeError):  # closed, or there is none: nothing to protect
-        with redirect_stdout(sys.stderr):
-            yield
-        return
-    try:
-        with redirect_stdout(sys.stderr):
-            yield
-    finally:
-        if sys.__stdout__ is not None and not sys.__stdout__.closed:
-            sys.__stdout__.flush()
-        os.dup2(kept, 1)
-        os.close(kept)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
-from pathlib import Path
+from pathlib import PurePath
 from types import ModuleType
 from typing import Any
 
@@ -19,7 +18,11 @@ from ckptool.core.errors import CkptError, UsageError
 from ckptool.models.factory import Factory, did_you_mean, require
 from ckptool.models.guard import guarded
 from ckptool.models.vision import declare_operators, import_torchvision
+from ckptool.storage.environment import variable_set
+from ckptool.storage.paths import is_file
+from ckptool.storage.texts import read_text
 
+_LARGEST_CONFIG = 1 << 24  # bytes
 _WEIGHTS = ("weights", "weights_backbone", "pretrained", "pretrained_backbone")
 
 
@@ -74,15 +77,16 @@ def hf_factory(folder: str, arguments: Mapping[str, object]) -> Factory:
         CkptError: there is no config, transformers does not know its model, or that needs code from the folder.
     """
     name = f"hf:{folder}"
-    path = Path(folder)
+    path = PurePath(folder)
     if path.name == "config.json":
         path = path.parent
-    if not (path / "config.json").is_file():
+    if not is_file(path / "config.json"):
         raise UsageError(
             f"{folder} is not a folder with a config.json, and ckptool does not download",
             hint="download the model first, then give its folder",
             path=path,
         )
+    read_text(path / "config.json", _LARGEST_CONFIG)  # transformers reads it again, but it is an input
     require("torch", name, "'ckptool[torch]'")
     declare_operators()
     with _offline():
@@ -96,7 +100,9 @@ def hf_factory(folder: str, arguments: Mapping[str, object]) -> Factory:
     return Factory(name, function, {}, _folder(transformers), notes=notes)
 
 
-def _config(transformers: Any, path: Path, name: str, arguments: Mapping[str, object]) -> tuple[Any, dict[str, object]]:
+def _config(
+    transformers: Any, path: PurePath, name: str, arguments: Mapping[str, object]
+) -> tuple[Any, dict[str, object]]:
     try:
         config, unused = transformers.AutoConfig.from_pretrained(
             str(path), local_files_only=True, trust_remote_code=False, return_unused_kwargs=True, **arguments
@@ -142,16 +148,12 @@ def _offline() -> Iterator[None]:
     """No look-ups on a hub, by any thread, meanwhile."""
     constants: Any = import_module("huggingface_hub.constants") if find_spec("huggingface_hub") else None
     was = constants and constants.HF_HUB_OFFLINE
-    before = os.environ.get("HF_HUB_OFFLINE")
-    os.environ["HF_HUB_OFFLINE"] = "1"
     if constants:
         constants.HF_HUB_OFFLINE = True
     try:
-        yield
+        with variable_set("HF_HUB_OFFLINE", "1"):
+            yield
     finally:
-        del os.environ["HF_HUB_OFFLINE"]
-        if before is not None:
-            os.environ["HF_HUB_OFFLINE"] = before
         if constants:
             constants.HF_HUB_OFFLINE = was
 
@@ -170,5 +172,5 @@ def _unknown_model(name: str, model: str, known: list[str], library: ModuleType,
     )
 
 
-def _folder(library: ModuleType) -> Path | None:
-    return Path(library.__file__).parent if library.__file__ else None
+def _folder(library: ModuleType) -> PurePath | None:
+    return PurePath(library.__file__).parent if library.__file__ else None

@@ -22,7 +22,7 @@ def fill_model(model: torch.nn.Module, plan: Plan) -> None:
 
     tensors = model.state_dict()
     steps = [step for step in plan.steps if step.tied_to is None]
-    with torch.no_grad(), Reader() as reader, ThreadPoolExecutor(THREADS) as pool:
+    with torch.no_grad(), Reader(plan.inputs) as reader, ThreadPoolExecutor(THREADS) as pool:
         for _ in pool.map(lambda step: _fill(tensors[step.target.key], step, plan, reader), steps):
             continue
 

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
+from ckptool.core.bytes import HasPath, PathText
 from ckptool.core.checkpoint import Checkpoint, Note
 from ckptool.core.errors import CkptError, UnreadableError, UsageError
 from ckptool.models.code import code_factory, names_in
 from ckptool.models.factory import Factory
 from ckptool.models.libraries import first_sentence, hf_factory, timm_factory, torchvision_factory
 from ckptool.models.target import Target, target_of
+from ckptool.storage.paths import exists, is_file
 
 if TYPE_CHECKING:
     import torch
@@ -54,15 +55,15 @@ def open_target(spec: str, arguments: Mapping[str, object] | None = None) -> Tar
     prefix, colon, name = spec.partition(":")
     if colon and prefix in LIBRARIES:
         return _built(LIBRARIES[prefix](name, given))
-    path = Path(spec)
-    if path.suffix == ".py" and path.is_file():
+    path = PurePath(spec)
+    if path.suffix == ".py" and is_file(path):
         names = names_in(path)
         raise UsageError(
             f"{spec} is Python code: say what in it is the model",
             hint=" or ".join(f"{spec}:{found}" for found in names[:4]) or f"{spec}:Class",
             path=path,
         )
-    if colon and not path.exists():
+    if colon and not exists(path):
         return _built(code_factory(spec, given))
     if given:
         raise UsageError(f"{spec} is taken as a checkpoint, which has no arguments", hint="leave --model-arg out")
@@ -70,7 +71,7 @@ def open_target(spec: str, arguments: Mapping[str, object] | None = None) -> Tar
 
 
 def target_from(
-    given: str | os.PathLike[str] | torch.nn.Module | Target | Checkpoint, arguments: Mapping[str, object] | None = None
+    given: PathText | torch.nn.Module | Target | Checkpoint, arguments: Mapping[str, object] | None = None
 ) -> Target:
     """The target in any form that the Python API takes: a text or path, a live model, a checkpoint, or one itself.
 
@@ -87,8 +88,8 @@ def target_from(
         return given
     if isinstance(given, Checkpoint):
         return _checkpoint_target(given, str(given.path))
-    if isinstance(given, str | os.PathLike):
-        return open_target(os.fspath(given), arguments)
+    if isinstance(given, str | HasPath):
+        return open_target(given if isinstance(given, str) else given.__fspath__(), arguments)
     return target_of(given)
 
 
@@ -122,7 +123,7 @@ def _of_checkpoint(spec: str) -> Target:
     try:
         checkpoint = open_checkpoint(spec)
     except UnreadableError as error:
-        if spec.replace("_", "").replace("-", "").isalnum() and not Path(spec).exists():
+        if spec.replace("_", "").replace("-", "").isalnum() and not exists(spec):
             raise UnreadableError(
                 error.message, hint=f"a model is named with its library: torchvision:{spec} or timm:{spec}", path=spec
             ) from None

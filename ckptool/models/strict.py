@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -38,13 +38,19 @@ class Verdict:
     message: str = ""
 
 
-def strict_verdict(target: Target, specs: Mapping[str, TensorSpec], versions: Mapping[str, int] | None) -> Verdict:
+def strict_verdict(
+    target: Target,
+    specs: Mapping[str, TensorSpec],
+    versions: Mapping[str, int] | None,
+    entries: Iterable[str] = (),
+) -> Verdict:
     """Whether a state dict loads strictly into a model: decided by its own `load_state_dict`, hooks and all.
 
     Args:
         target: the model. Its tensors are not touched. For a checkpoint, keys and shapes decide.
         specs: the tensors of the state dict.
         versions: the module versions that the state dict carries; None if it is a plain dict without any.
+        entries: names of entries that are no tensors; torch takes them for unexpected keys, or for extra state.
 
     Example:
         >>> import torch
@@ -57,35 +63,73 @@ def strict_verdict(target: Target, specs: Mapping[str, TensorSpec], versions: Ma
         ('num_batches_tracked',)
     """
     if target.module is None:
-        return _by_specs(target.specs, specs)
+        return _by_specs(target.specs, specs, entries)
     import torch
 
     module = target.module
     assert isinstance(module, torch.nn.Module)
+    state = empty_state(specs, versions, entries)
+    found, error = load_without_data(module, state)
+    if error is None:
+        return Verdict(True)
+    message = str(error) or type(error).__name__  # a model may refuse in its own way: MNASNet raises ValueError
+    mismatched = tuple(_MISMATCH.findall(message))
+    if found is None:
+        return Verdict(False, mismatched=mismatched, message=message)
+    return Verdict(False, tuple(found.missing_keys), tuple(found.unexpected_keys), mismatched, message)
+
+
+def load_without_data(
+    module: torch.nn.Module,
+    state: OrderedDict[str, Any],
+    recording: Callable[[], AbstractContextManager[object]] = nullcontext,
+) -> tuple[Any, Exception | None]:
+    """Load strictly, with tensors that have no data on both sides.
+
+    Args:
+        module: it is as before at the end.
+        state: from `empty_state`.
+        recording: what is on while it loads; made after the module's tensors are replaced.
+
+    Returns:
+        The keys that torch judged, after every hook; None if it did not come so far. And what was raised, if anything.
+    """
+    import torch
+
+    found: list[Any] = []
+    raised: Exception | None = None
+    # a hook may make tensors of its own: on the CPU they do not go together with those that have no data
+    for device in ("cpu", "meta"):
+        with guarded(), _without_data(module), torch.device(device):
+            watch = module.register_load_state_dict_post_hook(lambda _, keys: found.append(keys))  # type: ignore[no-untyped-call]
+            try:
+                with recording():
+                    module.load_state_dict(state, strict=True)
+            except Exception as error:
+                raised = raised if raised is not None and not found else error
+            else:
+                return found[-1] if found else None, None
+            finally:
+                watch.remove()
+        if found:
+            break
+    return found[-1] if found else None, raised
+
+
+def empty_state(
+    specs: Mapping[str, TensorSpec], versions: Mapping[str, int] | None, entries: Iterable[str]
+) -> OrderedDict[str, Any]:
+    """The state dict that torch would get, of tensors without data; see `strict_verdict` for the arguments."""
     state: OrderedDict[str, Any] = OrderedDict((key, _empty(spec)) for key, spec in specs.items())
+    state.update((name, None) for name in entries if name not in state)
     if versions is not None:
         state._metadata = OrderedDict((name, {"version": version}) for name, version in versions.items())  # type: ignore[attr-defined]
-    found: list[Any] = []
-    with guarded(), _without_data(module):
-        # called after every hook of the model, with the keys as they will be judged
-        watch = module.register_load_state_dict_post_hook(lambda _, keys: found.append(keys))  # type: ignore[no-untyped-call]
-        try:
-            module.load_state_dict(state, strict=True)
-        except Exception as error:  # a model may refuse in its own way: MNASNet raises ValueError
-            message = str(error) or type(error).__name__
-        else:
-            return Verdict(True)
-        finally:
-            watch.remove()
-    mismatched = tuple(_MISMATCH.findall(message))
-    if not found:
-        return Verdict(False, mismatched=mismatched, message=message)
-    return Verdict(False, tuple(found[-1].missing_keys), tuple(found[-1].unexpected_keys), mismatched, message)
+    return state
 
 
-def _by_specs(wanted: Mapping[str, TensorSpec], given: Mapping[str, TensorSpec]) -> Verdict:
+def _by_specs(wanted: Mapping[str, TensorSpec], given: Mapping[str, TensorSpec], entries: Iterable[str]) -> Verdict:
     missing = tuple(key for key in wanted if key not in given)
-    unexpected = tuple(key for key in given if key not in wanted)
+    unexpected = (*(key for key in given if key not in wanted), *entries)
     mismatched = tuple(key for key in wanted if key in given and wanted[key].shape != given[key].shape)
     counts = {"missing": missing, "unexpected": unexpected, "of another shape": mismatched}
     message = ", ".join(f"{len(keys)} {what}" for what, keys in counts.items() if keys)
@@ -103,6 +147,22 @@ def _empty(spec: TensorSpec) -> torch.Tensor:
 
 
 @contextmanager
+def _without_extra_state(module: torch.nn.Module) -> Iterator[None]:
+    """The module with `set_extra_state` methods that take anything: whether the key is known is all that is asked."""
+    import torch
+
+    parts = [part for part in module.modules() if type(part).set_extra_state is not torch.nn.Module.set_extra_state]
+    parts = [part for part in parts if "set_extra_state" not in vars(part)]
+    for part in parts:
+        vars(part)["set_extra_state"] = lambda state: None
+    try:
+        yield
+    finally:
+        for part in parts:
+            del vars(part)["set_extra_state"]
+
+
+@contextmanager
 def _without_data(module: torch.nn.Module) -> Iterator[None]:
     """The module with tensors that have no data in place of its own, which come back at the end."""
     import torch
@@ -114,7 +174,7 @@ def _without_data(module: torch.nn.Module) -> Iterator[None]:
             for name, tensor in tensors.items():
                 if tensor is not None:
                     store[name] = stand_ins.setdefault(id(tensor), _stand_in(tensor))  # type: ignore[assignment]
-        with torch.no_grad():
+        with torch.no_grad(), _without_extra_state(module):
             yield
     finally:
         for store, tensors in kept:

@@ -16,17 +16,21 @@ from ckptool.core.keys import escape
 from ckptool.core.near_miss import near_miss
 from ckptool.core.ops import made
 from ckptool.core.plan import Apply, Dropped, Problem, Source, Step, Use, sources_of
+from ckptool.core.reasons import ByRules, Init, Kept, NotUsed, Reason, RecipeTie, Unmatched
 from ckptool.core.spec import TensorSpec
 from ckptool.recipes.group import Context, FitOp, Group, Item, groups_of, make, mapped
 from ckptool.recipes.matching import Matches, Owned, Span, match_stage, new_names
 from ckptool.recipes.pattern import Pattern
 from ckptool.recipes.recipe import Recipe
+from ckptool.recipes.require import unmet_by_keys
 from ckptool.recipes.rules import Rule, Stage
 
 Specs: TypeAlias = Mapping[str, TensorSpec]
 
 _NEAR_MISSES = 5  # looked for; a recipe for another model has many rules that match nothing
 _NEAR_MISS_KEYS = 20_000
+MAX_TENSORS = 50_000  # that one stage makes; and 20 more for each tensor of the inputs
+MAX_NAMES = 300_000_000  # characters of all names that one stage makes
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,16 +62,17 @@ class _State:
     context: Context
     problems: dict[tuple[str, str], list[str]] = field(default_factory=dict)
     uses: list[Use] = field(default_factory=list)
-    dropped: dict[Source, str] = field(default_factory=dict)
+    dropped: dict[Source, Reason] = field(default_factory=dict)
     near_misses: int = 0
+    most: int = MAX_TENSORS
 
     def problem(self, message: str, hint: str | None = None, keys: Iterable[str] = ()) -> None:
         """One problem; the same for several keys is said once."""
         self.problems.setdefault((message, hint or ""), []).extend(keys)
 
-    def drop(self, item: Item, why: str) -> None:
+    def drop(self, item: Item, reason: Reason) -> None:
         for source in sources_of(item.value):
-            self.dropped.setdefault(source, why)
+            self.dropped.setdefault(source, reason)
 
 
 def expand(
@@ -96,18 +101,27 @@ def expand(
         >>> from ckptool.recipes.recipe import parse_recipe
         >>> spec = TensorSpec("in_proj_weight", "float32", (12, 4))
         >>> found = expand(parse_recipe(["in_proj_weight -> {x=q|k|v}.weight | (x o) i -> o i"]), {spec.key: spec})
-        >>> [(step.target.key, step.target.short, step.why) for step in found.steps]
-        [('q.weight', 'f32[4,4]', 'rule 1'), ('k.weight', 'f32[4,4]', 'rule 1'), ('v.weight', 'f32[4,4]', 'rule 1')]
+        >>> [(step.target.key, step.target.short) for step in found.steps]
+        [('q.weight', 'f32[4,4]'), ('k.weight', 'f32[4,4]'), ('v.weight', 'f32[4,4]')]
+        >>> found.steps[0].reason
+        ByRules(rules=(RuleName(recipe='', number=1, backwards=False),))
     """
     numbers = {name: value for name, value in recipe.vars.items() if not isinstance(value, str)}
     state = _State(Context({**numbers, **(vars or {})}, fit=fit))
     inputs = [sources] if isinstance(sources, Mapping) else list(sources)
     items = _loaded(inputs, prefixes, state)
+    state.most += 20 * len(items)
+    for text, key in unmet_by_keys(recipe.require, {key: item.spec for key, item in items.items()}):
+        state.problem(
+            f'the recipe {recipe.name} does not fit this input: it requires "{text}"',
+            "the keys that are listed are otherwise; another recipe is needed",
+            [key],
+        )
     for number, stage in enumerate(recipe.stages):
         state.context.targets = targets if number == len(recipe.stages) - 1 else None
         items = _run(stage, items, state)
     steps = [
-        Step(TensorSpec(key, item.spec.dtype, item.spec.shape), item.value, ", ".join(item.why) or "kept")
+        Step(TensorSpec(key, item.spec.dtype, item.spec.shape), item.value, _reason(item))
         for key, item in items.items()
     ]
     if targets is not None:
@@ -117,7 +131,7 @@ def expand(
     everything = (Source(number, key) for number, specs in enumerate(inputs) for key in specs)
     return Expansion(
         tuple(steps),
-        tuple(Dropped(s, state.dropped.get(s, "nothing of it is used")) for s in everything if s not in used),
+        tuple(Dropped(s, state.dropped.get(s, NotUsed())) for s in everything if s not in used),
         tuple(Problem(message, hint, tuple(keys)) for (message, hint), keys in state.problems.items()),
         tuple(state.uses),
     )
@@ -165,7 +179,7 @@ def _run_whole(
     before = len(outputs)
     if rule.drops:
         for match in owned:
-            state.drop(items[match.key], rule.name)
+            state.drop(items[match.key], ByRules((rule.name,)))
     for group in () if rule.drops else groups_of(rule, owned):
         if not isinstance(group, Group):
             state.problem(f"{rule.name}: {group.message}", group.hint)
@@ -178,6 +192,7 @@ def _run_whole(
             state.problem(f"{rule.name}: {error}", keys=group.keys)
         else:
             outputs += [(group.position, at, name, item) for at, (name, item) in enumerate(tensors)]
+            _require_few(outputs, state)
     example = None
     if owned:
         example = (owned[0].key, outputs[before][2] if len(outputs) > before else "!")
@@ -208,8 +223,8 @@ def _note_unused(rule: Rule, items: Mapping[str, Item], state: _State) -> None:
     for pattern in rule.sources:
         near = near or near_miss(KeyPattern.parse(_glob(pattern)), some)
     hint = f"a key that it might mean: {near.select(some)[0]}" if near else "a leading ? lets it match nothing"
-    which = f"none of the {len(items):,} keys" if len(items) != 1 else "not the only key"
-    state.problem(f'{rule.name} "{rule.text}" matches {which}', hint)
+    what = f"matches none of the {len(items):,} keys" if len(items) != 1 else "does not match the only key"
+    state.problem(f'{rule.name} "{rule.text}" {what}', hint)
 
 
 def _glob(pattern: Pattern) -> str:
@@ -223,30 +238,38 @@ def _rename(
 ) -> None:
     rules = [stage.rules[number] for number in sorted({span.rule for span in spans})]
     if dropping := next((rule for rule in rules if rule.drops), None):
-        state.drop(item, dropping.name)
+        state.drop(item, ByRules((dropping.name,)))
         return
     try:
         names = new_names(key, spans, stage.rules)
-        why = tuple(dict.fromkeys([*item.why, *(rule.name for rule in rules)]))
+        applied = tuple(dict.fromkeys([*item.rules, *(rule.name for rule in rules)]))
         steps = [step for rule in rules for step in rule.steps]
         for at, name in enumerate(names):
             new = mapped(item, steps, name, state.context) if steps else item
-            outputs.append((position, at, name, Item(new.value, new.spec, why)))
+            outputs.append((position, at, name, Item(new.value, new.spec, applied)))
+        _require_few(outputs, state)
     except (CkptError, ValueError) as error:
         state.problem(f"{rules[0].name}: {error}", getattr(error, "hint", None), [key])
 
 
 def _keep(key: str, item: Item, position: int, stage: Stage, outputs: list[_Made], state: _State) -> None:
     if stage.unmatched == "drop":
-        state.drop(item, "no rule matches it")
+        state.drop(item, Unmatched())
         return
     if stage.unmatched == "error":
         state.problem("keys that no rule matches", 'give them a rule; to drop one: "KEY -> !"', [key])
     outputs.append((position, 0, key, item))
 
 
+def _require_few(outputs: list[_Made], state: _State) -> None:
+    if len(outputs) > state.most:
+        raise UsageError(f"a stage would make more than {state.most:,} tensors")
+
+
 def _collected(outputs: list[_Made], items: Mapping[str, Item], state: _State) -> dict[str, Item]:
     """The outputs in order; two tensors for one name are a problem."""
+    if sum(len(name) for _, _, name, _ in outputs) > MAX_NAMES:
+        raise UsageError(f"the names of a stage would have more than {MAX_NAMES:,} characters")
     outputs.sort(key=lambda row: row[:2])
     found: dict[str, Item] = {}
     clashes: dict[str, list[Item]] = {}
@@ -269,8 +292,12 @@ def _source_name(item: Item) -> str:
     return first.key if first else "a new tensor"
 
 
+def _reason(item: Item) -> Reason:
+    return ByRules(item.rules) if item.rules else Kept()
+
+
 def _by(item: Item) -> str:
-    return f"by {', '.join(item.why)}" if item.why else "kept"
+    return f"by {', '.join(map(str, item.rules))}" if item.rules else "kept"
 
 
 # ---------------------------------------------------------------------------------------------- what no rule makes
@@ -285,14 +312,14 @@ def _fill(recipe: Recipe, steps: list[Step], targets: Specs, state: _State) -> N
             if key in there or not chosen.matches(key):
                 continue
             if op := made(how, spec):
-                there[key] = Step(TensorSpec(key, spec.dtype, spec.shape), Apply(op, ()), f"init {how}")
+                there[key] = Step(TensorSpec(key, spec.dtype, spec.shape), Apply(op, ()), Init(how))
                 steps.append(there[key])
             elif how.startswith("copy:"):
                 origin = there.get(how[5:])
                 if origin is None or origin.target.shape != spec.shape:
                     state.problem(f"init: {how[5:]} cannot be copied to {key}", "it must exist and have the same shape")
                     continue
-                there[key] = replace(origin, target=replace(origin.target, key=key), why=f"init {how}")
+                there[key] = replace(origin, target=replace(origin.target, key=key), reason=Init(how))
                 steps.append(there[key])
 
 
@@ -307,7 +334,8 @@ def _tie(recipe: Recipe, steps: list[Step], state: _State) -> None:
         for key in keys:
             if key == owner.target.key:
                 continue
-            tied = replace(owner, target=replace(owner.target, key=key), why="tie", tied_to=owner.target.key)
+            name = owner.target.key
+            tied = replace(owner, target=replace(owner.target, key=key), reason=RecipeTie(name), tied_to=name)
             if key not in there:
                 steps.append(tied)
             elif there[key][1].value == owner.value:

@@ -2,7 +2,8 @@
 
 ``$1`` is the tensor of the first pattern, names are vars, functions are those of `FUNCTIONS` and the dtypes. The text
 is parsed by `ast` and walked by hand: nothing is ever evaluated by Python. Half and 8-bit floats are computed in
-float32. The result has the dtype of the first tensor in it, unless the whole is a cast: ``int64(0)``.
+float32, and the result is rounded once. It has the dtype of the first tensor in it, unless the whole is a cast:
+``int64(0)``.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ckptool.core.arrays import numpy_dtype
+from ckptool.core.arrays import dtype_of
+from ckptool.core.casting import cast
+from ckptool.core.dtypes import dtypes_meant
 from ckptool.core.errors import PlanError, UsageError
 from ckptool.core.ops import parse_cast
 from ckptool.core.plan import Run
@@ -38,6 +41,23 @@ class Expression:
 
     outputs: tuple[str, ...]
     undo: tuple[str, ...] | None = None
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """The names in it that stand for numbers.
+
+        Example:
+            >>> Expression.parse("$1 + alpha / r * norm($2)").variables
+            ('alpha', 'r')
+        """
+        found: dict[str, None] = {}
+        for text in (*self.outputs, *(self.undo or ())):
+            tree = ast.parse(text.replace("$", "_"), mode="eval")
+            called = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+            for node in ast.walk(tree):
+                if isinstance(node, ast.Name) and id(node) not in called and not node.id.startswith("_"):
+                    found[node.id] = None
+        return tuple(found)
 
     @classmethod
     def parse(cls, text: str, rule: str | None = None, at: int = 0) -> Expression:
@@ -115,7 +135,7 @@ class Compute:
         names: dict[str, Any] = {f"_{n}": _computable(arg) for n, arg in zip(self.used, args, strict=True)}
         with np.errstate(all="ignore"):
             found = np.asarray(_numeric(tree_of(self.expression), {**dict(self.variables), **names}))
-            return found.astype(numpy_dtype(self.dtype), copy=False)
+            return cast(found, self.dtype)
 
 
 def _bind(text: str, args: Sequence[TensorSpec], variables: Mapping[str, float]) -> tuple[Compute, tuple[int, ...]]:
@@ -168,7 +188,8 @@ def _check(node: ast.AST) -> None:
     elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
         name = node.func.id
         if name not in FUNCTIONS and parse_cast(name) is None:
-            raise ValueError(f"there is no function {name}")
+            meant = ", ".join(dtype.short for dtype in dtypes_meant(name))
+            raise ValueError(f"{name} means several dtypes: {meant}" if meant else f"there is no function {name}")
         if wrong := [key.arg for key in node.keywords if name not in REDUCTIONS or key.arg not in ("keep", "keepdims")]:
             raise ValueError(f"{name} has no argument {wrong[0]}")
         children = [*node.args, *(key.value for key in node.keywords)]
@@ -177,6 +198,8 @@ def _check(node: ast.AST) -> None:
     elif isinstance(node, ast.List):
         children = [*node.elts]
     elif isinstance(node, ast.Name) or (isinstance(node, ast.Constant) and type(node.value) in (int, float)):
+        if isinstance(node, ast.Constant) and type(node.value) is int and node.value >= 1 << 63:
+            raise ValueError(f"{node.value} does not fit 64 bits")
         children = []
     else:
         raise ValueError(f"{ast.unparse(node)} is not arithmetic" if isinstance(node, ast.expr) else "no arithmetic")
@@ -193,8 +216,10 @@ def _computable(array: Array) -> Array:
 
     if array.dtype.kind == "b":
         return array.astype(np.int64)
+    if dtype_of(array) == "complex32":
+        return cast(array, "complex64")
     small = array.dtype.itemsize < 4 and array.dtype.kind not in "iu"
-    return array.astype(np.float32) if small else array
+    return cast(array, "float32") if small else array
 
 
 def _numeric(node: ast.expr, names: Mapping[str, Any]) -> Any:
@@ -221,8 +246,8 @@ def _call(name: str, args: list[Any], keywords: Mapping[str, Any]) -> Any:
     import numpy as np
 
     tensor, rest = np.asarray(args[0]), args[1:]
-    if cast := parse_cast(name):
-        return _computable(tensor.astype(numpy_dtype(cast.dtype)))
+    if op := parse_cast(name):
+        return _computable(cast(tensor, op.dtype))
     if name in REDUCTIONS:
         found, keepdims = axes_of(tensor.ndim, rest, keywords)
         axes = tuple(sorted(found))

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from math import prod
 from typing import Any
 
 from ckptool.core.errors import PlanError
@@ -30,6 +31,10 @@ BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Pow: operator.pow,
     ast.MatMult: operator.matmul,
 }
+
+
+_SMALL = 1 << 26  # elements that any expression may make
+_RATIO = 1000  # elements of a result for each of its tensors'; a LoRA of rank 16 on an embedding has 250
 
 
 @lru_cache(maxsize=256)
@@ -59,7 +64,7 @@ def abstract(text: str, args: Mapping[int, TensorSpec], variables: Mapping[str, 
         if isinstance(node, ast.Name):
             if re.fullmatch(r"_\d+", node.id):
                 spec = args[int(node.id[1:])]
-                if DTYPES[spec.dtype].kind in ("quantized", "bits") or DTYPES[spec.dtype].bits < 8:
+                if DTYPES[spec.dtype].kind in ("quantized", "bits") or DTYPES[spec.dtype].is_packed:
                     raise PlanError(f"{spec.dtype} cannot be computed with", key=spec.key)
                 return Abstract(spec.shape, spec.dtype, int(node.id[1:]))
             if node.id not in variables:
@@ -73,13 +78,21 @@ def abstract(text: str, args: Mapping[int, TensorSpec], variables: Mapping[str, 
         if isinstance(node, ast.List):
             return Abstract(value=[walk(item).value for item in node.elts])
         if isinstance(node, ast.BinOp):
-            return _joined(node, walk(node.left), walk(node.right))
+            return _joined(node, bounded(node.left), bounded(node.right))
         assert isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
         keywords = {key.arg: walk(key.value).value for key in node.keywords if key.arg}
-        return _called(node.func.id, [walk(arg) for arg in node.args], keywords)
+        return _called(node.func.id, [bounded(arg) for arg in node.args], keywords)
+
+    largest = max(_SMALL, _RATIO * sum(prod(spec.shape) for spec in args.values()))
+
+    def bounded(node: ast.expr) -> Abstract:
+        found = walk(node)
+        if prod(found.shape) > largest:
+            raise ValueError(f"{list(found.shape)} is far larger than the tensors that it is made of")
+        return found
 
     try:
-        found = walk(tree_of(text))
+        found = bounded(tree_of(text))
     except (ArithmeticError, TypeError, ValueError, IndexError) as error:
         shapes = ", ".join(f"${n} {spec.short}" for n, spec in args.items())
         raise PlanError(f'"= {text}" does not fit {shapes or "its values"}: {error}') from None

@@ -10,6 +10,7 @@ from typing import TypeAlias
 from ckptool.core.errors import PlanError
 from ckptool.core.ops import Cast
 from ckptool.core.plan import Apply, Op, Value
+from ckptool.core.reasons import RuleName
 from ckptool.core.spec import TensorSpec
 from ckptool.recipes.capture import Hole
 from ckptool.recipes.expression import Expression
@@ -30,7 +31,7 @@ class Item:
 
     value: Value
     spec: TensorSpec
-    why: tuple[str, ...] = ()
+    rules: tuple[RuleName, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +162,7 @@ def make(rule: Rule, group: Group, items: Mapping[str, Item], context: Context) 
         (only,) = group.members[0].values()
         item = items[only]
         if not rule.steps and len(rule.targets) == 1 and not rule.fanned[0]:  # a mere rename: most rules are
-            return [(rule.targets[0].write(group.values), Item(item.value, item.spec, _why([item], rule)))]
+            return [(rule.targets[0].write(group.values), Item(item.value, item.spec, _rules([item], rule)))]
         made = [(name, item) for name, _ in _names(rule, group.values)]
         rest = rule.steps
     else:
@@ -174,12 +175,12 @@ def make(rule: Rule, group: Group, items: Mapping[str, Item], context: Context) 
         else:
             assert isinstance(step, Expression)
             made = _computed(rule, step, group, args, context)
-    why = _why((items[key] for key in group.keys), rule)
-    return [(name, replace(mapped(item, rest, name, context), why=why)) for name, item in made]
+    rules = _rules((items[key] for key in group.keys), rule)
+    return [(name, replace(mapped(item, rest, name, context), rules=rules)) for name, item in made]
 
 
-def _why(items: Iterable[Item], rule: Rule) -> tuple[str, ...]:
-    return tuple(dict.fromkeys([*(name for item in items for name in item.why), rule.name]))
+def _rules(items: Iterable[Item], rule: Rule) -> tuple[RuleName, ...]:
+    return tuple(dict.fromkeys([*(name for item in items for name in item.rules), rule.name]))
 
 
 def mapped(item: Item, steps: Iterable[Then], name: str, context: Context) -> Item:
@@ -195,7 +196,7 @@ def mapped(item: Item, steps: Iterable[Then], name: str, context: Context) -> It
         elif isinstance(step, Expression):
             ((op, used),) = step.ops([item.spec], context.variables)
             if not used:
-                item = Item(Apply(op, ()), op.result([]), item.why)
+                item = Item(Apply(op, ()), op.result([]), item.rules)
                 continue
         else:
             found = _fitted(step, item, name, context)
@@ -211,7 +212,7 @@ def applied(op: Op, args: Sequence[Item]) -> Item:
     spec = op.result([arg.spec for arg in args])
     if isinstance(op, Rearrange) and op.is_identity:
         return args[0]
-    return Item(Apply(op, tuple(arg.value for arg in args)), spec, args[0].why)
+    return Item(Apply(op, tuple(arg.value for arg in args)), spec, args[0].rules)
 
 
 def _fitted(step: Fit, item: Item, name: str, context: Context) -> Op | None:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import PurePath
 
-from ckptool.core.errors import UsageError
+from ckptool.core.bytes import PathText
+from ckptool.core.errors import MissingError, UsageError
 from ckptool.recipes.pattern import parse_pattern
-from ckptool.recipes.recipe import Recipe, read_text
+from ckptool.recipes.recipe import MAX_TEXT, Recipe
+from ckptool.recipes.require import require_files
+from ckptool.storage.locate import locate_folder
+from ckptool.storage.texts import read_text
 
 
 def resolve_vars(
@@ -40,40 +44,69 @@ def resolve_vars(
     return found
 
 
-def numbers_beside(recipe: Recipe, path: Path, given: Mapping[str, float] | None = None) -> dict[str, float]:
+def numbers_beside(recipe: Recipe, path: PathText, given: Mapping[str, float] | None = None) -> dict[str, float]:
     """The numbers of a recipe's vars, some of them from the JSON files beside a checkpoint.
 
     Args:
         recipe: it says which.
         path: the checkpoint, a file or a folder.
         given: values that come first (--var).
+
+    Raises:
+        UsageError: a number is missing, nothing uses one that is given, or the files say that a precondition of the
+            recipe is not met.
     """
-    return resolve_vars(recipe, json_lookup(path if path.is_dir() else path.parent), given)
+    require_used(recipe, given or {})
+    require_files(recipe.require, locate_folder(path).path, recipe.name, lambda file: read_text(file, MAX_TEXT))
+    return resolve_vars(recipe, json_lookup(path), given)
 
 
-def json_lookup(folder: Path) -> Callable[[str, str], object]:
-    """Looks values up in the JSON files of a folder: ``config.json``, ``text_config.num_attention_heads``."""
+def require_used(recipe: Recipe, given: Iterable[str]) -> None:
+    """Refuses numbers that no rule of a recipe uses.
 
-    def lookup(file: str, path: str) -> object:
-        place = folder / file
+    Raises:
+        UsageError: with the names that it does use.
+
+    Example:
+        >>> from ckptool.recipes.recipe import parse_recipe
+        >>> require_used(parse_recipe(["w -> w | (h d) i -> (d h) i"]), ["h"])
+        >>> require_used(parse_recipe(["w -> w | = alpha * $1"]), ["apha"])
+        Traceback (most recent call last):
+        ...
+        ckptool.core.errors.UsageError: no rule uses apha
+    """
+    used = dict.fromkeys([*recipe.vars, *(name for rule in recipe.rules for name in rule.numbers)])
+    unused = [name for name in given if name not in used]
+    if unused:
+        near = difflib.get_close_matches(unused[0], list(used), n=1)
+        known = f"the rules use {', '.join(used)}" if used else "the rules use no numbers; leave it out"
+        hint = f'did you mean "{near[0]}"?' if near else known
+        raise UsageError(f"no rule uses {', '.join(unused)}", hint=hint)
+
+
+def json_lookup(path: PathText) -> Callable[[str, str], object]:
+    """Looks values up in the JSON files of a folder or beside a file: ``config.json``, ``text_config.num_heads``."""
+
+    def lookup(file: str, name: str) -> object:
+        place = locate_folder(path).path / file
         try:
-            value = json.loads(read_text(place))
-        except OSError as error:
-            raise UsageError(f"{file} cannot be read beside the input: {error.strerror}", path=place) from None
+            value = json.loads(read_text(place, MAX_TEXT))
+        except MissingError:
+            raise UsageError(f"{file} cannot be read beside the input: no such file", path=place) from None
         except (ValueError, RecursionError) as error:
             raise UsageError(f"{file} is not JSON: {error}", path=place) from None
-        for part in path.split("."):
+        for part in name.split("."):
             if not isinstance(value, dict) or part not in value:
                 near = difflib.get_close_matches(part, list(value), n=1) if isinstance(value, dict) else []
                 hint = f'did you mean "{near[0]}"?' if near else None
-                raise UsageError(f'{file} has no "{path}"', hint=hint, path=place)
+                raise UsageError(f'{file} has no "{name}"', hint=hint, path=place)
             value = value[part]
         return value
 
     return lookup
 
 
-def source_file_captures(recipe: Recipe, folder: Path) -> list[tuple[str, Path]]:
+def source_file_captures(recipe: Recipe, folder: PathText) -> list[tuple[str, PurePath]]:
     """The files of a folder that make one checkpoint, and the prefix that the keys of each get.
 
     Numbers in file names lose their zeros: ``consolidated.00.pth`` gives ``rank0``.
@@ -81,22 +114,23 @@ def source_file_captures(recipe: Recipe, folder: Path) -> list[tuple[str, Path]]
     Raises:
         UsageError: no file fits, or numbers are missing between.
     """
-    found: list[tuple[str, Path]] = []
+    found: list[tuple[str, PurePath]] = []
+    place = locate_folder(folder)
     for prefix, file in recipe.source_files:
         to, pattern = parse_pattern(prefix), parse_pattern(file)
-        rows: list[tuple[list[int], str, Path]] = []
-        for path in sorted(folder.iterdir()):
-            values = pattern.match(path.name) if pattern.is_whole else None
-            if values is not None and path.is_file():
+        rows: list[tuple[list[int], str, PurePath]] = []
+        for entry in place.entries():
+            values = pattern.match(entry.name) if pattern.is_whole else None
+            if values is not None and not entry.is_folder:
                 values = {name: re.sub(r"^0+(?=\d)", "", text) for name, text in values.items()}
                 order = [int(text) if text.isdecimal() else 0 for text in values.values()]
-                rows.append((order, to.write(values) if to.parts else "", path))
+                rows.append((order, to.write(values) if to.parts else "", place.path / entry.name))
         numbers = [order[0] for order, _, _ in sorted(rows) if order]
         if not rows:
             raise UsageError(
-                f"no file fits {file}", hint="the recipe's source.files says what the input is", path=folder
+                f"no file fits {file}", hint="the recipe's source.files says what the input is", path=place.path
             )
         if numbers and numbers != list(range(len(numbers))):
-            raise UsageError(f"files that fit {file} are missing: there are {numbers}", path=folder)
+            raise UsageError(f"files that fit {file} are missing: there are {numbers}", path=place.path)
         found += [(name, path) for _, name, path in sorted(rows)]
     return found

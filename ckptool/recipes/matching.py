@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import product
+from math import prod
 
-from ckptool.recipes.pattern import Pattern
+from ckptool.recipes.pattern import MAX_NAME, Pattern
 from ckptool.recipes.rules import Rule, Stage
+
+MAX_COPIES = 10_000  # names that one key gets
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +55,10 @@ class Matches:
 
 
 def match_stage(stage: Stage, keys: Iterable[str]) -> Matches:
-    """Matches every key once: one compiled regex for each pattern, after a cheap test for its longest literal."""
+    """Matches every key once: one compiled search for each pattern, after a cheap test for its longest literal."""
     found = Matches()
     whole = [
-        (number, at, pattern, pattern.plain, pattern.first_literal, pattern.longest_literal, pattern.regex().search)
+        (number, at, pattern, pattern.plain, pattern.first_literal, pattern.longest_literal, pattern.search().search)
         for number, rule in enumerate(stage.rules)
         if rule.is_whole
         for at, pattern in enumerate(rule.sources)
@@ -103,10 +107,12 @@ def _spans(partial: list[tuple[int, Pattern, str]], key: str) -> list[Span]:
     for number, pattern, literal in partial:
         if literal not in key:
             continue
-        matches = pattern.regex().finditer(key) if pattern.parts else [_end(pattern, key)]
+        matches = pattern.search().finditer(key) if pattern.parts else [_end(pattern, key)]
+        taken = sorted((span.begin, span.end) for span in spans)  # disjoint, so their ends are sorted too
         for match in matches:
             begin, end = match.span()
-            if spans and any(begin < span.end and span.begin < end for span in spans):
+            before = bisect_left(taken, (end, -1))
+            if before and taken[before - 1][1] > begin:
                 continue
             values = pattern.read(match)
             if values is not None:
@@ -125,7 +131,7 @@ def new_names(key: str, spans: list[Span], rules: tuple[Rule, ...]) -> list[str]
     """The names that a key gets when its spans are replaced; several where a rule has several patterns on the right.
 
     Raises:
-        ValueError: a number of a name would be negative.
+        ValueError: a number of a name would be negative; the names are too many or too long.
 
     Example:
         >>> from ckptool.recipes.rules import parse_stages
@@ -141,4 +147,11 @@ def new_names(key: str, spans: list[Span], rules: tuple[Rule, ...]) -> list[str]
         pieces.append([target.write(span.values) for target in rules[span.rule].targets] or [""])
         at = span.end
     pieces.append([key[at:].removeprefix(".")])
+    copies = prod(map(len, pieces))
+    if copies > MAX_COPIES:
+        raise ValueError(f"one tensor would become more than {MAX_COPIES:,}")
+    if sum(max(map(len, choice)) for choice in pieces) > MAX_NAME:
+        raise ValueError(f"a name would have more than {MAX_NAME:,} characters")
+    if copies == 1:
+        return [".".join([choice[0] for choice in pieces if choice[0]])]
     return [".".join(piece for piece in choice if piece) for choice in product(*pieces)]

@@ -6,6 +6,7 @@
 ``.gamma``           a suffix: it ends the key, at any depth
 ``.norm.``           anywhere, at any depth
 ``{i}``              a number;  ``{2*s+1}`` a number of that form;  ``{s=1..3}`` a number in that range
+``{8-11}``           a number in a range, as in a key pattern; ``{8..11}`` and ``{0-6,8..11}`` too
 ``{p=weight|bias}``  one of these, in this order; written on both sides with two lists, it translates
 ``{p*}``             one part, or a piece of one
 ``{m**}``, ``**``    any number of whole parts (none, too, where more of the key follows)
@@ -23,9 +24,15 @@ from typing import NoReturn, TypeAlias
 
 from ckptool.core.errors import UsageError
 from ckptool.recipes.capture import Hole, Values
+from ckptool.recipes.search import Element, Match, Search, choice, is_prefix_free, literal, parts_or_none, run
 
 Token: TypeAlias = str | Hole
 Part: TypeAlias = tuple[Token, ...]
+
+MAX_TEXT = 10_000  # characters of a pattern
+MAX_CHOICES = 10_000  # of one capture
+MAX_CAPTURES = 100  # of one pattern
+MAX_NAME = 100_000  # characters of a key that a rule makes
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +51,7 @@ class Pattern:
     ends_anywhere: bool = False
     holes: tuple[Hole, ...] = field(init=False, repr=False, compare=False)
     _flat: tuple[Token, ...] | None = field(init=False, repr=False, compare=False)
-    _regex: list[re.Pattern[str]] = field(default_factory=list, init=False, repr=False, compare=False)
+    _search: list[Search] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         holes = tuple(token for part in self.parts for token in part if isinstance(token, Hole))
@@ -87,11 +94,12 @@ class Pattern:
                 found = max(found, run, key=len)
         return found
 
-    def regex(self) -> re.Pattern[str]:
-        """The compiled regex: on the whole key, or for `finditer` within it."""
-        if not self._regex:
-            self._regex.append(re.compile(self._regex_text(), re.DOTALL))
-        return self._regex[0]
+    def search(self) -> Search:
+        """The compiled pattern: on the whole key, or for `finditer` within it."""
+        if not self._search:
+            anywhere = (self.starts_anywhere, self.ends_anywhere)
+            self._search.append(Search(self._regex_text(), self._elements(), self._degree(), anywhere, str(self)))
+        return self._search[0]
 
     def _regex_text(self) -> str:
         out, dot = [], ""
@@ -106,8 +114,31 @@ class Pattern:
         start = r"(?<![^.])" if self.starts_anywhere else r"\A"
         return start + "".join(out) + (r"(?=\.)" if self.ends_anywhere else r"\Z")
 
-    def read(self, match: re.Match[str]) -> dict[str, str] | None:
-        """The captures of a match of `regex`; None if a number is not of its form, or two of one name differ."""
+    def _elements(self) -> list[Element]:
+        """The same as `_regex_text`, element by element."""
+        found: list[Element] = []
+        for at, part in enumerate(self.parts):
+            if at and not _is_parts(self.parts[at - 1]):
+                found.append(literal("."))
+            if _is_parts(part) and at < len(self.parts) - 1:
+                found.append(parts_or_none)
+            else:
+                found += [_element(token) for token in part]
+        return found
+
+    def _degree(self) -> int:
+        """How many of its captures can end at several places of a key."""
+        return sum(
+            token.kind in ("piece", "parts", "glob")
+            or (token.kind == "choice" and not is_prefix_free(token.choices))
+            or isinstance(following, Hole)
+            for part in self.parts
+            for token, following in zip(part, (*part[1:], ""), strict=True)
+            if isinstance(token, Hole)
+        )
+
+    def read(self, match: Match) -> dict[str, str] | None:
+        """The captures of a match of `search`; None if a number is not of its form, or two of one name differ."""
         if not self.holes:
             return {}
         values: dict[str, str] = {}
@@ -119,15 +150,15 @@ class Pattern:
 
     def match(self, key: str) -> dict[str, str] | None:
         """The captures if the pattern names this whole key, or is found in it."""
-        match = self.regex().search(key)
+        match = self.search().search(key)
         return None if match is None else self.read(match)
 
     def write(self, values: Values) -> str:
-        """The text with the captures filled in; parts that are empty vanish. `ValueError`: a negative number."""
+        """The text with the captures filled in, without empty parts. `ValueError`: a negative number, a long name."""
         if self._flat is not None:
-            return "".join([t if isinstance(t, str) else t.write(values[t.name]) for t in self._flat])
+            return _bounded("".join([t if isinstance(t, str) else t.write(values[t.name]) for t in self._flat]))
         texts = ("".join(t if isinstance(t, str) else t.write(values[t.name]) for t in part) for part in self.parts)
-        return ".".join(text for text in texts if text)
+        return _bounded(".".join(text for text in texts if text))
 
     def written(self, said: set[str]) -> str:
         """In the notation of rules. What a capture may be is written where it is named first; `said` collects them."""
@@ -150,6 +181,22 @@ class Pattern:
         return self.written(set())
 
 
+def _bounded(name: str) -> str:
+    if len(name) > MAX_NAME:
+        raise ValueError(f"a name would have {len(name):,} characters")
+    return name
+
+
+def _element(token: Token) -> Element:
+    if isinstance(token, str):
+        return literal(token)
+    if token.kind == "choice":
+        return choice(token.choices)
+    if token.kind == "glob":
+        return run(".", 0)
+    return run({"piece": "[^.]", "parts": "."}.get(token.kind, "[0-9]"), 1)
+
+
 def _is_parts(part: Part) -> bool:
     return len(part) == 1 and isinstance(part[0], Hole) and part[0].kind == "parts"
 
@@ -165,8 +212,9 @@ def malformed(what: str, text: str, at: int, hint: str | None = None) -> UsageEr
 
 _HOLE = re.compile(
     r"(?:(?P<factor>\d{1,6})\s*\*\s*)?(?P<name>[A-Za-z_]\w*)\s*"
-    r"(?:(?P<sign>[+-])\s*(?P<offset>\d{1,9})|=\s*(?P<low>\d{1,9})\.\.(?P<high>\d{1,9})|=(?P<choices>[^=]+)|(?P<stars>\*\*?))?"
+    r"(?:(?P<sign>[+-])\s*(?P<offset>\d{1,9})|=\s*(?P<low>\d{1,9})(?:\.\.|-)(?P<high>\d{1,9})|=(?P<choices>[^=]+)|(?P<stars>\*\*?))?"
 )
+_RANGE = re.compile(r"(\d{1,9})(?:-|\.\.)(\d{1,9})")
 _LIST = re.compile(r"[^{}=|*+,]+(,[^{}=|*+,]+)*")
 
 
@@ -185,6 +233,8 @@ def parse_pattern(text: str, rule: str | None = None, at: int = 0) -> Pattern:
         >>> print(pattern)
         layer{s=1..3}.{b}.bn1.{p=weight|bias}
     """
+    if len(text) > MAX_TEXT:
+        raise UsageError(f"a pattern of {len(text):,} characters is too long", hint="use several rules")
     return _PatternReader(text, rule or text, at).read()
 
 
@@ -220,6 +270,8 @@ class _PatternReader:
                 at = after
         if parts or part or begin:
             parts.append(self.finished(part, at))
+        if sum(isinstance(token, Hole) for part in parts for token in part) > MAX_CAPTURES:
+            self.fail(f"more than {MAX_CAPTURES} captures in a pattern", 0)
         return Pattern(tuple(parts), begin == 1, end < len(text))
 
     def finished(self, part: list[Token], at: int) -> Part:
@@ -241,7 +293,7 @@ class _PatternReader:
         body = self.text[at + 1 : end].strip()
         match = _HOLE.fullmatch(body)
         if match is None:
-            if _LIST.fullmatch(body) and ("," in body or re.fullmatch(r"\d+-\d+", body)):
+            if _LIST.fullmatch(body) and ("," in body or _RANGE.fullmatch(body)):
                 self.unnamed += 1
                 return Hole(f"*{self.unnamed}", "choice", choices=self.listed(body, at)), end + 1
             self.fail("not a capture", at, "captures: {i} {2*s+1} {s=1..3} {p=weight|bias} {p*} {m**}")
@@ -270,8 +322,8 @@ class _PatternReader:
         """``{0-6,8-31}``: as the tables print it."""
         found: list[str] = []
         for item in body.split(","):
-            numbers = re.fullmatch(r"(\d{1,9})-(\d{1,9})", item.strip())
-            if numbers and int(numbers[2]) - int(numbers[1]) > 1_000_000:
-                self.fail("a range of more than a million", at)
+            numbers = _RANGE.fullmatch(item.strip())
+            if numbers and len(found) + int(numbers[2]) - int(numbers[1]) >= MAX_CHOICES:
+                self.fail(f"more than {MAX_CHOICES:,} numbers", at, "a capture for any number: {i}")
             found += map(str, range(int(numbers[1]), int(numbers[2]) + 1)) if numbers else [item.strip()]
         return tuple(dict.fromkeys(found))

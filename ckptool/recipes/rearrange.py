@@ -81,19 +81,19 @@ class Rearrange:
                 hint="cast them first: ... | f32 | LAYOUT",
                 key=args[0].key,
             )
-        if DTYPES[args[0].dtype].bits < 8 and not self._keeps_order:
+        if DTYPES[args[0].dtype].is_packed and not self._keeps_order:
             raise PlanError(f"{args[0].dtype} is packed and cannot be rearranged", key=args[0].key)
         return TensorSpec(args[0].key, args[0].dtype, self.shape)
 
     def runs(self, args: Sequence[TensorSpec]) -> list[Run] | None:
         """The result as runs of the arguments' bytes; None if they are short or some elements are zero."""
-        size = DTYPES[args[0].dtype].bits
+        dtype = DTYPES[args[0].dtype]
         if self._keeps_order:
             return [Run(0, 0, args[0].nbytes)] if args[0].nbytes else []
-        if size % 8:
+        if dtype.is_packed:
             return None
         number = sum(prod(box.shape[:-1]) for box in self.boxes)
-        shortest = min((_run_length(box) for box in self.boxes), default=0) * size // 8
+        shortest = min((_run_length(box) for box in self.boxes), default=0) * dtype.block_nbytes
         if number > _FEW_RUNS and shortest < _SHORTEST_RUN:
             return None
         moves = sorted(move for box in self.boxes for move in _moves(box))
@@ -104,7 +104,7 @@ class Rearrange:
                 return None  # zeros between
             end += length
             last = found[-1] if found else None
-            run = Run(arg, source * size // 8, length * size // 8)
+            run = Run(arg, source * dtype.block_nbytes, length * dtype.block_nbytes)
             if last and last.arg == arg and last.offset + last.nbytes == run.offset:
                 found[-1] = Run(arg, last.offset, last.nbytes + run.nbytes)
             else:

@@ -6,17 +6,26 @@ A TOML recipe has its keys at the top or dotted, never under a table header: a h
 from __future__ import annotations
 
 import difflib
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any, NoReturn
+from functools import cache
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from ckptool.core.errors import UsageError
+from ckptool.core.bytes import PathText
+from ckptool.core.errors import MissingError, UsageError
+from ckptool.core.reasons import RuleName
+from ckptool.core.toml import parse_toml_text
+from ckptool.recipes.require import Requirement, parse_requirement
 from ckptool.recipes.rules import Rule, Stage, Unmatched, parse_stages
+from ckptool.storage.paths import is_file
+from ckptool.storage.texts import read_text
 
-_BUILTIN = Path(__file__).parent / "builtin"
-_LARGEST = 10_000_000  # bytes of a recipe or of a JSON file beside the input
+if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
+
+MAX_TEXT = 10_000_000
+"""Bytes of a recipe or of a JSON file beside the input."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +53,7 @@ class Recipe:
         about: one sentence on what it is for.
         source_select: which dict of the input holds the weights; "auto" for ckptool's choice.
         source_files: (prefix, file name) patterns of inputs that make one checkpoint together.
+        require: what must be true of the input; see `ckptool.recipes.require`.
         vars: numbers by name, or "config.json:num_attention_heads".
         init: (key pattern, how) for target tensors that nothing fills.
         tie: keys that share one tensor; the first that exists gives it.
@@ -58,6 +68,7 @@ class Recipe:
     about: str = ""
     source_select: str | None = None
     source_files: tuple[tuple[str, str], ...] = ()
+    require: tuple[Requirement, ...] = ()
     vars: Mapping[str, float | str] = field(default_factory=dict)
     init: tuple[tuple[str, str], ...] = ()
     tie: tuple[tuple[str, ...], ...] = ()
@@ -135,7 +146,7 @@ def _numbered(recipes: Sequence[Recipe]) -> list[Recipe]:
                 rules = []
                 for rule in stage.rules:
                     number += 1
-                    rules.append(replace(rule, name=f"rule {number}"))
+                    rules.append(replace(rule, name=RuleName(number=number)))
                 stages.append(replace(stage, rules=tuple(rules)))
             recipe = replace(recipe, stages=tuple(stages))
         found.append(recipe)
@@ -163,6 +174,7 @@ def combine(recipes: Sequence[Recipe]) -> Recipe:
         about=" ".join(recipe.about for recipe in recipes if recipe.about),
         source_select=last("source_select"),
         source_files=tuple(row for recipe in recipes for row in recipe.source_files),
+        require=tuple(row for recipe in recipes for row in recipe.require),
         vars={name: value for recipe in recipes for name, value in recipe.vars.items()},
         init=tuple(row for recipe in reversed(recipes) for row in recipe.init),
         tie=tuple(row for recipe in recipes for row in recipe.tie),
@@ -187,10 +199,34 @@ def builtin_recipes() -> tuple[str, ...]:
         >>> "strip-wrappers" in builtin_recipes()
         True
     """
-    return tuple(sorted(path.stem for path in _BUILTIN.glob("*.toml")))
+    return tuple(sorted(_builtin_texts()))
 
 
-def load_recipe(source: str | Path) -> Recipe:
+@cache
+def _builtin_texts() -> Mapping[str, Traversable]:
+    """The files of the built-in recipes, by the recipes' names."""
+    from importlib.resources import files
+
+    found = (files("ckptool.recipes") / "builtin").iterdir()
+    return {file.name.removesuffix(".toml"): file for file in found if file.name.endswith(".toml")}
+
+
+def builtin_text(name: str) -> str:
+    """The TOML of a built-in recipe.
+
+    Raises:
+        UsageError: no recipe has this name.
+    """
+    if name not in _builtin_texts():
+        near = difflib.get_close_matches(name, builtin_recipes(), n=1)
+        raise UsageError(
+            f'no built-in recipe is called "{name}"',
+            hint=f"did you mean {near[0]}?" if near else "list them: ckptool remap --recipes",
+        )
+    return _builtin_texts()[name].read_text(encoding="utf-8")
+
+
+def load_recipe(source: PathText) -> Recipe:
     """A recipe from a TOML file, or one of ckptool's own by its name.
 
     Raises:
@@ -200,24 +236,20 @@ def load_recipe(source: str | Path) -> Recipe:
         >>> load_recipe("strip-wrappers").name
         'strip-wrappers'
     """
-    path = Path(source)
-    if str(source) in builtin_recipes() and not path.is_file():
-        path = _BUILTIN / f"{source}.toml"
-        name = str(source)
-    else:
-        name = path.name
+    name, path = str(source), PurePath(source)
+    builtin = _builtin_texts().get(name)
+    if builtin is not None and not is_file(path):
+        return parse_toml(builtin.read_text(encoding="utf-8"), name)
     try:
-        data = read_text(path)
-    except OSError as error:
-        near = difflib.get_close_matches(str(source), builtin_recipes(), n=1)
+        text = read_text(path, MAX_TEXT)
+    except MissingError:
+        near = difflib.get_close_matches(name, builtin_recipes(), n=1)
         known = f'did you mean "{near[0]}"?' if near else f"built in: {', '.join(builtin_recipes())}"
-        is_there = path.exists()
-        what = f"{source} cannot be read: {error.strerror}" if is_there else f'"{source}" is no rule, file or recipe'
-        raise UsageError(what, hint=None if is_there else known, path=path if is_there else None) from None
-    return parse_toml(data, name, path)
+        raise UsageError(f'"{name}" is no rule, file or recipe', hint=known) from None
+    return parse_toml(text, path.name, path)
 
 
-def parse_toml(text: str, name: str, path: Path | None = None) -> Recipe:
+def parse_toml(text: str, name: str, path: PurePath | None = None) -> Recipe:
     """A recipe from the text of a TOML file.
 
     Args:
@@ -229,30 +261,14 @@ def parse_toml(text: str, name: str, path: Path | None = None) -> Recipe:
         UsageError: it is no TOML, or it has a key or rule that is none.
 
     Example:
-        >>> parse_toml('rules = ["fc. -> head."]', "mine").rules[0].name
+        >>> str(parse_toml('rules = ["fc. -> head."]', "mine").rules[0].name)
         'mine rule 1'
     """
-    try:
-        table = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise UsageError(f"{name} is not TOML: {error}", path=path) from None
-    return _Table(table, name, path).recipe()
-
-
-def read_text(path: Path) -> str:
-    """A small text file; `UsageError` if it is large or not text."""
-    with path.open("rb") as file:
-        data = file.read(_LARGEST + 1)
-    if len(data) > _LARGEST:
-        raise UsageError(f"{path.name} is larger than {_LARGEST // 1_000_000} MB", path=path)
-    try:
-        return data.decode()
-    except UnicodeDecodeError:
-        raise UsageError(f"{path.name} is not text", path=path) from None
+    return _Table(parse_toml_text(text, name, path), name, path).recipe()
 
 
 _KEYS = (
-    "ckptool", "about", "rules", "unmatched", "vars", "init", "tie", "freeze",
+    "ckptool", "about", "rules", "unmatched", "require", "vars", "init", "tie", "freeze",
     "source.select", "source.files", "expect.missing", "expect.unexpected", "expect.coverage",
     "output.dtype", "output.max_shard",
 )  # fmt: skip
@@ -261,7 +277,7 @@ _KEYS = (
 class _Table:
     """Takes a TOML table apart, each value with its type."""
 
-    def __init__(self, table: Mapping[str, Any], name: str, path: Path | None) -> None:
+    def __init__(self, table: Mapping[str, Any], name: str, path: PurePath | None) -> None:
         self.name, self.path = name, path
         self.flat: dict[str, Any] = {}
         for key, value in table.items():
@@ -291,6 +307,9 @@ class _Table:
             about=self.typed("about", str, ""),
             source_select=self.typed("source.select", str, None),
             source_files=tuple(self.pairs("source.files", str)),
+            require=tuple(
+                parse_requirement(text, self.name) for text in self.strings(self.typed("require", list, []), "require")
+            ),
             vars=dict(self.pairs("vars", (int, float, str))),
             init=tuple(self.pairs("init", str)),
             tie=tuple(self.strings(row, "tie") for row in self.typed("tie", list, [])),

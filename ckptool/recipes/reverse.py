@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 from ckptool.core.errors import CkptError, PlanError, UsageError
 from ckptool.core.ops import Cast
 from ckptool.core.plan import Step, sources_of
+from ckptool.core.reasons import RuleName
 from ckptool.core.spec import DTYPES, TensorSpec
 from ckptool.recipes.axes import Axis
-from ckptool.recipes.expand import expand
+from ckptool.recipes.expand import Expansion, expand
 from ckptool.recipes.expression import Expression
 from ckptool.recipes.layout import Layout
 from ckptool.recipes.pattern import Pattern, parse_pattern
@@ -77,11 +78,11 @@ def reverse(recipe: Recipe) -> Reversed:
         raise PlanError(f"this cannot be reversed: {rows}", hint="a rule with a leading ? is left out on the way back")
     ties = [key for keys in recipe.tie for key in keys[1:]]
     if ties:
-        untie = tuple(parse_rule(f"?{key} -> !", "tie") for key in ties)
+        untie = tuple(parse_rule(f"?{key} -> !", RuleName("tie")) for key in ties)
         stages.insert(0, Stage(untie))
     firsts = [_first_prefix(prefix) for prefix, _ in recipe.source_files]
     if firsts:
-        stages.append(Stage(tuple(parse_rule(f"?{prefix}. ->", "source.files") for prefix in firsts)))
+        stages.append(Stage(tuple(parse_rule(f"?{prefix}. ->", RuleName("source.files")) for prefix in firsts)))
     back = Recipe(tuple(stages), f"{recipe.name} backwards".strip(), vars=variables)
     return Reversed(back, tuple(dict.fromkeys(losses)))
 
@@ -104,7 +105,8 @@ def _backwards(rule: Rule) -> tuple[list[Rule], list[str]]:
     if many and sum(isinstance(step, Layout | Expression) for step in rule.steps) > 1:
         raise UsageError("it computes in several steps")
     targets, copies, steps, lost = _sides(rule)
-    back = replace(rule, sources=tuple(targets), targets=rule.sources, steps=steps, name=f"{rule.name} backwards")
+    name = replace(rule.name, backwards=True)
+    back = replace(rule, sources=tuple(targets), targets=rule.sources, steps=steps, name=name)
     if back.targets == (Pattern((), rule.targets[0].starts_anywhere, rule.targets[0].ends_anywhere),):
         back = replace(back, targets=())
     rules = [checked(back, back.text)]
@@ -122,7 +124,7 @@ def _put_back(rule: Rule) -> Rule:
     if pattern.holes:
         raise UsageError("nothing says what the removed captures were")
     nothing = Pattern((), pattern.starts_anywhere, pattern.ends_anywhere)
-    return replace(rule, sources=(nothing,), targets=(pattern,), name=f"{rule.name} backwards")
+    return replace(rule, sources=(nothing,), targets=(pattern,), name=replace(rule.name, backwards=True))
 
 
 def _sides(rule: Rule) -> tuple[list[Pattern], list[Pattern], tuple[Then, ...], list[str]]:
@@ -134,7 +136,7 @@ def _sides(rule: Rule) -> tuple[list[Pattern], list[Pattern], tuple[Then, ...], 
             raise UsageError("a fit cannot be undone")
         if isinstance(step, Cast):
             if DTYPES[step.dtype].bits < 32 or DTYPES[step.dtype].kind != "float":
-                raise UsageError(f"what {step.text} rounds off does not come back")
+                raise UsageError(f"casting to {step.text} loses precision")
             lost.append(f"{rule.name}: tensors stay {step.dtype}")
         elif isinstance(step, Layout):
             steps.append(step.inverse({hole.name for row in rule.joined for hole in row}))
@@ -206,6 +208,7 @@ def check_reverse(
     vars: Mapping[str, float] | None = None,
     targets: Mapping[str, TensorSpec] | None = None,
     backwards: bool = False,
+    there: Expansion | None = None,
 ) -> RoundTrip:
     """A recipe and its reverse on actual keys.
 
@@ -214,6 +217,7 @@ def check_reverse(
         specs: the keys that it begins with; with `backwards`, those that its reverse begins with (--reverse).
         vars: as for `expand`.
         targets: where what is made is known by its shapes; those of `specs` are then known on the way back.
+        there: the first half of the way, if it is known already.
 
     Raises:
         PlanError: the recipe has rules that cannot be reversed at all.
@@ -226,7 +230,7 @@ def check_reverse(
     """
     back = reverse(recipe).recipe
     first, second = (back, recipe) if backwards else (recipe, back)
-    there = expand(first, specs, vars=vars, targets=targets)
+    there = there or expand(first, specs, vars=vars, targets=targets)
     if there.problems:
         return RoundTrip(problems=tuple(problem.message for problem in there.problems))
     between = {step.target.key: step for step in there.steps}

@@ -12,10 +12,13 @@ import re
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from math import prod
 from typing import Literal, Protocol, TypeAlias
 
+from ckptool.core.dtypes import dtypes_meant
 from ckptool.core.errors import UsageError
 from ckptool.core.ops import Cast, parse_cast
+from ckptool.core.reasons import RuleName
 from ckptool.fits.args import Fit as Fit
 from ckptool.fits.args import parse_fit as parse_fit
 from ckptool.recipes.axes import names_of
@@ -27,7 +30,15 @@ from ckptool.recipes.pattern import Pattern, Token, malformed, parse_pattern
 Unmatched = Literal["keep", "drop", "error"]
 
 
+MAX_RULES = 200_000  # of a recipe
+MAX_FANNED = 10_000  # tensors that a rule makes of one
+MAX_STAGES = 1000
+MAX_RULE = 20_000  # characters
+MAX_ALL_CHOICES = 1_000_000  # values of the captures of all rules
 Then: TypeAlias = Layout | Expression | Cast | Fit
+
+
+_NAMELESS = RuleName()
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +51,7 @@ class Rule:
         drops: the right is ``!``.
         optional: it may match nothing (a leading ``?``).
         steps: what happens to the tensors.
-        name: how reports call it: ``rule 2``, ``ibn.toml rule 2``.
+        name: how reports call it.
         comment: what stands behind it in its line.
         joining: which step takes all tensors of the left at once; the steps before it are casts.
         shared: the captures of both sides; equal values of these make one group.
@@ -53,7 +64,7 @@ class Rule:
     drops: bool = False
     optional: bool = False
     steps: tuple[Then, ...] = ()
-    name: str = "rule"
+    name: RuleName = _NAMELESS
     comment: str = field(default="", compare=False)
     joining: int | None = field(init=False, repr=False, compare=False)
     shared: tuple[str, ...] = field(init=False, repr=False, compare=False)
@@ -71,6 +82,17 @@ class Rule:
 
     def __str__(self) -> str:
         return self.text
+
+    @property
+    def numbers(self) -> tuple[str, ...]:
+        """The names in its steps that a number may stand for: axes of layouts, names in expressions."""
+        found: list[str] = []
+        for step in self.steps:
+            if isinstance(step, Layout):
+                found += names_of((*step.left, *step.right))
+            elif isinstance(step, Expression):
+                found += step.variables
+        return tuple(dict.fromkeys(found))
 
     @property
     def is_whole(self) -> bool:
@@ -117,25 +139,31 @@ def parse_stages(lines: Iterable[str], name: str = "") -> tuple[Stage, ...]:
         [1, 2]
     """
     stages: list[list[Rule]] = [[]]
-    number = 0
+    number = choices = 0
     for line in lines:
         text, *comment = (part.strip() for part in re.split(r"(?:^|\s)#", line, maxsplit=1))
         if text == "---":
             stages.append([])
         elif text:
             number += 1
-            rule = parse_rule(text, f"{name} rule {number}".strip())
+            rule = parse_rule(text, RuleName(name, number))
+            choices += sum(len(hole.choices) for pattern in (*rule.sources, *rule.targets) for hole in pattern.holes)
+            if number > MAX_RULES or len(stages) > MAX_STAGES or choices > MAX_ALL_CHOICES:
+                limits = f"{MAX_RULES:,} rules, {MAX_STAGES:,} stages and {MAX_ALL_CHOICES:,} values of captures"
+                raise UsageError(f"{name or 'the recipe'} has more than {limits}", hint="use captures: {i}, {m**}")
             stages[-1].append(replace(rule, comment="".join(comment)))
     return tuple(Stage(tuple(rules)) for rules in stages if rules)
 
 
-def parse_rule(text: str, name: str = "rule") -> Rule:
+def parse_rule(text: str, name: RuleName = _NAMELESS) -> Rule:
     """The rule that `text` writes down; `UsageError` with a caret where it is malformed.
 
     Example:
         >>> print(parse_rule("in_proj_weight -> {x=q|k|v}_proj.weight | (x o) i -> o i"))
         in_proj_weight -> {x=q|k|v}_proj.weight | (x o) i -> o i
     """
+    if len(text) > MAX_RULE:
+        raise UsageError(f"{name} has {len(text):,} characters: more than any rule needs", hint="use several rules")
     (head, _), *rest = _split(text, r"\|")
     arrows = [match.start() for match in re.finditer("->", head)]
     if len(arrows) != 1:
@@ -193,6 +221,8 @@ def _step(written: str, rule: str, at: int) -> Then:
         return Layout.parse(text, rule, at)
     if cast := parse_cast(text):
         return cast
+    if len(meant := dtypes_meant(text)) > 1:
+        raise malformed("several dtypes", rule, at, f"one of {', '.join(dtype.short for dtype in meant)}")
     if text.startswith("fit"):
         raise malformed("not a step", rule, at, "fit METHOD, or fit METHOD(name=value, ...)")
     near = difflib.get_close_matches(
@@ -302,6 +332,9 @@ def _check_captures(rule: Rule, fail: _Fail) -> None:
                     f"to stack them: | ... -> {hole.name} ...",
                 )
     for holes in rule.fanned:
+        copies = prod(hole.size or 1 for hole in holes)
+        if copies > MAX_FANNED:
+            raise fail(f"would make {copies:,} tensors of one", "give the captures on the right fewer values")
         for hole in holes:
             inside = isinstance(layout, Layout) and hole.name in names_of(layout.left)
             if not rule.is_whole or hole.kind in ("piece", "parts", "glob") or (hole.size is None and not inside):
@@ -320,7 +353,7 @@ def _check_steps(rule: Rule, fail: _Fail) -> None:
             )
         return
     for at, step in enumerate(rule.steps):
-        left, right = (rule.sources, rule.targets) if at == joining else ((None,), (None,))
+        left, right = (rule.sources, rule.targets or (None,)) if at == joining else ((None,), (None,))
         if isinstance(step, Layout):
             if len(step.left) != len(left) or len(step.right) not in (1, len(right)):
                 raise fail(f'has {len(left)} -> {len(right)} tensors where the layout "{step.text}" has others')
@@ -330,7 +363,7 @@ def _check_steps(rule: Rule, fail: _Fail) -> None:
                 )
                 if len(step.right) == 1 and len(set(fanned)) > 1:
                     raise fail("copies one tensor to patterns with different captures")
-                step.check(joined, fanned[: len(step.right)])
+                step.check(joined, fanned[: len(step.right)] or [()])
             else:
                 step.check([()], [()])
         elif isinstance(step, Expression):

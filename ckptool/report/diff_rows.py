@@ -102,8 +102,9 @@ def describe(changes: Sequence[Change], diff: Diff) -> str:
 
     Example:
         >>> from ckptool.core.checkpoint import Checkpoint
+        >>> from ckptool.core.format import Format
         >>> from pathlib import Path
-        >>> empty = Checkpoint(Path("a"), "safetensors", {})
+        >>> empty = Checkpoint(Path("a"), Format("safetensors"), {})
         >>> describe([Change(Status.CHANGED, "w", None, None, Delta(rel=8e-5, differing=3))], Diff(empty, empty, ()))
         'rel 8e-05'
     """

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from ckptool.commands.checks.finding import LEVELS, Finding, Level, Report
+from ckptool.report.document import Document
 from ckptool.report.escape import github_data, github_property, terminal
 from ckptool.report.markdown_check import LIMIT, check_markdown
 from ckptool.report.units import number_of
@@ -19,6 +20,11 @@ _MOST = 10  # annotations of a level that GitHub keeps for one step
 _MANY = 20  # files in one annotation
 _FEW = 3  # details of a file
 _LONGEST = 4000  # characters of a message
+
+
+def encode_document(document: Document) -> Iterator[str]:
+    """The findings of a document as annotations."""
+    return workflow_commands(document.found)
 
 
 def workflow_commands(report: Report) -> Iterator[str]:

@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ckptool.core.checkpoint import Note
+from ckptool.report.document import Document
 from ckptool.report.escape import html_text, terminal
-from ckptool.report.json import document
+from ckptool.report.json import json_object
+from ckptool.report.text import Style
 
-Style = Literal["", "dim", "red", "green", "yellow", "magenta", "cyan"]
 _KEY = 1000  # characters of a key in the table
 _TEXT = 600
 _SCRIPTS = ("model.js", "table.js", "page.js")
@@ -113,6 +114,11 @@ class Page:
     levels: Sequence[Status] = field(default=())
 
 
+def encode_document(document: Document) -> Iterator[str]:
+    """The page of a document."""
+    return document.html()
+
+
 def key_text(key: str) -> str:
     """A key for the table: visible, and whole unless it is absurdly long."""
     return terminal(key, _KEY)
@@ -169,7 +175,7 @@ def _in_script(json: str) -> str:
 
 
 def _data(content: Page) -> Iterator[str]:
-    yield from document(
+    yield from json_object(
         [
             ("noun", content.noun),
             ("key", content.key),

@@ -7,21 +7,15 @@ from typing import Any
 
 from ckptool.commands.diff.result import Change, Diff
 from ckptool.commands.diff.result import Status as Fate
+from ckptool.core.shell import shell_quote
 from ckptool.report.diff_rows import SYMBOLS, describe, extras_rows, identical_text, summary_parts
-from ckptool.report.html import Column, Heading, Page, Status, Style, key_text, page
+from ckptool.report.html import Column, Heading, Page, Status, key_text, page
 from ckptool.report.html_inspect import checkpoint_facts
+from ckptool.report.symbols import STYLES
 from ckptool.report.units import number_of
 
-_STYLES: dict[Fate, Style] = {
-    Fate.CHANGED: "yellow",
-    Fate.CAST: "yellow",
-    Fate.RESHAPED: "magenta",
-    Fate.RENAMED: "cyan",
-    Fate.ADDED: "green",
-    Fate.REMOVED: "red",
-    Fate.SAME: "dim",
-}
-_FATES = tuple(_STYLES)  # the order of the filters: what differs comes first
+_FATES = (Fate.CHANGED, Fate.CAST, Fate.RESHAPED, Fate.RENAMED, Fate.ADDED, Fate.REMOVED, Fate.SAME)
+"""The order of the filters: what differs comes first."""
 
 
 def diff_html(diff: Diff, old_name: str, new_name: str) -> Iterator[str]:
@@ -35,7 +29,7 @@ def diff_html(diff: Diff, old_name: str, new_name: str) -> Iterator[str]:
                 for side, name, mark, style in sides
             ],
             sum=identical_text(diff) if diff.is_same else "   ".join(summary_parts(diff)),
-            command=f"ckptool diff {old_name} {new_name}",
+            command=f"ckptool diff {shell_quote(old_name)} {shell_quote(new_name)}",
             columns=(
                 Column("tensors", "tensors"),
                 Column("spec", style="cyan"),
@@ -49,7 +43,7 @@ def diff_html(diff: Diff, old_name: str, new_name: str) -> Iterator[str]:
                 Column("old spec", panel=True),
             ),
             rows=(_row(diff, change) for change in diff.changes),
-            statuses=[Status(SYMBOLS[fate], fate.value, _STYLES[fate]) for fate in _FATES],
+            statuses=[Status(SYMBOLS[fate], fate.value, STYLES[SYMBOLS[fate]]) for fate in _FATES],
             notes=diff.notes,
             facts=[
                 ("not tensors", [f"{symbol} {text}" for text in texts]) for symbol, _, texts in extras_rows(diff.extras)

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from ckptool.core.checkpoint import Checkpoint, Note, Tensor
+from ckptool.core.shell import shell_quote
 from ckptool.core.spec import packed_nbytes
 from ckptool.report.escape import terminal
 from ckptool.report.html import Column, Heading, Page, key_text, page
-from ckptool.report.inspection import Inspection
-from ckptool.report.tree import label
+from ckptool.report.inspection import Inspection, format_text
 from ckptool.report.units import count, number_of, size_short
 
 _VALUE = 120  # characters of a value beside the tensors
@@ -24,7 +24,7 @@ def inspect_html(report: Inspection) -> Iterator[str]:
             title=report.name,
             headings=(Heading(report.name, checkpoint_facts(checkpoint)),),
             sum=_sum(report),
-            command=f"ckptool inspect {report.name}",
+            command=f"ckptool inspect {shell_quote(report.name)}",
             columns=_columns(report),
             rows=(_row(report, tensor) for tensor in report.tensors),
             notes=[*_dangers(report), *report.notes],
@@ -36,10 +36,7 @@ def inspect_html(report: Inspection) -> Iterator[str]:
 
 def checkpoint_facts(checkpoint: Checkpoint) -> str:
     """``torch zip, 46.8 MB, weights under "model"``; not escaped."""
-    facts = [checkpoint.format]
-    if len(checkpoint.files) > 1 and "shard" not in checkpoint.format:
-        facts.append(number_of(len(checkpoint.files), "shard"))
-    facts.append(size_short(checkpoint.nbytes))
+    facts = [format_text(checkpoint), size_short(checkpoint.nbytes)]
     if checkpoint.selection.path:
         facts.append(f'weights under "{checkpoint.selection.name}"')
     return ", ".join(facts)
@@ -83,7 +80,8 @@ def _columns(report: Inspection) -> list[Column]:
 
 
 def _row(report: Inspection, tensor: Tensor) -> list[Any]:
-    row: list[Any] = [key_text(tensor.key), 0, None, label(tensor), tensor.elements, tensor.nbytes, tensor.nbytes]
+    label = report.checkpoint.form(tensor.key).label
+    row: list[Any] = [key_text(tensor.key), 0, None, label, tensor.elements, tensor.nbytes, tensor.nbytes]
     if report.stats:
         row += _numbers(report, tensor.key)
     tied = report.tied_to.get(tensor.key)

@@ -7,22 +7,19 @@ from typing import Any
 
 from ckptool.commands.transplant.result import Transplant
 from ckptool.core.checkpoint import Note
+from ckptool.core.shell import shell_quote
 from ckptool.core.spec import TensorSpec
 from ckptool.models.entries import Entry, Filled
 from ckptool.report.escape import terminal
 from ckptool.report.html import Column, Heading, Page, Status, key_text, page
 from ckptool.report.html_inspect import checkpoint_facts
-from ckptool.report.transplant_rows import summary_text, target_text, verdict_texts
+from ckptool.report.reasons import reason_text
+from ckptool.report.symbols import STYLES
+from ckptool.report.transplant_rows import SYMBOLS, summary_text, target_text, verdict_texts
 from ckptool.report.units import number_of
 
-_STATUSES = (
-    Status("!", "mismatched", "magenta"),
-    Status("-", "missing", "red"),
-    Status("+", "unexpected", "yellow"),
-    Status("*", "fitted", "magenta"),
-    Status("~", "cast", "yellow"),
-    Status("=", "filled", "green"),
-)
+_LABELS = ("mismatched", "missing", "unexpected", "fitted", "cast", "filled")
+_STATUSES = tuple(Status(SYMBOLS[label], label, STYLES[SYMBOLS[label]]) for label in _LABELS)
 _AT = {status.label: at for at, status in enumerate(_STATUSES)}
 _SOURCES = 4  # keys that are named
 
@@ -39,7 +36,7 @@ def transplant_html(transplant: Transplant, name: str) -> Iterator[str]:
                 Heading(transplant.target.name, target_text(transplant), "into", "dim"),
             ),
             sum=summary_text(transplant),
-            command=f"ckptool transplant {name} --into {transplant.target.name}",
+            command=f"ckptool transplant {shell_quote(name)} --into {shell_quote(transplant.target.name)}",
             columns=(
                 Column("tensors", "tensors"),
                 Column("spec", style="cyan"),
@@ -66,7 +63,7 @@ def _entry(entry: Entry) -> list[Any]:
     keys = [key_text(key) for key in entry.sources[:_SOURCES]]
     if len(entry.sources) > _SOURCES:
         keys.append(f"{len(entry.sources) - _SOURCES:,} more")
-    how = ", ".join(filter(None, (entry.how, entry.fit)))
+    how = ", ".join(filter(None, (reason_text(entry.reason), entry.fit)))
     covered = entry.covered if entry.status is not Filled.MISSING else 0
     row = [entry.spec.short, entry.spec.elements, covered, terminal(how), ", ".join(keys), entry.found, entry.kind]
     return [key_text(entry.key), _AT[entry.status.value], None, *row]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from ckptool.core.checkpoint import Checkpoint, GlobalUse, Note, Tensor
-from ckptool.core.spec import DTYPES
+from ckptool.core.spec import DTYPES, Form
+from ckptool.report.units import number_of
 
 if TYPE_CHECKING:
     from ckptool.values.stats import Stats
@@ -35,10 +36,15 @@ class Inspection:
     notes: tuple[Note, ...] = ()
     stats: Mapping[str, Stats] = field(default_factory=dict)
 
-    @cached_property
-    def tensors(self) -> tuple[Tensor, ...]:
+    @property
+    def tensors(self) -> Iterator[Tensor]:
         """The tensors to show."""
-        return tuple(self.checkpoint[key] for key in self.keys)
+        return (self.checkpoint[key] for key in self.keys)
+
+    @cached_property
+    def forms(self) -> Mapping[Form, int]:
+        """How many tensors to show have each form."""
+        return Counter(self.checkpoint.forms(self.keys))
 
     @cached_property
     def tied_to(self) -> Mapping[str, str]:
@@ -52,16 +58,19 @@ class Inspection:
 
     @cached_property
     def elements(self) -> int:
-        return sum(tensor.elements for tensor in self.tensors)
+        return sum(form.elements * many for form, many in self.forms.items())
 
     @cached_property
     def nbytes(self) -> int:
-        return sum(tensor.nbytes for tensor in self.tensors)
+        return sum(form.nbytes * many for form, many in self.forms.items())
 
     @cached_property
     def dtypes(self) -> tuple[tuple[str, int], ...]:
         """(short dtype, tensors) with the most frequent first."""
-        return tuple(Counter(DTYPES[tensor.dtype].short for tensor in self.tensors).most_common())
+        found: Counter[str] = Counter()
+        for form, many in self.forms.items():
+            found[DTYPES[form.dtype].short] += many
+        return tuple(found.most_common())
 
     @property
     def dangerous(self) -> tuple[GlobalUse, ...]:
@@ -76,4 +85,10 @@ class Inspection:
     @property
     def is_pickle(self) -> bool:
         """True if loading the file elsewhere runs a pickle."""
-        return not self.checkpoint.format.startswith("safetensors")
+        return self.checkpoint.format.is_pickle
+
+
+def format_text(checkpoint: Checkpoint) -> str:
+    """``torch zip``, ``safetensors, 4 shards``: the container and how many files of it there are."""
+    several = len(checkpoint.files) > 1 and not checkpoint.format.shards
+    return f"{checkpoint.format}, {number_of(len(checkpoint.files), 'shard')}" if several else str(checkpoint.format)

@@ -1,58 +1,84 @@
-"""A plan as JSON: schema ``ckptool.core.plan/1``, every tensor and every source in a line of its own."""
+"""A plan as JSON: schema ``ckptool.plan/1``, every tensor and every source in a line of its own."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ckptool.core.plan import Dropped, Problem, Source, Step, Use, Value, sources_of
-from ckptool.report.json import document, file_fields, note_fields
+from ckptool.core.checkpoint import Checkpoint
+from ckptool.core.plan import Beside, Dropped, Fate, Plan, Problem, Source, Step, Use, Value, sources_of
+from ckptool.core.reasons import NotTaken, WeightsOnly
+from ckptool.report.json import file_fields, note_fields
 from ckptool.report.json_match import match_fields
-from ckptool.report.preview import Preview, rounding_of
+from ckptool.report.preview import Preview, beside_name, rounding_of
+from ckptool.report.reasons import command_text, reason_text
 
 if TYPE_CHECKING:
     from ckptool.engine.apply import Written
 
 
-def plan_json(preview: Preview, written: Written | None, exit_code: int) -> Iterator[str]:
+def plan_result(preview: Preview, written: Written | None, exit_code: int) -> list[tuple[str, Any]]:
     """A plan and what was written of it; ``written`` is null for a preview or where problems forbid it."""
     plan = preview.plan
-    besides = preview.besides
-    yield from document(
-        [
-            ("schema", "ckptool.core.plan/1"),
-            ("exit_code", int(exit_code)),
-            ("request", plan.request),
-            ("inputs", [file_fields(side, name) for side, name in zip(plan.inputs, preview.names, strict=True)]),
-            ("summary", {"tensors": len(plan.steps), "bytes": plan.nbytes, "dropped": len(plan.dropped)}),
-            ("steps", (step_fields(step) for step in plan.steps)),
-            ("dropped", (_dropped_fields(dropped) for dropped in plan.dropped)),
-            ("rules", [_use_fields(use) for use in plan.uses]),
-            ("match", match_fields(preview.match)),
-            ("problems", [problem_fields(problem) for problem in plan.problems]),
-            ("unmet", [problem_fields(problem) for problem in plan.unmet]),
-            ("notes", [note_fields(note) for note in preview.notes]),
-            ("kept_extras", list(besides.kept)),
-            ("dropped_extras", list(besides.dropped)),
-            ("left_behind", list(besides.lost)),
-            ("not_taken", list(besides.untaken)),
-            ("written", None if written is None else written_fields(written)),
-        ]
-    )
+    return [
+        ("schema", "ckptool.plan/1"),
+        ("exit_code", int(exit_code)),
+        ("request", command_text(plan.command)),
+        ("inputs", [file_fields(side, name) for side, name in zip(plan.inputs, preview.names, strict=True)]),
+        ("summary", _sums(plan)),
+        ("steps", (step_fields(step, plan.inputs) for step in plan.steps)),
+        ("dropped", (dropped_fields(dropped, plan.inputs) for dropped in plan.dropped)),
+        ("rules", [_use_fields(use) for use in plan.uses]),
+        ("match", match_fields(preview.match)),
+        ("problems", [problem_fields(problem) for problem in plan.problems]),
+        ("unmet", [problem_fields(problem) for problem in plan.unmet]),
+        ("notes", [note_fields(note) for note in preview.notes]),
+        ("container", plan.container),
+        ("beside", [beside_fields(beside) for beside in plan.beside]),
+        *_beside_names(plan),
+        ("written", None if written is None else written_fields(written)),
+    ]
 
 
-def step_fields(step: Step) -> dict[str, Any]:
+def _sums(plan: Plan) -> dict[str, int]:
+    stored = sum(step.stored for step in plan.steps)
+    return {"tensors": stored, "bytes": plan.nbytes, "dropped": len(plan.dropped)}
+
+
+def step_fields(step: Step, inputs: Sequence[Checkpoint]) -> dict[str, Any]:
     """One tensor of the output: what it is, what it is made of, and how."""
     target = step.target
     fields: dict[str, Any] = {
         "target": {"key": target.key, "dtype": target.dtype, "shape": target.shape},
         "sources": [_source_fields(source) for source in sources_of(step.value)],
         "op": op_text(step.value),
-        "why": step.why,
+        "why": reason_text(step.reason, inputs),
     }
     if step.tied_to is not None:
         fields["tied_to"] = step.tied_to
+    if not step.stored:
+        fields["stored"] = False
     return fields
+
+
+def beside_fields(beside: Beside) -> dict[str, Any]:
+    """One thing beside the weights, and what becomes of it."""
+    return {
+        "name": beside.name,
+        "input": beside.input,
+        "fate": beside.fate.value,
+        "why": reason_text(beside.reason),
+    }
+
+
+def _beside_names(plan: Plan) -> Iterator[tuple[str, list[str]]]:
+    """The same as names only, in four lists."""
+    lists: dict[str, list[str]] = {"kept_extras": [], "dropped_extras": [], "left_behind": [], "not_taken": []}
+    names = {Fate.KEPT: "kept_extras", Fate.EDITED: "kept_extras", Fate.DROPPED: "dropped_extras"}
+    for beside in plan.beside:
+        untaken = isinstance(beside.reason, NotTaken | WeightsOnly)
+        lists["not_taken" if untaken else names.get(beside.fate, "left_behind")].append(beside_name(plan, beside))
+    yield from lists.items()
 
 
 def op_text(value: Value) -> str:
@@ -73,14 +99,15 @@ def _source_fields(source: Source) -> dict[str, Any]:
     return {"input": source.input, "key": source.key}
 
 
-def _dropped_fields(dropped: Dropped) -> dict[str, Any]:
-    return {**_source_fields(dropped.source), "why": dropped.why}
+def dropped_fields(dropped: Dropped, inputs: Sequence[Checkpoint]) -> dict[str, Any]:
+    """One tensor that is left out, and why."""
+    return {**_source_fields(dropped.source), "why": reason_text(dropped.reason, inputs)}
 
 
 def _use_fields(use: Use) -> dict[str, Any]:
     example: Sequence[str] | None = use.example
     return {
-        "name": use.name,
+        "name": str(use.name),
         "rule": use.rule,
         "keys": use.keys,
         "made": use.made,
@@ -103,4 +130,6 @@ def written_fields(written: Written) -> dict[str, Any]:
         "tensors": written.tensors,
         "seconds": written.seconds,
         "rounding": dict(rounding_of(written)),
+        "overflows": dict(written.overflows),
+        "zeroed": dict(written.zeroed),
     }

@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from ckptool.models.probing.report import Divergence, ProbeReport
-from ckptool.report.json import document, note_fields
+from ckptool.report.json import json_object, note_fields
+from ckptool.report.reasons import reason_text
 
 
 def probe_json(report: ProbeReport, exit_code: int) -> Iterator[str]:
     """A probe as a document of its own."""
-    yield from document(
+    yield from json_object(
         [("schema", "ckptool.probe/1"), ("exit_code", int(exit_code)), *probe_fields(report).items()],
     )
 
@@ -57,5 +58,7 @@ def _divergence_fields(row: Divergence) -> dict[str, Any]:
         "between": row.between,
         "source_after": row.source_after,
         "settings": [{"name": name, "target": mine, "source": other} for name, mine, other in row.settings],
-        "origins": [{"key": key, "sources": origins, "how": how} for key, origins, how in row.origins],
+        "origins": [
+            {"key": key, "sources": origins, "how": reason_text(reason)} for key, origins, reason in row.origins
+        ],
     }

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ckptool.commands.transplant.result import Transplant
 from ckptool.core.spec import TensorSpec
 from ckptool.models.entries import Entry, Filled
-from ckptool.report.json import document, file_fields, note_fields
+from ckptool.report.json import file_fields, note_fields
 from ckptool.report.json_match import match_fields
-from ckptool.report.json_plan import problem_fields, step_fields, written_fields
+from ckptool.report.json_plan import beside_fields, problem_fields, step_fields, written_fields
 from ckptool.report.json_probe import probe_fields
+from ckptool.report.reasons import reason_text
 
 if TYPE_CHECKING:
     from ckptool.engine.apply import Written
@@ -19,45 +20,56 @@ if TYPE_CHECKING:
     from ckptool.models.probing.report import ProbeReport
 
 
-def transplant_json(
-    transplant: Transplant,
-    name: str,
-    written: Written | None,
-    loads: Verdict | None,
-    exit_code: int,
-    snippet: str | None = None,
-    probe: ProbeReport | None = None,
-) -> Iterator[str]:
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What came of a transplant.
+
+    Attributes:
+        written: the output; None for a preview.
+        loads: what torch says of the output.
+        exit_code: of the command.
+        snippet: the lines of torch that load it, if they were asked for.
+        probe: what a probe found, if there was one.
+    """
+
+    written: Written | None = None
+    loads: Verdict | None = None
+    exit_code: int = 0
+    snippet: str | None = None
+    probe: ProbeReport | None = None
+
+
+def transplant_result(transplant: Transplant, name: str, done: Done) -> list[tuple[str, Any]]:
     """A transplant and what was written of it; ``written`` and ``loads`` are null for a preview."""
     plan, target = transplant.plan, transplant.target
-    yield from document(
-        [
-            ("schema", "ckptool.transplant/1"),
-            ("exit_code", int(exit_code)),
-            ("source", file_fields(transplant.source, name)),
-            ("target", _target_fields(transplant)),
-            ("seed", transplant.asked.seed),
-            ("coverage", {"tensors": transplant.tensors, "elements": transplant.elements}),
-            ("counts", {status.value: len(transplant.having(status)) for status in Filled}),
-            ("prefixes", {"removed": transplant.swap.take, "added": transplant.swap.put}),
-            ("match", match_fields(transplant.match)),
-            ("source_as_it_is", verdict_fields(transplant.as_it_is)),
-            ("source_as_filled", verdict_fields(transplant.verdict)),
-            ("entries", (_entry_fields(entry) for entry in transplant.entries)),
-            ("unexpected", [_spec_fields(spec) for spec in transplant.unexpected]),
-            ("dropped", [{"key": row.source.key, "why": row.why} for row in plan.dropped]),
-            ("freeze", {"parameters": transplant.freeze, "batchnorms": transplant.batchnorms}),
-            ("ties", target.ties),
-            ("steps", (step_fields(step) for step in plan.steps)),
-            ("probe", None if probe is None else probe_fields(probe)),
-            ("problems", [problem_fields(problem) for problem in plan.problems]),
-            ("unmet", [problem_fields(problem) for problem in plan.unmet]),
-            ("notes", [note_fields(note) for note in plan.notes]),
-            ("snippet", snippet),
-            ("written", None if written is None else written_fields(written)),
-            ("loads", None if loads is None else verdict_fields(loads)),
-        ]
-    )
+    return [
+        ("schema", "ckptool.transplant/1"),
+        ("exit_code", int(done.exit_code)),
+        ("source", file_fields(transplant.source, name)),
+        ("target", _target_fields(transplant)),
+        ("seed", transplant.asked.seed),
+        ("coverage", {"tensors": transplant.tensors, "elements": transplant.elements}),
+        ("counts", {status.value: len(transplant.having(status)) for status in Filled}),
+        ("prefixes", {"removed": transplant.swap.take, "added": transplant.swap.put}),
+        ("match", match_fields(transplant.match)),
+        ("source_as_it_is", verdict_fields(transplant.as_it_is)),
+        ("source_as_filled", verdict_fields(transplant.verdict)),
+        ("entries", (entry_fields(entry) for entry in transplant.entries)),
+        ("unexpected", [spec_fields(spec) for spec in transplant.unexpected]),
+        ("dropped", [{"key": row.source.key, "why": reason_text(row.reason)} for row in plan.dropped]),
+        ("freeze", {"parameters": transplant.freeze, "batchnorms": transplant.batchnorms}),
+        ("ties", target.ties),
+        ("container", plan.container),
+        ("beside", [beside_fields(beside) for beside in plan.beside]),
+        ("steps", (step_fields(step, plan.inputs) for step in plan.steps)),
+        ("probe", None if done.probe is None else probe_fields(done.probe)),
+        ("problems", [problem_fields(problem) for problem in plan.problems]),
+        ("unmet", [problem_fields(problem) for problem in plan.unmet]),
+        ("notes", [note_fields(note) for note in plan.notes]),
+        ("snippet", done.snippet),
+        ("written", None if done.written is None else written_fields(done.written)),
+        ("loads", None if done.loads is None else verdict_fields(done.loads)),
+    ]
 
 
 def verdict_fields(verdict: Verdict) -> dict[str, Any]:
@@ -83,19 +95,21 @@ def _target_fields(transplant: Transplant) -> dict[str, Any]:
     }
 
 
-def _spec_fields(spec: TensorSpec) -> dict[str, Any]:
+def spec_fields(spec: TensorSpec) -> dict[str, Any]:
+    """A key, its dtype and its shape."""
     return {"key": spec.key, "dtype": spec.dtype, "shape": spec.shape}
 
 
-def _entry_fields(entry: Entry) -> dict[str, Any]:
+def entry_fields(entry: Entry) -> dict[str, Any]:
+    """One tensor of the target."""
     return {
-        **_spec_fields(entry.spec),
+        **spec_fields(entry.spec),
         "status": entry.status.value,
         "kind": entry.kind or None,
         "covered": entry.covered,
         "sources": entry.sources,
         "found": entry.found or None,
-        "how": entry.how,
+        "how": reason_text(entry.reason),
         "fit": entry.fit or None,
         "harmless": None if entry.is_filled else entry.is_harmless,
     }

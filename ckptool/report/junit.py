@@ -10,10 +10,16 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
 from ckptool.commands.checks.finding import LEVELS, Finding, Level, Outcome, Report
+from ckptool.report.document import Document
 from ckptool.report.escape import html_text
 from ckptool.report.findings import policy_text
 
 _LONGEST = 2000
+
+
+def encode_document(document: Document) -> Iterator[str]:
+    """The findings of a document as test cases."""
+    return junit(document.found, document.command, document.fail_on)
 
 
 def junit(

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from ckptool.commands.diff.result import Diff
 from ckptool.core.checkpoint import Note
 from ckptool.report.diff_rows import SYMBOLS, Row, diff_rows, extras_rows, identical_text, summary_parts
+from ckptool.report.document import Document
 from ckptool.report.escape import markdown, markdown_code
 from ckptool.report.inspection import Inspection
 from ckptool.report.tree import tree
@@ -15,13 +16,22 @@ from ckptool.report.units import count, number_of, size_short
 _LIMIT = 1 << 20  # characters of a list of all tensors: GitHub's limit for a job summary
 
 
+def encode_document(document: Document) -> Iterator[str]:
+    """The heading, the answer, and the rest."""
+    pieces = document.markdown()
+    yield next(pieces)
+    if document.answer.mood != "plain":
+        yield f"**{markdown(document.answer.text)}**\n\n"
+    yield from pieces
+
+
 def inspect_markdown(report: Inspection) -> Iterator[str]:
     """A heading, the totals, and the tree in a table inside ``<details>``."""
     checkpoint = report.checkpoint
     yield f"### {markdown_code(report.name)}\n\n"
     dtypes = ", ".join(f"{many:,} {dtype}" for dtype, many in report.dtypes)
     facts = [
-        checkpoint.format,
+        str(checkpoint.format),
         size_short(checkpoint.nbytes),
         number_of(len(report.keys), "tensor"),
         f"{count(report.elements)} elements" + (f" ({dtypes})" if dtypes else ""),

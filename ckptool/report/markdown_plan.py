@@ -20,6 +20,7 @@ from ckptool.report.plan_rows import (
     untouched_rows,
 )
 from ckptool.report.preview import Preview
+from ckptool.report.reasons import command_text
 from ckptool.report.units import count, size, size_short
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def plan_markdown(preview: Preview, written: Written | None) -> Iterator[str]:
     """A heading with the inputs, the sum, the table, the notes, the problems, and what was written."""
     plan = preview.plan
     names = ", ".join(markdown_code(name) for name in preview.names)
-    yield f"### {markdown(plan.request)} {names}\n\n"
+    yield f"### {markdown(command_text(plan.command))} {names}\n\n"
     before = "" if preview.is_merge else f" (was {size_short(nbytes_before(plan))})"
     yield markdown(", ".join([f"{tensors_text(plan)}, {size_short(plan.nbytes)}{before}", *counts(plan)])) + "\n\n"
     yield from match_markdown(preview.match)

@@ -4,13 +4,26 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.fold import Group, rollup
 from ckptool.core.ops import Cast
 from ckptool.core.plan import Plan, Source, Step, Use, Value, sources_of
-from ckptool.core.spec import DTYPES
+from ckptool.core.reasons import (
+    ByOption,
+    ByRules,
+    Init,
+    Kept,
+    Reason,
+    RecipeTie,
+    RuleName,
+    TrainedWhole,
+    Unmixed,
+)
+from ckptool.core.spec import DTYPES, Form, dtype_named
+from ckptool.report.reasons import dropped_text, reason_text
 from ckptool.report.units import number_of
 
 
@@ -58,7 +71,7 @@ class RuleRow:
 
     Attributes:
         fate: what happens to its tensors; None if it decides none.
-        name: "rule 2".
+        name: which it is.
         rule: its renaming half, as it is written.
         computes: its computing half, "(h d two) i -> (h two d) i | bf16".
         keys: how many keys it decides.
@@ -66,7 +79,7 @@ class RuleRow:
     """
 
     fate: Fate | None
-    name: str
+    name: RuleName
     rule: str
     computes: str
     keys: int
@@ -120,7 +133,7 @@ def plan_rows(plan: Plan, each: bool = False) -> list[Row]:
     # integers that are not cast or mixed do not make rows of their own among floats that are
     changes = Counter(fact.what for fact in facts.values() if fact.fate in (Fate.CAST, Fate.COMPUTED))
     usual = changes.most_common(1)[0][0] if changes else ""
-    groups = rollup([(key, usual if fact.spared else fact.what) for key, fact in facts.items()])
+    groups = rollup((key, usual if fact.spared else fact.what) for key, fact in facts.items())
     return _rows(groups, facts)
 
 
@@ -159,31 +172,48 @@ def _facts(plan: Plan) -> dict[str, _Fact]:
     steps = {step.target.key: step for step in plan.steps}
     facts: dict[str, _Fact] = {}
     casts = any(fate_of(step) is Fate.CAST for step in plan.steps)
-    gone = {dropped.source: dropped.why for dropped in plan.dropped}
+    gone = {(dropped.source.input, dropped.source.key): dropped.reason for dropped in plan.dropped}
+    alike: dict[object, _Fact] = {}  # most tensors are only kept, or left out for one reason
     for number, checkpoint in enumerate(plan.inputs):
-        for key, tensor in checkpoint.tensors.items():
+        for key, form in zip(checkpoint, checkpoint.forms(), strict=True):
             if key in facts:
                 continue
-            why = gone.get(Source(number, key))
-            if key in steps:
-                facts[key] = _made(plan, steps[key], casts)
-            elif why is not None:
-                facts[key] = _Fact(Fate.DROPPED, dropped_text(why), tensor.elements, tensor.nbytes, 0)
+            step, reason = steps.get(key), gone.get((number, key))
+            if step is not None and not _is_only_kept(step, number):
+                facts[key] = _made(plan, step, casts)
+            elif step is not None or reason is not None:
+                place = (form, step.stored if step else reason)
+                if place not in alike:
+                    alike[place] = _made(plan, step, casts) if step else _dropped(plan, reason, form)
+                facts[key] = alike[place]
     facts |= {key: _made(plan, step, casts) for key, step in steps.items() if key not in facts}
     return facts
 
 
+def _is_only_kept(step: Step, number: int) -> bool:
+    """True if nothing but its form tells what is said of a step."""
+    value = step.value
+    is_same = isinstance(value, Source) and value.key == step.target.key and value.input == number
+    return is_same and step.tied_to is None and isinstance(step.reason, Kept)
+
+
+def _dropped(plan: Plan, reason: Reason | None, form: Form) -> _Fact:
+    assert reason is not None
+    return _Fact(Fate.DROPPED, dropped_text(reason, plan.inputs), form.elements, form.nbytes, 0)
+
+
 def _made(plan: Plan, step: Step, casts: bool) -> _Fact:
-    before = sum(plan.inputs[source.input][source.key].nbytes for source in set(sources_of(step.value)))
-    after = step.target.nbytes if step.tied_to is None else 0
+    sources = (step.value,) if isinstance(step.value, Source) else set(sources_of(step.value))
+    before = sum(plan.inputs[source.input].form(source.key).nbytes for source in sources)
+    after = plan.nbytes_of(step)
     spared = step.is_copy and step.tied_to is None and DTYPES[step.target.dtype].kind in ("int", "uint", "bool")
-    spared = spared and (casts or "--method" in plan.request)
+    spared = spared and (casts or isinstance(step.reason, Unmixed))
     return _Fact(fate_of(step), _said(plan, step, casts), step.target.elements, before, after, spared)
 
 
 def _said(plan: Plan, step: Step, casts: bool) -> str:
     """What a step does, and which option or rule said so."""
-    reason = ", ".join(part for part in step.why.split(", ") if part != "kept" and not part.startswith("--dtype"))
+    reason = _notable(step.reason, plan.inputs)
     value = step.value
     if step.tied_to is not None:
         return f"tied to {step.tied_to}"
@@ -192,25 +222,26 @@ def _said(plan: Plan, step: Step, casts: bool) -> str:
             return f"from {value.key}" + (f", {reason}" if reason else "")
         return reason or _copied(step.target.dtype, casts)
     if source := _cast_source(value):
-        old = DTYPES[plan.inputs[source.input][source.key].dtype].short
+        old = DTYPES[plan.inputs[source.input].form(source.key).dtype].short
         cast = f"{old} → {DTYPES[step.target.dtype].short}"
         renamed = "" if source.key == step.target.key else f"from {source.key}, "
         return f"{renamed}{cast}" + (f", {reason}" if reason else "")
-    says_it = reason and not _names_rule(reason)
+    says_it = reason and not isinstance(step.reason, ByRules)
     return reason if says_it else f"{value.op.text}, {reason}".removesuffix(", ")
+
+
+def _notable(reason: Reason, inputs: Sequence[Checkpoint]) -> str:
+    """A reason in words; "" where what the step does says it: nothing, or a cast."""
+    if isinstance(reason, TrainedWhole):
+        reason = replace(reason, cast=None)
+    is_cast = isinstance(reason, ByOption) and reason.option == "--dtype"
+    return "" if is_cast or isinstance(reason, Kept) else reason_text(reason, inputs)
 
 
 def _copied(dtype: str, casts: bool) -> str:
     if not casts:
         return "copied"
     return _SPARED if DTYPES[dtype].kind in ("int", "uint", "bool") else f"copied (is {DTYPES[dtype].short})"
-
-
-def dropped_text(why: str) -> str:
-    """``dropped by --drop "fc.*"``"""
-    if why.startswith(("--", "rule")) or " rule " in why:
-        return f"dropped by {why}"
-    return f"dropped ({'no --keep means it' if why == 'not kept' else why})"
 
 
 # ---------------------------------------------------------------------------------------------- recipes
@@ -240,30 +271,29 @@ def _rule_row(use: Use) -> RuleRow:
 def _rule_fate(computes: str) -> Fate:
     if not computes:
         return Fate.RENAMED
-    words = set(computes.split(" | "))
-    shorts = {dtype.short for dtype in DTYPES.values()} | set(DTYPES)
-    return Fate.CAST if words <= shorts else Fate.COMPUTED
+    return Fate.CAST if all(map(dtype_named, computes.split(" | "))) else Fate.COMPUTED
 
 
 def untouched_rows(plan: Plan) -> list[Row]:
     """What no rule decides, by the inputs' keys: kept, cast, or dropped without being named."""
     facts: dict[str, _Fact] = {}
-    free = [step for step in plan.steps if not (_names_rule(step.why) or step.why == "tie" or step.why[:5] == "init ")]
+    free = [step for step in plan.steps if not isinstance(step.reason, ByRules | RecipeTie | Init)]
     by_source = {(source.input, source.key): step for step in free for source in sources_of(step.value)}
-    gone = {dropped.source: dropped.why for dropped in plan.dropped}
+    gone = {(dropped.source.input, dropped.source.key): dropped.reason for dropped in plan.dropped}
+    ruled = _Fact(Fate.RENAMED, "", 0, 0, 0)  # in the rules' rows; here only to judge the patterns
     for number, checkpoint in enumerate(plan.inputs):
-        for key, tensor in checkpoint.tensors.items():
-            step, why = by_source.get((number, key)), gone.get(Source(number, key))
+        for key, form in zip(checkpoint, checkpoint.forms(), strict=True):
+            step, reason = by_source.get((number, key)), gone.get((number, key))
             if key in facts:
                 continue
-            if why is not None and not _names_rule(why):
-                facts[key] = _Fact(Fate.DROPPED, dropped_text(why), tensor.elements, tensor.nbytes, 0)
+            if reason is not None and not isinstance(reason, ByRules):
+                facts[key] = _dropped(plan, reason, form)
             elif step is not None:
                 fact = _made(plan, step, casts=False)
                 what = "kept" if fact.what == "copied" else fact.what
                 facts[key] = _Fact(fact.fate, what, fact.elements, fact.before, fact.after)
             else:
-                facts[key] = _Fact(Fate.RENAMED, "", 0, 0, 0)  # in the rules' rows; here only to judge the patterns
+                facts[key] = ruled
     if not any(fact.what for fact in facts.values()):
         return []
     labels = [(key, fact.what) for key, fact in facts.items()]
@@ -273,14 +303,10 @@ def untouched_rows(plan: Plan) -> list[Row]:
 
 def added_rows(plan: Plan) -> list[Row]:
     """What a recipe adds beside its rules: tensors from nothing, and ties."""
-    steps = [step for step in plan.steps if step.why == "tie" or step.why.startswith("init ")]
+    steps = [step for step in plan.steps if isinstance(step.reason, RecipeTie | Init)]
     facts = {step.target.key: _made(plan, step, casts=False) for step in steps}
     groups = rollup([(key, (fact.fate, fact.what)) for key, fact in facts.items()])
     return [_row(group.pattern, [facts[key] for key in group.keys]) for group in groups]
-
-
-def _names_rule(why: str) -> bool:
-    return why.startswith("rule ") or " rule " in why
 
 
 # ---------------------------------------------------------------------------------------------- sums
@@ -288,9 +314,9 @@ def _names_rule(why: str) -> bool:
 
 def counts(plan: Plan) -> Iterator[str]:
     """``- 2 dropped``, ``~ 100 cast``, ``= 20 copied``: how many keys have which fate."""
-    found = Counter(fate_of(step) for step in plan.steps)
+    found = Counter(fate_of(step) for step in plan.steps if step.stored)
     kept = {step.target.key for step in plan.steps}
-    by_key = plan.request.startswith("merge")  # elsewhere equal keys of several inputs are different tensors
+    by_key = plan.command.name == "merge"  # elsewhere equal keys of several inputs are different tensors
     found[Fate.DROPPED] = len(
         {(0 if by_key else d.source.input, d.source.key) for d in plan.dropped if d.source.key not in kept}
     )
@@ -303,6 +329,9 @@ def nbytes_before(plan: Plan) -> int:
     """Bytes of all input tensors, tied ones once."""
     total = 0
     for checkpoint in plan.inputs:
+        if checkpoint.columns is not None:
+            total += sum(form.nbytes for form in checkpoint.forms())
+            continue
         seen: set[object] = set()
         for tensor in checkpoint.tensors.values():
             place = (tensor.storage, tensor.pieces[0].start, tensor.shape) if tensor.storage else tensor.key
@@ -314,4 +343,4 @@ def nbytes_before(plan: Plan) -> int:
 
 def tensors_text(plan: Plan) -> str:
     """How many tensors the output holds."""
-    return number_of(len(plan.steps), "tensor")
+    return number_of(sum(step.stored for step in plan.steps), "tensor")

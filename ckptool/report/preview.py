@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ckptool.commands.beside.settle import Besides
 from ckptool.core.checkpoint import Note
-from ckptool.core.plan import Plan
+from ckptool.core.plan import Beside, Fate, Plan
+from ckptool.core.reasons import NotTaken, WeightsOnly
+from ckptool.report.reasons import reason_text
 
 if TYPE_CHECKING:
     from ckptool.commands.automatic import Automatic
@@ -22,38 +23,54 @@ class Preview:
     Attributes:
         plan: what is to be written.
         names: the inputs as the user wrote them.
-        besides: what becomes of everything that is not a tensor.
         notes: all that the user should know.
         match: the rules that were found, if any were looked for.
     """
 
     plan: Plan
     names: tuple[str, ...]
-    besides: Besides
     notes: tuple[Note, ...]
     match: Automatic | None = None
 
     @property
     def is_recipe(self) -> bool:
         """True for a recipe, which is shown by its rules."""
-        return self.plan.request.startswith("remap")
+        return self.plan.command.name == "remap"
 
     @property
     def is_merge(self) -> bool:
         """True if several inputs may give tensors for one key."""
-        return self.plan.request.startswith("merge")
+        return self.plan.command.name == "merge"
 
     @property
     def facts(self) -> list[tuple[str, Sequence[str], str]]:
         """(title, names, why) of what lies beside the tensors, without the empty ones."""
-        besides = self.besides
-        facts: list[tuple[str, Sequence[str], str]] = [
-            ("kept beside the weights", besides.kept, ""),
-            ("left out", besides.dropped, ""),
-            ("left behind", besides.lost, besides.why),
-            ("not taken", besides.untaken, "only what the first file holds is kept"),
-        ]
-        return [fact for fact in facts if fact[1]]
+        return beside_facts(self.plan)
+
+
+def beside_facts(plan: Plan) -> list[tuple[str, Sequence[str], str]]:
+    """(title, names, why) of what lies beside the weights, those that share fate and reason together."""
+    rows: dict[tuple[str, str], list[str]] = {}
+    for beside in plan.beside:
+        title, why = _title(beside), reason_text(beside.reason) if beside.fate is Fate.LOST else ""
+        rows.setdefault((title, why), []).append(beside_name(plan, beside))
+    order = list(_TITLES)
+    return [(title, names, why) for (title, why), names in sorted(rows.items(), key=lambda row: order.index(row[0][0]))]
+
+
+_TITLES = ("kept beside the weights", "changed with the weights", "left out", "left behind", "not taken")
+
+
+def _title(beside: Beside) -> str:
+    if isinstance(beside.reason, NotTaken | WeightsOnly):
+        return "not taken"
+    return dict(zip(Fate, _TITLES, strict=False))[beside.fate]
+
+
+def beside_name(plan: Plan, beside: Beside) -> str:
+    """Its name, after that of its file where the plan has several."""
+    path = plan.inputs[beside.input].path
+    return f"{path.name}: {beside.name}" if isinstance(beside.reason, NotTaken | WeightsOnly) else beside.name
 
 
 def rounding_of(written: Written) -> Mapping[str, float]:

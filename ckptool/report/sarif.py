@@ -7,13 +7,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ckptool.commands.checks.finding import LEVELS, Finding, Level, Place, Report
+from ckptool.report.document import Document
 from ckptool.report.escape import sarif_text, terminal, uri
-from ckptool.report.json import document
+from ckptool.report.json import json_object
 
 _SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 _KEYS = 1000  # logical locations of one result
 _DETAILS = 20
 _WHOLE = 1 << 62  # names are not shortened where programs read them
+
+
+def encode_document(document: Document) -> Iterator[str]:
+    """The findings of a document as one run."""
+    return sarif(document.found, document.about, document.fail_on)
 
 
 def sarif(report: Report, about: Mapping[str, str] | None = None, fail_on: Level = "error") -> Iterator[str]:
@@ -34,7 +40,7 @@ def sarif(report: Report, about: Mapping[str, str] | None = None, fail_on: Level
         "columnKind": "utf16CodeUnits",
         "results": [_result(finding, rules) for finding in report.findings],
     }
-    yield from document([("$schema", _SCHEMA), ("version", "2.1.0"), ("runs", iter([run]))])
+    yield from json_object([("$schema", _SCHEMA), ("version", "2.1.0"), ("runs", iter([run]))])
 
 
 def _rule(rule: str, report: Report, about: Mapping[str, str]) -> dict[str, Any]:

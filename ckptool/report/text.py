@@ -11,7 +11,8 @@ from functools import cache
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Literal, NamedTuple, TextIO
 
-from ckptool.report.text_width import cells, elide, shorten_end
+from ckptool.report.text_width import cells, elide, elide_apart, shorten_end
+from ckptool.storage.environment import terminal_size
 
 if TYPE_CHECKING:
     from rich.style import Style as RichStyle
@@ -69,14 +70,12 @@ class Screen:
 
 def _dimensions(stream: TextIO, environ: Mapping[str, str]) -> tuple[int | None, int, bool]:
     """(columns or None if nothing bounds them, rows, whether the stream is a terminal)."""
-    import os
-
     is_terminal = stream.isatty()
     columns: int | None = None
     rows = 24
     if is_terminal:
         try:
-            columns, rows = os.get_terminal_size(stream.fileno())
+            columns, rows = terminal_size(stream)
         except OSError:
             columns = 80
         columns = columns or 80
@@ -164,6 +163,7 @@ def table(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], screen: Scr
     widths = [max(column) for column in zip_longest(titles, *full, fillvalue=0)]
     if screen.elide:
         _narrow(widths, columns, screen.width, gap)
+        rows, taken = _elided(rows, taken, widths)
     if any(titles):
         yield _row(columns, [Cell(column.title, "dim") for column in columns], titles, widths, gap)
     for row, needed in zip(rows, taken, strict=True):
@@ -174,6 +174,24 @@ def table(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], screen: Scr
             yield _row(columns, [*row[:-1], cut], needed, [*widths[: len(row) - 1], rest], gap)
         else:
             yield _row(columns, row, needed, widths, gap)
+
+
+def _elided(
+    rows: Sequence[Sequence[Cell]], taken: Sequence[Sequence[int]], widths: Sequence[int]
+) -> tuple[Sequence[Sequence[Cell]], list[list[int]]]:
+    """The rows, and the columns that their cells take, with what is wider than its column elided.
+
+    Cells of a column that differ stay different.
+    """
+    changed: list[Sequence[Cell]] = list(rows)
+    for at, width in enumerate(widths):
+        full = [n for n, row in enumerate(rows) if at < len(row) and (at < len(row) - 1 or len(row) == len(widths))]
+        if all(taken[n][at] <= width for n in full):
+            continue
+        rooms = [max(1, width - cells(rows[n][at].lead)) for n in full]
+        for n, text in zip(full, elide_apart([rows[n][at].text for n in full], rooms), strict=True):
+            changed[n] = [*changed[n][:at], changed[n][at]._replace(text=text), *changed[n][at + 1 :]]
+    return changed, [[cells(cell.lead) + cells(cell.text) for cell in row] for row in changed]
 
 
 def _narrow(widths: list[int], columns: Sequence[Column], room: int, gap: int) -> None:
@@ -204,11 +222,6 @@ def _row(
         if not need:
             blank += width + gap if width else 0
             continue
-        text = cell.text
-        if need > width:
-            lead = cells(cell.lead)
-            text = elide(text, max(1, width - lead))
-            need = lead + cells(text)
         pad = max(0, width - need)
         if column.align == ">":
             blank, pad = blank + pad, 0
@@ -216,7 +229,7 @@ def _row(
             line.append(Span(" " * blank))
         if cell.lead:
             line.append(Span(cell.lead, "dim"))
-        line.append(Span(text, cell.style))
+        line.append(Span(cell.text, cell.style))
         blank = gap + pad
     return tuple(line)
 

@@ -18,14 +18,18 @@ _LONGEST = 2000  # characters of a help line: a command is shown whole
 
 
 def check_lines(report: Report, screen: Screen, verbose: bool = False) -> Iterator[Line]:
-    """All lines of `ckptool check`; `verbose` lists every detail."""
+    """The findings, the table of files and rules, and the sum; nothing without findings.
+
+    `verbose` lists every detail.
+    """
     for finding in report.findings:
         yield from _finding(finding, screen, verbose)
         yield ()
     if screen.is_wide and report.files and report.findings:
         yield from _table(report, screen)
         yield ()
-    yield from _sum(report, screen)
+    if report.findings:
+        yield from _sum(report, screen)
 
 
 def _finding(finding: Finding, screen: Screen, verbose: bool) -> Iterator[Line]:
@@ -75,9 +79,6 @@ def _cell(cell: findings.Cell) -> Cell:
 
 def _sum(report: Report, screen: Screen) -> Iterator[Line]:
     worst: Style = "red" if report.count("error") else "yellow" if report.count("warning") else ""
-    if not report.findings:
-        yield (Span(f"{scope_text(report)}: "), Span(sum_text(report), "green"))
-        return
     said = f"{scope_text(report)}: {sum_text(report)}"
     more = f"why: ckptool check --explain {terminal(report.findings[0].rule, 60)}"
     gap = "    " if not screen.elide or cells(said) + cells(more) + 6 <= screen.width else ""

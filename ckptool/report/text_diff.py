@@ -12,46 +12,37 @@ from ckptool.report.diff_rows import (
     Row,
     diff_rows,
     extras_rows,
-    identical_text,
     integers,
     summary_parts,
 )
 from ckptool.report.escape import terminal
+from ckptool.report.inspection import format_text
+from ckptool.report.symbols import STYLES
 from ckptool.report.text import Cell, Column, Line, Screen, Span, Style, fit, level, table, wrap
 from ckptool.report.text_inspect import note_lines, shell
 from ckptool.report.text_width import cells
 from ckptool.report.units import count, number_of, real, relative, size_short
 from ckptool.values.delta import Delta
 
-STYLES: dict[Status, Style] = {
-    Status.SAME: "green",
-    Status.CHANGED: "yellow",
-    Status.CAST: "yellow",
-    Status.RESHAPED: "magenta",
-    Status.RENAMED: "cyan",
-    Status.ADDED: "green",
-    Status.REMOVED: "red",
-}
 _FAINTEST, _STRONGEST = 1e-5, 3e-2  # a fixed scale: the bars of two diffs can be compared by eye
 
 
 def diff_lines(diff: Diff, names: tuple[str, str], screen: Screen, verbose: bool = False) -> Iterator[Line]:
-    """All lines of `ckptool diff`; a single one if there is nothing to tell."""
+    """The lines of `ckptool diff` below the answer: warnings alone where the two are the same."""
     if diff.is_same and not verbose:
         yield from _prefix_lines(diff, screen)
         yield from note_lines([note for note in diff.notes if note.level == "warning"], screen)
-        yield (Span(identical_text(diff), "green"),)
         return
     yield from _sides(diff, names, screen)
+    yield from _prefix_lines(diff, screen)
+    yield from note_lines([note for note in diff.notes if note.level == "warning"], screen)
     rows = diff_rows(diff, each=verbose)
     if rows or diff.extras:
         yield ()
         yield from _table(diff, rows, screen)
     yield ()
-    yield from _prefix_lines(diff, screen)
-    yield from note_lines(diff.notes, screen)
+    yield from note_lines([note for note in diff.notes if note.level != "warning"], screen)
     if diff.is_same:
-        yield (Span(identical_text(diff), "green"),)
         return
     yield from ((Span(line),) for line in fit(summary_parts(diff), screen, separator="   ", indent="  "))
     yield from _deeper(rows, screen, verbose)
@@ -60,15 +51,12 @@ def diff_lines(diff: Diff, names: tuple[str, str], screen: Screen, verbose: bool
 def _sides(diff: Diff, names: tuple[str, str], screen: Screen) -> Iterator[Line]:
     """Both files, aligned, with what the headers say."""
     rows: list[tuple[Cell, ...]] = []
-    sides: tuple[tuple[str, Style], ...] = (("-", "red"), ("+", "green"))
-    for (symbol, style), name, checkpoint in zip(sides, names, (diff.old, diff.new), strict=True):
-        kind = checkpoint.format
-        if len(checkpoint.files) > 1 and "shard" not in kind:
-            kind += f", {number_of(len(checkpoint.files), 'shard')}"
+    for symbol, name, checkpoint in zip("-+", names, (diff.old, diff.new), strict=True):
+        kind = format_text(checkpoint)
         if checkpoint.selection.path:
             kind += f', weights under "{terminal(checkpoint.selection.name)}"'
         cells_of = (
-            Cell(terminal(name), style, lead=f"{symbol} "),
+            Cell(terminal(name), STYLES[symbol], lead=f"{symbol} "),
             Cell(number_of(len(checkpoint), "tensor")),
             Cell(size_short(checkpoint.nbytes)),
             Cell(kind),
@@ -96,14 +84,14 @@ def _table(diff: Diff, rows: Sequence[Row], screen: Screen) -> Iterator[Line]:
     always = 5 if wide else 4  # up to "change"; the others only where they say something
     used = [at for at in range(len(columns)) if at < always or any(row[at].text for row in cells_of)]
     columns, cells_of = [columns[at] for at in used], [[row[at] for at in used] for row in cells_of]
-    for symbol, status, which in extras_rows(diff.extras):
-        start = [Cell(symbol, STYLES[status]), Cell("(not tensors)"), Cell(f"{len(which):,}")]
+    for symbol, _, which in extras_rows(diff.extras):
+        start = [Cell(symbol, STYLES[symbol]), Cell("(not tensors)"), Cell(f"{len(which):,}")]
         cells_of.append([*start, *([Cell()] if wide else []), Cell(", ".join(which))])
     yield from table(columns, cells_of, screen)
 
 
 def _cells(row: Row, wide: bool, bars: int) -> list[Cell]:
-    style = STYLES[row.status]
+    style = STYLES[SYMBOLS[row.status]]
     quiet: Style = "dim" if row.status is Status.SAME else ""
     found = [
         Cell(SYMBOLS[row.status], style),

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from ckptool.core.checkpoint import Checkpoint, Extra, GlobalUse, Note
+from ckptool.core.shell import shell_quote
 from ckptool.report.escape import terminal
-from ckptool.report.inspection import Inspection
+from ckptool.report.inspection import Inspection, format_text
 from ckptool.report.text import Line, Screen, Span, Style, fit, wrap
 from ckptool.report.text_tree import tree_lines
 from ckptool.report.text_width import cells, elide
@@ -20,13 +20,15 @@ _VALUE = 48  # characters of a value
 
 
 def inspect_lines(report: Inspection, tree: Tree, screen: Screen) -> Iterator[Line]:
-    """All lines of `ckptool inspect`, the summary of what to do next last."""
+    """What the file is, what is wrong with it, its tree, what else it holds, and what to type next."""
     yield from header(report.checkpoint, report.name, screen)
     yield from totals(report, screen)
+    warnings = [*_nonfinite_notes(report), *(note for note in report.notes if note.level == "warning")]
+    yield from note_lines(warnings, screen)
     if report.keys:
         yield ()
         yield from tree_lines(report, tree, screen)
-    notes = [*_nonfinite_notes(report), *report.notes]
+    notes = [note for note in report.notes if note.level != "warning"]
     below = [*_besides(report, screen), *note_lines(notes, screen), *_deeper(report, tree, screen)]
     if below:
         yield ()
@@ -48,10 +50,7 @@ def header(checkpoint: Checkpoint, name: str, screen: Screen) -> Iterator[Line]:
 
 
 def _facts(checkpoint: Checkpoint) -> list[str]:
-    facts = [checkpoint.format]
-    if len(checkpoint.files) > 1 and "shard" not in checkpoint.format:
-        facts.append(number_of(len(checkpoint.files), "shard"))
-    facts.append(size_short(checkpoint.nbytes))
+    facts = [format_text(checkpoint), size_short(checkpoint.nbytes)]
     if checkpoint.selection.path:
         facts.append(f'weights under "{terminal(checkpoint.selection.name)}"')
     return facts
@@ -189,4 +188,4 @@ def shell(text: str) -> str:
     """A word for a command line, in double quotes where a shell would read it otherwise."""
     if not any(char in text for char in "\"\\$`!'") and text.isprintable():
         return text if text.replace(".", "").replace("_", "").isalnum() and text.isascii() else f'"{text}"'
-    return shlex.quote(text) if text.isprintable() else terminal(shlex.quote(text))
+    return shell_quote(text)

@@ -9,11 +9,11 @@ from ckptool.commands.automatic import Automatic
 from ckptool.report.escape import terminal
 from ckptool.report.match_explain import explain_lines
 from ckptool.report.match_rows import MatchRow, left_texts, match_rows, match_text, taking_hint
-from ckptool.report.text import Line, Screen, Span, Style, wrap
+from ckptool.report.symbols import STYLES
+from ckptool.report.text import Line, Screen, Span, wrap
 from ckptool.report.text_inspect import note_lines
 from ckptool.report.text_width import cells
 
-_STYLES: dict[str, Style] = {">": "cyan", "*": "magenta", "-": "red", "=": "green", "!": "magenta", "?": "yellow"}
 _MANY = 60  # rules
 _MANY_PATTERNS = 8
 
@@ -50,7 +50,7 @@ def _rule(row: MatchRow, digits: int, screen: Screen) -> Iterator[Line]:
         inside = replace(screen, width=screen.width - len(lead))
         lines = [*wrap(left, inside, indent=""), *wrap(f"{arrow[1:]}{right}", inside, indent="     ", first="  ")]
     number = f"{row.number or '':>{digits}}"
-    yield (Span(row.symbol, _STYLES[row.symbol]), Span(f" {number}  ", "dim"), Span(lines[0]))
+    yield (Span(row.symbol, STYLES[row.symbol]), Span(f" {number}  ", "dim"), Span(lines[0]))
     yield from ((Span(f"{lead}{line}"),) for line in lines[1:])
     why = terminal(row.what + (f"; {row.rival}" if row.rival else ""), 600)
     yield from ((Span(line, "dim"),) for line in wrap(why, screen, indent=f"{lead}    ", first=f"{lead}  "))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
+from ckptool.commands.automatic import FOUND
 from ckptool.core.errors import CkptError
-from ckptool.core.plan import Plan, Problem
+from ckptool.core.plan import Problem
 from ckptool.report.escape import terminal
 from ckptool.report.plan_rows import (
     SYMBOLS,
@@ -24,6 +25,7 @@ from ckptool.report.plan_rows import (
     unused_rules,
 )
 from ckptool.report.preview import Preview, rounding_of
+from ckptool.report.symbols import STYLES
 from ckptool.report.text import Cell, Column, Line, Screen, Span, Style, fit, table
 from ckptool.report.text_inspect import header, note_lines
 from ckptool.report.text_match import match_lines
@@ -33,13 +35,6 @@ from ckptool.report.units import count, number_of, relative, size, size_short
 if TYPE_CHECKING:
     from ckptool.engine.apply import Written
 
-STYLES: dict[Fate, Style] = {
-    Fate.COPIED: "green",
-    Fate.RENAMED: "cyan",
-    Fate.CAST: "yellow",
-    Fate.COMPUTED: "magenta",
-    Fate.DROPPED: "red",
-}
 _MANY_RULES = 60
 _MANY_NAMES = 12
 _MANY_KEYS = 8
@@ -47,18 +42,19 @@ _MANY_KEYS = 8
 
 def plan_lines(preview: Preview, screen: Screen, verbose: bool = False) -> Iterator[Line]:
     """All lines of a preview but what was or was not written, the sum last."""
-    plan = preview.plan
     yield from _inputs(preview, screen)
+    yield from note_lines([note for note in preview.notes if note.level == "warning"], screen)
     if preview.match is not None:
         yield ()
         yield from match_lines(preview.match, screen)
-    lines = list(_recipe_table(plan, screen) if preview.is_recipe and not verbose else _table(preview, screen, verbose))
+    is_short = preview.is_recipe and not verbose
+    lines = list(_recipe_table(preview, screen) if is_short else _table(preview, screen, verbose))
     if lines:
         yield ()
         yield from lines
     yield ()
     yield from _besides_lines(preview, screen)
-    yield from note_lines(preview.notes, screen)
+    yield from note_lines([note for note in preview.notes if note.level != "warning"], screen)
     yield from summary(preview, screen)
 
 
@@ -69,7 +65,7 @@ def _inputs(preview: Preview, screen: Screen) -> Iterator[Line]:
         return
     rows: list[tuple[Cell, ...]] = []
     for name, checkpoint in zip(preview.names, plan.inputs, strict=True):
-        kind = checkpoint.format
+        kind = str(checkpoint.format)
         if checkpoint.selection.path:
             kind += f', weights under "{terminal(checkpoint.selection.name)}"'
         tensors = number_of(len(checkpoint), "tensor")
@@ -94,7 +90,7 @@ def _table(preview: Preview, screen: Screen, verbose: bool) -> Iterator[Line]:
 def _cells(row: Row, wide: bool, is_merge: bool) -> list[Cell]:
     quiet: Style = "dim" if row.fate is Fate.COPIED and not is_merge else ""
     found = [
-        Cell(SYMBOLS[row.fate], STYLES[row.fate]),
+        Cell(SYMBOLS[row.fate], STYLES[SYMBOLS[row.fate]]),
         Cell(terminal(row.key) or "other keys", quiet),
         Cell(f"{row.tensors:,}", quiet),
     ]
@@ -113,12 +109,13 @@ def _cells(row: Row, wide: bool, is_merge: bool) -> list[Cell]:
 # ---------------------------------------------------------------------------------------------- recipes
 
 
-def _recipe_table(plan: Plan, screen: Screen) -> Iterator[Line]:
-    """A row for each rule, then what no rule decides."""
+def _recipe_table(preview: Preview, screen: Screen) -> Iterator[Line]:
+    """A row for each rule, then what no rule decides; rules that were found have been shown."""
+    plan, found = preview.plan, preview.match is not None
     wide = screen.is_wide
-    rules = [row for row in rule_rows(plan) if not row.name.startswith("match rule")]  # they have been shown
+    rules = [row for row in rule_rows(plan) if not (found and row.name.recipe == FOUND)]
     shown = rules[:_MANY_RULES]
-    several = len({row.name.rpartition("rule ")[0] for row in rules}) > 1
+    several = len({(row.name.recipe, row.name.backwards) for row in rules}) > 1
     computes = any(row.computes for row in shown)
     columns = [Column(""), Column(""), Column("rule", least=24), Column("keys", ">")]
     columns += [Column("computes", least=16)] if computes else []
@@ -137,7 +134,11 @@ def _recipe_table(plan: Plan, screen: Screen) -> Iterator[Line]:
         rows.append([*start, Cell(text, "dim"), Cell("0", "dim"), *[Cell()] * (len(columns) - 4)])
     for row in [*untouched_rows(plan), *added_rows(plan)]:
         quiet: Style = "dim" if row.fate is Fate.COPIED else ""
-        mark = [Cell(SYMBOLS[row.fate], STYLES[row.fate]), Cell(), Cell(terminal(row.key) or "other keys", quiet)]
+        mark = [
+            Cell(SYMBOLS[row.fate], STYLES[SYMBOLS[row.fate]]),
+            Cell(),
+            Cell(terminal(row.key) or "other keys", quiet),
+        ]
         empty = [Cell()] if computes else []
         rows.append([*mark, Cell(f"{row.tensors:,}", quiet), *empty, Cell(terminal(row.what), quiet)])
     if rows:
@@ -151,9 +152,9 @@ def _width(rows: Sequence[Sequence[Cell]]) -> int:
 
 
 def _rule_cells(row: RuleRow, named: bool, computes: bool) -> list[Cell]:
-    mark = Cell("-", "dim") if row.fate is None else Cell(SYMBOLS[row.fate], STYLES[row.fate])
+    mark = Cell("-", "dim") if row.fate is None else Cell(SYMBOLS[row.fate], STYLES[SYMBOLS[row.fate]])
     text: Style = "dim" if row.fate is None else ""
-    name = row.name if named else row.name.rpartition(" ")[2]
+    name = str(row.name) if named else str(row.name.number or row.name)
     found = [mark, Cell(terminal(name), "dim"), Cell(terminal(row.rule), text)]
     found.append(Cell(f"{row.keys:,}", text))
     found += [Cell(terminal(row.computes), text)] if computes else []
@@ -193,12 +194,22 @@ def written_lines(written: Written, name: str, screen: Screen, files: Sequence[s
     if rounding:
         key = max(rounding, key=lambda key: rounding[key])
         worst = relative(rounding[key])
-        yield (Span("rounding:", "dim"), Span(f" rel ≤ {worst} ({terminal(key, max(20, screen.width - 40))})"))
+        lost = "".join(f", {clause}" for clause in lost_values(written))
+        room = max(20, screen.width - 40 - len(lost))
+        yield (Span("rounding:", "dim"), Span(f" rel ≤ {worst} ({terminal(key, room)}){lost}"))
     files = f"  {len(written.files)} files" if len(written.files) > 1 else ""
     is_folder = written.files[0] != written.path
-    name = str(Path(name) / written.files[0].name) if is_folder and not files else name
+    name = str(PurePath(name) / written.files[0].name) if is_folder and not files else name
     shown = f"{terminal(name)}{files}  {size_short(written.nbytes)}  {written.seconds:.1f} s"
     yield (Span("wrote", "green"), Span(f" {shown}"))
+
+
+def lost_values(written: Written) -> Iterator[str]:
+    """``1 value overflows``, ``3 values become zero``: what casts could not hold."""
+    if overflows := sum(written.overflows.values()):
+        yield f"{number_of(overflows, 'value')} {'overflows' if overflows == 1 else 'overflow'}"
+    if zeroed := sum(written.zeroed.values()):
+        yield f"{number_of(zeroed, 'value')} {'becomes' if zeroed == 1 else 'become'} zero"
 
 
 def problem_errors(problems: Sequence[Problem]) -> Iterator[tuple[CkptError, list[str]]]:
@@ -215,18 +226,21 @@ def problem_errors(problems: Sequence[Problem]) -> Iterator[tuple[CkptError, lis
         yield CkptError(f"{len(problems) - _MANY_NAMES:,} more problems of the kind", hint="all of them: --json"), []
 
 
-def nothing_lines(files: Sequence[str], check: bool = False, found: bool = False) -> Iterator[Line]:
+def nothing_lines(files: Sequence[str], mode: str = "preview", found: bool = False) -> Iterator[Line]:
     """The last lines where no checkpoint was to be written.
 
     Args:
         files: further files that were written.
-        check: nothing was to be written at all.
+        mode: "check" or "dry run" where nothing was to be written at all.
         found: there are rules that can be written.
     """
     yield from file_lines(files)
     recipe = "    as a recipe: --save-recipe FILE" if found and not files else ""
     nothing = f"nothing {'else ' if files else ''}written; add -o PATH{recipe}"
-    yield (Span("checked: the plan is sound", "green"),) if check else (Span(nothing, "dim"),)
+    if mode == "check":
+        yield (Span("checked: the plan is sound", "green"),)
+    else:
+        yield (Span("dry run: nothing written" if mode == "dry run" else nothing, "dim"),)
 
 
 def file_lines(files: Sequence[str]) -> Iterator[Line]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from ckptool.models.probing.report import Divergence, ProbeReport
 from ckptool.models.probing.rounding import EXACT
 from ckptool.report.escape import terminal
+from ckptool.report.reasons import reason_text
 from ckptool.report.text import Line, Screen, Span, Style, wrap
 from ckptool.report.text_inspect import note_lines
 from ckptool.report.units import number_of, relative
@@ -29,7 +30,8 @@ def probe_lines(report: ProbeReport, screen: Screen, verbose: bool = False) -> I
     if report.following:
         yield from _row("~", f"{number_of(report.following, 'more module')} differ behind that", screen)
     if report.divided:
-        said = f"{_modules(report.divided)} differ, but not what is computed from them: the work is divided otherwise"
+        same = "what is computed from them matches: the two models split the computation differently"
+        said = f"{_modules(report.divided)} differ, but {same}"
         yield from _row("=", said, screen, "dim")
     yield from _skipped(report, screen, verbose)
     yield from note_lines(report.notes, screen)
@@ -71,8 +73,8 @@ def divergence_texts(row: Divergence, is_first: bool) -> Iterator[str]:
             yield f"in the source it comes after {_names(row.source_after)}: it stands in another place"
         if row.between:
             yield f"between them, and with no counterpart of their own: {_names(row.between)}"
-    for key, origins, how in row.origins[:_RULES]:
-        yield f"{key} <- {', '.join(origins)}, {how}"
+    for key, origins, reason in row.origins[:_RULES]:
+        yield f"{key} <- {', '.join(origins)}, {reason_text(reason)}"
 
 
 def _divergence(row: Divergence, is_first: bool, screen: Screen) -> Iterator[Line]:
@@ -91,7 +93,7 @@ def _skipped(report: ProbeReport, screen: Screen, verbose: bool) -> Iterator[Lin
             said = ", ".join(modules) if verbose else _modules(tuple(modules))
             yield from _row("?", f"not compared, {said}: {why}", screen, "yellow")
     if report.unproven and not report.differing:
-        yield from _row("?", f"nothing that agrees is computed from {_names(report.unproven)}", screen, "yellow")
+        yield from _row("?", f"not verified: {_names(report.unproven)}", screen, "yellow")
 
 
 def _sum(report: ProbeReport, screen: Screen) -> Iterator[Line]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from ckptool.commands.transplant.result import Transplant
 from ckptool.core.checkpoint import Note
 from ckptool.report.escape import terminal
+from ckptool.report.symbols import STYLES
 from ckptool.report.text import Cell, Column, Line, Screen, Span, Style, bar, table, wrap
 from ckptool.report.text_inspect import note_lines
 from ckptool.report.text_match import match_lines
@@ -31,17 +32,6 @@ if TYPE_CHECKING:
     from ckptool.engine.apply import Written
     from ckptool.models import Verdict
 
-_STYLES: dict[str, Style] = {
-    "filled": "green",
-    "renamed": "cyan",
-    "computed": "magenta",
-    "cast": "yellow",
-    "fitted": "magenta",
-    "mismatched": "magenta",
-    "missing": "red",
-    "unexpected": "red",
-    "dropped": "red",
-}
 _BAR = 20
 _MANY_NAMES = 12
 
@@ -59,6 +49,8 @@ def transplant_lines(
         verbose: a row for every tensor.
     """
     yield from _sides(transplant, screen, name or str(transplant.source.path.name))
+    notes = _notes(transplant)
+    yield from note_lines([note for note in notes if note.level == "warning"], screen)
     yield ()
     if transplant.match is not None:
         yield from match_lines(transplant.match, screen)
@@ -73,13 +65,13 @@ def transplant_lines(
     for at, (title, text) in enumerate(facts):
         again = at and facts[at - 1][0] == title
         yield from _titled("" if again else title, text, screen)
-    yield from note_lines(_notes(transplant), screen)
+    yield from note_lines([note for note in notes if note.level != "warning"], screen)
     yield from _titled("Plan:", summary_text(transplant), screen)
 
 
 def _notes(transplant: Transplant) -> list[Note]:
     source = transplant.source
-    found = [note for note in source.notes if note.level == "warning"]
+    found: list[Note] = []
     if source.selection.ema:
         found.append(Note(f"the source also holds a moving average, {source.selection.ema}", "--ema takes that"))
     return [*found, *transplant.plan.notes]
@@ -87,7 +79,7 @@ def _notes(transplant: Transplant) -> list[Note]:
 
 def _sides(transplant: Transplant, screen: Screen, name: str) -> Iterator[Line]:
     source, target = transplant.source, transplant.target
-    facts = [number_of(len(source), "tensor"), source.format]
+    facts = [number_of(len(source), "tensor"), str(source.format)]
     if source.selection.path:
         facts.append(f'weights under "{terminal(source.selection.name)}"')
     built = f", built on {target.device}" if target.module is not None and screen.is_wide else ""
@@ -127,7 +119,7 @@ def _keys(rows: Sequence[Row], screen: Screen) -> Iterator[Line]:
     for row in rows:
         quiet: Style = "dim" if row.status == "filled" else ""
         key = _patterns([terminal(pattern) for pattern in row.patterns], max(16, room))
-        line = [Cell(row.symbol, _STYLES[row.status]), Cell(key, quiet), Cell(f"{row.tensors:,}", quiet)]
+        line = [Cell(row.symbol, STYLES[row.symbol]), Cell(key, quiet), Cell(f"{row.tensors:,}", quiet)]
         line += [Cell(count(row.elements), quiet)] if wide else []
         found.append(line)
     before = _width(found)

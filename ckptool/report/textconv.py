@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ckptool.core.errors import CkptError
+from ckptool.report.document_inspect import inspect_listing
 from ckptool.report.escape import terminal
 from ckptool.report.inspection import Inspection
-from ckptool.report.lines import inspect_lines
+from ckptool.report.lines import row_text
 from ckptool.report.units import number_of, size_short
 
 _LONGEST = 2000  # characters of a value: what follows is not compared
@@ -26,7 +27,7 @@ def textconv_lines(report: Inspection, threads: int = 2) -> Iterator[str]:
         yield f"# {terminal(extra.name)} = {terminal(held, _LONGEST)}\n"
     for name, value in checkpoint.metadata.items():
         yield f"# metadata {terminal(name)} = {terminal(value, _LONGEST)}\n"
-    yield from inspect_lines(report, threads)
+    yield from map(row_text, inspect_listing(report, threads))
 
 
 def unreadable_lines(error: CkptError, path: str, head: bytes, size: int) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import PurePath
 
 from ckptool.commands.transplant.result import Transplant
 from ckptool.report.escape import terminal
@@ -14,17 +14,19 @@ _FEW = 8
 
 def freeze_list(transplant: Transplant, source: str) -> Iterator[str]:
     """Names of parameters, one a line, and behind a comment the modules whose statistics have to be kept, too."""
-    named = "that its recipe freezes" if transplant.asked.recipe.freeze else f"that came whole from {terminal(source)}"
+    named = "that its recipe freezes" if transplant.asked.recipe.freeze else f"loaded in full from {terminal(source)}"
     yield f"# parameters of {terminal(transplant.target.name)} {named}: requires_grad_(False)\n"
     yield from (f"{terminal(key, _WHOLE)}\n" for key in transplant.freeze)
     yield "# BatchNorm modules that need .eval(): frozen weights do not stop their running statistics\n"
     yield from (f"{terminal(name, _WHOLE)}\n" for name in transplant.batchnorms)
 
 
-def snippet(transplant: Transplant, arguments: Mapping[str, object], out: Path, wrap: str | None) -> Iterator[str]:
+def snippet(
+    transplant: Transplant, arguments: Mapping[str, object], out: PurePath, container: str | None, wrap: str | None
+) -> Iterator[str]:
     """Lines of plain torch that build the model, load the written file and freeze what came from the source."""
     imports, model = _model(transplant.target.name, arguments, transplant.target.modules.get("", ""))
-    load_import, load = _load(out, wrap)
+    load_import, load = _load(out, container, wrap)
     yield from sorted({"import torch\n", *(f"{line}\n" for line in (*imports, *load_import))}, key=_import_order)
     yield f"\nmodel = {model}\n"
     strict = ", strict=False" if transplant.asked.only_loaded else ""
@@ -36,9 +38,10 @@ def snippet(transplant: Transplant, arguments: Mapping[str, object], out: Path, 
     if single:
         yield f"for name in {_names(single)}:\n    model.get_parameter(name).requires_grad_(False)\n"
     if modules and transplant.batchnorms:
-        yield "# in every epoch, after model.train(): the frozen layers keep their running statistics\n"
+        yield "# frozen norms keep their running statistics: they stay in eval, through model.train() too\n"
         yield "for norm in (layer for module in frozen for layer in module.modules()):\n"
         yield "    if isinstance(norm, torch.nn.modules.batchnorm._BatchNorm):\n        norm.eval()\n"
+        yield "        norm.train = lambda mode=True, norm=norm: norm\n"
 
 
 def _import_order(line: str) -> tuple[bool, str]:
@@ -59,18 +62,20 @@ def _model(name: str, arguments: Mapping[str, object], kind: str) -> tuple[list[
         return ["import transformers"], f"transformers.{kind.rpartition('.')[2]}({config})"
     if not place:
         return [], "...  # your model"
-    module = Path(place).stem if place.endswith(".py") else place
+    module = PurePath(place).stem if place.endswith(".py") else place
     top, _, more = attribute.partition(".")
     call = f"{top}.{more}" if more else top
     return [f"from {module} import {top}"], f"{call}({given.removeprefix(', ')})"
 
 
-def _load(out: Path, wrap: str | None) -> tuple[list[str], str]:
+def _load(out: PurePath, container: str | None, wrap: str | None) -> tuple[list[str], str]:
     inside = f"[{wrap!r}]" if wrap else ""
-    if out.suffix.lower() == ".safetensors":
+    if container == "safetensors":
         return ["from safetensors.torch import load_file"], f"load_file({str(out)!r})"
-    if out.suffix:
+    if container == "torch":
         return [], f"torch.load({str(out)!r}, weights_only=True){inside}"
+    if container != "folder":
+        return [], f"...  # the state dict in {str(out)!r}"
     shards = f'for shard in sorted(Path({str(out)!r}).glob("*.safetensors"))'
     state = f"{{key: value {shards} for key, value in load_file(shard).items()}}"
     return ["from pathlib import Path", "from safetensors.torch import load_file"], state

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from ckptool.commands.transplant.result import Transplant
 from ckptool.core.errors import CkptError, UsageError
 from ckptool.core.fold import rollup
+from ckptool.core.plan import Use
+from ckptool.core.reasons import ByOption, Reason, RuleName
 from ckptool.models.entries import Entry, Filled
 from ckptool.recipes.recipe import Recipe, parse_recipe
 from ckptool.recipes.renaming import drop_rules, unsayable
@@ -17,6 +19,7 @@ from ckptool.recipes.reverse import reverse
 from ckptool.recipes.rules import Rule
 from ckptool.report.escape import terminal
 from ckptool.report.match_words import rule_words
+from ckptool.report.reasons import reason_text
 from ckptool.report.units import count, number_of
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
@@ -44,7 +47,11 @@ def transplant_recipe(transplant: Transplant, source: str, name: str) -> Iterato
     if stages:
         yield from _reversible(stages)
         yield from _rules(stages)
-    if asked.recipe.stages and asked.recipe.stages[-1].unmatched != "keep" and not _fits(transplant):
+    if (
+        asked.recipe.stages
+        and asked.recipe.stages[-1].unmatched != "keep"
+        and not (transplant.swap or _fits(transplant))
+    ):
         yield f"unmatched = {_text(asked.recipe.stages[-1].unmatched)}\n"
     yield from _tables(asked.recipe, (*asked.init, *asked.recipe.init))
     yield from _outcome(transplant)
@@ -56,17 +63,17 @@ _Line = tuple[str, str]
 
 def _drops(transplant: Transplant) -> list[_Line]:
     """What --drop left out, as rules."""
-    by_option: dict[str, list[str]] = {}
+    by_option: dict[Reason, list[str]] = {}
     for row in transplant.plan.dropped:
-        if row.why.startswith("--drop "):
-            by_option.setdefault(row.why, []).append(row.source.key)
+        if isinstance(row.reason, ByOption):
+            by_option.setdefault(row.reason, []).append(row.source.key)
     gone = {key for keys in by_option.values() for key in keys}
     kept = [key for key in transplant.source if key not in gone]
     lines: list[_Line] = []
-    for why, keys in by_option.items():
-        others = [*kept, *(key for other, more in by_option.items() if other != why for key in more)]
+    for option, keys in by_option.items():
+        others = [*kept, *(key for other, more in by_option.items() if other != option for key in more)]
         rules = drop_rules(keys, others)
-        comment = f"{number_of(len(keys), 'key')}, {why}"
+        comment = f"{number_of(len(keys), 'key')}, {reason_text(option)}"
         lines += [(rule, comment if at == 0 else "") for at, rule in enumerate(rules)]
         if odd := unsayable(
             key for key in keys if not any(rule.startswith(f"{key.split('.')[0]}.{{") for rule in rules)
@@ -78,14 +85,18 @@ def _drops(transplant: Transplant) -> list[_Line]:
 def _names(transplant: Transplant) -> Iterator[list[_Line]]:
     """How source keys become the model's: the recipe that was used, or the prefix that was seen through."""
     recipe = transplant.asked.recipe
-    if transplant.swap:
-        many = sum(entry.is_filled for entry in transplant.entries)
-        yield [(transplant.swap.rule, f"{number_of(many, 'key')} meet, same name and shape")]
+    swap = transplant.swap
+    put = [(swap.rule, f"{number_of(len(transplant.filled), 'key')} meet, same name and shape")] if swap else []
+    if not recipe.stages:
+        yield put
+        return
+    if transplant.under:
+        yield [(f"{transplant.under} ->", "the rules apply under it")]
     uses = {use.name: use for use in transplant.plan.uses}
     found = transplant.match.report.rules if transplant.match else ()
     why = {rule.text: rule_words(rule) for rule in found}
     for number, stage in enumerate(recipe.stages):
-        is_last = number == len(recipe.stages) - 1 and not _fits(transplant)
+        is_last = number == len(recipe.stages) - 1 and not put and not _fits(transplant)
         lines = [(rule.text, rule.comment or why.get(rule.text) or _evidence(rule, uses)) for rule in stage.rules]
         if stage.unmatched == "drop" and not is_last:
             if not all(rule.is_whole for rule in stage.rules):
@@ -95,11 +106,12 @@ def _names(transplant: Transplant) -> Iterator[list[_Line]]:
                 )
             lines.append(("?{k**} -> !", 'unmatched = "drop"'))
         yield lines
+    yield put
 
 
-def _evidence(rule: Rule, uses: Mapping[str, object]) -> str:
-    many = getattr(uses.get(rule.name), "keys", 0)
-    return number_of(many, "key") if many else ""
+def _evidence(rule: Rule, uses: Mapping[RuleName, Use]) -> str:
+    many = uses[rule.name].keys if rule.name in uses else 0
+    return rule.comment or (number_of(many, "key") if many else "")
 
 
 def _fits(transplant: Transplant) -> list[_Line]:
@@ -170,7 +182,7 @@ def _outcome(transplant: Transplant) -> Iterator[str]:
         patterns = [group.pattern for group in rollup(parameters, together=[True]) if group.label]
         yield f"# {number_of(len(frozen), 'parameter')}\n"
         yield f"freeze = {_list(patterns)}\n"
-    left = {entry.key: entry.how for entry in transplant.having(Filled.MISSING, Filled.MISMATCHED)}
+    left = {entry.key: reason_text(entry.reason) for entry in transplant.having(Filled.MISSING, Filled.MISMATCHED)}
     for how, many in Counter(left.values()).items():
         yield f"# {number_of(many, 'key')}: {_comment(how)}\n"
     missing = rollup([(entry.key, entry.key in left) for entry in transplant.entries])

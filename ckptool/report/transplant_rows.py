@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 from ckptool.commands.transplant.result import Transplant
 from ckptool.core.fold import rollup
+from ckptool.core.reasons import ByRules, DoesNotFit, Kept, NoSuchKey, RuleName, Tie
 from ckptool.core.spec import DTYPES
 from ckptool.models.entries import Entry, Filled
-from ckptool.report.plan_rows import dropped_text
+from ckptool.report.reasons import dropped_text, reason_text
 from ckptool.report.units import count, number_of
 
 _MANY_MODULES = 30
@@ -104,7 +105,7 @@ def _opened(keys: list[str], names: list[str]) -> list[str]:
 
 
 def _module_row(name: str, entries: list[Entry]) -> ModuleRow:
-    counted = [entry for entry in entries if not entry.is_counter] or entries  # 20 counters are no 20 weights
+    counted = [entry for entry in entries if not entry.is_counter] or entries  # counters are not weights
     whole = sum(entry.spec.elements for entry in counted)
     filled = sum(entry.is_filled for entry in entries)
     share = sum(entry.covered for entry in counted) / whole if whole else float(filled == len(entries))
@@ -142,9 +143,9 @@ def entry_rows(transplant: Transplant, each: bool = False) -> list[Row]:
     rows += _rolled(besides, unexpected, each, among=[*transplant.mapped])
     source = transplant.source
     gone = {
-        row.source.key: ("dropped", dropped_text(row.why))
+        row.source.key: ("dropped", dropped_text(row.reason))
         for row in transplant.plan.dropped
-        if row.why not in ("does not fit", "the model has no such key")
+        if not isinstance(row.reason, DoesNotFit | NoSuchKey)
     }
     sizes = {key: source[key].elements for key in gone}
     rows += _rolled(gone, sizes, each, among=[*source])
@@ -176,7 +177,7 @@ def _row(label: _Label, patterns: list[str], keys: list[str], elements: Mapping[
 
 
 def _labels(transplant: Transplant, each: bool) -> dict[str, _Label]:
-    rules = {use.name: use.rule for use in transplant.plan.uses}
+    rules: dict[tuple[RuleName, ...], str] = {(use.name,): use.rule for use in transplant.plan.uses}
     labels = {entry.key: _label(entry, rules) for entry in transplant.entries}
     for status, words in (("mismatched", "of another shape"), ("fitted", "fitted")):
         found = {label for label in labels.values() if label[0] == status}
@@ -190,19 +191,20 @@ def _without_shapes(text: str, words: str) -> str:
     return f"{words}: {text.rpartition(': ')[2]}"
 
 
-def _label(entry: Entry, rules: Mapping[str, str]) -> _Label:
+def _label(entry: Entry, rules: Mapping[tuple[RuleName, ...], str]) -> _Label:
+    reason, how = entry.reason, reason_text(entry.reason)
     if entry.status is Filled.MISSING:
-        return "missing", f"missing: {entry.how}"
+        return "missing", f"missing: {how}"
     old, new = _shapes(entry)
     if entry.status is Filled.MISMATCHED:
-        return "mismatched", f"source {old}, model {new}: {entry.how}"
-    computes = rules.get(entry.how, "").partition(" | ")[2]
-    how = f"{entry.how}: {computes}" if computes else entry.how.replace("kept", "same key")
+        return "mismatched", f"source {old}, model {new}: {how}"
+    computes = rules.get(reason.rules, "").partition(" | ")[2] if isinstance(reason, ByRules) else ""
+    how = f"{how}: {computes}" if computes else "same key" if isinstance(reason, Kept) else how
     if entry.status is Filled.FITTED:
         return "fitted", f"{old} → {new}: {', '.join(filter(None, (entry.fit, how)))}"
     if entry.status is Filled.CAST:
         return "cast", f"{old.partition('[')[0]} → {DTYPES[entry.spec.dtype].short}, {how}"
-    is_same = entry.sources == (entry.key,) or entry.how.startswith("tied")
+    is_same = entry.sources == (entry.key,) or isinstance(reason, Tie)
     return "computed" if computes else "filled" if is_same else "renamed", how
 
 
@@ -230,12 +232,16 @@ def summary_text(transplant: Transplant) -> str:
     share = share_text(ModuleRow("", *transplant.tensors, transplant.coverage))
     tensors, many = transplant.tensors
     left = [entry for entry in transplant.entries if entry.covered < entry.spec.elements]
-    if not left:
+    fitted = len(transplant.having(Filled.FITTED))
+    if not left and not fitted:
         return f"all {count(whole)} elements of {number_of(many, 'tensor')} from the source"
+    if not left:
+        return f"all {number_of(many, 'tensor')} from the source, {fitted:,} of them made to fit"
     if all(entry.is_counter for entry in left):
         beside = f"{number_of(len(left), 'BatchNorm counter')} start{'s' * (len(left) == 1)} at zero"
         return f"all {number_of(tensors, 'tensor')} that matter from the source; {beside}"
     text = f"{count(filled)} of {count(whole)} elements ({share}) from the source, {tensors:,} of {many:,} tensors"
+    text += f" ({fitted:,} made to fit)" if fitted else ""
     if transplant.asked.only_loaded:
         return text
     own = "the target's own" if transplant.target.checkpoint is not None else f"init, seed {transplant.asked.seed}"
@@ -278,11 +284,11 @@ def refusal_text(verdict: object) -> str:
 
 
 def freeze_text(transplant: Transplant) -> str:
-    """``60 parameters came from the source whole, with 20 BatchNorms that need .eval()``; "" if there are none."""
+    """``60 parameters loaded in full, with 20 BatchNorms that need .eval()``; "" if there are none."""
     if not transplant.freeze:
         return ""
     named = bool(transplant.asked.recipe.freeze)
-    whose = "that the recipe names" if named else "that came from the source whole"
+    whose = "that the recipe names" if named else "loaded in full"
     text = f"{number_of(len(transplant.freeze), 'parameter')} {whose}"
     many = len(transplant.batchnorms)
     return text + (f", {number_of(many, 'BatchNorm')} that need{'s' * (many == 1)} .eval()" if many else "")

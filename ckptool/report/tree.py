@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ckptool.core import fold
-from ckptool.core.checkpoint import Tensor
 from ckptool.report.inspection import Inspection
 from ckptool.report.units import count, size
 
@@ -61,17 +60,13 @@ class Tree:
     folds: bool = False
 
 
-def label(tensor: Tensor) -> str:
-    """``f32[64,3]``, and the layout where that is special."""
-    return tensor.spec.short if tensor.layout == "strided" else f"{tensor.spec.short} {tensor.layout}"
-
-
 def tree(report: Inspection, depth: int | None = None, flat: bool = False, by_size: bool = False) -> Tree:
     """The tree of what is shown, as deep as fits a screen unless a depth is asked for."""
     if flat:
         return Tree(tuple(_flat_rows(report)), is_flat=True)
-    keys: Iterable[str] = _by_module_size(report) if by_size else report.keys
-    root = fold.fold((key, label(report.checkpoint[key])) for key in keys)
+    keys: Sequence[str] = _by_module_size(report) if by_size else report.keys
+    labels = (form.label for form in report.checkpoint.forms(keys))
+    root = fold.fold(zip(keys, labels, strict=True))
     depth = fold.default_depth(root) if depth is None else depth
     found = list(fold.rows(root, depth))
     return Tree(
@@ -84,21 +79,21 @@ def tree(report: Inspection, depth: int | None = None, flat: bool = False, by_si
 
 
 def _flat_rows(report: Inspection) -> Iterator[TreeRow]:
-    for tensor in report.tensors:
-        yield TreeRow("", tensor.key, "1", label(tensor), tensor.elements, tensor.nbytes, (tensor.key,))
+    for key, form in zip(report.keys, report.checkpoint.forms(report.keys), strict=True):
+        yield TreeRow("", key, "1", form.label, form.elements, form.nbytes, (key,))
 
 
 def _tree_row(report: Inspection, row: fold.Row) -> TreeRow:
     node = row.node
-    tensors = [report.checkpoint[key] for key in node.sample]
+    forms = list(report.checkpoint.forms(node.sample))
     each = node.count // node.copies
     return TreeRow(
         rails=row.rails,
         name=node.name,
         tensors=f"{node.copies:,} × {each:,}" if node.copies > 1 else f"{each:,}",
         spec=str(node.label) if node.is_leaf else "",
-        elements=sum(tensor.elements for tensor in tensors),
-        nbytes=sum(tensor.nbytes for tensor in tensors),
+        elements=sum(form.elements for form in forms),
+        nbytes=sum(form.nbytes for form in forms),
         keys=node.keys if node.is_leaf and node.count == 1 else (),
     )
 
@@ -109,17 +104,20 @@ def _largest_module(report: Inspection, root: fold.Node) -> str:
     while len(node.children) == 1 and not node.is_leaf:
         node = node.children[0]
     modules = [child for child in node.children if not child.is_leaf]
-    bytes_below: Callable[[fold.Node], int] = lambda child: sum(report.checkpoint[key].nbytes for key in child.sample)  # noqa: E731
+
+    def bytes_below(child: fold.Node) -> int:
+        return sum(form.nbytes for form in report.checkpoint.forms(child.sample))
+
     return max(modules, key=bytes_below).pattern if modules else ""
 
 
 def _by_module_size(report: Inspection) -> list[str]:
     """The keys so that in every module the largest part comes first."""
     totals: Counter[str] = Counter()
-    for tensor in report.tensors:
-        parts = tensor.key.split(".")
+    for key, form in zip(report.keys, report.checkpoint.forms(report.keys), strict=True):
+        parts = key.split(".")
         for end in range(1, min(len(parts), 32) + 1):
-            totals[".".join(parts[:end])] += tensor.nbytes
+            totals[".".join(parts[:end])] += form.nbytes
 
     def order(key: str) -> list[tuple[int, str]]:
         parts = key.split(".")[:32]

@@ -7,10 +7,8 @@ whatever the threads do.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ckptool.core.checkpoint import Tensor
@@ -100,8 +98,7 @@ def compare_values(
         if place not in places:
             places[place] = _pair(old, new)
         found.append(places[place])
-    one_file = _OneFile(reader)
-    chunks = [chunk for pair in places.values() if not _is_one_place(pair, one_file) for chunk in _chunks(pair)]
+    chunks = [chunk for pair in places.values() if not _is_one_place(pair) for chunk in _chunks(pair)]
     total, done = sum(chunk.nbytes for chunk in chunks), 0
 
     def same(batch: list[_Chunk]) -> int:
@@ -153,17 +150,7 @@ def _place(old: Tensor, new: Tensor) -> object:
     return tuple((t.dtype, t.shape, t.pieces, t.layout, t.conj, t.neg) for t in (old, new))
 
 
-class _OneFile:
-    """Whether two paths name one file; asked once for each path."""
-
-    def __init__(self, reader: Reader) -> None:
-        self._identity = functools.cache(reader.identity)
-
-    def __call__(self, a: Path, b: Path) -> bool:
-        return a == b or self._identity(a) == self._identity(b)
-
-
-def _is_one_place(pair: _Pair, one_file: _OneFile) -> bool:
+def _is_one_place(pair: _Pair) -> bool:
     """True if both are the same view of the same bytes of one file: nothing needs to be read."""
     old, new = pair.old, pair.new
     if old.dtype != new.dtype or old.layout != new.layout or (old.conj, old.neg) != (new.conj, new.neg):
@@ -174,16 +161,18 @@ def _is_one_place(pair: _Pair, one_file: _OneFile) -> bool:
         x, y = a.storage, b.storage
         if (x.offset, x.nbytes, x.big_endian) != (y.offset, y.nbytes, y.big_endian):
             return False
-        if (a.start, a.shape, a.strides, a.at) != (b.start, b.shape, b.strides, b.at):
+        if replace(a, storage=y) != b:
             return False
-        if x.nbytes and not one_file(x.file, y.file):
+        if x.nbytes and x.file.identity != y.file.identity:
             return False
     return True
 
 
 def _chunks(pair: _Pair) -> Iterator[_Chunk]:
     old, new = pair.old, pair.new
-    plain = all(t.layout == "strided" and t.elements and is_run(t) and DTYPES[t.dtype].bits >= 8 for t in (old, new))
+    plain = all(
+        t.layout == "strided" and t.elements and is_run(t) and not DTYPES[t.dtype].is_packed for t in (old, new)
+    )
     if not plain or old.elements <= _CHUNK:
         yield _Chunk(pair, old, new, 0)
         return
@@ -273,7 +262,7 @@ def _verdict(pair: _Pair, tolerance: Tolerance) -> Verdict:
         raise UnreadableError(
             f"{pair.new.key} changed while it was read",
             hint="wait until nothing writes to the files",
-            path=pair.new.pieces[0].storage.file,
+            path=pair.new.pieces[0].storage.file.path,
             key=pair.new.key,
         )
     return Verdict(not whole.unmatched and _within(delta, tolerance), delta)

@@ -69,9 +69,10 @@ def stats(tensor: Tensor, reader: Reader) -> Stats:
         >>> import tempfile, pathlib
         >>> from ckptool.core.checkpoint import Piece, Storage
         >>> from ckptool.core.spec import TensorSpec
+        >>> from ckptool.storage.locate import locate_file
         >>> path = pathlib.Path(tempfile.mkdtemp()) / "raw"
         >>> _ = path.write_bytes(np.array([-1, 0, 3], np.int32).tobytes())
-        >>> tensor = Tensor(TensorSpec("n", "int32", (3,)), (Piece(Storage(path, 0, 12), 0, (3,)),))
+        >>> tensor = Tensor(TensorSpec("n", "int32", (3,)), (Piece(Storage(locate_file(path), 0, 12), 0, (3,)),))
         >>> found = stats(tensor, Reader())
         >>> found.min, found.max, found.zeros, round(found.mean, 3)
         (-1, 3, 1, 0.667)
@@ -110,7 +111,7 @@ def all_stats(
     # the largest first, so that the threads end together
     todo = sorted((key for key in keys if has_numbers(checkpoint[key])), key=lambda key: -checkpoint[key].nbytes)
     total, done, found = sum(checkpoint[key].nbytes for key in todo), 0, {}
-    with Reader() as reader:
+    with Reader([checkpoint]) as reader:
         for key, result in in_threads(lambda key: stats(checkpoint[key], reader), todo, threads):
             found[key] = result
             done += checkpoint[key].nbytes

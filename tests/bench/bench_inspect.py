@@ -79,6 +79,15 @@ def bench_many_keys(folder: Path) -> None:
     contenders = {"ckptool inspect": ckptool("inspect", path), "safe_open": script(SAFE_OPEN, path)}
     report("inspect, 100,000 keys, safetensors", run_interleaved(contenders, rounds=3), baseline="safe_open")
     remove(path)
+    path = make("keys-shards", folder / "keys-shards")
+    contenders = {
+        "ckptool inspect": ckptool("inspect", path),
+        "ckptool filter, a plan": ckptool("filter", path, "--drop", "*.experts.0.*"),
+        "ckptool remap, a plan": ckptool("remap", path, "-r", "model. ->"),
+        "safe_open": script(SAFE_OPEN, path),
+    }
+    report("500,000 keys in 200 shards", run_interleaved(contenders, rounds=3), baseline="safe_open")
+    remove(path)
 
 
 def bench_sparse(folder: Path) -> None:

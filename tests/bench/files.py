@@ -7,6 +7,7 @@ noise, the same for the same seed; `SEED 1` differs from `SEED 0` in nearly ever
     shards                     the same as a folder of four safetensors files with an index
     keys-zip, keys-safetensors 100,000 small tensors
     sparse                     a safetensors file of 1 TB that is one hole
+    keys-shards                500,000 keys in 200 safetensors files and their index; the data is holes
 """
 
 from __future__ import annotations
@@ -116,6 +117,29 @@ def write_sparse(path: Path, nbytes: int = 10**12, tensors: int = 150) -> None:
         file.truncate(8 + len(text) + 2 * share * tensors)
 
 
+def write_key_shards(folder: Path, keys: int = 500_000, shards: int = 200) -> None:
+    """Shards of very many small tensors, experts as large models have them, and the index; the data is holes."""
+    folder.mkdir()
+    projections = {"down_proj": [64, 32], "gate_proj": [32, 64], "up_proj": [32, 64]}
+    experts = [f"model.layers.{n // 2700}.mlp.experts.{n % 2700}" for n in range(-(-keys // len(projections)))]
+    named = [(f"{expert}.{name}.weight", shape) for expert in experts for name, shape in projections.items()][:keys]
+    weight_map: dict[str, str] = {}
+    for number in range(shards):
+        file = f"model-{number + 1:05}-of-{shards:05}.safetensors"
+        part = named[number * keys // shards : (number + 1) * keys // shards]
+        header = {
+            key: {"dtype": "BF16", "shape": shape, "data_offsets": [4096 * at, 4096 * (at + 1)]}
+            for at, (key, shape) in enumerate(part)
+        }
+        text = json.dumps(header).encode()
+        with (folder / file).open("wb") as shard:
+            shard.write(len(text).to_bytes(8, "little") + text)
+            shard.truncate(8 + len(text) + 4096 * len(part))
+        weight_map |= dict.fromkeys(header, file)
+    index = {"metadata": {"total_size": 4096 * keys}, "weight_map": weight_map}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2), encoding="utf-8")
+
+
 WRITERS: dict[str, tuple[Callable[[int], dict[str, Any]], Callable[[dict[str, Any], Path], None]]] = {
     "zip": (big_tensors, write_zip),
     "legacy": (big_tensors, write_legacy),
@@ -129,6 +153,8 @@ WRITERS: dict[str, tuple[Callable[[int], dict[str, Any]], Callable[[dict[str, An
 def main(kind: str, path: Path, seed: int) -> None:
     if kind == "sparse":
         write_sparse(path)
+    elif kind == "keys-shards":
+        write_key_shards(path)
     else:
         tensors, write = WRITERS[kind]
         write(tensors(seed), path)

@@ -57,6 +57,7 @@ RULES: dict[str, Rule] = {
         Rule("metadata", needs=("metadata",)),
         Rule("drift", needs=("drift",), reads=True),
         Rule("lock", needs=("lock",), reads=True),
+        Rule("facts"),
         Rule("wrapper", "warning"),
         Rule("leftover", "warning"),
         Rule("policy", "warning", file="unused"),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.spec import TensorSpec
 from ckptool.formats.opening import open_checkpoint
+from ckptool.storage.paths import exists, is_file
 
 if TYPE_CHECKING:
     from ckptool.models import Target as Model
@@ -34,16 +35,16 @@ class Bases:
     """Opens checkpoints and builds models, and keeps them."""
 
     def __init__(self) -> None:
-        self._checkpoints: dict[Path, Checkpoint] = {}
-        self._bases: dict[tuple[str, str, Path], Base] = {}
+        self._checkpoints: dict[PurePath, Checkpoint] = {}
+        self._bases: dict[tuple[str, str, PurePath], Base] = {}
 
-    def checkpoint(self, path: Path) -> Checkpoint:
+    def checkpoint(self, path: PurePath) -> Checkpoint:
         """A checkpoint by its path."""
         if path not in self._checkpoints:
             self._checkpoints[path] = open_checkpoint(path)
         return self._checkpoints[path]
 
-    def base(self, spec: str, arguments: Mapping[str, Any], folder: Path) -> Base:
+    def base(self, spec: str, arguments: Mapping[str, Any], folder: PurePath) -> Base:
         """What ``into = spec`` means: a checkpoint where there is one of that path, else a model.
 
         Args:
@@ -59,13 +60,22 @@ class Bases:
             self._bases[known] = self._opened(spec, arguments, folder)
         return self._bases[known]
 
-    def _opened(self, spec: str, arguments: Mapping[str, Any], folder: Path) -> Base:
-        if (folder / spec).exists():
+    def code_of(self, spec: str, folder: PurePath) -> str:
+        """The file or module that ``into = spec`` would import; "" for a checkpoint or a model of a library."""
+        prefix, colon, _ = spec.partition(":")
+        if not colon or "\0" in spec or exists(folder / spec):
+            return ""
+        from ckptool.models.opening import LIBRARIES
+
+        return "" if prefix in LIBRARIES else spec.rpartition(":")[0]
+
+    def _opened(self, spec: str, arguments: Mapping[str, Any], folder: PurePath) -> Base:
+        if exists(folder / spec):
             checkpoint = self.checkpoint(folder / spec)
             return Base(spec, {key: tensor.spec for key, tensor in checkpoint.items()})
         from ckptool.models import open_target  # a model: this needs torch
 
         module, colon, name = spec.rpartition(":")
-        is_file = bool(colon) and module.endswith(".py") and (folder / module).is_file()
-        target = open_target(f"{folder / module}:{name}" if is_file else spec, arguments or None)
+        is_code = bool(colon) and module.endswith(".py") and is_file(folder / module)
+        target = open_target(f"{folder / module}:{name}" if is_code else spec, arguments or None)
         return Base(spec, target.specs, target if target.checkpoint is None else None)

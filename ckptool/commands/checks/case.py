@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import PurePath
 
 from ckptool.commands.checks.bases import Bases
 from ckptool.commands.checks.finding import Level, Place
@@ -16,6 +15,7 @@ from ckptool.commands.checks.settings import Allow, Settings
 from ckptool.commands.checks.values import Measure
 from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.errors import CkptError
+from ckptool.core.shell import shell_quote
 
 _WIDEST = 60
 
@@ -80,7 +80,7 @@ class Case:
     @property
     def word(self) -> str:
         """The file as a word of a command line."""
-        return shlex.quote(self.target.name)
+        return shell_quote(self.target.name)
 
     def allows(self, name: str, text: str) -> bool:
         """True if the allow-list of that name excuses a key or other name; every entry that does counts as used."""
@@ -92,9 +92,9 @@ class Case:
         """Those of the names that the allow-list does not excuse."""
         return tuple(text for text in texts if not self.allows(name, text))
 
-    def path_of(self, text: str) -> Path:
-        """A path that the policy names."""
-        return self.policy.folder / text
+    def path_of(self, text: str) -> PurePath:
+        """A file that the policy names; `UsageError` if it must not name it."""
+        return self.policy.path(text)
 
     def place(self, key: str) -> Place | None:
         """Where the policy sets a key."""

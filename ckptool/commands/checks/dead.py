@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from ckptool.commands.checks.case import Case, Found, columns
 from ckptool.core.checkpoint import Tensor
-from ckptool.facts.facts import many
+from ckptool.facts.headers import many
 
 _ONES = frozenset(["weight", "running_var", "gamma", "scale"])
 

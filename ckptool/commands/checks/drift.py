@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator
 
 from ckptool.commands.checks.case import Case, Found, columns
@@ -8,7 +7,8 @@ from ckptool.commands.checks.settings import Drift, Setting
 from ckptool.commands.diff.comparison import compare
 from ckptool.commands.diff.result import Change, Status
 from ckptool.core.errors import UsageError
-from ckptool.facts.facts import many
+from ckptool.core.shell import shell_quote
+from ckptool.facts.headers import many
 from ckptool.values.delta import Tolerance
 
 
@@ -47,12 +47,12 @@ def _moved(case: Case, asked: Setting[Drift]) -> Iterator[Found]:
     moved = [change for change in moved if not case.allows("drift", change.key)]
     if moved:
         of = f"{len(moved):,} of {many(len(diff.changes), 'tensor')}"
-        only = " ".join(f"--only {shlex.quote(key)}" for key in drift.keys)
+        only = " ".join(f"--only {shell_quote(key)}" for key in drift.keys)
         yield Found(
             f"{of} moved away from {drift.base}{f' by more than {drift.rel:g}' if drift.rel else ''}",
             tuple(change.key for change in moved),
             columns(_row(change) for change in moved),
-            f"ckptool diff {shlex.quote(str(case.path_of(drift.base)))} {case.word} {only}",
+            f"ckptool diff {shell_quote(case.path_of(drift.base))} {case.word} {only}",
             place,
             short=f"{len(moved):,} moved",
         )

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from ckptool.commands.checks.case import Case, Found, columns
 from ckptool.core.spec import DTYPES
-from ckptool.facts.facts import many
+from ckptool.facts.headers import many
 
 
 def dtype(case: Case) -> Iterator[Found]:

@@ -1,16 +1,22 @@
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ckptool.commands.checks.bases import Base
 from ckptool.commands.checks.case import Case, Found, columns
 from ckptool.commands.checks.finding import Place
 from ckptool.core.keys import wrapper_prefix
+from ckptool.core.shell import shell_quote
 from ckptool.core.spec import TensorSpec
-from ckptool.facts.facts import many
-from ckptool.facts.naming import promised_counters
+from ckptool.facts.counters import promised_counters
+from ckptool.facts.entries import entries_of
+from ckptool.facts.headers import many
+from ckptool.storage.paths import is_file
+
+if TYPE_CHECKING:
+    from ckptool.commands.transplant.suggest import Suggestion
 
 _COUNTER = "num_batches_tracked"
 Specs = Mapping[str, TensorSpec]
@@ -31,22 +37,31 @@ def fits(case: Case) -> Iterator[Found]:
     differ, such as a new head, goes into an allow-list.
 
     Policy: it runs where `into` or `recipe` is set. `into` is a checkpoint (relative to the policy), a model of
-    torchvision, or a model of your own code, which then runs.
+    torchvision, or a model of your own code, which runs with --trust-policy only.
 
         into = "torchvision:resnet18"
         model-args = {num_classes = 751}
         allow.missing = ["fc.*"]
     """
     specs: Specs = {key: tensor.spec for key, tensor in case.checkpoint.items()}
-    versions = case.checkpoint.module_versions
+    versions, entries = case.checkpoint.module_versions, entries_of(case.checkpoint)
     if case.settings.recipe is not None:
-        found, specs, versions = _remapped(case, case.settings.recipe.value)
+        (found, specs, versions), entries = _remapped(case, case.settings.recipe.value), ()
         yield from found
     if case.settings.into is None:
         return
+    into = case.settings.into
     arguments = case.settings.model_args.value if case.settings.model_args else {}
-    base = case.bases.base(case.settings.into.value, arguments, case.policy.folder)
-    yield from _told(case, base, specs, _compared(base, specs, versions), case.settings.into.place)
+    if not into.is_typed and not case.policy.is_trusted:
+        code = case.bases.code_of(into.value, case.policy.folder)
+        if code:
+            text = f"{into.value} names code, and a policy runs none: {code} was not imported"
+            yield Found(text, help="--trust-policy lets this policy run it", place=into.place, short="not trusted")
+            return
+        prefix, _, name = into.value.partition(":")
+        case.policy.path(name if prefix == "hf" else into.value)
+    base = case.bases.base(into.value, arguments, case.policy.folder)
+    yield from _told(case, base, specs, _compared(base, specs, versions, entries), into.place)
 
 
 def _told(case: Case, base: Base, specs: Specs, misfit: _Misfit, place: Place) -> Iterator[Found]:
@@ -85,7 +100,7 @@ def _remapped(case: Case, recipe: Sequence[str]) -> tuple[list[Found], Specs, Ma
     from ckptool.commands.remap import plan_remap
     from ckptool.recipes.recipe import recipe_of
 
-    names = [str(case.path_of(name)) if case.path_of(name).is_file() else name for name in recipe]
+    names = [str(case.path_of(name)) if is_file(case.policy.folder / name) else name for name in recipe]
     plan = plan_remap(case.checkpoint, recipe_of(names))
     found = [
         Found(problem.message, problem.keys, tuple(problem.keys), problem.hint, case.place("recipe"), short="recipe")
@@ -94,11 +109,11 @@ def _remapped(case: Case, recipe: Sequence[str]) -> tuple[list[Found], Specs, Ma
     return found, {step.target.key: step.target for step in plan.steps}, plan.module_versions
 
 
-def _compared(base: Base, specs: Specs, versions: Mapping[str, int] | None) -> _Misfit:
+def _compared(base: Base, specs: Specs, versions: Mapping[str, int] | None, entries: tuple[str, ...]) -> _Misfit:
     if base.model is not None:
         from ckptool.models import strict_verdict
 
-        verdict = strict_verdict(base.model, specs, versions)
+        verdict = strict_verdict(base.model, specs, versions, entries)
         is_told = verdict.strict or verdict.missing or verdict.unexpected or verdict.mismatched
         return _Misfit(verdict.missing, verdict.unexpected, verdict.mismatched, "" if is_told else verdict.message)
     missing = [key for key in base.specs if key not in specs]
@@ -124,5 +139,18 @@ def _help(case: Case, base: Base, specs: Specs) -> str:
     prefix = wrapper_prefix(specs)
     if prefix and not wrapper_prefix(base.specs):
         return f"ckptool remap {case.word} -r strip-wrappers -o PLAIN"
-    into = shlex.quote(base.name if base.model else str(case.path_of(base.name)))
-    return f"ckptool transplant {case.word} --into {into}"
+    into = shell_quote(base.name if base.model else str(case.path_of(base.name)))
+    helps = [word for found in _suggested(case, base) for word in found.options]
+    return " ".join([f"ckptool transplant {case.word} --into {into}", *map(shell_quote, helps)])
+
+
+def _suggested(case: Case, base: Base) -> Sequence[Suggestion]:
+    """Options that would load more, where no recipe is set."""
+    from ckptool.commands.transplant.planning import plan_transplant
+    from ckptool.commands.transplant.suggest import suggestions
+    from ckptool.models import open_target
+
+    if case.settings.recipe is not None:
+        return ()
+    target = base.model or open_target(str(case.path_of(base.name)))
+    return suggestions(plan_transplant(case.checkpoint, target))

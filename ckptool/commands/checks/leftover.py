@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 
 from ckptool.commands.checks.case import Case, Found, columns
-from ckptool.facts.facts import amount, many
+from ckptool.facts.headers import amount, many
 
 _TRAINING = re.compile(
     r"optim|lr_sched|scheduler|scaler|rng|random_state|callbacks|\bloops\b|grad|momentum|exp_avg", re.IGNORECASE

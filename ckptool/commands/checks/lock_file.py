@@ -11,14 +11,16 @@ sections are in natural order: a new version of a checkpoint changes those lines
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import PurePath
 
-from ckptool.core.errors import OutputError, UsageError
+from ckptool.core.errors import MissingError, OutputError, UsageError
 from ckptool.core.keys import natural_key
+from ckptool.core.shell import shell_quote
+from ckptool.storage.paths import exists, is_file, is_folder, resolved
+from ckptool.storage.texts import read_bytes
 
 VERSION = 1
 _HEADER = (
@@ -28,7 +30,7 @@ _FIRST = re.compile(r"# ckptool lock (\d{1,9})\b")
 _LINE = re.compile(r"([^\t]*)\t([a-z0-9_]+\[[0-9,]*\]|[a-z]+)\t([0-9a-f]{64}|-)")
 _ESCAPE = re.compile(r"\\(?:([\\nrt])|x([0-9a-f]{2})|u([0-9a-f]{4})|U([0-9a-f]{8}))")
 _SHORT = {"\\": "\\", "n": "\n", "r": "\r", "t": "\t"}
-_LARGEST = 1 << 30
+_LARGEST = 1 << 28
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ def format_lock(sections: Mapping[str, Section]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def parse_lock(text: str, path: Path | str = "the lock") -> dict[str, dict[str, Locked]]:
+def parse_lock(text: str, path: PurePath | str = "the lock") -> dict[str, dict[str, Locked]]:
     """The sections of a lock file by the name of their checkpoint.
 
     Raises:
@@ -96,42 +98,38 @@ def parse_lock(text: str, path: Path | str = "the lock") -> dict[str, dict[str, 
     return sections
 
 
-def read_lock(path: Path) -> dict[str, dict[str, Locked]]:
+def read_lock(path: PurePath) -> dict[str, dict[str, Locked]]:
     """The sections of a lock file; none if there is no such file.
 
     Raises:
         UsageError: it cannot be read, or is damaged.
     """
     try:
-        if path.stat().st_size > _LARGEST:
-            raise UsageError(f"{path} is too long for a lock file", path=path)
-        text = path.read_bytes().decode()
-    except FileNotFoundError:
+        text = read_bytes(path, _LARGEST, "lock file").decode()
+    except MissingError:
         return {}
-    except OSError as error:
-        raise UsageError(f"the lock {path} cannot be read: {(error.strerror or '').lower()}", path=path) from None
     except UnicodeDecodeError:
         raise UsageError(f"{path} is not a lock file of ckptool", hint="give another name", path=path) from None
     return parse_lock(text.replace("\r\n", "\n"), path)
 
 
-def write_lock(path: Path, sections: Mapping[str, Section]) -> None:
+def write_lock(path: PurePath, sections: Mapping[str, Section]) -> None:
     """Write or replace a lock file as a whole.
 
     Raises:
         OutputError: it cannot be written; what was there is untouched.
     """
-    from ckptool.engine.output import staged_file
+    from ckptool.storage.staging import write_file
 
-    if not path.parent.is_dir():
-        raise OutputError(f"the folder {path.parent} does not exist", hint=f"mkdir -p {path.parent}", path=path)
-    if path.exists() and not path.is_file():
+    if not is_folder(path.parent):
+        hint = f"mkdir -p {shell_quote(path.parent)}"
+        raise OutputError(f"the folder {path.parent} does not exist", hint=hint, path=path)
+    if exists(path) and not is_file(path):
         raise OutputError(f"{path} is not a regular file", hint="give another name", path=path)
-    with staged_file(path.resolve(), force=True) as (descriptor, _), os.fdopen(os.dup(descriptor), "wb") as file:
-        file.write(format_lock(sections).encode())
+    write_file(resolved(path), [format_lock(sections).encode()], force=True, replaces_input=True)
 
 
-def _damaged(path: Path | str, number: int) -> UsageError:
+def _damaged(path: PurePath | str, number: int) -> UsageError:
     return UsageError(
         f"{path}:{number}: not a line of a lock file, or there twice",
         hint="a merge may have left it so: take either side, then ckptool check --update-lock",

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import PurePath
 
 from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.errors import CkptError, UsageError
 from ckptool.formats.folder import KNOWN, _is_companion
 from ckptool.formats.opening import open_checkpoint
+from ckptool.formats.registry import INDEX, INDEX_ENDING, endings, sniff, vague_endings
 from ckptool.formats.sharded import SHARD_NAME, open_shards
-from ckptool.formats.sniff import sniff
-from ckptool.storage.files import open_regular
+from ckptool.storage.local import LocalFile
+from ckptool.storage.locate import locate_folder
+from ckptool.storage.paths import entry_names, exists, is_file, is_folder, normal, walk
+from ckptool.storage.touched import only_looking
 
-INDEX = ".index.json"
-WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
 _LFS = b"version https://git-lfs"
 
 
@@ -33,22 +33,22 @@ class Target:
     """
 
     name: str
-    path: Path
+    path: PurePath
     shards: tuple[str, ...] = ()
     is_companion: bool = False
 
     @property
     def is_sharded(self) -> bool:
-        return bool(self.shards) or self.path.name.endswith(INDEX)
+        return bool(self.shards) or self.path.name.endswith(INDEX_ENDING)
 
     def open(self, select: str | None = None) -> Checkpoint:
         """Its headers; see `ckptool.formats.open_checkpoint`."""
         if self.shards:
-            return open_shards(self.path.parent, self.shards, select)
+            return open_shards(locate_folder(self.path.parent), self.shards, select)
         return open_checkpoint(self.path, select)
 
 
-def find_targets(paths: Sequence[Path | str]) -> list[Target]:
+def find_targets(paths: Sequence[PurePath | str]) -> list[Target]:
     """The checkpoints that paths mean, each once, folders in the order of their names.
 
     Raises:
@@ -58,58 +58,62 @@ def find_targets(paths: Sequence[Path | str]) -> list[Target]:
     if not paths:
         raise UsageError("there is nothing to check", hint="name files or folders: ckptool check weights/")
     found: dict[str, Target] = {}
-    for path in map(Path, paths):
-        if not path.exists():
+    for path in map(PurePath, paths):
+        if not exists(path):
             open_checkpoint(path)  # says what is wrong with it, and what was probably meant
-        targets = list(_searched(path)) if path.is_dir() else [_target_of(path)]
+        targets = list(_searched(path)) if is_folder(path) else [_target_of(path)]
         if not targets:
             raise UsageError(
                 f"no checkpoint in {path}",
-                hint=f"files that end in {', '.join(WEIGHTS)} are looked for, in folders that are not hidden",
+                hint=f"files that end in {', '.join(endings())} are looked for, in folders that are not hidden",
                 path=path,
             )
         for target in targets:
-            found.setdefault(os.path.normpath(target.path), target)
+            found.setdefault(normal(target.path), target)
     return list(found.values())
 
 
-def _searched(folder: Path) -> Iterator[Target]:
-    for here, folders, names in os.walk(folder):
+def _searched(folder: PurePath) -> Iterator[Target]:
+    for here, folders, names in walk(folder):
         if ".metadata" in names or any(name.endswith(".distcp") for name in names):
-            yield Target(here, Path(here))
+            yield Target(str(here), here)
             folders.clear()
             continue
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
-            path = Path(here) / name
+            path = here / name
             if _looks_like_one(path):
                 yield _target_of(path, found=True)
 
 
-def _looks_like_one(path: Path) -> bool:
+def _looks_like_one(path: PurePath) -> bool:
     """True for a file that has the name of a checkpoint, and, where other files have such names too, its content."""
-    if path.name.startswith(".") or not path.name.endswith((*WEIGHTS, INDEX)):
+    if path.name.startswith(".") or not path.name.endswith((*endings(), INDEX_ENDING)):
         return False
-    if not path.name.endswith((".bin", INDEX)) or path.name in KNOWN or SHARD_NAME.fullmatch(path.name):
+    if (
+        not path.name.endswith((*vague_endings(), INDEX_ENDING))
+        or path.name in KNOWN
+        or SHARD_NAME.fullmatch(path.name)
+    ):
         return True
     try:
-        with open_regular(path) as file:
-            if file.size >= len(_LFS) and file.pread(len(_LFS), 0) == _LFS:
+        with only_looking(), LocalFile.at(path).open() as file:
+            if file.size >= len(_LFS) and file.read(0, len(_LFS)) == _LFS:
                 return True
-            return (sniff(file) == "index") == path.name.endswith(INDEX)
+            return (sniff(file) is INDEX) == path.name.endswith(INDEX_ENDING)
     except CkptError:  # .bin is anything
         return False
 
 
-def _target_of(path: Path, *, found: bool = False) -> Target:
+def _target_of(path: PurePath, *, found: bool = False) -> Target:
     """The checkpoint that a file is, or is a shard of."""
     match = SHARD_NAME.fullmatch(path.name)
-    if match is None or int(match["count"]) < 2 or not path.name.endswith(WEIGHTS):
+    if match is None or int(match["count"]) < 2 or not path.name.endswith(endings()):
         return Target(str(path), path, is_companion=found and _is_companion(path.name))
-    index = path.with_name(f"{match['stem']}{match['suffix']}{INDEX}")
-    if index.is_file():
+    index = path.with_name(f"{match['stem']}{match['suffix']}{INDEX_ENDING}")
+    if is_file(index):
         return Target(str(index), index)
-    group = sorted(entry.name for entry in path.parent.iterdir() if _belong(path.name, entry.name))
+    group = [name for name in entry_names(path.parent) if _belong(path.name, name)]
     first = path.with_name(group[0])
     return Target(str(first), first, tuple(group))
 

@@ -1,27 +1,32 @@
 """The policy: `ckptool.toml`, or `[tool.ckptool.check]` of `pyproject.toml`.
 
-Every key is known and of its type, or it is an error with its line: a policy that is misread guards nothing.
+Every key is known and of its type, or it is an error with its line: a policy that is misread guards nothing. A policy
+comes with what it is to guard, in CI with a pull request: it runs no code and names no file outside of its folder,
+unless the command line trusts it.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any, NoReturn
 
 from ckptool.commands.checks import RULES, nearest
 from ckptool.commands.checks.finding import LEVELS, Level, Place
 from ckptool.commands.checks.settings import ALLOW, Allow, Drift, Setting, Settings, path_matches
 from ckptool.commands.checks.toml_lines import key_lines
-from ckptool.core.errors import CkptError, UsageError
+from ckptool.core.errors import CkptError, MissingError, UsageError
 from ckptool.core.keys import Pattern
+from ckptool.core.shell import shell_quote
 from ckptool.core.sizes import parse_size
+from ckptool.core.toml import parse_toml_text
+from ckptool.storage.paths import exists, is_file, is_own, relative, resolved
+from ckptool.storage.texts import read_bytes
 
 NAMES = ("ckptool.toml", "pyproject.toml")
 _TABLE = ("tool", "ckptool", "check")
-_LARGEST = 10_000_000  # bytes
+_LARGEST = 1_000_000  # bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,28 +38,51 @@ class Policy:
         settings: for every checkpoint.
         paths: for those whose path fits a pattern, on top; the later ones on the earlier.
         fail_on: the level at which a run fails, if the policy says it.
+        is_trusted: it may name models whose code runs, and files outside of its folder.
     """
 
-    file: Path | None = None
+    file: PurePath | None = None
     settings: Settings = field(default_factory=Settings)
     paths: tuple[tuple[str, Settings], ...] = ()
     fail_on: Level | None = None
+    is_trusted: bool = False
 
     @property
-    def folder(self) -> Path:
+    def folder(self) -> PurePath:
         """What paths in it are relative to: its own folder."""
-        return self.file.parent if self.file else Path()
+        return self.file.parent if self.file else PurePath()
 
-    def relative(self, path: Path) -> str:
+    def relative(self, path: PurePath) -> str:
         """A path as seen from the policy's folder, with slashes.
 
         Example:
-            >>> Policy(Path("ci/ckptool.toml")).relative(Path("ci/weights/../a.pth"))
+            >>> Policy(PurePath("ci/ckptool.toml")).relative(PurePath("ci/weights/../a.pth"))
             'a.pth'
         """
-        return Path(os.path.relpath(path, self.folder)).as_posix()
+        return relative(path, self.folder).as_posix()
 
-    def settings_for(self, path: Path) -> Settings:
+    def path(self, name: str) -> PurePath:
+        """A file that the policy names.
+
+        Raises:
+            UsageError: it lies outside of the policy's folder, also by a link, and the policy is not trusted.
+        """
+        path = self.folder / name
+        if not self.is_trusted and not self.holds(name):
+            raise UsageError(
+                f"{name} lies outside of the folder of {self.file or 'the policy'}",
+                hint="move it below, or trust the policy: --trust-policy",
+                path=self.file,
+            )
+        return path
+
+    def holds(self, name: str) -> bool:
+        """True if a file of that name lies below the policy's folder."""
+        if "\0" in name:
+            return False
+        return resolved(self.folder / name).is_relative_to(resolved(self.folder))
+
+    def settings_for(self, path: PurePath) -> Settings:
         """The settings of one checkpoint."""
         settings, name = self.settings, self.relative(path)
         for pattern, narrower in self.paths:
@@ -63,52 +91,56 @@ class Policy:
         return settings
 
 
-def find_policy(start: Path | None = None) -> Policy:
+def find_policy(start: PurePath | None = None) -> Policy:
     """The policy of the nearest folder from `start` upwards that has one; an empty one if none has.
 
-    The search ends at the root of a git repository. Beside a `pyproject.toml`, a `ckptool.toml` is the policy.
+    The search ends at the root of a git repository; outside of one, only the folder `start` is looked at. Beside a
+    `pyproject.toml`, a `ckptool.toml` is the policy.
 
     Raises:
-        UsageError: it is malformed.
+        UsageError: it is malformed, or belongs to another user.
     """
-    start = (start or Path()).resolve()
-    for folder in (start, *start.parents):
+    start = resolved(start or PurePath())
+    upwards = [start, *start.parents]
+    root = next((at for at, folder in enumerate(upwards) if exists(folder / ".git")), 0)
+    for folder in upwards[: root + 1]:
         for name in NAMES:
             file = folder / name
-            if file.is_file():
-                found = _parsed(Path(os.path.relpath(file)), optional=name == "pyproject.toml")
+            if is_file(file):
+                found = _parsed(relative(file), optional=name == "pyproject.toml")
                 if found is not None:
+                    _require_owner(file)
                     return found
-        if (folder / ".git").exists():
-            break
     return Policy()
 
 
-def read_policy(path: Path | str) -> Policy:
+def _require_owner(file: PurePath) -> None:
+    """Refuses a policy that another user put where this one looks for it."""
+    if not is_own(file):
+        raise UsageError(
+            f"the policy {file} belongs to another user", hint=f"to use it: --policy {shell_quote(file)}", path=file
+        )
+
+
+def read_policy(path: PurePath | str) -> Policy:
     """The policy in a file.
 
     Raises:
         UsageError: the file is missing or malformed, or a `pyproject.toml` without the table.
     """
-    found = _parsed(Path(path), optional=False)
+    found = _parsed(PurePath(path), optional=False)
     assert found is not None
     return found
 
 
-def _parsed(path: Path, *, optional: bool) -> Policy | None:
-    import tomllib  # runs without a policy start without it
-
+def _parsed(path: PurePath, *, optional: bool) -> Policy | None:
     try:
-        with path.open("rb") as file:
-            data = file.read(_LARGEST + 1)
-        if len(data) > _LARGEST:
-            raise UsageError(f"{path} is too long for a policy", path=path)
-        text = data.decode()
-        document = tomllib.loads(text)
-    except OSError as error:
-        raise UsageError(f"the policy {path} cannot be read: {(error.strerror or '').lower()}", path=path) from None
-    except (ValueError, RecursionError) as error:  # not UTF-8, not TOML
-        raise UsageError(f"{path} is not TOML: {str(error) or 'nested too deep'}", path=path) from None
+        text = read_bytes(path, _LARGEST, "policy").decode()
+    except MissingError as error:
+        raise UsageError(f"the policy {error.message}", hint=error.hint, path=path) from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{path} is not TOML: it is not UTF-8", path=path) from None
+    document = parse_toml_text(text, str(path), path)
     at: tuple[str, ...] = ()
     if path.name == "pyproject.toml":
         for name in _TABLE:
@@ -126,7 +158,7 @@ def _parsed(path: Path, *, optional: bool) -> Policy | None:
 class _Reader:
     """Turns the tables of one policy into settings."""
 
-    def __init__(self, file: Path, text: str) -> None:
+    def __init__(self, file: PurePath, text: str) -> None:
         self.file = file
         self.lines = key_lines(text)
         self.written = text.replace("\r\n", "\n").split("\n")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from pathlib import Path
+from pathlib import PurePath
 
 from ckptool.commands.checks import RULES, Rule, rule_named
 from ckptool.commands.checks.bases import Bases
@@ -18,14 +17,16 @@ from ckptool.commands.checks.policy import Policy
 from ckptool.commands.checks.settings import Allow
 from ckptool.commands.checks.values import Wanted, measure, work
 from ckptool.core.checkpoint import Checkpoint
-from ckptool.core.errors import CkptError, UnreadableError, UsageError
+from ckptool.core.errors import ChangedError, CkptError, UnreadableError, UsageError
+from ckptool.core.format import Format
+from ckptool.storage.paths import relative
 
 Progress = Callable[[int, int], None]
 _OF_COMPANIONS = ("readable", "unsafe-pickle")
 
 
 def run_checks(
-    paths: Sequence[Path | str],
+    paths: Sequence[PurePath | str],
     policy: Policy | None = None,
     *,
     rules: Collection[str] | None = None,
@@ -51,7 +52,7 @@ def run_checks(
     Example:
         >>> report = run_checks(["fixtures/training.ckpt"])
         >>> [(finding.rule, finding.level) for finding in report.findings]
-        [('wrapper', 'warning'), ('leftover', 'warning')]
+        [('facts', 'warning'), ('wrapper', 'warning'), ('leftover', 'warning')]
     """
     started = time.perf_counter()
     policy = policy or Policy()
@@ -93,13 +94,13 @@ class _Run:
         self.outcomes: list[Outcome] = []
         self.used: set[Allow] = set()
         self.judged: dict[Allow, None] = {}  # entries whose rule ran on a file that they are for
-        self.locks: dict[Path, dict[str, Section]] = {}
-        self.changed: set[Path] = set()
+        self.locks: dict[PurePath, dict[str, Section]] = {}
+        self.changed: set[PurePath] = set()
         self.shorts: dict[str, list[str]] = {}  # what a rule found in the file at hand, in a word or two
 
     def case(self, target: Target) -> Case:
         settings = self.policy.settings_for(target.path)
-        checkpoint, error = Checkpoint(target.path, "unreadable", {}), None
+        checkpoint, error = Checkpoint(target.path, Format("unreadable"), {}), None
         try:
             checkpoint = target.open(settings.select.value if settings.select else None)
         except CkptError as problem:
@@ -137,6 +138,8 @@ class _Run:
             if want != Wanted():
                 try:
                     case.values = measure(case.checkpoint, want, self.threads, step)
+                except ChangedError:
+                    raise
                 except UnreadableError as error:
                     case.error = error
 
@@ -168,8 +171,10 @@ class _Run:
             return [], ""
         try:
             found = list(rule.function(case))
+        except ChangedError:
+            raise
         except UnreadableError as error:
-            if error.path is not None and error.path not in (*case.checkpoint.files, case.target.path):
+            if error.path is not None and error.path not in (*case.checkpoint.paths, case.target.path):
                 raise  # of a checkpoint that the policy names
             case.error = error
             broken = [] if rule.name == "readable" else list(RULES["readable"].function(case))
@@ -194,7 +199,7 @@ class _Run:
         path = case.path_of(setting.value)
         if path not in self.locks:
             self.locks[path] = {**read_lock(path)}
-        name = Path(os.path.relpath(case.target.path, path.parent)).as_posix()
+        name = relative(case.target.path, path.parent).as_posix()
         case.locked = self.locks[path].get(name)
         if not self.update_lock:
             return ""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from pathlib import Path
+from functools import lru_cache
+from pathlib import PurePath
 from typing import Any, Generic, Literal, TypeVar
 
 from ckptool.commands.checks.finding import Level, Place
+from ckptool.core.globs import STAR, Automaton, CharClass, Choice, Node, Repeat
 from ckptool.core.keys import Pattern
 
 _Value = TypeVar("_Value")
@@ -25,6 +27,7 @@ ALLOW: dict[str, str] = {
     "wrapper": "wrapper",
     "globals": "unsafe-pickle",
     "leftover": "leftover",
+    "facts": "facts",
     "shards": "shards",
 }
 """The allow-lists of a policy, and the rule that each of them softens."""
@@ -32,10 +35,17 @@ ALLOW: dict[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Setting(Generic[_Value]):
-    """A value, and where it stands."""
+    """A value, and where it stands.
+
+    Attributes:
+        value: it.
+        place: where it is written.
+        is_typed: on the command line, so it is not the policy's.
+    """
 
     value: _Value
     place: Place
+    is_typed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,12 +141,15 @@ def path_matches(pattern: str, path: str) -> bool:
         >>> path_matches("weights/*.pth", "weights/old/a.pth"), path_matches("weights/**", "weights/old/a.pth")
         (False, True)
     """
-    pattern = pattern.removeprefix("./").rstrip("/")
-    anywhere = "" if "/" in pattern else "(?:.*/)?"
-    regex = re.compile(f"{anywhere}{_path_regex(pattern)}(?:/.*)?", re.DOTALL)
-    return regex.fullmatch(Path(path).as_posix()) is not None
+    return bool(_path_matcher(pattern).select((PurePath(path).as_posix(),)))
 
 
-def _path_regex(pattern: str) -> str:
-    known = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
-    return "".join(known.get(part) or re.escape(part) for part in re.split(r"(\*\*/|\*\*|\*|\?)", pattern))
+@lru_cache(maxsize=1024)
+def _path_matcher(pattern: str) -> Automaton:
+    text = pattern.removeprefix("./").rstrip("/")
+    name = Repeat(CharClass((("/", "/"),), negated=True))
+    known: dict[str, Node] = {"**/": Choice(((), (STAR, "/"))), "**": STAR, "*": name, "?": name.of}
+    nodes: list[Node] = [] if "/" in text else [known["**/"]]
+    for piece in re.split(r"(\*\*/|\*\*|\*|\?)", text):
+        nodes += [known[piece]] if piece in known else piece
+    return Automaton([*nodes, Choice(((), ("/", STAR)))], pattern)

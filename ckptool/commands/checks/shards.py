@@ -1,15 +1,15 @@
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import PurePath
 
 from ckptool.commands.checks.case import Case, Found, columns
-from ckptool.commands.checks.paths import INDEX
 from ckptool.core.errors import CkptError
-from ckptool.facts.facts import many
-from ckptool.formats.registry import open_file
+from ckptool.facts.headers import many
+from ckptool.formats.registry import INDEX_ENDING, open_file
 from ckptool.formats.sharded import SHARD_NAME, Index, read_index
+from ckptool.storage.locate import locate_file
+from ckptool.storage.paths import SEPARATORS, entry_names, is_file, is_named
 
 
 def shards(case: Case) -> Iterator[Found]:
@@ -28,9 +28,9 @@ def shards(case: Case) -> Iterator[Found]:
 
         allow.shards = ["old-*.safetensors"]
     """
-    if case.target.path.name.endswith(INDEX):
+    if case.target.path.name.endswith(INDEX_ENDING):
         try:
-            index = read_index(case.target.path)
+            index = read_index(locate_file(case.target.path))
         except CkptError:  # told by readable
             return
         yield from _against_files(case, index)
@@ -40,9 +40,9 @@ def shards(case: Case) -> Iterator[Found]:
 def _against_files(case: Case, index: Index) -> Iterator[Found]:
     folder = index.path.parent
     names = sorted(set(index.weight_map.values()))
-    if any(os.sep in name or name in ("", ".", "..") or "\0" in name for name in names):
+    if any(not SEPARATORS.isdisjoint(name) or name in ("", ".", "..") or "\0" in name for name in names):
         return  # an index that reaches outside its folder is not followed; told by readable
-    missing = [name for name in names if not os.path.lexists(folder / name)]
+    missing = [name for name in names if not is_named(folder / name)]
     if missing:
         yield Found(
             f"{len(missing):,} of {many(len(names), 'shard')} are missing",
@@ -90,30 +90,39 @@ def _size(case: Case, index: Index, keys: Mapping[str, Mapping[str, int]]) -> It
 def _orphans(case: Case, index: Index) -> Iterator[Found]:
     """Files beside the index that are called like shards, and are in no index."""
     folder = index.path.parent
-    names = sorted(entry.name for entry in folder.iterdir())
+    names = entry_names(folder)
     named = set(index.weight_map.values())
     for other in names:
-        if other.endswith(INDEX) and other != index.path.name:
+        if other.endswith(INDEX_ENDING) and other != index.path.name:
             try:
-                named |= set(read_index(folder / other).weight_map.values())
+                named |= set(read_index(locate_file(folder / other)).weight_map.values())
             except CkptError:  # a checkpoint of its own, which tells it
                 continue
-    suffixes = {Path(name).suffix for name in index.weight_map.values()}
-    like = [name for name in names if SHARD_NAME.fullmatch(name) and Path(name).suffix in suffixes]
+    suffixes = {PurePath(name).suffix for name in index.weight_map.values()}
+    like = [name for name in names if SHARD_NAME.fullmatch(name) and PurePath(name).suffix in suffixes]
     orphans = case.refused("shards", (name for name in like if name not in named))
     if orphans:
         yield Found(
             f"{many(len(orphans), 'file is', 'files are')} called like a shard, and in no index",
             details=tuple(orphans),
-            help="remove what is left over from another version",
+            help=_way(index, orphans),
             short=many(len(orphans), "orphan"),
         )
 
 
-def _keys(path: Path) -> dict[str, int] | None:
+def _way(index: Index, orphans: Sequence[str]) -> str:
+    """What to do: the index may be the one that is wrong."""
+    counts = {match["count"] for name in orphans if (match := SHARD_NAME.fullmatch(name))}
+    named = {match["count"] for name in index.weight_map.values() if (match := SHARD_NAME.fullmatch(name))}
+    if counts.isdisjoint(named) and not all(is_file(index.path.parent / name) for name in index.weight_map.values()):
+        return "the index is of another split; download the index that belongs to these shards"
+    return "remove what is left over from another version"
+
+
+def _keys(path: PurePath) -> dict[str, int] | None:
     """The keys of a shard with their bytes; None if it cannot be opened, which readable tells."""
     try:
-        return {key: tensor.nbytes for key, tensor in open_file(path).items()}
+        return {key: tensor.nbytes for key, tensor in open_file(locate_file(path)).items()}
     except CkptError:
         return None
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ckptool.commands.checks.case import Case, Found
-from ckptool.facts.facts import amount
+from ckptool.facts.headers import amount
 
 
 def size(case: Case) -> Iterator[Found]:

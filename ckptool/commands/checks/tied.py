@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from ckptool.commands.checks.case import Case, Found
 from ckptool.engine.reading import Reader
-from ckptool.facts import ties
+from ckptool.facts.storages import ties
 
 
 def tied(case: Case) -> Iterator[Found]:

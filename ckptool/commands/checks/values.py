@@ -239,7 +239,7 @@ class _Constant:
 
     def __init__(self, dtype: str) -> None:
         self.pattern = _PATTERNS[dtype]
-        self.itemsize = DTYPES[dtype].bits // 8
+        self.itemsize = DTYPES[dtype].nbytes(1)
         self.first = b""
         self.seen = 0
 

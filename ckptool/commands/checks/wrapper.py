@@ -4,8 +4,10 @@ from collections.abc import Iterator
 
 from ckptool.commands.checks.case import Case, Found
 from ckptool.core.keys import strip_wrappers
-from ckptool.facts.facts import Facts
-from ckptool.facts.naming import wrappers
+from ckptool.facts.headers import many
+from ckptool.facts.registry import facts_of
+from ckptool.facts.words import note_of
+from ckptool.facts.wrappers import Wrapped
 
 
 def wrapper(case: Case) -> Iterator[Found]:
@@ -22,8 +24,11 @@ def wrapper(case: Case) -> Iterator[Found]:
 
         levels.wrapper = "error"
     """
-    for note in wrappers(Facts.of(case.checkpoint)):
+    for fact in facts_of(case.checkpoint):
+        if not isinstance(fact, Wrapped):
+            continue
+        note = note_of(fact, case.checkpoint)
         keys = note.keys or tuple(key for key in case.checkpoint if strip_wrappers(key) != key)
         left = case.refused("wrapper", keys)
         if left:
-            yield Found(note.text, left, tuple(left[:3]), note.hint, short=f"{len(left):,} keys")
+            yield Found(note.text, left, tuple(left[:3]), note.hint, short=many(len(left), "key"))

@@ -6,9 +6,10 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ckptool.commands.diff.explaining import explain_pair
+from ckptool.commands.diff.explaining import explain_pair, statistics_notes
 from ckptool.commands.diff.extras import (
     ExtraPair,
+    code_changes,
     format_notes,
     is_one_file_twice,
     metadata_changes,
@@ -25,6 +26,7 @@ from ckptool.core.errors import UsageError
 from ckptool.core.keys import Pattern
 from ckptool.core.near_miss import require_match
 from ckptool.engine.reading import Reader
+from ckptool.facts.consult import comparison_notes
 from ckptool.values.comparing import EXACT, Progress, Verdict, compare_values
 from ckptool.values.delta import Tolerance
 from ckptool.values.mapped import Mapped
@@ -128,7 +130,7 @@ def _compared(
     if only:
         sides = _only(only, sides, new)
     extras = ([], []) if only else pair_extras(old, new)
-    with Reader() as reader:
+    with Reader(() if keys_only else (old, new)) as reader:
         renamed = {} if keys_only or mapped is not None else find_renames(sides.removed, sides.added, reader, threads)
         valued = {key: pair for key, pair in sides.both.items() if not keys_only and pair[0].shape == pair[1].shape}
         within = [] if keys_only else [pair for extra in extras[0] for pair in extra.pairs or ()]
@@ -139,23 +141,26 @@ def _compared(
         if extra_changes and not keys_only and is_one_file_twice(old, new, reader):
             extra_changes = []
     if not only:
-        extra_changes += metadata_changes(old, new)
+        extra_changes += [*code_changes(old, new), *metadata_changes(old, new)]
         extra_changes += version_changes(old, new, *sides.prefixes)
     judged = dict(zip(valued, verdicts, strict=False))
     notes = _explained(sides, renamed, old, new) if mapped is None else ()
     if only:  # not what is true of the rest
         known = sides.keys
         notes = tuple(note for note in notes if note.keys and all(key in known for key in note.keys))
+    changes = tuple(_changes(old, new, sides, renamed, judged))
+    if mapped is None and not keys_only:
+        notes = (*notes, *statistics_notes(changes))
     return Diff(
         old,
         new,
-        tuple(_changes(old, new, sides, renamed, judged)),
+        changes,
         tuple(extra_changes),
         *sides.prefixes,
         tolerance,
         keys_only,
         sum(new.nbytes for _, new in valued.values()),
-        (*notes, *format_notes(old, new)),
+        (*notes, *format_notes(old, new), *(() if only else comparison_notes(old, new))),
     )
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 import re
-import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from ckptool.commands.diff.result import Change, Status
 from ckptool.core.checkpoint import Checkpoint, Note, Tensor
 from ckptool.core.keys import common_prefix, strip_wrappers, wrapper_prefix
-from ckptool.facts.facts import many, modules_by_last
-from ckptool.facts.naming import promised_counters
+from ckptool.core.shell import shell_quote
+from ckptool.facts.counters import promised_counters
+from ckptool.facts.headers import many, modules_by_last
 
 _COUNTER = "num_batches_tracked"
 _DERIVED = ("position_ids", "inv_freq", "relative_position_index", "attn_mask", "masked_bias", "token_type_ids")
@@ -34,7 +35,7 @@ class _Pair:
 
     def file(self, side: int) -> str:
         """The file as a word for a command line."""
-        return shlex.quote(str(self.sides[side].path))
+        return shell_quote(self.sides[side].path)
 
     def reshaped(self) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
         """Keys of both, with the two shapes, where these differ."""
@@ -62,10 +63,11 @@ def explain_pair(
     Example:
         >>> from pathlib import Path
         >>> from ckptool.core.checkpoint import Tensor
+        >>> from ckptool.core.format import Format
         >>> from ckptool.core.spec import TensorSpec
         >>> def opened(name, *keys):
         ...     tensors = {key: Tensor(TensorSpec(key, "float32", ())) for key in keys}
-        ...     return Checkpoint(Path(name), "torch zip", tensors)
+        ...     return Checkpoint(Path(name), Format("torch zip"), tensors)
         >>> new = opened("new.pth", "bn.running_mean", "bn.num_batches_tracked")
         >>> notes = explain_pair([], ["bn.num_batches_tracked"], opened("old.pth", "bn.running_mean"), new)
         >>> notes[0].text
@@ -81,6 +83,23 @@ def explain_pair(
     )
     pair = _Pair((old, new), (olds, news), only)
     return tuple(note for remark in _REMARKS for note in remark(pair))
+
+
+_STATISTICS = ("running_mean", "running_var", _COUNTER)
+
+
+def statistics_notes(changes: Sequence[Change]) -> Iterator[Note]:
+    """A model that was frozen, and yet moved: its BatchNorms were not in evaluation mode."""
+    moved = [change for change in changes if change.status is not Status.SAME]
+    if not moved or len(moved) == len(changes) or any(change.status is not Status.CHANGED for change in moved):
+        return
+    keys = tuple(change.key for change in moved)
+    if all(key.rpartition(".")[2] in _STATISTICS for key in keys):
+        yield Note(
+            "only running statistics moved: BatchNorm was not in eval()",
+            "requires_grad_(False) does not stop it; call .eval() on frozen BatchNorm modules after model.train()",
+            keys,
+        )
 
 
 def _counters(pair: _Pair) -> Iterator[Note]:

@@ -126,12 +126,21 @@ def _quantizer(node: object) -> tuple[object, ...] | None:
     return None
 
 
-# ---------------------------------------------------------------------------------------------- metadata, versions
+# ------------------------------------------------------------------------------ what loading would run, metadata
+
+
+def code_changes(old: Checkpoint, new: Checkpoint) -> Iterator[ExtraChange]:
+    """Classes and functions that may run code, where only one side's pickle names them."""
+    sides = [{use.name: use for use in side.globals if use.risk != "harmless"} for side in (old, new)]
+    for name in dict.fromkeys([*sides[0], *sides[1]]):
+        a, b = (side[name].risk if name in side else None for side in sides)
+        if "dangerous" in (a, b) and (a is None or b is None):
+            yield ExtraChange(Status.ADDED if a is None else Status.REMOVED, f"loading runs {name}", a, b)
 
 
 def metadata_changes(old: Checkpoint, new: Checkpoint) -> Iterator[ExtraChange]:
     """Entries of safetensors' `__metadata__` that differ, where both sides can have some."""
-    if not old.format == new.format == "safetensors":
+    if not (old.format.has_metadata and new.format.has_metadata):
         return
     for name in dict.fromkeys([*old.metadata, *new.metadata]):
         a, b = old.metadata.get(name), new.metadata.get(name)
@@ -168,13 +177,13 @@ def format_notes(old: Checkpoint, new: Checkpoint) -> Iterator[Note]:
     """What only one side has because the other is written otherwise."""
     for side, other in ((old, new), (new, old)):
         if side.module_versions is not None and other.module_versions is None:
-            why = "" if other.format.startswith("torch ") else f"; {other.format} has no place for them"
+            why = "" if other.format.has_versions else f"; {other.format} has no place for them"
             yield Note(
                 f"only {side.path.name} records module versions{why}",
                 "they tell torch how to load older files; no weight depends on them",
             )
         own = [name for name in side.metadata if name not in ("format", "total_size")]
-        if own and side.format == "safetensors" != other.format:
+        if own and not other.format.has_metadata:
             yield Note(
                 f"only {side.path.name} has metadata: {', '.join(own[:4])}{', ...' if len(own) > 4 else ''}",
                 f"{other.format} has no place for it",

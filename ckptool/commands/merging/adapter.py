@@ -10,9 +10,14 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite, sqrt
-from pathlib import Path
+from pathlib import PurePath
 
+from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.errors import UnreadableError, UsageError
+from ckptool.facts.adapters import Adapter
+from ckptool.facts.registry import facts_of
+from ckptool.storage.paths import is_file, is_folder, size_of
+from ckptool.storage.texts import read_bytes
 
 _LARGEST_CONFIG = 1 << 20
 
@@ -77,16 +82,16 @@ def _by_pattern(patterns: Sequence[tuple[str, float]], module: str, default: flo
     return default
 
 
-def read_config(adapter: Path) -> AdapterConfig:
+def read_config(adapter: PurePath) -> AdapterConfig:
     """Read the `adapter_config.json` in an adapter's folder, or beside its file.
 
     Raises:
         UsageError: there is none, or it is of an adapter that cannot be merged.
         UnreadableError: it is not what it should be.
     """
-    path = (adapter if adapter.is_dir() else adapter.parent) / "adapter_config.json"
-    if not path.is_file():
-        where = "in" if adapter.is_dir() else "beside"
+    path = (adapter if is_folder(adapter) else adapter.parent) / "adapter_config.json"
+    if not is_file(path):
+        where = "in" if is_folder(adapter) else "beside"
         raise UsageError(f"there is no adapter_config.json {where} {adapter}", hint="it says r and alpha", path=path)
     config = _read(path)
     kind = config.get("peft_type", "LORA")
@@ -118,11 +123,26 @@ _BY_PEFT = "merge it with peft (merge_and_unload), or ask its authors for the me
 _CONVERT = "save it with peft's path_initial_model_for_weight_conversion, which makes a plain LoRA of it"
 
 
-def _read(path: Path) -> Mapping[str, object]:
-    if path.stat().st_size > _LARGEST_CONFIG:
+def require_peft(adapter: Checkpoint) -> None:
+    """Refuses what is no adapter in PEFT's format, with the format's name.
+
+    Raises:
+        UsageError: it is in another format, or it is no adapter.
+    """
+    found = next((fact for fact in facts_of(adapter) if isinstance(fact, Adapter)), None)
+    if found is not None and found.family != "PEFT":
+        raise UsageError(
+            f"{adapter.path} holds {found.text}; ckptool merges adapters in PEFT's format",
+            hint=f"{found.way}, or save it with peft (save_pretrained)",
+            path=adapter.path,
+        )
+
+
+def _read(path: PurePath) -> Mapping[str, object]:
+    if size_of(path) > _LARGEST_CONFIG:
         raise UnreadableError(f"{path} is too long for a configuration", path=path)
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = json.loads(read_bytes(path, _LARGEST_CONFIG).decode())
     except (ValueError, RecursionError) as error:
         raise UnreadableError(f"{path} is not JSON: {error}", path=path) from None
     if not isinstance(config, dict):
@@ -134,7 +154,7 @@ def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and isfinite(value)
 
 
-def _patterns(value: object, path: Path) -> tuple[tuple[str, float], ...]:
+def _patterns(value: object, path: PurePath) -> tuple[tuple[str, float], ...]:
     if value in (None, {}):
         return ()
     if not isinstance(value, dict):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import PurePath
 
 from ckptool.commands.filter import cast_value, float_dtype
 from ckptool.commands.merging.adapter import AdapterConfig as AdapterConfig
@@ -17,8 +18,12 @@ from ckptool.commands.merging.adapter import read_config as read_config
 from ckptool.commands.merging.lora_ops import AddBias, AddLora
 from ckptool.core.checkpoint import Checkpoint, Note, Tensor
 from ckptool.core.errors import PlanError, UnreadableError, UsageError
-from ckptool.core.plan import Apply, Plan, Problem, Source, Step, Value
+from ckptool.core.plan import Apply, Command, Plan, Problem, Source, Step, Value
+from ckptool.core.reasons import Adapted, ByOption, Kept, Reason, Tie, TrainedWhole
+from ckptool.core.shell import shell_quote
 from ckptool.core.spec import TensorSpec
+from ckptool.core.ties import with_recorded_ties
+from ckptool.facts.headers import many
 
 _PREFIX = "base_model.model."
 _PART = re.compile(
@@ -47,7 +52,7 @@ def plan_lora(
         UsageError: the file is no LoRA adapter, or holds several.
         UnreadableError: a part of a module's adapter is missing.
     """
-    parts = _parts(adapter)
+    base, parts = with_recorded_ties(base), _parts(adapter)
     wanted = float_dtype(dtype)
     making = _Making(base, adapter, config, scale, wanted)
     steps = [making.step(key, tensor, parts) for key, tensor in base.tensors.items()]
@@ -59,7 +64,7 @@ def plan_lora(
         notes=tuple(making.notes()),
         metadata=base.metadata,
         module_versions=base.module_versions,
-        request="merge --lora",
+        command=Command("merge", ("--lora",)),
     )
 
 
@@ -94,7 +99,9 @@ def _parts(adapter: Checkpoint) -> _Parts:
             parts.modules.setdefault(match["module"], {})[match["part"]] = key
     if not parts.modules:
         raise UsageError(
-            f"{adapter.path} holds no lora_A and lora_B", hint=f"ckptool inspect {adapter.path}", path=adapter.path
+            f"{adapter.path} holds no lora_A and lora_B",
+            hint=f"ckptool inspect {shell_quote(adapter.path)}",
+            path=adapter.path,
         )
     if len(adapters) > 1:
         names = ", ".join(adapters)
@@ -119,9 +126,9 @@ class _Making:
 
     def step(self, key: str, tensor: Tensor, parts: _Parts) -> Step:
         """The step of one tensor of the base."""
-        source, why = Source(0, key), "kept"
+        source, whole = Source(0, key), False
         if key in parts.whole:
-            source, why = Source(1, parts.whole.pop(key)), f"trained whole, from {self.adapter.path.name}"
+            source, whole = Source(1, parts.whole.pop(key)), True
             tensor = replace(self.adapter[source.key], spec=replace(self.adapter[source.key].spec, key=key))
             self.replaced.append(key)
             if tensor.shape != self.base[key].shape:
@@ -134,13 +141,13 @@ class _Making:
             op, sources = AddBias(self.config.scaling(module, self.scale), self.dtype), [parts.biases.pop(module)]
         else:
             value, spec = cast_value(source, tensor, self.dtype)
-            return Step(spec, value, why if value is source else f"{why}, --dtype {self.dtype}")
+            return Step(spec, value, _reason(whole, None if value is source else self.dtype))
         try:
             target = op.result([tensor.spec, *(self.adapter[other].spec for other in sources)])
         except PlanError as error:
             self.problems.append(Problem(error.message, error.hint or "is it the adapter of this base?", (key,)))
             target = tensor.spec
-        return Step(target, Apply(op, (source, *(Source(1, other) for other in sources))), op.text)
+        return Step(target, Apply(op, (source, *(Source(1, other) for other in sources))), Adapted(op.text))
 
     def _lora(self, weight: TensorSpec, module: str, parts: Mapping[str, str]) -> tuple[AddLora, list[str]]:
         embedding = "lora_embedding_A" in parts
@@ -179,12 +186,16 @@ class _Making:
     def notes(self) -> Iterator[Note]:
         if self.replaced:
             yield Note(
-                f"{len(self.replaced)} tensors are the adapter's own, trained whole",
+                f"{many(len(self.replaced), 'tensor')} replaced by the adapter's copy (modules_to_save)",
                 "--scale does not change them" if self.scale != 1 else "",
                 tuple(self.replaced),
             )
         if self.reshaped:
-            yield Note(f"{len(self.reshaped)} of them have another shape than the base's", "", tuple(self.reshaped))
+            yield Note(
+                f"{many(len(self.reshaped), 'of them has', 'of them have')} another shape than the base's",
+                "",
+                tuple(self.reshaped),
+            )
         if self.square and (not self.config.transposed) in self.turned:
             layout = "[in, out]" if self.config.transposed else "[out, in]"
             yield Note(
@@ -201,7 +212,7 @@ def _tied(steps: Sequence[Step], base: Checkpoint) -> Iterator[Step]:
 
     def place(step: Step) -> object:
         tensor = base[step.target.key]
-        return None if tensor.storage is None else (tensor.pieces, tensor.dtype)
+        return None if tensor.storage is None else (tensor.pieces, tensor.spec.short)
 
     adapted: dict[object, list[Step]] = {}
     for step in steps:
@@ -216,8 +227,14 @@ def _tied(steps: Sequence[Step], base: Checkpoint) -> Iterator[Step]:
         (leader,) = group
         spec = replace(leader.target, key=step.target.key)
         earlier = first.setdefault(place(step), step.target.key)
-        why = leader.why if step is leader else f"{leader.why}, tied to {leader.target.key}"
-        yield Step(spec, leader.value, why, None if earlier == step.target.key else earlier)
+        reason = leader.reason if step is leader else Tie(leader.target.key, leader.reason)
+        yield Step(spec, leader.value, reason, None if earlier == step.target.key else earlier)
+
+
+def _reason(is_whole: bool, dtype: str | None) -> Reason:
+    """Why a tensor is copied: of the base, or of the adapter that was trained whole; with the cast."""
+    cast = None if dtype is None else ByOption("--dtype", dtype)
+    return TrainedWhole(1, cast) if is_whole else cast or Kept()
 
 
 def _is_base(value: Value) -> bool:
@@ -235,7 +252,11 @@ def _left_over(names: Sequence[str], base: Checkpoint) -> tuple[Problem, ...]:
     for at in range(1, len(parts)):
         if ".".join(parts[at:]) in ends:
             head = ".".join(parts[:at])
-            hint = f"ckptool remap {base.path} -r '{{k**}} -> {head}.{{k**}}' -o renamed{base.path.suffix}"
+            hint = _renaming(base.path, f"{{k**}} -> {head}.{{k**}}")
     if longer := next((end for end in ends if end.endswith(f".{names[0]}")), None):
-        hint = f"ckptool remap {base.path} -r '{longer.removesuffix(names[0])} ->' -o renamed{base.path.suffix}"
+        hint = _renaming(base.path, f"{longer.removesuffix(names[0])} ->")
     return (Problem(f"the adapter is for {what} that {base.path.name} does not have: {names[0]}", hint, tuple(names)),)
+
+
+def _renaming(path: PurePath, rule: str) -> str:
+    return f"ckptool remap {shell_quote(path)} -r {shell_quote(rule)} -o {shell_quote('renamed' + path.suffix)}"

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ckptool.core.arrays import numpy_dtype
+from ckptool.core.arrays import dtype_of, numpy_dtype
+from ckptool.core.casting import cast
 from ckptool.core.errors import PlanError
 from ckptool.core.plan import Run
 from ckptool.core.spec import DTYPES, TensorSpec
@@ -21,7 +22,7 @@ _BLOCK = 1 << 20  # elements of a weight that are computed at once
 
 
 def check_float(spec: TensorSpec) -> None:
-    if DTYPES[spec.dtype].kind != "float" or DTYPES[spec.dtype].bits < 8:
+    if DTYPES[spec.dtype].kind != "float" or DTYPES[spec.dtype].is_packed:
         raise PlanError(
             f"{spec.key} is {spec.short}: nothing can be added to it", hint="dequantize the base first", key=spec.key
         )
@@ -53,10 +54,9 @@ class AddBias:
     def compute(self, args: Sequence[Array]) -> Array:
         import numpy as np
 
-        bias, other = (arg.astype(np.float64) for arg in args)
+        bias, other = (cast(arg, "float64") for arg in args)
         with np.errstate(all="ignore"):
-            total = bias + self.scaling * other
-            return total.astype(numpy_dtype(self.dtype) if self.dtype else args[0].dtype)
+            return cast(bias + self.scaling * other, self.dtype or dtype_of(args[0]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,19 +109,20 @@ class AddLora:
         import numpy as np
 
         weight = args[0].reshape(args[0].shape[0], -1)
-        a, b = (arg.astype(np.float64).reshape(arg.shape[0], -1) for arg in args[1:3])
+        a, b = (cast(arg, "float64").reshape(arg.shape[0], -1) for arg in args[1:3])
         left, right = (a.T, b.T) if self.transposed else (b, a)
         left = left * self.scaling
-        merged = np.empty(weight.shape, numpy_dtype(self.dtype) if self.dtype else weight.dtype)
+        dtype = self.dtype or dtype_of(weight)
+        merged = np.empty(weight.shape, numpy_dtype(dtype))
         rows = max(1, _BLOCK // max(1, weight.shape[1]))
         blocks = [slice(start, start + rows) for start in range(0, len(weight), rows)]
         with np.errstate(all="ignore"):
             factors = self._factors(args, weight, left, right, blocks)
             for block in blocks:
-                total = weight[block].astype(np.float64) + left[block] @ right
+                total = cast(weight[block], "float64") + left[block] @ right
                 if factors is not None:
                     total *= factors if self.transposed else factors[block, None]
-                merged[block] = total
+                merged[block] = cast(total, dtype)
         return merged.reshape(args[0].shape)
 
     def _factors(
@@ -134,10 +135,10 @@ class AddLora:
             return None
         squares = np.zeros(weight.shape[1 if self.transposed else 0])
         for block in blocks:
-            total = np.square(weight[block].astype(np.float64) + left[block] @ right)
+            total = np.square(cast(weight[block], "float64") + left[block] @ right)
             if self.transposed:
                 squares += total.sum(axis=0)
             else:
                 squares[block] = total.sum(axis=1)
-        magnitudes: Array = args[3].astype(np.float64).reshape(-1)
+        magnitudes: Array = cast(args[3], "float64").reshape(-1)
         return magnitudes / np.sqrt(squares)

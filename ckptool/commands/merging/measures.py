@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 Blocks: TypeAlias = "Callable[[], Iterable[Sequence[Array]]]"
 
 _DIGIT = 16  # bits of a magnitude that one pass decides
+_FEW = 1 << 20  # elements that are sorted: 8 MB for each rank
 
 
 def products(blocks: Blocks, *, models: int, **_: Any) -> Array:
@@ -71,7 +72,8 @@ def ranked(blocks: Blocks, models: int, ranks: Callable[[int], Sequence[int]]) -
     """Magnitudes by rank, 1 for the largest, of tensors that are too large to be sorted.
 
     The bits of non-negative floats are in the order of the floats, so each pass counts one digit of 16 bits and goes on
-    with those elements that have the digits found so far. NaN counts as larger than all.
+    with those elements that have the digits found so far; once these are few, they are sorted. NaN counts as larger
+    than all.
 
     Args:
         ranks: the ranks that are wanted, from the number of elements.
@@ -82,6 +84,7 @@ def ranked(blocks: Blocks, models: int, ranks: Callable[[int], Sequence[int]]) -
     """
     wanted: list[list[int]] = []
     digits: list[list[int]] = []
+    left: list[list[int]] = []
     for shift in range(64 - _DIGIT, -1, -_DIGIT):
         counts = _counted(blocks, models, digits, shift)
         if not wanted:
@@ -89,6 +92,7 @@ def ranked(blocks: Blocks, models: int, ranks: Callable[[int], Sequence[int]]) -
             wanted = [list(ranks(size)) if size else [] for _ in range(models)]
             counts = [[row[0]] * len(wanted[0]) for row in counts]
             digits = [[0] * len(wanted[0]) for _ in range(models)]
+            left = [[size] * len(wanted[0]) for _ in range(models)]
         if not wanted[0]:
             break
         for model, row in enumerate(counts):
@@ -98,7 +102,28 @@ def ranked(blocks: Blocks, models: int, ranks: Callable[[int], Sequence[int]]) -
                 digit = len(count) - 1 - place
                 wanted[model][number] -= int(from_top[place] - count[digit])
                 digits[model][number] = digits[model][number] << _DIGIT | digit
+                left[model][number] = int(count[digit])
+        if shift and max(map(max, left)) <= _FEW:
+            return _picked(blocks, digits, shift, wanted)
     return [np.array(row, np.uint64).view(np.float64).tolist() for row in digits]
+
+
+def _picked(blocks: Blocks, digits: Sequence[Sequence[int]], shift: int, wanted: list[list[int]]) -> list[list[float]]:
+    """The magnitudes of these ranks among the elements that have the digits before; these are few."""
+    alike: list[list[list[NDArray[np.uint64]]]] = [[[] for _ in row] for row in digits]
+    for tensors in blocks():
+        for model, tensor in enumerate(tensors):
+            bits = np.abs(tensor).reshape(-1).view(np.uint64)
+            leading = bits >> np.uint64(shift)
+            for number, digit in enumerate(digits[model]):
+                alike[model][number].append(bits[leading == np.uint64(digit)])
+    found = []
+    for row, ranks in zip(alike, wanted, strict=True):
+        sizes = [np.concatenate(parts) for parts in row]
+        places = [len(size) - rank for size, rank in zip(sizes, ranks, strict=True)]
+        picked = [np.partition(size, place)[place] for size, place in zip(sizes, places, strict=True)]
+        found.append(np.array(picked, np.uint64).view(np.float64).tolist())
+    return found
 
 
 def _counted(blocks: Blocks, models: int, digits: Sequence[Sequence[int]], shift: int) -> list[list[NDArray[np.int64]]]:

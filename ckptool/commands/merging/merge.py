@@ -12,16 +12,27 @@ from ckptool.commands.merging.mixing import Mix, mix, rehearse
 from ckptool.commands.merging.notes import (
     Inputs,
     count_of,
-    left_behind,
     misfit_problem,
     mixing_notes,
-    names_of,
+    not_taken,
     wrapper_notes,
 )
 from ckptool.core.checkpoint import Checkpoint, Note, Tensor
 from ckptool.core.errors import UsageError
-from ckptool.core.plan import Apply, Dropped, Plan, Source, Step
-from ckptool.core.spec import DTYPES
+from ckptool.core.plan import Apply, Command, Dropped, Plan, Source, Step
+from ckptool.core.reasons import (
+    FromInput,
+    Mixed,
+    NotInAll,
+    NotTaken,
+    ReplacedBy,
+    TooFew,
+    Unmixable,
+    Unmixed,
+    WeightsOnly,
+)
+from ckptool.core.spec import DTYPES, TensorSpec
+from ckptool.core.ties import with_recorded_ties
 
 Keys = Literal["exact", "intersect", "union"]
 _KINDS = {"int": "integers", "uint": "integers", "bool": "booleans", "complex": "complex numbers"}
@@ -59,11 +70,13 @@ def plan_merge(
         >>> import ckptool
         >>> files = ["fixtures/resnet18.pth", "fixtures/tuned.safetensors"]
         >>> plan = plan_merge([ckptool.open(file) for file in files])
-        >>> plan.steps[0].why
-        'from tuned.safetensors, replaces resnet18.pth'
+        >>> plan.steps[0].reason
+        FromInput(input=1, replaced=((0, None),))
     """
     if not checkpoints:
         raise UsageError("there is nothing to merge", hint="name the checkpoints")
+    checkpoints = [with_recorded_ties(checkpoint) for checkpoint in checkpoints]
+    base = None if base is None else with_recorded_ties(base)
     wanted = float_dtype(dtype)
     if method is None:
         for name, given in (("--weights", weights), ("--base", base), ("--param", params)):
@@ -97,7 +110,6 @@ def last_checkpoints(paths: Sequence[str], count: int) -> list[str]:
 
 def _union(checkpoints: Sequence[Checkpoint], dtype: str | None) -> Plan:
     """Every key of every input, from the last input that has it."""
-    names = names_of(checkpoints)
     holders: dict[str, list[int]] = {}
     for number, checkpoint in enumerate(checkpoints):
         for key in checkpoint:
@@ -109,12 +121,11 @@ def _union(checkpoints: Sequence[Checkpoint], dtype: str | None) -> Plan:
         tensor = checkpoints[last][key]
         if any(checkpoints[number][key].shape != tensor.shape for number in earlier):
             reshaped.append(key)
-        before = ", ".join(f"{names[number]}{_other_spec(checkpoints[number][key], tensor)}" for number in earlier)
-        why = f"from {names[last]}, replaces {before}" if before else f"only in {names[last]}"
+        replaced = tuple((number, _other_spec(checkpoints[number][key], tensor)) for number in earlier)
         value, spec = cast_value(Source(last, key), tensor, dtype)
-        steps.append(Step(spec, value, why))
-        dropped += [Dropped(Source(number, key), f"replaced by {names[last]}") for number in earlier]
-    notes = [*module_notes(checkpoints[0]), *wrapper_notes(checkpoints), *left_behind(checkpoints[1:])]
+        steps.append(Step(spec, value, FromInput(last, replaced)))
+        dropped += [Dropped(Source(number, key), ReplacedBy(last)) for number in earlier]
+    notes = [*module_notes(checkpoints[0]), *wrapper_notes(checkpoints)]
     if reshaped:
         notes.append(Note(f"{count_of(reshaped, 'key')} replaced by a tensor of another shape", "", tuple(reshaped)))
     return Plan(
@@ -124,13 +135,14 @@ def _union(checkpoints: Sequence[Checkpoint], dtype: str | None) -> Plan:
         notes=tuple(notes),
         metadata=_metadata(checkpoints),
         module_versions=_versions(checkpoints),
-        request="merge",
+        beside=tuple(not_taken(checkpoints, NotTaken(), first=1)),
+        command=Command("merge"),
     )
 
 
-def _other_spec(old: Tensor, new: Tensor) -> str:
-    same = (old.dtype, old.shape) == (new.dtype, new.shape)
-    return "" if same else f" ({old.spec.short})"
+def _other_spec(old: Tensor, new: Tensor) -> TensorSpec | None:
+    """What a replaced tensor was, where its dtype or shape is another."""
+    return None if (old.dtype, old.shape) == (new.dtype, new.shape) else old.spec
 
 
 # ----------------------------------------------------------------------------------------------------- methods
@@ -147,21 +159,22 @@ def _mixed(inputs: Inputs, op: Mix, keys: Keys) -> Plan:
         if not fits and keys == "exact":
             misfits.append(key)
         elif not fits and keys == "intersect":
-            dropped += [Dropped(Source(number, key), "not in every input with one shape") for number in holders]
+            dropped += [Dropped(Source(number, key), NotInAll()) for number in holders]
         else:
             step, unused = _step(key, inputs, holders, op)
-            dropped += [Dropped(Source(number, key), "not used: another shape or no base") for number in unused]
+            dropped += [Dropped(Source(number, key), Unmixable()) for number in unused]
             steps.append(_tied(step, inputs, ties))
     return Plan(
         inputs.all,
         tuple(steps),
         tuple(dropped),
         misfit_problem(misfits, inputs.all),
-        notes=(*mixing_notes(steps, inputs), *left_behind(inputs.models)),
+        notes=tuple(mixing_notes(steps, inputs)),
+        beside=tuple(not_taken(inputs.models, WeightsOnly())),
         frame=None,
         metadata=_metadata(inputs.models),
         module_versions=_versions(inputs.models),
-        request=f"merge --method {op.method}",
+        command=Command("merge", ("--method", op.method)),
     )
 
 
@@ -171,11 +184,10 @@ def _step(key: str, inputs: Inputs, holders: Sequence[int], op: Mix) -> tuple[St
     What cannot be averaged comes from the first input that has it, and so does what too few inputs have.
     """
     first = inputs.all[holders[0]][key]
-    name = inputs.all[holders[0]].path.name
     kind = DTYPES[first.dtype]
-    if kind.kind != "float" or first.layout != "strided" or kind.bits < 8:
+    if kind.kind != "float" or first.layout != "strided" or kind.is_packed:
         what = first.layout if first.layout != "strided" else _KINDS.get(kind.kind, first.dtype)
-        return Step(first.spec, Source(holders[0], key), f"from {name} ({what} are never averaged)"), []
+        return Step(first.spec, Source(holders[0], key), Unmixed(holders[0], what)), []
     alike = [number for number in holders if _is_alike(inputs.all[number][key], first)]
     complete = len(alike) == len(inputs.all)
     chosen = [number for number in alike if number < len(inputs.models)]
@@ -183,20 +195,20 @@ def _step(key: str, inputs: Inputs, holders: Sequence[int], op: Mix) -> tuple[St
     enough = len(chosen) + inputs.has_base > 1 and op.definition.models in (None, len(chosen))
     if not complete and not (based and enough):
         value, spec = cast_value(Source(holders[0], key), first, op.dtype)
-        return Step(spec, value, f"from {name} (not in every input)"), list(holders[1:])
+        return Step(spec, value, TooFew(holders[0])), list(holders[1:])
     partial = replace(op, weights=tuple(op.weights[number] for number in chosen), salt=_salt(key))
     if not complete:
         rehearse(partial)
     target = partial.result([inputs.all[number][key].spec for number in alike])
-    why = op.text if complete else f"{partial.text} of those that have it"
-    step = Step(target, Apply(partial, tuple(Source(number, key) for number in alike)), why)
+    reason = Mixed(op.text) if complete else Mixed(partial.text, partial=True)
+    step = Step(target, Apply(partial, tuple(Source(number, key) for number in alike)), reason)
     return step, [number for number in holders if number not in alike]
 
 
 def _is_alike(tensor: Tensor, first: Tensor) -> bool:
     """True if a tensor can be mixed with the first one."""
     kind = DTYPES[tensor.dtype]
-    return tensor.shape == first.shape and tensor.layout == "strided" and kind.kind == "float" and kind.bits >= 8
+    return tensor.shape == first.shape and tensor.layout == "strided" and kind.kind == "float" and not kind.is_packed
 
 
 def _salt(key: str) -> int:
@@ -213,7 +225,7 @@ def _tied(step: Step, inputs: Inputs, ties: dict[object, str]) -> Step:
         tensor = inputs.all[source.input][source.key]
         if tensor.storage is None:
             return step
-        places.append((source.input, tensor.pieces, tensor.dtype, tensor.neg))
+        places.append((source.input, tensor.pieces, tensor.spec.short, tensor.neg))
     earlier = ties.setdefault(tuple(places), step.target.key)
     return step if earlier == step.target.key else replace(step, tied_to=earlier)
 

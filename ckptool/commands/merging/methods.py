@@ -276,17 +276,26 @@ def _mixed(changes: Sequence[Array], weights: Sequence[float], normalize: float)
 
 
 def _agreeing(changes: Sequence[Array], weights: Sequence[float], normalize: float) -> Array:
-    """The weighted sum of the changes whose sign is that of the weighted sum of all; normalised by their weights."""
-    weighted = [change * weight for change, weight in zip(changes, weights, strict=True)]
-    elected = np.where(_weighted_sum(weighted, [1.0] * len(weighted)) >= 0, 1.0, -1.0)
-    agree = [np.sign(change) == elected for change in weighted]
-    result = np.zeros_like(elected)
-    used = np.zeros_like(elected)
-    for change, weight, mask in zip(weighted, weights, agree, strict=True):
-        result += change * mask  # a product, so that what is not finite stays so
-        used += weight * mask
+    """The weighted sum of the changes whose sign is that of the weighted sum of all; normalised by their weights.
+
+    The changes are overwritten.
+    """
+    for change, weight in zip(changes, weights, strict=True):
+        change *= weight
+    total = changes[0].copy()
+    for change in changes[1:]:
+        total += change
+    is_up = total >= 0
+    result, used = np.zeros_like(total), np.zeros_like(total)
+    for change, weight in zip(changes, weights, strict=True):
+        agrees = (is_up & (change > 0)) | (~is_up & (change < 0))
+        change *= agrees  # a product, so that what is not finite stays so
+        result += change
+        if normalize:
+            used += weight * agrees
     if normalize:
-        result /= np.where(np.abs(used) < _TINY, 1.0, used)
+        np.putmask(used, np.abs(used) < _TINY, 1.0)
+        result /= used
     return result
 
 
@@ -296,7 +305,12 @@ def _trimmed(tensors: Sequence[Array], base: Array, kept: Sequence[tuple[float, 
     for tensor, (low, high) in zip(tensors, kept, strict=True):
         change = tensor - base
         size = np.abs(change)
-        change[(size < low) | (size > high)] = 0
+        outside = size < low
+        if high < np.inf:
+            outside |= size > high
+        # all bits of what is outside are cleared, without a branch for each element
+        kept_bits = np.subtract(outside, 1, out=size.view(np.int64), dtype=np.int64)
+        np.bitwise_and(change.view(np.int64), kept_bits, out=change.view(np.int64))
         trimmed.append(change)
     return trimmed
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ckptool.core.arrays import numpy_dtype
+from ckptool.core.arrays import dtype_of
+from ckptool.core.casting import cast
 from ckptool.core.errors import PlanError, UsageError
 from ckptool.core.plan import Run
 from ckptool.core.spec import TensorSpec
@@ -109,16 +110,15 @@ class Measured:
     def compute(self, args: Sequence[Array]) -> Array:
         import numpy as np
 
-        dtype = numpy_dtype(self.mix.dtype) if self.mix.dtype else args[0].dtype
-        with np.errstate(all="ignore"):  # what is not finite stays so; too large for the dtype is Inf
-            return self.function(_wide(args)).astype(dtype)
+        with np.errstate(all="ignore"):  # what is not finite stays so
+            return cast(self.function(_wide(args)), self.mix.dtype or dtype_of(args[0]))
 
 
 def _wide(args: Sequence[Array]) -> list[Array]:
     import numpy as np
 
-    with np.errstate(invalid="ignore"):  # a signalling NaN
-        return [arg.astype(np.float64) for arg in args]
+    # float64 is copied: methods may work in place
+    return [arg.astype(np.float64) if arg.dtype == np.float64 else cast(arg, "float64") for arg in args]
 
 
 def mix(

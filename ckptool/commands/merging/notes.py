@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 from ckptool.core.checkpoint import Checkpoint, Note
 from ckptool.core.keys import strip_wrappers
-from ckptool.core.plan import Problem, Step
+from ckptool.core.plan import Beside, Fate, Problem, Step
+from ckptool.core.reasons import Reason
+from ckptool.core.shell import shell_quote
 from ckptool.core.spec import DTYPES, TensorSpec
 from ckptool.engine.reading import Reader
 
-_STATISTICS = ("running_mean", "running_var")
 _COMPARED = 1 << 20  # bytes of a tensor up to which it is seen whether the inputs agree
 
 
@@ -30,7 +31,7 @@ class Inputs:
         return [number for number, checkpoint in enumerate(self.all) if key in checkpoint]
 
 
-def names_of(checkpoints: Sequence[Checkpoint]) -> list[str]:
+def _names_of(checkpoints: Sequence[Checkpoint]) -> list[str]:
     """What to call the inputs: their names, or their paths where two have one name."""
     names = [checkpoint.path.name for checkpoint in checkpoints]
     return names if len(set(names)) == len(names) else [str(checkpoint.path) for checkpoint in checkpoints]
@@ -40,7 +41,7 @@ def misfit_problem(keys: Sequence[str], inputs: Sequence[Checkpoint]) -> tuple[P
     """The keys that do not line up, with what each input has of them."""
     if not keys:
         return ()
-    names = names_of(inputs)
+    names = _names_of(inputs)
     lines = [
         f"{key}: "
         + ", ".join(f"{name} {_held(checkpoint, key)}" for name, checkpoint in zip(names, inputs, strict=True))
@@ -68,7 +69,8 @@ def wrapper_notes(inputs: Sequence[Checkpoint]) -> list[Note]:
                 Note(
                     f"{count_of(apart, 'key')} of {checkpoint.path.name} stand in the others "
                     f"without the names of wrappers: {apart[0]}",
-                    f"ckptool remap {checkpoint.path} -r strip-wrappers -o plain{checkpoint.path.suffix}",
+                    f"ckptool remap {shell_quote(checkpoint.path)} -r strip-wrappers "
+                    f"-o {shell_quote('plain' + checkpoint.path.suffix)}",
                     tuple(apart),
                     "warning",
                 )
@@ -78,14 +80,6 @@ def wrapper_notes(inputs: Sequence[Checkpoint]) -> list[Note]:
 
 def mixing_notes(steps: Sequence[Step], inputs: Inputs) -> Iterator[Note]:
     averaged = tuple(step.target.key for step in steps if not step.is_copy)
-    statistics = tuple(key for key in averaged if key.rpartition(".")[2] in _STATISTICS)
-    if statistics:
-        yield Note(
-            f"{len(statistics)} BatchNorm statistics are averaged, which does not give the merged model's statistics",
-            "recompute them with a forward pass over training data (torch.optim.swa_utils.update_bn)",
-            statistics,
-            "warning",
-        )
     several = tuple(
         key for key in averaged if len({inputs.all[number][key].dtype for number in inputs.holding(key)}) > 1
     )
@@ -98,8 +92,9 @@ def mixing_notes(steps: Sequence[Step], inputs: Inputs) -> Iterator[Note]:
     with Reader() as reader:
         differing = tuple(step.target.key for step in steps if step.is_copy and _differs(step.target, inputs, reader))
     if differing:
+        verb = "differs" if len(differing) == 1 else "differ"
         yield Note(
-            f"{count_of(differing, 'tensor')} that cannot be averaged differ; the first input's are kept",
+            f"{count_of(differing, 'integer tensor')} {verb}; kept from {inputs.all[0].path.name}",
             "",
             differing,
         )
@@ -118,15 +113,10 @@ def _differs(spec: TensorSpec, inputs: Inputs, reader: Reader) -> bool:
     return any(other != first for other in others)
 
 
-def left_behind(inputs: Sequence[Checkpoint]) -> list[Note]:
-    """What inputs hold beside their weights and the output will not."""
-    notes: list[Note] = []
-    for checkpoint in inputs:
-        if checkpoint.extras:
-            extras = [extra.name for extra in checkpoint.extras]
-            more = f" and {len(extras) - 4} more" if len(extras) > 4 else ""
-            notes.append(Note(f"left behind of {checkpoint.path.name}: {', '.join(extras[:4])}{more}"))
-    return notes
+def not_taken(inputs: Sequence[Checkpoint], reason: Reason, *, first: int = 0) -> Iterator[Beside]:
+    """What the inputs, from one on, hold beside their weights and the output will not."""
+    for number, checkpoint in enumerate(inputs[first:], first):
+        yield from (Beside(extra.name, Fate.LOST, reason, number) for extra in checkpoint.extras)
 
 
 def count_of(things: Sequence[str], noun: str) -> str:

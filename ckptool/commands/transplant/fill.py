@@ -6,14 +6,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ckptool.core.arrays import numpy_dtype
+from ckptool.core.casting import cast
 from ckptool.core.checkpoint import Checkpoint, Note
 from ckptool.core.errors import CkptError, UsageError
 from ckptool.core.keys import Pattern
 from ckptool.core.ops import Cast, made
 from ckptool.core.plan import Apply, Op, Problem, Run, Source, Step, Value, sources_of
+from ckptool.core.reasons import Init, LeftToModel, OwnTensor, Tie
 from ckptool.core.spec import DTYPES, TensorSpec
-from ckptool.fits import Fitting, default_fit, fit_op
+from ckptool.fits import Fitting, default_fit, fit_op, is_head
 from ckptool.fits.args import Fit
 from ckptool.models.entries import Entry, Filled, Mismatch
 from ckptool.models.own_init import Blended, ModelInit
@@ -71,7 +72,7 @@ def fill(
     """
     chooser = _Chooser(source, target, mismatch, fits, initial)
     entries, steps = chooser.choose(mapped)
-    notes = list(_tie(target, entries, steps, source))
+    notes = [*_tie(target, entries, steps, source), *_head_notes([key for key in chooser.heads if key not in steps])]
     loaded = dict(steps)
     patterns = [(Pattern.parse(text), how) for text, how in inits]
     for key, entry in entries.items():
@@ -79,7 +80,7 @@ def fill(
             continue
         if is_complete:
             steps[key] = _own(entry, patterns, steps, target, initial)
-        entries[key] = replace(entry, how=steps[key].why if is_complete else "stays as it is in the model")
+        entries[key] = replace(entry, reason=steps[key].reason if is_complete else LeftToModel())
     for (text, how), (pattern, _) in zip(inits, patterns, strict=True):
         if all(key in loaded for key in pattern.select(target.specs)):
             notes.append(
@@ -119,7 +120,7 @@ class Number:
         return None
 
     def compute(self, args: Sequence[Array]) -> Array:
-        return args[0].astype(numpy_dtype(self.dtype))
+        return cast(args[0], self.dtype)
 
 
 _NUMBERS = {"float", "int", "uint", "bool"}
@@ -130,9 +131,13 @@ def _converted(value: Value, found: str, wanted: str) -> Value | None:
     if found == wanted:
         return value
     a, b = DTYPES[found], DTYPES[wanted]
-    if not {a.kind, b.kind} <= _NUMBERS or min(a.bits, b.bits) < 8:
+    if not {a.kind, b.kind} <= _NUMBERS or not (a.is_castable and b.is_castable):
         return None
     return Apply(Number(wanted) if b.kind == "float" and a.kind != "float" else Cast(wanted), (value,))
+
+
+_COMPUTED = {"relative_position_index", "attn_mask", "relative_coords_table", "position_ids", "inv_freq"}
+"""Names of buffers that models compute from their sizes, for targets that are checkpoints."""
 
 
 @dataclass(slots=True)
@@ -143,6 +148,12 @@ class _Chooser:
     fits: Sequence[tuple[Pattern, Fit]]
     initial: ModelInit
     problems: list[Problem] = field(default_factory=list)
+    heads: list[str] = field(default_factory=list)
+    last_layer: str = ""
+
+    def __post_init__(self) -> None:
+        wide = [key for key, spec in self.target.specs.items() if len(spec.shape) > 1]
+        self.last_layer = wide[-1].rpartition(".")[0] if wide else ""
 
     def choose(self, mapped: Mapping[str, Step]) -> tuple[dict[str, Entry], dict[str, Step]]:
         """An entry for each target tensor, and a step for each that a source tensor fills."""
@@ -156,15 +167,17 @@ class _Chooser:
             entry, value = self._chosen(spec, mapped[key], kind)
             entries[key] = entry
             if value is not None:
-                steps[key] = Step(spec, value, entry.how)
+                steps[key] = Step(spec, value, entry.reason)
         return entries, steps
 
     def _chosen(self, spec: TensorSpec, step: Step, kind: str) -> tuple[Entry, Value | None]:
         sources = tuple(dict.fromkeys(origin.key for origin in sources_of(step.value)))
-        entry = Entry(spec, Filled.MISMATCHED, 0, sources, step.target.short, step.why, kind=kind)
+        entry = Entry(spec, Filled.MISMATCHED, 0, sources, step.target.short, step.reason, kind=kind)
         if self._is_special(step.value, spec.key):
             return entry, None
         fit = self._fit(spec, step.target)
+        if fit is None and self.mismatch == "fit" and self._is_left(entry, step.target):
+            return entry, None
         value: Value | None = step.value
         if fit is not None:
             value = self._fitted(fit, step, spec)
@@ -197,6 +210,18 @@ class _Chooser:
             return None
         return default_fit(spec.key, found, spec)
 
+    def _is_left(self, entry: Entry, found: TensorSpec) -> bool:
+        """True for what is never made to fit: heads of other classes, and buffers that the model makes itself."""
+        spec = entry.spec
+        if found.shape == spec.shape:
+            return False
+        if entry.is_harmless or (not entry.kind and spec.key.rpartition(".")[2] in _COMPUTED):
+            return True
+        if is_head(spec.key, found, spec, is_last=spec.key.rpartition(".")[0] == self.last_layer):
+            self.heads.append(spec.key)
+            return True
+        return False
+
     def _refuse(self, spec: TensorSpec, found: TensorSpec) -> None:
         if self.mismatch != "skip":
             usual = "; no fit is usual for such a tensor" if self.mismatch == "fit" else ""
@@ -227,6 +252,18 @@ def _ops(value: Value) -> Iterator[Op]:
             stack.extend(top.args)
 
 
+def _head_notes(keys: Sequence[str]) -> Iterator[Note]:
+    """That heads are left to the model, and what takes their rows."""
+    modules = dict.fromkeys(key.rpartition(".")[0] or key for key in keys)
+    if modules:
+        names, first = ", ".join(modules), next(iter(modules))
+        yield Note(
+            f"{names}: a head of another number of classes is initialised",
+            f"""--fit "{first}.*=rows(fill='keep')" takes its rows by number all the same""",
+            tuple(keys),
+        )
+
+
 # ---------------------------------------------------------------------------------------------- ties
 
 
@@ -239,23 +276,32 @@ def _tie(target: Target, entries: dict[str, Entry], steps: dict[str, Step], sour
         last = filled[-1]
         if len({_place(steps[key].value, source) for key in filled}) > 1:
             names = ", ".join(group)
-            yield Note(f"{names} are one tensor in the model, and differ in the source", f"{last} counts, as in torch")
+            yield Note(f"{names} are one tensor in the model and several in the source", f"{last} counts, as in torch")
         first = group[0]
         value = steps[last].value
         for key in group:
             if key not in steps:
                 entry = entries[key]
-                how = f"tied to {last}"
-                entries[key] = replace(entry, status=Filled.FILLED, covered=entry.spec.elements, how=how)
-            why = entries[key].how
-            steps[key] = Step(target.specs[key], value, why, tied_to=None if key == first else first)
+                entries[key] = replace(entry, reason=Tie(last))
+            entries[key] = _as_tied(entries[key], entries[last])
+            steps[key] = Step(target.specs[key], value, entries[key].reason, tied_to=None if key == first else first)
+
+
+def _as_tied(entry: Entry, owner: Entry) -> Entry:
+    """An entry as loaded as the one whose tensor it shares."""
+    if owner.status is Filled.FITTED or not entry.is_filled:
+        status = Filled.FILLED if owner.status is Filled.CAST else owner.status
+        found = owner.found if owner.status is Filled.FITTED else entry.found
+        entry = replace(entry, status=status, found=found)
+    return replace(entry, covered=owner.covered)
 
 
 def _place(value: Value, source: Checkpoint) -> object:
     """What two values have in common if they are one tensor under two names."""
-    if isinstance(value, Source) and (pieces := source[value.key].pieces):
-        return pieces
-    return value
+    if isinstance(value, Apply):
+        return value.op, tuple(_place(arg, source) for arg in value.args)
+    tensor = source[value.key] if value.input == 0 else None
+    return (tensor.pieces, tensor.shape, tensor.dtype) if tensor is not None and tensor.pieces else value
 
 
 # ---------------------------------------------------------------------------------------------- what nothing fills
@@ -267,25 +313,25 @@ def _own(
     """What a tensor gets that nothing fills: what an init says, or what the model has itself."""
     first = next((group[0] for group in target.ties if entry.key in group), entry.key)
     if first != entry.key and first in steps:
-        return Step(entry.spec, steps[first].value, f"tied to {first}", tied_to=first)
+        return Step(entry.spec, steps[first].value, Tie(first), tied_to=first)
     how = next((how for pattern, how in inits if pattern.matches(entry.key)), "keep")
     if how.startswith("copy:"):
         origin = steps.get(how[5:])
         if origin is None or origin.target.shape != entry.spec.shape:
             hint = "the source must fill it, and it must have the same shape"
             raise UsageError(f'init "{how}": {how[5:]} cannot be copied to {entry.key}', hint=hint)
-        return Step(entry.spec, origin.value, f"init {how}")
+        return Step(entry.spec, origin.value, Init(how))
     op = made(how, entry.spec, initial.seed)
     if op is not None:
-        return Step(entry.spec, Apply(op, ()), f"init {how}")
-    return Step(entry.spec, initial.value(entry.spec), _own_text(entry, target, initial))
+        return Step(entry.spec, Apply(op, ()), Init(how))
+    return Step(entry.spec, initial.value(entry.spec), _own_tensor(entry, target, initial))
 
 
-def _own_text(entry: Entry, target: Target, initial: ModelInit) -> str:
+def _own_tensor(entry: Entry, target: Target, initial: ModelInit) -> OwnTensor:
     if target.checkpoint is not None:
-        return "kept from the target"
+        return OwnTensor("checkpoint")
     if entry.is_counter:
-        return "a BatchNorm counter, starts at zero: harmless"
+        return OwnTensor("counter")
     if entry.is_statistic:
-        return "running statistics of a new model"
-    return "a buffer that the model makes" if entry.kind == "buffer" else f"init of the model, seed {initial.seed}"
+        return OwnTensor("statistics")
+    return OwnTensor("buffer") if entry.kind == "buffer" else OwnTensor("init", initial.seed)

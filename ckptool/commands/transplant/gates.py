@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ckptool.commands.transplant.result import Transplant
+from ckptool.commands.transplant.shares import least_filled, share_of
 from ckptool.core.errors import CkptError
 from ckptool.core.keys import Pattern
 from ckptool.core.plan import Problem
+from ckptool.facts.adapters import Adapter
+from ckptool.facts.registry import facts_of
+from ckptool.facts.words import with_file
 from ckptool.models import Verdict
 from ckptool.models.entries import Entry, Filled
 from ckptool.recipes.recipe import Recipe
 
 
 def frozen(entries: Iterable[Entry], rules: Recipe) -> tuple[str, ...]:
-    """Parameters all of whose elements came from the source; those that the recipe names, if it names any."""
+    """Parameters that came from the source whole, none of them fitted; those that the recipe names, if it names any."""
     named = [Pattern.parse(text) for text in rules.freeze]
     parameters = (
         entry
@@ -23,7 +27,7 @@ def frozen(entries: Iterable[Entry], rules: Recipe) -> tuple[str, ...]:
     )
     if named:
         return tuple(entry.key for entry in parameters if any(pattern.matches(entry.key) for pattern in named))
-    return tuple(entry.key for entry in parameters if entry.is_filled and entry.covered == entry.spec.elements)
+    return tuple(entry.key for entry in parameters if entry.is_whole)
 
 
 def unmet(transplant: Transplant, strict: bool, min_coverage: float | None) -> tuple[Problem, ...]:
@@ -32,6 +36,9 @@ def unmet(transplant: Transplant, strict: bool, min_coverage: float | None) -> t
     found: list[Problem] = []
     if strict and not transplant.verdict.strict:
         found += _not_strict(transplant.verdict)
+    elif strict and (lost := [key for key in transplant.lost if key in unfilled(transplant)]):
+        what = f"a load hook of the model fills {lost[0]} in a way that ckptool cannot follow"
+        found.append(Problem(what, "load it in torch, save the model's state dict, and use that", tuple(lost)))
     if expect.missing or expect.unexpected:
         left = [e.key for e in transplant.having(Filled.MISSING, Filled.MISMATCHED) if not e.is_counter]
         unexpected = [spec.key for spec in transplant.unexpected]
@@ -45,7 +52,36 @@ def unmet(transplant: Transplant, strict: bool, min_coverage: float | None) -> t
         filled, whole = transplant.weighed
         said = f"{filled:,} of {whole:,} elements ({transplant.coverage:.2%}) come from the source"
         found.append(Problem(f"{said}, less than {least:.2%}"))
+    elif min_coverage is not None:
+        found += _not_even(transplant, min_coverage)
     return tuple(found)
+
+
+def _not_even(transplant: Transplant, least: float) -> list[Problem]:
+    """Shares of elements hide norms: tensors count, and each module that the source has, too."""
+    whole = share_of("", transplant.entries)
+    filled, many = whole.tensors
+    if filled < least * many:
+        said = f"{filled:,} of {many:,} tensors come from the source, less than {least:.2%}"
+        left = [entry.key for entry in transplant.entries if not entry.is_filled and not entry.is_harmless]
+        return [
+            Problem(
+                said,
+                "tensors count as elements do; expect.missing of a recipe says which of them may be new",
+                tuple(left),
+            )
+        ]
+    module = least_filled(transplant.entries, transplant.mapped)
+    if module is None or module.share >= least:
+        return []
+    filled, many = module.tensors
+    said = f"{module.name} is in the source, and {filled:,} of its {many:,} tensors come from it"
+    return [Problem(f"{said} ({module.share:.0%} of the module), less than {least:.2%}", "--drop it to train it anew")]
+
+
+def unfilled(transplant: Transplant) -> set[str]:
+    """Keys of the model that nothing of the source fills."""
+    return {entry.key for entry in transplant.having(Filled.MISSING, Filled.MISMATCHED)}
 
 
 def _not_strict(verdict: Verdict) -> list[Problem]:
@@ -73,6 +109,14 @@ def require_loaded(transplant: Transplant) -> None:
     """
     if any(entry.is_filled and not entry.is_counter for entry in transplant.entries):
         return
+    adapter = next((fact for fact in facts_of(transplant.source) if isinstance(fact, Adapter)), None)
+    if adapter is not None and not adapter.has_base:
+        hint = with_file(adapter.way, transplant.source)
+        raise CkptError(f"this is an adapter, not a model: {adapter.text}", hint=hint, path=transplant.source.path)
+    if transplant.suggested:
+        first = transplant.suggested[0]
+        hint = f"{first.text}: {first.hint}"
+        raise CkptError("nothing would be loaded as it is", hint=hint, path=transplant.source.path)
     target = transplant.target
     shapes = len(transplant.having(Filled.MISMATCHED))
     source, wanted = next(iter(transplant.source), ""), next(iter(target.specs), "")

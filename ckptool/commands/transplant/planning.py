@@ -7,18 +7,24 @@ from dataclasses import replace
 
 from ckptool.commands.transplant.fill import fill
 from ckptool.commands.transplant.gates import frozen, unmet
+from ckptool.commands.transplant.hooked import through_hooks
 from ckptool.commands.transplant.names import matched, under_target_names, without
 from ckptool.commands.transplant.result import Asked, Transplant
+from ckptool.commands.transplant.shares import uneven_notes
 from ckptool.core.checkpoint import Checkpoint, Note
 from ckptool.core.errors import UsageError
 from ckptool.core.keys import Pattern
 from ckptool.core.near_miss import require_match
-from ckptool.core.plan import Dropped, Plan, Source, Step, sources_of
+from ckptool.core.plan import Beside, Command, Dropped, Fate, Plan, Source, Step, sources_of
+from ckptool.core.reasons import DoesNotFit, NoSuchKey, Reason, WeightsOnly
+from ckptool.core.ties import with_recorded_ties
+from ckptool.facts.entries import entries_of
 from ckptool.fits.args import Fit, parse_fit
 from ckptool.matching.result import Confidence
 from ckptool.models import Target
 from ckptool.models.entries import Mismatch
 from ckptool.models.own_init import ModelInit
+from ckptool.recipes.inputs import require_used
 from ckptool.recipes.recipe import Recipe
 
 
@@ -38,6 +44,7 @@ def plan_transplant(
     strict: bool = False,
     min_coverage: float | None = None,
     match: Confidence | None = None,
+    live: bool = False,
 ) -> Transplant:
     """Plan a target's state dict out of a source's weights.
 
@@ -58,6 +65,8 @@ def plan_transplant(
         min_coverage: the least share of the target's elements, 0 to 1; less is unmet.
         match: find rules from names, shapes and order, and take those that are as sure as this, or surer.
 
+        live: the tensors go into the module itself, and not into a file that torch loads.
+
     Returns:
         The decision. Where its plan has `problems` or `unmet` expectations, it is not written.
 
@@ -73,7 +82,8 @@ def plan_transplant(
         >>> done.tensors, len(done.having(Filled.MISSING)), done.coverage
         ((102, 122), 20, 1.0)
     """
-    rules = recipe or Recipe()
+    source, rules = with_recorded_ties(source), recipe or Recipe()
+    require_used(rules, vars or {})
     rules = replace(rules, vars={**rules.vars, **(vars or {})})
     initial = ModelInit(target, seed)
     specs, left_out = without(source, drop)
@@ -84,7 +94,10 @@ def plan_transplant(
     for option, patterns in (("--fit", asked.fits), ("--init", asked.init)):
         for text, _ in patterns:
             require_match(Pattern.parse(text), target.specs, option)
-    mapped = under_target_names(source, specs, target, rules, initial)
+    mapped = under_target_names(source, specs, target, rules, initial, as_they_are=found is not None)
+    entries = () if rules.stages else entries_of(source)
+    taken = through_hooks(mapped, source, target, entries, renamed=bool(mapped.swap or rules.stages), live=live)
+    mapped = taken.mapped
     inits = (*asked.init, *rules.init)
     filling = fill(source, target, mapped.steps, mismatch, chosen, inits, initial, is_complete=not only_loaded)
     steps = filling.steps
@@ -97,11 +110,18 @@ def plan_transplant(
             (*left_out, *mapped.dropped, *_not_used(mapped.steps, steps, target)),
             (*mapped.problems, *filling.problems),
             uses=mapped.uses,
-            notes=(*_target_notes(target), *mapped.notes, *filling.notes, *_recipe_notes(rules)),
+            notes=(
+                *_target_notes(target),
+                *mapped.notes,
+                *filling.notes,
+                *_recipe_notes(rules),
+                *uneven_notes(filling.entries, target),
+            ),
             frame=None,
+            beside=tuple(Beside(extra.name, Fate.LOST, WeightsOnly()) for extra in source.extras),
             module_versions=target.versions,
             wrap=wrap,
-            request=f"transplant --into {target.name}",
+            command=Command("transplant", ("--into", target.name)),
         ),
         target,
         filling.entries,
@@ -111,6 +131,8 @@ def plan_transplant(
         frozen(filling.entries, rules),
         asked,
         found,
+        taken.lost,
+        mapped.under,
     )
     return replace(transplant, plan=replace(transplant.plan, unmet=unmet(transplant, strict, min_coverage)))
 
@@ -118,7 +140,7 @@ def plan_transplant(
 def _fit_named(text: str) -> Fit:
     fit = parse_fit(text)
     if fit is None:
-        raise UsageError(f'"{text}" is no way to fit a tensor', hint='as in --fit "pos_embed=grid(prefix=1)"')
+        raise UsageError(f'unknown fit "{text}"', hint='as in --fit "pos_embed=grid(prefix=1)"')
     return fit
 
 
@@ -129,11 +151,11 @@ def _origins(steps: Iterable[Step]) -> set[Source]:
 def _not_used(mapped: Mapping[str, Step], steps: Iterable[Step], target: Target) -> list[Dropped]:
     """Source tensors that the output does not hold though no rule dropped them."""
     used = _origins(steps)
-    left: dict[Source, str] = {}
+    left: dict[Source, Reason] = {}
     for key, step in mapped.items():
-        why = "does not fit" if key in target.specs else "the model has no such key"
-        left |= {origin: why for origin in sources_of(step.value) if origin not in used}
-    return [Dropped(origin, why) for origin, why in left.items()]
+        reason = DoesNotFit() if key in target.specs else NoSuchKey()
+        left |= {origin: reason for origin in sources_of(step.value) if origin not in used}
+    return [Dropped(origin, reason) for origin, reason in left.items()]
 
 
 def _target_notes(target: Target) -> tuple[Note, ...]:

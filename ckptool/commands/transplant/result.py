@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ckptool.commands.automatic import Automatic
-from ckptool.commands.beside.versions import carried_versions
-from ckptool.core.checkpoint import Checkpoint
-from ckptool.core.plan import Plan, sources_of
+from ckptool.commands.transplant.hooked import versions_under
+from ckptool.core.checkpoint import Checkpoint, Note
+from ckptool.core.plan import Plan
 from ckptool.core.spec import TensorSpec
+from ckptool.core.ties import recorded_ties
+from ckptool.facts.entries import entries_of
 from ckptool.matching.prefixes import Swap
 from ckptool.models import Target, Verdict
 from ckptool.models.entries import Entry, Filled, Mismatch
@@ -40,10 +42,13 @@ class Transplant:
         entries: every tensor of the target, in its order.
         unexpected: tensors of the source, as the rules made them, that the target does not have.
         mapped: all tensors of the source under the target's names, fitted where they had to be.
-        swap: prefixes that were seen through, where no recipe says how names go together.
+        swap: prefixes that were seen through, in the source's keys or in what the rules made of them.
         freeze: parameters that came from the source whole, or those that the recipe freezes.
         asked: what was asked for.
         match: the rules that were found, where that was asked for; they are the last of the recipe's.
+        lost: keys that a load hook of the model would fill in a way that cannot be followed.
+        under: a prefix of the source's keys under which the rules apply.
+        suggested: what would load more, each with its command.
     """
 
     plan: Plan
@@ -55,6 +60,9 @@ class Transplant:
     freeze: tuple[str, ...]
     asked: Asked
     match: Automatic | None = None
+    lost: tuple[str, ...] = ()
+    under: str = ""
+    suggested: tuple[Note, ...] = ()
 
     @property
     def source(self) -> Checkpoint:
@@ -64,6 +72,14 @@ class Transplant:
     def having(self, *statuses: Filled) -> tuple[Entry, ...]:
         """The target tensors of some statuses."""
         return tuple(entry for entry in self.entries if entry.status in statuses)
+
+    @property
+    def wants_names(self) -> bool:
+        """True if other names could help: something is missing that matters, and something is left over."""
+        missing = [entry for entry in self.having(Filled.MISSING) if not entry.is_harmless]
+        counters = [entry for entry in self.having(Filled.MISSING) if entry.is_counter]
+        wanted = bool(counters) and not self.as_it_is.strict and counters[0].key in self.as_it_is.missing
+        return bool(missing and self.unexpected) or wanted
 
     @property
     def filled(self) -> tuple[Entry, ...]:
@@ -94,21 +110,31 @@ class Transplant:
 
     @property
     def batchnorms(self) -> tuple[str, ...]:
-        """Modules with running statistics from the source whose parameters are frozen: they need `.eval()` too."""
-        frozen = {key.rpartition(".")[0] for key in self.freeze}
+        """Modules with statistics from the source all of whose parameters are frozen: they need `.eval()` too."""
+        named = set(self.freeze)
+        partly = {
+            entry.key.rpartition(".")[0]
+            for entry in self.entries
+            if entry.key not in named and not (entry.kind == "buffer" or entry.is_statistic or entry.is_counter)
+        }
+        frozen = {key.rpartition(".")[0] for key in named} - partly
         found = (entry.key.rpartition(".") for entry in self.filled)
         return tuple(module for module, _, last in found if last == "running_mean" and module in frozen)
 
     @cached_property
     def verdict(self) -> Verdict:
         """What `load_state_dict(strict=True)` says of what the rules and fits made of the source: torch is asked."""
-        return _ask(self.target, self.mapped, self._versions())
+        entries = () if self.asked.recipe.stages else entries_of(self.source)
+        return _ask(self.target, self.mapped, self._versions(), entries)
 
     @cached_property
     def as_it_is(self) -> Verdict:
         """What `load_state_dict(strict=True)` says of the source unchanged, its module versions included."""
-        specs = {key: tensor.spec for key, tensor in self.source.tensors.items()}
-        return self.verdict if specs == self.mapped else _ask(self.target, specs, self.source.module_versions)
+        aliases = recorded_ties(self.source)  # keys that the file itself does not hold
+        specs = {key: tensor.spec for key, tensor in self.source.tensors.items() if key not in aliases}
+        if specs == self.mapped and not self.asked.recipe.stages:
+            return self.verdict
+        return _ask(self.target, specs, self.source.module_versions, entries_of(self.source))
 
     def _versions(self) -> Mapping[str, int] | None:
         """The source's module versions under the target's names."""
@@ -116,11 +142,12 @@ class Transplant:
         if versions is None or not (self.swap or self.asked.recipe.stages):
             return versions
         steps = (step for step in self.plan.steps if step.target.key in self.mapped)
-        pairs = [(origin.key, step.target.key) for step in steps for origin in sources_of(step.value)]
-        return carried_versions(versions, pairs, self.source)
+        return versions_under(self.source, steps)
 
 
-def _ask(target: Target, specs: Mapping[str, TensorSpec], versions: Mapping[str, int] | None) -> Verdict:
+def _ask(
+    target: Target, specs: Mapping[str, TensorSpec], versions: Mapping[str, int] | None, entries: tuple[str, ...]
+) -> Verdict:
     from ckptool.models import strict_verdict
 
-    return strict_verdict(target, specs, versions)
+    return strict_verdict(target, specs, versions, entries)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import PurePath
 
 from ckptool.core.checkpoint import GlobalUse
 from ckptool.core.collector import collector_paused
@@ -54,7 +54,7 @@ class PickleError(UnreadableError):
 _STUMBLES = (RefusedError, IndexError, KeyError, ValueError, EOFError, struct.error, StopIteration, MemoryError)
 
 
-def load(data: bytes | memoryview, start: int = 0, *, path: Path | None = None) -> Loaded:
+def load(data: bytes | memoryview, start: int = 0, *, path: PurePath | None = None) -> Loaded:
     """Read one pickle, running nothing.
 
     Time and memory follow from the length of the stream. An integer never has more than 4300 digits, so that it can
@@ -87,7 +87,7 @@ def load(data: bytes | memoryview, start: int = 0, *, path: Path | None = None) 
     raise bad
 
 
-def _explain(error: Exception, machine: Machine, start: int, path: Path | None) -> PickleError:
+def _explain(error: Exception, machine: Machine, start: int, path: PurePath | None) -> PickleError:
     """What the machine stumbled over, in words."""
     what = f"the pickle at byte {start}" if start else "the pickle"
     hint: str | None = "the file is damaged or was made by hand; get it again from where it came from"

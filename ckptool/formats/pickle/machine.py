@@ -2,18 +2,19 @@
 
 How long it may take and how much it may hold follows from the length of the stream: each length is compared with the
 bytes left, the memo grows by what is put into it, and three budgets (opcodes, small objects, big objects) end streams
-that hold far more objects per byte than any pickler writes. Damage shows as `IndexError`, `KeyError`, `ValueError`,
+that hold far more objects per byte than any pickler writes; no stream may have more than `MAX_OPCODES` or make more
+than `MAX_OBJECTS`. Damage shows as `IndexError`, `KeyError`, `ValueError`,
 `EOFError`, `struct.error`, a spent budget as `StopIteration`; `loading.load` puts them into words.
 """
 
 from __future__ import annotations
 
 import struct
-from itertools import repeat
+from itertools import chain
 
 from ckptool.formats.pickle.objects import Call, Persistent
 from ckptool.formats.pickle.opcodes import RARE
-from ckptool.formats.pickle.state import NO_EDGE, RefusedError, State
+from ckptool.formats.pickle.state import MAX_OPCODES, NO_EDGE, RefusedError, State
 
 __all__ = ["Machine", "RefusedError"]
 
@@ -41,7 +42,7 @@ class Machine(State):
         stack, outer, memo, far = self.stack, self.outer, self.memo, self.far
         calls, small, big, edge = self.calls, self.small, self.big, NO_EDGE
         try:
-            for _ in repeat(None, self.opcodes):
+            for _ in chain.from_iterable(self.slices()):
                 if pos >= edge:
                     edge = self.leave_frame(pos)
                 op = data[pos]
@@ -129,6 +130,8 @@ class Machine(State):
                     self.pos, self.stack = pos, stack
                     RARE[op](self)
                     pos, stack, edge = self.pos, self.stack, self.edge
+            if self.opcodes == MAX_OPCODES:
+                raise RefusedError(f"has more than {MAX_OPCODES:,} opcodes, the most that are read")
             raise StopIteration
         finally:
             self.pos = pos

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import struct
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import repeat
+from sys import getallocatedblocks
 
 from ckptool.formats.pickle.globals import GlobalLog
 from ckptool.formats.pickle.objects import Call, Global, How
 
 NO_EDGE = sys.maxsize
+MAX_OPCODES = 15_000_000  # a tensor of a checkpoint has about 33
+MAX_OBJECTS = 350  # MB
+_BLOCK = 64  # bytes of one of Python's allocations, on average
+_SLICE = 100_000  # opcodes between two looks at the memory
 
 
 class RefusedError(Exception):
@@ -34,9 +40,17 @@ class State:
         self.calls: list[Call] = []
         self.log = GlobalLog()
         # Budgets. In a torch pickle an opcode has 3 bytes, a tuple or mark 15, a dict or call 50.
-        self.opcodes = 2_000_000 + size // 2
+        self.opcodes = min(2_000_000 + size // 2, MAX_OPCODES)
         self.small = iter(range(2_000_000 + size // 6)).__next__
         self.big = iter(range(1_000_000 + size // 40)).__next__
+
+    def slices(self) -> Iterator[Iterable[None]]:
+        """As many items as opcodes are allowed, in slices between which the objects are measured."""
+        begun = getallocatedblocks()
+        for done in range(0, self.opcodes, _SLICE):
+            if (getallocatedblocks() - begun) * _BLOCK > MAX_OBJECTS * 1_000_000:
+                raise RefusedError(f"makes more than {MAX_OBJECTS} MB of objects, the most that is read")
+            yield repeat(None, min(_SLICE, self.opcodes - done))
 
     def enter_frame(self, length: int) -> None:
         if length > len(self.data) - self.pos:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
+from ckptool.core.bytes import ByteSource, OpenBytes
 from ckptool.core.checkpoint import Checkpoint, Note, Storage
-from ckptool.core.errors import UnreadableError
+from ckptool.core.errors import UnreadableError, naming
+from ckptool.core.format import Format
 from ckptool.core.spec import DTYPES
 from ckptool.formats.pickle.loading import Loaded, load, merge_globals
 from ckptool.formats.pickle.objects import Call, Persistent
@@ -20,53 +21,54 @@ from ckptool.formats.torch.edit import children
 from ckptool.formats.torch.storage import StorageRef, is_storage_id, storage_id
 from ckptool.formats.torch.tensor import dense_storage
 from ckptool.formats.torch.tree import interpret
-from ckptool.storage.files import RegularFile, naming, open_regular
 
+TORCH_LEGACY = Format("torch legacy", is_pickle=True, has_versions=True)
 MAGIC = 0x1950A86A20F9469CFC6C
 PROTOCOL = 1001
 MAX_PICKLES = 256 << 20
 _FIRST_READ = 4 << 20
 
 
-def open_legacy(path: Path, select: str | None = None) -> Checkpoint:
+def open_legacy(source: ByteSource, select: str | None = None) -> Checkpoint:
     """Open a torch file of the format before 1.6.
 
     Args:
-        path: the file.
+        source: the file.
         select: dotted path of the dict to take as the weights; None to choose.
 
     Raises:
         UnreadableError: it is damaged, cut off, or of the still older tar format.
         UsageError: nothing is under `select`.
     """
-    with open_regular(path) as file, naming(path):
+    with source.open() as file, naming(source.path):
         pickles = _pickles(file)
         root = pickles[3].value
-        storages = _Storages(file, root, pickles[4])
+        storages = _Storages(source, file, root, pickles[4])
         nbytes = pickles[3].end - pickles[2].end
         tree = interpret(root, storages.storage_of, select, nbytes=nbytes, faithful=pickles[3].faithful)
-        if storages.end > file.size:
-            raise _cut_off(file, storages.end)
+        if storages.end > source.size:
+            raise _cut_off(source, storages.end)
         return Checkpoint(
-            path=file.path,
-            format="torch legacy",
+            path=source.path,
+            format=TORCH_LEGACY,
             tensors=tree.tensors,
-            files=(file.path,),
-            nbytes=file.size,
+            files=(source,),
+            nbytes=source.size,
             selection=tree.selection,
             extras=tree.extras,
             other_tensors=tree.other_tensors,
             module_versions=tree.module_versions,
             globals=merge_globals(*(loaded.globals for loaded in pickles)),
+            protocol=pickles[3].protocol,
             notes=tree.notes + storages.notes,
             tree=tree.frame,
         )
 
 
-def _pickles(file: RegularFile) -> list[Loaded]:
+def _pickles(file: OpenBytes) -> list[Loaded]:
     """The five pickles, from as much of the file as they need."""
     nbytes = min(file.size, _FIRST_READ)
-    data = file.pread(nbytes, 0)
+    data = file.read(0, nbytes)
     if data[257:262] == b"ustar":
         hint = "load it with the torch that wrote it, or any torch with weights_only=False, and save it again"
         raise UnreadableError("the file is a tar archive, as torch wrote before 0.1.10", hint=hint)
@@ -77,7 +79,7 @@ def _pickles(file: RegularFile) -> list[Loaded]:
             if nbytes == min(file.size, MAX_PICKLES):
                 raise
         nbytes = min(file.size, MAX_PICKLES, nbytes * 16)
-        data = file.pread(nbytes, 0)
+        data = file.read(0, nbytes)
 
 
 def _five(data: bytes) -> list[Loaded]:
@@ -90,9 +92,9 @@ def _five(data: bytes) -> list[Loaded]:
     return found
 
 
-def _cut_off(file: RegularFile, expected: int, key: str | None = None) -> UnreadableError:
+def _cut_off(source: ByteSource, expected: int, key: str | None = None) -> UnreadableError:
     first = f"; tensor {key} is the first that is not whole" if key is not None else ""
-    what = f"the file is cut off: it holds {file.size:,} of {expected:,} bytes{first}"
+    what = f"the file is cut off: it holds {source.size:,} of {expected:,} bytes{first}"
     return UnreadableError(what, key=key, hint="fetch it again")
 
 
@@ -108,7 +110,8 @@ class _Storages:
     """Where each storage lies.
 
     Args:
-        file: the file.
+        source: the file.
+        file: it, open.
         root: the object, whose persistent ids declare the storages.
         names: the fifth pickle, the names in the order of the file.
 
@@ -117,27 +120,27 @@ class _Storages:
         notes: what was noticed behind it.
     """
 
-    def __init__(self, file: RegularFile, root: object, names: Loaded) -> None:
-        self.file = file
+    def __init__(self, source: ByteSource, file: OpenBytes, root: object, names: Loaded) -> None:
+        self.source = source
         self.offsets: dict[str, int] = {}
         self.declared = _declarations(root)
         self.end = names.end
         if type(names.value) is not list:
             raise UnreadableError("the file is damaged: its list of storages is not a list")
         for name in names.value:
-            self._place(name)
+            self._place(file, name)
         self.notes: tuple[Note, ...] = ()
-        if self.end < file.size:
-            self.notes = (Note(f"{file.size - self.end:,} bytes follow the last storage; torch does not read them"),)
+        if self.end < source.size:
+            self.notes = (Note(f"{source.size - self.end:,} bytes follow the last storage; torch does not read them"),)
 
-    def _place(self, name: object) -> None:
+    def _place(self, file: OpenBytes, name: object) -> None:
         """The next storage in the file; its count must be what the pickle declares."""
         if type(name) is not str or name not in self.declared or name in self.offsets:
             raise UnreadableError("the file is damaged: its list of storages does not fit to its tensors")
         declared = self.declared[name]
         nbytes = declared[0].nbytes
-        if self.end + 8 <= self.file.size:
-            count = int.from_bytes(self.file.pread(8, self.end), "little", signed=True)
+        if self.end + 8 <= self.source.size:
+            count = int.from_bytes(file.read(self.end, 8), "little", signed=True)
             if not any(count * _itemsize(one.dtype) == nbytes for one in declared):
                 raise UnreadableError(
                     f"the file is damaged: storage {name} counts {count:,} elements, not {nbytes:,} bytes"
@@ -151,16 +154,16 @@ class _Storages:
         if name not in self.offsets:
             raise UnreadableError(f"tensor {key}: its storage {name} is missing", key=key)
         offset = self.offsets[name]
-        if offset + nbytes > self.file.size:
-            raise _cut_off(self.file, self.end, key)
+        if offset + nbytes > self.source.size:
+            raise _cut_off(self.source, self.end, key)
         part = node.pid[5] if type(node.pid) is tuple and len(node.pid) > 5 else None
         if part is not None:
             offset, nbytes = _part_of(part, offset, nbytes, _itemsize(dtype), key)
-        return StorageRef(Storage(self.file.path, offset, nbytes), dtype)
+        return StorageRef(Storage(self.source, offset, nbytes), dtype)
 
 
 def _itemsize(dtype: str | None) -> int:
-    return DTYPES[dtype].bits // 8 if dtype else 1
+    return DTYPES[dtype].block_nbytes if dtype else 1
 
 
 def _part_of(part: object, offset: int, nbytes: int, itemsize: int, key: str) -> tuple[int, int]:

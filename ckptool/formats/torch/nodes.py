@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from ckptool.core.checkpoint import Storage, Tensor
+from ckptool.core.dtypes import DTYPES, DType
 from ckptool.core.errors import OutputError, PlanError
 from ckptool.core.plan import Plan, Source, Step
-from ckptool.core.spec import DTYPES, TensorSpec
+from ckptool.core.spec import TensorSpec
 from ckptool.formats.contents import contents_of, tied_steps
 from ckptool.formats.image import Range
 from ckptool.formats.pickle.globals import risk_of
@@ -28,7 +29,6 @@ from ckptool.formats.torch.zip_write import Record
 
 _Kind = TypeVar("_Kind", Global, Persistent)
 _STORAGE = "storage"
-_NOT_TORCHS = ("float6_e2m3fn", "float6_e3m2fn", "float4_e2m1fn")
 _BLOCK = 16  # bytes of the widest element
 
 
@@ -98,7 +98,8 @@ class Nodes:
             beside |= self.frame.storages_beside(selected, [extra.node for extra in source.extras])
         self._parts = _parts_in_use(self._own, beside)
         fresh = [step for index, step in enumerate(self.plan.steps) if index not in self._own]
-        unknown = [step.target for step in fresh if step.target.dtype in _NOT_TORCHS]
+        fresh += [moved.step for moved in self.plan.moved]
+        unknown = [step.target for step in fresh if _is_unknown(DTYPES[step.target.dtype])]
         if unknown:
             raise OutputError(
                 f"torch has no dtype for {len(unknown)} tensors: {unknown[0].key} is {unknown[0].dtype}",
@@ -149,7 +150,7 @@ class Nodes:
         if tensor is None:
             index = self._ties.get(index, index)
             if index not in self._made:
-                self._made[index] = self._fresh(self.plan.steps[index].target, index)
+                self._made[index] = self._fresh(self.plan.step(index).target, index)
             return self._made[index]
         if id(tensor.node) not in self._moved:
             self._moved[id(tensor.node)] = self._relocated(tensor, index)
@@ -208,9 +209,14 @@ class Nodes:
             pid = persistent.pid
             assert isinstance(pid, tuple)
             _, dtype = storage_dtype(pid[1])
-            count = self.records[int(self._names[origin])].nbytes // (DTYPES[dtype].bits // 8 if dtype else 1)
+            count = self.records[int(self._names[origin])].nbytes // (DTYPES[dtype].block_nbytes if dtype else 1)
             self._ids[id(persistent)] = (_STORAGE, pid[1], self._names[origin], pid[3], count)
         return self._ids[id(persistent)]
+
+    def require_copyable(self, persistent: Persistent) -> None:
+        """Refuse a reference to a storage that cannot be copied into the output as it is."""
+        if id(persistent) not in self._tokens:
+            self._whole(persistent)
 
     def _whole(self, persistent: Persistent) -> _Part:
         storage = self._storages.get(id(persistent))
@@ -226,7 +232,7 @@ class Nodes:
 
     def _record(self, origin: _Origin) -> Record:
         if isinstance(origin, _Made):
-            return Record(self.plan.steps[origin.index].target.nbytes, contents_of(self.plan, origin.index))
+            return Record(self.plan.step(origin.index).target.nbytes, contents_of(self.plan, origin.index))
         nbytes = origin.high - origin.low
         crc = origin.storage.crc if origin.is_whole else None
         content = (Range(origin.storage.file, origin.storage.offset + origin.low, nbytes, crc),) if nbytes else ()
@@ -300,8 +306,13 @@ def _dense_parts(tensor: Tensor) -> Iterator[Tensor]:
             yield from _dense_parts(part)
 
 
+def _is_unknown(dtype: DType) -> bool:
+    """True for the numbers of 4 and 6 bits, which torch cannot name."""
+    return dtype.is_packed and dtype.kind == "float"
+
+
 def _itemsize(tensor: Tensor) -> int:
-    return DTYPES[tensor.dtype].bits // 8
+    return DTYPES[tensor.dtype].block_nbytes
 
 
 @dataclass(frozen=True, slots=True)

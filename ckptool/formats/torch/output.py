@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ckptool.core.checkpoint import Checkpoint
-from ckptool.core.errors import PlanError, UnsafeError
+from ckptool.core.errors import CkptError, PlanError, UnsafeError
 from ckptool.core.plan import Plan, Step, sources_of
-from ckptool.core.spec import TensorSpec
-from ckptool.formats.image import Image
 from ckptool.formats.pickle.dump import dump
 from ckptool.formats.pickle.objects import Call, Dict, Global, Persistent, Set
 from ckptool.formats.torch.edit import REMOVED, children, substitute
+from ckptool.formats.torch.entries import renamed_entry, without_entries
 from ckptool.formats.torch.frame import Frame
 from ckptool.formats.torch.names import key_text
 from ckptool.formats.torch.nodes import Nodes, judged
@@ -23,22 +22,36 @@ from ckptool.formats.torch.storage import is_storage_id
 from ckptool.formats.torch.tensor import is_tensor
 from ckptool.formats.torch.walk import is_mapping
 from ckptool.formats.torch.zip_write import zip_image
+from ckptool.formats.writer import Output
 
 _PROTOCOL = 2  # what torch writes, and what torch.load(weights_only=True) reads
 _NESTED_NAMES = 4  # the first protocol that can name a class inside a class
 
 
-def torch_output(plan: Plan) -> tuple[Image, tuple[TensorSpec, ...], str]:
-    """Lay out the torch archive of a plan.
-
-    Returns:
-        The image, the tensors it will hold, and the dotted path of the dict that holds them.
+def torch_output(plan: Plan, name: str, limit: int) -> Output:
+    """Lay out the torch archive of a plan; it is one file.
 
     Raises:
         UnsafeError: if the output would carry objects of unknown classes and the plan does not say to keep them, or
             objects that would run code.
         PlanError: if the keys cannot be written into the frame as it is nested.
     """
+    root, nodes, place, protocol = _objects(plan)
+    data_pkl = dump(root, protocol, persistent=nodes.persistent_id)
+    return Output({name: zip_image(data_pkl, nodes.records)}, tuple(step.target for step in plan.steps), place)
+
+
+def torch_refusal(plan: Plan) -> CkptError | None:
+    """Why the plan's torch file cannot be written; None if it can. See `torch_output` for the errors."""
+    try:
+        _objects(plan)
+    except CkptError as error:
+        return error
+    return None
+
+
+def _objects(plan: Plan) -> tuple[object, Nodes, str, int]:
+    """The objects to pickle, the tensors in them, the dotted path of the weights, and the protocol."""
     frame = frame_of(plan)
     if frame is not None and not frame.faithful:
         raise UnsafeError(
@@ -50,18 +63,42 @@ def torch_output(plan: Plan) -> tuple[Image, tuple[TensorSpec, ...], str]:
     weights = [(step.target.key, nodes.node(index)) for index, step in enumerate(plan.steps)]
     if frame is None or plan.frame is None:
         root: object = _state_dict(weights, plan.module_versions)
-        place = plan.wrap or ""
-        root = Dict([(plan.wrap, root)]) if plan.wrap else root
+        place = ""
     else:
         root = _framed(plan, plan.inputs[plan.frame], frame, weights)
+        moved = {id(moved): nodes.node(len(plan.steps) + number) for number, moved in enumerate(plan.moved)}
+        root = substitute(root, moved)
         place = plan.inputs[plan.frame].selection.name
+    if plan.wrap:
+        root, place = _wrapped(root, place, plan.wrap), plan.wrap
     names, references = _survey(root)
     _refuse_unknown(names, plan)
     # legacy files hide the class of a pickled module in a reference; archives do not know such references
     root = substitute(root, {id(node): _class_of(node) for node in references if not is_storage_id(node.pid)})
     protocol = _NESTED_NAMES if any("." in node.name for node in names) else _PROTOCOL
-    data_pkl = dump(root, protocol, persistent=nodes.persistent_id)
-    return zip_image(data_pkl, nodes.records), tuple(step.target for step in plan.steps), place
+    for node in references:
+        if is_storage_id(node.pid):
+            nodes.require_copyable(node)
+    return root, nodes, place, protocol
+
+
+def _wrapped(root: object, place: str, key: str) -> object:
+    """The objects with the weights under a key: a bare state dict is put there, weights under another key are moved.
+
+    Raises:
+        PlanError: the key is taken, or the weights lie deeper.
+    """
+    if not place:
+        return Dict([(key, root)])
+    entries = root.items if isinstance(root, (Dict, Call)) else []
+    names = [name for name, _ in entries if isinstance(name, str)]
+    if place not in names:
+        raise PlanError(
+            f'the weights lie under "{place}", so --wrap cannot move them', hint="--only-weights writes them alone"
+        )
+    if key != place and key in names:
+        raise PlanError(f'the file has another entry "{key}"', hint="--only-weights writes the weights alone")
+    return renamed_entry(root, place, key)
 
 
 def frame_of(plan: Plan) -> Frame | None:
@@ -80,7 +117,8 @@ def _framed(plan: Plan, source: Checkpoint, frame: Frame, weights: list[tuple[st
     else:
         new = substitute(frame.weights, beside | _in_place(plan, source, frame, dict(weights)))
     root = substitute(frame.root, beside | {id(frame.weights): new})
-    return substitute(root, {id(old): node for old, node in plan.replaced_nodes})
+    root = substitute(root, {id(old): node for old, node in plan.replaced_nodes})
+    return without_entries(root, plan.left_entries)
 
 
 def _class_of(node: Persistent) -> object:

@@ -6,32 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ckptool.core.checkpoint import Storage
+from ckptool.core.dtypes import DTYPES
 from ckptool.core.errors import UnreadableError
-from ckptool.core.spec import DTYPES
 from ckptool.formats.pickle.objects import Global, Persistent
 
 MAX_INT = (1 << 63) - 1
-
-_STORAGE_DTYPES = {
-    "Double": "float64",
-    "Float": "float32",
-    "Half": "float16",
-    "BFloat16": "bfloat16",
-    "Long": "int64",
-    "Int": "int32",
-    "Short": "int16",
-    "Char": "int8",
-    "Byte": "uint8",
-    "Bool": "bool",
-    "ComplexDouble": "complex128",
-    "ComplexFloat": "complex64",
-    "ComplexHalf": "complex32",
-    "QInt8": "qint8",
-    "QUInt8": "quint8",
-    "QInt32": "qint32",
-    "QUInt4x2": "quint4x2",
-    "QUInt2x4": "quint2x4",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +30,19 @@ StorageOf = Callable[[Persistent, str], StorageRef]
 """Finds a storage: (persistent id, key of the tensor that asks, for messages) -> StorageRef, or UnreadableError."""
 
 
-STORAGE_CLASSES = {dtype: f"{stem}Storage" for stem, dtype in _STORAGE_DTYPES.items() if dtype != "complex32"}
-"""The storage class that torch writes for a dtype; dtypes that are not here get an untyped storage."""
+STORAGE_CLASSES = {
+    dtype.name: f"{dtype.storage}Storage" for dtype in DTYPES.values() if dtype.storage and dtype.name != "complex32"
+}
+"""The storage class that torch writes for a dtype; dtypes that are not here, complex32 too, get an untyped storage."""
 
 
 _STORAGES: dict[tuple[str, str], str | None] = {
     (module, f"{stem}Storage"): dtype
-    for stem, dtype in {**_STORAGE_DTYPES, "Untyped": None, "_Untyped": None}.items()
+    for stem, dtype in (
+        *((dtype.storage, dtype.name) for dtype in DTYPES.values() if dtype.storage),
+        ("Untyped", None),
+        ("_Untyped", None),
+    )
     for module in ("torch", "torch.storage", "torch.cuda", "torch.cpu", "torch.mps", "torch.xpu")
 }
 
@@ -93,7 +78,7 @@ def storage_id(pid: object, key: str) -> tuple[str, str | None, int]:
     name, numel = pid[2], pid[4]
     if not known or type(name) is not str or type(numel) is not int or not 0 <= numel <= MAX_INT:
         raise _bad(key, "refers to a storage in a way that torch does not write")
-    return name, dtype, numel * (DTYPES[dtype].bits // 8 if dtype else 1)
+    return name, dtype, numel * (DTYPES[dtype].block_nbytes if dtype else 1)
 
 
 def _bad(key: str, what: str) -> UnreadableError:

@@ -22,14 +22,15 @@ __all__ = ["STORAGE_CLASSES", "StorageOf", "StorageRef", "data_args", "is_tensor
 MAX_AXES = 64
 _MAX_WRAPPERS = 16
 
-_DTYPE_ALIASES = {"float": "float32", "double": "float64", "half": "float16", "long": "int64", "int": "int32"}
+_SECOND_NAMES = {dtype.alias: dtype.name for dtype in DTYPES.values() if dtype.alias}
 
 
 def named_dtype(node: object) -> str | None:
     """The dtype that ``torch.float32``, as a global, stands for."""
     if isinstance(node, Global) and node.module == "torch":
-        name = _DTYPE_ALIASES.get(node.name, node.name)
-        return name if name in DTYPES else None
+        dtype = DTYPES.get(_SECOND_NAMES.get(node.name, node.name))
+        # the numbers of 4 and 6 bits are not torch's
+        return dtype.name if dtype is not None and not (dtype.is_packed and dtype.kind == "float") else None
     return None
 
 
@@ -53,6 +54,21 @@ def is_numpy_backed(node: object) -> bool:
             return name in _FROM_NUMPY
         node = node.args[0]
     return False
+
+
+def subclass_of(node: object) -> str | None:
+    """The class of a tensor that is of another than torch's own: ``torch.distributed.tensor.DTensor``; None else."""
+    for _ in range(_MAX_WRAPPERS):
+        if type(node) is not Call or type(node.fn) is not Global or type(node.args) is not tuple or not node.args:
+            return None
+        name, args = (node.fn.module, node.fn.name), node.args
+        if name in _WRAPPERS:
+            node = args[0]
+            continue
+        wraps = name == ("torch._utils", "_rebuild_wrapper_subclass")
+        cls = args[0] if wraps else args[1] if name in _FROM_TYPE and len(args) > 1 else None
+        return cls.qualified if type(cls) is Global and cls.qualified not in _PLAIN_CLASSES else None
+    return None
 
 
 def dense_storage(node: Call) -> object:
@@ -176,7 +192,7 @@ def _view(ref: StorageRef, dtype: str, start: int, shape: tuple[int, ...], strid
     last = start - 1 + elements
     if steps is not None:
         last = start + sum((size - 1) * stride for size, stride in zip(shape, steps, strict=True))
-    held = ref.storage.nbytes * 8 // DTYPES[dtype].bits
+    held = ref.storage.nbytes // DTYPES[dtype].block_nbytes * DTYPES[dtype].block_elements
     if last >= held:
         raise _bad(key, f"reaches to element {last:,} of a storage that holds {held:,}")
     return Piece(ref.storage, start, shape, steps)
@@ -309,6 +325,7 @@ _BUILDERS: dict[tuple[str, str], _Builder] = {
     ("torch._utils", "_rebuild_meta_tensor_no_storage"): _meta,
     ("torch._utils", "_rebuild_wrapper_subclass"): _wrapper_subclass,
 }
+_PLAIN_CLASSES = ("torch.Tensor", "torch._tensor.Tensor", "torch.nn.parameter.Parameter", "torch.nn.parameter.Buffer")
 # (function, type, its arguments, attributes)
 _FROM_TYPE = {
     ("torch._tensor", "_rebuild_from_type"),

@@ -8,18 +8,22 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import PurePath
 
+from ckptool.core.bytes import ByteSource, OpenBytes
 from ckptool.core.checkpoint import Checkpoint, GlobalUse, Note, Storage
-from ckptool.core.errors import UnreadableError
+from ckptool.core.errors import UnreadableError, naming
+from ckptool.core.format import Format
 from ckptool.formats.pickle.loading import Loaded, load
 from ckptool.formats.pickle.objects import Persistent
+from ckptool.formats.registry import endings
 from ckptool.formats.torch.storage import StorageRef, storage_id
 from ckptool.formats.torch.tree import interpret
 from ckptool.formats.torch.walk import ScriptClass
 from ckptool.formats.zip_directory import Member, inflate, read_directory
-from ckptool.storage.files import RegularFile, naming, open_regular
 
+TORCH_ZIP = Format("torch zip", is_pickle=True, has_versions=True)
+TORCHSCRIPT = Format("TorchScript", is_pickle=True, is_program=True)
 _MAX_CODE = 64 << 20
 
 
@@ -36,7 +40,7 @@ class Archive:
         big_endian: True if the ``byteorder`` record says so.
     """
 
-    file: Path
+    file: ByteSource
     members: Mapping[str, Member]
     root: str
     loaded: Loaded
@@ -52,35 +56,35 @@ class Archive:
         name, dtype, nbytes = storage_id(node.pid, key)
         member = self.members.get(f"data/{name}")
         if member is None:
-            raise _bad(self.file, f"tensor {key}: its record {self.root}/data/{name} is missing", key)
+            raise _bad(self.file.path, f"tensor {key}: its record {self.root}/data/{name} is missing", key)
         if member.method:
-            raise _bad(self.file, f"tensor {key}: its record {member.name} is compressed", key, _RESAVE)
+            raise _bad(self.file.path, f"tensor {key}: its record {member.name} is compressed", key, _RESAVE)
         if member.nbytes != nbytes:
             sizes = f"holds {member.nbytes:,} bytes, not {nbytes:,}"
-            raise _bad(self.file, f"tensor {key}: its record {member.name} {sizes}", key)
+            raise _bad(self.file.path, f"tensor {key}: its record {member.name} {sizes}", key)
         return StorageRef(Storage(self.file, member.offset, nbytes, self.big_endian, member.crc or None), dtype)
 
 
 _RESAVE = "torch stores its records uncompressed: unpack the archive and zip it again with `zip -0`"
 
 
-def _bad(path: Path, what: str, key: str | None = None, hint: str | None = None) -> UnreadableError:
+def _bad(path: PurePath, what: str, key: str | None = None, hint: str | None = None) -> UnreadableError:
     return UnreadableError(what, path=path, key=key, hint=hint)
 
 
-def open_zip(path: Path, select: str | None = None) -> Checkpoint:
+def open_zip(source: ByteSource, select: str | None = None) -> Checkpoint:
     """Open a torch zip or a TorchScript archive.
 
     Args:
-        path: the file.
+        source: the file.
         select: dotted path of the dict to take as the weights; None to choose.
 
     Raises:
         UnreadableError: it is another kind of zip archive, is damaged, or can be understood in two ways.
         UsageError: nothing is under `select`.
     """
-    with open_regular(path) as file, naming(path):
-        archive = _archive(file, 0, file.size)
+    with source.open() as file, naming(source.path):
+        archive = _archive(source, file, 0, source.size)
         script = "constants.pkl" in archive.members or any(name.startswith("code/") for name in archive.members)
         classes = _script_classes(file, archive.members) if script else None
         tree = interpret(
@@ -92,37 +96,38 @@ def open_zip(path: Path, select: str | None = None) -> Checkpoint:
             faithful=archive.loaded.faithful,
         )
         return Checkpoint(
-            path=file.path,
-            format="TorchScript" if script else "torch zip",
+            path=source.path,
+            format=TORCHSCRIPT if script else TORCH_ZIP,
             tensors=tree.tensors,
-            files=(file.path,),
-            nbytes=file.size,
+            files=(source,),
+            nbytes=source.size,
             selection=tree.selection,
             extras=tree.extras,
             other_tensors=tree.other_tensors,
             module_versions=tree.module_versions,
             globals=tuple(map(_declared, archive.loaded.globals)) if script else archive.loaded.globals,
+            protocol=archive.loaded.protocol,
             notes=tree.notes + _trailing(archive),
             tree=tree.frame,
         )
 
 
-def read_embedded(path: Path, offset: int, nbytes: int) -> Archive:
+def read_embedded(source: ByteSource, offset: int, nbytes: int) -> Archive:
     """Read a torch zip that stands inside another file, as torch.distributed writes them.
 
     The object is ``.loaded.value``. If it is a tensor, ``torch_tree.tensor_of(value, archive.storage_of, key)`` gives
     it, with pieces whose storages carry offsets in the whole file.
 
     Args:
-        path: the file around it.
+        source: the file around it.
         offset: first byte of the archive in that file.
         nbytes: length of the archive.
     """
-    with open_regular(path) as file, naming(path):
-        return _archive(file, offset, nbytes)
+    with source.open() as file, naming(source.path):
+        return _archive(source, file, offset, nbytes)
 
 
-def _archive(file: RegularFile, offset: int, nbytes: int) -> Archive:
+def _archive(source: ByteSource, file: OpenBytes, offset: int, nbytes: int) -> Archive:
     directory = read_directory(file, offset, nbytes)
     root = _root(file.path, directory)
     members = {name[len(root) + 1 :]: member for name, member in directory.items() if name.startswith(root + "/")}
@@ -131,7 +136,7 @@ def _archive(file: RegularFile, offset: int, nbytes: int) -> Archive:
     order = inflate(file, members["byteorder"], 64).strip() if "byteorder" in members else b"little"
     if order not in (b"little", b"big"):
         raise _bad(file.path, f"{file.path} declares a byte order that is neither little nor big")
-    return Archive(file.path, members, root, loaded, len(pickle), order == b"big")
+    return Archive(source, members, root, loaded, len(pickle), order == b"big")
 
 
 def _declared(use: GlobalUse) -> GlobalUse:
@@ -145,7 +150,7 @@ def _trailing(archive: Archive) -> tuple[Note, ...]:
     return (Note(f"{rest:,} bytes follow the pickle in data.pkl; torch does not read them"),) if rest else ()
 
 
-def _root(path: Path, directory: Mapping[str, Member]) -> str:
+def _root(path: PurePath, directory: Mapping[str, Member]) -> str:
     """The one folder that everything is in; torch takes it from the first member."""
     names = [name for name in directory if not name.startswith("__MACOSX/")]
     found = [name for name in names if re.fullmatch(r"[^/]*/data\.pkl", name, re.IGNORECASE)]
@@ -173,7 +178,7 @@ def _kind(names: list[str]) -> str:
         return "an office document, not a checkpoint"
     if "model.weights.h5" in names or ("config.json" in names and "metadata.json" in names):
         return "a Keras model, not a torch checkpoint"
-    if any(name.endswith((".pth", ".pt", ".safetensors", ".bin", ".ckpt")) for name in names):
+    if any(name.endswith(endings()) for name in names):
         return "a zip archive with checkpoints in it"
     if any(re.fullmatch(r"[^/]+/model\.json", name) for name in names):
         return "a TorchScript archive of torch before 1.3, which has no data.pkl"
@@ -183,7 +188,7 @@ def _kind(names: list[str]) -> str:
 def _kind_hint(names: list[str]) -> str | None:
     if "data.pkl" in names:
         return "put the files into one folder and zip that with `zip -0 -r`"
-    if any(name.endswith((".pth", ".pt", ".safetensors", ".bin", ".ckpt")) for name in names):
+    if any(name.endswith(endings()) for name in names):
         return "unzip it and open the files inside"
     return None
 
@@ -193,7 +198,7 @@ _DECLARED = re.compile(r"__(parameters|buffers)__ = \[(.*)\]")
 _QUOTED = re.compile(r'"([^"]*)"')
 
 
-def _script_classes(file: RegularFile, members: Mapping[str, Member]) -> dict[str, ScriptClass]:
+def _script_classes(file: OpenBytes, members: Mapping[str, Member]) -> dict[str, ScriptClass]:
     """Which attributes of TorchScript's module classes are parameters and buffers, from their declarations.
 
     Only these lines of the code are looked at.

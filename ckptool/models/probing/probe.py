@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 from ckptool.core.checkpoint import Note
+from ckptool.core.reasons import Reason
 from ckptool.models import Target
 from ckptool.models.probing.building import Loaded
 from ckptool.models.probing.inputs import Shown, inputs_for
@@ -131,13 +132,13 @@ def _nearest_there(row: Compared, rows: Sequence[Compared]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(one.call.module for one in last))
 
 
-def _origins(module: str, target: Loaded) -> Iterator[tuple[str, tuple[str, ...], str]]:
+def _origins(module: str, target: Loaded) -> Iterator[tuple[str, tuple[str, ...], Reason]]:
     """What the plan says of a module's own tensors; of all below it, if it has none."""
     before = f"{module}." if module else ""
     below = [key for key in target.origins if key.startswith(before)]
     own = [key for key in below if "." not in key[len(before) :]]
     for key in own or below:
-        yield key, target.origins[key], target.steps[key].why
+        yield key, target.origins[key], target.steps[key].reason
 
 
 def _skipped(target: Loaded, both: Both, rows: Sequence[Compared]) -> Iterator[Skipped]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from ckptool.core.checkpoint import Note
 from ckptool.core.plan import Problem
+from ckptool.core.reasons import Reason
 from ckptool.models.probing.rounding import Precision
 
 
@@ -28,7 +29,7 @@ class Divergence:
         source_after: the nearest modules that the source's is computed from, under the target's names, where those are
             not the same as in the target: then it stands in another place.
         settings: numbers that the two modules were built with and that differ: (name, target's, source's).
-        origins: (key of the target, keys of the source, how) of the tensors of those between and of its own.
+        origins: (key of the target, keys of the source, why) of the tensors of those between and of its own.
     """
 
     target: str
@@ -43,7 +44,7 @@ class Divergence:
     between: tuple[str, ...] = ()
     source_after: tuple[str, ...] = ()
     settings: tuple[tuple[str, str, str], ...] = ()
-    origins: tuple[tuple[str, tuple[str, ...], str], ...] = ()
+    origins: tuple[tuple[str, tuple[str, ...], Reason], ...] = ()
 
     @property
     def last_agreed(self) -> str:

@@ -1,0 +1,49 @@
+"""Files of a folder that belong to its checkpoint and are no weights: config.json, the tokenizer's, code."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+
+from ckptool.core.checkpoint import Checkpoint
+
+_COMPANIONS = (
+    "config.json",
+    "generation_config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "adapter_config.json",
+    "model_index.json",
+    "modules.json",
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template*",
+    "vocab.*",
+    "merges.txt",
+    "*.model",
+    "modeling_*.py",
+    "configuration_*.py",
+    "tokenization_*.py",
+)
+
+_ALONE = ("model", "pytorch_model", "adapter_model", "diffusion_pytorch_model")
+"""Names of the one file of a folder that loaders take by the folder's name."""
+
+
+def companions(checkpoint: Checkpoint) -> list[str]:
+    """The names of the files that loaders of a folder read beside its weights, in order.
+
+    Example:
+        >>> import ckptool
+        >>> companions(ckptool.open("fixtures/shards"))
+        []
+    """
+    if not checkpoint.files or not (is_folder(checkpoint) or checkpoint.path.stem in _ALONE):
+        return []
+    names = [entry.name for entry in checkpoint.files[0].folder.entries() if not entry.is_folder]
+    return [name for name in names if any(fnmatchcase(name, pattern) for pattern in _COMPANIONS)]
+
+
+def is_folder(checkpoint: Checkpoint) -> bool:
+    """True if a checkpoint was opened by the name of its folder."""
+    return bool(checkpoint.files) and checkpoint.path == checkpoint.files[0].folder.path

@@ -1,0 +1,214 @@
+"""Completes a plan for the container of its output: ties, what lies beside the weights, and what forbids it.
+
+A command plans what becomes of the keys. All else depends on the container, and is decided here, before anything is
+printed: a complete plan says everything that its output will hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import replace
+
+from ckptool.commands.beside.choices import Choices
+from ckptool.commands.beside.companions import companions, is_folder
+from ckptool.commands.beside.hf_config import CONFIG, edited_config
+from ckptool.commands.beside.optimizer import Optimizer, optimizers_of, with_optimizers
+from ckptool.commands.beside.ties import recorded_in_metadata, untied_notes, with_ties, written_apart
+from ckptool.commands.filter import left_out
+from ckptool.core.checkpoint import Checkpoint, Note
+from ckptool.core.errors import UsageError
+from ckptool.core.plan import Beside, Carried, Fate, Plan, Problem
+from ckptool.core.reasons import (
+    ByOption,
+    ConfigEdited,
+    Follows,
+    Kept,
+    NoPlace,
+    NotCarried,
+    NotTaken,
+    OnlyTensors,
+    OnlyTensorsRead,
+)
+from ckptool.core.ties import without_recorded_ties
+from ckptool.engine.encode import refusals, writer_named
+from ckptool.facts.consult import consulted
+from ckptool.formats.registry import FOLDER, writer_like
+from ckptool.formats.torch.frame import Frame
+
+_NONE = Choices()
+
+
+def container_like(checkpoint: Checkpoint) -> str:
+    """The container of an output that is like an input: what a preview without an output's name shows."""
+    if isinstance(checkpoint.tree, Frame):
+        return "torch"
+    if is_folder(checkpoint):
+        return FOLDER.name
+    writer = writer_like(checkpoint.format)
+    return "safetensors" if writer is None or writer.keeps_objects else writer.name
+
+
+def complete(plan: Plan, container: str, choices: Choices = _NONE) -> Plan:
+    """The plan of the output in a container, with all that it holds and all that forbids it.
+
+    Args:
+        plan: what a command planned.
+        container: of the output, by the name that the registry of formats has for it.
+        choices: what the user says of what lies beside the weights.
+
+    Returns:
+        The complete plan; a plan that is complete for this container is returned as it is.
+
+    Raises:
+        UsageError: for options that exclude each other, or a plan that is complete already.
+
+    Example:
+        >>> import ckptool
+        >>> from ckptool.commands.filter import plan_filter
+        >>> plan = plan_filter(ckptool.open("fixtures/training.ckpt"), [("drop", "module.fc.*")])
+        >>> complete(plan, "torch", Choices(optimizer_as_is=True)).problems
+        ()
+        >>> [beside.name for beside in complete(plan, "safetensors").beside if beside.fate == "lost"][:2]
+        ['epoch', 'arch']
+    """
+    if choices.drop_optimizer and choices.optimizer_as_is:
+        raise UsageError("--drop-optimizer and --keep-optimizer-as-is exclude each other", hint="give one of them")
+    if plan.container is not None:
+        if plan.container == container and choices == _NONE:
+            return plan
+        raise UsageError("the plan is complete already", hint="complete the plan that the command gave")
+    if choices.wrap is not None:
+        if not choices.wrap:
+            raise UsageError("--wrap needs a name for the key", hint="--wrap state_dict")
+        if not writer_named(container).keeps_objects:
+            raise UsageError("--wrap nests the weights, which safetensors cannot", hint="write a .pth, or leave it out")
+        plan = replace(plan, wrap=choices.wrap)
+    writer = writer_named(container)
+    plan = replace(with_ties(plan), container=container, keeps_ties=writer.keeps_objects)
+    plan = replace(plan, keep_unknown=plan.keep_unknown or choices.keep_unknown)
+    if choices.only_weights and plan.frame is not None:
+        plan = replace(plan, frame=None, beside=(*plan.beside, *left_out(plan.inputs[plan.frame])))
+    plan = _with_objects(plan, choices) if writer.keeps_objects else _without_objects(plan, choices)
+    plan = _with_metadata(plan, choices) if writer.keeps_metadata else _without_metadata(plan)
+    others, files, named = _companions(plan, carries=writer.is_folder)
+    notes = (*plan.notes, *untied_notes(plan), *_other_weights(plan, choices), *named)
+    plan = replace(plan, beside=(*plan.beside, *_of_further_inputs(plan), *others), notes=notes, files=files)
+    plan = consulted(plan, choices.allow, loads=plan.command.name == "transplant")
+    return replace(plan, problems=(*plan.problems, *_refusals(plan)))
+
+
+def _with_objects(plan: Plan, choices: Choices) -> Plan:
+    """What such a file carries: the frame's other contents, with the optimizer's state following the weights."""
+    source = None if plan.frame is None else plan.inputs[plan.frame]
+    beside: list[Beside] = []
+    if source is not None and isinstance(source.tree, Frame):
+        left = set(plan.left_entries)
+        optimizers = optimizers_of([extra for extra in source.extras if extra.name not in left])
+        plan = with_optimizers(plan, optimizers, drop=choices.drop_optimizer, as_is=choices.optimizer_as_is)
+        edited = {id(node) for node, _ in plan.replaced_nodes}
+        kept = _carried(source, optimizers, edited, drop=choices.drop_optimizer)
+        beside += [_left(each, left) for each in kept]
+    elif source is not None:
+        beside += [Beside(extra.name, Fate.LOST, OnlyTensorsRead()) for extra in source.extras]
+    return replace(plan, beside=(*plan.beside, *beside))
+
+
+def _left(beside: Beside, left: Collection[str]) -> Beside:
+    """An entry that --drop names is left out."""
+    if beside.name not in left:
+        return beside
+    return replace(beside, fate=Fate.DROPPED, reason=ByOption("--drop", beside.name))
+
+
+def _carried(source: Checkpoint, optimizers: list[Optimizer], edited: set[int], *, drop: bool) -> Iterator[Beside]:
+    """The frame's other contents in a file that keeps them."""
+    for extra in source.extras:
+        inside = [optimizer for optimizer in optimizers if optimizer.extra == extra.name]
+        if drop and inside:
+            yield from (Beside(optimizer.name, Fate.DROPPED, ByOption("--drop-optimizer")) for optimizer in inside)
+            if any(optimizer.name == extra.name for optimizer in inside):
+                continue
+        is_edited = any(id(optimizer.node) in edited for optimizer in inside)
+        yield Beside(extra.name, Fate.EDITED if is_edited else Fate.KEPT, Follows() if is_edited else Kept())
+
+
+def _without_objects(plan: Plan, choices: Choices) -> Plan:
+    """What a file of tensors loses."""
+    beside: list[Beside] = []
+    if plan.frame is not None:
+        source = plan.inputs[plan.frame]
+        names = {optimizer.name for optimizer in optimizers_of(source.extras)} if choices.drop_optimizer else set()
+        for extra in source.extras:
+            dropped = extra.name in names
+            reason = ByOption("--drop-optimizer") if dropped else OnlyTensors()
+            beside.append(Beside(extra.name, Fate.DROPPED if dropped else Fate.LOST, reason))
+    if plan.module_versions:
+        beside.append(Beside(f"module versions ({len(plan.module_versions)})", Fate.LOST, OnlyTensors()))
+    return replace(plan, beside=(*plan.beside, *beside))
+
+
+def _with_metadata(plan: Plan, choices: Choices) -> Plan:
+    """The metadata of an output, which records ties."""
+    plan = recorded_in_metadata(plan, keep_first=choices.tied == "keep-first")
+    metadata = dict(plan.metadata)
+    if not all(checkpoint.format.has_metadata for checkpoint in plan.inputs):
+        metadata.setdefault("format", "pt")  # transformers refuses files that do not say which framework wrote them
+    return replace(plan, metadata=metadata)
+
+
+def _without_metadata(plan: Plan) -> Plan:
+    """What is lost of the metadata; ties are no part of it."""
+    metadata = dict(plan.metadata)
+    for checkpoint in plan.inputs:
+        metadata = without_recorded_ties(metadata, checkpoint)
+    metadata.pop("format", None)
+    if metadata:
+        names = ", ".join(list(metadata)[:4]) + (", ..." if len(metadata) > 4 else "")
+        plan = replace(plan, beside=(*plan.beside, Beside(f"metadata ({names})", Fate.LOST, NoPlace())))
+    return plan if plan.keeps_ties else written_apart(plan)
+
+
+def _of_further_inputs(plan: Plan) -> Iterator[Beside]:
+    """What the other files of a recipe's input hold beside their tensors: not taken."""
+    if plan.command.name == "remap":
+        for number, checkpoint in enumerate(plan.inputs[1:], 1):
+            yield from (Beside(extra.name, Fate.LOST, NotTaken(), number) for extra in checkpoint.extras)
+
+
+def _companions(plan: Plan, *, carries: bool) -> tuple[list[Beside], tuple[Carried, ...], tuple[Note, ...]]:
+    """The other files of the first input's folder: a folder output carries them, edited where they would be untrue."""
+    names = companions(plan.inputs[0])
+    if not carries or plan.command.name == "transplant":
+        return [Beside(name, Fate.LOST, NotCarried()) for name in names], (), ()
+    edit = edited_config(plan) if CONFIG in names else None
+    beside, files = [], []
+    for name in names:
+        is_edited = name == CONFIG and edit is not None and edit.text is not None
+        files.append(Carried(name, edit.text if is_edited and edit is not None else None))
+        reason = ConfigEdited(edit.changes) if is_edited and edit is not None else Kept()
+        beside.append(Beside(name, Fate.EDITED if is_edited else Fate.KEPT, reason))
+    return beside, tuple(files), edit.notes if edit is not None else ()
+
+
+def _other_weights(plan: Plan, choices: Choices) -> Iterator[Note]:
+    """Who picks the second set of weights of a file gets a file in which it is still the second."""
+    if plan.frame is None or not choices.selected:
+        return
+    selection = plan.inputs[plan.frame].selection
+    kept = {beside.name for beside in plan.beside if beside.fate in (Fate.KEPT, Fate.EDITED)}
+    if others := set(selection.others) & kept:
+        yield Note(
+            f'the output keeps other weights beside "{selection.name}": {", ".join(sorted(others))}',
+            "a loader may take those; --only-weights writes the chosen ones alone",
+        )
+
+
+def _refusals(plan: Plan) -> Iterator[Problem]:
+    """What forbids to write the plan, where nothing else forbids it already."""
+    if plan.problems:
+        return
+    if not plan.steps:
+        yield Problem("nothing is left: the output would hold no tensor")
+        return
+    for error in refusals(plan):
+        yield Problem(error.message, error.hint or "", () if error.key is None else (error.key,), type(error))

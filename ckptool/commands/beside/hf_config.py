@@ -1,0 +1,231 @@
+"""config.json of a Hugging Face folder: what a plan makes untrue in it is edited where the change is certain.
+
+Certain is what the headers of the input confirm: a number of the file that agrees with the input's tensors, and the
+same count of the output's. What does not agree any more, and cannot be told, is named.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ckptool.core.checkpoint import Note
+from ckptool.core.dtypes import DTYPES
+from ckptool.core.errors import CkptError
+from ckptool.core.plan import Plan, Source, sources_of
+from ckptool.core.spec import TensorSpec
+from ckptool.facts.encoded import Encoded
+from ckptool.facts.registry import facts_of
+
+CONFIG = "config.json"
+_MAX = 8_000_000
+_LAYERS = (
+    "num_hidden_layers", "n_layer", "n_layers", "num_layers", "num_decoder_layers", "encoder_layers", "decoder_layers",
+)  # fmt: skip
+_DTYPES = ("torch_dtype", "dtype")
+_EMBEDDING = re.compile(r"(?:.*\.)?(?:embed_tokens|tok_embeddings|word_embeddings|wte|shared|embed_in)\.weight")
+_HEAD = re.compile(r"(?:.*\.)?(?:lm_head|embed_out|output_embedding|cls\.predictions\.decoder)\.weight")
+_INDEX = re.compile(r"(?:^|(?<=\.))(\d+)(?=\.)")
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """What becomes of a config.json.
+
+    Attributes:
+        text: the new file; None if nothing is changed.
+        changes: (name, old value, new value) as JSON; no new value where the name is taken out.
+        notes: what may be untrue in it and is left as it is.
+    """
+
+    text: bytes | None
+    changes: tuple[tuple[str, str, str], ...] = ()
+    notes: tuple[Note, ...] = ()
+
+
+def edited_config(plan: Plan) -> Edit:
+    """The config.json of the first input's folder, made true of the plan's output."""
+    source = plan.inputs[0].files[0].folder.open(CONFIG)
+    try:
+        with source.open() as opened:
+            config = json.loads(opened.read(0, min(opened.size, _MAX)))
+    except (CkptError, ValueError, RecursionError):
+        config = None
+    if not isinstance(config, dict):
+        return Edit(None, notes=(Note(f"{CONFIG} cannot be read, and is carried as it is", level="warning"),))
+    made = _Made(plan)
+    new = dict(config)
+    doubts: list[str] = []
+    for part in _parts(new):  # text_config of a model of several kinds
+        doubts += [*_edit_layers(part, made), *_edit_vocabulary(part, made)]
+    _edit_dtype(new, made)
+    _edit_ties(new, made)
+    doubts += _edit_quantization(new, made)
+    changes = tuple(_changes(config, new))
+    text = (json.dumps(new, indent=2, ensure_ascii=False) + "\n").encode() if changes else None
+    notes = tuple(
+        Note(f"{CONFIG} may not be true of the output: {doubt}", "edit it", level="warning") for doubt in doubts
+    )
+    return Edit(text, changes, notes)
+
+
+def _parts(config: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield config
+    for name, value in config.items():
+        if isinstance(value, dict) and name.endswith("_config") and name != "quantization_config":
+            config[name] = dict(value)
+            yield config[name]
+
+
+def _changes(old: Mapping[str, Any], new: Mapping[str, Any], under: str = "") -> Iterator[tuple[str, str, str]]:
+    for name, value in old.items():
+        if name not in new:
+            yield under + name, _short(value), ""
+        elif isinstance(value, dict) and isinstance(new[name], dict):
+            yield from _changes(value, new[name], f"{under}{name}.")
+        elif new[name] != value:
+            yield under + name, _short(value), _short(new[name])
+    yield from ((under + name, "absent", _short(new[name])) for name in new if name not in old)
+
+
+def _short(value: object) -> str:
+    return f"list of {len(value)}" if isinstance(value, list) else json.dumps(value)[:60]
+
+
+class _Made:
+    """What a plan makes of its first input, as far as a config speaks of it."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.old = {key: tensor.spec for key, tensor in plan.inputs[0].items()}
+        self.new = {step.target.key: step.target for step in plan.steps}
+        self.pairs = [
+            (source.key, step.target.key)
+            for step in plan.steps
+            for source in sources_of(step.value)
+            if source.input == 0
+        ]
+        self.before, self.after = _lists(self.old), _lists(self.new)
+
+    def moved(self, name: str) -> dict[int, int] | None:
+        """Where the blocks of a list went, if each went to one place of one list, and blocks stayed whole."""
+        moved: dict[int, int] = {}
+        for old, new in self.pairs:
+            if not old.startswith(f"{name}.") or not (found := _INDEX.match(old, len(name) + 1)):
+                continue
+            number = int(found[1])
+            place = next((int(at[1]) for at in _INDEX.finditer(new)), None)
+            if place is None or moved.setdefault(number, place) != place:
+                return None
+        return moved
+
+
+def _lists(keys: Iterable[str]) -> dict[str, set[int]]:
+    """The numbers of the outermost lists of modules, by the list's name."""
+    found: dict[str, set[int]] = defaultdict(set)
+    for key in keys:
+        if number := _INDEX.search(key):
+            found[key[: number.start() - 1] if number.start() else ""].add(int(number[1]))
+    return found
+
+
+def _edit_layers(config: dict[str, Any], made: _Made) -> Iterator[str]:
+    """The number of blocks, and the lists that say something of each; yields what may be untrue."""
+    for name in _LAYERS:
+        value = config.get(name)
+        if not isinstance(value, int) or isinstance(value, bool):
+            continue
+        side = next((side for side in ("encoder", "decoder") if side in name), "")
+        known = [at for at, numbers in made.before.items() if numbers == set(range(value)) and side in at]
+        moved = [made.moved(at) for at in known]
+        counts = {len(set(each.values())) for each in moved if each is not None}
+        if not known or counts == {value}:
+            continue
+        whole = all(each is not None and sorted(each.values()) == list(range(len(each))) for each in moved)
+        if len(counts) != 1 or not whole or not moved[0]:
+            yield f"{name} is {value}, and the blocks of the output are not numbered 0 to {value - 1}"
+            continue
+        first = moved[0]
+        config[name] = len(first)
+        order = sorted(first, key=lambda number: first[number])
+        for other, values in config.items():
+            if isinstance(values, list) and len(values) == value:
+                config[other] = [values[number] for number in order]
+
+
+def _edit_vocabulary(config: dict[str, Any], made: _Made) -> Iterator[str]:
+    value = config.get("vocab_size")
+    if not isinstance(value, int):
+        return
+    tables = [key for key, spec in made.old.items() if _EMBEDDING.fullmatch(key) and spec.shape[:1] == (value,)]
+    sizes = {made.new[new].shape[0] for old, new in made.pairs if old in tables and made.new[new].shape}
+    if len(sizes) == 1:
+        (config["vocab_size"],) = sizes
+    elif sizes:
+        yield f"vocab_size is {value}, and the embeddings of the output have {sorted(sizes)} rows"
+
+
+def _edit_dtype(config: dict[str, Any], made: _Made) -> None:
+    """The dtype of most elements, where it is another than the input's."""
+    old, new = _usual(made.old.values()), _usual(made.new.values())
+    if old == new or not new:
+        return
+    for part in _parts(config):
+        for name in _DTYPES:
+            if isinstance(part.get(name), str):
+                part[name] = new
+
+
+def _usual(specs: Iterable[TensorSpec]) -> str:
+    """The floating-point dtype that most elements have; "" without one."""
+    counts: Counter[str] = Counter()
+    for spec in specs:
+        if DTYPES[spec.dtype].kind == "float" and DTYPES[spec.dtype].bits >= 16:
+            counts[spec.dtype] += spec.elements
+    return counts.most_common(1)[0][0] if counts else ""
+
+
+def _edit_ties(config: dict[str, Any], made: _Made) -> None:
+    """A head that is no longer the embedding's tensor: loaders would tie them again."""
+    values = {step.target.key: step.value for step in made.plan.steps if step.stored and step.tied_to is None}
+    heads = [key for key in values if _HEAD.fullmatch(key)]
+    tables = [key for key in values if _EMBEDDING.fullmatch(key)]
+    if not heads or not tables or config.get("tie_word_embeddings") is False:
+        return
+    was_tied = config.get("tie_word_embeddings") is True
+    tensors = made.plan.inputs[0]
+    first, second = values[heads[0]], values[tables[0]]
+    if was_tied and not _same(first, second, tensors):
+        config["tie_word_embeddings"] = False
+
+
+def _same(first: object, second: object, tensors: Mapping[str, Any]) -> bool:
+    """True if two values are one tensor, or equal steps on tensors that share their bytes."""
+    if isinstance(first, Source) and isinstance(second, Source):
+        if first == second:
+            return True
+        one, two = tensors[first.key], tensors[second.key]
+        return bool(one.pieces) and one.pieces == two.pieces
+    ops = getattr(first, "op", None), getattr(second, "op", None)
+    args = getattr(first, "args", ()), getattr(second, "args", ())
+    return (
+        ops[0] == ops[1]
+        and len(args[0]) == len(args[1])
+        and all(_same(a, b, tensors) for a, b in zip(*args, strict=True))
+    )
+
+
+def _edit_quantization(config: dict[str, Any], made: _Made) -> Iterator[str]:
+    """The scheme of encoded weights that are decoded, or gone."""
+    encoded = {key for fact in facts_of(made.plan.inputs[0]) if isinstance(fact, Encoded) for key in fact.keys}
+    if "quantization_config" not in config or not encoded:
+        return
+    copied = {step.value.key for step in made.plan.steps if isinstance(step.value, Source)} & encoded
+    if not copied:
+        del config["quantization_config"]
+    elif copied != encoded:
+        yield "quantization_config stands for weights of which some are decoded or gone"

@@ -1,0 +1,142 @@
+"""What would load more: options that headers prove to help, each with the whole command."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from ckptool.commands.transplant.names import matched, meeting, under_target_names
+from ckptool.commands.transplant.result import Transplant
+from ckptool.core.checkpoint import Note
+from ckptool.core.errors import CkptError
+from ckptool.core.shell import shell_quote
+from ckptool.core.spec import TensorSpec
+from ckptool.fits import default_fit
+from ckptool.matching.result import Confidence
+from ckptool.models.entries import Filled
+from ckptool.models.own_init import ModelInit
+from ckptool.recipes.recipe import Recipe, builtin_recipes, load_recipe
+
+_MANY = 5_000  # tensors; above that built-in recipes are not tried
+_MANY_TO_MATCH = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Suggestion:
+    """An option that fills more.
+
+    Attributes:
+        options: words of the command line, ("-r", "resnet-to-ibn").
+        tensors: how many tensors of the model it fills that are not filled now.
+    """
+
+    options: tuple[str, ...]
+    tensors: int
+
+
+def suggestions(done: Transplant) -> tuple[Suggestion, ...]:
+    """The options that would fill more of the model, decided on headers: a recipe or a match, and a usual fit.
+
+    A built-in recipe counts if it works out on these keys. Rules that were given are not doubted.
+
+    Example:
+        >>> import ckptool
+        >>> from ckptool.models import open_target
+        >>> from ckptool.commands.transplant.planning import plan_transplant
+        >>> target = open_target("fixtures/resnet18.pth")
+        >>> suggestions(plan_transplant(ckptool.open("fixtures/resnet18.pth"), target))
+        ()
+    """
+    if done.plan.problems:
+        return ()
+    return (*_names(done), *_fit(done))
+
+
+def suggestion_notes(found: Sequence[Suggestion], command: Sequence[str]) -> tuple[Note, ...]:
+    """A note for each, with the command that does it."""
+    return tuple(
+        Note(
+            f"{' '.join(each.options)} would fill {each.tensors:,} more tensor{'s' * (each.tensors != 1)}",
+            command_text([*command, *each.options]),
+        )
+        for each in found
+    )
+
+
+def command_text(words: Sequence[str]) -> str:
+    """``ckptool transplant "a b.pth" --into net.py:Net``"""
+    return " ".join(["ckptool", *map(shell_quote, words)])
+
+
+def _names(done: Transplant) -> Iterator[Suggestion]:
+    """The built-in recipe that fills the most; where there is none, the rules that a match finds."""
+    if done.asked.recipe.stages or done.match is not None or not done.wants_names:
+        return
+    dropped = {row.source.key for row in done.plan.dropped if row.source.input == 0} - _unused(done)
+    specs = {key: tensor.spec for key, tensor in done.source.items() if key not in dropped}
+    if len(specs) > _MANY or len(done.target.specs) > _MANY:
+        return
+    now = _filled(done, done.mapped)
+    gains = {name: _gain(done, specs, load_recipe(name), now) for name in builtin_recipes()}
+    name = max(gains, key=lambda name: gains[name])
+    if gains[name] > 0:
+        yield Suggestion(("-r", name), gains[name])
+    elif max(len(specs), len(done.target.specs)) <= _MANY_TO_MATCH and done.unexpected:
+        initial = ModelInit(done.target)
+        found = matched(done.source, specs, done.target, Recipe(), initial, Confidence.ALIGNED)
+        gain = _gain(done, specs, found.recipe, now, as_they_are=True)
+        if gain > 0:
+            yield Suggestion(("--match", "auto"), gain)
+
+
+def _unused(done: Transplant) -> set[str]:
+    """Source keys that are dropped for no other reason than that nothing takes them."""
+    names = {spec.key for spec in done.unexpected} | {entry.key for entry in done.having(Filled.MISMATCHED)}
+    return {key for key in done.source if key in names or done.swap.key(key) in names}
+
+
+def _filled(done: Transplant, specs: Mapping[str, TensorSpec]) -> int:
+    """How many tensors of the model some specs fill; counters only where torch wants them."""
+    wanted = set(done.target.specs) - {
+        entry.key for entry in done.entries if entry.is_counter and entry.key not in done.as_it_is.missing
+    }
+    return meeting(specs, {key: done.target.specs[key] for key in wanted})
+
+
+def _gain(
+    done: Transplant, specs: dict[str, TensorSpec], recipe: Recipe, now: int, *, as_they_are: bool = False
+) -> int:
+    """How many more tensors a recipe fills; 0 where it does not work out."""
+    if recipe.source_files:
+        return 0
+    try:
+        made = under_target_names(
+            done.source, specs, done.target, recipe, ModelInit(done.target), as_they_are=as_they_are
+        )
+    except CkptError:
+        return 0  # a number that is not there, a precondition that is not met
+    if made.problems:
+        return 0
+    return _filled(done, {key: step.target for key, step in made.steps.items()}) - now
+
+
+def _fit(done: Transplant) -> Iterator[Suggestion]:
+    """``--mismatch fit``, where some tensors have a usual fit and none would be refused."""
+    if done.asked.mismatch != "skip":
+        return
+    entries = [entry for entry in done.having(Filled.MISMATCHED) if entry.key in done.mapped]
+    gain = sum(default_fit(entry.key, done.mapped[entry.key], entry.spec) is not None for entry in entries)
+    if gain:
+        yield Suggestion(("--mismatch", "fit"), gain)
+
+
+def with_suggestions(done: Transplant, command: Sequence[str]) -> Transplant:
+    """The transplant with what would load more among its notes.
+
+    Args:
+        done: what was decided.
+        command: the words of the command line that asked for it, without the program's name.
+    """
+    found = suggestions(done)
+    notes = suggestion_notes(found, command)
+    return replace(done, plan=replace(done.plan, notes=(*done.plan.notes, *notes)), suggested=notes)

@@ -1,0 +1,33 @@
+"""What a checkpoint is stored in, as a value: the words are made here, and nothing else is told from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """The container of a checkpoint.
+
+    Attributes:
+        name: of the container, "torch zip".
+        shards: how many files of that container hold it together; 0 if it is not sharded.
+        is_pickle: loading it elsewhere runs a pickle.
+        is_program: it holds code that some loaders run (TorchScript).
+        has_versions: it has a place for torch's module versions.
+        has_metadata: it has a place for named texts.
+
+    Example:
+        >>> str(Format("safetensors")), str(Format("safetensors", shards=2)), str(Format("torch zip", shards=1))
+        ('safetensors', 'safetensors, 2 shards', 'torch zip, 1 shard')
+    """
+
+    name: str
+    shards: int = 0
+    is_pickle: bool = False
+    is_program: bool = False
+    has_versions: bool = False
+    has_metadata: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.name}, {self.shards} shard{'s' * (self.shards != 1)}" if self.shards else self.name

@@ -1,0 +1,310 @@
+"""GGUF's block types: bytes of a block to float32, and which types are not decoded.
+
+Layouts and arithmetic are ggml's (see `gguf_iq` for the types with grids). A block has its scale, often a half, inside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
+
+from ckptool.core.errors import CkptError
+from ckptool.encodings import gguf_iq
+from ckptool.encodings.gguf_parts import bits_of, half_at, nibbles_of
+from ckptool.encodings.kernels import byte_values
+
+if TYPE_CHECKING:
+    from ckptool.core.arrays import Array
+
+
+@dataclass(frozen=True, slots=True)
+class BlockType:
+    """A block type.
+
+    Attributes:
+        name: ggml's name.
+        number: its number in files.
+        elements: elements of one block.
+        nbytes: bytes of one block.
+        decode: blocks uint8 ``[n, nbytes]`` to float32 ``[n, elements]``.
+        halves: where two-byte numbers are in a block; None if the type is not decoded from big-endian files.
+    """
+
+    name: str
+    number: int
+    elements: int
+    nbytes: int
+    decode: Callable[[Array], Array]
+    halves: tuple[int, ...] | None = None
+
+
+def decode_type(block_type: BlockType, raw: Array, big_endian: bool = False) -> Array:
+    """float32 of whole blocks.
+
+    Args:
+        block_type: what the bytes are.
+        raw: uint8 of any shape whose last axis is whole blocks.
+        big_endian: the file is big-endian, so that halves inside blocks are swapped.
+
+    Raises:
+        CkptError: the type is not decoded from big-endian files.
+
+    Example:
+        >>> import numpy as np
+        >>> q8 = np.zeros((1, 34), np.uint8)
+        >>> q8[0, 1], q8[0, 2] = 0x3C, 0xFF  # 1.0, -1
+        >>> decode_type(BLOCK_TYPES["Q8_0"], q8)[0, :2].tolist()
+        [-1.0, 0.0]
+    """
+    import numpy as np
+
+    blocks = np.ascontiguousarray(raw).reshape(-1, block_type.nbytes)
+    if big_endian:
+        if block_type.halves is None:
+            raise CkptError(f"{block_type.name} in a big-endian file is not decoded")
+        blocks = blocks.copy()
+        for offset in block_type.halves:
+            blocks[:, [offset, offset + 1]] = blocks[:, [offset + 1, offset]]
+    with np.errstate(all="ignore"):
+        values = block_type.decode(blocks)
+    return values.reshape(*raw.shape[:-1], raw.shape[-1] // block_type.nbytes * block_type.elements)
+
+
+def _q4_0(blocks: Array) -> Array:
+    import numpy as np
+
+    return (nibbles_of(blocks[:, 2:]) - np.float32(8)) * half_at(blocks, 0)
+
+
+def _q4_1(blocks: Array) -> Array:
+    return nibbles_of(blocks[:, 4:]) * half_at(blocks, 0) + half_at(blocks, 2)
+
+
+def _fifth_bits(blocks: Array, low: int, high: int) -> Array:
+    """5-bit codes: nibbles from `high`, the fifth bits as 32 bits from `low`."""
+    import numpy as np
+
+    return nibbles_of(blocks[:, high:]) + np.float32(16) * bits_of(blocks[:, low:high])
+
+
+def _q5_0(blocks: Array) -> Array:
+    import numpy as np
+
+    return (_fifth_bits(blocks, 2, 6) - np.float32(16)) * half_at(blocks, 0)
+
+
+def _q5_1(blocks: Array) -> Array:
+    return _fifth_bits(blocks, 4, 8) * half_at(blocks, 0) + half_at(blocks, 2)
+
+
+def _q8_0(blocks: Array) -> Array:
+    import numpy as np
+
+    return blocks[:, 2:].view(np.int8).astype(np.float32) * half_at(blocks, 0)
+
+
+def _q2_k(blocks: Array) -> Array:
+    import numpy as np
+
+    count = len(blocks)
+    scales = blocks[:, :16]
+    d = half_at(blocks, 80) * (scales & 15).astype(np.float32)
+    least = half_at(blocks, 82) * (scales >> 4).astype(np.float32)
+    codes = _pairs(blocks[:, 16:80], 32).reshape(count, 16, 16)
+    values: Array = d[:, :, None] * codes - least[:, :, None]
+    return values.reshape(count, 256)
+
+
+def _pairs(octets: Array, width: int) -> Array:
+    """2-bit codes: in each run of `width` bytes the lowest two bits of all come first. float32 ``[n, bytes * 4]``."""
+    import numpy as np
+
+    runs = octets.reshape(len(octets), -1, 1, width) >> np.array([0, 2, 4, 6], np.uint8)[:, None]
+    return (runs & 3).astype(np.float32).reshape(len(octets), -1)
+
+
+def _q3_k(blocks: Array) -> Array:
+    import numpy as np
+
+    count, packed = len(blocks), blocks[:, 96:108]
+    low = (packed[:, None, :8] >> np.array([0, 4], np.uint8)[:, None]).reshape(count, 16) & 15
+    high = (packed[:, None, 8:] >> np.array([0, 2, 4, 6], np.uint8)[:, None]).reshape(count, 16) & 3
+    scales = half_at(blocks, 108) * ((low | (high << 4)).astype(np.float32) - np.float32(32))
+    masks = (blocks[:, None, :32] >> np.arange(8, dtype=np.uint8)[:, None]) & 1
+    codes = _pairs(blocks[:, 32:96], 32).reshape(count, 8, 32) - (masks ^ 1).astype(np.float32) * np.float32(4)
+    values: Array = scales[:, :, None] * codes.reshape(count, 16, 16)
+    return values.reshape(count, 256)
+
+
+def _k_scales(blocks: Array) -> tuple[Array, Array]:
+    """Q4_K's and Q5_K's eight scales and minima, times their halves: float32 ``[n, 8, 1]`` each."""
+    import numpy as np
+
+    first, second, mixed = (blocks[:, start : start + 4] for start in (4, 8, 12))
+    scales = np.concatenate([first & 63, (mixed & 15) | ((first >> 2) & 48)], axis=1).astype(np.float32)
+    least = np.concatenate([second & 63, (mixed >> 4) | ((second >> 2) & 48)], axis=1).astype(np.float32)
+    return (half_at(blocks, 0) * scales)[:, :, None], (half_at(blocks, 2) * least)[:, :, None]
+
+
+def _q4_k(blocks: Array) -> Array:
+    scales, least = _k_scales(blocks)
+    codes = nibbles_of(blocks[:, 16:], 32).reshape(len(blocks), 8, 32)
+    codes *= scales
+    codes -= least
+    return codes.reshape(len(blocks), 256)
+
+
+def _q5_k(blocks: Array) -> Array:
+    import numpy as np
+
+    scales, least = _k_scales(blocks)
+    high = (blocks[:, None, 16:48] >> np.arange(8, dtype=np.uint8)[:, None]) & 1
+    codes = nibbles_of(blocks[:, 48:], 32).reshape(len(blocks), 8, 32)
+    codes += high.astype(np.float32) * np.float32(16)
+    return (scales * codes - least).reshape(len(blocks), 256)
+
+
+def _q6_k(blocks: Array) -> Array:
+    import numpy as np
+
+    count = len(blocks)
+    scales = half_at(blocks, 208) * blocks[:, 192:208].view(np.int8).astype(np.float32)
+    codes = nibbles_of(blocks[:, :128], 64) + _pairs(blocks[:, 128:192], 32) * np.float32(16)
+    codes -= np.float32(32)
+    values: Array = scales[:, :, None] * codes.reshape(count, 16, 16)
+    return values.reshape(count, 256)
+
+
+def _tq1_0(blocks: Array) -> Array:
+    import numpy as np
+
+    count, powers = len(blocks), np.array([1, 3, 9, 27, 81], np.uint8)[:, None]
+    parts = [
+        (blocks[:, None, :32] * powers).reshape(count, -1),
+        (blocks[:, None, 32:48] * powers).reshape(count, -1),
+        (blocks[:, None, 48:52] * powers[:4]).reshape(count, -1),
+    ]
+    trits = (np.concatenate(parts, axis=1).astype(np.uint16) * 3) >> 8
+    return (trits.astype(np.float32) - np.float32(1)) * half_at(blocks, 52)
+
+
+def _tq2_0(blocks: Array) -> Array:
+    import numpy as np
+
+    return (_pairs(blocks[:, :64], 32) - np.float32(1)) * half_at(blocks, 64)
+
+
+@cache
+def _doubled_codes() -> Array:
+    """ggml's table of fp4: twice the values, as integers, so that code 8 is +0."""
+    import numpy as np
+
+    return np.array([0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12], np.float32)
+
+
+def _mxfp4(blocks: Array) -> Array:
+    import numpy as np
+
+    # half of 2**(e - 127); unlike elsewhere 255 is not NaN
+    exponents = blocks[:, :1].astype(np.uint32)
+    scales = np.where(exponents < 2, np.uint32(1 << 21) << exponents, (exponents - np.uint32(1)) << 23).astype(
+        np.uint32
+    )
+    values: Array = _doubled_codes()[_halves_of_bytes(blocks[:, 1:])] * scales.view(np.float32)
+    return values
+
+
+def _halves_of_bytes(octets: Array, width: int = 0) -> Array:
+    """Nibbles as indices: in each run of `width` bytes all low ones first."""
+    import numpy as np
+
+    runs = octets.reshape(len(octets), -1, 1, width or octets.shape[1]) >> np.array([0, 4], np.uint8)[:, None]
+    return (runs & 15).reshape(len(octets), -1)
+
+
+@cache
+def _unsigned_e4m3() -> Array:
+    """Half of each E4M3 byte without its sign; 0x7F is 0, and 0xFF is what the formula gives."""
+    import numpy as np
+
+    values: Array = byte_values("float8_e4m3fn")[np.arange(256) & 127] * np.float32(0.5)
+    values[0x7F], values[0xFF] = 0, 240
+    return values
+
+
+def _nvfp4(blocks: Array) -> Array:
+
+    scales = _unsigned_e4m3()[blocks[:, :4]]
+    codes = _doubled_codes()[_halves_of_bytes(blocks[:, 4:], 8)].reshape(len(blocks), 4, 16)
+    return (scales[:, :, None] * codes).reshape(len(blocks), 64)
+
+
+def _q1_0(blocks: Array) -> Array:
+    import numpy as np
+
+    d = half_at(blocks, 0)
+    return np.where(bits_of(blocks[:, 2:]) > 0, d, -d)
+
+
+def _q2_0(blocks: Array) -> Array:
+    import numpy as np
+
+    codes = (blocks[:, 2:, None] >> np.array([0, 2, 4, 6], np.uint8)) & 3
+    return (codes.astype(np.float32).reshape(len(blocks), -1) - np.float32(1)) * half_at(blocks, 0)
+
+
+BLOCK_TYPES = {
+    name: BlockType(name, number, elements, nbytes, decoder, halves)
+    for name, number, elements, nbytes, decoder, halves in (
+        ("Q4_0", 2, 32, 18, _q4_0, (0,)),
+        ("Q4_1", 3, 32, 20, _q4_1, None),
+        ("Q5_0", 6, 32, 22, _q5_0, None),
+        ("Q5_1", 7, 32, 24, _q5_1, None),
+        ("Q8_0", 8, 32, 34, _q8_0, (0,)),
+        ("Q2_K", 10, 256, 84, _q2_k, None),
+        ("Q3_K", 11, 256, 110, _q3_k, None),
+        ("Q4_K", 12, 256, 144, _q4_k, (0, 2)),
+        ("Q5_K", 13, 256, 176, _q5_k, None),
+        ("Q6_K", 14, 256, 210, _q6_k, (208,)),
+        ("IQ2_XXS", 16, 256, 66, gguf_iq.iq2_xxs, None),
+        ("IQ2_XS", 17, 256, 74, gguf_iq.iq2_xs, None),
+        ("IQ3_XXS", 18, 256, 98, gguf_iq.iq3_xxs, None),
+        ("IQ1_S", 19, 256, 50, gguf_iq.iq1_s, None),
+        ("IQ4_NL", 20, 32, 18, gguf_iq.iq4_nl, None),
+        ("IQ3_S", 21, 256, 110, gguf_iq.iq3_s, None),
+        ("IQ2_S", 22, 256, 82, gguf_iq.iq2_s, None),
+        ("IQ4_XS", 23, 256, 136, gguf_iq.iq4_xs, None),
+        ("IQ1_M", 29, 256, 56, gguf_iq.iq1_m, None),
+        ("TQ1_0", 34, 256, 54, _tq1_0, None),
+        ("TQ2_0", 35, 256, 66, _tq2_0, None),
+        ("MXFP4", 39, 32, 17, _mxfp4, ()),
+        ("NVFP4", 40, 64, 36, _nvfp4, ()),
+        ("Q1_0", 41, 128, 18, _q1_0, None),
+        ("Q2_0", 42, 64, 18, _q2_0, None),
+    )
+}
+"""The types that are decoded, by name."""
+
+PLAIN_TYPES = {0: "float32", 1: "float16", 28: "float64", 30: "bfloat16"} | {
+    24: "int8",
+    25: "int16",
+    26: "int32",
+    27: "int64",
+}
+"""The types that are plain dtypes, by number."""
+
+REFUSED_TYPES = {
+    4: "Q4_2",
+    5: "Q4_3",
+    9: "Q8_1",
+    15: "Q8_K",
+    31: "Q4_0_4_4",
+    32: "Q4_0_4_8",
+    33: "Q4_0_8_8",
+    36: "IQ4_NL_4_4",
+    37: "IQ4_NL_4_8",
+    38: "IQ4_NL_8_8",
+}
+"""Types that were removed from ggml, or are never in files, by number."""

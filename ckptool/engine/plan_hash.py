@@ -1,0 +1,76 @@
+"""The hash of a plan: equal for the same inputs, options and output. It names the stage and says what is resumed."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from enum import Enum
+from pathlib import PurePath
+from types import FunctionType
+
+from ckptool.core.plan import Plan
+from ckptool.core.version import VERSION
+from ckptool.formats.image import Image, Range
+
+FORMAT = 1
+"""Goes up when the same plan would give other bytes."""
+
+
+def plan_hash(plan: Plan, images: Mapping[str, Image]) -> str:
+    """SHA-256 over the layout of every file, what is computed, and the identity of the inputs, in hexadecimal.
+
+    Args:
+        plan: says what is computed.
+        images: the files of the output by name.
+
+    A plan that holds values which cannot be told apart by their text (those of a live model) gets a hash that no other
+    has: nothing of it is resumed.
+    """
+    digest = hashlib.sha256(f"{FORMAT} {VERSION}\n".encode())
+    files = dict.fromkeys(file for checkpoint in plan.inputs for file in checkpoint.files)
+    numbers = {file: number for number, file in enumerate(files)}
+    for file in files:
+        digest.update(f"{file.identity}\n".encode())
+    for name, image in images.items():
+        digest.update(f"{name!r} {image.size}\n".encode("utf-8", "surrogateescape"))
+        for offset, literal in image.literals:
+            digest.update(b"%d %d " % (offset, len(literal)))
+            digest.update(literal)
+        for slot in image.slots:
+            parts = [f"{slot.offset} {slot.nbytes}"]
+            for content in slot.contents:
+                if isinstance(content, Range):
+                    parts.append(f"{numbers[content.file]} {content.offset} {content.nbytes}")
+                else:
+                    parts.extend(_texts(plan.step(content.index).value))
+            digest.update("\n".join(parts).encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
+
+
+def _texts(value: object) -> Iterator[str]:
+    """A value as texts that are equal only for equal values."""
+    if value is None or isinstance(value, str | int | float | complex | bytes | PurePath):
+        yield f"{type(value).__name__} {value!r}"
+    elif isinstance(value, Enum):
+        yield f"{type(value).__qualname__} {value.name}"
+    elif isinstance(value, Mapping):
+        yield f"mapping {len(value)}"
+        for key, each in value.items():
+            yield from _texts(key)
+            yield from _texts(each)
+    elif isinstance(value, tuple | list):
+        yield f"sequence {len(value)}"
+        for each in value:
+            yield from _texts(each)
+    elif isinstance(value, frozenset):
+        yield f"set {sorted(text for each in value for text in _texts(each))}"
+    elif is_dataclass(value) and type(value).__eq__ is not object.__eq__:
+        yield f"{type(value).__module__}.{type(value).__qualname__}"
+        for field in fields(value):
+            yield from _texts(getattr(value, field.name))
+    elif isinstance(value, FunctionType) and value.__closure__ is None and value.__qualname__.isidentifier():
+        yield f"{value.__module__}.{value.__qualname__}"
+    else:
+        yield secrets.token_hex(16)

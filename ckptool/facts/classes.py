@@ -1,0 +1,146 @@
+"""Tensors of other classes than torch's own (DTensor, torchao, ShardedTensor), and numpy arrays instead of tensors."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ckptool.core.facts import FINE, Answer, Fact, Operation, Say, Use
+from ckptool.facts.headers import Headers, many
+from ckptool.facts.registry import finder
+from ckptool.formats.pickle.objects import Call, Dict, Global
+from ckptool.formats.torch.frame import Frame
+from ckptool.formats.torch.tensor import is_tensor, subclass_of
+
+_MOST = 100_000  # entries that are looked at
+_ARRAYS = ("_reconstruct", "_frombuffer")
+_SHARDED = ("ShardedTensor", "DTensor", "EFTensor")
+
+
+@dataclass(frozen=True, slots=True)
+class Subclass(Fact):
+    """Tensors of a subclass; `cls` is its qualified name."""
+
+    cls: str = ""
+
+    name = "tensor-class"
+    tells = True
+    level = "warning"
+    grade = "warning"
+    rank = 2
+
+    @property
+    def short(self) -> str:
+        """``DTensor``"""
+        return self.cls.rpartition(".")[2]
+
+    @property
+    def text(self) -> str:
+        is_a = "is of class" if len(self.keys) == 1 else "are of class"
+        return f"{many(len(self.keys), 'tensor')} {is_a} {self.cls}: {', '.join(self.keys[:3])}"
+
+    @property
+    def hint(self) -> str:
+        if self.short in _SHARDED:
+            return (
+                "each rank stores its part; save a full state dict "
+                "(get_model_state_dict with StateDictOptions(full_state_dict=True)), or tensor.full_tensor()"
+            )
+        if self.cls.startswith("torchao."):
+            return "quantized by torchao; call dequantize() on them before saving for plain numbers"
+        return "torch needs this class to load the file; plain tensors: save tensor.detach().as_subclass(torch.Tensor)"
+
+    def answer(self, use: Use) -> Answer:
+        if use.operation in (Operation.CAST, Operation.COMPUTE, Operation.LOAD):
+            return Say(self.text, self.hint)
+        return FINE
+
+
+@dataclass(frozen=True, slots=True)
+class NotTorch(Fact):
+    """Objects that hold numbers and are no tensors: numpy arrays, ShardedTensors; `names` are their paths."""
+
+    kind: str = ""
+    names: tuple[str, ...] = ()
+
+    name = "no-tensors"
+    tells = True
+    level = "warning"
+    grade = "warning"
+    rank = 0
+
+    @property
+    def text(self) -> str:
+        are = "is" if len(self.names) == 1 else "are"
+        listed = ", ".join(self.names[:3]) + (", ..." if len(self.names) > 3 else "")
+        return f"{many(len(self.names), 'entry', 'entries')} {are} {self.kind}, not torch tensors: {listed}"
+
+    @property
+    def hint(self) -> str:
+        if self.kind == "numpy arrays":
+            return "ckptool reads tensors; where you trust the file, torch.from_numpy on each array makes them tensors"
+        return "save a full state dict on one rank, or with torch.distributed.checkpoint"
+
+
+@finder
+def find_subclasses(headers: Headers) -> Iterator[Subclass]:
+    if headers.checkpoint.columns is not None:
+        return
+    by_class: dict[str, list[str]] = defaultdict(list)
+    for key, tensor in headers.checkpoint.tensors.items():
+        if tensor.node is not None and (cls := subclass_of(tensor.node)) is not None:
+            by_class[cls].append(key)
+    for cls, keys in by_class.items():
+        yield Subclass(tuple(keys), cls)
+
+
+@finder
+def find_arrays(headers: Headers) -> Iterator[NotTorch]:
+    checkpoint = headers.checkpoint
+    if not isinstance(checkpoint.tree, Frame) or not any(_is_holder(use.name) for use in checkpoint.globals):
+        return
+    arrays, sharded = [], []
+    for name, node in _entries(checkpoint.tree.root):
+        if _class_of(node) in _SHARDED:
+            sharded.append(name)
+        elif _is_array(node):
+            arrays.append(name)
+    if sharded:
+        yield NotTorch(kind="ShardedTensors", names=tuple(sharded))
+    if len(arrays) > len(checkpoint):  # a few arrays beside the weights are nothing special
+        yield NotTorch(kind="numpy arrays", names=tuple(arrays))
+
+
+def _is_holder(name: str) -> bool:
+    return name.rpartition(".")[2] in (*_ARRAYS, *_SHARDED)
+
+
+def _is_array(node: object) -> bool:
+    named = isinstance(node, Call) and isinstance(node.fn, Global) and node.fn.name in _ARRAYS
+    return named and node.fn.module.startswith("numpy")  # type: ignore[attr-defined]
+
+
+def _class_of(node: object) -> str:
+    return node.fn.name if isinstance(node, Call) and isinstance(node.fn, Global) else ""
+
+
+def _entries(root: object) -> Iterator[tuple[str, object]]:
+    """The objects of nested dicts by their dotted path; each dict once."""
+    seen = {id(root)}
+    stack: list[tuple[str, object]] = [("", root)]
+    left = _MOST
+    while stack:
+        prefix, node = stack.pop()
+        pairs = node.items if isinstance(node, (Dict, Call)) and not is_tensor(node) else []
+        for key, child in pairs:
+            left -= 1
+            if left < 0:
+                return
+            name = f"{prefix}{key}" if isinstance(key, (str, int)) else f"{prefix}?"
+            if isinstance(child, (Dict, Call)) and not is_tensor(child):
+                if id(child) in seen:
+                    continue
+                seen.add(id(child))
+                yield name, child
+                stack.append((f"{name}.", child))

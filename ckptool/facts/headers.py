@@ -1,0 +1,83 @@
+"""What all kinds of facts look at, computed once."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from ckptool.core.checkpoint import Checkpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Headers:
+    """A checkpoint and its keys by their last part.
+
+    Attributes:
+        checkpoint: the checkpoint.
+        keys: its keys, in file order.
+        parts: every name that occurs between dots.
+        modules: for each last part, the modules that have it: {"running_mean": ["bn1", "layer1.0.bn1"]}.
+    """
+
+    checkpoint: Checkpoint
+    keys: tuple[str, ...]
+    parts: set[str]
+    modules: Mapping[str, list[str]]
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint) -> Headers:
+        keys = tuple(checkpoint.tensors)
+        parts: set[str] = set()
+        for key in keys:
+            parts.update(key.split("."))
+        return cls(checkpoint, keys, parts, modules_by_last(keys))
+
+    @property
+    def is_script(self) -> bool:
+        """True for a TorchScript archive, which torch.jit.load reads."""
+        return self.checkpoint.format.is_program
+
+    def with_all(self, *lasts: str) -> list[str]:
+        """The modules that have all of these last parts, in file order."""
+        first, *others = (self.modules.get(last, []) for last in lasts)
+        for other in map(set, others):
+            first = [module for module in first if module in other]
+        return first
+
+
+def modules_by_last(keys: Iterable[str]) -> dict[str, list[str]]:
+    """The modules of the keys by their last part.
+
+    Example:
+        >>> modules_by_last(["bn1.bias", "a.bn2.bias", "scale"])
+        {'bias': ['bn1', 'a.bn2'], 'scale': ['']}
+    """
+    modules: dict[str, list[str]] = defaultdict(list)
+    for key in keys:
+        module, _, last = key.rpartition(".")
+        modules[last].append(module)
+    return dict(modules)
+
+
+def below(modules: Iterable[str], last: str) -> tuple[str, ...]:
+    """The keys with this last part in these modules."""
+    return tuple(f"{module}.{last}" if module else last for module in modules)
+
+
+def many(number: int, what: str, plural: str = "") -> str:
+    """``1 key``, ``20 keys``."""
+    return f"{number:,} {what if number == 1 else plural or what + 's'}"
+
+
+def amount(nbytes: int) -> str:
+    """Bytes in a sentence.
+
+    Example:
+        >>> amount(999), amount(4_000_000_000)
+        ('999 B', '4.0 GB')
+    """
+    figure, units = float(nbytes), ["B", "kB", "MB", "GB", "TB", "PB"]
+    while figure >= 999.5 and len(units) > 1:
+        figure, units = figure / 1000, units[1:]
+    return f"{figure:.0f} {units[0]}" if units[0] == "B" or figure >= 100 else f"{figure:.1f} {units[0]}"

@@ -1,0 +1,90 @@
+"""Tensors without values: on the meta device, or empty ones that stand for a parameter kept elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ckptool.core.facts import FINE, Answer, Fact, Operation, Refuse, Say, Use
+from ckptool.core.spec import DTYPES
+from ckptool.facts.headers import Headers, many
+from ckptool.facts.registry import finder
+
+
+@dataclass(frozen=True, slots=True)
+class Meta(Fact):
+    """Tensors on the meta device."""
+
+    name = "meta"
+    tells = True
+    level = "warning"
+    grade = "error"
+    rank = 1
+
+    @property
+    def text(self) -> str:
+        return f"{many(len(self.keys), 'tensor')} on the meta device: shapes without values"
+
+    @property
+    def hint(self) -> str:
+        return "the model was saved before its weights were loaded or made"
+
+    def answer(self, use: Use) -> Answer:
+        listed = f"{many(len(use.keys), 'tensor')} without values (meta device): {', '.join(use.keys[:3])}"
+        match use.operation:
+            case Operation.COPY:
+                return Say(listed, self.hint)
+            case Operation.CAST | Operation.COMPUTE | Operation.LOAD:
+                return Refuse(listed, "leave them out with --drop, or save the model after its weights are loaded")
+        return FINE
+
+
+@dataclass(frozen=True, slots=True)
+class Partitioned(Fact):
+    """Empty tensors in the place of parameters that DeepSpeed ZeRO-3 or FSDP keeps in pieces on every rank."""
+
+    name = "placeholders"
+    tells = True
+    level = "warning"
+    grade = "error"
+    rank = 1
+
+    @property
+    def text(self) -> str:
+        return (
+            f"{many(len(self.keys), 'tensor')} of shape [0]: placeholders of parameters that were partitioned "
+            f"(DeepSpeed ZeRO-3, FSDP)"
+        )
+
+    @property
+    def hint(self) -> str:
+        return (
+            "gather the weights: zero_to_fp32.py beside the checkpoint, "
+            "stage3_gather_16bit_weights_on_model_save, or a full state dict of FSDP"
+        )
+
+    def answer(self, use: Use) -> Answer:
+        if use.operation in (Operation.COPY, Operation.CAST, Operation.COMPUTE, Operation.LOAD):
+            return Refuse(
+                f"{many(len(use.keys), 'tensor')} of shape [0] hold no weights: {', '.join(use.keys[:3])}",
+                self.hint,
+                may_insist=True,
+            )
+        return FINE
+
+
+@finder
+def find_meta(headers: Headers) -> Iterator[Meta]:
+    forms = zip(headers.keys, headers.checkpoint.forms(), strict=True)
+    keys = tuple(key for key, form in forms if form.layout == "meta")
+    if keys:
+        yield Meta(keys)
+
+
+@finder
+def find_partitioned(headers: Headers) -> Iterator[Partitioned]:
+    forms = zip(headers.keys, headers.checkpoint.forms(), strict=True)
+    empty = tuple(key for key, form in forms if form.shape == (0,) and DTYPES[form.dtype].kind == "float")
+    # a module may well have one empty parameter: placeholders are weights, and many
+    if any(key.rpartition(".")[2] == "weight" for key in empty) and len(empty) * 4 >= len(headers.keys):
+        yield Partitioned(empty)

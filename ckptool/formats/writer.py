@@ -1,0 +1,93 @@
+"""How a container is written: what it can hold, what it keeps beside the weights, how its files are laid out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from ckptool.core.errors import CkptError, OutputError
+from ckptool.core.plan import Plan, Source, Step
+from ckptool.core.spec import TensorSpec
+from ckptool.formats.image import Image
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """The files of an output.
+
+    Attributes:
+        images: by file name, in the order to write them; the index last.
+        specs: every tensor that the output will hold when it is opened.
+        place: dotted path of the dict inside the file that holds them; empty for the file itself.
+    """
+
+    images: Mapping[str, Image]
+    specs: tuple[TensorSpec, ...]
+    place: str = ""
+
+
+def _holds(spec: TensorSpec) -> str:
+    """Nothing is missing."""
+    return ""
+
+
+def _allows(plan: Plan) -> CkptError | None:
+    """Nothing speaks against it."""
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """What writes a container, from headers; bytes move in `ckptool.engine.apply`.
+
+    Attributes:
+        name: as `--to` and plans call it.
+        lay_out: given a complete plan, the name of the output and the bytes of one shard.
+        unheld: what of a tensor it cannot hold, its dtype or this shape of it, in words; "" if it can.
+        refusal: what else stands against a complete plan; None for nothing.
+        files: what one of its files is, where that is another name.
+        is_folder: the output is a folder of shards.
+        keeps_objects: it holds what lies beside the weights, module versions, and tied tensors once.
+        keeps_metadata: it holds named texts, in which ties are recorded.
+    """
+
+    name: str
+    lay_out: Callable[[Plan, str, int], Output]
+    unheld: Callable[[TensorSpec], str] = _holds
+    refusal: Callable[[Plan], CkptError | None] = _allows
+    files: str = ""
+    is_folder: bool = False
+    keeps_objects: bool = False
+    keeps_metadata: bool = False
+
+    @property
+    def file_kind(self) -> str:
+        """What one of its files is."""
+        return self.files or self.name
+
+
+def misfit(writer: Writer, plan: Plan) -> CkptError | None:
+    """Why a container of plain tensors cannot hold those of a plan; None if it can, or if it keeps objects."""
+    if writer.keeps_objects:
+        return None
+    stored = [step for step in plan.steps if step.stored]
+    bad = [(step.target.key, what) for step in stored if (what := _class_of(plan, step) or writer.unheld(step.target))]
+    if not bad:
+        return None
+    key, what = bad[0]
+    return OutputError(
+        f"{writer.file_kind} cannot hold {len(bad)} of {len(stored)} {'tensor' if len(stored) == 1 else 'tensors'}: "
+        f"{key} is {what}",
+        hint="write a .pth file, or --drop them",
+        key=key,
+    )
+
+
+def _class_of(plan: Plan, step: Step) -> str:
+    """The layout or class of a tensor that is not torch's plain one; "" for a plain one."""
+    from ckptool.formats.torch.tensor import subclass_of
+
+    if not isinstance(step.value, Source) or plan.inputs[step.value.input].columns is not None:
+        return ""
+    tensor = plan.inputs[step.value.input][step.value.key]
+    return "" if tensor.layout == "strided" else subclass_of(tensor.node) or tensor.layout

@@ -1,0 +1,39 @@
+"""CSV (RFC 4180) for spreadsheets and data frames: a row per tensor, raw numbers, no text that acts as a formula."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ckptool.report.document import Cell, Document
+from ckptool.report.escape import terminal
+
+_WHOLE = 1 << 62  # names are not shortened: two of them must not become one
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_QUOTED = frozenset('",\r\n')
+
+
+def encode_document(document: Document) -> Iterator[str]:
+    """A heading, then the rows of the document's table."""
+    table = document.table()
+    yield ",".join(map(encode_cell, table.columns)) + "\r\n"
+    for row in table.rows:
+        yield ",".join(map(encode_cell, row)) + "\r\n"
+
+
+def encode_cell(cell: Cell) -> str:
+    """One field: numbers as they are, nothing for None, texts visible, quoted and not formulas.
+
+    Example:
+        >>> [encode_cell(cell) for cell in ("a,b", "=1+1", -0.5, None, True)]
+        ['"a,b"', "'=1+1", '-0.5', '', 'true']
+    """
+    if cell is None:
+        return ""
+    if isinstance(cell, bool):
+        return "true" if cell else "false"
+    if not isinstance(cell, str):
+        return repr(cell)
+    text = terminal(cell, _WHOLE)
+    if cell.startswith(_FORMULA) or text.startswith(_FORMULA):
+        text = f"'{text}"
+    return '"' + text.replace('"', '""') + '"' if _QUOTED.intersection(text) or text != text.strip(" ") else text

@@ -1,0 +1,156 @@
+"""The reasons and the command of a plan in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ckptool.core.checkpoint import Checkpoint
+from ckptool.core.plan import Command
+from ckptool.core.reasons import (
+    Adapted,
+    ByHook,
+    ByOption,
+    ByRules,
+    ConfigEdited,
+    DoesNotFit,
+    Follows,
+    FromInput,
+    Init,
+    Kept,
+    LeftToModel,
+    Mixed,
+    NoPlace,
+    NoSuchKey,
+    NotCarried,
+    NotInAll,
+    NotKept,
+    NotTaken,
+    NotUsed,
+    OnlyTensors,
+    OnlyTensorsRead,
+    OwnTensor,
+    Reason,
+    RecipeTie,
+    ReplacedBy,
+    SameKey,
+    Tie,
+    TooFew,
+    TrainedWhole,
+    Unmatched,
+    Unmixable,
+    Unmixed,
+    WeightsOnly,
+)
+from ckptool.core.spec import TensorSpec
+
+_PLAIN: dict[type[Reason], str] = {
+    Kept: "kept",
+    NotKept: "not kept",
+    ByHook: "a load hook of the model",
+    Unmatched: "no rule matches it",
+    NotUsed: "nothing of it is used",
+    RecipeTie: "tie",
+    NotInAll: "not in every input with one shape",
+    Unmixable: "not used: another shape or no base",
+    LeftToModel: "stays as it is in the model",
+    NoSuchKey: "the model has no such key",
+    DoesNotFit: "does not fit",
+    Follows: "follows the weights",
+    OnlyTensors: "safetensors holds tensors only, .pth does not",
+    NoPlace: "torch files have no place for it",
+    NotTaken: "only what the first file holds is kept",
+    WeightsOnly: "only the weights are taken",
+    OnlyTensorsRead: "only tensors are read from this format",
+    NotCarried: "only a folder output carries the other files of a folder",
+}
+
+
+def reason_text(reason: Reason, inputs: Sequence[Checkpoint] = ()) -> str:
+    """A reason in words.
+
+    Args:
+        reason: it.
+        inputs: those of the plan, for reasons that name one.
+
+    Example:
+        >>> from ckptool.core.reasons import RuleName
+        >>> reason_text(ByRules((RuleName(number=1), RuleName("ibn.toml", 2))))
+        'rule 1, ibn.toml rule 2'
+    """
+    match reason:
+        case ByOption(option, value):
+            return f'{option} "{value}"' if option in ("--drop", "--keep") else f"{option} {value}".rstrip()
+        case ByRules(rules):
+            return ", ".join(map(str, rules))
+        case Tie(key, None):
+            return f"tied to {key}"
+        case Tie(key, of) if of is not None:
+            return f"{reason_text(of, inputs)}, tied to {key}"
+        case Init(value):
+            return f"init {value}"
+        case FromInput() | ReplacedBy() | Unmixed() | TooFew() | TrainedWhole():
+            return _from_input(reason, input_names(inputs), inputs)
+        case Mixed(notation, partial):
+            return f"{notation} of those that have it" if partial else notation
+        case Adapted(notation):
+            return notation
+        case SameKey(removed, added):
+            without = f'without "{removed}"' if removed else ""
+            return ", ".join(filter(None, ("same key", without, f'under "{added[:-1]}"' if added else "")))
+        case ConfigEdited(changes):
+            return ", ".join(f"{name} {old} → {new}" if new else f"without {name}" for name, old, new in changes)
+        case OwnTensor(kind, seed):
+            return {
+                "checkpoint": "kept from the target",
+                "counter": "a BatchNorm counter, starts at zero: harmless",
+                "statistics": "running statistics of a new model",
+                "buffer": "a buffer that the model makes",
+                "init": f"init of the model, seed {seed}",
+            }[kind]
+        case _:
+            return _PLAIN[type(reason)]
+
+
+def _from_input(
+    reason: FromInput | ReplacedBy | Unmixed | TooFew | TrainedWhole, names: Sequence[str], inputs: Sequence[Checkpoint]
+) -> str:
+    name = names[reason.input]
+    match reason:
+        case FromInput(_, replaced):
+            before = ", ".join(f"{names[number]}{_spec_text(spec)}" for number, spec in replaced)
+            return f"from {name}, replaces {before}" if before else f"only in {name}"
+        case ReplacedBy():
+            return f"replaced by {name}"
+        case Unmixed(_, kind):
+            return f"from {inputs[reason.input].path.name} ({kind} are never averaged)"
+        case TooFew():
+            return f"from {inputs[reason.input].path.name} (not in every input)"
+        case TrainedWhole(_, cast):
+            option = f", {reason_text(cast)}" if cast is not None else ""
+            return f"the adapter's copy, from {inputs[reason.input].path.name}{option}"
+
+
+def _spec_text(spec: TensorSpec | None) -> str:
+    return "" if spec is None else f" ({spec.short})"
+
+
+def input_names(inputs: Sequence[Checkpoint]) -> list[str]:
+    """What to call the inputs: their names, or their paths where two have one name."""
+    names = [checkpoint.path.name for checkpoint in inputs]
+    return names if len(set(names)) == len(names) else [str(checkpoint.path) for checkpoint in inputs]
+
+
+def dropped_text(reason: Reason, inputs: Sequence[Checkpoint] = ()) -> str:
+    """``dropped by --drop "fc.*"``, ``dropped (no rule matches it)``"""
+    match reason:
+        case ByOption() | ByRules():
+            return f"dropped by {reason_text(reason)}"
+        case NotKept():
+            return "dropped (no --keep matches it)"
+        case _:
+            return f"dropped ({reason_text(reason, inputs)})"
+
+
+def command_text(command: Command) -> str:
+    """``merge --method linear``"""
+    return " ".join((command.name, *command.arguments))

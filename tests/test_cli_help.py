@@ -1,0 +1,128 @@
+"""`ckptool help`: pages, commands, near misses."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+from console import Run, runner
+
+from ckptool.cli.app import app
+from ckptool.cli.topics import page, page_lines, topics
+from ckptool.commands.checks import RULES
+from ckptool.commands.checks.settings import ALLOW, Settings
+from ckptool.commands.merging.methods import METHODS as MERGE_METHODS
+from ckptool.fits.args import METHODS
+from ckptool.formats.registry import written_endings
+from ckptool.recipes.expression_specs import FUNCTIONS
+from ckptool.recipes.recipe import _KEYS as RECIPE_KEYS
+from ckptool.report.text import Screen, paint
+
+NAMES = list(topics())
+
+
+@pytest.fixture
+def cli(fixtures: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    return runner(fixtures, monkeypatch, capsys)
+
+
+def test_every_page_is_listed_with_its_title(cli: Run) -> None:
+    code, out, _ = cli("help")
+    assert code == 0
+    assert {path.stem for path in (ROOT / "ckptool" / "help").glob("*.md")} == set(NAMES)
+    for name, title in topics().items():
+        assert re.search(rf"^  {name} +{re.escape(title)}$", out, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_pipe_gets_the_markdown(name: str, cli: Run) -> None:
+    assert cli("help", name) == (0, page(name), "")
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("width", [80, 120])
+def test_paragraphs_fit_a_terminal(name: str, width: int) -> None:
+    screen = Screen(width=width, height=40, elide=True)
+    text = page(name)
+    code = {
+        f"    {line}" for block in re.findall(r"^```.*?\n(.*?)^```$", text, re.M | re.S) for line in block.splitlines()
+    }
+    for line in page_lines(text, screen):
+        shown = paint(line, screen)
+        assert len(shown) <= width or shown in code or shown.startswith("|"), shown
+
+
+def test_a_command_has_its_own_page(cli: Run) -> None:
+    code, out, _ = cli("help", "remap")
+    assert code == 0
+    assert out.startswith("Usage: ckptool remap [OPTIONS] IN\n")
+
+
+def test_a_near_miss_is_named(cli: Run) -> None:
+    code, out, err = cli("help", "recipez")
+    assert (code, out) == (2, "")
+    assert "did you mean recipes?" in err
+
+
+def test_pages_come_without_torch_and_numpy() -> None:
+    code = "import sys; from ckptool.__main__ import main; sys.argv = ['ckptool', 'help', 'recipes']; main()"
+    probe = f"import atexit, sys; atexit.register(lambda: print(sorted(sys.modules), file=sys.stderr)); {code}"
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert not {"'torch'", "'numpy'"} & set(re.findall(r"'\w+'", done.stderr))
+
+
+POLICY_KEYS = [field.name.replace("_", "-") for field in dataclasses.fields(Settings)] + ["paths", "fail-on"]
+PAGES_OF = {
+    "inspect": ["inspect", "output"],
+    "diff": ["diff", "matching", "output"],
+    "filter": ["filter", "writing", "output"],
+    "remap": ["recipes", "matching", "writing", "output"],
+    "merge": ["merge", "writing", "output"],
+    "transplant": ["transplant", "matching", "writing", "output"],
+    "check": ["policy", "output"],
+    "git": ["git", "diff", "output"],
+}
+
+
+def options_of(command: str) -> set[str]:
+    """All long options that a command knows, those of its subcommands included."""
+    from typer.main import get_command
+
+    top = get_command(app)
+    found: set[str] = set()
+    commands = [top.commands[command]]
+    for each in commands:  # grows
+        commands += [command for command in getattr(each, "commands", {}).values() if not command.hidden]
+        found |= {name for parameter in each.params for name in parameter.opts if name.startswith("--")}
+    return found - {"--help"}
+
+
+@pytest.mark.parametrize("command", PAGES_OF)
+def test_a_page_names_every_option(command: str) -> None:
+    text = " ".join(page(name) for name in PAGES_OF[command])
+    assert {option for option in options_of(command) if not re.search(rf"{option}(?![\w-])", text)} == set()
+
+
+def test_every_command_has_a_page() -> None:
+    from typer.main import get_command
+
+    assert set(get_command(app).commands) - {"help"} == set(PAGES_OF)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("recipes", [*RECIPE_KEYS, *FUNCTIONS, *METHODS]),
+        ("merge", [word for method in MERGE_METHODS.values() for word in (method.name, *method.options)]),
+        ("policy", [*RULES, *ALLOW, *POLICY_KEYS]),
+        ("formats", list(written_endings())),
+    ],
+)
+def test_a_page_names_the_whole_language(name: str, words: list[str]) -> None:
+    text = page(name)
+    assert [word for word in words if not re.search(rf"(?<![\w-]){re.escape(word)}(?![\w-])", text)] == []

@@ -1,0 +1,597 @@
+"""Facts: the table of what each operation does to each kind, every cell on a real file."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file, save_model
+from torch import nn
+from torch._weights_only_unpickler import _get_allowed_globals
+from torch.nn.utils import prune
+
+from ckptool.cli.app import run
+from ckptool.core.checkpoint import Checkpoint
+from ckptool.core.errors import UsageError
+from ckptool.core.facts import FINE, Answer, Fact, Operation, Refuse, Say, Use
+from ckptool.facts import registry
+from ckptool.facts.averages import averaged
+from ckptool.facts.consult import consulted
+from ckptool.facts.headers import Headers
+from ckptool.facts.registry import facts_of, finder
+from ckptool.facts.reparametrised import WeightNorm
+from ckptool.facts.tied import recorded_ties
+from ckptool.facts.torch_refuses import is_allowed
+from ckptool.formats.opening import open_checkpoint
+
+Make = Callable[[Path], Path]
+
+# ---------------------------------------------------------------------------------------------- real files
+
+
+def quantized_fp8(folder: Path) -> Path:
+    """fp8 codes with an inverse scale for each block of 128 x 128."""
+    weight = torch.randn(256, 128).to(torch.float8_e4m3fn)
+    key = "model.layers.0.mlp.up_proj.weight"
+    state = {key: weight, f"{key}_scale_inv": torch.ones(2, 1), "model.norm.weight": torch.ones(4)}
+    save_file(state, folder / "fp8.safetensors")
+    return folder / "fp8.safetensors"
+
+
+def gptq(folder: Path) -> Path:
+    state = {
+        "l.qweight": torch.zeros(4, 8, dtype=torch.int32),
+        "l.qzeros": torch.zeros(1, 1, dtype=torch.int32),
+        "l.scales": torch.ones(1, 8, dtype=torch.float16),
+        "l.g_idx": torch.zeros(32, dtype=torch.int32),
+        "norm.weight": torch.ones(4),
+    }
+    save_file(state, folder / "gptq.safetensors")
+    return folder / "gptq.safetensors"
+
+
+def meta(folder: Path) -> Path:
+    torch.save({"a.weight": torch.ones(2), "b.weight": torch.empty(3, device="meta")}, folder / "meta.pth")
+    return folder / "meta.pth"
+
+
+def zero3(folder: Path) -> Path:
+    state = {f"blocks.{n}.weight": torch.empty(0, dtype=torch.bfloat16) for n in range(3)}
+    torch.save({**state, "blocks.0.bias": torch.ones(4)}, folder / "zero3.bin")
+    return folder / "zero3.bin"
+
+
+def one_rank(folder: Path) -> Path:
+    for number in range(2):
+        torch.save({"w.weight": torch.ones(4, 2)}, folder / f"consolidated.0{number}.pth")
+    return folder / "consolidated.00.pth"
+
+
+def rank_in_a_folder(folder: Path) -> Path:
+    for number in range(2):
+        (folder / f"mp_rank_0{number}").mkdir()
+        torch.save({"w.weight": torch.ones(4, 2)}, folder / f"mp_rank_0{number}" / "model_optim_rng.pt")
+    return folder / "mp_rank_00" / "model_optim_rng.pt"
+
+
+def ranks(folder: Path) -> Path:
+    (folder / "llama").mkdir()
+    one_rank(folder / "llama")
+    return folder / "llama"
+
+
+def one_shard(folder: Path) -> Path:
+    save_file({"w.weight": torch.ones(2)}, folder / "model-00001-of-00002.safetensors")
+    return folder / "model-00001-of-00002.safetensors"
+
+
+def dcp_part(folder: Path) -> Path:
+    metadata = {"DCP_SHARDING_INFO": json.dumps({"w.weight": {"saved_offsets": [0, 0]}})}
+    save_file({"w.weight": torch.ones(2, 2)}, folder / "part.safetensors", metadata)
+    return folder / "part.safetensors"
+
+
+def weight_norm(folder: Path) -> Path:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        net = nn.utils.weight_norm(nn.Linear(3, 2))
+    torch.save(net.state_dict(), folder / "norm.pth")
+    return folder / "norm.pth"
+
+
+def spectral_norm(folder: Path) -> Path:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        net = nn.utils.spectral_norm(nn.Linear(3, 2))
+    torch.save(net.state_dict(), folder / "spectral.pth")
+    return folder / "spectral.pth"
+
+
+def new_spectral_norm(folder: Path) -> Path:
+    net = nn.utils.parametrizations.spectral_norm(nn.Linear(3, 2))
+    torch.save(net.state_dict(), folder / "spectral2.pth")
+    return folder / "spectral2.pth"
+
+
+def pruned(folder: Path) -> Path:
+    torch.save(prune.random_unstructured(nn.Linear(4, 4), "weight", 0.5).state_dict(), folder / "pruned.pth")
+    return folder / "pruned.pth"
+
+
+def batchnorm(folder: Path) -> Path:
+    torch.save(nn.BatchNorm1d(3).state_dict(), folder / "bn.pth")
+    return folder / "bn.pth"
+
+
+def swa(folder: Path) -> Path:
+    torch.save(torch.optim.swa_utils.AveragedModel(nn.Linear(2, 2)).state_dict(), folder / "swa.pth")
+    return folder / "swa.pth"
+
+
+def extra_state(folder: Path) -> Path:
+    torch.save({"weight": torch.ones(2, 2), "bias": torch.ones(2), "mlp._extra_state": None}, folder / "extra.pth")
+    return folder / "extra.pth"
+
+
+def peft_adapter(folder: Path) -> Path:
+    key = "base_model.model.q_proj.lora_{}.weight"
+    save_file({key.format("A"): torch.ones(2, 4), key.format("B"): torch.ones(4, 2)}, folder / "lora.safetensors")
+    return folder / "lora.safetensors"
+
+
+def kohya_adapter(folder: Path) -> Path:
+    key = "lora_unet_mid_to_v."
+    state = {f"{key}lora_down.weight": torch.ones(2, 4), f"{key}lora_up.weight": torch.ones(4, 2)}
+    save_file({**state, f"{key}alpha": torch.tensor(1.0)}, folder / "style.safetensors")
+    return folder / "style.safetensors"
+
+
+def namespace(folder: Path) -> Path:
+    torch.save({"model": {"w": torch.ones(2)}, "args": argparse.Namespace(lr=1)}, folder / "args.pth")
+    return folder / "args.pth"
+
+
+def dtensor(folder: Path) -> Path:
+    import torch.distributed as dist
+    from torch.distributed.tensor import Shard, distribute_tensor, init_device_mesh
+
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        mesh = init_device_mesh("cpu", (1,))
+        torch.save({"fc.weight": distribute_tensor(torch.ones(4, 3), mesh, [Shard(0)])}, folder / "fsdp2.pth")
+    finally:
+        dist.destroy_process_group()
+    return folder / "fsdp2.pth"
+
+
+def noted_tie(folder: Path) -> Path:
+    model = nn.ModuleDict({"wte": nn.Embedding(9, 4), "lm_head": nn.Linear(4, 9, bias=False)})
+    model["lm_head"].weight = model["wte"].weight
+    save_model(model, str(folder / "tied.safetensors"))
+    return folder / "tied.safetensors"
+
+
+def flat(text: str) -> str:
+    """A screen as one line: where it wraps depends on the length of the folder's name."""
+    return " ".join(text.split())
+
+
+# ---------------------------------------------------------------------------------------------- the table
+
+DONE, SAID, NO = "done", "said", "refused"
+CAST = ("--dtype", "bf16")
+TABLE: list[tuple[Make, str, dict[str, str]]] = [
+    (quantized_fp8, "encoded", {"copy": DONE, "rename": DONE, "drop": NO, "cast": NO, "compute": NO, "merge": NO}),
+    (gptq, "encoded", {"copy": DONE, "rename": DONE, "drop": NO, "cast": NO, "compute": NO}),
+    (meta, "meta", {"copy": SAID, "cast": SAID}),
+    (zero3, "placeholders", {"copy": NO, "cast": NO, "merge": NO}),
+    (one_rank, "rank", {"copy": SAID, "cast": SAID, "merge": SAID}),
+    (rank_in_a_folder, "rank", {"copy": SAID}),
+    (ranks, "several", {"copy": NO, "cast": NO}),
+    (one_shard, "shard", {"copy": SAID, "cast": SAID}),
+    (dcp_part, "pieces", {"copy": NO, "cast": NO, "merge": NO}),
+    (weight_norm, "weight-norm", {"copy": DONE, "cast": DONE, "drop": SAID, "merge": SAID}),
+    (spectral_norm, "spectral-norm", {"copy": DONE, "cast": DONE, "drop": SAID, "merge": SAID}),
+    (new_spectral_norm, "spectral-norm", {"copy": DONE, "cast": DONE, "merge": SAID}),
+    (pruned, "pruning-mask", {"copy": DONE, "merge": SAID}),
+    (batchnorm, "statistics", {"copy": DONE, "cast": DONE, "merge": SAID}),
+    (swa, "average", {"copy": DONE, "cast": DONE}),
+    (extra_state, "entries", {"copy": DONE, "load": SAID}),
+    (peft_adapter, "adapter", {"copy": DONE, "rename": DONE, "cast": DONE, "merge": SAID, "load": NO}),
+    (kohya_adapter, "adapter", {"copy": DONE, "load": NO}),
+    (namespace, "weights-only", {"copy": DONE}),
+    (noted_tie, "tied", {"copy": DONE}),
+]
+CELLS = [(make, name, operation, want) for make, name, cells in TABLE for operation, want in cells.items()]
+
+
+def arguments(operation: str, path: Path, checkpoint: Checkpoint, folder: Path) -> list[str]:
+    """The command line that does an operation to the fact's first key."""
+    fact_keys = [key for fact in facts_of(checkpoint) for group in fact.groups for key in group] or list(checkpoint)
+    match operation:
+        case "copy":
+            return ["filter", str(path)]
+        case "cast":
+            return ["filter", str(path), *CAST]
+        case "drop":
+            return ["filter", str(path), "--drop", fact_keys[-1]]
+        case "rename":
+            return ["remap", str(path), "-r", "{k**} -> model.{k}"]
+        case "compute":
+            return ["remap", str(path), "-r", f"{fact_keys[-1]} |= = $1 * 2"]
+        case "merge":
+            return ["merge", str(path), str(path), "--method", "linear"]
+        case "load":
+            (folder / "net.py").write_text("from torch import nn\ndef net():\n    return nn.Linear(2, 2)\n")
+            return ["transplant", str(path), "--into", f"{folder / 'net.py'}:net"]
+    raise AssertionError(operation)
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "operation", "want"), CELLS, ids=[f"{n}-{o}-{m.__name__}" for m, n, o, _ in CELLS]
+)
+def test_each_operation_on_each_fact(
+    make: Make, name: str, operation: str, want: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = make(tmp_path)
+    checkpoint = open_checkpoint(path)
+    assert name in {fact.name for fact in facts_of(checkpoint)}
+    out = tmp_path / "result.pth"
+    code = run([*arguments(operation, path, checkpoint, tmp_path), "-o", str(out)])
+    told = capsys.readouterr()
+    assert "Traceback" not in told.err
+    assert (code, out.exists()) == ((2, False) if want == NO else (0, True)), told.err + told.out
+    if want == NO:
+        assert "help: " in told.err
+    else:
+        assert ("warning: " in told.out) == (want == SAID), told.out
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "level"),
+    [(meta, "meta", "error"), (zero3, "placeholders", "error"), (one_rank, "rank", "error"),
+     (dcp_part, "pieces", "error"), (peft_adapter, "adapter", "note"), (namespace, "weights-only", "warning"),
+     (dtensor, "tensor-class", "warning")],
+)  # fmt: skip
+def test_check_grades_facts(
+    make: Make, name: str, level: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = run(["check", str(make(tmp_path)), "--json"])
+    found = [each for each in json.loads(capsys.readouterr().out)["findings"] if each["rule"] == "facts"]
+    assert level in [each["level"] for each in found]
+    assert code == (1 if level == "error" else 0)
+
+
+@pytest.mark.parametrize(("make", "name"), [(zero3, "placeholders"), (ranks, "several"), (dcp_part, "pieces")])
+def test_a_user_may_insist(make: Make, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "result.pth"
+    assert run(["filter", str(make(tmp_path)), "-o", str(out), "--allow", name]) == 0
+    assert f"--allow {name}" in flat(capsys.readouterr().out)
+    assert out.exists()
+
+
+def test_numbers_that_would_be_nonsense_cannot_be_insisted_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = quantized_fp8(tmp_path)
+    assert run(["filter", str(path), *CAST, "-o", str(tmp_path / "x.pth"), "--allow", "encoded"]) == 2
+    assert run(["filter", str(path), "-o", str(tmp_path / "x.pth"), "--allow", "encodet"]) == 2
+    assert 'did you mean "encoded"?' in flat(capsys.readouterr().err)
+
+
+def test_the_preview_refuses_as_the_run_does(tmp_path: Path) -> None:
+    path = quantized_fp8(tmp_path)
+    assert run(["filter", str(path), *CAST]) == run(["filter", str(path), *CAST, "-o", str(tmp_path / "x.pth")]) == 2
+
+
+# ---------------------------------------------------------------------------------------------- a new kind
+
+
+def test_a_new_fact_is_true_in_every_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "_FINDERS", list(registry._FINDERS))
+
+    @dataclass(frozen=True, slots=True)
+    class Cursed(Fact):
+        name = "cursed"
+        level = "warning"
+        grade = "error"
+        tells = True
+
+        @property
+        def text(self) -> str:
+            return f"{self.keys[0]} is cursed"
+
+        def answer(self, use: Use) -> Answer:
+            if use.operation is Operation.CAST:
+                return Refuse("a cast angers it", "leave it alone", may_insist=True)
+            return Say("handle with care") if use.operation is Operation.COPY else FINE
+
+    @finder
+    def find(headers: Headers) -> Iterator[Cursed]:
+        keys = tuple(key for key in headers.keys if "cursed" in key)
+        if keys:
+            yield Cursed(keys)
+
+    torch.save({"cursed.weight": torch.ones(2)}, tmp_path / "a.pth")
+    torch.save({"weight": torch.zeros(2)}, tmp_path / "b.pth")
+    path, out = str(tmp_path / "a.pth"), str(tmp_path / "out.pth")
+    assert run(["inspect", path]) == 0
+    assert "warning: cursed.weight is cursed" in flat(capsys.readouterr().out)
+    assert run(["check", path]) == 1
+    assert "error[facts]: cursed.weight is cursed" in flat(capsys.readouterr().out)
+    assert run(["filter", path, "--dtype", "bf16", "-o", out]) == 2
+    assert "--allow cursed" in flat(capsys.readouterr().err)
+    assert run(["filter", path, "--dtype", "bf16", "-o", out, "--allow", "cursed"]) == 0
+    assert run(["remap", path, "-r", "cursed. -> x.", "-o", str(tmp_path / "r.pth")]) == 0
+    assert "warning: handle with care" in flat(capsys.readouterr().out)
+    assert run(["diff", path, str(tmp_path / "b.pth")]) == 1
+    assert "only a.pth: cursed.weight is cursed" in flat(capsys.readouterr().out)
+
+
+# ---------------------------------------------------------------------------------------------- kinds
+
+
+def fact_of(path: Path, name: str) -> Any:
+    return next(fact for fact in facts_of(open_checkpoint(path)) if fact.name == name)
+
+
+@pytest.mark.parametrize("dim", [0, 1, 2, -1])
+@pytest.mark.parametrize("new", [False, True])
+def test_the_dim_of_a_weight_norm_is_read_from_its_shapes(dim: int, new: bool, tmp_path: Path) -> None:
+    conv = nn.Conv1d(6, 4, 5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        module: Any = nn.utils.parametrizations if new else nn.utils
+        torch.save(module.weight_norm(conv, dim=None if dim == -1 else dim).state_dict(), tmp_path / "a.pth")
+    found = fact_of(tmp_path / "a.pth", "weight-norm")
+    assert isinstance(found, WeightNorm)
+    assert (found.dim, found.new) == (dim, new)
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"fc.weight": torch.ones(8, 8).to(torch.float8_e4m3fn)},
+        {"scales": torch.ones(4), "fc.weight": torch.ones(4, 4)},
+        {"embedding.weight": torch.ones(8, 8, dtype=torch.int8)},
+        {"mask": torch.ones(8, 8, dtype=torch.bool), "mask_scale": torch.ones(8)},
+        {"norm.weight": torch.ones(8), "norm.scale": torch.ones(8)},
+        {"l.qweight": torch.ones(4), "l.qzeros": torch.ones(4), "l.scales": torch.ones(4)},
+    ],
+)
+def test_look_alikes_are_no_encoded_weights(state: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    save_file(state, tmp_path / "a.safetensors")
+    assert not {"encoded", "encoded-incomplete"} & {
+        fact.name for fact in facts_of(open_checkpoint(tmp_path / "a.safetensors"))
+    }
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        lambda net: {f"model.{k}": v for k, v in net.items()} | {f"ema_model.{k}": v + 1 for k, v in net.items()},
+        lambda net: (
+            {f"online_model.{k}": v for k, v in net.items()}
+            | {f"ema_model.{k}": v + 1 for k, v in net.items()}
+            | {"initted": torch.tensor(True), "step": torch.tensor(3)}
+        ),
+        lambda net: net | {f"ema_{k.replace('.', '_')}": v + 1 for k, v in net.items()},
+        lambda net: net | {f"model_ema.module.{k}": v + 1 for k, v in net.items()},
+        lambda net: (
+            {f"net.{k}": v for k, v in net.items()} | {f"averaged_model.module.{k}": v + 1 for k, v in net.items()}
+        ),
+    ],
+)
+def test_averages_under_the_names_of_several_libraries(state: Any, tmp_path: Path) -> None:
+    net = dict(nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2)).state_dict())
+    torch.save(state(net), tmp_path / "a.pth")
+    assert "average" in {fact.name for fact in facts_of(open_checkpoint(tmp_path / "a.pth"))}
+    assert run(["filter", str(tmp_path / "a.pth"), "--ema", "-o", str(tmp_path / "o.pth")]) == 0
+    found = torch.load(tmp_path / "o.pth")
+    assert len(found) == len(net)
+    for key, value in net.items():
+        (mine,) = [name for name in found if name.endswith(key)]
+        assert torch.equal(found[mine], value + 1)
+
+
+@pytest.mark.parametrize("name", ["state_dict_ema", "model_ema", "ema"])
+def test_averages_beside_the_weights(name: str, tmp_path: Path) -> None:
+    net = nn.Linear(3, 2)
+    average = torch.optim.swa_utils.AveragedModel(net).state_dict()
+    torch.save({"model": net.state_dict(), name: average}, tmp_path / "a.pth")
+    found = averaged(open_checkpoint(tmp_path / "a.pth"), lambda place: open_checkpoint(tmp_path / "a.pth", place))
+    assert list(found) == ["weight", "bias"]
+
+
+def test_a_model_with_two_networks_has_no_average(tmp_path: Path) -> None:
+    state = {"ema_gate.weight": torch.ones(2), "body.weight": torch.ones(3), "ema.alpha": torch.ones(1)}
+    torch.save(state, tmp_path / "a.pth")
+    assert "average" not in {fact.name for fact in facts_of(open_checkpoint(tmp_path / "a.pth"))}
+
+
+def test_ties_of_the_metadata(tmp_path: Path) -> None:
+    found = recorded_ties(open_checkpoint(noted_tie(tmp_path)))
+    assert {*found.items()} in ({("wte.weight", "lm_head.weight")}, {("lm_head.weight", "wte.weight")})
+
+
+def test_what_torch_allows_by_default() -> None:
+    allowed = set(_get_allowed_globals())
+    assert {name for name in allowed if not is_allowed(name)} == set()
+    names = ["argparse.Namespace", "pathlib.PosixPath", "datetime.datetime", "collections.defaultdict", "torch.load"]
+    names += ["numpy.core.multiarray.scalar", "torch._utils._rebuild_xla_tensor", "torch.float", "torch.nn.Linear"]
+    assert [name for name in names if is_allowed(name)] == [name for name in names if name in allowed]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"w": torch.ones(1), "x": argparse.Namespace(a=1)},
+        {"w": torch.ones(1), "x": Path("a")},
+        {"w": torch.ones(1), "x": OrderedDict(a=1), "y": {1, 2}, "z": torch.float16, "s": torch.Size([1]), "b": b"a"},
+        {"w": torch.ones(1), "x": slice(1, 2)},
+        {"w": nn.Parameter(torch.ones(1)), "c": 1j, "d": torch.device("cpu"), "e": bytearray(b"x")},
+    ],
+)
+@pytest.mark.parametrize("protocol", [2, 4])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_the_verdict_on_weights_only_is_torchs(content: object, protocol: int, zipped: bool, tmp_path: Path) -> None:
+    path = tmp_path / "a.pth"
+    torch.save(content, path, pickle_protocol=protocol, _use_new_zipfile_serialization=zipped)
+    said = any(fact.name == "weights-only" for fact in facts_of(open_checkpoint(path)))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.load(path, weights_only=True)
+    except Exception:
+        assert said
+    else:
+        assert not said
+
+
+def test_pickles_that_torch_refuses_always(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A torch file whose pickle sets an item on a tensor: GLOBAL ... REDUCE, then a key, a value, SETITEM."""
+    import zipfile
+
+    torch.save({"w": torch.ones(2)}, tmp_path / "a.pth")
+    with zipfile.ZipFile(tmp_path / "a.pth") as archive:
+        members = {info.filename: archive.read(info) for info in archive.infolist()}
+    name = next(name for name in members if name.endswith("data.pkl"))
+    pickle = members[name]
+    assert pickle.endswith(b"s.")  # SETITEM of the dict, STOP
+    members[name] = pickle[:-2] + b"X\x01\x00\x00\x00kK\x01ss."
+    with zipfile.ZipFile(tmp_path / "bad.pth", "w") as archive:
+        for member, data in members.items():
+            archive.writestr(member, data)
+    for weights_only in (True, False):
+        with pytest.raises(Exception, match=r".+"):
+            torch.load(tmp_path / "bad.pth", weights_only=weights_only)
+    assert "unloadable" in {fact.name for fact in facts_of(open_checkpoint(tmp_path / "bad.pth"))}
+    assert run(["check", str(tmp_path / "bad.pth")]) == 1
+    assert "items are set on a tensor" in flat(capsys.readouterr().out)
+
+
+def test_a_payload_beside_the_weights_is_a_difference(tmp_path: Path, fixtures: Path) -> None:
+    class Payload:
+        def __reduce__(self) -> tuple[Any, tuple[str]]:
+            import os
+
+            return os.system, ("true",)
+
+    torch.save({"w": torch.ones(2)}, tmp_path / "clean.pth")
+    torch.save({"w": torch.ones(2), "note": Payload()}, tmp_path / "bad.pth")
+    assert run(["diff", str(tmp_path / "clean.pth"), str(tmp_path / "bad.pth")]) == 1
+    assert run(["diff", str(tmp_path / "clean.pth"), str(tmp_path / "bad.pth"), "--only", "w"]) == 0
+
+
+def test_extra_state_is_unexpected_for_a_model_without(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\n\n\nclass Net(nn.Linear):\n    def __init__(self):\n        super().__init__(2, 2)\n\n\n"
+        "class WithState(Net):\n    def get_extra_state(self):\n        return 1\n\n"
+        "    def set_extra_state(self, state):\n        raise RuntimeError('it is not called')\n"
+    )
+    state = nn.Linear(2, 2).state_dict()
+    torch.save({**state, "_extra_state": BytesIO(b"x")}, tmp_path / "a.pth")
+    into = ["--into", f"{tmp_path / 'net.py'}:Net"]
+    assert run(["check", str(tmp_path / "a.pth"), *into]) == 1
+    assert run(["transplant", str(tmp_path / "a.pth"), *into, "--strict"]) == 1
+    into = ["--into", f"{tmp_path / 'net.py'}:WithState"]
+    assert run(["transplant", str(tmp_path / "a.pth"), *into, "--strict"]) == 0
+    assert run(["transplant", str(tmp_path / "plain.pth"), *into, "--strict"]) == 2
+    torch.save(state, tmp_path / "plain.pth")
+    assert run(["transplant", str(tmp_path / "plain.pth"), *into, "--strict"]) == 1
+
+
+COMMANDS = ["filter -o {out}.pth", "filter -o {out}.safetensors", "filter --dtype bf16 -o {out}.pth", "inspect --stats"]
+
+
+@pytest.mark.parametrize("where", ["first", "last"])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_bit_rot_is_found_wherever_values_are_read(
+    where: str, command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weight = torch.randn(300, 700)
+    torch.save({"fc.weight": weight}, tmp_path / "a.pth")
+    data = bytearray((tmp_path / "a.pth").read_bytes())
+    start = bytes(data).index(weight.numpy().tobytes())
+    data[start + (5 if where == "first" else weight.nbytes - 3)] ^= 4
+    (tmp_path / "a.pth").write_bytes(data)
+    name, *options = [part.format(out=tmp_path / "out") for part in command.split()]
+    assert run([name, str(tmp_path / "a.pth"), *options]) == 2
+    assert "differ from the CRC-32 in the file" in flat(capsys.readouterr().err)
+    assert not [*tmp_path.glob("out*")]
+    assert run(["check", str(tmp_path / "a.pth")]) == 1
+
+
+def test_folders_that_need_another_tool_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import zipfile
+
+    torch.save({"w": torch.ones(2)}, tmp_path / "weights.pth")
+    with zipfile.ZipFile(tmp_path / "weights.pth") as archive:
+        archive.extractall(tmp_path)
+    assert run(["inspect", str(tmp_path / "weights")]) == 2
+    assert "unpacked" in flat(capsys.readouterr().err)
+    folder = tmp_path / "global_step10"
+    folder.mkdir()
+    for rank in range(2):
+        torch.save({"x": torch.ones(2)}, folder / f"bf16_zero_pp_rank_{rank}_mp_rank_00_optim_states.pt")
+    assert run(["inspect", str(folder)]) == 2
+    assert "DeepSpeed" in flat(capsys.readouterr().err)
+
+
+def test_adapters_are_merged_with_lora_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_file({"q_proj.weight": torch.ones(4, 4)}, tmp_path / "base.safetensors")
+    base, out = str(tmp_path / "base.safetensors"), str(tmp_path / "o.safetensors")
+    for make in (peft_adapter, kohya_adapter):
+        assert run(["merge", base, str(make(tmp_path)), "-o", out]) == 2
+        assert "adapter, not a model" in flat(capsys.readouterr().err)
+    assert run(["merge", base, "--lora", str(kohya_adapter(tmp_path)), "-o", out]) == 2
+    assert "kohya's format" in flat(capsys.readouterr().err)
+
+
+def test_numpy_arrays_in_a_torch_file_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import numpy as np
+
+    torch.save({"model": {"a.weight": np.ones(3), "a.bias": np.zeros(2)}}, tmp_path / "a.pth")
+    assert run(["inspect", str(tmp_path / "a.pth")]) == 0
+    assert "2 entries are numpy arrays, not torch tensors: model.a.weight, model.a.bias" in flat(
+        capsys.readouterr().out
+    )
+    assert run(["check", str(tmp_path / "a.pth")]) == 0
+    assert "numpy arrays" in flat(capsys.readouterr().out)
+
+
+def test_a_dtensor_is_called_by_its_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = dtensor(tmp_path)
+    assert run(["inspect", str(path)]) == 0
+    assert "1 tensor is of class torch.distributed.tensor.DTensor: fc.weight" in flat(capsys.readouterr().out)
+    assert run(["filter", str(path), "-o", str(tmp_path / "o.safetensors")]) == 2
+    assert "fc.weight is torch.distributed.tensor.DTensor" in flat(capsys.readouterr().err)
+
+
+def test_facts_are_found_once(tmp_path: Path) -> None:
+    checkpoint = open_checkpoint(batchnorm(tmp_path))
+    assert facts_of(checkpoint) is facts_of(checkpoint)
+
+
+def test_an_unknown_fact_is_refused_in_the_api(tmp_path: Path) -> None:
+    from ckptool.commands.filter import plan_filter
+
+    with pytest.raises(UsageError, match="there is no such fact"):
+        consulted(plan_filter(open_checkpoint(batchnorm(tmp_path))), ["nothing"])
+
+
+def test_plain_models_have_no_facts_that_act(torchvision: ModuleType, tmp_path: Path) -> None:
+    torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "a.pth")
+    assert {fact.name for fact in facts_of(open_checkpoint(tmp_path / "a.pth"))} == {"statistics"}

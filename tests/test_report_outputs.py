@@ -1,0 +1,254 @@
+"""The registry of outputs: every command in every format, CSV read back, schemas, and that rows stay different."""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import io
+import json
+import os
+import pty
+import select
+import shutil
+import struct
+import subprocess
+import sys
+import termios
+from pathlib import Path
+
+import pytest
+import torch
+from console import Run, runner
+from hypothesis import given
+from hypothesis import strategies as st
+from json_schemas import SCHEMAS, schema_named, validate
+from jsonschema import Draft202012Validator
+
+from ckptool.report.csv import encode_cell
+from ckptool.report.encoders import ENCODERS
+from ckptool.report.symbols import STYLES
+from ckptool.report.text_width import cells, elide_apart
+
+
+@pytest.fixture
+def cli(fixtures: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    for name in ("GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY"):
+        monkeypatch.delenv(name, raising=False)
+    return runner(fixtures, monkeypatch, capsys)
+
+
+COMMANDS = {
+    "inspect": ["inspect", "resnet18.pth"],
+    "diff": ["diff", "resnet18.pth", "tuned.safetensors"],
+    "filter": ["filter", "resnet18.pth", "--drop", "fc.*", "--dtype", "bf16"],
+    "remap": ["remap", "training.ckpt", "-r", "module. ->"],
+    "merge": ["merge", "resnet18.pth", "shards", "--method", "linear"],
+    "transplant": ["transplant", "tuned.safetensors", "--into", "resnet18.pth"],
+    "check": ["check", "shards", "hostile/system.pth", "--rule", "unsafe-pickle"],
+}
+FORMATS = [encoder for encoder in ENCODERS if encoder.name != "text"]
+
+
+def rows_of(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_every_format_and_report(command: str, cli: Run, fixtures: Path) -> None:
+    arguments = COMMANDS[command]
+    encoders = [encoder for encoder in FORMATS if command != "inspect" or not encoder.of_findings]
+    reports = [word for encoder in encoders if encoder.ending for word in ("--report", f"r{encoder.ending}")]
+    expected, text, _ = cli(*arguments, *reports)
+    assert expected in (0, 1)
+    for encoder in encoders:
+        code, out, _ = cli(*arguments, "--format", encoder.name)
+        assert code == expected
+        assert out or encoder.name == "github"  # which has no line where nothing is found
+        assert out != text
+        if encoder.ending and encoder.name not in ("junit", "html"):  # these two name the time
+            assert (fixtures / f"r{encoder.ending}").read_bytes().decode() == out
+
+
+def test_an_unknown_format_names_the_nearest(cli: Run) -> None:
+    code, out, err = cli("inspect", "resnet18.pth", "--format", "cvs")
+    assert (code, out) == (2, "")
+    assert 'unknown format "cvs"' in err
+    assert "did you mean csv?" in err
+    code, _, err = cli("inspect", "resnet18.pth", "--format", "junit")
+    assert code == 2
+    assert "use text, json, ndjson, csv" in err
+
+
+def test_csv_has_a_row_per_tensor_and_raw_numbers(cli: Run, fixtures: Path) -> None:
+    state = torch.load(fixtures / "resnet18.pth", weights_only=True)
+    _, out, _ = cli("inspect", "resnet18.pth", "--stats", "--format", "csv")
+    rows = rows_of(out)
+    assert [row["key"] for row in rows] == list(state)
+    for row in rows:
+        tensor = state[row["key"]]
+        assert json.loads(row["shape"]) == list(tensor.shape)
+        assert int(row["elements"]) == tensor.numel()
+        assert int(row["bytes"]) == tensor.numel() * tensor.element_size()
+        assert float(row["mean"]) == pytest.approx(tensor.double().mean().item(), abs=1e-12)
+    assert out.count("\r\n") == len(rows) + 1 == out.count("\n")
+
+
+def test_csv_of_a_comparison_and_a_transplant_says_what_json_says(cli: Run) -> None:
+    for command, listed, names in (
+        ("diff", "changes", {"status": "status", "key": "key"}),
+        ("transplant", "entries", {"status": "status", "key": "key", "covered": "loaded_elements"}),
+    ):
+        said = json.loads(cli(*COMMANDS[command], "--json")[1])[listed]
+        rows = rows_of(cli(*COMMANDS[command], "--format", "csv")[1])
+        assert len(rows) >= len(said) > 100
+        for entry, row in zip(said, rows, strict=False):
+            assert {name: str(entry[name]) for name in names} == {name: row[to] for name, to in names.items()}
+    rels = {row["key"]: row["rel"] for row in rows_of(cli(*COMMANDS["diff"], "--format", "csv")[1])}
+    for change in json.loads(cli(*COMMANDS["diff"], "--json")[1])["changes"]:
+        rel = None if change["delta"] is None else change["delta"]["rel"]
+        assert rels[change["key"]] == ("" if rel is None else str(rel))
+
+
+HOSTILE = ('=HYPERLINK("http://evil","x")', "+1+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", "\r=1", 'a"b,c', "a\nb")
+
+
+def test_csv_of_a_file_with_formulas_for_keys(cli: Run, fixtures: Path) -> None:
+    torch.save({key: torch.zeros(2) for key in HOSTILE}, fixtures / "hostile.pth")
+    for command in (["inspect", "hostile.pth"], ["diff", "hostile.pth", "hostile.pth"], ["filter", "hostile.pth"]):
+        _, out, _ = cli(*command, "--format", "csv")
+        rows = rows_of(out)
+        assert len(rows) == len(HOSTILE)
+        for row in rows:
+            assert not any(cell.startswith(("=", "+", "-", "@", "\t", "\r")) for cell in row.values())
+
+
+@given(st.text())
+def test_a_cell_is_one_field_and_never_a_formula(text: str) -> None:
+    ((field, after),) = csv.reader(io.StringIO(f"{encode_cell(text)},x\r\n", newline=""), strict=True)
+    assert after == "x"
+    assert not field.startswith(("=", "+", "-", "@", "\t", "\r"))
+
+
+def test_schemas_are_valid_and_named_by_what_they_describe() -> None:
+    for entry in SCHEMAS.iterdir():
+        schema = json.loads(entry.read_text(encoding="utf-8"))
+        Draft202012Validator.check_schema(schema)
+        name = schema["properties"]["schema"]["const"]
+        assert schema == schema_named(name)
+        assert entry.name == f"{name.removeprefix('ckptool.').replace('/', '.')}.schema.json"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_json_is_what_its_schema_says(command: str, cli: Run) -> None:
+    _, out, _ = cli(*COMMANDS[command], "--json")  # validated where it is printed
+    said = json.loads(out)
+    required = schema_named(said["schema"])["required"]
+    assert list(said) == required
+    del said[required[-1]]
+    with pytest.raises(AssertionError, match="required"):
+        validate(json.dumps(said))
+    with pytest.raises(AssertionError, match="unexpected"):
+        validate(json.dumps({**json.loads(out), "unpublished": 1}))
+
+
+def test_an_error_is_what_its_schema_says(cli: Run) -> None:
+    code, out, _ = cli("inspect", "nowhere.pth", "--json")
+    assert code == 2
+    assert json.loads(out)["schema"] == "ckptool.error/1"
+
+
+ANSWERS: dict[str, tuple[list[str], str]] = {
+    "same": (["diff", "resnet18.pth", "shards"], "identical: "),
+    "different": (COMMANDS["diff"], "different: 116 of 122 tensors differ"),
+    "unsafe": (["inspect", "hostile/system.pth"], "not safe: loading this file with pickle runs code (posix.system)"),
+    "ready": (COMMANDS["filter"], "ready"),
+    "problem": ([*COMMANDS["transplant"], "--mismatch", "error"], "cannot be written: "),
+    "required": (
+        ["remap", "resnet18.pth", "-r", "fc. -> head.", "--like", "tuned.safetensors", "--check"],
+        "not as required: ",
+    ),
+    "incomplete": (COMMANDS["transplant"], "incomplete: 2 of 122 tensors of resnet18.pth have another shape"),
+    "failed": (COMMANDS["check"], "failed: 1 error"),
+    "passed": (["check", "shards"], "passed: 1 file, "),
+}
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_the_answer_is_the_first_line(name: str, cli: Run) -> None:
+    arguments, answer = ANSWERS[name]
+    _, out, _ = cli(*arguments)
+    assert out.splitlines()[0].startswith(answer)
+    if name not in ("failed", "passed"):  # their heading is the answer
+        _, out, _ = cli(*arguments, "--format", "markdown")
+        assert any(line.startswith(f"**{answer.partition(':')[0]}") for line in out.splitlines()[:4])
+
+
+def test_a_symbol_has_one_colour_in_every_command(cli: Run) -> None:
+    from rich.color import ColorSystem
+    from rich.style import Style
+
+    seen = set()
+    for command in ("diff", "filter", "remap", "transplant"):
+        _, out, _ = cli(*COMMANDS[command], "--color", "always", "-v")
+        for symbol, style in STYLES.items():
+            painted = Style.parse(style).render(symbol, color_system=ColorSystem.STANDARD)
+            starts = [line for line in out.splitlines() if line.startswith("\x1b") and f"m{symbol}\x1b" in line[:9]]
+            assert all(line.startswith(painted) for line in starts)
+            seen |= {symbol} if starts else set()
+    assert {"=", "~", ">", "-", "!"} <= seen
+
+
+Names = st.lists(st.text("abcdef._", min_size=1, max_size=60), min_size=1, max_size=12)
+
+
+@given(Names, st.integers(12, 40))
+def test_texts_that_differ_look_different(texts: list[str], width: int) -> None:
+    shown = elide_apart(texts, [width] * len(texts))
+    for text, seen in zip(texts, shown, strict=True):
+        assert seen == text or cells(seen) <= width
+    assert len(set(shown)) == len(set(texts))
+
+
+def test_rows_that_differ_look_different_at_80_columns(cli: Run, fixtures: Path) -> None:
+    base = "model.text_model.encoder.layers"
+    keys = [
+        f"{base}.{n}.attention.{name}_projection.lora_adapter.weight" for n in range(3) for name in ("query", "value")
+    ]
+    torch.save({key: torch.zeros(2) for key in keys}, fixtures / "long.pth")
+    _, out, _ = cli("filter", "long.pth", "-v", "--dtype", "bf16", columns=80)
+    rows = [line.split()[1] for line in out.splitlines() if line.startswith("~  ")]
+    assert len(rows) == len(set(rows)) == len(keys)
+
+
+def on_a_terminal(arguments: list[str], folder: Path) -> str:
+    """What a terminal of 10 rows shows of a command whose pager is left with q."""
+    window, terminal = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 10, 80, 0, 0))
+    environment = {**os.environ, "TERM": "xterm", "NO_COLOR": "1"}
+    program = [sys.executable, "-m", "ckptool", *arguments]
+    process = subprocess.Popen(program, cwd=folder, env=environment, stdin=terminal, stdout=terminal, stderr=terminal)
+    os.close(terminal)
+    shown = b""
+    while select.select([window], [], [], 60)[0]:
+        try:
+            piece = os.read(window, 1 << 16)
+        except OSError:  # the other end is closed
+            break
+        if not piece:
+            break
+        shown += piece
+        if shown.rstrip().endswith((b":", b"(END)", b"\x1b[K")):
+            os.write(window, b"q")
+    assert process.wait(60) == 1
+    os.close(window)
+    return shown.decode()
+
+
+@pytest.mark.skipif(shutil.which("less") is None, reason="there is no less")
+def test_a_pager_does_not_hide_the_answer(fixtures: Path) -> None:
+    answer = "different: 116 of 122 tensors differ"
+    shown = on_a_terminal(["diff", "resnet18.pth", "tuned.safetensors", "-v"], fixtures)
+    assert shown.count(answer) == 2
+    assert shown.rstrip().endswith(answer)
+    shown = on_a_terminal(["diff", "resnet18.pth", "tuned.safetensors", "-v", "--no-pager"], fixtures)
+    assert shown.count(answer) == 1
