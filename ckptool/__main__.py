@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 
-from ckptool.storage.process import interrupts_raise, prepare_process
+from ckptool.storage.process import interrupts_end, interrupts_raise, prepare_process
 
 
 def main() -> None:
@@ -16,7 +16,9 @@ def main() -> None:
     from ckptool.cli.app import run
 
     interrupts_raise()
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    interrupts_end()
+    sys.exit(code)
 
 
 if __name__ == "__main__":

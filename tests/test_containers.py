@@ -196,7 +196,7 @@ def test_a_preview_refuses_what_the_format_cannot_hold(cli: Run) -> None:
     code, _, err = cli("filter", "c.pth", "--to", "safetensors")
     assert code == 2 and "safetensors cannot hold 1 of 1 tensor" in err
     code, _, err = cli("filter", "w.pth", "--to", "safetensors", "--max-shard", "1kB", "-o", "w.bin")
-    assert code == 2 and "--max-shard makes a folder of shards" in err
+    assert code == 2 and "--max-shard-size makes a folder of shards" in err
     assert cli("filter", "w.pth", "--to", "folder", "--max-shard", "20B", "-o", "w.d")[0] == 0
     assert (Path("w.d") / "model.safetensors.index.json").exists()
 

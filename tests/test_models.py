@@ -571,6 +571,7 @@ number = 3
 
 def test_a_class_a_function_and_a_model_of_a_file(code: Callable[[str, str], Path]) -> None:
     path = code("net.py", NET)
+    sys.modules.pop("net", None)  # of another test
     target = open_target("net.py:Net", {"num_classes": 751})
     assert target.name == "net.py:Net"
     assert target.specs["fc.weight"].short == "f32[751,4]"

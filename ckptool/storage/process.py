@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from signal import SIG_DFL, SIGINT, default_int_handler, getsignal, signal
+from signal import SIG_DFL, SIG_IGN, SIGINT, default_int_handler, getsignal, signal
 
 TYPE_CHECKING = False  # typing takes longer to import than all the rest
 if TYPE_CHECKING:
@@ -28,6 +28,11 @@ def interrupts_raise() -> None:
     """From here on Ctrl-C raises KeyboardInterrupt: there may be something to clean up."""
     if getsignal(SIGINT) is _leave:
         signal(SIGINT, default_int_handler)
+
+
+def interrupts_end() -> None:
+    """From here on Ctrl-C changes nothing: the work is done, and the exit code stands."""
+    signal(SIGINT, SIG_IGN)
 
 
 def discard_if_broken(stream: TextIO) -> None:
