@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from pathlib import Path
+from importlib.resources import files
 
 from ckptool.matching.alike import compatible, penalty, similarity
 from ckptool.matching.blocks import Laid
@@ -54,8 +54,10 @@ def signals() -> dict[str, Signal]:
         >>> signals()["order"].told(0.9, 0.5), signals()["around"].rejects(0.1), signals()["words"].supports(0.1)
         (True, True, False)
     """
-    with (Path(__file__).parent / "signals.toml").open("rb") as file:
-        return {name: Signal(**row) for name, row in tomllib.load(file).items()}
+    return {
+        name: Signal(**row)
+        for name, row in tomllib.loads((files("ckptool.matching") / "signals.toml").read_text(encoding="utf-8")).items()
+    }
 
 
 @dataclass(frozen=True, slots=True)
