@@ -188,7 +188,11 @@ def _agree(checkpoint: Checkpoint, path: Path) -> None:
             if found.shape != tuple(tensor.shape) or f"torch.{found.dtype}" != str(tensor.dtype):
                 raise FindingError(f"{key!r} is {found.spec.short} where the library has {tensor.dtype} {tensor.shape}")
             raw = bytes(tensor.contiguous().view(-1).view(torch.uint8).tolist()) if tensor.numel() else b""
-            if reader.read_bytes(found) != raw:
+            try:
+                own = reader.read_bytes(found)
+            except CkptError:  # torch loads values whose checksum does not hold; we refuse them
+                continue
+            if own != raw:
                 raise FindingError(f"{key!r} has other bytes than the library loads")
 
 
