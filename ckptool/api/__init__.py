@@ -336,10 +336,10 @@ def plan_transplant(
     from dataclasses import replace
 
     from ckptool.api.plan import Plan
+    from ckptool.commands.consult import consulted
     from ckptool.commands.transplant.gates import require_loaded
     from ckptool.commands.transplant.planning import plan_transplant as plan
     from ckptool.core.checkpoint import Checkpoint
-    from ckptool.facts.consult import consulted
     from ckptool.models import target_from
     from ckptool.recipes.recipe import recipe_from
 

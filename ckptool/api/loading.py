@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from types import MethodType
 from typing import TYPE_CHECKING
 
+from ckptool.commands.consult import consulted
 from ckptool.commands.transplant.gates import require_loaded
 from ckptool.commands.transplant.planning import plan_transplant
 from ckptool.commands.transplant.result import Transplant
 from ckptool.core.bytes import PathText
 from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.errors import PlanError, UsageError
-from ckptool.facts.consult import consulted
 from ckptool.models.entries import Filled, Mismatch
 from ckptool.models.loading import fill_model
 

@@ -15,6 +15,7 @@ from ckptool.core.fold import rollup
 from ckptool.core.keys import Pattern
 from ckptool.core.near_miss import require_match
 from ckptool.core.plan import Apply, Source, Step, Value, sources_of
+from ckptool.core.reasons import FOUND
 from ckptool.core.spec import TensorSpec
 from ckptool.engine.reading import Reader
 from ckptool.matching.match import match
@@ -27,9 +28,6 @@ from ckptool.recipes.recipe import Expect, Recipe, combine, parse_recipe
 from ckptool.values.mapped import Made, Mapped
 
 Specs = Mapping[str, TensorSpec]
-FOUND = "match"
-"""The recipe's name in the names of rules that were found."""
-
 _NOTHING = "?{k**} -> !"  # nothing is sure enough
 
 
