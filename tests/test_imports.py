@@ -191,3 +191,11 @@ def test_a_filter_enters_no_room_of_matching(fixtures: Path, tmp_path: Path) -> 
     modules = modules_after("filter", "resnet18.pth", "-o", str(tmp_path / "out.pth"), cwd=fixtures)
     assert not rooms_of(modules) & {"api", "encodings", "fits", "matching", "models"}
     assert not modules & HEAVY
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_functions_take_at_most_eight_parameters(path: Path) -> None:
+    """More than that is a frozen value of options; the functions of commands are what the command line is made of."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef) and path.parent.name != "cli":
+            assert len([*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]) <= 8, node.name
