@@ -40,6 +40,7 @@ app = typer.Typer(
     help="Make git show what changed in a checkpoint: git diff, git log -p, git show.",
     epilog=EPILOG,
     context_settings={"help_option_names": ["-h", "--help"]},
+    add_completion=False,
     rich_markup_mode=None,
 )
 

@@ -34,6 +34,10 @@ class RuleName:
         return " ".join(filter(None, (self.recipe, rule, "backwards" if self.backwards else "")))
 
 
+FOUND = "match"
+"""The recipe's name in the names of rules that were found for a match."""
+
+
 # ---------------------------------------------------------------------------------------------- of any command
 
 

@@ -14,6 +14,7 @@ from ckptool.commands.beside.companions import companions, is_folder
 from ckptool.commands.beside.hf_config import CONFIG, edited_config
 from ckptool.commands.beside.optimizer import Optimizer, optimizers_of, with_optimizers
 from ckptool.commands.beside.ties import recorded_in_metadata, untied_notes, with_ties, written_apart
+from ckptool.commands.consult import consulted
 from ckptool.commands.filter import left_out
 from ckptool.core.checkpoint import Checkpoint, Note
 from ckptool.core.errors import UsageError
@@ -31,7 +32,6 @@ from ckptool.core.reasons import (
 )
 from ckptool.core.ties import without_recorded_ties
 from ckptool.engine.encode import refusals, writer_named
-from ckptool.facts.consult import consulted
 from ckptool.formats.registry import FOLDER, writer_like
 from ckptool.formats.torch.frame import Frame
 
