@@ -118,7 +118,7 @@ def test_a_training_checkpoint(tmp_path: Path) -> None:
     optimizer = next(extra for extra in checkpoint.extras if extra.name == "optimizer")
     assert (optimizer.tensors, optimizer.nbytes) == (len(others), sum(t.nbytes for t in others.values()))
     assert {use.risk for use in checkpoint.globals} == {"harmless"}
-    assert checkpoint.notes == ()
+    assert checkpoint.observations == ()
 
 
 def test_select(tmp_path: Path) -> None:

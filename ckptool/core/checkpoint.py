@@ -17,6 +17,7 @@ from typing import Literal
 
 from ckptool.core.bytes import ByteSource
 from ckptool.core.format import Format
+from ckptool.core.observations import Observation
 from ckptool.core.spec import Form, TensorSpec, packed_nbytes
 
 Risk = Literal["harmless", "unknown", "dangerous"]
@@ -318,7 +319,7 @@ class Checkpoint(Mapping[str, Tensor]):
         module_versions: torch's `_metadata` versions by module; None where the file has none.
         globals: what its pickle names, each once.
         protocol: the protocol of its pickle, where it has one.
-        notes: what the reader noticed.
+        observations: what only the reader of the format sees.
         unopened: names of further checkpoint files in the folder that was opened.
         tree: for torch files, the inert objects around the tensors (a `ckptool.formats.torch.frame.Frame`), for writing
             them again.
@@ -337,7 +338,7 @@ class Checkpoint(Mapping[str, Tensor]):
     module_versions: Mapping[str, int] | None = None
     globals: tuple[GlobalUse, ...] = ()
     protocol: int | None = None
-    notes: tuple[Note, ...] = ()
+    observations: tuple[Observation, ...] = ()
     unopened: tuple[str, ...] = ()
     tree: object = field(default=None, repr=False, compare=False)
 

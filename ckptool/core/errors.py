@@ -80,6 +80,10 @@ class ChangedError(UnreadableError):
     """The file is not the one any more whose headers were read: nothing is true of it until it is opened again."""
 
 
+class DamagedError(UnreadableError):
+    """The bytes of a tensor do not have the checksum that the file states for them."""
+
+
 class UnsafeError(CkptError):
     """Going on would need code from the checkpoint, or would carry it into an output."""
 

@@ -26,6 +26,10 @@ class Operation(StrEnum):
     COMPARE = "compare"
 
 
+TAKES_VALUES = (Operation.COPY, Operation.CAST, Operation.COMPUTE, Operation.LOAD)
+"""What carries values of a checkpoint into an output or a model."""
+
+
 @dataclass(frozen=True, slots=True)
 class Use:
     """An operation on some of a fact's keys.

@@ -16,6 +16,7 @@ class Format:
         is_program: it holds code that some loaders run (TorchScript).
         has_versions: it has a place for torch's module versions.
         has_metadata: it has a place for named texts.
+        has_checksums: it states a CRC-32 for the bytes of every tensor.
 
     Example:
         >>> str(Format("safetensors")), str(Format("safetensors", shards=2)), str(Format("torch zip", shards=1))
@@ -28,6 +29,7 @@ class Format:
     is_program: bool = False
     has_versions: bool = False
     has_metadata: bool = False
+    has_checksums: bool = False
 
     def __str__(self) -> str:
         return f"{self.name}, {self.shards} shard{'s' * (self.shards != 1)}" if self.shards else self.name

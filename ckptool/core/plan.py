@@ -240,6 +240,7 @@ class Plan:
         keep_unknown: carry objects of unknown classes into a torch output, unchanged.
         wrap: a torch output has the weights under this key.
         left_entries: dotted names of entries of the frame that are no tensors of the weights, and are left out.
+        takes_damaged: values that do not have their stated checksum are written as they are.
         command: what made it.
     """
 
@@ -262,6 +263,7 @@ class Plan:
     keep_unknown: bool = False
     wrap: str | None = None
     left_entries: tuple[str, ...] = ()
+    takes_damaged: bool = False
     command: Command = Command("filter")
 
     @property

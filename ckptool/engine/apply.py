@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 
 from ckptool.core.bytes import PathText
 from ckptool.core.checkpoint import Note
-from ckptool.core.errors import CkptError, OutputError, PlanError
+from ckptool.core.errors import CkptError, DamagedError, OutputError, PlanError
 from ckptool.core.plan import Plan
 from ckptool.engine.encode import container_of, encode, writer_named, writer_of
 from ckptool.engine.filling import write_image
@@ -42,7 +43,7 @@ class Written:
             elements; inf if one became infinite or NaN.
         overflows: how many elements were too large for the dtype, for each tensor that had such.
         zeroed: how many elements other than 0 became 0, for each tensor that had such.
-        notes: what an earlier run with this output left, and what became of it.
+        notes: what an earlier run with this output left and what became of it, and values that were damaged.
     """
 
     path: PurePath
@@ -89,7 +90,8 @@ def apply(
     total = sum(slot.nbytes for image in output.images.values() for slot in image.slots)
     advance = _counter(total, progress)
     rounding: dict[str, Rounding] = {}
-    with Reader(plan.inputs) as reader:
+    damaged: list[DamagedError] = []
+    with _insisting(), Reader(plan.inputs, damaged.append if plan.takes_damaged else None) as reader:
         if writer_of(plan).is_folder:
             with staged_folder(target, digest, replaceable, force=force) as stage:
                 notes += _fill_stage(stage, output, plan, reader, advance, rounding)
@@ -114,8 +116,18 @@ def apply(
         rounding={key: cast.worst for key, cast in casts.items()},
         overflows={key: cast.overflows for key, cast in casts.items() if cast.overflows},
         zeroed={key: cast.zeroed for key, cast in casts.items() if cast.zeroed},
-        notes=tuple(notes),
+        notes=(*notes, *(Note(error.message, "written as it is: --allow checksum") for error in damaged)),
     )
+
+
+@contextmanager
+def _insisting() -> Iterator[None]:
+    """A refusal of damaged values says how to write them all the same."""
+    try:
+        yield
+    except DamagedError as error:
+        error.hint = f"{error.hint}; --allow checksum writes it as it is"
+        raise
 
 
 def check_output(

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 
 from ckptool.core.bytes import OpenBytes
 from ckptool.core.casting import UnfitError
+from ckptool.core.checkpoint import Storage
 from ckptool.core.errors import CkptError, naming
 from ckptool.core.plan import Plan
 from ckptool.engine.evaluate import packed_blocks
-from ckptool.engine.reading import Reader, damaged
+from ckptool.engine.reading import Reader
 from ckptool.engine.rounding import Rounding, rounds
 from ckptool.formats.image import Computed, Image, Range, Slot
 from ckptool.storage.copying import BUFFER
@@ -94,7 +95,7 @@ class _Filler:
                 with self.reader.opened(content.file) as source, naming(content.file.path):
                     self.target.copy_from(source, content.offset, at, content.nbytes, self._moved, crc)
                     if content.crc is not None and content.crc != _crc_of(source, content.offset, content.nbytes):
-                        raise damaged(content.file, content.offset, content.nbytes)
+                        self.reader.report_damage(Storage(content.file, content.offset, content.nbytes))
                 at += content.nbytes
                 continue
             try:

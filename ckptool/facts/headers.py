@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from ckptool.core.checkpoint import Checkpoint
+from ckptool.core.observations import Observation
+
+_Seen = TypeVar("_Seen", bound=Observation)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,10 @@ class Headers:
         """True for a TorchScript archive, which torch.jit.load reads."""
         return self.checkpoint.format.is_program
 
+    def observed(self, kind: type[_Seen]) -> Iterator[_Seen]:
+        """What the reader noticed of one kind."""
+        return (each for each in self.checkpoint.observations if isinstance(each, kind))
+
     def with_all(self, *lasts: str) -> list[str]:
         """The modules that have all of these last parts, in file order."""
         first, *others = (self.modules.get(last, []) for last in lasts)
@@ -68,6 +76,17 @@ def below(modules: Iterable[str], last: str) -> tuple[str, ...]:
 def many(number: int, what: str, plural: str = "") -> str:
     """``1 key``, ``20 keys``."""
     return f"{number:,} {what if number == 1 else plural or what + 's'}"
+
+
+def listed(names: Sequence[str], most: int = 5) -> str:
+    """The first names, and how many more.
+
+    Example:
+        >>> listed("abcdefg")
+        'a, b, c, d, e and 2 more'
+    """
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def amount(nbytes: int) -> str:

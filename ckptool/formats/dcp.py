@@ -14,9 +14,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from ckptool.core.bytes import ByteSource, Folder
-from ckptool.core.checkpoint import Checkpoint, GlobalUse, Note, Piece, Storage, Tensor
+from ckptool.core.checkpoint import Checkpoint, GlobalUse, Piece, Storage, Tensor
 from ckptool.core.errors import MissingError, UnreadableError
 from ckptool.core.format import Format
+from ckptool.core.observations import Observation, UnusedFiles
 from ckptool.core.spec import TensorSpec, short_spec
 from ckptool.formats.dcp_metadata import Chunk, Item, ItemPath, Metadata, Stored, read_metadata
 from ckptool.formats.pickle.loading import merge_globals
@@ -26,7 +27,7 @@ from ckptool.formats.torch.tensor import StorageRef, tensor_of
 from ckptool.formats.torch.tree import interpret
 from ckptool.formats.torch.zip import Archive, read_embedded
 
-DISTRIBUTED = Format("torch.distributed", is_pickle=True)
+DISTRIBUTED = Format("torch.distributed", is_pickle=True, has_checksums=True)
 METADATA = ".metadata"
 _STAND_IN = ("the storage of a stand-in",)  # known by identity: no file can make it
 
@@ -62,7 +63,7 @@ def open_dcp(folder: Folder, select: str | None = None) -> Checkpoint:
         extras=tree.extras,
         other_tensors=reader.real(tree.other_tensors),
         globals=merge_globals(metadata.globals, *reader.globals),
-        notes=tree.notes + tuple(_unused(folder, reader.files)),
+        observations=(*tree.observations, *reader.observations, *_unused(folder, reader.files)),
     )
 
 
@@ -88,6 +89,7 @@ class _Reader:
         files: the files that hold items, by name.
         globals: what the pickles of the items name.
         nbytes: bytes of the pickles of objects, for the budget of the walk through them.
+        observations: what is odd about the archives that were read.
     """
 
     def __init__(self, folder: Folder, description: ByteSource) -> None:
@@ -97,6 +99,7 @@ class _Reader:
         self.files: dict[str, ByteSource] = {}
         self.globals: list[tuple[GlobalUse, ...]] = []
         self.nbytes = 0
+        self.observations: dict[Observation, None] = {}
         self._tensors: dict[int, Tensor] = {}  # by the id of the stand-in
         self._archives: dict[int, Archive] = {}  # by the id of a reference to a storage
         self._kept: list[object] = []  # so that no id is used twice
@@ -225,6 +228,7 @@ class _Reader:
                 key=item.key,
             ) from problem
         self.globals.append(archive.loaded.globals)
+        self.observations.update(dict.fromkeys(archive.observations))
         return archive
 
 
@@ -258,11 +262,8 @@ def _places(item: Item) -> Iterator[Stored]:
     yield from (chunk.stored for chunk in item.chunks)
 
 
-def _unused(folder: Folder, used: Mapping[str, ByteSource]) -> Iterator[Note]:
-    distributed = (entry.name for entry in folder.entries() if entry.name.endswith(".distcp"))
-    others = [name for name in distributed if name not in used]
+def _unused(folder: Folder, used: Mapping[str, ByteSource]) -> Iterator[UnusedFiles]:
+    names = (entry.name for entry in folder.entries() if entry.name.endswith(".distcp"))
+    others = tuple(name for name in names if name not in used)
     if others:
-        names = ", ".join(others[:5]) + (", ..." if len(others) > 5 else "")
-        yield Note(
-            f"{len(others):,} .distcp files are not part of this checkpoint: {names}", "an earlier save left them"
-        )
+        yield UnusedFiles(others)

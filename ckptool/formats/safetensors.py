@@ -8,16 +8,16 @@ Tensors are listed in the order of their data, the order in which the file can b
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import NoReturn
 
 from ckptool.core.bytes import ByteSource, OpenBytes
-from ckptool.core.checkpoint import Checkpoint, Columns, Note
+from ckptool.core.checkpoint import Checkpoint, Columns
 from ckptool.core.dtypes import DTYPES
 from ckptool.core.errors import UnreadableError, UsageError
 from ckptool.core.format import Format
+from ckptool.core.observations import UnknownFields
 from ckptool.core.spec import Form
 from ckptool.formats.safetensors_header import DTYPE_NAMES, Entry, from_header, parse
 from ckptool.formats.strict_json import JsonError
@@ -78,7 +78,7 @@ def open_safetensors(source: ByteSource, select: str | None = None) -> Checkpoin
         files=(source,),
         nbytes=source.size,
         metadata=header.metadata,
-        notes=tuple(_notes(header)),
+        observations=(UnknownFields(tuple(header.odd)),) if header.odd else (),
     )
 
 
@@ -166,13 +166,3 @@ def _ends_early(source: ByteSource, header: Header) -> NoReturn:
         path=source.path,
         key=damaged,
     )
-
-
-def _notes(header: Header) -> Iterator[Note]:
-    if header.odd:
-        yield Note(
-            "the header has fields that the format does not have",
-            "they are ignored, as the reference implementation ignores them",
-            tuple(header.odd),
-            "warning",
-        )

@@ -15,8 +15,9 @@ from itertools import islice
 from pathlib import PurePath
 
 from ckptool.core.bytes import ByteSource, Folder
-from ckptool.core.checkpoint import Checkpoint, Columns, Extra, GlobalUse, Note, Tensor
+from ckptool.core.checkpoint import Checkpoint, Columns, Extra, GlobalUse, Tensor
 from ckptool.core.errors import MissingError, UnreadableError
+from ckptool.core.observations import MetadataDiffers, NoIndex, NotInIndex, Observation, WrongTotalSize
 from ckptool.formats.registry import open_file
 from ckptool.formats.strict_json import JsonError, JsonReader
 
@@ -83,8 +84,7 @@ def open_shards(folder: Folder, names: Sequence[str], select: str | None = None)
             hint="download what is missing",
             path=folder.path,
         )
-    note = Note("there is no index; the shards were taken by their names", "every number is there")
-    return _merged(folder.path, _open_shards(folder, [folder.open(name) for name in names], select), (note,))
+    return _merged(folder.path, _open_shards(folder, [folder.open(name) for name in names], select), (NoIndex(),))
 
 
 def read_index(source: ByteSource) -> Index:
@@ -150,11 +150,12 @@ def _open_shards(folder: Folder, sources: Iterable[ByteSource], select: str | No
     return shards
 
 
-def _merged(path: PurePath, shards: Sequence[Checkpoint], notes: tuple[Note, ...] = ()) -> Checkpoint:
+def _merged(path: PurePath, shards: Sequence[Checkpoint], observations: tuple[Observation, ...] = ()) -> Checkpoint:
     """One checkpoint out of its shards."""
     tensors = _joined(path, shards)
     versions = [shard.module_versions for shard in shards if shard.module_versions is not None]
     metadata, conflicts = _merged_metadata(shards)
+    of_shards = dict.fromkeys(each for shard in shards for each in shard.observations)
     return Checkpoint(
         path=path,
         format=replace(shards[0].format, shards=len(shards)),
@@ -167,7 +168,7 @@ def _merged(path: PurePath, shards: Sequence[Checkpoint], notes: tuple[Note, ...
         metadata=metadata,
         module_versions={name: version for part in versions for name, version in part.items()} if versions else None,
         globals=_merged_globals(shards),
-        notes=notes + conflicts + tuple(dict.fromkeys(note for shard in shards for note in shard.notes)),
+        observations=(*observations, *conflicts, *of_shards),
     )
 
 
@@ -189,17 +190,14 @@ def _joined(path: PurePath, shards: Sequence[Checkpoint]) -> Mapping[str, Tensor
     return tensors
 
 
-def _merged_metadata(shards: Sequence[Checkpoint]) -> tuple[dict[str, str], tuple[Note, ...]]:
+def _merged_metadata(shards: Sequence[Checkpoint]) -> tuple[dict[str, str], tuple[MetadataDiffers, ...]]:
     metadata: dict[str, str] = {}
     conflicts: dict[str, None] = {}
     for shard in shards:
         for name, text in shard.metadata.items():
             if metadata.setdefault(name, text) != text:
                 conflicts[name] = None
-    if not conflicts:
-        return metadata, ()
-    names = _some((f'"{name}"' for name in conflicts), len(conflicts))
-    return metadata, (Note(f"the shards' metadata differ in {names}", "the first shard's are shown"),)
+    return metadata, (MetadataDiffers(tuple(conflicts)),) if conflicts else ()
 
 
 def _merged_extras(shards: Sequence[Checkpoint]) -> Iterator[Extra]:
@@ -239,17 +237,14 @@ def _held_against(index: Index, merged: Checkpoint, shards: Sequence[Checkpoint]
     if right < len(tensors):
         unlisted = {key: tensor for key, tensor in tensors.items() if key not in listed}
         tensors = {key: tensor for key, tensor in tensors.items() if key in listed}
-    notes = list(merged.notes)
+    observed = list(merged.observations)
     if unlisted:
-        are = "1 tensor of the shards is" if len(unlisted) == 1 else f"{len(unlisted):,} tensors of the shards are"
-        text = f"{are} not in the index"
-        notes.append(Note(text, "they are left out, as loaders leave them out", tuple(unlisted), "warning"))
+        observed.append(NotInIndex(tuple(unlisted)))
     held = replace(merged, tensors=tensors, other_tensors={**merged.other_tensors, **unlisted})
     nbytes = sum(form.nbytes for form in held.forms())
     if index.total_size is not None and index.total_size != nbytes:
-        text = f"the index claims a total_size of {index.total_size:,} bytes, its tensors have {nbytes:,}"
-        notes.append(Note(text, "loaders do not look at it"))
-    return replace(held, notes=tuple(notes))
+        observed.append(WrongTotalSize(index.total_size, nbytes))
+    return replace(held, observations=tuple(observed))
 
 
 def _some(names: Iterable[str], count: int) -> str:

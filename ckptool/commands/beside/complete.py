@@ -86,6 +86,7 @@ def complete(plan: Plan, container: str, choices: Choices = _NONE) -> Plan:
     writer = writer_named(container)
     plan = replace(with_ties(plan), container=container, keeps_ties=writer.keeps_objects)
     plan = replace(plan, keep_unknown=plan.keep_unknown or choices.keep_unknown)
+    plan = replace(plan, takes_damaged="checksum" in choices.allow)
     if choices.only_weights and plan.frame is not None:
         plan = replace(plan, frame=None, beside=(*plan.beside, *left_out(plan.inputs[plan.frame])))
     plan = _with_objects(plan, choices) if writer.keeps_objects else _without_objects(plan, choices)

@@ -145,7 +145,7 @@ class _Run:
 
     def _wanted(self, case: Case) -> Wanted:
         names = {rule.name for rule in self.rules if not self.skips(rule, case)}
-        return Wanted("nonfinite" in names, "dead" in names, "lock" in names)
+        return Wanted("nonfinite" in names, "dead" in names, "lock" in names, "facts" in names)
 
     def findings(self, case: Case) -> list[Finding]:
         """What all rules find in one file, in the order of the registry."""

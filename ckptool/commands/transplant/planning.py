@@ -82,7 +82,7 @@ def plan_transplant(source: Checkpoint, target: Target, asked: Asked = _NOTHING)
             (*mapped.problems, *filling.problems),
             uses=mapped.uses,
             notes=(
-                *_target_notes(target),
+                *target.notes,
                 *mapped.notes,
                 *filling.notes,
                 *_recipe_notes(rules),
@@ -127,11 +127,6 @@ def _not_used(mapped: Mapping[str, Step], steps: Iterable[Step], target: Target)
         reason = DoesNotFit() if key in target.specs else NoSuchKey()
         left |= {origin: reason for origin in sources_of(step.value) if origin not in used}
     return [Dropped(origin, reason) for origin, reason in left.items()]
-
-
-def _target_notes(target: Target) -> tuple[Note, ...]:
-    """What was noticed while the model was built; of a checkpoint that is one, only what warns."""
-    return tuple(note for note in target.notes if target.checkpoint is None or note.level == "warning")
 
 
 def _recipe_notes(rules: Recipe) -> tuple[Note, ...]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from ckptool.core.checkpoint import Extra, Note, Selection, Tensor
+from ckptool.core.checkpoint import Extra, Selection, Tensor
+from ckptool.core.observations import NumpyBacked, Observation, WholeModule
 from ckptool.formats.pickle.objects import Call, Global, Persistent
 from ckptool.formats.torch.frame import Frame
 from ckptool.formats.torch.names import Names, key_text
@@ -31,7 +32,7 @@ class Tree:
     extras: tuple[Extra, ...] = ()
     other_tensors: Mapping[str, Tensor] = field(default_factory=dict)
     module_versions: Mapping[str, int] | None = None
-    notes: tuple[Note, ...] = ()
+    observations: tuple[Observation, ...] = ()
     frame: Frame | None = None
 
 
@@ -76,7 +77,7 @@ def interpret(
         (*extras.found, *inside),
         extras.tensors,
         lister.versions,
-        _module_note(choice, walk) + _numpy_note(lister.leaves),
+        (*_whole_module(choice, walk), *_numpy_backed(lister.leaves)),
         Frame.around(root, choice.node, storage_of, walk, len(lister.tensors), faithful=faithful),
     )
 
@@ -85,25 +86,21 @@ def _dotted(choice: Choice, name: str) -> str:
     return ".".join((*choice.selection.path, name))
 
 
-def _module_note(choice: Choice, walk: Walk) -> tuple[Note, ...]:
-    """A whole module is worth a word: its class is needed to load it with torch, not to read it here."""
+def _whole_module(choice: Choice, walk: Walk) -> Iterator[WholeModule]:
+    """A whole module: its class is needed to load it with torch, not to read it here."""
     node = choice.node
     if type(node) is not Call or walk.classes or walk.module_parts(node) is None:
-        return ()
+        return
     fn = node.fn
     if type(fn) is Persistent and type(fn.pid) is tuple and len(fn.pid) > 1:  # legacy: ("module", class, file, source)
         fn = fn.pid[1]
-    name = f" of class {fn.qualified}" if type(fn) is Global else ""
-    what = f"the file holds a whole module{name}, not a state_dict"
-    return (Note(what, "its weights are listed as state_dict() would; loading the file with torch runs code"),)
+    yield WholeModule(fn.qualified if type(fn) is Global else "")
 
 
-def _numpy_note(leaves: list[tuple[str, object]]) -> tuple[Note, ...]:
-    keys = tuple(name for name, leaf in leaves if is_numpy_backed(leaf))
-    if not keys:
-        return ()
-    what = "tensors of another device are numpy arrays inside the pickle: they are listed as entries, not as tensors"
-    return (Note(f"{len(keys):,} {what}", "move them to the CPU before saving", keys, "warning"),)
+def _numpy_backed(leaves: list[tuple[str, object]]) -> Iterator[NumpyBacked]:
+    entries = tuple(name for name, leaf in leaves if is_numpy_backed(leaf))
+    if entries:
+        yield NumpyBacked(entries)
 
 
 @dataclass(slots=True)

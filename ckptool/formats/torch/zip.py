@@ -6,14 +6,16 @@ Read are the end of the file, the directory, the local headers, and the small me
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+import zlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import PurePath
 
 from ckptool.core.bytes import ByteSource, OpenBytes
-from ckptool.core.checkpoint import Checkpoint, GlobalUse, Note, Storage
+from ckptool.core.checkpoint import Checkpoint, GlobalUse, Storage
 from ckptool.core.errors import UnreadableError, naming
 from ckptool.core.format import Format
+from ckptool.core.observations import ChecksumDiffers, Observation, TrailingBytes
 from ckptool.formats.pickle.loading import Loaded, load
 from ckptool.formats.pickle.objects import Persistent
 from ckptool.formats.registry import endings
@@ -22,8 +24,8 @@ from ckptool.formats.torch.tree import interpret
 from ckptool.formats.torch.walk import ScriptClass
 from ckptool.formats.zip_directory import Member, inflate, read_directory
 
-TORCH_ZIP = Format("torch zip", is_pickle=True, has_versions=True)
-TORCHSCRIPT = Format("TorchScript", is_pickle=True, is_program=True)
+TORCH_ZIP = Format("torch zip", is_pickle=True, has_versions=True, has_checksums=True)
+TORCHSCRIPT = Format("TorchScript", is_pickle=True, is_program=True, has_checksums=True)
 _MAX_CODE = 64 << 20
 
 
@@ -38,6 +40,7 @@ class Archive:
         loaded: the object in ``data.pkl``, inert, and the globals that it names.
         pickle_nbytes: size of ``data.pkl``.
         big_endian: True if the ``byteorder`` record says so.
+        observations: what is odd about ``data.pkl``.
     """
 
     file: ByteSource
@@ -46,6 +49,7 @@ class Archive:
     loaded: Loaded
     pickle_nbytes: int
     big_endian: bool = False
+    observations: tuple[Observation, ...] = ()
 
     def storage_of(self, node: Persistent, key: str) -> StorageRef:
         """The record of ``("storage", class, name, location, numel)``; see `ckptool.formats.torch.tensor.StorageOf`.
@@ -107,7 +111,7 @@ def open_zip(source: ByteSource, select: str | None = None) -> Checkpoint:
             module_versions=tree.module_versions,
             globals=tuple(map(_declared, archive.loaded.globals)) if script else archive.loaded.globals,
             protocol=archive.loaded.protocol,
-            notes=tree.notes + _trailing(archive),
+            observations=(*tree.observations, *archive.observations),
             tree=tree.frame,
         )
 
@@ -136,18 +140,21 @@ def _archive(source: ByteSource, file: OpenBytes, offset: int, nbytes: int) -> A
     order = inflate(file, members["byteorder"], 64).strip() if "byteorder" in members else b"little"
     if order not in (b"little", b"big"):
         raise _bad(file.path, f"{file.path} declares a byte order that is neither little nor big")
-    return Archive(source, members, root, loaded, len(pickle), order == b"big")
+    odd = tuple(_observed(members["data.pkl"], pickle, loaded))
+    return Archive(source, members, root, loaded, len(pickle), order == b"big", odd)
+
+
+def _observed(member: Member, pickle: bytes, loaded: Loaded) -> Iterator[Observation]:
+    """torch reads the first pickle in ``data.pkl`` and leaves the rest alone, and it does not look at the CRC-32."""
+    if loaded.end < len(pickle):
+        yield TrailingBytes(len(pickle) - loaded.end, "pickle")
+    if member.crc and member.crc != zlib.crc32(pickle):
+        yield ChecksumDiffers(member.name)
 
 
 def _declared(use: GlobalUse) -> GlobalUse:
     """A class of the archive's own program is no class that loading it would import."""
     return replace(use, risk="harmless") if use.name.startswith("__torch__.") else use
-
-
-def _trailing(archive: Archive) -> tuple[Note, ...]:
-    """torch reads the first pickle in ``data.pkl`` and leaves the rest alone; so do we, but not in silence."""
-    rest = archive.pickle_nbytes - archive.loaded.end
-    return (Note(f"{rest:,} bytes follow the pickle in data.pkl; torch does not read them"),) if rest else ()
 
 
 def _root(path: PurePath, directory: Mapping[str, Member]) -> str:

@@ -1,0 +1,81 @@
+"""What a reader notices while it opens a file, as values: `ckptool.facts` says what each means."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """One thing that only the reader of a format sees. A kind is a subclass, a frozen dataclass of what was seen."""
+
+
+@dataclass(frozen=True, slots=True)
+class NoIndex(Observation):
+    """Shards were taken by their names: no index lists them."""
+
+
+@dataclass(frozen=True, slots=True)
+class MetadataDiffers(Observation):
+    """Entries of `__metadata__` with different texts in different shards; those of the first shard were taken."""
+
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NotInIndex(Observation):
+    """Tensors of the shards that the index does not list; they were left out."""
+
+    keys: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WrongTotalSize(Observation):
+    """The index states another size than its tensors have, both in bytes."""
+
+    stated: int
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class UnusedFiles(Observation):
+    """Files of a torch.distributed folder that its `.metadata` does not name."""
+
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TrailingBytes(Observation):
+    """Bytes that no loader reads, and what they follow."""
+
+    nbytes: int
+    after: Literal["pickle", "storages"]
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownFields(Observation):
+    """Tensors whose entry in a safetensors header has fields that the format does not have."""
+
+    keys: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WholeModule(Observation):
+    """The pickle holds a module object; `class_name` is "" where the file does not say it."""
+
+    class_name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NumpyBacked(Observation):
+    """Tensors of another device that torch wrote as numpy arrays into the pickle, by dotted path."""
+
+    entries: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ChecksumDiffers(Observation):
+    """A record that was read on opening does not have the CRC-32 that its archive states."""
+
+    record: str
