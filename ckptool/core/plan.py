@@ -239,6 +239,7 @@ class Plan:
         moved: tensors of those objects that the plan makes.
         keep_unknown: carry objects of unknown classes into a torch output, unchanged.
         wrap: a torch output has the weights under this key.
+        initial: keys of the output that hold initial values, which the output records.
         left_entries: dotted names of entries of the frame that are no tensors of the weights, and are left out.
         command: what made it.
     """
@@ -261,6 +262,7 @@ class Plan:
     moved: tuple[Moved, ...] = ()
     keep_unknown: bool = False
     wrap: str | None = None
+    initial: tuple[str, ...] = ()
     left_entries: tuple[str, ...] = ()
     command: Command = Command("filter")
 

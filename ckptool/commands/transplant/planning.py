@@ -133,6 +133,7 @@ def plan_transplant(
         found,
         taken.lost,
         mapped.under,
+        mapped.advice,
     )
     return replace(transplant, plan=replace(transplant.plan, unmet=unmet(transplant, strict, min_coverage)))
 
