@@ -242,6 +242,11 @@ class DoesNotFit:
     """It does not fit the model's tensor."""
 
 
+@dataclass(frozen=True, slots=True)
+class OtherPlace:
+    """Its key is one of the model's, and shapes or other names say that it belongs elsewhere."""
+
+
 # ---------------------------------------------------------------------------------------------- of what is no weight
 
 
@@ -317,6 +322,7 @@ Reason: TypeAlias = (
     | LeftToModel
     | NoSuchKey
     | DoesNotFit
+    | OtherPlace
     | Follows
     | OnlyTensors
     | NoPlace

@@ -104,6 +104,7 @@ def plan_transplant(source: Checkpoint, target: Target, asked: Asked = _NOTHING)
         found,
         taken.lost,
         mapped.under,
+        mapped.advice,
     )
     return replace(transplant, plan=replace(transplant.plan, unmet=unmet(transplant, asked.strict, asked.min_coverage)))
 

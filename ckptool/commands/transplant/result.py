@@ -8,8 +8,10 @@ from functools import cached_property
 
 from ckptool.commands.automatic import Automatic
 from ckptool.commands.transplant.hooked import versions_under
+from ckptool.commands.transplant.shares import Share, module_shares
 from ckptool.core.checkpoint import Checkpoint, Note
 from ckptool.core.plan import Plan
+from ckptool.core.reasons import OtherPlace
 from ckptool.core.spec import TensorSpec
 from ckptool.core.ties import recorded_ties
 from ckptool.facts.entries import entries_of
@@ -72,6 +74,7 @@ class Transplant:
         match: the rules that were found, where that was asked for; they are the last of the recipe's.
         lost: keys that a load hook of the model would fill in a way that cannot be followed.
         under: a prefix of the source's keys under which the rules apply.
+        advice: rules that put in its place what names alone put nowhere.
         suggested: what would load more, each with its command.
     """
 
@@ -86,6 +89,7 @@ class Transplant:
     match: Automatic | None = None
     lost: tuple[str, ...] = ()
     under: str = ""
+    advice: tuple[str, ...] = ()
     suggested: tuple[Note, ...] = ()
 
     @property
@@ -103,7 +107,17 @@ class Transplant:
         missing = [entry for entry in self.having(Filled.MISSING) if not entry.is_harmless]
         counters = [entry for entry in self.having(Filled.MISSING) if entry.is_counter]
         wanted = bool(counters) and not self.as_it_is.strict and counters[0].key in self.as_it_is.missing
-        return bool(missing and self.unexpected) or wanted
+        return bool(missing and (self.unexpected or self.withheld)) or wanted
+
+    @property
+    def withheld(self) -> tuple[str, ...]:
+        """Keys of the source that the model has too, and that shapes or other names place elsewhere."""
+        return tuple(row.source.key for row in self.plan.dropped if isinstance(row.reason, OtherPlace))
+
+    @property
+    def modules(self) -> Mapping[str, Share]:
+        """How much of each module that holds tensors itself is loaded, by its name and in the target's order."""
+        return module_shares(self.entries)
 
     @property
     def filled(self) -> tuple[Entry, ...]:
