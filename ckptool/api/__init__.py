@@ -14,9 +14,11 @@ if TYPE_CHECKING:
     from ckptool.api.matching import Automatic
     from ckptool.api.options import LoadOptions, TransplantOptions
     from ckptool.api.plan import Plan
+    from ckptool.commands.checks.finding import Report as CheckReport
     from ckptool.commands.diff.result import Diff
     from ckptool.commands.merging.merge import Keys
     from ckptool.commands.transplant.result import Transplant
+    from ckptool.core import plan as core
     from ckptool.core.bytes import PathText
     from ckptool.core.checkpoint import Checkpoint
     from ckptool.models import Target
@@ -248,17 +250,19 @@ def plan_merge(
     params: Mapping[str, float] | None = None,
     keys: Keys = "exact",
     dtype: str | None = None,
+    lora: Input | None = None,
 ) -> Plan:
-    """Plan one checkpoint out of several: the union in which later ones win, or a mix by a merge method.
+    """Plan one checkpoint out of several: the union in which later ones win, a mix by a merge method, or an adapter.
 
     Args:
         checkpoints: paths, or what `open` gave, in the order that counts.
         method: "linear", "slerp", "ties", ...; ``ckptool merge --methods`` lists them. None for the union.
         weights: a number for each input.
         base: the model that methods on differences start from.
-        params: options of the method, by name.
+        params: options of the method, by name; for an adapter "scale", a further factor.
         keys: what to do about keys that not every input has with one shape: "exact", "intersect" or "union".
         dtype: a float dtype for the result.
+        lora: an adapter to merge into the one input.
 
     Raises:
         CkptError: there is no such method or option, or it does not fit the inputs.
@@ -275,6 +279,8 @@ def plan_merge(
     from ckptool.commands.merging.merge import plan_merge as plan
 
     inputs = [_opened(checkpoint) for checkpoint in checkpoints]
+    if lora is not None:
+        return Plan.of(_with_adapter(inputs, _opened(lora), params or {}, dtype, bool(method or weights or base)))
     start = None if base is None else _opened(base)
     return Plan.of(plan(inputs, method=method, weights=weights, base=start, params=params, keys=keys, dtype=dtype))
 
@@ -415,6 +421,65 @@ def load_into(
     from ckptool.api.loading import load_into as load
 
     return load(model, source, select, options)
+
+
+def _with_adapter(
+    inputs: Sequence[Checkpoint], adapter: Checkpoint, params: Mapping[str, float], dtype: str | None, is_mix: bool
+) -> core.Plan:
+    from ckptool.commands.merging.lora import plan_adapter
+    from ckptool.core.errors import UsageError
+
+    if len(inputs) != 1 or is_mix or params.keys() - {"scale"}:
+        raise UsageError(
+            "an adapter goes into one base model, without a method", hint="plan_merge([BASE], lora=ADAPTER)"
+        )
+    return plan_adapter(inputs[0], adapter, scale=params.get("scale", 1.0), dtype=dtype)
+
+
+def check(
+    paths: Sequence[PathText] | PathText,
+    *,
+    policy: PathText | None = None,
+    into: str | None = None,
+    model_args: Mapping[str, object] | None = None,
+    rules: Sequence[str] | None = None,
+    trust_policy: bool = False,
+    threads: int = 2,
+) -> CheckReport:
+    """Check checkpoints: readable, safe, finite, and as a policy requires.
+
+    Args:
+        paths: files and folders; folders are searched through.
+        policy: a policy file. By default there is none, wherever this is called: only the rules that always hold.
+        into: what all of them must fit: "torchvision:resnet18", "net.py:Net", or the path of a checkpoint.
+        model_args: arguments for that model.
+        rules: only these; ``ckptool check --rules`` lists them.
+        trust_policy: the policy may run the code of models and name files outside its folder.
+        threads: how many at most read and compute.
+
+    Returns:
+        Its `findings`, and `exit_code(level)`. What is wrong with a file is a finding, not an error.
+
+    Raises:
+        CkptError: there is nothing to check, or what the policy names cannot be used.
+
+    Example:
+        >>> report = ckptool.check("fixtures/tuned.safetensors", into="fixtures/resnet18.pth")
+        >>> report.findings[0].rule, report.findings[0].keys, int(report.exit_code("error"))
+        ('fits', ('fc.bias', 'fc.weight'), 1)
+    """
+    from collections.abc import Sequence
+    from dataclasses import replace
+
+    from ckptool.commands.checks.policy import Policy, read_policy
+    from ckptool.commands.checks.run import run_checks
+    from ckptool.commands.checks.typed import with_model, without_typed_places
+    from ckptool.storage.paths import local_path
+
+    named = list(paths) if isinstance(paths, Sequence) and not isinstance(paths, str) else [paths]
+    asked = Policy() if policy is None else read_policy(local_path(policy))
+    asked = replace(with_model(asked, into, model_args), is_trusted=trust_policy)
+    return without_typed_places(run_checks([local_path(path) for path in named], asked, rules=rules, threads=threads))
 
 
 def _opened(given: Input) -> Checkpoint:

@@ -199,15 +199,12 @@ def _merge_plan(
 def _lora_plan(
     paths: Sequence[PurePath], adapter: PurePath, scale: float, dtype: str | None, select: str | None
 ) -> tuple[Plan, tuple[str, ...]]:
-    from ckptool.commands.merging.adapter import require_peft
-    from ckptool.commands.merging.lora import plan_lora, read_config
+    from ckptool.commands.merging.lora import plan_adapter
 
     if len(paths) != 1:
         raise UsageError(f"--lora takes one base model, not {len(paths)}", hint="merge the models first")
     opened = open_selected(adapter, None)
-    require_peft(opened)
-    config = read_config(adapter)
-    plan = plan_lora(open_selected(paths[0], select), opened, config, scale=scale, dtype=dtype)
+    plan = plan_adapter(open_selected(paths[0], select), opened, scale=scale, dtype=dtype)
     return plan, (str(paths[0]), str(adapter))
 
 

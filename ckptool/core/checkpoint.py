@@ -381,7 +381,14 @@ class Checkpoint(Mapping[str, Tensor]):
         return {key: self.spec(key) for key in self.tensors}
 
     def __getitem__(self, key: str) -> Tensor:
+        if key not in self.tensors:
+            from ckptool.core.near_miss import UnknownKeyError  # only on the way to an error
+
+            raise UnknownKeyError(key, self.tensors.keys())
         return self.tensors[key]
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.tensors
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.tensors)
