@@ -15,11 +15,11 @@ from torch.nn.functional import scaled_dot_product_attention, silu
 import ckptool
 from ckptool.commands.probing import probe
 from ckptool.commands.transplant.planning import plan_transplant
-from ckptool.commands.transplant.result import Transplant
+from ckptool.commands.transplant.result import Asked, Transplant
 from ckptool.core.plan import Value
 from ckptool.models import target_of
 from ckptool.models.probing.report import ProbeReport
-from ckptool.recipes.recipe import recipe_of
+from ckptool.recipes.recipe import Recipe, recipe_of
 from ckptool.report.text import Screen, paint
 from ckptool.report.text_probe import probe_lines
 
@@ -32,7 +32,7 @@ def planned(
     """A transplant between two live models, through a file."""
     torch.save({key: tensor.clone() for key, tensor in source.state_dict().items()}, folder / "source.pth")
     old = ckptool.open(folder / "source.pth")
-    return plan_transplant(old, target_of(target), recipe=recipe_of(list(rules)) if rules else None, vars=vars)
+    return plan_transplant(old, target_of(target), Asked(recipe_of(list(rules)) if rules else Recipe(), vars=vars))
 
 
 def probed(

@@ -22,13 +22,13 @@ from torch._weights_only_unpickler import _get_allowed_globals
 from torch.nn.utils import prune
 
 from ckptool.cli.app import run
+from ckptool.commands.consult import consulted
 from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.errors import UsageError
 from ckptool.core.facts import FINE, Answer, Fact, Operation, Refuse, Say, Use
 from ckptool.engine.reading import Reader
 from ckptool.facts import registry
 from ckptool.facts.averages import averaged
-from ckptool.facts.consult import consulted
 from ckptool.facts.headers import Headers
 from ckptool.facts.registry import facts_of, finder
 from ckptool.facts.reparametrised import WeightNorm

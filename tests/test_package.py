@@ -80,3 +80,12 @@ def test_version_is_said_once() -> None:
     assert table["project"]["dynamic"] == ["version"]
     text = (ROOT / table["tool"]["hatch"]["version"]["path"]).read_text(encoding="utf-8")
     assert f'VERSION = "{ckptool.__version__}"\n' in text
+
+
+@pytest.mark.parametrize("name", ["dorp", "live", "match", "selected"])
+def test_an_option_that_does_not_exist_is_refused(name: str) -> None:
+    plan = ckptool.plan_filter(FIXTURES / "resnet18.pth")
+    with pytest.raises(TypeError, match=f"unexpected keyword argument '{name}'"):
+        ckptool.plan_transplant(FIXTURES / "resnet18.pth", FIXTURES / "resnet18.pth", **{name: True})  # type: ignore[misc]
+    with pytest.raises(TypeError, match=f"unexpected keyword argument '{name}'"):
+        plan.apply("never.pth", **{name: True})  # type: ignore[arg-type]

@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from typing import Unpack
 
     import torch
 
     from ckptool.api.loading import Report
     from ckptool.api.matching import Automatic
+    from ckptool.api.options import LoadOptions, TransplantOptions
     from ckptool.api.plan import Plan
     from ckptool.commands.diff.result import Diff
     from ckptool.commands.merging.merge import Keys
@@ -18,7 +20,6 @@ if TYPE_CHECKING:
     from ckptool.core.bytes import PathText
     from ckptool.core.checkpoint import Checkpoint
     from ckptool.models import Target
-    from ckptool.models.entries import Mismatch
     from ckptool.models.probing.report import ProbeReport
     from ckptool.recipes.recipe import Recipe
     from ckptool.values.delta import Tolerance
@@ -141,7 +142,7 @@ def match(
         0
     """
     from ckptool.api.matching import Automatic
-    from ckptool.commands.automatic import automatic
+    from ckptool.commands.automatic import Given, automatic
     from ckptool.core.errors import UsageError
     from ckptool.matching.result import Confidence
     from ckptool.models import target_from
@@ -152,7 +153,8 @@ def match(
     specs = {key: tensor.spec for key, tensor in _opened(source).items()}
     model = target_from(target, model_args)
     modules = model.modules or None
-    return Automatic.of(automatic(recipe_from(recipe), specs, model.specs, accept=Confidence(accept), modules=modules))
+    given = Given(recipe_from(recipe))
+    return Automatic.of(automatic(given, specs, model.specs, accept=Confidence(accept), modules=modules))
 
 
 def plan_filter(
@@ -282,19 +284,9 @@ def plan_transplant(
     target: Goal,
     *,
     model_args: Mapping[str, object] | None = None,
-    recipe: Recipe | str | Sequence[str] | None = None,
-    drop: Sequence[str] = (),
-    mismatch: Mismatch = "skip",
-    fits: Mapping[str, str] | None = None,
-    init: Mapping[str, str] | None = None,
-    vars: Mapping[str, float] | None = None,
-    seed: int = 0,
-    only_loaded: bool = False,
-    wrap: str | None = None,
-    strict: bool = False,
-    min_coverage: float | None = None,
     select: str | None = None,
     allow: Sequence[str] = (),
+    **options: Unpack[TransplantOptions],
 ) -> Transplant:
     """Plan a model's state dict out of another model's weights; `plan.apply` of what comes back writes it.
 
@@ -335,30 +327,17 @@ def plan_transplant(
     """
     from dataclasses import replace
 
+    from ckptool.api.options import asked_by
     from ckptool.api.plan import Plan
+    from ckptool.commands.consult import consulted
     from ckptool.commands.transplant.gates import require_loaded
     from ckptool.commands.transplant.planning import plan_transplant as plan
     from ckptool.core.checkpoint import Checkpoint
-    from ckptool.facts.consult import consulted
     from ckptool.models import target_from
-    from ckptool.recipes.recipe import recipe_from
 
-    rules = recipe_from(recipe)
-    done = plan(
-        source if isinstance(source, Checkpoint) else open(source, select or rules.asks_for),
-        target_from(target, model_args),
-        recipe=rules,
-        drop=drop,
-        mismatch=mismatch,
-        fits=tuple((fits or {}).items()),
-        init=tuple((init or {}).items()),
-        vars=vars,
-        seed=seed,
-        only_loaded=only_loaded,
-        wrap=wrap,
-        strict=strict,
-        min_coverage=min_coverage,
-    )
+    asked = asked_by(options)
+    checkpoint = source if isinstance(source, Checkpoint) else open(source, select or asked.recipe.asks_for)
+    done = plan(checkpoint, target_from(target, model_args), asked)
     require_loaded(done)
     return replace(done, plan=Plan.of(consulted(done.plan, allow, loads=True)))
 
@@ -400,17 +379,7 @@ def probe(
 
 
 def load_into(
-    model: torch.nn.Module,
-    source: Input,
-    *,
-    drop: Sequence[str] = (),
-    recipe: Recipe | str | Sequence[str] | None = None,
-    select: str | None = None,
-    mismatch: Mismatch = "skip",
-    fits: Mapping[str, str] | None = None,
-    vars: Mapping[str, float] | None = None,
-    strict: bool = False,
-    min_coverage: float | None = None,
+    model: torch.nn.Module, source: Input, *, select: str | None = None, **options: Unpack[LoadOptions]
 ) -> Report:
     """Load a checkpoint's weights into a live model, in place. Only the bytes that are needed are read.
 
@@ -447,18 +416,7 @@ def load_into(
     """
     from ckptool.api.loading import load_into as load
 
-    return load(
-        model,
-        source,
-        drop=drop,
-        recipe=recipe,
-        select=select,
-        mismatch=mismatch,
-        fits=fits,
-        vars=vars,
-        strict=strict,
-        min_coverage=min_coverage,
-    )
+    return load(model, source, select, options)
 
 
 def _opened(given: Input) -> Checkpoint:

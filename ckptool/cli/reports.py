@@ -77,6 +77,8 @@ def require_reports(files: Sequence[PurePath], inputs: Iterable[PurePath], forma
         UsageError: an ending is not known.
         OutputError: a name is a folder's, or an input's, or its folder does not exist.
     """
+    if not files:
+        return
     from ckptool.storage.targets import check_distinct, check_file
 
     sources = list(inputs)
@@ -97,6 +99,8 @@ def write_reports(files: Sequence[PurePath], document: Document) -> None:
         files: checked by `require_reports`.
         document: what they say.
     """
+    if not files:
+        return
     from ckptool.storage.staging import write_file
 
     for file in files:

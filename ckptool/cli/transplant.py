@@ -202,18 +202,17 @@ def transplant(
     from ckptool.commands.automatic import explained
     from ckptool.commands.transplant.gates import require_loaded
     from ckptool.commands.transplant.planning import plan_transplant
+    from ckptool.commands.transplant.result import Asked
     from ckptool.commands.transplant.suggest import with_suggestions
     from ckptool.models import open_target, parse_model_args
 
     arguments = parse_model_args(model_arg or [])
-    done = plan_transplant(
-        source,
-        open_target(into, arguments),
-        recipe=recipe,
-        drop=drop or [],
-        mismatch=mismatch.value,
-        fits=fits,
-        init=inits,
+    asked = Asked(
+        recipe,
+        tuple(drop or ()),
+        mismatch.value,
+        fits=tuple(fits),
+        init=tuple(inits),
         vars=number_pairs(var or [], "--var"),
         seed=seed,
         only_loaded=only_loaded,
@@ -222,6 +221,7 @@ def transplant(
         min_coverage=min_coverage,
         match=asked_for(match is Match.AUTO, accept, "--match auto"),
     )
+    done = plan_transplant(source, open_target(into, arguments), asked)
     if done.match is not None:
         done = replace(done, match=explained(done.match, explain or ()))
     typed = {"--model-arg": model_arg, "--var": var, "--drop": drop, "--fit": fit, "--init": init, "-r": rules}

@@ -239,6 +239,7 @@ class Plan:
         moved: tensors of those objects that the plan makes.
         keep_unknown: carry objects of unknown classes into a torch output, unchanged.
         wrap: a torch output has the weights under this key.
+        initial: keys of the output that hold initial values, which the output records.
         left_entries: dotted names of entries of the frame that are no tensors of the weights, and are left out.
         takes_damaged: values that do not have their stated checksum are written as they are.
         command: what made it.
@@ -262,6 +263,7 @@ class Plan:
     moved: tuple[Moved, ...] = ()
     keep_unknown: bool = False
     wrap: str | None = None
+    initial: tuple[str, ...] = ()
     left_entries: tuple[str, ...] = ()
     takes_damaged: bool = False
     command: Command = Command("filter")

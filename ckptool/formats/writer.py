@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ckptool.core.errors import CkptError, OutputError
-from ckptool.core.plan import Plan, Source, Step
-from ckptool.core.spec import TensorSpec
-from ckptool.formats.image import Image
+
+if TYPE_CHECKING:
+    from ckptool.core.plan import Plan, Step
+    from ckptool.core.spec import TensorSpec
+    from ckptool.formats.image import Image
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +88,7 @@ def misfit(writer: Writer, plan: Plan) -> CkptError | None:
 
 def _class_of(plan: Plan, step: Step) -> str:
     """The layout or class of a tensor that is not torch's plain one; "" for a plain one."""
+    from ckptool.core.plan import Source
     from ckptool.formats.torch.tensor import subclass_of
 
     if not isinstance(step.value, Source) or plan.inputs[step.value.input].columns is not None:

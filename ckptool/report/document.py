@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from ckptool.commands.checks.finding import Level, Report
-from ckptool.core.plan import Problem
 from ckptool.report.text import Line, Screen, Span, Style, wrap
+
+if TYPE_CHECKING:
+    from ckptool.commands.checks.finding import Level, Report
+    from ckptool.core.plan import Problem
 
 Mood = Literal["plain", "good", "warning", "bad"]
 Cell = str | int | float | bool | None

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from ckptool.core.checkpoint import Extra, GlobalUse, Tensor
 from ckptool.core.errors import CkptError
 from ckptool.core.spec import packed_nbytes
-from ckptool.engine.reading import Reader
 from ckptool.report.document import Answer, Cell, Document, Table
 from ckptool.report.escape import terminal
-from ckptool.report.html_inspect import inspect_html
 from ckptool.report.inspection import Inspection
 from ckptool.report.json import file_fields, note_fields, stats_fields
-from ckptool.report.markdown import inspect_markdown
 from ckptool.report.text_inspect import inspect_lines
 from ckptool.report.tree import tree
 from ckptool.report.units import number_of, size_short
@@ -47,8 +43,8 @@ def inspect_document(
         table=lambda: Table((*_COLUMNS, *(_NUMBERS if report.stats else ())), _rows(report)),
         listing=lambda: inspect_listing(report, threads),
         screen=lambda screen: inspect_lines(report, tree(report, depth, flat, by_size=by_size), screen),
-        markdown=lambda: inspect_markdown(report),
-        html=lambda: inspect_html(report),
+        markdown=lambda: _markdown(report),
+        html=lambda: _html(report),
     )
 
 
@@ -60,6 +56,18 @@ def _answer(report: Inspection) -> Answer:
         return Answer(f"not safe: loading this file with pickle runs code ({', '.join(names)})", "bad")
     totals = f"{number_of(len(report.keys), 'tensor')}, {size_short(report.nbytes)}"
     return Answer(f"{terminal(report.name)}: {totals}")
+
+
+def _markdown(report: Inspection) -> Iterator[str]:
+    from ckptool.report.markdown import inspect_markdown
+
+    return inspect_markdown(report)
+
+
+def _html(report: Inspection) -> Iterator[str]:
+    from ckptool.report.html_inspect import inspect_html
+
+    return inspect_html(report)
 
 
 def _rows(report: Inspection) -> Iterator[Sequence[Cell]]:
@@ -83,6 +91,10 @@ def shape_text(shape: Sequence[int]) -> str:
 
 def inspect_listing(report: Inspection, threads: int = 2) -> Iterator[tuple[str, str, str]]:
     """``key, f32[64,3,7,7], sha256`` by key; the digest is of the packed bytes, whatever the file's format."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from ckptool.engine.reading import Reader
+
     tensors = sorted(report.tensors, key=lambda tensor: tensor.key)
     with Reader() as reader, ThreadPoolExecutor(threads) as pool:
 

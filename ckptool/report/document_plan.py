@@ -10,9 +10,7 @@ from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.plan import Dropped, Plan, Step, sources_of
 from ckptool.report.document import Answer, Cell, Document, Mood, Table
 from ckptool.report.document_inspect import shape_text
-from ckptool.report.html_check import check_html
 from ckptool.report.json_plan import dropped_fields, op_text, plan_result, step_fields
-from ckptool.report.markdown_plan import plan_markdown
 from ckptool.report.plan_rows import fate_of, tensors_text
 from ckptool.report.preview import Preview
 from ckptool.report.reasons import reason_text
@@ -63,12 +61,24 @@ def plan_document(
         ),
         listing=lambda: iter(sorted(_listing(plan), key=lambda row: row[1])),
         screen=lambda screen: plan_lines(preview, screen, verbose),
-        markdown=lambda: plan_markdown(preview, written),
-        html=lambda: check_html(plan_findings(plan, preview.names), plan.command.name),
+        markdown=lambda: _markdown(preview, written),
+        html=lambda: _html(preview),
         findings=lambda: plan_findings(plan, preview.names),
         about=ABOUT,
         problems=(*plan.problems, *plan.unmet),
     )
+
+
+def _markdown(preview: Preview, written: Written | None) -> Iterator[str]:
+    from ckptool.report.markdown_plan import plan_markdown
+
+    return plan_markdown(preview, written)
+
+
+def _html(preview: Preview) -> Iterator[str]:
+    from ckptool.report.html_check import check_html
+
+    return check_html(plan_findings(preview.plan, preview.names), preview.plan.command.name)
 
 
 def plan_answer(plan: Plan, mode: Mode) -> Answer | None:

@@ -79,7 +79,7 @@ def _answer(transplant: Transplant) -> Answer:
     missing = [entry for entry in transplant.having(Filled.MISSING) if not entry.is_harmless]
     mismatched = transplant.having(Filled.MISMATCHED)
     total, many = number_of(len(transplant.entries), "tensor"), len(transplant.entries)
-    unused = len(transplant.unexpected)
+    unused = len(transplant.unexpected) + len(transplant.withheld)
     beside = f"; {number_of(unused, 'tensor')} of the source not used" if unused else ""
     if not missing and not mismatched:
         harmless = len(transplant.having(Filled.MISSING))

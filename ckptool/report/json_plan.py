@@ -9,7 +9,6 @@ from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.plan import Beside, Dropped, Fate, Plan, Problem, Source, Step, Use, Value, sources_of
 from ckptool.core.reasons import NotTaken, WeightsOnly
 from ckptool.report.json import file_fields, note_fields
-from ckptool.report.json_match import match_fields
 from ckptool.report.preview import Preview, beside_name, rounding_of
 from ckptool.report.reasons import command_text, reason_text
 
@@ -29,7 +28,7 @@ def plan_result(preview: Preview, written: Written | None, exit_code: int) -> li
         ("steps", (step_fields(step, plan.inputs) for step in plan.steps)),
         ("dropped", (dropped_fields(dropped, plan.inputs) for dropped in plan.dropped)),
         ("rules", [_use_fields(use) for use in plan.uses]),
-        ("match", match_fields(preview.match)),
+        ("match", _match_fields(preview)),
         ("problems", [problem_fields(problem) for problem in plan.problems]),
         ("unmet", [problem_fields(problem) for problem in plan.unmet]),
         ("notes", [note_fields(note) for note in preview.notes]),
@@ -38,6 +37,14 @@ def plan_result(preview: Preview, written: Written | None, exit_code: int) -> li
         *_beside_names(plan),
         ("written", None if written is None else written_fields(written)),
     ]
+
+
+def _match_fields(preview: Preview) -> dict[str, Any] | None:
+    if preview.match is None:
+        return None
+    from ckptool.report.json_match import match_fields
+
+    return match_fields(preview.match)
 
 
 def _sums(plan: Plan) -> dict[str, int]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 Style = Literal["", "dim", "bold", "red", "green", "yellow", "magenta", "cyan", "dim cyan"]
 _GLYPHS = "├─│└…→×▁▂▃▄▅▆▇█▏▎▍▌▋▊▉Δ√±−≤‖"
+_MAKE_A_TERMINAL = ("FORCE_COLOR", "TTY_COMPATIBLE")  # rich takes what is not one for one where these are set
 _PLAIN = str.maketrans(_GLYPHS, "|-|`~>x_.-~=+*#...::##Dv~-<|")
 
 
@@ -62,7 +63,7 @@ class Screen:
         return cls(
             width=columns or 160,
             height=rows if is_terminal else None,
-            color=_wants_color(stream, color),
+            color=_wants_color(stream, environ, color),
             unicode=_holds_glyphs(stream),
             elide=columns is not None,
         )
@@ -85,10 +86,12 @@ def _dimensions(stream: TextIO, environ: Mapping[str, str]) -> tuple[int | None,
     return columns, rows, is_terminal
 
 
-def _wants_color(stream: TextIO, color: str) -> bool:
+def _wants_color(stream: TextIO, environ: Mapping[str, str], color: str) -> bool:
     """What was asked for; else what rich makes of the stream, NO_COLOR, FORCE_COLOR and TERM."""
     if color != "auto":
         return color == "always"
+    if not (stream.isatty() or any(name in environ for name in _MAKE_A_TERMINAL)):
+        return False
     from rich.console import Console
 
     console = Console(file=stream)

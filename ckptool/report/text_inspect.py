@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from ckptool.core.checkpoint import Checkpoint, Extra, GlobalUse, Note
+from ckptool.core.initial import INITIAL_KEY
 from ckptool.core.shell import shell_quote
 from ckptool.report.escape import terminal
 from ckptool.report.inspection import Inspection, format_text
@@ -114,7 +115,14 @@ def _besides(report: Inspection, screen: Screen) -> Iterator[Line]:
     checkpoint = report.checkpoint
     facts: list[tuple[str, list[str]]] = [
         ("not tensors", [_extra(extra) for extra in checkpoint.extras]),
-        ("metadata", [f"{terminal(name)} = {_value(value)}" for name, value in checkpoint.metadata.items()]),
+        (
+            "metadata",
+            [
+                f"{terminal(name)} = {_value(value)}"
+                for name, value in checkpoint.metadata.items()
+                if name != INITIAL_KEY
+            ],
+        ),
         ("other weights", _others(checkpoint)),
         ("tied", [" = ".join(_tie(group)) for group in report.ties]),
         ("module versions", _versions(checkpoint)),

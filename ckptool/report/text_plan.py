@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
-from ckptool.commands.automatic import FOUND
 from ckptool.core.errors import CkptError
 from ckptool.core.plan import Problem
+from ckptool.core.reasons import FOUND
 from ckptool.report.escape import terminal
 from ckptool.report.plan_rows import (
     SYMBOLS,
@@ -28,7 +28,6 @@ from ckptool.report.preview import Preview, rounding_of
 from ckptool.report.symbols import STYLES
 from ckptool.report.text import Cell, Column, Line, Screen, Span, Style, fit, table
 from ckptool.report.text_inspect import header, note_lines
-from ckptool.report.text_match import match_lines
 from ckptool.report.text_width import cells
 from ckptool.report.units import count, number_of, relative, size, size_short
 
@@ -45,6 +44,8 @@ def plan_lines(preview: Preview, screen: Screen, verbose: bool = False) -> Itera
     yield from _inputs(preview, screen)
     yield from note_lines([note for note in preview.notes if note.level == "warning"], screen)
     if preview.match is not None:
+        from ckptool.report.text_match import match_lines
+
         yield ()
         yield from match_lines(preview.match, screen)
     is_short = preview.is_recipe and not verbose

@@ -12,11 +12,14 @@ from dataclasses import replace
 from ckptool.commands.beside.choices import Choices
 from ckptool.commands.beside.companions import companions, is_folder
 from ckptool.commands.beside.hf_config import CONFIG, edited_config
+from ckptool.commands.beside.initial import with_initial
 from ckptool.commands.beside.optimizer import Optimizer, optimizers_of, with_optimizers
 from ckptool.commands.beside.ties import recorded_in_metadata, untied_notes, with_ties, written_apart
+from ckptool.commands.consult import consulted
 from ckptool.commands.filter import left_out
 from ckptool.core.checkpoint import Checkpoint, Note
 from ckptool.core.errors import UsageError
+from ckptool.core.initial import INITIAL_KEY, initial_text
 from ckptool.core.plan import Beside, Carried, Fate, Plan, Problem
 from ckptool.core.reasons import (
     ByOption,
@@ -31,7 +34,6 @@ from ckptool.core.reasons import (
 )
 from ckptool.core.ties import without_recorded_ties
 from ckptool.engine.encode import refusals, writer_named
-from ckptool.facts.consult import consulted
 from ckptool.formats.registry import FOLDER, writer_like
 from ckptool.formats.torch.frame import Frame
 
@@ -84,7 +86,7 @@ def complete(plan: Plan, container: str, choices: Choices = _NONE) -> Plan:
             raise UsageError("--wrap nests the weights, which safetensors cannot", hint="write a .pth, or leave it out")
         plan = replace(plan, wrap=choices.wrap)
     writer = writer_named(container)
-    plan = replace(with_ties(plan), container=container, keeps_ties=writer.keeps_objects)
+    plan = replace(with_initial(with_ties(plan)), container=container, keeps_ties=writer.keeps_objects)
     plan = replace(plan, keep_unknown=plan.keep_unknown or choices.keep_unknown)
     plan = replace(plan, takes_damaged="checksum" in choices.allow)
     if choices.only_weights and plan.frame is not None:
@@ -154,6 +156,8 @@ def _with_metadata(plan: Plan, choices: Choices) -> Plan:
     metadata = dict(plan.metadata)
     if not all(checkpoint.format.has_metadata for checkpoint in plan.inputs):
         metadata.setdefault("format", "pt")  # transformers refuses files that do not say which framework wrote them
+    if plan.initial:
+        metadata[INITIAL_KEY] = initial_text(plan.initial)
     return replace(plan, metadata=metadata)
 
 

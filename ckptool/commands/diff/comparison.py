@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from ckptool.commands.consult import comparison_notes
 from ckptool.commands.diff.explaining import explain_pair, statistics_notes
 from ckptool.commands.diff.extras import (
     ExtraPair,
@@ -26,7 +27,6 @@ from ckptool.core.errors import UsageError
 from ckptool.core.keys import Pattern
 from ckptool.core.near_miss import require_match
 from ckptool.engine.reading import Reader
-from ckptool.facts.consult import comparison_notes
 from ckptool.values.comparing import EXACT, Progress, Verdict, compare_values
 from ckptool.values.delta import Tolerance
 from ckptool.values.mapped import Mapped

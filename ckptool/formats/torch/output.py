@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.errors import CkptError, PlanError, UnsafeError
+from ckptool.core.initial import INITIAL_KEY, initial_text
 from ckptool.core.plan import Plan, Step, sources_of
 from ckptool.formats.pickle.dump import dump
 from ckptool.formats.pickle.objects import Call, Dict, Global, Persistent, Set
@@ -38,7 +39,14 @@ def torch_output(plan: Plan, name: str, limit: int) -> Output:
     """
     root, nodes, place, protocol = _objects(plan)
     data_pkl = dump(root, protocol, persistent=nodes.persistent_id)
-    return Output({name: zip_image(data_pkl, nodes.records)}, tuple(step.target for step in plan.steps), place)
+    return Output(
+        {name: zip_image(data_pkl, nodes.records, _own_records(plan))}, tuple(step.target for step in plan.steps), place
+    )
+
+
+def _own_records(plan: Plan) -> dict[str, bytes]:
+    """Records that torch does not read."""
+    return {INITIAL_KEY: initial_text(plan.initial).encode("ascii")} if plan.initial else {}
 
 
 def torch_refusal(plan: Plan) -> CkptError | None:

@@ -15,6 +15,7 @@ from ckptool.core.bytes import ByteSource, OpenBytes
 from ckptool.core.checkpoint import Checkpoint, GlobalUse, Storage
 from ckptool.core.errors import UnreadableError, naming
 from ckptool.core.format import Format
+from ckptool.core.initial import INITIAL_KEY
 from ckptool.core.observations import ChecksumDiffers, Observation, TrailingBytes
 from ckptool.formats.pickle.loading import Loaded, load
 from ckptool.formats.pickle.objects import Persistent
@@ -27,6 +28,7 @@ from ckptool.formats.zip_directory import Member, inflate, read_directory
 TORCH_ZIP = Format("torch zip", is_pickle=True, has_versions=True, has_checksums=True)
 TORCHSCRIPT = Format("TorchScript", is_pickle=True, is_program=True, has_checksums=True)
 _MAX_CODE = 64 << 20
+_MAX_RECORD = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +115,16 @@ def open_zip(source: ByteSource, select: str | None = None) -> Checkpoint:
             protocol=archive.loaded.protocol,
             observations=(*tree.observations, *archive.observations),
             tree=tree.frame,
+            metadata=_metadata(file, archive.members),
         )
+
+
+def _metadata(file: OpenBytes, members: Mapping[str, Member]) -> dict[str, str]:
+    """What ckptool recorded in an archive that it wrote; torch does not read it."""
+    member = members.get(INITIAL_KEY)
+    if member is None or member.method or member.nbytes > _MAX_RECORD:
+        return {}
+    return {INITIAL_KEY: inflate(file, member).decode("ascii", "replace")}
 
 
 def read_embedded(source: ByteSource, offset: int, nbytes: int) -> Archive:
