@@ -407,6 +407,8 @@ def load_into(
     Raises:
         PlanError: what was asked for cannot be done or is not met; the model is as it was.
         CkptError: the file cannot be read, or nothing would be loaded.
+        PartlyLoadedError: reading failed after tensors were written to, for instance because the file changed; its
+            `overwritten` has their keys.
 
     Example:
         >>> import torch

@@ -191,12 +191,12 @@ def _require_own_files(reports: list[PurePath], policy: Policy) -> None:
 
 def _weights(paths: list[PurePath]) -> Iterator[PurePath]:
     """Files that are read, by their names; an old report in a folder of weights is none."""
-    from ckptool.formats.registry import INDEX_ENDING, endings
+    from ckptool.formats.registry import read_endings
 
     for path in paths:
         yield path
         if is_folder(path):
-            yield from (file for file in files_below(path) if file.name.endswith((*endings(), INDEX_ENDING, ".distcp")))
+            yield from (file for file in files_below(path) if file.name.endswith(read_endings()))
 
 
 def _arguments(texts: list[str]) -> dict[str, object]:

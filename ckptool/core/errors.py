@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from enum import IntEnum
 from pathlib import PurePath
 
+from ckptool.core.counts import many
+
 
 class Exit(IntEnum):
     """What a command's exit code says.
@@ -86,6 +88,26 @@ class ChangedError(UnreadableError):
 
 class DamagedError(UnreadableError):
     """The bytes of a tensor do not have the checksum that the file states for them."""
+
+
+class PartlyLoadedError(UnreadableError):
+    """Loading into a live model failed after tensors of the model were overwritten, which cannot be undone.
+
+    Args:
+        error: what failed.
+        overwritten: keys of the model whose tensors were written to; the last of them perhaps in part.
+        left: how many tensors were still to be filled: they are as they were.
+    """
+
+    def __init__(self, error: CkptError, overwritten: tuple[str, ...], left: int) -> None:
+        done = f"{many(len(overwritten), 'tensor')} overwritten, {left:,} left"
+        super().__init__(
+            f"{error.message}; the model is partly loaded: {done}",
+            hint="load the whole file again, or build the model again; `overwritten` of this error has the keys",
+            path=error.path,
+            key=error.key,
+        )
+        self.overwritten = overwritten
 
 
 class UnsafeError(CkptError):

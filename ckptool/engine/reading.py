@@ -158,8 +158,8 @@ class Reader:
             self.read_into(source, offset, block)
             if stated is not None:
                 crc = zlib.crc32(block, crc)
-            if stated is not None and left == len(block) and crc != stated:
-                self.report_damage(storage, tensor.key)
+                if left == len(block) and crc != stated:
+                    self.report_damage(storage, tensor.key)
             yield block
             offset, left = offset + len(block), left - len(block)
 
@@ -224,6 +224,20 @@ class Reader:
             place = (*(slice(None),) * axis, slice(low, high))
             self._fill(replace(view, start=view.start + low * view.strides[axis], shape=shape), out[place])
 
+    def fill(self, tensor: Tensor, out: memoryview) -> None:
+        """Fills `out` with the tensor's packed bytes; what is one run is read straight into it. See `blocks`."""
+        if not is_run(tensor):
+            done = 0
+            for block in self.blocks(tensor):
+                out[done : done + len(block)] = block
+                done += len(block)
+            return
+        source, offset, nbytes = run_of(tensor)
+        storage = tensor.pieces[0].storage
+        self.read_into(source, offset, out)
+        if storage.crc is not None and nbytes == storage.nbytes and zlib.crc32(out) != storage.crc:
+            self.report_damage(storage, tensor.key)
+
     def report_damage(self, storage: Storage, key: str | None = None) -> None:
         """Raise `DamagedError` for bytes that do not have their stated CRC-32, or tell `on_damage` of it."""
         key = key or self._key_at(storage)
@@ -275,10 +289,8 @@ class Reader:
         if tensor.layout != "strided":
             raise CkptError(f"{tensor.key} is {tensor.layout}: it has no plain array", key=tensor.key)
         packed = np.empty(tensor.nbytes, np.uint8)
-        done = 0
-        for block in self.blocks(tensor, max(48, tensor.nbytes) if is_run(tensor) else BLOCK):
-            packed[done : done + len(block)] = np.frombuffer(block, np.uint8)
-            done += len(block)
+        if tensor.nbytes:
+            self.fill(tensor, packed.data)
         if DTYPES[tensor.dtype].is_packed:
             packed = unpack_bits(packed, DTYPES[tensor.dtype].bits, tensor.elements)
         return packed.view(numpy_dtype(tensor.dtype)).reshape(tensor.shape)

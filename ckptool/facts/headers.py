@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
 from ckptool.core.checkpoint import Checkpoint
+from ckptool.core.counts import listed as listed
+from ckptool.core.counts import many as many
 from ckptool.core.observations import Observation
 
 _Seen = TypeVar("_Seen", bound=Observation)
@@ -71,22 +73,6 @@ def modules_by_last(keys: Iterable[str]) -> dict[str, list[str]]:
 def below(modules: Iterable[str], last: str) -> tuple[str, ...]:
     """The keys with this last part in these modules."""
     return tuple(f"{module}.{last}" if module else last for module in modules)
-
-
-def many(number: int, what: str, plural: str = "") -> str:
-    """``1 key``, ``20 keys``."""
-    return f"{number:,} {what if number == 1 else plural or what + 's'}"
-
-
-def listed(names: Sequence[str], most: int = 5) -> str:
-    """The first names, and how many more.
-
-    Example:
-        >>> listed("abcdefg")
-        'a, b, c, d, e and 2 more'
-    """
-    more = f" and {len(names) - most:,} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
 
 
 def amount(nbytes: int) -> str:

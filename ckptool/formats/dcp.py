@@ -22,13 +22,13 @@ from ckptool.core.spec import TensorSpec, short_spec
 from ckptool.formats.dcp_metadata import Chunk, Item, ItemPath, Metadata, Stored, read_metadata
 from ckptool.formats.pickle.loading import merge_globals
 from ckptool.formats.pickle.objects import Call, Dict, Global, Persistent
+from ckptool.formats.sniff import DISTRIBUTED, PART_OF_DISTRIBUTED
 from ckptool.formats.torch.edit import children
 from ckptool.formats.torch.tensor import StorageRef, tensor_of
 from ckptool.formats.torch.tree import interpret
 from ckptool.formats.torch.zip import Archive, read_embedded
 
-DISTRIBUTED = Format("torch.distributed", is_pickle=True, has_checksums=True)
-METADATA = ".metadata"
+TORCH_DISTRIBUTED = Format("torch.distributed", is_pickle=True, has_checksums=True)
 _STAND_IN = ("the storage of a stand-in",)  # known by identity: no file can make it
 
 
@@ -44,7 +44,7 @@ def open_dcp(folder: Folder, select: str | None = None) -> Checkpoint:
         UsageError: nothing is under `select`.
     """
     try:
-        description = folder.open(METADATA)
+        description = folder.open(DISTRIBUTED)
     except MissingError:
         raise _without_metadata(folder) from None
     with description.open() as file:
@@ -54,7 +54,7 @@ def open_dcp(folder: Folder, select: str | None = None) -> Checkpoint:
     tree = interpret(reader.tree(metadata), reader.storage_of, select, nbytes=reader.nbytes + metadata.nbytes)
     return Checkpoint(
         path=folder.path,
-        format=DISTRIBUTED,
+        format=TORCH_DISTRIBUTED,
         tensors=reader.real(tree.tensors),
         files=tuple(reader.files.values()),
         indexes=(description,),
@@ -68,7 +68,7 @@ def open_dcp(folder: Folder, select: str | None = None) -> Checkpoint:
 
 
 def _without_metadata(folder: Folder) -> UnreadableError:
-    if any(entry.name.endswith(METADATA) for entry in folder.entries()):
+    if any(entry.name.endswith(DISTRIBUTED) for entry in folder.entries()):
         return UnreadableError(
             f"{folder.path} was saved by every rank for itself, without a common .metadata",
             hint="load it with torch.distributed.checkpoint in as many processes, and save it with collectives",
@@ -263,7 +263,7 @@ def _places(item: Item) -> Iterator[Stored]:
 
 
 def _unused(folder: Folder, used: Mapping[str, ByteSource]) -> Iterator[UnusedFiles]:
-    names = (entry.name for entry in folder.entries() if entry.name.endswith(".distcp"))
+    names = (entry.name for entry in folder.entries() if entry.name.endswith(PART_OF_DISTRIBUTED))
     others = tuple(name for name in names if name not in used)
     if others:
         yield UnusedFiles(others)

@@ -16,7 +16,7 @@ from ckptool.core.bytes import Entry, Folder
 from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.errors import CkptError, UnreadableError, UsageError
 from ckptool.core.shell import shell_quote
-from ckptool.formats.registry import INDEX, INDEX_ENDING, endings, is_safe_name, open_file, sniff
+from ckptool.formats.registry import INDEX, INDEX_ENDING, endings, folder_container, is_safe_name, open_file, sniff
 from ckptool.formats.sharded import SHARD_NAME, open_index, open_shards
 from ckptool.storage.touched import only_looking
 
@@ -34,7 +34,6 @@ _DEEPSPEED = re.compile(r"(?:bf16_|fp16_)?zero_pp_rank_\d+_mp_rank_\d+_\w+\.pt|g
 _MOST = 1000  # files that are looked into
 
 Candidate = tuple[str, ...]  # one file, one index, or the shards of one checkpoint
-DISTRIBUTED: Candidate = (".metadata",)
 
 
 def open_folder(folder: Folder, select: str | None = None) -> Checkpoint:
@@ -46,17 +45,17 @@ def open_folder(folder: Folder, select: str | None = None) -> Checkpoint:
     """
     entries = folder.entries()
     names = [entry.name for entry in entries]
-    opened = _opened(folder, _choice(folder, entries), select)
+    container = folder_container(folder, entries)
+    if container is not None:
+        opened = container.open(folder, select)
+    else:
+        opened = _opened(folder, _choice(folder, entries), select)
     files = {file.name for file in opened.files}
     left = [name for name in names if name.endswith(endings()) and name not in files and not _is_companion(name)]
     return replace(opened, unopened=tuple(left)) if left else opened
 
 
 def _opened(folder: Folder, chosen: Candidate, select: str | None) -> Checkpoint:
-    if chosen == DISTRIBUTED:
-        from ckptool.formats.dcp import open_dcp
-
-        return open_dcp(folder, select)
     if chosen[0].endswith(INDEX_ENDING):
         return replace(open_index(folder.open(chosen[0]), select), path=folder.path)
     if SHARD_NAME.fullmatch(chosen[0]):
@@ -66,8 +65,6 @@ def _opened(folder: Folder, chosen: Candidate, select: str | None) -> Checkpoint
 
 def _choice(folder: Folder, entries: Sequence[Entry]) -> Candidate:
     names = [entry.name for entry in entries]
-    if ".metadata" in names or any(name.endswith(".distcp") for name in names):
-        return DISTRIBUTED
     present = {entry.name for entry in entries if not entry.is_folder}
     for name in KNOWN:
         if name in present:
@@ -163,6 +160,7 @@ def _nothing(folder: Folder, entries: Sequence[Entry]) -> UnreadableError:
 
 def _holds_known(folder: Folder) -> bool:
     try:
-        return any(entry.name in (".metadata", *KNOWN) for entry in folder.entries())
+        entries = folder.entries()
+        return folder_container(folder, entries) is not None or any(entry.name in KNOWN for entry in entries)
     except UnreadableError:  # a folder that may not be listed
         return False

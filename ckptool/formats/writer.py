@@ -40,6 +40,24 @@ def _allows(plan: Plan) -> CkptError | None:
 
 
 @dataclass(frozen=True, slots=True)
+class Loading:
+    """How a library loads what was written, in Python.
+
+    Attributes:
+        state: an expression: the state dict.
+        imports: the lines that it needs.
+    """
+
+    state: str
+    imports: tuple[str, ...] = ()
+
+
+def unknown_loading(path: str, wrap: str | None = None) -> Loading:
+    """For a container that no library is known to load."""
+    return Loading(f"...  # the state dict in {path!r}")
+
+
+@dataclass(frozen=True, slots=True)
 class Writer:
     """What writes a container, from headers; bytes move in `ckptool.engine.apply`.
 
@@ -48,6 +66,7 @@ class Writer:
         lay_out: given a complete plan, the name of the output and the bytes of one shard.
         unheld: what of a tensor it cannot hold, its dtype or this shape of it, in words; "" if it can.
         refusal: what else stands against a complete plan; None for nothing.
+        loading: how to load an output in Python, given its path and the key of the dict that the weights are under.
         files: what one of its files is, where that is another name.
         is_folder: the output is a folder of shards.
         keeps_objects: it holds what lies beside the weights, module versions, and tied tensors once.
@@ -58,6 +77,7 @@ class Writer:
     lay_out: Callable[[Plan, str, int], Output]
     unheld: Callable[[TensorSpec], str] = _holds
     refusal: Callable[[Plan], CkptError | None] = _allows
+    loading: Callable[[str, str | None], Loading] = unknown_loading
     files: str = ""
     is_folder: bool = False
     keeps_objects: bool = False

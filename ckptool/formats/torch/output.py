@@ -23,7 +23,7 @@ from ckptool.formats.torch.storage import is_storage_id
 from ckptool.formats.torch.tensor import is_tensor
 from ckptool.formats.torch.walk import is_mapping
 from ckptool.formats.torch.zip_write import zip_image
-from ckptool.formats.writer import Output
+from ckptool.formats.writer import Loading, Output
 
 _PROTOCOL = 2  # what torch writes, and what torch.load(weights_only=True) reads
 _NESTED_NAMES = 4  # the first protocol that can name a class inside a class
@@ -47,6 +47,11 @@ def torch_output(plan: Plan, name: str, limit: int) -> Output:
 def _own_records(plan: Plan) -> dict[str, bytes]:
     """Records that torch does not read."""
     return {INITIAL_KEY: initial_text(plan.initial).encode("ascii")} if plan.initial else {}
+
+
+def torch_loading(path: str, wrap: str | None) -> Loading:
+    """How torch loads the file."""
+    return Loading(f"torch.load({path!r}, weights_only=True){f'[{wrap!r}]' if wrap else ''}")
 
 
 def torch_refusal(plan: Plan) -> CkptError | None:
