@@ -156,6 +156,11 @@ class Tensor:
 _form = lru_cache(4096)(Form)  # most tensors are like others
 
 
+@lru_cache(4096)
+def _plain_form(dtype: str, shape: tuple[int, ...]) -> Form:
+    return Form(dtype, shape, packed_nbytes(dtype, shape))
+
+
 class Columns(Mapping[str, Tensor]):
     """Very many tensors in little memory: each is one run of a file, and shares no byte with another.
 
@@ -362,7 +367,10 @@ class Checkpoint(Mapping[str, Tensor]):
         if isinstance(self.tensors, Columns):
             return self.tensors.form(key)
         tensor = self.tensors[key]
-        return _form(tensor.dtype, tensor.shape, tensor.nbytes, tensor.layout)
+        spec = tensor.spec
+        if tensor.layout == "strided" and not tensor.parts:
+            return _plain_form(spec.dtype, spec.shape)
+        return _form(spec.dtype, spec.shape, tensor.nbytes, tensor.layout)
 
     def forms(self, keys: Iterable[str] | None = None) -> Iterator[Form]:
         """The forms of these tensors, or of all."""

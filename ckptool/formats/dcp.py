@@ -23,7 +23,7 @@ from ckptool.formats.dcp_metadata import Chunk, Item, ItemPath, Metadata, Stored
 from ckptool.formats.pickle.loading import merge_globals
 from ckptool.formats.pickle.objects import Call, Dict, Global, Persistent
 from ckptool.formats.sniff import DISTRIBUTED, PART_OF_DISTRIBUTED
-from ckptool.formats.torch.edit import children
+from ckptool.formats.torch.edit import each_below
 from ckptool.formats.torch.tensor import StorageRef, tensor_of
 from ckptool.formats.torch.tree import interpret
 from ckptool.formats.torch.zip import Archive, read_embedded
@@ -201,15 +201,10 @@ class _Reader:
             return f"{item.stored.nbytes:,} bytes"
         archive = self._archive(item, item.stored)
         self.nbytes += archive.pickle_nbytes
-        seen: set[int] = set()
-        stack = [archive.loaded.value] if any(name.startswith("data/") for name in archive.members) else []
-        while stack:
-            node = stack.pop()
-            if id(node) not in seen:
-                seen.add(id(node))
+        if any(name.startswith("data/") for name in archive.members):
+            for node in each_below([archive.loaded.value]):
                 if type(node) is Persistent:
                     self._archives[id(node)] = archive
-                stack.extend(children(node))
         return archive.loaded.value
 
     def _is_archive(self, stored: Stored) -> bool:

@@ -17,10 +17,9 @@ from ckptool.core.format import Format
 from ckptool.core.observations import Observation, TrailingBytes
 from ckptool.core.spec import DTYPES
 from ckptool.formats.pickle.loading import Loaded, load, merge_globals
-from ckptool.formats.pickle.objects import Call, Persistent
-from ckptool.formats.torch.edit import children
+from ckptool.formats.pickle.objects import Persistent
+from ckptool.formats.torch.edit import each_below
 from ckptool.formats.torch.storage import StorageRef, is_storage_id, storage_id
-from ckptool.formats.torch.tensor import dense_storage
 from ckptool.formats.torch.tree import interpret
 
 TORCH_LEGACY = Format("torch legacy", is_pickle=True, has_versions=True)
@@ -194,17 +193,4 @@ def _declarations(root: object) -> dict[str, list[_Declared]]:
 
 def _persistent_ids(root: object) -> Iterator[Persistent]:
     """Every persistent id in the object, wherever it is; each object is looked at once."""
-    seen: set[int] = set()
-    stack = [root]
-    while stack:
-        node = stack.pop()
-        if id(node) in seen:
-            continue
-        if type(node) is Persistent:
-            seen.add(id(node))
-            yield node
-        elif type(node) is Call and type(storage := dense_storage(node)) is Persistent:
-            stack.append(storage)
-        else:
-            seen.add(id(node))
-            stack.extend(children(node))
+    return (node for node in each_below([root]) if type(node) is Persistent)
