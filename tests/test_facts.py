@@ -349,7 +349,7 @@ def arguments(operation: str, path: Path, checkpoint: Checkpoint, folder: Path) 
         case "rename":
             return ["remap", str(path), "-r", "{k**} -> model.{k}"]
         case "compute":
-            return ["remap", str(path), "-r", f"{fact_keys[-1]} |= = $1 * 2"]
+            return ["remap", str(path), "-r", f"{fact_keys[-1]} -> {fact_keys[-1]} | = $1 * 2"]
         case "merge":
             return ["merge", str(path), str(path), "--method", "linear"]
         case "load":

@@ -42,7 +42,9 @@ def plan_hash(plan: Plan, images: Mapping[str, Image]) -> str:
             parts = [f"{slot.offset} {slot.nbytes}"]
             for content in slot.contents:
                 if isinstance(content, Range):
-                    parts.append(f"{numbers[content.file]} {content.offset} {content.nbytes}")
+                    number = numbers.get(content.file)  # what is decoded is read from no file of the input alone
+                    where = content.file.identity if number is None else number
+                    parts.append(f"{where} {content.offset} {content.nbytes}")
                 else:
                     parts.extend(_texts(plan.step(content.index).value))
             digest.update("\n".join(parts).encode("utf-8", "surrogatepass"))

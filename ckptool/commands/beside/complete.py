@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from ckptool.commands.beside.choices import Choices
 from ckptool.commands.beside.companions import companions, is_folder
+from ckptool.commands.beside.descriptions import with_decoded_reasons, with_renamed_descriptions
 from ckptool.commands.beside.hf_config import CONFIG, edited_config
 from ckptool.commands.beside.initial import with_initial
 from ckptool.commands.beside.optimizer import Optimizer, optimizers_of, with_optimizers
@@ -33,6 +34,7 @@ from ckptool.core.reasons import (
     OnlyTensorsRead,
 )
 from ckptool.core.ties import without_recorded_ties
+from ckptool.engine.dequantize import QUANTIZATION_FILES, is_dequantized
 from ckptool.engine.encode import refusals, writer_named
 from ckptool.formats.registry import FOLDER, writer_like
 from ckptool.formats.torch.frame import Frame
@@ -92,6 +94,7 @@ def complete(plan: Plan, container: str, choices: Choices = _NONE) -> Plan:
     if choices.only_weights and plan.frame is not None:
         plan = replace(plan, frame=None, beside=(*plan.beside, *left_out(plan.inputs[plan.frame])))
     plan = _with_objects(plan, choices) if writer.keeps_objects else _without_objects(plan, choices)
+    plan = with_decoded_reasons(with_renamed_descriptions(plan))
     plan = _with_metadata(plan, choices) if writer.keeps_metadata else _without_metadata(plan)
     others, files, named = _companions(plan, carries=writer.is_folder)
     notes = (*plan.notes, *untied_notes(plan), *_other_weights(plan, choices), *named)
@@ -188,6 +191,9 @@ def _companions(plan: Plan, *, carries: bool) -> tuple[list[Beside], tuple[Carri
     edit = edited_config(plan) if CONFIG in names else None
     beside, files = [], []
     for name in names:
+        if name in QUANTIZATION_FILES and is_dequantized(plan.inputs[0]):
+            beside.append(Beside(name, Fate.DROPPED, ByOption("--dequantize")))
+            continue
         is_edited = name == CONFIG and edit is not None and edit.text is not None
         files.append(Carried(name, edit.text if is_edited and edit is not None else None))
         reason = ConfigEdited(edit.changes) if is_edited and edit is not None else Kept()
