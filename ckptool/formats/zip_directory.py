@@ -247,13 +247,20 @@ def _located(file: OpenBytes, entries: list[_Entry], bounds: _Bounds) -> dict[st
     """Members with the offsets of their data; local headers agree with the directory and nothing overlaps."""
     offsets: dict[int, int] = {}
     end = bounds.start
-    for entry in sorted(entries, key=lambda entry: entry.header):
+    ordered = sorted(entries, key=lambda entry: entry.header)
+    following = [bounds.start + entry.header for entry in ordered[1:]] + [bounds.directory]
+    for entry, after in zip(ordered, following, strict=True):
         header = bounds.start + entry.header
         if header < end or header + _LOCAL.size + len(entry.raw_name) > bounds.directory:
             raise _bad(file.path, f"is damaged: {entry.name} overlaps another member or lies outside the archive")
         if end == bounds.start != header:
             raise _bad(file.path, "has something before its zip archive", _REWRITE)
-        offset = header + _local_nbytes(file, entry, header)
+        found = None if file.reads_cheaply else _derived(entry, header, after, bounds.start)
+        if found is None:
+            offset = header + _local_nbytes(file, entry, header)
+        else:
+            offset = found
+            _check_later(file, entry, header, offset)
         end = offset + entry.packed
         if end > bounds.directory:
             raise _bad(file.path, f"is damaged: {entry.name} overlaps another member or lies outside the archive")
@@ -265,13 +272,40 @@ def _located(file: OpenBytes, entries: list[_Entry], bounds: _Bounds) -> dict[st
     }
 
 
+def _derived(entry: _Entry, header: int, after: int, start: int) -> int | None:
+    """Where a member's data begins, by where the next header or the directory begins; None if that does not say it.
+
+    Data ends where the next header begins, or where a descriptor does that is announced: then torch's alignment to 64
+    bytes leaves one place. What the local header says is compared before a byte of the data is used.
+    """
+    least = header + _LOCAL.size + len(entry.raw_name)
+    if not entry.flags & _SIZES_FOLLOW:
+        offset = after - entry.packed
+        return offset if least <= offset <= least + _FULL16 else None
+    places = [after - entry.packed - descriptor for descriptor in (12, 16, 20, 24)]
+    fitting = [place for place in places if least <= place <= least + _FULL16 and (place - start) % 64 == 0]
+    return fitting[0] if len(fitting) == 1 else None
+
+
+def _check_later(file: OpenBytes, entry: _Entry, header: int, offset: int) -> None:
+    def check(local: bytes) -> None:
+        if header + _checked(file.path, entry, local) != offset:
+            raise _bad(file.path, f"has a gap around {entry.name}, so that its data cannot be found", _REWRITE)
+
+    file.check_first(header, _LOCAL.size + len(entry.raw_name), offset + entry.packed, check)
+
+
 def _local_nbytes(file: OpenBytes, entry: _Entry, header: int) -> int:
     """Length of the member's local header, once it is known to say the same as the directory."""
-    local = file.read(header, _LOCAL.size + len(entry.raw_name))
+    return _checked(file.path, entry, file.read(header, _LOCAL.size + len(entry.raw_name)))
+
+
+def _checked(path: PurePath, entry: _Entry, local: bytes) -> int:
+    """Length of a local header that says the same as the directory."""
     row = _LOCAL.unpack_from(local)
     if row[0] != b"PK\x03\x04" or row[9] != len(entry.raw_name) or local[_LOCAL.size :] != entry.raw_name:
-        raise _bad(file.path, f"is damaged: its directory says {entry.name} where another member stands")
+        raise _bad(path, f"is damaged: its directory says {entry.name} where another member stands")
     sizes_agree = row[2] & _SIZES_FOLLOW or (row[7] in (entry.packed, _FULL32) and row[8] in (entry.nbytes, _FULL32))
     if row[2] & _ENCRYPTED or row[3] != entry.method or not sizes_agree:
-        raise _bad(file.path, f"is damaged: the two headers of {entry.name} disagree")
+        raise _bad(path, f"is damaged: the two headers of {entry.name} disagree")
     return int(_LOCAL.size + row[9] + row[10])
