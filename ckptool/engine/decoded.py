@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from math import prod
@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from ckptool.core.arrays import numpy_dtype, unpack_bits
-from ckptool.core.bytes import Advance, ByteSource, Folder
+from ckptool.core.bytes import Advance, ByteSource, Cost, Folder
 from ckptool.core.casting import cast
 from ckptool.core.checkpoint import Piece, Storage, Tensor
 from ckptool.core.dtypes import DTYPES
@@ -26,7 +26,7 @@ from ckptool.core.spec import TensorSpec
 from ckptool.core.views import is_run, run_of
 from ckptool.encodings.encoded import Encoded
 from ckptool.encodings.registry import block_of_row, decode, row_step
-from ckptool.engine.reading import Reader
+from ckptool.engine.reading import Reader, ranges_of, reads_cheaply
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -97,6 +97,26 @@ class DecodedBytes:
         return TensorSpec("", self.dtype, self.encoded.spec.shape).nbytes
 
     @property
+    def reads_cheaply(self) -> bool:
+        return all(map(reads_cheaply, self.members.values()))
+
+    def cost(self, ranges: Sequence[tuple[int, int]]) -> Cost:
+        """What reading the members takes: they are read whole, whatever of the numbers is asked for."""
+        costs = [file.cost(wanted) for file, wanted in self._wanted().items()]
+        return Cost(sum(cost.requests for cost in costs), sum(cost.nbytes for cost in costs))
+
+    def will_read(self, ranges: Sequence[tuple[int, int]]) -> None:
+        for file, wanted in self._wanted().items():
+            file.will_read(wanted)
+
+    def _wanted(self) -> dict[ByteSource, list[tuple[int, int]]]:
+        found: dict[ByteSource, list[tuple[int, int]]] = {}
+        for member in self.members.values():
+            for file, offset, nbytes in ranges_of(member):
+                found.setdefault(file, []).append((offset, nbytes))
+        return found
+
+    @property
     def tensor(self) -> Tensor:
         """The logical tensor: all of these bytes."""
         spec = TensorSpec(self.encoded.key, self.dtype, self.encoded.spec.shape)
@@ -151,6 +171,13 @@ class OpenDecoded:
     @property
     def size(self) -> int:
         return self.source.size
+
+    @property
+    def reads_cheaply(self) -> bool:
+        return self.source.reads_cheaply
+
+    def check_first(self, offset: int, nbytes: int, until: int, check: Callable[[bytes], None]) -> None:
+        check(self.read(offset, nbytes))
 
     def read(self, offset: int, nbytes: int) -> bytes:
         if offset < 0 or nbytes < 0 or offset + nbytes > self.size:

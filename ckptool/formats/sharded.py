@@ -22,6 +22,8 @@ from ckptool.formats.registry import open_file
 from ckptool.formats.strict_json import JsonError, JsonReader
 
 MAX_INDEX = 100_000_000  # bytes; a million keys
+_ENTRY = 77  # bytes of a header's entry beside its key
+_HEAD_ROOM = 4096
 SHARD_NAME = re.compile(r"(?P<stem>.+)-(?P<number>\d{1,9})-of-(?P<count>\d{1,9})(?P<suffix>\.[A-Za-z]+)", re.ASCII)
 
 
@@ -59,6 +61,7 @@ def open_index(source: ByteSource, select: str | None = None) -> Checkpoint:
     names = sorted(set(index.weight_map.values()))
     for name in names:
         _check_plain(name, index)
+    source.folder.will_open(_heads(index, names))
     shards = _open_shards(source.folder, _located(source.folder, names, f"the index {source.path}"), select)
     merged = replace(_merged(source.path, shards), indexes=(source,))
     return _held_against(index, merged, shards)
@@ -84,6 +87,7 @@ def open_shards(folder: Folder, names: Sequence[str], select: str | None = None)
             hint="download what is missing",
             path=folder.path,
         )
+    folder.will_open(dict.fromkeys(names, 0))
     return _merged(folder.path, _open_shards(folder, [folder.open(name) for name in names], select), (NoIndex(),))
 
 
@@ -109,6 +113,14 @@ def read_index(source: ByteSource) -> Index:
     if not weight_map:
         raise UnreadableError(f"the index {path} names no tensors: it has no weight_map", path=path)
     return Index(source, weight_map, total_size)
+
+
+def _heads(index: Index, names: Iterable[str]) -> dict[str, int]:
+    """About how many bytes the header of each shard has, and a little more: an entry is a key and some 77 bytes."""
+    nbytes = dict.fromkeys(names, _HEAD_ROOM)
+    for key, name in index.weight_map.items():
+        nbytes[name] += len(key) + _ENTRY + (len(key) + _ENTRY) // 7
+    return nbytes
 
 
 def _check_plain(name: str, index: Index) -> None:

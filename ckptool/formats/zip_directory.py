@@ -302,18 +302,51 @@ def _locate(file: OpenBytes, columns: _Columns, bounds: _Bounds) -> None:
     window = _Window(file, bounds.directory)
     columns.offset = array("Q", bytes(8 * len(columns.names)))
     end = bounds.start
-    for row in sorted(range(len(columns.names)), key=columns.header.__getitem__):
+    ordered = sorted(range(len(columns.names)), key=columns.header.__getitem__)
+    following = [*(bounds.start + columns.header[row] for row in ordered[1:]), bounds.directory]
+    for row, after in zip(ordered, following, strict=True):
         header, packed, name = bounds.start + columns.header[row], columns.packed[row], columns.names[row]
         if header < end or header + _LOCAL.size + len(name) > bounds.directory:
             raise _overlaps(file.path, name)
         if end == bounds.start != header:
             raise _bad(file.path, "has something before its zip archive", _REWRITE)
-        local = window.read(header, _LOCAL.size + len(name), packed)
-        columns.offset[row] = header + _local_nbytes(file.path, columns, row, local)
-        end = columns.offset[row] + packed
+        offset = None if file.reads_cheaply else _derived(columns, row, header, after, bounds.start)
+        if offset is None:
+            local = window.read(header, _LOCAL.size + len(name), packed)
+            offset = header + _local_nbytes(file.path, columns, row, name, local)
+        else:
+            _check_later(file, columns, row, header, offset)
+        columns.offset[row] = offset
+        end = offset + packed
         if end > bounds.directory:
             raise _overlaps(file.path, name)
     columns.names = []
+
+
+def _derived(columns: _Columns, row: int, header: int, after: int, start: int) -> int | None:
+    """Where a member's data begins, by where the next header or the directory begins; None if that does not say it.
+
+    Data ends where the next header begins, or where a descriptor does that is announced: then torch's alignment to 64
+    bytes leaves one place. What the local header says is compared before a byte of the data is used.
+    """
+    least, packed = header + _LOCAL.size + len(columns.names[row]), columns.packed[row]
+    if not columns.flags[row] & _SIZES_FOLLOW:
+        offset = after - packed
+        return offset if least <= offset <= least + _FULL16 else None
+    places = [after - packed - descriptor for descriptor in (12, 16, 20, 24)]
+    fitting = [place for place in places if least <= place <= least + _FULL16 and (place - start) % 64 == 0]
+    return fitting[0] if len(fitting) == 1 else None
+
+
+def _check_later(file: OpenBytes, columns: _Columns, row: int, header: int, offset: int) -> None:
+    """Have the local header compared with the directory before the first byte of the data is used."""
+    name = columns.names[row]
+
+    def check(local: bytes) -> None:
+        if header + _local_nbytes(file.path, columns, row, name, local) != offset:
+            raise _bad(file.path, f"has a gap around {_text(name)}, so that its data cannot be found", _REWRITE)
+
+    file.check_first(header, _LOCAL.size + len(name), offset + columns.packed[row], check)
 
 
 def _overlaps(path: PurePath, name: bytes) -> UnreadableError:
@@ -339,9 +372,9 @@ class _Window:
         return self.held[at : at + nbytes]
 
 
-def _local_nbytes(path: PurePath, columns: _Columns, row: int, local: bytes) -> int:
+def _local_nbytes(path: PurePath, columns: _Columns, row: int, name: bytes, local: bytes) -> int:
     """Length of a member's local header, once it is known to say the same as the directory."""
-    fields, name = _LOCAL.unpack_from(local), columns.names[row]
+    fields = _LOCAL.unpack_from(local)
     if fields[0] != b"PK\x03\x04" or fields[9] != len(name) or local[_LOCAL.size :] != name:
         raise _bad(path, f"is damaged: its directory says {_text(name)} where another member stands")
     packed, nbytes = columns.packed[row], columns.nbytes[row]

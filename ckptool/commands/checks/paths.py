@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 
+from ckptool.core.address import named
 from ckptool.core.bytes import Entry
 from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.errors import CkptError, UsageError
@@ -59,7 +60,7 @@ def find_targets(paths: Sequence[PurePath | str]) -> list[Target]:
     if not paths:
         raise UsageError("there is nothing to check", hint="name files or folders: ckptool check weights/")
     found: dict[str, Target] = {}
-    for path in map(PurePath, paths):
+    for path in map(named, paths):
         if not exists(path):
             open_checkpoint(path)  # says what is wrong with it, and what was probably meant
         targets = list(_searched(path)) if is_folder(path) else [_target_of(path)]

@@ -7,8 +7,9 @@ machine. Only the counts are read; all offsets follow from the sizes in the obje
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from ckptool.core.bytes import ByteSource, OpenBytes
 from ckptool.core.checkpoint import Checkpoint, Storage
@@ -140,11 +141,8 @@ class _Storages:
         declared = self.declared[name]
         nbytes = declared[0].nbytes
         if self.end + 8 <= self.source.size:
-            count = int.from_bytes(file.read(self.end, 8), "little", signed=True)
-            if not any(count * _itemsize(one.dtype) == nbytes for one in declared):
-                raise UnreadableError(
-                    f"the file is damaged: storage {name} counts {count:,} elements, not {nbytes:,} bytes"
-                )
+            check = partial(_check_count, name, declared)
+            file.check_first(self.end, 8, self.end + 8 + nbytes, check)
         self.offsets[name] = self.end + 8
         self.end += 8 + nbytes
 
@@ -160,6 +158,13 @@ class _Storages:
         if part is not None:
             offset, nbytes = _part_of(part, offset, nbytes, _itemsize(dtype), key)
         return StorageRef(Storage(self.source, offset, nbytes), dtype)
+
+
+def _check_count(name: str, declared: Sequence[_Declared], count: bytes) -> None:
+    """Refuse a count of elements that is not what the pickle declares."""
+    elements, nbytes = int.from_bytes(count, "little", signed=True), declared[0].nbytes
+    if not any(elements * _itemsize(one.dtype) == nbytes for one in declared):
+        raise UnreadableError(f"the file is damaged: storage {name} counts {elements:,} elements, not {nbytes:,} bytes")
 
 
 def _itemsize(dtype: str | None) -> int:
