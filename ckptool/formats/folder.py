@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ckptool.core.bytes import Entry, Folder
-from ckptool.core.checkpoint import Checkpoint, Note
+from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.errors import CkptError, UnreadableError, UsageError
+from ckptool.core.observations import RunBeside
 from ckptool.core.shell import shell_quote
 from ckptool.formats.ranks.kinds import Kind, joining_folder, kind_of
 from ckptool.formats.registry import INDEX, INDEX_ENDING, endings, is_safe_name, open_file, sniff
@@ -52,8 +53,7 @@ def open_folder(folder: Folder, select: str | None = None) -> Checkpoint:
     left = [name for name in names if name.endswith(endings()) and name not in files and not _is_companion(name)]
     inner = joining_folder(folder, is_whole=True)
     if inner is not None:
-        note = Note(f"{inner.name} holds what the ranks of the same training run saved", f"open {inner} for it")
-        opened = replace(opened, notes=(*opened.notes, note))
+        opened = replace(opened, observations=(*opened.observations, RunBeside(str(inner))))
     return replace(opened, unopened=tuple(left)) if left else opened
 
 

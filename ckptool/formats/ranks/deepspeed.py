@@ -14,9 +14,10 @@ from math import prod
 from pathlib import PurePath
 
 from ckptool.core.bytes import Folder
-from ckptool.core.checkpoint import Checkpoint, Note, Tensor
+from ckptool.core.checkpoint import Checkpoint, Tensor
 from ckptool.core.errors import UnreadableError
 from ckptool.core.format import Format
+from ckptool.core.observations import IncompleteOptimizer, NotInOptimizer, Observation
 from ckptool.core.ranks import Ranks
 from ckptool.formats.pickle.objects import Call, Dict
 from ckptool.formats.ranks.files import MAX_RANKS, RankFile, lacks, listed, read_rank
@@ -83,6 +84,7 @@ def open_deepspeed(folder: Folder, select: str | None = None, path: PurePath | N
     if is_universal:
         partitions = Universal(folder.folder(PARAMETERS), states.shapes, is_partitioned=files.is_partitioned)
         states.globals += partitions.globals
+        states.observations += partitions.observations
     else:
         partitions = _partitions(folder, files, states)
     builder = _Builder(states, partitions, StandIns(models[0].source))
@@ -107,7 +109,7 @@ def open_deepspeed(folder: Folder, select: str | None = None, path: PurePath | N
         stand_ins=builder.stand_ins,
         files=tuple(sources),
         globals=tuple(states.globals),
-        notes=tuple(builder.notes),
+        observations=(*states.observations, *builder.observations),
         ranks=ranks,
         faithful=states.faithful,
     )
@@ -222,6 +224,7 @@ class _ModelStates:
         self.file = file = files[0]
         self.held = file.entries(file.root)
         self.globals = [each.archive.loaded.globals for each in files]
+        self.observations = [seen for each in files for seen in each.archive.observations]
         self.faithful = file.archive.loaded.faithful
         self.shapes = self._shapes(file, self.held.get("param_shapes"))
         (self.frozen,) = self._shapes(file, [self.held.get("frozen_param_shapes")])
@@ -314,17 +317,16 @@ def _partitions(folder: Folder, files: _Files, states: _ModelStates) -> Partitio
             )
         return None
     found: list[Partition] = []
-    globals_found = []
     world = states.held.get("dp_world_size")
     for rank, name in files.optimizers.items():
         file = read_rank(folder.open(name), f"rank {rank}")
-        globals_found.append(file.archive.loaded.globals)
+        states.globals.append(file.archive.loaded.globals)
+        states.observations += file.archive.observations
         found.append(read_partition(file, rank, keeps_options=not found))
     require_alike(found)
     count = max(found[0].counts, default=0) or (world if type(world) is int else len(found))
     for kind in (files.optimizers, files.parameters):
         _check_complete(files.path, kind, count)
-    states.globals += globals_found
     return Partitions(folder.path, found, states.shapes)
 
 
@@ -356,7 +358,7 @@ class _Builder:
     states: _ModelStates
     partitions: Partitions | Universal | None
     stand_ins: StandIns
-    notes: list[Note] = field(default_factory=list)
+    observations: list[Observation] = field(default_factory=list)
     prefers: str = ""
 
     def root(self, select: str | None) -> object:
@@ -426,14 +428,7 @@ class _Builder:
             if alias not in tensors and owner in tensors:
                 tensors[alias] = tensors[owner]
         if frozen:
-            self.notes.append(
-                Note(
-                    f"{len(frozen):,} {'tensor is' if len(frozen) == 1 else 'tensors are'} taken from module, "
-                    "as they were trained: the optimizer does not hold them",
-                    "frozen parameters; zero_to_fp32 of DeepSpeed leaves them out",
-                    tuple(frozen),
-                )
-            )
+            self.observations.append(NotInOptimizer(tuple(frozen)))
         return self._like_module([(key, self.stand_ins.of(tensor)) for key, tensor in tensors.items()])
 
     def _like_module(self, items: list[tuple[object, object]]) -> object:
@@ -465,13 +460,7 @@ class _Builder:
         if self.partitions.file is None or not any(map(self.partitions.fields, self.partitions.names())):
             return None
         if self.partitions.lacking:
-            self.notes.append(
-                Note(
-                    f"the optimizer's state is left out: {len(self.partitions.lacking):,} parameters lack a part of it",
-                    "copy the exp_avg.pt and exp_avg_sq.pt of every parameter to keep it",
-                    tuple(self.partitions.lacking),
-                )
-            )
+            self.observations.append(IncompleteOptimizer(tuple(self.partitions.lacking)))
             return None
         groups = [Dict([*entries]) for entries in self._groups()]
         state = [(name, Dict([*self._state(name)])) for name in self.partitions.names()]

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 
 from ckptool.core.bytes import ByteSource
-from ckptool.core.checkpoint import Checkpoint, GlobalUse, Note, Storage, Tensor
+from ckptool.core.checkpoint import Checkpoint, GlobalUse, Storage, Tensor
 from ckptool.core.format import Format
+from ckptool.core.observations import Observation
 from ckptool.core.ranks import Ranks
 from ckptool.core.spec import TensorSpec
 from ckptool.formats.pickle.loading import merge_globals
@@ -114,7 +115,7 @@ class Joined:
         files: the files that hold the bytes.
         indexes: files that say what is where.
         globals: what the pickles name.
-        notes: what the reader noticed.
+        observations: what the reader noticed.
         ranks: the ranks.
         faithful: False if a pickle did more than its objects say.
     """
@@ -126,7 +127,7 @@ class Joined:
     files: tuple[ByteSource, ...]
     indexes: tuple[ByteSource, ...] = ()
     globals: tuple[tuple[GlobalUse, ...], ...] = ()
-    notes: tuple[Note, ...] = ()
+    observations: tuple[Observation, ...] = ()
     ranks: Ranks | None = None
     faithful: bool = True
 
@@ -152,7 +153,7 @@ def joined_checkpoint(joined: Joined, select: str | None) -> Checkpoint:
         other_tensors=stand_ins.real(tree.other_tensors, keep_nodes=True),
         module_versions=tree.module_versions,
         globals=merge_globals(*joined.globals),
-        notes=tree.notes + joined.notes,
+        observations=(*tree.observations, *joined.observations),
         ranks=joined.ranks,
         tree=frame,
     )

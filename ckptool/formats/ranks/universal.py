@@ -13,6 +13,7 @@ from math import prod
 from ckptool.core.bytes import ByteSource, Entry, Folder
 from ckptool.core.checkpoint import GlobalUse, Tensor
 from ckptool.core.errors import UnreadableError
+from ckptool.core.observations import Observation
 from ckptool.formats.ranks.files import RankFile, opened, read_rank
 from ckptool.formats.ranks.held import number_of
 from ckptool.formats.ranks.runs import Run, whole_tensor
@@ -36,6 +37,7 @@ class Universal:
         stage: of ZeRO that it was converted from: 3, or 2 for 1 and 2.
         files: everything that was read.
         globals: what the pickles of the files name.
+        observations: what is odd about the files.
         options: the entries of each of the optimizer's groups, in the objects of `file`.
         file: the file of the options.
         lacking: parameters for which the optimizer's state is not all there.
@@ -49,6 +51,7 @@ class Universal:
         self.stage = 3 if is_partitioned else 2
         self.files: list[ByteSource] = []
         self.globals: list[tuple[GlobalUse, ...]] = []
+        self.observations: list[Observation] = []
         self.options: tuple[Mapping[str, object], ...] = ()
         self.file: RankFile | None = None
         self.lacking: list[str] = []
@@ -89,8 +92,7 @@ class Universal:
         if source is None:
             return
         self.file = file = read_rank(source, "the optimizer")
-        self.files.append(source)
-        self.globals.append(file.archive.loaded.globals)
+        self._note(file)
         held = file.entries(file.root)
         groups = held.get("param_groups")
         if type(groups) is list:
@@ -101,7 +103,7 @@ class Universal:
         for file_name in self._file_names(folder.entries()):
             file = read_rank(folder.open(file_name), f"the parameter {name}")
             self.files.append(file.source)
-            self.globals.append(file.archive.loaded.globals)
+            self._note(file)
             label = file_name.removesuffix(".pt")
             node = file.root if is_tensor(file.root) else file.entries(file.root).get("param")
             tensor = file.tensor(node, name)
@@ -129,6 +131,11 @@ class Universal:
                 path=folder.path,
                 key=name,
             )
+
+    def _note(self, file: RankFile) -> None:
+        self.files.append(file.source)
+        self.globals.append(file.archive.loaded.globals)
+        self.observations += file.archive.observations
 
     def _file_names(self, entries: Sequence[Entry]) -> list[str]:
         return [entry.name for entry in entries if entry.name.endswith(".pt") and not entry.is_folder]
