@@ -18,6 +18,7 @@ from typing import Literal
 from ckptool.core.bytes import ByteSource
 from ckptool.core.format import Format
 from ckptool.core.observations import Observation
+from ckptool.core.ranks import Ranks
 from ckptool.core.spec import Form, TensorSpec, packed_nbytes
 
 Risk = Literal["harmless", "unknown", "dangerous"]
@@ -326,6 +327,7 @@ class Checkpoint(Mapping[str, Tensor]):
         protocol: the protocol of its pickle, where it has one.
         observations: what only the reader of the format sees.
         unopened: names of further checkpoint files in the folder that was opened.
+        ranks: the ranks of a training run that hold it together; None if it is not laid out over ranks.
         tree: for torch files, the inert objects around the tensors (a `ckptool.formats.torch.frame.Frame`), for writing
             them again.
     """
@@ -345,6 +347,7 @@ class Checkpoint(Mapping[str, Tensor]):
     protocol: int | None = None
     observations: tuple[Observation, ...] = ()
     unopened: tuple[str, ...] = ()
+    ranks: Ranks | None = None
     tree: object = field(default=None, repr=False, compare=False)
 
     @property

@@ -90,5 +90,5 @@ class Inspection:
 
 def format_text(checkpoint: Checkpoint) -> str:
     """``torch zip``, ``safetensors, 4 shards``: the container and how many files of it there are."""
-    several = len(checkpoint.files) > 1 and not checkpoint.format.shards
+    several = len(checkpoint.files) > 1 and not (checkpoint.format.shards or checkpoint.ranks)
     return f"{checkpoint.format}, {number_of(len(checkpoint.files), 'shard')}" if several else str(checkpoint.format)

@@ -14,6 +14,7 @@ from ckptool.commands.beside.companions import companions, is_folder
 from ckptool.commands.beside.descriptions import with_decoded_reasons, with_renamed_descriptions
 from ckptool.commands.beside.hf_config import CONFIG, edited_config
 from ckptool.commands.beside.initial import with_initial
+from ckptool.commands.beside.joined import with_joined
 from ckptool.commands.beside.optimizer import Optimizer, optimizers_of, with_optimizers
 from ckptool.commands.beside.ties import recorded_in_metadata, untied_notes, with_ties, written_apart
 from ckptool.commands.consult import consulted
@@ -111,6 +112,7 @@ def _with_objects(plan: Plan, choices: Choices) -> Plan:
         left = set(plan.left_entries)
         optimizers = optimizers_of([extra for extra in source.extras if extra.name not in left])
         plan = with_optimizers(plan, optimizers, drop=choices.drop_optimizer, as_is=choices.optimizer_as_is)
+        plan = with_joined(plan, source)
         edited = {id(node) for node, _ in plan.replaced_nodes}
         kept = _carried(source, optimizers, edited, drop=choices.drop_optimizer)
         beside += [_left(each, left) for each in kept]

@@ -12,6 +12,7 @@ from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.errors import CkptError, UsageError
 from ckptool.formats.folder import KNOWN, _is_companion
 from ckptool.formats.opening import open_checkpoint
+from ckptool.formats.ranks.kinds import is_joined
 from ckptool.formats.registry import INDEX, INDEX_ENDING, endings, folder_container, sniff, vague_endings
 from ckptool.formats.sharded import SHARD_NAME, open_shards
 from ckptool.storage.local import LocalFile
@@ -83,6 +84,10 @@ def _searched(folder: PurePath) -> Iterator[Target]:
             folders.clear()
             continue
         folders[:] = sorted(name for name in folders if not name.startswith("."))
+        if not any(name in KNOWN for name in names) and is_joined(locate_folder(here)):
+            yield Target(str(here), here)
+            folders.clear()
+            continue
         for name in sorted(names):
             path = here / name
             if _looks_like_one(path):

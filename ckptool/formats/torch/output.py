@@ -79,7 +79,7 @@ def _objects(plan: Plan) -> tuple[object, Nodes, str, int]:
         place = ""
     else:
         root = _framed(plan, plan.inputs[plan.frame], frame, weights)
-        moved = {id(moved): nodes.node(len(plan.steps) + number) for number, moved in enumerate(plan.moved)}
+        moved = {id(moved.place): nodes.node(len(plan.steps) + number) for number, moved in enumerate(plan.moved)}
         root = substitute(root, moved)
         place = plan.inputs[plan.frame].selection.name
     if plan.wrap:
