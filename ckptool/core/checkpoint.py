@@ -24,6 +24,8 @@ from ckptool.core.spec import Form, TensorSpec, packed_nbytes
 Risk = Literal["harmless", "unknown", "dangerous"]
 Layout = Literal["strided", "sparse", "quantized", "meta", "nested"]
 
+_PLAIN = ("float64", "float32", "float16", "bfloat16", "int64", "bool", "complex64", "complex128")
+
 
 @dataclass(frozen=True, slots=True)
 class Storage:
@@ -364,6 +366,13 @@ class Checkpoint(Mapping[str, Tensor]):
     def columns(self) -> Columns | None:
         """The tensors, if they are kept in columns: plain ones, none of which shares bytes with another."""
         return self.tensors if isinstance(self.tensors, Columns) else None
+
+    @property
+    def may_hold_codes(self) -> bool:
+        """False where no tensor has a dtype that codes of quantized weights are stored in."""
+        if any(form.dtype not in _PLAIN for form in self.forms()):
+            return True
+        return any(key.endswith("absmax") for key in self.tensors)  # bitsandbytes' codes, stored as floats
 
     def form(self, key: str) -> Form:
         """Dtype, shape and size of a tensor, without the tensor."""

@@ -17,6 +17,11 @@ class NoIndex(Observation):
 
 
 @dataclass(frozen=True, slots=True)
+class Decoded(Observation):
+    """Logical tensors stand in place of encoded ones: ``--dequantize`` made this checkpoint."""
+
+
+@dataclass(frozen=True, slots=True)
 class MetadataDiffers(Observation):
     """Entries of `__metadata__` with different texts in different shards; those of the first shard were taken."""
 

@@ -10,6 +10,7 @@ from weakref import ref
 
 from ckptool.core.checkpoint import Checkpoint, Tensor
 from ckptool.core.errors import CkptError
+from ckptool.core.observations import Decoded
 from ckptool.core.spec import TensorSpec
 from ckptool.encodings.descriptions import without_descriptions
 from ckptool.encodings.encoded import Encoded, Read
@@ -22,7 +23,6 @@ _MAX_CONFIG = 1 << 24  # bytes
 QUANTIZATION_FILES = ("quantize_config.json", "quant_config.json", "hf_quant_config.json")
 """Files beside the weights that say how they are quantized, where config.json does not."""
 
-_PLAIN = ("float64", "float32", "float16", "bfloat16", "int64", "bool", "complex64", "complex128")
 _DIRECT = ("float32", "bfloat16", "float16")
 
 _KNOWN: dict[int, tuple[ref[Checkpoint], tuple[Encoded, ...]]] = {}  # by id: a checkpoint compares like a dict
@@ -45,9 +45,7 @@ def encoded_of(checkpoint: Checkpoint) -> tuple[Encoded, ...]:
 
 
 def _recognised(checkpoint: Checkpoint) -> tuple[Encoded, ...]:
-    forms = set(checkpoint.forms())
-    disguised = any(key.endswith("absmax") for key in checkpoint.tensors)  # bitsandbytes' codes, stored as floats
-    if all(form.dtype in _PLAIN for form in forms) and not disguised:
+    if not checkpoint.may_hold_codes:
         return ()
     every = zip(checkpoint.tensors, checkpoint.forms(), strict=True)
     specs = {key: TensorSpec(key, form.dtype, form.shape) for key, form in every if form.layout == "strided"}
@@ -153,7 +151,7 @@ def dequantized(
         elif key not in gone:
             tensors[key] = tensor
     metadata = without_descriptions(checkpoint.metadata) if only is None else checkpoint.metadata
-    return replace(checkpoint, tensors=tensors, metadata=metadata)
+    return replace(checkpoint, tensors=tensors, metadata=metadata, observations=(*checkpoint.observations, Decoded()))
 
 
 def logical_tensor(checkpoint: Checkpoint, encoded: Encoded, dtype: str | None = None) -> Tensor:
@@ -173,9 +171,7 @@ def decoded_source(tensor: Tensor) -> DecodedBytes | None:
 
 def is_dequantized(checkpoint: Checkpoint) -> bool:
     """True if `dequantized` gave it logical tensors."""
-    if checkpoint.columns is not None:
-        return False
-    return any(decoded_source(tensor) is not None for tensor in checkpoint.tensors.values())
+    return any(isinstance(each, Decoded) for each in checkpoint.observations)
 
 
 def _require_decodable(checkpoint: Checkpoint, found: Iterable[Encoded]) -> None:

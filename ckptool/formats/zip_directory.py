@@ -303,7 +303,7 @@ def _locate(file: OpenBytes, columns: _Columns, bounds: _Bounds) -> None:
     columns.offset = array("Q", bytes(8 * len(columns.names)))
     end = bounds.start
     ordered = sorted(range(len(columns.names)), key=columns.header.__getitem__)
-    following = [*(bounds.start + columns.header[row] for row in ordered[1:]), bounds.directory]
+    following = [bounds.start + columns.header[row] for row in ordered[1:]] + [bounds.directory] * bool(ordered)
     for row, after in zip(ordered, following, strict=True):
         header, packed, name = bounds.start + columns.header[row], columns.packed[row], columns.names[row]
         if header < end or header + _LOCAL.size + len(name) > bounds.directory:
