@@ -26,6 +26,7 @@ from ckptool.core.spec import TensorSpec
 from ckptool.core.views import is_run, run_of
 from ckptool.encodings.encoded import Encoded
 from ckptool.encodings.registry import block_of_row, decode, row_step
+from ckptool.engine.evaluate import keep_freed_memory
 from ckptool.engine.reading import Reader
 
 if TYPE_CHECKING:
@@ -33,8 +34,8 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
-ELEMENTS = 1 << 18
-"""Elements that are decoded at a time: 1 MiB of float32."""
+ELEMENTS = 1 << 17
+"""Elements that are decoded at a time: 512 KiB of float32, which a core's own cache holds with its copies."""
 
 _BLOCKS = 4  # decoded blocks that a thread keeps: tensors of several models are read in step
 _STRIP = 1 << 22  # bytes of a member that are read at once where decoding asks for columns
@@ -112,6 +113,14 @@ class DecodedBytes:
             file.check()
 
 
+def decoded_source(tensor: Tensor) -> DecodedBytes | None:
+    """What decodes a tensor; None for one that is stored as it is."""
+    if len(tensor.pieces) != 1:
+        return None
+    file = tensor.pieces[0].storage.file
+    return file if isinstance(file, DecodedBytes) else None
+
+
 class _Kept(threading.local):
     """What a thread has read last and may be asked for again: decoded blocks, and strips of members."""
 
@@ -142,7 +151,8 @@ class OpenDecoded:
         self.source = source
         self._reader = Reader()
         self._number = next(_NUMBERS)
-        self._step = row_step(source.encoded, ELEMENTS)
+        self._step = row_step(source.encoded, ELEMENTS, ELEMENTS)
+        keep_freed_memory()
 
     @property
     def path(self) -> PurePath:

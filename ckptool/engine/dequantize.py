@@ -14,7 +14,7 @@ from ckptool.core.spec import TensorSpec
 from ckptool.encodings.descriptions import without_descriptions
 from ckptool.encodings.encoded import Encoded, Read
 from ckptool.encodings.registry import recognise, settle
-from ckptool.engine.decoded import Bounds, DecodedBytes, read_box
+from ckptool.engine.decoded import Bounds, DecodedBytes, decoded_source, read_box
 from ckptool.engine.reading import Reader
 from ckptool.storage.texts import read_bytes
 
@@ -161,14 +161,6 @@ def logical_tensor(checkpoint: Checkpoint, encoded: Encoded, dtype: str | None =
     members = {role: checkpoint[spec.key] for role, spec in encoded.members.items()}
     wanted = dtype or encoded.spec.dtype
     return DecodedBytes(encoded, members, wanted if wanted in _DIRECT else "float32").tensor
-
-
-def decoded_source(tensor: Tensor) -> DecodedBytes | None:
-    """What decodes a tensor; None for one that is stored as it is."""
-    if len(tensor.pieces) != 1:
-        return None
-    file = tensor.pieces[0].storage.file
-    return file if isinstance(file, DecodedBytes) else None
 
 
 def is_dequantized(checkpoint: Checkpoint) -> bool:

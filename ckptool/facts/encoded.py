@@ -13,7 +13,8 @@ from ckptool.encodings.descriptions import moved_key, renamed_descriptions
 from ckptool.encodings.encoded import Encoded as Group
 from ckptool.encodings.headers import ACTIVATION
 from ckptool.encodings.registry import recognise
-from ckptool.engine.dequantize import config_beside, decoded_source, encoded_of
+from ckptool.engine.decoded import decoded_source
+from ckptool.engine.dequantize import config_beside, encoded_of
 from ckptool.facts.headers import Headers, amount, many
 from ckptool.facts.registry import finder
 

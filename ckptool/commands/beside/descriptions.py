@@ -7,7 +7,8 @@ from dataclasses import replace
 from ckptool.core.plan import Plan, Source, Step
 from ckptool.core.reasons import Decoded, Kept
 from ckptool.encodings.descriptions import has_descriptions, moved_key, renamed_descriptions
-from ckptool.engine.dequantize import decoded_source, encoded_of, is_dequantized
+from ckptool.engine.decoded import decoded_source
+from ckptool.engine.dequantize import encoded_of, is_dequantized
 
 
 def with_decoded_reasons(plan: Plan) -> Plan:
