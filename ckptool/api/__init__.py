@@ -92,10 +92,12 @@ def compare(
     """
     from ckptool.commands.automatic import mapped_by
     from ckptool.commands.diff.comparison import compare as compare_checkpoints
+    from ckptool.commands.diff.logical import logical_sides
     from ckptool.recipes.recipe import recipe_from
     from ckptool.values.delta import Tolerance
 
-    before, after, rules = _opened(old), _opened(new), recipe_from(recipe)
+    rules = recipe_from(recipe)
+    before, after = logical_sides(_opened(old), _opened(new))
     return compare_checkpoints(
         before,
         after,

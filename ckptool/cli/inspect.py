@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from ckptool.report.inspection import Inspection
 
 
+_DESCRIPTION = 1 << 16  # bytes of what describes a quantized tensor and is read without --stats
+
+
 class Sort(StrEnum):
     """The order of tensors and modules."""
 
@@ -113,17 +116,21 @@ def _sorted(checkpoint: Checkpoint, keys: list[str], sort: Sort) -> tuple[str, .
 def _report(
     checkpoint: Checkpoint, path: PurePath, keys: tuple[str, ...], stats: bool, threads: int, quiet: bool
 ) -> Inspection:
+    from ckptool.engine.dequantize import encoded_of, settled, with_logical_values
     from ckptool.facts.storages import ties
     from ckptool.facts.words import notes_of
     from ckptool.report.inspection import Inspection
 
+    encoded = settled(checkpoint, encoded_of(checkpoint), None if stats else _DESCRIPTION)
+    by_codes = {each.codes.key: each for each in encoded}
     numbers = {}
     if stats:
         from ckptool.cli.progress import Progress
         from ckptool.values.stats import all_stats
 
         with Progress("reading", quiet) as progress:
-            numbers = all_stats(checkpoint, keys, threads=threads, progress=progress)
+            values = with_logical_values(checkpoint, encoded)
+            numbers = all_stats(values, keys, threads=threads, progress=progress)
     return Inspection(
         checkpoint=checkpoint,
         name=str(path),
@@ -131,6 +138,7 @@ def _report(
         ties=tuple(ties(checkpoint)),
         notes=_notes_on(keys, checkpoint, notes_of(checkpoint)),
         stats=numbers,
+        encoded=by_codes,
     )
 
 

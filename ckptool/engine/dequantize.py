@@ -156,6 +156,17 @@ def dequantized(
     return replace(checkpoint, tensors=tensors, metadata=metadata)
 
 
+def with_logical_values(checkpoint: Checkpoint, encoded: Iterable[Encoded]) -> Checkpoint:
+    """The checkpoint under its stored keys, with the numbers that codes stand for where they can be decoded.
+
+    Args:
+        checkpoint: any.
+        encoded: its encoded tensors, settled.
+    """
+    values = {each.codes.key: logical_tensor(checkpoint, each) for each in encoded if not each.problems}
+    return replace(checkpoint, tensors={**checkpoint.tensors, **values}) if values else checkpoint
+
+
 def logical_tensor(checkpoint: Checkpoint, encoded: Encoded, dtype: str | None = None) -> Tensor:
     """An encoded tensor, settled and without problems, as the tensor that it stands for."""
     members = {role: checkpoint[spec.key] for role, spec in encoded.members.items()}

@@ -186,6 +186,10 @@ class Dequantized(Fact):
         return f"{many(len(self.keys), 'tensor')} dequantized: {self.scheme} → {DTYPES[self.dtype].short}{less}"
 
     def answer(self, use: Use) -> Answer:
+        if use.operation is Operation.COMPARE:
+            are = "is" if len(self.keys) == 1 else "are"
+            what = f"{many(len(self.keys), 'tensor')} {are} compared as decoded numbers, not as codes"
+            return Say(f"{what}: {self.scheme} → {DTYPES[self.dtype].short}", level="note")
         used = use.operation in (Operation.COPY, Operation.CAST, Operation.COMPUTE)
         return Say(self.text, level="note") if used else FINE
 
