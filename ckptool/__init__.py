@@ -24,6 +24,7 @@ from ckptool.core.version import VERSION
 TYPE_CHECKING = False  # importing typing would take longer than all the rest of this module
 if TYPE_CHECKING:
     from ckptool.api import compare as compare
+    from ckptool.api import dequantized as dequantized
     from ckptool.api import load_into as load_into
     from ckptool.api import match as match
     from ckptool.api import open as open
@@ -72,6 +73,7 @@ _HOMES = {
     **dict.fromkeys(
         (
             "compare",
+            "dequantized",
             "load_into",
             "match",
             "open",
@@ -103,6 +105,7 @@ __all__ = [
     "Tolerance",
     "Transplant",
     "compare",
+    "dequantized",
     "load_into",
     "match",
     "open",
