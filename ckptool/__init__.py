@@ -25,6 +25,7 @@ TYPE_CHECKING = False  # importing typing would take longer than all the rest of
 if TYPE_CHECKING:
     from ckptool.api import check as check
     from ckptool.api import compare as compare
+    from ckptool.api import dequantized as dequantized
     from ckptool.api import load_into as load_into
     from ckptool.api import match as match
     from ckptool.api import open as open
@@ -76,6 +77,7 @@ _HOMES = {
         (
             "check",
             "compare",
+            "dequantized",
             "load_into",
             "match",
             "open",
@@ -109,6 +111,7 @@ __all__ = [
     "Transplant",
     "check",
     "compare",
+    "dequantized",
     "load_into",
     "match",
     "open",

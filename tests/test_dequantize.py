@@ -370,3 +370,59 @@ def test_a_preview_is_what_runs(tmp_path: Path, capsys: Told) -> None:
     for name in ("steps", "beside", "notes", "summary"):
         assert preview[name] == written[name]
     assert [step["why"] for step in written["steps"]].count("dequantized from fp8 128×128 blocks") == 1
+
+
+def test_numbers_that_the_dtype_cannot_hold_are_counted(tmp_path: Path, capsys: Told) -> None:
+    codes = torch.ones(4, 4).to(torch.float8_e4m3fn)
+    state = {"a.weight": codes, "a.weight_scale": torch.tensor([[1.0], [1e6], [1.0], [2e38]])}
+    save_file(state, tmp_path / "in.safetensors")
+    command = ["filter", str(tmp_path / "in.safetensors"), "--dequantize", "--dtype", "f16", "--json"]
+    assert run([*command, "-o", str(tmp_path / "out.safetensors")]) == 0
+    assert json.loads(capsys.readouterr().out)["written"]["overflows"] == {"a.weight": 8}
+    assert load_file(tmp_path / "out.safetensors")["a.weight"].isinf().sum() == 8
+
+
+def test_a_damaged_torch_archive_is_not_decoded(tmp_path: Path, capsys: Told) -> None:
+    state = tensors_of(DATA / "gptq_v1_actorder")
+    torch.save(state, tmp_path / "in.pth")
+    raw = bytearray((tmp_path / "in.pth").read_bytes())
+    codes = next(tensor for key, tensor in state.items() if key.endswith("qweight"))
+    raw[raw.index(codes.numpy().tobytes()) + 5] ^= 1
+    (tmp_path / "in.pth").write_bytes(raw)
+    told = refused(["filter", str(tmp_path / "in.pth"), "--dequantize"], tmp_path / "out.safetensors", capsys)
+    assert "damaged" in told
+
+
+def test_stored_views_are_decoded_as_they_are_seen(tmp_path: Path) -> None:
+    state = tensors_of(DATA / "fp8_block_sharded")
+    key = "model.layers.3.mlp.shared_experts.up_proj.weight"
+    torch.save({**state, key: state[key].t().contiguous().t()}, tmp_path / "in.pth")
+    shutil.copy(DATA / "fp8_block_sharded" / "config.json", tmp_path)
+    assert run(["filter", str(tmp_path / "in.pth"), "--dequantize", "-o", str(tmp_path / "out.pth")]) == 0
+    assert same(torch.load(tmp_path / "out.pth")[key], load_file(DATA / "fp8_block_sharded.expected.safetensors")[key])
+
+
+def test_tied_quantized_weights_stay_tied(tmp_path: Path) -> None:
+    codes, scale = torch.ones(4, 4).to(torch.float8_e4m3fn), torch.tensor(2.0)
+    state = {"a.weight": codes, "a.weight_scale": scale, "b.weight": codes, "b.weight_scale": scale}
+    torch.save(state, tmp_path / "in.pth")
+    assert run(["filter", str(tmp_path / "in.pth"), "--dequantize", "-o", str(tmp_path / "out.pth")]) == 0
+    made = torch.load(tmp_path / "out.pth")
+    assert made["a.weight"].data_ptr() == made["b.weight"].data_ptr()
+
+
+def test_a_changed_input_is_noticed(tmp_path: Path) -> None:
+    from ckptool.commands.beside.complete import complete
+    from ckptool.commands.filter import plan_filter
+    from ckptool.core.errors import CkptError
+    from ckptool.engine.apply import apply
+    from ckptool.engine.dequantize import dequantized as logical
+
+    source = tmp_path / "in"
+    shutil.copytree(DATA / "fp8_block_sharded", source)
+    plan = complete(plan_filter(logical(open_checkpoint(source))), "safetensors")
+    shard = sorted(source.glob("*.safetensors"))[1]
+    shard.write_bytes(shard.read_bytes())
+    with pytest.raises(CkptError, match="changed"):
+        apply(plan, tmp_path / "out.safetensors")
+    assert not (tmp_path / "out.safetensors").exists()

@@ -95,10 +95,12 @@ def compare(
     """
     from ckptool.commands.automatic import mapped_by
     from ckptool.commands.diff.comparison import compare as compare_checkpoints
+    from ckptool.commands.diff.logical import logical_sides
     from ckptool.recipes.recipe import recipe_from
     from ckptool.values.delta import Tolerance
 
-    before, after, rules = _opened(old), _opened(new), recipe_from(recipe)
+    rules = recipe_from(recipe)
+    before, after = logical_sides(_opened(old), _opened(new))
     return compare_checkpoints(
         before,
         after,
@@ -108,6 +110,33 @@ def compare(
         threads=threads,
         mapped=mapped_by(rules, before, after) if rules.stages else None,
     )
+
+
+def dequantized(checkpoint: Input, dtype: str | None = None) -> Checkpoint:
+    """A checkpoint with decoded tensors in place of its quantized ones: what ``--dequantize`` makes of it.
+
+    Everything that takes a checkpoint takes it: `plan_filter`, `plan_remap`, `plan_merge`, `plan_transplant`,
+    `load_into`, `compare`, `Reader`. Nothing is decoded before it is read, and then in blocks.
+
+    Args:
+        checkpoint: a path, or what `open` gave.
+        dtype: of the decoded tensors, as "f32"; by default what the file or its config names, else bfloat16.
+
+    Raises:
+        CkptError: a quantized tensor cannot be decoded, or there is no such dtype.
+
+    Example:
+        >>> stored = ckptool.open("fixtures/fp8")
+        >>> key = "model.layers.0.mlp.up_proj.weight"
+        >>> stored[key].spec.short, ckptool.dequantized(stored)[key].spec.short
+        ('f8_e4m3fn[40,32]', 'bf16[40,32]')
+        >>> len(stored), len(ckptool.dequantized(stored))
+        (10, 6)
+    """
+    from ckptool.commands.filter import float_dtype
+    from ckptool.engine.dequantize import dequantized as logical
+
+    return logical(_opened(checkpoint), float_dtype(dtype))
 
 
 def match(

@@ -17,7 +17,7 @@ from typing import Literal
 
 from ckptool.core.bytes import ByteSource
 from ckptool.core.format import Format
-from ckptool.core.observations import Observation
+from ckptool.core.observations import Decoded, Observation
 from ckptool.core.ranks import Ranks
 from ckptool.core.spec import Form, TensorSpec, packed_nbytes
 
@@ -366,6 +366,11 @@ class Checkpoint(Mapping[str, Tensor]):
     def columns(self) -> Columns | None:
         """The tensors, if they are kept in columns: plain ones, none of which shares bytes with another."""
         return self.tensors if isinstance(self.tensors, Columns) else None
+
+    @property
+    def is_decoded(self) -> bool:
+        """True if logical tensors stand in place of its encoded ones (``--dequantize``)."""
+        return any(isinstance(each, Decoded) for each in self.observations)
 
     @property
     def may_hold_codes(self) -> bool:

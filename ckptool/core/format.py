@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+QUANTIZATION_CONFIGS = ("quantization_config", "compression_config", "quantization")
+"""Where a config.json says how the weights beside it are quantized."""
+QUANTIZATION_FILES = ("quantize_config.json", "quant_config.json", "hf_quant_config.json")
+"""Files beside the weights that say how they are quantized, where config.json does not."""
+
 
 @dataclass(frozen=True, slots=True)
 class Format:

@@ -146,11 +146,11 @@ def row_blocks(encoded: Encoded, elements: int = BLOCK_ELEMENTS) -> Iterator[tup
             yield base + first, base + min(height, first + step)
 
 
-def row_step(encoded: Encoded, elements: int = BLOCK_ELEMENTS) -> int:
-    """Rows of a block of about so many elements: whole granules where they are not too large."""
+def row_step(encoded: Encoded, elements: int = BLOCK_ELEMENTS, most: int | None = None) -> int:
+    """Rows of a block of about so many elements: whole granules where they have at most `most` elements, or 4 times."""
     columns = max(1, encoded.columns)
     step = granule(encoded)
-    if step * columns > 4 * elements:  # memory before speed
+    if step * columns > (4 * elements if most is None else most):  # memory before speed
         step = 1
     return step * max(1, elements // (step * columns))
 

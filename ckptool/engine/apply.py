@@ -11,7 +11,8 @@ from pathlib import PurePath
 from ckptool.core.bytes import PathText
 from ckptool.core.checkpoint import Note
 from ckptool.core.errors import CkptError, DamagedError, OutputError, PlanError
-from ckptool.core.plan import Plan
+from ckptool.core.plan import Plan, Source
+from ckptool.engine.decoded import decoded_source
 from ckptool.engine.encode import container_of, encode, writer_named, writer_of
 from ckptool.engine.filling import write_image
 from ckptool.engine.plan_hash import plan_hash
@@ -114,7 +115,7 @@ def apply(
         len(output.specs),
         time.monotonic() - started,
         rounding={key: cast.worst for key, cast in casts.items()},
-        overflows={key: cast.overflows for key, cast in casts.items() if cast.overflows},
+        overflows={**{key: cast.overflows for key, cast in casts.items() if cast.overflows}, **_infinite(plan)},
         zeroed={key: cast.zeroed for key, cast in casts.items() if cast.zeroed},
         notes=(*notes, *(Note(error.message, "written as it is: --allow checksum") for error in damaged)),
     )
@@ -128,6 +129,17 @@ def _insisting() -> Iterator[None]:
     except DamagedError as error:
         error.hint = f"{error.hint}; --allow checksum writes it as it is"
         raise
+
+
+def _infinite(plan: Plan) -> dict[str, int]:
+    """For decoded tensors that were written now, how many finite numbers their dtype could not hold."""
+    found: dict[str, int] = {}
+    for step in plan.steps:
+        if isinstance(step.value, Source) and plan.inputs[step.value.input].columns is None:
+            source = decoded_source(plan.inputs[step.value.input][step.value.key])
+            if source is not None and source.infinite:
+                found[step.target.key] = sum(source.infinite.values())
+    return found
 
 
 def check_output(

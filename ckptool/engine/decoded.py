@@ -24,17 +24,18 @@ from ckptool.core.dtypes import DTYPES
 from ckptool.core.errors import UnreadableError
 from ckptool.core.spec import TensorSpec
 from ckptool.core.views import is_run, run_of
-from ckptool.encodings.encoded import Encoded
-from ckptool.encodings.registry import block_of_row, decode, row_step
+from ckptool.engine.evaluate import keep_freed_memory
 from ckptool.engine.reading import Reader, ranges_of, reads_cheaply
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from ckptool.encodings.encoded import Encoded
+
     Array = NDArray[Any]
 
-ELEMENTS = 1 << 18
-"""Elements that are decoded at a time: 1 MiB of float32."""
+ELEMENTS = 1 << 17
+"""Elements that are decoded at a time: 512 KiB of float32, which a core's own cache holds with its copies."""
 
 _BLOCKS = 4  # decoded blocks that a thread keeps: tensors of several models are read in step
 _STRIP = 1 << 22  # bytes of a member that are read at once where decoding asks for columns
@@ -132,6 +133,14 @@ class DecodedBytes:
             file.check()
 
 
+def decoded_source(tensor: Tensor) -> DecodedBytes | None:
+    """What decodes a tensor; None for one that is stored as it is."""
+    if len(tensor.pieces) != 1:
+        return None
+    file = tensor.pieces[0].storage.file
+    return file if isinstance(file, DecodedBytes) else None
+
+
 class _Kept(threading.local):
     """What a thread has read last and may be asked for again: decoded blocks, and strips of members."""
 
@@ -159,10 +168,13 @@ class OpenDecoded:
     __slots__ = ("_number", "_reader", "_step", "source")
 
     def __init__(self, source: DecodedBytes) -> None:
+        from ckptool.encodings.registry import row_step  # only where something is decoded
+
         self.source = source
         self._reader = Reader()
         self._number = next(_NUMBERS)
-        self._step = row_step(source.encoded, ELEMENTS)
+        self._step = row_step(source.encoded, ELEMENTS, ELEMENTS)
+        keep_freed_memory()
 
     @property
     def path(self) -> PurePath:
@@ -187,6 +199,8 @@ class OpenDecoded:
         return bytes(buffer)
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
+        from ckptool.encodings.registry import block_of_row
+
         width = self.source.encoded.columns * DTYPES[self.source.dtype].block_nbytes
         buffer = buffer.cast("B")
         done = 0
@@ -216,6 +230,8 @@ class OpenDecoded:
     def _block(self, start: int, stop: int) -> memoryview:
         """The bytes of some rows: the last ones of this thread, or decoded now."""
         import numpy as np
+
+        from ckptool.encodings.registry import decode
 
         blocks, name = _KEPT.blocks, (self._number, start)
         if name in blocks:

@@ -10,6 +10,7 @@ from weakref import ref
 
 from ckptool.core.checkpoint import Checkpoint, Tensor
 from ckptool.core.errors import CkptError
+from ckptool.core.format import QUANTIZATION_FILES
 from ckptool.core.observations import Decoded
 from ckptool.core.spec import TensorSpec
 from ckptool.encodings.descriptions import without_descriptions
@@ -20,8 +21,6 @@ from ckptool.engine.reading import Reader
 from ckptool.storage.texts import read_bytes
 
 _MAX_CONFIG = 1 << 24  # bytes
-QUANTIZATION_FILES = ("quantize_config.json", "quant_config.json", "hf_quant_config.json")
-"""Files beside the weights that say how they are quantized, where config.json does not."""
 
 _DIRECT = ("float32", "bfloat16", "float16")
 
@@ -154,24 +153,22 @@ def dequantized(
     return replace(checkpoint, tensors=tensors, metadata=metadata, observations=(*checkpoint.observations, Decoded()))
 
 
+def with_logical_values(checkpoint: Checkpoint, encoded: Iterable[Encoded]) -> Checkpoint:
+    """The checkpoint under its stored keys, with the numbers that codes stand for where they can be decoded.
+
+    Args:
+        checkpoint: any.
+        encoded: its encoded tensors, settled.
+    """
+    values = {each.codes.key: logical_tensor(checkpoint, each) for each in encoded if not each.problems}
+    return replace(checkpoint, tensors={**checkpoint.tensors, **values}) if values else checkpoint
+
+
 def logical_tensor(checkpoint: Checkpoint, encoded: Encoded, dtype: str | None = None) -> Tensor:
     """An encoded tensor, settled and without problems, as the tensor that it stands for."""
     members = {role: checkpoint[spec.key] for role, spec in encoded.members.items()}
     wanted = dtype or encoded.spec.dtype
     return DecodedBytes(encoded, members, wanted if wanted in _DIRECT else "float32").tensor
-
-
-def decoded_source(tensor: Tensor) -> DecodedBytes | None:
-    """What decodes a tensor; None for one that is stored as it is."""
-    if len(tensor.pieces) != 1:
-        return None
-    file = tensor.pieces[0].storage.file
-    return file if isinstance(file, DecodedBytes) else None
-
-
-def is_dequantized(checkpoint: Checkpoint) -> bool:
-    """True if `dequantized` gave it logical tensors."""
-    return any(isinstance(each, Decoded) for each in checkpoint.observations)
 
 
 def _require_decodable(checkpoint: Checkpoint, found: Iterable[Encoded]) -> None:

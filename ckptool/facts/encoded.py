@@ -188,6 +188,10 @@ class Dequantized(Fact):
         return f"{many(len(self.keys), 'tensor')} dequantized: {self.scheme} → {DTYPES[self.dtype].short}{less}"
 
     def answer(self, use: Use) -> Answer:
+        if use.operation is Operation.COMPARE:
+            are = "is" if len(self.keys) == 1 else "are"
+            what = f"{many(len(self.keys), 'tensor')} {are} compared as decoded numbers, not as codes"
+            return Say(f"{what}: {self.scheme} → {DTYPES[self.dtype].short}", level="note")
         used = use.operation in (Operation.COPY, Operation.CAST, Operation.COMPUTE)
         return Say(self.text, level="note") if used else FINE
 
@@ -215,7 +219,8 @@ def find(headers: Headers) -> Iterator[Fact]:
     if not is_decoded and not checkpoint.may_hold_codes:
         return
     from ckptool.encodings.headers import ACTIVATION
-    from ckptool.engine.dequantize import config_beside, decoded_source, encoded_of
+    from ckptool.engine.decoded import decoded_source
+    from ckptool.engine.dequantize import config_beside, encoded_of
 
     schemes: dict[str, list[Group]] = {}
     faulty: dict[str, list[Group]] = {}

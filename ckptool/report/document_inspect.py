@@ -128,13 +128,16 @@ def _result(report: Inspection) -> list[tuple[str, Any]]:
 
 def _summary_fields(report: Inspection) -> dict[str, Any]:
     """The totals of what is shown."""
-    return {
+    fields: dict[str, Any] = {
         "tensors": len(report.keys),
         "of": len(report.checkpoint),
         "elements": report.elements,
         "bytes": report.nbytes,
         "dtypes": dict(report.dtypes),
     }
+    if report.logical is not None:
+        fields["decoded"] = dict(zip(("tensors", "elements", "bytes"), report.logical, strict=True))
+    return fields
 
 
 def _tensor_fields(report: Inspection, tensor: Tensor) -> dict[str, Any]:
@@ -154,6 +157,16 @@ def _tensor_fields(report: Inspection, tensor: Tensor) -> dict[str, Any]:
         fields["layout"] = tensor.layout
     if len(tensor.pieces) > 1:
         fields["chunks"] = len(tensor.pieces)
+    if (encoded := report.encoded.get(tensor.key)) is not None:
+        fields["encoded"] = {
+            "scheme": encoded.title,
+            "key": encoded.key,
+            "dtype": encoded.spec.dtype,
+            "shape": encoded.spec.shape,
+            "bits_per_weight": round(encoded.bits_per_weight, 4),
+            "members": [key for key in encoded.keys if key != tensor.key],
+            "problems": [problem.text for problem in encoded.problems],
+        }
     if tensor.key in report.stats:
         fields["stats"] = stats_fields(report.stats[tensor.key])
     return fields

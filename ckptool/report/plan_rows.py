@@ -24,7 +24,7 @@ from ckptool.core.reasons import (
     Unmixed,
 )
 from ckptool.core.spec import DTYPES, Form, dtype_named
-from ckptool.engine.dequantize import decoded_source
+from ckptool.engine.decoded import decoded_source
 from ckptool.report.reasons import dropped_text, reason_text
 from ckptool.report.units import number_of
 

@@ -65,8 +65,7 @@ def tree(report: Inspection, depth: int | None = None, flat: bool = False, by_si
     if flat:
         return Tree(tuple(_flat_rows(report)), is_flat=True)
     keys: Sequence[str] = _by_module_size(report) if by_size else report.keys
-    labels = (form.label for form in report.checkpoint.forms(keys))
-    root = fold.fold(zip(keys, labels, strict=True))
+    root = fold.fold(zip(keys, report.labels(keys), strict=True))
     depth = fold.default_depth(root) if depth is None else depth
     found = list(fold.rows(root, depth))
     return Tree(
@@ -79,8 +78,9 @@ def tree(report: Inspection, depth: int | None = None, flat: bool = False, by_si
 
 
 def _flat_rows(report: Inspection) -> Iterator[TreeRow]:
-    for key, form in zip(report.keys, report.checkpoint.forms(report.keys), strict=True):
-        yield TreeRow("", key, "1", form.label, form.elements, form.nbytes, (key,))
+    forms = report.checkpoint.forms(report.keys)
+    for key, form, label in zip(report.keys, forms, report.labels(report.keys), strict=True):
+        yield TreeRow("", key, "1", label, form.elements, form.nbytes, (key,))
 
 
 def _tree_row(report: Inspection, row: fold.Row) -> TreeRow:

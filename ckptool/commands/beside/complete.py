@@ -21,6 +21,7 @@ from ckptool.commands.consult import consulted
 from ckptool.commands.filter import left_out
 from ckptool.core.checkpoint import Checkpoint, Note
 from ckptool.core.errors import UsageError
+from ckptool.core.format import QUANTIZATION_FILES
 from ckptool.core.initial import INITIAL_KEY, initial_text
 from ckptool.core.plan import Beside, Carried, Fate, Plan, Problem
 from ckptool.core.reasons import (
@@ -35,7 +36,6 @@ from ckptool.core.reasons import (
     OnlyTensorsRead,
 )
 from ckptool.core.ties import without_recorded_ties
-from ckptool.engine.dequantize import QUANTIZATION_FILES, is_dequantized
 from ckptool.engine.encode import refusals, writer_named
 from ckptool.formats.registry import FOLDER, writer_like
 from ckptool.formats.torch.frame import Frame
@@ -193,7 +193,7 @@ def _companions(plan: Plan, *, carries: bool) -> tuple[list[Beside], tuple[Carri
     edit = edited_config(plan) if CONFIG in names else None
     beside, files = [], []
     for name in names:
-        if name in QUANTIZATION_FILES and is_dequantized(plan.inputs[0]):
+        if name in QUANTIZATION_FILES and plan.inputs[0].is_decoded:
             beside.append(Beside(name, Fate.DROPPED, ByOption("--dequantize")))
             continue
         is_edited = name == CONFIG and edit is not None and edit.text is not None

@@ -18,6 +18,7 @@ from ckptool.commands.diff.extras import (
     same_quantizer,
     version_changes,
 )
+from ckptool.commands.diff.logical import logical_sides
 from ckptool.commands.diff.pairing import in_order, seen_through
 from ckptool.commands.diff.renames import find_renames
 from ckptool.commands.diff.result import Change, Diff, ExtraChange, Status
@@ -45,6 +46,7 @@ def compare(
 ) -> Diff:
     """Compare two checkpoints of any formats.
 
+    Quantized tensors of one side are compared as numbers, see `ckptool.commands.diff.logical`.
     Headers decide what can be decided on headers. Of tensors with equal key and spec the bytes are compared, and
     numbers are computed for those that differ and for those of another dtype. Tensors that are left over are looked for
     under other keys by their bytes.
@@ -64,6 +66,8 @@ def compare(
         UsageError: a pattern is malformed or matches no key of either side.
         UnreadableError: a file ends early, or changes while it is read.
     """
+    if mapped is None:
+        old, new = logical_sides(old, new)
     with collector_paused():
         return _compared(old, new, only, tolerance, keys_only, threads, progress, mapped)
 
