@@ -47,7 +47,7 @@ class Inspection:
     @cached_property
     def forms(self) -> Mapping[Form, int]:
         """How many tensors to show have each form."""
-        return Counter(self.checkpoint.forms(self.keys))
+        return self.checkpoint.form_counts(self.keys)
 
     @cached_property
     def tied_to(self) -> Mapping[str, str]:
