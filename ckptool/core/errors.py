@@ -72,6 +72,27 @@ class UsageError(CkptError):
     code = "usage"
 
 
+class NoMatchError(UsageError):
+    """A pattern matches no key.
+
+    Args:
+        option: the option that it was given to.
+        pattern: its text.
+        what: "matches none of the 122 keys".
+    """
+
+    def __init__(
+        self, option: str, pattern: str, what: str, *, hint: str | None = None, path: PurePath | str | None = None
+    ) -> None:
+        super().__init__(f'{option} "{pattern}" {what}', hint=hint, path=path)
+        self.pattern = pattern
+        self.what = what
+
+    def given_as(self, option: str) -> NoMatchError:
+        """The same of a pattern that the user gave elsewhere."""
+        return NoMatchError(option, self.pattern, self.what, hint=self.hint, path=self.path)
+
+
 class UnreadableError(CkptError):
     """The file is not a checkpoint, is damaged, or says something that cannot be true."""
 
@@ -126,6 +147,14 @@ class PlanError(CkptError):
     """The plan has problems and cannot be applied."""
 
     code = "plan"
+
+
+class IrreversibleError(PlanError):
+    """A recipe has rules that cannot be undone; `rules` says which, and why."""
+
+    def __init__(self, rules: str, *, hint: str | None = None) -> None:
+        super().__init__(f"this cannot be reversed: {rules}", hint=hint)
+        self.rules = rules
 
 
 @contextmanager

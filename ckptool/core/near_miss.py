@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator
 from itertools import chain, islice
 from pathlib import PurePath
 
-from ckptool.core.errors import UsageError
+from ckptool.core.errors import NoMatchError, UsageError
 from ckptool.core.keys import Pattern, common_prefix, escape, strip_wrappers
 from ckptool.core.shell import shell_quote
 
@@ -109,7 +109,7 @@ def _respelled(text: str, keys: Collection[str]) -> Iterator[str]:
 def require_match(
     pattern: Pattern, keys: Collection[str], option: str, path: PurePath | str | None = None
 ) -> list[str]:
-    """The keys that the pattern means; `UsageError` with a near miss if there are none.
+    """The keys that the pattern means; `NoMatchError` with a near miss if there are none.
 
     Example:
         >>> require_match(Pattern.parse("fc"), ["head.fc", "fc.weight", "bn.bias"], "--drop", "a.pth")
@@ -125,4 +125,4 @@ def require_match(
     if path is not None:
         hints.append(f"list all: ckptool inspect {shell_quote(path)}")
     what = f"matches none of the {len(keys):,} keys" if len(keys) != 1 else "does not match the only key"
-    raise UsageError(f'{option} "{pattern.text}" {what}', hint="   ".join(hints) or None, path=path)
+    raise NoMatchError(option, pattern.text, what, hint="   ".join(hints) or None, path=path)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 
@@ -92,7 +91,7 @@ def apply(
     advance = _counter(total, progress)
     rounding: dict[str, Rounding] = {}
     damaged: list[DamagedError] = []
-    with _insisting(), Reader(plan.inputs, damaged.append if plan.takes_damaged else None) as reader:
+    with Reader(plan.inputs, damaged.append if plan.takes_damaged else _refuse_damaged) as reader:
         if writer_of(plan).is_folder:
             with staged_folder(target, digest, replaceable, force=force) as stage:
                 notes += _fill_stage(stage, output, plan, reader, advance, rounding)
@@ -121,14 +120,9 @@ def apply(
     )
 
 
-@contextmanager
-def _insisting() -> Iterator[None]:
-    """A refusal of damaged values says how to write them all the same."""
-    try:
-        yield
-    except DamagedError as error:
-        error.hint = f"{error.hint}; --allow checksum writes it as it is"
-        raise
+def _refuse_damaged(error: DamagedError) -> None:
+    hint = "get the file again from where it came from; --allow checksum writes it as it is"
+    raise DamagedError(error.message, hint=hint, path=error.path, key=error.key) from None
 
 
 def _infinite(plan: Plan) -> dict[str, int]:

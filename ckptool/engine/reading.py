@@ -44,7 +44,8 @@ class Reader:
     Args:
         checkpoints: their files must be on entering and on leaving what they were when their headers were read, whether
             they are read in between or not; any other file that is read, on leaving.
-        on_damage: told of bytes that do not have their stated CRC-32, which are read all the same; None to raise that.
+        on_damage: told of bytes that do not have their stated CRC-32, which are read all the same if it returns; None
+            raises the error.
 
     Example:
         >>> import tempfile, pathlib

@@ -94,7 +94,7 @@ def _not_strict(verdict: Verdict) -> list[Problem]:
         )
         if keys
     ]
-    return found or [Problem(f"the model refuses it: {verdict.message.splitlines()[0]}")]
+    return found or [Problem(f"the model refuses it: {verdict.summary}")]
 
 
 def _keys(many: int) -> str:
