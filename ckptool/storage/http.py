@@ -242,10 +242,12 @@ class Client:
         """Close every connection, also those that threads wait for."""
         with self._lock:
             self._is_closed = True
-            connections = [*self._busy, *(each for free in self._free.values() for each in free)]
+            busy, free = [*self._busy], [each for kept in self._free.values() for each in kept]
             self._free.clear()
-        for connection in connections:
+        for connection in busy:
             connection.abort()
+        for connection in free:
+            connection.close()
 
     def _ask(
         self, url: Url, headers: Mapping[str, str], deadline: Deadline, zones: frozenset[Zone]
@@ -478,6 +480,9 @@ class _Connection:
         self._http.close()
         with suppress(OSError):
             self.socket.close()
+
+    def __del__(self) -> None:
+        self.close()
 
 
 def _connected(url: Url, timeout: float, zones: frozenset[Zone]) -> _Connection:
