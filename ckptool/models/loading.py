@@ -5,7 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from ckptool.core.plan import Plan, Source, Step
+from ckptool.core.plan import Plan, Source, Step, sources_of
 from ckptool.core.views import is_run, run_of
 from ckptool.engine.evaluate import packed_blocks
 from ckptool.engine.reading import Reader
@@ -23,6 +23,8 @@ def fill_model(model: torch.nn.Module, plan: Plan) -> None:
     tensors = model.state_dict()
     steps = [step for step in plan.steps if step.tied_to is None]
     with torch.no_grad(), Reader(plan.inputs) as reader, ThreadPoolExecutor(THREADS) as pool:
+        sources = plan.sources
+        reader.expect(sources[each.input][each.key] for step in steps for each in sources_of(step.value))
         for _ in pool.map(lambda step: _fill(tensors[step.target.key], step, plan, reader), steps):
             continue
 

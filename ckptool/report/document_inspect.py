@@ -85,6 +85,7 @@ def inspect_listing(report: Inspection, threads: int = 2) -> Iterator[tuple[str,
     """``key, f32[64,3,7,7], sha256`` by key; the digest is of the packed bytes, whatever the file's format."""
     tensors = sorted(report.tensors, key=lambda tensor: tensor.key)
     with Reader() as reader, ThreadPoolExecutor(threads) as pool:
+        reader.expect(tensors)
 
         def digest(tensor: Tensor) -> str:
             try:

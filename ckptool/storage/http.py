@@ -374,7 +374,9 @@ def _redirected(url: Url, location: str | None, hops: int) -> Url:
     if hops > _MAX_REDIRECTS:
         raise UnreadableError(f"{url.shown} redirects more than {_MAX_REDIRECTS} times")
     try:
-        return url.join((location or "").strip())
+        if not location:
+            raise ValueError
+        return url.join(location.strip())
     except ValueError:
         where = re.sub(r"[?#].*", "", location or "nowhere", flags=re.DOTALL)
         shown = re.sub(r"//[^/]*@", "//", where)[:200]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ckptool.core.checkpoint import Checkpoint, Tensor
 from ckptool.core.spec import DTYPES
 from ckptool.core.views import repeated_axes, without_axes
-from ckptool.engine.reading import Reader, dense_parts
+from ckptool.engine.reading import Reader, dense_parts, reads_cheaply
 from ckptool.values.pool import in_threads
 
 if TYPE_CHECKING:
@@ -86,9 +86,12 @@ def measure(
         if wanted.wants(tensor):
             identity = key if tensor.parts else (tensor.dtype, tensor.pieces, tensor.conj, tensor.neg)
             same[key] = first.setdefault(identity, tensor).key
-    todo = sorted(first.values(), key=lambda tensor: -tensor.nbytes)  # so that the threads end together
+    todo = [*first.values()]
+    if all(map(reads_cheaply, todo)):
+        todo.sort(key=lambda tensor: -tensor.nbytes)  # so that the threads end together
     found: dict[str, Measure] = {}
     with Reader() as reader:
+        reader.expect(todo)
         for tensor, result in in_threads(lambda tensor: _measured(tensor, wanted, reader), todo, threads):
             found[tensor.key] = result
             if progress is not None:
