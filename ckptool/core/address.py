@@ -98,9 +98,11 @@ def address_of(text: PathText) -> Address | None:
     place = re.split(r"[/?#]", rest, maxsplit=1)[0]
     if "@" in place and scheme != "hf":
         raise UsageError(
-            f"{scheme}://...@{place.rpartition('@')[2]} holds a user's name or password",
-            hint="leave it out of the address; a token is taken from the environment",
+            f"{scheme}://{place.rpartition('@')[2]} is an address with a name or password in it",
+            hint="leave it out; a token is taken from the environment",
         )
+    if not place and scheme in SCHEMES:
+        raise UsageError(f"{scheme}:// is not an address of anything: no name follows", hint=f"{scheme}://NAME/FILE")
     if scheme not in SCHEMES:
         shown = Address(f"{scheme}://{rest}").shown
         hint = (

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 
 from ckptool.core.bytes import PathText
-from ckptool.core.checkpoint import Note
+from ckptool.core.checkpoint import Note, Tensor
 from ckptool.core.errors import CkptError, DamagedError, OutputError, PlanError
 from ckptool.core.plan import Plan, Source
 from ckptool.engine.decoded import decoded_source
@@ -20,9 +20,9 @@ from ckptool.engine.rounding import Rounding
 from ckptool.formats.image import Image
 from ckptool.formats.shard_names import replaceable
 from ckptool.formats.writer import Output
-from ckptool.storage.paths import exists, local_path
+from ckptool.storage.paths import exists, is_address, local_path
 from ckptool.storage.refusals import require_name
-from ckptool.storage.stages import FolderStage
+from ckptool.storage.stages import Stage
 from ckptool.storage.staging import clear_stages, staged_file, staged_folder
 from ckptool.storage.targets import check_target
 from ckptool.storage.texts import read_bytes
@@ -198,7 +198,7 @@ def _said_with(notes: Sequence[Note], check: Callable[[], None]) -> None:
 
 
 def _fill_stage(
-    stage: FolderStage,
+    stage: Stage,
     output: Output,
     plan: Plan,
     reader: Reader,
@@ -256,11 +256,17 @@ def _verify(written: PurePath, output: Output) -> None:
     """Open what was written and hold it against the plan."""
     from ckptool.formats.opening import open_checkpoint
 
-    with only_looking():
-        found = open_checkpoint(written)
-    place = found.selection.name  # what is left may make another dict the obvious one, so whole paths are compared
-    tensors = {_joined(place, key): tensor for key, tensor in found.tensors.items()}
-    everything = {**tensors, **found.other_tensors}
+    weights = [name for name, image in output.images.items() if image.slots]
+    parts = [written / name for name in weights] if is_address(written) else [written]
+    tensors: dict[str, Tensor] = {}
+    everything: dict[str, Tensor] = {}
+    place = output.place
+    for part in parts:  # of what is uploaded, the index comes last
+        with only_looking():
+            found = open_checkpoint(part)
+        place = found.selection.name  # what is left may make another dict the obvious one, so whole paths are compared
+        tensors |= {_joined(place, key): tensor for key, tensor in found.tensors.items()}
+        everything |= {**tensors, **found.other_tensors}
     wanted = {_joined(output.place, spec.key): spec for spec in output.specs}
     for path, spec in wanted.items():
         tensor = everything.get(path)

@@ -126,6 +126,8 @@ class Reader:
         Raises:
             UnreadableError: the file ends before, cannot be read, or changed after its headers were read.
         """
+        if not source.reads_cheaply:
+            source.will_read([(offset, len(out))])
         with self.opened(source) as file:
             file.read_into(offset, memoryview(out))
 

@@ -97,6 +97,7 @@ def inspect_listing(report: Inspection, threads: int = 2) -> Iterator[tuple[str,
 
     tensors = sorted(report.tensors, key=lambda tensor: tensor.key)
     with Reader() as reader, ThreadPoolExecutor(threads) as pool:
+        reader.expect(tensors)
 
         def digest(tensor: Tensor) -> str:
             try:

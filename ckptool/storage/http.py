@@ -242,10 +242,12 @@ class Client:
         """Close every connection, also those that threads wait for."""
         with self._lock:
             self._is_closed = True
-            connections = [*self._busy, *(each for free in self._free.values() for each in free)]
+            busy, free = [*self._busy], [each for kept in self._free.values() for each in kept]
             self._free.clear()
-        for connection in connections:
+        for connection in busy:
             connection.abort()
+        for connection in free:
+            connection.close()
 
     def _ask(
         self, url: Url, headers: Mapping[str, str], deadline: Deadline, zones: frozenset[Zone]
@@ -372,7 +374,9 @@ def _redirected(url: Url, location: str | None, hops: int) -> Url:
     if hops > _MAX_REDIRECTS:
         raise UnreadableError(f"{url.shown} redirects more than {_MAX_REDIRECTS} times")
     try:
-        return url.join((location or "").strip())
+        if not location:
+            raise ValueError
+        return url.join(location.strip())
     except ValueError:
         where = re.sub(r"[?#].*", "", location or "nowhere", flags=re.DOTALL)
         shown = re.sub(r"//[^/]*@", "//", where)[:200]
@@ -478,6 +482,9 @@ class _Connection:
         self._http.close()
         with suppress(OSError):
             self.socket.close()
+
+    def __del__(self) -> None:
+        self.close()
 
 
 def _connected(url: Url, timeout: float, zones: frozenset[Zone]) -> _Connection:

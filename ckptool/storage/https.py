@@ -55,6 +55,12 @@ def open_https(address: Address, *, is_fresh: bool = False) -> RemoteFile:
     """
     at_once = network()
     key: Hashable = ("https", address.full)
+    if is_fresh:
+        beside = str(address.parent)
+        for other in [
+            other for other in at_once.files if isinstance(other, tuple) and str(other[-1]).startswith(beside)
+        ]:
+            del at_once.files[other]
     ahead = at_once.known.pop(("ahead", address.full), None)
     if isinstance(ahead, Future):
         ahead.result()

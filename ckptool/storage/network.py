@@ -35,8 +35,9 @@ class Network:
         return self.transfer.read
 
     def close(self) -> None:
-        """Close all connections."""
+        """Close all connections; threads that fetch end."""
         self.client.close()
+        self.memory.workers.end()
 
 
 def network() -> Network:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,11 +10,13 @@ from datetime import timedelta
 from difflib import get_close_matches
 from functools import partial
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from ckptool.core.address import Address
 from ckptool.core.bytes import ByteSource, Entry, Folder
 from ckptool.core.errors import ChangedError, CkptError, MissingError, UnreadableError, UsageError
 from ckptool.storage.blocks import FIRST, Blocks
+from ckptool.storage.hosts import is_loopback
 from ckptool.storage.hub_address import is_plain
 from ckptool.storage.network import Network, network
 from ckptool.storage.remote import RemoteFile
@@ -85,7 +88,7 @@ class Bucket:
             raise UnreadableError(f"{address} may not be read", path=address, hint=hint) from None
         except exceptions.BaseError as error:
             raise UnreadableError(
-                f"{address} cannot be read: {_reason(error)}",
+                f"{address} cannot be read: {reason(error)}",
                 path=address,
                 hint=f"the store is found by {_SETTINGS[address.scheme]}",
             ) from None
@@ -108,6 +111,11 @@ class Bucket:
                 f"{where} lists an object under a name that leads elsewhere: {bad[:200]!r}", path=where
             )
         return [name for name in folders if name], [each for each in objects if each[0]]
+
+    def forget(self, key: str) -> None:
+        """Look anew for an object, and at what is beside and under it."""
+        for prefix in (key, key.rpartition("/")[0]):
+            self.at_once.known.pop(("objects", str(self.address), prefix), None)
 
     def file(self, key: str, size: int, etag: str | None) -> RemoteFile:
         """An object of known size and version."""
@@ -209,7 +217,7 @@ def locate_object(address: Address, *, is_fresh: bool = False) -> ByteSource | F
     bucket, key = Bucket.at(address)
     folder = ObjectFolder(Address(str(address)), bucket, key)
     if is_fresh:
-        _forget(bucket, key)
+        bucket.forget(key)
     if key and not address.full.endswith("/"):
         above = ObjectFolder(Address(str(address.parent)), bucket, key.rpartition("/")[0])
         known = bucket.at_once.known.get(("objects", str(bucket.address), above.prefix))
@@ -244,11 +252,6 @@ def _with_near_misses(missing: MissingError, above: ObjectFolder, address: Addre
     return missing
 
 
-def _forget(bucket: Bucket, key: str) -> None:
-    for prefix in (key, key.rpartition("/")[0]):
-        bucket.at_once.known.pop(("objects", str(bucket.address), prefix), None)
-
-
 def _store(root: Address) -> Any:
     """The library's store for a bucket; credentials come from the environment."""
     try:
@@ -262,15 +265,27 @@ def _store(root: Address) -> Any:
     try:
         return from_url(
             str(root),
-            client_options={"connect_timeout": timedelta(seconds=5), "timeout": timedelta(seconds=120)},
+            client_options={
+                "connect_timeout": timedelta(seconds=5),
+                "timeout": timedelta(seconds=120),
+                "read_timeout": timedelta(seconds=10),
+                "allow_http": _allows_http(),
+            },
             retry_config={"max_retries": 3, "retry_timeout": timedelta(seconds=20)},
         )
     except (exceptions.BaseError, ValueError) as error:
         hint = f"it is found by {_SETTINGS.get(root.scheme, 'the environment')}"
-        raise UsageError(f"{root} cannot be opened: {_reason(error)}", hint=hint) from None
+        raise UsageError(f"{root} cannot be opened: {reason(error)}", hint=hint) from None
 
 
-def _reason(error: BaseException) -> str:
+def _allows_http() -> bool:
+    """True if the environment says so, or the store is on this machine."""
+    named = (os.environ.get(name, "") for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"))
+    endpoint = urlsplit(next(filter(None, named), ""))
+    return os.environ.get("AWS_ALLOW_HTTP", "").lower() in ("1", "true") or is_loopback(endpoint.hostname or "")
+
+
+def reason(error: BaseException) -> str:
     """The library's reason in one line, without addresses, which may hold keys."""
     text = " ".join(str(error).partition("Debug source")[0].split())
     return re.sub(r"https?://\S+", "the store", text)[:300] or "the store refuses"

@@ -26,7 +26,7 @@ class Workers:
         self._started = 0
         self._idle = 0
         self._lock = threading.Lock()
-        self._calls: SimpleQueue[tuple[Future[bytes], Callable[[], bytes]]] = SimpleQueue()
+        self._calls: SimpleQueue[tuple[Future[bytes], Callable[[], bytes]] | None] = SimpleQueue()
 
     def run(self, call: Callable[[], bytes]) -> Future[bytes]:
         """Have a thread make a call."""
@@ -39,13 +39,22 @@ class Workers:
                     threading.Thread(target=self._work, daemon=True, name="ckptool-fetch").start()
         return future
 
+    def end(self) -> None:
+        """Have the threads end when they have nothing more to do."""
+        with self._lock:
+            for _ in range(self._started):
+                self._calls.put(None)
+
     def _work(self) -> None:
         while True:
             with self._lock:
                 self._idle += 1
-            future, call = self._calls.get()
+            todo = self._calls.get()
             with self._lock:
                 self._idle -= 1
+            if todo is None:
+                return
+            future, call = todo
             try:
                 future.set_result(call())
             except BaseException as error:  # whoever waits gets it
