@@ -17,10 +17,10 @@ from ckptool.core.errors import UnreadableError, naming
 from ckptool.core.spec import short_spec
 from ckptool.formats.pickle.loading import load
 from ckptool.formats.pickle.objects import Call, Dict, Global
+from ckptool.formats.ranks.cover import TooManyError, overlap, sticks_out, uncovered
 from ckptool.formats.torch.tensor import ints_of, named_dtype
 
 MAX_METADATA = 256 << 20  # bytes
-MAX_COMPARISONS = 500_000  # pairs of chunks of one tensor that are held against each other
 MAX_DEPTH = 64  # of the nested dict
 MAX_FIELDS = 16  # of any of torch's objects
 
@@ -303,30 +303,14 @@ def _check_cover(key: str, shape: tuple[int, ...], chunks: Sequence[Chunk]) -> N
     for chunk in chunks:
         if len(chunk.at) != len(shape) or len(chunk.shape) != len(shape):
             _bad(f"has a chunk of {key} with another number of axes than the tensor", key)
-        if any(start + size > whole for start, size, whole in zip(chunk.at, chunk.shape, shape, strict=True)):
+        if sticks_out(chunk, shape):
             _bad(f"has a chunk of {key} that sticks out of the tensor", key)
-    if _overlap(key, [chunk for chunk in chunks if math.prod(chunk.shape)]):
-        _bad(f"has chunks of {key} that overlap", key)
-    covered = sum(math.prod(chunk.shape) for chunk in chunks)
-    if covered != math.prod(shape):
-        _bad(f"leaves {math.prod(shape) - covered:,} of {math.prod(shape):,} elements of {key} to no chunk", key)
-
-
-def _overlap(key: str, chunks: Sequence[Chunk]) -> bool:
-    """True if two chunks share an element. Swept along the axis that tells most of them apart."""
-    if len(chunks) < 2 or not chunks[0].at:
-        return len(chunks) > 1
-    axis = max(range(len(chunks[0].at)), key=lambda axis: len({chunk.at[axis] for chunk in chunks}))
-    left = MAX_COMPARISONS
-    active: list[Chunk] = []
-    for chunk in sorted(chunks, key=lambda chunk: chunk.at[axis]):
-        active = [other for other in active if other.at[axis] + other.shape[axis] > chunk.at[axis]]
-        left -= len(active) + 1
-        if left < 0:
-            _bad(f"cuts {key} into {len(chunks):,} chunks in a way that ckptool cannot check", key)
-        for other in active:
-            pairs = zip(chunk.at, chunk.shape, other.at, other.shape, strict=True)
-            if all(a < b + size_b and b < a + size_a for a, size_a, b, size_b in pairs):
-                return True
-        active.append(chunk)
-    return False
+    try:
+        both = overlap(chunks)
+    except TooManyError:
+        _bad(f"cuts {key} into {len(chunks):,} chunks in a way that ckptool cannot check", key)
+    if both is not None:
+        _bad(f"has chunks of {key} that overlap: in {both[0].stored.name} and {both[1].stored.name}", key)
+    left = uncovered(chunks, shape)
+    if left:
+        _bad(f"leaves {left:,} of {math.prod(shape):,} elements of {key} to no chunk", key)

@@ -120,6 +120,21 @@ def number_of(tensor: Tensor) -> int | float | None:
     return value if isinstance(value, (int, float)) else None
 
 
+def integers_of(tensor: Tensor, most: int = 1 << 16) -> list[int]:
+    """The numbers of a small tensor of integers; none for any other."""
+    import numpy as np
+
+    dtype = DTYPES[tensor.dtype]
+    if tensor.elements > most or len(tensor.pieces) != 1 or dtype.kind not in ("int", "uint") or dtype.is_packed:
+        return []
+    piece = tensor.pieces[0]
+    if piece.strides is not None:
+        return []
+    letter, order = ("i" if dtype.kind == "int" else "u"), (">" if piece.storage.big_endian else "<")
+    found: list[int] = np.frombuffer(_packed(piece, tensor.dtype), f"{order}{letter}{dtype.block_nbytes}").tolist()
+    return found
+
+
 def are_equal(first: Tensor, second: Tensor) -> bool | None:
     """Whether two tensors hold the same bytes: by the checksums of their files, or read if they are small.
 
