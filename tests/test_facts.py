@@ -305,7 +305,7 @@ TABLE: list[tuple[Make, str, dict[str, str]]] = [
     (meta, "meta", {"copy": SAID, "cast": SAID}),
     (zero3, "placeholders", {"copy": NO, "cast": NO, "merge": NO}),
     (one_rank, "rank", {"copy": SAID, "cast": SAID, "merge": SAID}),
-    (rank_in_a_folder, "rank", {"copy": SAID}),
+    (rank_in_a_folder, "rank", {"copy": NO, "cast": NO, "load": NO}),
     (ranks, "several", {"copy": NO, "cast": NO}),
     (one_shard, "shard", {"copy": SAID, "cast": SAID}),
     (dcp_part, "pieces", {"copy": NO, "cast": NO, "merge": NO}),

@@ -113,3 +113,10 @@ class RunBeside(Observation):
     """A folder with what the ranks of a training run saved, beside whole weights that were taken."""
 
     folder: str
+
+
+@dataclass(frozen=True, slots=True)
+class StackedLayers(Observation):
+    """Weights of Megatron-core that hold all layers in one tensor, along a first axis."""
+
+    keys: tuple[str, ...]

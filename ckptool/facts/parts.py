@@ -11,10 +11,11 @@ from pathlib import PurePath
 from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.errors import CkptError
 from ckptool.core.facts import FINE, Answer, Fact, Operation, Refuse, Say, Use
-from ckptool.facts.headers import Headers, many
+from ckptool.facts.headers import Headers, listed, many
 from ckptool.facts.registry import finder
 from ckptool.formats.folder import KNOWN
 from ckptool.formats.ranks.kinds import joining_folder
+from ckptool.formats.ranks.parts import is_part
 from ckptool.formats.registry import INDEX_ENDING
 from ckptool.formats.sharded import SHARD_NAME
 from ckptool.storage.locate import locate_folder
@@ -120,6 +121,30 @@ class Pieces(Fact):
 
 
 @dataclass(frozen=True, slots=True)
+class DistributedPart(Fact):
+    """Distributed tensors (DTensor, ShardedTensor) of which this file has one rank's parts; `folder` holds it."""
+
+    folder: str = ""
+
+    name = "rank-part"
+    level = "warning"
+    grade = "error"
+
+    @property
+    def text(self) -> str:
+        return f"{many(len(self.keys), 'tensor')} stored in parts, of which this file has one: {listed(self.keys, 3)}"
+
+    @property
+    def hint(self) -> str:
+        return f"open the folder with the files of all ranks: {self.folder}"
+
+    def answer(self, use: Use) -> Answer:
+        if use.operation in (Operation.COPY, Operation.CAST, Operation.COMPUTE, Operation.LOAD):
+            return Refuse(self.text, self.hint)
+        return FINE
+
+
+@dataclass(frozen=True, slots=True)
 class Several(Fact):
     """Further checkpoints in the folder that was opened.
 
@@ -212,6 +237,16 @@ def find_pieces(headers: Headers) -> Iterator[Pieces]:
     named = tuple(key for key in checkpoint if key in pieces) if isinstance(pieces, Mapping) else tuple(checkpoint)
     if checkpoint:
         yield Pieces(named or tuple(checkpoint), str(checkpoint.path.parent))
+
+
+@finder
+def find_distributed(headers: Headers) -> Iterator[DistributedPart]:
+    checkpoint = headers.checkpoint
+    if checkpoint.columns is not None or checkpoint.ranks is not None:
+        return
+    keys = tuple(key for key, tensor in checkpoint.tensors.items() if is_part(tensor))
+    if keys:
+        yield DistributedPart(keys, str(checkpoint.path.parent))
 
 
 @finder

@@ -119,6 +119,27 @@ class RunBeside(Fact):
         return "float32 weights and the optimizer's state, which ckptool opens by the name of that folder"
 
 
+@dataclass(frozen=True, slots=True)
+class StackedLayers(Fact):
+    """Weights that hold all layers in one tensor."""
+
+    shape: tuple[int, ...] = ()
+
+    name = "stacked-layers"
+    rank = -1
+
+    @property
+    def text(self) -> str:
+        return f"{many(len(self.keys), 'tensor')} hold all layers along a first axis: {listed(self.keys, 2)}"
+
+    @property
+    def hint(self) -> str:
+        key = self.keys[0]
+        axes = ["o", "i", "j", "k"][: max(0, len(self.shape) - 1)]
+        rule = f"{key} -> {key.replace('layers.', 'layers.{l}.', 1)} | l {' '.join(axes)} -> {' '.join(axes)}"
+        return f'for a tensor of each layer: ckptool remap {{file}} -r "{rule}" -o OUT'
+
+
 def _them(keys: tuple[str, ...]) -> str:
     return "it" if len(keys) == 1 else "them"
 
@@ -134,5 +155,9 @@ def find(headers: Headers) -> Iterator[Fact]:
         yield IncompleteOptimizer(lacking.keys)
     for replicas in headers.observed(seen.ReplicasDiffer):
         yield ReplicasDiffer(replicas.keys, replicas.taken)
+    for stacked in headers.observed(seen.StackedLayers):
+        keys = tuple(key for key in stacked.keys if key in headers.checkpoint)
+        if keys:
+            yield StackedLayers(keys, headers.checkpoint.form(keys[0]).shape)
     for beside in headers.observed(seen.RunBeside):
         yield RunBeside(folder=beside.folder)

@@ -51,6 +51,13 @@ def open_folder(folder: Folder, select: str | None = None) -> Checkpoint:
         return kind.open(folder, select)
     else:
         opened = _opened(folder, _choice(folder, entries), select)
+    if opened.format.is_pickle and len(opened.files) == 1:
+        from ckptool.formats.ranks.parts import holds_distributed
+
+        if holds_distributed(opened):
+            from ckptool.formats.ranks.per_rank import open_lone
+
+            return open_lone(folder, opened.files[0].name, select)
     files = {file.name for file in opened.files}
     left = [name for name in names if name.endswith(endings()) and name not in files and not _is_companion(name)]
     inner = joining_folder(folder, is_whole=True)

@@ -11,7 +11,7 @@ from ckptool.core.bytes import ByteSource, Folder
 from ckptool.core.checkpoint import Tensor
 from ckptool.core.errors import CkptError, MissingError, UnreadableError
 from ckptool.formats.pickle.objects import Call, Dict, Global
-from ckptool.formats.torch.tensor import ints_of, is_tensor, tensor_of
+from ckptool.formats.torch.tensor import ints_of, is_tensor, named_dtype, tensor_of
 from ckptool.formats.torch.walk import Walk
 from ckptool.formats.torch.zip import Archive, read_embedded
 
@@ -63,6 +63,10 @@ class RankFile:
         """The shape that an object states."""
         self.walk.pay(1)
         return ints_of(node, key)
+
+    def dtype(self, node: object) -> str | None:
+        """The dtype that an object names."""
+        return named_dtype(node)
 
     def bad(self, what: str, key: str | None = None, hint: str | None = None) -> UnreadableError:
         """An error about this file."""

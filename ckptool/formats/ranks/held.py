@@ -13,10 +13,12 @@ from ckptool.core.bytes import Advance, ByteSource, Cost, Folder
 from ckptool.core.checkpoint import Piece, Storage, Tensor
 from ckptool.core.dtypes import DTYPES
 from ckptool.core.errors import UnreadableError
-from ckptool.core.spec import TensorSpec
+from ckptool.core.spec import TensorSpec, packed_nbytes
 
 MOST = 16 << 20
 """Most bytes of one file that are kept."""
+
+_MOST_COMPARED = 1 << 20  # bytes of a tensor that are read to compare it with a copy
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,3 +131,43 @@ def number_of(tensor: Tensor) -> int | float | None:
     order = ">" if piece.storage.big_endian else "<"
     value = np.frombuffer(raw, f"{order}{letter}{dtype.block_nbytes}")[0].item()
     return value if isinstance(value, (int, float)) else None
+
+
+def integers_of(tensor: Tensor, most: int = 1 << 16) -> list[int]:
+    """The numbers of a small tensor of integers; none for any other."""
+    import numpy as np
+
+    dtype = DTYPES[tensor.dtype]
+    if tensor.elements > most or len(tensor.pieces) != 1 or dtype.kind not in ("int", "uint") or dtype.is_packed:
+        return []
+    piece = tensor.pieces[0]
+    if piece.strides is not None:
+        return []
+    letter, order = ("i" if dtype.kind == "int" else "u"), (">" if piece.storage.big_endian else "<")
+    found: list[int] = np.frombuffer(_packed(piece, tensor.dtype), f"{order}{letter}{dtype.block_nbytes}").tolist()
+    return found
+
+
+def are_equal(first: Tensor, second: Tensor) -> bool | None:
+    """Whether two tensors hold the same bytes: by the checksums of their files, or read if they are small.
+
+    Returns:
+        None if the files do not tell, and there is too much to read.
+    """
+    if (first.dtype, first.shape) != (second.dtype, second.shape) or len(first.pieces) != 1 or len(second.pieces) != 1:
+        return None
+    one, two = first.pieces[0], second.pieces[0]
+    if one.storage == two.storage and (one.start, one.strides) == (two.start, two.strides):
+        return True
+    is_whole = one.storage.nbytes == two.storage.nbytes == first.nbytes and one.strides == two.strides
+    if is_whole and one.storage.crc is not None and two.storage.crc is not None:
+        return one.storage.crc == two.storage.crc and one.storage.big_endian == two.storage.big_endian
+    if one.strides is not None or two.strides is not None or first.nbytes > _MOST_COMPARED:
+        return None
+    return _packed(one, first.dtype) == _packed(two, first.dtype)
+
+
+def _packed(piece: Piece, dtype: str) -> bytes:
+    nbytes = packed_nbytes(dtype, piece.shape)
+    with piece.storage.file.open() as file:
+        return file.read(piece.storage.offset + packed_nbytes(dtype, (piece.start,)), nbytes)

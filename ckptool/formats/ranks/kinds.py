@@ -35,7 +35,7 @@ class Kind:
         return function
 
 
-KINDS = (Kind("deepspeed_folder"),)
+KINDS = (Kind("deepspeed_folder"), Kind("accelerate"), Kind("megatron_folder"), Kind("per_rank"))
 """In the order in which they are asked."""
 
 

@@ -6,6 +6,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
+from math import prod
 
 from ckptool.core.checkpoint import Piece, Storage, Tensor
 from ckptool.core.dtypes import DTYPES
@@ -111,3 +112,24 @@ def alone(tensor: Tensor, key: str) -> Tensor:
     if run is None or not run.count:
         return replace(tensor, spec=replace(tensor.spec, key=key), node=None)
     return whole_tensor(key, tensor.dtype, tensor.shape, [run])
+
+
+def in_runs(tensor: Tensor) -> Tensor:
+    """A tensor of boxes that each hold whole rows as flat runs, which are copied without being gathered.
+
+    Boxes that cut other axes than the first, or lie in steps in their storage, stay as they are.
+    """
+    pieces = tensor.pieces
+    if len(pieces) < 2 or DTYPES[tensor.dtype].is_packed:
+        return tensor
+    row = prod(tensor.shape[1:])
+    found = []
+    for piece in pieces:
+        at = piece.at or (0,) * len(tensor.shape)
+        if piece.first is not None or piece.strides is not None or any(at[1:]) or piece.shape[1:] != tensor.shape[1:]:
+            return tensor
+        if piece.elements:
+            found.append((at[0] * row, piece))
+    found.sort(key=lambda pair: pair[0])
+    flat = (Piece.flat(piece.storage, piece.start, first, piece.elements) for first, piece in found)
+    return replace(tensor, pieces=tuple(flat))
