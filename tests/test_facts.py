@@ -24,6 +24,7 @@ from ckptool.cli.app import run
 from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.errors import UsageError
 from ckptool.core.facts import FINE, Answer, Fact, Operation, Refuse, Say, Use
+from ckptool.core.initial import INITIAL_KEY
 from ckptool.facts import registry
 from ckptool.facts.averages import averaged
 from ckptool.facts.consult import consulted
@@ -181,6 +182,22 @@ def noted_tie(folder: Path) -> Path:
     return folder / "tied.safetensors"
 
 
+def initial(folder: Path) -> Path:
+    save_file(
+        {"weight": torch.ones(2, 2), "bias": torch.ones(2)}, folder / "new.safetensors", {INITIAL_KEY: '["bias"]'}
+    )
+    return folder / "new.safetensors"
+
+
+def moco(folder: Path) -> Path:
+    """Two encoders and a queue, with as much of a ResNet as makes one."""
+    shapes = {"conv1": (4, 3, 7, 7), "layer1.0.conv1": (4, 4, 1, 1), "layer1.0.conv2": (4, 4, 3, 3)}
+    shapes |= {"bn1": (4,), "layer2.0.downsample.0": (8, 4, 1, 1)}
+    state = {f"encoder_{side}.{name}.weight": torch.ones(shape) for side in "qk" for name, shape in shapes.items()}
+    torch.save({**state, "queue": torch.ones(4, 16)}, folder / "moco.pth")
+    return folder / "moco.pth"
+
+
 def flat(text: str) -> str:
     """A screen as one line: where it wraps depends on the length of the folder's name."""
     return " ".join(text.split())
@@ -211,6 +228,9 @@ TABLE: list[tuple[Make, str, dict[str, str]]] = [
     (kohya_adapter, "adapter", {"copy": DONE, "load": NO}),
     (namespace, "weights-only", {"copy": DONE}),
     (noted_tie, "tied", {"copy": DONE}),
+    (initial, "initial", {"copy": DONE, "cast": DONE, "rename": DONE, "merge": SAID, "load": SAID}),
+    (moco, "architecture", {"copy": DONE, "cast": DONE}),
+    (moco, "training", {"copy": DONE, "cast": DONE}),
 ]
 CELLS = [(make, name, operation, want) for make, name, cells in TABLE for operation, want in cells.items()]
 

@@ -12,7 +12,7 @@ from ckptool.facts.headers import Headers, many
 from ckptool.facts.registry import finder
 from ckptool.facts.signatures import Shape, ShapeOf, Signature, Trait, candidates
 
-_MOST_PREFIXES = 4  # under which one file has models
+_MOST_PREFIXES = 256  # under which the first key of a signature is; most of them are inside of a model
 _MOST_KEYS = 200_000  # larger files are language models in many shards, and their first keys say so
 
 
