@@ -73,6 +73,9 @@ def _variants(text: str, keys: Collection[str]) -> Iterator[str]:
     if text.startswith("re:"):
         yield f"re:.*(?:{text[3:]}).*"
         return
+    if text.endswith("."):
+        yield f"{text}*"
+        text = text.rstrip(".")
     shared = common_prefix(keys).split(".")[:-1]
     prefixes = [f"{'.'.join(shared[: count + 1])}." for count in range(min(len(shared), 4))]
     for guess in chain([text], _respelled(text, keys)):

@@ -8,10 +8,12 @@ from typing import Any
 from ckptool.core.checkpoint import Extra, GlobalUse, Tensor
 from ckptool.core.errors import CkptError
 from ckptool.core.spec import packed_nbytes
+from ckptool.facts.architecture import Architecture
+from ckptool.facts.registry import facts_of
 from ckptool.report.document import Answer, Cell, Document, Table
 from ckptool.report.escape import terminal
 from ckptool.report.inspection import Inspection
-from ckptool.report.json import file_fields, note_fields, stats_fields
+from ckptool.report.json import file_fields, model_fields, note_fields, stats_fields
 from ckptool.report.text_inspect import inspect_lines
 from ckptool.report.tree import tree
 from ckptool.report.units import number_of, size_short
@@ -121,6 +123,7 @@ def _result(report: Inspection) -> list[tuple[str, Any]]:
         ("metadata", dict(report.checkpoint.metadata)),
         ("module_versions", report.checkpoint.module_versions),
         ("ties", report.ties),
+        ("models", [model_fields(fact) for fact in facts_of(report.checkpoint) if isinstance(fact, Architecture)]),
         ("notes", [note_fields(note) for note in report.notes]),
         ("globals", [_global_fields(use) for use in report.checkpoint.globals]),
         ("unsafe_globals", [use.name for use in report.dangerous]),

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ckptool.commands.consult import comparison_notes
+from ckptool.commands.diff.architectures import models_of
 from ckptool.commands.diff.explaining import explain_pair, statistics_notes
 from ckptool.commands.diff.extras import (
     ExtraPair,
@@ -165,6 +166,7 @@ def _compared(
         keys_only,
         sum(new.nbytes for _, new in valued.values()),
         (*notes, *format_notes(old, new), *(() if only else comparison_notes(old, new))),
+        None if only else models_of(old, new, changes),
     )
 
 
