@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from ckptool.core import fold
 from ckptool.report.inspection import Inspection
-from ckptool.report.units import count, size
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +31,6 @@ class TreeRow:
     elements: int
     nbytes: int
     keys: tuple[str, ...] = ()
-
-    @property
-    def figures(self) -> tuple[str, str]:
-        """Elements and size as they are printed."""
-        return count(self.elements), size(self.nbytes)
 
 
 @dataclass(frozen=True)
