@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
+from ckptool.core.spec import DTYPES
 from ckptool.report.symbols import Style
 from ckptool.report.units import count, real, relative, signed, size
 
@@ -171,3 +172,21 @@ def sparkline(bins: Sequence[float], width: int) -> str:
     joined = [sum(bins[at : at + each]) for at in range(0, len(bins), each)] if each > 1 else list(bins)
     most = max(joined, default=0)
     return "".join(level(math.sqrt(many / most)) if many else " " for many in joined)
+
+
+_SHORT = {dtype.short: dtype for dtype in DTYPES.values()}
+
+
+def spec_style(spec: str) -> Style:
+    """The colour of ``f32[64]``: floats of 4 bytes and more, of 2, of less, and integers are told apart.
+
+    Example:
+        >>> spec_style("f32[64]"), spec_style("bf16[64]"), spec_style("f8_e4m3fn[64]"), spec_style("i64[]")
+        ('cyan', 'blue', 'magenta', 'dim cyan')
+    """
+    dtype = _SHORT.get(spec.partition("[")[0])
+    if dtype is None:
+        return "cyan"
+    if dtype.kind in ("int", "uint", "bool"):
+        return "dim cyan"
+    return "cyan" if dtype.bits >= 32 else "blue" if dtype.bits >= 16 else "magenta"

@@ -14,12 +14,12 @@ from typing import Any
 
 from ckptool.commands.checks.finding import Finding
 from ckptool.report.blocks import Block, Code, Facts, Findings, Items, Next, Notes, Rows, Sides, Totals
-from ckptool.report.cells import NUMBERS, Row, cell_of, cell_text
+from ckptool.report.cells import NUMBERS, Row, cell_of, cell_text, spec_style
 from ckptool.report.document import Document, Field, Table
 from ckptool.report.escape import html_text, terminal
 from ckptool.report.findings import policy_text
 from ckptool.report.json import json_object
-from ckptool.report.symbols import LEVELS, STYLES, spec_style
+from ckptool.report.symbols import LEVELS, STYLES
 
 _KEY = 1000  # characters of a key in the table
 _TEXT = 600

@@ -24,10 +24,10 @@ from ckptool.report.blocks import (
     Sides,
     Totals,
 )
-from ckptool.report.cells import NUMBERS, Row, cell_of, cell_text
+from ckptool.report.cells import NUMBERS, Row, cell_of, cell_text, spec_style
 from ckptool.report.document import Answer, Document, Mood
 from ckptool.report.escape import terminal
-from ckptool.report.symbols import LEVELS, STYLES, Style, spec_style
+from ckptool.report.symbols import LEVELS, STYLES, Style
 from ckptool.report.text import Line, Screen, Span, fit, wrap
 from ckptool.report.text_width import cells, elide
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
-from ckptool.core.spec import DTYPES
-
 if TYPE_CHECKING:
     from ckptool.commands.checks.finding import Level
 
@@ -29,20 +27,3 @@ STYLES: Mapping[str, Style] = {
 
 LEVELS: Mapping[Level, Style] = {"error": "red", "warning": "yellow", "note": "cyan"}
 """Of findings and notes."""
-
-_SHORT = {dtype.short: dtype for dtype in DTYPES.values()}
-
-
-def spec_style(spec: str) -> Style:
-    """The colour of ``f32[64]``: floats of 4 bytes and more, of 2, of less, and integers are told apart.
-
-    Example:
-        >>> spec_style("f32[64]"), spec_style("bf16[64]"), spec_style("f8_e4m3fn[64]"), spec_style("i64[]")
-        ('cyan', 'blue', 'magenta', 'dim cyan')
-    """
-    dtype = _SHORT.get(spec.partition("[")[0])
-    if dtype is None:
-        return "cyan"
-    if dtype.kind in ("int", "uint", "bool"):
-        return "dim cyan"
-    return "cyan" if dtype.bits >= 32 else "blue" if dtype.bits >= 16 else "magenta"
