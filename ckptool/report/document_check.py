@@ -7,7 +7,6 @@ from typing import Any
 
 from ckptool.commands.checks.finding import LEVELS, Finding, Level, Outcome, Report
 from ckptool.core.errors import Exit
-from ckptool.report import findings
 from ckptool.report.blocks import Block, Column, Findings, Next, Rows, Totals
 from ckptool.report.cells import Cell, Row
 from ckptool.report.document import Answer, Document, Field, Mood, Status, Table
@@ -65,7 +64,7 @@ def _blocks(report: Report) -> Iterator[Block]:
         return
     yield Findings(report.findings)
     found = grid(report, _FILES)
-    fine = [all(row[at].level is None for _, row in found.rows) for at in range(len(found.rules))]
+    fine = [all(row[at][1] is None for _, row in found.rows) for at in range(len(found.rules))]
     rules = zip(found.rules, fine, strict=True)
     columns = (Column(shorten(rule, _NAME), wide=True, spare=is_fine) for rule, is_fine in rules)
     yield Rows((Column("file", "key", least=16, wide=True), *columns), lambda: list(_files(found)))
@@ -75,13 +74,13 @@ def _blocks(report: Report) -> Iterator[Block]:
 
 def _files(found: Grid) -> Iterator[Row]:
     for file, cells in found.rows:
-        yield Row((file, *map(_outcome, cells)))
+        yield Row((file, *(_outcome(*cell) for cell in cells)))
     if found.left_out:
         yield Row((f"{found.left_out:,} more files",), "dim")
 
 
-def _outcome(cell: findings.Cell) -> Cell:
-    return Cell(shorten(cell.text, _NAME), STYLES[cell.level] if cell.level else "dim")
+def _outcome(text: str, level: Level | None) -> Cell:
+    return Cell(shorten(text, _NAME), STYLES[level] if level else "dim")
 
 
 _MARKS: dict[Level, str] = {"error": "✗", "warning": "!", "note": "i"}
@@ -101,10 +100,10 @@ def _page(report: Report) -> Table:
     return Table(fields, rows, statuses, noun="file", key="file", separator="/")
 
 
-def _verdict(cell: findings.Cell) -> tuple[str, str, int, int]:
+def _verdict(cell: tuple[str, Level | None]) -> tuple[str, str, int, int]:
     """(text, style, findings, level): what a folder's cell is made of."""
-    text, style, _ = _outcome(cell)
-    return (text, style, 0, len(LEVELS)) if cell.level is None else (text, style, 1, LEVELS.index(cell.level))
+    text, style, _ = _outcome(*cell)
+    return text, style, int(cell[1] is not None), len(LEVELS) if cell[1] is None else LEVELS.index(cell[1])
 
 
 # ---------------------------------------------------------------------------------------------- for programs

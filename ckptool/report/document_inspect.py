@@ -18,7 +18,7 @@ from ckptool.report.escape import terminal
 from ckptool.report.inspection import Inspection, format_text
 from ckptool.report.json import file_fields, note_fields, stats_fields
 from ckptool.report.symbols import STYLES
-from ckptool.report.tree import Tree, TreeRow, tree
+from ckptool.report.tree import Tree, tree
 from ckptool.report.units import count, number_of, size_short
 
 if TYPE_CHECKING:
@@ -129,25 +129,25 @@ def _nonfinite(report: Inspection) -> Iterator[Note]:
 def _tree(report: Inspection, shown: Tree) -> Rows:
     """The folded tree; with statistics a narrow screen has room for the spec only."""
     stats = bool(report.stats)
-    total = report.nbytes or 1
-    columns = (
+    columns = [
         Column("key", "key", least=16),
-        *(() if shown.is_flat else (Column("tensors", "whole", wide=stats),)),
+        Column("tensors", "whole", wide=stats),
         Column("spec", "spec"),
         Column("elements", "count", wide=stats),
         Column("size", "bytes", wide=stats),
         Column("share of bytes", "share", wide=True),
-        *((Column("mean", "signed"), Column("std", "real"), Column("±max, √count", "hist")) if stats else ()),
-        *((Column("not finite"),) if stats else ()),
-    )
-
-    def row(of: TreeRow) -> Row:
-        name = Cell(of.name, "" if of.spec else "bold", of.rails)
-        tensors = () if shown.is_flat else (of.tensors,)
-        numbers = _numbers([report.stats[key] for key in of.keys if key in report.stats])
-        return Row((name, *tensors, of.spec, of.elements, of.nbytes, of.nbytes / total, *numbers))
-
-    return Rows(columns, lambda: list(map(row, shown.rows)), title=number_of(len(report.keys), "tensor"))
+        Column("mean", "signed"),
+        Column("std", "real"),
+        Column("±max, √count", "hist"),
+        Column("not finite"),
+    ]
+    rows = shown.rows
+    if stats:
+        copies = ([report.stats[key] for key in keys if key in report.stats] for keys in shown.keys)
+        rows = tuple(Row((*row.cells, *_numbers(of))) for row, of in zip(rows, copies, strict=True))
+    if shown.is_flat:  # a row is a tensor
+        columns, rows = [*columns[:1], *columns[2:]], tuple(Row((row.cells[0], *row.cells[2:])) for row in rows)
+    return Rows(tuple(columns), lambda: rows, title=number_of(len(report.keys), "tensor"))
 
 
 def _numbers(copies: Sequence[Stats]) -> tuple[Any, ...]:

@@ -119,7 +119,7 @@ def _have(entries: Sequence[Entry]) -> str:
 
 # ---------------------------------------------------------------------------------------------- for people
 
-_MODULES = (Column("module", "key", least=12), Column("filled", "whole"), Column("share of elements", "share"))
+_MODULES = (Column("module", "key", least=12), Column("tensors", "whole"), Column("loaded", "share"))
 _KEYS = (
     Column("", "mark"),
     Column("key", "key", least=14),

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
 from ckptool.commands.transplant.result import Transplant
+from ckptool.commands.transplant.shares import State, share_of
 from ckptool.core.fold import rollup
 from ckptool.core.reasons import ByRules, DoesNotFit, Kept, NoSuchKey, RuleName, Tie
 from ckptool.core.spec import DTYPES
@@ -37,7 +38,7 @@ _LOOKED_FOR: Mapping[str, Style] = {"mismatched": "bold magenta", "missing": "bo
 
 
 def module_rows(transplant: Transplant, depth: int | None = None) -> list[Row]:
-    """The target's modules to a depth: their names, how many tensors are loaded, and the share of their elements.
+    """The target's modules to a depth: their names, how many tensors are loaded, and which share that is.
 
     By default the top level, opened where one module wraps nearly everything.
     """
@@ -72,14 +73,15 @@ def _opened(keys: list[str], names: list[str]) -> list[str]:
     return [_name(key, depth) if at == name else at for key, at in zip(keys, names, strict=True)]
 
 
+_STATES: Mapping[State, Style] = {State.LOADED: "green", State.PARTLY: "bold yellow", State.NEW: "bold red"}
+
+
 def _module_row(name: str, entries: list[Entry]) -> Row:
-    counted = [entry for entry in entries if not entry.is_counter] or entries  # counters are not weights
-    whole = sum(entry.spec.elements for entry in counted)
-    filled = sum(entry.is_filled for entry in entries)
-    share = sum(entry.covered for entry in counted) / whole if whole else float(filled == len(entries))
-    style: Style = "green" if share == 1 else "bold red" if share == 0 else "bold yellow"
-    name_style: Style = "" if share == 1 else "bold"
-    return Row((Cell(name, name_style), f"{filled:,}/{len(entries):,}", Cell(share, style)))
+    """The smaller of the shares of tensors and of elements counts: a norm is small, and matters as much."""
+    share = share_of(name, entries)
+    tensors = f"{sum(entry.is_filled for entry in entries):,}/{len(entries):,}"
+    shown = Cell(name, "" if share.state is State.LOADED else "bold")
+    return Row((shown, tensors, Cell(share.share, _STATES[share.state])))
 
 
 # ---------------------------------------------------------------------------------------------- what became of keys
