@@ -76,7 +76,7 @@ class Partitioned(Fact):
 @finder
 def find_meta(headers: Headers) -> Iterator[Meta]:
     forms = zip(headers.keys, headers.checkpoint.forms(), strict=True)
-    keys = tuple(key for key, form in forms if form.layout == "meta")
+    keys = tuple(key for key, form in forms if form.layout == "meta" and not form.cls)
     if keys:
         yield Meta(keys)
 

@@ -88,8 +88,7 @@ class RefusedByDefault(Fact):
         alone = "the weights alone: ckptool filter {file} --only-weights -o OUT"
         if not self.globals or self.protocol is not None or self.is_dangerous:
             return alone
-        listed = ", ".join(self.globals[:_SHOWN]) + (", ..." if len(self.globals) > _SHOWN else "")
-        return f"torch.serialization.add_safe_globals([{listed}]) if you trust them, or {alone}"
+        return f"torch.serialization.add_safe_globals([{', '.join(self.globals)}]) if you trust them, or {alone}"
 
     def finding_level(self) -> Level | None:
         return None if self.is_known else self.grade

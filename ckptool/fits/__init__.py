@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from math import isqrt
 from typing import TypeAlias
 
 from ckptool.core.errors import CkptError
@@ -132,6 +133,28 @@ def _position_fit(key: str, source: TensorSpec, target: TensorSpec) -> Fit | Non
     assert isinstance(op, grid.Grid)
     same = op.prefix == op.new_prefix and op.layout == "nlc"
     return Fit("grid", f"prefix={op.prefix}, {how}" if same else how)
+
+
+def named_grid(key: str, source: TensorSpec, target: TensorSpec) -> str:
+    """What to type where no fit is usual: the option with the grids that are not square, or with any method.
+
+    Example:
+        >>> source, target = (TensorSpec("pos_embed", "float32", (1, length, 8)) for length in (197, 129))
+        >>> named_grid("pos_embed", source, target)
+        '--fit "pos_embed=grid(target_grid=(HEIGHT, WIDTH))" names the grid, which is not square'
+    """
+    name = key.removesuffix(".weight").rpartition(".")[2]
+    same = len(source.shape) == len(target.shape) in (2, 3) and source.shape[-1] == target.shape[-1]
+    odd = [side for side, spec in (("source", source), ("target", target)) if same and not _has_square(spec.shape[-2])]
+    if not odd or not _POSITIONS.fullmatch(name):
+        return '--fit "PATTERN=METHOD(...)" says how to fit it'
+    grids = ", ".join(f"{side}_grid=(HEIGHT, WIDTH)" for side in odd)
+    return f'--fit "{key}=grid({grids})" names the grid, which is not square'
+
+
+def _has_square(positions: int) -> bool:
+    """True if so many positions are a square, behind 0 to 2 tokens."""
+    return any(isqrt(rest) ** 2 == rest for rest in range(max(0, positions - 2), positions + 1))
 
 
 def _stem_fit(key: str, source: TensorSpec, target: TensorSpec) -> Fit | None:

@@ -14,6 +14,7 @@ from typing import NoReturn
 
 from ckptool.core.bytes import ByteSource, OpenBytes
 from ckptool.core.checkpoint import Checkpoint, Columns
+from ckptool.core.counts import many
 from ckptool.core.dtypes import DTYPES
 from ckptool.core.errors import UnreadableError, UsageError
 from ckptool.core.format import Format
@@ -67,7 +68,7 @@ def open_safetensors(source: ByteSource, select: str | None = None) -> Checkpoin
         _ends_early(source, header)
     if end < source.size:
         raise UnreadableError(
-            f"{source.path} goes on for {source.size - end:,} bytes after its last tensor",
+            f"{source.path} goes on for {many(source.size - end, 'byte')} after its last tensor",
             hint="header and data do not belong together; get the file again",
             path=source.path,
         )
@@ -119,7 +120,9 @@ def _in_torch_terms(entries: list[Entry]) -> list[Placed]:
         if form is None:
             form = known[file_dtype, file_shape] = _form(name, file_dtype, file_shape)
         if stop - start != form.nbytes:
-            raise JsonError(f'gives "{name}" {stop - start:,} bytes where its dtype and shape need {form.nbytes:,}')
+            raise JsonError(
+                f'gives "{name}" {many(stop - start, "byte")} where its dtype and shape need {form.nbytes:,}'
+            )
         result.append((start, stop, name, form))
     result.sort(key=itemgetter(0, 1, 2))
     return result
@@ -149,9 +152,9 @@ def _check_layout(entries: list[Placed]) -> int:
     end, before = 0, ""
     for start, stop, name, _ in entries:
         if start < end:
-            raise JsonError(f'lets "{before}" and "{name}" overlap by {end - start:,} bytes')
+            raise JsonError(f'lets "{before}" and "{name}" overlap by {many(end - start, "byte")}')
         if start > end:
-            raise JsonError(f'leaves {start - end:,} bytes before "{name}" to no tensor')
+            raise JsonError(f'leaves {many(start - end, "byte")} before "{name}" to no tensor')
         end, before = stop, name
     return end
 

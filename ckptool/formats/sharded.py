@@ -16,6 +16,7 @@ from pathlib import PurePath
 
 from ckptool.core.bytes import ByteSource, Folder
 from ckptool.core.checkpoint import Checkpoint, Columns, Extra, GlobalUse, Tensor
+from ckptool.core.counts import many
 from ckptool.core.errors import MissingError, UnreadableError
 from ckptool.core.observations import MetadataDiffers, NoIndex, NotInIndex, Observation, WrongTotalSize
 from ckptool.formats.registry import open_file
@@ -133,7 +134,8 @@ def _located(folder: Folder, names: Sequence[str], who: str) -> list[ByteSource]
             missing.append(name)
     if missing:
         raise UnreadableError(
-            f"{who} names {len(names):,} shards, {len(missing):,} of them missing: {_some(missing, len(missing))}",
+            f"{who} names {many(len(names), 'shard')}, {len(missing):,} of them missing: "
+            f"{_some(missing, len(missing))}",
             hint="download what is missing",
             path=folder.path / missing[0],
         )

@@ -14,7 +14,7 @@ from ckptool.core.ops import Cast, made
 from ckptool.core.plan import Apply, Op, Problem, Run, Source, Step, Value, sources_of
 from ckptool.core.reasons import Init, LeftToModel, OwnTensor, Tie
 from ckptool.core.spec import DTYPES, TensorSpec
-from ckptool.fits import Fitting, default_fit, fit_op, is_head
+from ckptool.fits import Fitting, default_fit, fit_op, is_head, named_grid
 from ckptool.fits.args import Fit
 from ckptool.models.entries import Entry, Filled, Mismatch
 from ckptool.models.own_init import Blended, ModelInit
@@ -228,7 +228,7 @@ class _Chooser:
             self.problems.append(
                 Problem(
                     f"{spec.key} is {found.short} in the source and {spec.short} in the model{usual}",
-                    '--fit "PATTERN=METHOD(...)" says how to fit it, --drop leaves it to the model',
+                    f"{named_grid(spec.key, found, spec)}, --drop leaves it to the model",
                     (spec.key,),
                 )
             )

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ckptool.core.checkpoint import Checkpoint
+from ckptool.core.counts import many
 from ckptool.core.errors import CkptError, PlanError, UnsafeError
 from ckptool.core.initial import INITIAL_KEY, initial_text
 from ckptool.core.plan import Plan, Step, sources_of
@@ -145,7 +146,7 @@ def _in_place(plan: Plan, source: Checkpoint, frame: Frame, weights: Mapping[str
     new = [key for key in weights if key not in source.tensors]
     if new:
         raise PlanError(
-            f"the weights lie in nested dicts, so {len(new)} keys cannot get new names there: {new[0]}",
+            f"the weights lie in nested dicts, so {many(len(new), 'key')} cannot get new names there: {new[0]}",
             hint="--select one dict, or --only-weights to write a flat state dict",
             key=new[0],
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from ckptool.core.checkpoint import Layout, Piece, Tensor
@@ -93,7 +93,12 @@ def tensor_of(node: object, storage_of: StorageOf, key: str) -> Tensor | None:
     if type(node) is not Call or type(node.fn) is not Global:
         return None
     found = _resolved(node)
-    return None if found is None else found.build(_Context(node, storage_of, key, found.state), found.args)
+    if found is None:
+        return None
+    tensor = found.build(_Context(node, storage_of, key, found.state), found.args)
+    if tensor.layout in ("nested", "meta") and (cls := subclass_of(node)) is not None:
+        return replace(tensor, cls=cls.rpartition(".")[2])
+    return tensor
 
 
 def data_args(node: object) -> tuple[object, ...] | None:
