@@ -250,6 +250,32 @@ def test_a_model_that_the_source_has_twice_is_named(cli: Run, nets: dict[str, An
     assert all(torch.equal(found[key], state[f"encoder_q.{key}"]) for key in found)
 
 
+def test_the_teacher_is_what_training_was_for(cli: Run, nets: dict[str, Any], tmp_path: Path) -> None:
+    both = {"student": nets["Image"](), "teacher": nets["Image"]()}
+    state = {f"{name}.backbone.{key}": value for name, net in both.items() for key, value in net.state_dict().items()}
+    state = {key.replace("class_embedding", "cls_token"): value for key, value in state.items()}
+    torch.save(state, tmp_path / "dino.pth")
+    plain = {key.removeprefix("teacher.backbone."): value for key, value in state.items() if key.startswith("teacher.")}
+    torch.save(plain, tmp_path / "plain.pth")
+    code, _, err = cli("transplant", "dino.pth", "--into", "plain.pth", columns=300)
+    assert code == 2
+    assert cli(*suggested(err), "-o", "new.pth", "--strict")[0] == 0
+    found = torch.load(tmp_path / "new.pth")
+    assert all(torch.equal(found[key], plain[key]) for key in plain)
+
+
+def test_names_of_another_library_are_not_half_found(cli: Run, fixtures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(fixtures)
+    assert cli("remap", "resnet18.pth", "-r", "torchvision-resnet-to-detectron2", "-o", "d2.pth")[0] == 0
+    for command in (["resnet18.pth", "--into", "d2.pth"], ["d2.pth", "--into", "models.py:ResNet18"]):
+        code, _, err = cli("transplant", *command, columns=300)
+        assert code == 2
+        assert cli(*suggested(err), "-o", "new.pth", "--force")[0] == 0
+        assert cli(*suggested(err), "--min-coverage", "0.99")[0] == 0
+    old, new = torch.load("resnet18.pth"), torch.load("new.pth")
+    assert all(torch.equal(old[key], new[key]) for key in old if not key.endswith("num_batches_tracked"))
+
+
 def test_places_are_prefixes_with_names_below_them() -> None:
     assert places(["a.b.w", "b.w", "w"], ["b.w"]) == {"a.": {"b.w"}, "": {"b.w"}}
 

@@ -26,6 +26,7 @@ from ckptool.commands.consult import consulted
 from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.errors import UsageError
 from ckptool.core.facts import FINE, Answer, Fact, Operation, Refuse, Say, Use
+from ckptool.core.initial import INITIAL_KEY
 from ckptool.engine.reading import Reader
 from ckptool.facts import registry
 from ckptool.facts.averages import averaged
@@ -306,6 +307,22 @@ def unchecked(folder: Path) -> Path:
     return folder / "fast.pth"
 
 
+def initial(folder: Path) -> Path:
+    save_file(
+        {"weight": torch.ones(2, 2), "bias": torch.ones(2)}, folder / "new.safetensors", {INITIAL_KEY: '["bias"]'}
+    )
+    return folder / "new.safetensors"
+
+
+def moco(folder: Path) -> Path:
+    """Two encoders and a queue, with as much of a ResNet as makes one."""
+    shapes = {"conv1": (4, 3, 7, 7), "layer1.0.conv1": (4, 4, 1, 1), "layer1.0.conv2": (4, 4, 3, 3)}
+    shapes |= {"bn1": (4,), "layer2.0.downsample.0": (8, 4, 1, 1)}
+    state = {f"encoder_{side}.{name}.weight": torch.ones(shape) for side in "qk" for name, shape in shapes.items()}
+    torch.save({**state, "queue": torch.ones(4, 16)}, folder / "moco.pth")
+    return folder / "moco.pth"
+
+
 def flat(text: str) -> str:
     """A screen as one line: where it wraps depends on the length of the folder's name."""
     return " ".join(text.split())
@@ -321,7 +338,7 @@ TABLE: list[tuple[Make, str, dict[str, str]]] = [
     (meta, "meta", {"copy": SAID, "cast": SAID}),
     (zero3, "placeholders", {"copy": NO, "cast": NO, "merge": NO}),
     (one_rank, "rank", {"copy": SAID, "cast": SAID, "merge": SAID}),
-    (rank_in_a_folder, "rank", {"copy": SAID}),
+    (rank_in_a_folder, "rank", {"copy": NO, "cast": NO, "load": NO}),
     (ranks, "several", {"copy": NO, "cast": NO}),
     (one_shard, "shard", {"copy": SAID, "cast": SAID}),
     (dcp_part, "pieces", {"copy": NO, "cast": NO, "merge": NO}),
@@ -349,6 +366,9 @@ TABLE: list[tuple[Make, str, dict[str, str]]] = [
     (numpy_backed, "numpy-backed", {"copy": SAID, "cast": SAID}),
     (damaged_pickle, "checksum", {"copy": NO, "cast": NO, "merge": NO, "load": NO}),
     (unchecked, "no-checksums", {"copy": DONE}),
+    (initial, "initial", {"copy": DONE, "cast": DONE, "rename": DONE, "merge": SAID, "load": SAID}),
+    (moco, "architecture", {"copy": DONE, "cast": DONE}),
+    (moco, "training", {"copy": DONE, "cast": DONE}),
 ]
 CELLS = [(make, name, operation, want) for make, name, cells in TABLE for operation, want in cells.items()]
 
@@ -366,7 +386,7 @@ def arguments(operation: str, path: Path, checkpoint: Checkpoint, folder: Path) 
         case "rename":
             return ["remap", str(path), "-r", "{k**} -> model.{k}"]
         case "compute":
-            return ["remap", str(path), "-r", f"{fact_keys[-1]} |= = $1 * 2"]
+            return ["remap", str(path), "-r", f"{fact_keys[-1]} -> {fact_keys[-1]} | = $1 * 2"]
         case "merge":
             return ["merge", str(path), str(path), "--method", "linear"]
         case "load":
@@ -801,4 +821,4 @@ def test_an_unknown_fact_is_refused_in_the_api(tmp_path: Path) -> None:
 
 def test_plain_models_have_no_facts_that_act(torchvision: ModuleType, tmp_path: Path) -> None:
     torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "a.pth")
-    assert {fact.name for fact in facts_of(open_checkpoint(tmp_path / "a.pth"))} == {"statistics"}
+    assert {fact.name for fact in facts_of(open_checkpoint(tmp_path / "a.pth"))} == {"architecture", "statistics"}

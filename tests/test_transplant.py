@@ -450,6 +450,25 @@ def test_a_norm_of_which_only_a_part_is_frozen_trains(models: ModuleType, tmp_pa
     assert model.base.bn1.training and not model.base.layer1[0].bn1.training
 
 
+def test_norms_without_parameters_are_frozen_with_the_rest(tmp_path: Path) -> None:
+    def net() -> nn.Sequential:
+        bare = nn.BatchNorm1d(4, affine=False)
+        return nn.Sequential(nn.Linear(4, 4), bare, nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+
+    torch.save({k: v for k, v in net().state_dict().items() if not k.startswith("4.")}, tmp_path / "a.pth")
+    model = net()
+    report = ckptool.load_into(model, tmp_path / "a.pth")
+    report.freeze(model)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    for _ in range(2):
+        model.train()
+        optimizer = torch.optim.SGD(filter(lambda each: each.requires_grad, model.parameters()), lr=0.1)
+        model(torch.randn(8, 4)).square().sum().backward()
+        optimizer.step()
+    moved = {key for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
+    assert moved == {"4.weight", "4.bias"}
+
+
 def test_fits_into_a_live_model_keep_its_own_rows(models: ModuleType, source: State) -> None:
     model = models.ResNet18(num_classes=120)
     own = model.fc.weight.detach().clone()
@@ -673,6 +692,24 @@ def test_a_loaded_layer_before_an_initial_norm_is_a_warning(models: ModuleType, 
     for target in (models.ResNet18(), models.Backbone(), models.Baseline(12)):
         assert not warned(source, target)
     assert not warned(torch.load(FIXTURES / "deit.pth", weights_only=True), models.ViT(384, 1, 10))
+
+
+@pytest.mark.parametrize(
+    ("rule", "have", "want", "words"),
+    [
+        ("w -> w | b d n -> b n d | fit grid(prefix=1)", (1, 4, 17), (1, 26, 4), "[1,4,17] → [1,26,4]"),
+        ("w -> w | o i -> i o | fit rows(fill='keep')", (4, 6), (9, 4), "[4,6] → [9,4]"),
+        ("w -> w | fit pad(value='mean')", (4, 6), (9, 6), "[4,6] → [9,6]"),
+    ],
+)
+def test_a_fit_of_a_recipe_is_shown_with_the_shape_in_the_source(
+    rule: str, have: tuple[int, ...], want: tuple[int, ...], words: str, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    torch.save({"w": torch.randn(have)}, tmp_path / "a.pth")
+    torch.save({"w": torch.zeros(want)}, tmp_path / "b.pth")
+    assert run(["transplant", str(tmp_path / "a.pth"), "--into", str(tmp_path / "b.pth"), "-r", rule]) == 0
+    assert words in capsys.readouterr().out
 
 
 def test_expectations_of_a_recipe_are_gates(tmp_path: Path) -> None:

@@ -14,9 +14,11 @@ if TYPE_CHECKING:
     from ckptool.api.matching import Automatic
     from ckptool.api.options import LoadOptions, TransplantOptions
     from ckptool.api.plan import Plan
+    from ckptool.commands.checks.finding import Report as CheckReport
     from ckptool.commands.diff.result import Diff
     from ckptool.commands.merging.merge import Keys
     from ckptool.commands.transplant.result import Transplant
+    from ckptool.core import plan as core
     from ckptool.core.bytes import PathText
     from ckptool.core.checkpoint import Checkpoint
     from ckptool.models import Target
@@ -93,10 +95,12 @@ def compare(
     """
     from ckptool.commands.automatic import mapped_by
     from ckptool.commands.diff.comparison import compare as compare_checkpoints
+    from ckptool.commands.diff.logical import logical_sides
     from ckptool.recipes.recipe import recipe_from
     from ckptool.values.delta import Tolerance
 
-    before, after, rules = _opened(old), _opened(new), recipe_from(recipe)
+    rules = recipe_from(recipe)
+    before, after = logical_sides(_opened(old), _opened(new))
     return compare_checkpoints(
         before,
         after,
@@ -106,6 +110,33 @@ def compare(
         threads=threads,
         mapped=mapped_by(rules, before, after) if rules.stages else None,
     )
+
+
+def dequantized(checkpoint: Input, dtype: str | None = None) -> Checkpoint:
+    """A checkpoint with decoded tensors in place of its quantized ones: what ``--dequantize`` makes of it.
+
+    Everything that takes a checkpoint takes it: `plan_filter`, `plan_remap`, `plan_merge`, `plan_transplant`,
+    `load_into`, `compare`, `Reader`. Nothing is decoded before it is read, and then in blocks.
+
+    Args:
+        checkpoint: a path, or what `open` gave.
+        dtype: of the decoded tensors, as "f32"; by default what the file or its config names, else bfloat16.
+
+    Raises:
+        CkptError: a quantized tensor cannot be decoded, or there is no such dtype.
+
+    Example:
+        >>> stored = ckptool.open("fixtures/fp8")
+        >>> key = "model.layers.0.mlp.up_proj.weight"
+        >>> stored[key].spec.short, ckptool.dequantized(stored)[key].spec.short
+        ('f8_e4m3fn[40,32]', 'bf16[40,32]')
+        >>> len(stored), len(ckptool.dequantized(stored))
+        (10, 6)
+    """
+    from ckptool.commands.filter import float_dtype
+    from ckptool.engine.dequantize import dequantized as logical
+
+    return logical(_opened(checkpoint), float_dtype(dtype))
 
 
 def match(
@@ -248,17 +279,19 @@ def plan_merge(
     params: Mapping[str, float] | None = None,
     keys: Keys = "exact",
     dtype: str | None = None,
+    lora: Input | None = None,
 ) -> Plan:
-    """Plan one checkpoint out of several: the union in which later ones win, or a mix by a merge method.
+    """Plan one checkpoint out of several: the union in which later ones win, a mix by a merge method, or an adapter.
 
     Args:
         checkpoints: paths, or what `open` gave, in the order that counts.
         method: "linear", "slerp", "ties", ...; ``ckptool merge --methods`` lists them. None for the union.
         weights: a number for each input.
         base: the model that methods on differences start from.
-        params: options of the method, by name.
+        params: options of the method, by name; for an adapter "scale", a further factor.
         keys: what to do about keys that not every input has with one shape: "exact", "intersect" or "union".
         dtype: a float dtype for the result.
+        lora: an adapter to merge into the one input.
 
     Raises:
         CkptError: there is no such method or option, or it does not fit the inputs.
@@ -275,6 +308,8 @@ def plan_merge(
     from ckptool.commands.merging.merge import plan_merge as plan
 
     inputs = [_opened(checkpoint) for checkpoint in checkpoints]
+    if lora is not None:
+        return Plan.of(_with_adapter(inputs, _opened(lora), params or {}, dtype, bool(method or weights or base)))
     start = None if base is None else _opened(base)
     return Plan.of(plan(inputs, method=method, weights=weights, base=start, params=params, keys=keys, dtype=dtype))
 
@@ -417,6 +452,65 @@ def load_into(
     from ckptool.api.loading import load_into as load
 
     return load(model, source, select, options)
+
+
+def _with_adapter(
+    inputs: Sequence[Checkpoint], adapter: Checkpoint, params: Mapping[str, float], dtype: str | None, is_mix: bool
+) -> core.Plan:
+    from ckptool.commands.merging.lora import plan_adapter
+    from ckptool.core.errors import UsageError
+
+    if len(inputs) != 1 or is_mix or params.keys() - {"scale"}:
+        raise UsageError(
+            "an adapter goes into one base model, without a method", hint="plan_merge([BASE], lora=ADAPTER)"
+        )
+    return plan_adapter(inputs[0], adapter, scale=params.get("scale", 1.0), dtype=dtype)
+
+
+def check(
+    paths: Sequence[PathText] | PathText,
+    *,
+    policy: PathText | None = None,
+    into: str | None = None,
+    model_args: Mapping[str, object] | None = None,
+    rules: Sequence[str] | None = None,
+    trust_policy: bool = False,
+    threads: int = 2,
+) -> CheckReport:
+    """Check checkpoints: readable, safe, finite, and as a policy requires.
+
+    Args:
+        paths: files and folders; folders are searched through.
+        policy: a policy file. By default there is none, wherever this is called: only the rules that always hold.
+        into: what all of them must fit: "torchvision:resnet18", "net.py:Net", or the path of a checkpoint.
+        model_args: arguments for that model.
+        rules: only these; ``ckptool check --rules`` lists them.
+        trust_policy: the policy may run the code of models and name files outside its folder.
+        threads: how many at most read and compute.
+
+    Returns:
+        Its `findings`, and `exit_code(level)`. What is wrong with a file is a finding, not an error.
+
+    Raises:
+        CkptError: there is nothing to check, or what the policy names cannot be used.
+
+    Example:
+        >>> report = ckptool.check("fixtures/tuned.safetensors", into="fixtures/resnet18.pth")
+        >>> report.findings[0].rule, report.findings[0].keys, int(report.exit_code("error"))
+        ('fits', ('fc.bias', 'fc.weight'), 1)
+    """
+    from collections.abc import Sequence
+    from dataclasses import replace
+
+    from ckptool.commands.checks.policy import Policy, read_policy
+    from ckptool.commands.checks.run import run_checks
+    from ckptool.commands.checks.typed import with_model, without_typed_places
+    from ckptool.storage.paths import local_path
+
+    named = list(paths) if isinstance(paths, Sequence) and not isinstance(paths, str) else [paths]
+    asked = Policy() if policy is None else read_policy(local_path(policy))
+    asked = replace(with_model(asked, into, model_args), is_trusted=trust_policy)
+    return without_typed_places(run_checks([local_path(path) for path in named], asked, rules=rules, threads=threads))
 
 
 def _opened(given: Input) -> Checkpoint:

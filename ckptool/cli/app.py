@@ -11,12 +11,13 @@ from typing import Annotated, Any
 import typer
 from typer.main import get_command
 
-from ckptool.cli.errors import report, say_interrupted
+from ckptool.cli.errors import print_note, report, say_interrupted
 from ckptool.cli.help import HelpCommand, HelpGroup
-from ckptool.cli.output import lost_report
+from ckptool.cli.output import lost_report, say_read
 from ckptool.core.errors import Exit, UsageError
 from ckptool.core.version import VERSION
 from ckptool.storage.paths import can_be_a_name
+from ckptool.storage.session import one_session
 from ckptool.storage.touched import one_command
 
 _EPILOG = """\
@@ -114,8 +115,11 @@ def run(arguments: Sequence[str]) -> int:
         # obj: the commands see the raw arguments, whose order the parser does not keep
         for argument in arguments:
             _require_text(argument)
-        with one_command():
+        with one_command(), one_session() as session:
             code = app(list(arguments) or ["--help"], prog_name="ckptool", standalone_mode=False, obj=list(arguments))
+            say_read()
+            for note in session.notes:
+                print_note(note)
         sys.stdout.flush()
         if lost := lost_report():
             return report(lost, arguments)

@@ -11,6 +11,7 @@ from ckptool.cli.common import Color
 from ckptool.report.text import Line, Screen, paint
 from ckptool.storage.environment import VARIABLES, find_program
 from ckptool.storage.process import discard
+from ckptool.storage.session import read_so_far
 from ckptool.storage.streams import page
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def print_lines(lines: Iterable[Line], screen: Screen, pager: bool = True, answe
         pager: False to print everything at once.
         answer: printed again after the pager ends, for a pager takes the first line with it.
     """
+    _SCREENS[:] = [screen]
     texts: Iterator[str] = (f"{paint(line, screen)}\n" for line in lines)
     if screen.height is not None and pager:
         first = list(itertools.islice(texts, screen.height))
@@ -63,6 +65,17 @@ def print_texts(texts: Iterable[str]) -> None:
         discard(sys.stdout)
 
 
+def say_read() -> None:
+    """Print what was read over the network as the last line, where the command printed lines for people."""
+    read = read_so_far()
+    if read is not None and _SCREENS:
+        from ckptool.report.text_plan import read_line
+
+        print_lines([read_line(read)], _SCREENS[-1], pager=False)
+    _SCREENS.clear()
+
+
+_SCREENS: list[Screen] = []
 _LOST: list[OSError] = []
 
 

@@ -119,6 +119,10 @@ DtypeOption = Annotated[
         help="Cast floats to f32, bf16, f16, f8_e4m3fn, ...; float64 is rounded once; integers stay.",
     ),
 ]
+DequantizeOption = Annotated[
+    bool,
+    typer.Option("--dequantize", help="Decode quantized weights first; to bf16, or what the config or --dtype says."),
+]
 VerboseOption = Annotated[
     bool, typer.Option("--verbose", "-v", help="A row per tensor.", rich_help_panel="Output")
 ]  # fmt: skip

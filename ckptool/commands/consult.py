@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -12,6 +12,7 @@ from ckptool.core.errors import PlanError, UsageError
 from ckptool.core.facts import Answer, Fact, Operation, Refuse, Say, Use
 from ckptool.core.ops import Cast
 from ckptool.core.plan import Apply, Plan, Problem, Source, sources_of
+from ckptool.core.reasons import ByOption, Unmixed
 from ckptool.facts.registry import facts_of, names
 from ckptool.facts.words import with_file
 
@@ -29,11 +30,13 @@ class _Touched:
         keys: by operation.
         mixed: keys that are mixed with those of other inputs.
         changed: keys whose numbers are computed with, and not only moved.
+        spared: for CAST and COMPUTE, keys that are copied where others are cast or mixed.
     """
 
     keys: dict[Operation, dict[str, None]] = field(default_factory=lambda: defaultdict(dict))
     mixed: set[str] = field(default_factory=set)
     changed: set[str] = field(default_factory=set)
+    spared: dict[Operation, dict[str, None]] = field(default_factory=lambda: defaultdict(dict))
 
     def uses(self, key: str) -> bool:
         """True if any operation takes the key."""
@@ -77,11 +80,14 @@ def answers(
             continue
         if loads and number == 0:
             done.keys[Operation.LOAD] = {key: None for keys in done.keys.values() for key in keys}
-        for fact in facts_of(checkpoint):
-            for answer, use in _answers(fact, done, len(plan.inputs)):
+        facts = facts_of(checkpoint)
+        has_groups = any(fact.groups for fact in facts) and done.keys.get(Operation.RENAME)
+        renamed = _targets(plan, number) if has_groups else {}
+        for fact in facts:
+            for answer, use in _answers(fact, done, len(plan.inputs), renamed):
                 prefix = "" if use.mixed or len(plan.inputs) == 1 else f"{checkpoint.path.name}: "
                 if isinstance(answer, Say):
-                    notes.append(Note(prefix + answer.text, with_file(answer.hint, checkpoint), use.keys, "warning"))
+                    notes.append(Note(prefix + answer.text, with_file(answer.hint, checkpoint), use.keys, answer.level))
                 elif fact.name in allow and answer.may_insist:
                     notes.append(Note(prefix + answer.why, f"allowed: --allow {fact.name}", use.keys, "warning"))
                 else:
@@ -101,7 +107,7 @@ def comparison_notes(old: Checkpoint, new: Checkpoint) -> tuple[Note, ...]:
                 notes.append(Note(f"only {name}: {fact.text}", "", fact.keys, "warning"))
             answer = fact.answer(Use(Operation.COMPARE, fact.keys))
             if isinstance(answer, Say):
-                notes.append(Note(answer.text, answer.hint, fact.keys, "warning"))
+                notes.append(Note(answer.text, answer.hint, fact.keys, answer.level))
     return _once(notes)
 
 
@@ -127,12 +133,24 @@ def _once(items: Sequence[_T]) -> tuple[_T, ...]:
     return tuple({(item.message if isinstance(item, Problem) else item.text): item for item in items}.values())
 
 
-def _answers(fact: Fact, done: _Touched, inputs: int) -> Iterator[tuple[Say | Refuse, Use]]:
+def _targets(plan: Plan, number: int) -> dict[str, tuple[str, ...]]:
+    """The names of the copied tensors of an input in the output."""
+    found: dict[str, tuple[str, ...]] = {}
+    for step in plan.steps:
+        if isinstance(step.value, Source) and step.value.input == number:
+            found[step.value.key] = (*found.get(step.value.key, ()), step.target.key)
+    return found
+
+
+def _answers(
+    fact: Fact, done: _Touched, inputs: int, targets: Mapping[str, tuple[str, ...]]
+) -> Iterator[tuple[Say | Refuse, Use]]:
     """The answers of one fact: its first refusal, or everything that it has to say."""
     found: list[tuple[Answer, Use]] = []
     for operation in _ORDER:
         use = _use(fact, operation, done, inputs)
         if use is not None:
+            use = replace(use, targets=targets) if operation is Operation.RENAME else use
             found.append((fact.answer(use), use))
     refused = [(answer, use) for answer, use in found if isinstance(answer, Refuse)]
     if refused:
@@ -148,6 +166,9 @@ def _use(fact: Fact, operation: Operation, done: _Touched, inputs: int) -> Use |
         parted = [group for group in fact.groups if 0 < sum(map(done.uses, group)) < len(group)]
         keys = tuple(key for group in parted for key in group if not done.uses(key))
         return Use(operation, keys, inputs=inputs) if keys else None
+    if fact.groups and operation in done.spared and not any(key in done.keys[operation] for key in fact.keys):
+        keys = tuple(key for key in fact.keys if key in done.spared[operation])
+        return Use(operation, keys, inputs=inputs, spared=True) if keys else None
     touched = done.keys.get(operation)
     if not touched:
         return None
@@ -170,6 +191,8 @@ def _touched(plan: Plan) -> list[_Touched]:
         if isinstance(value, Source):
             done = touched[value.input]
             done.keys[Operation.COPY][value.key] = None
+            if isinstance(step.reason, Unmixed):
+                done.spared[Operation.COMPUTE][value.key] = None
             if value.key != step.target.key:
                 done.keys[Operation.RENAME][value.key] = None
             continue
@@ -183,6 +206,8 @@ def _touched(plan: Plan) -> list[_Touched]:
                 done.keys[Operation.COPY][source.key] = None
             else:
                 done.keys[operation][source.key] = None
+                if isinstance(step.reason, ByOption) and step.reason.option == "--dtype":
+                    done.spared[Operation.CAST] = done.keys[Operation.COPY]
             if several:
                 done.mixed.add(source.key)
             if not moves:

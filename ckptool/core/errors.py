@@ -41,6 +41,8 @@ class CkptError(Exception):
     Example:
         >>> str(CkptError("a.pth is empty", hint="download it again"))
         'a.pth is empty'
+        >>> CkptError("a.pth is empty", hint="download it again").__notes__
+        ['help: download it again']
     """
 
     code = "error"
@@ -60,6 +62,8 @@ class CkptError(Exception):
         self.path = PurePath(path) if isinstance(path, str) else path
         self.key = key
         self.detail = detail
+        if hint:
+            self.add_note(f"help: {hint}")  # Python shows it under the message
 
 
 class UsageError(CkptError):

@@ -17,6 +17,11 @@ class NoIndex(Observation):
 
 
 @dataclass(frozen=True, slots=True)
+class Decoded(Observation):
+    """Logical tensors stand in place of encoded ones: ``--dequantize`` made this checkpoint."""
+
+
+@dataclass(frozen=True, slots=True)
 class MetadataDiffers(Observation):
     """Entries of `__metadata__` with different texts in different shards; those of the first shard were taken."""
 
@@ -79,3 +84,39 @@ class ChecksumDiffers(Observation):
     """A record that was read on opening does not have the CRC-32 that its archive states."""
 
     record: str
+
+
+@dataclass(frozen=True, slots=True)
+class NotInOptimizer(Observation):
+    """Tensors that DeepSpeed's optimizer does not hold in float32; they were taken from the 16-bit weights."""
+
+    keys: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class IncompleteOptimizer(Observation):
+    """Parameters for which the ranks' files lack a part of the optimizer's state; all of it was left out."""
+
+    keys: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicasDiffer(Observation):
+    """Tensors of which ranks hold different copies; that of rank `taken` was taken."""
+
+    keys: tuple[str, ...]
+    taken: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunBeside(Observation):
+    """A folder with what the ranks of a training run saved, beside whole weights that were taken."""
+
+    folder: str
+
+
+@dataclass(frozen=True, slots=True)
+class StackedLayers(Observation):
+    """Weights of Megatron-core that hold all layers in one tensor, along a first axis."""
+
+    keys: tuple[str, ...]

@@ -156,13 +156,20 @@ class Beside:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Moved:
-    """A tensor of the optimizer's state that is rearranged with its parameter; it holds its own place in the objects.
+    """A tensor beside the weights that the plan makes: the optimizer's state that is rearranged with its parameter.
 
     Attributes:
         step: what it becomes. Its sources are counted behind the plan's inputs, see `Plan.sources`.
+        node: the object whose place it takes; None if it holds its own place in the objects.
     """
 
     step: Step
+    node: object = None
+
+    @property
+    def place(self) -> object:
+        """The object that stands for it among the frame's objects."""
+        return self if self.node is None else self.node
 
 
 @dataclass(frozen=True, slots=True)

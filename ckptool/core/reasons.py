@@ -55,6 +55,14 @@ class ByOption:
 
 
 @dataclass(frozen=True, slots=True)
+class Decoded:
+    """``--dequantize``: it is stored as codes of this scheme, in so many bytes."""
+
+    scheme: str
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class NotKept:
     """Other keys are kept by ``--keep``, this one by none."""
 
@@ -299,6 +307,7 @@ class ConfigEdited:
 Reason: TypeAlias = (
     Kept
     | ByOption
+    | Decoded
     | NotKept
     | Tie
     | ByRules

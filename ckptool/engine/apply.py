@@ -8,10 +8,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 
 from ckptool.core.bytes import PathText
-from ckptool.core.checkpoint import Note
+from ckptool.core.checkpoint import Note, Tensor
 from ckptool.core.counts import many
 from ckptool.core.errors import CkptError, DamagedError, OutputError, PlanError
-from ckptool.core.plan import Plan
+from ckptool.core.plan import Plan, Source
+from ckptool.engine.decoded import decoded_source
 from ckptool.engine.encode import container_of, encode, writer_named, writer_of
 from ckptool.engine.filling import write_image
 from ckptool.engine.plan_hash import plan_hash
@@ -20,9 +21,9 @@ from ckptool.engine.rounding import Rounding
 from ckptool.formats.image import Image
 from ckptool.formats.shard_names import replaceable
 from ckptool.formats.writer import Output
-from ckptool.storage.paths import exists, local_path
+from ckptool.storage.paths import exists, is_address, local_path
 from ckptool.storage.refusals import require_name
-from ckptool.storage.stages import FolderStage
+from ckptool.storage.stages import Stage
 from ckptool.storage.staging import clear_stages, staged_file, staged_folder
 from ckptool.storage.targets import check_target
 from ckptool.storage.texts import read_bytes
@@ -114,7 +115,7 @@ def apply(
         len(output.specs),
         time.monotonic() - started,
         rounding={key: cast.worst for key, cast in casts.items()},
-        overflows={key: cast.overflows for key, cast in casts.items() if cast.overflows},
+        overflows={**{key: cast.overflows for key, cast in casts.items() if cast.overflows}, **_infinite(plan)},
         zeroed={key: cast.zeroed for key, cast in casts.items() if cast.zeroed},
         notes=(*notes, *(Note(error.message, "written as it is: --allow checksum") for error in damaged)),
     )
@@ -123,6 +124,17 @@ def apply(
 def _refuse_damaged(error: DamagedError) -> None:
     hint = "get the file again from where it came from; --allow checksum writes it as it is"
     raise DamagedError(error.message, hint=hint, path=error.path, key=error.key) from None
+
+
+def _infinite(plan: Plan) -> dict[str, int]:
+    """For decoded tensors that were written now, how many finite numbers their dtype could not hold."""
+    found: dict[str, int] = {}
+    for step in plan.steps:
+        if isinstance(step.value, Source) and plan.inputs[step.value.input].columns is None:
+            source = decoded_source(plan.inputs[step.value.input][step.value.key])
+            if source is not None and source.infinite:
+                found[step.target.key] = sum(source.infinite.values())
+    return found
 
 
 def check_output(
@@ -187,7 +199,7 @@ def _said_with(notes: Sequence[Note], check: Callable[[], None]) -> None:
 
 
 def _fill_stage(
-    stage: FolderStage,
+    stage: Stage,
     output: Output,
     plan: Plan,
     reader: Reader,
@@ -245,11 +257,17 @@ def _verify(written: PurePath, output: Output) -> None:
     """Open what was written and hold it against the plan."""
     from ckptool.formats.opening import open_checkpoint
 
-    with only_looking():
-        found = open_checkpoint(written)
-    place = found.selection.name  # what is left may make another dict the obvious one, so whole paths are compared
-    tensors = {_joined(place, key): tensor for key, tensor in found.tensors.items()}
-    everything = {**tensors, **found.other_tensors}
+    weights = [name for name, image in output.images.items() if image.slots]
+    parts = [written / name for name in weights] if is_address(written) else [written]
+    tensors: dict[str, Tensor] = {}
+    everything: dict[str, Tensor] = {}
+    place = output.place
+    for part in parts:  # of what is uploaded, the index comes last
+        with only_looking():
+            found = open_checkpoint(part)
+        place = found.selection.name  # what is left may make another dict the obvious one, so whole paths are compared
+        tensors |= {_joined(place, key): tensor for key, tensor in found.tensors.items()}
+        everything |= {**tensors, **found.other_tensors}
     wanted = {_joined(output.place, spec.key): spec for spec in output.specs}
     for path, spec in wanted.items():
         tensor = everything.get(path)

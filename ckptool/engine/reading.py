@@ -116,12 +116,18 @@ class Reader:
             if not self._users.get(source):
                 self._files.pop(source).close()
 
+    def expect(self, tensors: Iterable[Tensor]) -> None:
+        """A hint that these tensors will be read, for files where that costs much."""
+        expect_ranges(each for tensor in tensors if not reads_cheaply(tensor) for each in ranges_of(tensor))
+
     def read_into(self, source: ByteSource, offset: int, out: memoryview | bytearray) -> None:
         """Fills `out` with the bytes from `offset` on.
 
         Raises:
             UnreadableError: the file ends before, cannot be read, or changed after its headers were read.
         """
+        if not source.reads_cheaply:
+            source.will_read([(offset, len(out))])
         with self.opened(source) as file:
             file.read_into(offset, memoryview(out))
 
@@ -136,6 +142,8 @@ class Reader:
             DamagedError: a whole record was read and does not have its stated CRC-32.
             UnreadableError: the file ends early; or a view repeats few bytes so often that reading it has no end.
         """
+        if not reads_cheaply(tensor):
+            self.expect([tensor])
         unit = lcm(16, DTYPES[tensor.dtype].block_nbytes)
         nbytes = max(48, unit, nbytes - nbytes % unit)
         for dense in dense_parts(tensor):
@@ -301,6 +309,36 @@ def read_array(tensor: Tensor) -> Array:
     """One tensor as a numpy array; see `Reader.array`."""
     with Reader() as reader:
         return reader.array(tensor)
+
+
+def reads_cheaply(tensor: Tensor) -> bool:
+    """True unless a part of a tensor lies where reading costs much."""
+    pieces = tensor.pieces[:1] if not tensor.parts else [piece for _, part in tensor.parts for piece in part.pieces[:1]]
+    return all(piece.storage.file.reads_cheaply for piece in pieces)
+
+
+def ranges_of(tensor: Tensor) -> Iterator[tuple[ByteSource, int, int]]:
+    """(file, offset, bytes) of everything that reading a tensor reads."""
+    for dense in dense_parts(tensor):
+        if not dense.nbytes:
+            continue
+        if is_run(dense):
+            yield run_of(dense)
+        elif is_flat(dense):
+            yield from ((run.file, run.offset, run.nbytes) for run in flat_runs(dense))
+        else:
+            for view in views_of(dense):
+                offset = view.storage.offset + view.start * view.itemsize
+                yield view.storage.file, offset, view.span * view.itemsize
+
+
+def expect_ranges(ranges: Iterable[tuple[ByteSource, int, int]]) -> None:
+    """Tell each file which of its (offset, bytes) will be read."""
+    by_file: dict[ByteSource, list[tuple[int, int]]] = {}
+    for source, offset, nbytes in ranges:
+        by_file.setdefault(source, []).append((offset, nbytes))
+    for source, wanted in by_file.items():
+        source.will_read(wanted)
 
 
 def dense_parts(tensor: Tensor) -> Iterator[Tensor]:

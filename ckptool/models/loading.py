@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ckptool.core.errors import CkptError, PartlyLoadedError
-from ckptool.core.plan import Plan, Source, Step
+from ckptool.core.plan import Plan, Source, Step, sources_of
 from ckptool.engine.evaluate import packed_blocks
 from ckptool.engine.reading import Reader
 from ckptool.values.pool import in_threads
@@ -36,6 +36,8 @@ def fill_model(model: torch.nn.Module, plan: Plan) -> None:
 
     try:
         with torch.no_grad(), Reader(plan.inputs) as reader:
+            sources = plan.sources
+            reader.expect(sources[each.input][each.key] for step in steps for each in sources_of(step.value))
             for _ in in_threads(fill, steps, THREADS):
                 continue
     except CkptError as error:

@@ -56,9 +56,33 @@ def diff_rows(diff: Diff, each: bool = False) -> list[Row]:
     if each:
         return [_row(diff, change.key, (change,)) for change in diff.changes]
     news = {change.key for change in diff.changes if change.new is not None}
-    twice = [change for change in diff.changes if change.new is None and change.key in news]  # rules kept them apart
-    once = [change for change in diff.changes if change.new is not None or change.key not in news]
-    return [*_rolled_up(diff, once), *_rolled_up(diff, twice)]
+    explained, rest = _explained(diff)
+    twice = [change for change in rest if change.new is None and change.key in news]  # rules kept them apart
+    once = [change for change in rest if change.new is not None or change.key not in news]
+    return [*_rolled_up(diff, once), *_rolled_up(diff, twice), *explained]
+
+
+def _explained(diff: Diff) -> tuple[list[Row], list[Change]]:
+    """A row for each way in which tensors change where a difference of the models explains it, and other changes."""
+    if diff.models is None:
+        return [], list(diff.changes)
+    why = {key: each.text for each in diff.models.explained for key in each.keys}
+    groups: dict[tuple[str, Status], list[Change]] = {}
+    for change in diff.changes:
+        if change.status in (Status.ADDED, Status.REMOVED) and change.key in why:
+            groups.setdefault((why[change.key], change.status), []).append(change)
+    rows, folded = [], set()
+    for (text, status), changes in groups.items():
+        if len(changes) > 1:
+            folded |= {id(change) for change in changes}
+            mine = {change.key for change in changes}
+            entries = [(change.key, change.key in mine) for change in diff.changes]
+            patterns = [group.pattern for group in rollup(entries) if group.label]
+            more = f"  +{len(patterns) - 1} more" if len(patterns) > 1 else ""
+            shown = f"{terminal(patterns[0])}{more}" if more else ""
+            rows.append(Row(status, patterns[0], tuple(changes), text, shown))
+    rest = [change for change in diff.changes if id(change) not in folded]
+    return rows, rest
 
 
 def _rolled_up(diff: Diff, changes: Sequence[Change]) -> list[Row]:

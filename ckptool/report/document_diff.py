@@ -7,13 +7,13 @@ from itertools import chain
 from typing import Any
 
 from ckptool.commands.automatic import Automatic
-from ckptool.commands.diff.result import Change, Diff, ExtraChange, Status
+from ckptool.commands.diff.result import Change, Diff, ExtraChange, Models, Status
 from ckptool.core.checkpoint import Checkpoint, Tensor
 from ckptool.report.diff_rows import identical_text
 from ckptool.report.document import Answer, Cell, Document, Table
 from ckptool.report.document_inspect import shape_text
 from ckptool.report.html_diff import diff_html
-from ckptool.report.json import file_fields, note_fields
+from ckptool.report.json import file_fields, model_fields, note_fields
 from ckptool.report.json_match import match_fields
 from ckptool.report.markdown import diff_markdown
 from ckptool.report.markdown_match import match_markdown
@@ -122,8 +122,19 @@ def _result(diff: Diff, names: tuple[str, str], match: Automatic | None) -> list
         ("match", match_fields(match)),
         ("changes", map(_change_fields, diff.changes)),
         ("extras", [_extra_fields(extra) for extra in diff.extras]),
+        ("models", None if diff.models is None else _models(diff.models)),
         ("notes", [note_fields(note) for note in diff.notes]),
     ]
+
+
+def _models(models: Models) -> dict[str, Any]:
+    """What differs between the models of both sides."""
+    return {
+        "old": model_fields(models.old),
+        "new": model_fields(models.new),
+        "text": models.text,
+        "explained": [{"text": each.text, "keys": sorted(each.keys)} for each in models.explained],
+    }
 
 
 def _side(checkpoint: Checkpoint, name: str, prefix: str) -> dict[str, Any]:

@@ -8,10 +8,12 @@ from typing import Any
 from ckptool.core.checkpoint import Extra, GlobalUse, Tensor
 from ckptool.core.errors import CkptError
 from ckptool.core.spec import packed_nbytes
+from ckptool.facts.architecture import Architecture
+from ckptool.facts.registry import facts_of
 from ckptool.report.document import Answer, Cell, Document, Table
 from ckptool.report.escape import terminal
 from ckptool.report.inspection import Inspection
-from ckptool.report.json import file_fields, note_fields, stats_fields
+from ckptool.report.json import file_fields, model_fields, note_fields, stats_fields
 from ckptool.report.text_inspect import inspect_lines
 from ckptool.report.tree import tree
 from ckptool.report.units import number_of, size_short
@@ -97,6 +99,7 @@ def inspect_listing(report: Inspection, threads: int = 2) -> Iterator[tuple[str,
 
     tensors = sorted(report.tensors, key=lambda tensor: tensor.key)
     with Reader() as reader, ThreadPoolExecutor(threads) as pool:
+        reader.expect(tensors)
 
         def digest(tensor: Tensor) -> str:
             try:
@@ -120,6 +123,7 @@ def _result(report: Inspection) -> list[tuple[str, Any]]:
         ("metadata", dict(report.checkpoint.metadata)),
         ("module_versions", report.checkpoint.module_versions),
         ("ties", report.ties),
+        ("models", [model_fields(fact) for fact in facts_of(report.checkpoint) if isinstance(fact, Architecture)]),
         ("notes", [note_fields(note) for note in report.notes]),
         ("globals", [_global_fields(use) for use in report.checkpoint.globals]),
         ("unsafe_globals", [use.name for use in report.dangerous]),
@@ -128,13 +132,16 @@ def _result(report: Inspection) -> list[tuple[str, Any]]:
 
 def _summary_fields(report: Inspection) -> dict[str, Any]:
     """The totals of what is shown."""
-    return {
+    fields: dict[str, Any] = {
         "tensors": len(report.keys),
         "of": len(report.checkpoint),
         "elements": report.elements,
         "bytes": report.nbytes,
         "dtypes": dict(report.dtypes),
     }
+    if report.logical is not None:
+        fields["decoded"] = dict(zip(("tensors", "elements", "bytes"), report.logical, strict=True))
+    return fields
 
 
 def _tensor_fields(report: Inspection, tensor: Tensor) -> dict[str, Any]:
@@ -154,6 +161,16 @@ def _tensor_fields(report: Inspection, tensor: Tensor) -> dict[str, Any]:
         fields["layout"] = tensor.layout
     if len(tensor.pieces) > 1:
         fields["chunks"] = len(tensor.pieces)
+    if (encoded := report.encoded.get(tensor.key)) is not None:
+        fields["encoded"] = {
+            "scheme": encoded.title,
+            "key": encoded.key,
+            "dtype": encoded.spec.dtype,
+            "shape": encoded.spec.shape,
+            "bits_per_weight": round(encoded.bits_per_weight, 4),
+            "members": [key for key in encoded.keys if key != tensor.key],
+            "problems": [problem.text for problem in encoded.problems],
+        }
     if tensor.key in report.stats:
         fields["stats"] = stats_fields(report.stats[tensor.key])
     return fields

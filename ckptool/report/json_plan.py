@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.plan import Beside, Dropped, Fate, Plan, Problem, Source, Step, Use, Value, sources_of
 from ckptool.core.reasons import NotTaken, WeightsOnly
+from ckptool.engine.reads import reads_of
 from ckptool.report.json import file_fields, note_fields
 from ckptool.report.preview import Preview, beside_name, rounding_of
 from ckptool.report.reasons import command_text, reason_text
@@ -29,6 +30,7 @@ def plan_result(preview: Preview, written: Written | None, exit_code: int) -> li
         ("dropped", (dropped_fields(dropped, plan.inputs) for dropped in plan.dropped)),
         ("rules", [_use_fields(use) for use in plan.uses]),
         ("match", _match_fields(preview)),
+        ("reads", reads_fields(plan)),
         ("problems", [problem_fields(problem) for problem in plan.problems]),
         ("unmet", [problem_fields(problem) for problem in plan.unmet]),
         ("notes", [note_fields(note) for note in preview.notes]),
@@ -45,6 +47,12 @@ def _match_fields(preview: Preview) -> dict[str, Any] | None:
     from ckptool.report.json_match import match_fields
 
     return match_fields(preview.match)
+
+
+def reads_fields(plan: Plan) -> dict[str, int] | None:
+    """What the plan will read over the network; null where all inputs are on this machine."""
+    reads = reads_of(plan)
+    return None if reads is None else {"bytes": reads.nbytes, "of": reads.of, "ranges": reads.ranges}
 
 
 def _sums(plan: Plan) -> dict[str, int]:

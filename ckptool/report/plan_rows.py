@@ -14,6 +14,7 @@ from ckptool.core.plan import Plan, Source, Step, Use, Value, sources_of
 from ckptool.core.reasons import (
     ByOption,
     ByRules,
+    Decoded,
     Init,
     Kept,
     Reason,
@@ -23,6 +24,7 @@ from ckptool.core.reasons import (
     Unmixed,
 )
 from ckptool.core.spec import DTYPES, Form, dtype_named
+from ckptool.engine.decoded import decoded_source
 from ckptool.report.reasons import dropped_text, reason_text
 from ckptool.report.units import number_of
 
@@ -33,13 +35,21 @@ class Fate(StrEnum):
     DROPPED = "dropped"
     RENAMED = "renamed"
     CAST = "cast"
+    DEQUANTIZED = "dequantized"
     COMPUTED = "computed"
     COPIED = "copied"
 
 
 _SPARED = "copied (integers are not cast)"
 _FEW = 3  # rows that say the same
-SYMBOLS = {Fate.COPIED: "=", Fate.RENAMED: ">", Fate.CAST: "~", Fate.COMPUTED: "*", Fate.DROPPED: "-"}
+SYMBOLS = {
+    Fate.COPIED: "=",
+    Fate.RENAMED: ">",
+    Fate.CAST: "~",
+    Fate.DEQUANTIZED: "~",
+    Fate.COMPUTED: "*",
+    Fate.DROPPED: "-",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +120,8 @@ class _Fact:
 def fate_of(step: Step) -> Fate:
     """What a step does with its source."""
     value = step.value
+    if isinstance(step.reason, Decoded):
+        return Fate.DEQUANTIZED
     if isinstance(value, Source):
         return Fate.COPIED if value.key == step.target.key else Fate.RENAMED
     return Fate.CAST if _cast_source(value) else Fate.COMPUTED
@@ -205,6 +217,7 @@ def _dropped(plan: Plan, reason: Reason | None, form: Form) -> _Fact:
 def _made(plan: Plan, step: Step, casts: bool) -> _Fact:
     sources = (step.value,) if isinstance(step.value, Source) else set(sources_of(step.value))
     before = sum(plan.inputs[source.input].form(source.key).nbytes for source in sources)
+    before = step.reason.nbytes if isinstance(step.reason, Decoded) else before
     after = plan.nbytes_of(step)
     spared = step.is_copy and step.tied_to is None and DTYPES[step.target.dtype].kind in ("int", "uint", "bool")
     spared = spared and (casts or isinstance(step.reason, Unmixed))
@@ -337,7 +350,8 @@ def nbytes_before(plan: Plan) -> int:
             place = (tensor.storage, tensor.pieces[0].start, tensor.shape) if tensor.storage else tensor.key
             if place not in seen:
                 seen.add(place)
-                total += tensor.nbytes
+                source = decoded_source(tensor)
+                total += tensor.nbytes if source is None else source.encoded.nbytes
     return total
 
 

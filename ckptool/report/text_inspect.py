@@ -66,6 +66,9 @@ def totals(report: Inspection, screen: Screen) -> Iterator[Line]:
     parts = [shown, f"{count(report.elements)} elements" + (f" ({dtypes})" if dtypes else "")]
     if report.is_pickle and not report.dangerous and not report.unknown:
         parts.append("nothing unsafe in the pickle")
+    if report.logical is not None:
+        tensors, elements, nbytes = report.logical
+        parts.append(f"decoded {number_of(tensors, 'tensor')}, {count(elements)} elements, {size_short(nbytes)}")
     parts.extend(_nonfinite(report))
     yield from ((Span(line),) for line in fit(parts, screen, indent="  "))
     for use in report.dangerous[:_MANY]:

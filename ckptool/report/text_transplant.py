@@ -12,7 +12,7 @@ from ckptool.report.symbols import STYLES
 from ckptool.report.text import Cell, Column, Line, Screen, Span, Style, bar, table, wrap
 from ckptool.report.text_inspect import note_lines
 from ckptool.report.text_match import match_lines
-from ckptool.report.text_plan import written_lines
+from ckptool.report.text_plan import reads_lines, written_lines
 from ckptool.report.text_width import cells, elide
 from ckptool.report.transplant_rows import (
     ModuleRow,
@@ -58,6 +58,7 @@ def transplant_lines(
     yield from _modules(module_rows(transplant, depth), screen)
     yield ()
     yield from _keys(entry_rows(transplant, each=verbose), screen)
+    yield from reads_lines(transplant.plan)
     yield ()
     facts = [("torch:", text) for text in verdict_texts(transplant)]
     facts += [("freeze:", text) for text in (freeze_text(transplant),) if text]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from ckptool.core import fold
+from ckptool.core.spec import Form
 from ckptool.report.inspection import Inspection
 from ckptool.report.units import count, size
 
@@ -65,8 +67,7 @@ def tree(report: Inspection, depth: int | None = None, flat: bool = False, by_si
     if flat:
         return Tree(tuple(_flat_rows(report)), is_flat=True)
     keys: Sequence[str] = _by_module_size(report) if by_size else report.keys
-    labels = (form.label for form in report.checkpoint.forms(keys))
-    root = fold.fold(zip(keys, labels, strict=True))
+    root = fold.fold(zip(keys, _labels(report, keys), strict=True))
     depth = fold.default_depth(root) if depth is None else depth
     found = list(fold.rows(root, depth))
     return Tree(
@@ -78,22 +79,41 @@ def tree(report: Inspection, depth: int | None = None, flat: bool = False, by_si
     )
 
 
+def _labels(report: Inspection, keys: Sequence[str]) -> Iterator[Form | str]:
+    """What tells leaves apart: their forms; the text of these where forms of one text have several sizes."""
+    if report.encoded:
+        return report.labels(keys)
+    forms = report.checkpoint.forms(keys)
+    if len({form.label for form in report.forms}) == len(report.forms):
+        return forms
+    return (form.label for form in forms)
+
+
+def _forms(report: Inspection, node: fold.Node) -> Iterable[tuple[Form, int]]:
+    """The forms of the tensors that a row counts, and how many have each."""
+    found = node.labels
+    if all(isinstance(label, Form) for label in found):
+        return cast("Iterable[tuple[Form, int]]", found.items())
+    return report.checkpoint.form_counts(node.sample).items()
+
+
 def _flat_rows(report: Inspection) -> Iterator[TreeRow]:
-    for key, form in zip(report.keys, report.checkpoint.forms(report.keys), strict=True):
-        yield TreeRow("", key, "1", form.label, form.elements, form.nbytes, (key,))
+    forms = report.checkpoint.forms(report.keys)
+    for key, form, label in zip(report.keys, forms, report.labels(report.keys), strict=True):
+        yield TreeRow("", key, "1", label, form.elements, form.nbytes, (key,))
 
 
 def _tree_row(report: Inspection, row: fold.Row) -> TreeRow:
     node = row.node
-    forms = list(report.checkpoint.forms(node.sample))
+    forms = list(_forms(report, node))
     each = node.count // node.copies
     return TreeRow(
         rails=row.rails,
         name=node.name,
         tensors=f"{node.copies:,} × {each:,}" if node.copies > 1 else f"{each:,}",
-        spec=str(node.label) if node.is_leaf else "",
-        elements=sum(form.elements for form in forms),
-        nbytes=sum(form.nbytes for form in forms),
+        spec=forms[0][0].label if node.is_leaf else "",
+        elements=sum(form.elements * many for form, many in forms),
+        nbytes=sum(form.nbytes * many for form, many in forms),
         keys=node.keys if node.is_leaf and node.count == 1 else (),
     )
 
@@ -106,7 +126,7 @@ def _largest_module(report: Inspection, root: fold.Node) -> str:
     modules = [child for child in node.children if not child.is_leaf]
 
     def bytes_below(child: fold.Node) -> int:
-        return sum(form.nbytes for form in report.checkpoint.forms(child.sample))
+        return sum(form.nbytes * many for form, many in _forms(report, child))
 
     return max(modules, key=bytes_below).pattern if modules else ""
 

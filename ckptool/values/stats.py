@@ -108,10 +108,14 @@ def all_stats(
         threads: how many at most.
         progress: called with (bytes read, bytes in all).
     """
-    # the largest first, so that the threads end together
+    # the largest first, so that the threads end together; in the order of the file where that costs less
     todo = sorted((key for key in keys if has_numbers(checkpoint[key])), key=lambda key: -checkpoint[key].nbytes)
+    if not all(file.reads_cheaply for file in checkpoint.files):
+        known = set(todo)
+        todo = [key for key in checkpoint if key in known]
     total, done, found = sum(checkpoint[key].nbytes for key in todo), 0, {}
     with Reader([checkpoint]) as reader:
+        reader.expect(checkpoint[key] for key in todo)
         for key, result in in_threads(lambda key: stats(checkpoint[key], reader), todo, threads):
             found[key] = result
             done += checkpoint[key].nbytes

@@ -58,6 +58,7 @@ RULES: dict[str, Rule] = {
         Rule("drift", needs=("drift",), reads=True),
         Rule("lock", needs=("lock",), reads=True),
         Rule("facts", reads=True),
+        Rule("quantized", reads=True),
         Rule("wrapper", "warning"),
         Rule("leftover", "warning"),
         Rule("policy", "warning", file="unused"),

@@ -6,11 +6,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 
+from ckptool.core.address import named
 from ckptool.core.bytes import Entry
 from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.errors import CkptError, UsageError
 from ckptool.formats.folder import KNOWN, _is_companion
 from ckptool.formats.opening import open_checkpoint
+from ckptool.formats.ranks.kinds import is_joined
 from ckptool.formats.registry import INDEX, INDEX_ENDING, endings, folder_container, sniff, vague_endings
 from ckptool.formats.sharded import SHARD_NAME, open_shards
 from ckptool.storage.local import LocalFile
@@ -59,7 +61,7 @@ def find_targets(paths: Sequence[PurePath | str]) -> list[Target]:
     if not paths:
         raise UsageError("there is nothing to check", hint="name files or folders: ckptool check weights/")
     found: dict[str, Target] = {}
-    for path in map(PurePath, paths):
+    for path in map(named, paths):
         if not exists(path):
             open_checkpoint(path)  # says what is wrong with it, and what was probably meant
         targets = list(_searched(path)) if is_folder(path) else [_target_of(path)]
@@ -82,6 +84,10 @@ def _searched(folder: PurePath) -> Iterator[Target]:
             folders.clear()
             continue
         folders[:] = sorted(name for name in folders if not name.startswith("."))
+        if not any(name in KNOWN for name in names) and is_joined(locate_folder(here)):
+            yield Target(str(here), here)
+            folders.clear()
+            continue
         for name in sorted(names):
             path = here / name
             if _looks_like_one(path):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ckptool.core.checkpoint import Checkpoint, Piece, Storage, Tensor
 from ckptool.core.spec import DTYPES, TensorSpec
 from ckptool.core.views import is_run, repeated_axes, without_axes
-from ckptool.engine.reading import Reader, dense_parts
+from ckptool.engine.reading import Reader, dense_parts, reads_cheaply
 from ckptool.values.pool import in_threads
 
 if TYPE_CHECKING:
@@ -94,10 +94,13 @@ def measure(
     Raises:
         UnreadableError: the file ends early, or changes while it is read.
     """
-    jobs = sorted(_jobs(checkpoint, wanted), key=lambda job: -job.tensor.nbytes)  # so that the threads end together
+    jobs = list(_jobs(checkpoint, wanted))
+    if all(reads_cheaply(job.tensor) for job in jobs):
+        jobs.sort(key=lambda job: -job.tensor.nbytes)  # so that the threads end together
     damaged: set[str | None] = set()
     found: dict[str, Measure] = {}
     with Reader(on_damage=(lambda error: damaged.add(error.key)) if wanted.checksums else None) as reader:
+        reader.expect(job.tensor for job in jobs)
         for job, result in in_threads(lambda job: _measured(job.tensor, job.wanted, reader), jobs, threads):
             if job.wanted != _CHECKSUM:
                 found.update(dict.fromkeys(job.keys, result))

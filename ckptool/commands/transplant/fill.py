@@ -172,7 +172,9 @@ class _Chooser:
 
     def _chosen(self, spec: TensorSpec, step: Step, kind: str) -> tuple[Entry, Value | None]:
         sources = tuple(dict.fromkeys(origin.key for origin in sources_of(step.value)))
-        entry = Entry(spec, Filled.MISMATCHED, 0, sources, step.target.short, step.reason, kind=kind)
+        is_fitted = len(sources) == 1 and any(isinstance(op, Fitting) for op in _ops(step.value))  # by a recipe's rule
+        found = self.source.spec(sources[0]) if is_fitted else step.target
+        entry = Entry(spec, Filled.MISMATCHED, 0, sources, found.short, step.reason, kind=kind)
         if self._is_special(step.value, spec.key):
             return entry, None
         fit = self._fit(spec, step.target)

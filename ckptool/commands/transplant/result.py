@@ -10,6 +10,7 @@ from ckptool.commands.automatic import Automatic
 from ckptool.commands.transplant.hooked import versions_under
 from ckptool.commands.transplant.shares import Share, module_shares
 from ckptool.core.checkpoint import Checkpoint, Note
+from ckptool.core.keys import Pattern
 from ckptool.core.plan import Plan
 from ckptool.core.reasons import OtherPlace
 from ckptool.core.spec import TensorSpec
@@ -148,16 +149,26 @@ class Transplant:
 
     @property
     def batchnorms(self) -> tuple[str, ...]:
-        """Modules with statistics from the source all of whose parameters are frozen: they need `.eval()` too."""
-        named = set(self.freeze)
-        partly = {
-            entry.key.rpartition(".")[0]
-            for entry in self.entries
-            if entry.key not in named and not (entry.kind == "buffer" or entry.is_statistic or entry.is_counter)
-        }
-        frozen = {key.rpartition(".")[0] for key in named} - partly
-        found = (entry.key.rpartition(".") for entry in self.filled)
-        return tuple(module for module, _, last in found if last == "running_mean" and module in frozen)
+        """Modules with statistics from the source whose parameters are all frozen, or that have none: they need `eval`.
+
+        A recipe that names what is frozen also names the norms without parameters.
+        """
+        if not self.freeze:
+            return ()
+        named, patterns = set(self.freeze), [Pattern.parse(text) for text in self.asked.recipe.freeze]
+        learned = [
+            entry for entry in self.entries if not (entry.kind == "buffer" or entry.is_statistic or entry.is_counter)
+        ]
+        with_parameters = {entry.key.rpartition(".")[0] for entry in learned}
+        partly = {entry.key.rpartition(".")[0] for entry in learned if entry.key not in named}
+        means = [entry.key for entry in self.filled if entry.key.rpartition(".")[2] == "running_mean"]
+        found = []
+        for key in means:
+            module = key.rpartition(".")[0]
+            bare = not patterns or any(pattern.matches(key) for pattern in patterns)
+            if module not in partly and (module in with_parameters or bare):
+                found.append(module)
+        return tuple(found)
 
     @cached_property
     def verdict(self) -> Verdict:

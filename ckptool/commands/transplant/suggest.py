@@ -14,6 +14,8 @@ from ckptool.core.keys import quote
 from ckptool.core.plan import sources_of
 from ckptool.core.shell import shell_quote
 from ckptool.core.spec import TensorSpec
+from ckptool.facts.architecture import Training
+from ckptool.facts.registry import facts_of
 from ckptool.fits import default_fit
 from ckptool.matching.prefixes import Swap
 from ckptool.matching.result import Confidence
@@ -90,14 +92,14 @@ def _names(done: Transplant) -> Iterator[Suggestion]:
             return
     known = [Suggestion(("-r", name), _gain(done, specs, load_recipe(name), now)) for name in builtin_recipes()]
     best = max([*_parts(done, specs, now), *known], key=lambda suggestion: suggestion.tensors)
-    if best.tensors > 0:
-        yield best
-    elif max(len(specs), len(done.target.specs)) <= _MANY_TO_MATCH and (done.unexpected or done.withheld):
+    is_small = max(len(specs), len(done.target.specs)) <= _MANY_TO_MATCH
+    if 2 * best.tensors < len(_wanted(done)) - now and is_small and (done.unexpected or done.withheld):
         initial = ModelInit(done.target)
         found = matched(done.source, specs, done.target, Recipe(), initial, Confidence.ALIGNED)
         gain = _gain(done, specs, found.recipe, now, as_they_are=True)
-        if gain > 0:
-            yield Suggestion(("--match", "auto"), gain)
+        best = max(best, Suggestion(("--match", "auto"), gain), key=lambda suggestion: suggestion.tensors)
+    if best.tensors > 0:
+        yield best
 
 
 def _parts(done: Transplant, specs: dict[str, TensorSpec], now: int) -> Iterator[Suggestion]:
@@ -111,7 +113,10 @@ def _parts(done: Transplant, specs: dict[str, TensorSpec], now: int) -> Iterator
     most = max(fitting.values(), default=0)
     if most <= now:
         return
-    equal = [prefix for prefix, many in fitting.items() if many == most]
+    taken = tuple(fact.take for fact in facts_of(done.source) if isinstance(fact, Training))
+    equal = sorted(
+        (prefix for prefix, many in fitting.items() if many == most), key=lambda prefix: not prefix.startswith(taken)
+    )
     rules = (f"{quote(equal[0])}{{k**}} -> {{k}}", "?{k**} -> !")
     where = " and ".join(f'"{prefix}"' for prefix in equal)
     why = f"; the source has them {len(equal)} times, under {where}" if len(equal) > 1 else ""
@@ -127,11 +132,16 @@ def _unused(done: Transplant) -> set[str]:
 
 
 def _filled(done: Transplant, specs: Mapping[str, TensorSpec]) -> int:
-    """How many tensors of the model some specs fill; counters only where torch wants them."""
-    wanted = set(done.target.specs) - {
-        entry.key for entry in done.entries if entry.is_counter and entry.key not in done.as_it_is.missing
-    }
+    """How many tensors of the model some specs fill."""
+    wanted = _wanted(done)
     return meeting(specs, {key: done.target.specs[key] for key in wanted})
+
+
+def _wanted(done: Transplant) -> set[str]:
+    """What is to be filled; counters only where they are all that is missing, and torch wants them."""
+    has_weights_missing = any(not entry.is_harmless for entry in done.having(Filled.MISSING))
+    counters = {entry.key for entry in done.entries if entry.is_counter}
+    return set(done.target.specs) - (counters if has_weights_missing else counters - set(done.as_it_is.missing))
 
 
 def _gain(

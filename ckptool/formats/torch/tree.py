@@ -7,6 +7,7 @@ budget of `Walk` and the path itself bound the listing.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from ckptool.core.checkpoint import Extra, Selection, Tensor
@@ -116,7 +117,7 @@ class _Open:
 class _Lister:
     """Lists the selected tensors by path."""
 
-    def __init__(self, walk: Walk, holds: Mapping[int, bool], storage_of: StorageOf) -> None:
+    def __init__(self, walk: Walk, holds: AbstractSet[int], storage_of: StorageOf) -> None:
         self.walk = walk
         self.holds = holds
         self.storage_of = storage_of
@@ -142,7 +143,7 @@ class _Lister:
             key, child = entry
             if is_tensor(child):
                 self._add(child, self.names.unique(top.prefix, key))
-            elif self.holds.get(id(child)):
+            elif id(child) in self.holds:
                 if id(child) not in on_path and id(child) not in self.skip:
                     on_path.add(id(child))
                     path.append(self._open(child, self.names.joined(top.prefix, key)))
@@ -182,7 +183,7 @@ def _texts(pairs: Pairs) -> Iterator[tuple[str, object]]:
 class _Extras:
     """Collects what lies beside the selection, each object once."""
 
-    def __init__(self, walk: Walk, holds: Mapping[int, bool], storage_of: StorageOf) -> None:
+    def __init__(self, walk: Walk, holds: AbstractSet[int], storage_of: StorageOf) -> None:
         self.walk = walk
         self.holds = holds
         self.storage_of = storage_of
@@ -227,7 +228,7 @@ class _Extras:
                 tensor = tensor_of(node, self.storage_of, self.names.unique(prefix, key))
                 if tensor is not None:
                     yield tensor
-            elif self.holds.get(id(node)) and id(node) not in self.seen:
+            elif id(node) in self.holds and id(node) not in self.seen:
                 self.seen.add(id(node))
                 inner = self.names.joined(prefix, key)
                 stack.extend((inner, name, child) for name, child in reversed(self.walk.entries(node)))

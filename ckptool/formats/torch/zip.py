@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import PurePath
 
@@ -145,7 +145,8 @@ def read_embedded(source: ByteSource, offset: int, nbytes: int) -> Archive:
 def _archive(source: ByteSource, file: OpenBytes, offset: int, nbytes: int) -> Archive:
     directory = read_directory(file, offset, nbytes)
     root = _root(file.path, directory)
-    members = {name[len(root) + 1 :]: member for name, member in directory.items() if name.startswith(root + "/")}
+    members = directory.within(root)
+    del directory
     pickle = inflate(file, members["data.pkl"])
     loaded = load(pickle, path=file.path)
     order = inflate(file, members["byteorder"], 64).strip() if "byteorder" in members else b"little"
@@ -168,7 +169,7 @@ def _declared(use: GlobalUse) -> GlobalUse:
     return replace(use, risk="harmless") if use.name.startswith("__torch__.") else use
 
 
-def _root(path: PurePath, directory: Mapping[str, Member]) -> str:
+def _root(path: PurePath, directory: Iterable[str]) -> str:
     """The one folder that everything is in; torch takes it from the first member."""
     names = [name for name in directory if not name.startswith("__MACOSX/")]
     found = [name for name in names if re.fullmatch(r"[^/]*/data\.pkl", name, re.IGNORECASE)]
