@@ -446,7 +446,7 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be read as text"):
         beside(tmp_path)("labels.txt")
     (tmp_path / "bad.json").write_text('["a",')
-    with pytest.raises(UsageError, match="is no JSON"):
+    with pytest.raises(UsageError, match="is not JSON"):
         fit_op(
             Fit("rows", "labels_source='bad.json', labels_target='bad.json'"), spec(1), spec(1), lookup=beside(tmp_path)
         )

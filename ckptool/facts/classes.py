@@ -66,7 +66,7 @@ class Subclass(Fact):
 
 @dataclass(frozen=True, slots=True)
 class NotTorch(Fact):
-    """Objects that hold numbers and are no tensors: numpy arrays, ShardedTensors; `names` are their paths."""
+    """Objects that hold numbers and are not tensors: numpy arrays, ShardedTensors; `names` are their paths."""
 
     kind: Literal["numpy array", "ShardedTensor"] = "numpy array"
     names: tuple[str, ...] = ()

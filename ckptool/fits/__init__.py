@@ -55,7 +55,7 @@ def fit_op(fit: Fit, source: TensorSpec, target: TensorSpec, *, lookup: Lookup |
         seed: of ``fill=normal(...)``; the same seed and key give the same numbers.
 
     Raises:
-        UsageError: there is no such method or argument, or a file that it names is no list.
+        UsageError: there is no such method or argument, or a file that it names is not a list.
         PlanError: the method does not fit the two shapes.
 
     Example:
@@ -202,5 +202,5 @@ def is_head(key: str, source: TensorSpec, target: TensorSpec, *, is_last: bool =
         return False
     first = next((at for at, part in enumerate(module) if part in _HEADS), None)
     if first is None or any(part.isdecimal() for part in module[:first]):
-        return is_last  # layer1.0.se.fc is no head
+        return is_last  # layer1.0.se.fc is not a head
     return is_last or all(part in _HEAD_PARTS or part.isdecimal() for part in module[first + 1 :])

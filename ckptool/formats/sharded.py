@@ -173,7 +173,7 @@ def _heads_and_size(source: ByteSource) -> tuple[dict[str, int], int | None]:
         if name in ("", ".", "..") or any(character in name for character in "/\\\0"):
             raise UnreadableError(
                 f'the index {source.path} puts "{key}" into "{name}", which is not a plain file name',
-                hint="shards lie beside their index; do not use this checkpoint unless you know who made it",
+                hint="shards are in the folder of their index; do not use this checkpoint unless you know who made it",
                 path=source.path,
                 key=key,
             )

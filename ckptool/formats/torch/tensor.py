@@ -106,7 +106,7 @@ def tensor_of(node: object, storage_of: StorageOf, key: str) -> Tensor | None:
 
 
 def data_args(node: object) -> tuple[object, ...] | None:
-    """The arguments that a tensor's data is rebuilt from, wherever the object has them; None if it is no tensor.
+    """The arguments that a tensor's data is rebuilt from, wherever the object has them; None if it is not a tensor.
 
     For a dense tensor they begin with the storage's `Persistent`, the offset of the first element, the shape and the
     strides.
