@@ -149,7 +149,7 @@ def test_what_is_behind_an_inserted_block_is_not_judged(tmp_path: Path) -> None:
     assert {row.target for row in report.skipped} >= {"blocks.3.norm1", "norm"}
     assert "blocks.2.norm1.weight, which nothing filled" in text(report)
     assert set(report.unproven) == {key for key in Text(4).state_dict() if key.startswith(("blocks.3", "norm", "head"))}
-    assert text(report).splitlines()[-1].startswith("?  ")
+    assert text(report).splitlines()[-1].startswith("? ")
 
 
 def test_an_inserted_adapter_that_does_nothing_yet_is_seen_through(tmp_path: Path) -> None:

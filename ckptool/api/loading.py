@@ -32,11 +32,10 @@ class Report:
     transplant: Transplant
 
     def __str__(self) -> str:
-        from ckptool.report.text import Screen, paint
-        from ckptool.report.text_transplant import transplant_lines
+        from ckptool.report.document_transplant import transplant_document
+        from ckptool.report.screen import document_text
 
-        screen = Screen(width=100, elide=True)
-        return "\n".join(paint(line, screen) for line in transplant_lines(self.transplant, screen))
+        return document_text(transplant_document(self.transplant, str(self.transplant.source.path), "write"))
 
     @property
     def loaded(self) -> tuple[str, ...]:

@@ -226,6 +226,7 @@ def _compared(old: str, new: str, sides: Mapping[str, str], threads: int, screen
     from ckptool.formats.opening import open_checkpoint
     from ckptool.report.document_diff import diff_document
     from ckptool.report.document_inspect import inspect_document
+    from ckptool.report.screen import document_lines
     from ckptool.report.text import Span
 
     names = f"a/{sides[old]}", f"b/{sides[new]}"
@@ -233,10 +234,11 @@ def _compared(old: str, new: str, sides: Mapping[str, str], threads: int, screen
         there, name, what = (old, names[0], "deleted file") if new == _ABSENT else (new, names[1], "new file")
         yield (Span(what, "bold"),)
         report = _inspection(PurePath(there), name, sides[there])
-        yield from inspect_document(report).lines(screen)
+        yield from document_lines(inspect_document(report), screen)
     else:
         found = compare(open_checkpoint(PurePath(old)), open_checkpoint(PurePath(new)), threads=threads)
-        yield from diff_document(replace(found, notes=_renamed(found.notes, sides)), names).lines(screen)
+        document = diff_document(replace(found, notes=_renamed(found.notes, sides)), names)
+        yield from document_lines(document, screen)
 
 
 def _renamed(notes: Sequence[Note], sides: Mapping[str, str]) -> tuple[Note, ...]:

@@ -11,13 +11,13 @@ from functools import cache
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Literal, NamedTuple, TextIO
 
+from ckptool.report.symbols import Style
 from ckptool.report.text_width import cells, elide, elide_apart, shorten_end
 from ckptool.storage.environment import terminal_size
 
 if TYPE_CHECKING:
     from rich.style import Style as RichStyle
 
-Style = Literal["", "dim", "bold", "red", "green", "yellow", "magenta", "cyan", "dim cyan"]
 _GLYPHS = "├─│└…→×▁▂▃▄▅▆▇█▏▎▍▌▋▊▉Δ√±−≤‖"
 _MAKE_A_TERMINAL = ("FORCE_COLOR", "TTY_COMPATIBLE")  # rich takes what is not one for one where these are set
 _PLAIN = str.maketrans(_GLYPHS, "|-|`~>x_.-~=+*#...::##Dv~-<|")
@@ -128,7 +128,7 @@ def _painted(span: Span) -> str:
 def _style(name: Style) -> RichStyle:
     from rich.style import Style as RichStyle
 
-    return RichStyle.parse(name)
+    return RichStyle.parse(name.replace("blue", "bright_blue"))  # the plain one is hard to read on black
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,31 +274,3 @@ def wrap(text: str, screen: Screen, indent: str = "  ", first: str = "") -> Iter
             start = indent
             line = indent + elide(word, room - cells(indent))
     yield line
-
-
-_EIGHTHS = " ▏▎▍▌▋▊▉█"
-
-
-def bar(share: float, width: int) -> str:
-    """A horizontal bar in eighths of a column, `width` columns when the share is 1.
-
-    Example:
-        >>> bar(0.5, 5)
-        '██▌'
-    """
-    eighths = round(max(0.0, min(1.0, share)) * width * 8)
-    full, rest = divmod(eighths, 8)
-    return "█" * full + (_EIGHTHS[rest] if rest else "")
-
-
-_LEVELS = "▁▂▃▄▅▆▇█"
-
-
-def level(share: float) -> str:
-    """One glyph of a vertical bar.
-
-    Example:
-        >>> level(0.0), level(0.5), level(1.0)
-        ('▁', '▅', '█')
-    """
-    return _LEVELS[int(max(0.0, min(0.999, share)) * 8)]

@@ -1,4 +1,4 @@
-"""A probe as text: what was run, and the first module that differs, or that all agree."""
+"""A probe as blocks: what was run, and the first module that differs, or that all agree."""
 
 from __future__ import annotations
 
@@ -7,35 +7,56 @@ from collections.abc import Iterator, Sequence
 
 from ckptool.models.probing.report import Divergence, ProbeReport
 from ckptool.models.probing.rounding import EXACT
+from ckptool.report.blocks import Block, Facts, Item, Items, Notes
+from ckptool.report.document import Answer
 from ckptool.report.escape import terminal
 from ckptool.report.reasons import reason_text
-from ckptool.report.text import Line, Screen, Span, Style, wrap
-from ckptool.report.text_inspect import note_lines
 from ckptool.report.units import number_of, relative
 
 _MANY = 3  # names in a line
 _RULES = 4
 
 
-def probe_lines(report: ProbeReport, screen: Screen, verbose: bool = False) -> Iterator[Line]:
-    """All lines of a probe, what it comes to last; `verbose` lists every module that was not compared."""
-    ran = f"{terminal(report.source_model)} against {terminal(report.target)}, input {' and '.join(report.inputs)}"
-    yield from _row("probe", f"{ran}, {report.precision}, seed {report.seed}", screen, "dim")
-    for at, row in enumerate(report.differing):
-        if at < _MANY or verbose:
-            yield from _divergence(row, at == 0, screen)
-    hidden = 0 if verbose else max(0, len(report.differing) - _MANY)
-    if hidden:
-        yield from _row("~", f"{number_of(hidden, 'more module')} differ for no reason before them: -v", screen)
+def probe_answer(report: ProbeReport) -> Answer:
+    """Whether both models compute the same."""
+    if report.first is not None:
+        first = next(divergence_texts(report.first, is_first=True))
+        return Answer(f"not the same outputs: {terminal(first)}", "bad")
+    if report.is_proof:
+        return Answer(f"same outputs: {sum_text(report)}", "good")
+    return Answer(f"not proven: {sum_text(report)}", "warning")
+
+
+def probe_blocks(report: ProbeReport, verbose: bool = False) -> Iterator[Block]:
+    """All there is to say of a probe, what it comes to last; `verbose` lists every module that was not compared."""
+    ran = f"{report.source_model} against {report.target}, input {' and '.join(report.inputs)}"
+    yield Facts((("probe", [f"{ran}, {report.precision}, seed {report.seed}"]),))
+    yield Items(tuple(_items(report, verbose)))
+    yield Notes(report.notes)
+
+
+def _items(report: ProbeReport, verbose: bool) -> Iterator[Item]:
+    shown = report.differing if verbose else report.differing[:_MANY]
+    for at, row in enumerate(shown):
+        first, *more = divergence_texts(row, at == 0)
+        yield Item("~", first, tuple(more), style="red", loud=True)
+    if hidden := len(report.differing) - len(shown):
+        yield Item("~", f"{number_of(hidden, 'more module')} differ for no reason before them: -v")
     if report.following:
-        yield from _row("~", f"{number_of(report.following, 'more module')} differ behind that", screen)
+        yield Item("~", f"{number_of(report.following, 'more module')} differ behind that")
     if report.divided:
         same = "what is computed from them matches: the two models split the computation differently"
-        said = f"{_modules(report.divided)} differ, but {same}"
-        yield from _row("=", said, screen, "dim")
-    yield from _skipped(report, screen, verbose)
-    yield from note_lines(report.notes, screen)
-    yield from _sum(report, screen)
+        yield Item("=", f"{_modules(report.divided)} differ, but {same}")
+    groups: dict[str, list[str]] = {}
+    for skipped in report.skipped:
+        groups.setdefault(skipped.why, []).append(skipped.target)
+    for why, modules in groups.items():
+        if verbose or report.unproven or report.differing:
+            named = ", ".join(modules) if verbose else _modules(tuple(modules))
+            yield Item("?", f"not compared, {named}: {why}")
+    if report.unproven and not report.differing:
+        yield Item("?", f"not verified: {_names(report.unproven)}")
+    yield Item("=" if report.is_proof else "~" if report.differing else "?", sum_text(report))
 
 
 def sum_text(report: ProbeReport) -> str:
@@ -75,36 +96,6 @@ def divergence_texts(row: Divergence, is_first: bool) -> Iterator[str]:
             yield f"between them, and with no counterpart of their own: {_names(row.between)}"
     for key, origins, reason in row.origins[:_RULES]:
         yield f"{key} <- {', '.join(origins)}, {reason_text(reason)}"
-
-
-def _divergence(row: Divergence, is_first: bool, screen: Screen) -> Iterator[Line]:
-    first, *more = divergence_texts(row, is_first)
-    yield from _row("~", first, screen, "red")
-    for text in more:
-        yield from ((Span(line),) for line in wrap(terminal(text, 600), screen, indent="     ", first="   "))
-
-
-def _skipped(report: ProbeReport, screen: Screen, verbose: bool) -> Iterator[Line]:
-    groups: dict[str, list[str]] = {}
-    for row in report.skipped:
-        groups.setdefault(row.why, []).append(row.target)
-    for why, modules in groups.items():
-        if verbose or report.unproven or report.differing:
-            said = ", ".join(modules) if verbose else _modules(tuple(modules))
-            yield from _row("?", f"not compared, {said}: {why}", screen, "yellow")
-    if report.unproven and not report.differing:
-        yield from _row("?", f"not verified: {_names(report.unproven)}", screen, "yellow")
-
-
-def _sum(report: ProbeReport, screen: Screen) -> Iterator[Line]:
-    symbol, style = ("=", "green") if report.is_proof else ("~", "red") if report.differing else ("?", "yellow")
-    yield from _row(symbol, sum_text(report), screen, style)  # type: ignore[arg-type]
-
-
-def _row(symbol: str, text: str, screen: Screen, style: Style = "") -> Iterator[Line]:
-    first, *rest = wrap(terminal(text, 2000), screen, indent="   ", first=f"{symbol}  ")
-    yield (Span(symbol, style), Span(first[len(symbol) :]))
-    yield from ((Span(line),) for line in rest)
 
 
 def _shape(shape: tuple[int, ...]) -> str:
