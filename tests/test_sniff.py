@@ -1,4 +1,4 @@
-"""What a path holds: chosen by content, and said in words where it is no checkpoint."""
+"""What a path holds: chosen by content, and said in words where it is not a checkpoint."""
 
 from __future__ import annotations
 

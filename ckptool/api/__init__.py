@@ -38,7 +38,7 @@ def open(path: PathText, select: str | None = None) -> Checkpoint:
         select: dotted path of the dict that holds the weights, as "model_ema"; by default the one that is meant.
 
     Raises:
-        CkptError: it is no checkpoint, is damaged, or has no such dict.
+        CkptError: it is not a checkpoint, is damaged, or has no such dict.
 
     Example:
         >>> checkpoint = ckptool.open("fixtures/training.ckpt")

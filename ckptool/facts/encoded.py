@@ -79,7 +79,7 @@ class Encoded(Fact):
             case Operation.RENAME:
                 return self._renamed(use)
             case Operation.COMPARE:
-                return Say(f"codes are compared, not the weights that they stand for ({self.scheme})")
+                return Say(f"codes are compared, not the weights that they encode ({self.scheme})")
         return FINE
 
     def _way(self, use: Use) -> str:
@@ -98,7 +98,7 @@ class Encoded(Fact):
             return FINE
         group, names = torn
         return Refuse(
-            f"the new names separate codes and scales ({self.scheme}): {' and '.join(names)} are no quantized weight",
+            f"the new names separate codes and scales ({self.scheme}): {' and '.join(names)} do not belong together",
             f"rename all tensors of {group.key} alike, or decode it: --dequantize",
             may_insist=True,
         )

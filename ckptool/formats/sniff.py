@@ -1,6 +1,6 @@
 """What a file is, by its first bytes; its name is never asked.
 
-A file that is no checkpoint is said to be what it is, because that is what helps: a Git LFS pointer, an error page that
+For a file that is not a checkpoint the error says what it is, because that helps: a Git LFS pointer, an error page that
 was saved under the name of a model, an archive that was never unpacked.
 """
 

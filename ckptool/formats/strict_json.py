@@ -146,7 +146,7 @@ class JsonReader:
             try:
                 text, _ = utf_8_decode(piece, "strict", len(piece) < limit)
                 value, end = _DECODER.raw_decode(text)
-                json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair is no text
+                json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair is not a text
             except (ValueError, RecursionError) as problem:
                 if len(piece) == limit < MAX_SMALL:
                     continue
@@ -218,7 +218,7 @@ def unquoted(raw: bytes) -> str:
         text = raw.decode()
         if "\\" in text:
             text = json.loads(f'"{text}"')
-            text.encode()  # half a surrogate pair is no text
+            text.encode()  # half a surrogate pair is not a text
     except ValueError:
         raise JsonError("holds a string that is not valid Unicode") from None
     return text

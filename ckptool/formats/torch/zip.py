@@ -165,7 +165,7 @@ def _observed(member: Member, pickle: bytes, loaded: Loaded) -> Iterator[Observa
 
 
 def _declared(use: GlobalUse) -> GlobalUse:
-    """A class of the archive's own program is no class that loading it would import."""
+    """A class of the archive's own program is not a class that loading it would import."""
     return replace(use, risk="harmless") if use.name.startswith("__torch__.") else use
 
 
