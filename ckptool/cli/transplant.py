@@ -206,12 +206,17 @@ def transplant(
     from ckptool.commands.transplant.gates import require_loaded
     from ckptool.commands.transplant.planning import plan_transplant
     from ckptool.commands.transplant.suggest import with_suggestions
-    from ckptool.models import open_target, parse_model_args
+    from ckptool.engine.dequantize import dequantized
+    from ckptool.models import open_target, parse_model_args, target_from
 
     arguments = parse_model_args(model_arg or [])
+    target = open_target(into, arguments)
+    if dequantize and target.checkpoint is not None:
+        logical = dequantized(target.checkpoint)
+        target = target if logical is target.checkpoint else replace(target_from(logical), name=target.name)
     done = plan_transplant(
         source,
-        open_target(into, arguments),
+        target,
         recipe=recipe,
         drop=drop or [],
         mismatch=mismatch.value,
