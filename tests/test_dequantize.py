@@ -392,7 +392,7 @@ def test_a_preview_is_what_runs(tmp_path: Path, capsys: Told) -> None:
     written = json.loads(capsys.readouterr().out)
     for name in ("steps", "beside", "notes", "summary"):
         assert preview[name] == written[name]
-    assert [step["why"] for step in written["steps"]].count("dequantized from fp8 128×128 blocks") == 1
+    assert [step["why"] for step in written["steps"]].count("fp8 128×128 blocks → bf16") == 1
 
 
 def test_numbers_that_the_dtype_cannot_hold_are_counted(tmp_path: Path, capsys: Told) -> None:

@@ -213,7 +213,7 @@ class Dequantized(Fact):
         if use.operation is Operation.COMPARE:
             are = "is" if len(self.keys) == 1 else "are"
             what = f"{many(len(self.keys), 'tensor')} {are} compared as decoded numbers, not as codes"
-            return Say(f"{what}: {self.scheme} → {DTYPES[self.dtype].short}", level="note")
+            return Say(f"{what}: {self.scheme} → {DTYPES[self.dtype].short}")
         used = use.operation in (Operation.COPY, Operation.CAST, Operation.COMPUTE)
         return Say(self.text, level="note") if used else FINE
 
