@@ -33,6 +33,7 @@ from ckptool.core.errors import Exit
 
 if TYPE_CHECKING:
     from ckptool.core.checkpoint import Checkpoint, Note
+    from ckptool.encodings.encoded import Encoded
     from ckptool.report.inspection import Inspection
 
 
@@ -116,16 +117,20 @@ def _sorted(checkpoint: Checkpoint, keys: list[str], sort: Sort) -> tuple[str, .
 def _report(
     checkpoint: Checkpoint, path: PurePath, keys: tuple[str, ...], stats: bool, threads: int, quiet: bool
 ) -> Inspection:
-    from ckptool.engine.dequantize import encoded_of, settled, with_logical_values
     from ckptool.facts.storages import ties
     from ckptool.facts.words import notes_of
     from ckptool.report.inspection import Inspection
 
-    encoded = settled(checkpoint, encoded_of(checkpoint), None if stats else _DESCRIPTION)
+    encoded: tuple[Encoded, ...] = ()
+    if checkpoint.may_hold_codes:
+        from ckptool.engine.dequantize import encoded_of, settled
+
+        encoded = settled(checkpoint, encoded_of(checkpoint), None if stats else _DESCRIPTION)
     by_codes = {each.codes.key: each for each in encoded}
     numbers = {}
     if stats:
         from ckptool.cli.progress import Progress
+        from ckptool.engine.dequantize import with_logical_values
         from ckptool.values.stats import all_stats
 
         with Progress("reading", quiet) as progress:

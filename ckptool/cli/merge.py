@@ -209,15 +209,11 @@ def _lora_plan(
     dtype: str | None,
     opened: Callable[[PurePath], Checkpoint],
 ) -> tuple[Plan, tuple[str, ...]]:
-    from ckptool.commands.merging.adapter import require_peft
-    from ckptool.commands.merging.lora import plan_lora, read_config
+    from ckptool.commands.merging.lora import plan_adapter
 
     if len(paths) != 1:
         raise UsageError(f"--lora takes one base model, not {len(paths)}", hint="merge the models first")
-    opened_adapter = open_selected(adapter, None)
-    require_peft(opened_adapter)
-    config = read_config(adapter)
-    plan = plan_lora(opened(paths[0]), opened_adapter, config, scale=scale, dtype=dtype)
+    plan = plan_adapter(opened(paths[0]), open_selected(adapter, None), scale=scale, dtype=dtype)
     return plan, (str(paths[0]), str(adapter))
 
 

@@ -205,6 +205,7 @@ def transplant(
     from ckptool.commands.automatic import explained
     from ckptool.commands.transplant.gates import require_loaded
     from ckptool.commands.transplant.planning import plan_transplant
+    from ckptool.commands.transplant.result import Asked
     from ckptool.commands.transplant.suggest import with_suggestions
     from ckptool.engine.dequantize import dequantized
     from ckptool.models import open_target, parse_model_args, target_from
@@ -214,14 +215,12 @@ def transplant(
     if dequantize and target.checkpoint is not None:
         logical = dequantized(target.checkpoint)
         target = target if logical is target.checkpoint else replace(target_from(logical), name=target.name)
-    done = plan_transplant(
-        source,
-        target,
-        recipe=recipe,
-        drop=drop or [],
-        mismatch=mismatch.value,
-        fits=fits,
-        init=inits,
+    asked = Asked(
+        recipe,
+        tuple(drop or ()),
+        mismatch.value,
+        fits=tuple(fits),
+        init=tuple(inits),
         vars=number_pairs(var or [], "--var"),
         seed=seed,
         only_loaded=only_loaded,
@@ -230,6 +229,7 @@ def transplant(
         min_coverage=min_coverage,
         match=asked_for(match is Match.AUTO, accept, "--match auto"),
     )
+    done = plan_transplant(source, target, asked)
     if done.match is not None:
         done = replace(done, match=explained(done.match, explain or ()))
     typed = {"--model-arg": model_arg, "--var": var, "--drop": drop, "--fit": fit, "--init": init, "-r": rules}

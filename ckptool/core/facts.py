@@ -1,7 +1,7 @@
 """Facts: what is true of a checkpoint, as values that every command answers to.
 
 A fact states what it is (`text`), what to do about it (`hint`), and what each operation does to it (`answer`). The
-kinds are in `ckptool.facts`, one file each; `ckptool.facts.consult` asks them.
+kinds are in `ckptool.facts`, one file each; `ckptool.commands.consult` asks them.
 """
 
 from __future__ import annotations
@@ -25,6 +25,10 @@ class Operation(StrEnum):
     COMPUTE = "compute"
     LOAD = "load"
     COMPARE = "compare"
+
+
+TAKES_VALUES = (Operation.COPY, Operation.CAST, Operation.COMPUTE, Operation.LOAD)
+"""What carries values of a checkpoint into an output or a model."""
 
 
 @dataclass(frozen=True, slots=True)

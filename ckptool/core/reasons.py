@@ -34,6 +34,10 @@ class RuleName:
         return " ".join(filter(None, (self.recipe, rule, "backwards" if self.backwards else "")))
 
 
+FOUND = "match"
+"""The recipe's name in the names of rules that were found for a match."""
+
+
 # ---------------------------------------------------------------------------------------------- of any command
 
 
@@ -247,6 +251,11 @@ class DoesNotFit:
     """It does not fit the model's tensor."""
 
 
+@dataclass(frozen=True, slots=True)
+class OtherPlace:
+    """Its key is one of the model's, and shapes or other names say that it belongs elsewhere."""
+
+
 # ---------------------------------------------------------------------------------------------- of what is no weight
 
 
@@ -323,6 +332,7 @@ Reason: TypeAlias = (
     | LeftToModel
     | NoSuchKey
     | DoesNotFit
+    | OtherPlace
     | Follows
     | OnlyTensors
     | NoPlace

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ckptool.core.format import QUANTIZATION_CONFIGS
 from ckptool.core.spec import DTYPES, TensorSpec
 
-QUANTIZATION_CONFIGS = ("quantization_config", "compression_config", "quantization")
 _INNER = ("text_config", "llm_config", "thinker_config", "language_config")
 
 FLOATS = frozenset({"float32", "float16", "bfloat16"})

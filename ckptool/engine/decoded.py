@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from math import prod
@@ -17,20 +17,20 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from ckptool.core.arrays import numpy_dtype, unpack_bits
-from ckptool.core.bytes import Advance, ByteSource, Folder
+from ckptool.core.bytes import Advance, ByteSource, Cost, Folder
 from ckptool.core.casting import cast
 from ckptool.core.checkpoint import Piece, Storage, Tensor
 from ckptool.core.dtypes import DTYPES
 from ckptool.core.errors import UnreadableError
 from ckptool.core.spec import TensorSpec
 from ckptool.core.views import is_run, run_of
-from ckptool.encodings.encoded import Encoded
-from ckptool.encodings.registry import block_of_row, decode, row_step
 from ckptool.engine.evaluate import keep_freed_memory
-from ckptool.engine.reading import Reader
+from ckptool.engine.reading import Reader, ranges_of, reads_cheaply
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from ckptool.encodings.encoded import Encoded
 
     Array = NDArray[Any]
 
@@ -98,6 +98,26 @@ class DecodedBytes:
         return TensorSpec("", self.dtype, self.encoded.spec.shape).nbytes
 
     @property
+    def reads_cheaply(self) -> bool:
+        return all(map(reads_cheaply, self.members.values()))
+
+    def cost(self, ranges: Sequence[tuple[int, int]]) -> Cost:
+        """What reading the members takes: they are read whole, whatever of the numbers is asked for."""
+        costs = [file.cost(wanted) for file, wanted in self._wanted().items()]
+        return Cost(sum(cost.requests for cost in costs), sum(cost.nbytes for cost in costs))
+
+    def will_read(self, ranges: Sequence[tuple[int, int]]) -> None:
+        for file, wanted in self._wanted().items():
+            file.will_read(wanted)
+
+    def _wanted(self) -> dict[ByteSource, list[tuple[int, int]]]:
+        found: dict[ByteSource, list[tuple[int, int]]] = {}
+        for member in self.members.values():
+            for file, offset, nbytes in ranges_of(member):
+                found.setdefault(file, []).append((offset, nbytes))
+        return found
+
+    @property
     def tensor(self) -> Tensor:
         """The logical tensor: all of these bytes."""
         spec = TensorSpec(self.encoded.key, self.dtype, self.encoded.spec.shape)
@@ -148,6 +168,8 @@ class OpenDecoded:
     __slots__ = ("_number", "_reader", "_step", "source")
 
     def __init__(self, source: DecodedBytes) -> None:
+        from ckptool.encodings.registry import row_step  # only where something is decoded
+
         self.source = source
         self._reader = Reader()
         self._number = next(_NUMBERS)
@@ -162,6 +184,13 @@ class OpenDecoded:
     def size(self) -> int:
         return self.source.size
 
+    @property
+    def reads_cheaply(self) -> bool:
+        return self.source.reads_cheaply
+
+    def check_first(self, offset: int, nbytes: int, until: int, check: Callable[[bytes], None]) -> None:
+        check(self.read(offset, nbytes))
+
     def read(self, offset: int, nbytes: int) -> bytes:
         if offset < 0 or nbytes < 0 or offset + nbytes > self.size:
             raise UnreadableError(f"{self.source.encoded.key} ends before byte {offset + nbytes:,}", path=self.path)
@@ -170,6 +199,8 @@ class OpenDecoded:
         return bytes(buffer)
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
+        from ckptool.encodings.registry import block_of_row
+
         width = self.source.encoded.columns * DTYPES[self.source.dtype].block_nbytes
         buffer = buffer.cast("B")
         done = 0
@@ -199,6 +230,8 @@ class OpenDecoded:
     def _block(self, start: int, stop: int) -> memoryview:
         """The bytes of some rows: the last ones of this thread, or decoded now."""
         import numpy as np
+
+        from ckptool.encodings.registry import decode
 
         blocks, name = _KEPT.blocks, (self._number, start)
         if name in blocks:

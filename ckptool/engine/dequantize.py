@@ -10,19 +10,18 @@ from weakref import ref
 
 from ckptool.core.checkpoint import Checkpoint, Tensor
 from ckptool.core.errors import CkptError
+from ckptool.core.format import QUANTIZATION_FILES
+from ckptool.core.observations import Decoded
 from ckptool.core.spec import TensorSpec
 from ckptool.encodings.descriptions import without_descriptions
 from ckptool.encodings.encoded import Encoded, Read
 from ckptool.encodings.registry import recognise, settle
-from ckptool.engine.decoded import Bounds, DecodedBytes, decoded_source, read_box
+from ckptool.engine.decoded import Bounds, DecodedBytes, read_box
 from ckptool.engine.reading import Reader
 from ckptool.storage.texts import read_bytes
 
 _MAX_CONFIG = 1 << 24  # bytes
-QUANTIZATION_FILES = ("quantize_config.json", "quant_config.json", "hf_quant_config.json")
-"""Files beside the weights that say how they are quantized, where config.json does not."""
 
-_PLAIN = ("float64", "float32", "float16", "bfloat16", "int64", "bool", "complex64", "complex128")
 _DIRECT = ("float32", "bfloat16", "float16")
 
 _KNOWN: dict[int, tuple[ref[Checkpoint], tuple[Encoded, ...]]] = {}  # by id: a checkpoint compares like a dict
@@ -45,9 +44,7 @@ def encoded_of(checkpoint: Checkpoint) -> tuple[Encoded, ...]:
 
 
 def _recognised(checkpoint: Checkpoint) -> tuple[Encoded, ...]:
-    forms = set(checkpoint.forms())
-    disguised = any(key.endswith("absmax") for key in checkpoint.tensors)  # bitsandbytes' codes, stored as floats
-    if all(form.dtype in _PLAIN for form in forms) and not disguised:
+    if not checkpoint.may_hold_codes:
         return ()
     every = zip(checkpoint.tensors, checkpoint.forms(), strict=True)
     specs = {key: TensorSpec(key, form.dtype, form.shape) for key, form in every if form.layout == "strided"}
@@ -153,7 +150,7 @@ def dequantized(
         elif key not in gone:
             tensors[key] = tensor
     metadata = without_descriptions(checkpoint.metadata) if only is None else checkpoint.metadata
-    return replace(checkpoint, tensors=tensors, metadata=metadata)
+    return replace(checkpoint, tensors=tensors, metadata=metadata, observations=(*checkpoint.observations, Decoded()))
 
 
 def with_logical_values(checkpoint: Checkpoint, encoded: Iterable[Encoded]) -> Checkpoint:
@@ -172,13 +169,6 @@ def logical_tensor(checkpoint: Checkpoint, encoded: Encoded, dtype: str | None =
     members = {role: checkpoint[spec.key] for role, spec in encoded.members.items()}
     wanted = dtype or encoded.spec.dtype
     return DecodedBytes(encoded, members, wanted if wanted in _DIRECT else "float32").tensor
-
-
-def is_dequantized(checkpoint: Checkpoint) -> bool:
-    """True if `dequantized` gave it logical tensors."""
-    if checkpoint.columns is not None:
-        return False
-    return any(decoded_source(tensor) is not None for tensor in checkpoint.tensors.values())
 
 
 def _require_decodable(checkpoint: Checkpoint, found: Iterable[Encoded]) -> None:

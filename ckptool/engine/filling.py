@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
-from ckptool.core.bytes import OpenBytes
+from ckptool.core.bytes import ByteSource, OpenBytes
 from ckptool.core.casting import UnfitError
+from ckptool.core.checkpoint import Storage
 from ckptool.core.errors import CkptError, naming
-from ckptool.core.plan import Plan
+from ckptool.core.plan import Plan, sources_of
 from ckptool.engine.decoded import DecodedBytes
 from ckptool.engine.evaluate import packed_blocks
-from ckptool.engine.reading import Reader, damaged
+from ckptool.engine.reading import Reader, expect_ranges, ranges_of, reads_cheaply
 from ckptool.engine.rounding import Rounding, rounds
 from ckptool.formats.image import Computed, Image, Range, Slot
 from ckptool.storage.copying import BUFFER
@@ -43,6 +44,7 @@ def write_image(
         advance: told the bytes done, from any thread.
         rounding: gets what casts did to the numbers of each tensor, by key.
     """
+    expect_ranges(needs_of(plan, image))
     sink.resize(image.size)
     for offset, literal in image.literals:
         sink.write(literal, offset)
@@ -51,6 +53,19 @@ def write_image(
     filler.check_fit()
     for offset, literal in image.finish(filler.crcs) if image.finish else ():
         sink.write(literal, offset)
+
+
+def needs_of(plan: Plan, image: Image) -> Iterator[tuple[ByteSource, int, int]]:
+    """(file, offset, bytes) of what one file of the output is made of, as far as reading it costs much."""
+    for content in (content for slot in image.slots for content in slot.contents):
+        if isinstance(content, Range):
+            if not content.file.reads_cheaply:
+                yield content.file, content.offset, content.nbytes
+            continue
+        for source in sources_of(plan.step(content.index).value):
+            tensor = plan.sources[source.input][source.key]
+            if not reads_cheaply(tensor):
+                yield from ranges_of(tensor)
 
 
 def _run(filler: _Filler, slots: Sequence[Slot]) -> None:
@@ -106,9 +121,13 @@ class _Filler:
         for content in slot.contents:
             if isinstance(content, Range):
                 with self.reader.opened(content.file) as source, naming(content.file.path):
-                    self.target.copy_from(source, content.offset, at, content.nbytes, self._moved, crc)
-                    if content.crc is not None and content.crc != _crc_of(source, content.offset, content.nbytes):
-                        raise damaged(content.file, content.offset, content.nbytes)
+                    own = None if content.crc is None or source.reads_cheaply else _Crc()
+                    see = own if crc is None else crc
+                    self.target.copy_from(source, content.offset, at, content.nbytes, self._moved, see)
+                    if content.crc is not None:
+                        found = own.value if own else _crc_of(source, content.offset, content.nbytes)
+                        if found != content.crc:
+                            self.reader.report_damage(Storage(content.file, content.offset, content.nbytes))
                 at += content.nbytes
                 continue
             try:

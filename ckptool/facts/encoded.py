@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
+from typing import TYPE_CHECKING
 
 from ckptool.core.dtypes import DTYPES
 from ckptool.core.facts import FINE, Answer, Fact, Operation, Refuse, Say, Use
+from ckptool.core.observations import Decoded
 from ckptool.core.spec import TensorSpec
-from ckptool.encodings.descriptions import moved_key, renamed_descriptions
-from ckptool.encodings.encoded import Encoded as Group
-from ckptool.encodings.headers import ACTIVATION
-from ckptool.encodings.registry import recognise
-from ckptool.engine.decoded import decoded_source
-from ckptool.engine.dequantize import config_beside, encoded_of
 from ckptool.facts.headers import Headers, amount, many
 from ckptool.facts.registry import finder
+
+if TYPE_CHECKING:
+    from ckptool.encodings.encoded import Encoded as Group
 
 _LEAVE_OUT = "leave them out of this operation"
 
@@ -122,6 +121,9 @@ class Encoded(Fact):
 
     def _torn(self, targets: Mapping[str, tuple[str, ...]]) -> tuple[Group, list[str]] | None:
         """The first group that is not recognised under its new names; and those names."""
+        from ckptool.encodings.descriptions import moved_key, renamed_descriptions
+        from ckptool.encodings.registry import recognise
+
         groups = self.encoded
         specs: dict[str, TensorSpec] = {}
         origin: dict[str, tuple[int, str]] = {}
@@ -237,6 +239,13 @@ def _few(keys: Sequence[str]) -> str:
 @finder
 def find(headers: Headers) -> Iterator[Fact]:
     checkpoint = headers.checkpoint
+    is_decoded = any(headers.observed(Decoded))
+    if not is_decoded and not checkpoint.may_hold_codes:
+        return
+    from ckptool.encodings.headers import ACTIVATION
+    from ckptool.engine.decoded import decoded_source
+    from ckptool.engine.dequantize import config_beside, encoded_of
+
     schemes: dict[str, list[Group]] = {}
     faulty: dict[str, list[Group]] = {}
     for encoded in encoded_of(checkpoint):
@@ -249,7 +258,7 @@ def find(headers: Headers) -> Iterator[Fact]:
         faults = tuple(group.problems[0].text for group in groups)
         yield Incomplete(_keys(groups), scheme, _members(groups), tuple(groups), config, checkpoint.metadata, faults)
     decoded: dict[tuple[str, str], list[Group]] = {}
-    for tensor in () if checkpoint.columns is not None else checkpoint.tensors.values():
+    for tensor in checkpoint.tensors.values() if is_decoded else ():
         source = decoded_source(tensor)
         if source is not None:
             decoded.setdefault((source.encoded.title, source.dtype), []).append(source.encoded)

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from ckptool.core.checkpoint import Checkpoint, GlobalUse, Note, Tensor
 from ckptool.core.spec import DTYPES, Form
-from ckptool.encodings.encoded import Encoded
 from ckptool.report.units import number_of
 
 if TYPE_CHECKING:
+    from ckptool.encodings.encoded import Encoded
     from ckptool.values.stats import Stats
 
 
@@ -47,7 +47,7 @@ class Inspection:
     @cached_property
     def forms(self) -> Mapping[Form, int]:
         """How many tensors to show have each form."""
-        return Counter(self.checkpoint.forms(self.keys))
+        return self.checkpoint.form_counts(self.keys)
 
     @cached_property
     def tied_to(self) -> Mapping[str, str]:
@@ -119,5 +119,5 @@ class Inspection:
 
 def format_text(checkpoint: Checkpoint) -> str:
     """``torch zip``, ``safetensors, 4 shards``: the container and how many files of it there are."""
-    several = len(checkpoint.files) > 1 and not checkpoint.format.shards
+    several = len(checkpoint.files) > 1 and not (checkpoint.format.shards or checkpoint.ranks)
     return f"{checkpoint.format}, {number_of(len(checkpoint.files), 'shard')}" if several else str(checkpoint.format)

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ckptool.commands.transplant.result import Transplant
+from ckptool.commands.transplant.shares import Share
 from ckptool.core.spec import TensorSpec
 from ckptool.models.entries import Entry, Filled
 from ckptool.report.json import file_fields, note_fields
 from ckptool.report.json_match import match_fields
-from ckptool.report.json_plan import beside_fields, problem_fields, step_fields, written_fields
+from ckptool.report.json_plan import beside_fields, problem_fields, reads_fields, step_fields, written_fields
 from ckptool.report.json_probe import probe_fields
 from ckptool.report.reasons import reason_text
 
@@ -49,6 +50,7 @@ def transplant_result(transplant: Transplant, name: str, done: Done) -> list[tup
         ("target", _target_fields(transplant)),
         ("seed", transplant.asked.seed),
         ("coverage", {"tensors": transplant.tensors, "elements": transplant.elements}),
+        ("modules", [module_fields(share) for share in transplant.modules.values()]),
         ("counts", {status.value: len(transplant.having(status)) for status in Filled}),
         ("prefixes", {"removed": transplant.swap.take, "added": transplant.swap.put}),
         ("match", match_fields(transplant.match)),
@@ -62,6 +64,7 @@ def transplant_result(transplant: Transplant, name: str, done: Done) -> list[tup
         ("container", plan.container),
         ("beside", [beside_fields(beside) for beside in plan.beside]),
         ("steps", (step_fields(step, plan.inputs) for step in plan.steps)),
+        ("reads", reads_fields(plan)),
         ("probe", None if done.probe is None else probe_fields(done.probe)),
         ("problems", [problem_fields(problem) for problem in plan.problems]),
         ("unmet", [problem_fields(problem) for problem in plan.unmet]),
@@ -81,6 +84,11 @@ def verdict_fields(verdict: Verdict) -> dict[str, Any]:
         "mismatched": verdict.mismatched,
         "message": verdict.message or None,
     }
+
+
+def module_fields(share: Share) -> dict[str, Any]:
+    """A module that holds tensors itself, and how much of it is loaded."""
+    return {"name": share.name, "state": share.state.value, "tensors": share.tensors, "elements": share.elements}
 
 
 def _target_fields(transplant: Transplant) -> dict[str, Any]:

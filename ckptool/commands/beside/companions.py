@@ -5,7 +5,7 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 
 from ckptool.core.checkpoint import Checkpoint
-from ckptool.engine.dequantize import QUANTIZATION_FILES
+from ckptool.core.format import QUANTIZATION_FILES
 
 _COMPANIONS = (
     "config.json",

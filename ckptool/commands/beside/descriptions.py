@@ -6,14 +6,12 @@ from dataclasses import replace
 
 from ckptool.core.plan import Plan, Source, Step
 from ckptool.core.reasons import Decoded, Kept
-from ckptool.encodings.descriptions import has_descriptions, moved_key, renamed_descriptions
 from ckptool.engine.decoded import decoded_source
-from ckptool.engine.dequantize import encoded_of, is_dequantized
 
 
 def with_decoded_reasons(plan: Plan) -> Plan:
     """The plan whose steps that do nothing but decode a tensor say so."""
-    if not any(map(is_dequantized, plan.inputs)):
+    if not any(checkpoint.is_decoded for checkpoint in plan.inputs):
         return plan
     return replace(plan, steps=tuple(_said(step, plan) for step in plan.steps))
 
@@ -29,6 +27,11 @@ def _said(step: Step, plan: Plan) -> Step:
 
 def with_renamed_descriptions(plan: Plan) -> Plan:
     """The plan with metadata that names its first input's encoded tensors as the output does."""
+    if not plan.metadata or not plan.inputs[0].may_hold_codes:
+        return plan
+    from ckptool.encodings.descriptions import has_descriptions, moved_key, renamed_descriptions
+    from ckptool.engine.dequantize import encoded_of
+
     if not has_descriptions(plan.metadata):
         return plan
     targets: dict[str, str] = {}

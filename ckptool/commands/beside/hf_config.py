@@ -16,10 +16,9 @@ from typing import Any
 from ckptool.core.checkpoint import Note
 from ckptool.core.dtypes import DTYPES
 from ckptool.core.errors import CkptError
+from ckptool.core.format import QUANTIZATION_CONFIGS
 from ckptool.core.plan import Plan, Source, sources_of
 from ckptool.core.spec import TensorSpec
-from ckptool.encodings.headers import QUANTIZATION_CONFIGS
-from ckptool.engine.dequantize import is_dequantized
 from ckptool.facts.encoded import Encoded
 from ckptool.facts.registry import facts_of
 
@@ -113,7 +112,7 @@ class _Made:
             if source.input == 0
         ]
         self.before, self.after = _lists(self.old), _lists(self.new)
-        self.is_dequantized = is_dequantized(plan.inputs[0])
+        self.is_dequantized = plan.inputs[0].is_decoded
 
     def moved(self, name: str) -> dict[int, int] | None:
         """Where the blocks of a list went, if each went to one place of one list, and blocks stayed whole."""

@@ -57,7 +57,7 @@ RULES: dict[str, Rule] = {
         Rule("metadata", needs=("metadata",)),
         Rule("drift", needs=("drift",), reads=True),
         Rule("lock", needs=("lock",), reads=True),
-        Rule("facts"),
+        Rule("facts", reads=True),
         Rule("quantized", reads=True),
         Rule("wrapper", "warning"),
         Rule("leftover", "warning"),

@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from ckptool.commands.consult import comparison_notes
+from ckptool.commands.diff.architectures import models_of
 from ckptool.commands.diff.explaining import explain_pair, statistics_notes
 from ckptool.commands.diff.extras import (
     ExtraPair,
@@ -27,7 +29,6 @@ from ckptool.core.errors import UsageError
 from ckptool.core.keys import Pattern
 from ckptool.core.near_miss import require_match
 from ckptool.engine.reading import Reader
-from ckptool.facts.consult import comparison_notes
 from ckptool.values.comparing import EXACT, Progress, Verdict, compare_values
 from ckptool.values.delta import Tolerance
 from ckptool.values.mapped import Mapped
@@ -165,6 +166,7 @@ def _compared(
         keys_only,
         sum(new.nbytes for _, new in valued.values()),
         (*notes, *format_notes(old, new), *(() if only else comparison_notes(old, new))),
+        None if only else models_of(old, new, changes),
     )
 
 
