@@ -13,8 +13,9 @@ from dataclasses import asdict
 from typing import Any
 
 from ckptool.commands.checks.finding import Finding
-from ckptool.report.blocks import Block, Code, Facts, Findings, Items, Next, Notes, Rows, Sides, Totals
-from ckptool.report.cells import NUMBERS, Row, cell_of, cell_text, spec_style
+from ckptool.report.blocks import Block, Chart, Code, Facts, Findings, Items, Next, Notes, Rows, Sides, Totals
+from ckptool.report.cells import NUMBERS, Row, cell_of, cell_text, share_text, spec_style
+from ckptool.report.chart import chart_html
 from ckptool.report.document import Document, Field, Table
 from ckptool.report.escape import html_text, terminal
 from ckptool.report.findings import policy_text
@@ -124,7 +125,7 @@ def _data(table: Table, findings: Sequence[Findings]) -> Iterator[str]:
 
 
 def _column(field: Field, fields: Sequence[Field]) -> dict[str, Any]:
-    kind = "text" if field.kind in ("key", "spec") else field.kind
+    kind = "text" if field.kind == "key" else field.kind
     names = ("title", "sum", "total", "panel", "style")
     column = {name: value for name in names if (value := getattr(field, name))}
     of = {"of": next(at for at, other in enumerate(fields) if other.title == field.of)} if field.of else {}
@@ -183,7 +184,8 @@ def _head(document: Document, blocks: Sequence[Block], with_rows: bool) -> Itera
 
 
 def _answer(document: Document) -> Iterator[str]:
-    yield f'<p class="answer {document.answer.mood}">{html_text(document.answer.text)}</p>\n'
+    if document.answer.mood != "plain":
+        yield f'<p class="answer {document.answer.mood}">{html_text(document.answer.text)}</p>\n'
     for problem in document.problems:
         yield _note("error", problem.message, problem.hint)
 
@@ -217,6 +219,8 @@ def _elements(block: Block) -> Iterator[str]:
             yield f"<details><summary>{html_text(title)}</summary>{list_}</details>\n" if title else list_
         case Code():
             yield f"<pre>{_lines(block.text)}</pre>\n"
+        case Chart():
+            yield from chart_html(block)
         case Findings() | Next():
             return
 
@@ -263,4 +267,7 @@ def _cell(row: Row, at: int, block: Rows) -> str:
         return ""
     own = STYLES.get(said, "") if kind == "mark" else spec_style(said) if kind == "spec" else ""
     classes = " ".join(filter(None, (cell.style or own or row.style, "right" if kind in NUMBERS else "")))
+    if kind == "share":
+        bar = f'<svg class="share"><rect width="{100 * cell.value:.1f}%" height="100%"></rect></svg>'
+        return f'<td class="{classes}">{bar}{html_text(share_text(cell.value))}</td>'
     return f'<td class="{classes}">{html_text(cell.lead)}{html_text(said)}</td>'

@@ -11,6 +11,7 @@ from ckptool.core.checkpoint import Note
 from ckptool.report import text
 from ckptool.report.blocks import (
     Block,
+    Chart,
     Code,
     Column,
     Facts,
@@ -100,6 +101,8 @@ def _lines(block: Block, screen: Screen, verbose: bool) -> Iterator[Line]:
             return _items(block, screen, verbose)
         case Findings():
             return _findings(block.findings, screen, verbose)
+        case Chart():
+            return iter(())
         case Code():
             return _plain(map(terminal, block.text.splitlines()))
         case Next():
