@@ -143,7 +143,7 @@ def _tree(report: Inspection, shown: Tree) -> Rows:
         Column("spec", "spec"),
         Column("elements", "count", wide=stats),
         Column("size", "bytes", wide=stats),
-        Column("share of bytes", "share", wide=True),
+        Column("share of bytes", "share", wide=stats, spare=True),
         Column("mean", "signed"),
         Column("std", "real"),
         Column("±max, √count", "hist"),
@@ -161,7 +161,7 @@ def _tree(report: Inspection, shown: Tree) -> Rows:
 def _numbers(copies: Sequence[Stats]) -> tuple[Any, ...]:
     """The numbers of one tensor, or of the same tensor in several identical modules, taken together."""
     if not copies:
-        return ()
+        return (None, None, None)
     from ckptool.report.statistics import histogram, integer_range, moments
 
     if all(one.integer for one in copies):

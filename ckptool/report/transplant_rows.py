@@ -73,7 +73,7 @@ def _opened(keys: list[str], names: list[str]) -> list[str]:
     return [_name(key, depth) if at == name else at for key, at in zip(keys, names, strict=True)]
 
 
-STATES: Mapping[State, Style] = {State.LOADED: "green", State.PARTLY: "bold yellow", State.NEW: "bold red"}
+STATES: Mapping[State, Style] = {State.LOADED: "dim green", State.PARTLY: "bold yellow", State.NEW: "bold red"}
 
 
 def _module_row(name: str, entries: list[Entry]) -> Row:
