@@ -9,8 +9,8 @@ if TYPE_CHECKING:
     from ckptool.commands.checks.finding import Level
 
 Style = Literal[
-    "", "dim", "bold", "red", "bold red", "green", "dim green", "yellow", "bold yellow", "magenta", "bold magenta", "cyan",
-    "dim cyan", "blue", "bar",
+    "", "dim", "bold", "red", "bold red", "green", "dim green", "yellow", "bold yellow", "magenta", "bold magenta",
+    "cyan", "dim cyan", "blue", "bar",
 ]  # fmt: skip
 """How something looks. Bold is for what a person looks for; dim for what is as expected; bar for bars of charts."""
 
