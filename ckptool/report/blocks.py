@@ -98,14 +98,12 @@ class Rows:
         rows: folded, as few as say it all.
         each: the table with a row per tensor, where that is more; shown if details are asked for.
         title: what it is, where it is folded away.
-        beside_table: the page has it beside the table of all tensors.
     """
 
     columns: tuple[Column, ...]
     rows: Callable[[], Sequence[Row]]
     each: Rows | None = None
     title: str = ""
-    beside_table: bool = False
 
 
 @dataclass(frozen=True, slots=True)

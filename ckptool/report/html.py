@@ -169,18 +169,16 @@ def _finding(finding: Finding) -> dict[str, Any]:
 
 
 def _head(document: Document, blocks: Sequence[Block], with_rows: bool) -> Iterator[str]:
-    """The answer and the blocks as elements; tables of all tensors are left out where the page has them."""
-    if not any(isinstance(block, Sides) for block in blocks):
+    """What it is about, the answer, and the blocks; tables of tensors are left out where the page has them all."""
+    sides = [block for block in blocks if isinstance(block, Sides)]
+    for named in sides:
+        yield from _elements(named)
+    if not sides:
         yield f"<h1>{html_text(f'ckptool {document.command}')}</h1>\n"
-    answered = False
+    yield from _answer(document)
     for block in blocks:
-        if not answered and not isinstance(block, Sides):
-            yield from _answer(document)
-            answered = True
-        if not isinstance(block, Rows) or with_rows or block.beside_table:
+        if not isinstance(block, Sides) and (with_rows or not isinstance(block, Rows)):
             yield from _elements(block)
-    if not answered:
-        yield from _answer(document)
 
 
 def _answer(document: Document) -> Iterator[str]:
@@ -200,13 +198,9 @@ def _elements(block: Block) -> Iterator[str]:
         case Totals():
             yield f'<p class="sum">{html_text(block.separator.join(block.parts))}</p>\n'
         case Facts():
-            yield '<dl class="facts">\n'
-            for title, entries in block.rows:
-                if entries:
-                    more = [f"{len(entries) - _ENTRIES:,} more"] if len(entries) > _ENTRIES else []
-                    shown = ", ".join(html_text(terminal(entry, _TEXT)) for entry in [*entries[:_ENTRIES], *more])
-                    yield f"<dt>{html_text(title)}</dt><dd>{shown}</dd>\n"
-            yield "</dl>\n"
+            rows = [_fact(title, entries) for title, entries in block.rows if entries]
+            if rows:
+                yield f'<dl class="facts">\n{"".join(rows)}</dl>\n'
         case Notes():
             for level, text, hint in dict.fromkeys((note.level, note.text, note.hint) for note in block.notes):
                 yield _note(level, text, hint)
@@ -223,6 +217,12 @@ def _elements(block: Block) -> Iterator[str]:
             yield from chart_html(block)
         case Findings() | Next():
             return
+
+
+def _fact(title: str, entries: Sequence[str]) -> str:
+    more = [f"{len(entries) - _ENTRIES:,} more"] if len(entries) > _ENTRIES else []
+    shown = ", ".join(html_text(terminal(entry, _TEXT)) for entry in [*entries[:_ENTRIES], *more])
+    return f"<dt>{html_text(title)}</dt><dd>{shown}</dd>\n"
 
 
 def _lines(text: str) -> str:
