@@ -249,7 +249,7 @@ def _located(file: OpenBytes, entries: list[_Entry], bounds: _Bounds) -> dict[st
     end = bounds.start
     ordered = sorted(entries, key=lambda entry: entry.header)
     following = [bounds.start + entry.header for entry in ordered[1:]] + [bounds.directory]
-    for entry, after in zip(ordered, following, strict=True):
+    for entry, after in zip(ordered, following, strict=False):  # without members one is left over
         header = bounds.start + entry.header
         if header < end or header + _LOCAL.size + len(entry.raw_name) > bounds.directory:
             raise _bad(file.path, f"is damaged: {entry.name} overlaps another member or lies outside the archive")
