@@ -23,10 +23,11 @@ from ckptool.core.checkpoint import Checkpoint, Extra, Note, Selection, Tensor
 from ckptool.core.format import Format
 from ckptool.core.spec import TensorSpec
 from ckptool.facts.storages import ties
-from ckptool.report.html import Column, Heading, Page, page
-from ckptool.report.html_check import check_html
-from ckptool.report.html_diff import diff_html
-from ckptool.report.html_inspect import inspect_html
+from ckptool.report.document import Answer, Document, Field, Table
+from ckptool.report.document_check import check_document
+from ckptool.report.document_diff import diff_document
+from ckptool.report.document_inspect import inspect_document
+from ckptool.report.html import encode_document
 from ckptool.report.inspection import Inspection
 from ckptool.values.delta import Delta
 from ckptool.values.stats import all_stats
@@ -40,27 +41,38 @@ def inspection(path: Path, stats: bool = True) -> Inspection:
     )
 
 
+def page_of(document: Document) -> str:
+    return "".join(encode_document(document))
+
+
 def inspected() -> str:
-    return "".join(inspect_html(inspection(FIXTURES / "resnet18.pth")))
+    return page_of(inspect_document(inspection(FIXTURES / "resnet18.pth")))
 
 
 def compared() -> str:
     diff = compare(ckptool.open(FIXTURES / "resnet18.pth"), ckptool.open(FIXTURES / "tuned.safetensors"))
-    return "".join(diff_html(diff, "resnet18.pth", "tuned.safetensors"))
+    return page_of(diff_document(diff, ("resnet18.pth", "tuned.safetensors")))
 
 
 def checked() -> str:
-    return "".join(check_html(REPORT))
+    return page_of(check_document(REPORT))
 
 
 def transplanted() -> str:
     from ckptool.commands.transplant.planning import plan_transplant
     from ckptool.models import open_target
-    from ckptool.report.html_transplant import transplant_html
+    from ckptool.report.document_transplant import transplant_document
 
     target = open_target(str(FIXTURES / "resnet18.pth"))
     plan = plan_transplant(ckptool.open(FIXTURES / "tuned.safetensors"), target)
-    return "".join(transplant_html(plan, "tuned.safetensors"))
+    return page_of(transplant_document(plan, "tuned.safetensors", "preview"))
+
+
+def planned() -> str:
+    from ckptool.report.document_plan import plan_document
+
+    plan = ckptool.plan_filter(FIXTURES / "resnet18.pth", [("drop", "fc.*")], dtype="bf16")
+    return page_of(plan_document(plan, ["resnet18.pth"], "preview"))
 
 
 PAGES: dict[str, Callable[[], str]] = {
@@ -68,6 +80,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "diff": compared,
     "check": checked,
     "transplant": transplanted,
+    "filter": planned,
 }
 
 
@@ -166,7 +179,7 @@ def test_check_has_every_finding_and_file() -> None:
     assert [finding["message"] for finding in data["findings"]] == [finding.message for finding in FINDINGS]
     assert data["findings"][0]["policy"] == 'into = "torchvision:resnet18"  (ckptool.toml:2)'
     assert [row[0] for row in data["rows"]] == list(REPORT.files)
-    assert Elements("".join(check_html(CLEAN))).data["findings"] == []
+    assert Elements(page_of(check_document(CLEAN))).data["findings"] == []
 
 
 def test_transplant_has_every_tensor_of_the_model() -> None:
@@ -206,9 +219,9 @@ def hostile_diff(text: str) -> Diff:
 
 def hostile_pages(text: str) -> dict[str, str]:
     return {
-        "inspect": "".join(inspect_html(hostile_inspection(text))),
-        "diff": "".join(diff_html(hostile_diff(text), text, text)),
-        "check": "".join(check_html(hostile_report(text))),
+        "inspect": page_of(inspect_document(hostile_inspection(text))),
+        "diff": page_of(diff_document(hostile_diff(text), (text, text))),
+        "check": page_of(check_document(hostile_report(text))),
     }
 
 
@@ -406,9 +419,10 @@ def test_nothing_sticks_out_at_any_width(make: Callable[[], str], width: int, sh
 
 @needs_chromium
 def test_a_hundred_thousand_tensors_cost_no_more_than_a_screen(show: Callable[[str], Browser]) -> None:
-    rows = ([f"layers.{at // 10}.mlp.{at % 10}.weight", 0, None, at] for at in range(100_000))
-    columns = (Column("tensors", "tensors"), Column("elements", "count", "add"))
-    shown = show("".join(page(Page("big", (Heading("big", ""),), "", "", columns, rows))))
+    rows = ([f"layers.{at // 10}.mlp.{at % 10}.weight", None, at] for at in range(100_000))
+    fields = (Field("key"), Field("", "tensors", "tensors"), Field("elements", "elements", "count", "add"))
+    big = Document("big", Answer("big"), lambda: (), lambda: Table(fields, rows), dict, lambda: iter(()), dict, list)  # type: ignore[arg-type]
+    shown = show(page_of(big))
     shown.run("document.getElementById('unfold').click()")
     assert shown.run("document.querySelectorAll('#rows > div').length") < 100
     shown.run("window.scrollTo(0, document.body.scrollHeight)")

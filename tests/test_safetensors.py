@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.errors import UnreadableError, UsageError
+from ckptool.core.observations import UnknownFields
 from ckptool.core.spec import DTYPES
 from ckptool.facts.words import notes_of
 from ckptool.formats.safetensors import MAX_HEADER, open_safetensors
@@ -97,7 +98,7 @@ def test_every_dtype_as_the_reference_loads_it(tmp_path: Path) -> None:
     assert (str(checkpoint.format), checkpoint.files, checkpoint.nbytes) == (
         "safetensors", (locate_file(path),), path.stat().st_size,
     )  # fmt: skip
-    assert checkpoint.notes == ()
+    assert checkpoint.observations == ()
 
 
 def test_the_six_bit_types_and_odd_four_bit_ones_that_torch_cannot_name(tmp_path: Path) -> None:
@@ -226,7 +227,7 @@ def test_unknown_fields_are_noted(tmp_path: Path) -> None:
     content = file_bytes({"a": {**entry("U8", [1], 0, 1), "note": "ü", "n": -1.5}}, b"1")
     assert reference_accepts(tmp_path, content)
     checkpoint = opened(tmp_path, content)
-    assert [note.keys for note in checkpoint.notes] == [("a",)]
+    assert checkpoint.observations == (UnknownFields(("a",)),)
 
 
 def test_a_part_of_a_distributed_checkpoint_says_so(tmp_path: Path) -> None:

@@ -450,6 +450,25 @@ def test_a_norm_of_which_only_a_part_is_frozen_trains(models: ModuleType, tmp_pa
     assert model.base.bn1.training and not model.base.layer1[0].bn1.training
 
 
+def test_norms_without_parameters_are_frozen_with_the_rest(tmp_path: Path) -> None:
+    def net() -> nn.Sequential:
+        bare = nn.BatchNorm1d(4, affine=False)
+        return nn.Sequential(nn.Linear(4, 4), bare, nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+
+    torch.save({k: v for k, v in net().state_dict().items() if not k.startswith("4.")}, tmp_path / "a.pth")
+    model = net()
+    report = ckptool.load_into(model, tmp_path / "a.pth")
+    report.freeze(model)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    for _ in range(2):
+        model.train()
+        optimizer = torch.optim.SGD(filter(lambda each: each.requires_grad, model.parameters()), lr=0.1)
+        model(torch.randn(8, 4)).square().sum().backward()
+        optimizer.step()
+    moved = {key for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
+    assert moved == {"4.weight", "4.bias"}
+
+
 def test_fits_into_a_live_model_keep_its_own_rows(models: ModuleType, source: State) -> None:
     model = models.ResNet18(num_classes=120)
     own = model.fc.weight.detach().clone()

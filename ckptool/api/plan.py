@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Self
+from typing import Self, Unpack
 
-from ckptool.commands.beside.choices import Choices, Tied
+from ckptool.api.options import WriteOptions, chosen_by
 from ckptool.commands.beside.complete import complete
 from ckptool.core import plan as core
 from ckptool.core.bytes import PathText
@@ -32,13 +32,8 @@ class Plan(core.Plan):
         force: bool = False,
         max_shard: int | None = None,
         to: str | None = None,
-        tied: Tied = "clone",
-        only_weights: bool = False,
-        drop_optimizer: bool = False,
-        optimizer_as_is: bool = False,
-        keep_unknown: bool = False,
-        allow: Sequence[str] = (),
         progress: Callable[[int, int], None] | None = None,
+        **options: Unpack[WriteOptions],
     ) -> Written:
         """Write the output: complete, checked against the plan, or not at all.
 
@@ -48,13 +43,13 @@ class Plan(core.Plan):
             force: replace an existing output.
             max_shard: bytes of one shard, for a folder.
             to: the container where the ending does not say it: "torch", "safetensors", "folder".
+            progress: told (bytes done, bytes in all), from any thread.
             tied: for safetensors, what becomes of tensors that share their bytes: "clone" or "keep-first".
             only_weights: leave out everything that is not a weight.
             drop_optimizer: leave out optimizer state, where it cannot follow its parameters.
             optimizer_as_is: keep it unchanged instead.
             keep_unknown: carry objects of unknown classes along, as inert as they are.
             allow: facts of the inputs to go on with although they refuse; the refusal names them.
-            progress: told (bytes done, bytes in all), from any thread.
 
         Raises:
             PlanError: the plan has problems, or does not do what its recipe expects; nothing is written.
@@ -68,8 +63,7 @@ class Plan(core.Plan):
             120
         """
         target = local_path(out)
-        choices = Choices(only_weights, drop_optimizer, optimizer_as_is, keep_unknown, tied, allow=tuple(allow))
-        plan = complete(self, container_of(target, to), choices)
+        plan = complete(self, container_of(target, to), chosen_by(options))
         if plan.unmet and not plan.problems:
             raise PlanError(
                 "; ".join(problem.message for problem in plan.unmet), hint="the recipe's expect says what is to come"

@@ -43,7 +43,9 @@ def print_lines(lines: Iterable[Line], screen: Screen, pager: bool = True, answe
         if less:
             page(less, _blocks(texts))
             if answer is not None:
-                print_texts(f"{paint(line, screen)}\n" for line in answer.lines(screen))
+                from ckptool.report.screen import answer_lines
+
+                print_texts(f"{paint(line, screen)}\n" for line in answer_lines(answer, screen))
             return
     print_texts(texts)
 
@@ -69,9 +71,10 @@ def say_read() -> None:
     """Print what was read over the network as the last line, where the command printed lines for people."""
     read = read_so_far()
     if read is not None and _SCREENS:
-        from ckptool.report.text_plan import read_line
+        from ckptool.report.document_plan import read_block
+        from ckptool.report.screen import block_lines
 
-        print_lines([read_line(read)], _SCREENS[-1], pager=False)
+        print_lines(block_lines([read_block(read)], _SCREENS[-1]), _SCREENS[-1], pager=False)
     _SCREENS.clear()
 
 

@@ -81,6 +81,16 @@ def open_selected(path: PurePath, select: str | None, ema: bool = False) -> Chec
     return averaged(open_checkpoint(path), lambda place: open_checkpoint(path, select=place))
 
 
+def decoded(checkpoint: Checkpoint, dequantize: bool, dtype: str | None = None) -> Checkpoint:
+    """The checkpoint; with --dequantize, its logical tensors in the dtype that --dtype names."""
+    if not dequantize:
+        return checkpoint
+    from ckptool.commands.filter import float_dtype
+    from ckptool.engine.dequantize import dequantized
+
+    return dequantized(checkpoint, float_dtype(dtype))
+
+
 def value_options(context: typer.Context) -> set[str]:
     """The names of all options of a command that take a value."""
     options = (parameter for parameter in context.command.params if parameter.param_type_name == "option")

@@ -1,12 +1,13 @@
 """Facts: what is true of a checkpoint, as values that every command answers to.
 
 A fact states what it is (`text`), what to do about it (`hint`), and what each operation does to it (`answer`). The
-kinds are in `ckptool.facts`, one file each; `ckptool.facts.consult` asks them.
+kinds are in `ckptool.facts`, one file each; `ckptool.commands.consult` asks them.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import ClassVar, Literal, TypeAlias
 
@@ -26,6 +27,10 @@ class Operation(StrEnum):
     COMPARE = "compare"
 
 
+TAKES_VALUES = (Operation.COPY, Operation.CAST, Operation.COMPUTE, Operation.LOAD)
+"""What carries values of a checkpoint into an output or a model."""
+
+
 @dataclass(frozen=True, slots=True)
 class Use:
     """An operation on some of a fact's keys.
@@ -35,6 +40,8 @@ class Use:
         keys: the keys of the fact that it is done to; for a fact without keys, those of the whole file.
         mixed: COMPUTE: numbers of several inputs go into one result, as in an average.
         moves: COMPUTE: the result has the same numbers in another order (joined, split).
+        spared: CAST, COMPUTE: it is done to others, and these keys are copied, since their elements are integers.
+        targets: RENAME: the names that all copied keys of the fact have in the output.
         inputs: how many checkpoints the plan reads.
     """
 
@@ -43,6 +50,8 @@ class Use:
     mixed: bool = False
     moves: bool = False
     inputs: int = 1
+    spared: bool = False
+    targets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +65,7 @@ class Say:
 
     text: str
     hint: str = ""
+    level: Literal["note", "warning"] = "warning"
 
 
 @dataclass(frozen=True, slots=True)

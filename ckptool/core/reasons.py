@@ -34,6 +34,10 @@ class RuleName:
         return " ".join(filter(None, (self.recipe, rule, "backwards" if self.backwards else "")))
 
 
+FOUND = "match"
+"""The recipe's name in the names of rules that were found for a match."""
+
+
 # ---------------------------------------------------------------------------------------------- of any command
 
 
@@ -48,6 +52,14 @@ class ByOption:
 
     option: str
     value: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """``--dequantize``: it is stored as codes of this scheme, in so many bytes."""
+
+    scheme: str
+    nbytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +250,11 @@ class DoesNotFit:
     """It does not fit the model's tensor."""
 
 
+@dataclass(frozen=True, slots=True)
+class OtherPlace:
+    """Its key is one of the model's, and shapes or other names say that it belongs elsewhere."""
+
+
 # ---------------------------------------------------------------------------------------------- of what is no weight
 
 
@@ -290,6 +307,7 @@ class ConfigEdited:
 Reason: TypeAlias = (
     Kept
     | ByOption
+    | Decoded
     | NotKept
     | Tie
     | ByRules
@@ -313,6 +331,7 @@ Reason: TypeAlias = (
     | LeftToModel
     | NoSuchKey
     | DoesNotFit
+    | OtherPlace
     | Follows
     | OnlyTensors
     | NoPlace

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
+from typing import NamedTuple
 
 from ckptool.core.dtypes import DTYPES, DType, Kind, dtype_named
 
@@ -41,8 +41,7 @@ class TensorSpec:
         return short_spec(self.dtype, self.shape)
 
 
-@dataclass(frozen=True)
-class Form:
+class Form(NamedTuple):  # not a dataclass: it is hashed and compared once for every key
     """What alike tensors have in common; one object stands for very many of them.
 
     Attributes:
@@ -58,11 +57,11 @@ class Form:
     nbytes: int
     layout: str = "strided"
 
-    @cached_property
+    @property
     def elements(self) -> int:
         return math.prod(self.shape)
 
-    @cached_property
+    @property
     def label(self) -> str:
         """``f32[64,3]``, and the layout where that is special."""
         short = short_spec(self.dtype, self.shape)

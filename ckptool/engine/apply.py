@@ -9,8 +9,9 @@ from pathlib import PurePath
 
 from ckptool.core.bytes import PathText
 from ckptool.core.checkpoint import Note, Tensor
-from ckptool.core.errors import CkptError, OutputError, PlanError
-from ckptool.core.plan import Plan
+from ckptool.core.errors import CkptError, DamagedError, OutputError, PlanError
+from ckptool.core.plan import Plan, Source
+from ckptool.engine.decoded import decoded_source
 from ckptool.engine.encode import container_of, encode, writer_named, writer_of
 from ckptool.engine.filling import write_image
 from ckptool.engine.plan_hash import plan_hash
@@ -42,7 +43,7 @@ class Written:
             elements; inf if one became infinite or NaN.
         overflows: how many elements were too large for the dtype, for each tensor that had such.
         zeroed: how many elements other than 0 became 0, for each tensor that had such.
-        notes: what an earlier run with this output left, and what became of it.
+        notes: what an earlier run with this output left and what became of it, and values that were damaged.
     """
 
     path: PurePath
@@ -89,7 +90,8 @@ def apply(
     total = sum(slot.nbytes for image in output.images.values() for slot in image.slots)
     advance = _counter(total, progress)
     rounding: dict[str, Rounding] = {}
-    with Reader(plan.inputs) as reader:
+    damaged: list[DamagedError] = []
+    with Reader(plan.inputs, damaged.append if plan.takes_damaged else _refuse_damaged) as reader:
         if writer_of(plan).is_folder:
             with staged_folder(target, digest, replaceable, force=force) as stage:
                 notes += _fill_stage(stage, output, plan, reader, advance, rounding)
@@ -112,10 +114,26 @@ def apply(
         len(output.specs),
         time.monotonic() - started,
         rounding={key: cast.worst for key, cast in casts.items()},
-        overflows={key: cast.overflows for key, cast in casts.items() if cast.overflows},
+        overflows={**{key: cast.overflows for key, cast in casts.items() if cast.overflows}, **_infinite(plan)},
         zeroed={key: cast.zeroed for key, cast in casts.items() if cast.zeroed},
-        notes=tuple(notes),
+        notes=(*notes, *(Note(error.message, "written as it is: --allow checksum") for error in damaged)),
     )
+
+
+def _refuse_damaged(error: DamagedError) -> None:
+    hint = "get the file again from where it came from; --allow checksum writes it as it is"
+    raise DamagedError(error.message, hint=hint, path=error.path, key=error.key) from None
+
+
+def _infinite(plan: Plan) -> dict[str, int]:
+    """For decoded tensors that were written now, how many finite numbers their dtype could not hold."""
+    found: dict[str, int] = {}
+    for step in plan.steps:
+        if isinstance(step.value, Source) and plan.inputs[step.value.input].columns is None:
+            source = decoded_source(plan.inputs[step.value.input][step.value.key])
+            if source is not None and source.infinite:
+                found[step.target.key] = sum(source.infinite.values())
+    return found
 
 
 def check_output(

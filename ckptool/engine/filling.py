@@ -10,10 +10,12 @@ from dataclasses import dataclass, field
 
 from ckptool.core.bytes import ByteSource, OpenBytes
 from ckptool.core.casting import UnfitError
+from ckptool.core.checkpoint import Storage
 from ckptool.core.errors import CkptError, naming
 from ckptool.core.plan import Plan, sources_of
+from ckptool.engine.decoded import DecodedBytes
 from ckptool.engine.evaluate import packed_blocks
-from ckptool.engine.reading import Reader, damaged, expect_ranges, ranges_of, reads_cheaply
+from ckptool.engine.reading import Reader, expect_ranges, ranges_of, reads_cheaply
 from ckptool.engine.rounding import Rounding, rounds
 from ckptool.formats.image import Computed, Image, Range, Slot
 from ckptool.storage.copying import BUFFER
@@ -21,6 +23,7 @@ from ckptool.storage.signals import signals_held
 from ckptool.storage.sink import ByteSink
 
 THREADS = 2
+_PART = 1 << 24  # bytes of a tensor that one thread decodes
 
 
 def write_image(
@@ -68,7 +71,7 @@ def needs_of(plan: Plan, image: Image) -> Iterator[tuple[ByteSource, int, int]]:
 def _run(filler: _Filler, slots: Sequence[Slot]) -> None:
     with ThreadPoolExecutor(THREADS) as pool:
         with signals_held():  # the pool starts its threads now
-            futures = [pool.submit(filler.fill, slot) for slot in slots]
+            futures = [pool.submit(filler.fill, part) for slot in slots for part in _parts(slot)]
         try:
             done, _ = wait(futures, return_when=FIRST_EXCEPTION)
         except BaseException:  # Ctrl-C arrives here
@@ -80,6 +83,18 @@ def _run(filler: _Filler, slots: Sequence[Slot]) -> None:
             filler.stop.set()
             pool.shutdown(cancel_futures=True)
             failed[0].result()
+
+
+def _parts(slot: Slot) -> Iterator[Slot]:
+    """A slot that is filled by decoding, in parts that several threads can fill; any other as it is."""
+    content = slot.contents[0] if len(slot.contents) == 1 else None
+    if slot.needs_crc or not isinstance(content, Range) or not isinstance(content.file, DecodedBytes):
+        yield slot
+        return
+    for done in range(0, slot.nbytes, _PART):
+        nbytes = min(_PART, slot.nbytes - done)
+        part = Range(content.file, content.offset + done, nbytes)
+        yield Slot(slot.name, slot.offset + done, nbytes, (part,))
 
 
 class StoppedError(Exception):
@@ -112,7 +127,7 @@ class _Filler:
                     if content.crc is not None:
                         found = own.value if own else _crc_of(source, content.offset, content.nbytes)
                         if found != content.crc:
-                            raise damaged(content.file, content.offset, content.nbytes)
+                            self.reader.report_damage(Storage(content.file, content.offset, content.nbytes))
                 at += content.nbytes
                 continue
             try:

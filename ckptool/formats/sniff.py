@@ -7,13 +7,17 @@ was saved under the name of a model, an archive that was never unpacked.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from ckptool.core.bytes import OpenBytes
+from ckptool.core.bytes import Entry, Folder, OpenBytes
 from ckptool.core.errors import UnreadableError
 from ckptool.core.shell import shell_quote
 
 HEAD = 4096  # bytes looked at
+DISTRIBUTED = ".metadata"
+"""The file that makes a folder a torch.distributed checkpoint."""
+PART_OF_DISTRIBUTED = ".distcp"
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY = (LEGACY_MAGIC.to_bytes(10, "little"), str(LEGACY_MAGIC).encode())  # pickle protocols 2 and up; 0 and 1
 
@@ -150,6 +154,11 @@ def _binary_kind(head: bytes, file: OpenBytes) -> Other:
         f"is not a checkpoint that ckptool knows (it begins with {head[:8].hex(' ')})",
         "ckptool reads torch files, safetensors, sharded folders and torch.distributed checkpoints",
     )
+
+
+def is_distributed(folder: Folder, entries: Sequence[Entry]) -> bool:
+    """True for a folder that torch.distributed.checkpoint wrote, also where a part of it is missing."""
+    return any(entry.name == DISTRIBUTED or entry.name.endswith(PART_OF_DISTRIBUTED) for entry in entries)
 
 
 def _pickle_kind(file: OpenBytes) -> Other:

@@ -219,6 +219,7 @@ def builtin_text(name: str) -> str:
     """
     if name not in _builtin_texts():
         near = difflib.get_close_matches(name, builtin_recipes(), n=1)
+        near = near or [each for each in builtin_recipes() if name.lower() in each.split("-")]
         raise UsageError(
             f'no built-in recipe is called "{name}"',
             hint=f"did you mean {near[0]}?" if near else "list them: ckptool remap --recipes",

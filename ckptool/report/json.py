@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ckptool.core.checkpoint import Checkpoint, Note
 from ckptool.core.errors import CkptError
+from ckptool.facts.architecture import Architecture
 from ckptool.report.document import Document
 from ckptool.storage.session import read_so_far
 
@@ -99,6 +100,18 @@ def file_fields(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
         "why": selection.why,
         "others": list(selection.others),
         "ema": selection.ema,
+    }
+
+
+def model_fields(model: Architecture) -> dict[str, Any]:
+    """A model that the keys and shapes are those of."""
+    return {
+        "name": model.model,
+        "names": model.library,
+        "prefixes": model.prefixes,
+        "parts": [part.text for part in model.parts],
+        "head": None if model.head is None else model.head.text,
+        "text": model.text,
     }
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ckptool.commands.transplant.result import Transplant
+from ckptool.commands.transplant.shares import Share
 from ckptool.core.spec import TensorSpec
 from ckptool.models.entries import Entry, Filled
 from ckptool.report.json import file_fields, note_fields
@@ -49,6 +50,7 @@ def transplant_result(transplant: Transplant, name: str, done: Done) -> list[tup
         ("target", _target_fields(transplant)),
         ("seed", transplant.asked.seed),
         ("coverage", {"tensors": transplant.tensors, "elements": transplant.elements}),
+        ("modules", [module_fields(share) for share in transplant.modules.values()]),
         ("counts", {status.value: len(transplant.having(status)) for status in Filled}),
         ("prefixes", {"removed": transplant.swap.take, "added": transplant.swap.put}),
         ("match", match_fields(transplant.match)),
@@ -82,6 +84,11 @@ def verdict_fields(verdict: Verdict) -> dict[str, Any]:
         "mismatched": verdict.mismatched,
         "message": verdict.message or None,
     }
+
+
+def module_fields(share: Share) -> dict[str, Any]:
+    """A module that holds tensors itself, and how much of it is loaded."""
+    return {"name": share.name, "state": share.state.value, "tensors": share.tensors, "elements": share.elements}
 
 
 def _target_fields(transplant: Transplant) -> dict[str, Any]:

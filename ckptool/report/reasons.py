@@ -12,6 +12,7 @@ from ckptool.core.reasons import (
     ByOption,
     ByRules,
     ConfigEdited,
+    Decoded,
     DoesNotFit,
     Follows,
     FromInput,
@@ -28,6 +29,7 @@ from ckptool.core.reasons import (
     NotUsed,
     OnlyTensors,
     OnlyTensorsRead,
+    OtherPlace,
     OwnTensor,
     Reason,
     RecipeTie,
@@ -55,6 +57,7 @@ _PLAIN: dict[type[Reason], str] = {
     LeftToModel: "stays as it is in the model",
     NoSuchKey: "the model has no such key",
     DoesNotFit: "does not fit",
+    OtherPlace: "same key, but shapes place it elsewhere",
     Follows: "follows the weights",
     OnlyTensors: "safetensors holds tensors only, .pth does not",
     NoPlace: "torch files have no place for it",
@@ -80,6 +83,8 @@ def reason_text(reason: Reason, inputs: Sequence[Checkpoint] = ()) -> str:
     match reason:
         case ByOption(option, value):
             return f'{option} "{value}"' if option in ("--drop", "--keep") else f"{option} {value}".rstrip()
+        case Decoded(scheme):
+            return f"dequantized from {scheme}"
         case ByRules(rules):
             return ", ".join(map(str, rules))
         case Tie(key, None):

@@ -11,7 +11,7 @@ from ckptool.commands.transplant.result import Transplant
 from ckptool.core.errors import CkptError, UsageError
 from ckptool.core.fold import rollup
 from ckptool.core.plan import Use
-from ckptool.core.reasons import ByOption, Reason, RuleName
+from ckptool.core.reasons import ByOption, OtherPlace, Reason, RuleName
 from ckptool.models.entries import Entry, Filled
 from ckptool.recipes.recipe import Recipe, parse_recipe
 from ckptool.recipes.renaming import drop_rules, unsayable
@@ -62,10 +62,10 @@ _Line = tuple[str, str]
 
 
 def _drops(transplant: Transplant) -> list[_Line]:
-    """What --drop left out, as rules."""
+    """What --drop and shapes left out, as rules."""
     by_option: dict[Reason, list[str]] = {}
     for row in transplant.plan.dropped:
-        if isinstance(row.reason, ByOption):
+        if isinstance(row.reason, ByOption | OtherPlace):
             by_option.setdefault(row.reason, []).append(row.source.key)
     gone = {key for keys in by_option.values() for key in keys}
     kept = [key for key in transplant.source if key not in gone]

@@ -209,7 +209,7 @@ class OpenFile:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-        if kind is None:
+        if kind is None or issubclass(kind, CkptError):  # a change may be why something is wrong: it is said first
             self.source.check()
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from ckptool.core.checkpoint import Note
 from ckptool.storage.transfer import Read
+
+if TYPE_CHECKING:
+    from ckptool.core.checkpoint import Note
 
 
 class Remote(Protocol):

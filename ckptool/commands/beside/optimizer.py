@@ -323,7 +323,7 @@ class _Follower:
 
 def _items(node: object) -> list[tuple[object, object]]:
     assert isinstance(node, (Dict, Call))
-    return node.items
+    return [*node.items]
 
 
 def _like(node: object, items: list[tuple[object, object]]) -> object:

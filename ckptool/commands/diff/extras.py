@@ -13,6 +13,7 @@ from itertools import zip_longest
 from ckptool.commands.diff.objects import tensor_pairs
 from ckptool.commands.diff.result import ExtraChange, Status
 from ckptool.core.checkpoint import Checkpoint, Extra, Note, Tensor
+from ckptool.core.initial import INITIAL_KEY
 from ckptool.engine.reading import Reader
 from ckptool.formats.pickle.objects import Call, Global
 
@@ -144,7 +145,7 @@ def metadata_changes(old: Checkpoint, new: Checkpoint) -> Iterator[ExtraChange]:
         return
     for name in dict.fromkeys([*old.metadata, *new.metadata]):
         a, b = old.metadata.get(name), new.metadata.get(name)
-        if a != b:
+        if a != b and name != INITIAL_KEY:  # a fact says it
             status = Status.ADDED if a is None else Status.REMOVED if b is None else Status.CHANGED
             yield ExtraChange(status, f"metadata.{name}", a, b)
 
@@ -182,7 +183,7 @@ def format_notes(old: Checkpoint, new: Checkpoint) -> Iterator[Note]:
                 f"only {side.path.name} records module versions{why}",
                 "they tell torch how to load older files; no weight depends on them",
             )
-        own = [name for name in side.metadata if name not in ("format", "total_size")]
+        own = [name for name in side.metadata if name not in ("format", "total_size", INITIAL_KEY)]
         if own and not other.format.has_metadata:
             yield Note(
                 f"only {side.path.name} has metadata: {', '.join(own[:4])}{', ...' if len(own) > 4 else ''}",

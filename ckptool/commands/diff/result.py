@@ -7,6 +7,7 @@ from enum import StrEnum
 
 from ckptool.core.checkpoint import Checkpoint, Note, Tensor
 from ckptool.core.errors import Exit
+from ckptool.facts.architecture import Architecture
 from ckptool.values.delta import Delta, Tolerance
 
 
@@ -67,6 +68,36 @@ class ExtraChange:
     new: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """One thing that differs between two models, and the changes that come of it.
+
+    Attributes:
+        text: it in words.
+        keys: the changed keys, as the comparison shows them.
+    """
+
+    text: str
+    keys: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Models:
+    """The models of two checkpoints.
+
+    Attributes:
+        old: that of the old one.
+        new: that of the new one.
+        text: what differs, in a sentence.
+        explained: each difference with the changes that it explains.
+    """
+
+    old: Architecture
+    new: Architecture
+    text: str
+    explained: tuple[Explained, ...] = ()
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Diff:
     """A comparison of two checkpoints.
@@ -81,6 +112,7 @@ class Diff:
         tolerance: what counted as same.
         keys_only: True if values were not compared.
         compared_nbytes: bytes of tensor data that were compared.
+        models: what differs between the models that both sides are of; None where one is not known.
         notes: what the comparison explains: "20 keys only on one side, all BatchNorm counters; harmless".
     """
 
@@ -94,6 +126,7 @@ class Diff:
     keys_only: bool = False
     compared_nbytes: int = 0
     notes: tuple[Note, ...] = field(default=())
+    models: Models | None = None
 
     def count(self, status: Status) -> int:
         """How many tensors have this status."""

@@ -15,6 +15,7 @@ from pathlib import PurePath
 from ckptool.commands.filter import cast_value, float_dtype
 from ckptool.commands.merging.adapter import AdapterConfig as AdapterConfig
 from ckptool.commands.merging.adapter import read_config as read_config
+from ckptool.commands.merging.adapter import require_peft
 from ckptool.commands.merging.lora_ops import AddBias, AddLora
 from ckptool.core.checkpoint import Checkpoint, Note, Tensor
 from ckptool.core.errors import PlanError, UnreadableError, UsageError
@@ -66,6 +67,16 @@ def plan_lora(
         module_versions=base.module_versions,
         command=Command("merge", ("--lora",)),
     )
+
+
+def plan_adapter(base: Checkpoint, adapter: Checkpoint, *, scale: float = 1.0, dtype: str | None = None) -> Plan:
+    """`plan_lora` with the configuration that lies beside the adapter.
+
+    Raises:
+        UsageError: it is no LoRA adapter of peft.
+    """
+    require_peft(adapter)
+    return plan_lora(base, adapter, read_config(adapter.path), scale=scale, dtype=dtype)
 
 
 @dataclass(frozen=True, slots=True)

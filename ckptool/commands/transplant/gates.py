@@ -94,7 +94,7 @@ def _not_strict(verdict: Verdict) -> list[Problem]:
         )
         if keys
     ]
-    return found or [Problem(f"the model refuses it: {verdict.message.splitlines()[0]}")]
+    return found or [Problem(f"the model refuses it: {verdict.summary}")]
 
 
 def _keys(many: int) -> str:
@@ -117,6 +117,8 @@ def require_loaded(transplant: Transplant) -> None:
         first = transplant.suggested[0]
         hint = f"{first.text}: {first.hint}"
         raise CkptError("nothing would be loaded as it is", hint=hint, path=transplant.source.path)
+    if doubt := next((note for note in transplant.plan.notes if transplant.withheld and note.level == "warning"), None):
+        raise CkptError(f"nothing would be loaded: {doubt.text}", hint=doubt.hint, path=transplant.source.path)
     target = transplant.target
     shapes = len(transplant.having(Filled.MISMATCHED))
     source, wanted = next(iter(transplant.source), ""), next(iter(target.specs), "")

@@ -8,13 +8,14 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ckptool.commands.automatic import Automatic, automatic
+from ckptool.commands.automatic import Automatic, Given, automatic
+from ckptool.commands.transplant.evidence import doubts
 from ckptool.commands.transplant.fill import fitted
 from ckptool.core.checkpoint import Checkpoint, Note
 from ckptool.core.keys import Pattern
 from ckptool.core.near_miss import require_match
 from ckptool.core.plan import Apply, Dropped, Problem, Source, Step, Use, Value
-from ckptool.core.reasons import ByOption, SameKey
+from ckptool.core.reasons import ByOption, OtherPlace, SameKey
 from ckptool.core.spec import TensorSpec
 from ckptool.matching.prefixes import Swap, prefix_swap
 from ckptool.matching.result import Confidence
@@ -42,6 +43,7 @@ class Mapped:
         notes: what was done without being asked for.
         swap: prefixes that were seen through; with rules, in what they made.
         under: a prefix of the source, with its last dot, under which the rules apply.
+        advice: rules that put in its place what names alone put nowhere.
     """
 
     steps: dict[str, Step]
@@ -51,6 +53,7 @@ class Mapped:
     notes: tuple[Note, ...] = ()
     swap: Swap = field(default_factory=Swap)
     under: str = ""
+    advice: tuple[str, ...] = ()
 
 
 def without(source: Checkpoint, drop: Sequence[str]) -> tuple[dict[str, TensorSpec], tuple[Dropped, ...]]:
@@ -68,16 +71,8 @@ def matched(
     source: Checkpoint, specs: Specs, target: Target, rules: Recipe, initial: ModelInit, accept: Confidence
 ) -> Automatic:
     """The rules, and behind them those that are found for what they make of the source."""
-    return automatic(
-        rules,
-        specs,
-        target.specs,
-        accept=accept,
-        vars=numbers_beside(rules, source.path),
-        modules=target.modules or None,
-        fit=partial(fitted, initial=initial),
-        reshaped=True,
-    )
+    given = Given(rules, vars=numbers_beside(rules, source.path), fit=partial(fitted, initial=initial))
+    return automatic(given, specs, target.specs, accept=accept, modules=target.modules or None, reshaped=True)
 
 
 def under_target_names(
@@ -181,13 +176,21 @@ def _prefix_notes(mapped: Mapped) -> Iterator[Note]:
 
 
 def _by_name(specs: Specs, target: Target) -> Mapped:
-    swap = prefix_swap(
-        {key: spec.shape for key, spec in specs.items()}, {key: spec.shape for key, spec in target.specs.items()}
-    )
+    source = {key: spec.shape for key, spec in specs.items()}
+    wanted = {key: spec.shape for key, spec in target.specs.items()}
+    swap = prefix_swap(source, wanted)
+    found = doubts(source, wanted, swap)
+    doubtful = {key for doubt in found for key in doubt.keys}
     steps: dict[str, Step] = {}
+    dropped: list[Dropped] = []
     for key, spec in specs.items():
         new = swap.key(key)
+        if new in doubtful:
+            dropped.append(Dropped(Source(0, key), OtherPlace()))
+            continue
         reason = SameKey() if new == key else SameKey(swap.take, swap.put)
         steps[new] = Step(TensorSpec(new, spec.dtype, spec.shape), Source(0, key), reason)
-    note = Note(f"source keys are taken {swap.text}", f'as a rule: -r "{swap.rule}"')
-    return Mapped(steps, notes=(note,) if swap else (), swap=swap)
+    notes = [Note(f"source keys are taken {swap.text}", f'as a rule: -r "{swap.rule}"')] if swap else []
+    notes += [doubt.note for doubt in found]
+    advice = tuple(rule for doubt in found for rule in doubt.rules)
+    return Mapped(steps, tuple(dropped), notes=tuple(notes), swap=swap, advice=advice)

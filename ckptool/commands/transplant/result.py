@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from ckptool.commands.automatic import Automatic
 from ckptool.commands.transplant.hooked import versions_under
+from ckptool.commands.transplant.shares import Share, module_shares
 from ckptool.core.checkpoint import Checkpoint, Note
+from ckptool.core.keys import Pattern
 from ckptool.core.plan import Plan
+from ckptool.core.reasons import OtherPlace
 from ckptool.core.spec import TensorSpec
 from ckptool.core.ties import recorded_ties
 from ckptool.facts.entries import entries_of
 from ckptool.matching.prefixes import Swap
+from ckptool.matching.result import Confidence
 from ckptool.models import Target, Verdict
 from ckptool.models.entries import Entry, Filled, Mismatch
 from ckptool.recipes.recipe import Recipe
@@ -21,15 +25,38 @@ from ckptool.recipes.recipe import Recipe
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What was asked for, as `plan_transplant` got it."""
+    """What a transplant is asked to do.
 
-    recipe: Recipe
+    Attributes:
+        recipe: how source keys become the target's; rules that were found for `match` are its last.
+        drop: key patterns of source tensors to leave out.
+        mismatch: what to do about tensors of another shape: leave the model's own, make it a problem, or make them fit
+            by the method that is usual for such a tensor.
+        fits: (key pattern of the target, "grid(prefix=1)"), which come before `mismatch`.
+        init: (key pattern of the target, "normal(0.001)") for tensors that nothing fills, before the recipe's.
+        seed: of the model's own init, where nothing fills a tensor.
+        only_loaded: the output holds only what came from the source.
+        vars: numbers for the recipe.
+        wrap: the output nests the state dict under this key.
+        strict: what torch would not load strictly is unmet.
+        min_coverage: the least share of the target's elements, 0 to 1; less is unmet.
+        match: find rules from names, shapes and order, and take those that are as sure as this, or surer.
+        live: the tensors go into the module itself, and not into a file that torch loads.
+    """
+
+    recipe: Recipe = field(default_factory=Recipe)
     drop: tuple[str, ...] = ()
     mismatch: Mismatch = "skip"
     fits: tuple[tuple[str, str], ...] = ()
     init: tuple[tuple[str, str], ...] = ()
     seed: int = 0
     only_loaded: bool = False
+    vars: Mapping[str, float] | None = None
+    wrap: str | None = None
+    strict: bool = False
+    min_coverage: float | None = None
+    match: Confidence | None = None
+    live: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +75,7 @@ class Transplant:
         match: the rules that were found, where that was asked for; they are the last of the recipe's.
         lost: keys that a load hook of the model would fill in a way that cannot be followed.
         under: a prefix of the source's keys under which the rules apply.
+        advice: rules that put in its place what names alone put nowhere.
         suggested: what would load more, each with its command.
     """
 
@@ -62,6 +90,7 @@ class Transplant:
     match: Automatic | None = None
     lost: tuple[str, ...] = ()
     under: str = ""
+    advice: tuple[str, ...] = ()
     suggested: tuple[Note, ...] = ()
 
     @property
@@ -79,7 +108,17 @@ class Transplant:
         missing = [entry for entry in self.having(Filled.MISSING) if not entry.is_harmless]
         counters = [entry for entry in self.having(Filled.MISSING) if entry.is_counter]
         wanted = bool(counters) and not self.as_it_is.strict and counters[0].key in self.as_it_is.missing
-        return bool(missing and self.unexpected) or wanted
+        return bool(missing and (self.unexpected or self.withheld)) or wanted
+
+    @property
+    def withheld(self) -> tuple[str, ...]:
+        """Keys of the source that the model has too, and that shapes or other names place elsewhere."""
+        return tuple(row.source.key for row in self.plan.dropped if isinstance(row.reason, OtherPlace))
+
+    @property
+    def modules(self) -> Mapping[str, Share]:
+        """How much of each module that holds tensors itself is loaded, by its name and in the target's order."""
+        return module_shares(self.entries)
 
     @property
     def filled(self) -> tuple[Entry, ...]:
@@ -110,16 +149,26 @@ class Transplant:
 
     @property
     def batchnorms(self) -> tuple[str, ...]:
-        """Modules with statistics from the source all of whose parameters are frozen: they need `.eval()` too."""
-        named = set(self.freeze)
-        partly = {
-            entry.key.rpartition(".")[0]
-            for entry in self.entries
-            if entry.key not in named and not (entry.kind == "buffer" or entry.is_statistic or entry.is_counter)
-        }
-        frozen = {key.rpartition(".")[0] for key in named} - partly
-        found = (entry.key.rpartition(".") for entry in self.filled)
-        return tuple(module for module, _, last in found if last == "running_mean" and module in frozen)
+        """Modules with statistics from the source whose parameters are all frozen, or that have none: they need `eval`.
+
+        A recipe that names what is frozen also names the norms without parameters.
+        """
+        if not self.freeze:
+            return ()
+        named, patterns = set(self.freeze), [Pattern.parse(text) for text in self.asked.recipe.freeze]
+        learned = [
+            entry for entry in self.entries if not (entry.kind == "buffer" or entry.is_statistic or entry.is_counter)
+        ]
+        with_parameters = {entry.key.rpartition(".")[0] for entry in learned}
+        partly = {entry.key.rpartition(".")[0] for entry in learned if entry.key not in named}
+        means = [entry.key for entry in self.filled if entry.key.rpartition(".")[2] == "running_mean"]
+        found = []
+        for key in means:
+            module = key.rpartition(".")[0]
+            bare = not patterns or any(pattern.matches(key) for pattern in patterns)
+            if module not in partly and (module in with_parameters or bare):
+                found.append(module)
+        return tuple(found)
 
     @cached_property
     def verdict(self) -> Verdict:

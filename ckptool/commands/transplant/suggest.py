@@ -5,17 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from ckptool.commands.transplant.evidence import doubts, places
 from ckptool.commands.transplant.names import matched, meeting, under_target_names
 from ckptool.commands.transplant.result import Transplant
 from ckptool.core.checkpoint import Note
 from ckptool.core.errors import CkptError
+from ckptool.core.keys import quote
+from ckptool.core.plan import sources_of
 from ckptool.core.shell import shell_quote
 from ckptool.core.spec import TensorSpec
+from ckptool.facts.architecture import Training
+from ckptool.facts.registry import facts_of
 from ckptool.fits import default_fit
+from ckptool.matching.prefixes import Swap
 from ckptool.matching.result import Confidence
 from ckptool.models.entries import Filled
 from ckptool.models.own_init import ModelInit
-from ckptool.recipes.recipe import Recipe, builtin_recipes, load_recipe
+from ckptool.recipes.recipe import Recipe, builtin_recipes, load_recipe, recipe_of
 
 _MANY = 5_000  # tensors; above that built-in recipes are not tried
 _MANY_TO_MATCH = 1_000
@@ -28,10 +34,12 @@ class Suggestion:
     Attributes:
         options: words of the command line, ("-r", "resnet-to-ibn").
         tensors: how many tensors of the model it fills that are not filled now.
+        why: what it rests on, as a further clause; "" where the options say it.
     """
 
     options: tuple[str, ...]
     tensors: int
+    why: str = ""
 
 
 def suggestions(done: Transplant) -> tuple[Suggestion, ...]:
@@ -56,7 +64,7 @@ def suggestion_notes(found: Sequence[Suggestion], command: Sequence[str]) -> tup
     """A note for each, with the command that does it."""
     return tuple(
         Note(
-            f"{' '.join(each.options)} would fill {each.tensors:,} more tensor{'s' * (each.tensors != 1)}",
+            f"{' '.join(each.options)} would fill {each.tensors:,} more tensor{'s' * (each.tensors != 1)}{each.why}",
             command_text([*command, *each.options]),
         )
         for each in found
@@ -77,30 +85,63 @@ def _names(done: Transplant) -> Iterator[Suggestion]:
     if len(specs) > _MANY or len(done.target.specs) > _MANY:
         return
     now = _filled(done, done.mapped)
-    gains = {name: _gain(done, specs, load_recipe(name), now) for name in builtin_recipes()}
-    name = max(gains, key=lambda name: gains[name])
-    if gains[name] > 0:
-        yield Suggestion(("-r", name), gains[name])
-    elif max(len(specs), len(done.target.specs)) <= _MANY_TO_MATCH and done.unexpected:
+    if done.advice:
+        gain = _gain(done, specs, recipe_of(done.advice), now)
+        if gain > 0:
+            yield Suggestion(tuple(word for rule in done.advice for word in ("-r", rule)), gain)
+            return
+    known = [Suggestion(("-r", name), _gain(done, specs, load_recipe(name), now)) for name in builtin_recipes()]
+    best = max([*_parts(done, specs, now), *known], key=lambda suggestion: suggestion.tensors)
+    is_small = max(len(specs), len(done.target.specs)) <= _MANY_TO_MATCH
+    if 2 * best.tensors < len(_wanted(done)) - now and is_small and (done.unexpected or done.withheld):
         initial = ModelInit(done.target)
         found = matched(done.source, specs, done.target, Recipe(), initial, Confidence.ALIGNED)
         gain = _gain(done, specs, found.recipe, now, as_they_are=True)
-        if gain > 0:
-            yield Suggestion(("--match", "auto"), gain)
+        best = max(best, Suggestion(("--match", "auto"), gain), key=lambda suggestion: suggestion.tensors)
+    if best.tensors > 0:
+        yield best
+
+
+def _parts(done: Transplant, specs: dict[str, TensorSpec], now: int) -> Iterator[Suggestion]:
+    """The part of the source that has the most of the model's tensors below one prefix, and nothing of the rest."""
+    wanted = done.target.specs
+    fitting = {
+        prefix: sum(specs[prefix + name].shape == wanted[name].shape for name in names)
+        for prefix, names in places(specs, wanted).items()
+        if prefix
+    }
+    most = max(fitting.values(), default=0)
+    if most <= now:
+        return
+    taken = tuple(fact.take for fact in facts_of(done.source) if isinstance(fact, Training))
+    equal = sorted(
+        (prefix for prefix, many in fitting.items() if many == most), key=lambda prefix: not prefix.startswith(taken)
+    )
+    rules = (f"{quote(equal[0])}{{k**}} -> {{k}}", "?{k**} -> !")
+    where = " and ".join(f'"{prefix}"' for prefix in equal)
+    why = f"; the source has them {len(equal)} times, under {where}" if len(equal) > 1 else ""
+    gain = _gain(done, specs, recipe_of(rules), now)
+    yield Suggestion(tuple(word for rule in rules for word in ("-r", rule)), gain, why)
 
 
 def _unused(done: Transplant) -> set[str]:
     """Source keys that are dropped for no other reason than that nothing takes them."""
+    withheld = set(done.withheld)
     names = {spec.key for spec in done.unexpected} | {entry.key for entry in done.having(Filled.MISMATCHED)}
-    return {key for key in done.source if key in names or done.swap.key(key) in names}
+    return {key for key in done.source if key in withheld or key in names or done.swap.key(key) in names}
 
 
 def _filled(done: Transplant, specs: Mapping[str, TensorSpec]) -> int:
-    """How many tensors of the model some specs fill; counters only where torch wants them."""
-    wanted = set(done.target.specs) - {
-        entry.key for entry in done.entries if entry.is_counter and entry.key not in done.as_it_is.missing
-    }
+    """How many tensors of the model some specs fill."""
+    wanted = _wanted(done)
     return meeting(specs, {key: done.target.specs[key] for key in wanted})
+
+
+def _wanted(done: Transplant) -> set[str]:
+    """What is to be filled; counters only where they are all that is missing, and torch wants them."""
+    has_weights_missing = any(not entry.is_harmless for entry in done.having(Filled.MISSING))
+    counters = {entry.key for entry in done.entries if entry.is_counter}
+    return set(done.target.specs) - (counters if has_weights_missing else counters - set(done.as_it_is.missing))
 
 
 def _gain(
@@ -117,7 +158,17 @@ def _gain(
         return 0  # a number that is not there, a precondition that is not met
     if made.problems:
         return 0
-    return _filled(done, {key: step.target for key, step in made.steps.items()}) - now
+    doubted = {done.swap.key(key): key for key in done.withheld}
+    results = {
+        key: step.target
+        for key, step in made.steps.items()
+        if key not in doubted or all(origin.key != doubted[key] for origin in sources_of(step.value))
+    }
+    if not as_they_are:
+        shapes = {key: spec.shape for key, spec in results.items()}
+        found = doubts(shapes, {key: spec.shape for key, spec in done.target.specs.items()}, Swap())
+        results = {key: spec for key, spec in results.items() if not any(key in doubt.keys for doubt in found)}
+    return _filled(done, results) - now
 
 
 def _fit(done: Transplant) -> Iterator[Suggestion]:

@@ -40,8 +40,14 @@ class _Member:
     crc: int | None
 
 
-def zip_image(data_pkl: bytes, records: Sequence[Record]) -> Image:
-    """The archive that holds a pickle and its storages; storage i is the record `data/i`."""
+def zip_image(data_pkl: bytes, records: Sequence[Record], others: Mapping[str, bytes] | None = None) -> Image:
+    """The archive that holds a pickle and its storages; storage i is the record `data/i`.
+
+    Args:
+        data_pkl: the pickle.
+        records: the storages.
+        others: small records under names of their own, which torch does not read.
+    """
     literals: list[tuple[int, bytes]] = []
     members: list[_Member] = []
     slots: list[Slot] = []
@@ -64,6 +70,8 @@ def zip_image(data_pkl: bytes, records: Sequence[Record]) -> Image:
         members.append(member)
         position = member.data + member.nbytes
     small("version", b"3\n")
+    for name, content in (others or {}).items():
+        small(name, content)
     small(".data/serialization_id", _identity(data_pkl, records))
     directory = sum(_CENTRAL.size + len(m.name.encode()) + len(_zip64(m, central=True)) for m in members)
 
