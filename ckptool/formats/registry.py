@@ -19,6 +19,7 @@ from ckptool.formats.sniff import (
     HEAD,
     PART_OF_DISTRIBUTED,
     is_distributed,
+    is_gguf,
     is_index,
     is_legacy,
     is_safetensors,
@@ -114,6 +115,7 @@ CONTAINERS: list[Container] = [
             keeps_objects=True,
         ),
     ),
+    Container("GGUF", is_gguf, _late("gguf", "open_gguf"), (".gguf",)),
     Container("torch legacy", is_legacy, _late("torch.legacy", "open_legacy"), is_pickle=True),
 ]
 """What is known, in the order in which a folder's files are preferred."""

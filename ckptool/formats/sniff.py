@@ -54,7 +54,6 @@ _MAGIC: list[tuple[int, bytes, Other]] = [
     (0, b"Rar!\x1a\x07", Other("is a rar archive", _UNPACK)),
     (257, b"ustar", _TAR),
     (0, b"\x89HDF\r\n\x1a\n", Other("is an HDF5 file, as Keras writes", _EXPORT)),
-    (0, b"GGUF", Other("is a GGUF file, for llama.cpp", _EXPORT)),
     (0, b"GGML", Other("is a GGML file, for llama.cpp", _EXPORT)),
     (0, b"lmgg", Other("is a GGML file, for llama.cpp", _EXPORT)),
     (0, b"tjgg", Other("is a GGML file, for llama.cpp", _EXPORT)),
@@ -90,6 +89,11 @@ def is_safetensors(head: bytes, file: OpenBytes) -> bool:
     if is_zip(head, file) or is_legacy(head, file) or _is_text(head[:8]):
         return False
     return head[8:].lstrip(b" \t\r\n").startswith(b"{")
+
+
+def is_gguf(head: bytes, file: OpenBytes) -> bool:
+    """True for a GGUF file of any version and byte order."""
+    return head.startswith(b"GGUF")
 
 
 def is_index(head: bytes, file: OpenBytes) -> bool:

@@ -11,7 +11,7 @@ from ckptool.commands.diff.result import Change, Diff, ExtraChange, Models, Stat
 from ckptool.core.checkpoint import Checkpoint, Note, Tensor
 from ckptool.core.shell import shell_quote
 from ckptool.report import document
-from ckptool.report.blocks import Block, Column, Next, Notes, Rows, Sides, Totals
+from ckptool.report.blocks import Block, Column, Facts, Next, Notes, Rows, Sides, Totals
 from ckptool.report.cells import Row
 from ckptool.report.diff_rows import (
     SYMBOLS,
@@ -102,7 +102,7 @@ def _blocks(diff: Diff, names: tuple[str, str], match: Automatic | None, verbose
     brief = diff.is_same and not verbose
     sides = side_of(diff.old, names[0], "-"), side_of(diff.new, names[1], "+")
     if diff.models is not None and diff.models.explained:
-        yield Totals((diff.models.text,))
+        yield Facts((("models", (diff.models.text,)),))
     yield Sides(sides, on_screen=not brief)
     yield Notes([*_prefixes(diff), *(note for note in diff.notes if note.level == "warning")])
     yield from match_blocks(match)

@@ -14,7 +14,7 @@ from ckptool.engine.dequantize import dequantized, encoded_of, settled
 def logical_sides(old: Checkpoint, new: Checkpoint) -> tuple[Checkpoint, Checkpoint]:
     """Both sides as they are compared.
 
-    A tensor that both store in one scheme keeps its codes. Any other encoded one is decoded, in the dtype that the
+    A tensor that both store in one scheme keeps its codes, if these are numbers. Any other encoded one is decoded, in the dtype that the
     other side has, so that equal numbers are equal bytes. What cannot be decoded keeps its codes, too.
 
     Raises:
@@ -49,7 +49,11 @@ def _decoded(
     dtypes: dict[str, str] = {}
     for key, encoded in own.items():
         partner, plain = others.get(key), tensors.get(key)
-        if encoded.problems or (partner is not None and (partner.scheme == encoded.scheme or partner.problems)):
+        if encoded.problems or (partner is not None and partner.problems):
+            continue
+        # blocks with their scales inside are no numbers that could be compared
+        has_codes = DTYPES[checkpoint.form(encoded.codes.key).dtype].numpy != ""
+        if partner is not None and partner.scheme == encoded.scheme and has_codes:
             continue
         if partner is None and plain is None and others:  # of a file that is quantized, too: its codes may be renamed
             continue
