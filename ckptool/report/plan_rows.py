@@ -14,6 +14,7 @@ from ckptool.core.plan import Beside, Plan, Source, Step, Use, Value, sources_of
 from ckptool.core.plan import Fate as BesideFate
 from ckptool.core.reasons import (
     ByOption,
+    ByPatch,
     ByRules,
     Decoded,
     Init,
@@ -82,6 +83,8 @@ def fate_of(step: Step) -> Fate:
     value = step.value
     if isinstance(step.reason, Decoded):
         return Fate.DEQUANTIZED
+    if isinstance(step.reason, ByPatch):
+        return Fate.COMPUTED
     if isinstance(value, Source):
         return Fate.COPIED if value.key == step.target.key else Fate.RENAMED
     return Fate.CAST if _cast_source(value) else Fate.COMPUTED
