@@ -243,3 +243,24 @@ def test_what_cannot_be_true_is_one_error(data: bytes, message: str, tmp_path: P
     path.write_bytes(data)
     with pytest.raises(UnreadableError, match=message):
         ckptool.open(path)
+
+
+def test_blocks_are_compared_as_numbers(tmp_path: Path) -> None:
+    kind = GGMLQuantizationType.Q8_0
+    rows = random_rows(kind)
+    other = rows.copy()
+    other[0, 5] ^= 1
+    old, new = (
+        written(tmp_path / f"{number}.gguf", {"w": (array, kind)}) for number, array in enumerate((rows, other))
+    )
+    (change,) = ckptool.compare(old, new).changes
+    before, after = (gguf.quants.dequantize(array, kind).astype(np.float64) for array in (rows, other))
+    assert change.status is ckptool.Status.CHANGED
+    assert change.delta is not None
+    assert change.delta.differing == 1
+    assert change.delta.max_abs == pytest.approx(np.abs(before - after).max(), rel=1e-6)
+    out = tmp_path / "plain.safetensors"
+    with pytest.raises(CkptError) as caught:
+        ckptool.plan_filter(old).apply(out)
+    assert caught.value.hint == "decode them: --dequantize"
+    assert ckptool.compare(old, old).is_same

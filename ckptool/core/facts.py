@@ -7,7 +7,7 @@ kinds are in `ckptool.facts`, one file each; `ckptool.commands.consult` asks the
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import ClassVar, Literal, TypeAlias
@@ -150,4 +150,8 @@ class Fact(ABC):
 
     def answer(self, use: Use) -> Answer:
         """What an operation does to it."""
+        return FINE
+
+    def missed(self, wanted: Collection[str], used: Collection[str]) -> Answer:
+        """What a model lacks that has the keys `wanted`, when these keys of the checkpoint go into it."""
         return FINE

@@ -56,10 +56,11 @@ class ByOption:
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """``--dequantize``: it is stored as codes of this scheme, in so many bytes."""
+    """``--dequantize``: it is stored as codes of this scheme, in so many bytes, and becomes numbers of this dtype."""
 
     scheme: str
     nbytes: int
+    dtype: str
 
 
 @dataclass(frozen=True, slots=True)

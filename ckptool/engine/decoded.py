@@ -38,8 +38,8 @@ ELEMENTS = 1 << 17
 """Elements that are decoded at a time: 512 KiB of float32, which a core's own cache holds with its copies."""
 
 _BLOCKS = 4  # decoded blocks that a thread keeps: tensors of several models are read in step
-_STRIP = 1 << 22  # bytes of a member that are read at once where decoding asks for columns
-_STRIPS = 1 << 23  # bytes of such strips that a thread keeps
+_STRIP = 1 << 21  # bytes of a member that are read at once where decoding asks for columns
+_STRIPS = 1 << 22  # bytes of such strips that a thread keeps
 _NUMBERS = count()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import TYPE_CHECKING
@@ -82,6 +82,22 @@ class Encoded(Fact):
                 return Say(f"codes are compared, not the weights that they encode ({self.scheme})")
         return FINE
 
+    def missed(self, wanted: Collection[str], used: Collection[str]) -> Answer:
+        left = [group for group in self.encoded if group.codes.key not in used]
+        if not left:
+            return FINE
+        shorter = {key[at + 1 :] for key in wanted for at, letter in enumerate(key) if letter == "."}
+        missing = [group for group in left if _is_among(group.key, wanted, shorter)]
+        if not missing:
+            return FINE
+        keys = tuple(group.key for group in missing)
+        tensors = f"{many(len(keys), 'tensor')} of the model"
+        return Refuse(
+            f"{tensors} would not be loaded: the source has them as quantized weights ({self.scheme}): {_few(keys)}",
+            self._way(Use(Operation.LOAD, missing[0].keys)),
+            may_insist=True,
+        )
+
     def _way(self, use: Use) -> str:
         """What to do instead: decode, or why that is not possible."""
         touched = set(use.keys)
@@ -132,6 +148,14 @@ class Encoded(Fact):
                 members = groups[number].members.values()
                 return groups[number], [name for spec in members for name in targets.get(spec.key, ())]
         return None
+
+
+def _is_among(key: str, keys: Collection[str], shorter: Collection[str]) -> bool:
+    """True if a key is one of these, or is when one of the two has a prefix; `shorter` are all ends of the keys."""
+    if key in keys or key in shorter:
+        return True
+    parts = key.split(".")
+    return any(".".join(parts[at:]) in keys for at in range(1, len(parts) - 1))
 
 
 def _kinds(group: Group) -> list[str]:
@@ -191,7 +215,7 @@ class Dequantized(Fact):
         if use.operation is Operation.COMPARE:
             are = "is" if len(self.keys) == 1 else "are"
             what = f"{many(len(self.keys), 'tensor')} {are} compared as decoded numbers, not as codes"
-            return Say(f"{what}: {self.scheme} → {DTYPES[self.dtype].short}", level="note")
+            return Say(f"{what}: {self.scheme} → {DTYPES[self.dtype].short}")
         used = use.operation in (Operation.COPY, Operation.CAST, Operation.COMPUTE)
         return Say(self.text, level="note") if used else FINE
 
@@ -226,23 +250,32 @@ def find(headers: Headers) -> Iterator[Fact]:
     faulty: dict[str, list[Group]] = {}
     for encoded in encoded_of(checkpoint):
         is_faulty = any(problem.kind != "refused" for problem in encoded.problems)
-        (faulty if is_faulty else schemes).setdefault(encoded.title, []).append(encoded)
+        (faulty if is_faulty else schemes).setdefault(encoded.scheme, []).append(encoded)
     config = config_beside(checkpoint) if schemes or faulty else None
     for scheme, groups in schemes.items():
-        yield Encoded(_keys(groups), scheme, _members(groups), tuple(groups), config, checkpoint.metadata)
+        yield Encoded(
+            _keys(groups), _title(scheme, groups), _members(groups), tuple(groups), config, checkpoint.metadata
+        )
     for scheme, groups in faulty.items():
         faults = tuple(group.problems[0].text for group in groups)
-        yield Incomplete(_keys(groups), scheme, _members(groups), tuple(groups), config, checkpoint.metadata, faults)
+        yield Incomplete(
+            _keys(groups), _title(scheme, groups), _members(groups), tuple(groups), config, checkpoint.metadata, faults
+        )
     decoded: dict[tuple[str, str], list[Group]] = {}
     for tensor in checkpoint.tensors.values() if is_decoded else ():
         source = decoded_source(tensor)
         if source is not None:
-            decoded.setdefault((source.encoded.title, source.dtype), []).append(source.encoded)
+            decoded.setdefault((source.encoded.scheme, source.dtype), []).append(source.encoded)
     for (scheme, dtype), groups in decoded.items():
         unused = tuple(
             spec.key for group in groups for role, spec in group.members.items() if role.endswith(ACTIVATION)
         )
-        yield Dequantized(tuple(group.key for group in groups), scheme, dtype, unused)
+        yield Dequantized(tuple(group.key for group in groups), _title(scheme, groups), dtype, unused)
+
+
+def _title(scheme: str, groups: Sequence[Group]) -> str:
+    """``GGUF Q4_K, Q6_K``: the scheme with all its layouts."""
+    return f"{scheme} {', '.join(dict.fromkeys(group.detail for group in groups))}".strip()
 
 
 def _members(groups: Sequence[Group]) -> tuple[tuple[str, ...], ...]:
