@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import warnings
 import zipfile
 from collections import OrderedDict
@@ -35,6 +36,7 @@ from ckptool.facts.registry import facts_of, finder
 from ckptool.facts.reparametrised import WeightNorm
 from ckptool.facts.tied import recorded_ties
 from ckptool.facts.torch_refuses import is_allowed
+from ckptool.facts.words import note_of
 from ckptool.formats.opening import open_checkpoint
 
 Make = Callable[[Path], Path]
@@ -823,3 +825,40 @@ def test_an_unknown_fact_is_refused_in_the_api(tmp_path: Path) -> None:
 def test_plain_models_have_no_facts_that_act(torchvision: ModuleType, tmp_path: Path) -> None:
     torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "a.pth")
     assert {fact.name for fact in facts_of(open_checkpoint(tmp_path / "a.pth"))} == {"architecture", "statistics"}
+
+
+HINTED: list[tuple[str, dict[str, tuple[int, ...]], list[str]]] = [
+    (
+        "counters",
+        {"bn.weight": (3,), "bn.bias": (3,), "bn.running_mean": (3,), "bn.running_var": (3,)},
+        ["bn.num_batches_tracked"],
+    ),
+    (
+        "densenet-names",
+        {
+            **{f"features.denseblock1.denselayer1.norm.{n}.{k}": (4,) for n in (1, 2) for k in ("weight", "bias")},
+            **{f"features.denseblock1.denselayer1.conv.{n}.weight": (4, 4, 1, 1) for n in (1, 2)},
+        },
+        ["features.denseblock1.denselayer1.norm1.weight", "features.denseblock1.denselayer1.conv2.weight"],
+    ),
+    (
+        "tensorflow-norms",
+        {"encoder.LayerNorm.gamma": (4,), "encoder.LayerNorm.beta": (4,), "encoder.dense.weight": (4, 4)},
+        ["encoder.LayerNorm.weight", "encoder.LayerNorm.bias"],
+    ),
+    ("wrapper", {"module.a.weight": (2,), "module.b.weight": (2,)}, ["a.weight", "b.weight"]),
+]
+
+
+@pytest.mark.parametrize(("name", "shapes", "made"), HINTED, ids=[name for name, *_ in HINTED])
+def test_the_command_that_a_fact_names_does_what_it_says(
+    name: str, shapes: dict[str, tuple[int, ...]], made: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`inspect` suggests a recipe only where the headers prove that it applies: the command runs as it is printed."""
+    monkeypatch.chdir(tmp_path)
+    torch.save({key: torch.ones(shape) for key, shape in shapes.items()}, "a.pth")
+    checkpoint = open_checkpoint("a.pth")
+    (fact,) = (fact for fact in facts_of(checkpoint) if fact.name == name)
+    command = shlex.split(note_of(fact, checkpoint).hint.partition("ckptool ")[2])
+    assert run([*command[:-1], "out.pth"]) == 0
+    assert set(made) <= set(torch.load("out.pth"))

@@ -712,6 +712,25 @@ def test_a_fit_of_a_recipe_is_shown_with_the_shape_in_the_source(
     assert words in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("rows", [9, 12])
+def test_tied_tensors_of_the_source_are_not_called_several(
+    rows: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The source has one tensor under both keys, as the model has, also where it is made to fit."""
+    weight = torch.randn(rows, 4)
+    torch.save({"wte.weight": weight, "lm_head.weight": weight}, tmp_path / "tied.pth")
+    torch.save({"wte.weight": weight, "lm_head.weight": weight.clone()}, tmp_path / "apart.pth")
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\nclass Net(nn.Module):\n    def __init__(self):\n        super().__init__()\n"
+        "        self.wte, self.lm_head = nn.Embedding(12, 4), nn.Linear(4, 12, bias=False)\n"
+        "        self.lm_head.weight = self.wte.weight\n"
+    )
+    for name, is_several in (("tied.pth", False), ("apart.pth", True)):
+        into = f"{tmp_path / 'net.py'}:Net"
+        assert run(["transplant", str(tmp_path / name), "--into", into, "--mismatch", "fit"]) == 0
+        assert ("several in the source" in " ".join(capsys.readouterr().out.split())) == is_several
+
+
 def test_expectations_of_a_recipe_are_gates(tmp_path: Path) -> None:
     (tmp_path / "r.toml").write_text('expect.missing = ["attention.*"]\nexpect.unexpected = ["fc.*"]\n')
     into = f"{FIXTURES / 'models.py'}:Backbone"

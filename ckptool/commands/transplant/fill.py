@@ -301,7 +301,8 @@ def _as_tied(entry: Entry, owner: Entry) -> Entry:
 def _place(value: Value, source: Checkpoint) -> object:
     """What two values have in common if they are one tensor under two names."""
     if isinstance(value, Apply):
-        return value.op, tuple(_place(arg, source) for arg in value.args)
+        op = value.op.text if isinstance(value.op, (Fitting, Blended)) else value.op  # a fit names its target
+        return op, tuple(_place(arg, source) for arg in value.args)
     tensor = source[value.key] if value.input == 0 else None
     return (tensor.pieces, tensor.shape, tensor.dtype) if tensor is not None and tensor.pieces else value
 
