@@ -721,6 +721,52 @@ def test_bit_rot_is_found_wherever_values_are_read(
     assert run(["check", str(tmp_path / "a.pth")]) == 1
 
 
+@pytest.mark.parametrize("command", [*COMMANDS, "diff {path}"])
+@pytest.mark.parametrize("layout", ["transposed", "chunks"])
+def test_bit_rot_is_found_in_other_layouts(
+    layout: str, command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tensors whose elements do not follow one another in the file: a transposed view, chunks of torch.distributed."""
+    weight, path = torch.randn(300, 70), tmp_path / "a.pth"
+    torch.save({"fc.weight": weight.t()}, path)
+    if layout == "chunks":
+        path = chunks(weight, tmp_path)
+    (file,) = [path] if path.is_file() else path.glob("*.distcp")
+    data = bytearray(file.read_bytes())
+    half = weight[200, :35].contiguous()  # in either layout
+    data[bytes(data).index(half.numpy().tobytes()) + 3] ^= 4
+    file.write_bytes(data)
+    torch.save(
+        {"fc.weight": torch.zeros(70, 300) if layout == "transposed" else torch.zeros(300, 70)}, tmp_path / "b.pth"
+    )
+    name, *options = [part.format(out=tmp_path / "out", path=tmp_path / "b.pth") for part in command.split()]
+    assert run([name, str(path), *options]) == 2
+    assert "differ from the CRC-32 in the file" in flat(capsys.readouterr().err)
+    assert run(["check", str(path)]) == 1
+
+
+def chunks(weight: torch.Tensor, folder: Path) -> Path:
+    """A checkpoint of torch.distributed in which a tensor is two chunks, by columns."""
+    import torch.distributed as dist
+    from torch.distributed._shard import sharded_tensor as sharded
+    from torch.distributed._shard.sharding_spec import EnumerableShardingSpec, ShardMetadata
+    from torch.distributed.checkpoint import FileSystemWriter, save
+
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        half, (rows, columns) = weight.shape[1] // 2, weight.shape
+        parts = [ShardMetadata([0, at], [rows, half], "rank:0/cpu") for at in (0, half)]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            value = sharded.empty(EnumerableShardingSpec(parts), rows, columns)
+            for number, shard in enumerate(value.local_shards()):
+                shard.tensor.copy_(weight[:, number * half : (number + 1) * half])
+            save({"fc.weight": value}, storage_writer=FileSystemWriter(folder / "dcp"))
+    finally:
+        dist.destroy_process_group()
+    return folder / "dcp"
+
+
 def test_check_compares_every_checksum_of_the_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Integers, and records that no tensor covers, too; a file that is whole has no finding."""
     assert run(["check", str(damaged_values(tmp_path)), "--json"]) == 1

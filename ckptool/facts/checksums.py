@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ckptool.core import observations as seen
 from ckptool.core.facts import FINE, TAKES_VALUES, Answer, Fact, Operation, Refuse, Say, Use
-from ckptool.facts.headers import Headers, listed, many
+from ckptool.facts.headers import Headers, listed
 from ckptool.facts.registry import finder
 
 
@@ -51,7 +51,7 @@ class NoChecksums(Fact):
 
     @property
     def text(self) -> str:
-        return f"the file states no checksums for its {many(len(self.keys), 'tensor')}: damage to them cannot be found"
+        return "the file states no checksums: damage to the values of its tensors cannot be found"
 
     @property
     def hint(self) -> str:

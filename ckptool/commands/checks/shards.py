@@ -70,6 +70,7 @@ def _against_files(case: Case, index: Index) -> Iterator[Found]:
         yield Found(
             f"{many(len(unlisted), 'tensor')} of the shards {'is' if len(unlisted) == 1 else 'are'} not in the index",
             tuple(unlisted),
+            tuple(unlisted),
             help="loaders leave them out; write the index again",
             level="warning",
             short=f"{len(unlisted):,} unlisted",
