@@ -393,7 +393,7 @@ def test_what_does_not_fit_stays_and_is_reported(models: ModuleType) -> None:
     assert torch.equal(model.fc.weight, head)
     text = str(report)
     assert "[100,16]" in text and "[10,16]" in text and "120/" not in text
-    assert text.splitlines()[-1].startswith("Plan:")
+    assert text.splitlines()[-1].startswith("loaded:")
     assert max(map(len, text.splitlines())) <= 100
 
 
@@ -656,6 +656,8 @@ def test_an_init_is_refused_or_said_to_have_no_effect() -> None:
         ckptool.plan_transplant(FIXTURES / "resnet18.pth", into, init={"head.*": "zeros"})
     with pytest.raises(UsageError, match="unknown init"):
         ckptool.plan_transplant(FIXTURES / "resnet18.pth", into, drop=["fc.*"], init={"fc.*": "ones()"})
+    with pytest.raises(UsageError, match="unknown init"):
+        ckptool.plan_transplant(FIXTURES / "resnet18.pth", into, init={"fc.*": "kaiming"})
 
 
 def renamed_norms(source: State) -> State:

@@ -82,6 +82,7 @@ def fill(
             steps[key] = _own(entry, patterns, steps, target, initial)
         entries[key] = replace(entry, reason=steps[key].reason if is_complete else LeftToModel())
     for (text, how), (pattern, _) in zip(inits, patterns, strict=True):
+        made(how, TensorSpec("", "float32", ()))  # an unknown one is refused, also where it has no effect
         if all(key in loaded for key in pattern.select(target.specs)):
             notes.append(
                 Note(f'init "{text}={how}" has no effect: the source fills what it means', "--drop them first")
