@@ -455,6 +455,24 @@ def test_numbers_that_would_be_nonsense_cannot_be_insisted_on(
     assert 'did you mean "encoded"?' in flat(capsys.readouterr().err)
 
 
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (behind_the_pickle, "4 bytes follow the pickle in data.pkl"),
+        (indexed, "1 tensor of the shards is not in the index: old"),
+        (numpy_backed, "1 tensor of another device is stored as numpy arrays"),
+        (damaged_pickle, "the file is damaged"),
+    ],
+)
+def test_diff_says_what_is_true_of_one_side_only(
+    make: Make, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save({"w": torch.ones(2)}, tmp_path / "plain.pth")
+    run(["diff", str(tmp_path / "plain.pth"), str(make(tmp_path))])
+    told = flat(capsys.readouterr().out)
+    assert words in told and "only " in told
+
+
 def test_the_preview_refuses_as_the_run_does(tmp_path: Path) -> None:
     path = quantized_fp8(tmp_path)
     assert run(["filter", str(path), *CAST]) == run(["filter", str(path), *CAST, "-o", str(tmp_path / "x.pth")]) == 2

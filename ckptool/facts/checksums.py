@@ -70,6 +70,12 @@ def find_none(headers: Headers) -> Iterator[NoChecksums]:
     checkpoint = headers.checkpoint
     if not checkpoint.format.has_checksums:
         return
-    filled = [tensor for tensor in checkpoint.values() if any(piece.storage.nbytes for piece in tensor.pieces)]
-    if filled and all(piece.storage.crc is None for tensor in filled for piece in tensor.pieces):
-        yield NoChecksums(tuple(tensor.key for tensor in filled))
+    keys: list[str] = []
+    for tensor in checkpoint.values():  # nearly every file has one for its first tensor
+        records = [piece.storage for piece in tensor.pieces if piece.storage.nbytes]
+        if any(record.crc is not None for record in records):
+            return
+        if records:
+            keys.append(tensor.key)
+    if keys:
+        yield NoChecksums(tuple(keys))
