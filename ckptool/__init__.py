@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from ckptool.core.checkpoint import Checkpoint as Checkpoint
     from ckptool.core.checkpoint import Tensor as Tensor
     from ckptool.core.errors import CkptError as CkptError
+    from ckptool.core.errors import PartlyLoadedError as PartlyLoadedError
     from ckptool.core.plan import Step as Step
     from ckptool.core.spec import TensorSpec as TensorSpec
     from ckptool.engine.reading import Reader as Reader
@@ -64,6 +65,7 @@ _HOMES = {
     "CkptError": "core.errors",
     "Diff": "commands.diff.result",
     "Finding": "commands.checks.finding",
+    "PartlyLoadedError": "core.errors",
     "Plan": "api.plan",
     "ProbeReport": "models.probing.report",
     "Reader": "engine.reading",
@@ -102,6 +104,7 @@ __all__ = [
     "CkptError",
     "Diff",
     "Finding",
+    "PartlyLoadedError",
     "Plan",
     "ProbeReport",
     "Reader",

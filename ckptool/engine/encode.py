@@ -34,7 +34,7 @@ def writer_named(name: str) -> Writer:
     known = writers()
     if name not in known:
         *others, last = known
-        raise UsageError(f'"{name}" is not a format that is written', hint=f"it may be {', '.join(others)} or {last}")
+        raise UsageError(f'"{name}" is not a format that is written', hint=f"use {', '.join(others)} or {last}")
     return known[name]
 
 

@@ -57,7 +57,8 @@ def _parts(old: Architecture, new: Architecture) -> dict[str, list[tuple[Part, A
     if old.head != new.head:
         heads = [(side.head, side) for side in (new, old) if side.head is not None]
         texts = [side.head.text if side.head is not None else "nothing" for side in (new, old)]
-        found[" instead of ".join(texts)] = heads
+        if texts[0] != texts[1]:  # a head of another name only is no other head
+            found[" instead of ".join(texts)] = heads
     return found
 
 
