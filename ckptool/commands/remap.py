@@ -12,7 +12,7 @@ from ckptool.core.bytes import PathText
 from ckptool.core.checkpoint import Checkpoint, Note
 from ckptool.core.errors import CkptError
 from ckptool.core.keys import Pattern
-from ckptool.core.plan import Command, Plan, Problem, Source, Step, sources_of
+from ckptool.core.plan import Command, Copies, Plan, Problem, Source, Step, sources_of
 from ckptool.core.spec import TensorSpec
 from ckptool.core.ties import with_recorded_ties
 from ckptool.facts.headers import many
@@ -79,7 +79,7 @@ def plan_remap(
         notes += _reversible(recipe, specs[0], numbers, backwards, found if plain else None)
     return Plan(
         inputs,
-        steps,
+        Copies.of(steps, inputs) or steps,
         found.dropped,
         found.problems,
         () if backwards else _unmet(recipe.expect, steps, targets),
