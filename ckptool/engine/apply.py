@@ -238,8 +238,11 @@ def _verify(written: PurePath, output: Output) -> None:
     """Open what was written and hold it against the plan."""
     from ckptool.formats.opening import open_checkpoint
 
-    with only_looking():
-        found = open_checkpoint(written)
+    try:
+        with only_looking():
+            found = open_checkpoint(written)
+    except CkptError as error:
+        raise OutputError(f"the written file could not be read again, so nothing was kept: {error.message}") from error
     place = found.selection.name  # what is left may make another dict the obvious one, so whole paths are compared
     tensors = {_joined(place, key): tensor for key, tensor in found.tensors.items()}
     everything = {**tensors, **found.other_tensors}
