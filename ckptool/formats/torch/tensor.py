@@ -188,6 +188,8 @@ def _view(ref: StorageRef, dtype: str, start: int, shape: tuple[int, ...], strid
     if len(strides) != len(shape):
         raise _bad(key, f"has {len(shape)} axes but {len(strides)} strides")
     elements = math.prod(shape)
+    if elements > MAX_INT:
+        raise _bad(key, "has more elements than 64 bits can count")
     if elements == 0:
         return Piece(ref.storage, 0, shape)
     steps = _strides_or_none(shape, strides)
@@ -200,7 +202,14 @@ def _view(ref: StorageRef, dtype: str, start: int, shape: tuple[int, ...], strid
     return Piece(ref.storage, start, shape, steps)
 
 
-def _strided(context: _Context, args: tuple[object, ...], dtype: str | None, metadata: object = None) -> Tensor:
+def _strided(
+    context: _Context,
+    args: tuple[object, ...],
+    dtype: str | None,
+    metadata: object = None,
+    *,
+    is_quantized: bool = False,
+) -> Tensor:
     """A dense tensor from (storage, offset, size, stride, ...)."""
     key = context.key
     if len(args) < 4 or not isinstance(args[0], Persistent):
@@ -210,7 +219,7 @@ def _strided(context: _Context, args: tuple[object, ...], dtype: str | None, met
     dtype = dtype or ref.dtype or "uint8"  # as torch reads an untyped storage
     piece = _view(ref, dtype, start, shape, strides, key)
     is_complex = DTYPES[dtype].kind == "complex"
-    if len(args) > 4:
+    if args[4:] and not is_quantized:
         _require_grad(args[4], is_complex or DTYPES[dtype].kind == "float", key)
     conj, neg = _bits(metadata, is_complex, key)
     return Tensor(TensorSpec(key, dtype, shape), (piece,), conj=conj, neg=neg, node=context.node)
@@ -263,7 +272,7 @@ def _tensor_v3(context: _Context, args: tuple[object, ...]) -> Tensor:
 
 def _quantized(context: _Context, args: tuple[object, ...]) -> Tensor:
     """Integers, and the scales and zero points of a per-channel scheme as parts of their own."""
-    whole = _strided(context, args, None)
+    whole = _strided(context, args, None, is_quantized=True)
     parts = [("values", whole)]
     params = args[4] if len(args) > 4 else None
     for name, value in zip(("scales", "zero_points"), params[1:3] if type(params) is tuple else (), strict=False):
