@@ -98,7 +98,7 @@ def test_the_notebook_says_what_it_shows(fixtures: Path, monkeypatch: pytest.Mon
             assert "\n" not in repr(value)
     if os.environ.get("CKPTOOL_UPDATE"):
         NOTEBOOK.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    assert pictures == 5
+    assert pictures == 6
 
 
 def test_print_shows_the_text_of_the_terminal(

@@ -13,8 +13,6 @@ from abc import abstractmethod
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Self
 
-from ckptool.commands.diff import result as diff
-from ckptool.commands.transplant import result as transplant
 from ckptool.core import checkpoint as core
 
 if TYPE_CHECKING:
@@ -61,23 +59,3 @@ class Checkpoint(Shown, core.Checkpoint):
 
         notes = tuple(notes_of(self))
         return inspect_document(Inspection(self, self.path.name, tuple(self), tuple(ties(self)), notes))
-
-
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Diff(Shown, diff.Diff):
-    """A comparison of two checkpoints. See `ckptool.commands.diff.result.Diff`."""
-
-    def _document(self) -> Document:
-        from ckptool.report.document_diff import diff_document
-
-        return diff_document(self, (str(self.old.path), str(self.new.path)))
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Transplant(Shown, transplant.Transplant):
-    """A transplant, decided on headers. See `ckptool.commands.transplant.result.Transplant`."""
-
-    def _document(self) -> Document:
-        from ckptool.report.document_transplant import transplant_document
-
-        return transplant_document(self, str(self.source.path), "preview")
