@@ -39,7 +39,8 @@ class Elements(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         assert not any(name.startswith("on") or name in ("src", "href", "style") for name, _ in attrs)
         self.tags.append(tag)
-        self.open.append(tag)
+        if tag not in ("meta", "input"):  # which have no end
+            self.open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag

@@ -17,6 +17,7 @@ from ckptool.report.symbols import Style
 from ckptool.report.units import count, number_of
 
 _MANY_MODULES = 30
+_FEW_PARTS = 8  # rows of one module
 _MANY_SHAPES = 6  # rows that differ in their shapes only
 _LONE = 0.75  # share of the keys that makes a module a wrapper around the model
 
@@ -40,7 +41,7 @@ _LOOKED_FOR: Mapping[str, Style] = {"mismatched": "bold magenta", "missing": "bo
 def module_rows(transplant: Transplant, depth: int | None = None) -> list[Row]:
     """The target's modules to a depth: their names, how many tensors are loaded, and which share that is.
 
-    By default the top level, opened where one module wraps nearly everything.
+    By default the top level, opened where one module wraps nearly everything, and where it is partly loaded.
     """
     keys = [entry.key for entry in transplant.entries]
     names = [_name(key, depth or 1) for key in keys]
@@ -53,7 +54,20 @@ def module_rows(transplant: Transplant, depth: int | None = None) -> list[Row]:
         shown = list(groups)[: _MANY_MODULES - 1]
         rest = [entry for name, entries in groups.items() if name not in shown for entry in entries]
         return [*(_module_row(name, groups[name]) for name in shown), _module_row("more modules", rest)]
+    if depth is None:
+        groups = {name: part for whole, entries in groups.items() for name, part in _parts(transplant, whole, entries)}
     return [_module_row(name, entries) for name, entries in groups.items()]
+
+
+def _parts(transplant: Transplant, name: str, entries: list[Entry]) -> Iterator[tuple[str, list[Entry]]]:
+    """What of a partly loaded module is loaded and what is new, if that is said in few rows; else the module."""
+    by_key = {entry.key: entry for entry in entries}
+    states = [(key, transplant.modules[key.rpartition(".")[0] or key].state) for key in by_key]
+    found = rollup(states) if share_of(name, entries).state is State.PARTLY else []
+    if 1 < len(found) <= _FEW_PARTS:
+        yield from ((group.pattern, [by_key[key] for key in group.keys]) for group in found)
+    else:
+        yield name, entries
 
 
 def _name(key: str, depth: int) -> str:
