@@ -64,10 +64,14 @@ def _parts(transplant: Transplant, name: str, entries: list[Entry]) -> Iterator[
     by_key = {entry.key: entry for entry in entries}
     states = [(key, transplant.modules[key.rpartition(".")[0] or key].state) for key in by_key]
     found = rollup(states) if share_of(name, entries).state is State.PARTLY else []
-    if 1 < len(found) <= _FEW_PARTS:
-        yield from ((group.pattern, [by_key[key] for key in group.keys]) for group in found)
-    else:
+    lacking = [group for group in found if group.label is not State.LOADED]
+    if len(found) < 2 or len(lacking) > _FEW_PARTS:
         yield name, entries
+        return
+    loaded = [by_key[key] for key, state in states if state is State.LOADED]
+    if loaded:
+        yield f"{name}, the rest", loaded
+    yield from ((group.pattern, [by_key[key] for key in group.keys]) for group in lacking)
 
 
 def _name(key: str, depth: int) -> str:
