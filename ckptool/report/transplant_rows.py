@@ -13,7 +13,7 @@ from ckptool.core.spec import DTYPES
 from ckptool.models.entries import Entry, Filled
 from ckptool.report.cells import Cell, Row, share_text
 from ckptool.report.reasons import dropped_text, reason_text
-from ckptool.report.symbols import Style
+from ckptool.report.symbols import LOOKED_FOR, Style
 from ckptool.report.units import count, number_of
 
 _MANY_MODULES = 30
@@ -35,7 +35,6 @@ SYMBOLS: Mapping[str, str] = {
     "dropped": "-",
 }
 """The statuses in the order of the table."""
-_LOOKED_FOR: Mapping[str, Style] = {"mismatched": "bold magenta", "missing": "bold red"}
 
 
 def module_rows(transplant: Transplant, depth: int | None = None) -> list[Row]:
@@ -152,7 +151,7 @@ def _rolled(
 def _row(label: _Label, patterns: list[str], keys: list[str], elements: Mapping[str, int]) -> tuple[str, Row]:
     status, what = label
     symbol = SYMBOLS[status]
-    key = Cell(tuple(patterns), _LOOKED_FOR.get(status, ""))
+    key = Cell(tuple(patterns), LOOKED_FOR[symbol] if status in ("mismatched", "missing") else "")
     cells = (symbol, key, len(keys), sum(elements[key] for key in keys), what)
     return status, Row(cells, "dim" if status == "filled" else "")
 
