@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 from ckptool.core import checkpoint as core
 
 if TYPE_CHECKING:
-    from ckptool.report.document import Document
+    from ckptool.report.document import Answer, Document
 
 
 class Shown:
@@ -33,8 +33,12 @@ class Shown:
     def _document(self) -> Document:
         """The result for every output."""
 
+    def _answer(self) -> Answer:
+        """The answer alone."""
+        return self._document().answer
+
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._document().answer.text}>"
+        return f"<{type(self).__name__} {self._answer().text}>"
 
     def __str__(self) -> str:
         from ckptool.report.screen import document_text
@@ -50,6 +54,12 @@ class Shown:
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Checkpoint(Shown, core.Checkpoint):
     """An opened checkpoint: a mapping from key to `Tensor`. See `ckptool.core.checkpoint.Checkpoint`."""
+
+    def _answer(self) -> Answer:
+        from ckptool.report.document_inspect import inspect_document
+        from ckptool.report.inspection import Inspection
+
+        return inspect_document(Inspection(self, self.path.name, tuple(self))).answer
 
     def _document(self) -> Document:
         from ckptool.facts.storages import ties
