@@ -52,9 +52,9 @@ class Written:
     nbytes: int
     tensors: int
     seconds: float
-    rounding: Mapping[str, float] = field(default_factory=dict)
-    overflows: Mapping[str, int] = field(default_factory=dict)
-    zeroed: Mapping[str, int] = field(default_factory=dict)
+    rounding: Mapping[str, float] = field(default_factory=dict, repr=False)
+    overflows: Mapping[str, int] = field(default_factory=dict, repr=False)
+    zeroed: Mapping[str, int] = field(default_factory=dict, repr=False)
     notes: tuple[Note, ...] = ()
 
 
