@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from ckptool.commands.transplant.result import Transplant
-from ckptool.core.checkpoint import Note
 from ckptool.report.escape import terminal
 from ckptool.report.symbols import STYLES
 from ckptool.report.text import Cell, Column, Line, Screen, Span, Style, bar, table, wrap
@@ -49,7 +48,7 @@ def transplant_lines(
         verbose: a row for every tensor.
     """
     yield from _sides(transplant, screen, name or str(transplant.source.path.name))
-    notes = _notes(transplant)
+    notes = transplant.plan.notes
     yield from note_lines([note for note in notes if note.level == "warning"], screen)
     yield ()
     if transplant.match is not None:
@@ -67,14 +66,6 @@ def transplant_lines(
         yield from _titled("" if again else title, text, screen)
     yield from note_lines([note for note in notes if note.level != "warning"], screen)
     yield from _titled("Plan:", summary_text(transplant), screen)
-
-
-def _notes(transplant: Transplant) -> list[Note]:
-    source = transplant.source
-    found: list[Note] = []
-    if source.selection.ema:
-        found.append(Note(f"the source also holds a moving average, {source.selection.ema}", "--ema takes that"))
-    return [*found, *transplant.plan.notes]
 
 
 def _sides(transplant: Transplant, screen: Screen, name: str) -> Iterator[Line]:

@@ -125,7 +125,7 @@ class Transplant:
 
     @property
     def batchnorms(self) -> tuple[str, ...]:
-        """Modules with statistics from the source whose parameters are all frozen, or that have none: they need `.eval()`.
+        """Modules with statistics from the source that have no parameter which is not frozen: they need `.eval()`.
 
         A recipe that names what is frozen also names the norms without parameters.
         """
