@@ -41,10 +41,15 @@ def transplant_markdown(
     yield f"{markdown(f'{sides}: {summary_text(transplant)}')}\n\n"
     yield from match_markdown(transplant.match)
     modules = (
-        (markdown_code(row.name) if row.name else "more modules", f"{row.filled:,}/{row.tensors:,}", share_text(row))
+        (
+            markdown_code(row.name) if row.name else "more modules",
+            f"{row.filled:,}/{row.tensors:,}",
+            share_text(row),
+            row.state.value,
+        )
         for row in module_rows(transplant, depth)
     )
-    yield from table(("module", "filled", "share of elements"), modules, right={1, 2})
+    yield from table(("module", "filled", "loaded", "state"), modules, right={1, 2})
     yield "\n"
     rows = (
         (

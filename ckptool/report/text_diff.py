@@ -33,7 +33,7 @@ def diff_lines(diff: Diff, names: tuple[str, str], screen: Screen, verbose: bool
         yield from _prefix_lines(diff, screen)
         yield from note_lines([note for note in diff.notes if note.level == "warning"], screen)
         return
-    if diff.models is not None and diff.models.explained:
+    if diff.models is not None and diff.models.text:
         yield from ((Span(line),) for line in wrap(terminal(diff.models.text), screen))
     yield from _sides(diff, names, screen)
     yield from _prefix_lines(diff, screen)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ckptool.commands.transplant.result import Transplant
+from ckptool.commands.transplant.shares import State
 from ckptool.report.escape import terminal
 from ckptool.report.symbols import STYLES
 from ckptool.report.text import Cell, Column, Line, Screen, Span, Style, bar, table, wrap
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from ckptool.models import Verdict
 
 _BAR = 20
+_STATES: Mapping[State, Style] = {State.LOADED: "dim", State.PARTLY: "yellow", State.NEW: "bold"}
 _MANY_NAMES = 12
 
 
@@ -87,13 +89,14 @@ def _sides(transplant: Transplant, screen: Screen, name: str) -> Iterator[Line]:
 
 
 def _modules(rows: Sequence[ModuleRow], screen: Screen) -> Iterator[Line]:
-    columns = (Column("module", least=12), Column("filled", ">"), Column("share of elements"), Column("", ">"))
+    columns = (Column("module", least=12), Column("filled", ">"), Column("loaded"), Column("", ">"), Column("state"))
     found = [
         (
             Cell(terminal(row.name) or "more modules", "" if row.name else "dim"),
             Cell(f"{row.filled:,}/{row.tensors:,}"),
             Cell(bar(row.share, _BAR), "green" if row.share == 1 else "yellow"),
             Cell(share_text(row), "" if row.share == 1 else "bold"),
+            Cell(row.state.value, _STATES[row.state]),
         )
         for row in rows
     ]

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from ckptool.commands.transplant.result import Transplant
+from ckptool.commands.transplant.shares import State, share_of
 from ckptool.core.fold import rollup
 from ckptool.core.reasons import ByRules, DoesNotFit, Kept, NoSuchKey, RuleName, Tie
 from ckptool.core.spec import DTYPES
@@ -27,13 +28,15 @@ class ModuleRow:
         name: "layer1"; "" for what the table has no room for.
         filled: tensors that come from the source.
         tensors: all of them.
-        share: of its elements that come from the source, 0 to 1.
+        share: the smaller of the shares of its elements and of its tensors that come from the source, 0 to 1.
+        state: whether all that matters is from the source, a part of it, or nothing.
     """
 
     name: str
     filled: int
     tensors: int
     share: float
+    state: State = State.LOADED
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,11 +108,12 @@ def _opened(keys: list[str], names: list[str]) -> list[str]:
 
 
 def _module_row(name: str, entries: list[Entry]) -> ModuleRow:
-    counted = [entry for entry in entries if not entry.is_counter] or entries  # counters are not weights
-    whole = sum(entry.spec.elements for entry in counted)
+    share = share_of(name, entries)
     filled = sum(entry.is_filled for entry in entries)
-    share = sum(entry.covered for entry in counted) / whole if whole else float(filled == len(entries))
-    return ModuleRow(name, filled, len(entries), share)
+    if not share.tensors[1]:  # nothing that matters
+        whole = filled == len(entries)
+        return ModuleRow(name, filled, len(entries), float(whole), State.LOADED if whole else State.NEW)
+    return ModuleRow(name, filled, len(entries), share.share, share.state)
 
 
 def share_text(row: ModuleRow) -> str:
