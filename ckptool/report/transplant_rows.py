@@ -98,7 +98,8 @@ def _module_row(name: str, entries: list[Entry]) -> Row:
     share = share_of(name, entries)
     tensors = f"{sum(entry.is_filled for entry in entries):,}/{len(entries):,}"
     shown = Cell(name, "" if share.state is State.LOADED else "bold")
-    return Row((shown, tensors, Cell(share.share, STATES[share.state])))
+    state = Cell(None if share.state is State.LOADED else share.state.value, STATES[share.state])
+    return Row((shown, tensors, Cell(share.share, STATES[share.state]), state))
 
 
 # ---------------------------------------------------------------------------------------------- what became of keys
