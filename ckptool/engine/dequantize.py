@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
-from pathlib import PurePath
 from weakref import ref
 
+from ckptool.core.bytes import Folder
 from ckptool.core.checkpoint import Checkpoint, Tensor
 from ckptool.core.errors import CkptError
 from ckptool.core.format import QUANTIZATION_FILES
@@ -18,7 +18,6 @@ from ckptool.encodings.encoded import Encoded, Read
 from ckptool.encodings.registry import recognise, settle
 from ckptool.engine.decoded import Bounds, DecodedBytes, read_box
 from ckptool.engine.reading import Reader
-from ckptool.storage.texts import read_bytes
 
 _MAX_CONFIG = 1 << 24  # bytes
 
@@ -55,21 +54,22 @@ def config_beside(checkpoint: Checkpoint) -> Mapping[str, object] | None:
     """config.json of the folder, with what a file beside it says of the quantization."""
     if not checkpoint.files:
         return None
-    folder = checkpoint.files[0].folder.path
-    config = _json(folder / "config.json")
+    folder = checkpoint.files[0].folder
+    config = _json(folder, "config.json")
     if config is not None and "quantization_config" in config:
         return config
     for name in QUANTIZATION_FILES:
-        found = _json(folder / name)
+        found = _json(folder, name)
         if found is not None:
             return {**(config or {}), "quantization_config": found}
     return config
 
 
-def _json(path: PurePath) -> Mapping[str, object] | None:
+def _json(folder: Folder, name: str) -> Mapping[str, object] | None:
     """A small JSON object; None if there is none, or if it is no such object: headers decide then."""
     try:
-        found = json.loads(read_bytes(path, _MAX_CONFIG))
+        with folder.open(name).open() as file:
+            found = json.loads(file.read(0, file.size)) if file.size <= _MAX_CONFIG else None
     except (CkptError, ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
