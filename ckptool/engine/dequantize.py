@@ -13,7 +13,7 @@ from ckptool.core.errors import CkptError
 from ckptool.core.format import QUANTIZATION_FILES
 from ckptool.core.observations import Decoded
 from ckptool.core.spec import TensorSpec
-from ckptool.encodings.descriptions import without_descriptions
+from ckptool.encodings.descriptions import renamed_descriptions, without_descriptions
 from ckptool.encodings.encoded import Encoded, Read
 from ckptool.encodings.registry import recognise, settle
 from ckptool.engine.decoded import Bounds, DecodedBytes, read_box
@@ -130,16 +130,16 @@ def dequantized(
         CkptError: an encoded tensor cannot be decoded: says why.
         UnreadableError: a description cannot be read.
     """
-    found = encoded_of(checkpoint)
-    if only is not None:
-        found = tuple(each for each in found if each.key in only)
+    every = encoded_of(checkpoint)
+    found = every if only is None else tuple(each for each in every if each.key in only)
     if not found:
         return checkpoint
+    is_whole = len(found) == len(every)
     found = settled(checkpoint, found)
     _require_decodable(checkpoint, found)
     by_codes = {each.codes.key: each for each in found}
     gone = {key for each in found for key in each.keys}
-    if only is None:
+    if is_whole:
         gone.update(key for each in found for key in each.markers)
     tensors: dict[str, Tensor] = {}
     for key, tensor in checkpoint.tensors.items():
@@ -149,7 +149,9 @@ def dequantized(
             tensors[each.key] = logical_tensor(checkpoint, each, wanted)
         elif key not in gone:
             tensors[key] = tensor
-    metadata = without_descriptions(checkpoint.metadata) if only is None else checkpoint.metadata
+    metadata = without_descriptions(checkpoint.metadata)
+    if not is_whole:
+        metadata = renamed_descriptions(checkpoint.metadata, {each.key: None for each in found})
     return replace(checkpoint, tensors=tensors, metadata=metadata, observations=(*checkpoint.observations, Decoded()))
 
 
