@@ -291,7 +291,7 @@ class WeightsOnly:
 
 @dataclass(frozen=True, slots=True)
 class NotCarried:
-    """A file beside the checkpoint, which an output that is no folder does not carry."""
+    """A file beside the checkpoint, which an output that is not a folder does not carry."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,7 +79,7 @@ class Encoded(Fact):
             case Operation.RENAME:
                 return self._renamed(use)
             case Operation.COMPARE:
-                return Say(f"codes are compared, not the weights that they stand for ({self.scheme})")
+                return Say(f"codes are compared, not the weights that they encode ({self.scheme})")
         return FINE
 
     def missed(self, wanted: Collection[str], used: Collection[str]) -> Answer:
@@ -114,7 +114,7 @@ class Encoded(Fact):
             return FINE
         group, names = torn
         return Refuse(
-            f"the new names separate codes and scales ({self.scheme}): {' and '.join(names)} are no quantized weight",
+            f"the new names separate codes and scales ({self.scheme}): {' and '.join(names)} do not belong together",
             f"rename all tensors of {group.key} alike, or decode it: --dequantize",
             may_insist=True,
         )
@@ -252,23 +252,32 @@ def find(headers: Headers) -> Iterator[Fact]:
     faulty: dict[str, list[Group]] = {}
     for encoded in encoded_of(checkpoint):
         is_faulty = any(problem.kind != "refused" for problem in encoded.problems)
-        (faulty if is_faulty else schemes).setdefault(encoded.title, []).append(encoded)
+        (faulty if is_faulty else schemes).setdefault(encoded.scheme, []).append(encoded)
     config = config_beside(checkpoint) if schemes or faulty else None
     for scheme, groups in schemes.items():
-        yield Encoded(_keys(groups), scheme, _members(groups), tuple(groups), config, checkpoint.metadata)
+        yield Encoded(
+            _keys(groups), _title(scheme, groups), _members(groups), tuple(groups), config, checkpoint.metadata
+        )
     for scheme, groups in faulty.items():
         faults = tuple(group.problems[0].text for group in groups)
-        yield Incomplete(_keys(groups), scheme, _members(groups), tuple(groups), config, checkpoint.metadata, faults)
+        yield Incomplete(
+            _keys(groups), _title(scheme, groups), _members(groups), tuple(groups), config, checkpoint.metadata, faults
+        )
     decoded: dict[tuple[str, str], list[Group]] = {}
     for tensor in checkpoint.tensors.values() if is_decoded else ():
         source = decoded_source(tensor)
         if source is not None:
-            decoded.setdefault((source.encoded.title, source.dtype), []).append(source.encoded)
+            decoded.setdefault((source.encoded.scheme, source.dtype), []).append(source.encoded)
     for (scheme, dtype), groups in decoded.items():
         unused = tuple(
             spec.key for group in groups for role, spec in group.members.items() if role.endswith(ACTIVATION)
         )
-        yield Dequantized(tuple(group.key for group in groups), scheme, dtype, unused)
+        yield Dequantized(tuple(group.key for group in groups), _title(scheme, groups), dtype, unused)
+
+
+def _title(scheme: str, groups: Sequence[Group]) -> str:
+    """``GGUF Q4_K, Q6_K``: the scheme with all its layouts."""
+    return f"{scheme} {', '.join(dict.fromkeys(group.detail for group in groups))}".strip()
 
 
 def _members(groups: Sequence[Group]) -> tuple[tuple[str, ...], ...]:

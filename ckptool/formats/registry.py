@@ -19,8 +19,11 @@ from ckptool.formats.sniff import (
     HEAD,
     PART_OF_DISTRIBUTED,
     is_distributed,
+    is_gguf,
     is_index,
     is_legacy,
+    is_npy,
+    is_npz,
     is_safetensors,
     is_zip,
     what_else,
@@ -98,6 +101,7 @@ CONTAINERS: list[Container] = [
             keeps_metadata=True,
         ),
     ),
+    Container("numpy .npz", is_npz, _late("numpy_array", "open_npz"), (".npz",)),
     Container(
         "torch zip",
         is_zip,
@@ -114,6 +118,8 @@ CONTAINERS: list[Container] = [
             keeps_objects=True,
         ),
     ),
+    Container("numpy .npy", is_npy, _late("numpy_array", "open_npy"), (".npy",)),
+    Container("GGUF", is_gguf, _late("gguf", "open_gguf"), (".gguf",)),
     Container("torch legacy", is_legacy, _late("torch.legacy", "open_legacy"), is_pickle=True),
 ]
 """What is known, in the order in which a folder's files are preferred."""

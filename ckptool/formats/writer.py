@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ckptool.core.dtypes import DTYPES
 from ckptool.core.errors import CkptError, OutputError
 
 if TYPE_CHECKING:
@@ -101,9 +102,14 @@ def misfit(writer: Writer, plan: Plan) -> CkptError | None:
     return OutputError(
         f"{writer.file_kind} cannot hold {len(bad)} of {len(stored)} {'tensor' if len(stored) == 1 else 'tensors'}: "
         f"{key} is {what}",
-        hint="write a .pth file, or --drop them",
+        hint="decode them: --dequantize" if _in_blocks(plan, key) else "write a .pth file, or --drop them",
         key=key,
     )
+
+
+def _in_blocks(plan: Plan, key: str) -> bool:
+    """True if a tensor is of a block type, which no container but its own holds."""
+    return any(not DTYPES[step.target.dtype].numpy for step in plan.steps if step.target.key == key)
 
 
 def _class_of(plan: Plan, step: Step) -> str:

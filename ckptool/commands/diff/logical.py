@@ -14,8 +14,9 @@ from ckptool.engine.dequantize import dequantized, encoded_of, settled
 def logical_sides(old: Checkpoint, new: Checkpoint) -> tuple[Checkpoint, Checkpoint]:
     """Both sides as they are compared.
 
-    A tensor that both store in one scheme keeps its codes. Any other encoded one is decoded, in the dtype that the
-    other side has, so that equal numbers are equal bytes. What cannot be decoded keeps its codes, too.
+    A tensor that both store in one scheme keeps its codes, if these are numbers. Any other encoded one is decoded, in
+    the dtype that the other side has, so that equal numbers are equal bytes. What cannot be decoded keeps its codes,
+    too.
 
     Raises:
         UnreadableError: a description cannot be read.
@@ -49,11 +50,17 @@ def _decoded(
     dtypes: dict[str, str] = {}
     for key, encoded in own.items():
         partner, plain = others.get(key), tensors.get(key)
-        if encoded.problems or (partner is not None and (partner.scheme == encoded.scheme or partner.problems)):
+        if encoded.problems or (partner is not None and partner.problems):
+            continue
+        # blocks with their scales inside are no numbers that could be compared
+        has_codes = DTYPES[checkpoint.form(encoded.codes.key).dtype].numpy != ""
+        if partner is not None and partner.scheme == encoded.scheme and has_codes:
             continue
         if partner is None and plain is None and others:  # of a file that is quantized, too: its codes may be renamed
             continue
-        wanted = partner.spec.dtype if partner is not None else plain.dtype if plain is not None else ""
+        wanted = plain.dtype if plain is not None else ""
+        if partner is not None:  # blocks on both sides say nothing of a dtype
+            wanted = partner.spec.dtype if has_codes else "float32"
         is_float = wanted in DTYPES and DTYPES[wanted].kind == "float" and DTYPES[wanted].bits >= 16
         dtypes[prefix + key] = wanted if is_float else encoded.spec.dtype
     return dequantized(checkpoint, only=dtypes.keys(), dtypes=dtypes) if dtypes else checkpoint

@@ -52,7 +52,7 @@ def plan_lora(
         A plan over (base, adapter); what of the adapter does not fit the base is its problems.
 
     Raises:
-        UsageError: the file is no LoRA adapter, or holds several.
+        UsageError: the file is not a LoRA adapter, or holds several.
         UnreadableError: a part of a module's adapter is missing.
     """
     base, parts = with_recorded_ties(base), _parts(adapter)
@@ -75,7 +75,7 @@ def plan_adapter(base: Checkpoint, adapter: Checkpoint, *, scale: float = 1.0, d
     """`plan_lora` with the configuration that lies beside the adapter.
 
     Raises:
-        UsageError: it is no LoRA adapter of peft.
+        UsageError: it is not a LoRA adapter of peft.
     """
     require_peft(adapter)
     return plan_lora(base, adapter, read_config(adapter.path), scale=scale, dtype=dtype)

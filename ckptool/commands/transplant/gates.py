@@ -133,7 +133,7 @@ def require_loaded(transplant: Transplant) -> None:
         what = "; ".join(note.text for note in transplant.match.report.notes) or "nothing is sure enough"
         hint = f'{names}; a rule puts them together: -r "FROM -> TO"'
     elif shapes:
-        what = f"{_keys(shapes)} in both, and none has the same shape"
+        what = f"{_keys(shapes)} in both, with other shapes"
         hint = "is it another size of the model? --model-arg says how it is built, --fit how a tensor is made to fit"
     else:
         what = f"no key is a key of {target.name}"
