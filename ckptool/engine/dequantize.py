@@ -9,7 +9,6 @@ from weakref import ref
 
 from ckptool.core.bytes import Folder
 from ckptool.core.checkpoint import Checkpoint, Tensor
-from ckptool.core.dtypes import DTYPES
 from ckptool.core.errors import CkptError
 from ckptool.core.format import QUANTIZATION_FILES
 from ckptool.core.observations import Decoded
@@ -17,7 +16,7 @@ from ckptool.core.spec import TensorSpec
 from ckptool.encodings.descriptions import renamed_descriptions, without_descriptions
 from ckptool.encodings.encoded import Encoded, Read
 from ckptool.encodings.registry import recognise, settle
-from ckptool.engine.decoded import Bounds, DecodedBytes, read_box
+from ckptool.engine.decoded import Bounds, DecodedBytes, read_box, stored_member
 from ckptool.engine.reading import Reader
 
 _MAX_CONFIG = 1 << 24  # bytes
@@ -100,7 +99,7 @@ def reads(checkpoint: Checkpoint, encoded: Encoded, reader: Reader) -> Read:
     """Reads boxes of an encoded tensor's members."""
 
     def read(role: str, /, *box: slice) -> object:
-        tensor = _member(checkpoint, encoded.members[role])
+        tensor = stored_member(checkpoint.tensors, encoded.members[role])
         whole = (slice(None),) * (len(tensor.shape) - len(box))
         bounds: Bounds = tuple(part.indices(size)[:2] for part, size in zip((*box, *whole), tensor.shape, strict=True))
         return read_box(reader, tensor, bounds)
@@ -169,18 +168,8 @@ def with_logical_values(checkpoint: Checkpoint, encoded: Iterable[Encoded]) -> C
 
 def logical_tensor(checkpoint: Checkpoint, encoded: Encoded, dtype: str | None = None) -> Tensor:
     """An encoded tensor, settled and without problems, as the tensor that it stands for."""
-    members = {role: _member(checkpoint, spec) for role, spec in encoded.members.items()}
     wanted = dtype or encoded.spec.dtype
-    return DecodedBytes(encoded, members, wanted if wanted in _DIRECT else "float32").tensor
-
-
-def _member(checkpoint: Checkpoint, spec: TensorSpec) -> Tensor:
-    """A stored tensor; one of a block type, which no array holds, as the bytes of its rows."""
-    tensor = checkpoint[spec.key]
-    if tensor.dtype == spec.dtype or DTYPES[tensor.dtype].numpy:
-        return tensor
-    pieces = tuple(replace(piece, shape=spec.shape) for piece in tensor.pieces)
-    return replace(tensor, spec=spec, pieces=pieces)
+    return DecodedBytes(encoded, checkpoint.tensors, wanted if wanted in _DIRECT else "float32").tensor
 
 
 def _require_decodable(checkpoint: Checkpoint, found: Iterable[Encoded]) -> None:
