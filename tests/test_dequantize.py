@@ -519,3 +519,21 @@ def test_torchao_descriptions_of_dropped_tensors_are_gone(tmp_path: Path) -> Non
     with safe_open(out, "pt") as file:
         assert json.loads(file.metadata()["tensor_names"]) == []
         assert "m.weight" not in file.metadata()
+
+
+def test_a_live_model_takes_decoded_weights() -> None:
+    import ckptool
+
+    class Attention(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.q_proj = torch.nn.Linear(64, 32, bias=False)
+
+    model = Attention()
+    rule = "model.layers.0.self_attn. ->"
+    with pytest.raises(ckptool.CkptError, match="quantized"):
+        ckptool.load_into(model, DATA / "gptq_v1_actorder", recipe=rule)
+    report = ckptool.load_into(model, ckptool.dequantized(DATA / "gptq_v1_actorder"), recipe=rule)
+    ((_, expected),) = load_file(DATA / "gptq_v1_actorder.expected.safetensors").items()
+    assert report.loaded == ("q_proj.weight",)
+    assert torch.equal(model.q_proj.weight.detach(), expected.float())
