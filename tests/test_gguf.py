@@ -250,7 +250,9 @@ def test_blocks_are_compared_as_numbers(tmp_path: Path) -> None:
     rows = random_rows(kind)
     other = rows.copy()
     other[0, 5] ^= 1
-    old, new = (written(tmp_path / f"{number}.gguf", {"w": (array, kind)}) for number, array in enumerate((rows, other)))
+    old, new = (
+        written(tmp_path / f"{number}.gguf", {"w": (array, kind)}) for number, array in enumerate((rows, other))
+    )
     (change,) = ckptool.compare(old, new).changes
     before, after = (gguf.quants.dequantize(array, kind).astype(np.float64) for array in (rows, other))
     assert change.status is ckptool.Status.CHANGED

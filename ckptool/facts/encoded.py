@@ -229,10 +229,14 @@ def find(headers: Headers) -> Iterator[Fact]:
         (faulty if is_faulty else schemes).setdefault(encoded.scheme, []).append(encoded)
     config = config_beside(checkpoint) if schemes or faulty else None
     for scheme, groups in schemes.items():
-        yield Encoded(_keys(groups), _title(scheme, groups), _members(groups), tuple(groups), config, checkpoint.metadata)
+        yield Encoded(
+            _keys(groups), _title(scheme, groups), _members(groups), tuple(groups), config, checkpoint.metadata
+        )
     for scheme, groups in faulty.items():
         faults = tuple(group.problems[0].text for group in groups)
-        yield Incomplete(_keys(groups), _title(scheme, groups), _members(groups), tuple(groups), config, checkpoint.metadata, faults)
+        yield Incomplete(
+            _keys(groups), _title(scheme, groups), _members(groups), tuple(groups), config, checkpoint.metadata, faults
+        )
     decoded: dict[tuple[str, str], list[Group]] = {}
     for tensor in checkpoint.tensors.values() if is_decoded else ():
         source = decoded_source(tensor)
