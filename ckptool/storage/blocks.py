@@ -38,12 +38,14 @@ class _Held:
     Attributes:
         place: where it is.
         used_head: called when the beginning of the file, which was fetched ahead and is kept then, is read.
+        is_spent: all that is wanted of it has been read at least once.
         future: the bytes; None before they are fetched and after they were let go.
         used: the parts that were read, in order, none of which touches the next.
     """
 
     place: Segment
     used_head: Callable[[], None] | None = None
+    is_spent: bool = False
     future: Future[bytes] | None = None
     used: list[tuple[int, int]] = field(default_factory=list)
 
@@ -243,7 +245,8 @@ class Blocks:
             if other.place.start > at:
                 self._insert(at, other.place.start, segment)
             at = max(at, other.place.stop)
-            if other.future is None and other.is_used:  # a second pass
+            if other.future is None and other.is_spent:
+                other.is_spent = False
                 other.used.clear()
         if at < segment.stop:
             self._insert(at, segment.stop, segment)
@@ -255,19 +258,17 @@ class Blocks:
     def _future(self, held: _Held) -> Future[bytes]:
         """The bytes of a segment, asked for now if they were not yet; the next ones are asked for ahead."""
         if held.future is None:
-            if held.is_used:  # a second pass
-                held.used.clear()
             self._start(held)
         number = self._held.index(held)
         for other in self._held[number + 1 : number + 1 + _AHEAD]:
-            if other.future is None and not other.is_used and self._memory.has_room(other.nbytes):
+            if other.future is None and not other.is_spent and self._memory.has_room(other.nbytes):
                 self._start(other)
         assert held.future is not None
         return held.future
 
     def _start(self, held: _Held) -> None:
         start, stop = held.place.start, held.place.stop
-        self._memory.take(self, held, held.nbytes)
+        (self._memory.spend if held.is_spent else self._memory.take)(self, held, held.nbytes)
         held.future = self._memory.workers.run(lambda: self._fetch_counted(start, stop, values=True))
 
     def _result(self, held: _Held, future: Future[bytes]) -> bytes:
@@ -287,8 +288,9 @@ class Blocks:
                 self._let_go(held)
             else:
                 held.use(start, stop)
-                if held.is_used and held.future is not None:
-                    self._let_go(held)
+                if held.is_used and not held.is_spent and held.future is not None:
+                    held.is_spent = True  # it may be read a second time soon
+                    self._memory.spend(self, held, held.nbytes)
         if used_head is not None:
             self.put(0, data)
             used_head()
@@ -308,7 +310,7 @@ class Blocks:
             with self._lock:
                 end = max(stop + _AFTER, at + (FIRST if at == 0 else _MARGIN))
                 after = [start for start, _ in self._heads if start > at]
-                after += [held.place.start for held in self._held if held.place.start > at and not held.is_used]
+                after += [held.place.start for held in self._held if held.place.start > at and not held.is_spent]
                 end = min([end, self._size, *after])
             data = self._fetch_counted(at, end, values=False)
             self.put(at, data)
