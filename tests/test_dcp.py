@@ -387,7 +387,7 @@ def test_incomplete_folders(folder: Path) -> None:
     assert f"{path} ends early" in error.message
     assert error.key is not None
     path.unlink()
-    assert "lacks 1 of 1 files: __0_0.distcp" in refusal(folder).message
+    assert "lacks 1 of 1 file: __0_0.distcp" in refusal(folder).message
     path.write_bytes(data)
     (folder / ".metadata").rename(folder / ".metadata.tmp")
     assert "incomplete torch.distributed checkpoint" in refusal(folder).message

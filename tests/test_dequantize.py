@@ -201,8 +201,11 @@ def test_merge_decodes_every_input(name: str, method: list[str], tmp_path: Path)
     assert all(same(one[key], two[key]) for key in one)
 
 
-@pytest.mark.parametrize("name", ["fp8_block_sharded", "gptq_v1_actorder", "awq_gemm", "bnb_nf4_nested"])
-def test_an_adapter_is_merged_into_decoded_weights(name: str, tmp_path: Path) -> None:
+ADAPTED = [name for name in EXAMPLES if name not in ("mlx_affine_4bit", "mxfp4_gpt_oss")]  # embeddings, experts
+
+
+@pytest.mark.parametrize("name", ADAPTED)
+def test_an_adapter_is_merged_into_decoded_weights(name: str, tmp_path: Path, capsys: Told) -> None:
     plain, key = dequantized(name, tmp_path)
     rows, columns = tensors_of(plain)[key].shape
     module, adapter = key.removesuffix(".weight"), tmp_path / "adapter"
@@ -215,7 +218,9 @@ def test_an_adapter_is_merged_into_decoded_weights(name: str, tmp_path: Path) ->
     config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": [module.rpartition(".")[2]]}
     (adapter / "adapter_config.json").write_text(json.dumps(config))
     lora = ["--lora", str(adapter)]
-    assert run(["merge", str(DATA / name), *lora, "-o", str(tmp_path / "x.safetensors")]) == 2
+    told = refused(["merge", str(DATA / name), *lora], tmp_path / "x.safetensors", capsys)
+    assert encoded_of(open_checkpoint(DATA / name))[0].scheme in told
+    assert "--dequantize" in told
     for source, flag, out in ((DATA / name, ["--dequantize"], "one"), (plain, [], "two")):
         assert run(["merge", str(source), *flag, *lora, "-o", str(tmp_path / f"{out}.safetensors")]) == 0
     one, two = load_file(tmp_path / "one.safetensors"), load_file(tmp_path / "two.safetensors")
@@ -257,6 +262,24 @@ def test_transplant_gets_logical_tensors(tmp_path: Path) -> None:
     one, two = torch.load(tmp_path / "one.pth"), torch.load(tmp_path / "two.pth")
     assert torch.equal(one["head.q_proj.weight"], state[key].float())
     assert all(torch.equal(one[each], two[each]) for each in two)
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_transplant_without_it_says_what_is_quantized(name: str, tmp_path: Path, capsys: Told) -> None:
+    plain, key = dequantized(name, tmp_path)
+    out = tmp_path / "out.safetensors"
+    model = ["--into", str(plain / "model.safetensors")]
+    told = refused(["transplant", str(DATA / name), *model], out, capsys)
+    assert encoded_of(open_checkpoint(DATA / name))[0].scheme in told
+    assert "--dequantize" in told
+    told = refused(["transplant", str(DATA / name), *model, "-r", "model. -> body."], out, capsys)
+    assert "--dequantize" in told
+    left_out = ["--drop", f"{key.rpartition('.')[0]}.*"]
+    if name != "mlx_affine_4bit":
+        assert run(["transplant", str(DATA / name), *model, *left_out, "-o", str(out)]) == 0
+    assert run(["transplant", str(DATA / name), *model, "--dequantize", "-o", str(tmp_path / "all.safetensors")]) == 0
+    made, wanted = load_file(tmp_path / "all.safetensors"), tensors_of(plain)
+    assert all(same(made[each], wanted[each]) for each in wanted)
 
 
 # ---------------------------------------------------------------------------------------------- without the option
@@ -369,7 +392,7 @@ def test_a_preview_is_what_runs(tmp_path: Path, capsys: Told) -> None:
     written = json.loads(capsys.readouterr().out)
     for name in ("steps", "beside", "notes", "summary"):
         assert preview[name] == written[name]
-    assert [step["why"] for step in written["steps"]].count("dequantized from fp8 128×128 blocks") == 1
+    assert [step["why"] for step in written["steps"]].count("fp8 128×128 blocks → bf16") == 1
 
 
 def test_numbers_that_the_dtype_cannot_hold_are_counted(tmp_path: Path, capsys: Told) -> None:
@@ -426,3 +449,18 @@ def test_a_changed_input_is_noticed(tmp_path: Path) -> None:
     with pytest.raises(CkptError, match="changed"):
         apply(plan, tmp_path / "out.safetensors")
     assert not (tmp_path / "out.safetensors").exists()
+
+
+def test_a_quantized_target_is_a_plain_model(tmp_path: Path, capsys: Told) -> None:
+    plain, _ = dequantized("gptq_v1_actorder", tmp_path)
+    into = ["--into", str(DATA / "gptq_v1_actorder"), "--dequantize", "--strict"]
+    assert run(["transplant", str(plain), *into, "-o", str(tmp_path / "out.safetensors")]) == 0
+    assert set(load_file(tmp_path / "out.safetensors")) == set(tensors_of(plain))
+    assert "changes nothing" in capsys.readouterr().err
+
+
+def test_codes_are_not_overwritten_beside_foreign_scales(tmp_path: Path, capsys: Told) -> None:
+    plain, _ = dequantized("fp8_block_sharded", tmp_path)
+    command = ["transplant", str(plain), "--into", str(DATA / "fp8_block_sharded")]
+    told = refused(command, tmp_path / "out.safetensors", capsys)
+    assert "fp8 128×128 blocks" in told

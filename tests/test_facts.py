@@ -89,7 +89,8 @@ def rank_in_a_folder(folder: Path) -> Path:
 
 def ranks(folder: Path) -> Path:
     (folder / "llama").mkdir()
-    one_rank(folder / "llama")
+    for part in "ab":
+        torch.save({"w.weight": torch.ones(4, 2)}, folder / "llama" / f"weights.{part}.pth")
     return folder / "llama"
 
 
@@ -175,6 +176,22 @@ def dtensor(folder: Path) -> Path:
     finally:
         dist.destroy_process_group()
     return folder / "fsdp2.pth"
+
+
+def sharded_tensor(folder: Path) -> Path:
+    import torch.distributed as dist
+    from torch.distributed._shard import sharded_tensor as sharded
+    from torch.distributed._shard.sharding_spec import ChunkShardingSpec
+
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            value = sharded.ones(ChunkShardingSpec(dim=0, placements=["rank:0/cpu"]), 4, 3)
+            torch.save({"fc.weight": value, "fc.bias": torch.ones(4)}, folder / "fsdp1.pth")
+    finally:
+        dist.destroy_process_group()
+    return folder / "fsdp1.pth"
 
 
 def noted_tie(folder: Path) -> Path:
@@ -321,7 +338,7 @@ TABLE: list[tuple[Make, str, dict[str, str]]] = [
     (gptq, "encoded", {"copy": DONE, "rename": DONE, "drop": NO, "cast": NO, "compute": NO}),
     (meta, "meta", {"copy": SAID, "cast": SAID}),
     (zero3, "placeholders", {"copy": NO, "cast": NO, "merge": NO}),
-    (one_rank, "rank", {"copy": SAID, "cast": SAID, "merge": SAID}),
+    (one_rank, "rank", {"copy": NO, "cast": NO, "merge": NO}),
     (rank_in_a_folder, "rank", {"copy": NO, "cast": NO, "load": NO}),
     (ranks, "several", {"copy": NO, "cast": NO}),
     (one_shard, "shard", {"copy": SAID, "cast": SAID}),
@@ -336,6 +353,7 @@ TABLE: list[tuple[Make, str, dict[str, str]]] = [
     (peft_adapter, "adapter", {"copy": DONE, "rename": DONE, "cast": DONE, "merge": SAID, "load": NO}),
     (kohya_adapter, "adapter", {"copy": DONE, "load": NO}),
     (namespace, "weights-only", {"copy": DONE}),
+    (sharded_tensor, "tensor-class", {"copy": NO, "cast": NO}),
     (noted_tie, "tied", {"copy": DONE}),
     (no_index, "no-index", {"copy": DONE, "cast": DONE}),
     (other_metadata, "metadata-differs", {"copy": SAID}),
@@ -606,6 +624,27 @@ def test_the_verdict_on_weights_only_is_torchs(content: object, protocol: int, z
         assert not said
 
 
+def test_the_classes_to_allow_are_all_listed(tmp_path: Path) -> None:
+    """What the hint names, and no less, makes torch.load take the file."""
+    import datetime
+    import uuid
+    from importlib import import_module
+
+    import numpy as np
+
+    beside = [np.float64(1), Path("x"), datetime.timedelta(1), datetime.date(2026, 1, 1), argparse.Namespace(x=1)]
+    torch.save({"model": {"w": torch.ones(2)}, "beside": [*beside, uuid.UUID(int=1)]}, tmp_path / "a.pth")
+    (fact,) = (fact for fact in facts_of(open_checkpoint(tmp_path / "a.pth")) if fact.name == "weights-only")
+    listed = fact.hint.partition("([")[2].partition("])")[0].split(", ")
+    assert len(listed) > 5 and "..." not in listed
+    classes = []
+    for name in listed:
+        module, _, last = name.rpartition(".")
+        classes.append(getattr(import_module(module), last))
+    with torch.serialization.safe_globals([*classes, type(np.dtype("float64"))]):  # numpy's own, made by a call
+        torch.load(tmp_path / "a.pth", weights_only=True)
+
+
 def test_pickles_that_torch_refuses_always(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A torch file whose pickle sets an item on a tensor: GLOBAL ... REDUCE, then a key, a value, SETITEM."""
     import zipfile
@@ -749,10 +788,22 @@ def test_numpy_arrays_in_a_torch_file_are_named(tmp_path: Path, capsys: pytest.C
     assert "numpy arrays" in flat(capsys.readouterr().out)
 
 
+def test_other_kinds_of_tensors_are_called_by_their_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for make, words in [
+        (sharded_tensor, "1 tensor is of class torch.distributed._shard.sharded_tensor.api.ShardedTensor: fc.weight"),
+        (numpy_backed, "1 tensor of another device is stored as numpy arrays"),
+    ]:
+        assert run(["inspect", str(make(tmp_path))]) == 0
+        told = flat(capsys.readouterr().out)
+        assert words in told and "] meta" not in told and "on the meta device" not in told and "nested" not in told
+
+
 def test_a_dtensor_is_called_by_its_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = dtensor(tmp_path)
     assert run(["inspect", str(path)]) == 0
-    assert "1 tensor is of class torch.distributed.tensor.DTensor: fc.weight" in flat(capsys.readouterr().out)
+    told = flat(capsys.readouterr().out)
+    assert "1 tensor is of class torch.distributed.tensor.DTensor: fc.weight" in told
+    assert "f32[4,3] DTensor" in told and "nested" not in told
     assert run(["filter", str(path), "-o", str(tmp_path / "o.safetensors")]) == 2
     assert "fc.weight is torch.distributed.tensor.DTensor" in flat(capsys.readouterr().err)
 
@@ -771,4 +822,4 @@ def test_an_unknown_fact_is_refused_in_the_api(tmp_path: Path) -> None:
 
 def test_plain_models_have_no_facts_that_act(torchvision: ModuleType, tmp_path: Path) -> None:
     torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "a.pth")
-    assert {fact.name for fact in facts_of(open_checkpoint(tmp_path / "a.pth"))} == {"statistics"}
+    assert {fact.name for fact in facts_of(open_checkpoint(tmp_path / "a.pth"))} == {"architecture", "statistics"}

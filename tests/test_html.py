@@ -452,3 +452,75 @@ def test_hostile_names_do_nothing_in_a_browser(text: str, show: Callable[[str], 
         assert shown.run("document.querySelectorAll('script').length") == 2
         assert shown.run("document.querySelectorAll('img, a, iframe, link, form').length") == 0
         hears_nothing_bad(shown)
+
+
+# ---------------------------------------------------------------------------------------------- pictures
+
+
+def bars(shown: Browser) -> list[list[str]]:
+    """For each chart of a page its title and the keys of its bars."""
+    found: list[list[str]] = shown.run(
+        "[...document.querySelectorAll('.chart')].map((chart) => [chart.querySelector('figcaption').firstChild.data,"
+        " ...[...chart.querySelectorAll('rect')].map((bar) => bar.dataset.key)])"
+    )
+    return found
+
+
+@needs_chromium
+@pytest.mark.parametrize(
+    ("make", "titles", "bar"),
+    [
+        (inspected, ["norm", "spread", "zeros", "outliers"], "layer4.1.conv2.weight"),
+        (compared, ["relative change"], "layer4.1.conv2.weight"),
+        (transplanted, ["loaded from the source"], "fc"),
+    ],
+    ids=["inspect", "diff", "transplant"],
+)
+def test_a_bar_of_a_chart_finds_its_tensors(
+    make: Callable[[], str], titles: list[str], bar: str, show: Callable[[str], Browser]
+) -> None:
+    shown = show(make())
+    charts = bars(shown)
+    assert [chart[0].split(" ")[0] for chart in charts] == [title.split(" ")[0] for title in titles]
+    assert all(bar in chart for chart in charts if len(chart) > 1)
+    shown.click(f'.chart [data-key="{bar}"]')
+    assert text_of(shown, "#shown").startswith(("1 of 122", "2 of 122"))
+    assert shown.run(f"document.querySelector('.chart [data-key=\"{bar}\"] title').textContent").startswith(f"{bar}: ")
+    hears_nothing_bad(shown)
+
+
+@needs_chromium
+def test_charts_have_the_colours_of_the_theme(show: Callable[[str], Browser]) -> None:
+    shown = show(transplanted())
+    fill = "getComputedStyle(document.querySelector('.chart [data-key=\"fc\"]')).fill"
+    shown.scheme("light")
+    light = shown.run(fill)
+    shown.scheme("dark")
+    assert shown.run(fill) != light
+    loaded = "getComputedStyle(document.querySelector('.chart [data-key=\"conv1\"]')).fill"
+    assert shown.run(loaded) != shown.run(fill)
+    shown.scheme("light")
+
+
+def test_bars_of_a_chart_are_the_values() -> None:
+    from ckptool.report.blocks import Chart, Series
+    from ckptool.report.chart import chart_html
+
+    values = (1.0, 10.0, 100.0, None, float("nan"), float("inf"))
+    keys = tuple(f"layer{at}.weight" for at in range(6))
+    found = "".join(chart_html(Chart("t", keys, (Series("norm", values, log=True),))))
+    assert [float(tall) for tall in re.findall(r' height="([\d.]+)" data-key', found)] == [2, 29, 56, 56, 56]
+    many = Chart("t", tuple(map(str, range(100_000))), (Series("norm", tuple(map(float, range(100_000)))),))
+    assert "".join(chart_html(many)).count("<rect") == 240
+    assert 'data-key="99999"' in "".join(chart_html(many))
+
+
+@needs_chromium
+def test_what_a_notebook_draws_needs_no_script(show: Callable[[str], Browser]) -> None:
+    made = ckptool.compare(FIXTURES / "resnet18.pth", FIXTURES / "tuned.safetensors")._repr_html_()  # type: ignore[attr-defined]
+    shown = show(f"<!doctype html><meta charset=utf-8><body>{made}</body>")
+    assert shown.run("document.querySelectorAll('script').length") == 0
+    assert shown.run("document.querySelectorAll('table.rows tbody tr').length") == 8
+    assert shown.run("document.querySelectorAll('.chart rect').length") > 90
+    assert shown.run("getComputedStyle(document.querySelector('.ckptool .answer')).color") != "rgb(0, 0, 0)"
+    hears_nothing_bad(shown)

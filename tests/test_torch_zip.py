@@ -326,7 +326,6 @@ def test_ambiguous_names_are_refused(tmp_path: Path) -> None:
 
 def test_other_zips_are_named(tmp_path: Path) -> None:
     cases = {
-        "numpy .npz": [("a.npy", b"")],
         "office document": [("[Content_Types].xml", b""), ("word/document.xml", b"")],
         "Keras": [("model.weights.h5", b""), ("config.json", b"{}")],
         "checkpoints in it": [("folder/model.pth", b"")],

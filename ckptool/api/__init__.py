@@ -38,7 +38,7 @@ def open(path: PathText, select: str | None = None) -> Checkpoint:
         select: dotted path of the dict that holds the weights, as "model_ema"; by default the one that is meant.
 
     Raises:
-        CkptError: it is no checkpoint, is damaged, or has no such dict.
+        CkptError: it is not a checkpoint, is damaged, or has no such dict.
 
     Example:
         >>> checkpoint = ckptool.open("fixtures/training.ckpt")
@@ -54,9 +54,10 @@ def open(path: PathText, select: str | None = None) -> Checkpoint:
         ...     reader.array(average["fc.weight"]).shape
         (100, 16)
     """
+    from ckptool.api.shown import Checkpoint
     from ckptool.formats.opening import open_checkpoint
 
-    return open_checkpoint(path, select=select)
+    return Checkpoint.of(open_checkpoint(path, select=select))
 
 
 def compare(
@@ -93,6 +94,7 @@ def compare(
         >>> ckptool.compare(diff.old, diff.new, only=["layer1.*.weight"], tolerance=loose).is_same
         True
     """
+    from ckptool.api.shown import Diff
     from ckptool.commands.automatic import mapped_by
     from ckptool.commands.diff.comparison import compare as compare_checkpoints
     from ckptool.commands.diff.logical import logical_sides
@@ -101,7 +103,7 @@ def compare(
 
     rules = recipe_from(recipe)
     before, after = logical_sides(_opened(old), _opened(new))
-    return compare_checkpoints(
+    diff = compare_checkpoints(
         before,
         after,
         only=only,
@@ -110,6 +112,7 @@ def compare(
         threads=threads,
         mapped=mapped_by(rules, before, after) if rules.stages else None,
     )
+    return Diff.of(diff)
 
 
 def dequantized(checkpoint: Input, dtype: str | None = None) -> Checkpoint:
@@ -133,10 +136,11 @@ def dequantized(checkpoint: Input, dtype: str | None = None) -> Checkpoint:
         >>> len(stored), len(ckptool.dequantized(stored))
         (10, 6)
     """
+    from ckptool.api.shown import Checkpoint
     from ckptool.commands.filter import float_dtype
     from ckptool.engine.dequantize import dequantized as logical
 
-    return logical(_opened(checkpoint), float_dtype(dtype))
+    return Checkpoint.of(logical(_opened(checkpoint), float_dtype(dtype)))
 
 
 def match(
@@ -364,6 +368,7 @@ def plan_transplant(
 
     from ckptool.api.options import asked_by
     from ckptool.api.plan import Plan
+    from ckptool.api.shown import Transplant
     from ckptool.commands.consult import consulted
     from ckptool.commands.transplant.gates import require_loaded
     from ckptool.commands.transplant.planning import plan_transplant as plan
@@ -374,7 +379,7 @@ def plan_transplant(
     checkpoint = source if isinstance(source, Checkpoint) else open(source, select or asked.recipe.asks_for)
     done = plan(checkpoint, target_from(target, model_args), asked)
     require_loaded(done)
-    return replace(done, plan=Plan.of(consulted(done.plan, allow, loads=True)))
+    return Transplant.of(replace(done, plan=Plan.of(consulted(done.plan, allow, loads=True))))
 
 
 def probe(

@@ -7,6 +7,7 @@ from types import MethodType
 from typing import TYPE_CHECKING
 
 from ckptool.api.options import LoadOptions, asked_by
+from ckptool.api.shown import Shown
 from ckptool.commands.consult import consulted
 from ckptool.commands.transplant.gates import require_loaded
 from ckptool.commands.transplant.planning import plan_transplant
@@ -20,9 +21,11 @@ from ckptool.models.loading import fill_model
 if TYPE_CHECKING:
     import torch
 
+    from ckptool.report.document import Document
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Report:
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Report(Shown):
     """What was loaded into a model, and what was not. `print(report)` is the table of `ckptool transplant`.
 
     Attributes:
@@ -31,11 +34,10 @@ class Report:
 
     transplant: Transplant
 
-    def __str__(self) -> str:
+    def _document(self) -> Document:
         from ckptool.report.document_transplant import transplant_document
-        from ckptool.report.screen import document_text
 
-        return document_text(transplant_document(self.transplant, str(self.transplant.source.path), "write"))
+        return transplant_document(self.transplant, str(self.transplant.source.path), "write")
 
     @property
     def loaded(self) -> tuple[str, ...]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
-from typing import Self, Unpack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Unpack
 
 from ckptool.api.options import WriteOptions, chosen_by
+from ckptool.api.shown import Shown
 from ckptool.commands.beside.complete import complete
 from ckptool.core import plan as core
 from ckptool.core.bytes import PathText
@@ -15,15 +16,18 @@ from ckptool.engine.apply import Written, apply
 from ckptool.engine.encode import container_of
 from ckptool.storage.paths import local_path
 
+if TYPE_CHECKING:
+    from ckptool.report.document import Document
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Plan(core.Plan):
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Plan(Shown, core.Plan):
     """A whole output, decided on headers; `apply` writes it. See `ckptool.core.plan.Plan` for what it holds."""
 
-    @classmethod
-    def of(cls, plan: core.Plan) -> Self:
-        """The same plan, ready to be written."""
-        return cls(**{field.name: getattr(plan, field.name) for field in fields(core.Plan)})
+    def _document(self) -> Document:
+        from ckptool.report.document_plan import plan_document
+
+        return plan_document(self, [str(checkpoint.path) for checkpoint in self.inputs], "preview")
 
     def apply(
         self,

@@ -207,9 +207,14 @@ def transplant(
     from ckptool.commands.transplant.planning import plan_transplant
     from ckptool.commands.transplant.result import Asked
     from ckptool.commands.transplant.suggest import with_suggestions
-    from ckptool.models import open_target, parse_model_args
+    from ckptool.engine.dequantize import dequantized
+    from ckptool.models import open_target, parse_model_args, target_from
 
     arguments = parse_model_args(model_arg or [])
+    target = open_target(into, arguments)
+    if dequantize and target.checkpoint is not None:
+        logical = dequantized(target.checkpoint)
+        target = target if logical is target.checkpoint else replace(target_from(logical), name=target.name)
     asked = Asked(
         recipe,
         tuple(drop or ()),
@@ -224,7 +229,7 @@ def transplant(
         min_coverage=min_coverage,
         match=asked_for(match is Match.AUTO, accept, "--match auto"),
     )
-    done = plan_transplant(source, open_target(into, arguments), asked)
+    done = plan_transplant(source, target, asked)
     if done.match is not None:
         done = replace(done, match=explained(done.match, explain or ()))
     typed = {"--model-arg": model_arg, "--var": var, "--drop": drop, "--fit": fit, "--init": init, "-r": rules}

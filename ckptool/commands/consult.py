@@ -9,10 +9,10 @@ from typing import TypeVar
 
 from ckptool.core.checkpoint import Checkpoint, Note
 from ckptool.core.errors import PlanError, UsageError
-from ckptool.core.facts import Answer, Fact, Operation, Refuse, Say, Use
+from ckptool.core.facts import FINE, Answer, Fact, Fine, Operation, Refuse, Say, Use
 from ckptool.core.ops import Cast
 from ckptool.core.plan import Apply, Plan, Problem, Source, sources_of
-from ckptool.core.reasons import ByOption, Unmixed
+from ckptool.core.reasons import ByOption, ByRules, Unmixed
 from ckptool.facts.registry import facts_of, names
 from ckptool.facts.words import with_file
 
@@ -83,8 +83,11 @@ def answers(
         facts = facts_of(checkpoint)
         has_groups = any(fact.groups for fact in facts) and done.keys.get(Operation.RENAME)
         renamed = _targets(plan, number) if has_groups else {}
+        wanted = _wanted(plan, done) if loads and number == 0 else None
         for fact in facts:
-            for answer, use in _answers(fact, done, len(plan.inputs), renamed):
+            missed = fact.missed(*wanted) if wanted is not None else FINE
+            found = [] if isinstance(missed, Fine) else [(missed, Use(Operation.LOAD))]
+            for answer, use in [*_answers(fact, done, len(plan.inputs), renamed), *found]:
                 prefix = "" if use.mixed or len(plan.inputs) == 1 else f"{checkpoint.path.name}: "
                 if isinstance(answer, Say):
                     notes.append(Note(prefix + answer.text, with_file(answer.hint, checkpoint), use.keys, answer.level))
@@ -122,7 +125,7 @@ def _require_known(allow: Collection[str]) -> None:
 
 
 def _problem(fact: Fact, answer: Refuse, use: Use, prefix: str, checkpoint: Checkpoint) -> Problem:
-    insist = f"; --allow {fact.name} goes on all the same" if answer.may_insist else ""
+    insist = f"; --allow {fact.name} continues anyway" if answer.may_insist else ""
     return Problem(prefix + answer.why, with_file(answer.instead, checkpoint) + insist, use.keys)
 
 
@@ -140,6 +143,13 @@ def _targets(plan: Plan, number: int) -> dict[str, tuple[str, ...]]:
         if isinstance(step.value, Source) and step.value.input == number:
             found[step.value.key] = (*found.get(step.value.key, ()), step.target.key)
     return found
+
+
+def _wanted(plan: Plan, done: _Touched) -> tuple[set[str], set[str]]:
+    """The keys of the output; and those of the first input that it is made of, or that the user left out."""
+    left = {dropped.source.key for dropped in plan.dropped if isinstance(dropped.reason, ByOption | ByRules)}
+    used = {key for keys in done.keys.values() for key in keys}
+    return {step.target.key for step in plan.steps}, used | left
 
 
 def _answers(

@@ -1,4 +1,4 @@
-"""Addresses of places that are no files of this machine: ``hf://OWNER/NAME``, ``https://HOST/FILE``, ``s3://BUCKET/KEY``.
+"""Addresses of places that are not files of this machine: ``hf://OWNER/NAME``, ``https://HOST/FILE``, ``s3://BUCKET/KEY``.
 
 An address is a path whose text keeps its two slashes, so that everything that asks a path for its name or its folder
 may ask an address. Its text never shows a query, which may hold a key; `Address.full` has it, for requests.

@@ -99,6 +99,7 @@ class Tensor:
         parts: the dense tensors that a sparse or nested tensor is made of, by role ("indices", "values", ...).
         conj: the elements are the complex conjugates of what is stored.
         neg: the elements are the negatives of what is stored.
+        cls: the name of its class, where that is a subclass that keeps its values in its own way ("DTensor").
         node: the inert object it was read from, for torch files (see `ckptool.formats.pickle.objects`).
     """
 
@@ -108,6 +109,7 @@ class Tensor:
     parts: tuple[tuple[str, Tensor], ...] = ()
     conj: bool = False
     neg: bool = False
+    cls: str = ""
     node: object = field(default=None, repr=False, compare=False)
 
     @property
@@ -413,7 +415,7 @@ class Checkpoint(Mapping[str, Tensor]):
         spec = tensor.spec
         if tensor.layout == "strided" and not tensor.parts:
             return _plain_form(spec.dtype, spec.shape)
-        return _form(spec.dtype, spec.shape, tensor.nbytes, tensor.layout)
+        return _form(spec.dtype, spec.shape, tensor.nbytes, tensor.layout, tensor.cls)
 
     def forms(self, keys: Iterable[str] | None = None) -> Iterator[Form]:
         """The forms of these tensors, or of all."""

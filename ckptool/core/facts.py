@@ -6,7 +6,8 @@ kinds are in `ckptool.facts`, one file each; `ckptool.commands.consult` asks the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import ClassVar, Literal, TypeAlias
@@ -88,30 +89,31 @@ FINE = Fine()
 
 
 @dataclass(frozen=True, slots=True)
-class Fact:
+class Fact(ABC):
     """One thing that is true of a checkpoint. A kind is a subclass: a frozen dataclass of what was found.
 
-    Attributes:
-        keys: the tensors that it is about; none for a fact about the whole file.
+        Attributes:
+            keys: the tensors that it is about; none for a fact about the whole file.
 
-    Class attributes:
-        name: of the kind, as ``--allow`` takes it.
-        level: how `inspect` shows it.
-        grade: the level of the finding that `check` makes of it; None for no finding.
-        tells: `diff` says it where only one side has it.
-        rank: where it stands among facts of its level, the smallest first.
+        Class attributes:
+            name: of the kind, as ``--allow`` takes it.
+            level: how `inspect` shows it.
+            grade: the level of the finding that `check` makes of it; None for no finding.
+            tells: `diff` says it where only one side has it.
+            rank: where it stands among facts of its level, the smallest first.
 
-    Example:
-        >>> from dataclasses import dataclass
-        >>> @dataclass(frozen=True, slots=True)
-        ... class Tiny(Fact):
-        ...     name = "tiny"
-        ...     @property
-        ...     def text(self) -> str:
-        ...         return f"{self.keys[0]} is tiny"
-        >>> fact = Tiny(("fc.bias",))
-        >>> fact.text, fact.answer(Use(Operation.COPY, fact.keys))
-        ('fc.bias is tiny', Fine())
+        Example:
+            >>> from abc import ABC, abstractmethod
+    from dataclasses import dataclass
+            >>> @dataclass(frozen=True, slots=True)
+            ... class Tiny(Fact):
+            ...     name = "tiny"
+            ...     @property
+            ...     def text(self) -> str:
+            ...         return f"{self.keys[0]} is tiny"
+            >>> fact = Tiny(("fc.bias",))
+            >>> fact.text, fact.answer(Use(Operation.COPY, fact.keys))
+            ('fc.bias is tiny', Fine())
     """
 
     keys: tuple[str, ...] = ()
@@ -123,9 +125,9 @@ class Fact:
     rank: ClassVar[int] = 50
 
     @property
+    @abstractmethod
     def text(self) -> str:
         """What is true, in one sentence."""
-        raise NotImplementedError
 
     @property
     def hint(self) -> str:
@@ -148,4 +150,8 @@ class Fact:
 
     def answer(self, use: Use) -> Answer:
         """What an operation does to it."""
+        return FINE
+
+    def missed(self, wanted: Collection[str], used: Collection[str]) -> Answer:
+        """What a model lacks that has the keys `wanted`, when these keys of the checkpoint go into it."""
         return FINE

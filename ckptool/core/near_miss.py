@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterator
 from itertools import chain, islice
 from pathlib import PurePath
 
+from ckptool.core.counts import many
 from ckptool.core.errors import NoMatchError, UsageError
 from ckptool.core.keys import Pattern, common_prefix, escape, strip_wrappers
 from ckptool.core.shell import shell_quote
@@ -124,7 +125,7 @@ def require_match(
     hints = []
     if near := near_miss(pattern, keys):
         count = len(near.select(keys))
-        hints.append(f'did you mean "{near.text}" ({count:,} key{"s" * (count != 1)})?')
+        hints.append(f'did you mean "{near.text}" ({many(count, "key")})?')
     if path is not None:
         hints.append(f"list all: ckptool inspect {shell_quote(path)}")
     what = f"matches none of the {len(keys):,} keys" if len(keys) != 1 else "does not match the only key"

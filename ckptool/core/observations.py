@@ -120,3 +120,17 @@ class StackedLayers(Observation):
     """Weights of Megatron-core that hold all layers in one tensor, along a first axis."""
 
     keys: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RanksNotStated(Observation):
+    """The files of ranks do not state how many ranks there were; so many were found."""
+
+    found: int
+
+
+@dataclass(frozen=True, slots=True)
+class MissingReplicas(Observation):
+    """Ranks whose files are missing, and hold nothing that another rank's do not hold too."""
+
+    ranks: tuple[int, ...]

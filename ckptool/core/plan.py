@@ -247,7 +247,7 @@ class Plan:
         keep_unknown: carry objects of unknown classes into a torch output, unchanged.
         wrap: a torch output has the weights under this key.
         initial: keys of the output that hold initial values, which the output records.
-        left_entries: dotted names of entries of the frame that are no tensors of the weights, and are left out.
+        left_entries: dotted names of entries of the frame that are not tensors of the weights, and are left out.
         takes_damaged: values that do not have their stated checksum are written as they are.
         command: what made it.
     """

@@ -56,10 +56,11 @@ class ByOption:
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """``--dequantize``: it is stored as codes of this scheme, in so many bytes."""
+    """``--dequantize``: it is stored as codes of this scheme, in so many bytes, and becomes numbers of this dtype."""
 
     scheme: str
     nbytes: int
+    dtype: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,7 +291,7 @@ class WeightsOnly:
 
 @dataclass(frozen=True, slots=True)
 class NotCarried:
-    """A file beside the checkpoint, which an output that is no folder does not carry."""
+    """A file beside the checkpoint, which an output that is not a folder does not carry."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,7 @@ class Form(NamedTuple):  # not a dataclass: it is hashed and compared once for e
 
     Attributes:
         nbytes: as `Tensor.nbytes`.
+        cls: as `Tensor.cls`.
 
     Example:
         >>> Form("float32", (2, 3), 24).label, Form("float32", (9,), 0, "meta").label
@@ -56,6 +57,7 @@ class Form(NamedTuple):  # not a dataclass: it is hashed and compared once for e
     shape: tuple[int, ...]
     nbytes: int
     layout: str = "strided"
+    cls: str = ""
 
     @property
     def elements(self) -> int:
@@ -63,9 +65,9 @@ class Form(NamedTuple):  # not a dataclass: it is hashed and compared once for e
 
     @property
     def label(self) -> str:
-        """``f32[64,3]``, and the layout where that is special."""
-        short = short_spec(self.dtype, self.shape)
-        return short if self.layout == "strided" else f"{short} {self.layout}"
+        """``f32[64,3]``, and the class or layout where that is special."""
+        special = self.cls or (self.layout if self.layout != "strided" else "")
+        return f"{short_spec(self.dtype, self.shape)} {special}".rstrip()
 
 
 def packed_nbytes(dtype: str, shape: tuple[int, ...]) -> int:

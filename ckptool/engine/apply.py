@@ -9,6 +9,7 @@ from pathlib import PurePath
 
 from ckptool.core.bytes import PathText
 from ckptool.core.checkpoint import Note, Tensor
+from ckptool.core.counts import many
 from ckptool.core.errors import CkptError, DamagedError, OutputError, PlanError
 from ckptool.core.plan import Plan, Source
 from ckptool.engine.decoded import decoded_source
@@ -236,7 +237,7 @@ def _fill_stage(
             continue
         rounding.update(fill_file(stage, name, image, plan, reader, advance))
     total = len(output.images)
-    return [Note(f"resumed: {kept} of {total} files were finished by an earlier run and are kept")] if kept else []
+    return [Note(f"resumed: {kept} of {many(total, 'file')} finished by an earlier run, and kept")] if kept else []
 
 
 def fill_file(

@@ -38,8 +38,8 @@ ELEMENTS = 1 << 17
 """Elements that are decoded at a time: 512 KiB of float32, which a core's own cache holds with its copies."""
 
 _BLOCKS = 4  # decoded blocks that a thread keeps: tensors of several models are read in step
-_STRIP = 1 << 22  # bytes of a member that are read at once where decoding asks for columns
-_STRIPS = 1 << 23  # bytes of such strips that a thread keeps
+_STRIP = 1 << 21  # bytes of a member that are read at once where decoding asks for columns
+_STRIPS = 1 << 22  # bytes of such strips that a thread keeps
 _NUMBERS = count()
 
 
@@ -187,6 +187,9 @@ class OpenDecoded:
     @property
     def reads_cheaply(self) -> bool:
         return self.source.reads_cheaply
+
+    def expect(self, offset: int, nbytes: int) -> None:
+        """Nothing: it is read when it is asked for."""
 
     def check_first(self, offset: int, nbytes: int, until: int, check: Callable[[bytes], None]) -> None:
         check(self.read(offset, nbytes))

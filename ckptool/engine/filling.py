@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
-from ckptool.core.bytes import ByteSource, OpenBytes
+from ckptool.core.bytes import ByteSource
 from ckptool.core.casting import UnfitError
 from ckptool.core.checkpoint import Storage
 from ckptool.core.errors import CkptError, naming
@@ -18,7 +18,6 @@ from ckptool.engine.evaluate import packed_blocks
 from ckptool.engine.reading import Reader, expect_ranges, ranges_of, reads_cheaply
 from ckptool.engine.rounding import Rounding, rounds
 from ckptool.formats.image import Computed, Image, Range, Slot
-from ckptool.storage.copying import BUFFER
 from ckptool.storage.session import interrupt_reads
 from ckptool.storage.signals import signals_held
 from ckptool.storage.sink import ByteSink
@@ -122,14 +121,12 @@ class _Filler:
         crc = _Crc() if slot.needs_crc and _known_crc(slot) is None else None
         for content in slot.contents:
             if isinstance(content, Range):
+                own = None if content.crc is None else _Crc()
                 with self.reader.opened(content.file) as source, naming(content.file.path):
-                    own = None if content.crc is None or source.reads_cheaply else _Crc()
-                    see = own if crc is None else crc
+                    see = _seen_by(own, crc)
                     self.target.copy_from(source, content.offset, at, content.nbytes, self._moved, see)
-                    if content.crc is not None:
-                        found = own.value if own else _crc_of(source, content.offset, content.nbytes)
-                        if found != content.crc:
-                            self.reader.report_damage(Storage(content.file, content.offset, content.nbytes))
+                if own is not None and own.value != content.crc:
+                    self.reader.report_damage(Storage(content.file, content.offset, content.nbytes))
                 at += content.nbytes
                 continue
             try:
@@ -167,18 +164,6 @@ class _Filler:
         self.advance(nbytes)
 
 
-def _crc_of(source: OpenBytes, offset: int, nbytes: int) -> int:
-    """The CRC-32 of bytes that were just copied, from the system's cache."""
-    buffer = memoryview(bytearray(min(nbytes, BUFFER)))
-    crc = 0
-    while nbytes:
-        block = buffer[: min(nbytes, BUFFER)]
-        source.read_into(offset, block)
-        crc = zlib.crc32(block, crc)
-        offset, nbytes = offset + len(block), nbytes - len(block)
-    return crc
-
-
 class _Crc:
     """A CRC-32 that grows with the blocks it is called with."""
 
@@ -186,6 +171,17 @@ class _Crc:
 
     def __call__(self, block: memoryview) -> None:
         self.value = zlib.crc32(block, self.value)
+
+
+def _seen_by(*sums: _Crc | None) -> Callable[[memoryview], None] | None:
+    """What takes each block into all of these; None for none."""
+    wanted = [each for each in sums if each is not None]
+
+    def see(block: memoryview) -> None:
+        for each in wanted:
+            each(block)
+
+    return see if wanted else None
 
 
 def _known_crc(slot: Slot) -> int | None:

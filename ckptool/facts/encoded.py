@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import TYPE_CHECKING
@@ -79,8 +79,24 @@ class Encoded(Fact):
             case Operation.RENAME:
                 return self._renamed(use)
             case Operation.COMPARE:
-                return Say(f"codes are compared, not the weights that they stand for ({self.scheme})")
+                return Say(f"codes are compared, not the weights that they encode ({self.scheme})")
         return FINE
+
+    def missed(self, wanted: Collection[str], used: Collection[str]) -> Answer:
+        left = [group for group in self.encoded if group.codes.key not in used]
+        if not left:
+            return FINE
+        shorter = {key[at + 1 :] for key in wanted for at, letter in enumerate(key) if letter == "."}
+        missing = [group for group in left if _is_among(group.key, wanted, shorter)]
+        if not missing:
+            return FINE
+        keys = tuple(group.key for group in missing)
+        tensors = f"{many(len(keys), 'tensor')} of the model"
+        return Refuse(
+            f"{tensors} would not be loaded: the source has them as quantized weights ({self.scheme}): {_few(keys)}",
+            self._way(Use(Operation.LOAD, missing[0].keys)),
+            may_insist=True,
+        )
 
     def _way(self, use: Use) -> str:
         """What to do instead: decode, or why that is not possible."""
@@ -98,7 +114,7 @@ class Encoded(Fact):
             return FINE
         group, names = torn
         return Refuse(
-            f"the new names separate codes and scales ({self.scheme}): {' and '.join(names)} are no quantized weight",
+            f"the new names separate codes and scales ({self.scheme}): {' and '.join(names)} do not belong together",
             f"rename all tensors of {group.key} alike, or decode it: --dequantize",
             may_insist=True,
         )
@@ -132,6 +148,14 @@ class Encoded(Fact):
                 members = groups[number].members.values()
                 return groups[number], [name for spec in members for name in targets.get(spec.key, ())]
         return None
+
+
+def _is_among(key: str, keys: Collection[str], shorter: Collection[str]) -> bool:
+    """True if a key is one of these, or is when one of the two has a prefix; `shorter` are all ends of the keys."""
+    if key in keys or key in shorter:
+        return True
+    parts = key.split(".")
+    return any(".".join(parts[at:]) in keys for at in range(1, len(parts) - 1))
 
 
 def _kinds(group: Group) -> list[str]:
@@ -191,7 +215,7 @@ class Dequantized(Fact):
         if use.operation is Operation.COMPARE:
             are = "is" if len(self.keys) == 1 else "are"
             what = f"{many(len(self.keys), 'tensor')} {are} compared as decoded numbers, not as codes"
-            return Say(f"{what}: {self.scheme} → {DTYPES[self.dtype].short}", level="note")
+            return Say(f"{what}: {self.scheme} → {DTYPES[self.dtype].short}")
         used = use.operation in (Operation.COPY, Operation.CAST, Operation.COMPUTE)
         return Say(self.text, level="note") if used else FINE
 

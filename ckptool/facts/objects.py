@@ -45,10 +45,8 @@ class NumpyBacked(Fact):
 
     @property
     def text(self) -> str:
-        return (
-            f"{many(len(self.entries), 'tensor')} of another device are numpy arrays inside the pickle, "
-            f"and listed as entries, not as tensors: {listed(self.entries)}"
-        )
+        are = many(len(self.entries), "tensor of another device is", "tensors of other devices are")
+        return f"{are} stored as numpy arrays, and listed as entries, not as tensors: {listed(self.entries)}"
 
     @property
     def hint(self) -> str:

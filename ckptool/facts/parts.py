@@ -72,7 +72,7 @@ class Rank(Fact):
     def text(self) -> str:
         return (
             f"this is one rank's part of a model of {len(self.siblings) + 1} ranks: "
-            f"{self.file}, and beside it {', '.join(self.siblings[:3])}{', ...' if len(self.siblings) > 3 else ''}"
+            f"{self.file}, and next to it {', '.join(self.siblings[:3])}{', ...' if len(self.siblings) > 3 else ''}"
         )
 
     @property

@@ -13,7 +13,6 @@ from ckptool.facts.headers import Headers, many
 from ckptool.facts.registry import finder
 from ckptool.formats.folder import KNOWN
 from ckptool.formats.ranks.kinds import joining_folder
-from ckptool.formats.ranks.parts import is_distributed
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +87,7 @@ class Partitioned(Fact):
 @finder
 def find_meta(headers: Headers) -> Iterator[Meta]:
     forms = zip(headers.keys, headers.checkpoint.forms(), strict=True)
-    checkpoint = headers.checkpoint
-    keys = tuple(key for key, form in forms if form.layout == "meta" and not is_distributed(checkpoint[key]))
+    keys = tuple(key for key, form in forms if form.layout == "meta" and not form.cls)
     if keys:
         yield Meta(keys)
 

@@ -140,6 +140,44 @@ class StackedLayers(Fact):
         return f'for a tensor of each layer: ckptool remap {{file}} -r "{rule}" -o OUT'
 
 
+@dataclass(frozen=True, slots=True)
+class RanksNotStated(Fact):
+    """A last rank that is missing cannot be seen."""
+
+    found: int = 0
+
+    name = "ranks-not-stated"
+    rank = -1
+
+    @property
+    def text(self) -> str:
+        return f"the files do not state how many ranks wrote them; {self.found:,} were found"
+
+    @property
+    def hint(self) -> str:
+        return "a last rank whose files are all missing cannot be seen: see that the shapes are those of the model"
+
+
+@dataclass(frozen=True, slots=True)
+class MissingReplicas(Fact):
+    """Ranks are missing that hold copies of what other ranks hold."""
+
+    numbers: tuple[int, ...] = ()
+
+    name = "missing-replicas"
+    grade = "note"
+    rank = -1
+
+    @property
+    def text(self) -> str:
+        names = listed(tuple(map(str, self.numbers)))
+        return f"{'rank' if len(self.numbers) == 1 else 'ranks'} {names} missing"
+
+    @property
+    def hint(self) -> str:
+        return "other ranks hold the same parts: nothing is lost"
+
+
 def _them(keys: tuple[str, ...]) -> str:
     return "it" if len(keys) == 1 else "them"
 
@@ -159,5 +197,9 @@ def find(headers: Headers) -> Iterator[Fact]:
         keys = tuple(key for key in stacked.keys if key in headers.checkpoint)
         if keys:
             yield StackedLayers(keys, headers.checkpoint.form(keys[0]).shape)
+    for unstated in headers.observed(seen.RanksNotStated):
+        yield RanksNotStated(found=unstated.found)
+    for missing in headers.observed(seen.MissingReplicas):
+        yield MissingReplicas(numbers=missing.ranks)
     for beside in headers.observed(seen.RunBeside):
         yield RunBeside(folder=beside.folder)

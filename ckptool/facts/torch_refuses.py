@@ -88,8 +88,7 @@ class RefusedByDefault(Fact):
         alone = "the weights alone: ckptool filter {file} --only-weights -o OUT"
         if not self.globals or self.protocol is not None or self.is_dangerous:
             return alone
-        listed = ", ".join(self.globals[:_SHOWN]) + (", ..." if len(self.globals) > _SHOWN else "")
-        return f"torch.serialization.add_safe_globals([{listed}]) if you trust them, or {alone}"
+        return f"torch.serialization.add_safe_globals([{', '.join(self.globals)}]) if you trust them, or {alone}"
 
     def finding_level(self) -> Level | None:
         return None if self.is_known else self.grade
@@ -163,7 +162,7 @@ def _faults(root: object) -> Iterator[str]:
             if fault := _fault(node):
                 yield fault
         elif type(node) is Persistent and not _is_reference(node):
-            yield "a persistent id that is no storage"
+            yield "a persistent id that is not a storage"
 
 
 def _is_reference(node: Persistent) -> bool:
@@ -176,13 +175,13 @@ def _fault(call: Call) -> str:
     if type(fn) is not Global:
         if type(fn) is Call or (type(fn) is Persistent and _is_reference(fn)):
             return ""
-        return f"it calls {_kind(fn)}, which is no class or function"
+        return f"it calls {_kind(fn)}, which is not a class or function"
     if is_tensor(call):
         if call.items:
             return f"items are set on a tensor ({fn.qualified})"
         return f"values are appended to a tensor ({fn.qualified})" if call.appended else ""
     if call.items and fn.name not in _DICTS and not fn.name[:1].isupper() and risk_of(fn.module, fn.name) == "harmless":
-        return f"items are set on what {fn.qualified} returns, which is no dict"
+        return f"items are set on what {fn.qualified} returns, which is not a dict"
     return ""
 
 

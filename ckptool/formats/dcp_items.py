@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from ckptool.core.bytes import ByteSource, Folder
 from ckptool.core.checkpoint import GlobalUse, Piece, Storage, Tensor
+from ckptool.core.counts import many
 from ckptool.core.errors import MissingError, UnreadableError
 from ckptool.core.observations import Observation
 from ckptool.core.spec import Form, TensorSpec, short_spec
@@ -63,7 +64,7 @@ class Items:
         if missing:
             listed = ", ".join(missing[:5]) + (f" and {len(missing) - 5:,} more" if len(missing) > 5 else "")
             raise UnreadableError(
-                f"{self.path} lacks {len(missing):,} of {len(names):,} files: {listed}",
+                f"{self.path} lacks {len(missing):,} of {many(len(names), 'file')}: {listed}",
                 hint="copy what is missing from where the checkpoint was saved",
                 path=self.path / missing[0],
             )

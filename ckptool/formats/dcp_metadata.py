@@ -234,7 +234,7 @@ def _stored(key: str, fields: Mapping[str, object]) -> Stored:
     if name in ("", ".", "..") or any(character in name for character in "/\\\0"):
         raise UnreadableError(
             f'the .metadata of this checkpoint puts "{key}" into "{name}", which is not a plain file name',
-            hint="its files lie beside it; do not use this checkpoint unless you know who made it",
+            hint="its files are in its folder; do not use this checkpoint unless you know who made it",
             key=key,
         )
     transforms = fields.get("transform_descriptors")

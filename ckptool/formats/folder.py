@@ -88,7 +88,7 @@ def _choice(folder: Folder, entries: Sequence[Entry]) -> Candidate:
         if name in present:
             return (name,)
     for candidates in (_indexes(names), _shard_groups(names), _single_files(folder, entries)):
-        same_stem = len({candidate[0].partition(".")[0] for candidate in candidates}) == 1
+        same_stem = len({_model_name(candidate[0]) for candidate in candidates}) == 1
         if same_stem:  # one model in two formats: safetensors wins
             return min(candidates, key=lambda candidate: not is_safe_name(candidate[0]))
         if candidates:
@@ -99,6 +99,17 @@ def _choice(folder: Folder, entries: Sequence[Entry]) -> Candidate:
                 path=folder.path,
             )
     raise _nothing(folder, entries)
+
+
+def _model_name(name: str) -> str:
+    """What a file's name says of the model, not of the format; a number behind a dot is another model or part.
+
+    Example:
+        >>> _model_name("model.fp16.safetensors"), _model_name("weights.01.pth")
+        ('model', 'weights.01')
+    """
+    first, *parts = name.split(".")
+    return ".".join((first, *(part for part in parts if part.isdecimal())))
 
 
 def _indexes(names: Sequence[str]) -> list[Candidate]:

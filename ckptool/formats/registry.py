@@ -22,6 +22,8 @@ from ckptool.formats.sniff import (
     is_gguf,
     is_index,
     is_legacy,
+    is_npy,
+    is_npz,
     is_safetensors,
     is_zip,
     what_else,
@@ -99,6 +101,7 @@ CONTAINERS: list[Container] = [
             keeps_metadata=True,
         ),
     ),
+    Container("numpy .npz", is_npz, _late("numpy_array", "open_npz"), (".npz",)),
     Container(
         "torch zip",
         is_zip,
@@ -115,6 +118,7 @@ CONTAINERS: list[Container] = [
             keeps_objects=True,
         ),
     ),
+    Container("numpy .npy", is_npy, _late("numpy_array", "open_npy"), (".npy",)),
     Container("GGUF", is_gguf, _late("gguf", "open_gguf"), (".gguf",)),
     Container("torch legacy", is_legacy, _late("torch.legacy", "open_legacy"), is_pickle=True),
 ]

@@ -16,6 +16,7 @@ from typing import NoReturn
 
 from ckptool.core.bytes import ByteSource, OpenBytes
 from ckptool.core.checkpoint import Checkpoint, Columns
+from ckptool.core.counts import many
 from ckptool.core.errors import UnreadableError, UsageError
 from ckptool.core.format import Format
 from ckptool.core.observations import UnknownFields
@@ -66,7 +67,7 @@ def open_safetensors(source: ByteSource, select: str | None = None) -> Checkpoin
         _ends_early(source, header)
     if end < source.size:
         raise UnreadableError(
-            f"{source.path} goes on for {source.size - end:,} bytes after its last tensor",
+            f"{source.path} goes on for {many(source.size - end, 'byte')} after its last tensor",
             hint="header and data do not belong together; get the file again",
             path=source.path,
         )
@@ -100,6 +101,7 @@ def read_header(file: OpenBytes, offset: int = 0) -> Header:
             hint="download it again",
             path=path,
         )
+    file.expect(offset + 8, length)
     try:
         found = parse(JsonReader(lambda at, nbytes: file.read(offset + 8 + at, nbytes), length))
         names, forms, starts = _in_order(found)
@@ -127,9 +129,9 @@ def _check_layout(names: list[str], forms: list[Form], starts: array[int]) -> in
     end = 0
     for at, (start, form) in enumerate(zip(starts, forms, strict=True)):
         if start < end:
-            raise JsonError(f'lets "{names[at - 1]}" and "{names[at]}" overlap by {end - start:,} bytes')
+            raise JsonError(f'lets "{names[at - 1]}" and "{names[at]}" overlap by {many(end - start, "byte")}')
         if start > end:
-            raise JsonError(f'leaves {start - end:,} bytes before "{names[at]}" to no tensor')
+            raise JsonError(f'leaves {many(start - end, "byte")} before "{names[at]}" to no tensor')
         end += form.nbytes
     return end
 

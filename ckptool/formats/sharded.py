@@ -17,6 +17,7 @@ from pathlib import PurePath
 
 from ckptool.core.bytes import ByteSource, Folder
 from ckptool.core.checkpoint import Checkpoint, Columns, Extra, GlobalUse, Tensor
+from ckptool.core.counts import many
 from ckptool.core.errors import MissingError, UnreadableError
 from ckptool.core.observations import MetadataDiffers, NoIndex, NotInIndex, Observation, WrongTotalSize
 from ckptool.formats.registry import open_file
@@ -126,6 +127,7 @@ def _walk(source: ByteSource, take: Callable[[JsonReader], None]) -> int | None:
     with source.open() as file:
         if file.size > MAX_INDEX:
             raise UnreadableError(f"the index {path} has {file.size:,} bytes; no index is that long", path=path)
+        file.expect(0, file.size)
         reader = JsonReader(file.read, file.size)
         try:
             for member in reader.members():
@@ -172,13 +174,13 @@ def _heads_and_size(source: ByteSource) -> tuple[dict[str, int], int | None]:
         if name in ("", ".", "..") or any(character in name for character in "/\\\0"):
             raise UnreadableError(
                 f'the index {source.path} puts "{key}" into "{name}", which is not a plain file name',
-                hint="shards lie beside their index; do not use this checkpoint unless you know who made it",
+                hint="shards are in the folder of their index; do not use this checkpoint unless you know who made it",
                 path=source.path,
                 key=key,
             )
     heads = dict.fromkeys(sorted(first), _HEAD_ROOM)
-    for raw, many in nbytes.items():
-        heads[unquoted(raw)] += many + many // 7
+    for raw, size in nbytes.items():
+        heads[unquoted(raw)] += size + size // 7
     return heads, total_size
 
 
@@ -215,7 +217,8 @@ def _located(folder: Folder, names: Sequence[str], who: str) -> list[ByteSource]
             missing.append(name)
     if missing:
         raise UnreadableError(
-            f"{who} names {len(names):,} shards, {len(missing):,} of them missing: {_some(missing, len(missing))}",
+            f"{who} names {many(len(names), 'shard')}, {len(missing):,} of them missing: "
+            f"{_some(missing, len(missing))}",
             hint="download what is missing",
             path=folder.path / missing[0],
         )

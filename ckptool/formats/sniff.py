@@ -1,6 +1,6 @@
 """What a file is, by its first bytes; its name is never asked.
 
-A file that is no checkpoint is said to be what it is, because that is what helps: a Git LFS pointer, an error page that
+For a file that is not a checkpoint the error says what it is, because that helps: a Git LFS pointer, an error page that
 was saved under the name of a model, an archive that was never unpacked.
 """
 
@@ -57,7 +57,6 @@ _MAGIC: list[tuple[int, bytes, Other]] = [
     (0, b"GGML", Other("is a GGML file, for llama.cpp", _EXPORT)),
     (0, b"lmgg", Other("is a GGML file, for llama.cpp", _EXPORT)),
     (0, b"tjgg", Other("is a GGML file, for llama.cpp", _EXPORT)),
-    (0, b"\x93NUMPY", Other("is a numpy array (.npy)", "torch.save or safetensors can hold it by name")),
     (4, b"TFL3", Other("is a TensorFlow Lite model", _EXPORT)),
     (0, b"%PDF-", Other("is a PDF document", _DOWNLOAD)),
     (0, b"\x89PNG\r\n", Other("is a PNG image", _DOWNLOAD)),
@@ -94,6 +93,16 @@ def is_safetensors(head: bytes, file: OpenBytes) -> bool:
 def is_gguf(head: bytes, file: OpenBytes) -> bool:
     """True for a GGUF file of any version and byte order."""
     return head.startswith(b"GGUF")
+
+
+def is_npy(head: bytes, file: OpenBytes) -> bool:
+    """True for an array of numpy."""
+    return head.startswith(b"\x93NUMPY")
+
+
+def is_npz(head: bytes, file: OpenBytes) -> bool:
+    """True for a zip archive whose first member is an array of numpy."""
+    return head.startswith(b"PK\x03\x04") and head[30 : 30 + int.from_bytes(head[26:28], "little")].endswith(b".npy")
 
 
 def is_index(head: bytes, file: OpenBytes) -> bool:

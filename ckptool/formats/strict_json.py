@@ -20,7 +20,7 @@ from typing import NoReturn
 MAX_STRINGS = 1_500_000  # entries of one object of strings
 MAX_SMALL = 1 << 16  # bytes of any other value
 _MANY_VALUES = 10_000  # different strings of one object that are remembered
-_WINDOW = 1 << 20  # bytes of a text that are read at once
+_WINDOWS = (1 << 20, 8 << 20)  # bytes of a text that are read first, and at once at most
 _LOOK_AHEAD = 1 << 16  # bytes in which a member in the usual form ends
 
 
@@ -64,6 +64,7 @@ class JsonReader:
         self._left = nbytes  # bytes that are not held yet
         self._next = 0  # the first of them
         self._window = b""
+        self._many = _WINDOWS[0]
         self._at = 0  # the byte of the window that comes next
 
     @classmethod
@@ -146,7 +147,7 @@ class JsonReader:
             try:
                 text, _ = utf_8_decode(piece, "strict", len(piece) < limit)
                 value, end = _DECODER.raw_decode(text)
-                json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair is no text
+                json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair is not a text
             except (ValueError, RecursionError) as problem:
                 if len(piece) == limit < MAX_SMALL:
                     continue
@@ -200,7 +201,8 @@ class JsonReader:
     def _hold_more(self) -> None:
         """Let go of what was read, and hold at least twice as much of what was not."""
         rest = self._window[self._at :]
-        more = self._read(self._next, min(self._left, max(_WINDOW, len(rest))))
+        more = self._read(self._next, min(self._left, max(self._many, len(rest))))
+        self._many = min(2 * self._many, _WINDOWS[1])
         self._next, self._left = self._next + len(more), self._left - len(more)
         self._window, self._at = rest + more, 0
 
@@ -218,7 +220,7 @@ def unquoted(raw: bytes) -> str:
         text = raw.decode()
         if "\\" in text:
             text = json.loads(f'"{text}"')
-            text.encode()  # half a surrogate pair is no text
+            text.encode()  # half a surrogate pair is not a text
     except ValueError:
         raise JsonError("holds a string that is not valid Unicode") from None
     return text

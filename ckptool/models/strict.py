@@ -52,7 +52,7 @@ def strict_verdict(
         target: the model. Its tensors are not touched. For a checkpoint, keys and shapes decide.
         specs: the tensors of the state dict.
         versions: the module versions that the state dict carries; None if it is a plain dict without any.
-        entries: names of entries that are no tensors; torch takes them for unexpected keys, or for extra state.
+        entries: names of entries that are not tensors; torch takes them for unexpected keys, or for extra state.
 
     Example:
         >>> import torch

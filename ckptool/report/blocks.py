@@ -98,14 +98,12 @@ class Rows:
         rows: folded, as few as say it all.
         each: the table with a row per tensor, where that is more; shown if details are asked for.
         title: what it is, where it is folded away.
-        beside_table: the page has it beside the table of all tensors.
     """
 
     columns: tuple[Column, ...]
     rows: Callable[[], Sequence[Row]]
     each: Rows | None = None
     title: str = ""
-    beside_table: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +152,40 @@ class Findings:
 
 
 @dataclass(frozen=True, slots=True)
+class Series:
+    """Values over the depth of a model.
+
+    Attributes:
+        title: what they are.
+        values: one for each key of the chart; None for none.
+        kind: of the values.
+        log: their powers count.
+        styles: of each; all are alike if there are none.
+    """
+
+    title: str
+    values: tuple[float | None, ...]
+    kind: Kind = "real"
+    log: bool = False
+    styles: tuple[Style, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """Values over the depth of a model, drawn on pages.
+
+    Attributes:
+        title: what it shows.
+        keys: of tensors or modules, in the order of the model.
+        series: of values, one below the other.
+    """
+
+    title: str
+    keys: tuple[str, ...]
+    series: tuple[Series, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Code:
     """Lines to be copied."""
 
@@ -168,4 +200,4 @@ class Next:
     parts: tuple[str, ...]
 
 
-Block: TypeAlias = Sides | Totals | Facts | Notes | Rows | Items | Findings | Code | Next
+Block: TypeAlias = Sides | Totals | Facts | Notes | Rows | Items | Findings | Chart | Code | Next

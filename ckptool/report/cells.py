@@ -13,12 +13,12 @@ from ckptool.report.units import count, real, relative, signed, size
 
 Kind = Literal[
     "text", "key", "code", "spec", "mark", "verdict", "whole", "count", "bytes", "share", "ratio", "real", "signed",
-    "rel", "small", "levels", "hist", "tensors",
+    "rel", "small", "levels", "hist", "tensors", "percent",
 ]  # fmt: skip
 """What a value is: words; key patterns; other code; a dtype with a shape; a symbol; how a rule went ([text, style,
 findings, level]); a number in full; in thousands and millions; bytes, or (before, after); a share of 1; one of another
 column; numbers with two digits, the last two for relative changes; relative changes of tensors in order; counts of 24
-bins; how many rows a branch of a tree has."""
+bins; how many rows a branch of a tree has; a share without a bar."""
 
 NUMBERS = frozenset(("whole", "count", "bytes", "real", "signed", "rel", "small"))
 """Kinds whose values stand at the right."""
@@ -90,6 +90,7 @@ _FORMATS: Mapping[str, Callable[[Any], str]] = {
     "rel": relative,
     "small": relative,
     "ratio": count,
+    "percent": lambda share: share_text(share),
 }
 
 

@@ -11,7 +11,7 @@ from ckptool.commands.diff.result import Change, Diff, ExtraChange, Models, Stat
 from ckptool.core.checkpoint import Checkpoint, Note, Tensor
 from ckptool.core.shell import shell_quote
 from ckptool.report import document
-from ckptool.report.blocks import Block, Column, Facts, Next, Notes, Rows, Sides, Totals
+from ckptool.report.blocks import Block, Chart, Column, Facts, Next, Notes, Rows, Series, Sides, Totals
 from ckptool.report.cells import Row
 from ckptool.report.diff_rows import (
     SYMBOLS,
@@ -112,10 +112,20 @@ def _blocks(diff: Diff, names: tuple[str, str], match: Automatic | None, verbose
     extras = [Row((symbol, "(not tensors)", len(of), None, ", ".join(of))) for symbol, of in extras_rows(diff.extras)]
     each = Rows(_COLUMNS, lambda: [*map(_cells, diff_rows(diff, each=True)), *extras])
     yield Rows(_COLUMNS, lambda: [*map(_cells, rows), *extras], each if len(rows) < len(diff.changes) else None)
+    yield _chart(diff)
     yield Notes([note for note in diff.notes if note.level != "warning"])
     if not diff.is_same:
         yield Totals(tuple(summary_parts(diff)))
         yield Next(tuple(_next(rows, verbose)))
+
+
+def _chart(diff: Diff) -> Chart:
+    """The relative change of the tensors of floats over the depth of the model."""
+    deltas = ((change.key, change.delta) for change in diff.changes if change.delta is not None)
+    found = {key: delta.rel for key, delta in deltas if delta.rel is not None and delta.old_range is None}
+    return Chart(
+        "change over depth", tuple(found), (Series("relative change", tuple(found.values()), "rel", log=True),)
+    )
 
 
 def _prefixes(diff: Diff) -> Iterator[Note]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -13,13 +14,13 @@ from ckptool.core.shell import shell_quote
 from ckptool.core.spec import packed_nbytes
 from ckptool.facts.architecture import Architecture
 from ckptool.facts.registry import facts_of
-from ckptool.report.blocks import Block, Column, Facts, Next, Notes, Rows, Side, Sides, Totals
+from ckptool.report.blocks import Block, Chart, Column, Facts, Next, Notes, Rows, Series, Side, Sides, Totals
 from ckptool.report.cells import Cell, Row
 from ckptool.report.document import Answer, Document, Field, Table
 from ckptool.report.escape import terminal
 from ckptool.report.inspection import Inspection, format_text
 from ckptool.report.json import file_fields, model_fields, note_fields, stats_fields
-from ckptool.report.symbols import STYLES
+from ckptool.report.symbols import STYLES, Style
 from ckptool.report.tree import Tree, tree
 from ckptool.report.units import count, number_of, size_short
 
@@ -91,6 +92,8 @@ def _blocks(report: Inspection, shown: Tree) -> Iterator[Block]:
     yield Totals(tuple(_totals(report)), ", ")
     yield Notes([*_dangers(report), *_nonfinite(report), *(note for note in report.notes if note.level == "warning")])
     yield _tree(report, shown)
+    if report.stats:
+        yield _chart(report)
     if not report.is_partial:  # else the question was about some tensors, not about the file
         yield Facts(tuple(_beside(report)))
     yield Notes([note for note in report.notes if note.level != "warning"])
@@ -140,7 +143,7 @@ def _tree(report: Inspection, shown: Tree) -> Rows:
         Column("spec", "spec"),
         Column("elements", "count", wide=stats),
         Column("size", "bytes", wide=stats),
-        Column("share of bytes", "share", wide=True),
+        Column("share of bytes", "share", wide=stats, spare=True),
         Column("mean", "signed"),
         Column("std", "real"),
         Column("±max, √count", "hist"),
@@ -158,7 +161,7 @@ def _tree(report: Inspection, shown: Tree) -> Rows:
 def _numbers(copies: Sequence[Stats]) -> tuple[Any, ...]:
     """The numbers of one tensor, or of the same tensor in several identical modules, taken together."""
     if not copies:
-        return ()
+        return (None, None, None)
     from ckptool.report.statistics import histogram, integer_range, moments
 
     if all(one.integer for one in copies):
@@ -166,6 +169,23 @@ def _numbers(copies: Sequence[Stats]) -> tuple[Any, ...]:
     found = {"NaN": sum(one.nan for one in copies), "Inf": sum(one.inf for one in copies)}
     odd = ", ".join(f"{many:,} {what}" for what, many in found.items() if many)
     return (*moments(copies), histogram(copies), Cell(odd or None, "bold red"))
+
+
+def _chart(report: Inspection) -> Chart:
+    """Norm, spread, zeros and outliers of the tensors of floats over the depth of the model."""
+    found = {key: one for key, one in report.stats.items() if one.std is not None and not one.integer}
+    norms = (math.hypot(one.std or 0.0, one.mean or 0.0) * math.sqrt(one.elements) for one in found.values())
+    largest = (max(abs(one.min or 0.0), abs(one.max or 0.0)) for one in found.values())
+    outliers = (most / one.std if one.std else None for most, one in zip(largest, found.values(), strict=True))
+    is_finite = not any(one.nan or one.inf for one in found.values())
+    odd: tuple[Style, ...] = () if is_finite else tuple("red" if one.nan + one.inf else "bar" for one in found.values())
+    series = (
+        Series("norm", tuple(norms), log=True, styles=odd),
+        Series("spread (standard deviation)", tuple(one.std for one in found.values()), log=True, styles=odd),
+        Series("zeros", tuple(one.zeros / one.elements for one in found.values()), "percent", styles=odd),
+        Series("outliers (largest magnitude in standard deviations)", tuple(outliers), "small", log=True, styles=odd),
+    )
+    return Chart("values over depth", tuple(found), series)
 
 
 def _beside(report: Inspection) -> Iterator[tuple[str, list[str]]]:

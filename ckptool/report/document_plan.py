@@ -247,7 +247,7 @@ _FIELDS = (
     Field("why", "why"),
     Field("tied_to", "tied to", "key", panel=True),
 )
-_STATUSES = tuple(Status(symbol, fate.value, STYLES[symbol]) for fate, symbol in SYMBOLS.items())
+_STATUSES = tuple(Status(SYMBOLS[fate], fate.value, STYLES[SYMBOLS[fate]]) for fate in Fate)  # the same comes last
 
 
 def _table(plan: Plan) -> Table:

@@ -12,7 +12,7 @@ from ckptool.core.shell import shell_quote
 from ckptool.core.spec import TensorSpec
 from ckptool.models import Verdict
 from ckptool.models.entries import Entry, Filled
-from ckptool.report.blocks import Block, Code, Column, Facts, Item, Items, Notes, Rows, Side, Sides
+from ckptool.report.blocks import Block, Chart, Code, Column, Facts, Item, Items, Notes, Rows, Series, Side, Sides
 from ckptool.report.document import Answer, Document, Field, Status, Table
 from ckptool.report.document_inspect import shape_text, side_of
 from ckptool.report.document_plan import Mode, plan_answer, reads_blocks, written_blocks
@@ -24,6 +24,7 @@ from ckptool.report.reasons import reason_text
 from ckptool.report.results import ABOUT, transplant_findings
 from ckptool.report.symbols import STYLES
 from ckptool.report.transplant_rows import (
+    STATES,
     SYMBOLS,
     entry_rows,
     freeze_text,
@@ -135,10 +136,9 @@ def _blocks(transplant: Transplant, name: str, came: Done, depth: int | None, ve
     yield Sides((side_of(transplant.source, name, "source"), target))
     notes = _notes(transplant)
     yield Notes([note for note in notes if note.level == "warning"])
-    if came.probe is not None:
-        yield from probe_blocks(came.probe, verbose)
     yield from match_blocks(transplant.match)
     yield Rows(_MODULES, lambda: module_rows(transplant, depth))
+    yield _chart(transplant)
     each = Rows(_KEYS, lambda: entry_rows(transplant, each=True))
     yield Rows(_KEYS, lambda: entry_rows(transplant), each)
     yield from reads_blocks(transplant.plan)
@@ -151,8 +151,18 @@ def _blocks(transplant: Transplant, name: str, came: Done, depth: int | None, ve
         )
     )
     yield Notes([note for note in notes if note.level != "warning"])
-    yield Facts((("in all", [summary_text(transplant)]),))
+    yield Facts((("loaded", [summary_text(transplant)]),))
+    if came.probe is not None:
+        yield from probe_blocks(came.probe, verbose)
     yield from done_blocks(transplant, came)
+
+
+def _chart(transplant: Transplant) -> Chart:
+    """The model, module by module, with the state of each."""
+    shares = list(transplant.modules.values())
+    styles = tuple(STATES[share.state] for share in shares)
+    loaded = Series("loaded from the source", tuple(share.share for share in shares), "percent", styles=styles)
+    return Chart("modules: loaded, partly loaded, new", tuple(share.name for share in shares), (loaded,))
 
 
 def _notes(transplant: Transplant) -> list[Note]:
@@ -203,7 +213,8 @@ _FIELDS = (
     Field("kind", "kind", panel=True),
     Field("dtype"),
     Field("shape"),
-    Field("elements", "elements", "count", "add"),
+    Field("elements"),
+    Field("", "elements", "count", "add"),  # of the model's own
     Field("loaded_elements", "loaded", "ratio", "add", of="elements"),
     Field("sources", "source key", "key"),
     Field("source_spec", "source spec", panel=True),
@@ -223,7 +234,7 @@ def _row(entry: Entry) -> Sequence[Any]:
     spec = entry.spec
     return (
         *(spec.key, entry.status.value, None, spec.short, entry.kind or None, spec.dtype, shape_text(spec.shape)),
-        *(spec.elements, entry.covered if entry.is_filled else 0, " ".join(entry.sources)),
+        *(spec.elements, spec.elements, entry.covered if entry.is_filled else 0, " ".join(entry.sources)),
         *(entry.found or None, reason_text(entry.reason), entry.fit or None),
     )
 
@@ -231,7 +242,7 @@ def _row(entry: Entry) -> Sequence[Any]:
 def _unexpected_row(spec: TensorSpec) -> Sequence[Any]:
     return (
         *(spec.key, "unexpected", None, spec.short, None, spec.dtype, shape_text(spec.shape)),
-        *(spec.elements, 0, spec.key, None, "the model has no such key", None),
+        *(spec.elements, None, 0, spec.key, None, "the model has no such key", None),
     )
 
 

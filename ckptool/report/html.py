@@ -13,8 +13,9 @@ from dataclasses import asdict
 from typing import Any
 
 from ckptool.commands.checks.finding import Finding
-from ckptool.report.blocks import Block, Code, Facts, Findings, Items, Next, Notes, Rows, Sides, Totals
-from ckptool.report.cells import NUMBERS, Row, cell_of, cell_text, spec_style
+from ckptool.report.blocks import Block, Chart, Code, Facts, Findings, Items, Next, Notes, Rows, Sides, Totals
+from ckptool.report.cells import NUMBERS, Row, cell_of, cell_text, share_text, spec_style
+from ckptool.report.chart import chart_html
 from ckptool.report.document import Document, Field, Table
 from ckptool.report.escape import html_text, terminal
 from ckptool.report.findings import policy_text
@@ -124,7 +125,7 @@ def _data(table: Table, findings: Sequence[Findings]) -> Iterator[str]:
 
 
 def _column(field: Field, fields: Sequence[Field]) -> dict[str, Any]:
-    kind = "text" if field.kind in ("key", "spec") else field.kind
+    kind = "text" if field.kind == "key" else field.kind
     names = ("title", "sum", "total", "panel", "style")
     column = {name: value for name in names if (value := getattr(field, name))}
     of = {"of": next(at for at, other in enumerate(fields) if other.title == field.of)} if field.of else {}
@@ -168,22 +169,21 @@ def _finding(finding: Finding) -> dict[str, Any]:
 
 
 def _head(document: Document, blocks: Sequence[Block], with_rows: bool) -> Iterator[str]:
-    """The answer and the blocks as elements; tables of all tensors are left out where the page has them."""
-    if not any(isinstance(block, Sides) for block in blocks):
+    """What it is about, the answer, and the blocks; tables of tensors are left out where the page has them all."""
+    sides = [block for block in blocks if isinstance(block, Sides)]
+    for named in sides:
+        yield from _elements(named)
+    if not sides:
         yield f"<h1>{html_text(f'ckptool {document.command}')}</h1>\n"
-    answered = False
+    yield from _answer(document)
     for block in blocks:
-        if not answered and not isinstance(block, Sides):
-            yield from _answer(document)
-            answered = True
-        if not isinstance(block, Rows) or with_rows or block.beside_table:
+        if not isinstance(block, Sides) and (with_rows or not isinstance(block, Rows)):
             yield from _elements(block)
-    if not answered:
-        yield from _answer(document)
 
 
 def _answer(document: Document) -> Iterator[str]:
-    yield f'<p class="answer {document.answer.mood}">{html_text(document.answer.text)}</p>\n'
+    if document.answer.mood != "plain":
+        yield f'<p class="answer {document.answer.mood}">{html_text(document.answer.text)}</p>\n'
     for problem in document.problems:
         yield _note("error", problem.message, problem.hint)
 
@@ -198,13 +198,9 @@ def _elements(block: Block) -> Iterator[str]:
         case Totals():
             yield f'<p class="sum">{html_text(block.separator.join(block.parts))}</p>\n'
         case Facts():
-            yield '<dl class="facts">\n'
-            for title, entries in block.rows:
-                if entries:
-                    more = [f"{len(entries) - _ENTRIES:,} more"] if len(entries) > _ENTRIES else []
-                    shown = ", ".join(html_text(terminal(entry, _TEXT)) for entry in [*entries[:_ENTRIES], *more])
-                    yield f"<dt>{html_text(title)}</dt><dd>{shown}</dd>\n"
-            yield "</dl>\n"
+            rows = [_fact(title, entries) for title, entries in block.rows if entries]
+            if rows:
+                yield f'<dl class="facts">\n{"".join(rows)}</dl>\n'
         case Notes():
             for level, text, hint in dict.fromkeys((note.level, note.text, note.hint) for note in block.notes):
                 yield _note(level, text, hint)
@@ -217,8 +213,16 @@ def _elements(block: Block) -> Iterator[str]:
             yield f"<details><summary>{html_text(title)}</summary>{list_}</details>\n" if title else list_
         case Code():
             yield f"<pre>{_lines(block.text)}</pre>\n"
+        case Chart():
+            yield from chart_html(block)
         case Findings() | Next():
             return
+
+
+def _fact(title: str, entries: Sequence[str]) -> str:
+    more = [f"{len(entries) - _ENTRIES:,} more"] if len(entries) > _ENTRIES else []
+    shown = ", ".join(html_text(terminal(entry, _TEXT)) for entry in [*entries[:_ENTRIES], *more])
+    return f"<dt>{html_text(title)}</dt><dd>{shown}</dd>\n"
 
 
 def _lines(text: str) -> str:
@@ -263,4 +267,7 @@ def _cell(row: Row, at: int, block: Rows) -> str:
         return ""
     own = STYLES.get(said, "") if kind == "mark" else spec_style(said) if kind == "spec" else ""
     classes = " ".join(filter(None, (cell.style or own or row.style, "right" if kind in NUMBERS else "")))
+    if kind == "share":
+        bar = f'<svg class="share"><rect width="{100 * cell.value:.1f}%" height="100%"></rect></svg>'
+        return f'<td class="{classes}">{bar}{html_text(share_text(cell.value))}</td>'
     return f'<td class="{classes}">{html_text(cell.lead)}{html_text(said)}</td>'

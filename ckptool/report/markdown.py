@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from ckptool.commands.checks.finding import Finding
-from ckptool.report.blocks import Block, Code, Column, Facts, Findings, Items, Next, Notes, Rows, Sides, Totals
+from ckptool.report.blocks import Block, Chart, Code, Column, Facts, Findings, Items, Next, Notes, Rows, Sides, Totals
 from ckptool.report.cells import NUMBERS, Row, cell_of, cell_text, share_text
 from ckptool.report.document import Document
 from ckptool.report.escape import markdown, markdown_code
@@ -45,7 +45,8 @@ def _pieces(document: Document) -> Iterator[_Piece]:
     sides = next((block for block in blocks if isinstance(block, Sides)), None)
     names = markdown(sides.joint).join(markdown_code(side.name) for side in sides.sides) if sides else ""
     yield f"### ckptool {markdown(document.command)}{f' {names}' if names else ''}\n\n", "", _nothing
-    yield f"**{markdown(document.answer.text)}**\n", "", _nothing
+    if document.answer.mood != "plain":
+        yield f"**{markdown(document.answer.text)}**\n", "", _nothing
     for problem in document.problems:
         yield _said("error", problem.message, problem.hint), "", _nothing
     for block in blocks:
@@ -88,7 +89,7 @@ def _block(block: Block) -> Iterator[_Piece]:
         case Code():
             fence = "`" * max(3, 1 + max((len(run) for run in _ticks(block.text)), default=0))
             yield f"\n{fence}{block.language}\n{block.text.rstrip()}\n{fence}\n", "", _nothing
-        case Next():
+        case Chart() | Next():
             return
 
 

@@ -11,6 +11,7 @@ from ckptool.core.checkpoint import Note
 from ckptool.report import text
 from ckptool.report.blocks import (
     Block,
+    Chart,
     Code,
     Column,
     Facts,
@@ -89,7 +90,8 @@ def _lines(block: Block, screen: Screen, verbose: bool) -> Iterator[Line]:
         case Sides():
             return _sides(block, screen) if block.on_screen else iter(())
         case Totals():
-            return _plain(fit(map(terminal, block.parts), screen, block.separator, indent="  "))
+            lines = fit((terminal(part, _LONGEST) for part in block.parts), screen, block.separator, indent="  ")
+            return _plain(short for line in lines for short in _wrapped(line, screen))
         case Facts():
             return _facts(block, screen)
         case Notes():
@@ -100,6 +102,8 @@ def _lines(block: Block, screen: Screen, verbose: bool) -> Iterator[Line]:
             return _items(block, screen, verbose)
         case Findings():
             return _findings(block.findings, screen, verbose)
+        case Chart():
+            return iter(())
         case Code():
             return _plain(map(terminal, block.text.splitlines()))
         case Next():

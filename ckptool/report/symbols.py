@@ -9,10 +9,10 @@ if TYPE_CHECKING:
     from ckptool.commands.checks.finding import Level
 
 Style = Literal[
-    "", "dim", "bold", "red", "bold red", "green", "yellow", "bold yellow", "magenta", "bold magenta", "cyan",
-    "dim cyan", "blue",
+    "", "dim", "bold", "red", "bold red", "green", "dim green", "yellow", "bold yellow", "magenta", "bold magenta",
+    "cyan", "dim cyan", "blue", "bar",
 ]  # fmt: skip
-"""How something looks. Bold is for what a person looks for; dim for what is as expected."""
+"""How something looks. Bold is for what a person looks for; dim for what is as expected; bar for bars of charts."""
 
 STYLES: Mapping[str, Style] = {
     "=": "green",  # same, copied or loaded as it is

@@ -73,7 +73,7 @@ def _opened(keys: list[str], names: list[str]) -> list[str]:
     return [_name(key, depth) if at == name else at for key, at in zip(keys, names, strict=True)]
 
 
-_STATES: Mapping[State, Style] = {State.LOADED: "green", State.PARTLY: "bold yellow", State.NEW: "bold red"}
+STATES: Mapping[State, Style] = {State.LOADED: "dim green", State.PARTLY: "bold yellow", State.NEW: "bold red"}
 
 
 def _module_row(name: str, entries: list[Entry]) -> Row:
@@ -81,7 +81,7 @@ def _module_row(name: str, entries: list[Entry]) -> Row:
     share = share_of(name, entries)
     tensors = f"{sum(entry.is_filled for entry in entries):,}/{len(entries):,}"
     shown = Cell(name, "" if share.state is State.LOADED else "bold")
-    return Row((shown, tensors, Cell(share.share, _STATES[share.state])))
+    return Row((shown, tensors, Cell(share.share, STATES[share.state])))
 
 
 # ---------------------------------------------------------------------------------------------- what became of keys

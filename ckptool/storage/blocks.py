@@ -17,7 +17,8 @@ from ckptool.core.errors import CkptError, UnreadableError
 from ckptool.storage.memory import Memory
 from ckptool.storage.ranges import Segment, segments
 
-Fetch = Callable[[int, int, bool], bytes]
+Data = bytes | bytearray
+Fetch = Callable[[int, int, bool], Data]
 """Gets the bytes from `start` to `stop`, exactly; the last argument says if they are values and not a header."""
 
 FIRST = 128 << 10
@@ -46,7 +47,7 @@ class _Held:
     place: Segment
     used_head: Callable[[], None] | None = None
     is_spent: bool = False
-    future: Future[bytes] | None = None
+    future: Future[Data] | None = None
     used: list[tuple[int, int]] = field(default_factory=list)
 
     @property
@@ -108,16 +109,16 @@ class Blocks:
         self._memory = memory
         self._lock = threading.RLock()
         self._gap_lock = threading.Lock()
-        self._heads: list[tuple[int, bytes]] = []
+        self._heads: list[tuple[int, Data]] = []
         self._held: list[_Held] = []
         self._guards: list[_Guard] = []
         self._requests = 0
         self._nbytes = 0
 
-    def put(self, start: int, data: bytes) -> None:
+    def put(self, start: int, data: Data) -> None:
         """Keep bytes that came by another way."""
         with self._lock:
-            insort(self._heads, (start, data))
+            insort(self._heads, (start, data), key=lambda head: head[0])
         self._memory.keep_head(self, start, len(data))
 
     def forget_head(self, start: int) -> None:
@@ -212,7 +213,7 @@ class Blocks:
         with self._lock:
             for first, data in self._heads:
                 if first <= start and stop <= first + len(data):
-                    return data[start - first : stop - first]
+                    return bytes(data[start - first : stop - first])
         return None
 
     def _held_at(self, at: int) -> _Held | None:
@@ -255,7 +256,7 @@ class Blocks:
         place = Segment(start, stop, min(stop - start, whole.wanted))
         insort(self._held, _Held(place), key=lambda held: held.place.start)
 
-    def _future(self, held: _Held) -> Future[bytes]:
+    def _future(self, held: _Held) -> Future[Data]:
         """The bytes of a segment, asked for now if they were not yet; the next ones are asked for ahead."""
         if held.future is None:
             self._start(held)
@@ -271,7 +272,7 @@ class Blocks:
         (self._memory.spend if held.is_spent else self._memory.take)(self, held, held.nbytes)
         held.future = self._memory.workers.run(lambda: self._fetch_counted(start, stop, values=True))
 
-    def _result(self, held: _Held, future: Future[bytes]) -> bytes:
+    def _result(self, held: _Held, future: Future[Data]) -> Data:
         try:
             return future.result()
         except BaseException:
@@ -280,7 +281,7 @@ class Blocks:
                     self._let_go(held)
             raise
 
-    def _use(self, held: _Held, start: int, stop: int, data: bytes) -> None:
+    def _use(self, held: _Held, start: int, stop: int, data: Data) -> None:
         with self._lock:
             used_head, held.used_head = held.used_head, None
             if used_head is not None:
@@ -301,6 +302,14 @@ class Blocks:
 
     # ------------------------------------------------------------------ headers
 
+    def fetch_head(self, start: int, stop: int) -> None:
+        """Fetch what is neither here nor announced of a part of a header, each gap at once; keep it."""
+        while start < stop:
+            found = self._known(start, stop)
+            if found is None:
+                found = self._fill_gap(start, stop)
+            start += len(found)
+
     def _fill_gap(self, at: int, stop: int) -> memoryview:
         """Fetch what is neither here nor announced from `at` on, with a margin; keep it."""
         with self._gap_lock:
@@ -316,7 +325,7 @@ class Blocks:
             self.put(at, data)
             return memoryview(data)[: stop - at]
 
-    def _fetch_counted(self, start: int, stop: int, *, values: bool) -> bytes:
+    def _fetch_counted(self, start: int, stop: int, *, values: bool) -> Data:
         if not values:
             self._count(stop - start)
         return self._fetch(start, stop, values)

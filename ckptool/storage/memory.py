@@ -11,7 +11,7 @@ from ckptool.storage.workers import Workers
 
 HEADS = 64 << 20
 """Bytes of headers that are kept."""
-AHEAD = 96 << 20
+AHEAD = 64 << 20
 """Bytes of values that are held while more are fetched ahead."""
 VALUES = 384 << 20
 """Bytes of values from which on those are let go that were not read whole."""

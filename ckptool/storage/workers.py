@@ -11,6 +11,8 @@ from queue import SimpleQueue
 from ckptool.core.errors import UnreadableError
 from ckptool.storage.signals import signals_held
 
+Data = bytes | bytearray
+
 
 class Workers:
     """Runs calls in threads that are started when they are needed.
@@ -28,12 +30,12 @@ class Workers:
         self._started = 0
         self._idle = 0
         self._lock = threading.Lock()
-        self._unfinished: set[Future[bytes]] = set()
-        self._calls: SimpleQueue[tuple[Future[bytes], Callable[[], bytes]] | None] = SimpleQueue()
+        self._unfinished: set[Future[Data]] = set()
+        self._calls: SimpleQueue[tuple[Future[Data], Callable[[], Data]] | None] = SimpleQueue()
 
-    def run(self, call: Callable[[], bytes]) -> Future[bytes]:
+    def run(self, call: Callable[[], Data]) -> Future[Data]:
         """Have a thread make a call."""
-        future: Future[bytes] = Future()
+        future: Future[Data] = Future()
         with self._lock:
             self._unfinished.add(future)
             self._calls.put((future, call))

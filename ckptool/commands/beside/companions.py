@@ -1,4 +1,4 @@
-"""Files of a folder that belong to its checkpoint and are no weights: config.json, the tokenizer's, code."""
+"""Files of a folder that belong to its checkpoint and are not weights: config.json, the tokenizer's, code."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ def _said(step: Step, plan: Plan) -> Step:
     source = decoded_source(plan.inputs[step.value.input][step.value.key])
     if source is None:
         return step
-    return replace(step, reason=Decoded(source.encoded.title, source.encoded.nbytes))
+    return replace(step, reason=Decoded(source.encoded.title, source.encoded.nbytes, source.dtype))
 
 
 def with_renamed_descriptions(plan: Plan) -> Plan:

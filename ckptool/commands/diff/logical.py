@@ -14,8 +14,9 @@ from ckptool.engine.dequantize import dequantized, encoded_of, settled
 def logical_sides(old: Checkpoint, new: Checkpoint) -> tuple[Checkpoint, Checkpoint]:
     """Both sides as they are compared.
 
-    A tensor that both store in one scheme keeps its codes, if these are numbers. Any other encoded one is decoded, in the dtype that the
-    other side has, so that equal numbers are equal bytes. What cannot be decoded keeps its codes, too.
+    A tensor that both store in one scheme keeps its codes, if these are numbers. Any other encoded one is decoded, in
+    the dtype that the other side has, so that equal numbers are equal bytes. What cannot be decoded keeps its codes,
+    too.
 
     Raises:
         UnreadableError: a description cannot be read.
@@ -57,7 +58,9 @@ def _decoded(
             continue
         if partner is None and plain is None and others:  # of a file that is quantized, too: its codes may be renamed
             continue
-        wanted = partner.spec.dtype if partner is not None else plain.dtype if plain is not None else ""
+        wanted = plain.dtype if plain is not None else ""
+        if partner is not None:  # blocks on both sides say nothing of a dtype
+            wanted = partner.spec.dtype if has_codes else "float32"
         is_float = wanted in DTYPES and DTYPES[wanted].kind == "float" and DTYPES[wanted].bits >= 16
         dtypes[prefix + key] = wanted if is_float else encoded.spec.dtype
     return dequantized(checkpoint, only=dtypes.keys(), dtypes=dtypes) if dtypes else checkpoint

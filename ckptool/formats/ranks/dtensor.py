@@ -169,7 +169,7 @@ def _mesh(file: RankFile, node: object, key: str) -> Mesh | None:
     rank = state.get("_rank")
     layout = file.state(state.get("_layout"))
     if layout:
-        shape = tuple(size for axis in _sequence(layout.get("axes")) for size in _ints(file.state(axis).get("shape")))
+        shape = tuple(prod(_ints(file.state(axis).get("shape"))) for axis in _sequence(layout.get("axes")))
         ranks = _ints(state.get("_flatten_rank_map"))
         world = len(_ints(root.get("_flatten_rank_map"))) or len(ranks)
     else:

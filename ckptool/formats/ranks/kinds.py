@@ -35,7 +35,15 @@ class Kind:
         return function
 
 
-KINDS = (Kind("deepspeed_folder"), Kind("accelerate"), Kind("megatron_folder"), Kind("per_rank"))
+KINDS = (
+    Kind("deepspeed_folder"),
+    Kind("accelerate"),
+    Kind("megatron_folder"),
+    Kind("dcp_safetensors"),
+    Kind("meta"),
+    Kind("torchsnapshot"),
+    Kind("per_rank"),
+)
 """In the order in which they are asked."""
 
 

@@ -15,13 +15,13 @@ from ckptool.core.bytes import ByteSource, Entry, Folder
 from ckptool.core.checkpoint import Checkpoint, GlobalUse, Piece, Tensor
 from ckptool.core.errors import CkptError, UnreadableError, UsageError
 from ckptool.core.format import Format
-from ckptool.core.observations import Observation, ReplicasDiffer
+from ckptool.core.observations import MissingReplicas, Observation, ReplicasDiffer
 from ckptool.core.ranks import Ranks
 from ckptool.core.spec import TensorSpec, short_spec
 from ckptool.formats.pickle.objects import Call, Dict, Global
 from ckptool.formats.ranks.cover import TooManyError, overlap, sticks_out, uncovered
 from ckptool.formats.ranks.dtensor import Mesh, Part, read_dtensor
-from ckptool.formats.ranks.files import MAX_RANKS, RankFile, lacks, listed, read_rank
+from ckptool.formats.ranks.files import MAX_RANKS, RankFile, lacks, listed, plain, read_rank
 from ckptool.formats.ranks.held import are_equal, number_of
 from ckptool.formats.ranks.parts import DISTRIBUTED, DTENSORS, SHARDED_TENSORS
 from ckptool.formats.ranks.runs import Run, in_runs
@@ -144,6 +144,7 @@ def _opened(folder: Folder, entries: Sequence[Entry], model: _Join, select: str 
                 joins.append(_Join(folder, group, model))
                 items.append((name, joins[-1].root))
         root = Dict(items)
+    root = _with_names(root, model, joins)
     return joined_checkpoint(
         Joined(
             path=folder.path,
@@ -158,6 +159,42 @@ def _opened(folder: Folder, entries: Sequence[Entry], model: _Join, select: str 
         ),
         select,
     )
+
+
+def _with_names(root: object, model: _Join, joins: Sequence[_Join]) -> object:
+    """The object with the names of parameters in optimizers that number them in one group.
+
+    torch numbers the parameters of a module in order, tied ones once; those are the distributed tensors of its state
+    dict, and buffers are not distributed. What the optimizer holds for each must have its shape.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    seen: set[object] = set()
+    for path, parts in model.parts.items():
+        if not _OPTIMIZER.search(path[0]):
+            own = tuple((part.rank, part.local.pieces if part.local is not None else ()) for part in parts)
+            if own not in seen:
+                shapes[path[-1]] = parts[0].whole
+            seen.add(own)
+    names = list(shapes)
+    for join in joins:
+        for path, parts in join.parts.items():
+            number = path[-2] if len(path) > 2 and path[-3] == "state" else ""
+            if number.isdecimal() and int(number) < len(names) and parts[0].whole != shapes[names[int(number)]]:
+                return root
+    places: dict[int, object] = {}
+    for _, node in root.items if type(root) is Dict or type(root) is Call else ():
+        held = {key: value for key, value in node.items if type(key) is str} if type(node) is Dict else {}
+        groups = held.get("param_groups")
+        if type(groups) is not list or len(groups) != 1:
+            continue
+        numbers = [plain(group).get("params") for group in groups]
+        flat = [number for each in numbers if type(each) is list for number in each]
+        if flat != list(range(len(names))) or any("param_names" in plain(group) for group in groups):
+            continue
+        for group, mine in zip(groups, numbers, strict=True):
+            if type(group) is Dict and type(mine) is list:
+                places[id(group)] = Dict([*group.items, ("param_names", [names[number] for number in mine])])
+    return substitute(root, places)
 
 
 def _is_beside(pattern: str) -> bool:
@@ -374,6 +411,8 @@ class _Join:
                 )
             if uncovered(parts, parts[0].whole):
                 raise self._hole(key, parts, absent)
+        if absent:
+            self._odd[MissingReplicas(tuple(absent))] = None
 
     def _hole(self, key: str, parts: Sequence[Part], absent: Sequence[int]) -> UnreadableError:
         """Which ranks have what is in no file."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TypeGuard, TypeVar
 
 from ckptool.core.checkpoint import Storage, Tensor
+from ckptool.core.counts import many
 from ckptool.core.dtypes import DTYPES, DType
 from ckptool.core.errors import OutputError, PlanError
 from ckptool.core.plan import Plan, Source, Step
@@ -103,7 +104,7 @@ class Nodes:
         unknown = [step.target for step in fresh if _is_unknown(DTYPES[step.target.dtype])]
         if unknown:
             raise OutputError(
-                f"torch has no dtype for {len(unknown)} tensors: {unknown[0].key} is {unknown[0].dtype}",
+                f"torch has no dtype for {many(len(unknown), 'tensor')}: {unknown[0].key} is {unknown[0].dtype}",
                 hint="write a .safetensors file",
                 key=unknown[0].key,
             )

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ckptool.core.checkpoint import Checkpoint
+from ckptool.core.counts import many
 from ckptool.core.errors import CkptError, PlanError, UnsafeError
 from ckptool.core.initial import INITIAL_KEY, initial_text
 from ckptool.core.plan import Plan, Step, sources_of
@@ -107,7 +108,7 @@ def _wrapped(root: object, place: str, key: str) -> object:
     names = [name for name, _ in entries if isinstance(name, str)]
     if place not in names:
         raise PlanError(
-            f'the weights lie under "{place}", so --wrap cannot move them', hint="--only-weights writes them alone"
+            f'the weights are under "{place}", so --wrap cannot move them', hint="--only-weights writes them alone"
         )
     if key != place and key in names:
         raise PlanError(f'the file has another entry "{key}"', hint="--only-weights writes the weights alone")
@@ -137,7 +138,7 @@ def _framed(plan: Plan, source: Checkpoint, frame: Frame, weights: list[tuple[st
 def _class_of(node: Persistent) -> object:
     if isinstance(node.pid, tuple) and len(node.pid) == 4 and node.pid[0] == "module":
         return node.pid[1]
-    raise PlanError("the file refers to something that is no storage", hint="--only-weights leaves it behind")
+    raise PlanError("the file refers to something that is not a storage", hint="--only-weights leaves it behind")
 
 
 def _in_place(plan: Plan, source: Checkpoint, frame: Frame, weights: Mapping[str, object]) -> dict[int, object]:
@@ -145,7 +146,7 @@ def _in_place(plan: Plan, source: Checkpoint, frame: Frame, weights: Mapping[str
     new = [key for key in weights if key not in source.tensors]
     if new:
         raise PlanError(
-            f"the weights lie in nested dicts, so {len(new)} keys cannot get new names there: {new[0]}",
+            f"the weights are in nested dicts, so {many(len(new), 'key')} cannot get new names there: {new[0]}",
             hint="--select one dict, or --only-weights to write a flat state dict",
             key=new[0],
         )
@@ -314,13 +315,13 @@ def _refuse_unknown(names: Sequence[Global], plan: Plan) -> None:
     dangerous = [name for name, risk in found.items() if risk == "dangerous"]
     if dangerous:
         raise UnsafeError(
-            f"what lies beside the weights would call {_some(dangerous)} when it is loaded; that is not written on",
+            f"an object beside the weights would call {_some(dangerous)} when the file is loaded, so it is not written",
             hint="--only-weights leaves it behind",
             path=path,
         )
     if found and not plan.keep_unknown:
         raise UnsafeError(
-            f"what lies beside the weights needs {len(found)} unknown class{'es' if len(found) > 1 else ''}: "
+            f"the objects beside the weights need {len(found)} unknown class{'es' if len(found) > 1 else ''}: "
             f"{_some(list(found))}",
             hint="--only-weights leaves it behind; --keep-unknown keeps it unchanged (ckptool never runs it)",
             path=path,

@@ -165,7 +165,7 @@ def _observed(member: Member, pickle: bytes, loaded: Loaded) -> Iterator[Observa
 
 
 def _declared(use: GlobalUse) -> GlobalUse:
-    """A class of the archive's own program is no class that loading it would import."""
+    """A class of the archive's own program is not a class that loading it would import."""
     return replace(use, risk="harmless") if use.name.startswith("__torch__.") else use
 
 
@@ -191,8 +191,6 @@ def _kind(names: list[str]) -> str:
         return "an empty zip archive"
     if "data.pkl" in names:
         return "a torch archive that was zipped without its root folder; torch does not read that either"
-    if all(name.endswith(".npy") for name in names):
-        return "a numpy .npz archive, not a checkpoint"
     if "[Content_Types].xml" in names:
         return "an office document, not a checkpoint"
     if "model.weights.h5" in names or ("config.json" in names and "metadata.json" in names):
