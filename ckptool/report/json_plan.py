@@ -153,4 +153,5 @@ def written_fields(written: Written) -> dict[str, Any]:
         "rounding": dict(written.rounding),
         "overflows": dict(written.overflows),
         "zeroed": dict(written.zeroed),
+        "missing": written.missing,
     }
