@@ -297,6 +297,18 @@ def test_whole_weights_come_first(tmp_path: Path, cli: Run) -> None:
     assert open_checkpoint(run).ranks is None
 
 
+def test_check_holds_both_weights_against_each_other(tmp_path: Path, cli: Run) -> None:
+    model, optimizer = trained()
+    folder = save_zero(tmp_path / "tag", model, optimizer, stage=2, world=2)
+    assert cli("check", str(folder), "--rule", "ranks")[0] == 0
+    train(model, optimizer, 1, seed=4)
+    other = save_zero(tmp_path / "other", model, optimizer, stage=2, world=2)
+    shutil.copy(other / "mp_rank_00_model_states.pt", folder)
+    code, text, _ = cli("check", str(folder), "--rule", "ranks")
+    assert code == 1
+    assert "embed.weight" in text
+
+
 # ------------------------------------------------------------------------------------------------- any sizes
 
 
