@@ -183,6 +183,21 @@ def test_accelerates_optimizer_comes_along(copied: Callable[[str], Path], tmp_pa
     assert "pytorch_model_fsdp_1" in refused(folder).message
 
 
+def test_folders_around(copied: Callable[[str], Path], tmp_path: Path) -> None:
+    """verl keeps actor and critic of each step apart."""
+    step = tmp_path / "run" / "global_step_10"
+    step.mkdir(parents=True)
+    shutil.move(copied("verl_fsdp2_2"), step / "actor")
+    expected = list(open_checkpoint(step / "actor"))
+    assert list(open_checkpoint(step)) == expected
+    (tmp_path / "run" / "global_step_20").mkdir()
+    (tmp_path / "run" / "latest_checkpointed_iteration.txt").write_text("10")
+    assert list(open_checkpoint(tmp_path / "run")) == expected
+    shutil.copytree(step / "actor", step / "critic")
+    error = refused(step)
+    assert "actor, critic" in str(error.hint)
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_spoiled_files_give_one_clear_error_or_none(case: str, copied: Callable[[str], Path]) -> None:
     folder = copied(case)
