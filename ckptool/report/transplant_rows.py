@@ -96,10 +96,14 @@ STATES: Mapping[State, Style] = {State.LOADED: "dim green", State.PARTLY: "bold 
 def _module_row(name: str, entries: list[Entry]) -> Row:
     """The smaller of the shares of tensors and of elements counts: a norm is small, and matters as much."""
     share = share_of(name, entries)
-    tensors = f"{sum(entry.is_filled for entry in entries):,}/{len(entries):,}"
-    shown = Cell(name, "" if share.state is State.LOADED else "bold")
-    state = Cell(None if share.state is State.LOADED else share.state.value, STATES[share.state])
-    return Row((shown, tensors, Cell(share.share, STATES[share.state]), state))
+    filled = sum(entry.is_filled for entry in entries)
+    loaded, state = share.share, share.state
+    if not share.tensors[1]:  # nothing that matters
+        loaded = float(filled == len(entries))
+        state = State.LOADED if loaded else State.NEW
+    shown = Cell(name, "" if state is State.LOADED else "bold")
+    said = Cell(None if state is State.LOADED else state.value, STATES[state])
+    return Row((shown, f"{filled:,}/{len(entries):,}", Cell(loaded, STATES[state]), said))
 
 
 # ---------------------------------------------------------------------------------------------- what became of keys
