@@ -214,6 +214,9 @@ class OpenDecoded:
     def reads_cheaply(self) -> bool:
         return self.source.reads_cheaply
 
+    def expect(self, offset: int, nbytes: int) -> None:
+        """Nothing: it is read when it is asked for."""
+
     def check_first(self, offset: int, nbytes: int, until: int, check: Callable[[bytes], None]) -> None:
         check(self.read(offset, nbytes))
 

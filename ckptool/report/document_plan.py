@@ -90,7 +90,7 @@ def plan_document(
             ({"dropped": dropped_fields(dropped, plan.inputs)} for dropped in plan.dropped),
         ),
         summary=lambda: {
-            "tensors": sum(step.stored for step in plan.steps),
+            "tensors": plan.stored,
             "bytes": plan.nbytes,
             "dropped": len(plan.dropped),
             "exit_code": int(exit_code),
@@ -168,6 +168,10 @@ def read_block(read: Read) -> Facts:
 def written_blocks(written: Written, name: str, files: Sequence[str] = ()) -> Iterator[Block]:
     """``wrote body.safetensors  22.4 MB  0.2 s``, further files, and how far a cast rounded."""
     yield from file_blocks(files)
+    if written.missing:
+        missing = number_of(written.missing, "file is", "files are")
+        yield Items((_wrote(f"a part of {name}: {missing} missing, which the other parts write"),))
+        return
     if rounding := written.rounding:
         key = max(rounding, key=lambda key: rounding[key])
         yield Facts((("rounding", [f"rel ≤ {relative(rounding[key])} ({key})", *_lost_values(written)]),))
