@@ -537,3 +537,26 @@ def test_a_live_model_takes_decoded_weights() -> None:
     ((_, expected),) = load_file(DATA / "gptq_v1_actorder.expected.safetensors").items()
     assert report.loaded == ("q_proj.weight",)
     assert torch.equal(model.q_proj.weight.detach(), expected.float())
+
+
+def test_a_run_is_resumed_only_if_it_decodes_the_same(tmp_path: Path) -> None:
+    from ckptool.commands.beside.complete import complete
+    from ckptool.commands.filter import plan_filter
+    from ckptool.engine.dequantize import dequantized as logical
+    from ckptool.engine.encode import encode
+    from ckptool.engine.plan_hash import plan_hash
+
+    source = tmp_path / "in"
+    shutil.copytree(DATA / "gptq_v1_actorder", source)
+
+    def digest(dtype: str | None = None) -> str:
+        plan = complete(plan_filter(logical(open_checkpoint(source), dtype)), "safetensors")
+        return plan_hash(plan, encode(plan, tmp_path / "out.safetensors").images)
+
+    first = digest()
+    assert digest() == first
+    assert digest("float16") != first
+    config = json.loads((source / "config.json").read_text())
+    config["quantization_config"]["checkpoint_format"] = "gptq_v2"
+    (source / "config.json").write_text(json.dumps(config))
+    assert digest() != first

@@ -38,6 +38,7 @@ ELEMENTS = 1 << 17
 """Elements that are decoded at a time: 512 KiB of float32, which a core's own cache holds with its copies."""
 
 _BLOCKS = 4  # decoded blocks that a thread keeps: tensors of several models are read in step
+_BLOCK_BYTES = 1 << 21  # and how much: a row may be very long
 _STRIP = 1 << 21  # bytes of a member that are read at once where decoding asks for columns
 _STRIPS = 1 << 22  # bytes of such strips that a thread keeps
 _NUMBERS = count()
@@ -265,7 +266,7 @@ class OpenDecoded:
         if name in blocks:
             blocks.move_to_end(name)
             return blocks[name]
-        while len(blocks) >= _BLOCKS:
+        while len(blocks) >= _BLOCKS or sum(kept.nbytes for kept in blocks.values()) > _BLOCK_BYTES:
             blocks.popitem(last=False)
         values = decode(self.source.encoded, self._read, start, stop)
         rounded = cast(values, self.source.dtype)
