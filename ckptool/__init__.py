@@ -26,11 +26,13 @@ if TYPE_CHECKING:
     from ckptool.api import check as check
     from ckptool.api import compare as compare
     from ckptool.api import dequantized as dequantized
+    from ckptool.api import extract as extract
     from ckptool.api import load_into as load_into
     from ckptool.api import match as match
     from ckptool.api import open as open
     from ckptool.api import plan_filter as plan_filter
     from ckptool.api import plan_merge as plan_merge
+    from ckptool.api import plan_patch as plan_patch
     from ckptool.api import plan_remap as plan_remap
     from ckptool.api import plan_transplant as plan_transplant
     from ckptool.api import probe as probe
@@ -80,11 +82,13 @@ _HOMES = {
             "check",
             "compare",
             "dequantized",
+            "extract",
             "load_into",
             "match",
             "open",
             "plan_filter",
             "plan_merge",
+            "plan_patch",
             "plan_remap",
             "plan_transplant",
             "probe",
@@ -115,11 +119,13 @@ __all__ = [
     "check",
     "compare",
     "dequantized",
+    "extract",
     "load_into",
     "match",
     "open",
     "plan_filter",
     "plan_merge",
+    "plan_patch",
     "plan_remap",
     "plan_transplant",
     "probe",
