@@ -225,6 +225,9 @@ class OpenPatched:
             key=self.source.spec.key,
         )
 
+    def expect(self, offset: int, nbytes: int) -> None:
+        """Nothing: it is read when it is asked for."""
+
     def check_first(self, offset: int, nbytes: int, until: int, check: Callable[[bytes], None]) -> None:
         check(self.read(offset, nbytes))
 
