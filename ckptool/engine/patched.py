@@ -226,7 +226,7 @@ class OpenPatched:
         )
 
     def expect(self, offset: int, nbytes: int) -> None:
-        """Nothing: the source is told before."""
+        """Nothing: it is read when it is asked for."""
 
     def check_first(self, offset: int, nbytes: int, until: int, check: Callable[[bytes], None]) -> None:
         check(self.read(offset, nbytes))
