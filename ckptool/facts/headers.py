@@ -11,6 +11,7 @@ from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.counts import listed as listed
 from ckptool.core.counts import many as many
 from ckptool.core.observations import Observation
+from ckptool.core.spec import Form
 
 _Seen = TypeVar("_Seen", bound=Observation)
 
@@ -22,12 +23,14 @@ class Headers:
     Attributes:
         checkpoint: the checkpoint.
         keys: its keys, in file order.
+        forms: their dtypes, shapes and sizes.
         parts: every name that occurs between dots.
         modules: for each last part, the modules that have it: {"running_mean": ["bn1", "layer1.0.bn1"]}.
     """
 
     checkpoint: Checkpoint
     keys: tuple[str, ...]
+    forms: tuple[Form, ...]
     parts: set[str]
     modules: Mapping[str, list[str]]
 
@@ -37,7 +40,7 @@ class Headers:
         parts: set[str] = set()
         for key in keys:
             parts.update(key.split("."))
-        return cls(checkpoint, keys, parts, _Modules(keys))
+        return cls(checkpoint, keys, tuple(checkpoint.forms()), parts, _Modules(keys))
 
     @property
     def is_script(self) -> bool:

@@ -117,68 +117,95 @@ def ranked(blocks: Blocks, models: int, ranks: Callable[[int], Sequence[int]]) -
 
 
 @dataclass(slots=True)
-class _Search:
-    """Magnitudes near a rank, as bits.
+class _Range:
+    """Where a rank is looked for: magnitudes as bits.
 
     Attributes:
         low: the smallest that is near.
         high: the smallest above.
         above: how many are above.
-        found: those that are near.
+        equal: how many are `low`, where that is all that is near (zeros, most often): they are not collected.
     """
 
     low: int
     high: int
     above: int = 0
-    found: list[NDArray[np.int64]] = field(default_factory=list)
+    equal: int = 0
+
+    @property
+    def is_one(self) -> bool:
+        """True if one magnitude is near."""
+        return self.high == self.low + 1
 
     @classmethod
-    def around(cls, bits: NDArray[np.int64], rank: int) -> _Search:
+    def around(cls, bits: NDArray[np.int64], rank: int) -> _Range:
         """Near a rank of some elements: what is a small share of them away from it."""
         away = int(len(bits) * _AWAY)
         first, last = len(bits) - rank - away, len(bits) - rank + away
         ordered = np.partition(bits, [max(first, 0), min(last, len(bits) - 1)])
         low = int(ordered[first]) if first > 0 else 0
-        return cls(low, int(ordered[last]) if last < len(bits) - 1 else _BEYOND)
+        return cls(low, int(ordered[last]) + 1 if last < len(bits) - 1 else _BEYOND)
 
-    def see(self, bits: NDArray[np.int64]) -> None:
-        above = bits >= self.high
-        self.above += int(np.count_nonzero(above))
-        np.logical_not(above, out=above)
-        above &= bits >= self.low
-        self.found.append(bits[above])
 
-    def magnitude(self, rank: int) -> float | None:
-        """The magnitude of a rank of all that was seen; None if it is not near."""
-        found = np.concatenate(self.found)
-        place = len(found) - (rank - self.above)
-        if not 0 <= place < len(found):
-            return None
-        return float(np.partition(found, place)[place : place + 1].view(np.float64)[0])
+@dataclass(slots=True)
+class _Search:
+    """The elements of one tensor that are near any rank."""
+
+    ranges: list[_Range]
+    near: list[NDArray[np.int64]] = field(default_factory=list)
+
+    def see(self, bits: NDArray[np.int64]) -> int:
+        """Collect from a slice; how many."""
+        near = np.zeros(len(bits), bool)
+        for each in self.ranges:
+            above = bits >= each.high
+            many = int(np.count_nonzero(above))
+            each.above += many
+            if each.is_one:
+                each.equal += int(np.count_nonzero(bits >= each.low)) - many
+                continue
+            np.logical_not(above, out=above)
+            above &= bits >= each.low
+            near |= above
+        self.near.append(bits[near])
+        return len(self.near[-1])
+
+    def magnitudes(self, ranks: Sequence[int]) -> list[float] | None:
+        """The magnitudes of these ranks of all that was seen; None if one is not near."""
+        near, found = np.concatenate(self.near), []
+        for each, rank in zip(self.ranges, ranks, strict=True):
+            if each.is_one:
+                if not 0 < rank - each.above <= each.equal:
+                    return None
+                found.append(float(np.int64(each.low).view(np.float64)))
+                continue
+            inside = near[(near >= each.low) & (near < each.high)]
+            place = len(inside) - (rank - each.above)
+            if not 0 <= place < len(inside):
+                return None
+            found.append(float(np.partition(inside, place)[place : place + 1].view(np.float64)[0]))
+        return found
 
 
 def _near(blocks: Blocks, ranks: Callable[[int], Sequence[int]]) -> list[list[float]] | None:
     """The magnitudes by one pass; None if the first slice does not tell where they are."""
-    searches: list[list[_Search]] = []
+    searches: list[_Search] = []
     size = seen = 0
     for tensors in blocks():
         magnitudes = [np.abs(tensor).reshape(-1).view(np.int64) for tensor in tensors]
         if not searches:
             if len(magnitudes[0]) < _TELLS:
                 return None
-            searches = [[_Search.around(bits, rank) for rank in ranks(len(bits))] for bits in magnitudes]
-        for row, bits in zip(searches, magnitudes, strict=True):
-            for search in row:
-                search.see(bits)
-                seen += len(search.found[-1])
+            searches = [_Search([_Range.around(bits, rank) for rank in ranks(len(bits))]) for bits in magnitudes]
+        seen += sum(search.see(bits) for search, bits in zip(searches, magnitudes, strict=True))
         size += len(magnitudes[0])
         if seen > _FEW * len(searches):
             return None
     wanted = ranks(size)
-    found = [[each.magnitude(rank) for each, rank in zip(row, wanted, strict=False)] for row in searches]
-    if not found or any(len(row) < len(wanted) or None in row for row in found):
+    if any(len(search.ranges) != len(wanted) for search in searches):
         return None
-    return cast("list[list[float]]", found)
+    found = [search.magnitudes(wanted) for search in searches]
+    return None if not found or None in found else cast("list[list[float]]", found)
 
 
 def _picked(blocks: Blocks, digits: Sequence[Sequence[int]], shift: int, wanted: list[list[int]]) -> list[list[float]]:
