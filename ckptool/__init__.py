@@ -23,7 +23,9 @@ from ckptool.core.version import VERSION
 
 TYPE_CHECKING = False  # importing typing would take longer than all the rest of this module
 if TYPE_CHECKING:
+    from ckptool.api import check as check
     from ckptool.api import compare as compare
+    from ckptool.api import dequantized as dequantized
     from ckptool.api import load_into as load_into
     from ckptool.api import match as match
     from ckptool.api import open as open
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from ckptool.api.loading import Report as Report
     from ckptool.api.matching import Automatic as Automatic
     from ckptool.api.plan import Plan as Plan
+    from ckptool.commands.checks.finding import Finding as Finding
     from ckptool.commands.diff.result import Change as Change
     from ckptool.commands.diff.result import Diff as Diff
     from ckptool.commands.diff.result import Status as Status
@@ -58,6 +61,7 @@ _HOMES = {
     "Checkpoint": "core.checkpoint",
     "CkptError": "core.errors",
     "Diff": "commands.diff.result",
+    "Finding": "commands.checks.finding",
     "Plan": "api.plan",
     "ProbeReport": "models.probing.report",
     "Reader": "engine.reading",
@@ -71,7 +75,9 @@ _HOMES = {
     "Transplant": "commands.transplant.result",
     **dict.fromkeys(
         (
+            "check",
             "compare",
+            "dequantized",
             "load_into",
             "match",
             "open",
@@ -91,6 +97,7 @@ __all__ = [
     "Checkpoint",
     "CkptError",
     "Diff",
+    "Finding",
     "Plan",
     "ProbeReport",
     "Reader",
@@ -102,7 +109,9 @@ __all__ = [
     "TensorSpec",
     "Tolerance",
     "Transplant",
+    "check",
     "compare",
+    "dequantized",
     "load_into",
     "match",
     "open",
@@ -122,4 +131,4 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES})
+    return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})

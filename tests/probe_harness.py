@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,14 @@ from torch.nn.functional import scaled_dot_product_attention, silu
 import ckptool
 from ckptool.commands.probing import probe
 from ckptool.commands.transplant.planning import plan_transplant
-from ckptool.commands.transplant.result import Transplant
+from ckptool.commands.transplant.result import Asked, Transplant
 from ckptool.core.plan import Value
 from ckptool.models import target_of
 from ckptool.models.probing.report import ProbeReport
-from ckptool.recipes.recipe import recipe_of
+from ckptool.recipes.recipe import Recipe, recipe_of
+from ckptool.report.document_probe import probe_answer, probe_blocks
+from ckptool.report.screen import answer_lines, block_lines
 from ckptool.report.text import Screen, paint
-from ckptool.report.text_probe import probe_lines
 
 Numbers = Mapping[str, float] | None
 
@@ -32,7 +34,7 @@ def planned(
     """A transplant between two live models, through a file."""
     torch.save({key: tensor.clone() for key, tensor in source.state_dict().items()}, folder / "source.pth")
     old = ckptool.open(folder / "source.pth")
-    return plan_transplant(old, target_of(target), recipe=recipe_of(list(rules)) if rules else None, vars=vars)
+    return plan_transplant(old, target_of(target), Asked(recipe_of(list(rules)) if rules else Recipe(), vars=vars))
 
 
 def probed(
@@ -74,7 +76,8 @@ def differs(report: ProbeReport, target: str) -> None:
 
 def text(report: ProbeReport, width: int = 80) -> str:
     screen = Screen(width=width, elide=True)
-    return "\n".join(paint(line, screen) for line in probe_lines(report, screen))
+    lines = chain(answer_lines(probe_answer(report), screen), block_lines(probe_blocks(report), screen))
+    return "\n".join(paint(line, screen) for line in lines)
 
 
 # ---------------------------------------------------------------------------------------------- small models

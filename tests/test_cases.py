@@ -416,7 +416,7 @@ def test_a_recipe_that_would_fill_the_rest_is_named(
         assert cli("transplant", "old.pth", "--into", "new.pth", "-r", recipe, "--min-coverage", "1")[0] == 0
 
 
-# -------------------------------------------------------------------------------- entries that are no tensors
+# -------------------------------------------------------------------------------- entries that are not tensors
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""`action.yml` and `.pre-commit-hooks.yaml`: their text is read, and what they run is run."""
+"""`action.yml`, the workflows, the hooks and SKILL.md: their text is read, and what they run is run."""
 
 from __future__ import annotations
 
@@ -254,3 +254,75 @@ def test_the_ci_files_of_the_page_name_what_there_is() -> None:
     written = set(re.findall(r"--report (\S+)", " ".join(job["script"])))
     assert written == {*job["artifacts"]["paths"], job["artifacts"]["reports"]["junit"]}
     assert [hook["id"] for hook in hooks["repos"][0]["hooks"]] == [hook["id"] for hook in HOOKS]
+
+
+# ---------------------------------------------------------------------------------------------- this repository
+
+
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_a_workflow_runs_what_there_is_and_has_no_more_rights_than_it_needs(path: Path) -> None:
+    workflow = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert workflow["permissions"] == {"contents": "read"}
+    for job in workflow["jobs"].values():
+        for step in job["steps"]:
+            run = step.get("run", "")
+            assert "${{" not in run, "an input in a script would be run as part of it"
+            for script in re.findall(r"\.ci/\w+", run):
+                assert os.access(ROOT / script, os.X_OK)
+
+
+def test_the_tests_run_on_every_python_and_system_that_the_package_names() -> None:
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    named = {name.rpartition(" ")[2] for name in project["classifiers"] if re.search(r":: 3\.\d+$", name)}
+    jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))["jobs"]
+    matrix = jobs["tests"]["strategy"]["matrix"]
+    tried = {*matrix["python"], *(row["python"] for row in matrix["include"]), "3.11"}
+    assert tried == named
+    assert {row["system"].partition("-")[0] for row in matrix["include"]} == {"macos", "windows"}
+
+
+def test_a_release_has_no_token_and_is_checked_first() -> None:
+    jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "release.yml").read_text(encoding="utf-8"))["jobs"]
+    assert any(step.get("run") == ".ci/wheel" for step in jobs["build"]["steps"])
+    assert jobs["publish"]["needs"] == "build"
+    assert jobs["publish"]["permissions"] == {"id-token": "write"}
+    assert "secrets." not in json.dumps(jobs)
+
+
+def test_the_release_finds_the_version_as_its_script_does() -> None:
+    from ckptool.core.version import VERSION
+
+    text = (ROOT / "ckptool" / "core" / "version.py").read_text(encoding="utf-8")
+    assert re.findall(r'^VERSION = "(.*)"$', text, re.MULTILINE) == [VERSION]
+
+
+SKILL = (ROOT / "SKILL.md").read_text(encoding="utf-8")
+
+
+def test_the_skill_begins_with_its_name_and_when_to_use_it() -> None:
+    _, head, _ = SKILL.split("---\n", 2)
+    fields = yaml.safe_load(head)
+    assert fields["name"] == "ckptool"
+    assert len(fields["description"]) <= 1024
+
+
+@pytest.mark.parametrize("line", re.findall(r"`(ckptool (?!help|COMMAND)\w+ [^`]*)`", SKILL))
+def test_the_skill_names_commands_and_options_that_exist(line: str) -> None:
+    _, command, *words = line.split()
+    shown = subprocess.run([BIN / "ckptool", command, "--help"], capture_output=True, text=True, check=True).stdout
+    for option in (word for word in words if re.match(r"-\w|--\w", word)):
+        assert re.search(rf"(^|[ ,/]){option}\b", shown, re.MULTILINE), option
+
+
+def test_the_skill_names_fields_of_the_schemas() -> None:
+    rows = re.findall(r"^\| `ckptool\.(\w+)/1`.*?\| (.*) \|$", SKILL, re.MULTILINE)
+    assert {name for name, _ in rows} >= {"inspect", "diff", "plan", "transplant", "check", "error"}
+    for name, said in rows:
+        path = ROOT / "ckptool" / "report" / "schemas" / f"{name}.1.schema.json"
+        fields = set(json.loads(path.read_text(encoding="utf-8"))["properties"]) | {"message", "hint"}
+        assert set(re.findall(r"`(\w+)`", said)) <= fields

@@ -190,7 +190,7 @@ def test_formats_are_for_their_readers(form: str, cli: Run, policy: Path) -> Non
         case "json":
             assert json.loads(out)["summary"]["error"] >= 2
         case "markdown":
-            assert out.startswith("### ckptool check: ")
+            assert out.startswith("### ckptool check\n\n**failed")
         case "github":
             assert all(line.startswith(("::error ", "::warning ", "::notice ")) for line in out.splitlines())
             assert "::error file=ckptool.toml,line=1,title=ckptool fits::tuned.safetensors: " in out
@@ -267,9 +267,9 @@ def test_on_github_text_also_annotates_and_sums_up(
         re.match(r"::(error|warning|notice) file=ckptool\.toml,line=\d,title=ckptool ", line) for line in commands
     )
     text = summary.read_text(encoding="utf-8")
-    assert text.startswith("before\n### ckptool check: ")
+    assert text.startswith("before\n### ckptool check\n\n**failed")
     assert cli("check", "resnet18.pth", "--format", "github") == (0, "", "")
-    assert summary.read_text(encoding="utf-8").count("### ckptool check: ") == 2
+    assert summary.read_text(encoding="utf-8").count("### ckptool check\n\n**") == 2
     size = summary.stat().st_size
     assert json.loads(cli("check", "tuned.safetensors", "--json")[1])["exit_code"] == 1
     assert summary.stat().st_size == size

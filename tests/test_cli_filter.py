@@ -305,7 +305,7 @@ def test_hostile_names_are_data(options: list[str], cli: Run, fixtures: Path) ->
 def test_markdown_is_a_table(cli: Run) -> None:
     code, out, _ = cli("filter", "resnet18.pth", "--drop", "fc.*", "--format", "markdown")
     assert code == 0
-    assert out.startswith("### filter `resnet18.pth`\n")
+    assert out.startswith("### ckptool filter `resnet18.pth`\n")
     rows = [line for line in out.splitlines() if line.startswith("|")]
     assert len({line.count("|") for line in rows}) == 1
     assert any("`fc.*`" in line and "dropped by" in line for line in rows)

@@ -131,7 +131,7 @@ def test_not_finite_numbers_stand_out(cli: Run, tmp_path: Path) -> None:
 
 def test_markdown_is_one_table_in_details(cli: Run) -> None:
     out = cli("inspect", "resnet18.pth", "--format", "markdown")[1]
-    assert out.startswith("### `resnet18.pth`\n")
+    assert out.startswith("### ckptool inspect `resnet18.pth`\n")
     rows = [line for line in out.splitlines() if line.startswith("|")]
     assert len({line.count("|") for line in rows}) == 1
     assert out.count("<details>") == out.count("</details>") == 1

@@ -100,8 +100,8 @@ def test_what_was_weighed_is_shown_on_demand(command: tuple[str, ...], cli: Run)
     assert (code, err) in ((0, ""), (1, ""))
     shown = out[out.index(f"explain {KEY}") :].splitlines()
     assert shown[1].startswith("  made of vit.encoder.layer.0.layernorm_before.weight, aligned: ")
-    assert shown[2].split() == ["candidate", "words", "lacking", "around", "siblings", "order", "in", "all"]
-    assert [line.split()[0].rsplit(".", 2)[1] for line in shown[3:5]] == ["layernorm_before", "layernorm_after"]
+    assert shown[3].split() == ["candidate", "words", "lacking", "around", "siblings", "order", "in", "all"]
+    assert [line.split()[0].rsplit(".", 2)[1] for line in shown[4:6]] == ["layernorm_before", "layernorm_after"]
     found = json.loads(cli(*command, "--explain", KEY, "--json")[1])["match"]["explained"]
     assert [row["key"] for row in found] == [KEY]
     assert found[0]["candidates"][0]["sources"] == ["vit.encoder.layer.0.layernorm_before.weight"]
@@ -167,7 +167,7 @@ def test_probe_screens(name: str, more: list[str], cli: Run) -> None:
     code, out, err = cli(*PROBE, *more, *(["-o", "out.pth"] if more else []), columns=80)
     assert code == int(name == "swap")
     assert ("blocks.0.attn.proj computes something else" in err) if more else not err
-    shown = out[out.index("\nprobe ") + 1 :]
+    shown = out[out.index("\nprobe: ") + 1 :]
     assert max(map(len, shown.splitlines())) <= 80
     same_as_golden(f"probe-{name}-80", shown)
     assert ("made of all 32 filled tensors" in " ".join(shown.split())) == (name == "agree")

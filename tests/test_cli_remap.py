@@ -225,7 +225,7 @@ def test_markdown_has_rules_and_keys(cli: Run) -> None:
     code, out, _ = cli("remap", "resnet18.pth", "-r", "fc. -> head.", "--format", "markdown")
     assert code == 0
     assert "| `fc. -> head.` | 2 |" in out
-    assert "| other keys | 120 |" in out
+    assert "| `other keys` | 120 |" in out
 
 
 def test_from_python(fixtures: Path, state: State) -> None:

@@ -36,7 +36,7 @@ def test_formats_of_ci(name: str, cli: Run, fixtures: Path, monkeypatch: pytest.
     assert found == code
     assert f" title=ckptool {rule}::" in out
     assert all(re.match("::(error|warning|notice) ", line) for line in out.splitlines())
-    assert summary.read_text(encoding="utf-8").startswith(f"### ckptool {name}: ")
+    assert summary.read_text(encoding="utf-8").startswith(f"### ckptool {name} `")
     found, out, _ = cli(*command, "--format", "junit")
     assert found == code
     suite = ElementTree.fromstring(out)[0]

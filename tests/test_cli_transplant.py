@@ -75,7 +75,7 @@ def test_unmet_gates_exit_1_and_write_nothing(options: list[str], cli: Run, fixt
 
 ERRORS = {
     "nothing would be loaded: no key is a key": ["deit.pth", *NET],
-    "none has the same shape": ["resnet18.pth", "--into", "torchvision:resnet18"],
+    "in both, with other shapes": ["resnet18.pth", "--into", "torchvision:resnet18"],
     '--drop "head.*" matches none': ["resnet18.pth", *NET, "--drop", "head.*"],
     '--fit "pos=grid" matches none': ["resnet18.pth", *NET, "--fit", "pos=grid"],
     "is not PATTERN=HOW": ["resnet18.pth", *NET, "--init", "fc"],

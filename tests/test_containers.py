@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from console import Run, runner
 from safetensors.torch import load_file
 
 import ckptool
-from ckptool.core.bytes import ByteSource, OpenBytes
+from ckptool.core.bytes import ByteSource, Entry, Folder, OpenBytes
 from ckptool.core.checkpoint import Checkpoint, Piece, Storage, Tensor
 from ckptool.core.format import Format
 from ckptool.core.plan import Plan
@@ -19,7 +21,7 @@ from ckptool.core.spec import TensorSpec, packed_nbytes
 from ckptool.formats import registry
 from ckptool.formats.contents import contents_of
 from ckptool.formats.image import Image, Slot
-from ckptool.formats.writer import Output, Writer
+from ckptool.formats.writer import Loading, Output, Writer
 
 TOY = Format("toy")
 
@@ -58,6 +60,20 @@ def toy_output(plan: Plan, name: str, limit: int) -> Output:
     return Output({name: Image(at, ((0, header),), tuple(slots))}, specs)
 
 
+def toy_loading(path: str, wrap: str | None) -> Loading:
+    return Loading(f"read_toy({path!r})", ("from toys import read_toy",))
+
+
+def open_toybox(folder: Folder, select: str | None) -> Checkpoint:
+    """A folder with one toy in it, whatever that is called."""
+    (name,) = (entry.name for entry in folder.entries() if entry.name.endswith(".part"))
+    return replace(open_toy(folder.open(name), select), path=folder.path, format=Format("toy box"))
+
+
+def is_toybox(folder: Folder, entries: Sequence[Entry]) -> bool:
+    return "TOYBOX" in {entry.name for entry in entries}
+
+
 def toy_unheld(spec: TensorSpec) -> str:
     return "" if spec.dtype in ("float32", "bfloat16") else spec.dtype
 
@@ -68,8 +84,12 @@ STATE = {"fc.weight": torch.arange(6.0).reshape(2, 3), "fc.bias": torch.ones(2, 
 @pytest.fixture
 def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """Runs a command line where `w.toy` and the same weights as `w.pth` are; toys are registered."""
-    entry = registry.Container("toy", is_toy, open_toy, (".toy",), writer=Writer("toy", toy_output, toy_unheld))
+    entry = registry.Container(
+        "toy", is_toy, open_toy, (".toy",), writer=Writer("toy", toy_output, toy_unheld, loading=toy_loading)
+    )
     monkeypatch.setattr(registry, "CONTAINERS", [*registry.CONTAINERS, entry])
+    box = registry.FolderContainer("toy box", is_toybox, open_toybox, (".part",))
+    monkeypatch.setattr(registry, "FOLDERS", [box, *registry.FOLDERS])
     write_toy(tmp_path / "w.toy", STATE)
     torch.save(STATE, tmp_path / "w.pth")
     return runner(tmp_path, monkeypatch, capsys)
@@ -111,6 +131,28 @@ def test_a_new_container_is_checked_and_found_in_folders(cli: Run, tmp_path: Pat
     assert (code, json.loads(out)["file"]["format"]) == (0, "toy")
     write_toy(Path("w.toy"), {"fc.bias": torch.tensor([float("nan")])})
     assert cli("check", ".")[0] == 1
+
+
+def test_a_new_kind_of_folder_is_known_to_every_command(cli: Run, tmp_path: Path) -> None:
+    box = tmp_path / "boxes" / "one"
+    box.mkdir(parents=True)
+    (box / "TOYBOX").touch()
+    write_toy(box / "x.part", STATE)
+    code, out, _ = cli("inspect", "boxes/one", "--json")
+    assert (code, json.loads(out)["file"]["format"]) == (0, "toy box")
+    assert cli("diff", "boxes/one", "w.pth")[0] == 0
+    assert cli("filter", "boxes/one", "-o", "out.pth")[0] == 0
+    code, out, _ = cli("check", "boxes", "--json")
+    assert (code, {row["file"] for row in json.loads(out)["outcomes"]}) == (0, {"boxes/one"})
+    assert cli("check", "boxes", "--report", "boxes/one/x.part")[0] == 2 and (box / "x.part").read_bytes()[:3] == b"TOY"
+    assert "a folder in it does: boxes/one" in cli("inspect", "boxes")[2]
+
+
+def test_the_lines_that_load_it_are_the_writers(cli: Run) -> None:
+    Path("net.py").write_text("from torch import nn\ndef net():\n    return nn.ModuleDict({'fc': nn.Linear(3, 2)})\n")
+    into = ["transplant", "w.pth", "--into", "net.py:net", "--snippet"]
+    lines = cli(*into, "-o", "out.toy")[1]
+    assert "from toys import read_toy\n" in lines and "model.load_state_dict(read_toy('out.toy'))\n" in lines
 
 
 def test_git_gets_its_ending(cli: Run) -> None:

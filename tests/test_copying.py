@@ -17,8 +17,10 @@ from ckptool.commands.filter import plan_filter
 from ckptool.core.errors import UnreadableError
 from ckptool.engine.rounding import Rounding
 from ckptool.formats.opening import open_checkpoint
+from ckptool.storage import local
 from ckptool.storage.copying import copy_range
 from ckptool.storage.locate import locate_file
+from ckptool.storage.system import shares_blocks
 
 
 def copied(folder: Path, data: bytes, offset: int, at: int, nbytes: int) -> bytes:
@@ -155,3 +157,45 @@ def test_rounding_of_blocks_is_that_of_the_whole() -> None:
     for start in range(0, 1000, 64):
         parts.see(before[start : start + 64], after[start : start + 64])
     assert whole.worst == parts.worst > 0
+
+
+def big_zip(folder: Path, nbytes: int = 6 << 20) -> Path:
+    torch.save({"w": torch.arange(nbytes // 4, dtype=torch.int32), "v": torch.ones(nbytes // 4)}, folder / "in.pth")
+    return folder / "in.pth"
+
+
+def test_a_copy_whose_checksum_is_verified_reads_each_byte_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, read = big_zip(tmp_path), []
+    real_read, real_copy = local.read_at, local.copy_in_kernel
+    monkeypatch.setattr(local, "read_at", lambda fd, buffer, at: read.append(len(buffer)) or real_read(fd, buffer, at))
+    monkeypatch.setattr(
+        local, "copy_in_kernel", lambda *rest: read.append(0 if is_shared(tmp_path) else rest[4]) or real_copy(*rest)
+    )
+    apply(plan_filter(open_checkpoint(source), []), tmp_path / "out.pth")
+    apply(plan_filter(open_checkpoint(source), []), tmp_path / "out.safetensors")
+    assert 2 * (12 << 20) <= sum(read) < 2.1 * (12 << 20)
+
+
+def is_shared(folder: Path) -> bool:
+    with (folder / "shared").open("w+b") as file:
+        return shares_blocks(file.fileno())
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="the system cannot be told")
+@pytest.mark.parametrize("name", ["out.pth", "out.safetensors"])
+def test_the_disk_is_told_to_write_while_more_is_copied(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[int, int]] = []
+    real = os.posix_fadvise
+
+    def tell(descriptor: int, offset: int, nbytes: int, advice: int) -> None:
+        told.append((offset, nbytes))
+        real(descriptor, offset, nbytes, advice)
+
+    monkeypatch.setattr(os, "posix_fadvise", tell)
+    done = apply(plan_filter(open_checkpoint(big_zip(tmp_path)), []), tmp_path / name)
+    assert (12 << 20) * 0.8 <= sum(nbytes for _, nbytes in told) <= done.nbytes
+    assert len({offset for offset, _ in told}) == len(told)

@@ -21,6 +21,7 @@ from torch.distributed.checkpoint.filesystem import FileSystemWriter, Serializat
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 from torch.distributed.checkpoint.metadata import Metadata, MetadataIndex, TensorProperties
 
+import ckptool
 from ckptool.core.checkpoint import Tensor
 from ckptool.core.errors import CkptError, UnreadableError, UsageError
 from ckptool.engine.reading import read_array
@@ -72,6 +73,11 @@ def assembled(tensor: Tensor) -> bytes:
         box = np.lib.stride_tricks.as_strided(
             data[piece.start * itemsize :], (*piece.shape, itemsize), (*(step * itemsize for step in strides), 1)
         )
+        if piece.first is not None:
+            rows, counts = whole.reshape(-1, itemsize), filled.reshape(-1)
+            rows[piece.first : piece.first + piece.elements] = box
+            counts[piece.first : piece.first + piece.elements] += 1
+            continue
         at = piece.at or (0,) * len(tensor.shape)
         place = tuple(slice(start, start + size) for start, size in zip(at, piece.shape, strict=True))
         whole[place] = box
@@ -118,7 +124,7 @@ def test_a_training_checkpoint(tmp_path: Path) -> None:
     optimizer = next(extra for extra in checkpoint.extras if extra.name == "optimizer")
     assert (optimizer.tensors, optimizer.nbytes) == (len(others), sum(t.nbytes for t in others.values()))
     assert {use.risk for use in checkpoint.globals} == {"harmless"}
-    assert checkpoint.notes == ()
+    assert checkpoint.observations == ()
 
 
 def test_select(tmp_path: Path) -> None:
@@ -381,12 +387,16 @@ def test_incomplete_folders(folder: Path) -> None:
     assert f"{path} ends early" in error.message
     assert error.key is not None
     path.unlink()
-    assert "lacks 1 of 1 files: __0_0.distcp" in refusal(folder).message
+    assert "lacks 1 of 1 file: __0_0.distcp" in refusal(folder).message
     path.write_bytes(data)
     (folder / ".metadata").rename(folder / ".metadata.tmp")
     assert "incomplete torch.distributed checkpoint" in refusal(folder).message
+    assert ".metadata.tmp" in str(refusal(folder).hint)
+    # saved without collectives, every rank has its own
     (folder / ".metadata.tmp").rename(folder / "__0.metadata")
-    assert "by every rank for itself" in refusal(folder).message
+    assert list(open_checkpoint(folder)) == ["w", "b"]
+    (folder / "__0.metadata").rename(folder / "__1.metadata")
+    assert list(open_checkpoint(folder)) == ["w", "b"]
 
 
 def test_metadata_is_never_run(tmp_path: Path) -> None:
@@ -451,9 +461,68 @@ def test_objects_that_share_a_huge_part_take_no_time(tmp_path: Path) -> None:
     assert time.process_time() - start < 5
 
 
-def test_items_in_safetensors_are_refused(tmp_path: Path) -> None:
-    folder = save({"a": torch.ones(1)}, tmp_path / "c", serialization_format=SerializationFormat.SAFETENSORS)
-    assert isinstance(refusal(folder), UnreadableError)
+def test_items_in_safetensors(tmp_path: Path) -> None:
+    state = {"a": torch.arange(3.0), "b": torch.tensor(1.5), "c": torch.arange(4).reshape(2, 2)}
+    folder = save(dict(state), tmp_path / "c", serialization_format=SerializationFormat.SAFETENSORS)
+    checkpoint = open_checkpoint(folder)
+    for key, value in state.items():
+        assert_equals(checkpoint[key], value)
+    path = folder / "__0_0.distcp"
+    data = path.read_bytes()
+    path.write_bytes(data[:-1])
+    assert "ends early" in refusal(folder).message
+    length = int.from_bytes(data[:8], "little")
+    path.write_bytes(data[:8] + data[8 : 8 + length].replace(b'"b"', b'"d"') + data[8 + length :])
+    assert "holds no tensor for b" in refusal(folder).message
+
+
+def resumed(saved: dict[str, object], weights: str, optimizer: str) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
+    """A model and an optimizer of plain torch, from what a .pth file holds."""
+    model = network()
+    model.load_state_dict(saved[weights], strict=True)  # type: ignore[arg-type]
+    adam = torch.optim.AdamW(model.parameters(), lr=0.1)
+    adam.load_state_dict(saved[optimizer])  # type: ignore[arg-type]
+    return model, adam
+
+
+def network() -> torch.nn.Module:
+    return torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
+
+
+def steps(model: torch.nn.Module, optimizer: torch.optim.Optimizer, seed: int) -> None:
+    torch.manual_seed(seed)
+    for _ in range(2):
+        optimizer.zero_grad()
+        model(torch.randn(5, 3)).square().sum().backward()
+        optimizer.step()
+
+
+@pytest.mark.parametrize("by_name", [True, False])
+def test_training_goes_on_in_plain_torch(tmp_path: Path, by_name: bool) -> None:
+    from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
+
+    torch.manual_seed(3)
+    model = network()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+    steps(model, optimizer, 4)
+    state = get_optimizer_state_dict(model, optimizer) if by_name else optimizer.state_dict()
+    folder = save({"model": model.state_dict(), "optimizer": state, "step": 7}, tmp_path / "c")
+    ckptool.plan_filter(folder).apply(tmp_path / "out.pth")
+    saved = torch.load(tmp_path / "out.pth", weights_only=True)
+    assert saved["step"] == 7
+    other, its_optimizer = resumed(saved, "model", "optimizer")
+    steps(model, optimizer, 5)
+    steps(other, its_optimizer, 5)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
+
+
+def test_what_lightning_writes_beside(folder: Path) -> None:
+    torch.save({"global_step": 12, "epoch": 4, "loops": {"fit": 1}}, folder / "meta.pt")
+    checkpoint = open_checkpoint(folder)
+    assert checkpoint.ranks is not None
+    assert checkpoint.ranks.step == 12
+    assert {extra.name: extra.text for extra in checkpoint.extras}["global_step"] == "12"
+    assert list(checkpoint) == ["w", "b"]
 
 
 def test_a_pipe_for_a_file_does_not_block(folder: Path) -> None:
@@ -467,4 +536,4 @@ def test_files_beside_are_noted(folder: Path) -> None:
     torch.save({"epoch": 1}, folder / "meta.pt")
     texts = [note.text for note in notes_of(open_checkpoint(folder))]
     assert any("__9_0.distcp" in text for text in texts)
-    assert any("meta.pt" in text for text in texts)
+    assert "meta.epoch" in {extra.name for extra in open_checkpoint(folder).extras}

@@ -17,7 +17,7 @@ from encodings_harness import decoded, same_bits
 from ckptool.core.arrays import numpy_dtype
 from ckptool.core.errors import CkptError
 from ckptool.core.spec import TensorSpec
-from ckptool.encodings.gguf import BLOCK_TYPES, PLAIN_TYPES, REFUSED_TYPES, decode_type
+from ckptool.encodings.gguf import BLOCK_TYPES, decode_type
 from ckptool.encodings.registry import decode_blocks, recognise, settle
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def test_a_decoder_gives_what_the_library_gives(case: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("line", TYPES, ids=[line["type"] for line in TYPES])
 def test_a_gguf_type_gives_what_gguf_py_gives(line: dict[str, Any]) -> None:
-    block_type = BLOCK_TYPES[line["type"]]
+    block_type = BLOCK_TYPES[line["type"].lower()]
     raw = np.frombuffer(base64.b85decode(line["raw"]), np.uint8).reshape(-1, block_type.nbytes)
     values = decode_type(block_type, raw)
     assert values.shape == (len(raw), block_type.elements)
@@ -57,9 +57,9 @@ def test_a_gguf_type_gives_what_gguf_py_gives(line: dict[str, Any]) -> None:
 
 def test_gguf_types_that_gguf_py_has_no_decoder_for() -> None:
     scale = np.array([2.0], np.float16).view(np.uint8).tolist()
-    ones = decode_type(BLOCK_TYPES["Q1_0"], np.array([[*scale, 0b101, *[0] * 15]], np.uint8))
+    ones = decode_type(BLOCK_TYPES["q1_0"], np.array([[*scale, 0b101, *[0] * 15]], np.uint8))
     assert ones[0, :4].tolist() == [2, -2, 2, -2]
-    twos = decode_type(BLOCK_TYPES["Q2_0"], np.array([[*scale, 0b11100100, *[0] * 15]], np.uint8))
+    twos = decode_type(BLOCK_TYPES["q2_0"], np.array([[*scale, 0b11100100, *[0] * 15]], np.uint8))
     assert twos[0, :5].tolist() == [-2, 0, 2, 4, -2]
 
 
@@ -75,41 +75,6 @@ def test_big_endian_blocks_are_swapped_or_refused(name: str) -> None:
     for offset in block_type.halves:
         swapped[:, offset : offset + 2] = raw[:, offset : offset + 2][:, ::-1]
     same_bits(decode_type(block_type, swapped, big_endian=True), decode_type(block_type, raw))
-
-
-def test_each_gguf_number_is_of_one_type() -> None:
-    numbers = [*(block_type.number for block_type in BLOCK_TYPES.values()), *PLAIN_TYPES, *REFUSED_TYPES]
-    assert sorted(numbers) == sorted(set(numbers))
-
-
-def test_the_gguf_example_is_decoded_to_the_expected_values() -> None:
-    from ckptool.engine.reading import read_array
-    from ckptool.formats.opening import open_checkpoint
-
-    expected = open_checkpoint(DATA / "gguf_mixed.expected.safetensors").tensors
-    raw = (DATA / "gguf_mixed" / "mixed.gguf").read_bytes()
-    numbers = {block_type.number: block_type for block_type in BLOCK_TYPES.values()}
-    checked = 0
-    tail = raw[raw.index(b"blk.0.ffn_up.weight") - 8 :]
-    start = len(raw) - len(tail)
-    infos, at = [], start
-    while (size := int.from_bytes(raw[at : at + 8], "little")) and 0 < size < 64 and raw[at + 8 : at + 9].isalpha():
-        name = raw[at + 8 : at + 8 + size].decode()
-        rank = int.from_bytes(raw[at + 8 + size : at + 12 + size], "little")
-        fields = at + 12 + size
-        shape = [int.from_bytes(raw[fields + 8 * i : fields + 8 * i + 8], "little") for i in range(rank)][::-1]
-        kind = int.from_bytes(raw[fields + 8 * rank : fields + 8 * rank + 4], "little")
-        infos.append((name, shape, kind, int.from_bytes(raw[fields + 8 * rank + 4 : fields + 8 * rank + 12], "little")))
-        at = fields + 8 * rank + 12
-    data = -(-at // 32) * 32
-    for name, shape, kind, offset in infos:
-        if name in expected:
-            block_type = numbers[kind]
-            width = shape[-1] // block_type.elements * block_type.nbytes
-            packed = np.frombuffer(raw, np.uint8, shape[0] * width, data + offset).reshape(shape[0], width)
-            same_bits(decode_type(block_type, packed).astype(numpy_dtype("bfloat16")), read_array(expected[name]))
-            checked += 1
-    assert checked == len(expected) == 5
 
 
 def test_packed_integers_with_permuted_groups() -> None:

@@ -58,7 +58,7 @@ def test_nothing_to_say_about_plain_torchvision_models(tmp_path: Path, torchvisi
         state = torchvision.models.get_model(name).state_dict()
     # one small storage for all values: only the keys, shapes and dtypes matter here
     tiny = plain({key: tuple(value.shape) for key, value in state.items()})
-    assert explain(tiny) == ()
+    assert all("(torchvision names)" in note.text for note in explain(tiny))
 
 
 def test_nothing_to_say_about_a_plain_file(tmp_path: Path) -> None:
@@ -304,7 +304,7 @@ def test_another_resolution_and_other_channels() -> None:
         "pos_embed is for another input size: 14 x 14 patches against 24 x 24 patches"
     )
     note = only(pair(old, plain({"pos_embed": (1, 197, 768), "proj.weight": (768, 1, 16, 16)}, "new")))
-    assert note.text == "proj.weight takes other input: 3 channels against 1"
+    assert note.text == "proj.weight has another number of input channels: 3 against 1"
     table = "layers.0.attn.relative_position_bias_table"
     note = only(pair(plain({table: (169, 3)}, "old"), plain({table: (529, 3)}, "new")))
     assert note.text == f"{table} is for another input size: windows of 7 x 7 against windows of 12 x 12"

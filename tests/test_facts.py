@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import warnings
+import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,13 +22,14 @@ from torch._weights_only_unpickler import _get_allowed_globals
 from torch.nn.utils import prune
 
 from ckptool.cli.app import run
+from ckptool.commands.consult import consulted
 from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.errors import UsageError
 from ckptool.core.facts import FINE, Answer, Fact, Operation, Refuse, Say, Use
 from ckptool.core.initial import INITIAL_KEY
+from ckptool.engine.reading import Reader
 from ckptool.facts import registry
 from ckptool.facts.averages import averaged
-from ckptool.facts.consult import consulted
 from ckptool.facts.headers import Headers
 from ckptool.facts.registry import facts_of, finder
 from ckptool.facts.reparametrised import WeightNorm
@@ -87,7 +89,8 @@ def rank_in_a_folder(folder: Path) -> Path:
 
 def ranks(folder: Path) -> Path:
     (folder / "llama").mkdir()
-    one_rank(folder / "llama")
+    for part in "ab":
+        torch.save({"w.weight": torch.ones(4, 2)}, folder / "llama" / f"weights.{part}.pth")
     return folder / "llama"
 
 
@@ -175,11 +178,134 @@ def dtensor(folder: Path) -> Path:
     return folder / "fsdp2.pth"
 
 
+def sharded_tensor(folder: Path) -> Path:
+    import torch.distributed as dist
+    from torch.distributed._shard import sharded_tensor as sharded
+    from torch.distributed._shard.sharding_spec import ChunkShardingSpec
+
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            value = sharded.ones(ChunkShardingSpec(dim=0, placements=["rank:0/cpu"]), 4, 3)
+            torch.save({"fc.weight": value, "fc.bias": torch.ones(4)}, folder / "fsdp1.pth")
+    finally:
+        dist.destroy_process_group()
+    return folder / "fsdp1.pth"
+
+
 def noted_tie(folder: Path) -> Path:
     model = nn.ModuleDict({"wte": nn.Embedding(9, 4), "lm_head": nn.Linear(4, 9, bias=False)})
     model["lm_head"].weight = model["wte"].weight
     save_model(model, str(folder / "tied.safetensors"))
     return folder / "tied.safetensors"
+
+
+def no_index(folder: Path) -> Path:
+    (folder / "split").mkdir()
+    for number in (1, 2):
+        save_file({f"w{number}": torch.ones(2)}, folder / "split" / f"model-0000{number}-of-00002.safetensors")
+    return folder / "split"
+
+
+def other_metadata(folder: Path) -> Path:
+    place = no_index(folder)
+    save_file({"w2": torch.ones(2)}, place / "model-00002-of-00002.safetensors", {"run": "2"})
+    save_file({"w1": torch.ones(2)}, place / "model-00001-of-00002.safetensors", {"run": "1"})
+    return place
+
+
+def indexed(folder: Path, **metadata: int) -> Path:
+    place = no_index(folder)
+    save_file({"w2": torch.ones(2), "old": torch.ones(3)}, place / "model-00002-of-00002.safetensors")
+    shards = {f"w{number}": f"model-0000{number}-of-00002.safetensors" for number in (1, 2)}
+    (place / "model.safetensors.index.json").write_text(json.dumps({"metadata": metadata, "weight_map": shards}))
+    return place
+
+
+def wrong_size(folder: Path) -> Path:
+    return indexed(folder, total_size=7)
+
+
+def rewritten(path: Path, change: Callable[[str, bytes], bytes]) -> Path:
+    """A torch zip whose members were changed, with the CRC-32 of what they are now."""
+    with zipfile.ZipFile(path) as archive:
+        members = {info.filename: archive.read(info) for info in archive.infolist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, change(name, data))
+    return path
+
+
+def behind_the_pickle(folder: Path) -> Path:
+    torch.save({"w": torch.ones(2)}, folder / "more.pth")
+    return rewritten(folder / "more.pth", lambda name, data: data + b"more" * name.endswith("data.pkl"))
+
+
+def behind_the_storages(folder: Path) -> Path:
+    torch.save({"w": torch.ones(2)}, folder / "old.pth", _use_new_zipfile_serialization=False)
+    (folder / "old.pth").write_bytes((folder / "old.pth").read_bytes() + b"m")
+    return folder / "old.pth"
+
+
+def left_distcp(folder: Path) -> Path:
+    from torch.distributed.checkpoint import FileSystemWriter, save
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        save({"w": torch.ones(3)}, storage_writer=FileSystemWriter(folder / "dcp"))
+    (folder / "dcp" / "__7_0.distcp").write_bytes(b"x")
+    return folder / "dcp"
+
+
+def odd_fields(folder: Path) -> Path:
+    header = json.dumps({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4], "scale": 2}}).encode()
+    (folder / "odd.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    return folder / "odd.safetensors"
+
+
+def whole_module(folder: Path) -> Path:
+    torch.save(nn.Linear(2, 2), folder / "module.pth")
+    return folder / "module.pth"
+
+
+def numpy_backed(folder: Path) -> Path:
+    """As torch writes a tensor of a device that has no storage of its own, such as XLA."""
+
+    class OfAnotherDevice:
+        def __reduce__(self) -> tuple[Any, ...]:
+            array = torch.ones(2).numpy()
+            return torch._utils._rebuild_device_tensor_from_numpy, (array, torch.float32, "xla:0", False)
+
+    torch.save({"w": torch.ones(2), "tpu": OfAnotherDevice()}, folder / "xla.pth")
+    return folder / "xla.pth"
+
+
+def damaged_pickle(folder: Path) -> Path:
+    torch.save({"layer.weight": torch.ones(2, 2)}, folder / "flipped.pth")
+    data = (folder / "flipped.pth").read_bytes()
+    (folder / "flipped.pth").write_bytes(data.replace(b"layer.weight", b"layer.weighu"))
+    return folder / "flipped.pth"
+
+
+def damaged_values(folder: Path) -> Path:
+    """One bit of an integer tensor, and one of a tensor that shares its record with another."""
+    both = torch.arange(6.0)
+    torch.save({"n": torch.arange(9), "a": both[:3], "b": both[3:], "w": torch.arange(4.0)}, folder / "rot.pth")
+    data = bytearray((folder / "rot.pth").read_bytes())
+    for values, at in ((torch.arange(9).numpy().tobytes(), 8), (both.numpy().tobytes(), 21)):
+        data[bytes(data).index(values) + at] ^= 4
+    (folder / "rot.pth").write_bytes(data)
+    return folder / "rot.pth"
+
+
+def unchecked(folder: Path) -> Path:
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save({"w": torch.ones(2)}, folder / "fast.pth")
+    finally:
+        torch.serialization.set_crc32_options(True)
+    return folder / "fast.pth"
 
 
 def initial(folder: Path) -> Path:
@@ -212,8 +338,8 @@ TABLE: list[tuple[Make, str, dict[str, str]]] = [
     (gptq, "encoded", {"copy": DONE, "rename": DONE, "drop": NO, "cast": NO, "compute": NO}),
     (meta, "meta", {"copy": SAID, "cast": SAID}),
     (zero3, "placeholders", {"copy": NO, "cast": NO, "merge": NO}),
-    (one_rank, "rank", {"copy": SAID, "cast": SAID, "merge": SAID}),
-    (rank_in_a_folder, "rank", {"copy": SAID}),
+    (one_rank, "rank", {"copy": NO, "cast": NO, "merge": NO}),
+    (rank_in_a_folder, "rank", {"copy": NO, "cast": NO, "load": NO}),
     (ranks, "several", {"copy": NO, "cast": NO}),
     (one_shard, "shard", {"copy": SAID, "cast": SAID}),
     (dcp_part, "pieces", {"copy": NO, "cast": NO, "merge": NO}),
@@ -227,7 +353,20 @@ TABLE: list[tuple[Make, str, dict[str, str]]] = [
     (peft_adapter, "adapter", {"copy": DONE, "rename": DONE, "cast": DONE, "merge": SAID, "load": NO}),
     (kohya_adapter, "adapter", {"copy": DONE, "load": NO}),
     (namespace, "weights-only", {"copy": DONE}),
+    (sharded_tensor, "tensor-class", {"copy": NO, "cast": NO}),
     (noted_tie, "tied", {"copy": DONE}),
+    (no_index, "no-index", {"copy": DONE, "cast": DONE}),
+    (other_metadata, "metadata-differs", {"copy": SAID}),
+    (indexed, "unlisted", {"copy": SAID, "cast": SAID, "merge": SAID}),
+    (wrong_size, "total-size", {"copy": SAID}),
+    (behind_the_pickle, "trailing-bytes", {"copy": SAID, "cast": DONE}),
+    (behind_the_storages, "trailing-bytes", {"copy": SAID}),
+    (left_distcp, "unused-files", {"copy": DONE}),
+    (odd_fields, "unknown-fields", {"copy": SAID, "cast": DONE}),
+    (whole_module, "whole-module", {"copy": DONE}),
+    (numpy_backed, "numpy-backed", {"copy": SAID, "cast": SAID}),
+    (damaged_pickle, "checksum", {"copy": NO, "cast": NO, "merge": NO, "load": NO}),
+    (unchecked, "no-checksums", {"copy": DONE}),
     (initial, "initial", {"copy": DONE, "cast": DONE, "rename": DONE, "merge": SAID, "load": SAID}),
     (moco, "architecture", {"copy": DONE, "cast": DONE}),
     (moco, "training", {"copy": DONE, "cast": DONE}),
@@ -248,7 +387,7 @@ def arguments(operation: str, path: Path, checkpoint: Checkpoint, folder: Path) 
         case "rename":
             return ["remap", str(path), "-r", "{k**} -> model.{k}"]
         case "compute":
-            return ["remap", str(path), "-r", f"{fact_keys[-1]} |= = $1 * 2"]
+            return ["remap", str(path), "-r", f"{fact_keys[-1]} -> {fact_keys[-1]} | = $1 * 2"]
         case "merge":
             return ["merge", str(path), str(path), "--method", "linear"]
         case "load":
@@ -280,7 +419,9 @@ def test_each_operation_on_each_fact(
 @pytest.mark.parametrize(
     ("make", "name", "level"),
     [(meta, "meta", "error"), (zero3, "placeholders", "error"), (one_rank, "rank", "error"),
-     (dcp_part, "pieces", "error"), (peft_adapter, "adapter", "note"), (namespace, "weights-only", "warning"),
+     (dcp_part, "pieces", "error"), (damaged_pickle, "checksum", "error"), (damaged_values, "checksum", "error"),
+     (behind_the_pickle, "trailing-bytes", "warning"), (odd_fields, "unknown-fields", "warning"),
+     (peft_adapter, "adapter", "note"), (namespace, "weights-only", "warning"),
      (dtensor, "tensor-class", "warning")],
 )  # fmt: skip
 def test_check_grades_facts(
@@ -292,7 +433,10 @@ def test_check_grades_facts(
     assert code == (1 if level == "error" else 0)
 
 
-@pytest.mark.parametrize(("make", "name"), [(zero3, "placeholders"), (ranks, "several"), (dcp_part, "pieces")])
+INSISTED = [(zero3, "placeholders"), (ranks, "several"), (dcp_part, "pieces"), (damaged_pickle, "checksum")]
+
+
+@pytest.mark.parametrize(("make", "name"), INSISTED)
 def test_a_user_may_insist(make: Make, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "result.pth"
     assert run(["filter", str(make(tmp_path)), "-o", str(out), "--allow", name]) == 0
@@ -480,6 +624,27 @@ def test_the_verdict_on_weights_only_is_torchs(content: object, protocol: int, z
         assert not said
 
 
+def test_the_classes_to_allow_are_all_listed(tmp_path: Path) -> None:
+    """What the hint names, and no less, makes torch.load take the file."""
+    import datetime
+    import uuid
+    from importlib import import_module
+
+    import numpy as np
+
+    beside = [np.float64(1), Path("x"), datetime.timedelta(1), datetime.date(2026, 1, 1), argparse.Namespace(x=1)]
+    torch.save({"model": {"w": torch.ones(2)}, "beside": [*beside, uuid.UUID(int=1)]}, tmp_path / "a.pth")
+    (fact,) = (fact for fact in facts_of(open_checkpoint(tmp_path / "a.pth")) if fact.name == "weights-only")
+    listed = fact.hint.partition("([")[2].partition("])")[0].split(", ")
+    assert len(listed) > 5 and "..." not in listed
+    classes = []
+    for name in listed:
+        module, _, last = name.rpartition(".")
+        classes.append(getattr(import_module(module), last))
+    with torch.serialization.safe_globals([*classes, type(np.dtype("float64"))]):  # numpy's own, made by a call
+        torch.load(tmp_path / "a.pth", weights_only=True)
+
+
 def test_pickles_that_torch_refuses_always(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A torch file whose pickle sets an item on a tensor: GLOBAL ... REDUCE, then a key, a value, SETITEM."""
     import zipfile
@@ -554,6 +719,37 @@ def test_bit_rot_is_found_wherever_values_are_read(
     assert run(["check", str(tmp_path / "a.pth")]) == 1
 
 
+def test_check_compares_every_checksum_of_the_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Integers, and records that no tensor covers, too; a file that is whole has no finding."""
+    assert run(["check", str(damaged_values(tmp_path)), "--json"]) == 1
+    (found,) = json.loads(capsys.readouterr().out)["findings"]
+    assert (found["rule"], found["level"], found["keys"]) == ("facts", "error", ["n", "a", "b"])
+    assert "differ from the CRC-32 in the file" in found["message"]
+    (tmp_path / "p.toml").write_text('allow.facts = ["checksum"]\n')
+    assert run(["check", str(tmp_path / "rot.pth"), "--policy", str(tmp_path / "p.toml")]) == 0
+    for name in ("no_index", "unchecked"):
+        (tmp_path / name).mkdir()
+    assert run(["check", str(no_index(tmp_path / "no_index")), str(unchecked(tmp_path / "unchecked"))]) == 0
+
+
+@pytest.mark.parametrize("ending", ["pth", "safetensors"])
+def test_a_user_may_insist_on_damaged_values(ending: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, out = str(damaged_values(tmp_path)), tmp_path / f"out.{ending}"
+    assert run(["filter", path, "-o", str(out)]) == 2
+    told = flat(capsys.readouterr().err)
+    assert "of the tensor n at" in told and "--allow checksum writes it as it is" in told
+    assert run(["filter", path, "-o", str(out), "--allow", "checksum"]) == 0
+    told = flat(capsys.readouterr().err)
+    assert "of the tensor n at" in told and "written as it is" in told
+    told_of: list[Exception] = []
+    with Reader(on_damage=told_of.append) as reader:
+        kept = reader.array(open_checkpoint(out)["n"])
+    assert len(told_of) == (ending == "pth")  # a torch file keeps the checksum that differs
+    assert kept.tolist() == torch.load(path)["n"].tolist() != list(range(9))
+    assert run(["check", str(out)]) == (1 if ending == "pth" else 0)
+    assert run(["filter", path, "--drop", "[!w]", "-o", str(tmp_path / "rest.pth")]) == 0
+
+
 def test_folders_that_need_another_tool_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     import zipfile
 
@@ -592,10 +788,22 @@ def test_numpy_arrays_in_a_torch_file_are_named(tmp_path: Path, capsys: pytest.C
     assert "numpy arrays" in flat(capsys.readouterr().out)
 
 
+def test_other_kinds_of_tensors_are_called_by_their_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for make, words in [
+        (sharded_tensor, "1 tensor is of class torch.distributed._shard.sharded_tensor.api.ShardedTensor: fc.weight"),
+        (numpy_backed, "1 tensor of another device is stored as numpy arrays"),
+    ]:
+        assert run(["inspect", str(make(tmp_path))]) == 0
+        told = flat(capsys.readouterr().out)
+        assert words in told and "] meta" not in told and "on the meta device" not in told and "nested" not in told
+
+
 def test_a_dtensor_is_called_by_its_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = dtensor(tmp_path)
     assert run(["inspect", str(path)]) == 0
-    assert "1 tensor is of class torch.distributed.tensor.DTensor: fc.weight" in flat(capsys.readouterr().out)
+    told = flat(capsys.readouterr().out)
+    assert "1 tensor is of class torch.distributed.tensor.DTensor: fc.weight" in told
+    assert "f32[4,3] DTensor" in told and "nested" not in told
     assert run(["filter", str(path), "-o", str(tmp_path / "o.safetensors")]) == 2
     assert "fc.weight is torch.distributed.tensor.DTensor" in flat(capsys.readouterr().err)
 
@@ -614,4 +822,4 @@ def test_an_unknown_fact_is_refused_in_the_api(tmp_path: Path) -> None:
 
 def test_plain_models_have_no_facts_that_act(torchvision: ModuleType, tmp_path: Path) -> None:
     torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "a.pth")
-    assert {fact.name for fact in facts_of(open_checkpoint(tmp_path / "a.pth"))} == {"statistics"}
+    assert {fact.name for fact in facts_of(open_checkpoint(tmp_path / "a.pth"))} == {"architecture", "statistics"}

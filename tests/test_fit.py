@@ -18,7 +18,7 @@ from torch.nn import functional
 from ckptool.core.errors import CkptError, PlanError, UsageError
 from ckptool.core.plan import Apply, Source
 from ckptool.core.spec import TensorSpec
-from ckptool.fits import beside, default_fit, fit_op
+from ckptool.fits import beside, default_fit, fit_op, named_grid
 from ckptool.fits.args import Fit, parse_fit
 from ckptool.fits.grid import Grid
 from ckptool.recipes.expand import expand
@@ -446,7 +446,7 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be read as text"):
         beside(tmp_path)("labels.txt")
     (tmp_path / "bad.json").write_text('["a",')
-    with pytest.raises(UsageError, match="is no JSON"):
+    with pytest.raises(UsageError, match="is not JSON"):
         fit_op(
             Fit("rows", "labels_source='bad.json', labels_target='bad.json'"), spec(1), spec(1), lookup=beside(tmp_path)
         )
@@ -554,6 +554,24 @@ def test_the_fit_by_default(key: str, have: tuple[int, ...], want: tuple[int, ..
     if found is not None:
         made = fit_op(found, spec(*have, key=key), spec(*want, key=key))
         assert made.result([spec(*have, key=key)]).shape == want
+
+
+@pytest.mark.parametrize(
+    ("key", "have", "want", "words"),
+    [
+        ("pos_embed", (1, 197, 8), (1, 129, 8), "pos_embed=grid(target_grid=(HEIGHT, WIDTH))"),
+        ("pos_embed", (1, 129, 8), (1, 197, 8), "pos_embed=grid(source_grid=(HEIGHT, WIDTH))"),
+        ("m.position_embedding", (91, 8), (201, 8), "source_grid=(HEIGHT, WIDTH), target_grid=(HEIGHT, WIDTH)"),
+        ("pos_embed", (1, 197, 8), (1, 197, 9), "PATTERN=METHOD(...)"),
+        ("fc.weight", (129, 8), (200, 8), "PATTERN=METHOD(...)"),
+    ],
+)
+def test_grids_that_are_not_square_are_asked_for(
+    key: str, have: tuple[int, ...], want: tuple[int, ...], words: str
+) -> None:
+    source, target = spec(*have, key=key), spec(*want, key=key)
+    assert default_fit(key, source, target) is None
+    assert words in named_grid(key, source, target)
 
 
 @settings(max_examples=300, deadline=None)

@@ -28,6 +28,7 @@ class Repository:
             "HOME": str(home),
             "LANG": "C.UTF-8",
             "GIT_CONFIG_NOSYSTEM": "1",
+            **{name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ},  # the tree that is tested
         }
         self.folder.mkdir(parents=True)
         self("git", "init", "-q", "-b", "main")
@@ -63,7 +64,7 @@ def repository(tmp_path: Path) -> Repository:
 @pytest.fixture
 def history(repository: Repository) -> Repository:
     """Two versions of a file, the second one committed; set up."""
-    repository("ckptool", "git", "install")
+    repository("ckptool", "git", "install", "--lines")
     repository.put("resnet18.pth", "a model.pth")
     repository.commit("first")
     repository.put("resnet18-102.pth", "a model.pth")
@@ -92,7 +93,7 @@ def test_a_file_that_is_added_removed_and_renamed(history: Repository) -> None:
 
 
 def test_what_is_not_a_tensor_is_seen(repository: Repository) -> None:
-    repository("ckptool", "git", "install")
+    repository("ckptool", "git", "install", "--lines")
     repository.put("training.ckpt", "run.ckpt")
     repository.commit("first")
     out = repository("git", "show")
@@ -115,7 +116,7 @@ def test_conversions_are_kept_by_git_until_installed_again(history: Repository) 
 def test_without_a_name_nothing_is_kept_and_nothing_breaks(repository: Repository) -> None:
     """git commits what it keeps, and its diff dies where it cannot: found on a machine without user.name."""
     repository("git", "config", "--unset", "user.email")
-    out = repository("ckptool", "git", "install")
+    out = repository("ckptool", "git", "install", "--lines")
     assert "git keeps no conversions" in out
     repository.put("resnet18.pth", "a.pth")
     repository("git", "add", "-A")
@@ -129,7 +130,7 @@ def test_without_a_name_nothing_is_kept_and_nothing_breaks(repository: Repositor
 @pytest.mark.parametrize("full", [False, True])
 def test_what_cannot_be_read_is_explained_and_breaks_nothing(fixture: str, full: bool, repository: Repository) -> None:
     name = f"model{Path(fixture).suffix}"
-    repository("ckptool", "git", "install", *(["--full"] if full else []))
+    repository("ckptool", "git", "install", "--full" if full else "--lines")
     repository.put(f"hostile/{fixture}", name)
     (repository.folder / "notes.txt").write_text("one\n")
     repository.commit("first")
@@ -148,13 +149,32 @@ def test_what_cannot_be_read_is_explained_and_breaks_nothing(fixture: str, full:
     repository("git", "diff", "HEAD", "HEAD~1")
 
 
+def test_by_default_git_diff_says_how_much_each_module_changed(repository: Repository) -> None:
+    out = repository("ckptool", "git", "install")
+    assert "each collaborator" in out
+    repository.put("resnet18.pth", "a.pth")
+    repository.commit("first")
+    repository.put("tuned.safetensors", "a.pth")
+    out = repository("git", "diff")
+    assert re.search(r"^~  layer4\.\*  .*rel 1e-02", out, re.MULTILINE)
+    assert not re.search("[0-9a-f]{32}", out)
+
+
+def test_a_line_per_tensor_has_a_short_digest(history: Repository) -> None:
+    history.put("tuned.safetensors", "a model.pth")
+    line = next(line for line in history("git", "diff").splitlines() if line.startswith("+fc.bias"))
+    digest = line.split("\t")[2]
+    listed = history("ckptool", "inspect", "a model.pth", "--format", "lines", "--only", "fc.bias").split("\t")[2]
+    assert len(digest) == 12
+    assert listed.startswith(digest)
+
+
 def test_the_full_report(history: Repository) -> None:
-    history("ckptool", "git", "install", "--full")
+    history("ckptool", "git", "install")
     history.put("tuned.safetensors", "a model.pth")
     out = history("git", "diff")
-    assert out.startswith(
-        "diff --ckptool a/a model.pth b/a model.pth\ndifferent: 117 of 122 tensors differ\n- a/a model.pth"
-    )
+    assert out.startswith("diff --ckptool a/a model.pth b/a model.pth\ndifferent: 117 of 122 tensors differ\n")
+    assert "\n- a/a model.pth" in out
     assert "note: 20 keys only in a model.pth: all BatchNorm counters" in out
     assert "~ 95 changed   ! 2 reshaped   = 5 identical   + 20 added   - 0 removed" in out
     assert "git-blob" not in out
@@ -165,7 +185,7 @@ def test_the_full_report(history: Repository) -> None:
 
 
 def test_the_full_report_of_one_side(history: Repository) -> None:
-    history("ckptool", "git", "install", "--full")
+    history("ckptool", "git", "install")
     history("git", "mv", "a model.pth", "b.pth")
     out = history("git", "diff", "--cached")
     assert out == "diff --ckptool a/a model.pth b/b.pth\nidentical: 102 tensors, 54.0 kB compared\n"
@@ -183,19 +203,19 @@ def test_a_conflict_is_said(history: Repository) -> None:
     history.put("tuned.safetensors", "a model.pth")
     history.commit("theirs")
     assert history.run("git", "merge", "main").returncode == 1
-    history("ckptool", "git", "install", "--full")
+    history("ckptool", "git", "install")
     assert "diff --ckptool a/a model.pth b/a model.pth\nnot merged" in history("git", "diff", "--cached")
 
 
 def test_colour_goes_to_the_pager_of_git(history: Repository) -> None:
-    history("ckptool", "git", "install", "--full")
+    history("ckptool", "git", "install")
     history.put("resnet18.pth", "a model.pth")
     assert "\x1b[1mdiff --ckptool" in history("git", "diff", GIT_PAGER_IN_USE="true")
     assert "\x1b" not in history("git", "diff", GIT_PAGER_IN_USE="true", NO_COLOR="1")
 
 
 def test_a_hostile_name_is_one_line(repository: Repository) -> None:
-    repository("ckptool", "git", "install", "--full")
+    repository("ckptool", "git", "install")
     name = "-v\n::error::x\x1b[2J`reboot`$(reboot).pth"
     repository.put("resnet18.pth", name)
     repository("git", "add", "-A")
@@ -209,7 +229,7 @@ def test_a_hostile_name_is_one_line(repository: Repository) -> None:
 
 @pytest.mark.parametrize("full", [False, True])
 def test_names_in_a_file_are_data(full: bool, repository: Repository) -> None:
-    repository("ckptool", "git", "install", *(["--full"] if full else []))
+    repository("ckptool", "git", "install", "--full" if full else "--lines")
     for name in ("names.safetensors", "names.pth"):
         repository.put(f"hostile/{name}", name)
     repository("git", "add", "-A")
@@ -247,10 +267,10 @@ def test_installed_twice_is_installed_once(repository: Repository) -> None:
     assert once[0].count(b"*.pt diff=ckptool") == 1
     assert "a.pth: diff: ckptool\n" in repository("git", "check-attr", "diff", "filter", "--", "a.pth")
     assert "a.pth: filter: lfs\n" in repository("git", "check-attr", "diff", "filter", "--", "a.pth")
-    repository("ckptool", "git", "install", "--full", "--pattern", "*.weights")
+    repository("ckptool", "git", "install", "--pattern", "*.weights")
     assert "command = " in config.read_text()
     assert b"*.weights diff=ckptool\n" in attributes.read_bytes()
-    repository("ckptool", "git", "install")
+    repository("ckptool", "git", "install", "--lines")
     assert "command = " not in config.read_text()
     assert b"*.weights diff=ckptool\n" in attributes.read_bytes()
     repository("ckptool", "git", "uninstall")
@@ -274,7 +294,7 @@ def test_from_a_folder_below_the_top(history: Repository) -> None:
     history.put("tuned.safetensors", "deep/er/b.safetensors")
     history("git", "add", "-A")
     history.folder = history.folder / "deep" / "er"
-    history("ckptool", "git", "install", "--full")
+    history("ckptool", "git", "install")
     assert not (history.folder / ".gitattributes").exists()
     assert "new file\nb/deep/er/b.safetensors" in history("git", "diff", "--cached")
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from ckptool.cli.app import run
@@ -153,3 +154,30 @@ def test_files_of_an_existing_folder_stay(tmp_path: Path, capsys: pytest.Capture
         assert (tmp_path / "out" / "config.json").read_text() == "{}"
         assert (tmp_path / "out" / "vocab.txt").read_text() == "a\nb\n"
     assert "stays as it is" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    ("options", "kept", "told"),
+    [
+        ((), True, False),
+        (("--drop", "*.1.*"), True, True),
+        (("--drop", "layers.*"), False, False),
+        (("--keep", "norm.weight"), False, False),
+    ],
+)
+def test_the_scheme_of_quantized_weights_goes_with_the_last_of_them(
+    options: tuple[str, ...], kept: bool, told: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = {"norm.weight": torch.ones(4)}
+    for number in range(2):
+        state[f"layers.{number}.up.weight"] = torch.randn(128, 128).to(torch.float8_e4m3fn)
+        state[f"layers.{number}.up.weight_scale_inv"] = torch.ones(1, 1)
+    (tmp_path / "in").mkdir()
+    save_file(state, tmp_path / "in" / "model.safetensors")
+    scheme = {"quant_method": "fp8", "weight_block_size": [128, 128]}
+    (tmp_path / "in" / "config.json").write_text(json.dumps({"quantization_config": scheme}))
+    assert run(["filter", str(tmp_path / "in"), *options, "-o", str(tmp_path / "out")]) == 0
+    assert ("quantization_config" in config(tmp_path / "out")) == kept
+    said = " ".join(capsys.readouterr().out.split())
+    assert ("quantization_config stands for weights of which some are decoded or gone" in said) == told
+    assert ("changed with the weights: config.json" in said) == (not kept)

@@ -23,10 +23,11 @@ from ckptool.core.checkpoint import Checkpoint, Extra, Note, Selection, Tensor
 from ckptool.core.format import Format
 from ckptool.core.spec import TensorSpec
 from ckptool.facts.storages import ties
-from ckptool.report.html import Column, Heading, Page, page
-from ckptool.report.html_check import check_html
-from ckptool.report.html_diff import diff_html
-from ckptool.report.html_inspect import inspect_html
+from ckptool.report.document import Answer, Document, Field, Table
+from ckptool.report.document_check import check_document
+from ckptool.report.document_diff import diff_document
+from ckptool.report.document_inspect import inspect_document
+from ckptool.report.html import encode_document
 from ckptool.report.inspection import Inspection
 from ckptool.values.delta import Delta
 from ckptool.values.stats import all_stats
@@ -40,27 +41,38 @@ def inspection(path: Path, stats: bool = True) -> Inspection:
     )
 
 
+def page_of(document: Document) -> str:
+    return "".join(encode_document(document))
+
+
 def inspected() -> str:
-    return "".join(inspect_html(inspection(FIXTURES / "resnet18.pth")))
+    return page_of(inspect_document(inspection(FIXTURES / "resnet18.pth")))
 
 
 def compared() -> str:
     diff = compare(ckptool.open(FIXTURES / "resnet18.pth"), ckptool.open(FIXTURES / "tuned.safetensors"))
-    return "".join(diff_html(diff, "resnet18.pth", "tuned.safetensors"))
+    return page_of(diff_document(diff, ("resnet18.pth", "tuned.safetensors")))
 
 
 def checked() -> str:
-    return "".join(check_html(REPORT))
+    return page_of(check_document(REPORT))
 
 
 def transplanted() -> str:
     from ckptool.commands.transplant.planning import plan_transplant
     from ckptool.models import open_target
-    from ckptool.report.html_transplant import transplant_html
+    from ckptool.report.document_transplant import transplant_document
 
     target = open_target(str(FIXTURES / "resnet18.pth"))
     plan = plan_transplant(ckptool.open(FIXTURES / "tuned.safetensors"), target)
-    return "".join(transplant_html(plan, "tuned.safetensors"))
+    return page_of(transplant_document(plan, "tuned.safetensors", "preview"))
+
+
+def planned() -> str:
+    from ckptool.report.document_plan import plan_document
+
+    plan = ckptool.plan_filter(FIXTURES / "resnet18.pth", [("drop", "fc.*")], dtype="bf16")
+    return page_of(plan_document(plan, ["resnet18.pth"], "preview"))
 
 
 PAGES: dict[str, Callable[[], str]] = {
@@ -68,6 +80,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "diff": compared,
     "check": checked,
     "transplant": transplanted,
+    "filter": planned,
 }
 
 
@@ -166,7 +179,7 @@ def test_check_has_every_finding_and_file() -> None:
     assert [finding["message"] for finding in data["findings"]] == [finding.message for finding in FINDINGS]
     assert data["findings"][0]["policy"] == 'into = "torchvision:resnet18"  (ckptool.toml:2)'
     assert [row[0] for row in data["rows"]] == list(REPORT.files)
-    assert Elements("".join(check_html(CLEAN))).data["findings"] == []
+    assert Elements(page_of(check_document(CLEAN))).data["findings"] == []
 
 
 def test_transplant_has_every_tensor_of_the_model() -> None:
@@ -206,9 +219,9 @@ def hostile_diff(text: str) -> Diff:
 
 def hostile_pages(text: str) -> dict[str, str]:
     return {
-        "inspect": "".join(inspect_html(hostile_inspection(text))),
-        "diff": "".join(diff_html(hostile_diff(text), text, text)),
-        "check": "".join(check_html(hostile_report(text))),
+        "inspect": page_of(inspect_document(hostile_inspection(text))),
+        "diff": page_of(diff_document(hostile_diff(text), (text, text))),
+        "check": page_of(check_document(hostile_report(text))),
     }
 
 
@@ -406,9 +419,10 @@ def test_nothing_sticks_out_at_any_width(make: Callable[[], str], width: int, sh
 
 @needs_chromium
 def test_a_hundred_thousand_tensors_cost_no_more_than_a_screen(show: Callable[[str], Browser]) -> None:
-    rows = ([f"layers.{at // 10}.mlp.{at % 10}.weight", 0, None, at] for at in range(100_000))
-    columns = (Column("tensors", "tensors"), Column("elements", "count", "add"))
-    shown = show("".join(page(Page("big", (Heading("big", ""),), "", "", columns, rows))))
+    rows = ([f"layers.{at // 10}.mlp.{at % 10}.weight", None, at] for at in range(100_000))
+    fields = (Field("key"), Field("", "tensors", "tensors"), Field("elements", "elements", "count", "add"))
+    big = Document("big", Answer("big"), lambda: (), lambda: Table(fields, rows), dict, lambda: iter(()), dict, list)  # type: ignore[arg-type]
+    shown = show(page_of(big))
     shown.run("document.getElementById('unfold').click()")
     assert shown.run("document.querySelectorAll('#rows > div').length") < 100
     shown.run("window.scrollTo(0, document.body.scrollHeight)")
@@ -438,3 +452,75 @@ def test_hostile_names_do_nothing_in_a_browser(text: str, show: Callable[[str], 
         assert shown.run("document.querySelectorAll('script').length") == 2
         assert shown.run("document.querySelectorAll('img, a, iframe, link, form').length") == 0
         hears_nothing_bad(shown)
+
+
+# ---------------------------------------------------------------------------------------------- pictures
+
+
+def bars(shown: Browser) -> list[list[str]]:
+    """For each chart of a page its title and the keys of its bars."""
+    found: list[list[str]] = shown.run(
+        "[...document.querySelectorAll('.chart')].map((chart) => [chart.querySelector('figcaption').firstChild.data,"
+        " ...[...chart.querySelectorAll('rect')].map((bar) => bar.dataset.key)])"
+    )
+    return found
+
+
+@needs_chromium
+@pytest.mark.parametrize(
+    ("make", "titles", "bar"),
+    [
+        (inspected, ["norm", "spread", "zeros", "outliers"], "layer4.1.conv2.weight"),
+        (compared, ["relative change"], "layer4.1.conv2.weight"),
+        (transplanted, ["loaded from the source"], "fc"),
+    ],
+    ids=["inspect", "diff", "transplant"],
+)
+def test_a_bar_of_a_chart_finds_its_tensors(
+    make: Callable[[], str], titles: list[str], bar: str, show: Callable[[str], Browser]
+) -> None:
+    shown = show(make())
+    charts = bars(shown)
+    assert [chart[0].split(" ")[0] for chart in charts] == [title.split(" ")[0] for title in titles]
+    assert all(bar in chart for chart in charts if len(chart) > 1)
+    shown.click(f'.chart [data-key="{bar}"]')
+    assert text_of(shown, "#shown").startswith(("1 of 122", "2 of 122"))
+    assert shown.run(f"document.querySelector('.chart [data-key=\"{bar}\"] title').textContent").startswith(f"{bar}: ")
+    hears_nothing_bad(shown)
+
+
+@needs_chromium
+def test_charts_have_the_colours_of_the_theme(show: Callable[[str], Browser]) -> None:
+    shown = show(transplanted())
+    fill = "getComputedStyle(document.querySelector('.chart [data-key=\"fc\"]')).fill"
+    shown.scheme("light")
+    light = shown.run(fill)
+    shown.scheme("dark")
+    assert shown.run(fill) != light
+    loaded = "getComputedStyle(document.querySelector('.chart [data-key=\"conv1\"]')).fill"
+    assert shown.run(loaded) != shown.run(fill)
+    shown.scheme("light")
+
+
+def test_bars_of_a_chart_are_the_values() -> None:
+    from ckptool.report.blocks import Chart, Series
+    from ckptool.report.chart import chart_html
+
+    values = (1.0, 10.0, 100.0, None, float("nan"), float("inf"))
+    keys = tuple(f"layer{at}.weight" for at in range(6))
+    found = "".join(chart_html(Chart("t", keys, (Series("norm", values, log=True),))))
+    assert [float(tall) for tall in re.findall(r' height="([\d.]+)" data-key', found)] == [2, 29, 56, 56, 56]
+    many = Chart("t", tuple(map(str, range(100_000))), (Series("norm", tuple(map(float, range(100_000)))),))
+    assert "".join(chart_html(many)).count("<rect") == 240
+    assert 'data-key="99999"' in "".join(chart_html(many))
+
+
+@needs_chromium
+def test_what_a_notebook_draws_needs_no_script(show: Callable[[str], Browser]) -> None:
+    made = ckptool.compare(FIXTURES / "resnet18.pth", FIXTURES / "tuned.safetensors")._repr_html_()  # type: ignore[attr-defined]
+    shown = show(f"<!doctype html><meta charset=utf-8><body>{made}</body>")
+    assert shown.run("document.querySelectorAll('script').length") == 0
+    assert shown.run("document.querySelectorAll('table.rows tbody tr').length") == 8
+    assert shown.run("document.querySelectorAll('.chart rect').length") > 90
+    assert shown.run("getComputedStyle(document.querySelector('.ckptool .answer')).color") != "rgb(0, 0, 0)"
+    hears_nothing_bad(shown)

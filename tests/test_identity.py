@@ -15,7 +15,7 @@ import torch
 from console import Run, runner
 
 import ckptool
-from ckptool.core.errors import UnreadableError
+from ckptool.core.errors import ChangedError, PartlyLoadedError, UnreadableError
 from ckptool.engine.reading import Reader
 from ckptool.storage.local import LocalFile, OpenFile
 
@@ -165,6 +165,70 @@ def test_a_model_is_not_filled_from_two_versions(fixtures: Path) -> None:
     with pytest.raises(UnreadableError, match="changed after it was opened"):
         ckptool.load_into(model, checkpoint, recipe="fc. -> head.")
     assert torch.equal(model.head.weight, before)
+
+
+def _three_layers(folder: Path) -> tuple[torch.nn.Sequential, Path]:
+    layers = torch.nn.Sequential(*(torch.nn.Linear(40, 40, bias=False) for _ in range(3)))
+    torch.save(layers.state_dict(), folder / "layers.pth")
+    for layer in layers:
+        torch.nn.init.zeros_(layer.weight)
+    return layers, folder / "layers.pth"
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_model_that_is_partly_loaded_is_said_to_be(
+    change: Change, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What cannot be undone is told: which tensors were written to; the others are as they were."""
+    model, path = _three_layers(tmp_path)
+    real, changed = OpenFile.read_into, []
+
+    def read(self: OpenFile, offset: int, buffer: memoryview) -> None:
+        real(self, offset, buffer)
+        if len(buffer) == 6400 and not changed:
+            changed.append(path)
+            change(path)
+
+    monkeypatch.setattr(OpenFile, "read_into", read)
+    with pytest.raises(PartlyLoadedError, match=r"the model is partly loaded: \d tensors? overwritten") as caught:
+        ckptool.load_into(model, path)
+    written = {key for key, tensor in model.state_dict().items() if tensor.any()}
+    assert written and written <= set(caught.value.overwritten)
+    assert isinstance(caught.value.__cause__, ChangedError)
+
+
+def test_a_damaged_file_stops_loading_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ckptool.models.loading.THREADS", 1)
+    model, path = _three_layers(tmp_path)
+    data = bytearray(path.read_bytes())
+    _, start, nbytes = ckptool.open(path)["1.weight"].run
+    data[start + nbytes - 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(PartlyLoadedError, match=r"differ from the CRC-32 .*: 2 tensors overwritten, 1 left") as caught:
+        ckptool.load_into(model, path)
+    assert caught.value.overwritten == ("0.weight", "1.weight")
+    assert not model[2].weight.any()
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("name", ["resnet18.pth", "tuned.safetensors", "training.ckpt", "shards", "resnet18-102.pth"])
+def test_check_says_that_a_file_changed_while_its_headers_were_read(
+    name: str, change: Change, cli: Run, fixtures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trouble, and no finding about the file: nobody knows which of its versions is meant."""
+    real, changed = OpenFile.read, []
+
+    def read(self: OpenFile, offset: int, nbytes: int) -> bytes:
+        content = real(self, offset, nbytes)
+        if offset and not changed:
+            changed.append(self.path)
+            change(self.path)
+        return content
+
+    monkeypatch.setattr(OpenFile, "read", read)
+    code, out, err = cli("check", name)
+    assert (code, out) == (2, ""), out
+    assert "changed after it was opened" in err or "is not there any more" in err
 
 
 @pytest.fixture

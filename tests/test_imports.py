@@ -131,10 +131,10 @@ def test_nothing_evaluates_or_loads(path: Path) -> None:
 
 
 def modules_after(*arguments: str, cwd: Path = ROOT) -> set[str]:
-    """The top-level modules that a command line has imported when it is done."""
+    """The modules that a command line has imported when it is done."""
     code = (
         "import sys, atexit\n"
-        "atexit.register(lambda: print('\\n'.join({name.split('.')[0] for name in sys.modules}), file=sys.stderr))\n"
+        "atexit.register(lambda: print('\\n'.join(sys.modules), file=sys.stderr))\n"
         f"sys.argv = {['ckptool', *arguments]!r}\n"
         "from ckptool.__main__ import main\n"
         "main()\n"
@@ -144,6 +144,12 @@ def modules_after(*arguments: str, cwd: Path = ROOT) -> set[str]:
     return set(done.stderr.split())
 
 
+def rooms_of(modules: set[str]) -> set[str]:
+    """The rooms of the house that were entered."""
+    return {name.split(".")[1] for name in modules if name.startswith("ckptool.")} - {"__main__"}
+
+
+COMMANDS = ("inspect", "diff", "filter", "remap", "merge", "transplant", "check", "topics", "git")
 HEAVY = {"torch", "torchvision", "numpy", "ml_dtypes", "safetensors"}
 
 
@@ -166,3 +172,30 @@ def test_equal_files_are_compared_without_torch(fixtures: Path) -> None:
 
 def test_headers_are_compared_without_numpy(fixtures: Path) -> None:
     assert not modules_after("diff", "--keys-only", "resnet18.pth", "resnet18.pth", cwd=fixtures) & HEAVY
+
+
+def test_a_command_imports_no_other_command() -> None:
+    """Nothing is imported that the command line does not ask for: that is what a start costs."""
+    modules = modules_after("--version")
+    assert not rooms_of(modules) - {"cli", "core", "report", "storage"}
+    assert not modules & {"rich.console", "ckptool.core.checkpoint", *(f"ckptool.cli.{name}" for name in COMMANDS)}
+
+
+def test_inspect_enters_few_rooms(fixtures: Path) -> None:
+    modules = modules_after("inspect", "tuned.safetensors", cwd=fixtures)
+    assert rooms_of(modules) == {"cli", "core", "facts", "formats", "report", "storage"}
+    assert not modules & {"ckptool.core.plan", "ckptool.core.reasons", "ckptool.storage.staging", "rich.console"}
+
+
+def test_a_filter_enters_no_room_of_matching(fixtures: Path, tmp_path: Path) -> None:
+    modules = modules_after("filter", "resnet18.pth", "-o", str(tmp_path / "out.pth"), cwd=fixtures)
+    assert not rooms_of(modules) & {"api", "encodings", "fits", "matching", "models"}
+    assert not modules & HEAVY
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_functions_take_at_most_eight_parameters(path: Path) -> None:
+    """More than that is a frozen value of options; the functions of commands are what the command line is made of."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef) and path.parent.name != "cli":
+            assert len([*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]) <= 8, node.name

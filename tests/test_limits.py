@@ -63,7 +63,7 @@ def stages(rule: str) -> list[str]:
         ("x", ["-r", "{m**} -> " + "{m**}." * 200 + "w"], "more than 100 captures"),
         ("x", ["-r", "a" * 50_000 + " -> b"], "more than any rule needs"),
         ("x", ["-r", "a.{0-999999} -> b"], "more than 10,000 numbers"),
-        ("x", ["-r", "x.{i=1..999999999} -> b.{i}"], "a range that is no range"),
+        ("x", ["-r", "x.{i=1..999999999} -> b.{i}"], "an invalid range"),
         ("digits", ["-r", "layer.{e}.weight -> l | o i -> e o i"], "has a number that no list is as long as"),
         ("digits", ["-r", "layer.{i+1}.weight -> l.{i}"], ""),
         ("digits", ["-r", "layer.{s=1..3}.weight -> l.{s}"], ""),

@@ -439,3 +439,14 @@ def test_other_adapters_are_refused(kind: str, peft: ModuleType, tmp_path: Path)
     peft.get_peft_model(Net(), config).save_pretrained(tmp_path / "adapter")
     with pytest.raises(UsageError, match="the adapter is of kind"):
         read_config(tmp_path / "adapter")
+
+
+def test_the_python_function_takes_an_adapter(tmp_path: Path) -> None:
+    base, folder, _ = simple(tmp_path)
+    out = tmp_path / "by-function.safetensors"
+    ckptool.plan_merge([base], lora=folder, params={"scale": 0.5}).apply(out)
+    other = merged(base, folder, scale=0.5)
+    written = load_file(out)
+    assert all(torch.equal(written[key], other[key]) for key in other)
+    with pytest.raises(ckptool.CkptError, match="one base model"):
+        ckptool.plan_merge([base], lora=folder, method="linear")

@@ -213,7 +213,7 @@ def test_numbers_become_captures() -> None:
     rows = {f"f.{s}.{b}.w": f"g.{s - 1}.{b}.w" for s in (4, 5, 6) for b in range(s)}
     assert texts(rows) == ["f.{l}.{b}.w -> g.{l-1}.{b}.w"]
     assert texts(rows, "f.7.0.w") == ["f.{l=4..6}.{b}.w -> g.{l-1}.{b}.w"]
-    assert texts(rows, "f.07.0.w") == ["f.{l}.{b}.w -> g.{l-1}.{b}.w"]  # 07 is no number of that form
+    assert texts(rows, "f.07.0.w") == ["f.{l}.{b}.w -> g.{l-1}.{b}.w"]  # 07 is not a number of that form
 
 
 def test_numbers_without_a_rule_become_choices() -> None:

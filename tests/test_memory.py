@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from pathlib import Path
 
 import pytest
@@ -88,3 +90,39 @@ def test_diff_of_files_that_differ_everywhere_holds_a_few_blocks(tmp_path: Path)
     large = run("diff", *paths, code=1)
     assert "changed" in large.output
     assert large.peak_private < DIFF_LIMIT
+
+
+DEQUANTIZE_LIMIT = 80 * MB
+
+QUANTIZED: dict[str, dict[str, tuple[str, list[int], int]]] = {
+    "fp8": {"weight": ("F8_E4M3", [4096, 4096], 1), "weight_scale_inv": ("F32", [32, 32], 4)},
+    "gptq": {
+        "qweight": ("I32", [512, 4096], 4),
+        "qzeros": ("I32", [32, 512], 4),
+        "scales": ("F16", [32, 4096], 2),
+        "g_idx": ("I32", [4096], 4),
+    },
+}
+
+
+def quantized_of_holes(path: Path, scheme: str, layers: int) -> Path:
+    """Layers of quantized zeros; their data was never written."""
+    header, end = {}, 0
+    for layer in range(layers):
+        for name, (dtype, shape, itemsize) in QUANTIZED[scheme].items():
+            nbytes = itemsize * math.prod(shape)
+            header[f"l.{layer}.{name}"] = {"dtype": dtype, "shape": shape, "data_offsets": [end, end + nbytes]}
+            end += nbytes
+    text = json.dumps(header).encode()
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.truncate(8 + len(text) + end)
+    return path
+
+
+@pytest.mark.parametrize("scheme", QUANTIZED)
+def test_dequantizing_takes_as_little(scheme: str, tmp_path: Path) -> None:
+    source = quantized_of_holes(tmp_path / "in.safetensors", scheme, 3)
+    measured = run("filter", source, "--dequantize", "-o", tmp_path / "out.safetensors")
+    assert (tmp_path / "out.safetensors").stat().st_size > 3 * 2 * 4096**2
+    assert measured.peak_rss < DEQUANTIZE_LIMIT

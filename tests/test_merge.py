@@ -15,11 +15,11 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import ckptool
+from ckptool.commands.consult import consulted
 from ckptool.commands.merging.merge import last_checkpoints, plan_merge
 from ckptool.core.errors import PlanError, UsageError
 from ckptool.core.plan import Plan
 from ckptool.core.reasons import Mixed, NotTaken, Unmixed
-from ckptool.facts.consult import consulted
 from ckptool.report.reasons import reason_text
 from tests.bench.files import write_sparse
 from tests.bench.harness import measure

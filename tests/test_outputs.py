@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from xml.etree import ElementTree
@@ -16,16 +17,25 @@ from reports import CLEAN, FILES, FINDINGS, HOSTILE, REPORT, RULES, hostile_repo
 from ckptool.commands.checks.finding import Finding, Outcome, Place, Report
 from ckptool.report.document_check import check_document
 from ckptool.report.escape import github_data, github_property, uri
-from ckptool.report.github import summary, workflow_commands
+from ckptool.report.github import workflow_commands
 from ckptool.report.json import encode_document as encode_json
 from ckptool.report.junit import junit
-from ckptool.report.markdown_check import LIMIT, check_markdown
+from ckptool.report.markdown import LIMIT
+from ckptool.report.markdown import encode_document as encode_markdown
 from ckptool.report.sarif import sarif
-from ckptool.report.text import Screen, paint
-from ckptool.report.text_check import check_lines
+from ckptool.report.screen import block_lines
+from ckptool.report.text import Line, Screen, paint
 
 DATA = Path(__file__).parent / "data"
 WHEN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+def check_lines(report: Report, screen: Screen, verbose: bool = False) -> Iterator[Line]:
+    return block_lines(check_document(report).blocks(), screen, verbose)
+
+
+def summary(report: Report, limit: int = LIMIT) -> str:
+    return "".join(encode_markdown(check_document(report), limit))
 
 
 def text_of(report: Report, width: int, verbose: bool = False, elide: bool = True) -> str:
@@ -68,7 +78,10 @@ def test_text_is_the_one_of_the_design(width: int) -> None:
 
 
 def test_the_answer_and_the_last_line_say_whether_all_is_well() -> None:
-    assert text_of(REPORT, 80).splitlines()[-1].startswith("3 files, 9 rules: 2 errors, 1 warning")
+    assert text_of(REPORT, 80).splitlines()[-2:] == [
+        "3 files, 9 rules: 2 errors, 1 warning",
+        "why: ckptool check --explain fits",
+    ]
     assert check_document(CLEAN).answer.text == "passed: 1 file, 9 rules, nothing found"
     assert check_document(REPORT).answer.text == "failed: 2 errors, 1 warning"
     assert text_of(CLEAN, 80) == ""  # the answer says it
@@ -142,7 +155,7 @@ def test_workflow_commands_are_escaped_as_the_toolkit_does() -> None:
 
 def test_the_job_summary_is_markdown_with_both_tables() -> None:
     text = summary(REPORT)
-    assert text.startswith("### ckptool check: 2 errors, 1 warning in 3 files\n\n| file | readable |")
+    assert text.startswith("### ckptool check\n\n**failed&#58; 2 errors, 1 warning**\n\n| file | readable |")
     assert "| `weights/old.pth` | ok | **refused** |" in text
     assert "(policy `ckptool.toml:2`)" in text
 
@@ -156,8 +169,8 @@ def test_the_job_summary_stays_below_its_limit(report: Report) -> None:
 
 
 def test_a_tiny_limit_still_says_what_was_found() -> None:
-    text = "".join(check_markdown(REPORT, limit=400))
-    assert text.startswith("### ckptool check: 2 errors, 1 warning in 3 files")
+    text = summary(REPORT, limit=400)
+    assert text.startswith("### ckptool check\n\n**failed&#58; 2 errors, 1 warning**")
     assert len(text.encode()) <= 400
 
 

@@ -64,6 +64,45 @@ def test_compare_takes_paths_and_checkpoints() -> None:
         ckptool.compare(old, FIXTURES / "resnet18.pth", only=["nothing.*"])
 
 
+def test_dir_lists_what_is_promised_and_no_more() -> None:
+    assert {name for name in dir(ckptool) if not name.startswith("__")} == set(ckptool.__all__)
+
+
+def test_an_unknown_key_says_what_was_probably_meant() -> None:
+    checkpoint = ckptool.open(FIXTURES / "training.ckpt")
+    with pytest.raises(KeyError, match=r'no tensor "fc\.weight"; did you mean "module\.fc\.weight"\?'):
+        checkpoint["fc.weight"]
+    assert checkpoint.get("fc.weight") is None
+    assert "fc.weight" not in checkpoint
+
+
+def test_a_traceback_shows_the_hint() -> None:
+    import traceback
+
+    with pytest.raises(ckptool.CkptError) as caught:
+        ckptool.open(FIXTURES / "hostile" / "pointer.safetensors")
+    assert traceback.format_exception(caught.value)[-1] == "help: git lfs pull --include pointer.safetensors\n"
+
+
+def test_check_takes_paths_a_policy_and_a_model(tmp_path: object) -> None:
+    from pathlib import Path
+
+    assert not ckptool.check(FIXTURES / "resnet18.pth").findings
+    report = ckptool.check(
+        [FIXTURES / "resnet18.pth", str(FIXTURES / "tuned.safetensors")], into="fixtures/resnet18.pth"
+    )
+    assert [(one.rule, one.policy) for one in report.findings] == [("fits", None)]
+    policy = Path(str(tmp_path)) / "p.toml"
+    policy.write_text('max-size = "1kB"\n', encoding="utf-8")
+    assert [one.rule for one in ckptool.check(FIXTURES / "resnet18.pth", policy=policy).findings] == ["size"]
+    model = ckptool.check(
+        FIXTURES / "tuned.safetensors", into="fixtures/models.py:ResNet18", model_args={"num_classes": 10}
+    )
+    assert not model.findings
+    with pytest.raises(ckptool.CkptError, match="dtpye"):
+        ckptool.check(FIXTURES / "resnet18.pth", rules=["dtpye"])
+
+
 @pytest.mark.parametrize(
     "line", ["import ckptool.commands.diff.comparison", "from ckptool.commands.diff.comparison import compare", "pass"]
 )
@@ -80,3 +119,12 @@ def test_version_is_said_once() -> None:
     assert table["project"]["dynamic"] == ["version"]
     text = (ROOT / table["tool"]["hatch"]["version"]["path"]).read_text(encoding="utf-8")
     assert f'VERSION = "{ckptool.__version__}"\n' in text
+
+
+@pytest.mark.parametrize("name", ["dorp", "live", "match", "selected"])
+def test_an_option_that_does_not_exist_is_refused(name: str) -> None:
+    plan = ckptool.plan_filter(FIXTURES / "resnet18.pth")
+    with pytest.raises(TypeError, match=f"unexpected keyword argument '{name}'"):
+        ckptool.plan_transplant(FIXTURES / "resnet18.pth", FIXTURES / "resnet18.pth", **{name: True})  # type: ignore[misc]
+    with pytest.raises(TypeError, match=f"unexpected keyword argument '{name}'"):
+        plan.apply("never.pth", **{name: True})  # type: ignore[arg-type]

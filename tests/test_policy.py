@@ -171,28 +171,28 @@ def test_a_path_has_its_own_settings_on_top(policy: Policy, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("text", "message", "hint"),
     [
-        ('x = 1\nmax_size = "1MB"', '1: "x" is no key', "the keys are into"),
-        ('max_size = "1MB"', '1: "max_size" is no key', 'did you mean "max-size"?'),
+        ('x = 1\nmax_size = "1MB"', '1: "x" is not a key', "the keys are into"),
+        ('max_size = "1MB"', '1: "max_size" is not a key', 'did you mean "max-size"?'),
         ("\n\ninto = 3", "3: into is not text", "into ="),
         ('into = ""', "1: into is not text", ""),
-        ('dtypes = [\n "f32",\n "floaty32"]', '3: "floaty32" is no dtype', 'did you mean "float32"?'),
+        ('dtypes = [\n "f32",\n "floaty32"]', '3: "floaty32" is not a dtype', 'did you mean "float32"?'),
         ("dtypes = []", "1: dtypes is not a list of texts", ""),
         ('max-size = "many"', '1: "many" is not a size', "50MB"),
         ("max-size = true", "1: max-size is not text", ""),
         ("drift = {keys = 'a'}", "1: drift without from", "from ="),
-        ("drift = {from = 'a', to = 'b'}", '1: "to" is no part of drift', "from, keys and rel"),
+        ("drift = {from = 'a', to = 'b'}", '1: "to" is not a part of drift', "from, keys and rel"),
         ("[[drift]]\nfrom = 'a'\n[[drift]]\nfrom = 'b'\nrel = -1", "5: rel is -1", "rel = 0.0"),
         ("drift = {from = 'a', keys = 'a['}", '1: "a[" has a [', "[[]"),
-        ("[levels]\nnonfinit = 'off'", '2: "nonfinit" is no rule', 'did you mean "nonfinite"?'),
+        ("[levels]\nnonfinit = 'off'", '2: "nonfinit" is not a rule', 'did you mean "nonfinite"?'),
         ("levels.dead = 'bad'", "1: levels.dead is 'bad'", "error, warning, note or off"),
-        ("[allow]\nmising = ['a']", '2: "mising" is no allow-list', 'did you mean "missing"?'),
+        ("[allow]\nmising = ['a']", '2: "mising" is not an allow-list', 'did you mean "missing"?'),
         ("allow.missing = [1]", "1: missing is not a list of texts", ""),
         ("allow.missing = ['a', '{b']", '1: "{b" has a {', ""),
         ("tied = ['a']", "1: tied is not a list of groups", ""),
         ("metadata = {a = 1}", "1: metadata.a is neither a text nor true", ""),
         ("fail-on = 'never'", '1: fail-on is "never"', "error, warning, note"),
         ("[[paths]]\nlock = 'a'", "1: [[paths]] without match", "match ="),
-        ("[[paths]]\nmatch = 'a'\nfail-on = 'note'", '3: "fail-on" is no key', ""),
+        ("[[paths]]\nmatch = 'a'\nfail-on = 'note'", '3: "fail-on" is not a key', ""),
         ("paths = 3", "1: paths is not a list of tables", "[[paths]]"),
         ("levels = 3", "1: levels is not a table", ""),
     ],
@@ -321,7 +321,7 @@ def test_a_pyproject_that_is_named_must_have_the_table(tmp_path: Path) -> None:
 def test_an_unknown_key_in_pyproject_has_its_line(tmp_path: Path) -> None:
     path = tmp_path / "pyproject.toml"
     path.write_text("[tool.ruff]\nline-length = 1\n\n[tool.ckptool.check]\nintoo = 'x'\n")
-    with pytest.raises(UsageError, match=r'pyproject.toml:5: "intoo" is no key'):
+    with pytest.raises(UsageError, match=r'pyproject.toml:5: "intoo" is not a key'):
         read_policy(path)
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 import ckptool
 from ckptool.commands.probing import probe
 from ckptool.commands.transplant.planning import plan_transplant
+from ckptool.commands.transplant.result import Asked
 from ckptool.core.reasons import SameKey
 from ckptool.models import target_of
 
@@ -137,7 +138,7 @@ def test_a_new_head_is_no_divergence(tmp_path: Path) -> None:
 def test_a_new_head_of_the_same_size_is_none_either(tmp_path: Path) -> None:
     done = planned(structured(Text()), Text(), tmp_path)
     old = ckptool.open(tmp_path / "source.pth")
-    report = probe(plan_transplant(old, target_of(Text()), drop=["head.*"]), target_of(Text()))
+    report = probe(plan_transplant(old, target_of(Text()), Asked(drop=("head.*",))), target_of(Text()))
     assert done.coverage == 1 and report.is_proof and report.unfilled == ("head.weight", "head.bias")
 
 
@@ -148,7 +149,7 @@ def test_what_is_behind_an_inserted_block_is_not_judged(tmp_path: Path) -> None:
     assert {row.target for row in report.skipped} >= {"blocks.3.norm1", "norm"}
     assert "blocks.2.norm1.weight, which nothing filled" in text(report)
     assert set(report.unproven) == {key for key in Text(4).state_dict() if key.startswith(("blocks.3", "norm", "head"))}
-    assert text(report).splitlines()[-1].startswith("?  ")
+    assert text(report).splitlines()[-1].startswith("? ")
 
 
 def test_an_inserted_adapter_that_does_nothing_yet_is_seen_through(tmp_path: Path) -> None:

@@ -115,7 +115,7 @@ def test_vars_beside_the_input(tmp_path: Path) -> None:
     for text, message in (
         ("config.json:text.head", 'config.json has no "text.head"'),
         ("params.json:n", "params.json cannot be read beside the input"),
-        ("config.json:name", "vars.h is no number"),
+        ("config.json:name", "vars.h is not a number"),
         ("heads", "neither a number nor FILE:NAME"),
     ):
         with pytest.raises(UsageError, match=message):

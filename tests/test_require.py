@@ -94,7 +94,7 @@ def test_lora_merge_knows_what_it_merges(
 )
 def test_conditions(text: str, shape: tuple[int, ...], is_met: bool | None) -> None:
     if is_met is None:
-        with pytest.raises(UsageError, match="is no precondition"):
+        with pytest.raises(UsageError, match="is not a precondition"):
             parse_requirement(text)
     else:
         unmet = list(unmet_by_keys([parse_requirement(text)], {"w": TensorSpec("w", "float32", shape)}))
@@ -186,7 +186,7 @@ def test_every_built_in_recipe_has_preconditions() -> None:
 )
 def test_conditions_on_pairs(text: str, is_met: bool | None) -> None:
     if is_met is None:
-        with pytest.raises(UsageError, match="is no precondition"):
+        with pytest.raises(UsageError, match="is not a precondition"):
             parse_requirement(text)
         return
     specs = {key: TensorSpec(key, "float32", shape) for key, shape in (("c.g", (1, 1)), ("c.v", (5, 1)))}
@@ -212,5 +212,5 @@ def test_a_recipe_states_its_preconditions() -> None:
     recipe = parse_toml('require = ["no *.x", "config.json: n == 2"]\nrules = ["a -> b"]', "mine")
     assert [each.subject for each in recipe.require] == ["*.x", "config.json"]
     assert load_recipe("weight-norm-fuse").require
-    with pytest.raises(UsageError, match="is no precondition"):
+    with pytest.raises(UsageError, match="is not a precondition"):
         parse_toml('require = ["nothing"]\nrules = ["a -> b"]', "mine")

@@ -91,7 +91,7 @@ def test_a_transplant_says_what_is_missing_and_what_does_not_fit(tmp_path: Path)
     from ckptool.report.results import transplant_findings
 
     target = models.open_target(str(RESNET))
-    done = transplant.plan_transplant(ckptool.open(TUNED), target, strict=True)
+    done = transplant.plan_transplant(ckptool.open(TUNED), target, transplant.Asked(strict=True))
     report = transplant_findings(done, "tuned.safetensors")
     found = {finding.rule: finding for finding in report.findings}
     assert set(found["mismatched"].keys) == {"fc.weight", "fc.bias"}

@@ -300,7 +300,7 @@ def test_sizes_from_the_target() -> None:
         ("a}b -> c", "cannot stand in a key pattern", "}"),
         ("a -> b | bf17", "not a step", "bf17"),
         ("{a=1|2} -> {a=x|y|z}", "do not agree", "{a=x|y|z}"),
-        ("{s=3..1} -> x", "a range that is no range", "{"),
+        ("{s=3..1} -> x", "an invalid range", "{"),
         ("{p*}.w -> w", "on the left only", ""),
         ("layers.{i}.w -> w", "does not say how the tensors are joined", ""),
         ("a -> b{i}", "nothing says what it is", ""),

@@ -17,10 +17,13 @@ from hypothesis import strategies as st
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
+from ckptool.cli.app import run
 from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.errors import UnreadableError, UsageError
+from ckptool.core.observations import UnknownFields
 from ckptool.core.spec import DTYPES
 from ckptool.facts.words import notes_of
+from ckptool.formats.opening import open_checkpoint
 from ckptool.formats.safetensors import MAX_HEADER, open_safetensors
 from ckptool.formats.safetensors_header import DTYPE_NAMES
 from ckptool.storage.locate import locate_file
@@ -97,7 +100,7 @@ def test_every_dtype_as_the_reference_loads_it(tmp_path: Path) -> None:
     assert (str(checkpoint.format), checkpoint.files, checkpoint.nbytes) == (
         "safetensors", (locate_file(path),), path.stat().st_size,
     )  # fmt: skip
-    assert checkpoint.notes == ()
+    assert checkpoint.observations == ()
 
 
 def test_the_six_bit_types_and_odd_four_bit_ones_that_torch_cannot_name(tmp_path: Path) -> None:
@@ -107,6 +110,23 @@ def test_the_six_bit_types_and_odd_four_bit_ones_that_torch_cannot_name(tmp_path
         "f6_e2m3fn[4]", "f6_e3m2fn[2,4]", "f4_e2m1fn[2,3]",
     ]  # fmt: skip
     assert [tensor.nbytes for tensor in checkpoint.values()] == [3, 6, 3]
+
+
+def test_what_no_dtype_of_torch_stands_for_is_copied_and_not_cast(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    header = {"a": entry("F6_E2M3", [4], 0, 3), "b": entry("F4", [2, 3], 3, 6), "c": entry("F32", [1], 6, 10)}
+    path, out = tmp_path / "in.safetensors", tmp_path / "out.safetensors"
+    path.write_bytes(file_bytes(header, bytes(range(10))))
+    assert run(["filter", str(path), "-o", str(out)]) == 0
+    kept = open_checkpoint(out)
+    assert {key: stored(kept, key) for key in "ab"} == {"a": bytes([0, 1, 2]), "b": bytes([3, 4, 5])}
+    capsys.readouterr()
+    assert run(["filter", str(path), "--dtype", "bf16"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "warning: 2 tensors not cast: f4_e2m1fn, f6_e2m3fn can be copied only" in said
+    assert run(["filter", str(path), "--drop", "a", "-o", str(tmp_path / "out.pth")]) == 2
+    assert "torch has no dtype for 1 tensor: b is float4_e2m1fn" in " ".join(capsys.readouterr().err.split())
 
 
 def test_dtype_names_are_the_references() -> None:
@@ -134,10 +154,10 @@ REFUSED = {
     "field twice": ('{"a":{"dtype":"U8","dtype":"I8","shape":[1],"data_offsets":[0,1]}}', b"1", "field twice"),
     "metadata twice": ('{"__metadata__":{"a":"1","a":"2"}}', b"", "twice in __metadata__"),
     "two metadata": ('{"__metadata__":{},"\\u005f_metadata__":{}}', b"", "twice"),
-    "hole": ({"a": entry("U8", [1], 1, 2)}, b"12", "leaves 1 bytes before"),
+    "hole": ({"a": entry("U8", [1], 1, 2)}, b"12", "leaves 1 byte before"),
     "overlap": ({"a": entry("U8", [2], 0, 2), "b": entry("U8", [2], 1, 3)}, b"123", 'lets "a" and "b" overlap'),
     "backwards": ({"a": entry("U8", [0], 1, 0)}, b"1", "gives"),
-    "trailing": ({"a": entry("U8", [1], 0, 1)}, b"12", "goes on for 1 bytes"),
+    "trailing": ({"a": entry("U8", [1], 0, 1)}, b"12", "goes on for 1 byte after"),
     "size": ({"a": entry("F32", [2], 0, 4)}, b"1234", "4 bytes where its dtype and shape need 8"),
     "dtype": ({"a": entry("F128", [1], 0, 16)}, bytes(16), 'the dtype "F128"'),
     "metadata number": ({"__metadata__": {"a": 1}}, b"", 'entry "a" of __metadata__ that is not text'),
@@ -226,7 +246,7 @@ def test_unknown_fields_are_noted(tmp_path: Path) -> None:
     content = file_bytes({"a": {**entry("U8", [1], 0, 1), "note": "ü", "n": -1.5}}, b"1")
     assert reference_accepts(tmp_path, content)
     checkpoint = opened(tmp_path, content)
-    assert [note.keys for note in checkpoint.notes] == [("a",)]
+    assert checkpoint.observations == (UnknownFields(("a",)),)
 
 
 def test_a_part_of_a_distributed_checkpoint_says_so(tmp_path: Path) -> None:

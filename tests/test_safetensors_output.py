@@ -51,7 +51,7 @@ def load_folder(folder: Path) -> dict[str, torch.Tensor]:
     for name in sorted(set(index["weight_map"].values())):
         with safetensors.safe_open(folder / name, "pt") as file:
             assert file.metadata()["format"] == "pt"
-            for key in file.keys():  # noqa: SIM118 (it is no dict)
+            for key in file.keys():  # noqa: SIM118 (it is not a dict)
                 assert index["weight_map"][key] == name
                 found[key] = file.get_tensor(key)
     assert set(found) == set(index["weight_map"])

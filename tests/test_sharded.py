@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ckptool.core.errors import CkptError, UnreadableError, UsageError
+from ckptool.core.observations import MetadataDiffers, NoIndex, NotInIndex, WrongTotalSize
 from ckptool.facts.words import notes_of
 from ckptool.formats.opening import open_checkpoint
 
@@ -61,7 +62,7 @@ def test_a_sharded_folder_is_one_checkpoint(tmp_path: Path, suffix: str, kind: s
     files = [Path(file.path) for file in checkpoint.files]
     assert files == [tmp_path / shard_name(n, suffix=suffix) for n in (1, 2, 3)]
     assert checkpoint.nbytes == sum(file.stat().st_size for file in files)
-    assert checkpoint.notes == ()
+    assert checkpoint.observations == ()
     loaded: dict[str, torch.Tensor] = {}
     for file in files:
         loaded |= load_file(file) if suffix == "safetensors" else torch.load(file)
@@ -98,7 +99,7 @@ def test_shards_without_an_index(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors.index.json").unlink()
     checkpoint = open_checkpoint(tmp_path)
     assert list(checkpoint) == sorted(TENSORS, key=lambda key: (int(key.split(".")[1]) // 4, key))
-    assert "no index" in checkpoint.notes[0].text
+    assert checkpoint.observations == (NoIndex(),)
     (tmp_path / shard_name(2)).unlink()
     assert f"lacks 1 of 3 shards: {shard_name(2)}" in refusal(tmp_path).message
 
@@ -202,12 +203,12 @@ def test_a_key_that_the_index_lacks(tmp_path: Path) -> None:
     checkpoint = open_checkpoint(tmp_path)
     assert len(checkpoint) == 11
     assert list(checkpoint.other_tensors) == ["layers.5.weight"]
-    assert checkpoint.notes[0].keys == ("layers.5.weight",)
+    assert checkpoint.observations == (NotInIndex(("layers.5.weight",)),)
 
 
 def test_a_total_size_that_disagrees_is_a_note(tmp_path: Path) -> None:
     write_sharded(tmp_path, total_size=1000)
-    assert "total_size of 1,000 bytes, its tensors have 288" in open_checkpoint(tmp_path).notes[0].text
+    assert open_checkpoint(tmp_path).observations == (WrongTotalSize(1000, 288),)
 
 
 def test_metadata_that_differs_is_a_note(tmp_path: Path) -> None:
@@ -215,7 +216,7 @@ def test_metadata_that_differs_is_a_note(tmp_path: Path) -> None:
     save_file(PARTS[1], tmp_path / shard_name(2), metadata={"format": "np", "x": "y"})
     checkpoint = open_checkpoint(tmp_path)
     assert checkpoint.metadata == {"format": "pt", "x": "y"}
-    assert 'differ in "format"' in checkpoint.notes[0].text
+    assert checkpoint.observations == (MetadataDiffers(("format",)),)
 
 
 @pytest.mark.parametrize(

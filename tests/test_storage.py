@@ -42,7 +42,7 @@ def touches(tree: ast.Module) -> list[str]:
         elif isinstance(node, ast.ImportFrom):
             names = [alias.name for alias in node.names]
             is_system = str(node.module).split(".")[0] in SYSTEM and node.module not in PURE
-            if is_system or (node.module == "pathlib" and names != ["PurePath"]):
+            if is_system or (node.module == "pathlib" and not set(names) <= {"PurePath", "PurePosixPath"}):
                 found.append(f"from {node.module} import {', '.join(names)}")
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in {"open"} - own:
             found.append(ast.unparse(node))

@@ -15,6 +15,7 @@ from test_torch_zip import DTYPES, Net, changed_at, filled
 from torch_oracle import assert_same, bytes_of, opened, read
 
 from ckptool.core.errors import CkptError, UnreadableError
+from ckptool.core.observations import TrailingBytes
 from ckptool.formats.torch.legacy import MAGIC, open_legacy
 from ckptool.storage.locate import locate_file
 
@@ -197,7 +198,7 @@ def test_bytes_behind_the_end_are_said(tmp_path: Path) -> None:
     with path.open("ab") as file:
         file.write(b"more")
     found = open_legacy(locate_file(path))
-    assert found.notes[0].text == "4 bytes follow the last storage; torch does not read them"
+    assert found.observations == (TrailingBytes(4, "storages"),)
     assert bytes_of(read(found["a"])) == bytes_of(torch.ones(3))
 
 

@@ -14,6 +14,7 @@ from torch_oracle import assert_same, bytes_of, opened, read
 
 from ckptool.core.checkpoint import Checkpoint, Storage, Tensor
 from ckptool.core.errors import UnreadableError, UsageError
+from ckptool.core.observations import NumpyBacked
 from ckptool.formats.pickle.loading import load
 from ckptool.formats.pickle.objects import Call, Dict, Global, Persistent
 from ckptool.formats.torch.storage import StorageRef, storage_id
@@ -130,7 +131,7 @@ def test_tensors_of_other_devices(both) -> None:
     }
     found = both(value)
     assert_same(found, {"today": torch.arange(3.0)})
-    assert [(note.keys, note.level) for note in found.notes] == [(("older",), "warning")]
+    assert found.observations == (NumpyBacked(("older",)),)
     assert [extra.name for extra in found.extras] == ["older"]
 
 

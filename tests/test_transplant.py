@@ -624,7 +624,7 @@ def test_prefixes_are_never_swapped_so_that_keys_clash(tmp_path: Path) -> None:
 
 def test_counters_alone_are_nothing(tmp_path: Path) -> None:
     wide, narrow = (nn.Sequential(nn.Conv2d(3, n, 3), nn.BatchNorm2d(n)) for n in (8, 4))
-    with pytest.raises(CkptError, match="none has the same shape"):
+    with pytest.raises(CkptError, match="in both, with other shapes"):
         ckptool.plan_transplant(save(wide.state_dict(), tmp_path), narrow)
 
 
@@ -692,6 +692,24 @@ def test_a_loaded_layer_before_an_initial_norm_is_a_warning(models: ModuleType, 
     for target in (models.ResNet18(), models.Backbone(), models.Baseline(12)):
         assert not warned(source, target)
     assert not warned(torch.load(FIXTURES / "deit.pth", weights_only=True), models.ViT(384, 1, 10))
+
+
+@pytest.mark.parametrize(
+    ("rule", "have", "want", "words"),
+    [
+        ("w -> w | b d n -> b n d | fit grid(prefix=1)", (1, 4, 17), (1, 26, 4), "[1,4,17] → [1,26,4]"),
+        ("w -> w | o i -> i o | fit rows(fill='keep')", (4, 6), (9, 4), "[4,6] → [9,4]"),
+        ("w -> w | fit pad(value='mean')", (4, 6), (9, 6), "[4,6] → [9,6]"),
+    ],
+)
+def test_a_fit_of_a_recipe_is_shown_with_the_shape_in_the_source(
+    rule: str, have: tuple[int, ...], want: tuple[int, ...], words: str, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    torch.save({"w": torch.randn(have)}, tmp_path / "a.pth")
+    torch.save({"w": torch.zeros(want)}, tmp_path / "b.pth")
+    assert run(["transplant", str(tmp_path / "a.pth"), "--into", str(tmp_path / "b.pth"), "-r", rule]) == 0
+    assert words in capsys.readouterr().out
 
 
 def test_expectations_of_a_recipe_are_gates(tmp_path: Path) -> None:

@@ -6,19 +6,22 @@ from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from typing import Unpack
 
     import torch
 
     from ckptool.api.loading import Report
     from ckptool.api.matching import Automatic
+    from ckptool.api.options import LoadOptions, TransplantOptions
     from ckptool.api.plan import Plan
+    from ckptool.commands.checks.finding import Report as CheckReport
     from ckptool.commands.diff.result import Diff
     from ckptool.commands.merging.merge import Keys
     from ckptool.commands.transplant.result import Transplant
+    from ckptool.core import plan as core
     from ckptool.core.bytes import PathText
     from ckptool.core.checkpoint import Checkpoint
     from ckptool.models import Target
-    from ckptool.models.entries import Mismatch
     from ckptool.models.probing.report import ProbeReport
     from ckptool.recipes.recipe import Recipe
     from ckptool.values.delta import Tolerance
@@ -35,7 +38,7 @@ def open(path: PathText, select: str | None = None) -> Checkpoint:
         select: dotted path of the dict that holds the weights, as "model_ema"; by default the one that is meant.
 
     Raises:
-        CkptError: it is no checkpoint, is damaged, or has no such dict.
+        CkptError: it is not a checkpoint, is damaged, or has no such dict.
 
     Example:
         >>> checkpoint = ckptool.open("fixtures/training.ckpt")
@@ -51,9 +54,10 @@ def open(path: PathText, select: str | None = None) -> Checkpoint:
         ...     reader.array(average["fc.weight"]).shape
         (100, 16)
     """
+    from ckptool.api.shown import Checkpoint
     from ckptool.formats.opening import open_checkpoint
 
-    return open_checkpoint(path, select=select)
+    return Checkpoint.of(open_checkpoint(path, select=select))
 
 
 def compare(
@@ -90,13 +94,16 @@ def compare(
         >>> ckptool.compare(diff.old, diff.new, only=["layer1.*.weight"], tolerance=loose).is_same
         True
     """
+    from ckptool.api.shown import Diff
     from ckptool.commands.automatic import mapped_by
     from ckptool.commands.diff.comparison import compare as compare_checkpoints
+    from ckptool.commands.diff.logical import logical_sides
     from ckptool.recipes.recipe import recipe_from
     from ckptool.values.delta import Tolerance
 
-    before, after, rules = _opened(old), _opened(new), recipe_from(recipe)
-    return compare_checkpoints(
+    rules = recipe_from(recipe)
+    before, after = logical_sides(_opened(old), _opened(new))
+    diff = compare_checkpoints(
         before,
         after,
         only=only,
@@ -105,6 +112,35 @@ def compare(
         threads=threads,
         mapped=mapped_by(rules, before, after) if rules.stages else None,
     )
+    return Diff.of(diff)
+
+
+def dequantized(checkpoint: Input, dtype: str | None = None) -> Checkpoint:
+    """A checkpoint with decoded tensors in place of its quantized ones: what ``--dequantize`` makes of it.
+
+    Everything that takes a checkpoint takes it: `plan_filter`, `plan_remap`, `plan_merge`, `plan_transplant`,
+    `load_into`, `compare`, `Reader`. Nothing is decoded before it is read, and then in blocks.
+
+    Args:
+        checkpoint: a path, or what `open` gave.
+        dtype: of the decoded tensors, as "f32"; by default what the file or its config names, else bfloat16.
+
+    Raises:
+        CkptError: a quantized tensor cannot be decoded, or there is no such dtype.
+
+    Example:
+        >>> stored = ckptool.open("fixtures/fp8")
+        >>> key = "model.layers.0.mlp.up_proj.weight"
+        >>> stored[key].spec.short, ckptool.dequantized(stored)[key].spec.short
+        ('f8_e4m3fn[40,32]', 'bf16[40,32]')
+        >>> len(stored), len(ckptool.dequantized(stored))
+        (10, 6)
+    """
+    from ckptool.api.shown import Checkpoint
+    from ckptool.commands.filter import float_dtype
+    from ckptool.engine.dequantize import dequantized as logical
+
+    return Checkpoint.of(logical(_opened(checkpoint), float_dtype(dtype)))
 
 
 def match(
@@ -141,7 +177,7 @@ def match(
         0
     """
     from ckptool.api.matching import Automatic
-    from ckptool.commands.automatic import automatic
+    from ckptool.commands.automatic import Given, automatic
     from ckptool.core.errors import UsageError
     from ckptool.matching.result import Confidence
     from ckptool.models import target_from
@@ -152,7 +188,8 @@ def match(
     specs = {key: tensor.spec for key, tensor in _opened(source).items()}
     model = target_from(target, model_args)
     modules = model.modules or None
-    return Automatic.of(automatic(recipe_from(recipe), specs, model.specs, accept=Confidence(accept), modules=modules))
+    given = Given(recipe_from(recipe))
+    return Automatic.of(automatic(given, specs, model.specs, accept=Confidence(accept), modules=modules))
 
 
 def plan_filter(
@@ -246,17 +283,19 @@ def plan_merge(
     params: Mapping[str, float] | None = None,
     keys: Keys = "exact",
     dtype: str | None = None,
+    lora: Input | None = None,
 ) -> Plan:
-    """Plan one checkpoint out of several: the union in which later ones win, or a mix by a merge method.
+    """Plan one checkpoint out of several: the union in which later ones win, a mix by a merge method, or an adapter.
 
     Args:
         checkpoints: paths, or what `open` gave, in the order that counts.
         method: "linear", "slerp", "ties", ...; ``ckptool merge --methods`` lists them. None for the union.
         weights: a number for each input.
         base: the model that methods on differences start from.
-        params: options of the method, by name.
+        params: options of the method, by name; for an adapter "scale", a further factor.
         keys: what to do about keys that not every input has with one shape: "exact", "intersect" or "union".
         dtype: a float dtype for the result.
+        lora: an adapter to merge into the one input.
 
     Raises:
         CkptError: there is no such method or option, or it does not fit the inputs.
@@ -273,6 +312,8 @@ def plan_merge(
     from ckptool.commands.merging.merge import plan_merge as plan
 
     inputs = [_opened(checkpoint) for checkpoint in checkpoints]
+    if lora is not None:
+        return Plan.of(_with_adapter(inputs, _opened(lora), params or {}, dtype, bool(method or weights or base)))
     start = None if base is None else _opened(base)
     return Plan.of(plan(inputs, method=method, weights=weights, base=start, params=params, keys=keys, dtype=dtype))
 
@@ -282,19 +323,9 @@ def plan_transplant(
     target: Goal,
     *,
     model_args: Mapping[str, object] | None = None,
-    recipe: Recipe | str | Sequence[str] | None = None,
-    drop: Sequence[str] = (),
-    mismatch: Mismatch = "skip",
-    fits: Mapping[str, str] | None = None,
-    init: Mapping[str, str] | None = None,
-    vars: Mapping[str, float] | None = None,
-    seed: int = 0,
-    only_loaded: bool = False,
-    wrap: str | None = None,
-    strict: bool = False,
-    min_coverage: float | None = None,
     select: str | None = None,
     allow: Sequence[str] = (),
+    **options: Unpack[TransplantOptions],
 ) -> Transplant:
     """Plan a model's state dict out of another model's weights; `plan.apply` of what comes back writes it.
 
@@ -335,32 +366,20 @@ def plan_transplant(
     """
     from dataclasses import replace
 
+    from ckptool.api.options import asked_by
     from ckptool.api.plan import Plan
+    from ckptool.api.shown import Transplant
+    from ckptool.commands.consult import consulted
     from ckptool.commands.transplant.gates import require_loaded
     from ckptool.commands.transplant.planning import plan_transplant as plan
     from ckptool.core.checkpoint import Checkpoint
-    from ckptool.facts.consult import consulted
     from ckptool.models import target_from
-    from ckptool.recipes.recipe import recipe_from
 
-    rules = recipe_from(recipe)
-    done = plan(
-        source if isinstance(source, Checkpoint) else open(source, select or rules.asks_for),
-        target_from(target, model_args),
-        recipe=rules,
-        drop=drop,
-        mismatch=mismatch,
-        fits=tuple((fits or {}).items()),
-        init=tuple((init or {}).items()),
-        vars=vars,
-        seed=seed,
-        only_loaded=only_loaded,
-        wrap=wrap,
-        strict=strict,
-        min_coverage=min_coverage,
-    )
+    asked = asked_by(options)
+    checkpoint = source if isinstance(source, Checkpoint) else open(source, select or asked.recipe.asks_for)
+    done = plan(checkpoint, target_from(target, model_args), asked)
     require_loaded(done)
-    return replace(done, plan=Plan.of(consulted(done.plan, allow, loads=True)))
+    return Transplant.of(replace(done, plan=Plan.of(consulted(done.plan, allow, loads=True))))
 
 
 def probe(
@@ -400,17 +419,7 @@ def probe(
 
 
 def load_into(
-    model: torch.nn.Module,
-    source: Input,
-    *,
-    drop: Sequence[str] = (),
-    recipe: Recipe | str | Sequence[str] | None = None,
-    select: str | None = None,
-    mismatch: Mismatch = "skip",
-    fits: Mapping[str, str] | None = None,
-    vars: Mapping[str, float] | None = None,
-    strict: bool = False,
-    min_coverage: float | None = None,
+    model: torch.nn.Module, source: Input, *, select: str | None = None, **options: Unpack[LoadOptions]
 ) -> Report:
     """Load a checkpoint's weights into a live model, in place. Only the bytes that are needed are read.
 
@@ -432,6 +441,8 @@ def load_into(
     Raises:
         PlanError: what was asked for cannot be done or is not met; the model is as it was.
         CkptError: the file cannot be read, or nothing would be loaded.
+        PartlyLoadedError: reading failed after tensors were written to, for instance because the file changed; its
+            `overwritten` has their keys.
 
     Example:
         >>> import torch
@@ -445,18 +456,66 @@ def load_into(
     """
     from ckptool.api.loading import load_into as load
 
-    return load(
-        model,
-        source,
-        drop=drop,
-        recipe=recipe,
-        select=select,
-        mismatch=mismatch,
-        fits=fits,
-        vars=vars,
-        strict=strict,
-        min_coverage=min_coverage,
-    )
+    return load(model, source, select, options)
+
+
+def _with_adapter(
+    inputs: Sequence[Checkpoint], adapter: Checkpoint, params: Mapping[str, float], dtype: str | None, is_mix: bool
+) -> core.Plan:
+    from ckptool.commands.merging.lora import plan_adapter
+    from ckptool.core.errors import UsageError
+
+    if len(inputs) != 1 or is_mix or params.keys() - {"scale"}:
+        raise UsageError(
+            "an adapter goes into one base model, without a method", hint="plan_merge([BASE], lora=ADAPTER)"
+        )
+    return plan_adapter(inputs[0], adapter, scale=params.get("scale", 1.0), dtype=dtype)
+
+
+def check(
+    paths: Sequence[PathText] | PathText,
+    *,
+    policy: PathText | None = None,
+    into: str | None = None,
+    model_args: Mapping[str, object] | None = None,
+    rules: Sequence[str] | None = None,
+    trust_policy: bool = False,
+    threads: int = 2,
+) -> CheckReport:
+    """Check checkpoints: readable, safe, finite, and as a policy requires.
+
+    Args:
+        paths: files and folders; folders are searched through.
+        policy: a policy file. By default there is none, wherever this is called: only the rules that always hold.
+        into: what all of them must fit: "torchvision:resnet18", "net.py:Net", or the path of a checkpoint.
+        model_args: arguments for that model.
+        rules: only these; ``ckptool check --rules`` lists them.
+        trust_policy: the policy may run the code of models and name files outside its folder.
+        threads: how many at most read and compute.
+
+    Returns:
+        Its `findings`, and `exit_code(level)`. What is wrong with a file is a finding, not an error.
+
+    Raises:
+        CkptError: there is nothing to check, or what the policy names cannot be used.
+
+    Example:
+        >>> report = ckptool.check("fixtures/tuned.safetensors", into="fixtures/resnet18.pth")
+        >>> report.findings[0].rule, report.findings[0].keys, int(report.exit_code("error"))
+        ('fits', ('fc.bias', 'fc.weight'), 1)
+    """
+    from collections.abc import Sequence
+    from dataclasses import replace
+
+    from ckptool.commands.checks.policy import Policy, read_policy
+    from ckptool.commands.checks.run import run_checks
+    from ckptool.commands.checks.typed import with_model, without_typed_places
+    from ckptool.storage.paths import local_path
+
+    named = list(paths) if isinstance(paths, Sequence) and not isinstance(paths, str) else [paths]
+    asked = Policy() if policy is None else read_policy(local_path(policy))
+    asked = replace(with_model(asked, into, model_args), is_trusted=trust_policy)
+    return without_typed_places(run_checks([local_path(path) for path in named], asked, rules=rules, threads=threads))
 
 
 def _opened(given: Input) -> Checkpoint:

@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MethodType
 from typing import TYPE_CHECKING
 
+from ckptool.api.options import LoadOptions, asked_by
+from ckptool.api.shown import Shown
+from ckptool.commands.consult import consulted
 from ckptool.commands.transplant.gates import require_loaded
 from ckptool.commands.transplant.planning import plan_transplant
 from ckptool.commands.transplant.result import Transplant
 from ckptool.core.bytes import PathText
 from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.errors import PlanError, UsageError
-from ckptool.facts.consult import consulted
-from ckptool.models.entries import Filled, Mismatch
+from ckptool.models.entries import Filled
 from ckptool.models.loading import fill_model
 
 if TYPE_CHECKING:
     import torch
 
-    from ckptool.recipes.recipe import Recipe
+    from ckptool.report.document import Document
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Report:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Report(Shown):
     """What was loaded into a model, and what was not. `print(report)` is the table of `ckptool transplant`.
 
     Attributes:
@@ -33,12 +34,10 @@ class Report:
 
     transplant: Transplant
 
-    def __str__(self) -> str:
-        from ckptool.report.text import Screen, paint
-        from ckptool.report.text_transplant import transplant_lines
+    def _document(self) -> Document:
+        from ckptool.report.document_transplant import transplant_document
 
-        screen = Screen(width=100, elide=True)
-        return "\n".join(paint(line, screen) for line in transplant_lines(self.transplant, screen))
+        return transplant_document(self.transplant, str(self.transplant.source.path), "write")
 
     @property
     def loaded(self) -> tuple[str, ...]:
@@ -95,42 +94,19 @@ def train(module: torch.nn.Module, mode: bool = True) -> torch.nn.Module:
 
 
 def load_into(
-    model: torch.nn.Module,
-    source: Checkpoint | PathText,
-    *,
-    drop: Sequence[str] = (),
-    recipe: Recipe | str | Sequence[str] | None = None,
-    select: str | None = None,
-    mismatch: Mismatch = "skip",
-    fits: Mapping[str, str] | None = None,
-    vars: Mapping[str, float] | None = None,
-    strict: bool = False,
-    min_coverage: float | None = None,
+    model: torch.nn.Module, source: Checkpoint | PathText, select: str | None, options: LoadOptions
 ) -> Report:
     """Load a checkpoint's weights into a model, in place. See `ckptool.load_into`."""
     from ckptool.formats.opening import open_checkpoint
     from ckptool.models import target_of
-    from ckptool.recipes.recipe import recipe_from
 
     if any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
         raise UsageError(
             "the model is on the meta device: it has no memory to load into", hint='model.to_empty(device="cpu")'
         )
-    rules = recipe_from(recipe)
-    checkpoint = source if isinstance(source, Checkpoint) else open_checkpoint(source, select or rules.asks_for)
-    transplant = plan_transplant(
-        checkpoint,
-        target_of(model),
-        recipe=rules,
-        drop=drop,
-        mismatch=mismatch,
-        fits=tuple((fits or {}).items()),
-        vars=vars,
-        only_loaded=True,
-        strict=strict,
-        min_coverage=min_coverage,
-        live=True,
-    )
+    asked = replace(asked_by(options), only_loaded=True, live=True)
+    checkpoint = source if isinstance(source, Checkpoint) else open_checkpoint(source, select or asked.recipe.asks_for)
+    transplant = plan_transplant(checkpoint, target_of(model), asked)
     require_loaded(transplant)
     plan = consulted(transplant.plan, loads=True)
     for problem in (*plan.problems, *plan.unmet):

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Self
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from ckptool.api.shown import Shown
 from ckptool.commands import automatic as commands
 from ckptool.report.match_recipe import match_recipe
 
+if TYPE_CHECKING:
+    from ckptool.report.document import Document
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Automatic(commands.Automatic):
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Automatic(Shown, commands.Automatic):
     """Rules that were found, and why. See `ckptool.commands.automatic.Automatic` for what it holds."""
 
-    @classmethod
-    def of(cls, found: commands.Automatic) -> Self:
-        """The same, ready to be written down."""
-        return cls(**{field.name: getattr(found, field.name) for field in fields(commands.Automatic)})
+    def _document(self) -> Document:
+        from ckptool.report.document_match import match_document
+
+        return match_document(self)
 
     @property
     def text(self) -> str:

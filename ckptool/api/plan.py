@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
-from typing import Self
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Unpack
 
-from ckptool.commands.beside.choices import Choices, Tied
+from ckptool.api.options import WriteOptions, chosen_by
+from ckptool.api.shown import Shown
 from ckptool.commands.beside.complete import complete
 from ckptool.core import plan as core
 from ckptool.core.bytes import PathText
@@ -15,15 +16,18 @@ from ckptool.engine.apply import Written, apply
 from ckptool.engine.encode import container_of
 from ckptool.storage.paths import local_path
 
+if TYPE_CHECKING:
+    from ckptool.report.document import Document
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Plan(core.Plan):
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Plan(Shown, core.Plan):
     """A whole output, decided on headers; `apply` writes it. See `ckptool.core.plan.Plan` for what it holds."""
 
-    @classmethod
-    def of(cls, plan: core.Plan) -> Self:
-        """The same plan, ready to be written."""
-        return cls(**{field.name: getattr(plan, field.name) for field in fields(core.Plan)})
+    def _document(self) -> Document:
+        from ckptool.report.document_plan import plan_document
+
+        return plan_document(self, [str(checkpoint.path) for checkpoint in self.inputs], "preview")
 
     def apply(
         self,
@@ -32,13 +36,8 @@ class Plan(core.Plan):
         force: bool = False,
         max_shard: int | None = None,
         to: str | None = None,
-        tied: Tied = "clone",
-        only_weights: bool = False,
-        drop_optimizer: bool = False,
-        optimizer_as_is: bool = False,
-        keep_unknown: bool = False,
-        allow: Sequence[str] = (),
         progress: Callable[[int, int], None] | None = None,
+        **options: Unpack[WriteOptions],
     ) -> Written:
         """Write the output: complete, checked against the plan, or not at all.
 
@@ -48,13 +47,13 @@ class Plan(core.Plan):
             force: replace an existing output.
             max_shard: bytes of one shard, for a folder.
             to: the container where the ending does not say it: "torch", "safetensors", "folder".
+            progress: told (bytes done, bytes in all), from any thread.
             tied: for safetensors, what becomes of tensors that share their bytes: "clone" or "keep-first".
             only_weights: leave out everything that is not a weight.
             drop_optimizer: leave out optimizer state, where it cannot follow its parameters.
             optimizer_as_is: keep it unchanged instead.
             keep_unknown: carry objects of unknown classes along, as inert as they are.
             allow: facts of the inputs to go on with although they refuse; the refusal names them.
-            progress: told (bytes done, bytes in all), from any thread.
 
         Raises:
             PlanError: the plan has problems, or does not do what its recipe expects; nothing is written.
@@ -68,8 +67,7 @@ class Plan(core.Plan):
             120
         """
         target = local_path(out)
-        choices = Choices(only_weights, drop_optimizer, optimizer_as_is, keep_unknown, tied, allow=tuple(allow))
-        plan = complete(self, container_of(target, to), choices)
+        plan = complete(self, container_of(target, to), chosen_by(options))
         if plan.unmet and not plan.problems:
             raise PlanError(
                 "; ".join(problem.message for problem in plan.unmet), hint="the recipe's expect says what is to come"

@@ -20,9 +20,9 @@ from ckptool.cli.reports import (
     show_document,
     write_reports,
 )
-from ckptool.core.errors import Exit, UsageError
+from ckptool.core.errors import Exit
 from ckptool.report.escape import terminal
-from ckptool.storage.paths import exists, files_below, is_folder, relative
+from ckptool.storage.paths import exists, files_below, is_folder
 
 if TYPE_CHECKING:
     from ckptool.commands.checks.finding import Level, Report
@@ -36,8 +36,6 @@ Examples:
   ckptool check weights/ --report report.html --report junit.xml
 
 Exit codes: 0 clean; 1 findings; 2 it could not be checked"""
-
-_TYPED = "command line"
 
 
 class FailOn(StrEnum):
@@ -157,12 +155,13 @@ def check(
     """
     from ckptool.cli.output import print_texts
     from ckptool.commands.checks.policy import find_policy, read_policy
+    from ckptool.commands.checks.typed import with_model
     from ckptool.report.document_check import check_document
     from ckptool.report.encoders import encoder_named
 
     files = report or []
     require_reports(files, _weights(paths or []) if any(exists(file) for file in files) else ())
-    asked = _with_model(find_policy() if policy is None else read_policy(policy), into, model_arg or [])
+    asked = with_model(find_policy() if policy is None else read_policy(policy), into, _arguments(model_arg or []))
     asked = replace(asked, is_trusted=trust_policy)
     if models:
         return _list_models(asked)
@@ -192,35 +191,21 @@ def _require_own_files(reports: list[PurePath], policy: Policy) -> None:
 
 def _weights(paths: list[PurePath]) -> Iterator[PurePath]:
     """Files that are read, by their names; an old report in a folder of weights is none."""
-    from ckptool.formats.registry import INDEX_ENDING, endings
+    from ckptool.formats.registry import read_endings
 
     for path in paths:
         yield path
         if is_folder(path):
-            yield from (file for file in files_below(path) if file.name.endswith((*endings(), INDEX_ENDING, ".distcp")))
+            yield from (file for file in files_below(path) if file.name.endswith(read_endings()))
 
 
-def _with_model(policy: Policy, into: str | None, arguments: list[str]) -> Policy:
-    """The policy with a model that the command line names, for all files."""
-    if into is None:
-        if arguments:
-            raise UsageError("--model-arg is for the model of --into", hint="--into MODEL --model-arg NAME=VALUE")
-        return policy
-    from ckptool.commands.checks.finding import Place
-    from ckptool.commands.checks.settings import Setting, Settings
+def _arguments(texts: list[str]) -> dict[str, object]:
+    """`--model-arg` as values; torch is for models, and what reads them stands beside it."""
+    if not texts:
+        return {}
+    from ckptool.models.arguments import parse_model_args
 
-    path, colon, name = into.rpartition(":")
-    for typed, rest in ((into, ""), (path, f"{colon}{name}")):
-        if typed and exists(typed):  # a policy's paths are relative to its folder
-            into = f"{relative(typed, policy.folder)}{rest}"
-            break
-    place = Place(_TYPED, None, f"--into {into}")
-    settings = Settings(into=Setting(into, place, is_typed=True))
-    if arguments:
-        from ckptool.models.arguments import parse_model_args
-
-        settings = replace(settings, model_args=Setting(parse_model_args(arguments), place, is_typed=True))
-    return replace(policy, paths=(*policy.paths, ("**", settings)))
+    return parse_model_args(texts)
 
 
 def _list_models(policy: Policy) -> int:
@@ -238,14 +223,11 @@ def _checked(
 ) -> Report:
     from ckptool.cli.progress import Progress
     from ckptool.commands.checks.run import run_checks
+    from ckptool.commands.checks.typed import without_typed_places
 
     with Progress("checking", quiet) as progress:
         found = run_checks(paths, policy, rules=rules, threads=threads, progress=progress, update_lock=update_lock)
-    # what was typed has no line of a file that could be shown
-    findings = (
-        replace(each, policy=None) if each.policy and each.policy.file == _TYPED else each for each in found.findings
-    )
-    return replace(found, findings=tuple(findings))
+    return without_typed_places(found)
 
 
 def _about(report: Report) -> Iterator[tuple[str, str]]:

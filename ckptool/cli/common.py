@@ -10,11 +10,20 @@ from typing import Annotated, Any
 
 import typer
 
+from ckptool.core.address import named
 from ckptool.core.errors import CkptError
 from ckptool.storage.environment import VARIABLES
 from ckptool.storage.paths import exists
 
-PATH: Any = PurePath
+
+class _PathOrAddress:
+    """Makes a path of a text, or an address of one that is an address."""
+
+    def __new__(cls, text: str) -> Any:
+        return named(text)
+
+
+PATH: Any = _PathOrAddress
 """The `path_type` of an argument that names a file or folder: shells complete it. Typer's own types know text only."""
 
 

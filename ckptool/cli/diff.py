@@ -87,6 +87,7 @@ def diff(
     """
     from ckptool.commands.automatic import explained, mapped_by, match_checkpoints
     from ckptool.commands.diff.comparison import parse_tolerance
+    from ckptool.commands.diff.logical import logical_sides
     from ckptool.formats.opening import open_checkpoint
     from ckptool.recipes.recipe import recipe_of
     from ckptool.report.document_diff import diff_document
@@ -100,6 +101,8 @@ def diff(
     before = open_checkpoint(old, select=select_old or select)
     after = open_checkpoint(new, select=select_new or select)
     require_reports(files, map(PurePath, (*before.paths, *after.paths)))
+    if rules or match is Match.AUTO:
+        before, after = logical_sides(before, after)
     level = asked_for(match is Match.AUTO, accept, "--match auto")
     require_match_for(explain, is_auto=level is not None, option="--match auto")
     recipe, found_rules = recipe_of(rules or []), None

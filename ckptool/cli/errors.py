@@ -6,16 +6,20 @@ import contextlib
 import errno
 import sys
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import typer
 
-from ckptool.core.checkpoint import Note
 from ckptool.core.errors import CkptError, Exit
 from ckptool.report.escape import terminal
-from ckptool.report.text import Line, Screen, Span, Style, paint, wrap
+from ckptool.report.symbols import Style
+from ckptool.report.text import Line, Screen, Span, paint, wrap
 from ckptool.storage.environment import VARIABLES
 from ckptool.storage.paths import shown_text
 from ckptool.storage.process import discard_if_broken
+
+if TYPE_CHECKING:
+    from ckptool.core.checkpoint import Note
 
 _LONGEST = 2000  # characters of a message
 

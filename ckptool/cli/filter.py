@@ -19,9 +19,10 @@ from ckptool.cli.common import (
     complete_keys,
 )
 from ckptool.cli.reports import FormatOption, ReportOption
-from ckptool.cli.values import in_order, open_selected, value_options
+from ckptool.cli.values import decoded, in_order, open_selected, value_options
 from ckptool.cli.writing import (
     AllowOption,
+    DequantizeOption,
     DropOptimizerOption,
     DryRunOption,
     DtypeOption,
@@ -66,6 +67,7 @@ def filter(
         ),
     ] = None,
     dtype: DtypeOption = None,
+    dequantize: DequantizeOption = False,
     select: SelectOption = None,
     ema: Annotated[bool, typer.Option("--ema", help="Take the moving average that the file holds.")] = False,
     out: OutOption = None,
@@ -97,7 +99,7 @@ def filter(
     from ckptool.commands.filter import plan_filter
 
     typed = in_order(context.obj, {"--keep": keep or [], "--drop": drop or []}, value_options(context))
-    checkpoint = open_selected(path, select, ema)
+    checkpoint = decoded(open_selected(path, select, ema), dequantize, dtype)
     plan = plan_filter(checkpoint, [(option[2:], pattern) for option, pattern in typed], dtype=dtype)
     request = Request(
         out,

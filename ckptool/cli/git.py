@@ -30,7 +30,7 @@ _POINTER = 1024  # bytes: a Git LFS pointer is shorter
 EPILOG = """\
 Examples:
   ckptool git install
-  ckptool git install --global --full
+  ckptool git install --global --lines
   git log -p -- weights.safetensors
 
 Exit codes: 0 done; 1 status: not installed; 2 trouble"""
@@ -40,6 +40,7 @@ app = typer.Typer(
     help="Make git show what changed in a checkpoint: git diff, git log -p, git show.",
     epilog=EPILOG,
     context_settings={"help_option_names": ["-h", "--help"]},
+    add_completion=False,
     rich_markup_mode=None,
 )
 
@@ -54,18 +55,19 @@ AttributesOption = Annotated[
 def install(
     everywhere: GlobalOption = False,
     full: Annotated[
-        bool, typer.Option("--full", help="git diff prints the whole report of ckptool diff, with numbers.")
-    ] = False,
+        bool,
+        typer.Option("--full/--lines", help="git diff prints the report of ckptool diff, or a line per tensor."),
+    ] = True,
     attributes: AttributesOption = True,
     pattern: Annotated[
         list[str] | None, typer.Option("--pattern", metavar="GLOB", help="Further names of checkpoints; repeats.")
     ] = None,
     debug: DebugOption = False,
 ) -> int:
-    """Set git up: diff, log -p and show print a line per tensor that changed.
+    """Set git up: git diff prints how much each module changed; log -p and show, a line per tensor that changed.
 
-    With --full, git diff prints the report of ckptool diff instead; git log and git show do so with --ext-diff. It may
-    be run again, to change between the two or to make git forget conversions of files that could not be read then.
+    git log and git show print the report, too, with --ext-diff. It may be run again, to change between the report and
+    lines, or to make git forget conversions of files that could not be read then.
     """
     from ckptool.cli.git_driver import Scope, checked_patterns, wanted_driver, with_lines
     from ckptool.formats.registry import name_patterns
@@ -127,7 +129,7 @@ def diff(
     color: ColorOption = Color.AUTO,
     debug: DebugOption = False,
 ) -> int:
-    """What git calls after install --full: the report of ckptool diff, with exit code 0."""
+    """What git calls for git diff: the report of ckptool diff, with exit code 0."""
     from ckptool.cli.output import print_lines, stdout_screen
 
     if color is Color.AUTO and VARIABLES.get("GIT_PAGER_IN_USE") and not VARIABLES.get("NO_COLOR"):
@@ -168,6 +170,9 @@ def _print_status(scope: Scope) -> bool:
     print(f"files   {terminal(' '.join(patterns)) or 'none'}   ({terminal(str(path))})")
     program = program_of(driver.textconv)
     print(f"program   {terminal(program)}{'' if find_program(program) else '   (it is not there any more)'}")
+    if not scope.everywhere:
+        print("others   .gitattributes goes into the repository; the driver is in your .git/config: each collaborator")
+        print("         runs ckptool git install once (without it, git says that binary files differ)")
     return True
 
 
@@ -221,6 +226,7 @@ def _compared(old: str, new: str, sides: Mapping[str, str], threads: int, screen
     from ckptool.formats.opening import open_checkpoint
     from ckptool.report.document_diff import diff_document
     from ckptool.report.document_inspect import inspect_document
+    from ckptool.report.screen import document_lines
     from ckptool.report.text import Span
 
     names = f"a/{sides[old]}", f"b/{sides[new]}"
@@ -228,10 +234,11 @@ def _compared(old: str, new: str, sides: Mapping[str, str], threads: int, screen
         there, name, what = (old, names[0], "deleted file") if new == _ABSENT else (new, names[1], "new file")
         yield (Span(what, "bold"),)
         report = _inspection(PurePath(there), name, sides[there])
-        yield from inspect_document(report).lines(screen)
+        yield from document_lines(inspect_document(report), screen)
     else:
         found = compare(open_checkpoint(PurePath(old)), open_checkpoint(PurePath(new)), threads=threads)
-        yield from diff_document(replace(found, notes=_renamed(found.notes, sides)), names).lines(screen)
+        document = diff_document(replace(found, notes=_renamed(found.notes, sides)), names)
+        yield from document_lines(document, screen)
 
 
 def _renamed(notes: Sequence[Note], sides: Mapping[str, str]) -> tuple[Note, ...]:

@@ -33,7 +33,11 @@ from ckptool.core.errors import Exit
 
 if TYPE_CHECKING:
     from ckptool.core.checkpoint import Checkpoint, Note
+    from ckptool.encodings.encoded import Encoded
     from ckptool.report.inspection import Inspection
+
+
+_DESCRIPTION = 1 << 16  # bytes of what describes a quantized tensor and is read without --stats
 
 
 class Sort(StrEnum):
@@ -117,13 +121,21 @@ def _report(
     from ckptool.facts.words import notes_of
     from ckptool.report.inspection import Inspection
 
+    encoded: tuple[Encoded, ...] = ()
+    if checkpoint.may_hold_codes:
+        from ckptool.engine.dequantize import encoded_of, settled
+
+        encoded = settled(checkpoint, encoded_of(checkpoint), None if stats else _DESCRIPTION)
+    by_codes = {each.codes.key: each for each in encoded}
     numbers = {}
     if stats:
         from ckptool.cli.progress import Progress
+        from ckptool.engine.dequantize import with_logical_values
         from ckptool.values.stats import all_stats
 
         with Progress("reading", quiet) as progress:
-            numbers = all_stats(checkpoint, keys, threads=threads, progress=progress)
+            values = with_logical_values(checkpoint, encoded)
+            numbers = all_stats(values, keys, threads=threads, progress=progress)
     return Inspection(
         checkpoint=checkpoint,
         name=str(path),
@@ -131,6 +143,7 @@ def _report(
         ties=tuple(ties(checkpoint)),
         notes=_notes_on(keys, checkpoint, notes_of(checkpoint)),
         stats=numbers,
+        encoded=by_codes,
     )
 
 

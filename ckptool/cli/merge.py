@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,9 +19,10 @@ from ckptool.cli.common import (
     SelectOption,
 )
 from ckptool.cli.reports import FormatOption, ReportOption
-from ckptool.cli.values import number_pairs, open_selected, print_list
+from ckptool.cli.values import decoded, number_pairs, open_selected, print_list
 from ckptool.cli.writing import (
     AllowOption,
+    DequantizeOption,
     DropOptimizerOption,
     DryRunOption,
     DtypeOption,
@@ -116,6 +117,7 @@ def merge(
         float | None, typer.Option("--scale", metavar="X", help="A further factor for the adapter.")
     ] = None,
     dtype: DtypeOption = None,
+    dequantize: DequantizeOption = False,
     select: SelectOption = None,
     out: OutOption = None,
     to: ToOption = None,
@@ -144,17 +146,21 @@ def merge(
     rounded once; integers are never mixed. Without -o it shows the plan and writes nothing.
     """
     chosen = _last(paths, last)
+
+    def opened(path: PurePath) -> Checkpoint:
+        return decoded(open_selected(path, select), dequantize, dtype)
+
     if lora is not None:
         for option, given in (("--method", method), ("--weights", weights), ("--base", base), ("--param", param)):
             if given:
                 raise UsageError(f"--lora and {option} exclude each other", hint="merge the adapter first")
-        plan, names = _lora_plan(chosen, lora, 1.0 if scale is None else scale, dtype, select)
+        plan, names = _lora_plan(chosen, lora, 1.0 if scale is None else scale, dtype, opened)
     elif scale is not None:
         raise UsageError("--scale is for an adapter", hint="--lora ADAPTER --scale 0.5, or --method and --param")
     else:
         numbers = None if weights is None else _numbers(weights)
         keys = _keys(intersect, union, method)
-        plan, names = _merge_plan(chosen, method, numbers, base, param or [], keys, dtype, select)
+        plan, names = _merge_plan(chosen, method, numbers, base, param or [], keys, dtype, opened)
     request = Request(
         out,
         names,
@@ -183,31 +189,31 @@ def _merge_plan(
     params: Sequence[str],
     keys: Keys,
     dtype: str | None,
-    select: str | None,
+    opened: Callable[[PurePath], Checkpoint],
 ) -> tuple[Plan, tuple[str, ...]]:
     from ckptool.commands.merging.merge import plan_merge
 
     if len(paths) < 2:
         raise UsageError("there is nothing to merge: one input", hint="give two or more, or --lora ADAPTER")
     options = number_pairs(params, "--param")
-    inputs: list[Checkpoint] = [open_selected(path, select) for path in paths]
-    start = None if base is None else open_selected(base, select)
+    inputs: list[Checkpoint] = [opened(path) for path in paths]
+    start = None if base is None else opened(base)
     plan = plan_merge(inputs, method=method, weights=weights, base=start, params=options, keys=keys, dtype=dtype)
     return plan, tuple(str(path) for path in (*paths, *([base] if base else [])))
 
 
 def _lora_plan(
-    paths: Sequence[PurePath], adapter: PurePath, scale: float, dtype: str | None, select: str | None
+    paths: Sequence[PurePath],
+    adapter: PurePath,
+    scale: float,
+    dtype: str | None,
+    opened: Callable[[PurePath], Checkpoint],
 ) -> tuple[Plan, tuple[str, ...]]:
-    from ckptool.commands.merging.adapter import require_peft
-    from ckptool.commands.merging.lora import plan_lora, read_config
+    from ckptool.commands.merging.lora import plan_adapter
 
     if len(paths) != 1:
         raise UsageError(f"--lora takes one base model, not {len(paths)}", hint="merge the models first")
-    opened = open_selected(adapter, None)
-    require_peft(opened)
-    config = read_config(adapter)
-    plan = plan_lora(open_selected(paths[0], select), opened, config, scale=scale, dtype=dtype)
+    plan = plan_adapter(opened(paths[0]), open_selected(adapter, None), scale=scale, dtype=dtype)
     return plan, (str(paths[0]), str(adapter))
 
 

@@ -11,6 +11,7 @@ from ckptool.cli.common import Color
 from ckptool.report.text import Line, Screen, paint
 from ckptool.storage.environment import VARIABLES, find_program
 from ckptool.storage.process import discard
+from ckptool.storage.session import read_so_far
 from ckptool.storage.streams import page
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def print_lines(lines: Iterable[Line], screen: Screen, pager: bool = True, answe
         pager: False to print everything at once.
         answer: printed again after the pager ends, for a pager takes the first line with it.
     """
+    _SCREENS[:] = [screen]
     texts: Iterator[str] = (f"{paint(line, screen)}\n" for line in lines)
     if screen.height is not None and pager:
         first = list(itertools.islice(texts, screen.height))
@@ -41,7 +43,9 @@ def print_lines(lines: Iterable[Line], screen: Screen, pager: bool = True, answe
         if less:
             page(less, _blocks(texts))
             if answer is not None:
-                print_texts(f"{paint(line, screen)}\n" for line in answer.lines(screen))
+                from ckptool.report.screen import answer_lines
+
+                print_texts(f"{paint(line, screen)}\n" for line in answer_lines(answer, screen))
             return
     print_texts(texts)
 
@@ -63,6 +67,18 @@ def print_texts(texts: Iterable[str]) -> None:
         discard(sys.stdout)
 
 
+def say_read() -> None:
+    """Print what was read over the network as the last line, where the command printed lines for people."""
+    read = read_so_far()
+    if read is not None and _SCREENS:
+        from ckptool.report.document_plan import read_block
+        from ckptool.report.screen import block_lines
+
+        print_lines(block_lines([read_block(read)], _SCREENS[-1]), _SCREENS[-1], pager=False)
+    _SCREENS.clear()
+
+
+_SCREENS: list[Screen] = []
 _LOST: list[OSError] = []
 
 

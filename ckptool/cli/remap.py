@@ -29,9 +29,10 @@ from ckptool.cli.matching import (
 )
 from ckptool.cli.output import print_texts
 from ckptool.cli.reports import FormatOption, ReportOption
-from ckptool.cli.values import number_pairs, open_selected, print_list
+from ckptool.cli.values import decoded, number_pairs, open_selected, print_list
 from ckptool.cli.writing import (
     AllowOption,
+    DequantizeOption,
     DropOptimizerOption,
     DryRunOption,
     DtypeOption,
@@ -117,6 +118,7 @@ def remap(
         ),
     ] = None,
     dtype: DtypeOption = None,
+    dequantize: DequantizeOption = False,
     select: SelectOption = None,
     ema: Annotated[bool, typer.Option("--ema", help="Take the moving average that the file holds.")] = False,
     out: OutOption = None,
@@ -158,6 +160,8 @@ def remap(
     _require_rules(rules, like, save_recipe, auto=auto, reverse=reverse)
     recipe = recipe_of(rules or [])
     sources, prefixes = ((open_selected(path, select, ema),), ()) if ema else open_sources(path, recipe, select)
+    wanted = dtype or (None if reverse else recipe.output_dtype)
+    sources = tuple(decoded(source, dequantize, wanted) for source in sources)
     target = None if like is None else open_checkpoint(like)
     numbers = number_pairs(var or [], "--var")
     found, texts = None, dict[PurePath, str]()

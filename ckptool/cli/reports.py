@@ -16,6 +16,7 @@ from ckptool.storage.environment import VARIABLES
 from ckptool.storage.paths import append_text
 
 if TYPE_CHECKING:
+    from ckptool.report.blocks import Block
     from ckptool.report.document import Document
 
 FORMATS = tuple(encoder.name for encoder in ENCODERS)
@@ -77,6 +78,8 @@ def require_reports(files: Sequence[PurePath], inputs: Iterable[PurePath], forma
         UsageError: an ending is not known.
         OutputError: a name is a folder's, or an input's, or its folder does not exist.
     """
+    if not files:
+        return
     from ckptool.storage.targets import check_distinct, check_file
 
     sources = list(inputs)
@@ -97,6 +100,8 @@ def write_reports(files: Sequence[PurePath], document: Document) -> None:
         files: checked by `require_reports`.
         document: what they say.
     """
+    if not files:
+        return
     from ckptool.storage.staging import write_file
 
     for file in files:
@@ -105,20 +110,31 @@ def write_reports(files: Sequence[PurePath], document: Document) -> None:
 
 
 def show_document(document: Document, form: str, color: Color = Color.AUTO, pager: bool = True) -> None:
-    """Print a document in a format; on GitHub its findings are added to the summary of the job."""
+    """Print a document in a format; on GitHub it is added to the summary of the job."""
     from ckptool.cli.output import print_lines, print_texts, stdout_screen
 
     if form == "text":
+        from ckptool.report.screen import document_lines
+
         screen = stdout_screen(color)
-        print_lines(document.lines(screen), screen, pager=pager, answer=document.answer)
+        print_lines(document_lines(document, screen), screen, pager=pager, answer=document.answer)
         return
     print_texts(encoder_named(form).encode(document))
     if form == "github":
         add_summary(document)
 
 
+def show_blocks(blocks: Iterable[Block], color: Color) -> None:
+    """Print further blocks of a report that has been shown."""
+    from ckptool.cli.output import print_lines, stdout_screen
+    from ckptool.report.screen import block_lines
+
+    screen = stdout_screen(color)
+    print_lines(block_lines(blocks, screen), screen, pager=False)
+
+
 def add_summary(document: Document) -> None:
-    """Append the findings to the summary of the GitHub job that runs this, if one does.
+    """Append the document to the summary of the GitHub job that runs this, if one does.
 
     Raises:
         CkptError: GITHUB_STEP_SUMMARY names what cannot be appended to.
@@ -126,10 +142,10 @@ def add_summary(document: Document) -> None:
     named = VARIABLES.get("GITHUB_STEP_SUMMARY")
     if not named:
         return
-    from ckptool.report.github import summary
+    from ckptool.report.markdown import encode_document
 
     try:
-        append_text(named, summary(document.found, document.command) + "\n")
+        append_text(named, "".join(encode_document(document)) + "\n")
     except OSError as error:
         said = (error.strerror or "it cannot be written").lower()
         raise CkptError(f"GITHUB_STEP_SUMMARY, {named}: {said}", hint="unset it to go on without") from None

@@ -26,9 +26,10 @@ from ckptool.cli.matching import AcceptOption, ExplainOption, Match, MatchOption
 from ckptool.cli.probing import ProbeArgOption, ProbeInputOption, ProbeOption, asked_probe
 from ckptool.cli.reports import FormatOption, ReportOption
 from ckptool.cli.transplant_output import Extras, carry_out
-from ckptool.cli.values import number_pairs, open_selected
+from ckptool.cli.values import decoded, number_pairs, open_selected
 from ckptool.cli.writing import (
     AllowOption,
+    DequantizeOption,
     DryRunOption,
     ForceOption,
     OutOption,
@@ -129,6 +130,7 @@ def transplant(
     ema: Annotated[bool, typer.Option("--ema", help="Take the moving average that the file holds.")] = False,
     out: OutOption = None,
     to: ToOption = None,
+    dequantize: DequantizeOption = False,
     only_loaded: Annotated[
         bool, typer.Option("--only-loaded", help="Write only what came from the source.", rich_help_panel="Writing")
     ] = False,
@@ -198,22 +200,27 @@ def transplant(
             hint=f"first join them: ckptool remap {shell_quote(path)} -r {shell_quote(recipe.name)} -o JOINED",
         )
     source = open_selected(path, select if select is not None or ema else recipe.asks_for, ema)
+    source = decoded(source, dequantize)
 
     from ckptool.commands.automatic import explained
     from ckptool.commands.transplant.gates import require_loaded
     from ckptool.commands.transplant.planning import plan_transplant
+    from ckptool.commands.transplant.result import Asked
     from ckptool.commands.transplant.suggest import with_suggestions
-    from ckptool.models import open_target, parse_model_args
+    from ckptool.engine.dequantize import dequantized
+    from ckptool.models import open_target, parse_model_args, target_from
 
     arguments = parse_model_args(model_arg or [])
-    done = plan_transplant(
-        source,
-        open_target(into, arguments),
-        recipe=recipe,
-        drop=drop or [],
-        mismatch=mismatch.value,
-        fits=fits,
-        init=inits,
+    target = open_target(into, arguments)
+    if dequantize and target.checkpoint is not None:
+        logical = dequantized(target.checkpoint)
+        target = target if logical is target.checkpoint else replace(target_from(logical), name=target.name)
+    asked = Asked(
+        recipe,
+        tuple(drop or ()),
+        mismatch.value,
+        fits=tuple(fits),
+        init=tuple(inits),
         vars=number_pairs(var or [], "--var"),
         seed=seed,
         only_loaded=only_loaded,
@@ -222,13 +229,16 @@ def transplant(
         min_coverage=min_coverage,
         match=asked_for(match is Match.AUTO, accept, "--match auto"),
     )
+    done = plan_transplant(source, target, asked)
     if done.match is not None:
         done = replace(done, match=explained(done.match, explain or ()))
     typed = {"--model-arg": model_arg, "--var": var, "--drop": drop, "--fit": fit, "--init": init, "-r": rules}
     more = {"--select": select, "--match": "auto" if match is Match.AUTO else None}
     typed |= {option: [value] for option, value in more.items() if value is not None}
     repeated = [word for option, values in typed.items() for value in values or () for word in (option, value)]
-    done = with_suggestions(done, ["transplant", str(path), "--into", into, *repeated, *["--ema"] * ema])
+    done = with_suggestions(
+        done, ["transplant", str(path), "--into", into, *repeated, *["--ema"] * ema, *["--dequantize"] * dequantize]
+    )
     if not done.plan.problems:
         require_loaded(done)
     request = Request(

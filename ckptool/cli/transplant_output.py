@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
-from ckptool.cli.reports import show_document, write_reports
+from ckptool.cli.reports import show_blocks, show_document, write_reports
 from ckptool.cli.texts import write_texts
 from ckptool.cli.writing import Request, completed, mode_of, require_writable, say, write
 from ckptool.core.errors import Exit, UsageError
@@ -39,6 +39,7 @@ class Extras:
 def carry_out(done: Transplant, request: Request, extras: Extras) -> int:
     """Shows a transplant and, if nothing forbids it, writes what was asked for; gives the exit code."""
     from ckptool.report.document_transplant import transplant_document
+    from ckptool.report.json_transplant import Done
 
     texts = _texts(done, request, extras)
     request = replace(request, texts=texts)
@@ -47,16 +48,17 @@ def carry_out(done: Transplant, request: Request, extras: Extras) -> int:
     done = replace(done, plan=plan)
     if request.out is not None or request.to is not None:
         _require_nesting(plan, extras.wrap)
-    if request.form == "text":
-        before = transplant_document(done, request.names[0], mode_of(request), None, extras.depth, request.verbose)
-        show_document(before, "text", request.color, pager=request.out is None and not request.no_pager)
     proof = None
     if extras.probe is not None and not plan.problems:
         from ckptool.models.probing.report import unproven
 
-        proof = _probed(extras.probe, done, request, extras)
+        proof = extras.probe.run(done, extras.seed)
         plan = replace(plan, unmet=(*plan.unmet, *unproven(proof)))
         done = replace(done, plan=plan)
+    if request.form == "text":
+        came = Done(probe=proof)
+        before = transplant_document(done, request.names[0], mode_of(request), came, extras.depth, request.verbose)
+        show_document(before, "text", request.color, pager=request.out is None and not request.no_pager)
     code = Exit.TROUBLE if plan.problems else Exit.DIFFERENT if plan.unmet else Exit.OK
     written, loads = None, None
     files: list[str] = []
@@ -127,18 +129,6 @@ def _loads(target: Target, out: PurePath, wrap: str | None) -> Verdict:
 # ---------------------------------------------------------------------------------------------- saying it
 
 
-def _probed(probe: Probe, done: Transplant, request: Request, extras: Extras) -> ProbeReport:
-    """Runs the probe, and shows it."""
-    from ckptool.cli.output import print_lines, stdout_screen
-    from ckptool.report.text_probe import probe_lines
-
-    found = probe.run(done, extras.seed)
-    if request.form == "text":
-        screen = stdout_screen(request.color)
-        print_lines([(), *probe_lines(found, screen, request.verbose)], screen, pager=False)
-    return found
-
-
 def _report(
     done: Transplant,
     request: Request,
@@ -150,8 +140,7 @@ def _report(
     code: Exit,
 ) -> None:
     """What came of it, in the format asked for."""
-    from ckptool.cli.output import print_lines, print_texts, stdout_screen
-    from ckptool.report.document_transplant import transplant_document
+    from ckptool.report.document_transplant import done_blocks, transplant_document
     from ckptool.report.json_transplant import Done
 
     name, mode = request.names[0], mode_of(request)
@@ -161,16 +150,10 @@ def _report(
     if request.form != "text":
         show_document(document, request.form)
     elif code is Exit.OK or written is not None:
-        from ckptool.report.text_plan import nothing_lines
-        from ckptool.report.text_transplant import done_lines
+        from ckptool.report.document_plan import unwritten_blocks
 
-        screen = stdout_screen(request.color)
-        if lines is not None:
-            print_texts(["\n", lines, "\n"])
-        if written is None or loads is None:
-            print_lines(nothing_lines(files, mode, found=True), screen, pager=False)
-        else:
-            print_lines(done_lines(done, written, str(request.out), loads, files, screen), screen, pager=False)
+        end = () if written is not None else unwritten_blocks(files, mode, found=True)
+        show_blocks([*done_blocks(done, came, str(request.out), files), *end], request.color)
     write_reports(request.reports, document)
 
 

@@ -81,6 +81,22 @@ def open_selected(path: PurePath, select: str | None, ema: bool = False) -> Chec
     return averaged(open_checkpoint(path), lambda place: open_checkpoint(path, select=place))
 
 
+def decoded(checkpoint: Checkpoint, dequantize: bool, dtype: str | None = None) -> Checkpoint:
+    """The checkpoint; with --dequantize, its logical tensors in the dtype that --dtype names."""
+    if not dequantize:
+        return checkpoint
+    from ckptool.commands.filter import float_dtype
+    from ckptool.engine.dequantize import dequantized
+
+    logical = dequantized(checkpoint, float_dtype(dtype))
+    if logical is checkpoint:
+        from ckptool.cli.errors import print_note
+        from ckptool.core.checkpoint import Note
+
+        print_note(Note(f"--dequantize changes nothing: no tensor of {checkpoint.path.name} is quantized"))
+    return logical
+
+
 def value_options(context: typer.Context) -> set[str]:
     """The names of all options of a command that take a value."""
     options = (parameter for parameter in context.command.params if parameter.param_type_name == "option")

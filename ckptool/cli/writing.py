@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ckptool.cli.common import PATH, Color
-from ckptool.cli.reports import require_reports, show_document, write_reports
+from ckptool.cli.reports import require_reports, show_blocks, show_document, write_reports
 from ckptool.cli.texts import require_texts, write_texts
 from ckptool.commands.beside.choices import Choices
 from ckptool.core.errors import Exit, UsageError
@@ -119,6 +119,10 @@ DtypeOption = Annotated[
         help="Cast floats to f32, bf16, f16, f8_e4m3fn, ...; float64 is rounded once; integers stay.",
     ),
 ]
+DequantizeOption = Annotated[
+    bool,
+    typer.Option("--dequantize", help="Decode quantized weights first; to bf16, or what the config or --dtype says."),
+]
 VerboseOption = Annotated[
     bool, typer.Option("--verbose", "-v", help="A row per tensor.", rich_help_panel="Output")
 ]  # fmt: skip
@@ -167,14 +171,12 @@ def carry_out(plan: Plan, request: Request, match: Automatic | None = None) -> i
         match: the rules that were found, if any were looked for.
     """
     from ckptool.report.document_plan import plan_document
-    from ckptool.report.preview import Preview
 
     limit = require_writable(plan, request)
     plan = completed(plan, request)
-    preview = Preview(plan, request.names, plan.notes, match)
     mode = mode_of(request)
     if request.form == "text":
-        before = plan_document(preview, mode, verbose=request.verbose)
+        before = plan_document(plan, request.names, mode, match, verbose=request.verbose)
         show_document(before, "text", request.color, pager=request.out is None and not request.no_pager)
     written = None
     files: list[str] = []
@@ -183,12 +185,13 @@ def carry_out(plan: Plan, request: Request, match: Automatic | None = None) -> i
         if request.out is not None:
             written = write(plan, request.out, request, limit)
         files = write_texts(request.texts, force=request.force)
+    document = plan_document(plan, request.names, mode, match, written, code, request.verbose)
     if request.form != "text":
-        show_document(plan_document(preview, mode, written, code), request.form)
+        show_document(document, request.form)
     elif code is Exit.OK:
         _show_end(written, files, request, found=match is not None)
     say([*plan.problems, *plan.unmet])
-    write_reports(request.reports, plan_document(preview, mode, written, code, request.verbose))
+    write_reports(request.reports, document)
     return code
 
 
@@ -251,15 +254,12 @@ def write(plan: Plan, out: PurePath, request: Request, limit: int | None) -> Wri
 
 def _show_end(written: Written | None, files: Sequence[str], request: Request, found: bool) -> None:
     """The last lines of text: what was written, or why nothing was."""
-    from ckptool.cli.output import print_lines, stdout_screen
-    from ckptool.report.text_plan import nothing_lines, written_lines
+    from ckptool.report.document_plan import unwritten_blocks, written_blocks
 
-    screen = stdout_screen(request.color)
     if written is None:
-        lines = nothing_lines(files, mode_of(request), found)
+        show_blocks(unwritten_blocks(files, mode_of(request), found), request.color)
     else:
-        lines = written_lines(written, str(request.out), screen, files)
-    print_lines(lines, screen, pager=False)
+        show_blocks(written_blocks(written, str(request.out), files), request.color)
 
 
 def mode_of(request: Request) -> Mode:
@@ -272,7 +272,7 @@ def mode_of(request: Request) -> Mode:
 def say(problems: Sequence[Problem]) -> None:
     if problems:
         from ckptool.cli.errors import print_error
-        from ckptool.report.text_plan import problem_errors
+        from ckptool.report.document_plan import problem_errors
 
         for error, keys in problem_errors(problems):
             print_error(error, keys)

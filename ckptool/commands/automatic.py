@@ -6,7 +6,7 @@ For a comparison nothing is written: each old tensor stands there as the rules m
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from ckptool.core.checkpoint import Checkpoint
@@ -15,6 +15,7 @@ from ckptool.core.fold import rollup
 from ckptool.core.keys import Pattern
 from ckptool.core.near_miss import require_match
 from ckptool.core.plan import Apply, Source, Step, Value, sources_of
+from ckptool.core.reasons import FOUND
 from ckptool.core.spec import TensorSpec
 from ckptool.engine.reading import Reader
 from ckptool.matching.match import match
@@ -27,9 +28,6 @@ from ckptool.recipes.recipe import Expect, Recipe, combine, parse_recipe
 from ckptool.values.mapped import Made, Mapped
 
 Specs = Mapping[str, TensorSpec]
-FOUND = "match"
-"""The recipe's name in the names of rules that were found."""
-
 _NOTHING = "?{k**} -> !"  # nothing is sure enough
 
 
@@ -50,43 +48,56 @@ class Automatic:
     asked: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Given:
+    """Rules that come before those that are found; what they make is matched.
+
+    Attributes:
+        recipe: the rules.
+        prefixes: put before the keys of each input.
+        vars: numbers for the rules.
+        fit: makes the ops of ``fit`` in them.
+    """
+
+    recipe: Recipe = field(default_factory=Recipe)
+    prefixes: Sequence[str] = ()
+    vars: Mapping[str, float] | None = None
+    fit: FitOp | None = None
+
+
 def automatic(
-    given: Recipe,
+    given: Given,
     sources: Specs | Sequence[Specs],
     target: Specs,
     *,
     accept: Confidence = Confidence.ALIGNED,
-    prefixes: Sequence[str] = (),
-    vars: Mapping[str, float] | None = None,
     modules: Mapping[str, str] | None = None,
-    fit: FitOp | None = None,
     reshaped: bool = False,
 ) -> Automatic:
     """Match what a recipe makes of a source with a target.
 
     Args:
-        given: rules that come first; what they make is matched.
+        given: rules that come first.
         sources: key -> spec of each input.
         target: key -> spec of what is to come out.
         accept: the least confidence of what is done.
-        prefixes: put before the keys of each input.
-        vars: numbers for the rules given.
         modules: the target's module path -> class, where it is a model.
-        fit: makes the ops of ``fit`` in the rules given.
         reshaped: tensors that belong together by their names and differ in shape are brought together too.
 
     Example:
         >>> old, new = ({key: TensorSpec(key, "float32", (3, 5))} for key in ("module.fc.weight", "head.fc.weight"))
-        >>> [rule.text for rule in automatic(Recipe(), old, new).recipe.rules]
+        >>> [rule.text for rule in automatic(Given(), old, new).recipe.rules]
         ['module.fc.weight -> head.fc.weight']
     """
-    first = expand(replace(given, init=(), tie=()), sources, prefixes=prefixes, vars=vars, fit=fit)
+    rules = given.recipe
+    bare = replace(rules, init=(), tie=())
+    first = expand(bare, sources, prefixes=given.prefixes, vars=given.vars, fit=given.fit)
     short = None if modules is None else {path: name.rpartition(".")[2] for path, name in modules.items()}
     made = {step.target.key: step.target for step in first.steps}
     report = match(made, target, target_modules=short, accept=accept)
     report = with_reshaped(report) if reshaped else report
     found = recipe_of_match(report, accept)
-    return Automatic(combine([given, found]) if given != Recipe() else found, report, accept)
+    return Automatic(combine([rules, found]) if rules != Recipe() else found, report, accept)
 
 
 def explained(found: Automatic, patterns: Sequence[str]) -> Automatic:
@@ -130,7 +141,7 @@ def match_checkpoints(
         accept: the least confidence of what is compared.
     """
     specs, wanted = ({key: tensor.spec for key, tensor in side.items()} for side in (old, new))
-    return automatic(given or Recipe(), specs, wanted, accept=accept, reshaped=True)
+    return automatic(Given(given or Recipe()), specs, wanted, accept=accept, reshaped=True)
 
 
 def mapped_by(recipe: Recipe, old: Checkpoint, new: Checkpoint) -> list[Mapped]:

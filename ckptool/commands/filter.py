@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from ckptool.commands.beside.versions import carried_versions
 from ckptool.core.checkpoint import Checkpoint, Note, Tensor
+from ckptool.core.counts import many
 from ckptool.core.dtypes import DTYPES, dtypes_meant
 from ckptool.core.errors import UsageError
 from ckptool.core.keys import Pattern, choose
@@ -71,11 +72,23 @@ def plan_filter(
         frame=None if only_weights else 0,
         beside=tuple(left_out(checkpoint)) if only_weights else (),
         left_entries=() if only_weights else tuple(dict.fromkeys(entries)),
-        notes=module_notes(checkpoint),
+        notes=(*module_notes(checkpoint), *_not_cast(steps, wanted)),
         metadata=checkpoint.metadata,
         module_versions=None if versions is None else carried_versions(versions, pairs, checkpoint),
         command=Command("filter"),
     )
+
+
+def _not_cast(steps: Sequence[Step], dtype: str | None) -> Iterator[Note]:
+    """Floats that ``--dtype`` leaves as they are: several of them share a byte, and nothing computes with them."""
+    keys = tuple(
+        step.target.key
+        for step in steps
+        if dtype not in (None, step.target.dtype) and DTYPES[step.target.dtype].kind == "float" and step.is_copy
+    )
+    if keys:
+        found = ", ".join(sorted({DTYPES[step.target.dtype].short for step in steps if step.target.key in set(keys)}))
+        yield Note(f"{many(len(keys), 'tensor')} not cast: {found} can be copied only", "", keys, "warning")
 
 
 def _entries_named(pattern: Pattern, checkpoint: Checkpoint) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from ckptool.commands.transplant.planning import plan_transplant
-from ckptool.commands.transplant.result import Transplant
+from ckptool.commands.transplant.result import Asked, Transplant
 from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.errors import CkptError
 from ckptool.core.plan import Plan
@@ -46,7 +46,7 @@ def probe(
         >>> import ckptool
         >>> from ckptool.commands.transplant.planning import plan_transplant
         >>> old = ckptool.open("fixtures/resnet18-102.pth")
-        >>> done = plan_transplant(old, open_target("fixtures/models.py:Baseline"), drop=["fc.*"])
+        >>> done = plan_transplant(old, open_target("fixtures/models.py:Baseline"), Asked(drop=("fc.*",)))
         >>> found = probe(done, "fixtures/models.py:ResNet18", input_shape=(1, 3, 64, 64))
         >>> found.agree, found.first.target, found.first.settings[0]
         (False, 'base.layer4.0.downsample.0', ('stride', '(1, 1)', '(2, 2)'))
@@ -95,7 +95,7 @@ def _load_source(source: Checkpoint, target: Target, seed: int) -> Loaded:
     Raises:
         CkptError: it does not load strictly.
     """
-    done = plan_transplant(source, target, seed=seed, only_loaded=True)
+    done = plan_transplant(source, target, Asked(seed=seed, only_loaded=True))
     left = [entry for entry in done.entries if not entry.is_filled and not entry.is_harmless]
     shapes = [entry.key for entry in left if entry.status is Filled.MISMATCHED]
     missing = [entry.key for entry in left if entry.status is not Filled.MISMATCHED]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from ckptool.commands.automatic import Automatic, automatic
+from ckptool.commands.automatic import Automatic, Given, automatic
 from ckptool.commands.beside.versions import carried_versions
 from ckptool.commands.filter import cast_value, float_dtype, module_notes
 from ckptool.core.bytes import PathText
@@ -114,7 +114,7 @@ def match_remap(
     inputs = map(with_recorded_ties, sources)
     specs = [checkpoint.specs() for checkpoint in inputs]
     wanted = like.specs()
-    return automatic(recipe, specs, wanted, accept=accept, prefixes=prefixes, vars=numbers)
+    return automatic(Given(recipe, prefixes, numbers), specs, wanted, accept=accept)
 
 
 def open_sources(path: PathText, recipe: Recipe, select: str | None) -> tuple[tuple[Checkpoint, ...], tuple[str, ...]]:

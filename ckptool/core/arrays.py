@@ -26,6 +26,8 @@ def numpy_dtype(name: str) -> np.dtype[Any]:
     import numpy as np
 
     code = DTYPES[name].numpy
+    if not code:
+        raise ValueError(f"no array holds {name}")
     if name == "complex32":
         return np.dtype({"names": ["real", "imag"], "formats": code.split(", ")})
     if code[:1] in "<?iu":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import PurePath
 from types import TracebackType
 from typing import NamedTuple, Protocol, Self, runtime_checkable
@@ -20,6 +20,18 @@ class HasPath(Protocol):
 
 PathText = str | HasPath
 """A path as a user may give it: text, or anything that says its path."""
+
+
+class Cost(NamedTuple):
+    """What reading takes where it is not cheap.
+
+    Attributes:
+        requests: ranges that will be asked for.
+        nbytes: their bytes.
+    """
+
+    requests: int = 0
+    nbytes: int = 0
 
 
 class ByteSource(Protocol):
@@ -42,6 +54,10 @@ class ByteSource(Protocol):
         """Taken once, when the source was located. Equal for two names of one file; another one after any change."""
 
     @property
+    def reads_cheaply(self) -> bool:
+        """True if many small reads, also of bytes that were read before, cost next to nothing."""
+
+    @property
     def folder(self) -> Folder:
         """The folder that holds it."""
 
@@ -55,6 +71,12 @@ class ByteSource(Protocol):
     def check(self) -> None:
         """Raise `UnreadableError` if the path does not lead to the same bytes as before."""
 
+    def cost(self, ranges: Sequence[tuple[int, int]]) -> Cost:
+        """What reading these (offset, bytes) takes; nothing where reading is cheap."""
+
+    def will_read(self, ranges: Sequence[tuple[int, int]]) -> None:
+        """A hint: these (offset, bytes) will be read as values. What reads them costs least when it knows all."""
+
 
 class OpenBytes(Protocol):
     """An open source, readable from several threads; a context manager, which checks the source when all went well."""
@@ -65,11 +87,21 @@ class OpenBytes(Protocol):
     @property
     def size(self) -> int: ...
 
+    @property
+    def reads_cheaply(self) -> bool:
+        """True if many small reads, also of bytes that were read before, cost next to nothing."""
+
     def read(self, offset: int, nbytes: int) -> bytes:
         """Exactly `nbytes` bytes from `offset` on; `UnreadableError` if the file ends before."""
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
         """Fill `buffer` with the bytes from `offset` on; `UnreadableError` if the file ends before."""
+
+    def check_first(self, offset: int, nbytes: int, until: int, check: Callable[[bytes], None]) -> None:
+        """Have `check` see `nbytes` bytes from `offset` on: now, or at the latest before a byte up to `until` is read.
+
+        What `check` raises comes out of this call, or of the one that reads.
+        """
 
     def copy_to(self, descriptor: int, offset: int, at: int, nbytes: int, advance: Advance) -> int:
         """Let the system copy bytes from `offset` on to `at` of an open file, as far as it can.
@@ -116,3 +148,6 @@ class Folder(Protocol):
 
     def folder(self, name: str) -> Folder:
         """The folder `name` in it; whether there is one, `entries` says."""
+
+    def will_open(self, heads: Mapping[str, int]) -> None:
+        """A hint: these files will be opened in this order, and so many of the first bytes of each be read."""

@@ -9,18 +9,25 @@ from __future__ import annotations
 import math
 from array import array
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import accumulate, pairwise
+from operator import is_
 from pathlib import PurePath
 from typing import Literal
 
 from ckptool.core.bytes import ByteSource
 from ckptool.core.format import Format
+from ckptool.core.observations import Decoded, Observation
+from ckptool.core.ranks import Ranks
 from ckptool.core.spec import Form, TensorSpec, packed_nbytes
 
 Risk = Literal["harmless", "unknown", "dangerous"]
 Layout = Literal["strided", "sparse", "quantized", "meta", "nested"]
+
+_PLAIN = ("float64", "float32", "float16", "bfloat16", "int64", "bool", "complex64", "complex128")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +99,7 @@ class Tensor:
         parts: the dense tensors that a sparse or nested tensor is made of, by role ("indices", "values", ...).
         conj: the elements are the complex conjugates of what is stored.
         neg: the elements are the negatives of what is stored.
+        cls: the name of its class, where that is a subclass that keeps its values in its own way ("DTensor").
         node: the inert object it was read from, for torch files (see `ckptool.formats.pickle.objects`).
     """
 
@@ -101,6 +109,7 @@ class Tensor:
     parts: tuple[tuple[str, Tensor], ...] = ()
     conj: bool = False
     neg: bool = False
+    cls: str = ""
     node: object = field(default=None, repr=False, compare=False)
 
     @property
@@ -155,6 +164,11 @@ class Tensor:
 _form = lru_cache(4096)(Form)  # most tensors are like others
 
 
+@lru_cache(4096)
+def _plain_form(dtype: str, shape: tuple[int, ...]) -> Form:
+    return Form(dtype, shape, packed_nbytes(dtype, shape))
+
+
 class Columns(Mapping[str, Tensor]):
     """Very many tensors in little memory: each is one run of a file, and shares no byte with another.
 
@@ -162,63 +176,86 @@ class Columns(Mapping[str, Tensor]):
 
     Example:
         >>> from pathlib import Path
-        >>> columns = Columns(Path("raw"), [("w", Form("float32", (2, 3), 24), 8), ("v", Form("int8", (4,), 4), 32)])
+        >>> forms = [Form("float32", (2, 3), 24), Form("int8", (4,), 4)]
+        >>> columns = Columns(Path("raw"), ["w", "v"], forms, array("Q", [8, 32]))
         >>> columns["v"].spec.short, columns["v"].storage.offset
         ('i8[4]', 32)
         >>> list(columns), columns.form("w").label
         (['w', 'v'], 'f32[2,3]')
     """
 
-    __slots__ = ("_counts", "_files", "_forms", "_rows", "_starts")
+    __slots__ = ("_counts", "_files", "_forms", "_keys", "_known", "_starts")
 
-    def __init__(self, file: ByteSource, rows: Iterable[tuple[str, Form, int]] = ()) -> None:
-        """Tensors of one file: key, form, and the file's first byte of it."""
-        self._rows: dict[str, int] = {}
-        self._forms: list[Form] = []
-        self._starts = array("Q")
-        for number, (key, form, start) in enumerate(rows):
-            self._rows[key] = number
-            self._forms.append(form)
-            self._starts.append(start)
+    def __init__(self, file: ByteSource, keys: list[str], forms: list[Form], starts: array[int]) -> None:
+        """Tensors of one file: keys, no two equal, their forms, and the file's first byte of each."""
+        self._keys = keys
+        self._forms = forms
+        self._starts = starts
         self._files = [file]
-        self._counts = [len(self._starts)]  # rows up to the end of each file
+        self._counts = [len(keys)]  # rows up to the end of each file
+        self._known: dict[str, int] | None = None
 
     @classmethod
     def joined(cls, parts: Sequence[Columns]) -> Columns:
-        """The rows of several files, one after the other; no key may be in two of them."""
-        whole = cls(parts[0]._files[0])
-        whole._files, whole._counts, before = [], [], 0
+        """The rows of several files, one after the other; `has_twins` says whether a key is in two of them."""
+        whole = cls(parts[0]._files[0], [], [], array("Q"))
+        whole._files = [file for part in parts for file in part._files]
+        whole._counts = list(accumulate(len(part) for part in parts))
         for part in parts:
-            whole._rows.update((key, before + row) for key, row in part._rows.items())
+            whole._keys += part._keys
             whole._forms += part._forms
             whole._starts += part._starts
-            whole._files += part._files
-            whole._counts += (before + count for count in part._counts)
-            before += len(part._starts)
         return whole
 
+    @property
+    def has_twins(self) -> bool:
+        """True if a key is there twice."""
+        return len(self.rows) < len(self._keys)
+
+    @property
+    def counts(self) -> list[int]:
+        """How many tensors each file has."""
+        return [after - before for before, after in pairwise((0, *self._counts))]
+
+    @property
+    def rows(self) -> Mapping[str, int]:
+        """The number of each tensor's row."""
+        if self._known is None:
+            self._known = dict(zip(self._keys, range(len(self._keys)), strict=True))
+        return self._known
+
     def __getitem__(self, key: str) -> Tensor:
-        row = self._rows[key]
+        row = self.rows[key]
         form = self._forms[row]
         storage = Storage(self._file(row), self._starts[row], form.nbytes)
         return Tensor(TensorSpec(key, form.dtype, form.shape), (Piece(storage, 0, form.shape),))
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._rows)
+        return iter(self._keys)
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._keys)
 
     def __contains__(self, key: object) -> bool:
-        return key in self._rows
+        return key in self.rows
 
     def form(self, key: str) -> Form:
         """The form of one tensor."""
-        return self._forms[self._rows[key]]
+        return self._forms[self.rows[key]]
+
+    def forms(self, keys: Iterable[str] | None = None) -> Iterator[Form]:
+        """The forms of these tensors, or of all."""
+        if keys is None or (isinstance(keys, Sequence) and self.are_all(keys)):
+            return iter(self._forms)
+        return map(self._forms.__getitem__, map(self.rows.__getitem__, keys))
+
+    def are_all(self, keys: Sequence[str]) -> bool:
+        """True for its own keys, all of them in their order."""
+        return len(keys) == len(self._keys) and all(map(is_, keys, self._keys))
 
     def place(self, key: str) -> tuple[ByteSource, int]:
         """The file that holds a tensor, and the first byte of it there."""
-        row = self._rows[key]
+        row = self.rows[key]
         return self._file(row), self._starts[row]
 
     def _file(self, row: int) -> ByteSource:
@@ -318,8 +355,9 @@ class Checkpoint(Mapping[str, Tensor]):
         module_versions: torch's `_metadata` versions by module; None where the file has none.
         globals: what its pickle names, each once.
         protocol: the protocol of its pickle, where it has one.
-        notes: what the reader noticed.
+        observations: what only the reader of the format sees.
         unopened: names of further checkpoint files in the folder that was opened.
+        ranks: the ranks of a training run that hold it together; None if it is not laid out over ranks.
         tree: for torch files, the inert objects around the tensors (a `ckptool.formats.torch.frame.Frame`), for writing
             them again.
     """
@@ -337,8 +375,9 @@ class Checkpoint(Mapping[str, Tensor]):
     module_versions: Mapping[str, int] | None = None
     globals: tuple[GlobalUse, ...] = ()
     protocol: int | None = None
-    notes: tuple[Note, ...] = ()
+    observations: tuple[Observation, ...] = ()
     unopened: tuple[str, ...] = ()
+    ranks: Ranks | None = None
     tree: object = field(default=None, repr=False, compare=False)
 
     @property
@@ -356,17 +395,37 @@ class Checkpoint(Mapping[str, Tensor]):
         """The tensors, if they are kept in columns: plain ones, none of which shares bytes with another."""
         return self.tensors if isinstance(self.tensors, Columns) else None
 
+    @property
+    def is_decoded(self) -> bool:
+        """True if logical tensors stand in place of its encoded ones (``--dequantize``)."""
+        return any(isinstance(each, Decoded) for each in self.observations)
+
+    @property
+    def may_hold_codes(self) -> bool:
+        """False where no tensor has a dtype that codes of quantized weights are stored in."""
+        if any(form.dtype not in _PLAIN for form in self.forms()):
+            return True
+        return any(key.endswith("absmax") for key in self.tensors)  # bitsandbytes' codes, stored as floats
+
     def form(self, key: str) -> Form:
         """Dtype, shape and size of a tensor, without the tensor."""
         if isinstance(self.tensors, Columns):
             return self.tensors.form(key)
         tensor = self.tensors[key]
-        return _form(tensor.dtype, tensor.shape, tensor.nbytes, tensor.layout)
+        spec = tensor.spec
+        if tensor.layout == "strided" and not tensor.parts:
+            return _plain_form(spec.dtype, spec.shape)
+        return _form(spec.dtype, spec.shape, tensor.nbytes, tensor.layout, tensor.cls)
 
     def forms(self, keys: Iterable[str] | None = None) -> Iterator[Form]:
         """The forms of these tensors, or of all."""
-        form = self.tensors.form if isinstance(self.tensors, Columns) else self.form
-        return map(form, self.tensors if keys is None else keys)
+        if isinstance(self.tensors, Columns):
+            return self.tensors.forms(keys)
+        return map(self.form, self.tensors if keys is None else keys)
+
+    def form_counts(self, keys: Iterable[str] | None = None) -> dict[Form, int]:
+        """How many of these tensors, or of all, have each form."""
+        return Counter(self.forms(keys))
 
     def spec(self, key: str) -> TensorSpec:
         """The spec of a tensor, without the tensor."""
@@ -380,7 +439,14 @@ class Checkpoint(Mapping[str, Tensor]):
         return {key: self.spec(key) for key in self.tensors}
 
     def __getitem__(self, key: str) -> Tensor:
+        if key not in self.tensors:
+            from ckptool.core.near_miss import UnknownKeyError  # only on the way to an error
+
+            raise UnknownKeyError(key, self.tensors.keys())
         return self.tensors[key]
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.tensors
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.tensors)

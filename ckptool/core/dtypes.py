@@ -65,6 +65,35 @@ class DType:
         return -(-elements // self.block_elements) * self.block_nbytes
 
 
+_GGUF_BLOCKS = {
+    "q4_0": (2, 32, 18),
+    "q4_1": (3, 32, 20),
+    "q5_0": (6, 32, 22),
+    "q5_1": (7, 32, 24),
+    "q8_0": (8, 32, 34),
+    "q2_k": (10, 256, 84),
+    "q3_k": (11, 256, 110),
+    "q4_k": (12, 256, 144),
+    "q5_k": (13, 256, 176),
+    "q6_k": (14, 256, 210),
+    "iq2_xxs": (16, 256, 66),
+    "iq2_xs": (17, 256, 74),
+    "iq3_xxs": (18, 256, 98),
+    "iq1_s": (19, 256, 50),
+    "iq4_nl": (20, 32, 18),
+    "iq3_s": (21, 256, 110),
+    "iq2_s": (22, 256, 82),
+    "iq4_xs": (23, 256, 136),
+    "iq1_m": (29, 256, 56),
+    "tq1_0": (34, 256, 54),
+    "tq2_0": (35, 256, 66),
+    "mxfp4": (39, 32, 17),
+    "nvfp4": (40, 64, 36),
+    "q1_0": (41, 128, 18),
+    "q2_0": (42, 64, 18),
+}  # ggml's number of the type, elements and bytes of a block
+
+
 def _table() -> Iterator[DType]:
     yield DType("float64", "f64", "float", 8, 1, "<f8", "F64", "Double", "double", is_castable=True)
     yield DType("float32", "f32", "float", 4, 1, "<f4", "F32", "Float", "float", is_castable=True)
@@ -95,6 +124,8 @@ def _table() -> Iterator[DType]:
     yield DType("qint32", "qi32", "quantized", 4, 1, "<i4", "", "QInt32")
     yield DType("quint4x2", "qu4x2", "quantized", 1, 2, "u1", "", "QUInt4x2")  # torch's storages count its bytes
     yield DType("quint2x4", "qu2x4", "quantized", 1, 4, "u1", "", "QUInt2x4")
+    for stem, (_, elements, nbytes) in _GGUF_BLOCKS.items():  # a block has its scale inside
+        yield DType(f"gguf_{stem}", stem, "bits", nbytes, elements)
     for name in ("bits8", "bits16", "bits1x8", "bits2x4", "bits4x2"):
         nbytes = 2 if name == "bits16" else 1
         yield DType(name, name, "bits", nbytes, 1, f"<u{nbytes}")
@@ -102,6 +133,20 @@ def _table() -> Iterator[DType]:
 
 DTYPES: dict[str, DType] = {dtype.name: dtype for dtype in _table()}
 """Every dtype by its long name."""
+
+
+GGUF_DTYPES: dict[int, str] = {
+    0: "float32",
+    1: "float16",
+    28: "float64",
+    30: "bfloat16",
+    24: "int8",
+    25: "int16",
+    26: "int32",
+    27: "int64",
+    **{number: f"gguf_{stem}" for stem, (number, _, _) in _GGUF_BLOCKS.items()},
+}
+"""The dtypes of GGUF files by ggml's numbers."""
 
 
 def dtypes_meant(text: str) -> tuple[DType, ...]:

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from enum import IntEnum
 from pathlib import PurePath
 
+from ckptool.core.counts import many
+
 
 class Exit(IntEnum):
     """What a command's exit code says.
@@ -39,6 +41,8 @@ class CkptError(Exception):
     Example:
         >>> str(CkptError("a.pth is empty", hint="download it again"))
         'a.pth is empty'
+        >>> CkptError("a.pth is empty", hint="download it again").__notes__
+        ['help: download it again']
     """
 
     code = "error"
@@ -58,12 +62,35 @@ class CkptError(Exception):
         self.path = PurePath(path) if isinstance(path, str) else path
         self.key = key
         self.detail = detail
+        if hint:
+            self.add_note(f"help: {hint}")  # Python shows it under the message
 
 
 class UsageError(CkptError):
     """The request cannot be understood: a malformed pattern, an option that does not fit."""
 
     code = "usage"
+
+
+class NoMatchError(UsageError):
+    """A pattern matches no key.
+
+    Args:
+        option: the option that it was given to.
+        pattern: its text.
+        what: "matches none of the 122 keys".
+    """
+
+    def __init__(
+        self, option: str, pattern: str, what: str, *, hint: str | None = None, path: PurePath | str | None = None
+    ) -> None:
+        super().__init__(f'{option} "{pattern}" {what}', hint=hint, path=path)
+        self.pattern = pattern
+        self.what = what
+
+    def given_as(self, option: str) -> NoMatchError:
+        """The same of a pattern that the user gave elsewhere."""
+        return NoMatchError(option, self.pattern, self.what, hint=self.hint, path=self.path)
 
 
 class UnreadableError(CkptError):
@@ -78,6 +105,30 @@ class MissingError(UnreadableError):
 
 class ChangedError(UnreadableError):
     """The file is not the one any more whose headers were read: nothing is true of it until it is opened again."""
+
+
+class DamagedError(UnreadableError):
+    """The bytes of a tensor do not have the checksum that the file states for them."""
+
+
+class PartlyLoadedError(UnreadableError):
+    """Loading into a live model failed after tensors of the model were overwritten, which cannot be undone.
+
+    Args:
+        error: what failed.
+        overwritten: keys of the model whose tensors were written to; the last of them perhaps in part.
+        left: how many tensors were still to be filled: they are as they were.
+    """
+
+    def __init__(self, error: CkptError, overwritten: tuple[str, ...], left: int) -> None:
+        done = f"{many(len(overwritten), 'tensor')} overwritten, {left:,} left"
+        super().__init__(
+            f"{error.message}; the model is partly loaded: {done}",
+            hint="load the whole file again, or build the model again; `overwritten` of this error has the keys",
+            path=error.path,
+            key=error.key,
+        )
+        self.overwritten = overwritten
 
 
 class UnsafeError(CkptError):
@@ -96,6 +147,14 @@ class PlanError(CkptError):
     """The plan has problems and cannot be applied."""
 
     code = "plan"
+
+
+class IrreversibleError(PlanError):
+    """A recipe has rules that cannot be undone; `rules` says which, and why."""
+
+    def __init__(self, rules: str, *, hint: str | None = None) -> None:
+        super().__init__(f"this cannot be reversed: {rules}", hint=hint)
+        self.rules = rules
 
 
 @contextmanager

@@ -1,12 +1,14 @@
 """Facts: what is true of a checkpoint, as values that every command answers to.
 
 A fact states what it is (`text`), what to do about it (`hint`), and what each operation does to it (`answer`). The
-kinds are in `ckptool.facts`, one file each; `ckptool.facts.consult` asks them.
+kinds are in `ckptool.facts`, one file each; `ckptool.commands.consult` asks them.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import ClassVar, Literal, TypeAlias
 
@@ -26,6 +28,10 @@ class Operation(StrEnum):
     COMPARE = "compare"
 
 
+TAKES_VALUES = (Operation.COPY, Operation.CAST, Operation.COMPUTE, Operation.LOAD)
+"""What carries values of a checkpoint into an output or a model."""
+
+
 @dataclass(frozen=True, slots=True)
 class Use:
     """An operation on some of a fact's keys.
@@ -35,6 +41,8 @@ class Use:
         keys: the keys of the fact that it is done to; for a fact without keys, those of the whole file.
         mixed: COMPUTE: numbers of several inputs go into one result, as in an average.
         moves: COMPUTE: the result has the same numbers in another order (joined, split).
+        spared: CAST, COMPUTE: it is done to others, and these keys are copied, since their elements are integers.
+        targets: RENAME: the names that all copied keys of the fact have in the output.
         inputs: how many checkpoints the plan reads.
     """
 
@@ -43,6 +51,8 @@ class Use:
     mixed: bool = False
     moves: bool = False
     inputs: int = 1
+    spared: bool = False
+    targets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +66,7 @@ class Say:
 
     text: str
     hint: str = ""
+    level: Literal["note", "warning"] = "warning"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,30 +89,31 @@ FINE = Fine()
 
 
 @dataclass(frozen=True, slots=True)
-class Fact:
+class Fact(ABC):
     """One thing that is true of a checkpoint. A kind is a subclass: a frozen dataclass of what was found.
 
-    Attributes:
-        keys: the tensors that it is about; none for a fact about the whole file.
+        Attributes:
+            keys: the tensors that it is about; none for a fact about the whole file.
 
-    Class attributes:
-        name: of the kind, as ``--allow`` takes it.
-        level: how `inspect` shows it.
-        grade: the level of the finding that `check` makes of it; None for no finding.
-        tells: `diff` says it where only one side has it.
-        rank: where it stands among facts of its level, the smallest first.
+        Class attributes:
+            name: of the kind, as ``--allow`` takes it.
+            level: how `inspect` shows it.
+            grade: the level of the finding that `check` makes of it; None for no finding.
+            tells: `diff` says it where only one side has it.
+            rank: where it stands among facts of its level, the smallest first.
 
-    Example:
-        >>> from dataclasses import dataclass
-        >>> @dataclass(frozen=True, slots=True)
-        ... class Tiny(Fact):
-        ...     name = "tiny"
-        ...     @property
-        ...     def text(self) -> str:
-        ...         return f"{self.keys[0]} is tiny"
-        >>> fact = Tiny(("fc.bias",))
-        >>> fact.text, fact.answer(Use(Operation.COPY, fact.keys))
-        ('fc.bias is tiny', Fine())
+        Example:
+            >>> from abc import ABC, abstractmethod
+    from dataclasses import dataclass
+            >>> @dataclass(frozen=True, slots=True)
+            ... class Tiny(Fact):
+            ...     name = "tiny"
+            ...     @property
+            ...     def text(self) -> str:
+            ...         return f"{self.keys[0]} is tiny"
+            >>> fact = Tiny(("fc.bias",))
+            >>> fact.text, fact.answer(Use(Operation.COPY, fact.keys))
+            ('fc.bias is tiny', Fine())
     """
 
     keys: tuple[str, ...] = ()
@@ -113,9 +125,9 @@ class Fact:
     rank: ClassVar[int] = 50
 
     @property
+    @abstractmethod
     def text(self) -> str:
         """What is true, in one sentence."""
-        raise NotImplementedError
 
     @property
     def hint(self) -> str:
@@ -138,4 +150,8 @@ class Fact:
 
     def answer(self, use: Use) -> Answer:
         """What an operation does to it."""
+        return FINE
+
+    def missed(self, wanted: Collection[str], used: Collection[str]) -> Answer:
+        """What a model lacks that has the keys `wanted`, when these keys of the checkpoint go into it."""
         return FINE

@@ -11,9 +11,10 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
+from math import prod
 
 from ckptool.core.keys import pin
-from ckptool.core.shapes import Entry, Folded, Label, Shape, braces, keys_below, shapes
+from ckptool.core.shapes import Entry, Folded, Label, Shape, braces, keys_below, labels_below, shapes
 
 _SCREEN = 40  # rows that are shown unless more are asked for
 _FEW = 12  # rows that a reader takes in at a glance
@@ -67,6 +68,14 @@ class Node:
     def keys(self) -> tuple[str, ...]:
         """All keys below, in all copies of this row and of the rows above."""
         return _keys([segment for node in self._path for segment in node.segments], self._shape)
+
+    @property
+    def labels(self) -> dict[Label, int]:
+        """How many of the keys that this row counts (see `sample`) have each label."""
+        copies = prod(len(segment) for segment in self.segments)
+        if self._shape is None:
+            return {self.label: copies}
+        return {label: many * copies for label, many in labels_below(self._shape).items()}
 
     @property
     def sample(self) -> tuple[str, ...]:
@@ -123,15 +132,20 @@ def fold(entries: Iterable[Entry], *, merge_leaves: bool = True) -> Node:
         >>> [(node.name, node.pattern, node.count) for node in root.children]
         [('layers.{0-3}.{weight,bias}', 'layers.{0-3}.{weight,bias}', 8)]
     """
-    entries = list(entries)
-    return _root(entries, shapes(entries, merge_leaves)[-1])
+    return _root(shapes(entries, merge_leaves))
 
 
-def _root(entries: Iterable[Entry], shape: Shape) -> Node:
-    tops = {name for row in shape.rows if not row.shape for name in row.names}
+def _root(known: Sequence[Shape]) -> Node:
+    """The root of these shapes, those below before those above."""
+    *below, shape = known
     # a pattern without a dot also means any key that ends so: these names must be pinned to the whole key
-    words = tops.intersection(key.rpartition(".")[2] for key, _ in entries if "." in key) if tops else tops
+    words = _leaves((shape,)).intersection(_leaves(below))
     return Node((), None, None, 1, shape.leaves, shape, _words=frozenset(words))
+
+
+def _leaves(known: Iterable[Shape]) -> set[str]:
+    """The names of the leaves that stand in these modules themselves."""
+    return {name for shape in known for row in shape.rows if not row.shape for name in row.names}
 
 
 def rows(root: Node, depth: int | None = None) -> Iterator[Row]:
@@ -268,7 +282,7 @@ def _rolled(labels: Mapping[str, Label], apart: frozenset[str], together: Collec
     known = shapes(marked, series=_SERIES)
     common = _common_labels(known)
     place = {key: at for at, key in enumerate(labels)}
-    stack = [_root(marked, known[-1])]
+    stack = [_root(known)]
     while stack:
         node = stack.pop()
         label, with_apart = (node.label, False) if node._shape is None else common[node._shape]

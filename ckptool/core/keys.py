@@ -144,7 +144,7 @@ class _Glob:
             width = 3 if len(chars) > 2 and chars[1] == "-" else 1
             low, high = chars[0], chars[width - 1]
             if low > high:
-                raise UsageError(f'"{self.text}" has a range that is no range: {low}-{high}', hint="write [a-f]")
+                raise UsageError(f'"{self.text}" has an invalid range: {low}-{high}', hint="write [a-f]")
             ranges.append((low, high))
             chars = chars[width:]
         return CharClass(tuple(ranges), negated)
@@ -169,9 +169,7 @@ class _Glob:
         """``0-31``; ``00-31`` for numbers of a fixed width."""
         padded = len(low) > 1 and low[0] == "0"
         if len(high) > 18 or len(low) > 18 or int(low) > int(high) or (padded and len(low) != len(high)):
-            raise UsageError(
-                f'"{self.text}" has a range that is no range: {low}-{high}', hint="write {0-31} or {00-31}"
-            )
+            raise UsageError(f'"{self.text}" has an invalid range: {low}-{high}', hint="write {0-31} or {00-31}")
         return numbers(low, high)
 
 

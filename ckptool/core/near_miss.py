@@ -10,7 +10,8 @@ from collections.abc import Collection, Iterator
 from itertools import chain, islice
 from pathlib import PurePath
 
-from ckptool.core.errors import UsageError
+from ckptool.core.counts import many
+from ckptool.core.errors import NoMatchError, UsageError
 from ckptool.core.keys import Pattern, common_prefix, escape, strip_wrappers
 from ckptool.core.shell import shell_quote
 
@@ -45,6 +46,28 @@ def near_miss(pattern: Pattern, keys: Collection[str]) -> Pattern | None:
         if any(map(near.matches, keys)):
             return near
     return None
+
+
+class UnknownKeyError(KeyError):
+    """A key that a checkpoint does not have; what was probably meant is looked for when it is printed.
+
+    Args:
+        key: it.
+        keys: those that there are.
+
+    Example:
+        >>> print(UnknownKeyError("fc.wieght", ["fc.weight", "fc.bias"]))
+        no tensor "fc.wieght"; did you mean "fc.weight"?
+    """
+
+    def __init__(self, key: str, keys: Collection[str]) -> None:
+        super().__init__(key)
+        self._keys = keys
+
+    def __str__(self) -> str:
+        near = near_miss(Pattern.parse(escape(str(self.args[0]))), self._keys)
+        found = near.select(self._keys)[0] if near else ""
+        return f'no tensor "{self.args[0]}"' + (f'; did you mean "{found}"?' if found else "")
 
 
 def _variants(text: str, keys: Collection[str]) -> Iterator[str]:
@@ -90,13 +113,11 @@ def _respelled(text: str, keys: Collection[str]) -> Iterator[str]:
 def require_match(
     pattern: Pattern, keys: Collection[str], option: str, path: PurePath | str | None = None
 ) -> list[str]:
-    """The keys that the pattern means; `UsageError` with a near miss if there are none.
+    """The keys that the pattern means; `NoMatchError` with a near miss if there are none.
 
     Example:
-        >>> require_match(Pattern.parse("classifier"), ["fc.weight", "fc.bias"], "--drop", "a.pth")
-        Traceback (most recent call last):
-        ...
-        ckptool.core.errors.UsageError: --drop "classifier" matches none of the 2 keys
+        >>> require_match(Pattern.parse("fc"), ["head.fc", "fc.weight", "bn.bias"], "--drop", "a.pth")
+        ['head.fc', 'fc.weight']
     """
     found = pattern.select(keys)
     if found:
@@ -104,8 +125,8 @@ def require_match(
     hints = []
     if near := near_miss(pattern, keys):
         count = len(near.select(keys))
-        hints.append(f'did you mean "{near.text}" ({count:,} key{"s" * (count != 1)})?')
+        hints.append(f'did you mean "{near.text}" ({many(count, "key")})?')
     if path is not None:
         hints.append(f"list all: ckptool inspect {shell_quote(path)}")
     what = f"matches none of the {len(keys):,} keys" if len(keys) != 1 else "does not match the only key"
-    raise UsageError(f'{option} "{pattern.text}" {what}', hint="   ".join(hints) or None, path=path)
+    raise NoMatchError(option, pattern.text, what, hint="   ".join(hints) or None, path=path)

@@ -156,13 +156,20 @@ class Beside:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Moved:
-    """A tensor of the optimizer's state that is rearranged with its parameter; it holds its own place in the objects.
+    """A tensor beside the weights that the plan makes: the optimizer's state that is rearranged with its parameter.
 
     Attributes:
         step: what it becomes. Its sources are counted behind the plan's inputs, see `Plan.sources`.
+        node: the object whose place it takes; None if it holds its own place in the objects.
     """
 
     step: Step
+    node: object = None
+
+    @property
+    def place(self) -> object:
+        """The object that stands for it among the frame's objects."""
+        return self if self.node is None else self.node
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,7 +247,8 @@ class Plan:
         keep_unknown: carry objects of unknown classes into a torch output, unchanged.
         wrap: a torch output has the weights under this key.
         initial: keys of the output that hold initial values, which the output records.
-        left_entries: dotted names of entries of the frame that are no tensors of the weights, and are left out.
+        left_entries: dotted names of entries of the frame that are not tensors of the weights, and are left out.
+        takes_damaged: values that do not have their stated checksum are written as they are.
         command: what made it.
     """
 
@@ -264,6 +272,7 @@ class Plan:
     wrap: str | None = None
     initial: tuple[str, ...] = ()
     left_entries: tuple[str, ...] = ()
+    takes_damaged: bool = False
     command: Command = Command("filter")
 
     @property

@@ -34,6 +34,10 @@ class RuleName:
         return " ".join(filter(None, (self.recipe, rule, "backwards" if self.backwards else "")))
 
 
+FOUND = "match"
+"""The recipe's name in the names of rules that were found for a match."""
+
+
 # ---------------------------------------------------------------------------------------------- of any command
 
 
@@ -48,6 +52,15 @@ class ByOption:
 
     option: str
     value: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """``--dequantize``: it is stored as codes of this scheme, in so many bytes, and becomes numbers of this dtype."""
+
+    scheme: str
+    nbytes: int
+    dtype: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,7 +291,7 @@ class WeightsOnly:
 
 @dataclass(frozen=True, slots=True)
 class NotCarried:
-    """A file beside the checkpoint, which an output that is no folder does not carry."""
+    """A file beside the checkpoint, which an output that is not a folder does not carry."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,6 +308,7 @@ class ConfigEdited:
 Reason: TypeAlias = (
     Kept
     | ByOption
+    | Decoded
     | NotKept
     | Tie
     | ByRules

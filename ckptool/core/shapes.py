@@ -8,7 +8,7 @@ Everything here is a loop, not a recursion: a file may send a key with a million
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -81,25 +81,18 @@ def _nodes(entries: Iterable[Entry]) -> list[_Node]:
     A small module that is left becomes one with an equal one that was there before it, so that a million keys of like
     modules take the memory of a few. Where it is entered again, it is copied first.
     """
-    root = _Node()
-    path, names = [root], list[str]()  # the modules that are open
-    shared: dict[frozenset[Any], _Node] = {}
-    for key, label in entries:
-        *modules, name = key.split(".")
-        if modules != names:
-            same = next((at for at, (one, other) in enumerate(zip(modules, names, strict=False)) if one != other), None)
-            same = min(len(modules), len(names)) if same is None else same
-            while len(names) > same:
-                _leave(path.pop(), names.pop(), path[-1], shared)
-            for part in modules[same:]:
-                below = path[-1].get(part)
-                if below is None or len(below) <= _SMALL:
-                    below = path[-1][part] = _Node(below or ())
-                path.append(below)
-            names = modules
-        path[-1][(name,)] = label  # a leaf: its name in a tuple, so that a module may have the same name
-    while names:
-        _leave(path.pop(), names.pop(), path[-1], shared)
+    trie = _Trie()
+    for head, group in _numbered_modules(entries):
+        if head is not None:
+            path, dot, number = head.rpartition(".")
+            above = trie.at(path if dot else None)
+            if number not in above:
+                above[number] = trie.module(group)
+                continue
+        for tail, label in group:
+            path, dot, name = (tail if head is None else f"{head}.{tail}").rpartition(".")
+            trie.at(path if dot else None)[(name,)] = label  # a tuple, so that a module may have the same name
+    root = trie.at(None)
     found: list[_Node] = []
     known: set[int] = set()
     stack = [(root, False)]
@@ -114,14 +107,83 @@ def _nodes(entries: Iterable[Entry]) -> list[_Node]:
     return found
 
 
-def _leave(node: _Node, name: str, above: _Node, shared: dict[frozenset[Any], _Node]) -> None:
-    """Replace a small module by an equal one, which takes its order."""
-    if len(node) <= _SMALL:
-        known = above[name] = shared.setdefault(frozenset(node.items()), node)
-        if known is not node and list(known) != list(node):
-            items = list(node.items())
-            known.clear()
-            known.update(items)
+_IN_NUMBERED = re.compile(r"((?:.*\.)?[0-9]++)\.(.*)", re.DOTALL)
+_MANY = 10_000  # modules that are remembered
+
+
+def _numbered_modules(entries: Iterable[Entry]) -> Iterator[tuple[str | None, tuple[Entry, ...]]]:
+    """Keys that follow one another in one module with a number for a name: its path, and the rest of each key.
+
+    Example:
+        >>> [(head, len(group)) for head, group in _numbered_modules((key, 0) for key in ("a", "b.0.w", "b.0.c.x"))]
+        [(None, 1), ('b.0', 2)]
+    """
+    now: str | None = None
+    group: list[Entry] = []
+    for key, label in entries:
+        match = _IN_NUMBERED.match(key)
+        head, tail = (None, key) if match is None else match.groups()
+        if head != now or len(group) == _SMALL:
+            if group:
+                yield now, tuple(group)
+            now, group = head, []
+        group.append((tail, label))
+    if group:
+        yield now, tuple(group)
+
+
+class _Trie:
+    """Modules by their paths, one of which is open: keys come module by module."""
+
+    def __init__(self) -> None:
+        self.open: str | None = None  # path of the module that is open; None for the root
+        self.names, self.nodes = list[str](), [_Node()]  # on the way to it
+        self.shared: dict[frozenset[Any], _Node] = {}
+        self.known: dict[tuple[Entry, ...], _Node] = {}
+
+    def at(self, path: str | None) -> _Node:
+        """The module of this path, open."""
+        if path != self.open:
+            modules = [] if path is None else path.split(".")
+            same = 0
+            for one, other in zip(modules, self.names, strict=False):
+                if one != other:
+                    break
+                same += 1
+            while len(self.names) > same:
+                self.leave()
+            for part in modules[same:]:
+                below = self.nodes[-1].get(part)
+                if below is None or len(below) <= _SMALL:
+                    below = self.nodes[-1][part] = _Node(below or ())
+                self.nodes.append(below)
+            self.open, self.names = path, modules
+        return self.nodes[-1]
+
+    def leave(self) -> None:
+        """Replace a small module by an equal one, which takes its order."""
+        node, name = self.nodes.pop(), self.names.pop()
+        if len(node) <= _SMALL:
+            known = self.nodes[-1][name] = self.shared.setdefault(frozenset(node.items()), node)
+            if known is not node and list(known) != list(node):
+                items = list(node.items())
+                known.clear()
+                known.update(items)
+
+    def module(self, group: tuple[Entry, ...]) -> _Node:
+        """A module with these keys below it, the same one for the same keys."""
+        node = self.known.get(group)
+        if node is None:
+            node = _Node()
+            for tail, label in group:
+                *modules, name = tail.split(".")
+                below = node
+                for part in modules:
+                    below = below.setdefault(part, _Node())
+                below[(name,)] = label
+            if len(self.known) < _MANY:
+                self.known[group] = node
+        return node
 
 
 def _fold_siblings(node: dict[Any, Any], merge_leaves: bool, series: int) -> Shape:
@@ -170,6 +232,21 @@ def keys_below(shape: Shape) -> Iterator[str]:
             name, link = link
             parts.append(name)
         yield ".".join(reversed(parts))
+
+
+def labels_below(shape: Shape) -> Counter[Label]:
+    """How many leaves below a module have each label."""
+    found: Counter[Label] = Counter()
+    stack = [(shape, 1)]
+    while stack:
+        below, copies = stack.pop()
+        for row in below.rows:
+            many = copies * len(row.names)
+            if row.shape is None:
+                found[row.label] += many
+            else:
+                stack.append((row.shape, many))
+    return found
 
 
 # ---------------------------------------------------------------------------------------------- names in braces

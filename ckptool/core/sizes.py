@@ -14,7 +14,7 @@ def parse_size(text: str, least: int = 0) -> int:
     """Bytes of ``5GB``, ``500MB``, ``1.5 GiB``.
 
     Raises:
-        UsageError: it is no size, or less than `least` bytes.
+        UsageError: it is not a size, or less than `least` bytes.
 
     Example:
         >>> parse_size("50MB"), parse_size("1.5 GiB")

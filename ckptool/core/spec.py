@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
+from typing import NamedTuple
 
 from ckptool.core.dtypes import DTYPES, DType, Kind, dtype_named
 
@@ -41,12 +41,12 @@ class TensorSpec:
         return short_spec(self.dtype, self.shape)
 
 
-@dataclass(frozen=True)
-class Form:
+class Form(NamedTuple):  # not a dataclass: it is hashed and compared once for every key
     """What alike tensors have in common; one object stands for very many of them.
 
     Attributes:
         nbytes: as `Tensor.nbytes`.
+        cls: as `Tensor.cls`.
 
     Example:
         >>> Form("float32", (2, 3), 24).label, Form("float32", (9,), 0, "meta").label
@@ -57,16 +57,17 @@ class Form:
     shape: tuple[int, ...]
     nbytes: int
     layout: str = "strided"
+    cls: str = ""
 
-    @cached_property
+    @property
     def elements(self) -> int:
         return math.prod(self.shape)
 
-    @cached_property
+    @property
     def label(self) -> str:
-        """``f32[64,3]``, and the layout where that is special."""
-        short = short_spec(self.dtype, self.shape)
-        return short if self.layout == "strided" else f"{short} {self.layout}"
+        """``f32[64,3]``, and the class or layout where that is special."""
+        special = self.cls or (self.layout if self.layout != "strided" else "")
+        return f"{short_spec(self.dtype, self.shape)} {special}".rstrip()
 
 
 def packed_nbytes(dtype: str, shape: tuple[int, ...]) -> int:

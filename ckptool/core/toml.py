@@ -22,7 +22,7 @@ def parse_toml_text(text: str, name: str, path: PurePath | None = None) -> dict[
         path: where it was read, for errors.
 
     Raises:
-        UsageError: it is no TOML, nests too deep, or has a number of more than 64 bits.
+        UsageError: it is not TOML, nests too deep, or has a number of more than 64 bits.
 
     Example:
         >>> parse_toml_text('a.b = 1', "mine")

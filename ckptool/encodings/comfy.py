@@ -11,8 +11,8 @@ from ckptool.encodings.encoded import Encoded, Read
 from ckptool.encodings.headers import Headers, json_object
 
 DESCRIPTION = "comfy_quant"
-_METADATA = "_quantization_metadata"
-_PREFIXES = ("", "model.diffusion_model.", "diffusion_model.")
+METADATA = "_quantization_metadata"
+PREFIXES = ("", "model.diffusion_model.", "diffusion_model.")
 
 
 def marker_keys(headers: Headers) -> tuple[str, ...]:
@@ -23,8 +23,8 @@ def marker_keys(headers: Headers) -> tuple[str, ...]:
 
 def description_of(headers: Headers, module: str) -> Mapping[str, Any]:
     """What the metadata says of a module; empty if nothing. Its names may lack the model's prefix."""
-    layers = _layers(headers.metadata.get(_METADATA, "")) if _METADATA in headers.metadata else {}
-    for prefix in _PREFIXES if layers else ():
+    layers = _layers(headers.metadata.get(METADATA, "")) if METADATA in headers.metadata else {}
+    for prefix in PREFIXES if layers else ():
         found = layers.get(module.removeprefix(prefix)) if module.startswith(prefix) else None
         if isinstance(found, Mapping):
             return found

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
+from ckptool.core.dtypes import DTYPES
 from ckptool.core.errors import CkptError
 from ckptool.encodings import gguf_iq
 from ckptool.encodings.gguf_parts import bits_of, half_at, nibbles_of
@@ -24,8 +25,7 @@ class BlockType:
     """A block type.
 
     Attributes:
-        name: ggml's name.
-        number: its number in files.
+        name: ggml's name in lower case.
         elements: elements of one block.
         nbytes: bytes of one block.
         decode: blocks uint8 ``[n, nbytes]`` to float32 ``[n, elements]``.
@@ -33,7 +33,6 @@ class BlockType:
     """
 
     name: str
-    number: int
     elements: int
     nbytes: int
     decode: Callable[[Array], Array]
@@ -55,7 +54,7 @@ def decode_type(block_type: BlockType, raw: Array, big_endian: bool = False) -> 
         >>> import numpy as np
         >>> q8 = np.zeros((1, 34), np.uint8)
         >>> q8[0, 1], q8[0, 2] = 0x3C, 0xFF  # 1.0, -1
-        >>> decode_type(BLOCK_TYPES["Q8_0"], q8)[0, :2].tolist()
+        >>> decode_type(BLOCK_TYPES["q8_0"], q8)[0, :2].tolist()
         [-1.0, 0.0]
     """
     import numpy as np
@@ -255,56 +254,36 @@ def _q2_0(blocks: Array) -> Array:
     return (codes.astype(np.float32).reshape(len(blocks), -1) - np.float32(1)) * half_at(blocks, 0)
 
 
+_DECODERS: dict[str, tuple[Callable[[Array], Array], tuple[int, ...] | None]] = {
+    "q4_0": (_q4_0, (0,)),
+    "q4_1": (_q4_1, None),
+    "q5_0": (_q5_0, None),
+    "q5_1": (_q5_1, None),
+    "q8_0": (_q8_0, (0,)),
+    "q2_k": (_q2_k, None),
+    "q3_k": (_q3_k, None),
+    "q4_k": (_q4_k, (0, 2)),
+    "q5_k": (_q5_k, None),
+    "q6_k": (_q6_k, (208,)),
+    "iq2_xxs": (gguf_iq.iq2_xxs, None),
+    "iq2_xs": (gguf_iq.iq2_xs, None),
+    "iq3_xxs": (gguf_iq.iq3_xxs, None),
+    "iq1_s": (gguf_iq.iq1_s, None),
+    "iq4_nl": (gguf_iq.iq4_nl, None),
+    "iq3_s": (gguf_iq.iq3_s, None),
+    "iq2_s": (gguf_iq.iq2_s, None),
+    "iq4_xs": (gguf_iq.iq4_xs, None),
+    "iq1_m": (gguf_iq.iq1_m, None),
+    "tq1_0": (_tq1_0, None),
+    "tq2_0": (_tq2_0, None),
+    "mxfp4": (_mxfp4, ()),
+    "nvfp4": (_nvfp4, ()),
+    "q1_0": (_q1_0, None),
+    "q2_0": (_q2_0, None),
+}
+
 BLOCK_TYPES = {
-    name: BlockType(name, number, elements, nbytes, decoder, halves)
-    for name, number, elements, nbytes, decoder, halves in (
-        ("Q4_0", 2, 32, 18, _q4_0, (0,)),
-        ("Q4_1", 3, 32, 20, _q4_1, None),
-        ("Q5_0", 6, 32, 22, _q5_0, None),
-        ("Q5_1", 7, 32, 24, _q5_1, None),
-        ("Q8_0", 8, 32, 34, _q8_0, (0,)),
-        ("Q2_K", 10, 256, 84, _q2_k, None),
-        ("Q3_K", 11, 256, 110, _q3_k, None),
-        ("Q4_K", 12, 256, 144, _q4_k, (0, 2)),
-        ("Q5_K", 13, 256, 176, _q5_k, None),
-        ("Q6_K", 14, 256, 210, _q6_k, (208,)),
-        ("IQ2_XXS", 16, 256, 66, gguf_iq.iq2_xxs, None),
-        ("IQ2_XS", 17, 256, 74, gguf_iq.iq2_xs, None),
-        ("IQ3_XXS", 18, 256, 98, gguf_iq.iq3_xxs, None),
-        ("IQ1_S", 19, 256, 50, gguf_iq.iq1_s, None),
-        ("IQ4_NL", 20, 32, 18, gguf_iq.iq4_nl, None),
-        ("IQ3_S", 21, 256, 110, gguf_iq.iq3_s, None),
-        ("IQ2_S", 22, 256, 82, gguf_iq.iq2_s, None),
-        ("IQ4_XS", 23, 256, 136, gguf_iq.iq4_xs, None),
-        ("IQ1_M", 29, 256, 56, gguf_iq.iq1_m, None),
-        ("TQ1_0", 34, 256, 54, _tq1_0, None),
-        ("TQ2_0", 35, 256, 66, _tq2_0, None),
-        ("MXFP4", 39, 32, 17, _mxfp4, ()),
-        ("NVFP4", 40, 64, 36, _nvfp4, ()),
-        ("Q1_0", 41, 128, 18, _q1_0, None),
-        ("Q2_0", 42, 64, 18, _q2_0, None),
-    )
+    stem: BlockType(stem, DTYPES[f"gguf_{stem}"].block_elements, DTYPES[f"gguf_{stem}"].block_nbytes, *how)
+    for stem, how in _DECODERS.items()
 }
-"""The types that are decoded, by name."""
-
-PLAIN_TYPES = {0: "float32", 1: "float16", 28: "float64", 30: "bfloat16"} | {
-    24: "int8",
-    25: "int16",
-    26: "int32",
-    27: "int64",
-}
-"""The types that are plain dtypes, by number."""
-
-REFUSED_TYPES = {
-    4: "Q4_2",
-    5: "Q4_3",
-    9: "Q8_1",
-    15: "Q8_K",
-    31: "Q4_0_4_4",
-    32: "Q4_0_4_8",
-    33: "Q4_0_8_8",
-    36: "IQ4_NL_4_4",
-    37: "IQ4_NL_4_8",
-    38: "IQ4_NL_8_8",
-}
-"""Types that were removed from ggml, or are never in files, by number."""
+"""The block types by ggml's name in lower case; sizes stand in the table of dtypes."""

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ckptool.core.format import QUANTIZATION_CONFIGS
 from ckptool.core.spec import DTYPES, TensorSpec
 
-_CONFIGS = ("quantization_config", "compression_config", "quantization")
 _INNER = ("text_config", "llm_config", "thinker_config", "language_config")
 
 FLOATS = frozenset({"float32", "float16", "bfloat16"})
@@ -132,7 +132,7 @@ def quantization_of(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """
     for outer in (config, *(config.get(name) for name in _INNER)):
         if isinstance(outer, Mapping):
-            for name in _CONFIGS:
+            for name in QUANTIZATION_CONFIGS:
                 inner = outer.get(name)
                 if isinstance(inner, Mapping) and inner:
                     return inner

@@ -140,11 +140,30 @@ def row_blocks(encoded: Encoded, elements: int = BLOCK_ELEMENTS) -> Iterator[tup
     """The row ranges of `decode_blocks`; each can be decoded in a thread of its own."""
     if not prod(encoded.spec.shape):
         return
-    step = granule(encoded)
-    if step * encoded.columns > 4 * elements:  # memory before speed
-        step = 1
-    step *= max(1, elements // (step * encoded.columns))
-    height = encoded.matrix_rows
+    step, height = row_step(encoded, elements), encoded.matrix_rows
     for base in range(0, encoded.rows, height):
         for first in range(0, height, step):
             yield base + first, base + min(height, first + step)
+
+
+def row_step(encoded: Encoded, elements: int = BLOCK_ELEMENTS, most: int | None = None) -> int:
+    """Rows of a block of about so many elements: whole granules where they have at most `most` elements, or 4 times."""
+    columns = max(1, encoded.columns)
+    step = granule(encoded)
+    if step * columns > (4 * elements if most is None else most):  # memory before speed
+        step = 1
+    return step * max(1, elements // (step * columns))
+
+
+def block_of_row(encoded: Encoded, row: int, step: int) -> tuple[int, int]:
+    """The row range of `row_blocks` that a row is in.
+
+    Args:
+        encoded: the tensor.
+        row: counted over all stacked matrices.
+        step: as `row_step` gives it.
+    """
+    height = encoded.matrix_rows
+    base = row - row % height
+    first = (row - base) // step * step
+    return base + first, base + min(height, first + step)

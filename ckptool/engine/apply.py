@@ -8,9 +8,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 
 from ckptool.core.bytes import PathText
-from ckptool.core.checkpoint import Note
-from ckptool.core.errors import CkptError, OutputError, PlanError
-from ckptool.core.plan import Plan
+from ckptool.core.checkpoint import Note, Tensor
+from ckptool.core.counts import many
+from ckptool.core.errors import CkptError, DamagedError, OutputError, PlanError
+from ckptool.core.plan import Plan, Source
+from ckptool.engine.decoded import decoded_source
 from ckptool.engine.encode import container_of, encode, writer_named, writer_of
 from ckptool.engine.filling import write_image
 from ckptool.engine.plan_hash import plan_hash
@@ -19,9 +21,9 @@ from ckptool.engine.rounding import Rounding
 from ckptool.formats.image import Image
 from ckptool.formats.shard_names import replaceable
 from ckptool.formats.writer import Output
-from ckptool.storage.paths import exists, local_path
+from ckptool.storage.paths import exists, is_address, local_path
 from ckptool.storage.refusals import require_name
-from ckptool.storage.stages import FolderStage
+from ckptool.storage.stages import Stage
 from ckptool.storage.staging import clear_stages, staged_file, staged_folder
 from ckptool.storage.targets import check_target
 from ckptool.storage.texts import read_bytes
@@ -42,7 +44,7 @@ class Written:
             elements; inf if one became infinite or NaN.
         overflows: how many elements were too large for the dtype, for each tensor that had such.
         zeroed: how many elements other than 0 became 0, for each tensor that had such.
-        notes: what an earlier run with this output left, and what became of it.
+        notes: what an earlier run with this output left and what became of it, and values that were damaged.
     """
 
     path: PurePath
@@ -89,7 +91,8 @@ def apply(
     total = sum(slot.nbytes for image in output.images.values() for slot in image.slots)
     advance = _counter(total, progress)
     rounding: dict[str, Rounding] = {}
-    with Reader(plan.inputs) as reader:
+    damaged: list[DamagedError] = []
+    with Reader(plan.inputs, damaged.append if plan.takes_damaged else _refuse_damaged) as reader:
         if writer_of(plan).is_folder:
             with staged_folder(target, digest, replaceable, force=force) as stage:
                 notes += _fill_stage(stage, output, plan, reader, advance, rounding)
@@ -112,10 +115,26 @@ def apply(
         len(output.specs),
         time.monotonic() - started,
         rounding={key: cast.worst for key, cast in casts.items()},
-        overflows={key: cast.overflows for key, cast in casts.items() if cast.overflows},
+        overflows={**{key: cast.overflows for key, cast in casts.items() if cast.overflows}, **_infinite(plan)},
         zeroed={key: cast.zeroed for key, cast in casts.items() if cast.zeroed},
-        notes=tuple(notes),
+        notes=(*notes, *(Note(error.message, "written as it is: --allow checksum") for error in damaged)),
     )
+
+
+def _refuse_damaged(error: DamagedError) -> None:
+    hint = "get the file again from where it came from; --allow checksum writes it as it is"
+    raise DamagedError(error.message, hint=hint, path=error.path, key=error.key) from None
+
+
+def _infinite(plan: Plan) -> dict[str, int]:
+    """For decoded tensors that were written now, how many finite numbers their dtype could not hold."""
+    found: dict[str, int] = {}
+    for step in plan.steps:
+        if isinstance(step.value, Source) and plan.inputs[step.value.input].columns is None:
+            source = decoded_source(plan.inputs[step.value.input][step.value.key])
+            if source is not None and source.infinite:
+                found[step.target.key] = sum(source.infinite.values())
+    return found
 
 
 def check_output(
@@ -180,7 +199,7 @@ def _said_with(notes: Sequence[Note], check: Callable[[], None]) -> None:
 
 
 def _fill_stage(
-    stage: FolderStage,
+    stage: Stage,
     output: Output,
     plan: Plan,
     reader: Reader,
@@ -205,7 +224,7 @@ def _fill_stage(
             numbers.update({key: (cast.worst, cast.overflows, cast.zeroed) for key, cast in own.items()})
         rounding.update(own)
     total = len(output.images)
-    return [Note(f"resumed: {kept} of {total} files were finished by an earlier run and are kept")] if kept else []
+    return [Note(f"resumed: {kept} of {many(total, 'file')} finished by an earlier run, and kept")] if kept else []
 
 
 def _require_sound(plan: Plan, target: PurePath) -> None:
@@ -238,11 +257,17 @@ def _verify(written: PurePath, output: Output) -> None:
     """Open what was written and hold it against the plan."""
     from ckptool.formats.opening import open_checkpoint
 
-    with only_looking():
-        found = open_checkpoint(written)
-    place = found.selection.name  # what is left may make another dict the obvious one, so whole paths are compared
-    tensors = {_joined(place, key): tensor for key, tensor in found.tensors.items()}
-    everything = {**tensors, **found.other_tensors}
+    weights = [name for name, image in output.images.items() if image.slots]
+    parts = [written / name for name in weights] if is_address(written) else [written]
+    tensors: dict[str, Tensor] = {}
+    everything: dict[str, Tensor] = {}
+    place = output.place
+    for part in parts:  # of what is uploaded, the index comes last
+        with only_looking():
+            found = open_checkpoint(part)
+        place = found.selection.name  # what is left may make another dict the obvious one, so whole paths are compared
+        tensors |= {_joined(place, key): tensor for key, tensor in found.tensors.items()}
+        everything |= {**tensors, **found.other_tensors}
     wanted = {_joined(output.place, spec.key): spec for spec in output.specs}
     for path, spec in wanted.items():
         tensor = everything.get(path)

@@ -77,7 +77,7 @@ def _made_ready(
 ) -> Iterator[tuple[Apply, dict[Source, Array]]]:
     """The value with its measuring ops ready, and the arrays of its sources: block by block, or all at once."""
     tensors = [_dense(inputs[source.input][source.key]) for source in sources]
-    _keep_freed_memory()
+    keep_freed_memory()
     made = _measured(value, sources, tensors, reader)
     assert isinstance(made, Apply)
     if tensors and _is_elementwise(made) and len({tensor.shape for tensor in tensors}) == 1:
@@ -97,7 +97,7 @@ def _computed(value: Apply, arrays: dict[Source, Array], rounding: Rounding | No
 
 
 @cache
-def _keep_freed_memory() -> None:
+def keep_freed_memory() -> None:
     """Have the C library keep freed memory for the next block.
 
     By default glibc maps every array above 128 kB anew and unmaps it again; the page faults take four times as long as

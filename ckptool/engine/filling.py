@@ -8,19 +8,21 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
-from ckptool.core.bytes import OpenBytes
+from ckptool.core.bytes import ByteSource
 from ckptool.core.casting import UnfitError
+from ckptool.core.checkpoint import Storage
 from ckptool.core.errors import CkptError, naming
-from ckptool.core.plan import Plan
+from ckptool.core.plan import Plan, sources_of
+from ckptool.engine.decoded import DecodedBytes
 from ckptool.engine.evaluate import packed_blocks
-from ckptool.engine.reading import Reader, damaged
+from ckptool.engine.reading import Reader, expect_ranges, ranges_of, reads_cheaply
 from ckptool.engine.rounding import Rounding, rounds
 from ckptool.formats.image import Computed, Image, Range, Slot
-from ckptool.storage.copying import BUFFER
 from ckptool.storage.signals import signals_held
 from ckptool.storage.sink import ByteSink
 
 THREADS = 2
+_PART = 1 << 24  # bytes of a tensor that one thread decodes
 
 
 def write_image(
@@ -41,6 +43,7 @@ def write_image(
         advance: told the bytes done, from any thread.
         rounding: gets what casts did to the numbers of each tensor, by key.
     """
+    expect_ranges(needs_of(plan, image))
     sink.resize(image.size)
     for offset, literal in image.literals:
         sink.write(literal, offset)
@@ -51,10 +54,23 @@ def write_image(
         sink.write(literal, offset)
 
 
+def needs_of(plan: Plan, image: Image) -> Iterator[tuple[ByteSource, int, int]]:
+    """(file, offset, bytes) of what one file of the output is made of, as far as reading it costs much."""
+    for content in (content for slot in image.slots for content in slot.contents):
+        if isinstance(content, Range):
+            if not content.file.reads_cheaply:
+                yield content.file, content.offset, content.nbytes
+            continue
+        for source in sources_of(plan.step(content.index).value):
+            tensor = plan.sources[source.input][source.key]
+            if not reads_cheaply(tensor):
+                yield from ranges_of(tensor)
+
+
 def _run(filler: _Filler, slots: Sequence[Slot]) -> None:
     with ThreadPoolExecutor(THREADS) as pool:
         with signals_held():  # the pool starts its threads now
-            futures = [pool.submit(filler.fill, slot) for slot in slots]
+            futures = [pool.submit(filler.fill, part) for slot in slots for part in _parts(slot)]
         try:
             done, _ = wait(futures, return_when=FIRST_EXCEPTION)
         except BaseException:  # Ctrl-C arrives here
@@ -66,6 +82,18 @@ def _run(filler: _Filler, slots: Sequence[Slot]) -> None:
             filler.stop.set()
             pool.shutdown(cancel_futures=True)
             failed[0].result()
+
+
+def _parts(slot: Slot) -> Iterator[Slot]:
+    """A slot that is filled by decoding, in parts that several threads can fill; any other as it is."""
+    content = slot.contents[0] if len(slot.contents) == 1 else None
+    if slot.needs_crc or not isinstance(content, Range) or not isinstance(content.file, DecodedBytes):
+        yield slot
+        return
+    for done in range(0, slot.nbytes, _PART):
+        nbytes = min(_PART, slot.nbytes - done)
+        part = Range(content.file, content.offset + done, nbytes)
+        yield Slot(slot.name, slot.offset + done, nbytes, (part,))
 
 
 class StoppedError(Exception):
@@ -91,10 +119,12 @@ class _Filler:
         crc = _Crc() if slot.needs_crc and _known_crc(slot) is None else None
         for content in slot.contents:
             if isinstance(content, Range):
+                own = None if content.crc is None else _Crc()
                 with self.reader.opened(content.file) as source, naming(content.file.path):
-                    self.target.copy_from(source, content.offset, at, content.nbytes, self._moved, crc)
-                    if content.crc is not None and content.crc != _crc_of(source, content.offset, content.nbytes):
-                        raise damaged(content.file, content.offset, content.nbytes)
+                    see = _seen_by(own, crc)
+                    self.target.copy_from(source, content.offset, at, content.nbytes, self._moved, see)
+                if own is not None and own.value != content.crc:
+                    self.reader.report_damage(Storage(content.file, content.offset, content.nbytes))
                 at += content.nbytes
                 continue
             try:
@@ -132,18 +162,6 @@ class _Filler:
         self.advance(nbytes)
 
 
-def _crc_of(source: OpenBytes, offset: int, nbytes: int) -> int:
-    """The CRC-32 of bytes that were just copied, from the system's cache."""
-    buffer = memoryview(bytearray(min(nbytes, BUFFER)))
-    crc = 0
-    while nbytes:
-        block = buffer[: min(nbytes, BUFFER)]
-        source.read_into(offset, block)
-        crc = zlib.crc32(block, crc)
-        offset, nbytes = offset + len(block), nbytes - len(block)
-    return crc
-
-
 class _Crc:
     """A CRC-32 that grows with the blocks it is called with."""
 
@@ -151,6 +169,17 @@ class _Crc:
 
     def __call__(self, block: memoryview) -> None:
         self.value = zlib.crc32(block, self.value)
+
+
+def _seen_by(*sums: _Crc | None) -> Callable[[memoryview], None] | None:
+    """What takes each block into all of these; None for none."""
+    wanted = [each for each in sums if each is not None]
+
+    def see(block: memoryview) -> None:
+        for each in wanted:
+            each(block)
+
+    return see if wanted else None
 
 
 def _known_crc(slot: Slot) -> int | None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from pathlib import PurePath
 from types import FunctionType
 
+from ckptool.core.bytes import ByteSource
 from ckptool.core.plan import Plan
 from ckptool.core.version import VERSION
 from ckptool.formats.image import Image, Range
@@ -30,7 +31,7 @@ def plan_hash(plan: Plan, images: Mapping[str, Image]) -> str:
     """
     digest = hashlib.sha256(f"{FORMAT} {VERSION}\n".encode())
     files = dict.fromkeys(file for checkpoint in plan.inputs for file in checkpoint.files)
-    numbers = {file: number for number, file in enumerate(files)}
+    numbers: dict[ByteSource, Hashable] = {file: number for number, file in enumerate(files)}
     for file in files:
         digest.update(f"{file.identity}\n".encode())
     for name, image in images.items():
@@ -42,7 +43,8 @@ def plan_hash(plan: Plan, images: Mapping[str, Image]) -> str:
             parts = [f"{slot.offset} {slot.nbytes}"]
             for content in slot.contents:
                 if isinstance(content, Range):
-                    parts.append(f"{numbers[content.file]} {content.offset} {content.nbytes}")
+                    known = numbers.get(content.file, content.file.identity)  # bytes that were computed have no number
+                    parts.append(f"{known} {content.offset} {content.nbytes}")
                 else:
                     parts.extend(_texts(plan.step(content.index).value))
             digest.update("\n".join(parts).encode("utf-8", "surrogatepass"))

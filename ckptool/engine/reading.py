@@ -13,7 +13,7 @@ from __future__ import annotations
 import threading
 import zlib
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from math import lcm, prod
@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 from ckptool.core.arrays import numpy_dtype, unpack_bits
 from ckptool.core.bytes import ByteSource, OpenBytes
-from ckptool.core.checkpoint import Checkpoint, Tensor
+from ckptool.core.checkpoint import Checkpoint, Storage, Tensor
 from ckptool.core.dtypes import DTYPES
-from ckptool.core.errors import CkptError, UnreadableError
+from ckptool.core.errors import CkptError, DamagedError, UnreadableError
 from ckptool.core.spec import TensorSpec
 from ckptool.core.views import View, boxes, flat_runs, is_blown_up, is_flat, is_run, number_nbytes, run_of, views_of
 
@@ -44,6 +44,8 @@ class Reader:
     Args:
         checkpoints: their files must be on entering and on leaving what they were when their headers were read, whether
             they are read in between or not; any other file that is read, on leaving.
+        on_damage: told of bytes that do not have their stated CRC-32, which are read all the same if it returns; None
+            raises the error.
 
     Example:
         >>> import tempfile, pathlib
@@ -58,9 +60,13 @@ class Reader:
         b'\\x00\\x03\\x01\\x04\\x02\\x05'
     """
 
-    def __init__(self, checkpoints: Iterable[Checkpoint] = ()) -> None:
+    def __init__(
+        self, checkpoints: Iterable[Checkpoint] = (), on_damage: Callable[[DamagedError], None] | None = None
+    ) -> None:
         self._lock = threading.Lock()
-        self._unchecked = dict.fromkeys(source for checkpoint in checkpoints for source in checkpoint.sources)
+        self._checkpoints = tuple(checkpoints)
+        self._on_damage = on_damage
+        self._unchecked = dict.fromkeys(source for checkpoint in self._checkpoints for source in checkpoint.sources)
         self._files: OrderedDict[ByteSource, OpenBytes] = OrderedDict()
         self._users: dict[ByteSource, int] = {}
 
@@ -110,12 +116,18 @@ class Reader:
             if not self._users.get(source):
                 self._files.pop(source).close()
 
+    def expect(self, tensors: Iterable[Tensor]) -> None:
+        """A hint that these tensors will be read, for files where that costs much."""
+        expect_ranges(each for tensor in tensors if not reads_cheaply(tensor) for each in ranges_of(tensor))
+
     def read_into(self, source: ByteSource, offset: int, out: memoryview | bytearray) -> None:
         """Fills `out` with the bytes from `offset` on.
 
         Raises:
             UnreadableError: the file ends before, cannot be read, or changed after its headers were read.
         """
+        if not source.reads_cheaply:
+            source.will_read([(offset, len(out))])
         with self.opened(source) as file:
             file.read_into(offset, memoryview(out))
 
@@ -127,8 +139,11 @@ class Reader:
         span two parts), a quantized one its stored integers, a meta tensor nothing.
 
         Raises:
+            DamagedError: a whole record was read and does not have its stated CRC-32.
             UnreadableError: the file ends early; or a view repeats few bytes so often that reading it has no end.
         """
+        if not reads_cheaply(tensor):
+            self.expect([tensor])
         unit = lcm(16, DTYPES[tensor.dtype].block_nbytes)
         nbytes = max(48, unit, nbytes - nbytes % unit)
         for dense in dense_parts(tensor):
@@ -152,8 +167,8 @@ class Reader:
             self.read_into(source, offset, block)
             if stated is not None:
                 crc = zlib.crc32(block, crc)
-            if stated is not None and left == len(block) and crc != stated:
-                raise damaged(source, storage.offset, storage.nbytes, tensor.key)
+                if left == len(block) and crc != stated:
+                    self.report_damage(storage, tensor.key)
             yield block
             offset, left = offset + len(block), left - len(block)
 
@@ -218,6 +233,45 @@ class Reader:
             place = (*(slice(None),) * axis, slice(low, high))
             self._fill(replace(view, start=view.start + low * view.strides[axis], shape=shape), out[place])
 
+    def fill(self, tensor: Tensor, out: memoryview) -> None:
+        """Fills `out` with the tensor's packed bytes; what is one run is read straight into it. See `blocks`."""
+        if not is_run(tensor):
+            done = 0
+            for block in self.blocks(tensor):
+                out[done : done + len(block)] = block
+                done += len(block)
+            return
+        source, offset, nbytes = run_of(tensor)
+        storage = tensor.pieces[0].storage
+        self.read_into(source, offset, out)
+        if storage.crc is not None and nbytes == storage.nbytes and zlib.crc32(out) != storage.crc:
+            self.report_damage(storage, tensor.key)
+
+    def report_damage(self, storage: Storage, key: str | None = None) -> None:
+        """Raise `DamagedError` for bytes that do not have their stated CRC-32, or tell `on_damage` of it."""
+        key = key or self._key_at(storage)
+        what = f"the tensor {key}" if key else "a tensor"
+        error = DamagedError(
+            f"{storage.file.name} is damaged: the {storage.nbytes:,} bytes of {what} at {storage.offset:,} "
+            f"differ from the CRC-32 in the file",
+            hint="get the file again from where it came from",
+            path=storage.file.path,
+            key=key,
+        )
+        if self._on_damage is None:
+            raise error
+        self._on_damage(error)
+
+    def _key_at(self, storage: Storage) -> str | None:
+        """The first tensor that lies there."""
+        for checkpoint in self._checkpoints:
+            for tensors in (checkpoint.tensors, checkpoint.other_tensors):
+                for key, tensor in tensors.items():
+                    places = ((piece.storage.file, piece.storage.offset) for piece in tensor.pieces)
+                    if (storage.file, storage.offset) in places:
+                        return key
+        return None
+
     def read_bytes(self, tensor: Tensor) -> bytes:
         """All of the tensor's packed bytes; see `blocks`."""
         return b"".join(bytes(block) for block in self.blocks(tensor))
@@ -244,10 +298,8 @@ class Reader:
         if tensor.layout != "strided":
             raise CkptError(f"{tensor.key} is {tensor.layout}: it has no plain array", key=tensor.key)
         packed = np.empty(tensor.nbytes, np.uint8)
-        done = 0
-        for block in self.blocks(tensor, max(48, tensor.nbytes) if is_run(tensor) else BLOCK):
-            packed[done : done + len(block)] = np.frombuffer(block, np.uint8)
-            done += len(block)
+        if tensor.nbytes:
+            self.fill(tensor, packed.data)
         if DTYPES[tensor.dtype].is_packed:
             packed = unpack_bits(packed, DTYPES[tensor.dtype].bits, tensor.elements)
         return packed.view(numpy_dtype(tensor.dtype)).reshape(tensor.shape)
@@ -257,6 +309,36 @@ def read_array(tensor: Tensor) -> Array:
     """One tensor as a numpy array; see `Reader.array`."""
     with Reader() as reader:
         return reader.array(tensor)
+
+
+def reads_cheaply(tensor: Tensor) -> bool:
+    """True unless a part of a tensor lies where reading costs much."""
+    pieces = tensor.pieces[:1] if not tensor.parts else [piece for _, part in tensor.parts for piece in part.pieces[:1]]
+    return all(piece.storage.file.reads_cheaply for piece in pieces)
+
+
+def ranges_of(tensor: Tensor) -> Iterator[tuple[ByteSource, int, int]]:
+    """(file, offset, bytes) of everything that reading a tensor reads."""
+    for dense in dense_parts(tensor):
+        if not dense.nbytes:
+            continue
+        if is_run(dense):
+            yield run_of(dense)
+        elif is_flat(dense):
+            yield from ((run.file, run.offset, run.nbytes) for run in flat_runs(dense))
+        else:
+            for view in views_of(dense):
+                offset = view.storage.offset + view.start * view.itemsize
+                yield view.storage.file, offset, view.span * view.itemsize
+
+
+def expect_ranges(ranges: Iterable[tuple[ByteSource, int, int]]) -> None:
+    """Tell each file which of its (offset, bytes) will be read."""
+    by_file: dict[ByteSource, list[tuple[int, int]]] = {}
+    for source, offset, nbytes in ranges:
+        by_file.setdefault(source, []).append((offset, nbytes))
+    for source, wanted in by_file.items():
+        source.will_read(wanted)
 
 
 def dense_parts(tensor: Tensor) -> Iterator[Tensor]:
@@ -291,17 +373,6 @@ def same_size(blocks: Iterator[memoryview], nbytes: int) -> Iterator[memoryview]
         rest += block[at:]
     if rest:
         yield memoryview(rest)
-
-
-def damaged(file: ByteSource, offset: int, nbytes: int, key: str | None = None) -> UnreadableError:
-    """The error for bytes that do not have the CRC-32 which their container states."""
-    what = f"the tensor {key}" if key else "a tensor"
-    return UnreadableError(
-        f"{file.name} is damaged: the {nbytes:,} bytes of {what} at {offset:,} differ from the CRC-32 in the file",
-        hint="get the file again from where it came from",
-        path=file.path,
-        key=key,
-    )
 
 
 def _apply_bits(tensor: Tensor, packed: Array) -> None:

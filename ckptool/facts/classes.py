@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
-from ckptool.core.facts import FINE, Answer, Fact, Operation, Say, Use
-from ckptool.facts.headers import Headers, many
+from ckptool.core.facts import FINE, Answer, Fact, Operation, Refuse, Say, Use
+from ckptool.facts.headers import Headers, listed, many
 from ckptool.facts.registry import finder
 from ckptool.formats.pickle.objects import Call, Dict, Global
 from ckptool.formats.torch.frame import Frame
@@ -20,9 +21,15 @@ _SHARDED = ("ShardedTensor", "DTensor", "EFTensor")
 
 @dataclass(frozen=True, slots=True)
 class Subclass(Fact):
-    """Tensors of a subclass; `cls` is its qualified name."""
+    """Tensors of a subclass.
+
+    Attributes:
+        cls: its qualified name.
+        is_opaque: their values lie in objects that ckptool does not read.
+    """
 
     cls: str = ""
+    is_opaque: bool = False
 
     name = "tensor-class"
     tells = True
@@ -52,16 +59,16 @@ class Subclass(Fact):
         return "torch needs this class to load the file; plain tensors: save tensor.detach().as_subclass(torch.Tensor)"
 
     def answer(self, use: Use) -> Answer:
-        if use.operation in (Operation.CAST, Operation.COMPUTE, Operation.LOAD):
-            return Say(self.text, self.hint)
-        return FINE
+        if use.operation not in (Operation.CAST, Operation.COMPUTE, Operation.LOAD):
+            return FINE
+        return Refuse(self.text, self.hint) if self.is_opaque else Say(self.text, self.hint)
 
 
 @dataclass(frozen=True, slots=True)
 class NotTorch(Fact):
-    """Objects that hold numbers and are no tensors: numpy arrays, ShardedTensors; `names` are their paths."""
+    """Objects that hold numbers and are not tensors: numpy arrays, ShardedTensors; `names` are their paths."""
 
-    kind: str = ""
+    kind: Literal["numpy array", "ShardedTensor"] = "numpy array"
     names: tuple[str, ...] = ()
 
     name = "no-tensors"
@@ -72,13 +79,15 @@ class NotTorch(Fact):
 
     @property
     def text(self) -> str:
-        are = "is" if len(self.names) == 1 else "are"
-        listed = ", ".join(self.names[:3]) + (", ..." if len(self.names) > 3 else "")
-        return f"{many(len(self.names), 'entry', 'entries')} {are} {self.kind}, not torch tensors: {listed}"
+        is_one = len(self.names) == 1
+        are = (
+            f"entry is a {self.kind}, not a torch tensor" if is_one else f"entries are {self.kind}s, not torch tensors"
+        )
+        return f"{len(self.names):,} {are}: {listed(self.names, 3)}"
 
     @property
     def hint(self) -> str:
-        if self.kind == "numpy arrays":
+        if self.kind == "numpy array":
             return "ckptool reads tensors; where you trust the file, torch.from_numpy on each array makes them tensors"
         return "save a full state dict on one rank, or with torch.distributed.checkpoint"
 
@@ -87,12 +96,12 @@ class NotTorch(Fact):
 def find_subclasses(headers: Headers) -> Iterator[Subclass]:
     if headers.checkpoint.columns is not None:
         return
-    by_class: dict[str, list[str]] = defaultdict(list)
+    by_class: dict[tuple[str, bool], list[str]] = defaultdict(list)
     for key, tensor in headers.checkpoint.tensors.items():
         if tensor.node is not None and (cls := subclass_of(tensor.node)) is not None:
-            by_class[cls].append(key)
-    for cls, keys in by_class.items():
-        yield Subclass(tuple(keys), cls)
+            by_class[cls, tensor.layout == "meta"].append(key)
+    for (cls, is_opaque), keys in by_class.items():
+        yield Subclass(tuple(keys), cls, is_opaque)
 
 
 @finder
@@ -107,9 +116,9 @@ def find_arrays(headers: Headers) -> Iterator[NotTorch]:
         elif _is_array(node):
             arrays.append(name)
     if sharded:
-        yield NotTorch(kind="ShardedTensors", names=tuple(sharded))
+        yield NotTorch(kind="ShardedTensor", names=tuple(sharded))
     if len(arrays) > len(checkpoint):  # a few arrays beside the weights are nothing special
-        yield NotTorch(kind="numpy arrays", names=tuple(arrays))
+        yield NotTorch(kind="numpy array", names=tuple(arrays))
 
 
 def _is_holder(name: str) -> bool:

@@ -28,7 +28,10 @@ class NoCounters(Fact):
     @property
     def hint(self) -> str:
         since = "its versions allow that" if self.has_versions else "the file has no module versions"
-        return f"harmless: evaluation does not use them, and a strict load fills in zeros, since {since}"
+        return (
+            f"harmless: evaluation does not use them, and a strict load fills in zeros, since {since}; "
+            "zeros in the file: ckptool remap {file} -r batchnorm-counters -o OUT"
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import PurePath
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import prod
+from typing import TYPE_CHECKING
 
-from ckptool.core.checkpoint import Checkpoint
-from ckptool.core.errors import CkptError
+from ckptool.core.dtypes import DTYPES
 from ckptool.core.facts import FINE, Answer, Fact, Operation, Refuse, Say, Use
+from ckptool.core.observations import Decoded
 from ckptool.core.spec import TensorSpec
-from ckptool.facts.headers import Headers, many
+from ckptool.facts.headers import Headers, amount, many
 from ckptool.facts.registry import finder
-from ckptool.storage.texts import read_bytes
 
-_MAX_CONFIG = 1 << 24  # bytes
-_PLAIN = ("float64", "float32", "float16", "bfloat16", "int64", "bool", "complex64", "complex128")
-_CONFIGS = ("quantize_config.json", "quant_config.json", "hf_quant_config.json")
+if TYPE_CHECKING:
+    from ckptool.encodings.encoded import Encoded as Group
+
+_LEAVE_OUT = "leave them out of this operation"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +25,18 @@ class Encoded(Fact):
     """Weights of one scheme. The keys are those of all groups.
 
     Attributes:
-        scheme: what made them, and their layout: "gptq 4-bit".
+        scheme: what made them, and their layout: "GPTQ 4-bit, groups of 128".
         members: the keys that mean numbers only together, the codes first.
+        encoded: the logical tensors, in the order of `members`.
+        config: config.json, as `ckptool.engine.dequantize.config_beside` gives it.
+        metadata: of the file.
     """
 
     scheme: str = ""
     members: tuple[tuple[str, ...], ...] = ()
+    encoded: tuple[Group, ...] = field(default=(), repr=False)
+    config: Mapping[str, object] | None = field(default=None, repr=False)
+    metadata: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     name = "encoded"
     tells = True
@@ -39,11 +45,13 @@ class Encoded(Fact):
     @property
     def text(self) -> str:
         are = "is" if len(self.members) == 1 else "are"
-        return f"{many(len(self.members), 'tensor')} {are} quantized: {self.scheme}"
+        return f"{many(len(self.members), 'tensor')} {are} quantized: {self.scheme}{_size(self.encoded)}"
 
     @property
     def hint(self) -> str:
-        return "casting or averaging these weights gives nonsense; renaming is safe"
+        if any(group.problems for group in self.encoded):
+            return "casting or averaging these weights gives nonsense; renaming is safe"
+        return "filter, remap, merge and transplant decode them with --dequantize; renaming is safe without"
 
     @property
     def groups(self) -> tuple[tuple[str, ...], ...]:
@@ -51,29 +59,112 @@ class Encoded(Fact):
 
     def answer(self, use: Use) -> Answer:
         stored = f"{many(len(use.keys), 'tensor')} of quantized weights ({self.scheme}): {_few(use.keys)}"
-        way = "leave them out of this operation, or dequantize the model first with the library that wrote it"
         match use.operation:
+            case Operation.CAST | Operation.COMPUTE if use.spared:
+                done = "cast" if use.operation is Operation.CAST else "mixed"
+                return Refuse(f"others are {done}, and not {stored}; they are copied", self._way(use), may_insist=True)
             case Operation.CAST:
                 scales_only = {group[0] for group in self.members}.isdisjoint(use.keys)
                 why = "their scales lose precision" if scales_only else "codes without their scales are not the weights"
-                return Refuse(f"a cast changes {stored}; {why}", way, may_insist=scales_only)
+                return Refuse(f"a cast changes {stored}; {why}", self._way(use), may_insist=scales_only)
             case Operation.COMPUTE:
                 why = "the file holds codes, not the weights"
-                return Refuse(f"the result is computed from {stored}; {why}", way, may_insist=use.moves)
+                return Refuse(f"the result is computed from {stored}; {why}", self._way(use), may_insist=use.moves)
             case Operation.DROP:
                 return Refuse(
                     f"codes and scales are separated ({self.scheme}): {_few(use.keys)} is dropped, the rest is kept",
-                    "keep or drop all tensors of a quantized weight together",
+                    "keep or drop all tensors of a quantized weight together, or decode it: --dequantize",
                     may_insist=True,
                 )
+            case Operation.RENAME:
+                return self._renamed(use)
             case Operation.COMPARE:
-                return Say(f"codes are compared, not the weights that they stand for ({self.scheme})")
+                return Say(f"codes are compared, not the weights that they encode ({self.scheme})")
         return FINE
+
+    def missed(self, wanted: Collection[str], used: Collection[str]) -> Answer:
+        left = [group for group in self.encoded if group.codes.key not in used]
+        if not left:
+            return FINE
+        shorter = {key[at + 1 :] for key in wanted for at, letter in enumerate(key) if letter == "."}
+        missing = [group for group in left if _is_among(group.key, wanted, shorter)]
+        if not missing:
+            return FINE
+        keys = tuple(group.key for group in missing)
+        tensors = f"{many(len(keys), 'tensor')} of the model"
+        return Refuse(
+            f"{tensors} would not be loaded: the source has them as quantized weights ({self.scheme}): {_few(keys)}",
+            self._way(Use(Operation.LOAD, missing[0].keys)),
+            may_insist=True,
+        )
+
+    def _way(self, use: Use) -> str:
+        """What to do instead: decode, or why that is not possible."""
+        touched = set(use.keys)
+        groups = [group for group in self.encoded if not touched.isdisjoint(group.keys)]
+        problem = next((group.problems[0] for group in groups if group.problems), None)
+        if problem is None:
+            return f"decode them: --dequantize; or {_LEAVE_OUT}"
+        return f"{_LEAVE_OUT}; they cannot be dequantized: {problem.text}"
+
+    def _renamed(self, use: Use) -> Answer:
+        """Fine if every group is the same group under its new names."""
+        torn = self._torn(use.targets)
+        if torn is None:
+            return FINE
+        group, names = torn
+        return Refuse(
+            f"the new names separate codes and scales ({self.scheme}): {' and '.join(names)} do not belong together",
+            f"rename all tensors of {group.key} alike, or decode it: --dequantize",
+            may_insist=True,
+        )
+
+    def _torn(self, targets: Mapping[str, tuple[str, ...]]) -> tuple[Group, list[str]] | None:
+        """The first group that is not recognised under its new names; and those names."""
+        from ckptool.encodings.descriptions import moved_key, renamed_descriptions
+        from ckptool.encodings.registry import recognise
+
+        groups = self.encoded
+        specs: dict[str, TensorSpec] = {}
+        origin: dict[str, tuple[int, str]] = {}
+        names: dict[str, str | None] = {}
+        for number, group in enumerate(groups):
+            for role, spec in group.members.items():
+                for target in targets.get(spec.key, ()):
+                    specs[target] = TensorSpec(target, spec.dtype, spec.shape)
+                    origin[target] = number, role
+            codes = targets.get(group.codes.key, ())
+            names[group.key] = moved_key(group.key, group.codes.key, codes[0]) if codes else None
+        whole: set[str] = set()
+        for found in recognise(specs, self.config, renamed_descriptions(self.metadata, names)):
+            origins = {role: origin[spec.key] for role, spec in found.members.items()}
+            numbers = {number for number, _ in origins.values()}
+            was = groups[min(numbers)]
+            same_roles = all(role == old for role, (_, old) in origins.items()) and set(origins) == set(was.members)
+            if len(numbers) == 1 and same_roles and (found.scheme, _kinds(found)) == (was.scheme, _kinds(was)):
+                whole.update(found.keys)
+        for target, (number, _) in origin.items():
+            if target not in whole:
+                members = groups[number].members.values()
+                return groups[number], [name for spec in members for name in targets.get(spec.key, ())]
+        return None
+
+
+def _is_among(key: str, keys: Collection[str], shorter: Collection[str]) -> bool:
+    """True if a key is one of these, or is when one of the two has a prefix; `shorter` are all ends of the keys."""
+    if key in keys or key in shorter:
+        return True
+    parts = key.split(".")
+    return any(".".join(parts[at:]) in keys for at in range(1, len(parts) - 1))
+
+
+def _kinds(group: Group) -> list[str]:
+    return [problem.kind for problem in group.problems]
 
 
 @dataclass(frozen=True, slots=True)
 class Incomplete(Encoded):
-    """Encoded weights of which a part is absent; `faults` say which."""
+    """Encoded weights that cannot be decoded because the file is damaged or says two things; `faults` say what."""
 
     faults: tuple[str, ...] = ()
 
@@ -91,12 +182,54 @@ class Incomplete(Encoded):
 
     @property
     def hint(self) -> str:
-        return "what is absent may be in another shard"
+        hints = [group.problems[0] for group in self.encoded]
+        return next((problem.hint for problem in hints if problem.hint), "") or (
+            "what is absent may be in another shard" if any(p.kind == "missing" for p in hints) else ""
+        )
 
     def answer(self, use: Use) -> Answer:
         if use.operation in (Operation.COPY, Operation.LOAD):
             return Say(self.text, self.hint)
+        if use.operation is Operation.RENAME:
+            return FINE  # what is not whole cannot be torn
         return Encoded.answer(self, use)
+
+
+@dataclass(frozen=True, slots=True)
+class Dequantized(Fact):
+    """Logical tensors in place of encoded ones: what ``--dequantize`` made of the checkpoint."""
+
+    scheme: str = ""
+    dtype: str = ""
+    unused: tuple[str, ...] = ()
+
+    name = "dequantized"
+    rank = 12
+
+    @property
+    def text(self) -> str:
+        less = f"; left out, as only quantized layers use them: {_few(self.unused)}" if self.unused else ""
+        return f"{many(len(self.keys), 'tensor')} dequantized: {self.scheme} → {DTYPES[self.dtype].short}{less}"
+
+    def answer(self, use: Use) -> Answer:
+        if use.operation is Operation.COMPARE:
+            are = "is" if len(self.keys) == 1 else "are"
+            what = f"{many(len(self.keys), 'tensor')} {are} compared as decoded numbers, not as codes"
+            return Say(f"{what}: {self.scheme} → {DTYPES[self.dtype].short}")
+        used = use.operation in (Operation.COPY, Operation.CAST, Operation.COMPUTE)
+        return Say(self.text, level="note") if used else FINE
+
+
+def _size(groups: Sequence[Group]) -> str:
+    """`` → bf16, 4.5 bits a weight, 1.2 GB for 4.3 GB``: what is stored, and what it stands for."""
+    if not groups:
+        return ""
+    dtypes = " and ".join(dict.fromkeys(DTYPES[group.spec.dtype].short for group in groups))
+    stored = sum(group.nbytes for group in groups)
+    elements = sum(prod(group.spec.shape) for group in groups)
+    logical = sum(group.spec.nbytes for group in groups)
+    bits = f"{8 * stored / max(1, elements):.2f}".rstrip("0").rstrip(".")
+    return f" → {dtypes}, {bits} bits per weight, {amount(stored)} for {amount(logical)}"
 
 
 def _few(keys: Sequence[str]) -> str:
@@ -104,49 +237,50 @@ def _few(keys: Sequence[str]) -> str:
 
 
 @finder
-def find(headers: Headers) -> Iterator[Encoded]:
+def find(headers: Headers) -> Iterator[Fact]:
     checkpoint = headers.checkpoint
-    if all(form.dtype in _PLAIN for form in set(checkpoint.forms())) and "absmax" not in headers.parts:
+    is_decoded = any(headers.observed(Decoded))
+    if not is_decoded and not checkpoint.may_hold_codes:
         return
-    forms = zip(headers.keys, checkpoint.forms(), strict=True)
-    specs = {key: TensorSpec(key, form.dtype, form.shape) for key, form in forms if form.layout == "strided"}
-    from ckptool.encodings.registry import recognise
+    from ckptool.encodings.headers import ACTIVATION
+    from ckptool.engine.decoded import decoded_source
+    from ckptool.engine.dequantize import config_beside, encoded_of
 
-    schemes: dict[str, list[tuple[str, ...]]] = {}
-    faulty: dict[str, list[tuple[tuple[str, ...], str]]] = {}
-    for encoded in recognise(specs, _config(headers.checkpoint), headers.checkpoint.metadata):
-        group = (encoded.codes.key, *(key for key in encoded.keys if key != encoded.codes.key))
-        faults = [problem.text for problem in encoded.problems if problem.kind == "missing"]
-        if faults:
-            faulty.setdefault(encoded.title, []).append((group, faults[0]))
-        else:
-            schemes.setdefault(encoded.title, []).append(group)
+    schemes: dict[str, list[Group]] = {}
+    faulty: dict[str, list[Group]] = {}
+    for encoded in encoded_of(checkpoint):
+        is_faulty = any(problem.kind != "refused" for problem in encoded.problems)
+        (faulty if is_faulty else schemes).setdefault(encoded.scheme, []).append(encoded)
+    config = config_beside(checkpoint) if schemes or faulty else None
     for scheme, groups in schemes.items():
-        yield Encoded(tuple(dict.fromkeys(key for group in groups for key in group)), scheme, tuple(groups))
-    for scheme, rows in faulty.items():
-        keys = tuple(dict.fromkeys(key for group, _ in rows for key in group))
-        yield Incomplete(keys, scheme, tuple(group for group, _ in rows), tuple(fault for _, fault in rows))
+        yield Encoded(
+            _keys(groups), _title(scheme, groups), _members(groups), tuple(groups), config, checkpoint.metadata
+        )
+    for scheme, groups in faulty.items():
+        faults = tuple(group.problems[0].text for group in groups)
+        yield Incomplete(
+            _keys(groups), _title(scheme, groups), _members(groups), tuple(groups), config, checkpoint.metadata, faults
+        )
+    decoded: dict[tuple[str, str], list[Group]] = {}
+    for tensor in checkpoint.tensors.values() if is_decoded else ():
+        source = decoded_source(tensor)
+        if source is not None:
+            decoded.setdefault((source.encoded.scheme, source.dtype), []).append(source.encoded)
+    for (scheme, dtype), groups in decoded.items():
+        unused = tuple(
+            spec.key for group in groups for role, spec in group.members.items() if role.endswith(ACTIVATION)
+        )
+        yield Dequantized(tuple(group.key for group in groups), _title(scheme, groups), dtype, unused)
 
 
-def _config(checkpoint: Checkpoint) -> Mapping[str, object] | None:
-    """config.json of the folder, with what a file beside it says of the quantization."""
-    if not checkpoint.files:
-        return None
-    folder = checkpoint.files[0].folder.path
-    config = _json(folder / "config.json")
-    if config is not None and "quantization_config" in config:
-        return config
-    for name in _CONFIGS:
-        found = _json(folder / name)
-        if found is not None:
-            return {**(config or {}), "quantization_config": found}
-    return config
+def _title(scheme: str, groups: Sequence[Group]) -> str:
+    """``GGUF Q4_K, Q6_K``: the scheme with all its layouts."""
+    return f"{scheme} {', '.join(dict.fromkeys(group.detail for group in groups))}".strip()
 
 
-def _json(path: PurePath) -> Mapping[str, object] | None:
-    """A small JSON object; None if there is none, or if it is no such object: headers decide then."""
-    try:
-        found = json.loads(read_bytes(path, _MAX_CONFIG))
-    except (CkptError, ValueError, RecursionError):
-        return None
-    return found if isinstance(found, dict) else None
+def _members(groups: Sequence[Group]) -> tuple[tuple[str, ...], ...]:
+    return tuple((each.codes.key, *(key for key in each.keys if key != each.codes.key)) for each in groups)
+
+
+def _keys(groups: Sequence[Group]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(key for group in _members(groups) for key in group))

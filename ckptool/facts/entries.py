@@ -1,4 +1,4 @@
-"""Entries of the dict of weights that are no tensors: torch's load_state_dict meets them too."""
+"""Entries of the dict of weights that are not tensors: torch's load_state_dict meets them too."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class NotTensors(Fact):
 
     @property
     def text(self) -> str:
-        is_no = "is no tensor" if len(self.entries) == 1 else "are no tensors"
+        is_no = "is not a tensor" if len(self.entries) == 1 else "are not tensors"
         listed = ", ".join(self.entries[:3]) + (", ..." if len(self.entries) > 3 else "")
         return f"{many(len(self.entries), 'entry', 'entries')} among the weights {is_no}: {listed}"
 
@@ -40,7 +40,7 @@ class NotTensors(Fact):
 
 
 def entries_of(checkpoint: Checkpoint) -> tuple[str, ...]:
-    """The names of entries among the weights that are no tensors, as torch's load_state_dict would get them.
+    """The names of entries among the weights that are not tensors, as torch's load_state_dict would get them.
 
     Where the weights lie nested, torch gets the outer names; these are not listed here.
     """

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 from ckptool.core.checkpoint import Checkpoint
+from ckptool.core.counts import listed as listed
+from ckptool.core.counts import many as many
+from ckptool.core.observations import Observation
+
+_Seen = TypeVar("_Seen", bound=Observation)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +44,10 @@ class Headers:
         """True for a TorchScript archive, which torch.jit.load reads."""
         return self.checkpoint.format.is_program
 
+    def observed(self, kind: type[_Seen]) -> Iterator[_Seen]:
+        """What the reader noticed of one kind."""
+        return (each for each in self.checkpoint.observations if isinstance(each, kind))
+
     def with_all(self, *lasts: str) -> list[str]:
         """The modules that have all of these last parts, in file order."""
         first, *others = (self.modules.get(last, []) for last in lasts)
@@ -63,11 +73,6 @@ def modules_by_last(keys: Iterable[str]) -> dict[str, list[str]]:
 def below(modules: Iterable[str], last: str) -> tuple[str, ...]:
     """The keys with this last part in these modules."""
     return tuple(f"{module}.{last}" if module else last for module in modules)
-
-
-def many(number: int, what: str, plural: str = "") -> str:
-    """``1 key``, ``20 keys``."""
-    return f"{number:,} {what if number == 1 else plural or what + 's'}"
 
 
 def amount(nbytes: int) -> str:

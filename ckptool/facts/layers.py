@@ -17,6 +17,7 @@ _LAYERS = re.compile(
     r"(.*\.)?(?:(?:encoder_|decoder_)?layers?|(?:transformer_)?blocks?|h|resblocks|experts)\.(?P<number>[0-9]{1,4})\.",
     re.DOTALL,
 )
+_MOST = 10_000  # names that are remembered
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,23 +67,38 @@ class Experts(Fact):
 
 @finder
 def find_gaps(headers: Headers) -> Iterator[MissingLayers]:
-    places: dict[str, int] = defaultdict(int)  # how many keys have a numbered module, by what is in front of the rest
+    places: dict[str, int] = defaultdict(int)  # how many keys have a numbered module, by its path with a dot behind it
+    place, plain = "\0", set[str]()  # what stands below numbered modules, and holds none
     for key in headers.keys:
-        match = _LAYERS.match(key)
-        if match is not None:
-            places[key[: match.end("number") + 1]] += 1
+        if not (key.startswith(place) and key[len(place) :] in plain):
+            match = _LAYERS.match(key)
+            if match is None:
+                continue
+            place = match[0]
+            if len(plain) < _MOST:
+                plain.add(key[len(place) :])
+        places[place] += 1
     inside: dict[str, dict[int, int]] = defaultdict(lambda: defaultdict(int))
-    for place, size in places.items():
-        numbered = []
-        match = _LAYERS.match(place)
-        while match is not None:  # from the last one to the first
-            numbered.append((place[: match.start("number") - 1], int(match["number"])))
-            match = _LAYERS.match(match[1] or "")
-        for module, number in reversed(numbered):
-            inside[module][number] += size
+    first: dict[str, int] = {}  # where what is numbered comes first
+    orders = dict(zip(places, range(len(places)), strict=True))
+    while places:  # from the innermost numbers to those around them
+        around: dict[str, int] = defaultdict(int)
+        for place, size in places.items():
+            module, _, number = place[:-1].rpartition(".")
+            inside[module][int(number)] += size
+            around[module] += size
+            first[module] = min(first.get(module, len(headers.keys)), orders[place])
+        places = defaultdict(int)
+        orders = {}
+        for module, size in around.items():
+            match = _LAYERS.match(f"{module}.")
+            if match is not None:
+                places[match[0]] += size
+                orders[match[0]] = min(orders.get(match[0], len(headers.keys)), first[module])
     gaps = {module: missing for module, sizes in inside.items() if (missing := _missing(sizes))}
-    for module, missing in list(gaps.items())[:1]:
-        yield MissingLayers((), module, tuple(missing), len(gaps) - 1)
+    if gaps:
+        module = min(gaps, key=lambda module: (first[module], len(module)))
+        yield MissingLayers((), module, tuple(gaps[module]), len(gaps) - 1)
 
 
 def _missing(sizes: dict[int, int]) -> list[int]:

@@ -11,9 +11,11 @@ from pathlib import PurePath
 from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.errors import CkptError
 from ckptool.core.facts import FINE, Answer, Fact, Operation, Refuse, Say, Use
-from ckptool.facts.headers import Headers, many
+from ckptool.facts.headers import Headers, listed, many
 from ckptool.facts.registry import finder
 from ckptool.formats.folder import KNOWN
+from ckptool.formats.ranks.kinds import joining_folder
+from ckptool.formats.ranks.parts import is_part
 from ckptool.formats.registry import INDEX_ENDING
 from ckptool.formats.sharded import SHARD_NAME
 from ckptool.storage.locate import locate_folder
@@ -54,10 +56,12 @@ class Rank(Fact):
     Attributes:
         file: the name of the file or folder with the rank's number.
         siblings: those of other ranks.
+        folder: what ckptool opens as the whole, if it can join such ranks.
     """
 
     file: str = ""
     siblings: tuple[str, ...] = ()
+    folder: str = ""
 
     name = "rank"
     tells = True
@@ -68,25 +72,32 @@ class Rank(Fact):
     def text(self) -> str:
         return (
             f"this is one rank's part of a model of {len(self.siblings) + 1} ranks: "
-            f"{self.file}, and beside it {', '.join(self.siblings[:3])}{', ...' if len(self.siblings) > 3 else ''}"
+            f"{self.file}, and next to it {', '.join(self.siblings[:3])}{', ...' if len(self.siblings) > 3 else ''}"
         )
 
     @property
     def hint(self) -> str:
+        if self.folder:
+            return f"open the folder, which joins them: {self.folder}"
         return "join the ranks first, with the script of the library that wrote them"
 
     def answer(self, use: Use) -> Answer:
         match use.operation:
-            case Operation.COPY | Operation.CAST | Operation.COMPUTE:
+            case Operation.COPY | Operation.CAST | Operation.COMPUTE if not self.folder:
                 return Say(self.text, self.hint)
-            case Operation.LOAD:
+            case Operation.COPY | Operation.CAST | Operation.COMPUTE | Operation.LOAD:
                 return Refuse(self.text, self.hint, may_insist=True)
         return FINE
 
 
 @dataclass(frozen=True, slots=True)
 class Pieces(Fact):
-    """A file of torch.distributed's Hugging Face writer: `keys` are stored in pieces, of which this file has one."""
+    """A file of torch.distributed's Hugging Face writer: `keys` are stored in pieces, of which this file has one.
+
+    `folder` is the one that holds all of them.
+    """
+
+    folder: str = ""
 
     name = "pieces"
     tells = True
@@ -99,13 +110,37 @@ class Pieces(Fact):
 
     @property
     def hint(self) -> str:
-        return "consolidate the folder with torch.distributed.checkpoint first"
+        return f"open the folder, which joins the pieces: {self.folder}"
 
     def answer(self, use: Use) -> Answer:
         listed = f"{many(len(use.keys), 'tensor')} may be one rank's piece of a larger one: {', '.join(use.keys[:3])}"
         match use.operation:
             case Operation.COPY | Operation.CAST | Operation.COMPUTE | Operation.LOAD:
                 return Refuse(listed, self.hint, may_insist=True)
+        return FINE
+
+
+@dataclass(frozen=True, slots=True)
+class DistributedPart(Fact):
+    """Distributed tensors (DTensor, ShardedTensor) of which this file has one rank's parts; `folder` holds it."""
+
+    folder: str = ""
+
+    name = "rank-part"
+    level = "warning"
+    grade = "error"
+
+    @property
+    def text(self) -> str:
+        return f"{many(len(self.keys), 'tensor')} stored in parts, of which this file has one: {listed(self.keys, 3)}"
+
+    @property
+    def hint(self) -> str:
+        return f"open the folder with the files of all ranks: {self.folder}"
+
+    def answer(self, use: Use) -> Answer:
+        if use.operation in (Operation.COPY, Operation.CAST, Operation.COMPUTE, Operation.LOAD):
+            return Refuse(self.text, self.hint)
         return FINE
 
 
@@ -176,7 +211,8 @@ def find_rank(headers: Headers) -> Iterator[Rank]:
         if place != checkpoint.path:
             siblings = [name for name in siblings if is_file(place.parent / name / checkpoint.path.name)]
         if siblings:
-            yield Rank(file=place.name, siblings=tuple(siblings))
+            whole = joining_folder(locate_folder(place.parent))
+            yield Rank(file=place.name, siblings=tuple(siblings), folder="" if whole is None else str(whole))
             return
 
 
@@ -192,7 +228,7 @@ def _names_beside(path: PurePath) -> list[str]:
 def find_pieces(headers: Headers) -> Iterator[Pieces]:
     checkpoint = headers.checkpoint
     told = checkpoint.metadata.get("DCP_SHARDING_INFO")
-    if told is None:
+    if told is None or checkpoint.ranks is not None:
         return
     try:
         pieces = json.loads(told)
@@ -200,7 +236,17 @@ def find_pieces(headers: Headers) -> Iterator[Pieces]:
         pieces = None
     named = tuple(key for key in checkpoint if key in pieces) if isinstance(pieces, Mapping) else tuple(checkpoint)
     if checkpoint:
-        yield Pieces(named or tuple(checkpoint))
+        yield Pieces(named or tuple(checkpoint), str(checkpoint.path.parent))
+
+
+@finder
+def find_distributed(headers: Headers) -> Iterator[DistributedPart]:
+    checkpoint = headers.checkpoint
+    if checkpoint.columns is not None or checkpoint.ranks is not None:
+        return
+    keys = tuple(key for key, tensor in checkpoint.tensors.items() if is_part(tensor))
+    if keys:
+        yield DistributedPart(keys, str(checkpoint.path.parent))
 
 
 @finder

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import PurePath
 
+from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.facts import FINE, Answer, Fact, Operation, Refuse, Say, Use
 from ckptool.core.spec import DTYPES
 from ckptool.facts.headers import Headers, many
 from ckptool.facts.registry import finder
+from ckptool.formats.folder import KNOWN
+from ckptool.formats.ranks.kinds import joining_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +45,12 @@ class Meta(Fact):
 
 @dataclass(frozen=True, slots=True)
 class Partitioned(Fact):
-    """Empty tensors in the place of parameters that DeepSpeed ZeRO-3 or FSDP keeps in pieces on every rank."""
+    """Empty tensors in the place of parameters that DeepSpeed ZeRO-3 or FSDP keeps in pieces on every rank.
+
+    `folder` is where their values are, if it is there.
+    """
+
+    folder: str = ""
 
     name = "placeholders"
     tells = True
@@ -58,6 +67,8 @@ class Partitioned(Fact):
 
     @property
     def hint(self) -> str:
+        if self.folder:
+            return f"the values are in the files of the ranks: open the folder {self.folder}"
         return (
             "gather the weights: zero_to_fp32.py beside the checkpoint, "
             "stage3_gather_16bit_weights_on_model_save, or a full state dict of FSDP"
@@ -76,7 +87,7 @@ class Partitioned(Fact):
 @finder
 def find_meta(headers: Headers) -> Iterator[Meta]:
     forms = zip(headers.keys, headers.checkpoint.forms(), strict=True)
-    keys = tuple(key for key, form in forms if form.layout == "meta")
+    keys = tuple(key for key, form in forms if form.layout == "meta" and not form.cls)
     if keys:
         yield Meta(keys)
 
@@ -87,4 +98,14 @@ def find_partitioned(headers: Headers) -> Iterator[Partitioned]:
     empty = tuple(key for key, form in forms if form.shape == (0,) and DTYPES[form.dtype].kind == "float")
     # a module may well have one empty parameter: placeholders are weights, and many
     if any(key.rpartition(".")[2] == "weight" for key in empty) and len(empty) * 4 >= len(headers.keys):
-        yield Partitioned(empty)
+        folder = _folder_with_values(headers.checkpoint)
+        yield Partitioned(empty, "" if folder is None else str(folder))
+
+
+def _folder_with_values(checkpoint: Checkpoint) -> PurePath | None:
+    """Where the ranks of the run left the values: in the folder of the file, or in one beside it."""
+    if not checkpoint.files or checkpoint.ranks is not None:
+        return None
+    folder = checkpoint.files[0].folder
+    is_whole = any(entry.name in KNOWN for entry in folder.entries())
+    return joining_folder(folder, is_whole=is_whole)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -31,9 +32,9 @@ class Reparametrised(Fact):
         return self.parts
 
     @property
+    @abstractmethod
     def what(self) -> str:
         """The method in two words."""
-        raise NotImplementedError
 
     def answer(self, use: Use) -> Answer:
         match use.operation:

@@ -44,8 +44,7 @@ class OldDenseNet(Fact):
 
     @property
     def hint(self) -> str:
-        rule = "{m**}.{n=norm|relu|conv}.{i}.{p*} -> {m**}.{n}{i}.{p*}"
-        return f"rename them: ckptool remap {{file}} -r '{rule}' -o OUT"
+        return "rename them: ckptool remap {file} -r densenet-legacy -o OUT"
 
 
 @finder

@@ -12,7 +12,7 @@ from ckptool.facts.headers import Headers
 from ckptool.facts.registry import finder
 from ckptool.formats.pickle.globals import risk_of
 from ckptool.formats.pickle.objects import Call, Dict, Global, Persistent
-from ckptool.formats.torch.edit import children
+from ckptool.formats.torch.edit import each_below
 from ckptool.formats.torch.frame import Frame
 from ckptool.formats.torch.storage import is_storage_id
 from ckptool.formats.torch.tensor import is_tensor
@@ -88,8 +88,7 @@ class RefusedByDefault(Fact):
         alone = "the weights alone: ckptool filter {file} --only-weights -o OUT"
         if not self.globals or self.protocol is not None or self.is_dangerous:
             return alone
-        listed = ", ".join(self.globals[:_SHOWN]) + (", ..." if len(self.globals) > _SHOWN else "")
-        return f"torch.serialization.add_safe_globals([{listed}]) if you trust them, or {alone}"
+        return f"torch.serialization.add_safe_globals([{', '.join(self.globals)}]) if you trust them, or {alone}"
 
     def finding_level(self) -> Level | None:
         return None if self.is_known else self.grade
@@ -136,7 +135,7 @@ def is_allowed(name: str) -> bool:
 @finder
 def find_refused_by_default(headers: Headers) -> Iterator[RefusedByDefault]:
     checkpoint = headers.checkpoint
-    if not isinstance(checkpoint.tree, Frame) or headers.is_script:
+    if not isinstance(checkpoint.tree, Frame) or headers.is_script or checkpoint.ranks is not None:
         return
     uses = [use for use in checkpoint.globals if not is_allowed(use.name)]
     names = tuple(use.name for use in uses)
@@ -150,7 +149,7 @@ def find_refused_by_default(headers: Headers) -> Iterator[RefusedByDefault]:
 @finder
 def find_refused_always(headers: Headers) -> Iterator[RefusedAlways]:
     tree = headers.checkpoint.tree
-    if isinstance(tree, Frame) and not headers.is_script:
+    if isinstance(tree, Frame) and not headers.is_script and headers.checkpoint.ranks is None:
         reasons = tuple(dict.fromkeys(_faults(tree.root)))
         if reasons:
             yield RefusedAlways(reasons=reasons)
@@ -158,21 +157,12 @@ def find_refused_always(headers: Headers) -> Iterator[RefusedAlways]:
 
 def _faults(root: object) -> Iterator[str]:
     """What no unpickler can do with the objects of a file. Tensors were understood when the file was opened."""
-    seen = {id(root)}
-    stack = [root]
-    while stack:
-        node = stack.pop()
+    for node in each_below([root]):
         if type(node) is Call:
             if fault := _fault(node):
                 yield fault
-            if is_tensor(node):
-                continue
         elif type(node) is Persistent and not _is_reference(node):
-            yield "a persistent id that is no storage"
-        for child in children(node):
-            if id(child) not in seen:
-                seen.add(id(child))
-                stack.append(child)
+            yield "a persistent id that is not a storage"
 
 
 def _is_reference(node: Persistent) -> bool:
@@ -185,13 +175,13 @@ def _fault(call: Call) -> str:
     if type(fn) is not Global:
         if type(fn) is Call or (type(fn) is Persistent and _is_reference(fn)):
             return ""
-        return f"it calls {_kind(fn)}, which is no class or function"
+        return f"it calls {_kind(fn)}, which is not a class or function"
     if is_tensor(call):
         if call.items:
             return f"items are set on a tensor ({fn.qualified})"
         return f"values are appended to a tensor ({fn.qualified})" if call.appended else ""
     if call.items and fn.name not in _DICTS and not fn.name[:1].isupper() and risk_of(fn.module, fn.name) == "harmless":
-        return f"items are set on what {fn.qualified} returns, which is no dict"
+        return f"items are set on what {fn.qualified} returns, which is not a dict"
     return ""
 
 

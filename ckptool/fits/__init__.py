@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from math import isqrt
 from typing import TypeAlias
 
 from ckptool.core.errors import CkptError
@@ -54,7 +55,7 @@ def fit_op(fit: Fit, source: TensorSpec, target: TensorSpec, *, lookup: Lookup |
         seed: of ``fill=normal(...)``; the same seed and key give the same numbers.
 
     Raises:
-        UsageError: there is no such method or argument, or a file that it names is no list.
+        UsageError: there is no such method or argument, or a file that it names is not a list.
         PlanError: the method does not fit the two shapes.
 
     Example:
@@ -134,6 +135,28 @@ def _position_fit(key: str, source: TensorSpec, target: TensorSpec) -> Fit | Non
     return Fit("grid", f"prefix={op.prefix}, {how}" if same else how)
 
 
+def named_grid(key: str, source: TensorSpec, target: TensorSpec) -> str:
+    """What to type where no fit is usual: the option with the grids that are not square, or with any method.
+
+    Example:
+        >>> source, target = (TensorSpec("pos_embed", "float32", (1, length, 8)) for length in (197, 129))
+        >>> named_grid("pos_embed", source, target)
+        '--fit "pos_embed=grid(target_grid=(HEIGHT, WIDTH))" names the grid, which is not square'
+    """
+    name = key.removesuffix(".weight").rpartition(".")[2]
+    same = len(source.shape) == len(target.shape) in (2, 3) and source.shape[-1] == target.shape[-1]
+    odd = [side for side, spec in (("source", source), ("target", target)) if same and not _has_square(spec.shape[-2])]
+    if not odd or not _POSITIONS.fullmatch(name):
+        return '--fit "PATTERN=METHOD(...)" says how to fit it'
+    grids = ", ".join(f"{side}_grid=(HEIGHT, WIDTH)" for side in odd)
+    return f'--fit "{key}=grid({grids})" names the grid, which is not square'
+
+
+def _has_square(positions: int) -> bool:
+    """True if so many positions are a square, behind 0 to 2 tokens."""
+    return any(isqrt(rest) ** 2 == rest for rest in range(max(0, positions - 2), positions + 1))
+
+
 def _stem_fit(key: str, source: TensorSpec, target: TensorSpec) -> Fit | None:
     have, want = source.shape, target.shape
     if len(have) != 4 or not key.endswith("weight"):
@@ -179,5 +202,5 @@ def is_head(key: str, source: TensorSpec, target: TensorSpec, *, is_last: bool =
         return False
     first = next((at for at, part in enumerate(module) if part in _HEADS), None)
     if first is None or any(part.isdecimal() for part in module[:first]):
-        return is_last  # layer1.0.se.fc is no head
+        return is_last  # layer1.0.se.fc is not a head
     return is_last or all(part in _HEAD_PARTS or part.isdecimal() for part in module[first + 1 :])

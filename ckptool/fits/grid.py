@@ -126,7 +126,7 @@ def _grid_of(request: Request, positions: int, prefix: int | None, size: Size | 
             return before, (length, length)
     after = "0 to 2 prefix tokens" if prefix is None else f"{prefix} prefix tokens"
     raise request.misfit(
-        f"a square grid, and the {side}'s {positions:,} positions after {after} are none",
+        f"a square grid, and the {side}'s {positions:,} positions after {after} do not make one",
         f"name the grid: {side}_grid=(height, width)",
     )
 
@@ -216,7 +216,7 @@ def _window_of(request: Request, rows: int, window: Size | None, side: str) -> t
         if length % 2 and length * length == rows - extra:
             return extra, (length, length)
     raise request.misfit(
-        f"a square window, and the {side}'s {rows:,} rows are none", f"name it: {side}_window=(height, width)"
+        f"a square window, and the {side}'s {rows:,} rows do not make one", f"name it: {side}_window=(height, width)"
     )
 
 

@@ -85,7 +85,9 @@ def parse_labels(text: str, name: str = "labels") -> list[str]:
     if isinstance(value, dict):
         value = _in_order(value)
     if not isinstance(value, list) or not all(isinstance(label, str) for label in value):
-        raise UsageError(f"{name} is no list of labels", hint='["cat", "dog"], {"0": "cat"}, {"cat": 0}, or one a line')
+        raise UsageError(
+            f"{name} is not a list of labels", hint='["cat", "dog"], {"0": "cat"}, {"cat": 0}, or one a line'
+        )
     return [label.strip() for label in value]
 
 
@@ -104,7 +106,7 @@ def numbers_in(name: str, lookup: Lookup) -> list[int | None]:
     text = lookup(name)
     found: Any = _json(text, name) if text.lstrip().startswith("[") else _words(text)
     if not isinstance(found, list) or not all(at is None or (type(at) is int and at >= 0) for at in found):
-        raise UsageError(f"{name} is no list of row numbers", hint="[3, 17, null], or one number a line")
+        raise UsageError(f"{name} is not a list of row numbers", hint="[3, 17, null], or one number a line")
     return list(found)
 
 
@@ -117,4 +119,4 @@ def _json(text: str, name: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"{name} is no JSON: {error}") from None
+        raise UsageError(f"{name} is not JSON: {error}") from None

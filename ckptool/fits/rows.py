@@ -83,7 +83,7 @@ class Rows(Fitting):
         array = args[0]
         if self.fill == "keep":
             if len(args) < 2:
-                raise PlanError(f'"{self.text}" keeps initial values of {self.target.key}, and there are none')
+                raise PlanError(f'"{self.text}" keeps initial values of {self.target.key}, which has none')
             return rounded(args[1][rest], array)
         if self.fill == "mean":
             return rounded(np.asarray(np.mean(array, axis=0, dtype=np.float64)), array)

@@ -1,34 +1,36 @@
-"""torch.distributed.checkpoint folders: a `.metadata` file, and `*.distcp` files full of small torch archives.
-
-Every chunk of a tensor is a whole torch zip inside a .distcp file, so the bytes of a tensor are pieces at absolute
-offsets. Everything that is no tensor (the epoch, an optimizer's settings) is such an archive too.
+"""torch.distributed.checkpoint folders: `.metadata`, or one of each rank's own, and `*.distcp` files with the bytes.
 
 Which of it are the weights is decided as for torch files: the nested dict that was saved is put together again, with
-an inert stand-in for each tensor.
+an inert stand-in for each tensor. What trainers write beside it is taken in: Lightning's `meta.pt`, Megatron's
+`common.pt`, the folder in which Accelerate keeps the optimizer.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import PurePath
 
 from ckptool.core.bytes import ByteSource, Folder
-from ckptool.core.checkpoint import Checkpoint, GlobalUse, Note, Piece, Storage, Tensor
-from ckptool.core.errors import MissingError, UnreadableError
+from ckptool.core.checkpoint import Checkpoint, GlobalUse
+from ckptool.core.errors import UnreadableError, naming
 from ckptool.core.format import Format
-from ckptool.core.spec import TensorSpec, short_spec
-from ckptool.formats.dcp_metadata import Chunk, Item, ItemPath, Metadata, Stored, read_metadata
-from ckptool.formats.pickle.loading import merge_globals
-from ckptool.formats.pickle.objects import Call, Dict, Global, Persistent
-from ckptool.formats.torch.edit import children
-from ckptool.formats.torch.tensor import StorageRef, tensor_of
-from ckptool.formats.torch.tree import interpret
-from ckptool.formats.torch.zip import Archive, read_embedded
+from ckptool.core.observations import Observation, ReplicasDiffer, StackedLayers, UnusedFiles
+from ckptool.core.ranks import Ranks
+from ckptool.formats.dcp_items import Items, Level
+from ckptool.formats.dcp_metadata import Metadata, joined_metadata, read_metadata
+from ckptool.formats.pickle.objects import Dict
+from ckptool.formats.ranks.files import MAX_RANKS, opened, plain, read_rank
+from ckptool.formats.ranks.megatron_dist import COMMON, FORMAT, in_model, is_megatron, mesh_of, stacked_keys
+from ckptool.formats.ranks.stand_ins import Joined, StandIns, joined_checkpoint
 
-DISTRIBUTED = Format("torch.distributed", is_pickle=True)
+TORCH_DISTRIBUTED = Format("torch.distributed", is_pickle=True, has_checksums=True)
 METADATA = ".metadata"
-_STAND_IN = ("the storage of a stand-in",)  # known by identity: no file can make it
+OF_RANK = re.compile(r"__(?P<rank>\d{1,6})\.metadata")
+_DATA = re.compile(r"__(?P<rank>\d+)_\d+\.distcp")
+_BESIDE = ("meta.pt", COMMON)
+"""What holds no weights, but belongs to the same save: Lightning's loops and epoch, Megatron's arguments."""
 
 
 def open_dcp(folder: Folder, select: str | None = None) -> Checkpoint:
@@ -42,227 +44,177 @@ def open_dcp(folder: Folder, select: str | None = None) -> Checkpoint:
         UnreadableError: it is incomplete or damaged, or its pieces do not make up its tensors.
         UsageError: nothing is under `select`.
     """
-    try:
-        description = folder.open(METADATA)
-    except MissingError:
-        raise _without_metadata(folder) from None
-    with description.open() as file:
-        metadata = read_metadata(file)
-    reader = _Reader(folder, description)
-    reader.check_files(metadata)
-    tree = interpret(reader.tree(metadata), reader.storage_of, select, nbytes=reader.nbytes + metadata.nbytes)
-    return Checkpoint(
-        path=folder.path,
-        format=DISTRIBUTED,
-        tensors=reader.real(tree.tensors),
-        files=tuple(reader.files.values()),
-        indexes=(description,),
-        nbytes=sum(file.size for file in reader.files.values()) + metadata.nbytes,
-        selection=tree.selection,
-        extras=tree.extras,
-        other_tensors=reader.real(tree.other_tensors),
-        globals=merge_globals(metadata.globals, *reader.globals),
-        notes=tree.notes + tuple(_unused(folder, reader.files)),
+    return open_folders([folder], folder.path, select)
+
+
+def open_folders(folders: Sequence[Folder], path: PurePath, select: str | None = None) -> Checkpoint:
+    """Open torch.distributed checkpoints that hold one training state together, as one.
+
+    Args:
+        folders: each holds `.metadata` and `.distcp` files; the first one has the weights.
+        path: what the user named.
+        select: which of the dicts that were saved to take as the weights; None to choose.
+    """
+    parts = [_Description.of(folder) for folder in folders]
+    stand_ins = StandIns(parts[0].sources[0])
+    root, saves = Level(), []
+    for part in parts:
+        items = Items(part.folder, stand_ins)
+        items.check_files(part.metadata)
+        stand_ins.nbytes += part.metadata.nbytes
+        saves.append(items)
+        for key, value in items.tree(part.metadata).items():
+            if not root.put((key,), value):
+                raise UnreadableError(f"two folders of {path} both hold {key}", path=path, key=str(key))
+    beside = _Beside(stand_ins)
+    for part in parts:
+        beside.read(part.folder, root)
+    count = _count([name for items in saves for name in items.files], parts)
+    globals_found = [part.metadata.globals for part in parts]
+    globals_found += [each for items in saves for each in items.globals]
+    joined = Joined(
+        path=path,
+        format=FORMAT if parts[0].is_megatron else TORCH_DISTRIBUTED,
+        root=with_numbers(root.inert()),
+        stand_ins=stand_ins,
+        files=(*(file for items in saves for file in items.files.values()), *beside.files),
+        indexes=tuple(source for part in parts for source in part.sources),
+        globals=(*globals_found, *beside.globals),
+        observations=tuple(_observed(parts, saves)),
+        ranks=Ranks(count, beside.mesh, step=beside.step),
     )
+    checkpoint = joined_checkpoint(joined, select)
+    return checkpoint if all(items.is_writable for items in saves) else replace(checkpoint, tree=None)
 
 
-def _without_metadata(folder: Folder) -> UnreadableError:
-    if any(entry.name.endswith(METADATA) for entry in folder.entries()):
-        return UnreadableError(
-            f"{folder.path} was saved by every rank for itself, without a common .metadata",
-            hint="load it with torch.distributed.checkpoint in as many processes, and save it with collectives",
-            path=folder.path,
+@dataclass(frozen=True, slots=True)
+class _Description:
+    """What the `.metadata` of a folder say, one for all ranks or one of each."""
+
+    folder: Folder
+    sources: tuple[ByteSource, ...]
+    metadata: Metadata
+    is_megatron: bool = False
+
+    @classmethod
+    def of(cls, folder: Folder) -> _Description:
+        source = opened(folder, METADATA)
+        if source is not None:
+            with source.open() as file:
+                metadata = read_metadata(file)
+            if is_megatron(folder):
+                return cls(folder, (source,), in_model(metadata), True)
+            return cls(folder, (source,), metadata)
+        numbers = sorted(
+            int(match["rank"]) for entry in folder.entries() if (match := OF_RANK.fullmatch(entry.name)) is not None
         )
+        if not numbers:
+            raise _incomplete(folder)
+        if len(numbers) > MAX_RANKS:
+            raise UnreadableError(f"{folder.path} holds files of more than {MAX_RANKS:,} ranks", path=folder.path)
+        sources = tuple(folder.open(f"__{number}.metadata") for number in numbers)
+        found = {}
+        for number, each in zip(numbers, sources, strict=True):
+            with each.open() as file:
+                found[number] = read_metadata(file, is_part=True)
+        with naming(folder.path):
+            return cls(folder, sources, joined_metadata(found))
+
+
+def _incomplete(folder: Folder) -> UnreadableError:
+    names = [entry.name for entry in folder.entries() if entry.name.endswith(".metadata.tmp")]
+    hint = "the run was interrupted while saving, or the hidden file was not copied along"
     return UnreadableError(
         f"{folder.path} is an incomplete torch.distributed checkpoint: .metadata, which is written last, is missing",
-        hint="the run was interrupted while saving, or the hidden file was not copied along",
+        hint=f"the run was interrupted while saving: only {names[0]} is there" if names else hint,
         path=folder.path,
     )
 
 
-class _Reader:
-    """Reads the items of one checkpoint.
+class _Beside:
+    """Torch files beside the `.metadata` that belong to the same save and hold no weights.
 
     Attributes:
-        path: of the folder.
-        files: the files that hold items, by name.
-        globals: what the pickles of the items name.
-        nbytes: bytes of the pickles of objects, for the budget of the walk through them.
+        files: those that were read.
+        globals: what their pickles name.
+        step: the training step that they state.
+        mesh: the mesh of ranks that they state.
     """
 
-    def __init__(self, folder: Folder, description: ByteSource) -> None:
-        self.folder = folder
-        self.path = folder.path
-        self.description = description
-        self.files: dict[str, ByteSource] = {}
+    def __init__(self, stand_ins: StandIns) -> None:
+        self.stand_ins = stand_ins
+        self.files: list[ByteSource] = []
         self.globals: list[tuple[GlobalUse, ...]] = []
-        self.nbytes = 0
-        self._tensors: dict[int, Tensor] = {}  # by the id of the stand-in
-        self._archives: dict[int, Archive] = {}  # by the id of a reference to a storage
-        self._kept: list[object] = []  # so that no id is used twice
+        self.step: int | None = None
+        self.mesh: tuple[tuple[str, int], ...] = ()
 
-    def check_files(self, metadata: Metadata) -> None:
-        """Every file is there, and long enough for what it should hold."""
-        used = [(item, stored) for item in metadata.items for stored in _places(item)]
-        names = sorted({stored.name for _, stored in used})
-        missing = []
-        for name in names:
-            try:
-                self.files[name] = self.folder.open(name)
-            except MissingError:
-                missing.append(name)
-        if missing:
-            listed = ", ".join(missing[:5]) + (f" and {len(missing) - 5:,} more" if len(missing) > 5 else "")
-            raise UnreadableError(
-                f"{self.path} lacks {len(missing):,} of {len(names):,} files: {listed}",
-                hint="copy what is missing from where the checkpoint was saved",
-                path=self.path / missing[0],
-            )
-        for item, stored in used:
-            end, size = stored.offset + stored.nbytes, self.files[stored.name].size
-            if end > size:
-                path = self.path / stored.name
-                raise UnreadableError(
-                    f"{path} ends early: {item.key} needs it up to byte {end:,}, the file has {size:,}",
-                    hint="copy it again",
-                    path=path,
-                    key=item.key,
-                )
+    def read(self, folder: Folder, root: Level) -> None:
+        """Take their entries into the nested object, where nothing else has their names."""
+        for name in _BESIDE:
+            source = opened(folder, name)
+            if source is None:
+                continue
+            file = read_rank(source, name)
+            self.files.append(source)
+            self.globals.append(file.archive.loaded.globals)
+            self.stand_ins.adopt(file.root, file.archive)
+            entries = plain(file.root)
+            for key, value in entries.items():
+                if isinstance(key, (str, int)) and not root.put((key,), value):
+                    root.put((f"{name.removesuffix('.pt')}.{key}",), value)
+            for key in ("global_step", "iteration"):
+                step = entries.get(key)
+                self.step = step if type(step) is int else self.step
+            self.mesh = mesh_of(file, entries) or self.mesh
 
-    def tree(self, metadata: Metadata) -> object:
-        """The nested object that was saved, with a stand-in for every tensor."""
-        root = _Level()
-        for item in metadata.items:
-            leaf = self._object(item) if item.stored is not None else self._stand_in(item)
-            self._kept.append(leaf)
-            if not _placed(root, item.path, leaf) and not _placed(root, (item.key,), leaf):
-                raise UnreadableError(f"{self.path} puts {item.key} where something else is", path=self.path)
-        return root.inert()
 
-    def real(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The tensors behind stand-ins, under the keys that the stand-ins got."""
-        found = {}
-        for key, tensor in tensors.items():
-            behind = self._tensors.get(id(tensor.node), tensor)
-            found[key] = replace(behind, spec=TensorSpec(key, behind.dtype, behind.shape), node=None)
-        return found
+def with_numbers(root: object) -> object:
+    """The object with numbers as the keys of optimizer states whose groups number their parameters.
 
-    def storage_of(self, node: Persistent, key: str) -> StorageRef:
-        """The bytes of a stand-in, which are nowhere, or of a tensor inside an object."""
-        if node.pid is _STAND_IN:
-            return StorageRef(Storage(self.description, 0, 1 << 62), None)
-        return self._archives[id(node)].storage_of(node, key)
+    torch.distributed makes texts of all keys; an optimizer that is loaded looks for the numbers.
+    """
+    if type(root) is not Dict:
+        return root
+    return Dict([(key, _with_numbers(value)) for key, value in root.items])
 
-    def _stand_in(self, item: Item) -> Call:
-        strides = tuple(math.prod(item.shape[axis + 1 :]) for axis in range(len(item.shape)))
-        args = (Persistent(_STAND_IN), 0, item.shape, strides, False, Dict(), Global("torch", item.dtype))
-        node = Call("reduce", Global("torch._utils", "_rebuild_tensor_v3"), args)
-        self._tensors[id(node)] = self._tensor(item)
+
+def _with_numbers(node: object) -> object:
+    if type(node) is not Dict:
         return node
-
-    def _tensor(self, item: Item) -> Tensor:
-        """A tensor as the pieces that its chunks are."""
-        whole = Tensor(TensorSpec(item.key, item.dtype, item.shape))
-        pieces: list[Piece] = []
-        for number, chunk in enumerate(item.chunks):
-            part = self._part(item, chunk)
-            if chunk.shape == item.shape:
-                return part
-            if part.layout != "strided" or len(part.pieces) != 1:
-                raise UnreadableError(f"{item.key} is in chunks that are not plain tensors", path=self.path)
-            if number == 0:
-                whole = replace(whole, conj=part.conj, neg=part.neg)
-            elif (part.conj, part.neg) != (whole.conj, whole.neg):
-                raise UnreadableError(f"{item.key} has chunks of which some are conjugated", path=self.path)
-            at = chunk.at if any(chunk.at) else ()
-            pieces.append(replace(part.pieces[0], at=at))
-        return replace(whole, pieces=tuple(pieces))
-
-    def _part(self, item: Item, chunk: Chunk) -> Tensor:
-        archive = self._archive(item, chunk.stored)
-        part = tensor_of(archive.loaded.value, archive.storage_of, item.key)
-        if part is None or (part.dtype, part.shape) != (item.dtype, chunk.shape):
-            what = short_spec(part.dtype, part.shape) if part is not None else "no tensor"
-            raise UnreadableError(
-                f"{self.path / chunk.stored.name} holds {what} for {item.key} where .metadata promises "
-                f"{short_spec(item.dtype, chunk.shape)}",
-                path=self.path,
-                key=item.key,
-            )
-        return part
-
-    def _object(self, item: Item) -> object:
-        """Anything but a tensor, inert; its own tensors can be found by `storage_of`."""
-        assert item.stored is not None
-        if not self._is_archive(item.stored):
-            return f"{item.stored.nbytes:,} bytes"
-        archive = self._archive(item, item.stored)
-        self.nbytes += archive.pickle_nbytes
-        seen: set[int] = set()
-        stack = [archive.loaded.value] if any(name.startswith("data/") for name in archive.members) else []
-        while stack:
-            node = stack.pop()
-            if id(node) not in seen:
-                seen.add(id(node))
-                if type(node) is Persistent:
-                    self._archives[id(node)] = archive
-                stack.extend(children(node))
-        return archive.loaded.value
-
-    def _is_archive(self, stored: Stored) -> bool:
-        with self.files[stored.name].open() as file:
-            return stored.nbytes > 4 and file.read(stored.offset, 4) == b"PK\x03\x04"
-
-    def _archive(self, item: Item, stored: Stored) -> Archive:
-        path = self.path / stored.name
-        try:
-            archive = read_embedded(self.files[stored.name], stored.offset, stored.nbytes)
-        except UnreadableError as problem:
-            raise UnreadableError(
-                f"{item.key} cannot be read at byte {stored.offset:,} of {path}: {problem.message}",
-                hint=problem.hint,
-                path=path,
-                key=item.key,
-            ) from problem
-        self.globals.append(archive.loaded.globals)
-        return archive
+    entries = {key: value for key, value in node.items if type(key) is str}
+    state, groups = entries.get("state"), entries.get("param_groups")
+    if type(groups) is not list or not all(type(group) is Dict for group in groups):
+        return node
+    numbers = [value for group in groups if type(group) is Dict for key, value in group.items if key == "params"]
+    if not all(type(each) is list and all(type(number) is int for number in each) for each in numbers):
+        return node
+    if type(state) is list:  # keys that count from 0 look like a list's
+        pairs: list[tuple[object, object]] = list(enumerate(state))
+    elif type(state) is Dict and all(type(key) is str and key.isdecimal() for key, _ in state.items):
+        pairs = [(int(str(key)), value) for key, value in state.items]
+    else:
+        return node
+    return Dict([(key, Dict(pairs) if key == "state" else value) for key, value in node.items])
 
 
-class _Level(dict[str | int, object]):
-    """One dict or list of the nested object."""
-
-    def inert(self) -> object:
-        """As a list if its keys count from 0, else as a dict; levels inside likewise."""
-        items = [(key, value.inert() if isinstance(value, _Level) else value) for key, value in self.items()]
-        if items and sorted(map(str, self)) == sorted(map(str, range(len(self)))) and all(type(k) is int for k in self):
-            return [value for _, value in sorted(items, key=lambda pair: int(pair[0]))]
-        return Dict([*items])
+def _count(names: Sequence[str], parts: Sequence[_Description]) -> int:
+    """How many ranks wrote files; a rank that holds nothing writes none."""
+    ranks = {int(match["rank"]) for name in names if (match := _DATA.fullmatch(name)) is not None}
+    return max(len(ranks), *(len(part.sources) for part in parts))
 
 
-def _placed(root: _Level, path: ItemPath, leaf: object) -> bool:
-    """Put `leaf` at the end of a path; False if something is in the way."""
-    level: object = root
-    for part in path[:-1]:
-        if not isinstance(level, _Level):
-            return False
-        level = level.setdefault(part, _Level())
-    if not isinstance(level, _Level) or path[-1] in level:
-        return False
-    level[path[-1]] = leaf
-    return True
+def _observed(parts: Sequence[_Description], saves: Sequence[Items]) -> Iterator[Observation]:
+    for part, items in zip(parts, saves, strict=True):
+        if part.is_megatron and (stacked := tuple(stacked_keys(part.metadata))):
+            yield StackedLayers(stacked)
+        yield from items.observations
+        if items.differing:
+            yield ReplicasDiffer(tuple(items.differing), 0)
+        yield from _unused(part.folder, items.files)
 
 
-def _places(item: Item) -> Iterator[Stored]:
-    if item.stored is not None:
-        yield item.stored
-    yield from (chunk.stored for chunk in item.chunks)
-
-
-def _unused(folder: Folder, used: Mapping[str, ByteSource]) -> Iterator[Note]:
-    distributed = (entry.name for entry in folder.entries() if entry.name.endswith(".distcp"))
-    others = [name for name in distributed if name not in used]
+def _unused(folder: Folder, used: Mapping[str, ByteSource]) -> Iterator[UnusedFiles]:
+    names = (entry.name for entry in folder.entries() if entry.name.endswith(".distcp"))
+    others = tuple(name for name in names if name not in used)
     if others:
-        names = ", ".join(others[:5]) + (", ..." if len(others) > 5 else "")
-        yield Note(
-            f"{len(others):,} .distcp files are not part of this checkpoint: {names}", "an earlier save left them"
-        )
+        yield UnusedFiles(others)

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NoReturn
 
 from ckptool.core.bytes import OpenBytes
 from ckptool.core.checkpoint import GlobalUse
 from ckptool.core.errors import UnreadableError, naming
+from ckptool.core.spec import short_spec
 from ckptool.formats.pickle.loading import load
 from ckptool.formats.pickle.objects import Call, Dict, Global
+from ckptool.formats.ranks.cover import TooManyError, overlap, sticks_out, uncovered
 from ckptool.formats.torch.tensor import ints_of, named_dtype
 
 MAX_METADATA = 256 << 20  # bytes
-MAX_COMPARISONS = 500_000  # pairs of chunks of one tensor that are held against each other
 MAX_DEPTH = 64  # of the nested dict
 MAX_FIELDS = 16  # of any of torch's objects
 
@@ -55,6 +56,7 @@ class Item:
         shape: of a tensor.
         chunks: of a tensor; they fill it without overlap.
         stored: the bytes of anything else; None for a tensor.
+        copies: chunks that further ranks stored, of a place that another rank's chunk holds.
     """
 
     key: str
@@ -63,6 +65,7 @@ class Item:
     shape: tuple[int, ...] = ()
     chunks: tuple[Chunk, ...] = ()
     stored: Stored | None = None
+    copies: tuple[Chunk, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +83,12 @@ class Metadata:
     nbytes: int
 
 
-def read_metadata(file: OpenBytes) -> Metadata:
+def read_metadata(file: OpenBytes, *, is_part: bool = False) -> Metadata:
     """Read a `.metadata` file.
+
+    Args:
+        file: the file.
+        is_part: it is one rank's own, which states whole shapes and the chunks of that rank.
 
     Raises:
         UnreadableError: it is damaged, names files outside its folder, or its chunks do not make up the tensors.
@@ -98,9 +105,73 @@ def read_metadata(file: OpenBytes) -> Metadata:
         items = []
         for key, node in described.items():
             item = _item(key, paths[key], node, index, left)
+            if not is_part and item.stored is None:
+                _check_cover(item.key, item.shape, item.chunks)
             left -= len(item.chunks)
             items.append(item)
     return Metadata(tuple(items), loaded.globals, file.size)
+
+
+def joined_metadata(ranks: Mapping[int, Metadata]) -> Metadata:
+    """What the ranks say together, each in a `.metadata` of its own.
+
+    Args:
+        ranks: what each rank says, by its number, in order.
+
+    Raises:
+        UnreadableError: the ranks differ in a tensor, or their chunks do not make it up: the message names the ranks
+            that are missing.
+    """
+    items: dict[str, Item] = {}
+    owner: dict[str, int] = {}
+    for rank, metadata in ranks.items():
+        for item in metadata.items:
+            first = items.setdefault(item.key, item)
+            if first is item:
+                owner[item.key] = rank
+            elif (first.dtype, first.shape, first.stored is None) != (item.dtype, item.shape, item.stored is None):
+                ours, theirs = short_spec(first.dtype, first.shape), short_spec(item.dtype, item.shape)
+                raise UnreadableError(
+                    f"the ranks differ in {item.key}: __{owner[item.key]}.metadata has {ours}, "
+                    f"__{rank}.metadata has {theirs}",
+                    hint="the files are not of one save: copy the folder again",
+                    key=item.key,
+                )
+            else:
+                items[item.key] = _with_chunks(first, item.chunks)
+    for item in items.values():
+        if item.stored is None:
+            _check_ranks(item, list(ranks))
+    return Metadata(
+        tuple(items.values()),
+        tuple(use for metadata in ranks.values() for use in metadata.globals),
+        sum(metadata.nbytes for metadata in ranks.values()),
+    )
+
+
+def _with_chunks(item: Item, chunks: Sequence[Chunk]) -> Item:
+    """The item with a further rank's chunks; one that is there already is a copy."""
+    there = {(chunk.at, chunk.shape) for chunk in item.chunks}
+    new = tuple(chunk for chunk in chunks if (chunk.at, chunk.shape) not in there)
+    copies = tuple(chunk for chunk in chunks if (chunk.at, chunk.shape) in there)
+    return replace(item, chunks=item.chunks + new, copies=item.copies + copies)
+
+
+def _check_ranks(item: Item, ranks: Sequence[int]) -> None:
+    """The chunks of all ranks make the tensor up; if not, say which rank's are missing."""
+    covered = sum(math.prod(chunk.shape) for chunk in item.chunks)
+    whole = math.prod(item.shape)
+    if covered >= whole:
+        _check_cover(item.key, item.shape, item.chunks)
+        return
+    absent = [rank for rank in range(max(ranks)) if rank not in ranks] or [max(ranks) + 1]
+    names = ", ".join(f"__{rank}.metadata" for rank in absent[:5])
+    raise UnreadableError(
+        f"{whole - covered:,} of {whole:,} elements of {item.key} are in no rank's files: "
+        f"{names} {'is' if len(absent) == 1 else 'are'} missing",
+        hint="every rank wrote a .metadata and .distcp files: copy all of them from where the checkpoint was saved",
+        key=item.key,
+    )
 
 
 def _bad(what: str, key: str | None = None) -> NoReturn:
@@ -163,7 +234,7 @@ def _stored(key: str, fields: Mapping[str, object]) -> Stored:
     if name in ("", ".", "..") or any(character in name for character in "/\\\0"):
         raise UnreadableError(
             f'the .metadata of this checkpoint puts "{key}" into "{name}", which is not a plain file name',
-            hint="its files lie beside it; do not use this checkpoint unless you know who made it",
+            hint="its files are in its folder; do not use this checkpoint unless you know who made it",
             key=key,
         )
     transforms = fields.get("transform_descriptors")
@@ -207,7 +278,6 @@ def _item(key: str, path: ItemPath, node: object, index: Index, most: int) -> It
     if type(nodes) is not list or len(nodes) > most:
         _bad(f"lists chunks of {key} that are stored nowhere", key)
     chunks = tuple(_chunk(key, _fields(chunk, "ChunkStorageMetadata"), index) for chunk in nodes)
-    _check_cover(key, shape, chunks)
     return Item(key, path, dtype, shape, chunks)
 
 
@@ -233,30 +303,14 @@ def _check_cover(key: str, shape: tuple[int, ...], chunks: Sequence[Chunk]) -> N
     for chunk in chunks:
         if len(chunk.at) != len(shape) or len(chunk.shape) != len(shape):
             _bad(f"has a chunk of {key} with another number of axes than the tensor", key)
-        if any(start + size > whole for start, size, whole in zip(chunk.at, chunk.shape, shape, strict=True)):
+        if sticks_out(chunk, shape):
             _bad(f"has a chunk of {key} that sticks out of the tensor", key)
-    if _overlap(key, [chunk for chunk in chunks if math.prod(chunk.shape)]):
-        _bad(f"has chunks of {key} that overlap", key)
-    covered = sum(math.prod(chunk.shape) for chunk in chunks)
-    if covered != math.prod(shape):
-        _bad(f"leaves {math.prod(shape) - covered:,} of {math.prod(shape):,} elements of {key} to no chunk", key)
-
-
-def _overlap(key: str, chunks: Sequence[Chunk]) -> bool:
-    """True if two chunks share an element. Swept along the axis that tells most of them apart."""
-    if len(chunks) < 2 or not chunks[0].at:
-        return len(chunks) > 1
-    axis = max(range(len(chunks[0].at)), key=lambda axis: len({chunk.at[axis] for chunk in chunks}))
-    left = MAX_COMPARISONS
-    active: list[Chunk] = []
-    for chunk in sorted(chunks, key=lambda chunk: chunk.at[axis]):
-        active = [other for other in active if other.at[axis] + other.shape[axis] > chunk.at[axis]]
-        left -= len(active) + 1
-        if left < 0:
-            _bad(f"cuts {key} into {len(chunks):,} chunks in a way that ckptool cannot check", key)
-        for other in active:
-            pairs = zip(chunk.at, chunk.shape, other.at, other.shape, strict=True)
-            if all(a < b + size_b and b < a + size_a for a, size_a, b, size_b in pairs):
-                return True
-        active.append(chunk)
-    return False
+    try:
+        both = overlap(chunks)
+    except TooManyError:
+        _bad(f"cuts {key} into {len(chunks):,} chunks in a way that ckptool cannot check", key)
+    if both is not None:
+        _bad(f"has chunks of {key} that overlap: in {both[0].stored.name} and {both[1].stored.name}", key)
+    left = uncovered(chunks, shape)
+    if left:
+        _bad(f"leaves {left:,} of {math.prod(shape):,} elements of {key} to no chunk", key)

@@ -6,17 +6,17 @@ else by shards that count themselves, else by the files in it that are checkpoin
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import PurePath
 
 from ckptool.core.bytes import Entry, Folder
 from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.errors import CkptError, UnreadableError, UsageError
+from ckptool.core.observations import RunBeside
 from ckptool.core.shell import shell_quote
-from ckptool.formats.registry import INDEX, INDEX_ENDING, endings, is_safe_name, open_file, sniff
+from ckptool.formats.ranks.kinds import Kind, joining_folder, kind_of
+from ckptool.formats.registry import INDEX, INDEX_ENDING, endings, folder_container, is_safe_name, open_file, sniff
 from ckptool.formats.sharded import SHARD_NAME, open_index, open_shards
 from ckptool.storage.touched import only_looking
 
@@ -30,11 +30,9 @@ KNOWN = [
 
 # What trainers put beside the weights: torch files, but never what is meant by "the checkpoint".
 _COMPANIONS = ("optimizer", "scheduler", "scaler", "training_args", "rng_state", "random_states", "sampler")
-_DEEPSPEED = re.compile(r"(?:bf16_|fp16_)?zero_pp_rank_\d+_mp_rank_\d+_\w+\.pt|global_step\d+|mp_rank_\d+_\w+\.pt")
 _MOST = 1000  # files that are looked into
 
 Candidate = tuple[str, ...]  # one file, one index, or the shards of one checkpoint
-DISTRIBUTED: Candidate = (".metadata",)
 
 
 def open_folder(folder: Folder, select: str | None = None) -> Checkpoint:
@@ -46,17 +44,36 @@ def open_folder(folder: Folder, select: str | None = None) -> Checkpoint:
     """
     entries = folder.entries()
     names = [entry.name for entry in entries]
-    opened = _opened(folder, _choice(folder, entries), select)
+    container = folder_container(folder, entries)
+    if container is not None:
+        opened = container.open(folder, select)
+    elif (kind := _kind(folder, entries)) is not None:
+        return kind.open(folder, select)
+    else:
+        opened = _opened(folder, _choice(folder, entries), select)
+    if opened.format.is_pickle and len(opened.files) == 1:
+        from ckptool.formats.ranks.parts import holds_distributed
+
+        if holds_distributed(opened):
+            from ckptool.formats.ranks.per_rank import open_lone
+
+            return open_lone(folder, opened.files[0].name, select)
     files = {file.name for file in opened.files}
     left = [name for name in names if name.endswith(endings()) and name not in files and not _is_companion(name)]
+    inner = joining_folder(folder, is_whole=True)
+    if inner is not None:
+        opened = replace(opened, observations=(*opened.observations, RunBeside(str(inner))))
     return replace(opened, unopened=tuple(left)) if left else opened
 
 
-def _opened(folder: Folder, chosen: Candidate, select: str | None) -> Checkpoint:
-    if chosen == DISTRIBUTED:
-        from ckptool.formats.dcp import open_dcp
+def _kind(folder: Folder, entries: Sequence[Entry]) -> Kind | None:
+    """The kind of folder that several ranks wrote; whole weights under a name that loaders look for come first."""
+    if any(entry.name in KNOWN and not entry.is_folder for entry in entries):
+        return None
+    return kind_of(folder, entries)
 
-        return open_dcp(folder, select)
+
+def _opened(folder: Folder, chosen: Candidate, select: str | None) -> Checkpoint:
     if chosen[0].endswith(INDEX_ENDING):
         return replace(open_index(folder.open(chosen[0]), select), path=folder.path)
     if SHARD_NAME.fullmatch(chosen[0]):
@@ -66,18 +83,14 @@ def _opened(folder: Folder, chosen: Candidate, select: str | None) -> Checkpoint
 
 def _choice(folder: Folder, entries: Sequence[Entry]) -> Candidate:
     names = [entry.name for entry in entries]
-    if ".metadata" in names or any(name.endswith(".distcp") for name in names):
-        return DISTRIBUTED
     present = {entry.name for entry in entries if not entry.is_folder}
     for name in KNOWN:
         if name in present:
             return (name,)
     for candidates in (_indexes(names), _shard_groups(names), _single_files(folder, entries)):
-        same_stem = len({candidate[0].partition(".")[0] for candidate in candidates}) == 1
+        same_stem = len({_model_name(candidate[0]) for candidate in candidates}) == 1
         if same_stem:  # one model in two formats: safetensors wins
             return min(candidates, key=lambda candidate: not is_safe_name(candidate[0]))
-        if candidates and all(_DEEPSPEED.fullmatch(candidate[0]) for candidate in candidates):
-            raise _deepspeed(folder.path, names)
         if candidates:
             listed = ", ".join(candidate[0] for candidate in candidates[:8])
             raise UsageError(
@@ -86,6 +99,17 @@ def _choice(folder: Folder, entries: Sequence[Entry]) -> Candidate:
                 path=folder.path,
             )
     raise _nothing(folder, entries)
+
+
+def _model_name(name: str) -> str:
+    """What a file's name says of the model, not of the format; a number behind a dot is another model or part.
+
+    Example:
+        >>> _model_name("model.fp16.safetensors"), _model_name("weights.01.pth")
+        ('model', 'weights.01')
+    """
+    first, *parts = name.split(".")
+    return ".".join((first, *(part for part in parts if part.isdecimal())))
 
 
 def _indexes(names: Sequence[str]) -> list[Candidate]:
@@ -128,18 +152,6 @@ def _is_companion(name: str) -> bool:
     return name.startswith(_COMPANIONS)
 
 
-def _deepspeed(path: PurePath, names: Sequence[str]) -> UnreadableError:
-    """What a folder of DeepSpeed is: the weights lie in pieces below it."""
-    steps = [name for name in names if name.startswith("global_step")]
-    if "zero_to_fp32.py" in names:
-        hint = f"join the weights: cd {shell_quote(path)} && python zero_to_fp32.py . OUT"
-    elif steps:
-        hint = f"the weights are in {path / steps[-1]}"
-    else:
-        hint = "zero_to_fp32.py in the folder above joins the weights"
-    return UnreadableError(f"{path} is a DeepSpeed checkpoint: every rank wrote its part", hint=hint, path=path)
-
-
 def _nothing(folder: Folder, entries: Sequence[Entry]) -> UnreadableError:
     path, names = folder.path, [entry.name for entry in entries]
     if not entries:
@@ -153,8 +165,12 @@ def _nothing(folder: Folder, entries: Sequence[Entry]) -> UnreadableError:
             f"zip -0 -r {shell_quote(path.name + '.pth')} {shell_quote(path.name)}",
             path=path,
         )
-    if "zero_to_fp32.py" in names or any(_DEEPSPEED.fullmatch(name) for name in names):
-        return _deepspeed(path, names)
+    if "zero_to_fp32.py" in names:
+        return UnreadableError(
+            f"{path} is of a DeepSpeed run, but holds no folder with the files of its ranks",
+            hint="copy the folder along that the file latest names, global_step100 or the like",
+            path=path,
+        )
     inner = (entry.name for entry in entries[:_MOST] if entry.is_folder and _holds_known(folder.folder(entry.name)))
     first = next(inner, None)
     hint = f"a folder in it does: {path / first}" if first else "name the file or folder that holds the weights"
@@ -163,6 +179,7 @@ def _nothing(folder: Folder, entries: Sequence[Entry]) -> UnreadableError:
 
 def _holds_known(folder: Folder) -> bool:
     try:
-        return any(entry.name in (".metadata", *KNOWN) for entry in folder.entries())
+        entries = folder.entries()
+        return folder_container(folder, entries) is not None or any(entry.name in KNOWN for entry in entries)
     except UnreadableError:  # a folder that may not be listed
         return False

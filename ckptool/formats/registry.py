@@ -1,20 +1,33 @@
 """Every container of checkpoints: what it is called, how it is known, which module reads it.
 
-A container is one entry of `CONTAINERS`. Nothing else in ckptool lists containers or their endings.
+A container is one entry of `CONTAINERS`; one that is a whole folder, of `FOLDERS`. Nothing else in ckptool lists
+containers or their endings.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-from ckptool.core.bytes import ByteSource, OpenBytes
+from ckptool.core.bytes import ByteSource, Entry, Folder, OpenBytes
 from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.errors import UnreadableError
 from ckptool.core.format import Format
-from ckptool.formats.sniff import HEAD, is_index, is_legacy, is_safetensors, is_zip, what_else
+from ckptool.formats.sniff import (
+    HEAD,
+    PART_OF_DISTRIBUTED,
+    is_distributed,
+    is_gguf,
+    is_index,
+    is_legacy,
+    is_npy,
+    is_npz,
+    is_safetensors,
+    is_zip,
+    what_else,
+)
 from ckptool.formats.writer import Writer
 
 Opener = Callable[[ByteSource, str | None], Checkpoint]
@@ -45,6 +58,23 @@ class Container:
     writer: Writer | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class FolderContainer:
+    """A kind of folder that is one checkpoint as a whole: its files mean nothing alone.
+
+    Attributes:
+        name: as reports call it.
+        claims: given a folder and what is in it, whether it is of this kind.
+        open: reads the headers; the second argument names the dict of tensors to take.
+        suffixes: endings of its files, which no other checkpoint has.
+    """
+
+    name: str
+    claims: Callable[[Folder, Sequence[Entry]], bool]
+    open: Callable[[Folder, str | None], Checkpoint]
+    suffixes: tuple[str, ...] = ()
+
+
 def _late(module: str, function: str) -> Callable[..., Any]:
     """The function of a module that is imported when it is called."""
 
@@ -63,8 +93,15 @@ CONTAINERS: list[Container] = [
         is_safetensors,
         _late("safetensors", "open_safetensors"),
         (".safetensors",),
-        writer=Writer("safetensors", _late("safetensors_output", "file_output"), _UNHELD, keeps_metadata=True),
+        writer=Writer(
+            "safetensors",
+            _late("safetensors_output", "file_output"),
+            _UNHELD,
+            loading=_late("safetensors_output", "file_loading"),
+            keeps_metadata=True,
+        ),
     ),
+    Container("numpy .npz", is_npz, _late("numpy_array", "open_npz"), (".npz",)),
     Container(
         "torch zip",
         is_zip,
@@ -77,9 +114,12 @@ CONTAINERS: list[Container] = [
             "torch",
             _late("torch.output", "torch_output"),
             refusal=_late("torch.output", "torch_refusal"),
+            loading=_late("torch.output", "torch_loading"),
             keeps_objects=True,
         ),
     ),
+    Container("numpy .npy", is_npy, _late("numpy_array", "open_npy"), (".npy",)),
+    Container("GGUF", is_gguf, _late("gguf", "open_gguf"), (".gguf",)),
     Container("torch legacy", is_legacy, _late("torch.legacy", "open_legacy"), is_pickle=True),
 ]
 """What is known, in the order in which a folder's files are preferred."""
@@ -87,10 +127,16 @@ CONTAINERS: list[Container] = [
 INDEX = Container("index", is_index, _late("sharded", "open_index"))
 """Which shard holds which key: a checkpoint to a user, never a shard."""
 
+FOLDERS: list[FolderContainer] = [
+    FolderContainer("torch.distributed", is_distributed, _late("dcp", "open_dcp"), (PART_OF_DISTRIBUTED,)),
+]
+"""Kinds of folders, in the order in which they are asked. Folders of files and shards are in `formats.folder`."""
+
 FOLDER = Writer(
     "folder",
     _late("safetensors_output", "folder_output"),
     _UNHELD,
+    loading=_late("safetensors_output", "folder_loading"),
     files="safetensors",
     is_folder=True,
     keeps_metadata=True,
@@ -109,6 +155,21 @@ def endings() -> tuple[str, ...]:
     """
     clear = (suffix for container in CONTAINERS for suffix in container.suffixes)
     return tuple(dict.fromkeys((*clear, *vague_endings())))
+
+
+def read_endings() -> tuple[str, ...]:
+    """The endings of all files that may be read for a checkpoint: indexes and the files of folders, too.
+
+    Example:
+        >>> read_endings()[-2:]
+        ('.distcp', '.index.json')
+    """
+    return (*endings(), *(suffix for each in FOLDERS for suffix in each.suffixes), INDEX_ENDING)
+
+
+def folder_container(folder: Folder, entries: Sequence[Entry]) -> FolderContainer | None:
+    """The kind of a folder that is one checkpoint as a whole; None for any other folder."""
+    return next((each for each in FOLDERS if each.claims(folder, entries)), None)
 
 
 def vague_endings() -> tuple[str, ...]:

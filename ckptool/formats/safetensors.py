@@ -8,28 +8,24 @@ Tensors are listed in the order of their data, the order in which the file can b
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from array import array
 from dataclasses import dataclass
-from operator import itemgetter
+from itertools import count
+from operator import lt
 from typing import NoReturn
 
 from ckptool.core.bytes import ByteSource, OpenBytes
-from ckptool.core.checkpoint import Checkpoint, Columns, Note
-from ckptool.core.dtypes import DTYPES
+from ckptool.core.checkpoint import Checkpoint, Columns
+from ckptool.core.counts import many
 from ckptool.core.errors import UnreadableError, UsageError
 from ckptool.core.format import Format
+from ckptool.core.observations import UnknownFields
 from ckptool.core.spec import Form
-from ckptool.formats.safetensors_header import DTYPE_NAMES, Entry, from_header, parse
-from ckptool.formats.strict_json import JsonError
+from ckptool.formats.safetensors_header import Parsed, parse
+from ckptool.formats.strict_json import JsonError, JsonReader
 
 SAFETENSORS = Format("safetensors", has_metadata=True)
 MAX_HEADER = 100_000_000  # the reference's own cap
-MAX_DIMENSION = 2**63 - 1  # torch's
-MAX_BITS = 2**64 - 1  # the reference counts in 64 bits and refuses what overflows, even if a later dimension is 0
-
-
-Placed = tuple[int, int, str, Form]
-"""A tensor: the first byte of its data and the end, its key, its form."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +33,18 @@ class Header:
     """A header that was read and checked.
 
     Attributes:
-        entries: the tensors in the order of their data, without holes or overlaps.
+        names: keys of the tensors in the order of their data, which has no holes and no overlaps.
+        forms: their dtypes, shapes and sizes.
+        starts: file offset of the first byte of each.
         metadata: `__metadata__`.
         odd: names of tensors with fields that ckptool does not know.
         start: file offset of the first byte of the data.
         nbytes: bytes of data that it describes.
     """
 
-    entries: list[Placed]
+    names: list[str]
+    forms: list[Form]
+    starts: array[int]
     metadata: dict[str, str]
     odd: list[str]
     start: int
@@ -67,18 +67,18 @@ def open_safetensors(source: ByteSource, select: str | None = None) -> Checkpoin
         _ends_early(source, header)
     if end < source.size:
         raise UnreadableError(
-            f"{source.path} goes on for {source.size - end:,} bytes after its last tensor",
+            f"{source.path} goes on for {many(source.size - end, 'byte')} after its last tensor",
             hint="header and data do not belong together; get the file again",
             path=source.path,
         )
     return Checkpoint(
         path=source.path,
         format=SAFETENSORS,
-        tensors=Columns(source, ((name, form, header.start + start) for start, _, name, form in header.entries)),
+        tensors=Columns(source, header.names, header.forms, header.starts),
         files=(source,),
         nbytes=source.size,
         metadata=header.metadata,
-        notes=tuple(_notes(header)),
+        observations=(UnknownFields(tuple(header.odd)),) if header.odd else (),
     )
 
 
@@ -102,63 +102,43 @@ def read_header(file: OpenBytes, offset: int = 0) -> Header:
             path=path,
         )
     try:
-        parsed, metadata, odd = parse(file.read(offset + 8, length))
-        entries = _in_torch_terms(parsed)
-        nbytes = _check_layout(entries)
+        found = parse(JsonReader(lambda at, nbytes: file.read(offset + 8 + at, nbytes), length))
+        names, forms, starts = _in_order(found)
+        nbytes = _check_layout(names, forms, starts)
     except JsonError as problem:
         raise UnreadableError(f"the header of {path} {problem}", hint="get the file again", path=path) from None
-    return Header(entries, metadata, odd, start, nbytes)
+    return Header(names, forms, array("Q", [start + at for at in starts]), found.metadata, found.odd, start, nbytes)
 
 
-def _in_torch_terms(entries: list[Entry]) -> list[Placed]:
-    """The entries with torch's dtypes, their sizes checked, in the order of their data."""
-    known: dict[tuple[str, tuple[int, ...]], Form] = {}  # most shapes come often
-    result = []
-    for start, stop, name, file_dtype, file_shape in entries:
-        form = known.get((file_dtype, file_shape))
-        if form is None:
-            form = known[file_dtype, file_shape] = _form(name, file_dtype, file_shape)
-        if stop - start != form.nbytes:
-            raise JsonError(f'gives "{name}" {stop - start:,} bytes where its dtype and shape need {form.nbytes:,}')
-        result.append((start, stop, name, form))
-    result.sort(key=itemgetter(0, 1, 2))
-    return result
+def _in_order(found: Parsed) -> tuple[list[str], list[Form], array[int]]:
+    """The tensors in the order of their data."""
+    if all(map(lt, found.starts, found.starts[1:])):
+        return found.names, found.forms, found.starts
+    rows = sorted(zip(found.starts, (form.nbytes for form in found.forms), found.names, count(), strict=False))
+    order = [row[-1] for row in rows]
+    return (
+        list(map(found.names.__getitem__, order)),
+        list(map(found.forms.__getitem__, order)),
+        array("Q", map(found.starts.__getitem__, order)),
+    )
 
 
-def _form(name: str, file_dtype: str, shape: tuple[int, ...]) -> Form:
-    """Torch's dtype and shape for what the file says of tensor `name`, and the bytes it takes."""
-    found = from_header(file_dtype, shape)
-    if found is None:
-        raise JsonError(f'gives "{name}" the dtype "{file_dtype}", which safetensors does not have')
-    elements = 1
-    for dimension in shape:
-        elements *= dimension
-        if dimension > MAX_DIMENSION or elements > MAX_BITS:
-            raise JsonError(f'gives "{name}" a shape too large for any tensor')
-    stored = DTYPES[DTYPE_NAMES[file_dtype]]
-    nbytes = stored.nbytes(elements)
-    if nbytes * 8 > MAX_BITS:
-        raise JsonError(f'gives "{name}" a shape too large for any tensor')
-    if elements % stored.block_elements:
-        raise JsonError(f'gives "{name}" {elements:,} elements of {file_dtype}, which do not fill whole bytes')
-    return Form(*found, nbytes)
-
-
-def _check_layout(entries: list[Placed]) -> int:
-    """Sorted entries follow each other without holes or overlaps; the bytes they take."""
-    end, before = 0, ""
-    for start, stop, name, _ in entries:
+def _check_layout(names: list[str], forms: list[Form], starts: array[int]) -> int:
+    """Sorted tensors follow each other without holes or overlaps; the bytes they take."""
+    end = 0
+    for at, (start, form) in enumerate(zip(starts, forms, strict=True)):
         if start < end:
-            raise JsonError(f'lets "{before}" and "{name}" overlap by {end - start:,} bytes')
+            raise JsonError(f'lets "{names[at - 1]}" and "{names[at]}" overlap by {many(end - start, "byte")}')
         if start > end:
-            raise JsonError(f'leaves {start - end:,} bytes before "{name}" to no tensor')
-        end, before = stop, name
+            raise JsonError(f'leaves {many(start - end, "byte")} before "{names[at]}" to no tensor')
+        end += form.nbytes
     return end
 
 
 def _ends_early(source: ByteSource, header: Header) -> NoReturn:
     have = source.size - header.start
-    damaged = next(name for _, stop, name, _ in header.entries if stop > have)
+    rows = zip(header.names, header.forms, header.starts, strict=True)
+    damaged = next(name for name, form, start in rows if start - header.start + form.nbytes > have)
     raise UnreadableError(
         f"{source.path} ends early: header promises {header.start + header.nbytes:,} bytes, file has {source.size:,}; "
         f"the first damaged tensor is {damaged}",
@@ -166,13 +146,3 @@ def _ends_early(source: ByteSource, header: Header) -> NoReturn:
         path=source.path,
         key=damaged,
     )
-
-
-def _notes(header: Header) -> Iterator[Note]:
-    if header.odd:
-        yield Note(
-            "the header has fields that the format does not have",
-            "they are ignored, as the reference implementation ignores them",
-            tuple(header.odd),
-            "warning",
-        )

@@ -1,4 +1,4 @@
-"""The JSON header of a safetensors file: from its text to entries.
+"""The JSON header of a safetensors file: from its text to columns.
 
 An entry in the usual form is taken by one regular expression; one with further fields or unusual spellings goes through
 `json`, in a small piece. As strict as the reference implementation, and stricter: see `ckptool.formats.strict_json`.
@@ -7,32 +7,32 @@ An entry in the usual form is taken by one regular expression; one with further 
 from __future__ import annotations
 
 import math
+from array import array
+from collections import Counter
 from typing import NamedTuple
 
 from ckptool.core.dtypes import DTYPES
-from ckptool.formats.strict_json import JsonError, JsonReader, compiled
+from ckptool.core.spec import Form
+from ckptool.formats.strict_json import JsonError, JsonReader, compiled, unquoted
 
-
-class Entry(NamedTuple):
-    """One tensor as the header describes it; `start` and `stop` count from the first byte of the data."""
-
-    start: int
-    stop: int
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
+MAX_DIMENSION = 2**63 - 1  # torch's
+MAX_BITS = 2**64 - 1  # the reference counts in 64 bits and refuses what overflows, even if a later dimension is 0
 
 
 class Parsed(NamedTuple):
-    """A header's content, not yet checked against dtypes and the file.
+    """A header's content in columns: tensors in the order of the text. Whether they fill the data is not yet checked.
 
     Attributes:
-        entries: in the order of the text; dtypes by the format's names.
+        names: their keys, no two equal.
+        forms: their dtypes (torch's), shapes and sizes.
+        starts: the first byte of each, counted from the first byte of the data.
         metadata: `__metadata__`.
         odd: names of tensors with fields that the format does not have.
     """
 
-    entries: list[Entry]
+    names: list[str]
+    forms: list[Form]
+    starts: array[int]
     metadata: dict[str, str]
     odd: list[str]
 
@@ -84,35 +84,73 @@ _USUAL = compiled(
 )
 
 
-def parse(text: bytes) -> Parsed:
+def parse(reader: JsonReader) -> Parsed:
     """Read a header.
 
     Raises:
-        JsonError: it is not JSON, or not of the form that the format prescribes.
+        JsonError: it is not JSON, not of the form that the format prescribes, or its sizes contradict its shapes.
 
     Example:
-        >>> parse(b'{"w":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]}}').entries
-        [Entry(start=0, stop=24, name='w', dtype='F32', shape=(2, 3))]
+        >>> parse(JsonReader.of(b'{"w":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]}}')).forms
+        [Form(dtype='float32', shape=(2, 3), nbytes=24, layout='strided')]
     """
-    parsed = Parsed([], {}, [])
-    shapes: dict[bytes, tuple[int, ...]] = {b"": ()}
-    reader = JsonReader(text)
-    for name, usual in reader.members(_USUAL):
-        if usual is not None:
-            _, dtype, sizes, start, stop, _ = usual.groups()
-            shape = shapes.get(sizes)
-            if shape is None:
-                shape = shapes[sizes] = tuple(map(int, sizes.split(b",")))
-            parsed.entries.append(Entry(int(start), int(stop), name, dtype.decode(), shape))
-        elif name == "__metadata__":
-            parsed.metadata.update(reader.strings("__metadata__"))
+    parsed = Parsed([], [], array("Q"), {}, [])
+    names, forms, starts = parsed.names, parsed.forms, parsed.starts
+    known: dict[tuple[object, ...], Form] = {}  # most shapes come often
+    has_metadata = False
+    for member in reader.members(_USUAL):
+        if isinstance(member, tuple):
+            raw, dtype, sizes, first, stop, _ = member
+            start, end = int(first), int(stop)
+            name = raw.decode() if raw.isascii() else unquoted(raw)
+            form = known.get((dtype, sizes))
+            if form is None:
+                shape = tuple(map(int, sizes.split(b","))) if sizes else ()
+                form = known[dtype, sizes] = _form(name, dtype.decode(), shape)
+        elif member == "__metadata__":
+            if has_metadata:
+                raise JsonError('names "__metadata__" twice')
+            has_metadata = True
+            parsed.metadata.update(reader.strings(member))
+            continue
         else:
-            parsed.entries.append(_unusual(name, reader.small_value(), parsed.odd))
+            name = member
+            start, end, file_dtype, shape = _unusual(name, reader.small_value(), parsed.odd)
+            form = _form(name, file_dtype, shape)
+        if end - start != form.nbytes:
+            raise JsonError(f'gives "{name}" {end - start:,} bytes where its dtype and shape need {form.nbytes:,}')
+        if start > MAX_DIMENSION:
+            raise JsonError(f'puts "{name}" at byte {start:,}, beyond any file')
+        names.append(name)
+        forms.append(form)
+        starts.append(start)
+    if len(set(names)) < len(names):
+        twin = next(name for name, count in Counter(names).items() if count > 1)
+        raise JsonError(f'names "{twin}" twice')
     return parsed
 
 
-def _unusual(name: str, value: object, odd: list[str]) -> Entry:
-    """An entry from a value that may be anything."""
+def _form(name: str, file_dtype: str, shape: tuple[int, ...]) -> Form:
+    """Torch's dtype and shape for what the file says of tensor `name`, and the bytes it takes."""
+    found = from_header(file_dtype, shape)
+    if found is None:
+        raise JsonError(f'gives "{name}" the dtype "{file_dtype}", which safetensors does not have')
+    elements = 1
+    for dimension in shape:
+        elements *= dimension
+        if dimension > MAX_DIMENSION or elements > MAX_BITS:
+            raise JsonError(f'gives "{name}" a shape too large for any tensor')
+    stored = DTYPES[DTYPE_NAMES[file_dtype]]
+    nbytes = stored.nbytes(elements)
+    if nbytes * 8 > MAX_BITS:
+        raise JsonError(f'gives "{name}" a shape too large for any tensor')
+    if elements % stored.block_elements:
+        raise JsonError(f'gives "{name}" {elements:,} elements of {file_dtype}, which do not fill whole bytes')
+    return Form(*found, nbytes)
+
+
+def _unusual(name: str, value: object, odd: list[str]) -> tuple[int, int, str, tuple[int, ...]]:
+    """(start, stop, dtype, shape) from a value that may be anything."""
     if not isinstance(value, dict):
         raise JsonError(f'has an entry "{name}" that is not an object')
     for field in ("dtype", "shape", "data_offsets"):
@@ -128,7 +166,7 @@ def _unusual(name: str, value: object, odd: list[str]) -> Entry:
             raise JsonError(f'has a field "{field}" for "{name}" that the format does not have')
     if value:
         odd.append(name)
-    return Entry(offsets[0], offsets[1], name, dtype, tuple(shape))
+    return offsets[0], offsets[1], dtype, tuple(shape)
 
 
 def _are_naturals(value: object) -> bool:

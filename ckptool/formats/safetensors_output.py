@@ -13,7 +13,7 @@ from ckptool.formats.image import Image
 from ckptool.formats.safetensors_header import to_header
 from ckptool.formats.safetensors_write import Entry, safetensors_image
 from ckptool.formats.shard_names import INDEX, SINGLE, shard_name
-from ckptool.formats.writer import Output
+from ckptool.formats.writer import Loading, Output
 
 
 def unheld(spec: TensorSpec) -> str:
@@ -21,6 +21,18 @@ def unheld(spec: TensorSpec) -> str:
     if to_header(spec.dtype, spec.shape) is not None:
         return ""
     return spec.short if DTYPES[spec.dtype].safetensors else spec.dtype
+
+
+def file_loading(path: str, wrap: str | None) -> Loading:
+    """How safetensors loads one file."""
+    return Loading(f"load_file({path!r})", ("from safetensors.torch import load_file",))
+
+
+def folder_loading(path: str, wrap: str | None) -> Loading:
+    """How safetensors loads a folder of shards."""
+    shards = f'for shard in sorted(Path({path!r}).glob("*.safetensors"))'
+    state = f"{{key: value {shards} for key, value in load_file(shard).items()}}"
+    return Loading(state, ("from pathlib import Path", "from safetensors.torch import load_file"))
 
 
 def file_output(plan: Plan, name: str, limit: int) -> Output:

@@ -8,8 +8,8 @@ from pathlib import PurePath
 
 from ckptool.core.errors import CkptError
 from ckptool.formats.sharded import read_index
-from ckptool.storage.local import LocalFile
-from ckptool.storage.paths import entry_names, is_file, link_target
+from ckptool.storage.locate import locate_file
+from ckptool.storage.paths import entry_names, exists, is_address, is_file, link_target
 from ckptool.storage.touched import only_looking
 
 SINGLE = "model.safetensors"
@@ -39,10 +39,12 @@ def is_shard_name(name: str) -> bool:
 
 def replaceable(folder: PurePath) -> frozenset[str]:
     """The files of a folder that an earlier output left there: by their names, or because its index names them."""
-    names = {name for name in entry_names(folder) if link_target(folder / name) or is_file(folder / name)}
+    there = entry_names(folder) if exists(folder) else []
+    is_far = is_address(folder)  # where everything but a folder is a file, and each question costs
+    names = {name for name in there if is_far or link_target(folder / name) or is_file(folder / name)}
     ours = {name for name in names if is_shard_name(name)}
     if INDEX in ours:
         with suppress(CkptError), only_looking():  # a damaged index names nothing; it is replaced itself
-            shards = names.intersection(read_index(LocalFile.at(folder / INDEX)).weight_map.values())
+            shards = names.intersection(read_index(locate_file(folder / INDEX)).weight_map.values())
             ours |= {name for name in shards if name.endswith(".safetensors")}
     return frozenset(ours)

@@ -9,18 +9,23 @@ Tensors come shard by shard, shards by name, in each shard in the order of its f
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, islice, repeat
 from pathlib import PurePath
 
 from ckptool.core.bytes import ByteSource, Folder
-from ckptool.core.checkpoint import Checkpoint, Columns, Extra, GlobalUse, Note, Tensor
+from ckptool.core.checkpoint import Checkpoint, Columns, Extra, GlobalUse, Tensor
+from ckptool.core.counts import many
 from ckptool.core.errors import MissingError, UnreadableError
+from ckptool.core.observations import MetadataDiffers, NoIndex, NotInIndex, Observation, WrongTotalSize
 from ckptool.formats.registry import open_file
-from ckptool.formats.strict_json import JsonError, JsonReader
+from ckptool.formats.strict_json import JsonError, JsonReader, unquoted
 
 MAX_INDEX = 100_000_000  # bytes; a million keys
+_ENTRY = 77  # bytes of a header's entry beside its key
+_HEAD_ROOM = 4096
 SHARD_NAME = re.compile(r"(?P<stem>.+)-(?P<number>\d{1,9})-of-(?P<count>\d{1,9})(?P<suffix>\.[A-Za-z]+)", re.ASCII)
 
 
@@ -54,13 +59,20 @@ def open_index(source: ByteSource, select: str | None = None) -> Checkpoint:
         UnreadableError: the index is damaged or names files outside its folder, a shard is missing or damaged, a key is
             in two shards or not in the shard that the index names.
     """
-    index = read_index(source)
-    names = sorted(set(index.weight_map.values()))
-    for name in names:
-        _check_plain(name, index)
-    shards = _open_shards(source.folder, _located(source.folder, names, f"the index {source.path}"), select)
+    heads, total_size = _heads_and_size(source)
+    try:
+        source.folder.will_open(heads)
+        shards = _open_shards(source.folder, _located(source.folder, list(heads), f"the index {source.path}"), select)
+    except UnreadableError:
+        read_index(source)  # a key that it names twice explains more
+        raise
     merged = replace(_merged(source.path, shards), indexes=(source,))
-    return _held_against(index, merged, shards)
+    if not _says_the_same(source, merged):
+        merged = _held_against(read_index(source), merged, shards)
+    nbytes = sum(form.nbytes * many for form, many in merged.form_counts().items())
+    if total_size is not None and total_size != nbytes:
+        merged = replace(merged, observations=(*merged.observations, WrongTotalSize(total_size, nbytes)))
+    return merged
 
 
 def open_shards(folder: Folder, names: Sequence[str], select: str | None = None) -> Checkpoint:
@@ -83,43 +95,114 @@ def open_shards(folder: Folder, names: Sequence[str], select: str | None = None)
             hint="download what is missing",
             path=folder.path,
         )
-    note = Note("there is no index; the shards were taken by their names", "every number is there")
-    return _merged(folder.path, _open_shards(folder, [folder.open(name) for name in names], select), (note,))
+    folder.will_open(dict.fromkeys(names, 0))
+    return _merged(folder.path, _open_shards(folder, [folder.open(name) for name in names], select), (NoIndex(),))
 
 
 def read_index(source: ByteSource) -> Index:
     """Read an index; its shards are not looked at."""
-    path = source.path
-    with source.open() as file:
-        if file.size > MAX_INDEX:
-            raise UnreadableError(f"the index {path} has {file.size:,} bytes; no index is that long", path=path)
-        reader = JsonReader(file.read(0, file.size))
     weight_map: dict[str, str] = {}
-    total_size = None
-    try:
-        for member, _ in reader.members():
-            if member == "weight_map":
-                weight_map = reader.strings("weight_map")
-            else:
-                value = reader.small_value()
-                size = value.get("total_size") if member == "metadata" and isinstance(value, dict) else None
-                total_size = int(size) if isinstance(size, (int, float)) else total_size
-    except JsonError as problem:
-        raise UnreadableError(f"the index {path} {problem}", hint="get the index again", path=path) from None
+    total_size = _walk(source, lambda reader: weight_map.update(reader.strings("weight_map")))
     if not weight_map:
-        raise UnreadableError(f"the index {path} names no tensors: it has no weight_map", path=path)
+        raise _names_none(source.path)
     return Index(source, weight_map, total_size)
 
 
-def _check_plain(name: str, index: Index) -> None:
-    if name in ("", ".", "..") or any(character in name for character in "/\\\0"):
-        key = next(key for key, shard in index.weight_map.items() if shard == name)
-        raise UnreadableError(
-            f'the index {index.path} puts "{key}" into "{name}", which is not a plain file name',
-            hint="shards lie beside their index; do not use this checkpoint unless you know who made it",
-            path=index.path,
-            key=key,
-        )
+def _walk(source: ByteSource, take: Callable[[JsonReader], None]) -> int | None:
+    """Read an index from its begin to its end.
+
+    Args:
+        source: the index.
+        take: reads the `weight_map`, which comes next.
+
+    Returns:
+        The `total_size` that it claims, if it claims one.
+
+    Raises:
+        UnreadableError: it is damaged.
+    """
+    path = source.path
+    total_size = None
+    seen: set[str] = set()
+    with source.open() as file:
+        if file.size > MAX_INDEX:
+            raise UnreadableError(f"the index {path} has {file.size:,} bytes; no index is that long", path=path)
+        reader = JsonReader(file.read, file.size)
+        try:
+            for member in reader.members():
+                assert isinstance(member, str)  # no usual form was given
+                if member in seen:
+                    raise JsonError(f'names "{member}" twice')
+                seen.add(member)
+                if member == "weight_map":
+                    take(reader)
+                else:
+                    value = reader.small_value()
+                    size = value.get("total_size") if member == "metadata" and isinstance(value, dict) else None
+                    total_size = int(size) if isinstance(size, (int, float)) else total_size
+        except JsonError as problem:
+            raise UnreadableError(f"the index {path} {problem}", hint="get the index again", path=path) from None
+    return total_size
+
+
+def _names_none(path: PurePath) -> UnreadableError:
+    return UnreadableError(f"the index {path} names no tensors: it has no weight_map", path=path)
+
+
+def _heads_and_size(source: ByteSource) -> tuple[dict[str, int], int | None]:
+    """The shards that an index names, and the `total_size` that it claims. No key is held.
+
+    Returns:
+        About how many bytes the header of each shard has, and a little more: an entry is a key and some 77 bytes.
+    """
+    first: dict[str, str] = {}  # the first key of each shard
+    nbytes: dict[bytes, int] = {}  # of its keys; and their entries
+
+    def take(reader: JsonReader) -> None:
+        for key, value, _ in reader.pairs("weight_map"):
+            known = nbytes.get(value)
+            if known is None:
+                known = 0
+                first.setdefault(unquoted(value), unquoted(key))
+            nbytes[value] = known + len(key) + _ENTRY
+
+    total_size = _walk(source, take)
+    if not first:
+        raise _names_none(source.path)
+    for name, key in first.items():
+        if name in ("", ".", "..") or any(character in name for character in "/\\\0"):
+            raise UnreadableError(
+                f'the index {source.path} puts "{key}" into "{name}", which is not a plain file name',
+                hint="shards are in the folder of their index; do not use this checkpoint unless you know who made it",
+                path=source.path,
+                key=key,
+            )
+    heads = dict.fromkeys(sorted(first), _HEAD_ROOM)
+    for raw, size in nbytes.items():
+        heads[unquoted(raw)] += size + size // 7
+    return heads, total_size
+
+
+def _says_the_same(source: ByteSource, merged: Checkpoint) -> bool:
+    """True if an index lists every tensor of a checkpoint once, and in its file; it is read again, and not held."""
+    columns = merged.columns
+    if columns is None:
+        return False
+    numbers = {file.name.encode(): number for number, file in enumerate(merged.files)}
+    shard_of = array("L", chain.from_iterable(repeat(at, many) for at, many in enumerate(columns.counts)))
+    listed, wrong, row_of = len(numbers), 0, columns.rows.get
+
+    def take(reader: JsonReader) -> None:
+        nonlocal wrong
+        for key, value, _ in reader.pairs("weight_map"):
+            row = row_of(unquoted(key) if b"\\" in key else key.decode("utf-8", "replace"))
+            if row is None or shard_of[row] != numbers.get(value):
+                wrong += 1
+            else:
+                shard_of[row] = listed  # a key that comes twice is wrong
+
+    _walk(source, take)
+    return not wrong and shard_of.count(listed) == len(shard_of)
 
 
 def _located(folder: Folder, names: Sequence[str], who: str) -> list[ByteSource]:
@@ -133,7 +216,8 @@ def _located(folder: Folder, names: Sequence[str], who: str) -> list[ByteSource]
             missing.append(name)
     if missing:
         raise UnreadableError(
-            f"{who} names {len(names):,} shards, {len(missing):,} of them missing: {_some(missing, len(missing))}",
+            f"{who} names {many(len(names), 'shard')}, {len(missing):,} of them missing: "
+            f"{_some(missing, len(missing))}",
             hint="download what is missing",
             path=folder.path / missing[0],
         )
@@ -150,11 +234,12 @@ def _open_shards(folder: Folder, sources: Iterable[ByteSource], select: str | No
     return shards
 
 
-def _merged(path: PurePath, shards: Sequence[Checkpoint], notes: tuple[Note, ...] = ()) -> Checkpoint:
+def _merged(path: PurePath, shards: Sequence[Checkpoint], observations: tuple[Observation, ...] = ()) -> Checkpoint:
     """One checkpoint out of its shards."""
     tensors = _joined(path, shards)
     versions = [shard.module_versions for shard in shards if shard.module_versions is not None]
     metadata, conflicts = _merged_metadata(shards)
+    of_shards = dict.fromkeys(each for shard in shards for each in shard.observations)
     return Checkpoint(
         path=path,
         format=replace(shards[0].format, shards=len(shards)),
@@ -167,7 +252,7 @@ def _merged(path: PurePath, shards: Sequence[Checkpoint], notes: tuple[Note, ...
         metadata=metadata,
         module_versions={name: version for part in versions for name, version in part.items()} if versions else None,
         globals=_merged_globals(shards),
-        notes=notes + conflicts + tuple(dict.fromkeys(note for shard in shards for note in shard.notes)),
+        observations=(*observations, *conflicts, *of_shards),
     )
 
 
@@ -175,10 +260,14 @@ def _joined(path: PurePath, shards: Sequence[Checkpoint]) -> Mapping[str, Tensor
     """The tensors of all shards."""
     parts = [shard.tensors for shard in shards]
     columns = [part for part in parts if isinstance(part, Columns)]
-    tensors = (
-        Columns.joined(columns) if len(columns) == len(parts) else {k: v for part in parts for k, v in part.items()}
-    )
-    if len(tensors) < sum(map(len, parts)):
+    tensors: Mapping[str, Tensor]
+    if len(columns) == len(parts):
+        tensors = Columns.joined(columns)
+        is_twice = tensors.has_twins
+    else:
+        tensors = {k: v for part in parts for k, v in part.items()}
+        is_twice = len(tensors) < sum(map(len, parts))
+    if is_twice:
         owner: dict[str, Checkpoint] = {}
         for shard in shards:
             for key in shard.tensors:
@@ -189,17 +278,14 @@ def _joined(path: PurePath, shards: Sequence[Checkpoint]) -> Mapping[str, Tensor
     return tensors
 
 
-def _merged_metadata(shards: Sequence[Checkpoint]) -> tuple[dict[str, str], tuple[Note, ...]]:
+def _merged_metadata(shards: Sequence[Checkpoint]) -> tuple[dict[str, str], tuple[MetadataDiffers, ...]]:
     metadata: dict[str, str] = {}
     conflicts: dict[str, None] = {}
     for shard in shards:
         for name, text in shard.metadata.items():
             if metadata.setdefault(name, text) != text:
                 conflicts[name] = None
-    if not conflicts:
-        return metadata, ()
-    names = _some((f'"{name}"' for name in conflicts), len(conflicts))
-    return metadata, (Note(f"the shards' metadata differ in {names}", "the first shard's are shown"),)
+    return metadata, (MetadataDiffers(tuple(conflicts)),) if conflicts else ()
 
 
 def _merged_extras(shards: Sequence[Checkpoint]) -> Iterator[Extra]:
@@ -239,17 +325,11 @@ def _held_against(index: Index, merged: Checkpoint, shards: Sequence[Checkpoint]
     if right < len(tensors):
         unlisted = {key: tensor for key, tensor in tensors.items() if key not in listed}
         tensors = {key: tensor for key, tensor in tensors.items() if key in listed}
-    notes = list(merged.notes)
+    observed = list(merged.observations)
     if unlisted:
-        are = "1 tensor of the shards is" if len(unlisted) == 1 else f"{len(unlisted):,} tensors of the shards are"
-        text = f"{are} not in the index"
-        notes.append(Note(text, "they are left out, as loaders leave them out", tuple(unlisted), "warning"))
-    held = replace(merged, tensors=tensors, other_tensors={**merged.other_tensors, **unlisted})
-    nbytes = sum(form.nbytes for form in held.forms())
-    if index.total_size is not None and index.total_size != nbytes:
-        text = f"the index claims a total_size of {index.total_size:,} bytes, its tensors have {nbytes:,}"
-        notes.append(Note(text, "loaders do not look at it"))
-    return replace(held, notes=tuple(notes))
+        observed.append(NotInIndex(tuple(unlisted)))
+    others = {**merged.other_tensors, **unlisted}
+    return replace(merged, tensors=tensors, other_tensors=others, observations=tuple(observed))
 
 
 def _some(names: Iterable[str], count: int) -> str:

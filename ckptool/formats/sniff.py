@@ -1,19 +1,23 @@
 """What a file is, by its first bytes; its name is never asked.
 
-A file that is no checkpoint is said to be what it is, because that is what helps: a Git LFS pointer, an error page that
+For a file that is not a checkpoint the error says what it is, because that helps: a Git LFS pointer, an error page that
 was saved under the name of a model, an archive that was never unpacked.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from ckptool.core.bytes import OpenBytes
+from ckptool.core.bytes import Entry, Folder, OpenBytes
 from ckptool.core.errors import UnreadableError
 from ckptool.core.shell import shell_quote
 
 HEAD = 4096  # bytes looked at
+DISTRIBUTED = ".metadata"
+"""The file that makes a folder a torch.distributed checkpoint."""
+PART_OF_DISTRIBUTED = ".distcp"
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY = (LEGACY_MAGIC.to_bytes(10, "little"), str(LEGACY_MAGIC).encode())  # pickle protocols 2 and up; 0 and 1
 
@@ -50,11 +54,9 @@ _MAGIC: list[tuple[int, bytes, Other]] = [
     (0, b"Rar!\x1a\x07", Other("is a rar archive", _UNPACK)),
     (257, b"ustar", _TAR),
     (0, b"\x89HDF\r\n\x1a\n", Other("is an HDF5 file, as Keras writes", _EXPORT)),
-    (0, b"GGUF", Other("is a GGUF file, for llama.cpp", _EXPORT)),
     (0, b"GGML", Other("is a GGML file, for llama.cpp", _EXPORT)),
     (0, b"lmgg", Other("is a GGML file, for llama.cpp", _EXPORT)),
     (0, b"tjgg", Other("is a GGML file, for llama.cpp", _EXPORT)),
-    (0, b"\x93NUMPY", Other("is a numpy array (.npy)", "torch.save or safetensors can hold it by name")),
     (4, b"TFL3", Other("is a TensorFlow Lite model", _EXPORT)),
     (0, b"%PDF-", Other("is a PDF document", _DOWNLOAD)),
     (0, b"\x89PNG\r\n", Other("is a PNG image", _DOWNLOAD)),
@@ -86,6 +88,21 @@ def is_safetensors(head: bytes, file: OpenBytes) -> bool:
     if is_zip(head, file) or is_legacy(head, file) or _is_text(head[:8]):
         return False
     return head[8:].lstrip(b" \t\r\n").startswith(b"{")
+
+
+def is_gguf(head: bytes, file: OpenBytes) -> bool:
+    """True for a GGUF file of any version and byte order."""
+    return head.startswith(b"GGUF")
+
+
+def is_npy(head: bytes, file: OpenBytes) -> bool:
+    """True for an array of numpy."""
+    return head.startswith(b"\x93NUMPY")
+
+
+def is_npz(head: bytes, file: OpenBytes) -> bool:
+    """True for a zip archive whose first member is an array of numpy."""
+    return head.startswith(b"PK\x03\x04") and head[30 : 30 + int.from_bytes(head[26:28], "little")].endswith(b".npy")
 
 
 def is_index(head: bytes, file: OpenBytes) -> bool:
@@ -150,6 +167,11 @@ def _binary_kind(head: bytes, file: OpenBytes) -> Other:
         f"is not a checkpoint that ckptool knows (it begins with {head[:8].hex(' ')})",
         "ckptool reads torch files, safetensors, sharded folders and torch.distributed checkpoints",
     )
+
+
+def is_distributed(folder: Folder, entries: Sequence[Entry]) -> bool:
+    """True for a folder that torch.distributed.checkpoint wrote, also where a part of it is missing."""
+    return any(entry.name == DISTRIBUTED or entry.name.endswith(PART_OF_DISTRIBUTED) for entry in entries)
 
 
 def _pickle_kind(file: OpenBytes) -> Other:

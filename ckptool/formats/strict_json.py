@@ -1,11 +1,11 @@
 """JSON that a stranger wrote, read piece by piece: safetensors headers and shard indexes.
 
-Such a text may have 100 MB, and may unfold to gigabytes of nested lists. So it is never parsed as a whole: the caller
-walks the members of the outermost object and says what it expects of each; anything else is refused before it is built.
-Every pattern is possessive, hence linear in the text.
+Such a text may have 100 MB, and may unfold to gigabytes of nested lists. So it is never parsed or held as a whole: the
+caller walks the members of the outermost object and says what it expects of each; anything else is refused before it is
+built. Every pattern is possessive, hence linear in the text.
 
 JSON is read by the letter: no NaN, no `-0` for a natural number, no half surrogate pair; and no key twice in one
-object, because two readers could take two different ones.
+object, because two readers could take two different ones (the caller of `members` and `pairs` sees to that).
 """
 
 from __future__ import annotations
@@ -13,12 +13,15 @@ from __future__ import annotations
 import json
 import re
 from codecs import utf_8_decode
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from typing import NoReturn
 
 MAX_STRINGS = 1_500_000  # entries of one object of strings
 MAX_SMALL = 1 << 16  # bytes of any other value
 _MANY_VALUES = 10_000  # different strings of one object that are remembered
+_WINDOWS = (1 << 20, 8 << 20)  # bytes of a text that are read first, and at once at most
+_LOOK_AHEAD = 1 << 16  # bytes in which a member in the usual form ends
 
 
 class JsonError(ValueError):
@@ -32,6 +35,12 @@ def compiled(pattern: str) -> re.Pattern[bytes]:
     return re.compile(pattern.replace("~", r"[ \t\n\r]*+").encode())
 
 
+@cache
+def _or_any_byte(pattern: re.Pattern[bytes]) -> re.Pattern[bytes]:
+    """The same; where it does not match, one byte, without groups: so that its matches follow one another."""
+    return re.compile(b"(?s:" + pattern.pattern + b"|.)")
+
+
 _OPEN = compiled(r"~\{~(\}~)?")
 _KEY = compiled(r"STRING~:~")
 _PAIR = compiled(r"STRING~:~STRING~([,}])~")
@@ -41,114 +50,168 @@ _NULL = compiled(r"null~")
 
 
 class JsonReader:
-    """A cursor over a text that is one JSON object.
-
-    Attributes:
-        text: the whole text.
-        position: the byte that is read next.
+    """A cursor over a text that is one JSON object. Only the part around the cursor is held.
 
     Example:
-        >>> reader = JsonReader(b'{"a": {"x": "1"}, "b": [2]}')
-        >>> [(key, reader.strings("a") if key == "a" else reader.small_value()) for key, _ in reader.members()]
+        >>> reader = JsonReader.of(b'{"a": {"x": "1"}, "b": [2]}')
+        >>> [(key, reader.strings("a") if key == "a" else reader.small_value()) for key in reader.members()]
         [('a', {'x': '1'}), ('b', [2])]
     """
 
-    def __init__(self, text: bytes) -> None:
-        self.text = text
-        self.position = 0
+    def __init__(self, read: Callable[[int, int], bytes], nbytes: int) -> None:
+        """A text of so many bytes, of which `read(offset, nbytes)` gives any part."""
+        self._read = read
+        self._left = nbytes  # bytes that are not held yet
+        self._next = 0  # the first of them
+        self._window = b""
+        self._many = _WINDOWS[0]
+        self._at = 0  # the byte of the window that comes next
 
-    def members(self, usual: re.Pattern[bytes] = _NEVER) -> Iterator[tuple[str, re.Match[bytes] | None]]:
-        """The keys of the outermost object; after each one the caller reads its value.
+    @classmethod
+    def of(cls, text: bytes) -> JsonReader:
+        """A text in memory."""
+        return cls(lambda offset, nbytes: text[offset : offset + nbytes], len(text))
+
+    def members(self, usual: re.Pattern[bytes] = _NEVER) -> Iterator[str | tuple[bytes, ...]]:
+        """The members of the outermost object.
 
         Args:
-            usual: a pattern of a whole member in the form that most have: its first group is the key, its last one what
-                separates it from the next. The caller gets the match, if all groups are set, and reads no value then.
+            usual: a pattern of a whole member in the form that most have: its last group is what separates it from the
+                next. For a member that fits, with all groups set, the caller gets the groups. For any other it gets the
+                key, and reads the value.
 
         Raises:
-            JsonError: the text is not one JSON object, or a key is there twice.
+            JsonError: the text is not one JSON object.
         """
-        seen: set[str] = set()
         more = self._open("is not a JSON object")
         while more:
-            match = usual.match(self.text, self.position)
-            if match is not None and None in match.groups():
-                match = None
-            key = self._key() if match is None else unquoted(match[1])
-            if key in seen:
-                raise JsonError(f'names "{key}" twice')
-            seen.add(key)
-            yield key, match
-            following = _NEXT.match(self.text, self.position) if match is None else match
+            count = 0
+            for groups in self._run(usual):
+                yield groups
+                more, count = groups[-1] == b",", count + 1
+            if count:
+                continue
+            yield self._key()
+            following = self._match(_NEXT)
             if following is None:
                 raise self._invalid()
-            self.position, more = following.end(), following[following.lastindex or 0] == b","
-        if self.position != len(self.text):
-            raise JsonError(f"goes on after its end, at byte {self.position:,}")
+            self._at, more = following.end(), following[1] == b","
+        if self._at != len(self._window) or self._left:
+            raise JsonError(f"goes on after its end, at byte {self._position:,}")
 
-    def strings(self, what: str) -> dict[str, str]:
-        """The object of strings that comes next; `null` counts as an empty one."""
-        null = _NULL.match(self.text, self.position)
+    def pairs(self, what: str) -> Iterator[tuple[bytes, ...]]:
+        """The object of strings that comes next, as (key, value, separator), each as it stands between its quotation
+        marks; `null` counts as an empty one."""
+        null = self._match(_NULL, _LOOK_AHEAD)
         if null is not None:
-            self.position = null.end()
-            return {}
-        found: dict[str, str] = {}
-        values: dict[bytes, str] = {}  # an index names few shards for many keys
+            self._at = null.end()
+            return
         more = self._open(f"has a {what} that is not an object")
+        total = 0
         while more:
-            pair = _PAIR.match(self.text, self.position)
-            if pair is None:
+            count = 0
+            for groups in self._run(_PAIR, None):
+                yield groups
+                more, count = groups[-1] == b",", count + 1
+            total += count
+            if total > MAX_STRINGS:
+                raise JsonError(f"has more than {MAX_STRINGS:,} entries of {what}")
+            if not count:
                 name = self._key()
-                if self.text[self.position : self.position + 1] in (b"", b'"'):
+                if self._window[self._at : self._at + 1] in (b"", b'"'):
                     raise self._invalid()
                 raise JsonError(f'has an entry "{name}" of {what} that is not text')
-            key, value, separator = pair.groups()
+
+    def strings(self, what: str) -> dict[str, str]:
+        """The object of strings that comes next; see `pairs`."""
+        found: dict[str, str] = {}
+        values: dict[bytes, str] = {}  # an index names few shards for many keys
+        for key, value, _ in self.pairs(what):
             name = unquoted(key)
             if name in found:
                 raise JsonError(f'names "{name}" twice in {what}')
-            if len(found) == MAX_STRINGS:
-                raise JsonError(f"has more than {MAX_STRINGS:,} entries of {what}")
             text = values.get(value)
             if text is None:
                 text = unquoted(value)
                 if len(values) < _MANY_VALUES:
                     values[value] = text
             found[name] = text
-            self.position, more = pair.end(), separator == b","
         return found
 
     def small_value(self) -> object:
         """Whatever comes next, as Python's `json` has it, if its text is not longer than `MAX_SMALL` bytes."""
+        while self._left and len(self._window) - self._at < MAX_SMALL:
+            self._hold_more()
         for limit in (1 << 10, MAX_SMALL):
-            piece = self.text[self.position : self.position + limit]
+            piece = self._window[self._at : self._at + limit]
             try:
                 text, _ = utf_8_decode(piece, "strict", len(piece) < limit)
                 value, end = _DECODER.raw_decode(text)
-                json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair is no text
+                json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair is not a text
             except (ValueError, RecursionError) as problem:
                 if len(piece) == limit < MAX_SMALL:
                     continue
                 raise (problem if isinstance(problem, JsonError) else self._invalid()) from None
-            self.position += len(text[:end].encode())
+            self._at += len(text[:end].encode())
             return value
         raise self._invalid()
 
     def _open(self, otherwise: str) -> bool:
         """Step into the object that comes next; False if it is empty, and then behind it."""
-        opening = _OPEN.match(self.text, self.position)
+        opening = self._match(_OPEN)
         if opening is None:
             raise JsonError(otherwise)
-        self.position = opening.end()
+        self._at = opening.end()
         return opening[1] is None
 
     def _key(self) -> str:
-        key = _KEY.match(self.text, self.position)
+        key = self._match(_KEY)
         if key is None:
             raise self._invalid()
-        self.position = key.end()
+        self._at = key.end()
         return unquoted(key[1])
 
+    def _run(self, pattern: re.Pattern[bytes], ahead: int | None = _LOOK_AHEAD) -> Iterator[tuple[bytes, ...]]:
+        """The groups of what matches next, again and again; the cursor is behind what was given."""
+        if self._match(pattern, ahead) is None:
+            return
+        stop = len(self._window) if self._left else -1
+        for match in _or_any_byte(pattern).finditer(self._window, self._at):
+            groups, end = match.groups(), match.end()
+            if None in groups or end == stop:
+                return
+            self._at = end
+            yield groups
+
+    def _match(self, pattern: re.Pattern[bytes], ahead: int | None = None) -> re.Match[bytes] | None:
+        """The pattern at the cursor. It may end where the window ends only if the text ends there.
+
+        Args:
+            pattern: what is looked for.
+            ahead: bytes in which it is looked for; None for all that is left.
+        """
+        while True:
+            match = pattern.match(self._window, self._at)
+            if not self._left or (match is not None and match.end() < len(self._window)):
+                return match
+            if match is None and ahead is not None and len(self._window) - self._at >= ahead:
+                return None
+            self._hold_more()
+
+    def _hold_more(self) -> None:
+        """Let go of what was read, and hold at least twice as much of what was not."""
+        rest = self._window[self._at :]
+        more = self._read(self._next, min(self._left, max(self._many, len(rest))))
+        self._many = min(2 * self._many, _WINDOWS[1])
+        self._next, self._left = self._next + len(more), self._left - len(more)
+        self._window, self._at = rest + more, 0
+
+    @property
+    def _position(self) -> int:
+        return self._next - len(self._window) + self._at
+
     def _invalid(self) -> JsonError:
-        return JsonError(f"is not valid JSON at byte {self.position:,}")
+        return JsonError(f"is not valid JSON at byte {self._position:,}")
 
 
 def unquoted(raw: bytes) -> str:
@@ -157,7 +220,7 @@ def unquoted(raw: bytes) -> str:
         text = raw.decode()
         if "\\" in text:
             text = json.loads(f'"{text}"')
-            text.encode()  # half a surrogate pair is no text
+            text.encode()  # half a surrogate pair is not a text
     except ValueError:
         raise JsonError("holds a string that is not valid Unicode") from None
     return text

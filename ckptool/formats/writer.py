@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from ckptool.core.dtypes import DTYPES
 from ckptool.core.errors import CkptError, OutputError
-from ckptool.core.plan import Plan, Source, Step
-from ckptool.core.spec import TensorSpec
-from ckptool.formats.image import Image
+
+if TYPE_CHECKING:
+    from ckptool.core.plan import Plan, Step
+    from ckptool.core.spec import TensorSpec
+    from ckptool.formats.image import Image
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,24 @@ def _allows(plan: Plan) -> CkptError | None:
 
 
 @dataclass(frozen=True, slots=True)
+class Loading:
+    """How a library loads what was written, in Python.
+
+    Attributes:
+        state: an expression: the state dict.
+        imports: the lines that it needs.
+    """
+
+    state: str
+    imports: tuple[str, ...] = ()
+
+
+def unknown_loading(path: str, wrap: str | None = None) -> Loading:
+    """For a container that no library is known to load."""
+    return Loading(f"...  # the state dict in {path!r}")
+
+
+@dataclass(frozen=True, slots=True)
 class Writer:
     """What writes a container, from headers; bytes move in `ckptool.engine.apply`.
 
@@ -45,6 +67,7 @@ class Writer:
         lay_out: given a complete plan, the name of the output and the bytes of one shard.
         unheld: what of a tensor it cannot hold, its dtype or this shape of it, in words; "" if it can.
         refusal: what else stands against a complete plan; None for nothing.
+        loading: how to load an output in Python, given its path and the key of the dict that the weights are under.
         files: what one of its files is, where that is another name.
         is_folder: the output is a folder of shards.
         keeps_objects: it holds what lies beside the weights, module versions, and tied tensors once.
@@ -55,6 +78,7 @@ class Writer:
     lay_out: Callable[[Plan, str, int], Output]
     unheld: Callable[[TensorSpec], str] = _holds
     refusal: Callable[[Plan], CkptError | None] = _allows
+    loading: Callable[[str, str | None], Loading] = unknown_loading
     files: str = ""
     is_folder: bool = False
     keeps_objects: bool = False
@@ -78,13 +102,19 @@ def misfit(writer: Writer, plan: Plan) -> CkptError | None:
     return OutputError(
         f"{writer.file_kind} cannot hold {len(bad)} of {len(stored)} {'tensor' if len(stored) == 1 else 'tensors'}: "
         f"{key} is {what}",
-        hint="write a .pth file, or --drop them",
+        hint="decode them: --dequantize" if _in_blocks(plan, key) else "write a .pth file, or --drop them",
         key=key,
     )
 
 
+def _in_blocks(plan: Plan, key: str) -> bool:
+    """True if a tensor is of a block type, which no container but its own holds."""
+    return any(not DTYPES[step.target.dtype].numpy for step in plan.steps if step.target.key == key)
+
+
 def _class_of(plan: Plan, step: Step) -> str:
     """The layout or class of a tensor that is not torch's plain one; "" for a plain one."""
+    from ckptool.core.plan import Source
     from ckptool.formats.torch.tensor import subclass_of
 
     if not isinstance(step.value, Source) or plan.inputs[step.value.input].columns is not None:

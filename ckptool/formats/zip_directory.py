@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import struct
 import zlib
+from array import array
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePath
+from typing import NamedTuple
 
 from ckptool.core.bytes import OpenBytes
 from ckptool.core.errors import UnreadableError
@@ -30,11 +33,11 @@ _FULL16, _FULL32 = 0xFFFF, 0xFFFFFFFF
 _ENCRYPTED = 0x1 | 0x40 | 0x2000  # traditional, strong, masked headers
 _SIZES_FOLLOW = 0x8
 _DOS_FOLDER = 0x10
+_WINDOW = 1 << 16
 _REWRITE = "unpack it and save it again with torch.save"
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
+class Member(NamedTuple):
     """One file in the archive.
 
     Attributes:
@@ -54,6 +57,57 @@ class Member:
     crc: int
 
 
+class Directory(Mapping[str, Member]):
+    """The members of an archive by name, in columns: there is one for each storage of a checkpoint."""
+
+    __slots__ = ("_columns", "_prefix", "_rows")
+
+    def __init__(self, columns: _Columns, rows: dict[str, int], prefix: str = "") -> None:
+        self._columns = columns
+        self._rows = rows
+        self._prefix = prefix
+
+    def within(self, folder: str) -> Directory:
+        """What lies in a folder, by the name there."""
+        inside = f"{folder}/"
+        rows = {name[len(inside) :]: row for name, row in self._rows.items() if name.startswith(inside)}
+        return Directory(self._columns, rows, self._prefix + inside)
+
+    def __getitem__(self, name: str) -> Member:
+        row, columns = self._rows[name], self._columns
+        return Member(
+            self._prefix + name,
+            columns.offset[row],
+            columns.nbytes[row],
+            columns.packed[row],
+            columns.method[row],
+            columns.crc[row],
+        )
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._rows
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+
+class _Columns:
+    """What the central directory says, a number of each kind for each row; `offset` comes from the local headers."""
+
+    def __init__(self) -> None:
+        self.names: list[bytes] = []  # as they stand there; given up once they are checked
+        self.flags = array("H")
+        self.method = array("H")
+        self.packed = array("Q")
+        self.nbytes = array("Q")
+        self.header = array("Q")
+        self.offset = array("Q")
+        self.crc = array("I")
+
+
 @dataclass(frozen=True, slots=True)
 class _Bounds:
     """Where the archive and its central directory lie; `start` is the archive's first byte in the file."""
@@ -64,7 +118,7 @@ class _Bounds:
     members: int
 
 
-def read_directory(file: OpenBytes, start: int = 0, nbytes: int | None = None) -> dict[str, Member]:
+def read_directory(file: OpenBytes, start: int = 0, nbytes: int | None = None) -> Directory:
     """The members of the archive that fills `file`, or the `nbytes` bytes from `start`, by name in directory order.
 
     Folder entries are left out. Every local header is compared with the directory.
@@ -76,9 +130,9 @@ def read_directory(file: OpenBytes, start: int = 0, nbytes: int | None = None) -
     if size < _END.size or start + size > file.size:
         raise _bad(file.path, "is cut off: a zip archive ends with its directory", "fetch it again")
     bounds = _bounds(file, start, size)
-    directory = file.read(bounds.directory, bounds.nbytes)
-    entries = _central_entries(file.path, directory, bounds)
-    return _located(file, entries, bounds)
+    columns, rows = _central_rows(file.path, file.read(bounds.directory, bounds.nbytes), bounds)
+    _locate(file, columns, bounds)
+    return Directory(columns, rows)
 
 
 def inflate(file: OpenBytes, member: Member, limit: int = MAX_STORED) -> bytes:
@@ -153,24 +207,16 @@ def _fields64(
     return wide, at
 
 
-@dataclass(slots=True)
-class _Entry:
-    raw_name: bytes
-    name: str
-    flags: int
-    method: int
-    packed: int
-    nbytes: int
-    header: int
-    crc: int
+def _central_rows(path: PurePath, directory: bytes, bounds: _Bounds) -> tuple[_Columns, dict[str, int]]:
+    """Every row of the central directory, and the rows by name without those of folders.
 
-
-def _central_entries(path: PurePath, directory: bytes, bounds: _Bounds) -> list[_Entry]:
-    """Every entry of the central directory, names checked for doubles as torch's case-blind look-up sees them."""
-    entries: list[_Entry] = []
+    Names are checked for doubles as torch's case-blind look-up sees them.
+    """
+    columns = _Columns()
+    rows: dict[str, int] = {}
     seen: set[bytes] = set()
     at = 0
-    for _ in range(bounds.members):
+    for number in range(bounds.members):
         if at + _CENTRAL.size > len(directory):
             raise _bad(path, "is damaged: its zip directory ends early")
         row = _CENTRAL.unpack_from(directory, at)
@@ -179,23 +225,26 @@ def _central_entries(path: PurePath, directory: bytes, bounds: _Bounds) -> list[
         at_next = extra_end + row[12]
         if row[0] != b"PK\x01\x02" or at_next > len(directory):
             raise _bad(path, "is damaged: its zip directory ends early")
-        entry = _entry(path, row, directory[at + _CENTRAL.size : name_end], directory[name_end:extra_end])
-        folded = entry.raw_name.lower()
+        raw_name = directory[at + _CENTRAL.size : name_end]
+        name = _text(raw_name)
+        _add(columns, path, name, row, directory[name_end:extra_end])
+        columns.names.append(raw_name)
+        folded = lower if (lower := raw_name.lower()) != raw_name else raw_name  # one object, where it can be
         if folded in seen:
-            raise _bad(path, f"holds two members named {entry.name}: readers would disagree which one counts", _REWRITE)
+            raise _bad(path, f"holds two members named {name}: readers would disagree which one counts", _REWRITE)
         seen.add(folded)
-        entries.append(entry)
+        if row[9] or not name.endswith("/"):
+            rows[name] = number
         at = at_next
     if at != len(directory):
         raise _bad(path, "is damaged: its zip directory is longer than it says")
-    return entries
+    return columns, rows
 
 
-def _entry(path: PurePath, row: tuple[int, ...], raw_name: bytes, extra: bytes) -> _Entry:
+def _add(columns: _Columns, path: PurePath, name: str, row: tuple[int, ...], extra: bytes) -> None:
     """One row of the directory, sizes widened by its 64-bit extra field."""
     flags, method = row[3], row[4]
     packed, nbytes, disk, header = row[8], row[9], row[13], row[16]
-    name = _text(raw_name)
     if not name or "\0" in name:
         raise _bad(path, "is damaged: a member of its zip archive has no name")
     if flags & _ENCRYPTED:
@@ -216,7 +265,12 @@ def _entry(path: PurePath, row: tuple[int, ...], raw_name: bytes, extra: bytes) 
         raise _bad(path, "is one part of a zip archive that was split", "join the parts first")
     if method == 0 and packed != nbytes:
         raise _bad(path, f"gives two sizes for {name}")
-    return _Entry(raw_name, name, flags, method, packed, nbytes, header, row[7])
+    columns.flags.append(flags)
+    columns.method.append(method)
+    columns.packed.append(packed)
+    columns.nbytes.append(nbytes)
+    columns.header.append(header)
+    columns.crc.append(row[7])
 
 
 def _text(raw: bytes) -> str:
@@ -243,35 +297,88 @@ def _extra64(path: PurePath, name: str, extra: bytes) -> list[int]:
     return found or []
 
 
-def _located(file: OpenBytes, entries: list[_Entry], bounds: _Bounds) -> dict[str, Member]:
-    """Members with the offsets of their data; local headers agree with the directory and nothing overlaps."""
-    offsets: dict[int, int] = {}
+def _locate(file: OpenBytes, columns: _Columns, bounds: _Bounds) -> None:
+    """Note where the data of each row begins; local headers agree with the directory and nothing overlaps."""
+    window = _Window(file, bounds.directory)
+    columns.offset = array("Q", bytes(8 * len(columns.names)))
     end = bounds.start
-    for entry in sorted(entries, key=lambda entry: entry.header):
-        header = bounds.start + entry.header
-        if header < end or header + _LOCAL.size + len(entry.raw_name) > bounds.directory:
-            raise _bad(file.path, f"is damaged: {entry.name} overlaps another member or lies outside the archive")
+    ordered = sorted(range(len(columns.names)), key=columns.header.__getitem__)
+    following = [bounds.start + columns.header[row] for row in ordered[1:]] + [bounds.directory] * bool(ordered)
+    for row, after in zip(ordered, following, strict=True):
+        header, packed, name = bounds.start + columns.header[row], columns.packed[row], columns.names[row]
+        if header < end or header + _LOCAL.size + len(name) > bounds.directory:
+            raise _overlaps(file.path, name)
         if end == bounds.start != header:
             raise _bad(file.path, "has something before its zip archive", _REWRITE)
-        offset = header + _local_nbytes(file, entry, header)
-        end = offset + entry.packed
+        offset = None if file.reads_cheaply else _derived(columns, row, header, after, bounds.start)
+        if offset is None:
+            local = window.read(header, _LOCAL.size + len(name), packed)
+            offset = header + _local_nbytes(file.path, columns, row, name, local)
+        else:
+            _check_later(file, columns, row, header, offset)
+        columns.offset[row] = offset
+        end = offset + packed
         if end > bounds.directory:
-            raise _bad(file.path, f"is damaged: {entry.name} overlaps another member or lies outside the archive")
-        offsets[id(entry)] = offset
-    return {
-        entry.name: Member(entry.name, offsets[id(entry)], entry.nbytes, entry.packed, entry.method, entry.crc)
-        for entry in entries
-        if not (entry.name.endswith("/") and entry.nbytes == 0)
-    }
+            raise _overlaps(file.path, name)
+    columns.names = []
 
 
-def _local_nbytes(file: OpenBytes, entry: _Entry, header: int) -> int:
-    """Length of the member's local header, once it is known to say the same as the directory."""
-    local = file.read(header, _LOCAL.size + len(entry.raw_name))
-    row = _LOCAL.unpack_from(local)
-    if row[0] != b"PK\x03\x04" or row[9] != len(entry.raw_name) or local[_LOCAL.size :] != entry.raw_name:
-        raise _bad(file.path, f"is damaged: its directory says {entry.name} where another member stands")
-    sizes_agree = row[2] & _SIZES_FOLLOW or (row[7] in (entry.packed, _FULL32) and row[8] in (entry.nbytes, _FULL32))
-    if row[2] & _ENCRYPTED or row[3] != entry.method or not sizes_agree:
-        raise _bad(file.path, f"is damaged: the two headers of {entry.name} disagree")
-    return int(_LOCAL.size + row[9] + row[10])
+def _derived(columns: _Columns, row: int, header: int, after: int, start: int) -> int | None:
+    """Where a member's data begins, by where the next header or the directory begins; None if that does not say it.
+
+    Data ends where the next header begins, or where a descriptor does that is announced: then torch's alignment to 64
+    bytes leaves one place. What the local header says is compared before a byte of the data is used.
+    """
+    least, packed = header + _LOCAL.size + len(columns.names[row]), columns.packed[row]
+    if not columns.flags[row] & _SIZES_FOLLOW:
+        offset = after - packed
+        return offset if least <= offset <= least + _FULL16 else None
+    places = [after - packed - descriptor for descriptor in (12, 16, 20, 24)]
+    fitting = [place for place in places if least <= place <= least + _FULL16 and (place - start) % 64 == 0]
+    return fitting[0] if len(fitting) == 1 else None
+
+
+def _check_later(file: OpenBytes, columns: _Columns, row: int, header: int, offset: int) -> None:
+    """Have the local header compared with the directory before the first byte of the data is used."""
+    name = columns.names[row]
+
+    def check(local: bytes) -> None:
+        if header + _local_nbytes(file.path, columns, row, name, local) != offset:
+            raise _bad(file.path, f"has a gap around {_text(name)}, so that its data cannot be found", _REWRITE)
+
+    file.check_first(header, _LOCAL.size + len(name), offset + columns.packed[row], check)
+
+
+def _overlaps(path: PurePath, name: bytes) -> UnreadableError:
+    return _bad(path, f"is damaged: {_text(name)} overlaps another member or lies outside the archive")
+
+
+class _Window:
+    """Reads local headers; where small members stand close together, many of them at once."""
+
+    def __init__(self, file: OpenBytes, end: int) -> None:
+        self.file = file
+        self.end = end
+        self.start = 0
+        self.held = b""
+
+    def read(self, offset: int, nbytes: int, following: int) -> bytes:
+        """Some bytes, after which `following` others stand before the next ones are asked for."""
+        at = offset - self.start
+        if not 0 <= at <= len(self.held) - nbytes:
+            size = max(nbytes, _WINDOW) if following < _WINDOW // 8 else nbytes
+            self.held = self.file.read(offset, min(size, self.end - offset))
+            self.start, at = offset, 0
+        return self.held[at : at + nbytes]
+
+
+def _local_nbytes(path: PurePath, columns: _Columns, row: int, name: bytes, local: bytes) -> int:
+    """Length of a member's local header, once it is known to say the same as the directory."""
+    fields = _LOCAL.unpack_from(local)
+    if fields[0] != b"PK\x03\x04" or fields[9] != len(name) or local[_LOCAL.size :] != name:
+        raise _bad(path, f"is damaged: its directory says {_text(name)} where another member stands")
+    packed, nbytes = columns.packed[row], columns.nbytes[row]
+    sizes_agree = fields[2] & _SIZES_FOLLOW or (fields[7] in (packed, _FULL32) and fields[8] in (nbytes, _FULL32))
+    if fields[2] & _ENCRYPTED or fields[3] != columns.method[row] or not sizes_agree:
+        raise _bad(path, f"is damaged: the two headers of {_text(name)} disagree")
+    return int(_LOCAL.size + fields[9] + fields[10])

@@ -156,7 +156,7 @@ def _trimmed(texts: Sequence[str]) -> tuple[str, list[str], str]:
 
 
 def _natural(text: str) -> list[str]:
-    """A text as its numbers and what stands between, beginning with what is no number."""
+    """A text as its numbers and what stands between, beginning with a text."""
     return re.split(r"(\d+)", text)
 
 

@@ -17,6 +17,7 @@ from dataclasses import replace
 
 from ckptool.core.checkpoint import Note
 from ckptool.core.collector import collector_paused
+from ckptool.core.counts import many
 from ckptool.core.spec import TensorSpec
 from ckptool.matching.attempt import Attempt, best_of
 from ckptool.matching.copies import tied_head, told_apart, twin_note, twins_of, with_twins
@@ -112,5 +113,5 @@ def _matched(
 def _unsaid(pairs: Sequence[Pair]) -> tuple[Note, ...]:
     """What was found, and is not taken, for no rule says it: the report never says more than the recipe does."""
     keys = tuple(key for pair in pairs for key in pair.targets)
-    text = f"left out, for no rule says what they are made of: {len(keys):,} tensor{'s' * (len(keys) != 1)}"
+    text = f"left out, for no rule says what they are made of: {many(len(keys), 'tensor')}"
     return (Note(text, keys=keys),) if keys else ()

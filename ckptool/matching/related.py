@@ -8,6 +8,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
 from ckptool.core.checkpoint import Note
+from ckptool.core.counts import many
 from ckptool.core.spec import TensorSpec
 from ckptool.matching.alike import squeezed
 from ckptool.matching.attempt import Attempt
@@ -34,7 +35,8 @@ def related(
         len({key for pair in sure for key in pair.targets}), len({key for pair in sure for key in pair.sources})
     )
     if matched < _RELATED * min(len(source), len(target)):
-        text = f"the two seem unrelated: only {matched:,} tensors have a counterpart that names and shapes agree on"
+        having = many(matched, "tensor has", "tensors have")
+        text = f"the two seem unrelated: only {having} a counterpart that names and shapes agree on"
         return [], (Note(text) if sure else Note("the two have nothing in common"),)
     if text := _stranger(attempt):
         doubtful = [replace(one, confidence=max(one.confidence, Confidence.GUESS, key=_rank)) for one, _ in found]

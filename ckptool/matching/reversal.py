@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from ckptool.core.checkpoint import Note
-from ckptool.core.errors import CkptError
+from ckptool.core.errors import CkptError, IrreversibleError
 from ckptool.core.spec import TensorSpec
 from ckptool.matching.result import Confidence, MatchRule, Pair
 from ckptool.recipes.recipe import Recipe, parse_recipe
@@ -58,8 +58,10 @@ def why_not_reversed(rules: Iterable[tuple[str, tuple[Pair, ...]]], source: Spec
         return ""
     try:
         trip = check_reverse(dropping(parse_recipe(texts)), taken, targets=made)
+    except IrreversibleError as error:
+        return error.rules
     except CkptError as error:
-        return error.message.removeprefix("this cannot be reversed: ")
+        return error.message
     if trip.problems:
         return trip.problems[0]
     for keys, what in (

@@ -54,7 +54,7 @@ def _value(name: str, text: str) -> object:
             return json.loads(text)
         except (ValueError, RecursionError) as error:
             raise UsageError(
-                f"the model argument {name} begins like JSON and is none: {error}",
+                f"the model argument {name} begins like JSON, but is not: {error}",
                 hint=f"put it in quotes if it is a text: {name}='\"...\"'",
             ) from None
     return text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import PurePath
 from typing import TYPE_CHECKING
@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING
 from ckptool.core.bytes import HasPath, PathText
 from ckptool.core.checkpoint import Checkpoint, Note
 from ckptool.core.errors import CkptError, UnreadableError, UsageError
+from ckptool.core.facts import FINE, Operation, Use
+from ckptool.facts.registry import facts_of
+from ckptool.facts.words import note_of
 from ckptool.models.code import code_factory, names_in
 from ckptool.models.factory import Factory
 from ckptool.models.libraries import first_sentence, hf_factory, timm_factory, torchvision_factory
@@ -140,8 +143,16 @@ def _checkpoint_target(checkpoint: Checkpoint, name: str) -> Target:
         ties=_ties(checkpoint),
         versions=checkpoint.module_versions,
         checkpoint=checkpoint,
-        notes=checkpoint.notes,
+        notes=tuple(_notes(checkpoint)),
     )
+
+
+def _notes(checkpoint: Checkpoint) -> Iterator[Note]:
+    """What is wrong with a checkpoint that stands for a model: its tensors are not those of the model, or not all."""
+    for fact in facts_of(checkpoint):
+        if fact.level == "warning" and fact.answer(Use(Operation.LOAD, fact.keys)) != FINE:
+            note = note_of(fact, checkpoint)
+            yield replace(note, text=f"{checkpoint.path.name}: {note.text}")
 
 
 def _ties(checkpoint: Checkpoint) -> tuple[tuple[str, ...], ...]:

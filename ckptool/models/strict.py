@@ -29,6 +29,7 @@ class Verdict:
         unexpected: keys that it does not know.
         mismatched: keys of another shape.
         message: what torch says; empty if it loads.
+        summary: the first line of it.
     """
 
     strict: bool
@@ -36,6 +37,7 @@ class Verdict:
     unexpected: tuple[str, ...] = ()
     mismatched: tuple[str, ...] = ()
     message: str = ""
+    summary: str = ""
 
 
 def strict_verdict(
@@ -50,7 +52,7 @@ def strict_verdict(
         target: the model. Its tensors are not touched. For a checkpoint, keys and shapes decide.
         specs: the tensors of the state dict.
         versions: the module versions that the state dict carries; None if it is a plain dict without any.
-        entries: names of entries that are no tensors; torch takes them for unexpected keys, or for extra state.
+        entries: names of entries that are not tensors; torch takes them for unexpected keys, or for extra state.
 
     Example:
         >>> import torch
@@ -75,8 +77,9 @@ def strict_verdict(
     message = str(error) or type(error).__name__  # a model may refuse in its own way: MNASNet raises ValueError
     mismatched = tuple(_MISMATCH.findall(message))
     if found is None:
-        return Verdict(False, mismatched=mismatched, message=message)
-    return Verdict(False, tuple(found.missing_keys), tuple(found.unexpected_keys), mismatched, message)
+        return Verdict(False, (), (), mismatched, message, message.splitlines()[0])
+    missing, unexpected = tuple(found.missing_keys), tuple(found.unexpected_keys)
+    return Verdict(False, missing, unexpected, mismatched, message, message.splitlines()[0])
 
 
 def load_without_data(
@@ -133,7 +136,7 @@ def _by_specs(wanted: Mapping[str, TensorSpec], given: Mapping[str, TensorSpec],
     mismatched = tuple(key for key in wanted if key in given and wanted[key].shape != given[key].shape)
     counts = {"missing": missing, "unexpected": unexpected, "of another shape": mismatched}
     message = ", ".join(f"{len(keys)} {what}" for what, keys in counts.items() if keys)
-    return Verdict(not message, missing, unexpected, mismatched, message)
+    return Verdict(not message, missing, unexpected, mismatched, message, message)
 
 
 def _empty(spec: TensorSpec) -> torch.Tensor:

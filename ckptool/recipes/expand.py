@@ -114,7 +114,7 @@ def expand(
     for text, key in unmet_by_keys(recipe.require, {key: item.spec for key, item in items.items()}):
         state.problem(
             f'the recipe {recipe.name} does not fit this input: it requires "{text}"',
-            "the keys that are listed are otherwise; another recipe is needed",
+            "the keys that are listed are otherwise; use another recipe",
             [key],
         )
     for number, stage in enumerate(recipe.stages):

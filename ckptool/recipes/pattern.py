@@ -306,7 +306,7 @@ class _PatternReader:
         if match["low"]:
             low, high = int(match["low"]), int(match["high"])
             if low > high or high - low > 1_000_000:
-                self.fail(f"a range that is no range: {low}..{high}", at)
+                self.fail(f"an invalid range: {low}..{high}", at)
             return Hole(name, "range", low=low, high=high)
         if match["choices"]:
             choices = tuple(choice.strip() for choice in match["choices"].split("|"))

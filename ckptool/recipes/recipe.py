@@ -231,7 +231,7 @@ def load_recipe(source: PathText) -> Recipe:
     """A recipe from a TOML file, or one of ckptool's own by its name.
 
     Raises:
-        UsageError: there is none such, it is no TOML, or it has a key or rule that is none.
+        UsageError: there is none such, it is not TOML, or it has a key or rule that is none.
 
     Example:
         >>> load_recipe("strip-wrappers").name
@@ -246,7 +246,7 @@ def load_recipe(source: PathText) -> Recipe:
     except MissingError:
         near = difflib.get_close_matches(name, builtin_recipes(), n=1)
         known = f'did you mean "{near[0]}"?' if near else f"built in: {', '.join(builtin_recipes())}"
-        raise UsageError(f'"{name}" is no rule, file or recipe', hint=known) from None
+        raise UsageError(f'"{name}" is not a rule, file or recipe', hint=known) from None
     return parse_toml(text, path.name, path)
 
 
@@ -259,7 +259,7 @@ def parse_toml(text: str, name: str, path: PurePath | None = None) -> Recipe:
         path: where it was read, for errors.
 
     Raises:
-        UsageError: it is no TOML, or it has a key or rule that is none.
+        UsageError: it is not TOML, or it has a key or rule that is none.
 
     Example:
         >>> str(parse_toml('rules = ["fc. -> head."]', "mine").rules[0].name)

@@ -101,7 +101,7 @@ _ALLOWED = (
 
 
 def _bad(text: str, name: str, hint: str) -> UsageError:
-    return UsageError(f'{name + ": " if name else ""}require "{text}" is no precondition', hint=hint)
+    return UsageError(f'{name + ": " if name else ""}require "{text}" is not a precondition', hint=hint)
 
 
 def unmet_by_keys(requirements: Iterable[Requirement], specs: Mapping[str, TensorSpec]) -> Iterator[tuple[str, str]]:
@@ -157,7 +157,7 @@ def require_files(
         if not isinstance(values, dict) or not _holds(requirement.condition, values):
             raise UsageError(
                 f'the recipe {name} does not fit this input: it requires "{requirement.text}"',
-                hint=f"{path.name} beside the input says otherwise; another recipe is needed",
+                hint=f"{path.name} beside the input says otherwise; use another recipe",
                 path=path,
             )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from ckptool.core.errors import CkptError, PlanError, UsageError
+from ckptool.core.errors import CkptError, IrreversibleError, UsageError
 from ckptool.core.ops import Cast
 from ckptool.core.plan import Step, sources_of
 from ckptool.core.reasons import RuleName
@@ -75,7 +75,7 @@ def reverse(recipe: Recipe) -> Reversed:
             stages.append(Stage(tuple(rules), stage.unmatched))
     if errors:
         rows = "; ".join(f'{rule.name} "{rule.text}": {error.message}' for rule, error in errors)
-        raise PlanError(f"this cannot be reversed: {rows}", hint="a rule with a leading ? is left out on the way back")
+        raise IrreversibleError(rows, hint="a rule with a leading ? is left out on the way back")
     ties = [key for keys in recipe.tie for key in keys[1:]]
     if ties:
         untie = tuple(parse_rule(f"?{key} -> !", RuleName("tie")) for key in ties)

@@ -256,7 +256,7 @@ def _unified(
         if known is None:
             return replace(token, kind="digits")
         if token.linear and known.kind not in ("range", "digits"):
-            raise malformed(f"{token} counts, but {known} is no number", text, 0)
+            raise malformed(f"{token} counts, but {known} is not a number", text, 0)
         return replace(known, factor=token.factor, offset=token.offset)
 
     def fill(pattern: Pattern) -> Pattern:

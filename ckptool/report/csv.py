@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ckptool.report.document import Cell, Document
+from ckptool.report.document import Document
 from ckptool.report.escape import terminal
 
 _WHOLE = 1 << 62  # names are not shortened: two of them must not become one
@@ -15,12 +15,13 @@ _QUOTED = frozenset('",\r\n')
 def encode_document(document: Document) -> Iterator[str]:
     """A heading, then the rows of the document's table."""
     table = document.table()
-    yield ",".join(map(encode_cell, table.columns)) + "\r\n"
+    named = [at for at, field in enumerate(table.fields) if field.name]
+    yield ",".join(table.fields[at].name for at in named) + "\r\n"
     for row in table.rows:
-        yield ",".join(map(encode_cell, row)) + "\r\n"
+        yield ",".join(encode_cell(row[at]) for at in named) + "\r\n"
 
 
-def encode_cell(cell: Cell) -> str:
+def encode_cell(cell: str | float | bool | None) -> str:
     """One field: numbers as they are, nothing for None, texts visible, quoted and not formulas.
 
     Example:

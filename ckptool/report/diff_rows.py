@@ -9,7 +9,7 @@ from ckptool.commands.diff.result import Change, Diff, ExtraChange, Status
 from ckptool.core.fold import rollup
 from ckptool.core.spec import DTYPES
 from ckptool.recipes.renaming import rename_of
-from ckptool.report.escape import terminal
+from ckptool.report.escape import shorten
 from ckptool.report.units import number_of, relative, size
 from ckptool.values.delta import Delta, Tolerance
 
@@ -25,7 +25,7 @@ SYMBOLS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class DiffRow:
     """One row of a diff table.
 
     Attributes:
@@ -33,7 +33,7 @@ class Row:
         key: a pattern that matches them, not escaped.
         changes: them.
         what: the change in words and numbers.
-        shown: the key as it is printed where that is more than the pattern (renames), escaped; else "".
+        shown: the key as it is printed where that is more than the pattern (renames); else "".
     """
 
     status: Status
@@ -51,7 +51,7 @@ class Row:
         return [change.delta for change in self.changes if change.delta is not None]
 
 
-def diff_rows(diff: Diff, each: bool = False) -> list[Row]:
+def diff_rows(diff: Diff, each: bool = False) -> list[DiffRow]:
     """The rows of a comparison in the order of its tensors; `each` makes a row of every tensor."""
     if each:
         return [_row(diff, change.key, (change,)) for change in diff.changes]
@@ -62,7 +62,7 @@ def diff_rows(diff: Diff, each: bool = False) -> list[Row]:
     return [*_rolled_up(diff, once), *_rolled_up(diff, twice), *explained]
 
 
-def _explained(diff: Diff) -> tuple[list[Row], list[Change]]:
+def _explained(diff: Diff) -> tuple[list[DiffRow], list[Change]]:
     """A row for each way in which tensors change where a difference of the models explains it, and other changes."""
     if diff.models is None:
         return [], list(diff.changes)
@@ -79,13 +79,13 @@ def _explained(diff: Diff) -> tuple[list[Row], list[Change]]:
             entries = [(change.key, change.key in mine) for change in diff.changes]
             patterns = [group.pattern for group in rollup(entries) if group.label]
             more = f"  +{len(patterns) - 1} more" if len(patterns) > 1 else ""
-            shown = f"{terminal(patterns[0])}{more}" if more else ""
-            rows.append(Row(status, patterns[0], tuple(changes), text, shown))
+            shown = f"{patterns[0]}{more}" if more else ""
+            rows.append(DiffRow(status, patterns[0], tuple(changes), text, shown))
     rest = [change for change in diff.changes if id(change) not in folded]
     return rows, rest
 
 
-def _rolled_up(diff: Diff, changes: Sequence[Change]) -> list[Row]:
+def _rolled_up(diff: Diff, changes: Sequence[Change]) -> list[DiffRow]:
     by_key = {change.key: change for change in changes}
     groups = rollup([(change.key, _label(change)) for change in changes], together=[Status.SAME.value])
     return [_row(diff, group.pattern, tuple(by_key[key] for key in group.keys)) for group in groups]
@@ -103,9 +103,9 @@ def _label(change: Change) -> str:
     return f"{change.status.value}{how}"
 
 
-def _row(diff: Diff, key: str, changes: tuple[Change, ...]) -> Row:
+def _row(diff: Diff, key: str, changes: tuple[Change, ...]) -> DiffRow:
     status = changes[0].status
-    return Row(status, key, changes, describe(changes, diff), _renamed(diff, key, changes))
+    return DiffRow(status, key, changes, describe(changes, diff), _renamed(diff, key, changes))
 
 
 def _renamed(diff: Diff, key: str, changes: tuple[Change, ...]) -> str:
@@ -115,10 +115,10 @@ def _renamed(diff: Diff, key: str, changes: tuple[Change, ...]) -> str:
         return ""
     old = first.old.key.removeprefix(diff.old_prefix)
     if len(changes) == 1:
-        return f"{terminal(old)} → {terminal(key)}"
+        return f"{old} → {key}"
     rule = rename_of(old, changes[0].key)
     before, after = ".".join(rule.old), ".".join(rule.new)
-    return f"{terminal(key)}  ({terminal(before) or 'nothing'} → {terminal(after) or 'nothing'})"
+    return f"{key}  ({before or 'nothing'} → {after or 'nothing'})"
 
 
 def describe(changes: Sequence[Change], diff: Diff) -> str:
@@ -228,21 +228,21 @@ def _span(low: int, high: int) -> str:
     return str(low) if low == high else f"{low}…{high}"
 
 
-def extras_rows(extras: Sequence[ExtraChange]) -> list[tuple[str, Status, list[str]]]:
-    """(symbol, status, each in words) of the entries that are not tensors."""
-    rows: list[tuple[str, Status, list[str]]] = []
+def extras_rows(extras: Sequence[ExtraChange]) -> list[tuple[str, list[str]]]:
+    """(symbol, each in words) of the entries that are not tensors."""
+    rows: list[tuple[str, list[str]]] = []
     for status in (Status.CHANGED, Status.ADDED, Status.REMOVED):
         these = [extra for extra in extras if extra.status is status]
         if these:
-            rows.append((SYMBOLS[status], status, [_extra(extra) for extra in these]))
+            rows.append((SYMBOLS[status], [_extra(extra) for extra in these]))
     return rows
 
 
 def _extra(extra: ExtraChange) -> str:
-    name = terminal(extra.name, 60)
+    name = shorten(extra.name, 60)
     if extra.old is None or extra.new is None:
         return name
-    return f"{name} {terminal(extra.old, 30)} → {terminal(extra.new, 30)}"
+    return f"{name} {shorten(extra.old, 30)} → {shorten(extra.new, 30)}"
 
 
 def tolerance_text(tolerance: Tolerance) -> str:

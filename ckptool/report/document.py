@@ -1,18 +1,20 @@
-"""What a command has to say, before any format: the answer, typed rows, and how it is laid out for people."""
+"""What a command has to say, before any format: the answer, the blocks, and a typed row per tensor."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from ckptool.commands.checks.finding import Level, Report
-from ckptool.core.plan import Problem
-from ckptool.report.text import Line, Screen, Span, Style, wrap
+from ckptool.report.blocks import Block
+from ckptool.report.cells import Kind
+from ckptool.report.symbols import Style
+
+if TYPE_CHECKING:
+    from ckptool.commands.checks.finding import Level, Report
+    from ckptool.core.plan import Problem
 
 Mood = Literal["plain", "good", "warning", "bad"]
-Cell = str | int | float | bool | None
-_STYLES: Mapping[Mood, Style] = {"plain": "", "good": "green", "warning": "yellow", "bad": "red"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,18 +23,45 @@ class Answer:
 
     Attributes:
         text: "different: 116 of 122 tensors differ"; escaped.
-        mood: whether it is what the user hopes for; "plain" where the first line of the layout says the same.
+        mood: whether it is what the user hopes for; "plain" where the first block says the same.
     """
 
     text: str
     mood: Mood = "plain"
 
-    def lines(self, screen: Screen) -> Iterator[Line]:
-        """The answer for a screen, wrapped where it is narrow; its first word says it in colour."""
-        first, *rest = wrap(self.text, screen)
-        head, colon, tail = first.partition(":")
-        yield (Span(head + colon, _STYLES[self.mood]), Span(tail))
-        yield from ((Span(line),) for line in rest)
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One value of each row of a table.
+
+    Attributes:
+        name: in CSV, the same within a version of the JSON schema; "" for none there.
+        title: on the page; "" for none there.
+        kind: of its values.
+        sum: what a branch of the page's tree shows: the sum of its rows, the largest, the gravest; nothing if None.
+        total: of a "share", what is all of it.
+        of: of a "ratio", the title of the field that is all of it.
+        panel: shown in the details of a row only.
+        style: of texts.
+    """
+
+    name: str = ""
+    title: str = ""
+    kind: Kind = "text"
+    sum: Literal["add", "max", "worst"] | None = None
+    total: float = 0
+    of: str = ""
+    panel: bool = False
+    style: Style = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What may have happened to a row, and how a filter calls it."""
+
+    symbol: str
+    label: str
+    style: Style = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +69,22 @@ class Table:
     """Typed rows, one per tensor (for `check`: per finding), never folded. Texts are as the files have them.
 
     Attributes:
-        columns: names that stay the same within a version of the JSON schema.
-        rows: a cell for each column; read once. Numbers are raw: bytes, elements, relative changes.
+        fields: what each row has.
+        rows: a value for each field; read once. Numbers are raw: bytes, elements, relative changes.
+        statuses: what may have happened to a row.
+        status: the name of the field with their labels.
+        noun: what a row is.
+        key: the name of the field whose parts are the page's tree.
+        separator: between those parts.
     """
 
-    columns: tuple[str, ...]
-    rows: Iterable[Sequence[Cell]]
+    fields: tuple[Field, ...]
+    rows: Iterable[Sequence[Any]]
+    statuses: tuple[Status, ...] = (Status("", ""),)
+    status: str = "status"
+    noun: str = "tensor"
+    key: str = "key"
+    separator: str = "."
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,43 +94,36 @@ class Document:
     Attributes:
         command: "inspect".
         answer: the result in a line.
+        blocks: all there is to say, in order.
+        table: the typed rows.
         result: the fields of the JSON object, the schema first.
         records: what NDJSON has a line for.
         summary: the last line of NDJSON.
-        table: the typed rows.
         listing: the fields of each line of `lines`, sorted by key.
-        screen: the layout for a terminal, without the answer.
-        markdown: the layout for a pull request or a job summary.
-        html: the page.
+        page: the rows of the page, where they are not those of the table.
         findings: what CI shows; None for a command that only reads.
         about: what each rule of the findings is about, in a sentence.
         fail_on: the mildest finding that makes the command end with 1.
         problems: why nothing is written; a terminal gets them on stderr, files after the answer.
+        verbose: details are asked for.
+        typed: the command line that shows the same as text.
     """
 
     command: str
     answer: Answer
+    blocks: Callable[[], Iterable[Block]]
+    table: Callable[[], Table]
     result: Callable[[], Iterable[tuple[str, Any]]]
     records: Callable[[], Iterator[Mapping[str, Any]]]
     summary: Callable[[], Mapping[str, Any]]
-    table: Callable[[], Table]
     listing: Callable[[], Iterator[Sequence[str]]]
-    screen: Callable[[Screen], Iterator[Line]]
-    markdown: Callable[[], Iterator[str]]
-    html: Callable[[], Iterator[str]]
+    page: Callable[[], Table] | None = None
     findings: Callable[[], Report] | None = None
     about: Mapping[str, str] = field(default_factory=dict)
     fail_on: Level = "error"
     problems: tuple[Problem, ...] = ()
-
-    def lines(self, screen: Screen) -> Iterator[Line]:
-        """The answer, then the layout for a terminal."""
-        yield from self.answer_lines(screen)
-        yield from self.screen(screen)
-
-    def answer_lines(self, screen: Screen) -> Iterator[Line]:
-        """The answer; nothing where the layout begins with it."""
-        return self.answer.lines(screen) if self.answer.mood != "plain" else iter(())
+    verbose: bool = False
+    typed: str = ""
 
     @property
     def found(self) -> Report:

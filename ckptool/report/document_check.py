@@ -7,13 +7,16 @@ from typing import Any
 
 from ckptool.commands.checks.finding import LEVELS, Finding, Level, Outcome, Report
 from ckptool.core.errors import Exit
-from ckptool.report.document import Answer, Cell, Document, Mood, Table
-from ckptool.report.findings import scope_text, sum_text
-from ckptool.report.html_check import check_html
-from ckptool.report.markdown_check import check_markdown
-from ckptool.report.text_check import check_lines
+from ckptool.report.blocks import Block, Column, Findings, Next, Rows, Totals
+from ckptool.report.cells import Cell, Row
+from ckptool.report.document import Answer, Document, Field, Mood, Status, Table
+from ckptool.report.escape import shorten
+from ckptool.report.findings import Grid, grid, scope_text, sum_text
+from ckptool.report.symbols import LEVELS as STYLES
 
-_COLUMNS = ("file", "rule", "level", "message", "keys", "help", "policy")
+_FIELDS = tuple(map(Field, ("file", "rule", "level", "message", "keys", "help", "policy")))
+_FILES = 40  # of the table
+_NAME = 30  # characters of a rule or an outcome
 
 
 def check_document(
@@ -30,17 +33,17 @@ def check_document(
     return Document(
         command="check",
         answer=_answer(report, fail_on),
+        blocks=lambda: _blocks(report),
+        table=lambda: Table(_FIELDS, map(_row, report.findings), key="file"),
         result=lambda: _result(report, fail_on),
         records=lambda: map(_finding_fields, report.findings),
         summary=lambda: _counts(report, fail_on),
-        table=lambda: Table(_COLUMNS, map(_row, report.findings)),
         listing=lambda: iter(sorted((at.file, at.rule, at.status, at.text or "-") for at in report.outcomes)),
-        screen=lambda screen: check_lines(report, screen, verbose),
-        markdown=lambda: check_markdown(report),
-        html=lambda: check_html(report),
+        page=lambda: _page(report),
         findings=lambda: report,
         about=about or {},
         fail_on=fail_on,
+        verbose=verbose,
     )
 
 
@@ -52,7 +55,61 @@ def _answer(report: Report, fail_on: Level) -> Answer:
     return Answer(f"{'failed' if failed else 'passed'}: {sum_text(report)}", mood)
 
 
-def _row(finding: Finding) -> Sequence[Cell]:
+# ---------------------------------------------------------------------------------------------- for people
+
+
+def _blocks(report: Report) -> Iterator[Block]:
+    """The findings, the table of files and rules, and the sum; nothing where nothing was found."""
+    if not report.findings:
+        return
+    yield Findings(report.findings)
+    found = grid(report, _FILES)
+    fine = [all(row[at][1] is None for _, row in found.rows) for at in range(len(found.rules))]
+    rules = zip(found.rules, fine, strict=True)
+    columns = (Column(shorten(rule, _NAME), wide=True, spare=is_fine) for rule, is_fine in rules)
+    yield Rows((Column("file", "key", least=16, wide=True), *columns), lambda: list(_files(found)))
+    yield Totals((f"{scope_text(report)}: {sum_text(report)}",))
+    yield Next((f"why: ckptool check --explain {report.findings[0].rule}",))
+
+
+def _files(found: Grid) -> Iterator[Row]:
+    for file, cells in found.rows:
+        yield Row((file, *(_outcome(*cell) for cell in cells)))
+    if found.left_out:
+        yield Row((f"{found.left_out:,} more files",), "dim")
+
+
+def _outcome(text: str, level: Level | None) -> Cell:
+    return Cell(shorten(text, _NAME), STYLES[level] if level else "dim")
+
+
+_MARKS: dict[Level, str] = {"error": "✗", "warning": "!", "note": "i"}
+_OK = Status("✓", "ok", "green")
+
+
+def _page(report: Report) -> Table:
+    """A row for each file, with how each rule went."""
+    found = grid(report, most=max(1, len(report.files)))
+    levels: dict[str, Level] = {}
+    for finding in report.findings:
+        levels[finding.file] = min(levels.get(finding.file, "note"), finding.level, key=LEVELS.index)
+    rows = ((file, levels.get(file, _OK.label), *map(_verdict, cells)) for file, cells in found.rows)
+    rules = (Field("", shorten(rule, _NAME), "verdict", "worst") for rule in found.rules)
+    fields = (Field("file"), Field("status"), *rules)
+    statuses = (*(Status(_MARKS[level], level, STYLES[level]) for level in LEVELS), _OK)
+    return Table(fields, rows, statuses, noun="file", key="file", separator="/")
+
+
+def _verdict(cell: tuple[str, Level | None]) -> tuple[str, str, int, int]:
+    """(text, style, findings, level): what a folder's cell is made of."""
+    text, style, _ = _outcome(*cell)
+    return text, style, int(cell[1] is not None), len(LEVELS) if cell[1] is None else LEVELS.index(cell[1])
+
+
+# ---------------------------------------------------------------------------------------------- for programs
+
+
+def _row(finding: Finding) -> Sequence[Any]:
     policy = None if finding.policy is None else finding.policy.name
     keys = " ".join(finding.keys)
     return (finding.file, finding.rule, finding.level, finding.message, keys, finding.help or None, policy)

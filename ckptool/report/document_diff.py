@@ -8,25 +8,32 @@ from typing import Any
 
 from ckptool.commands.automatic import Automatic
 from ckptool.commands.diff.result import Change, Diff, ExtraChange, Models, Status
-from ckptool.core.checkpoint import Checkpoint, Tensor
-from ckptool.report.diff_rows import identical_text
-from ckptool.report.document import Answer, Cell, Document, Table
-from ckptool.report.document_inspect import shape_text
-from ckptool.report.html_diff import diff_html
+from ckptool.core.checkpoint import Checkpoint, Note, Tensor
+from ckptool.core.shell import shell_quote
+from ckptool.report import document
+from ckptool.report.blocks import Block, Chart, Column, Facts, Next, Notes, Rows, Series, Sides, Totals
+from ckptool.report.cells import Row
+from ckptool.report.diff_rows import (
+    SYMBOLS,
+    DiffRow,
+    describe,
+    diff_rows,
+    extras_rows,
+    identical_text,
+    integers,
+    summary_parts,
+)
+from ckptool.report.document import Answer, Document, Field, Table
+from ckptool.report.document_inspect import shape_text, shell, side_of
 from ckptool.report.json import file_fields, model_fields, note_fields
 from ckptool.report.json_match import match_fields
-from ckptool.report.markdown import diff_markdown
-from ckptool.report.markdown_match import match_markdown
+from ckptool.report.match_rows import match_blocks
 from ckptool.report.results import ABOUT, diff_findings
-from ckptool.report.text import Line, Screen
-from ckptool.report.text_diff import diff_lines
-from ckptool.report.text_match import match_lines
+from ckptool.report.symbols import STYLES
 from ckptool.report.units import number_of, relative
 from ckptool.values.delta import Delta
 
-_SIDE = ("key", "dtype", "shape")
-_NUMBERS = ("rel", "max_abs", "cosine", "differing", "ulp")
-_COLUMNS = ("status", "key", *(f"old_{name}" for name in _SIDE), *(f"new_{name}" for name in _SIDE), *_NUMBERS)
+_WIDEST = 50  # characters of a pattern that is offered as the next question
 
 
 def diff_document(
@@ -40,28 +47,21 @@ def diff_document(
         match: the rules that were found, if any were looked for.
         verbose: a row per tensor on a screen.
     """
-
-    def screen_lines(screen: Screen) -> Iterator[Line]:
-        if match is not None:
-            yield from match_lines(match, screen)
-            yield ()
-        yield from diff_lines(diff, names, screen, verbose)
-
     return Document(
         command="diff",
         answer=_answer(diff),
+        blocks=lambda: _blocks(diff, names, match, verbose),
+        table=lambda: Table(_FIELDS, (_row(diff, change) for change in diff.changes), _STATUSES),
         result=lambda: _result(diff, names, match),
         records=lambda: chain(
             map(_change_fields, diff.changes), ({"extra": _extra_fields(extra)} for extra in diff.extras)
         ),
         summary=lambda: {**_counts(diff), "extras": len(diff.extras), "exit_code": int(diff.exit_code)},
-        table=lambda: Table(_COLUMNS, map(_row, diff.changes)),
         listing=lambda: map(_fields, sorted(diff.changes, key=lambda change: change.key)),
-        screen=screen_lines,
-        markdown=lambda: chain(diff_markdown(diff, *names), match_markdown(match)),
-        html=lambda: diff_html(diff, *names),
         findings=lambda: diff_findings(diff, *names),
         about=ABOUT,
+        verbose=verbose,
+        typed=f"ckptool diff {shell_quote(names[0])} {shell_quote(names[1])}",
     )
 
 
@@ -82,13 +82,128 @@ def _answer(diff: Diff) -> Answer:
     return Answer(f"{what}: {tensors}{extras}", "bad")
 
 
-def _row(change: Change) -> Sequence[Cell]:
-    delta = change.delta
+# ---------------------------------------------------------------------------------------------- for people
+
+_COLUMNS = (
+    Column("", "mark"),
+    Column("key", "key", least=14),
+    Column("n", "whole"),
+    Column("elements", "count", wide=True),
+    Column("change", least=22),
+    Column("max |Δ|", "real", wide=True),
+    Column("1 - cos", "small", wide=True),
+    Column("integers", wide=True),
+    Column("per tensor", "levels"),
+)
+
+
+def _blocks(diff: Diff, names: tuple[str, str], match: Automatic | None, verbose: bool) -> Iterator[Block]:
+    """Who the two are, the rolled-up table, the notes, and the counts; of two that are the same, warnings alone."""
+    brief = diff.is_same and not verbose
+    sides = side_of(diff.old, names[0], "-"), side_of(diff.new, names[1], "+")
+    if diff.models is not None and diff.models.text:
+        yield Facts((("models", (diff.models.text,)),))
+    yield Sides(sides, on_screen=not brief)
+    yield Notes([*_prefixes(diff), *(note for note in diff.notes if note.level == "warning")])
+    yield from match_blocks(match)
+    if brief:
+        return
+    rows = diff_rows(diff)
+    extras = [Row((symbol, "(not tensors)", len(of), None, ", ".join(of))) for symbol, of in extras_rows(diff.extras)]
+    each = Rows(_COLUMNS, lambda: [*map(_cells, diff_rows(diff, each=True)), *extras])
+    yield Rows(_COLUMNS, lambda: [*map(_cells, rows), *extras], each if len(rows) < len(diff.changes) else None)
+    yield _chart(diff)
+    yield Notes([note for note in diff.notes if note.level != "warning"])
+    if not diff.is_same:
+        yield Totals(tuple(summary_parts(diff)))
+        yield Next(tuple(_next(rows, verbose)))
+
+
+def _chart(diff: Diff) -> Chart:
+    """The relative change of the tensors of floats over the depth of the model."""
+    deltas = ((change.key, change.delta) for change in diff.changes if change.delta is not None)
+    found = {key: delta.rel for key, delta in deltas if delta.rel is not None and delta.old_range is None}
+    return Chart(
+        "change over depth", tuple(found), (Series("relative change", tuple(found.values()), "rel", log=True),)
+    )
+
+
+def _prefixes(diff: Diff) -> Iterator[Note]:
+    for prefix, which in ((diff.old_prefix, "old"), (diff.new_prefix, "new")):
+        if prefix:
+            yield Note(f'every {which} key begins with "{prefix}"; compared without it')
+
+
+def _cells(row: DiffRow) -> Row:
+    floats = [delta for delta in row.deltas if delta.old_range is None]
+    largest = max((delta.max_abs for delta in floats if delta.max_abs is not None), default=None)
+    cosine = min((delta.cosine for delta in floats if delta.cosine is not None), default=None)
+    numbers = integers(row.changes)
+    return Row(
+        (
+            *(SYMBOLS[row.status], row.shown or row.key, len(row.changes), row.elements, row.what, largest),
+            None if cosine is None else max(0.0, 1 - cosine),
+            None if numbers in row.what else numbers,  # alone they stand in the change column
+            [delta.rel for delta in floats if delta.rel is not None] or None,
+        ),
+        "dim" if row.status is Status.SAME else "",
+    )
+
+
+def _next(rows: Sequence[DiffRow], verbose: bool) -> Iterator[str]:
+    if not verbose and any(len(row.changes) > 1 for row in rows):
+        yield "deeper: -v"
+    differing = (row for row in rows if row.status is not Status.SAME)
+    largest = max(differing, key=lambda row: len(row.changes), default=None)
+    if largest is not None and len(largest.changes) > 1 and len(rows) > 1 and len(largest.key) < _WIDEST:
+        yield f"one module: --only {shell(largest.key)}"
+
+
+# ---------------------------------------------------------------------------------------------- for programs
+
+_FATES = (Status.CHANGED, Status.CAST, Status.RESHAPED, Status.RENAMED, Status.ADDED, Status.REMOVED, Status.SAME)
+"""The order of the filters: what differs comes first."""
+_STATUSES = tuple(document.Status(SYMBOLS[fate], fate.value, STYLES[SYMBOLS[fate]]) for fate in _FATES)
+_NUMBERS = ("rel", "max_abs", "cosine", "differing", "ulp")
+_FIELDS = (
+    Field("status"),
+    Field("key"),
+    Field("", "tensors", "tensors"),
+    Field("", "spec", "spec"),
+    Field("", "elements", "count", "add"),
+    Field("", "change"),
+    Field("", "rel", "rel", "max"),
+    Field("", "max |Δ|", "real", "max"),
+    Field("", "1 - cos", "small", "max"),
+    Field("old_key", "old key", "key", panel=True),
+    Field("", "old spec", panel=True),
+    Field("old_dtype"),
+    Field("old_shape"),
+    *map(Field, ("new_key", "new_dtype", "new_shape", "rel", "max_abs", "cosine")),
+    Field("differing", "differing elements", "whole", "add", panel=True),
+    Field("ulp"),
+)
+
+
+def _row(diff: Diff, change: Change) -> Sequence[Any]:
+    shown, old, delta = change.new or change.old, change.old, change.delta
+    rel = max_abs = distance = None
+    if delta is not None and delta.old_range is None:
+        rel, max_abs = delta.rel, delta.max_abs
+        distance = None if delta.cosine is None else max(0.0, 1 - delta.cosine)
+    what = describe((change,), diff)
+    is_told = rel is not None and what.startswith("rel ") and "," not in what  # the numbers stand beside it
+    spec = ("", 0) if shown is None else (shown.spec.short, shown.elements)
     numbers = [None] * len(_NUMBERS) if delta is None else [getattr(delta, name) for name in _NUMBERS]
-    return (change.status.value, change.key, *_side_cells(change.old), *_side_cells(change.new), *numbers)
+    return (
+        *(change.status.value, change.key, None, *spec, "" if is_told else what, rel, max_abs, distance),
+        *((None, None, None, None) if old is None else (old.key, old.spec.short, old.dtype, shape_text(old.shape))),
+        *_side_cells(change.new),
+        *numbers,
+    )
 
 
-def _side_cells(tensor: Tensor | None) -> tuple[Cell, ...]:
+def _side_cells(tensor: Tensor | None) -> tuple[Any, ...]:
     return (None, None, None) if tensor is None else (tensor.key, tensor.dtype, shape_text(tensor.shape))
 
 

@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ckptool.core.checkpoint import Extra, GlobalUse, Tensor
+from ckptool.core.checkpoint import Checkpoint, Extra, GlobalUse, Note, Tensor
 from ckptool.core.errors import CkptError
+from ckptool.core.initial import INITIAL_KEY
+from ckptool.core.shell import shell_quote
 from ckptool.core.spec import packed_nbytes
-from ckptool.engine.reading import Reader
 from ckptool.facts.architecture import Architecture
 from ckptool.facts.registry import facts_of
-from ckptool.report.document import Answer, Cell, Document, Table
+from ckptool.report.blocks import Block, Chart, Column, Facts, Next, Notes, Rows, Series, Side, Sides, Totals
+from ckptool.report.cells import Cell, Row
+from ckptool.report.document import Answer, Document, Field, Table
 from ckptool.report.escape import terminal
-from ckptool.report.html_inspect import inspect_html
-from ckptool.report.inspection import Inspection
+from ckptool.report.inspection import Inspection, format_text
 from ckptool.report.json import file_fields, model_fields, note_fields, stats_fields
-from ckptool.report.markdown import inspect_markdown
-from ckptool.report.text_inspect import inspect_lines
-from ckptool.report.tree import tree
-from ckptool.report.units import number_of, size_short
+from ckptool.report.symbols import STYLES, Style
+from ckptool.report.tree import Tree, tree
+from ckptool.report.units import count, number_of, size_short
+
+if TYPE_CHECKING:
+    from ckptool.values.stats import Stats
 
 _LARGEST = 1 << 63  # integers beyond are given as text: other readers would round them
 _NAMED = 3  # globals that the answer names
-_COLUMNS = ("key", "dtype", "shape", "elements", "bytes", "file", "offset", "tied_to")
-_NUMBERS = ("mean", "std", "min", "max", "nan", "inf", "zeros")
+_MANY = 12  # notes of a kind
+_VALUE = 48  # characters of a value
 
 
 def inspect_document(
@@ -43,14 +48,13 @@ def inspect_document(
     return Document(
         command="inspect",
         answer=_answer(report),
+        blocks=lambda: _blocks(report, tree(report, depth, flat, by_size=by_size)),
+        table=lambda: _table(report),
         result=lambda: _result(report),
         records=lambda: (_tensor_fields(report, tensor) for tensor in report.tensors),
         summary=lambda: _summary_fields(report),
-        table=lambda: Table((*_COLUMNS, *(_NUMBERS if report.stats else ())), _rows(report)),
         listing=lambda: inspect_listing(report, threads),
-        screen=lambda screen: inspect_lines(report, tree(report, depth, flat, by_size=by_size), screen),
-        markdown=lambda: inspect_markdown(report),
-        html=lambda: inspect_html(report),
+        typed=f"ckptool inspect {shell_quote(report.name)}",
     )
 
 
@@ -64,13 +68,226 @@ def _answer(report: Inspection) -> Answer:
     return Answer(f"{terminal(report.name)}: {totals}")
 
 
-def _rows(report: Inspection) -> Iterator[Sequence[Cell]]:
-    for tensor in report.tensors:
+# ---------------------------------------------------------------------------------------------- for people
+
+
+def side_of(checkpoint: Checkpoint, name: str, mark: str = "") -> Side:
+    """A checkpoint in one line: how many tensors, bytes, the container, and which dict of it."""
+    kind = format_text(checkpoint)
+    if checkpoint.selection.path:
+        kind += f', weights under "{checkpoint.selection.name}"'
+    facts = (number_of(len(checkpoint), "tensor"), size_short(checkpoint.nbytes), kind)
+    return Side(name, facts, mark, STYLES.get(mark, "bold"))
+
+
+def one_side(checkpoint: Checkpoint, name: str) -> Sides:
+    """``resnet18.pth   torch zip, 46.8 MB, weights under "model"``"""
+    under = (f'weights under "{checkpoint.selection.name}"',) if checkpoint.selection.path else ()
+    return Sides((Side(name, (format_text(checkpoint), size_short(checkpoint.nbytes), *under)),))
+
+
+def _blocks(report: Inspection, shown: Tree) -> Iterator[Block]:
+    """What the file is, what is wrong with it, its tree, what else it holds, and what to type next."""
+    yield one_side(report.checkpoint, report.name)
+    yield Totals(tuple(_totals(report)), ", ")
+    yield Notes([*_dangers(report), *_nonfinite(report), *(note for note in report.notes if note.level == "warning")])
+    yield _tree(report, shown)
+    if report.stats:
+        yield _chart(report)
+    if not report.is_partial:  # else the question was about some tensors, not about the file
+        yield Facts(tuple(_beside(report)))
+    yield Notes([note for note in report.notes if note.level != "warning"])
+    yield Next(tuple(_next(report, shown)))
+
+
+def _totals(report: Inspection) -> Iterator[str]:
+    shown = number_of(len(report.keys), "tensor")
+    yield f"{len(report.keys):,} of {number_of(len(report.checkpoint), 'tensor')}" if report.is_partial else shown
+    dtypes = ", ".join(f"{many:,} {dtype}" for dtype, many in report.dtypes)
+    yield f"{count(report.elements)} elements" + (f" ({dtypes})" if dtypes else "")
+    if report.is_pickle and not report.dangerous and not report.unknown:
+        yield "nothing unsafe in the pickle"
+    if report.logical is not None:
+        tensors, elements, nbytes = report.logical
+        yield f"decoded {number_of(tensors, 'tensor')}, {count(elements)} elements, {size_short(nbytes)}"
+    if report.stats:
+        yield f"{sum(item.nan for item in report.stats.values()):,} NaN"
+        yield f"{sum(item.inf for item in report.stats.values()):,} Inf"
+
+
+def _dangers(report: Inspection) -> Iterator[Note]:
+    for use in report.dangerous[:_MANY]:
+        times = "" if use.calls == 1 else f" {use.calls:,} times"
+        called = f"called{times} with {number_of(use.arguments, 'argument')}" if use.calls else "named, not called"
+        yield Note(f"asks for {use.name} ({called}); ckptool never runs it", level="warning")
+    if len(report.dangerous) > _MANY:
+        yield Note(f"asks for {len(report.dangerous) - _MANY:,} more such globals", "all: --json", level="warning")
+
+
+def _nonfinite(report: Inspection) -> Iterator[Note]:
+    """Which tensors hold NaN or Inf."""
+    odd = {key: item for key, item in report.stats.items() if item.nan or item.inf}
+    for key, item in list(odd.items())[:_MANY]:
+        counts = [f"{many:,} {what}" for many, what in ((item.nan, "NaN"), (item.inf, "Inf")) if many]
+        yield Note(f"{' and '.join(counts)} in {key} (of {count(item.elements)})", keys=(key,), level="warning")
+    if len(odd) > _MANY:
+        yield Note(f"NaN or Inf in {len(odd) - _MANY:,} more tensors", "all: --stats --json", level="warning")
+
+
+def _tree(report: Inspection, shown: Tree) -> Rows:
+    """The folded tree; with statistics a narrow screen has room for the spec only."""
+    stats = bool(report.stats)
+    columns = [
+        Column("key", "key", least=16),
+        Column("tensors", "whole", wide=stats),
+        Column("spec", "spec"),
+        Column("elements", "count", wide=stats),
+        Column("size", "bytes", wide=stats),
+        Column("share of bytes", "share", wide=stats, spare=True),
+        Column("mean", "signed"),
+        Column("std", "real"),
+        Column("±max, √count", "hist"),
+        Column("not finite"),
+    ]
+    rows = shown.rows
+    if stats:
+        copies = ([report.stats[key] for key in keys if key in report.stats] for keys in shown.keys)
+        rows = tuple(Row((*row.cells, *_numbers(of))) for row, of in zip(rows, copies, strict=True))
+    if shown.is_flat:  # a row is a tensor
+        columns, rows = [*columns[:1], *columns[2:]], tuple(Row((row.cells[0], *row.cells[2:])) for row in rows)
+    return Rows(tuple(columns), lambda: rows, title=number_of(len(report.keys), "tensor"))
+
+
+def _numbers(copies: Sequence[Stats]) -> tuple[Any, ...]:
+    """The numbers of one tensor, or of the same tensor in several identical modules, taken together."""
+    if not copies:
+        return (None, None, None)
+    from ckptool.report.statistics import histogram, integer_range, moments
+
+    if all(one.integer for one in copies):
+        return (None, None, integer_range(copies))
+    found = {"NaN": sum(one.nan for one in copies), "Inf": sum(one.inf for one in copies)}
+    odd = ", ".join(f"{many:,} {what}" for what, many in found.items() if many)
+    return (*moments(copies), histogram(copies), Cell(odd or None, "bold red"))
+
+
+def _chart(report: Inspection) -> Chart:
+    """Norm, spread, zeros and outliers of the tensors of floats over the depth of the model."""
+    found = {key: one for key, one in report.stats.items() if one.std is not None and not one.integer}
+    norms = (math.hypot(one.std or 0.0, one.mean or 0.0) * math.sqrt(one.elements) for one in found.values())
+    largest = (max(abs(one.min or 0.0), abs(one.max or 0.0)) for one in found.values())
+    outliers = (most / one.std if one.std else None for most, one in zip(largest, found.values(), strict=True))
+    is_finite = not any(one.nan or one.inf for one in found.values())
+    odd: tuple[Style, ...] = () if is_finite else tuple("red" if one.nan + one.inf else "bar" for one in found.values())
+    series = (
+        Series("norm", tuple(norms), log=True, styles=odd),
+        Series("spread (standard deviation)", tuple(one.std for one in found.values()), log=True, styles=odd),
+        Series("zeros", tuple(one.zeros / one.elements for one in found.values()), "percent", styles=odd),
+        Series("outliers (largest magnitude in standard deviations)", tuple(outliers), "small", log=True, styles=odd),
+    )
+    return Chart("values over depth", tuple(found), series)
+
+
+def _beside(report: Inspection) -> Iterator[tuple[str, list[str]]]:
+    """What the file holds beside the tensors shown."""
+    checkpoint = report.checkpoint
+    versions = Counter((checkpoint.module_versions or {}).values())
+    yield "not tensors", [_extra(extra) for extra in checkpoint.extras]
+    metadata = (item for item in checkpoint.metadata.items() if item[0] != INITIAL_KEY)
+    yield "metadata", [f"{name} = {_short(value)}" for name, value in metadata]
+    yield "other weights", _others(checkpoint)
+    yield "classes left as data", [use.name for use in report.unknown]
+    yield (
+        "tied",
+        [" = ".join([*group[:4], *([f"{len(group) - 4:,} more"] * (len(group) > 4))]) for group in report.ties],
+    )
+    yield "module versions", [f"{at} ({number_of(many, 'module')})" for at, many in sorted(versions.items())]
+
+
+def _tie(group: Sequence[str]) -> list[str]:
+    return [*group[:4], *([f"{len(group) - 4:,} more"] if len(group) > 4 else [])]
+
+
+def _extra(extra: Extra) -> str:
+    if extra.tensors:
+        return f"{extra.name} ({number_of(extra.tensors, 'tensor')}, {size_short(extra.nbytes)})"
+    return f"{extra.name} = {_short(extra.text)}"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _VALUE else f"{text[: _VALUE - 1]}…"
+
+
+def _others(checkpoint: Checkpoint) -> list[str]:
+    selection = checkpoint.selection
+    names = [name for name in selection.others if name != selection.ema]
+    entries = [*([f"{selection.ema} (moving average)"] if selection.ema else []), *names]
+    if entries:
+        entries[min(len(entries), _MANY) - 1] += f"   (take them: --select {shell(selection.ema or names[0])})"
+    return entries
+
+
+def _next(report: Inspection, shown: Tree) -> Iterator[str]:
+    if shown.hides:
+        yield f"deeper: --depth {shown.depth + 1}"
+    if shown.module and not report.is_partial:
+        yield f"one module: --only {shell(shown.module)}"
+    if not report.stats and report.keys:
+        yield "values: --stats"
+
+
+def shell(text: str) -> str:
+    """A word for a command line, in double quotes where a shell would read it otherwise."""
+    if not any(char in text for char in "\"\\$`!'") and text.isprintable():
+        return text if text.replace(".", "").replace("_", "").isalnum() and text.isascii() else f'"{text}"'
+    return shell_quote(text)
+
+
+# ---------------------------------------------------------------------------------------------- for programs
+
+_STATS = ("mean", "std", "min", "max", "nan", "inf", "zeros")
+
+
+def _table(report: Inspection) -> Table:
+    is_finite = not any(item.nan or item.inf for item in report.stats.values())
+    stats = (
+        Field("", "histogram, √count", "hist"),
+        Field("mean", "mean", "signed"),
+        Field("std", "std", "real"),
+        Field("min", "min", "signed"),
+        Field("max", "max", "signed"),
+        Field("nan", "NaN", "whole", "add", panel=is_finite, style="red"),
+        Field("inf", "Inf", "whole", "add", panel=is_finite, style="red"),
+        Field("zeros", "zeros", "whole", "add", panel=True),
+    )
+    fields = (
+        Field("key"),
+        Field("", "tensors", "tensors"),
+        Field("", "spec", "spec"),
+        Field("dtype"),
+        Field("shape"),
+        Field("elements", "elements", "count", "add"),
+        Field("bytes", "size", "bytes", "add"),
+        Field("", "share of bytes", "share", "add", total=report.nbytes),
+        Field("file", "file", panel=True),
+        Field("offset", "offset", "whole", panel=True),
+        Field("tied_to", "tied to", "key", panel=True),
+        *(stats if report.stats else ()),
+    )
+    return Table(fields, _rows(report))
+
+
+def _rows(report: Inspection) -> Iterator[Sequence[Any]]:
+    for tensor, spec in zip(report.tensors, report.labels(report.keys), strict=True):
         file, offset = _place(tensor)
-        row = (tensor.key, tensor.dtype, shape_text(tensor.shape), tensor.elements, tensor.nbytes)
+        row = (tensor.key, None, spec, tensor.dtype, shape_text(tensor.shape), tensor.elements, tensor.nbytes)
         stats = report.stats.get(tensor.key)
-        numbers = () if stats is None else tuple(getattr(stats, name) for name in _NUMBERS)
-        yield (*row, file, offset, report.tied_to.get(tensor.key), *numbers)
+        numbers = () if stats is None else (_bins(stats), *(getattr(stats, name) for name in _STATS))
+        yield (*row, tensor.nbytes, file, offset, report.tied_to.get(tensor.key), *numbers)
+
+
+def _bins(stats: Stats) -> tuple[int, ...] | None:
+    return None if stats.integer else stats.histogram
 
 
 def shape_text(shape: Sequence[int]) -> str:
@@ -85,8 +302,14 @@ def shape_text(shape: Sequence[int]) -> str:
 
 def inspect_listing(report: Inspection, threads: int = 2) -> Iterator[tuple[str, str, str]]:
     """``key, f32[64,3,7,7], sha256`` by key; the digest is of the packed bytes, whatever the file's format."""
+
+    from concurrent.futures import ThreadPoolExecutor
+
+    from ckptool.engine.reading import Reader
+
     tensors = sorted(report.tensors, key=lambda tensor: tensor.key)
     with Reader() as reader, ThreadPoolExecutor(threads) as pool:
+        reader.expect(tensors)
 
         def digest(tensor: Tensor) -> str:
             try:
@@ -119,13 +342,16 @@ def _result(report: Inspection) -> list[tuple[str, Any]]:
 
 def _summary_fields(report: Inspection) -> dict[str, Any]:
     """The totals of what is shown."""
-    return {
+    fields: dict[str, Any] = {
         "tensors": len(report.keys),
         "of": len(report.checkpoint),
         "elements": report.elements,
         "bytes": report.nbytes,
         "dtypes": dict(report.dtypes),
     }
+    if report.logical is not None:
+        fields["decoded"] = dict(zip(("tensors", "elements", "bytes"), report.logical, strict=True))
+    return fields
 
 
 def _tensor_fields(report: Inspection, tensor: Tensor) -> dict[str, Any]:
@@ -145,6 +371,16 @@ def _tensor_fields(report: Inspection, tensor: Tensor) -> dict[str, Any]:
         fields["layout"] = tensor.layout
     if len(tensor.pieces) > 1:
         fields["chunks"] = len(tensor.pieces)
+    if (encoded := report.encoded.get(tensor.key)) is not None:
+        fields["encoded"] = {
+            "scheme": encoded.title,
+            "key": encoded.key,
+            "dtype": encoded.spec.dtype,
+            "shape": encoded.spec.shape,
+            "bits_per_weight": round(encoded.bits_per_weight, 4),
+            "members": [key for key in encoded.keys if key != tensor.key],
+            "problems": [problem.text for problem in encoded.problems],
+        }
     if tensor.key in report.stats:
         fields["stats"] = stats_fields(report.stats[tensor.key])
     return fields

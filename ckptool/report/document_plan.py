@@ -4,46 +4,87 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from ckptool.core.checkpoint import Checkpoint
-from ckptool.core.plan import Dropped, Plan, Step, sources_of
-from ckptool.report.document import Answer, Cell, Document, Mood, Table
-from ckptool.report.document_inspect import shape_text
-from ckptool.report.html_check import check_html
+from ckptool.core.errors import CkptError
+from ckptool.core.plan import Dropped, Plan, Problem, Step, sources_of
+from ckptool.core.reasons import FOUND
+from ckptool.engine.reads import reads_of
+from ckptool.report.blocks import Block, Column, Facts, Item, Items, Next, Notes, Rows, Sides, Totals
+from ckptool.report.document import Answer, Document, Field, Mood, Status, Table
+from ckptool.report.document_inspect import one_side, shape_text, side_of
 from ckptool.report.json_plan import dropped_fields, op_text, plan_result, step_fields
-from ckptool.report.markdown_plan import plan_markdown
-from ckptool.report.plan_rows import fate_of, tensors_text
-from ckptool.report.preview import Preview
-from ckptool.report.reasons import reason_text
+from ckptool.report.plan_rows import (
+    SYMBOLS,
+    Fate,
+    beside_facts,
+    counts,
+    fate_of,
+    key_rows,
+    nbytes_before,
+    rule_rows,
+    tensors_text,
+    unruled_rows,
+)
+from ckptool.report.reasons import command_text, reason_text
 from ckptool.report.results import ABOUT, plan_findings
-from ckptool.report.text_plan import plan_lines
-from ckptool.report.units import number_of, size_short
+from ckptool.report.symbols import STYLES
+from ckptool.report.units import number_of, relative, size_short
 
 if TYPE_CHECKING:
+    from ckptool.commands.automatic import Automatic
     from ckptool.engine.apply import Written
+    from ckptool.storage.transfer import Read
 
 Mode: TypeAlias = Literal["write", "preview", "dry run", "check"]
-_COLUMNS = ("key", "fate", "dtype", "shape", "elements", "bytes", "sources", "op", "why", "tied_to")
+_KEYS = (
+    Column("", "mark"),
+    Column("key", "key", least=14),
+    Column("n", "whole"),
+    Column("elements", "count", wide=True),
+    Column("what", least=20),
+    Column("bytes", "bytes"),
+)
+_RULES = (
+    Column("", "mark"),
+    Column(""),
+    Column("rule", "code", least=24),
+    Column("keys", "whole"),
+    Column("what", least=16),
+    Column("for example", least=24, spare=True),
+)
+_MANY_PROBLEMS = 12
+_MANY_KEYS = 8
 
 
 def plan_document(
-    preview: Preview, mode: Mode, written: Written | None = None, exit_code: int = 0, verbose: bool = False
+    plan: Plan,
+    names: Sequence[str],
+    mode: Mode,
+    match: Automatic | None = None,
+    written: Written | None = None,
+    exit_code: int = 0,
+    verbose: bool = False,
 ) -> Document:
     """A plan, and what was written of it.
 
     Args:
-        preview: the plan and what is said with it.
+        plan: it.
+        names: its inputs as they were typed.
         mode: whether it is written, or why not.
+        match: the rules that were found, if any were looked for.
         written: the output; None before it is written, or if it never is.
         exit_code: of the command.
         verbose: a row per tensor on a screen.
     """
-    plan = preview.plan
     return Document(
-        command=plan.command.name,
-        answer=plan_answer(plan, mode) or _ready(preview, mode),
-        result=lambda: plan_result(preview, written, exit_code),
+        command=command_text(plan.command),
+        answer=plan_answer(plan, mode) or _ready(plan, mode),
+        blocks=lambda: _blocks(plan, names, match, written),
+        table=lambda: _table(plan),
+        result=lambda: plan_result(plan, names, match, written, exit_code),
         records=lambda: chain(
             (step_fields(step, plan.inputs) for step in plan.steps),
             ({"dropped": dropped_fields(dropped, plan.inputs)} for dropped in plan.dropped),
@@ -54,20 +95,11 @@ def plan_document(
             "dropped": len(plan.dropped),
             "exit_code": int(exit_code),
         },
-        table=lambda: Table(
-            _COLUMNS,
-            chain(
-                (_row(plan, step) for step in plan.steps if step.stored or step.tied_to is not None),
-                (_dropped_row(plan, dropped) for dropped in plan.dropped),
-            ),
-        ),
         listing=lambda: iter(sorted(_listing(plan), key=lambda row: row[1])),
-        screen=lambda screen: plan_lines(preview, screen, verbose),
-        markdown=lambda: plan_markdown(preview, written),
-        html=lambda: check_html(plan_findings(plan, preview.names), plan.command.name),
-        findings=lambda: plan_findings(plan, preview.names),
+        findings=lambda: plan_findings(plan, names),
         about=ABOUT,
         problems=(*plan.problems, *plan.unmet),
+        verbose=verbose,
     )
 
 
@@ -81,45 +113,160 @@ def plan_answer(plan: Plan, mode: Mode) -> Answer | None:
     return None
 
 
-def _ready(preview: Preview, mode: Mode) -> Answer:
-    plan = preview.plan
-    warnings = len({note.text for note in preview.notes if note.level == "warning"})
+def _ready(plan: Plan, mode: Mode) -> Answer:
+    warnings = len({note.text for note in plan.notes if note.level == "warning"})
     state = f"ready, with {number_of(warnings, 'warning')}" if warnings else "ready"
     verb = "will" if mode == "write" else "would"
     mood: Mood = "warning" if warnings else "good"
     return Answer(f"{state}: {tensors_text(plan)}, {size_short(plan.nbytes)} {verb} be written", mood)
 
 
-def _row(plan: Plan, step: Step) -> Sequence[Cell]:
+# ---------------------------------------------------------------------------------------------- for people
+
+
+def _blocks(plan: Plan, names: Sequence[str], match: Automatic | None, written: Written | None) -> Iterator[Block]:
+    is_merge = plan.command.name == "merge"
+    if len(plan.inputs) == 1:
+        yield one_side(plan.inputs[0], names[0])
+    else:
+        yield Sides(tuple(side_of(side, name) for side, name in zip(plan.inputs, names, strict=True)), ", ")
+    yield Notes([note for note in plan.notes if note.level == "warning"])
+    if match is not None:
+        from ckptool.report.match_rows import match_blocks
+
+        yield from match_blocks(match)
+    each = Rows(_KEYS, lambda: key_rows(plan, each=True))
+    if plan.command.name == "remap":  # a recipe is shown by its rules; those that were found have been shown
+        found = "" if match is None else FOUND
+        yield Rows(_RULES, lambda: [*rule_rows(plan, but=found), *unruled_rows(plan)], each)
+    else:
+        yield Rows(_KEYS, lambda: key_rows(plan), each)
+    yield Facts(tuple(beside_facts(plan)))
+    yield Notes([note for note in plan.notes if note.level != "warning"])
+    yield from reads_blocks(plan)
+    before = "" if is_merge else f" (was {size_short(nbytes_before(plan))})"
+    yield Totals((f"{tensors_text(plan)}, {size_short(plan.nbytes)}{before}", *counts(plan)))
+    if written is not None:
+        yield from written_blocks(written, str(written.path))
+
+
+def reads_blocks(plan: Plan) -> Iterator[Block]:
+    """``will read 1.05 GB of 16.1 GB in 12 ranges``; nothing where all inputs are on this machine."""
+    reads = reads_of(plan)
+    if reads is not None:
+        whole = size_short(reads.of)
+        ranges = f"{size_short(reads.nbytes)} of {whole} in {number_of(reads.ranges, 'range')}"
+        yield Totals((f"will read {ranges if reads.ranges else f'nothing more of {whole}'}",))
+
+
+def read_block(read: Read) -> Facts:
+    """``read: 3 requests, 210 kB of 16.1 GB``"""
+    requests = number_of(read.requests, "request")
+    return Facts((("read", [requests, f"{size_short(read.nbytes)} of {size_short(read.of)}"]),))
+
+
+def written_blocks(written: Written, name: str, files: Sequence[str] = ()) -> Iterator[Block]:
+    """``wrote body.safetensors  22.4 MB  0.2 s``, further files, and how far a cast rounded."""
+    yield from file_blocks(files)
+    if rounding := written.rounding:
+        key = max(rounding, key=lambda key: rounding[key])
+        yield Facts((("rounding", [f"rel ≤ {relative(rounding[key])} ({key})", *_lost_values(written)]),))
+    many = f"  {len(written.files)} files" if len(written.files) > 1 else ""
+    is_folder = written.files[0] != written.path
+    name = str(PurePath(name) / written.files[0].name) if is_folder and not many else name
+    yield Items((_wrote(f"{name}{many}  {size_short(written.nbytes)}  {written.seconds:.1f} s"),))
+
+
+def _wrote(what: str) -> Item:
+    return Item("wrote", what, style="green")
+
+
+def _lost_values(written: Written) -> Iterator[str]:
+    """``1 value overflows``, ``3 values become zero``: what casts could not hold."""
+    if overflows := sum(written.overflows.values()):
+        yield f"{number_of(overflows, 'value')} {'overflows' if overflows == 1 else 'overflow'}"
+    if zeroed := sum(written.zeroed.values()):
+        yield f"{number_of(zeroed, 'value')} {'becomes' if zeroed == 1 else 'become'} zero"
+
+
+def unwritten_blocks(files: Sequence[str], mode: Mode = "preview", found: bool = False) -> Iterator[Block]:
+    """The end where no checkpoint was to be written.
+
+    Args:
+        files: further files that were written.
+        mode: "check" or "dry run" where nothing was to be written at all.
+        found: there are rules that can be written.
+    """
+    yield from file_blocks(files)
+    if mode == "check":
+        yield Items((Item("checked:", "the plan is sound", style="green"),))
+    elif mode == "dry run":
+        yield Next(("dry run: nothing written",))
+    else:
+        recipe = ("as a recipe: --save-recipe FILE",) if found and not files else ()
+        yield Next((f"nothing {'else ' if files else ''}written; add -o PATH", *recipe))
+
+
+def file_blocks(files: Sequence[str]) -> Iterator[Block]:
+    """``wrote found.toml``"""
+    if files:
+        yield Items(tuple(map(_wrote, files)))
+
+
+def problem_errors(problems: Sequence[Problem]) -> Iterator[tuple[CkptError, list[str]]]:
+    """Each problem as an error, and the keys to list below it."""
+    for problem in problems[:_MANY_PROBLEMS]:
+        message, keys = problem.message, problem.keys
+        if len(keys) > 1:  # all of them are listed: the message need not name the first
+            message = message.removesuffix(f": {keys[0]}")
+        shown = list(keys[:_MANY_KEYS]) if any(key not in message for key in keys) else []
+        if len(keys) > _MANY_KEYS and shown:
+            shown.append(f"{len(keys) - _MANY_KEYS:,} more (all: --json)")
+        yield CkptError(message, hint=problem.hint or None), shown
+    if len(problems) > _MANY_PROBLEMS:
+        yield CkptError(f"{len(problems) - _MANY_PROBLEMS:,} more problems of the kind", hint="all of them: --json"), []
+
+
+# ---------------------------------------------------------------------------------------------- for programs
+
+_FIELDS = (
+    Field("key"),
+    Field("fate"),
+    Field("", "tensors", "tensors"),
+    Field("", "spec", "spec"),
+    Field("dtype"),
+    Field("shape"),
+    Field("elements", "elements", "count", "add"),
+    Field("bytes", "bytes", "bytes", "add"),
+    Field("sources", "made of", "key"),
+    Field("op", "op", panel=True),
+    Field("why", "why"),
+    Field("tied_to", "tied to", "key", panel=True),
+)
+_STATUSES = tuple(Status(SYMBOLS[fate], fate.value, STYLES[SYMBOLS[fate]]) for fate in Fate)  # the same comes last
+
+
+def _table(plan: Plan) -> Table:
+    steps = (_row(plan, step) for step in plan.steps if step.stored or step.tied_to is not None)
+    dropped = (_dropped_row(plan, dropped) for dropped in plan.dropped)
+    return Table(_FIELDS, chain(steps, dropped), _STATUSES, "fate")
+
+
+def _row(plan: Plan, step: Step) -> Sequence[Any]:
     target = step.target
     return (
-        target.key,
-        fate_of(step).value,
-        target.dtype,
-        shape_text(target.shape),
-        target.elements,
+        *(target.key, fate_of(step).value, None, target.short, target.dtype, shape_text(target.shape), target.elements),
         plan.nbytes_of(step) if step.stored else 0,
         " ".join(source.key for source in sources_of(step.value)),
-        op_text(step.value),
-        reason_text(step.reason, plan.inputs),
-        step.tied_to,
+        *(op_text(step.value), reason_text(step.reason, plan.inputs), step.tied_to),
     )
 
 
-def _dropped_row(plan: Plan, dropped: Dropped) -> Sequence[Cell]:
-    tensor = plan.inputs[dropped.source.input][dropped.source.key]
-    why = reason_text(dropped.reason, plan.inputs)
+def _dropped_row(plan: Plan, dropped: Dropped) -> Sequence[Any]:
+    spec = plan.inputs[dropped.source.input][dropped.source.key].spec
     return (
-        tensor.key,
-        "dropped",
-        tensor.dtype,
-        shape_text(tensor.shape),
-        tensor.elements,
-        0,
-        tensor.key,
-        "",
-        why,
-        None,
+        *(spec.key, Fate.DROPPED.value, None, spec.short, spec.dtype, shape_text(spec.shape), spec.elements, 0),
+        *(spec.key, "", reason_text(dropped.reason, plan.inputs), None),
     )
 
 

@@ -4,26 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import chain
+from typing import Any
 
 from ckptool.commands.transplant.result import Transplant
+from ckptool.core.shell import shell_quote
 from ckptool.core.spec import TensorSpec
+from ckptool.models import Verdict
 from ckptool.models.entries import Entry, Filled
-from ckptool.report.document import Answer, Cell, Document, Table
-from ckptool.report.document_inspect import shape_text
-from ckptool.report.document_plan import Mode, plan_answer
+from ckptool.report.blocks import Block, Chart, Code, Column, Facts, Item, Items, Notes, Rows, Series, Side, Sides
+from ckptool.report.document import Answer, Document, Field, Status, Table
+from ckptool.report.document_inspect import shape_text, side_of
+from ckptool.report.document_plan import Mode, plan_answer, reads_blocks, written_blocks
+from ckptool.report.document_probe import probe_answer, probe_blocks
 from ckptool.report.escape import terminal
-from ckptool.report.html_transplant import transplant_html
 from ckptool.report.json_transplant import Done, entry_fields, spec_fields, transplant_result
-from ckptool.report.markdown_transplant import transplant_markdown
+from ckptool.report.match_rows import match_blocks
 from ckptool.report.reasons import reason_text
 from ckptool.report.results import ABOUT, transplant_findings
-from ckptool.report.text_transplant import transplant_lines
-from ckptool.report.units import number_of
-
-_COLUMNS = (
-    *("key", "status", "kind", "dtype", "shape", "elements", "loaded_elements"),
-    *("sources", "source_spec", "how", "fit"),
+from ckptool.report.symbols import STYLES
+from ckptool.report.transplant_rows import (
+    STATES,
+    SYMBOLS,
+    entry_rows,
+    freeze_text,
+    module_rows,
+    refusal_text,
+    summary_text,
+    target_text,
+    verdict_texts,
 )
+from ckptool.report.units import number_of
 
 
 def transplant_document(
@@ -48,7 +58,9 @@ def transplant_document(
     plan = transplant.plan
     return Document(
         command="transplant",
-        answer=plan_answer(plan, mode) or _answer(transplant),
+        answer=_answer(transplant, mode, came),
+        blocks=lambda: _blocks(transplant, name, came, depth, verbose),
+        table=lambda: _table(transplant),
         result=lambda: transplant_result(transplant, name, came),
         records=lambda: chain(
             map(entry_fields, transplant.entries),
@@ -60,20 +72,24 @@ def transplant_document(
             "unexpected": len(transplant.unexpected),
             "exit_code": int(came.exit_code),
         },
-        table=lambda: Table(
-            _COLUMNS, chain(map(_row, transplant.entries), map(_unexpected_row, transplant.unexpected))
-        ),
         listing=lambda: iter(sorted(_listing(transplant), key=lambda row: row[1])),
-        screen=lambda screen: transplant_lines(transplant, screen, name=name, depth=depth, verbose=verbose),
-        markdown=lambda: transplant_markdown(transplant, name, came.written, came.loads, depth, came.snippet),
-        html=lambda: transplant_html(transplant, name),
         findings=lambda: transplant_findings(transplant, name),
         about=ABOUT,
         problems=(*plan.problems, *plan.unmet),
+        verbose=verbose,
+        typed=f"ckptool transplant {shell_quote(name)} --into {shell_quote(transplant.target.name)}",
     )
 
 
-def _answer(transplant: Transplant) -> Answer:
+def _answer(transplant: Transplant, mode: Mode, came: Done) -> Answer:
+    """What a probe found against it, what forbids it, or whether the model gets all its weights."""
+    if came.probe is not None and not came.probe.agree:
+        return probe_answer(came.probe)
+    answer = plan_answer(transplant.plan, mode) or _loaded(transplant)
+    return answer if came.probe is None else Answer(f"{answer.text}; {probe_answer(came.probe).text}", answer.mood)
+
+
+def _loaded(transplant: Transplant) -> Answer:
     """Whether the model gets all its weights."""
     model = terminal(transplant.target.name, 80)
     missing = [entry for entry in transplant.having(Filled.MISSING) if not entry.is_harmless]
@@ -101,29 +117,125 @@ def _have(entries: Sequence[Entry]) -> str:
     return "has" if len(entries) == 1 else "have"
 
 
-def _row(entry: Entry) -> Sequence[Cell]:
+# ---------------------------------------------------------------------------------------------- for people
+
+_MODULES = (Column("module", "key", least=12), Column("tensors", "whole"), Column("loaded", "share"))
+_KEYS = (
+    Column("", "mark"),
+    Column("key", "key", least=14),
+    Column("n", "whole"),
+    Column("elements", "count", wide=True),
+    Column("what", wraps=True),
+)
+
+
+def _blocks(transplant: Transplant, name: str, came: Done, depth: int | None, verbose: bool) -> Iterator[Block]:
+    """Source and target, what is wrong, bars per module, what became of every key, what torch says, the sum."""
+    target = Side(transplant.target.name, (target_text(transplant),), "target")
+    yield Sides((side_of(transplant.source, name, "source"), target))
+    notes = transplant.plan.notes
+    yield Notes([note for note in notes if note.level == "warning"])
+    yield from match_blocks(transplant.match)
+    yield Rows(_MODULES, lambda: module_rows(transplant, depth))
+    yield _chart(transplant)
+    each = Rows(_KEYS, lambda: entry_rows(transplant, each=True))
+    yield Rows(_KEYS, lambda: entry_rows(transplant), each)
+    yield from reads_blocks(transplant.plan)
+    frozen = freeze_text(transplant)
+    yield Facts(
+        (
+            *(("torch", [text]) for text in verdict_texts(transplant)),
+            ("freeze", [frozen] if frozen else []),
+            ("not taken", [extra.name for extra in transplant.source.extras]),
+        )
+    )
+    yield Notes([note for note in notes if note.level != "warning"])
+    yield Facts((("loaded", [summary_text(transplant)]),))
+    if came.probe is not None:
+        yield from probe_blocks(came.probe, verbose)
+    yield from done_blocks(transplant, came)
+
+
+def _chart(transplant: Transplant) -> Chart:
+    """The model, module by module, with the state of each."""
+    shares = list(transplant.modules.values())
+    styles = tuple(STATES[share.state] for share in shares)
+    loaded = Series("loaded from the source", tuple(share.share for share in shares), "percent", styles=styles)
+    return Chart("modules: loaded, partly loaded, new", tuple(share.name for share in shares), (loaded,))
+
+
+def done_blocks(transplant: Transplant, came: Done, name: str = "", files: Sequence[str] = ()) -> Iterator[Block]:
+    """What was written, and whether it loads: the last line says whether all is well.
+
+    Args:
+        transplant: what was done.
+        came: what came of it.
+        name: the output as it was typed.
+        files: further files that were written.
+    """
+    if came.snippet is not None:
+        yield Code(came.snippet)
+    if came.written is not None:
+        yield from written_blocks(came.written, name or str(came.written.path), files)
+    if came.loads is not None:
+        mark = "loads" if came.loads.strict or transplant.asked.only_loaded else "does not load"
+        style = "green" if came.loads.strict else "" if transplant.asked.only_loaded else "red"
+        yield Items((Item(mark, _loads_text(transplant, came.loads), style=style),))  # type: ignore[arg-type]
+
+
+def _loads_text(transplant: Transplant, verdict: Verdict) -> str:
+    """``into net.py:Net with strict=True: yes``"""
+    into = f"into {transplant.target.name}"
+    if verdict.strict:
+        return f"{into} with strict=True: yes"
+    if transplant.asked.only_loaded and not (verdict.unexpected or verdict.mismatched) and verdict.missing:
+        return f"{into} with strict=False: {number_of(len(verdict.missing), 'key')} keep the model's own"
+    keys = verdict.missing or verdict.unexpected or verdict.mismatched
+    hint = "" if keys or not transplant.plan.module_versions else "; only a .pth states module versions"
+    return f"{into} with strict=True: no, {refusal_text(verdict)}{hint}"
+
+
+# ---------------------------------------------------------------------------------------------- for programs
+
+_LABELS = ("mismatched", "missing", "unexpected", "fitted", "cast", "filled")
+_FIELDS = (
+    Field("key"),
+    Field("status"),
+    Field("", "tensors", "tensors"),
+    Field("", "spec", "spec"),
+    Field("kind", "kind", panel=True),
+    Field("dtype"),
+    Field("shape"),
+    Field("elements"),
+    Field("", "elements", "count", "add"),  # of the model's own
+    Field("loaded_elements", "loaded", "ratio", "add", of="elements"),
+    Field("sources", "source key", "key"),
+    Field("source_spec", "source spec", panel=True),
+    Field("how", "how"),
+    Field("fit", "fit", panel=True),
+)
+
+
+def _table(transplant: Transplant) -> Table:
+    """Every tensor of the model, what it is made of, and what the source has besides."""
+    statuses = tuple(Status(SYMBOLS[label], label, STYLES[SYMBOLS[label]]) for label in _LABELS)
+    rows = chain(map(_row, transplant.entries), map(_unexpected_row, transplant.unexpected))
+    return Table(_FIELDS, rows, statuses)
+
+
+def _row(entry: Entry) -> Sequence[Any]:
     spec = entry.spec
     return (
-        *(spec.key, entry.status.value, entry.kind or None, spec.dtype, shape_text(spec.shape), spec.elements),
-        entry.covered if entry.is_filled else 0,
-        " ".join(entry.sources),
+        *(spec.key, entry.status.value, None, spec.short, entry.kind or None, spec.dtype, shape_text(spec.shape)),
+        *(spec.elements, spec.elements, entry.covered if entry.is_filled else 0, " ".join(entry.sources)),
         *(entry.found or None, reason_text(entry.reason), entry.fit or None),
     )
 
 
-def _unexpected_row(spec: TensorSpec) -> Sequence[Cell]:
+def _unexpected_row(spec: TensorSpec) -> Sequence[Any]:
     return (
-        spec.key,
-        "unexpected",
-        None,
-        spec.dtype,
-        shape_text(spec.shape),
-        spec.elements,
-        0,
-        spec.key,
-        None,
-        "",
-        None,
+        *(spec.key, "unexpected", None, spec.short, None, spec.dtype, shape_text(spec.shape)),
+        *(spec.elements, None, 0, spec.key, None, "the model has no such key", None),
     )
 
 

@@ -37,7 +37,7 @@ class Encoder:
 
 
 ENCODERS = (
-    Encoder("text", ".txt", "plain_text"),
+    Encoder("text", ".txt", "screen"),
     Encoder("json", ".json", "json"),
     Encoder("ndjson", ".ndjson", "ndjson"),
     Encoder("csv", ".csv", "csv"),

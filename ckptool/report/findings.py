@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from ckptool.commands.checks.finding import LEVELS, Finding, Level, Outcome, Place, Report
 from ckptool.report.units import number_of
 
-NOUNS: dict[Level, str] = {"error": "error", "warning": "warning", "note": "note"}
-
 
 def sum_text(report: Report) -> str:
     """``2 errors, 1 warning``
@@ -18,7 +16,7 @@ def sum_text(report: Report) -> str:
         >>> sum_text(Report(("a.pth",), ("dtype",), (), ()))
         'nothing found'
     """
-    parts = [number_of(many, NOUNS[level]) for level in LEVELS if (many := report.count(level))]
+    parts = [number_of(many, level) for level in LEVELS if (many := report.count(level))]
     return ", ".join(parts) or "nothing found"
 
 
@@ -33,30 +31,17 @@ def policy_text(place: Place) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
-    """How a rule went for a file.
-
-    Attributes:
-        text: "ok", "-" where it had nothing to look at, or what it found; not escaped.
-        level: the worst of what it found; None for nothing.
-    """
-
-    text: str
-    level: Level | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Grid:
     """Files x rules.
 
     Attributes:
         rules: the headings.
-        rows: each file and a cell per rule.
+        rows: each file and per rule "ok", "-" where it had nothing to look at, or what it found, with the worst level.
         left_out: files of which nothing is to be said and that are not among the rows.
     """
 
     rules: tuple[str, ...]
-    rows: tuple[tuple[str, tuple[Cell, ...]], ...]
+    rows: tuple[tuple[str, tuple[tuple[str, Level | None], ...]], ...]
     left_out: int = 0
 
 
@@ -71,7 +56,7 @@ def grid(report: Report, most: int = 200) -> Grid:
         found = {finding.file for finding in report.findings}
         files = sorted(files, key=lambda file: file not in found)[:most]
     rows = tuple(
-        (file, tuple(_cell(outcomes.get((file, rule)), levels.get((file, rule))) for rule in rules)) for file in files
+        (file, tuple(_went(outcomes.get((file, rule)), levels.get((file, rule))) for rule in rules)) for file in files
     )
     return Grid(rules, rows, len(report.files) - len(files))
 
@@ -85,7 +70,7 @@ def _levels(findings: Sequence[Finding]) -> dict[tuple[str, str], Level]:
     return worst
 
 
-def _cell(outcome: Outcome | None, level: Level | None) -> Cell:
+def _went(outcome: Outcome | None, level: Level | None) -> tuple[str, Level | None]:
     if level is not None:
-        return Cell((outcome.text if outcome is not None else "") or NOUNS[level], level)
-    return Cell("-" if outcome is None or outcome.status == "skipped" else "ok")
+        return (outcome.text if outcome is not None else "") or level, level
+    return "-" if outcome is None or outcome.status == "skipped" else "ok", None

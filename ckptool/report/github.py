@@ -1,4 +1,4 @@
-"""GitHub Actions: workflow commands, which become annotations, and the summary of a job.
+"""GitHub Actions: workflow commands, which become annotations.
 
 A checkpoint is binary: it has no line to point at. So an annotation stands on the line of the policy that asks for the
 rule, one for each rule however many files break it, and never more than GitHub shows.
@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from ckptool.commands.checks.finding import LEVELS, Finding, Level, Report
 from ckptool.report.document import Document
 from ckptool.report.escape import github_data, github_property, terminal
-from ckptool.report.markdown_check import LIMIT, check_markdown
 from ckptool.report.units import number_of
 
 _COMMANDS: dict[Level, str] = {"error": "error", "warning": "warning", "note": "notice"}
@@ -37,11 +36,6 @@ def workflow_commands(report: Report) -> Iterator[str]:
             rules = ", ".join(terminal(group[0].rule, 60) for group in groups[len(shown) :])
             text = f"{number_of(len(groups) - len(shown), 'more rule')} found something, see the job summary: {rules}"
             yield f"::{_COMMANDS[level]} title=ckptool::{github_data(text[:_LONGEST])}\n"
-
-
-def summary(report: Report, command: str = "check") -> str:
-    """Markdown for the file that GITHUB_STEP_SUMMARY names, at most 1 MiB."""
-    return "".join(check_markdown(report, command, LIMIT))
 
 
 def _by_rule(findings: Sequence[Finding], level: Level) -> Iterator[list[Finding]]:

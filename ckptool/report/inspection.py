@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -13,6 +13,7 @@ from ckptool.core.spec import DTYPES, Form
 from ckptool.report.units import number_of
 
 if TYPE_CHECKING:
+    from ckptool.encodings.encoded import Encoded
     from ckptool.values.stats import Stats
 
 
@@ -26,7 +27,8 @@ class Inspection:
         keys: the tensors to show, in the order to show them.
         ties: groups of keys that share their bytes.
         notes: what the reader noticed and what an expert would add.
-        stats: numbers of each shown tensor, if asked for.
+        stats: numbers of each shown tensor, if asked for; those of codes are of what they stand for.
+        encoded: the quantized tensors by the key of their codes.
     """
 
     checkpoint: Checkpoint
@@ -35,6 +37,7 @@ class Inspection:
     ties: tuple[tuple[str, ...], ...] = ()
     notes: tuple[Note, ...] = ()
     stats: Mapping[str, Stats] = field(default_factory=dict)
+    encoded: Mapping[str, Encoded] = field(default_factory=dict)
 
     @property
     def tensors(self) -> Iterator[Tensor]:
@@ -44,7 +47,7 @@ class Inspection:
     @cached_property
     def forms(self) -> Mapping[Form, int]:
         """How many tensors to show have each form."""
-        return Counter(self.checkpoint.forms(self.keys))
+        return self.checkpoint.form_counts(self.keys)
 
     @cached_property
     def tied_to(self) -> Mapping[str, str]:
@@ -72,6 +75,32 @@ class Inspection:
             found[DTYPES[form.dtype].short] += many
         return tuple(found.most_common())
 
+    def labels(self, keys: Iterable[str]) -> Iterator[str]:
+        """The spec of each key: ``f32[64,3]``; of codes also what they stand for: ``fp8 per tensor → bf16[64,3]``."""
+        if not self.encoded:
+            yield from (form.label for form in self.checkpoint.forms(keys))
+            return
+        for key in keys:
+            encoded = self.encoded.get(key)
+            if encoded is None or encoded.problems:
+                yield self.checkpoint.form(key).label
+            else:
+                yield f"{encoded.title} → {encoded.spec.short}"
+
+    @cached_property
+    def logical(self) -> tuple[int, int, int] | None:
+        """Tensors, elements and bytes of what is shown when it is decoded; None if nothing of it is quantized."""
+        shown = [self.encoded[key] for key in self.keys if key in self.encoded]
+        if not shown:
+            return None
+        gone = {key for encoded in shown for key in encoded.keys}
+        plain = list(self.checkpoint.forms(key for key in self.keys if key not in gone))
+        return (
+            len(plain) + len(shown),
+            sum(form.elements for form in plain) + sum(encoded.spec.elements for encoded in shown),
+            sum(form.nbytes for form in plain) + sum(encoded.spec.nbytes for encoded in shown),
+        )
+
     @property
     def dangerous(self) -> tuple[GlobalUse, ...]:
         """What the pickle asks for that would run code of the file's choice elsewhere."""
@@ -90,5 +119,5 @@ class Inspection:
 
 def format_text(checkpoint: Checkpoint) -> str:
     """``torch zip``, ``safetensors, 4 shards``: the container and how many files of it there are."""
-    several = len(checkpoint.files) > 1 and not checkpoint.format.shards
+    several = len(checkpoint.files) > 1 and not (checkpoint.format.shards or checkpoint.ranks)
     return f"{checkpoint.format}, {number_of(len(checkpoint.files), 'shard')}" if several else str(checkpoint.format)

@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from ckptool.core.checkpoint import Checkpoint, Note
 from ckptool.core.errors import CkptError
 from ckptool.facts.architecture import Architecture
 from ckptool.report.document import Document
+from ckptool.storage.session import read_so_far
 
 if TYPE_CHECKING:
     from ckptool.values.stats import Stats
@@ -62,8 +64,15 @@ def _array(items: Iterator[Any]) -> Iterator[str]:
 
 
 def encode_document(document: Document) -> Iterator[str]:
-    """The result of a command under its schema."""
-    return json_object(document.result())
+    """The result of a command under its schema, and what was read over the network for it."""
+    return json_object(chain(document.result(), transfer_fields()))
+
+
+def transfer_fields() -> Iterator[tuple[str, Any]]:
+    """``transfer``: requests, bytes, and the size of the files; nothing where the network was not asked."""
+    read = read_so_far()
+    if read is not None:
+        yield "transfer", {"requests": read.requests, "bytes": read.nbytes, "of": read.of}
 
 
 def error_json(error: CkptError) -> str:

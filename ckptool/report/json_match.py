@@ -30,8 +30,8 @@ def match_fields(found: Automatic | None) -> dict[str, Any] | None:
             }
             for rule in report.rules
         ],
-        "pairs": [_pair_fields(pair) for pair in report.pairs],
-        "reshaped": [_pair_fields(pair) for pair in report.reshaped],
+        "pairs": [pair_fields(pair) for pair in report.pairs],
+        "reshaped": [pair_fields(pair) for pair in report.reshaped],
         "unmatched_targets": report.unmatched_targets,
         "unmatched_sources": report.unmatched_sources,
         "notes": [note_fields(note) for note in report.notes],
@@ -39,7 +39,7 @@ def match_fields(found: Automatic | None) -> dict[str, Any] | None:
     }
 
 
-def _pair_fields(pair: Pair) -> dict[str, Any]:
+def pair_fields(pair: Pair) -> dict[str, Any]:
     return {
         "targets": pair.targets,
         "sources": pair.sources,

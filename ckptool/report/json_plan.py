@@ -8,36 +8,53 @@ from typing import TYPE_CHECKING, Any
 from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.plan import Beside, Dropped, Fate, Plan, Problem, Source, Step, Use, Value, sources_of
 from ckptool.core.reasons import NotTaken, WeightsOnly
+from ckptool.engine.reads import reads_of
 from ckptool.report.json import file_fields, note_fields
-from ckptool.report.json_match import match_fields
-from ckptool.report.preview import Preview, beside_name, rounding_of
+from ckptool.report.plan_rows import beside_name
 from ckptool.report.reasons import command_text, reason_text
 
 if TYPE_CHECKING:
+    from ckptool.commands.automatic import Automatic
     from ckptool.engine.apply import Written
 
 
-def plan_result(preview: Preview, written: Written | None, exit_code: int) -> list[tuple[str, Any]]:
+def plan_result(
+    plan: Plan, names: Sequence[str], match: Automatic | None, written: Written | None, exit_code: int
+) -> list[tuple[str, Any]]:
     """A plan and what was written of it; ``written`` is null for a preview or where problems forbid it."""
-    plan = preview.plan
     return [
         ("schema", "ckptool.plan/1"),
         ("exit_code", int(exit_code)),
         ("request", command_text(plan.command)),
-        ("inputs", [file_fields(side, name) for side, name in zip(plan.inputs, preview.names, strict=True)]),
+        ("inputs", [file_fields(side, name) for side, name in zip(plan.inputs, names, strict=True)]),
         ("summary", _sums(plan)),
         ("steps", (step_fields(step, plan.inputs) for step in plan.steps)),
         ("dropped", (dropped_fields(dropped, plan.inputs) for dropped in plan.dropped)),
         ("rules", [_use_fields(use) for use in plan.uses]),
-        ("match", match_fields(preview.match)),
+        ("match", _match_fields(match)),
+        ("reads", reads_fields(plan)),
         ("problems", [problem_fields(problem) for problem in plan.problems]),
         ("unmet", [problem_fields(problem) for problem in plan.unmet]),
-        ("notes", [note_fields(note) for note in preview.notes]),
+        ("notes", [note_fields(note) for note in plan.notes]),
         ("container", plan.container),
         ("beside", [beside_fields(beside) for beside in plan.beside]),
         *_beside_names(plan),
         ("written", None if written is None else written_fields(written)),
     ]
+
+
+def _match_fields(match: Automatic | None) -> dict[str, Any] | None:
+    if match is None:
+        return None
+    from ckptool.report.json_match import match_fields
+
+    return match_fields(match)
+
+
+def reads_fields(plan: Plan) -> dict[str, int] | None:
+    """What the plan will read over the network; null where all inputs are on this machine."""
+    reads = reads_of(plan)
+    return None if reads is None else {"bytes": reads.nbytes, "of": reads.of, "ranges": reads.ranges}
 
 
 def _sums(plan: Plan) -> dict[str, int]:
@@ -129,7 +146,7 @@ def written_fields(written: Written) -> dict[str, Any]:
         "bytes": written.nbytes,
         "tensors": written.tensors,
         "seconds": written.seconds,
-        "rounding": dict(rounding_of(written)),
+        "rounding": dict(written.rounding),
         "overflows": dict(written.overflows),
         "zeroed": dict(written.zeroed),
     }

@@ -11,7 +11,7 @@ from ckptool.core.spec import TensorSpec
 from ckptool.models.entries import Entry, Filled
 from ckptool.report.json import file_fields, note_fields
 from ckptool.report.json_match import match_fields
-from ckptool.report.json_plan import beside_fields, problem_fields, step_fields, written_fields
+from ckptool.report.json_plan import beside_fields, problem_fields, reads_fields, step_fields, written_fields
 from ckptool.report.json_probe import probe_fields
 from ckptool.report.reasons import reason_text
 
@@ -64,6 +64,7 @@ def transplant_result(transplant: Transplant, name: str, done: Done) -> list[tup
         ("container", plan.container),
         ("beside", [beside_fields(beside) for beside in plan.beside]),
         ("steps", (step_fields(step, plan.inputs) for step in plan.steps)),
+        ("reads", reads_fields(plan)),
         ("probe", None if done.probe is None else probe_fields(done.probe)),
         ("problems", [problem_fields(problem) for problem in plan.problems]),
         ("unmet", [problem_fields(problem) for problem in plan.unmet]),

@@ -1,113 +1,176 @@
-"""Markdown for pull requests and job summaries: a sentence, a table, and the long part folded away."""
+"""Markdown for pull requests and job summaries: the answer, what matters, and the long parts folded away."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from ckptool.commands.diff.result import Diff
-from ckptool.core.checkpoint import Note
-from ckptool.report.diff_rows import SYMBOLS, Row, diff_rows, extras_rows, identical_text, summary_parts
+from ckptool.commands.checks.finding import Finding
+from ckptool.report.blocks import Block, Chart, Code, Column, Facts, Findings, Items, Next, Notes, Rows, Sides, Totals
+from ckptool.report.cells import NUMBERS, Row, cell_of, cell_text, share_text
 from ckptool.report.document import Document
 from ckptool.report.escape import markdown, markdown_code
-from ckptool.report.inspection import Inspection
-from ckptool.report.tree import tree
-from ckptool.report.units import count, number_of, size_short
+from ckptool.report.units import number_of
 
-_LIMIT = 1 << 20  # characters of a list of all tensors: GitHub's limit for a job summary
-
-
-def encode_document(document: Document) -> Iterator[str]:
-    """The heading, the answer, and the rest."""
-    pieces = document.markdown()
-    yield next(pieces)
-    if document.answer.mood != "plain":
-        yield f"**{markdown(document.answer.text)}**\n\n"
-    yield from pieces
+LIMIT = 1 << 20
+"""Bytes of a job summary that GitHub shows."""
+_RESERVE = 300  # bytes kept for what says what is left out and closes what is open
+_ENTRIES = 20  # of a list of names
+_DETAILS = 12  # of one finding
+_DRAWN = ("levels", "hist")  # kinds that only a screen draws
 
 
-def inspect_markdown(report: Inspection) -> Iterator[str]:
-    """A heading, the totals, and the tree in a table inside ``<details>``."""
-    checkpoint = report.checkpoint
-    yield f"### {markdown_code(report.name)}\n\n"
-    dtypes = ", ".join(f"{many:,} {dtype}" for dtype, many in report.dtypes)
-    facts = [
-        str(checkpoint.format),
-        size_short(checkpoint.nbytes),
-        number_of(len(report.keys), "tensor"),
-        f"{count(report.elements)} elements" + (f" ({dtypes})" if dtypes else ""),
-    ]
-    if checkpoint.selection.path:
-        facts.append(f"weights under {markdown_code(checkpoint.selection.name)}")
-    yield markdown(", ".join(facts[:-1])) + ", " + (facts[-1] if checkpoint.selection.path else markdown(facts[-1]))
-    yield "\n\n"
-    for use in report.dangerous:
-        yield f"**Asks for {markdown_code(use.name)}** when a pickle loader opens it. ckptool never runs it.\n\n"
-    yield f"<details><summary>{number_of(len(report.keys), 'tensor')}</summary>\n\n"
-    rows = tree(report).rows
-    yield from table(
-        ("key", "tensors", "spec", "elements", "size"),
-        (
-            (_tree_key(row.rails, row.name), row.tensors, markdown_code(row.spec) if row.spec else "", *row.figures)
-            for row in rows
-        ),
-        right={1, 3, 4},
-    )
-    yield "\n</details>\n"
-    yield from notes(report.notes)
-
-
-def _tree_key(rails: str, name: str) -> str:
-    """The branches stand as text before the code: a table cell would drop leading spaces."""
-    return f"{rails.replace(' ', '&nbsp;')}{markdown_code(name)}"
-
-
-def diff_markdown(diff: Diff, old_name: str, new_name: str) -> Iterator[str]:
-    """A heading with both names, the summary, the rolled-up table, and all tensors folded away."""
-    yield f"### {markdown_code(old_name)} → {markdown_code(new_name)}\n\n"
-    if diff.is_same:
-        yield f"{markdown(identical_text(diff))}\n"
-        yield from notes(diff.notes)
-        return
-    yield f"{markdown(', '.join(part for part in summary_parts(diff)))}\n\n"
-    entries = [
-        (markdown(symbol), "(not tensors)", f"{len(which):,}", "", markdown(", ".join(which[:20])))
-        for symbol, _, which in extras_rows(diff.extras)
-    ]
-    rows = [_diff_cells(row) for row in diff_rows(diff)]
-    yield from table(("", "key", "n", "elements", "change"), [*rows, *entries], right={2, 3})
-    yield from notes(diff.notes)
-    yield f"\n<details><summary>all {number_of(len(diff.changes), 'tensor')}</summary>\n\n"
-    yield from _limited(
-        list(table(("", "key", "n", "elements", "change"), map(_diff_cells, diff_rows(diff, each=True)), right={2, 3}))
-    )
-    yield "\n</details>\n"
-
-
-def _diff_cells(row: Row) -> tuple[str, ...]:
-    key = markdown(row.shown) if row.shown else markdown_code(row.key)
-    return (markdown(SYMBOLS[row.status]), key, f"{len(row.changes):,}", count(row.elements), markdown(row.what))
-
-
-def _limited(lines: Sequence[str]) -> Iterator[str]:
-    """Lines up to the limit, then how many more there are."""
-    used = 0
-    for at, line in enumerate(lines):
-        used += len(line)
-        if used > _LIMIT:
-            yield f"\n… {len(lines) - at:,} more\n"
+def encode_document(document: Document, limit: int = LIMIT) -> Iterator[str]:
+    """The heading, the answer, the problems and the blocks: at most `limit` bytes of UTF-8."""
+    left = limit - _RESERVE
+    closing = ""
+    for piece, ending, rest in _pieces(document):
+        left -= len(piece.encode())
+        if left < 0:
+            yield f"\n… {rest() or 'more than can be shown'}\n{closing}"
             return
-        yield line
+        yield piece
+        closing = ending
 
 
-def table(titles: Sequence[str], rows: Iterable[Sequence[str]], right: set[int]) -> Iterator[str]:
-    """A table of cells that are already Markdown."""
-    yield f"| {' | '.join(titles)} |\n"
-    yield f"|{'|'.join('---:' if at in right else '---' for at in range(len(titles)))}|\n"
-    for row in rows:
-        yield f"| {' | '.join(row)} |\n"
+_Piece = tuple[str, str, Callable[[], str]]
+"""Text, what closes what it leaves open, and what is left out if it is."""
 
 
-def notes(notes: Sequence[Note]) -> Iterator[str]:
-    for note in notes:
-        hint = f"; {markdown(note.hint)}" if note.hint else ""
-        yield f"\n**{note.level}** {markdown(note.text)}{hint}\n"
+def _nothing() -> str:
+    return ""
+
+
+def _pieces(document: Document) -> Iterator[_Piece]:
+    blocks = sorted(document.blocks(), key=lambda block: isinstance(block, Findings))  # tables first
+    sides = next((block for block in blocks if isinstance(block, Sides)), None)
+    names = markdown(sides.joint).join(markdown_code(side.name) for side in sides.sides) if sides else ""
+    yield f"### ckptool {markdown(document.command)}{f' {names}' if names else ''}\n\n", "", _nothing
+    if document.answer.mood != "plain":
+        yield f"**{markdown(document.answer.text)}**\n", "", _nothing
+    for problem in document.problems:
+        yield _said("error", problem.message, problem.hint), "", _nothing
+    for block in blocks:
+        yield from _block(block)
+
+
+def _block(block: Block) -> Iterator[_Piece]:
+    match block:
+        case Sides():
+            for side in block.sides if len(block.sides) > 1 else ():
+                yield f"\n{markdown_code(side.name)} {markdown(', '.join(side.facts))}  ", "\n", _nothing
+            if len(block.sides) == 1:
+                yield f"\n{markdown(', '.join(block.sides[0].facts))}\n", "", _nothing
+            else:
+                yield "\n", "", _nothing
+        case Totals():
+            yield f"\n{markdown(', '.join(block.parts))}\n", "", _nothing
+        case Facts():
+            for title, entries in block.rows:
+                if entries:
+                    more = [f"{len(entries) - _ENTRIES:,} more"] if len(entries) > _ENTRIES else []
+                    shown = ", ".join(map(markdown, [*entries[:_ENTRIES], *more]))
+                    yield f"\n**{markdown(title)}** {shown}\n", "", _nothing
+        case Notes():
+            for level, text, hint in dict.fromkeys((note.level, note.text, note.hint) for note in block.notes):
+                yield _said(level, text, hint), "", _nothing
+        case Rows():
+            rows = block.rows()
+            if rows:
+                yield from _table(block, rows, block.title)
+            if rows and block.each is not None:
+                each = block.each.rows()
+                yield from _table(block.each, each, f"all {number_of(len(each), 'tensor')}")
+        case Items():
+            yield from _items(block)
+        case Findings():
+            for at, finding in enumerate(block.findings):
+                rest = number_of(len(block.findings) - at, "more finding")
+                yield "".join(_finding(finding)), "", lambda rest=rest: rest  # type: ignore[misc]
+        case Code():
+            fence = "`" * max(3, 1 + max((len(run) for run in _ticks(block.text)), default=0))
+            yield f"\n{fence}{block.language}\n{block.text.rstrip()}\n{fence}\n", "", _nothing
+        case Chart() | Next():
+            return
+
+
+def _ticks(text: str) -> list[str]:
+    """Runs of backticks, which a fence has to be longer than."""
+    return "".join(char if char == "`" else " " for char in text).split()
+
+
+def _said(level: str, text: str, hint: str) -> str:
+    return f"\n**{level}** {markdown(text)}{f'; {markdown(hint)}' if hint else ''}\n"
+
+
+def _folded(title: str, pieces: Iterable[_Piece]) -> Iterator[_Piece]:
+    """Pieces inside what a click opens."""
+    yield f"\n<details><summary>{markdown(title)}</summary>\n", "\n</details>\n", _nothing
+    for text, _, rest in pieces:
+        yield text, "\n</details>\n", rest
+    yield "\n</details>\n", "", _nothing
+
+
+def _table(block: Rows, rows: Sequence[Row], title: str) -> Iterator[_Piece]:
+    """A table, folded away if it has a title."""
+    if title:
+        yield from _folded(title, _table(block, rows, ""))
+        return
+    used = [
+        at
+        for at, column in enumerate(block.columns)
+        if column.kind not in _DRAWN and any(_cell(row, at, column) for row in rows)
+    ]
+    columns = [block.columns[at] for at in used]
+    heads = " | ".join(markdown(column.title) for column in columns)
+    lines = "|".join("---:" if column.kind in (*NUMBERS, "share") else "---" for column in columns)
+    yield f"\n| {heads} |\n|{lines}|\n", "", _nothing
+    for number, row in enumerate(rows):
+        cells = " | ".join(_cell(row, at, block.columns[at]) for at in used)
+        rest = number_of(len(rows) - number, "more row")
+        yield f"| {cells} |\n", "", lambda rest=rest: rest  # type: ignore[misc]
+
+
+def _cell(row: Row, at: int, column: Column) -> str:
+    if at >= len(row.cells):
+        return ""
+    cell = cell_of(row.cells[at])
+    if cell.value in (None, ""):
+        return ""
+    if column.kind == "share":
+        return share_text(cell.value)
+    if column.kind == "key":
+        patterns = cell.value if isinstance(cell.value, tuple) else (cell.value,)
+        lead = cell.lead.replace(" ", "&nbsp;")  # a table cell drops leading spaces
+        return lead + ", ".join(map(markdown_code, patterns))
+    said = cell_text(column.kind, cell.value)
+    if column.kind in NUMBERS:
+        return said
+    if column.kind in ("code", "spec"):
+        return markdown_code(said)
+    return f"**{markdown(said)}**" if "red" in cell.style and column.kind != "mark" else markdown(said)
+
+
+def _items(block: Items) -> Iterator[_Piece]:
+    title = ": ".join(filter(None, (block.title, block.sum)))
+    if title:
+        yield from _folded(title, _items(Items(block.items, code=block.code)))
+        return
+    yield "\n", "", _nothing
+    for item in block.items:
+        text = markdown_code(item.text) if block.code else markdown(item.text)
+        mark = f"{markdown(item.mark)} " if item.mark else ""
+        yield f"- {mark}{text}{''.join(f'; {markdown(more)}' for more in item.below)}\n", "", _nothing
+
+
+def _finding(finding: Finding) -> Iterator[str]:
+    policy = f" (policy {markdown_code(finding.policy.name)})" if finding.policy is not None else ""
+    yield f"\n**{finding.level}: {markdown(finding.rule)}** {markdown(finding.message)}{policy}  \n"
+    yield f"in {markdown_code(finding.file)}\n"
+    if finding.details:
+        yield "\n"
+    shown = finding.details if len(finding.details) <= _DETAILS + 1 else finding.details[:_DETAILS]
+    yield from (f"- {markdown_code(detail)}\n" for detail in shown)
+    if len(shown) < len(finding.details):
+        yield f"- {len(finding.details) - len(shown):,} more\n"
+    if finding.help:
+        yield f"\nTry: {markdown_code(finding.help)}\n"

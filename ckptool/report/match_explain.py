@@ -8,27 +8,22 @@ from typing import Any
 
 from ckptool.commands.automatic import Automatic
 from ckptool.matching.result import Candidate, Pair
-from ckptool.report.escape import terminal
+from ckptool.report.blocks import Block, Column, Item, Items, Rows
+from ckptool.report.cells import Row
 from ckptool.report.match_words import evidence_words
-from ckptool.report.text import Cell, Column, Line, Screen, Span, table, wrap
 
 _MOST = 8  # candidates of a key that are shown
 
 
-def explain_lines(found: Automatic, screen: Screen) -> Iterator[Line]:
+def explain_blocks(found: Automatic) -> Iterator[Block]:
     """For each key that was asked for: what became of it and why, then its candidates with their signals."""
     for key in found.asked:
-        yield ()
-        yield (Span("explain ", "dim"), Span(terminal(key), "bold"))
-        for line in wrap(_outcome(found, key), screen, indent=" " * 4, first="  "):
-            yield (Span(line),)
+        yield Items((Item("explain", key, (_outcome(found, key),), style="dim"),))
         rows = _candidates(found, key)
-        columns = [Column("  candidate", least=16), *(Column(name, ">") for name in (*_SIGNALS, "in all"))]
-        cells = [[Cell(f"  {_names(one, key)}"), *map(Cell, map(_number, _signals(one)))] for one in rows[:_MOST]]
-        if rows:
-            yield from table(columns, cells, screen)
+        shown = [Row((f"  {_names(one, key)}", *map(_number, _signals(one)))) for one in rows[:_MOST]]
         if len(rows) > _MOST:
-            yield (Span(f"  {len(rows) - _MOST:,} more (all: --json)", "dim"),)
+            shown.append(Row((f"  {len(rows) - _MOST:,} more (all: --json)",), "dim"))
+        yield Rows(_COLUMNS, lambda shown=shown: shown, title=f"candidates of {key}")  # type: ignore[misc]
 
 
 def explain_fields(found: Automatic) -> list[dict[str, Any]]:
@@ -40,6 +35,7 @@ def explain_fields(found: Automatic) -> list[dict[str, Any]]:
 
 
 _SIGNALS = ("words", "lacking", "around", "siblings", "order")
+_COLUMNS = (Column("  candidate", "code", least=16), *(Column(name, "real") for name in (*_SIGNALS, "in all")))
 
 
 def _signals(one: Candidate) -> tuple[float | None, ...]:
@@ -56,7 +52,7 @@ def _candidates(found: Automatic, key: str) -> list[Candidate]:
 
 def _names(one: Candidate, key: str) -> str:
     """The other side of the candidate."""
-    return terminal(", ".join(one.targets if key in one.sources else one.sources))
+    return ", ".join(one.targets if key in one.sources else one.sources)
 
 
 def _outcome(found: Automatic, key: str) -> str:
@@ -66,7 +62,7 @@ def _outcome(found: Automatic, key: str) -> str:
     if pair is None:
         return "nothing was found for it: no candidate was told from all others by two signals that nothing objects to"
     what = f"made of {', '.join(pair.sources)}" if key in pair.targets else f"becomes {', '.join(pair.targets)}"
-    return terminal(f"{'' if pair.confidence.within(found.accept) else 'not taken: '}{what}, {_why(pair)}")
+    return f"{'' if pair.confidence.within(found.accept) else 'not taken: '}{what}, {_why(pair)}"
 
 
 def _why(pair: Pair) -> str:

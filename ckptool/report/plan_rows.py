@@ -1,4 +1,4 @@
-"""A plan as the rows of a table: what becomes of each key, rolled up; for a recipe, what each rule does."""
+"""A plan as rows of tables: what becomes of each key, rolled up; for a recipe, what each rule does."""
 
 from __future__ import annotations
 
@@ -10,19 +10,24 @@ from enum import StrEnum
 from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.fold import Group, rollup
 from ckptool.core.ops import Cast
-from ckptool.core.plan import Plan, Source, Step, Use, Value, sources_of
+from ckptool.core.plan import Beside, Plan, Source, Step, Use, Value, sources_of
+from ckptool.core.plan import Fate as BesideFate
 from ckptool.core.reasons import (
     ByOption,
     ByRules,
+    Decoded,
     Init,
     Kept,
+    NotTaken,
     Reason,
     RecipeTie,
-    RuleName,
     TrainedWhole,
     Unmixed,
+    WeightsOnly,
 )
 from ckptool.core.spec import DTYPES, Form, dtype_named
+from ckptool.engine.decoded import decoded_source
+from ckptool.report.cells import Cell, Row
 from ckptool.report.reasons import dropped_text, reason_text
 from ckptool.report.units import number_of
 
@@ -33,57 +38,22 @@ class Fate(StrEnum):
     DROPPED = "dropped"
     RENAMED = "renamed"
     CAST = "cast"
+    DEQUANTIZED = "dequantized"
     COMPUTED = "computed"
     COPIED = "copied"
 
 
 _SPARED = "copied (integers are not cast)"
 _FEW = 3  # rows that say the same
-SYMBOLS = {Fate.COPIED: "=", Fate.RENAMED: ">", Fate.CAST: "~", Fate.COMPUTED: "*", Fate.DROPPED: "-"}
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One row of a plan's table.
-
-    Attributes:
-        fate: what happens to all of its tensors.
-        key: a pattern that means them among all keys; "" for those that no other row means; not escaped.
-        tensors: how many they are.
-        elements: their elements.
-        before: bytes of the source tensors.
-        after: bytes in the output; None if they are not in it.
-        what: what happens, in words; not escaped.
-    """
-
-    fate: Fate
-    key: str
-    tensors: int
-    elements: int
-    before: int
-    after: int | None
-    what: str
-
-
-@dataclass(frozen=True, slots=True)
-class RuleRow:
-    """One rule of a recipe and what it does.
-
-    Attributes:
-        fate: what happens to its tensors; None if it decides none.
-        name: which it is.
-        rule: its renaming half, as it is written.
-        computes: its computing half, "(h d two) i -> (h two d) i | bf16".
-        keys: how many keys it decides.
-        what: an example, or why it decides none.
-    """
-
-    fate: Fate | None
-    name: RuleName
-    rule: str
-    computes: str
-    keys: int
-    what: str
+_MANY_RULES = 60
+SYMBOLS = {
+    Fate.COPIED: "=",
+    Fate.RENAMED: ">",
+    Fate.CAST: "~",
+    Fate.DEQUANTIZED: "~",
+    Fate.COMPUTED: "*",
+    Fate.DROPPED: "-",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +64,7 @@ class _Fact:
         fate: it in a word.
         what: it in words; keys of one row have equal words.
         elements: its elements.
-        before: bytes of its sources.
+        before: bytes of its sources; None where several inputs are mixed.
         after: bytes in the output.
         spared: it is copied where others are cast or mixed, since its elements are integers.
     """
@@ -102,7 +72,7 @@ class _Fact:
     fate: Fate
     what: str
     elements: int
-    before: int
+    before: int | None
     after: int
     spared: bool = False
 
@@ -110,6 +80,8 @@ class _Fact:
 def fate_of(step: Step) -> Fate:
     """What a step does with its source."""
     value = step.value
+    if isinstance(step.reason, Decoded):
+        return Fate.DEQUANTIZED
     if isinstance(value, Source):
         return Fate.COPIED if value.key == step.target.key else Fate.RENAMED
     return Fate.CAST if _cast_source(value) else Fate.COMPUTED
@@ -125,7 +97,7 @@ def _cast_source(value: Value) -> Source | None:
     return value if casts else None
 
 
-def plan_rows(plan: Plan, each: bool = False) -> list[Row]:
+def key_rows(plan: Plan, each: bool = False) -> list[Row]:
     """The keys of a plan, those that share one fate and reason in one row; `each` makes a row of every tensor."""
     facts = _facts(plan)
     if each:
@@ -153,18 +125,16 @@ def _rows(groups: Sequence[Group], facts: Mapping[str, _Fact], rest: str = "*") 
 
 
 def _row(pattern: str, facts: Sequence[_Fact]) -> Row:
+    """A symbol, a pattern that means the keys, how many, their elements, what happens, bytes before and after."""
     spared = sum(fact.spared for fact in facts)
     first = next((fact for fact in facts if not fact.spared), facts[0])
     beside = f", {number_of(spared, 'integer')} copied" if spared and not first.spared else ""
-    return Row(
-        first.fate,
-        pattern,
-        len(facts),
-        sum(fact.elements for fact in facts),
-        sum(fact.before for fact in facts),
-        None if first.fate is Fate.DROPPED else sum(fact.after for fact in facts),
-        first.what + beside,
-    )
+    elements = sum(fact.elements for fact in facts)
+    before = None if first.before is None else sum(fact.before or 0 for fact in facts)
+    after = None if first.fate is Fate.DROPPED else sum(fact.after for fact in facts)
+    nbytes = after if before is None else (before, after)
+    cells = (SYMBOLS[first.fate], pattern or "other keys", len(facts), elements, first.what + beside, nbytes)
+    return Row(cells, "dim" if first.fate is Fate.COPIED and before is not None else "")
 
 
 def _facts(plan: Plan) -> dict[str, _Fact]:
@@ -199,12 +169,15 @@ def _is_only_kept(step: Step, number: int) -> bool:
 
 def _dropped(plan: Plan, reason: Reason | None, form: Form) -> _Fact:
     assert reason is not None
-    return _Fact(Fate.DROPPED, dropped_text(reason, plan.inputs), form.elements, form.nbytes, 0)
+    before = None if plan.command.name == "merge" else form.nbytes
+    return _Fact(Fate.DROPPED, dropped_text(reason, plan.inputs), form.elements, before, 0)
 
 
 def _made(plan: Plan, step: Step, casts: bool) -> _Fact:
     sources = (step.value,) if isinstance(step.value, Source) else set(sources_of(step.value))
-    before = sum(plan.inputs[source.input].form(source.key).nbytes for source in sources)
+    nbytes = sum(plan.inputs[source.input].form(source.key).nbytes for source in sources)
+    nbytes = step.reason.nbytes if isinstance(step.reason, Decoded) else nbytes
+    before = None if plan.command.name == "merge" else nbytes
     after = plan.nbytes_of(step)
     spared = step.is_copy and step.tied_to is None and DTYPES[step.target.dtype].kind in ("int", "uint", "bool")
     spared = spared and (casts or isinstance(step.reason, Unmixed))
@@ -247,25 +220,35 @@ def _copied(dtype: str, casts: bool) -> str:
 # ---------------------------------------------------------------------------------------------- recipes
 
 
-def rule_rows(plan: Plan) -> list[RuleRow]:
-    """A row for each rule that decides keys, and for each that other rules leave nothing to."""
-    return [_rule_row(use) for use in plan.uses if use.keys or use.shadowed or not use.rule.startswith("?")]
+def rule_rows(plan: Plan, but: str = "") -> list[Row]:
+    """A row for each rule: a symbol, its name, its renaming half, how many keys it decides, what it does, an example.
+
+    Args:
+        plan: made of a recipe.
+        but: the name of a recipe whose rules are not wanted.
+    """
+    uses = [use for use in plan.uses if not (but and use.name.recipe == but)]
+    shown = [use for use in uses if use.keys or use.shadowed or not use.rule.startswith("?")]
+    several = len({(use.name.recipe, use.name.backwards) for use in shown}) > 1
+    rows = [_rule_row(use, several) for use in shown[:_MANY_RULES]]
+    if more := shown[_MANY_RULES:]:
+        rows.append(Row((None, None, f"{len(more):,} more rules (all: --json)", sum(use.keys for use in more))))
+    if unused := len(uses) - len(shown):
+        rows.append(Row((None, None, f"{number_of(unused, 'optional rule')} without a match", 0), "dim"))
+    return rows
 
 
-def unused_rules(plan: Plan) -> int:
-    """How many optional rules matched nothing."""
-    return len(plan.uses) - len(rule_rows(plan))
-
-
-def _rule_row(use: Use) -> RuleRow:
+def _rule_row(use: Use, several: bool) -> Row:
     renames, _, computes = use.rule.partition(" | ")
-    if use.keys:
-        key, became = use.example or ("", "")
-        drops = renames.rstrip().endswith("!") and not computes
-        fate = Fate.DROPPED if drops else _rule_fate(computes)
-        return RuleRow(fate, use.name, renames, computes, use.keys, f"{key} → {became}" if use.made else key)
-    what = "earlier rules have taken its keys" if use.shadowed else "matches nothing"
-    return RuleRow(None, use.name, renames, computes, 0, what)
+    name = str(use.name) if several else str(use.name.number or use.name)
+    if not use.keys:
+        what = "earlier rules have taken its keys" if use.shadowed else "matches nothing"
+        return Row((Cell("-", "dim"), name, renames, 0, what), "yellow")
+    key, became = use.example or ("", "")
+    drops = renames.rstrip().endswith("!") and not computes
+    fate = Fate.DROPPED if drops else _rule_fate(computes)
+    example = Cell(f"{key} → {became}" if use.made else key, "dim")
+    return Row((SYMBOLS[fate], Cell(name, "dim"), renames, use.keys, computes or None, example))
 
 
 def _rule_fate(computes: str) -> Fate:
@@ -274,8 +257,14 @@ def _rule_fate(computes: str) -> Fate:
     return Fate.CAST if all(map(dtype_named, computes.split(" | "))) else Fate.COMPUTED
 
 
-def untouched_rows(plan: Plan) -> list[Row]:
-    """What no rule decides, by the inputs' keys: kept, cast, or dropped without being named."""
+def unruled_rows(plan: Plan) -> list[Row]:
+    """What no rule decides, in the columns of rules: kept, cast, dropped without being named, added, or tied."""
+    found = [(row.cells, row.style) for row in (*_untouched_rows(plan), *_added_rows(plan))]
+    return [Row((mark, None, key, many, what), style) for (mark, key, many, _, what, _), style in found]
+
+
+def _untouched_rows(plan: Plan) -> list[Row]:
+    """What no rule decides, by the inputs' keys."""
     facts: dict[str, _Fact] = {}
     free = [step for step in plan.steps if not isinstance(step.reason, ByRules | RecipeTie | Init)]
     by_source = {(source.input, source.key): step for step in free for source in sources_of(step.value)}
@@ -301,7 +290,7 @@ def untouched_rows(plan: Plan) -> list[Row]:
     return _rows(groups, {key: fact for key, fact in facts.items() if fact.what}, rest="")
 
 
-def added_rows(plan: Plan) -> list[Row]:
+def _added_rows(plan: Plan) -> list[Row]:
     """What a recipe adds beside its rules: tensors from nothing, and ties."""
     steps = [step for step in plan.steps if isinstance(step.reason, RecipeTie | Init)]
     facts = {step.target.key: _made(plan, step, casts=False) for step in steps}
@@ -337,10 +326,39 @@ def nbytes_before(plan: Plan) -> int:
             place = (tensor.storage, tensor.pieces[0].start, tensor.shape) if tensor.storage else tensor.key
             if place not in seen:
                 seen.add(place)
-                total += tensor.nbytes
+                source = decoded_source(tensor)
+                total += tensor.nbytes if source is None else source.encoded.nbytes
     return total
 
 
 def tensors_text(plan: Plan) -> str:
     """How many tensors the output holds."""
     return number_of(sum(step.stored for step in plan.steps), "tensor")
+
+
+# ---------------------------------------------------------------------------------------------- beside the weights
+
+_TITLES = ("kept beside the weights", "changed with the weights", "left out", "left behind", "not taken")
+
+
+def beside_facts(plan: Plan) -> list[tuple[str, Sequence[str]]]:
+    """(title, names) of what lies beside the weights, those that share fate and reason together."""
+    rows: dict[tuple[str, str], list[str]] = {}
+    for beside in plan.beside:
+        title = _title(beside)
+        why = f"   ({reason_text(beside.reason)})" if beside.fate is BesideFate.LOST else ""
+        rows.setdefault((title, why), []).append(beside_name(plan, beside))
+    found = sorted(rows.items(), key=lambda row: _TITLES.index(row[0][0]))
+    return [(title, [*names[:-1], f"{names[-1]}{why}"]) for (title, why), names in found]
+
+
+def _title(beside: Beside) -> str:
+    if isinstance(beside.reason, NotTaken | WeightsOnly):
+        return "not taken"
+    return dict(zip(BesideFate, _TITLES, strict=False))[beside.fate]
+
+
+def beside_name(plan: Plan, beside: Beside) -> str:
+    """Its name, after that of its file where the plan has several."""
+    path = plan.inputs[beside.input].path
+    return f"{path.name}: {beside.name}" if isinstance(beside.reason, NotTaken | WeightsOnly) else beside.name

@@ -12,6 +12,7 @@ from ckptool.core.reasons import (
     ByOption,
     ByRules,
     ConfigEdited,
+    Decoded,
     DoesNotFit,
     Follows,
     FromInput,
@@ -42,7 +43,7 @@ from ckptool.core.reasons import (
     Unmixed,
     WeightsOnly,
 )
-from ckptool.core.spec import TensorSpec
+from ckptool.core.spec import DTYPES, TensorSpec
 
 _PLAIN: dict[type[Reason], str] = {
     Kept: "kept",
@@ -82,6 +83,8 @@ def reason_text(reason: Reason, inputs: Sequence[Checkpoint] = ()) -> str:
     match reason:
         case ByOption(option, value):
             return f'{option} "{value}"' if option in ("--drop", "--keep") else f"{option} {value}".rstrip()
+        case Decoded(scheme, _, dtype):
+            return f"{scheme} → {DTYPES[dtype].short}"
         case ByRules(rules):
             return ", ".join(map(str, rules))
         case Tie(key, None):

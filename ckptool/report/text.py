@@ -11,14 +11,15 @@ from functools import cache
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Literal, NamedTuple, TextIO
 
+from ckptool.report.symbols import Style
 from ckptool.report.text_width import cells, elide, elide_apart, shorten_end
 from ckptool.storage.environment import terminal_size
 
 if TYPE_CHECKING:
     from rich.style import Style as RichStyle
 
-Style = Literal["", "dim", "bold", "red", "green", "yellow", "magenta", "cyan", "dim cyan"]
 _GLYPHS = "├─│└…→×▁▂▃▄▅▆▇█▏▎▍▌▋▊▉Δ√±−≤‖"
+_MAKE_A_TERMINAL = ("FORCE_COLOR", "TTY_COMPATIBLE")  # rich takes what is not one for one where these are set
 _PLAIN = str.maketrans(_GLYPHS, "|-|`~>x_.-~=+*#...::##Dv~-<|")
 
 
@@ -62,7 +63,7 @@ class Screen:
         return cls(
             width=columns or 160,
             height=rows if is_terminal else None,
-            color=_wants_color(stream, color),
+            color=_wants_color(stream, environ, color),
             unicode=_holds_glyphs(stream),
             elide=columns is not None,
         )
@@ -85,10 +86,12 @@ def _dimensions(stream: TextIO, environ: Mapping[str, str]) -> tuple[int | None,
     return columns, rows, is_terminal
 
 
-def _wants_color(stream: TextIO, color: str) -> bool:
+def _wants_color(stream: TextIO, environ: Mapping[str, str], color: str) -> bool:
     """What was asked for; else what rich makes of the stream, NO_COLOR, FORCE_COLOR and TERM."""
     if color != "auto":
         return color == "always"
+    if not (stream.isatty() or any(name in environ for name in _MAKE_A_TERMINAL)):
+        return False
     from rich.console import Console
 
     console = Console(file=stream)
@@ -125,7 +128,7 @@ def _painted(span: Span) -> str:
 def _style(name: Style) -> RichStyle:
     from rich.style import Style as RichStyle
 
-    return RichStyle.parse(name)
+    return RichStyle.parse(name.replace("blue", "bright_blue"))  # the plain one is hard to read on black
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,31 +274,3 @@ def wrap(text: str, screen: Screen, indent: str = "  ", first: str = "") -> Iter
             start = indent
             line = indent + elide(word, room - cells(indent))
     yield line
-
-
-_EIGHTHS = " ▏▎▍▌▋▊▉█"
-
-
-def bar(share: float, width: int) -> str:
-    """A horizontal bar in eighths of a column, `width` columns when the share is 1.
-
-    Example:
-        >>> bar(0.5, 5)
-        '██▌'
-    """
-    eighths = round(max(0.0, min(1.0, share)) * width * 8)
-    full, rest = divmod(eighths, 8)
-    return "█" * full + (_EIGHTHS[rest] if rest else "")
-
-
-_LEVELS = "▁▂▃▄▅▆▇█"
-
-
-def level(share: float) -> str:
-    """One glyph of a vertical bar.
-
-    Example:
-        >>> level(0.0), level(0.5), level(1.0)
-        ('▁', '▅', '█')
-    """
-    return _LEVELS[int(max(0.0, min(0.999, share)) * 8)]

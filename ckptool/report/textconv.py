@@ -12,6 +12,7 @@ from ckptool.report.lines import row_text
 from ckptool.report.units import number_of, size_short
 
 _LONGEST = 2000  # characters of a value: what follows is not compared
+_DIGEST = 12  # digits of a digest, as many as git shows of its own
 
 
 def textconv_lines(report: Inspection, threads: int = 2) -> Iterator[str]:
@@ -27,7 +28,8 @@ def textconv_lines(report: Inspection, threads: int = 2) -> Iterator[str]:
         yield f"# {terminal(extra.name)} = {terminal(held, _LONGEST)}\n"
     for name, value in checkpoint.metadata.items():
         yield f"# metadata {terminal(name)} = {terminal(value, _LONGEST)}\n"
-    yield from map(row_text, inspect_listing(report, threads))
+    for key, spec, digest in inspect_listing(report, threads):
+        yield row_text((key, spec, digest[:_DIGEST]))
 
 
 def unreadable_lines(error: CkptError, path: str, head: bytes, size: int) -> Iterator[str]:

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePath
 
 from ckptool.commands.transplant.result import Transplant
+from ckptool.engine.encode import writer_named
+from ckptool.formats.writer import unknown_loading
 from ckptool.report.escape import terminal
 
 _WHOLE = 1 << 62  # names are not shortened here: two of them must not become one
@@ -26,11 +28,11 @@ def snippet(
 ) -> Iterator[str]:
     """Lines of plain torch that build the model, load the written file and freeze what came from the source."""
     imports, model = _model(transplant.target.name, arguments, transplant.target.modules.get("", ""))
-    load_import, load = _load(out, container, wrap)
-    yield from sorted({"import torch\n", *(f"{line}\n" for line in (*imports, *load_import))}, key=_import_order)
+    loading = (writer_named(container).loading if container else unknown_loading)(str(out), wrap)
+    yield from sorted({"import torch\n", *(f"{line}\n" for line in (*imports, *loading.imports))}, key=_import_order)
     yield f"\nmodel = {model}\n"
     strict = ", strict=False" if transplant.asked.only_loaded else ""
-    yield f"model.load_state_dict({load}{strict})\n"
+    yield f"model.load_state_dict({loading.state}{strict})\n"
     modules, single = _frozen_modules(transplant)
     if modules:
         yield f"frozen = [model.get_submodule(name) for name in {_names(modules)}]\n"
@@ -66,19 +68,6 @@ def _model(name: str, arguments: Mapping[str, object], kind: str) -> tuple[list[
     top, _, more = attribute.partition(".")
     call = f"{top}.{more}" if more else top
     return [f"from {module} import {top}"], f"{call}({given.removeprefix(', ')})"
-
-
-def _load(out: PurePath, container: str | None, wrap: str | None) -> tuple[list[str], str]:
-    inside = f"[{wrap!r}]" if wrap else ""
-    if container == "safetensors":
-        return ["from safetensors.torch import load_file"], f"load_file({str(out)!r})"
-    if container == "torch":
-        return [], f"torch.load({str(out)!r}, weights_only=True){inside}"
-    if container != "folder":
-        return [], f"...  # the state dict in {str(out)!r}"
-    shards = f'for shard in sorted(Path({str(out)!r}).glob("*.safetensors"))'
-    state = f"{{key: value {shards} for key, value in load_file(shard).items()}}"
-    return ["from pathlib import Path", "from safetensors.torch import load_file"], state
 
 
 def _frozen_modules(transplant: Transplant) -> tuple[list[str], list[str]]:

@@ -1,10 +1,9 @@
-"""A transplant as rows: how much of each module is filled, and what became of every key, rolled up."""
+"""A transplant as rows: how much of each module is loaded, and what became of every key, rolled up."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 
 from ckptool.commands.transplant.result import Transplant
 from ckptool.commands.transplant.shares import State, share_of
@@ -12,52 +11,14 @@ from ckptool.core.fold import rollup
 from ckptool.core.reasons import ByRules, DoesNotFit, Kept, NoSuchKey, RuleName, Tie
 from ckptool.core.spec import DTYPES
 from ckptool.models.entries import Entry, Filled
+from ckptool.report.cells import Cell, Row, share_text
 from ckptool.report.reasons import dropped_text, reason_text
+from ckptool.report.symbols import Style
 from ckptool.report.units import count, number_of
 
 _MANY_MODULES = 30
 _MANY_SHAPES = 6  # rows that differ in their shapes only
 _LONE = 0.75  # share of the keys that makes a module a wrapper around the model
-
-
-@dataclass(frozen=True, slots=True)
-class ModuleRow:
-    """A module of the target.
-
-    Attributes:
-        name: "layer1"; "" for what the table has no room for.
-        filled: tensors that come from the source.
-        tensors: all of them.
-        share: the smaller of the shares of its elements and of its tensors that come from the source, 0 to 1.
-        state: whether all that matters is from the source, a part of it, or nothing.
-    """
-
-    name: str
-    filled: int
-    tensors: int
-    share: float
-    state: State = State.LOADED
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """Keys that share what became of them.
-
-    Attributes:
-        symbol: as in all tables.
-        status: one of `SYMBOLS`.
-        patterns: that mean exactly these keys; not escaped.
-        tensors: how many they are.
-        elements: theirs.
-        what: it in words; not escaped.
-    """
-
-    symbol: str
-    status: str
-    patterns: tuple[str, ...]
-    tensors: int
-    elements: int
-    what: str
 
 
 SYMBOLS: Mapping[str, str] = {
@@ -68,14 +29,19 @@ SYMBOLS: Mapping[str, str] = {
     "fitted": "*",
     "mismatched": "!",
     "missing": "-",
+    "harmless": "-",
     "unexpected": "+",
     "dropped": "-",
 }
 """The statuses in the order of the table."""
+_LOOKED_FOR: Mapping[str, Style] = {"mismatched": "bold magenta", "missing": "bold red"}
 
 
-def module_rows(transplant: Transplant, depth: int | None = None) -> list[ModuleRow]:
-    """The target's modules to a depth; by default the top level, opened where one module wraps nearly everything."""
+def module_rows(transplant: Transplant, depth: int | None = None) -> list[Row]:
+    """The target's modules to a depth: their names, how many tensors are loaded, and which share that is.
+
+    By default the top level, opened where one module wraps nearly everything.
+    """
     keys = [entry.key for entry in transplant.entries]
     names = [_name(key, depth or 1) for key in keys]
     for _ in range(3 if depth is None else 0):
@@ -83,11 +49,11 @@ def module_rows(transplant: Transplant, depth: int | None = None) -> list[Module
     groups: dict[str, list[Entry]] = {}
     for name, entry in zip(names, transplant.entries, strict=True):
         groups.setdefault(name, []).append(entry)
-    rows = [_module_row(name, entries) for name, entries in groups.items()]
-    if len(rows) <= _MANY_MODULES or depth is not None:
-        return rows
-    rest = [entry for name in list(groups)[_MANY_MODULES - 1 :] for entry in groups[name]]
-    return [*rows[: _MANY_MODULES - 1], _module_row("", rest)]
+    if len(groups) > _MANY_MODULES and depth is None:
+        shown = list(groups)[: _MANY_MODULES - 1]
+        rest = [entry for name, entries in groups.items() if name not in shown for entry in entries]
+        return [*(_module_row(name, groups[name]) for name in shown), _module_row("more modules", rest)]
+    return [_module_row(name, entries) for name, entries in groups.items()]
 
 
 def _name(key: str, depth: int) -> str:
@@ -107,28 +73,15 @@ def _opened(keys: list[str], names: list[str]) -> list[str]:
     return [_name(key, depth) if at == name else at for key, at in zip(keys, names, strict=True)]
 
 
-def _module_row(name: str, entries: list[Entry]) -> ModuleRow:
+STATES: Mapping[State, Style] = {State.LOADED: "dim green", State.PARTLY: "bold yellow", State.NEW: "bold red"}
+
+
+def _module_row(name: str, entries: list[Entry]) -> Row:
+    """The smaller of the shares of tensors and of elements counts: a norm is small, and matters as much."""
     share = share_of(name, entries)
-    filled = sum(entry.is_filled for entry in entries)
-    if not share.tensors[1]:  # nothing that matters
-        whole = filled == len(entries)
-        return ModuleRow(name, filled, len(entries), float(whole), State.LOADED if whole else State.NEW)
-    return ModuleRow(name, filled, len(entries), share.share, share.state)
-
-
-def share_text(row: ModuleRow) -> str:
-    """``67%``; never 100 % or 0 % for a part.
-
-    Example:
-        >>> share_text(ModuleRow("fc", 1, 2, 0.999)), share_text(ModuleRow("fc", 2, 2, 1.0))
-        ('99.9%', '100%')
-    """
-    if 0 < row.share < 1:
-        return next(
-            (text for digits in (0, 1, 2) if float(text := f"{100 * row.share:.{digits}f}") not in (0, 100)),
-            ">99.99" if row.share > 0.5 else "<0.01",
-        ) + "%"  # fmt: skip
-    return f"{100 * row.share:.0f}%"
+    tensors = f"{sum(entry.is_filled for entry in entries):,}/{len(entries):,}"
+    shown = Cell(name, "" if share.state is State.LOADED else "bold")
+    return Row((shown, tensors, Cell(share.share, STATES[share.state])))
 
 
 # ---------------------------------------------------------------------------------------------- what became of keys
@@ -138,7 +91,10 @@ _Label = tuple[str, str]
 
 
 def entry_rows(transplant: Transplant, each: bool = False) -> list[Row]:
-    """What became of each target key, then of what the source has besides; `each` makes a row of every tensor."""
+    """What became of each target key, then of what the source has besides; `each` makes a row of every tensor.
+
+    A row has a symbol, the patterns that mean exactly its keys, how many they are, their elements, and what it is.
+    """
     labels = _labels(transplant, each)
     elements = {entry.key: entry.spec.elements for entry in transplant.entries}
     rows = _rolled(labels, elements, each)
@@ -154,13 +110,13 @@ def entry_rows(transplant: Transplant, each: bool = False) -> list[Row]:
     sizes = {key: source[key].elements for key in gone}
     rows += _rolled(gone, sizes, each, among=[*source])
     order = list(SYMBOLS)
-    return sorted(rows, key=lambda row: order.index(row.status))
+    return [row for _, row in sorted(rows, key=lambda row: order.index(row[0]))]
 
 
 def _rolled(
     labels: Mapping[str, _Label], elements: Mapping[str, int], each: bool, among: Iterable[str] = ()
-) -> list[Row]:
-    """A row for each label, its patterns exact among these keys and `among`."""
+) -> list[tuple[str, Row]]:
+    """The status and the row for each label, its patterns exact among these keys and `among`."""
     if each or not labels:
         return [_row(label, [key], [key], elements) for key, label in labels.items()]
     known: dict[str, _Label | None] = {**dict.fromkeys(among), **labels}
@@ -175,9 +131,12 @@ def _rolled(
     return [_row(label, patterns[label], keys[label], elements) for label in patterns]
 
 
-def _row(label: _Label, patterns: list[str], keys: list[str], elements: Mapping[str, int]) -> Row:
+def _row(label: _Label, patterns: list[str], keys: list[str], elements: Mapping[str, int]) -> tuple[str, Row]:
     status, what = label
-    return Row(SYMBOLS[status], status, tuple(patterns), len(keys), sum(elements[key] for key in keys), what)
+    symbol = SYMBOLS[status]
+    key = Cell(tuple(patterns), _LOOKED_FOR.get(status, ""))
+    cells = (symbol, key, len(keys), sum(elements[key] for key in keys), what)
+    return status, Row(cells, "dim" if status == "filled" else "")
 
 
 def _labels(transplant: Transplant, each: bool) -> dict[str, _Label]:
@@ -198,7 +157,7 @@ def _without_shapes(text: str, words: str) -> str:
 def _label(entry: Entry, rules: Mapping[tuple[RuleName, ...], str]) -> _Label:
     reason, how = entry.reason, reason_text(entry.reason)
     if entry.status is Filled.MISSING:
-        return "missing", f"missing: {how}"
+        return "harmless" if entry.is_harmless else "missing", f"missing: {how}"
     old, new = _shapes(entry)
     if entry.status is Filled.MISMATCHED:
         return "mismatched", f"source {old}, model {new}: {how}"
@@ -233,7 +192,7 @@ def target_text(transplant: Transplant) -> str:
 def summary_text(transplant: Transplant) -> str:
     """``11.19M of 21.81M elements (51%) from the source, the rest is init of the model, seed 0``"""
     filled, whole = transplant.weighed
-    share = share_text(ModuleRow("", *transplant.tensors, transplant.coverage))
+    share = share_text(transplant.coverage)
     tensors, many = transplant.tensors
     left = [entry for entry in transplant.entries if entry.covered < entry.spec.elements]
     fitted = len(transplant.having(Filled.FITTED))

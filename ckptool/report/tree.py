@@ -1,42 +1,16 @@
-"""The folded tree of a checkpoint as rows of plain values; text and Markdown draw it."""
+"""The folded tree of a checkpoint as rows of a table."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from ckptool.core import fold
+from ckptool.core.spec import Form
+from ckptool.report.cells import Cell, Row
 from ckptool.report.inspection import Inspection
-from ckptool.report.units import count, size
-
-
-@dataclass(frozen=True, slots=True)
-class TreeRow:
-    """One row: what it is called and what it stands for.
-
-    Attributes:
-        rails: the branches drawn before the name.
-        name: the name below its parent, a pattern; not escaped.
-        tensors: "12", or "2 × 12" for identical subtrees.
-        spec: "f32[64]" for leaves.
-        elements: their number.
-        nbytes: their bytes.
-        keys: the keys of all copies if the row is one tensor of each; else none.
-    """
-
-    rails: str
-    name: str
-    tensors: str
-    spec: str
-    elements: int
-    nbytes: int
-    keys: tuple[str, ...] = ()
-
-    @property
-    def figures(self) -> tuple[str, str]:
-        """Elements and size as they are printed."""
-        return count(self.elements), size(self.nbytes)
 
 
 @dataclass(frozen=True)
@@ -44,58 +18,77 @@ class Tree:
     """The rows to show and what they leave out.
 
     Attributes:
-        rows: from the top down.
+        rows: from the top down: name, tensors ("12", or "2 × 12" for identical subtrees), spec of leaves, elements,
+            bytes, share of all bytes.
+        keys: for each row the keys of all copies, if it is one tensor of each; else none.
         depth: levels shown.
         hides: True if there are deeper levels.
         module: pattern of the largest module that is not all there is; "" for none.
         is_flat: a row per tensor, no tree.
-        folds: True if some rows stand for several copies.
     """
 
-    rows: tuple[TreeRow, ...]
+    rows: tuple[Row, ...]
+    keys: tuple[tuple[str, ...], ...]
     depth: int = 0
     hides: bool = False
     module: str = ""
     is_flat: bool = False
-    folds: bool = False
 
 
 def tree(report: Inspection, depth: int | None = None, flat: bool = False, by_size: bool = False) -> Tree:
     """The tree of what is shown, as deep as fits a screen unless a depth is asked for."""
     if flat:
-        return Tree(tuple(_flat_rows(report)), is_flat=True)
+        every = zip(report.keys, report.labels(report.keys), report.checkpoint.forms(report.keys), strict=True)
+        rows = (_row(report, Cell(key), "1", label, [(form, 1)]) for key, label, form in every)
+        return Tree(tuple(rows), tuple((key,) for key in report.keys), is_flat=True)
     keys: Sequence[str] = _by_module_size(report) if by_size else report.keys
-    labels = (form.label for form in report.checkpoint.forms(keys))
-    root = fold.fold(zip(keys, labels, strict=True))
+    root = fold.fold(zip(keys, _labels(report, keys), strict=True))
     depth = fold.default_depth(root) if depth is None else depth
     found = list(fold.rows(root, depth))
     return Tree(
-        rows=tuple(_tree_row(report, row) for row in found),
+        rows=tuple(_folded_row(report, row) for row in found),
+        keys=tuple(row.node.keys if row.node.is_leaf and row.node.count == 1 else () for row in found),
         depth=depth,
         hides=any(row.hidden for row in found),
         module=_largest_module(report, root),
-        folds=any(row.node.copies > 1 and not row.hidden for row in found),
     )
 
 
-def _flat_rows(report: Inspection) -> Iterator[TreeRow]:
-    for key, form in zip(report.keys, report.checkpoint.forms(report.keys), strict=True):
-        yield TreeRow("", key, "1", form.label, form.elements, form.nbytes, (key,))
+def _labels(report: Inspection, keys: Sequence[str]) -> Iterator[Form | str]:
+    """What tells leaves apart: their forms; the text of these where forms of one text have several sizes."""
+    if report.encoded:
+        return report.labels(keys)
+    forms = report.checkpoint.forms(keys)
+    if len({form.label for form in report.forms}) == len(report.forms):
+        return forms
+    return (form.label for form in forms)
 
 
-def _tree_row(report: Inspection, row: fold.Row) -> TreeRow:
+def _forms(report: Inspection, node: fold.Node) -> Iterable[tuple[Form, int]]:
+    """The forms of the tensors that a row counts, and how many have each."""
+    found = node.labels
+    if all(isinstance(label, Form) for label in found):
+        return cast("Iterable[tuple[Form, int]]", found.items())
+    return report.checkpoint.form_counts(node.sample).items()
+
+
+def _folded_row(report: Inspection, row: fold.Row) -> Row:
     node = row.node
-    forms = list(report.checkpoint.forms(node.sample))
     each = node.count // node.copies
-    return TreeRow(
-        rails=row.rails,
-        name=node.name,
-        tensors=f"{node.copies:,} × {each:,}" if node.copies > 1 else f"{each:,}",
-        spec=str(node.label) if node.is_leaf else "",
-        elements=sum(form.elements for form in forms),
-        nbytes=sum(form.nbytes for form in forms),
-        keys=node.keys if node.is_leaf and node.count == 1 else (),
-    )
+    tensors = f"{node.copies:,} × {each:,}" if node.copies > 1 else f"{each:,}"
+    name = Cell(node.name, "" if node.is_leaf else "bold", row.rails)
+    forms = list(_forms(report, node))
+    return _row(report, name, tensors, _label(node) if node.is_leaf else "", forms)
+
+
+def _label(node: fold.Node) -> str:
+    return node.label.label if isinstance(node.label, Form) else str(node.label)
+
+
+def _row(report: Inspection, name: Cell, tensors: str, spec: str, forms: Sequence[tuple[Form, int]]) -> Row:
+    nbytes = sum(form.nbytes * many for form, many in forms)
+    elements = sum(form.elements * many for form, many in forms)
+    return Row((name, tensors, spec, elements, nbytes, nbytes / (report.nbytes or 1)))
 
 
 def _largest_module(report: Inspection, root: fold.Node) -> str:
@@ -106,7 +99,7 @@ def _largest_module(report: Inspection, root: fold.Node) -> str:
     modules = [child for child in node.children if not child.is_leaf]
 
     def bytes_below(child: fold.Node) -> int:
-        return sum(form.nbytes for form in report.checkpoint.forms(child.sample))
+        return sum(form.nbytes * many for form, many in _forms(report, child))
 
     return max(modules, key=bytes_below).pattern if modules else ""
 

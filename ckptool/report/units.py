@@ -5,6 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from ckptool.core.counts import many as number_of
+
+__all__ = ["number_of"]
+
 _SIZES = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
 _COUNTS = ("", "k", "M", "B", "T", "Q")
 
@@ -40,16 +44,6 @@ def count(number: int) -> str:
     """
     figure, step = _scaled(number, len(_COUNTS), _two_decimals)
     return f"{figure}{_COUNTS[step]}"
-
-
-def number_of(many: int, what: str, plural: str = "") -> str:
-    """A count with its noun.
-
-    Example:
-        >>> number_of(1, "tensor"), number_of(122, "tensor"), number_of(2, "entry", "entries")
-        ('1 tensor', '122 tensors', '2 entries')
-    """
-    return f"{many:,} {what if many == 1 else plural or what + 's'}"
 
 
 def relative(value: float) -> str:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, NoReturn, Self
 
-from ckptool.core.bytes import Advance, Entry, PathText
+from ckptool.core.bytes import Advance, Cost, Entry, PathText
 from ckptool.core.errors import ChangedError, CkptError, MissingError, UnreadableError
 from ckptool.storage.system import bytes_at, copy_in_kernel, open_to_read, read_at
 from ckptool.storage.touched import note_read
@@ -79,6 +79,10 @@ class LocalFile:
         return str(self.path)
 
     @property
+    def reads_cheaply(self) -> bool:
+        return True
+
+    @property
     def name(self) -> str:
         return self.path.name
 
@@ -115,6 +119,12 @@ class LocalFile:
         if Identity.of(status) != self.identity:
             raise _changed(self.path)
 
+    def cost(self, ranges: Sequence[tuple[int, int]]) -> Cost:
+        return Cost()
+
+    def will_read(self, ranges: Sequence[tuple[int, int]]) -> None:
+        """Nothing: the system reads ahead by itself."""
+
 
 class OpenFile:
     """An open local file; a `ckptool.core.bytes.OpenBytes`.
@@ -124,6 +134,8 @@ class OpenFile:
     """
 
     __slots__ = ("_descriptor", "source")
+
+    reads_cheaply = True
 
     def __init__(self, source: LocalFile, descriptor: int) -> None:
         self.source = source
@@ -164,6 +176,9 @@ class OpenFile:
                 self._ends_early(offset + len(buffer))
             done += count
 
+    def check_first(self, offset: int, nbytes: int, until: int, check: Callable[[bytes], None]) -> None:
+        check(self.read(offset, nbytes))
+
     @contextmanager
     def _saying(self, offset: int) -> Iterator[None]:
         """Turn the system's refusal to read into one clear sentence."""
@@ -194,7 +209,7 @@ class OpenFile:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-        if kind is None:
+        if kind is None or issubclass(kind, CkptError):  # a change may be why something is wrong: it is said first
             self.source.check()
 
 
@@ -228,6 +243,9 @@ class LocalFolder:
 
     def folder(self, name: str) -> LocalFolder:
         return LocalFolder(self.path / name)
+
+    def will_open(self, heads: Mapping[str, int]) -> None:
+        """Nothing: opening is cheap here."""
 
 
 def cannot_open(path: Path, error: OSError | ValueError) -> UnreadableError:

@@ -1,37 +1,45 @@
-"""What a path leads to: a file or a folder. Other kinds of places get a line in `locate`."""
+"""What a path or an address leads to: a file or a folder. Every kind of place has a line in `_locate_address`."""
 
 from __future__ import annotations
 
 import os
-import re
 import stat
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from ckptool.core.address import address_of
 from ckptool.core.bytes import ByteSource, Folder, PathText
-from ckptool.core.errors import CkptError, UnreadableError, UsageError
+from ckptool.core.errors import CkptError, UnreadableError
 from ckptool.storage.local import LocalFile, LocalFolder, cannot_open
+from ckptool.storage.session import session
 
-ADDRESSES = ("hf", "http", "https", "s3", "gs", "az", "file")
+if TYPE_CHECKING:
+    from ckptool.core.address import Address
 
 
 def locate(text: PathText) -> ByteSource | Folder:
-    """The file or folder at a path.
+    """The file or folder at a path or an address.
+
+    Args:
+        text: a path, ``hf://OWNER/NAME[@REVISION][/FILE]``, ``https://HOST/FILE``, ``s3://BUCKET/KEY``. Outside of the
+            command line an address is asked for anew: a branch may be at another commit now.
 
     Raises:
         UnreadableError: there is none, it is neither, or it cannot be looked at; a missing one comes with near misses.
-        UsageError: the text is an address of the network.
+        UsageError: the text is an address of a kind that is not read.
 
     Example:
         >>> locate("fixtures/resnet18.pth").size > 0, locate("fixtures").path.name
         (True, 'fixtures')
     """
-    text = os.fspath(text)
-    if text.partition("://")[0].lower() in ADDRESSES:
-        raise UsageError(
-            f"{_without_secrets(text)} is an address, and ckptool does not download",
-            hint="download it first, then give its path",
-        )
-    path = Path(text)
+    return _located(text, is_fresh=not session().is_command)
+
+
+def _located(text: PathText, *, is_fresh: bool = False) -> ByteSource | Folder:
+    address = address_of(text)
+    if address is not None:
+        return _locate_address(address, is_fresh=is_fresh)
+    path = Path(os.fspath(text))
     try:
         is_folder = stat.S_ISDIR(path.stat().st_mode)
     except FileNotFoundError:
@@ -41,19 +49,44 @@ def locate(text: PathText) -> ByteSource | Folder:
     return LocalFolder(path) if is_folder else LocalFile.at(path)
 
 
+def _locate_address(address: Address, *, is_fresh: bool) -> ByteSource | Folder:
+    """Only here modules that can reach the network are imported."""
+    if address.scheme in ("http", "https"):
+        from ckptool.storage.hub_address import web_place
+        from ckptool.storage.hub_settings import hub_settings
+
+        page = web_place(address, hub_settings().endpoint)
+        if page is None:
+            from ckptool.storage.https import open_https
+
+            return open_https(address, is_fresh=is_fresh)
+        address = page
+    if address.scheme == "hf":
+        from ckptool.storage.hub import locate_hub
+
+        return locate_hub(address, is_fresh=is_fresh)
+    from ckptool.storage.objects import locate_object
+
+    return locate_object(address, is_fresh=is_fresh)
+
+
 def locate_file(text: PathText) -> ByteSource:
-    """The file at a path; see `locate`.
+    """The file at a path or an address; see `locate`.
 
     Raises:
         UnreadableError: also for a folder.
     """
-    place = locate(text)
-    return LocalFile.at(place.path) if isinstance(place, Folder) else place
+    place = _located(text)
+    if not isinstance(place, Folder):
+        return place
+    if isinstance(place, LocalFolder):
+        return LocalFile.at(place.path)  # says what it is
+    raise UnreadableError(f"{place.path} is a folder, not a file", path=place.path, hint="name a file in it")
 
 
 def locate_folder(text: PathText) -> Folder:
-    """The folder at a path, or the one that holds the file at the path; see `locate`."""
-    place = locate(text)
+    """The folder at a path or an address, or the one that holds the file there; see `locate`."""
+    place = _located(text)
     return place if isinstance(place, Folder) else place.folder
 
 
@@ -72,8 +105,3 @@ def _missing(path: Path) -> CkptError:
         close = []
     hint = f"did you mean {' or '.join(str(folder / name) for name in close)}?" if close else "check the spelling"
     return UnreadableError(f"{path} does not exist", hint=hint, path=path)
-
-
-def _without_secrets(address: str) -> str:
-    """An address without its user, password and query, which may be keys."""
-    return re.sub(r"\?.*", "?...", re.sub(r"//[^/?#]*@", "//", address, count=1), count=1, flags=re.DOTALL)

@@ -1,6 +1,6 @@
 """Questions about paths that only the system can answer, and the few small things that commands do with them.
 
-Outside this room a path is a `PurePath`: a name. What it leads to is asked here.
+Outside this room a path is a `PurePath`: a name. What it leads to is asked here. An address is such a name, too.
 """
 
 from __future__ import annotations
@@ -10,7 +10,10 @@ from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path, PurePath
 
-from ckptool.core.bytes import PathText
+from ckptool.core.address import Address, address_of
+from ckptool.core.bytes import ByteSource, Folder, PathText
+from ckptool.core.errors import CkptError, MissingError
+from ckptool.storage.locate import locate_file, locate_folder
 
 SEPARATORS = frozenset({os.sep, os.altsep or os.sep})
 """What stands between the parts of a path."""
@@ -26,21 +29,45 @@ def local_path(path: PathText) -> PurePath:
         >>> local_path("fixtures/resnet18.pth").name
         'resnet18.pth'
     """
-    return Path(path)
+    return address_of(path) or Path(path)
+
+
+def is_address(path: PathText) -> bool:
+    """True for the address of something that is not on this machine."""
+    return address_of(path) is not None
 
 
 def exists(path: PathText) -> bool:
-    """True if a path leads to something; a link to nothing does not."""
-    return Path(path).exists()
+    """True if a path leads to something; a link to nothing does not.
+
+    Raises:
+        CkptError: for an address that cannot be asked.
+    """
+    address = address_of(path)
+    return Path(path).exists() if address is None else _found(address) is not None
+
+
+def _found(address: Address) -> ByteSource | Folder | None:
+    """What an address leads to; None for nothing."""
+    try:
+        return locate_file(address)
+    except MissingError:
+        return None
+    except CkptError:
+        return locate_folder(address)
 
 
 def is_named(path: PathText) -> bool:
     """True if a folder has an entry of this name, a link to nothing too."""
-    return os.path.lexists(path)
+    return exists(path) if is_address(path) else os.path.lexists(path)
 
 
 def is_file(path: PathText) -> bool:
     """True if a path leads to a regular file."""
+    address = address_of(path)
+    if address is not None:
+        found = _found(address)
+        return found is not None and not isinstance(found, Folder)
     try:
         return Path(path).is_file()
     except (OSError, ValueError):
@@ -49,7 +76,8 @@ def is_file(path: PathText) -> bool:
 
 def is_folder(path: PathText) -> bool:
     """True if a path leads to a folder."""
-    return Path(path).is_dir()
+    address = address_of(path)
+    return Path(path).is_dir() if address is None else isinstance(_found(address), Folder)
 
 
 def is_own(path: PathText) -> bool:
@@ -59,11 +87,13 @@ def is_own(path: PathText) -> bool:
 
 def size_of(path: PathText) -> int:
     """Bytes of a file."""
-    return Path(path).stat().st_size
+    return locate_file(path).size if is_address(path) else Path(path).stat().st_size
 
 
 def entry_names(folder: PathText) -> list[str]:
     """The names of what a folder holds, in order."""
+    if is_address(folder):
+        return [entry.name for entry in locate_folder(folder).entries()]
     return sorted(entry.name for entry in Path(folder).iterdir())
 
 
@@ -72,8 +102,19 @@ def walk(folder: PathText) -> Iterator[tuple[PurePath, list[str], list[str]]]:
 
     The first list may be changed in place: only what is left of it is gone into.
     """
+    if is_address(folder):
+        yield from _walk(locate_folder(folder))
+        return
     for here, folders, names in os.walk(folder):
         yield Path(here), folders, names
+
+
+def _walk(folder: Folder) -> Iterator[tuple[PurePath, list[str], list[str]]]:
+    entries = folder.entries()
+    folders = [entry.name for entry in entries if entry.is_folder]
+    yield folder.path, folders, [entry.name for entry in entries if not entry.is_folder]
+    for name in folders:
+        yield from _walk(folder.folder(name))
 
 
 def files_below(folder: PathText) -> Iterator[PurePath]:
@@ -88,12 +129,12 @@ def working_folder() -> PurePath:
 
 def resolved(path: PathText) -> PurePath:
     """The path from the root on, without links."""
-    return Path(path).resolve()
+    return address_of(path) or Path(path).resolve()
 
 
 def absolute(path: PathText) -> PurePath:
     """The path from the root on; links stay."""
-    return Path(path).absolute()
+    return address_of(path) or Path(path).absolute()
 
 
 def relative(path: PathText, folder: PathText = ".") -> PurePath:
@@ -103,7 +144,7 @@ def relative(path: PathText, folder: PathText = ".") -> PurePath:
         >>> relative("ci/weights/a.pth", "ci").as_posix(), relative("a.pth", "ci").as_posix()
         ('weights/a.pth', '../a.pth')
     """
-    return Path(os.path.relpath(path, folder))
+    return address_of(path) or Path(os.path.relpath(path, folder))
 
 
 def normal(path: PathText) -> str:
@@ -113,17 +154,17 @@ def normal(path: PathText) -> str:
         >>> normal("a/../b//c")
         'b/c'
     """
-    return os.path.normpath(path)
+    return str(address_of(path) or os.path.normpath(path))
 
 
 def expanded(path: PathText) -> PurePath:
     """The path with the home folder for ``~``."""
-    return Path(path).expanduser()
+    return address_of(path) or Path(path).expanduser()
 
 
 def link_target(path: PathText) -> PurePath | None:
     """What a link names; None for what is no link."""
-    return Path(path).readlink() if Path(path).is_symlink() else None
+    return Path(path).readlink() if not is_address(path) and Path(path).is_symlink() else None
 
 
 def remove_file(path: PathText) -> None:

@@ -14,7 +14,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from ckptool.core.checkpoint import Note
@@ -24,7 +24,7 @@ from ckptool.storage.renaming import exchange, move_new, sync_folder
 from ckptool.storage.sink import ByteSink
 from ckptool.storage.stages import take_mode
 
-Replaceable = Callable[[Path], frozenset[str]]
+Replaceable = Callable[[PurePath], frozenset[str]]
 """Gives the names in a folder that are an earlier output's files."""
 
 _JOURNAL = "publishing.json"

@@ -29,7 +29,7 @@ def refusal(target: Path, error: OSError) -> OutputError:
     return OutputError(f"{target} cannot be written: {what.format(folder=target.parent)}", hint=hint, path=target)
 
 
-def created_meanwhile(target: Path) -> OutputError:
+def created_meanwhile(target: PurePath) -> OutputError:
     return OutputError(f"{target} was created while ckptool was running", hint="--force replaces it", path=target)
 
 

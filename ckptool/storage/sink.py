@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ckptool.core.bytes import Advance, OpenBytes
 from ckptool.storage.copying import copy_range
-from ckptool.storage.system import resize, write_all
+from ckptool.storage.system import resize, start_storing, write_all
 
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
@@ -54,6 +54,7 @@ class ByteSink:
     def write(self, data: bytes | memoryview, offset: int) -> None:
         """Write all of some bytes at an offset."""
         write_all(self.descriptor, data, offset)
+        start_storing(self.descriptor, offset, len(data))
 
     def copy_from(
         self,

@@ -18,10 +18,10 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePath
+from typing import Any, Protocol
 
 from ckptool.core.errors import OutputError
 from ckptool.storage.claims import claim_path
@@ -77,6 +77,20 @@ def remove_stage(path: Path) -> None:
                 shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
         (path / OWNER).unlink(missing_ok=True)
         path.rmdir()
+
+
+class Stage(Protocol):
+    """Where the files of a folder output are written."""
+
+    @property
+    def new(self) -> PurePath:
+        """Where those are that were written so far."""
+
+    def file(self, name: str, about: Mapping[str, Sequence[float]]) -> AbstractContextManager[ByteSink]:
+        """Give a new file of the output to be written; see `FolderStage.file`."""
+
+    def finished(self, name: str, size: int) -> Mapping[str, Sequence[float]] | None:
+        """What was recorded of a finished file; None if it is not finished."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from functools import reduce
 from operator import and_
 from pathlib import Path
 
+from ckptool.core.address import address_of
 from ckptool.core.bytes import PathText
 from ckptool.core.checkpoint import Note
 from ckptool.core.errors import CkptError, OutputError
@@ -27,6 +28,7 @@ from ckptool.storage.sink import ByteSink
 from ckptool.storage.stages import (
     OWNER,
     FolderStage,
+    Stage,
     another_writer,
     is_folder_stage,
     records_in,
@@ -55,6 +57,13 @@ def staged_file(
     Raises:
         OutputError: it cannot be written, is something that this command reads, or another of its outputs.
     """
+    address = address_of(target)
+    if address is not None:
+        from ckptool.storage.uploads import uploaded_file
+
+        with uploaded_file(address, force=force) as upload:
+            yield upload
+        return
     target = Path(target)
     with said_plainly(target):
         _require_own_place(target, replaces_input)
@@ -102,7 +111,7 @@ def write_file(target: PathText, pieces: Iterable[bytes], *, force: bool, replac
 
 
 @contextmanager
-def staged_folder(target: PathText, plan: str, replaceable: Replaceable, *, force: bool) -> Iterator[FolderStage]:
+def staged_folder(target: PathText, plan: str, replaceable: Replaceable, *, force: bool) -> Iterator[Stage]:
     """Give a stage whose files become those of the folder `target`; on leaving, they take their place.
 
     Args:
@@ -115,6 +124,13 @@ def staged_folder(target: PathText, plan: str, replaceable: Replaceable, *, forc
         OutputError: it cannot be written. If the system or a signal stopped it and files of the stage are finished, the
             stage is kept for the next run with the same plan, and the error names it.
     """
+    address = address_of(target)
+    if address is not None:
+        from ckptool.storage.uploads import uploaded_folder
+
+        with uploaded_folder(address, replaceable, force=force) as uploads:
+            yield uploads
+        return
     target, stage, keep = Path(target), None, False
     try:
         with said_plainly(target), signals_held():  # until it is known here what is to be removed
@@ -166,8 +182,10 @@ def clear_stages(target: PathText, plan: str | None = None) -> list[Note]:
         target: the output.
         plan: hash of the plan that is about to run; its own stage stays. None for no plan.
     """
-    target = Path(target)
     notes: list[Note] = []
+    if address_of(target) is not None:  # an upload that was not completed has no name
+        return notes
+    target = Path(target)
     for path in stages_of(target):
         if path.is_symlink() or not path.is_dir():
             if is_abandoned(path):

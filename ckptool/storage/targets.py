@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import combinations
 from pathlib import Path
 
+from ckptool.core.address import address_of
 from ckptool.core.bytes import PathText
 from ckptool.core.errors import OutputError, UsageError
 from ckptool.storage.publishing import Replaceable, link_with_others
@@ -28,6 +29,12 @@ def check_target(target: PathText, inputs: Iterable[PathText], replaceable: Repl
     Raises:
         OutputError: with the reason and what to do.
     """
+    address = address_of(target)
+    if address is not None:
+        from ckptool.storage.uploads import check_uploads
+
+        check_uploads(address, replaceable, force=force)
+        return
     target = Path(target)
     with said_plainly(target):
         _check_place(target)
@@ -42,6 +49,8 @@ def check_target(target: PathText, inputs: Iterable[PathText], replaceable: Repl
 
 def check_file(target: PathText, inputs: Iterable[PathText], *, force: bool) -> None:
     """Refuse a file beside the output (a report, a list, a recipe) that could not be written; see `check_target`."""
+    if address_of(target) is not None:
+        raise OutputError(f"{target} cannot be written: it is an address", hint="give the name of a file")
     check_target(target, inputs, None, force=force)
 
 
@@ -55,7 +64,8 @@ def check_distinct(
         folder: the one among them that is a folder of shards.
         is_shard_name: says whether a name in that folder is an output's.
     """
-    paths, place = [Path(path) for path in outputs], None if folder is None else Path(folder)
+    paths = [Path(path) for path in outputs if address_of(path) is None]
+    place = None if folder is None or address_of(folder) is not None else Path(folder)
     for path in paths:
         require_name(path)
     for one, other in combinations(paths, 2):

@@ -8,6 +8,8 @@ from pathlib import PurePath
 from ckptool.core.bytes import PathText
 from ckptool.core.errors import MissingError, UnreadableError, UsageError
 from ckptool.storage.local import LocalFile
+from ckptool.storage.locate import locate_file
+from ckptool.storage.paths import is_address, local_path
 
 
 def read_bytes(path: PathText, limit: int, what: str = "file of this kind") -> bytes:
@@ -22,10 +24,10 @@ def read_bytes(path: PathText, limit: int, what: str = "file of this kind") -> b
         MissingError: there is no such file.
         UsageError: it is no file, may not be read, or is longer.
     """
-    if PurePath(path) == PurePath(os.devnull):
+    if not is_address(path) and PurePath(path) == PurePath(os.devnull):
         return b""
     try:
-        file = LocalFile.at(path)
+        file = locate_file(path) if is_address(path) else LocalFile.at(path)
         if file.size > limit:
             large = f"{file.name} is larger than {limit // 1_000_000} MB, too large for a {what}"
             raise UsageError(large, path=file.path)
@@ -42,5 +44,5 @@ def read_text(path: PathText, limit: int) -> str:
     try:
         return read_bytes(path, limit).decode()
     except UnicodeDecodeError:
-        named = PurePath(path)
+        named = local_path(path)
         raise UsageError(f"{named.name} is not text", path=named) from None

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
+from ckptool.core.address import address_of
 from ckptool.core.bytes import PathText
 from ckptool.core.errors import OutputError
 
@@ -103,7 +104,11 @@ def same_file(path: PathText, others: Iterable[PathText]) -> PathText | None:
 
 
 def identities(path: PathText) -> Iterator[Identity]:
-    """A file's device and inode if it exists, and its resolved name."""
+    """A file's device and inode if it exists, and its resolved name; of an address its text."""
+    address = address_of(path)
+    if address is not None:
+        yield str(address)
+        return
     try:
         info = Path(path).stat()
         if info.st_ino:
@@ -142,7 +147,7 @@ def require_not_read(target: Path, paths: Sequence[Path]) -> None:
             f"{target} is also an input; inputs are never written to", hint="give another name", path=target
         )
     if _COMPANION.fullmatch(target.name) and os.path.lexists(target):
-        folders = (path if path.is_dir() else path.parent for path in paths)
+        folders = (path if path.is_dir() else path.parent for path in paths if address_of(path) is None)
         owner = same_file(target.parent, dict.fromkeys(folders))
         if owner is not None:
             raise OutputError(

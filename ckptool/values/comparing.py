@@ -100,6 +100,7 @@ def compare_values(
         found.append(places[place])
     chunks = [chunk for pair in places.values() if not _is_one_place(pair) for chunk in _chunks(pair)]
     total, done = sum(chunk.nbytes for chunk in chunks), 0
+    reader.expect(tensor for chunk in chunks for tensor in (chunk.old, chunk.new) if not isinstance(tensor, Made))
 
     def same(batch: list[_Chunk]) -> int:
         return sum(chunk.nbytes for chunk in batch if _equal(chunk, reader))

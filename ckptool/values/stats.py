@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -108,10 +108,14 @@ def all_stats(
         threads: how many at most.
         progress: called with (bytes read, bytes in all).
     """
-    # the largest first, so that the threads end together
+    # the largest first, so that the threads end together; in the order of the file where that costs less
     todo = sorted((key for key in keys if has_numbers(checkpoint[key])), key=lambda key: -checkpoint[key].nbytes)
+    if not all(file.reads_cheaply for file in checkpoint.files):
+        known = set(todo)
+        todo = [key for key in checkpoint if key in known]
     total, done, found = sum(checkpoint[key].nbytes for key in todo), 0, {}
     with Reader([checkpoint]) as reader:
+        reader.expect(checkpoint[key] for key in todo)
         for key, result in in_threads(lambda key: stats(checkpoint[key], reader), todo, threads):
             found[key] = result
             done += checkpoint[key].nbytes
@@ -142,17 +146,8 @@ def _by_pattern(tensor: Tensor, reader: Reader, repeat: int) -> Stats:
     largest = float(np.abs(x).max(initial=0))
     bins = np.zeros(BINS, np.int64)
     np.add.at(bins, _bin(x, largest), n)
-    return _made(
-        tensor,
-        mean,
-        std,
-        x,
-        int(counts[np.isnan(numbers)].sum()),
-        int(counts[np.isinf(numbers)].sum()),
-        int(counts[numbers == 0].sum()),
-        bins,
-        repeat,
-    )
+    special = _Special(*(int(counts[which].sum()) for which in (np.isnan(numbers), np.isinf(numbers), numbers == 0)))
+    return _made(tensor, (mean, std), x, special, bins, repeat)
 
 
 def _by_value(tensor: Tensor, reader: Reader, repeat: int) -> Stats:
@@ -185,7 +180,8 @@ def _by_value(tensor: Tensor, reader: Reader, repeat: int) -> Stats:
     for values in _values(tensor, reader) if total else ():
         bins += np.bincount(_bin(_finite(values).astype(np.float64), largest), minlength=BINS)
     std = float(np.sqrt(squares / total)) if total else None
-    return _made(tensor, float(mean) if total else None, std, np.array(extremes), nan, inf, zeros, bins, repeat)
+    moments = (float(mean) if total else None, std)
+    return _made(tensor, moments, np.array(extremes), _Special(nan, inf, zeros), bins, repeat)
 
 
 def _values(tensor: Tensor, reader: Reader) -> Iterator[Array]:
@@ -211,27 +207,29 @@ def _bin(x: Array, largest: float) -> Array:
     return np.minimum(at, BINS - 1)
 
 
+class _Special(NamedTuple):
+    nan: int
+    inf: int
+    zeros: int
+
+
 def _made(
     tensor: Tensor,
-    mean: float | None,
-    std: float | None,
+    moments: tuple[float | None, float | None],
     extremes: Array,
-    nan: int,
-    inf: int,
-    zeros: int,
+    special: _Special,
     bins: Array,
     repeat: int,
 ) -> Stats:
     integer = DTYPES[tensor.dtype].kind in ("int", "uint", "bool")
     kind = int if integer else float
     return Stats(
-        mean,
-        std,
+        *moments,
         kind(extremes.min()) if len(extremes) else None,
         kind(extremes.max()) if len(extremes) else None,
-        nan * repeat,
-        inf * repeat,
-        zeros * repeat,
+        special.nan * repeat,
+        special.inf * repeat,
+        special.zeros * repeat,
         tensor.elements * repeat,
         tuple(int(count) * repeat for count in bins),
         integer,

@@ -1,12 +1,14 @@
 """How fast encoded tensors become bfloat16: ``python -m tests.bench.bench_encodings [SCHEME ...]``.
 
-Functions in this process, so that start-up is apart: ckptool on two threads (members are mapped files, results are
-written in blocks), the torch script that users of a scheme have (whole tensors in memory), `cp` of the output.
-The rate by processor time does not depend on what else the machine does.
+First the decoders, in this process, so that start-up is apart: ckptool on two threads (members are mapped files, blocks
+are written as they come), the torch script that users of a scheme have (whole tensors in memory), `cp` of the output.
+The rate by processor time does not depend on what else the machine does. Then whole commands, start-up included:
+``ckptool filter --dequantize`` beside the torch script from file to file.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -18,13 +20,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 
 from ckptool.core.arrays import numpy_dtype
 from ckptool.core.spec import TensorSpec
 from ckptool.encodings.encoded import Encoded, Read
 from ckptool.encodings.kernels import E2M1
 from ckptool.encodings.registry import decode, recognise, row_blocks, settle
-from tests.bench.harness import Result, bench_folder, report, run_interleaved
+from tests.bench.harness import Result, bench_folder, ckptool, report, run_interleaved
 
 if TYPE_CHECKING:
     from ckptool.core.arrays import Array
@@ -250,11 +253,40 @@ def bench(name: str, folder: Path) -> dict[str, Result]:
     print(
         f"  ckptool {elements / results['ckptool'].best / 1e9:.2f} G elements/s, {elements / busy / 1e9:.2f} if alone"
     )
+    bench_commands(name, folder, arrays, config)
     return results
+
+
+def bench_commands(name: str, folder: Path, arrays: Mapping[str, Array], config: dict[str, Any]) -> None:
+    """From file to file, each contender a process of its own."""
+    source, ours, theirs = folder / "model", folder / "ckptool.safetensors", folder / "torch.safetensors"
+    source.mkdir()
+    save_file(tensors(arrays), source / "model.safetensors", {"format": "pt"})
+    (source / "config.json").write_text(json.dumps({"torch_dtype": "bfloat16", "quantization_config": config}))
+    module = [sys.executable, "-m", "tests.bench.bench_encodings"]
+    contenders = {
+        "filter --dequantize": ckptool("filter", source, "--dequantize", "--force", "-q", "-o", ours),
+        "torch script": [*module, "--script", name, str(source / "model.safetensors"), str(theirs)],
+        "cp of the output": ["cp", str(ours), str(folder / "copy.safetensors")],
+    }
+    results = run_interleaved(contenders, rounds=3)
+    left, right = ((*load_file(path).values(),)[0] for path in (ours, theirs))
+    if not torch.equal(left, right):
+        raise RuntimeError(f"{name}: the files of ckptool and of the torch script differ")
+    report(f"{name}, file to file", results, "filter --dequantize")
+
+
+def run_script(name: str, source: str, out: str) -> None:
+    """The torch script from file to file."""
+    made = TORCH[name](load_file(source)).to(torch.bfloat16).contiguous()
+    save_file({"m.weight": made}, out, {"format": "pt"})
 
 
 def main() -> None:
     torch.set_num_threads(2)
+    if sys.argv[1:2] == ["--script"]:
+        run_script(*sys.argv[2:])
+        return
     for name in sys.argv[1:] or TORCH:
         if name in TORCH:
             with bench_folder() as folder:

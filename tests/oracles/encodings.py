@@ -410,15 +410,16 @@ def gguf_types() -> list[str]:
     """Every block type on random bytes, against gguf-py."""
     from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, quants
 
+    from ckptool.core.dtypes import GGUF_DTYPES
     from ckptool.encodings.gguf import BLOCK_TYPES, decode_type
 
     lines = []
     for name, block_type in BLOCK_TYPES.items():
         raw = np.random.default_rng(5).integers(0, 256, (2000, block_type.nbytes), dtype=np.uint8)
         try:
-            kind = GGMLQuantizationType[name]
+            kind = GGMLQuantizationType[name.upper()]
             assert GGML_QUANT_SIZES[kind] == (block_type.elements, block_type.nbytes)
-            assert int(kind) == block_type.number
+            assert GGUF_DTYPES[int(kind)] == f"gguf_{name}"
             with np.errstate(all="ignore"):
                 expected = quants.dequantize(raw, kind)
         except (KeyError, NotImplementedError):

@@ -1,10 +1,11 @@
-"""Files of a folder that belong to its checkpoint and are no weights: config.json, the tokenizer's, code."""
+"""Files of a folder that belong to its checkpoint and are not weights: config.json, the tokenizer's, code."""
 
 from __future__ import annotations
 
 from fnmatch import fnmatchcase
 
 from ckptool.core.checkpoint import Checkpoint
+from ckptool.core.format import QUANTIZATION_FILES
 
 _COMPANIONS = (
     "config.json",
@@ -12,6 +13,7 @@ _COMPANIONS = (
     "preprocessor_config.json",
     "processor_config.json",
     "adapter_config.json",
+    *QUANTIZATION_FILES,
     "model_index.json",
     "modules.json",
     "tokenizer*",

@@ -11,13 +11,17 @@ from dataclasses import replace
 
 from ckptool.commands.beside.choices import Choices
 from ckptool.commands.beside.companions import companions, is_folder
+from ckptool.commands.beside.descriptions import with_decoded_reasons, with_renamed_descriptions
 from ckptool.commands.beside.hf_config import CONFIG, edited_config
 from ckptool.commands.beside.initial import with_initial
+from ckptool.commands.beside.joined import with_joined
 from ckptool.commands.beside.optimizer import Optimizer, optimizers_of, with_optimizers
 from ckptool.commands.beside.ties import recorded_in_metadata, untied_notes, with_ties, written_apart
+from ckptool.commands.consult import consulted
 from ckptool.commands.filter import left_out
 from ckptool.core.checkpoint import Checkpoint, Note
 from ckptool.core.errors import UsageError
+from ckptool.core.format import QUANTIZATION_FILES
 from ckptool.core.initial import INITIAL_KEY, initial_text
 from ckptool.core.plan import Beside, Carried, Fate, Plan, Problem
 from ckptool.core.reasons import (
@@ -33,7 +37,6 @@ from ckptool.core.reasons import (
 )
 from ckptool.core.ties import without_recorded_ties
 from ckptool.engine.encode import refusals, writer_named
-from ckptool.facts.consult import consulted
 from ckptool.formats.registry import FOLDER, writer_like
 from ckptool.formats.torch.frame import Frame
 
@@ -88,9 +91,11 @@ def complete(plan: Plan, container: str, choices: Choices = _NONE) -> Plan:
     writer = writer_named(container)
     plan = replace(with_initial(with_ties(plan)), container=container, keeps_ties=writer.keeps_objects)
     plan = replace(plan, keep_unknown=plan.keep_unknown or choices.keep_unknown)
+    plan = replace(plan, takes_damaged="checksum" in choices.allow)
     if choices.only_weights and plan.frame is not None:
         plan = replace(plan, frame=None, beside=(*plan.beside, *left_out(plan.inputs[plan.frame])))
     plan = _with_objects(plan, choices) if writer.keeps_objects else _without_objects(plan, choices)
+    plan = with_decoded_reasons(with_renamed_descriptions(plan))
     plan = _with_metadata(plan, choices) if writer.keeps_metadata else _without_metadata(plan)
     others, files, named = _companions(plan, carries=writer.is_folder)
     notes = (*plan.notes, *untied_notes(plan), *_other_weights(plan, choices), *named)
@@ -107,6 +112,7 @@ def _with_objects(plan: Plan, choices: Choices) -> Plan:
         left = set(plan.left_entries)
         optimizers = optimizers_of([extra for extra in source.extras if extra.name not in left])
         plan = with_optimizers(plan, optimizers, drop=choices.drop_optimizer, as_is=choices.optimizer_as_is)
+        plan = with_joined(plan, source)
         edited = {id(node) for node, _ in plan.replaced_nodes}
         kept = _carried(source, optimizers, edited, drop=choices.drop_optimizer)
         beside += [_left(each, left) for each in kept]
@@ -187,6 +193,9 @@ def _companions(plan: Plan, *, carries: bool) -> tuple[list[Beside], tuple[Carri
     edit = edited_config(plan) if CONFIG in names else None
     beside, files = [], []
     for name in names:
+        if name in QUANTIZATION_FILES and plan.inputs[0].is_decoded:
+            beside.append(Beside(name, Fate.DROPPED, ByOption("--dequantize")))
+            continue
         is_edited = name == CONFIG and edit is not None and edit.text is not None
         files.append(Carried(name, edit.text if is_edited and edit is not None else None))
         reason = ConfigEdited(edit.changes) if is_edited and edit is not None else Kept()

@@ -16,6 +16,7 @@ from typing import Any
 from ckptool.core.checkpoint import Note
 from ckptool.core.dtypes import DTYPES
 from ckptool.core.errors import CkptError
+from ckptool.core.format import QUANTIZATION_CONFIGS
 from ckptool.core.plan import Plan, Source, sources_of
 from ckptool.core.spec import TensorSpec
 from ckptool.facts.encoded import Encoded
@@ -27,6 +28,7 @@ _LAYERS = (
     "num_hidden_layers", "n_layer", "n_layers", "num_layers", "num_decoder_layers", "encoder_layers", "decoder_layers",
 )  # fmt: skip
 _DTYPES = ("torch_dtype", "dtype")
+_OF_QUANTIZED = ("expert_dtype",)  # DeepSeek-V4's experts
 _EMBEDDING = re.compile(r"(?:.*\.)?(?:embed_tokens|tok_embeddings|word_embeddings|wte|shared|embed_in)\.weight")
 _HEAD = re.compile(r"(?:.*\.)?(?:lm_head|embed_out|output_embedding|cls\.predictions\.decoder)\.weight")
 _INDEX = re.compile(r"(?:^|(?<=\.))(\d+)(?=\.)")
@@ -110,6 +112,7 @@ class _Made:
             if source.input == 0
         ]
         self.before, self.after = _lists(self.old), _lists(self.new)
+        self.is_dequantized = plan.inputs[0].is_decoded
 
     def moved(self, name: str) -> dict[int, int] | None:
         """Where the blocks of a list went, if each went to one place of one list, and blocks stayed whole."""
@@ -170,9 +173,9 @@ def _edit_vocabulary(config: dict[str, Any], made: _Made) -> Iterator[str]:
 
 
 def _edit_dtype(config: dict[str, Any], made: _Made) -> None:
-    """The dtype of most elements, where it is another than the input's."""
+    """The dtype of most elements, where it is another than the input's, or the input's was decoded."""
     old, new = _usual(made.old.values()), _usual(made.new.values())
-    if old == new or not new:
+    if (old == new and not made.is_dequantized) or not new:
         return
     for part in _parts(config):
         for name in _DTYPES:
@@ -221,6 +224,11 @@ def _same(first: object, second: object, tensors: Mapping[str, Any]) -> bool:
 
 def _edit_quantization(config: dict[str, Any], made: _Made) -> Iterator[str]:
     """The scheme of encoded weights that are decoded, or gone."""
+    if made.is_dequantized:
+        for part in _parts(config):
+            for name in (*QUANTIZATION_CONFIGS, *_OF_QUANTIZED):
+                part.pop(name, None)
+        return
     encoded = {key for fact in facts_of(made.plan.inputs[0]) if isinstance(fact, Encoded) for key in fact.keys}
     if "quantization_config" not in config or not encoded:
         return

@@ -198,7 +198,7 @@ class _Follower:
                 done.add(name)
                 origins = list(dict.fromkeys(owners.get(found.key, found.key) for found in sources_of(step.value)))
                 if missing := [origin for origin in origins if origin not in numbers]:
-                    raise PlanError(f"{name} is made of {missing[0]}, which is no parameter of it", key=key)
+                    raise PlanError(f"{name} is made of {missing[0]}, which is not a parameter of it", key=key)
                 if len({places[numbers[origin]] for origin in origins}) > 1:
                     raise PlanError(f"{name} is made of parameters of several groups", key=key)
                 stated = self.names.texts.get(number, name) if name == key else name
@@ -212,7 +212,7 @@ class _Follower:
         return self._like_before(new_numbers, state)
 
     def _fate(self, key: str) -> _Fate:
-        """What becomes of a parameter; of one that is no key of the weights: nothing."""
+        """What becomes of a parameter; of one that is not a key of the weights: nothing."""
         return self.fates.get(key) or _Fate((Step(TensorSpec(key, "float32", ()), Source(0, key), Follows()),))
 
     def _params(self) -> Iterator[list[object]]:
@@ -323,7 +323,7 @@ class _Follower:
 
 def _items(node: object) -> list[tuple[object, object]]:
     assert isinstance(node, (Dict, Call))
-    return node.items
+    return [*node.items]
 
 
 def _like(node: object, items: list[tuple[object, object]]) -> object:

@@ -76,7 +76,7 @@ class Names:
         keys: by number, or by name where names stand in place of numbers; in the order of the groups.
         texts: the name that the file states for each; none where it states none.
         by_name: names stand in place of numbers.
-        are_strange: some are no keys of the weights: those of another model, or of these weights by other names.
+        are_strange: some are not keys of the weights: those of another model, or of these weights by other names.
         unnamed: parameters among the weights that have no number.
     """
 

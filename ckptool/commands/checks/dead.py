@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ckptool.commands.checks.case import Case, Found, columns
+from ckptool.commands.checks.quantized import members_of
 from ckptool.core.checkpoint import Tensor
 from ckptool.facts.headers import many
 
@@ -14,7 +15,7 @@ def dead(case: Case) -> Iterator[Found]:
 
     Found: float tensors that are all zero, or all another number. Vectors at the value that layers begin with (zero;
     one for norm weights and running_var) are not: a layer may have stayed there. A norm weight of zero is. Tensors of
-    one element, and integers, are skipped.
+    one element, integers, and scales of quantized weights are skipped.
 
     Why: a layer that is all zero was pruned away, never initialised, never loaded, or saved from the wrong rank of a
     sharded run. The model runs and is wrong.
@@ -27,9 +28,10 @@ def dead(case: Case) -> Iterator[Found]:
         allow.dead = ["*.layer_scale"]
         levels.dead = "error"
     """
+    disguised, scales = members_of(case.checkpoint)
     found = []
     for key, measure in case.values.items():
-        if measure.constant is not None:
+        if measure.constant is not None and key not in disguised | scales:
             value = _number(measure.constant, case.checkpoint[key].dtype)
             if not _is_start(case.checkpoint[key], value) and not case.allows("dead", key):
                 found.append((key, value))

@@ -6,7 +6,7 @@ from ckptool.commands.checks.case import Case, Found, columns
 from ckptool.commands.checks.settings import Drift, Setting
 from ckptool.commands.diff.comparison import compare
 from ckptool.commands.diff.result import Change, Status
-from ckptool.core.errors import UsageError
+from ckptool.core.errors import NoMatchError
 from ckptool.core.shell import shell_quote
 from ckptool.facts.headers import many
 from ckptool.values.delta import Tolerance
@@ -40,8 +40,8 @@ def _moved(case: Case, asked: Setting[Drift]) -> Iterator[Found]:
     tolerance = Tolerance(rel=drift.rel) if drift.rel else Tolerance()
     try:
         diff = compare(base, case.checkpoint, only=drift.keys, tolerance=tolerance, threads=case.threads)
-    except UsageError as error:  # a pattern that means no key of either
-        yield Found(error.message.replace("--only", "drift.keys"), help=error.hint or "", place=place, short="no keys")
+    except NoMatchError as error:
+        yield Found(error.given_as("drift.keys").message, help=error.hint or "", place=place, short="no keys")
         return
     moved = [change for change in diff.changes if not _is_same(change, drift.rel)]
     moved = [change for change in moved if not case.allows("drift", change.key)]

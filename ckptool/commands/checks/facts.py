@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ckptool.commands.checks.case import Case, Found
+from ckptool.facts.checksums import ChecksumDiffers
 from ckptool.facts.registry import facts_of
 from ckptool.facts.words import note_of
 
@@ -14,7 +15,8 @@ def facts(case: Case) -> Iterator[Found]:
 
     Found: tensors without values (meta device, ZeRO-3 and FSDP placeholders), one rank's part of a model, one shard,
     pieces that torch.distributed wrote, quantized weights without their scales, tensor classes such as DTensor, and
-    files that torch.load refuses: always, or by default (weights_only=True). An adapter is a note.
+    files that torch.load refuses: always, or by default (weights_only=True); values that do not have the checksum that
+    the file states. An adapter is a note.
 
     Why: such a file loads, or looks whole, and the model is wrong or cannot be loaded elsewhere.
 
@@ -24,7 +26,9 @@ def facts(case: Case) -> Iterator[Found]:
 
         allow.facts = ["shard", "weights-only"]
     """
-    for fact in facts_of(case.checkpoint):
+    damaged = tuple(key for key, value in case.values.items() if value.damaged)
+    found = (ChecksumDiffers(damaged),) if damaged else ()
+    for fact in (*found, *facts_of(case.checkpoint)):
         level = fact.finding_level()
         if level is None or case.allows("facts", fact.name):
             continue

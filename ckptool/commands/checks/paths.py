@@ -6,11 +6,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 
+from ckptool.core.address import named
+from ckptool.core.bytes import Entry
 from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.errors import CkptError, UsageError
 from ckptool.formats.folder import KNOWN, _is_companion
 from ckptool.formats.opening import open_checkpoint
-from ckptool.formats.registry import INDEX, INDEX_ENDING, endings, sniff, vague_endings
+from ckptool.formats.ranks.kinds import is_joined
+from ckptool.formats.registry import INDEX, INDEX_ENDING, endings, folder_container, sniff, vague_endings
 from ckptool.formats.sharded import SHARD_NAME, open_shards
 from ckptool.storage.local import LocalFile
 from ckptool.storage.locate import locate_folder
@@ -58,7 +61,7 @@ def find_targets(paths: Sequence[PurePath | str]) -> list[Target]:
     if not paths:
         raise UsageError("there is nothing to check", hint="name files or folders: ckptool check weights/")
     found: dict[str, Target] = {}
-    for path in map(PurePath, paths):
+    for path in map(named, paths):
         if not exists(path):
             open_checkpoint(path)  # says what is wrong with it, and what was probably meant
         targets = list(_searched(path)) if is_folder(path) else [_target_of(path)]
@@ -75,11 +78,16 @@ def find_targets(paths: Sequence[PurePath | str]) -> list[Target]:
 
 def _searched(folder: PurePath) -> Iterator[Target]:
     for here, folders, names in walk(folder):
-        if ".metadata" in names or any(name.endswith(".distcp") for name in names):
+        entries = [*(Entry(name, False) for name in names), *(Entry(name, True) for name in folders)]
+        if folder_container(locate_folder(here), entries) is not None:
             yield Target(str(here), here)
             folders.clear()
             continue
         folders[:] = sorted(name for name in folders if not name.startswith("."))
+        if not any(name in KNOWN for name in names) and is_joined(locate_folder(here)):
+            yield Target(str(here), here)
+            folders.clear()
+            continue
         for name in sorted(names):
             path = here / name
             if _looks_like_one(path):

@@ -197,7 +197,7 @@ class _Reader:
             here = (*at, key)
             if key not in known:
                 names = ", ".join(name for name in known if name != "match")
-                self.refuse(f'"{key}" is no key of a policy', here, nearest(key, known) or f"the keys are {names}")
+                self.refuse(f'"{key}" is not a key of a policy', here, nearest(key, known) or f"the keys are {names}")
             if key == "levels":
                 found["levels"] = self.levels(value, here)
             elif key == "allow":
@@ -234,7 +234,7 @@ class _Reader:
             dtype = dtype_named(name)
             if dtype is None:
                 line = (*at, number) if isinstance(value, list) else at
-                self.refuse(f'"{name}" is no dtype', line, nearest(name, DTYPES) or "float32, bf16, int64, ...")
+                self.refuse(f'"{name}" is not a dtype', line, nearest(name, DTYPES) or "float32, bf16, int64, ...")
             else:
                 found.append(dtype.name)
         return tuple(found)
@@ -258,7 +258,7 @@ class _Reader:
         table = self.table(value, at)
         for key in table:
             if key not in ("from", "keys", "rel"):
-                self.refuse(f'"{key}" is no part of drift', (*at, key), "it has from, keys and rel")
+                self.refuse(f'"{key}" is not a part of drift', (*at, key), "it has from, keys and rel")
         if "from" not in table:
             self.refuse("drift without from", at, 'from = "base.pth" says what it may not move away from')
         keys = self.texts(table.get("keys", "*"), (*at, "keys"))
@@ -289,7 +289,7 @@ class _Reader:
         found = {}
         for rule, level in self.table(value, at).items():
             if rule not in RULES:
-                self.refuse(f'"{rule}" is no rule', (*at, rule), nearest(rule, RULES) or f"{', '.join(RULES)}")
+                self.refuse(f'"{rule}" is not a rule', (*at, rule), nearest(rule, RULES) or f"{', '.join(RULES)}")
             if level not in (*LEVELS, "off"):
                 self.refuse(f"levels.{rule} is {level!r}", (*at, rule), f"it may be {', '.join(LEVELS)} or off")
             found[rule] = Setting(level, self.place((*at, rule)))
@@ -300,7 +300,7 @@ class _Reader:
         for name, entries in self.table(value, at).items():
             if name not in ALLOW:
                 hint = nearest(name, ALLOW) or f"the lists are {', '.join(ALLOW)}"
-                self.refuse(f'"{name}" is no allow-list', (*at, name), hint)
+                self.refuse(f'"{name}" is not an allow-list', (*at, name), hint)
             for number, text in enumerate(self.texts(entries, (*at, name))):
                 here = (*at, name, number) if isinstance(entries, list) else (*at, name)
                 found.append(Allow(name, self.pattern(text, here), self.place(here)))

@@ -46,8 +46,8 @@ def run_checks(
 
     Raises:
         UsageError: there is nothing to check, no such rule, or no lock to update.
-        CkptError: what the policy names cannot be used: a base checkpoint, a model, a lock file. What is wrong with a
-            checked file is a finding.
+        CkptError: what the policy names cannot be used: a base checkpoint, a model, a lock file; or a checked file
+            changes meanwhile. What is wrong with a checked file is a finding.
 
     Example:
         >>> report = run_checks(["fixtures/training.ckpt"])
@@ -103,6 +103,8 @@ class _Run:
         checkpoint, error = Checkpoint(target.path, Format("unreadable"), {}), None
         try:
             checkpoint = target.open(settings.select.value if settings.select else None)
+        except ChangedError:
+            raise
         except CkptError as problem:
             error = problem
         return Case(target, checkpoint, error, self.policy, settings, self.bases, self.threads, used=self.used)
@@ -145,7 +147,7 @@ class _Run:
 
     def _wanted(self, case: Case) -> Wanted:
         names = {rule.name for rule in self.rules if not self.skips(rule, case)}
-        return Wanted("nonfinite" in names, "dead" in names, "lock" in names)
+        return Wanted("nonfinite" in names, "dead" in names, "lock" in names, "facts" in names)
 
     def findings(self, case: Case) -> list[Finding]:
         """What all rules find in one file, in the order of the registry."""

@@ -28,6 +28,7 @@ ALLOW: dict[str, str] = {
     "globals": "unsafe-pickle",
     "leftover": "leftover",
     "facts": "facts",
+    "quantized": "quantized",
     "shards": "shards",
 }
 """The allow-lists of a policy, and the rule that each of them softens."""

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePath
 
 from ckptool.commands.checks.case import Case, Found, columns
-from ckptool.core.errors import CkptError
+from ckptool.core.errors import ChangedError, CkptError
 from ckptool.facts.headers import many
 from ckptool.formats.registry import INDEX_ENDING, open_file
 from ckptool.formats.sharded import SHARD_NAME, Index, read_index
@@ -31,6 +31,8 @@ def shards(case: Case) -> Iterator[Found]:
     if case.target.path.name.endswith(INDEX_ENDING):
         try:
             index = read_index(locate_file(case.target.path))
+        except ChangedError:
+            raise
         except CkptError:  # told by readable
             return
         yield from _against_files(case, index)
@@ -123,6 +125,8 @@ def _keys(path: PurePath) -> dict[str, int] | None:
     """The keys of a shard with their bytes; None if it cannot be opened, which readable tells."""
     try:
         return {key: tensor.nbytes for key, tensor in open_file(locate_file(path)).items()}
+    except ChangedError:
+        raise
     except CkptError:
         return None
 

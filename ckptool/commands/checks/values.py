@@ -7,14 +7,15 @@ constants. NaN and Inf are found in the bit patterns by integer operations; noth
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ckptool.core.checkpoint import Checkpoint, Tensor
-from ckptool.core.spec import DTYPES
-from ckptool.core.views import repeated_axes, without_axes
-from ckptool.engine.reading import Reader, dense_parts
+from ckptool.core.checkpoint import Checkpoint, Piece, Storage, Tensor
+from ckptool.core.spec import DTYPES, TensorSpec
+from ckptool.core.views import is_run, repeated_axes, without_axes
+from ckptool.engine.reading import Reader, dense_parts, reads_cheaply
 from ckptool.values.pool import in_threads
 
 if TYPE_CHECKING:
@@ -33,11 +34,13 @@ class Wanted:
         nonfinite: how many elements are NaN and Inf.
         constant: whether all elements are one.
         digest: the SHA-256.
+        checksums: whether every stated CRC-32 is right.
     """
 
     nonfinite: bool = False
     constant: bool = False
     digest: bool = False
+    checksums: bool = False
 
     def wants(self, tensor: Tensor) -> bool:
         """True if the bytes of this tensor have to be read."""
@@ -55,12 +58,23 @@ class Measure:
         inf: elements that are infinite and not NaN.
         constant: the bytes of the one element that all are, if there are several; zeros of both signs are one.
         digest: the SHA-256 of its packed bytes; "" if not wanted.
+        damaged: its bytes do not have the CRC-32 that the file states.
     """
 
     nan: int = 0
     inf: int = 0
     constant: bytes | None = None
     digest: str = ""
+    damaged: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """One pass over the bytes of a tensor, for all keys that have them."""
+
+    tensor: Tensor
+    wanted: Wanted
+    keys: tuple[str, ...]
 
 
 def measure(
@@ -69,7 +83,7 @@ def measure(
     threads: int = 2,
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, Measure]:
-    """What is wanted of every tensor, each byte read once; tensors that are one are read once too.
+    """What is wanted of every tensor; tensors that are one are read once.
 
     Args:
         checkpoint: whose weights are read.
@@ -80,25 +94,59 @@ def measure(
     Raises:
         UnreadableError: the file ends early, or changes while it is read.
     """
-    first: dict[object, Tensor] = {}
-    same: dict[str, str] = {}
-    for key, tensor in checkpoint.items():
-        if wanted.wants(tensor):
-            identity = key if tensor.parts else (tensor.dtype, tensor.pieces, tensor.conj, tensor.neg)
-            same[key] = first.setdefault(identity, tensor).key
-    todo = sorted(first.values(), key=lambda tensor: -tensor.nbytes)  # so that the threads end together
+    jobs = list(_jobs(checkpoint, wanted))
+    if all(reads_cheaply(job.tensor) for job in jobs):
+        jobs.sort(key=lambda job: -job.tensor.nbytes)  # so that the threads end together
+    damaged: set[str | None] = set()
     found: dict[str, Measure] = {}
-    with Reader() as reader:
-        for tensor, result in in_threads(lambda tensor: _measured(tensor, wanted, reader), todo, threads):
-            found[tensor.key] = result
+    with Reader(on_damage=(lambda error: damaged.add(error.key)) if wanted.checksums else None) as reader:
+        reader.expect(job.tensor for job in jobs)
+        for job, result in in_threads(lambda job: _measured(job.tensor, job.wanted, reader), jobs, threads):
+            if job.wanted != _CHECKSUM:
+                found.update(dict.fromkeys(job.keys, result))
             if progress is not None:
-                progress(tensor.nbytes)
-    return {key: found[origin] for key, origin in same.items()}
+                progress(job.tensor.nbytes)
+    for key in {key for job in jobs if job.tensor.key in damaged for key in job.keys}:
+        found[key] = replace(found.get(key, Measure()), damaged=True)
+    return {key: found[key] for key in checkpoint if key in found}
 
 
 def work(checkpoint: Checkpoint, wanted: Wanted) -> int:
-    """The bytes that `measure` would read, tensors that are one counted as often as they occur."""
-    return sum(tensor.nbytes for tensor in checkpoint.values() if wanted.wants(tensor))
+    """The bytes that `measure` reads."""
+    return sum(job.tensor.nbytes for job in _jobs(checkpoint, wanted))
+
+
+_CHECKSUM = Wanted(checksums=True)
+
+
+def _jobs(checkpoint: Checkpoint, wanted: Wanted) -> Iterator[_Job]:
+    """What has to be read: tensors whose values are wanted, then records whose CRC-32 that does not compare."""
+    keys: dict[object, list[str]] = defaultdict(list)
+    tensors: dict[object, Tensor] = {}
+    for key, tensor in checkpoint.items():
+        if wanted.wants(tensor):
+            identity: object = key if tensor.parts else (tensor.dtype, tensor.pieces, tensor.conj, tensor.neg)
+            keys[identity].append(key)
+            tensors.setdefault(identity, tensor)
+    compared = {tensor.storage for tensor in tensors.values() if tensor.storage and _is_compared(tensor)}
+    for identity, tensor in tensors.items():
+        yield _Job(tensor, wanted, tuple(keys[identity]))
+    if not wanted.checksums or checkpoint.columns is not None:
+        return
+    records: dict[Storage, list[str]] = defaultdict(list)
+    for key, tensor in checkpoint.items():
+        for part in dense_parts(tensor):
+            for storage in {piece.storage for piece in part.pieces if piece.storage.crc is not None} - compared:
+                records[storage].append(key)
+    for storage, names in records.items():
+        plain = replace(storage, big_endian=False)
+        spec = TensorSpec(names[0], "uint8", (storage.nbytes,))
+        yield _Job(Tensor(spec, (Piece(plain, 0, spec.shape),)), _CHECKSUM, tuple(names))
+
+
+def _is_compared(tensor: Tensor) -> bool:
+    """True if reading the tensor reads a whole record, and so compares its CRC-32."""
+    return is_run(tensor) and tensor.pieces[0].storage.nbytes == tensor.nbytes
 
 
 def _has_floats(tensor: Tensor) -> bool:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from ckptool.commands.consult import comparison_notes
 from ckptool.commands.diff.architectures import models_of
 from ckptool.commands.diff.explaining import explain_pair, statistics_notes
 from ckptool.commands.diff.extras import (
@@ -18,6 +19,7 @@ from ckptool.commands.diff.extras import (
     same_quantizer,
     version_changes,
 )
+from ckptool.commands.diff.logical import logical_sides
 from ckptool.commands.diff.pairing import in_order, seen_through
 from ckptool.commands.diff.renames import find_renames
 from ckptool.commands.diff.result import Change, Diff, ExtraChange, Status
@@ -27,7 +29,6 @@ from ckptool.core.errors import UsageError
 from ckptool.core.keys import Pattern
 from ckptool.core.near_miss import require_match
 from ckptool.engine.reading import Reader
-from ckptool.facts.consult import comparison_notes
 from ckptool.values.comparing import EXACT, Progress, Verdict, compare_values
 from ckptool.values.delta import Tolerance
 from ckptool.values.mapped import Mapped
@@ -46,6 +47,7 @@ def compare(
 ) -> Diff:
     """Compare two checkpoints of any formats.
 
+    Quantized tensors of one side are compared as numbers, see `ckptool.commands.diff.logical`.
     Headers decide what can be decided on headers. Of tensors with equal key and spec the bytes are compared, and
     numbers are computed for those that differ and for those of another dtype. Tensors that are left over are looked for
     under other keys by their bytes.
@@ -65,6 +67,8 @@ def compare(
         UsageError: a pattern is malformed or matches no key of either side.
         UnreadableError: a file ends early, or changes while it is read.
     """
+    if mapped is None:
+        old, new = logical_sides(old, new)
     with collector_paused():
         return _compared(old, new, only, tolerance, keys_only, threads, progress, mapped)
 

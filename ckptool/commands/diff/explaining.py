@@ -219,7 +219,7 @@ def _shapes(pair: _Pair) -> Iterator[Note]:
         return
     for key, (old, new) in list(rest.items())[:1]:
         if len(old) == len(new) == 4 and (old[0], *old[2:]) == (new[0], *new[2:]) and {old[1], new[1]} & {1, 3}:
-            yield Note(f"{key} takes other input: {many(old[1], 'channel')} against {new[1]}", "", (key,))
+            yield Note(f"{key} has another number of input channels: {old[1]} against {new[1]}", "", (key,))
 
 
 def _heads(rows: dict[str, tuple[int, int]], only: bool) -> Note:

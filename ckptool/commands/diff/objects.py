@@ -140,7 +140,7 @@ _Parts = tuple[object, list[object], list[tuple[object, object]]]
 def _call(node: object) -> _Parts:
     assert isinstance(node, Call)
     counts = node.how, len(node.appended), len(node.states)
-    return counts, [node.fn, node.args, node.kwargs, *node.appended, *node.states], node.items
+    return counts, [node.fn, node.args, node.kwargs, *node.appended, *node.states], list(node.items)
 
 
 def _dict(node: object) -> _Parts:

@@ -99,7 +99,7 @@ def read_config(adapter: PurePath) -> AdapterConfig:
         raise UsageError(f"the adapter is of kind {kind}", hint="ckptool merges those of kind LORA", path=path)
     for name, why in _UNMERGEABLE.items():
         if config.get(name):
-            raise UsageError(f"the adapter {why} ({name}): that is no sum of weights", hint=_BY_PEFT, path=path)
+            raise UsageError(f"the adapter {why} ({name}): that is not a sum of weights", hint=_BY_PEFT, path=path)
     start = str(config.get("init_lora_weights")).lower()
     if start.startswith(_BASE_CHANGING):
         raise UsageError(
@@ -127,7 +127,7 @@ def require_peft(adapter: Checkpoint) -> None:
     """Refuses what is no adapter in PEFT's format, with the format's name.
 
     Raises:
-        UsageError: it is in another format, or it is no adapter.
+        UsageError: it is in another format, or it is not an adapter.
     """
     found = next((fact for fact in facts_of(adapter) if isinstance(fact, Adapter)), None)
     if found is not None and found.family != "PEFT":
@@ -164,7 +164,7 @@ def _patterns(value: object, path: PurePath) -> tuple[tuple[str, float], ...]:
         try:
             re.compile(pattern)
         except re.error as error:
-            raise UnreadableError(f'{path}: the pattern "{pattern}" is no regex: {error}', path=path) from None
+            raise UnreadableError(f'{path}: the pattern "{pattern}" is not a regex: {error}', path=path) from None
         if not _is_number(number) or number <= 0:
             raise UnreadableError(f'{path} gives no number for "{pattern}"', path=path)
         found.append((pattern, float(number)))

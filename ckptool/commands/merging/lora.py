@@ -15,6 +15,7 @@ from pathlib import PurePath
 from ckptool.commands.filter import cast_value, float_dtype
 from ckptool.commands.merging.adapter import AdapterConfig as AdapterConfig
 from ckptool.commands.merging.adapter import read_config as read_config
+from ckptool.commands.merging.adapter import require_peft
 from ckptool.commands.merging.lora_ops import AddBias, AddLora
 from ckptool.core.checkpoint import Checkpoint, Note, Tensor
 from ckptool.core.errors import PlanError, UnreadableError, UsageError
@@ -23,6 +24,8 @@ from ckptool.core.reasons import Adapted, ByOption, Kept, Reason, Tie, TrainedWh
 from ckptool.core.shell import shell_quote
 from ckptool.core.spec import TensorSpec
 from ckptool.core.ties import with_recorded_ties
+from ckptool.encodings.encoded import Encoded
+from ckptool.engine.dequantize import encoded_of
 from ckptool.facts.headers import many
 
 _PREFIX = "base_model.model."
@@ -49,7 +52,7 @@ def plan_lora(
         A plan over (base, adapter); what of the adapter does not fit the base is its problems.
 
     Raises:
-        UsageError: the file is no LoRA adapter, or holds several.
+        UsageError: the file is not a LoRA adapter, or holds several.
         UnreadableError: a part of a module's adapter is missing.
     """
     base, parts = with_recorded_ties(base), _parts(adapter)
@@ -66,6 +69,16 @@ def plan_lora(
         module_versions=base.module_versions,
         command=Command("merge", ("--lora",)),
     )
+
+
+def plan_adapter(base: Checkpoint, adapter: Checkpoint, *, scale: float = 1.0, dtype: str | None = None) -> Plan:
+    """`plan_lora` with the configuration that lies beside the adapter.
+
+    Raises:
+        UsageError: it is not a LoRA adapter of peft.
+    """
+    require_peft(adapter)
+    return plan_lora(base, adapter, read_config(adapter.path), scale=scale, dtype=dtype)
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,6 +258,10 @@ def _left_over(names: Sequence[str], base: Checkpoint) -> tuple[Problem, ...]:
     """The problem of an adapter for modules that the base does not have."""
     if not names:
         return ()
+    encoded = {each.key.removesuffix(".weight"): each for each in encoded_of(base)}
+    if stored := [encoded[name] for name in names if name in encoded]:
+        text = f"the adapter is for quantized weights ({stored[0].title}), whose codes have no sum: {_few(stored)}"
+        return (Problem(text, "decode them: --dequantize", tuple(names)),)
     what = f"{len(names)} modules" if len(names) > 1 else "a module"
     hint = "is it the adapter of this base? other names: ckptool remap"
     ends = {key.removesuffix(".weight") for key in base}
@@ -256,6 +273,10 @@ def _left_over(names: Sequence[str], base: Checkpoint) -> tuple[Problem, ...]:
     if longer := next((end for end in ends if end.endswith(f".{names[0]}")), None):
         hint = _renaming(base.path, f"{longer.removesuffix(names[0])} ->")
     return (Problem(f"the adapter is for {what} that {base.path.name} does not have: {names[0]}", hint, tuple(names)),)
+
+
+def _few(encoded: Sequence[Encoded]) -> str:
+    return ", ".join(each.key for each in encoded[:3]) + (", ..." if len(encoded) > 3 else "")
 
 
 def _renaming(path: PurePath, rule: str) -> str:

@@ -67,7 +67,7 @@ def wrapper_notes(inputs: Sequence[Checkpoint]) -> list[Note]:
         if apart:
             notes.append(
                 Note(
-                    f"{count_of(apart, 'key')} of {checkpoint.path.name} stand in the others "
+                    f"{count_of(apart, 'key')} of {checkpoint.path.name} are in the others "
                     f"without the names of wrappers: {apart[0]}",
                     f"ckptool remap {shell_quote(checkpoint.path)} -r strip-wrappers "
                     f"-o {shell_quote('plain' + checkpoint.path.suffix)}",

@@ -14,7 +14,7 @@ from ckptool.core.ops import Cast, made
 from ckptool.core.plan import Apply, Op, Problem, Run, Source, Step, Value, sources_of
 from ckptool.core.reasons import Init, LeftToModel, OwnTensor, Tie
 from ckptool.core.spec import DTYPES, TensorSpec
-from ckptool.fits import Fitting, default_fit, fit_op, is_head
+from ckptool.fits import Fitting, default_fit, fit_op, is_head, named_grid
 from ckptool.fits.args import Fit
 from ckptool.models.entries import Entry, Filled, Mismatch
 from ckptool.models.own_init import Blended, ModelInit
@@ -172,7 +172,9 @@ class _Chooser:
 
     def _chosen(self, spec: TensorSpec, step: Step, kind: str) -> tuple[Entry, Value | None]:
         sources = tuple(dict.fromkeys(origin.key for origin in sources_of(step.value)))
-        entry = Entry(spec, Filled.MISMATCHED, 0, sources, step.target.short, step.reason, kind=kind)
+        is_fitted = len(sources) == 1 and any(isinstance(op, Fitting) for op in _ops(step.value))  # by a recipe's rule
+        found = self.source.spec(sources[0]) if is_fitted else step.target
+        entry = Entry(spec, Filled.MISMATCHED, 0, sources, found.short, step.reason, kind=kind)
         if self._is_special(step.value, spec.key):
             return entry, None
         fit = self._fit(spec, step.target)
@@ -228,7 +230,7 @@ class _Chooser:
             self.problems.append(
                 Problem(
                     f"{spec.key} is {found.short} in the source and {spec.short} in the model{usual}",
-                    '--fit "PATTERN=METHOD(...)" says how to fit it, --drop leaves it to the model',
+                    f"{named_grid(spec.key, found, spec)}, --drop leaves it to the model",
                     (spec.key,),
                 )
             )

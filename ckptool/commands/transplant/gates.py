@@ -10,6 +10,7 @@ from ckptool.core.errors import CkptError
 from ckptool.core.keys import Pattern
 from ckptool.core.plan import Problem
 from ckptool.facts.adapters import Adapter
+from ckptool.facts.encoded import Encoded
 from ckptool.facts.registry import facts_of
 from ckptool.facts.words import with_file
 from ckptool.models import Verdict
@@ -94,7 +95,7 @@ def _not_strict(verdict: Verdict) -> list[Problem]:
         )
         if keys
     ]
-    return found or [Problem(f"the model refuses it: {verdict.message.splitlines()[0]}")]
+    return found or [Problem(f"the model refuses it: {verdict.summary}")]
 
 
 def _keys(many: int) -> str:
@@ -113,6 +114,11 @@ def require_loaded(transplant: Transplant) -> None:
     if adapter is not None and not adapter.has_base:
         hint = with_file(adapter.way, transplant.source)
         raise CkptError(f"this is an adapter, not a model: {adapter.text}", hint=hint, path=transplant.source.path)
+    if quantized := [fact for fact in facts_of(transplant.source) if isinstance(fact, Encoded)]:
+        hint = "decode them: --dequantize"
+        raise CkptError(
+            f"nothing would be loaded as it is: {quantized[0].text}", hint=hint, path=transplant.source.path
+        )
     if transplant.suggested:
         first = transplant.suggested[0]
         hint = f"{first.text}: {first.hint}"
@@ -127,7 +133,7 @@ def require_loaded(transplant: Transplant) -> None:
         what = "; ".join(note.text for note in transplant.match.report.notes) or "nothing is sure enough"
         hint = f'{names}; a rule puts them together: -r "FROM -> TO"'
     elif shapes:
-        what = f"{_keys(shapes)} in both, and none has the same shape"
+        what = f"{_keys(shapes)} in both, with other shapes"
         hint = "is it another size of the model? --model-arg says how it is built, --fit how a tensor is made to fit"
     else:
         what = f"no key is a key of {target.name}"

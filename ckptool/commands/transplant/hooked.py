@@ -46,7 +46,7 @@ def through_hooks(
         mapped: the source under the target's names.
         source: the checkpoint.
         target: the model.
-        entries: names of entries that are no tensors.
+        entries: names of entries that are not tensors.
         renamed: rules or prefixes changed names, so the module versions follow.
         live: the tensors go into the module itself, with no loading in between; else a file is written that torch
             loads, hooks and all, so what a hook would do to it once more is left to the hook.

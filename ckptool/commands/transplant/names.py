@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ckptool.commands.automatic import Automatic, automatic
+from ckptool.commands.automatic import Automatic, Given, automatic
 from ckptool.commands.transplant.evidence import doubts
 from ckptool.commands.transplant.fill import fitted
 from ckptool.core.checkpoint import Checkpoint, Note
@@ -71,16 +71,8 @@ def matched(
     source: Checkpoint, specs: Specs, target: Target, rules: Recipe, initial: ModelInit, accept: Confidence
 ) -> Automatic:
     """The rules, and behind them those that are found for what they make of the source."""
-    return automatic(
-        rules,
-        specs,
-        target.specs,
-        accept=accept,
-        vars=numbers_beside(rules, source.path),
-        modules=target.modules or None,
-        fit=partial(fitted, initial=initial),
-        reshaped=True,
-    )
+    given = Given(rules, vars=numbers_beside(rules, source.path), fit=partial(fitted, initial=initial))
+    return automatic(given, specs, target.specs, accept=accept, modules=target.modules or None, reshaped=True)
 
 
 def under_target_names(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from ckptool.commands.automatic import Automatic
@@ -17,6 +17,7 @@ from ckptool.core.spec import TensorSpec
 from ckptool.core.ties import recorded_ties
 from ckptool.facts.entries import entries_of
 from ckptool.matching.prefixes import Swap
+from ckptool.matching.result import Confidence
 from ckptool.models import Target, Verdict
 from ckptool.models.entries import Entry, Filled, Mismatch
 from ckptool.recipes.recipe import Recipe
@@ -24,15 +25,38 @@ from ckptool.recipes.recipe import Recipe
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What was asked for, as `plan_transplant` got it."""
+    """What a transplant is asked to do.
 
-    recipe: Recipe
+    Attributes:
+        recipe: how source keys become the target's; rules that were found for `match` are its last.
+        drop: key patterns of source tensors to leave out.
+        mismatch: what to do about tensors of another shape: leave the model's own, make it a problem, or make them fit
+            by the method that is usual for such a tensor.
+        fits: (key pattern of the target, "grid(prefix=1)"), which come before `mismatch`.
+        init: (key pattern of the target, "normal(0.001)") for tensors that nothing fills, before the recipe's.
+        seed: of the model's own init, where nothing fills a tensor.
+        only_loaded: the output holds only what came from the source.
+        vars: numbers for the recipe.
+        wrap: the output nests the state dict under this key.
+        strict: what torch would not load strictly is unmet.
+        min_coverage: the least share of the target's elements, 0 to 1; less is unmet.
+        match: find rules from names, shapes and order, and take those that are as sure as this, or surer.
+        live: the tensors go into the module itself, and not into a file that torch loads.
+    """
+
+    recipe: Recipe = field(default_factory=Recipe)
     drop: tuple[str, ...] = ()
     mismatch: Mismatch = "skip"
     fits: tuple[tuple[str, str], ...] = ()
     init: tuple[tuple[str, str], ...] = ()
     seed: int = 0
     only_loaded: bool = False
+    vars: Mapping[str, float] | None = None
+    wrap: str | None = None
+    strict: bool = False
+    min_coverage: float | None = None
+    match: Confidence | None = None
+    live: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +149,7 @@ class Transplant:
 
     @property
     def batchnorms(self) -> tuple[str, ...]:
-        """Modules with statistics from the source that have no parameter which is not frozen: they need `.eval()`.
+        """Modules with statistics from the source whose parameters are all frozen, or that have none: they need `eval`.
 
         A recipe that names what is frozen also names the norms without parameters.
         """

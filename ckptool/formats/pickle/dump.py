@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ckptool.core.collector import collector_paused
@@ -285,7 +285,7 @@ class _Writer(Output):
         else:
             raise TypeError("INST calls a class by its name")
 
-    def _batches(self, values: list[Any], one: bytes, many: bytes) -> Iterator[object]:
+    def _batches(self, values: Sequence[Any], one: bytes, many: bytes) -> Iterator[object]:
         """What was appended to a call's result, or set in it."""
         for start in range(0, len(values), _BATCH):
             batch = values[start : start + _BATCH]

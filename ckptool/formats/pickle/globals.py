@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from ckptool.core.checkpoint import GlobalUse, Risk
 from ckptool.core.spec import DTYPES
 from ckptool.formats.pickle.objects import Call, Global, Persistent
+from ckptool.formats.pickle.tensors import HOOKS, REBUILD
 
 MAX_GLOBALS = 20_000
 _NAME_PARTS = 8  # no module that is listed here is deeper
@@ -199,9 +200,11 @@ class GlobalLog:
         self.seen[module, name] = None
         return len(self.seen) <= MAX_GLOBALS
 
-    def uses(self, calls: Iterable[Call]) -> tuple[GlobalUse, ...]:
-        """Each global once, with how often `calls` would call it."""
+    def uses(self, calls: Iterable[Call], tensors: int = 0) -> tuple[GlobalUse, ...]:
+        """Each global once, with how often `calls`, and plain tensors beside them, would call it."""
         counts: dict[tuple[str, str], list[int]] = {}
+        if tensors:
+            counts = {REBUILD: [tensors, 6], HOOKS: [tensors, 0]}
         for call in calls:
             fn = _callee(call.fn)
             if type(fn) is Global:

@@ -82,8 +82,8 @@ def load(data: bytes | memoryview, start: int = 0, *, path: PurePath | None = No
     except _STUMBLES as error:
         bad = _explain(error, machine, start, path)
     else:
-        return Loaded(value, machine.pos, machine.protocol, machine.log.uses(machine.calls), machine.faithful)
-    bad.globals = machine.log.uses(machine.calls)
+        return Loaded(value, machine.pos, machine.protocol, machine.uses(), machine.faithful)
+    bad.globals = machine.uses()
     raise bad
 
 

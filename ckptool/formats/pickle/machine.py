@@ -15,22 +15,13 @@ from itertools import chain
 from ckptool.formats.pickle.objects import Call, Persistent
 from ckptool.formats.pickle.opcodes import RARE
 from ckptool.formats.pickle.state import MAX_OPCODES, NO_EDGE, RefusedError, State
+from ckptool.formats.pickle.tensors import own_text, plain_tensor
 
 __all__ = ["Machine", "RefusedError"]
 
 _u16 = struct.Struct("<H").unpack_from
 _i32 = struct.Struct("<i").unpack_from
 _u32 = struct.Struct("<I").unpack_from
-
-
-def _own(character: str) -> str:
-    """An object of its own for a string of one character.
-
-    CPython keeps one object for each of them, but not for what `str(0)` returns, so a file can hold "0" as one object
-    or as several; which, is to be written again. This relies on a detail of `str.replace`; where another Python does
-    otherwise, the objects become one, and nothing but the bytes of the pickle changes.
-    """
-    return "\0".replace("\0", character)
 
 
 class Machine(State):
@@ -62,6 +53,12 @@ class Machine(State):
                     pos += 1
                     stack.append(memo[at] if at < len(memo) else far[at])
                 elif op == 0x28:  # MARK
+                    if data[pos] == 0x28 and stack and edge == NO_EDGE and not far:
+                        found = plain_tensor(data, pos - 1, stack[-1], memo)
+                        if found is not None:
+                            stack[-1], pos = found
+                            self.tensors += 1
+                            continue
                     small()
                     outer.append(stack)
                     stack = []
@@ -74,7 +71,7 @@ class Machine(State):
                     if end > size:
                         raise EOFError
                     text = str(data[pos + 4 : end], "utf-8", "surrogatepass")
-                    stack.append(text if len(text) != 1 else _own(text))
+                    stack.append(text if len(text) != 1 else own_text(text))
                     pos = end
                 elif op == 0x6A:  # LONG_BINGET
                     at = _u32(data, pos)[0]
@@ -118,7 +115,7 @@ class Machine(State):
                     if end > size:
                         raise EOFError
                     text = str(data[pos + 1 : end], "utf-8", "surrogatepass")
-                    stack.append(text if len(text) != 1 else _own(text))
+                    stack.append(text if len(text) != 1 else own_text(text))
                     pos = end
                 elif op == 0x2E:  # STOP
                     value = stack.pop()

@@ -10,8 +10,10 @@ a set of `id`s. Their own `__eq__` and `__hash__` are identity, their `__repr__`
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterable
+from typing import Literal, TypeVar
 
+_T = TypeVar("_T")
 How = Literal["reduce", "newobj", "newobj_ex", "inst", "obj"]
 
 
@@ -50,18 +52,32 @@ class Call(Inert):
         appended: values that APPEND / APPENDS (or ADDITEMS) put into the result, in order.
         items: pairs that SETITEM / SETITEMS put into it, in order.
         states: what BUILD was called with, in order; nearly always none or one.
+
+        is_plain: the machine knows it for a tensor as torch writes nearly all (`ckptool.formats.pickle.tensors`).
+
+    What is put into the result is an empty tuple until there is something: most calls of a checkpoint have nothing.
     """
 
-    __slots__ = ("appended", "args", "fn", "how", "items", "kwargs", "states")
+    __slots__ = ("appended", "args", "fn", "how", "is_plain", "items", "kwargs", "states")
 
     def __init__(self, how: How, fn: object, args: object, kwargs: object = None) -> None:
         self.how: How = how
         self.fn = fn
         self.args = args
         self.kwargs = kwargs
-        self.appended: list[object] = []
-        self.items: list[tuple[object, object]] = []
-        self.states: list[object] = []
+        self.appended: list[object] | tuple[()] = ()
+        self.items: list[tuple[object, object]] | tuple[()] = ()
+        self.states: list[object] | tuple[()] = ()
+
+        self.is_plain = False
+
+
+def extended(held: list[_T] | tuple[()], values: Iterable[_T]) -> list[_T]:
+    """What a call's result holds with more put into it; the list itself, once it is one."""
+    if type(held) is not list:
+        return list(values)
+    held.extend(values)
+    return held
 
 
 class Dict(Inert):

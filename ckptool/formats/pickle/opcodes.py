@@ -7,7 +7,7 @@ import struct
 from collections.abc import Callable, Iterable
 from typing import NoReturn
 
-from ckptool.formats.pickle.objects import ByteString, Call, Dict, Global, Persistent, Set
+from ckptool.formats.pickle.objects import ByteString, Call, Dict, Global, Persistent, Set, extended
 from ckptool.formats.pickle.state import RefusedError, State
 
 _MAX_DIGITS = 4300  # Python refuses to print longer integers
@@ -87,18 +87,20 @@ def _append(m: State, values: list[object]) -> None:
         target.extend(values)
     elif type(target) is Call:
         m.faithful &= not target.items and not target.states
-        target.appended.extend(values)
+        target.is_plain, target.appended = False, extended(target.appended, values)
     else:
         raise RefusedError(f"appends to {_kind(target)}")
 
 
 def _set_items(m: State, values: list[object]) -> None:
     target = m.stack[-1]
-    if type(target) is Call:
+    if type(target) is Dict:
+        target.items.extend(_pairs(values))
+    elif type(target) is Call:
         m.faithful &= not target.states
-    elif type(target) is not Dict:
+        target.is_plain, target.items = False, extended(target.items, _pairs(values))
+    else:
         raise RefusedError(f"sets items of {_kind(target)}")
-    target.items.extend(_pairs(values))
 
 
 def _add_items(m: State) -> None:
@@ -107,7 +109,7 @@ def _add_items(m: State) -> None:
         target.values.extend(values)
     elif type(target) is Call:
         m.faithful = False  # picklers add to plain sets only, and `dump` will append
-        target.appended.extend(values)
+        target.is_plain, target.appended = False, extended(target.appended, values)
     else:
         raise RefusedError(f"adds to {_kind(target)}")
 
@@ -168,7 +170,7 @@ def _build(m: State) -> None:
     state, target = m.stack.pop(), m.stack[-1]
     if type(target) is not Call:
         raise RefusedError(f"sets the state of {_kind(target)}, which has none")
-    target.states.append(state)
+    target.is_plain, target.states = False, extended(target.states, [state])
 
 
 # --- stack, memo, stream

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from itertools import repeat
 from sys import getallocatedblocks
 
+from ckptool.core.checkpoint import GlobalUse
 from ckptool.formats.pickle.globals import GlobalLog
 from ckptool.formats.pickle.objects import Call, Global, How
 
@@ -38,6 +39,7 @@ class State:
         self.memo: list[object] = []
         self.far: dict[int, object] = {}
         self.calls: list[Call] = []
+        self.tensors = 0  # that were read in one step; their calls are not in the list
         self.log = GlobalLog()
         # Budgets. In a torch pickle an opcode has 3 bytes, a tuple or mark 15, a dict or call 50.
         self.opcodes = min(2_000_000 + size // 2, MAX_OPCODES)
@@ -128,6 +130,10 @@ class State:
         if not self.log.saw(module, name):
             raise RefusedError("names more classes than a checkpoint can mean")
         return Global(module, name)
+
+    def uses(self) -> tuple[GlobalUse, ...]:
+        """What the pickle names, and how often it calls it."""
+        return self.log.uses(self.calls, self.tensors)
 
     def push_call(self, how: How, fn: object, args: object, kwargs: object = None) -> None:
         call = Call(how, fn, args, kwargs)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+from typing import cast
 
-from ckptool.formats.pickle.objects import Call, Dict, Set
+from ckptool.formats.pickle.objects import ByteString, Call, Dict, Persistent, Set
+from ckptool.formats.pickle.tensors import plain_storage
 
 
 class _Removed:
@@ -63,57 +66,95 @@ def _build_tuples(tuples: list[tuple[object, ...]], new: dict[int, object]) -> N
 
 def _containers_around(root: object, replacements: Mapping[int, object]) -> list[object]:
     """Every container from which a replaced object can be reached, innermost first."""
-    parents: dict[int, list[object]] = {}
-    order: list[object] = []
+    parents: dict[int, object] = {}
+    others: dict[int, list[object]] = {}  # of objects that stand in several places
     stack: list[object] = [root]
-    seen = {id(root)}
     while stack:
         node = stack.pop()
-        order.append(node)
-        if id(node) in replacements:
-            continue
         for child in children(node):
-            parents.setdefault(id(child), []).append(node)
-            if id(child) not in seen:
-                seen.add(id(child))
+            at = id(child)
+            if at in parents or child is root:
+                others.setdefault(at, []).append(node)
+                continue
+            if at in replacements:
+                parents[at] = node
+            elif not is_bare(child):
+                parents[at] = node
                 stack.append(child)
     reached: dict[int, object] = {}
-    stack = [node for node in order if id(node) in replacements]
-    while stack:
-        for parent in parents.get(id(stack.pop()), ()):
+    found = [at for at in replacements if at in parents]
+    while found:
+        at = found.pop()
+        for parent in (*([parents[at]] if at in parents else ()), *others.get(at, ())):
             if id(parent) not in reached and id(parent) not in replacements:
                 reached[id(parent)] = parent
-                stack.append(parent)
+                found.append(id(parent))
     return list(reached.values())
 
 
-def children(node: object) -> Iterator[object]:
-    """Every object that stands directly in another, keys and call arguments included; atoms are left out."""
-    if isinstance(node, (list, tuple)):
-        inside = iter(node)
-    elif isinstance(node, Dict):
-        inside = (part for pair in node.items for part in pair)
-    elif isinstance(node, Set):
-        inside = iter(node.values)
-    elif isinstance(node, Call):
-        inside = (
-            part
-            for group in ([node.fn, node.args, node.kwargs], node.appended, *node.items, node.states)
-            for part in group
-        )
+ATOMS: frozenset[type] = frozenset((type(None), bool, int, float, str, bytes, bytearray, ByteString))
+_FEW = 8
+
+
+def children(node: object) -> list[object]:
+    """Every object that stands directly in another, keys and call arguments included; atoms are left out.
+
+    Of a plain tensor it is the storage alone: nothing else in it can say anything.
+    """
+    inside: Iterable[object]
+    kind = type(node)
+    if kind is list or kind is tuple:
+        inside = cast("Iterable[object]", node)
+    elif type(node) is Dict:
+        inside = chain.from_iterable(node.items)
+    elif type(node) is Call:
+        storage = plain_storage(node)
+        if storage is not None:
+            return [storage]
+        inside = chain((node.fn, node.args, node.kwargs), node.appended, chain.from_iterable(node.items), node.states)
+    elif type(node) is Set:
+        inside = node.values
     else:
-        return
-    for child in inside:
-        if not isinstance(child, (str, bytes, int, float, type(None))):
-            yield child
+        return []
+    return [child for child in inside if type(child) not in ATOMS]
 
 
-def _kept(values: list[object] | tuple[object, ...], new: Mapping[int, object]) -> list[object]:
+def is_bare(node: object) -> bool:
+    """True for a short list or tuple of atoms, as there may be a million of: nothing is to be found in it."""
+    return isinstance(node, list | tuple) and len(node) <= _FEW and all(type(child) in ATOMS for child in node)
+
+
+def each_below(roots: Iterable[object], shut: Iterable[int] = (), *, in_references: bool = False) -> Iterator[object]:
+    """Every object that is reached from some others, these included, each once; without atoms and bare lists.
+
+    Args:
+        roots: where to begin.
+        shut: objects, by `id`, that are not looked into, not even as a root.
+        in_references: look into persistent ids too.
+    """
+    seen = set(shut)
+    stack = []
+    for root in roots:
+        if id(root) not in seen:
+            seen.add(id(root))
+            stack.append(root)
+    while stack:
+        node = stack.pop()
+        yield node
+        inside = [node.pid] if in_references and type(node) is Persistent else children(node)
+        for child in inside:
+            at = id(child)
+            if at not in seen and not is_bare(child):
+                seen.add(at)
+                stack.append(child)
+
+
+def _kept(values: Sequence[object], new: Mapping[int, object]) -> list[object]:
     found = (new.get(id(value), value) for value in values)
     return [value for value in found if value is not REMOVED]
 
 
-def _pairs(pairs: list[tuple[object, object]], new: Mapping[int, object]) -> list[tuple[object, object]]:
+def _pairs(pairs: Sequence[tuple[object, object]], new: Mapping[int, object]) -> list[tuple[object, object]]:
     found = [(new.get(id(key), key), new.get(id(value), value)) for key, value in pairs]
     return [(key, value) for key, value in found if key is not REMOVED and value is not REMOVED]
 

@@ -38,7 +38,7 @@ def _without(node: object, rest: str, name: str, depth: int) -> object:
             key, child = entries[number]
             inner = _without(child, rest[len(text) + 1 :], name, depth - 1)
             return _like(node, [*entries[:number], (key, inner), *entries[number + 1 :]])
-    raise PlanError(f"{name} cannot be taken out: it is no entry of a dict", hint="--only-weights leaves all out")
+    raise PlanError(f"{name} cannot be taken out: it is not an entry of a dict", hint="--only-weights leaves all out")
 
 
 def _like(node: object, items: list[tuple[object, object]]) -> object:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ckptool.core.checkpoint import Storage
 from ckptool.formats.pickle.objects import Persistent
-from ckptool.formats.torch.edit import children
+from ckptool.formats.torch.edit import each_below
 from ckptool.formats.torch.storage import is_storage_id
 from ckptool.formats.torch.tensor import StorageOf, is_tensor
 from ckptool.formats.torch.walk import Pairs, Walk, is_mapping
@@ -65,16 +65,5 @@ def storages_in(roots: Iterable[object], storage_of: StorageOf, shut: Iterable[i
         storage_of: finds a storage.
         shut: objects, by `id`, that are not looked into, not even as a root.
     """
-    found: set[Storage] = set()
-    seen = set(shut)
-    stack = [root for root in roots if id(root) not in seen]
-    seen.update(map(id, stack))
-    while stack:
-        node = stack.pop()
-        if isinstance(node, Persistent) and is_storage_id(node.pid):
-            found.add(storage_of(node, "").storage)
-        for child in children(node):
-            if id(child) not in seen:
-                seen.add(id(child))
-                stack.append(child)
-    return frozenset(found)
+    nodes = (node for node in each_below(roots, shut) if type(node) is Persistent)
+    return frozenset(storage_of(node, "").storage for node in nodes if is_storage_id(node.pid))

@@ -7,19 +7,20 @@ machine. Only the counts are read; all offsets follow from the sizes in the obje
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from ckptool.core.bytes import ByteSource, OpenBytes
-from ckptool.core.checkpoint import Checkpoint, Note, Storage
+from ckptool.core.checkpoint import Checkpoint, Storage
 from ckptool.core.errors import UnreadableError, naming
 from ckptool.core.format import Format
+from ckptool.core.observations import Observation, TrailingBytes
 from ckptool.core.spec import DTYPES
 from ckptool.formats.pickle.loading import Loaded, load, merge_globals
-from ckptool.formats.pickle.objects import Call, Persistent
-from ckptool.formats.torch.edit import children
+from ckptool.formats.pickle.objects import Persistent
+from ckptool.formats.torch.edit import each_below
 from ckptool.formats.torch.storage import StorageRef, is_storage_id, storage_id
-from ckptool.formats.torch.tensor import dense_storage
 from ckptool.formats.torch.tree import interpret
 
 TORCH_LEGACY = Format("torch legacy", is_pickle=True, has_versions=True)
@@ -60,7 +61,7 @@ def open_legacy(source: ByteSource, select: str | None = None) -> Checkpoint:
             module_versions=tree.module_versions,
             globals=merge_globals(*(loaded.globals for loaded in pickles)),
             protocol=pickles[3].protocol,
-            notes=tree.notes + storages.notes,
+            observations=tree.observations + storages.observations,
             tree=tree.frame,
         )
 
@@ -117,7 +118,7 @@ class _Storages:
 
     Attributes:
         end: where the last one ends.
-        notes: what was noticed behind it.
+        observations: bytes behind it.
     """
 
     def __init__(self, source: ByteSource, file: OpenBytes, root: object, names: Loaded) -> None:
@@ -129,9 +130,9 @@ class _Storages:
             raise UnreadableError("the file is damaged: its list of storages is not a list")
         for name in names.value:
             self._place(file, name)
-        self.notes: tuple[Note, ...] = ()
+        self.observations: tuple[Observation, ...] = ()
         if self.end < source.size:
-            self.notes = (Note(f"{source.size - self.end:,} bytes follow the last storage; torch does not read them"),)
+            self.observations = (TrailingBytes(source.size - self.end, "storages"),)
 
     def _place(self, file: OpenBytes, name: object) -> None:
         """The next storage in the file; its count must be what the pickle declares."""
@@ -140,11 +141,8 @@ class _Storages:
         declared = self.declared[name]
         nbytes = declared[0].nbytes
         if self.end + 8 <= self.source.size:
-            count = int.from_bytes(file.read(self.end, 8), "little", signed=True)
-            if not any(count * _itemsize(one.dtype) == nbytes for one in declared):
-                raise UnreadableError(
-                    f"the file is damaged: storage {name} counts {count:,} elements, not {nbytes:,} bytes"
-                )
+            check = partial(_check_count, name, declared)
+            file.check_first(self.end, 8, self.end + 8 + nbytes, check)
         self.offsets[name] = self.end + 8
         self.end += 8 + nbytes
 
@@ -160,6 +158,13 @@ class _Storages:
         if part is not None:
             offset, nbytes = _part_of(part, offset, nbytes, _itemsize(dtype), key)
         return StorageRef(Storage(self.source, offset, nbytes), dtype)
+
+
+def _check_count(name: str, declared: Sequence[_Declared], count: bytes) -> None:
+    """Refuse a count of elements that is not what the pickle declares."""
+    elements, nbytes = int.from_bytes(count, "little", signed=True), declared[0].nbytes
+    if not any(elements * _itemsize(one.dtype) == nbytes for one in declared):
+        raise UnreadableError(f"the file is damaged: storage {name} counts {elements:,} elements, not {nbytes:,} bytes")
 
 
 def _itemsize(dtype: str | None) -> int:
@@ -193,17 +198,4 @@ def _declarations(root: object) -> dict[str, list[_Declared]]:
 
 def _persistent_ids(root: object) -> Iterator[Persistent]:
     """Every persistent id in the object, wherever it is; each object is looked at once."""
-    seen: set[int] = set()
-    stack = [root]
-    while stack:
-        node = stack.pop()
-        if id(node) in seen:
-            continue
-        if type(node) is Persistent:
-            seen.add(id(node))
-            yield node
-        elif type(node) is Call and type(storage := dense_storage(node)) is Persistent:
-            stack.append(storage)
-        else:
-            seen.add(id(node))
-            stack.extend(children(node))
+    return (node for node in each_below([root]) if type(node) is Persistent)

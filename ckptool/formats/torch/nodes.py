@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import TypeGuard, TypeVar
 
 from ckptool.core.checkpoint import Storage, Tensor
+from ckptool.core.counts import many
 from ckptool.core.dtypes import DTYPES, DType
 from ckptool.core.errors import OutputError, PlanError
 from ckptool.core.plan import Plan, Source, Step
@@ -21,7 +22,8 @@ from ckptool.formats.contents import contents_of, tied_steps
 from ckptool.formats.image import Range
 from ckptool.formats.pickle.globals import risk_of
 from ckptool.formats.pickle.objects import Call, Dict, Global, Persistent
-from ckptool.formats.torch.edit import children, substitute
+from ckptool.formats.pickle.tensors import plain_storage
+from ckptool.formats.torch.edit import each_below, substitute
 from ckptool.formats.torch.frame import Frame
 from ckptool.formats.torch.storage import STORAGE_CLASSES, is_storage_id, storage_dtype
 from ckptool.formats.torch.tensor import data_args
@@ -102,7 +104,7 @@ class Nodes:
         unknown = [step.target for step in fresh if _is_unknown(DTYPES[step.target.dtype])]
         if unknown:
             raise OutputError(
-                f"torch has no dtype for {len(unknown)} tensors: {unknown[0].key} is {unknown[0].dtype}",
+                f"torch has no dtype for {many(len(unknown), 'tensor')}: {unknown[0].key} is {unknown[0].dtype}",
                 hint="write a .safetensors file",
                 key=unknown[0].key,
             )
@@ -173,7 +175,8 @@ class Nodes:
             return tensor.node
         else:
             new = (self._token(old, part), max(0, start - part.low // _itemsize(tensor)), *args[2:])
-        return substitute(tensor.node, {id(args): new})
+        node = tensor.node
+        return _plain(node.fn, new) if _is_as_read(node) else substitute(node, {id(args): new})
 
     def _token(self, old: Persistent, origin: _Origin) -> Persistent:
         """A reference to a storage of the output, of the old one's class and device."""
@@ -193,8 +196,8 @@ class Nodes:
         hooks = Call("reduce", self._global("collections", "OrderedDict"), ())
         args: tuple[object, ...] = (token, 0, spec.shape, c_strides(spec.shape), False, hooks)
         if storage_class is None:
-            args = (*args, self._global("torch", spec.dtype))
-        return Call("reduce", self._global("torch._utils", rebuild), args)
+            return Call("reduce", self._global("torch._utils", rebuild), (*args, self._global("torch", spec.dtype)))
+        return _plain(self._global("torch._utils", rebuild), args)
 
     def _global(self, module: str, name: str) -> Global:
         return self._globals.setdefault((module, name), Global(module, name))
@@ -263,9 +266,23 @@ def c_strides(shape: Sequence[int]) -> tuple[int, ...]:
 
 def _is_plain(node: object) -> bool:
     """True for a dense tensor as torch writes nearly all: no attributes, no hooks, no class of its own."""
+    if _is_as_read(node):
+        return True
     if not isinstance(node, Call) or data_args(node) is not node.args or not isinstance(node.args, tuple):
         return False
     return not (node.states or node.items or node.appended) and all(map(_is_bare, node.args[1:]))
+
+
+def _is_as_read(node: object) -> TypeGuard[Call]:
+    """True if the pickle said at once that it is a plain tensor, and nothing since has changed that."""
+    return type(node) is Call and plain_storage(node) is not None
+
+
+def _plain(fn: object, args: tuple[object, ...]) -> Call:
+    """A plain tensor of the output."""
+    call = Call("reduce", fn, args)
+    call.is_plain = True
+    return call
 
 
 def _is_bare(value: object) -> bool:
@@ -286,16 +303,7 @@ def _references(root: object) -> Iterator[Persistent]:
 
 def _below(root: object, kind: type[_Kind]) -> Iterator[_Kind]:
     """Every object of a class in another, the contents of references included."""
-    seen = {id(root)}
-    stack = [root]
-    while stack:
-        node = stack.pop()
-        if isinstance(node, kind):
-            yield node
-        for child in [node.pid] if isinstance(node, Persistent) else children(node):
-            if id(child) not in seen:
-                seen.add(id(child))
-                stack.append(child)
+    return (node for node in each_below([root], in_references=True) if isinstance(node, kind))
 
 
 def _dense_parts(tensor: Tensor) -> Iterator[Tensor]:

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ckptool.core.checkpoint import Checkpoint
+from ckptool.core.counts import many
 from ckptool.core.errors import CkptError, PlanError, UnsafeError
 from ckptool.core.initial import INITIAL_KEY, initial_text
 from ckptool.core.plan import Plan, Step, sources_of
 from ckptool.formats.pickle.dump import dump
 from ckptool.formats.pickle.objects import Call, Dict, Global, Persistent, Set
-from ckptool.formats.torch.edit import REMOVED, children, substitute
+from ckptool.formats.torch.edit import REMOVED, each_below, substitute
 from ckptool.formats.torch.entries import renamed_entry, without_entries
 from ckptool.formats.torch.frame import Frame
 from ckptool.formats.torch.names import key_text
@@ -23,7 +24,7 @@ from ckptool.formats.torch.storage import is_storage_id
 from ckptool.formats.torch.tensor import is_tensor
 from ckptool.formats.torch.walk import is_mapping
 from ckptool.formats.torch.zip_write import zip_image
-from ckptool.formats.writer import Output
+from ckptool.formats.writer import Loading, Output
 
 _PROTOCOL = 2  # what torch writes, and what torch.load(weights_only=True) reads
 _NESTED_NAMES = 4  # the first protocol that can name a class inside a class
@@ -47,6 +48,11 @@ def torch_output(plan: Plan, name: str, limit: int) -> Output:
 def _own_records(plan: Plan) -> dict[str, bytes]:
     """Records that torch does not read."""
     return {INITIAL_KEY: initial_text(plan.initial).encode("ascii")} if plan.initial else {}
+
+
+def torch_loading(path: str, wrap: str | None) -> Loading:
+    """How torch loads the file."""
+    return Loading(f"torch.load({path!r}, weights_only=True){f'[{wrap!r}]' if wrap else ''}")
 
 
 def torch_refusal(plan: Plan) -> CkptError | None:
@@ -74,7 +80,7 @@ def _objects(plan: Plan) -> tuple[object, Nodes, str, int]:
         place = ""
     else:
         root = _framed(plan, plan.inputs[plan.frame], frame, weights)
-        moved = {id(moved): nodes.node(len(plan.steps) + number) for number, moved in enumerate(plan.moved)}
+        moved = {id(moved.place): nodes.node(len(plan.steps) + number) for number, moved in enumerate(plan.moved)}
         root = substitute(root, moved)
         place = plan.inputs[plan.frame].selection.name
     if plan.wrap:
@@ -102,7 +108,7 @@ def _wrapped(root: object, place: str, key: str) -> object:
     names = [name for name, _ in entries if isinstance(name, str)]
     if place not in names:
         raise PlanError(
-            f'the weights lie under "{place}", so --wrap cannot move them', hint="--only-weights writes them alone"
+            f'the weights are under "{place}", so --wrap cannot move them', hint="--only-weights writes them alone"
         )
     if key != place and key in names:
         raise PlanError(f'the file has another entry "{key}"', hint="--only-weights writes the weights alone")
@@ -132,7 +138,7 @@ def _framed(plan: Plan, source: Checkpoint, frame: Frame, weights: list[tuple[st
 def _class_of(node: Persistent) -> object:
     if isinstance(node.pid, tuple) and len(node.pid) == 4 and node.pid[0] == "module":
         return node.pid[1]
-    raise PlanError("the file refers to something that is no storage", hint="--only-weights leaves it behind")
+    raise PlanError("the file refers to something that is not a storage", hint="--only-weights leaves it behind")
 
 
 def _in_place(plan: Plan, source: Checkpoint, frame: Frame, weights: Mapping[str, object]) -> dict[int, object]:
@@ -140,7 +146,7 @@ def _in_place(plan: Plan, source: Checkpoint, frame: Frame, weights: Mapping[str
     new = [key for key in weights if key not in source.tensors]
     if new:
         raise PlanError(
-            f"the weights lie in nested dicts, so {len(new)} keys cannot get new names there: {new[0]}",
+            f"the weights are in nested dicts, so {many(len(new), 'key')} cannot get new names there: {new[0]}",
             hint="--select one dict, or --only-weights to write a flat state dict",
             key=new[0],
         )
@@ -177,7 +183,7 @@ def _entries(node: object) -> list[tuple[object, object]]:
         return list(enumerate(node))
     if isinstance(node, Set):
         return list(enumerate(node.values))
-    return node.items if isinstance(node, (Dict, Call)) and is_mapping(node) else []
+    return [*node.items] if isinstance(node, (Dict, Call)) and is_mapping(node) else []
 
 
 def _leave_out_emptied(root: object, inside: Sequence[tuple[object, str]], edits: dict[int, object]) -> None:
@@ -279,7 +285,7 @@ def _with_versions(state: object, versions: Mapping[str, int] | None) -> object:
 def _state_dict(weights: Sequence[tuple[str, object]], versions: Mapping[str, int] | None) -> object:
     """An OrderedDict as `module.state_dict()` gives."""
     new = Call("reduce", Global("collections", "OrderedDict"), ())
-    new.items.extend(weights)
+    new.items = list(weights)
     if versions is not None:
         new.states = [Dict([("_metadata", _metadata(versions, {}))])]
     return new
@@ -287,11 +293,13 @@ def _state_dict(weights: Sequence[tuple[str, object]], versions: Mapping[str, in
 
 def _metadata(versions: Mapping[str, int], old: Mapping[str, object]) -> object:
     """Module versions; a module that keeps its name keeps whatever else the file says of it."""
-    new = Call("reduce", Global("collections", "OrderedDict"), ())
+    items: list[tuple[object, object]] = []
     for module, version in versions.items():
         facts = old.get(module)
         same = isinstance(facts, Dict) and dict(_facts(facts)).get("version") == version
-        new.items.append((module, facts if same else Dict([("version", version)])))
+        items.append((module, facts if same else Dict([("version", version)])))
+    new = Call("reduce", Global("collections", "OrderedDict"), ())
+    new.items = items
     return new
 
 
@@ -307,13 +315,13 @@ def _refuse_unknown(names: Sequence[Global], plan: Plan) -> None:
     dangerous = [name for name, risk in found.items() if risk == "dangerous"]
     if dangerous:
         raise UnsafeError(
-            f"what lies beside the weights would call {_some(dangerous)} when it is loaded; that is not written on",
+            f"an object beside the weights would call {_some(dangerous)} when the file is loaded, so it is not written",
             hint="--only-weights leaves it behind",
             path=path,
         )
     if found and not plan.keep_unknown:
         raise UnsafeError(
-            f"what lies beside the weights needs {len(found)} unknown class{'es' if len(found) > 1 else ''}: "
+            f"the objects beside the weights need {len(found)} unknown class{'es' if len(found) > 1 else ''}: "
             f"{_some(list(found))}",
             hint="--only-weights leaves it behind; --keep-unknown keeps it unchanged (ckptool never runs it)",
             path=path,
@@ -328,18 +336,9 @@ def _survey(root: object) -> tuple[list[Global], list[Persistent]]:
     """Every name and every reference below an object, the contents of references included, in one walk."""
     names: list[Global] = []
     references: list[Persistent] = []
-    seen = {id(root)}
-    stack = [root]
-    while stack:
-        node = stack.pop()
-        kind = type(node)
-        if kind is Global:
-            names.append(node)  # type: ignore[arg-type]
-            continue
-        if kind is Persistent:
-            references.append(node)  # type: ignore[arg-type]
-        for child in [node.pid] if isinstance(node, Persistent) else children(node):
-            if id(child) not in seen:
-                seen.add(id(child))
-                stack.append(child)
+    for node in each_below([root], in_references=True):
+        if type(node) is Global:
+            names.append(node)
+        elif type(node) is Persistent:
+            references.append(node)
     return names, references

@@ -8,7 +8,8 @@ taken. If no single dict is clear, everything is: the keys then carry the whole 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from ckptool.core.checkpoint import Selection
@@ -50,11 +51,11 @@ class Chooser:
 
     Args:
         walk: looks into containers.
-        holds: which containers hold tensors, from `Walk.holds_tensors`.
+        holds: the containers that hold tensors, from `Walk.holds_tensors`.
         storage_of: finds storages, to know the size of loose tensors.
     """
 
-    def __init__(self, walk: Walk, holds: Mapping[int, bool], storage_of: StorageOf) -> None:
+    def __init__(self, walk: Walk, holds: AbstractSet[int], storage_of: StorageOf) -> None:
         self.walk = walk
         self.holds = holds
         self.storage_of = storage_of
@@ -84,7 +85,7 @@ class Chooser:
         """Down from the root, as long as one way is clear: (steps, why, everything)."""
         if is_tensor(root):
             return (), 'the file is one tensor, listed as "tensor"', False
-        if not self.holds.get(id(root)):
+        if id(root) not in self.holds:
             return (), "the file holds no tensors", False
         if self._is_weights(root):
             return (), "a whole module" if self.walk.is_module(root) else "the file itself is a dict of tensors", False
@@ -101,7 +102,7 @@ class Chooser:
 
     def _step(self, node: object) -> tuple[object, object, str] | None:
         """The one entry of `node` to go on with: (key, child, why); None if none is clear."""
-        inside = [(key, child) for key, child in self._allowed(node) if self.holds.get(id(child))]
+        inside = [(key, child) for key, child in self._allowed(node) if id(child) in self.holds]
         raw = [(key, child) for key, child in inside if not is_ema_name(key_text(key))]
         names = {key_text(key) for key, _ in raw}
         for name in (*_USUAL, _STUDENT):
@@ -152,12 +153,12 @@ class Chooser:
         if not is_container(node):
             return True
         if self.walk.is_module(node):
-            return self.holds.get(id(node), False)
+            return id(node) in self.holds
         entries = self.walk.entries(node)
         if not any(is_tensor(child) for _, child in entries):
             return False
         return not any(
-            self.holds.get(id(child)) and type(child) not in (list, tuple)
+            id(child) in self.holds and type(child) not in (list, tuple)
             for key, child in entries
             if not (type(key) is str and key.endswith("_extra_state"))
         )
@@ -169,7 +170,7 @@ class Chooser:
         count = 0
         while stack and count < _MAX_LISTED:
             path, node = stack.pop()
-            if not self.holds.get(id(node)):
+            if id(node) not in self.holds:
                 continue
             if self._is_weights(node):
                 count += 1
@@ -187,7 +188,7 @@ class Chooser:
             steps, node, rest = ways.pop()
             for key, child in self.walk.entries(node) if is_container(node) else ():
                 text = key_text(key)
-                if rest == text and (self.holds.get(id(child)) or is_tensor(child)):
+                if rest == text and (id(child) in self.holds or is_tensor(child)):
                     return (*steps, (key, child))
                 if rest.startswith(text + "."):
                     ways.append(((*steps, (key, child)), child, rest[len(text) + 1 :]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ckptool.core.checkpoint import Storage
 from ckptool.core.dtypes import DTYPES
@@ -13,8 +13,7 @@ from ckptool.formats.pickle.objects import Global, Persistent
 MAX_INT = (1 << 63) - 1
 
 
-@dataclass(frozen=True, slots=True)
-class StorageRef:
+class StorageRef(NamedTuple):
     """A storage as a pickle refers to it.
 
     Attributes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import NamedTuple
 
 from ckptool.core.checkpoint import Layout, Piece, Tensor
@@ -38,6 +38,8 @@ def is_tensor(node: object) -> bool:
     """True if the pickle rebuilds a tensor here; decided on the names of functions alone."""
     if type(node) is not Call or type(node.fn) is not Global:
         return False
+    if node.is_plain:
+        return True
     name = (node.fn.module, node.fn.name)
     if name in _BUILDERS:
         return type(node.args) is tuple
@@ -92,12 +94,19 @@ def tensor_of(node: object, storage_of: StorageOf, key: str) -> Tensor | None:
     """
     if type(node) is not Call or type(node.fn) is not Global:
         return None
+    if node.is_plain and type(node.args) is tuple:
+        return _tensor_v2(_Context(node, storage_of, key), node.args)
     found = _resolved(node)
-    return None if found is None else found.build(_Context(node, storage_of, key, found.state), found.args)
+    if found is None:
+        return None
+    tensor = found.build(_Context(node, storage_of, key, found.state), found.args)
+    if tensor.layout in ("nested", "meta") and (cls := subclass_of(node)) is not None:
+        return replace(tensor, cls=cls.rpartition(".")[2])
+    return tensor
 
 
 def data_args(node: object) -> tuple[object, ...] | None:
-    """The arguments that a tensor's data is rebuilt from, wherever the object has them; None if it is no tensor.
+    """The arguments that a tensor's data is rebuilt from, wherever the object has them; None if it is not a tensor.
 
     For a dense tensor they begin with the storage's `Persistent`, the offset of the first element, the shape and the
     strides.
@@ -106,8 +115,7 @@ def data_args(node: object) -> tuple[object, ...] | None:
     return None if found is None else found.args
 
 
-@dataclass(frozen=True, slots=True)
-class _Context:
+class _Context(NamedTuple):
     """Whom a builder builds for."""
 
     node: Call

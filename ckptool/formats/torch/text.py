@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 
+from ckptool.core.counts import many
 from ckptool.formats.pickle.loading import as_bytes
 from ckptool.formats.pickle.objects import ByteString, Call, Dict, Global, Persistent, Set
 from ckptool.formats.torch.names import key_text
@@ -75,7 +76,7 @@ def _atom(node: object) -> str:
     if type(node) is int:
         return str(node) if node.bit_length() <= 200 else f"an integer of {node.bit_length():,} bits"
     if isinstance(node, bytes | bytearray):
-        return f"{len(node):,} bytes"
+        return f"{many(len(node), 'byte')}"
     if type(node) is ByteString:
         return f"{len(node.data):,} bytes"
     if type(node) is Global:

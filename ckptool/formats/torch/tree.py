@@ -7,9 +7,11 @@ budget of `Walk` and the path itself bound the listing.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
-from ckptool.core.checkpoint import Extra, Note, Selection, Tensor
+from ckptool.core.checkpoint import Extra, Selection, Tensor
+from ckptool.core.observations import NumpyBacked, Observation, WholeModule
 from ckptool.formats.pickle.objects import Call, Global, Persistent
 from ckptool.formats.torch.frame import Frame
 from ckptool.formats.torch.names import Names, key_text
@@ -31,7 +33,7 @@ class Tree:
     extras: tuple[Extra, ...] = ()
     other_tensors: Mapping[str, Tensor] = field(default_factory=dict)
     module_versions: Mapping[str, int] | None = None
-    notes: tuple[Note, ...] = ()
+    observations: tuple[Observation, ...] = ()
     frame: Frame | None = None
 
 
@@ -76,7 +78,7 @@ def interpret(
         (*extras.found, *inside),
         extras.tensors,
         lister.versions,
-        _module_note(choice, walk) + _numpy_note(lister.leaves),
+        (*_whole_module(choice, walk), *_numpy_backed(lister.leaves)),
         Frame.around(root, choice.node, storage_of, walk, len(lister.tensors), faithful=faithful),
     )
 
@@ -85,25 +87,21 @@ def _dotted(choice: Choice, name: str) -> str:
     return ".".join((*choice.selection.path, name))
 
 
-def _module_note(choice: Choice, walk: Walk) -> tuple[Note, ...]:
-    """A whole module is worth a word: its class is needed to load it with torch, not to read it here."""
+def _whole_module(choice: Choice, walk: Walk) -> Iterator[WholeModule]:
+    """A whole module: its class is needed to load it with torch, not to read it here."""
     node = choice.node
     if type(node) is not Call or walk.classes or walk.module_parts(node) is None:
-        return ()
+        return
     fn = node.fn
     if type(fn) is Persistent and type(fn.pid) is tuple and len(fn.pid) > 1:  # legacy: ("module", class, file, source)
         fn = fn.pid[1]
-    name = f" of class {fn.qualified}" if type(fn) is Global else ""
-    what = f"the file holds a whole module{name}, not a state_dict"
-    return (Note(what, "its weights are listed as state_dict() would; loading the file with torch runs code"),)
+    yield WholeModule(fn.qualified if type(fn) is Global else "")
 
 
-def _numpy_note(leaves: list[tuple[str, object]]) -> tuple[Note, ...]:
-    keys = tuple(name for name, leaf in leaves if is_numpy_backed(leaf))
-    if not keys:
-        return ()
-    what = "tensors of another device are numpy arrays inside the pickle: they are listed as entries, not as tensors"
-    return (Note(f"{len(keys):,} {what}", "move them to the CPU before saving", keys, "warning"),)
+def _numpy_backed(leaves: list[tuple[str, object]]) -> Iterator[NumpyBacked]:
+    entries = tuple(name for name, leaf in leaves if is_numpy_backed(leaf))
+    if entries:
+        yield NumpyBacked(entries)
 
 
 @dataclass(slots=True)
@@ -119,7 +117,7 @@ class _Open:
 class _Lister:
     """Lists the selected tensors by path."""
 
-    def __init__(self, walk: Walk, holds: Mapping[int, bool], storage_of: StorageOf) -> None:
+    def __init__(self, walk: Walk, holds: AbstractSet[int], storage_of: StorageOf) -> None:
         self.walk = walk
         self.holds = holds
         self.storage_of = storage_of
@@ -145,7 +143,7 @@ class _Lister:
             key, child = entry
             if is_tensor(child):
                 self._add(child, self.names.unique(top.prefix, key))
-            elif self.holds.get(id(child)):
+            elif id(child) in self.holds:
                 if id(child) not in on_path and id(child) not in self.skip:
                     on_path.add(id(child))
                     path.append(self._open(child, self.names.joined(top.prefix, key)))
@@ -185,7 +183,7 @@ def _texts(pairs: Pairs) -> Iterator[tuple[str, object]]:
 class _Extras:
     """Collects what lies beside the selection, each object once."""
 
-    def __init__(self, walk: Walk, holds: Mapping[int, bool], storage_of: StorageOf) -> None:
+    def __init__(self, walk: Walk, holds: AbstractSet[int], storage_of: StorageOf) -> None:
         self.walk = walk
         self.holds = holds
         self.storage_of = storage_of
@@ -230,7 +228,7 @@ class _Extras:
                 tensor = tensor_of(node, self.storage_of, self.names.unique(prefix, key))
                 if tensor is not None:
                     yield tensor
-            elif self.holds.get(id(node)) and id(node) not in self.seen:
+            elif id(node) in self.holds and id(node) not in self.seen:
                 self.seen.add(id(node))
                 inner = self.names.joined(prefix, key)
                 stack.extend((inner, name, child) for name, child in reversed(self.walk.entries(node)))

@@ -8,10 +8,12 @@ unfold them run out of it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from ckptool.core.errors import UnreadableError
 from ckptool.formats.pickle.objects import Call, Dict, Global, Set
+from ckptool.formats.torch.edit import ATOMS, is_bare
 from ckptool.formats.torch.tensor import is_tensor
 
 MAX_DEPTH = 1000
@@ -187,41 +189,48 @@ class Walk:
         found += self.attributes(node)
         return found + [("state", state) for state in node.states if is_container(state) and not is_mapping(state)]
 
-    def holds_tensors(self, root: object) -> Mapping[int, bool]:
-        """For every container, by `id`, whether a tensor is in it at any depth. Each is looked at once.
+    def holds_tensors(self, root: object) -> AbstractSet[int]:
+        """The containers, by `id`, that hold a tensor at any depth. Each is looked at once.
 
         Raises:
             UnreadableError: they are nested more than `MAX_DEPTH` deep.
         """
-        holds: dict[int, bool] = {}
-        frames: list[_Frame] = []
-        child = root
-        while True:
-            if is_tensor(child):
-                if frames:
-                    frames[-1].found = True
-            elif id(child) in holds:
-                frames[-1].found |= holds[id(child)]
-            elif is_container(child):
-                holds[id(child)] = False
-                frames.append(_Frame(id(child), iter(self.entries(child))))
-                if len(frames) > MAX_DEPTH:
-                    raise UnreadableError(f"its objects are nested more than {MAX_DEPTH:,} deep")
-            while frames:
-                following = next(frames[-1].rest, None)
-                if following is not None:
-                    child = following[1]
+        holds: set[int] = set()
+        seen = {id(root)}
+        path: list[_Frame] = [_Frame(id(root), self._inside(root))] if is_container(root) else []
+        while path:
+            top = path[-1]
+            for child in top.rest:
+                if is_tensor(child) or id(child) in holds:
+                    top.found = True
+                elif id(child) not in seen and is_container(child):
+                    seen.add(id(child))
+                    path.append(_Frame(id(child), self._inside(child)))
+                    if len(path) > MAX_DEPTH:
+                        raise UnreadableError(f"its objects are nested more than {MAX_DEPTH:,} deep")
                     break
-                done = frames.pop()
-                holds[done.ident] = done.found
-                if frames:
-                    frames[-1].found |= done.found
             else:
-                return holds
+                path.pop()
+                if top.found:
+                    holds.add(top.ident)
+                    if path:
+                        path[-1].found = True
+        return holds
+
+    def _inside(self, node: object) -> Iterator[object]:
+        """What is directly in a container, as `entries`, without atoms and bare lists."""
+        if type(node) is Set:
+            node = node.values
+        if type(node) is list or type(node) is tuple:
+            self.pay(len(node) + 1)
+            inside = node
+        else:
+            inside = [child for _, child in self.entries(node)]
+        return iter([child for child in inside if type(child) not in ATOMS and not is_bare(child)])
 
 
 @dataclass(slots=True)
 class _Frame:
     ident: int
-    rest: Iterator[tuple[object, object]]
+    rest: Iterator[object]
     found: bool = False

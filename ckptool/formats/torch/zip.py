@@ -6,15 +6,17 @@ Read are the end of the file, the directory, the local headers, and the small me
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import PurePath
 
 from ckptool.core.bytes import ByteSource, OpenBytes
-from ckptool.core.checkpoint import Checkpoint, GlobalUse, Note, Storage
+from ckptool.core.checkpoint import Checkpoint, GlobalUse, Storage
 from ckptool.core.errors import UnreadableError, naming
 from ckptool.core.format import Format
 from ckptool.core.initial import INITIAL_KEY
+from ckptool.core.observations import ChecksumDiffers, Observation, TrailingBytes
 from ckptool.formats.pickle.loading import Loaded, load
 from ckptool.formats.pickle.objects import Persistent
 from ckptool.formats.registry import endings
@@ -23,8 +25,8 @@ from ckptool.formats.torch.tree import interpret
 from ckptool.formats.torch.walk import ScriptClass
 from ckptool.formats.zip_directory import Member, inflate, read_directory
 
-TORCH_ZIP = Format("torch zip", is_pickle=True, has_versions=True)
-TORCHSCRIPT = Format("TorchScript", is_pickle=True, is_program=True)
+TORCH_ZIP = Format("torch zip", is_pickle=True, has_versions=True, has_checksums=True)
+TORCHSCRIPT = Format("TorchScript", is_pickle=True, is_program=True, has_checksums=True)
 _MAX_CODE = 64 << 20
 _MAX_RECORD = 64 << 20
 
@@ -40,6 +42,7 @@ class Archive:
         loaded: the object in ``data.pkl``, inert, and the globals that it names.
         pickle_nbytes: size of ``data.pkl``.
         big_endian: True if the ``byteorder`` record says so.
+        observations: what is odd about ``data.pkl``.
     """
 
     file: ByteSource
@@ -48,6 +51,7 @@ class Archive:
     loaded: Loaded
     pickle_nbytes: int
     big_endian: bool = False
+    observations: tuple[Observation, ...] = ()
 
     def storage_of(self, node: Persistent, key: str) -> StorageRef:
         """The record of ``("storage", class, name, location, numel)``; see `ckptool.formats.torch.tensor.StorageOf`.
@@ -109,7 +113,7 @@ def open_zip(source: ByteSource, select: str | None = None) -> Checkpoint:
             module_versions=tree.module_versions,
             globals=tuple(map(_declared, archive.loaded.globals)) if script else archive.loaded.globals,
             protocol=archive.loaded.protocol,
-            notes=tree.notes + _trailing(archive),
+            observations=(*tree.observations, *archive.observations),
             tree=tree.frame,
             metadata=_metadata(file, archive.members),
         )
@@ -141,27 +145,31 @@ def read_embedded(source: ByteSource, offset: int, nbytes: int) -> Archive:
 def _archive(source: ByteSource, file: OpenBytes, offset: int, nbytes: int) -> Archive:
     directory = read_directory(file, offset, nbytes)
     root = _root(file.path, directory)
-    members = {name[len(root) + 1 :]: member for name, member in directory.items() if name.startswith(root + "/")}
+    members = directory.within(root)
+    del directory
     pickle = inflate(file, members["data.pkl"])
     loaded = load(pickle, path=file.path)
     order = inflate(file, members["byteorder"], 64).strip() if "byteorder" in members else b"little"
     if order not in (b"little", b"big"):
         raise _bad(file.path, f"{file.path} declares a byte order that is neither little nor big")
-    return Archive(source, members, root, loaded, len(pickle), order == b"big")
+    odd = tuple(_observed(members["data.pkl"], pickle, loaded))
+    return Archive(source, members, root, loaded, len(pickle), order == b"big", odd)
+
+
+def _observed(member: Member, pickle: bytes, loaded: Loaded) -> Iterator[Observation]:
+    """torch reads the first pickle in ``data.pkl`` and leaves the rest alone, and it does not look at the CRC-32."""
+    if loaded.end < len(pickle):
+        yield TrailingBytes(len(pickle) - loaded.end, "pickle")
+    if member.crc and member.crc != zlib.crc32(pickle):
+        yield ChecksumDiffers(member.name)
 
 
 def _declared(use: GlobalUse) -> GlobalUse:
-    """A class of the archive's own program is no class that loading it would import."""
+    """A class of the archive's own program is not a class that loading it would import."""
     return replace(use, risk="harmless") if use.name.startswith("__torch__.") else use
 
 
-def _trailing(archive: Archive) -> tuple[Note, ...]:
-    """torch reads the first pickle in ``data.pkl`` and leaves the rest alone; so do we, but not in silence."""
-    rest = archive.pickle_nbytes - archive.loaded.end
-    return (Note(f"{rest:,} bytes follow the pickle in data.pkl; torch does not read them"),) if rest else ()
-
-
-def _root(path: PurePath, directory: Mapping[str, Member]) -> str:
+def _root(path: PurePath, directory: Iterable[str]) -> str:
     """The one folder that everything is in; torch takes it from the first member."""
     names = [name for name in directory if not name.startswith("__MACOSX/")]
     found = [name for name in names if re.fullmatch(r"[^/]*/data\.pkl", name, re.IGNORECASE)]
@@ -183,8 +191,6 @@ def _kind(names: list[str]) -> str:
         return "an empty zip archive"
     if "data.pkl" in names:
         return "a torch archive that was zipped without its root folder; torch does not read that either"
-    if all(name.endswith(".npy") for name in names):
-        return "a numpy .npz archive, not a checkpoint"
     if "[Content_Types].xml" in names:
         return "an office document, not a checkpoint"
     if "model.weights.h5" in names or ("config.json" in names and "metadata.json" in names):

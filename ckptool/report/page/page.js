@@ -43,6 +43,15 @@ function changed() {
 
 search.addEventListener("input", () => { state.query = search.value; state.here = 0; changed(); });
 
+// A bar of a chart finds its tensors in the table.
+for (const bar of document.querySelectorAll(".chart [data-key]")) {
+  bar.addEventListener("click", () => {
+    search.value = bar.dataset.key;
+    search.dispatchEvent(new Event("input"));
+    grid.scrollIntoView({ block: "nearest" });
+  });
+}
+
 const press = (id, action) => document.getElementById(id).addEventListener("click", action);
 press("unfold", () => { setAll(true); refresh(); });
 press("fold", () => { setAll(false); refresh(); });

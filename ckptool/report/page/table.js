@@ -86,7 +86,10 @@ function heading() {
   titles.replaceChildren(...cells);
 }
 
-const isRight = (column) => !["text", "hist", "verdict"].includes(column.kind);
+const isRight = (column) => !["text", "spec", "hist", "verdict"].includes(column.kind);
+
+// As on a terminal: wide floats, floats of 16 bits, smaller ones and integers are told apart.
+const specStyle = (spec) => (/^(i|u|bool)\d*\[/.test(spec) ? "dim cyan" : /^b?f16\[/.test(spec) ? "blue" : /^[fc](32|64|128)\[/.test(spec) ? "cyan" : "magenta");
 
 function title(sort, name, className) {
   const cell = make("div", className);
@@ -221,7 +224,8 @@ function cell(column, node, value) {
     return known(value) && whole ? metered("", value / whole, percent(value, whole)) : gridcell("");
   }
   if (column.kind === "rel" && known(value)) return metered("heat", heat(number(value)), shown);
-  const element = gridcell(`${isRight(column) ? "right" : ""} ${column.style || ""}`, shown);
+  const style = column.kind === "spec" && shown ? specStyle(shown) : column.style || "";
+  const element = gridcell(`${isRight(column) ? "right" : ""} ${style}`, shown);
   if (column.kind === "text" && shown.length > 20) element.title = shown;
   return element;
 }

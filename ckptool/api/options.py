@@ -1,0 +1,76 @@
+"""The keyword options of the functions that have many, each named once; which of them a function takes is its type."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypedDict
+
+from ckptool.commands.beside.choices import Choices, Tied
+from ckptool.commands.transplant.result import Asked
+from ckptool.models.entries import Mismatch
+from ckptool.recipes.recipe import Recipe, recipe_from
+
+
+class LoadOptions(TypedDict, total=False):
+    """What `ckptool.load_into` and `ckptool.plan_transplant` may be told; see there."""
+
+    recipe: Recipe | str | Sequence[str] | None
+    drop: Sequence[str]
+    mismatch: Mismatch
+    fits: Mapping[str, str] | None
+    vars: Mapping[str, float] | None
+    strict: bool
+    min_coverage: float | None
+
+
+class TransplantOptions(LoadOptions, total=False):
+    """What `ckptool.plan_transplant` may be told besides; see there."""
+
+    init: Mapping[str, str] | None
+    seed: int
+    only_loaded: bool
+    wrap: str | None
+
+
+class WriteOptions(TypedDict, total=False):
+    """What `ckptool.Plan.apply` may be told of the contents; see there."""
+
+    tied: Tied
+    only_weights: bool
+    drop_optimizer: bool
+    optimizer_as_is: bool
+    keep_unknown: bool
+    allow: Sequence[str]
+
+
+def asked_by(options: LoadOptions) -> Asked:
+    """The request that options of a transplant make.
+
+    Raises:
+        TypeError: there is no such option.
+
+    Example:
+        >>> asked_by(TransplantOptions(drop=["fc.*"], init={"fc.*": "zeros"})).init
+        (('fc.*', 'zeros'),)
+    """
+    given = _known(options, TransplantOptions)
+    pairs: dict[str, Any] = {name: tuple((given.pop(name) or {}).items()) for name in ("fits", "init") if name in given}
+    rules = recipe_from(given.pop("recipe", None))
+    return Asked(rules, tuple(given.pop("drop", ())), **pairs, **given)
+
+
+def chosen_by(options: WriteOptions) -> Choices:
+    """What options of an output say of its contents.
+
+    Raises:
+        TypeError: there is no such option.
+    """
+    given = _known(options, WriteOptions)
+    return Choices(allow=tuple(given.pop("allow", ())), **given)
+
+
+def _known(options: LoadOptions | WriteOptions, kind: Any) -> dict[str, Any]:
+    for name in options:
+        if name not in kind.__annotations__:
+            raise TypeError(f"unexpected keyword argument {name!r}")
+    return dict(options)

@@ -1,0 +1,97 @@
+"""What a file's metadata says of its encoded tensors: entries that name them follow them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from ckptool.encodings.comfy import METADATA, PREFIXES
+from ckptool.encodings.headers import json_object
+
+_NAMES = "tensor_names"
+_FORMAT = "format"
+_MOST = 1 << 24
+
+
+def has_descriptions(metadata: Mapping[str, str]) -> bool:
+    """True if the metadata names encoded tensors."""
+    return METADATA in metadata or _NAMES in metadata
+
+
+def without_descriptions(metadata: Mapping[str, str]) -> dict[str, str]:
+    """The metadata of a file whose encoded tensors are all decoded.
+
+    Example:
+        >>> without_descriptions({"format": "mlx", "tensor_names": '["w"]', "w": '{"_type": "Int8Tensor"}', "by": "me"})
+        {'format': 'pt', 'by': 'me'}
+    """
+    left = {name: text for name, text in metadata.items() if name not in (METADATA, _NAMES)}
+    for name in _torchao_names(metadata):
+        left.pop(name, None)
+    if left.get(_FORMAT) == "mlx":
+        left[_FORMAT] = "pt"
+    return left
+
+
+def moved_key(key: str, member: str, target: str) -> str | None:
+    """The logical key of an encoded tensor whose member gets another name; None if that does not say it.
+
+    Example:
+        >>> moved_key("fc.weight", "fc._weight_qdata", "head.fc._weight_qdata")
+        'head.fc.weight'
+        >>> moved_key("fc.weight", "fc._weight_qdata", "fc.q")
+    """
+    old, new = member.split("."), target.split(".")
+    while old and new and old[-1] == new[-1]:
+        old, new = old[:-1], new[:-1]
+    parts = key.split(".")
+    if parts[: len(old)] != old or len(old) == len(member.split(".")):
+        return key if member == target else None
+    return ".".join((*new, *parts[len(old) :]))
+
+
+def renamed_descriptions(metadata: Mapping[str, str], keys: Mapping[str, str | None]) -> dict[str, str]:
+    """The metadata with the names that encoded tensors get.
+
+    Args:
+        metadata: of the file.
+        keys: the new logical key of each encoded tensor; None for one that is left out.
+
+    Example:
+        >>> metadata = {"tensor_names": '["a.weight"]', "a.weight": '{"_type": "Int8Tensor"}'}
+        >>> renamed_descriptions(metadata, {"a.weight": "b.weight"})
+        {'tensor_names': '["b.weight"]', 'b.weight': '{"_type": "Int8Tensor"}'}
+    """
+    found = dict(metadata)
+    names = _torchao_names(metadata)
+    if names:
+        texts = {name: found.pop(name) for name in names if name in found}
+        new = {name: keys.get(name, name) for name in names}
+        found |= {target: texts[name] for name, target in new.items() if target is not None and name in texts}
+        found[_NAMES] = json.dumps([target for target in new.values() if target is not None])
+    layers = (json_object(metadata.get(METADATA, ""), _MOST) or {}).get("layers")
+    if isinstance(layers, Mapping):
+        found[METADATA] = json.dumps({**json.loads(metadata[METADATA]), "layers": _layers(layers, keys)})
+    return found
+
+
+def _torchao_names(metadata: Mapping[str, str]) -> list[str]:
+    try:
+        names = json.loads(metadata.get(_NAMES, "[]"))
+    except (ValueError, RecursionError):
+        return []
+    return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
+
+
+def _layers(layers: Mapping[str, Any], keys: Mapping[str, str | None]) -> dict[str, Any]:
+    """ComfyUI's layers by the new names of their modules; both may lack the model's prefix."""
+    modules = {key.removesuffix(".weight"): new for key, new in keys.items()}
+    found: dict[str, Any] = {}
+    for layer, value in layers.items():
+        prefix = next((prefix for prefix in PREFIXES if prefix + layer in modules), None)
+        if prefix is None:
+            found[layer] = value
+        elif (new := modules[prefix + layer]) is not None:
+            found[new.removesuffix(".weight").removeprefix(prefix)] = value
+    return found

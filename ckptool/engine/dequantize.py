@@ -1,0 +1,199 @@
+"""The encoded tensors of a checkpoint, and the checkpoint as it is with all of them decoded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
+from pathlib import PurePath
+from weakref import ref
+
+from ckptool.core.checkpoint import Checkpoint, Tensor
+from ckptool.core.dtypes import DTYPES
+from ckptool.core.errors import CkptError
+from ckptool.core.format import QUANTIZATION_FILES
+from ckptool.core.observations import Decoded
+from ckptool.core.spec import TensorSpec
+from ckptool.encodings.descriptions import without_descriptions
+from ckptool.encodings.encoded import Encoded, Read
+from ckptool.encodings.registry import recognise, settle
+from ckptool.engine.decoded import Bounds, DecodedBytes, read_box
+from ckptool.engine.reading import Reader
+from ckptool.storage.texts import read_bytes
+
+_MAX_CONFIG = 1 << 24  # bytes
+
+_DIRECT = ("float32", "bfloat16", "float16")
+
+_KNOWN: dict[int, tuple[ref[Checkpoint], tuple[Encoded, ...]]] = {}  # by id: a checkpoint compares like a dict
+
+
+def encoded_of(checkpoint: Checkpoint) -> tuple[Encoded, ...]:
+    """The encoded tensors of a checkpoint, from headers alone, not settled; found once for each.
+
+    Example:
+        >>> import ckptool
+        >>> encoded_of(ckptool.open("fixtures/resnet18.pth"))
+        ()
+    """
+    number = id(checkpoint)
+    if number in _KNOWN and _KNOWN[number][0]() is checkpoint:
+        return _KNOWN[number][1]
+    found = _recognised(checkpoint)
+    _KNOWN[number] = ref(checkpoint, lambda _: _KNOWN.pop(number, None)), found
+    return found
+
+
+def _recognised(checkpoint: Checkpoint) -> tuple[Encoded, ...]:
+    if not checkpoint.may_hold_codes:
+        return ()
+    every = zip(checkpoint.tensors, checkpoint.forms(), strict=True)
+    specs = {key: TensorSpec(key, form.dtype, form.shape) for key, form in every if form.layout == "strided"}
+    return recognise(specs, config_beside(checkpoint), checkpoint.metadata)
+
+
+def config_beside(checkpoint: Checkpoint) -> Mapping[str, object] | None:
+    """config.json of the folder, with what a file beside it says of the quantization."""
+    if not checkpoint.files:
+        return None
+    folder = checkpoint.files[0].folder.path
+    config = _json(folder / "config.json")
+    if config is not None and "quantization_config" in config:
+        return config
+    for name in QUANTIZATION_FILES:
+        found = _json(folder / name)
+        if found is not None:
+            return {**(config or {}), "quantization_config": found}
+    return config
+
+
+def _json(path: PurePath) -> Mapping[str, object] | None:
+    """A small JSON object; None if there is none, or if it is no such object: headers decide then."""
+    try:
+        found = json.loads(read_bytes(path, _MAX_CONFIG))
+    except (CkptError, ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def settled(checkpoint: Checkpoint, encoded: Iterable[Encoded], most: int | None = None) -> tuple[Encoded, ...]:
+    """The tensors with what stands in their descriptions.
+
+    Args:
+        checkpoint: whose they are.
+        encoded: as `encoded_of` gives them.
+        most: bytes of a description; a tensor with a larger one is left as it is.
+
+    Raises:
+        UnreadableError: the file ends early, or has changed.
+    """
+    with Reader() as reader:
+        return tuple(
+            settle(each, reads(checkpoint, each, reader))
+            if most is None or all(each.members[role].nbytes <= most for role in each.needs)
+            else each
+            for each in encoded
+        )
+
+
+def reads(checkpoint: Checkpoint, encoded: Encoded, reader: Reader) -> Read:
+    """Reads boxes of an encoded tensor's members."""
+
+    def read(role: str, /, *box: slice) -> object:
+        tensor = _member(checkpoint, encoded.members[role])
+        whole = (slice(None),) * (len(tensor.shape) - len(box))
+        bounds: Bounds = tuple(part.indices(size)[:2] for part, size in zip((*box, *whole), tensor.shape, strict=True))
+        return read_box(reader, tensor, bounds)
+
+    return read  # type: ignore[return-value]
+
+
+def dequantized(
+    checkpoint: Checkpoint,
+    dtype: str | None = None,
+    *,
+    only: Collection[str] | None = None,
+    dtypes: Mapping[str, str] | None = None,
+) -> Checkpoint:
+    """The checkpoint with logical tensors in place of its encoded ones; itself if it has none.
+
+    A logical tensor stands where its codes are. Scales, zero points, descriptions and scales of activations are gone,
+    and so is what the metadata says of them. Numbers are decoded in float32 and rounded once.
+
+    Args:
+        checkpoint: any.
+        dtype: the long name of a float dtype for the logical tensors. For other dtypes than float32, bfloat16 and
+            float16 they are float32, and are cast like any tensor. By default what the file or its config names.
+        only: logical keys; other encoded tensors stay as they are.
+        dtypes: a dtype for single logical keys.
+
+    Raises:
+        CkptError: an encoded tensor cannot be decoded: says why.
+        UnreadableError: a description cannot be read.
+    """
+    found = encoded_of(checkpoint)
+    if only is not None:
+        found = tuple(each for each in found if each.key in only)
+    if not found:
+        return checkpoint
+    found = settled(checkpoint, found)
+    _require_decodable(checkpoint, found)
+    by_codes = {each.codes.key: each for each in found}
+    gone = {key for each in found for key in each.keys}
+    if only is None:
+        gone.update(key for each in found for key in each.markers)
+    tensors: dict[str, Tensor] = {}
+    for key, tensor in checkpoint.tensors.items():
+        each = by_codes.get(key)
+        if each is not None:
+            wanted = (dtypes or {}).get(each.key) or dtype or each.spec.dtype
+            tensors[each.key] = logical_tensor(checkpoint, each, wanted)
+        elif key not in gone:
+            tensors[key] = tensor
+    metadata = without_descriptions(checkpoint.metadata) if only is None else checkpoint.metadata
+    return replace(checkpoint, tensors=tensors, metadata=metadata, observations=(*checkpoint.observations, Decoded()))
+
+
+def with_logical_values(checkpoint: Checkpoint, encoded: Iterable[Encoded]) -> Checkpoint:
+    """The checkpoint under its stored keys, with the numbers that codes stand for where they can be decoded.
+
+    Args:
+        checkpoint: any.
+        encoded: its encoded tensors, settled.
+    """
+    values = {each.codes.key: logical_tensor(checkpoint, each) for each in encoded if not each.problems}
+    return replace(checkpoint, tensors={**checkpoint.tensors, **values}) if values else checkpoint
+
+
+def logical_tensor(checkpoint: Checkpoint, encoded: Encoded, dtype: str | None = None) -> Tensor:
+    """An encoded tensor, settled and without problems, as the tensor that it stands for."""
+    members = {role: _member(checkpoint, spec) for role, spec in encoded.members.items()}
+    wanted = dtype or encoded.spec.dtype
+    return DecodedBytes(encoded, members, wanted if wanted in _DIRECT else "float32").tensor
+
+
+def _member(checkpoint: Checkpoint, spec: TensorSpec) -> Tensor:
+    """A stored tensor; one of a block type, which no array holds, as the bytes of its rows."""
+    tensor = checkpoint[spec.key]
+    if tensor.dtype == spec.dtype or DTYPES[tensor.dtype].numpy:
+        return tensor
+    pieces = tuple(replace(piece, shape=spec.shape) for piece in tensor.pieces)
+    return replace(tensor, spec=spec, pieces=pieces)
+
+
+def _require_decodable(checkpoint: Checkpoint, found: Iterable[Encoded]) -> None:
+    keys: set[str] = set()
+    bad = [(each, each.problems[0]) for each in found if each.problems]
+    for each in found:
+        if each.key in keys and not bad:
+            raise CkptError(f"{checkpoint.path.name} holds {each.key} in two encodings", key=each.key)
+        keys.add(each.key)
+    if bad:
+        each, problem = bad[0]
+        more = f" (and {len(bad) - 1:,} more)" if len(bad) > 1 else ""
+        raise CkptError(
+            f"{each.key}{more} cannot be dequantized: {problem.text}",
+            hint=problem.hint or "without --dequantize it is copied as it is",
+            path=checkpoint.path,
+            key=each.key,
+        )

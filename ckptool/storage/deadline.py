@@ -1,0 +1,60 @@
+"""How long one range of a file may take to arrive, over all tries."""
+
+from __future__ import annotations
+
+import time
+
+CONNECT = 5.0
+IDLE = 10.0
+PATIENCE = 25.0
+"""Seconds for a header in all; of values, seconds that may pass without a byte."""
+_SLOWEST = 8192  # bytes a second, on average, once the first seconds have passed
+_GRACE = 20.0
+
+
+class TooSlowError(Exception):
+    """The time is up."""
+
+
+class Deadline:
+    """The moment until which something must have arrived.
+
+    Args:
+        nbytes: bytes of values that are asked for; 0 for a header, which has 25 seconds in all. The
+            first bytes have 20.
+
+    Example:
+        >>> 19 < Deadline().left() <= 20
+        True
+    """
+
+    __slots__ = ("_end", "_last", "_received", "_start")
+
+    def __init__(self, nbytes: int = 0) -> None:
+        self._start = self._last = time.monotonic()
+        self._end = self._start + PATIENCE + nbytes / _SLOWEST
+        self._received = 0
+
+    def left(self) -> float:
+        """Seconds that are left.
+
+        Raises:
+            TooSlowError: none are, or the bytes come so slowly that waiting makes no sense.
+        """
+        now = time.monotonic()
+        end = min(self._end, self._last + PATIENCE)
+        if self._received < (now - self._start) * _SLOWEST:
+            end = min(end, self._start + _GRACE)
+        if now >= end:
+            raise TooSlowError
+        return end - now
+
+    def received(self, nbytes: int) -> None:
+        """Note bytes that arrived."""
+        if nbytes:
+            self._received += nbytes
+            self._last = time.monotonic()
+
+    def allows(self, seconds: float) -> bool:
+        """True if so many seconds may pass, and something can still arrive afterwards."""
+        return time.monotonic() + seconds + 1 < min(self._end, self._last + PATIENCE)

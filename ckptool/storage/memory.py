@@ -1,0 +1,83 @@
+"""What the far files of one command may keep in memory, and the threads that fetch for them."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from typing import Protocol
+
+from ckptool.storage.workers import Workers
+
+HEADS = 64 << 20
+"""Bytes of headers that are kept."""
+AHEAD = 96 << 20
+"""Bytes of values that are held while more are fetched ahead."""
+VALUES = 384 << 20
+"""Bytes of values from which on those are let go that were not read whole."""
+
+
+class Keeper(Protocol):
+    """What keeps bytes, and can be told to let them go."""
+
+    def forget_head(self, start: int) -> None: ...
+
+    def forget_values(self, held: object) -> None: ...
+
+
+class Memory:
+    """Counts what is kept. Values that somebody waits for are always fetched; what is fetched ahead has a limit.
+
+    Args:
+        threads: how many fetch at the same time.
+    """
+
+    def __init__(self, threads: int = 8) -> None:
+        self.workers = Workers(threads)
+        self._lock = threading.Lock()
+        self._heads: OrderedDict[tuple[int, int], tuple[Keeper, int]] = OrderedDict()
+        self._head_bytes = 0
+        self._values: OrderedDict[int, tuple[Keeper, object, int]] = OrderedDict()
+        self._value_bytes = 0
+
+    def keep_head(self, keeper: Keeper, start: int, nbytes: int) -> None:
+        """Note a block of a header; the oldest ones are let go where there are too many."""
+        forgotten = []
+        with self._lock:
+            self._heads[id(keeper), start] = (keeper, nbytes)
+            self._head_bytes += nbytes
+            while self._head_bytes > HEADS and len(self._heads) > 1:
+                (_, at), (other, size) = self._heads.popitem(last=False)
+                self._head_bytes -= size
+                forgotten.append((other, at))
+        for other, at in forgotten:
+            other.forget_head(at)
+
+    def has_room(self, nbytes: int) -> bool:
+        """True if so many bytes may be fetched ahead."""
+        return self._value_bytes + nbytes <= AHEAD
+
+    def take(self, keeper: Keeper, held: object, nbytes: int) -> None:
+        """Note values that are being fetched."""
+        with self._lock:
+            self._values[id(held)] = (keeper, held, nbytes)
+            self._value_bytes += nbytes
+
+    def give(self, held: object) -> None:
+        """Note values that were let go."""
+        with self._lock:
+            _, _, nbytes = self._values.pop(id(held), (None, None, 0))
+            self._value_bytes -= nbytes
+
+    def make_room(self) -> None:
+        """Let the oldest values go where too many are held. Whoever calls this holds no lock."""
+        if self._value_bytes <= VALUES:
+            return
+        with self._lock:
+            oldest, over = [], self._value_bytes - VALUES
+            for keeper, held, nbytes in self._values.values():
+                if over <= 0:
+                    break
+                oldest.append((keeper, held))
+                over -= nbytes
+        for keeper, held in oldest:
+            keeper.forget_values(held)

@@ -1,0 +1,1 @@
+"""Servers on the loopback for tests of the network: nothing here reaches the internet."""

@@ -1,0 +1,463 @@
+"""Web servers that misbehave: one clear error each, in time, and nothing is sent where it should not go."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from console import Run, runner
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import save
+
+import ckptool
+from ckptool.core.errors import ChangedError, CkptError, MissingError, UnreadableError, UsageError
+from ckptool.storage import blocks, deadline, hosts, http, session
+from ckptool.storage.blocks import Blocks
+from ckptool.storage.http import Url, zones_of
+from ckptool.storage.memory import Memory
+from ckptool.storage.ranges import segments
+from tests.servers.base import Asked, Handler, serving
+
+TENSORS = {f"layers.{n}.weight": np.full((20_000,), n, np.float32) for n in range(10)}
+DATA = save(TENSORS)
+SIZE = len(DATA)
+
+
+@pytest.fixture(autouse=True)
+def own_session() -> Iterator[None]:
+    with session.one_session() as made:
+        made.is_command = False
+        yield
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    return runner(tmp_path, monkeypatch, capsys)
+
+
+@pytest.fixture
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All waiting is ten times shorter."""
+    monkeypatch.setattr(http, "IDLE", 1.0)
+    monkeypatch.setattr(deadline, "PATIENCE", 2.5)
+    monkeypatch.setattr(deadline, "_GRACE", 2.0)
+
+
+def good(handler: Handler, asked: Asked) -> None:
+    handler.say_range(DATA, asked, ETag='"one"')
+
+
+def test_a_good_server_is_read(run: Run, tmp_path: Path) -> None:
+    with serving(good) as (url, log):
+        code, out, err = run("filter", f"{url}/m.safetensors", "--keep", "layers.9.*", "-o", "one.safetensors")
+        assert code == 0, err
+        assert "will read 80.0 kB of 801 kB in 1 range" in out and "read: 2 requests" in out
+        assert [each.headers["accept-encoding"] for each in log.asked] == ["identity"] * 2
+        assert all(each.headers["user-agent"].startswith("ckptool/") for each in log.asked)
+
+
+# --- a table of misbehaviour: what the server does, and what is said --------------------------------------------------
+
+
+def lies(**wrong: str) -> Callable[[Handler, Asked], None]:
+    """A range with wrong headers."""
+
+    def answer(handler: Handler, asked: Asked) -> None:
+        first, stop = asked.range or (0, SIZE)
+        stop = min(stop, SIZE)
+        headers = {"Content_Range": f"bytes {first}-{stop - 1}/{SIZE}", "ETag": '"one"'} | wrong
+        handler.say(206, DATA[first:stop], **headers)
+
+    return answer
+
+
+def status(number: int, **headers: str) -> Callable[[Handler, Asked], None]:
+    return lambda handler, asked: handler.say(number, b"no", **headers)
+
+
+def raw(text: bytes) -> Callable[[Handler, Asked], None]:
+    def answer(handler: Handler, asked: Asked) -> None:
+        handler.wfile.write(text)
+        handler.close_connection = True
+
+    return answer
+
+
+def longer(handler: Handler, asked: Asked) -> None:
+    first, stop = asked.range or (0, SIZE)
+    handler.send_response(206)
+    handler.send_header("Content-Range", f"bytes {first}-{stop - 1}/{SIZE}")
+    handler.send_header("Transfer-Encoding", "chunked")
+    handler.end_headers()
+    body = DATA[first : stop + 1000]
+    handler.wfile.write(b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body))
+
+
+def shorter(handler: Handler, asked: Asked) -> None:
+    first, stop = asked.range or (0, SIZE)
+    handler.send_response(206)
+    handler.send_header("Content-Range", f"bytes {first}-{stop - 1}/{SIZE}")
+    handler.send_header("Content-Length", str(stop - first))
+    handler.end_headers()
+    handler.close_connection = True
+
+
+def endless_headers(handler: Handler, asked: Asked) -> None:
+    handler.wfile.write(b"HTTP/1.1 206 Partial Content\r\n")
+    for number in range(10_000):
+        handler.wfile.write(b"X-%d: y\r\n" % number)
+
+
+def endless_line(handler: Handler, asked: Asked) -> None:
+    handler.wfile.write(b"HTTP/1.1 206 Partial Content\r\nX: ")
+    for _ in range(10_000):
+        handler.wfile.write(b"y" * 1000)
+
+
+def endless_continue(handler: Handler, asked: Asked) -> None:
+    while True:
+        handler.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+
+def drip(handler: Handler, asked: Asked) -> None:
+    handler.wfile.write(f"HTTP/1.1 206 Partial\r\nContent-Range: bytes 0-131071/{SIZE}\r\n\r\n".encode())
+    for at in range(1000):
+        handler.wfile.write(DATA[at : at + 1])
+        time.sleep(0.05)
+
+
+def header_drip(handler: Handler, asked: Asked) -> None:
+    for byte in b"HTTP/1.1 206 Partial Content\r\n" * 1000:
+        handler.wfile.write(bytes([byte]))
+        time.sleep(0.05)
+
+
+def silent(handler: Handler, asked: Asked) -> None:
+    time.sleep(8)
+
+
+def silent_in_the_middle(handler: Handler, asked: Asked) -> None:
+    handler.wfile.write(f"HTTP/1.1 206 Partial\r\nContent-Range: bytes 0-131071/{SIZE}\r\n\r\n".encode() + DATA[:1000])
+    handler.wfile.flush()
+    time.sleep(8)
+
+
+def loop(handler: Handler, asked: Asked) -> None:
+    handler.say(302, b"", Location=asked.path + "x")
+
+
+def to(location: str) -> Callable[[Handler, Asked], None]:
+    return lambda handler, asked: handler.say(302, b"", Location=location)
+
+
+MISBEHAVIOUR = {
+    "no ranges": (lambda handler, asked: handler.say(200, DATA), "does not send ranges"),
+    "another range": (lies(Content_Range=f"bytes 5-131076/{SIZE}"), "sends a range from byte 5 on"),
+    "a shorter range": (lies(Content_Range=f"bytes 0-99/{SIZE}"), "sends bytes 0 to 100 where"),
+    "no Content-Range": (lies(Content_Range=""), "does not say which range"),
+    "an unknown size": (lies(Content_Range="bytes 0-131071/*"), "does not say which range"),
+    "a range behind the end": (lies(Content_Range="bytes 0-131071/1000"), "of a file of 1,000"),
+    "another unit": (lies(Content_Range="pages 0-1/2"), "does not say which range"),
+    "a false Content-Length": (lies(Content_Length="99999999"), "announces 99999999 bytes"),
+    "gzip": (lies(Content_Encoding="gzip"), "gzip-encoded"),
+    "several parts": (lies(Content_Type="multipart/byteranges; boundary=x"), "several ranges"),
+    "more bytes": (longer, "more bytes than were asked for"),
+    "fewer bytes": (shorter, "closed the connection early"),
+    "no body at all": (raw(b""), "closed the connection early"),
+    "no HTTP": (raw(b"220 ftp.example.org ready\r\n"), "not HTTP"),
+    "an old protocol": (raw(b"\x16\x03\x01\x02\x00\x01\x00" * 20 + b"\r\n"), "not HTTP"),
+    "endless headers": (endless_headers, "not HTTP"),
+    "an endless line": (endless_line, "not HTTP"),
+    "endless 100 Continue": (endless_continue, "in time"),
+    "drops of a body": (drip, "in time"),
+    "drops of a header": (header_drip, "in time"),
+    "silence": (silent, "in time"),
+    "silence in the middle": (silent_in_the_middle, "in time"),
+    "a circle of redirects": (loop, "redirects more than 5 times"),
+    "a redirect nowhere": (status(302), "is not followed"),
+    "a redirect to a file": (to("file:///etc/passwd"), "redirects to file:///etc/passwd, which is not followed"),
+    "a redirect to ftp": (to("ftp://host/x"), "is not followed"),
+    "a redirect with a password": (to("http://user:word@127.0.0.1/x"), "redirects to http://127.0.0.1/x, which"),
+    "a redirect to the metadata": (to("http://169.254.169.254/latest/meta-data"), "a network that no file is on"),
+    "a redirect to the same in IPv6": (to("http://[::ffff:169.254.169.254]/x"), "a network that no file is on"),
+    "a redirect to link-local": (to("http://[fe80::1]/x"), "a network that no file is on"),
+    "a redirect to the local network": (to("http://10.0.0.1/x"), "an address of a local network"),
+    "a redirect to another private one": (to("http://192.168.1.1:8080/x"), "an address of a local network"),
+    "a redirect to everywhere": (to("http://0.0.0.0:1/x"), "a network that no file is on"),
+    "401": (status(401), "may not be read"),
+    "403": (status(403), "may not be read"),
+    "404": (status(404), "does not exist"),
+    "410": (status(410), "does not exist"),
+    "418": (status(418), "answers 418"),
+    "500": (status(500), "answers 500"),
+    "503 for an hour": (status(503, Retry_After="3600"), "asks to wait 3,600 seconds"),
+    "429 for minutes": (status(429, Retry_After="240"), "asks to wait 240 seconds"),
+    "429 of the hub": (status(429, RateLimit='"resolvers";r=0;t=200'), "asks to wait 200 seconds"),
+    "416 at the start": (status(416), "answers 416"),
+    "206 for a web page": (lambda h, a: h.say_range(b"<html>" + b"x" * SIZE, a), "is a web page"),
+    "nothing": (lambda handler, asked: handler.say(200, b""), "is empty"),
+    "no length": (raw(b"HTTP/1.1 200 OK\r\n\r\n" + DATA), "does not say how long the file is"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", MISBEHAVIOUR)
+def test_a_server_that_misbehaves_gets_one_clear_error(
+    kind: str, hurried: None, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    answer, words = MISBEHAVIOUR[kind]
+    started = time.monotonic()
+    with serving(answer) as (url, log):
+        with pytest.raises(CkptError, match=words) as refused:
+            ckptool.plan_filter(f"{url}/m.safetensors?sig=a-secret").apply(tmp_path / "out.safetensors")
+        assert time.monotonic() - started < 6
+        assert len(log.asked) <= 7
+    assert "a-secret" not in f"{refused.value.message} {refused.value.hint} {refused.value.path}"
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["drops of a body", "silence", "endless 100 Continue"])
+def test_it_takes_less_than_thirty_seconds(kind: str) -> None:
+    started = time.monotonic()
+    with serving(MISBEHAVIOUR[kind][0]) as (url, _), pytest.raises(UnreadableError, match="in time"):
+        ckptool.open(f"{url}/m.safetensors")
+    assert time.monotonic() - started < 30
+
+
+class Changing:
+    """Good for the header; then every answer is of another version."""
+
+    def __init__(self, **second: str) -> None:
+        self.second = second
+
+    def __call__(self, handler: Handler, asked: Asked) -> None:
+        first, stop = asked.range or (0, SIZE)
+        stop = min(stop, SIZE)
+        headers = {"ETag": '"one"', "Last_Modified": "Mon, 30 Nov 2026 10:00:00 GMT"}
+        size = str(SIZE)
+        if first:
+            size = self.second.get("size", size)
+            headers |= {name: value for name, value in self.second.items() if name != "size"}
+        handler.say(206, DATA[first:stop], Content_Range=f"bytes {first}-{stop - 1}/{size}", **headers)
+
+
+@pytest.mark.parametrize(
+    ("second", "changes"),
+    [
+        ({"ETag": '"two"'}, True),
+        ({"ETag": ""}, True),
+        ({"ETag": 'W/"one"'}, True),
+        ({"size": str(SIZE + 1)}, True),
+        ({"Last_Modified": "Tue, 01 Dec 2026 10:00:00 GMT"}, False),
+    ],
+)
+def test_a_file_that_changes_is_noticed(second: dict[str, str], changes: bool, tmp_path: Path) -> None:
+    with serving(Changing(**second)) as (url, _):
+        plan = ckptool.plan_filter(f"{url}/m.safetensors")
+        if not changes:
+            assert plan.apply(tmp_path / "out.safetensors").tensors == 10
+            return
+        with pytest.raises(ChangedError, match="changed while it was read"):
+            plan.apply(tmp_path / "out.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("what", [416, 412])
+def test_a_range_that_is_gone_means_a_change(what: int, tmp_path: Path) -> None:
+    def answer(handler: Handler, asked: Asked) -> None:
+        good(handler, asked) if asked.range and asked.range[0] == 0 else handler.say(what)
+
+    with serving(answer) as (url, _), pytest.raises(ChangedError):
+        ckptool.plan_filter(f"{url}/m.safetensors").apply(tmp_path / "out.safetensors")
+
+
+class Flaky:
+    """Fails so many times for each range, then does what is right."""
+
+    def __init__(self, times: int, fail: Callable[[Handler, Asked], None]) -> None:
+        self.times, self.fail, self.failed = times, fail, dict[object, int]()
+
+    def __call__(self, handler: Handler, asked: Asked) -> None:
+        key = (asked.range or (0, 0))[1]
+        self.failed[key] = self.failed.get(key, 0) + 1
+        (self.fail if self.failed[key] <= self.times else good)(handler, asked)
+
+
+def half(handler: Handler, asked: Asked) -> None:
+    first, stop = asked.range or (0, SIZE)
+    stop = min(stop, SIZE)
+    handler.send_response(206)
+    handler.send_header("Content-Range", f"bytes {first}-{stop - 1}/{SIZE}")
+    handler.send_header("Content-Length", str(stop - first))
+    handler.send_header("ETag", '"one"')
+    handler.end_headers()
+    handler.wfile.write(DATA[first : first + (stop - first) // 2])
+    handler.close_connection = True
+
+
+@pytest.mark.parametrize(
+    "fail", [status(503), status(429, Retry_After="1"), raw(b""), half], ids=["503", "429", "cut", "half"]
+)
+def test_what_passes_is_tried_again(fail: Callable[[Handler, Asked], None], tmp_path: Path) -> None:
+    with serving(Flaky(2, fail)) as (url, log):
+        ckptool.plan_filter(f"{url}/m.safetensors").apply(tmp_path / "out.safetensors")
+    assert (tmp_path / "out.safetensors").read_bytes() == DATA
+    if fail is half:
+        starts = [each.range[0] for each in log.asked if each.range and each.range[1] == SIZE]
+        assert len(set(starts)) == 3, "only what is missing is asked for again"
+
+
+def test_a_server_without_ranges_serves_a_small_file() -> None:
+    small = save({"w": np.ones(10, np.float32)})
+    with serving(lambda handler, asked: handler.say(200, small)) as (url, _):
+        assert ckptool.open(f"{url}/w.safetensors")["w"].shape == (10,)
+
+
+def test_no_connection_at_all() -> None:
+    with serving(good) as (url, _):
+        pass
+    with pytest.raises(UnreadableError, match="cannot be read"):
+        ckptool.open(f"{url}/m.safetensors")
+
+
+# --- addresses --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("address", ["http://169.254.169.254/latest/x.pth", "http://[fe80::1]/x", "http://224.0.0.1/x"])
+def test_no_address_leads_to_a_clouds_metadata(address: str) -> None:
+    with pytest.raises(UnreadableError, match="a network that no file is on"):
+        ckptool.open(address)
+
+
+def test_every_address_of_a_name_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that a stranger controls leads to a good address and a bad one."""
+    found = [(2, 1, 6, "", ("93.184.216.34", 443)), (2, 1, 6, "", ("169.254.169.254", 443))]
+    monkeypatch.setattr(hosts.socket, "getaddrinfo", lambda *_, **__: found)
+    with pytest.raises(UnreadableError, match="a network that no file is on"):
+        zones_of(Url.parse("https://example.org/x"))
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("https://user:word@host/x", "a name or password in it"),
+        ("https://", "no name follows"),
+        ("https:///x", "no name follows"),
+        ("file:///etc/passwd", "is an address that ckptool does not read"),
+        ("http://host:99999/x", "not an address of a file"),
+    ],
+)
+def test_addresses_that_are_none(address: str, words: str) -> None:
+    with pytest.raises(UsageError, match=words) as refused:
+        ckptool.open(address)
+    assert "word" not in refused.value.message.replace("password", "")
+
+
+def test_shards_lie_beside_their_index() -> None:
+    index = b'{"weight_map": {"a": "a.safetensors", "b": "b.safetensors"}}'
+    shards = {"/m/a.safetensors": save({"a": np.ones(3)}), "/m/b.safetensors": save({"b": np.ones(3)})}
+
+    def answer(handler: Handler, asked: Asked) -> None:
+        found = shards.get(asked.path, index if asked.path == "/m/x.index.json" else None)
+        handler.say(404) if found is None else handler.say_range(found, asked)
+
+    with serving(answer) as (url, log):
+        assert list(ckptool.open(f"{url}/m/x.index.json")) == ["a", "b"]
+        assert len(log.asked) == 3
+        del shards["/m/b.safetensors"]
+        with pytest.raises(CkptError, match="1 of them missing"):
+            ckptool.open(f"{url}/m/x.index.json")
+        with pytest.raises(MissingError):
+            ckptool.open(f"{url}/m/none.safetensors")
+
+
+# --- ranges and blocks ------------------------------------------------------------------------------------------------
+
+RANGES = st.lists(
+    st.tuples(st.integers(0, 3000), st.integers(0, 400)).map(lambda pair: (pair[0], sum(pair))), max_size=20
+)
+
+
+@given(RANGES, st.integers(0, 300), st.integers(1, 500))
+def test_segments_hold_every_range_and_little_more(ranges: list[tuple[int, int]], gap: int, longest: int) -> None:
+    found = segments(ranges, gap, longest)
+    wanted = {byte for start, stop in ranges for byte in range(start, stop)}
+    asked = [byte for start, stop, _ in found for byte in range(start, stop)]
+    assert len(asked) == len(set(asked)) and wanted <= set(asked)
+    assert all(0 < stop - start <= longest for start, stop, _ in found)
+    assert all(each.wanted == len(wanted.intersection(range(each.start, each.stop))) > 0 for each in found)
+    extra = sorted(set(asked) - wanted)
+    runs = [at for at, byte in enumerate(extra) if at == 0 or extra[at - 1] != byte - 1]
+    assert all(length <= gap for length in np.diff([*runs, len(extra)]))
+
+
+@settings(max_examples=60, deadline=None)
+@given(RANGES, st.lists(st.tuples(st.integers(0, 3399), st.integers(1, 300)), max_size=30), st.booleans())
+def test_blocks_give_the_bytes_of_the_file(
+    announced: list[tuple[int, int]], reads: list[tuple[int, int]], twice: bool
+) -> None:
+    data = np.random.default_rng(0).bytes(3400)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {"FIRST": 100, "_MARGIN": 30, "_AFTER": 7}.items():
+            patch.setattr(blocks, name, value)
+        asked: list[tuple[int, int]] = []
+
+        def fetch(start: int, stop: int, values: bool) -> bytes:
+            assert 0 <= start < stop <= len(data)
+            asked.append((start, stop))
+            return data[start:stop]
+
+        memory = Memory(2)
+        made = Blocks("x", len(data), fetch, memory)
+        made.announce((start, min(stop, len(data))) for start, stop in announced)
+        for _ in range(1 + twice):
+            for start, nbytes in reads:
+                stop = min(start + nbytes, len(data))
+                assert made.read(start, stop - start) == data[start:stop]
+        memory.workers.end()
+
+
+def test_a_check_is_made_before_what_it_protects_is_read() -> None:
+    data = bytes(10_000_000)
+    seen: list[int] = []
+
+    def checking(at: int) -> Callable[[bytes], None]:
+        return lambda found: seen.append(at)
+
+    made = Blocks("x", len(data), lambda start, stop, values: data[start:stop], Memory())
+    for at in range(1_000_000, 9_000_000, 1_000_000):
+        made.check_first(at, 100, at + 500_000, checking(at))
+    made.read(100, 1000)
+    assert seen == []
+    made.announce([(3_000_200, 3_000_300)])
+    made.read(3_000_200, 100)
+    made.read(3_000_250, 10)
+    assert seen == [3_000_000]
+    made.read(4_900_000, 200_000)
+    assert seen == [3_000_000, 5_000_000], "the bytes of a header are checked when they are read"
+
+
+def test_headers_have_a_budget() -> None:
+    made = Blocks("x", 1 << 40, lambda start, stop, values: bytes(stop - start), Memory())
+    with pytest.raises(UnreadableError, match="more than 256 requests"):
+        for at in range(0, 1 << 30, 1 << 20):
+            made.read(at, 1)
+
+
+def test_values_that_are_held_have_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every segment is begun and none is read whole: the oldest ones are let go."""
+    from ckptool.storage import memory as memory_module
+
+    monkeypatch.setattr(memory_module, "VALUES", 40 << 20)
+    monkeypatch.setattr(memory_module, "AHEAD", 20 << 20)
+    memory = Memory()
+    made = Blocks("x", 1 << 30, lambda start, stop, values: bytes(stop - start), memory)
+    made.announce([(0, 1 << 30)])
+    for at in range(0, 1 << 30, 16 << 20):
+        made.read(at, 10)
+        assert memory._value_bytes <= (40 << 20) + 2 * (16 << 20)
+    memory.workers.end()

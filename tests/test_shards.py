@@ -1,0 +1,170 @@
+"""Folders of training ranks: examples that the frameworks themselves wrote, with the whole tensors that they hold.
+
+The examples are DeepSpeed's, torch's, Accelerate's and Megatron's own files; see the README of `data`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed.checkpoint as dcp
+from conftest import ROOT
+from console import Run, runner
+
+from ckptool.core.errors import CkptError
+from ckptool.engine.reading import Reader
+from ckptool.formats.opening import open_checkpoint
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:torch.distributed is disabled"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:TypedStorage is deprecated"),
+]
+
+ARCHIVE = ROOT / "tests" / "data" / "shards.zip"
+with zipfile.ZipFile(ARCHIVE) as archive:
+    CASES = sorted(name.partition("/")[0] for name in archive.namelist() if name.endswith("case.json"))
+
+
+@pytest.fixture(scope="session")
+def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    target = tmp_path_factory.mktemp("shards")
+    with zipfile.ZipFile(ARCHIVE) as archive:
+        archive.extractall(target)
+    return target
+
+
+@pytest.fixture
+def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    return runner(tmp_path, monkeypatch, capsys)
+
+
+def values_of(path: Path) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
+    checkpoint = open_checkpoint(path)
+    with Reader() as reader:
+        return {key: (t.dtype, t.shape, reader.read_bytes(t)) for key, t in checkpoint.items()}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_the_frameworks_wrote(case: str, examples: Path) -> None:
+    folder = examples / case
+    said = json.loads((folder / "case.json").read_text())
+    if said["expect"] == "refuse":
+        with pytest.raises(CkptError) as refused:
+            open_checkpoint(folder / said["open"])
+        text = f"{refused.value.message} {refused.value.hint}"
+        assert all(word in text for word in said["must_name"])
+        return
+    found = values_of(folder / said["open"])
+    expected = values_of(folder / "expected.safetensors")
+    optional = values_of(folder / "optional.safetensors") if (folder / "optional.safetensors").exists() else {}
+    assert {key: found.get(key) for key in expected} == expected
+    for key in found.keys() - expected.keys():
+        assert found[key][1:] == optional[key][1:]
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case != "fsdp2_one_rank_alone_2"])
+def test_every_command(case: str, examples: Path, cli: Run, tmp_path: Path) -> None:
+    folder = examples / case
+    said = json.loads((folder / "case.json").read_text())
+    source = str(folder / said["open"])
+    refused = said["expect"] == "refuse"
+    out = tmp_path / "out.safetensors"
+    for arguments in (
+        ["inspect", source],
+        ["check", source],
+        ["filter", source, "-o", str(out)],
+        ["remap", source, "-r", "?gate -> gates", "-o", str(tmp_path / "r.pth")],
+    ):
+        code, text, error = cli(*arguments)
+        assert code == (2 if refused else 0) or (arguments[0] == "check" and code == 1), (arguments, text, error)
+        assert not refused or all(word in text + error for word in said["must_name"])
+    if refused:
+        assert not list(tmp_path.iterdir())
+        return
+    code, text, _ = cli("diff", source, str(out))
+    assert code in (0, 1)
+    count = len(open_checkpoint(out))
+    assert f"identical: {count} tensors" in text or f"= {count} identical   + 0 added   - 0 removed" in text
+    assert values_of(out) == values_of(Path(source))
+
+
+# ------------------------------------------------------------------------------------------------- what is refused
+
+
+def refused(path: Path) -> CkptError:
+    with pytest.raises(CkptError) as found:
+        open_checkpoint(path)
+    assert "\n" not in found.value.message
+    return found.value
+
+
+@pytest.fixture
+def copied(examples: Path, tmp_path: Path) -> Callable[[str], Path]:
+    def copy(case: str) -> Path:
+        return Path(shutil.copytree(examples / case / "in", tmp_path / case))
+
+    return copy
+
+
+def test_a_missing_rank_of_dcp_without_collectives(copied: Callable[[str], Path]) -> None:
+    folder = copied("dcp_no_collectives_2")
+    (folder / "__1.metadata").rename(folder / "kept")
+    error = refused(folder)
+    assert "__1.metadata" in error.message
+    assert error.key is not None
+    (folder / "kept").rename(folder / "__1.metadata")
+    (folder / "__1_0.distcp").unlink()
+    assert "__1_0.distcp" in refused(folder).message
+
+
+def test_megatrons_iterations(copied: Callable[[str], Path]) -> None:
+    folder = copied("mcore_torch_dist_2")
+    latest = folder / "latest_checkpointed_iteration.txt"
+    checkpoint = open_checkpoint(folder)
+    assert checkpoint.ranks is not None
+    assert checkpoint.ranks.step == 10
+    assert list(open_checkpoint(folder / "iter_0000010")) == list(checkpoint)
+    latest.write_text("20")
+    assert "iteration 20" in refused(folder).message
+    latest.unlink()
+    shutil.copytree(folder / "iter_0000010", folder / "iter_0000020")
+    assert "iter_0000020" in refused(folder).message
+    settings = folder / "iter_0000010" / "metadata.json"
+    settings.write_text('{"sharded_backend": "zarr"}')
+    assert "zarr" in refused(folder / "iter_0000010").message
+
+
+def test_megatrons_layers_come_apart(copied: Callable[[str], Path], cli: Run, tmp_path: Path) -> None:
+    folder = copied("mcore_torch_dist_2")
+    _, text, _ = cli("inspect", str(folder))
+    rule = re.search(r'-r "(?P<rule>[^"]*)"', text)
+    assert rule is not None
+    out = tmp_path / "out.safetensors"
+    assert cli("remap", str(folder), "-r", " ".join(rule["rule"].split()), "-o", str(out))[0] == 0
+    layers = [key for key in open_checkpoint(out) if ".layers.0." in key]
+    assert layers
+
+
+def test_accelerates_optimizer_comes_along(copied: Callable[[str], Path], tmp_path: Path, cli: Run) -> None:
+    folder = copied("accelerate_fsdp2")
+    parameter = torch.nn.Parameter(torch.ones(3))
+    optimizer = torch.optim.AdamW([parameter])
+    parameter.grad = torch.ones(3)
+    optimizer.step()
+    state = {"state": {"gate": optimizer.state[parameter]}, "param_groups": [{"lr": 0.1, "params": ["gate"]}]}
+    dcp.save({"optimizer": state}, checkpoint_id=folder / "optimizer_0", no_dist=True)
+    assert cli("filter", str(folder), "-o", "out.pth")[0] == 0
+    saved = torch.load("out.pth", weights_only=True)
+    assert set(saved) == {"model", "optimizer"}
+    assert torch.equal(saved["optimizer"]["state"]["gate"]["exp_avg"], optimizer.state[parameter]["exp_avg"])
+    shutil.copytree(folder / "pytorch_model_fsdp_0", folder / "pytorch_model_fsdp_1")
+    assert "pytorch_model_fsdp_1" in refused(folder).message
