@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ckptool.commands.checks.finding import Report as CheckReport
     from ckptool.commands.diff.result import Diff
     from ckptool.commands.merging.merge import Keys
+    from ckptool.commands.patching.extract import Extracted
     from ckptool.commands.transplant.result import Transplant
     from ckptool.core import plan as core
     from ckptool.core.bytes import PathText
@@ -516,6 +517,57 @@ def check(
     asked = Policy() if policy is None else read_policy(local_path(policy))
     asked = replace(with_model(asked, into, model_args), is_trusted=trust_policy)
     return without_typed_places(run_checks([local_path(path) for path in named], asked, rules=rules, threads=threads))
+
+
+def extract(
+    base: Input, tuned: Input, out: PathText | None = None, *, force: bool = False, threads: int = 2
+) -> Extracted:
+    """Make a patch that turns one checkpoint into another, bit by bit; without `out` it is only measured.
+
+    Args:
+        base: a path, or what `open` gave: what the patch will be applied to.
+        tuned: what comes out then.
+        out: a safetensors file.
+        force: replace an existing file.
+        threads: that deflate.
+
+    Raises:
+        CkptError: a file cannot be read, a tensor cannot stand in a patch, or the output cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     out = f"{folder}/p.safetensors"
+        ...     patch = ckptool.extract("fixtures/resnet18.pth", "fixtures/tuned.safetensors", out)
+        ...     plan = ckptool.plan_patch("fixtures/resnet18.pth", out)
+        ...     written = plan.apply(f"{folder}/tuned2.safetensors")
+        ...     ckptool.compare(written.path, "fixtures/tuned.safetensors").is_same, patch.manifest.counts["changed"]
+        (True, 114)
+    """
+    from ckptool.commands.patching.extract import extract as run
+    from ckptool.storage.staging import staged_file
+
+    before, after = _opened(base), _opened(tuned)
+    if out is None:
+        return run(before, after, threads=threads)
+    with staged_file(out, force=force) as sink:
+        return run(before, after, sink, threads=threads)
+
+
+def plan_patch(base: Input, *patches: Input) -> Plan:
+    """Plan what patches make of their base, one after the other. Digests are compared at once, which reads the base.
+
+    Args:
+        base: a path, or what `open` gave.
+        patches: those that `extract` wrote, in the order in which they apply.
+
+    Raises:
+        CkptError: a patch is for another base, is damaged, or is none.
+    """
+    from ckptool.api.plan import Plan
+    from ckptool.commands.patching.apply import plan_patches
+
+    return Plan.of(plan_patches(_opened(base), [_opened(patch) for patch in patches]))
 
 
 def _opened(given: Input) -> Checkpoint:

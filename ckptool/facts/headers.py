@@ -37,7 +37,7 @@ class Headers:
         parts: set[str] = set()
         for key in keys:
             parts.update(key.split("."))
-        return cls(checkpoint, keys, parts, modules_by_last(keys))
+        return cls(checkpoint, keys, parts, _Modules(keys))
 
     @property
     def is_script(self) -> bool:
@@ -54,6 +54,29 @@ class Headers:
         for other in map(set, others):
             first = [module for module in first if module in other]
         return first
+
+
+class _Modules(Mapping[str, list[str]]):
+    """As `modules_by_last`; the names of modules are made where they are asked for."""
+
+    def __init__(self, keys: Iterable[str]) -> None:
+        self._keys: dict[str, list[str]] = defaultdict(list)
+        for key in keys:
+            self._keys[key.rpartition(".")[2]].append(key)
+
+    def __getitem__(self, last: str) -> list[str]:
+        if last not in self._keys:
+            raise KeyError(last)
+        return [key[: -len(last) - 1] if last else key[:-1] for key in self._keys[last]]
+
+    def __contains__(self, last: object) -> bool:
+        return last in self._keys
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._keys)
+
+    def __len__(self) -> int:
+        return len(self._keys)
 
 
 def modules_by_last(keys: Iterable[str]) -> dict[str, list[str]]:

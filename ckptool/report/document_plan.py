@@ -90,7 +90,7 @@ def plan_document(
             ({"dropped": dropped_fields(dropped, plan.inputs)} for dropped in plan.dropped),
         ),
         summary=lambda: {
-            "tensors": sum(step.stored for step in plan.steps),
+            "tensors": plan.stored,
             "bytes": plan.nbytes,
             "dropped": len(plan.dropped),
             "exit_code": int(exit_code),

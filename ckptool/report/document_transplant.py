@@ -99,7 +99,8 @@ def _loaded(transplant: Transplant) -> Answer:
     beside = f"; {number_of(unused, 'tensor')} of the source not used" if unused else ""
     if not missing and not mismatched:
         harmless = len(transplant.having(Filled.MISSING))
-        text = f"complete: all {total} of {model} are filled"
+        filled = f"the only tensor of {model} is filled" if many == 1 else f"all {total} of {model} are filled"
+        text = f"complete: {filled}"
         if harmless:
             text = f"complete: {many - harmless:,} of {total} of {model} are filled, evaluation does not use the others"
         return Answer(f"{text}{beside}", "warning" if unused else "good")

@@ -203,7 +203,8 @@ def summary_text(transplant: Transplant) -> str:
     if all(entry.is_counter for entry in left):
         beside = f"{number_of(len(left), 'BatchNorm counter')} start{'s' * (len(left) == 1)} at zero"
         return f"all {number_of(tensors, 'tensor')} that matter from the source; {beside}"
-    text = f"{count(filled)} of {count(whole)} elements ({share}) from the source, {tensors:,} of {many:,} tensors"
+    elements = f"{count(filled)} of {count(whole)} elements ({share})"
+    text = f"{elements} from the source, {tensors:,} of {number_of(many, 'tensor')}"
     text += f" ({fitted:,} made to fit)" if fitted else ""
     if transplant.asked.only_loaded:
         return text

@@ -7,7 +7,8 @@ each call, and the options of the method by name.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 
@@ -20,6 +21,9 @@ Blocks: TypeAlias = "Callable[[], Iterable[Sequence[Array]]]"
 
 _DIGIT = 16  # bits of a magnitude that one pass decides
 _FEW = 1 << 20  # elements that are sorted: 8 MB for each rank
+_AWAY = 0.02  # share of the elements on either side of a rank that are near it
+_TELLS = 1 << 14  # elements of a slice that tells about the others
+_BEYOND = np.iinfo(np.int64).max  # above all bits of magnitudes
 
 
 def products(blocks: Blocks, *, models: int, **_: Any) -> Array:
@@ -71,9 +75,10 @@ def kept(
 def ranked(blocks: Blocks, models: int, ranks: Callable[[int], Sequence[int]]) -> list[list[float]]:
     """Magnitudes by rank, 1 for the largest, of tensors that are too large to be sorted.
 
-    The bits of non-negative floats are in the order of the floats, so each pass counts one digit of 16 bits and goes on
-    with those elements that have the digits found so far; once these are few, they are sorted. NaN counts as larger
-    than all.
+    The first slice tells about where they are: one pass collects what is near, and counts what is above. Where that
+    is not where they are, or too much is near, passes go digit by digit: the bits of non-negative floats are in the
+    order of the floats, so each pass counts one digit of 16 bits and goes on with those elements that have the digits
+    found so far; once these are few, they are sorted. NaN counts as larger than all.
 
     Args:
         ranks: the ranks that are wanted, from the number of elements.
@@ -82,6 +87,9 @@ def ranked(blocks: Blocks, models: int, ranks: Callable[[int], Sequence[int]]) -
         >>> ranked(lambda: [[np.array([1.0, -5.0])], [np.array([2.5, 0.5])]], 1, lambda size: [1, 2, size])
         [[5.0, 2.5, 0.5]]
     """
+    near = _near(blocks, ranks)
+    if near is not None:
+        return near
     wanted: list[list[int]] = []
     digits: list[list[int]] = []
     left: list[list[int]] = []
@@ -106,6 +114,71 @@ def ranked(blocks: Blocks, models: int, ranks: Callable[[int], Sequence[int]]) -
         if shift and max(map(max, left)) <= _FEW:
             return _picked(blocks, digits, shift, wanted)
     return [np.array(row, np.uint64).view(np.float64).tolist() for row in digits]
+
+
+@dataclass(slots=True)
+class _Search:
+    """Magnitudes near a rank, as bits.
+
+    Attributes:
+        low: the smallest that is near.
+        high: the smallest above.
+        above: how many are above.
+        found: those that are near.
+    """
+
+    low: int
+    high: int
+    above: int = 0
+    found: list[NDArray[np.int64]] = field(default_factory=list)
+
+    @classmethod
+    def around(cls, bits: NDArray[np.int64], rank: int) -> _Search:
+        """Near a rank of some elements: what is a small share of them away from it."""
+        away = int(len(bits) * _AWAY)
+        first, last = len(bits) - rank - away, len(bits) - rank + away
+        ordered = np.partition(bits, [max(first, 0), min(last, len(bits) - 1)])
+        low = int(ordered[first]) if first > 0 else 0
+        return cls(low, int(ordered[last]) if last < len(bits) - 1 else _BEYOND)
+
+    def see(self, bits: NDArray[np.int64]) -> None:
+        above = bits >= self.high
+        self.above += int(np.count_nonzero(above))
+        np.logical_not(above, out=above)
+        above &= bits >= self.low
+        self.found.append(bits[above])
+
+    def magnitude(self, rank: int) -> float | None:
+        """The magnitude of a rank of all that was seen; None if it is not near."""
+        found = np.concatenate(self.found)
+        place = len(found) - (rank - self.above)
+        if not 0 <= place < len(found):
+            return None
+        return float(np.partition(found, place)[place : place + 1].view(np.float64)[0])
+
+
+def _near(blocks: Blocks, ranks: Callable[[int], Sequence[int]]) -> list[list[float]] | None:
+    """The magnitudes by one pass; None if the first slice does not tell where they are."""
+    searches: list[list[_Search]] = []
+    size = seen = 0
+    for tensors in blocks():
+        magnitudes = [np.abs(tensor).reshape(-1).view(np.int64) for tensor in tensors]
+        if not searches:
+            if len(magnitudes[0]) < _TELLS:
+                return None
+            searches = [[_Search.around(bits, rank) for rank in ranks(len(bits))] for bits in magnitudes]
+        for row, bits in zip(searches, magnitudes, strict=True):
+            for search in row:
+                search.see(bits)
+                seen += len(search.found[-1])
+        size += len(magnitudes[0])
+        if seen > _FEW * len(searches):
+            return None
+    wanted = ranks(size)
+    found = [[each.magnitude(rank) for each, rank in zip(row, wanted, strict=False)] for row in searches]
+    if not found or any(len(row) < len(wanted) or None in row for row in found):
+        return None
+    return cast("list[list[float]]", found)
 
 
 def _picked(blocks: Blocks, digits: Sequence[Sequence[int]], shift: int, wanted: list[list[int]]) -> list[list[float]]:
