@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import ROOT
 from console import Run, runner
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -461,3 +467,32 @@ def test_values_that_are_held_have_a_bound(monkeypatch: pytest.MonkeyPatch) -> N
         made.read(at, 10)
         assert memory._value_bytes <= (40 << 20) + 2 * (16 << 20)
     memory.workers.end()
+
+
+@pytest.mark.parametrize(
+    "command", [["filter", "{}", "-o", "out.safetensors"], ["inspect", "{}", "--stats"], ["diff", "{}", "{}b"]]
+)
+def test_ctrl_c_does_not_wait_for_a_server(command: list[str], tmp_path: Path) -> None:
+    """The header comes at once, then the server sends nothing more."""
+    asked_for_values = threading.Event()
+
+    def answer(handler: Handler, asked: Asked) -> None:
+        if asked.range and asked.range[0] > 0:
+            asked_for_values.set()
+            time.sleep(20)
+        good(handler, asked)
+
+    with serving(answer) as (url, _):
+        arguments = [part.format(f"{url}/m.safetensors") for part in command]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "ckptool", *arguments], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
+        assert asked_for_values.wait(30)
+        time.sleep(0.3)
+        process.send_signal(signal.SIGINT)
+        started = time.monotonic()
+        _, said = process.communicate(timeout=30)
+        assert process.returncode == 130 and b"interrupted" in said
+        assert time.monotonic() - started < 4
+    assert list(tmp_path.iterdir()) == []

@@ -384,3 +384,25 @@ def test_a_folder_of_the_hub_says_what_it_holds(hub: Hub, tmp_path: Path) -> Non
     assert [tuple(entry) for entry in root.entries()] == [("a", True), ("c.txt", False)]  # type: ignore[union-attr]
     below = root.folder("a").folder("b")  # type: ignore[union-attr]
     assert str(below.open("model.safetensors").path) == "hf://org/model/a/b/model.safetensors"
+
+
+def test_addresses_are_targets_too(hub: Hub, run: Run, tmp_path: Path) -> None:
+    tensors = layers(4, 1000)
+    hub.files["org/a"] = {"model.safetensors": one_file(tmp_path, tensors)}
+    hub.files["org/b"] = {"model.safetensors": one_file(tmp_path, tensors | {"head.weight": np.ones(3, np.float32)})}
+    code, out, err = run("check", "hf://org/a", "--into", "hf://org/b")
+    assert code == 1 and "head.weight" in out, err
+    assert run("check", "hf://org/a", "--into", "hf://org/a")[0] == 0
+    code, out, err = run("transplant", "hf://org/a", "--into", "hf://org/b", "-o", "out.safetensors")
+    assert code == 0 and set(load_file(tmp_path / "out.safetensors")) == {*tensors, "head.weight"}, err
+    code, _, err = run("remap", "hf://org/a", "-r", "layers. -> layers.", "--like", "hf://org/b", "--check")
+    assert code == 1 and "head.weight" in err
+
+
+def test_a_policy_that_is_not_trusted_asks_no_server(hub: Hub, run: Run, tmp_path: Path) -> None:
+    tensors = layers(4, 1000)
+    hub.files["org/a"] = {"model.safetensors": one_file(tmp_path, tensors)}
+    (tmp_path / "ckptool.toml").write_text('into = "hf://org/a"\n')
+    code, _, err = run("check", "one.safetensors")
+    assert code == 2 and "lies outside" in err and hub.log.asked == []
+    assert run("check", "one.safetensors", "--trust-policy")[0] == 0 and hub.log.asked

@@ -95,7 +95,7 @@ def compare(
         >>> ckptool.compare(diff.old, diff.new, only=["layer1.*.weight"], tolerance=loose).is_same
         True
     """
-    from ckptool.api.shown import Diff
+    from ckptool.api.results import Diff
     from ckptool.commands.automatic import mapped_by
     from ckptool.commands.diff.comparison import compare as compare_checkpoints
     from ckptool.commands.diff.logical import logical_sides
@@ -369,7 +369,7 @@ def plan_transplant(
 
     from ckptool.api.options import asked_by
     from ckptool.api.plan import Plan
-    from ckptool.api.shown import Transplant
+    from ckptool.api.results import Transplant
     from ckptool.commands.consult import consulted
     from ckptool.commands.transplant.gates import require_loaded
     from ckptool.commands.transplant.planning import plan_transplant as plan
@@ -413,10 +413,11 @@ def probe(
         >>> found.is_proof, found.first, len(found.unproven)
         (True, None, 0)
     """
+    from ckptool.api.results import ProbeReport
     from ckptool.commands.probing import probe as run
     from ckptool.models import target_from
 
-    return run(transplant, target_from(source_model, model_args), input_shape=input_shape, seed=seed)
+    return ProbeReport.of(run(transplant, target_from(source_model, model_args), input_shape=input_shape, seed=seed))
 
 
 def load_into(
@@ -508,6 +509,7 @@ def check(
     from collections.abc import Sequence
     from dataclasses import replace
 
+    from ckptool.api.results import CheckReport
     from ckptool.commands.checks.policy import Policy, read_policy
     from ckptool.commands.checks.run import run_checks
     from ckptool.commands.checks.typed import with_model, without_typed_places
@@ -516,7 +518,8 @@ def check(
     named = list(paths) if isinstance(paths, Sequence) and not isinstance(paths, str) else [paths]
     asked = Policy() if policy is None else read_policy(local_path(policy))
     asked = replace(with_model(asked, into, model_args), is_trusted=trust_policy)
-    return without_typed_places(run_checks([local_path(path) for path in named], asked, rules=rules, threads=threads))
+    found = run_checks([local_path(path) for path in named], asked, rules=rules, threads=threads)
+    return CheckReport.of(without_typed_places(found))
 
 
 def extract(

@@ -23,6 +23,7 @@ from ckptool.cli.values import decoded, in_order, open_selected, value_options
 from ckptool.cli.writing import (
     AllowOption,
     DequantizeOption,
+    DistributedOption,
     DropOptimizerOption,
     DryRunOption,
     DtypeOption,
@@ -30,7 +31,9 @@ from ckptool.cli.writing import (
     KeepOptimizerOption,
     KeepUnknownOption,
     OutOption,
+    PartOption,
     Request,
+    ResumeOption,
     ShardOption,
     TiedOption,
     TiedOutput,
@@ -38,6 +41,7 @@ from ckptool.cli.writing import (
     VerboseOption,
     WeightsOnlyOption,
     WrapOption,
+    asked_share,
     carry_out,
 )
 from ckptool.commands.beside.choices import Choices
@@ -82,6 +86,9 @@ def filter(
     dry_run: DryRunOption = False,
     wrap: WrapOption = None,
     allow: AllowOption = None,
+    distributed: DistributedOption = False,
+    part: PartOption = None,
+    resume: ResumeOption = False,
     form: FormatOption = "text",
     json: JsonOption = False,
     report: ReportOption = None,
@@ -124,5 +131,7 @@ def filter(
         verbose=verbose,
         quiet=quiet,
         reports=tuple(report or ()),
+        share=asked_share(part, distributed, resume, out),
+        resume=resume,
     )
     return carry_out(plan, request)

@@ -23,6 +23,7 @@ from ckptool.cli.values import decoded, number_pairs, open_selected, print_list
 from ckptool.cli.writing import (
     AllowOption,
     DequantizeOption,
+    DistributedOption,
     DropOptimizerOption,
     DryRunOption,
     DtypeOption,
@@ -30,7 +31,9 @@ from ckptool.cli.writing import (
     KeepOptimizerOption,
     KeepUnknownOption,
     OutOption,
+    PartOption,
     Request,
+    ResumeOption,
     ShardOption,
     TiedOption,
     TiedOutput,
@@ -38,6 +41,7 @@ from ckptool.cli.writing import (
     VerboseOption,
     WeightsOnlyOption,
     WrapOption,
+    asked_share,
     carry_out,
 )
 from ckptool.commands.beside.choices import Choices
@@ -135,6 +139,9 @@ def merge(
     dry_run: DryRunOption = False,
     wrap: WrapOption = None,
     allow: AllowOption = None,
+    distributed: DistributedOption = False,
+    part: PartOption = None,
+    resume: ResumeOption = False,
     form: FormatOption = "text",
     json: JsonOption = False,
     report: ReportOption = None,
@@ -187,6 +194,8 @@ def merge(
         verbose=verbose,
         quiet=quiet,
         reports=tuple(report or ()),
+        share=asked_share(part, distributed, resume, out),
+        resume=resume,
     )
     return carry_out(plan, request)
 

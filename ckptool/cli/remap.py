@@ -33,6 +33,7 @@ from ckptool.cli.values import decoded, number_pairs, open_selected, print_list
 from ckptool.cli.writing import (
     AllowOption,
     DequantizeOption,
+    DistributedOption,
     DropOptimizerOption,
     DryRunOption,
     DtypeOption,
@@ -40,7 +41,9 @@ from ckptool.cli.writing import (
     KeepOptimizerOption,
     KeepUnknownOption,
     OutOption,
+    PartOption,
     Request,
+    ResumeOption,
     ShardOption,
     TiedOption,
     TiedOutput,
@@ -48,6 +51,7 @@ from ckptool.cli.writing import (
     VerboseOption,
     WeightsOnlyOption,
     WrapOption,
+    asked_share,
     carry_out,
 )
 from ckptool.commands.beside.choices import Choices
@@ -133,6 +137,9 @@ def remap(
     dry_run: DryRunOption = False,
     wrap: WrapOption = None,
     allow: AllowOption = None,
+    distributed: DistributedOption = False,
+    part: PartOption = None,
+    resume: ResumeOption = False,
     form: FormatOption = "text",
     json: JsonOption = False,
     report: ReportOption = None,
@@ -195,6 +202,8 @@ def remap(
         verbose=verbose,
         quiet=quiet,
         reports=tuple(report or ()),
+        share=asked_share(part, distributed, resume, out),
+        resume=resume,
         texts=texts,
         also_read=() if target is None else tuple(map(PurePath, target.paths)),
     )

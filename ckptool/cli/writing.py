@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -14,8 +15,11 @@ from ckptool.cli.common import PATH, Color
 from ckptool.cli.reports import require_reports, show_blocks, show_document, write_reports
 from ckptool.cli.texts import require_texts, write_texts
 from ckptool.commands.beside.choices import Choices
+from ckptool.core.checkpoint import Note
 from ckptool.core.errors import Exit, UsageError
 from ckptool.core.sizes import parse_size
+from ckptool.storage.environment import VARIABLES
+from ckptool.storage.launchers import Share, launched
 
 if TYPE_CHECKING:
     from ckptool.commands.automatic import Automatic
@@ -98,6 +102,25 @@ DryRunOption = Annotated[
 KeepUnknownOption = Annotated[
     bool, typer.Option("--keep-unknown", help="Keep objects of unknown classes.", rich_help_panel=_PANEL)
 ]
+_SHARED = "Several processes"
+DistributedOption = Annotated[
+    bool,
+    typer.Option(
+        "--distributed",
+        help="Started by torchrun, srun or mpirun: all processes write one folder together.",
+        rich_help_panel=_SHARED,
+    ),
+]
+PartOption = Annotated[
+    str | None,
+    typer.Option("--part", metavar="I/N", help="Write part I of N of a folder.", rich_help_panel=_SHARED),
+]
+ResumeOption = Annotated[
+    bool,
+    typer.Option(
+        "--resume", help="Write what is missing of a folder; nothing if it is complete.", rich_help_panel=_SHARED
+    ),
+]
 WrapOption = Annotated[
     str | None,
     typer.Option("--wrap", metavar="KEY", help="Put the weights under this key of a .pth.", rich_help_panel=_PANEL),
@@ -142,6 +165,8 @@ class Request:
         reports: files that get the result as well.
         texts: further files, and what is to stand in them.
         also_read: what is read beside the plan's inputs.
+        share: which of several processes that write together this is; None for one alone.
+        resume: begin nothing anew that an earlier run has begun by another plan.
     """
 
     out: PurePath | None
@@ -160,6 +185,50 @@ class Request:
     reports: tuple[PurePath, ...] = ()
     texts: Mapping[PurePath, str] = field(default_factory=dict)
     also_read: tuple[PurePath, ...] = ()
+    share: Share | None = None
+    resume: bool = False
+
+    @property
+    def is_silent(self) -> bool:
+        """True for one of several processes that leaves the report to another one."""
+        return self.share is not None and not self.share.leads
+
+
+def asked_share(part: str | None, distributed: bool, resume: bool, out: PurePath | None) -> Share | None:
+    """The share of the work that options and the environment mean; None for all of it.
+
+    Args:
+        part: ``2/8``.
+        distributed: the environment says which process this is.
+        resume: what is finished is kept.
+        out: the output.
+
+    Raises:
+        UsageError: they do not fit together, or no launcher has started this process.
+    """
+    found = launched(VARIABLES)
+    if part is not None and distributed:
+        raise UsageError("--part and --distributed exclude each other", hint="give one of them")
+    if out is None and (part is not None or distributed or resume):
+        raise UsageError("there is no output to share", hint="-o FOLDER")
+    if part is not None:
+        match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", part)
+        if match is None or not 1 <= int(match[1]) <= int(match[2]):
+            raise UsageError(f'--part "{part}" is not I/N with I from 1 to N', hint="--part 2/8")
+        return Share(int(match[1]) - 1, int(match[2]))
+    if distributed:
+        if found is None:
+            raise UsageError(
+                "--distributed is for processes that a launcher starts, and RANK and WORLD_SIZE are not set",
+                hint="torchrun --no-python --nproc-per-node 8 ckptool ... --distributed",
+            )
+        return found
+    if found is not None and found.count > 1 and out is not None:
+        from ckptool.cli.errors import print_note
+
+        text = f"this is process {found.number + 1} of {found.count}, and each of them does all of the work"
+        print_note(Note(text, "--distributed shares it out", level="warning"))
+    return Share(0, 1) if resume else None
 
 
 def carry_out(plan: Plan, request: Request, match: Automatic | None = None) -> int:
@@ -175,7 +244,7 @@ def carry_out(plan: Plan, request: Request, match: Automatic | None = None) -> i
     limit = require_writable(plan, request)
     plan = completed(plan, request)
     mode = mode_of(request)
-    if request.form == "text":
+    if request.form == "text" and not request.is_silent:
         before = plan_document(plan, request.names, mode, match, verbose=request.verbose)
         show_document(before, "text", request.color, pager=request.out is None and not request.no_pager)
     written = None
@@ -184,7 +253,11 @@ def carry_out(plan: Plan, request: Request, match: Automatic | None = None) -> i
     if code is Exit.OK and not request.check and not request.dry_run:
         if request.out is not None:
             written = write(plan, request.out, request, limit)
-        files = write_texts(request.texts, force=request.force)
+        files = [] if request.is_silent else write_texts(request.texts, force=request.force)
+    if request.is_silent:
+        if code is not Exit.OK:
+            say([*plan.problems, *plan.unmet])
+        return code
     document = plan_document(plan, request.names, mode, match, written, code, request.verbose)
     if request.form != "text":
         show_document(document, request.form)
@@ -231,7 +304,8 @@ def require_writable(plan: Plan, request: Request) -> int | None:
     check_distinct([out, *outputs] if out else outputs, out if is_folder else None, is_shard_name)
     if out is None:
         return limit
-    check_output(plan, out, request.also_read, force=request.force, to=request.to)
+    may_be_there = request.force or request.share is not None  # it may be complete already
+    check_output(plan, out, request.also_read, force=may_be_there, to=request.to)
     if request.max_shard is not None and not is_folder:
         raise UsageError(
             f"--max-shard-size makes a folder of shards; {out} is one file", hint=f"-o {out.with_suffix('')}"
@@ -245,9 +319,22 @@ def write(plan: Plan, out: PurePath, request: Request, limit: int | None) -> Wri
     from ckptool.engine.apply import apply
     from ckptool.storage.signals import ends_cleanly
 
-    with ends_cleanly(), Progress("writing", request.quiet) as progress:
-        written = apply(plan, out, force=request.force, max_shard=limit, progress=progress)
-    for note in written.notes:
+    with ends_cleanly(), Progress("writing", request.quiet or request.is_silent) as progress:
+        if request.share is None:
+            written = apply(plan, out, force=request.force, max_shard=limit, progress=progress)
+        else:
+            from ckptool.engine.sharing import apply_share
+
+            written = apply_share(
+                plan,
+                out,
+                request.share,
+                force=request.force,
+                max_shard=limit,
+                resume=request.resume,
+                progress=progress,
+            )
+    for note in () if request.is_silent else written.notes:
         print_note(note)
     return written
 

@@ -94,6 +94,9 @@ class OpenBytes(Protocol):
     def read(self, offset: int, nbytes: int) -> bytes:
         """Exactly `nbytes` bytes from `offset` on; `UnreadableError` if the file ends before."""
 
+    def expect(self, offset: int, nbytes: int) -> None:
+        """A hint: all these bytes will be read, part by part."""
+
     def read_into(self, offset: int, buffer: memoryview) -> None:
         """Fill `buffer` with the bytes from `offset` on; `UnreadableError` if the file ends before."""
 

@@ -45,6 +45,7 @@ class Written:
         overflows: how many elements were too large for the dtype, for each tensor that had such.
         zeroed: how many elements other than 0 became 0, for each tensor that had such.
         notes: what an earlier run with this output left and what became of it, and values that were damaged.
+        missing: files that other processes have still to write; until then nothing has the output's name.
     """
 
     path: PurePath
@@ -52,10 +53,11 @@ class Written:
     nbytes: int
     tensors: int
     seconds: float
-    rounding: Mapping[str, float] = field(default_factory=dict)
-    overflows: Mapping[str, int] = field(default_factory=dict)
-    zeroed: Mapping[str, int] = field(default_factory=dict)
+    rounding: Mapping[str, float] = field(default_factory=dict, repr=False)
+    overflows: Mapping[str, int] = field(default_factory=dict, repr=False)
+    zeroed: Mapping[str, int] = field(default_factory=dict, repr=False)
     notes: tuple[Note, ...] = ()
+    missing: int = 0
 
 
 def apply(
@@ -83,45 +85,63 @@ def apply(
 
     started = time.monotonic()
     target = local_path(out)
-    _require_sound(plan, target)
+    require_sound(plan, target)
     check_output(plan, target, force=force)
-    output, kept = _beside_others(encode(plan, target, max_shard=max_shard), plan, target)
+    output, kept = without_others(encode(plan, target, max_shard=max_shard), plan, target)
     digest = plan_hash(plan, output.images)
-    notes = [*kept, *_cleared(plan, target, digest, force)]
+    notes = [*kept, *cleared(plan, target, digest, force)]
     total = sum(slot.nbytes for image in output.images.values() for slot in image.slots)
-    advance = _counter(total, progress)
+    advance = counting(total, progress)
     rounding: dict[str, Rounding] = {}
     damaged: list[DamagedError] = []
-    with Reader(plan.inputs, damaged.append if plan.takes_damaged else _refuse_damaged) as reader:
+    with Reader(plan.inputs, damaged.append if plan.takes_damaged else refuse_damaged) as reader:
         if writer_of(plan).is_folder:
             with staged_folder(target, digest, replaceable, force=force) as stage:
                 notes += _fill_stage(stage, output, plan, reader, advance, rounding)
-                _verify(stage.new, output)
+                verify(stage.new, output)
                 reader.check()
             files = tuple(target / name for name in output.images)
         else:
             (image,) = output.images.values()
             with staged_file(target, digest, force=force) as sink:
                 write_image(sink, image, plan, reader, advance, rounding)
-                _verify(sink.path, output)
+                verify(sink.path, output)
                 reader.check()
             files = (target,)
-    size = sum(image.size for image in output.images.values())
+    notes += damaged_notes(damaged)
+    return written_of(plan, target, files, output, rounding, notes, time.monotonic() - started)
+
+
+def written_of(
+    plan: Plan,
+    target: PurePath,
+    files: tuple[PurePath, ...],
+    output: Output,
+    rounding: Mapping[str, Rounding],
+    notes: Sequence[Note],
+    seconds: float,
+) -> Written:
+    """What was written, in the order of the plan."""
     casts = {step.target.key: rounding[step.target.key] for step in plan.steps if step.target.key in rounding}
     return Written(
         target,
         files,
-        size,
+        sum(image.size for image in output.images.values()),
         len(output.specs),
-        time.monotonic() - started,
+        seconds,
         rounding={key: cast.worst for key, cast in casts.items()},
         overflows={**{key: cast.overflows for key, cast in casts.items() if cast.overflows}, **_infinite(plan)},
         zeroed={key: cast.zeroed for key, cast in casts.items() if cast.zeroed},
-        notes=(*notes, *(Note(error.message, "written as it is: --allow checksum") for error in damaged)),
+        notes=tuple(notes),
     )
 
 
-def _refuse_damaged(error: DamagedError) -> None:
+def damaged_notes(damaged: Sequence[DamagedError]) -> list[Note]:
+    """What there is to say of values that were damaged and are written as they are."""
+    return [Note(error.message, "written as it is: --allow checksum") for error in damaged]
+
+
+def refuse_damaged(error: DamagedError) -> None:
     hint = "get the file again from where it came from; --allow checksum writes it as it is"
     raise DamagedError(error.message, hint=hint, path=error.path, key=error.key) from None
 
@@ -163,7 +183,7 @@ def check_output(
         _said_with(clear_stages(target), lambda: check_target(target, inputs, weights, force=force))
 
 
-def _beside_others(output: Output, plan: Plan, target: PurePath) -> tuple[Output, list[Note]]:
+def without_others(output: Output, plan: Plan, target: PurePath) -> tuple[Output, list[Note]]:
     """The output without the carried files that an existing folder has already: what is no weight there stays."""
     there = [file.name for file in plan.files if file.name in output.images and exists(target / file.name)]
     others = [name for name in there if _is_another(target / name, output.images[name])]
@@ -181,7 +201,7 @@ def _is_another(path: PurePath, image: Image) -> bool:
         return True
 
 
-def _cleared(plan: Plan, target: PurePath, digest: str, force: bool) -> list[Note]:
+def cleared(plan: Plan, target: PurePath, digest: str, force: bool) -> list[Note]:
     """Clear what killed runs with this output left; what there is to say about it."""
     notes = clear_stages(target, digest)
     if notes:  # an old output may be back under its name
@@ -212,22 +232,32 @@ def _fill_stage(
         about = stage.finished(name, image.size)
         if about is not None:
             kept += 1
-            rounding.update(
-                {key: Rounding(worst, int(over), int(zeroed)) for key, (worst, over, zeroed) in about.items()}
-            )
+            rounding.update(recorded_rounding(about))
             advance(sum(slot.nbytes for slot in image.slots))
             continue
-        own: dict[str, Rounding] = {}
-        numbers: dict[str, tuple[float, int, int]] = {}
-        with stage.file(name, numbers) as sink:
-            write_image(sink, image, plan, reader, advance, own)
-            numbers.update({key: (cast.worst, cast.overflows, cast.zeroed) for key, cast in own.items()})
-        rounding.update(own)
+        rounding.update(fill_file(stage, name, image, plan, reader, advance))
     total = len(output.images)
     return [Note(f"resumed: {kept} of {many(total, 'file')} finished by an earlier run, and kept")] if kept else []
 
 
-def _require_sound(plan: Plan, target: PurePath) -> None:
+def fill_file(
+    stage: Stage, name: str, image: Image, plan: Plan, reader: Reader, advance: Callable[[int], None]
+) -> dict[str, Rounding]:
+    """Write one file of a folder; what casts did to its numbers, which its record has too."""
+    own: dict[str, Rounding] = {}
+    numbers: dict[str, tuple[float, int, int]] = {}
+    with stage.file(name, numbers) as sink:
+        write_image(sink, image, plan, reader, advance, own)
+        numbers.update({key: (cast.worst, cast.overflows, cast.zeroed) for key, cast in own.items()})
+    return own
+
+
+def recorded_rounding(about: Mapping[str, Sequence[float]]) -> dict[str, Rounding]:
+    """What casts did to the numbers of a file, from its record."""
+    return {key: Rounding(worst, int(over), int(zeroed)) for key, (worst, over, zeroed) in about.items()}
+
+
+def require_sound(plan: Plan, target: PurePath) -> None:
     problems = plan.problems or plan.unmet
     if problems:
         raise problems[0].error("; ".join(problem.message for problem in problems), hint=problems[0].hint or None)
@@ -235,7 +265,7 @@ def _require_sound(plan: Plan, target: PurePath) -> None:
         raise PlanError(f"the plan is not complete for {target.name}", hint="ckptool.commands.beside.complete")
 
 
-def _counter(total: int, progress: Callable[[int, int], None] | None) -> Callable[[int], None]:
+def counting(total: int, progress: Callable[[int, int], None] | None) -> Callable[[int], None]:
     if progress is None:
         return lambda _: None
     lock, done = threading.Lock(), 0
@@ -253,7 +283,7 @@ def _joined(place: str, key: str) -> str:
     return f"{place}.{key}" if place else key
 
 
-def _verify(written: PurePath, output: Output) -> None:
+def verify(written: PurePath, output: Output) -> None:
     """Open what was written and hold it against the plan."""
     from ckptool.formats.opening import open_checkpoint
 
@@ -263,8 +293,13 @@ def _verify(written: PurePath, output: Output) -> None:
     everything: dict[str, Tensor] = {}
     place = output.place
     for part in parts:  # of what is uploaded, the index comes last
-        with only_looking():
-            found = open_checkpoint(part)
+        try:
+            with only_looking():
+                found = open_checkpoint(part)
+        except CkptError as error:
+            raise OutputError(
+                f"the written file could not be read again, so nothing was kept: {error.message}"
+            ) from error
         place = found.selection.name  # what is left may make another dict the obvious one, so whole paths are compared
         tensors |= {_joined(place, key): tensor for key, tensor in found.tensors.items()}
         everything |= {**tensors, **found.other_tensors}

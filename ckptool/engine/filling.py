@@ -18,6 +18,7 @@ from ckptool.engine.evaluate import packed_blocks
 from ckptool.engine.reading import Reader, expect_ranges, ranges_of, reads_cheaply
 from ckptool.engine.rounding import Rounding, rounds
 from ckptool.formats.image import Computed, Image, Range, Slot
+from ckptool.storage.session import interrupt_reads
 from ckptool.storage.signals import signals_held
 from ckptool.storage.sink import ByteSink
 
@@ -75,6 +76,7 @@ def _run(filler: _Filler, slots: Sequence[Slot]) -> None:
             done, _ = wait(futures, return_when=FIRST_EXCEPTION)
         except BaseException:  # Ctrl-C arrives here
             filler.stop.set()
+            interrupt_reads()
             pool.shutdown(cancel_futures=True)
             raise
         failed = [future for future in done if future.exception() is not None]

@@ -131,6 +131,9 @@ class _OpenInflated:
             path=self.path,
         )
 
+    def expect(self, offset: int, nbytes: int) -> None:
+        """Nothing: it is unpacked when it is asked for."""
+
     def read_into(self, offset: int, buffer: memoryview) -> None:
         done = 0
         while done < len(buffer):

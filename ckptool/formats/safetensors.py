@@ -101,6 +101,7 @@ def read_header(file: OpenBytes, offset: int = 0) -> Header:
             hint="download it again",
             path=path,
         )
+    file.expect(offset + 8, length)
     try:
         found = parse(JsonReader(lambda at, nbytes: file.read(offset + 8 + at, nbytes), length))
         names, forms, starts = _in_order(found)

@@ -127,6 +127,7 @@ def _walk(source: ByteSource, take: Callable[[JsonReader], None]) -> int | None:
     with source.open() as file:
         if file.size > MAX_INDEX:
             raise UnreadableError(f"the index {path} has {file.size:,} bytes; no index is that long", path=path)
+        file.expect(0, file.size)
         reader = JsonReader(file.read, file.size)
         try:
             for member in reader.members():

@@ -18,7 +18,7 @@ from ckptool.models.code import code_factory, names_in
 from ckptool.models.factory import Factory
 from ckptool.models.libraries import first_sentence, hf_factory, timm_factory, torchvision_factory
 from ckptool.models.target import Target, target_of
-from ckptool.storage.paths import exists, is_file
+from ckptool.storage.paths import exists, is_address, is_file
 
 if TYPE_CHECKING:
     import torch
@@ -56,6 +56,8 @@ def open_target(spec: str, arguments: Mapping[str, object] | None = None) -> Tar
     """
     given = dict(arguments or {})
     prefix, colon, name = spec.partition(":")
+    if is_address(spec):
+        colon = ""  # of a checkpoint
     if colon and prefix in LIBRARIES:
         return _built(LIBRARIES[prefix](name, given))
     path = PurePath(spec)

@@ -15,7 +15,7 @@ from ckptool.engine.reads import reads_of
 from ckptool.report.blocks import Block, Column, Facts, Item, Items, Next, Notes, Rows, Sides, Totals
 from ckptool.report.document import Answer, Document, Field, Mood, Status, Table
 from ckptool.report.document_inspect import one_side, shape_text, side_of
-from ckptool.report.json_plan import dropped_fields, op_text, plan_result, step_fields
+from ckptool.report.json_plan import dropped_fields, op_of, plan_result, step_fields
 from ckptool.report.plan_rows import (
     SYMBOLS,
     Fate,
@@ -168,6 +168,10 @@ def read_block(read: Read) -> Facts:
 def written_blocks(written: Written, name: str, files: Sequence[str] = ()) -> Iterator[Block]:
     """``wrote body.safetensors  22.4 MB  0.2 s``, further files, and how far a cast rounded."""
     yield from file_blocks(files)
+    if written.missing:
+        missing = number_of(written.missing, "file is", "files are")
+        yield Items((_wrote(f"a part of {name}: {missing} missing, which the other parts write"),))
+        return
     if rounding := written.rounding:
         key = max(rounding, key=lambda key: rounding[key])
         yield Facts((("rounding", [f"rel ≤ {relative(rounding[key])} ({key})", *_lost_values(written)]),))
@@ -258,7 +262,7 @@ def _row(plan: Plan, step: Step) -> Sequence[Any]:
         *(target.key, fate_of(step).value, None, target.short, target.dtype, shape_text(target.shape), target.elements),
         plan.nbytes_of(step) if step.stored else 0,
         " ".join(source.key for source in sources_of(step.value)),
-        *(op_text(step.value), reason_text(step.reason, plan.inputs), step.tied_to),
+        *(op_of(step), reason_text(step.reason, plan.inputs), step.tied_to),
     )
 
 

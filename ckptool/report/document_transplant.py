@@ -120,7 +120,7 @@ def _have(entries: Sequence[Entry]) -> str:
 
 # ---------------------------------------------------------------------------------------------- for people
 
-_MODULES = (Column("module", "key", least=12), Column("tensors", "whole"), Column("loaded", "share"))
+_MODULES = (Column("module", "key", least=12), Column("tensors", "whole"), Column("loaded", "share"), Column("state"))
 _KEYS = (
     Column("", "mark"),
     Column("key", "key", least=14),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from ckptool.core.checkpoint import Note
@@ -41,8 +40,6 @@ _ENTRY = 120  # characters of one
 _ITEMS = 60
 _DETAILS = 8  # of one finding
 _MOODS: dict[Mood, Style] = {"plain": "", "good": "green", "warning": "yellow", "bad": "red"}
-_LARGE = (Rows, Items, Findings, Code)
-"""Blocks with an empty line above and below."""
 
 
 def encode_document(document: Document) -> Iterator[str]:
@@ -77,11 +74,17 @@ def answer_lines(answer: Answer, screen: Screen) -> Iterator[Line]:
 
 
 def block_lines(blocks: Iterable[Block], screen: Screen, verbose: bool = False) -> Iterator[Line]:
-    """All blocks; large ones stand apart."""
-    shown = ((block, list(_lines(block, screen, verbose))) for block in blocks)
-    for (before, _), (block, lines) in pairwise([(None, []), *((block, lines) for block, lines in shown if lines)]):
-        if before is not None and isinstance(before, _LARGE) | isinstance(block, _LARGE):
+    """All blocks; tables, findings, code and lists of more than lines stand apart."""
+    apart = None  # whether the block before does; nothing is before the first
+    for block in blocks:
+        lines = list(_lines(block, screen, verbose))
+        if not lines:
+            continue
+        is_code = isinstance(block, Code)
+        stands_apart = is_code or isinstance(block, Rows | Findings) or (isinstance(block, Items) and block.is_long)
+        if apart or (stands_apart and (is_code or apart is not None)):
             yield ()
+        apart = stands_apart
         yield from lines
 
 

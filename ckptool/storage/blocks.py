@@ -17,7 +17,8 @@ from ckptool.core.errors import CkptError, UnreadableError
 from ckptool.storage.memory import Memory
 from ckptool.storage.ranges import Segment, segments
 
-Fetch = Callable[[int, int, bool], bytes]
+Data = bytes | bytearray
+Fetch = Callable[[int, int, bool], Data]
 """Gets the bytes from `start` to `stop`, exactly; the last argument says if they are values and not a header."""
 
 FIRST = 128 << 10
@@ -38,13 +39,15 @@ class _Held:
     Attributes:
         place: where it is.
         used_head: called when the beginning of the file, which was fetched ahead and is kept then, is read.
+        is_spent: all that is wanted of it has been read at least once.
         future: the bytes; None before they are fetched and after they were let go.
         used: the parts that were read, in order, none of which touches the next.
     """
 
     place: Segment
     used_head: Callable[[], None] | None = None
-    future: Future[bytes] | None = None
+    is_spent: bool = False
+    future: Future[Data] | None = None
     used: list[tuple[int, int]] = field(default_factory=list)
 
     @property
@@ -106,16 +109,16 @@ class Blocks:
         self._memory = memory
         self._lock = threading.RLock()
         self._gap_lock = threading.Lock()
-        self._heads: list[tuple[int, bytes]] = []
+        self._heads: list[tuple[int, Data]] = []
         self._held: list[_Held] = []
         self._guards: list[_Guard] = []
         self._requests = 0
         self._nbytes = 0
 
-    def put(self, start: int, data: bytes) -> None:
+    def put(self, start: int, data: Data) -> None:
         """Keep bytes that came by another way."""
         with self._lock:
-            insort(self._heads, (start, data))
+            insort(self._heads, (start, data), key=lambda head: head[0])
         self._memory.keep_head(self, start, len(data))
 
     def forget_head(self, start: int) -> None:
@@ -210,7 +213,7 @@ class Blocks:
         with self._lock:
             for first, data in self._heads:
                 if first <= start and stop <= first + len(data):
-                    return data[start - first : stop - first]
+                    return bytes(data[start - first : stop - first])
         return None
 
     def _held_at(self, at: int) -> _Held | None:
@@ -243,7 +246,8 @@ class Blocks:
             if other.place.start > at:
                 self._insert(at, other.place.start, segment)
             at = max(at, other.place.stop)
-            if other.future is None and other.is_used:  # a second pass
+            if other.future is None and other.is_spent:
+                other.is_spent = False
                 other.used.clear()
         if at < segment.stop:
             self._insert(at, segment.stop, segment)
@@ -252,25 +256,23 @@ class Blocks:
         place = Segment(start, stop, min(stop - start, whole.wanted))
         insort(self._held, _Held(place), key=lambda held: held.place.start)
 
-    def _future(self, held: _Held) -> Future[bytes]:
+    def _future(self, held: _Held) -> Future[Data]:
         """The bytes of a segment, asked for now if they were not yet; the next ones are asked for ahead."""
         if held.future is None:
-            if held.is_used:  # a second pass
-                held.used.clear()
             self._start(held)
         number = self._held.index(held)
         for other in self._held[number + 1 : number + 1 + _AHEAD]:
-            if other.future is None and not other.is_used and self._memory.has_room(other.nbytes):
+            if other.future is None and not other.is_spent and self._memory.has_room(other.nbytes):
                 self._start(other)
         assert held.future is not None
         return held.future
 
     def _start(self, held: _Held) -> None:
         start, stop = held.place.start, held.place.stop
-        self._memory.take(self, held, held.nbytes)
+        (self._memory.spend if held.is_spent else self._memory.take)(self, held, held.nbytes)
         held.future = self._memory.workers.run(lambda: self._fetch_counted(start, stop, values=True))
 
-    def _result(self, held: _Held, future: Future[bytes]) -> bytes:
+    def _result(self, held: _Held, future: Future[Data]) -> Data:
         try:
             return future.result()
         except BaseException:
@@ -279,7 +281,7 @@ class Blocks:
                     self._let_go(held)
             raise
 
-    def _use(self, held: _Held, start: int, stop: int, data: bytes) -> None:
+    def _use(self, held: _Held, start: int, stop: int, data: Data) -> None:
         with self._lock:
             used_head, held.used_head = held.used_head, None
             if used_head is not None:
@@ -287,8 +289,9 @@ class Blocks:
                 self._let_go(held)
             else:
                 held.use(start, stop)
-                if held.is_used and held.future is not None:
-                    self._let_go(held)
+                if held.is_used and not held.is_spent and held.future is not None:
+                    held.is_spent = True  # it may be read a second time soon
+                    self._memory.spend(self, held, held.nbytes)
         if used_head is not None:
             self.put(0, data)
             used_head()
@@ -299,6 +302,14 @@ class Blocks:
 
     # ------------------------------------------------------------------ headers
 
+    def fetch_head(self, start: int, stop: int) -> None:
+        """Fetch what is neither here nor announced of a part of a header, each gap at once; keep it."""
+        while start < stop:
+            found = self._known(start, stop)
+            if found is None:
+                found = self._fill_gap(start, stop)
+            start += len(found)
+
     def _fill_gap(self, at: int, stop: int) -> memoryview:
         """Fetch what is neither here nor announced from `at` on, with a margin; keep it."""
         with self._gap_lock:
@@ -308,13 +319,13 @@ class Blocks:
             with self._lock:
                 end = max(stop + _AFTER, at + (FIRST if at == 0 else _MARGIN))
                 after = [start for start, _ in self._heads if start > at]
-                after += [held.place.start for held in self._held if held.place.start > at and not held.is_used]
+                after += [held.place.start for held in self._held if held.place.start > at and not held.is_spent]
                 end = min([end, self._size, *after])
             data = self._fetch_counted(at, end, values=False)
             self.put(at, data)
             return memoryview(data)[: stop - at]
 
-    def _fetch_counted(self, start: int, stop: int, *, values: bool) -> bytes:
+    def _fetch_counted(self, start: int, stop: int, *, values: bool) -> Data:
         if not values:
             self._count(stop - start)
         return self._fetch(start, stop, values)

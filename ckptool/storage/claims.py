@@ -55,6 +55,43 @@ def claim_path(path: Path) -> int | None:
     return None
 
 
+def claim_shared(path: Path) -> int | None:
+    """Open and lock a file together with others who do the same; None if a process has it for itself.
+
+    Raises:
+        FileNotFoundError: its folder is gone, or it was removed meanwhile.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | _CLOEXEC, 0o600)
+    try:
+        if fcntl is not None:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(descriptor)
+                return None
+            except OSError:  # a file system without locks
+                return descriptor
+        if os.path.samestat(os.fstat(descriptor), path.stat()):
+            return descriptor
+    except BaseException:
+        os.close(descriptor)
+        raise
+    os.close(descriptor)
+    raise FileNotFoundError(path)
+
+
+def open_claimed(path: Path) -> int | None:
+    """Open and lock a file for this process alone; None if another one has it, or its folder is gone."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | _CLOEXEC, 0o600)
+    except FileNotFoundError:
+        return None
+    if claim(descriptor, path):
+        return descriptor
+    os.close(descriptor)
+    return None
+
+
 def claim_state(path: Path) -> ClaimState:
     """Whether a living process works on a file, as far as the system can tell."""
     if fcntl is None:

@@ -176,6 +176,9 @@ class OpenFile:
                 self._ends_early(offset + len(buffer))
             done += count
 
+    def expect(self, offset: int, nbytes: int) -> None:
+        """Nothing: the system reads ahead by itself."""
+
     def check_first(self, offset: int, nbytes: int, until: int, check: Callable[[bytes], None]) -> None:
         check(self.read(offset, nbytes))
 

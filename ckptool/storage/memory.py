@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
 from typing import Protocol
 
 from ckptool.storage.workers import Workers
 
 HEADS = 64 << 20
 """Bytes of headers that are kept."""
-AHEAD = 96 << 20
+AHEAD = 64 << 20
 """Bytes of values that are held while more are fetched ahead."""
 VALUES = 384 << 20
 """Bytes of values from which on those are let go that were not read whole."""
+SPENT = 40 << 20
+"""Bytes of values that are kept after they were read: statistics read a tensor twice."""
 
 
 class Keeper(Protocol):
@@ -38,6 +41,8 @@ class Memory:
         self._head_bytes = 0
         self._values: OrderedDict[int, tuple[Keeper, object, int]] = OrderedDict()
         self._value_bytes = 0
+        self._spent: OrderedDict[int, tuple[Keeper, object, int]] = OrderedDict()
+        self._spent_bytes = 0
 
     def keep_head(self, keeper: Keeper, start: int, nbytes: int) -> None:
         """Note a block of a header; the oldest ones are let go where there are too many."""
@@ -62,22 +67,38 @@ class Memory:
             self._values[id(held)] = (keeper, held, nbytes)
             self._value_bytes += nbytes
 
+    def spend(self, keeper: Keeper, held: object, nbytes: int) -> None:
+        """Note values that were read, or are read again."""
+        self.give(held)
+        with self._lock:
+            self._spent[id(held)] = (keeper, held, nbytes)
+            self._spent_bytes += nbytes
+
     def give(self, held: object) -> None:
         """Note values that were let go."""
         with self._lock:
             _, _, nbytes = self._values.pop(id(held), (None, None, 0))
             self._value_bytes -= nbytes
+            _, _, nbytes = self._spent.pop(id(held), (None, None, 0))
+            self._spent_bytes -= nbytes
 
     def make_room(self) -> None:
         """Let the oldest values go where too many are held. Whoever calls this holds no lock."""
-        if self._value_bytes <= VALUES:
+        if self._value_bytes <= VALUES and self._spent_bytes <= SPENT:
             return
         with self._lock:
-            oldest, over = [], self._value_bytes - VALUES
-            for keeper, held, nbytes in self._values.values():
-                if over <= 0:
-                    break
-                oldest.append((keeper, held))
-                over -= nbytes
+            oldest = [
+                *_oldest(self._values, self._value_bytes - VALUES),
+                *_oldest(self._spent, self._spent_bytes - SPENT),
+            ]
         for keeper, held in oldest:
             keeper.forget_values(held)
+
+
+def _oldest(kept: OrderedDict[int, tuple[Keeper, object, int]], over: int) -> Iterator[tuple[Keeper, object]]:
+    """The first of what is kept, so many bytes of it."""
+    for keeper, held, nbytes in kept.values():
+        if over <= 0:
+            return
+        yield keeper, held
+        over -= nbytes

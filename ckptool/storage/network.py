@@ -34,6 +34,10 @@ class Network:
         """What has been read so far."""
         return self.transfer.read
 
+    def interrupt(self) -> None:
+        """Have nobody wait any longer for bytes."""
+        self.memory.workers.interrupt()
+
     def close(self) -> None:
         """Close all connections; threads that fetch end."""
         self.client.close()

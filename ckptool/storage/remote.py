@@ -82,6 +82,10 @@ class OpenRemote:
         self._require(offset, len(buffer))
         self.source.blocks.read_into(offset, buffer)
 
+    def expect(self, offset: int, nbytes: int) -> None:
+        self._require(offset, nbytes)
+        self.source.blocks.fetch_head(offset, offset + nbytes)
+
     def check_first(self, offset: int, nbytes: int, until: int, check: Callable[[bytes], None]) -> None:
         self._require(offset, nbytes)
         self.source.blocks.check_first(offset, nbytes, until, check)

@@ -19,6 +19,8 @@ class Remote(Protocol):
     @property
     def read(self) -> Read: ...
 
+    def interrupt(self) -> None: ...
+
     def close(self) -> None: ...
 
 
@@ -57,6 +59,13 @@ def one_session() -> Iterator[Session]:
         _SESSIONS.remove(made)
         if made.network is not None:
             made.network.close()
+
+
+def interrupt_reads() -> None:
+    """Have threads that wait for bytes of the network wait no longer: Ctrl-C ends the command now."""
+    network = session().network
+    if network is not None:
+        network.interrupt()
 
 
 def read_so_far() -> Read | None:

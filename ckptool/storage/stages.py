@@ -16,6 +16,7 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -38,6 +39,21 @@ _TRIES = 5
 def stage_path(target: Path, plan: str) -> Path:
     """The stage of a target under a plan's hash: hidden, of no loader's glob, no longer than a name may be."""
     return target.with_name(f"{_stem(target)}.{plan[:_DIGITS]}.tmp")
+
+
+def done_path(target: Path, plan: str) -> Path:
+    """Where a run that several processes did leaves word that it is complete."""
+    return target.with_name(f"{_stem(target)}.{plan[:_DIGITS]}.done")
+
+
+def words_of_done(target: Path) -> list[Path]:
+    """What runs with this target have left to say that they are complete."""
+    stem, pattern = _stem(target), re.compile(rf"\.[0-9a-f]{{{_DIGITS}}}\.done")
+    try:
+        names = os.listdir(target.parent)  # noqa: PTH208 (names alone are faster)
+    except OSError:
+        return []
+    return [target.with_name(name) for name in names if name.startswith(stem) and pattern.fullmatch(name, len(stem))]
 
 
 def stages_of(target: Path) -> list[Path]:
@@ -155,8 +171,26 @@ class FolderStage:
             sink.flush()
         finally:
             sink.close()
-        record = {"version": _VERSION, "plan": self.plan, "name": name, "file": _state(path), "about": dict(about)}
-        self._record_path(name).write_text(json.dumps(record))
+        self.record(name, about)
+
+    def record(self, name: str, about: Mapping[str, Sequence[float]]) -> None:
+        """Record a file as finished; the record is there whole or not at all."""
+        state = _state(self.new / name)
+        record = {"version": _VERSION, "plan": self.plan, "name": name, "file": state, "about": dict(about)}
+        path = self._record_path(name)
+        written = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+        written.write_text(json.dumps(record))
+        written.replace(path)
+
+    def about(self, name: str) -> Mapping[str, Sequence[float]]:
+        """The numbers that were recorded of a finished file."""
+        about: dict[str, list[float]] = (self._record(name) or {}).get("about", {})
+        return about
+
+    @property
+    def names(self) -> list[str]:
+        """The files that are recorded as finished."""
+        return sorted(path.name.removesuffix(".json") for path in (self.path / "done").glob("*.json"))
 
     def finished(self, name: str, size: int) -> Mapping[str, Sequence[float]] | None:
         """What was recorded of a finished file; None if it is not finished, or is another file than the recorded one.

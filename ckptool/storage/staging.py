@@ -30,12 +30,14 @@ from ckptool.storage.stages import (
     FolderStage,
     Stage,
     another_writer,
+    done_path,
     is_folder_stage,
     records_in,
     remove_stage,
     stage_path,
     stages_of,
     take_mode,
+    words_of_done,
 )
 from ckptool.storage.touched import files_read, note_written, output_at, require_not_read
 
@@ -135,7 +137,7 @@ def staged_folder(target: PathText, plan: str, replaceable: Replaceable, *, forc
     try:
         with said_plainly(target), signals_held():  # until it is known here what is to be removed
             _require_ended(stage_path(target, plan))
-            stage = FolderStage.claim(target, plan, _mode_of(target, replaceable))
+            stage = FolderStage.claim(target, plan, mode_of(target, replaceable))
         yield stage
         with signals_held():
             publish_folder(stage.path, target, replaceable, force=force)
@@ -186,6 +188,10 @@ def clear_stages(target: PathText, plan: str | None = None) -> list[Note]:
     if address_of(target) is not None:  # an upload that was not completed has no name
         return notes
     target = Path(target)
+    for path in words_of_done(target):
+        if plan is None or path != done_path(target, plan):
+            with suppress(OSError):
+                path.unlink()
     for path in stages_of(target):
         if path.is_symlink() or not path.is_dir():
             if is_abandoned(path):
@@ -255,7 +261,7 @@ def _unlink_free(path: Path, target: Path) -> None:
         raise another_writer(target) from None
 
 
-def _mode_of(target: Path, replaceable: Replaceable) -> int | None:
+def mode_of(target: Path, replaceable: Replaceable) -> int | None:
     """Permissions for the files of a folder: those that all files have which they replace; None for the umask's."""
     if not target.is_dir():
         return None

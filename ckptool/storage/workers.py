@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from queue import SimpleQueue
 
+from ckptool.core.errors import UnreadableError
 from ckptool.storage.signals import signals_held
+
+Data = bytes | bytearray
 
 
 class Workers:
@@ -26,18 +30,28 @@ class Workers:
         self._started = 0
         self._idle = 0
         self._lock = threading.Lock()
-        self._calls: SimpleQueue[tuple[Future[bytes], Callable[[], bytes]] | None] = SimpleQueue()
+        self._unfinished: set[Future[Data]] = set()
+        self._calls: SimpleQueue[tuple[Future[Data], Callable[[], Data]] | None] = SimpleQueue()
 
-    def run(self, call: Callable[[], bytes]) -> Future[bytes]:
+    def run(self, call: Callable[[], Data]) -> Future[Data]:
         """Have a thread make a call."""
-        future: Future[bytes] = Future()
+        future: Future[Data] = Future()
         with self._lock:
+            self._unfinished.add(future)
             self._calls.put((future, call))
             if self._idle < self._calls.qsize() and self._started < self._count:
                 self._started += 1
                 with signals_held():
                     threading.Thread(target=self._work, daemon=True, name="ckptool-fetch").start()
         return future
+
+    def interrupt(self) -> None:
+        """Have nobody wait any longer for what is not finished; what the threads still get is not used."""
+        with self._lock:
+            unfinished = list(self._unfinished)
+        for future in unfinished:
+            with suppress(InvalidStateError):
+                future.set_exception(UnreadableError("the command was stopped while it read"))
 
     def end(self) -> None:
         """Have the threads end when they have nothing more to do."""
@@ -55,7 +69,12 @@ class Workers:
             if todo is None:
                 return
             future, call = todo
-            try:
-                future.set_result(call())
-            except BaseException as error:  # whoever waits gets it
-                future.set_exception(error)
+            with suppress(InvalidStateError):  # it was interrupted
+                try:
+                    future.set_result(b"" if future.done() else call())
+                except InvalidStateError:
+                    raise
+                except BaseException as error:  # whoever waits gets it
+                    future.set_exception(error)
+            with self._lock:
+                self._unfinished.discard(future)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from queue import SimpleQueue
 from typing import TypeVar
 
+from ckptool.storage.session import interrupt_reads
 from ckptool.storage.signals import signals_held
 
 _Item = TypeVar("_Item")
@@ -47,6 +48,7 @@ def in_threads(work: Callable[[_Item], _Done], items: Sequence[_Item], threads: 
     with signals_held():
         for worker in workers:
             worker.start()
+    is_done = False
     try:
         running = len(workers)
         while running:
@@ -57,7 +59,10 @@ def in_threads(work: Callable[[_Item], _Done], items: Sequence[_Item], threads: 
                 raise result
             else:
                 yield result
+        is_done = True
     finally:
         stop.set()
+        if not is_done:
+            interrupt_reads()
         for worker in workers:
             worker.join()

@@ -90,6 +90,7 @@ Answer = Callable[[Handler, Asked], None]
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
+    request_queue_size = 128
 
     def handle_error(self, request: object, address: object) -> None:
         pass  # a client that gives up is no error here

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
+from ckptool.core.address import address_of
 from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.spec import TensorSpec
 from ckptool.formats.opening import open_checkpoint
@@ -63,15 +64,15 @@ class Bases:
     def code_of(self, spec: str, folder: PurePath) -> str:
         """The file or module that ``into = spec`` would import; "" for a checkpoint or a model of a library."""
         prefix, colon, _ = spec.partition(":")
-        if not colon or "\0" in spec or exists(folder / spec):
+        if not colon or "\0" in spec or exists(place_of(folder, spec)):
             return ""
         from ckptool.models.opening import LIBRARIES
 
         return "" if prefix in LIBRARIES else spec.rpartition(":")[0]
 
     def _opened(self, spec: str, arguments: Mapping[str, Any], folder: PurePath) -> Base:
-        if exists(folder / spec):
-            checkpoint = self.checkpoint(folder / spec)
+        if exists(place_of(folder, spec)):
+            checkpoint = self.checkpoint(place_of(folder, spec))
             return Base(spec, {key: tensor.spec for key, tensor in checkpoint.items()})
         from ckptool.models import open_target  # a model: this needs torch
 
@@ -79,3 +80,13 @@ class Bases:
         is_code = bool(colon) and module.endswith(".py") and is_file(folder / module)
         target = open_target(f"{folder / module}:{name}" if is_code else spec, arguments or None)
         return Base(spec, target.specs, target if target.checkpoint is None else None)
+
+
+def place_of(folder: PurePath, spec: str) -> PurePath:
+    """A path as seen from a folder; an address is one from anywhere.
+
+    Example:
+        >>> place_of(PurePath("ci"), "a.pth").as_posix(), str(place_of(PurePath("ci"), "hf://org/model"))
+        ('ci/a.pth', 'hf://org/model')
+    """
+    return address_of(spec) or folder / spec

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from ckptool.commands.checks.bases import Base
 from ckptool.commands.checks.case import Case, Found, columns
 from ckptool.commands.checks.finding import Place
+from ckptool.core.address import address_of
 from ckptool.core.keys import wrapper_prefix
 from ckptool.core.shell import shell_quote
 from ckptool.core.spec import TensorSpec
@@ -53,6 +54,8 @@ def fits(case: Case) -> Iterator[Found]:
     into = case.settings.into
     arguments = case.settings.model_args.value if case.settings.model_args else {}
     if not into.is_typed and not case.policy.is_trusted:
+        if address_of(into.value) is not None:
+            case.policy.path(into.value)
         code = case.bases.code_of(into.value, case.policy.folder)
         if code:
             text = f"{into.value} names code, and a policy runs none: {code} was not imported"
@@ -139,7 +142,7 @@ def _help(case: Case, base: Base, specs: Specs) -> str:
     prefix = wrapper_prefix(specs)
     if prefix and not wrapper_prefix(base.specs):
         return f"ckptool remap {case.word} -r strip-wrappers -o PLAIN"
-    into = shell_quote(base.name if base.model else str(case.path_of(base.name)))
+    into = shell_quote(base.name if base.model else str(address_of(base.name) or case.path_of(base.name)))
     helps = [word for found in _suggested(case, base) for word in found.options]
     return " ".join([f"ckptool transplant {case.word} --into {into}", *map(shell_quote, helps)])
 
@@ -152,5 +155,5 @@ def _suggested(case: Case, base: Base) -> Sequence[Suggestion]:
 
     if case.settings.recipe is not None:
         return ()
-    target = base.model or open_target(str(case.path_of(base.name)))
+    target = base.model or open_target(str(address_of(base.name) or case.path_of(base.name)))
     return suggestions(plan_transplant(case.checkpoint, target))

@@ -16,6 +16,7 @@ from ckptool.commands.checks import RULES, nearest
 from ckptool.commands.checks.finding import LEVELS, Level, Place
 from ckptool.commands.checks.settings import ALLOW, Allow, Drift, Setting, Settings, path_matches
 from ckptool.commands.checks.toml_lines import key_lines
+from ckptool.core.address import address_of
 from ckptool.core.errors import CkptError, MissingError, UsageError
 from ckptool.core.keys import Pattern
 from ckptool.core.shell import shell_quote
@@ -67,7 +68,8 @@ class Policy:
         Raises:
             UsageError: it lies outside of the policy's folder, also by a link, and the policy is not trusted.
         """
-        path = self.folder / name
+        address = None if "\0" in name else address_of(name)
+        path = address or self.folder / name
         if not self.is_trusted and not self.holds(name):
             raise UsageError(
                 f"{name} lies outside of the folder of {self.file or 'the policy'}",
@@ -78,7 +80,7 @@ class Policy:
 
     def holds(self, name: str) -> bool:
         """True if a file of that name lies below the policy's folder."""
-        if "\0" in name:
+        if "\0" in name or address_of(name) is not None:
             return False
         return resolved(self.folder / name).is_relative_to(resolved(self.folder))
 

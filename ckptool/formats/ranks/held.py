@@ -63,6 +63,9 @@ class HeldBytes:
     def will_read(self, ranges: Sequence[tuple[int, int]]) -> None:
         """Nothing: the bytes are here."""
 
+    def expect(self, offset: int, nbytes: int) -> None:
+        """Nothing: it is read when it is asked for."""
+
     def check_first(self, offset: int, nbytes: int, until: int, check: Callable[[bytes], None]) -> None:
         check(self.read(offset, nbytes))
 

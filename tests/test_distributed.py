@@ -1,0 +1,311 @@
+"""Several processes write one folder: the bytes of one process, whatever is killed, and in whatever order they come."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+from console import Run, runner
+from safetensors.numpy import save_file
+
+import ckptool
+from ckptool.engine.sharing import dealt
+from ckptool.storage.launchers import launched
+from ckptool.storage.stages import stages_of, words_of_done
+
+VARIABLES = ("RANK", "WORLD_SIZE", "SLURM_PROCID", "SLURM_NTASKS", "OMPI_COMM_WORLD_RANK", "PMI_RANK")
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    return runner(tmp_path, monkeypatch, capsys)
+
+
+def model(folder: Path, tensors: int = 20, elements: int = 3000) -> Path:
+    made = {f"layers.{n}.weight": np.random.default_rng(n).random(elements, np.float32) for n in range(tensors)}
+    folder.mkdir()
+    save_file(made, folder / "model.safetensors")
+    (folder / "config.json").write_text('{"model_type": "x"}')
+    return folder
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def states(folder: Path) -> dict[str, tuple[int, int]]:
+    return {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in folder.glob("*.safetensors")}
+
+
+FILTER = ["filter", "in", "--drop", "layers.3.*", "--dtype", "bf16", "--max-shard", "25kB"]
+
+
+def test_parts_make_what_one_process_makes(run: Run, tmp_path: Path) -> None:
+    model(tmp_path / "in")
+    assert run(*FILTER, "-o", "alone")[0] == 0
+    order = [2, 4, 1, 3]
+    for number in order:
+        assert not (tmp_path / "out").exists(), "nothing has the name before all is there"
+        code, out, err = run(*FILTER, "-o", "out", "--part", f"{number}/4")
+        assert code == 0, err
+        assert ("wrote a part of out" in out) == (number != order[-1])
+    assert content(tmp_path / "out") == content(tmp_path / "alone")
+    assert (tmp_path / "out" / "config.json").exists()
+    assert stages_of(tmp_path / "out") == []
+    code, out, err = run(*FILTER, "-o", "out", "--part", "1/4", "--json")
+    assert code == 0 and "complete already" in err and json.loads(out)["written"]["missing"] == 0
+    assert run(*FILTER, "-o", "out")[0] == 2, "one process alone replaces nothing"
+
+
+@pytest.mark.parametrize(
+    "command", [["remap", "in", "-r", "layers. -> blocks."], ["merge", "in", "in", "--method", "linear"]]
+)
+def test_other_commands_share_too(run: Run, tmp_path: Path, command: list[str]) -> None:
+    model(tmp_path / "in")
+    options = ["--max-shard", "30kB"]
+    assert run(*command, *options, "-o", "alone")[0] == 0
+    for number in (1, 2):
+        assert run(*command, *options, "-o", "out", "--part", f"{number}/2")[0] == 0
+    assert content(tmp_path / "out") == content(tmp_path / "alone")
+
+
+def test_more_parts_than_files_and_one_part(run: Run, tmp_path: Path) -> None:
+    model(tmp_path / "in", tensors=3)
+    for number in range(5, 0, -1):
+        assert run("filter", "in", "-o", "five", "--part", f"{number}/5")[0] == 0
+    assert run("filter", "in", "-o", "one", "--part", "1/1")[0] == 0
+    assert content(tmp_path / "five") == content(tmp_path / "one")
+
+
+def test_finished_shards_are_kept_by_another_number_of_parts(run: Run, tmp_path: Path) -> None:
+    model(tmp_path / "in")
+    assert run(*FILTER, "-o", "out", "--part", "1/3")[0] == 0
+    (stage,) = stages_of(tmp_path / "out")
+    before = states(stage / "new")
+    assert before
+    for number in (1, 2):
+        assert run(*FILTER, "-o", "out", "--part", f"{number}/2")[0] == 0
+    after = states(tmp_path / "out")
+    assert {name: after[name] for name in before} == before
+
+
+def test_a_record_counts_only_if_the_file_agrees(run: Run, tmp_path: Path) -> None:
+    model(tmp_path / "in")
+    assert run(*FILTER, "-o", "alone")[0] == 0
+    assert run(*FILTER, "-o", "out", "--part", "1/2")[0] == 0
+    (stage,) = stages_of(tmp_path / "out")
+    damaged = sorted((stage / "new").glob("*.safetensors"))[0]
+    data = bytearray(damaged.read_bytes())
+    data[-1] ^= 1
+    damaged.write_bytes(data)
+    assert run(*FILTER, "-o", "out", "--part", "2/2")[0] == 0
+    assert not (tmp_path / "out").exists(), "a file is missing again"
+    assert run(*FILTER, "-o", "out", "--resume")[0] == 0
+    assert content(tmp_path / "out") == content(tmp_path / "alone")
+
+
+def test_resume(run: Run, tmp_path: Path) -> None:
+    model(tmp_path / "in")
+    assert run(*FILTER, "-o", "out", "--part", "1/2")[0] == 0
+    code, _, err = run(*FILTER, "--drop", "layers.4.*", "-o", "out", "--resume")
+    assert code == 2 and "the inputs or options changed" in err
+    assert run(*FILTER, "-o", "out", "--resume")[0] == 0
+    before = states(tmp_path / "out")
+    code, _, err = run(*FILTER, "-o", "out", "--resume")
+    assert code == 0 and "complete already" in err and states(tmp_path / "out") == before
+    model(tmp_path / "other", tensors=21)
+    code, _, err = run("filter", "other", "-o", "out", "--resume")
+    assert code == 2 and "exists" in err
+    assert run("filter", "other", "-o", "out", "--force")[0] == 0
+    assert words_of_done(tmp_path / "out") == [], "another run takes its word back"
+
+
+def test_an_output_that_was_changed_is_not_taken_for_complete(run: Run, tmp_path: Path) -> None:
+    model(tmp_path / "in")
+    assert run(*FILTER, "-o", "out", "--resume")[0] == 0
+    shard = sorted((tmp_path / "out").glob("*.safetensors"))[0]
+    shard.write_bytes(shard.read_bytes()[:-1] + b"x")
+    assert run(*FILTER, "-o", "out", "--resume")[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["-o", "out", "--distributed"], "RANK and WORLD_SIZE are not set"),
+        (["-o", "out", "--part", "3/2"], "is not I/N"),
+        (["-o", "out", "--part", "0/2"], "is not I/N"),
+        (["-o", "out", "--part", "1/2", "--distributed"], "exclude each other"),
+        (["--part", "1/2"], "no output"),
+        (["-o", "out.safetensors", "--part", "1/2"], "a folder of shards"),
+        (["-o", "out.pth", "--resume"], "a folder of shards"),
+    ],
+)
+def test_requests_that_do_not_fit(run: Run, tmp_path: Path, options: list[str], words: str) -> None:
+    model(tmp_path / "in")
+    code, _, err = run("filter", "in", *options)
+    assert code == 2 and words in err
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+def test_launcher_variables_without_distributed(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model(tmp_path / "in")
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    code, _, err = run("filter", "in", "-o", "out")
+    assert code == 0 and "process 2 of 4" in err and "--distributed" in err
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("RANK", "WORLD_SIZE"),
+        ("SLURM_PROCID", "SLURM_NTASKS"),
+        ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
+        ("PMI_RANK", "PMI_SIZE"),
+    ],
+)
+def test_launchers(names: tuple[str, str]) -> None:
+    share = launched({names[0]: "2", names[1]: "3"})
+    assert share is not None and (share.number, share.count, share.leads) == (2, 3, False)
+    assert launched({names[0]: "3", names[1]: "3"}) is None
+
+
+def test_shares_are_even() -> None:
+    random.seed(3)
+    sizes = {f"{n}": random.randrange(1, 5_000) for n in range(200)}
+    shares = dealt(sizes, 8)
+    assert sorted(name for share in shares for name in share) == sorted(sizes)
+    loads = [sum(sizes[name] for name in share) for share in shares]
+    assert max(loads) - min(loads) < 200
+    assert dealt(dict(reversed(sizes.items())), 8) == shares, "the order of the names does not matter"
+
+
+# --- real processes ---------------------------------------------------------------------------------------------------
+
+
+def environment(**more: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name not in VARIABLES}
+    return {**kept, "PYTHONPATH": str(ROOT), "COLUMNS": "100", **more}
+
+
+def start(folder: Path, number: int, count: int, *arguments: str, **more: str) -> subprocess.Popen[str]:
+    """One process, as a launcher starts it."""
+    variables = environment(RANK=str(number), WORLD_SIZE=str(count), **more)
+    return subprocess.Popen(
+        [sys.executable, "-m", "ckptool", *arguments, "--distributed"],
+        cwd=folder, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def test_torchrun_starts_four(tmp_path: Path, run: Run) -> None:
+    model(tmp_path / "in", tensors=40)
+    assert run(*FILTER, "-o", "alone")[0] == 0
+    bin_folder = Path(sys.executable).parent
+    command = [bin_folder / "torchrun", "--standalone", "--no-python", "--nproc-per-node", "4"]
+    done = subprocess.run(
+        [*command, bin_folder / "ckptool", *FILTER, "-o", "out", "--distributed", "--json"],
+        cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert said["written"]["tensors"] == 39 and said["written"]["missing"] == 0, "one process speaks for all"
+    assert len(said["written"]["rounding"]) == 39, "what casts did to the numbers of all of them"
+    assert content(tmp_path / "out") == content(tmp_path / "alone")
+    assert stages_of(tmp_path / "out") == []
+
+
+def test_processes_that_plan_differently_fail_clearly(tmp_path: Path) -> None:
+    model(tmp_path / "in", tensors=300, elements=20_000)
+    first = start(tmp_path, 0, 2, *FILTER, "-o", "out")
+    while not stages_of(tmp_path / "out"):
+        time.sleep(0.02)
+        assert first.poll() is None
+    second = start(tmp_path, 1, 2, *FILTER, "--drop", "layers.7.*", "-o", "out")
+    _, said = second.communicate(timeout=60)
+    first.kill()
+    first.communicate()
+    assert second.returncode == 2 and "its inputs or options differ" in said
+
+
+def test_a_process_that_fails_ends_the_one_that_waits(tmp_path: Path) -> None:
+    """One tensor of the input is damaged, in a shard that the second process writes."""
+    state = {f"layers.{n}.weight": torch.full((2000,), float(n)) for n in range(6)}
+    torch.save(state, tmp_path / "in.pth")
+    data = bytearray((tmp_path / "in.pth").read_bytes())
+    data[data.index(state["layers.1.weight"].numpy().tobytes()) + 50] ^= 1
+    (tmp_path / "in.pth").write_bytes(data)
+    command = ["filter", "in.pth", "-o", "out", "--to", "folder", "--max-shard", "9kB"]
+    first, second = (start(tmp_path, n, 2, *command, TORCHELASTIC_RUN_ID="a") for n in range(2))
+    said = [process.communicate(timeout=60)[1] for process in (first, second)]
+    assert (first.returncode, second.returncode) == (2, 2)
+    assert "process 2 of 2" in said[0] and "is damaged" in said[0] and "is damaged" in said[1]
+    assert not (tmp_path / "out").exists()
+    (stage,) = stages_of(tmp_path / "out")
+    assert list((stage / "done").iterdir()), "what was finished is kept"
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_processes_are_killed_at_random_and_started_again(tmp_path: Path, run: Run, seed: int) -> None:
+    """The processes are found by the ids that we started; the number of them changes from try to try."""
+    chance = random.Random(seed)
+    model(tmp_path / "in", tensors=60, elements=60_000)
+    options = ["filter", "in", "--dtype", "bf16", "--max-shard", "400kB"]
+    assert run(*options, "-o", "alone")[0] == 0
+    kept: dict[str, tuple[int, int]] = {}
+    for attempt in range(12):
+        count = chance.choice([2, 3, 4])
+        processes = [
+            start(tmp_path, n, count, *options, "-o", "out", TORCHELASTIC_RESTART_COUNT=str(attempt))
+            for n in range(count)
+        ]
+        if attempt < 4:
+            time.sleep(chance.uniform(0.3, 1.2))
+            for process in chance.sample(processes, chance.randint(1, count)):
+                process.send_signal(chance.choice([signal.SIGKILL, signal.SIGTERM]))
+            time.sleep(0.1)
+            for process in processes:  # as torchrun does
+                process.kill()
+        codes = []
+        for process in processes:
+            process.communicate(timeout=120)
+            codes.append(process.returncode)
+        for stage in stages_of(tmp_path / "out"):
+            names = {path.name.removesuffix(".json") for path in (stage / "done").glob("*.safetensors.json")}
+            now = {name: state for name, state in states(stage / "new").items() if name in names}
+            assert {name: now[name] for name in kept if name in now} == {
+                name: kept[name] for name in kept if name in now
+            }
+            kept = now
+        if (tmp_path / "out").exists():
+            break
+        assert attempt < 4 or codes == [0] * count
+    assert content(tmp_path / "out") == content(tmp_path / "alone")
+    final = states(tmp_path / "out")
+    assert {name: final[name] for name in kept} == kept, "what was finished was not written again"
+
+
+def test_rivals_without_distributed_fail_clearly(tmp_path: Path) -> None:
+    model(tmp_path / "in", tensors=100, elements=30_000)
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "ckptool", *FILTER, "-o", "out"],
+            cwd=tmp_path, env=environment(RANK=str(n), WORLD_SIZE="3"), stderr=subprocess.PIPE, text=True,
+        )
+        for n in range(3)
+    ]  # fmt: skip
+    said = [process.communicate(timeout=120)[1] for process in processes]
+    codes = sorted(process.returncode for process in processes)
+    assert codes == [0, 2, 2], said
+    assert len(ckptool.open(tmp_path / "out")) == 99
