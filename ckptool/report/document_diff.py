@@ -101,7 +101,7 @@ def _blocks(diff: Diff, names: tuple[str, str], match: Automatic | None, verbose
     """Who the two are, the rolled-up table, the notes, and the counts; of two that are the same, warnings alone."""
     brief = diff.is_same and not verbose
     sides = side_of(diff.old, names[0], "-"), side_of(diff.new, names[1], "+")
-    if diff.models is not None and diff.models.explained:
+    if diff.models is not None and diff.models.text:
         yield Facts((("models", (diff.models.text,)),))
     yield Sides(sides, on_screen=not brief)
     yield Notes([*_prefixes(diff), *(note for note in diff.notes if note.level == "warning")])

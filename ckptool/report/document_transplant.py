@@ -7,7 +7,6 @@ from itertools import chain
 from typing import Any
 
 from ckptool.commands.transplant.result import Transplant
-from ckptool.core.checkpoint import Note
 from ckptool.core.shell import shell_quote
 from ckptool.core.spec import TensorSpec
 from ckptool.models import Verdict
@@ -135,7 +134,7 @@ def _blocks(transplant: Transplant, name: str, came: Done, depth: int | None, ve
     """Source and target, what is wrong, bars per module, what became of every key, what torch says, the sum."""
     target = Side(transplant.target.name, (target_text(transplant),), "target")
     yield Sides((side_of(transplant.source, name, "source"), target))
-    notes = _notes(transplant)
+    notes = transplant.plan.notes
     yield Notes([note for note in notes if note.level == "warning"])
     yield from match_blocks(transplant.match)
     yield Rows(_MODULES, lambda: module_rows(transplant, depth))
@@ -164,12 +163,6 @@ def _chart(transplant: Transplant) -> Chart:
     styles = tuple(STATES[share.state] for share in shares)
     loaded = Series("loaded from the source", tuple(share.share for share in shares), "percent", styles=styles)
     return Chart("modules: loaded, partly loaded, new", tuple(share.name for share in shares), (loaded,))
-
-
-def _notes(transplant: Transplant) -> list[Note]:
-    ema = transplant.source.selection.ema
-    also = [Note(f"the source also holds a moving average, {ema}", "--ema takes that")] if ema else []
-    return [*also, *transplant.plan.notes]
 
 
 def done_blocks(transplant: Transplant, came: Done, name: str = "", files: Sequence[str] = ()) -> Iterator[Block]:

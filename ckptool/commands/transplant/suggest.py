@@ -222,7 +222,13 @@ def with_suggestions(done: Transplant, command: Sequence[str]) -> Transplant:
     """
     found = suggestions(done)
     notes = suggestion_notes(found, command)
-    average = done.source.selection.ema
-    text = f"the source also holds a moving average, {average}"
-    others = (Note(text, command_text([*command, "--ema"])),) if average else ()
-    return replace(done, plan=replace(done.plan, notes=(*others, *done.plan.notes, *notes)), suggested=notes)
+    average = average_note(done.source)
+    takes = replace(average, hint=command_text([*command, "--ema"])) if average is not None else None
+    others = tuple(takes if takes is not None and note == average else note for note in done.plan.notes)
+    return replace(done, plan=replace(done.plan, notes=(*others, *notes)), suggested=notes)
+
+
+def average_note(source: Checkpoint) -> Note | None:
+    """That a file holds a moving average beside the weights that are taken."""
+    average = source.selection.ema
+    return Note(f"the source also holds a moving average, {average}", "--ema takes that") if average else None
