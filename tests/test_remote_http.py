@@ -566,6 +566,7 @@ class Proxy(threading.Thread):
     def __init__(self, target: tuple[str, int], answer: bytes = b"HTTP/1.1 200 Connection established\r\n\r\n") -> None:
         super().__init__(daemon=True)
         self.target, self.answer, self.asked = target, answer, list[bytes]()
+        self.open: list[socket.socket] = []
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
 
@@ -581,8 +582,14 @@ class Proxy(threading.Thread):
             self.asked.append(request.split(b"\r\n")[0])
             client.sendall(self.answer)
             server = socket.create_connection(self.target)
+            self.open += [client, server]
             for one, other in ((client, server), (server, client)):
                 threading.Thread(target=self.pump, args=(one, other), daemon=True).start()
+
+    def end(self) -> None:
+        self.listener.close()
+        for each in self.open:
+            each.close()
 
     @staticmethod
     def pump(one: socket.socket, other: socket.socket) -> None:
@@ -604,4 +611,4 @@ def test_a_proxy_is_asked_to_connect(certificate: Path) -> None:
         asked = len(proxy.asked)
         done = ckptool_with("inspect", "https://169.254.169.254/x", **variables)
         assert done.returncode == 2 and "it is not asked" in done.stderr and len(proxy.asked) == asked
-        proxy.listener.close()
+        proxy.end()
