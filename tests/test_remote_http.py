@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -496,3 +498,117 @@ def test_ctrl_c_does_not_wait_for_a_server(command: list[str], tmp_path: Path) -
         assert process.returncode == 130 and b"interrupted" in said
         assert time.monotonic() - started < 4
     assert list(tmp_path.iterdir()) == []
+
+
+# --- TLS and proxies --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate of 127.0.0.1 that nobody signed, with its key in the same file."""
+    from datetime import UTC, datetime, timedelta
+    from ipaddress import ip_address
+
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "loopback")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder(
+            name, name, key.public_key(), x509.random_serial_number(), now - timedelta(1), now + timedelta(1)
+        )
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    path = tmp_path_factory.mktemp("tls") / "both.pem"
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    path.write_bytes(made.public_bytes(serialization.Encoding.PEM) + private)
+    return path
+
+
+def ckptool_with(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **variables}
+    command = [sys.executable, "-m", "ckptool", *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_a_certificate_is_verified(certificate: Path) -> None:
+    with serving(good, certificate=certificate) as (url, _):
+        refused = ckptool_with("inspect", f"{url}/m.safetensors")
+        assert refused.returncode == 2 and "the certificate of 127.0.0.1 is not valid" in refused.stderr
+        trusted = ckptool_with("inspect", f"{url}/m.safetensors", SSL_CERT_FILE=str(certificate))
+        assert trusted.returncode == 0 and "10 tensors" in trusted.stdout
+        assert "read: 1 request" in trusted.stdout
+
+
+def test_no_redirect_leads_out_of_tls(certificate: Path) -> None:
+    with serving(good) as (plain, log), serving(to(f"{plain}/m.safetensors"), certificate=certificate) as (url, _):
+        done = ckptool_with("inspect", f"{url}/m.safetensors", SSL_CERT_FILE=str(certificate))
+        assert done.returncode == 2 and "which is not followed" in done.stderr
+        assert log.asked == []
+
+
+def test_tls_and_plain_text_do_not_speak(certificate: Path) -> None:
+    with serving(good) as (plain, _):
+        done = ckptool_with("inspect", plain.replace("http:", "https:") + "/m.safetensors")
+        assert done.returncode == 2 and "no secure connection" in done.stderr
+
+
+class Proxy(threading.Thread):
+    """Connects one client after the other to whom it asks for, and notes whom."""
+
+    def __init__(self, target: tuple[str, int], answer: bytes = b"HTTP/1.1 200 Connection established\r\n\r\n") -> None:
+        super().__init__(daemon=True)
+        self.target, self.answer, self.asked = target, answer, list[bytes]()
+        self.open: list[socket.socket] = []
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+
+    def run(self) -> None:
+        while True:
+            try:
+                client, _ = self.listener.accept()
+            except OSError:
+                return
+            request = b""
+            while b"\r\n\r\n" not in request:
+                request += client.recv(1)
+            self.asked.append(request.split(b"\r\n")[0])
+            client.sendall(self.answer)
+            server = socket.create_connection(self.target)
+            self.open += [client, server]
+            for one, other in ((client, server), (server, client)):
+                threading.Thread(target=self.pump, args=(one, other), daemon=True).start()
+
+    def end(self) -> None:
+        self.listener.close()
+        for each in self.open:
+            each.close()
+
+    @staticmethod
+    def pump(one: socket.socket, other: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := one.recv(1 << 16):
+                other.sendall(data)
+            other.shutdown(socket.SHUT_WR)
+
+
+def test_a_proxy_is_asked_to_connect(certificate: Path) -> None:
+    """The name is the proxy's to look up; the certificate, which is of another name, shows that TLS goes through."""
+    with serving(good, certificate=certificate) as (url, _):
+        proxy = Proxy(("127.0.0.1", int(url.rpartition(":")[2])))
+        proxy.start()
+        variables = {"HTTPS_PROXY": f"http://127.0.0.1:{proxy.port}", "SSL_CERT_FILE": str(certificate)}
+        done = ckptool_with("inspect", "https://model.example/m.safetensors", **variables)
+        assert proxy.asked and set(proxy.asked) == {b"CONNECT model.example:443 HTTP/1.1"}
+        assert done.returncode == 2 and "the certificate of model.example is not valid" in done.stderr
+        asked = len(proxy.asked)
+        done = ckptool_with("inspect", "https://169.254.169.254/x", **variables)
+        assert done.returncode == 2 and "it is not asked" in done.stderr and len(proxy.asked) == asked
+        proxy.end()

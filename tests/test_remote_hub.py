@@ -17,6 +17,7 @@ from safetensors.torch import load_file as load_torch
 import ckptool
 from ckptool.core.errors import CkptError, MissingError, UnreadableError, UsageError
 from ckptool.storage.locate import locate, locate_file
+from tests.servers.base import serving
 from tests.servers.hub import Hub, serving_hub
 
 MB = 1 << 20
@@ -69,8 +70,9 @@ def test_a_file_of_the_hub_is_inspected_in_one_range(hub: Hub, run: Run, tmp_pat
     assert out.splitlines()[-1] == "read: 2 requests, 131 kB of 8.00 MB"
 
 
-def test_a_long_header_takes_a_second_range(hub: Hub, run: Run, tmp_path: Path) -> None:
-    hub.files["org/model"] = {"model.safetensors": one_file(tmp_path, layers(3000, 100))}
+@pytest.mark.parametrize("count", [3000, 15_000])
+def test_a_long_header_takes_a_second_range(hub: Hub, run: Run, tmp_path: Path, count: int) -> None:
+    hub.files["org/model"] = {"model.safetensors": one_file(tmp_path, layers(count, 100))}
     code, out, _ = run("inspect", "hf://org/model/model.safetensors", "--json")
     assert code == 0 and json.loads(out)["transfer"]["requests"] == 4
     assert len(hub.ranges) == 2 and hub.ranges[1][0] == 131072
@@ -406,3 +408,36 @@ def test_a_policy_that_is_not_trusted_asks_no_server(hub: Hub, run: Run, tmp_pat
     code, _, err = run("check", "one.safetensors")
     assert code == 2 and "lies outside" in err and hub.log.asked == []
     assert run("check", "one.safetensors", "--trust-policy")[0] == 0 and hub.log.asked
+
+
+def test_the_report_names_the_commit(hub: Hub, run: Run, tmp_path: Path) -> None:
+    hub.files["org/model"] = {"model.safetensors": one_file(tmp_path, layers(4, 1000))}
+    commit = hub.commit("org/model")
+    _, out, _ = run("inspect", "hf://org/model")
+    assert f"pinned: hf://org/model@{commit}" in out
+    _, again, _ = run("inspect", f"hf://org/model@{commit}")
+    assert "4 tensors" in again and "pinned" not in again
+    assert json.loads(run("inspect", "hf://org/model", "--json")[1])["transfer"]["commits"] == {
+        "hf://org/model": commit
+    }
+
+
+@pytest.mark.parametrize("address", ["hf://org/model", "hf://org/model/model.safetensors"])
+def test_a_captive_portal_is_no_hub(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    page = b"<html>Please log in</html>"
+    with serving(lambda handler, asked: handler.say(200, page, Content_Type="text/html")) as (url, _):
+        monkeypatch.setenv("HF_ENDPOINT", url)
+        monkeypatch.setenv("HF_HOME", str(tmp_path))
+        code, _, err = run("inspect", address)
+        assert code == 2 and "is not a hub" in err
+
+
+def test_a_folder_with_files_of_any_kind_is_checked(hub: Hub, run: Run, tmp_path: Path) -> None:
+    torch.save({"w": torch.ones(3)}, tmp_path / "w.bin")
+    hub.files["org/model"] = {
+        "a/w.bin": (tmp_path / "w.bin").read_bytes(),
+        "b/other.bin": b"x" * 3000,
+        "README.md": b"#",
+    }
+    code, out, err = run("check", "hf://org/model")
+    assert code == 0 and "1 file" in out, err

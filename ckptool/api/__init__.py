@@ -35,7 +35,8 @@ def open(path: PathText, select: str | None = None) -> Checkpoint:
     """Open a checkpoint of any format, told by its content. Reads headers only; holds no file open.
 
     Args:
-        path: a file, or a folder of shards.
+        path: a file, or a folder of shards; or an address, ``hf://OWNER/NAME[@REVISION][/FILE]``, ``https://HOST/FILE``,
+            ``s3://BUCKET/KEY``, of which ranges are read. A branch is looked up anew at each call.
         select: dotted path of the dict that holds the weights, as "model_ema"; by default the one that is meant.
 
     Raises:

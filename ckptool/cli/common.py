@@ -13,7 +13,7 @@ import typer
 from ckptool.core.address import named
 from ckptool.core.errors import CkptError
 from ckptool.storage.environment import VARIABLES
-from ckptool.storage.paths import exists
+from ckptool.storage.paths import exists, is_address
 
 
 class _PathOrAddress:
@@ -42,7 +42,7 @@ def complete_keys(incomplete: str) -> list[str]:
     # The parser knows no arguments yet while an option lacks its value: the words come from the shell.
     typed = VARIABLES.get("COMP_WORDS") or VARIABLES.get("_TYPER_COMPLETE_ARGS") or ""
     with contextlib.suppress(CkptError, OSError, ValueError):
-        named = next((word for word in shlex.split(typed)[2:] if exists(word)), None)
+        named = next((word for word in shlex.split(typed)[2:] if not is_address(word) and exists(word)), None)
         keys = list(open_checkpoint(PurePath(named))) if named else []
         return [key for key in keys if key.startswith(incomplete) and key.isprintable()]
     return []

@@ -160,9 +160,10 @@ def reads_blocks(plan: Plan) -> Iterator[Block]:
 
 
 def read_block(read: Read) -> Facts:
-    """``read: 3 requests, 210 kB of 16.1 GB``"""
+    """``pinned: hf://org/model@COMMIT`` for each branch, then ``read: 3 requests, 210 kB of 16.1 GB``"""
     requests = number_of(read.requests, "request")
-    return Facts((("read", [requests, f"{size_short(read.nbytes)} of {size_short(read.of)}"]),))
+    pins = [("pinned", [pinned]) for _, pinned in read.pins]
+    return Facts((*pins, ("read", [requests, f"{size_short(read.nbytes)} of {size_short(read.of)}"])))
 
 
 def written_blocks(written: Written, name: str, files: Sequence[str] = ()) -> Iterator[Block]:

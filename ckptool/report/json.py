@@ -72,7 +72,8 @@ def transfer_fields() -> Iterator[tuple[str, Any]]:
     """``transfer``: requests, bytes, and the size of the files; nothing where the network was not asked."""
     read = read_so_far()
     if read is not None:
-        yield "transfer", {"requests": read.requests, "bytes": read.nbytes, "of": read.of}
+        pins = {address: pinned.rpartition("@")[2] for address, pinned in read.pins}
+        yield "transfer", {"requests": read.requests, "bytes": read.nbytes, "of": read.of, "commits": pins}
 
 
 def error_json(error: CkptError) -> str:

@@ -85,6 +85,9 @@ class Repository:
     def pin(self, commit: str) -> None:
         """Remember the commit that the revision is at."""
         self.at_once.known["commit", *self._key, self.place.revision] = commit
+        place = replace(self.place, path="")
+        if not place.is_pinned:
+            self.at_once.transfer.pin(str(place.address), str(replace(place, revision=commit).address))
 
     def forget(self) -> None:
         """Ask for the commit again."""

@@ -15,11 +15,13 @@ class Read:
         requests: requests that were sent, redirects and repetitions too.
         nbytes: bytes of files that arrived.
         of: size of these files.
+        pins: (address, the same at its commit) of each branch that was read.
     """
 
     requests: int
     nbytes: int
     of: int
+    pins: tuple[tuple[str, str], ...] = ()
 
 
 class Transfer:
@@ -29,7 +31,7 @@ class Transfer:
         >>> transfer = Transfer()
         >>> transfer.count_request(); transfer.count_bytes(100); transfer.add_file("a", 1000)
         >>> transfer.read
-        Read(requests=1, nbytes=100, of=1000)
+        Read(requests=1, nbytes=100, of=1000, pins=())
     """
 
     def __init__(self) -> None:
@@ -37,6 +39,7 @@ class Transfer:
         self._requests = 0
         self._nbytes = 0
         self._files: dict[Hashable, int] = {}
+        self._pins: dict[str, str] = {}
 
     def count_request(self) -> None:
         """One more request."""
@@ -53,8 +56,13 @@ class Transfer:
         with self._lock:
             self._files[identity] = size
 
+    def pin(self, address: str, pinned: str) -> None:
+        """A branch that is read, and its commit."""
+        with self._lock:
+            self._pins[address] = pinned
+
     @property
     def read(self) -> Read:
         """The counts so far."""
         with self._lock:
-            return Read(self._requests, self._nbytes, sum(self._files.values()))
+            return Read(self._requests, self._nbytes, sum(self._files.values()), tuple(self._pins.items()))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -97,14 +99,21 @@ class _Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def serving(answer: Answer, log: Log | None = None, name: str = "") -> Iterator[tuple[str, Log]]:
-    """A server on a free port of the loopback; its address and its log."""
+def serving(
+    answer: Answer, log: Log | None = None, name: str = "", certificate: Path | None = None
+) -> Iterator[tuple[str, Log]]:
+    """A server on a free port of the loopback; its address and its log. With a certificate (and key) it speaks TLS."""
     server = _Server(("127.0.0.1", 0), Handler)
+    if certificate is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
     server.answer, server.log, server.name = answer, log or Log(), name  # type: ignore[attr-defined]
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_address[1]}", server.log  # type: ignore[attr-defined]
+        scheme = "http" if certificate is None else "https"
+        yield f"{scheme}://127.0.0.1:{server.server_address[1]}", server.log  # type: ignore[attr-defined]
     finally:
         server.shutdown()
         server.server_close()

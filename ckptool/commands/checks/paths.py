@@ -15,8 +15,7 @@ from ckptool.formats.opening import open_checkpoint
 from ckptool.formats.ranks.kinds import is_joined
 from ckptool.formats.registry import INDEX, INDEX_ENDING, endings, folder_container, sniff, vague_endings
 from ckptool.formats.sharded import SHARD_NAME, open_shards
-from ckptool.storage.local import LocalFile
-from ckptool.storage.locate import locate_folder
+from ckptool.storage.locate import locate_file, locate_folder
 from ckptool.storage.paths import entry_names, exists, is_file, is_folder, normal, walk
 from ckptool.storage.touched import only_looking
 
@@ -105,7 +104,7 @@ def _looks_like_one(path: PurePath) -> bool:
     ):
         return True
     try:
-        with only_looking(), LocalFile.at(path).open() as file:
+        with only_looking(), locate_file(path).open() as file:
             if file.size >= len(_LFS) and file.read(0, len(_LFS)) == _LFS:
                 return True
             return (sniff(file) is INDEX) == path.name.endswith(INDEX_ENDING)
@@ -123,9 +122,17 @@ def _target_of(path: PurePath, *, found: bool = False) -> Target:
     index = path.with_name(f"{match['stem']}{match['suffix']}{INDEX_ENDING}")
     if is_file(index):
         return Target(str(index), index)
-    group = [name for name in entry_names(path.parent) if _belong(path.name, name)]
+    group = [name for name in _names_beside(path) if _belong(path.name, name)]
     first = path.with_name(group[0])
     return Target(str(first), first, tuple(group))
+
+
+def _names_beside(path: PurePath) -> list[str]:
+    """The names in the folder of a file; its own alone where no folder can be listed, as on a web server."""
+    try:
+        return entry_names(path.parent)
+    except CkptError:
+        return [path.name]
 
 
 def _belong(name: str, other: str) -> bool:
