@@ -15,8 +15,8 @@ from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.errors import CkptError, UnreadableError, UsageError
 from ckptool.core.observations import RunBeside
 from ckptool.core.shell import shell_quote
-from ckptool.formats.ranks.files import first_line
 from ckptool.formats.ranks.kinds import inner_folders, joining_folder, kind_of
+from ckptool.formats.ranks.names import first_line
 from ckptool.formats.registry import (
     INDEX,
     INDEX_ENDING,

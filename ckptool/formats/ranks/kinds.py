@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import PurePath
 
 from ckptool.core.bytes import Entry, Folder
-from ckptool.core.errors import UnreadableError
+from ckptool.formats.ranks.names import entries_in
 from ckptool.formats.registry import FolderContainer, late
 
 _MOST = 1000  # folders that are looked into
@@ -47,18 +47,10 @@ def inner_folders(folder: Folder, entries: Sequence[Entry]) -> list[Folder]:
     found = []
     for entry in entries[:_MOST]:
         inner = folder.folder(entry.name) if entry.is_folder else None
-        held = _entries(inner) if inner is not None else ()
+        held = entries_in(inner) if inner is not None else ()
         if inner is not None and kind_of(inner, held) is not None:
             found.append(inner)
     return found
-
-
-def _entries(folder: Folder) -> Sequence[Entry]:
-    """What a folder holds; nothing if it may not be listed."""
-    try:
-        return folder.entries()
-    except UnreadableError:
-        return ()
 
 
 def joining_folder(folder: Folder, *, is_whole: bool = False) -> PurePath | None:
@@ -68,7 +60,7 @@ def joining_folder(folder: Folder, *, is_whole: bool = False) -> PurePath | None
         folder: a folder with files of ranks, or one around it.
         is_whole: True if the folder itself opens as something else.
     """
-    entries = _entries(folder)
+    entries = entries_in(folder)
     if kind_of(folder, entries) is None:
         return None
     if not is_whole:
