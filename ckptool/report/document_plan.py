@@ -11,6 +11,7 @@ from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.errors import CkptError
 from ckptool.core.plan import Dropped, Plan, Problem, Step, sources_of
 from ckptool.core.reasons import FOUND
+from ckptool.core.shell import shell_quote
 from ckptool.engine.reads import reads_of
 from ckptool.report.blocks import Block, Column, Facts, Item, Items, Next, Notes, Rows, Sides, Totals
 from ckptool.report.document import Answer, Document, Field, Mood, Status, Table
@@ -32,6 +33,7 @@ from ckptool.report.reasons import command_text, reason_text
 from ckptool.report.results import ABOUT, plan_findings
 from ckptool.report.symbols import STYLES
 from ckptool.report.units import number_of, relative, size_short
+from ckptool.storage.paths import is_address
 
 if TYPE_CHECKING:
     from ckptool.commands.automatic import Automatic
@@ -178,8 +180,10 @@ def written_blocks(written: Written, name: str, files: Sequence[str] = ()) -> It
         yield Facts((("rounding", [f"rel ≤ {relative(rounding[key])} ({key})", *_lost_values(written)]),))
     many = f"  {len(written.files)} files" if len(written.files) > 1 else ""
     is_folder = written.files[0] != written.path
-    name = str(PurePath(name) / written.files[0].name) if is_folder and not many else name
-    yield Items((_wrote(f"{name}{many}  {size_short(written.nbytes)}  {written.seconds:.1f} s"),))
+    shown = str(PurePath(name) / written.files[0].name) if is_folder and not many else name
+    yield Items((_wrote(f"{shown}{many}  {size_short(written.nbytes)}  {written.seconds:.1f} s"),))
+    if is_folder and not is_address(name):
+        yield Next((f"publish it: hf upload OWNER/NAME {shell_quote(name)}",))
 
 
 def _wrote(what: str) -> Item:
