@@ -245,7 +245,7 @@ def test_a_diff_begins_with_what_differs_and_folds_it(cli: Run, fixtures: Path) 
     code, out, _ = cli("diff", "resnet18.pth", "ibn.pth", columns=200)
     split = "first norm of layer1 to layer3 split into IN and BN: IBN-a"
     assert code == 1
-    assert out.splitlines()[1] == f"both are resnet18 (torchvision names); the new one has {split}"
+    assert out.splitlines()[1] == f"models: both are resnet18 (torchvision names); the new one has {split}"
     rows = [line for line in out.splitlines() if line.endswith(split) and line[0] in "+-"]
     assert len(rows) == 2
     assert len([line for line in out.splitlines() if line[:1] in "+-~=!>"]) < 15
