@@ -26,11 +26,13 @@ if TYPE_CHECKING:
     from ckptool.api import check as check
     from ckptool.api import compare as compare
     from ckptool.api import dequantized as dequantized
+    from ckptool.api import extract as extract
     from ckptool.api import load_into as load_into
     from ckptool.api import match as match
     from ckptool.api import open as open
     from ckptool.api import plan_filter as plan_filter
     from ckptool.api import plan_merge as plan_merge
+    from ckptool.api import plan_patch as plan_patch
     from ckptool.api import plan_remap as plan_remap
     from ckptool.api import plan_transplant as plan_transplant
     from ckptool.api import probe as probe
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     from ckptool.core.checkpoint import Checkpoint as Checkpoint
     from ckptool.core.checkpoint import Tensor as Tensor
     from ckptool.core.errors import CkptError as CkptError
+    from ckptool.core.errors import PartlyLoadedError as PartlyLoadedError
     from ckptool.core.plan import Step as Step
     from ckptool.core.spec import TensorSpec as TensorSpec
     from ckptool.engine.reading import Reader as Reader
@@ -62,6 +65,7 @@ _HOMES = {
     "CkptError": "core.errors",
     "Diff": "commands.diff.result",
     "Finding": "commands.checks.finding",
+    "PartlyLoadedError": "core.errors",
     "Plan": "api.plan",
     "ProbeReport": "models.probing.report",
     "Reader": "engine.reading",
@@ -78,11 +82,13 @@ _HOMES = {
             "check",
             "compare",
             "dequantized",
+            "extract",
             "load_into",
             "match",
             "open",
             "plan_filter",
             "plan_merge",
+            "plan_patch",
             "plan_remap",
             "plan_transplant",
             "probe",
@@ -98,6 +104,7 @@ __all__ = [
     "CkptError",
     "Diff",
     "Finding",
+    "PartlyLoadedError",
     "Plan",
     "ProbeReport",
     "Reader",
@@ -112,11 +119,13 @@ __all__ = [
     "check",
     "compare",
     "dequantized",
+    "extract",
     "load_into",
     "match",
     "open",
     "plan_filter",
     "plan_merge",
+    "plan_patch",
     "plan_remap",
     "plan_transplant",
     "probe",

@@ -266,6 +266,7 @@ def test_check_takes_arguments_for_the_model(cli: Run, tmp_path: Path) -> None:
         ("merge-lora", "ckptool merge BASE --lora"),
         ("merge_lora", "ckptool merge BASE --lora"),
         ("compare", "ckptool diff"),
+        ("match", "ckptool remap IN --auto --like MODEL"),
         ("show", "ckptool inspect"),
         ("validate", "ckptool check"),
     ],

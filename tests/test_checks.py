@@ -202,6 +202,20 @@ def test_a_shard_of_another_version_is_an_orphan(fixtures: Path) -> None:
     assert check(index, policy='allow.shards = ["model-*-of-00002.safetensors"]').findings == ()
 
 
+@pytest.mark.parametrize(("split", "words"), [(3, "the index is of another split"), (2, "remove what is left over")])
+def test_shards_of_another_split_are_not_to_be_removed(split: int, words: str, tmp_path: Path) -> None:
+    """Where no shard of the index is there, the index is wrong, and the shards are the weights."""
+    for number in (1, 2):
+        save_file({f"w{number}": torch.arange(2.0)}, tmp_path / f"model-0000{number}-of-00002.safetensors")
+    if split == 2:
+        save_file({"old": torch.arange(2.0)}, tmp_path / "model-00001-of-00004.safetensors")
+    shards = {f"w{number}": f"model-0000{number}-of-0000{split}.safetensors" for number in (1, 2)}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": shards}))
+    findings = check(tmp_path / "model.safetensors.index.json").findings
+    (finding,) = (finding for finding in findings if "called like a shard" in finding.message)
+    assert words in finding.help and len(finding.details) == (2 if split == 3 else 1)
+
+
 def test_an_index_that_reaches_outside_its_folder_is_refused_not_followed() -> None:
     (finding,) = check(FIXTURES / "hostile" / "outside").findings
     assert finding.rule == "readable" and "not a plain file name" in finding.message

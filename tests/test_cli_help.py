@@ -83,6 +83,7 @@ PAGES_OF = {
     "filter": ["filter", "writing", "output"],
     "remap": ["recipes", "matching", "writing", "output"],
     "merge": ["merge", "writing", "output"],
+    "extract": ["extract", "output"],
     "transplant": ["transplant", "matching", "writing", "output"],
     "check": ["policy", "output"],
     "git": ["git", "diff", "output"],

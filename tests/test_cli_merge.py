@@ -169,6 +169,8 @@ def test_methods_are_listed(cli: Run) -> None:
     assert code == 0
     assert max(map(len, out.splitlines())) <= 80
     assert [line.split()[0] for line in out.splitlines()[1:] if not line.startswith(" ")] == list(METHODS)
+    for default in ("(t=0.5)", "density=0.5", "gamma=0.01", "decay=0.999"):
+        assert default in out
 
 
 def test_json_names_each_input(cli: Run) -> None:

@@ -464,3 +464,99 @@ def test_codes_are_not_overwritten_beside_foreign_scales(tmp_path: Path, capsys:
     command = ["transplant", str(plain), "--into", str(DATA / "fp8_block_sharded")]
     told = refused(command, tmp_path / "out.safetensors", capsys)
     assert "fp8 128×128 blocks" in told
+
+
+def test_names_in_the_config_follow_their_modules(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    generator = torch.Generator().manual_seed(0)
+
+    def packed(bits: int) -> dict[str, torch.Tensor]:
+        words = torch.randint(0, 2**31, (4, 64 * bits // 32), dtype=torch.int64, generator=generator)
+        scales = torch.rand(4, 1, generator=generator).bfloat16()
+        return {"weight": words.to(torch.uint32), "scales": scales, "biases": scales.clone()}
+
+    state = {f"model.a.{name}": tensor for name, tensor in packed(4).items()}
+    state |= {f"model.b.{name}": tensor for name, tensor in packed(8).items()}
+    state["lm_head.weight"] = torch.ones(4, 64)
+    save_file(state, folder / "model.safetensors", {"format": "mlx"})
+    config = {"quantization": {"group_size": 64, "bits": 4, "model.b": {"group_size": 64, "bits": 8}, "lm_head": False}}
+    (folder / "config.json").write_text(json.dumps(config))
+    out = tmp_path / "out"
+    rules = ["-r", "model. -> body.0.", "-r", "lm_head. -> head."]
+    assert run(["remap", str(folder), *rules, "-o", str(out)]) == 0
+    renamed = json.loads((out / "config.json").read_text())["quantization"]
+    assert renamed == {"group_size": 64, "bits": 4, "body.0.b": {"group_size": 64, "bits": 8}, "head": False}
+    for source, name in ((folder, "one"), (out, "two")):
+        assert run(["filter", str(source), "--dequantize", "-o", str(tmp_path / f"{name}.safetensors")]) == 0
+    one, two = load_file(tmp_path / "one.safetensors"), load_file(tmp_path / "two.safetensors")
+    assert same(one["model.b.weight"], two["body.0.b.weight"])
+    assert same(one["model.a.weight"], two["body.0.a.weight"])
+
+
+def test_comfy_descriptions_in_the_metadata_follow(tmp_path: Path) -> None:
+    layers = {"layers": {name: {"format": "float8_e4m3fn"} for name in ("a", "b")}, "format_version": "1.0"}
+    state = {}
+    for name in ("a", "b"):
+        state[f"model.diffusion_model.{name}.weight"] = torch.ones(4, 4).to(torch.float8_e4m3fn)
+        state[f"model.diffusion_model.{name}.weight_scale"] = torch.tensor(2.0)
+    source, out = tmp_path / "in.safetensors", tmp_path / "out.safetensors"
+    save_file(state, source, {"_quantization_metadata": json.dumps(layers)})
+    rules = ["-r", "model.diffusion_model.a. -> model.diffusion_model.c.d.", "-r", "model.diffusion_model.b.{k**} -> !"]
+    assert run(["remap", str(source), *rules, "-o", str(out)]) == 0
+    with safe_open(out, "pt") as file:
+        found = json.loads(file.metadata()["_quantization_metadata"])
+    assert found == {"layers": {"c.d": {"format": "float8_e4m3fn"}}, "format_version": "1.0"}
+    assert run(["filter", str(source), "--dequantize", "-o", str(tmp_path / "plain.safetensors")]) == 0
+    with safe_open(tmp_path / "plain.safetensors", "pt") as file:
+        assert "_quantization_metadata" not in (file.metadata() or {})
+
+
+def test_torchao_descriptions_of_dropped_tensors_are_gone(tmp_path: Path) -> None:
+    case = next(case for case in CASES if case["case"].startswith("torchao"))
+    source, out = recorded(case, tmp_path / "in"), tmp_path / "out.safetensors"
+    assert run(["filter", str(source), "--drop", "m.*", "-o", str(out)]) == 0
+    with safe_open(out, "pt") as file:
+        assert json.loads(file.metadata()["tensor_names"]) == []
+        assert "m.weight" not in file.metadata()
+
+
+def test_a_live_model_takes_decoded_weights() -> None:
+    import ckptool
+
+    class Attention(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.q_proj = torch.nn.Linear(64, 32, bias=False)
+
+    model = Attention()
+    rule = "model.layers.0.self_attn. ->"
+    with pytest.raises(ckptool.CkptError, match="quantized"):
+        ckptool.load_into(model, DATA / "gptq_v1_actorder", recipe=rule)
+    report = ckptool.load_into(model, ckptool.dequantized(DATA / "gptq_v1_actorder"), recipe=rule)
+    ((_, expected),) = load_file(DATA / "gptq_v1_actorder.expected.safetensors").items()
+    assert report.loaded == ("q_proj.weight",)
+    assert torch.equal(model.q_proj.weight.detach(), expected.float())
+
+
+def test_a_run_is_resumed_only_if_it_decodes_the_same(tmp_path: Path) -> None:
+    from ckptool.commands.beside.complete import complete
+    from ckptool.commands.filter import plan_filter
+    from ckptool.engine.dequantize import dequantized as logical
+    from ckptool.engine.encode import encode
+    from ckptool.engine.plan_hash import plan_hash
+
+    source = tmp_path / "in"
+    shutil.copytree(DATA / "gptq_v1_actorder", source)
+
+    def digest(dtype: str | None = None) -> str:
+        plan = complete(plan_filter(logical(open_checkpoint(source), dtype)), "safetensors")
+        return plan_hash(plan, encode(plan, tmp_path / "out.safetensors").images)
+
+    first = digest()
+    assert digest() == first
+    assert digest("float16") != first
+    config = json.loads((source / "config.json").read_text())
+    config["quantization_config"]["checkpoint_format"] = "gptq_v2"
+    (source / "config.json").write_text(json.dumps(config))
+    assert digest() != first

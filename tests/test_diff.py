@@ -489,7 +489,7 @@ def test_shared_cyclic_and_deep_objects() -> None:
 def test_objects_differ_in_what_a_path_can_tell() -> None:
     def call(name: str = "f", state: object = None) -> Call:
         made = Call("reduce", Global("m", name), (1, "x"))
-        made.states.append(state)
+        made.states = [state]
         return made
 
     assert tensor_pairs(call(), call(), {}, {}) == []

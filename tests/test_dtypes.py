@@ -200,7 +200,7 @@ def test_every_dtype_of_safetensors_goes_through(tmp_path: Path, dtype: str, sha
             ("w", {"dtype": dtype, "shape": [*shape], "data": bytearray(data)})
         ]
     if DTYPES[name].is_packed:
-        with pytest.raises(OutputError, match=r"torch has no dtype for 1 tensors: w is float[46]"):
+        with pytest.raises(OutputError, match=r"torch has no dtype for 1 tensor: w is float[46]"):
             converted(source, tmp_path / "out.pth")
         assert not (tmp_path / "out.pth").exists()
         return

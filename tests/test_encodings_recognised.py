@@ -443,3 +443,8 @@ def test_only_the_rows_needed_are_read() -> None:
     for _ in decode_blocks(encoded, read, 128 * 256):
         pass
     assert seen == [("codes", (128, 256)), ("scales", (1, 2))] * 4
+
+
+def test_scales_without_groups_are_no_mlx_scales() -> None:
+    (encoded,) = found({"m.weight": ("uint32", (64, 1)), "m.scales": ("uint8", (64, 0))}, {"quantization": {"bits": 4}})
+    assert encoded.problems

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import warnings
 import zipfile
 from collections import OrderedDict
@@ -35,6 +36,7 @@ from ckptool.facts.registry import facts_of, finder
 from ckptool.facts.reparametrised import WeightNorm
 from ckptool.facts.tied import recorded_ties
 from ckptool.facts.torch_refuses import is_allowed
+from ckptool.facts.words import note_of
 from ckptool.formats.opening import open_checkpoint
 
 Make = Callable[[Path], Path]
@@ -453,6 +455,24 @@ def test_numbers_that_would_be_nonsense_cannot_be_insisted_on(
     assert 'did you mean "encoded"?' in flat(capsys.readouterr().err)
 
 
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (behind_the_pickle, "4 bytes follow the pickle in data.pkl"),
+        (indexed, "1 tensor of the shards is not in the index: old"),
+        (numpy_backed, "1 tensor of another device is stored as numpy arrays"),
+        (damaged_pickle, "the file is damaged"),
+    ],
+)
+def test_diff_says_what_is_true_of_one_side_only(
+    make: Make, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save({"w": torch.ones(2)}, tmp_path / "plain.pth")
+    run(["diff", str(tmp_path / "plain.pth"), str(make(tmp_path))])
+    told = flat(capsys.readouterr().out)
+    assert words in told and "only " in told
+
+
 def test_the_preview_refuses_as_the_run_does(tmp_path: Path) -> None:
     path = quantized_fp8(tmp_path)
     assert run(["filter", str(path), *CAST]) == run(["filter", str(path), *CAST, "-o", str(tmp_path / "x.pth")]) == 2
@@ -719,6 +739,52 @@ def test_bit_rot_is_found_wherever_values_are_read(
     assert run(["check", str(tmp_path / "a.pth")]) == 1
 
 
+@pytest.mark.parametrize("command", [*COMMANDS, "diff {path}"])
+@pytest.mark.parametrize("layout", ["transposed", "chunks"])
+def test_bit_rot_is_found_in_other_layouts(
+    layout: str, command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tensors whose elements do not follow one another in the file: a transposed view, chunks of torch.distributed."""
+    weight, path = torch.randn(300, 70), tmp_path / "a.pth"
+    torch.save({"fc.weight": weight.t()}, path)
+    if layout == "chunks":
+        path = chunks(weight, tmp_path)
+    (file,) = [path] if path.is_file() else path.glob("*.distcp")
+    data = bytearray(file.read_bytes())
+    half = weight[200, :35].contiguous()  # in either layout
+    data[bytes(data).index(half.numpy().tobytes()) + 3] ^= 4
+    file.write_bytes(data)
+    torch.save(
+        {"fc.weight": torch.zeros(70, 300) if layout == "transposed" else torch.zeros(300, 70)}, tmp_path / "b.pth"
+    )
+    name, *options = [part.format(out=tmp_path / "out", path=tmp_path / "b.pth") for part in command.split()]
+    assert run([name, str(path), *options]) == 2
+    assert "differ from the CRC-32 in the file" in flat(capsys.readouterr().err)
+    assert run(["check", str(path)]) == 1
+
+
+def chunks(weight: torch.Tensor, folder: Path) -> Path:
+    """A checkpoint of torch.distributed in which a tensor is two chunks, by columns."""
+    import torch.distributed as dist
+    from torch.distributed._shard import sharded_tensor as sharded
+    from torch.distributed._shard.sharding_spec import EnumerableShardingSpec, ShardMetadata
+    from torch.distributed.checkpoint import FileSystemWriter, save
+
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        half, (rows, columns) = weight.shape[1] // 2, weight.shape
+        parts = [ShardMetadata([0, at], [rows, half], "rank:0/cpu") for at in (0, half)]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            value = sharded.empty(EnumerableShardingSpec(parts), rows, columns)
+            for number, shard in enumerate(value.local_shards()):
+                shard.tensor.copy_(weight[:, number * half : (number + 1) * half])
+            save({"fc.weight": value}, storage_writer=FileSystemWriter(folder / "dcp"))
+    finally:
+        dist.destroy_process_group()
+    return folder / "dcp"
+
+
 def test_check_compares_every_checksum_of_the_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Integers, and records that no tensor covers, too; a file that is whole has no finding."""
     assert run(["check", str(damaged_values(tmp_path)), "--json"]) == 1
@@ -823,3 +889,40 @@ def test_an_unknown_fact_is_refused_in_the_api(tmp_path: Path) -> None:
 def test_plain_models_have_no_facts_that_act(torchvision: ModuleType, tmp_path: Path) -> None:
     torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "a.pth")
     assert {fact.name for fact in facts_of(open_checkpoint(tmp_path / "a.pth"))} == {"architecture", "statistics"}
+
+
+HINTED: list[tuple[str, dict[str, tuple[int, ...]], list[str]]] = [
+    (
+        "counters",
+        {"bn.weight": (3,), "bn.bias": (3,), "bn.running_mean": (3,), "bn.running_var": (3,)},
+        ["bn.num_batches_tracked"],
+    ),
+    (
+        "densenet-names",
+        {
+            **{f"features.denseblock1.denselayer1.norm.{n}.{k}": (4,) for n in (1, 2) for k in ("weight", "bias")},
+            **{f"features.denseblock1.denselayer1.conv.{n}.weight": (4, 4, 1, 1) for n in (1, 2)},
+        },
+        ["features.denseblock1.denselayer1.norm1.weight", "features.denseblock1.denselayer1.conv2.weight"],
+    ),
+    (
+        "tensorflow-norms",
+        {"encoder.LayerNorm.gamma": (4,), "encoder.LayerNorm.beta": (4,), "encoder.dense.weight": (4, 4)},
+        ["encoder.LayerNorm.weight", "encoder.LayerNorm.bias"],
+    ),
+    ("wrapper", {"module.a.weight": (2,), "module.b.weight": (2,)}, ["a.weight", "b.weight"]),
+]
+
+
+@pytest.mark.parametrize(("name", "shapes", "made"), HINTED, ids=[name for name, *_ in HINTED])
+def test_the_command_that_a_fact_names_does_what_it_says(
+    name: str, shapes: dict[str, tuple[int, ...]], made: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`inspect` suggests a recipe only where the headers prove that it applies: the command runs as it is printed."""
+    monkeypatch.chdir(tmp_path)
+    torch.save({key: torch.ones(shape) for key, shape in shapes.items()}, "a.pth")
+    checkpoint = open_checkpoint("a.pth")
+    (fact,) = (fact for fact in facts_of(checkpoint) if fact.name == name)
+    command = shlex.split(note_of(fact, checkpoint).hint.partition("ckptool ")[2])
+    assert run([*command[:-1], "out.pth"]) == 0
+    assert set(made) <= set(torch.load("out.pth"))

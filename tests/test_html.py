@@ -473,8 +473,9 @@ def bars(shown: Browser) -> list[list[str]]:
         (inspected, ["norm", "spread", "zeros", "outliers"], "layer4.1.conv2.weight"),
         (compared, ["relative change"], "layer4.1.conv2.weight"),
         (transplanted, ["loaded from the source"], "fc"),
+        (compared, ["relative change"], "layer1.0.bn1.weight"),
     ],
-    ids=["inspect", "diff", "transplant"],
+    ids=["inspect", "diff", "transplant", "a name in others"],
 )
 def test_a_bar_of_a_chart_finds_its_tensors(
     make: Callable[[], str], titles: list[str], bar: str, show: Callable[[str], Browser]
@@ -484,7 +485,7 @@ def test_a_bar_of_a_chart_finds_its_tensors(
     assert [chart[0].split(" ")[0] for chart in charts] == [title.split(" ")[0] for title in titles]
     assert all(bar in chart for chart in charts if len(chart) > 1)
     shown.click(f'.chart [data-key="{bar}"]')
-    assert text_of(shown, "#shown").startswith(("1 of 122", "2 of 122"))
+    assert text_of(shown, "#shown") == f"{2 if bar == 'fc' else 1} of 122 tensors"
     assert shown.run(f"document.querySelector('.chart [data-key=\"{bar}\"] title').textContent").startswith(f"{bar}: ")
     hears_nothing_bad(shown)
 

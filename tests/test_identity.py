@@ -15,7 +15,8 @@ import torch
 from console import Run, runner
 
 import ckptool
-from ckptool.core.errors import ChangedError, PartlyLoadedError, UnreadableError
+from ckptool import PartlyLoadedError
+from ckptool.core.errors import ChangedError, UnreadableError
 from ckptool.engine.reading import Reader
 from ckptool.storage.local import LocalFile, OpenFile
 
@@ -190,7 +191,9 @@ def test_a_model_that_is_partly_loaded_is_said_to_be(
             change(path)
 
     monkeypatch.setattr(OpenFile, "read_into", read)
-    with pytest.raises(PartlyLoadedError, match=r"the model is partly loaded: \d tensors? overwritten") as caught:
+    with pytest.raises(
+        ckptool.PartlyLoadedError, match=r"the model is partly loaded: \d tensors? overwritten"
+    ) as caught:
         ckptool.load_into(model, path)
     written = {key for key, tensor in model.state_dict().items() if tensor.any()}
     assert written and written <= set(caught.value.overwritten)

@@ -58,8 +58,8 @@ def test_inspect_of_a_terabyte_is_as_small(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("command", "most"),
-    [(["inspect"], 700), (["filter", "--drop", "*.experts.0.*"], 1000)],
-    ids=["inspect", "filter"],
+    [(["inspect"], 450), (["filter", "--drop", "*.experts.0.*"], 500), (["remap", "-r", "model. ->"], 1400)],
+    ids=["inspect", "filter", "remap"],
 )
 def test_a_key_takes_so_many_bytes(command: list[str], most: int, tmp_path: Path) -> None:
     """Headers and plans are columns; a plain object for each tensor and step took 1,400 and 1,800 bytes."""

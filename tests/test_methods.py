@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,13 @@ from writing import apply
 import ckptool
 from ckptool.commands.merging.measures import ranked
 from ckptool.commands.merging.merge import plan_merge
-from ckptool.commands.merging.methods import METHODS
+from ckptool.commands.merging.methods import METHODS, _agreeing, _agreeing_apart
 from ckptool.commands.merging.mixing import mix
 from ckptool.core.errors import UsageError
 from ckptool.engine import evaluate
 
 T = torch.Tensor
+Array = np.ndarray[Any, Any]
 State = dict[str, T]
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64], ids=str)
 
@@ -521,3 +523,46 @@ def test_agrees_with_mergekit(name: str, params: dict[str, float], theirs: dict[
     expected = api.merge_tensors(inputs, name.replace("-", "_"), parameters=given, base_index=at)
     found = torch.from_numpy(run(name, models, base if method.needs_base else None, weights, **params))
     assert torch.allclose(found, expected, rtol=1e-5, atol=1e-5), float((found - expected).abs().max())
+
+
+@pytest.mark.parametrize("kind", ["alike", "sorted", "falling", "equal", "nan", "few first"])
+@pytest.mark.parametrize("share", [0.001, 0.5, 0.97])
+def test_ranks_are_exact_wherever_the_first_slice_points(kind: str, share: float) -> None:
+    """The first slice tells where to look; where it misleads, the passes by digits find the same."""
+    values = np.random.default_rng(5).standard_normal(1 << 17)
+    if kind in ("sorted", "falling"):
+        values = np.sort(np.abs(values))[:: 1 if kind == "sorted" else -1].copy()
+    elif kind == "equal":
+        values = np.round(values)
+    elif kind == "nan":
+        values[::7] = np.nan
+    parts = np.split(values, [100, 40_000] if kind == "few first" else [1 << 15, 1 << 16])
+    passes: list[int] = []
+
+    def blocks() -> Iterator[list[Array]]:
+        passes.append(1)
+        return ([part, -part] for part in parts)
+
+    rank = max(1, int(share * len(values)))
+    expected = np.sort(np.abs(values))[::-1]  # NaN first
+    for found in ranked(blocks, 2, lambda size: [max(1, int(share * size)), size]):
+        np.testing.assert_array_equal(found, [expected[rank - 1], expected[-1]])
+    if kind == "alike":
+        assert len(passes) == 1
+
+
+@pytest.mark.parametrize("models", [1, 2, 3, 9])
+@pytest.mark.parametrize("normalize", [0.0, 1.0])
+@pytest.mark.parametrize("odd", [0.0, -0.0, np.inf, np.nan])
+def test_what_agrees_is_mixed_alike_by_bits_and_by_masks(models: int, normalize: float, odd: float) -> None:
+    draw = np.random.default_rng(models)
+    changes = [draw.standard_normal(1000) * (draw.random(1000) < 0.6) for _ in range(models)]
+    for change in changes:
+        change[::50] = odd
+    weights = [0.5, -1.0, 2.0, 1.0, 1.0, 0.25, 3.0, 1.0, -0.5][:models]
+    weighed = [change * weight for change, weight in zip(changes, weights, strict=True)]
+    with np.errstate(invalid="ignore"):
+        total = functools.reduce(np.add, weighed)
+        expected = _agreeing_apart([each.copy() for each in weighed], total, weights, normalize)
+        found = _agreeing([each.copy() for each in changes], weights, normalize)
+    np.testing.assert_array_equal(found, expected)

@@ -305,6 +305,58 @@ def test_training_goes_on(tmp_path: Path, cli: Run) -> None:
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), resumed.parameters(), strict=True))
 
 
+def test_dtensors_of_older_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Classes where torch 2.0 to 2.4 had them, and a mesh with its ranks in a tensor."""
+    import sys
+    import types
+
+    def named(module: str, name: str, base: type = object) -> type:
+        made = type(name, (base,), {"__module__": module})
+        holder = types.ModuleType(module)
+        for known, value in vars(sys.modules.get(module, holder)).items():
+            setattr(holder, known, value)
+        setattr(holder, name, made)
+        monkeypatch.setitem(sys.modules, module, holder)
+        return made
+
+    module = "torch.distributed._tensor.api"
+    tensor_class = named(module, "DTensor")
+    spec_class = named("torch.distributed._tensor.placement_types", "DTensorSpec")
+    shard_class = named("torch.distributed._tensor.placement_types", "Shard")
+    mesh_class = named("torch.distributed._tensor.device_mesh", "DeviceMesh")
+    whole = torch.arange(35.0).reshape(7, 5)
+
+    class Old:
+        """Pickles as torch's DTensor of then."""
+
+        def __init__(self, rank: int) -> None:
+            mesh, spec, shard = mesh_class(), spec_class(), shard_class()
+            shard.__dict__.update(dim=0)
+            mesh.__dict__.update(
+                device_type="cuda", mesh=torch.tensor([4, 5, 6]), mesh_dim_names=None, _coordinate_on_dim=[rank],
+                _dim_group_infos=[("", [4, 5, 6])], _flatten_mesh_list=(4, 5, 6),
+            )  # fmt: skip
+            spec.__dict__.update(mesh=mesh, placements=(shard,), tensor_meta=None)
+            self.state = {"_local_tensor": whole.chunk(3)[rank].clone(), "_spec": spec}
+
+        def __reduce__(self) -> tuple[Any, ...]:
+            layout, device = torch.serialization._get_layout("torch.strided"), torch.device("cpu")
+            args = (tensor_class, torch.float32, (7, 5), (5, 1), 0, layout, device, False)
+            rebuild = torch._utils._rebuild_wrapper_subclass
+            return torch._tensor._rebuild_from_type_v2, (rebuild, tensor_class, args, (None, self.state))
+
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for rank in range(3):
+        torch.save({"w": Old(rank)}, folder / f"rank{rank}.pt")
+    assert read(folder) == raw({"w": whole})
+    assert "missing-replicas" not in {fact.name for fact in facts_of(open_checkpoint(folder))}
+    (folder / "rank2.pt").unlink()
+    error = refused(folder)
+    assert error.key == "w"
+    assert "rank2.pt" in error.message
+
+
 # ------------------------------------------------------------------------------------------------- Meta
 
 LLAMA = {

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import pty
+import re
 import select
 import shutil
 import struct
@@ -18,11 +19,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from console import Run, runner
+from console import Run, runner, same_as_golden
 from hypothesis import given
 from hypothesis import strategies as st
 from json_schemas import SCHEMAS, schema_named, validate
 from jsonschema import Draft202012Validator
+from rich.color import ColorSystem
+from rich.style import Style
 
 from ckptool.report.csv import encode_cell
 from ckptool.report.encoders import ENCODERS
@@ -184,9 +187,6 @@ def test_the_answer_is_the_first_line(name: str, cli: Run) -> None:
 
 
 def test_a_symbol_has_one_colour_in_every_command(cli: Run) -> None:
-    from rich.color import ColorSystem
-    from rich.style import Style
-
     seen = set()
     for command in ("diff", "filter", "remap", "transplant"):
         _, out, _ = cli(*COMMANDS[command], "--color", "always", "-v")
@@ -252,3 +252,42 @@ def test_a_pager_does_not_hide_the_answer(fixtures: Path) -> None:
     assert shown.rstrip().endswith(answer)
     shown = on_a_terminal(["diff", "resnet18.pth", "tuned.safetensors", "-v", "--no-pager"], fixtures)
     assert shown.count(answer) == 1
+
+
+COLOURED = {
+    "transplant": ["transplant", "resnet18.pth", "--into", "models.py:Baseline"],
+    "diff": COMMANDS["diff"],
+    "inspect": ["inspect", "tuned.safetensors", "--depth", "2"],
+}
+
+
+@pytest.mark.parametrize("name", COLOURED)
+def test_coloured_screens(name: str, cli: Run) -> None:
+    """What one looks for is bold, what is as expected is faint; escape codes are spelled so that they can be read."""
+    _, out, _ = cli(*COLOURED[name], "--color", "always", columns=80)
+    same_as_golden(f"colour-{name}-80", out.replace("\x1b", "\\e"))
+    plain = cli(*COLOURED[name], "--color", "never", columns=80)[1]
+    assert re.sub(r"\x1b\[[\d;]*m", "", out) == plain
+
+
+def painted(text: str, style: str) -> str:
+    return Style.parse(style).render(text, color_system=ColorSystem.STANDARD)
+
+
+def test_what_one_looks_for_is_seen_first(cli: Run) -> None:
+    _, out, _ = cli(*COLOURED["transplant"], "--color", "always", columns=80)
+    assert painted("bottleneck", "bold") in out
+    assert painted("bottleneck.{weight,bias}  +1 more", "bold red") in out
+    assert painted("bottleneck.num_batches_tracked", "bold red") not in out  # harmless
+    assert "\x1b[2;32m█" in out  # loaded: faint green
+    _, out, _ = cli(*COMMANDS["transplant"], "--color", "always", columns=80)
+    assert painted("fc.weight", "bold magenta") in out
+
+
+def test_dtypes_are_told_apart(cli: Run, fixtures: Path) -> None:
+    state = {"a": torch.zeros(2), "b": torch.zeros(2).bfloat16(), "c": torch.zeros(2, dtype=torch.int64)}
+    torch.save({**state, "d": torch.zeros(2).to(torch.float8_e4m3fn)}, fixtures / "kinds.pth")
+    _, out, _ = cli("inspect", "kinds.pth", "--flat", "--color", "always", columns=80)
+    specs = {"f32[2]": "cyan", "bf16[2]": "bright_blue", "i64[2]": "dim cyan", "f8_e4m3fn[2]": "magenta"}
+    assert all(painted(spec, style) in out for spec, style in specs.items())
+    assert len(set(specs.values())) == len(specs)

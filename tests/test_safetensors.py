@@ -129,6 +129,19 @@ def test_what_no_dtype_of_torch_stands_for_is_copied_and_not_cast(
     assert "torch has no dtype for 1 tensor: b is float4_e2m1fn" in " ".join(capsys.readouterr().err.split())
 
 
+def test_a_packed_number_without_axes_is_copied_and_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """torch has a 0-dim float4_e2m1fn_x2, two numbers in a byte; safetensors has no shape for it."""
+    path, out = tmp_path / "a.pth", tmp_path / "out.pth"
+    torch.save({"s": torch.tensor(3, dtype=torch.uint8).view(torch.float4_e2m1fn_x2), "w": torch.ones(2)}, path)
+    for command in (["inspect", "--stats"], ["diff", str(path)], ["check"], ["filter", "-o", str(out)]):
+        assert run([command[0], str(path), *command[1:]]) == 0
+    kept = torch.load(out, weights_only=True)["s"]
+    assert (kept.dtype, kept.shape, kept.view(torch.uint8).item()) == (torch.float4_e2m1fn_x2, (), 3)
+    capsys.readouterr()
+    assert run(["filter", str(path), "-o", str(tmp_path / "o.safetensors")]) == 2
+    assert "safetensors cannot hold 1 of 2 tensors: s is f4x2_e2m1fn[]" in " ".join(capsys.readouterr().err.split())
+
+
 def test_dtype_names_are_the_references() -> None:
     with pytest.raises(SafetensorError) as refused:
         from safetensors import deserialize

@@ -6,6 +6,7 @@ The examples are DeepSpeed's, torch's, Accelerate's and Megatron's own files; se
 from __future__ import annotations
 
 import json
+import random
 import re
 import shutil
 import zipfile
@@ -80,6 +81,7 @@ def test_every_command(case: str, examples: Path, cli: Run, tmp_path: Path) -> N
     out = tmp_path / "out.safetensors"
     for arguments in (
         ["inspect", source],
+        ["inspect", source, "--json"],
         ["check", source],
         ["filter", source, "-o", str(out)],
         ["remap", source, "-r", "?gate -> gates", "-o", str(tmp_path / "r.pth")],
@@ -95,6 +97,17 @@ def test_every_command(case: str, examples: Path, cli: Run, tmp_path: Path) -> N
     count = len(open_checkpoint(out))
     assert f"identical: {count} tensors" in text or f"= {count} identical   + 0 added   - 0 removed" in text
     assert values_of(out) == values_of(Path(source))
+
+
+def test_what_inspect_says_of_ranks(examples: Path, cli: Run) -> None:
+    said = json.loads(cli("inspect", str(examples / "verl_fsdp_tp_4" / "in"), "--json")[1])
+    assert said["ranks"]["mesh"] == {"names": ["dp", "tp"], "shape": [2, 2]}
+    assert said["ranks"]["placements"]["_StridedShard(0), Shard(0)"] == 4
+    assert {each.get("chunks") for each in said["tensors"]} == {None, 2, 4}
+    code, text, _ = cli("inspect", str(examples / "ds3_bf16" / "in"))
+    assert code == 0
+    assert "DeepSpeed ZeRO-3, 2 ranks" in text
+    assert "step 2" in text
 
 
 # ------------------------------------------------------------------------------------------------- what is refused
@@ -168,3 +181,41 @@ def test_accelerates_optimizer_comes_along(copied: Callable[[str], Path], tmp_pa
     assert torch.equal(saved["optimizer"]["state"]["gate"]["exp_avg"], optimizer.state[parameter]["exp_avg"])
     shutil.copytree(folder / "pytorch_model_fsdp_0", folder / "pytorch_model_fsdp_1")
     assert "pytorch_model_fsdp_1" in refused(folder).message
+
+
+def test_folders_around(copied: Callable[[str], Path], tmp_path: Path) -> None:
+    """verl keeps actor and critic of each step apart."""
+    step = tmp_path / "run" / "global_step_10"
+    step.mkdir(parents=True)
+    shutil.move(copied("verl_fsdp2_2"), step / "actor")
+    expected = list(open_checkpoint(step / "actor"))
+    assert list(open_checkpoint(step)) == expected
+    (tmp_path / "run" / "global_step_20").mkdir()
+    (tmp_path / "run" / "latest_checkpointed_iteration.txt").write_text("10")
+    assert list(open_checkpoint(tmp_path / "run")) == expected
+    shutil.copytree(step / "actor", step / "critic")
+    error = refused(step)
+    assert "actor, critic" in str(error.hint)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_spoiled_files_give_one_clear_error_or_none(case: str, copied: Callable[[str], Path]) -> None:
+    folder = copied(case)
+    rng = random.Random(case)
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix != ".py"]
+    for _ in range(40):
+        path = rng.choice(files)
+        data = path.read_bytes()
+        spoiled = bytearray(data)
+        for _ in range(rng.randint(1, 3)):
+            at = rng.randrange(min(len(data), 3000)) if rng.random() < 0.7 else rng.randrange(len(data))
+            spoiled[at] = rng.choice([0, 1, 0x28, 0x4E, 0x7D, 0xFF, rng.randrange(256)])
+        path.write_bytes(spoiled if rng.random() < 0.8 else spoiled[: rng.randrange(len(data))])
+        try:
+            checkpoint = open_checkpoint(folder)
+            with Reader() as reader:
+                for tensor in checkpoint.values():
+                    reader.read_bytes(tensor)
+        except CkptError as error:
+            assert error.message
+        path.write_bytes(data)

@@ -393,7 +393,7 @@ def test_what_does_not_fit_stays_and_is_reported(models: ModuleType) -> None:
     assert torch.equal(model.fc.weight, head)
     text = str(report)
     assert "[100,16]" in text and "[10,16]" in text and "120/" not in text
-    assert text.splitlines()[-1].startswith("Plan:")
+    assert text.splitlines()[-1].startswith("loaded:")
     assert max(map(len, text.splitlines())) <= 100
 
 
@@ -656,6 +656,8 @@ def test_an_init_is_refused_or_said_to_have_no_effect() -> None:
         ckptool.plan_transplant(FIXTURES / "resnet18.pth", into, init={"head.*": "zeros"})
     with pytest.raises(UsageError, match="unknown init"):
         ckptool.plan_transplant(FIXTURES / "resnet18.pth", into, drop=["fc.*"], init={"fc.*": "ones()"})
+    with pytest.raises(UsageError, match="unknown init"):
+        ckptool.plan_transplant(FIXTURES / "resnet18.pth", into, init={"fc.*": "kaiming"})
 
 
 def renamed_norms(source: State) -> State:
@@ -710,6 +712,25 @@ def test_a_fit_of_a_recipe_is_shown_with_the_shape_in_the_source(
     torch.save({"w": torch.zeros(want)}, tmp_path / "b.pth")
     assert run(["transplant", str(tmp_path / "a.pth"), "--into", str(tmp_path / "b.pth"), "-r", rule]) == 0
     assert words in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("rows", [9, 12])
+def test_tied_tensors_of_the_source_are_not_called_several(
+    rows: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The source has one tensor under both keys, as the model has, also where it is made to fit."""
+    weight = torch.randn(rows, 4)
+    torch.save({"wte.weight": weight, "lm_head.weight": weight}, tmp_path / "tied.pth")
+    torch.save({"wte.weight": weight, "lm_head.weight": weight.clone()}, tmp_path / "apart.pth")
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\nclass Net(nn.Module):\n    def __init__(self):\n        super().__init__()\n"
+        "        self.wte, self.lm_head = nn.Embedding(12, 4), nn.Linear(4, 12, bias=False)\n"
+        "        self.lm_head.weight = self.wte.weight\n"
+    )
+    for name, is_several in (("tied.pth", False), ("apart.pth", True)):
+        into = f"{tmp_path / 'net.py'}:Net"
+        assert run(["transplant", str(tmp_path / name), "--into", into, "--mismatch", "fit"]) == 0
+        assert ("several in the source" in " ".join(capsys.readouterr().out.split())) == is_several
 
 
 def test_expectations_of_a_recipe_are_gates(tmp_path: Path) -> None:

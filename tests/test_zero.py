@@ -17,6 +17,7 @@ from torch import nn
 
 from ckptool.core.errors import CkptError
 from ckptool.engine.reading import Reader, read_array
+from ckptool.facts.storages import ties
 from ckptool.formats.opening import open_checkpoint
 from ckptool.formats.ranks.files import RankFile, read_rank
 from ckptool.formats.ranks.zero import Partitions, read_partition
@@ -45,6 +46,7 @@ def test_whole_parameters(stage: int, world: int, tmp_path: Path) -> None:
     assert list(found) == list(expected)
     assert all(torch.equal(found[key], expected[key]) for key in expected)
     checkpoint = open_checkpoint(folder)
+    assert ties(checkpoint) == (("embed.weight", "out.weight"),)
     assert checkpoint.ranks is not None
     assert (checkpoint.ranks.count, checkpoint.ranks.step) == (world, 3)
     assert str(checkpoint.format) == f"DeepSpeed ZeRO-{stage}, {world} rank{'s' * (world > 1)}"
@@ -295,6 +297,46 @@ def test_whole_weights_come_first(tmp_path: Path, cli: Run) -> None:
     assert code == 0
     assert "global_step3" in text
     assert open_checkpoint(run).ranks is None
+
+
+def test_check_holds_both_weights_against_each_other(tmp_path: Path, cli: Run) -> None:
+    model, optimizer = trained()
+    folder = save_zero(tmp_path / "tag", model, optimizer, stage=2, world=2)
+    assert cli("check", str(folder), "--rule", "ranks")[0] == 0
+    train(model, optimizer, 1, seed=4)
+    other = save_zero(tmp_path / "other", model, optimizer, stage=2, world=2)
+    shutil.copy(other / "mp_rank_00_model_states.pt", folder)
+    code, text, _ = cli("check", str(folder), "--rule", "ranks")
+    assert code == 1
+    assert "embed.weight" in text
+
+
+def test_older_files(tmp_path: Path) -> None:
+    """One dict of shapes, numbers where later versions have lists, a class for the stage, padding at the end."""
+    model, optimizer = trained()
+    folder = save_zero(tmp_path / "tag", model, optimizer, stage=2, world=3, prefix="")
+
+    def older(held: Any) -> None:
+        held["param_shapes"] = held["param_shapes"][0]
+        for key in ("dp_world_size", "ds_version", "frozen_param_shapes", "frozen_param_fragments"):
+            del held[key]
+
+    def padded(held: Any) -> None:
+        state = held["optimizer_state_dict"]
+        base = state["base_optimizer_state"]
+        flat = state["single_partition_of_fp32_groups"][0]
+        size = base["state"][0]["exp_avg"].numel()
+        state["single_partition_of_fp32_groups"] = [torch.cat([flat, flat.new_zeros(size - flat.numel())])]
+        base["state"] = {0: base["state"][0]}
+        base["param_groups"] = base["param_groups"][:1]
+        state["partition_count"] = 3
+
+    edit(folder / "mp_rank_00_model_states.pt", older)
+    for rank in range(3):
+        edit(rank_file(folder, rank), padded)
+    found = weights(folder)
+    decayed = [name for name, p in model.named_parameters() if p.dim() > 1]
+    assert all(torch.equal(found[name], model.state_dict()[name]) for name in decayed)
 
 
 # ------------------------------------------------------------------------------------------------- any sizes

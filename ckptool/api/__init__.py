@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ckptool.commands.checks.finding import Report as CheckReport
     from ckptool.commands.diff.result import Diff
     from ckptool.commands.merging.merge import Keys
+    from ckptool.commands.patching.extract import Extracted
     from ckptool.commands.transplant.result import Transplant
     from ckptool.core import plan as core
     from ckptool.core.bytes import PathText
@@ -95,7 +96,7 @@ def compare(
         >>> ckptool.compare(diff.old, diff.new, only=["layer1.*.weight"], tolerance=loose).is_same
         True
     """
-    from ckptool.api.shown import Diff
+    from ckptool.api.results import Diff
     from ckptool.commands.automatic import mapped_by
     from ckptool.commands.diff.comparison import compare as compare_checkpoints
     from ckptool.commands.diff.logical import logical_sides
@@ -369,7 +370,7 @@ def plan_transplant(
 
     from ckptool.api.options import asked_by
     from ckptool.api.plan import Plan
-    from ckptool.api.shown import Transplant
+    from ckptool.api.results import Transplant
     from ckptool.commands.consult import consulted
     from ckptool.commands.transplant.gates import require_loaded
     from ckptool.commands.transplant.planning import plan_transplant as plan
@@ -413,10 +414,11 @@ def probe(
         >>> found.is_proof, found.first, len(found.unproven)
         (True, None, 0)
     """
+    from ckptool.api.results import ProbeReport
     from ckptool.commands.probing import probe as run
     from ckptool.models import target_from
 
-    return run(transplant, target_from(source_model, model_args), input_shape=input_shape, seed=seed)
+    return ProbeReport.of(run(transplant, target_from(source_model, model_args), input_shape=input_shape, seed=seed))
 
 
 def load_into(
@@ -508,6 +510,7 @@ def check(
     from collections.abc import Sequence
     from dataclasses import replace
 
+    from ckptool.api.results import CheckReport
     from ckptool.commands.checks.policy import Policy, read_policy
     from ckptool.commands.checks.run import run_checks
     from ckptool.commands.checks.typed import with_model, without_typed_places
@@ -516,7 +519,59 @@ def check(
     named = list(paths) if isinstance(paths, Sequence) and not isinstance(paths, str) else [paths]
     asked = Policy() if policy is None else read_policy(local_path(policy))
     asked = replace(with_model(asked, into, model_args), is_trusted=trust_policy)
-    return without_typed_places(run_checks([local_path(path) for path in named], asked, rules=rules, threads=threads))
+    found = run_checks([local_path(path) for path in named], asked, rules=rules, threads=threads)
+    return CheckReport.of(without_typed_places(found))
+
+
+def extract(
+    base: Input, tuned: Input, out: PathText | None = None, *, force: bool = False, threads: int = 2
+) -> Extracted:
+    """Make a patch that turns one checkpoint into another, bit by bit; without `out` it is only measured.
+
+    Args:
+        base: a path, or what `open` gave: what the patch will be applied to.
+        tuned: what comes out then.
+        out: a safetensors file.
+        force: replace an existing file.
+        threads: that deflate.
+
+    Raises:
+        CkptError: a file cannot be read, a tensor cannot stand in a patch, or the output cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     out = f"{folder}/p.safetensors"
+        ...     patch = ckptool.extract("fixtures/resnet18.pth", "fixtures/tuned.safetensors", out)
+        ...     plan = ckptool.plan_patch("fixtures/resnet18.pth", out)
+        ...     written = plan.apply(f"{folder}/tuned2.safetensors")
+        ...     ckptool.compare(written.path, "fixtures/tuned.safetensors").is_same, patch.manifest.counts["changed"]
+        (True, 114)
+    """
+    from ckptool.commands.patching.extract import extract as run
+    from ckptool.storage.staging import staged_file
+
+    before, after = _opened(base), _opened(tuned)
+    if out is None:
+        return run(before, after, threads=threads)
+    with staged_file(out, force=force) as sink:
+        return run(before, after, sink, threads=threads)
+
+
+def plan_patch(base: Input, *patches: Input) -> Plan:
+    """Plan what patches make of their base, one after the other. Digests are compared at once, which reads the base.
+
+    Args:
+        base: a path, or what `open` gave.
+        patches: those that `extract` wrote, in the order in which they apply.
+
+    Raises:
+        CkptError: a patch is for another base, is damaged, or is none.
+    """
+    from ckptool.api.plan import Plan
+    from ckptool.commands.patching.apply import plan_patches
+
+    return Plan.of(plan_patches(_opened(base), [_opened(patch) for patch in patches]))
 
 
 def _opened(given: Input) -> Checkpoint:

@@ -13,12 +13,10 @@ from abc import abstractmethod
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Self
 
-from ckptool.commands.diff import result as diff
-from ckptool.commands.transplant import result as transplant
 from ckptool.core import checkpoint as core
 
 if TYPE_CHECKING:
-    from ckptool.report.document import Document
+    from ckptool.report.document import Answer, Document
 
 
 class Shown:
@@ -35,8 +33,12 @@ class Shown:
     def _document(self) -> Document:
         """The result for every output."""
 
+    def _answer(self) -> Answer:
+        """The answer alone."""
+        return self._document().answer
+
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._document().answer.text}>"
+        return f"<{type(self).__name__} {self._answer().text}>"
 
     def __str__(self) -> str:
         from ckptool.report.screen import document_text
@@ -53,6 +55,12 @@ class Shown:
 class Checkpoint(Shown, core.Checkpoint):
     """An opened checkpoint: a mapping from key to `Tensor`. See `ckptool.core.checkpoint.Checkpoint`."""
 
+    def _answer(self) -> Answer:
+        from ckptool.report.document_inspect import inspect_document
+        from ckptool.report.inspection import Inspection
+
+        return inspect_document(Inspection(self, self.path.name, tuple(self))).answer
+
     def _document(self) -> Document:
         from ckptool.facts.storages import ties
         from ckptool.facts.words import notes_of
@@ -61,23 +69,3 @@ class Checkpoint(Shown, core.Checkpoint):
 
         notes = tuple(notes_of(self))
         return inspect_document(Inspection(self, self.path.name, tuple(self), tuple(ties(self)), notes))
-
-
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Diff(Shown, diff.Diff):
-    """A comparison of two checkpoints. See `ckptool.commands.diff.result.Diff`."""
-
-    def _document(self) -> Document:
-        from ckptool.report.document_diff import diff_document
-
-        return diff_document(self, (str(self.old.path), str(self.new.path)))
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Transplant(Shown, transplant.Transplant):
-    """A transplant, decided on headers. See `ckptool.commands.transplant.result.Transplant`."""
-
-    def _document(self) -> Document:
-        from ckptool.report.document_transplant import transplant_document
-
-        return transplant_document(self, str(self.source.path), "preview")

@@ -35,6 +35,7 @@ _PANELS = {
     "filter": "Operate",
     "remap": "Operate",
     "merge": "Operate",
+    "extract": "Operate",
     "transplant": "Operate",
     "check": "Guard",
     "help": "Read",

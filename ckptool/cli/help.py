@@ -29,6 +29,7 @@ _ELSEWHERE: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("merge-lora", "lora", "apply-lora", "merge-adapter", "fuse", "fuse-lora", "bake"), _ADAPTER),
     **dict.fromkeys(("show", "info", "ls", "list", "cat", "print", "view", "dump", "keys", "stats", "head"), _INSPECT),
     **dict.fromkeys(("compare", "cmp"), ("diff OLD NEW",)),
+    **dict.fromkeys(("match", "align", "auto"), ("remap IN --auto --like MODEL",)),
     **dict.fromkeys(("load", "load-into", "init", "fit", "adapt", "transfer", "finetune"), _TRANSPLANT),
     **dict.fromkeys(("verify", "validate", "scan", "lint", "test", "audit"), _CHECK),
 }

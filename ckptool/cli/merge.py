@@ -120,6 +120,10 @@ def merge(
     scale: Annotated[
         float | None, typer.Option("--scale", metavar="X", help="A further factor for the adapter.")
     ] = None,
+    patch: Annotated[
+        list[PurePath] | None,
+        typer.Option("--patch", path_type=PATH, metavar="FILE", help="Apply this patch to the one input; repeats."),
+    ] = None,
     dtype: DtypeOption = None,
     dequantize: DequantizeOption = False,
     select: SelectOption = None,
@@ -157,7 +161,13 @@ def merge(
     def opened(path: PurePath) -> Checkpoint:
         return decoded(open_selected(path, select), dequantize, dtype)
 
-    if lora is not None:
+    if patch:
+        others = {"--method": method, "--weights": weights, "--base": base, "--param": param, "--lora": lora}
+        for option, given in {**others, "--scale": scale, "--dtype": dtype}.items():
+            if given is not None and given != []:
+                raise UsageError(f"--patch and {option} exclude each other", hint="apply the patch first")
+        plan, names = _patch_plan(chosen, patch, opened, quiet)
+    elif lora is not None:
         for option, given in (("--method", method), ("--weights", weights), ("--base", base), ("--param", param)):
             if given:
                 raise UsageError(f"--lora and {option} exclude each other", hint="merge the adapter first")
@@ -224,6 +234,19 @@ def _lora_plan(
         raise UsageError(f"--lora takes one base model, not {len(paths)}", hint="merge the models first")
     plan = plan_adapter(opened(paths[0]), open_selected(adapter, None), scale=scale, dtype=dtype)
     return plan, (str(paths[0]), str(adapter))
+
+
+def _patch_plan(
+    paths: Sequence[PurePath], patches: Sequence[PurePath], opened: Callable[[PurePath], Checkpoint], quiet: bool
+) -> tuple[Plan, tuple[str, ...]]:
+    from ckptool.cli.progress import Progress
+    from ckptool.commands.patching.apply import plan_patches
+
+    if len(paths) != 1:
+        raise UsageError(f"--patch takes one base, not {len(paths)}", hint="name the checkpoint that it was made from")
+    with Progress("comparing digests", quiet) as progress:
+        plan = plan_patches(opened(paths[0]), [open_selected(path, None) for path in patches], progress)
+    return plan, (str(paths[0]),)
 
 
 def _last(paths: Sequence[PurePath], count: int | None) -> list[PurePath]:

@@ -11,7 +11,7 @@ from ckptool.core.checkpoint import Checkpoint, Note
 from ckptool.core.errors import PlanError, UsageError
 from ckptool.core.facts import FINE, Answer, Fact, Fine, Operation, Refuse, Say, Use
 from ckptool.core.ops import Cast
-from ckptool.core.plan import Apply, Plan, Problem, Source, sources_of
+from ckptool.core.plan import Apply, Copies, Plan, Problem, Source, sources_of
 from ckptool.core.reasons import ByOption, ByRules, Unmixed
 from ckptool.facts.registry import facts_of, names
 from ckptool.facts.words import with_file
@@ -196,6 +196,11 @@ def _use(fact: Fact, operation: Operation, done: _Touched, inputs: int) -> Use |
 def _touched(plan: Plan) -> list[_Touched]:
     """What the plan does to each input."""
     touched = [_Touched() for _ in plan.inputs]
+    if isinstance(plan.steps, Copies):
+        copied = touched[plan.steps.input]
+        copied.keys[Operation.COPY] = dict.fromkeys(plan.steps.sources)
+        copied.keys[Operation.RENAME] = dict.fromkeys(plan.steps.renamed)
+        return touched
     for step in plan.steps:
         value = step.value
         if isinstance(value, Source):

@@ -12,8 +12,8 @@ from ckptool.core.errors import UsageError
 from ckptool.core.keys import Pattern, choose
 from ckptool.core.near_miss import require_match
 from ckptool.core.ops import Cast
-from ckptool.core.plan import Apply, Beside, Command, Dropped, Fate, Plan, Source, Step, Value
-from ckptool.core.reasons import ByOption, Kept, NotKept
+from ckptool.core.plan import Apply, Beside, Command, Copies, Dropped, Fate, Plan, Source, Step, Value
+from ckptool.core.reasons import ByOption, Kept, NotKept, Reason
 from ckptool.core.spec import TensorSpec
 from ckptool.core.ties import with_recorded_ties
 
@@ -52,29 +52,24 @@ def plan_filter(
             require_match(pattern, keys, f"--{verb}", checkpoint.path)
         entries += named
     wanted = float_dtype(dtype)
-    cast, unchanged = ByOption("--dtype", wanted or ""), Kept()
-    steps: list[Step] = []
-    dropped: list[Dropped] = []
-    for key, (kept, decided) in choose(keys, actions).items():
-        source = Source(0, key)
-        if not kept:
-            dropped.append(Dropped(source, ByOption("--drop", decided.text) if decided else NotKept()))
-            continue
-        tensor = checkpoint.spec(key) if checkpoint.columns is not None else checkpoint[key]
-        value, spec = cast_value(source, tensor, wanted)
-        steps.append(Step(spec, value, unchanged if value is source else cast))
-    pairs = [(step.target.key, step.target.key) for step in steps]
+    chosen = choose(keys, actions)
+    kept = [key for key, (is_kept, _) in chosen.items() if is_kept]
+    reasons: dict[Pattern | None, Reason] = {None: NotKept()}
+    reasons |= {pattern: ByOption("--drop", pattern.text) for _, pattern in actions}
+    dropped = [Dropped(Source(0, key), reasons[why]) for key, (is_kept, why) in chosen.items() if not is_kept]
+    steps = _steps(checkpoint, kept, wanted)
+    same = zip(kept, kept, strict=True)
     versions = checkpoint.module_versions
     return Plan(
         (checkpoint,),
-        tuple(steps),
+        steps,
         tuple(dropped),
         frame=None if only_weights else 0,
         beside=tuple(left_out(checkpoint)) if only_weights else (),
         left_entries=() if only_weights else tuple(dict.fromkeys(entries)),
         notes=(*module_notes(checkpoint), *_not_cast(steps, wanted)),
         metadata=checkpoint.metadata,
-        module_versions=None if versions is None else carried_versions(versions, pairs, checkpoint),
+        module_versions=None if versions is None else carried_versions(versions, same, checkpoint),
         command=Command("filter"),
     )
 
@@ -91,8 +86,27 @@ def _not_cast(steps: Sequence[Step], dtype: str | None) -> Iterator[Note]:
         yield Note(f"{many(len(keys), 'tensor')} not cast: {found} can be copied only", "", keys, "warning")
 
 
+def _steps(checkpoint: Checkpoint, keys: list[str], dtype: str | None) -> Sequence[Step]:
+    """The tensors of these keys, cast to a float dtype if one is given."""
+    unchanged = Kept()
+    if checkpoint.columns is not None:
+        forms = list(checkpoint.forms(keys))
+        if not any(_is_cast(form.dtype, dtype) for form in set(forms)):
+            return Copies(0, keys, keys, forms, [unchanged] * len(keys))
+    cast = ByOption("--dtype", dtype or "")
+    steps: list[Step] = []
+    for key in keys:
+        source = Source(0, key)
+        tensor = checkpoint.spec(key) if checkpoint.columns is not None else checkpoint[key]
+        value, spec = cast_value(source, tensor, dtype)
+        steps.append(Step(spec, value, unchanged if value is source else cast))
+    return tuple(steps)
+
+
 def _entries_named(pattern: Pattern, checkpoint: Checkpoint) -> list[str]:
     """What a --drop means beside the weights: by its whole name, or by a pattern that means no tensor."""
+    if not checkpoint.extras:
+        return []
     inside = f"{checkpoint.selection.name}."
     names = {extra.name: extra.name.removeprefix(inside) for extra in checkpoint.extras}
     exact = [name for name, short in names.items() if pattern.text in (name, short)]
@@ -134,7 +148,12 @@ def cast_value(value: Value, tensor: Tensor | TensorSpec, dtype: str | None) -> 
     """A value cast to a float dtype if it is a float of another one; and its spec then."""
     spec = tensor.spec if isinstance(tensor, Tensor) else tensor
     plain = not isinstance(tensor, Tensor) or tensor.layout == "strided"
-    known = DTYPES[spec.dtype]
-    if dtype is None or spec.dtype == dtype or known.kind != "float" or not known.is_castable or not plain:
+    if dtype is None or not _is_cast(spec.dtype, dtype) or not plain:
         return value, spec
     return Apply(Cast(dtype), (value,)), TensorSpec(spec.key, dtype, spec.shape)
+
+
+def _is_cast(old: str, new: str | None) -> bool:
+    """True if a tensor of one dtype is cast where another float dtype is asked for."""
+    known = DTYPES[old]
+    return new is not None and old != new and known.kind == "float" and known.is_castable

@@ -104,12 +104,12 @@ class Tensor:
     """
 
     spec: TensorSpec
-    pieces: tuple[Piece, ...] = ()
+    pieces: tuple[Piece, ...] = field(default=(), repr=False)
     layout: Layout = "strided"
-    parts: tuple[tuple[str, Tensor], ...] = ()
-    conj: bool = False
-    neg: bool = False
-    cls: str = ""
+    parts: tuple[tuple[str, Tensor], ...] = field(default=(), repr=False)
+    conj: bool = field(default=False, repr=False)
+    neg: bool = field(default=False, repr=False)
+    cls: str = field(default="", repr=False)
     node: object = field(default=None, repr=False, compare=False)
 
     @property

@@ -67,6 +67,10 @@ class Node:
     @property
     def keys(self) -> tuple[str, ...]:
         """All keys below, in all copies of this row and of the rows above."""
+        return tuple(self.each_key())
+
+    def each_key(self) -> Iterator[str]:
+        """The same, one after the other."""
         return _keys([segment for node in self._path for segment in node.segments], self._shape)
 
     @property
@@ -81,7 +85,7 @@ class Node:
     def sample(self) -> tuple[str, ...]:
         """The keys that this row counts: those below it in the first copy of the rows above."""
         above = [segment[:1] for node in self._path[:-1] for segment in node.segments]
-        return _keys([*above, *self.segments], self._shape)
+        return tuple(_keys([*above, *self.segments], self._shape))
 
     @property
     def _path(self) -> list[Node]:
@@ -198,12 +202,12 @@ def _joined(parent: Node, row: Folded) -> Node:
     return Node(tuple(segments), parent, row.label, 1, count, None, _strict=strict)
 
 
-def _keys(segments: Sequence[Sequence[str]], shape: Shape | None) -> tuple[str, ...]:
+def _keys(segments: Sequence[Sequence[str]], shape: Shape | None) -> Iterator[str]:
     heads = map(".".join, product(*segments))
     if shape is None:
-        return tuple(heads)
+        return heads
     tails = list(keys_below(shape))
-    return tuple(f"{head}.{tail}" for head in heads for tail in tails) if segments else tuple(tails)
+    return (f"{head}.{tail}" for head in heads for tail in tails) if segments else iter(tails)
 
 
 # ---------------------------------------------------------------------------------------------- rolling up
@@ -281,7 +285,8 @@ def _rolled(labels: Mapping[str, Label], apart: frozenset[str], together: Collec
     marked = {**labels, **dict.fromkeys(own, _APART)}.items() if own else labels.items()
     known = shapes(marked, series=_SERIES)
     common = _common_labels(known)
-    place = {key: at for at, key in enumerate(labels)}
+    every = list(labels)
+    place = dict(zip(every, range(len(every)), strict=True))
     stack = [_root(known)]
     while stack:
         node = stack.pop()
@@ -291,10 +296,11 @@ def _rolled(labels: Mapping[str, Label], apart: frozenset[str], together: Collec
         if label is _MIXED or (label not in together and _says_too_little(node, len(labels))):
             stack.extend(reversed(node.children))
             continue
-        keys = [key for key in node.keys if key not in own] if with_apart else list(node.keys)
-        pattern = _without(node, list(dict.fromkeys(map(_last, keys)))) if with_apart else _whole(node)
+        rows = sorted(place[key] for key in node.each_key() if not with_apart or key not in own)
+        chosen = tuple(map(every.__getitem__, rows))
+        pattern = _without(node, list(dict.fromkeys(map(_last, chosen)))) if with_apart else _whole(node)
         if pattern:
-            groups.append(Group(pattern, tuple(sorted(keys, key=place.__getitem__)), label))
+            groups.append(Group(pattern, chosen, label))
         else:
             stack.extend(reversed(node.children))
     return sorted(groups, key=lambda group: place[group.keys[0]])

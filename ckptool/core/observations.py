@@ -22,6 +22,13 @@ class Decoded(Observation):
 
 
 @dataclass(frozen=True, slots=True)
+class Patched(Observation):
+    """A patch was applied, of this name."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class MetadataDiffers(Observation):
     """Entries of `__metadata__` with different texts in different shards; those of the first shard were taken."""
 

@@ -6,15 +6,16 @@ expression over source tensors: a bare `Source` is copied byte for byte, an `App
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, overload
 
 from ckptool.core.checkpoint import Checkpoint, Note
 from ckptool.core.errors import CkptError, PlanError
 from ckptool.core.reasons import Reason, RuleName
-from ckptool.core.spec import TensorSpec
+from ckptool.core.spec import Form, TensorSpec
 
 if TYPE_CHECKING:
     import numpy as np
@@ -108,6 +109,78 @@ class Step:
     @property
     def is_copy(self) -> bool:
         return isinstance(self.value, Source)
+
+
+class Copies(Sequence[Step]):
+    """The steps of a plan that only copies tensors of one input, each once, in little memory.
+
+    A `Step` is a view of a row, made when it is asked for; who wants keys, forms or reasons alone takes the columns.
+
+    Attributes:
+        input: which input.
+        keys: of the output; the same list as `sources` where none is renamed.
+        sources: the keys of the input that they are copies of, no two equal; the tensors are columns.
+        forms: dtype, shape and size of each.
+        reasons: which rule or option says so.
+
+    Example:
+        >>> from ckptool.core.reasons import Kept
+        >>> steps = Copies(0, ["b.w"], ["a.w"], [Form("float32", (3,), 12)], [Kept()])
+        >>> steps[0].target.short, steps[0].value
+        ('f32[3]', Source(input=0, key='a.w'))
+    """
+
+    __slots__ = ("forms", "input", "keys", "reasons", "sources")
+
+    def __init__(
+        self, input: int, keys: list[str], sources: list[str], forms: list[Form], reasons: Sequence[Reason]
+    ) -> None:
+        self.input = input
+        self.keys = keys
+        self.sources = sources
+        self.forms = forms
+        self.reasons = reasons
+
+    @classmethod
+    def of(cls, steps: Sequence[Step], inputs: Sequence[Checkpoint]) -> Copies | None:
+        """Steps as columns; None if they are of another kind."""
+        if len(inputs) != 1 or inputs[0].columns is None:
+            return None
+        sources: list[str] = []
+        for step in steps:
+            if not isinstance(step.value, Source) or step.tied_to is not None or not step.stored:
+                return None
+            sources.append(step.value.key)
+        if len(set(sources)) < len(sources):
+            return None
+        keys = [step.target.key for step in steps]
+        return cls(0, keys, sources, list(inputs[0].forms(sources)), [step.reason for step in steps])
+
+    @property
+    def renamed(self) -> list[str]:
+        """The keys of the input that get another one."""
+        if self.keys is self.sources:
+            return []
+        return [old for old, new in zip(self.sources, self.keys, strict=True) if old != new]
+
+    @property
+    def form_counts(self) -> dict[Form, int]:
+        """How many tensors have each form."""
+        return Counter(self.forms)
+
+    @overload
+    def __getitem__(self, at: int) -> Step: ...
+    @overload
+    def __getitem__(self, at: slice) -> Sequence[Step]: ...
+    def __getitem__(self, at: int | slice) -> Step | Sequence[Step]:
+        if isinstance(at, slice):
+            return tuple(map(self.__getitem__, range(*at.indices(len(self)))))
+        form = self.forms[at]
+        target = TensorSpec(self.keys[at], form.dtype, form.shape)
+        return Step(target, Source(self.input, self.sources[at]), self.reasons[at])
+
+    def __len__(self) -> int:
+        return len(self.keys)
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,7 +326,7 @@ class Plan:
     """
 
     inputs: tuple[Checkpoint, ...]
-    steps: tuple[Step, ...]
+    steps: Sequence[Step]
     dropped: tuple[Dropped, ...] = ()
     problems: tuple[Problem, ...] = ()
     unmet: tuple[Problem, ...] = ()
@@ -278,7 +351,14 @@ class Plan:
     @property
     def nbytes(self) -> int:
         """Bytes of weights in the output."""
+        if isinstance(self.steps, Copies):
+            return sum(form.nbytes * many for form, many in self.steps.form_counts.items())
         return sum(self.nbytes_of(step) for step in self.steps)
+
+    @property
+    def stored(self) -> int:
+        """How many tensors the output holds bytes for."""
+        return len(self.steps) if isinstance(self.steps, Copies) else sum(step.stored for step in self.steps)
 
     def nbytes_of(self, step: Step) -> int:
         """Bytes that the output holds for one key: none where it shares another key's."""

@@ -55,6 +55,11 @@ class ByOption:
 
 
 @dataclass(frozen=True, slots=True)
+class ByPatch:
+    """``--patch``: a patch changes it, or brings it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Decoded:
     """``--dequantize``: it is stored as codes of this scheme, in so many bytes, and becomes numbers of this dtype."""
 
@@ -308,6 +313,7 @@ class ConfigEdited:
 Reason: TypeAlias = (
     Kept
     | ByOption
+    | ByPatch
     | Decoded
     | NotKept
     | Tie

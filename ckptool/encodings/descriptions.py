@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from ckptool.core.format import QUANTIZATION_CONFIGS
 from ckptool.encodings.comfy import METADATA, PREFIXES
-from ckptool.encodings.headers import json_object
+from ckptool.encodings.headers import INNER_CONFIGS, json_object
 
 _NAMES = "tensor_names"
 _FORMAT = "format"
@@ -74,6 +75,77 @@ def renamed_descriptions(metadata: Mapping[str, str], keys: Mapping[str, str | N
     if isinstance(layers, Mapping):
         found[METADATA] = json.dumps({**json.loads(metadata[METADATA]), "layers": _layers(layers, keys)})
     return found
+
+
+def renamed_config(config: Mapping[str, Any], pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
+    """config.json whose quantization config names modules as their tensors are named now.
+
+    Args:
+        config: the whole of it.
+        pairs: (old key, new key) of tensors.
+
+    Example:
+        >>> config = {"quantization_config": {"modules_to_not_convert": ["lm_head", "model.norm"]}}
+        >>> renamed_config(config, [("lm_head.weight", "head.weight"), ("model.norm.weight", "model.norm.weight")])
+        {'quantization_config': {'modules_to_not_convert': ['head', 'model.norm']}}
+    """
+    named = {name for said in _quantizations(config) for name in _names(said)}
+    if not named:
+        return dict(config)
+    modules: dict[str, str | None] = {}
+    for old, new in pairs:
+        for name in _ancestors(old):
+            if name in named:
+                moved = moved_key(name, old, new)
+                modules[name] = moved if modules.get(name, moved) == moved else None  # None: it went to several places
+    changed = {name: new for name, new in modules.items() if new is not None and new != name}
+    return {name: _renamed_in(name, value, changed) for name, value in config.items()} if changed else dict(config)
+
+
+def _quantizations(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    for outer in (config, *(config.get(name) for name in INNER_CONFIGS)):
+        if isinstance(outer, Mapping):
+            yield from (said for name in QUANTIZATION_CONFIGS if isinstance(said := outer.get(name), Mapping))
+
+
+def _names(said: Any) -> Iterator[str]:
+    """Everything in a quantization config that may be a module's name."""
+    if isinstance(said, Mapping):
+        for name, value in said.items():
+            yield name
+            yield from _names(value)
+    elif isinstance(said, list):
+        yield from (name for name in said if isinstance(name, str))
+
+
+def _ancestors(key: str) -> Iterator[str]:
+    """``a``, ``a.b`` and ``a.b.c`` of ``a.b.c``."""
+    at = key.find(".")
+    while at >= 0:
+        yield key[:at]
+        at = key.find(".", at + 1)
+    yield key
+
+
+def _renamed_in(name: str, value: Any, modules: Mapping[str, str]) -> Any:
+    """A part of the config: what is in its quantization configs is renamed."""
+    if name in QUANTIZATION_CONFIGS:
+        return _with_names(value, modules)
+    if name in INNER_CONFIGS and isinstance(value, Mapping):
+        return {inner: _renamed_in(inner, part, modules) for inner, part in value.items()}
+    return value
+
+
+def _with_names(value: Any, modules: Mapping[str, str]) -> Any:
+    if isinstance(value, list):
+        return [modules.get(item, item) if isinstance(item, str) else item for item in value]
+    if not isinstance(value, Mapping):
+        return value
+    # a module's entry is a table, or false; other names are settings
+    return {
+        modules.get(name, name) if isinstance(part, Mapping | bool) else name: _with_names(part, modules)
+        for name, part in value.items()
+    }
 
 
 def _torchao_names(metadata: Mapping[str, str]) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any
 from ckptool.core.format import QUANTIZATION_CONFIGS
 from ckptool.core.spec import DTYPES, TensorSpec
 
-_INNER = ("text_config", "llm_config", "thinker_config", "language_config")
+INNER_CONFIGS = ("text_config", "llm_config", "thinker_config", "language_config")
 
 FLOATS = frozenset({"float32", "float16", "bfloat16"})
 FLOAT8 = frozenset({"float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz"})
@@ -114,7 +114,7 @@ def join(module: str, last: str) -> str:
 
 def _dtype_of(config: Mapping[str, Any]) -> str:
     """The dtype of decoded weights: what the config says, else bfloat16."""
-    for inner in (config, *(config.get(name) for name in _INNER)):
+    for inner in (config, *(config.get(name) for name in INNER_CONFIGS)):
         if isinstance(inner, Mapping):
             for name in ("dtype", "torch_dtype"):
                 text = str(inner.get(name)).removeprefix("torch.")
@@ -130,7 +130,7 @@ def quantization_of(config: Mapping[str, Any]) -> Mapping[str, Any]:
         >>> quantization_of({"text_config": {"quantization_config": {"quant_method": "fp8"}}})
         {'quant_method': 'fp8'}
     """
-    for outer in (config, *(config.get(name) for name in _INNER)):
+    for outer in (config, *(config.get(name) for name in INNER_CONFIGS)):
         if isinstance(outer, Mapping):
             for name in QUANTIZATION_CONFIGS:
                 inner = outer.get(name)

@@ -53,9 +53,9 @@ class Written:
     nbytes: int
     tensors: int
     seconds: float
-    rounding: Mapping[str, float] = field(default_factory=dict)
-    overflows: Mapping[str, int] = field(default_factory=dict)
-    zeroed: Mapping[str, int] = field(default_factory=dict)
+    rounding: Mapping[str, float] = field(default_factory=dict, repr=False)
+    overflows: Mapping[str, int] = field(default_factory=dict, repr=False)
+    zeroed: Mapping[str, int] = field(default_factory=dict, repr=False)
     notes: tuple[Note, ...] = ()
     missing: int = 0
 
@@ -293,8 +293,13 @@ def verify(written: PurePath, output: Output) -> None:
     everything: dict[str, Tensor] = {}
     place = output.place
     for part in parts:  # of what is uploaded, the index comes last
-        with only_looking():
-            found = open_checkpoint(part)
+        try:
+            with only_looking():
+                found = open_checkpoint(part)
+        except CkptError as error:
+            raise OutputError(
+                f"the written file could not be read again, so nothing was kept: {error.message}"
+            ) from error
         place = found.selection.name  # what is left may make another dict the obvious one, so whole paths are compared
         tensors |= {_joined(place, key): tensor for key, tensor in found.tensors.items()}
         everything |= {**tensors, **found.other_tensors}

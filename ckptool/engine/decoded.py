@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from itertools import count
 from math import prod
 from pathlib import PurePath
@@ -38,48 +38,64 @@ ELEMENTS = 1 << 17
 """Elements that are decoded at a time: 512 KiB of float32, which a core's own cache holds with its copies."""
 
 _BLOCKS = 4  # decoded blocks that a thread keeps: tensors of several models are read in step
+_BLOCK_BYTES = 1 << 21  # and how much: a row may be very long
 _STRIP = 1 << 21  # bytes of a member that are read at once where decoding asks for columns
 _STRIPS = 1 << 22  # bytes of such strips that a thread keeps
 _NUMBERS = count()
+_LOCK = threading.Lock()
+_NOTHING: Mapping[int, int] = {}
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class DecodedBytes:
     """The packed bytes of an encoded tensor after decoding; a `ckptool.core.bytes.ByteSource`.
 
-    Two of them are equal if they decode the same stored bytes in the same way, whatever their keys are.
+    Two of them are equal if they decode the same stored bytes in the same way, whatever their keys are. There may be
+    very many: each holds little more than its tensor.
 
     Attributes:
         encoded: the tensor, settled and without problems.
-        members: its stored tensors by role.
+        stored: the tensors of the checkpoint, by key.
         dtype: what the float32 numbers are rounded to: float32, bfloat16 or float16.
-        identity: of the stored bytes and of how they are decoded.
         infinite: for each block of rows, how many finite numbers the dtype cannot hold; filled while it is read.
+        verified: the roles whose bytes have the CRC-32 that their container states.
     """
 
-    encoded: Encoded
-    members: Mapping[str, Tensor]
-    dtype: str
-    identity: Hashable = field(init=False)
-    infinite: dict[int, int] = field(default_factory=dict)
-    _verified: set[str] = field(default_factory=set)
+    __slots__ = ("_hash", "dtype", "encoded", "infinite", "stored", "verified")
 
-    def __post_init__(self) -> None:
+    def __init__(self, encoded: Encoded, stored: Mapping[str, Tensor], dtype: str) -> None:
+        self.encoded = encoded
+        self.stored = stored
+        self.dtype = dtype
+        self.infinite: Mapping[int, int] = _NOTHING
+        self.verified: frozenset[str] = frozenset()
+        self._hash: int | None = None
+
+    @property
+    def members(self) -> dict[str, Tensor]:
+        """The stored tensors by role."""
+        return {role: stored_member(self.stored, spec) for role, spec in self.encoded.members.items()}
+
+    @property
+    def identity(self) -> Hashable:
+        """Of the stored bytes, and of how they are decoded."""
         encoded = self.encoded
         stored = tuple((role, tensor.dtype, tensor.pieces) for role, tensor in self.members.items())
-        how = (encoded.scheme, repr(sorted(encoded.parameters.items())), encoded.spec.shape, self.dtype)
-        object.__setattr__(self, "identity", (how, stored))
+        return encoded.scheme, repr(sorted(encoded.parameters.items())), encoded.spec.shape, self.dtype, stored
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, DecodedBytes) and self.identity == other.identity
+        if not isinstance(other, DecodedBytes):
+            return False
+        return self is other or (hash(self) == hash(other) and self.identity == other.identity)
 
     def __hash__(self) -> int:
-        return hash(self.identity)
+        if self._hash is None:
+            self._hash = hash(self.identity)
+        return self._hash
 
     @property
     def file(self) -> ByteSource:
         """The file that holds the codes."""
-        return next(iter(self.members.values())).pieces[0].storage.file
+        return self.stored[self.encoded.codes.key].pieces[0].storage.file
 
     @property
     def path(self) -> PurePath:
@@ -133,6 +149,15 @@ class DecodedBytes:
             file.check()
 
 
+def stored_member(stored: Mapping[str, Tensor], spec: TensorSpec) -> Tensor:
+    """A stored tensor; one of a block type, which no array holds, as the bytes of its rows."""
+    tensor = stored[spec.key]
+    if tensor.dtype == spec.dtype or DTYPES[tensor.dtype].numpy:
+        return tensor
+    pieces = tuple(replace(piece, shape=spec.shape) for piece in tensor.pieces)
+    return replace(tensor, spec=spec, pieces=pieces)
+
+
 def decoded_source(tensor: Tensor) -> DecodedBytes | None:
     """What decodes a tensor; None for one that is stored as it is."""
     if len(tensor.pieces) != 1:
@@ -165,12 +190,13 @@ class OpenDecoded:
         source: what was opened.
     """
 
-    __slots__ = ("_number", "_reader", "_step", "source")
+    __slots__ = ("_members", "_number", "_reader", "_step", "source")
 
     def __init__(self, source: DecodedBytes) -> None:
         from ckptool.encodings.registry import row_step  # only where something is decoded
 
         self.source = source
+        self._members = source.members
         self._reader = Reader()
         self._number = next(_NUMBERS)
         self._step = row_step(source.encoded, ELEMENTS, ELEMENTS)
@@ -240,7 +266,7 @@ class OpenDecoded:
         if name in blocks:
             blocks.move_to_end(name)
             return blocks[name]
-        while len(blocks) >= _BLOCKS:
+        while len(blocks) >= _BLOCKS or sum(kept.nbytes for kept in blocks.values()) > _BLOCK_BYTES:
             blocks.popitem(last=False)
         values = decode(self.source.encoded, self._read, start, stop)
         rounded = cast(values, self.source.dtype)
@@ -259,11 +285,12 @@ class OpenDecoded:
         if ((codes & 0x7FFF) == infinity).any():
             lost = int(np.count_nonzero(np.isinf(after) & np.isfinite(before)))
             if lost:
-                self.source.infinite[start] = lost
+                with _LOCK:
+                    self.source.infinite = {**self.source.infinite, start: lost}
 
     def _read(self, role: str, /, *box: slice) -> Array:
         """A box of a member, see `ckptool.encodings.encoded.Read`."""
-        member = self.source.members[role]
+        member = self._members[role]
         self._verify(role, member)
         bounds = _bounds(member.shape, box)
         cut = next((axis for axis in reversed(range(len(bounds))) if bounds[axis] != (0, member.shape[axis])), 0)
@@ -280,12 +307,12 @@ class OpenDecoded:
 
     def _verify(self, role: str, member: Tensor) -> None:
         """Hold a member against the CRC-32 that its container states, once: decoding reads it in parts."""
-        if role in self.source._verified:
+        if role in self.source.verified:
             return
         if member.storage is not None and member.storage.crc is not None:
             for _ in self._reader.blocks(member):
                 pass
-        self.source._verified.add(role)
+        self.source.verified |= {role}
 
 
 Bounds = tuple[tuple[int, int], ...]

@@ -5,21 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
-from pathlib import PurePath
 from weakref import ref
 
+from ckptool.core.bytes import Folder
 from ckptool.core.checkpoint import Checkpoint, Tensor
-from ckptool.core.dtypes import DTYPES
 from ckptool.core.errors import CkptError
 from ckptool.core.format import QUANTIZATION_FILES
 from ckptool.core.observations import Decoded
 from ckptool.core.spec import TensorSpec
-from ckptool.encodings.descriptions import without_descriptions
+from ckptool.encodings.descriptions import renamed_descriptions, without_descriptions
 from ckptool.encodings.encoded import Encoded, Read
 from ckptool.encodings.registry import recognise, settle
-from ckptool.engine.decoded import Bounds, DecodedBytes, read_box
+from ckptool.engine.decoded import Bounds, DecodedBytes, read_box, stored_member
 from ckptool.engine.reading import Reader
-from ckptool.storage.texts import read_bytes
 
 _MAX_CONFIG = 1 << 24  # bytes
 
@@ -56,21 +54,22 @@ def config_beside(checkpoint: Checkpoint) -> Mapping[str, object] | None:
     """config.json of the folder, with what a file beside it says of the quantization."""
     if not checkpoint.files:
         return None
-    folder = checkpoint.files[0].folder.path
-    config = _json(folder / "config.json")
+    folder = checkpoint.files[0].folder
+    config = _json(folder, "config.json")
     if config is not None and "quantization_config" in config:
         return config
     for name in QUANTIZATION_FILES:
-        found = _json(folder / name)
+        found = _json(folder, name)
         if found is not None:
             return {**(config or {}), "quantization_config": found}
     return config
 
 
-def _json(path: PurePath) -> Mapping[str, object] | None:
+def _json(folder: Folder, name: str) -> Mapping[str, object] | None:
     """A small JSON object; None if there is none, or if it is no such object: headers decide then."""
     try:
-        found = json.loads(read_bytes(path, _MAX_CONFIG))
+        with folder.open(name).open() as file:
+            found = json.loads(file.read(0, file.size)) if file.size <= _MAX_CONFIG else None
     except (CkptError, ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
@@ -100,7 +99,7 @@ def reads(checkpoint: Checkpoint, encoded: Encoded, reader: Reader) -> Read:
     """Reads boxes of an encoded tensor's members."""
 
     def read(role: str, /, *box: slice) -> object:
-        tensor = _member(checkpoint, encoded.members[role])
+        tensor = stored_member(checkpoint.tensors, encoded.members[role])
         whole = (slice(None),) * (len(tensor.shape) - len(box))
         bounds: Bounds = tuple(part.indices(size)[:2] for part, size in zip((*box, *whole), tensor.shape, strict=True))
         return read_box(reader, tensor, bounds)
@@ -131,16 +130,16 @@ def dequantized(
         CkptError: an encoded tensor cannot be decoded: says why.
         UnreadableError: a description cannot be read.
     """
-    found = encoded_of(checkpoint)
-    if only is not None:
-        found = tuple(each for each in found if each.key in only)
+    every = encoded_of(checkpoint)
+    found = every if only is None else tuple(each for each in every if each.key in only)
     if not found:
         return checkpoint
+    is_whole = len(found) == len(every)
     found = settled(checkpoint, found)
     _require_decodable(checkpoint, found)
     by_codes = {each.codes.key: each for each in found}
     gone = {key for each in found for key in each.keys}
-    if only is None:
+    if is_whole:
         gone.update(key for each in found for key in each.markers)
     tensors: dict[str, Tensor] = {}
     for key, tensor in checkpoint.tensors.items():
@@ -150,7 +149,9 @@ def dequantized(
             tensors[each.key] = logical_tensor(checkpoint, each, wanted)
         elif key not in gone:
             tensors[key] = tensor
-    metadata = without_descriptions(checkpoint.metadata) if only is None else checkpoint.metadata
+    metadata = without_descriptions(checkpoint.metadata)
+    if not is_whole:
+        metadata = renamed_descriptions(checkpoint.metadata, {each.key: None for each in found})
     return replace(checkpoint, tensors=tensors, metadata=metadata, observations=(*checkpoint.observations, Decoded()))
 
 
@@ -167,18 +168,8 @@ def with_logical_values(checkpoint: Checkpoint, encoded: Iterable[Encoded]) -> C
 
 def logical_tensor(checkpoint: Checkpoint, encoded: Encoded, dtype: str | None = None) -> Tensor:
     """An encoded tensor, settled and without problems, as the tensor that it stands for."""
-    members = {role: _member(checkpoint, spec) for role, spec in encoded.members.items()}
     wanted = dtype or encoded.spec.dtype
-    return DecodedBytes(encoded, members, wanted if wanted in _DIRECT else "float32").tensor
-
-
-def _member(checkpoint: Checkpoint, spec: TensorSpec) -> Tensor:
-    """A stored tensor; one of a block type, which no array holds, as the bytes of its rows."""
-    tensor = checkpoint[spec.key]
-    if tensor.dtype == spec.dtype or DTYPES[tensor.dtype].numpy:
-        return tensor
-    pieces = tuple(replace(piece, shape=spec.shape) for piece in tensor.pieces)
-    return replace(tensor, spec=spec, pieces=pieces)
+    return DecodedBytes(encoded, checkpoint.tensors, wanted if wanted in _DIRECT else "float32").tensor
 
 
 def _require_decodable(checkpoint: Checkpoint, found: Iterable[Encoded]) -> None:

@@ -11,7 +11,7 @@ from pathlib import PurePath
 
 from ckptool.core.dtypes import DTYPES
 from ckptool.core.errors import CkptError, OutputError, PlanError, UsageError
-from ckptool.core.plan import Plan, sources_of
+from ckptool.core.plan import Copies, Plan, sources_of
 from ckptool.formats.image import Image
 from ckptool.formats.registry import writer_endings, writers, written_endings
 from ckptool.formats.writer import Output, Writer, misfit
@@ -34,7 +34,7 @@ def writer_named(name: str) -> Writer:
     known = writers()
     if name not in known:
         *others, last = known
-        raise UsageError(f'"{name}" is not a format that is written', hint=f"it may be {', '.join(others)} or {last}")
+        raise UsageError(f'"{name}" is not a format that is written', hint=f"use {', '.join(others)} or {last}")
     return known[name]
 
 
@@ -95,7 +95,7 @@ def writer_of(plan: Plan) -> Writer:
 
 def _uncomputable(plan: Plan) -> Iterator[CkptError]:
     """The first tensor that is computed of what can only be copied: a sparse, quantized or packed one."""
-    for step in plan.steps:
+    for step in () if isinstance(plan.steps, Copies) else plan.steps:
         for source in sources_of(step.value) if not step.is_copy else ():
             form = plan.inputs[source.input].form(source.key)
             if form.layout != "strided" or DTYPES[form.dtype].bits < 8:

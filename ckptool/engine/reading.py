@@ -205,7 +205,7 @@ class Reader:
         for at, box in boxes(shape, _SCATTERED // element.itemsize):
             out, filled = np.empty(box, element), 0
             for part, place in filter(None, (view.cut(at, box) for view in views)):
-                self._fill(part, out[place])
+                self._fill(part, out[place], tensor.key)
                 filled += prod(part.shape)
             if filled != prod(box):
                 raise UnreadableError(f"the chunks of {tensor.key} leave a hole or overlap", key=tensor.key)
@@ -213,7 +213,7 @@ class Reader:
             _apply_bits(tensor, packed)
             yield packed.data
 
-    def _fill(self, view: View, out: Array) -> None:
+    def _fill(self, view: View, out: Array, key: str) -> None:
         """Copies a view's elements to `out`; where they lie far apart, in halves."""
         import numpy as np
 
@@ -221,6 +221,9 @@ class Reader:
         if span * view.itemsize <= max(_PAGE, 2 * out.nbytes):
             raw = np.empty(span * view.itemsize, np.uint8)
             self.read_into(view.storage.file, view.storage.offset + view.start * view.itemsize, raw.data)
+            stated = view.storage.crc if raw.nbytes == view.storage.nbytes else None
+            if stated is not None and zlib.crc32(raw.data) != stated:
+                self.report_damage(view.storage, key)
             if view.swap > 1:
                 raw.view(f"u{view.swap}").byteswap(inplace=True)
             strides = [step * view.itemsize for step in view.strides]
@@ -231,7 +234,7 @@ class Reader:
         for low, high in ((0, half), (half, view.shape[axis])):
             shape = (*view.shape[:axis], high - low, *view.shape[axis + 1 :])
             place = (*(slice(None),) * axis, slice(low, high))
-            self._fill(replace(view, start=view.start + low * view.strides[axis], shape=shape), out[place])
+            self._fill(replace(view, start=view.start + low * view.strides[axis], shape=shape), out[place], key)
 
     def fill(self, tensor: Tensor, out: memoryview) -> None:
         """Fills `out` with the tensor's packed bytes; what is one run is read straight into it. See `blocks`."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ckptool.core import observations as seen
 from ckptool.core.facts import FINE, TAKES_VALUES, Answer, Fact, Operation, Refuse, Say, Use
-from ckptool.facts.headers import Headers, listed, many
+from ckptool.facts.headers import Headers, listed
 from ckptool.facts.registry import finder
 
 
@@ -51,7 +51,7 @@ class NoChecksums(Fact):
 
     @property
     def text(self) -> str:
-        return f"the file states no checksums for its {many(len(self.keys), 'tensor')}: damage to them cannot be found"
+        return "the file states no checksums: damage to the values of its tensors cannot be found"
 
     @property
     def hint(self) -> str:
@@ -70,6 +70,12 @@ def find_none(headers: Headers) -> Iterator[NoChecksums]:
     checkpoint = headers.checkpoint
     if not checkpoint.format.has_checksums:
         return
-    filled = [tensor for tensor in checkpoint.values() if any(piece.storage.nbytes for piece in tensor.pieces)]
-    if filled and all(piece.storage.crc is None for tensor in filled for piece in tensor.pieces):
-        yield NoChecksums(tuple(tensor.key for tensor in filled))
+    keys: list[str] = []
+    for tensor in checkpoint.values():  # nearly every file has one for its first tensor
+        records = [piece.storage for piece in tensor.pieces if piece.storage.nbytes]
+        if any(record.crc is not None for record in records):
+            return
+        if records:
+            keys.append(tensor.key)
+    if keys:
+        yield NoChecksums(tuple(keys))

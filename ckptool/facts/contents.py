@@ -127,12 +127,12 @@ def find_empty(headers: Headers) -> Iterator[Empty]:
 
 @finder
 def find_mixed_dtypes(headers: Headers) -> Iterator[MixedDtypes]:
-    found = {form.dtype for form in set(headers.checkpoint.forms())}
+    found = {form.dtype for form in set(headers.forms)}
     dtypes = {dtype for dtype in found if DTYPES[dtype].kind == "float"}
     if len(dtypes) < 2:
         return
     roles: dict[str, Counter[str]] = defaultdict(Counter)
-    for key, form in zip(headers.keys, headers.checkpoint.forms(), strict=True):
+    for key, form in zip(headers.keys, headers.forms, strict=True):
         if form.dtype in dtypes:
             roles[".".join(["*" if part.isdecimal() and part.isascii() else part for part in key.split(".")])][
                 DTYPES[form.dtype].short
@@ -154,7 +154,7 @@ def find_optimizer(headers: Headers) -> Iterator[OptimizerState]:
     nbytes = sum(extra.nbytes for extra in states)
     if nbytes < _WORTH_SAYING:
         return
-    weights = sum(form.nbytes for form in headers.checkpoint.forms())
+    weights = sum(form.nbytes for form in headers.forms)
     if nbytes > _MUCH * weights:
         yield OptimizerState(nbytes=nbytes, total=max(headers.checkpoint.nbytes, nbytes + weights))
 

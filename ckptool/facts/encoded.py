@@ -121,7 +121,7 @@ class Encoded(Fact):
 
     def _torn(self, targets: Mapping[str, tuple[str, ...]]) -> tuple[Group, list[str]] | None:
         """The first group that is not recognised under its new names; and those names."""
-        from ckptool.encodings.descriptions import moved_key, renamed_descriptions
+        from ckptool.encodings.descriptions import moved_key, renamed_config, renamed_descriptions
         from ckptool.encodings.registry import recognise
 
         groups = self.encoded
@@ -136,7 +136,9 @@ class Encoded(Fact):
             codes = targets.get(group.codes.key, ())
             names[group.key] = moved_key(group.key, group.codes.key, codes[0]) if codes else None
         whole: set[str] = set()
-        for found in recognise(specs, self.config, renamed_descriptions(self.metadata, names)):
+        pairs = ((old, new) for old, renamed in targets.items() for new in renamed)
+        config = None if self.config is None else renamed_config(self.config, pairs)
+        for found in recognise(specs, config, renamed_descriptions(self.metadata, names)):
             origins = {role: origin[spec.key] for role, spec in found.members.items()}
             numbers = {number for number, _ in origins.values()}
             was = groups[min(numbers)]

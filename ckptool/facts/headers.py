@@ -11,6 +11,7 @@ from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.counts import listed as listed
 from ckptool.core.counts import many as many
 from ckptool.core.observations import Observation
+from ckptool.core.spec import Form
 
 _Seen = TypeVar("_Seen", bound=Observation)
 
@@ -22,12 +23,14 @@ class Headers:
     Attributes:
         checkpoint: the checkpoint.
         keys: its keys, in file order.
+        forms: their dtypes, shapes and sizes.
         parts: every name that occurs between dots.
         modules: for each last part, the modules that have it: {"running_mean": ["bn1", "layer1.0.bn1"]}.
     """
 
     checkpoint: Checkpoint
     keys: tuple[str, ...]
+    forms: tuple[Form, ...]
     parts: set[str]
     modules: Mapping[str, list[str]]
 
@@ -37,7 +40,7 @@ class Headers:
         parts: set[str] = set()
         for key in keys:
             parts.update(key.split("."))
-        return cls(checkpoint, keys, parts, modules_by_last(keys))
+        return cls(checkpoint, keys, tuple(checkpoint.forms()), parts, _Modules(keys))
 
     @property
     def is_script(self) -> bool:
@@ -54,6 +57,29 @@ class Headers:
         for other in map(set, others):
             first = [module for module in first if module in other]
         return first
+
+
+class _Modules(Mapping[str, list[str]]):
+    """As `modules_by_last`; the names of modules are made where they are asked for."""
+
+    def __init__(self, keys: Iterable[str]) -> None:
+        self._keys: dict[str, list[str]] = defaultdict(list)
+        for key in keys:
+            self._keys[key.rpartition(".")[2]].append(key)
+
+    def __getitem__(self, last: str) -> list[str]:
+        if last not in self._keys:
+            raise KeyError(last)
+        return [key[: -len(last) - 1] if last else key[:-1] for key in self._keys[last]]
+
+    def __contains__(self, last: object) -> bool:
+        return last in self._keys
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._keys)
+
+    def __len__(self) -> int:
+        return len(self._keys)
 
 
 def modules_by_last(keys: Iterable[str]) -> dict[str, list[str]]:

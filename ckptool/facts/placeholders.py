@@ -86,7 +86,7 @@ class Partitioned(Fact):
 
 @finder
 def find_meta(headers: Headers) -> Iterator[Meta]:
-    forms = zip(headers.keys, headers.checkpoint.forms(), strict=True)
+    forms = zip(headers.keys, headers.forms, strict=True)
     keys = tuple(key for key, form in forms if form.layout == "meta" and not form.cls)
     if keys:
         yield Meta(keys)
@@ -94,7 +94,7 @@ def find_meta(headers: Headers) -> Iterator[Meta]:
 
 @finder
 def find_partitioned(headers: Headers) -> Iterator[Partitioned]:
-    forms = zip(headers.keys, headers.checkpoint.forms(), strict=True)
+    forms = zip(headers.keys, headers.forms, strict=True)
     empty = tuple(key for key, form in forms if form.shape == (0,) and DTYPES[form.dtype].kind == "float")
     # a module may well have one empty parameter: placeholders are weights, and many
     if any(key.rpartition(".")[2] == "weight" for key in empty) and len(empty) * 4 >= len(headers.keys):

@@ -86,7 +86,7 @@ class WrongTotalSize(Fact):
 
     @property
     def text(self) -> str:
-        return f"the index states a total_size of {self.stated:,} bytes, its tensors have {self.nbytes:,}"
+        return f"the index states a total_size of {many(self.stated, 'byte')}, its tensors have {self.nbytes:,}"
 
     @property
     def hint(self) -> str:

@@ -73,7 +73,23 @@ def ties(checkpoint: Checkpoint) -> tuple[tuple[str, ...], ...]:
         for tensor in group:
             same[tensor.pieces, tensor.dtype, tensor.conj, tensor.neg].append(tensor.key)
         found += (tuple(keys) for keys in same.values() if len(keys) > 1)
-    return tuple(found)
+    return (*found, *_tied_in_pieces(checkpoint))
+
+
+def _tied_in_pieces(checkpoint: Checkpoint) -> Iterator[tuple[str, ...]]:
+    """Groups of keys that are one tensor which several pieces make up."""
+    if checkpoint.columns is not None:
+        return
+    alike: dict[object, list[Tensor]] = defaultdict(list)
+    for tensor in checkpoint.tensors.values():
+        if len(tensor.pieces) > 1:
+            first = tensor.pieces[0]
+            alike[len(tensor.pieces), first.storage.offset, first.start, tensor.dtype].append(tensor)
+    for group in alike.values():
+        same: dict[object, list[str]] = defaultdict(list)
+        for tensor in group if len(group) > 1 else ():
+            same[tensor.pieces, tensor.shape].append(tensor.key)
+        yield from (tuple(keys) for keys in same.values() if len(keys) > 1)
 
 
 def _sharing(checkpoint: Checkpoint) -> Iterator[list[Tensor]]:

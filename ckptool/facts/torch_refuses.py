@@ -15,7 +15,7 @@ from ckptool.formats.pickle.objects import Call, Dict, Global, Persistent
 from ckptool.formats.torch.edit import each_below
 from ckptool.formats.torch.frame import Frame
 from ckptool.formats.torch.storage import is_storage_id
-from ckptool.formats.torch.tensor import is_tensor
+from ckptool.formats.torch.tensor import dense_storage, is_tensor
 
 _SHOWN = 5
 _PICKLE_OF_TORCH = 2  # the only protocol of which weights_only knows the opcodes
@@ -161,8 +161,17 @@ def _faults(root: object) -> Iterator[str]:
         if type(node) is Call:
             if fault := _fault(node):
                 yield fault
+            if any(type(key) in _UNHASHABLE for key, _ in node.items):
+                yield _BAD_KEY
+        elif type(node) is Dict:
+            if any(type(key) in _UNHASHABLE for key, _ in node.items):
+                yield _BAD_KEY
         elif type(node) is Persistent and not _is_reference(node):
             yield "a persistent id that is not a storage"
+
+
+_UNHASHABLE = frozenset((list, Dict, bytearray))
+_BAD_KEY = "a dict has a list or a dict as a key"
 
 
 def _is_reference(node: Persistent) -> bool:
@@ -179,6 +188,8 @@ def _fault(call: Call) -> str:
     if is_tensor(call):
         if call.items:
             return f"items are set on a tensor ({fn.qualified})"
+        if call.states and dense_storage(call) is not None:
+            return f"a state is set on a tensor ({fn.qualified})"
         return f"values are appended to a tensor ({fn.qualified})" if call.appended else ""
     if call.items and fn.name not in _DICTS and not fn.name[:1].isupper() and risk_of(fn.module, fn.name) == "harmless":
         return f"items are set on what {fn.qualified} returns, which is not a dict"

@@ -51,6 +51,11 @@ class Items:
         self._stand_ins = stand_ins
         self._headers: dict[str, dict[str, tuple[int, Form]]] = {}
 
+    @property
+    def is_safetensors(self) -> bool:
+        """True if items were read that are in safetensors form, which states no checksums."""
+        return bool(self._headers)
+
     def check_files(self, metadata: Metadata) -> None:
         """Every file is there, and long enough for what it should hold."""
         used = [(item, stored) for item in metadata.items for stored in _places(item)]

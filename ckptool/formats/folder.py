@@ -15,8 +15,18 @@ from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.errors import CkptError, UnreadableError, UsageError
 from ckptool.core.observations import RunBeside
 from ckptool.core.shell import shell_quote
-from ckptool.formats.ranks.kinds import Kind, joining_folder, kind_of
-from ckptool.formats.registry import INDEX, INDEX_ENDING, endings, folder_container, is_safe_name, open_file, sniff
+from ckptool.formats.ranks.kinds import inner_folders, joining_folder, kind_of
+from ckptool.formats.ranks.names import first_line
+from ckptool.formats.registry import (
+    INDEX,
+    INDEX_ENDING,
+    FolderContainer,
+    endings,
+    folder_container,
+    is_safe_name,
+    open_file,
+    sniff,
+)
 from ckptool.formats.sharded import SHARD_NAME, open_index, open_shards
 from ckptool.storage.touched import only_looking
 
@@ -31,6 +41,7 @@ KNOWN = [
 # What trainers put beside the weights: torch files, but never what is meant by "the checkpoint".
 _COMPANIONS = ("optimizer", "scheduler", "scaler", "training_args", "rng_state", "random_states", "sampler")
 _MOST = 1000  # files that are looked into
+_LATEST = "latest_checkpointed_iteration.txt"
 
 Candidate = tuple[str, ...]  # one file, one index, or the shards of one checkpoint
 
@@ -50,7 +61,10 @@ def open_folder(folder: Folder, select: str | None = None) -> Checkpoint:
     elif (kind := _kind(folder, entries)) is not None:
         return kind.open(folder, select)
     else:
-        opened = _opened(folder, _choice(folder, entries), select)
+        chosen = _choice(folder, entries)
+        if chosen is None:
+            return open_folder(_only_inner(folder, entries), select)
+        opened = _opened(folder, chosen, select)
     if opened.format.is_pickle and len(opened.files) == 1:
         from ckptool.formats.ranks.parts import holds_distributed
 
@@ -66,7 +80,7 @@ def open_folder(folder: Folder, select: str | None = None) -> Checkpoint:
     return replace(opened, unopened=tuple(left)) if left else opened
 
 
-def _kind(folder: Folder, entries: Sequence[Entry]) -> Kind | None:
+def _kind(folder: Folder, entries: Sequence[Entry]) -> FolderContainer | None:
     """The kind of folder that several ranks wrote; whole weights under a name that loaders look for come first."""
     if any(entry.name in KNOWN and not entry.is_folder for entry in entries):
         return None
@@ -81,7 +95,8 @@ def _opened(folder: Folder, chosen: Candidate, select: str | None) -> Checkpoint
     return open_file(folder.open(chosen[0]), select)
 
 
-def _choice(folder: Folder, entries: Sequence[Entry]) -> Candidate:
+def _choice(folder: Folder, entries: Sequence[Entry]) -> Candidate | None:
+    """What loaders would take of the files in a folder; None if none of them is a checkpoint."""
     names = [entry.name for entry in entries]
     present = {entry.name for entry in entries if not entry.is_folder}
     for name in KNOWN:
@@ -98,6 +113,23 @@ def _choice(folder: Folder, entries: Sequence[Entry]) -> Candidate:
                 hint=f"name one of them: {folder.path / candidates[0][0]}",
                 path=folder.path,
             )
+    return None
+
+
+def _only_inner(folder: Folder, entries: Sequence[Entry]) -> Folder:
+    """The one folder of ranks in a folder without a checkpoint of its own, or the one that a text names as the latest.
+
+    Raises:
+        UnreadableError: there is none, or several.
+    """
+    names = {entry.name for entry in entries if entry.is_folder}
+    if Entry(_LATEST, False) in entries:  # verl writes it, as Megatron does
+        latest = f"global_step_{first_line(folder.open(_LATEST))}"
+        if latest in names:
+            return folder.folder(latest)
+    inner = inner_folders(folder, entries)
+    if len(inner) == 1 and not any(_holds_known(folder.folder(name)) for name in names - {inner[0].path.name}):
+        return inner[0]
     raise _nothing(folder, entries)
 
 
@@ -171,15 +203,21 @@ def _nothing(folder: Folder, entries: Sequence[Entry]) -> UnreadableError:
             hint="copy the folder along that the file latest names, global_step100 or the like",
             path=path,
         )
-    inner = (entry.name for entry in entries[:_MOST] if entry.is_folder and _holds_known(folder.folder(entry.name)))
-    first = next(inner, None)
-    hint = f"a folder in it does: {path / first}" if first else "name the file or folder that holds the weights"
+    inner = [entry.name for entry in entries[:_MOST] if entry.is_folder and _holds_known(folder.folder(entry.name))]
+    hint = "name the file or folder that holds the weights"
+    if inner:
+        hint = f"a folder in it does: {path / inner[0]}"
+    if len(inner) > 1:
+        hint = (
+            f"folders in it do: {', '.join(inner[:5])}{', ...' if len(inner) > 5 else ''}; name one: {path / inner[0]}"
+        )
     return UnreadableError(f"the folder {path} holds no checkpoint", hint=hint, path=path)
 
 
 def _holds_known(folder: Folder) -> bool:
     try:
         entries = folder.entries()
-        return folder_container(folder, entries) is not None or any(entry.name in KNOWN for entry in entries)
+        known = any(entry.name in KNOWN for entry in entries)
+        return known or folder_container(folder, entries) is not None or kind_of(folder, entries) is not None
     except UnreadableError:  # a folder that may not be listed
         return False

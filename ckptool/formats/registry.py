@@ -75,7 +75,7 @@ class FolderContainer:
     suffixes: tuple[str, ...] = ()
 
 
-def _late(module: str, function: str) -> Callable[..., Any]:
+def late(module: str, function: str) -> Callable[..., Any]:
     """The function of a module that is imported when it is called."""
 
     def call(*arguments: object) -> Any:
@@ -84,59 +84,59 @@ def _late(module: str, function: str) -> Callable[..., Any]:
     return call
 
 
-_UNHELD = _late("safetensors_output", "unheld")
+_UNHELD = late("safetensors_output", "unheld")
 
 
 CONTAINERS: list[Container] = [
     Container(
         "safetensors",
         is_safetensors,
-        _late("safetensors", "open_safetensors"),
+        late("safetensors", "open_safetensors"),
         (".safetensors",),
         writer=Writer(
             "safetensors",
-            _late("safetensors_output", "file_output"),
+            late("safetensors_output", "file_output"),
             _UNHELD,
-            loading=_late("safetensors_output", "file_loading"),
+            loading=late("safetensors_output", "file_loading"),
             keeps_metadata=True,
         ),
     ),
-    Container("numpy .npz", is_npz, _late("numpy_array", "open_npz"), (".npz",)),
+    Container("numpy .npz", is_npz, late("numpy_array", "open_npz"), (".npz",)),
     Container(
         "torch zip",
         is_zip,
-        _late("torch.zip", "open_zip"),
+        late("torch.zip", "open_zip"),
         (".pth", ".pt", ".ckpt"),
         (".bin",),
         ("pytorch_model*.bin", "adapter_model*.bin"),
         is_pickle=True,
         writer=Writer(
             "torch",
-            _late("torch.output", "torch_output"),
-            refusal=_late("torch.output", "torch_refusal"),
-            loading=_late("torch.output", "torch_loading"),
+            late("torch.output", "torch_output"),
+            refusal=late("torch.output", "torch_refusal"),
+            loading=late("torch.output", "torch_loading"),
             keeps_objects=True,
         ),
     ),
-    Container("numpy .npy", is_npy, _late("numpy_array", "open_npy"), (".npy",)),
-    Container("GGUF", is_gguf, _late("gguf", "open_gguf"), (".gguf",)),
-    Container("torch legacy", is_legacy, _late("torch.legacy", "open_legacy"), is_pickle=True),
+    Container("numpy .npy", is_npy, late("numpy_array", "open_npy"), (".npy",)),
+    Container("GGUF", is_gguf, late("gguf", "open_gguf"), (".gguf",)),
+    Container("torch legacy", is_legacy, late("torch.legacy", "open_legacy"), is_pickle=True),
 ]
 """What is known, in the order in which a folder's files are preferred."""
 
-INDEX = Container("index", is_index, _late("sharded", "open_index"))
+INDEX = Container("index", is_index, late("sharded", "open_index"))
 """Which shard holds which key: a checkpoint to a user, never a shard."""
 
 FOLDERS: list[FolderContainer] = [
-    FolderContainer("torch.distributed", is_distributed, _late("dcp", "open_dcp"), (PART_OF_DISTRIBUTED,)),
+    FolderContainer("torch.distributed", is_distributed, late("dcp", "open_dcp"), (PART_OF_DISTRIBUTED,)),
 ]
 """Kinds of folders, in the order in which they are asked. Folders of files and shards are in `formats.folder`."""
 
 FOLDER = Writer(
     "folder",
-    _late("safetensors_output", "folder_output"),
+    late("safetensors_output", "folder_output"),
     _UNHELD,
-    loading=_late("safetensors_output", "folder_loading"),
+    loading=late("safetensors_output", "folder_loading"),
     files="safetensors",
     is_folder=True,
     keeps_metadata=True,

@@ -91,8 +91,8 @@ def parse(reader: JsonReader) -> Parsed:
         JsonError: it is not JSON, not of the form that the format prescribes, or its sizes contradict its shapes.
 
     Example:
-        >>> parse(JsonReader.of(b'{"w":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]}}')).forms
-        [Form(dtype='float32', shape=(2, 3), nbytes=24, layout='strided')]
+        >>> parse(JsonReader.of(b'{"w":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]}}')).forms[0].label
+        'f32[2,3]'
     """
     parsed = Parsed([], [], array("Q"), {}, [])
     names, forms, starts = parsed.names, parsed.forms, parsed.starts

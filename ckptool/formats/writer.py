@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -94,13 +94,12 @@ def misfit(writer: Writer, plan: Plan) -> CkptError | None:
     """Why a container of plain tensors cannot hold those of a plan; None if it can, or if it keeps objects."""
     if writer.keeps_objects:
         return None
-    stored = [step for step in plan.steps if step.stored]
-    bad = [(step.target.key, what) for step in stored if (what := _class_of(plan, step) or writer.unheld(step.target))]
+    bad = list(_unheld(writer, plan))
     if not bad:
         return None
     key, what = bad[0]
     return OutputError(
-        f"{writer.file_kind} cannot hold {len(bad)} of {len(stored)} {'tensor' if len(stored) == 1 else 'tensors'}: "
+        f"{writer.file_kind} cannot hold {len(bad)} of {plan.stored} {'tensor' if plan.stored == 1 else 'tensors'}: "
         f"{key} is {what}",
         hint="decode them: --dequantize" if _in_blocks(plan, key) else "write a .pth file, or --drop them",
         key=key,
@@ -110,6 +109,22 @@ def misfit(writer: Writer, plan: Plan) -> CkptError | None:
 def _in_blocks(plan: Plan, key: str) -> bool:
     """True if a tensor is of a block type, which no container but its own holds."""
     return any(not DTYPES[step.target.dtype].numpy for step in plan.steps if step.target.key == key)
+
+
+def _unheld(writer: Writer, plan: Plan) -> Iterator[tuple[str, str]]:
+    """The keys that it cannot hold, and what they are."""
+    from ckptool.core.plan import Copies
+    from ckptool.core.spec import TensorSpec
+
+    if not isinstance(plan.steps, Copies):
+        for step in plan.steps:
+            if step.stored and (what := _class_of(plan, step) or writer.unheld(step.target)):
+                yield step.target.key, what
+        return
+    said = {form: writer.unheld(TensorSpec("", form.dtype, form.shape)) for form in plan.steps.form_counts}
+    if any(said.values()):
+        rows = zip(plan.steps.keys, plan.steps.forms, strict=True)
+        yield from ((key, said[form]) for key, form in rows if said[form])
 
 
 def _class_of(plan: Plan, step: Step) -> str:

@@ -16,7 +16,7 @@ from ckptool.core.keys import escape
 from ckptool.core.near_miss import near_miss
 from ckptool.core.ops import made
 from ckptool.core.plan import Apply, Dropped, Problem, Source, Step, Use, sources_of
-from ckptool.core.reasons import ByRules, Init, Kept, NotUsed, Reason, RecipeTie, Unmatched
+from ckptool.core.reasons import ByRules, Init, Kept, NotUsed, Reason, RecipeTie, RuleName, Unmatched
 from ckptool.core.spec import TensorSpec
 from ckptool.recipes.group import Context, FitOp, Group, Item, groups_of, make, mapped
 from ckptool.recipes.matching import Matches, Owned, Span, match_stage, new_names
@@ -27,6 +27,7 @@ from ckptool.recipes.rules import Rule, Stage
 
 Specs: TypeAlias = Mapping[str, TensorSpec]
 
+_KEPT = Kept()
 _NEAR_MISSES = 5  # looked for; a recipe for another model has many rules that match nothing
 _NEAR_MISS_KEYS = 20_000
 MAX_TENSORS = 50_000  # that one stage makes; and 20 more for each tensor of the inputs
@@ -65,10 +66,24 @@ class _State:
     dropped: dict[Source, Reason] = field(default_factory=dict)
     near_misses: int = 0
     most: int = MAX_TENSORS
+    met: dict[tuple[RuleName, ...], tuple[RuleName, ...]] = field(default_factory=dict)
+    reasons: dict[tuple[RuleName, ...], ByRules] = field(default_factory=dict)
 
     def problem(self, message: str, hint: str | None = None, keys: Iterable[str] = ()) -> None:
         """One problem; the same for several keys is said once."""
         self.problems.setdefault((message, hint or ""), []).extend(keys)
+
+    def applied(self, before: tuple[RuleName, ...], rules: Sequence[Rule]) -> tuple[RuleName, ...]:
+        """The rules that a tensor has met, each once; one tuple for all tensors that met the same."""
+        met = (*before, *(rule.name for rule in rules))
+        met = tuple(dict.fromkeys(met)) if len(met) > 1 else met
+        return self.met.setdefault(met, met)
+
+    def reason(self, item: Item) -> Reason:
+        """Why a tensor of the result is there."""
+        if not item.rules:
+            return _KEPT
+        return self.reasons.setdefault(item.rules, ByRules(item.rules))
 
     def drop(self, item: Item, reason: Reason) -> None:
         for source in sources_of(item.value):
@@ -121,7 +136,7 @@ def expand(
         state.context.targets = targets if number == len(recipe.stages) - 1 else None
         items = _run(stage, items, state)
     steps = [
-        Step(TensorSpec(key, item.spec.dtype, item.spec.shape), item.value, _reason(item))
+        Step(TensorSpec(key, item.spec.dtype, item.spec.shape), item.value, state.reason(item))
         for key, item in items.items()
     ]
     if targets is not None:
@@ -236,13 +251,14 @@ def _glob(pattern: Pattern) -> str:
 def _rename(
     key: str, item: Item, position: int, spans: list[Span], stage: Stage, outputs: list[_Made], state: _State
 ) -> None:
-    rules = [stage.rules[number] for number in sorted({span.rule for span in spans})]
+    numbers = sorted({span.rule for span in spans}) if len(spans) > 1 else [spans[0].rule]
+    rules = [stage.rules[number] for number in numbers]
     if dropping := next((rule for rule in rules if rule.drops), None):
         state.drop(item, ByRules((dropping.name,)))
         return
     try:
         names = new_names(key, spans, stage.rules)
-        applied = tuple(dict.fromkeys([*item.rules, *(rule.name for rule in rules)]))
+        applied = state.applied(item.rules, rules)
         steps = [step for rule in rules for step in rule.steps]
         for at, name in enumerate(names):
             new = mapped(item, steps, name, state.context) if steps else item
@@ -290,10 +306,6 @@ def _collected(outputs: list[_Made], items: Mapping[str, Item], state: _State) -
 def _source_name(item: Item) -> str:
     first = next(sources_of(item.value), None)
     return first.key if first else "a new tensor"
-
-
-def _reason(item: Item) -> Reason:
-    return ByRules(item.rules) if item.rules else Kept()
 
 
 def _by(item: Item) -> str:

@@ -89,9 +89,10 @@ class Layout:
             if any(name[:1] == "_" for name in block):
                 raise UsageError(f'the layout "{self.text}" has a _ on the right', hint="a name repeats, a 7 is zeros")
             if sources.count(block & known) != 1:
+                sides = "no tensor on the left has" if block & known not in sources else "two tensors on the left have"
+                over = f"over {_listed(block & known)}" if block & known else "without an axis of the left"
                 raise UsageError(
-                    f'the layout "{self.text}" wants elements over {_listed(block & known)} '
-                    f"that {'no tensor' if block & known not in sources else 'two tensors'} on the left have",
+                    f'the layout "{self.text}" wants elements {over}, which {sides}',
                     hint="write every axis of a tensor on both sides; a capture of the keys counts as one",
                 )
         for block in sources:

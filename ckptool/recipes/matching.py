@@ -69,6 +69,7 @@ def match_stage(stage: Stage, keys: Iterable[str]) -> Matches:
         if not rule.is_whole
     ]
     unseen = partial
+    alike: dict[tuple[int, int, int], list[Span]] = {}
     for position, key in enumerate(keys):
         owner = -1
         for number, at, pattern, plain, first, literal, search in whole:
@@ -89,26 +90,36 @@ def match_stage(stage: Stage, keys: Iterable[str]) -> Matches:
         if owner >= 0:
             found.taken.add(key)
             unseen = [row for row in partial if row[0] not in found.seen] if unseen else unseen
-        spans = _spans(partial if owner < 0 else unseen, key)
+        spans = _spans(partial if owner < 0 else unseen, key, alike)
         if not spans:
             continue
-        found.seen.update([span.rule for span in spans])
+        found.seen.update(span.rule for span in spans)
         if owner < 0:
             found.touched[key] = sorted(spans, key=lambda span: (span.begin, span.end)) if len(spans) > 1 else spans
-            for number in {span.rule for span in spans}:
+            for number in {span.rule for span in spans} if len(spans) > 1 else (spans[0].rule,):
                 count, first = found.partial.get(number, (0, key))
                 found.partial[number] = (count + 1, first)
     return found
 
 
-def _spans(partial: list[tuple[int, Pattern, str]], key: str) -> list[Span]:
-    """The disjoint spans that rules replace; the earlier rule has its span first."""
+def _spans(
+    partial: list[tuple[int, Pattern, str]], key: str, alike: dict[tuple[int, int, int], list[Span]]
+) -> list[Span]:
+    """The disjoint spans that rules replace; the earlier rule has its span first.
+
+    Args:
+        partial: the rules, their patterns and a literal of each.
+        key: what is searched.
+        alike: lists of one span without captures, which many keys share.
+    """
     spans: list[Span] = []
     for number, pattern, literal in partial:
         if literal not in key:
             continue
         matches = pattern.search().finditer(key) if pattern.parts else [_end(pattern, key)]
-        taken = sorted((span.begin, span.end) for span in spans)  # disjoint, so their ends are sorted too
+        taken = (
+            sorted((span.begin, span.end) for span in spans) if spans else []
+        )  # disjoint: their ends are sorted, too
         for match in matches:
             begin, end = match.span()
             before = bisect_left(taken, (end, -1))
@@ -117,6 +128,8 @@ def _spans(partial: list[tuple[int, Pattern, str]], key: str) -> list[Span]:
             values = pattern.read(match)
             if values is not None:
                 spans.append(Span(begin, end, number, values))
+    if len(spans) == 1 and not spans[0].values:
+        return alike.setdefault((spans[0].begin, spans[0].end, spans[0].rule), spans)
     return spans
 
 
@@ -140,6 +153,12 @@ def new_names(key: str, spans: list[Span], rules: tuple[Rule, ...]) -> list[str]
         >>> [new_names(key, spans, stage.rules) for key, spans in found.touched.items()]
         [['norm1.norm2.weight']]
     """
+    if len(spans) == 1 and len(rules[spans[0].rule].targets) == 1:  # most renamings
+        (span,), (target,) = spans, rules[spans[0].rule].targets
+        before, new = key[: span.begin].removeprefix(".").removesuffix("."), target.write(span.values)
+        parts = [part for part in (before, new, key[span.end :].removeprefix(".")) if part]
+        if len(key) + len(new) <= MAX_NAME:
+            return [".".join(parts)]
     pieces: list[list[str]] = []
     at = 0
     for span in spans:

@@ -15,6 +15,7 @@ from itertools import pairwise
 from math import prod
 from typing import Literal, Protocol, TypeAlias
 
+from ckptool.core.counts import many
 from ckptool.core.dtypes import dtypes_meant
 from ckptool.core.errors import UsageError
 from ckptool.core.ops import Cast, parse_cast
@@ -356,7 +357,7 @@ def _check_steps(rule: Rule, fail: _Fail) -> None:
         left, right = (rule.sources, rule.targets or (None,)) if at == joining else ((None,), (None,))
         if isinstance(step, Layout):
             if len(step.left) != len(left) or len(step.right) not in (1, len(right)):
-                raise fail(f'has {len(left)} -> {len(right)} tensors where the layout "{step.text}" has others')
+                raise fail(f'has {len(left)} -> {many(len(right), "tensor")} where the layout "{step.text}" has others')
             if at == joining:
                 joined, fanned = (
                     [tuple(hole.name for hole in row) for row in side] for side in (rule.joined, rule.fanned)
@@ -368,6 +369,6 @@ def _check_steps(rule: Rule, fail: _Fail) -> None:
                 step.check([()], [()])
         elif isinstance(step, Expression):
             if step.highest > len(left):
-                raise fail(f'has {len(left)} tensors on the left, but "{step.text}" wants ${step.highest}')
+                raise fail(f'has {many(len(left), "tensor")} on the left, but "{step.text}" wants ${step.highest}')
             if len(step.outputs) not in (1, len(right)):
-                raise fail(f'makes {len(right)} tensors, but "{step.text}" has {len(step.outputs)}')
+                raise fail(f'makes {many(len(right), "tensor")}, but "{step.text}" has {len(step.outputs)}')

@@ -143,6 +143,11 @@ class Items:
     sum: str = ""
     code: bool = False
 
+    @property
+    def is_long(self) -> bool:
+        """True if it is more than a line for each item."""
+        return bool(self.title) or any(item.below for item in self.items)
+
 
 @dataclass(frozen=True, slots=True)
 class Findings:

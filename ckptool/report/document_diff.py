@@ -12,7 +12,7 @@ from ckptool.core.checkpoint import Checkpoint, Note, Tensor
 from ckptool.core.shell import shell_quote
 from ckptool.report import document
 from ckptool.report.blocks import Block, Chart, Column, Facts, Next, Notes, Rows, Series, Sides, Totals
-from ckptool.report.cells import Row
+from ckptool.report.cells import Cell, Row
 from ckptool.report.diff_rows import (
     SYMBOLS,
     DiffRow,
@@ -29,7 +29,7 @@ from ckptool.report.json import file_fields, model_fields, note_fields
 from ckptool.report.json_match import match_fields
 from ckptool.report.match_rows import match_blocks
 from ckptool.report.results import ABOUT, diff_findings
-from ckptool.report.symbols import STYLES
+from ckptool.report.symbols import LOOKED_FOR, STYLES
 from ckptool.report.units import number_of, relative
 from ckptool.values.delta import Delta
 
@@ -101,7 +101,7 @@ def _blocks(diff: Diff, names: tuple[str, str], match: Automatic | None, verbose
     """Who the two are, the rolled-up table, the notes, and the counts; of two that are the same, warnings alone."""
     brief = diff.is_same and not verbose
     sides = side_of(diff.old, names[0], "-"), side_of(diff.new, names[1], "+")
-    if diff.models is not None and diff.models.explained:
+    if diff.models is not None and diff.models.text:
         yield Facts((("models", (diff.models.text,)),))
     yield Sides(sides, on_screen=not brief)
     yield Notes([*_prefixes(diff), *(note for note in diff.notes if note.level == "warning")])
@@ -139,9 +139,13 @@ def _cells(row: DiffRow) -> Row:
     largest = max((delta.max_abs for delta in floats if delta.max_abs is not None), default=None)
     cosine = min((delta.cosine for delta in floats if delta.cosine is not None), default=None)
     numbers = integers(row.changes)
+    key = Cell(
+        row.shown or row.key,
+        LOOKED_FOR.get(SYMBOLS[row.status], "") if row.status in (Status.RESHAPED, Status.REMOVED) else "",
+    )
     return Row(
         (
-            *(SYMBOLS[row.status], row.shown or row.key, len(row.changes), row.elements, row.what, largest),
+            *(SYMBOLS[row.status], key, len(row.changes), row.elements, row.what, largest),
             None if cosine is None else max(0.0, 1 - cosine),
             None if numbers in row.what else numbers,  # alone they stand in the change column
             [delta.rel for delta in floats if delta.rel is not None] or None,

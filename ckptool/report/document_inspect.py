@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ckptool.core.checkpoint import Checkpoint, Extra, GlobalUse, Note, Tensor
 from ckptool.core.errors import CkptError
 from ckptool.core.initial import INITIAL_KEY
+from ckptool.core.ranks import Ranks
 from ckptool.core.shell import shell_quote
 from ckptool.core.spec import packed_nbytes
 from ckptool.facts.architecture import Architecture
@@ -332,12 +333,24 @@ def _result(report: Inspection) -> list[tuple[str, Any]]:
         ("extras", _extras_fields(report.checkpoint.extras)),
         ("metadata", dict(report.checkpoint.metadata)),
         ("module_versions", report.checkpoint.module_versions),
+        *([("ranks", _ranks_fields(ranks))] if (ranks := report.checkpoint.ranks) is not None else []),
         ("ties", report.ties),
         ("models", [model_fields(fact) for fact in facts_of(report.checkpoint) if isinstance(fact, Architecture)]),
         ("notes", [note_fields(note) for note in report.notes]),
         ("globals", [_global_fields(use) for use in report.checkpoint.globals]),
         ("unsafe_globals", [use.name for use in report.dangerous]),
     ]
+
+
+def _ranks_fields(ranks: Ranks) -> dict[str, Any]:
+    """The ranks of a training run that hold the checkpoint together."""
+    return {
+        "count": ranks.count,
+        "mesh": {"names": [name for name, _ in ranks.mesh], "shape": [size for _, size in ranks.mesh]},
+        "placements": dict(ranks.placements),
+        "step": ranks.step,
+        "version": ranks.version,
+    }
 
 
 def _summary_fields(report: Inspection) -> dict[str, Any]:

@@ -11,11 +11,12 @@ from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.errors import CkptError
 from ckptool.core.plan import Dropped, Plan, Problem, Step, sources_of
 from ckptool.core.reasons import FOUND
+from ckptool.core.shell import shell_quote
 from ckptool.engine.reads import reads_of
 from ckptool.report.blocks import Block, Column, Facts, Item, Items, Next, Notes, Rows, Sides, Totals
 from ckptool.report.document import Answer, Document, Field, Mood, Status, Table
 from ckptool.report.document_inspect import one_side, shape_text, side_of
-from ckptool.report.json_plan import dropped_fields, op_text, plan_result, step_fields
+from ckptool.report.json_plan import dropped_fields, op_of, plan_result, step_fields
 from ckptool.report.plan_rows import (
     SYMBOLS,
     Fate,
@@ -32,6 +33,7 @@ from ckptool.report.reasons import command_text, reason_text
 from ckptool.report.results import ABOUT, plan_findings
 from ckptool.report.symbols import STYLES
 from ckptool.report.units import number_of, relative, size_short
+from ckptool.storage.paths import is_address
 
 if TYPE_CHECKING:
     from ckptool.commands.automatic import Automatic
@@ -90,7 +92,7 @@ def plan_document(
             ({"dropped": dropped_fields(dropped, plan.inputs)} for dropped in plan.dropped),
         ),
         summary=lambda: {
-            "tensors": sum(step.stored for step in plan.steps),
+            "tensors": plan.stored,
             "bytes": plan.nbytes,
             "dropped": len(plan.dropped),
             "exit_code": int(exit_code),
@@ -178,8 +180,10 @@ def written_blocks(written: Written, name: str, files: Sequence[str] = ()) -> It
         yield Facts((("rounding", [f"rel ≤ {relative(rounding[key])} ({key})", *_lost_values(written)]),))
     many = f"  {len(written.files)} files" if len(written.files) > 1 else ""
     is_folder = written.files[0] != written.path
-    name = str(PurePath(name) / written.files[0].name) if is_folder and not many else name
-    yield Items((_wrote(f"{name}{many}  {size_short(written.nbytes)}  {written.seconds:.1f} s"),))
+    shown = str(PurePath(name) / written.files[0].name) if is_folder and not many else name
+    yield Items((_wrote(f"{shown}{many}  {size_short(written.nbytes)}  {written.seconds:.1f} s"),))
+    if is_folder and not is_address(name):
+        yield Next((f"publish it: hf upload OWNER/NAME {shell_quote(name)}",))
 
 
 def _wrote(what: str) -> Item:
@@ -263,7 +267,7 @@ def _row(plan: Plan, step: Step) -> Sequence[Any]:
         *(target.key, fate_of(step).value, None, target.short, target.dtype, shape_text(target.shape), target.elements),
         plan.nbytes_of(step) if step.stored else 0,
         " ".join(source.key for source in sources_of(step.value)),
-        *(op_text(step.value), reason_text(step.reason, plan.inputs), step.tied_to),
+        *(op_of(step), reason_text(step.reason, plan.inputs), step.tied_to),
     )
 
 

@@ -1,4 +1,4 @@
-"""A probe as blocks: what was run, and the first module that differs, or that all agree."""
+"""A probe as a document: what was run, and the first module that differs, or that all agree."""
 
 from __future__ import annotations
 
@@ -8,13 +8,38 @@ from collections.abc import Iterator, Sequence
 from ckptool.models.probing.report import Divergence, ProbeReport
 from ckptool.models.probing.rounding import EXACT
 from ckptool.report.blocks import Block, Facts, Item, Items, Notes
-from ckptool.report.document import Answer
+from ckptool.report.document import Answer, Document, Field, Status, Table
 from ckptool.report.escape import terminal
+from ckptool.report.json_probe import divergence_fields, probe_fields
 from ckptool.report.reasons import reason_text
+from ckptool.report.symbols import STYLES
 from ckptool.report.units import number_of, relative
 
 _MANY = 3  # names in a line
 _RULES = 4
+
+
+_FIELDS = (Field("key"), Field("status"), Field("source", "source key", "key"), Field("error", "error", "real", "max"))
+_STATUSES = (Status("~", "differs", STYLES["~"]), Status("?", "not compared", STYLES["?"]))
+
+
+def probe_document(report: ProbeReport, exit_code: int = 0) -> Document:
+    """A probe by itself: schema ``ckptool.probe/1``, a row per module that differs or was not compared."""
+    return Document(
+        command="probe",
+        answer=probe_answer(report),
+        blocks=lambda: probe_blocks(report),
+        table=lambda: Table(_FIELDS, _rows(report), _STATUSES),
+        result=lambda: (("schema", "ckptool.probe/1"), ("exit_code", int(exit_code)), *probe_fields(report).items()),
+        records=lambda: map(divergence_fields, report.differing),
+        summary=lambda: {"compared": report.compared, "agreeing": report.agreeing, "exit_code": int(exit_code)},
+        listing=lambda: ((row[1], row[0], row[2]) for row in sorted(_rows(report))),
+    )
+
+
+def _rows(report: ProbeReport) -> Iterator[tuple[str, str, str, float | None]]:
+    yield from ((row.target, "differs", row.source, row.error) for row in report.differing)
+    yield from ((row.target, "not compared", "", None) for row in report.skipped)
 
 
 def probe_answer(report: ProbeReport) -> Answer:

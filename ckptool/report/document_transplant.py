@@ -7,7 +7,6 @@ from itertools import chain
 from typing import Any
 
 from ckptool.commands.transplant.result import Transplant
-from ckptool.core.checkpoint import Note
 from ckptool.core.shell import shell_quote
 from ckptool.core.spec import TensorSpec
 from ckptool.models import Verdict
@@ -100,7 +99,8 @@ def _loaded(transplant: Transplant) -> Answer:
     beside = f"; {number_of(unused, 'tensor')} of the source not used" if unused else ""
     if not missing and not mismatched:
         harmless = len(transplant.having(Filled.MISSING))
-        text = f"complete: all {total} of {model} are filled"
+        filled = f"the only tensor of {model} is filled" if many == 1 else f"all {total} of {model} are filled"
+        text = f"complete: {filled}"
         if harmless:
             text = f"complete: {many - harmless:,} of {total} of {model} are filled, evaluation does not use the others"
         return Answer(f"{text}{beside}", "warning" if unused else "good")
@@ -120,7 +120,7 @@ def _have(entries: Sequence[Entry]) -> str:
 
 # ---------------------------------------------------------------------------------------------- for people
 
-_MODULES = (Column("module", "key", least=12), Column("tensors", "whole"), Column("loaded", "share"))
+_MODULES = (Column("module", "key", least=12), Column("tensors", "whole"), Column("loaded", "share"), Column("state"))
 _KEYS = (
     Column("", "mark"),
     Column("key", "key", least=14),
@@ -134,7 +134,7 @@ def _blocks(transplant: Transplant, name: str, came: Done, depth: int | None, ve
     """Source and target, what is wrong, bars per module, what became of every key, what torch says, the sum."""
     target = Side(transplant.target.name, (target_text(transplant),), "target")
     yield Sides((side_of(transplant.source, name, "source"), target))
-    notes = _notes(transplant)
+    notes = transplant.plan.notes
     yield Notes([note for note in notes if note.level == "warning"])
     yield from match_blocks(transplant.match)
     yield Rows(_MODULES, lambda: module_rows(transplant, depth))
@@ -163,12 +163,6 @@ def _chart(transplant: Transplant) -> Chart:
     styles = tuple(STATES[share.state] for share in shares)
     loaded = Series("loaded from the source", tuple(share.share for share in shares), "percent", styles=styles)
     return Chart("modules: loaded, partly loaded, new", tuple(share.name for share in shares), (loaded,))
-
-
-def _notes(transplant: Transplant) -> list[Note]:
-    ema = transplant.source.selection.ema
-    also = [Note(f"the source also holds a moving average, {ema}", "--ema takes that")] if ema else []
-    return [*also, *transplant.plan.notes]
 
 
 def done_blocks(transplant: Transplant, came: Done, name: str = "", files: Sequence[str] = ()) -> Iterator[Block]:

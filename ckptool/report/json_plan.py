@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.plan import Beside, Dropped, Fate, Plan, Problem, Source, Step, Use, Value, sources_of
-from ckptool.core.reasons import NotTaken, WeightsOnly
+from ckptool.core.reasons import Decoded, NotTaken, WeightsOnly
 from ckptool.engine.reads import reads_of
 from ckptool.report.json import file_fields, note_fields
 from ckptool.report.plan_rows import beside_name
@@ -58,8 +58,7 @@ def reads_fields(plan: Plan) -> dict[str, int] | None:
 
 
 def _sums(plan: Plan) -> dict[str, int]:
-    stored = sum(step.stored for step in plan.steps)
-    return {"tensors": stored, "bytes": plan.nbytes, "dropped": len(plan.dropped)}
+    return {"tensors": plan.stored, "bytes": plan.nbytes, "dropped": len(plan.dropped)}
 
 
 def step_fields(step: Step, inputs: Sequence[Checkpoint]) -> dict[str, Any]:
@@ -68,7 +67,7 @@ def step_fields(step: Step, inputs: Sequence[Checkpoint]) -> dict[str, Any]:
     fields: dict[str, Any] = {
         "target": {"key": target.key, "dtype": target.dtype, "shape": target.shape},
         "sources": [_source_fields(source) for source in sources_of(step.value)],
-        "op": op_text(step.value),
+        "op": op_of(step),
         "why": reason_text(step.reason, inputs),
     }
     if step.tied_to is not None:
@@ -96,6 +95,11 @@ def _beside_names(plan: Plan) -> Iterator[tuple[str, list[str]]]:
         untaken = isinstance(beside.reason, NotTaken | WeightsOnly)
         lists["not_taken" if untaken else names.get(beside.fate, "left_behind")].append(beside_name(plan, beside))
     yield from lists.items()
+
+
+def op_of(step: Step) -> str:
+    """What a step does: ``dequantize``, or as `op_text` says."""
+    return "dequantize" if isinstance(step.reason, Decoded) else op_text(step.value)
 
 
 def op_text(value: Value) -> str:

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 from ckptool.models.probing.report import Divergence, ProbeReport
-from ckptool.report.json import json_object, note_fields
+from ckptool.report.json import note_fields
 from ckptool.report.reasons import reason_text
 
 
-def probe_json(report: ProbeReport, exit_code: int) -> Iterator[str]:
-    """A probe as a document of its own."""
-    yield from json_object(
-        [("schema", "ckptool.probe/1"), ("exit_code", int(exit_code)), *probe_fields(report).items()],
-    )
-
-
 def probe_fields(report: ProbeReport) -> dict[str, Any]:
-    """A probe as a part of another document."""
+    """What a probe found."""
     return {
         "source_model": report.source_model,
         "target": report.target,
@@ -32,7 +24,7 @@ def probe_fields(report: ProbeReport) -> dict[str, Any]:
         "agreeing": report.agreeing,
         "largest": report.largest,
         "first": None if report.first is None else report.first.target,
-        "differing": [_divergence_fields(row) for row in report.differing],
+        "differing": [divergence_fields(row) for row in report.differing],
         "following": report.following,
         "divided": report.divided,
         "skipped": [{"target": row.target, "why": row.why} for row in report.skipped],
@@ -44,7 +36,8 @@ def probe_fields(report: ProbeReport) -> dict[str, Any]:
     }
 
 
-def _divergence_fields(row: Divergence) -> dict[str, Any]:
+def divergence_fields(row: Divergence) -> dict[str, Any]:
+    """A module that differs."""
     return {
         "target": row.target,
         "source": row.source,

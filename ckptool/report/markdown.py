@@ -8,7 +8,7 @@ from ckptool.commands.checks.finding import Finding
 from ckptool.report.blocks import Block, Chart, Code, Column, Facts, Findings, Items, Next, Notes, Rows, Sides, Totals
 from ckptool.report.cells import NUMBERS, Row, cell_of, cell_text, share_text
 from ckptool.report.document import Document
-from ckptool.report.escape import markdown, markdown_code
+from ckptool.report.escape import markdown, markdown_code, terminal
 from ckptool.report.units import number_of
 
 LIMIT = 1 << 20
@@ -16,6 +16,7 @@ LIMIT = 1 << 20
 _RESERVE = 300  # bytes kept for what says what is left out and closes what is open
 _ENTRIES = 20  # of a list of names
 _DETAILS = 12  # of one finding
+_WHOLE = 1 << 62  # code is not shortened
 _DRAWN = ("levels", "hist")  # kinds that only a screen draws
 
 
@@ -88,7 +89,8 @@ def _block(block: Block) -> Iterator[_Piece]:
                 yield "".join(_finding(finding)), "", lambda rest=rest: rest  # type: ignore[misc]
         case Code():
             fence = "`" * max(3, 1 + max((len(run) for run in _ticks(block.text)), default=0))
-            yield f"\n{fence}{block.language}\n{block.text.rstrip()}\n{fence}\n", "", _nothing
+            lines = "\n".join(terminal(line, _WHOLE) for line in block.text.splitlines())
+            yield f"\n{fence}{block.language}\n{lines}\n{fence}\n", "", _nothing
         case Chart() | Next():
             return
 
@@ -137,7 +139,7 @@ def _cell(row: Row, at: int, column: Column) -> str:
     if cell.value in (None, ""):
         return ""
     if column.kind == "share":
-        return share_text(cell.value)
+        return markdown(share_text(cell.value))
     if column.kind == "key":
         patterns = cell.value if isinstance(cell.value, tuple) else (cell.value,)
         lead = cell.lead.replace(" ", "&nbsp;")  # a table cell drops leading spaces

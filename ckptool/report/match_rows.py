@@ -58,7 +58,8 @@ def match_text(found: Automatic) -> str:
     whole = sum(len(pair.targets) for pair in report.pairs) + len(report.unmatched_targets)
     everything = len({key for pair in report.pairs for key in pair.sources}) + len(report.unmatched_sources)
     rules = number_of(sum(rule.confidence.within(found.accept) for rule in report.rules), "rule")
-    return f"{len(targets):,} of {whole:,} target tensors, {len(sources):,} of {everything:,} source tensors, {rules}"
+    wanted, given = number_of(whole, "target tensor"), number_of(everything, "source tensor")
+    return f"{len(targets):,} of {wanted}, {len(sources):,} of {given}, {rules}"
 
 
 def _left_texts(found: Automatic) -> Iterator[tuple[str, list[str]]]:
@@ -67,13 +68,13 @@ def _left_texts(found: Automatic) -> Iterator[tuple[str, list[str]]]:
     ruled = {pair for rule in report.rules for pair in rule.pairs}
     reshaped = [pair for pair in report.reshaped if pair not in ruled]
     yield from _left(
-        "target tensors without a source",
+        ("target tensor without a source", "target tensors without a source"),
         report.unmatched_targets,
         [key for pair in report.pairs for key in pair.targets],
         {key for pair in report.reshaped for key in pair.targets},
     )
     yield from _left(
-        "source tensors without a target",
+        ("source tensor without a target", "source tensors without a target"),
         report.unmatched_sources,
         [key for pair in report.pairs for key in pair.sources],
         {key for pair in report.reshaped for key in pair.sources},
@@ -84,9 +85,9 @@ def _left_texts(found: Automatic) -> Iterator[tuple[str, list[str]]]:
 
 
 def _left(
-    what: str, keys: Sequence[str], paired: Sequence[str], reshaped: Collection[str]
+    what: tuple[str, str], keys: Sequence[str], paired: Sequence[str], reshaped: Collection[str]
 ) -> Iterator[tuple[str, list[str]]]:
     left = dict.fromkeys(key for key in keys if key not in reshaped)
     groups = rollup([(key, key not in left) for key in [*paired, *reshaped, *left]])
     if left:
-        yield f"{len(left):,} {what}", [group.pattern for group in groups if not group.label]
+        yield number_of(len(left), *what), [group.pattern for group in groups if not group.label]

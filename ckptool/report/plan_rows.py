@@ -10,10 +10,11 @@ from enum import StrEnum
 from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.fold import Group, rollup
 from ckptool.core.ops import Cast
-from ckptool.core.plan import Beside, Plan, Source, Step, Use, Value, sources_of
+from ckptool.core.plan import Beside, Copies, Plan, Source, Step, Use, Value, sources_of
 from ckptool.core.plan import Fate as BesideFate
 from ckptool.core.reasons import (
     ByOption,
+    ByPatch,
     ByRules,
     Decoded,
     Init,
@@ -82,6 +83,8 @@ def fate_of(step: Step) -> Fate:
     value = step.value
     if isinstance(step.reason, Decoded):
         return Fate.DEQUANTIZED
+    if isinstance(step.reason, ByPatch):
+        return Fate.COMPUTED
     if isinstance(value, Source):
         return Fate.COPIED if value.key == step.target.key else Fate.RENAMED
     return Fate.CAST if _cast_source(value) else Fate.COMPUTED
@@ -139,6 +142,8 @@ def _row(pattern: str, facts: Sequence[_Fact]) -> Row:
 
 def _facts(plan: Plan) -> dict[str, _Fact]:
     """Each key of the output, and of the inputs what is left out, in the order of the inputs."""
+    if isinstance(plan.steps, Copies) and plan.steps.keys is plan.steps.sources and len(plan.inputs) == 1:
+        return _facts_of_copies(plan, plan.steps)
     steps = {step.target.key: step for step in plan.steps}
     facts: dict[str, _Fact] = {}
     casts = any(fate_of(step) is Fate.CAST for step in plan.steps)
@@ -157,6 +162,27 @@ def _facts(plan: Plan) -> dict[str, _Fact]:
                     alike[place] = _made(plan, step, casts) if step else _dropped(plan, reason, form)
                 facts[key] = alike[place]
     facts |= {key: _made(plan, step, casts) for key, step in steps.items() if key not in facts}
+    return facts
+
+
+def _facts_of_copies(plan: Plan, steps: Copies) -> dict[str, _Fact]:
+    """The same for a plan that keeps some tensors and leaves out others: few facts are true of all its keys."""
+    facts: dict[str, _Fact] = {}
+    gone = {dropped.source.key: dropped.reason for dropped in plan.dropped}
+    alike: dict[tuple[Form, int], _Fact] = {}
+    rows = enumerate(steps.keys)
+    at, following = next(rows, (0, None))
+    for key, form in zip(plan.inputs[0], plan.inputs[0].forms(), strict=True):
+        is_kept = key == following
+        reason = steps.reasons[at] if is_kept else gone.get(key)
+        fact = alike.get((form, id(reason)))
+        if fact is None and reason is not None:
+            fact = _made(plan, steps[at], casts=False) if is_kept else _dropped(plan, reason, form)
+            alike[form, id(reason)] = fact
+        if fact is not None:
+            facts[key] = fact
+        if is_kept:
+            at, following = next(rows, (0, None))
     return facts
 
 
@@ -266,7 +292,9 @@ def unruled_rows(plan: Plan) -> list[Row]:
 def _untouched_rows(plan: Plan) -> list[Row]:
     """What no rule decides, by the inputs' keys."""
     facts: dict[str, _Fact] = {}
-    free = [step for step in plan.steps if not isinstance(step.reason, ByRules | RecipeTie | Init)]
+    free = [step for step in _by_reason(plan) if not isinstance(step.reason, ByRules | RecipeTie | Init)]
+    if not free and not plan.dropped:
+        return []
     by_source = {(source.input, source.key): step for step in free for source in sources_of(step.value)}
     gone = {(dropped.source.input, dropped.source.key): dropped.reason for dropped in plan.dropped}
     ruled = _Fact(Fate.RENAMED, "", 0, 0, 0)  # in the rules' rows; here only to judge the patterns
@@ -292,10 +320,18 @@ def _untouched_rows(plan: Plan) -> list[Row]:
 
 def _added_rows(plan: Plan) -> list[Row]:
     """What a recipe adds beside its rules: tensors from nothing, and ties."""
-    steps = [step for step in plan.steps if isinstance(step.reason, RecipeTie | Init)]
+    steps = [step for step in _by_reason(plan) if isinstance(step.reason, RecipeTie | Init)]
     facts = {step.target.key: _made(plan, step, casts=False) for step in steps}
     groups = rollup([(key, (fact.fate, fact.what)) for key, fact in facts.items()])
     return [_row(group.pattern, [facts[key] for key in group.keys]) for group in groups]
+
+
+def _by_reason(plan: Plan) -> Sequence[Step]:
+    """The steps, but for copies that rules have made."""
+    if not isinstance(plan.steps, Copies):
+        return plan.steps
+    steps = plan.steps
+    return [steps[at] for at, reason in enumerate(steps.reasons) if not isinstance(reason, ByRules)]
 
 
 # ---------------------------------------------------------------------------------------------- sums
@@ -303,8 +339,13 @@ def _added_rows(plan: Plan) -> list[Row]:
 
 def counts(plan: Plan) -> Iterator[str]:
     """``- 2 dropped``, ``~ 100 cast``, ``= 20 copied``: how many keys have which fate."""
-    found = Counter(fate_of(step) for step in plan.steps if step.stored)
-    kept = {step.target.key for step in plan.steps}
+    if isinstance(plan.steps, Copies):
+        renamed = len(plan.steps.renamed)
+        found = Counter({Fate.RENAMED: renamed, Fate.COPIED: len(plan.steps) - renamed})
+        kept = set(plan.steps.keys) if plan.dropped else set()
+    else:
+        found = Counter(fate_of(step) for step in plan.steps if step.stored)
+        kept = {step.target.key for step in plan.steps}
     by_key = plan.command.name == "merge"  # elsewhere equal keys of several inputs are different tensors
     found[Fate.DROPPED] = len(
         {(0 if by_key else d.source.input, d.source.key) for d in plan.dropped if d.source.key not in kept}
@@ -319,7 +360,7 @@ def nbytes_before(plan: Plan) -> int:
     total = 0
     for checkpoint in plan.inputs:
         if checkpoint.columns is not None:
-            total += sum(form.nbytes for form in checkpoint.forms())
+            total += sum(form.nbytes * many for form, many in checkpoint.form_counts().items())
             continue
         seen: set[object] = set()
         for tensor in checkpoint.tensors.values():
@@ -333,7 +374,7 @@ def nbytes_before(plan: Plan) -> int:
 
 def tensors_text(plan: Plan) -> str:
     """How many tensors the output holds."""
-    return number_of(sum(step.stored for step in plan.steps), "tensor")
+    return number_of(plan.stored, "tensor")
 
 
 # ---------------------------------------------------------------------------------------------- beside the weights

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from ckptool.core.checkpoint import Note
@@ -30,7 +29,7 @@ from ckptool.report.document import Answer, Document, Mood
 from ckptool.report.escape import terminal
 from ckptool.report.symbols import LEVELS, STYLES, Style
 from ckptool.report.text import Line, Screen, Span, fit, wrap
-from ckptool.report.text_width import cells, elide
+from ckptool.report.text_width import cells, elide, elide_apart
 
 if TYPE_CHECKING:
     from ckptool.commands.checks.finding import Finding
@@ -41,8 +40,6 @@ _ENTRY = 120  # characters of one
 _ITEMS = 60
 _DETAILS = 8  # of one finding
 _MOODS: dict[Mood, Style] = {"plain": "", "good": "green", "warning": "yellow", "bad": "red"}
-_LARGE = (Rows, Items, Findings, Code)
-"""Blocks with an empty line above and below."""
 
 
 def encode_document(document: Document) -> Iterator[str]:
@@ -77,11 +74,17 @@ def answer_lines(answer: Answer, screen: Screen) -> Iterator[Line]:
 
 
 def block_lines(blocks: Iterable[Block], screen: Screen, verbose: bool = False) -> Iterator[Line]:
-    """All blocks; large ones stand apart."""
-    shown = ((block, list(_lines(block, screen, verbose))) for block in blocks)
-    for (before, _), (block, lines) in pairwise([(None, []), *((block, lines) for block, lines in shown if lines)]):
-        if before is not None and isinstance(before, _LARGE) | isinstance(block, _LARGE):
+    """All blocks; tables, findings, code and lists of more than lines stand apart."""
+    apart = None  # whether the block before does; nothing is before the first
+    for block in blocks:
+        lines = list(_lines(block, screen, verbose))
+        if not lines:
+            continue
+        is_code = isinstance(block, Code)
+        stands_apart = is_code or isinstance(block, Rows | Findings) or (isinstance(block, Items) and block.is_long)
+        if apart or (stands_apart and (is_code or apart is not None)):
             yield ()
+        apart = stands_apart
         yield from lines
 
 
@@ -304,8 +307,8 @@ def _findings(findings: Sequence[Finding], screen: Screen, verbose: bool) -> Ite
         yield (Span("  --> ", "dim"), Span(_fitted(terminal(finding.file), 6, screen)))
         many = len(finding.details)
         shown = many if verbose or many <= _DETAILS + 1 else _DETAILS
-        for detail in finding.details[:shown]:
-            yield (Span("   | ", "dim"), Span(_fitted(terminal(detail, 600), 5, screen)))
+        for detail in _details(finding, shown, screen):
+            yield (Span("   | ", "dim"), Span(_fitted(detail, 5, screen)))
         if shown < many:
             yield (Span("   | ", "dim"), Span(f"{many - shown:,} more (all: -v)", "dim"))
         policy = "" if finding.policy is None else policy_text(finding.policy)
@@ -315,6 +318,22 @@ def _findings(findings: Sequence[Finding], screen: Screen, verbose: bool) -> Ite
                 first, *rest = wrap(terminal(remark, _LONGEST), screen, indent=" " * 5, first=start)
                 yield (Span(start, "dim"), Span(first.removeprefix(start)))
                 yield from _plain(rest)
+
+
+def _details(finding: Finding, shown: int, screen: Screen) -> list[str]:
+    """The first lines that prove a finding; keys that are too long for the screen still differ when they are elided."""
+    lines = [terminal(detail, 600) for detail in finding.details[:shown]]
+    room = screen.width - 5
+    if not screen.elide or all(cells(line) <= room for line in lines):
+        return lines
+    keys = [terminal(key, 600) for key in finding.keys[:shown]]
+    if len(keys) < len(lines) or not all(line.startswith(key) for line, key in zip(lines, keys, strict=True)):
+        return elide_apart(lines, [room] * len(lines))
+    rests = [line[len(key) :].strip() for line, key in zip(lines, keys, strict=True)]
+    width = max(16, min(room - 2 - cells(rest) for rest in rests))
+    keys = elide_apart(keys, [width] * len(keys))
+    widest = max(map(cells, keys))
+    return [f"{key}{' ' * (widest - cells(key))}  {rest}" for key, rest in zip(keys, rests, strict=True)]
 
 
 def _fitted(said: str, before: int, screen: Screen) -> str:

@@ -25,5 +25,8 @@ STYLES: Mapping[str, Style] = {
     "?": "yellow",  # not decided
 }
 
+LOOKED_FOR: Mapping[str, Style] = {"!": "bold magenta", "-": "bold red"}
+"""Of keys that are missing or have another shape."""
+
 LEVELS: Mapping[Level, Style] = {"error": "red", "warning": "yellow", "note": "cyan"}
 """Of findings and notes."""

@@ -13,10 +13,11 @@ from ckptool.core.spec import DTYPES
 from ckptool.models.entries import Entry, Filled
 from ckptool.report.cells import Cell, Row, share_text
 from ckptool.report.reasons import dropped_text, reason_text
-from ckptool.report.symbols import Style
+from ckptool.report.symbols import LOOKED_FOR, Style
 from ckptool.report.units import count, number_of
 
 _MANY_MODULES = 30
+_FEW_PARTS = 8  # rows of one module
 _MANY_SHAPES = 6  # rows that differ in their shapes only
 _LONE = 0.75  # share of the keys that makes a module a wrapper around the model
 
@@ -34,13 +35,12 @@ SYMBOLS: Mapping[str, str] = {
     "dropped": "-",
 }
 """The statuses in the order of the table."""
-_LOOKED_FOR: Mapping[str, Style] = {"mismatched": "bold magenta", "missing": "bold red"}
 
 
 def module_rows(transplant: Transplant, depth: int | None = None) -> list[Row]:
     """The target's modules to a depth: their names, how many tensors are loaded, and which share that is.
 
-    By default the top level, opened where one module wraps nearly everything.
+    By default the top level, opened where one module wraps nearly everything, and where it is partly loaded.
     """
     keys = [entry.key for entry in transplant.entries]
     names = [_name(key, depth or 1) for key in keys]
@@ -53,7 +53,24 @@ def module_rows(transplant: Transplant, depth: int | None = None) -> list[Row]:
         shown = list(groups)[: _MANY_MODULES - 1]
         rest = [entry for name, entries in groups.items() if name not in shown for entry in entries]
         return [*(_module_row(name, groups[name]) for name in shown), _module_row("more modules", rest)]
+    if depth is None:
+        groups = {name: part for whole, entries in groups.items() for name, part in _parts(transplant, whole, entries)}
     return [_module_row(name, entries) for name, entries in groups.items()]
+
+
+def _parts(transplant: Transplant, name: str, entries: list[Entry]) -> Iterator[tuple[str, list[Entry]]]:
+    """What of a partly loaded module is loaded and what is new, if that is said in few rows; else the module."""
+    by_key = {entry.key: entry for entry in entries}
+    states = [(key, transplant.modules[key.rpartition(".")[0] or key].state) for key in by_key]
+    found = rollup(states) if share_of(name, entries).state is State.PARTLY else []
+    lacking = [group for group in found if group.label is not State.LOADED]
+    if len(found) < 2 or len(lacking) > _FEW_PARTS:
+        yield name, entries
+        return
+    loaded = [by_key[key] for key, state in states if state is State.LOADED]
+    if loaded:
+        yield f"{name}, the rest", loaded
+    yield from ((group.pattern, [by_key[key] for key in group.keys]) for group in lacking)
 
 
 def _name(key: str, depth: int) -> str:
@@ -79,9 +96,14 @@ STATES: Mapping[State, Style] = {State.LOADED: "dim green", State.PARTLY: "bold 
 def _module_row(name: str, entries: list[Entry]) -> Row:
     """The smaller of the shares of tensors and of elements counts: a norm is small, and matters as much."""
     share = share_of(name, entries)
-    tensors = f"{sum(entry.is_filled for entry in entries):,}/{len(entries):,}"
-    shown = Cell(name, "" if share.state is State.LOADED else "bold")
-    return Row((shown, tensors, Cell(share.share, STATES[share.state])))
+    filled = sum(entry.is_filled for entry in entries)
+    loaded, state = share.share, share.state
+    if not share.tensors[1]:  # nothing that matters
+        loaded = float(filled == len(entries))
+        state = State.LOADED if loaded else State.NEW
+    shown = Cell(name, "" if state is State.LOADED else "bold")
+    said = Cell(None if state is State.LOADED else state.value, STATES[state])
+    return Row((shown, f"{filled:,}/{len(entries):,}", Cell(loaded, STATES[state]), said))
 
 
 # ---------------------------------------------------------------------------------------------- what became of keys
@@ -134,7 +156,7 @@ def _rolled(
 def _row(label: _Label, patterns: list[str], keys: list[str], elements: Mapping[str, int]) -> tuple[str, Row]:
     status, what = label
     symbol = SYMBOLS[status]
-    key = Cell(tuple(patterns), _LOOKED_FOR.get(status, ""))
+    key = Cell(tuple(patterns), LOOKED_FOR[symbol] if status in ("mismatched", "missing") else "")
     cells = (symbol, key, len(keys), sum(elements[key] for key in keys), what)
     return status, Row(cells, "dim" if status == "filled" else "")
 
@@ -203,7 +225,8 @@ def summary_text(transplant: Transplant) -> str:
     if all(entry.is_counter for entry in left):
         beside = f"{number_of(len(left), 'BatchNorm counter')} start{'s' * (len(left) == 1)} at zero"
         return f"all {number_of(tensors, 'tensor')} that matter from the source; {beside}"
-    text = f"{count(filled)} of {count(whole)} elements ({share}) from the source, {tensors:,} of {many:,} tensors"
+    elements = f"{count(filled)} of {count(whole)} elements ({share})"
+    text = f"{elements} from the source, {tensors:,} of {number_of(many, 'tensor')}"
     text += f" ({fitted:,} made to fit)" if fitted else ""
     if transplant.asked.only_loaded:
         return text

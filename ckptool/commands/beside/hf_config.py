@@ -60,7 +60,7 @@ def edited_config(plan: Plan) -> Edit:
     if not isinstance(config, dict):
         return Edit(None, notes=(Note(f"{CONFIG} cannot be read, and is carried as it is", level="warning"),))
     made = _Made(plan)
-    new = dict(config)
+    new = _with_moved_modules(config, made)
     doubts: list[str] = []
     for part in _parts(new):  # text_config of a model of several kinds
         doubts += [*_edit_layers(part, made), *_edit_vocabulary(part, made)]
@@ -73,6 +73,15 @@ def edited_config(plan: Plan) -> Edit:
         Note(f"{CONFIG} may not be true of the output: {doubt}", "edit it", level="warning") for doubt in doubts
     )
     return Edit(text, changes, notes)
+
+
+def _with_moved_modules(config: dict[str, Any], made: _Made) -> dict[str, Any]:
+    """A copy of the config whose quantization config names modules as the output does."""
+    if not made.plan.inputs[0].may_hold_codes:
+        return dict(config)
+    from ckptool.encodings.descriptions import renamed_config
+
+    return renamed_config(config, made.pairs)
 
 
 def _parts(config: dict[str, Any]) -> Iterator[dict[str, Any]]:

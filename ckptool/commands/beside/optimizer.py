@@ -131,7 +131,7 @@ def _owners(source: Checkpoint) -> dict[str, str]:
     """The first key of each group of tied keys, by key: torch's optimizers hold a tied parameter once."""
     first: dict[object, str] = {}
     return {
-        key: first.setdefault((tensor.pieces, tensor.dtype) if tensor.storage is not None else key, key)
+        key: first.setdefault((tensor.pieces, tensor.dtype) if tensor.pieces and tensor.elements else key, key)
         for key, tensor in source.tensors.items()
     }
 

@@ -92,7 +92,7 @@ class Names:
         first: dict[object, str] = {}
         for key, tensor in source.tensors.items():
             if _may_be_parameter(tensor):
-                first.setdefault((tensor.pieces, tensor.dtype) if tensor.storage is not None else key, key)
+                first.setdefault((tensor.pieces, tensor.dtype) if tensor.pieces and tensor.elements else key, key)
         return list(first.values())
 
 

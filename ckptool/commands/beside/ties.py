@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from ckptool.core.checkpoint import Checkpoint, Note, Tensor
-from ckptool.core.plan import Plan, Source, Step, Value, sources_of
+from ckptool.core.plan import Copies, Plan, Source, Step, Value, sources_of
 from ckptool.core.spec import DTYPES
 from ckptool.core.ties import TIED_KEY, recorded_ties, without_recorded_ties
 from ckptool.engine.reading import Reader
@@ -22,6 +22,8 @@ def with_ties(plan: Plan) -> Plan:
     says so and their bytes are equal.
     """
     same, notes = _recorded(plan.inputs)
+    if isinstance(plan.steps, Copies) and not same:  # of tensors that share nothing
+        return replace(plan, notes=(*plan.notes, *notes))
     roots: dict[str, str] = {}
     first: dict[object, str] = {}
     for step in plan.steps:
@@ -106,13 +108,15 @@ def recorded_in_metadata(plan: Plan, *, keep_first: bool) -> Plan:
     A key that the input's metadata records without bytes stays so; others get a copy, unless `keep_first`.
     """
     aliases = [recorded_ties(checkpoint).keys() - _with_bytes(checkpoint) for checkpoint in plan.inputs]
-    steps = tuple(
-        _stored(step, step.tied_to is None or not (keep_first or _is_alias(step, aliases))) for step in plan.steps
-    )
+    steps = plan.steps
+    if not isinstance(steps, Copies):
+        steps = tuple(
+            _stored(step, step.tied_to is None or not (keep_first or _is_alias(step, aliases))) for step in steps
+        )
     metadata = dict(plan.metadata)
     for checkpoint in plan.inputs:
         metadata = without_recorded_ties(metadata, checkpoint)
-    ties = {step.target.key: step.tied_to for step in steps if step.tied_to is not None}
+    ties = {step.target.key: step.tied_to for step in _each(steps) if step.tied_to is not None}
     unchanged = {alias: key for alias, key in ties.items() if plan.metadata.get(alias) == key}
     metadata |= unchanged
     if listed := {alias: key for alias, key in ties.items() if alias not in unchanged}:
@@ -145,8 +149,8 @@ def _is_alias(step: Step, aliases: Sequence[set[str]]) -> bool:
 
 
 def _tie_notes(steps: Sequence[Step], keep_first: bool, *, ways: bool = True) -> Iterator[Note]:
-    copies = tuple(step.target.key for step in steps if step.tied_to is not None and step.stored)
-    left_out = tuple(step.target.key for step in steps if not step.stored)
+    copies = tuple(step.target.key for step in _each(steps) if step.tied_to is not None and step.stored)
+    left_out = tuple(step.target.key for step in _each(steps) if not step.stored)
     if copies:
         yield Note(
             f"{_count(copies)} written as a copy of their own",
@@ -159,6 +163,11 @@ def _tie_notes(steps: Sequence[Step], keep_first: bool, *, ways: bool = True) ->
         )
 
 
+def _each(steps: Sequence[Step]) -> Sequence[Step]:
+    """The steps that may be tied."""
+    return () if isinstance(steps, Copies) else steps
+
+
 def _count(keys: Sequence[str]) -> str:
     return f"{len(keys)} tied tensor{'s' if len(keys) > 1 else ''}"
 
@@ -166,7 +175,7 @@ def _count(keys: Sequence[str]) -> str:
 def untied_notes(plan: Plan) -> Iterator[Note]:
     """A note on tensors that share bytes with others in an input, and not in the output."""
     views: dict[object, dict[str, tuple[int, int, bool, str]]] = {}
-    for step in plan.steps:
+    for step in _each(plan.steps):
         for source in sources_of(step.value) if step.tied_to is None else ():
             if plan.inputs[source.input].columns is not None:
                 continue

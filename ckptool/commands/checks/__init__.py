@@ -48,6 +48,7 @@ RULES: dict[str, Rule] = {
         Rule("readable", anyway=True),
         Rule("unsafe-pickle", anyway=True),
         Rule("shards", anyway=True),
+        Rule("ranks", reads=True),
         Rule("fits", needs=("into", "recipe")),
         Rule("dtype", needs=("dtypes",)),
         Rule("nonfinite", reads=True),

@@ -9,7 +9,7 @@ from pathlib import PurePath
 from ckptool.core.address import named
 from ckptool.core.bytes import Entry
 from ckptool.core.checkpoint import Checkpoint
-from ckptool.core.errors import CkptError, UsageError
+from ckptool.core.errors import ChangedError, CkptError, UsageError
 from ckptool.formats.folder import KNOWN, _is_companion
 from ckptool.formats.opening import open_checkpoint
 from ckptool.formats.ranks.kinds import is_joined
@@ -108,6 +108,8 @@ def _looks_like_one(path: PurePath) -> bool:
             if file.size >= len(_LFS) and file.read(0, len(_LFS)) == _LFS:
                 return True
             return (sniff(file) is INDEX) == path.name.endswith(INDEX_ENDING)
+    except ChangedError:
+        raise
     except CkptError:  # .bin is anything
         return False
 

@@ -120,6 +120,8 @@ class _Run:
             return "unreadable"
         if rule.name == "shards" and not case.target.is_sharded:
             return "not sharded"
+        if rule.name == "ranks" and case.checkpoint.ranks is None:
+            return "not of ranks"
         if case.target.is_companion and rule.name not in _OF_COMPANIONS:
             return "beside the weights"
         return ""

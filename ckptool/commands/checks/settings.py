@@ -29,6 +29,7 @@ ALLOW: dict[str, str] = {
     "leftover": "leftover",
     "facts": "facts",
     "quantized": "quantized",
+    "ranks": "ranks",
     "shards": "shards",
 }
 """The allow-lists of a policy, and the rule that each of them softens."""

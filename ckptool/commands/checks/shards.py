@@ -70,6 +70,7 @@ def _against_files(case: Case, index: Index) -> Iterator[Found]:
         yield Found(
             f"{many(len(unlisted), 'tensor')} of the shards {'is' if len(unlisted) == 1 else 'are'} not in the index",
             tuple(unlisted),
+            tuple(unlisted),
             help="loaders leave them out; write the index again",
             level="warning",
             short=f"{len(unlisted):,} unlisted",
@@ -82,7 +83,7 @@ def _size(case: Case, index: Index, keys: Mapping[str, Mapping[str, int]]) -> It
     nbytes = sum(keys[name][key] for key, name in index.weight_map.items() if name in keys)
     if len(keys) == len(set(index.weight_map.values())) and nbytes != index.total_size:
         yield Found(
-            f"the index claims a total_size of {index.total_size:,} bytes, its tensors have {nbytes:,}",
+            f"the index states a total_size of {many(index.total_size or 0, 'byte')}, its tensors have {nbytes:,}",
             help="some loaders plan memory by it; write the index again",
             level="warning",
             short="total_size",

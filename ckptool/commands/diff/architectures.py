@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 from ckptool.commands.diff.result import Change, Explained, Models, Status
 from ckptool.core.checkpoint import Checkpoint
@@ -11,37 +12,40 @@ from ckptool.facts.registry import facts_of
 from ckptool.facts.signatures import pattern_of
 
 
+@dataclass(frozen=True, slots=True)
+class _Difference:
+    """Something that one model has and the other has not.
+
+    Attributes:
+        text: it in words.
+        is_new: the new one has it.
+        parts: what it is about, each with its model.
+    """
+
+    text: str
+    is_new: bool
+    parts: tuple[tuple[Part, Architecture], ...]
+
+
 def models_of(old: Checkpoint, new: Checkpoint, changes: Iterable[Change]) -> Models | None:
     """What differs between the first models that are known on both sides; None if there are none."""
     sides = [[fact for fact in facts_of(side) if isinstance(fact, Architecture)] for side in (old, new)]
     if not all(sides):
         return None
     before, after = _pair(*sides)
-    parts = _parts(before, after)
+    differences = tuple(_differences(before, after)) if before.model == after.model else ()
     differing = [change for change in changes if change.status is not Status.SAME]
     explained = []
     taken: set[str] = set()
-    for text, owned in parts.items():
-        scopes = [
-            pattern_of(at + scope)
-            for part, owner in owned
-            for scope in part.scopes
-            for side in (before, after)
-            for at in (side.prefixes if part.at is None or side is not owner else (part.at,))
-        ]
-        keys = {
-            change.key
-            for change in differing
-            for tensor in (change.old, change.new)
-            if tensor is not None and any(scope.fullmatch(tensor.key) for scope in scopes)
-        } - taken
+    for difference in differences:
+        keys = _changed(difference, (before, after), differing) - taken
         taken |= keys
         if keys:
-            explained.append(Explained(text, frozenset(keys)))
-    return Models(before, after, _sentence(before, after, list(parts)), tuple(explained))
+            explained.append(Explained(difference.text, frozenset(keys)))
+    return Models(before, after, _sentence(before, after, differences), tuple(explained))
 
 
-def _pair(olds: list[Architecture], news: list[Architecture]) -> tuple[Architecture, Architecture]:
+def _pair(olds: Sequence[Architecture], news: Sequence[Architecture]) -> tuple[Architecture, Architecture]:
     """The first two of one name; else the first of each side."""
     for old in olds:
         for new in news:
@@ -50,22 +54,45 @@ def _pair(olds: list[Architecture], news: list[Architecture]) -> tuple[Architect
     return olds[0], news[0]
 
 
-def _parts(old: Architecture, new: Architecture) -> dict[str, list[tuple[Part, Architecture]]]:
-    """Each difference in words, with the parts of either model that it is about."""
-    found = {part.text: [(part, new)] for part in new.parts if part not in old.parts}
-    found |= {f"without {part.text}": [(part, old)] for part in old.parts if part not in new.parts}
-    if old.head != new.head:
-        heads = [(side.head, side) for side in (new, old) if side.head is not None]
-        texts = [side.head.text if side.head is not None else "nothing" for side in (new, old)]
-        found[" instead of ".join(texts)] = heads
-    return found
+def _differences(old: Architecture, new: Architecture) -> Iterator[_Difference]:
+    for part in new.parts:
+        if part not in old.parts:
+            yield _Difference(part.text, True, ((part, new),))
+    for part in old.parts:
+        if part not in new.parts:
+            yield _Difference(f"only the old one: {part.text}", False, ((part, old),))
+    texts = [side.head.text if side.head is not None else "nothing" for side in (new, old)]
+    if texts[0] != texts[1]:
+        heads = tuple((side.head, side) for side in (new, old) if side.head is not None)
+        yield _Difference(" instead of ".join(texts), True, heads)
 
 
-def _sentence(old: Architecture, new: Architecture, differences: list[str]) -> str:
-    if old.plain == new.plain:
-        head = f"both are {new.plain}"
-    elif old.model == new.model:
+def _changed(difference: _Difference, sides: Sequence[Architecture], changes: Iterable[Change]) -> set[str]:
+    """The keys of the changes that a difference explains."""
+    scopes = [
+        pattern_of(at + scope)
+        for part, owner in difference.parts
+        for scope in part.scopes
+        for side in sides
+        for at in (side.prefixes if part.at is None or side is not owner else (part.at,))
+    ]
+    return {
+        change.key
+        for change in changes
+        for tensor in (change.old, change.new)
+        if tensor is not None and any(scope.fullmatch(tensor.key) for scope in scopes)
+    }
+
+
+def _sentence(old: Architecture, new: Architecture, differences: Sequence[_Difference]) -> str:
+    """What differs; "" where nothing does."""
+    if old.model != new.model:
+        return f"the old one is {old.text}; the new one is {new.text}"
+    if not differences and old.library == new.library:
+        return ""
+    head = f"both are {new.plain}"
+    if old.library != new.library:
         head = f"both are {new.model}, with the names of {old.library} and of {new.library}"
-    else:
-        head = f"{old.plain} and {new.plain}"
-    return f"{head}; the new one has {', '.join(differences)}" if differences else head
+    added = ", ".join(each.text for each in differences if each.is_new)
+    gone = [each.text for each in differences if not each.is_new]
+    return "; ".join([head, *([f"the new one has {added}"] if added else []), *gone])

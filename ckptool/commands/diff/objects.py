@@ -8,12 +8,13 @@ classes: as many steps as there are objects, not paths.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from ckptool.core.checkpoint import Tensor
 from ckptool.formats.pickle.objects import ByteString, Call, Dict, Global, Set
 
 _LONG = 64
+Items = Sequence[tuple[object, object]]
 
 
 class Unequal(Exception):  # noqa: N818  # not an error: an answer, raised through the loops
@@ -41,19 +42,25 @@ def tensor_pairs(
     try:
         while todo:
             a, b = todo.pop()
-            if _is_short(a) or _is_short(b):
-                _require(_leaf(a) == _leaf(b))
-            elif _join(classes, id(a), id(b)):
+            if not _is_decided(a, b) and _join(classes, id(a), id(b)):
                 pair = old_tensors.get(id(a)), new_tensors.get(id(b))
                 if pair[0] is not None and pair[1] is not None:
                     _require((pair[0].dtype, pair[0].shape) == (pair[1].dtype, pair[1].shape))
                     found.append((pair[0], pair[1]))
                 else:
                     _require(pair == (None, None))
-                    todo.extend(_children(a, b))
+                    todo.extend(pair for pair in _children(a, b) if not _is_decided(*pair))
     except Unequal:
         return None
     return found
+
+
+def _is_decided(a: object, b: object) -> bool:
+    """True if two values are short, and equal; raises `Unequal` if they are short and differ."""
+    if not (_is_short(a) or _is_short(b)):
+        return False
+    _require(_leaf(a) == _leaf(b))
+    return True
 
 
 def _require(true: bool) -> None:
@@ -111,8 +118,11 @@ def _children(a: object, b: object) -> Iterator[tuple[object, object]]:
     yield from _entries(items_a, items_b)
 
 
-def _entries(a: list[tuple[object, object]], b: list[tuple[object, object]]) -> Iterator[tuple[object, object]]:
+def _entries(a: Items, b: Items) -> Iterator[tuple[object, object]]:
     """Entries of two dicts: those with plain keys by key, the others in their order."""
+    if _have_the_same_texts(a, b):
+        yield from ((ours[1], theirs[1]) for ours, theirs in zip(a, b, strict=True))
+        return
     plain_a, other_a = _by_key(a)
     plain_b, other_b = _by_key(b)
     _require(plain_a.keys() == plain_b.keys() and len(other_a) == len(other_b))
@@ -123,7 +133,16 @@ def _entries(a: list[tuple[object, object]], b: list[tuple[object, object]]) -> 
         yield value_a, value_b
 
 
-def _by_key(items: list[tuple[object, object]]) -> tuple[dict[object, object], list[tuple[object, object]]]:
+def _have_the_same_texts(a: Items, b: Items) -> bool:
+    """True if the keys of two dicts are texts, each once, in one order: no tables are needed then."""
+    if len(a) != len(b) or not all(
+        type(ours[0]) is str and ours[0] == theirs[0] for ours, theirs in zip(a, b, strict=True)
+    ):
+        return False
+    return len({key for key, _ in a}) == len(a)
+
+
+def _by_key(items: Items) -> tuple[dict[object, object], list[tuple[object, object]]]:
     plain: dict[object, object] = {}
     other = []
     for key, value in items:
@@ -134,13 +153,13 @@ def _by_key(items: list[tuple[object, object]]) -> tuple[dict[object, object], l
     return plain, other
 
 
-_Parts = tuple[object, list[object], list[tuple[object, object]]]
+_Parts = tuple[object, Sequence[object], Items]
 
 
 def _call(node: object) -> _Parts:
     assert isinstance(node, Call)
     counts = node.how, len(node.appended), len(node.states)
-    return counts, [node.fn, node.args, node.kwargs, *node.appended, *node.states], list(node.items)
+    return counts, [node.fn, node.args, node.kwargs, *node.appended, *node.states], node.items
 
 
 def _dict(node: object) -> _Parts:
@@ -155,7 +174,7 @@ def _set(node: object) -> _Parts:
 
 def _sequence(node: object) -> _Parts:
     assert isinstance(node, list | tuple)
-    return None, list(node), []
+    return None, node, []
 
 
 _PARTS: dict[type, Callable[[object], _Parts]] = {

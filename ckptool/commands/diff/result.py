@@ -88,7 +88,7 @@ class Models:
     Attributes:
         old: that of the old one.
         new: that of the new one.
-        text: what differs, in a sentence.
+        text: what differs, in a sentence; "" where nothing does.
         explained: each difference with the changes that it explains.
     """
 

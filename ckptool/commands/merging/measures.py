@@ -7,7 +7,8 @@ each call, and the options of the method by name.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 
@@ -20,6 +21,9 @@ Blocks: TypeAlias = "Callable[[], Iterable[Sequence[Array]]]"
 
 _DIGIT = 16  # bits of a magnitude that one pass decides
 _FEW = 1 << 20  # elements that are sorted: 8 MB for each rank
+_AWAY = 0.02  # share of the elements on either side of a rank that are near it
+_TELLS = 1 << 14  # elements of a slice that tells about the others
+_BEYOND = np.iinfo(np.int64).max  # above all bits of magnitudes
 
 
 def products(blocks: Blocks, *, models: int, **_: Any) -> Array:
@@ -71,9 +75,10 @@ def kept(
 def ranked(blocks: Blocks, models: int, ranks: Callable[[int], Sequence[int]]) -> list[list[float]]:
     """Magnitudes by rank, 1 for the largest, of tensors that are too large to be sorted.
 
-    The bits of non-negative floats are in the order of the floats, so each pass counts one digit of 16 bits and goes on
-    with those elements that have the digits found so far; once these are few, they are sorted. NaN counts as larger
-    than all.
+    The first slice tells about where they are: one pass collects what is near, and counts what is above. Where that
+    is not where they are, or too much is near, passes go digit by digit: the bits of non-negative floats are in the
+    order of the floats, so each pass counts one digit of 16 bits and goes on with those elements that have the digits
+    found so far; once these are few, they are sorted. NaN counts as larger than all.
 
     Args:
         ranks: the ranks that are wanted, from the number of elements.
@@ -82,6 +87,9 @@ def ranked(blocks: Blocks, models: int, ranks: Callable[[int], Sequence[int]]) -
         >>> ranked(lambda: [[np.array([1.0, -5.0])], [np.array([2.5, 0.5])]], 1, lambda size: [1, 2, size])
         [[5.0, 2.5, 0.5]]
     """
+    near = _near(blocks, ranks)
+    if near is not None:
+        return near
     wanted: list[list[int]] = []
     digits: list[list[int]] = []
     left: list[list[int]] = []
@@ -106,6 +114,98 @@ def ranked(blocks: Blocks, models: int, ranks: Callable[[int], Sequence[int]]) -
         if shift and max(map(max, left)) <= _FEW:
             return _picked(blocks, digits, shift, wanted)
     return [np.array(row, np.uint64).view(np.float64).tolist() for row in digits]
+
+
+@dataclass(slots=True)
+class _Range:
+    """Where a rank is looked for: magnitudes as bits.
+
+    Attributes:
+        low: the smallest that is near.
+        high: the smallest above.
+        above: how many are above.
+        equal: how many are `low`, where that is all that is near (zeros, most often): they are not collected.
+    """
+
+    low: int
+    high: int
+    above: int = 0
+    equal: int = 0
+
+    @property
+    def is_one(self) -> bool:
+        """True if one magnitude is near."""
+        return self.high == self.low + 1
+
+    @classmethod
+    def around(cls, bits: NDArray[np.int64], rank: int) -> _Range:
+        """Near a rank of some elements: what is a small share of them away from it."""
+        away = int(len(bits) * _AWAY)
+        first, last = len(bits) - rank - away, len(bits) - rank + away
+        ordered = np.partition(bits, [max(first, 0), min(last, len(bits) - 1)])
+        low = int(ordered[first]) if first > 0 else 0
+        return cls(low, int(ordered[last]) + 1 if last < len(bits) - 1 else _BEYOND)
+
+
+@dataclass(slots=True)
+class _Search:
+    """The elements of one tensor that are near any rank."""
+
+    ranges: list[_Range]
+    near: list[NDArray[np.int64]] = field(default_factory=list)
+
+    def see(self, bits: NDArray[np.int64]) -> int:
+        """Collect from a slice; how many."""
+        near = np.zeros(len(bits), bool)
+        for each in self.ranges:
+            above = bits >= each.high
+            many = int(np.count_nonzero(above))
+            each.above += many
+            if each.is_one:
+                each.equal += int(np.count_nonzero(bits >= each.low)) - many
+                continue
+            np.logical_not(above, out=above)
+            above &= bits >= each.low
+            near |= above
+        self.near.append(bits[near])
+        return len(self.near[-1])
+
+    def magnitudes(self, ranks: Sequence[int]) -> list[float] | None:
+        """The magnitudes of these ranks of all that was seen; None if one is not near."""
+        near, found = np.concatenate(self.near), []
+        for each, rank in zip(self.ranges, ranks, strict=True):
+            if each.is_one:
+                if not 0 < rank - each.above <= each.equal:
+                    return None
+                found.append(float(np.int64(each.low).view(np.float64)))
+                continue
+            inside = near[(near >= each.low) & (near < each.high)]
+            place = len(inside) - (rank - each.above)
+            if not 0 <= place < len(inside):
+                return None
+            found.append(float(np.partition(inside, place)[place : place + 1].view(np.float64)[0]))
+        return found
+
+
+def _near(blocks: Blocks, ranks: Callable[[int], Sequence[int]]) -> list[list[float]] | None:
+    """The magnitudes by one pass; None if the first slice does not tell where they are."""
+    searches: list[_Search] = []
+    size = seen = 0
+    for tensors in blocks():
+        magnitudes = [np.abs(tensor).reshape(-1).view(np.int64) for tensor in tensors]
+        if not searches:
+            if len(magnitudes[0]) < _TELLS:
+                return None
+            searches = [_Search([_Range.around(bits, rank) for rank in ranks(len(bits))]) for bits in magnitudes]
+        seen += sum(search.see(bits) for search, bits in zip(searches, magnitudes, strict=True))
+        size += len(magnitudes[0])
+        if seen > _FEW * len(searches):
+            return None
+    wanted = ranks(size)
+    if any(len(search.ranges) != len(wanted) for search in searches):
+        return None
+    found = [search.magnitudes(wanted) for search in searches]
+    return None if not found or None in found else cast("list[list[float]]", found)
 
 
 def _picked(blocks: Blocks, digits: Sequence[Sequence[int]], shift: int, wanted: list[list[int]]) -> list[list[float]]:

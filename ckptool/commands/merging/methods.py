@@ -29,6 +29,7 @@ from ckptool.commands.merging.registry import method_named as method_named
 from ckptool.core.errors import UsageError
 
 _TINY = 1e-8  # below it a norm is no direction, and a sum of weights divides nothing (mergekit's eps)
+_BITS = 8  # models whose agreement a byte tells
 _PARALLEL = 0.9995  # above this cosine two vectors are taken as parallel (mergekit's DOT_THRESHOLD)
 
 
@@ -281,10 +282,39 @@ def _agreeing(changes: Sequence[Array], weights: Sequence[float], normalize: flo
     The changes are overwritten.
     """
     for change, weight in zip(changes, weights, strict=True):
-        change *= weight
+        if weight != 1:
+            change *= weight
     total = changes[0].copy()
     for change in changes[1:]:
         total += change
+    if len(changes) > _BITS or not np.isfinite(total.sum()):
+        return _agreeing_apart(changes, total, weights, normalize)
+    sign = np.copysign(1.0, total, out=total)
+    result, code = changes[0], np.zeros(sign.shape, np.uint8)
+    for number, change in enumerate(changes):  # turned so that what agrees is positive
+        change *= sign
+        np.maximum(change, 0.0, out=change)
+        if normalize:
+            code += (change > 0).view(np.uint8) * np.uint8(1 << number)
+        if number:
+            result += change
+    if normalize:
+        result /= _sums_of(weights).take(code)
+    result *= sign
+    result += 0.0  # no -0.0
+    return result
+
+
+def _sums_of(weights: Sequence[float]) -> Array:
+    """The sum of each choice of weights, by the bits that say which; 1 where it divides nothing."""
+    sums = np.zeros(1 << len(weights))
+    for number, weight in enumerate(weights):
+        sums[np.arange(len(sums)) >> number & 1 == 1] += weight
+    return np.where(np.abs(sums) < _TINY, 1.0, sums)
+
+
+def _agreeing_apart(changes: Sequence[Array], total: Array, weights: Sequence[float], normalize: float) -> Array:
+    """The same for what is not finite, and for very many models."""
     is_up = total >= 0
     result, used = np.zeros_like(total), np.zeros_like(total)
     for change, weight in zip(changes, weights, strict=True):
@@ -305,12 +335,15 @@ def _trimmed(tensors: Sequence[Array], base: Array, kept: Sequence[tuple[float, 
     for tensor, (low, high) in zip(tensors, kept, strict=True):
         change = tensor - base
         size = np.abs(change)
-        outside = size < low
+        bits = size.view(np.int64)  # in the order of the magnitudes, NaN above all
         if high < np.inf:
-            outside |= size > high
-        # all bits of what is outside are cleared, without a branch for each element
-        kept_bits = np.subtract(outside, 1, out=size.view(np.int64), dtype=np.int64)
-        np.bitwise_and(change.view(np.int64), kept_bits, out=change.view(np.int64))
+            outside = (size < low) | (size > high)
+            # all bits of what is outside are cleared, without a branch for each element
+            np.subtract(outside, 1, out=bits, dtype=np.int64)
+        else:
+            np.subtract(np.float64(low).view(np.int64) - 1, bits, out=bits)
+            bits >>= 63  # all bits are set where it is no smaller
+        np.bitwise_and(change.view(np.int64), bits, out=change.view(np.int64))
         trimmed.append(change)
     return trimmed
 

@@ -5,13 +5,13 @@ Names are evidence and shapes are too. What they contradict each other about is 
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 
 from ckptool.core.checkpoint import Note
-from ckptool.core.keys import quote
 from ckptool.core.shell import shell_quote
 from ckptool.matching.prefixes import Swap
 
@@ -21,6 +21,7 @@ _Child = Mapping[str, Shape]
 _MAX_CHILDREN = 300  # of a list; longer ones are equal blocks
 _LEAST_GAIN = 0.99  # children that agree once they are shifted and did not before
 _DEEPEST = 4
+_PLAIN = re.compile(r"[A-Za-z0-9_.-]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,7 @@ def _shifted(source: Shapes, target: Shapes, swap: Swap) -> Iterator[Doubt]:
         yield Doubt(
             frozenset(key for key in keys if key in target),
             _shift_note(name, offsets),
-            tuple(_shift_rules(_unswapped(name, swap), offsets)),
+            tuple(_shift_rules(_unswapped(name, swap), offsets)) if is_plain(name) else (),
         )
 
 
@@ -174,7 +175,6 @@ def _range(name: str, first: int, last: int) -> str:
 
 
 def _shift_rules(name: str, offsets: Mapping[int, int]) -> Iterator[str]:
-    name = quote(name)
     for first, last, offset in _runs(offsets):
         yield f"{name}{{i={first}..{last}}}. -> {name}{{i{offset:+d}}}."
 
@@ -202,14 +202,20 @@ def _several(source: Shapes, target: Shapes, swap: Swap) -> Iterator[Doubt]:
             f"{len(shared):,} keys of the model fit two parts of the source: {_part(swap.take)}, and those under "
             f'"{prefix}", which have {len(others) - len(chosen):,} more of the model\'s names, in other shapes'
         )
-        rule = shell_quote(f"{quote(prefix)}{{k**}} -> {swap.put}{{k}}")
-        hint = f"none of them is loaded; -r {rule} -r {shell_quote('?{k**} -> !')} takes the latter"
+        rules = [f"{prefix}{{k**}} -> {swap.put}{{k}}", "?{k**} -> !"] if is_plain(prefix) else []
+        way = " ".join(f"-r {shell_quote(rule)}" for rule in rules) or "a rule"
+        hint = f"none of them is loaded; {way} takes the latter"
         yield Doubt(frozenset(swap.put + name for name in shared), Note(text, hint, level="warning"))
         return
 
 
 def _part(prefix: str) -> str:
     return f'those under "{prefix}"' if prefix else "those without a prefix"
+
+
+def is_plain(prefix: str) -> bool:
+    """True if a prefix stands in a rule as it is."""
+    return _PLAIN.fullmatch(prefix) is not None
 
 
 def places(keys: Iterable[str], wanted: Iterable[str]) -> dict[str, set[str]]:

@@ -82,6 +82,7 @@ def fill(
             steps[key] = _own(entry, patterns, steps, target, initial)
         entries[key] = replace(entry, reason=steps[key].reason if is_complete else LeftToModel())
     for (text, how), (pattern, _) in zip(inits, patterns, strict=True):
+        made(how, TensorSpec("", "float32", ()))  # an unknown one is refused, also where it has no effect
         if all(key in loaded for key in pattern.select(target.specs)):
             notes.append(
                 Note(f'init "{text}={how}" has no effect: the source fills what it means', "--drop them first")
@@ -301,7 +302,8 @@ def _as_tied(entry: Entry, owner: Entry) -> Entry:
 def _place(value: Value, source: Checkpoint) -> object:
     """What two values have in common if they are one tensor under two names."""
     if isinstance(value, Apply):
-        return value.op, tuple(_place(arg, source) for arg in value.args)
+        op = value.op.text if isinstance(value.op, (Fitting, Blended)) else value.op  # a fit names its target
+        return op, tuple(_place(arg, source) for arg in value.args)
     tensor = source[value.key] if value.input == 0 else None
     return (tensor.pieces, tensor.shape, tensor.dtype) if tensor is not None and tensor.pieces else value
 

@@ -11,6 +11,7 @@ from ckptool.commands.transplant.hooked import through_hooks
 from ckptool.commands.transplant.names import matched, under_target_names, without
 from ckptool.commands.transplant.result import Asked, Transplant
 from ckptool.commands.transplant.shares import uneven_notes
+from ckptool.commands.transplant.suggest import average_note
 from ckptool.core.checkpoint import Checkpoint, Note
 from ckptool.core.errors import UsageError
 from ckptool.core.keys import Pattern
@@ -82,6 +83,7 @@ def plan_transplant(source: Checkpoint, target: Target, asked: Asked = _NOTHING)
             (*mapped.problems, *filling.problems),
             uses=mapped.uses,
             notes=(
+                *filter(None, [average_note(source)]),
                 *target.notes,
                 *mapped.notes,
                 *filling.notes,

@@ -4,27 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import PurePath
 
-from ckptool.commands.transplant.evidence import doubts, places
+from ckptool.commands.transplant.evidence import doubts, is_plain, places
 from ckptool.commands.transplant.names import matched, meeting, under_target_names
 from ckptool.commands.transplant.result import Transplant
-from ckptool.core.checkpoint import Note
+from ckptool.core.checkpoint import Checkpoint, Note, Tensor
 from ckptool.core.errors import CkptError
-from ckptool.core.keys import quote
+from ckptool.core.format import Format
 from ckptool.core.plan import sources_of
 from ckptool.core.shell import shell_quote
 from ckptool.core.spec import TensorSpec
-from ckptool.facts.architecture import Training
+from ckptool.facts.architecture import Architecture, Training
 from ckptool.facts.registry import facts_of
 from ckptool.fits import default_fit
 from ckptool.matching.prefixes import Swap
 from ckptool.matching.result import Confidence
+from ckptool.models import Target
 from ckptool.models.entries import Filled
 from ckptool.models.own_init import ModelInit
 from ckptool.recipes.recipe import Recipe, builtin_recipes, load_recipe, recipe_of
 
 _MANY = 5_000  # tensors; above that built-in recipes are not tried
 _MANY_TO_MATCH = 1_000
+_GENERAL = ("strip-wrappers",)  # what is done without it, too
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,25 +106,54 @@ def _names(done: Transplant) -> Iterator[Suggestion]:
 
 
 def _parts(done: Transplant, specs: dict[str, TensorSpec], now: int) -> Iterator[Suggestion]:
-    """The part of the source that has the most of the model's tensors below one prefix, and nothing of the rest."""
+    """The part of the source that has the most of a part of the model, and nothing of the rest; then with a recipe."""
     wanted = done.target.specs
-    fitting = {
-        prefix: sum(specs[prefix + name].shape == wanted[name].shape for name in names)
-        for prefix, names in places(specs, wanted).items()
-        if prefix
-    }
+    fitting: dict[tuple[str, str], int] = {}
+    for put in dict.fromkeys(["", done.swap.put, *_model_prefixes(_as_checkpoint(done.target))]):
+        names = {key[len(put) :]: spec.shape for key, spec in wanted.items() if key.startswith(put)}
+        for take, inside in places(specs, names).items():
+            if take or put:
+                fitting[take, put] = sum(specs[take + name].shape == names[name] for name in inside)
     most = max(fitting.values(), default=0)
     if most <= now:
         return
     taken = tuple(fact.take for fact in facts_of(done.source) if isinstance(fact, Training))
-    equal = sorted(
-        (prefix for prefix, many in fitting.items() if many == most), key=lambda prefix: not prefix.startswith(taken)
-    )
-    rules = (f"{quote(equal[0])}{{k**}} -> {{k}}", "?{k**} -> !")
-    where = " and ".join(f'"{prefix}"' for prefix in equal)
-    why = f"; the source has them {len(equal)} times, under {where}" if len(equal) > 1 else ""
-    gain = _gain(done, specs, recipe_of(rules), now)
-    yield Suggestion(tuple(word for rule in rules for word in ("-r", rule)), gain, why)
+    equal = [pair for pair, many in fitting.items() if many == most]
+    take, put = min(equal, key=lambda pair: (not pair[0].startswith(taken), equal.index(pair)))
+    takes = list(dict.fromkeys([take, *(each for each, _ in equal)]))
+    where = " and ".join(f'"{prefix}"' for prefix in takes)
+    why = f"; the source has them {len(takes)} times, under {where}" if len(takes) > 1 else ""
+    if not (is_plain(take) and is_plain(put)):
+        return
+    rest = ("?{k**} -> !",) if take else ()
+    bare, whole = ((f"{take}{{k**}} -> {to}{{k}}", *rest) for to in ("", put))
+    found = [Suggestion(_rules(rules), _gain(done, specs, recipe_of(rules), now), why) for rules in (bare, whole)]
+    best = max(found, key=lambda suggestion: suggestion.tensors)
+    yield best
+    if 0 < best.tensors < len(_wanted(done)) - now:
+        combined = [(*bare, name) for name in builtin_recipes() if name not in _GENERAL]
+        yield from (
+            Suggestion(_rules(rules), gain, why)
+            for rules in combined
+            if (gain := _gain(done, specs, recipe_of(rules), now)) > best.tensors
+        )
+
+
+def _rules(rules: Sequence[str]) -> tuple[str, ...]:
+    return tuple(word for rule in rules for word in ("-r", rule))
+
+
+def _model_prefixes(checkpoint: Checkpoint) -> list[str]:
+    """Where known models are in a checkpoint."""
+    return [prefix for fact in facts_of(checkpoint) if isinstance(fact, Architecture) for prefix in fact.prefixes]
+
+
+def _as_checkpoint(target: Target) -> Checkpoint:
+    """A model's keys and shapes as those of a file."""
+    if target.checkpoint is not None:
+        return target.checkpoint
+    tensors = {key: Tensor(spec) for key, spec in target.specs.items()}
+    return Checkpoint(PurePath(target.name), Format("safetensors"), tensors)
 
 
 def _unused(done: Transplant) -> set[str]:
@@ -190,4 +222,13 @@ def with_suggestions(done: Transplant, command: Sequence[str]) -> Transplant:
     """
     found = suggestions(done)
     notes = suggestion_notes(found, command)
-    return replace(done, plan=replace(done.plan, notes=(*done.plan.notes, *notes)), suggested=notes)
+    average = average_note(done.source)
+    takes = replace(average, hint=command_text([*command, "--ema"])) if average is not None else None
+    others = tuple(takes if takes is not None and note == average else note for note in done.plan.notes)
+    return replace(done, plan=replace(done.plan, notes=(*others, *notes)), suggested=notes)
+
+
+def average_note(source: Checkpoint) -> Note | None:
+    """That a file holds a moving average beside the weights that are taken."""
+    average = source.selection.ema
+    return Note(f"the source also holds a moving average, {average}", "--ema takes that") if average else None

@@ -70,7 +70,8 @@ def _small_floats(codes: TensorSpec, scales: TensorSpec, said: Mapping[str, Any]
     return [
         (mode, bits, size)
         for mode, (bits, size) in _MODES.items()
-        if scales.shape == (*codes.shape[:-1], codes.shape[-1] * 32 // bits // size)
+        if scales.shape[:-1] == codes.shape[:-1]
+        and scales.shape[-1] * size * bits == codes.shape[-1] * 32
         and said.get("mode", mode) == mode
         and integer(said.get("bits", bits)) == bits
     ]

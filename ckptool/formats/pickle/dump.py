@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import re
 import struct
+import sys
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 from ckptool.core.collector import collector_paused
@@ -17,6 +19,7 @@ from ckptool.formats.pickle.objects import ByteString, Call, Dict, Global, Persi
 from ckptool.formats.pickle.output import Output
 
 _BATCH = 1000  # values for one APPENDS, SETITEMS, ADDITEMS
+_ONE_PLACE = 3  # references to an object that only one other holds, counted by the loop of `_Writer.write`
 _SMALL_LONG = 32  # longer integers go to the memo, so that sharing one does not repeat it
 
 _LATIN1 = "latin1"
@@ -58,6 +61,7 @@ class _Writer(Output):
         super().__init__(protocol)
         self.persistent = persistent
         self.kept: list[object] = []
+        self.is_single = False  # the object that is begun is met only once
         self.stand_ins: dict[int, Call] = {}  # for values that the protocol has no opcode for
         self.names: dict[tuple[str, str], Global] = {}
         self.savers: dict[type, Callable[[Any], Iterator[object] | None]] = {
@@ -82,22 +86,26 @@ class _Writer(Output):
         self.out += bytes((0x80, self.protocol))
         if self.protocol >= 4:
             self.open_frame()
-        stack: list[Iterator[object]] = [iter((value,))]
+        stack: list[tuple[Iterator[object], bool]] = [(iter((value,)), False)]
         memo, savers, get, framed = self.memo, self.savers, self.get, self.protocol >= 4
         while stack:
-            for inner in stack[-1]:
+            values, is_written_once = stack[-1]
+            for inner in values:
                 if framed:
                     self.next_frame()
                 at = memo.get(id(inner))
                 if at is not None:
                     get(at)
                     continue
-                saver = savers.get(type(inner))
+                kind = type(inner)
+                saver = savers.get(kind)
                 if saver is None:
-                    raise TypeError(f"a pickle is made of inert objects, not of {type(inner).__name__}")
+                    raise TypeError(f"a pickle is made of inert objects, not of {kind.__name__}")
+                self.is_single = is_written_once and sys.getrefcount(inner) <= _ONE_PLACE
                 parts = saver(inner)
                 if parts is not None:
-                    stack.append(parts)
+                    # what is remembered when complete (tuples, calls) is written again where it stands inside itself
+                    stack.append((parts, self.is_single or kind is list or kind is Dict))
                     break
             else:
                 stack.pop()
@@ -138,7 +146,7 @@ class _Writer(Output):
         else:
             header = b"X" + _u32(len(text)) if len(text) < 2**32 else b"\x8d" + _u64(len(text))
         self.payload(header, text)
-        self.put(value)
+        self.put(value, is_single=self.is_single)
 
     def _bytes(self, value: bytes) -> Iterator[object] | None:
         if self.protocol < 3:
@@ -148,7 +156,7 @@ class _Writer(Output):
         else:
             header = b"B" + _u32(len(value)) if len(value) < 2**32 else b"\x8e" + _u64(len(value))
         self.payload(header, value)
-        self.put(value)
+        self.put(value, is_single=self.is_single)
         return None
 
     def _bytearray(self, value: bytearray) -> Iterator[object] | None:
@@ -161,7 +169,7 @@ class _Writer(Output):
     def _byte_string(self, value: ByteString) -> None:
         length = len(value.data)
         self.payload(bytes((0x55, length)) if length < 256 else b"T" + _i32(length), value.data)
-        self.put(value)
+        self.put(value, is_single=self.is_single)
 
     # --- containers
 
@@ -172,7 +180,9 @@ class _Writer(Output):
         return None
 
     def _full_tuple(self, value: tuple[object, ...]) -> Iterator[object]:
-        self.begin(value, len(value))
+        is_single = self.is_single
+        if not is_single:
+            self.begin(value, len(value))
         short = len(value) <= 3
         if not short:
             self.out += b"("
@@ -183,23 +193,24 @@ class _Writer(Output):
             self.get(at)
             return
         self.out += bytes((0x84 + len(value),)) if short else b"t"
-        self.put(value)
+        self.put(value, is_single=is_single)
 
     def _list(self, value: list[object]) -> Iterator[object]:
         self.out += b"]"
-        self.put(value)
+        self.put(value, is_single=self.is_single)
         if len(value) == 1:
             yield value[0]
             self.out += b"a"
             return
-        for start in range(0, len(value), _BATCH):
+        values = iter(value)
+        for _ in range(0, len(value), _BATCH):
             self.out += b"("
-            yield from value[start : start + _BATCH]
+            yield from islice(values, _BATCH)
             self.out += b"e"
 
     def _dict(self, value: Dict) -> Iterator[object]:
         self.out += b"}"
-        self.put(value)
+        self.put(value, is_single=self.is_single)
         items = value.items
         if len(items) == 1:
             yield from items[0]
@@ -253,7 +264,9 @@ class _Writer(Output):
         return _PYTHON_3[value.module], _PYTHON_3_NAMES.get(value.name, value.name)
 
     def _call(self, call: Call) -> Iterator[object]:
-        self.begin(call, 1)
+        is_single = self.is_single
+        if not is_single:
+            self.begin(call, 1)
         if call.how in ("inst", "obj"):
             yield from self._old_call(call)
         else:
@@ -262,7 +275,9 @@ class _Writer(Output):
             if call.how == "newobj_ex":
                 yield call.kwargs
             self.out += {"reduce": b"R", "newobj": b"\x81", "newobj_ex": b"\x92"}[call.how]
-        if not self.settle(call):
+        if is_single:
+            self.put(call, is_single=True)
+        elif not self.settle(call):
             return
         yield from self._batches(call.appended, b"a", b"e")
         yield from self._batches(call.items, b"s", b"u")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import NoReturn
 
 from ckptool.formats.pickle.objects import ByteString, Call, Dict, Global, Persistent, Set, extended
-from ckptool.formats.pickle.state import RefusedError, State
+from ckptool.formats.pickle.state import AS_CALL, RefusedError, State
 
 _MAX_DIGITS = 4300  # Python refuses to print longer integers
 _MAX_LONG_BYTES = 1785  # the longest whose decimal form has no more digits than that
@@ -35,6 +35,12 @@ def _long(m: State, length: int) -> None:
     if length > _MAX_LONG_BYTES:
         raise RefusedError(f"has an integer of {length} bytes")
     m.push(int.from_bytes(m.take(length), "little", signed=True))
+
+
+def _as_call(m: State, value: object) -> None:
+    """Push what protocol 2, in which outputs are written, spells as a call."""
+    m.large += AS_CALL
+    m.push(value)
 
 
 def _string(m: State, text: bytes) -> None:
@@ -67,6 +73,11 @@ def _unescape(found: re.Match[bytes]) -> bytes:
 
 
 # --- containers
+
+
+def _set(m: State, value: Set) -> None:
+    m.large += AS_CALL
+    m.push_big(value)
 
 
 def _kind(value: object) -> str:
@@ -214,18 +225,18 @@ RARE: dict[int, Callable[[State], None]] = {
     0x53: _string_line,  # STRING
     0x54: lambda m: _string(m, m.take(m.number(_I32))),  # BINSTRING
     0x55: lambda m: _string(m, m.take(m.number(_U8))),  # SHORT_BINSTRING
-    0x43: lambda m: m.push(m.take(m.number(_U8))),  # SHORT_BINBYTES
-    0x42: lambda m: m.push(m.take(m.number(_U32))),  # BINBYTES
-    0x8E: lambda m: m.push(m.take(m.number(_U64))),  # BINBYTES8
-    0x96: lambda m: m.push(bytearray(m.take(m.number(_U64)))),  # BYTEARRAY8
+    0x43: lambda m: _as_call(m, m.take(m.number(_U8))),  # SHORT_BINBYTES
+    0x42: lambda m: _as_call(m, m.take(m.number(_U32))),  # BINBYTES
+    0x8E: lambda m: _as_call(m, m.take(m.number(_U64))),  # BINBYTES8
+    0x96: lambda m: _as_call(m, bytearray(m.take(m.number(_U64)))),  # BYTEARRAY8
     0x97: _out_of_band,  # NEXT_BUFFER
     0x98: _out_of_band,  # READONLY_BUFFER
     0x5D: lambda m: m.push_big([]),  # EMPTY_LIST
     0x7D: lambda m: m.push_big(Dict()),  # EMPTY_DICT
-    0x8F: lambda m: m.push_big(Set()),  # EMPTY_SET
+    0x8F: lambda m: _set(m, Set()),  # EMPTY_SET
     0x6C: lambda m: m.push_big(m.to_mark()),  # LIST
     0x64: lambda m: m.push_big(Dict(list(_pairs(m.to_mark())))),  # DICT
-    0x91: lambda m: m.push_big(Set(m.to_mark(), frozen=True)),  # FROZENSET
+    0x91: lambda m: _set(m, Set(m.to_mark(), frozen=True)),  # FROZENSET
     0x87: _tuple3,  # TUPLE3
     0x61: lambda m: _append(m, [m.stack.pop()]),  # APPEND
     0x65: lambda m: _append(m, m.to_mark()),  # APPENDS

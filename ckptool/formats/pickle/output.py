@@ -21,14 +21,17 @@ class Output:
         self.protocol = protocol
         self.out = bytearray()
         self.memo: dict[int, int] = {}
+        self.count = 0  # of entries in the memo
         self.begun: set[int] = set()
         self.again = 0
         self.frame = -1  # where the open frame begins
 
-    def put(self, value: object) -> None:
-        """Remember the value just written."""
-        at = len(self.memo)
-        self.memo[id(value)] = at
+    def put(self, value: object, *, is_single: bool = False) -> None:
+        """Remember the value just written; one that stands nowhere else only takes up a number."""
+        at = self.count
+        self.count += 1
+        if not is_single:
+            self.memo[id(value)] = at
         if self.protocol >= 4:
             self.out += b"\x94"
         else:

@@ -6,6 +6,7 @@ import struct
 import sys
 from collections.abc import Iterable, Iterator
 from itertools import repeat
+from operator import length_hint
 from sys import getallocatedblocks
 
 from ckptool.core.checkpoint import GlobalUse
@@ -13,9 +14,17 @@ from ckptool.formats.pickle.globals import GlobalLog
 from ckptool.formats.pickle.objects import Call, Global, How
 
 NO_EDGE = sys.maxsize
-MAX_OPCODES = 15_000_000  # a tensor of a checkpoint has about 33
-MAX_OBJECTS = 350  # MB
-_BLOCK = 64  # bytes of one of Python's allocations, on average
+MAX_OPCODES = 15_000_000  # a plain tensor counts as one
+MAX_OBJECTS = 350  # MB, the pickle among them
+_BLOCK = 72  # bytes of one of Python's allocations, on average
+_KEPT = 108  # bytes that a command keeps for a text, a tuple or what a MARK begins
+_CALL = 150  # and for a call beyond that
+AS_CALL = 300  # and for what is written as a call
+_TENSOR = 700  # bytes that a plain tensor takes beside its objects, once it is listed
+_MOST = MAX_OBJECTS * 1_000_000
+_PUT = 5  # bytes that a memo entry takes in the pickle: another writer may make none of them, or more
+LARGE = 128  # bytes of a text that is more than one usual allocation
+_COPIES = 3.5  # of a large text, while it is written
 _SLICE = 100_000  # opcodes between two looks at the memory
 
 
@@ -39,20 +48,47 @@ class State:
         self.memo: list[object] = []
         self.far: dict[int, object] = {}
         self.calls: list[Call] = []
+        self.large: float = size
+        self.begun = getallocatedblocks()
         self.tensors = 0  # that were read in one step; their calls are not in the list
         self.log = GlobalLog()
         # Budgets. In a torch pickle an opcode has 3 bytes, a tuple or mark 15, a dict or call 50.
         self.opcodes = min(2_000_000 + size // 2, MAX_OPCODES)
-        self.small = iter(range(2_000_000 + size // 6)).__next__
+        self.granted = 2_000_000 + size // 6
+        self.left = iter(range(self.granted))
+        self.small = self.left.__next__
         self.big = iter(range(1_000_000 + size // 40)).__next__
 
     def slices(self) -> Iterator[Iterable[None]]:
         """As many items as opcodes are allowed, in slices between which the objects are measured."""
-        begun = getallocatedblocks()
         for done in range(0, self.opcodes, _SLICE):
-            if (getallocatedblocks() - begun) * _BLOCK > MAX_OBJECTS * 1_000_000:
-                raise RefusedError(f"makes more than {MAX_OBJECTS} MB of objects, the most that is read")
+            self.measure()
             yield repeat(None, min(_SLICE, self.opcodes - done))
+
+    def measure(self) -> None:
+        """Refuse a pickle whose objects are too large by now."""
+        small = (getallocatedblocks() - self.begun) * _BLOCK + self.tensors * _TENSOR + len(self.calls) * _CALL
+        kept = (self.granted - length_hint(self.left)) * _KEPT
+        lists = 8 * (len(self.stack) + sum(map(len, self.outer))) - _PUT * len(self.memo)
+        if small + kept + lists + self.large > _MOST:
+            raise RefusedError(f"makes more than {MAX_OBJECTS} MB of objects, the most that is read")
+
+    def measure_text(self, nbytes: float) -> None:
+        """Note a text before it is made."""
+        self.large += _COPIES * nbytes
+        if self.large > _MOST:
+            self.measure()
+
+    def text(self, start: int, end: int) -> str:
+        """The text in UTF-8 that stands there."""
+        if end > len(self.data):
+            raise EOFError
+        if end - start <= LARGE:
+            return str(self.data[start:end], "utf-8", "surrogatepass")
+        self.measure_text(end - start)
+        text = str(self.data[start:end], "utf-8", "surrogatepass")
+        self.measure_text(max(0, sys.getsizeof(text) - 2 * (end - start)) / 2)  # one wide character widens them all
+        return text
 
     def enter_frame(self, length: int) -> None:
         if length > len(self.data) - self.pos:
@@ -73,6 +109,8 @@ class State:
         end = self.pos + length
         if length < 0 or end > len(self.data):
             raise EOFError
+        if length > LARGE:
+            self.measure_text(length)
         taken = bytes(self.data[self.pos : end])
         self.pos = end
         return taken
@@ -99,6 +137,7 @@ class State:
     def to_mark(self) -> list[object]:
         """The values above the last MARK."""
         values, self.stack = self.stack, self.outer.pop()
+        self.large += 8 * len(values)
         return values
 
     def push(self, value: object) -> None:

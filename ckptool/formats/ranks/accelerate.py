@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from ckptool.core.bytes import Entry, Folder
 from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.errors import UsageError
+from ckptool.formats.ranks.names import entries_in
 
 _MODEL = re.compile(r"pytorch_model_fsdp(?P<number>_\d+)?")
 _OPTIMIZER = "optimizer"
@@ -51,4 +52,4 @@ def _models(folder: Folder, entries: Sequence[Entry]) -> list[str]:
 def _is_distributed(folder: Folder, entries: Sequence[Entry], name: str) -> bool:
     if Entry(name, True) not in entries:
         return False
-    return any(entry.name.endswith((".metadata", ".distcp")) for entry in folder.folder(name).entries())
+    return any(entry.name.endswith((".metadata", ".distcp")) for entry in entries_in(folder.folder(name)))

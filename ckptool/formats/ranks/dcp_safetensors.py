@@ -20,7 +20,7 @@ from ckptool.core.ranks import Ranks
 from ckptool.core.spec import TensorSpec, short_spec
 from ckptool.formats.pickle.objects import Dict
 from ckptool.formats.ranks.cover import TooManyError, overlap, uncovered
-from ckptool.formats.ranks.files import MAX_RANKS, lacks, listed
+from ckptool.formats.ranks.files import lacks, listed
 from ckptool.formats.ranks.runs import in_runs
 from ckptool.formats.ranks.stand_ins import Joined, StandIns, joined_checkpoint
 from ckptool.formats.safetensors import open_safetensors
@@ -28,6 +28,8 @@ from ckptool.formats.torch.tensor import ints_of
 
 NAME = re.compile(r"shard-(?P<rank>\d{1,9})-model-(?P<index>\d{1,9})-of-(?P<count>\d{1,9})\.safetensors")
 SHARDING = "DCP_SHARDING_INFO"
+MAX_FILES = 200_000
+"""Most files that the names of a folder may count up to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +117,8 @@ def _checked_names(folder: Folder, names: Sequence[str]) -> list[str]:
         )
     ranks = sorted({rank for rank, _ in found})
     last, count = ranks[-1], next(iter(counts.values()))
-    if last > MAX_RANKS or count > MAX_RANKS:
-        raise UnreadableError(f"{folder.path} names more than {MAX_RANKS:,} ranks or files", path=folder.path)
+    if last * count > MAX_FILES:
+        raise UnreadableError(f"{folder.path} names more than {MAX_FILES:,} files", path=folder.path)
     first = 0 if ranks[0] == 0 else 1
     width = len(re.split(r"-", next(iter(counts)))[1])
     absent = [rank for rank in range(first, last + 1) if rank not in ranks]

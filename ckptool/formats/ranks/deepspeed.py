@@ -75,11 +75,8 @@ def open_deepspeed(folder: Folder, select: str | None = None, path: PurePath | N
     """
     files = _Files.of(folder)
     is_universal = any(entry.name == PARAMETERS and entry.is_folder for entry in folder.entries())
-    if files.is_partitioned:
-        models = [read_rank(folder.open(name), who) for who, name in files.named(files.parameters)]
-    else:
-        models = [read_rank(folder.open(files.model), "the model")]
-    states = _ModelStates(models)
+    names = files.named(files.parameters) if files.is_partitioned else [("the model", files.model)]
+    states = _ModelStates(read_rank(folder.open(name), who) for who, name in names)  # one tree at a time
     partitions: Partitions | Universal | None
     if is_universal:
         partitions = Universal(folder.folder(PARAMETERS), states.shapes, is_partitioned=files.is_partitioned)
@@ -87,16 +84,16 @@ def open_deepspeed(folder: Folder, select: str | None = None, path: PurePath | N
         states.observations += partitions.observations
     else:
         partitions = _partitions(folder, files, states)
-    builder = _Builder(states, partitions, StandIns(models[0].source))
+    builder = _Builder(states, partitions, StandIns(states.file.source))
     root = builder.root(select)
     kind = _kind_of(partitions)
-    names = list(partitions.names()) if partitions is not None else []
+    parameters = list(partitions.names()) if partitions is not None else []
     step, world = states.global_steps, states.held.get("dp_world_size")
     count = max(files.world, 1) if not is_universal or type(world) is not int else world
     ranks = Ranks(
         count=count,
         mesh=(("dp", count),),
-        placements={f"{kind} partition": len(names)} if isinstance(partitions, Partitions) else {},
+        placements={f"{kind} partition": len(parameters)} if isinstance(partitions, Partitions) else {},
         step=step if type(step) is int else None,
         version=f"deepspeed {states.version}" if states.version else "",
     )
@@ -220,22 +217,24 @@ class _ModelStates:
         aliases: the parameter that a further key is.
     """
 
-    def __init__(self, files: Sequence[RankFile]) -> None:
-        self.file = file = files[0]
+    def __init__(self, files: Iterator[RankFile]) -> None:
+        self.file = file = next(files)
         self.held = file.entries(file.root)
-        self.globals = [each.archive.loaded.globals for each in files]
-        self.observations = [seen for each in files for seen in each.archive.observations]
+        self.globals = [file.archive.loaded.globals]
+        self.observations = [*file.archive.observations]
         self.faithful = file.archive.loaded.faithful
         self.shapes = self._shapes(file, self.held.get("param_shapes"))
         (self.frozen,) = self._shapes(file, [self.held.get("frozen_param_shapes")])
         self.global_steps = self.held.get("global_steps")
         self.version = self.held["ds_version"] if type(self.held.get("ds_version")) is str else ""
-        shared: dict[str, object] = {}
+        shared = file.entries(self.held.get("shared_params"))
         self._fragments: dict[str, list[Run]] = {}
+        self._add_fragments(file, self.held)
         for each in files:
-            held = self.held if each is file else each.entries(each.root)
-            if each is not file:
-                self._check_alike(each, held)
+            held = each.entries(each.root)
+            self.globals.append(each.archive.loaded.globals)
+            self.observations += each.archive.observations
+            self._check_alike(each, held)
             shared = shared or each.entries(held.get("shared_params"))
             self._add_fragments(each, held)
         self.aliases = {alias: owner for alias, owner in shared.items() if type(owner) is str}

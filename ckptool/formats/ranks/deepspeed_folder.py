@@ -8,7 +8,8 @@ from ckptool.core.bytes import Entry, Folder
 from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.errors import UnreadableError, UsageError
 from ckptool.formats.ranks.deepspeed import is_deepspeed, open_deepspeed
-from ckptool.formats.ranks.files import first_line, is_plain, listed
+from ckptool.formats.ranks.files import listed
+from ckptool.formats.ranks.names import entries_in, first_line, is_plain
 
 _LATEST = ("latest", "latest_universal")
 _MOST = 1000  # folders that are looked into
@@ -65,4 +66,4 @@ def _tags(folder: Folder, entries: Sequence[Entry]) -> list[str]:
     inside = [entry.name for entry in entries if entry.is_folder]
     if not (names & {*_LATEST, "zero_to_fp32.py"} or any(name.startswith("global_step") for name in inside)):
         return []
-    return [name for name in inside[:_MOST] if is_deepspeed([entry.name for entry in folder.folder(name).entries()])]
+    return [name for name in inside[:_MOST] if is_deepspeed([entry.name for entry in entries_in(folder.folder(name))])]

@@ -24,14 +24,14 @@ class Mesh:
         names: of the axes; their numbers where they have none.
         coordinate: where the rank is.
         rank: its number; None if the file does not state it.
-        world: how many ranks the whole mesh has.
+        ranks: the numbers of all ranks of the whole mesh.
     """
 
     shape: tuple[int, ...]
     names: tuple[str, ...]
     coordinate: tuple[int, ...]
     rank: int | None
-    world: int
+    ranks: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +126,7 @@ def box_of(
     """(where it begins, its shape): a rank's box of a tensor, cut as torch.chunk cuts.
 
     Example:
-        >>> mesh = Mesh((2, 2), ("dp", "tp"), (1, 0), 2, 4)
+        >>> mesh = Mesh((2, 2), ("dp", "tp"), (1, 0), 2, (0, 1, 2, 3))
         >>> rows = [Placement("_StridedShard", 0, 2), Placement("Shard", 0)]
         >>> box_of((8, 3), mesh, rows, [[1, 0], []])  # cut by tp first
         ((2, 0), (2, 3))
@@ -170,15 +170,14 @@ def _mesh(file: RankFile, node: object, key: str) -> Mesh | None:
     layout = file.state(state.get("_layout"))
     if layout:
         shape = tuple(prod(_ints(file.state(axis).get("shape"))) for axis in _sequence(layout.get("axes")))
-        ranks = _ints(state.get("_flatten_rank_map"))
-        world = len(_ints(root.get("_flatten_rank_map"))) or len(ranks)
+        everyone = _ints(root.get("_flatten_rank_map")) or _ints(state.get("_flatten_rank_map"))
     else:
         tensor = file.tensor(state.get("mesh"), key)
         if tensor is None:
             return None
         shape, ranks = tensor.shape, _ints(state.get("_flatten_mesh_list")) or tuple(integers_of(tensor))
         whole = file.tensor(root.get("mesh"), key)
-        world = whole.elements if whole is not None else len(ranks)
+        everyone = tuple(integers_of(whole)) if whole is not None else ranks
         if type(rank) is not int and len(coordinate) == len(shape) and len(ranks) == prod(shape):
             place = 0
             for size, index in zip(shape, coordinate, strict=True):
@@ -188,7 +187,7 @@ def _mesh(file: RankFile, node: object, key: str) -> Mesh | None:
         return None
     given = [name for name in _sequence(names) if type(name) is str]
     axes = tuple(given) if len(given) == len(shape) else tuple(map(str, range(len(shape))))
-    return Mesh(shape, axes, coordinate, rank if type(rank) is int else None, max(world, prod(shape)))
+    return Mesh(shape, axes, coordinate, rank if type(rank) is int else None, everyone or tuple(range(prod(shape))))
 
 
 def _placement(file: RankFile, node: object, key: str) -> Placement:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -132,18 +131,3 @@ def lacks(path: PurePath, numbers: Sequence[int], count: int, name_like: str) ->
         hint="every rank wrote a part: copy all of them from where the checkpoint was saved",
         path=path / names[0],
     )
-
-
-def first_line(source: ByteSource, most: int = 4096) -> str:
-    """The first line of a small text file, stripped."""
-    with source.open() as file:
-        text = file.read(0, min(most, file.size))
-    return text.decode("utf-8", "replace").splitlines()[0].strip() if text.strip() else ""
-
-
-PLAIN_NAME = re.compile(r"[^/\\\0]+")
-
-
-def is_plain(name: str) -> bool:
-    """True for the name of something in a folder, which leads nowhere else."""
-    return name not in ("", ".", "..") and PLAIN_NAME.fullmatch(name) is not None

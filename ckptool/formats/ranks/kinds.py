@@ -2,52 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from importlib import import_module
+from collections.abc import Sequence
 from pathlib import PurePath
 
 from ckptool.core.bytes import Entry, Folder
-from ckptool.core.checkpoint import Checkpoint
-from ckptool.core.errors import UnreadableError
+from ckptool.formats.ranks.names import entries_in
+from ckptool.formats.registry import FolderContainer, late
+
+_MOST = 1000  # folders that are looked into
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """A kind of folder.
-
-    Attributes:
-        module: where it is read: `claims` says by the names whether a folder is of this kind, `open_ranks` opens it.
-    """
-
-    module: str
-
-    def claims(self, folder: Folder, entries: Sequence[Entry]) -> bool:
-        return bool(self._function("claims")(folder, entries))
-
-    def open(self, folder: Folder, select: str | None) -> Checkpoint:
-        found = self._function("open_ranks")(folder, select)
-        assert isinstance(found, Checkpoint)
-        return found
-
-    def _function(self, name: str) -> Callable[..., object]:
-        function: Callable[..., object] = getattr(import_module(f"ckptool.formats.ranks.{self.module}"), name)
-        return function
+def _kind(name: str, module: str) -> FolderContainer:
+    """A kind that `claims` and `open_ranks` of a module of this folder know."""
+    return FolderContainer(name, late(f"ranks.{module}", "claims"), late(f"ranks.{module}", "open_ranks"))
 
 
 KINDS = (
-    Kind("deepspeed_folder"),
-    Kind("accelerate"),
-    Kind("megatron_folder"),
-    Kind("dcp_safetensors"),
-    Kind("meta"),
-    Kind("torchsnapshot"),
-    Kind("per_rank"),
+    _kind("DeepSpeed", "deepspeed_folder"),
+    _kind("Accelerate", "accelerate"),
+    _kind("Megatron", "megatron_folder"),
+    _kind("torch.distributed safetensors", "dcp_safetensors"),
+    _kind("Meta consolidated", "meta"),
+    _kind("torchsnapshot", "torchsnapshot"),
+    _kind("torch files of ranks", "per_rank"),
 )
-"""In the order in which they are asked."""
+"""In the order in which they are asked. Whole weights that lie beside such files come first."""
 
 
-def kind_of(folder: Folder, entries: Sequence[Entry]) -> Kind | None:
+def kind_of(folder: Folder, entries: Sequence[Entry]) -> FolderContainer | None:
     """The kind of a folder; None if it is of none of them."""
     return next((kind for kind in KINDS if kind.claims(folder, entries)), None)
 
@@ -57,8 +39,18 @@ def is_joined(folder: Folder) -> bool:
     entries = folder.entries()
     if kind_of(folder, entries) is None:
         return False
-    inner = (folder.folder(entry.name) for entry in entries if entry.is_folder)
-    return not any(kind_of(each, each.entries()) for each in inner)
+    return not inner_folders(folder, entries)
+
+
+def inner_folders(folder: Folder, entries: Sequence[Entry]) -> list[Folder]:
+    """The folders in a folder that ranks wrote."""
+    found = []
+    for entry in entries[:_MOST]:
+        inner = folder.folder(entry.name) if entry.is_folder else None
+        held = entries_in(inner) if inner is not None else ()
+        if inner is not None and kind_of(inner, held) is not None:
+            found.append(inner)
+    return found
 
 
 def joining_folder(folder: Folder, *, is_whole: bool = False) -> PurePath | None:
@@ -68,16 +60,10 @@ def joining_folder(folder: Folder, *, is_whole: bool = False) -> PurePath | None
         folder: a folder with files of ranks, or one around it.
         is_whole: True if the folder itself opens as something else.
     """
-    try:
-        entries = folder.entries()
-    except UnreadableError:  # it may not be listed
-        return None
+    entries = entries_in(folder)
     if kind_of(folder, entries) is None:
         return None
     if not is_whole:
         return folder.path
-    for entry in reversed(entries):
-        inner = folder.folder(entry.name) if entry.is_folder else None
-        if inner is not None and kind_of(inner, inner.entries()) is not None:
-            return inner.path
-    return None
+    inner = inner_folders(folder, entries)
+    return inner[-1].path if inner else None

@@ -144,7 +144,8 @@ class _Iteration:
             match = NAME.fullmatch(entry.name) if entry.is_folder else None
             if match is not None:
                 found[_Place(int(match["tp"]), int(match["pp"] or 0), int(match["ep"] or 0))] = entry.name
-        if len(found) > MAX_RANKS:
+        size = (max(place.tp for place in found) + 1) * (max(place.pp for place in found) + 1)
+        if size > MAX_RANKS:
             raise UnreadableError(f"{self.path} holds files of more than {MAX_RANKS:,} ranks", path=self.path)
         spread = sorted({place.ep for place in found})
         if spread != [0]:

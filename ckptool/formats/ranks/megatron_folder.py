@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from ckptool.core.bytes import Entry, Folder
 from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.errors import UnreadableError, UsageError
-from ckptool.formats.ranks.files import first_line, listed
+from ckptool.formats.ranks.files import listed
+from ckptool.formats.ranks.names import entries_in, first_line
 
 LATEST = "latest_checkpointed_iteration.txt"
 _ITERATION = re.compile(r"iter_\d{7,}|release")
@@ -73,7 +74,7 @@ def _is_iteration(entries: Sequence[Entry]) -> bool:
 
 def _iterations(folder: Folder, entries: Sequence[Entry]) -> list[str]:
     names = [entry.name for entry in entries if entry.is_folder and _ITERATION.fullmatch(entry.name)]
-    return [name for name in names if _holds_model(folder.folder(name).entries())]
+    return [name for name in names if _holds_model(entries_in(folder.folder(name)))]
 
 
 def _holds_model(entries: Sequence[Entry]) -> bool:

@@ -245,6 +245,7 @@ class _Join:
         self._first: RankFile | None = None
         self._nodes: dict[Path, Call] = {}
         self._plain: dict[Path, Tensor] = {}
+        self._members: tuple[int, ...] = ()
         self._steps: dict[str, object] = {}
         self.step: int | None = None
         self.root: object = None
@@ -272,16 +273,18 @@ class _Join:
         found: dict[Path, list[Part]] = {}
         meshes: dict[int, Mesh | None] = {}
         rank: int | None = None
+        largest: tuple[int, ...] = ()
         for path, node in _leaves(file, getattrs):
             key = ".".join(path)
             name = subclass_of(node)
             if name in DTENSORS:
                 part, mesh = read_dtensor(file, node, key, meshes)
-                parts, world, own = [part], mesh.world, mesh.rank
+                parts, members, own = [part], mesh.ranks, mesh.rank
                 self._meshes[mesh.shape] = mesh
                 self.kind = self.kind or "DTensor"
             elif name in SHARDED_TENSORS:
                 parts, world = read_sharded(file, node, key)
+                members = tuple(range(min(world, MAX_RANKS)))
                 own = parts[0].rank
                 self.kind = self.kind or "ShardedTensor"
             else:
@@ -290,11 +293,13 @@ class _Join:
             if own is not None and rank is not None and own != rank:
                 raise file.bad(f"holds parts of rank {rank} and of rank {own}", key)
             rank = own if own is not None else rank
-            self._take_world(file, world)
+            largest = max(largest, members, key=len)
             found[path] = parts
             if is_first:
                 self._nodes[path] = node
                 self.placements.update([parts[0].placements])
+        if found:
+            self._take_members(file, largest)
         rank = number if rank is None else rank
         self._take_rank(file, rank)
         self._take_steps(file, rank)
@@ -314,7 +319,10 @@ class _Join:
                 key=".".join(other),
             )
 
-    def _take_world(self, file: RankFile, world: int) -> None:
+    def _take_members(self, file: RankFile, members: tuple[int, ...]) -> None:
+        """All files are of the same ranks."""
+        world = len(members)
+        self._members = self._members or members
         if self.world and world != self.world:
             raise UnreadableError(
                 f"the files are of different numbers of ranks: {self.sources[0].name} of {self.world}, "
@@ -390,7 +398,7 @@ class _Join:
         """All elements of every tensor are in some rank's file."""
         if not self.world:
             return
-        absent = [rank for rank in range(min(self.world, MAX_RANKS)) if rank not in self._ranks]
+        absent = [rank for rank in self._members if rank not in self._ranks]
         for path, parts in self.parts.items():
             key = ".".join(path)
             try:
@@ -411,7 +419,7 @@ class _Join:
                 )
             if uncovered(parts, parts[0].whole):
                 raise self._hole(key, parts, absent)
-        if absent:
+        if absent and set(self._ranks) <= set(self._members):
             self._odd[MissingReplicas(tuple(absent))] = None
 
     def _hole(self, key: str, parts: Sequence[Part], absent: Sequence[int]) -> UnreadableError:

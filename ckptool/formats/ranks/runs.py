@@ -41,7 +41,7 @@ class Run:
 
     def cut(self, start: int, count: int) -> Run:
         """A part of it."""
-        return replace(self, start=self.start + start, count=count)
+        return Run(self.storage, self.dtype, self.start + start, count)
 
     @property
     def own_storage(self) -> Storage:
@@ -49,7 +49,7 @@ class Run:
         begin, nbytes = packed_nbytes(self.dtype, (self.start,)), packed_nbytes(self.dtype, (self.count,))
         whole = self.storage
         crc = whole.crc if (begin, nbytes) == (0, whole.nbytes) else None
-        return replace(whole, offset=whole.offset + begin, nbytes=nbytes, crc=crc)
+        return Storage(whole.file, whole.offset + begin, nbytes, whole.big_endian, crc)
 
 
 class Line:
@@ -93,15 +93,15 @@ def whole_tensor(key: str, dtype: str, shape: tuple[int, ...], runs: Sequence[Ru
     joined: list[Run] = []
     for run in runs:
         last = joined[-1] if joined else None
-        if last is not None and last.storage == run.storage and last.start + last.count == run.start:
-            joined[-1] = replace(last, count=last.count + run.count)
+        if last is not None and last.storage is run.storage and last.start + last.count == run.start:
+            joined[-1] = Run(run.storage, run.dtype, last.start, last.count + run.count)
         elif run.count:
             joined.append(run)
     if len(joined) == 1:
         return Tensor(spec, (Piece(joined[0].own_storage, 0, shape),))
     pieces, first = [], 0
     for run in joined:
-        pieces.append(Piece.flat(run.own_storage, 0, first, run.count))
+        pieces.append(Piece(run.storage, run.start, (run.count,), first=first))
         first += run.count
     return Tensor(spec, tuple(pieces))
 

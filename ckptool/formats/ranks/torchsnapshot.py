@@ -23,7 +23,7 @@ from ckptool.core.spec import TensorSpec, packed_nbytes, short_spec
 from ckptool.formats.dcp_items import Level
 from ckptool.formats.pickle.objects import Global
 from ckptool.formats.ranks.cover import TooManyError, overlap, sticks_out, uncovered
-from ckptool.formats.ranks.files import is_plain
+from ckptool.formats.ranks.names import is_plain
 from ckptool.formats.ranks.runs import in_runs
 from ckptool.formats.ranks.stand_ins import Joined, StandIns, joined_checkpoint
 from ckptool.formats.torch.tensor import ints_of, named_dtype, tensor_of

@@ -121,7 +121,9 @@ def children(node: object) -> list[object]:
 
 def is_bare(node: object) -> bool:
     """True for a short list or tuple of atoms, as there may be a million of: nothing is to be found in it."""
-    return isinstance(node, list | tuple) and len(node) <= _FEW and all(type(child) in ATOMS for child in node)
+    if type(node) is not list and type(node) is not tuple:
+        return False
+    return not node or (len(node) <= _FEW and ATOMS.issuperset(map(type, node)))
 
 
 def each_below(roots: Iterable[object], shut: Iterable[int] = (), *, in_references: bool = False) -> Iterator[object]:

@@ -64,8 +64,10 @@ def is_storage_id(pid: object) -> bool:
     return type(pid) is tuple and len(pid) in (5, 6) and type(pid[0]) is str and pid[0] == "storage"
 
 
-def storage_id(pid: object, key: str) -> tuple[str, str | None, int]:
+def storage_id(pid: object, key: str, parts: int | None = None) -> tuple[str, str | None, int]:
     """(name, dtype, nbytes) of a storage that a pickle refers to; the dtype of an untyped storage is None.
+
+    `parts` is how many an id has in this format; None where both 5 and 6 occur.
 
     Example:
         >>> storage_id(("storage", Global("torch", "HalfStorage"), "0", "cpu", 10), "conv1.weight")
@@ -75,7 +77,13 @@ def storage_id(pid: object, key: str) -> tuple[str, str | None, int]:
         raise _bad(key, "refers to something that is not a storage")
     known, dtype = storage_dtype(pid[1])
     name, numel = pid[2], pid[4]
-    if not known or type(name) is not str or type(numel) is not int or not 0 <= numel <= MAX_INT:
+    if (
+        len(pid) != (parts or len(pid))
+        or not known
+        or type(name) is not str
+        or type(numel) is not int
+        or not 0 <= numel <= MAX_INT
+    ):
         raise _bad(key, "refers to a storage in a way that torch does not write")
     return name, dtype, numel * (DTYPES[dtype].block_nbytes if dtype else 1)
 

@@ -194,6 +194,8 @@ def _view(ref: StorageRef, dtype: str, start: int, shape: tuple[int, ...], strid
     if len(strides) != len(shape):
         raise _bad(key, f"has {len(shape)} axes but {len(strides)} strides")
     elements = math.prod(shape)
+    if elements > MAX_INT:
+        raise _bad(key, "has more elements than 64 bits can count")
     if elements == 0:
         return Piece(ref.storage, 0, shape)
     steps = _strides_or_none(shape, strides)
@@ -206,43 +208,69 @@ def _view(ref: StorageRef, dtype: str, start: int, shape: tuple[int, ...], strid
     return Piece(ref.storage, start, shape, steps)
 
 
-def _strided(context: _Context, args: tuple[object, ...], dtype: str | None, metadata: object = None) -> Tensor:
+def _strided(
+    context: _Context,
+    args: tuple[object, ...],
+    dtype: str | None,
+    metadata: object = None,
+    *,
+    is_quantized: bool = False,
+) -> Tensor:
     """A dense tensor from (storage, offset, size, stride, ...)."""
     key = context.key
     if len(args) < 4 or not isinstance(args[0], Persistent):
         raise _bad(key, "is rebuilt from something that is not a storage")
     start, shape, strides = int_of(args[1], key), ints_of(args[2], key), ints_of(args[3], key)
     ref = context.storage_of(args[0], key)
-    dtype = dtype or ref.dtype
-    if dtype is None:
-        raise _bad(key, "has no dtype: its storage is untyped")
+    dtype = dtype or ref.dtype or "uint8"  # as torch reads an untyped storage
     piece = _view(ref, dtype, start, shape, strides, key)
-    conj, neg = _bits(metadata, key)
+    is_complex = DTYPES[dtype].kind == "complex"
+    if args[4:] and not is_quantized:
+        _require_grad(args[4], is_complex or DTYPES[dtype].kind == "float", key)
+    conj, neg = _bits(metadata, is_complex, key)
     return Tensor(TensorSpec(key, dtype, shape), (piece,), conj=conj, neg=neg, node=context.node)
 
 
-def _bits(metadata: object, key: str) -> tuple[bool, bool]:
+def _require_grad(value: object, may_have: bool, key: str) -> None:
+    """The argument requires_grad, as torch takes it."""
+    if type(value) is not bool or (value and not may_have):
+        raise _bad(key, "says of its gradient what torch does not take")
+
+
+def _bits(metadata: object, is_complex: bool, key: str) -> tuple[bool, bool]:
     """torch's {"conj": True, "neg": True} of a lazily conjugated or negated view."""
-    if not isinstance(metadata, Dict):
+    if metadata is None:
         return False, False
+    if not isinstance(metadata, Dict):
+        raise _bad(key, "carries flags that are no dict")
     found = {"conj": False, "neg": False}
     for name, value in metadata.items:
         if type(name) is not str or name not in found or type(value) is not bool:
             raise _bad(key, "carries a flag that ckptool does not know")
+        if name == "conj" and not is_complex:
+            raise _bad(key, "is marked as conjugated, but its numbers are not complex")
         found[name] = value
     return found["conj"], found["neg"]
 
 
+def _require_count(context: _Context, args: tuple[object, ...], counts: tuple[int, ...]) -> None:
+    if len(args) not in counts:
+        raise _bad(context.key, f"is rebuilt from {len(args)} arguments, which torch does not take")
+
+
 def _tensor_v1(context: _Context, args: tuple[object, ...]) -> Tensor:
+    _require_count(context, args, (4,))
     return _strided(context, args, None)
 
 
 def _tensor_v2(context: _Context, args: tuple[object, ...]) -> Tensor:
+    _require_count(context, args, (6, 7))
     return _strided(context, args, None, args[6] if len(args) > 6 else None)
 
 
 def _tensor_v3(context: _Context, args: tuple[object, ...]) -> Tensor:
-    dtype = named_dtype(args[6]) if len(args) > 6 else None
+    _require_count(context, args, (7, 8))
+    dtype = named_dtype(args[6])
     if dtype is None:
         raise _bad(context.key, "has a dtype that ckptool does not know")
     return _strided(context, args, dtype, args[7] if len(args) > 7 else None)
@@ -250,7 +278,7 @@ def _tensor_v3(context: _Context, args: tuple[object, ...]) -> Tensor:
 
 def _quantized(context: _Context, args: tuple[object, ...]) -> Tensor:
     """Integers, and the scales and zero points of a per-channel scheme as parts of their own."""
-    whole = _strided(context, args, None)
+    whole = _strided(context, args, None, is_quantized=True)
     parts = [("values", whole)]
     params = args[4] if len(args) > 4 else None
     for name, value in zip(("scales", "zero_points"), params[1:3] if type(params) is tuple else (), strict=False):

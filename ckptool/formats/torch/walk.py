@@ -7,7 +7,7 @@ unfold them run out of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
@@ -84,7 +84,8 @@ class Walk:
             return self._last_wins(node.items)
         if type(node) is not Call:
             return []
-        return self._last_wins([*self._pairs_in_args(node), *node.items])
+        in_args = self._pairs_in_args(node)
+        return self._last_wins([*in_args, *node.items] if in_args else node.items)
 
     def _pairs_in_args(self, node: Call) -> Pairs:
         """Python 2 wrote ``OrderedDict([[key, value], ...])``; other dicts come as an argument."""
@@ -97,8 +98,12 @@ class Walk:
         pairs = [(pair[0], pair[1]) for pair in source if type(pair) in (list, tuple) and len(pair) == 2]
         return pairs if len(pairs) == len(source) else []
 
-    def _last_wins(self, items: Pairs) -> Pairs:
+    def _last_wins(self, items: Sequence[tuple[object, object]]) -> Pairs:
         self.pay(len(items) + 1)
+        texts = {key for key, _ in items if type(key) is str}
+        if len(texts) == len(items):
+            return [*items]
+        del texts
         merged: dict[object, tuple[object, object]] = {}
         for key, value in items:
             slot = _slot(key)
@@ -120,7 +125,7 @@ class Walk:
 
         A module is known by its ``_parameters``, ``_buffers`` and ``_modules``, not by its class.
         """
-        if type(node) is not Call or is_tensor(node):
+        if type(node) is not Call or not (node.args or node.states) or is_tensor(node):
             return None
         source = node.args[0] if type(node.args) is tuple and node.args else None  # where torch.fx puts them
         for pairs in (self.attributes(node), self.pairs(source) if type(source) is Dict else []):
@@ -224,6 +229,8 @@ class Walk:
         if type(node) is list or type(node) is tuple:
             self.pay(len(node) + 1)
             inside = node
+        elif type(node) is Call and not (node.args or node.kwargs or node.appended or node.items or node.states):
+            return iter(())
         else:
             inside = [child for _, child in self.entries(node)]
         return iter([child for child in inside if type(child) not in ATOMS and not is_bare(child)])

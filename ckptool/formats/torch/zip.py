@@ -59,7 +59,7 @@ class Archive:
         Raises:
             UnreadableError: the record is missing, compressed, or not of the size that the pickle declares.
         """
-        name, dtype, nbytes = storage_id(node.pid, key)
+        name, dtype, nbytes = storage_id(node.pid, key, parts=5)
         member = self.members.get(f"data/{name}")
         if member is None:
             raise _bad(self.file.path, f"tensor {key}: its record {self.root}/data/{name} is missing", key)

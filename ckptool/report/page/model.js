@@ -133,7 +133,7 @@ const LEAVES = [];
 
 // ------------------------------------------------------------------ what is shown
 
-// Every word must occur; * stands for anything.
+// Every word must occur; * stands for anything, ^ for the beginning of a key.
 function words(query) {
   return query.toLowerCase().split(/\s+/).filter(Boolean).map((word) => word.split("*").filter(Boolean));
 }
@@ -141,6 +141,11 @@ function words(query) {
 function occurs(pieces, lower) {
   let from = 0;
   for (const piece of pieces) {
+    if (piece[0] === "^") {
+      if (!lower.startsWith(piece.slice(1))) return false;
+      from = piece.length - 1;
+      continue;
+    }
     const at = lower.indexOf(piece, from);
     if (at < 0) return false;
     from = at + piece.length;

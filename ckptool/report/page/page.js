@@ -46,7 +46,8 @@ search.addEventListener("input", () => { state.query = search.value; state.here 
 // A bar of a chart finds its tensors in the table.
 for (const bar of document.querySelectorAll(".chart [data-key]")) {
   bar.addEventListener("click", () => {
-    search.value = bar.dataset.key;
+    const key = bar.dataset.key;
+    search.value = `^${key}${ROWS.some((row) => row[0] === key) ? "" : DATA.separator}`;
     search.dispatchEvent(new Event("input"));
     grid.scrollIntoView({ block: "nearest" });
   });

@@ -1,0 +1,55 @@
+"""What comparisons, transplants, checks and probes give in Python, ready to be looked at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ckptool.api.shown import Shown
+from ckptool.commands.checks import finding
+from ckptool.commands.diff import result as diff
+from ckptool.commands.transplant import result as transplant
+from ckptool.models.probing import report as probing
+
+if TYPE_CHECKING:
+    from ckptool.report.document import Document
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Diff(Shown, diff.Diff):
+    """A comparison of two checkpoints. See `ckptool.commands.diff.result.Diff`."""
+
+    def _document(self) -> Document:
+        from ckptool.report.document_diff import diff_document
+
+        return diff_document(self, (str(self.old.path), str(self.new.path)))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Transplant(Shown, transplant.Transplant):
+    """A transplant, decided on headers. See `ckptool.commands.transplant.result.Transplant`."""
+
+    def _document(self) -> Document:
+        from ckptool.report.document_transplant import transplant_document
+
+        return transplant_document(self, str(self.source.path), "preview")
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class CheckReport(Shown, finding.Report):
+    """Files and rules, and what was found. See `ckptool.commands.checks.finding.Report`."""
+
+    def _document(self) -> Document:
+        from ckptool.report.document_check import check_document
+
+        return check_document(self)
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class ProbeReport(Shown, probing.ProbeReport):
+    """One input through two models. See `ckptool.models.probing.report.ProbeReport`."""
+
+    def _document(self) -> Document:
+        from ckptool.report.document_probe import probe_document
+
+        return probe_document(self)

@@ -1,0 +1,259 @@
+"""The bytes of a tensor after a patch: those of its base, with the chunks of a patch applied as they are read."""
+
+from __future__ import annotations
+
+import struct
+import threading
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePath
+from types import TracebackType
+from typing import Self
+
+from ckptool.core.bytes import Advance, ByteSource, Cost, Folder
+from ckptool.core.checkpoint import Piece, Storage, Tensor
+from ckptool.core.dtypes import DTYPES
+from ckptool.core.errors import UnreadableError
+from ckptool.core.spec import TensorSpec
+from ckptool.core.views import is_run, run_of
+from ckptool.encodings.delta import CHUNK, DamagedDeltaError, decode
+from ckptool.engine.reading import Reader, ranges_of, reads_cheaply
+
+_COUNT = struct.Struct("<I")
+
+
+def number_width(dtype: str) -> int:
+    """Bytes that are compared as one number; 1 for dtypes whose elements share bytes."""
+    found = DTYPES[dtype]
+    return 1 if found.is_packed else found.block_nbytes
+
+
+def chunk_nbytes(dtype: str) -> int:
+    """Bytes of a chunk of such numbers."""
+    return CHUNK * number_width(dtype)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PatchedBytes:
+    """A `ckptool.core.bytes.ByteSource`: packed bytes of a tensor that a patch makes of a tensor of its base.
+
+    Attributes:
+        base: the tensor of the base.
+        delta: the patch's bytes: how many chunks, the length of each, the chunks.
+        spec: of what comes out; dtypes of base and result may differ: then the base is cast first.
+        size: of what comes out, in bytes.
+    """
+
+    base: Tensor
+    delta: Tensor
+    spec: TensorSpec
+    size: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "size", self.spec.nbytes)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, PatchedBytes) and self.identity == other.identity
+
+    def __hash__(self) -> int:
+        return hash(self.identity)
+
+    @property
+    def identity(self) -> Hashable:
+        return self.base.dtype, self.base.pieces, self.delta.pieces, self.spec.dtype
+
+    @property
+    def file(self) -> ByteSource:
+        return self.base.pieces[0].storage.file
+
+    @property
+    def path(self) -> PurePath:
+        return self.file.path
+
+    @property
+    def name(self) -> str:
+        return self.file.name
+
+    @property
+    def folder(self) -> Folder:
+        return self.file.folder
+
+    @property
+    def reads_cheaply(self) -> bool:
+        return reads_cheaply(self.base) and reads_cheaply(self.delta)
+
+    @property
+    def tensor(self) -> Tensor:
+        """The tensor that comes out: all of these bytes."""
+        return Tensor(self.spec, (Piece(Storage(self, 0, self.size), 0, self.spec.shape),))
+
+    def cost(self, ranges: Sequence[tuple[int, int]]) -> Cost:
+        costs = [file.cost([(offset, nbytes)]) for file, offset, nbytes in self._wanted()]
+        return Cost(sum(cost.requests for cost in costs), sum(cost.nbytes for cost in costs))
+
+    def will_read(self, ranges: Sequence[tuple[int, int]]) -> None:
+        for file, offset, nbytes in self._wanted():
+            file.will_read([(offset, nbytes)])
+
+    def _wanted(self) -> Iterator[tuple[ByteSource, int, int]]:
+        yield from ranges_of(self.base)
+        yield from ranges_of(self.delta)
+
+    def open(self) -> OpenPatched:
+        return OpenPatched(self)
+
+    def check(self) -> None:
+        """Raise `UnreadableError` if one of its files has changed."""
+        for file in {piece.storage.file for tensor in (self.base, self.delta) for piece in tensor.pieces}:
+            file.check()
+
+
+class OpenPatched:
+    """An open `PatchedBytes`; a `ckptool.core.bytes.OpenBytes`. One thread decodes at a time."""
+
+    def __init__(self, source: PatchedBytes) -> None:
+        self.source = source
+        self._reader = Reader()
+        self._lock = threading.Lock()
+        self._step = chunk_nbytes(source.spec.dtype)
+        self._width = number_width(source.spec.dtype)
+        self._places: list[tuple[int, int]] | None = None
+        self._kept: tuple[int, memoryview] | None = None
+        self._blocks: tuple[int, Iterator[memoryview]] | None = None
+
+    @property
+    def path(self) -> PurePath:
+        return self.source.path
+
+    @property
+    def size(self) -> int:
+        return self.source.size
+
+    @property
+    def reads_cheaply(self) -> bool:
+        return self.source.reads_cheaply
+
+    def read(self, offset: int, nbytes: int) -> bytes:
+        if offset < 0 or nbytes < 0 or offset + nbytes > self.size:
+            raise UnreadableError(f"{self.source.spec.key} ends before byte {offset + nbytes:,}", path=self.path)
+        buffer = bytearray(nbytes)
+        self.read_into(offset, memoryview(buffer))
+        return bytes(buffer)
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        buffer = buffer.cast("B")
+        done = 0
+        with self._lock:
+            while done < len(buffer):
+                number, low = divmod(offset + done, self._step)
+                part = self._chunk(number)[low : low + len(buffer) - done]
+                buffer[done : done + len(part)] = part
+                done += len(part)
+
+    def _chunk(self, number: int) -> memoryview:
+        """Some bytes of the result: the last ones, or decoded now."""
+        if self._kept is not None and self._kept[0] == number:
+            return self._kept[1]
+        if self._places is None:
+            self._places = self._read_places()
+        offset, nbytes = self._places[number]
+        chunk = bytearray(nbytes)
+        self._read_delta(offset, chunk)
+        try:
+            new = decode(self._base(number), bytes(chunk), self._width)
+        except DamagedDeltaError as error:
+            raise self._damaged(str(error)) from None
+        self._kept = number, new
+        return new
+
+    def _base(self, number: int) -> memoryview:
+        """The bytes of the base that a chunk changes, in the result's dtype."""
+        spec, base = self.source.spec, self.source.base
+        width = number_width(base.dtype)
+        step = CHUNK * width
+        start = number * step
+        stop = min(start + step, base.nbytes)
+        if is_run(base):
+            file, offset, _ = run_of(base)
+            buffer = bytearray(stop - start)
+            self._reader.read_into(file, offset + start, buffer)
+            block = memoryview(buffer)
+        else:
+            block = self._next_block(number, step)
+        if base.dtype == spec.dtype:
+            return block
+        return cast_bytes(block, base.dtype, spec.dtype)
+
+    def _next_block(self, number: int, step: int) -> memoryview:
+        """A block of a tensor that is not one run: these are read from front to back."""
+        if self._blocks is None or self._blocks[0] > number:
+            self._blocks = 0, self._reader.blocks(self.source.base, step)
+        at, blocks = self._blocks
+        while True:
+            block = next(blocks)
+            at += 1
+            self._blocks = at, blocks
+            if at > number:
+                return block
+
+    def _read_places(self) -> list[tuple[int, int]]:
+        """Where each chunk is in the delta: offset and length."""
+        count = -(-self.size // self._step)
+        head = bytearray(_COUNT.size * (1 + count))
+        if len(head) > self.source.delta.nbytes:
+            raise self._damaged("it ends early")
+        self._read_delta(0, head)
+        stated, *lengths = struct.unpack(f"<{1 + count}I", head)
+        if stated != count or len(head) + sum(lengths) != self.source.delta.nbytes:
+            raise self._damaged("its lengths do not fit")
+        at, places = len(head), []
+        for length in lengths:
+            places.append((at, length))
+            at += length
+        return places
+
+    def _read_delta(self, offset: int, buffer: bytearray) -> None:
+        file, start, _ = run_of(self.source.delta)
+        self._reader.read_into(file, start + offset, buffer)
+
+    def _damaged(self, why: str) -> UnreadableError:
+        path = self.source.delta.pieces[0].storage.file.path
+        return UnreadableError(
+            f"{path} is damaged: its chunks for {self.source.spec.key} cannot be applied ({why})",
+            hint="get the patch again",
+            path=path,
+            key=self.source.spec.key,
+        )
+
+    def expect(self, offset: int, nbytes: int) -> None:
+        """Nothing: it is read when it is asked for."""
+
+    def check_first(self, offset: int, nbytes: int, until: int, check: Callable[[bytes], None]) -> None:
+        check(self.read(offset, nbytes))
+
+    def copy_to(self, descriptor: int, offset: int, at: int, nbytes: int, advance: Advance) -> int:
+        return 0  # there is no file that the system could copy
+
+    def close(self) -> None:
+        self._reader.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+        if kind is None:
+            self.source.check()
+
+
+def cast_bytes(block: memoryview, old: str, new: str) -> memoryview:
+    """Packed numbers of one dtype as packed numbers of another."""
+    import numpy as np
+
+    from ckptool.core.arrays import numpy_dtype
+    from ckptool.core.casting import cast
+
+    with np.errstate(all="ignore"):
+        return np.ascontiguousarray(cast(np.frombuffer(block, numpy_dtype(old)), new)).view(np.uint8).data

@@ -1,0 +1,162 @@
+"""`extract` as a document: schema ``ckptool.extract/1``, a row per tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ckptool.commands.patching.extract import Extracted
+from ckptool.commands.patching.manifest import Part
+from ckptool.core.fold import rollup
+from ckptool.core.shell import shell_quote
+from ckptool.core.spec import packed_nbytes
+from ckptool.report.blocks import Block, Column, Next, Notes, Rows, Sides, Totals
+from ckptool.report.cells import Row
+from ckptool.report.document import Answer, Document, Field, Table
+from ckptool.report.document_inspect import shape_text, side_of
+from ckptool.report.json import file_fields, note_fields
+from ckptool.report.symbols import Style
+from ckptool.report.units import size_short
+
+_SYMBOLS = {"same": "=", "delta": "~", "whole": "+", "tied": "="}
+_WORDS = {"same": "as in the base", "delta": "changed", "whole": "in the patch as it is", "tied": "tied"}
+_COLUMNS = (
+    Column("", "mark"),
+    Column("key", "key", least=14),
+    Column("n", "whole"),
+    Column("what", least=16),
+    Column("bytes", "bytes"),
+    Column("in the patch", "bytes"),
+)
+
+
+def extract_document(
+    found: Extracted, names: tuple[str, str], out: str | None = None, verbose: bool = False
+) -> Document:
+    """A patch that was measured or written.
+
+    Args:
+        found: it.
+        names: base and tuned as they were typed.
+        out: where it was written; None if it was not.
+        verbose: a row per tensor on a screen.
+    """
+    return Document(
+        command="extract",
+        answer=_answer(found, out),
+        blocks=lambda: _blocks(found, names, out),
+        table=lambda: Table(_FIELDS, map(_row, found.manifest.parts)),
+        result=lambda: _result(found, names, out),
+        records=lambda: map(_part_fields, found.manifest.parts),
+        summary=lambda: _summary(found),
+        listing=lambda: ((part.key, part.how, part.after or "-") for part in _sorted(found)),
+        verbose=verbose,
+        typed=f"ckptool extract {shell_quote(names[0])} {shell_quote(names[1])}",
+    )
+
+
+def _sorted(found: Extracted) -> list[Part]:
+    return sorted(found.manifest.parts, key=lambda part: part.key)
+
+
+def _answer(found: Extracted, out: str | None) -> Answer:
+    whole = sum(tensor.nbytes for tensor in found.tuned.values())
+    share = f"{found.nbytes / whole:.1%} of {size_short(whole)}" if whole else size_short(whole)
+    done = "would take" if out is None else "takes"
+    return Answer(
+        f"{'ready' if out is None else 'written'}: the patch {done} {size_short(found.nbytes)}, {share}", "good"
+    )
+
+
+def _blocks(found: Extracted, names: tuple[str, str], out: str | None) -> Iterator[Block]:
+    yield Sides((side_of(found.base, names[0], "-"), side_of(found.tuned, names[1], "+")))
+    parts = {part.key: part for part in found.manifest.parts}
+    groups = rollup(
+        [(key, f"{part.how} {_what(part)}") for key, part in parts.items()], together=["same as in the base"]
+    )
+    folded = [_cells(group.pattern, [parts[key] for key in group.keys]) for group in groups]
+    gone = found.manifest.removed
+    removed = [
+        Row(("-", group.pattern, len(group.keys), "not in the result", None, None))
+        for group in rollup([(key, "removed") for key in gone])
+    ]
+    each = Rows(_COLUMNS, lambda: [*(_cells(part.key, [part]) for part in parts.values()), *removed])
+    yield Rows(_COLUMNS, lambda: [*folded, *removed], each if len(folded) < len(parts) else None)
+    yield Notes(found.notes)
+    counts = found.manifest.counts
+    yield Totals(
+        (
+            *(f"~ {counts['changed']:,} changed", f"= {counts['same']:,} same", f"+ {counts['added']:,} added"),
+            *(f"- {counts['removed']:,} removed", f"> {counts['renamed']:,} renamed"),
+        )
+    )
+    if out is None:
+        yield Next(("nothing written; add -o PATCH.safetensors",))
+    else:
+        yield Next((f"apply it: ckptool merge {shell_quote(names[0])} --patch {shell_quote(out)} -o OUT",))
+
+
+def _what(part: Part) -> str:
+    words = _WORDS[part.how]
+    if part.how == "tied":
+        return f"tied to {part.source}"
+    return f"{words}, there {part.source}" if part.source not in ("", part.key) else words
+
+
+def _cells(pattern: str, parts: list[Part]) -> Row:
+    nbytes = sum(packed_nbytes(part.dtype, part.shape) for part in parts)
+    taken = sum(part.nbytes for part in parts)
+    style: Style = "dim" if parts[0].how == "same" else ""
+    return Row((_SYMBOLS[parts[0].how], pattern, len(parts), _what(parts[0]), nbytes, taken or None), style)
+
+
+# ---------------------------------------------------------------------------------------------- for programs
+
+_FIELDS = (
+    Field("how"),
+    Field("key"),
+    Field("source"),
+    Field("dtype"),
+    Field("shape"),
+    Field("bytes", "bytes", "bytes", "add"),
+    Field("patch_bytes", "in the patch", "bytes", "add"),
+)
+
+
+def _row(part: Part) -> tuple[Any, ...]:
+    nbytes = packed_nbytes(part.dtype, part.shape)
+    return (part.how, part.key, part.source or None, part.dtype, shape_text(part.shape), nbytes, part.nbytes)
+
+
+def _summary(found: Extracted) -> Mapping[str, Any]:
+    counts = {name: value for name, value in found.manifest.counts.items() if name != "version"}
+    whole = sum(tensor.nbytes for tensor in found.tuned.values())
+    return {**counts, "bytes": whole, "patch_bytes": found.nbytes, "exit_code": 0}
+
+
+def _result(found: Extracted, names: tuple[str, str], out: str | None) -> list[tuple[str, Any]]:
+    """A patch: schema ``ckptool.extract/1``."""
+    return [
+        ("schema", "ckptool.extract/1"),
+        ("exit_code", 0),
+        ("base", file_fields(found.base, names[0])),
+        ("tuned", file_fields(found.tuned, names[1])),
+        ("summary", {name: value for name, value in _summary(found).items() if name != "exit_code"}),
+        ("tensors", map(_part_fields, found.manifest.parts)),
+        ("removed", list(found.manifest.removed)),
+        ("notes", [note_fields(note) for note in found.notes]),
+        ("written", out),
+    ]
+
+
+def _part_fields(part: Part) -> dict[str, Any]:
+    return {
+        "key": part.key,
+        "how": part.how,
+        "source": part.source or None,
+        "dtype": part.dtype,
+        "shape": part.shape,
+        "before": part.before or None,
+        "after": part.after or None,
+        "patch_bytes": part.nbytes,
+    }
