@@ -5,7 +5,6 @@ from __future__ import annotations
 from ckptool.core.bytes import Folder, PathText
 from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.collector import collector_paused
-from ckptool.formats.folder import open_folder
 from ckptool.formats.registry import open_file
 from ckptool.storage.locate import locate
 
@@ -24,5 +23,7 @@ def open_checkpoint(path: PathText, select: str | None = None) -> Checkpoint:
     place = locate(path)
     with collector_paused():
         if isinstance(place, Folder):
+            from ckptool.formats.folder import open_folder
+
             return open_folder(place, select)
         return open_file(place, select, indexes=True)

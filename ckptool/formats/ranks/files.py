@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
+from typing import TYPE_CHECKING
 
 from ckptool.core.bytes import ByteSource, Folder
 from ckptool.core.checkpoint import Tensor
@@ -12,7 +13,9 @@ from ckptool.core.errors import CkptError, MissingError, UnreadableError
 from ckptool.formats.pickle.objects import Call, Dict, Global
 from ckptool.formats.torch.tensor import ints_of, is_tensor, named_dtype, tensor_of
 from ckptool.formats.torch.walk import Walk
-from ckptool.formats.torch.zip import Archive, read_embedded
+
+if TYPE_CHECKING:
+    from ckptool.formats.torch.zip import Archive
 
 MAX_RANKS = 16_384
 """Most files of ranks that are opened together."""
@@ -78,6 +81,8 @@ def read_rank(source: ByteSource, who: str) -> RankFile:
     Raises:
         UnreadableError: it is damaged, cut short, or no torch file; the message names the rank.
     """
+    from ckptool.formats.torch.zip import read_embedded
+
     try:
         archive = read_embedded(source, 0, source.size)
     except CkptError as error:
