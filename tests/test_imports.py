@@ -200,3 +200,14 @@ def test_functions_take_at_most_eight_parameters(path: Path) -> None:
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.FunctionDef) and path.parent.name != "cli":
             assert len([*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]) <= 8, node.name
+
+
+NETWORK = {"http", "ssl", "_ssl", "socket", "_socket", "obstore", "asyncio"}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["inspect", "resnet18.pth"], ["diff", "resnet18.pth", "shards"], ["check", "shards"], ["filter", "shards"]],
+)
+def test_local_files_are_read_without_the_network(arguments: list[str], fixtures: Path) -> None:
+    assert not modules_after(*arguments, cwd=fixtures) & NETWORK

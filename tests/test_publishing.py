@@ -491,9 +491,7 @@ def test_killed_run_is_resumed_by_the_same_command(source: Path, out: Path) -> N
     (note,) = clear_stages(target)
     assert str(stage) in note.text
     written = write(source, target, dtype="f16", max_shard=5_000)
-    assert [note.text for note in written.notes] == [
-        "resumed: 2 of 4 files were finished by an earlier run and are kept"
-    ]
+    assert [note.text for note in written.notes] == ["resumed: 2 of 4 files finished by an earlier run, and kept"]
     assert sorted(written.rounding) == ["0.weight", "1.weight", "2.weight"]
     for name, info in finished.items():
         now = (target / name).stat()

@@ -22,10 +22,12 @@ from hypothesis import strategies as st
 from safetensors.numpy import save
 
 import ckptool
+from ckptool.core.address import address_of
 from ckptool.core.errors import ChangedError, CkptError, MissingError, UnreadableError, UsageError
 from ckptool.storage import blocks, deadline, hosts, http, session
 from ckptool.storage.blocks import Blocks
 from ckptool.storage.http import Url, zones_of
+from ckptool.storage.hub_address import hub_place
 from ckptool.storage.memory import Memory
 from ckptool.storage.ranges import segments
 from tests.servers.base import Asked, Handler, serving
@@ -612,3 +614,23 @@ def test_a_proxy_is_asked_to_connect(certificate: Path) -> None:
         done = ckptool_with("inspect", "https://169.254.169.254/x", **variables)
         assert done.returncode == 2 and "it is not asked" in done.stderr and len(proxy.asked) == asked
         proxy.end()
+
+
+# --- addresses of any kind --------------------------------------------------------------------------------------------
+
+PARTS = st.text(alphabet="ab.-_@/%:?#\\ é\0", max_size=12)
+
+
+@given(st.sampled_from(["hf", "https", "s3", "HF", "gs"]), PARTS, PARTS, PARTS)
+def test_no_address_is_an_unexpected_error(scheme: str, one: str, two: str, three: str) -> None:
+    """Any text is an address that says itself again, or is refused in words; a query is never shown."""
+    try:
+        address = address_of(f"{scheme}://{one}/{two}/{three}")
+        assert address is not None and "?" not in str(address)
+        assert str(address_of(str(address))) == str(address)
+        if address.scheme == "hf":
+            place = hub_place(address)
+            assert hub_place(place.address) == place
+            assert ".." not in place.path.split("/")
+    except CkptError as refused:
+        assert refused.message and refused.hint

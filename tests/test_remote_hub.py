@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -441,3 +441,15 @@ def test_a_folder_with_files_of_any_kind_is_checked(hub: Hub, run: Run, tmp_path
     }
     code, out, err = run("check", "hf://org/model")
     assert code == 0 and "1 file" in out, err
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_other_containers_are_read_by_ranges(hub: Hub, run: Run, tmp_path: Path, save: Callable[..., None]) -> None:
+    tensors = {f"w{n}": np.arange(n, 60_000 + n, dtype=np.float32) for n in range(12)}
+    save(tmp_path / "a.npz", **tensors)
+    hub.files["org/model"] = {"a.npz": (tmp_path / "a.npz").read_bytes()}
+    code, out, err = run("filter", "hf://org/model/a.npz", "--keep", "w1", "--keep", "w7", "-o", "out.safetensors")
+    assert code == 0 and "will read" in out, err
+    found = load_file(tmp_path / "out.safetensors")
+    assert set(found) == {"w1", "w7"} and all(np.array_equal(found[key], tensors[key]) for key in found)
+    assert len(hub.ranges) <= 12 + 4, "each array has a header of its own"

@@ -43,7 +43,7 @@ class Plan(Shown, core.Plan):
 
         Args:
             out: where; the ending says the format: `.pth .pt .bin .ckpt` a torch file, `.safetensors`, none a folder of
-                safetensors shards with their index.
+                safetensors shards with their index. ``s3://BUCKET/KEY``, ``gs://`` and ``az://`` are places, too.
             force: replace an existing output.
             max_shard: bytes of one shard, for a folder.
             to: the container where the ending does not say it: "torch", "safetensors", "folder".

@@ -14,6 +14,7 @@ from ckptool.core.bytes import ByteSource
 from ckptool.core.plan import Plan
 from ckptool.core.version import VERSION
 from ckptool.formats.image import Image, Range
+from ckptool.storage.local import Identity
 
 FORMAT = 1
 """Goes up when the same plan would give other bytes."""
@@ -33,7 +34,7 @@ def plan_hash(plan: Plan, images: Mapping[str, Image]) -> str:
     files = dict.fromkeys(file for checkpoint in plan.inputs for file in checkpoint.files)
     numbers: dict[ByteSource, Hashable] = {file: number for number, file in enumerate(files)}
     for file in files:
-        digest.update(f"{file.identity}\n".encode())
+        digest.update(f"{_identity(file)}\n".encode())
     for name, image in images.items():
         digest.update(f"{name!r} {image.size}\n".encode("utf-8", "surrogateescape"))
         for offset, literal in image.literals:
@@ -49,6 +50,12 @@ def plan_hash(plan: Plan, images: Mapping[str, Image]) -> str:
                     parts.extend(_texts(plan.step(content.index).value))
             digest.update("\n".join(parts).encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
+
+
+def _identity(file: ByteSource) -> Hashable:
+    """The identity of an input, as every machine that sees it has it: the number of a file system is one machine's."""
+    identity = file.identity
+    return identity[1:] if isinstance(identity, Identity) else identity
 
 
 def _texts(value: object) -> Iterator[str]:

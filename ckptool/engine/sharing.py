@@ -132,7 +132,10 @@ def _write(
         else:
             advance(sum(slot.nbytes for slot in images[name].slots))
     reader.check()
-    if stage.are_finished(sizes):
+
+    def finish() -> None:
+        if not stage.are_finished(sizes):
+            return
         with stage.finishing() as is_last:
             if is_last:
                 for name in images:
@@ -140,6 +143,8 @@ def _write(
                         fill_file(stage, name, images[name], plan, reader, advance)
                 verify(stage.new, output)
                 stage.publish(replaceable, force=force)
+
+    finish()
     if share.is_launched and share.number == 0:
-        stage.wait()
+        stage.wait(finish)
     return 0 if stage.is_done else sum(stage.finished(name, size) is None for name, size in sizes.items())

@@ -18,7 +18,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,7 +46,8 @@ from ckptool.storage.stages import (
 from ckptool.storage.staging import mode_of
 from ckptool.storage.touched import note_written
 
-_PAUSE = 0.2  # seconds
+_PAUSE = 0.1  # seconds
+_LONGEST_PAUSE = 2.0  # seconds between two looks at what the others do
 _SKEW = 30.0  # seconds that clocks of machines may be apart
 _SETTLE = 1.0  # seconds after which a failure of an earlier run has been removed by the process that it is of
 _PATIENCE = 900.0  # seconds without any progress of the others
@@ -102,6 +103,8 @@ class SharedStage:
 
     def are_finished(self, sizes: Mapping[str, int]) -> bool:
         """True if all these files are finished."""
+        with suppress(OSError):
+            os.listdir(self.base.path / "done")  # noqa: PTH208 (a network file system looks anew then)
         return all(self.finished(name, size) is not None for name, size in sizes.items())
 
     @contextmanager
@@ -147,16 +150,21 @@ class SharedStage:
                     path=self.target,
                 )
 
-    def wait(self) -> None:
+    def wait(self, finish: Callable[[], None]) -> None:
         """Wait until the output has its name.
+
+        Args:
+            finish: publishes if all is there; a network file system may have shown the others' last record too late.
 
         Raises:
             OutputError: another process has failed, or nothing has happened for a quarter of an hour.
         """
-        seen, since = self._progress(), time.monotonic()
+        seen, since, pause = self._progress(), time.monotonic(), _PAUSE
         while not self.is_done:
             self.check_others()
-            time.sleep(_PAUSE)
+            time.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+            finish()
             now = self._progress()
             if now != seen:
                 seen, since = now, time.monotonic()
@@ -247,7 +255,7 @@ def _joined(path: Path, target: Path) -> int:
             return descriptor
         if descriptor is not None:
             os.close(descriptor)
-        time.sleep(_PAUSE / 2)  # a process looks whether it can be removed
+        time.sleep(_PAUSE)  # a process looks whether it can be removed
     raise another_writer(target)
 
 

@@ -18,6 +18,7 @@ import os
 import re
 import secrets
 import shutil
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ _SUFFIX = re.compile(rf"\.[0-9a-f]{{{_DIGITS}}}\.tmp")
 _VERSION = 1
 OWNER = "owner"
 _TRIES = 5
+_PAUSE = 0.03  # seconds
 
 
 def stage_path(target: Path, plan: str) -> Path:
@@ -242,7 +244,7 @@ def _claimed_folder(path: Path, target: Path) -> int:
             raise
         if owner is not None:
             return owner
-        break
+        time.sleep(_PAUSE)  # another run may only be looking whether it can be removed
     raise another_writer(target)
 
 
