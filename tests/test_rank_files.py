@@ -237,6 +237,17 @@ def test_files_that_do_not_belong_together(folder: Path, tmp_path: Path) -> None
         assert "rank 1" in error.message
 
 
+def test_two_sets_in_one_folder(tmp_path: Path) -> None:
+    folder = save_ranks(tmp_path / "run", (2,), rows, "{{a}}_3_rank_{}.pt")
+    assert read(folder)["w"] == raw(WHOLE)["a"]
+    save_ranks(folder, (2,), rows, "{{a}}_4_rank_{}.pt")
+    assert "sets of ranks' files" in refused(folder).message
+    for path in folder.glob("*_4_*"):
+        path.unlink()
+    (folder / "{a}_3_rank_1.pt").unlink()
+    assert "rank 1" in refused(folder).message
+
+
 def test_ranks_of_different_steps(tmp_path: Path) -> None:
     folder = save_ranks(tmp_path / "run", (2,), lambda mesh, rank: {"model": rows(mesh, rank), "step": 7})
     checkpoint = open_checkpoint(folder)
