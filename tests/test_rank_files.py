@@ -237,6 +237,17 @@ def test_files_that_do_not_belong_together(folder: Path, tmp_path: Path) -> None
         assert "rank 1" in error.message
 
 
+def test_two_sets_in_one_folder(tmp_path: Path) -> None:
+    folder = save_ranks(tmp_path / "run", (2,), rows, "{{a}}_3_rank_{}.pt")
+    assert read(folder)["w"] == raw(WHOLE)["a"]
+    save_ranks(folder, (2,), rows, "{{a}}_4_rank_{}.pt")
+    assert "sets of ranks' files" in refused(folder).message
+    for path in folder.glob("*_4_*"):
+        path.unlink()
+    (folder / "{a}_3_rank_1.pt").unlink()
+    assert "rank 1" in refused(folder).message
+
+
 def test_ranks_of_different_steps(tmp_path: Path) -> None:
     folder = save_ranks(tmp_path / "run", (2,), lambda mesh, rank: {"model": rows(mesh, rank), "step": 7})
     checkpoint = open_checkpoint(folder)
@@ -587,3 +598,74 @@ def test_a_damaged_snapshot(snapshot: Path) -> None:
         assert word in refused(snapshot).message
     metadata.write_text(text[:200])
     assert "cut short" in refused(snapshot).message
+
+
+# ------------------------------------------------------------------------------------------------- DCP as safetensors
+
+
+def save_pieces(folder: Path, world: int = 3) -> dict[str, torch.Tensor]:
+    """As torch's HuggingFaceStorageWriter lays them out: two files of each rank, one for each index."""
+    from safetensors.torch import save_file
+
+    folder.mkdir()
+    tensors = {"a": WHOLE["a"], "n": WHOLE["c"], "zero": torch.tensor(1.5)}
+    for rank in range(world):
+        for index, keys in ((1, ["a"]), (2, ["n", "zero"])):
+            held, places = {}, {}
+            for key in keys:
+                axis = {"a": 0, "n": 1}.get(key)
+                if axis is None:
+                    if rank == 1:
+                        held[key], places[key] = tensors[key], {"saved_offsets": []}
+                    continue
+                parts = tensors[key].chunk(world, axis)
+                offset = [0] * tensors[key].dim()
+                offset[axis] = sum(part.shape[axis] for part in parts[:rank])
+                held[key], places[key] = parts[rank].clone(), {"saved_offsets": offset}
+            metadata = {"format": "pt", "DCP_VERSION": "1.0", "DCP_SHARDING_INFO": json.dumps(places)}
+            name = f"shard-{rank + 1:05}-model-{index:05}-of-00002.safetensors"
+            save_file(held, folder / name, metadata)
+    return tensors
+
+
+def test_pieces_in_safetensors(tmp_path: Path, cli: Run) -> None:
+    folder = tmp_path / "run"
+    tensors = save_pieces(folder)
+    assert read(folder) == raw(tensors)
+    assert "ranks-not-stated" in {fact.name for fact in facts_of(open_checkpoint(folder))}
+    one = folder / "shard-00002-model-00001-of-00002.safetensors"
+    code, _, error = cli("filter", str(one), "-o", "out.safetensors")
+    assert code == 2
+    assert str(folder) in " ".join(error.split())
+    assert cli("filter", str(folder), "-o", "out.safetensors")[0] == 0
+
+
+def test_pieces_that_do_not_fit(tmp_path: Path) -> None:
+    from safetensors import safe_open
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path / "run"
+    save_pieces(folder)
+    first, second = (folder / f"shard-0000{rank}-model-00001-of-00002.safetensors" for rank in (1, 2))
+    second.rename(tmp_path / "kept")
+    assert second.name in refused(folder).message
+    other = folder / "shard-00002-model-00002-of-00002.safetensors"
+    other.rename(tmp_path / "other")
+    assert "rank 2 of 3 is missing" in refused(folder).message
+    (tmp_path / "other").rename(other)
+    (tmp_path / "kept").rename(second)
+
+    def moved(offset: list[int] | None) -> None:
+        with safe_open(second, "pt") as file:
+            metadata = dict(file.metadata())
+        metadata["DCP_SHARDING_INFO"] = json.dumps({"a": {"saved_offsets": offset}} if offset else {})
+        save_file(load_file(second), second, metadata)
+
+    for offset, word in (([3, 0], "overlap"), ([9, 0], "overlap"), ([12, 0], "elements of a"), (None, "belongs")):
+        moved(offset)
+        error = refused(folder)
+        assert word in error.message
+        assert error.key == "a"
+    data = first.read_bytes()
+    first.write_bytes(data[:-3])
+    assert first.name in refused(folder).message

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from ranks_harness import Tiny, optimizer_of, partition, save_zero, train, trained
 from torch import nn
 
+import ckptool
 from ckptool.core.errors import CkptError
 from ckptool.engine.reading import Reader, read_array
 from ckptool.facts.storages import ties
@@ -72,6 +73,21 @@ def test_training_goes_on(stage: int, tmp_path: Path, cli: Run) -> None:
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), resumed.parameters(), strict=True))
     # tied parameters stay one tensor
     assert saved["fp32"]["out.weight"].data_ptr() == saved["fp32"]["embed.weight"].data_ptr()
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_into_a_live_model(stage: int, tmp_path: Path, cli: Run) -> None:
+    model, optimizer = trained()
+    folder = save_zero(tmp_path / "run", model, optimizer, stage=stage, world=3)
+    live = Tiny()
+    report = ckptool.load_into(live, str(folder))
+    assert (report.missing, report.unexpected) == ((), ())
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), live.state_dict().values(), strict=True))
+    torch.save(Tiny().state_dict(), "target.pth")
+    assert cli("transplant", "run", "--into", "target.pth", "-o", "out.pth")[0] == 0
+    assert torch.equal(torch.load("out.pth")["embed.weight"], model.embed.weight)
+    assert cli("merge", "run", "run", "--method", "linear", "-o", "mean.safetensors")[0] == 0
+    assert torch.equal(weights(Path("mean.safetensors"))["embed.weight"], model.embed.weight)
 
 
 def test_the_optimizer_follows_its_parameters(tmp_path: Path, cli: Run) -> None:

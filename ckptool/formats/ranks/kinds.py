@@ -26,12 +26,19 @@ KINDS = (
     _kind("torchsnapshot", "torchsnapshot"),
     _kind("torch files of ranks", "per_rank"),
 )
-"""In the order in which they are asked. Whole weights that lie beside such files come first."""
+"""In the order in which they are asked; the last looks into files. Whole weights that lie beside them come first."""
 
 
-def kind_of(folder: Folder, entries: Sequence[Entry]) -> FolderContainer | None:
-    """The kind of a folder; None if it is of none of them."""
-    return next((kind for kind in KINDS if kind.claims(folder, entries)), None)
+def kind_of(folder: Folder, entries: Sequence[Entry], *, by_names: bool = False) -> FolderContainer | None:
+    """The kind of a folder; None if it is of none of them.
+
+    Args:
+        folder: the folder.
+        entries: what it holds.
+        by_names: no file is looked into, so that folders which only its files tell are not known.
+    """
+    kinds = KINDS[:-1] if by_names else KINDS
+    return next((kind for kind in kinds if kind.claims(folder, entries)), None)
 
 
 def is_joined(folder: Folder) -> bool:
@@ -61,7 +68,7 @@ def joining_folder(folder: Folder, *, is_whole: bool = False) -> PurePath | None
         is_whole: True if the folder itself opens as something else.
     """
     entries = entries_in(folder)
-    if kind_of(folder, entries) is None:
+    if kind_of(folder, entries, by_names=is_whole) is None:
         return None
     if not is_whole:
         return folder.path

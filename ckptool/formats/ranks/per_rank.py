@@ -70,10 +70,15 @@ def groups_of(names: Iterable[str]) -> list[Group]:
         if name.endswith(_ENDINGS):
             for match in _NUMBER.finditer(name):
                 before, after = name[: match.start()], name[match.end() :]
-                pattern = f"{before.replace('{', '{{')}{{}}{after.replace('{', '{{')}"
+                pattern = f"{_literal(before)}{{}}{_literal(after)}"
                 found[pattern].setdefault(int(match[0]), name)
     groups = [Group(pattern, dict(sorted(each.items()))) for pattern, each in found.items() if len(each) > 1]
     return sorted(groups, key=lambda group: (-len(group.names), group.pattern))
+
+
+def _literal(text: str) -> str:
+    """Text in which str.format changes nothing."""
+    return text.replace("{", "{{").replace("}", "}}")
 
 
 def claims(folder: Folder, entries: Sequence[Entry]) -> bool:
@@ -116,8 +121,9 @@ def open_ranks(folder: Folder, select: str | None = None) -> Checkpoint:
     if len(weights) > 1:
         weights = [group for group in weights if len(group.names) == len(weights[0].names)]
     if len(weights) > 1:
+        sets = listed(group.pattern.format("*") for group in weights)
         raise UsageError(
-            f"{folder.path} holds {len(weights)} sets of ranks' files: {listed(g.pattern.format(0) for g in weights)}",
+            f"{folder.path} holds {len(weights)} sets of ranks' files: {sets}",
             hint="move one of them into a folder of its own",
             path=folder.path,
         )
@@ -130,7 +136,7 @@ def open_lone(folder: Folder, name: str, select: str | None = None) -> Checkpoin
     Raises:
         UnreadableError: it holds one rank's parts; the message says which ranks are missing.
     """
-    return _opened(folder, (), _Join(folder, Group(name, {0: name})), select)
+    return _opened(folder, (), _Join(folder, Group(_literal(name), {0: name})), select)
 
 
 def _opened(folder: Folder, entries: Sequence[Entry], model: _Join, select: str | None) -> Checkpoint:
@@ -430,13 +436,13 @@ class _Join:
         if missing:
             shift = next(iter(self.group.names)) - min(self._ranks)  # names may count from 1
             error = lacks(self.folder.path, [rank + shift for rank in missing], self.world, self.group.pattern)
-            if "{}" not in self.group.pattern:
-                (rank,) = self._ranks
+            if len(self.group.names) == 1:
+                (rank,), (source,) = self._ranks, self.sources
                 error = UnreadableError(
-                    f"{self.group.pattern} is the part of rank {rank} of {self.world:,}; also needed: "
+                    f"{source.name} is the part of rank {rank} of {self.world:,}; also needed: "
                     f"{'rank' if len(missing) == 1 else 'ranks'} {listed(map(str, missing))}",
                     hint="put the files of all ranks into one folder, under names that differ in one number",
-                    path=self.folder.path / self.group.pattern,
+                    path=source.path,
                 )
             error.key = key
             return error
