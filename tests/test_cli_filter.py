@@ -331,11 +331,11 @@ def test_a_reader_that_leaves_does_not_stop_the_writing(fixtures: Path) -> None:
 def test_signals_leave_nothing_behind(name: str, target: str, fixtures: Path) -> None:
     """The signal comes when the first bytes have been written."""
     code = (
-        "import os, signal, sys\n"
+        "import os, signal, sys, time\n"
         "from ckptool.cli import progress\n"
         "sent = []\n"
-        "def send(self, done, total):\n"
-        f"    sent or (sent.append(1), os.kill(os.getpid(), signal.{name}))\n"
+        "def send(self, done, total):\n"  # and the work waits until the main thread has seen it
+        f"    sent or (sent.append(1), os.kill(os.getpid(), signal.{name}), time.sleep(1))\n"
         "progress.Progress.__call__ = send\n"
         "from ckptool.cli.app import run\n"
         f"sys.exit(run(['filter', 'resnet18.pth', '--dtype', 'bf16', '-o', '{target}', '--max-shard', '5kB'][:6]))\n"

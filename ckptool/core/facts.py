@@ -92,28 +92,27 @@ FINE = Fine()
 class Fact(ABC):
     """One thing that is true of a checkpoint. A kind is a subclass: a frozen dataclass of what was found.
 
-        Attributes:
-            keys: the tensors that it is about; none for a fact about the whole file.
+    Attributes:
+        keys: the tensors that it is about; none for a fact about the whole file.
 
-        Class attributes:
-            name: of the kind, as ``--allow`` takes it.
-            level: how `inspect` shows it.
-            grade: the level of the finding that `check` makes of it; None for no finding.
-            tells: `diff` says it where only one side has it.
-            rank: where it stands among facts of its level, the smallest first.
+    Class attributes:
+        name: of the kind, as ``--allow`` takes it.
+        level: how `inspect` shows it.
+        grade: the level of the finding that `check` makes of it; None for no finding.
+        tells: `diff` says it where only one side has it.
+        rank: where it stands among facts of its level, the smallest first.
 
-        Example:
-            >>> from abc import ABC, abstractmethod
-    from dataclasses import dataclass
-            >>> @dataclass(frozen=True, slots=True)
-            ... class Tiny(Fact):
-            ...     name = "tiny"
-            ...     @property
-            ...     def text(self) -> str:
-            ...         return f"{self.keys[0]} is tiny"
-            >>> fact = Tiny(("fc.bias",))
-            >>> fact.text, fact.answer(Use(Operation.COPY, fact.keys))
-            ('fc.bias is tiny', Fine())
+    Example:
+        >>> from dataclasses import dataclass
+        >>> @dataclass(frozen=True, slots=True)
+        ... class Tiny(Fact):
+        ...     name = "tiny"
+        ...     @property
+        ...     def text(self) -> str:
+        ...         return f"{self.keys[0]} is tiny"
+        >>> fact = Tiny(("fc.bias",))
+        >>> fact.text, fact.answer(Use(Operation.COPY, fact.keys))
+        ('fc.bias is tiny', Fine())
     """
 
     keys: tuple[str, ...] = ()
