@@ -25,7 +25,7 @@ from ckptool.formats.sniff import (
     is_npy,
     is_npz,
     is_safetensors,
-    is_zip,
+    is_torch_zip,
     what_else,
 )
 from ckptool.formats.writer import Writer
@@ -101,10 +101,9 @@ CONTAINERS: list[Container] = [
             keeps_metadata=True,
         ),
     ),
-    Container("numpy .npz", is_npz, late("numpy_array", "open_npz"), (".npz",)),
     Container(
         "torch zip",
-        is_zip,
+        is_torch_zip,
         late("torch.zip", "open_zip"),
         (".pth", ".pt", ".ckpt"),
         (".bin",),
@@ -118,9 +117,10 @@ CONTAINERS: list[Container] = [
             keeps_objects=True,
         ),
     ),
-    Container("numpy .npy", is_npy, late("numpy_array", "open_npy"), (".npy",)),
-    Container("GGUF", is_gguf, late("gguf", "open_gguf"), (".gguf",)),
     Container("torch legacy", is_legacy, late("torch.legacy", "open_legacy"), is_pickle=True),
+    Container("GGUF", is_gguf, late("gguf", "open_gguf"), (".gguf",)),
+    Container("numpy .npz", is_npz, late("numpy_array", "open_npz"), (".npz",)),
+    Container("numpy .npy", is_npy, late("numpy_array", "open_npy"), (".npy",)),
 ]
 """What is known, in the order in which a folder's files are preferred."""
 
@@ -151,7 +151,7 @@ def endings() -> tuple[str, ...]:
 
     Example:
         >>> endings()
-        ('.safetensors', '.pth', '.pt', '.ckpt', '.bin')
+        ('.safetensors', '.pth', '.pt', '.ckpt', '.gguf', '.npz', '.npy', '.bin')
     """
     clear = (suffix for container in CONTAINERS for suffix in container.suffixes)
     return tuple(dict.fromkeys((*clear, *vague_endings())))

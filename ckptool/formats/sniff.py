@@ -74,8 +74,13 @@ _LEVELDB_FOOTER = bytes.fromhex("57fb808b247547db")
 
 
 def is_zip(head: bytes, file: OpenBytes) -> bool:
-    """True for a zip archive; whether torch wrote it, its directory says."""
+    """True for a zip archive."""
     return head.startswith((b"PK\x03\x04", b"PK\x05\x06"))
+
+
+def is_torch_zip(head: bytes, file: OpenBytes) -> bool:
+    """True for a zip archive that does not begin as numpy's do; whether torch wrote it, its directory says."""
+    return is_zip(head, file) and not is_npz(head, file)
 
 
 def is_legacy(head: bytes, file: OpenBytes) -> bool:
