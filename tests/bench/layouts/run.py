@@ -166,6 +166,8 @@ def main() -> int:
     total = 0
     if "--cross" in sys.argv:
         return _crossings()
+    if "--outsiders" in sys.argv:
+        return _outsiders()
     print(f"{'layout':28} {'named':>7}  {'into plain':>14}  {'back':>14}  wrong turns")
     for layout in layouts():
         with TemporaryDirectory() as folder:
@@ -195,6 +197,36 @@ def _crossings() -> int:
                 )
                 _explain(found)
     print(f"{total} wrong turns")
+    return int(total > 0)
+
+
+def _outsiders() -> int:
+    """From each layout of `outsiders.py` into its plain model."""
+    from tests.bench.layouts import outsiders
+
+    total = 0
+    for layout in outsiders.layouts():
+        own, plain = (
+            {
+                key: torch.full(shape, 7) if outsiders.whole(key) else tensor
+                for (key, shape), tensor in zip(shapes.items(), weights(shapes, seed).values(), strict=True)
+            }
+            for seed, shapes in ((1, layout.shapes), (2, layout.plain))
+        )
+        wanted = {
+            new: own[old]
+            for old, new in layout.pairs.items()
+            if layout.shapes[old] == layout.plain[new] and not outsiders.whole(old)
+        }
+        with TemporaryDirectory() as name:
+            folder = Path(name)
+            torch.save(layout.nest(own), folder / "theirs.pth")
+            torch.save(plain, folder / "plain.pth")
+            found = way(folder / "theirs.pth", folder / "plain.pth", wanted, plain, folder / "out.pth")
+        total += found.wrong_turns
+        print(f"{layout.name[:60]:60} {found.filled}/{found.wanted} in {found.turns}")
+        _explain(found)
+    print(f"{total} wrong turns, those counted that hold what the pairs of the layout do not name")
     return int(total > 0)
 
 
