@@ -17,6 +17,7 @@ from ckptool.cli.topics import page, page_lines, topics
 from ckptool.commands.checks import RULES
 from ckptool.commands.checks.settings import ALLOW, Settings
 from ckptool.commands.merging.methods import METHODS as MERGE_METHODS
+from ckptool.facts.registry import names as fact_names
 from ckptool.fits.args import METHODS
 from ckptool.formats.registry import written_endings
 from ckptool.recipes.expression_specs import FUNCTIONS
@@ -122,6 +123,7 @@ def test_every_command_has_a_page() -> None:
         ("merge", [word for method in MERGE_METHODS.values() for word in (method.name, *method.options)]),
         ("policy", [*RULES, *ALLOW, *POLICY_KEYS]),
         ("formats", list(written_endings())),
+        ("facts", [name for name in fact_names() if name != "fact"]),
     ],
 )
 def test_a_page_names_the_whole_language(name: str, words: list[str]) -> None:

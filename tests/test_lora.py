@@ -227,7 +227,7 @@ def test_square_weights_are_as_the_configuration_says(tmp_path: Path) -> None:
         ({"target_parameters": ["experts.down_proj"]}, "target_parameters"),
         ({"trainable_token_indices": [1]}, "rows of an embedding"),
         ({"layer_replication": [[0, 2]]}, "repeats layers"),
-        ({"rank_pattern": {"(": 3}}, "no regex"),
+        ({"rank_pattern": {"(": 3}}, "not a regex"),
         ({"rank_pattern": {"q": "3"}}, "no number"),
         ({"alpha_pattern": [1]}, "not a dict"),
     ],

@@ -131,3 +131,49 @@ def test_lint_gates_on_style_format_and_types() -> None:
     tools = [line.partition(" -m ")[2] for line in lines if " -m " in line]
     assert tools == ["ruff check", "ruff format --check", "mypy"]
     assert "set -eu" in lines
+
+
+# ---------------------------------------------------------------------------------------------- the picture
+
+
+PICTURE = ROOT / ".github" / "diff.svg"
+SHOWN = ["diff", "resnet18.pth", "tuned.safetensors", "--color", "always"]
+
+
+def coloured(folder: Path) -> str:
+    script = Path(sys.executable).with_name("ckptool")
+    environment = {**os.environ, "COLUMNS": "80"}
+    done = subprocess.run([script, *SHOWN], cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    return done.stdout
+
+
+def drawn(output: str) -> str:
+    """The output as a picture that needs nothing from elsewhere."""
+    import io
+
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(record=True, width=80, file=io.StringIO(), force_terminal=True, color_system="truecolor")
+    console.print(Text.from_ansi(output))
+    picture = console.export_svg(title=f"ckptool {' '.join(SHOWN[:3])}", unique_id="ckptool")
+    picture = re.sub(r"@font-face \{.*?\}|<!--.*?-->", "", picture, flags=re.DOTALL)
+    return re.sub(r"[ \t]+$", "", picture.replace("Fira Code", "monospace"), flags=re.MULTILINE)
+
+
+def words_of(picture: str) -> list[str]:
+    import html
+
+    return " ".join(html.unescape(text) for text in re.findall(r"<text[^>]*>([^<]*)</text>", picture)).split()
+
+
+def test_the_picture_shows_what_is_printed(fixtures: Path) -> None:
+    output = coloured(fixtures)
+    if os.environ.get("CKPTOOL_UPDATE"):
+        PICTURE.write_text(drawn(output), encoding="utf-8")
+    picture = PICTURE.read_text(encoding="utf-8")
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", output)
+    assert words_of(picture)[-len(plain.split()) :] == plain.split()
+    assert "http" not in picture.replace("http://www.w3.org", "")
+    assert f"]({PICTURE.relative_to(ROOT)})" in TEXT

@@ -55,9 +55,9 @@ class Adapter(Fact):
     @property
     def way(self) -> str:
         """How to merge it."""
-        if self.family == "PEFT":
+        if self.family in ("PEFT", "kohya", "diffusers"):
             return "merge it into its base: ckptool merge BASE --lora {file} -o OUT"
-        return f"merge it into its base with the library that reads {self.family} adapters, such as diffusers or peft"
+        return f"merge it into its base with the library that reads {self.family} adapters, such as peft or LyCORIS"
 
     def answer(self, use: Use) -> Answer:
         if self.has_base:

@@ -123,6 +123,12 @@ _BY_PEFT = "merge it with peft (merge_and_unload), or ask its authors for the me
 _CONVERT = "save it with peft's path_initial_model_for_weight_conversion, which makes a plain LoRA of it"
 
 
+def family_of(adapter: Checkpoint) -> str:
+    """Who writes adapters like this one: "PEFT", "kohya", ...; "" for what is no adapter."""
+    found = next((fact for fact in facts_of(adapter) if isinstance(fact, Adapter)), None)
+    return found.family if found is not None else ""
+
+
 def require_peft(adapter: Checkpoint) -> None:
     """Refuses what is no adapter in PEFT's format, with the format's name.
 
@@ -132,7 +138,7 @@ def require_peft(adapter: Checkpoint) -> None:
     found = next((fact for fact in facts_of(adapter) if isinstance(fact, Adapter)), None)
     if found is not None and found.family != "PEFT":
         raise UsageError(
-            f"{adapter.path} holds {found.text}; ckptool merges adapters in PEFT's format",
+            f"{adapter.path} holds {found.text}; ckptool merges LoRA and LoCon",
             hint=f"{found.way}, or save it with peft (save_pretrained)",
             path=adapter.path,
         )

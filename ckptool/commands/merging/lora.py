@@ -14,8 +14,8 @@ from pathlib import PurePath
 
 from ckptool.commands.filter import cast_value, float_dtype
 from ckptool.commands.merging.adapter import AdapterConfig as AdapterConfig
+from ckptool.commands.merging.adapter import family_of, require_peft
 from ckptool.commands.merging.adapter import read_config as read_config
-from ckptool.commands.merging.adapter import require_peft
 from ckptool.commands.merging.lora_ops import AddBias, AddLora
 from ckptool.core.checkpoint import Checkpoint, Note, Tensor
 from ckptool.core.errors import PlanError, UnreadableError, UsageError
@@ -72,11 +72,23 @@ def plan_lora(
 
 
 def plan_adapter(base: Checkpoint, adapter: Checkpoint, *, scale: float = 1.0, dtype: str | None = None) -> Plan:
-    """`plan_lora` with the configuration that lies beside the adapter.
+    """`plan_lora` with the configuration that lies beside the adapter, or that is in it (kohya, diffusers).
 
     Raises:
-        UsageError: it is not a LoRA adapter of peft.
+        UsageError: it is not a LoRA adapter of a known format.
     """
+    if family_of(adapter) in ("kohya", "diffusers"):
+        from ckptool.commands.merging.foreign import as_peft
+
+        seen = as_peft(adapter, base)
+        if not seen.adapter.tensors:
+            raise UsageError(
+                f"{base.path.name} has none of the modules that the adapter is for: {next(iter(adapter))}",
+                hint="is it the adapter of this base?",
+                path=adapter.path,
+            )
+        plan = plan_lora(base, seen.adapter, seen.config, scale=scale, dtype=dtype)
+        return replace(plan, notes=(*seen.notes, *plan.notes))
     require_peft(adapter)
     return plan_lora(base, adapter, read_config(adapter.path), scale=scale, dtype=dtype)
 

@@ -1,0 +1,211 @@
+"""Adapters in kohya's and diffusers' formats, seen as PEFT's.
+
+Source: kohya's sd-scripts (networks/lora.py), LyCORIS (LoCon), diffusers (loaders/lora_conversion_utils.py). The
+factors are `lora_down` [r, in] and `lora_up` [out, r], with a number `alpha` for each module in the file; the merged
+weight is W + alpha / r * up @ down, and without an alpha W + up @ down. kohya writes module names with `_` for `.`;
+which module of the base is meant is told from the base's own keys, not from tables.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from ckptool.commands.merging.adapter import AdapterConfig
+from ckptool.core.checkpoint import Checkpoint, Note, Tensor
+from ckptool.core.errors import UnreadableError, UsageError
+from ckptool.engine.reading import Reader
+from ckptool.facts.headers import many
+
+_FACTOR = re.compile(
+    r"(?P<module>.+?)(?:\.processor)?(?P<old>\.to_(?:q|k|v|out)_lora)?"
+    r"\.(?:lora\.|lora_linear_layer\.|lora_)?(?P<part>down|up|A|B|mid)(?:\.weight)?"
+)
+_DOWN, _UP = ("down", "A"), ("up", "B")
+_OTHERS = ("dora_scale", "lora_mid", "lora.mid")
+_DEEPEST = 3  # leading parts of a name that may be a prefix
+
+
+@dataclass(slots=True)
+class _Module:
+    """What the adapter holds for one module, by the name that it has for it."""
+
+    down: str = ""
+    up: str = ""
+    alpha: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """An adapter as PEFT would write it.
+
+    Attributes:
+        adapter: its tensors under PEFT's names, for modules of the base.
+        config: ranks and alphas.
+        notes: what a user should know.
+    """
+
+    adapter: Checkpoint
+    config: AdapterConfig
+    notes: tuple[Note, ...] = field(default=())
+
+
+def as_peft(adapter: Checkpoint, base: Checkpoint) -> Seen:
+    """An adapter of kohya or diffusers for a base.
+
+    Raises:
+        UsageError: it has parts that are no sum of weights, or two modules of the base have the name that it means.
+        UnreadableError: a factor is missing.
+    """
+    modules = _modules(adapter)
+    places = _places(list(modules), base, adapter)
+    _require_all(list(modules), places, base, adapter)
+    tensors: dict[str, Tensor] = {}
+    ranks: list[tuple[str, float]] = []
+    alphas: list[tuple[str, float]] = []
+    with Reader((adapter,)) as reader:
+        for name, parts in modules.items():
+            if not parts.down or not parts.up:
+                lacking = "lora_down" if not parts.down else "lora_up"
+                raise UnreadableError(f"the adapter has no {lacking} for {name}", path=adapter.path)
+            module = places.get(name)
+            if module is None:
+                continue
+            rank = adapter[parts.down].shape[0] if adapter[parts.down].shape else 1
+            alpha = _number(adapter[parts.alpha], reader) if parts.alpha else float(rank)
+            ranks.append((re.escape(module), rank))
+            alphas.append((re.escape(module), alpha))
+            for part, key in (("lora_A", parts.down), ("lora_B", parts.up)):
+                peft = f"base_model.model.{module}.{part}.weight"
+                tensors[peft] = replace(adapter[key], spec=replace(adapter[key].spec, key=peft), node=None)
+    config = AdapterConfig(1, 1.0, ranks=tuple(ranks), alphas=tuple(alphas))
+    return Seen(replace(adapter, tensors=tensors), config, tuple(_notes(modules, places)))
+
+
+def _modules(adapter: Checkpoint) -> dict[str, _Module]:
+    found: dict[str, _Module] = {}
+    for key in adapter:
+        if key.endswith(".alpha"):
+            found.setdefault(key.removesuffix(".alpha"), _Module()).alpha = key
+            continue
+        if any(f".{other}" in key for other in _OTHERS):
+            raise UsageError(
+                f"{key} is a part that is no low-rank sum alone",
+                hint="merge this adapter with the library that wrote it",
+                path=adapter.path,
+                key=key,
+            )
+        match = _FACTOR.fullmatch(key)
+        if match is None or match["part"] == "mid":
+            raise UsageError(f"{key} is no factor of an adapter", hint="is it an adapter?", path=adapter.path, key=key)
+        name = match["module"] + (match["old"] or "").removesuffix("_lora")
+        parts = found.setdefault(name, _Module())
+        if match["part"] in _DOWN:
+            parts.down = key
+        else:
+            parts.up = key
+    return {name: parts for name, parts in found.items() if parts.down or parts.up}
+
+
+def _places(names: Sequence[str], base: Checkpoint, adapter: Checkpoint) -> dict[str, str]:
+    """{name in the adapter: module of the base}, behind the prefixes under which most of a group are found."""
+    modules = [key.removesuffix(".weight") for key in base if key.endswith(".weight")]
+    flats = _flattened(modules)
+    found: dict[str, str] = {}
+    for group in _grouped(names):
+        best: dict[str, str] = {}
+        for cut in _prefixes(group):
+            for head in ("", *_heads(modules)):
+                places = dict(_resolved(group, cut, head, flats))
+                if len(places) > len(best):
+                    best = places
+        found.update(best)
+    twice = [name for name, module in found.items() if len(flats[_flat(module)]) > 1]
+    if twice:
+        one, two, *_ = flats[_flat(found[twice[0]])]
+        raise UsageError(
+            f"{twice[0]} of the adapter can mean {one} and {two} of {base.path.name}",
+            hint="rename one of them: ckptool remap",
+            path=adapter.path,
+        )
+    return found
+
+
+def _flat(module: str) -> str:
+    return module.replace(".", "_")
+
+
+def _flattened(modules: Iterable[str]) -> dict[str, list[str]]:
+    flats: dict[str, list[str]] = {}
+    for module in modules:
+        flats.setdefault(_flat(module), []).append(module)
+    return flats
+
+
+def _grouped(names: Sequence[str]) -> list[list[str]]:
+    """Names by what they begin with: an adapter may be for several models, as a U-Net and its text encoder."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        dotted = "." in name
+        first = name.split(".")[0] if dotted else "_".join(name.split("_")[:2])
+        groups.setdefault(first, []).append(name)
+    return list(groups.values())
+
+
+def _prefixes(names: Sequence[str]) -> list[str]:
+    """What may stand before the module in all names of a group, flattened."""
+    parts = _flat(names[0]).split("_")
+    heads = ["".join(f"{part}_" for part in parts[:count]) for count in range(min(_DEEPEST, len(parts) - 1) + 1)]
+    return [head for head in heads if all(_flat(name).startswith(head) for name in names)]
+
+
+def _heads(modules: Sequence[str]) -> list[str]:
+    """What may stand before the module in the base."""
+    counts: Counter[str] = Counter()
+    for module in modules:
+        parts = module.split(".")[:_DEEPEST]
+        counts.update("".join(f"{part}." for part in parts[:end]) for end in range(1, len(parts)))
+    return [head for head, _ in counts.most_common(8)]
+
+
+def _resolved(
+    names: Sequence[str], cut: str, head: str, flats: Mapping[str, Sequence[str]]
+) -> Iterator[tuple[str, str]]:
+    for name in names:
+        flat = _flat(head) + _flat(name)[len(cut) :]
+        module = flats.get(flat) or flats.get(f"{flat}_0")  # diffusers: to_out for to_out.0
+        if module:
+            yield name, module[0]
+
+
+def _require_all(names: Sequence[str], places: Mapping[str, str], base: Checkpoint, adapter: Checkpoint) -> None:
+    """Of a group that the base has modules for, it has all."""
+    for group in _grouped(names):
+        lost = [name for name in group if name not in places]
+        if lost and len(lost) < len(group):
+            raise UsageError(
+                f"the adapter is for {many(len(lost), 'module')} that {base.path.name} does not have: {lost[0]}",
+                hint="is it the adapter of this base?",
+                path=adapter.path,
+            )
+
+
+def _number(alpha: Tensor, reader: Reader) -> float:
+    if alpha.elements != 1:
+        raise UnreadableError(f"{alpha.key} is {alpha.spec.short}, not one number", key=alpha.key)
+    return float(reader.array(alpha).reshape(-1)[0])
+
+
+def _notes(modules: Mapping[str, _Module], places: Mapping[str, str]) -> Iterator[Note]:
+    """Groups of modules that are for another model than the base."""
+    for group in _grouped(list(modules)):
+        if not any(name in places for name in group) and places:
+            first = group[0]
+            yield Note(
+                f"{many(len(group), 'module')} of the adapter {'is' if len(group) == 1 else 'are'} for another model, "
+                f"and left out: {first}",
+                "merge the same adapter into that model, too",
+                level="warning",
+            )

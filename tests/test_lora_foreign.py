@@ -1,0 +1,181 @@
+"""kohya's, diffusers' and LoCon adapters merged into a base: against their formula in float64."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+
+import ckptool
+from ckptool.core.errors import CkptError, UsageError
+
+State = dict[str, torch.Tensor]
+BASE = {
+    "down_blocks.0.attentions.0.proj_in.weight": (8, 6, 1, 1),
+    "down_blocks.0.attentions.0.attn1.to_q.weight": (8, 8),
+    "down_blocks.0.attentions.0.attn1.to_out.0.weight": (8, 6),
+    "down_blocks.0.resnets.0.conv1.weight": (8, 6, 3, 3),
+    "conv_in.weight": (6, 4, 3, 3),
+    "time_embedding.linear_1.weight": (5, 7),
+}
+R = 2
+
+
+def random(*shape: int) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape) + len(shape)))
+
+
+def base_file(folder: Path, prefix: str = "") -> Path:
+    save_file({prefix + key: random(*shape) for key, shape in BASE.items()}, folder / "base.safetensors")
+    return folder / "base.safetensors"
+
+
+def factors(shape: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+    out, inner, *kernel = shape
+    return random(R, inner, *kernel), random(out, R, *(1 for _ in kernel))
+
+
+def expected(key: str, scaling: float, base: State) -> torch.Tensor:
+    down, up = factors(BASE[key])
+    delta = up.double().flatten(1) @ down.double().flatten(1)
+    return (base[key].double().flatten(1) + scaling * delta).reshape(BASE[key]).float()
+
+
+def merged(base: Path, adapter: Path) -> State:
+    out = base.with_name("merged.safetensors")
+    ckptool.plan_merge([base], lora=adapter).apply(out, force=True)
+    return load_file(out)
+
+
+def held_against(found: State, base: State, scalings: dict[str, float]) -> None:
+    for key in BASE:
+        if key in scalings:
+            assert torch.allclose(found[key], expected(key, scalings[key], base), rtol=1e-6, atol=1e-6), key
+        else:
+            assert found[key].equal(base[key]), key
+
+
+@pytest.mark.parametrize("prefix", ["lora_unet_", "lycoris_", "lora_transformer_"])
+def test_kohya(prefix: str, tmp_path: Path) -> None:
+    path = base_file(tmp_path)
+    state: State = {}
+    for number, (key, shape) in enumerate(BASE.items()):
+        name = prefix + key.removesuffix(".weight").replace(".", "_")
+        state[f"{name}.lora_down.weight"], state[f"{name}.lora_up.weight"] = factors(shape)
+        state[f"{name}.alpha"] = torch.tensor(float(number + 1))
+    save_file(state, tmp_path / "a.safetensors")
+    scalings = {key: (number + 1) / R for number, key in enumerate(BASE)}
+    held_against(merged(path, tmp_path / "a.safetensors"), load_file(path), scalings)
+
+
+def test_without_an_alpha_the_product_is_added_as_it_is(tmp_path: Path) -> None:
+    path, key = base_file(tmp_path), "time_embedding.linear_1.weight"
+    down, up = factors(BASE[key])
+    state = {
+        "lora_unet_time_embedding_linear_1.lora_down.weight": down,
+        "lora_unet_time_embedding_linear_1.lora_up.weight": up,
+    }
+    save_file(state, tmp_path / "a.safetensors")
+    held_against(merged(path, tmp_path / "a.safetensors"), load_file(path), {key: 1.0})
+
+
+@pytest.mark.parametrize(
+    ("q", "out"),
+    [
+        ("unet.{}attn1.processor.to_q_lora.{}.weight", "unet.{}attn1.processor.to_out_lora.{}.weight"),
+        ("unet.{}attn1.to_q.lora.{}.weight", "unet.{}attn1.to_out.0.lora.{}.weight"),
+        ("{}attn1.to_q.lora_{}.weight", "{}attn1.to_out.0.lora_{}.weight"),
+    ],
+)
+def test_diffusers(q: str, out: str, tmp_path: Path) -> None:
+    path = base_file(tmp_path)
+    at = "down_blocks.0.attentions.0."
+    keys = {f"{at}attn1.to_q.weight": q, f"{at}attn1.to_out.0.weight": out}
+    state: State = {}
+    for key, name in keys.items():
+        for part, factor in zip(("down", "up"), factors(BASE[key]), strict=True):
+            state[name.format(at, part)] = factor
+    save_file(state, tmp_path / "a.safetensors")
+    held_against(merged(path, tmp_path / "a.safetensors"), load_file(path), dict.fromkeys(keys, 1.0))
+
+
+def test_the_base_may_have_a_prefix_and_the_adapter_a_text_encoder(tmp_path: Path) -> None:
+    path, key = base_file(tmp_path, "model.diffusion_model."), "conv_in.weight"
+    down, up = factors(BASE[key])
+    state = {
+        "lora_unet_conv_in.lora_down.weight": down,
+        "lora_unet_conv_in.lora_up.weight": up,
+        "lora_te_text_model_encoder_layers_0_mlp_fc1.lora_down.weight": random(R, 4),
+        "lora_te_text_model_encoder_layers_0_mlp_fc1.lora_up.weight": random(5, R),
+    }
+    save_file(state, tmp_path / "a.safetensors")
+    plan = ckptool.plan_merge([path], lora=tmp_path / "a.safetensors")
+    assert any("for another model" in note.text for note in plan.notes)
+    found = merged(path, tmp_path / "a.safetensors")
+    cut = {key.removeprefix("model.diffusion_model."): tensor for key, tensor in found.items()}
+    base = {key.removeprefix("model.diffusion_model."): tensor for key, tensor in load_file(path).items()}
+    held_against(cut, base, {key: 1.0})
+
+
+def test_what_cannot_be_merged_is_refused(tmp_path: Path) -> None:
+    path = base_file(tmp_path)
+    down, up = factors(BASE["conv_in.weight"])
+    good = {"lora_unet_conv_in.lora_down.weight": down, "lora_unet_conv_in.lora_up.weight": up}
+    for more, message in (
+        ({"lora_unet_conv_in.dora_scale": random(6, 1)}, "no low-rank sum alone"),
+        ({"lora_unet_conv_in.lora_mid.weight": random(R, R, 3, 3)}, "no low-rank sum alone"),
+        ({"lora_unet_conv_in.lora_up.weight": random(R, 4, 1, 1)}, "do not fit"),
+        (
+            {"lora_unet_other.lora_down.weight": random(R, 4), "lora_unet_other.lora_up.weight": random(4, R)},
+            "for 1 module that base.safetensors does not have: lora_unet_other",
+        ),
+    ):
+        save_file({**good, **more}, tmp_path / "a.safetensors")
+        with pytest.raises(CkptError, match=message):
+            ckptool.plan_merge([path], lora=tmp_path / "a.safetensors").apply(tmp_path / "out.safetensors")
+    save_file({"lora_unet_conv_in.lora_down.weight": down}, tmp_path / "a.safetensors")
+    with pytest.raises(CkptError, match="no lora_up for lora_unet_conv_in"):
+        ckptool.plan_merge([path], lora=tmp_path / "a.safetensors")
+    save_file({key.replace("conv_in", "nowhere"): value for key, value in good.items()}, tmp_path / "a.safetensors")
+    with pytest.raises(UsageError, match="none of the modules"):
+        ckptool.plan_merge([path], lora=tmp_path / "a.safetensors")
+    save_file({"a.b.weight": random(4, 4), "a_b.weight": random(4, 4)}, tmp_path / "twins.safetensors")
+    save_file(
+        {"lora_x_a_b.lora_down.weight": random(R, 4), "lora_x_a_b.lora_up.weight": random(4, R)},
+        tmp_path / "a.safetensors",
+    )
+    with pytest.raises(UsageError, match=r"can mean a\.b and a_b"):
+        ckptool.plan_merge([tmp_path / "twins.safetensors"], lora=tmp_path / "a.safetensors")
+
+
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_names_are_resolved_against_the_base(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Any names: each module of the base is met by its flattened name, behind any prefix of the adapter."""
+    folder = tmp_path_factory.mktemp("k")
+    part = st.sampled_from(["a", "b_c", "block", "0", "1", "attn_1", "to_q", "proj"])
+    names = data.draw(
+        st.lists(st.lists(part, min_size=1, max_size=4).map(".".join), min_size=1, max_size=6, unique=True)
+    )
+    flats = [name.replace(".", "_") for name in names]
+    if len(set(flats)) < len(flats):
+        return
+    base = {f"{name}.weight": random(3 + number, 4) for number, name in enumerate(names)}
+    save_file(base, folder / "base.safetensors")
+    prefix = data.draw(st.sampled_from(["lora_unet_", "lora_te1_", "lora_"]))
+    adapter: State = {}
+    for name, flat in zip(names, flats, strict=True):
+        out = base[f"{name}.weight"].shape[0]
+        adapter[f"{prefix}{flat}.lora_down.weight"], adapter[f"{prefix}{flat}.lora_up.weight"] = (
+            random(R, 4),
+            random(out, R),
+        )
+    save_file(adapter, folder / "a.safetensors")
+    found = merged(folder / "base.safetensors", folder / "a.safetensors")
+    for key, tensor in base.items():
+        delta = random(tensor.shape[0], R).double() @ random(R, 4).double()
+        assert torch.allclose(found[key], (tensor.double() + delta).float(), atol=1e-6)
