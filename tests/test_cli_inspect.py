@@ -353,3 +353,12 @@ def test_keys_complete_from_the_header(fixtures: Path) -> None:
     done = shell("ckptool", fixtures, _CKPTOOL_COMPLETE="complete_bash", COMP_WORDS=words, COMP_CWORD="4")
     assert b"layer4.1.bn2.running_var" in done.stdout
     assert b"fc.weight" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments", [["inspect", ""], ["diff", "resnet18.pth", ""], ["filter", "resnet18.pth", "-o", ""]]
+)
+def test_an_empty_path_is_not_the_current_folder(arguments: list[str], cli: Run) -> None:
+    code, out, err = cli(*arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith("error: a path is empty\n  help: ")

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from ckptool.api.matching import Automatic
     from ckptool.api.options import LoadOptions, TransplantOptions
     from ckptool.api.plan import Plan
+    from ckptool.api.results import Extracted
     from ckptool.commands.checks.finding import Report as CheckReport
     from ckptool.commands.diff.result import Diff
     from ckptool.commands.merging.merge import Keys
-    from ckptool.commands.patching.extract import Extracted
     from ckptool.commands.transplant.result import Transplant
     from ckptool.core import plan as core
     from ckptool.core.bytes import PathText
@@ -555,14 +555,15 @@ def extract(
         ...     ckptool.compare(written.path, "fixtures/tuned.safetensors").is_same, patch.manifest.counts["changed"]
         (True, 114)
     """
+    from ckptool.api.results import Extracted
     from ckptool.commands.patching.extract import extract as run
     from ckptool.storage.staging import staged_file
 
     before, after = _opened(base), _opened(tuned)
     if out is None:
-        return run(before, after, threads=threads)
+        return Extracted.of(run(before, after, threads=threads))
     with staged_file(out, force=force) as sink:
-        return run(before, after, sink, threads=threads)
+        return Extracted.of(run(before, after, sink, threads=threads))
 
 
 def plan_patch(base: Input, *patches: Input) -> Plan:
