@@ -90,7 +90,7 @@ def test_the_check_step(installed: Runner) -> None:
     assert (done.returncode, done.stderr) == (1, "")
     assert "error[fits]: 2 tensors do not fit resnet18.pth" in done.stdout
     assert "\n::error file=ckptool.toml,line=1,title=ckptool fits::tuned.safetensors: " in done.stdout
-    assert installed.summary.read_text(encoding="utf-8").startswith("### ckptool check: 1 error")
+    assert installed.summary.read_text(encoding="utf-8").startswith("### ckptool check\n\n**failed")
     folder = installed.temp / "ckptool"
     assert json.loads((folder / "report.sarif").read_text(encoding="utf-8"))["version"] == "2.1.0"
     assert {"report.html", "report.xml", "report.sarif"} <= {path.name for path in folder.iterdir()}
@@ -223,7 +223,7 @@ def test_what_the_hook_runs(fixtures: Path) -> None:
 
     shards = sorted(str(path.relative_to(fixtures)) for path in (fixtures / "shards").glob("*.safetensors"))
     done = hook("resnet18.pth", *shards)
-    assert (done.returncode, done.stdout) == (0, "passed: 2 files, 8 rules, nothing found\n")
+    assert (done.returncode, done.stdout) == (0, "passed: 2 files, 9 rules, nothing found\n")
     assert hook("hostile/system.pth").returncode == 1
 
 

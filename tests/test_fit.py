@@ -85,7 +85,7 @@ def test_initial_values_come_out_in_the_dtype_of_the_source() -> None:
     source, own = numbers(2, 3).astype(np.float16), numbers(3, 3, seed=1)
     made = fitted("rows", source, (3, 3), own)
     assert np.array_equal(made[2], own[2].astype(np.float16))
-    with pytest.raises(PlanError, match="there are none"):
+    with pytest.raises(PlanError, match="which has none"):
         op("rows", (2, 3), (3, 3)).compute([numbers(2, 3)])
 
 
@@ -361,7 +361,7 @@ def test_windows_that_are_not_square() -> None:
         ("channels", (8, 3, 3, 3), (16, 1, 3, 3), "needs conv weights that differ in their input channels"),
         ("channels", (8, 3), (8, 1), "needs conv weights"),
         ("grid", (1, 196, 8), (1, 576, 9), "of equal width"),
-        ("grid", (1, 190, 8), (1, 577, 8), "the source's 190 positions after 0 to 2 prefix tokens are none"),
+        ("grid", (1, 190, 8), (1, 577, 8), "the source's 190 positions after 0 to 2 prefix tokens do not make one"),
         ("grid(prefix=1)", (1, 198, 8), (1, 577, 8), "198 positions after 1 prefix tokens"),
         ("grid(source_grid=(14, 15))", (1, 197, 8), (1, 577, 8), "a source_grid of 14 x 15"),
         ("grid(prefix=1, source_grid=(14, 13))", (1, 197, 8), (1, 577, 8), "after 1 prefix tokens"),
@@ -430,8 +430,8 @@ def test_arguments_that_a_method_does_not_have(text: str, message: str) -> None:
     [
         ("labels_source='source.txt'", "needs both"),
         ("rows=[1], labels_source='source.txt', labels_target='target.json'", "or rows alone"),
-        ("labels_source='odd.json', labels_target='target.json'", "no list of labels"),
-        ("rows='source.txt'", "no list of row numbers"),
+        ("labels_source='odd.json', labels_target='target.json'", "is not a list of labels"),
+        ("rows='source.txt'", "is not a list of row numbers"),
     ],
 )
 def test_lists_that_are_none(args: str, message: str) -> None:

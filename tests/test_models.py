@@ -166,7 +166,7 @@ def test_all_of_torchvision_is_known_without_data() -> None:
 
 
 def test_names_that_torchvision_does_not_have() -> None:
-    with pytest.raises(UsageError, match=r"has no model resnet5$") as caught:
+    with pytest.raises(UsageError, match=r"has no model resnet5\n") as caught:
         open_target("torchvision:resnet5")
     assert "torchvision:resnet50" in str(caught.value.hint)
     with pytest.raises(UsageError) as caught:

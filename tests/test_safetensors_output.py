@@ -333,6 +333,7 @@ def test_training_state_of_torch_distributed(tmp_path: Path) -> None:
     dcp.save(value, checkpoint_id=tmp_path / "dcp", no_dist=True)
     convert(tmp_path / "dcp", tmp_path / "out.pth")
     found = torch.load(tmp_path / "out.pth", weights_only=True)
-    assert_same(found, model.state_dict())
+    assert_same(found["model"], model.state_dict())
+    assert found["epoch"] == 3
     convert(tmp_path / "dcp", tmp_path / "out.safetensors")
     assert_same(safetensors.torch.load_file(tmp_path / "out.safetensors"), model.state_dict())

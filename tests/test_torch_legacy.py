@@ -16,6 +16,7 @@ from torch_oracle import assert_same, bytes_of, opened, read
 
 from ckptool.core.errors import CkptError, UnreadableError
 from ckptool.core.observations import TrailingBytes
+from ckptool.facts.words import notes_of
 from ckptool.formats.torch.legacy import MAGIC, open_legacy
 from ckptool.storage.locate import locate_file
 
@@ -49,7 +50,7 @@ def test_every_protocol(tmp_path: Path, protocol: int) -> None:
     found = opened(saved(tmp_path / "a.pth", value, pickle_protocol=protocol))
     assert_same(found, torch.load(tmp_path / "a.pth", weights_only=False))
     assert found["base"].storage == found["t"].storage
-    assert found.notes == ()
+    assert found.observations == ()
 
 
 def test_state_dict_and_whole_module(tmp_path: Path) -> None:
@@ -63,7 +64,7 @@ def test_state_dict_and_whole_module(tmp_path: Path) -> None:
         patch.setattr(torch.serialization, "get_source_lines_and_file", lambda *_: (["class Net: ..."], 0, "net.py"))
         whole = opened(saved(tmp_path / "b.pth", {"model": model, "epoch": 1}))
     assert_same(whole, model.state_dict())
-    assert "class test_torch_zip.Net" in whole.notes[0].text
+    assert any("class test_torch_zip.Net" in note.text for note in notes_of(whole))
 
 
 def written(
@@ -160,7 +161,7 @@ def test_a_lying_file_is_refused(tmp_path: Path) -> None:
     good = [("0", 6, NUMBERS)]
     cases = [
         ("reaches to element 6 of a storage that holds 6", tensor(offset=1), good),
-        ("reaches to element", tensor(size=(1 << 62, 1 << 62), stride=(1, 1)), good),
+        ("more elements than 64 bits", tensor(size=(1 << 62, 1 << 62), stride=(1, 1)), good),
         ("negative or overflowing", tensor(stride=(-1,)), good),
         ("negative or overflowing", tensor(size=(-6,)), good),
         ("negative or overflowing", tensor(offset=-1), good),

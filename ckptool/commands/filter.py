@@ -83,10 +83,12 @@ def _require_pairs(choices: Sequence[tuple[str, str]]) -> None:
 
 def _not_cast(steps: Sequence[Step], dtype: str | None) -> Iterator[Note]:
     """Floats that ``--dtype`` leaves as they are: several of them share a byte, and nothing computes with them."""
+    if dtype is None:
+        return
     keys = tuple(
         step.target.key
         for step in steps
-        if dtype not in (None, step.target.dtype) and DTYPES[step.target.dtype].kind == "float" and step.is_copy
+        if dtype != step.target.dtype and DTYPES[step.target.dtype].kind == "float" and step.is_copy
     )
     if keys:
         found = ", ".join(sorted({DTYPES[step.target.dtype].short for step in steps if step.target.key in set(keys)}))

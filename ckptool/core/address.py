@@ -101,7 +101,7 @@ def address_of(text: PathText) -> Address | None:
             f"{scheme}://{place.rpartition('@')[2]} is an address with a name or password in it",
             hint="leave it out; a token is taken from the environment",
         )
-    if not place and scheme in SCHEMES:
+    if place in ("", ".", "..") and scheme in SCHEMES:
         raise UsageError(f"{scheme}:// is not an address of anything: no name follows", hint=f"{scheme}://NAME/FILE")
     if scheme not in SCHEMES:
         shown = Address(f"{scheme}://{rest}").shown
