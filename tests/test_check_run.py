@@ -57,6 +57,13 @@ def test_rules_can_be_chosen(fixtures: Path) -> None:
         check(fixtures / "training.ckpt", rules=["leftovers"])
 
 
+@pytest.mark.parametrize(("rule", "needs"), [(name, rule.needs) for name, rule in RULES.items() if rule.needs])
+def test_a_rule_that_nothing_asks_for_does_not_pass(fixtures: Path, rule: str, needs: tuple[str, ...]) -> None:
+    with pytest.raises(UsageError, match=f"the rule {rule} needs {' or '.join(needs)} in the policy"):
+        check(fixtures / "resnet18.pth", rules=[rule])
+    assert check(fixtures / "resnet18.pth", rules=[rule, "readable"]).rules == ("readable",)
+
+
 # ---------------------------------------------------------------------------------------------------- paths
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import tomllib
 from pathlib import Path
 
@@ -245,3 +246,23 @@ def test_trouble_is_one_message_and_exit_2(arguments: list[str], message: str, c
     assert err.startswith("error: ")
     assert message in err
     assert len(err.splitlines()) <= 3
+
+
+def test_files_of_one_name_are_told_apart(cli: Run, fixtures: Path) -> None:
+    (fixtures / "old").mkdir()
+    shutil.copy(fixtures / "resnet18.pth", fixtures / "old" / "tuned.safetensors")
+    out = cli("diff", "old/tuned.safetensors", "tuned.safetensors", columns=160)[1]
+    assert "only old/tuned.safetensors records module versions" in out
+
+
+def test_counters_of_an_unrelated_model_are_not_called_harmless(cli: Run) -> None:
+    out = cli("diff", "resnet18.pth", "deit.pth", columns=160)[1]
+    assert "no key is in both" in out
+    assert "harmless" not in out
+
+
+def test_a_patch_is_not_compared_in_silence(cli: Run) -> None:
+    assert cli("extract", "resnet18.pth", "tuned.safetensors", "-o", "p.safetensors")[0] == 0
+    out = cli("diff", "p.safetensors", "resnet18.pth", columns=160)[1]
+    assert "warning: this is a patch, not a model" in out
+    assert "apply it: ckptool merge BASE --patch p.safetensors -o OUT" in out

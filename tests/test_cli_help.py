@@ -58,6 +58,22 @@ def test_paragraphs_fit_a_terminal(name: str, width: int) -> None:
         assert len(shown) <= width or shown in code or shown.startswith("|"), shown
 
 
+COMMANDS = [
+    *(
+        (name,)
+        for name in ("inspect", "diff", "filter", "remap", "merge", "transplant", "check", "extract", "help", "git")
+    ),
+    *(("git", name) for name in ("install", "uninstall", "status", "textconv", "diff")),
+]
+
+
+@pytest.mark.parametrize("command", [(), *COMMANDS])
+def test_options_fit_a_terminal(command: tuple[str, ...], cli: Run) -> None:
+    code, out, _ = cli(*command, "--help", columns=80)
+    assert code == 0
+    assert [line for line in out.splitlines() if len(line) > 80] == []
+
+
 def test_a_command_has_its_own_page(cli: Run) -> None:
     code, out, _ = cli("help", "remap")
     assert code == 0

@@ -12,6 +12,8 @@ import torch
 from console import Run, runner, same_as_golden, shell
 from safetensors.torch import save_file
 
+DATA = Path(__file__).parent / "data"
+
 
 @pytest.fixture
 def cli(fixtures: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
@@ -42,6 +44,19 @@ def test_screens(name: str, columns: int, cli: Run) -> None:
     assert (code, err) == (0, "")
     assert max(map(len, out.splitlines())) <= columns
     same_as_golden(f"inspect-{name}-{columns}", out)
+
+
+@pytest.mark.parametrize("options", [[], ["--stats"]])
+@pytest.mark.parametrize(
+    "name", ["awq_gemm", "bnb_nf4_nested", "fp8_block_sharded", "gptq_v1_actorder", "mxfp4_gpt_oss"]
+)
+def test_quantized_weights_fit_a_narrow_screen(
+    name: str, options: list[str], cli: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(DATA / "encodings")
+    out = cli("inspect", name, *options, columns=80)[1]
+    assert max(map(len, out.splitlines())) <= 80
+    assert re.search(r"….*\[[\d,]+\]", out)  # the shape is seen
 
 
 def test_a_pipe_gets_whole_names(cli: Run) -> None:
@@ -338,3 +353,12 @@ def test_keys_complete_from_the_header(fixtures: Path) -> None:
     done = shell("ckptool", fixtures, _CKPTOOL_COMPLETE="complete_bash", COMP_WORDS=words, COMP_CWORD="4")
     assert b"layer4.1.bn2.running_var" in done.stdout
     assert b"fc.weight" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments", [["inspect", ""], ["diff", "resnet18.pth", ""], ["filter", "resnet18.pth", "-o", ""]]
+)
+def test_an_empty_path_is_not_the_current_folder(arguments: list[str], cli: Run) -> None:
+    code, out, err = cli(*arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith("error: a path is empty\n  help: ")

@@ -108,6 +108,14 @@ def test_what_was_weighed_is_shown_on_demand(command: tuple[str, ...], cli: Run)
     assert json.loads(cli(*command, "--json")[1])["match"]["explained"] == []
 
 
+def test_another_size_of_the_model_is_not_called_another_model(cli: Run, fixtures: Path) -> None:
+    wide = {key: tensor.repeat(3, *[1] * (tensor.dim() - 1)) for key, tensor in load_file(fixtures / HF).items()}
+    save_file(wide, fixtures / "wide.safetensors")
+    code, _, err = cli("transplant", HF, "--into", "wide.safetensors", "--match", "auto", columns=160)
+    assert code == 2
+    assert err.startswith(f"error: nothing would be loaded: {len(wide)} keys are in both, with other shapes\n")
+
+
 def test_explain_errors(cli: Run) -> None:
     code, out, err = cli("remap", HF, "--auto", "--like", "deit.pth", "--explain", "blocks.7.*")
     assert (code, out) == (2, "") and 'error: --explain "blocks.7.*" matches none of the' in err

@@ -137,7 +137,9 @@ def test_keys_that_do_not_line_up_are_listed(cli: Run, fixtures: Path) -> None:
 
 ERRORS = {
     "one input": (["resnet18.pth"], "nothing to merge"),
-    "method": (["resnet18.pth", "shards", "--method", "tie"], "one of linear"),
+    "method": (["resnet18.pth", "shards", "--method", "tie"], "did you mean ties?"),
+    "unknown method": (["resnet18.pth", "shards", "--method", "qq"], "one of linear"),
+    "one weight": (["resnet18.pth", "shards", "--method", "linear", "--weights", "1"], "1 weight for 2 inputs"),
     "option": (["resnet18.pth", "shards", "--method", "linear", "--param", "t=1"], 'no option "t"'),
     "value": (["resnet18.pth", "shards", "--method", "slerp", "--param", "t"], "is not NAME=NUMBER"),
     "weights": (["resnet18.pth", "shards", "--method", "linear", "--weights", "1,2,3"], "3 weights for 2 inputs"),

@@ -165,8 +165,12 @@ def test_many_problems_are_counted(cli: Run) -> None:
 ERRORS = {
     "no rule": ([], "there is no rule"),
     "near miss": (["-r", "strip-wraper"], 'did you mean "strip-wrappers"?'),
-    "nothing": (["-r", "no-such-thing-at-all"], "built in: "),
+    "nothing": (["-r", "no-such-thing-at-all"], "ckptool remap --recipes lists the built-in recipes"),
     "no match": (["-r", "backbone. ->"], "matches none of the 122 keys"),
+    "a module without its dot": (["-r", "layer1.0 -> stem"], 'layer1.0 is a module: "layer1.0." with a dot at its end'),
+    "no file": (["-r", "nothing.toml"], "the recipe file nothing.toml does not exist"),
+    "no arrow": (["-r", "fc. => head."], 'a rule has an arrow: "FROM -> TO"'),
+    "no value": (["-r"], "ckptool remap --help"),
     "malformed": (["-r", "a.{b -> c"], "a.{b"),
     "toml": (["-r", "bad.toml"], "bad.toml is not TOML"),
     "exists": (["-r", "fc. -> head.", "-o", "tuned.safetensors"], "exists"),
@@ -239,3 +243,11 @@ def test_from_python(fixtures: Path, state: State) -> None:
     with pytest.raises(PlanError, match="2 keys are missing"):
         missed.apply(fixtures / "x.pth")
     assert not (fixtures / "x.pth").exists()
+
+
+def test_rules_without_a_match_stand_in_their_columns(cli: Run) -> None:
+    rows = cli("remap", "resnet18.pth", "-r", "strip-wrappers", columns=80)[1].splitlines()
+    heading = next(row for row in rows if "  keys  " in row)
+    unused = next(row for row in rows if "optional rules without a match" in row)
+    assert unused.rstrip().endswith(" 0")
+    assert len(unused.rstrip()) == heading.index("keys") + len("keys")

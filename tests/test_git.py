@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from conftest import FIXTURES
-from console import Run, runner
+from console import Run, runner, shell
 
 from ckptool.cli.git_driver import MARK, covered, with_lines, without_lines
 
@@ -382,3 +382,10 @@ def test_no_link_of_a_repository_is_written_through(repository: Repository, tmp_
     assert not (tmp_path / "absent").exists()
     (repository.folder / ".gitattributes").unlink()
     assert repository.run("ckptool", "git", "install").returncode == 0
+
+
+def test_what_is_set_up_fits_a_narrow_terminal(tmp_path: Path) -> None:
+    done = shell("git init -q . && ckptool git install && ckptool git status", tmp_path, COLUMNS="80")
+    lines = done.stdout.decode().splitlines()
+    assert done.returncode == 0 and len(lines) > 8
+    assert max(map(len, lines)) <= 80

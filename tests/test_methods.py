@@ -458,7 +458,7 @@ def test_dare_ties_agrees_with_some_draw_everywhere(tmp_path: Path) -> None:
         ("linear", {"weights": [1, -1]}, "sum to 0"),
         ("karcher", {"weights": [1, -1]}, "sum to 0"),
         ("task-arithmetic", {"weights": [1, -1], "params": {"normalize": 1}, "has_base": True}, "sum to 0"),
-        ("linear", {"weights": [1]}, "1 weights for 2 inputs"),
+        ("linear", {"weights": [1]}, "1 weight for 2 inputs"),
         ("linear", {"weights": [1, math.nan]}, "not finite"),
         ("linear", {"has_base": True}, "takes no base"),
         ("linear", {"params": {"density": 1}}, 'no option "density"'),

@@ -7,6 +7,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
@@ -151,3 +152,10 @@ def test_hostile_names_do_nothing_in_a_notebook(text: str) -> None:
     assert found.tags == plain.tags
     assert "\n" not in repr(named(text))
     assert "\x1b" not in repr(named(text)) + str(named(text))
+
+
+def test_a_patch_is_one_line_and_a_picture() -> None:
+    found = ckptool.extract(FIXTURES / "resnet18.pth", FIXTURES / "tuned.safetensors")
+    assert re.fullmatch(r"<Extracted ready: the patch would take [^\n]+>", repr(found))
+    assert str(found).startswith(repr(found)[len("<Extracted ") : -1])
+    assert "table" in drawn(found).tags

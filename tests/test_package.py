@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 from conftest import FIXTURES, ROOT
@@ -128,3 +129,22 @@ def test_an_option_that_does_not_exist_is_refused(name: str) -> None:
         ckptool.plan_transplant(FIXTURES / "resnet18.pth", FIXTURES / "resnet18.pth", **{name: True})  # type: ignore[misc]
     with pytest.raises(TypeError, match=f"unexpected keyword argument '{name}'"):
         plan.apply("never.pth", **{name: True})  # type: ignore[arg-type]
+
+
+# ---------------------------------------------------------------------------------------------- arguments
+
+
+@pytest.mark.parametrize("choices", [[("dropp", "fc.*")], ["fc.*"], "fc.*", [("drop",)], [("keep", "fc.*", "x")]])
+def test_a_choice_is_keep_or_drop_with_a_pattern(choices: Any) -> None:
+    with pytest.raises(ckptool.CkptError, match="is not a choice") as refused:
+        ckptool.plan_filter(FIXTURES / "resnet18.pth", choices)
+    assert refused.value.hint == '("keep", PATTERN) or ("drop", PATTERN)'
+
+
+def test_one_text_is_never_taken_for_its_letters() -> None:
+    model, tuned = str(FIXTURES / "resnet18.pth"), str(FIXTURES / "tuned.safetensors")
+    assert ckptool.plan_remap(model, "fc. -> head.").steps == ckptool.plan_remap(model, ["fc. -> head."]).steps
+    assert len(ckptool.plan_transplant(model, tuned, drop="fc.*").plan.steps) == 122
+    assert [change.key for change in ckptool.compare(model, tuned, only="fc.*").changes] == ["fc.bias", "fc.weight"]
+    assert ckptool.check(model, rules="readable").rules == ("readable",)
+    assert len(ckptool.plan_merge(model).inputs) == 1

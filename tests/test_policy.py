@@ -360,3 +360,10 @@ def test_sizes() -> None:
     for text in ("", "GB", "1e9", "-1", "1 XB", "1" * 20):
         with pytest.raises(UsageError, match="is not a size"):
             parse_size(text)
+
+
+def test_a_text_without_quotes_is_explained(tmp_path: Path) -> None:
+    (tmp_path / "ckptool.toml").write_text("into = torchvision:resnet18\n")
+    with pytest.raises(UsageError, match="is not TOML") as refused:
+        read_policy(tmp_path / "ckptool.toml")
+    assert refused.value.hint == 'texts stand in quotes: name = "text"'

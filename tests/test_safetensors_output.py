@@ -253,7 +253,7 @@ def test_tied_tensors_are_cloned(tmp_path: Path) -> None:
     assert json.loads(metadata_of(target)[TIED_KEY]) == {"head": "embed", "again": "embed"}
     note, apart = complete(plan_filter(open_checkpoint(source)), "safetensors").notes
     assert set(apart.keys) == {"embed", "rows"}
-    assert note.text == "2 tied tensors written as a copy of their own"
+    assert note.text == "2 tied tensors are written as copies"
     assert note.keys == ("head", "again")
 
 

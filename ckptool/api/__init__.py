@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from ckptool.api.matching import Automatic
     from ckptool.api.options import LoadOptions, TransplantOptions
     from ckptool.api.plan import Plan
+    from ckptool.api.results import Extracted
     from ckptool.commands.checks.finding import Report as CheckReport
     from ckptool.commands.diff.result import Diff
     from ckptool.commands.merging.merge import Keys
-    from ckptool.commands.patching.extract import Extracted
     from ckptool.commands.transplant.result import Transplant
     from ckptool.core import plan as core
     from ckptool.core.bytes import PathText
@@ -66,7 +66,7 @@ def compare(
     old: Input,
     new: Input,
     *,
-    only: Sequence[str] = (),
+    only: str | Sequence[str] = (),
     tolerance: Tolerance | None = None,
     keys_only: bool = False,
     threads: int = 2,
@@ -96,6 +96,7 @@ def compare(
         >>> ckptool.compare(diff.old, diff.new, only=["layer1.*.weight"], tolerance=loose).is_same
         True
     """
+    from ckptool.api.options import texts_of
     from ckptool.api.results import Diff
     from ckptool.commands.automatic import mapped_by
     from ckptool.commands.diff.comparison import compare as compare_checkpoints
@@ -108,7 +109,7 @@ def compare(
     diff = compare_checkpoints(
         before,
         after,
-        only=only,
+        only=texts_of(only),
         tolerance=tolerance or Tolerance(),
         keys_only=keys_only,
         threads=threads,
@@ -230,7 +231,7 @@ def plan_filter(
 
 def plan_remap(
     checkpoint: Input,
-    recipe: Recipe | Sequence[str],
+    recipe: Recipe | str | Sequence[str],
     *,
     reverse: bool = False,
     vars: Mapping[str, float] | None = None,
@@ -266,9 +267,9 @@ def plan_remap(
     from ckptool.commands.remap import open_sources
     from ckptool.commands.remap import plan_remap as plan
     from ckptool.core.checkpoint import Checkpoint
-    from ckptool.recipes.recipe import Recipe, recipe_of
+    from ckptool.recipes.recipe import recipe_from
 
-    parsed = recipe if isinstance(recipe, Recipe) else recipe_of(recipe)
+    parsed = recipe_from(recipe)
     sources, prefixes = (
         ((checkpoint,), ()) if isinstance(checkpoint, Checkpoint) else open_sources(checkpoint, parsed, select)
     )
@@ -277,7 +278,7 @@ def plan_remap(
 
 
 def plan_merge(
-    checkpoints: Sequence[Input],
+    checkpoints: Input | Sequence[Input],
     *,
     method: str | None = None,
     weights: Sequence[float] | None = None,
@@ -290,7 +291,7 @@ def plan_merge(
     """Plan one checkpoint out of several: the union in which later ones win, a mix by a merge method, or an adapter.
 
     Args:
-        checkpoints: paths, or what `open` gave, in the order that counts.
+        checkpoints: paths, or what `open` gave, in the order that counts; one is enough for an adapter.
         method: "linear", "slerp", "ties", ...; ``ckptool merge --methods`` lists them. None for the union.
         weights: a number for each input.
         base: the model that methods on differences start from.
@@ -310,10 +311,13 @@ def plan_merge(
         >>> union.steps[0].reason
         FromInput(input=1, replaced=((0, None),))
     """
+    from collections.abc import Sequence
+
     from ckptool.api.plan import Plan
     from ckptool.commands.merging.merge import plan_merge as plan
 
-    inputs = [_opened(checkpoint) for checkpoint in checkpoints]
+    several = checkpoints if isinstance(checkpoints, Sequence) and not isinstance(checkpoints, str) else [checkpoints]
+    inputs = [_opened(checkpoint) for checkpoint in several]
     if lora is not None:
         return Plan.of(_with_adapter(inputs, _opened(lora), params or {}, dtype, bool(method or weights or base)))
     start = None if base is None else _opened(base)
@@ -326,7 +330,7 @@ def plan_transplant(
     *,
     model_args: Mapping[str, object] | None = None,
     select: str | None = None,
-    allow: Sequence[str] = (),
+    allow: str | Sequence[str] = (),
     **options: Unpack[TransplantOptions],
 ) -> Transplant:
     """Plan a model's state dict out of another model's weights; `plan.apply` of what comes back writes it.
@@ -368,7 +372,7 @@ def plan_transplant(
     """
     from dataclasses import replace
 
-    from ckptool.api.options import asked_by
+    from ckptool.api.options import asked_by, texts_of
     from ckptool.api.plan import Plan
     from ckptool.api.results import Transplant
     from ckptool.commands.consult import consulted
@@ -381,7 +385,7 @@ def plan_transplant(
     checkpoint = source if isinstance(source, Checkpoint) else open(source, select or asked.recipe.asks_for)
     done = plan(checkpoint, target_from(target, model_args), asked)
     require_loaded(done)
-    return Transplant.of(replace(done, plan=Plan.of(consulted(done.plan, allow, loads=True))))
+    return Transplant.of(replace(done, plan=Plan.of(consulted(done.plan, texts_of(allow), loads=True))))
 
 
 def probe(
@@ -481,7 +485,7 @@ def check(
     policy: PathText | None = None,
     into: str | None = None,
     model_args: Mapping[str, object] | None = None,
-    rules: Sequence[str] | None = None,
+    rules: str | Sequence[str] | None = None,
     trust_policy: bool = False,
     threads: int = 2,
 ) -> CheckReport:
@@ -510,6 +514,7 @@ def check(
     from collections.abc import Sequence
     from dataclasses import replace
 
+    from ckptool.api.options import texts_of
     from ckptool.api.results import CheckReport
     from ckptool.commands.checks.policy import Policy, read_policy
     from ckptool.commands.checks.run import run_checks
@@ -519,7 +524,9 @@ def check(
     named = list(paths) if isinstance(paths, Sequence) and not isinstance(paths, str) else [paths]
     asked = Policy() if policy is None else read_policy(local_path(policy))
     asked = replace(with_model(asked, into, model_args), is_trusted=trust_policy)
-    found = run_checks([local_path(path) for path in named], asked, rules=rules, threads=threads)
+    found = run_checks(
+        [local_path(path) for path in named], asked, rules=None if rules is None else texts_of(rules), threads=threads
+    )
     return CheckReport.of(without_typed_places(found))
 
 
@@ -548,14 +555,15 @@ def extract(
         ...     ckptool.compare(written.path, "fixtures/tuned.safetensors").is_same, patch.manifest.counts["changed"]
         (True, 114)
     """
+    from ckptool.api.results import Extracted
     from ckptool.commands.patching.extract import extract as run
     from ckptool.storage.staging import staged_file
 
     before, after = _opened(base), _opened(tuned)
     if out is None:
-        return run(before, after, threads=threads)
+        return Extracted.of(run(before, after, threads=threads))
     with staged_file(out, force=force) as sink:
-        return run(before, after, sink, threads=threads)
+        return Extracted.of(run(before, after, sink, threads=threads))
 
 
 def plan_patch(base: Input, *patches: Input) -> Plan:

@@ -15,7 +15,7 @@ class LoadOptions(TypedDict, total=False):
     """What `ckptool.load_into` and `ckptool.plan_transplant` may be told; see there."""
 
     recipe: Recipe | str | Sequence[str] | None
-    drop: Sequence[str]
+    drop: str | Sequence[str]
     mismatch: Mismatch
     fits: Mapping[str, str] | None
     vars: Mapping[str, float] | None
@@ -40,7 +40,17 @@ class WriteOptions(TypedDict, total=False):
     drop_optimizer: bool
     optimizer_as_is: bool
     keep_unknown: bool
-    allow: Sequence[str]
+    allow: str | Sequence[str]
+
+
+def texts_of(given: str | Sequence[str]) -> tuple[str, ...]:
+    """One text or several, as several: a text alone is never taken for its letters.
+
+    Example:
+        >>> texts_of("fc.*"), texts_of(["conv1.*", "bn1.*"])
+        (('fc.*',), ('conv1.*', 'bn1.*'))
+    """
+    return (given,) if isinstance(given, str) else tuple(given)
 
 
 def asked_by(options: LoadOptions) -> Asked:
@@ -56,7 +66,7 @@ def asked_by(options: LoadOptions) -> Asked:
     given = _known(options, TransplantOptions)
     pairs: dict[str, Any] = {name: tuple((given.pop(name) or {}).items()) for name in ("fits", "init") if name in given}
     rules = recipe_from(given.pop("recipe", None))
-    return Asked(rules, tuple(given.pop("drop", ())), **pairs, **given)
+    return Asked(rules, texts_of(given.pop("drop", ())), **pairs, **given)
 
 
 def chosen_by(options: WriteOptions) -> Choices:
@@ -66,7 +76,7 @@ def chosen_by(options: WriteOptions) -> Choices:
         TypeError: there is no such option.
     """
     given = _known(options, WriteOptions)
-    return Choices(allow=tuple(given.pop("allow", ())), **given)
+    return Choices(allow=texts_of(given.pop("allow", ())), **given)
 
 
 def _known(options: LoadOptions | WriteOptions, kind: Any) -> dict[str, Any]:

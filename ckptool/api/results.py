@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from ckptool.api.shown import Shown
 from ckptool.commands.checks import finding
 from ckptool.commands.diff import result as diff
+from ckptool.commands.patching import extract as patching
 from ckptool.commands.transplant import result as transplant
 from ckptool.models.probing import report as probing
 
@@ -43,6 +44,16 @@ class CheckReport(Shown, finding.Report):
         from ckptool.report.document_check import check_document
 
         return check_document(self)
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Extracted(Shown, patching.Extracted):
+    """A patch, measured or written. See `ckptool.commands.patching.extract.Extracted`."""
+
+    def _document(self) -> Document:
+        from ckptool.report.document_extract import extract_document
+
+        return extract_document(self, (str(self.base.path), str(self.tuned.path)))
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from ckptool.core.address import named
-from ckptool.core.errors import CkptError
+from ckptool.core.errors import CkptError, UsageError
 from ckptool.storage.environment import VARIABLES
 from ckptool.storage.paths import exists, is_address
 
@@ -20,6 +20,8 @@ class _PathOrAddress:
     """Makes a path of a text, or an address of one that is an address."""
 
     def __new__(cls, text: str) -> Any:
+        if not text:  # which a path would take for the current folder
+            raise UsageError("a path is empty", hint="name a file or folder; in a script: is a variable not set?")
         return named(text)
 
 

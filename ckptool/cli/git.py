@@ -159,21 +159,31 @@ def _print_status(scope: Scope) -> bool:
         print(f"not installed{' for this repository' if not option else ''}; ckptool git install{option}")
         return False
     if driver.command:
-        print("git diff   the report of ckptool diff")
-        print("git log -p, git show   a line per tensor; the report with --ext-diff")
+        _say("git diff   the report of ckptool diff")
+        _say("git log -p, git show   a line per tensor; the report with --ext-diff")
     else:
-        print("git diff, git log -p, git show   a line per tensor")
+        _say("git diff, git log -p, git show   a line per tensor")
     if driver.cachetextconv is None:
-        print("git keeps no conversions: user.name and user.email are not set (then install again)")
+        _say("git keeps no conversions: user.name and user.email are not set; set them, then ckptool git install")
     path = scope.attributes()
     patterns = covered(read_lines(path))
-    print(f"files   {terminal(' '.join(patterns)) or 'none'}   ({terminal(str(path))})")
+    _say(f"files   {terminal(' '.join(patterns)) or 'none'}   ({terminal(str(path))})")
     program = program_of(driver.textconv)
-    print(f"program   {terminal(program)}{'' if find_program(program) else '   (it is not there any more)'}")
+    _say(f"program   {terminal(program)}{'' if find_program(program) else '   (it is not there any more)'}")
     if not scope.everywhere:
-        print("others   .gitattributes goes into the repository; the driver is in your .git/config: each collaborator")
-        print("         runs ckptool git install once (without it, git says that binary files differ)")
+        _say(
+            "others   .gitattributes goes into the repository; the driver is in your .git/config: each collaborator "
+            "runs ckptool git install once (without it, git says that binary files differ)"
+        )
     return True
+
+
+def _say(text: str) -> None:
+    """Prints a line, broken between words where the screen is narrow."""
+    from ckptool.cli.output import stdout_screen
+    from ckptool.report.text import wrap
+
+    print("\n".join(wrap(text, stdout_screen(Color.NEVER))))
 
 
 # ---------------------------------------------------------------------------------------------- what git calls

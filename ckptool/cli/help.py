@@ -39,6 +39,15 @@ _ELSEWHERE: dict[str, tuple[str, ...]] = {
 class HelpCommand(TyperCommand):
     """A command with our help page."""
 
+    def parse_args(self, ctx: Any, args: list[str]) -> Any:
+        """As typer does; every error about the options knows whose they are."""
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as error:
+            if getattr(error, "ctx", ctx) is None:
+                error.ctx = ctx  # type: ignore[attr-defined]
+            raise
+
     def format_help(self, ctx: Any, formatter: Any) -> None:
         formatter.write(_page(self, ctx, []))
 
@@ -77,7 +86,10 @@ def _page(command: Any, ctx: Any, before: list[Section]) -> str:
 
 def _lines(command: Any, ctx: Any, before: list[Section], screen: Screen) -> Iterator[Line]:
     pieces = [piece.strip("{}") for piece in command.collect_usage_pieces(ctx)]
-    yield (Span("Usage: ", "dim"), Span(ctx.command_path, "bold"), Span(" " + " ".join(pieces)))
+    first, *rest = wrap(" ".join((ctx.command_path, *pieces)), Screen(width=screen.width - 7, elide=True), indent="  ")
+    named = len(ctx.command_path)
+    yield (Span("Usage: ", "dim"), Span(first[:named], "bold"), Span(first[named:]))
+    yield from ((Span(" " * 7 + line),) for line in rest)
     for paragraph in (command.help or "").split("\n\n"):
         yield ()
         for text in wrap(" ".join(paragraph.split()), screen, indent=""):
@@ -107,11 +119,11 @@ def _entries(entries: list[tuple[str, str]], screen: Screen) -> Iterator[Line]:
     """Names in one column, their help wrapped in another."""
     names = min(32, max(len(name) for name, _ in entries))
     room = Screen(width=max(20, screen.width - names - 4), elide=True)
-    rows: list[tuple[Cell, Cell]] = []
+    rows: list[tuple[Cell, ...]] = []
     for name, text in entries:
         first, *rest = list(wrap(text, room, indent=""))
         if len(name) > names:
-            rows.append((Cell(lead="  ", text=name, style="cyan"), Cell()))
+            rows.append((Cell(lead="  ", text=name, style="cyan"),))  # its own line, and no width of the column
             name = ""
         rows.append((Cell(lead="  ", text=name, style="cyan"), Cell(first)))
         rows.extend((Cell(lead="  "), Cell(line)) for line in rest)

@@ -59,12 +59,12 @@ from ckptool.core.errors import UsageError
 
 EPILOG = """\
 Examples:
-  ckptool remap wrapped.pth -r strip-wrappers -r ".gamma -> .weight" -o plain.pth
+  ckptool remap old.pth -r strip-wrappers -r ".gamma -> .weight" -o plain.pth
   ckptool remap vit.pth -r torchvision-vit-to-timm --like timm.pth --check
   ckptool remap vit.pth --auto --like timm.pth --save-recipe vit-to-timm.toml
 
-Exit codes: 0 shown or written; 1 the result does not match what the recipe expects;
-2 it cannot be written as asked, nothing was"""
+Exit codes: 0 shown or written; 1 the result does not match what the recipe
+expects; 2 it cannot be written as asked, nothing was"""
 
 
 def _list_recipes(context: typer.Context, asked: bool) -> None:

@@ -110,7 +110,7 @@ def comparison_notes(old: Checkpoint, new: Checkpoint) -> tuple[Note, ...]:
                 notes.append(Note(f"only {name}: {fact.text}", "", fact.keys, "warning"))
             answer = fact.answer(Use(Operation.COMPARE, fact.keys))
             if isinstance(answer, Say):
-                notes.append(Note(answer.text, answer.hint, fact.keys, answer.level))
+                notes.append(Note(answer.text, with_file(answer.hint, checkpoint), fact.keys, answer.level))
     return _once(notes)
 
 

@@ -34,7 +34,7 @@ def plan_filter(
         only_weights: leave everything but the weights behind (optimizer, epoch, ...).
 
     Raises:
-        UsageError: if a pattern matches nothing, or the dtype is none.
+        UsageError: if a pattern matches nothing, a choice is malformed, or the dtype is none.
 
     Example:
         >>> import ckptool
@@ -44,6 +44,7 @@ def plan_filter(
     """
     checkpoint = with_recorded_ties(checkpoint)
     keys = list(checkpoint)
+    _require_pairs(choices)
     actions = [(verb == "keep", Pattern.parse(text)) for verb, text in choices]
     entries: list[str] = []
     for (verb, _), (_, pattern) in zip(choices, actions, strict=True):
@@ -72,6 +73,12 @@ def plan_filter(
         module_versions=None if versions is None else carried_versions(versions, same, checkpoint),
         command=Command("filter"),
     )
+
+
+def _require_pairs(choices: Sequence[tuple[str, str]]) -> None:
+    for choice in choices:
+        if isinstance(choice, str) or len(choice) != 2 or choice[0] not in ("keep", "drop"):
+            raise UsageError(f"{choice!r} is not a choice", hint='("keep", PATTERN) or ("drop", PATTERN)')
 
 
 def _not_cast(steps: Sequence[Step], dtype: str | None) -> Iterator[Note]:

@@ -20,6 +20,8 @@ class Ranks:
     Example:
         >>> Ranks(4, (("dp", 2), ("tp", 2))).mesh_text
         'dp 2 x tp 2'
+        >>> Ranks(4, (("0", 2), ("1", 2))).mesh_text  # axes without names
+        '2 x 2'
     """
 
     count: int
@@ -31,4 +33,4 @@ class Ranks:
     @property
     def mesh_text(self) -> str:
         """The mesh in one line; empty if the files state none."""
-        return " x ".join(f"{name} {size}" for name, size in self.mesh)
+        return " x ".join(f"{size}" if name.isdigit() else f"{name} {size}" for name, size in self.mesh)

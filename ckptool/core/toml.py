@@ -37,7 +37,9 @@ def parse_toml_text(text: str, name: str, path: PurePath | None = None) -> dict[
     except RecursionError:
         raise UsageError(f"{name} is not TOML: nested too deep", path=path) from None
     except ValueError as error:  # also an integer with too many digits
-        raise UsageError(f"{name} is not TOML: {error}", path=path) from None
+        raise UsageError(
+            f"{name} is not TOML: {error}", hint='texts stand in quotes: name = "text"', path=path
+        ) from None
     waiting: list[object] = [document]
     while waiting:
         value = waiting.pop()

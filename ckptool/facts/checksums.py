@@ -55,7 +55,10 @@ class NoChecksums(Fact):
 
     @property
     def hint(self) -> str:
-        return "torch.serialization.set_crc32_options(True) before torch.save; ckptool filter {file} -o OUT writes them"
+        return (
+            "torch.serialization.set_crc32_options(True) before torch.save; "
+            "ckptool filter {file} -o OUT.pth writes them"
+        )
 
 
 @finder

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ckptool.core.facts import FINE, Answer, Fact, Operation, Refuse, Use
+from ckptool.core.facts import FINE, Answer, Fact, Operation, Refuse, Say, Use
 from ckptool.core.patch import PATCH_KEY
 from ckptool.facts.headers import Headers, many
 from ckptool.facts.registry import finder
@@ -40,9 +40,10 @@ class Patch(Fact):
         return "apply it: ckptool merge BASE --patch {file} -o OUT"
 
     def answer(self, use: Use) -> Answer:
-        if use.operation in (Operation.LIST, Operation.COMPARE):
+        if use.operation is Operation.LIST:
             return FINE
-        return Refuse("this is a patch, not a model: its tensors hold what is to be changed in one", self.hint)
+        text = "this is a patch, not a model: its tensors hold what is to be changed in one"
+        return Say(text, self.hint) if use.operation is Operation.COMPARE else Refuse(text, self.hint)
 
 
 @finder

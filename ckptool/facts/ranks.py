@@ -151,7 +151,7 @@ class RanksNotStated(Fact):
 
     @property
     def text(self) -> str:
-        return f"the files do not state how many ranks wrote them; {self.found:,} were found"
+        return f"the files do not state how many ranks wrote them; {many(self.found, 'rank is', 'ranks are')} here"
 
     @property
     def hint(self) -> str:

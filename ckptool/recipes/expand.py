@@ -129,7 +129,7 @@ def expand(
     for text, key in unmet_by_keys(recipe.require, {key: item.spec for key, item in items.items()}):
         state.problem(
             f'the recipe {recipe.name} does not fit this input: it requires "{text}"',
-            "the keys that are listed are otherwise; use another recipe",
+            "the listed keys do not meet it; use another recipe",
             [key],
         )
     for number, stage in enumerate(recipe.stages):
@@ -238,8 +238,17 @@ def _note_unused(rule: Rule, items: Mapping[str, Item], state: _State) -> None:
     for pattern in rule.sources:
         near = near or near_miss(KeyPattern.parse(_glob(pattern)), some)
     hint = f"a key that it might mean: {near.select(some)[0]}" if near else "a leading ? lets it match nothing"
+    if module := _module_named(rule, some):
+        hint = f'{module} is a module: "{module}." with a dot at its end means every key in it'
     what = f"matches none of the {len(items):,} keys" if len(items) != 1 else "does not match the only key"
     state.problem(f'{rule.name} "{rule.text}" {what}', hint)
+
+
+def _module_named(rule: Rule, keys: Sequence[str]) -> str:
+    """The module that a rule names without the dot at its end; "" if it names none."""
+    globs = (_glob(pattern) for pattern in rule.sources if not pattern.ends_anywhere)
+    names = (glob for glob in globs if "*" not in glob and "[" not in glob)
+    return next((name for name in names if any(key.startswith(f"{name}.") for key in keys)), "")
 
 
 def _glob(pattern: Pattern) -> str:

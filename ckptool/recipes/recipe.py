@@ -245,8 +245,11 @@ def load_recipe(source: PathText) -> Recipe:
         text = read_text(path, MAX_TEXT)
     except MissingError:
         near = difflib.get_close_matches(name, builtin_recipes(), n=1)
-        known = f'did you mean "{near[0]}"?' if near else f"built in: {', '.join(builtin_recipes())}"
-        raise UsageError(f'"{name}" is not a rule, file or recipe', hint=known) from None
+        if path.suffix == ".toml":
+            raise UsageError(f"the recipe file {name} does not exist", hint="check the spelling") from None
+        known = f'did you mean "{near[0]}"?' if near else "ckptool remap --recipes lists the built-in recipes"
+        hint = f'{known}   a rule has an arrow: "FROM -> TO"'
+        raise UsageError(f'"{name}" is not a rule, file or recipe', hint=hint) from None
     return parse_toml(text, path.name, path)
 
 

@@ -141,7 +141,7 @@ def _tree(report: Inspection, shown: Tree) -> Rows:
     columns = [
         Column("key", "key", least=16),
         Column("tensors", "whole", wide=stats),
-        Column("spec", "spec"),
+        Column("spec", "spec", least=22 if stats else 30),
         Column("elements", "count", wide=stats),
         Column("size", "bytes", wide=stats),
         Column("share of bytes", "share", wide=stats, spare=True),

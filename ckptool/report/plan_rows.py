@@ -258,9 +258,11 @@ def rule_rows(plan: Plan, but: str = "") -> list[Row]:
     several = len({(use.name.recipe, use.name.backwards) for use in shown}) > 1
     rows = [_rule_row(use, several) for use in shown[:_MANY_RULES]]
     if more := shown[_MANY_RULES:]:
-        rows.append(Row((None, None, f"{len(more):,} more rules (all: --json)", sum(use.keys for use in more))))
+        rows.append(
+            Row((None, None, f"{len(more):,} more rules (all: --json)", sum(use.keys for use in more), None, None))
+        )
     if unused := len(uses) - len(shown):
-        rows.append(Row((None, None, f"{number_of(unused, 'optional rule')} without a match", 0), "dim"))
+        rows.append(Row((None, None, f"{number_of(unused, 'optional rule')} without a match", 0, None, None), "dim"))
     return rows
 
 

@@ -10,14 +10,18 @@ if TYPE_CHECKING:
     from ckptool.values.stats import Stats
 
 
+_RANGE = 16  # columns of a range of integers
+
+
 def integer_range(copies: Sequence[Stats]) -> str:
-    """``0 … 4690``"""
+    """``0 … 4690``; packed codes, whose numbers mean nothing, in two digits: ``-2.1e+09 … 1.9e+09``."""
     lows = [one.min for one in copies if one.min is not None]
     highs = [one.max for one in copies if one.max is not None]
     if not lows:
         return ""
     low, high = min(lows), max(highs)
-    return f"{low}" if low == high else f"{low} … {high}"
+    exact = f"{low}" if low == high else f"{low} … {high}"
+    return exact if len(exact) <= _RANGE else f"{low:.2g} … {high:.2g}"
 
 
 def moments(copies: Sequence[Stats]) -> tuple[float | None, float | None]:

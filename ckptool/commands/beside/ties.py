@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from ckptool.core.checkpoint import Checkpoint, Note, Tensor
+from ckptool.core.counts import many
 from ckptool.core.plan import Copies, Plan, Source, Step, Value, sources_of
 from ckptool.core.spec import DTYPES
 from ckptool.core.ties import TIED_KEY, recorded_ties, without_recorded_ties
@@ -153,23 +154,21 @@ def _tie_notes(steps: Sequence[Step], keep_first: bool, *, ways: bool = True) ->
     left_out = tuple(step.target.key for step in _each(steps) if not step.stored)
     if copies:
         yield Note(
-            f"{_count(copies)} written as a copy of their own",
-            "--tied keep-first writes them once" if ways else "",
+            f"{many(len(copies), 'tied tensor is written as a copy', 'tied tensors are written as copies')}",
+            "--tied keep-first writes each group once" if ways else "",
             copies,
         )
     if left_out and keep_first:
         yield Note(
-            f"{_count(left_out)} left out, the first of each group is kept", "--tied clone writes them all", left_out
+            f"{many(len(left_out), 'tied tensor')} left out, the first of each group is kept",
+            "--tied clone writes them all",
+            left_out,
         )
 
 
 def _each(steps: Sequence[Step]) -> Sequence[Step]:
     """The steps that may be tied."""
     return () if isinstance(steps, Copies) else steps
-
-
-def _count(keys: Sequence[str]) -> str:
-    return f"{len(keys)} tied tensor{'s' if len(keys) > 1 else ''}"
 
 
 def untied_notes(plan: Plan) -> Iterator[Note]:

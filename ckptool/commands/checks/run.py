@@ -45,7 +45,7 @@ def run_checks(
         update_lock: write what is found into the lock files instead of comparing.
 
     Raises:
-        UsageError: there is nothing to check, no such rule, or no lock to update.
+        UsageError: there is nothing to check, no such rule, none of the rules is asked for, or no lock to update.
         CkptError: what the policy names cannot be used: a base checkpoint, a model, a lock file; or a checked file
             changes meanwhile. What is wrong with a checked file is a finding.
 
@@ -63,6 +63,8 @@ def run_checks(
         raise UsageError(
             "the policy names no lock file", hint='lock = "weights.lock" in ckptool.toml', path=policy.file
         )
+    if rules is not None:
+        run.require_asked(cases)
     run.read(cases, progress)
     findings = [finding for case in cases for finding in run.findings(case)]
     findings += run.unused()
@@ -125,6 +127,26 @@ class _Run:
         if case.target.is_companion and rule.name not in _OF_COMPANIONS:
             return "beside the weights"
         return ""
+
+    def require_asked(self, cases: Sequence[Case]) -> None:
+        """Refuses rules that were named, if the policy asks for none of them: "nothing found" would mislead.
+
+        Raises:
+            UsageError: no policy sets what they need.
+        """
+        settings = [case.settings for case in cases]
+        idle = [
+            rule
+            for rule in self.rules
+            if rule.needs and not any(each.get(key) for each in settings for key in rule.needs)
+        ]
+        if idle and len(idle) == len(self.rules):
+            needs = " or ".join(idle[0].needs)
+            raise UsageError(
+                f"nothing to check: the rule {idle[0].name} needs {needs} in the policy",
+                hint=f"ckptool check --explain {idle[0].name}",
+                path=self.policy.file,
+            )
 
     def read(self, cases: Sequence[Case], progress: Progress | None) -> None:
         """The pass over the bytes of all files. A file that cannot be read to its end is unreadable from here on."""

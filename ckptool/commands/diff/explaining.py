@@ -18,6 +18,14 @@ _COUNTER = "num_batches_tracked"
 _DERIVED = ("position_ids", "inv_freq", "relative_position_index", "attn_mask", "masked_bias", "token_type_ids")
 
 
+def name_of(sides: tuple[Checkpoint, Checkpoint], side: int) -> str:
+    """How notes name a side: by its file's name; by its whole path where both have one name."""
+    path, other = sides[side].path, sides[1 - side].path
+    if path.name != other.name or path == other:
+        return path.name if path != other else ("the old", "the new")[side]
+    return str(path)
+
+
 @dataclass(frozen=True, slots=True)
 class _Pair:
     """Two checkpoints by side, 0 the old and 1 the new; keys without a prefix that was seen through."""
@@ -28,10 +36,7 @@ class _Pair:
 
     def name(self, side: int) -> str:
         """The file's name; its whole path where both have one name."""
-        path, other = self.sides[side].path, self.sides[1 - side].path
-        if path.name != other.name or path == other:
-            return path.name if path != other else ("the old", "the new")[side]
-        return str(path)
+        return name_of(self.sides, side)
 
     def file(self, side: int) -> str:
         """The file as a word for a command line."""
@@ -104,7 +109,8 @@ def statistics_notes(changes: Sequence[Change]) -> Iterator[Note]:
 
 def _counters(pair: _Pair) -> Iterator[Note]:
     for side, only in enumerate(pair.only):
-        keys = tuple(key for key in only if key.rpartition(".")[2] == _COUNTER)
+        modules = {key.rpartition(".")[0] for key in pair.tensors[1 - side]}
+        keys = tuple(key for key in only if key.rpartition(".")[2] == _COUNTER and key.rpartition(".")[0] in modules)
         if not keys:
             continue
         which = f"BatchNorm counters ({_COUNTER})"

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import zip_longest
 
+from ckptool.commands.diff.explaining import name_of
 from ckptool.commands.diff.objects import tensor_pairs
 from ckptool.commands.diff.result import ExtraChange, Status
 from ckptool.core.checkpoint import Checkpoint, Extra, Note, Tensor
@@ -176,16 +177,18 @@ def _versions_text(versions: Mapping[str, int], differing: list[str]) -> str:
 
 def format_notes(old: Checkpoint, new: Checkpoint) -> Iterator[Note]:
     """What only one side has because the other is written otherwise."""
-    for side, other in ((old, new), (new, old)):
+    sides = (old, new)
+    for at, side in enumerate(sides):
+        other, name = sides[1 - at], name_of(sides, at)
         if side.module_versions is not None and other.module_versions is None:
             why = "" if other.format.has_versions else f"; {other.format} has no place for them"
             yield Note(
-                f"only {side.path.name} records module versions{why}",
+                f"only {name} records module versions{why}",
                 "they tell torch how to load older files; no weight depends on them",
             )
-        own = [name for name in side.metadata if name not in ("format", "total_size", INITIAL_KEY)]
+        own = [entry for entry in side.metadata if entry not in ("format", "total_size", INITIAL_KEY)]
         if own and not other.format.has_metadata:
             yield Note(
-                f"only {side.path.name} has metadata: {', '.join(own[:4])}{', ...' if len(own) > 4 else ''}",
+                f"only {name} has metadata: {', '.join(own[:4])}{', ...' if len(own) > 4 else ''}",
                 f"{other.format} has no place for it",
             )

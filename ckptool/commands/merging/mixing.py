@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ckptool.core.arrays import dtype_of
 from ckptool.core.casting import cast
+from ckptool.core.counts import many
 from ckptool.core.errors import PlanError, UsageError
 from ckptool.core.plan import Run
 from ckptool.core.spec import TensorSpec
@@ -147,11 +148,15 @@ def mix(
         >>> mix("linear", 2, weights=[3, 1]).text
         'linear(3, 1)'
     """
+    from difflib import get_close_matches
+
     from ckptool.commands.merging.methods import METHODS, method_named
 
     method = method_named(name)
     if method is None:
-        raise UsageError(f'"{name}" is not a merge method', hint=f"one of {', '.join(METHODS)}")
+        near = get_close_matches(name.lower(), METHODS, n=1)
+        known = f"did you mean {near[0]}?   all: ckptool merge --methods" if near else f"one of {', '.join(METHODS)}"
+        raise UsageError(f'"{name}" is not a merge method', hint=known)
     options = dict(params or {})
     _check_options(method, options)
     if method.needs_base and not has_base:
@@ -189,7 +194,8 @@ def _check_weights(method: Method, weights: Sequence[float], models: int) -> Non
         raise UsageError(f"{method.name} has no weights", hint="leave --weights out")
     if len(weights) != models:
         raise UsageError(
-            f"{len(weights)} weights for {models} inputs", hint="one number for each input, in their order"
+            f"{many(len(weights), 'weight')} for {many(models, 'input')}",
+            hint="one number for each input, in their order",
         )
     if not all(map(isfinite, weights)):
         raise UsageError("a weight is not finite")

@@ -261,7 +261,7 @@ def _head_notes(keys: Sequence[str]) -> Iterator[Note]:
     if modules:
         names, first = ", ".join(modules), next(iter(modules))
         yield Note(
-            f"{names}: a head of another number of classes is initialised",
+            f"{names}: a head of another number of classes is not fitted",
             f"""--fit "{first}.*=rows(fill='keep')" takes its rows by number all the same""",
             tuple(keys),
         )

@@ -126,10 +126,12 @@ def require_loaded(transplant: Transplant) -> None:
     if doubt := next((note for note in transplant.plan.notes if transplant.withheld and note.level == "warning"), None):
         raise CkptError(f"nothing would be loaded: {doubt.text}", hint=doubt.hint, path=transplant.source.path)
     target = transplant.target
-    shapes = len(transplant.having(Filled.MISMATCHED))
+    kept = transplant.source
+    shared = sum(key in kept and kept[key].shape != spec.shape for key, spec in target.specs.items())
+    shapes = len(transplant.having(Filled.MISMATCHED)) or shared
     source, wanted = next(iter(transplant.source), ""), next(iter(target.specs), "")
     names = f'the source has "{source}", the model "{wanted}"'
-    if transplant.match is not None:
+    if transplant.match is not None and not shapes:
         what = "; ".join(note.text for note in transplant.match.report.notes) or "nothing is sure enough"
         hint = f'{names}; a rule puts them together: -r "FROM -> TO"'
     elif shapes:
