@@ -79,6 +79,13 @@ def test_only_other_entries_differ(cli: Run, fixtures: Path, state: State) -> No
         assert not columns or max(map(len, out.splitlines())) <= columns
 
 
+def test_one_tensor_that_is_the_same_is_not_all_1(cli: Run, fixtures: Path) -> None:
+    for epoch in (1, 2):
+        torch.save({"state_dict": {"w": torch.ones(2)}, "epoch": epoch}, fixtures / f"{epoch}.pth")
+    first = cli("diff", "1.pth", "2.pth")[1].partition("\n")[0]
+    assert first == "different, but not in the tensors: the only one is the same, 1 other entry differs"
+
+
 def test_verbose_lists_what_is_the_same(cli: Run) -> None:
     code, out, _ = cli("diff", "resnet18.pth", "shards", "-v")
     assert code == 0

@@ -77,7 +77,8 @@ def _answer(diff: Diff) -> Answer:
         what = "different"
     else:
         what = "different, but not in the tensors"
-    tensors = f"{differing:,} of {number_of(total, 'tensor')} differ" if differing else f"all {total:,} are the same"
+    same = f"all {total:,} are the same" if total != 1 else "the only one is the same"
+    tensors = f"{differing:,} of {number_of(total, 'tensor')} differ" if differing else same
     extras = f", {number_of(len(diff.extras), 'other entry differs', 'other entries differ')}" if diff.extras else ""
     return Answer(f"{what}: {tensors}{extras}", "bad")
 

@@ -61,7 +61,7 @@ _PLAIN: dict[type[Reason], str] = {
     DoesNotFit: "does not fit",
     OtherPlace: "same key, but shapes place it elsewhere",
     Follows: "follows the weights",
-    OnlyTensors: "safetensors holds tensors only; a .pth keeps the rest",
+    OnlyTensors: "safetensors holds tensors only",
     NoPlace: "torch files have no place for it",
     NotTaken: "only what the first file holds is kept",
     WeightsOnly: "only the weights are taken",
