@@ -187,7 +187,7 @@ def test_a_new_container_says_what_it_cannot_hold(cli: Run) -> None:
     code, out, _ = cli("filter", "more.pth", "--drop", "steps", "-o", "more.toy", "--json")
     plan = json.loads(out)
     assert code == 0 and [row["name"] for row in plan["beside"] if row["fate"] == "lost"] == ["epoch"]
-    assert any("1 tied tensor written as a copy" in note["text"] for note in plan["notes"])
+    assert any("1 tied tensor is written as a copy" in note["text"] for note in plan["notes"])
     assert Path("more.toy").stat().st_size == len(Path("more.toy").read_bytes().partition(b"\n")[0]) + 1 + 16
 
 

@@ -63,7 +63,8 @@ def test_inspect_shows_the_logical_spec(name: str, capsys: Told) -> None:
     assert all(2 < row["bits_per_weight"] < 32 for row in encoded.values())
 
 
-def test_inspect_says_scheme_and_spec_in_its_tree(capsys: Told) -> None:
+def test_inspect_says_scheme_and_spec_in_its_tree(capsys: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
     assert run(["inspect", str(FP8)]) == 0
     shown = capsys.readouterr().out
     assert "fp8 128×128 blocks → bf16[130,140]" in shown

@@ -245,10 +245,12 @@ def load_recipe(source: PathText) -> Recipe:
         text = read_text(path, MAX_TEXT)
     except MissingError:
         near = difflib.get_close_matches(name, builtin_recipes(), n=1)
+        near = near or [known for known in builtin_recipes() if name in known.split("-")]
         if path.suffix == ".toml":
             raise UsageError(f"the recipe file {name} does not exist", hint="check the spelling") from None
-        known = f'did you mean "{near[0]}"?' if near else "ckptool remap --recipes lists the built-in recipes"
-        hint = f'{known}   a rule has an arrow: "FROM -> TO"'
+        hint = 'ckptool remap --recipes lists the built-in recipes   a rule has an arrow: "FROM -> TO"'
+        if near:
+            hint = f'did you mean "{near[0]}"?'
         raise UsageError(f'"{name}" is not a rule, file or recipe', hint=hint) from None
     return parse_toml(text, path.name, path)
 
