@@ -150,7 +150,7 @@ def _read_header(file: OpenBytes, path: PurePath, name: str, start: int = 0, end
 
 
 def _dtype(descr: object) -> tuple[str, bool]:
-    """The long name of a dtype and whether it is big-endian; no name for what is no number."""
+    """The long name of a dtype and whether it is big-endian; an empty name for what is not a number."""
     match = _DESCR.fullmatch(descr) if isinstance(descr, str) else None
     if match is None or match[2] not in _KINDS:
         return "", False
