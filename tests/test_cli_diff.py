@@ -273,3 +273,13 @@ def test_a_patch_is_not_compared_in_silence(cli: Run) -> None:
     out = cli("diff", "p.safetensors", "resnet18.pth", columns=160)[1]
     assert "warning: this is a patch, not a model" in out
     assert "apply it: ckptool merge BASE --patch p.safetensors -o OUT" in out
+
+
+def test_names_are_whole_where_there_is_room(cli: Run) -> None:
+    Path("fixtures").mkdir()
+    for name in ("resnet18-102.pth", "resnet18.pth"):
+        Path(name).rename(f"fixtures/{name}")
+    _, out, _ = cli("diff", "fixtures/resnet18-102.pth", "fixtures/resnet18.pth", columns=80)
+    assert "- fixtures/resnet18-102.pth  102 tensors  70.0 kB  torch legacy" in out.splitlines()
+    _, out, _ = cli("diff", "fixtures/resnet18-102.pth", "fixtures/resnet18.pth", columns=60)
+    assert max(map(len, out.splitlines())) <= 60

@@ -125,8 +125,9 @@ def _sides(block: Sides, screen: Screen) -> Iterator[Line]:
     facts = [list(map(terminal, side.facts)) for side in block.sides]
     if len(set(map(len, facts))) > 1:
         facts = [[", ".join(texts)] for texts in facts]
-    widest = max(16, screen.width - 60) if screen.elide else 1 << 20
     marks = max(len(side.mark) + min(len(side.mark), 2) for side in block.sides)
+    beside = sum(2 + max(map(cells, column)) for column in zip(*facts, strict=True))
+    widest = max(16, screen.width - 60, screen.width - marks - beside) if screen.elide else 1 << 20
     rows: list[list[text.Cell]] = []
     for side, texts in zip(block.sides, facts, strict=True):
         name = text.Cell(elide(terminal(side.name), widest), side.style, f"{side.mark:<{marks}}")
