@@ -65,6 +65,10 @@ _ONNX = re.compile(rb"\x08[\x01-\x20](?:\x12.{1,40}\x1a|:)", re.DOTALL)
 _MSGPACK = re.compile(rb"(?:[\x81-\x8f]|\xde..|\xdf....)(?:[\xa1-\xbf]|\xd9.)[\x20-\x7e]{2}", re.DOTALL)
 _TF_CHECKPOINT = re.compile(rb"\s*model_checkpoint_path\s*:")
 _OLD_PICKLE = re.compile(rb"[(\]}][lpdqtX(\]}c]|c[\w.]+\n[\w.]+\n")
+_PT2 = re.compile(
+    rb"[^/]*/(?:data/(?:weights|constants|aotinductor|executorch)/|models/|archive_format$)"
+    rb"|serialized_(?:exported_program|state_dict|constants)\."
+)
 _LEVELDB_FOOTER = bytes.fromhex("57fb808b247547db")
 
 
@@ -76,6 +80,11 @@ def is_zip(head: bytes, file: OpenBytes) -> bool:
 def is_torch_zip(head: bytes, file: OpenBytes) -> bool:
     """True for a zip archive that does not begin as numpy's do; whether torch wrote it, its directory says."""
     return is_zip(head, file) and not is_npz(head, file)
+
+
+def is_pt2(head: bytes, file: OpenBytes) -> bool:
+    """True for a zip archive that begins as those of torch.export do."""
+    return head.startswith(b"PK\x03\x04") and _PT2.match(_first_member(head)) is not None
 
 
 def is_legacy(head: bytes, file: OpenBytes) -> bool:
@@ -102,7 +111,12 @@ def is_npy(head: bytes, file: OpenBytes) -> bool:
 
 def is_npz(head: bytes, file: OpenBytes) -> bool:
     """True for a zip archive whose first member is an array of numpy."""
-    return head.startswith(b"PK\x03\x04") and head[30 : 30 + int.from_bytes(head[26:28], "little")].endswith(b".npy")
+    return head.startswith(b"PK\x03\x04") and _first_member(head).endswith(b".npy")
+
+
+def _first_member(head: bytes) -> bytes:
+    """The name of a zip archive's first member."""
+    return head[30 : 30 + int.from_bytes(head[26:28], "little")]
 
 
 def is_numpy_pickle(head: bytes, file: OpenBytes) -> bool:
