@@ -12,7 +12,6 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from math import prod
 from typing import NamedTuple
 
 from ckptool.core.bytes import ByteSource, OpenBytes
@@ -199,7 +198,7 @@ class _Archive:
             raise _bad(key, "has a dtype that ckptool does not know")
         shape, strides = ints_of(_numbers(meta.get("sizes")), key), ints_of(_numbers(meta.get("strides")), key)
         (start,) = ints_of(_numbers([meta.get("storage_offset")]), key)
-        if not member.nbytes and prod(shape):  # torch.export of fake tensors
+        if not member.nbytes and 0 not in shape:  # torch.export of fake tensors
             return Tensor(TensorSpec(key, dtype, shape), (), "meta"), ()
         is_swapped = self.big_endian and DTYPES[dtype].block_nbytes > 1
         storage = Storage(self.source, member.offset, member.nbytes, is_swapped, member.crc or None)
@@ -244,7 +243,7 @@ def _selected(archive: _Archive, select: str | None) -> tuple[str, str]:
     if not models:
         raise UnreadableError(
             f"{archive.source.path} is a torch.export archive without weights",
-            hint="a compiled package (AOTInductor) keeps them in its libraries; save the program with torch.export.save",
+            hint="a compiled package (AOTInductor) keeps them in its libraries; use torch.export.save",
         )
     asked, part = select or "", _WEIGHTS
     if asked == _CONSTANTS or asked.endswith(f".{_CONSTANTS}"):
