@@ -14,6 +14,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ckptool.core.arrays import dtype_of, numpy_dtype
+from ckptool.core.counts import many
 from ckptool.core.dtypes import DTYPES, DType
 from ckptool.core.errors import CkptError
 
@@ -66,7 +67,7 @@ class UnfitError(CkptError):
     code = "plan"
 
     def __init__(self, count: int, dtype: str, *, key: str | None = None) -> None:
-        values = "1 value is" if count == 1 else f"{count:,} values are"
+        values = many(count, "value is", "values are")
         super().__init__(
             f"{values} NaN or out of the range of {dtype}{f': {key}' if key else ''}",
             hint="cast to a float dtype, or clip the values first: = clip($1, LOW, HIGH)",

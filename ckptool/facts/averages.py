@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from ckptool.core.checkpoint import Checkpoint
+from ckptool.core.counts import many
 from ckptool.core.errors import UsageError
 from ckptool.core.facts import Fact
-from ckptool.facts.headers import Headers, many
+from ckptool.facts.headers import Headers
 from ckptool.facts.registry import facts_of, finder
 
 

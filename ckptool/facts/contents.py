@@ -7,10 +7,11 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ckptool.core.counts import many
 from ckptool.core.facts import Fact
 from ckptool.core.keys import common_prefix, strip_wrappers
 from ckptool.core.spec import DTYPES
-from ckptool.facts.headers import Headers, amount, many
+from ckptool.facts.headers import Headers, amount
 from ckptool.facts.registry import finder
 
 _WORTH_SAYING = 1 << 20  # bytes

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from ckptool.core.checkpoint import Checkpoint
-from ckptool.core.counts import listed as listed
-from ckptool.core.counts import many as many
 from ckptool.core.observations import Observation
 from ckptool.core.spec import Form
 

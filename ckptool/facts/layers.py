@@ -7,10 +7,11 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ckptool.core.counts import many
 from ckptool.core.facts import Fact
 from ckptool.core.keys import escape
 from ckptool.core.shapes import braces
-from ckptool.facts.headers import Headers, many
+from ckptool.facts.headers import Headers
 from ckptool.facts.registry import finder
 
 _LAYERS = re.compile(

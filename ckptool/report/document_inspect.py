@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ckptool.core.checkpoint import Checkpoint, Extra, GlobalUse, Note, Tensor
+from ckptool.core.counts import many
 from ckptool.core.errors import CkptError
 from ckptool.core.initial import INITIAL_KEY
 from ckptool.core.ranks import Ranks
@@ -23,7 +24,7 @@ from ckptool.report.inspection import Inspection, format_text
 from ckptool.report.json import file_fields, model_fields, note_fields, stats_fields
 from ckptool.report.symbols import STYLES, Style
 from ckptool.report.tree import Tree, tree
-from ckptool.report.units import count, number_of, size_short
+from ckptool.report.units import count, size_short
 
 if TYPE_CHECKING:
     from ckptool.values.stats import Stats
@@ -65,7 +66,7 @@ def _answer(report: Inspection) -> Answer:
         names = [terminal(use.name, 60) for use in report.dangerous[:_NAMED]]
         names += [f"{len(report.dangerous) - _NAMED:,} more"] if len(report.dangerous) > _NAMED else []
         return Answer(f"not safe: loading this file with pickle runs code ({', '.join(names)})", "bad")
-    totals = f"{number_of(len(report.keys), 'tensor')}, {size_short(report.nbytes)}"
+    totals = f"{many(len(report.keys), 'tensor')}, {size_short(report.nbytes)}"
     return Answer(f"{terminal(report.name)}: {totals}")
 
 
@@ -77,7 +78,7 @@ def side_of(checkpoint: Checkpoint, name: str, mark: str = "") -> Side:
     kind = format_text(checkpoint)
     if checkpoint.selection.path:
         kind += f', weights under "{checkpoint.selection.name}"'
-    facts = (number_of(len(checkpoint), "tensor"), size_short(checkpoint.nbytes), kind)
+    facts = (many(len(checkpoint), "tensor"), size_short(checkpoint.nbytes), kind)
     return Side(name, facts, mark, STYLES.get(mark, "bold"))
 
 
@@ -102,15 +103,15 @@ def _blocks(report: Inspection, shown: Tree) -> Iterator[Block]:
 
 
 def _totals(report: Inspection) -> Iterator[str]:
-    shown = number_of(len(report.keys), "tensor")
-    yield f"{len(report.keys):,} of {number_of(len(report.checkpoint), 'tensor')}" if report.is_partial else shown
-    dtypes = ", ".join(f"{many:,} {dtype}" for dtype, many in report.dtypes)
+    shown = many(len(report.keys), "tensor")
+    yield f"{len(report.keys):,} of {many(len(report.checkpoint), 'tensor')}" if report.is_partial else shown
+    dtypes = ", ".join(f"{number:,} {dtype}" for dtype, number in report.dtypes)
     yield f"{count(report.elements)} elements" + (f" ({dtypes})" if dtypes else "")
     if report.is_pickle and not report.dangerous and not report.unknown:
         yield "nothing unsafe in the pickle"
     if report.logical is not None:
         tensors, elements, nbytes = report.logical
-        yield f"decoded {number_of(tensors, 'tensor')}, {count(elements)} elements, {size_short(nbytes)}"
+        yield f"decoded {many(tensors, 'tensor')}, {count(elements)} elements, {size_short(nbytes)}"
     if report.stats:
         yield f"{sum(item.nan for item in report.stats.values()):,} NaN"
         yield f"{sum(item.inf for item in report.stats.values()):,} Inf"
@@ -119,7 +120,7 @@ def _totals(report: Inspection) -> Iterator[str]:
 def _dangers(report: Inspection) -> Iterator[Note]:
     for use in report.dangerous[:_MANY]:
         times = "" if use.calls == 1 else f" {use.calls:,} times"
-        called = f"called{times} with {number_of(use.arguments, 'argument')}" if use.calls else "named, not called"
+        called = f"called{times} with {many(use.arguments, 'argument')}" if use.calls else "named, not called"
         yield Note(f"asks for {use.name} ({called}); ckptool never runs it", level="warning")
     if len(report.dangerous) > _MANY:
         yield Note(f"asks for {len(report.dangerous) - _MANY:,} more such globals", "all: --json", level="warning")
@@ -129,7 +130,7 @@ def _nonfinite(report: Inspection) -> Iterator[Note]:
     """Which tensors hold NaN or Inf."""
     odd = {key: item for key, item in report.stats.items() if item.nan or item.inf}
     for key, item in list(odd.items())[:_MANY]:
-        counts = [f"{many:,} {what}" for many, what in ((item.nan, "NaN"), (item.inf, "Inf")) if many]
+        counts = [f"{number:,} {what}" for number, what in ((item.nan, "NaN"), (item.inf, "Inf")) if number]
         yield Note(f"{' and '.join(counts)} in {key} (of {count(item.elements)})", keys=(key,), level="warning")
     if len(odd) > _MANY:
         yield Note(f"NaN or Inf in {len(odd) - _MANY:,} more tensors", "all: --stats --json", level="warning")
@@ -156,7 +157,7 @@ def _tree(report: Inspection, shown: Tree) -> Rows:
         rows = tuple(Row((*row.cells, *_numbers(of))) for row, of in zip(rows, copies, strict=True))
     if shown.is_flat:  # a row is a tensor
         columns, rows = [*columns[:1], *columns[2:]], tuple(Row((row.cells[0], *row.cells[2:])) for row in rows)
-    return Rows(tuple(columns), lambda: rows, title=number_of(len(report.keys), "tensor"))
+    return Rows(tuple(columns), lambda: rows, title=many(len(report.keys), "tensor"))
 
 
 def _numbers(copies: Sequence[Stats]) -> tuple[Any, ...]:
@@ -168,7 +169,7 @@ def _numbers(copies: Sequence[Stats]) -> tuple[Any, ...]:
     if all(one.integer for one in copies):
         return (None, None, integer_range(copies))
     found = {"NaN": sum(one.nan for one in copies), "Inf": sum(one.inf for one in copies)}
-    odd = ", ".join(f"{many:,} {what}" for what, many in found.items() if many)
+    odd = ", ".join(f"{number:,} {what}" for what, number in found.items() if number)
     return (*moments(copies), histogram(copies), Cell(odd or None, "bold red"))
 
 
@@ -202,7 +203,7 @@ def _beside(report: Inspection) -> Iterator[tuple[str, list[str]]]:
         "tied",
         [" = ".join([*group[:4], *([f"{len(group) - 4:,} more"] * (len(group) > 4))]) for group in report.ties],
     )
-    yield "module versions", [f"{at} ({number_of(many, 'module')})" for at, many in sorted(versions.items())]
+    yield "module versions", [f"{at} ({many(number, 'module')})" for at, number in sorted(versions.items())]
 
 
 def _tie(group: Sequence[str]) -> list[str]:
@@ -211,7 +212,7 @@ def _tie(group: Sequence[str]) -> list[str]:
 
 def _extra(extra: Extra) -> str:
     if extra.tensors:
-        return f"{extra.name} ({number_of(extra.tensors, 'tensor')}, {size_short(extra.nbytes)})"
+        return f"{extra.name} ({many(extra.tensors, 'tensor')}, {size_short(extra.nbytes)})"
     return f"{extra.name} = {_short(extra.text)}"
 
 

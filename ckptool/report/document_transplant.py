@@ -7,6 +7,7 @@ from itertools import chain
 from typing import Any
 
 from ckptool.commands.transplant.result import Transplant
+from ckptool.core.counts import many
 from ckptool.core.shell import shell_quote
 from ckptool.core.spec import TensorSpec
 from ckptool.models import Verdict
@@ -33,7 +34,6 @@ from ckptool.report.transplant_rows import (
     target_text,
     verdict_texts,
 )
-from ckptool.report.units import number_of
 
 
 def transplant_document(
@@ -94,15 +94,17 @@ def _loaded(transplant: Transplant) -> Answer:
     model = terminal(transplant.target.name, 80)
     missing = [entry for entry in transplant.having(Filled.MISSING) if not entry.is_harmless]
     mismatched = transplant.having(Filled.MISMATCHED)
-    total, many = number_of(len(transplant.entries), "tensor"), len(transplant.entries)
+    number = len(transplant.entries)
+    total = many(number, "tensor")
     unused = len(transplant.unexpected) + len(transplant.withheld)
-    beside = f"; {number_of(unused, 'tensor')} of the source not used" if unused else ""
+    beside = f"; {many(unused, 'tensor')} of the source not used" if unused else ""
     if not missing and not mismatched:
         harmless = len(transplant.having(Filled.MISSING))
-        filled = f"the only tensor of {model} is filled" if many == 1 else f"all {total} of {model} are filled"
+        filled = f"the only tensor of {model} is filled" if number == 1 else f"all {total} of {model} are filled"
         text = f"complete: {filled}"
         if harmless:
-            text = f"complete: {many - harmless:,} of {total} of {model} are filled, evaluation does not use the others"
+            filled = f"{number - harmless:,} of {total} of {model} are filled"
+            text = f"complete: {filled}, evaluation does not use the others"
         return Answer(f"{text}{beside}", "warning" if unused else "good")
     counts = [f"{len(missing):,} of {total} of {model} {_are(missing)} missing"] if missing else []
     of = "" if missing else f" of {total} of {model}"
@@ -190,7 +192,7 @@ def _loads_text(transplant: Transplant, verdict: Verdict) -> str:
     if verdict.strict:
         return f"{into} with strict=True: yes"
     if transplant.asked.only_loaded and not (verdict.unexpected or verdict.mismatched) and verdict.missing:
-        return f"{into} with strict=False: {number_of(len(verdict.missing), 'key')} keep the model's own"
+        return f"{into} with strict=False: {many(len(verdict.missing), 'key')} keep the model's own"
     keys = verdict.missing or verdict.unexpected or verdict.mismatched
     hint = "" if keys or not transplant.plan.module_versions else "; only a .pth states module versions"
     return f"{into} with strict=True: no, {refusal_text(verdict)}{hint}"

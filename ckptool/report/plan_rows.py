@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from ckptool.core.checkpoint import Checkpoint
+from ckptool.core.counts import many
 from ckptool.core.fold import Group, rollup
 from ckptool.core.ops import Cast
 from ckptool.core.plan import Beside, Copies, Plan, Source, Step, Use, Value, sources_of
@@ -30,7 +31,6 @@ from ckptool.core.spec import DTYPES, Form, dtype_named
 from ckptool.engine.decoded import decoded_source
 from ckptool.report.cells import Cell, Row
 from ckptool.report.reasons import dropped_text, reason_text
-from ckptool.report.units import number_of
 
 
 class Fate(StrEnum):
@@ -131,7 +131,7 @@ def _row(pattern: str, facts: Sequence[_Fact]) -> Row:
     """A symbol, a pattern that means the keys, how many, their elements, what happens, bytes before and after."""
     spared = sum(fact.spared for fact in facts)
     first = next((fact for fact in facts if not fact.spared), facts[0])
-    beside = f", {number_of(spared, 'integer')} copied" if spared and not first.spared else ""
+    beside = f", {many(spared, 'integer')} copied" if spared and not first.spared else ""
     elements = sum(fact.elements for fact in facts)
     before = None if first.before is None else sum(fact.before or 0 for fact in facts)
     after = None if first.fate is Fate.DROPPED else sum(fact.after for fact in facts)
@@ -262,7 +262,7 @@ def rule_rows(plan: Plan, but: str = "") -> list[Row]:
             Row((None, None, f"{len(more):,} more rules (all: --json)", sum(use.keys for use in more), None, None))
         )
     if unused := len(uses) - len(shown):
-        rows.append(Row((None, None, f"{number_of(unused, 'optional rule')} without a match", 0, None, None), "dim"))
+        rows.append(Row((None, None, f"{many(unused, 'optional rule')} without a match", 0, None, None), "dim"))
     return rows
 
 
@@ -288,7 +288,7 @@ def _rule_fate(computes: str) -> Fate:
 def unruled_rows(plan: Plan) -> list[Row]:
     """What no rule decides, in the columns of rules: kept, cast, dropped without being named, added, or tied."""
     found = [(row.cells, row.style) for row in (*_untouched_rows(plan), *_added_rows(plan))]
-    return [Row((mark, None, key, many, what), style) for (mark, key, many, _, what, _), style in found]
+    return [Row((mark, None, key, keys, what), style) for (mark, key, keys, _, what, _), style in found]
 
 
 def _untouched_rows(plan: Plan) -> list[Row]:
@@ -362,7 +362,7 @@ def nbytes_before(plan: Plan) -> int:
     total = 0
     for checkpoint in plan.inputs:
         if checkpoint.columns is not None:
-            total += sum(form.nbytes * many for form, many in checkpoint.form_counts().items())
+            total += sum(form.nbytes * number for form, number in checkpoint.form_counts().items())
             continue
         seen: set[object] = set()
         for tensor in checkpoint.tensors.values():
@@ -376,7 +376,7 @@ def nbytes_before(plan: Plan) -> int:
 
 def tensors_text(plan: Plan) -> str:
     """How many tensors the output holds."""
-    return number_of(plan.stored, "tensor")
+    return many(plan.stored, "tensor")
 
 
 # ---------------------------------------------------------------------------------------------- beside the weights

@@ -5,10 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from ckptool.core.counts import many as number_of
-
-__all__ = ["number_of"]
-
 _SIZES = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
 _COUNTS = ("", "k", "M", "B", "T", "Q")
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from ckptool.commands.transplant.result import Transplant
 from ckptool.commands.transplant.shares import least_filled, share_of
+from ckptool.core.counts import many
 from ckptool.core.errors import CkptError
 from ckptool.core.keys import Pattern
 from ckptool.core.plan import Problem
@@ -61,9 +62,9 @@ def unmet(transplant: Transplant, strict: bool, min_coverage: float | None) -> t
 def _not_even(transplant: Transplant, least: float) -> list[Problem]:
     """Shares of elements hide norms: tensors count, and each module that the source has, too."""
     whole = share_of("", transplant.entries)
-    filled, many = whole.tensors
-    if filled < least * many:
-        said = f"{filled:,} of {many:,} tensors come from the source, less than {least:.2%}"
+    filled, total = whole.tensors
+    if filled < least * total:
+        said = f"{filled:,} of {total:,} tensors come from the source, less than {least:.2%}"
         left = [entry.key for entry in transplant.entries if not entry.is_filled and not entry.is_harmless]
         return [
             Problem(
@@ -75,8 +76,8 @@ def _not_even(transplant: Transplant, least: float) -> list[Problem]:
     module = least_filled(transplant.entries, transplant.mapped)
     if module is None or module.share >= least:
         return []
-    filled, many = module.tensors
-    said = f"{module.name} is in the source, and {filled:,} of its {many:,} tensors come from it"
+    filled, total = module.tensors
+    said = f"{module.name} is in the source, and {filled:,} of its {total:,} tensors come from it"
     return [Problem(f"{said} ({module.share:.0%} of the module), less than {least:.2%}", "--drop it to train it anew")]
 
 
@@ -98,8 +99,8 @@ def _not_strict(verdict: Verdict) -> list[Problem]:
     return found or [Problem(f"the model refuses it: {verdict.summary}")]
 
 
-def _keys(many: int) -> str:
-    return "1 key is" if many == 1 else f"{many:,} keys are"
+def _keys(count: int) -> str:
+    return many(count, "key is", "keys are")
 
 
 def require_loaded(transplant: Transplant) -> None:
