@@ -25,7 +25,8 @@ from ckptool.formats import strict_json
 from ckptool.formats.opening import open_checkpoint
 from ckptool.formats.safetensors_header import parse
 from ckptool.formats.strict_json import JsonError, JsonReader
-from ckptool.report.plan_rows import counts, key_rows, nbytes_before, tensors_text, unruled_rows
+from ckptool.report.plan_fates import counts
+from ckptool.report.plan_rows import key_rows, nbytes_before, tensors_text, unruled_rows
 
 
 def in_objects(checkpoint: Checkpoint) -> Checkpoint:

@@ -25,13 +25,14 @@ from ckptool.report.diff_rows import (
     summary_parts,
 )
 from ckptool.report.document import Answer, Document, Field, Table
-from ckptool.report.document_inspect import shape_text, shell, side_of
+from ckptool.report.escape import shell
 from ckptool.report.json import file_fields, model_fields, note_fields
 from ckptool.report.json_match import match_fields
 from ckptool.report.match_rows import match_blocks
 from ckptool.report.results import ABOUT, diff_findings
+from ckptool.report.sides import side_of
 from ckptool.report.symbols import LOOKED_FOR, STYLES
-from ckptool.report.units import relative
+from ckptool.report.units import relative, shape_text
 from ckptool.values.delta import Delta
 
 _WIDEST = 50  # characters of a pattern that is offered as the next question

@@ -13,10 +13,10 @@ from ckptool.core.spec import packed_nbytes
 from ckptool.report.blocks import Block, Column, Next, Notes, Rows, Sides, Totals
 from ckptool.report.cells import Row
 from ckptool.report.document import Answer, Document, Field, Table
-from ckptool.report.document_inspect import shape_text, side_of
 from ckptool.report.json import file_fields, note_fields
+from ckptool.report.sides import side_of
 from ckptool.report.symbols import Style
-from ckptool.report.units import size_short
+from ckptool.report.units import shape_text, size_short
 
 _SYMBOLS = {"same": "=", "delta": "~", "whole": "+", "tied": "="}
 _WORDS = {"same": "as in the base", "delta": "changed", "whole": "in the patch as it is", "tied": "tied"}

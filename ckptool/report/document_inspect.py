@@ -1,4 +1,4 @@
-"""`inspect` as a document: schema ``ckptool.inspect/1``, a row per tensor."""
+"""`inspect` as a document, a row per tensor."""
 
 from __future__ import annotations
 
@@ -7,29 +7,25 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ckptool.core.checkpoint import Checkpoint, Extra, GlobalUse, Note, Tensor
+from ckptool.core.checkpoint import Checkpoint, Extra, Note, Tensor
 from ckptool.core.counts import many
 from ckptool.core.errors import CkptError
 from ckptool.core.initial import INITIAL_KEY
-from ckptool.core.ranks import Ranks
 from ckptool.core.shell import shell_quote
-from ckptool.core.spec import packed_nbytes
-from ckptool.facts.architecture import Architecture
-from ckptool.facts.registry import facts_of
-from ckptool.report.blocks import Block, Chart, Column, Facts, Next, Notes, Rows, Series, Side, Sides, Totals
+from ckptool.report.blocks import Block, Chart, Column, Facts, Next, Notes, Rows, Series, Totals
 from ckptool.report.cells import Cell, Row
 from ckptool.report.document import Answer, Document, Field, Table
-from ckptool.report.escape import terminal
-from ckptool.report.inspection import Inspection, format_text
-from ckptool.report.json import file_fields, model_fields, note_fields, stats_fields
-from ckptool.report.symbols import STYLES, Style
+from ckptool.report.escape import shell, terminal
+from ckptool.report.inspection import Inspection
+from ckptool.report.json_inspect import inspect_result, place_of, summary_fields, tensor_fields
+from ckptool.report.sides import one_side
+from ckptool.report.symbols import Style
 from ckptool.report.tree import Tree, tree
-from ckptool.report.units import count, size_short
+from ckptool.report.units import count, shape_text, size_short
 
 if TYPE_CHECKING:
     from ckptool.values.stats import Stats
 
-_LARGEST = 1 << 63  # integers beyond are given as text: other readers would round them
 _NAMED = 3  # globals that the answer names
 _MANY = 12  # notes of a kind
 _VALUE = 48  # characters of a value
@@ -52,9 +48,9 @@ def inspect_document(
         answer=_answer(report),
         blocks=lambda: _blocks(report, tree(report, depth, flat, by_size=by_size)),
         table=lambda: _table(report),
-        result=lambda: _result(report),
-        records=lambda: (_tensor_fields(report, tensor) for tensor in report.tensors),
-        summary=lambda: _summary_fields(report),
+        result=lambda: inspect_result(report),
+        records=lambda: (tensor_fields(report, tensor) for tensor in report.tensors),
+        summary=lambda: summary_fields(report),
         listing=lambda: inspect_listing(report, threads),
         typed=f"ckptool inspect {shell_quote(report.name)}",
     )
@@ -71,21 +67,6 @@ def _answer(report: Inspection) -> Answer:
 
 
 # ---------------------------------------------------------------------------------------------- for people
-
-
-def side_of(checkpoint: Checkpoint, name: str, mark: str = "") -> Side:
-    """A checkpoint in one line: how many tensors, bytes, the container, and which dict of it."""
-    kind = format_text(checkpoint)
-    if checkpoint.selection.path:
-        kind += f', weights under "{checkpoint.selection.name}"'
-    facts = (many(len(checkpoint), "tensor"), size_short(checkpoint.nbytes), kind)
-    return Side(name, facts, mark, STYLES.get(mark, "bold"))
-
-
-def one_side(checkpoint: Checkpoint, name: str) -> Sides:
-    """``resnet18.pth   torch zip, 46.8 MB, weights under "model"``"""
-    under = (f'weights under "{checkpoint.selection.name}"',) if checkpoint.selection.path else ()
-    return Sides((Side(name, (format_text(checkpoint), size_short(checkpoint.nbytes), *under)),))
 
 
 def _blocks(report: Inspection, shown: Tree) -> Iterator[Block]:
@@ -199,10 +180,7 @@ def _beside(report: Inspection) -> Iterator[tuple[str, list[str]]]:
     yield "metadata", [f"{name} = {_short(value)}" for name, value in metadata]
     yield "other weights", _others(checkpoint)
     yield "classes left as data", [use.name for use in report.unknown]
-    yield (
-        "tied",
-        [" = ".join([*group[:4], *([f"{len(group) - 4:,} more"] * (len(group) > 4))]) for group in report.ties],
-    )
+    yield "tied", [" = ".join(_tie(group)) for group in report.ties]
     yield "module versions", [f"{at} ({many(number, 'module')})" for at, number in sorted(versions.items())]
 
 
@@ -236,13 +214,6 @@ def _next(report: Inspection, shown: Tree) -> Iterator[str]:
         yield f"one module: --only {shell(shown.module)}"
     if not report.stats and report.keys:
         yield "values: --stats"
-
-
-def shell(text: str) -> str:
-    """A word for a command line, in double quotes where a shell would read it otherwise."""
-    if not any(char in text for char in "\"\\$`!'") and text.isprintable():
-        return text if text.replace(".", "").replace("_", "").isalnum() and text.isascii() else f'"{text}"'
-    return shell_quote(text)
 
 
 # ---------------------------------------------------------------------------------------------- for programs
@@ -281,7 +252,7 @@ def _table(report: Inspection) -> Table:
 
 def _rows(report: Inspection) -> Iterator[Sequence[Any]]:
     for tensor, spec in zip(report.tensors, report.labels(report.keys), strict=True):
-        file, offset = _place(tensor)
+        file, offset = place_of(tensor)
         row = (tensor.key, None, spec, tensor.dtype, shape_text(tensor.shape), tensor.elements, tensor.nbytes)
         stats = report.stats.get(tensor.key)
         numbers = () if stats is None else (_bins(stats), *(getattr(stats, name) for name in _STATS))
@@ -290,16 +261,6 @@ def _rows(report: Inspection) -> Iterator[Sequence[Any]]:
 
 def _bins(stats: Stats) -> tuple[int, ...] | None:
     return None if stats.integer else stats.histogram
-
-
-def shape_text(shape: Sequence[int]) -> str:
-    """A shape in one cell.
-
-    Example:
-        >>> shape_text((64, 3, 7, 7)), shape_text(())
-        ('[64,3,7,7]', '[]')
-    """
-    return f"[{','.join(map(str, shape))}]"
 
 
 def inspect_listing(report: Inspection, threads: int = 2) -> Iterator[tuple[str, str, str]]:
@@ -322,111 +283,3 @@ def inspect_listing(report: Inspection, threads: int = 2) -> Iterator[tuple[str,
 
         for tensor, sha256 in zip(tensors, pool.map(digest, tensors), strict=True):
             yield tensor.key, tensor.spec.short, sha256
-
-
-def _result(report: Inspection) -> list[tuple[str, Any]]:
-    """A checkpoint: schema ``ckptool.inspect/1``."""
-    return [
-        ("schema", "ckptool.inspect/1"),
-        ("file", file_fields(report.checkpoint, report.name)),
-        ("summary", _summary_fields(report)),
-        ("tensors", (_tensor_fields(report, tensor) for tensor in report.tensors)),
-        ("extras", _extras_fields(report.checkpoint.extras)),
-        ("metadata", dict(report.checkpoint.metadata)),
-        ("module_versions", report.checkpoint.module_versions),
-        *([("ranks", _ranks_fields(ranks))] if (ranks := report.checkpoint.ranks) is not None else []),
-        ("ties", report.ties),
-        ("models", [model_fields(fact) for fact in facts_of(report.checkpoint) if isinstance(fact, Architecture)]),
-        ("notes", [note_fields(note) for note in report.notes]),
-        ("globals", [_global_fields(use) for use in report.checkpoint.globals]),
-        ("unsafe_globals", [use.name for use in report.dangerous]),
-    ]
-
-
-def _ranks_fields(ranks: Ranks) -> dict[str, Any]:
-    """The ranks of a training run that hold the checkpoint together."""
-    return {
-        "count": ranks.count,
-        "mesh": {"names": [name for name, _ in ranks.mesh], "shape": [size for _, size in ranks.mesh]},
-        "placements": dict(ranks.placements),
-        "step": ranks.step,
-        "version": ranks.version,
-    }
-
-
-def _summary_fields(report: Inspection) -> dict[str, Any]:
-    """The totals of what is shown."""
-    fields: dict[str, Any] = {
-        "tensors": len(report.keys),
-        "of": len(report.checkpoint),
-        "elements": report.elements,
-        "bytes": report.nbytes,
-        "dtypes": dict(report.dtypes),
-    }
-    if report.logical is not None:
-        fields["decoded"] = dict(zip(("tensors", "elements", "bytes"), report.logical, strict=True))
-    return fields
-
-
-def _tensor_fields(report: Inspection, tensor: Tensor) -> dict[str, Any]:
-    """One tensor: its spec, where its bytes are, and its numbers if they were asked for."""
-    file, offset = _place(tensor)
-    fields: dict[str, Any] = {
-        "key": tensor.key,
-        "dtype": tensor.dtype,
-        "shape": tensor.shape,
-        "elements": tensor.elements,
-        "bytes": tensor.nbytes,
-        "offset": offset,
-        "file": file,
-        "tied_to": report.tied_to.get(tensor.key),
-    }
-    if tensor.layout != "strided":
-        fields["layout"] = tensor.layout
-    if len(tensor.pieces) > 1:
-        fields["chunks"] = len(tensor.pieces)
-    if (encoded := report.encoded.get(tensor.key)) is not None:
-        fields["encoded"] = {
-            "scheme": encoded.title,
-            "key": encoded.key,
-            "dtype": encoded.spec.dtype,
-            "shape": encoded.spec.shape,
-            "bits_per_weight": round(encoded.bits_per_weight, 4),
-            "members": [key for key in encoded.keys if key != tensor.key],
-            "problems": [problem.text for problem in encoded.problems],
-        }
-    if tensor.key in report.stats:
-        fields["stats"] = stats_fields(report.stats[tensor.key])
-    return fields
-
-
-def _place(tensor: Tensor) -> tuple[str | None, int | None]:
-    """(file name, byte offset of the first element); (None, None) if it is not in one place."""
-    if len(tensor.pieces) != 1:
-        return None, None
-    piece = tensor.pieces[0]
-    return piece.storage.file.name, piece.storage.offset + packed_nbytes(tensor.dtype, (piece.start,))
-
-
-def _extras_fields(extras: Sequence[Extra]) -> dict[str, Any]:
-    """What is not a selected tensor: plain values as they are, the rest as its text and what it holds."""
-    fields: dict[str, Any] = {}
-    for extra in extras:
-        name, again = extra.name, 2
-        while name in fields:  # two keys of a pickle may look the same as text: 1 and "1"
-            name, again = f"{extra.name}#{again}", again + 1
-        fields[name] = _plain(extra)
-    return fields
-
-
-def _plain(extra: Extra) -> Any:
-    value = extra.node
-    if isinstance(value, str | bool | float) or (isinstance(value, int) and abs(value) < _LARGEST):
-        return value
-    if value is None and extra.text == "None":
-        return None
-    return {"text": extra.text, "tensors": extra.tensors, "bytes": extra.nbytes}
-
-
-def _global_fields(use: GlobalUse) -> dict[str, Any]:
-    return {"name": use.name, "risk": use.risk, "calls": use.calls, "arguments": use.arguments}

@@ -16,14 +16,10 @@ from ckptool.core.shell import shell_quote
 from ckptool.engine.reads import reads_of
 from ckptool.report.blocks import Block, Column, Facts, Item, Items, Next, Notes, Rows, Sides, Totals
 from ckptool.report.document import Answer, Document, Field, Mood, Status, Table
-from ckptool.report.document_inspect import one_side, shape_text, side_of
 from ckptool.report.json_plan import dropped_fields, op_of, plan_result, step_fields
+from ckptool.report.plan_fates import SYMBOLS, Fate, counts, fate_of
 from ckptool.report.plan_rows import (
-    SYMBOLS,
-    Fate,
     beside_facts,
-    counts,
-    fate_of,
     key_rows,
     nbytes_before,
     rule_rows,
@@ -32,8 +28,9 @@ from ckptool.report.plan_rows import (
 )
 from ckptool.report.reasons import command_text, reason_text
 from ckptool.report.results import ABOUT, plan_findings
+from ckptool.report.sides import one_side, side_of
 from ckptool.report.symbols import STYLES
-from ckptool.report.units import relative, size_short
+from ckptool.report.units import relative, shape_text, size_short
 from ckptool.storage.paths import is_address
 
 if TYPE_CHECKING:

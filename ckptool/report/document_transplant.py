@@ -14,7 +14,6 @@ from ckptool.models import Verdict
 from ckptool.models.entries import Entry, Filled
 from ckptool.report.blocks import Block, Chart, Code, Column, Facts, Item, Items, Notes, Rows, Series, Side, Sides
 from ckptool.report.document import Answer, Document, Field, Status, Table
-from ckptool.report.document_inspect import shape_text, side_of
 from ckptool.report.document_plan import Mode, plan_answer, reads_blocks, written_blocks
 from ckptool.report.document_probe import probe_answer, probe_blocks
 from ckptool.report.escape import terminal
@@ -22,6 +21,7 @@ from ckptool.report.json_transplant import Done, entry_fields, spec_fields, tran
 from ckptool.report.match_rows import match_blocks
 from ckptool.report.reasons import reason_text
 from ckptool.report.results import ABOUT, transplant_findings
+from ckptool.report.sides import side_of
 from ckptool.report.symbols import STYLES
 from ckptool.report.transplant_rows import (
     STATES,
@@ -34,6 +34,7 @@ from ckptool.report.transplant_rows import (
     target_text,
     verdict_texts,
 )
+from ckptool.report.units import shape_text
 
 
 def transplant_document(
