@@ -8,7 +8,7 @@ from pathlib import PurePath
 
 from ckptool.commands.checks import RULES, Rule, rule_named
 from ckptool.commands.checks.bases import Bases
-from ckptool.commands.checks.case import Case, Found
+from ckptool.commands.checks.case import Case, Found, asked_by
 from ckptool.commands.checks.finding import Finding, Outcome, Report, Verdict
 from ckptool.commands.checks.lock import section_of
 from ckptool.commands.checks.lock_file import Section, read_lock, write_lock
@@ -224,9 +224,10 @@ class _Run:
         """Gives the rule its section; or, if locks are to be written, puts what was found there, and says so."""
         setting = case.settings.lock
         assert setting is not None  # the rule needs it
-        path = case.path_of(setting.value)
-        if path not in self.locks:
-            self.locks[path] = {**read_lock(path)}
+        with asked_by(setting):
+            path = case.path_of(setting.value)
+            if path not in self.locks:
+                self.locks[path] = {**read_lock(path)}
         name = relative(case.target.path, path.parent).as_posix()
         case.locked = self.locks[path].get(name)
         if not self.update_lock:
