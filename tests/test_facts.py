@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import shlex
 import warnings
@@ -24,6 +25,7 @@ from torch.nn.utils import prune
 
 from ckptool.cli.app import run
 from ckptool.commands.consult import consulted
+from ckptool.commands.filter import plan_filter
 from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.errors import UsageError
 from ckptool.core.facts import FINE, Answer, Fact, Operation, Refuse, Say, Use
@@ -32,7 +34,7 @@ from ckptool.engine.reading import Reader
 from ckptool.facts import registry
 from ckptool.facts.averages import averaged
 from ckptool.facts.headers import Headers
-from ckptool.facts.registry import facts_of, finder
+from ckptool.facts.registry import facts_of, finder, kinds
 from ckptool.facts.reparametrised import WeightNorm
 from ckptool.facts.tied import recorded_ties
 from ckptool.facts.torch_refuses import is_allowed
@@ -926,3 +928,18 @@ def test_the_command_that_a_fact_names_does_what_it_says(
     command = shlex.split(note_of(fact, checkpoint).hint.partition("ckptool ")[2])
     assert run([*command[:-1], "out.pth"]) == 0
     assert set(made) <= set(torch.load("out.pth"))
+
+
+def test_allow_leads_to_facts_that_may_be_allowed(fixtures: Path) -> None:
+    plan = plan_filter(open_checkpoint(fixtures / "resnet18.pth"))
+    for kind in kinds():
+        own = inspect.getsource(kind)
+        inherited = any(getattr(base, "may_be_allowed", False) for base in kind.__bases__)
+        assert kind.may_be_allowed == ("may_insist" in own or inherited), kind
+    for typed, meant in [("quantized", "encoded"), ("quantised", "encoded"), ("lora", "adapter"), ("ranks_", "rank")]:
+        with pytest.raises(UsageError) as caught:
+            consulted(plan, (typed,))
+        assert (caught.value.hint or "").startswith(f'did you mean "{meant}"?')
+    with pytest.raises(UsageError) as caught:
+        consulted(plan, ("zzz",))
+    assert (caught.value.hint or "").startswith("facts that may be allowed: adapter, checksum, encoded")

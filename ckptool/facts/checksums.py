@@ -21,6 +21,8 @@ class ChecksumDiffers(Fact):
     records: tuple[str, ...] = ()
 
     name = "checksum"
+    may_be_allowed = True
+    also = ("crc", "damaged")
     tells = True
     level = "warning"
     grade = "error"

@@ -228,7 +228,8 @@ def problem_errors(problems: Sequence[Problem]) -> Iterator[tuple[CkptError, lis
         message, keys = problem.message, problem.keys
         if len(keys) > 1:  # all of them are listed: the message need not name the first
             message = message.removesuffix(f": {keys[0]}")
-        shown = list(keys[:_MANY_KEYS]) if any(key not in message for key in keys) else []
+        is_named = all(key in message for key in keys[:2])  # the message lists the first ones itself
+        shown = [] if is_named else list(keys[:_MANY_KEYS])
         if len(keys) > _MANY_KEYS and shown:
             shown.append(f"{len(keys) - _MANY_KEYS:,} more (all: --json)")
         yield CkptError(message, hint=problem.hint or None), shown
