@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import inspect
 import json
+import re
 import shlex
 import warnings
 import zipfile
@@ -943,3 +944,35 @@ def test_allow_leads_to_facts_that_may_be_allowed(fixtures: Path) -> None:
     with pytest.raises(UsageError) as caught:
         consulted(plan, ("zzz",))
     assert (caught.value.hint or "").startswith("facts that may be allowed: adapter, checksum, encoded")
+
+
+def half_of_a_model(folder: Path) -> Path:
+    """One rank's file, with layers of two dtypes and objects that torch.load refuses; the next rank's beside it."""
+    for rank in range(2):
+        state = {f"layers.{i}.w": torch.ones(4, 2, dtype=(torch.float32, torch.float16)[i % 2]) for i in range(4)}
+        saved = {"model": state, "args": argparse.Namespace(rank=rank)}
+        torch.save(saved, folder / f"consolidated.{rank:02d}.pth")
+    (folder / "params.json").write_text('{"dim": 8, "n_heads": 2}')
+    return folder / "consolidated.00.pth"
+
+
+MAKERS = list(dict.fromkeys([half_of_a_model, *(make for make, _, _ in TABLE)]))
+
+
+@pytest.mark.parametrize("make", MAKERS, ids=lambda make: make.__name__)
+def test_what_inspect_suggests_is_not_refused(make: Make, tmp_path: Path) -> None:
+    checkpoint = open_checkpoint(make(tmp_path))
+    notes = [note_of(fact, checkpoint) for fact in facts_of(checkpoint) if fact.is_listed]
+    commands = [word for note in notes for word in re.findall(r"ckptool ((?:filter|remap) .*? -o) OUT", note.hint)]
+    for number, command in enumerate(commands):
+        assert run([*shlex.split(command), str(tmp_path / f"out{number}.pth")]) == 0, command
+    assert not commands or make is not half_of_a_model
+    assert commands or make not in (namespace, extra_state)
+
+
+def test_a_tensor_without_values_has_no_bytes_before_or_after(tmp_path: Path) -> None:
+    checkpoint = open_checkpoint(meta(tmp_path))
+    plan = plan_filter(checkpoint)
+    assert plan.nbytes == sum(tensor.nbytes for tensor in checkpoint.values()) < sum(
+        step.target.nbytes for step in plan.steps
+    )

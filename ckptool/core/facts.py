@@ -105,6 +105,7 @@ class Fact(ABC):
         rank: where it stands among facts of its level, the smallest first.
         may_be_allowed: one of its refusals may be turned into a warning.
         also: other words for it, which are no names but lead to its name.
+        remedied_by: what the command of `remedy` does to the tensors.
 
     Example:
         >>> from dataclasses import dataclass
@@ -128,6 +129,7 @@ class Fact(ABC):
     rank: ClassVar[int] = 50
     may_be_allowed: ClassVar[bool] = False
     also: ClassVar[tuple[str, ...]] = ()
+    remedied_by: ClassVar[Operation] = Operation.COPY
 
     @property
     @abstractmethod
@@ -137,6 +139,11 @@ class Fact(ABC):
     @property
     def hint(self) -> str:
         """What to do about it, or why it does not matter; ``{file}`` stands for the file."""
+        return ""
+
+    @property
+    def remedy(self) -> str:
+        """A command that writes a file without it; not shown where another fact refuses what the command does."""
         return ""
 
     @property

@@ -57,10 +57,11 @@ class NoChecksums(Fact):
 
     @property
     def hint(self) -> str:
-        return (
-            "torch.serialization.set_crc32_options(True) before torch.save; "
-            "ckptool filter {file} -o OUT.pth writes them"
-        )
+        return "torch.serialization.set_crc32_options(True) before torch.save"
+
+    @property
+    def remedy(self) -> str:
+        return "ckptool filter {file} -o OUT.pth writes them"
 
 
 @finder
