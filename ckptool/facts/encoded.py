@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from ckptool.core.dtypes import DTYPES
 from ckptool.core.facts import FINE, Answer, Fact, Operation, Refuse, Say, Use
@@ -40,7 +40,7 @@ class Encoded(Fact):
 
     name = "encoded"
     may_be_allowed = True
-    also = ("quantized", "quantised", "quantization", "codes", "scales")
+    also: ClassVar[tuple[str, ...]] = ("quantized", "quantised", "quantization", "codes", "scales")
     tells = True
     rank = 11
 
@@ -176,7 +176,7 @@ class Incomplete(Encoded):
     faults: tuple[str, ...] = ()
 
     name = "encoded-incomplete"
-    also = ()
+    also: ClassVar[tuple[str, ...]] = ()
     level = "warning"
     grade = "error"
     rank = 2

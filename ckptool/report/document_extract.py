@@ -16,7 +16,7 @@ from ckptool.report.document import Answer, Document, Field, Table
 from ckptool.report.document_inspect import shape_text, side_of
 from ckptool.report.json import file_fields, note_fields
 from ckptool.report.symbols import Style
-from ckptool.report.units import size_short
+from ckptool.report.units import number_of, size_short
 
 _SYMBOLS = {"same": "=", "delta": "~", "whole": "+", "tied": "="}
 _WORDS = {"same": "as in the base", "delta": "changed", "whole": "in the patch as it is", "tied": "tied"}
@@ -60,6 +60,11 @@ def _sorted(found: Extracted) -> list[Part]:
 
 
 def _answer(found: Extracted, out: str | None) -> Answer:
+    counts = found.manifest.counts
+    if counts["same"] == counts["tensors"] == counts["base_tensors"] and not counts["renamed"]:
+        takes = "would take" if out is None else "takes"
+        text = f"identical: the patch changes none of {number_of(counts['tensors'], 'tensor')}, and {takes}"
+        return Answer(f"{text} {size_short(found.nbytes)}", "good")
     whole = sum(tensor.nbytes for tensor in found.tuned.values())
     share = f"{found.nbytes / whole:.1%} of {size_short(whole)}" if whole else size_short(whole)
     done = "would take" if out is None else "takes"
