@@ -46,7 +46,9 @@ def test_an_unused_entry_of_an_allow_list_is_found_where_it_stands(fixtures: Pat
 
 
 def test_an_entry_is_not_judged_by_a_rule_that_did_not_run(fixtures: Path) -> None:
-    policy = 'into = "resnet18.pth"\nallow.mismatched = ["fc"]\nallow.missing = ["x"]\nlock = "no.lock"\nallow.lock = ["y"]'
+    policy = (
+        'into = "resnet18.pth"\nallow.mismatched = ["fc"]\nallow.missing = ["x"]\nlock = "no.lock"\nallow.lock = ["y"]'
+    )
     assert not found(check(fixtures / "tuned.safetensors", policy=policy, rules=["readable", "policy"]), "policy")
     report = check(fixtures / "hostile" / "page.pth", policy='allow.nonfinite = ["x"]')
     assert not found(report, "policy")

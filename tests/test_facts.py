@@ -973,6 +973,8 @@ def test_what_inspect_suggests_is_not_refused(make: Make, tmp_path: Path) -> Non
 def test_a_tensor_without_values_has_no_bytes_before_or_after(tmp_path: Path) -> None:
     checkpoint = open_checkpoint(meta(tmp_path))
     plan = plan_filter(checkpoint)
-    assert plan.nbytes == sum(tensor.nbytes for tensor in checkpoint.values()) < sum(
-        step.target.nbytes for step in plan.steps
+    assert (
+        plan.nbytes
+        == sum(tensor.nbytes for tensor in checkpoint.values())
+        < sum(step.target.nbytes for step in plan.steps)
     )
