@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeAlias
 
+from ckptool.api.given import checked
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Unpack
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     Goal: TypeAlias = PathText | torch.nn.Module | Target | Checkpoint
 
 
+@checked
 def open(path: PathText, select: str | None = None) -> Checkpoint:
     """Open a checkpoint of any format, told by its content. Reads headers only; holds no file open.
 
@@ -62,6 +65,7 @@ def open(path: PathText, select: str | None = None) -> Checkpoint:
     return Checkpoint.of(open_checkpoint(path, select=select))
 
 
+@checked
 def compare(
     old: Input,
     new: Input,
@@ -118,6 +122,7 @@ def compare(
     return Diff.of(diff)
 
 
+@checked
 def dequantized(checkpoint: Input, dtype: str | None = None) -> Checkpoint:
     """A checkpoint with decoded tensors in place of its quantized ones: what ``--dequantize`` makes of it.
 
@@ -146,6 +151,7 @@ def dequantized(checkpoint: Input, dtype: str | None = None) -> Checkpoint:
     return Checkpoint.of(logical(_opened(checkpoint), float_dtype(dtype)))
 
 
+@checked
 def match(
     source: Input,
     target: Goal,
@@ -195,6 +201,7 @@ def match(
     return Automatic.of(automatic(given, specs, model.specs, accept=Confidence(accept), modules=modules))
 
 
+@checked
 def plan_filter(
     checkpoint: Input,
     choices: Sequence[tuple[str, str]] = (),
@@ -226,9 +233,10 @@ def plan_filter(
     from ckptool.api.plan import Plan
     from ckptool.commands.filter import plan_filter as plan
 
-    return Plan.of(plan(_opened(checkpoint), choices, dtype=dtype, only_weights=only_weights))
+    return Plan.of(plan(_opened(checkpoint), tuple(choices), dtype=dtype, only_weights=only_weights))
 
 
+@checked
 def plan_remap(
     checkpoint: Input,
     recipe: Recipe | str | Sequence[str],
@@ -277,6 +285,7 @@ def plan_remap(
     return Plan.of(plan(sources, parsed, backwards=reverse, prefixes=prefixes, vars=vars, like=target, dtype=dtype))
 
 
+@checked
 def plan_merge(
     checkpoints: Input | Sequence[Input],
     *,
@@ -311,12 +320,12 @@ def plan_merge(
         >>> union.steps[0].reason
         FromInput(input=1, replaced=((0, None),))
     """
-    from collections.abc import Sequence
-
     from ckptool.api.plan import Plan
     from ckptool.commands.merging.merge import plan_merge as plan
+    from ckptool.core.bytes import HasPath
+    from ckptool.core.checkpoint import Checkpoint
 
-    several = checkpoints if isinstance(checkpoints, Sequence) and not isinstance(checkpoints, str) else [checkpoints]
+    several = [checkpoints] if isinstance(checkpoints, str | HasPath | Checkpoint) else checkpoints
     inputs = [_opened(checkpoint) for checkpoint in several]
     if lora is not None:
         return Plan.of(_with_adapter(inputs, _opened(lora), params or {}, dtype, bool(method or weights or base)))
@@ -324,6 +333,7 @@ def plan_merge(
     return Plan.of(plan(inputs, method=method, weights=weights, base=start, params=params, keys=keys, dtype=dtype))
 
 
+@checked
 def plan_transplant(
     source: Input,
     target: Goal,
@@ -388,6 +398,7 @@ def plan_transplant(
     return Transplant.of(replace(done, plan=Plan.of(consulted(done.plan, texts_of(allow), loads=True))))
 
 
+@checked
 def probe(
     transplant: Transplant,
     source_model: Goal,
@@ -425,6 +436,7 @@ def probe(
     return ProbeReport.of(run(transplant, target_from(source_model, model_args), input_shape=input_shape, seed=seed))
 
 
+@checked
 def load_into(
     model: torch.nn.Module, source: Input, *, select: str | None = None, **options: Unpack[LoadOptions]
 ) -> Report:
@@ -479,6 +491,7 @@ def _with_adapter(
     return plan_adapter(inputs[0], adapter, scale=params.get("scale", 1.0), dtype=dtype)
 
 
+@checked
 def check(
     paths: Sequence[PathText] | PathText,
     *,
@@ -511,7 +524,6 @@ def check(
         >>> report.findings[0].rule, report.findings[0].keys, int(report.exit_code("error"))
         ('fits', ('fc.bias', 'fc.weight'), 1)
     """
-    from collections.abc import Sequence
     from dataclasses import replace
 
     from ckptool.api.options import texts_of
@@ -519,9 +531,10 @@ def check(
     from ckptool.commands.checks.policy import Policy, read_policy
     from ckptool.commands.checks.run import run_checks
     from ckptool.commands.checks.typed import with_model, without_typed_places
+    from ckptool.core.bytes import HasPath
     from ckptool.storage.paths import local_path
 
-    named = list(paths) if isinstance(paths, Sequence) and not isinstance(paths, str) else [paths]
+    named = [paths] if isinstance(paths, str | HasPath) else list(paths)
     asked = Policy() if policy is None else read_policy(local_path(policy))
     asked = replace(with_model(asked, into, model_args), is_trusted=trust_policy)
     found = run_checks(
@@ -530,6 +543,7 @@ def check(
     return CheckReport.of(without_typed_places(found))
 
 
+@checked
 def extract(
     base: Input, tuned: Input, out: PathText | None = None, *, force: bool = False, threads: int = 2
 ) -> Extracted:
@@ -566,6 +580,7 @@ def extract(
         return Extracted.of(run(before, after, sink, threads=threads))
 
 
+@checked
 def plan_patch(base: Input, *patches: Input) -> Plan:
     """Plan what patches make of their base, one after the other. Digests are compared at once, which reads the base.
 
