@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from torch import nn
 from ckptool.cli.app import run
 from ckptool.core.errors import UsageError
 from ckptool.core.spec import TensorSpec
-from ckptool.recipes.recipe import builtin_recipes, load_recipe, parse_toml
+from ckptool.recipes.expand import expand
+from ckptool.recipes.recipe import builtin_recipes, load_recipe, parse_recipe, parse_toml
 from ckptool.recipes.require import parse_requirement, unmet_by_keys
 
 
@@ -214,3 +216,15 @@ def test_a_recipe_states_its_preconditions() -> None:
     assert load_recipe("weight-norm-fuse").require
     with pytest.raises(UsageError, match="is not a precondition"):
         parse_toml('require = ["nothing"]\nrules = ["a -> b"]', "mine")
+
+
+def test_all_preconditions_that_are_not_met_are_one_problem() -> None:
+    specs = {key: TensorSpec(key, "float32", (2, 2)) for key in ("a.weight", "fc.weight")}
+    recipe = parse_recipe(["nothing.x -> y.x"])
+    unmet = ("{m**}.weight: shape[0] > 10", "no fc.*")
+    found = expand(replace(recipe, require=tuple(map(parse_requirement, unmet))), specs)
+    (problem,) = found.problems
+    assert problem.message.endswith(
+        f'it requires "{unmet[0]}", which a.weight does not meet, and "{unmet[1]}", which fc.weight does not meet'
+    )
+    assert problem.keys == ("a.weight", "fc.weight")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ckptool.api.given import checked
 from ckptool.api.looking import open
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from ckptool.models.probing.report import ProbeReport
 
 
+@checked
 def plan_transplant(
     source: Input,
     target: Goal,
@@ -83,6 +85,7 @@ def plan_transplant(
     return Transplant.of(replace(done, plan=Plan.of(consulted(done.plan, texts_of(allow), loads=True))))
 
 
+@checked
 def probe(
     transplant: Transplant,
     source_model: Goal,
@@ -120,6 +123,7 @@ def probe(
     return ProbeReport.of(run(transplant, target_from(source_model, model_args), input_shape=input_shape, seed=seed))
 
 
+@checked
 def load_into(
     model: torch.nn.Module, source: Input, *, select: str | None = None, **options: Unpack[LoadOptions]
 ) -> Report:

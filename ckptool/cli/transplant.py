@@ -231,7 +231,7 @@ def transplant(
     )
     done = plan_transplant(source, target, asked)
     if done.match is not None:
-        done = replace(done, match=explained(done.match, explain or ()))
+        done = replace(done, match=explained(done.match, explain or (), path))
     typed = {"--model-arg": model_arg, "--var": var, "--drop": drop, "--fit": fit, "--init": init, "-r": rules}
     more = {"--select": select, "--match": "auto" if match is Match.AUTO else None}
     typed |= {option: [value] for option, value in more.items() if value is not None}
@@ -255,6 +255,7 @@ def transplant(
         verbose=verbose,
         quiet=quiet,
         reports=tuple(report or ()),
+        dequantize=dequantize,
     )
     extras = Extras(save_recipe, freeze_list, snippet, arguments, wrap, depth, strict, seed, proof)
     return carry_out(done, request, extras)

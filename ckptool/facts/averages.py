@@ -47,7 +47,7 @@ class MovingAverage(Fact):
         return f'{count} under "{self.place}" are a moving average of the weights'
 
     @property
-    def hint(self) -> str:
+    def remedy(self) -> str:
         if self.kind == "AveragedModel":
             return "the model alone: ckptool remap {file} -r 'n_averaged -> !' -r 'module. ->' -o PLAIN"
         away = "ema_*" if self.kind == "mmcv" else f"{self.place}**"

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ckptool.core.counts import many
-from ckptool.core.facts import Fact
+from ckptool.core.facts import Fact, Operation
 from ckptool.core.keys import common_prefix, strip_wrappers
 from ckptool.core.spec import DTYPES
 from ckptool.facts.headers import Headers, amount
@@ -52,6 +52,7 @@ class MixedDtypes(Fact):
     more: int = 0
 
     name = "mixed-dtypes"
+    remedied_by = Operation.CAST
     rank = 6
 
     @property
@@ -61,7 +62,7 @@ class MixedDtypes(Fact):
         return f"{self.role} has different dtypes in different layers: {listed}{more}"
 
     @property
-    def hint(self) -> str:
+    def remedy(self) -> str:
         return f"one dtype for all: ckptool filter {{file}} --dtype {self.counts[0][0]} -o OUT"
 
 
@@ -80,7 +81,7 @@ class Lightning(Fact):
         return f"it is a Lightning checkpoint{where}"
 
     @property
-    def hint(self) -> str:
+    def remedy(self) -> str:
         return f"the network alone: ckptool remap {{file}} -r '{self.prefix}. ->' -o PLAIN" if self.prefix else ""
 
 
@@ -100,7 +101,7 @@ class OptimizerState(Fact):
         return f"{share} of the file is optimizer state ({amount(self.nbytes)}), needed to go on training only"
 
     @property
-    def hint(self) -> str:
+    def remedy(self) -> str:
         return "leave it out: ckptool filter {file} --only-weights -o WEIGHTS"
 
 
@@ -117,7 +118,11 @@ class Script(Fact):
 
     @property
     def hint(self) -> str:
-        return "nothing of it runs here; the weights alone: ckptool filter {file} -o OUT.safetensors"
+        return "nothing of it runs here"
+
+    @property
+    def remedy(self) -> str:
+        return "the weights alone: ckptool filter {file} -o OUT.safetensors"
 
 
 @finder

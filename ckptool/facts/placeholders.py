@@ -54,6 +54,8 @@ class Partitioned(Fact):
     folder: str = ""
 
     name = "placeholders"
+    may_be_allowed = True
+    also = ("zero3", "partitioned")
     tells = True
     level = "warning"
     grade = "error"

@@ -180,7 +180,9 @@ def done_blocks(transplant: Transplant, came: Done, name: str = "", files: Seque
     if came.snippet is not None:
         yield Code(came.snippet)
     if came.written is not None:
-        yield from written_blocks(came.written, name or str(came.written.path), files)
+        yield from written_blocks(
+            came.written, name or str(came.written.path), files, is_part=transplant.asked.only_loaded
+        )
     if came.loads is not None:
         mark = "loads" if came.loads.strict or transplant.asked.only_loaded else "does not load"
         style = "green" if came.loads.strict else "" if transplant.asked.only_loaded else "red"
