@@ -160,6 +160,17 @@ def test_case_4_halves_are_exact(models: ModuleType, source: State, tmp_path: Pa
     assert torch.equal(target.layer4[0].bn1.weight, source["layer4.0.bn1.weight"])
 
 
+def test_case_4_refuses_norms_of_another_width(models: ModuleType, source: State, tmp_path: Path) -> None:
+    """Half of a norm of 32 channels is no norm of 16 channels, though its first elements would fit."""
+    wide = {key: torch.cat([value, value]) if value.ndim else value for key, value in source.items()}
+    target = models.ResNet18(ibn=True)
+    done = ckptool.plan_transplant(save(wide, tmp_path), target, recipe="resnet-to-ibn")
+    assert "in the source, and i = " in done.plan.problems[0].message
+    with pytest.raises(PlanError, match="in the model"):
+        done.plan.apply(tmp_path / "out.pth")
+    assert not (tmp_path / "out.pth").exists()
+
+
 def test_case_4_and_back_where_possible(models: ModuleType, source: State, tmp_path: Path) -> None:
     """Affine halves are joined again; half of the running statistics was given up on the way."""
     halved = models.ResNet18(ibn=True)
