@@ -88,7 +88,7 @@ def plan_transplant(source: Checkpoint, target: Target, asked: Asked = _NOTHING)
                 *mapped.notes,
                 *filling.notes,
                 *_recipe_notes(rules),
-                *uneven_notes(filling.entries, target, asked.may_start_anew),
+                *uneven_notes(filling.entries, target, asked.new),
             ),
             frame=None,
             beside=tuple(Beside(extra.name, Fate.LOST, WeightsOnly()) for extra in source.extras),

@@ -60,11 +60,6 @@ class Asked:
     match: Confidence | None = None
     live: bool = False
 
-    @property
-    def may_start_anew(self) -> tuple[str, ...]:
-        """The key patterns of `new` and of the recipe's `expect.missing`."""
-        return (*self.new, *self.recipe.expect.missing)
-
 
 @dataclass(frozen=True, eq=False)
 class Transplant:
@@ -111,8 +106,8 @@ class Transplant:
 
     @cached_property
     def new(self) -> frozenset[str]:
-        """Keys of the target that nothing fills, and that --new or the recipe's `expect.missing` names."""
-        patterns = [Pattern.parse(text) for text in self.asked.may_start_anew]
+        """Keys of the target that nothing fills and that are meant to start anew."""
+        patterns = [Pattern.parse(text) for text in self.asked.new]
         left = self.having(Filled.MISSING, Filled.MISMATCHED) if patterns else ()
         return frozenset(entry.key for entry in left if any(pattern.matches(entry.key) for pattern in patterns))
 
