@@ -125,7 +125,7 @@ def loaded(net: nn.Module, path: Path) -> nn.Module:
 
 def commands(text: str) -> list[list[str]]:
     """The commands that a screen names, without the program."""
-    return [shlex.split(line.partition("ckptool ")[2]) for line in text.splitlines() if "  ckptool " in f" {line}"]
+    return [shlex.split(line.partition("ckptool ")[2]) for line in text.splitlines() if " ckptool " in line]
 
 
 def named(text: str, word: str) -> list[str]:
@@ -281,6 +281,26 @@ def test_back_from_ibn_to_a_plain_backbone(cli: Run, fixtures: Path, nets: Any) 
     code, out, _ = cli("transplant", "reid.pth", "--into", "models.py:Body")
     assert code == 0
     assert "and the norm after it, layer1.0.bn1, has initial values" in out
+
+
+def test_between_detectron2_and_ibn(cli: Run, fixtures: Path, nets: Any) -> None:
+    """The names of detectron2's backbones into IBN-a under `base.`, and back: the answer names the command."""
+    assert cli("remap", "resnet18.pth", "-r", "torchvision-resnet-to-detectron2", "-o", "d2.pth")[0] == 0
+    code, _, err = cli("transplant", "d2.pth", "--into", "reid.py:ReID")
+    assert code == 2
+    assert cli(*named(err, "resnet-to-ibn"), "-o", "ours.pth")[0] == 0
+    straight = ["transplant", "resnet18.pth", "--into", "reid.py:ReID", "-r", "resnet-to-ibn"]
+    assert cli(*straight, "-o", "straight.pth")[0] == 0
+    ours, expected = read(fixtures / "ours.pth"), read(fixtures / "straight.pth")
+    assert all(torch.equal(ours[key], value) for key, value in expected.items())
+    loaded(nets.ReID(), fixtures / "ours.pth")
+    code, _, err = cli("transplant", "ours.pth", "--into", "d2.pth")
+    assert code == 2
+    assert cli(*named(err, "torchvision-resnet-to-detectron2"), "-o", "back.pth")[0] == 0
+    back, old = read(fixtures / "back.pth"), read(fixtures / "d2.pth")
+    assert all(torch.equal(back[key], value) for key, value in old.items())
+    shown = cli(*named(err, "torchvision-resnet-to-detectron2"))[1]
+    assert f"{6 * 4 + 2} of 122 tensors of d2.pth are missing" in shown, "the norms that were split, and the head"
 
 
 @pytest.mark.parametrize(
