@@ -112,6 +112,7 @@ OUTSIDE: list[tuple[str, dict[str, tuple[int, ...]], dict[str, Any], str]] = [
     ("bert-gamma-beta", {"a.LayerNorm.gamma": (4, 4)}, {}, "ndim == 1"),
     ("densenet-legacy", {"f.denselayer1.conv.1.weight": (4, 3)}, {}, "ndim == 4"),
     ("densenet-legacy", {"f.denselayer1.norm.1.weight": (4,), "f.denselayer2.norm1.weight": (4,)}, {}, "norm1"),
+    ("detectron2-resnet-to-torchvision", {"stem.conv1.weight": (4, 3, 3, 3)}, {}, "shape[2] == 7"),
     ("gpt2-to-gptbigcode", {"h.0.attn.c_attn.weight": (12, 4)}, {"config.json": {"n_head": 2}}, "3 * shape[0]"),
     ("gpt2-to-gptbigcode", {"h.0.attn.c_attn.weight": (4, 12)}, {"config.json": {"model_type": "gpt_neo"}}, "gpt2"),
     ("llama-meta-to-hf", {"tok_embeddings.weight": (8, 2), "norm.weight": (4,)}, {"params.json": {}}, "$2.shape[0]"),

@@ -45,6 +45,8 @@ def plan_transplant(
         fits: {key pattern of the model: "grid(prefix=1)"}, before `mismatch`.
         init: {key pattern of the model: "normal(0.001)"} for what nothing fills.
         vars: numbers for the recipe.
+        new: key patterns of the model's tensors that are meant to start anew, as ``["classifier.*"]``: `strict` and
+            `min_coverage` do not count them.
         seed: of the model's own init.
         only_loaded: the output holds only what came from the source.
         wrap: the output nests the weights under this key.
@@ -138,6 +140,8 @@ def load_into(
         mismatch: for tensors of another shape, "skip" leaves the model's own, "error" refuses, "fit" makes them fit.
         fits: {key pattern of the model: "grid(prefix=1)"}, before `mismatch`.
         vars: numbers for the recipe.
+        new: key patterns of the model's tensors that are meant to start anew: `strict` and `min_coverage` do not count
+            them.
         strict: refuse what torch would not load strictly.
         min_coverage: refuse if less than this share of the model's elements would be loaded.
 

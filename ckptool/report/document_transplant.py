@@ -93,19 +93,24 @@ def _answer(transplant: Transplant, mode: Mode, came: Done) -> Answer:
 def _loaded(transplant: Transplant) -> Answer:
     """Whether the model gets all its weights."""
     model = terminal(transplant.target.name, 80)
-    missing = [entry for entry in transplant.having(Filled.MISSING) if not entry.is_harmless]
-    mismatched = transplant.having(Filled.MISMATCHED)
+    new = transplant.new
+    left = [entry for entry in transplant.having(Filled.MISSING) if entry.key not in new]
+    missing = [entry for entry in left if not entry.is_harmless]
+    mismatched = [entry for entry in transplant.having(Filled.MISMATCHED) if entry.key not in new]
     number = len(transplant.entries)
     total = many(number, "tensor")
     unused = len(transplant.unexpected) + len(transplant.withheld)
     beside = f"; {many(unused, 'tensor')} of the source not used" if unused else ""
     if not missing and not mismatched:
-        harmless = len(transplant.having(Filled.MISSING))
+        harmless = len(left)
         filled = f"the only tensor of {model} is filled" if number == 1 else f"all {total} of {model} are filled"
         text = f"complete: {filled}"
+        if harmless or new:
+            text = f"complete: {number - harmless - len(new):,} of {total} of {model} are filled"
+        if new:
+            text += f", {len(new):,} {'is' if len(new) == 1 else 'are'} new on purpose"
         if harmless:
-            filled = f"{number - harmless:,} of {total} of {model} are filled"
-            text = f"complete: {filled}, evaluation does not use the others"
+            text += f", evaluation does not use {f'the other {harmless:,}' if new else 'the others'}"
         return Answer(f"{text}{beside}", "warning" if unused else "good")
     counts = [f"{len(missing):,} of {total} of {model} {_are(missing)} missing"] if missing else []
     of = "" if missing else f" of {total} of {model}"

@@ -31,6 +31,7 @@ SYMBOLS: Mapping[str, str] = {
     "fitted": "*",
     "mismatched": "!",
     "missing": "-",
+    "new": "-",
     "harmless": "-",
     "unexpected": "+",
     "dropped": "-",
@@ -165,6 +166,8 @@ def _row(label: _Label, patterns: list[str], keys: list[str], elements: Mapping[
 def _labels(transplant: Transplant, each: bool) -> dict[str, _Label]:
     rules: dict[tuple[RuleName, ...], str] = {(use.name,): use.rule for use in transplant.plan.uses}
     labels = {entry.key: _label(entry, rules) for entry in transplant.entries}
+    new = (entry for entry in transplant.entries if entry.key in transplant.new)
+    labels |= {entry.key: ("new", f"new on purpose: {reason_text(entry.reason)}") for entry in new}
     for status, words in (("mismatched", "of another shape"), ("fitted", "fitted")):
         found = {label for label in labels.values() if label[0] == status}
         if len(found) > _MANY_SHAPES and not each:
