@@ -367,3 +367,39 @@ def test_reverse_require_is_a_list_of_preconditions_on_keys() -> None:
     assert expand(reverse(recipe).recipe, {"b": spec}).problems
     assert not expand(recipe, {"a": TensorSpec("a", "float32", (3,))}).problems
     assert not expand(reverse(parse_recipe(["a -> b"])).recipe, {"b": spec}).problems
+
+
+# ---------------------------------------------------------------------------------------------- suggestions
+
+
+@pytest.mark.parametrize("layers", [2, 450])
+def test_a_transplant_between_the_layouts_names_the_recipe(
+    layers: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also for as many keys as a real model has, of which recipes are tried by the forms of their keys."""
+    from safetensors.torch import save_file
+
+    split = {
+        f"model.layers.{layer}.mlp.experts.{expert}.{name}_proj.weight": torch.full(shape, float(layer * 4 + expert))
+        for layer in range(layers)
+        for expert in range(4)
+        for name, shape in (("gate", (3, 2)), ("up", (3, 2)), ("down", (2, 3)))
+    } | {"model.norm.weight": torch.ones(2)}
+    old, new, out = tmp_path / "old.safetensors", tmp_path / "new.safetensors", tmp_path / "out.safetensors"
+    save_file(split, old)
+    remap(old, new, ["fuse-experts"])
+    for source, target, options in ((old, new, "-r fuse-experts"), (new, old, "-r fuse-experts --reverse")):
+        capsys.readouterr()
+        assert main(["transplant", str(source), "--into", str(target)]) == 0
+        assert f"note: {options} would fill" in capsys.readouterr().out
+        words = [*options.split(), "--strict", "-o", str(out), "--force"]
+        assert main(["transplant", str(source), "--into", str(target), *words]) == 0
+        assert main(["diff", str(out), str(target)]) == 0
+
+
+def test_reverse_without_rules_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from conftest import ROOT
+
+    path = str(ROOT / "fixtures" / "moe")
+    assert main(["transplant", path, "--into", path, "--reverse"]) == 2
+    assert "--reverse without rules" in capsys.readouterr().err
