@@ -322,20 +322,22 @@ class _Rolled:
 
     def _in_order(self, node: Node) -> tuple[str, ...]:
         """The keys below a node that are not apart, in file order."""
-        return tuple(sorted((key for key in node.each_key() if _last(key) not in self.apart), key=self._places.get))
+        return tuple(
+            sorted((key for key in node.each_key() if _last(key) not in self.apart), key=self._places.__getitem__)
+        )
 
     def groups(self) -> list[Group]:
         """The rows with their keys. The largest row of a label has the keys that no other row has."""
-        patterns = []
+        patterns: list[str] = []
         rest: dict[Label, int] = {}  # the largest row of each label
         row_of: dict[str, int] = {}  # of the keys of all others
-        for label, keys in self.own.items():
+        for keys in self.own.values():
             anywhere = "*." if all("." in key for key in keys) else "{*.,}"
             row_of |= dict.fromkeys(keys, len(patterns))
             patterns.append(anywhere + braces(list(dict.fromkeys(map(_last, keys)))))
-        for pattern, label, node, keys in sorted(self.rows, key=lambda row: -row[2].size):
+        for pattern, label, node, listed in sorted(self.rows, key=lambda row: -row[2].size):
             if rest.setdefault(label, len(patterns)) != len(patterns):
-                row_of |= dict.fromkeys(keys or node.each_key(), len(patterns))
+                row_of |= dict.fromkeys(listed or node.each_key(), len(patterns))
             patterns.append(pattern)
         found: dict[int, list[str]] = {}
         for key, label in self.labels.items():

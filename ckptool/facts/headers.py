@@ -50,6 +50,11 @@ class Headers:
         """True for a TorchScript archive, which torch.jit.load reads."""
         return self.checkpoint.format.is_program
 
+    @property
+    def is_torch_file(self) -> bool:
+        """True for a file of `torch.save`."""
+        return self.checkpoint.format.has_versions and not self.is_script
+
     def observed(self, kind: type[_Seen]) -> Iterator[_Seen]:
         """What the reader noticed of one kind."""
         return (each for each in self.checkpoint.observations if isinstance(each, kind))
