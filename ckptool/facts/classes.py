@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from ckptool.core.counts import listed, many
 from ckptool.core.facts import FINE, Answer, Fact, Operation, Refuse, Say, Use
-from ckptool.facts.headers import Headers, listed, many
+from ckptool.facts.headers import Headers
 from ckptool.facts.registry import finder
 from ckptool.formats.pickle.objects import Call, Dict, Global
 from ckptool.formats.torch.frame import Frame

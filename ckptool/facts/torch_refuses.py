@@ -85,10 +85,13 @@ class RefusedByDefault(Fact):
 
     @property
     def hint(self) -> str:
-        alone = "the weights alone: ckptool filter {file} --only-weights -o OUT"
         if not self.globals or self.protocol is not None or self.is_dangerous:
-            return alone
-        return f"torch.serialization.add_safe_globals([{', '.join(self.globals)}]) if you trust them, or {alone}"
+            return ""
+        return f"torch.serialization.add_safe_globals([{', '.join(self.globals)}]) if you trust them"
+
+    @property
+    def remedy(self) -> str:
+        return "the weights alone: ckptool filter {file} --only-weights -o OUT"
 
     def finding_level(self) -> Level | None:
         return None if self.is_known else self.grade

@@ -88,6 +88,11 @@ class StandIns:
             return StorageRef(Storage(self.file, 0, _ENDLESS), None)
         return self._archives[id(node)].storage_of(node, key)
 
+    def shape_of(self, node: object) -> tuple[int, ...] | None:
+        """The shape of the tensor behind a stand-in; None for any other object."""
+        tensor = self._tensors.get(id(node))
+        return tensor.shape if tensor is not None else None
+
     def real(self, tensors: Mapping[str, Tensor], *, keep_nodes: bool = False) -> dict[str, Tensor]:
         """The tensors behind stand-ins, under the keys that the stand-ins got.
 
