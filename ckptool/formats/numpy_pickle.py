@@ -10,13 +10,24 @@ from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.errors import UnreadableError, naming
 from ckptool.core.format import Format
 from ckptool.core.observations import TrailingBytes
+from ckptool.formats.pickle.arrays import spell_scalar
 from ckptool.formats.pickle.loading import load_from
-from ckptool.formats.pickle.objects import Persistent
+from ckptool.formats.pickle.objects import Dict, Persistent
 from ckptool.formats.torch.arrays import array_ref
+from ckptool.formats.torch.edit import each_below
 from ckptool.formats.torch.storage import ArrayBytes, StorageRef
+from ckptool.formats.torch.tensor import is_numpy
 from ckptool.formats.torch.tree import interpret
 
 NUMPY_PICKLE = Format("numpy pickle", is_pickle=True)
+
+
+def _spell_scalars(root: object) -> None:
+    """Spell numpy's scalars beside arrays, in one dict, as arrays without axes: ``arrays[0][()]`` is such a scalar."""
+    for node in each_below([root]):
+        if type(node) is Dict and any(is_numpy(value) for _, value in node.items):
+            for _, value in node.items:
+                spell_scalar(value)
 
 
 def open_numpy_pickle(source: ByteSource, select: str | None = None) -> Checkpoint:
@@ -38,6 +49,7 @@ def open_numpy_pickle(source: ByteSource, select: str | None = None) -> Checkpoi
 
     with naming(source.path):
         loaded = load_from(source, 0, source.size)
+        _spell_scalars(loaded.value)
         tree = interpret(loaded.value, storage_of, select, nbytes=loaded.nbytes, faithful=loaded.faithful)
     if not tree.tensors and not tree.other_tensors:
         raise UnreadableError(
