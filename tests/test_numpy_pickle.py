@@ -123,6 +123,25 @@ def test_paddles_parameters(tmp_path: Path) -> None:
     assert torch.equal(load_file(tmp_path / "m.safetensors")["fc.weight"], torch.from_numpy(ARRAYS["long"]))
 
 
+def paddle_slices(array: np.ndarray[Any, Any], most: int) -> dict[str, object]:
+    """A large array as Paddle's `_unpack_saved_dict` cuts it for the protocols 2 and 3."""
+    flat = array.flatten()
+    parts = {f"w@@.{number}": flat[at : at + most] for number, at in enumerate(range(0, flat.size, most))}
+    return {**parts, "UnpackBigParamInfor@@": {"w": {"OriginShape": array.shape, "slices": list(parts)}}}
+
+
+@pytest.mark.parametrize("protocol", [2, 3])
+def test_paddles_slices_are_one_tensor(protocol: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cut = paddle_slices(ARRAYS["long"], 7000)
+    path = written(tmp_path / "m.pdparams", {"fc.bias": ARRAYS["zeros"], **cut}, protocol)
+    assert_holds(path, {"fc.bias": ARRAYS["zeros"], "w": ARRAYS["long"]})
+    assert run(["filter", str(path), "-o", str(tmp_path / "m.pth")]) == 0
+    assert torch.equal(torch.load(tmp_path / "m.pth")["w"], torch.from_numpy(ARRAYS["long"]))
+    cut["UnpackBigParamInfor@@"]["w"]["OriginShape"] = (300, 401)  # type: ignore[index]
+    assert run(["inspect", str(written(path, {"fc.bias": ARRAYS["zeros"], **cut}, protocol))]) == 2
+    assert "120,000 elements for w, and a shape of 120,300" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("protocol", range(6))
 def test_scalars_beside_arrays_are_tensors_without_axes(protocol: int, tmp_path: Path) -> None:
     weights = {"w": ARRAYS["long"], "beta": np.float32(0.9), "count": np.int64(7)}
