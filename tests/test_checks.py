@@ -16,6 +16,7 @@ from conftest import FIXTURES
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from ckptool import plan_transplant
 from ckptool.commands.checks import RULES, explain_rule, rule_named
 from ckptool.commands.checks.run import run_checks
 from ckptool.core.errors import ChangedError, CkptError, Exit, UnreadableError, UsageError
@@ -429,6 +430,17 @@ def test_wrapper_and_leftover(fixtures: Path) -> None:
     allowed = 'allow.leftover = ["optimizer", "lr_*"]\nallow.wrapper = ["*"]\nallow.facts = ["weights-only"]'
     assert check(path, policy=allowed).findings == ()
     assert check(path, policy='levels = {leftover = "off", wrapper = "off", facts = "off"}').findings == ()
+
+
+def test_initial_values_on_purpose_are_excused(fixtures: Path, tmp_path: Path) -> None:
+    path = tmp_path / "reid.pth"
+    into = f"{fixtures / 'models.py'}:Baseline"
+    plan_transplant(fixtures / "resnet18.pth", into, new=["classifier", "bottleneck"], drop="fc").plan.apply(path)
+    (finding,) = found(check(path), "facts")
+    assert len(finding.keys) == 5 and finding.message.endswith(", classifier.weight")
+    (finding,) = found(check(path, policy='allow.missing = ["classifier.*"]'), "facts")
+    assert len(finding.keys) == 4 and "classifier" not in finding.message
+    assert check(path, policy='allow.missing = ["classifier.*", "bottleneck"]').findings == ()
 
 
 def test_select_says_which_weights_are_meant(fixtures: Path) -> None:

@@ -103,6 +103,7 @@ def test_conditions(text: str, shape: tuple[int, ...], is_met: bool | None) -> N
         assert bool(unmet) != is_met
 
 
+EXPERT = "m.layers.0.mlp.experts."
 BLOCK = "m.layers.0.block_sparse_moe.experts.0."
 Q = "base_model.model.q."
 OUTSIDE: list[tuple[str, dict[str, tuple[int, ...]], dict[str, Any], str]] = [
@@ -112,6 +113,7 @@ OUTSIDE: list[tuple[str, dict[str, tuple[int, ...]], dict[str, Any], str]] = [
     ("bert-gamma-beta", {"a.LayerNorm.gamma": (4, 4)}, {}, "ndim == 1"),
     ("densenet-legacy", {"f.denselayer1.conv.1.weight": (4, 3)}, {}, "ndim == 4"),
     ("densenet-legacy", {"f.denselayer1.norm.1.weight": (4,), "f.denselayer2.norm1.weight": (4,)}, {}, "norm1"),
+    ("detectron2-resnet-to-torchvision", {"stem.conv1.weight": (4, 3, 3, 3)}, {}, "shape[2] == 7"),
     ("gpt2-to-gptbigcode", {"h.0.attn.c_attn.weight": (12, 4)}, {"config.json": {"n_head": 2}}, "3 * shape[0]"),
     ("gpt2-to-gptbigcode", {"h.0.attn.c_attn.weight": (4, 12)}, {"config.json": {"model_type": "gpt_neo"}}, "gpt2"),
     ("llama-meta-to-hf", {"tok_embeddings.weight": (8, 2), "norm.weight": (4,)}, {"params.json": {}}, "$2.shape[0]"),
@@ -121,6 +123,23 @@ OUTSIDE: list[tuple[str, dict[str, tuple[int, ...]], dict[str, Any], str]] = [
     ("lora-merge", {f"{Q}x": (2,)}, {"adapter_config.json": {"peft_type": "IA3"}}, "LORA"),
     ("mixtral-fuse-experts", {f"{BLOCK}w1.weight": (4, 2), f"{BLOCK}w3.weight": (3, 2)}, {}, "$1.shape == $2.shape"),
     ("mixtral-fuse-experts", {f"{BLOCK}w1.weight": (4, 2), f"{BLOCK}w2.weight": (4, 2)}, {}, "$2.shape[1]"),
+    ("phimoe-fuse-experts", {f"{BLOCK}w1.weight": (4, 2), f"{BLOCK}w2.weight": (4, 2)}, {}, "$2.shape[1]"),
+    ("fuse-experts", {f"{EXPERT}0.gate_proj.weight": (4, 2), f"{EXPERT}0.up_proj.weight": (3, 2)}, {}, "== $2.shape"),
+    ("fuse-experts-w123", {f"{EXPERT}0.w1.weight": (4, 2), f"{EXPERT}0.w3.weight": (3, 2)}, {}, "$1.shape == $2.shape"),
+    ("fuse-experts-fc123", {f"{EXPERT}0.fc1.weight": (4, 2), f"{EXPERT}0.fc2.weight": (4, 2)}, {}, "$2.shape[1]"),
+    ("fuse-experts-ungated", {f"{EXPERT}0.gate_proj.weight": (4, 2)}, {}, "no *.experts.*.gate_proj.*"),
+    ("llama4-fuse-experts", {f"{EXPERT}0.gate_proj.weight": (4, 2), f"{EXPERT}0.down_proj.weight": (4, 2)}, {}, "$2"),
+    ("gpt-oss-fuse-experts", {f"{EXPERT}0.gate_proj.weight": (4, 2), f"{EXPERT}0.gate_proj.bias": (2,)}, {}, "bias"),
+    ("transpose-experts", {f"{EXPERT}gate_up_proj": (2, 8, 3), f"{EXPERT}down_proj": (2, 3, 4)}, {}, "2 * $2.shape[1]"),
+    ("inkling-experts", {f"{EXPERT}w13_weight_scale": (2,)}, {}, "no *.experts.w13_weight_scale"),
+    ("aria-experts", {f"{EXPERT}fc1.weight": (2, 8, 3), f"{EXPERT}fc2.weight": (2, 3, 4)}, {}, "2 * $2.shape[1]"),
+    (
+        "granitemoe-experts",
+        {f"block_sparse_moe.{name}_linear.weight": (2, 3, 4) for name in ("input", "output")},
+        {},
+        "2 * $2.shape[2]",
+    ),
+    ("step3-fuse-experts", {"l.0.moe.gate_proj.weight_scale_inv": (2,)}, {}, "no *.moe.*.weight_scale_inv"),
     ("open_clip-to-hf-clip", {"visual.trunk.a.weight": (4,)}, {}, "no visual.trunk.*"),
     ("open_clip-to-hf-clip", {"visual.proj": (4,)}, {}, "visual.proj: ndim == 2"),
     ("resnet-to-ibn", {"layer1.0.bn1.weight": (8,), "layer1.0.conv1.weight": (4, 8, 1, 1)}, {}, "$2.shape[0]"),

@@ -10,10 +10,11 @@ from ckptool.commands.checks import finding
 from ckptool.commands.diff import result as diff
 from ckptool.commands.patching import extract as patching
 from ckptool.commands.transplant import result as transplant
+from ckptool.core.counts import many
 from ckptool.engine import apply
 from ckptool.models.probing import report as probing
 from ckptool.report.escape import terminal
-from ckptool.report.units import number_of, size_short
+from ckptool.report.units import size_short
 
 if TYPE_CHECKING:
     from ckptool.report.document import Document
@@ -79,7 +80,7 @@ class Written(apply.Written):
         return cls(**{field.name: getattr(plain, field.name) for field in fields(plain)})
 
     def __repr__(self) -> str:
-        return f"<Written {number_of(self.tensors, 'tensor')}, {size_short(self.nbytes)}: {terminal(str(self.path))}>"
+        return f"<Written {many(self.tensors, 'tensor')}, {size_short(self.nbytes)}: {terminal(str(self.path))}>"
 
     def __str__(self) -> str:
         from ckptool.report.document_plan import written_blocks

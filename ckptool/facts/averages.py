@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from ckptool.core.checkpoint import Checkpoint
+from ckptool.core.counts import many
 from ckptool.core.errors import UsageError
 from ckptool.core.facts import Fact
-from ckptool.facts.headers import Headers, many
+from ckptool.facts.headers import Headers
 from ckptool.facts.registry import facts_of, finder
 
 
@@ -149,7 +150,7 @@ _OWN = ("n_averaged", "initted", "step", "decay", "num_updates", "updates")
 def _prefixed(headers: Headers) -> MovingAverage | None:
     """A second copy of the model under a name that says so: ``ema_model.``, beside ``model.`` or bare keys."""
     tensors = headers.checkpoint.tensors
-    tops = {key.partition(".")[0] for key in headers.keys}
+    tops = {outline.partition(".")[0] for outline in headers.outlines}
     for place in sorted(_AVERAGES, key=len, reverse=True):
         if place.partition(".")[0] not in tops:
             continue

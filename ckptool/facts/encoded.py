@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import TYPE_CHECKING, ClassVar
 
+from ckptool.core.counts import many
 from ckptool.core.dtypes import DTYPES
 from ckptool.core.facts import FINE, Answer, Fact, Operation, Refuse, Say, Use
 from ckptool.core.observations import Decoded
 from ckptool.core.spec import TensorSpec
-from ckptool.facts.headers import Headers, amount, many
+from ckptool.facts.headers import Headers, amount
 from ckptool.facts.registry import finder
 
 if TYPE_CHECKING:

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ckptool.core.checkpoint import Checkpoint
+from ckptool.core.counts import many
 from ckptool.core.facts import FINE, Answer, Fact, Operation, Say, Use
-from ckptool.facts.headers import Headers, many
+from ckptool.facts.headers import Headers
 from ckptool.facts.registry import finder
 from ckptool.formats.torch.frame import Frame
 from ckptool.formats.torch.tensor import is_tensor

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import PurePath
 
 from ckptool.core.checkpoint import Checkpoint
+from ckptool.core.counts import listed, many
 from ckptool.core.errors import CkptError
 from ckptool.core.facts import FINE, Answer, Fact, Operation, Refuse, Say, Use
-from ckptool.facts.headers import Headers, listed, many
+from ckptool.facts.headers import Headers
 from ckptool.facts.registry import finder
 from ckptool.formats.folder import KNOWN
 from ckptool.formats.ranks.kinds import joining_folder

@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ckptool.core.counts import many
 from ckptool.core.facts import Fact
-from ckptool.facts.headers import Headers, below, many
+from ckptool.facts.headers import Headers, below
 from ckptool.facts.registry import finder
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ckptool.commands.checks.finding import LEVELS, Finding, Level, Outcome, Report
+from ckptool.core.counts import many
 from ckptool.core.errors import Exit
 from ckptool.report.blocks import Block, Column, Findings, Next, Rows, Totals
 from ckptool.report.cells import Cell, Row
@@ -13,7 +14,6 @@ from ckptool.report.document import Answer, Document, Field, Mood, Status, Table
 from ckptool.report.escape import shorten
 from ckptool.report.findings import Grid, grid, idle_text, scope_text, sum_text
 from ckptool.report.symbols import LEVELS as STYLES
-from ckptool.report.units import number_of
 
 _FIELDS = tuple(map(Field, ("file", "rule", "level", "message", "keys", "help", "policy")))
 _FILES = 40  # of the table
@@ -52,7 +52,7 @@ def _answer(report: Report, fail_on: Level) -> Answer:
     failed = report.exit_code(fail_on) is not Exit.OK
     idle = idle_text(report)
     if not report.findings and len(report.idle) == len(report.rules):
-        return Answer(f"nothing checked: {number_of(len(report.files), 'file')}; {idle or 'no rule ran'}", "warning")
+        return Answer(f"nothing checked: {many(len(report.files), 'file')}; {idle or 'no rule ran'}", "warning")
     if not report.findings:
         return Answer(f"passed: {scope_text(report)}, {sum_text(report)}{f'; {idle}' * bool(idle)}", "good")
     mood: Mood = "bad" if failed else "warning" if report.count("warning") or report.count("error") else "good"

@@ -7,16 +7,17 @@ from typing import Any
 
 from ckptool.commands.patching.extract import Extracted
 from ckptool.commands.patching.manifest import Part
+from ckptool.core.counts import many
 from ckptool.core.fold import rollup
 from ckptool.core.shell import shell_quote
 from ckptool.core.spec import packed_nbytes
 from ckptool.report.blocks import Block, Column, Next, Notes, Rows, Sides, Totals
 from ckptool.report.cells import Row
 from ckptool.report.document import Answer, Document, Field, Table
-from ckptool.report.document_inspect import shape_text, side_of
 from ckptool.report.json import file_fields, note_fields
+from ckptool.report.sides import side_of
 from ckptool.report.symbols import Style
-from ckptool.report.units import number_of, size_short
+from ckptool.report.units import shape_text, size_short
 
 _SYMBOLS = {"same": "=", "delta": "~", "whole": "+", "tied": "="}
 _WORDS = {"same": "as in the base", "delta": "changed", "whole": "in the patch as it is", "tied": "tied"}
@@ -63,7 +64,7 @@ def _answer(found: Extracted, out: str | None) -> Answer:
     counts = found.manifest.counts
     if counts["same"] == counts["tensors"] == counts["base_tensors"] and not counts["renamed"]:
         takes = "would take" if out is None else "takes"
-        text = f"identical: the patch changes none of {number_of(counts['tensors'], 'tensor')}, and {takes}"
+        text = f"identical: the patch changes none of {many(counts['tensors'], 'tensor')}, and {takes}"
         return Answer(f"{text} {size_short(found.nbytes)}", "good")
     whole = sum(tensor.nbytes for tensor in found.tuned.values())
     share = f"{found.nbytes / whole:.1%} of {size_short(whole)}" if whole else size_short(whole)

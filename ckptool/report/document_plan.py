@@ -8,6 +8,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from ckptool.core.checkpoint import Checkpoint
+from ckptool.core.counts import many
 from ckptool.core.errors import CkptError
 from ckptool.core.plan import Dropped, Plan, Problem, Step, sources_of
 from ckptool.core.reasons import FOUND
@@ -15,14 +16,10 @@ from ckptool.core.shell import shell_quote
 from ckptool.engine.reads import reads_of
 from ckptool.report.blocks import Block, Column, Facts, Item, Items, Next, Notes, Rows, Sides, Totals
 from ckptool.report.document import Answer, Document, Field, Mood, Status, Table
-from ckptool.report.document_inspect import one_side, shape_text, side_of
 from ckptool.report.json_plan import dropped_fields, op_of, plan_result, step_fields
+from ckptool.report.plan_fates import SYMBOLS, Fate, counts, fate_of
 from ckptool.report.plan_rows import (
-    SYMBOLS,
-    Fate,
     beside_facts,
-    counts,
-    fate_of,
     key_rows,
     nbytes_before,
     rule_rows,
@@ -31,8 +28,9 @@ from ckptool.report.plan_rows import (
 )
 from ckptool.report.reasons import command_text, reason_text
 from ckptool.report.results import ABOUT, plan_findings
+from ckptool.report.sides import one_side, side_of
 from ckptool.report.symbols import STYLES
-from ckptool.report.units import number_of, relative, size_short
+from ckptool.report.units import relative, shape_text, size_short
 from ckptool.storage.paths import is_address
 
 if TYPE_CHECKING:
@@ -109,9 +107,9 @@ def plan_document(
 def plan_answer(plan: Plan, mode: Mode) -> Answer | None:
     """Why nothing is written; None where nothing forbids it."""
     if plan.problems:
-        return Answer(f"cannot be written: {number_of(len(plan.problems), 'problem')}", "bad")
+        return Answer(f"cannot be written: {many(len(plan.problems), 'problem')}", "bad")
     if plan.unmet:
-        unmet = number_of(len(plan.unmet), "requirement is", "requirements are")
+        unmet = many(len(plan.unmet), "requirement is", "requirements are")
         return Answer(f"not as required: {unmet} not met{', nothing is written' * (mode == 'write')}", "bad")
     return None
 
@@ -121,7 +119,7 @@ def _ready(plan: Plan, mode: Mode) -> Answer:
         written = f"{tensors_text(plan)}, {size_short(plan.nbytes)} were written before"
         return Answer(f"complete: {written}, nothing is left to write", "good")
     warnings = len({note.text for note in plan.notes if note.level == "warning"})
-    state = f"ready, with {number_of(warnings, 'warning')}" if warnings else "ready"
+    state = f"ready, with {many(warnings, 'warning')}" if warnings else "ready"
     verb = "will" if mode == "write" else "would"
     mood: Mood = "warning" if warnings else "good"
     return Answer(f"{state}: {tensors_text(plan)}, {size_short(plan.nbytes)} {verb} be written", mood)
@@ -166,13 +164,13 @@ def reads_blocks(plan: Plan) -> Iterator[Block]:
     reads = reads_of(plan)
     if reads is not None:
         whole = size_short(reads.of)
-        ranges = f"{size_short(reads.nbytes)} of {whole} in {number_of(reads.ranges, 'range')}"
+        ranges = f"{size_short(reads.nbytes)} of {whole} in {many(reads.ranges, 'range')}"
         yield Totals((f"will read {ranges if reads.ranges else f'nothing more of {whole}'}",))
 
 
 def read_block(read: Read) -> Facts:
     """``pinned: hf://org/model@COMMIT`` for each branch, then ``read: 3 requests, 210 kB of 16.1 GB``"""
-    requests = number_of(read.requests, "request")
+    requests = many(read.requests, "request")
     pins = [("pinned", [pinned]) for _, pinned in read.pins]
     return Facts((*pins, ("read", [requests, f"{size_short(read.nbytes)} of {size_short(read.of)}"])))
 
@@ -188,16 +186,16 @@ def written_blocks(written: Written, name: str, files: Sequence[str] = (), *, is
     """
     yield from file_blocks(files)
     if written.missing:
-        missing = number_of(written.missing, "file is", "files are")
+        missing = many(written.missing, "file is", "files are")
         yield Items((_wrote(f"a part of {name}: {missing} missing, which the other parts write"),))
         return
     if rounding := written.rounding:
         key = max(rounding, key=lambda key: rounding[key])
         yield Facts((("rounding", [f"rel ≤ {relative(rounding[key])} ({key})", *_lost_values(written)]),))
-    many = f"  {len(written.files)} files" if len(written.files) > 1 else ""
+    parts = f"  {len(written.files)} files" if len(written.files) > 1 else ""
     is_folder = written.files[0] != written.path
-    shown = str(PurePath(name) / written.files[0].name) if is_folder and not many else name
-    yield Items((_wrote(f"{shown}{many}  {size_short(written.nbytes)}  {written.seconds:.1f} s"),))
+    shown = str(PurePath(name) / written.files[0].name) if is_folder and not parts else name
+    yield Items((_wrote(f"{shown}{parts}  {size_short(written.nbytes)}  {written.seconds:.1f} s"),))
     if is_folder and not is_part and not is_address(name):
         yield Next((f"publish it: hf upload OWNER/NAME {shell_quote(name)}",))
 
@@ -209,9 +207,9 @@ def _wrote(what: str) -> Item:
 def _lost_values(written: Written) -> Iterator[str]:
     """``1 value overflows``, ``3 values become zero``: what casts could not hold."""
     if overflows := sum(written.overflows.values()):
-        yield f"{number_of(overflows, 'value')} {'overflows' if overflows == 1 else 'overflow'}"
+        yield f"{many(overflows, 'value')} {'overflows' if overflows == 1 else 'overflow'}"
     if zeroed := sum(written.zeroed.values()):
-        yield f"{number_of(zeroed, 'value')} {'becomes' if zeroed == 1 else 'become'} zero"
+        yield f"{many(zeroed, 'value')} {'becomes' if zeroed == 1 else 'become'} zero"
 
 
 def unwritten_blocks(files: Sequence[str], mode: Mode = "preview", found: bool = False) -> Iterator[Block]:

@@ -6,9 +6,9 @@ from ckptool.commands.checks.case import Case, Found, asked_by, columns
 from ckptool.commands.checks.settings import Drift, Setting
 from ckptool.commands.diff.comparison import compare
 from ckptool.commands.diff.result import Change, Status
+from ckptool.core.counts import many
 from ckptool.core.errors import NoMatchError
 from ckptool.core.shell import shell_quote
-from ckptool.facts.headers import many
 from ckptool.values.delta import Tolerance
 
 

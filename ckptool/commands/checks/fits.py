@@ -8,12 +8,12 @@ from ckptool.commands.checks.bases import Base
 from ckptool.commands.checks.case import Case, Found, asked_by, columns
 from ckptool.commands.checks.finding import Place
 from ckptool.core.address import address_of
+from ckptool.core.counts import many
 from ckptool.core.keys import wrapper_prefix
 from ckptool.core.shell import shell_quote
 from ckptool.core.spec import TensorSpec
 from ckptool.facts.counters import promised_counters
 from ckptool.facts.entries import entries_of
-from ckptool.facts.headers import many
 from ckptool.storage.paths import is_file
 
 if TYPE_CHECKING:
