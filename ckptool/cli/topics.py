@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from importlib.resources import files
 from typing import Annotated
@@ -64,9 +65,18 @@ def help(
         print_texts([command.get_help(typer.Context(command, info_name=topic, parent=context.find_root())), "\n"])
     else:
         close = get_close_matches(topic, [*known, *getattr(group, "commands", {})], n=1)
-        hint = f"did you mean {close[0]}?   all pages: ckptool help" if close else "all pages: ckptool help"
+        said = f"did you mean {close[0]}?" if close else _pages_about(topic, known)
+        hint = "   ".join(filter(None, (said, "all pages: ckptool help")))
         raise UsageError(f'there is no page "{topic}"', hint=hint)
     return Exit.OK
+
+
+def _pages_about(word: str, known: Mapping[str, str]) -> str:
+    """``pages about it: output, ci``: where a word occurs most often; "" if in no page."""
+    found = {name: len(re.findall(rf"\b{re.escape(word)}\b", page(name), re.IGNORECASE)) for name in known}
+    in_title = {name: word.lower() in title.lower() for name, title in known.items()}
+    names = [name for name in sorted(known, key=lambda name: (not in_title[name], -found[name])) if found[name]]
+    return f"pages about it: {', '.join(names[:3])}" if names else ""
 
 
 def _contents(known: dict[str, str], screen: Screen) -> Iterator[Line]:
