@@ -63,8 +63,9 @@ def test_a_table_is_broken_between_words() -> None:
     lines = [paint(line, Screen(width=50, elide=True)) for line in page_lines(text, Screen(width=50, elide=True))]
     assert len(lines) > 2 and all(len(line) <= 50 for line in lines)
     assert "\\" not in "".join(lines) and "".join(lines).count("|") == 1
-    words = [word for line in lines[1:] for word in line.replace("`--fail-on error|note`", "").split()]
-    assert " ".join(words) == "what ends with an exit code that is not zero"
+    assert sorted("".join(f"{line} " for line in lines[1:]).split()) == sorted(
+        ["`--fail-on", "error|note`", "what", "ends", "with", "an", "exit", "code", "that", "is", "not", "zero"]
+    )
 
 
 COMMANDS = [
