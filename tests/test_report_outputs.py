@@ -145,13 +145,13 @@ def test_csv_of_a_file_with_formulas_for_keys(cli: Run, fixtures: Path) -> None:
     commands = (["inspect", "hostile.pth"], ["diff", *both], ["filter", "hostile.pth"], ["extract", *both])
     more = (
         ["merge", *both],
-        ["remap", "hostile.pth", "-r", "b -> =b"],
+        ["remap", "hostile.pth", "-r", "{k*} -> ={k*}"],
         ["transplant", "hostile.pth", "--into", both[1]],
     )
     for command in (*commands, *more):
         _, out, _ = cli(*command, "--format", "csv")
         rows = rows_of(out)
-        assert len(rows) == len(HOSTILE)
+        assert len(rows) >= len(HOSTILE)
         for row in rows:
             assert not any(cell.startswith(FORMULAS) for cell in row.values())
 
