@@ -284,3 +284,9 @@ def test_names_are_whole_where_there_is_room(cli: Run) -> None:
     assert "- fixtures/resnet18-102.pth  102 tensors  70.0 kB  torch legacy" in out.splitlines()
     _, out, _ = cli("diff", "fixtures/resnet18-102.pth", "fixtures/resnet18.pth", columns=60)
     assert max(map(len, out.splitlines())) <= 60
+
+
+def test_a_recipe_of_equal_keys_says_so(cli: Run) -> None:
+    code, out, _ = cli("diff", "resnet18.pth", "shards", "--emit", "recipe")
+    assert code == 0
+    assert "# the keys are the same: there is nothing to rename or to drop" in out

@@ -122,6 +122,7 @@ def test_windows_change_nothing(text: bytes, size: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(strict_json, "_WINDOWS", (size, 2 * size))
         patch.setattr(strict_json, "_LOOK_AHEAD", size)
+        patch.setattr(strict_json, "_BATCH", size)
         assert outcome(text) == whole
 
 
@@ -131,6 +132,7 @@ def test_strings_in_windows_are_those_of_json(pairs: dict[str, str], size: int, 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(strict_json, "_WINDOWS", (size, size))
         patch.setattr(strict_json, "_LOOK_AHEAD", size)
+        patch.setattr(strict_json, "_BATCH", size)
         reader = JsonReader.of(text)
         found = {
             member: reader.strings("x") if member == "weight_map" else reader.small_value()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeAlias
 
+from ckptool.api.given import checked
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     Goal: TypeAlias = PathText | torch.nn.Module | Target | Checkpoint
 
 
+@checked
 def open(path: PathText, select: str | None = None) -> Checkpoint:
     """Open a checkpoint of any format, told by its content. Reads headers only; holds no file open.
 
@@ -53,6 +56,7 @@ def open(path: PathText, select: str | None = None) -> Checkpoint:
     return Checkpoint.of(open_checkpoint(path, select=select))
 
 
+@checked
 def dequantized(checkpoint: Input, dtype: str | None = None) -> Checkpoint:
     """A checkpoint with decoded tensors in place of its quantized ones: what ``--dequantize`` makes of it.
 
@@ -81,6 +85,7 @@ def dequantized(checkpoint: Input, dtype: str | None = None) -> Checkpoint:
     return Checkpoint.of(logical(opened(checkpoint), float_dtype(dtype)))
 
 
+@checked
 def compare(
     old: Input,
     new: Input,
@@ -137,6 +142,7 @@ def compare(
     return Diff.of(diff)
 
 
+@checked
 def match(
     source: Input,
     target: Goal,
@@ -186,6 +192,7 @@ def match(
     return Automatic.of(automatic(given, specs, model.specs, accept=Confidence(accept), modules=modules))
 
 
+@checked
 def check(
     paths: Sequence[PathText] | PathText,
     *,
@@ -218,7 +225,6 @@ def check(
         >>> report.findings[0].rule, report.findings[0].keys, int(report.exit_code("error"))
         ('fits', ('fc.bias', 'fc.weight'), 1)
     """
-    from collections.abc import Sequence
     from dataclasses import replace
 
     from ckptool.api.options import texts_of
@@ -226,9 +232,10 @@ def check(
     from ckptool.commands.checks.policy import Policy, read_policy
     from ckptool.commands.checks.run import run_checks
     from ckptool.commands.checks.typed import with_model, without_typed_places
+    from ckptool.core.bytes import HasPath
     from ckptool.storage.paths import local_path
 
-    named = list(paths) if isinstance(paths, Sequence) and not isinstance(paths, str) else [paths]
+    named = [paths] if isinstance(paths, str | HasPath) else list(paths)
     asked = Policy() if policy is None else read_policy(local_path(policy))
     asked = replace(with_model(asked, into, model_args), is_trusted=trust_policy)
     found = run_checks(

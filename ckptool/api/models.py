@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ckptool.api.given import checked
 from ckptool.api.looking import open
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from ckptool.models.probing.report import ProbeReport
 
 
+@checked
 def plan_transplant(
     source: Input,
     target: Goal,
@@ -43,6 +45,8 @@ def plan_transplant(
         fits: {key pattern of the model: "grid(prefix=1)"}, before `mismatch`.
         init: {key pattern of the model: "normal(0.001)"} for what nothing fills.
         vars: numbers for the recipe.
+        new: key patterns of the model's tensors that are meant to start anew, as ``["classifier.*"]``: `strict` and
+            `min_coverage` do not count them.
         seed: of the model's own init.
         only_loaded: the output holds only what came from the source.
         wrap: the output nests the weights under this key.
@@ -83,6 +87,7 @@ def plan_transplant(
     return Transplant.of(replace(done, plan=Plan.of(consulted(done.plan, texts_of(allow), loads=True))))
 
 
+@checked
 def probe(
     transplant: Transplant,
     source_model: Goal,
@@ -120,6 +125,7 @@ def probe(
     return ProbeReport.of(run(transplant, target_from(source_model, model_args), input_shape=input_shape, seed=seed))
 
 
+@checked
 def load_into(
     model: torch.nn.Module, source: Input, *, select: str | None = None, **options: Unpack[LoadOptions]
 ) -> Report:
@@ -134,6 +140,8 @@ def load_into(
         mismatch: for tensors of another shape, "skip" leaves the model's own, "error" refuses, "fit" makes them fit.
         fits: {key pattern of the model: "grid(prefix=1)"}, before `mismatch`.
         vars: numbers for the recipe.
+        new: key patterns of the model's tensors that are meant to start anew: `strict` and `min_coverage` do not count
+            them.
         strict: refuse what torch would not load strictly.
         min_coverage: refuse if less than this share of the model's elements would be loaded.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ckptool.api.given import checked
 from ckptool.api.looking import opened
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from ckptool.recipes.recipe import Recipe
 
 
+@checked
 def plan_filter(
     checkpoint: Input,
     choices: Sequence[tuple[str, str]] = (),
@@ -50,9 +52,10 @@ def plan_filter(
     from ckptool.api.plan import Plan
     from ckptool.commands.filter import plan_filter as plan
 
-    return Plan.of(plan(opened(checkpoint), choices, dtype=dtype, only_weights=only_weights))
+    return Plan.of(plan(opened(checkpoint), tuple(choices), dtype=dtype, only_weights=only_weights))
 
 
+@checked
 def plan_remap(
     checkpoint: Input,
     recipe: Recipe | str | Sequence[str],
@@ -101,6 +104,7 @@ def plan_remap(
     return Plan.of(plan(sources, parsed, backwards=reverse, prefixes=prefixes, vars=vars, like=target, dtype=dtype))
 
 
+@checked
 def plan_merge(
     checkpoints: Input | Sequence[Input],
     *,
@@ -135,12 +139,12 @@ def plan_merge(
         >>> union.steps[0].reason
         FromInput(input=1, replaced=((0, None),))
     """
-    from collections.abc import Sequence
-
     from ckptool.api.plan import Plan
     from ckptool.commands.merging.merge import plan_merge as plan
+    from ckptool.core.bytes import HasPath
+    from ckptool.core.checkpoint import Checkpoint
 
-    several = checkpoints if isinstance(checkpoints, Sequence) and not isinstance(checkpoints, str) else [checkpoints]
+    several = [checkpoints] if isinstance(checkpoints, str | HasPath | Checkpoint) else checkpoints
     inputs = [opened(checkpoint) for checkpoint in several]
     if lora is not None:
         return Plan.of(_with_adapter(inputs, opened(lora), params or {}, dtype, bool(method or weights or base)))
@@ -161,6 +165,7 @@ def _with_adapter(
     return plan_adapter(inputs[0], adapter, scale=params.get("scale", 1.0), dtype=dtype)
 
 
+@checked
 def extract(
     base: Input, tuned: Input, out: PathText | None = None, *, force: bool = False, threads: int = 2
 ) -> Extracted:
@@ -197,6 +202,7 @@ def extract(
         return Extracted.of(run(before, after, sink, threads=threads))
 
 
+@checked
 def plan_patch(base: Input, *patches: Input) -> Plan:
     """Plan what patches make of their base, one after the other. Digests are compared at once, which reads the base.
 

@@ -33,6 +33,8 @@ class Adapter(Fact):
     has_base: bool = False
 
     name = "adapter"
+    may_be_allowed = True
+    also = ("lora", "peft")
     tells = True
     grade = "note"
     rank = 10

@@ -22,6 +22,8 @@ class ChecksumDiffers(Fact):
     records: tuple[str, ...] = ()
 
     name = "checksum"
+    may_be_allowed = True
+    also = ("crc", "damaged")
     tells = True
     level = "warning"
     grade = "error"
@@ -56,10 +58,11 @@ class NoChecksums(Fact):
 
     @property
     def hint(self) -> str:
-        return (
-            "torch.serialization.set_crc32_options(True) before torch.save; "
-            "ckptool filter {file} -o OUT.pth writes them"
-        )
+        return "torch.serialization.set_crc32_options(True) before torch.save"
+
+    @property
+    def remedy(self) -> str:
+        return "ckptool filter {file} -o OUT.pth writes them"
 
 
 @finder

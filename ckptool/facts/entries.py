@@ -31,10 +31,11 @@ class NotTensors(Fact):
 
     @property
     def hint(self) -> str:
-        return (
-            "load_state_dict(strict=True) takes each for an unexpected key; "
-            "without them: ckptool filter {file} --only-weights -o OUT"
-        )
+        return "load_state_dict(strict=True) takes each for an unexpected key"
+
+    @property
+    def remedy(self) -> str:
+        return "without them: ckptool filter {file} --only-weights -o OUT"
 
     def answer(self, use: Use) -> Answer:
         return Say(self.text, "they are not loaded") if use.operation is Operation.LOAD else FINE

@@ -65,6 +65,7 @@ class Rank(Fact):
     folder: str = ""
 
     name = "rank"
+    may_be_allowed = True
     tells = True
     level = "warning"
     grade = "error"
@@ -101,6 +102,7 @@ class Pieces(Fact):
     folder: str = ""
 
     name = "pieces"
+    may_be_allowed = True
     tells = True
     level = "warning"
     grade = "error"
@@ -160,6 +162,7 @@ class Several(Fact):
     is_part: bool = False
 
     name = "several"
+    may_be_allowed = True
     rank = -1
 
     @property

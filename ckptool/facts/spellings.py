@@ -44,7 +44,7 @@ class OldDenseNet(Fact):
         return f"{many(len(self.keys), 'key')} with DenseNet's old names, norm.1 for norm1: written before torch 0.4"
 
     @property
-    def hint(self) -> str:
+    def remedy(self) -> str:
         return "rename them: ckptool remap {file} -r densenet-legacy -o OUT"
 
 

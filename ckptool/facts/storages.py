@@ -36,7 +36,7 @@ class LargeStorage(Fact):
         )
 
     @property
-    def hint(self) -> str:
+    def remedy(self) -> str:
         return "write only what is used: ckptool filter {file} -o SMALL.safetensors"
 
 

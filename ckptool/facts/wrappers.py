@@ -44,7 +44,7 @@ class Wrapped(Fact):
         return f'every key starts with "{self.prefix}", the mark of {" in ".join(marks)}'
 
     @property
-    def hint(self) -> str:
+    def remedy(self) -> str:
         return "remove it: ckptool remap {file} -r strip-wrappers -o PLAIN"
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from ckptool.commands.patching.extract import Extracted
 from ckptool.commands.patching.manifest import Part
+from ckptool.core.counts import many
 from ckptool.core.fold import rollup
 from ckptool.core.shell import shell_quote
 from ckptool.core.spec import packed_nbytes
@@ -67,6 +68,11 @@ def _sorted(found: Extracted) -> list[Part]:
 
 
 def _answer(found: Extracted, out: str | None) -> Answer:
+    counts = found.manifest.counts
+    if counts["same"] == counts["tensors"] == counts["base_tensors"] and not counts["renamed"]:
+        takes = "would take" if out is None else "takes"
+        text = f"identical: the patch changes none of {many(counts['tensors'], 'tensor')}, and {takes}"
+        return Answer(f"{text} {size_short(found.nbytes)}", "good")
     whole = sum(tensor.nbytes for tensor in found.tuned.values())
     share = f"{found.nbytes / whole:.1%} of {size_short(whole)}" if whole else size_short(whole)
     done = "would take" if out is None else "takes"

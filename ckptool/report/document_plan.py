@@ -38,7 +38,8 @@ if TYPE_CHECKING:
     from ckptool.engine.apply import Written
     from ckptool.storage.transfer import Read
 
-Mode: TypeAlias = Literal["write", "preview", "dry run", "check"]
+Mode: TypeAlias = Literal["write", "preview", "dry run", "check", "complete"]
+"""Whether an output is written, or why not; "complete" where an earlier run has written all of it."""
 _KEYS = (
     Column("", "mark"),
     Column("key", "key", least=14),
@@ -82,7 +83,7 @@ def plan_document(
     return Document(
         command=command_text(plan.command),
         answer=plan_answer(plan, mode) or _ready(plan, mode),
-        blocks=lambda: _blocks(plan, names, match, written),
+        blocks=lambda: iter(()) if mode == "complete" else _blocks(plan, names, match, written),
         table=lambda: _table(plan),
         result=lambda: plan_result(plan, names, match, written, exit_code),
         records=lambda: chain(
@@ -114,6 +115,9 @@ def plan_answer(plan: Plan, mode: Mode) -> Answer | None:
 
 
 def _ready(plan: Plan, mode: Mode) -> Answer:
+    if mode == "complete":
+        written = f"{tensors_text(plan)}, {size_short(plan.nbytes)} were written before"
+        return Answer(f"complete: {written}, nothing is left to write", "good")
     warnings = len({note.text for note in plan.notes if note.level == "warning"})
     state = f"ready, with {many(warnings, 'warning')}" if warnings else "ready"
     verb = "will" if mode == "write" else "would"
@@ -147,7 +151,12 @@ def _blocks(plan: Plan, names: Sequence[str], match: Automatic | None, written: 
     before = "" if is_merge else f" (was {size_short(nbytes_before(plan))})"
     yield Totals((f"{tensors_text(plan)}, {size_short(plan.nbytes)}{before}", *counts(plan)))
     if written is not None:
-        yield from written_blocks(written, str(written.path))
+        yield from written_blocks(written, str(written.path), is_part=is_part(plan))
+
+
+def is_part(plan: Plan) -> bool:
+    """True if tensors of the input were left out by patterns: the output may be no whole model."""
+    return plan.command.name == "filter" and bool(plan.dropped)
 
 
 def reads_blocks(plan: Plan) -> Iterator[Block]:
@@ -166,8 +175,15 @@ def read_block(read: Read) -> Facts:
     return Facts((*pins, ("read", [requests, f"{size_short(read.nbytes)} of {size_short(read.of)}"])))
 
 
-def written_blocks(written: Written, name: str, files: Sequence[str] = ()) -> Iterator[Block]:
-    """``wrote body.safetensors  22.4 MB  0.2 s``, further files, and how far a cast rounded."""
+def written_blocks(written: Written, name: str, files: Sequence[str] = (), *, is_part: bool = False) -> Iterator[Block]:
+    """``wrote body.safetensors  22.4 MB  0.2 s``, further files, and how far a cast rounded.
+
+    Args:
+        written: the output.
+        name: it as it was typed.
+        files: further files that were written.
+        is_part: it is not a whole model, so nothing is said of publishing it.
+    """
     yield from file_blocks(files)
     if written.missing:
         missing = many(written.missing, "file is", "files are")
@@ -180,7 +196,7 @@ def written_blocks(written: Written, name: str, files: Sequence[str] = ()) -> It
     is_folder = written.files[0] != written.path
     shown = str(PurePath(name) / written.files[0].name) if is_folder and not parts else name
     yield Items((_wrote(f"{shown}{parts}  {size_short(written.nbytes)}  {written.seconds:.1f} s"),))
-    if is_folder and not is_address(name):
+    if is_folder and not is_part and not is_address(name):
         yield Next((f"publish it: hf upload OWNER/NAME {shell_quote(name)}",))
 
 
@@ -226,7 +242,8 @@ def problem_errors(problems: Sequence[Problem]) -> Iterator[tuple[CkptError, lis
         message, keys = problem.message, problem.keys
         if len(keys) > 1:  # all of them are listed: the message need not name the first
             message = message.removesuffix(f": {keys[0]}")
-        shown = list(keys[:_MANY_KEYS]) if any(key not in message for key in keys) else []
+        is_named = all(key in message for key in keys[:2])  # the message lists the first ones itself
+        shown = [] if is_named else list(keys[:_MANY_KEYS])
         if len(keys) > _MANY_KEYS and shown:
             shown.append(f"{len(keys) - _MANY_KEYS:,} more (all: --json)")
         yield CkptError(message, hint=problem.hint or None), shown

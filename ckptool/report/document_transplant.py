@@ -93,19 +93,24 @@ def _answer(transplant: Transplant, mode: Mode, came: Done) -> Answer:
 def _loaded(transplant: Transplant) -> Answer:
     """Whether the model gets all its weights."""
     model = terminal(transplant.target.name, 80)
-    missing = [entry for entry in transplant.having(Filled.MISSING) if not entry.is_harmless]
-    mismatched = transplant.having(Filled.MISMATCHED)
+    new = transplant.new
+    left = [entry for entry in transplant.having(Filled.MISSING) if entry.key not in new]
+    missing = [entry for entry in left if not entry.is_harmless]
+    mismatched = [entry for entry in transplant.having(Filled.MISMATCHED) if entry.key not in new]
     number = len(transplant.entries)
     total = many(number, "tensor")
     unused = len(transplant.unexpected) + len(transplant.withheld)
     beside = f"; {many(unused, 'tensor')} of the source not used" if unused else ""
     if not missing and not mismatched:
-        harmless = len(transplant.having(Filled.MISSING))
+        harmless = len(left)
         filled = f"the only tensor of {model} is filled" if number == 1 else f"all {total} of {model} are filled"
         text = f"complete: {filled}"
+        if harmless or new:
+            text = f"complete: {number - harmless - len(new):,} of {total} of {model} are filled"
+        if new:
+            text += f", {len(new):,} {'is' if len(new) == 1 else 'are'} new on purpose"
         if harmless:
-            filled = f"{number - harmless:,} of {total} of {model} are filled"
-            text = f"complete: {filled}, evaluation does not use the others"
+            text += f", evaluation does not use {f'the other {harmless:,}' if new else 'the others'}"
         return Answer(f"{text}{beside}", "warning" if unused else "good")
     counts = [f"{len(missing):,} of {total} of {model} {_are(missing)} missing"] if missing else []
     of = "" if missing else f" of {total} of {model}"
@@ -180,7 +185,9 @@ def done_blocks(transplant: Transplant, came: Done, name: str = "", files: Seque
     if came.snippet is not None:
         yield Code(came.snippet)
     if came.written is not None:
-        yield from written_blocks(came.written, name or str(came.written.path), files)
+        yield from written_blocks(
+            came.written, name or str(came.written.path), files, is_part=transplant.asked.only_loaded
+        )
     if came.loads is not None:
         mark = "loads" if came.loads.strict or transplant.asked.only_loaded else "does not load"
         style = "green" if came.loads.strict else "" if transplant.asked.only_loaded else "red"

@@ -21,8 +21,14 @@ def sum_text(report: Report) -> str:
 
 
 def scope_text(report: Report) -> str:
-    """``3 files, 9 rules``"""
-    return f"{many(len(report.files), 'file')}, {many(len(report.rules), 'rule')}"
+    """``3 files, 9 rules``; rules that had nothing to look at do not count."""
+    return f"{many(len(report.files), 'file')}, {many(len(report.rules) - len(report.idle), 'rule')}"
+
+
+def idle_text(report: Report) -> str:
+    """``shards had nothing to look at (not sharded)``; "" if every rule had something."""
+    idle = report.idle.items()
+    return ", ".join(f"{rule} had nothing to look at{f' ({why})' if why else ''}" for rule, why in idle)
 
 
 def policy_text(place: Place) -> str:

@@ -19,6 +19,8 @@ def diff_recipe(diff: Diff, old_name: str, new_name: str) -> Iterator[str]:
         yield "rules = '''\n"
         yield from (f"{rule}\n" for rule in rules)
         yield "'''\n"
+    else:
+        yield "# the keys are the same: there is nothing to rename or to drop\n"
     yield from _comments(diff)
 
 

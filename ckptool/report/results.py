@@ -115,7 +115,7 @@ def transplant_findings(transplant: Transplant, name: str) -> Report:
     plan, model = transplant.plan, transplant.target.name
     findings = [*_problems("problem", plan.problems, name), *_problems("expect", plan.unmet, name)]
     by_status = {
-        status: [entry for entry in transplant.entries if entry.status is status]
+        status: [entry for entry in transplant.having(status) if entry.key not in transplant.new]
         for status in (Filled.MISSING, Filled.MISMATCHED)
     }
     grave = [entry for entry in by_status[Filled.MISSING] if not entry.is_harmless]

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
 from ckptool.commands.transplant.result import Transplant
-from ckptool.commands.transplant.shares import State, share_of
+from ckptool.commands.transplant.shares import Share, State, share_of
 from ckptool.core.counts import many
 from ckptool.core.fold import rollup
 from ckptool.core.reasons import ByRules, DoesNotFit, Kept, NoSuchKey, RuleName, Tie
@@ -31,6 +31,7 @@ SYMBOLS: Mapping[str, str] = {
     "fitted": "*",
     "mismatched": "!",
     "missing": "-",
+    "new": "-",
     "harmless": "-",
     "unexpected": "+",
     "dropped": "-",
@@ -55,14 +56,15 @@ def module_rows(transplant: Transplant, depth: int | None = None) -> list[Row]:
         rest = [entry for name, entries in groups.items() if name not in shown for entry in entries]
         return [*(_module_row(name, groups[name]) for name in shown), _module_row("more modules", rest)]
     if depth is None:
-        groups = {name: part for whole, entries in groups.items() for name, part in _parts(transplant, whole, entries)}
+        modules = transplant.modules
+        groups = {name: part for whole, entries in groups.items() for name, part in _parts(modules, whole, entries)}
     return [_module_row(name, entries) for name, entries in groups.items()]
 
 
-def _parts(transplant: Transplant, name: str, entries: list[Entry]) -> Iterator[tuple[str, list[Entry]]]:
+def _parts(modules: Mapping[str, Share], name: str, entries: list[Entry]) -> Iterator[tuple[str, list[Entry]]]:
     """What of a partly loaded module is loaded and what is new, if that is said in few rows; else the module."""
     by_key = {entry.key: entry for entry in entries}
-    states = [(key, transplant.modules[key.rpartition(".")[0] or key].state) for key in by_key]
+    states = [(key, modules[key.rpartition(".")[0] or key].state) for key in by_key]
     found = rollup(states) if share_of(name, entries).state is State.PARTLY else []
     lacking = [group for group in found if group.label is not State.LOADED]
     if len(found) < 2 or len(lacking) > _FEW_PARTS:
@@ -165,6 +167,8 @@ def _row(label: _Label, patterns: list[str], keys: list[str], elements: Mapping[
 def _labels(transplant: Transplant, each: bool) -> dict[str, _Label]:
     rules: dict[tuple[RuleName, ...], str] = {(use.name,): use.rule for use in transplant.plan.uses}
     labels = {entry.key: _label(entry, rules) for entry in transplant.entries}
+    new = (entry for entry in transplant.entries if entry.key in transplant.new)
+    labels |= {entry.key: ("new", f"new on purpose: {reason_text(entry.reason)}") for entry in new}
     for status, words in (("mismatched", "of another shape"), ("fitted", "fitted")):
         found = {label for label in labels.values() if label[0] == status}
         if len(found) > _MANY_SHAPES and not each:

@@ -189,10 +189,11 @@ def clear_stages(target: PathText, plan: str | None = None) -> list[Note]:
     if address_of(target) is not None:  # an upload that was not completed has no name
         return notes
     target = Path(target)
-    for path in words_of_done(target):
-        if plan is None or path != done_path(target, plan):
-            with suppress(OSError):
-                path.unlink()
+    if plan is not None:  # without a plan nothing is about to be written
+        for path in words_of_done(target):
+            if path != done_path(target, plan):
+                with suppress(OSError):
+                    path.unlink()
     for path in stages_of(target):
         if path.is_symlink() or not path.is_dir():
             if is_abandoned(path):
