@@ -206,6 +206,29 @@ def test_an_error_is_what_its_schema_says(cli: Run) -> None:
     assert json.loads(out)["schema"] == "ckptool.error/1"
 
 
+@pytest.mark.parametrize("form", ["text", "json", "csv", "html", "markdown", "lines"])
+def test_undecodable_names_and_keys(form: str, cli: Run, fixtures: Path) -> None:
+    state = {
+        "x\udcff.weight": torch.zeros(3),
+        "y\ud800": torch.ones(2),
+        "重み": torch.ones(1),
+        "\u202eab": torch.ones(1),
+    }
+    old, new = os.fsdecode(b"a\xff.pth"), os.fsdecode(b"b\xe9.pth")
+    torch.save(state, fixtures / old)
+    torch.save({key: tensor + 1 for key, tensor in state.items()}, fixtures / new)
+    for code, *command in (
+        *((0, "inspect", old), (1, "diff", old, new), (0, "filter", old), (0, "merge", old, new, "--method", "linear")),
+        *((0, "remap", old, "-r", "{k*} -> a.{k*}"), (0, "transplant", old, "--into", new), (0, "check", old)),
+    ):
+        found, out, err = cli(*map(str, command), "--format", form)
+        assert (found, err) == (code, "")
+        assert out.isprintable() or out.replace("\n", "").replace("\r", "").replace("\t", "").isprintable()
+    code, _, err = cli("extract", old, new, "--format", form)
+    assert code == 2
+    assert "a key has a character that UTF-8 cannot hold: \\udcff" in err
+
+
 ANSWERS: dict[str, tuple[list[str], str]] = {
     "same": (["diff", "resnet18.pth", "shards"], "identical: "),
     "different": (COMMANDS["diff"], "different: 116 of 122 tensors differ"),
