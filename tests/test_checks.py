@@ -497,3 +497,24 @@ def test_drift_sees_through_a_wrapper_and_needs_its_base(fixtures: Path) -> None
     assert not found(check(fixtures / "training.ckpt", policy=policy), "drift")
     with pytest.raises(UnreadableError, match="none"):
         check(fixtures / "training.ckpt", policy='drift = {from = "none.pth"}')
+
+
+@pytest.mark.parametrize(
+    ("policy", "line"),
+    [
+        ('# a comment\ninto = "nix.safetensors"', 2),
+        ('into = "torchvision:resnetzz"', 1),
+        ('\n\ndrift = {from = "nix.safetensors"}', 3),
+        ('levels.dead = "off"\nrecipe = "fc. head."', 2),
+        ('lock = "../outside.lock"', 1),
+        ('lock = "ckptool.toml"', 1),
+        ('[[paths]]\nmatch = "*"\ninto = "nix.safetensors"', 3),
+    ],
+)
+def test_an_error_of_what_a_policy_names_shows_its_line(policy: str, line: int, tmp_path: Path) -> None:
+    save_file({"fc.weight": torch.ones(2, 3)}, tmp_path / "a.safetensors")
+    with pytest.raises(CkptError) as caught:
+        check(tmp_path / "a.safetensors", policy=policy)
+    asked = policy.splitlines()[line - 1]
+    assert caught.value.detail[-1] == f"   = policy: {asked}  ({tmp_path / 'ckptool.toml'}:{line})"
+    assert str(caught.value).endswith(caught.value.detail[-1])

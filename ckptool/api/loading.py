@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from ckptool.api.given import checked
 from ckptool.api.options import LoadOptions, asked_by
 from ckptool.api.shown import Shown
 from ckptool.commands.consult import consulted
@@ -64,6 +65,7 @@ class Report(Shown):
         """Share of the model's elements that came from the checkpoint, 0 to 1."""
         return self.transplant.coverage
 
+    @checked
     def freeze(self, model: torch.nn.Module, *, eval_batchnorm: bool = True) -> int:
         """Set `requires_grad_(False)` on the parameters that were loaded whole; on those that the recipe freezes.
 

@@ -86,6 +86,7 @@ def transplant(
     var: Annotated[
         list[str] | None, typer.Option("--var", metavar="NAME=NUMBER", help="A number for the recipe; repeats.")
     ] = None,
+    backwards: Annotated[bool, typer.Option("--reverse", help="Do the rules backwards.")] = False,
     drop: Annotated[
         list[str] | None,
         typer.Option(
@@ -193,6 +194,7 @@ def transplant(
     plan and writes nothing.
     """
     from ckptool.recipes.recipe import recipe_of
+    from ckptool.recipes.reverse import reverse
 
     require_match_for(explain, is_auto=match is Match.AUTO, option="--match auto")
     recipe = recipe_of(rules or [])
@@ -205,6 +207,10 @@ def transplant(
             f"{recipe.name} joins several files, which transplant does not",
             hint=f"first join them: ckptool remap {shell_quote(path)} -r {shell_quote(recipe.name)} -o JOINED",
         )
+    if backwards:
+        if not rules:
+            raise UsageError("--reverse without rules: nothing to do backwards", hint="give them: -r RECIPE --reverse")
+        recipe = reverse(recipe).recipe
     source = open_selected(path, select if select is not None or ema else recipe.asks_for, ema)
     source = decoded(source, dequantize)
 
@@ -238,7 +244,7 @@ def transplant(
     )
     done = plan_transplant(source, target, asked)
     if done.match is not None:
-        done = replace(done, match=explained(done.match, explain or ()))
+        done = replace(done, match=explained(done.match, explain or (), path))
     typed = {
         "--model-arg": model_arg,
         "--var": var,
@@ -251,8 +257,19 @@ def transplant(
     more = {"--select": select, "--match": "auto" if match is Match.AUTO else None}
     typed |= {option: [value] for option, value in more.items() if value is not None}
     repeated = [word for option, values in typed.items() for value in values or () for word in (option, value)]
+    turned = ["--reverse"] if backwards else []
     done = with_suggestions(
-        done, ["transplant", str(path), "--into", into, *repeated, *["--ema"] * ema, *["--dequantize"] * dequantize]
+        done,
+        [
+            "transplant",
+            str(path),
+            "--into",
+            into,
+            *repeated,
+            *turned,
+            *["--ema"] * ema,
+            *["--dequantize"] * dequantize,
+        ],
     )
     if not done.plan.problems:
         require_loaded(done)
@@ -270,6 +287,7 @@ def transplant(
         verbose=verbose,
         quiet=quiet,
         reports=tuple(report or ()),
+        dequantize=dequantize,
     )
     extras = Extras(save_recipe, freeze_list, snippet, arguments, wrap, depth, strict, seed, proof)
     return carry_out(done, request, extras)

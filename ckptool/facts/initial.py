@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
+from ckptool.core.counts import many
 from ckptool.core.facts import FINE, Answer, Fact, Operation, Say, Use
 from ckptool.core.fold import rollup
 from ckptool.core.initial import recorded_initial
-from ckptool.facts.headers import Headers, many
+from ckptool.facts.headers import Headers
 from ckptool.facts.registry import finder
 
 _SHOWN = 3

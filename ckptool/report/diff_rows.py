@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from ckptool.commands.diff.result import Change, Diff, ExtraChange, Status
+from ckptool.core.counts import many
 from ckptool.core.fold import rollup
 from ckptool.core.spec import DTYPES, TensorSpec
 from ckptool.recipes.renaming import rename_of
 from ckptool.report.escape import shorten
-from ckptool.report.units import number_of, relative, size
+from ckptool.report.units import relative, size
 from ckptool.values.delta import Delta, Tolerance
 
 _MANY_ROWS = 6  # of other shapes or dtypes; more are joined by the kind of the change
@@ -310,8 +311,8 @@ def integers(changes: Sequence[Change]) -> str:
     old = _span(min(low for (low, _), _ in ranges), max(high for (_, high), _ in ranges))
     new = _span(min(low for _, (low, _) in ranges), max(high for _, (_, high) in ranges))
     counters = all(change.key.endswith("num_batches_tracked") for change in changes if _is_integer(change))
-    many = "" if len(ranges) == 1 else f"{number_of(len(ranges), 'counter' if counters else 'tensor')} "
-    return f"{many}{old} → {new}"
+    counted = "" if len(ranges) == 1 else f"{many(len(ranges), 'counter' if counters else 'tensor')} "
+    return f"{counted}{old} → {new}"
 
 
 def _is_integer(change: Change) -> bool:
@@ -368,13 +369,13 @@ def summary_parts(diff: Diff) -> list[str]:
     if diff.keys_only:
         parts.append("values not compared")
     if diff.extras:
-        parts.append(number_of(len(diff.extras), "other entry differs", "other entries differ"))
+        parts.append(many(len(diff.extras), "other entry differs", "other entries differ"))
     return parts
 
 
 def identical_text(diff: Diff) -> str:
     """The only line about two checkpoints that are the same."""
-    tensors = number_of(len(diff.changes), "tensor")
+    tensors = many(len(diff.changes), "tensor")
     if diff.keys_only:
         return f"same keys and specs: {tensors}, values not compared"
     from ckptool.report.units import size_short

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from ckptool.commands.transplant.result import Transplant, weighed
 from ckptool.commands.transplant.shares import least_filled, share_of
+from ckptool.core.counts import many
 from ckptool.core.errors import CkptError
 from ckptool.core.keys import Pattern
 from ckptool.core.plan import Problem
@@ -80,9 +81,9 @@ def unmet(transplant: Transplant, strict: bool, min_coverage: float | None) -> t
 def _not_even(entries: Sequence[Entry], mapped: Iterable[str], least: float) -> list[Problem]:
     """Shares of elements hide norms: tensors count, and each module that the source has, too."""
     whole = share_of("", entries)
-    filled, many = whole.tensors
-    if filled < least * many:
-        said = f"{filled:,} of {many:,} tensors come from the source, less than {least:.2%}"
+    filled, total = whole.tensors
+    if filled < least * total:
+        said = f"{filled:,} of {total:,} tensors come from the source, less than {least:.2%}"
         left = [entry.key for entry in entries if not entry.is_filled and not entry.is_harmless]
         return [
             Problem(
@@ -94,8 +95,8 @@ def _not_even(entries: Sequence[Entry], mapped: Iterable[str], least: float) -> 
     module = least_filled(entries, mapped)
     if module is None or module.share >= least:
         return []
-    filled, many = module.tensors
-    said = f"{module.name} is in the source, and {filled:,} of its {many:,} tensors come from it"
+    filled, total = module.tensors
+    said = f"{module.name} is in the source, and {filled:,} of its {total:,} tensors come from it"
     return [
         Problem(
             f"{said} ({module.share:.0%} of the module), less than {least:.2%}",
@@ -128,8 +129,8 @@ def _not_strict(verdict: Verdict, new: Collection[str]) -> list[Problem]:
     return found or [Problem(f"the model refuses it: {verdict.summary}")]
 
 
-def _keys(many: int) -> str:
-    return "1 key is" if many == 1 else f"{many:,} keys are"
+def _keys(count: int) -> str:
+    return many(count, "key is", "keys are")
 
 
 def require_loaded(transplant: Transplant) -> None:
