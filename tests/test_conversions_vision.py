@@ -174,6 +174,27 @@ def features(resnet: nn.Module, x: torch.Tensor) -> torch.Tensor:
     return x
 
 
+def test_a_resnet_into_all_branches_of_mgn(torchvision: ModuleType) -> None:
+    resnet = partial(torchvision.models.ResNet, torchvision.models.resnet.BasicBlock, [1, 1, 3, 1], num_classes=5)
+    ours, theirs = structured(resnet()), Branches(resnet(), ("backbone", "b1", "b2", "b3"))
+    made = remap_torch(load_recipe("resnet-to-mgn"), ours.state_dict())
+    theirs.load_state_dict(made)
+    for name in ("b1", "b2", "b3"):
+        theirs.names = ("backbone", name)
+        assert_close(features(ours, image(64)), theirs.eval()(image(64)))
+    back = remap_torch(load_recipe("mgn-to-resnet"), made)
+    assert all(torch.equal(back[key], value) for key, value in ours.state_dict().items() if not key.startswith("fc."))
+
+
+def test_a_resnet_into_both_branches_of_abdnet(torchvision: ModuleType) -> None:
+    state = small_resnet(torchvision).state_dict()
+    made = remap_torch(load_recipe("resnet-to-abdnet"), state)
+    assert len(made) == len(state) - 2 + sum(key.startswith("layer4.") for key in state)
+    back = remap_torch(load_recipe("abdnet-to-resnet"), made)
+    assert back.keys() == state.keys() - {"fc.weight", "fc.bias"}
+    assert all(torch.equal(value, state[key]) for key, value in back.items())
+
+
 @pytest.mark.parametrize("names", [("backbone", "b1", "b2", "b3"), ("backone", "p1", "p2", "p3")])
 def test_the_first_branch_of_mgn(names: tuple[str, ...], torchvision: ModuleType) -> None:
     resnet = partial(torchvision.models.ResNet, torchvision.models.resnet.BasicBlock, [1, 1, 3, 1], num_classes=5)
