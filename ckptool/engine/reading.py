@@ -65,7 +65,9 @@ class Reader:
         self, checkpoints: Iterable[Checkpoint] = (), on_damage: Callable[[DamagedError], None] | None = None
     ) -> None:
         self._lock = threading.Lock()
-        self._checkpoints = tuple(checkpoints)
+        self._checkpoints = (checkpoints,) if isinstance(checkpoints, Checkpoint) else tuple(checkpoints)
+        if not all(isinstance(checkpoint, Checkpoint) for checkpoint in self._checkpoints):
+            raise TypeError("Reader: give checkpoints, as ckptool.open gives them")
         self._on_damage = on_damage
         self._unchecked = dict.fromkeys(source for checkpoint in self._checkpoints for source in checkpoint.sources)
         self._files: OrderedDict[ByteSource, OpenBytes] = OrderedDict()
@@ -302,6 +304,8 @@ class Reader:
         """
         import numpy as np
 
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"Reader.array: tensor is a {type(tensor).__name__}; give a tensor: checkpoint[key]")
         if tensor.layout != "strided":
             raise CkptError(f"{tensor.key} is {tensor.layout}: it has no plain array", key=tensor.key)
         packed = np.empty(tensor.nbytes, np.uint8)

@@ -241,8 +241,13 @@ def _edit_quantization(config: dict[str, Any], made: _Made) -> Iterator[str]:
     encoded = {key for fact in facts_of(made.plan.inputs[0]) if isinstance(fact, Encoded) for key in fact.keys}
     if "quantization_config" not in config or not encoded:
         return
-    copied = {step.value.key for step in made.plan.steps if isinstance(step.value, Source)} & encoded
-    if not copied:
+    stored = {
+        source.key
+        for step in made.plan.steps
+        for source in sources_of(step.value)  # what is joined or split holds the same codes
+        if source.input == 0 and made.old[source.key].dtype == step.target.dtype
+    }
+    if stored.isdisjoint(encoded):
         del config["quantization_config"]
-    elif copied != encoded:
+    elif not stored >= encoded:
         yield "quantization_config stands for weights of which some are decoded or gone"

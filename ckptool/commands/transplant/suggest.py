@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import PurePath
 
@@ -23,9 +25,12 @@ from ckptool.matching.result import Confidence
 from ckptool.models import Target
 from ckptool.models.entries import Filled
 from ckptool.models.own_init import ModelInit
+from ckptool.recipes.matching import match_stage
 from ckptool.recipes.recipe import Recipe, builtin_recipes, load_recipe, recipe_of
+from ckptool.recipes.reverse import reverse
 
-_MANY = 5_000  # tensors; above that built-in recipes are not tried
+_MANY = 5_000  # tensors; above that built-in recipes are tried whose rules fit keys of some form
+_MOST = 200_000  # above that none is
 _MANY_TO_MATCH = 1_000
 _GENERAL = ("strip-wrappers",)  # what is done without it, too
 
@@ -85,16 +90,26 @@ def _names(done: Transplant) -> Iterator[Suggestion]:
         return
     dropped = {row.source.key for row in done.plan.dropped if row.source.input == 0} - _unused(done)
     specs = {key: tensor.spec for key, tensor in done.source.items() if key not in dropped}
-    if len(specs) > _MANY or len(done.target.specs) > _MANY:
+    if max(len(specs), len(done.target.specs)) > _MOST:
         return
     now = _filled(done, done.mapped)
+    if max(len(specs), len(done.target.specs)) > _MANY:
+        some = (Suggestion(options, _gain(done, specs, recipe, now)) for options, recipe in _fitting(specs))
+        best = max(some, key=lambda suggestion: suggestion.tensors, default=None)
+        if best is not None and best.tensors > 0:
+            yield best
+        return
     if done.advice:
         gain = _gain(done, specs, recipe_of(done.advice), now)
         if gain > 0:
             yield Suggestion(tuple(word for rule in done.advice for word in ("-r", rule)), gain)
             return
     known = [Suggestion(("-r", name), _gain(done, specs, load_recipe(name), now)) for name in builtin_recipes()]
+    back = ((options, recipe) for options, recipe in _fitting(specs) if "--reverse" in options)
+    known += [Suggestion(options, _gain(done, specs, recipe, now)) for options, recipe in back]
     best = max([*_parts(done, specs, now), *known], key=lambda suggestion: suggestion.tensors)
+    if best in known and "--reverse" not in best.options and 0 < best.tensors < len(_wanted(done)) - now:
+        best = max([best, *_chained(done, specs, best, now)], key=lambda suggestion: suggestion.tensors)
     is_small = max(len(specs), len(done.target.specs)) <= _MANY_TO_MATCH
     if 2 * best.tensors < len(_wanted(done)) - now and is_small and (done.unexpected or done.withheld):
         initial = ModelInit(done.target)
@@ -103,6 +118,28 @@ def _names(done: Transplant) -> Iterator[Suggestion]:
         best = max(best, Suggestion(("--match", "auto"), gain), key=lambda suggestion: suggestion.tensors)
     if best.tensors > 0:
         yield best
+
+
+def _chained(done: Transplant, specs: dict[str, TensorSpec], first: Suggestion, now: int) -> Iterator[Suggestion]:
+    """A built-in recipe, and another one behind it."""
+    for name in builtin_recipes():
+        if name not in (*first.options, *_GENERAL):
+            rules = (*first.options[1::2], name)
+            yield Suggestion(_rules(rules), _gain(done, specs, recipe_of(rules), now))
+
+
+def _fitting(keys: Iterable[str]) -> Iterator[tuple[tuple[str, ...], Recipe]]:
+    """The built-in recipes, forwards and backwards, of which every rule finds a key of the form that it is for."""
+    forms = list({re.sub(r"\d+", "#", key): key for key in keys}.values())
+    for name in builtin_recipes():
+        found: dict[tuple[str, ...], Recipe] = {("-r", name): load_recipe(name)}
+        with suppress(CkptError):  # rules that have no way back
+            found["-r", name, "--reverse"] = reverse(load_recipe(name)).recipe
+        for options, recipe in found.items():
+            for first in recipe.stages[:1]:
+                seen = match_stage(first, forms).seen
+                if seen and all(rule.optional or number in seen for number, rule in enumerate(first.rules)):
+                    yield options, recipe
 
 
 def _parts(done: Transplant, specs: dict[str, TensorSpec], now: int) -> Iterator[Suggestion]:
