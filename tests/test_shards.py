@@ -139,6 +139,13 @@ def test_a_missing_rank_of_dcp_without_collectives(copied: Callable[[str], Path]
     assert "__1_0.distcp" in refused(folder).message
 
 
+@pytest.mark.parametrize("name", [".metadata", "__0_0.distcp"])
+def test_a_part_of_a_folder_leads_to_it(copied: Callable[[str], Path], name: str) -> None:
+    folder = copied("dcp_fsdp2_bare_2")
+    error = refused(folder / name)
+    assert str(folder) in str(error.hint)
+
+
 def test_megatrons_iterations(copied: Callable[[str], Path]) -> None:
     folder = copied("mcore_torch_dist_2")
     latest = folder / "latest_checkpointed_iteration.txt"
@@ -192,6 +199,9 @@ def test_folders_around(copied: Callable[[str], Path], tmp_path: Path) -> None:
     assert list(open_checkpoint(step)) == expected
     (tmp_path / "run" / "global_step_20").mkdir()
     (tmp_path / "run" / "latest_checkpointed_iteration.txt").write_text("10")
+    assert list(open_checkpoint(tmp_path / "run")) == expected
+    (tmp_path / "run" / "latest_checkpointed_iteration.txt").unlink()
+    (tmp_path / "run" / "global_step_20").rmdir()
     assert list(open_checkpoint(tmp_path / "run")) == expected
     shutil.copytree(step / "actor", step / "critic")
     error = refused(step)
