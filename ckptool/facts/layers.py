@@ -14,7 +14,7 @@ from ckptool.facts.headers import Headers, many
 from ckptool.facts.registry import finder
 
 _LAYERS = re.compile(
-    r"(.*\.)?(?:(?:encoder_|decoder_)?layers?|(?:transformer_)?blocks?|h|resblocks|experts)\.(?P<number>[0-9]{1,4})\.",
+    r"(.*\.)?(?:(?:encoder_|decoder_)?layers?|(?:transformer_)?blocks?|h|resblocks)\.(?P<number>[0-9]{1,4})\.",
     re.DOTALL,
 )
 _MOST = 10_000  # names that are remembered
