@@ -34,6 +34,11 @@ _HEAD = re.compile(r"(?:.*\.)?(?:lm_head|embed_out|output_embedding|cls\.predict
 _INDEX = re.compile(r"(?:^|(?<=\.))(\d+)(?=\.)")
 
 
+def is_embedding(key: str) -> bool:
+    """True for the table of a language model's input tokens, or its output head."""
+    return bool(_EMBEDDING.fullmatch(key) or _HEAD.fullmatch(key))
+
+
 @dataclass(frozen=True, slots=True)
 class Edit:
     """What becomes of a config.json.
