@@ -36,7 +36,12 @@ _INDEX = re.compile(r"(?:^|(?<=\.))(\d+)(?=\.)")
 
 def is_embedding(key: str) -> bool:
     """True for the table of a language model's input tokens, or its output head."""
-    return bool(_EMBEDDING.fullmatch(key) or _HEAD.fullmatch(key))
+    return is_head(key) or _EMBEDDING.fullmatch(key) is not None
+
+
+def is_head(key: str) -> bool:
+    """True for the weight of a language model's output head."""
+    return _HEAD.fullmatch(key) is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,7 +94,7 @@ def _names(done: Transplant) -> Iterator[Suggestion]:
         return
     now = _filled(done, done.mapped)
     if max(len(specs), len(done.target.specs)) > _MANY:
-        some = (Suggestion(options, _gain(done, specs, recipe, now)) for options, recipe in _fitting(specs))
+        some = (Suggestion(options, _gain(done, specs, recipe, now)) for options, recipe in fitting_recipes(specs))
         best = max(some, key=lambda suggestion: suggestion.tensors, default=None)
         if best is not None and best.tensors > 0:
             yield best
@@ -105,7 +105,7 @@ def _names(done: Transplant) -> Iterator[Suggestion]:
             yield Suggestion(tuple(word for rule in done.advice for word in ("-r", rule)), gain)
             return
     known = [Suggestion(("-r", name), _gain(done, specs, load_recipe(name), now)) for name in builtin_recipes()]
-    back = ((options, recipe) for options, recipe in _fitting(specs) if "--reverse" in options)
+    back = ((options, recipe) for options, recipe in fitting_recipes(specs) if "--reverse" in options)
     known += [Suggestion(options, _gain(done, specs, recipe, now)) for options, recipe in back]
     best = max([*_parts(done, specs, now), *known], key=lambda suggestion: suggestion.tensors)
     is_small = max(len(specs), len(done.target.specs)) <= _MANY_TO_MATCH
@@ -118,7 +118,7 @@ def _names(done: Transplant) -> Iterator[Suggestion]:
         yield best
 
 
-def _fitting(keys: Iterable[str]) -> Iterator[tuple[tuple[str, ...], Recipe]]:
+def fitting_recipes(keys: Iterable[str]) -> Iterator[tuple[tuple[str, ...], Recipe]]:
     """The built-in recipes, forwards and backwards, of which every rule finds a key of the form that it is for."""
     forms = list({re.sub(r"\d+", "#", key): key for key in keys}.values())
     for name in builtin_recipes():
