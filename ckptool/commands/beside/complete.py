@@ -159,7 +159,8 @@ def _with_metadata(plan: Plan, choices: Choices) -> Plan:
     """The metadata of an output, which records ties."""
     plan = recorded_in_metadata(plan, keep_first=choices.tied == "keep-first")
     metadata = dict(plan.metadata)
-    if not all(checkpoint.format.has_metadata for checkpoint in plan.inputs):
+    is_new = plan.command.name == "transplant"  # a model's file, whatever the source says of itself
+    if is_new or not all(checkpoint.format.has_metadata for checkpoint in plan.inputs):
         metadata.setdefault("format", "pt")  # transformers refuses files that do not say which framework wrote them
     if plan.initial:
         metadata[INITIAL_KEY] = initial_text(plan.initial)

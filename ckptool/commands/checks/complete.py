@@ -116,7 +116,7 @@ class _Both:
         if self.layout or len(swaps) < 2:
             return self.layout if len(swaps) < 2 else ()
         longest = sorted(swaps, key=lambda swap: -len(swap.take))
-        return tuple(word for swap in longest for word in ("-r", swap.rule))
+        return tuple(word for swap in longest for word in ("-r", f"{swap.take}{{k**}} -> {swap.put}{{k**}}"))
 
 
 def _compared(checkpoint: Checkpoint, base: Checkpoint) -> _Both:
@@ -137,6 +137,7 @@ def _compared(checkpoint: Checkpoint, base: Checkpoint) -> _Both:
         both.moved = len(made)
         both.export |= made
         left = [key for key in left if key not in made]
+    both.export = {key: both.export[key] for key in wanted if key in both.export}
     tied = _tied(base, export, both, left)
     listed = set(checkpoint.other_tensors)
     config = config_beside(base) or {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import PurePath
 
 from ckptool.commands.checks.finding import Place, Report
 from ckptool.commands.checks.policy import Policy
@@ -52,7 +53,8 @@ def with_base(policy: Policy, base: PathText | None) -> Policy:
     """
     if base is None:
         return policy
-    text = str(base) if address_of(base) is not None else str(relative(base, policy.folder))
+    is_whole = address_of(base) is not None or PurePath(base).is_absolute()
+    text = str(base) if is_whole else str(relative(base, policy.folder))
     place = Place(_TYPED, None, f"--complete-with {text}")
     return _with(policy, Settings(complete_with=Setting(text, place, is_typed=True)))
 
