@@ -23,22 +23,22 @@ from ckptool.core.version import VERSION
 
 TYPE_CHECKING = False  # importing typing would take longer than all the rest of this module
 if TYPE_CHECKING:
-    from ckptool.api import check as check
-    from ckptool.api import compare as compare
-    from ckptool.api import dequantized as dequantized
-    from ckptool.api import extract as extract
-    from ckptool.api import load_into as load_into
-    from ckptool.api import match as match
-    from ckptool.api import open as open
-    from ckptool.api import plan_filter as plan_filter
-    from ckptool.api import plan_merge as plan_merge
-    from ckptool.api import plan_patch as plan_patch
-    from ckptool.api import plan_remap as plan_remap
-    from ckptool.api import plan_transplant as plan_transplant
-    from ckptool.api import probe as probe
     from ckptool.api.loading import Report as Report
+    from ckptool.api.looking import check as check
+    from ckptool.api.looking import compare as compare
+    from ckptool.api.looking import dequantized as dequantized
+    from ckptool.api.looking import match as match
+    from ckptool.api.looking import open as open
     from ckptool.api.matching import Automatic as Automatic
+    from ckptool.api.models import load_into as load_into
+    from ckptool.api.models import plan_transplant as plan_transplant
+    from ckptool.api.models import probe as probe
     from ckptool.api.plan import Plan as Plan
+    from ckptool.api.planning import extract as extract
+    from ckptool.api.planning import plan_filter as plan_filter
+    from ckptool.api.planning import plan_merge as plan_merge
+    from ckptool.api.planning import plan_patch as plan_patch
+    from ckptool.api.planning import plan_remap as plan_remap
     from ckptool.commands.checks.finding import Finding as Finding
     from ckptool.commands.diff.result import Change as Change
     from ckptool.commands.diff.result import Diff as Diff
@@ -77,24 +77,9 @@ _HOMES = {
     "TensorSpec": "core.spec",
     "Tolerance": "values.delta",
     "Transplant": "commands.transplant.result",
-    **dict.fromkeys(
-        (
-            "check",
-            "compare",
-            "dequantized",
-            "extract",
-            "load_into",
-            "match",
-            "open",
-            "plan_filter",
-            "plan_merge",
-            "plan_patch",
-            "plan_remap",
-            "plan_transplant",
-            "probe",
-        ),
-        "api",
-    ),
+    **dict.fromkeys(("check", "compare", "dequantized", "match", "open"), "api.looking"),
+    **dict.fromkeys(("load_into", "plan_transplant", "probe"), "api.models"),
+    **dict.fromkeys(("extract", "plan_filter", "plan_merge", "plan_patch", "plan_remap"), "api.planning"),
 }
 
 __all__ = [

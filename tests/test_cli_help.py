@@ -145,3 +145,20 @@ def test_every_command_has_a_page() -> None:
 def test_a_page_names_the_whole_language(name: str, words: list[str]) -> None:
     text = page(name)
     assert [word for word in words if not re.search(rf"(?<![\w-]){re.escape(word)}(?![\w-])", text)] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["resnet18.pth"], "ckptool inspect resnet18.pth"),
+        (["resnet18.pth", "-v"], "ckptool inspect resnet18.pth"),
+        (["resnet18.pth", "tuned.safetensors"], "ckptool diff resnet18.pth tuned.safetensors"),
+        (["shards"], "ckptool inspect shards"),
+        (["not there.safetensors"], "ckptool inspect 'not there.safetensors'"),
+        (["hf://org/model"], "ckptool inspect hf://org/model"),
+    ],
+)
+def test_a_forgotten_command_is_named(words: list[str], hint: str, cli: Run) -> None:
+    code, out, err = cli(*words)
+    assert (code, out) == (2, "")
+    assert err.splitlines() == [f"error: there is no command before {words[0]}", f"  help: {hint}"]

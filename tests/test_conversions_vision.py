@@ -140,6 +140,11 @@ def test_resnet_to_detectron2(torchvision: ModuleType) -> None:
     assert [step.target.key for step in found.steps] == [script(key) for key in before]
     assert all(step.is_copy for step in found.steps)
     assert check_reverse(recipe, before).is_exact
+    back = expand(
+        load_recipe("detectron2-resnet-to-torchvision"), {step.target.key: step.target for step in found.steps}
+    )
+    assert not back.problems
+    assert [step.target for step in back.steps] == list(before.values())
 
 
 class IBN(nn.Module):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from torch import nn
 from ckptool.cli.app import run
 from ckptool.core.errors import UsageError
 from ckptool.core.spec import TensorSpec
-from ckptool.recipes.recipe import builtin_recipes, load_recipe, parse_toml
+from ckptool.recipes.expand import expand
+from ckptool.recipes.recipe import builtin_recipes, load_recipe, parse_recipe, parse_toml
 from ckptool.recipes.require import parse_requirement, unmet_by_keys
 
 
@@ -111,6 +113,7 @@ OUTSIDE: list[tuple[str, dict[str, tuple[int, ...]], dict[str, Any], str]] = [
     ("bert-gamma-beta", {"a.LayerNorm.gamma": (4, 4)}, {}, "ndim == 1"),
     ("densenet-legacy", {"f.denselayer1.conv.1.weight": (4, 3)}, {}, "ndim == 4"),
     ("densenet-legacy", {"f.denselayer1.norm.1.weight": (4,), "f.denselayer2.norm1.weight": (4,)}, {}, "norm1"),
+    ("detectron2-resnet-to-torchvision", {"stem.conv1.weight": (4, 3, 3, 3)}, {}, "shape[2] == 7"),
     ("gpt2-to-gptbigcode", {"h.0.attn.c_attn.weight": (12, 4)}, {"config.json": {"n_head": 2}}, "3 * shape[0]"),
     ("gpt2-to-gptbigcode", {"h.0.attn.c_attn.weight": (4, 12)}, {"config.json": {"model_type": "gpt_neo"}}, "gpt2"),
     ("llama-meta-to-hf", {"tok_embeddings.weight": (8, 2), "norm.weight": (4,)}, {"params.json": {}}, "$2.shape[0]"),
@@ -232,3 +235,15 @@ def test_a_recipe_states_its_preconditions() -> None:
     assert load_recipe("weight-norm-fuse").require
     with pytest.raises(UsageError, match="is not a precondition"):
         parse_toml('require = ["nothing"]\nrules = ["a -> b"]', "mine")
+
+
+def test_all_preconditions_that_are_not_met_are_one_problem() -> None:
+    specs = {key: TensorSpec(key, "float32", (2, 2)) for key in ("a.weight", "fc.weight")}
+    recipe = parse_recipe(["nothing.x -> y.x"])
+    unmet = ("{m**}.weight: shape[0] > 10", "no fc.*")
+    found = expand(replace(recipe, require=tuple(map(parse_requirement, unmet))), specs)
+    (problem,) = found.problems
+    assert problem.message.endswith(
+        f'it requires "{unmet[0]}", which a.weight does not meet, and "{unmet[1]}", which fc.weight does not meet'
+    )
+    assert problem.keys == ("a.weight", "fc.weight")

@@ -107,7 +107,7 @@ def diff(
     require_match_for(explain, is_auto=level is not None, option="--match auto")
     recipe, found_rules = recipe_of(rules or []), None
     if level is not None:
-        found_rules = explained(match_checkpoints(before, after, recipe, level), explain or ())
+        found_rules = explained(match_checkpoints(before, after, recipe, level), explain or (), old)
         recipe = found_rules.recipe
     mapped = mapped_by(recipe, before, after) if recipe.stages else None
     found = _compare(before, after, only or [], bounds, keys_only, threads, quiet, mapped)

@@ -21,13 +21,13 @@ from ckptool.cli.common import (
 from ckptool.cli.reports import (
     READING_FORMATS,
     ReadingFormatOption,
-    ReportOption,
+    ReadingReportOption,
     require_reports,
     show_document,
     write_reports,
 )
 from ckptool.cli.values import open_selected
-from ckptool.cli.writing import ForceOption, OutOption
+from ckptool.cli.writing import ForceOption
 from ckptool.core.errors import Exit, UsageError
 
 if TYPE_CHECKING:
@@ -49,12 +49,22 @@ def extract(
     ],
     tuned: Annotated[PurePath, typer.Argument(path_type=PATH, metavar="TUNED", help="What comes out then.")],
     select: SelectOption = None,
-    out: OutOption = None,
+    out: Annotated[
+        PurePath | None,
+        typer.Option(
+            "--output",
+            "-o",
+            path_type=PATH,
+            metavar="PATH",
+            help="Write it: a .safetensors file.",
+            rich_help_panel="Writing",
+        ),
+    ] = None,
     force: ForceOption = False,
     threads: ThreadsOption = 2,
     form: ReadingFormatOption = "text",
     json: JsonOption = False,
-    report: ReportOption = None,
+    report: ReadingReportOption = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="A row per tensor.")] = False,
     color: ColorOption = Color.AUTO,
     no_pager: NoPagerOption = False,

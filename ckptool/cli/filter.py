@@ -133,5 +133,6 @@ def filter(
         reports=tuple(report or ()),
         share=asked_share(part, distributed, resume, out),
         resume=resume,
+        dequantize=dequantize,
     )
     return carry_out(plan, request)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import takewhile
 from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
 
 from ckptool.core.errors import UsageError
+from ckptool.core.shell import shell_quote
 from ckptool.report.text import Cell, Column, Line, Screen, Span, paint, table, wrap
 from ckptool.storage.environment import VARIABLES
+from ckptool.storage.paths import exists, is_address
 
 Section = tuple[str, list[tuple[str, str]]]
 
@@ -74,7 +77,19 @@ class HelpGroup(TyperGroup):
         if meant is not None and word not in self.commands:
             hint = "   ".join(f"ckptool {each}" for each in meant)
             raise UsageError(f'there is no command "{word}"', hint=hint)
+        if args and word not in self.commands and (names := _files_in(args)):
+            command = "diff" if len(names) == 2 else "inspect"
+            typed = " ".join(shell_quote(name) for name in (names if command == "diff" else names[:1]))
+            raise UsageError(f"there is no command before {names[0]}", hint=f"ckptool {command} {typed}")
         return super().resolve_command(ctx, args)
+
+
+def _files_in(words: Sequence[str]) -> list[str]:
+    """The first words, as far as they are files, folders or addresses, or end as checkpoints do."""
+    from ckptool.formats.registry import read_endings
+
+    endings = tuple(read_endings())
+    return list(takewhile(lambda word: is_address(word) or exists(word) or word.lower().endswith(endings), words))
 
 
 def _page(command: Any, ctx: Any, before: list[Section]) -> str:

@@ -24,7 +24,7 @@ from ckptool.cli.common import (
 from ckptool.cli.reports import (
     READING_FORMATS,
     ReadingFormatOption,
-    ReportOption,
+    ReadingReportOption,
     require_reports,
     show_document,
     write_reports,
@@ -70,7 +70,7 @@ def inspect(
     threads: ThreadsOption = 2,
     form: ReadingFormatOption = "text",
     json: JsonOption = False,
-    report: ReportOption = None,
+    report: ReadingReportOption = None,
     color: ColorOption = Color.AUTO,
     no_pager: NoPagerOption = False,
     quiet: QuietOption = False,

@@ -196,6 +196,7 @@ def merge(
         reports=tuple(report or ()),
         share=asked_share(part, distributed, resume, out),
         resume=resume,
+        dequantize=dequantize,
     )
     return carry_out(plan, request)
 

@@ -174,7 +174,7 @@ def remap(
     found, texts = None, dict[PurePath, str]()
     if level is not None and target is not None:
         found = match_remap(sources, recipe, target, prefixes=prefixes, vars=numbers, accept=level)
-        recipe, found = found.recipe, explained(found, explain or ())
+        recipe, found = found.recipe, explained(found, explain or (), path)
         if save_recipe is not None:
             texts[save_recipe] = match_recipe(found.report, found.accept)
     plan = plan_remap(sources, recipe, backwards=reverse, prefixes=prefixes, vars=numbers, like=target, dtype=dtype)
@@ -204,6 +204,7 @@ def remap(
         reports=tuple(report or ()),
         share=asked_share(part, distributed, resume, out),
         resume=resume,
+        dequantize=dequantize,
         texts=texts,
         also_read=() if target is None else tuple(map(PurePath, target.paths)),
     )

@@ -119,6 +119,12 @@ def transplant(
             help="What model keys get that nothing fills: zeros, ones, normal(0.001), copy:KEY; repeats.",
         ),
     ] = None,
+    new: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--new", metavar="PATTERN", help="Model keys that are meant to start anew: no gate counts them; repeats."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Of the model's own init.")] = 0,
     strict: Annotated[bool, typer.Option("--strict", help="Exit 1 unless torch would load it strictly.")] = False,
     min_coverage: Annotated[
@@ -227,6 +233,7 @@ def transplant(
         mismatch.value,
         fits=tuple(fits),
         init=tuple(inits),
+        new=tuple(new or ()),
         vars=number_pairs(var or [], "--var"),
         seed=seed,
         only_loaded=only_loaded,
@@ -237,8 +244,16 @@ def transplant(
     )
     done = plan_transplant(source, target, asked)
     if done.match is not None:
-        done = replace(done, match=explained(done.match, explain or ()))
-    typed = {"--model-arg": model_arg, "--var": var, "--drop": drop, "--fit": fit, "--init": init, "-r": rules}
+        done = replace(done, match=explained(done.match, explain or (), path))
+    typed = {
+        "--model-arg": model_arg,
+        "--var": var,
+        "--drop": drop,
+        "--fit": fit,
+        "--init": init,
+        "--new": new,
+        "-r": rules,
+    }
     more = {"--select": select, "--match": "auto" if match is Match.AUTO else None}
     typed |= {option: [value] for option, value in more.items() if value is not None}
     repeated = [word for option, values in typed.items() for value in values or () for word in (option, value)]
@@ -272,6 +287,7 @@ def transplant(
         verbose=verbose,
         quiet=quiet,
         reports=tuple(report or ()),
+        dequantize=dequantize,
     )
     extras = Extras(save_recipe, freeze_list, snippet, arguments, wrap, depth, strict, seed, proof)
     return carry_out(done, request, extras)

@@ -88,13 +88,7 @@ def decoded(checkpoint: Checkpoint, dequantize: bool, dtype: str | None = None) 
     from ckptool.commands.filter import float_dtype
     from ckptool.engine.dequantize import dequantized
 
-    logical = dequantized(checkpoint, float_dtype(dtype))
-    if logical is checkpoint:
-        from ckptool.cli.errors import print_note
-        from ckptool.core.checkpoint import Note
-
-        print_note(Note(f"--dequantize changes nothing: no tensor of {checkpoint.path.name} is quantized"))
-    return logical
+    return dequantized(checkpoint, float_dtype(dtype))
 
 
 def value_options(context: typer.Context) -> set[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import PurePath
 
 from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.errors import UsageError
@@ -100,8 +101,8 @@ def automatic(
     return Automatic(combine([rules, found]) if rules != Recipe() else found, report, accept)
 
 
-def explained(found: Automatic, patterns: Sequence[str]) -> Automatic:
-    """The match, to be shown with the candidates of some keys of either side.
+def explained(found: Automatic, patterns: Sequence[str], path: PurePath | None = None) -> Automatic:
+    """The match, to be shown with the candidates of some keys of either side; `path` is of the source.
 
     Raises:
         UsageError: a pattern matches none.
@@ -109,7 +110,7 @@ def explained(found: Automatic, patterns: Sequence[str]) -> Automatic:
     report = found.report
     paired = [key for pair in (*report.pairs, *report.reshaped) for key in (*pair.targets, *pair.sources)]
     keys = dict.fromkeys([*paired, *report.unmatched_targets, *report.unmatched_sources])
-    asked = [key for text in patterns for key in require_match(Pattern.parse(text), keys, "--explain")]
+    asked = [key for text in patterns for key in require_match(Pattern.parse(text), keys, "--explain", path)]
     return replace(found, asked=tuple(dict.fromkeys(asked)))
 
 

@@ -10,12 +10,12 @@ from ckptool.commands.beside.versions import carried_versions
 from ckptool.commands.filter import cast_value, float_dtype, module_notes
 from ckptool.core.bytes import PathText
 from ckptool.core.checkpoint import Checkpoint, Note
+from ckptool.core.counts import many
 from ckptool.core.errors import CkptError
 from ckptool.core.keys import Pattern
 from ckptool.core.plan import Command, Copies, Plan, Problem, Source, Step, sources_of
 from ckptool.core.spec import TensorSpec
 from ckptool.core.ties import with_recorded_ties
-from ckptool.facts.headers import many
 from ckptool.matching.result import Confidence
 from ckptool.recipes.expand import Expansion, expand
 from ckptool.recipes.inputs import numbers_beside, source_file_captures

@@ -80,13 +80,6 @@ class WholeModule(Observation):
 
 
 @dataclass(frozen=True, slots=True)
-class NumpyBacked(Observation):
-    """Tensors of another device that torch wrote as numpy arrays into the pickle, by dotted path."""
-
-    entries: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class ChecksumDiffers(Observation):
     """A record that was read on opening does not have the CRC-32 that its archive states."""
 

@@ -11,17 +11,18 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from ckptool.core.counts import listed, many
 from ckptool.core.facts import Fact
 from ckptool.core.keys import escape
 from ckptool.core.patch import PATCH_KEY
 from ckptool.core.shapes import braces
-from ckptool.facts.headers import Headers, listed, many
+from ckptool.facts.headers import Headers
 from ckptool.facts.parts import one_of_shards
 from ckptool.facts.registry import finder
 
 _AT = "experts."
 _ROUTERS = ("gate.weight", "router.weight", "gate.wg.weight", "router.layer.weight")
-_MOST = 10_000  # an expert's number is smaller
+_DIGITS = 4  # of an expert's number
 _FEW = 3  # modules that are named
 _NUMBER = re.compile(r"(?:^|(?<=\.))\d+(?=\.|$)")
 
@@ -127,16 +128,19 @@ class _Survey:
 
 def _surveyed(headers: Headers) -> _Survey:
     survey = _Survey()
-    for key in headers.keys:
-        at = 0 if key.startswith(_AT) else key.find(f".{_AT}") + 1
-        if at == 0 and not key.startswith(_AT):
+    for outline, keys in headers.outlines.items():
+        at = 0 if outline.startswith(_AT) else outline.find(f".{_AT}") + 1
+        if at == 0 and not outline.startswith(_AT):
             continue
         end = at + len(_AT)
-        name, dot, rest = key[end:].partition(".")
-        if dot and name.isdecimal() and len(name) <= 4:
-            survey.apart[key[: end - 1]][rest.partition(".")[0]] |= 1 << int(name)
-        elif not name.isdecimal():
-            survey.stacked[key[: end - 1]].append(key)
+        name, dot, rest = outline[end:].partition(".")
+        if not name.isdecimal():
+            for key in keys:
+                survey.stacked[key[: end - 1]].append(key)
+        elif dot and len(name) <= _DIGITS:
+            part = slice(end + len(name) + 1, end + len(name) + 1 + len(rest.partition(".")[0]))
+            for key in keys:
+                survey.apart[key[: end - 1]][key[part]] |= 1 << int(key[end : part.start - 1])
     return survey
 
 
@@ -215,7 +219,7 @@ def _router_rows(headers: Headers, module: str) -> int:
     for name in _ROUTERS:
         if around + name in headers.checkpoint.tensors:
             shape = headers.checkpoint.form(around + name).shape
-            return shape[0] if len(shape) == 2 and shape[0] <= _MOST else 0
+            return shape[0] if len(shape) == 2 and shape[0] <= 10**_DIGITS else 0
     return 0
 
 

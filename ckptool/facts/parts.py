@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import PurePath
 
 from ckptool.core.checkpoint import Checkpoint
+from ckptool.core.counts import listed, many
 from ckptool.core.errors import CkptError
 from ckptool.core.facts import FINE, Answer, Fact, Operation, Refuse, Say, Use
-from ckptool.facts.headers import Headers, listed, many
+from ckptool.facts.headers import Headers
 from ckptool.facts.registry import finder
 from ckptool.formats.folder import KNOWN
 from ckptool.formats.ranks.kinds import joining_folder
@@ -64,6 +65,7 @@ class Rank(Fact):
     folder: str = ""
 
     name = "rank"
+    may_be_allowed = True
     tells = True
     level = "warning"
     grade = "error"
@@ -100,6 +102,7 @@ class Pieces(Fact):
     folder: str = ""
 
     name = "pieces"
+    may_be_allowed = True
     tells = True
     level = "warning"
     grade = "error"
@@ -159,6 +162,7 @@ class Several(Fact):
     is_part: bool = False
 
     name = "several"
+    may_be_allowed = True
     rank = -1
 
     @property

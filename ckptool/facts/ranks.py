@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from ckptool.core import observations as seen
+from ckptool.core.counts import listed, many
 from ckptool.core.facts import FINE, Answer, Fact, Operation, Say, Use
 from ckptool.core.ranks import Ranks
-from ckptool.facts.headers import Headers, listed, many
+from ckptool.facts.headers import Headers
 from ckptool.facts.registry import finder
 
 _SHOWN = 4  # kinds of placements

@@ -164,19 +164,22 @@ def _single_files(folder: Folder, entries: Sequence[Entry]) -> list[Candidate]:
         UnreadableError: there is none, but a file that has the name of one; says what it is.
     """
     found: list[Candidate] = []
+    general: list[Candidate] = []
     problems: dict[str, CkptError] = {}
     for name, is_folder in entries[:_MOST]:
         if is_folder:
             continue
         try:
             with only_looking(), folder.open(name).open() as file:
-                if sniff(file) is not INDEX:
-                    found.append((name,))
+                container = sniff(file)
+            if container is not INDEX:
+                (general if container.is_general else found).append((name,))
         except CkptError as error:  # most files of a folder are none
             problems[name] = error
     for name, problem in problems.items():
-        if not found and name.endswith(endings()):
+        if not (found or general) and name.endswith(endings()):
             raise problem
+    found = found or general
     return [candidate for candidate in found if not _is_companion(candidate[0])] or found
 
 

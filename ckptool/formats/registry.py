@@ -24,6 +24,7 @@ from ckptool.formats.sniff import (
     is_legacy,
     is_npy,
     is_npz,
+    is_numpy_pickle,
     is_safetensors,
     is_torch_zip,
     what_else,
@@ -45,6 +46,7 @@ class Container:
         vague: endings that such files often have, and many other files too.
         names: globs of file names with vague endings that say it all the same.
         is_pickle: loading it elsewhere runs a pickle.
+        is_general: it holds other things than checkpoints as often; in a folder, other containers come first.
         writer: what writes it; None where nothing does.
     """
 
@@ -55,6 +57,7 @@ class Container:
     vague: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
     is_pickle: bool = False
+    is_general: bool = False
     writer: Writer | None = None
 
 
@@ -119,8 +122,16 @@ CONTAINERS: list[Container] = [
     ),
     Container("torch legacy", is_legacy, late("torch.legacy", "open_legacy"), is_pickle=True),
     Container("GGUF", is_gguf, late("gguf", "open_gguf"), (".gguf",)),
-    Container("numpy .npz", is_npz, late("numpy_array", "open_npz"), (".npz",)),
-    Container("numpy .npy", is_npy, late("numpy_array", "open_npy"), (".npy",)),
+    Container("numpy .npz", is_npz, late("numpy_array", "open_npz"), (".npz",), is_general=True),
+    Container("numpy .npy", is_npy, late("numpy_array", "open_npy"), (".npy",), is_general=True),
+    Container(
+        "numpy pickle",
+        is_numpy_pickle,
+        late("numpy_pickle", "open_numpy_pickle"),
+        (".pdparams",),
+        is_pickle=True,
+        is_general=True,
+    ),
 ]
 """What is known, in the order in which a folder's files are preferred."""
 
@@ -151,7 +162,7 @@ def endings() -> tuple[str, ...]:
 
     Example:
         >>> endings()
-        ('.safetensors', '.pth', '.pt', '.ckpt', '.gguf', '.npz', '.npy', '.bin')
+        ('.safetensors', '.pth', '.pt', '.ckpt', '.gguf', '.npz', '.npy', '.pdparams', '.bin')
     """
     clear = (suffix for container in CONTAINERS for suffix in container.suffixes)
     return tuple(dict.fromkeys((*clear, *vague_endings())))

@@ -31,11 +31,6 @@ class Other(NamedTuple):
 
 _DOWNLOAD = "download the file again; what came is not the file that was asked for"
 _PICKLE = Other("is a Python pickle, but not one that torch.save wrote", "load it in Python and torch.save its tensors")
-_ARRAYS = Other(
-    "is a Python pickle of numpy arrays, as detectron2's model zoo has them; it holds no torch tensors",
-    "ckptool reads tensors; ask for a torch or safetensors file, or convert the arrays with torch.from_numpy "
-    "where you trust the file",
-)
 _PICKLE_HEAD = 1 << 16  # bytes of a pickle in which numpy is named before the first array ends
 _UNPACK = "unpack it and open what is inside"
 _EXPORT = "ckptool reads torch and safetensors files; export it to one of these"
@@ -110,6 +105,15 @@ def is_npz(head: bytes, file: OpenBytes) -> bool:
     return head.startswith(b"PK\x03\x04") and head[30 : 30 + int.from_bytes(head[26:28], "little")].endswith(b".npy")
 
 
+def is_numpy_pickle(head: bytes, file: OpenBytes) -> bool:
+    """True for a pickle that names numpy's arrays, and is no torch file."""
+    is_pickle = head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")
+    if is_legacy(head, file) or not (is_pickle or _OLD_PICKLE.match(head)):
+        return False
+    start = file.read(0, min(file.size, _PICKLE_HEAD))
+    return b"numpy" in start and any(name in start for name in (b"_reconstruct", b"_frombuffer"))
+
+
 def is_index(head: bytes, file: OpenBytes) -> bool:
     """True for JSON that says which shard holds which key."""
     if not _is_json(head):
@@ -151,13 +155,13 @@ def _text_kind(head: bytes, file: OpenBytes) -> Other:
     if _TF_CHECKPOINT.match(head):
         return Other("is a TensorFlow checkpoint", _EXPORT)
     if _OLD_PICKLE.match(head) and file.read(file.size - 1, 1) == b".":
-        return _pickle_kind(file)
+        return _PICKLE
     return Other("is text, not a checkpoint", "give the file or folder that holds the weights")
 
 
 def _binary_kind(head: bytes, file: OpenBytes) -> Other:
     if head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
-        return _pickle_kind(file)
+        return _PICKLE
     if file.size >= 8 and file.read(file.size - 8, 8) == _LEVELDB_FOOTER:
         return Other("is the index of a TensorFlow checkpoint", _EXPORT)
     if _ONNX.match(head):
@@ -167,7 +171,7 @@ def _binary_kind(head: bytes, file: OpenBytes) -> Other:
     if not head.strip(b"\0"):
         return Other("begins with zeros: its download or copy was not finished", "download it again")
     if _OLD_PICKLE.match(head) and file.read(file.size - 1, 1) == b".":
-        return _pickle_kind(file)
+        return _PICKLE
     return Other(
         f"is not a checkpoint that ckptool knows (it begins with {head[:8].hex(' ')})",
         "ckptool reads torch files, safetensors, sharded folders and torch.distributed checkpoints",
@@ -177,14 +181,6 @@ def _binary_kind(head: bytes, file: OpenBytes) -> Other:
 def is_distributed(folder: Folder, entries: Sequence[Entry]) -> bool:
     """True for a folder that torch.distributed.checkpoint wrote, also where a part of it is missing."""
     return any(entry.name == DISTRIBUTED or entry.name.endswith(PART_OF_DISTRIBUTED) for entry in entries)
-
-
-def _pickle_kind(file: OpenBytes) -> Other:
-    """A plain pickle: of numpy arrays, or of anything else."""
-    start = file.read(0, min(file.size, _PICKLE_HEAD))
-    return (
-        _ARRAYS if b"numpy" in start and any(name in start for name in (b"_reconstruct", b"_frombuffer")) else _PICKLE
-    )
 
 
 def _is_text(data: bytes) -> bool:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ckptool.core.counts import many
 from ckptool.matching.result import Evidence, MatchRule, Pair
-from ckptool.report.units import number_of
 
 _WORDS = {
     Evidence.SAME_NAME: "same name",
@@ -70,6 +70,6 @@ def rival_words(rule: MatchRule) -> str:
 
 def rule_words(rule: MatchRule) -> str:
     """How sure a rule is, what it makes, and why."""
-    many = f", {number_of(len(rule.pairs), 'tensor')}" if rule.pairs else ""
+    pairs = f", {many(len(rule.pairs), 'tensor')}" if rule.pairs else ""
     rival = f"; {rival_words(rule)}" if rule.rival else ""
-    return f"{rule.confidence.value}{many}: {', '.join(evidence_words(rule.evidence, rule.pairs))}{rival}"
+    return f"{rule.confidence.value}{pairs}: {', '.join(evidence_words(rule.evidence, rule.pairs))}{rival}"

@@ -54,6 +54,12 @@ def document_text(document: Document, width: int = 100) -> str:
     return "\n".join(text.paint(line, screen) for line in document_lines(document, screen, problems=True))
 
 
+def blocks_text(blocks: Iterable[Block], width: int = 100) -> str:
+    """The same of blocks alone."""
+    screen = Screen(width=width, elide=True)
+    return "\n".join(text.paint(line, screen) for line in block_lines(blocks, screen))
+
+
 def document_lines(document: Document, screen: Screen, problems: bool = False) -> Iterator[Line]:
     """The answer, the problems if they are asked for, and the blocks."""
     if document.answer.mood != "plain":

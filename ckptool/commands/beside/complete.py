@@ -35,6 +35,7 @@ from ckptool.core.reasons import (
     OnlyTensors,
     OnlyTensorsRead,
 )
+from ckptool.core.shell import shell_quote
 from ckptool.core.ties import without_recorded_ties
 from ckptool.engine.encode import refusals, writer_named
 from ckptool.formats.registry import FOLDER, writer_like
@@ -247,7 +248,8 @@ def _refusals(plan: Plan) -> Iterator[Problem]:
     if plan.problems:
         return
     if not plan.steps:
-        yield Problem("nothing is left: the output would hold no tensor")
+        hint = f"leave out less; the keys: ckptool inspect {shell_quote(plan.inputs[0].path)}"
+        yield Problem("nothing is left: the output would hold no tensor", hint)
         return
     for error in refusals(plan):
         yield Problem(error.message, error.hint or "", () if error.key is None else (error.key,), type(error))

@@ -12,6 +12,7 @@ from ckptool.commands.diff.explaining import DERIVED
 from ckptool.commands.diff.logical import logical_tensors
 from ckptool.core.address import address_of
 from ckptool.core.checkpoint import Checkpoint
+from ckptool.core.counts import many
 from ckptool.core.dtypes import DTYPES
 from ckptool.core.errors import CkptError
 from ckptool.core.fold import rollup
@@ -21,7 +22,7 @@ from ckptool.core.ties import with_recorded_ties
 from ckptool.engine.dequantize import config_beside, encoded_of
 from ckptool.engine.reading import Reader
 from ckptool.facts.adapters import Adapter
-from ckptool.facts.headers import amount, many
+from ckptool.facts.headers import amount
 from ckptool.facts.registry import facts_of
 from ckptool.facts.storages import ties
 from ckptool.formats.folder import KNOWN

@@ -6,9 +6,9 @@ from ckptool.commands.checks.case import Case, Found
 from ckptool.core.arrays import numpy_dtype
 from ckptool.core.casting import cast
 from ckptool.core.checkpoint import Tensor
+from ckptool.core.counts import many
 from ckptool.core.dtypes import DTYPES
 from ckptool.engine.reading import Reader
-from ckptool.facts.headers import many
 from ckptool.formats.opening import open_checkpoint
 from ckptool.formats.ranks.deepspeed import FLOAT32, MODULE
 

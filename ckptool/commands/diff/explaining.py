@@ -9,10 +9,11 @@ from dataclasses import dataclass
 
 from ckptool.commands.diff.result import Change, Status
 from ckptool.core.checkpoint import Checkpoint, Note, Tensor
+from ckptool.core.counts import many
 from ckptool.core.keys import common_prefix, strip_wrappers, wrapper_prefix
 from ckptool.core.shell import shell_quote
 from ckptool.facts.counters import promised_counters
-from ckptool.facts.headers import many, modules_by_last
+from ckptool.facts.headers import modules_by_last
 
 _COUNTER = "num_batches_tracked"
 DERIVED = ("position_ids", "inv_freq", "relative_position_index", "attn_mask", "masked_bias", "token_type_ids")

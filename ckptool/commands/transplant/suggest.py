@@ -108,6 +108,8 @@ def _names(done: Transplant) -> Iterator[Suggestion]:
     back = ((options, recipe) for options, recipe in fitting_recipes(specs) if "--reverse" in options)
     known += [Suggestion(options, _gain(done, specs, recipe, now)) for options, recipe in back]
     best = max([*_parts(done, specs, now), *known], key=lambda suggestion: suggestion.tensors)
+    if best in known and "--reverse" not in best.options and 0 < best.tensors < len(_wanted(done)) - now:
+        best = max([best, *_chained(done, specs, best, now)], key=lambda suggestion: suggestion.tensors)
     is_small = max(len(specs), len(done.target.specs)) <= _MANY_TO_MATCH
     if 2 * best.tensors < len(_wanted(done)) - now and is_small and (done.unexpected or done.withheld):
         initial = ModelInit(done.target)
@@ -116,6 +118,14 @@ def _names(done: Transplant) -> Iterator[Suggestion]:
         best = max(best, Suggestion(("--match", "auto"), gain), key=lambda suggestion: suggestion.tensors)
     if best.tensors > 0:
         yield best
+
+
+def _chained(done: Transplant, specs: dict[str, TensorSpec], first: Suggestion, now: int) -> Iterator[Suggestion]:
+    """A built-in recipe, and another one behind it."""
+    for name in builtin_recipes():
+        if name not in (*first.options, *_GENERAL):
+            rules = (*first.options[1::2], name)
+            yield Suggestion(_rules(rules), _gain(done, specs, recipe_of(rules), now))
 
 
 def fitting_recipes(keys: Iterable[str]) -> Iterator[tuple[tuple[str, ...], Recipe]]:

@@ -109,7 +109,25 @@ def crossed(one: Layout, other: Layout, folder: Path) -> Way | None:
     torch.save(other.nest(second), folder / "other.pth")
     names = dict(zip(second, other.inside(second), strict=True))
     wanted = {names[new]: first[key] for key, new in shared.items()}
+    wanted |= {names[new]: value for new, value in _halves(first, one, other).items()}
     return way(folder / "one.pth", folder / "other.pth", wanted, other.inside(second), folder / "out.pth")
+
+
+def _halves(values: Mapping[str, torch.Tensor], one: Layout, other: Layout) -> dict[str, torch.Tensor]:
+    """Norms of the one that the other has split into IN and BN, as the other has them."""
+    owners = {plain: key for key, plain in one.pairs.items()}
+    found = {}
+    for key in other.shapes:
+        before, split, rest = key.partition(".bn1.IN.")
+        plain = f"{before[before.find('layer') :]}.bn1"
+        if split and f"{plain}.{rest}" in owners:
+            half = other.shapes[key][0]
+            for name in ("weight", "bias", "running_mean", "running_var"):
+                whole = values[owners[f"{plain}.{name}"]]
+                found[f"{before}.bn1.BN.{name}"] = whole[half:]
+                if name in ("weight", "bias"):
+                    found[f"{before}.bn1.IN.{name}"] = whole[:half]
+    return found
 
 
 def way(
