@@ -95,7 +95,7 @@ def _names(done: Transplant) -> Iterator[Suggestion]:
         return
     now = _filled(done, done.mapped)
     if max(len(specs), len(done.target.specs)) > _MANY:
-        some = (Suggestion(options, _gain(done, specs, recipe, now)) for options, recipe in _fitting(specs))
+        some = (Suggestion(options, _gain(done, specs, recipe, now)) for options, recipe in fitting_recipes(specs))
         best = max(some, key=lambda suggestion: suggestion.tensors, default=None)
         if best is not None and best.tensors > 0:
             yield best
@@ -106,7 +106,7 @@ def _names(done: Transplant) -> Iterator[Suggestion]:
             yield Suggestion(tuple(word for rule in done.advice for word in ("-r", rule)), gain)
             return
     known = [Suggestion(("-r", name), _gain(done, specs, load_recipe(name), now)) for name in builtin_recipes()]
-    back = ((options, recipe) for options, recipe in _fitting(specs) if "--reverse" in options)
+    back = ((options, recipe) for options, recipe in fitting_recipes(specs) if "--reverse" in options)
     known += [Suggestion(options, _gain(done, specs, recipe, now)) for options, recipe in back]
     tried = [*_parts(done, specs, now), *known, *_towers(done, specs, now)]
     best = max(tried, key=lambda suggestion: suggestion.tensors)
@@ -140,7 +140,7 @@ def _chained(done: Transplant, specs: dict[str, TensorSpec], first: Suggestion, 
             yield Suggestion(_rules(rules), _gain(done, specs, recipe_of(rules), now))
 
 
-def _fitting(keys: Iterable[str]) -> Iterator[tuple[tuple[str, ...], Recipe]]:
+def fitting_recipes(keys: Iterable[str]) -> Iterator[tuple[tuple[str, ...], Recipe]]:
     """The built-in recipes, forwards and backwards, of which every rule finds a key of the form that it is for."""
     forms = list({re.sub(r"\d+", "#", key): key for key in keys}.values())
     for name in builtin_recipes():
