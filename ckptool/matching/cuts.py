@@ -84,7 +84,11 @@ def cuts_of(specs: Mapping[str, TensorSpec], modules: Mapping[str, str] | None =
         modules: module path -> class name, where there is a model.
     """
     root = _tree(specs)
-    ways = [_Cut()] if len(specs) > _LARGE else [_Cut(), _Cut(tiny=False), _Cut(tiny=False, leaves=True), _Cut(tiny=False, flat=True)]
+    ways = (
+        [_Cut()]
+        if len(specs) > _LARGE
+        else [_Cut(), _Cut(tiny=False), _Cut(tiny=False, leaves=True), _Cut(tiny=False, flat=True)]
+    )
     found = [_units(root, cut) for cut in ways]
     for unit in (unit for units in found for unit in units if modules and not unit.bare):
         made_of = {(modules or {}).get(key.rpartition(".")[0], "") for key in unit.keys[unit.main]}
