@@ -108,6 +108,12 @@ def check(
         list[str] | None,
         typer.Option("--model-arg", metavar="NAME=VALUE", help="An argument for the model of --into; repeats."),
     ] = None,
+    complete_with: Annotated[
+        PurePath | None,
+        typer.Option(
+            "--complete-with", path_type=PATH, metavar="BASE", help="They must have all tensors of this checkpoint."
+        ),
+    ] = None,
     trust_policy: Annotated[
         bool,
         typer.Option("--trust-policy", help="The policy may run the code of models and name files outside its folder."),
@@ -156,7 +162,7 @@ def check(
     """
     from ckptool.cli.output import print_texts
     from ckptool.commands.checks.policy import find_policy, read_policy
-    from ckptool.commands.checks.typed import with_model
+    from ckptool.commands.checks.typed import with_base, with_model
     from ckptool.report.document_check import check_document
     from ckptool.report.encoders import encoder_named
 
@@ -166,7 +172,7 @@ def check(
     files = report or []
     require_reports(files, _weights(paths or []) if any(exists(file) for file in files) else ())
     asked = with_model(find_policy() if policy is None else read_policy(policy), into, _arguments(model_arg or []))
-    asked = replace(asked, is_trusted=trust_policy)
+    asked = replace(with_base(asked, complete_with), is_trusted=trust_policy)
     if models:
         return _list_models(asked)
     _require_own_files(files, asked)

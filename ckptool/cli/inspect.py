@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Annotated
@@ -35,10 +35,13 @@ from ckptool.core.errors import Exit
 
 if TYPE_CHECKING:
     from ckptool.core.checkpoint import Checkpoint, Note
+    from ckptool.core.errors import UndecodableError
     from ckptool.encodings.encoded import Encoded
     from ckptool.report.inspection import Inspection
+    from ckptool.values.stats import Stats
 
 
+_SHOWN = 3  # tensors that are named one by one
 _DESCRIPTION = 1 << 16  # bytes of what describes a quantized tensor and is read without --stats
 
 
@@ -131,7 +134,8 @@ def _report(
 
         encoded = settled(checkpoint, encoded_of(checkpoint), None if stats else _DESCRIPTION)
     by_codes = {each.codes.key: each for each in encoded}
-    numbers = {}
+    numbers: Mapping[str, Stats] = {}
+    undecodable: list[UndecodableError] = []
     if stats:
         from ckptool.cli.progress import Progress
         from ckptool.engine.dequantize import with_logical_values
@@ -139,16 +143,27 @@ def _report(
 
         with Progress("reading", quiet) as progress:
             values = with_logical_values(checkpoint, encoded)
-            numbers = all_stats(values, keys, threads=threads, progress=progress)
+            numbers = all_stats(values, keys, threads=threads, progress=progress, on_undecodable=undecodable.append)
     return Inspection(
         checkpoint=checkpoint,
         name=str(path),
         keys=keys,
         ties=tuple(ties(checkpoint)),
-        notes=_notes_on(keys, checkpoint, notes_of(checkpoint)),
+        notes=(*_undecodable(undecodable), *_notes_on(keys, checkpoint, notes_of(checkpoint))),
         stats=numbers,
         encoded=by_codes,
     )
+
+
+def _undecodable(errors: Sequence[UndecodableError]) -> Iterator[Note]:
+    """The first tensors that cannot be decoded, and how many more there are."""
+    from ckptool.core.checkpoint import Note
+    from ckptool.core.counts import many
+
+    for error in errors[:_SHOWN]:
+        yield Note(error.message, error.hint or "", (error.key or "",), "warning")
+    if len(errors) > _SHOWN:
+        yield Note(f"{many(len(errors) - _SHOWN, 'more tensor')} cannot be decoded", level="warning")
 
 
 def _notes_on(keys: Sequence[str], checkpoint: Checkpoint, notes: Iterable[Note]) -> tuple[Note, ...]:
