@@ -102,7 +102,7 @@ def test_every_command(case: str, examples: Path, cli: Run, tmp_path: Path) -> N
 def test_what_inspect_says_of_ranks(examples: Path, cli: Run) -> None:
     said = json.loads(cli("inspect", str(examples / "verl_fsdp_tp_4" / "in"), "--json")[1])
     assert said["ranks"]["mesh"] == {"names": ["dp", "tp"], "shape": [2, 2]}
-    assert said["ranks"]["placements"]["_StridedShard(0), Shard(0)"] == 4
+    assert said["ranks"]["placements"]["[_StridedShard(0), Shard(0)]"] == 4
     assert {each.get("chunks") for each in said["tensors"]} == {None, 2, 4}
     code, text, _ = cli("inspect", str(examples / "ds3_bf16" / "in"))
     assert code == 0

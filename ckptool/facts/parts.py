@@ -216,16 +216,19 @@ class Several(Fact):
         return FINE
 
 
+def one_of_shards(checkpoint: Checkpoint) -> int:
+    """How many shards there are of a checkpoint of which this file is one; 0 for a whole one."""
+    match = SHARD_NAME.fullmatch(checkpoint.path.name)
+    if match is None or [file.path for file in checkpoint.files] not in ([], [checkpoint.path]):
+        return 0
+    return int(match["count"]) if int(match["count"]) > 1 else 0
+
+
 @finder
 def find_shard(headers: Headers) -> Iterator[Shard]:
-    path = headers.checkpoint.path
-    match = SHARD_NAME.fullmatch(path.name)
-    if (
-        match is not None
-        and int(match["count"]) > 1
-        and [file.path for file in headers.checkpoint.files] in ([], [path])
-    ):
-        yield Shard(of=int(match["count"]), folder=str(path.parent))
+    count = one_of_shards(headers.checkpoint)
+    if count:
+        yield Shard(of=count, folder=str(headers.checkpoint.path.parent))
 
 
 @finder

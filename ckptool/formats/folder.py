@@ -29,6 +29,7 @@ from ckptool.formats.registry import (
     sniff,
 )
 from ckptool.formats.sharded import SHARD_NAME, open_index, open_shards
+from ckptool.formats.sniff import other_folder
 from ckptool.storage.touched import only_looking
 
 KNOWN = [
@@ -196,8 +197,9 @@ def _nothing(folder: Folder, entries: Sequence[Entry]) -> UnreadableError:
     path, names = folder.path, [entry.name for entry in entries]
     if not entries:
         return UnreadableError(f"the folder {path} is empty", path=path)
-    if "saved_model.pb" in names:
-        return UnreadableError(f"{path} is a TensorFlow SavedModel", hint="export it to safetensors", path=path)
+    other = other_folder(names)
+    if other is not None:
+        return UnreadableError(f"{path} {other.what}", hint=other.hint, path=path)
     if "data.pkl" in names and ("data" in names or "version" in names):
         return UnreadableError(
             f"{path} is a torch file that was unpacked: data.pkl, version and data are in it",

@@ -16,7 +16,8 @@ from ckptool.facts.counters import promised_counters
 from ckptool.facts.headers import modules_by_last
 
 _COUNTER = "num_batches_tracked"
-_DERIVED = ("position_ids", "inv_freq", "relative_position_index", "attn_mask", "masked_bias", "token_type_ids")
+DERIVED = ("position_ids", "inv_freq", "relative_position_index", "attn_mask", "masked_bias", "token_type_ids")
+"""Last parts of buffers that models compute."""
 
 
 def name_of(sides: tuple[Checkpoint, Checkpoint], side: int) -> str:
@@ -174,7 +175,7 @@ def _nothing_shared(pair: _Pair) -> Iterator[Note]:
 
 def _derived(pair: _Pair) -> Iterator[Note]:
     for side, only in enumerate(pair.only):
-        keys = tuple(key for key in only if key.rpartition(".")[2] in _DERIVED)
+        keys = tuple(key for key in only if key.rpartition(".")[2] in DERIVED)
         if keys:
             lasts = ", ".join(dict.fromkeys(key.rpartition(".")[2] for key in keys))
             are = "is" if len(keys) == 1 else "are"
