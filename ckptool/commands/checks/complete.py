@@ -133,7 +133,7 @@ def _compared(checkpoint: Checkpoint, base: Checkpoint) -> _Both:
     both.coded = frozenset({each.key for each in olds} | {key for key, name in found.pairs.items() if name in codes})
     left = [key for key in wanted if key not in both.export]
     if left:
-        named = {**both.export, **{key: spec for key, spec in own.items() if key not in set(found.pairs.values())}}
+        named = {**both.export, **{name: own[key] for name, key in found.others.items()}}
         both.layout, made = expert_layout(named, {key: wanted[key] for key in left})
         both.moved = len(made)
         both.export |= made
@@ -237,10 +237,8 @@ def _names(case: Case, both: _Both, name: str) -> Iterator[Found]:
         help = f"ckptool remap {model} -r strip-wrappers -o PLAIN"
         yield Found(text, help=help, level="warning", short="wrapped")
     if both.layout:
-        options = " ".join(both.layout)
-        text = (
-            f"experts are stored in another layout than in {name}: {options} makes {many(both.moved, 'tensor')} of it"
-        )
+        options, are = " ".join(both.layout), "is" if both.moved == 1 else "are"
+        text = f"{many(both.moved, 'tensor')} of {name} {are} there in another layout of experts"
         yield Found(text, help=f"ckptool remap {model} {options} -o OUT", level="warning", short="layout")
 
 
