@@ -280,3 +280,33 @@ def test_any_arrays_wherever_windows_end(
         skeleton._LONG, skeleton._WINDOW = before
     assert again.end == whole.end == path.stat().st_size
     assert again.globals == whole.globals
+
+
+HUGE = 4 << 30
+BEGIN = b"\x80\x04cnumpy._core.multiarray\n_reconstruct\n0"
+
+
+@pytest.mark.parametrize(
+    "opcodes",
+    [
+        b"\x8d" + HUGE.to_bytes(8, "little"),  # a text
+        b"\x8e" + HUGE.to_bytes(8, "little"),  # bytes that are no array's
+        b"\x95" + HUGE.to_bytes(8, "little"),  # a frame
+        b"V",  # a line that does not end
+        b"cnumpy\n",
+        b"\x8b" + ((1 << 31) - 1).to_bytes(4, "little"),  # an integer
+        b"X" + b"\xff" * 4,
+    ],
+    ids=["text", "bytes", "frame", "line", "name", "integer", "short text"],
+)
+def test_four_gigabytes_that_are_no_arrays(opcodes: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "huge.pkl"
+    with path.open("wb") as file:
+        file.write(BEGIN + opcodes)
+        file.truncate(HUGE + 4096)
+    tracemalloc.start()
+    assert run(["inspect", str(path)]) == 2
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert "Traceback" not in capsys.readouterr().err
+    assert peak < 400_000_000

@@ -217,6 +217,8 @@ _KINDS: dict[str, Kind] = {
 _OF_FUNCTIONS: dict[tuple[str, str], Kind] = {
     ("plan_merge", "base"): _or_none(INPUT),
     ("plan_remap", "recipe"): RECIPE,
+    ("plan_transplant", "new"): TEXTS,
+    ("load_into", "new"): TEXTS,
     ("extract", "out"): _or_none(PATH),
     ("open", "path"): Kind("a path or an address", _is_path),
 }

@@ -15,12 +15,13 @@ from ckptool.cli.reports import (
     FormatOption,
     ReportOption,
     add_summary,
+    form_of,
     on_github,
     require_reports,
     show_document,
     write_reports,
 )
-from ckptool.core.errors import Exit
+from ckptool.core.errors import Exit, UsageError
 from ckptool.report.escape import terminal
 from ckptool.storage.paths import exists, files_below, is_folder
 
@@ -165,6 +166,9 @@ def check(
     from ckptool.report.document_check import check_document
     from ckptool.report.encoders import encoder_named
 
+    if update_lock and rule and "lock" not in rule:
+        raise UsageError("--update-lock writes what the rule lock reads, and --rule leaves it out", hint="--rule lock")
+    form = form_of(form, json)
     files = report or []
     require_reports(files, _weights(paths or []) if any(exists(file) for file in files) else ())
     asked = with_model(find_policy() if policy is None else read_policy(policy), into, _arguments(model_arg or []))
@@ -174,7 +178,6 @@ def check(
     _require_own_files(files, asked)
     level: Level = fail_on.value if fail_on else asked.fail_on or "error"
     found = _checked(paths or [], asked, rule, threads, update_lock, quiet)
-    form = "json" if json else form
     about = dict(_about(found))
     document = check_document(found, about, level, verbose)
     show_document(document, form, color, pager=False)

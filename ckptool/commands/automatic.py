@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import PurePath
 
+from ckptool.commands.llamacpp import known_rules
 from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.errors import UsageError
 from ckptool.core.fold import rollup
@@ -142,7 +143,10 @@ def match_checkpoints(
         accept: the least confidence of what is compared.
     """
     specs, wanted = ({key: tensor.spec for key, tensor in side.items()} for side in (old, new))
-    return automatic(Given(given or Recipe()), specs, wanted, accept=accept, reshaped=True)
+    rules = given or Recipe()
+    if rules == Recipe():
+        rules = known_rules(old, wanted, new.metadata)
+    return automatic(Given(rules, vars=numbers_beside(rules, old.path)), specs, wanted, accept=accept, reshaped=True)
 
 
 def mapped_by(recipe: Recipe, old: Checkpoint, new: Checkpoint) -> list[Mapped]:
@@ -152,7 +156,7 @@ def mapped_by(recipe: Recipe, old: Checkpoint, new: Checkpoint) -> list[Mapped]:
         UsageError: the recipe cannot be carried out on these keys.
     """
     specs, wanted = ({key: tensor.spec for key, tensor in side.items()} for side in (old, new))
-    made = expand(recipe, specs, vars=numbers_beside(recipe, old.path), targets=wanted)
+    made = expand(recipe, specs, vars=numbers_beside(recipe, old.path, metadata=old.metadata), targets=wanted)
     for problem in made.problems:
         raise UsageError(problem.message, hint=problem.hint or None, path=old.path)
     return [_as_compared(step, old) for step in made.steps if any(sources_of(step.value))]

@@ -34,6 +34,8 @@ ALLOW: dict[str, str] = {
     "shards": "shards",
 }
 """The allow-lists of a policy, and the rule that each of them softens."""
+ALSO = {"missing": "facts"}
+"""A further rule that a list softens."""
 
 
 @dataclass(frozen=True, slots=True)
