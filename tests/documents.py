@@ -7,7 +7,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 import pytest
-from console import same_as_golden
+from console import fits, same_as_golden
 
 from ckptool.report import screen
 from ckptool.report.blocks import Facts, Rows
@@ -44,7 +44,7 @@ def same_report(name: str, columns: int, shown: str, documents: list[Document]) 
         shown: on it.
         documents: what was recorded; it is emptied.
     """
-    assert max(map(len, shown.splitlines())) <= columns
+    assert all(fits(line, columns) for line in shown.splitlines())
     if f"{name}-{columns}" in SCREENS:
         same_as_golden(f"{name}-{columns}", shown)
     assert documents

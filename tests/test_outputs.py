@@ -11,7 +11,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from console import same_as_golden
+from console import fits, same_as_golden
 from documents import document_text
 from reports import CLEAN, FILES, FINDINGS, HOSTILE, REPORT, RULES, hostile_report
 
@@ -333,7 +333,7 @@ def test_text_keeps_its_lines(hostile: str, width: int) -> None:
     assert len(text.splitlines()) == len(plain.splitlines())
     assert not any(line.lstrip().startswith("::") or "##[" in line for line in text.splitlines())
     narrow = text_of(hostile_report(hostile), width)
-    assert all(len(line) <= max(width, 60) for line in narrow.splitlines())
+    assert all(fits(line, max(width, 60)) for line in narrow.splitlines())
 
 
 def test_colour_comes_only_from_us(hostile: str) -> None:

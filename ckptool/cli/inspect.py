@@ -25,10 +25,12 @@ from ckptool.cli.reports import (
     READING_FORMATS,
     ReadingFormatOption,
     ReadingReportOption,
+    form_of,
     require_reports,
     show_document,
     write_reports,
 )
+from ckptool.cli.values import exclude
 from ckptool.core.errors import Exit
 
 if TYPE_CHECKING:
@@ -86,6 +88,8 @@ def inspect(
     from ckptool.formats.opening import open_checkpoint
     from ckptool.report.document_inspect import inspect_document
 
+    exclude("--flat has no tree: leave out --depth", {"--flat": flat, "--depth": depth})
+    form = form_of(form, json)
     files = report or []
     require_reports(files, [path], READING_FORMATS)
     checkpoint = open_checkpoint(path, select=select)
@@ -93,7 +97,7 @@ def inspect(
     keys = _sorted(checkpoint, _chosen(checkpoint, only or [], path), sort)
     found = _report(checkpoint, path, keys, stats, threads, quiet)
     document = inspect_document(found, depth, flat, sort is Sort.SIZE, threads)
-    show_document(document, "json" if json else form, color, pager=not no_pager)
+    show_document(document, form, color, pager=not no_pager)
     write_reports(files, document)
     return Exit.OK
 

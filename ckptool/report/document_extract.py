@@ -25,7 +25,7 @@ _WORDS = {
     "same": "as in the base",
     "delta": "changed",
     "replaced": "in the patch as it is",
-    "reshaped": "another shape, in the patch as it is",
+    "reshaped": "another shape, whole",
     "whole": "in the patch as it is",
 }
 _COLUMNS = (
@@ -100,11 +100,12 @@ def _blocks(found: Extracted, names: tuple[str, str], out: str | None) -> Iterat
     yield Notes(found.notes)
     counts = Counter(kinds.values())
     reshaped = (f"! {counts['reshaped']:,} reshaped",) if counts["reshaped"] else ()
+    renamed = (f"> {found.manifest.renamed:,} renamed",) if found.manifest.renamed else ()
     changed, same = counts["delta"] + counts["replaced"], counts["same"] + counts["tied"]
     yield Totals(
         (
             *(f"~ {changed:,} changed", *reshaped, f"= {same:,} same", f"+ {counts['whole']:,} added"),
-            *(f"- {len(gone):,} removed", f"> {found.manifest.renamed:,} renamed"),
+            *(f"- {len(gone):,} removed", *renamed),
         )
     )
     if out is None:

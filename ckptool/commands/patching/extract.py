@@ -302,9 +302,10 @@ class _Writer:
             text = json.dumps(
                 {"__metadata__": metadata, **self.header}, ensure_ascii=False, separators=(",", ":")
             ).encode("utf-8")
-        except UnicodeEncodeError:
+        except UnicodeEncodeError as error:
             raise OutputError(
-                "a key has a character that UTF-8 cannot hold", hint="rename it with ckptool remap"
+                f"a key has a character that UTF-8 cannot hold: {error.object[error.start]}",
+                hint="rename it with ckptool remap",
             ) from None
         if self.sink is not None:
             self.sink.write(struct.pack("<Q", self.head - 8) + text.ljust(self.head - 8), 0)
