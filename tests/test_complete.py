@@ -200,10 +200,24 @@ def test_experts_in_another_layout_are_not_missing(fixtures: Path, tmp_path: Pat
     for export, other in ((stacked, base), (base, stacked)):
         code, (found,) = findings(export, other, capsys)
         assert (code, found["level"]) == (0, "warning")
-        assert "another layout" in found["message"] and "-r fuse-experts" in found["help"]
+        assert "another layout of experts" in found["message"] and "-r fuse-experts" in found["help"]
     assert run(["filter", str(stacked), "--drop", "model.layers.2.*", "-o", str(tmp_path / "less")]) == 0
     code, found = findings(tmp_path / "less", base, capsys)
     assert code == 1 and missing(found) == {key for key in ckptool.open(base) if key.startswith("model.layers.2.")}
+    help = next(each["help"] for each in found if "missing" in each["message"])
+    assert run(shlex.split(help.replace("WHOLE", str(tmp_path / "whole")))[1:]) == 0
+    assert run(["diff", str(base), str(tmp_path / "whole")]) == 0
+
+
+def test_experts_in_another_layout_under_another_prefix(fixtures: Path, tmp_path: Path, capsys: Captured) -> None:
+    base, stacked = fixtures / "moe", tmp_path / "stacked"
+    rules = ["-r", "fuse-experts", "-r", "model.{k**} -> model.language_model.{k**}"]
+    assert run(["remap", str(base), *rules, "-o", str(stacked)]) == 0
+    code, found = findings(stacked, base, capsys)
+    assert code == 0 and [each["level"] for each in found] == ["warning", "warning"]
+    assert run(["filter", str(stacked), "--drop", "visual.*", "-o", str(tmp_path / "less")]) == 0
+    _, found = findings(tmp_path / "less", base, capsys)
+    assert missing(found) == {key for key in ckptool.open(base) if key.startswith("visual.")}
     help = next(each["help"] for each in found if "missing" in each["message"])
     assert run(shlex.split(help.replace("WHOLE", str(tmp_path / "whole")))[1:]) == 0
     assert run(["diff", str(base), str(tmp_path / "whole")]) == 0

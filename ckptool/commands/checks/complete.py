@@ -14,7 +14,6 @@ from ckptool.core.address import address_of
 from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.counts import many
 from ckptool.core.dtypes import DTYPES
-from ckptool.core.errors import CkptError
 from ckptool.core.fold import rollup
 from ckptool.core.shell import shell_quote
 from ckptool.core.spec import TensorSpec
@@ -27,6 +26,7 @@ from ckptool.facts.registry import facts_of
 from ckptool.facts.storages import ties
 from ckptool.formats.folder import KNOWN
 from ckptool.formats.registry import INDEX_ENDING
+from ckptool.recipes.fitting import expert_layout
 
 Specs = Mapping[str, TensorSpec]
 
@@ -132,9 +132,9 @@ def _compared(checkpoint: Checkpoint, base: Checkpoint) -> _Both:
     codes = {each.key for each in news}
     both.coded = frozenset({each.key for each in olds} | {key for key, name in found.pairs.items() if name in codes})
     left = [key for key in wanted if key not in both.export]
-    if any(".experts." in key for key in left):
-        named = {**both.export, **{key: spec for key, spec in own.items() if key not in set(found.pairs.values())}}
-        both.layout, made = _in_the_layout_of(named, {key: wanted[key] for key in left})
+    if left:
+        named = {**both.export, **{name: own[key] for name, key in found.others.items()}}
+        both.layout, made = expert_layout(named, {key: wanted[key] for key in left})
         both.moved = len(made)
         both.export |= made
         left = [key for key in left if key not in made]
@@ -148,25 +148,6 @@ def _compared(checkpoint: Checkpoint, base: Checkpoint) -> _Both:
         if key not in tied and key.rpartition(".")[2] not in DERIVED
     }
     return both
-
-
-def _in_the_layout_of(named: Specs, lacking: Specs) -> tuple[tuple[str, ...], dict[str, TensorSpec]]:
-    """The recipe for experts that makes the most of what is lacking, and what it makes of it."""
-    from ckptool.commands.transplant.suggest import fitting_recipes
-    from ckptool.recipes.expand import expand
-
-    best: tuple[tuple[str, ...], dict[str, TensorSpec]] = ((), {})
-    keys = [key for key in named if ".experts." in key]
-    for options, recipe in fitting_recipes(keys) if keys else ():
-        try:
-            made = expand(recipe, named)
-        except CkptError:
-            continue
-        specs = {step.target.key: step.target for step in made.steps if step.target.key in lacking}
-        meet = {key: spec for key, spec in specs.items() if spec.shape == lacking[key].shape}
-        if not made.problems and len(meet) > len(best[1]):
-            best = options, meet
-    return best
 
 
 # ---------------------------------------------------------------------------------------------- ties
@@ -256,10 +237,8 @@ def _names(case: Case, both: _Both, name: str) -> Iterator[Found]:
         help = f"ckptool remap {model} -r strip-wrappers -o PLAIN"
         yield Found(text, help=help, level="warning", short="wrapped")
     if both.layout:
-        options = " ".join(both.layout)
-        text = (
-            f"experts are stored in another layout than in {name}: {options} makes {many(both.moved, 'tensor')} of it"
-        )
+        options, are = " ".join(both.layout), "is" if both.moved == 1 else "are"
+        text = f"{many(both.moved, 'tensor')} of {name} {are} there in another layout of experts"
         yield Found(text, help=f"ckptool remap {model} {options} -o OUT", level="warning", short="layout")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -24,11 +23,13 @@ class Counterparts:
         pairs: the export's key of each key of the base that it has.
         swaps: a prefix of the export, the base's in its place, and for how many tensors.
         wrapped: how many keys of the export have parts that wrappers or adapters put into them.
+        others: the export's further keys, by the names that they would have in the base.
     """
 
     pairs: dict[str, str] = field(default_factory=dict)
     swaps: list[tuple[Swap, int]] = field(default_factory=list)
     wrapped: int = 0
+    others: dict[str, str] = field(default_factory=dict)
 
 
 def counterparts(base: Shapes, export: Shapes) -> Counterparts:
@@ -75,6 +76,10 @@ def counterparts(base: Shapes, export: Shapes) -> Counterparts:
             longer, shorter = sorted((name, ends[0]), key=len, reverse=True)
             prefix = longer[: -len(shorter)]
             pair(Swap(prefix, "") if longer == name else Swap("", prefix), {name: ends[0]})
+    swaps = sorted((swap for swap, _ in found.swaps), key=lambda swap: -len(swap.take))
+    for name in left:
+        swap = next((swap for swap in swaps if name.startswith(swap.take)), Swap())
+        found.others[swap.key(name)] = names[name]
     return found
 
 
@@ -98,16 +103,3 @@ def _without_inside(export: Shapes) -> Callable[[str], str]:
 
 def _ends(first: str, second: str) -> bool:
     return first.endswith(f".{second}") or second.endswith(f".{first}")
-
-
-def usual_swap(found: Counterparts) -> Swap:
-    """The swap of the most tensors; none where names are equal.
-
-    Example:
-        >>> usual_swap(Counterparts())
-        Swap(take='', put='')
-    """
-    counts: Counter[Swap] = Counter()
-    for swap, many in found.swaps:
-        counts[swap] += many
-    return counts.most_common(1)[0][0] if counts else Swap()

@@ -14,6 +14,7 @@ from ckptool.core.keys import common_prefix, strip_wrappers, wrapper_prefix
 from ckptool.core.shell import shell_quote
 from ckptool.facts.counters import promised_counters
 from ckptool.facts.headers import modules_by_last
+from ckptool.recipes.fitting import expert_layout
 
 _COUNTER = "num_batches_tracked"
 DERIVED = ("position_ids", "inv_freq", "relative_position_index", "attn_mask", "masked_bias", "token_type_ids")
@@ -196,6 +197,18 @@ def _fused(pair: _Pair) -> Iterator[Note]:
             yield Note(text, "ckptool remap can split and join them: a layout such as '(x o) i -> o i'", (*one, *three))
 
 
+def _experts(pair: _Pair) -> Iterator[Note]:
+    """Experts that one side has as a module each, or stacked in another way."""
+    old, new = ({key: pair.tensors[side][key].spec for key in pair.only[side]} for side in (0, 1))
+    for side, specs, wanted in ((0, old, new), (1, new, old)):
+        options, made = expert_layout(specs, wanted)
+        if options and "--reverse" not in options:
+            text = f"experts are stored in another layout: {many(len(specs), 'tensor')} only in {pair.name(side)}"
+            text += f" make {len(made):,} of the {many(len(wanted), 'tensor')} only in {pair.name(1 - side)}"
+            yield Note(text, f"ckptool diff {pair.file(side)} {pair.file(1 - side)} {' '.join(options)}")
+            return
+
+
 def _norm_names(pair: _Pair) -> Iterator[Note]:
     for side in (0, 1):
         old, new = modules_by_last(pair.only[side]), modules_by_last(pair.only[1 - side])
@@ -260,6 +273,7 @@ _REMARKS: tuple[Callable[[_Pair], Iterator[Note]], ...] = (
     _nothing_shared,
     _derived,
     _fused,
+    _experts,
     _norm_names,
     _shapes,
 )

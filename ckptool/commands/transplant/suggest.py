@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePath
 
@@ -25,9 +23,8 @@ from ckptool.matching.result import Confidence
 from ckptool.models import Target
 from ckptool.models.entries import Filled
 from ckptool.models.own_init import ModelInit
-from ckptool.recipes.matching import match_stage
+from ckptool.recipes.fitting import fitting_recipes
 from ckptool.recipes.recipe import Recipe, builtin_recipes, load_recipe, recipe_of
-from ckptool.recipes.reverse import reverse
 
 _MANY = 5_000  # tensors; above that built-in recipes are tried whose rules fit keys of some form
 _MOST = 200_000  # above that none is
@@ -138,20 +135,6 @@ def _chained(done: Transplant, specs: dict[str, TensorSpec], first: Suggestion, 
         if name not in (*first.options, *_GENERAL):
             rules = (*first.options[1::2], name)
             yield Suggestion(_rules(rules), _gain(done, specs, recipe_of(rules), now))
-
-
-def fitting_recipes(keys: Iterable[str]) -> Iterator[tuple[tuple[str, ...], Recipe]]:
-    """The built-in recipes, forwards and backwards, of which every rule finds a key of the form that it is for."""
-    forms = list({re.sub(r"\d+", "#", key): key for key in keys}.values())
-    for name in builtin_recipes():
-        found: dict[tuple[str, ...], Recipe] = {("-r", name): load_recipe(name)}
-        with suppress(CkptError):  # rules that have no way back
-            found["-r", name, "--reverse"] = reverse(load_recipe(name)).recipe
-        for options, recipe in found.items():
-            for first in recipe.stages[:1]:
-                seen = match_stage(first, forms).seen
-                if seen and all(rule.optional or number in seen for number, rule in enumerate(first.rules)):
-                    yield options, recipe
 
 
 def _parts(done: Transplant, specs: dict[str, TensorSpec], now: int) -> Iterator[Suggestion]:
