@@ -466,7 +466,6 @@ def test_a_part_is_not_to_be_published(options: list[str], is_whole: bool, tmp_p
         "filter training.ckpt --only-weights --keep-optimizer-as-is",
         "filter training.ckpt --only-weights --keep-unknown",
         "remap training.ckpt -r strip-wrappers --drop-optimizer --keep-optimizer-as-is",
-        "remap resnet18.pth -r fc.->x. --check -o out.pth",
         "remap deit.pth --auto --like vit-hf.safetensors --check --save-recipe out.toml",
         "merge resnet18.pth --lora shards --intersect",
         "merge resnet18.pth --patch shards --union",

@@ -95,7 +95,7 @@ def test_every_command(case: str, examples: Path, cli: Run, tmp_path: Path) -> N
     code, text, _ = cli("diff", source, str(out))
     assert code in (0, 1)
     count = len(open_checkpoint(out))
-    assert f"identical: {count} tensors" in text or f"= {count} identical   + 0 added   - 0 removed" in text
+    assert f"identical: {count} tensor" in text or f"= {count} identical   + 0 added   - 0 removed" in text
     assert values_of(out) == values_of(Path(source))
 
 
@@ -209,7 +209,7 @@ def test_folders_around(copied: Callable[[str], Path], tmp_path: Path) -> None:
 
 
 NOT_NEEDED = re.compile(
-    r"latest.*|.*\.py|fsdp_config\.json|huggingface/.*|scheduler\.bin|common\.pt|metadata\.json"
+    r"latest.*|.*\.py|fsdp_config\.json|huggingface/.*|1/progress/none|scheduler\.bin|common\.pt|metadata\.json"
     r"|(?:post\.\w+|ids|temp|out\.weight)/fp32\.pt"  # universal: buffers and a tied weight, which the model states have
 )
 OPTIMIZERS = re.compile(r"optimizer_state\.pt|[\w.]+/(?:exp_avg|exp_avg_sq|step)\.pt")
@@ -230,6 +230,8 @@ def test_a_lost_file_or_a_cut_one_is_named(case: str, copied: Callable[[str], Pa
             continue
         if case == "ds1_moe_4" and "optim_states" in name:  # they are not read
             continue
+        if case == "torchsnapshot_chunked_2" and name.startswith("batched/bee9"):
+            continue  # what rank 1 has of its own: rank 0's is taken
         if case == "ds1_pipeline_4" and name.startswith("layer_03"):  # a layer without parameters
             continue
         data = path.read_bytes()
@@ -246,6 +248,8 @@ def test_a_lost_file_or_a_cut_one_is_named(case: str, copied: Callable[[str], Pa
             elif size is None and case == "verl_hsdp_4":
                 assert code == 0  # another rank holds a copy
                 assert f"rank {re.findall('[0-9]', name)[-1]} missing" in cli("inspect", str(folder))[1]
+            elif size is None and name == ".snapshot_metadata":
+                assert code == 2  # what is left has no names
             elif size is None and name.startswith("extra_state"):
                 assert code == 0  # every rank has the same
             elif size is None and OPTIMIZERS.fullmatch(name):

@@ -198,6 +198,7 @@ _KINDS: dict[str, Kind] = {
     "tolerance": _or_none(Kind("a ckptool.Tolerance, as ckptool.Tolerance(rel=1e-3)", _is_tolerance)),
     "recipe": _or_none(RECIPE),
     "rules": _or_none(TEXTS),
+    "complete_with": _or_none(PATH),
     "choices": Kind(
         'pairs of "keep" or "drop" and a pattern, as [("drop", "fc.*")]', _several(_is_choice, or_one=False)
     ),

@@ -162,7 +162,6 @@ def remap(
     from ckptool.recipes.recipe import recipe_of
     from ckptool.report.match_recipe import match_recipe
 
-    exclude("--check writes nothing: leave out one of them", {"--check": check, "-o": out})
     exclude("--check writes nothing: leave out one of them", {"--check": check, "--save-recipe": save_recipe})
     auto = auto or match is Match.AUTO
     level = asked_for(auto, accept, "--auto --like CHECKPOINT")

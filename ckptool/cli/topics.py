@@ -94,6 +94,12 @@ def _contents(known: dict[str, str], screen: Screen) -> Iterator[Line]:
         yield (Span(text),)
 
 
+def _broken(text: str, width: int) -> Iterator[str]:
+    """A text in lines of this width, broken between words; a longer word is cut."""
+    for line in wrap(text, Screen(width=width, elide=True), ""):
+        yield from (line[at : at + width] for at in range(0, max(1, len(line)), width))
+
+
 def _table_lines(rows: list[list[str]], screen: Screen) -> Iterator[Line]:
     """A table, cells broken between words where the screen is narrow; the first row is its heading."""
     count = max(map(len, rows))
@@ -105,9 +111,7 @@ def _table_lines(rows: list[list[str]], screen: Screen) -> Iterator[Line]:
         widths[:-1] = [min(width, most) for width in widths[:-1]]
         widths[-1] = max(1, screen.width - gaps - sum(widths[:-1]))
     for number, row in enumerate(cells):
-        broken = [
-            list(wrap(text, Screen(width=width, elide=True), "")) for text, width in zip(row, widths, strict=True)
-        ]
+        broken = [list(_broken(text, width)) for text, width in zip(row, widths, strict=True)]
         for parts in zip_longest(*broken, fillvalue=""):
             line = "  ".join(part.ljust(width) for part, width in zip(parts, widths, strict=True))
             if line.strip():

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from ckptool.core.checkpoint import Layout, Piece, Tensor
 from ckptool.core.errors import UnreadableError
 from ckptool.core.spec import DTYPES, TensorSpec
-from ckptool.formats.pickle.arrays import FROM_BUFFER, RECONSTRUCT, Array, array_of
+from ckptool.formats.pickle.arrays import FROM_BUFFER, NAMED, RECONSTRUCT, Array, array_of
 from ckptool.formats.pickle.objects import Call, Dict, Global, Persistent
 from ckptool.formats.torch.storage import MAX_INT, STORAGE_CLASSES, ArrayBytes, StorageOf, StorageRef
 
@@ -427,4 +427,4 @@ _FROM_NUMPY = {
     ("torch._utils", "_rebuild_device_tensor_from_numpy"),
     *(("torch._utils", f"_rebuild_{device}_tensor") for device in ("xla", "hpu", "mlc", "ort")),
 }
-_ARRAYS = RECONSTRUCT | FROM_BUFFER
+_ARRAYS = RECONSTRUCT | FROM_BUFFER | NAMED
