@@ -21,7 +21,11 @@ from ckptool.matching.result import Confidence
 from ckptool.recipes.expand import Expansion, expand
 from ckptool.recipes.fitting import fitting_recipes
 from ckptool.recipes.inputs import numbers_beside, source_file_captures
+<<<<<<< HEAD
 from ckptool.recipes.recipe import Expect, Recipe, builtin_recipes
+=======
+from ckptool.recipes.recipe import Expect, Recipe, combine
+>>>>>>> stored
 from ckptool.recipes.reverse import check_reverse, reverse
 from ckptool.storage.paths import is_folder
 
@@ -115,12 +119,12 @@ def match_remap(
         accept: the least confidence of what is done.
     """
     wanted = like.specs()
-    if recipe == Recipe() and len(sources) == 1:
-        recipe = known_rules(sources[0], wanted, like.metadata)
+    known = Recipe() if recipe.stages or len(sources) > 1 else known_rules(sources[0], wanted, like.metadata)
+    recipe = combine([recipe, known]) if known.stages else recipe
     numbers = numbers_beside(recipe, sources[0].path, vars, sources[0].metadata)
     inputs = map(with_recorded_ties, sources)
     specs = [checkpoint.specs() for checkpoint in inputs]
-    return automatic(Given(recipe, prefixes, numbers), specs, wanted, accept=accept)
+    return automatic(Given(recipe, prefixes, numbers, is_known=bool(known.stages)), specs, wanted, accept=accept)
 
 
 def open_sources(path: PathText, recipe: Recipe, select: str | None) -> tuple[tuple[Checkpoint, ...], tuple[str, ...]]:
