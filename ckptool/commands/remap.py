@@ -19,12 +19,14 @@ from ckptool.core.spec import TensorSpec
 from ckptool.core.ties import with_recorded_ties
 from ckptool.matching.result import Confidence
 from ckptool.recipes.expand import Expansion, expand
+from ckptool.recipes.fitting import fitting_recipes
 from ckptool.recipes.inputs import numbers_beside, source_file_captures
-from ckptool.recipes.recipe import Expect, Recipe, combine
+from ckptool.recipes.recipe import Expect, Recipe, builtin_recipes, combine
 from ckptool.recipes.reverse import check_reverse, reverse
 from ckptool.storage.paths import is_folder
 
 Specs = Mapping[str, TensorSpec]
+_EXPERTS = "experts"  # in the names of recipes for them
 _MANY = 200_000  # keys that are not led there and back only to say that it works
 
 
@@ -83,7 +85,7 @@ def plan_remap(
         inputs,
         Copies.of(steps, inputs) or steps,
         found.dropped,
-        found.problems,
+        found.problems and _with_others(found.problems, recipe, specs[0]),
         () if backwards else _unmet(recipe.expect, steps, targets),
         found.uses,
         tuple(notes),
@@ -179,6 +181,18 @@ def _reversible(
         dropped = many(len(trip.dropped), "dropped key")
         return [Note(f"reversible: {other}, except {dropped}", keys=trip.dropped)]
     return [Note(f"reversible: {other}")]
+
+
+def _with_others(problems: tuple[Problem, ...], recipe: Recipe, specs: Specs) -> tuple[Problem, ...]:
+    """The problems of a built-in recipe for experts; the first names those that do fit, if there are any."""
+    if recipe.name not in builtin_recipes() or _EXPERTS not in recipe.name or len(specs) > _MANY:
+        return problems
+    others = ((options, other) for options, other in fitting_recipes(specs) if _EXPERTS in options[1])
+    names = [" ".join(options) for options, other in others if not expand(other, specs).problems]
+    if not names:
+        return problems
+    hint = f"{'this fits' if len(names) == 1 else 'these fit'}: {', '.join(names[:3])}"
+    return (replace(problems[0], hint=hint), *problems[1:])
 
 
 def _unmet(expect: Expect, steps: Sequence[Step], targets: Specs | None) -> tuple[Problem, ...]:
