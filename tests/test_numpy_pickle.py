@@ -357,3 +357,21 @@ def test_four_gigabytes_that_are_no_arrays(opcodes: bytes, tmp_path: Path, capsy
     tracemalloc.stop()
     assert "Traceback" not in capsys.readouterr().err
     assert peak < 400_000_000
+
+
+def test_far_files_are_read_by_ranges(tmp_path: Path) -> None:
+    """The opcodes of a pickle, then the arrays that are asked for."""
+    from tests.servers.base import Asked, Handler, serving
+
+    data = pickle.dumps({f"w{number}": np.full(1_000_000, number, "f4") for number in range(4)}, 4)
+
+    def answer(handler: Handler, asked: Asked) -> None:
+        handler.say_range(data, asked, ETag='"one"')
+
+    with serving(answer) as (url, log):
+        checkpoint = ckptool.open(f"{url}/w.pkl")
+        assert [tensor.spec.short for tensor in checkpoint.values()] == ["f32[1000000]"] * 4
+        assert sum(stop - start for start, stop in log.ranges()) < len(data) // 2
+        with Reader([checkpoint]) as reader:
+            assert (reader.array(checkpoint["w2"]) == 2).all()
+        assert sum(stop - start for start, stop in log.ranges()) < len(data)
