@@ -80,7 +80,7 @@ def plan_remap(
         notes += _reversible(recipe, specs[0], numbers, backwards, found if plain else None)
     return Plan(
         inputs,
-        Copies.of(steps, inputs) or steps,
+        steps if isinstance(steps, Copies) else Copies.of(steps, inputs) or steps,
         found.dropped,
         found.problems,
         () if backwards else _unmet(recipe.expect, steps, targets),
@@ -113,8 +113,8 @@ def match_remap(
     """
     numbers = numbers_beside(recipe, sources[0].path, vars)
     inputs = map(with_recorded_ties, sources)
-    specs = [checkpoint.specs() for checkpoint in inputs]
-    wanted = like.specs()
+    specs = [dict(checkpoint.specs()) for checkpoint in inputs]
+    wanted = dict(like.specs())
     return automatic(Given(recipe, prefixes, numbers), specs, wanted, accept=accept)
 
 
@@ -136,10 +136,10 @@ def open_sources(path: PathText, recipe: Recipe, select: str | None) -> tuple[tu
     return tuple(open_checkpoint(file, chosen) for _, file in files), tuple(prefix for prefix, _ in files)
 
 
-def _cast(steps: Sequence[Step], inputs: Sequence[Checkpoint], dtype: str | None) -> tuple[Step, ...]:
+def _cast(steps: Sequence[Step], inputs: Sequence[Checkpoint], dtype: str | None) -> Sequence[Step]:
     """The steps with their floats in another dtype."""
     if dtype is None:
-        return tuple(steps)
+        return steps
     done: list[Step] = []
     for step in steps:
         is_special = isinstance(step.value, Source) and inputs[step.value.input][step.value.key].layout != "strided"

@@ -19,6 +19,7 @@ from pathlib import PurePath
 from typing import Literal
 
 from ckptool.core.bytes import ByteSource
+from ckptool.core.counts import tallied
 from ckptool.core.format import Format
 from ckptool.core.observations import Decoded, Observation
 from ckptool.core.ranks import Ranks
@@ -251,11 +252,9 @@ class Columns(Mapping[str, Tensor]):
 
     def form_counts(self, keys: Iterable[str] | None = None) -> dict[Form, int]:
         """How many of these tensors, or of all, have each form."""
-        forms = list(self.forms(keys))
-        one_of = dict(zip(map(id, forms), forms, strict=True))  # very many are one object
         found: Counter[Form] = Counter()
-        for number, many in Counter(map(id, forms)).items():
-            found[one_of[number]] += many
+        for form, many in tallied(list(self.forms(keys))):
+            found[form] += many
         return found
 
     def are_all(self, keys: Sequence[str]) -> bool:
@@ -269,6 +268,28 @@ class Columns(Mapping[str, Tensor]):
 
     def _file(self, row: int) -> ByteSource:
         return self._files[bisect_right(self._counts, row)]
+
+
+class ColumnSpecs(Mapping[str, TensorSpec]):
+    """The specs of tensors in columns, each made when it is asked for."""
+
+    __slots__ = ("columns",)
+
+    def __init__(self, columns: Columns) -> None:
+        self.columns = columns
+
+    def __getitem__(self, key: str) -> TensorSpec:
+        form = self.columns.form(key)
+        return TensorSpec(key, form.dtype, form.shape)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.columns)
+
+    def __len__(self) -> int:
+        return len(self.columns)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -445,9 +466,11 @@ class Checkpoint(Mapping[str, Tensor]):
             return TensorSpec(key, form.dtype, form.shape)
         return self.tensors[key].spec
 
-    def specs(self) -> dict[str, TensorSpec]:
+    def specs(self) -> Mapping[str, TensorSpec]:
         """The spec of every tensor."""
-        return {key: self.spec(key) for key in self.tensors}
+        if isinstance(self.tensors, Columns):
+            return ColumnSpecs(self.tensors)
+        return {key: tensor.spec for key, tensor in self.tensors.items()}
 
     def __getitem__(self, key: str) -> Tensor:
         if key not in self.tensors:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from ckptool.core.checkpoint import Checkpoint
+from ckptool.core.counts import tallied
 from ckptool.core.fold import Group, rollup
 from ckptool.core.ops import Cast
 from ckptool.core.plan import Beside, Copies, Plan, Source, Step, Use, Value, sources_of
@@ -106,9 +107,12 @@ def key_rows(plan: Plan, each: bool = False) -> list[Row]:
     if each:
         return [_row(key, [fact]) for key, fact in facts.items()]
     # integers that are not cast or mixed do not make rows of their own among floats that are
-    changes = Counter(fact.what for fact in facts.values() if fact.fate in (Fate.CAST, Fate.COMPUTED))
+    changes: Counter[str] = Counter()
+    for fact, many in tallied(list(facts.values())):
+        if fact.fate in (Fate.CAST, Fate.COMPUTED):
+            changes[fact.what] += many
     usual = changes.most_common(1)[0][0] if changes else ""
-    groups = rollup((key, usual if fact.spared else fact.what) for key, fact in facts.items())
+    groups = rollup({key: usual if fact.spared else fact.what for key, fact in facts.items()})
     return _rows(groups, facts)
 
 
@@ -129,12 +133,13 @@ def _rows(groups: Sequence[Group], facts: Mapping[str, _Fact], rest: str = "*") 
 
 def _row(pattern: str, facts: Sequence[_Fact]) -> Row:
     """A symbol, a pattern that means the keys, how many, their elements, what happens, bytes before and after."""
-    spared = sum(fact.spared for fact in facts)
-    first = next((fact for fact in facts if not fact.spared), facts[0])
+    known = tallied(facts)
+    spared = sum(many for fact, many in known if fact.spared)
+    first = next((fact for fact, _ in known if not fact.spared), facts[0])
     beside = f", {number_of(spared, 'integer')} copied" if spared and not first.spared else ""
-    elements = sum(fact.elements for fact in facts)
-    before = None if first.before is None else sum(fact.before or 0 for fact in facts)
-    after = None if first.fate is Fate.DROPPED else sum(fact.after for fact in facts)
+    elements = sum(fact.elements * many for fact, many in known)
+    before = None if first.before is None else sum((fact.before or 0) * many for fact, many in known)
+    after = None if first.fate is Fate.DROPPED else sum(fact.after * many for fact, many in known)
     nbytes = after if before is None else (before, after)
     cells = (SYMBOLS[first.fate], pattern or "other keys", len(facts), elements, first.what + beside, nbytes)
     return Row(cells, "dim" if first.fate is Fate.COPIED and before is not None else "")
@@ -293,47 +298,70 @@ def unruled_rows(plan: Plan) -> list[Row]:
 
 def _untouched_rows(plan: Plan) -> list[Row]:
     """What no rule decides, by the inputs' keys."""
-    facts: dict[str, _Fact] = {}
-    free = [step for step in _by_reason(plan) if not isinstance(step.reason, ByRules | RecipeTie | Init)]
-    if not free and not plan.dropped:
+    free = _free_facts(plan)
+    if not any(free) and not plan.dropped:
         return []
-    by_source = {(source.input, source.key): step for step in free for source in sources_of(step.value)}
-    gone = {(dropped.source.input, dropped.source.key): dropped.reason for dropped in plan.dropped}
-    ruled = _Fact(Fate.RENAMED, "", 0, 0, 0)  # in the rules' rows; here only to judge the patterns
+    gone: dict[tuple[int, str], Reason] = {
+        (dropped.source.input, dropped.source.key): dropped.reason
+        for dropped in plan.dropped
+        if not isinstance(dropped.reason, ByRules)
+    }
+    facts: dict[str, _Fact] = {}
+    labels: dict[str, str] = {}  # "" where a rule says it: here only to judge the patterns
     for number, checkpoint in enumerate(plan.inputs):
         for key, form in zip(checkpoint, checkpoint.forms(), strict=True):
-            step, reason = by_source.get((number, key)), gone.get((number, key))
-            if key in facts:
+            if key in labels:
                 continue
-            if reason is not None and not isinstance(reason, ByRules):
-                facts[key] = _dropped(plan, reason, form)
-            elif step is not None:
-                fact = _made(plan, step, casts=False)
-                what = "kept" if fact.what == "copied" else fact.what
-                facts[key] = _Fact(fact.fate, what, fact.elements, fact.before, fact.after)
-            else:
-                facts[key] = ruled
+            reason = gone.get((number, key)) if gone else None
+            fact = free[number].get(key) if reason is None else _dropped(plan, reason, form)
+            labels[key] = "" if fact is None else fact.what
+            if fact is not None:
+                facts[key] = fact
     if not any(fact.what for fact in facts.values()):
         return []
-    labels = [(key, fact.what) for key, fact in facts.items()]
     groups = [group for group in rollup(labels, together=["", "kept"]) if group.label]
     return _rows(groups, {key: fact for key, fact in facts.items() if fact.what}, rest="")
 
 
+def _free_facts(plan: Plan) -> list[dict[str, _Fact]]:
+    """For each input, what a recipe makes of its tensors that no rule decides, by key."""
+    found: list[dict[str, _Fact]] = [{} for _ in plan.inputs]
+    steps = plan.steps
+    if not isinstance(steps, Copies):
+        for step in steps:
+            if not isinstance(step.reason, _OF_RECIPES):
+                fact = _kept(_made(plan, step, casts=False))
+                for source in sources_of(step.value):
+                    found[source.input][source.key] = fact
+        return found
+    alike: dict[object, _Fact] = {}
+    for at, (key, source_key, form, reason) in enumerate(
+        zip(steps.keys, steps.sources, steps.forms, steps.reasons, strict=True)
+    ):
+        if isinstance(reason, _OF_RECIPES):
+            continue
+        place = (form, id(reason)) if key == source_key else at
+        if place not in alike:
+            alike[place] = _kept(_made(plan, steps[at], casts=False))
+        found[steps.input][source_key] = alike[place]
+    return found
+
+
+_OF_RECIPES = (ByRules, RecipeTie, Init)
+
+
+def _kept(fact: _Fact) -> _Fact:
+    what = "kept" if fact.what == "copied" else fact.what
+    return _Fact(fact.fate, what, fact.elements, fact.before, fact.after)
+
+
 def _added_rows(plan: Plan) -> list[Row]:
     """What a recipe adds beside its rules: tensors from nothing, and ties."""
-    steps = [step for step in _by_reason(plan) if isinstance(step.reason, RecipeTie | Init)]
-    facts = {step.target.key: _made(plan, step, casts=False) for step in steps}
-    groups = rollup([(key, (fact.fate, fact.what)) for key, fact in facts.items()])
+    reasons = plan.steps.reasons if isinstance(plan.steps, Copies) else (step.reason for step in plan.steps)
+    added = [at for at, reason in enumerate(reasons) if isinstance(reason, RecipeTie | Init)]
+    facts = {plan.steps[at].target.key: _made(plan, plan.steps[at], casts=False) for at in added}
+    groups = rollup({key: (fact.fate, fact.what) for key, fact in facts.items()})
     return [_row(group.pattern, [facts[key] for key in group.keys]) for group in groups]
-
-
-def _by_reason(plan: Plan) -> Sequence[Step]:
-    """The steps, but for copies that rules have made."""
-    if not isinstance(plan.steps, Copies):
-        return plan.steps
-    steps = plan.steps
-    return [steps[at] for at, reason in enumerate(steps.reasons) if not isinstance(reason, ByRules)]
 
 
 # ---------------------------------------------------------------------------------------------- sums
