@@ -218,6 +218,10 @@ class Columns(Mapping[str, Tensor]):
         """How many tensors each file has."""
         return [after - before for before, after in pairwise((0, *self._counts))]
 
+    def forget_rows(self) -> None:
+        """Let go of what `rows` has found; it is found again when it is asked for."""
+        self._known = None
+
     @property
     def rows(self) -> Mapping[str, int]:
         """The number of each tensor's row."""

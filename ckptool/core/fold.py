@@ -13,8 +13,9 @@ from functools import cached_property
 from itertools import product
 from math import prod
 
+from ckptool.core.counts import tallied
 from ckptool.core.keys import pin
-from ckptool.core.shapes import Entry, Folded, Label, Shape, braces, keys_below, labels_below, shapes
+from ckptool.core.shapes import Entry, Folded, Label, Modules, Shape, braces, keys_below, labels_below, shapes
 
 _SCREEN = 40  # rows that are shown unless more are asked for
 _FEW = 12  # rows that a reader takes in at a glance
@@ -261,41 +262,37 @@ def rollup(entries: Mapping[str, Label] | Iterable[Entry], *, together: Collecti
         [('bn1.*', 'same'), ('fc.weight', 'reshaped'), ('fc.bias', 'changed')]
     """
     labels = entries if isinstance(entries, Mapping) else dict(entries)
-    lasts: dict[str, set[Label]] = defaultdict(set)
-    for key, label in labels.items():
-        lasts[key.rpartition(".")[2]].add(label)
-    sizes = Counter(labels.values())
+    modules = Modules(labels.items())
     own: dict[Label, list[str]] = defaultdict(list)
-    for last, found in lasts.items():
+    for last, found in modules.labels_of_lasts().items():
         if len(found) == 1:
             own[next(iter(found))] += [last]
-    best = _Rolled(labels, frozenset(), together)
+    sizes: Counter[Label] = Counter()
+    for label, many in tallied(list(labels.values())):
+        sizes[label] += many
+    best = _Rolled(labels, modules, {}, together)
     for label in sorted(own, key=sizes.__getitem__)[-4:]:
         rare = sizes[label] * 2 <= len(labels)
         if len(own[label]) <= _FEW and (rare or label in together or len(best) > _FEW):
-            trial = _Rolled(labels, best.apart.union(own[label]), together)
+            trial = _Rolled(labels, modules, {**best.apart, **dict.fromkeys(own[label], label)}, together)
             if len(trial) < len(best):
                 best = trial
     return best.groups()
 
 
 class _Rolled:
-    """The rows when some last parts have rows of their own; the keys of each are looked for when it is shown.
+    """The rows when some last parts have rows of their own; the keys of each are looked for at the end.
 
     Attributes:
-        apart: those last parts.
-        own: the keys of their rows, by label.
+        apart: those last parts, and the label of each.
         rows: of the others: the node, its label, and whether some keys below it are apart.
     """
 
-    def __init__(self, labels: Mapping[str, Label], apart: frozenset[str], together: Collection[Label]) -> None:
+    def __init__(
+        self, labels: Mapping[str, Label], modules: Modules, apart: Mapping[str, Label], together: Collection[Label]
+    ) -> None:
         self.labels, self.apart = labels, apart
-        self.own: dict[Label, list[str]] = defaultdict(list)
-        for key in labels if apart else ():
-            if _last(key) in apart:
-                self.own[labels[key]].append(key)
-        marked = ((key, _APART if _last(key) in apart else label) for key, label in labels.items())
-        known = shapes(marked if apart else labels.items(), series=_SERIES)
+        known = modules.shapes(series=_SERIES, marked={(last,): _APART for last in apart})
         common = _common_labels(known)
         self.rows: list[tuple[Node, Label, bool]] = []
         stack = [_root(known)]
@@ -311,24 +308,29 @@ class _Rolled:
                 stack.extend(reversed(node.children))
 
     def __len__(self) -> int:
-        return len(self.own) + len(self.rows)
+        return len(set(self.apart.values())) + len(self.rows)
 
     def groups(self) -> list[Group]:
         """The rows with their keys. The largest row of a label has the keys that no other row has."""
-        rows: list[tuple[Node, bool] | None] = [None] * len(self.own)  # rows of their own come first
+        rows: list[tuple[Node, bool]] = []
         rest: dict[Label, int] = {}  # the largest row of each label
         row_of: dict[str, int] = {}  # of the keys of all others
         for node, label, with_apart in sorted(self.rows, key=lambda row: -row[0].size):
             if rest.setdefault(label, len(rows)) != len(rows):
                 row_of |= dict.fromkeys(node.each_key(), len(rows))
             rows.append((node, with_apart))
-        for row, keys in enumerate(self.own.values()):
-            row_of |= dict.fromkeys(keys, row)
+        own = {label: -1 - at for at, label in enumerate(dict.fromkeys(self.apart.values()))}
         found: dict[int, list[str]] = {}
         for key, label in self.labels.items():
-            at = row_of.get(key)
-            found.setdefault(rest[label] if at is None else at, []).append(key)
-        return [Group(_pattern(rows[at], keys), tuple(keys), self.labels[keys[0]]) for at, keys in found.items()]
+            if self.apart and _last(key) in self.apart:
+                at = own[label]
+            else:
+                at = row_of[key] if key in row_of else rest[label]
+            found.setdefault(at, []).append(key)
+        return [
+            Group(_pattern(rows[at] if at >= 0 else None, keys), tuple(keys), self.labels[keys[0]])
+            for at, keys in found.items()
+        ]
 
 
 def _pattern(row: tuple[Node, bool] | None, keys: Sequence[str]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -174,16 +174,16 @@ def _facts_of_copies(plan: Plan, steps: Copies) -> dict[str, _Fact]:
     """The same for a plan that keeps some tensors and leaves out others: few facts are true of all its keys."""
     facts: dict[str, _Fact] = {}
     gone = {dropped.source.key: dropped.reason for dropped in plan.dropped}
-    alike: dict[tuple[Form, int], _Fact] = {}
+    alike: dict[tuple[int, int], _Fact] = {}
     rows = enumerate(steps.keys)
     at, following = next(rows, (0, None))
     for key, form in zip(plan.inputs[0], plan.inputs[0].forms(), strict=True):
         is_kept = key == following
         reason = steps.reasons[at] if is_kept else gone.get(key)
-        fact = alike.get((form, id(reason)))
+        fact = alike.get((id(form), id(reason)))
         if fact is None and reason is not None:
-            fact = _made(plan, steps[at], casts=False) if is_kept else _dropped(plan, reason, form)
-            alike[form, id(reason)] = fact
+            fact = _made(plan, steps[at], False, form.nbytes) if is_kept else _dropped(plan, reason, form)
+            alike[id(form), id(reason)] = fact
         if fact is not None:
             facts[key] = fact
         if is_kept:
@@ -204,9 +204,11 @@ def _dropped(plan: Plan, reason: Reason | None, form: Form) -> _Fact:
     return _Fact(Fate.DROPPED, dropped_text(reason, plan.inputs), form.elements, before, 0)
 
 
-def _made(plan: Plan, step: Step, casts: bool) -> _Fact:
-    sources = (step.value,) if isinstance(step.value, Source) else set(sources_of(step.value))
-    nbytes = sum(plan.inputs[source.input].form(source.key).nbytes for source in sources)
+def _made(plan: Plan, step: Step, casts: bool, nbytes: int | None = None) -> _Fact:
+    """What a step does; `nbytes` are those of its sources, where they are known."""
+    if nbytes is None:
+        sources = (step.value,) if isinstance(step.value, Source) else set(sources_of(step.value))
+        nbytes = sum(plan.inputs[source.input].form(source.key).nbytes for source in sources)
     nbytes = step.reason.nbytes if isinstance(step.reason, Decoded) else nbytes
     before = None if plan.command.name == "merge" else nbytes
     after = plan.nbytes_of(step)
@@ -340,9 +342,9 @@ def _free_facts(plan: Plan) -> list[dict[str, _Fact]]:
     ):
         if isinstance(reason, _OF_RECIPES):
             continue
-        place = (form, id(reason)) if key == source_key else at
+        place = (id(form), id(reason)) if key == source_key else at
         if place not in alike:
-            alike[place] = _kept(_made(plan, steps[at], casts=False))
+            alike[place] = _kept(_made(plan, steps[at], False, form.nbytes))
         found[steps.input][source_key] = alike[place]
     return found
 
@@ -377,9 +379,11 @@ def counts(plan: Plan) -> Iterator[str]:
         found = Counter(fate_of(step) for step in plan.steps if step.stored)
         kept = {step.target.key for step in plan.steps}
     by_key = plan.command.name == "merge"  # elsewhere equal keys of several inputs are different tensors
-    found[Fate.DROPPED] = len(
-        {(0 if by_key else d.source.input, d.source.key) for d in plan.dropped if d.source.key not in kept}
-    )
+    left: dict[int, set[str]] = defaultdict(set)
+    for dropped in plan.dropped:
+        if dropped.source.key not in kept:
+            left[0 if by_key else dropped.source.input].add(dropped.source.key)
+    found[Fate.DROPPED] = sum(map(len, left.values()))
     for fate in Fate:
         if found[fate]:
             yield f"{SYMBOLS[fate]} {found[fate]:,} {fate.value}"
