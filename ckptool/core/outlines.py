@@ -1,7 +1,7 @@
 """The outlines of keys: all digits are one, so that very many keys have few outlines.
 
-Keys of one outline have the same length, and their dots and numbers at the same places. What does not depend on the value
-of a number is decided once for an outline.
+Keys of one outline have the same length, and their dots and numbers at the same places. What does not depend on the
+value of a number is decided once for an outline.
 """
 
 from __future__ import annotations

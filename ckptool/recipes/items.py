@@ -76,9 +76,9 @@ class Items(Mapping[str, Item]):
 
     def chosen(self, positions: Sequence[int]) -> Items:
         """Some of the tensors."""
-        items = Items(
-            self.loaded, *([column[at] for at in positions] for column in (self.names, self.rows, self.rules))
-        )
+        rows = array("q", (self.rows[at] for at in positions))
+        names, rules = [self.names[at] for at in positions], [self.rules[at] for at in positions]
+        items = Items(self.loaded, names, rows, rules)
         items.computed = self.computed
         return items
 

@@ -27,7 +27,7 @@ from ckptool.core.reasons import (
     Unmixed,
     WeightsOnly,
 )
-from ckptool.core.spec import DTYPES, Form, dtype_named
+from ckptool.core.spec import DTYPES, Form, TensorSpec, dtype_named
 from ckptool.engine.decoded import decoded_source
 from ckptool.report.cells import Cell, Row
 from ckptool.report.reasons import dropped_text, reason_text
@@ -148,7 +148,8 @@ def _row(pattern: str, facts: Sequence[_Fact]) -> Row:
 def _facts(plan: Plan) -> dict[str, _Fact]:
     """Each key of the output, and of the inputs what is left out, in the order of the inputs."""
     if isinstance(plan.steps, Copies) and plan.steps.keys is plan.steps.sources and len(plan.inputs) == 1:
-        return _facts_of_copies(plan, plan.steps)
+        if len(tallied(plan.steps.reasons)) == 1:
+            return _facts_of_copies(plan, plan.steps)
     steps = {step.target.key: step for step in plan.steps}
     facts: dict[str, _Fact] = {}
     casts = any(fate_of(step) is Fate.CAST for step in plan.steps)
@@ -171,24 +172,20 @@ def _facts(plan: Plan) -> dict[str, _Fact]:
 
 
 def _facts_of_copies(plan: Plan, steps: Copies) -> dict[str, _Fact]:
-    """The same for a plan that keeps some tensors and leaves out others: few facts are true of all its keys."""
-    facts: dict[str, _Fact] = {}
+    """The same for a plan that keeps some tensors for one reason, and leaves out others: few facts are true of all."""
+    source = plan.inputs[steps.input]
     gone = {dropped.source.key: dropped.reason for dropped in plan.dropped}
+    forms, reasons = list(source.forms()), list(map(gone.get, source))  # no reason for those that are kept
     alike: dict[tuple[int, int], _Fact] = {}
-    rows = enumerate(steps.keys)
-    at, following = next(rows, (0, None))
-    for key, form in zip(plan.inputs[0], plan.inputs[0].forms(), strict=True):
-        is_kept = key == following
-        reason = steps.reasons[at] if is_kept else gone.get(key)
-        fact = alike.get((id(form), id(reason)))
-        if fact is None and reason is not None:
-            fact = _made(plan, steps[at], False, form.nbytes) if is_kept else _dropped(plan, reason, form)
-            alike[id(form), id(reason)] = fact
-        if fact is not None:
-            facts[key] = fact
-        if is_kept:
-            at, following = next(rows, (0, None))
-    return facts
+    kinds = dict(zip(zip(map(id, forms), map(id, reasons), strict=True), zip(forms, reasons, strict=True), strict=True))
+    for place, (form, reason) in kinds.items():
+        if reason is None:
+            kept = Step(TensorSpec("", form.dtype, form.shape), Source(steps.input, ""), steps.reasons[0])
+            alike[place] = _made(plan, kept, False, form.nbytes)
+        else:
+            alike[place] = _dropped(plan, reason, form)
+    places = zip(map(id, forms), map(id, reasons), strict=True)
+    return dict(zip(source, map(alike.__getitem__, places), strict=True))
 
 
 def _is_only_kept(step: Step, number: int) -> bool:
