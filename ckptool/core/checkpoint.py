@@ -49,6 +49,9 @@ class Storage:
     big_endian: bool = False
     crc: int | None = None
 
+    def __hash__(self) -> int:  # there are as many as tensors, and each is looked for often
+        return hash((self.offset, self.nbytes))
+
 
 @dataclass(frozen=True, slots=True)
 class Piece:

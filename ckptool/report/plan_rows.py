@@ -147,9 +147,9 @@ def _row(pattern: str, facts: Sequence[_Fact]) -> Row:
 
 def _facts(plan: Plan) -> dict[str, _Fact]:
     """Each key of the output, and of the inputs what is left out, in the order of the inputs."""
-    if isinstance(plan.steps, Copies) and plan.steps.keys is plan.steps.sources and len(plan.inputs) == 1:
-        if len(tallied(plan.steps.reasons)) == 1:
-            return _facts_of_copies(plan, plan.steps)
+    copies = plan.steps if isinstance(plan.steps, Copies) and len(plan.inputs) == 1 else None
+    if copies is not None and copies.keys is copies.sources and len(tallied(copies.reasons)) == 1:
+        return _facts_of_copies(plan, copies)
     steps = {step.target.key: step for step in plan.steps}
     facts: dict[str, _Fact] = {}
     casts = any(fate_of(step) is Fate.CAST for step in plan.steps)
