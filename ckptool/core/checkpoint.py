@@ -268,6 +268,10 @@ class Columns(Mapping[str, Tensor]):
         """True for its own keys, all of them in their order."""
         return len(keys) == len(self._keys) and all(map(is_, keys, self._keys))
 
+    def specs(self) -> ColumnSpecs:
+        """The spec of every tensor."""
+        return ColumnSpecs(self._keys, self._forms)
+
     def place(self, key: str) -> tuple[ByteSource, int]:
         """The file that holds a tensor, and the first byte of it there."""
         row = self.rows[key]
@@ -278,25 +282,40 @@ class Columns(Mapping[str, Tensor]):
 
 
 class ColumnSpecs(Mapping[str, TensorSpec]):
-    """The specs of tensors in columns, each made when it is asked for."""
+    """Specs in columns, each made when it is asked for.
 
-    __slots__ = ("columns",)
+    Example:
+        >>> ColumnSpecs(["w"], [Form("float32", (2, 3), 24)])["w"].short
+        'f32[2,3]'
+    """
 
-    def __init__(self, columns: Columns) -> None:
-        self.columns = columns
+    __slots__ = ("_rows", "forms", "names")
+
+    def __init__(self, names: list[str], forms: list[Form]) -> None:
+        """Those of plain tensors: their keys, no two equal, and their forms."""
+        self.names = names
+        self.forms = forms
+        self._rows: dict[str, int] | None = None
+
+    @property
+    def rows(self) -> Mapping[str, int]:
+        """The number of each key."""
+        if self._rows is None:
+            self._rows = dict(zip(self.names, range(len(self.names)), strict=True))
+        return self._rows
 
     def __getitem__(self, key: str) -> TensorSpec:
-        form = self.columns.form(key)
+        form = self.forms[self.rows[key]]
         return TensorSpec(key, form.dtype, form.shape)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.columns)
+        return iter(self.names)
 
     def __len__(self) -> int:
-        return len(self.columns)
+        return len(self.names)
 
     def __contains__(self, key: object) -> bool:
-        return key in self.columns
+        return key in self.rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -476,7 +495,7 @@ class Checkpoint(Mapping[str, Tensor]):
     def specs(self) -> Mapping[str, TensorSpec]:
         """The spec of every tensor."""
         if isinstance(self.tensors, Columns):
-            return ColumnSpecs(self.tensors)
+            return self.tensors.specs()
         return {key: tensor.spec for key, tensor in self.tensors.items()}
 
     def __getitem__(self, key: str) -> Tensor:

@@ -195,7 +195,7 @@ def _copies(items: Items) -> Copies | None:
     (specs, *others) = items.loaded.inputs
     if others or not isinstance(specs, ColumnSpecs):
         return None
-    keys = items.loaded.keys
+    keys, forms = items.loaded.keys, specs.forms
     if not isinstance(rows, range):
         if len(rows) and min(rows) < 0:
             return None
@@ -204,8 +204,8 @@ def _copies(items: Items) -> Copies | None:
             once[row] = 1
         if once.count(1) < len(rows):
             return None
-        keys = [keys[row] for row in rows]
-    return Copies(0, items.names, keys, list(specs.columns.forms(keys)), _reasons(items))
+        keys, forms = [keys[row] for row in rows], [forms[row] for row in rows]
+    return Copies(0, items.names, keys, forms, _reasons(items))
 
 
 def _steps(items: Items) -> Iterator[Step]:
