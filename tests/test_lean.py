@@ -30,7 +30,8 @@ from ckptool.formats.strict_json import JsonError, JsonReader
 from ckptool.recipes import matching
 from ckptool.recipes.expand import expand
 from ckptool.recipes.recipe import parse_recipe
-from ckptool.report.plan_rows import counts, key_rows, nbytes_before, tensors_text, unruled_rows
+from ckptool.report.plan_fates import counts
+from ckptool.report.plan_rows import key_rows, nbytes_before, tensors_text, unruled_rows
 
 
 def in_objects(checkpoint: Checkpoint) -> Checkpoint:

@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import PurePath
 
+from ckptool.commands.llamacpp import known_rules
 from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.errors import UsageError
 from ckptool.core.fold import rollup
@@ -100,8 +102,8 @@ def automatic(
     return Automatic(combine([rules, found]) if rules != Recipe() else found, report, accept)
 
 
-def explained(found: Automatic, patterns: Sequence[str]) -> Automatic:
-    """The match, to be shown with the candidates of some keys of either side.
+def explained(found: Automatic, patterns: Sequence[str], path: PurePath | None = None) -> Automatic:
+    """The match, to be shown with the candidates of some keys of either side; `path` is of the source.
 
     Raises:
         UsageError: a pattern matches none.
@@ -109,7 +111,7 @@ def explained(found: Automatic, patterns: Sequence[str]) -> Automatic:
     report = found.report
     paired = [key for pair in (*report.pairs, *report.reshaped) for key in (*pair.targets, *pair.sources)]
     keys = dict.fromkeys([*paired, *report.unmatched_targets, *report.unmatched_sources])
-    asked = [key for text in patterns for key in require_match(Pattern.parse(text), keys, "--explain")]
+    asked = [key for text in patterns for key in require_match(Pattern.parse(text), keys, "--explain", path)]
     return replace(found, asked=tuple(dict.fromkeys(asked)))
 
 
@@ -141,7 +143,10 @@ def match_checkpoints(
         accept: the least confidence of what is compared.
     """
     specs, wanted = ({key: tensor.spec for key, tensor in side.items()} for side in (old, new))
-    return automatic(Given(given or Recipe()), specs, wanted, accept=accept, reshaped=True)
+    rules = given or Recipe()
+    if rules == Recipe():
+        rules = known_rules(old, wanted, new.metadata)
+    return automatic(Given(rules, vars=numbers_beside(rules, old.path)), specs, wanted, accept=accept, reshaped=True)
 
 
 def mapped_by(recipe: Recipe, old: Checkpoint, new: Checkpoint) -> list[Mapped]:
@@ -151,7 +156,7 @@ def mapped_by(recipe: Recipe, old: Checkpoint, new: Checkpoint) -> list[Mapped]:
         UsageError: the recipe cannot be carried out on these keys.
     """
     specs, wanted = ({key: tensor.spec for key, tensor in side.items()} for side in (old, new))
-    made = expand(recipe, specs, vars=numbers_beside(recipe, old.path), targets=wanted)
+    made = expand(recipe, specs, vars=numbers_beside(recipe, old.path, metadata=old.metadata), targets=wanted)
     for problem in made.problems:
         raise UsageError(problem.message, hint=problem.hint or None, path=old.path)
     return [_as_compared(step, old) for step in made.steps if any(sources_of(step.value))]

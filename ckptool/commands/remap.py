@@ -8,14 +8,15 @@ from dataclasses import replace
 from ckptool.commands.automatic import Automatic, Given, automatic
 from ckptool.commands.beside.versions import carried_versions
 from ckptool.commands.filter import cast_value, float_dtype, module_notes
+from ckptool.commands.llamacpp import known_rules
 from ckptool.core.bytes import PathText
 from ckptool.core.checkpoint import Checkpoint, Note
+from ckptool.core.counts import many
 from ckptool.core.errors import CkptError
 from ckptool.core.keys import Pattern
 from ckptool.core.plan import Command, Copies, Plan, Problem, Source, Step, sources_of
 from ckptool.core.spec import TensorSpec
 from ckptool.core.ties import with_recorded_ties
-from ckptool.facts.headers import many
 from ckptool.matching.result import Confidence
 from ckptool.recipes.expand import Expansion, expand
 from ckptool.recipes.inputs import numbers_beside, source_file_captures
@@ -61,7 +62,7 @@ def plan_remap(
     """
     given = (sources,) if isinstance(sources, Checkpoint) else tuple(sources)
     inputs = tuple(map(with_recorded_ties, given))
-    numbers = numbers_beside(recipe, inputs[0].path, vars)
+    numbers = numbers_beside(recipe, inputs[0].path, vars, inputs[0].metadata)
     specs = [checkpoint.specs() for checkpoint in inputs]
     losses: tuple[str, ...] = ()
     running = recipe
@@ -111,10 +112,12 @@ def match_remap(
         vars: numbers that come before those of the recipe.
         accept: the least confidence of what is done.
     """
-    numbers = numbers_beside(recipe, sources[0].path, vars)
+    wanted = dict(like.specs())
+    if recipe == Recipe() and len(sources) == 1:
+        recipe = known_rules(sources[0], wanted, like.metadata)
+    numbers = numbers_beside(recipe, sources[0].path, vars, sources[0].metadata)
     inputs = map(with_recorded_ties, sources)
     specs = [dict(checkpoint.specs()) for checkpoint in inputs]
-    wanted = dict(like.specs())
     return automatic(Given(recipe, prefixes, numbers), specs, wanted, accept=accept)
 
 

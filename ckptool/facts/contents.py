@@ -7,11 +7,12 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ckptool.core.facts import Fact
+from ckptool.core.counts import many
+from ckptool.core.facts import Fact, Operation
 from ckptool.core.keys import common_prefix, strip_wrappers
 from ckptool.core.outlines import outlines
 from ckptool.core.spec import DTYPES
-from ckptool.facts.headers import Headers, amount, many
+from ckptool.facts.headers import Headers, amount
 from ckptool.facts.registry import finder
 
 _WORTH_SAYING = 1 << 20  # bytes
@@ -52,6 +53,7 @@ class MixedDtypes(Fact):
     more: int = 0
 
     name = "mixed-dtypes"
+    remedied_by = Operation.CAST
     rank = 6
 
     @property
@@ -61,7 +63,7 @@ class MixedDtypes(Fact):
         return f"{self.role} has different dtypes in different layers: {listed}{more}"
 
     @property
-    def hint(self) -> str:
+    def remedy(self) -> str:
         return f"one dtype for all: ckptool filter {{file}} --dtype {self.counts[0][0]} -o OUT"
 
 
@@ -80,7 +82,7 @@ class Lightning(Fact):
         return f"it is a Lightning checkpoint{where}"
 
     @property
-    def hint(self) -> str:
+    def remedy(self) -> str:
         return f"the network alone: ckptool remap {{file}} -r '{self.prefix}. ->' -o PLAIN" if self.prefix else ""
 
 
@@ -100,24 +102,30 @@ class OptimizerState(Fact):
         return f"{share} of the file is optimizer state ({amount(self.nbytes)}), needed to go on training only"
 
     @property
-    def hint(self) -> str:
+    def remedy(self) -> str:
         return "leave it out: ckptool filter {file} --only-weights -o WEIGHTS"
 
 
 @dataclass(frozen=True, slots=True)
 class Script(Fact):
-    """A compiled program around the weights."""
+    """A compiled program around the weights; `program` is what made it."""
+
+    program: str = "TorchScript"
 
     name = "script"
     rank = 17
 
     @property
     def text(self) -> str:
-        return "it is a TorchScript program: code and weights in one file"
+        return f"it is a {self.program} program: code and weights in one file"
 
     @property
     def hint(self) -> str:
-        return "nothing of it runs here; the weights alone: ckptool filter {file} -o OUT.safetensors"
+        return "nothing of it runs here"
+
+    @property
+    def remedy(self) -> str:
+        return "the weights alone: ckptool filter {file} -o OUT.safetensors"
 
 
 @finder
@@ -173,4 +181,4 @@ def find_optimizer(headers: Headers) -> Iterator[OptimizerState]:
 @finder
 def find_script(headers: Headers) -> Iterator[Script]:
     if headers.checkpoint.format.is_program:
-        yield Script()
+        yield Script(program=headers.checkpoint.format.name)

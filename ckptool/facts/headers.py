@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from ckptool.core.checkpoint import Checkpoint
-from ckptool.core.counts import listed as listed
-from ckptool.core.counts import many as many
 from ckptool.core.observations import Observation
 from ckptool.core.outlines import by_outline
 from ckptool.core.spec import Form
@@ -51,6 +49,11 @@ class Headers:
     def is_script(self) -> bool:
         """True for a TorchScript archive, which torch.jit.load reads."""
         return self.checkpoint.format.is_program
+
+    @property
+    def is_torch_file(self) -> bool:
+        """True for a file of `torch.save`."""
+        return self.checkpoint.format.has_versions and not self.is_script
 
     def observed(self, kind: type[_Seen]) -> Iterator[_Seen]:
         """What the reader noticed of one kind."""

@@ -8,14 +8,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from operator import itemgetter
 
+from ckptool.core.counts import many
 from ckptool.core.facts import Fact
 from ckptool.core.keys import escape
 from ckptool.core.shapes import braces
-from ckptool.facts.headers import Headers, many
+from ckptool.facts.headers import Headers
 from ckptool.facts.registry import finder
 
 _LAYERS = re.compile(
-    r"(.*\.)?(?:(?:encoder_|decoder_)?layers?|(?:transformer_)?blocks?|h|resblocks|experts)\.(?P<number>[0-9]{1,4})\.",
+    r"(.*\.)?(?:(?:encoder_|decoder_)?layers?|(?:transformer_)?blocks?|h|resblocks)\.(?P<number>[0-9]{1,4})\.",
     re.DOTALL,
 )
 

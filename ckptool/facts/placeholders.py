@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import PurePath
 
 from ckptool.core.checkpoint import Checkpoint
+from ckptool.core.counts import many
 from ckptool.core.facts import FINE, Answer, Fact, Operation, Refuse, Say, Use
 from ckptool.core.spec import DTYPES, Form
-from ckptool.facts.headers import Headers, many
+from ckptool.facts.headers import Headers
 from ckptool.facts.registry import finder
 from ckptool.formats.folder import KNOWN
 from ckptool.formats.ranks.kinds import joining_folder
@@ -53,6 +54,8 @@ class Partitioned(Fact):
     folder: str = ""
 
     name = "placeholders"
+    may_be_allowed = True
+    also = ("zero3", "partitioned")
     tells = True
     level = "warning"
     grade = "error"

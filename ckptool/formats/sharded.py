@@ -70,7 +70,7 @@ def open_index(source: ByteSource, select: str | None = None) -> Checkpoint:
     merged = replace(_merged(source.path, shards), indexes=(source,))
     if not _says_the_same(source, merged):
         merged = _held_against(read_index(source), merged, shards)
-    nbytes = sum(form.nbytes * many for form, many in merged.form_counts().items())
+    nbytes = sum(form.nbytes * number for form, number in merged.form_counts().items())
     if total_size is not None and total_size != nbytes:
         merged = replace(merged, observations=(*merged.observations, WrongTotalSize(total_size, nbytes)))
     return merged
@@ -190,7 +190,7 @@ def _says_the_same(source: ByteSource, merged: Checkpoint) -> bool:
     if columns is None:
         return False
     numbers = {file.name.encode(): number for number, file in enumerate(merged.files)}
-    shard_of = array("L", chain.from_iterable(repeat(at, many) for at, many in enumerate(columns.counts)))
+    shard_of = array("L", chain.from_iterable(repeat(at, count) for at, count in enumerate(columns.counts)))
     seen, listed, wrong, row_of = bytearray(len(shard_of)), 0, False, columns.rows.get
 
     def take(reader: JsonReader) -> None:

@@ -18,7 +18,7 @@ from ckptool.core.outlines import outline, outlines
 from ckptool.recipes.pattern import MAX_NAME, Pattern
 from ckptool.recipes.rules import Rule, Stage
 from ckptool.recipes.search import Match
-from ckptool.recipes.template import Template
+from ckptool.recipes.template import Span, Template
 
 MAX_COPIES = 10_000  # names that one key gets
 _MANY = 16  # keys of one outline that are worth being decided together
@@ -32,17 +32,6 @@ class Owned:
     values: dict[str, str]
     key: str
     position: int
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """A run of characters of a key that a rule replaces; `match` says where its captures lie."""
-
-    begin: int
-    end: int
-    rule: int
-    values: dict[str, str]
-    match: Match | None = field(default=None, compare=False)
 
 
 @dataclass(slots=True)

@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import repeat
 from operator import itemgetter
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 from ckptool.core.outlines import has_digits
 from ckptool.recipes.pattern import MAX_NAME, Pattern
 from ckptool.recipes.rules import Rule
-
-if TYPE_CHECKING:
-    from ckptool.recipes.matching import Span
+from ckptool.recipes.search import Match
 
 Piece: TypeAlias = str | tuple[int, int]
 """A text, or where one begins and ends in the old key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A run of characters of a key that a rule replaces; `match` says where its captures lie."""
+
+    begin: int
+    end: int
+    rule: int
+    values: dict[str, str]
+    match: Match | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ckptool.commands.automatic import Automatic, Given, automatic
+from ckptool.commands.llamacpp import known_rules
 from ckptool.commands.transplant.evidence import doubts
 from ckptool.commands.transplant.fill import fitted
 from ckptool.core.checkpoint import Checkpoint, Note
@@ -71,7 +72,11 @@ def matched(
     source: Checkpoint, specs: Specs, target: Target, rules: Recipe, initial: ModelInit, accept: Confidence
 ) -> Automatic:
     """The rules, and behind them those that are found for what they make of the source."""
-    given = Given(rules, vars=numbers_beside(rules, source.path), fit=partial(fitted, initial=initial))
+    if rules == Recipe():
+        rules = known_rules(source, target.specs)
+    given = Given(
+        rules, vars=numbers_beside(rules, source.path, metadata=source.metadata), fit=partial(fitted, initial=initial)
+    )
     return automatic(given, specs, target.specs, accept=accept, modules=target.modules or None, reshaped=True)
 
 
@@ -90,7 +95,7 @@ def under_target_names(
     """
     if not rules.stages:
         return _by_name(specs, target)
-    numbers, fit = numbers_beside(rules, source.path), partial(fitted, initial=initial)
+    numbers, fit = numbers_beside(rules, source.path, metadata=source.metadata), partial(fitted, initial=initial)
 
     def mapped(under: str, swap: Swap) -> Mapped:
         bare = {

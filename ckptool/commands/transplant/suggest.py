@@ -23,10 +23,13 @@ from ckptool.matching.result import Confidence
 from ckptool.models import Target
 from ckptool.models.entries import Filled
 from ckptool.models.own_init import ModelInit
+from ckptool.recipes.fitting import fitting_recipes
 from ckptool.recipes.recipe import Recipe, builtin_recipes, load_recipe, recipe_of
 
-_MANY = 5_000  # tensors; above that built-in recipes are not tried
+_MANY = 5_000  # tensors; above that built-in recipes are tried whose rules fit keys of some form
+_MOST = 200_000  # above that none is
 _MANY_TO_MATCH = 1_000
+_MANY_TOWERS = 3
 _GENERAL = ("strip-wrappers",)  # what is done without it, too
 
 
@@ -85,16 +88,27 @@ def _names(done: Transplant) -> Iterator[Suggestion]:
         return
     dropped = {row.source.key for row in done.plan.dropped if row.source.input == 0} - _unused(done)
     specs = {key: tensor.spec for key, tensor in done.source.items() if key not in dropped}
-    if len(specs) > _MANY or len(done.target.specs) > _MANY:
+    if max(len(specs), len(done.target.specs)) > _MOST:
         return
     now = _filled(done, done.mapped)
+    if max(len(specs), len(done.target.specs)) > _MANY:
+        some = (Suggestion(options, _gain(done, specs, recipe, now)) for options, recipe in fitting_recipes(specs))
+        best = max(some, key=lambda suggestion: suggestion.tensors, default=None)
+        if best is not None and best.tensors > 0:
+            yield best
+        return
     if done.advice:
         gain = _gain(done, specs, recipe_of(done.advice), now)
         if gain > 0:
             yield Suggestion(tuple(word for rule in done.advice for word in ("-r", rule)), gain)
             return
     known = [Suggestion(("-r", name), _gain(done, specs, load_recipe(name), now)) for name in builtin_recipes()]
-    best = max([*_parts(done, specs, now), *known], key=lambda suggestion: suggestion.tensors)
+    back = ((options, recipe) for options, recipe in fitting_recipes(specs) if "--reverse" in options)
+    known += [Suggestion(options, _gain(done, specs, recipe, now)) for options, recipe in back]
+    tried = [*_parts(done, specs, now), *known, *_towers(done, specs, now)]
+    best = max(tried, key=lambda suggestion: suggestion.tensors)
+    if best in known and "--reverse" not in best.options and 0 < best.tensors < len(_wanted(done)) - now:
+        best = max([best, *_chained(done, specs, best, now)], key=lambda suggestion: suggestion.tensors)
     is_small = max(len(specs), len(done.target.specs)) <= _MANY_TO_MATCH
     if 2 * best.tensors < len(_wanted(done)) - now and is_small and (done.unexpected or done.withheld):
         initial = ModelInit(done.target)
@@ -103,6 +117,24 @@ def _names(done: Transplant) -> Iterator[Suggestion]:
         best = max(best, Suggestion(("--match", "auto"), gain), key=lambda suggestion: suggestion.tensors)
     if best.tensors > 0:
         yield best
+
+
+def _towers(done: Transplant, specs: dict[str, TensorSpec], now: int) -> Iterator[Suggestion]:
+    """A built-in recipe on a known model that is a part of the source."""
+    prefixes = dict.fromkeys(prefix for prefix in _model_prefixes(done.source) if prefix and is_plain(prefix))
+    for prefix in list(prefixes)[:_MANY_TOWERS]:
+        for name in builtin_recipes():
+            if name not in _GENERAL:
+                rules = (f"{prefix}{{k**}} -> {{k}}", "?{k**} -> !", name)
+                yield Suggestion(_rules(rules), _gain(done, specs, recipe_of(rules), now))
+
+
+def _chained(done: Transplant, specs: dict[str, TensorSpec], first: Suggestion, now: int) -> Iterator[Suggestion]:
+    """A built-in recipe, and another one behind it."""
+    for name in builtin_recipes():
+        if name not in (*first.options, *_GENERAL):
+            rules = (*first.options[1::2], name)
+            yield Suggestion(_rules(rules), _gain(done, specs, recipe_of(rules), now))
 
 
 def _parts(done: Transplant, specs: dict[str, TensorSpec], now: int) -> Iterator[Suggestion]:
@@ -223,7 +255,8 @@ def with_suggestions(done: Transplant, command: Sequence[str]) -> Transplant:
     found = suggestions(done)
     notes = suggestion_notes(found, command)
     average = average_note(done.source)
-    takes = replace(average, hint=command_text([*command, "--ema"])) if average is not None else None
+    best = found[0].options if found else ()
+    takes = replace(average, hint=command_text([*command, *best, "--ema"])) if average is not None else None
     others = tuple(takes if takes is not None and note == average else note for note in done.plan.notes)
     return replace(done, plan=replace(done.plan, notes=(*others, *notes)), suggested=notes)
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import PurePath
+from typing import Protocol
 
 from ckptool.core.checkpoint import Tensor
 from ckptool.core.errors import UnreadableError
@@ -27,6 +28,46 @@ Shapes = dict[str, tuple[int, ...]]
 """The shape of each parameter of a group, in the order in which they lie."""
 
 Number = int | float
+
+
+class ParameterSource(Protocol):
+    """Where the float32 parameters and the optimizer's state of a checkpoint come from.
+
+    Attributes:
+        stage: of ZeRO.
+        shapes: the parameters of each group.
+    """
+
+    stage: int
+    shapes: Sequence[Shapes]
+
+    @property
+    def options(self) -> tuple[Mapping[str, object], ...]:
+        """The entries of each of the optimizer's groups, in the objects of `file`."""
+
+    @property
+    def file(self) -> RankFile | None:
+        """The file of the options; None without an optimizer."""
+
+    @property
+    def lacking(self) -> list[str]:
+        """Parameters for which the optimizer's state is not all there."""
+
+    @property
+    def absent(self) -> list[str]:
+        """The files of the optimizer that are missing."""
+
+    def names(self) -> Iterator[str]:
+        """The parameters."""
+
+    def tensor(self, name: str, field: str = MASTER) -> Tensor | None:
+        """A parameter, or what the optimizer holds for it under a name; None if it holds nothing."""
+
+    def fields(self, name: str) -> list[str]:
+        """The names of the optimizer's tensors for a parameter."""
+
+    def scalars(self, name: str) -> Mapping[str, object]:
+        """What the optimizer holds for a parameter beside them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,6 +328,11 @@ class Partitions:
     @property
     def lacking(self) -> list[str]:
         """Parameters for which the optimizer's state is not all there."""
+        return []
+
+    @property
+    def absent(self) -> list[str]:
+        """The files of the optimizer that are missing."""
         return []
 
     def names(self) -> Iterator[str]:
