@@ -65,7 +65,7 @@ def plan_remap(
     given = (sources,) if isinstance(sources, Checkpoint) else tuple(sources)
     inputs = tuple(map(with_recorded_ties, given))
     numbers = numbers_beside(recipe, inputs[0].path, vars, inputs[0].metadata)
-    specs = [checkpoint.specs() for checkpoint in inputs]
+    specs = [dict(checkpoint.specs()) for checkpoint in inputs]
     losses: tuple[str, ...] = ()
     running = recipe
     if backwards:
@@ -83,7 +83,7 @@ def plan_remap(
         notes += _reversible(recipe, specs[0], numbers, backwards, found if plain else None)
     return Plan(
         inputs,
-        Copies.of(steps, inputs) or steps,
+        steps if isinstance(steps, Copies) else Copies.of(steps, inputs) or steps,
         found.dropped,
         found.problems and _with_others(found.problems, recipe, specs[0]),
         () if backwards else _unmet(recipe.expect, steps, targets),
@@ -114,12 +114,12 @@ def match_remap(
         vars: numbers that come before those of the recipe.
         accept: the least confidence of what is done.
     """
-    wanted = like.specs()
+    wanted = dict(like.specs())
     known = Recipe() if recipe.stages or len(sources) > 1 else known_rules(sources[0], wanted, like.metadata)
     recipe = combine([recipe, known]) if known.stages else recipe
     numbers = numbers_beside(recipe, sources[0].path, vars, sources[0].metadata)
     inputs = map(with_recorded_ties, sources)
-    specs = [checkpoint.specs() for checkpoint in inputs]
+    specs = [dict(checkpoint.specs()) for checkpoint in inputs]
     return automatic(Given(recipe, prefixes, numbers, is_known=bool(known.stages)), specs, wanted, accept=accept)
 
 
@@ -141,10 +141,10 @@ def open_sources(path: PathText, recipe: Recipe, select: str | None) -> tuple[tu
     return tuple(open_checkpoint(file, chosen) for _, file in files), tuple(prefix for prefix, _ in files)
 
 
-def _cast(steps: Sequence[Step], inputs: Sequence[Checkpoint], dtype: str | None) -> tuple[Step, ...]:
+def _cast(steps: Sequence[Step], inputs: Sequence[Checkpoint], dtype: str | None) -> Sequence[Step]:
     """The steps with their floats in another dtype."""
     if dtype is None:
-        return tuple(steps)
+        return steps
     done: list[Step] = []
     for step in steps:
         is_special = isinstance(step.value, Source) and inputs[step.value.input][step.value.key].layout != "strided"
