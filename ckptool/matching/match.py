@@ -81,9 +81,8 @@ def _matched(
     places = {key: at for at, key in enumerate(source)}, place
     cuts = cuts_of(source, source_modules), cuts_of(target, target_modules)
     ordered = [has_order([*side]) for side in places]
-    flat = cuts[0][-1:], cuts[1][-1:]
-    inner = cuts[0][:-1] or flat[0], cuts[1][:-1] or flat[1]
-    ways = [*product(*inner), *zip(*flat, strict=True)] if len(cuts[0]) > 1 or len(cuts[1]) > 1 else [*product(*cuts)]
+    ways = [*product(*(side[:3] for side in cuts)), *zip(*(side[3:] for side in cuts), strict=False)]
+    ways = [*{(id(ours), id(theirs)): (ours, theirs) for ours, theirs in ways}.values()]
     tries = [Attempt(ours, theirs, places, ordered) for ours, theirs in ways]
     for one in tries:
         one.run()
