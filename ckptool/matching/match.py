@@ -12,7 +12,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 
@@ -33,6 +34,11 @@ from ckptool.matching.reversal import reversal_notes
 from ckptool.matching.unknowable import unknowable
 
 Specs = Mapping[str, TensorSpec]
+
+_PART = 0.5  # of the target's tensors, at least, are in a part of the source that may be all of it
+_MOST_PARTS = 6
+_WHOLE = 0.8  # of the target is found in one part, and in no other
+_LARGE = 20_000  # tensors; of larger files no part is tried
 
 
 def match(
@@ -62,12 +68,36 @@ def match(
         twins = [] if twins_of(source) else [row for row in twins_of(target) if not told_apart(row, source)]
         others = tuple(name for row in twins for name in row[1:])
         first = {key: spec for key, spec in target.items() if not key.startswith(others)} if others else target
-        report = _matched(source, first, source_modules, target_modules, accept)
+
+
+        def matched(part: Specs) -> MatchReport:
+            return _matched(part, first, source_modules, target_modules, accept)
+
+        report = _best_tower(source, first, matched(source), matched)
         if others:
             missing = (*report.unmatched_targets, *(key for key in target if key not in first))
             report = with_twins(replace(report, unmatched_targets=missing), twins, target)
         notes = *twin_note(report, source), *tied_head(report, source, target)
         return replace(report, notes=(*report.notes, *notes))
+
+
+def _towers(source: Specs, target: Specs, report: MatchReport) -> list[Specs]:
+    """The parts of a source that are large enough for a target of which little is found in the whole."""
+    if 2 * len(report.accepted()) > len(target) or max(len(source), len(target)) > _LARGE:
+        return []
+    sizes = Counter(key[: at + 1] for key in source for at in (key.find("."), key.find(".", key.find(".") + 1)) if at > 0)
+    names = [name for name, size in sizes.items() if _PART * len(target) <= size < len(source)]
+    return [{key: spec for key, spec in source.items() if key.startswith(name)} for name in names[:_MOST_PARTS]]
+
+
+def _best_tower(source: Specs, target: Specs, report: MatchReport, matched: Callable[[Specs], MatchReport]) -> MatchReport:
+    """The report; of the part of the source that alone has nearly all of the target, if there is one."""
+    tried = sorted((matched(part) for part in _towers(source, target, report)), key=lambda one: -len(one.accepted()))
+    counts = [len(one.accepted()) for one in (*tried, report)]
+    if not tried or counts[0] < _WHOLE * len(target) or (len(tried) > 1 and counts[1] > _WHOLE * counts[0]):
+        return report
+    used = {key for pair in tried[0].pairs for key in pair.sources}
+    return replace(tried[0], unmatched_sources=tuple(key for key in source if key not in used))
 
 
 def _matched(
