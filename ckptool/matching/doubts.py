@@ -7,12 +7,12 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations, pairwise
 
-from ckptool.matching.alike import compatible
+from ckptool.matching.alike import compatible, named_words
 from ckptool.matching.edges import Match
 from ckptool.matching.modules import Shape, Unit
 from ckptool.matching.result import Evidence, Group
 from ckptool.matching.towers import of_twins
-from ckptool.matching.words import is_structure, vocabulary, words_of
+from ckptool.matching.words import vocabulary, words_of
 
 Chain = tuple[str, ...]
 Numbers = tuple[int, ...]
@@ -81,7 +81,7 @@ def _common(units: Sequence[Unit]) -> set[str]:
 
 def _is_told(one: Match, common: set[str]) -> bool:
     """Something besides shapes and numbers says it: a word that both names have, or the order of the files."""
-    return bool(_named_words(one) - common) or any(said.group is Group.ORDER or said.is_name for said in one.evidence)
+    return bool(named_words(one.source, one.target) - common) or any(said.group is Group.ORDER or said.is_name for said in one.evidence)
 
 
 def _is_most(matches: Iterable[Match], sources: Iterable[Unit], targets: Iterable[Unit]) -> bool:
@@ -99,18 +99,11 @@ def _is_mirrored(matches: Sequence[Match], common: set[str]) -> bool:
         for here, there in zip(one.source.keys[one.source.main], one.target.keys[one.target.main], strict=True)
     )
     falls = all(one[1] > other[1] for one, other in pairwise(rows))
-    return len(rows) >= _FEWEST and falls and not any(_named_words(one) - common for one in matches)
+    return len(rows) >= _FEWEST and falls and not any(named_words(one.source, one.target) - common for one in matches)
 
 
 def _natural(key: str) -> list[object]:
     return [int(text) if text.isdigit() else text for text in re.split(r"(\d+)", key)]
-
-
-def _named_words(one: Match) -> set[str]:
-    """The words that both names have, and that say something."""
-    return {word for word in one.source.words if word in one.target.words and not _PLACE.fullmatch(word)} - {
-        word for word in one.source.words if is_structure(word)
-    }
 
 
 # ---------------------------------------------------------------------------------------------- inside a block

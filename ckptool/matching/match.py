@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -28,7 +29,7 @@ from ckptool.matching.explain import Weighed
 from ckptool.matching.generalise import rules_of
 from ckptool.matching.order import has_order
 from ckptool.matching.related import related
-from ckptool.matching.reshaped import reshaped_pairs
+from ckptool.matching.reshaped import reshaped_matches
 from ckptool.matching.result import Confidence, MatchReport, Pair
 from ckptool.matching.reversal import reversal_notes
 from ckptool.matching.unknowable import unknowable
@@ -81,9 +82,14 @@ def match(
         return replace(report, notes=(*report.notes, *notes))
 
 
+def _found(report: MatchReport) -> int:
+    """How many target tensors have a source."""
+    return sum(len(pair.targets) for pair in report.accepted())
+
+
 def _towers(source: Specs, target: Specs, report: MatchReport) -> list[Specs]:
     """The parts of a source that are large enough for a target of which little is found in the whole."""
-    if 2 * len(report.accepted()) > len(target) or max(len(source), len(target)) > _LARGE:
+    if 2 * _found(report) > len(target) or max(len(source), len(target)) > _LARGE:
         return []
     sizes = Counter(key[: at + 1] for key in source for at in (key.find("."), key.find(".", key.find(".") + 1)) if at > 0)
     names = [name for name, size in sizes.items() if _PART * len(target) <= size < len(source)]
@@ -92,8 +98,11 @@ def _towers(source: Specs, target: Specs, report: MatchReport) -> list[Specs]:
 
 def _best_tower(source: Specs, target: Specs, report: MatchReport, matched: Callable[[Specs], MatchReport]) -> MatchReport:
     """The report; of the part of the source that alone has nearly all of the target, if there is one."""
-    tried = sorted((matched(part) for part in _towers(source, target, report)), key=lambda one: -len(one.accepted()))
-    counts = [len(one.accepted()) for one in (*tried, report)]
+    tried = sorted((matched(part) for part in _towers(source, target, report)), key=lambda one: -_found(one))
+    counts = [_found(one) for one in (*tried, report)]
+    plain = [key for one in tried[:1] for pair in one.accepted() for key in pair.targets if not re.search(r"\d", key)]
+    if not any(len(target[key].shape) > 1 for key in plain):
+        return report  # only blocks, which are alike in many models
     if not tried or counts[0] < _WHOLE * len(target) or (len(tried) > 1 and counts[1] > _WHOLE * counts[0]):
         return report
     used = {key for pair in tried[0].pairs for key in pair.sources}
@@ -132,13 +141,16 @@ def _matched(
     used = {key for pair in pairs for key in pair.sources}
     free = tuple(key for key in target if key not in made), tuple(key for key in source if key not in used)
     left = ({key: side[key] for key in keys} for side, keys in ((source, free[1]), (target, free[0])))
-    reshaped = reshaped_pairs(*left) if sure else []
+    reshaped = reshaped_matches(*left) if sure else []
+    others = [pair for _, row in reshaped for pair in row]
+    fitted = {**target, **{pair.targets[0]: source[pair.sources[0]] for pair in others}}
     return MatchReport(
         tuple(sorted(pairs, key=lambda pair: place[pair.targets[0]])),
         *free,
         (*notes, *_unsaid(unsaid), *unknowable(pairs, target), *reversal_notes(rules, source, target)),
         rules,
-        tuple(reshaped),
+        tuple(others),
+        rules_of(reshaped, source, fitted),
         Weighed(best.weighed),
     )
 

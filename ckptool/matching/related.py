@@ -54,7 +54,11 @@ def _coherent(attempt: Attempt) -> list[Match]:
     crossing: set[tuple[str, tuple[str, ...]]] = set()  # lists of blocks that look at another tower
     for side, units in zip(("source", "target"), attempt.units, strict=True):
         sizes.update((side, unit.chain) for unit in units)
-        crossing.update((side, unit.chain) for unit in units if {"cross", "attn"} <= unit.words.keys())
+        crossing.update(
+            (side, unit.chain)
+            for unit in units
+            if {"cross", "attn"} <= unit.words.keys() and len(unit.shapes[unit.main][0]) > 1
+        )
     alike: dict[tuple[tuple[str, ...], tuple[str, ...]], tuple[set[str], set[str]]] = {}
     for one in attempt.found:
         if _belongs(one):

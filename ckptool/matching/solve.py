@@ -114,7 +114,8 @@ class Board:
                     made.append(self._with_former(edge, match, rivals))
                     new.append(edge)
                     self._take(edge)
-        self.known.add(new)
+        if judge is not guess:  # guesses support nothing
+            self.known.add(new)
         self.accepted += new
         return made
 
