@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations, pairwise
 
-from ckptool.matching.alike import compatible, named_words
+from ckptool.matching.alike import compatible, named_words, shared
 from ckptool.matching.edges import Match
 from ckptool.matching.modules import Shape, Unit
 from ckptool.matching.result import Evidence, Group
@@ -18,6 +18,7 @@ Chain = tuple[str, ...]
 Numbers = tuple[int, ...]
 
 _PLACE = re.compile(r"\d+/\d+")
+_BLOCK = re.compile(r"[^./]*[./](?:[^\d]*\d+[^./]*[./])?")
 _MOST = 40  # modules of one list that are compared with each other; of more only the order of a file tells
 _CLEARLY = 0.3  # by how much better words must agree than with each other's, against the order
 _BARELY = 0.05  # the same where there is no order
@@ -49,12 +50,45 @@ def doubted(
     found |= dict.fromkeys(of_twins(matches, sources, targets), Evidence.TWIN)
     found |= dict.fromkeys(_rearranged(matches, sources, targets), Evidence.REARRANGED)
     found |= dict.fromkeys(_split(matches), Evidence.SPLIT)
+    found |= dict.fromkeys(_rivalled(matches, sources, targets), Evidence.CROSSED)
     common = _common(sources) | _common(targets)
     if not any(_is_told(one, common) for one in matches) and not _is_most(matches, sources, targets):
         found |= dict.fromkeys(matches, Evidence.NO_WORD)
     if _is_mirrored(matches, common):
         found |= dict.fromkeys(matches, Evidence.MIRRORED)
     return found
+
+
+def _rivalled(matches: Sequence[Match], sources: Sequence[Unit], targets: Sequence[Unit]) -> set[Match]:
+    """Those of which something that is left over in the same block, of the same shape, has as many words."""
+    plain = [one for one in matches if not any(said.is_name for said in one.evidence)]
+    found: set[Match] = set()
+    for side, units in (("source", sources), ("target", targets)):
+        used = {key for one in matches for unit in getattr(one, side).atoms for key in unit.keys[unit.main]}
+        free: dict[object, list[Unit]] = defaultdict(list)
+        for unit in units:
+            for key, shape in zip(unit.keys[unit.main], unit.shapes[unit.main], strict=True):
+                if key not in used:
+                    free[_outermost(key), shape].append(unit)
+        for one in plain if free else ():
+            mine, other = (one.source, one.target) if side == "source" else (one.target, one.source)
+            rivals = {
+                id(rival): rival
+                for key, shape in zip(mine.keys[mine.main], mine.shapes[mine.main], strict=True)
+                for rival in free.get((_outermost(key), shape), ())
+            }
+            if any(
+                compatible(rival, other) and shared(rival, other) > shared(mine, other) - _BARELY
+                for rival in rivals.values()
+            ):
+                found.add(one)
+    return found
+
+
+def _outermost(key: str) -> str:
+    """The name up to the first number: of the block that it is in."""
+    found = _BLOCK.match(key)
+    return found[0] if found else ""
 
 
 def _split(matches: Sequence[Match]) -> set[Match]:
@@ -81,7 +115,9 @@ def _common(units: Sequence[Unit]) -> set[str]:
 
 def _is_told(one: Match, common: set[str]) -> bool:
     """Something besides shapes and numbers says it: a word that both names have, or the order of the files."""
-    return bool(named_words(one.source, one.target) - common) or any(said.group is Group.ORDER or said.is_name for said in one.evidence)
+    return bool(named_words(one.source, one.target) - common) or any(
+        said.group is Group.ORDER or said.is_name for said in one.evidence
+    )
 
 
 def _is_most(matches: Iterable[Match], sources: Iterable[Unit], targets: Iterable[Unit]) -> bool:

@@ -70,7 +70,6 @@ def match(
         others = tuple(name for row in twins for name in row[1:])
         first = {key: spec for key, spec in target.items() if not key.startswith(others)} if others else target
 
-
         def matched(part: Specs) -> MatchReport:
             return _matched(part, first, source_modules, target_modules, accept)
 
@@ -91,12 +90,16 @@ def _towers(source: Specs, target: Specs, report: MatchReport) -> list[Specs]:
     """The parts of a source that are large enough for a target of which little is found in the whole."""
     if 2 * _found(report) > len(target) or max(len(source), len(target)) > _LARGE:
         return []
-    sizes = Counter(key[: at + 1] for key in source for at in (key.find("."), key.find(".", key.find(".") + 1)) if at > 0)
+    sizes = Counter(
+        key[: at + 1] for key in source for at in (key.find("."), key.find(".", key.find(".") + 1)) if at > 0
+    )
     names = [name for name, size in sizes.items() if _PART * len(target) <= size < len(source)]
     return [{key: spec for key, spec in source.items() if key.startswith(name)} for name in names[:_MOST_PARTS]]
 
 
-def _best_tower(source: Specs, target: Specs, report: MatchReport, matched: Callable[[Specs], MatchReport]) -> MatchReport:
+def _best_tower(
+    source: Specs, target: Specs, report: MatchReport, matched: Callable[[Specs], MatchReport]
+) -> MatchReport:
     """The report; of the part of the source that alone has nearly all of the target, if there is one."""
     tried = sorted((matched(part) for part in _towers(source, target, report)), key=lambda one: -_found(one))
     counts = [_found(one) for one in (*tried, report)]
