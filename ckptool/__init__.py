@@ -23,22 +23,22 @@ from ckptool.core.version import VERSION
 
 TYPE_CHECKING = False  # importing typing would take longer than all the rest of this module
 if TYPE_CHECKING:
-    from ckptool.api import check as check
-    from ckptool.api import compare as compare
-    from ckptool.api import dequantized as dequantized
-    from ckptool.api import extract as extract
-    from ckptool.api import load_into as load_into
-    from ckptool.api import match as match
-    from ckptool.api import open as open
-    from ckptool.api import plan_filter as plan_filter
-    from ckptool.api import plan_merge as plan_merge
-    from ckptool.api import plan_patch as plan_patch
-    from ckptool.api import plan_remap as plan_remap
-    from ckptool.api import plan_transplant as plan_transplant
-    from ckptool.api import probe as probe
     from ckptool.api.loading import Report as Report
+    from ckptool.api.looking import check as check
+    from ckptool.api.looking import compare as compare
+    from ckptool.api.looking import dequantized as dequantized
+    from ckptool.api.looking import match as match
+    from ckptool.api.looking import open as open
     from ckptool.api.matching import Automatic as Automatic
+    from ckptool.api.models import load_into as load_into
+    from ckptool.api.models import plan_transplant as plan_transplant
+    from ckptool.api.models import probe as probe
     from ckptool.api.plan import Plan as Plan
+    from ckptool.api.planning import extract as extract
+    from ckptool.api.planning import plan_filter as plan_filter
+    from ckptool.api.planning import plan_merge as plan_merge
+    from ckptool.api.planning import plan_patch as plan_patch
+    from ckptool.api.planning import plan_remap as plan_remap
     from ckptool.commands.checks.finding import Finding as Finding
     from ckptool.commands.diff.result import Change as Change
     from ckptool.commands.diff.result import Diff as Diff
@@ -77,25 +77,13 @@ _HOMES = {
     "TensorSpec": "core.spec",
     "Tolerance": "values.delta",
     "Transplant": "commands.transplant.result",
-    **dict.fromkeys(
-        (
-            "check",
-            "compare",
-            "dequantized",
-            "extract",
-            "load_into",
-            "match",
-            "open",
-            "plan_filter",
-            "plan_merge",
-            "plan_patch",
-            "plan_remap",
-            "plan_transplant",
-            "probe",
-        ),
-        "api",
-    ),
+    **dict.fromkeys(("check", "compare", "dequantized", "match", "open"), "api.looking"),
+    **dict.fromkeys(("load_into", "plan_transplant", "probe"), "api.models"),
+    **dict.fromkeys(("extract", "plan_filter", "plan_merge", "plan_patch", "plan_remap"), "api.planning"),
 }
+
+_COMMANDS = {"diff": "compare", "inspect": "open", "load": "open", "transfer": "plan_transplant"}
+"""What people look for first, and the function that does it; `filter` and others have a `plan_` before them."""
 
 __all__ = [
     "Automatic",
@@ -134,7 +122,9 @@ __all__ = [
 
 def __getattr__(name: str) -> object:
     if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        meant = _COMMANDS.get(name) or (f"plan_{name}" if f"plan_{name}" in __all__ else "")
+        hint = f"; use ckptool.{meant}" if meant else ""
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}{hint}")
     value = globals()[name] = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
     return value
 

@@ -12,6 +12,7 @@ import pytest
 from json_schemas import validate
 
 from ckptool.cli.app import run
+from ckptool.report.text_width import cells
 
 GOLDEN = Path(__file__).parent / "golden"
 Run = Callable[..., tuple[int, str, str]]
@@ -32,6 +33,11 @@ def runner(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
         return code, out, err
 
     return ckptool
+
+
+def fits(line: str, columns: int) -> bool:
+    """A line has room, or ends with a word that has none and is never cut: a rule, a path, a part of a command."""
+    return cells(line) <= columns or cells(line.split(" ")[-1]) > columns - 14
 
 
 def same_as_golden(name: str, text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from ckptool.commands.checks import RULES
 from ckptool.commands.checks.policy import Policy, read_policy
 from ckptool.commands.checks.run import run_checks
 from ckptool.core.errors import UnreadableError, UsageError
+from ckptool.report.document_check import check_document
 
 # ------------------------------------------------------------------------------------------- levels and lists
 
@@ -44,8 +46,10 @@ def test_an_unused_entry_of_an_allow_list_is_found_where_it_stands(fixtures: Pat
 
 
 def test_an_entry_is_not_judged_by_a_rule_that_did_not_run(fixtures: Path) -> None:
-    report = check(fixtures / "tuned.safetensors", policy='allow.missing = ["x"]\nallow.lock = ["y"]')
-    assert report.findings == ()
+    policy = (
+        'into = "resnet18.pth"\nallow.mismatched = ["fc"]\nallow.missing = ["x"]\nlock = "no.lock"\nallow.lock = ["y"]'
+    )
+    assert not found(check(fixtures / "tuned.safetensors", policy=policy, rules=["readable", "policy"]), "policy")
     report = check(fixtures / "hostile" / "page.pth", policy='allow.nonfinite = ["x"]')
     assert not found(report, "policy")
 
@@ -61,7 +65,8 @@ def test_rules_can_be_chosen(fixtures: Path) -> None:
 def test_a_rule_that_nothing_asks_for_does_not_pass(fixtures: Path, rule: str, needs: tuple[str, ...]) -> None:
     with pytest.raises(UsageError, match=f"the rule {rule} needs {' or '.join(needs)} in the policy"):
         check(fixtures / "resnet18.pth", rules=[rule])
-    assert check(fixtures / "resnet18.pth", rules=[rule, "readable"]).rules == ("readable",)
+    beside = check(fixtures / "resnet18.pth", rules=[rule, "readable"])
+    assert beside.idle == {rule: "not asked for"}
 
 
 # ---------------------------------------------------------------------------------------------------- paths
@@ -180,3 +185,67 @@ def test_header_rules_read_no_values(fixtures: Path) -> None:
     seen: list[tuple[int, int]] = []
     run_checks([fixtures / "tuned.safetensors"], Policy(), rules=rules, progress=lambda *at: seen.append(at))
     assert seen == []
+
+
+# ------------------------------------------------------------------------------------------- what judges nothing
+
+
+@pytest.mark.parametrize(
+    ("policy", "rules", "message"),
+    [
+        ('levels.nonfinite = "off"', ["nonfinite"], "the rule nonfinite is off in the policy"),
+        ('levels.nonfinite = "off"', ["nonfinite", "lock"], "the rule nonfinite is off in the policy"),
+        ("", ["fits"], "the rule fits needs into or recipe in the policy"),
+    ],
+)
+def test_a_named_rule_that_may_not_look_is_refused(
+    fixtures: Path, tmp_path: Path, policy: str, rules: list[str], message: str
+) -> None:
+    file = Path(shutil.copy(fixtures / "resnet18.pth", tmp_path))
+    with pytest.raises(UsageError, match=re.escape(message)):
+        check(file, policy=policy, rules=rules)
+
+
+def test_a_named_rule_with_nothing_to_look_at_is_said(fixtures: Path) -> None:
+    report = check(fixtures / "resnet18.pth", rules=["shards"])
+    assert report.idle == {"shards": "not sharded"}
+    answer = check_document(report).answer
+    assert (answer.text, answer.mood) == (
+        "nothing checked: 1 file; shards had nothing to look at (not sharded)",
+        "warning",
+    )
+    both = check_document(check(fixtures / "resnet18.pth", rules=["shards", "readable"])).answer
+    assert both.text == "passed: 1 file, 1 rule, nothing found; shards had nothing to look at (not sharded)"
+    assert not check(fixtures / "resnet18.pth").idle
+
+
+@pytest.mark.parametrize("rule", ["nonfinite", "facts", "policy"])
+def test_what_cannot_be_read_fails_whatever_rule_is_named(fixtures: Path, tmp_path: Path, rule: str) -> None:
+    cut = tmp_path / "cut.pth"
+    cut.write_bytes((fixtures / "resnet18.pth").read_bytes()[:3000])
+    report = check(cut, rules=[rule])
+    assert [finding.rule for finding in report.findings] == ["readable"]
+    assert report.exit_code() == 1
+
+
+@pytest.mark.parametrize(
+    ("policy", "message"),
+    [
+        ('allow.unexpected = ["fc.*"]', 'allow.unexpected "fc.*" has no effect: the rule fits needs into or recipe'),
+        ('levels.drift = "error"', "levels.drift has no effect: the rule drift needs drift"),
+        ("model-args = {num_classes = 3}", "model-args has no effect"),
+        ('levels.dead = "off"\nallow.dead = ["fc.*"]', 'allow.dead "fc.*" has no effect: the rule dead is off'),
+        ('[[paths]]\nmatch = "*"\nallow.mismatched = "x"', 'allow.mismatched "x" has no effect: the rule fits needs'),
+    ],
+)
+def test_a_setting_that_no_rule_reads_is_found(fixtures: Path, tmp_path: Path, policy: str, message: str) -> None:
+    file = Path(shutil.copy(fixtures / "resnet18.pth", tmp_path))
+    (finding,) = found(check(file, policy=policy), "policy")
+    assert finding.message.startswith(message)
+    assert finding.policy is not None and finding.policy.line is not None
+
+
+def test_a_setting_of_one_path_may_ask_for_another(fixtures: Path, tmp_path: Path) -> None:
+    file = Path(shutil.copy(fixtures / "resnet18.pth", tmp_path))
+    policy = 'allow.unexpected = ["fc.*"]\n[[paths]]\nmatch = "elsewhere/*"\ninto = "resnet18.pth"'
+    assert not found(check(file, policy=policy), "policy")

@@ -16,6 +16,7 @@ from conftest import FIXTURES
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from ckptool import plan_transplant
 from ckptool.commands.checks import RULES, explain_rule, rule_named
 from ckptool.commands.checks.run import run_checks
 from ckptool.core.errors import ChangedError, CkptError, Exit, UnreadableError, UsageError
@@ -431,6 +432,17 @@ def test_wrapper_and_leftover(fixtures: Path) -> None:
     assert check(path, policy='levels = {leftover = "off", wrapper = "off", facts = "off"}').findings == ()
 
 
+def test_initial_values_on_purpose_are_excused(fixtures: Path, tmp_path: Path) -> None:
+    path = tmp_path / "reid.pth"
+    into = f"{fixtures / 'models.py'}:Baseline"
+    plan_transplant(fixtures / "resnet18.pth", into, new=["classifier", "bottleneck"], drop="fc").plan.apply(path)
+    (finding,) = found(check(path), "facts")
+    assert len(finding.keys) == 5 and finding.message.endswith(", classifier.weight")
+    (finding,) = found(check(path, policy='allow.missing = ["classifier.*"]'), "facts")
+    assert len(finding.keys) == 4 and "classifier" not in finding.message
+    assert check(path, policy='allow.missing = ["classifier.*", "bottleneck"]').findings == ()
+
+
 def test_select_says_which_weights_are_meant(fixtures: Path) -> None:
     policy = 'select = "model_ema"\nlevels = {leftover = "off", facts = "off"}'
     report = check(fixtures / "training.ckpt", policy=policy)
@@ -485,3 +497,24 @@ def test_drift_sees_through_a_wrapper_and_needs_its_base(fixtures: Path) -> None
     assert not found(check(fixtures / "training.ckpt", policy=policy), "drift")
     with pytest.raises(UnreadableError, match="none"):
         check(fixtures / "training.ckpt", policy='drift = {from = "none.pth"}')
+
+
+@pytest.mark.parametrize(
+    ("policy", "line"),
+    [
+        ('# a comment\ninto = "nix.safetensors"', 2),
+        ('into = "torchvision:resnetzz"', 1),
+        ('\n\ndrift = {from = "nix.safetensors"}', 3),
+        ('levels.dead = "off"\nrecipe = "fc. head."', 2),
+        ('lock = "../outside.lock"', 1),
+        ('lock = "ckptool.toml"', 1),
+        ('[[paths]]\nmatch = "*"\ninto = "nix.safetensors"', 3),
+    ],
+)
+def test_an_error_of_what_a_policy_names_shows_its_line(policy: str, line: int, tmp_path: Path) -> None:
+    save_file({"fc.weight": torch.ones(2, 3)}, tmp_path / "a.safetensors")
+    with pytest.raises(CkptError) as caught:
+        check(tmp_path / "a.safetensors", policy=policy)
+    asked = policy.splitlines()[line - 1]
+    assert caught.value.detail[-1] == f"   = policy: {asked}  ({tmp_path / 'ckptool.toml'}:{line})"
+    assert str(caught.value).endswith(caught.value.detail[-1])

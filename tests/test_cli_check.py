@@ -9,10 +9,11 @@ from xml.etree import ElementTree
 
 import pytest
 import torch
-from console import Run, runner, same_as_golden, shell
+from console import Run, runner, shell
+from documents import record_documents, same_report
 from safetensors.torch import save_file
 
-from ckptool.commands.checks import RULES
+from ckptool.commands.checks import RULES, explain_rule
 
 POLICY = """\
 into = "resnet18.pth"
@@ -43,21 +44,29 @@ SCREENS = {
     "training": ["training.ckpt", "--fail-on", "warning"],
     "hostile": ["hostile"],
     "policy": ["tuned.safetensors", "training.ckpt", "resnet18.pth", "--policy", "ckptool.toml"],
-    "rules": ["--rules"],
-    "explain": ["--explain", "drift"],
 }
 
 
-@pytest.mark.parametrize("columns", [80, 160])
 @pytest.mark.parametrize("name", SCREENS)
-def test_screens(name: str, columns: int, cli: Run, fixtures: Path) -> None:
+def test_screens(name: str, cli: Run, fixtures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if name == "policy":
         (fixtures / "ckptool.toml").write_text(POLICY, encoding="utf-8")
-    code, out, err = cli("check", *SCREENS[name], columns=columns)
-    assert (code, err) == (0 if name in ("clean", "rules", "explain") else 1, "")
-    if name != "explain":  # whose examples are lines of TOML, whole
-        assert max(map(len, out.splitlines())) <= columns
-    same_as_golden(f"check-{name}-{columns}", out)
+    documents = record_documents(monkeypatch)
+    for columns in (80, 160):
+        code, out, err = cli("check", *SCREENS[name], columns=columns)
+        assert (code, err) == (int(name != "clean"), "")
+        same_report(f"check-{name}", columns, out, documents)
+
+
+@pytest.mark.parametrize("columns", [80, 160])
+def test_the_rules_are_listed(columns: int, cli: Run) -> None:
+    code, out, err = cli("check", "--rules", columns=columns)
+    assert (code, err) == (0, "")
+    assert max(map(len, out.splitlines())) <= columns
+    rows = [f"{name} {explain_rule(name).splitlines()[0]}" for name in RULES]
+    assert out.split() == " ".join(["rule what it finds", *rows]).split()
+    starts = [line.split()[0] for line in out.splitlines() if not line.startswith(" ")]
+    assert starts == ["rule", *RULES]
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -66,8 +75,9 @@ def test_every_rule_is_explained(rule: str, columns: int, cli: Run) -> None:
     code, out, err = cli("check", "--explain", rule, columns=columns)
     assert (code, err) == (0, "")
     assert out.startswith(f"{RULES[rule].level}[{rule}]\n\n")
+    assert out.split()[1:] == explain_rule(rule).split()
     for title in ("Found:", "Why:", "What to do:", "Policy:"):
-        assert f"\n{title} " in out
+        assert f"\n\n{title} " in out
     prose = [line for line in out.splitlines() if not line.startswith("    ")]
     assert max(map(len, prose)) <= columns
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from console import Run, runner, same_as_golden, shell
+from console import Run, runner, shell
+from documents import record_documents, same_report
 from safetensors.torch import load_file
 from test_imports import modules_after
 
@@ -49,13 +50,14 @@ SCREENS = {
 }
 
 
-@pytest.mark.parametrize("columns", [80, 160])
 @pytest.mark.parametrize("name", SCREENS)
-def test_screens(name: str, columns: int, cli: Run) -> None:
-    code, out, err = cli("filter", *SCREENS[name], columns=columns)
-    assert (code, err) == (0, "")
-    assert max(map(len, out.splitlines())) <= columns
-    same_as_golden(f"filter-{name}-{columns}", out)
+def test_screens(name: str, cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    documents = record_documents(monkeypatch)
+    for columns in (80, 160):
+        code, out, err = cli("filter", *SCREENS[name], columns=columns)
+        assert (code, err) == (0, "")
+        assert out.splitlines()[-1] == "nothing written; add -o PATH"
+        same_report(f"filter-{name}", columns, out, documents)
 
 
 def test_printed_patterns_mean_the_keys_counted(cli: Run, state: State) -> None:
@@ -432,3 +434,48 @@ def test_computing_needs_no_torch(fixtures: Path) -> None:
     found = modules_after("merge", "resnet18.pth", "shards", "--method", "slerp", "-o", "out.pth", cwd=fixtures)
     assert "numpy" in found
     assert not found & {"torch", "torchvision", "safetensors"}
+
+
+def test_nothing_is_left_says_what_to_do(cli: Run) -> None:
+    code, _, err = cli("filter", "resnet18.pth", "--drop", "*")
+    assert code == 2
+    assert "help: leave out less; the keys: ckptool inspect resnet18.pth" in err
+
+
+def test_an_option_that_changes_nothing_is_said_in_the_report(cli: Run) -> None:
+    code, out, err = cli("filter", "resnet18.pth", "--dequantize")
+    assert (code, err) == (0, "")
+    assert out.startswith("ready: ")
+    assert "note: --dequantize changes nothing: no tensor of resnet18.pth is quantized" in out
+
+
+@pytest.mark.parametrize(("options", "is_whole"), [(["--dtype", "bf16"], True), (["--keep", "fc"], False)])
+def test_a_part_is_not_to_be_published(options: list[str], is_whole: bool, tmp_path: Path, cli: Run) -> None:
+    _, out, _ = cli("filter", "resnet18.pth", *options, "-o", str(tmp_path / "out"))
+    assert ("publish it: hf upload" in out) == is_whole
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "inspect resnet18.pth --flat --depth 1",
+        "inspect resnet18.pth --json --format csv",
+        "diff resnet18.pth shards --keys-only --tolerance rel=1",
+        "diff resnet18.pth shards --emit recipe --format markdown",
+        "diff resnet18.pth shards --emit recipe --json",
+        "filter training.ckpt --only-weights --keep-optimizer-as-is",
+        "filter training.ckpt --only-weights --keep-unknown",
+        "remap training.ckpt -r strip-wrappers --drop-optimizer --keep-optimizer-as-is",
+        "remap deit.pth --auto --like vit-hf.safetensors --check --save-recipe out.toml",
+        "merge resnet18.pth --lora shards --intersect",
+        "merge resnet18.pth --patch shards --union",
+        "transplant resnet18.pth --into shards --only-loaded --init fc=zeros",
+        "check resnet18.pth --format github --json",
+    ],
+)
+def test_no_option_is_ignored_in_silence(words: str, cli: Run, fixtures: Path) -> None:
+    before = sorted(fixtures.iterdir())
+    code, _, err = cli(*words.split())
+    assert code == 2
+    assert "exclude each other" in err and "help: " in err
+    assert sorted(fixtures.iterdir()) == before

@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ckptool.commands.diff.comparison import compare, parse_tolerance
 from ckptool.commands.diff.objects import tensor_pairs
@@ -24,6 +26,7 @@ from ckptool.core.keys import Pattern
 from ckptool.core.spec import DTYPES
 from ckptool.formats.opening import open_checkpoint
 from ckptool.formats.pickle.objects import Call, Dict, Global
+from ckptool.report.diff_rows import diff_rows
 from ckptool.values import comparing as values
 from ckptool.values.delta import Tolerance
 
@@ -498,3 +501,60 @@ def test_objects_differ_in_what_a_path_can_tell() -> None:
     assert tensor_pairs(math.nan, math.nan, {}, {}) == []
     for a, b in [(0.0, -0.0), (1, True), ("a", b"a"), ([1], (1,)), ("x" * 100, "x" * 99 + "y"), (2**70, 2**70 + 1)]:
         assert tensor_pairs(a, b, {}, {}) is None and tensor_pairs([a], [a], {}, {}) == []
+
+
+def solved(side: str, shape: tuple[int, ...], letters: dict[str, int]) -> bool:
+    """True if a shape is the one that ``[2a,b,3,3]`` says; takes the letters in."""
+    names = side.partition("[")[2].rstrip("]").split(",")
+    for name, length in zip(names, shape, strict=True):
+        factor, letter = re.fullmatch(r"(\d*)([a-z]?)", name).groups()  # type: ignore[union-attr]
+        if not letter:
+            if int(factor) != length:
+                return False
+        elif letters.setdefault(letter, length // int(factor or 1)) * int(factor or 1) != length:
+            return False
+    return True
+
+
+@given(data=st.data())
+def test_changes_of_one_kind_are_one_row(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Every tensor stands in exactly one row, whose letters have a solution for its shapes."""
+    shapes = st.tuples(*[st.sampled_from([1, 2, 3, 4, 6, 17])] * 2)
+    factors = st.sampled_from([(1, 1), (1, 2), (2, 1), (3, 2)])
+    old, new = {}, {}
+    for layer in range(data.draw(st.integers(1, 20))):
+        shape, ratios = data.draw(shapes), data.draw(st.tuples(factors, factors))
+        old[f"layer{layer}.weight"] = torch.zeros([n * a for n, (a, _) in zip(shape, ratios, strict=True)])
+        rank = data.draw(st.sampled_from([2, 2, 2, 1]))
+        new[f"layer{layer}.weight"] = torch.zeros([n * b for n, (_, b) in zip(shape, ratios, strict=True)][:rank])
+    folder = tmp_path_factory.mktemp("diff")
+    found = diff(folder, old, new, ".safetensors", keys_only=True)
+    rows = diff_rows(found)
+    assert sorted(change.key for row in rows for change in row.changes) == sorted(old)
+    reshaped = [row for row in rows if row.status is Status.RESHAPED]
+    assert len({row.what for row in reshaped}) == len(reshaped) or len(reshaped) <= 6
+    for row in reshaped:
+        before, _, after = row.what.partition(" → ")
+        assert before.count(",") == after.count(",") or not re.search(r"[\[,]\d*[a-z]", row.what)
+        for change in row.changes:
+            letters: dict[str, int] = {}
+            assert solved(before, change.old.spec.shape, letters), (row.what, change)  # type: ignore[union-attr]
+            assert solved(after, change.new.spec.shape, letters), (row.what, change)  # type: ignore[union-attr]
+
+
+def test_a_wide_model_against_a_narrow_one_is_a_few_rows(tmp_path: Path) -> None:
+    def net(width: int, classes: int) -> State:
+        net = OrderedDict(stem=torch.nn.Conv2d(3, width, 7, bias=False))
+        for name in "abcdefghi":  # no list: a row each without being joined
+            net[f"conv_{name}"] = torch.nn.Conv2d(width, width, 3, bias=False)
+            net[f"norm_{name}"] = torch.nn.BatchNorm2d(width)
+        net["fc"] = torch.nn.Linear(width, classes)
+        return torch.nn.Sequential(net).state_dict()
+
+    rows = diff_rows(diff(tmp_path, net(4, 10), net(8, 10)))
+    assert [(row.what, len(row.changes)) for row in rows if row.status is Status.RESHAPED] == [
+        ("f32[4,3,7,7] → f32[8,3,7,7]", 1),
+        ("f32[4,4,3,3] → f32[8,8,3,3]", 9),
+        ("f32[4] → f32[8]", 36),
+        ("f32[10,4] → f32[10,8]", 1),
+    ]

@@ -123,8 +123,13 @@ def test_resume(run: Run, tmp_path: Path) -> None:
     assert code == 2 and "the inputs or options changed" in err
     assert run(*FILTER, "-o", "out", "--resume")[0] == 0
     before = states(tmp_path / "out")
-    code, _, err = run(*FILTER, "-o", "out", "--resume")
-    assert code == 0 and "complete already" in err and states(tmp_path / "out") == before
+    for also in ((), ("--force",)):
+        code, out, err = run(*FILTER, "-o", "out", "--resume", *also)
+        assert (code, err, states(tmp_path / "out")) == (0, "", before)
+        assert out.startswith("complete: ") and out.count("\n") == 1, "one line says it"
+    code, out, err = run(*FILTER, "--drop", "layers.4.*", "-o", "out", "--resume")
+    assert (code, out) == (2, "") and "out exists" in err, "refused before anything is shown"
+    assert run(*FILTER, "-o", "out", "--resume")[1].startswith("complete: "), "a refused run leaves that known"
     model(tmp_path / "other", tensors=21)
     code, _, err = run("filter", "other", "-o", "out", "--resume")
     assert code == 2 and "exists" in err
@@ -163,8 +168,8 @@ def test_launcher_variables_without_distributed(run: Run, tmp_path: Path, monkey
     model(tmp_path / "in")
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "4")
-    code, _, err = run("filter", "in", "-o", "out")
-    assert code == 0 and "process 2 of 4" in err and "--distributed" in err
+    code, out, _ = run("filter", "in", "-o", "out")
+    assert code == 0 and "process 2 of 4" in out and "--distributed" in out
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
+import re
 import shlex
 import warnings
 import zipfile
@@ -24,6 +26,7 @@ from torch.nn.utils import prune
 
 from ckptool.cli.app import run
 from ckptool.commands.consult import consulted
+from ckptool.commands.filter import plan_filter
 from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.errors import UsageError
 from ckptool.core.facts import FINE, Answer, Fact, Operation, Refuse, Say, Use
@@ -32,7 +35,7 @@ from ckptool.engine.reading import Reader
 from ckptool.facts import registry
 from ckptool.facts.averages import averaged
 from ckptool.facts.headers import Headers
-from ckptool.facts.registry import facts_of, finder
+from ckptool.facts.registry import facts_of, finder, kinds
 from ckptool.facts.reparametrised import WeightNorm
 from ckptool.facts.tied import recorded_ties
 from ckptool.facts.torch_refuses import is_allowed
@@ -271,18 +274,6 @@ def whole_module(folder: Path) -> Path:
     return folder / "module.pth"
 
 
-def numpy_backed(folder: Path) -> Path:
-    """As torch writes a tensor of a device that has no storage of its own, such as XLA."""
-
-    class OfAnotherDevice:
-        def __reduce__(self) -> tuple[Any, ...]:
-            array = torch.ones(2).numpy()
-            return torch._utils._rebuild_device_tensor_from_numpy, (array, torch.float32, "xla:0", False)
-
-    torch.save({"w": torch.ones(2), "tpu": OfAnotherDevice()}, folder / "xla.pth")
-    return folder / "xla.pth"
-
-
 def damaged_pickle(folder: Path) -> Path:
     torch.save({"layer.weight": torch.ones(2, 2)}, folder / "flipped.pth")
     data = (folder / "flipped.pth").read_bytes()
@@ -335,6 +326,16 @@ def flat(text: str) -> str:
 
 DONE, SAID, NO = "done", "said", "refused"
 CAST = ("--dtype", "bf16")
+
+
+def one_expert(folder: Path) -> Path:
+    """DeepSpeed's file of one expert, with another one beside it."""
+    for number in range(2):
+        state = {f"moe.experts.{number}.w": torch.ones(4, 2), f"moe.experts.{number}.b": torch.ones(2)}
+        torch.save(state, folder / f"layer_0_expert_{number}_mp_rank_00_model_states.pt")
+    return folder / "layer_0_expert_1_mp_rank_00_model_states.pt"
+
+
 TABLE: list[tuple[Make, str, dict[str, str]]] = [
     (quantized_fp8, "encoded", {"copy": DONE, "rename": DONE, "drop": NO, "cast": NO, "compute": NO, "merge": NO}),
     (gptq, "encoded", {"copy": DONE, "rename": DONE, "drop": NO, "cast": NO, "compute": NO}),
@@ -342,6 +343,7 @@ TABLE: list[tuple[Make, str, dict[str, str]]] = [
     (zero3, "placeholders", {"copy": NO, "cast": NO, "merge": NO}),
     (one_rank, "rank", {"copy": NO, "cast": NO, "merge": NO}),
     (rank_in_a_folder, "rank", {"copy": NO, "cast": NO, "load": NO}),
+    (one_expert, "layer-file", {"copy": NO, "cast": NO, "merge": NO, "load": NO}),
     (ranks, "several", {"copy": NO, "cast": NO}),
     (one_shard, "shard", {"copy": SAID, "cast": SAID}),
     (dcp_part, "pieces", {"copy": NO, "cast": NO, "merge": NO}),
@@ -366,7 +368,6 @@ TABLE: list[tuple[Make, str, dict[str, str]]] = [
     (left_distcp, "unused-files", {"copy": DONE}),
     (odd_fields, "unknown-fields", {"copy": SAID, "cast": DONE}),
     (whole_module, "whole-module", {"copy": DONE}),
-    (numpy_backed, "numpy-backed", {"copy": SAID, "cast": SAID}),
     (damaged_pickle, "checksum", {"copy": NO, "cast": NO, "merge": NO, "load": NO}),
     (unchecked, "no-checksums", {"copy": DONE}),
     (initial, "initial", {"copy": DONE, "cast": DONE, "rename": DONE, "merge": SAID, "load": SAID}),
@@ -460,7 +461,6 @@ def test_numbers_that_would_be_nonsense_cannot_be_insisted_on(
     [
         (behind_the_pickle, "4 bytes follow the pickle in data.pkl"),
         (indexed, "1 tensor of the shards is not in the index: old"),
-        (numpy_backed, "1 tensor of another device is stored as numpy arrays"),
         (damaged_pickle, "the file is damaged"),
     ],
 )
@@ -842,12 +842,13 @@ def test_adapters_are_merged_with_lora_only(tmp_path: Path, capsys: pytest.Captu
     assert "none of the modules that the adapter is for" in flat(capsys.readouterr().err)
 
 
-def test_numpy_arrays_in_a_torch_file_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_numpy_arrays_of_objects_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     import numpy as np
 
-    torch.save({"model": {"a.weight": np.ones(3), "a.bias": np.zeros(2)}}, tmp_path / "a.pth")
+    texts = np.array([{}, 1], dtype=object)
+    torch.save({"model": {"a.weight": texts, "a.bias": texts.copy()}}, tmp_path / "a.pth")
     assert run(["inspect", str(tmp_path / "a.pth")]) == 0
-    assert "2 entries are numpy arrays, not torch tensors: model.a.weight, model.a.bias" in flat(
+    assert "2 entries are numpy arrays of objects, not tensors: model.a.weight, model.a.bias" in flat(
         capsys.readouterr().out
     )
     assert run(["check", str(tmp_path / "a.pth")]) == 0
@@ -857,7 +858,6 @@ def test_numpy_arrays_in_a_torch_file_are_named(tmp_path: Path, capsys: pytest.C
 def test_other_kinds_of_tensors_are_called_by_their_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for make, words in [
         (sharded_tensor, "1 tensor is of class torch.distributed._shard.sharded_tensor.api.ShardedTensor: fc.weight"),
-        (numpy_backed, "1 tensor of another device is stored as numpy arrays"),
     ]:
         assert run(["inspect", str(make(tmp_path))]) == 0
         told = flat(capsys.readouterr().out)
@@ -926,3 +926,52 @@ def test_the_command_that_a_fact_names_does_what_it_says(
     command = shlex.split(note_of(fact, checkpoint).hint.partition("ckptool ")[2])
     assert run([*command[:-1], "out.pth"]) == 0
     assert set(made) <= set(torch.load("out.pth"))
+
+
+def test_allow_leads_to_facts_that_may_be_allowed(fixtures: Path) -> None:
+    plan = plan_filter(open_checkpoint(fixtures / "resnet18.pth"))
+    for kind in kinds():
+        own = inspect.getsource(kind)
+        inherited = any(getattr(base, "may_be_allowed", False) for base in kind.__bases__)
+        assert kind.may_be_allowed == ("may_insist" in own or inherited), kind
+    for typed, meant in [("quantized", "encoded"), ("quantised", "encoded"), ("lora", "adapter"), ("ranks_", "rank")]:
+        with pytest.raises(UsageError) as caught:
+            consulted(plan, (typed,))
+        assert (caught.value.hint or "").startswith(f'did you mean "{meant}"?')
+    with pytest.raises(UsageError) as caught:
+        consulted(plan, ("zzz",))
+    assert (caught.value.hint or "").startswith("facts that may be allowed: adapter, checksum, encoded")
+
+
+def half_of_a_model(folder: Path) -> Path:
+    """One rank's file, with layers of two dtypes and objects that torch.load refuses; the next rank's beside it."""
+    for rank in range(2):
+        state = {f"layers.{i}.w": torch.ones(4, 2, dtype=(torch.float32, torch.float16)[i % 2]) for i in range(4)}
+        saved = {"model": state, "args": argparse.Namespace(rank=rank)}
+        torch.save(saved, folder / f"consolidated.{rank:02d}.pth")
+    (folder / "params.json").write_text('{"dim": 8, "n_heads": 2}')
+    return folder / "consolidated.00.pth"
+
+
+MAKERS = list(dict.fromkeys([half_of_a_model, *(make for make, _, _ in TABLE)]))
+
+
+@pytest.mark.parametrize("make", MAKERS, ids=lambda make: make.__name__)
+def test_what_inspect_suggests_is_not_refused(make: Make, tmp_path: Path) -> None:
+    checkpoint = open_checkpoint(make(tmp_path))
+    notes = [note_of(fact, checkpoint) for fact in facts_of(checkpoint) if fact.is_listed]
+    commands = [word for note in notes for word in re.findall(r"ckptool ((?:filter|remap) .*? -o) OUT", note.hint)]
+    for number, command in enumerate(commands):
+        assert run([*shlex.split(command), str(tmp_path / f"out{number}.pth")]) == 0, command
+    assert not commands or make is not half_of_a_model
+    assert commands or make not in (namespace, extra_state)
+
+
+def test_a_tensor_without_values_has_no_bytes_before_or_after(tmp_path: Path) -> None:
+    checkpoint = open_checkpoint(meta(tmp_path))
+    plan = plan_filter(checkpoint)
+    assert (
+        plan.nbytes
+        == sum(tensor.nbytes for tensor in checkpoint.values())
+        < sum(step.target.nbytes for step in plan.steps)
+    )

@@ -48,6 +48,45 @@ moved = [key for key, value in model.state_dict().items() if not torch.equal(val
 torch.save(model.state_dict(), "trained.pth")
 print(" ".join(moved))
 """
+COPIES = """
+import copy, io
+from torch import distributed
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel
+
+
+def saved(model):
+    file = io.BytesIO()
+    torch.save(model, file)
+    file.seek(0)
+    return torch.load(file, weights_only=False)
+
+
+def wrapped(model):
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    return DistributedDataParallel(copy.deepcopy(model))
+
+
+def again(model):
+    return model.eval().train(False).train()
+
+
+norms = (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d)
+for change in (copy.deepcopy, saved, AveragedModel, wrapped, again, lambda model: saved(copy.deepcopy(saved(model)))):
+    changed = change(model)
+    for _ in range(2):
+        changed.eval()
+        changed.train()
+        frozen = [each for each in changed.modules() if isinstance(each, norms) and not each.weight.requires_grad]
+        free = [each for each in changed.modules() if isinstance(each, norms) and each.weight.requires_grad]
+        assert len(frozen) == 20 and not any(each.training for each in frozen), change
+        assert len(free) == 1 and free[0].training and changed.training, change
+        before = {key: value.clone() for key, value in changed.state_dict().items()}
+        changed(torch.randn(8, 3, 64, 64))
+        moved = [key for key, value in changed.state_dict().items() if not torch.equal(value, before[key])]
+        assert len(moved) == 3 and all("bottleneck" in key for key in moved), (change, moved)
+distributed.destroy_process_group()
+"""
 IMAGE = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(7))
 
 
@@ -86,7 +125,7 @@ def loaded(net: nn.Module, path: Path) -> nn.Module:
 
 def commands(text: str) -> list[list[str]]:
     """The commands that a screen names, without the program."""
-    return [shlex.split(line.partition("ckptool ")[2]) for line in text.splitlines() if "  ckptool " in f" {line}"]
+    return [shlex.split(line.partition("ckptool ")[2]) for line in text.splitlines() if " ckptool " in line]
 
 
 def named(text: str, word: str) -> list[str]:
@@ -159,7 +198,7 @@ def test_freeze_train_and_see_that_nothing_frozen_moved(cli: Run, fixtures: Path
     into = ["resnet18.pth", "--into", "reid.py:ReID", "-r", "resnet-to-ibn"]
     code, out, _ = cli("transplant", *into, "-o", "start.pth", "--snippet")
     assert code == 0
-    lines = out[out.index("import torch") : out.index("wrote start.pth")]
+    lines = out[out.index("import functools") : out.index("wrote start.pth")]
     ran = subprocess.run([sys.executable, "-c", lines + TRAINING], cwd=fixtures, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
     moved = set(ran.stdout.split())
@@ -180,6 +219,23 @@ def test_freeze_train_and_see_that_nothing_frozen_moved(cli: Run, fixtures: Path
     code, out, _ = cli("check", "trained.pth", "--policy", "ckptool.toml")
     assert code == 1
     assert "base.conv1.weight" in out
+
+
+@pytest.mark.parametrize("way", ["snippet", "report"])
+def test_what_is_frozen_stays_so_in_copies(way: str, cli: Run, fixtures: Path) -> None:
+    """Copied, saved whole, averaged, distributed, and switched to training again: in a process of its own."""
+    code, out, _ = cli(
+        "transplant", "resnet18.pth", "--into", "reid.py:ReID", "-r", "resnet-to-ibn", "-o", "start.pth", "--snippet"
+    )
+    assert code == 0
+    lines = out[out.index("import functools") : out.index("wrote start.pth")]
+    if way == "report":
+        lines = (
+            "import torch, ckptool, reid\nmodel = reid.ReID()\n"
+            "report = ckptool.load_into(model, 'start.pth', drop=['classifier', 'bottleneck'])\nreport.freeze(model)\n"
+        )
+    ran = subprocess.run([sys.executable, "-c", lines + COPIES], cwd=fixtures, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
 
 
 def test_an_imagenet_head_becomes_one_of_751_classes(cli: Run, fixtures: Path, nets: Any) -> None:
@@ -225,6 +281,26 @@ def test_back_from_ibn_to_a_plain_backbone(cli: Run, fixtures: Path, nets: Any) 
     code, out, _ = cli("transplant", "reid.pth", "--into", "models.py:Body")
     assert code == 0
     assert "and the norm after it, layer1.0.bn1, has initial values" in out
+
+
+def test_between_detectron2_and_ibn(cli: Run, fixtures: Path, nets: Any) -> None:
+    """The names of detectron2's backbones into IBN-a under `base.`, and back: the answer names the command."""
+    assert cli("remap", "resnet18.pth", "-r", "torchvision-resnet-to-detectron2", "-o", "d2.pth")[0] == 0
+    code, _, err = cli("transplant", "d2.pth", "--into", "reid.py:ReID")
+    assert code == 2
+    assert cli(*named(err, "resnet-to-ibn"), "-o", "ours.pth")[0] == 0
+    straight = ["transplant", "resnet18.pth", "--into", "reid.py:ReID", "-r", "resnet-to-ibn"]
+    assert cli(*straight, "-o", "straight.pth")[0] == 0
+    ours, expected = read(fixtures / "ours.pth"), read(fixtures / "straight.pth")
+    assert all(torch.equal(ours[key], value) for key, value in expected.items())
+    loaded(nets.ReID(), fixtures / "ours.pth")
+    code, _, err = cli("transplant", "ours.pth", "--into", "d2.pth")
+    assert code == 2
+    assert cli(*named(err, "torchvision-resnet-to-detectron2"), "-o", "back.pth")[0] == 0
+    back, old = read(fixtures / "back.pth"), read(fixtures / "d2.pth")
+    assert all(torch.equal(back[key], value) for key, value in old.items())
+    shown = cli(*named(err, "torchvision-resnet-to-detectron2"))[1]
+    assert f"{6 * 4 + 2} of 122 tensors of d2.pth are missing" in shown, "the norms that were split, and the head"
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from ckptool.core.errors import CkptError, PlanError, UsageError
 from ckptool.core.spec import TensorSpec
+from ckptool.recipes.axes import solve
 from ckptool.recipes.layout import Layout
 from ckptool.recipes.rearrange import Members, Rearrange, pieces, stack
 
@@ -207,6 +208,20 @@ def test_sizes_that_cannot_be_solved_print_their_equation(
 ) -> None:
     with pytest.raises(CkptError, match=re.escape(message)):
         ops(text, *shapes, **known)
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 40))
+def test_a_tensor_is_cut_where_the_targets_parts_are_as_long_as_it(whole: int, first: int, second: int) -> None:
+    layout = Layout.parse("(i + n) -> i, n")
+
+    def sizes() -> dict[str, int]:
+        return solve(layout.left, layout.right, [(whole,)], {}, [(first,), (second,)])
+
+    if first + second == whole:
+        assert sizes() == {"i": first, "n": second}
+    else:
+        with pytest.raises(PlanError, match=r"no whole solution|in the model"):
+            sizes()
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,8 @@ from ckptool.formats import strict_json
 from ckptool.formats.opening import open_checkpoint
 from ckptool.formats.safetensors_header import parse
 from ckptool.formats.strict_json import JsonError, JsonReader
-from ckptool.report.plan_rows import counts, key_rows, nbytes_before, tensors_text, unruled_rows
+from ckptool.report.plan_fates import counts
+from ckptool.report.plan_rows import key_rows, nbytes_before, tensors_text, unruled_rows
 
 
 def in_objects(checkpoint: Checkpoint) -> Checkpoint:
@@ -121,6 +122,7 @@ def test_windows_change_nothing(text: bytes, size: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(strict_json, "_WINDOWS", (size, 2 * size))
         patch.setattr(strict_json, "_LOOK_AHEAD", size)
+        patch.setattr(strict_json, "_BATCH", size)
         assert outcome(text) == whole
 
 
@@ -130,6 +132,7 @@ def test_strings_in_windows_are_those_of_json(pairs: dict[str, str], size: int, 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(strict_json, "_WINDOWS", (size, size))
         patch.setattr(strict_json, "_LOOK_AHEAD", size)
+        patch.setattr(strict_json, "_BATCH", size)
         reader = JsonReader.of(text)
         found = {
             member: reader.strings("x") if member == "weight_map" else reader.small_value()

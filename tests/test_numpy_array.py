@@ -50,6 +50,25 @@ def test_an_archive_of_arrays(save: Any, tmp_path: Path) -> None:
     assert all(np.array_equal(state[key].numpy(), array) for key, array in ARRAYS.items())
 
 
+def test_a_packed_member_is_read_at_any_offset(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 9, 300_000, np.uint8)
+    path = tmp_path / "a.npz"
+    np.savez_compressed(path, values=values)
+    storage = ckptool.open(path)["values"].pieces[0].storage
+    source, start, data = storage.file, storage.offset, values.tobytes()
+    buffer = np.empty(50_000, "<u4")
+    with source.open() as file:
+        for offset in (200_000, 3, 299_999, 0):
+            assert file.read(start + offset, 300_000 - offset) == data[offset:]
+        file.read_into(start + 7, buffer.data)
+        assert buffer.tobytes() == data[7:200_007]
+        for offset, nbytes in ((start, 300_001), (-1, 1), (source.size + 1, 0)):
+            with pytest.raises(UnreadableError, match=r"^values\.npy of .*a\.npz ends before byte"):
+                file.read(offset, nbytes)
+        with pytest.raises(UnreadableError, match="ends before byte"):
+            file.read_into(start + 300_000 - 10, buffer.data)
+
+
 @pytest.mark.parametrize("key", ARRAYS)
 def test_a_single_array(key: str, tmp_path: Path) -> None:
     path = tmp_path / f"{key}.npy"

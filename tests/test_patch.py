@@ -270,7 +270,7 @@ def test_what_is_no_patch_is_said(tmp_path: Path, cli: Run) -> None:
     base, tuned, patch = example(tmp_path)
     code, _, err = cli("merge", base.name, "--patch", tuned.name)
     assert code == 2
-    assert "t.safetensors is no patch of ckptool" in err
+    assert "t.safetensors is not a patch that ckptool extract made" in err
     code, _, err = cli("filter", patch.name, "-o", "x.safetensors")
     assert code == 2
     assert "this is a patch, not a model" in err
@@ -320,3 +320,10 @@ def test_memory_does_not_grow_with_the_tensors(tmp_path: Path) -> None:
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 1.5 * peaks[0]
+
+
+def test_equal_checkpoints_are_said_to_be_identical(fixtures: Path, cli: Run) -> None:
+    first = cli("extract", str(fixtures / "resnet18.pth"), str(fixtures / "shards"))[1].partition("\n")[0]
+    assert first == "identical: the patch changes none of 122 tensors, and would take 27.3 kB"
+    more = cli("extract", str(fixtures / "resnet18.pth"), str(fixtures / "resnet18-102.pth"))[1]
+    assert more.startswith("ready: "), "tensors are removed"

@@ -267,6 +267,85 @@ def test_summands_are_no_values(tmp_path: Path) -> None:
     assert "Partial(sum)" in refused(save_ranks(tmp_path / "run", (2,), state)).message
 
 
+def stage(mesh: Any, rank: int) -> dict[str, object]:
+    """Two stages of a pipeline, each of two ranks: further keys, and a buffer, in the second."""
+    part = mesh["tp"]
+    if rank < 2:
+        return {"model": {"embed": distributed(WHOLE["a"], part, [Shard(0)]), "scale": torch.tensor(2.0)}, "step": 4}
+    later = {"layers.1.w": distributed(WHOLE["c"], part, [Shard(1)]), "layers.1.mean": torch.arange(3.0)}
+    return {"model": {**later, "scale": torch.tensor(2.0)}, "step": 4}
+
+
+def test_stages_of_a_pipeline(tmp_path: Path, cli: Run) -> None:
+    folder = save_ranks(tmp_path / "run", (2, 2), stage)
+    whole = {
+        "embed": WHOLE["a"],
+        "scale": torch.tensor(2.0),
+        "layers.1.w": WHOLE["c"],
+        "layers.1.mean": torch.arange(3.0),
+    }
+    assert read(folder) == raw(whole)
+    assert cli("filter", str(folder), "-o", "out.pth")[0] == 0
+    saved = torch.load("out.pth", weights_only=True)
+    assert saved["step"] == 4
+    assert {key: value.tolist() for key, value in saved["model"].items()} == {k: v.tolist() for k, v in whole.items()}
+    for ranks in ((3,), (2, 3), (0,), (0, 1)):
+        for rank in ranks:
+            (folder / f"model_rank_{rank}.pt").rename(folder.parent / f"kept{rank}")
+        error = refused(folder)
+        assert all(f"model_rank_{rank}.pt" in error.message for rank in ranks)
+        for rank in ranks:
+            (folder.parent / f"kept{rank}").rename(folder / f"model_rank_{rank}.pt")
+
+
+def test_stages_that_number_their_layers_anew(tmp_path: Path) -> None:
+    def state(mesh: Any, rank: int) -> object:
+        return {"layers.0.w": distributed(WHOLE["a"] + rank // 2, mesh["tp"], [Shard(0)])}
+
+    error = refused(save_ranks(tmp_path / "run", (2, 2), state))
+    assert error.key == "layers.0.w"
+    assert "not say that they are copies" in error.message
+
+
+def test_copies_on_a_part_of_the_mesh(tmp_path: Path) -> None:
+    """Tensors that lie on one axis of the mesh alone: the ranks along the other one hold copies."""
+    folder = save_ranks(
+        tmp_path / "run", (2, 2), lambda mesh, _: {"w": distributed(WHOLE["a"], mesh["tp"], [Shard(0)])}
+    )
+    assert read(folder) == raw({"w": WHOLE["a"]})
+    (folder / "model_rank_3.pt").unlink()
+    assert read(folder) == raw({"w": WHOLE["a"]})
+    (folder / "model_rank_2.pt").unlink()
+    assert "ranks 2, 3 of 4" in refused(folder).message  # they may hold other layers
+
+
+@pytest.mark.parametrize("lost", ["model", "optim", "extra_state"])
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("size", [None, 50])
+def test_a_lost_file_of_several_for_each_rank(tmp_path: Path, lost: str, rank: int, size: int | None, cli: Run) -> None:
+    """verl's names: what is left of the others is not taken for the model."""
+    folder = save_ranks(tmp_path / "run", (2,), rows, "model_world_size_2_rank_{}.pt")
+
+    def state(mesh: Any, rank: int) -> object:
+        group = {"lr": 0.1, "params": [0]}
+        return {"state": {0: {"exp_avg": distributed(WHOLE["a"], mesh, [Shard(0)])}}, "param_groups": [group]}
+
+    save_ranks(folder, (2,), state, "optim_world_size_2_rank_{}.pt")
+    save_ranks(folder, (2,), lambda mesh, rank: {"epoch": 3}, "extra_state_world_size_2_rank_{}.pt")
+    path = folder / f"{lost}_world_size_2_rank_{rank}.pt"
+    data = path.read_bytes()
+    path.unlink()
+    if size is not None:
+        path.write_bytes(data[:size])
+    if lost == "extra_state" and size is None:  # every rank has the same
+        assert {extra.name for extra in open_checkpoint(folder).extras} == {"optimizer", "extra_state"}
+        return
+    error = refused(folder)
+    assert path.name in error.message
+    assert cli("filter", str(folder), "-o", "out.pth")[0] == 2
+    assert not Path("out.pth").exists()
+
+
 def test_one_file_alone(folder: Path, cli: Run, tmp_path: Path) -> None:
     one = folder / "model_rank_2.pt"
     code, text, _ = cli("inspect", str(one))
@@ -638,6 +717,27 @@ def test_pieces_in_safetensors(tmp_path: Path, cli: Run) -> None:
     assert code == 2
     assert str(folder) in " ".join(error.split())
     assert cli("filter", str(folder), "-o", "out.safetensors")[0] == 0
+
+
+def test_whole_files_that_are_not_their_pieces(tmp_path: Path, cli: Run) -> None:
+    """torch joins the pieces itself, and loses tensors without dimensions."""
+    import torch.distributed.checkpoint as dcp
+
+    folder = tmp_path / "run"
+    state = {"w": torch.randn(4, 3), "scale": torch.tensor(1.5), "none": torch.tensor(0.0)}
+    numbers = {"w": 1, "scale": 1, "none": 2}
+    writer = dcp.HuggingFaceStorageWriter(
+        str(folder), save_distributed=True, enable_consolidation=True, fqn_to_index_mapping=numbers
+    )
+    dcp.save(dict(state), storage_writer=writer, no_dist=True)
+    assert read(folder)["scale"] == raw({"s": torch.tensor(0.0)})["s"]  # torch 2.13
+    facts = {fact.name: fact for fact in facts_of(open_checkpoint(folder))}
+    assert facts["pieces-differ"].keys == ("scale",)
+    assert read(folder / "sharded") == raw(state)
+    code, text, error = cli("filter", str(folder), "-o", "out.safetensors")
+    assert code == 0
+    assert "not as in the pieces" in " ".join((text + error).split())
+    assert cli("check", str(folder))[0] == 1
 
 
 def test_pieces_that_do_not_fit(tmp_path: Path) -> None:

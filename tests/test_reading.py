@@ -6,6 +6,7 @@ import hashlib
 import os
 import threading
 import tracemalloc
+import zlib
 from pathlib import Path
 
 import ml_dtypes
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 import ckptool.engine.reading as reading
 from ckptool.core.arrays import numpy_dtype
 from ckptool.core.checkpoint import Piece, Storage, Tensor
-from ckptool.core.errors import CkptError, UnreadableError
+from ckptool.core.errors import CkptError, DamagedError, UnreadableError
 from ckptool.core.spec import DTYPES, TensorSpec, packed_nbytes
 from ckptool.engine.reading import Reader, read_array
 from ckptool.storage.locate import locate_file
@@ -135,6 +136,39 @@ def test_chunks_that_leave_a_hole_are_an_error(tmp_path: Path) -> None:
     pieces = (Piece(storage, 0, (4,), at=(0,)), Piece(storage, 4, (3,), at=(5,)))
     with pytest.raises(UnreadableError, match="hole"), Reader() as reader:
         reader.read_bytes(Tensor(TensorSpec("w", "uint8", (8,)), pieces))
+
+
+@pytest.mark.parametrize("box", [48, 640, reading._SCATTERED])
+def test_chunks_that_are_read_in_parts_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, box: int) -> None:
+    """Columns of two files, each with its CRC-32: a byte that was changed anywhere is found."""
+    monkeypatch.setattr(reading, "_SCATTERED", box)
+    whole = torch.arange(200, dtype=torch.int32).reshape(20, 10)
+    parts = [whole[:, :7].contiguous(), whole[:, 7:].contiguous()]
+    storages = [raw(tmp_path / f"part{number}", torch_bytes(part)) for number, part in enumerate(parts)]
+
+    def tensor() -> Tensor:
+        places = zip(storages, parts, (0, 7), strict=True)
+        pieces = [
+            Piece(
+                Storage(locate_file(storage.file.path), 5, storage.nbytes, crc=zlib.crc32(torch_bytes(part))),
+                0,
+                tuple(part.shape),
+                at=(0, at),
+            )
+            for storage, part, at in places
+        ]
+        return Tensor(TensorSpec("w", "int32", (20, 10)), tuple(pieces))
+
+    with Reader() as reader:
+        assert reader.read_bytes(tensor()) == torch_bytes(whole)
+    for number, storage in enumerate(storages):
+        path = tmp_path / f"part{number}"
+        kept = path.read_bytes()
+        for at in (0, storage.nbytes // 2, storage.nbytes - 1):
+            path.write_bytes(kept[: 5 + at] + bytes([kept[5 + at] ^ 1]) + kept[6 + at :])
+            with pytest.raises(DamagedError, match=path.name), Reader() as reader:
+                reader.read_bytes(tensor())
+        path.write_bytes(kept)
 
 
 def test_sub_byte_floats_are_unpacked(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from torch import nn
 from ckptool.cli.app import run
 from ckptool.core.errors import UsageError
 from ckptool.core.spec import TensorSpec
-from ckptool.recipes.recipe import builtin_recipes, load_recipe, parse_toml
+from ckptool.recipes.expand import expand
+from ckptool.recipes.recipe import builtin_recipes, load_recipe, parse_recipe, parse_toml
 from ckptool.recipes.require import parse_requirement, unmet_by_keys
 
 
@@ -101,6 +103,7 @@ def test_conditions(text: str, shape: tuple[int, ...], is_met: bool | None) -> N
         assert bool(unmet) != is_met
 
 
+EXPERT = "m.layers.0.mlp.experts."
 BLOCK = "m.layers.0.block_sparse_moe.experts.0."
 Q = "base_model.model.q."
 OUTSIDE: list[tuple[str, dict[str, tuple[int, ...]], dict[str, Any], str]] = [
@@ -110,15 +113,45 @@ OUTSIDE: list[tuple[str, dict[str, tuple[int, ...]], dict[str, Any], str]] = [
     ("bert-gamma-beta", {"a.LayerNorm.gamma": (4, 4)}, {}, "ndim == 1"),
     ("densenet-legacy", {"f.denselayer1.conv.1.weight": (4, 3)}, {}, "ndim == 4"),
     ("densenet-legacy", {"f.denselayer1.norm.1.weight": (4,), "f.denselayer2.norm1.weight": (4,)}, {}, "norm1"),
+    ("abdnet-to-resnet", {"common_branch.backbone1.0.weight": (4, 3)}, {}, "ndim == 4"),
+    ("mgn-to-resnet", {"b1.0.0.conv1.weight": (4, 3)}, {}, "ndim == 4"),
+    ("openai-clip-vit-to-timm", {"class_embedding": (1, 1, 4)}, {}, "ndim == 1"),
+    ("resnet-to-abdnet", {"conv1.weight": (4, 3)}, {}, "ndim == 4"),
+    ("resnet-to-mgn", {"layer1.0.conv1.weight": (4, 3)}, {}, "ndim == 4"),
+    ("sequential-resnet-to-torchvision", {"0.weight": (4, 3), "1.weight": (4,)}, {}, "ndim == 4"),
+    ("detectron2-resnet-to-torchvision", {"stem.conv1.weight": (4, 3, 3, 3)}, {}, "shape[2] == 7"),
     ("gpt2-to-gptbigcode", {"h.0.attn.c_attn.weight": (12, 4)}, {"config.json": {"n_head": 2}}, "3 * shape[0]"),
     ("gpt2-to-gptbigcode", {"h.0.attn.c_attn.weight": (4, 12)}, {"config.json": {"model_type": "gpt_neo"}}, "gpt2"),
     ("llama-meta-to-hf", {"tok_embeddings.weight": (8, 2), "norm.weight": (4,)}, {"params.json": {}}, "$2.shape[0]"),
+    ("llamacpp-llama-to-hf", {"blk.0.attn_q_norm.weight": (4,)}, {}, "no *.attn_q_norm.*"),
+    ("llamacpp-qwen-to-hf", {"blk.0.post_ffw_norm.weight": (4,)}, {}, "no *.post_ffw_norm.*"),
+    ("llamacpp-gemma-to-hf", {"blk.0.post_ffw_norm.weight": (4,)}, {}, "no *.post_ffw_norm.*"),
+    ("llamacpp-gemma2-to-hf", {"blk.0.attn_qkv.weight": (4, 4)}, {}, "no *.attn_qkv.*"),
+    ("llamacpp-phi3-to-hf", {"blk.0.ffn_gate.weight": (4, 4)}, {}, "no *.ffn_gate.*"),
     ("lora-merge", {f"{Q}base_layer.weight": (4, 3, 1, 1)}, {}, "ndim == 2"),
     ("lora-merge", {f"{Q}lora_A.default.weight": (2, 3), f"{Q}lora_B.default.weight": (4, 3)}, {}, "$2.shape[1]"),
     ("lora-merge", {f"{Q}lora_A.style.weight": (2, 3)}, {}, "no re:"),
     ("lora-merge", {f"{Q}x": (2,)}, {"adapter_config.json": {"peft_type": "IA3"}}, "LORA"),
     ("mixtral-fuse-experts", {f"{BLOCK}w1.weight": (4, 2), f"{BLOCK}w3.weight": (3, 2)}, {}, "$1.shape == $2.shape"),
     ("mixtral-fuse-experts", {f"{BLOCK}w1.weight": (4, 2), f"{BLOCK}w2.weight": (4, 2)}, {}, "$2.shape[1]"),
+    ("phimoe-fuse-experts", {f"{BLOCK}w1.weight": (4, 2), f"{BLOCK}w2.weight": (4, 2)}, {}, "$2.shape[1]"),
+    ("fuse-experts", {f"{EXPERT}0.gate_proj.weight": (4, 2), f"{EXPERT}0.up_proj.weight": (3, 2)}, {}, "== $2.shape"),
+    ("fuse-experts-w123", {f"{EXPERT}0.w1.weight": (4, 2), f"{EXPERT}0.w3.weight": (3, 2)}, {}, "$1.shape == $2.shape"),
+    ("fuse-experts-fc123", {f"{EXPERT}0.fc1.weight": (4, 2), f"{EXPERT}0.fc2.weight": (4, 2)}, {}, "$2.shape[1]"),
+    ("fuse-experts-ungated", {f"{EXPERT}0.gate_proj.weight": (4, 2)}, {}, "no *.experts.*.gate_proj.*"),
+    ("llama4-fuse-experts", {f"{EXPERT}0.gate_proj.weight": (4, 2), f"{EXPERT}0.down_proj.weight": (4, 2)}, {}, "$2"),
+    ("gpt-oss-fuse-experts", {f"{EXPERT}0.gate_proj.weight": (4, 2), f"{EXPERT}0.gate_proj.bias": (2,)}, {}, "bias"),
+    ("transpose-experts", {f"{EXPERT}gate_up_proj": (2, 8, 3), f"{EXPERT}down_proj": (2, 3, 4)}, {}, "2 * $2.shape[1]"),
+    ("inkling-experts", {f"{EXPERT}w13_weight_scale": (2,)}, {}, "no *.experts.w13_weight_scale"),
+    ("nemo-experts", {f"{EXPERT}gate_and_up_projs": (2, 8, 3), f"{EXPERT}down_projs": (2, 4, 8)}, {}, "$2.shape[1]"),
+    ("aria-experts", {f"{EXPERT}fc1.weight": (2, 8, 3), f"{EXPERT}fc2.weight": (2, 3, 4)}, {}, "2 * $2.shape[1]"),
+    (
+        "granitemoe-experts",
+        {f"block_sparse_moe.{name}_linear.weight": (2, 3, 4) for name in ("input", "output")},
+        {},
+        "2 * $2.shape[2]",
+    ),
+    ("step3-fuse-experts", {"l.0.moe.gate_proj.weight_scale_inv": (2,)}, {}, "no *.moe.*.weight_scale_inv"),
     ("open_clip-to-hf-clip", {"visual.trunk.a.weight": (4,)}, {}, "no visual.trunk.*"),
     ("open_clip-to-hf-clip", {"visual.proj": (4,)}, {}, "visual.proj: ndim == 2"),
     ("resnet-to-ibn", {"layer1.0.bn1.weight": (8,), "layer1.0.conv1.weight": (4, 8, 1, 1)}, {}, "$2.shape[0]"),
@@ -152,13 +185,13 @@ def test_an_input_outside_the_preconditions_is_refused_with_the_reason(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    source = tmp_path / ("consolidated.00.pth" if name.startswith("llama") else "a.pth")
+    source = tmp_path / ("consolidated.00.pth" if name == "llama-meta-to-hf" else "a.pth")
     torch.save({key: torch.ones(shape) for key, shape in shapes.items()}, source)
     for file, content in files.items():
         (tmp_path / file).write_text(json.dumps(content))
     numbers = {var: 2 for var, value in load_recipe(name).vars.items() if isinstance(value, str)}
     options = [word for var, value in numbers.items() for word in ("--var", f"{var}={value}")]
-    path = tmp_path if name.startswith("llama") else source
+    path = tmp_path if name == "llama-meta-to-hf" else source
     code = run(["remap", str(path), "-r", name, *options, "-o", str(tmp_path / "o.pth")])
     said = " ".join(capsys.readouterr().err.split())
     assert code == 2
@@ -214,3 +247,15 @@ def test_a_recipe_states_its_preconditions() -> None:
     assert load_recipe("weight-norm-fuse").require
     with pytest.raises(UsageError, match="is not a precondition"):
         parse_toml('require = ["nothing"]\nrules = ["a -> b"]', "mine")
+
+
+def test_all_preconditions_that_are_not_met_are_one_problem() -> None:
+    specs = {key: TensorSpec(key, "float32", (2, 2)) for key in ("a.weight", "fc.weight")}
+    recipe = parse_recipe(["nothing.x -> y.x"])
+    unmet = ("{m**}.weight: shape[0] > 10", "no fc.*")
+    found = expand(replace(recipe, require=tuple(map(parse_requirement, unmet))), specs)
+    (problem,) = found.problems
+    assert problem.message.endswith(
+        f'it requires "{unmet[0]}", which a.weight does not meet, and "{unmet[1]}", which fc.weight does not meet'
+    )
+    assert problem.keys == ("a.weight", "fc.weight")

@@ -36,6 +36,10 @@ def touches(tree: ast.Module) -> list[str]:
     """What a module does with the system that only `storage` may do."""
     found = []
     own = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+    ours = [
+        node for node in tree.body if isinstance(node, ast.ImportFrom) and str(node.module).startswith("ckptool.api")
+    ]
+    own |= {alias.name for node in ours for alias in node.names}  # `ckptool.open`
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found += [alias.name for alias in node.names if alias.name.split(".")[0] in {*SYSTEM, "pathlib"}]

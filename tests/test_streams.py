@@ -16,6 +16,7 @@ COMMANDS = {
     "diff resnet18.pth shards": 0,
     "diff resnet18-102.pth resnet18.pth": 1,
     "diff resnet18-102.pth resnet18.pth --json": 1,
+    "extract resnet18.pth tuned.safetensors": 0,
     "check tuned.safetensors": 0,
     "check hostile/system.pth": 1,
     "filter resnet18.pth": 0,

@@ -14,7 +14,6 @@ from torch_oracle import assert_same, bytes_of, opened, read
 
 from ckptool.core.checkpoint import Checkpoint, Storage, Tensor
 from ckptool.core.errors import UnreadableError, UsageError
-from ckptool.core.observations import NumpyBacked
 from ckptool.formats.pickle.loading import load
 from ckptool.formats.pickle.objects import Call, Dict, Global, Persistent
 from ckptool.formats.torch.storage import StorageRef, storage_id
@@ -127,12 +126,28 @@ def test_tensors_of_other_devices(both) -> None:
 
     value = {
         "today": Device(torch._utils._rebuild_device_tensor_from_cpu_tensor, torch.arange(3.0)),
-        "older": Device(torch._utils._rebuild_device_tensor_from_numpy, np.arange(3.0)),
+        "older": Device(torch._utils._rebuild_xla_tensor, np.arange(3.0, dtype="f4")),
+        "cast": Device(torch._utils._rebuild_device_tensor_from_numpy, np.arange(3.0)),
     }
     found = both(value)
-    assert_same(found, {"today": torch.arange(3.0)})
-    assert found.observations == (NumpyBacked(("older",)),)
-    assert [extra.name for extra in found.extras] == ["older"]
+    assert_same(found, {"today": torch.arange(3.0), "older": torch.arange(3.0), "cast": torch.arange(3.0).double()})
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_bfloat16_of_another_device_is_in_the_upper_halves_of_float32(both, order: str) -> None:
+    values = torch.randn(5, 7, generator=torch.Generator().manual_seed(0)).bfloat16()
+
+    class Device:
+        def __reduce__(self) -> tuple[object, ...]:
+            array = np.asarray(values.float().numpy(), order=order)
+            return torch._utils._rebuild_device_tensor_from_numpy, (array, torch.bfloat16, "cpu", True)
+
+    class Habana:
+        def __reduce__(self) -> tuple[object, ...]:
+            return torch._utils._rebuild_xla_tensor, (values, torch.bfloat16, "hpu:0", False)
+
+    found = both({"w": Device(), "h": Habana(), "p": torch.nn.Parameter(values)})
+    assert_same(found, {"w": values, "h": values, "p": values})
 
 
 def test_training_checkpoint(both) -> None:

@@ -160,6 +160,17 @@ def test_case_4_halves_are_exact(models: ModuleType, source: State, tmp_path: Pa
     assert torch.equal(target.layer4[0].bn1.weight, source["layer4.0.bn1.weight"])
 
 
+def test_case_4_refuses_norms_of_another_width(models: ModuleType, source: State, tmp_path: Path) -> None:
+    """Half of a norm of 32 channels is no norm of 16 channels, though its first elements would fit."""
+    wide = {key: torch.cat([value, value]) if value.ndim else value for key, value in source.items()}
+    target = models.ResNet18(ibn=True)
+    done = ckptool.plan_transplant(save(wide, tmp_path), target, recipe="resnet-to-ibn")
+    assert "in the source, and i = " in done.plan.problems[0].message
+    with pytest.raises(PlanError, match="in the model"):
+        done.plan.apply(tmp_path / "out.pth")
+    assert not (tmp_path / "out.pth").exists()
+
+
 def test_case_4_and_back_where_possible(models: ModuleType, source: State, tmp_path: Path) -> None:
     """Affine halves are joined again; half of the running statistics was given up on the way."""
     halved = models.ResNet18(ibn=True)
@@ -677,6 +688,48 @@ def test_the_gate_looks_at_tensors_and_modules(models: ModuleType, source: State
     assert "layer1.0.bn1 is in the source, and 0 of its 6 tensors" in lone.plan.unmet[0].message
     dropped = ckptool.plan_transplant(whole, models.ResNet18(num_classes=9), drop=["fc"], min_coverage=0.8)
     assert not dropped.plan.unmet, "what is new on purpose has no namesake"
+
+
+def test_a_head_that_is_new_on_purpose_is_not_counted(models: ModuleType, source: State, tmp_path: Path) -> None:
+    whole, model = FIXTURES / "resnet18.pth", models.Baseline(751, "bnneck")
+    hard = ckptool.plan_transplant(whole, model, min_coverage=1.0, drop="fc", strict=True)
+    assert {key for problem in hard.plan.unmet for key in problem.keys} >= {"classifier.weight"}
+    new = ["classifier", "bottleneck.*"]
+    done = ckptool.plan_transplant(whole, model, new=new, min_coverage=1.0, drop="fc", strict=True)
+    assert not done.plan.unmet and not done.plan.problems
+    assert done.new == {key for key in model.state_dict() if key.startswith(("classifier", "bottleneck"))}
+    assert str(done).startswith("complete: 120 of 126 tensors of Baseline are filled, 6 are new on purpose")
+    report = ckptool.load_into(model, whole, new=new, min_coverage=1.0, drop="fc", strict=True)
+    assert report.loaded == tuple(key for key in model.state_dict() if key.startswith("base."))
+    mismatched = ckptool.plan_transplant(whole, models.ResNet18(num_classes=9), new="fc", min_coverage=1.0)
+    assert mismatched.new == {"fc.weight", "fc.bias"} and not mismatched.plan.unmet
+    less = ckptool.plan_transplant(whole, models.ResNet18(ibn=True, num_classes=9), new="fc", min_coverage=0.9)
+    assert less.plan.unmet, "the rest is counted"
+
+
+def test_new_that_means_nothing_or_something_loaded_is_an_error(models: ModuleType, tmp_path: Path) -> None:
+    whole, model = FIXTURES / "resnet18.pth", models.ResNet18(num_classes=9)
+    with pytest.raises(UsageError, match="matches none"):
+        ckptool.plan_transplant(whole, model, new="classifier.*")
+    done = ckptool.plan_transplant(whole, model, new=["fc", "layer4"])
+    assert [problem.message for problem in done.plan.problems] == [
+        '"layer4" is meant to start anew, and the source fills layer4.0.conv1.weight'
+    ]
+    with pytest.raises(PlanError, match="the source fills layer4"):
+        ckptool.load_into(model, whole, new=["fc", "layer4"])
+    again = ckptool.plan_transplant(whole, model, new=["fc", "layer4"], drop="layer4", min_coverage=1.0)
+    assert not again.plan.problems and not again.plan.unmet
+
+
+def test_what_a_recipe_expects_to_be_missing_is_counted(models: ModuleType, tmp_path: Path) -> None:
+    """A saved recipe lists all that was missing, on purpose or not."""
+    recipe = tmp_path / "reid.toml"
+    recipe.write_text('ckptool = 1\nrules = "fc.{k**} -> !"\nexpect.missing = ["bottleneck", "classifier"]\n')
+    whole, model = FIXTURES / "resnet18.pth", models.Baseline()
+    done = ckptool.plan_transplant(whole, model, recipe=str(recipe), min_coverage=1.0)
+    assert done.plan.unmet and not done.new
+    again = ckptool.plan_transplant(whole, model, recipe=str(recipe), new=["bottleneck", "classifier"], min_coverage=1)
+    assert not again.plan.unmet
 
 
 def test_a_loaded_layer_before_an_initial_norm_is_a_warning(models: ModuleType, source: State, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from ckptool.core.checkpoint import Checkpoint, Tensor
+from ckptool.core.derived import DerivedBytes
 from ckptool.formats.torch.legacy import open_legacy
 from ckptool.formats.torch.zip import open_zip
 from ckptool.storage.locate import locate_file
@@ -31,9 +32,13 @@ def read(tensor: Tensor) -> torch.Tensor:
     """The tensor by the offsets that ckptool found, without torch.load."""
     dtype = getattr(torch, tensor.dtype)
     (piece,) = tensor.pieces
-    with Path(piece.storage.file.path).open("rb") as file:
-        file.seek(piece.storage.offset)
-        raw = bytearray(file.read(piece.storage.nbytes))
+    if isinstance(piece.storage.file, DerivedBytes):  # an array in the pickle has no place of its own in the file
+        with piece.storage.file.open() as derived:
+            raw = bytearray(derived.read(piece.storage.offset, piece.storage.nbytes))
+    else:
+        with Path(piece.storage.file.path).open("rb") as file:
+            file.seek(piece.storage.offset)
+            raw = bytearray(file.read(piece.storage.nbytes))
     assert len(raw) == piece.storage.nbytes
     if not raw:
         return torch.empty(piece.shape, dtype=dtype)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from types import MethodType
+from functools import partial
 from typing import TYPE_CHECKING
 
+from ckptool.api.given import checked
 from ckptool.api.options import LoadOptions, asked_by
 from ckptool.api.shown import Shown
 from ckptool.commands.consult import consulted
@@ -64,13 +65,15 @@ class Report(Shown):
         """Share of the model's elements that came from the checkpoint, 0 to 1."""
         return self.transplant.coverage
 
+    @checked
     def freeze(self, model: torch.nn.Module, *, eval_batchnorm: bool = True) -> int:
         """Set `requires_grad_(False)` on the parameters that were loaded whole; on those that the recipe freezes.
 
         Args:
             model: the model that was loaded into.
             eval_batchnorm: also keep BatchNorms whose parameters are frozen in eval, through every later
-                `model.train()` too, so that their running statistics stay.
+                `model.train()` too, so that their running statistics stay; so do copies of the model, and those that
+                `torch.save` wrote whole. `del norm.train` ends it.
 
         Returns:
             How many parameters are frozen.
@@ -81,16 +84,13 @@ class Report(Shown):
             parameters[key].requires_grad_(False)
         for name in self.transplant.batchnorms if eval_batchnorm else ():
             norm = model.get_submodule(name).eval()
-            norm.train = MethodType(train, norm)  # type: ignore[method-assign]
+            norm.train = partial(stay_in_eval, norm)  # type: ignore[method-assign]
         return len(frozen)
 
 
-def train(module: torch.nn.Module, mode: bool = True) -> torch.nn.Module:
-    """What frozen norms have in place of `Module.train`: they stay in eval.
-
-    It has the method's name, so that a model that was pickled whole gets the plain method back and opens everywhere.
-    """
-    return module
+def stay_in_eval(norm: torch.nn.Module, mode: bool = True) -> torch.nn.Module:
+    """What frozen norms have in place of `Module.train`; a function with a name, which copies and pickles."""
+    return norm
 
 
 def load_into(

@@ -19,6 +19,7 @@ class LoadOptions(TypedDict, total=False):
     mismatch: Mismatch
     fits: Mapping[str, str] | None
     vars: Mapping[str, float] | None
+    new: str | Sequence[str]
     strict: bool
     min_coverage: float | None
 
@@ -66,7 +67,7 @@ def asked_by(options: LoadOptions) -> Asked:
     given = _known(options, TransplantOptions)
     pairs: dict[str, Any] = {name: tuple((given.pop(name) or {}).items()) for name in ("fits", "init") if name in given}
     rules = recipe_from(given.pop("recipe", None))
-    return Asked(rules, texts_of(given.pop("drop", ())), **pairs, **given)
+    return Asked(rules, texts_of(given.pop("drop", ())), new=texts_of(given.pop("new", ())), **pairs, **given)
 
 
 def chosen_by(options: WriteOptions) -> Choices:

@@ -6,13 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Unpack
 
+from ckptool.api.given import checked
 from ckptool.api.options import WriteOptions, chosen_by
+from ckptool.api.results import Written
 from ckptool.api.shown import Shown
 from ckptool.commands.beside.complete import complete
 from ckptool.core import plan as core
 from ckptool.core.bytes import PathText
 from ckptool.core.errors import PlanError
-from ckptool.engine.apply import Written, apply
+from ckptool.engine.apply import apply
 from ckptool.engine.encode import container_of
 from ckptool.storage.paths import local_path
 
@@ -29,6 +31,7 @@ class Plan(Shown, core.Plan):
 
         return plan_document(self, [str(checkpoint.path) for checkpoint in self.inputs], "preview")
 
+    @checked
     def apply(
         self,
         out: PathText,
@@ -72,4 +75,4 @@ class Plan(Shown, core.Plan):
             raise PlanError(
                 "; ".join(problem.message for problem in plan.unmet), hint="the recipe's expect says what is to come"
             )
-        return apply(plan, target, force=force, max_shard=max_shard, progress=progress)
+        return Written.of(apply(plan, target, force=force, max_shard=max_shard, progress=progress))

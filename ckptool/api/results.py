@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Self
 
 from ckptool.api.shown import Shown
 from ckptool.commands.checks import finding
 from ckptool.commands.diff import result as diff
 from ckptool.commands.patching import extract as patching
 from ckptool.commands.transplant import result as transplant
+from ckptool.core.counts import many
+from ckptool.engine import apply
 from ckptool.models.probing import report as probing
+from ckptool.report.escape import terminal
+from ckptool.report.units import size_short
 
 if TYPE_CHECKING:
     from ckptool.report.document import Document
@@ -64,3 +68,22 @@ class ProbeReport(Shown, probing.ProbeReport):
         from ckptool.report.document_probe import probe_document
 
         return probe_document(self)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Written(apply.Written):
+    """An output. See `ckptool.engine.apply.Written` for what is known of it."""
+
+    @classmethod
+    def of(cls, plain: apply.Written) -> Self:
+        """The same, ready to be looked at."""
+        return cls(**{field.name: getattr(plain, field.name) for field in fields(plain)})
+
+    def __repr__(self) -> str:
+        return f"<Written {many(self.tensors, 'tensor')}, {size_short(self.nbytes)}: {terminal(str(self.path))}>"
+
+    def __str__(self) -> str:
+        from ckptool.report.document_plan import written_blocks
+        from ckptool.report.screen import blocks_text
+
+        return blocks_text(written_blocks(self, str(self.path)))

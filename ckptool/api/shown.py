@@ -59,7 +59,16 @@ class Checkpoint(Shown, core.Checkpoint):
         from ckptool.report.document_inspect import inspect_document
         from ckptool.report.inspection import Inspection
 
-        return inspect_document(Inspection(self, self.path.name, tuple(self))).answer
+        return inspect_document(Inspection(self, self._name, tuple(self))).answer
+
+    @property
+    def _name(self) -> str:
+        """What to call it: its file, with the folder where many files have that name; and whether it is decoded."""
+        from ckptool.formats.folder import KNOWN
+
+        folder = self.path.parent.name if self.path.name in KNOWN else ""
+        name = f"{folder}/{self.path.name}" if folder else self.path.name
+        return f"{name}, dequantized" if self.is_decoded else name
 
     def _document(self) -> Document:
         from ckptool.facts.storages import ties
@@ -68,4 +77,4 @@ class Checkpoint(Shown, core.Checkpoint):
         from ckptool.report.inspection import Inspection
 
         notes = tuple(notes_of(self))
-        return inspect_document(Inspection(self, self.path.name, tuple(self), tuple(ties(self)), notes))
+        return inspect_document(Inspection(self, self._name, tuple(self), tuple(ties(self)), notes))

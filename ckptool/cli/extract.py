@@ -21,13 +21,14 @@ from ckptool.cli.common import (
 from ckptool.cli.reports import (
     READING_FORMATS,
     ReadingFormatOption,
-    ReportOption,
+    ReadingReportOption,
+    form_of,
     require_reports,
     show_document,
     write_reports,
 )
 from ckptool.cli.values import open_selected
-from ckptool.cli.writing import ForceOption, OutOption
+from ckptool.cli.writing import ForceOption
 from ckptool.core.errors import Exit, UsageError
 
 if TYPE_CHECKING:
@@ -49,12 +50,22 @@ def extract(
     ],
     tuned: Annotated[PurePath, typer.Argument(path_type=PATH, metavar="TUNED", help="What comes out then.")],
     select: SelectOption = None,
-    out: OutOption = None,
+    out: Annotated[
+        PurePath | None,
+        typer.Option(
+            "--output",
+            "-o",
+            path_type=PATH,
+            metavar="PATH",
+            help="Write it: a .safetensors file.",
+            rich_help_panel="Writing",
+        ),
+    ] = None,
     force: ForceOption = False,
     threads: ThreadsOption = 2,
     form: ReadingFormatOption = "text",
     json: JsonOption = False,
-    report: ReportOption = None,
+    report: ReadingReportOption = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="A row per tensor.")] = False,
     color: ColorOption = Color.AUTO,
     no_pager: NoPagerOption = False,
@@ -68,13 +79,14 @@ def extract(
     """
     from ckptool.report.document_extract import extract_document
 
+    form = form_of(form, json)
     files = report or []
     before, after = open_selected(base, select), open_selected(tuned, select)
     inputs = [PurePath(path) for path in (*before.paths, *after.paths)]
     require_reports(files, inputs, READING_FORMATS)
     found = _extracted(before, after, out, force, threads, quiet)
     document = extract_document(found, (str(base), str(tuned)), None if out is None else str(out), verbose)
-    show_document(document, "json" if json else form, color, pager=not no_pager)
+    show_document(document, form, color, pager=not no_pager)
     write_reports(files, document)
     return Exit.OK
 

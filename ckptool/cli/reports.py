@@ -54,16 +54,35 @@ def _format_option(names: tuple[str, ...]) -> Any:
 
 FormatOption = Annotated[str, _format_option(FORMATS)]
 ReadingFormatOption = Annotated[str, _format_option(READING_FORMATS)]
-ReportOption = Annotated[
-    list[PurePath] | None,
-    typer.Option(
+
+
+def _endings(names: Collection[str]) -> list[str]:
+    return [encoder.ending for encoder in ENCODERS if encoder.ending and encoder.name in names]
+
+
+def _report_option(names: tuple[str, ...]) -> Any:
+    return typer.Option(
         "--report",
         path_type=PATH,
         metavar="FILE",
-        help=f"Also write it to a file: {' '.join(encoder.ending for encoder in ENCODERS if encoder.ending)}; repeats.",
+        help=f"Also write it to a file: {' '.join(_endings(names))}; repeats.",
         rich_help_panel="Output",
-    ),
-]
+    )
+
+
+ReportOption = Annotated[list[PurePath] | None, _report_option(FORMATS)]
+ReadingReportOption = Annotated[list[PurePath] | None, _report_option(READING_FORMATS)]
+
+
+def form_of(form: str, json: bool) -> str:
+    """The format that --format and --json mean.
+
+    Raises:
+        UsageError: they mean two.
+    """
+    if json and form not in ("text", "json"):  # text is what --format is where it is not given
+        raise UsageError(f"--json and --format {form} exclude each other", hint="give one of them")
+    return "json" if json else form
 
 
 def require_reports(files: Sequence[PurePath], inputs: Iterable[PurePath], formats: Collection[str] = FORMATS) -> None:
@@ -83,7 +102,7 @@ def require_reports(files: Sequence[PurePath], inputs: Iterable[PurePath], forma
     from ckptool.storage.targets import check_distinct, check_file
 
     sources = list(inputs)
-    endings = [encoder.ending for encoder in ENCODERS if encoder.ending and encoder.name in formats]
+    endings = _endings(formats)
     for file in files:
         if file.suffix.lower() not in endings:
             raise UsageError(

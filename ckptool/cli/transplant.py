@@ -24,9 +24,9 @@ from ckptool.cli.common import (
 )
 from ckptool.cli.matching import AcceptOption, ExplainOption, Match, MatchOption, asked_for, require_match_for
 from ckptool.cli.probing import ProbeArgOption, ProbeInputOption, ProbeOption, asked_probe
-from ckptool.cli.reports import FormatOption, ReportOption
+from ckptool.cli.reports import FormatOption, ReportOption, form_of
 from ckptool.cli.transplant_output import Extras, carry_out
-from ckptool.cli.values import decoded, number_pairs, open_selected
+from ckptool.cli.values import decoded, exclude, number_pairs, open_selected
 from ckptool.cli.writing import (
     AllowOption,
     DequantizeOption,
@@ -86,6 +86,7 @@ def transplant(
     var: Annotated[
         list[str] | None, typer.Option("--var", metavar="NAME=NUMBER", help="A number for the recipe; repeats.")
     ] = None,
+    backwards: Annotated[bool, typer.Option("--reverse", help="Do the rules backwards.")] = False,
     drop: Annotated[
         list[str] | None,
         typer.Option(
@@ -116,6 +117,12 @@ def transplant(
             "--init",
             metavar="PATTERN=HOW",
             help="What model keys get that nothing fills: zeros, ones, normal(0.001), copy:KEY; repeats.",
+        ),
+    ] = None,
+    new: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--new", metavar="PATTERN", help="Model keys that are meant to start anew: no gate counts them; repeats."
         ),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Of the model's own init.")] = 0,
@@ -187,8 +194,10 @@ def transplant(
     plan and writes nothing.
     """
     from ckptool.recipes.recipe import recipe_of
+    from ckptool.recipes.reverse import reverse
 
     require_match_for(explain, is_auto=match is Match.AUTO, option="--match auto")
+    exclude("--only-loaded writes nothing that --init makes", {"--only-loaded": only_loaded, "--init": init})
     recipe = recipe_of(rules or [])
     proof = asked_probe(probe, probe_arg, probe_input)
     fits, inits = _pairs(fit or [], "--fit", "pos_embed=grid"), _pairs(init or [], "--init", "fc.*=normal(0.001)")
@@ -199,6 +208,10 @@ def transplant(
             f"{recipe.name} joins several files, which transplant does not",
             hint=f"first join them: ckptool remap {shell_quote(path)} -r {shell_quote(recipe.name)} -o JOINED",
         )
+    if backwards:
+        if not rules:
+            raise UsageError("--reverse without rules: nothing to do backwards", hint="give them: -r RECIPE --reverse")
+        recipe = reverse(recipe).recipe
     source = open_selected(path, select if select is not None or ema else recipe.asks_for, ema)
     source = decoded(source, dequantize)
 
@@ -221,6 +234,7 @@ def transplant(
         mismatch.value,
         fits=tuple(fits),
         init=tuple(inits),
+        new=tuple(new or ()),
         vars=number_pairs(var or [], "--var"),
         seed=seed,
         only_loaded=only_loaded,
@@ -231,13 +245,32 @@ def transplant(
     )
     done = plan_transplant(source, target, asked)
     if done.match is not None:
-        done = replace(done, match=explained(done.match, explain or ()))
-    typed = {"--model-arg": model_arg, "--var": var, "--drop": drop, "--fit": fit, "--init": init, "-r": rules}
+        done = replace(done, match=explained(done.match, explain or (), path))
+    typed = {
+        "--model-arg": model_arg,
+        "--var": var,
+        "--drop": drop,
+        "--fit": fit,
+        "--init": init,
+        "--new": new,
+        "-r": rules,
+    }
     more = {"--select": select, "--match": "auto" if match is Match.AUTO else None}
     typed |= {option: [value] for option, value in more.items() if value is not None}
     repeated = [word for option, values in typed.items() for value in values or () for word in (option, value)]
+    turned = ["--reverse"] if backwards else []
     done = with_suggestions(
-        done, ["transplant", str(path), "--into", into, *repeated, *["--ema"] * ema, *["--dequantize"] * dequantize]
+        done,
+        [
+            "transplant",
+            str(path),
+            "--into",
+            into,
+            *repeated,
+            *turned,
+            *["--ema"] * ema,
+            *["--dequantize"] * dequantize,
+        ],
     )
     if not done.plan.problems:
         require_loaded(done)
@@ -249,12 +282,13 @@ def transplant(
         max_shard,
         Choices(tied=tied.value, allow=tuple(allow or ())),
         dry_run=dry_run,
-        form="json" if json else form,
+        form=form_of(form, json),
         color=color,
         no_pager=no_pager,
         verbose=verbose,
         quiet=quiet,
         reports=tuple(report or ()),
+        dequantize=dequantize,
     )
     extras = Extras(save_recipe, freeze_list, snippet, arguments, wrap, depth, strict, seed, proof)
     return carry_out(done, request, extras)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +14,7 @@ import typer
 from ckptool.cli.common import PATH, Color
 from ckptool.cli.reports import require_reports, show_blocks, show_document, write_reports
 from ckptool.cli.texts import require_texts, write_texts
+from ckptool.cli.values import exclude
 from ckptool.commands.beside.choices import Choices
 from ckptool.core.checkpoint import Note
 from ckptool.core.errors import Exit, UsageError
@@ -151,6 +152,28 @@ VerboseOption = Annotated[
 ]  # fmt: skip
 
 
+def choices_of(
+    only_weights: bool, drop_optimizer: bool, optimizer_as_is: bool, keep_unknown: bool, choices: Choices
+) -> Choices:
+    """What the options say of everything beside the weights.
+
+    Raises:
+        UsageError: one says the opposite of another.
+    """
+    alone = {"--only-weights": only_weights}
+    exclude("--only-weights leaves all of it out", {**alone, "--keep-optimizer-as-is": optimizer_as_is})
+    exclude("--only-weights leaves all of it out", {**alone, "--keep-unknown": keep_unknown})
+    both = {"--drop-optimizer": drop_optimizer, "--keep-optimizer-as-is": optimizer_as_is}
+    exclude("give one of them", both)
+    return replace(
+        choices,
+        only_weights=only_weights,
+        drop_optimizer=drop_optimizer,
+        optimizer_as_is=optimizer_as_is,
+        keep_unknown=keep_unknown,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """What the command line says about the output.
@@ -167,6 +190,7 @@ class Request:
         also_read: what is read beside the plan's inputs.
         share: which of several processes that write together this is; None for one alone.
         resume: begin nothing anew that an earlier run has begun by another plan.
+        dequantize: quantized weights were to be decoded.
     """
 
     out: PurePath | None
@@ -187,6 +211,7 @@ class Request:
     also_read: tuple[PurePath, ...] = ()
     share: Share | None = None
     resume: bool = False
+    dequantize: bool = False
 
     @property
     def is_silent(self) -> bool:
@@ -223,11 +248,6 @@ def asked_share(part: str | None, distributed: bool, resume: bool, out: PurePath
                 hint="torchrun --no-python --nproc-per-node 8 ckptool ... --distributed",
             )
         return found
-    if found is not None and found.count > 1 and out is not None:
-        from ckptool.cli.errors import print_note
-
-        text = f"this is process {found.number + 1} of {found.count}, and each of them does all of the work"
-        print_note(Note(text, "--distributed shares it out", level="warning"))
     return Share(0, 1) if resume else None
 
 
@@ -243,7 +263,8 @@ def carry_out(plan: Plan, request: Request, match: Automatic | None = None) -> i
 
     limit = require_writable(plan, request)
     plan = completed(plan, request)
-    mode = mode_of(request)
+    mode = "complete" if _is_complete(plan, request, limit) else mode_of(request)
+    is_said = mode == "complete" and request.form == "text"
     if request.form == "text" and not request.is_silent:
         before = plan_document(plan, request.names, mode, match, verbose=request.verbose)
         show_document(before, "text", request.color, pager=request.out is None and not request.no_pager)
@@ -252,7 +273,7 @@ def carry_out(plan: Plan, request: Request, match: Automatic | None = None) -> i
     code = _verdict(plan, request)
     if code is Exit.OK and not request.check and not request.dry_run:
         if request.out is not None:
-            written = write(plan, request.out, request, limit)
+            written = write(plan, request.out, request, limit, says_notes=not is_said)
         files = [] if request.is_silent else write_texts(request.texts, force=request.force)
     if request.is_silent:
         if code is not Exit.OK:
@@ -261,8 +282,8 @@ def carry_out(plan: Plan, request: Request, match: Automatic | None = None) -> i
     document = plan_document(plan, request.names, mode, match, written, code, request.verbose)
     if request.form != "text":
         show_document(document, request.form)
-    elif code is Exit.OK:
-        _show_end(written, files, request, found=match is not None)
+    elif code is Exit.OK and mode != "complete":
+        _show_end(plan, written, files, request, found=match is not None)
     say([*plan.problems, *plan.unmet])
     write_reports(request.reports, document)
     return code
@@ -273,9 +294,38 @@ def completed(plan: Plan, request: Request) -> Plan:
     from ckptool.commands.beside.complete import complete, container_like
     from ckptool.engine.encode import container_of
 
+    plan = replace(plan, notes=(*plan.notes, *_notes_on(plan, request)))
     if request.out is None:
         return complete(plan, request.to or container_like(plan.inputs[0]), request.choices)
     return complete(plan, container_of(request.out, request.to), request.choices)
+
+
+def _notes_on(plan: Plan, request: Request) -> Iterator[Note]:
+    """Options that change nothing, and processes that do each other's work."""
+    if request.dequantize and not any(checkpoint.is_decoded for checkpoint in plan.inputs):
+        names = ", ".join(checkpoint.path.name for checkpoint in plan.inputs)
+        yield Note(f"--dequantize changes nothing: no tensor of {names} is quantized")
+    found = launched(VARIABLES) if request.share is None and request.out is not None else None
+    if found is not None and found.count > 1:
+        text = f"this is process {found.number + 1} of {found.count}, and each of them does all of the work"
+        yield Note(text, "--distributed shares it out", level="warning")
+
+
+def _is_complete(plan: Plan, request: Request, limit: int | None) -> bool:
+    """True where processes write together, or a run is resumed, and nothing is left to write.
+
+    Raises:
+        OutputError: the output is there and is not this plan's.
+    """
+    if request.share is None or request.out is None or _verdict(plan, request) is not Exit.OK:
+        return False
+    from ckptool.engine.apply import check_output
+    from ckptool.engine.sharing import is_complete
+
+    if is_complete(plan, request.out, max_shard=limit):
+        return True
+    check_output(plan, request.out, request.also_read, force=request.force, to=request.to)
+    return False
 
 
 def _verdict(plan: Plan, request: Request) -> Exit:
@@ -313,7 +363,7 @@ def require_writable(plan: Plan, request: Request) -> int | None:
     return limit
 
 
-def write(plan: Plan, out: PurePath, request: Request, limit: int | None) -> Written:
+def write(plan: Plan, out: PurePath, request: Request, limit: int | None, *, says_notes: bool = True) -> Written:
     from ckptool.cli.errors import print_note
     from ckptool.cli.progress import Progress
     from ckptool.engine.apply import apply
@@ -334,19 +384,19 @@ def write(plan: Plan, out: PurePath, request: Request, limit: int | None) -> Wri
                 resume=request.resume,
                 progress=progress,
             )
-    for note in () if request.is_silent else written.notes:
+    for note in written.notes if says_notes and not request.is_silent else ():
         print_note(note)
     return written
 
 
-def _show_end(written: Written | None, files: Sequence[str], request: Request, found: bool) -> None:
+def _show_end(plan: Plan, written: Written | None, files: Sequence[str], request: Request, found: bool) -> None:
     """The last lines of text: what was written, or why nothing was."""
-    from ckptool.report.document_plan import unwritten_blocks, written_blocks
+    from ckptool.report.document_plan import is_part, unwritten_blocks, written_blocks
 
     if written is None:
         show_blocks(unwritten_blocks(files, mode_of(request), found), request.color)
     else:
-        show_blocks(written_blocks(written, str(request.out), files), request.color)
+        show_blocks(written_blocks(written, str(request.out), files, is_part=is_part(plan)), request.color)
 
 
 def mode_of(request: Request) -> Mode:

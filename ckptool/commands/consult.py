@@ -13,7 +13,7 @@ from ckptool.core.facts import FINE, Answer, Fact, Fine, Operation, Refuse, Say,
 from ckptool.core.ops import Cast
 from ckptool.core.plan import Apply, Copies, Plan, Problem, Source, sources_of
 from ckptool.core.reasons import ByOption, ByRules, Unmixed
-from ckptool.facts.registry import facts_of, names
+from ckptool.facts.registry import allowed_words, facts_of, names
 from ckptool.facts.words import with_file
 
 _P = TypeVar("_P", bound=Plan)
@@ -119,14 +119,16 @@ def _require_known(allow: Collection[str]) -> None:
         if name not in names():
             from difflib import get_close_matches
 
-            close = get_close_matches(name, names(), n=1)
-            hint = f'did you mean "{close[0]}"?' if close else "the refusal names the fact that may be allowed"
+            known = allowed_words()
+            close = get_close_matches(name.lower(), known, n=1)
+            every = f"facts that may be allowed: {', '.join(sorted(set(known.values())))}"
+            hint = f'did you mean "{known[close[0]]}"?   {every}' if close else every
             raise UsageError(f'--allow "{name}": there is no such fact', hint=hint)
 
 
 def _problem(fact: Fact, answer: Refuse, use: Use, prefix: str, checkpoint: Checkpoint) -> Problem:
     insist = f"; --allow {fact.name} continues anyway" if answer.may_insist else ""
-    return Problem(prefix + answer.why, with_file(answer.instead, checkpoint) + insist, use.keys)
+    return Problem(prefix + answer.why, with_file(answer.instead, checkpoint) + insist, answer.keys or use.keys)
 
 
 _T = TypeVar("_T", Problem, Note)

@@ -14,6 +14,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ckptool.core.arrays import dtype_of, numpy_dtype
+from ckptool.core.counts import many
 from ckptool.core.dtypes import DTYPES, DType
 from ckptool.core.errors import CkptError
 
@@ -28,8 +29,9 @@ LARGEST_E4M3FN = 448.0
 ROUNDED_E4M3FN = 464.0
 """The largest number that float8_e4m3fn rounds to its largest one: beyond it numbers overflow."""
 
-_TIE_BITS = 0xFFF
-"""These low bits of a float32 are zero where it lies midway between two numbers of any narrower dtype."""
+_TIES = {"bfloat16": (0xFFFF, 0x8000)}
+_ANY_TIE = (0xFFF, 0)
+"""(mask, value) of a float32 that lies midway between two numbers of a narrower dtype, and of one that may."""
 
 _SMALLEST_NORMAL = 0x38800000
 """The bits of the smallest normal float16, 2^-14, as a float32."""
@@ -66,7 +68,7 @@ class UnfitError(CkptError):
     code = "plan"
 
     def __init__(self, count: int, dtype: str, *, key: str | None = None) -> None:
-        values = "1 value is" if count == 1 else f"{count:,} values are"
+        values = many(count, "value is", "values are")
         super().__init__(
             f"{values} NaN or out of the range of {dtype}{f': {key}' if key else ''}",
             hint="cast to a float dtype, or clip the values first: = clip($1, LOW, HIGH)",
@@ -127,7 +129,7 @@ def _rounded(array: Array, new: DType) -> Array:
 
     if new.bits >= 32:
         return array.astype(numpy_dtype(new.name))
-    narrow = _rounded_to_odd(array) if array.dtype == np.float64 else array.astype(np.float32, copy=False)
+    narrow = _rounded_to_odd(array, new) if array.dtype == np.float64 else array.astype(np.float32, copy=False)
     if new.name == "float16":
         return _as_float16(narrow)
     if new.name == "bfloat16":
@@ -138,8 +140,8 @@ def _rounded(array: Array, new: DType) -> Array:
     return _taken("bfloat16", new, upper)
 
 
-def _rounded_to_odd(array: Array) -> Array:
-    """float64 as float32 from which any narrower float rounds as from the float64 itself.
+def _rounded_to_odd(array: Array, new: DType) -> Array:
+    """float64 as float32 from which the narrower float rounds as from the float64 itself.
 
     A number that float32 cannot hold lies between two; of these the one with an odd last bit is taken, which is no tie
     of a narrower dtype. It is done only where the nearest number is such a tie.
@@ -147,14 +149,14 @@ def _rounded_to_odd(array: Array) -> Array:
     import numpy as np
 
     nearest = array.astype(np.float32)
-    bits = nearest.view(np.int32)
-    is_tie = (bits & _TIE_BITS) == 0
-    if np.count_nonzero(is_tie) * 16 > len(array):  # many numbers are exact: they are told apart at once
-        is_tie &= nearest.astype(np.float64) != array
-    ties = np.flatnonzero(is_tie)
-    exact, rounded = array[ties], nearest[ties].astype(np.float64)
-    is_inexact = (rounded != exact) & ~np.isnan(exact)
-    bits[ties] += np.where(np.abs(rounded) > np.abs(exact), -1, is_inexact).astype(np.int32)
+    is_tie = array != nearest
+    if is_tie.any():
+        bits = nearest.view(np.int32)
+        mask, value = _TIES.get(new.name, _ANY_TIE)
+        is_tie &= (bits & mask) == value
+        ties = np.flatnonzero(is_tie)
+        exact, rounded = array[ties], nearest[ties].astype(np.float64)
+        bits[ties] += np.where(np.abs(rounded) > np.abs(exact), -1, ~np.isnan(exact)).astype(np.int32)
     return nearest
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import accumulate, pairwise
-from operator import is_
+from operator import is_, methodcaller
 from pathlib import PurePath
 from typing import Literal
 
@@ -249,6 +249,15 @@ class Columns(Mapping[str, Tensor]):
             return iter(self._forms)
         return map(self._forms.__getitem__, map(self.rows.__getitem__, keys))
 
+    def form_counts(self, keys: Iterable[str] | None = None) -> dict[Form, int]:
+        """How many of these tensors, or of all, have each form."""
+        forms = list(self.forms(keys))
+        one_of = dict(zip(map(id, forms), forms, strict=True))  # very many are one object
+        found: Counter[Form] = Counter()
+        for number, many in Counter(map(id, forms)).items():
+            found[one_of[number]] += many
+        return found
+
     def are_all(self, keys: Sequence[str]) -> bool:
         """True for its own keys, all of them in their order."""
         return len(keys) == len(self._keys) and all(map(is_, keys, self._keys))
@@ -403,9 +412,9 @@ class Checkpoint(Mapping[str, Tensor]):
     @property
     def may_hold_codes(self) -> bool:
         """False where no tensor has a dtype that codes of quantized weights are stored in."""
-        if any(form.dtype not in _PLAIN for form in self.forms()):
+        if any(form.dtype not in _PLAIN for form in self.form_counts()):
             return True
-        return any(key.endswith("absmax") for key in self.tensors)  # bitsandbytes' codes, stored as floats
+        return any(map(methodcaller("endswith", "absmax"), self.tensors))  # bitsandbytes' codes, stored as floats
 
     def form(self, key: str) -> Form:
         """Dtype, shape and size of a tensor, without the tensor."""
@@ -425,6 +434,8 @@ class Checkpoint(Mapping[str, Tensor]):
 
     def form_counts(self, keys: Iterable[str] | None = None) -> dict[Form, int]:
         """How many of these tensors, or of all, have each form."""
+        if isinstance(self.tensors, Columns):
+            return self.tensors.form_counts(keys)
         return Counter(self.forms(keys))
 
     def spec(self, key: str) -> TensorSpec:

@@ -65,6 +65,11 @@ class CkptError(Exception):
         if hint:
             self.add_note(f"help: {hint}")  # Python shows it under the message
 
+    def add_detail(self, line: str) -> None:
+        """Add a line below the message: where the request was made, for one."""
+        self.detail = (*self.detail, line)
+        self.args = ("\n".join((self.message, *self.detail)),)
+
 
 class UsageError(CkptError):
     """The request cannot be understood: a malformed pattern, an option that does not fit."""
@@ -109,6 +114,10 @@ class ChangedError(UnreadableError):
 
 class DamagedError(UnreadableError):
     """The bytes of a tensor do not have the checksum that the file states for them."""
+
+
+class UndecodableError(CkptError):
+    """The values of a quantized tensor do not go together: it cannot be decoded; others of the file may be."""
 
 
 class PartlyLoadedError(UnreadableError):

@@ -77,11 +77,13 @@ class Refuse:
         why: what is true and why it matters.
         instead: what to do instead.
         may_insist: True if ``--allow NAME`` may turn the refusal into a warning.
+        keys: those to list, where that is not all that the operation touches; `why` may end with the first of them.
     """
 
     why: str
     instead: str
     may_insist: bool = False
+    keys: tuple[str, ...] = ()
 
 
 Answer: TypeAlias = Fine | Say | Refuse
@@ -101,6 +103,9 @@ class Fact(ABC):
         grade: the level of the finding that `check` makes of it; None for no finding.
         tells: `diff` says it where only one side has it.
         rank: where it stands among facts of its level, the smallest first.
+        may_be_allowed: one of its refusals may be turned into a warning.
+        also: other words for it, which are no names but lead to its name.
+        remedied_by: what the command of `remedy` does to the tensors.
 
     Example:
         >>> from dataclasses import dataclass
@@ -122,6 +127,9 @@ class Fact(ABC):
     grade: ClassVar[Level | None] = None
     tells: ClassVar[bool] = False
     rank: ClassVar[int] = 50
+    may_be_allowed: ClassVar[bool] = False
+    also: ClassVar[tuple[str, ...]] = ()
+    remedied_by: ClassVar[Operation] = Operation.COPY
 
     @property
     @abstractmethod
@@ -131,6 +139,11 @@ class Fact(ABC):
     @property
     def hint(self) -> str:
         """What to do about it, or why it does not matter; ``{file}`` stands for the file."""
+        return ""
+
+    @property
+    def remedy(self) -> str:
+        """A command that writes a file without it; not shown where another fact refuses what the command does."""
         return ""
 
     @property

@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import product
+from itertools import chain, product
 from math import prod
 
 from ckptool.core.keys import pin
@@ -72,6 +72,11 @@ class Node:
     def each_key(self) -> Iterator[str]:
         """The same, one after the other."""
         return _keys([segment for node in self._path for segment in node.segments], self._shape)
+
+    @property
+    def size(self) -> int:
+        """How many keys it stands for in all copies of the rows above."""
+        return self.count * prod(node.copies for node in self._path[:-1])
 
     @property
     def labels(self) -> dict[Label, int]:
@@ -264,46 +269,81 @@ def rollup(entries: Iterable[Entry], *, together: Collection[Label] = ()) -> lis
     for last, found in lasts.items():
         if len(found) == 1:
             own[next(iter(found))] += [last]
-    best, apart = _rolled(labels, frozenset(), together), frozenset[str]()
+    best = _Rolled(labels, frozenset(), together)
     for label in sorted(own, key=sizes.__getitem__)[-4:]:
         rare = sizes[label] * 2 <= len(labels)
         if len(own[label]) <= _FEW and (rare or label in together or len(best) > _FEW):
-            trial = _rolled(labels, apart.union(own[label]), together)
+            trial = _Rolled(labels, best.apart.union(own[label]), together)
             if len(trial) < len(best):
-                best, apart = trial, apart.union(own[label])
-    return best
+                best = trial
+    return best.groups()
 
 
-def _rolled(labels: Mapping[str, Label], apart: frozenset[str], together: Collection[Label]) -> list[Group]:
-    """The rows when these last parts have rows of their own."""
-    own = {key: _last(key) for key in labels if _last(key) in apart} if apart else {}
-    groups = []
-    for label in dict.fromkeys(labels[key] for key in own):
-        keys = [key for key in own if labels[key] == label]
-        anywhere = "*." if all("." in key for key in keys) else "{*.,}"
-        groups.append(Group(anywhere + braces(list(dict.fromkeys(own[key] for key in keys))), tuple(keys), label))
-    marked = {**labels, **dict.fromkeys(own, _APART)}.items() if own else labels.items()
-    known = shapes(marked, series=_SERIES)
-    common = _common_labels(known)
-    every = list(labels)
-    place = dict(zip(every, range(len(every)), strict=True))
-    stack = [_root(known)]
-    while stack:
-        node = stack.pop()
-        label, with_apart = (node.label, False) if node._shape is None else common[node._shape]
-        if label is _APART:
-            continue
-        if label is _MIXED or (label not in together and _says_too_little(node, len(labels))):
-            stack.extend(reversed(node.children))
-            continue
-        rows = sorted(place[key] for key in node.each_key() if not with_apart or key not in own)
-        chosen = tuple(map(every.__getitem__, rows))
-        pattern = _without(node, list(dict.fromkeys(map(_last, chosen)))) if with_apart else _whole(node)
-        if pattern:
-            groups.append(Group(pattern, chosen, label))
-        else:
-            stack.extend(reversed(node.children))
-    return sorted(groups, key=lambda group: place[group.keys[0]])
+class _Rolled:
+    """The rows when some last parts have rows of their own; the keys of each are found at the end only.
+
+    Attributes:
+        apart: those last parts.
+        own: the labels of their rows.
+        rows: (pattern, label, node) of the others, and the keys where they had to be known.
+    """
+
+    def __init__(self, labels: Mapping[str, Label], apart: frozenset[str], together: Collection[Label]) -> None:
+        self.labels, self.apart = labels, apart
+        self.own: dict[Label, list[str]] = defaultdict(list)
+        for key in (key for key in labels if _last(key) in apart) if apart else ():
+            self.own[labels[key]].append(key)
+        marked = {**labels, **dict.fromkeys(chain.from_iterable(self.own.values()), _APART)} if apart else labels
+        known = shapes(marked.items(), series=_SERIES)
+        common = _common_labels(known)
+        self.rows: list[tuple[str, Label, Node, tuple[str, ...]]] = []
+        stack = [_root(known)]
+        while stack:
+            node = stack.pop()
+            label, with_apart = (node.label, False) if node._shape is None else common[node._shape]
+            if label is _APART:
+                continue
+            keys: tuple[str, ...] = ()
+            pattern = ""
+            if label is not _MIXED and (label in together or not _says_too_little(node, len(labels))):
+                keys = self._in_order(node) if with_apart else ()
+                pattern = _without(node, list(dict.fromkeys(map(_last, keys)))) if with_apart else _whole(node)
+            if pattern:
+                self.rows.append((pattern, label, node, keys))
+            else:
+                stack.extend(reversed(node.children))
+
+    def __len__(self) -> int:
+        return len(self.own) + len(self.rows)
+
+    @cached_property
+    def _places(self) -> Mapping[str, int]:
+        return dict(zip(self.labels, range(len(self.labels)), strict=True))
+
+    def _in_order(self, node: Node) -> tuple[str, ...]:
+        """The keys below a node that are not apart, in file order."""
+        return tuple(
+            sorted((key for key in node.each_key() if _last(key) not in self.apart), key=self._places.__getitem__)
+        )
+
+    def groups(self) -> list[Group]:
+        """The rows with their keys. The largest row of a label has the keys that no other row has."""
+        patterns: list[str] = []
+        rest: dict[Label, int] = {}  # the largest row of each label
+        row_of: dict[str, int] = {}  # of the keys of all others
+        for keys in self.own.values():
+            anywhere = "*." if all("." in key for key in keys) else "{*.,}"
+            row_of |= dict.fromkeys(keys, len(patterns))
+            patterns.append(anywhere + braces(list(dict.fromkeys(map(_last, keys)))))
+        for pattern, label, node, listed in sorted(self.rows, key=lambda row: -row[2].size):
+            if rest.setdefault(label, len(patterns)) != len(patterns):
+                row_of |= dict.fromkeys(listed or node.each_key(), len(patterns))
+            patterns.append(pattern)
+        found: dict[int, list[str]] = {}
+        for key, label in self.labels.items():
+            row = row_of.get(key)
+            found.setdefault(rest[label] if row is None else row, []).append(key)
+        return [Group(patterns[row], tuple(keys), self.labels[keys[0]]) for row, keys in found.items()]
 
 
 def _last(key: str) -> str:

@@ -361,8 +361,12 @@ class Plan:
         return len(self.steps) if isinstance(self.steps, Copies) else sum(step.stored for step in self.steps)
 
     def nbytes_of(self, step: Step) -> int:
-        """Bytes that the output holds for one key: none where it shares another key's."""
-        return 0 if (step.tied_to is not None and self.keeps_ties) or not step.stored else step.target.nbytes
+        """Bytes that the output holds for one key: none where it shares another key's; of a copy as many as it has."""
+        if (step.tied_to is not None and self.keeps_ties) or not step.stored:
+            return 0
+        if isinstance(step.value, Source) and step.value.input < len(self.inputs):
+            return self.inputs[step.value.input].form(step.value.key).nbytes  # a meta tensor has none, a sparse one few
+        return step.target.nbytes
 
     def step(self, number: int) -> Step:
         """A step by its number; behind the weights come the tensors of the optimizer's state that are made."""

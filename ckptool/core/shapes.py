@@ -108,7 +108,7 @@ def _nodes(entries: Iterable[Entry]) -> list[_Node]:
 
 
 _IN_NUMBERED = re.compile(r"((?:.*\.)?[0-9]++)\.(.*)", re.DOTALL)
-_MANY = 10_000  # modules that are remembered
+_MANY = 10_000  # modules, and names in them, that are remembered
 
 
 def _numbered_modules(entries: Iterable[Entry]) -> Iterator[tuple[str | None, tuple[Entry, ...]]]:
@@ -120,9 +120,17 @@ def _numbered_modules(entries: Iterable[Entry]) -> Iterator[tuple[str | None, tu
     """
     now: str | None = None
     group: list[Entry] = []
+    place, plain = "\0", dict[str, str]()  # what stands below numbered modules, and holds none
     for key, label in entries:
-        match = _IN_NUMBERED.match(key)
-        head, tail = (None, key) if match is None else match.groups()
+        tail = plain.get(key[len(place) :]) if key.startswith(place) else None
+        if tail is None:
+            match = _IN_NUMBERED.match(key)
+            head, tail = (None, key) if match is None else match.groups()
+            if match is not None:
+                place = f"{head}."
+                tail = plain.setdefault(tail, tail) if len(plain) < _MANY else tail
+        else:
+            head = place[:-1]
         if head != now or len(group) == _SMALL:
             if group:
                 yield now, tuple(group)
@@ -219,11 +227,23 @@ def _fold_siblings(node: dict[Any, Any], merge_leaves: bool, series: int) -> Sha
 
 
 def keys_below(shape: Shape) -> Iterator[str]:
-    """The relative keys below a module."""
+    """The relative keys below a module. Those below small modules, of which many are one, are made once."""
+    small: dict[Shape, list[str]] = {}
+    for path, below in _walked(shape, _SMALL):
+        if below is None:
+            yield path
+            continue
+        if below not in small:
+            small[below] = [name for name, _ in _walked(below)]
+        yield from [f"{path}.{name}" for name in small[below]]
+
+
+def _walked(shape: Shape, small: int = 0) -> Iterator[tuple[str, Shape | None]]:
+    """The leaves below a module, but for those of modules with at most so many, which stand for their own."""
     stack: list[tuple[Any, Shape | None]] = [(None, shape)]
     while stack:
         link, below = stack.pop()  # a link is a name and the link above it
-        if below is not None:
+        if below is not None and (link is None or below.leaves > small):
             for row in reversed(below.rows):
                 stack.extend(((name, link), row.shape) for name in reversed(row.names))
             continue
@@ -231,7 +251,7 @@ def keys_below(shape: Shape) -> Iterator[str]:
         while link is not None:
             name, link = link
             parts.append(name)
-        yield ".".join(reversed(parts))
+        yield ".".join(reversed(parts)), below
 
 
 def labels_below(shape: Shape) -> Counter[Label]:

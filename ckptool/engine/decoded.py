@@ -8,24 +8,22 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import replace
 from itertools import count
 from math import prod
-from pathlib import PurePath
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from ckptool.core.arrays import numpy_dtype, unpack_bits
-from ckptool.core.bytes import Advance, ByteSource, Cost, Folder
+from ckptool.core.bytes import ByteSource
 from ckptool.core.casting import cast
 from ckptool.core.checkpoint import Piece, Storage, Tensor
+from ckptool.core.derived import DerivedBytes, OpenDerived
 from ckptool.core.dtypes import DTYPES
-from ckptool.core.errors import UnreadableError
 from ckptool.core.spec import TensorSpec
 from ckptool.core.views import is_run, run_of
 from ckptool.engine.evaluate import keep_freed_memory
-from ckptool.engine.reading import Reader, ranges_of, reads_cheaply
+from ckptool.engine.reading import Reader, ranges_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -44,10 +42,11 @@ _STRIPS = 1 << 22  # bytes of such strips that a thread keeps
 _NUMBERS = count()
 _LOCK = threading.Lock()
 _NOTHING: Mapping[int, int] = {}
+_NO_ROLES: frozenset[str] = frozenset()
 
 
-class DecodedBytes:
-    """The packed bytes of an encoded tensor after decoding; a `ckptool.core.bytes.ByteSource`.
+class DecodedBytes(DerivedBytes):
+    """The packed bytes of an encoded tensor after decoding.
 
     Two of them are equal if they decode the same stored bytes in the same way, whatever their keys are. There may be
     very many: each holds little more than its tensor.
@@ -67,7 +66,7 @@ class DecodedBytes:
         self.stored = stored
         self.dtype = dtype
         self.infinite: Mapping[int, int] = _NOTHING
-        self.verified: frozenset[str] = frozenset()
+        self.verified = _NO_ROLES
         self._hash: int | None = None
 
     @property
@@ -98,40 +97,16 @@ class DecodedBytes:
         return self.stored[self.encoded.codes.key].pieces[0].storage.file
 
     @property
-    def path(self) -> PurePath:
-        return self.file.path
-
-    @property
-    def name(self) -> str:
-        return self.file.name
-
-    @property
-    def folder(self) -> Folder:
-        return self.file.folder
+    def label(self) -> str:
+        return self.encoded.key
 
     @property
     def size(self) -> int:
         return TensorSpec("", self.dtype, self.encoded.spec.shape).nbytes
 
-    @property
-    def reads_cheaply(self) -> bool:
-        return all(map(reads_cheaply, self.members.values()))
-
-    def cost(self, ranges: Sequence[tuple[int, int]]) -> Cost:
-        """What reading the members takes: they are read whole, whatever of the numbers is asked for."""
-        costs = [file.cost(wanted) for file, wanted in self._wanted().items()]
-        return Cost(sum(cost.requests for cost in costs), sum(cost.nbytes for cost in costs))
-
-    def will_read(self, ranges: Sequence[tuple[int, int]]) -> None:
-        for file, wanted in self._wanted().items():
-            file.will_read(wanted)
-
-    def _wanted(self) -> dict[ByteSource, list[tuple[int, int]]]:
-        found: dict[ByteSource, list[tuple[int, int]]] = {}
-        for member in self.members.values():
-            for file, offset, nbytes in ranges_of(member):
-                found.setdefault(file, []).append((offset, nbytes))
-        return found
+    def needed(self) -> Iterable[tuple[ByteSource, int, int]]:
+        """The whole members, whatever of the numbers is asked for."""
+        return (part for member in self.members.values() for part in ranges_of(member))
 
     @property
     def tensor(self) -> Tensor:
@@ -142,11 +117,6 @@ class DecodedBytes:
     def open(self) -> OpenDecoded:
         """Open it for reading; its files are opened when they are needed."""
         return OpenDecoded(self)
-
-    def check(self) -> None:
-        """Raise `UnreadableError` if one of its files has changed."""
-        for file in {piece.storage.file for tensor in self.members.values() for piece in tensor.pieces}:
-            file.check()
 
 
 def stored_member(stored: Mapping[str, Tensor], spec: TensorSpec) -> Tensor:
@@ -183,55 +153,25 @@ class _Kept(threading.local):
 _KEPT = _Kept()
 
 
-class OpenDecoded:
-    """An open `DecodedBytes`; a `ckptool.core.bytes.OpenBytes`.
+class OpenDecoded(OpenDerived[DecodedBytes]):
+    """An open `DecodedBytes`."""
 
-    Attributes:
-        source: what was opened.
-    """
-
-    __slots__ = ("_members", "_number", "_reader", "_step", "source")
+    __slots__ = ("_members", "_number", "_reader", "_step")
 
     def __init__(self, source: DecodedBytes) -> None:
         from ckptool.encodings.registry import row_step  # only where something is decoded
 
-        self.source = source
+        super().__init__(source)
         self._members = source.members
         self._reader = Reader()
         self._number = next(_NUMBERS)
         self._step = row_step(source.encoded, ELEMENTS, ELEMENTS)
         keep_freed_memory()
 
-    @property
-    def path(self) -> PurePath:
-        return self.source.path
-
-    @property
-    def size(self) -> int:
-        return self.source.size
-
-    @property
-    def reads_cheaply(self) -> bool:
-        return self.source.reads_cheaply
-
-    def expect(self, offset: int, nbytes: int) -> None:
-        """Nothing: it is read when it is asked for."""
-
-    def check_first(self, offset: int, nbytes: int, until: int, check: Callable[[bytes], None]) -> None:
-        check(self.read(offset, nbytes))
-
-    def read(self, offset: int, nbytes: int) -> bytes:
-        if offset < 0 or nbytes < 0 or offset + nbytes > self.size:
-            raise UnreadableError(f"{self.source.encoded.key} ends before byte {offset + nbytes:,}", path=self.path)
-        buffer = bytearray(nbytes)
-        self.read_into(offset, memoryview(buffer))
-        return bytes(buffer)
-
-    def read_into(self, offset: int, buffer: memoryview) -> None:
+    def make(self, offset: int, buffer: memoryview) -> None:
         from ckptool.encodings.registry import block_of_row
 
         width = self.source.encoded.columns * DTYPES[self.source.dtype].block_nbytes
-        buffer = buffer.cast("B")
         done = 0
         while done < len(buffer):
             start, stop = block_of_row(self.source.encoded, (offset + done) // width, self._step)
@@ -240,21 +180,8 @@ class OpenDecoded:
             buffer[done : done + len(part)] = part
             done += len(part)
 
-    def copy_to(self, descriptor: int, offset: int, at: int, nbytes: int, advance: Advance) -> int:
-        return 0  # there is no file that the system could copy
-
     def close(self) -> None:
         self._reader.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-        if kind is None:
-            self.source.check()
 
     def _block(self, start: int, stop: int) -> memoryview:
         """The bytes of some rows: the last ones of this thread, or decoded now."""

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import struct
 import threading
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass, field
-from pathlib import PurePath
-from types import TracebackType
-from typing import Self
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass
 
-from ckptool.core.bytes import Advance, ByteSource, Cost, Folder
+from ckptool.core.bytes import ByteSource
 from ckptool.core.checkpoint import Piece, Storage, Tensor
+from ckptool.core.derived import DerivedBytes, OpenDerived
 from ckptool.core.dtypes import DTYPES
 from ckptool.core.errors import UnreadableError
 from ckptool.core.spec import TensorSpec
 from ckptool.core.views import is_run, run_of
 from ckptool.encodings.delta import CHUNK, DamagedDeltaError, decode
-from ckptool.engine.reading import Reader, ranges_of, reads_cheaply
+from ckptool.engine.reading import Reader, ranges_of
 
 _COUNT = struct.Struct("<I")
 
@@ -34,23 +32,18 @@ def chunk_nbytes(dtype: str) -> int:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class PatchedBytes:
-    """A `ckptool.core.bytes.ByteSource`: packed bytes of a tensor that a patch makes of a tensor of its base.
+class PatchedBytes(DerivedBytes):
+    """The packed bytes of a tensor that a patch makes of a tensor of its base.
 
     Attributes:
         base: the tensor of the base.
         delta: the patch's bytes: how many chunks, the length of each, the chunks.
         spec: of what comes out; dtypes of base and result may differ: then the base is cast first.
-        size: of what comes out, in bytes.
     """
 
     base: Tensor
     delta: Tensor
     spec: TensorSpec
-    size: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "size", self.spec.nbytes)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, PatchedBytes) and self.identity == other.identity
@@ -67,52 +60,31 @@ class PatchedBytes:
         return self.base.pieces[0].storage.file
 
     @property
-    def path(self) -> PurePath:
-        return self.file.path
+    def label(self) -> str:
+        return self.spec.key
 
     @property
-    def name(self) -> str:
-        return self.file.name
-
-    @property
-    def folder(self) -> Folder:
-        return self.file.folder
-
-    @property
-    def reads_cheaply(self) -> bool:
-        return reads_cheaply(self.base) and reads_cheaply(self.delta)
+    def size(self) -> int:
+        return self.spec.nbytes
 
     @property
     def tensor(self) -> Tensor:
         """The tensor that comes out: all of these bytes."""
         return Tensor(self.spec, (Piece(Storage(self, 0, self.size), 0, self.spec.shape),))
 
-    def cost(self, ranges: Sequence[tuple[int, int]]) -> Cost:
-        costs = [file.cost([(offset, nbytes)]) for file, offset, nbytes in self._wanted()]
-        return Cost(sum(cost.requests for cost in costs), sum(cost.nbytes for cost in costs))
-
-    def will_read(self, ranges: Sequence[tuple[int, int]]) -> None:
-        for file, offset, nbytes in self._wanted():
-            file.will_read([(offset, nbytes)])
-
-    def _wanted(self) -> Iterator[tuple[ByteSource, int, int]]:
+    def needed(self) -> Iterator[tuple[ByteSource, int, int]]:
         yield from ranges_of(self.base)
         yield from ranges_of(self.delta)
 
     def open(self) -> OpenPatched:
         return OpenPatched(self)
 
-    def check(self) -> None:
-        """Raise `UnreadableError` if one of its files has changed."""
-        for file in {piece.storage.file for tensor in (self.base, self.delta) for piece in tensor.pieces}:
-            file.check()
 
-
-class OpenPatched:
-    """An open `PatchedBytes`; a `ckptool.core.bytes.OpenBytes`. One thread decodes at a time."""
+class OpenPatched(OpenDerived[PatchedBytes]):
+    """An open `PatchedBytes`. One thread decodes at a time."""
 
     def __init__(self, source: PatchedBytes) -> None:
-        self.source = source
+        super().__init__(source)
         self._reader = Reader()
         self._lock = threading.Lock()
         self._step = chunk_nbytes(source.spec.dtype)
@@ -121,27 +93,7 @@ class OpenPatched:
         self._kept: tuple[int, memoryview] | None = None
         self._blocks: tuple[int, Iterator[memoryview]] | None = None
 
-    @property
-    def path(self) -> PurePath:
-        return self.source.path
-
-    @property
-    def size(self) -> int:
-        return self.source.size
-
-    @property
-    def reads_cheaply(self) -> bool:
-        return self.source.reads_cheaply
-
-    def read(self, offset: int, nbytes: int) -> bytes:
-        if offset < 0 or nbytes < 0 or offset + nbytes > self.size:
-            raise UnreadableError(f"{self.source.spec.key} ends before byte {offset + nbytes:,}", path=self.path)
-        buffer = bytearray(nbytes)
-        self.read_into(offset, memoryview(buffer))
-        return bytes(buffer)
-
-    def read_into(self, offset: int, buffer: memoryview) -> None:
-        buffer = buffer.cast("B")
+    def make(self, offset: int, buffer: memoryview) -> None:
         done = 0
         with self._lock:
             while done < len(buffer):
@@ -225,27 +177,8 @@ class OpenPatched:
             key=self.source.spec.key,
         )
 
-    def expect(self, offset: int, nbytes: int) -> None:
-        """Nothing: it is read when it is asked for."""
-
-    def check_first(self, offset: int, nbytes: int, until: int, check: Callable[[bytes], None]) -> None:
-        check(self.read(offset, nbytes))
-
-    def copy_to(self, descriptor: int, offset: int, at: int, nbytes: int, advance: Advance) -> int:
-        return 0  # there is no file that the system could copy
-
     def close(self) -> None:
         self._reader.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-        if kind is None:
-            self.source.check()
 
 
 def cast_bytes(block: memoryview, old: str, new: str) -> memoryview:

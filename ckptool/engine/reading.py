@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 BLOCK = 1 << 20
 _SCATTERED = 1 << 24  # bytes gathered at once for a tensor whose elements are not in order in the file
+_IN_ORDER = 1 << 22  # ... for one that is made of boxes whose elements are each in order
 _PAGE = 1 << 12
 _OPEN_FILES = 12
 
@@ -64,7 +65,9 @@ class Reader:
         self, checkpoints: Iterable[Checkpoint] = (), on_damage: Callable[[DamagedError], None] | None = None
     ) -> None:
         self._lock = threading.Lock()
-        self._checkpoints = tuple(checkpoints)
+        self._checkpoints = (checkpoints,) if isinstance(checkpoints, Checkpoint) else tuple(checkpoints)
+        if not all(isinstance(checkpoint, Checkpoint) for checkpoint in self._checkpoints):
+            raise TypeError("Reader: give checkpoints, as ckptool.open gives them")
         self._on_damage = on_damage
         self._unchecked = dict.fromkeys(source for checkpoint in self._checkpoints for source in checkpoint.sources)
         self._files: OrderedDict[ByteSource, OpenBytes] = OrderedDict()
@@ -202,18 +205,22 @@ class Reader:
         views = views_of(tensor)
         shape = views[0].shape if len(views) == 1 else tensor.shape
         element = np.dtype(f"V{views[0].itemsize}")
-        for at, box in boxes(shape, _SCATTERED // element.itemsize):
+        nbytes = _SCATTERED if any(view.span > prod(view.shape) for view in views) else min(_IN_ORDER, _SCATTERED)
+        sums = [_Sum(view.storage) for view in views]
+        for at, box in boxes(shape, nbytes // element.itemsize):
             out, filled = np.empty(box, element), 0
-            for part, place in filter(None, (view.cut(at, box) for view in views)):
-                self._fill(part, out[place], tensor.key)
-                filled += prod(part.shape)
+            for view, sum_ in zip(views, sums, strict=True):
+                if (cut := view.cut(at, box)) is not None:
+                    part, place = cut
+                    self._fill(part, out[place], tensor.key, sum_)
+                    filled += prod(part.shape)
             if filled != prod(box):
                 raise UnreadableError(f"the chunks of {tensor.key} leave a hole or overlap", key=tensor.key)
             packed = out.reshape(-1).view(np.uint8)
             _apply_bits(tensor, packed)
             yield packed.data
 
-    def _fill(self, view: View, out: Array, key: str) -> None:
+    def _fill(self, view: View, out: Array, key: str, sum_: _Sum) -> None:
         """Copies a view's elements to `out`; where they lie far apart, in halves."""
         import numpy as np
 
@@ -221,8 +228,7 @@ class Reader:
         if span * view.itemsize <= max(_PAGE, 2 * out.nbytes):
             raw = np.empty(span * view.itemsize, np.uint8)
             self.read_into(view.storage.file, view.storage.offset + view.start * view.itemsize, raw.data)
-            stated = view.storage.crc if raw.nbytes == view.storage.nbytes else None
-            if stated is not None and zlib.crc32(raw.data) != stated:
+            if sum_.differs(view.start * view.itemsize, raw.data):
                 self.report_damage(view.storage, key)
             if view.swap > 1:
                 raw.view(f"u{view.swap}").byteswap(inplace=True)
@@ -234,7 +240,7 @@ class Reader:
         for low, high in ((0, half), (half, view.shape[axis])):
             shape = (*view.shape[:axis], high - low, *view.shape[axis + 1 :])
             place = (*(slice(None),) * axis, slice(low, high))
-            self._fill(replace(view, start=view.start + low * view.strides[axis], shape=shape), out[place], key)
+            self._fill(replace(view, start=view.start + low * view.strides[axis], shape=shape), out[place], key, sum_)
 
     def fill(self, tensor: Tensor, out: memoryview) -> None:
         """Fills `out` with the tensor's packed bytes; what is one run is read straight into it. See `blocks`."""
@@ -298,6 +304,8 @@ class Reader:
         """
         import numpy as np
 
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"Reader.array: tensor is a {type(tensor).__name__}; give a tensor: checkpoint[key]")
         if tensor.layout != "strided":
             raise CkptError(f"{tensor.key} is {tensor.layout}: it has no plain array", key=tensor.key)
         packed = np.empty(tensor.nbytes, np.uint8)
@@ -306,6 +314,22 @@ class Reader:
         if DTYPES[tensor.dtype].is_packed:
             packed = unpack_bits(packed, DTYPES[tensor.dtype].bits, tensor.elements)
         return packed.view(numpy_dtype(tensor.dtype)).reshape(tensor.shape)
+
+
+class _Sum:
+    """The CRC-32 of a storage that is read from its begin to its end, in parts that follow one another."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._stated, self._nbytes = storage.crc, storage.nbytes
+        self._done = self._crc = 0
+
+    def differs(self, offset: int, data: memoryview) -> bool:
+        """True if these bytes of the storage are its last ones, and all of them do not have the stated CRC-32."""
+        if self._stated is None or offset != self._done:
+            return False
+        self._crc = zlib.crc32(data, self._crc)
+        self._done += len(data)
+        return self._done == self._nbytes and self._crc != self._stated
 
 
 def read_array(tensor: Tensor) -> Array:

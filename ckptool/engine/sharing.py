@@ -35,7 +35,7 @@ from ckptool.engine.reading import Reader
 from ckptool.formats.shard_names import replaceable
 from ckptool.formats.writer import Output
 from ckptool.storage.launchers import Share
-from ckptool.storage.paths import is_address, local_path
+from ckptool.storage.paths import exists, is_address, local_path
 from ckptool.storage.shared_stage import SharedStage, about_done, require_resumable, shared_folder
 
 
@@ -94,6 +94,21 @@ def apply_share(
     return replace(
         written_of(plan, target, files, output, rounding, notes, time.monotonic() - started), missing=missing
     )
+
+
+def is_complete(plan: Plan, out: PathText, *, max_shard: int | None = None) -> bool:
+    """True if an earlier run of this plan has written the whole output, and nothing has changed it since.
+
+    Args:
+        plan: what would be written.
+        out: the output.
+        max_shard: bytes of one shard.
+    """
+    target = local_path(out)
+    if plan.problems or is_address(target) or not exists(target) or not writer_of(plan).is_folder:
+        return False
+    images = encode(plan, target, max_shard=max_shard).images
+    return about_done(target, plan_hash(plan, images)) is not None
 
 
 def dealt(sizes: Mapping[str, int], count: int) -> list[list[str]]:

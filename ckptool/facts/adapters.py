@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ckptool.core.counts import many
 from ckptool.core.facts import FINE, Answer, Fact, Operation, Refuse, Say, Use
-from ckptool.facts.headers import Headers, many
+from ckptool.facts.headers import Headers
 from ckptool.facts.registry import finder
 
 _DOWN = ("lora_A", "lora_down", "lora.down", "hada_w1_a", "lokr_w1", "oft_blocks", "oft_diag", "ia3_l")
@@ -32,6 +33,8 @@ class Adapter(Fact):
     has_base: bool = False
 
     name = "adapter"
+    may_be_allowed = True
+    also = ("lora", "peft")
     tells = True
     grade = "note"
     rank = 10

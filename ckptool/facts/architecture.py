@@ -6,9 +6,10 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from ckptool.core.counts import many
 from ckptool.core.facts import Fact
 from ckptool.core.keys import natural_key
-from ckptool.facts.headers import Headers, many
+from ckptool.facts.headers import Headers
 from ckptool.facts.registry import finder
 from ckptool.facts.signatures import Shape, ShapeOf, Signature, Trait, candidates
 

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from ckptool.core.checkpoint import Checkpoint
+from ckptool.core.counts import many
 from ckptool.core.errors import UsageError
 from ckptool.core.facts import Fact
-from ckptool.facts.headers import Headers, many
+from ckptool.facts.headers import Headers
 from ckptool.facts.registry import facts_of, finder
 
 
@@ -46,7 +47,7 @@ class MovingAverage(Fact):
         return f'{count} under "{self.place}" are a moving average of the weights'
 
     @property
-    def hint(self) -> str:
+    def remedy(self) -> str:
         if self.kind == "AveragedModel":
             return "the model alone: ckptool remap {file} -r 'n_averaged -> !' -r 'module. ->' -o PLAIN"
         away = "ema_*" if self.kind == "mmcv" else f"{self.place}**"
@@ -149,7 +150,7 @@ _OWN = ("n_averaged", "initted", "step", "decay", "num_updates", "updates")
 def _prefixed(headers: Headers) -> MovingAverage | None:
     """A second copy of the model under a name that says so: ``ema_model.``, beside ``model.`` or bare keys."""
     tensors = headers.checkpoint.tensors
-    tops = {key.partition(".")[0] for key in headers.keys}
+    tops = {outline.partition(".")[0] for outline in headers.outlines}
     for place in sorted(_AVERAGES, key=len, reverse=True):
         if place.partition(".")[0] not in tops:
             continue

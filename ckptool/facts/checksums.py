@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ckptool.core import observations as seen
+from ckptool.core.counts import listed
 from ckptool.core.facts import FINE, TAKES_VALUES, Answer, Fact, Operation, Refuse, Say, Use
-from ckptool.facts.headers import Headers, listed
+from ckptool.facts.headers import Headers
 from ckptool.facts.registry import finder
 
 
@@ -21,6 +22,8 @@ class ChecksumDiffers(Fact):
     records: tuple[str, ...] = ()
 
     name = "checksum"
+    may_be_allowed = True
+    also = ("crc", "damaged")
     tells = True
     level = "warning"
     grade = "error"
@@ -55,10 +58,11 @@ class NoChecksums(Fact):
 
     @property
     def hint(self) -> str:
-        return (
-            "torch.serialization.set_crc32_options(True) before torch.save; "
-            "ckptool filter {file} -o OUT.pth writes them"
-        )
+        return "torch.serialization.set_crc32_options(True) before torch.save"
+
+    @property
+    def remedy(self) -> str:
+        return "ckptool filter {file} -o OUT.pth writes them"
 
 
 @finder

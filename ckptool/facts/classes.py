@@ -1,4 +1,4 @@
-"""Tensors of other classes than torch's own (DTensor, torchao, ShardedTensor), and numpy arrays instead of tensors."""
+"""Tensors of other classes than torch's own (DTensor, torchao, ShardedTensor), and numpy arrays of objects."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from ckptool.core.counts import listed, many
 from ckptool.core.facts import FINE, Answer, Fact, Operation, Refuse, Say, Use
-from ckptool.facts.headers import Headers, listed, many
+from ckptool.facts.headers import Headers
 from ckptool.facts.registry import finder
 from ckptool.formats.pickle.objects import Call, Dict, Global
 from ckptool.formats.torch.frame import Frame
@@ -16,6 +17,7 @@ from ckptool.formats.torch.tensor import is_tensor, subclass_of
 
 _MOST = 100_000  # entries that are looked at
 _ARRAYS = ("_reconstruct", "_frombuffer")
+_MANY = {"numpy array of objects": "numpy arrays of objects", "ShardedTensor": "ShardedTensors"}
 _SHARDED = ("ShardedTensor", "DTensor", "EFTensor")
 
 
@@ -66,9 +68,9 @@ class Subclass(Fact):
 
 @dataclass(frozen=True, slots=True)
 class NotTorch(Fact):
-    """Objects that hold numbers and are not tensors: numpy arrays, ShardedTensors; `names` are their paths."""
+    """Entries that are not tensors: numpy arrays of objects, ShardedTensors; `names` are their paths."""
 
-    kind: Literal["numpy array", "ShardedTensor"] = "numpy array"
+    kind: Literal["numpy array of objects", "ShardedTensor"] = "numpy array of objects"
     names: tuple[str, ...] = ()
 
     name = "no-tensors"
@@ -80,15 +82,13 @@ class NotTorch(Fact):
     @property
     def text(self) -> str:
         is_one = len(self.names) == 1
-        are = (
-            f"entry is a {self.kind}, not a torch tensor" if is_one else f"entries are {self.kind}s, not torch tensors"
-        )
+        are = f"entry is a {self.kind}, not a tensor" if is_one else f"entries are {_MANY[self.kind]}, not tensors"
         return f"{len(self.names):,} {are}: {listed(self.names, 3)}"
 
     @property
     def hint(self) -> str:
-        if self.kind == "numpy array":
-            return "ckptool reads tensors; where you trust the file, torch.from_numpy on each array makes them tensors"
+        if self.kind == "numpy array of objects":
+            return "ckptool reads arrays of numbers; save these as such, or with torch.save"
         return "save a full state dict on one rank, or with torch.distributed.checkpoint"
 
 
@@ -118,7 +118,7 @@ def find_arrays(headers: Headers) -> Iterator[NotTorch]:
     if sharded:
         yield NotTorch(kind="ShardedTensor", names=tuple(sharded))
     if len(arrays) > len(checkpoint):  # a few arrays beside the weights are nothing special
-        yield NotTorch(kind="numpy array", names=tuple(arrays))
+        yield NotTorch(kind="numpy array of objects", names=tuple(arrays))
 
 
 def _is_holder(name: str) -> bool:

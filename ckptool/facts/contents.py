@@ -7,10 +7,11 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ckptool.core.facts import Fact
+from ckptool.core.counts import many
+from ckptool.core.facts import Fact, Operation
 from ckptool.core.keys import common_prefix, strip_wrappers
 from ckptool.core.spec import DTYPES
-from ckptool.facts.headers import Headers, amount, many
+from ckptool.facts.headers import Headers, amount
 from ckptool.facts.registry import finder
 
 _WORTH_SAYING = 1 << 20  # bytes
@@ -51,6 +52,7 @@ class MixedDtypes(Fact):
     more: int = 0
 
     name = "mixed-dtypes"
+    remedied_by = Operation.CAST
     rank = 6
 
     @property
@@ -60,7 +62,7 @@ class MixedDtypes(Fact):
         return f"{self.role} has different dtypes in different layers: {listed}{more}"
 
     @property
-    def hint(self) -> str:
+    def remedy(self) -> str:
         return f"one dtype for all: ckptool filter {{file}} --dtype {self.counts[0][0]} -o OUT"
 
 
@@ -79,7 +81,7 @@ class Lightning(Fact):
         return f"it is a Lightning checkpoint{where}"
 
     @property
-    def hint(self) -> str:
+    def remedy(self) -> str:
         return f"the network alone: ckptool remap {{file}} -r '{self.prefix}. ->' -o PLAIN" if self.prefix else ""
 
 
@@ -99,24 +101,30 @@ class OptimizerState(Fact):
         return f"{share} of the file is optimizer state ({amount(self.nbytes)}), needed to go on training only"
 
     @property
-    def hint(self) -> str:
+    def remedy(self) -> str:
         return "leave it out: ckptool filter {file} --only-weights -o WEIGHTS"
 
 
 @dataclass(frozen=True, slots=True)
 class Script(Fact):
-    """A compiled program around the weights."""
+    """A compiled program around the weights; `program` is what made it."""
+
+    program: str = "TorchScript"
 
     name = "script"
     rank = 17
 
     @property
     def text(self) -> str:
-        return "it is a TorchScript program: code and weights in one file"
+        return f"it is a {self.program} program: code and weights in one file"
 
     @property
     def hint(self) -> str:
-        return "nothing of it runs here; the weights alone: ckptool filter {file} -o OUT.safetensors"
+        return "nothing of it runs here"
+
+    @property
+    def remedy(self) -> str:
+        return "the weights alone: ckptool filter {file} -o OUT.safetensors"
 
 
 @finder
@@ -127,19 +135,26 @@ def find_empty(headers: Headers) -> Iterator[Empty]:
 
 @finder
 def find_mixed_dtypes(headers: Headers) -> Iterator[MixedDtypes]:
-    found = {form.dtype for form in set(headers.forms)}
-    dtypes = {dtype for dtype in found if DTYPES[dtype].kind == "float"}
+    dtypes = {form.dtype for form in headers.kinds if DTYPES[form.dtype].kind == "float"}
     if len(dtypes) < 2:
         return
+    suspects: dict[str, set[str]] = defaultdict(set)
+    for outline, keys in headers.outlines.items():
+        suspects[_role(outline)].update({form.dtype for form in headers.checkpoint.forms(keys)} & dtypes)
     roles: dict[str, Counter[str]] = defaultdict(Counter)
-    for key, form in zip(headers.keys, headers.forms, strict=True):
-        if form.dtype in dtypes:
-            roles[".".join(["*" if part.isdecimal() and part.isascii() else part for part in key.split(".")])][
-                DTYPES[form.dtype].short
-            ] += 1
+    for outline, keys in headers.outlines.items():
+        if len(suspects[_role(outline)]) > 1:
+            for key, form in zip(keys, headers.checkpoint.forms(keys), strict=True):
+                if form.dtype in dtypes:
+                    roles[_role(key)][DTYPES[form.dtype].short] += 1
     mixed = {role: counts for role, counts in roles.items() if len(counts) > 1}
     for role, counts in list(mixed.items())[:1]:
         yield MixedDtypes((role,), role, tuple(counts.most_common()), len(mixed) - 1)
+
+
+def _role(key: str) -> str:
+    """The key with a star for each number."""
+    return ".".join(["*" if part.isdecimal() and part.isascii() else part for part in key.split(".")])
 
 
 @finder
@@ -162,4 +177,4 @@ def find_optimizer(headers: Headers) -> Iterator[OptimizerState]:
 @finder
 def find_script(headers: Headers) -> Iterator[Script]:
     if headers.checkpoint.format.is_program:
-        yield Script()
+        yield Script(program=headers.checkpoint.format.name)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from ckptool.core.counts import many
 from ckptool.core.facts import Fact
-from ckptool.facts.headers import Headers, below, many
+from ckptool.facts.headers import Headers, below
 from ckptool.facts.registry import finder
 
 COUNTER = "num_batches_tracked"
@@ -28,10 +29,11 @@ class NoCounters(Fact):
     @property
     def hint(self) -> str:
         since = "its versions allow that" if self.has_versions else "the file has no module versions"
-        return (
-            f"harmless: evaluation does not use them, and a strict load fills in zeros, since {since}; "
-            "zeros in the file: ckptool remap {file} -r batchnorm-counters -o OUT"
-        )
+        return f"harmless: evaluation does not use them, and a strict load fills in zeros, since {since}"
+
+    @property
+    def remedy(self) -> str:
+        return "zeros in the file: ckptool remap {file} -r batchnorm-counters -o OUT"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +53,11 @@ class PromisedCounters(Fact):
 
     @property
     def hint(self) -> str:
-        return (
-            f"a strict load fails with {many(len(self.keys), 'missing key')}; without module versions torch fills in "
-            "zeros: ckptool filter {file} -o OUT.safetensors"
-        )
+        return f"a strict load fails with {many(len(self.keys), 'missing key')}"
+
+    @property
+    def remedy(self) -> str:
+        return "without module versions torch fills in zeros: ckptool filter {file} -o OUT.safetensors"
 
 
 @finder

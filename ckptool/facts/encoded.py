@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
+from ckptool.core.counts import many
 from ckptool.core.dtypes import DTYPES
 from ckptool.core.facts import FINE, Answer, Fact, Operation, Refuse, Say, Use
 from ckptool.core.observations import Decoded
 from ckptool.core.spec import TensorSpec
-from ckptool.facts.headers import Headers, amount, many
+from ckptool.facts.headers import Headers, amount
 from ckptool.facts.registry import finder
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ class Encoded(Fact):
     metadata: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     name = "encoded"
+    may_be_allowed = True
+    also: ClassVar[tuple[str, ...]] = ("quantized", "quantised", "quantization", "codes", "scales")
     tells = True
     rank = 11
 
@@ -58,21 +61,24 @@ class Encoded(Fact):
         return self.members
 
     def answer(self, use: Use) -> Answer:
-        stored = f"{many(len(use.keys), 'tensor')} of quantized weights ({self.scheme}): {_few(use.keys)}"
+        codes = tuple(group[0] for group in self.members if not set(group).isdisjoint(use.keys))
+        stored = f"{many(len(codes), 'quantized weight')} ({self.scheme})"
         match use.operation:
             case Operation.CAST | Operation.COMPUTE if use.spared:
                 done = "cast" if use.operation is Operation.CAST else "mixed"
-                return Refuse(f"others are {done}, and not {stored}; they are copied", self._way(use), may_insist=True)
+                are = "is" if len(codes) == 1 else "are"
+                why = f"others are {done}, but {stored} {are} copied: {codes[0]}"
+                return Refuse(why, self._way(use), may_insist=True, keys=codes)
             case Operation.CAST:
-                scales_only = {group[0] for group in self.members}.isdisjoint(use.keys)
-                why = "their scales lose precision" if scales_only else "codes without their scales are not the weights"
-                return Refuse(f"a cast changes {stored}; {why}", self._way(use), may_insist=scales_only)
+                scales_only = set(codes).isdisjoint(use.keys)
+                why = f"a cast would change the {'scales' if scales_only else 'codes'} of {stored}: {codes[0]}"
+                return Refuse(why, self._way(use), may_insist=scales_only, keys=codes)
             case Operation.COMPUTE:
-                why = "the file holds codes, not the weights"
-                return Refuse(f"the result is computed from {stored}; {why}", self._way(use), may_insist=use.moves)
+                why = f"the result would be computed from the codes of {stored}, not from the weights: {codes[0]}"
+                return Refuse(why, self._way(use), may_insist=use.moves, keys=codes)
             case Operation.DROP:
                 return Refuse(
-                    f"codes and scales are separated ({self.scheme}): {_few(use.keys)} is dropped, the rest is kept",
+                    f"codes and scales of {stored} are separated, only some of them are dropped: {use.keys[0]}",
                     "keep or drop all tensors of a quantized weight together, or decode it: --dequantize",
                     may_insist=True,
                 )
@@ -171,6 +177,7 @@ class Incomplete(Encoded):
     faults: tuple[str, ...] = ()
 
     name = "encoded-incomplete"
+    also: ClassVar[tuple[str, ...]] = ()
     level = "warning"
     grade = "error"
     rank = 2

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ckptool.core.checkpoint import Checkpoint
+from ckptool.core.counts import many
 from ckptool.core.facts import FINE, Answer, Fact, Operation, Say, Use
-from ckptool.facts.headers import Headers, many
+from ckptool.facts.headers import Headers
 from ckptool.facts.registry import finder
 from ckptool.formats.torch.frame import Frame
 from ckptool.formats.torch.tensor import is_tensor
@@ -30,10 +31,11 @@ class NotTensors(Fact):
 
     @property
     def hint(self) -> str:
-        return (
-            "load_state_dict(strict=True) takes each for an unexpected key; "
-            "without them: ckptool filter {file} --only-weights -o OUT"
-        )
+        return "load_state_dict(strict=True) takes each for an unexpected key"
+
+    @property
+    def remedy(self) -> str:
+        return "without them: ckptool filter {file} --only-weights -o OUT"
 
     def answer(self, use: Use) -> Answer:
         return Say(self.text, "they are not loaded") if use.operation is Operation.LOAD else FINE

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
+from ckptool.core.counts import many
 from ckptool.core.facts import FINE, Answer, Fact, Operation, Say, Use
 from ckptool.core.fold import rollup
 from ckptool.core.initial import recorded_initial
-from ckptool.facts.headers import Headers, many
+from ckptool.facts.headers import Headers
 from ckptool.facts.registry import finder
 
 _SHOWN = 3
@@ -50,6 +51,17 @@ class Initial(Fact):
 def find(headers: Headers) -> Iterator[Initial]:
     keys = recorded_initial(headers.checkpoint) if headers.checkpoint.metadata else ()
     if keys:
-        initial = set(keys)
-        groups = rollup((key, "initial" if key in initial else None) for key in headers.keys)
-        yield Initial(keys, tuple(group.pattern for group in groups if group.label is not None))
+        yield initial_among(headers.keys, frozenset(keys))
+
+
+def initial_among(every: Collection[str], keys: Collection[str]) -> Initial:
+    """The fact for some keys of a file.
+
+    Args:
+        every: all keys of the file.
+        keys: those that hold initial values.
+    """
+    groups = rollup((key, "initial" if key in keys else None) for key in every)
+    return Initial(
+        tuple(key for key in every if key in keys), tuple(group.pattern for group in groups if group.label is not None)
+    )

@@ -6,18 +6,19 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from operator import itemgetter
 
+from ckptool.core.counts import many
 from ckptool.core.facts import Fact
 from ckptool.core.keys import escape
 from ckptool.core.shapes import braces
-from ckptool.facts.headers import Headers, many
+from ckptool.facts.headers import Headers
 from ckptool.facts.registry import finder
 
 _LAYERS = re.compile(
-    r"(.*\.)?(?:(?:encoder_|decoder_)?layers?|(?:transformer_)?blocks?|h|resblocks|experts)\.(?P<number>[0-9]{1,4})\.",
+    r"(.*\.)?(?:(?:encoder_|decoder_)?layers?|(?:transformer_)?blocks?|h|resblocks)\.(?P<number>[0-9]{1,4})\.",
     re.DOTALL,
 )
-_MOST = 10_000  # names that are remembered
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,38 +68,42 @@ class Experts(Fact):
 
 @finder
 def find_gaps(headers: Headers) -> Iterator[MissingLayers]:
-    places: dict[str, int] = defaultdict(int)  # how many keys have a numbered module, by its path with a dot behind it
-    place, plain = "\0", set[str]()  # what stands below numbered modules, and holds none
-    for key in headers.keys:
-        if not (key.startswith(place) and key[len(place) :] in plain):
-            match = _LAYERS.match(key)
-            if match is None:
-                continue
-            place = match[0]
-            if len(plain) < _MOST:
-                plain.add(key[len(place) :])
-        places[place] += 1
+    places: Counter[str] = Counter()  # how many keys have a numbered module, by its path with a dot behind it
+    for outline, keys in headers.outlines.items():
+        match = _LAYERS.match(outline)
+        if match is not None:
+            places.update(map(itemgetter(slice(match.end())), keys))
     inside: dict[str, dict[int, int]] = defaultdict(lambda: defaultdict(int))
-    first: dict[str, int] = {}  # where what is numbered comes first
-    orders = dict(zip(places, range(len(places)), strict=True))
     while places:  # from the innermost numbers to those around them
-        around: dict[str, int] = defaultdict(int)
+        around: Counter[str] = Counter()
         for place, size in places.items():
             module, _, number = place[:-1].rpartition(".")
             inside[module][int(number)] += size
             around[module] += size
-            first[module] = min(first.get(module, len(headers.keys)), orders[place])
-        places = defaultdict(int)
-        orders = {}
+        places = Counter()
         for module, size in around.items():
             match = _LAYERS.match(f"{module}.")
             if match is not None:
                 places[match[0]] += size
-                orders[match[0]] = min(orders.get(match[0], len(headers.keys)), first[module])
     gaps = {module: missing for module, sizes in inside.items() if (missing := _missing(sizes))}
     if gaps:
-        module = min(gaps, key=lambda module: (first[module], len(module)))
+        module = next(module for key in headers.keys for module in _numbered(key) if module in gaps)
         yield MissingLayers((), module, tuple(gaps[module]), len(gaps) - 1)
+
+
+def _numbered(key: str) -> list[str]:
+    """The modules around a key that hold numbered ones, from the outermost on.
+
+    Example:
+        >>> _numbered("model.layers.3.mlp.experts.7.w")
+        ['model.layers', 'model.layers.3.mlp.experts']
+    """
+    found: list[str] = []
+    match = _LAYERS.match(key)
+    while match is not None:
+        found.append(match[0][:-1].rpartition(".")[0])
+        match = _LAYERS.match(f"{found[-1]}.")
+    return found[::-1]
 
 
 def _missing(sizes: dict[int, int]) -> list[int]:
@@ -119,12 +124,13 @@ def _missing(sizes: dict[int, int]) -> list[int]:
 def find_experts(headers: Headers) -> Iterator[Experts]:
     if "experts" not in headers.parts:
         return
-    found: dict[str, set[str]] = defaultdict(set)
-    for key in headers.keys:
-        if ".experts." in key:
-            module, _, rest = key.partition(".experts.")
-            found[module].add(rest.split(".")[0])
-    numbers = Counter(len({name for name in names if name.isdecimal()}) for names in found.values())
-    numbers.pop(0, None)
+    places: dict[str, None] = {}  # of each expert
+    for outline, keys in headers.outlines.items():
+        if ".experts." in outline:
+            begin = outline.index(".experts.") + len(".experts.")
+            name = outline[begin:].partition(".")[0]
+            if name.isdecimal():
+                places |= dict.fromkeys(map(itemgetter(slice(begin + len(name))), keys))
+    numbers = Counter(Counter(place.rpartition(".")[0] for place in places).values())
     if numbers:
         yield Experts((), tuple((layers, number) for number, layers in numbers.most_common(3)))

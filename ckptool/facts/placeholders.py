@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import PurePath
 
 from ckptool.core.checkpoint import Checkpoint
+from ckptool.core.counts import many
 from ckptool.core.facts import FINE, Answer, Fact, Operation, Refuse, Say, Use
-from ckptool.core.spec import DTYPES
-from ckptool.facts.headers import Headers, many
+from ckptool.core.spec import DTYPES, Form
+from ckptool.facts.headers import Headers
 from ckptool.facts.registry import finder
 from ckptool.formats.folder import KNOWN
 from ckptool.formats.ranks.kinds import joining_folder
@@ -53,6 +54,8 @@ class Partitioned(Fact):
     folder: str = ""
 
     name = "placeholders"
+    may_be_allowed = True
+    also = ("zero3", "partitioned")
     tells = True
     level = "warning"
     grade = "error"
@@ -86,20 +89,26 @@ class Partitioned(Fact):
 
 @finder
 def find_meta(headers: Headers) -> Iterator[Meta]:
-    forms = zip(headers.keys, headers.forms, strict=True)
-    keys = tuple(key for key, form in forms if form.layout == "meta" and not form.cls)
+    meta = {form for form in headers.kinds if form.layout == "meta" and not form.cls}
+    keys = _keys_of(headers, meta)
     if keys:
         yield Meta(keys)
 
 
 @finder
 def find_partitioned(headers: Headers) -> Iterator[Partitioned]:
-    forms = zip(headers.keys, headers.forms, strict=True)
-    empty = tuple(key for key, form in forms if form.shape == (0,) and DTYPES[form.dtype].kind == "float")
+    empty = _keys_of(headers, {f for f in headers.kinds if f.shape == (0,) and DTYPES[f.dtype].kind == "float"})
     # a module may well have one empty parameter: placeholders are weights, and many
     if any(key.rpartition(".")[2] == "weight" for key in empty) and len(empty) * 4 >= len(headers.keys):
         folder = _folder_with_values(headers.checkpoint)
         yield Partitioned(empty, "" if folder is None else str(folder))
+
+
+def _keys_of(headers: Headers, forms: Collection[Form]) -> tuple[str, ...]:
+    """The keys of tensors that have one of these forms."""
+    if not forms:
+        return ()
+    return tuple(key for key, form in zip(headers.keys, headers.forms, strict=True) if form in forms)
 
 
 def _folder_with_values(checkpoint: Checkpoint) -> PurePath | None:

@@ -49,15 +49,30 @@ def facts_of(checkpoint: Checkpoint) -> tuple[Fact, ...]:
     return found
 
 
+def kinds() -> tuple[type[Fact], ...]:
+    """All kinds of facts."""
+    _import_kinds()
+    left, found = [*Fact.__subclasses__()], []
+    while left:
+        kind = left.pop()
+        left += kind.__subclasses__()
+        found.append(kind)
+    return tuple(found)
+
+
 def names() -> tuple[str, ...]:
     """The names of all kinds, as ``--allow`` takes them."""
-    _import_kinds()
-    kinds, names = [*Fact.__subclasses__()], set()
-    while kinds:
-        kind = kinds.pop()
-        kinds += kind.__subclasses__()
-        names.add(kind.name)
-    return tuple(sorted(names))
+    return tuple(sorted({kind.name for kind in kinds()}))
+
+
+def allowed_words() -> dict[str, str]:
+    """What people call the kinds that ``--allow`` may be used for, and their names.
+
+    Example:
+        >>> allowed_words()["quantized"], allowed_words()["rank"]
+        ('encoded', 'rank')
+    """
+    return {word: kind.name for kind in kinds() if kind.may_be_allowed for word in (kind.name, *kind.also)}
 
 
 @cache

@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ckptool.core.counts import many
 from ckptool.core.facts import Fact
-from ckptool.facts.headers import Headers, below, many
+from ckptool.facts.headers import Headers, below
 from ckptool.facts.registry import finder
 
 
@@ -43,7 +44,7 @@ class OldDenseNet(Fact):
         return f"{many(len(self.keys), 'key')} with DenseNet's old names, norm.1 for norm1: written before torch 0.4"
 
     @property
-    def hint(self) -> str:
+    def remedy(self) -> str:
         return "rename them: ckptool remap {file} -r densenet-legacy -o OUT"
 
 

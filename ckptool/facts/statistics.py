@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ckptool.core.counts import many
 from ckptool.core.facts import FINE, Answer, Fact, Operation, Say, Use
-from ckptool.facts.headers import Headers, below, many
+from ckptool.facts.headers import Headers, below
 from ckptool.facts.registry import finder
 
 STATISTICS = ("running_mean", "running_var")

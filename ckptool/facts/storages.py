@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from ckptool.core.checkpoint import Checkpoint, Tensor
+from ckptool.core.counts import many
 from ckptool.core.facts import Fact
 from ckptool.core.spec import packed_nbytes
-from ckptool.facts.headers import Headers, amount, many
+from ckptool.facts.headers import Headers, amount
 from ckptool.facts.registry import finder
 
 _WORTH_SAYING = 1 << 20  # bytes
@@ -35,7 +36,7 @@ class LargeStorage(Fact):
         )
 
     @property
-    def hint(self) -> str:
+    def remedy(self) -> str:
         return "write only what is used: ckptool filter {file} -o SMALL.safetensors"
 
 

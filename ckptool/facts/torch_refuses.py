@@ -85,10 +85,13 @@ class RefusedByDefault(Fact):
 
     @property
     def hint(self) -> str:
-        alone = "the weights alone: ckptool filter {file} --only-weights -o OUT"
         if not self.globals or self.protocol is not None or self.is_dangerous:
-            return alone
-        return f"torch.serialization.add_safe_globals([{', '.join(self.globals)}]) if you trust them, or {alone}"
+            return ""
+        return f"torch.serialization.add_safe_globals([{', '.join(self.globals)}]) if you trust them"
+
+    @property
+    def remedy(self) -> str:
+        return "the weights alone: ckptool filter {file} --only-weights -o OUT"
 
     def finding_level(self) -> Level | None:
         return None if self.is_known else self.grade
@@ -135,7 +138,7 @@ def is_allowed(name: str) -> bool:
 @finder
 def find_refused_by_default(headers: Headers) -> Iterator[RefusedByDefault]:
     checkpoint = headers.checkpoint
-    if not isinstance(checkpoint.tree, Frame) or headers.is_script or checkpoint.ranks is not None:
+    if not isinstance(checkpoint.tree, Frame) or not headers.is_torch_file or checkpoint.ranks is not None:
         return
     uses = [use for use in checkpoint.globals if not is_allowed(use.name)]
     names = tuple(use.name for use in uses)
@@ -149,7 +152,7 @@ def find_refused_by_default(headers: Headers) -> Iterator[RefusedByDefault]:
 @finder
 def find_refused_always(headers: Headers) -> Iterator[RefusedAlways]:
     tree = headers.checkpoint.tree
-    if isinstance(tree, Frame) and not headers.is_script and headers.checkpoint.ranks is None:
+    if isinstance(tree, Frame) and headers.is_torch_file and headers.checkpoint.ranks is None:
         reasons = tuple(dict.fromkeys(_faults(tree.root)))
         if reasons:
             yield RefusedAlways(reasons=reasons)

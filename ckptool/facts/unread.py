@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ckptool.core import observations as seen
+from ckptool.core.counts import listed, many
 from ckptool.core.facts import FINE, Answer, Fact, Operation, Say, Use
-from ckptool.facts.headers import Headers, listed, many
+from ckptool.facts.headers import Headers
 from ckptool.facts.registry import finder
 
 _AFTER = {"pickle": "the pickle in data.pkl", "storages": "the last storage"}

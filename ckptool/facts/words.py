@@ -5,13 +5,22 @@ from __future__ import annotations
 import shlex
 
 from ckptool.core.checkpoint import Checkpoint, Note
-from ckptool.core.facts import Fact
+from ckptool.core.facts import Fact, Operation, Refuse, Use
 from ckptool.facts.registry import facts_of
 
 
 def note_of(fact: Fact, checkpoint: Checkpoint) -> Note:
-    """The sentence of a fact, with the file's name in what to type."""
-    return Note(fact.text, with_file(fact.hint, checkpoint), fact.keys, fact.level)
+    """The sentence of a fact, with the file's name in what to type: commands that are not refused."""
+    hint = fact.hint
+    if fact.remedy and not _is_refused(fact.remedied_by, checkpoint):
+        hint = f"{hint}; {fact.remedy}" if hint else fact.remedy
+    return Note(fact.text, with_file(hint, checkpoint), fact.keys, fact.level)
+
+
+def _is_refused(operation: Operation, checkpoint: Checkpoint) -> bool:
+    """True if a fact refuses to have this done to all tensors of the file."""
+    facts = facts_of(checkpoint)
+    return any(isinstance(fact.answer(Use(operation, fact.keys)), Refuse) for fact in facts)
 
 
 def notes_of(checkpoint: Checkpoint) -> tuple[Note, ...]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ckptool.core.counts import many
 from ckptool.core.facts import Fact
 from ckptool.core.keys import WRAPPERS, wrapper_prefix
-from ckptool.facts.headers import Headers, many
+from ckptool.facts.headers import Headers
 from ckptool.facts.registry import finder
 
 _MADE_BY = {
@@ -43,7 +44,7 @@ class Wrapped(Fact):
         return f'every key starts with "{self.prefix}", the mark of {" in ".join(marks)}'
 
     @property
-    def hint(self) -> str:
+    def remedy(self) -> str:
         return "remove it: ckptool remap {file} -r strip-wrappers -o PLAIN"
 
 

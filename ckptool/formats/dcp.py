@@ -16,13 +16,13 @@ from ckptool.core.bytes import ByteSource, Folder
 from ckptool.core.checkpoint import Checkpoint, GlobalUse
 from ckptool.core.errors import UnreadableError, naming
 from ckptool.core.format import Format
-from ckptool.core.observations import Observation, ReplicasDiffer, StackedLayers, UnusedFiles
+from ckptool.core.observations import NumberedOptimizer, Observation, ReplicasDiffer, StackedLayers, UnusedFiles
 from ckptool.core.ranks import Ranks
 from ckptool.formats.dcp_items import Items, Level
 from ckptool.formats.dcp_metadata import Metadata, joined_metadata, read_metadata
-from ckptool.formats.pickle.objects import Dict
 from ckptool.formats.ranks.files import MAX_RANKS, opened, plain, read_rank
 from ckptool.formats.ranks.megatron_dist import COMMON, FORMAT, in_model, is_megatron, mesh_of, stacked_keys
+from ckptool.formats.ranks.optimizer import loadable_optimizers, named_optimizers, numbered_optimizers, parameters_of
 from ckptool.formats.ranks.stand_ins import Joined, StandIns, joined_checkpoint
 
 TORCH_DISTRIBUTED = Format("torch.distributed", is_pickle=True, has_checksums=True)
@@ -75,7 +75,7 @@ def open_folders(folders: Sequence[Folder], path: PurePath, select: str | None =
     joined = Joined(
         path=path,
         format=FORMAT if parts[0].is_megatron else TORCH_DISTRIBUTED,
-        root=with_numbers(root.inert()),
+        root=loadable_optimizers(root.inert()),
         stand_ins=stand_ins,
         files=(*(file for items in saves for file in items.files.values()), *beside.files),
         indexes=tuple(source for part in parts for source in part.sources),
@@ -84,6 +84,11 @@ def open_folders(folders: Sequence[Folder], path: PurePath, select: str | None =
         ranks=Ranks(count, beside.mesh, step=beside.step),
     )
     checkpoint = joined_checkpoint(joined, select)
+    named = named_optimizers(joined.root, parameters_of(checkpoint), stand_ins.shape_of)
+    numbered = tuple(map(NumberedOptimizer, numbered_optimizers(named)))
+    if named is not joined.root or numbered:
+        joined = replace(joined, root=named, observations=(*joined.observations, *numbered))
+        checkpoint = joined_checkpoint(joined, select)
     return checkpoint if all(items.is_writable for items in saves) else replace(checkpoint, tree=None)
 
 
@@ -166,35 +171,6 @@ class _Beside:
                 step = entries.get(key)
                 self.step = step if type(step) is int else self.step
             self.mesh = mesh_of(file, entries) or self.mesh
-
-
-def with_numbers(root: object) -> object:
-    """The object with numbers as the keys of optimizer states whose groups number their parameters.
-
-    torch.distributed makes texts of all keys; an optimizer that is loaded looks for the numbers.
-    """
-    if type(root) is not Dict:
-        return root
-    return Dict([(key, _with_numbers(value)) for key, value in root.items])
-
-
-def _with_numbers(node: object) -> object:
-    if type(node) is not Dict:
-        return node
-    entries = {key: value for key, value in node.items if type(key) is str}
-    state, groups = entries.get("state"), entries.get("param_groups")
-    if type(groups) is not list or not all(type(group) is Dict for group in groups):
-        return node
-    numbers = [value for group in groups if type(group) is Dict for key, value in group.items if key == "params"]
-    if not all(type(each) is list and all(type(number) is int for number in each) for each in numbers):
-        return node
-    if type(state) is list:  # keys that count from 0 look like a list's
-        pairs: list[tuple[object, object]] = list(enumerate(state))
-    elif type(state) is Dict and all(type(key) is str and key.isdecimal() for key, _ in state.items):
-        pairs = [(int(str(key)), value) for key, value in state.items]
-    else:
-        return node
-    return Dict([(key, Dict(pairs) if key == "state" else value) for key, value in node.items])
 
 
 def _count(names: Sequence[str], parts: Sequence[_Description]) -> int:

@@ -73,7 +73,7 @@ class Metadata:
     """What `.metadata` says, checked.
 
     Attributes:
-        items: in the order in which they were saved.
+        items: in the order of the dict that was saved, where the planner recorded it.
         globals: what its pickle names.
         nbytes: its size; bounds the work on what it describes.
     """
@@ -103,8 +103,8 @@ def read_metadata(file: OpenBytes, *, is_part: bool = False) -> Metadata:
         paths = _paths(fields.get("planner_data"), described)
         left = len(index)  # every chunk has an entry of its own in the index
         items = []
-        for key, node in described.items():
-            item = _item(key, paths[key], node, index, left)
+        for key, path in paths.items():
+            item = _item(key, path, described[key], index, left)
             if not is_part and item.stored is None:
                 _check_cover(item.key, item.shape, item.chunks)
             left -= len(item.chunks)
@@ -255,7 +255,7 @@ def _paths(node: object, described: Mapping[str, object]) -> dict[str, ItemPath]
     """The nested place of every key: as the planner recorded it, else judged by the first part of the key."""
     recorded = {key: value for key, value in node.items if type(key) is str} if type(node) is Dict else {}
     paths: dict[str, ItemPath] = {}
-    for key in described:
+    for key in (*(key for key in recorded if key in described), *(key for key in described if key not in recorded)):
         path = recorded.get(key)
         if type(path) is tuple and 0 < len(path) <= MAX_DEPTH and all(type(part) in (str, int) for part in path):
             paths[key] = path

@@ -4,78 +4,65 @@ from __future__ import annotations
 
 import threading
 import zlib
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable
 from dataclasses import dataclass
-from pathlib import PurePath
-from types import TracebackType
-from typing import Self
 
-from ckptool.core.bytes import Advance, ByteSource, Cost, Folder
+from ckptool.core.bytes import ByteSource
+from ckptool.core.derived import DerivedBytes, OpenDerived
 from ckptool.core.errors import UnreadableError
 
 _BLOCK = 1 << 18  # packed bytes that are read at a time
 
 
 @dataclass(frozen=True, slots=True)
-class InflatedBytes:
-    """A `ckptool.core.bytes.ByteSource`. Reading from front to back costs one pass; going back begins again.
+class InflatedBytes(DerivedBytes):
+    """The content of a member. Reading from front to back costs one pass; going back begins again.
 
     Attributes:
-        source: the archive.
+        archive: what holds it.
         member: its member.
         offset: where the packed bytes begin.
         packed_nbytes: their length.
-        size: of the content, as the directory states it.
+        nbytes: of the content, as the directory states it.
     """
 
-    source: ByteSource
+    archive: ByteSource
     member: str
     offset: int
     packed_nbytes: int
-    size: int
+    nbytes: int
 
     @property
-    def path(self) -> PurePath:
-        return self.source.path
+    def file(self) -> ByteSource:
+        return self.archive
 
     @property
-    def name(self) -> str:
-        return self.source.name
+    def label(self) -> str:
+        return f"{self.member} of {self.path}"
+
+    @property
+    def size(self) -> int:
+        return self.nbytes
 
     @property
     def identity(self) -> Hashable:
-        return self.source.identity, self.member
+        return self.archive.identity, self.member
 
-    @property
-    def folder(self) -> Folder:
-        return self.source.folder
-
-    @property
-    def reads_cheaply(self) -> bool:
-        return self.source.reads_cheaply
-
-    def cost(self, ranges: Sequence[tuple[int, int]]) -> Cost:
-        return self.source.cost([(self.offset, self.packed_nbytes)] if ranges else [])
-
-    def will_read(self, ranges: Sequence[tuple[int, int]]) -> None:
-        if ranges:
-            self.source.will_read([(self.offset, self.packed_nbytes)])
+    def needed(self) -> tuple[tuple[ByteSource, int, int]]:
+        return ((self.archive, self.offset, self.packed_nbytes),)
 
     def open(self) -> _OpenInflated:
         return _OpenInflated(self)
 
-    def check(self) -> None:
-        self.source.check()
 
-
-class _OpenInflated:
+class _OpenInflated(OpenDerived[InflatedBytes]):
     """An open `InflatedBytes`; one thread unpacks at a time."""
 
     reads_cheaply = False
 
     def __init__(self, source: InflatedBytes) -> None:
-        self.source = source
-        self._file = source.source.open()
+        super().__init__(source)
+        self._file = source.archive.open()
         self._lock = threading.Lock()
         self._begin()
 
@@ -84,28 +71,18 @@ class _OpenInflated:
         self._read = 0  # packed bytes
         self._at = 0  # content that was given out
 
-    @property
-    def path(self) -> PurePath:
-        return self.source.path
-
-    @property
-    def size(self) -> int:
-        return self.source.size
-
-    def read(self, offset: int, nbytes: int) -> bytes:
-        if offset < 0 or nbytes < 0 or offset + nbytes > self.size:
-            raise UnreadableError(f"{self.path} ends before byte {offset + nbytes:,} of {self.source.member}")
+    def make(self, offset: int, buffer: memoryview) -> None:
         with self._lock:
             if offset < self._at:
                 self._begin()
             while self._at < offset:
                 self._at += len(self._more(min(_BLOCK, offset - self._at)))
-            parts = []
-            while nbytes:
-                parts.append(self._more(nbytes))
-                nbytes -= len(parts[-1])
-                self._at += len(parts[-1])
-            return b"".join(parts)
+            done = 0
+            while done < len(buffer):
+                part = self._more(min(_BLOCK, len(buffer) - done))
+                buffer[done : done + len(part)] = part
+                done += len(part)
+                self._at += len(part)
 
     def _more(self, most: int) -> bytes:
         """The next bytes of the content: at least one, at most so many."""
@@ -131,31 +108,5 @@ class _OpenInflated:
             path=self.path,
         )
 
-    def expect(self, offset: int, nbytes: int) -> None:
-        """Nothing: it is unpacked when it is asked for."""
-
-    def read_into(self, offset: int, buffer: memoryview) -> None:
-        done = 0
-        while done < len(buffer):
-            part = self.read(offset + done, min(_BLOCK, len(buffer) - done))
-            buffer[done : done + len(part)] = part
-            done += len(part)
-
-    def check_first(self, offset: int, nbytes: int, until: int, check: Callable[[bytes], None]) -> None:
-        check(self.read(offset, nbytes))
-
-    def copy_to(self, descriptor: int, offset: int, at: int, nbytes: int, advance: Advance) -> int:
-        return 0
-
     def close(self) -> None:
         self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-        if kind is None:
-            self.source.check()

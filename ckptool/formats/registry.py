@@ -24,6 +24,8 @@ from ckptool.formats.sniff import (
     is_legacy,
     is_npy,
     is_npz,
+    is_numpy_pickle,
+    is_pt2,
     is_safetensors,
     is_torch_zip,
     what_else,
@@ -45,6 +47,7 @@ class Container:
         vague: endings that such files often have, and many other files too.
         names: globs of file names with vague endings that say it all the same.
         is_pickle: loading it elsewhere runs a pickle.
+        is_general: it holds other things than checkpoints as often; in a folder, other containers come first.
         writer: what writes it; None where nothing does.
     """
 
@@ -55,6 +58,7 @@ class Container:
     vague: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
     is_pickle: bool = False
+    is_general: bool = False
     writer: Writer | None = None
 
 
@@ -101,6 +105,7 @@ CONTAINERS: list[Container] = [
             keeps_metadata=True,
         ),
     ),
+    Container("torch.export", is_pt2, late("pt2", "open_pt2"), (".pt2",)),
     Container(
         "torch zip",
         is_torch_zip,
@@ -119,8 +124,16 @@ CONTAINERS: list[Container] = [
     ),
     Container("torch legacy", is_legacy, late("torch.legacy", "open_legacy"), is_pickle=True),
     Container("GGUF", is_gguf, late("gguf", "open_gguf"), (".gguf",)),
-    Container("numpy .npz", is_npz, late("numpy_array", "open_npz"), (".npz",)),
-    Container("numpy .npy", is_npy, late("numpy_array", "open_npy"), (".npy",)),
+    Container("numpy .npz", is_npz, late("numpy_array", "open_npz"), (".npz",), is_general=True),
+    Container("numpy .npy", is_npy, late("numpy_array", "open_npy"), (".npy",), is_general=True),
+    Container(
+        "numpy pickle",
+        is_numpy_pickle,
+        late("numpy_pickle", "open_numpy_pickle"),
+        (".pdparams",),
+        is_pickle=True,
+        is_general=True,
+    ),
 ]
 """What is known, in the order in which a folder's files are preferred."""
 
@@ -151,7 +164,7 @@ def endings() -> tuple[str, ...]:
 
     Example:
         >>> endings()
-        ('.safetensors', '.pth', '.pt', '.ckpt', '.gguf', '.npz', '.npy', '.bin')
+        ('.safetensors', '.pt2', '.pth', '.pt', '.ckpt', '.gguf', '.npz', '.npy', '.pdparams', '.bin')
     """
     clear = (suffix for container in CONTAINERS for suffix in container.suffixes)
     return tuple(dict.fromkeys((*clear, *vague_endings())))
@@ -182,7 +195,7 @@ def name_patterns() -> tuple[str, ...]:
 
     Example:
         >>> name_patterns()[:2]
-        ('*.safetensors', '*.pth')
+        ('*.safetensors', '*.pt2')
     """
     found = ((*(f"*{suffix}" for suffix in each.suffixes), *each.names) for each in CONTAINERS)
     return tuple(dict.fromkeys(pattern for patterns in found for pattern in patterns))

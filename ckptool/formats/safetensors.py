@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from array import array
 from dataclasses import dataclass
-from itertools import count
+from itertools import accumulate, count
 from operator import lt
 from typing import NoReturn
 
@@ -126,6 +126,9 @@ def _in_order(found: Parsed) -> tuple[list[str], list[Form], array[int]]:
 
 def _check_layout(names: list[str], forms: list[Form], starts: array[int]) -> int:
     """Sorted tensors follow each other without holes or overlaps; the bytes they take."""
+    ends = [0, *accumulate(form.nbytes for form in forms)]
+    if starts.tolist() == ends[:-1]:
+        return ends[-1]
     end = 0
     for at, (start, form) in enumerate(zip(starts, forms, strict=True)):
         if start < end:

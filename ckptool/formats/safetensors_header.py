@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 from array import array
 from collections import Counter
+from operator import attrgetter, ne, sub
 from typing import NamedTuple
 
 from ckptool.core.dtypes import DTYPES
 from ckptool.core.spec import Form
-from ckptool.formats.strict_json import JsonError, JsonReader, compiled, unquoted
+from ckptool.formats.strict_json import Entries, JsonError, JsonReader, compiled, unquoted_all
 
 MAX_DIMENSION = 2**63 - 1  # torch's
 MAX_BITS = 2**64 - 1  # the reference counts in 64 bits and refuses what overflows, even if a later dimension is 0
@@ -76,11 +77,12 @@ def to_header(dtype: str, shape: tuple[int, ...]) -> tuple[str, tuple[int, ...]]
     return known.safetensors, stored
 
 
-# The three fields in any order; shapes of up to 100 dimensions. A field that is there twice leaves another one unset.
+# The three fields in any order, none of them twice; shapes of up to 100 dimensions.
 _USUAL = compiled(
     r'"(?!__metadata__")([^"\\\x00-\x1f]*+)"~:~\{~(?:(?:'
-    r'"dtype"~:~"([A-Z0-9_]++)"|"shape"~:~\[~((?:INT(?:~,~INT){0,99}+)?+)~\]|"data_offsets"~:~\[~(INT)~,~(INT)~\]'
-    r')~(?:,~(?=")|(?=\}))){3}\}~([,}])~'
+    r'(?(2)(?!)|"dtype"~:~"([A-Z0-9_]++)")|(?(3)(?!)|"shape"~:~\[~((?:INT(?:~,~INT){0,99}+)?+)~\])|'
+    r'(?(4)(?!)|"data_offsets"~:~\[~(INT)~,~(INT)~\])'
+    r')~(?:,~(?=")|(?=\}))){3}\}'
 )
 
 
@@ -95,39 +97,55 @@ def parse(reader: JsonReader) -> Parsed:
         'f32[2,3]'
     """
     parsed = Parsed([], [], array("Q"), {}, [])
-    names, forms, starts = parsed.names, parsed.forms, parsed.starts
-    known: dict[tuple[object, ...], Form] = {}  # most shapes come often
+    known: dict[tuple[bytes, bytes], Form] = {}  # most shapes come often
     has_metadata = False
     for member in reader.members(_USUAL):
-        if isinstance(member, tuple):
-            raw, dtype, sizes, first, stop, _ = member
-            start, end = int(first), int(stop)
-            name = raw.decode() if raw.isascii() else unquoted(raw)
-            form = known.get((dtype, sizes))
-            if form is None:
-                shape = tuple(map(int, sizes.split(b","))) if sizes else ()
-                form = known[dtype, sizes] = _form(name, dtype.decode(), shape)
+        if isinstance(member, list):
+            _take(member, parsed, known)
         elif member == "__metadata__":
             if has_metadata:
                 raise JsonError('names "__metadata__" twice')
             has_metadata = True
             parsed.metadata.update(reader.strings(member))
-            continue
         else:
-            name = member
-            start, end, file_dtype, shape = _unusual(name, reader.small_value(), parsed.odd)
-            form = _form(name, file_dtype, shape)
-        if end - start != form.nbytes:
-            raise JsonError(f'gives "{name}" {end - start:,} bytes where its dtype and shape need {form.nbytes:,}')
-        if start > MAX_DIMENSION:
-            raise JsonError(f'puts "{name}" at byte {start:,}, beyond any file')
-        names.append(name)
-        forms.append(form)
-        starts.append(start)
-    if len(set(names)) < len(names):
-        twin = next(name for name, count in Counter(names).items() if count > 1)
+            start, end, file_dtype, shape = _unusual(member, reader.small_value(), parsed.odd)
+            form = _form(member, file_dtype, shape)
+            _check(member, form, start, end)
+            parsed.names.append(member)
+            parsed.forms.append(form)
+            parsed.starts.append(start)
+    if len(set(parsed.names)) < len(parsed.names):
+        twin = next(name for name, count in Counter(parsed.names).items() if count > 1)
         raise JsonError(f'names "{twin}" twice')
     return parsed
+
+
+def _take(entries: Entries, parsed: Parsed, known: dict[tuple[bytes, bytes], Form]) -> None:
+    """Add entries in the usual form. Whole columns are worked on at once: there may be a million."""
+    raw, dtypes, sizes, firsts, stops, _ = zip(*entries, strict=True)
+    names = unquoted_all(raw)
+    kinds = list(zip(dtypes, sizes, strict=True))
+    for kind in set(kinds).difference(known):
+        shape = tuple(map(int, kind[1].split(b","))) if kind[1] else ()
+        known[kind] = _form(names[kinds.index(kind)], kind[0].decode(), shape)
+    forms = list(map(known.__getitem__, kinds))
+    starts, ends = list(map(int, firsts)), list(map(int, stops))
+    if max(starts) > MAX_DIMENSION or any(map(ne, map(sub, ends, starts), map(_NBYTES, forms))):
+        for row in zip(names, forms, starts, ends, strict=True):
+            _check(*row)
+    parsed.names.extend(names)
+    parsed.forms.extend(forms)
+    parsed.starts.extend(starts)
+
+
+_NBYTES = attrgetter("nbytes")
+
+
+def _check(name: str, form: Form, start: int, end: int) -> None:
+    if end - start != form.nbytes:
+        raise JsonError(f'gives "{name}" {end - start:,} bytes where its dtype and shape need {form.nbytes:,}')
+    if start > MAX_DIMENSION:
+        raise JsonError(f'puts "{name}" at byte {start:,}, beyond any file')
 
 
 def _form(name: str, file_dtype: str, shape: tuple[int, ...]) -> Form:

@@ -56,7 +56,7 @@ def safetensors_image(entries: Sequence[Entry], metadata: Mapping[str, str]) -> 
         text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
     except UnicodeEncodeError as error:
         raise OutputError(
-            f"a key or a metadata entry has a character that UTF-8 cannot hold: {error.object[error.start]!a}",
+            f"a key or a metadata entry has a character that UTF-8 cannot hold: {error.object[error.start]}",
             hint="rename it with ckptool remap, or write a .pth file",
         ) from None
     start = _data_start(8 + len(text), ordered)

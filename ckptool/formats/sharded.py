@@ -13,19 +13,22 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice, repeat
+from operator import ne
 from pathlib import PurePath
 
-from ckptool.core.bytes import ByteSource, Folder
+from ckptool.core.bytes import ByteSource, Entry, Folder
 from ckptool.core.checkpoint import Checkpoint, Columns, Extra, GlobalUse, Tensor
 from ckptool.core.counts import many
 from ckptool.core.errors import MissingError, UnreadableError
-from ckptool.core.observations import MetadataDiffers, NoIndex, NotInIndex, Observation, WrongTotalSize
+from ckptool.core.observations import MetadataDiffers, NoIndex, NotInIndex, Observation, PiecesDiffer, WrongTotalSize
+from ckptool.formats.ranks.names import entries_in
 from ckptool.formats.registry import open_file
-from ckptool.formats.strict_json import JsonError, JsonReader, unquoted
+from ckptool.formats.strict_json import JsonError, JsonReader, unquoted, unquoted_all
 
 MAX_INDEX = 100_000_000  # bytes; a million keys
 _ENTRY = 77  # bytes of a header's entry beside its key
 _HEAD_ROOM = 4096
+_PIECES = "sharded"  # the folder in which torch keeps the pieces of whole files that it made of them
 SHARD_NAME = re.compile(r"(?P<stem>.+)-(?P<number>\d{1,9})-of-(?P<count>\d{1,9})(?P<suffix>\.[A-Za-z]+)", re.ASCII)
 
 
@@ -69,10 +72,21 @@ def open_index(source: ByteSource, select: str | None = None) -> Checkpoint:
     merged = replace(_merged(source.path, shards), indexes=(source,))
     if not _says_the_same(source, merged):
         merged = _held_against(read_index(source), merged, shards)
-    nbytes = sum(form.nbytes * many for form, many in merged.form_counts().items())
+    nbytes = sum(form.nbytes * number for form, number in merged.form_counts().items())
     if total_size is not None and total_size != nbytes:
         merged = replace(merged, observations=(*merged.observations, WrongTotalSize(total_size, nbytes)))
-    return merged
+    return _with_pieces(merged, source.folder) if source.reads_cheaply else merged
+
+
+def _with_pieces(whole: Checkpoint, folder: Folder) -> Checkpoint:
+    """Whole files with what they have otherwise than the pieces beside them, of which torch made them."""
+    if Entry(_PIECES, True) not in entries_in(folder):
+        return whole
+    from ckptool.formats.ranks.dcp_safetensors import claims, differing_numbers
+
+    pieces = folder.folder(_PIECES)
+    keys = tuple(differing_numbers(whole, pieces)) if claims(pieces, entries_in(pieces)) else ()
+    return replace(whole, observations=(*whole.observations, PiecesDiffer(keys, str(pieces.path)))) if keys else whole
 
 
 def open_shards(folder: Folder, names: Sequence[str], select: str | None = None) -> Checkpoint:
@@ -160,12 +174,11 @@ def _heads_and_size(source: ByteSource) -> tuple[dict[str, int], int | None]:
     nbytes: dict[bytes, int] = {}  # of its keys; and their entries
 
     def take(reader: JsonReader) -> None:
-        for key, value, _ in reader.pairs("weight_map"):
-            known = nbytes.get(value)
-            if known is None:
-                known = 0
+        for key, value, _ in chain.from_iterable(reader.pairs("weight_map")):
+            if value not in nbytes:
+                nbytes[value] = 0
                 first.setdefault(unquoted(value), unquoted(key))
-            nbytes[value] = known + len(key) + _ENTRY
+            nbytes[value] += len(key) + _ENTRY
 
     total_size = _walk(source, take)
     if not first:
@@ -190,20 +203,22 @@ def _says_the_same(source: ByteSource, merged: Checkpoint) -> bool:
     if columns is None:
         return False
     numbers = {file.name.encode(): number for number, file in enumerate(merged.files)}
-    shard_of = array("L", chain.from_iterable(repeat(at, many) for at, many in enumerate(columns.counts)))
-    listed, wrong, row_of = len(numbers), 0, columns.rows.get
+    shard_of = array("L", chain.from_iterable(repeat(at, count) for at, count in enumerate(columns.counts)))
+    seen, listed, wrong, row_of = bytearray(len(shard_of)), 0, False, columns.rows.get
 
     def take(reader: JsonReader) -> None:
-        nonlocal wrong
-        for key, value, _ in reader.pairs("weight_map"):
-            row = row_of(unquoted(key) if b"\\" in key else key.decode("utf-8", "replace"))
-            if row is None or shard_of[row] != numbers.get(value):
-                wrong += 1
-            else:
-                shard_of[row] = listed  # a key that comes twice is wrong
+        nonlocal listed, wrong
+        for entries in reader.pairs("weight_map"):
+            keys, values, _ = zip(*entries, strict=True)
+            rows = [row for row in map(row_of, unquoted_all(keys)) if row is not None]
+            listed += len(keys)
+            wrong = wrong or len(rows) < len(keys)
+            wrong = wrong or any(map(ne, map(shard_of.__getitem__, rows), map(numbers.get, values)))
+            for row in rows:
+                seen[row] = 1
 
     _walk(source, take)
-    return not wrong and shard_of.count(listed) == len(shard_of)
+    return not wrong and listed == len(seen) == seen.count(1)
 
 
 def _located(folder: Folder, names: Sequence[str], who: str) -> list[ByteSource]:

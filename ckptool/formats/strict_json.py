@@ -13,15 +13,20 @@ from __future__ import annotations
 import json
 import re
 from codecs import utf_8_decode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
-from typing import NoReturn
+from itertools import chain
+from typing import NoReturn, TypeAlias
 
 MAX_STRINGS = 1_500_000  # entries of one object of strings
 MAX_SMALL = 1 << 16  # bytes of any other value
 _MANY_VALUES = 10_000  # different strings of one object that are remembered
 _WINDOWS = (1 << 20, 8 << 20)  # bytes of a text that are read first, and at once at most
 _LOOK_AHEAD = 1 << 16  # bytes in which a member in the usual form ends
+_BATCH = 1 << 15  # bytes whose members are given at once
+
+Entries: TypeAlias = list[tuple[bytes, ...]]
+"""Members that follow one another: the groups of each, and one more that says nothing."""
 
 
 class JsonError(ValueError):
@@ -36,16 +41,21 @@ def compiled(pattern: str) -> re.Pattern[bytes]:
 
 
 @cache
-def _or_any_byte(pattern: re.Pattern[bytes]) -> re.Pattern[bytes]:
-    """The same; where it does not match, one byte, without groups: so that its matches follow one another."""
-    return re.compile(b"(?s:" + pattern.pattern + b"|.)")
+def _in_batch(entry: re.Pattern[bytes]) -> re.Pattern[bytes]:
+    """The entry with a comma behind it, and more text behind that; or all that is left, in the last group."""
+    return re.compile(entry.pattern + compiled(r"~,~(?=(?s:.))|((?s:.+))").pattern)
+
+
+@cache
+def _alone(entry: re.Pattern[bytes]) -> re.Pattern[bytes]:
+    """The entry, and what separates it from the next, in the last group."""
+    return re.compile(entry.pattern + compiled(r"~([,}])~").pattern)
 
 
 _OPEN = compiled(r"~\{~(\}~)?")
 _KEY = compiled(r"STRING~:~")
-_PAIR = compiled(r"STRING~:~STRING~([,}])~")
+_PAIR = compiled(r"STRING~:~STRING")
 _NEXT = compiled(r"~([,}])~")
-_NEVER = compiled("(?!)")
 _NULL = compiled(r"null~")
 
 
@@ -72,25 +82,25 @@ class JsonReader:
         """A text in memory."""
         return cls(lambda offset, nbytes: text[offset : offset + nbytes], len(text))
 
-    def members(self, usual: re.Pattern[bytes] = _NEVER) -> Iterator[str | tuple[bytes, ...]]:
+    def members(self, usual: re.Pattern[bytes] | None = None) -> Iterator[str | Entries]:
         """The members of the outermost object.
 
         Args:
-            usual: a pattern of a whole member in the form that most have: its last group is what separates it from the
-                next. For a member that fits, with all groups set, the caller gets the groups. For any other it gets the
-                key, and reads the value.
+            usual: a pattern of a member in the form that most have, from its key to the end of its value; it sets all
+                of its groups. Members that fit come in lists. Of others the caller gets the key, and reads its value.
 
         Raises:
             JsonError: the text is not one JSON object.
         """
         more = self._open("is not a JSON object")
         while more:
-            count = 0
-            for groups in self._run(usual):
-                yield groups
-                more, count = groups[-1] == b",", count + 1
-            if count:
-                continue
+            if usual is not None:
+                yield from self._batches(usual)
+                last = self._match(_alone(usual), _LOOK_AHEAD)
+                if last is not None:
+                    self._at, more = last.end(), last.groups()[-1] == b","
+                    yield [last.groups()]
+                    continue
             yield self._key()
             following = self._match(_NEXT)
             if following is None:
@@ -99,9 +109,9 @@ class JsonReader:
         if self._at != len(self._window) or self._left:
             raise JsonError(f"goes on after its end, at byte {self._position:,}")
 
-    def pairs(self, what: str) -> Iterator[tuple[bytes, ...]]:
-        """The object of strings that comes next, as (key, value, separator), each as it stands between its quotation
-        marks; `null` counts as an empty one."""
+    def pairs(self, what: str) -> Iterator[Entries]:
+        """The object of strings that comes next, as lists of (key, value, nothing), each as it stands between its
+        quotation marks; `null` counts as an empty one."""
         null = self._match(_NULL, _LOOK_AHEAD)
         if null is not None:
             self._at = null.end()
@@ -109,24 +119,26 @@ class JsonReader:
         more = self._open(f"has a {what} that is not an object")
         total = 0
         while more:
-            count = 0
-            for groups in self._run(_PAIR, None):
-                yield groups
-                more, count = groups[-1] == b",", count + 1
-            total += count
-            if total > MAX_STRINGS:
-                raise JsonError(f"has more than {MAX_STRINGS:,} entries of {what}")
-            if not count:
+            for entries in self._batches(_PAIR):
+                yield entries
+                total += len(entries)
+                if total > MAX_STRINGS:
+                    raise JsonError(f"has more than {MAX_STRINGS:,} entries of {what}")
+            last = self._match(_alone(_PAIR))
+            if last is None:
                 name = self._key()
                 if self._window[self._at : self._at + 1] in (b"", b'"'):
                     raise self._invalid()
                 raise JsonError(f'has an entry "{name}" of {what} that is not text')
+            self._at, more = last.end(), last[3] == b","
+            yield [last.groups()]
+            total += 1
 
     def strings(self, what: str) -> dict[str, str]:
         """The object of strings that comes next; see `pairs`."""
         found: dict[str, str] = {}
         values: dict[bytes, str] = {}  # an index names few shards for many keys
-        for key, value, _ in self.pairs(what):
+        for key, value, _ in chain.from_iterable(self.pairs(what)):
             name = unquoted(key)
             if name in found:
                 raise JsonError(f'names "{name}" twice in {what}')
@@ -171,17 +183,18 @@ class JsonReader:
         self._at = key.end()
         return unquoted(key[1])
 
-    def _run(self, pattern: re.Pattern[bytes], ahead: int | None = _LOOK_AHEAD) -> Iterator[tuple[bytes, ...]]:
-        """The groups of what matches next, again and again; the cursor is behind what was given."""
-        if self._match(pattern, ahead) is None:
-            return
-        stop = len(self._window) if self._left else -1
-        for match in _or_any_byte(pattern).finditer(self._window, self._at):
-            groups, end = match.groups(), match.end()
-            if None in groups or end == stop:
+    def _batches(self, entry: re.Pattern[bytes]) -> Iterator[Entries]:
+        """The entries of this form that come next, in lists, each with a comma behind it; the cursor is behind them."""
+        pattern = _in_batch(entry)
+        while True:
+            if self._left and len(self._window) - self._at < _BATCH:
+                self._hold_more()
+            entries = pattern.findall(self._window, self._at, self._at + _BATCH)
+            rest = entries.pop()[-1] if entries and entries[-1][-1] else b""
+            self._at = min(self._at + _BATCH, len(self._window)) - len(rest)
+            if not entries:
                 return
-            self._at = end
-            yield groups
+            yield entries
 
     def _match(self, pattern: re.Pattern[bytes], ahead: int | None = None) -> re.Match[bytes] | None:
         """The pattern at the cursor. It may end where the window ends only if the text ends there.
@@ -216,13 +229,23 @@ class JsonReader:
 
 def unquoted(raw: bytes) -> str:
     """The text of a string, given what stands between its quotation marks."""
+    return unquoted_all((raw,))[0]
+
+
+def unquoted_all(raw: Sequence[bytes]) -> list[str]:
+    """The texts of many strings."""
+    has_escapes = b"\\" in b"".join(raw)
     try:
-        text = raw.decode()
-        if "\\" in text:
-            text = json.loads(f'"{text}"')
-            text.encode()  # half a surrogate pair is not a text
+        return list(map(_unescaped if has_escapes else bytes.decode, raw))
     except ValueError:
         raise JsonError("holds a string that is not valid Unicode") from None
+
+
+def _unescaped(raw: bytes) -> str:
+    text = raw.decode()
+    if "\\" in text:
+        text = str(json.loads(f'"{text}"'))
+        text.encode()  # half a surrogate pair is not a text
     return text
 
 

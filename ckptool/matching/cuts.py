@@ -103,8 +103,10 @@ def parts_of(key: str) -> tuple[list[str], list[str]]:
     The last part is never cut, for it is a role or holds one. A flat name is cut before its role.
 
     Example:
-        >>> parts_of("conv2_block1_1_conv.kernel"), parts_of("res2_0_branch2a_bn_s")
-        ((['conv2', 'block1', '1', 'conv', 'kernel'], ['_', '_', '_', '.']), (['res2', '0', 'branch2a', 'bn', 's'], ['_', '_', '_', '_']))
+        >>> parts_of("conv2_block1_1_conv.kernel")
+        (['conv2', 'block1', '1', 'conv', 'kernel'], ['_', '_', '_', '.'])
+        >>> parts_of("res2_0_branch2a_bn_s")
+        (['res2', '0', 'branch2a', 'bn', 's'], ['_', '_', '_', '_'])
     """
     at = max(key.rfind("."), key.rfind("/"))
     if at < 0 and (at := role_at(key)) < 0:

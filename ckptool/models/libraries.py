@@ -107,7 +107,7 @@ def _config(
         config, unused = transformers.AutoConfig.from_pretrained(
             str(path), local_files_only=True, trust_remote_code=False, return_unused_kwargs=True, **arguments
         )
-    except Exception as error:
+    except Exception as error:  # a config may make transformers raise anything
         raise CkptError(
             f"transformers {transformers.__version__} cannot use {path / 'config.json'}: {first_sentence(error)}",
             hint="ckptool runs no code from the folder; for such a model name its class: package.module:Class",

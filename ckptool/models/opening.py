@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ckptool.core.bytes import HasPath, PathText
 from ckptool.core.checkpoint import Checkpoint, Note
+from ckptool.core.counts import listed
 from ckptool.core.errors import CkptError, UnreadableError, UsageError
 from ckptool.core.facts import FINE, Operation, Use
 from ckptool.facts.registry import facts_of
@@ -22,6 +23,8 @@ from ckptool.storage.paths import exists, is_address, is_file
 
 if TYPE_CHECKING:
     import torch
+
+_NAMES = 12  # of a file's classes and functions that are listed
 
 LIBRARIES: Mapping[str, Callable[[str, Mapping[str, object]], Factory]] = {
     "torchvision": torchvision_factory,
@@ -65,7 +68,7 @@ def open_target(spec: str, arguments: Mapping[str, object] | None = None) -> Tar
         names = names_in(path)
         raise UsageError(
             f"{spec} is Python code: say what in it is the model",
-            hint=" or ".join(f"{spec}:{found}" for found in names[:4]) or f"{spec}:Class",
+            hint=listed([f"{spec}:{found}" for found in names], most=_NAMES) or f"{spec}:Class",
             path=path,
         )
     if colon and not exists(path):

@@ -108,7 +108,7 @@ def load_without_data(
             try:
                 with recording():
                     module.load_state_dict(state, strict=True)
-            except Exception as error:
+            except Exception as error:  # of the model's own hooks, too
                 raised = raised if raised is not None and not found else error
             else:
                 return found[-1] if found else None, None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from itertools import product
@@ -101,7 +101,8 @@ def solve(
         targets: shapes wanted on the right, None where unknown.
 
     Raises:
-        PlanError: an equation cannot hold, or does not determine its names; it is printed.
+        PlanError: an equation cannot hold, or does not determine its names, or the target's parts are not as long
+            together as the tensor that is cut; it is printed.
 
     Example:
         >>> h, d = Axis("h"), Axis("d")
@@ -111,9 +112,11 @@ def solve(
     sizes = dict(known)
     given = list(_equations(left, shapes))
     wanted = list(_equations(right, targets)) if targets else []
+    own: set[str] | None = None  # what is known without the target's shapes
     while True:
         if any(_determine(dim, length, sizes, share=False) for dim, length in given):
             continue
+        own = set(sizes) if own is None else own
         if any(_determine(dim, length, sizes, share=False) for dim, length in wanted):
             continue
         if not any(_determine(dim, length, sizes, share=True) for dim, length in given):
@@ -124,9 +127,29 @@ def solve(
             raise PlanError(f"{_equation(dim, length, sizes)} does not determine {missing}", hint=_say(missing))
         if size_of(dim, sizes) != length:
             raise PlanError(f"{_equation(dim, length, sizes)} does not hold")
+    _require_targets(given, wanted, sizes, own or set())
     if missed := _unknown((dim for tensor in right for dim in tensor), sizes):
         raise PlanError(f"nothing says how long {missed[0]} is in the layout", hint=_say(missed[0]))
     return sizes
+
+
+def _require_targets(
+    given: Iterable[tuple[Dim, int]], wanted: Sequence[tuple[Dim, int]], sizes: Sizes, own: Collection[str]
+) -> None:
+    """Refuses to cut a tensor where the target's parts say, if they are not as long as it together."""
+    for dim, length in given:
+        names = set(_letters(dim)) - set(own)
+        parts = [(axis, size) for axis, size in wanted if names & set(_letters(axis))]
+        if any(not _unknown([axis], sizes) and size_of(axis, sizes) != size for axis, size in parts):
+            lengths = ", ".join(f"{str(axis).strip('()')} = {size}" for axis, size in parts)
+            raise PlanError(
+                f"{str(dim).strip('()')} = {length} in the source, and {lengths} in the model",
+                hint="the model has another width: leave the tensor out with --drop, or cut it by --var NAME=NUMBER",
+            )
+
+
+def _letters(dim: Dim) -> Iterator[str]:
+    return (name for names in blocks_of((dim,)) for name in names)
 
 
 def _equations(tensors: Iterable[Axes], shapes: Iterable[Sequence[int] | None]) -> Iterator[tuple[Dim, int]]:

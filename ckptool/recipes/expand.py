@@ -73,6 +73,10 @@ class _State:
         """One problem; the same for several keys is said once."""
         self.problems.setdefault((message, hint or ""), []).extend(keys)
 
+    def found(self) -> tuple[Problem, ...]:
+        """All problems."""
+        return tuple(Problem(message, hint, tuple(keys)) for (message, hint), keys in self.problems.items())
+
     def applied(self, before: tuple[RuleName, ...], rules: Sequence[Rule]) -> tuple[RuleName, ...]:
         """The rules that a tensor has met, each once; one tuple for all tensors that met the same."""
         met = (*before, *(rule.name for rule in rules))
@@ -126,12 +130,7 @@ def expand(
     inputs = [sources] if isinstance(sources, Mapping) else list(sources)
     items = _loaded(inputs, prefixes, state)
     state.most += 20 * len(items)
-    for text, key in unmet_by_keys(recipe.require, {key: item.spec for key, item in items.items()}):
-        state.problem(
-            f'the recipe {recipe.name} does not fit this input: it requires "{text}"',
-            "the listed keys do not meet it; use another recipe",
-            [key],
-        )
+    unmet = list(unmet_by_keys(recipe.require, {key: item.spec for key, item in items.items()}))
     for number, stage in enumerate(recipe.stages):
         state.context.targets = targets if number == len(recipe.stages) - 1 else None
         items = _run(stage, items, state)
@@ -147,8 +146,17 @@ def expand(
     return Expansion(
         tuple(steps),
         tuple(Dropped(s, state.dropped.get(s, NotUsed())) for s in everything if s not in used),
-        tuple(Problem(message, hint, tuple(keys)) for (message, hint), keys in state.problems.items()),
+        (_misfit(recipe, unmet),) if unmet else state.found(),  # what follows from a misfit is not said
         tuple(state.uses),
+    )
+
+
+def _misfit(recipe: Recipe, unmet: Sequence[tuple[str, str]]) -> Problem:
+    """The preconditions that are not met, each with a key that does not meet it."""
+    listed = ", and ".join(f'"{text}", which {key} does not meet' for text, key in unmet)
+    keys = tuple(dict.fromkeys(key for _, key in unmet))
+    return Problem(
+        f"the recipe {recipe.name} does not fit this input: it requires {listed}", "use another recipe", keys
     )
 
 
@@ -231,6 +239,15 @@ def _names_or_none(key: str, spans: list[Span], stage: Stage) -> list[str]:
         return []
 
 
+def _inside(rule: Rule, keys: Sequence[str]) -> tuple[str, str] | None:
+    """The rule for a module anywhere in a key, and a key that has it there; None if none has, or it is no such rule."""
+    old, _, new = (part.strip() for part in rule.text.partition("->"))
+    if not all(part.endswith(".") and part[:1].isalnum() for part in (old, new)):
+        return None
+    key = next((key for key in keys if f".{old}" in key), None)
+    return None if key is None else (f".{old} -> .{new}", key)
+
+
 def _note_unused(rule: Rule, items: Mapping[str, Item], state: _State) -> None:
     near = None
     some = list(islice(items, _NEAR_MISS_KEYS)) if state.near_misses < _NEAR_MISSES else []
@@ -240,6 +257,8 @@ def _note_unused(rule: Rule, items: Mapping[str, Item], state: _State) -> None:
     hint = f"a key that it might mean: {near.select(some)[0]}" if near else "a leading ? lets it match nothing"
     if module := _module_named(rule, some):
         hint = f'{module} is a module: "{module}." with a dot at its end means every key in it'
+    elif inside := _inside(rule, some):
+        hint = f'keys begin otherwise, as {inside[1]}; to rename it wherever it is: "{inside[0]}"'
     what = f"matches none of the {len(items):,} keys" if len(items) != 1 else "does not match the only key"
     state.problem(f'{rule.name} "{rule.text}" {what}', hint)
 

@@ -54,6 +54,7 @@ class Recipe:
         source_select: which dict of the input holds the weights; "auto" for ckptool's choice.
         source_files: (prefix, file name) patterns of inputs that make one checkpoint together.
         require: what must be true of the input; see `ckptool.recipes.require`.
+        reverse_require: what must be true of the input of the reverse.
         vars: numbers by name, or "config.json:num_attention_heads".
         init: (key pattern, how) for target tensors that nothing fills.
         tie: keys that share one tensor; the first that exists gives it.
@@ -69,6 +70,7 @@ class Recipe:
     source_select: str | None = None
     source_files: tuple[tuple[str, str], ...] = ()
     require: tuple[Requirement, ...] = ()
+    reverse_require: tuple[Requirement, ...] = ()
     vars: Mapping[str, float | str] = field(default_factory=dict)
     init: tuple[tuple[str, str], ...] = ()
     tie: tuple[tuple[str, ...], ...] = ()
@@ -175,6 +177,7 @@ def combine(recipes: Sequence[Recipe]) -> Recipe:
         source_select=last("source_select"),
         source_files=tuple(row for recipe in recipes for row in recipe.source_files),
         require=tuple(row for recipe in recipes for row in recipe.require),
+        reverse_require=tuple(row for recipe in recipes for row in recipe.reverse_require),
         vars={name: value for recipe in recipes for name, value in recipe.vars.items()},
         init=tuple(row for recipe in reversed(recipes) for row in recipe.init),
         tie=tuple(row for recipe in recipes for row in recipe.tie),
@@ -275,7 +278,7 @@ def parse_toml(text: str, name: str, path: PurePath | None = None) -> Recipe:
 
 _KEYS = (
     "ckptool", "about", "rules", "unmatched", "require", "vars", "init", "tie", "freeze",
-    "source.select", "source.files", "expect.missing", "expect.unexpected", "expect.coverage",
+    "source.select", "source.files", "reverse.require", "expect.missing", "expect.unexpected", "expect.coverage",
     "output.dtype", "output.max_shard",
 )  # fmt: skip
 
@@ -287,7 +290,7 @@ class _Table:
         self.name, self.path = name, path
         self.flat: dict[str, Any] = {}
         for key, value in table.items():
-            if key in ("source", "expect", "output") and isinstance(value, dict):
+            if key in ("source", "reverse", "expect", "output") and isinstance(value, dict):
                 self.flat |= {f"{key}.{inner}": item for inner, item in value.items()}
             else:
                 self.flat[key] = value
@@ -313,9 +316,8 @@ class _Table:
             about=self.typed("about", str, ""),
             source_select=self.typed("source.select", str, None),
             source_files=tuple(self.pairs("source.files", str)),
-            require=tuple(
-                parse_requirement(text, self.name) for text in self.strings(self.typed("require", list, []), "require")
-            ),
+            require=self.requirements("require"),
+            reverse_require=self.requirements("reverse.require"),
             vars=dict(self.pairs("vars", (int, float, str))),
             init=tuple(self.pairs("init", str)),
             tie=tuple(self.strings(row, "tie") for row in self.typed("tie", list, [])),
@@ -338,6 +340,9 @@ class _Table:
     def lines(self) -> list[str]:
         rules = self.typed("rules", (str, list), "")
         return rules.splitlines() if isinstance(rules, str) else list(self.strings(rules, "rules"))
+
+    def requirements(self, key: str) -> tuple[Requirement, ...]:
+        return tuple(parse_requirement(text, self.name) for text in self.strings(self.typed(key, list, []), key))
 
     def strings(self, value: Any, key: str) -> tuple[str, ...]:
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):

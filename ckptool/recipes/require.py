@@ -122,8 +122,7 @@ def unmet_by_keys(requirements: Iterable[Requirement], specs: Mapping[str, Tenso
             if key is not None:
                 yield requirement.text, key
             continue
-        matches = _matcher(requirement.subject)
-        found = [key for key in specs if matches(key)]
+        found = _meant(requirement.subject, specs)
         for key in found:
             if requirement.condition is None or not _holds(requirement.condition, _names(specs[key], len(found))):
                 yield requirement.text, key
@@ -176,11 +175,12 @@ def _joint(
             yield key, {f"_{number}": _names(specs[each], 1) for number, each in enumerate(keys, 1)}
 
 
-def _matcher(pattern: str) -> Callable[[str], bool]:
+def _meant(pattern: str, keys: Iterable[str]) -> list[str]:
+    """The keys that a pattern means, all at once: a regex asks a process."""
     if "{" not in pattern:
-        return KeyPattern.parse(pattern).matches
+        return KeyPattern.parse(pattern).select(keys)
     parsed = parse_pattern(pattern)
-    return lambda key: parsed.is_whole and parsed.match(key) is not None
+    return [key for key in keys if parsed.is_whole and parsed.match(key) is not None]
 
 
 def _names(spec: TensorSpec, count: int) -> dict[str, object]:

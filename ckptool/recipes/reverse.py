@@ -83,7 +83,7 @@ def reverse(recipe: Recipe) -> Reversed:
     firsts = [_first_prefix(prefix) for prefix, _ in recipe.source_files]
     if firsts:
         stages.append(Stage(tuple(parse_rule(f"?{prefix}. ->", RuleName("source.files")) for prefix in firsts)))
-    back = Recipe(tuple(stages), f"{recipe.name} backwards".strip(), vars=variables)
+    back = Recipe(tuple(stages), f"{recipe.name} backwards".strip(), require=recipe.reverse_require, vars=variables)
     return Reversed(back, tuple(dict.fromkeys(losses)))
 
 

@@ -8,7 +8,7 @@ from ckptool.report.document import Document
 from ckptool.report.escape import terminal
 
 _WHOLE = 1 << 62  # names are not shortened: two of them must not become one
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # some take wide forms, too
 _QUOTED = frozenset('",\r\n')
 
 

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from ckptool.commands.diff.result import Change, Diff, ExtraChange, Status
+from ckptool.core.counts import many
 from ckptool.core.fold import rollup
-from ckptool.core.spec import DTYPES
+from ckptool.core.spec import DTYPES, TensorSpec
 from ckptool.recipes.renaming import rename_of
 from ckptool.report.escape import shorten
-from ckptool.report.units import number_of, relative, size
+from ckptool.report.units import relative, size
 from ckptool.values.delta import Delta, Tolerance
+
+_MANY_ROWS = 6  # of other shapes or dtypes; more are joined by the kind of the change
+_LARGEST_FACTOR = 16  # of a ratio of lengths
+_Label: TypeAlias = tuple[Hashable, Status]
 
 SYMBOLS = {
     Status.SAME: "=",
@@ -59,7 +66,7 @@ def diff_rows(diff: Diff, each: bool = False) -> list[DiffRow]:
     explained, rest = _explained(diff)
     twice = [change for change in rest if change.new is None and change.key in news]  # rules kept them apart
     once = [change for change in rest if change.new is not None or change.key not in news]
-    return [*_rolled_up(diff, once), *_rolled_up(diff, twice), *explained]
+    return [*_joined(diff, _rolled_up(diff, once)), *_rolled_up(diff, twice), *explained]
 
 
 def _explained(diff: Diff) -> tuple[list[DiffRow], list[Change]]:
@@ -67,22 +74,110 @@ def _explained(diff: Diff) -> tuple[list[DiffRow], list[Change]]:
     if diff.models is None:
         return [], list(diff.changes)
     why = {key: each.text for each in diff.models.explained for key in each.keys}
-    groups: dict[tuple[str, Status], list[Change]] = {}
+    groups: dict[_Label, list[Change]] = {}
     for change in diff.changes:
         if change.status in (Status.ADDED, Status.REMOVED) and change.key in why:
             groups.setdefault((why[change.key], change.status), []).append(change)
-    rows, folded = [], set()
-    for (text, status), changes in groups.items():
-        if len(changes) > 1:
-            folded |= {id(change) for change in changes}
-            mine = {change.key for change in changes}
-            entries = [(change.key, change.key in mine) for change in diff.changes]
-            patterns = [group.pattern for group in rollup(entries) if group.label]
-            more = f"  +{len(patterns) - 1} more" if len(patterns) > 1 else ""
-            shown = f"{patterns[0]}{more}" if more else ""
-            rows.append(DiffRow(status, patterns[0], tuple(changes), text, shown))
-    rest = [change for change in diff.changes if id(change) not in folded]
-    return rows, rest
+    groups = {label: changes for label, changes in groups.items() if len(changes) > 1}
+    names = _names(diff, groups)
+    rows = [
+        DiffRow(label[1], names[label][0], tuple(changes), str(label[0]), _and_more(names[label]))
+        for label, changes in groups.items()
+    ]
+    folded = {id(change) for changes in groups.values() for change in changes}
+    return rows, [change for change in diff.changes if id(change) not in folded]
+
+
+def _names(diff: Diff, groups: Mapping[_Label, Sequence[Change]]) -> dict[_Label, list[str]]:
+    """The patterns that mean exactly the tensors of each group."""
+    labels = {change.key: label for label, changes in groups.items() for change in changes}
+    patterns: dict[_Label, list[str]] = {}
+    for group in rollup((change.key, labels.get(change.key)) for change in diff.changes):
+        if group.label is not None:
+            patterns.setdefault(labels[group.keys[0]], []).append(group.pattern)
+    return patterns
+
+
+def _and_more(patterns: Sequence[str]) -> str:
+    return f"{patterns[0]}  +{len(patterns) - 1} more" if len(patterns) > 1 else ""
+
+
+# ---------------------------------------------------------------------------------------------- changes of one kind
+
+
+def _joined(diff: Diff, rows: Sequence[DiffRow]) -> list[DiffRow]:
+    """The rows; where many are of another shape or dtype, one for each way in which these change."""
+    groups: dict[_Label, list[DiffRow]] = {}
+    for status, kind_of in ((Status.RESHAPED, _shape_kind), (Status.CAST, _cast_kind)):
+        mine = [row for row in rows if row.status is status]
+        for row in mine if len(mine) > _MANY_ROWS else ():
+            groups.setdefault((kind_of(diff, row), status), []).append(row)
+    groups = {label: found for label, found in groups.items() if len(found) > 1}
+    changes = {label: [change for row in found for change in row.changes] for label, found in groups.items()}
+    names = _names(diff, changes)
+    first = {id(found[0]): label for label, found in groups.items()}
+    others = {id(row) for found in groups.values() for row in found[1:]}
+    joined = []
+    for row in rows:
+        label = first.get(id(row))
+        if label is not None:
+            what = _shapes(changes[label]) if _keeps_rank(row.changes[0]) else describe(changes[label], diff)
+            row = DiffRow(row.status, names[label][0], tuple(changes[label]), what, _and_more(names[label]))
+        if id(row) not in others:
+            joined.append(row)
+    return joined
+
+
+def _shape_kind(diff: Diff, row: DiffRow) -> Hashable:
+    """What happens to each axis, and which difference of the models explains it: rows of one kind are one row."""
+    change = row.changes[0]
+    old, new = _specs(change)
+    explained = diff.models.explained if diff.models is not None else ()
+    why = next((each.text for each in explained if change.key in each.keys), "")
+    if not _keeps_rank(change):
+        return old.short, new.short, change.how, why
+    return old.dtype, new.dtype, tuple(map(_ratio, old.shape, new.shape)), why
+
+
+def _cast_kind(diff: Diff, row: DiffRow) -> Hashable:
+    return _label(row.changes[0])
+
+
+def _keeps_rank(change: Change) -> bool:
+    """True for a tensor of another shape with as many axes, which is not a rearranged one."""
+    old, new = _specs(change)
+    return change.status is Status.RESHAPED and not change.how and len(old.shape) == len(new.shape)
+
+
+def _specs(change: Change) -> tuple[TensorSpec, TensorSpec]:
+    assert change.old is not None and change.new is not None
+    return change.old.spec, change.new.spec
+
+
+def _ratio(old: int, new: int) -> tuple[int, int, bool]:
+    """(1, 2, True) for an axis of twice the length; the lengths and False where the ratio is none of small numbers."""
+    common = math.gcd(old, new)
+    if common and max(old, new) // common <= _LARGEST_FACTOR:
+        return old // common, new // common, True
+    return old, new, False
+
+
+def _shapes(changes: Sequence[Change]) -> str:
+    """``f32[a,b,3,3] → f32[2a,b,3,3]``: a letter is a length that is not the same in all of the tensors."""
+    specs = [_specs(change) for change in changes]
+    lengths = list(zip(*(zip(old.shape, new.shape, strict=True) for old, new in specs), strict=True))
+    sides: list[list[str]] = [[], []]
+    letters = iter("abcdefghijklmnopqrstuvwxyz")
+    for axis in lengths:
+        pair = axis[0]
+        letter = "" if len(set(axis)) == 1 else next(letters)
+        for side, length, factor in zip(sides, pair, _ratio(*pair)[:2], strict=True):
+            side.append(f"{'' if factor == 1 else factor}{letter}" if letter else str(length))
+    names = (DTYPES[spec.dtype].short for spec in specs[0])
+    return " → ".join(f"{name}[{','.join(side)}]" for name, side in zip(names, sides, strict=True))
+
+
+# ---------------------------------------------------------------------------------------------- rows
 
 
 def _rolled_up(diff: Diff, changes: Sequence[Change]) -> list[DiffRow]:
@@ -216,8 +311,8 @@ def integers(changes: Sequence[Change]) -> str:
     old = _span(min(low for (low, _), _ in ranges), max(high for (_, high), _ in ranges))
     new = _span(min(low for _, (low, _) in ranges), max(high for _, (_, high) in ranges))
     counters = all(change.key.endswith("num_batches_tracked") for change in changes if _is_integer(change))
-    many = "" if len(ranges) == 1 else f"{number_of(len(ranges), 'counter' if counters else 'tensor')} "
-    return f"{many}{old} → {new}"
+    counted = "" if len(ranges) == 1 else f"{many(len(ranges), 'counter' if counters else 'tensor')} "
+    return f"{counted}{old} → {new}"
 
 
 def _is_integer(change: Change) -> bool:
@@ -274,13 +369,13 @@ def summary_parts(diff: Diff) -> list[str]:
     if diff.keys_only:
         parts.append("values not compared")
     if diff.extras:
-        parts.append(number_of(len(diff.extras), "other entry differs", "other entries differ"))
+        parts.append(many(len(diff.extras), "other entry differs", "other entries differ"))
     return parts
 
 
 def identical_text(diff: Diff) -> str:
     """The only line about two checkpoints that are the same."""
-    tensors = number_of(len(diff.changes), "tensor")
+    tensors = many(len(diff.changes), "tensor")
     if diff.keys_only:
         return f"same keys and specs: {tensors}, values not compared"
     from ckptool.report.units import size_short

@@ -6,12 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ckptool.commands.checks.finding import LEVELS, Finding, Level, Outcome, Report
+from ckptool.core.counts import many
 from ckptool.core.errors import Exit
 from ckptool.report.blocks import Block, Column, Findings, Next, Rows, Totals
 from ckptool.report.cells import Cell, Row
 from ckptool.report.document import Answer, Document, Field, Mood, Status, Table
 from ckptool.report.escape import shorten
-from ckptool.report.findings import Grid, grid, scope_text, sum_text
+from ckptool.report.findings import Grid, grid, idle_text, scope_text, sum_text
 from ckptool.report.symbols import LEVELS as STYLES
 
 _FIELDS = tuple(map(Field, ("file", "rule", "level", "message", "keys", "help", "policy")))
@@ -49,8 +50,11 @@ def check_document(
 
 def _answer(report: Report, fail_on: Level) -> Answer:
     failed = report.exit_code(fail_on) is not Exit.OK
+    idle = idle_text(report)
+    if not report.findings and len(report.idle) == len(report.rules):
+        return Answer(f"nothing checked: {many(len(report.files), 'file')}; {idle or 'no rule ran'}", "warning")
     if not report.findings:
-        return Answer(f"passed: {scope_text(report)}, {sum_text(report)}", "good")
+        return Answer(f"passed: {scope_text(report)}, {sum_text(report)}{f'; {idle}' * bool(idle)}", "good")
     mood: Mood = "bad" if failed else "warning" if report.count("warning") or report.count("error") else "good"
     return Answer(f"{'failed' if failed else 'passed'}: {sum_text(report)}", mood)
 
@@ -68,7 +72,7 @@ def _blocks(report: Report) -> Iterator[Block]:
     rules = zip(found.rules, fine, strict=True)
     columns = (Column(shorten(rule, _NAME), wide=True, spare=is_fine) for rule, is_fine in rules)
     yield Rows((Column("file", "key", least=16, wide=True), *columns), lambda: list(_files(found)))
-    yield Totals((f"{scope_text(report)}: {sum_text(report)}",))
+    yield Totals((f"{scope_text(report)}: {sum_text(report)}", *filter(None, [idle_text(report)])))
     yield Next((f"why: ckptool check --explain {report.findings[0].rule}",))
 
 
@@ -124,7 +128,7 @@ def _result(report: Report, fail_on: Level) -> Iterator[tuple[str, Any]]:
     yield "schema", "ckptool.check/1"
     yield "exit_code", int(report.exit_code(fail_on))
     yield "files", len(report.files)
-    yield "rules", len(report.rules)
+    yield "rules", len(report.rules) - len(report.idle)
     yield "summary", {level: report.count(level) for level in LEVELS}
     yield "findings", map(_finding_fields, report.findings)
     yield "outcomes", map(_outcome_fields, report.outcomes)

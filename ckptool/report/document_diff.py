@@ -9,6 +9,7 @@ from typing import Any
 from ckptool.commands.automatic import Automatic
 from ckptool.commands.diff.result import Change, Diff, ExtraChange, Models, Status
 from ckptool.core.checkpoint import Checkpoint, Note, Tensor
+from ckptool.core.counts import many
 from ckptool.core.shell import shell_quote
 from ckptool.report import document
 from ckptool.report.blocks import Block, Chart, Column, Facts, Next, Notes, Rows, Series, Sides, Totals
@@ -24,13 +25,14 @@ from ckptool.report.diff_rows import (
     summary_parts,
 )
 from ckptool.report.document import Answer, Document, Field, Table
-from ckptool.report.document_inspect import shape_text, shell, side_of
+from ckptool.report.escape import shell
 from ckptool.report.json import file_fields, model_fields, note_fields
 from ckptool.report.json_match import match_fields
 from ckptool.report.match_rows import match_blocks
 from ckptool.report.results import ABOUT, diff_findings
+from ckptool.report.sides import side_of
 from ckptool.report.symbols import LOOKED_FOR, STYLES
-from ckptool.report.units import number_of, relative
+from ckptool.report.units import relative, shape_text
 from ckptool.values.delta import Delta
 
 _WIDEST = 50  # characters of a pattern that is offered as the next question
@@ -78,8 +80,8 @@ def _answer(diff: Diff) -> Answer:
     else:
         what = "different, but not in the tensors"
     same = f"all {total:,} are the same" if total != 1 else "the only one is the same"
-    tensors = f"{differing:,} of {number_of(total, 'tensor')} differ" if differing else same
-    extras = f", {number_of(len(diff.extras), 'other entry differs', 'other entries differ')}" if diff.extras else ""
+    tensors = f"{differing:,} of {many(total, 'tensor')} differ" if differing else same
+    extras = f", {many(len(diff.extras), 'other entry differs', 'other entries differ')}" if diff.extras else ""
     return Answer(f"{what}: {tensors}{extras}", "bad")
 
 
@@ -89,7 +91,7 @@ _COLUMNS = (
     Column("", "mark"),
     Column("key", "key", least=14),
     Column("n", "whole"),
-    Column("elements", "count", wide=True),
+    Column("elements", "count", wide=True, spare=True),
     Column("change", least=22),
     Column("max |Δ|", "real", wide=True),
     Column("1 - cos", "small", wide=True),

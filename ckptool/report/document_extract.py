@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ckptool.commands.patching.extract import Extracted
 from ckptool.commands.patching.manifest import Part
+from ckptool.core.counts import many
 from ckptool.core.fold import rollup
 from ckptool.core.shell import shell_quote
 from ckptool.core.spec import packed_nbytes
 from ckptool.report.blocks import Block, Column, Next, Notes, Rows, Sides, Totals
 from ckptool.report.cells import Row
-from ckptool.report.document import Answer, Document, Field, Table
-from ckptool.report.document_inspect import shape_text, side_of
+from ckptool.report.document import Answer, Document, Field, Status, Table
 from ckptool.report.json import file_fields, note_fields
-from ckptool.report.symbols import Style
-from ckptool.report.units import size_short
+from ckptool.report.sides import side_of
+from ckptool.report.symbols import STYLES, Style
+from ckptool.report.units import shape_text, size_short
 
-_SYMBOLS = {"same": "=", "delta": "~", "whole": "+", "tied": "="}
-_WORDS = {"same": "as in the base", "delta": "changed", "whole": "in the patch as it is", "tied": "tied"}
+_SYMBOLS = {"same": "=", "delta": "~", "replaced": "~", "reshaped": "!", "whole": "+", "tied": "=", "removed": "-"}
+_WORDS = {
+    "same": "as in the base",
+    "delta": "changed",
+    "replaced": "in the patch as it is",
+    "reshaped": "another shape, whole",
+    "whole": "in the patch as it is",
+}
 _COLUMNS = (
     Column("", "mark"),
     Column("key", "key", least=14),
@@ -45,7 +53,7 @@ def extract_document(
         command="extract",
         answer=_answer(found, out),
         blocks=lambda: _blocks(found, names, out),
-        table=lambda: Table(_FIELDS, map(_row, found.manifest.parts)),
+        table=lambda: Table(_FIELDS, _rows(found), _STATUSES, status="how"),
         result=lambda: _result(found, names, out),
         records=lambda: map(_part_fields, found.manifest.parts),
         summary=lambda: _summary(found),
@@ -60,6 +68,11 @@ def _sorted(found: Extracted) -> list[Part]:
 
 
 def _answer(found: Extracted, out: str | None) -> Answer:
+    counts = found.manifest.counts
+    if counts["same"] == counts["tensors"] == counts["base_tensors"] and not counts["renamed"]:
+        takes = "would take" if out is None else "takes"
+        text = f"identical: the patch changes none of {many(counts['tensors'], 'tensor')}, and {takes}"
+        return Answer(f"{text} {size_short(found.nbytes)}", "good")
     whole = sum(tensor.nbytes for tensor in found.tuned.values())
     share = f"{found.nbytes / whole:.1%} of {size_short(whole)}" if whole else size_short(whole)
     done = "would take" if out is None else "takes"
@@ -71,23 +84,28 @@ def _answer(found: Extracted, out: str | None) -> Answer:
 def _blocks(found: Extracted, names: tuple[str, str], out: str | None) -> Iterator[Block]:
     yield Sides((side_of(found.base, names[0], "-"), side_of(found.tuned, names[1], "+")))
     parts = {part.key: part for part in found.manifest.parts}
+    kinds = {key: _kind(found, part) for key, part in parts.items()}
     groups = rollup(
-        [(key, f"{part.how} {_what(part)}") for key, part in parts.items()], together=["same as in the base"]
+        [(key, f"{kinds[key]} {_what(part, kinds[key])}") for key, part in parts.items()],
+        together=["same as in the base"],
     )
-    folded = [_cells(group.pattern, [parts[key] for key in group.keys]) for group in groups]
-    gone = found.manifest.removed
+    folded = [_cells(group.pattern, [parts[key] for key in group.keys], kinds[group.keys[0]]) for group in groups]
+    gone = [key for key in found.manifest.removed if key not in parts]
     removed = [
         Row(("-", group.pattern, len(group.keys), "not in the result", None, None))
         for group in rollup([(key, "removed") for key in gone])
     ]
-    each = Rows(_COLUMNS, lambda: [*(_cells(part.key, [part]) for part in parts.values()), *removed])
+    each = Rows(_COLUMNS, lambda: [*(_cells(key, [part], kinds[key]) for key, part in parts.items()), *removed])
     yield Rows(_COLUMNS, lambda: [*folded, *removed], each if len(folded) < len(parts) else None)
     yield Notes(found.notes)
-    counts = found.manifest.counts
+    counts = Counter(kinds.values())
+    reshaped = (f"! {counts['reshaped']:,} reshaped",) if counts["reshaped"] else ()
+    renamed = (f"> {found.manifest.renamed:,} renamed",) if found.manifest.renamed else ()
+    changed, same = counts["delta"] + counts["replaced"], counts["same"] + counts["tied"]
     yield Totals(
         (
-            *(f"~ {counts['changed']:,} changed", f"= {counts['same']:,} same", f"+ {counts['added']:,} added"),
-            *(f"- {counts['removed']:,} removed", f"> {counts['renamed']:,} renamed"),
+            *(f"~ {changed:,} changed", *reshaped, f"= {same:,} same", f"+ {counts['whole']:,} added"),
+            *(f"- {len(gone):,} removed", *renamed),
         )
     )
     if out is None:
@@ -96,18 +114,25 @@ def _blocks(found: Extracted, names: tuple[str, str], out: str | None) -> Iterat
         yield Next((f"apply it: ckptool merge {shell_quote(names[0])} --patch {shell_quote(out)} -o OUT",))
 
 
-def _what(part: Part) -> str:
-    words = _WORDS[part.how]
-    if part.how == "tied":
+def _kind(found: Extracted, part: Part) -> str:
+    """How a tensor comes out; one that is whole in the patch has a namesake in the base, perhaps of another shape."""
+    if part.how != "whole" or part.key not in found.base:
+        return part.how
+    return "replaced" if found.base.form(part.key).shape == part.shape else "reshaped"
+
+
+def _what(part: Part, kind: str) -> str:
+    if kind == "tied":
         return f"tied to {part.source}"
+    words = _WORDS[kind]
     return f"{words}, there {part.source}" if part.source not in ("", part.key) else words
 
 
-def _cells(pattern: str, parts: list[Part]) -> Row:
+def _cells(pattern: str, parts: list[Part], kind: str) -> Row:
     nbytes = sum(packed_nbytes(part.dtype, part.shape) for part in parts)
     taken = sum(part.nbytes for part in parts)
-    style: Style = "dim" if parts[0].how == "same" else ""
-    return Row((_SYMBOLS[parts[0].how], pattern, len(parts), _what(parts[0]), nbytes, taken or None), style)
+    style: Style = "dim" if kind == "same" else ""
+    return Row((_SYMBOLS[kind], pattern, len(parts), _what(parts[0], kind), nbytes, taken or None), style)
 
 
 # ---------------------------------------------------------------------------------------------- for programs
@@ -121,11 +146,20 @@ _FIELDS = (
     Field("bytes", "bytes", "bytes", "add"),
     Field("patch_bytes", "in the patch", "bytes", "add"),
 )
+_STATUSES = tuple(
+    Status(_SYMBOLS[how], how, STYLES[_SYMBOLS[how]]) for how in ("delta", "whole", "tied", "removed", "same")
+)  # the same comes last
 
 
-def _row(part: Part) -> tuple[Any, ...]:
-    nbytes = packed_nbytes(part.dtype, part.shape)
-    return (part.how, part.key, part.source or None, part.dtype, shape_text(part.shape), nbytes, part.nbytes)
+def _rows(found: Extracted) -> Iterator[tuple[Any, ...]]:
+    """A row for each tensor that comes out, then those of the base that do not."""
+    for part in found.manifest.parts:
+        nbytes = packed_nbytes(part.dtype, part.shape)
+        yield part.how, part.key, part.source or None, part.dtype, shape_text(part.shape), nbytes, part.nbytes
+    parts = {part.key for part in found.manifest.parts}
+    for key in (key for key in found.manifest.removed if key not in parts):
+        form = found.base.form(key)
+        yield "removed", key, key, form.dtype, shape_text(form.shape), 0, 0
 
 
 def _summary(found: Extracted) -> Mapping[str, Any]:

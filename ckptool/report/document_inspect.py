@@ -1,4 +1,4 @@
-"""`inspect` as a document: schema ``ckptool.inspect/1``, a row per tensor."""
+"""`inspect` as a document, a row per tensor."""
 
 from __future__ import annotations
 
@@ -7,28 +7,25 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ckptool.core.checkpoint import Checkpoint, Extra, GlobalUse, Note, Tensor
+from ckptool.core.checkpoint import Checkpoint, Extra, Note, Tensor
+from ckptool.core.counts import many
 from ckptool.core.errors import CkptError
 from ckptool.core.initial import INITIAL_KEY
-from ckptool.core.ranks import Ranks
 from ckptool.core.shell import shell_quote
-from ckptool.core.spec import packed_nbytes
-from ckptool.facts.architecture import Architecture
-from ckptool.facts.registry import facts_of
-from ckptool.report.blocks import Block, Chart, Column, Facts, Next, Notes, Rows, Series, Side, Sides, Totals
+from ckptool.report.blocks import Block, Chart, Column, Facts, Next, Notes, Rows, Series, Totals
 from ckptool.report.cells import Cell, Row
 from ckptool.report.document import Answer, Document, Field, Table
-from ckptool.report.escape import terminal
-from ckptool.report.inspection import Inspection, format_text
-from ckptool.report.json import file_fields, model_fields, note_fields, stats_fields
-from ckptool.report.symbols import STYLES, Style
+from ckptool.report.escape import shell, terminal
+from ckptool.report.inspection import Inspection
+from ckptool.report.json_inspect import inspect_result, place_of, summary_fields, tensor_fields
+from ckptool.report.sides import one_side
+from ckptool.report.symbols import Style
 from ckptool.report.tree import Tree, tree
-from ckptool.report.units import count, number_of, size_short
+from ckptool.report.units import count, shape_text, size_short
 
 if TYPE_CHECKING:
     from ckptool.values.stats import Stats
 
-_LARGEST = 1 << 63  # integers beyond are given as text: other readers would round them
 _NAMED = 3  # globals that the answer names
 _MANY = 12  # notes of a kind
 _VALUE = 48  # characters of a value
@@ -51,9 +48,9 @@ def inspect_document(
         answer=_answer(report),
         blocks=lambda: _blocks(report, tree(report, depth, flat, by_size=by_size)),
         table=lambda: _table(report),
-        result=lambda: _result(report),
-        records=lambda: (_tensor_fields(report, tensor) for tensor in report.tensors),
-        summary=lambda: _summary_fields(report),
+        result=lambda: inspect_result(report),
+        records=lambda: (tensor_fields(report, tensor) for tensor in report.tensors),
+        summary=lambda: summary_fields(report),
         listing=lambda: inspect_listing(report, threads),
         typed=f"ckptool inspect {shell_quote(report.name)}",
     )
@@ -65,26 +62,11 @@ def _answer(report: Inspection) -> Answer:
         names = [terminal(use.name, 60) for use in report.dangerous[:_NAMED]]
         names += [f"{len(report.dangerous) - _NAMED:,} more"] if len(report.dangerous) > _NAMED else []
         return Answer(f"not safe: loading this file with pickle runs code ({', '.join(names)})", "bad")
-    totals = f"{number_of(len(report.keys), 'tensor')}, {size_short(report.nbytes)}"
+    totals = f"{many(len(report.keys), 'tensor')}, {size_short(report.nbytes)}"
     return Answer(f"{terminal(report.name)}: {totals}")
 
 
 # ---------------------------------------------------------------------------------------------- for people
-
-
-def side_of(checkpoint: Checkpoint, name: str, mark: str = "") -> Side:
-    """A checkpoint in one line: how many tensors, bytes, the container, and which dict of it."""
-    kind = format_text(checkpoint)
-    if checkpoint.selection.path:
-        kind += f', weights under "{checkpoint.selection.name}"'
-    facts = (number_of(len(checkpoint), "tensor"), size_short(checkpoint.nbytes), kind)
-    return Side(name, facts, mark, STYLES.get(mark, "bold"))
-
-
-def one_side(checkpoint: Checkpoint, name: str) -> Sides:
-    """``resnet18.pth   torch zip, 46.8 MB, weights under "model"``"""
-    under = (f'weights under "{checkpoint.selection.name}"',) if checkpoint.selection.path else ()
-    return Sides((Side(name, (format_text(checkpoint), size_short(checkpoint.nbytes), *under)),))
 
 
 def _blocks(report: Inspection, shown: Tree) -> Iterator[Block]:
@@ -102,15 +84,15 @@ def _blocks(report: Inspection, shown: Tree) -> Iterator[Block]:
 
 
 def _totals(report: Inspection) -> Iterator[str]:
-    shown = number_of(len(report.keys), "tensor")
-    yield f"{len(report.keys):,} of {number_of(len(report.checkpoint), 'tensor')}" if report.is_partial else shown
-    dtypes = ", ".join(f"{many:,} {dtype}" for dtype, many in report.dtypes)
+    shown = many(len(report.keys), "tensor")
+    yield f"{len(report.keys):,} of {many(len(report.checkpoint), 'tensor')}" if report.is_partial else shown
+    dtypes = ", ".join(f"{number:,} {dtype}" for dtype, number in report.dtypes)
     yield f"{count(report.elements)} elements" + (f" ({dtypes})" if dtypes else "")
     if report.is_pickle and not report.dangerous and not report.unknown:
         yield "nothing unsafe in the pickle"
     if report.logical is not None:
         tensors, elements, nbytes = report.logical
-        yield f"decoded {number_of(tensors, 'tensor')}, {count(elements)} elements, {size_short(nbytes)}"
+        yield f"decoded {many(tensors, 'tensor')}, {count(elements)} elements, {size_short(nbytes)}"
     if report.stats:
         yield f"{sum(item.nan for item in report.stats.values()):,} NaN"
         yield f"{sum(item.inf for item in report.stats.values()):,} Inf"
@@ -119,7 +101,7 @@ def _totals(report: Inspection) -> Iterator[str]:
 def _dangers(report: Inspection) -> Iterator[Note]:
     for use in report.dangerous[:_MANY]:
         times = "" if use.calls == 1 else f" {use.calls:,} times"
-        called = f"called{times} with {number_of(use.arguments, 'argument')}" if use.calls else "named, not called"
+        called = f"called{times} with {many(use.arguments, 'argument')}" if use.calls else "named, not called"
         yield Note(f"asks for {use.name} ({called}); ckptool never runs it", level="warning")
     if len(report.dangerous) > _MANY:
         yield Note(f"asks for {len(report.dangerous) - _MANY:,} more such globals", "all: --json", level="warning")
@@ -129,7 +111,7 @@ def _nonfinite(report: Inspection) -> Iterator[Note]:
     """Which tensors hold NaN or Inf."""
     odd = {key: item for key, item in report.stats.items() if item.nan or item.inf}
     for key, item in list(odd.items())[:_MANY]:
-        counts = [f"{many:,} {what}" for many, what in ((item.nan, "NaN"), (item.inf, "Inf")) if many]
+        counts = [f"{number:,} {what}" for number, what in ((item.nan, "NaN"), (item.inf, "Inf")) if number]
         yield Note(f"{' and '.join(counts)} in {key} (of {count(item.elements)})", keys=(key,), level="warning")
     if len(odd) > _MANY:
         yield Note(f"NaN or Inf in {len(odd) - _MANY:,} more tensors", "all: --stats --json", level="warning")
@@ -156,7 +138,7 @@ def _tree(report: Inspection, shown: Tree) -> Rows:
         rows = tuple(Row((*row.cells, *_numbers(of))) for row, of in zip(rows, copies, strict=True))
     if shown.is_flat:  # a row is a tensor
         columns, rows = [*columns[:1], *columns[2:]], tuple(Row((row.cells[0], *row.cells[2:])) for row in rows)
-    return Rows(tuple(columns), lambda: rows, title=number_of(len(report.keys), "tensor"))
+    return Rows(tuple(columns), lambda: rows, title=many(len(report.keys), "tensor"))
 
 
 def _numbers(copies: Sequence[Stats]) -> tuple[Any, ...]:
@@ -168,7 +150,7 @@ def _numbers(copies: Sequence[Stats]) -> tuple[Any, ...]:
     if all(one.integer for one in copies):
         return (None, None, integer_range(copies))
     found = {"NaN": sum(one.nan for one in copies), "Inf": sum(one.inf for one in copies)}
-    odd = ", ".join(f"{many:,} {what}" for what, many in found.items() if many)
+    odd = ", ".join(f"{number:,} {what}" for what, number in found.items() if number)
     return (*moments(copies), histogram(copies), Cell(odd or None, "bold red"))
 
 
@@ -198,11 +180,8 @@ def _beside(report: Inspection) -> Iterator[tuple[str, list[str]]]:
     yield "metadata", [f"{name} = {_short(value)}" for name, value in metadata]
     yield "other weights", _others(checkpoint)
     yield "classes left as data", [use.name for use in report.unknown]
-    yield (
-        "tied",
-        [" = ".join([*group[:4], *([f"{len(group) - 4:,} more"] * (len(group) > 4))]) for group in report.ties],
-    )
-    yield "module versions", [f"{at} ({number_of(many, 'module')})" for at, many in sorted(versions.items())]
+    yield "tied", [" = ".join(_tie(group)) for group in report.ties]
+    yield "module versions", [f"{at} ({many(number, 'module')})" for at, number in sorted(versions.items())]
 
 
 def _tie(group: Sequence[str]) -> list[str]:
@@ -211,7 +190,7 @@ def _tie(group: Sequence[str]) -> list[str]:
 
 def _extra(extra: Extra) -> str:
     if extra.tensors:
-        return f"{extra.name} ({number_of(extra.tensors, 'tensor')}, {size_short(extra.nbytes)})"
+        return f"{extra.name} ({many(extra.tensors, 'tensor')}, {size_short(extra.nbytes)})"
     return f"{extra.name} = {_short(extra.text)}"
 
 
@@ -235,13 +214,6 @@ def _next(report: Inspection, shown: Tree) -> Iterator[str]:
         yield f"one module: --only {shell(shown.module)}"
     if not report.stats and report.keys:
         yield "values: --stats"
-
-
-def shell(text: str) -> str:
-    """A word for a command line, in double quotes where a shell would read it otherwise."""
-    if not any(char in text for char in "\"\\$`!'") and text.isprintable():
-        return text if text.replace(".", "").replace("_", "").isalnum() and text.isascii() else f'"{text}"'
-    return shell_quote(text)
 
 
 # ---------------------------------------------------------------------------------------------- for programs
@@ -280,7 +252,7 @@ def _table(report: Inspection) -> Table:
 
 def _rows(report: Inspection) -> Iterator[Sequence[Any]]:
     for tensor, spec in zip(report.tensors, report.labels(report.keys), strict=True):
-        file, offset = _place(tensor)
+        file, offset = place_of(tensor)
         row = (tensor.key, None, spec, tensor.dtype, shape_text(tensor.shape), tensor.elements, tensor.nbytes)
         stats = report.stats.get(tensor.key)
         numbers = () if stats is None else (_bins(stats), *(getattr(stats, name) for name in _STATS))
@@ -289,16 +261,6 @@ def _rows(report: Inspection) -> Iterator[Sequence[Any]]:
 
 def _bins(stats: Stats) -> tuple[int, ...] | None:
     return None if stats.integer else stats.histogram
-
-
-def shape_text(shape: Sequence[int]) -> str:
-    """A shape in one cell.
-
-    Example:
-        >>> shape_text((64, 3, 7, 7)), shape_text(())
-        ('[64,3,7,7]', '[]')
-    """
-    return f"[{','.join(map(str, shape))}]"
 
 
 def inspect_listing(report: Inspection, threads: int = 2) -> Iterator[tuple[str, str, str]]:
@@ -321,111 +283,3 @@ def inspect_listing(report: Inspection, threads: int = 2) -> Iterator[tuple[str,
 
         for tensor, sha256 in zip(tensors, pool.map(digest, tensors), strict=True):
             yield tensor.key, tensor.spec.short, sha256
-
-
-def _result(report: Inspection) -> list[tuple[str, Any]]:
-    """A checkpoint: schema ``ckptool.inspect/1``."""
-    return [
-        ("schema", "ckptool.inspect/1"),
-        ("file", file_fields(report.checkpoint, report.name)),
-        ("summary", _summary_fields(report)),
-        ("tensors", (_tensor_fields(report, tensor) for tensor in report.tensors)),
-        ("extras", _extras_fields(report.checkpoint.extras)),
-        ("metadata", dict(report.checkpoint.metadata)),
-        ("module_versions", report.checkpoint.module_versions),
-        *([("ranks", _ranks_fields(ranks))] if (ranks := report.checkpoint.ranks) is not None else []),
-        ("ties", report.ties),
-        ("models", [model_fields(fact) for fact in facts_of(report.checkpoint) if isinstance(fact, Architecture)]),
-        ("notes", [note_fields(note) for note in report.notes]),
-        ("globals", [_global_fields(use) for use in report.checkpoint.globals]),
-        ("unsafe_globals", [use.name for use in report.dangerous]),
-    ]
-
-
-def _ranks_fields(ranks: Ranks) -> dict[str, Any]:
-    """The ranks of a training run that hold the checkpoint together."""
-    return {
-        "count": ranks.count,
-        "mesh": {"names": [name for name, _ in ranks.mesh], "shape": [size for _, size in ranks.mesh]},
-        "placements": dict(ranks.placements),
-        "step": ranks.step,
-        "version": ranks.version,
-    }
-
-
-def _summary_fields(report: Inspection) -> dict[str, Any]:
-    """The totals of what is shown."""
-    fields: dict[str, Any] = {
-        "tensors": len(report.keys),
-        "of": len(report.checkpoint),
-        "elements": report.elements,
-        "bytes": report.nbytes,
-        "dtypes": dict(report.dtypes),
-    }
-    if report.logical is not None:
-        fields["decoded"] = dict(zip(("tensors", "elements", "bytes"), report.logical, strict=True))
-    return fields
-
-
-def _tensor_fields(report: Inspection, tensor: Tensor) -> dict[str, Any]:
-    """One tensor: its spec, where its bytes are, and its numbers if they were asked for."""
-    file, offset = _place(tensor)
-    fields: dict[str, Any] = {
-        "key": tensor.key,
-        "dtype": tensor.dtype,
-        "shape": tensor.shape,
-        "elements": tensor.elements,
-        "bytes": tensor.nbytes,
-        "offset": offset,
-        "file": file,
-        "tied_to": report.tied_to.get(tensor.key),
-    }
-    if tensor.layout != "strided":
-        fields["layout"] = tensor.layout
-    if len(tensor.pieces) > 1:
-        fields["chunks"] = len(tensor.pieces)
-    if (encoded := report.encoded.get(tensor.key)) is not None:
-        fields["encoded"] = {
-            "scheme": encoded.title,
-            "key": encoded.key,
-            "dtype": encoded.spec.dtype,
-            "shape": encoded.spec.shape,
-            "bits_per_weight": round(encoded.bits_per_weight, 4),
-            "members": [key for key in encoded.keys if key != tensor.key],
-            "problems": [problem.text for problem in encoded.problems],
-        }
-    if tensor.key in report.stats:
-        fields["stats"] = stats_fields(report.stats[tensor.key])
-    return fields
-
-
-def _place(tensor: Tensor) -> tuple[str | None, int | None]:
-    """(file name, byte offset of the first element); (None, None) if it is not in one place."""
-    if len(tensor.pieces) != 1:
-        return None, None
-    piece = tensor.pieces[0]
-    return piece.storage.file.name, piece.storage.offset + packed_nbytes(tensor.dtype, (piece.start,))
-
-
-def _extras_fields(extras: Sequence[Extra]) -> dict[str, Any]:
-    """What is not a selected tensor: plain values as they are, the rest as its text and what it holds."""
-    fields: dict[str, Any] = {}
-    for extra in extras:
-        name, again = extra.name, 2
-        while name in fields:  # two keys of a pickle may look the same as text: 1 and "1"
-            name, again = f"{extra.name}#{again}", again + 1
-        fields[name] = _plain(extra)
-    return fields
-
-
-def _plain(extra: Extra) -> Any:
-    value = extra.node
-    if isinstance(value, str | bool | float) or (isinstance(value, int) and abs(value) < _LARGEST):
-        return value
-    if value is None and extra.text == "None":
-        return None
-    return {"text": extra.text, "tensors": extra.tensors, "bytes": extra.nbytes}
-
-
-def _global_fields(use: GlobalUse) -> dict[str, Any]:
-    return {"name": use.name, "risk": use.risk, "calls": use.calls, "arguments": use.arguments}

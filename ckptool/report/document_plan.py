@@ -8,6 +8,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from ckptool.core.checkpoint import Checkpoint
+from ckptool.core.counts import many
 from ckptool.core.errors import CkptError
 from ckptool.core.plan import Dropped, Plan, Problem, Step, sources_of
 from ckptool.core.reasons import FOUND
@@ -15,14 +16,10 @@ from ckptool.core.shell import shell_quote
 from ckptool.engine.reads import reads_of
 from ckptool.report.blocks import Block, Column, Facts, Item, Items, Next, Notes, Rows, Sides, Totals
 from ckptool.report.document import Answer, Document, Field, Mood, Status, Table
-from ckptool.report.document_inspect import one_side, shape_text, side_of
 from ckptool.report.json_plan import dropped_fields, op_of, plan_result, step_fields
+from ckptool.report.plan_fates import SYMBOLS, Fate, counts, fate_of
 from ckptool.report.plan_rows import (
-    SYMBOLS,
-    Fate,
     beside_facts,
-    counts,
-    fate_of,
     key_rows,
     nbytes_before,
     rule_rows,
@@ -31,8 +28,9 @@ from ckptool.report.plan_rows import (
 )
 from ckptool.report.reasons import command_text, reason_text
 from ckptool.report.results import ABOUT, plan_findings
+from ckptool.report.sides import one_side, side_of
 from ckptool.report.symbols import STYLES
-from ckptool.report.units import number_of, relative, size_short
+from ckptool.report.units import relative, shape_text, size_short
 from ckptool.storage.paths import is_address
 
 if TYPE_CHECKING:
@@ -40,13 +38,14 @@ if TYPE_CHECKING:
     from ckptool.engine.apply import Written
     from ckptool.storage.transfer import Read
 
-Mode: TypeAlias = Literal["write", "preview", "dry run", "check"]
+Mode: TypeAlias = Literal["write", "preview", "dry run", "check", "complete"]
+"""Whether an output is written, or why not; "complete" where an earlier run has written all of it."""
 _KEYS = (
     Column("", "mark"),
     Column("key", "key", least=14),
     Column("n", "whole"),
     Column("elements", "count", wide=True),
-    Column("what", least=20),
+    Column("what", least=20, wraps=True),
     Column("bytes", "bytes"),
 )
 _RULES = (
@@ -84,7 +83,7 @@ def plan_document(
     return Document(
         command=command_text(plan.command),
         answer=plan_answer(plan, mode) or _ready(plan, mode),
-        blocks=lambda: _blocks(plan, names, match, written),
+        blocks=lambda: iter(()) if mode == "complete" else _blocks(plan, names, match, written),
         table=lambda: _table(plan),
         result=lambda: plan_result(plan, names, match, written, exit_code),
         records=lambda: chain(
@@ -108,16 +107,19 @@ def plan_document(
 def plan_answer(plan: Plan, mode: Mode) -> Answer | None:
     """Why nothing is written; None where nothing forbids it."""
     if plan.problems:
-        return Answer(f"cannot be written: {number_of(len(plan.problems), 'problem')}", "bad")
+        return Answer(f"cannot be written: {many(len(plan.problems), 'problem')}", "bad")
     if plan.unmet:
-        unmet = number_of(len(plan.unmet), "requirement is", "requirements are")
+        unmet = many(len(plan.unmet), "requirement is", "requirements are")
         return Answer(f"not as required: {unmet} not met{', nothing is written' * (mode == 'write')}", "bad")
     return None
 
 
 def _ready(plan: Plan, mode: Mode) -> Answer:
+    if mode == "complete":
+        written = f"{tensors_text(plan)}, {size_short(plan.nbytes)} were written before"
+        return Answer(f"complete: {written}, nothing is left to write", "good")
     warnings = len({note.text for note in plan.notes if note.level == "warning"})
-    state = f"ready, with {number_of(warnings, 'warning')}" if warnings else "ready"
+    state = f"ready, with {many(warnings, 'warning')}" if warnings else "ready"
     verb = "will" if mode == "write" else "would"
     mood: Mood = "warning" if warnings else "good"
     return Answer(f"{state}: {tensors_text(plan)}, {size_short(plan.nbytes)} {verb} be written", mood)
@@ -149,7 +151,12 @@ def _blocks(plan: Plan, names: Sequence[str], match: Automatic | None, written: 
     before = "" if is_merge else f" (was {size_short(nbytes_before(plan))})"
     yield Totals((f"{tensors_text(plan)}, {size_short(plan.nbytes)}{before}", *counts(plan)))
     if written is not None:
-        yield from written_blocks(written, str(written.path))
+        yield from written_blocks(written, str(written.path), is_part=is_part(plan))
+
+
+def is_part(plan: Plan) -> bool:
+    """True if tensors of the input were left out by patterns: the output may be no whole model."""
+    return plan.command.name == "filter" and bool(plan.dropped)
 
 
 def reads_blocks(plan: Plan) -> Iterator[Block]:
@@ -157,32 +164,39 @@ def reads_blocks(plan: Plan) -> Iterator[Block]:
     reads = reads_of(plan)
     if reads is not None:
         whole = size_short(reads.of)
-        ranges = f"{size_short(reads.nbytes)} of {whole} in {number_of(reads.ranges, 'range')}"
+        ranges = f"{size_short(reads.nbytes)} of {whole} in {many(reads.ranges, 'range')}"
         yield Totals((f"will read {ranges if reads.ranges else f'nothing more of {whole}'}",))
 
 
 def read_block(read: Read) -> Facts:
     """``pinned: hf://org/model@COMMIT`` for each branch, then ``read: 3 requests, 210 kB of 16.1 GB``"""
-    requests = number_of(read.requests, "request")
+    requests = many(read.requests, "request")
     pins = [("pinned", [pinned]) for _, pinned in read.pins]
     return Facts((*pins, ("read", [requests, f"{size_short(read.nbytes)} of {size_short(read.of)}"])))
 
 
-def written_blocks(written: Written, name: str, files: Sequence[str] = ()) -> Iterator[Block]:
-    """``wrote body.safetensors  22.4 MB  0.2 s``, further files, and how far a cast rounded."""
+def written_blocks(written: Written, name: str, files: Sequence[str] = (), *, is_part: bool = False) -> Iterator[Block]:
+    """``wrote body.safetensors  22.4 MB  0.2 s``, further files, and how far a cast rounded.
+
+    Args:
+        written: the output.
+        name: it as it was typed.
+        files: further files that were written.
+        is_part: it is not a whole model, so nothing is said of publishing it.
+    """
     yield from file_blocks(files)
     if written.missing:
-        missing = number_of(written.missing, "file is", "files are")
+        missing = many(written.missing, "file is", "files are")
         yield Items((_wrote(f"a part of {name}: {missing} missing, which the other parts write"),))
         return
     if rounding := written.rounding:
         key = max(rounding, key=lambda key: rounding[key])
         yield Facts((("rounding", [f"rel ≤ {relative(rounding[key])} ({key})", *_lost_values(written)]),))
-    many = f"  {len(written.files)} files" if len(written.files) > 1 else ""
+    parts = f"  {len(written.files)} files" if len(written.files) > 1 else ""
     is_folder = written.files[0] != written.path
-    shown = str(PurePath(name) / written.files[0].name) if is_folder and not many else name
-    yield Items((_wrote(f"{shown}{many}  {size_short(written.nbytes)}  {written.seconds:.1f} s"),))
-    if is_folder and not is_address(name):
+    shown = str(PurePath(name) / written.files[0].name) if is_folder and not parts else name
+    yield Items((_wrote(f"{shown}{parts}  {size_short(written.nbytes)}  {written.seconds:.1f} s"),))
+    if is_folder and not is_part and not is_address(name):
         yield Next((f"publish it: hf upload OWNER/NAME {shell_quote(name)}",))
 
 
@@ -193,9 +207,9 @@ def _wrote(what: str) -> Item:
 def _lost_values(written: Written) -> Iterator[str]:
     """``1 value overflows``, ``3 values become zero``: what casts could not hold."""
     if overflows := sum(written.overflows.values()):
-        yield f"{number_of(overflows, 'value')} {'overflows' if overflows == 1 else 'overflow'}"
+        yield f"{many(overflows, 'value')} {'overflows' if overflows == 1 else 'overflow'}"
     if zeroed := sum(written.zeroed.values()):
-        yield f"{number_of(zeroed, 'value')} {'becomes' if zeroed == 1 else 'become'} zero"
+        yield f"{many(zeroed, 'value')} {'becomes' if zeroed == 1 else 'become'} zero"
 
 
 def unwritten_blocks(files: Sequence[str], mode: Mode = "preview", found: bool = False) -> Iterator[Block]:
@@ -228,7 +242,8 @@ def problem_errors(problems: Sequence[Problem]) -> Iterator[tuple[CkptError, lis
         message, keys = problem.message, problem.keys
         if len(keys) > 1:  # all of them are listed: the message need not name the first
             message = message.removesuffix(f": {keys[0]}")
-        shown = list(keys[:_MANY_KEYS]) if any(key not in message for key in keys) else []
+        is_named = all(key in message for key in keys[:2])  # the message lists the first ones itself
+        shown = [] if is_named else list(keys[:_MANY_KEYS])
         if len(keys) > _MANY_KEYS and shown:
             shown.append(f"{len(keys) - _MANY_KEYS:,} more (all: --json)")
         yield CkptError(message, hint=problem.hint or None), shown

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
+from ckptool.core.counts import many
 from ckptool.models.probing.report import Divergence, ProbeReport
 from ckptool.models.probing.rounding import EXACT
 from ckptool.report.blocks import Block, Facts, Item, Items, Notes
@@ -13,7 +14,7 @@ from ckptool.report.escape import terminal
 from ckptool.report.json_probe import divergence_fields, probe_fields
 from ckptool.report.reasons import reason_text
 from ckptool.report.symbols import STYLES
-from ckptool.report.units import number_of, relative
+from ckptool.report.units import relative
 
 _MANY = 3  # names in a line
 _RULES = 4
@@ -66,9 +67,9 @@ def _items(report: ProbeReport, verbose: bool) -> Iterator[Item]:
         first, *more = divergence_texts(row, at == 0)
         yield Item("~", first, tuple(more), style="red", loud=True)
     if hidden := len(report.differing) - len(shown):
-        yield Item("~", f"{number_of(hidden, 'more module')} differ for no reason before them: -v")
+        yield Item("~", f"{many(hidden, 'more module')} differ for no reason before them: -v")
     if report.following:
-        yield Item("~", f"{number_of(report.following, 'more module')} differ behind that")
+        yield Item("~", f"{many(report.following, 'more module')} differ behind that")
     if report.divided:
         same = "what is computed from them matches: the two models split the computation differently"
         yield Item("=", f"{_modules(report.divided)} differ, but {same}")
@@ -86,7 +87,7 @@ def _items(report: ProbeReport, verbose: bool) -> Iterator[Item]:
 
 def sum_text(report: ProbeReport) -> str:
     """What a probe comes to, in a sentence."""
-    compared = number_of(report.compared, "module")
+    compared = many(report.compared, "module")
     if not report.agreeing and not report.differing:
         return "nothing could be compared: no module has the same tensors and the same input in both models"
     agree = f"{report.agreeing + len(report.divided):,} of {compared} agree"
@@ -143,4 +144,4 @@ def _more(names: Sequence[object]) -> str:
 def _modules(names: Sequence[str]) -> str:
     if len(names) == 1:
         return _name(names[0])
-    return f"{number_of(len(names), 'module')} ({_name(names[0])}, ...)"
+    return f"{many(len(names), 'module')} ({_name(names[0])}, ...)"

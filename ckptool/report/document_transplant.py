@@ -7,13 +7,14 @@ from itertools import chain
 from typing import Any
 
 from ckptool.commands.transplant.result import Transplant
+from ckptool.core.counts import many
+from ckptool.core.plan import Plan
 from ckptool.core.shell import shell_quote
 from ckptool.core.spec import TensorSpec
 from ckptool.models import Verdict
 from ckptool.models.entries import Entry, Filled
 from ckptool.report.blocks import Block, Chart, Code, Column, Facts, Item, Items, Notes, Rows, Series, Side, Sides
 from ckptool.report.document import Answer, Document, Field, Status, Table
-from ckptool.report.document_inspect import shape_text, side_of
 from ckptool.report.document_plan import Mode, plan_answer, reads_blocks, written_blocks
 from ckptool.report.document_probe import probe_answer, probe_blocks
 from ckptool.report.escape import terminal
@@ -21,6 +22,7 @@ from ckptool.report.json_transplant import Done, entry_fields, spec_fields, tran
 from ckptool.report.match_rows import match_blocks
 from ckptool.report.reasons import reason_text
 from ckptool.report.results import ABOUT, transplant_findings
+from ckptool.report.sides import side_of
 from ckptool.report.symbols import STYLES
 from ckptool.report.transplant_rows import (
     STATES,
@@ -33,7 +35,7 @@ from ckptool.report.transplant_rows import (
     target_text,
     verdict_texts,
 )
-from ckptool.report.units import number_of
+from ckptool.report.units import shape_text
 
 
 def transplant_document(
@@ -92,17 +94,24 @@ def _answer(transplant: Transplant, mode: Mode, came: Done) -> Answer:
 def _loaded(transplant: Transplant) -> Answer:
     """Whether the model gets all its weights."""
     model = terminal(transplant.target.name, 80)
-    missing = [entry for entry in transplant.having(Filled.MISSING) if not entry.is_harmless]
-    mismatched = transplant.having(Filled.MISMATCHED)
-    total, many = number_of(len(transplant.entries), "tensor"), len(transplant.entries)
+    new = transplant.new
+    left = [entry for entry in transplant.having(Filled.MISSING) if entry.key not in new]
+    missing = [entry for entry in left if not entry.is_harmless]
+    mismatched = [entry for entry in transplant.having(Filled.MISMATCHED) if entry.key not in new]
+    number = len(transplant.entries)
+    total = many(number, "tensor")
     unused = len(transplant.unexpected) + len(transplant.withheld)
-    beside = f"; {number_of(unused, 'tensor')} of the source not used" if unused else ""
+    beside = f"; {many(unused, 'tensor')} of the source not used" if unused else ""
     if not missing and not mismatched:
-        harmless = len(transplant.having(Filled.MISSING))
-        filled = f"the only tensor of {model} is filled" if many == 1 else f"all {total} of {model} are filled"
+        harmless = len(left)
+        filled = f"the only tensor of {model} is filled" if number == 1 else f"all {total} of {model} are filled"
         text = f"complete: {filled}"
+        if harmless or new:
+            text = f"complete: {number - harmless - len(new):,} of {total} of {model} are filled"
+        if new:
+            text += f", {len(new):,} {'is' if len(new) == 1 else 'are'} new on purpose"
         if harmless:
-            text = f"complete: {many - harmless:,} of {total} of {model} are filled, evaluation does not use the others"
+            text += f", evaluation does not use {f'the other {harmless:,}' if new else 'the others'}"
         return Answer(f"{text}{beside}", "warning" if unused else "good")
     counts = [f"{len(missing):,} of {total} of {model} {_are(missing)} missing"] if missing else []
     of = "" if missing else f" of {total} of {model}"
@@ -147,6 +156,7 @@ def _blocks(transplant: Transplant, name: str, came: Done, depth: int | None, ve
         (
             *(("torch", [text]) for text in verdict_texts(transplant)),
             ("freeze", [frozen] if frozen else []),
+            ("kept beside the weights", list(_files(transplant.plan))),
             ("not taken", [extra.name for extra in transplant.source.extras]),
         )
     )
@@ -155,6 +165,14 @@ def _blocks(transplant: Transplant, name: str, came: Done, depth: int | None, ve
     if came.probe is not None:
         yield from probe_blocks(came.probe, verbose)
     yield from done_blocks(transplant, came)
+
+
+def _files(plan: Plan) -> Iterator[str]:
+    """The files of both folders that the output's holds, and whose they are."""
+    by_input: dict[int, list[str]] = {}
+    for file in plan.files:
+        by_input.setdefault(file.input, []).append(file.name)
+    yield from (f"{', '.join(names)} of {plan.inputs[number].path.name}" for number, names in by_input.items())
 
 
 def _chart(transplant: Transplant) -> Chart:
@@ -177,7 +195,9 @@ def done_blocks(transplant: Transplant, came: Done, name: str = "", files: Seque
     if came.snippet is not None:
         yield Code(came.snippet)
     if came.written is not None:
-        yield from written_blocks(came.written, name or str(came.written.path), files)
+        yield from written_blocks(
+            came.written, name or str(came.written.path), files, is_part=transplant.asked.only_loaded
+        )
     if came.loads is not None:
         mark = "loads" if came.loads.strict or transplant.asked.only_loaded else "does not load"
         style = "green" if came.loads.strict else "" if transplant.asked.only_loaded else "red"
@@ -190,7 +210,7 @@ def _loads_text(transplant: Transplant, verdict: Verdict) -> str:
     if verdict.strict:
         return f"{into} with strict=True: yes"
     if transplant.asked.only_loaded and not (verdict.unexpected or verdict.mismatched) and verdict.missing:
-        return f"{into} with strict=False: {number_of(len(verdict.missing), 'key')} keep the model's own"
+        return f"{into} with strict=False: {many(len(verdict.missing), 'key')} keep the model's own"
     keys = verdict.missing or verdict.unexpected or verdict.mismatched
     hint = "" if keys or not transplant.plan.module_versions else "; only a .pth states module versions"
     return f"{into} with strict=True: no, {refusal_text(verdict)}{hint}"

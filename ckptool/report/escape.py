@@ -9,6 +9,8 @@ from __future__ import annotations
 import html
 import re
 
+from ckptool.core.shell import shell_quote
+
 LONGEST = 400
 """Characters of an untrusted text that are shown at most; the middle of a longer one is left out."""
 
@@ -158,3 +160,10 @@ def _visible(char: str) -> str:
     if code < 0x100:
         return f"\\x{code:02x}"
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def shell(text: str) -> str:
+    """A word for a command line, in double quotes where a shell would read it otherwise."""
+    if not any(char in text for char in "\"\\$`!'") and text.isprintable():
+        return text if text.replace(".", "").replace("_", "").isalnum() and text.isascii() else f'"{text}"'
+    return shell_quote(text)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ckptool.commands.checks.finding import LEVELS, Finding, Level, Outcome, Place, Report
-from ckptool.report.units import number_of
+from ckptool.core.counts import many
 
 
 def sum_text(report: Report) -> str:
@@ -16,13 +16,19 @@ def sum_text(report: Report) -> str:
         >>> sum_text(Report(("a.pth",), ("dtype",), (), ()))
         'nothing found'
     """
-    parts = [number_of(many, level) for level in LEVELS if (many := report.count(level))]
+    parts = [many(number, level) for level in LEVELS if (number := report.count(level))]
     return ", ".join(parts) or "nothing found"
 
 
 def scope_text(report: Report) -> str:
-    """``3 files, 9 rules``"""
-    return f"{number_of(len(report.files), 'file')}, {number_of(len(report.rules), 'rule')}"
+    """``3 files, 9 rules``; rules that had nothing to look at do not count."""
+    return f"{many(len(report.files), 'file')}, {many(len(report.rules) - len(report.idle), 'rule')}"
+
+
+def idle_text(report: Report) -> str:
+    """``shards had nothing to look at (not sharded)``; "" if every rule had something."""
+    idle = report.idle.items()
+    return ", ".join(f"{rule} had nothing to look at{f' ({why})' if why else ''}" for rule, why in idle)
 
 
 def policy_text(place: Place) -> str:

@@ -10,9 +10,9 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from ckptool.commands.checks.finding import LEVELS, Finding, Level, Report
+from ckptool.core.counts import many
 from ckptool.report.document import Document
 from ckptool.report.escape import github_data, github_property, terminal
-from ckptool.report.units import number_of
 
 _COMMANDS: dict[Level, str] = {"error": "error", "warning": "warning", "note": "notice"}
 _MOST = 10  # annotations of a level that GitHub keeps for one step
@@ -34,7 +34,7 @@ def workflow_commands(report: Report) -> Iterator[str]:
         yield from (_annotation(level, group) for group in shown)
         if len(shown) < len(groups):
             rules = ", ".join(terminal(group[0].rule, 60) for group in groups[len(shown) :])
-            text = f"{number_of(len(groups) - len(shown), 'more rule')} found something, see the job summary: {rules}"
+            text = f"{many(len(groups) - len(shown), 'more rule')} found something, see the job summary: {rules}"
             yield f"::{_COMMANDS[level]} title=ckptool::{github_data(text[:_LONGEST])}\n"
 
 
@@ -57,7 +57,7 @@ def _annotation(level: Level, findings: Sequence[Finding]) -> str:
     properties.append(f"title={github_property(f'ckptool {first.rule}')}")
     lines = [_line(finding) for finding in findings[:_MANY]]
     if len(findings) > _MANY:
-        lines.append(f"and {number_of(len(findings) - _MANY, 'more file')}")
+        lines.append(f"and {many(len(findings) - _MANY, 'more file')}")
     return f"::{_COMMANDS[level]} {','.join(properties)}::{github_data(_cut(lines))}\n"
 
 

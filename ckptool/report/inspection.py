@@ -9,8 +9,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from ckptool.core.checkpoint import Checkpoint, GlobalUse, Note, Tensor
+from ckptool.core.counts import many
 from ckptool.core.spec import DTYPES, Form
-from ckptool.report.units import number_of
 
 if TYPE_CHECKING:
     from ckptool.encodings.encoded import Encoded
@@ -61,18 +61,18 @@ class Inspection:
 
     @cached_property
     def elements(self) -> int:
-        return sum(form.elements * many for form, many in self.forms.items())
+        return sum(form.elements * number for form, number in self.forms.items())
 
     @cached_property
     def nbytes(self) -> int:
-        return sum(form.nbytes * many for form, many in self.forms.items())
+        return sum(form.nbytes * number for form, number in self.forms.items())
 
     @cached_property
     def dtypes(self) -> tuple[tuple[str, int], ...]:
         """(short dtype, tensors) with the most frequent first."""
         found: Counter[str] = Counter()
-        for form, many in self.forms.items():
-            found[DTYPES[form.dtype].short] += many
+        for form, number in self.forms.items():
+            found[DTYPES[form.dtype].short] += number
         return tuple(found.most_common())
 
     def labels(self, keys: Iterable[str]) -> Iterator[str]:
@@ -120,4 +120,4 @@ class Inspection:
 def format_text(checkpoint: Checkpoint) -> str:
     """``torch zip``, ``safetensors, 4 shards``: the container and how many files of it there are."""
     several = len(checkpoint.files) > 1 and not (checkpoint.format.shards or checkpoint.ranks)
-    return f"{checkpoint.format}, {number_of(len(checkpoint.files), 'shard')}" if several else str(checkpoint.format)
+    return f"{checkpoint.format}, {many(len(checkpoint.files), 'shard')}" if several else str(checkpoint.format)

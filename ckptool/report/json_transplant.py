@@ -59,6 +59,7 @@ def transplant_result(transplant: Transplant, name: str, done: Done) -> list[tup
         ("entries", (entry_fields(entry) for entry in transplant.entries)),
         ("unexpected", [spec_fields(spec) for spec in transplant.unexpected]),
         ("dropped", [{"key": row.source.key, "why": reason_text(row.reason)} for row in plan.dropped]),
+        ("new", [entry.key for entry in transplant.entries if entry.key in transplant.new]),
         ("freeze", {"parameters": transplant.freeze, "batchnorms": transplant.batchnorms}),
         ("ties", target.ties),
         ("container", plan.container),

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from ckptool.commands.checks.finding import Finding
+from ckptool.core.counts import many
 from ckptool.report.blocks import Block, Chart, Code, Column, Facts, Findings, Items, Next, Notes, Rows, Sides, Totals
 from ckptool.report.cells import NUMBERS, Row, cell_of, cell_text, share_text
 from ckptool.report.document import Document
 from ckptool.report.escape import markdown, markdown_code, terminal
-from ckptool.report.units import number_of
 
 LIMIT = 1 << 20
 """Bytes of a job summary that GitHub shows."""
@@ -80,12 +80,12 @@ def _block(block: Block) -> Iterator[_Piece]:
                 yield from _table(block, rows, block.title)
             if rows and block.each is not None:
                 each = block.each.rows()
-                yield from _table(block.each, each, f"all {number_of(len(each), 'tensor')}")
+                yield from _table(block.each, each, f"all {many(len(each), 'tensor')}")
         case Items():
             yield from _items(block)
         case Findings():
             for at, finding in enumerate(block.findings):
-                rest = number_of(len(block.findings) - at, "more finding")
+                rest = many(len(block.findings) - at, "more finding")
                 yield "".join(_finding(finding)), "", lambda rest=rest: rest  # type: ignore[misc]
         case Code():
             fence = "`" * max(3, 1 + max((len(run) for run in _ticks(block.text)), default=0))
@@ -128,7 +128,7 @@ def _table(block: Rows, rows: Sequence[Row], title: str) -> Iterator[_Piece]:
     yield f"\n| {heads} |\n|{lines}|\n", "", _nothing
     for number, row in enumerate(rows):
         cells = " | ".join(_cell(row, at, block.columns[at]) for at in used)
-        rest = number_of(len(rows) - number, "more row")
+        rest = many(len(rows) - number, "more row")
         yield f"| {cells} |\n", "", lambda rest=rest: rest  # type: ignore[misc]
 
 
@@ -175,4 +175,4 @@ def _finding(finding: Finding) -> Iterator[str]:
     if len(shown) < len(finding.details):
         yield f"- {len(finding.details) - len(shown):,} more\n"
     if finding.help:
-        yield f"\nTry: {markdown_code(finding.help)}\n"
+        yield f"\nTry: {markdown(finding.help)}\n"

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 
 from ckptool.commands.automatic import Automatic
+from ckptool.core.counts import many
 from ckptool.core.fold import rollup
 from ckptool.matching.result import MatchRule
 from ckptool.report.blocks import Block, Facts, Item, Items, Next, Notes
 from ckptool.report.match_explain import explain_blocks
 from ckptool.report.match_words import rule_words, shape_words
-from ckptool.report.units import number_of
 
 
 def match_blocks(found: Automatic | None) -> Iterator[Block]:
@@ -57,8 +57,8 @@ def match_text(found: Automatic) -> str:
     targets, sources = {key for pair in taken for key in pair.targets}, {key for pair in taken for key in pair.sources}
     whole = sum(len(pair.targets) for pair in report.pairs) + len(report.unmatched_targets)
     everything = len({key for pair in report.pairs for key in pair.sources}) + len(report.unmatched_sources)
-    rules = number_of(sum(rule.confidence.within(found.accept) for rule in report.rules), "rule")
-    wanted, given = number_of(whole, "target tensor"), number_of(everything, "source tensor")
+    rules = many(sum(rule.confidence.within(found.accept) for rule in report.rules), "rule")
+    wanted, given = many(whole, "target tensor"), many(everything, "source tensor")
     return f"{len(targets):,} of {wanted}, {len(sources):,} of {given}, {rules}"
 
 
@@ -90,4 +90,4 @@ def _left(
     left = dict.fromkeys(key for key in keys if key not in reshaped)
     groups = rollup([(key, key not in left) for key in [*paired, *reshaped, *left]])
     if left:
-        yield number_of(len(left), *what), [group.pattern for group in groups if not group.label]
+        yield many(len(left), *what), [group.pattern for group in groups if not group.label]

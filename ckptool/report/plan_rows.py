@@ -3,244 +3,67 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from enum import StrEnum
+from collections.abc import Mapping, Sequence
 
-from ckptool.core.checkpoint import Checkpoint
+from ckptool.core.counts import many
 from ckptool.core.fold import Group, rollup
-from ckptool.core.ops import Cast
-from ckptool.core.plan import Beside, Copies, Plan, Source, Step, Use, Value, sources_of
+from ckptool.core.plan import Beside, Copies, Plan, Step, Use, sources_of
 from ckptool.core.plan import Fate as BesideFate
 from ckptool.core.reasons import (
-    ByOption,
-    ByPatch,
     ByRules,
-    Decoded,
     Init,
-    Kept,
     NotTaken,
-    Reason,
     RecipeTie,
-    TrainedWhole,
-    Unmixed,
     WeightsOnly,
 )
-from ckptool.core.spec import DTYPES, Form, dtype_named
+from ckptool.core.spec import dtype_named
 from ckptool.engine.decoded import decoded_source
 from ckptool.report.cells import Cell, Row
-from ckptool.report.reasons import dropped_text, reason_text
-from ckptool.report.units import number_of
+from ckptool.report.plan_fates import SYMBOLS, Fate, KeyFate, fate_dropped, fate_made, key_fates
+from ckptool.report.reasons import reason_text
 
-
-class Fate(StrEnum):
-    """What a plan does with a tensor."""
-
-    DROPPED = "dropped"
-    RENAMED = "renamed"
-    CAST = "cast"
-    DEQUANTIZED = "dequantized"
-    COMPUTED = "computed"
-    COPIED = "copied"
-
-
-_SPARED = "copied (integers are not cast)"
 _FEW = 3  # rows that say the same
 _MANY_RULES = 60
-SYMBOLS = {
-    Fate.COPIED: "=",
-    Fate.RENAMED: ">",
-    Fate.CAST: "~",
-    Fate.DEQUANTIZED: "~",
-    Fate.COMPUTED: "*",
-    Fate.DROPPED: "-",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class _Fact:
-    """What a plan does with one key.
-
-    Attributes:
-        fate: it in a word.
-        what: it in words; keys of one row have equal words.
-        elements: its elements.
-        before: bytes of its sources; None where several inputs are mixed.
-        after: bytes in the output.
-        spared: it is copied where others are cast or mixed, since its elements are integers.
-    """
-
-    fate: Fate
-    what: str
-    elements: int
-    before: int | None
-    after: int
-    spared: bool = False
-
-
-def fate_of(step: Step) -> Fate:
-    """What a step does with its source."""
-    value = step.value
-    if isinstance(step.reason, Decoded):
-        return Fate.DEQUANTIZED
-    if isinstance(step.reason, ByPatch):
-        return Fate.COMPUTED
-    if isinstance(value, Source):
-        return Fate.COPIED if value.key == step.target.key else Fate.RENAMED
-    return Fate.CAST if _cast_source(value) else Fate.COMPUTED
-
-
-def _cast_source(value: Value) -> Source | None:
-    """The source of a value that is only cast."""
-    casts = 0
-    while not isinstance(value, Source):
-        if not isinstance(value.op, Cast):
-            return None
-        value, casts = value.args[0], casts + 1
-    return value if casts else None
 
 
 def key_rows(plan: Plan, each: bool = False) -> list[Row]:
     """The keys of a plan, those that share one fate and reason in one row; `each` makes a row of every tensor."""
-    facts = _facts(plan)
+    fates = key_fates(plan)
     if each:
-        return [_row(key, [fact]) for key, fact in facts.items()]
+        return [_row(key, [fate]) for key, fate in fates.items()]
     # integers that are not cast or mixed do not make rows of their own among floats that are
-    changes = Counter(fact.what for fact in facts.values() if fact.fate in (Fate.CAST, Fate.COMPUTED))
+    changes = Counter(fate.what for fate in fates.values() if fate.fate in (Fate.CAST, Fate.COMPUTED))
     usual = changes.most_common(1)[0][0] if changes else ""
-    groups = rollup((key, usual if fact.spared else fact.what) for key, fact in facts.items())
-    return _rows(groups, facts)
+    groups = rollup((key, usual if fate.spared else fate.what) for key, fate in fates.items())
+    return _rows(groups, fates)
 
 
-def _rows(groups: Sequence[Group], facts: Mapping[str, _Fact], rest: str = "*") -> list[Row]:
+def _rows(groups: Sequence[Group], fates: Mapping[str, KeyFate], rest: str = "*") -> list[Row]:
     """A row for each group, but one for all that most keys have in common, where it would take many: it comes last."""
     sizes: Counter[object] = Counter()
     for group in groups:
         sizes[group.label] += len(group.keys)
     label, size = sizes.most_common(1)[0] if sizes else ("", 0)
     common = [group for group in groups if group.label == label]
-    if size * 2 <= len(facts) or len(common) <= _FEW:
+    if size * 2 <= len(fates) or len(common) <= _FEW:
         common = []
-    rows = [_row(group.pattern, [facts[key] for key in group.keys]) for group in groups if group not in common]
+    rows = [_row(group.pattern, [fates[key] for key in group.keys]) for group in groups if group not in common]
     if common:
-        rows.append(_row("" if rows else rest, [facts[key] for group in common for key in group.keys]))
+        rows.append(_row("" if rows else rest, [fates[key] for group in common for key in group.keys]))
     return rows
 
 
-def _row(pattern: str, facts: Sequence[_Fact]) -> Row:
+def _row(pattern: str, fates: Sequence[KeyFate]) -> Row:
     """A symbol, a pattern that means the keys, how many, their elements, what happens, bytes before and after."""
-    spared = sum(fact.spared for fact in facts)
-    first = next((fact for fact in facts if not fact.spared), facts[0])
-    beside = f", {number_of(spared, 'integer')} copied" if spared and not first.spared else ""
-    elements = sum(fact.elements for fact in facts)
-    before = None if first.before is None else sum(fact.before or 0 for fact in facts)
-    after = None if first.fate is Fate.DROPPED else sum(fact.after for fact in facts)
+    spared = sum(fate.spared for fate in fates)
+    first = next((fate for fate in fates if not fate.spared), fates[0])
+    beside = f", {many(spared, 'integer')} copied" if spared and not first.spared else ""
+    elements = sum(fate.elements for fate in fates)
+    before = None if first.before is None else sum(fate.before or 0 for fate in fates)
+    after = None if first.fate is Fate.DROPPED else sum(fate.after for fate in fates)
     nbytes = after if before is None else (before, after)
-    cells = (SYMBOLS[first.fate], pattern or "other keys", len(facts), elements, first.what + beside, nbytes)
+    cells = (SYMBOLS[first.fate], pattern or "other keys", len(fates), elements, first.what + beside, nbytes)
     return Row(cells, "dim" if first.fate is Fate.COPIED and before is not None else "")
-
-
-def _facts(plan: Plan) -> dict[str, _Fact]:
-    """Each key of the output, and of the inputs what is left out, in the order of the inputs."""
-    if isinstance(plan.steps, Copies) and plan.steps.keys is plan.steps.sources and len(plan.inputs) == 1:
-        return _facts_of_copies(plan, plan.steps)
-    steps = {step.target.key: step for step in plan.steps}
-    facts: dict[str, _Fact] = {}
-    casts = any(fate_of(step) is Fate.CAST for step in plan.steps)
-    gone = {(dropped.source.input, dropped.source.key): dropped.reason for dropped in plan.dropped}
-    alike: dict[object, _Fact] = {}  # most tensors are only kept, or left out for one reason
-    for number, checkpoint in enumerate(plan.inputs):
-        for key, form in zip(checkpoint, checkpoint.forms(), strict=True):
-            if key in facts:
-                continue
-            step, reason = steps.get(key), gone.get((number, key))
-            if step is not None and not _is_only_kept(step, number):
-                facts[key] = _made(plan, step, casts)
-            elif step is not None or reason is not None:
-                place = (form, step.stored if step else reason)
-                if place not in alike:
-                    alike[place] = _made(plan, step, casts) if step else _dropped(plan, reason, form)
-                facts[key] = alike[place]
-    facts |= {key: _made(plan, step, casts) for key, step in steps.items() if key not in facts}
-    return facts
-
-
-def _facts_of_copies(plan: Plan, steps: Copies) -> dict[str, _Fact]:
-    """The same for a plan that keeps some tensors and leaves out others: few facts are true of all its keys."""
-    facts: dict[str, _Fact] = {}
-    gone = {dropped.source.key: dropped.reason for dropped in plan.dropped}
-    alike: dict[tuple[Form, int], _Fact] = {}
-    rows = enumerate(steps.keys)
-    at, following = next(rows, (0, None))
-    for key, form in zip(plan.inputs[0], plan.inputs[0].forms(), strict=True):
-        is_kept = key == following
-        reason = steps.reasons[at] if is_kept else gone.get(key)
-        fact = alike.get((form, id(reason)))
-        if fact is None and reason is not None:
-            fact = _made(plan, steps[at], casts=False) if is_kept else _dropped(plan, reason, form)
-            alike[form, id(reason)] = fact
-        if fact is not None:
-            facts[key] = fact
-        if is_kept:
-            at, following = next(rows, (0, None))
-    return facts
-
-
-def _is_only_kept(step: Step, number: int) -> bool:
-    """True if nothing but its form tells what is said of a step."""
-    value = step.value
-    is_same = isinstance(value, Source) and value.key == step.target.key and value.input == number
-    return is_same and step.tied_to is None and isinstance(step.reason, Kept)
-
-
-def _dropped(plan: Plan, reason: Reason | None, form: Form) -> _Fact:
-    assert reason is not None
-    before = None if plan.command.name == "merge" else form.nbytes
-    return _Fact(Fate.DROPPED, dropped_text(reason, plan.inputs), form.elements, before, 0)
-
-
-def _made(plan: Plan, step: Step, casts: bool) -> _Fact:
-    sources = (step.value,) if isinstance(step.value, Source) else set(sources_of(step.value))
-    nbytes = sum(plan.inputs[source.input].form(source.key).nbytes for source in sources)
-    nbytes = step.reason.nbytes if isinstance(step.reason, Decoded) else nbytes
-    before = None if plan.command.name == "merge" else nbytes
-    after = plan.nbytes_of(step)
-    spared = step.is_copy and step.tied_to is None and DTYPES[step.target.dtype].kind in ("int", "uint", "bool")
-    spared = spared and (casts or isinstance(step.reason, Unmixed))
-    return _Fact(fate_of(step), _said(plan, step, casts), step.target.elements, before, after, spared)
-
-
-def _said(plan: Plan, step: Step, casts: bool) -> str:
-    """What a step does, and which option or rule said so."""
-    reason = _notable(step.reason, plan.inputs)
-    value = step.value
-    if step.tied_to is not None:
-        return f"tied to {step.tied_to}"
-    if isinstance(value, Source):
-        if value.key != step.target.key:
-            return f"from {value.key}" + (f", {reason}" if reason else "")
-        return reason or _copied(step.target.dtype, casts)
-    if source := _cast_source(value):
-        old = DTYPES[plan.inputs[source.input].form(source.key).dtype].short
-        cast = f"{old} → {DTYPES[step.target.dtype].short}"
-        renamed = "" if source.key == step.target.key else f"from {source.key}, "
-        return f"{renamed}{cast}" + (f", {reason}" if reason else "")
-    says_it = reason and not isinstance(step.reason, ByRules)
-    return reason if says_it else f"{value.op.text}, {reason}".removesuffix(", ")
-
-
-def _notable(reason: Reason, inputs: Sequence[Checkpoint]) -> str:
-    """A reason in words; "" where what the step does says it: nothing, or a cast."""
-    if isinstance(reason, TrainedWhole):
-        reason = replace(reason, cast=None)
-    is_cast = isinstance(reason, ByOption) and reason.option == "--dtype"
-    return "" if is_cast or isinstance(reason, Kept) else reason_text(reason, inputs)
-
-
-def _copied(dtype: str, casts: bool) -> str:
-    if not casts:
-        return "copied"
-    return _SPARED if DTYPES[dtype].kind in ("int", "uint", "bool") else f"copied (is {DTYPES[dtype].short})"
 
 
 # ---------------------------------------------------------------------------------------------- recipes
@@ -262,7 +85,7 @@ def rule_rows(plan: Plan, but: str = "") -> list[Row]:
             Row((None, None, f"{len(more):,} more rules (all: --json)", sum(use.keys for use in more), None, None))
         )
     if unused := len(uses) - len(shown):
-        rows.append(Row((None, None, f"{number_of(unused, 'optional rule')} without a match", 0, None, None), "dim"))
+        rows.append(Row((None, None, f"{many(unused, 'optional rule')} without a match", 0, None, None), "dim"))
     return rows
 
 
@@ -288,44 +111,44 @@ def _rule_fate(computes: str) -> Fate:
 def unruled_rows(plan: Plan) -> list[Row]:
     """What no rule decides, in the columns of rules: kept, cast, dropped without being named, added, or tied."""
     found = [(row.cells, row.style) for row in (*_untouched_rows(plan), *_added_rows(plan))]
-    return [Row((mark, None, key, many, what), style) for (mark, key, many, _, what, _), style in found]
+    return [Row((mark, None, key, keys, what), style) for (mark, key, keys, _, what, _), style in found]
 
 
 def _untouched_rows(plan: Plan) -> list[Row]:
     """What no rule decides, by the inputs' keys."""
-    facts: dict[str, _Fact] = {}
+    fates: dict[str, KeyFate] = {}
     free = [step for step in _by_reason(plan) if not isinstance(step.reason, ByRules | RecipeTie | Init)]
     if not free and not plan.dropped:
         return []
     by_source = {(source.input, source.key): step for step in free for source in sources_of(step.value)}
     gone = {(dropped.source.input, dropped.source.key): dropped.reason for dropped in plan.dropped}
-    ruled = _Fact(Fate.RENAMED, "", 0, 0, 0)  # in the rules' rows; here only to judge the patterns
+    ruled = KeyFate(Fate.RENAMED, "", 0, 0, 0)  # in the rules' rows; here only to judge the patterns
     for number, checkpoint in enumerate(plan.inputs):
         for key, form in zip(checkpoint, checkpoint.forms(), strict=True):
             step, reason = by_source.get((number, key)), gone.get((number, key))
-            if key in facts:
+            if key in fates:
                 continue
             if reason is not None and not isinstance(reason, ByRules):
-                facts[key] = _dropped(plan, reason, form)
+                fates[key] = fate_dropped(plan, reason, form)
             elif step is not None:
-                fact = _made(plan, step, casts=False)
-                what = "kept" if fact.what == "copied" else fact.what
-                facts[key] = _Fact(fact.fate, what, fact.elements, fact.before, fact.after)
+                fate = fate_made(plan, step, casts=False)
+                what = "kept" if fate.what == "copied" else fate.what
+                fates[key] = KeyFate(fate.fate, what, fate.elements, fate.before, fate.after)
             else:
-                facts[key] = ruled
-    if not any(fact.what for fact in facts.values()):
+                fates[key] = ruled
+    if not any(fate.what for fate in fates.values()):
         return []
-    labels = [(key, fact.what) for key, fact in facts.items()]
+    labels = [(key, fate.what) for key, fate in fates.items()]
     groups = [group for group in rollup(labels, together=["", "kept"]) if group.label]
-    return _rows(groups, {key: fact for key, fact in facts.items() if fact.what}, rest="")
+    return _rows(groups, {key: fate for key, fate in fates.items() if fate.what}, rest="")
 
 
 def _added_rows(plan: Plan) -> list[Row]:
     """What a recipe adds beside its rules: tensors from nothing, and ties."""
     steps = [step for step in _by_reason(plan) if isinstance(step.reason, RecipeTie | Init)]
-    facts = {step.target.key: _made(plan, step, casts=False) for step in steps}
-    groups = rollup([(key, (fact.fate, fact.what)) for key, fact in facts.items()])
-    return [_row(group.pattern, [facts[key] for key in group.keys]) for group in groups]
+    fates = {step.target.key: fate_made(plan, step, casts=False) for step in steps}
+    groups = rollup([(key, (fate.fate, fate.what)) for key, fate in fates.items()])
+    return [_row(group.pattern, [fates[key] for key in group.keys]) for group in groups]
 
 
 def _by_reason(plan: Plan) -> Sequence[Step]:
@@ -339,30 +162,12 @@ def _by_reason(plan: Plan) -> Sequence[Step]:
 # ---------------------------------------------------------------------------------------------- sums
 
 
-def counts(plan: Plan) -> Iterator[str]:
-    """``- 2 dropped``, ``~ 100 cast``, ``= 20 copied``: how many keys have which fate."""
-    if isinstance(plan.steps, Copies):
-        renamed = len(plan.steps.renamed)
-        found = Counter({Fate.RENAMED: renamed, Fate.COPIED: len(plan.steps) - renamed})
-        kept = set(plan.steps.keys) if plan.dropped else set()
-    else:
-        found = Counter(fate_of(step) for step in plan.steps if step.stored)
-        kept = {step.target.key for step in plan.steps}
-    by_key = plan.command.name == "merge"  # elsewhere equal keys of several inputs are different tensors
-    found[Fate.DROPPED] = len(
-        {(0 if by_key else d.source.input, d.source.key) for d in plan.dropped if d.source.key not in kept}
-    )
-    for fate in Fate:
-        if found[fate]:
-            yield f"{SYMBOLS[fate]} {found[fate]:,} {fate.value}"
-
-
 def nbytes_before(plan: Plan) -> int:
     """Bytes of all input tensors, tied ones once."""
     total = 0
     for checkpoint in plan.inputs:
         if checkpoint.columns is not None:
-            total += sum(form.nbytes * many for form, many in checkpoint.form_counts().items())
+            total += sum(form.nbytes * number for form, number in checkpoint.form_counts().items())
             continue
         seen: set[object] = set()
         for tensor in checkpoint.tensors.values():
@@ -376,7 +181,7 @@ def nbytes_before(plan: Plan) -> int:
 
 def tensors_text(plan: Plan) -> str:
     """How many tensors the output holds."""
-    return number_of(plan.stored, "tensor")
+    return many(plan.stored, "tensor")
 
 
 # ---------------------------------------------------------------------------------------------- beside the weights

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ckptool.commands.diff.result import Change, Diff, Status
+from ckptool.core.counts import many
 from ckptool.recipes.renaming import drop_rules, rename_rules, unsayable
 from ckptool.report.escape import terminal
-from ckptool.report.units import number_of
 
 
 def diff_recipe(diff: Diff, old_name: str, new_name: str) -> Iterator[str]:
@@ -19,6 +19,8 @@ def diff_recipe(diff: Diff, old_name: str, new_name: str) -> Iterator[str]:
         yield "rules = '''\n"
         yield from (f"{rule}\n" for rule in rules)
         yield "'''\n"
+    else:
+        yield "# the keys are the same: there is nothing to rename or to drop\n"
     yield from _comments(diff)
 
 
@@ -58,11 +60,11 @@ def _comments(diff: Diff) -> Iterator[str]:
     for status, text in said.items():
         changes = [change for change in diff.changes if change.status is status]
         if changes:
-            yield f"# {number_of(len(changes), 'tensor')} {text}: {_some(changes)}\n"
+            yield f"# {many(len(changes), 'tensor')} {text}: {_some(changes)}\n"
     odd = unsayable({key for pair in _pairs(diff).items() if pair[0] != pair[1] for key in pair})
     if odd:
         named = ", ".join(terminal(key, 60) for key in odd[:5])
-        yield f"# {number_of(len(odd), 'key')} that no rule can name: {named}\n"
+        yield f"# {many(len(odd), 'key')} that no rule can name: {named}\n"
 
 
 def _some(changes: list[Change]) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from ckptool.commands.checks.finding import Finding, Level, Outcome, Report
 from ckptool.commands.diff.result import Change, Diff, ExtraChange, Status
 from ckptool.core.checkpoint import Note
+from ckptool.core.counts import many
 from ckptool.report.reasons import reason_text
 
 if TYPE_CHECKING:
@@ -41,13 +42,11 @@ def diff_findings(diff: Diff, old_name: str, new_name: str) -> Report:
     for rule in rules:
         changes = [change for change in diff.changes if change.status.value == rule]
         if changes:
-            verb = "is" if len(changes) == 1 else "are"
-            message = f"{_tensors(len(changes))} {verb} {_said(rule, old_name)}"
+            message = f"{many(len(changes), 'tensor is', 'tensors are')} {_said(rule, old_name)}"
             keys = tuple(change.key for change in changes)
             findings.append(Finding(rule, "error", new_name, message, keys, tuple(map(_change, changes))))
     if diff.extras:
-        many = len(diff.extras)
-        message = f"{many:,} other {'entry differs' if many == 1 else 'entries differ'} from {old_name}"
+        message = f"{many(len(diff.extras), 'other entry differs', 'other entries differ')} from {old_name}"
         details = tuple(map(_extra, diff.extras))
         findings.append(Finding("other-entries", "error", new_name, message, details=details))
     findings += _notes(diff.notes, new_name)
@@ -116,7 +115,7 @@ def transplant_findings(transplant: Transplant, name: str) -> Report:
     plan, model = transplant.plan, transplant.target.name
     findings = [*_problems("problem", plan.problems, name), *_problems("expect", plan.unmet, name)]
     by_status = {
-        status: [entry for entry in transplant.entries if entry.status is status]
+        status: [entry for entry in transplant.having(status) if entry.key not in transplant.new]
         for status in (Filled.MISSING, Filled.MISMATCHED)
     }
     grave = [entry for entry in by_status[Filled.MISSING] if not entry.is_harmless]
@@ -130,7 +129,7 @@ def transplant_findings(transplant: Transplant, name: str) -> Report:
     if transplant.unexpected:
         keys = tuple(spec.key for spec in transplant.unexpected)
         details = tuple(f"{spec.key}  {spec.short}" for spec in transplant.unexpected)
-        message = f"{_tensors(len(keys))} that {model} does not have"
+        message = f"{many(len(keys), 'tensor')} that {model} does not have"
         findings.append(Finding("unexpected", "warning", name, message, keys, details))
     findings += _notes(plan.notes, name)
     rules = ["problem", "expect", "missing", "mismatched", "unexpected", "note"]
@@ -140,7 +139,7 @@ def transplant_findings(transplant: Transplant, name: str) -> Report:
 def _entries(rule: str, level: Level, file: str, what: str, entries: Sequence[Entry]) -> Finding:
     details = tuple("  ".join((entry.key, entry.spec.short, reason_text(entry.reason))) for entry in entries)
     keys = tuple(entry.key for entry in entries)
-    return Finding(rule, level, file, f"{_tensors(len(entries))} {what}", keys, details)
+    return Finding(rule, level, file, f"{many(len(entries), 'tensor')} {what}", keys, details)
 
 
 def _problems(rule: str, problems: Iterable[Problem], file: str) -> Iterator[Finding]:
@@ -156,17 +155,13 @@ def _notes(notes: Iterable[Note], file: str) -> list[Finding]:
 
 def _report(files: tuple[str, ...], rules: Sequence[str], findings: Sequence[Finding]) -> Report:
     """With an outcome per file and rule."""
-    many: dict[tuple[str, str], int] = {}
+    counts: dict[tuple[str, str], int] = {}
     for finding in findings:
         place = finding.file, finding.rule
-        many[place] = many.get(place, 0) + max(1, len(finding.keys))
+        counts[place] = counts.get(place, 0) + max(1, len(finding.keys))
     outcomes = tuple(
-        Outcome(file, rule, "found", f"{many[file, rule]:,}") if (file, rule) in many else Outcome(file, rule, "ok")
+        Outcome(file, rule, "found", f"{counts[file, rule]:,}") if (file, rule) in counts else Outcome(file, rule, "ok")
         for file in files
         for rule in rules
     )
     return Report(files, tuple(rules), tuple(findings), outcomes)
-
-
-def _tensors(many: int) -> str:
-    return f"{many:,} tensor" if many == 1 else f"{many:,} tensors"

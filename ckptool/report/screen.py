@@ -54,6 +54,12 @@ def document_text(document: Document, width: int = 100) -> str:
     return "\n".join(text.paint(line, screen) for line in document_lines(document, screen, problems=True))
 
 
+def blocks_text(blocks: Iterable[Block], width: int = 100) -> str:
+    """The same of blocks alone."""
+    screen = Screen(width=width, elide=True)
+    return "\n".join(text.paint(line, screen) for line in block_lines(blocks, screen))
+
+
 def document_lines(document: Document, screen: Screen, problems: bool = False) -> Iterator[Line]:
     """The answer, the problems if they are asked for, and the blocks."""
     if document.answer.mood != "plain":
@@ -185,7 +191,7 @@ def _rows(block: Rows, screen: Screen, verbose: bool) -> Iterator[Line]:
     """A table of the columns that have values and room."""
     if verbose and block.each is not None:
         block = block.each
-    rows = block.rows()
+    rows = _with_short_keys(block.rows(), block.columns, screen)
     shown = [at for at, column in enumerate(block.columns) if screen.is_wide or not column.wide]
     found = [_cells(row, block.columns, shown, screen) for row in rows]
     used = [
@@ -200,7 +206,7 @@ def _rows(block: Rows, screen: Screen, verbose: bool) -> Iterator[Line]:
             last = max(n for n, column in enumerate(columns) if column.spare)
             columns = [*columns[:last], *columns[last + 1 :]]
             lines = [[*row[:last], *row[last + 1 :]] for row in lines]
-        if columns and columns[-1].wraps:
+        if any(column.wraps for column in columns):
             lines = list(_below(lines, columns, screen))
     heads = [text.Column(column.title, ">" if column.kind in NUMBERS else "<", column.least) for column in columns]
     if heads and lines:
@@ -213,19 +219,35 @@ def _cells(row: Row, columns: Sequence[Column], shown: Sequence[int], screen: Sc
         if at >= len(row.cells):
             break
         kind, cell = columns[at].kind, cell_of(row.cells[at])
-        said = _patterns(cell.value, screen) if isinstance(cell.value, tuple) and kind == "key" else ""
-        said = said or cell_text(kind, cell.value, screen.is_wide)
+        said = cell_text(kind, cell.value, screen.is_wide)
         own = STYLES.get(said, "") if kind == "mark" else spec_style(said) if kind == "spec" and not row.style else ""
         level = cell.style or own or row.style
         found.append(text.Cell(said if kind in NUMBERS else terminal(said), level, cell.lead))
     return found
 
 
-def _patterns(patterns: Sequence[str], screen: Screen) -> str:
-    """As many patterns as have room, then how many more there are."""
+def _with_short_keys(rows: Sequence[Row], columns: Sequence[Column], screen: Screen) -> Sequence[Row]:
+    """The rows with the patterns of each in one text; those that are too long still differ when they are elided."""
+    keys = next((at for at, column in enumerate(columns) if column.kind == "key"), None)
+    if keys is None:
+        return rows
+    cells_of_keys = {n: cell_of(row.cells[keys]) for n, row in enumerate(rows) if keys < len(row.cells)}
+    several = {n: cell for n, cell in cells_of_keys.items() if isinstance(cell.value, tuple) and cell.value}
     room = max(16, screen.width - (70 if screen.is_wide else 44)) if screen.elide else 90
-    rest = f"  +{len(patterns) - 1} more" if len(patterns) > 1 else ""
-    shown = elide(patterns[0], max(16, room - len(rest)))
+    rests = [len(f"  +{len(cell.value) - 1} more") if len(cell.value) > 1 else 0 for cell in several.values()]
+    firsts = elide_apart([cell.value[0] for cell in several.values()], [max(16, room - rest) for rest in rests])
+    short = list(rows)
+    for (n, cell), first in zip(several.items(), firsts, strict=True):
+        text = _patterns([first, *cell.value[1:]], room)
+        short[n] = rows[n]._replace(
+            cells=[*rows[n].cells[:keys], cell._replace(value=text), *rows[n].cells[keys + 1 :]]
+        )
+    return short
+
+
+def _patterns(patterns: Sequence[str], room: int) -> str:
+    """As many patterns as have room, then how many more there are."""
+    shown = patterns[0]
     for at, pattern in enumerate(patterns[1:], 1):
         more = f"  +{len(patterns) - at} more"
         last = at == len(patterns) - 1
@@ -245,16 +267,18 @@ def _width(columns: Sequence[Column], rows: Sequence[Sequence[text.Cell]]) -> in
 
 
 def _below(rows: Sequence[list[text.Cell]], columns: Sequence[Column], screen: Screen) -> Iterator[list[text.Cell]]:
-    """The rows with the last column broken between words; what does not fit goes on below."""
-    before = _width(columns[:-1], [row[: len(columns) - 1] for row in rows]) + 2
-    narrow = replace(screen, width=max(20, screen.width - before))
+    """The rows with the column that wraps broken between words; what does not fit goes on below."""
+    at = next(at for at, column in enumerate(columns) if column.wraps)
+    others = _width([*columns[:at], *columns[at + 1 :]], [[*row[:at], *row[at + 1 :]] for row in rows])
+    narrow = replace(screen, width=max(columns[at].least or 20, screen.width - others - 2))
     for row in rows:
         if len(row) < len(columns):
             yield row
             continue
-        first, *rest = wrap(row[-1].text, narrow)
-        yield [*row[:-1], row[-1]._replace(text=first)]
-        yield from ([*[text.Cell()] * (len(columns) - 1), text.Cell(line, row[-1].style)] for line in rest)
+        first, *rest = wrap(row[at].text, narrow)
+        yield [*row[:at], row[at]._replace(text=first), *row[at + 1 :]]
+        blank = [text.Cell()] * (len(columns) - at - 1)
+        yield from ([*[text.Cell()] * at, text.Cell(line, row[at].style), *blank] for line in rest)
 
 
 # ---------------------------------------------------------------------------------------------- lists

@@ -12,7 +12,7 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING, Literal, NamedTuple, TextIO
 
 from ckptool.report.symbols import Style
-from ckptool.report.text_width import cells, elide, elide_apart, shorten_end
+from ckptool.report.text_width import cells, elide_apart, shorten_end
 from ckptool.storage.environment import terminal_size
 
 if TYPE_CHECKING:
@@ -257,20 +257,23 @@ def fit(parts: Iterable[str], screen: Screen, separator: str = ", ", indent: str
 
 
 def wrap(text: str, screen: Screen, indent: str = "  ", first: str = "") -> Iterator[str]:
-    """Text broken between words where the screen is narrow; a word longer than the screen is elided.
+    """Text broken between words where the screen is narrow.
+
+    A word longer than the screen stays whole, in a line of its own: it may be a part of a command, or tell two keys
+    apart.
 
     Example:
-        >>> list(wrap("one two three", Screen(width=9, elide=True)))
-        ['one two', '  three']
+        >>> list(wrap("one two three model.layers.0", Screen(width=9, elide=True)))
+        ['one two', '  three', '  model.layers.0']
     """
     room = screen.width if screen.elide else 1 << 30
     start = line = first
     for word in text.split(" "):
         joined = line + word if line == start else f"{line} {word}"
         if line == start or cells(joined) <= room:
-            line = start + elide(word, room - cells(start)) if line == start else joined
+            line = joined
         else:
             yield line
             start = indent
-            line = indent + elide(word, room - cells(indent))
+            line = indent + word
     yield line

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cache
+from itertools import chain, groupby
 
 from rich.cells import cell_len
+
+_LEAST_PART = 8  # columns of a part of a key
 
 
 def cells(text: str) -> int:
@@ -41,9 +45,16 @@ def elide_apart(texts: Sequence[str], widths: Sequence[int]) -> list[str]:
 
     Example:
         >>> elide_apart(["encoder.layer.alpha.weight", "encoder.layer.gamma.weight"], [13, 13])
-        ['enco…alpha…ht', 'enco…gamma…ht']
+        ['e…r.alpha.w…t', 'e…r.gamma.w…t']
     """
     shown = list(map(elide, texts, widths))
+    alike: dict[int, list[int]] = {}  # those that collide, by how many parts they have
+    for at in chain.from_iterable(_collisions(texts, shown)):
+        alike.setdefault(texts[at].count("."), []).append(at)
+    for group in alike.values():
+        apart = _parts_apart([texts[at].split(".") for at in group], min(widths[at] for at in group))
+        for at, text in zip(group, apart, strict=False):
+            shown[at] = text
     for group in _collisions(texts, shown):
         start = _common(min(texts[at] for at in group), max(texts[at] for at in group))
         for at in group:
@@ -62,6 +73,46 @@ def _collisions(texts: Sequence[str], shown: Sequence[str]) -> Iterator[list[int
     for group in list(places.values()):
         if len(group) > 1 and len({texts[at] for at in group}) > 1:
             yield group
+
+
+def _parts_apart(keys: Sequence[Sequence[str]], width: int) -> list[str]:
+    """Keys of equally many parts, elided so that all parts that differ are seen; nothing where they have no room.
+
+    Example:
+        >>> keys = [f"model.decoder.layers.{n}.attention.{name}.weight" for n in (0, 1) for name in ("query", "key")]
+        >>> _parts_apart([key.split(".") for key in keys], 28)[:2]
+        ['mod…rs.0.att…on.query.weight', 'mod…ers.0.att…ion.key.weight']
+    """
+    columns = [list(column) for column in zip(*keys, strict=True)]
+    differs = [len(set(column)) > 1 for column in columns]
+    longest = [max(map(cells, column)) for column in columns]
+    runs = [(same, list(run)) for same, run in groupby(range(len(columns)), lambda at: not differs[at])]
+    least = sum(1 if same else sum(longest[at] + 1 for at in run) - 1 for same, run in runs)
+    missing = least + len(runs) - 1 - width
+    if missing > 0:  # the longest part that differs gives way
+        at = max(range(len(columns)), key=lambda at: differs[at] * longest[at])
+        if len(columns) == 1 or longest[at] - missing < _LEAST_PART:
+            return []
+        columns[at] = elide_apart(columns[at], [longest[at] - missing] * len(keys))
+    shown = []
+    for parts in zip(*columns, strict=True):
+        texts = [".".join(parts[at] for at in run) for _, run in runs]
+        common = tuple(cells(text) for text, (same, _) in zip(texts, runs, strict=True) if same)
+        limit = _limit(common, width - len(runs) + 1 - sum(map(cells, texts)) + sum(common))
+        cut = (elide(text, limit) if same else text for text, (same, _) in zip(texts, runs, strict=True))
+        shown.append(".".join(cut))
+    return shown
+
+
+@cache
+def _limit(lengths: tuple[int, ...], room: int) -> int:
+    """How long each of some texts may be so that all have room."""
+    fair = (
+        limit
+        for limit in range(max(lengths, default=1), 1, -1)
+        if sum(min(length, limit) for length in lengths) <= room
+    )
+    return next(fair, 1)
 
 
 def _common(first: str, last: str) -> int:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ckptool.core.counts import many
 from ckptool.core.errors import CkptError
 from ckptool.report.document_inspect import inspect_listing
 from ckptool.report.escape import terminal
 from ckptool.report.inspection import Inspection
 from ckptool.report.lines import row_text
-from ckptool.report.units import number_of, size_short
+from ckptool.report.units import size_short
 
 _LONGEST = 2000  # characters of a value: what follows is not compared
 _DIGEST = 12  # digits of a digest, as many as git shows of its own
@@ -24,7 +25,7 @@ def textconv_lines(report: Inspection, threads: int = 2) -> Iterator[str]:
     for use in sorted(report.dangerous, key=lambda use: use.name):
         yield f"# asks for {terminal(use.name)}: loading it with pickle would run code\n"
     for extra in checkpoint.extras:
-        held = f"({number_of(extra.tensors, 'tensor')}, {size_short(extra.nbytes)})" if extra.tensors else extra.text
+        held = f"({many(extra.tensors, 'tensor')}, {size_short(extra.nbytes)})" if extra.tensors else extra.text
         yield f"# {terminal(extra.name)} = {terminal(held, _LONGEST)}\n"
     for name, value in checkpoint.metadata.items():
         yield f"# metadata {terminal(name)} = {terminal(value, _LONGEST)}\n"

@@ -29,21 +29,24 @@ def snippet(
     """Lines of plain torch that build the model, load the written file and freeze what came from the source."""
     imports, model = _model(transplant.target.name, arguments, transplant.target.modules.get("", ""))
     loading = (writer_named(container).loading if container else unknown_loading)(str(out), wrap)
-    yield from sorted({"import torch\n", *(f"{line}\n" for line in (*imports, *loading.imports))}, key=_import_order)
+    modules, single = _frozen_modules(transplant)
+    keeps_norms = bool(modules and transplant.batchnorms)
+    imports = ["import torch", *["import functools"] * keeps_norms, *imports, *loading.imports]
+    yield from sorted({f"{line}\n" for line in imports}, key=_import_order)
     yield f"\nmodel = {model}\n"
     strict = ", strict=False" if transplant.asked.only_loaded else ""
     yield f"model.load_state_dict({loading.state}{strict})\n"
-    modules, single = _frozen_modules(transplant)
     if modules:
         yield f"frozen = [model.get_submodule(name) for name in {_names(modules)}]\n"
         yield "for module in frozen:\n    module.requires_grad_(False)\n"
     if single:
         yield f"for name in {_names(single)}:\n    model.get_parameter(name).requires_grad_(False)\n"
-    if modules and transplant.batchnorms:
+    if keeps_norms:
         yield "# frozen norms keep their running statistics: they stay in eval, through model.train() too\n"
+        yield "def stay_in_eval(norm, mode=True):\n    return norm\n\n"
         yield "for norm in (layer for module in frozen for layer in module.modules()):\n"
         yield "    if isinstance(norm, torch.nn.modules.batchnorm._BatchNorm):\n        norm.eval()\n"
-        yield "        norm.train = lambda mode=True, norm=norm: norm\n"
+        yield "        norm.train = functools.partial(stay_in_eval, norm)\n"
 
 
 def _import_order(line: str) -> tuple[bool, str]:

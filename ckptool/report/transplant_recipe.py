@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from ckptool.commands.transplant.result import Transplant
+from ckptool.core.counts import many
 from ckptool.core.errors import CkptError, UsageError
 from ckptool.core.fold import rollup
 from ckptool.core.plan import Use
@@ -20,7 +21,7 @@ from ckptool.recipes.rules import Rule
 from ckptool.report.escape import terminal
 from ckptool.report.match_words import rule_words
 from ckptool.report.reasons import reason_text
-from ckptool.report.units import count, number_of
+from ckptool.report.units import count
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -73,7 +74,7 @@ def _drops(transplant: Transplant) -> list[_Line]:
     for option, keys in by_option.items():
         others = [*kept, *(key for other, more in by_option.items() if other != option for key in more)]
         rules = drop_rules(keys, others)
-        comment = f"{number_of(len(keys), 'key')}, {reason_text(option)}"
+        comment = f"{many(len(keys), 'key')}, {reason_text(option)}"
         lines += [(rule, comment if at == 0 else "") for at, rule in enumerate(rules)]
         if odd := unsayable(
             key for key in keys if not any(rule.startswith(f"{key.split('.')[0]}.{{") for rule in rules)
@@ -86,7 +87,7 @@ def _names(transplant: Transplant) -> Iterator[list[_Line]]:
     """How source keys become the model's: the recipe that was used, or the prefix that was seen through."""
     recipe = transplant.asked.recipe
     swap = transplant.swap
-    put = [(swap.rule, f"{number_of(len(transplant.filled), 'key')} meet, same name and shape")] if swap else []
+    put = [(swap.rule, f"{many(len(transplant.filled), 'key')} meet, same name and shape")] if swap else []
     if not recipe.stages:
         yield put
         return
@@ -110,8 +111,8 @@ def _names(transplant: Transplant) -> Iterator[list[_Line]]:
 
 
 def _evidence(rule: Rule, uses: Mapping[RuleName, Use]) -> str:
-    many = uses[rule.name].keys if rule.name in uses else 0
-    return rule.comment or (number_of(many, "key") if many else "")
+    keys = uses[rule.name].keys if rule.name in uses else 0
+    return rule.comment or (many(keys, "key") if keys else "")
 
 
 def _fits(transplant: Transplant) -> list[_Line]:
@@ -125,7 +126,7 @@ def _fits(transplant: Transplant) -> list[_Line]:
     for last, entries in lasts.items():
         texts = {entry.fit for entry in entries}
         if len(entries) > 1 and len(texts) == 1 and like[last] == len(entries):
-            lines.append((f"{{m**}}.{last} -> {{m**}}.{last} | {entries[0].fit}", number_of(len(entries), "key")))
+            lines.append((f"{{m**}}.{last} -> {{m**}}.{last} | {entries[0].fit}", many(len(entries), "key")))
             continue
         lines += [(f"{e.key} -> {e.key} | {e.fit}", f"{e.found} -> {e.spec.short}") for e in entries]
     if odd := unsayable(entry.key for entry in fitted):
@@ -180,11 +181,11 @@ def _outcome(transplant: Transplant) -> Iterator[str]:
         frozen = set(transplant.freeze)
         parameters = [(entry.key, entry.key in frozen) for entry in transplant.entries if entry.kind != "buffer"]
         patterns = [group.pattern for group in rollup(parameters, together=[True]) if group.label]
-        yield f"# {number_of(len(frozen), 'parameter')}\n"
+        yield f"# {many(len(frozen), 'parameter')}\n"
         yield f"freeze = {_list(patterns)}\n"
     left = {entry.key: reason_text(entry.reason) for entry in transplant.having(Filled.MISSING, Filled.MISMATCHED)}
-    for how, many in Counter(left.values()).items():
-        yield f"# {number_of(many, 'key')}: {_comment(how)}\n"
+    for how, keys in Counter(left.values()).items():
+        yield f"# {many(keys, 'key')}: {_comment(how)}\n"
     missing = rollup([(entry.key, entry.key in left) for entry in transplant.entries])
     yield f"expect.missing = {_list([group.pattern for group in missing if group.label])}\n"
     extra = {spec.key for spec in transplant.unexpected}

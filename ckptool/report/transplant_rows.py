@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
 from ckptool.commands.transplant.result import Transplant
-from ckptool.commands.transplant.shares import State, share_of
+from ckptool.commands.transplant.shares import Share, State, share_of
+from ckptool.core.counts import many
 from ckptool.core.fold import rollup
 from ckptool.core.reasons import ByRules, DoesNotFit, Kept, NoSuchKey, RuleName, Tie
 from ckptool.core.spec import DTYPES
@@ -14,7 +15,7 @@ from ckptool.models.entries import Entry, Filled
 from ckptool.report.cells import Cell, Row, share_text
 from ckptool.report.reasons import dropped_text, reason_text
 from ckptool.report.symbols import LOOKED_FOR, Style
-from ckptool.report.units import count, number_of
+from ckptool.report.units import count
 
 _MANY_MODULES = 30
 _FEW_PARTS = 8  # rows of one module
@@ -30,6 +31,7 @@ SYMBOLS: Mapping[str, str] = {
     "fitted": "*",
     "mismatched": "!",
     "missing": "-",
+    "new": "-",
     "harmless": "-",
     "unexpected": "+",
     "dropped": "-",
@@ -54,14 +56,15 @@ def module_rows(transplant: Transplant, depth: int | None = None) -> list[Row]:
         rest = [entry for name, entries in groups.items() if name not in shown for entry in entries]
         return [*(_module_row(name, groups[name]) for name in shown), _module_row("more modules", rest)]
     if depth is None:
-        groups = {name: part for whole, entries in groups.items() for name, part in _parts(transplant, whole, entries)}
+        modules = transplant.modules
+        groups = {name: part for whole, entries in groups.items() for name, part in _parts(modules, whole, entries)}
     return [_module_row(name, entries) for name, entries in groups.items()]
 
 
-def _parts(transplant: Transplant, name: str, entries: list[Entry]) -> Iterator[tuple[str, list[Entry]]]:
+def _parts(modules: Mapping[str, Share], name: str, entries: list[Entry]) -> Iterator[tuple[str, list[Entry]]]:
     """What of a partly loaded module is loaded and what is new, if that is said in few rows; else the module."""
     by_key = {entry.key: entry for entry in entries}
-    states = [(key, transplant.modules[key.rpartition(".")[0] or key].state) for key in by_key]
+    states = [(key, modules[key.rpartition(".")[0] or key].state) for key in by_key]
     found = rollup(states) if share_of(name, entries).state is State.PARTLY else []
     lacking = [group for group in found if group.label is not State.LOADED]
     if len(found) < 2 or len(lacking) > _FEW_PARTS:
@@ -81,11 +84,11 @@ def _name(key: str, depth: int) -> str:
 
 def _opened(keys: list[str], names: list[str]) -> list[str]:
     """The names with the module opened that holds nearly all keys, unless it is a list of equal blocks."""
-    name, many = Counter(names).most_common(1)[0] if names else ("", 0)
+    name, modules = Counter(names).most_common(1)[0] if names else ("", 0)
     depth = name.count(".") + 2
     inner = {_name(key, depth) for key, at in zip(keys, names, strict=True) if at == name}
     is_list = all(below.rpartition(".")[2].isdecimal() for below in inner)
-    if many < 2 or many < _LONE * len(keys) or is_list or len(inner) > _MANY_MODULES:
+    if modules < 2 or modules < _LONE * len(keys) or is_list or len(inner) > _MANY_MODULES:
         return names
     return [_name(key, depth) if at == name else at for key, at in zip(keys, names, strict=True)]
 
@@ -164,6 +167,8 @@ def _row(label: _Label, patterns: list[str], keys: list[str], elements: Mapping[
 def _labels(transplant: Transplant, each: bool) -> dict[str, _Label]:
     rules: dict[tuple[RuleName, ...], str] = {(use.name,): use.rule for use in transplant.plan.uses}
     labels = {entry.key: _label(entry, rules) for entry in transplant.entries}
+    new = (entry for entry in transplant.entries if entry.key in transplant.new)
+    labels |= {entry.key: ("new", f"new on purpose: {reason_text(entry.reason)}") for entry in new}
     for status, words in (("mismatched", "of another shape"), ("fitted", "fitted")):
         found = {label for label in labels.values() if label[0] == status}
         if len(found) > _MANY_SHAPES and not each:
@@ -207,26 +212,26 @@ def _shapes(entry: Entry) -> tuple[str, str]:
 def target_text(transplant: Transplant) -> str:
     """``218 tensors (110 parameters, 108 buffers)``"""
     kinds = Counter(entry.kind for entry in transplant.entries)
-    parts = [number_of(kinds[kind], kind) for kind in ("parameter", "buffer") if kinds[kind]]
-    return number_of(len(transplant.entries), "tensor") + (f" ({', '.join(parts)})" if parts else "")
+    parts = [many(kinds[kind], kind) for kind in ("parameter", "buffer") if kinds[kind]]
+    return many(len(transplant.entries), "tensor") + (f" ({', '.join(parts)})" if parts else "")
 
 
 def summary_text(transplant: Transplant) -> str:
     """``11.19M of 21.81M elements (51%) from the source, the rest is init of the model, seed 0``"""
-    filled, whole = transplant.weighed
-    share = share_text(transplant.coverage)
-    tensors, many = transplant.tensors
+    filled, whole = transplant.elements  # all of them, as inspect counts
+    share = share_text(filled / whole if whole else 0.0)
+    tensors, total = transplant.tensors
     left = [entry for entry in transplant.entries if entry.covered < entry.spec.elements]
     fitted = len(transplant.having(Filled.FITTED))
     if not left and not fitted:
-        return f"all {count(whole)} elements of {number_of(many, 'tensor')} from the source"
+        return f"all {count(whole)} elements of {many(total, 'tensor')} from the source"
     if not left:
-        return f"all {number_of(many, 'tensor')} from the source, {fitted:,} of them made to fit"
+        return f"all {many(total, 'tensor')} from the source, {fitted:,} of them made to fit"
     if all(entry.is_counter for entry in left):
-        beside = f"{number_of(len(left), 'BatchNorm counter')} start{'s' * (len(left) == 1)} at zero"
-        return f"all {number_of(tensors, 'tensor')} that matter from the source; {beside}"
+        beside = f"{many(len(left), 'BatchNorm counter')} start{'s' * (len(left) == 1)} at zero"
+        return f"all {many(tensors, 'tensor')} that matter from the source; {beside}"
     elements = f"{count(filled)} of {count(whole)} elements ({share})"
-    text = f"{elements} from the source, {tensors:,} of {number_of(many, 'tensor')}"
+    text = f"{elements} from the source, {tensors:,} of {many(total, 'tensor')}"
     text += f" ({fitted:,} made to fit)" if fitted else ""
     if transplant.asked.only_loaded:
         return text
@@ -244,7 +249,7 @@ def verdict_texts(transplant: Transplant) -> Iterator[str]:
         if counters:
             states = "no" if transplant.source.module_versions is None else "older"
             yield (
-                f"{number_of(len(counters), 'BatchNorm counter')} missing and forgiven: the source states {states} "
+                f"{many(len(counters), 'BatchNorm counter')} missing and forgiven: the source states {states} "
                 "module versions, so torch fills in zeros"
             )
     else:
@@ -253,7 +258,7 @@ def verdict_texts(transplant: Transplant) -> Iterator[str]:
             yield f"with what is done here: {'yes' if ruled.strict else f'no, {refusal_text(ruled)}'}"
         if counters and not ruled.strict and {entry.key for entry in counters} <= set(ruled.missing):
             yield (
-                f"{number_of(len(counters), 'missing key')} are BatchNorm counters: torch wants them of a file with "
+                f"{many(len(counters), 'missing key')} are BatchNorm counters: torch wants them of a file with "
                 "module versions; evaluation does not use them"
             )
 
@@ -265,7 +270,7 @@ def refusal_text(verdict: object) -> str:
         (len(getattr(verdict, "unexpected", ())), "unexpected"),
         (len(getattr(verdict, "mismatched", ())), "of another shape"),
     )
-    said = ", ".join(f"{many:,} {what}" for many, what in counts if many)
+    said = ", ".join(f"{number:,} {what}" for number, what in counts if number)
     return said or str(getattr(verdict, "message", "")).partition("\n")[0]
 
 
@@ -275,6 +280,6 @@ def freeze_text(transplant: Transplant) -> str:
         return ""
     named = bool(transplant.asked.recipe.freeze)
     whose = "that the recipe names" if named else "loaded in full"
-    text = f"{number_of(len(transplant.freeze), 'parameter')} {whose}"
-    many = len(transplant.batchnorms)
-    return text + (f", {number_of(many, 'BatchNorm')} that need{'s' * (many == 1)} .eval()" if many else "")
+    text = f"{many(len(transplant.freeze), 'parameter')} {whose}"
+    norms = len(transplant.batchnorms)
+    return text + (f", {many(norms, 'BatchNorm')} that need{'s' * (norms == 1)} .eval()" if norms else "")

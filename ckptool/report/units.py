@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-
-from ckptool.core.counts import many as number_of
-
-__all__ = ["number_of"]
+from collections.abc import Callable, Sequence
 
 _SIZES = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
 _COUNTS = ("", "k", "M", "B", "T", "Q")
@@ -118,3 +114,13 @@ def _three_digits(value: float) -> str:
     if abs(value) < 9.995:
         return f"{value:.2f}"
     return f"{value:.1f}" if abs(value) < 99.95 else f"{value:.0f}"
+
+
+def shape_text(shape: Sequence[int]) -> str:
+    """A shape in one cell.
+
+    Example:
+        >>> shape_text((64, 3, 7, 7)), shape_text(())
+        ('[64,3,7,7]', '[]')
+    """
+    return f"[{','.join(map(str, shape))}]"

@@ -20,7 +20,7 @@ from typing import Any
 from ckptool.core.checkpoint import Note
 from ckptool.core.errors import OutputError
 from ckptool.storage.refusals import created_meanwhile
-from ckptool.storage.renaming import exchange, move_new, sync_folder
+from ckptool.storage.renaming import exchange, link_new, move_new, sync_folder
 from ckptool.storage.sink import ByteSink
 from ckptool.storage.stages import take_mode
 
@@ -139,14 +139,10 @@ def link_with_others(target: Path) -> OutputError:
 def _link_others(target: Path, new: Path, ours: frozenset[str]) -> dict[str, int]:
     """Give the files that stay a second name in the new folder; the inodes of those where that is possible."""
     linked = {}
+    skipped = {*ours, *_names(new)}
     for name in _names(target):
-        if name in ours:
-            continue
-        try:
-            os.link(target / name, new / name, follow_symlinks=False)
+        if name not in skipped and link_new(target / name, new / name):  # what cannot be linked moves afterwards
             linked[name] = (new / name).lstat().st_ino
-        except (OSError, AttributeError, NotImplementedError):
-            continue  # a folder, a file of another user, a file system without links: it moves afterwards
     return linked
 
 

@@ -23,22 +23,35 @@ def exchange(one: Path, other: Path) -> bool:
     return _renameat2(one, other, _EXCHANGE)
 
 
+def link_new(source: Path, target: Path) -> bool:
+    """Give a file a second name that nothing may have; False, with nothing changed, where that cannot be.
+
+    Folders have one name, and so have files of another user and files where the file system or the system knows no
+    links. Each says so with another error, and whatever the reason is, callers have a way without a second name.
+
+    Raises:
+        FileExistsError: something has that name; it is untouched.
+    """
+    if not hasattr(os, "link"):
+        return False
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except FileExistsError:
+        raise
+    except (OSError, NotImplementedError):  # the latter where links are always followed
+        return False
+    return True
+
+
 def move_new(source: Path, target: Path) -> None:
     """Give a file or folder another name that nothing may have.
 
     Raises:
         FileExistsError: something has that name; it is untouched.
     """
-    if source.is_symlink() or not source.is_dir():
-        try:
-            os.link(source, target, follow_symlinks=False)
-        except FileExistsError:
-            raise
-        except (OSError, AttributeError, NotImplementedError):
-            pass  # a file system without links, a file of another user: renamed below
-        else:
-            source.unlink()
-            return
+    if (source.is_symlink() or not source.is_dir()) and link_new(source, target):
+        source.unlink()
+        return
     if _renameat2(source, target, _NO_REPLACE):
         return
     if os.path.lexists(target):  # the best that plain POSIX can do; Windows' rename does not overwrite

@@ -18,6 +18,7 @@ from pathlib import Path
 from ckptool.core.address import address_of
 from ckptool.core.bytes import PathText
 from ckptool.core.checkpoint import Note
+from ckptool.core.counts import many
 from ckptool.core.errors import CkptError, OutputError
 from ckptool.storage.claims import CLOSES_FIRST, claim, claim_path, claim_state, is_abandoned
 from ckptool.storage.publishing import Replaceable, is_publishing, publish_folder, recovered, sync_name
@@ -188,10 +189,11 @@ def clear_stages(target: PathText, plan: str | None = None) -> list[Note]:
     if address_of(target) is not None:  # an upload that was not completed has no name
         return notes
     target = Path(target)
-    for path in words_of_done(target):
-        if plan is None or path != done_path(target, plan):
-            with suppress(OSError):
-                path.unlink()
+    if plan is not None:  # without a plan nothing is about to be written
+        for path in words_of_done(target):
+            if path != done_path(target, plan):
+                with suppress(OSError):
+                    path.unlink()
     for path in stages_of(target):
         if path.is_symlink() or not path.is_dir():
             if is_abandoned(path):
@@ -228,7 +230,7 @@ def _clear_folder_stage(path: Path, target: Path, *, is_own: bool) -> Iterator[N
 
 
 def _kept(stage: Path, count: int) -> str:
-    files = "1 finished file is" if count == 1 else f"{count} finished files are"
+    files = many(count, "finished file is", "finished files are")
     return f"{files} in {stage}; the same command goes on from there, rm -r removes it"
 
 

@@ -120,8 +120,10 @@ class Uploads:
 
     def undo(self) -> None:
         """Remove what was uploaded, as far as the store lets us."""
+        from obstore import exceptions
+
         for key in self.done:
-            with suppress(Exception):
+            with suppress(exceptions.BaseError, OSError):
                 self._counted(partial(self.bucket.store.delete, key))
             self.bucket.forget(key)
 

@@ -34,6 +34,16 @@ _HEAD = re.compile(r"(?:.*\.)?(?:lm_head|embed_out|output_embedding|cls\.predict
 _INDEX = re.compile(r"(?:^|(?<=\.))(\d+)(?=\.)")
 
 
+def is_embedding(key: str) -> bool:
+    """True for the table of a language model's input tokens, or its output head."""
+    return is_head(key) or _EMBEDDING.fullmatch(key) is not None
+
+
+def is_head(key: str) -> bool:
+    """True for the weight of a language model's output head."""
+    return _HEAD.fullmatch(key) is not None
+
+
 @dataclass(frozen=True, slots=True)
 class Edit:
     """What becomes of a config.json.
@@ -241,8 +251,13 @@ def _edit_quantization(config: dict[str, Any], made: _Made) -> Iterator[str]:
     encoded = {key for fact in facts_of(made.plan.inputs[0]) if isinstance(fact, Encoded) for key in fact.keys}
     if "quantization_config" not in config or not encoded:
         return
-    copied = {step.value.key for step in made.plan.steps if isinstance(step.value, Source)} & encoded
-    if not copied:
+    stored = {
+        source.key
+        for step in made.plan.steps
+        for source in sources_of(step.value)  # what is joined or split holds the same codes
+        if source.input == 0 and made.old[source.key].dtype == step.target.dtype
+    }
+    if stored.isdisjoint(encoded):
         del config["quantization_config"]
-    elif copied != encoded:
+    elif not stored >= encoded:
         yield "quantization_config stands for weights of which some are decoded or gone"

@@ -8,18 +8,15 @@ tells which is which if the groups hold as many parameters as the weights, and t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ckptool.core.checkpoint import Checkpoint, Extra, Tensor
+from ckptool.core.checkpoint import Checkpoint, Extra
 from ckptool.core.keys import strip_wrappers
-from ckptool.core.spec import DTYPES
+from ckptool.core.numbering import Shape, may_be_parameter, only_order
 from ckptool.formats.pickle.objects import Call, Dict
 
 _MAX_LISTED = 64  # optimizers of one file
-_MAX_WAYS = 256  # unfinished ways to number the parameters that are followed at once
-_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
-Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +88,7 @@ class Names:
         """The keys that may be parameters, tied ones once."""
         first: dict[object, str] = {}
         for key, tensor in source.tensors.items():
-            if _may_be_parameter(tensor):
+            if may_be_parameter(tensor):
                 first.setdefault((tensor.pieces, tensor.dtype) if tensor.pieces and tensor.elements else key, key)
         return list(first.values())
 
@@ -120,11 +117,6 @@ def in_module_order(keys: Iterable[str]) -> dict[str, int]:
             ranks.setdefault(key, len(ranks))
         stack += reversed(list(children.get(module, {})))
     return ranks
-
-
-def _may_be_parameter(tensor: Tensor) -> bool:
-    """False for what an optimizer never holds: integers, and BatchNorm's statistics."""
-    return DTYPES[tensor.dtype].kind in ("float", "complex") and tensor.key.rpartition(".")[2] not in _STATISTICS
 
 
 def names_of(optimizer: Optimizer, source: Checkpoint) -> Names | None:
@@ -169,7 +161,7 @@ def _numbered(optimizer: Optimizer, groups: Sequence[list[object]], source: Chec
         return None
     shapes = _state_shapes(optimizer, source)
     wanted = [[shapes.get(number) for number in group] for group in groups]
-    order = _only_order([source[key].shape for key in keys], wanted)
+    order = only_order([source[key].shape for key in keys], wanted)
     if order is None:
         return None
     places = [iter(group) for group in groups]
@@ -186,40 +178,3 @@ def _state_shapes(optimizer: Optimizer, source: Checkpoint) -> dict[object, Shap
             if label != "step" and id(value) in shapes and isinstance(number, (int, str)):
                 found.setdefault(number, shapes[id(value)])
     return found
-
-
-def _only_order(shapes: Sequence[Shape], groups: Sequence[Sequence[Shape | None]]) -> list[int] | None:
-    """The group of each parameter, if one way alone keeps the order within the groups and agrees in shape.
-
-    Example:
-        >>> _only_order([(4, 3), (4,), (2, 4)], [[(4, 3), (2, 4)], [(4,)]])
-        [0, 1, 0]
-        >>> _only_order([(4,), (4,)], [[(4,)], [(4,)]]) is None
-        True
-    """
-    start = (0,) * len(groups)
-    ways: list[dict[Shape, int]] = [{start: 1}]
-    for shape in shapes:
-        reached: dict[Shape, int] = {}
-        for state, many in ways[-1].items():
-            for following in _following(state, shape, groups):
-                reached[following] = reached.get(following, 0) + many
-        if len(reached) > _MAX_WAYS:
-            return None
-        ways.append(reached)
-    end = tuple(map(len, groups))
-    if ways[-1].get(end) != 1:
-        return None
-    order: list[int] = []
-    for shape, states in zip(reversed(shapes), reversed(ways[:-1]), strict=True):
-        before = next(state for state in states if end in _following(state, shape, groups))
-        order.append(next(at for at, (a, b) in enumerate(zip(before, end, strict=True)) if a != b))
-        end = before
-    return order[::-1]
-
-
-def _following(state: Shape, shape: Shape, groups: Sequence[Sequence[Shape | None]]) -> Iterator[Shape]:
-    """How far the groups are once one of them has taken a parameter of this shape."""
-    for at, (done, group) in enumerate(zip(state, groups, strict=True)):
-        if done < len(group) and group[done] in (None, shape):
-            yield (*state[:at], done + 1, *state[at + 1 :])

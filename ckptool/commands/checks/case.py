@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import PurePath
+from typing import Any
 
 from ckptool.commands.checks.bases import Bases
 from ckptool.commands.checks.finding import Level, Place
 from ckptool.commands.checks.lock_file import Section
 from ckptool.commands.checks.paths import Target
 from ckptool.commands.checks.policy import Policy
-from ckptool.commands.checks.settings import Allow, Settings
+from ckptool.commands.checks.settings import Allow, Setting, Settings
 from ckptool.commands.checks.values import Measure
 from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.errors import CkptError
@@ -100,6 +102,17 @@ class Case:
         """Where the policy sets a key."""
         setting = self.settings.get(key)
         return setting.place if setting else None
+
+
+@contextmanager
+def asked_by(setting: Setting[Any]) -> Iterator[None]:
+    """Errors that leave this block show the line of the policy that asks for what has failed."""
+    try:
+        yield
+    except CkptError as error:
+        if not setting.is_typed:
+            error.add_detail(f"   = policy: {setting.place.text}  ({setting.place.name})")
+        raise
 
 
 def columns(rows: Iterable[tuple[str, ...]]) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from ckptool.commands.checks.case import Case, Found, columns
 from ckptool.commands.checks.quantized import members_of
 from ckptool.core.checkpoint import Tensor
-from ckptool.facts.headers import many
+from ckptool.core.counts import many
 
 _ONES = frozenset(["weight", "running_var", "gamma", "scale"])
 

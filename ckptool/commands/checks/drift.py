@@ -2,13 +2,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ckptool.commands.checks.case import Case, Found, columns
+from ckptool.commands.checks.case import Case, Found, asked_by, columns
 from ckptool.commands.checks.settings import Drift, Setting
 from ckptool.commands.diff.comparison import compare
 from ckptool.commands.diff.result import Change, Status
+from ckptool.core.counts import many
 from ckptool.core.errors import NoMatchError
 from ckptool.core.shell import shell_quote
-from ckptool.facts.headers import many
 from ckptool.values.delta import Tolerance
 
 
@@ -36,7 +36,8 @@ def drift(case: Case) -> Iterator[Found]:
 
 def _moved(case: Case, asked: Setting[Drift]) -> Iterator[Found]:
     drift, place = asked.value, asked.place
-    base = case.bases.checkpoint(case.path_of(drift.base))
+    with asked_by(asked):
+        base = case.bases.checkpoint(case.path_of(drift.base))
     tolerance = Tolerance(rel=drift.rel) if drift.rel else Tolerance()
     try:
         diff = compare(base, case.checkpoint, only=drift.keys, tolerance=tolerance, threads=case.threads)

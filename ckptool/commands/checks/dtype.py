@@ -4,8 +4,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from ckptool.commands.checks.case import Case, Found, columns
+from ckptool.core.counts import many
 from ckptool.core.spec import DTYPES
-from ckptool.facts.headers import many
 
 
 def dtype(case: Case) -> Iterator[Found]:

@@ -94,6 +94,21 @@ class Report:
     outcomes: tuple[Outcome, ...]
     seconds: float = 0.0
 
+    @property
+    def idle(self) -> dict[str, str]:
+        """The rules among `rules` that had nothing to look at in any file, and why.
+
+        Example:
+            >>> Report(("a",), ("shards",), (), (Outcome("a", "shards", "skipped", "not sharded"),)).idle
+            {'shards': 'not sharded'}
+        """
+        looked = {outcome.rule for outcome in self.outcomes if outcome.status != "skipped"}
+        reasons = {rule: dict[str, None]() for rule in self.rules if rule not in looked}
+        for outcome in self.outcomes:
+            if outcome.rule in reasons and outcome.text:
+                reasons[outcome.rule][outcome.text] = None
+        return {rule: ", ".join(texts) for rule, texts in reasons.items()}
+
     def count(self, level: Level) -> int:
         """How many findings have this level.
 

@@ -5,15 +5,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ckptool.commands.checks.bases import Base
-from ckptool.commands.checks.case import Case, Found, columns
+from ckptool.commands.checks.case import Case, Found, asked_by, columns
 from ckptool.commands.checks.finding import Place
 from ckptool.core.address import address_of
+from ckptool.core.counts import many
 from ckptool.core.keys import wrapper_prefix
 from ckptool.core.shell import shell_quote
 from ckptool.core.spec import TensorSpec
 from ckptool.facts.counters import promised_counters
 from ckptool.facts.entries import entries_of
-from ckptool.facts.headers import many
 from ckptool.storage.paths import is_file
 
 if TYPE_CHECKING:
@@ -47,24 +47,34 @@ def fits(case: Case) -> Iterator[Found]:
     specs: Specs = {key: tensor.spec for key, tensor in case.checkpoint.items()}
     versions, entries = case.checkpoint.module_versions, entries_of(case.checkpoint)
     if case.settings.recipe is not None:
-        (found, specs, versions), entries = _remapped(case, case.settings.recipe.value), ()
+        with asked_by(case.settings.recipe):
+            (found, specs, versions), entries = _remapped(case, case.settings.recipe.value), ()
         yield from found
     if case.settings.into is None:
         return
     into = case.settings.into
     arguments = case.settings.model_args.value if case.settings.model_args else {}
     if not into.is_typed and not case.policy.is_trusted:
-        if address_of(into.value) is not None:
-            case.policy.path(into.value)
-        code = case.bases.code_of(into.value, case.policy.folder)
+        with asked_by(into):
+            code = _code_of(case, into.value)
         if code:
             text = f"{into.value} names code, and a policy runs none: {code} was not imported"
             yield Found(text, help="--trust-policy lets this policy run it", place=into.place, short="not trusted")
             return
-        prefix, _, name = into.value.partition(":")
-        case.policy.path(name if prefix == "hf" else into.value)
-    base = case.bases.base(into.value, arguments, case.policy.folder)
+    with asked_by(into):
+        base = case.bases.base(into.value, arguments, case.policy.folder)
     yield from _told(case, base, specs, _compared(base, specs, versions, entries), into.place)
+
+
+def _code_of(case: Case, spec: str) -> str:
+    """The code that a model of the policy would run; an error where its file lies outside of the policy's folder."""
+    if address_of(spec) is not None:
+        case.policy.path(spec)
+    code = case.bases.code_of(spec, case.policy.folder)
+    if not code:
+        prefix, _, name = spec.partition(":")
+        case.policy.path(name if prefix == "hf" else spec)
+    return code
 
 
 def _told(case: Case, base: Base, specs: Specs, misfit: _Misfit, place: Place) -> Iterator[Found]:

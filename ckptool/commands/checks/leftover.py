@@ -4,7 +4,8 @@ import re
 from collections.abc import Iterator
 
 from ckptool.commands.checks.case import Case, Found, columns
-from ckptool.facts.headers import amount, many
+from ckptool.core.counts import many
+from ckptool.facts.headers import amount
 
 _TRAINING = re.compile(
     r"optim|lr_sched|scheduler|scaler|rng|random_state|callbacks|\bloops\b|grad|momentum|exp_avg", re.IGNORECASE

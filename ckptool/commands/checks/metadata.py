@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ckptool.commands.checks.case import Case, Found, columns
-from ckptool.facts.headers import many
+from ckptool.core.counts import many
 
 
 def metadata(case: Case) -> Iterator[Found]:

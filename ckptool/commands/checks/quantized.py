@@ -4,11 +4,11 @@ from collections.abc import Iterator, Mapping
 
 from ckptool.commands.checks.case import Case, Found
 from ckptool.core.checkpoint import Checkpoint
+from ckptool.core.counts import many
 from ckptool.encodings.encoded import CODES, Encoded
 from ckptool.encodings.headers import quantization_of
 from ckptool.engine.dequantize import config_beside, encoded_of, reads, settled
 from ckptool.engine.reading import Reader
-from ckptool.facts.headers import many
 
 _FP8, _FP4 = ("fp8",), ("mxfp4", "nvfp4")
 _SCHEMES: dict[str, tuple[str, ...]] = {

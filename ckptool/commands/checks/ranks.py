@@ -6,11 +6,12 @@ from ckptool.commands.checks.case import Case, Found
 from ckptool.core.arrays import numpy_dtype
 from ckptool.core.casting import cast
 from ckptool.core.checkpoint import Tensor
+from ckptool.core.counts import many
 from ckptool.core.dtypes import DTYPES
 from ckptool.engine.reading import Reader
-from ckptool.facts.headers import many
 from ckptool.formats.opening import open_checkpoint
-from ckptool.formats.ranks.deepspeed import FLOAT32, MODULE
+from ckptool.formats.ranks.deepspeed_builder import FLOAT32
+from ckptool.formats.ranks.deepspeed_states import MODULE
 
 _BLOCK = 1 << 20  # bytes of float32
 _DETAILS = 5

@@ -8,7 +8,7 @@ from pathlib import PurePath
 
 from ckptool.commands.checks import RULES, Rule, rule_named
 from ckptool.commands.checks.bases import Bases
-from ckptool.commands.checks.case import Case, Found
+from ckptool.commands.checks.case import Case, Found, asked_by
 from ckptool.commands.checks.finding import Finding, Outcome, Report, Verdict
 from ckptool.commands.checks.lock import section_of
 from ckptool.commands.checks.lock_file import Section, read_lock, write_lock
@@ -23,6 +23,7 @@ from ckptool.storage.paths import relative
 
 Progress = Callable[[int, int], None]
 _OF_COMPANIONS = ("readable", "unsafe-pickle")
+_OFF, _NOT_ASKED = "off", "not asked for"  # why a rule does not look at a file
 
 
 def run_checks(
@@ -70,6 +71,7 @@ def run_checks(
     findings += run.unused()
     run.write_locks()
     ran = {outcome.rule for outcome in run.outcomes if outcome.status != "skipped"}
+    ran |= _named(rules or ())  # what was asked for is shown, also where it had nothing to look at
     return Report(
         tuple(case.name for case in cases),
         tuple(name for name in RULES if name in ran),
@@ -115,9 +117,9 @@ class _Run:
         """Why a rule does not look at a file; "" if it does."""
         level = case.settings.levels.get(rule.name)
         if level is not None and level.value == "off":
-            return "off"
+            return _OFF
         if rule.needs and not any(case.settings.get(key) for key in rule.needs):
-            return "not asked for"
+            return _NOT_ASKED
         if case.error is not None and not rule.anyway:
             return "unreadable"
         if rule.name == "shards" and not case.target.is_sharded:
@@ -129,24 +131,20 @@ class _Run:
         return ""
 
     def require_asked(self, cases: Sequence[Case]) -> None:
-        """Refuses rules that were named, if the policy asks for none of them: "nothing found" would mislead.
+        """Refuses rules that were named, if the policy lets none of them look at a file.
 
         Raises:
-            UsageError: no policy sets what they need.
+            UsageError: the policy does not set what they need, or turns them off.
         """
-        settings = [case.settings for case in cases]
-        idle = [
-            rule
-            for rule in self.rules
-            if rule.needs and not any(each.get(key) for each in settings for key in rule.needs)
-        ]
-        if idle and len(idle) == len(self.rules):
-            needs = " or ".join(idle[0].needs)
-            raise UsageError(
-                f"nothing to check: the rule {idle[0].name} needs {needs} in the policy",
-                hint=f"ckptool check --explain {idle[0].name}",
-                path=self.policy.file,
-            )
+        reasons = {rule: {self.skips(rule, case) for case in cases} for rule in self.rules}
+        if not reasons or any(found - {_OFF, _NOT_ASKED} for found in reasons.values()):
+            return
+        rule, found = next(iter(reasons.items()))
+        if _OFF in found:
+            what, hint = "is off in the policy", f'levels.{rule.name} = "{rule.level}", or leave out --rule'
+        else:
+            what, hint = f"needs {' or '.join(rule.needs)} in the policy", f"ckptool check --explain {rule.name}"
+        raise UsageError(f"nothing to check: the rule {rule.name} {what}", hint=hint, path=self.policy.file)
 
     def read(self, cases: Sequence[Case], progress: Progress | None) -> None:
         """The pass over the bytes of all files. A file that cannot be read to its end is unreadable from here on."""
@@ -177,8 +175,12 @@ class _Run:
         """What all rules find in one file, in the order of the registry."""
         found: dict[str, list[Finding]] = {}
         outcomes: dict[str, Outcome] = {}
+        rules = self.rules
+        readable = RULES["readable"]
+        if case.error is not None and readable not in rules:  # no rule can judge the file: that is said
+            rules = [readable, *rules]
         # shards may say better than readable why a checkpoint cannot be opened
-        for rule in sorted(self.rules, key=lambda rule: rule.name != "shards"):
+        for rule in sorted(rules, key=lambda rule: rule.name != "shards"):
             why = self.skips(rule, case)
             if not why:
                 found[rule.name], why = self._looked(rule, case)
@@ -187,8 +189,8 @@ class _Run:
             texts = ", ".join(dict.fromkeys(self.shorts.pop(rule.name, ())))
             status: Verdict = "skipped" if why else "found" if found[rule.name] else "ok"
             outcomes[rule.name] = Outcome(case.name, rule.name, status, why or texts)
-        self.outcomes += (outcomes[rule.name] for rule in self.rules)
-        return [finding for rule in self.rules for finding in found.get(rule.name, ())]
+        self.outcomes += (outcomes[rule.name] for rule in rules)
+        return [finding for rule in rules for finding in found.get(rule.name, ())]
 
     def _looked(self, rule: Rule, case: Case) -> tuple[list[Finding], str]:
         """What one rule finds in one file; why it could not look, if so."""
@@ -222,9 +224,10 @@ class _Run:
         """Gives the rule its section; or, if locks are to be written, puts what was found there, and says so."""
         setting = case.settings.lock
         assert setting is not None  # the rule needs it
-        path = case.path_of(setting.value)
-        if path not in self.locks:
-            self.locks[path] = {**read_lock(path)}
+        with asked_by(setting):
+            path = case.path_of(setting.value)
+            if path not in self.locks:
+                self.locks[path] = {**read_lock(path)}
         name = relative(case.target.path, path.parent).as_posix()
         case.locked = self.locks[path].get(name)
         if not self.update_lock:
@@ -243,14 +246,15 @@ class _Run:
     # ---------------------------------------------------------------------------------------------- allow-lists
 
     def unused(self) -> Iterator[Finding]:
-        """Entries of allow-lists that excused nothing."""
+        """Parts of the policy that have no effect."""
         rule, level = RULES["policy"], self.policy.settings.levels.get("policy")
-        if not self.is_policy_judged or not self.judged or (level is not None and level.value == "off"):
+        if not self.is_policy_judged or (level is not None and level.value == "off"):
             return
         file = str(self.policy.file)
-        entries = [entry for entry in self.judged if entry not in self.used]
-        text = f"{len(entries):,} unused" if entries else ""
-        self.outcomes.append(Outcome(file, rule.name, "found" if entries else "ok", text))
-        for found in rule.function(entries):
+        every = list(rule.function([entry for entry in self.judged if entry not in self.used], self.policy))
+        if self.judged or every:
+            text = f"{len(every):,} unused" if every else ""
+            self.outcomes.append(Outcome(file, rule.name, "found" if every else "ok", text))
+        for found in every:
             worth = level.value if level is not None and level.value != "off" else rule.level
             yield Finding(rule.name, worth, file, found.message, help=found.help, policy=found.place)

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePath
 
 from ckptool.commands.checks.case import Case, Found, columns
+from ckptool.core.counts import many
 from ckptool.core.errors import ChangedError, CkptError
-from ckptool.facts.headers import many
 from ckptool.formats.registry import INDEX_ENDING, open_file
 from ckptool.formats.sharded import SHARD_NAME, Index, read_index
 from ckptool.storage.locate import locate_file

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 
 from ckptool.commands.checks.case import Case, Found, columns
 from ckptool.core.checkpoint import GlobalUse
+from ckptool.core.counts import many
 from ckptool.core.errors import UnsafeError
-from ckptool.facts.headers import many
 
 _WILD = frozenset("*?[{:")
 

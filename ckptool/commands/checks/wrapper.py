@@ -3,8 +3,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ckptool.commands.checks.case import Case, Found
+from ckptool.core.counts import many
 from ckptool.core.keys import strip_wrappers
-from ckptool.facts.headers import many
 from ckptool.facts.registry import facts_of
 from ckptool.facts.words import note_of
 from ckptool.facts.wrappers import Wrapped

@@ -128,9 +128,10 @@ class Diff:
     notes: tuple[Note, ...] = field(default=())
     models: Models | None = None
 
-    def count(self, status: Status) -> int:
-        """How many tensors have this status."""
-        return sum(change.status is status for change in self.changes)
+    def count(self, status: Status | str) -> int:
+        """How many tensors have this status; a `ValueError` if there is no such status."""
+        wanted = Status(status)
+        return sum(change.status is wanted for change in self.changes)
 
     @property
     def is_same(self) -> bool:

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field, replace
 
 from ckptool.commands.merging.adapter import AdapterConfig
 from ckptool.core.checkpoint import Checkpoint, Note, Tensor
+from ckptool.core.counts import many
 from ckptool.core.errors import UnreadableError, UsageError
 from ckptool.engine.reading import Reader
-from ckptool.facts.headers import many
 
 _FACTOR = re.compile(
     r"(?P<module>.+?)(?:\.processor)?(?P<old>\.to_(?:q|k|v|out)_lora)?"

@@ -18,6 +18,7 @@ from ckptool.commands.merging.adapter import family_of, require_peft
 from ckptool.commands.merging.adapter import read_config as read_config
 from ckptool.commands.merging.lora_ops import AddBias, AddLora
 from ckptool.core.checkpoint import Checkpoint, Note, Tensor
+from ckptool.core.counts import many
 from ckptool.core.errors import PlanError, UnreadableError, UsageError
 from ckptool.core.plan import Apply, Command, Plan, Problem, Source, Step, Value
 from ckptool.core.reasons import Adapted, ByOption, Kept, Reason, Tie, TrainedWhole
@@ -26,7 +27,6 @@ from ckptool.core.spec import TensorSpec
 from ckptool.core.ties import with_recorded_ties
 from ckptool.encodings.encoded import Encoded
 from ckptool.engine.dequantize import encoded_of
-from ckptool.facts.headers import many
 
 _PREFIX = "base_model.model."
 _PART = re.compile(

@@ -81,7 +81,10 @@ def plan_merge(
     if method is None:
         for name, given in (("--weights", weights), ("--base", base), ("--param", params)):
             if given:
-                raise UsageError(f"{name} needs a --method; without one, later files win key by key")
+                raise UsageError(
+                    f"{name} needs a --method; without one, later files win key by key",
+                    hint="add --method linear; all methods: ckptool merge --methods",
+                )
         return _union(checkpoints, wanted)
     has_base = base is not None
     op = mix(method, len(checkpoints), weights=weights, has_base=has_base, params=params, dtype=wanted)

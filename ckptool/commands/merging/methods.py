@@ -256,9 +256,12 @@ def nearswap(tensors: Sequence[Array], *, base: Array, t: float = 0.0001) -> Arr
 
 
 def _weighted_sum(tensors: Sequence[Array], weights: Sequence[float] | Array, divisor: float = 1.0) -> Array:
-    result = tensors[0] * (weights[0] / divisor)
-    for tensor, weight in zip(tensors[1:], weights[1:], strict=True):
-        result += tensor * (weight / divisor)
+    """The sum, in the first tensor; the others are overwritten too."""
+    for tensor, weight in zip(tensors, weights, strict=True):
+        tensor *= weight / divisor
+    result = tensors[0]
+    for tensor in tensors[1:]:
+        result += tensor
     return result
 
 

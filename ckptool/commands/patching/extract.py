@@ -14,6 +14,7 @@ from typing import Protocol
 from ckptool.commands.diff.pairing import seen_through
 from ckptool.commands.patching.manifest import Digest, Manifest, Part, digest_of
 from ckptool.core.checkpoint import Checkpoint, Note, Tensor
+from ckptool.core.counts import many
 from ckptool.core.dtypes import DTYPES
 from ckptool.core.errors import OutputError, UsageError
 from ckptool.core.patch import MANIFEST, PATCH_KEY
@@ -21,7 +22,6 @@ from ckptool.core.ties import with_recorded_ties
 from ckptool.encodings.delta import CHUNK, encode, is_same
 from ckptool.engine.patched import cast_bytes, chunk_nbytes, number_width
 from ckptool.engine.reading import Reader
-from ckptool.facts.headers import many
 from ckptool.formats.safetensors_header import to_header
 from ckptool.storage.signals import signals_held
 
@@ -302,9 +302,10 @@ class _Writer:
             text = json.dumps(
                 {"__metadata__": metadata, **self.header}, ensure_ascii=False, separators=(",", ":")
             ).encode("utf-8")
-        except UnicodeEncodeError:
+        except UnicodeEncodeError as error:
             raise OutputError(
-                "a key has a character that UTF-8 cannot hold", hint="rename it with ckptool remap"
+                f"a key has a character that UTF-8 cannot hold: {error.object[error.start]}",
+                hint="rename it with ckptool remap",
             ) from None
         if self.sink is not None:
             self.sink.write(struct.pack("<Q", self.head - 8) + text.ljust(self.head - 8), 0)

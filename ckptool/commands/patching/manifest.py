@@ -98,7 +98,9 @@ def read_manifest(patch: Checkpoint) -> Manifest:
     path = patch.path
     if PATCH_KEY not in patch.metadata or MANIFEST not in patch:
         raise UnreadableError(
-            f"{path} is no patch of ckptool", hint="ckptool extract BASE TUNED -o PATCH makes one", path=path
+            f"{path} is not a patch that ckptool extract made",
+            hint="make one: ckptool extract BASE TUNED -o PATCH.safetensors",
+            path=path,
         )
     with Reader() as reader:
         packed = reader.read_bytes(patch[MANIFEST])

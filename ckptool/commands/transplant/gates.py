@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
-from ckptool.commands.transplant.result import Transplant
+from ckptool.commands.transplant.result import Transplant, weighed
 from ckptool.commands.transplant.shares import least_filled, share_of
+from ckptool.core.counts import many
 from ckptool.core.errors import CkptError
 from ckptool.core.keys import Pattern
 from ckptool.core.plan import Problem
@@ -16,6 +17,8 @@ from ckptool.facts.words import with_file
 from ckptool.models import Verdict
 from ckptool.models.entries import Entry, Filled
 from ckptool.recipes.recipe import Recipe
+
+_NEW = "--new PATTERN names what is meant to start anew"
 
 
 def frozen(entries: Iterable[Entry], rules: Recipe) -> tuple[str, ...]:
@@ -31,12 +34,28 @@ def frozen(entries: Iterable[Entry], rules: Recipe) -> tuple[str, ...]:
     return tuple(entry.key for entry in parameters if entry.is_whole)
 
 
+def loaded_though_new(entries: Iterable[Entry], new: Iterable[str]) -> Iterator[Problem]:
+    """A problem for each pattern of --new that means a tensor which the source fills."""
+    filled = [entry for entry in entries if entry.is_filled and not entry.is_harmless]
+    for text in new:
+        pattern = Pattern.parse(text)
+        if found := [entry for entry in filled if pattern.matches(entry.key)]:
+            first = found[0]
+            said = f'"{text}" is meant to start anew, and the source fills {first.key}'
+            hint = (
+                f'--drop "{_module(first.sources[0])}" leaves it to the model'
+                if first.sources
+                else "leave it out of --new"
+            )
+            yield Problem(said, hint, tuple(entry.key for entry in found))
+
+
 def unmet(transplant: Transplant, strict: bool, min_coverage: float | None) -> tuple[Problem, ...]:
     """What the gates say: --strict, --min-coverage and the recipe's expectations."""
     expect = transplant.asked.recipe.expect
     found: list[Problem] = []
     if strict and not transplant.verdict.strict:
-        found += _not_strict(transplant.verdict)
+        found += _not_strict(transplant.verdict, transplant.new)
     elif strict and (lost := [key for key in transplant.lost if key in unfilled(transplant)]):
         what = f"a load hook of the model fills {lost[0]} in a way that ckptool cannot follow"
         found.append(Problem(what, "load it in torch, save the model's state dict, and use that", tuple(lost)))
@@ -49,35 +68,45 @@ def unmet(transplant: Transplant, strict: bool, min_coverage: float | None) -> t
                 hint = f"the recipe's expect.{what} does not allow it"
                 found.append(Problem(f"{_keys(len(wrong))} {what}: {wrong[0]}", hint, tuple(wrong)))
     least = min_coverage if min_coverage is not None else expect.coverage
-    if least is not None and transplant.coverage < least:
-        filled, whole = transplant.weighed
-        said = f"{filled:,} of {whole:,} elements ({transplant.coverage:.2%}) come from the source"
-        found.append(Problem(f"{said}, less than {least:.2%}"))
+    counted = [entry for entry in transplant.entries if entry.key not in transplant.new]
+    filled, whole = weighed(counted)
+    if least is not None and filled < least * whole:
+        said = f"{filled:,} of {whole:,} elements ({filled / whole:.2%}) come from the source"
+        found.append(Problem(f"{said}, less than {least:.2%}", _NEW))
     elif min_coverage is not None:
-        found += _not_even(transplant, min_coverage)
+        found += _not_even(counted, transplant.mapped, min_coverage)
     return tuple(found)
 
 
-def _not_even(transplant: Transplant, least: float) -> list[Problem]:
+def _not_even(entries: Sequence[Entry], mapped: Iterable[str], least: float) -> list[Problem]:
     """Shares of elements hide norms: tensors count, and each module that the source has, too."""
-    whole = share_of("", transplant.entries)
-    filled, many = whole.tensors
-    if filled < least * many:
-        said = f"{filled:,} of {many:,} tensors come from the source, less than {least:.2%}"
-        left = [entry.key for entry in transplant.entries if not entry.is_filled and not entry.is_harmless]
+    whole = share_of("", entries)
+    filled, total = whole.tensors
+    if filled < least * total:
+        said = f"{filled:,} of {total:,} tensors come from the source, less than {least:.2%}"
+        left = [entry.key for entry in entries if not entry.is_filled and not entry.is_harmless]
         return [
             Problem(
                 said,
-                "tensors count as elements do; expect.missing of a recipe says which of them may be new",
+                f"tensors count as elements do; {_NEW}",
                 tuple(left),
             )
         ]
-    module = least_filled(transplant.entries, transplant.mapped)
+    module = least_filled(entries, mapped)
     if module is None or module.share >= least:
         return []
-    filled, many = module.tensors
-    said = f"{module.name} is in the source, and {filled:,} of its {many:,} tensors come from it"
-    return [Problem(f"{said} ({module.share:.0%} of the module), less than {least:.2%}", "--drop it to train it anew")]
+    filled, total = module.tensors
+    said = f"{module.name} is in the source, and {filled:,} of its {total:,} tensors come from it"
+    return [
+        Problem(
+            f"{said} ({module.share:.0%} of the module), less than {least:.2%}",
+            f'--new "{module.name}" if it is meant to start anew',
+        )
+    ]
+
+
+def _module(key: str) -> str:
+    return key.rpartition(".")[0] or key
 
 
 def unfilled(transplant: Transplant) -> set[str]:
@@ -85,21 +114,23 @@ def unfilled(transplant: Transplant) -> set[str]:
     return {entry.key for entry in transplant.having(Filled.MISSING, Filled.MISMATCHED)}
 
 
-def _not_strict(verdict: Verdict) -> list[Problem]:
+def _not_strict(verdict: Verdict, new: Collection[str]) -> list[Problem]:
+    """What torch would not load, tensors aside that are meant to start anew."""
+    keys = (verdict.missing, verdict.unexpected, verdict.mismatched)
+    named = zip(("missing", "unexpected", "of another shape"), keys, strict=True)
+    left = ((what, tuple(key for key in each if key not in new)) for what, each in named)
     found = [
-        Problem(f"{_keys(len(keys))} {what}: {keys[0]}", "--strict wants what torch loads strictly", keys)
-        for what, keys in (
-            ("missing", verdict.missing),
-            ("unexpected", verdict.unexpected),
-            ("of another shape", verdict.mismatched),
-        )
-        if keys
+        Problem(f"{_keys(len(each))} {what}: {each[0]}", "--strict wants what torch loads strictly", each)
+        for what, each in left
+        if each
     ]
+    if not found and any(keys):
+        return []
     return found or [Problem(f"the model refuses it: {verdict.summary}")]
 
 
-def _keys(many: int) -> str:
-    return "1 key is" if many == 1 else f"{many:,} keys are"
+def _keys(count: int) -> str:
+    return many(count, "key is", "keys are")
 
 
 def require_loaded(transplant: Transplant) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+from ckptool.commands.beside.companions import is_folder
 from ckptool.commands.transplant.fill import fill
-from ckptool.commands.transplant.gates import frozen, unmet
+from ckptool.commands.transplant.gates import frozen, loaded_though_new, unmet
 from ckptool.commands.transplant.hooked import through_hooks
 from ckptool.commands.transplant.names import matched, under_target_names, without
 from ckptool.commands.transplant.result import Asked, Transplant
@@ -61,8 +62,8 @@ def plan_transplant(source: Checkpoint, target: Target, asked: Asked = _NOTHING)
     rules = rules if found is None else found.recipe
     asked = replace(asked, recipe=rules)
     chosen = [(Pattern.parse(pattern), _fit_named(text)) for pattern, text in asked.fits]
-    for option, patterns in (("--fit", asked.fits), ("--init", asked.init)):
-        for text, _ in patterns:
+    for option, texts in (("--fit", dict(asked.fits)), ("--init", dict(asked.init)), ("--new", asked.new)):
+        for text in texts:
             require_match(Pattern.parse(text), target.specs, option)
     mapped = under_target_names(source, specs, target, rules, initial, as_they_are=found is not None)
     entries = () if rules.stages else entries_of(source)
@@ -74,13 +75,15 @@ def plan_transplant(source: Checkpoint, target: Target, asked: Asked = _NOTHING)
     )
     steps = filling.steps
     names = {key: step.target for key, step in mapped.steps.items()}
-    uses_own = target.checkpoint is not None and any(origin.input for origin in _origins(steps))
+    own = target.checkpoint
+    if own is not None and not (is_folder(own) or any(origin.input for origin in _origins(steps))):
+        own = None
     transplant = Transplant(
         Plan(
-            (source, target.checkpoint) if uses_own and target.checkpoint is not None else (source,),
+            (source,) if own is None else (source, own),
             steps,
             (*left_out, *mapped.dropped, *_not_used(mapped.steps, steps, target)),
-            (*mapped.problems, *filling.problems),
+            (*mapped.problems, *filling.problems, *loaded_though_new(filling.entries, asked.new)),
             uses=mapped.uses,
             notes=(
                 *filter(None, [average_note(source)]),
@@ -88,7 +91,7 @@ def plan_transplant(source: Checkpoint, target: Target, asked: Asked = _NOTHING)
                 *mapped.notes,
                 *filling.notes,
                 *_recipe_notes(rules),
-                *uneven_notes(filling.entries, target),
+                *uneven_notes(filling.entries, target, asked.new),
             ),
             frame=None,
             beside=tuple(Beside(extra.name, Fate.LOST, WeightsOnly()) for extra in source.extras),

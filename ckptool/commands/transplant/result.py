@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -34,6 +34,7 @@ class Asked:
             by the method that is usual for such a tensor.
         fits: (key pattern of the target, "grid(prefix=1)"), which come before `mismatch`.
         init: (key pattern of the target, "normal(0.001)") for tensors that nothing fills, before the recipe's.
+        new: key patterns of the target's tensors that are meant to start anew: no gate counts them as missing.
         seed: of the model's own init, where nothing fills a tensor.
         only_loaded: the output holds only what came from the source.
         vars: numbers for the recipe.
@@ -49,6 +50,7 @@ class Asked:
     mismatch: Mismatch = "skip"
     fits: tuple[tuple[str, str], ...] = ()
     init: tuple[tuple[str, str], ...] = ()
+    new: tuple[str, ...] = ()
     seed: int = 0
     only_loaded: bool = False
     vars: Mapping[str, float] | None = None
@@ -102,10 +104,18 @@ class Transplant:
         """The target tensors of some statuses."""
         return tuple(entry for entry in self.entries if entry.status in statuses)
 
+    @cached_property
+    def new(self) -> frozenset[str]:
+        """Keys of the target that nothing fills and that are meant to start anew."""
+        patterns = [Pattern.parse(text) for text in self.asked.new]
+        left = self.having(Filled.MISSING, Filled.MISMATCHED) if patterns else ()
+        return frozenset(entry.key for entry in left if any(pattern.matches(entry.key) for pattern in patterns))
+
     @property
     def wants_names(self) -> bool:
         """True if other names could help: something is missing that matters, and something is left over."""
-        missing = [entry for entry in self.having(Filled.MISSING) if not entry.is_harmless]
+        left = self.having(Filled.MISSING)
+        missing = [entry for entry in left if not entry.is_harmless and entry.key not in self.new]
         counters = [entry for entry in self.having(Filled.MISSING) if entry.is_counter]
         wanted = bool(counters) and not self.as_it_is.strict and counters[0].key in self.as_it_is.missing
         return bool(missing and (self.unexpected or self.withheld)) or wanted
@@ -138,8 +148,7 @@ class Transplant:
     @property
     def weighed(self) -> tuple[int, int]:
         """(filled, all) elements of the target, the counters of BatchNorms aside: nothing depends on them."""
-        counted = [entry for entry in self.entries if not entry.is_counter]
-        return sum(entry.covered for entry in counted), sum(entry.spec.elements for entry in counted)
+        return weighed(self.entries)
 
     @property
     def coverage(self) -> float:
@@ -192,6 +201,12 @@ class Transplant:
             return versions
         steps = (step for step in self.plan.steps if step.target.key in self.mapped)
         return versions_under(self.source, steps)
+
+
+def weighed(entries: Iterable[Entry]) -> tuple[int, int]:
+    """(filled, all) elements, the counters of BatchNorms aside."""
+    counted = [entry for entry in entries if not entry.is_counter]
+    return sum(entry.covered for entry in counted), sum(entry.spec.elements for entry in counted)
 
 
 def _ask(

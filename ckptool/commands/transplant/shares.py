@@ -9,6 +9,7 @@ from enum import StrEnum
 from itertools import pairwise
 
 from ckptool.core.checkpoint import Note
+from ckptool.core.keys import Pattern
 from ckptool.models import Target
 from ckptool.models.entries import Entry, Filled
 
@@ -91,12 +92,16 @@ def _module(key: str) -> str:
     return key.rpartition(".")[0] or key
 
 
-def uneven_notes(entries: Iterable[Entry], target: Target) -> Iterator[Note]:
+def uneven_notes(entries: Iterable[Entry], target: Target, new: Iterable[str] = ()) -> Iterator[Note]:
     """A loaded layer before a norm with initial values, or the other way round: the two were trained together."""
     weights = {_module(entry.key): entry for entry in entries if entry.key.endswith("weight")}
     layers = list(weights)
+    patterns = [Pattern.parse(text) for text in new]
+    meant = {name for name in layers if any(pattern.matches(weights[name].key) for pattern in patterns)}
     pairs = []
     for first, second in pairwise(layers):
+        if first in meant or second in meant:
+            continue
         layer, norm = weights[first], weights[second]
         if not _feeds(first, second, weights) or not _is_norm(second, norm, target.modules):
             continue

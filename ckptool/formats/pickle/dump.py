@@ -15,7 +15,7 @@ from typing import Any
 
 from ckptool.core.collector import collector_paused
 from ckptool.core.errors import OutputError
-from ckptool.formats.pickle.objects import ByteString, Call, Dict, Global, Persistent, Set
+from ckptool.formats.pickle.objects import ByteString, Call, Dict, Global, Payload, Persistent, Set
 from ckptool.formats.pickle.output import Output
 
 _BATCH = 1000  # values for one APPENDS, SETITEMS, ADDITEMS
@@ -63,6 +63,7 @@ class _Writer(Output):
         self.kept: list[object] = []
         self.is_single = False  # the object that is begun is met only once
         self.stand_ins: dict[int, Call] = {}  # for values that the protocol has no opcode for
+        self.read: dict[int, bytes | str] = {}  # what stands for each `Payload`
         self.names: dict[tuple[str, str], Global] = {}
         self.savers: dict[type, Callable[[Any], Iterator[object] | None]] = {
             type(None): self._none,
@@ -80,6 +81,7 @@ class _Writer(Output):
             Call: self._call,
             Persistent: self._persistent,
             ByteString: self._byte_string,
+            Payload: self._payload,
         }
 
     def write(self, value: object) -> bytes:
@@ -170,6 +172,13 @@ class _Writer(Output):
         length = len(value.data)
         self.payload(bytes((0x55, length)) if length < 256 else b"T" + _i32(length), value.data)
         self.put(value, is_single=self.is_single)
+
+    def _payload(self, value: Payload) -> Iterator[object] | None:
+        """What was left in the file; the memo knows it by the `Payload`."""
+        content = self.read.get(id(value))
+        if content is None:
+            content = self.read[id(value)] = value.read()
+        return iter((content,))
 
     # --- containers
 

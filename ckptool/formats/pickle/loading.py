@@ -13,15 +13,16 @@ import struct
 from dataclasses import dataclass
 from pathlib import PurePath
 
+from ckptool.core.bytes import ByteSource
 from ckptool.core.checkpoint import GlobalUse
 from ckptool.core.collector import collector_paused
 from ckptool.core.errors import UnreadableError
 from ckptool.formats.pickle.dump import dump
 from ckptool.formats.pickle.globals import merge_globals, risk_of
 from ckptool.formats.pickle.machine import Machine, RefusedError
-from ckptool.formats.pickle.objects import Call, Global
+from ckptool.formats.pickle.skeleton import read_skeleton
 
-__all__ = ["Loaded", "PickleError", "as_bytes", "dump", "load", "merge_globals", "risk_of"]
+__all__ = ["Loaded", "PickleError", "dump", "load", "load_from", "merge_globals", "risk_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,7 @@ class Loaded:
         globals: the classes and functions it names, each once, in order of first appearance.
         faithful: False if `dump` might not say all that the stream did: a call's result was thrown away, or an object
             was filled in an order that no pickler writes.
+        nbytes: its length, without arrays that were left in the file.
     """
 
     value: object
@@ -42,6 +44,7 @@ class Loaded:
     protocol: int
     globals: tuple[GlobalUse, ...]
     faithful: bool = True
+    nbytes: int = 0
 
 
 class PickleError(UnreadableError):
@@ -75,14 +78,37 @@ def load(data: bytes | memoryview, start: int = 0, *, path: PurePath | None = No
         >>> loaded.globals
         (GlobalUse(name='posix.system', risk='dangerous', calls=1, arguments=1),)
     """
-    machine = Machine(memoryview(data).cast("B") if isinstance(data, memoryview) else data, start)
+    return _run(Machine(memoryview(data).cast("B") if isinstance(data, memoryview) else data, start), start, path)
+
+
+def load_from(source: ByteSource, start: int, end: int) -> Loaded:
+    """Read one pickle from a file, and leave the bytes of numpy arrays there (`Payload`).
+
+    Args:
+        source: the file.
+        start: where the pickle begins.
+        end: where it must end.
+
+    Raises:
+        UnreadableError: as `load`; or the pickle is too large, arrays apart.
+    """
+    with source.open() as file:
+        skeleton = read_skeleton(source, file, start, end)
+    return _run(Machine(bytes(skeleton.data), 0, skeleton), start, source.path)
+
+
+def _run(machine: Machine, start: int, path: PurePath | None) -> Loaded:
+    """What the machine makes of its pickle."""
+    begin = machine.pos
     try:
         with collector_paused():
             value = machine.run()
     except _STUMBLES as error:
         bad = _explain(error, machine, start, path)
     else:
-        return Loaded(value, machine.pos, machine.protocol, machine.uses(), machine.faithful)
+        return Loaded(
+            value, _place(machine, machine.pos), machine.protocol, machine.uses(), machine.faithful, machine.pos - begin
+        )
     bad.globals = machine.uses()
     raise bad
 
@@ -100,27 +126,10 @@ def _explain(error: Exception, machine: Machine, start: int, path: PurePath | No
     elif isinstance(error, EOFError | struct.error) or machine.pos >= len(machine.data):
         message, hint = f"{what} ends before it is complete", "the file was cut short; get it again"
     else:
-        message = f"{what} is damaged at byte {machine.pos - 1}"
+        message = f"{what} is damaged at byte {_place(machine, machine.pos - 1)}"
     return PickleError(message, hint=hint, path=path)
 
 
-def as_bytes(value: object) -> bytes | None:
-    """The bytes that an object stands for: itself, or what protocols below 3 write for it; None for anything else.
-
-    Example:
-        >>> as_bytes(Call("reduce", Global("_codecs", "encode"), ("a\\xff", "latin1")))
-        b'a\\xff'
-    """
-    if isinstance(value, bytes):
-        return value
-    if type(value) is not Call or type(value.fn) is not Global or type(value.args) is not tuple:
-        return None
-    match value.fn.qualified, value.args:
-        case "_codecs.encode", (str(text), "latin1" | "latin-1"):
-            try:
-                return text.encode("latin-1")
-            except UnicodeEncodeError:
-                return None
-        case "__builtin__.bytes" | "builtins.bytes", ():
-            return b""
-    return None
+def _place(machine: Machine, at: int) -> int:
+    """A place in the machine's data as a place in the file, or in the bytes that hold the pickle."""
+    return at if machine.skeleton is None else machine.skeleton.start + machine.skeleton.offset(at)

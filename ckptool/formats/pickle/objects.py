@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal, TypeVar
 
+from ckptool.core.bytes import ByteSource
+
 _T = TypeVar("_T")
 How = Literal["reduce", "newobj", "newobj_ex", "inst", "obj"]
 
@@ -99,6 +101,31 @@ class Set(Inert):
         self.frozen = frozen
 
 
+class Payload(Inert):
+    """The bytes of a numpy array, left in the file.
+
+    Attributes:
+        file: the file.
+        offset: where they begin.
+        nbytes: how many bytes of the file they are.
+        is_text: each byte is a character of UTF-8 text, as protocols below 3 write bytes.
+    """
+
+    __slots__ = ("file", "is_text", "nbytes", "offset")
+
+    def __init__(self, file: ByteSource, offset: int, nbytes: int, is_text: bool) -> None:
+        self.file = file
+        self.offset = offset
+        self.nbytes = nbytes
+        self.is_text = is_text
+
+    def read(self) -> bytes | str:
+        """What stands there, as the pickle has it."""
+        with self.file.open() as file:
+            content = file.read(self.offset, self.nbytes)
+        return str(content, "utf-8", "surrogatepass") if self.is_text else content
+
+
 class Persistent(Inert):
     """A persistent id: torch's reference to a storage, ``("storage", FloatStorage, "0", "cpu", 9408)``."""
 
@@ -115,3 +142,25 @@ class ByteString(Inert):
 
     def __init__(self, data: bytes) -> None:
         self.data = data
+
+
+def as_bytes(value: object) -> bytes | None:
+    """The bytes that an object stands for: itself, or what protocols below 3 write for it; None for anything else.
+
+    Example:
+        >>> as_bytes(Call("reduce", Global("_codecs", "encode"), ("a\\xff", "latin1")))
+        b'a\\xff'
+    """
+    if isinstance(value, bytes):
+        return value
+    if type(value) is not Call or type(value.fn) is not Global or type(value.args) is not tuple:
+        return None
+    match value.fn.qualified, value.args:
+        case "_codecs.encode", (str(text), "latin1" | "latin-1"):
+            try:
+                return text.encode("latin-1")
+            except UnicodeEncodeError:
+                return None
+        case "__builtin__.bytes" | "builtins.bytes", ():
+            return b""
+    return None

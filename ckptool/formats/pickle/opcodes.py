@@ -7,7 +7,8 @@ import struct
 from collections.abc import Callable, Iterable
 from typing import NoReturn
 
-from ckptool.formats.pickle.objects import ByteString, Call, Dict, Global, Persistent, Set, extended
+from ckptool.formats.pickle.objects import ByteString, Call, Dict, Global, Payload, Persistent, Set, extended
+from ckptool.formats.pickle.skeleton import PAYLOAD
 from ckptool.formats.pickle.state import AS_CALL, RefusedError, State
 
 _MAX_DIGITS = 4300  # Python refuses to print longer integers
@@ -70,6 +71,43 @@ def _unescape(found: re.Match[bytes]) -> bytes:
     if octal:
         return bytes([int(octal, 8) & 0xFF])
     return _ESCAPES.get(letter[0], found[0])
+
+
+def _payload(m: State) -> None:
+    """Push what the skeleton leaves out: by its place if it is the content of a numpy array, else read now."""
+    if m.skeleton is None:
+        raise ValueError("an opcode that pickles do not have")
+    found = m.skeleton.payloads[m.number(_U32)]
+    payload = Payload(m.skeleton.source, found.offset, found.nbytes, found.opcode in _TEXTS)
+    if _is_content_of_array(m, payload.is_text):
+        m.push_big(payload)
+        return
+    m.measure_text(found.nbytes)
+    content = payload.read()
+    if isinstance(content, str):
+        m.push(content)
+    elif found.opcode in _STRINGS:
+        _string(m, content)
+    else:
+        _as_call(m, bytearray(content) if found.opcode == _BYTEARRAY8 else content)
+
+
+_TEXTS = (0x8C, 0x58, 0x8D)  # SHORT_BINUNICODE, BINUNICODE, BINUNICODE8
+_STRINGS = (0x54, 0x55)  # BINSTRING, SHORT_BINSTRING
+_BYTEARRAY8 = 0x96
+
+
+def _is_content_of_array(m: State, is_text: bool) -> bool:
+    """True where numpy's picklers write the bytes of an array."""
+    if is_text and m.stack and _is_named(m.stack[-1], "encode"):  # protocols below 3 write bytes so
+        return True
+    if len(m.stack) > 1 and type(m.stack[-2]) is Call:  # (version, shape, dtype, by columns, content)
+        return _is_named(m.stack[-2].fn, "dtype")
+    return not m.stack and bool(m.outer) and bool(m.outer[-1]) and _is_named(m.outer[-1][-1], "_frombuffer")
+
+
+def _is_named(node: object, name: str) -> bool:
+    return type(node) is Global and node.name == name
 
 
 # --- containers
@@ -261,4 +299,5 @@ RARE: dict[int, Callable[[State], None]] = {
     0x70: lambda m: m.put(_index(m), m.stack[-1]),  # PUT
     0x80: _proto,  # PROTO
     0x95: lambda m: m.enter_frame(m.number(_U64)),  # FRAME
+    PAYLOAD: _payload,
 }

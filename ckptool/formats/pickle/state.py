@@ -12,6 +12,7 @@ from sys import getallocatedblocks
 from ckptool.core.checkpoint import GlobalUse
 from ckptool.formats.pickle.globals import GlobalLog
 from ckptool.formats.pickle.objects import Call, Global, How
+from ckptool.formats.pickle.skeleton import Skeleton
 
 NO_EDGE = sys.maxsize
 MAX_OPCODES = 15_000_000  # a plain tensor counts as one
@@ -33,12 +34,19 @@ class RefusedError(Exception):
 
 
 class State:
-    """A pickle of `data` that is read from `pos` on. The stack is one list per open MARK."""
+    """A pickle of `data` that is read from `pos` on. The stack is one list per open MARK.
 
-    def __init__(self, data: bytes | memoryview, pos: int) -> None:
+    Args:
+        data: bytes that hold the pickle.
+        pos: where it begins.
+        skeleton: what `data` leaves out, if it is a skeleton.
+    """
+
+    def __init__(self, data: bytes | memoryview, pos: int, skeleton: Skeleton | None = None) -> None:
         size = len(data) - pos
         self.data = data
         self.pos = pos
+        self.skeleton = skeleton
         self.protocol = 0
         self.faithful = True
         self.edge = NO_EDGE

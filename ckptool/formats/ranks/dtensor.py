@@ -25,6 +25,7 @@ class Mesh:
         coordinate: where the rank is.
         rank: its number; None if the file does not state it.
         ranks: the numbers of all ranks of the whole mesh.
+        own: those of the mesh itself, which may be a part of the whole one.
     """
 
     shape: tuple[int, ...]
@@ -32,6 +33,7 @@ class Mesh:
     coordinate: tuple[int, ...]
     rank: int | None
     ranks: tuple[int, ...]
+    own: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +118,7 @@ def read_dtensor(file: RankFile, node: Call, key: str, meshes: dict[int, Mesh | 
             key,
             hint="the file is of another save, or of a torch that cuts tensors otherwise",
         )
-    text = ", ".join(each.text for each in placements)
+    text = f"[{', '.join(each.text for each in placements)}]"
     return Part(mesh.rank if mesh.rank is not None else -1, dtype, whole, at, shape, local, text), mesh
 
 
@@ -168,14 +170,18 @@ def _mesh(file: RankFile, node: object, key: str) -> Mesh | None:
     coordinate = _ints(state.get("_coordinate_on_dim"))
     rank = state.get("_rank")
     layout = file.state(state.get("_layout"))
+    own: tuple[int, ...] = ()
     if layout:
         shape = tuple(prod(_ints(file.state(axis).get("shape"))) for axis in _sequence(layout.get("axes")))
         everyone = _ints(root.get("_flatten_rank_map")) or _ints(state.get("_flatten_rank_map"))
+        if type(rank) is int and rank in everyone and len(coordinate) == len(shape):
+            own = _own_ranks(file, layout, coordinate, everyone, everyone.index(rank))
     else:
         tensor = file.tensor(state.get("mesh"), key)
         if tensor is None:
             return None
         shape, ranks = tensor.shape, _ints(state.get("_flatten_mesh_list")) or tuple(integers_of(tensor))
+        own = ranks
         whole = file.tensor(root.get("mesh"), key)
         everyone = tuple(integers_of(whole)) if whole is not None else ranks
         if type(rank) is not int and len(coordinate) == len(shape) and len(ranks) == prod(shape):
@@ -187,7 +193,30 @@ def _mesh(file: RankFile, node: object, key: str) -> Mesh | None:
         return None
     given = [name for name in _sequence(names) if type(name) is str]
     axes = tuple(given) if len(given) == len(shape) else tuple(map(str, range(len(shape))))
-    return Mesh(shape, axes, coordinate, rank if type(rank) is int else None, everyone or tuple(range(prod(shape))))
+    everyone = everyone or tuple(range(prod(shape)))
+    return Mesh(shape, axes, coordinate, rank if type(rank) is int else None, everyone, own or everyone)
+
+
+def _own_ranks(
+    file: RankFile, layout: Mapping[str, object], coordinate: Sequence[int], everyone: Sequence[int], place: int
+) -> tuple[int, ...]:
+    """The ranks of a mesh whose axes step through the ranks of a larger one; a rank's place in that one is given.
+
+    Returns:
+        Nothing if the steps lead elsewhere.
+    """
+    places = [place]
+    for axis, index in zip(_sequence(layout.get("axes")), coordinate, strict=True):
+        state = file.state(axis)
+        steps = [0]
+        for size, stride in zip(_ints(state.get("shape")), _ints(state.get("stride")), strict=False):
+            if len(steps) * size > len(everyone):
+                return ()
+            steps = [step + number * stride for step in steps for number in range(size)]
+        if index >= len(steps) or len(places) * len(steps) > len(everyone):
+            return ()
+        places = [each - steps[index] + step for each in places for step in steps]
+    return tuple(everyone[each] for each in places) if all(0 <= each < len(everyone) for each in places) else ()
 
 
 def _placement(file: RankFile, node: object, key: str) -> Placement:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable
 from dataclasses import dataclass
 from hashlib import sha256
-from pathlib import PurePath
-from types import TracebackType
-from typing import Self
 
-from ckptool.core.bytes import Advance, ByteSource, Cost, Folder
+from ckptool.core.bytes import ByteSource
 from ckptool.core.checkpoint import Piece, Storage, Tensor
+from ckptool.core.derived import DerivedBytes, OpenDerived
 from ckptool.core.dtypes import DTYPES
-from ckptool.core.errors import UnreadableError
 from ckptool.core.spec import TensorSpec, packed_nbytes
 
 MOST = 16 << 20
@@ -22,24 +19,20 @@ _MOST_COMPARED = 1 << 20  # bytes of a tensor that are read to compare it with a
 
 
 @dataclass(frozen=True, slots=True)
-class HeldBytes:
-    """Bytes computed from a file; a `ckptool.core.bytes.ByteSource` and an open one.
+class HeldBytes(DerivedBytes):
+    """Bytes computed from a file.
 
     Attributes:
-        source: the file that they were computed from.
+        origin: the file that they were computed from.
         data: the bytes.
     """
 
-    source: ByteSource
+    origin: ByteSource
     data: bytes
 
     @property
-    def path(self) -> PurePath:
-        return self.source.path
-
-    @property
-    def name(self) -> str:
-        return self.source.name
+    def file(self) -> ByteSource:
+        return self.origin
 
     @property
     def size(self) -> int:
@@ -47,56 +40,18 @@ class HeldBytes:
 
     @property
     def identity(self) -> Hashable:
-        return self.source.identity, sha256(self.data).digest()
+        return self.origin.identity, sha256(self.data).digest()
 
-    @property
-    def folder(self) -> Folder:
-        return self.source.folder
+    def needed(self) -> tuple[()]:
+        return ()
 
-    @property
-    def reads_cheaply(self) -> bool:
-        return True
+    def open(self) -> _OpenHeld:
+        return _OpenHeld(self)
 
-    def cost(self, ranges: Sequence[tuple[int, int]]) -> Cost:
-        return Cost()
 
-    def will_read(self, ranges: Sequence[tuple[int, int]]) -> None:
-        """Nothing: the bytes are here."""
-
-    def expect(self, offset: int, nbytes: int) -> None:
-        """Nothing: it is read when it is asked for."""
-
-    def check_first(self, offset: int, nbytes: int, until: int, check: Callable[[bytes], None]) -> None:
-        check(self.read(offset, nbytes))
-
-    def open(self) -> Self:
-        return self
-
-    def check(self) -> None:
-        self.source.check()
-
-    def read(self, offset: int, nbytes: int) -> bytes:
-        if not 0 <= offset <= offset + nbytes <= len(self.data):
-            raise UnreadableError(f"{self.path} ends before byte {offset + nbytes:,}", path=self.path)
-        return self.data[offset : offset + nbytes]
-
-    def read_into(self, offset: int, buffer: memoryview) -> None:
-        buffer[:] = self.read(offset, len(buffer))
-
-    def copy_to(self, descriptor: int, offset: int, at: int, nbytes: int, advance: Advance) -> int:
-        return 0
-
-    def close(self) -> None:
-        """There is nothing to close."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is None:
-            self.source.check()
+class _OpenHeld(OpenDerived[HeldBytes]):
+    def make(self, offset: int, buffer: memoryview) -> None:
+        buffer[:] = self.source.data[offset : offset + len(buffer)]
 
 
 def as_float32(tensor: Tensor) -> Tensor | None:

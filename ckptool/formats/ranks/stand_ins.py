@@ -18,9 +18,10 @@ from ckptool.core.ranks import Ranks
 from ckptool.core.spec import TensorSpec
 from ckptool.formats.pickle.loading import merge_globals
 from ckptool.formats.pickle.objects import Call, Dict, Global, Persistent
+from ckptool.formats.torch.arrays import array_ref
 from ckptool.formats.torch.edit import children
 from ckptool.formats.torch.nodes import c_strides
-from ckptool.formats.torch.storage import StorageRef
+from ckptool.formats.torch.storage import ArrayBytes, StorageRef
 from ckptool.formats.torch.tree import interpret
 from ckptool.formats.torch.zip import Archive
 
@@ -79,11 +80,18 @@ class StandIns:
             stack.extend(children(node))
         return root
 
-    def storage_of(self, node: Persistent, key: str) -> StorageRef:
+    def storage_of(self, node: Persistent | ArrayBytes, key: str) -> StorageRef:
         """The bytes of a stand-in, which are nowhere, or of a tensor of an adopted object."""
+        if isinstance(node, ArrayBytes):
+            return array_ref(self.file, node, key)
         if node.pid is _STAND_IN:
             return StorageRef(Storage(self.file, 0, _ENDLESS), None)
         return self._archives[id(node)].storage_of(node, key)
+
+    def shape_of(self, node: object) -> tuple[int, ...] | None:
+        """The shape of the tensor behind a stand-in; None for any other object."""
+        tensor = self._tensors.get(id(node))
+        return tensor.shape if tensor is not None else None
 
     def real(self, tensors: Mapping[str, Tensor], *, keep_nodes: bool = False) -> dict[str, Tensor]:
         """The tensors behind stand-ins, under the keys that the stand-ins got.

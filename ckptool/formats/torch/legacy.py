@@ -19,8 +19,9 @@ from ckptool.core.observations import Observation, TrailingBytes
 from ckptool.core.spec import DTYPES
 from ckptool.formats.pickle.loading import Loaded, load, merge_globals
 from ckptool.formats.pickle.objects import Persistent
+from ckptool.formats.torch.arrays import array_ref
 from ckptool.formats.torch.edit import each_below
-from ckptool.formats.torch.storage import StorageRef, is_storage_id, storage_id
+from ckptool.formats.torch.storage import ArrayBytes, StorageRef, is_storage_id, storage_id
 from ckptool.formats.torch.tree import interpret
 
 TORCH_LEGACY = Format("torch legacy", is_pickle=True, has_versions=True)
@@ -146,8 +147,10 @@ class _Storages:
         self.offsets[name] = self.end + 8
         self.end += 8 + nbytes
 
-    def storage_of(self, node: Persistent, key: str) -> StorageRef:
+    def storage_of(self, node: Persistent | ArrayBytes, key: str) -> StorageRef:
         """The bytes of ``("storage", class, name, location, numel, view)``; `view` is a part of the storage or None."""
+        if isinstance(node, ArrayBytes):
+            return array_ref(self.source, node, key)
         name, dtype, nbytes = storage_id(node.pid, key)
         if name not in self.offsets:
             raise UnreadableError(f"tensor {key}: its storage {name} is missing", key=key)

@@ -7,8 +7,7 @@ import re
 from dataclasses import dataclass, field
 
 from ckptool.core.errors import UnreadableError
-from ckptool.formats.pickle.loading import as_bytes
-from ckptool.formats.pickle.objects import ByteString, Global
+from ckptool.formats.pickle.objects import ByteString, Global, as_bytes
 
 MAX_CHARACTERS = 256 << 20
 """Most characters that all names of a file may have together."""

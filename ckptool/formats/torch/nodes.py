@@ -26,7 +26,7 @@ from ckptool.formats.pickle.tensors import plain_storage
 from ckptool.formats.torch.edit import each_below, substitute
 from ckptool.formats.torch.frame import Frame
 from ckptool.formats.torch.storage import STORAGE_CLASSES, is_storage_id, storage_dtype
-from ckptool.formats.torch.tensor import data_args
+from ckptool.formats.torch.tensor import data_args, is_numpy_backed
 from ckptool.formats.torch.zip_write import Record
 
 _Kind = TypeVar("_Kind", Global, Persistent)
@@ -114,7 +114,7 @@ class Nodes:
         if not isinstance(step.value, Source):
             return None
         tensor = self.plan.inputs[step.value.input][step.value.key]
-        if tensor.node is None:
+        if tensor.node is None or is_numpy_backed(tensor.node):
             return None
         bare = self.frame is None and not self.plan.keep_unknown and tensor.layout == "strided"
         if bare and not _is_plain(tensor.node) and judged(_below(tensor.node, Global)):

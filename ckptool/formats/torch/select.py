@@ -8,14 +8,14 @@ taken. If no single dict is clear, everything is: the keys then carry the whole 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from ckptool.core.checkpoint import Selection
 from ckptool.core.errors import UsageError
 from ckptool.formats.torch.names import is_ema_name, key_text
-from ckptool.formats.torch.tensor import StorageOf, is_tensor, tensor_of
+from ckptool.formats.torch.tensor import StorageOf, is_numpy, is_tensor, tensor_of
 from ckptool.formats.torch.walk import Pairs, Walk, is_container, is_mapping
 
 _USUAL = ("state_dict", "model", "model_state_dict", "model_state", "module", "net", "network", "params", "weights")
@@ -53,11 +53,14 @@ class Chooser:
         walk: looks into containers.
         holds: the containers that hold tensors, from `Walk.holds_tensors`.
         storage_of: finds storages, to know the size of loose tensors.
+
+    Where there are torch tensors, numpy arrays do not decide what the weights are: they may be a random state.
     """
 
     def __init__(self, walk: Walk, holds: AbstractSet[int], storage_of: StorageOf) -> None:
         self.walk = walk
-        self.holds = holds
+        self.all_holds = self.holds = holds
+        self.is_weight: Callable[[object], bool] = is_tensor
         self.storage_of = storage_of
         self._weights: dict[int, bool] = {}
 
@@ -71,6 +74,10 @@ class Chooser:
         Raises:
             UsageError: there is no such path, or no tensor under it.
         """
+        if self.walk.met_arrays:
+            torch_holds = self.walk.holds_tensors(root, _is_torch)
+            if torch_holds or _is_torch(root):
+                self.holds, self.is_weight = torch_holds, _is_torch
         candidates = list(self._candidates(root))
         if select is None:
             steps, why, everything = self._automatic(root)
@@ -137,7 +144,7 @@ class Chooser:
     def _has_loose_tensors(self, node: object) -> bool:
         """True if tensors of more than one element lie beside the dicts: then these are parts of a nested whole."""
         for key, child in self._allowed(node):
-            tensor = tensor_of(child, self.storage_of, key_text(key))
+            tensor = tensor_of(child, self.storage_of, key_text(key)) if self.is_weight(child) else None
             if tensor is not None and tensor.elements > 1:
                 return True
         return False
@@ -155,7 +162,7 @@ class Chooser:
         if self.walk.is_module(node):
             return id(node) in self.holds
         entries = self.walk.entries(node)
-        if not any(is_tensor(child) for _, child in entries):
+        if not any(self.is_weight(child) for _, child in entries):
             return False
         return not any(
             id(child) in self.holds and type(child) not in (list, tuple)
@@ -188,13 +195,20 @@ class Chooser:
             steps, node, rest = ways.pop()
             for key, child in self.walk.entries(node) if is_container(node) else ():
                 text = key_text(key)
-                if rest == text and (id(child) in self.holds or is_tensor(child)):
+                if rest == text and (id(child) in self.all_holds or is_tensor(child)):
                     return (*steps, (key, child))
                 if rest.startswith(text + "."):
                     ways.append(((*steps, (key, child)), child, rest[len(text) + 1 :]))
         names = ", ".join(".".join(path) or '"."' for path in candidates[:12])
         hint = f"--select takes one of: {names}" if names else "the file holds no dict of tensors"
+        if list(candidates) == [()]:
+            hint = "the weights are at the top of the file: leave out --select"
         raise UsageError(f"there are no tensors under {select}", hint=hint)
+
+
+def _is_torch(node: object) -> bool:
+    """True for a torch tensor."""
+    return is_tensor(node) and not is_numpy(node)
 
 
 def _is_ema(path: tuple[str, ...], candidates: list[tuple[str, ...]]) -> bool:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from ckptool.core.checkpoint import Storage
 from ckptool.core.dtypes import DTYPES
 from ckptool.core.errors import UnreadableError
-from ckptool.formats.pickle.objects import Global, Persistent
+from ckptool.formats.pickle.objects import Global, Payload, Persistent
 
 MAX_INT = (1 << 63) - 1
 
@@ -25,7 +25,19 @@ class StorageRef(NamedTuple):
     dtype: str | None
 
 
-StorageOf = Callable[[Persistent, str], StorageRef]
+class ArrayBytes(NamedTuple):
+    """The bytes of a numpy array as a pickle refers to them.
+
+    Attributes:
+        content: what the pickle has in their place.
+        nbytes: how many the dtype and the shape of the array need.
+    """
+
+    content: bytes | str | Payload
+    nbytes: int
+
+
+StorageOf = Callable[[Persistent | ArrayBytes, str], StorageRef]
 """Finds a storage: (persistent id, key of the tensor that asks, for messages) -> StorageRef, or UnreadableError."""
 
 

@@ -14,8 +14,9 @@ from typing import NamedTuple
 from ckptool.core.checkpoint import Layout, Piece, Tensor
 from ckptool.core.errors import UnreadableError
 from ckptool.core.spec import DTYPES, TensorSpec
+from ckptool.formats.pickle.arrays import FROM_BUFFER, NAMED, RECONSTRUCT, Array, array_of
 from ckptool.formats.pickle.objects import Call, Dict, Global, Persistent
-from ckptool.formats.torch.storage import MAX_INT, STORAGE_CLASSES, StorageOf, StorageRef
+from ckptool.formats.torch.storage import MAX_INT, STORAGE_CLASSES, ArrayBytes, StorageOf, StorageRef
 
 __all__ = ["STORAGE_CLASSES", "StorageOf", "StorageRef", "data_args", "is_tensor", "tensor_of"]
 
@@ -43,19 +44,24 @@ def is_tensor(node: object) -> bool:
     name = (node.fn.module, node.fn.name)
     if name in _BUILDERS:
         return type(node.args) is tuple
-    return (name in _WRAPPERS or name in _FROM_TYPE) and _resolved(node) is not None
+    if name in _ARRAYS:
+        return array_of(node) is not None
+    return (name in _WRAPPERS or name in _FROM_TYPE or name in _FROM_NUMPY) and _resolved(node) is not None
+
+
+def is_numpy(node: object) -> bool:
+    """True for a numpy array of numbers."""
+    if type(node) is not Call or type(node.fn) is not Global or node.is_plain:
+        return False
+    return (node.fn.module, node.fn.name) in _ARRAYS and array_of(node) is not None
 
 
 def is_numpy_backed(node: object) -> bool:
-    """True for a tensor of a device like XLA that old versions pickled as a numpy array, inside the pickle."""
-    for _ in range(_MAX_WRAPPERS):
-        if type(node) is not Call or type(node.fn) is not Global or type(node.args) is not tuple or not node.args:
-            return False
-        name = (node.fn.module, node.fn.name)
-        if name not in _WRAPPERS:
-            return name in _FROM_NUMPY
-        node = node.args[0]
-    return False
+    """True for a numpy array, and for a tensor of a device like XLA whose numbers are in one."""
+    if type(node) is not Call or node.is_plain:
+        return False
+    found = _resolved(node)
+    return is_numpy(node) or (found is not None and found.build is _device_array)
 
 
 def subclass_of(node: object) -> str | None:
@@ -96,10 +102,14 @@ def tensor_of(node: object, storage_of: StorageOf, key: str) -> Tensor | None:
         return None
     if node.is_plain and type(node.args) is tuple:
         return _tensor_v2(_Context(node, storage_of, key), node.args)
+    context = _Context(node, storage_of, key)
+    if (node.fn.module, node.fn.name) in _ARRAYS:
+        array = array_of(node)
+        return None if array is None else _array(context, array)
     found = _resolved(node)
     if found is None:
         return None
-    tensor = found.build(_Context(node, storage_of, key, found.state), found.args)
+    tensor = found.build(context._replace(state=found.state), found.args)
     if tensor.layout in ("nested", "meta") and (cls := subclass_of(node)) is not None:
         return replace(tensor, cls=cls.rpartition(".")[2])
     return tensor
@@ -150,7 +160,9 @@ def _resolved(node: Call) -> _Found | None:
             return _Found(_BUILDERS[name], args, state)
         if name in _FROM_TYPE and len(args) >= 3:
             fn, args, state = args[0], args[2], args[3] if len(args) > 3 else None
-        elif name in _WRAPPERS and args and type(args[0]) is Call:
+        elif name in _FROM_NUMPY and len(args) == 4 and array_of(args[0]) is not None:
+            return _Found(_device_array, args, state)
+        elif (name in _WRAPPERS or name in _FROM_NUMPY) and args and type(args[0]) is Call:
             fn, args = args[0].fn, args[0].args
         else:
             return None
@@ -189,7 +201,9 @@ def _strides_or_none(shape: tuple[int, ...], strides: tuple[int, ...]) -> tuple[
     return None
 
 
-def _view(ref: StorageRef, dtype: str, start: int, shape: tuple[int, ...], strides: tuple[int, ...], key: str) -> Piece:
+def checked_view(
+    ref: StorageRef, dtype: str, start: int, shape: tuple[int, ...], strides: tuple[int, ...], key: str
+) -> Piece:
     """The checked view: every element that it reaches lies in the storage."""
     if len(strides) != len(shape):
         raise _bad(key, f"has {len(shape)} axes but {len(strides)} strides")
@@ -223,7 +237,7 @@ def _strided(
     start, shape, strides = int_of(args[1], key), ints_of(args[2], key), ints_of(args[3], key)
     ref = context.storage_of(args[0], key)
     dtype = dtype or ref.dtype or "uint8"  # as torch reads an untyped storage
-    piece = _view(ref, dtype, start, shape, strides, key)
+    piece = checked_view(ref, dtype, start, shape, strides, key)
     is_complex = DTYPES[dtype].kind == "complex"
     if args[4:] and not is_quantized:
         _require_grad(args[4], is_complex or DTYPES[dtype].kind == "float", key)
@@ -274,6 +288,36 @@ def _tensor_v3(context: _Context, args: tuple[object, ...]) -> Tensor:
     if dtype is None:
         raise _bad(context.key, "has a dtype that ckptool does not know")
     return _strided(context, args, dtype, args[7] if len(args) > 7 else None)
+
+
+def _array(context: _Context, array: Array, dtype: str = "") -> Tensor:
+    """A numpy array; with another `dtype`, the upper halves of its numbers (bfloat16 in float32)."""
+    key, stored = context.key, array.number
+    shape = ints_of(array.shape, key)
+    if array.content is None:
+        raise _bad(key, "is a numpy array without bytes")
+    if math.prod(shape) > MAX_INT:
+        raise _bad(key, "has more elements than 64 bits can count")
+    itemsize = DTYPES[stored.dtype].block_nbytes
+    ref = context.storage_of(ArrayBytes(array.content, math.prod(shape) * itemsize), key)
+    ref = StorageRef(replace(ref.storage, big_endian=stored.big_endian and itemsize > 1), None)
+    strides = [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
+    if array.by_columns:
+        strides = [math.prod(shape[:axis]) for axis in range(len(shape))]
+    dtype = dtype or stored.dtype
+    parts = itemsize // DTYPES[dtype].block_nbytes
+    start = 0 if stored.big_endian else parts - 1
+    piece = checked_view(ref, dtype, start, shape, tuple(parts * stride for stride in strides), key)
+    return Tensor(TensorSpec(key, dtype, shape), (piece,), node=context.node)
+
+
+def _device_array(context: _Context, args: tuple[object, ...]) -> Tensor:
+    """A tensor of XLA, HPU and others, from (array, dtype, device, requires_grad), as the array has its numbers."""
+    array = array_of(args[0])
+    assert array is not None
+    if array.number.dtype == "float32" and named_dtype(args[1]) == "bfloat16":  # numpy has no bfloat16
+        return _array(context, array, "bfloat16")
+    return _array(context, array)
 
 
 def _quantized(context: _Context, args: tuple[object, ...]) -> Tensor:
@@ -381,5 +425,6 @@ _WRAPPERS = {
 # (a numpy array, ...)
 _FROM_NUMPY = {
     ("torch._utils", "_rebuild_device_tensor_from_numpy"),
-    ("torch._utils", "_rebuild_xla_tensor"),
+    *(("torch._utils", f"_rebuild_{device}_tensor") for device in ("xla", "hpu", "mlc", "ort")),
 }
+_ARRAYS = RECONSTRUCT | FROM_BUFFER | NAMED

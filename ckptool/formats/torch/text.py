@@ -5,8 +5,7 @@ from __future__ import annotations
 import struct
 
 from ckptool.core.counts import many
-from ckptool.formats.pickle.loading import as_bytes
-from ckptool.formats.pickle.objects import ByteString, Call, Dict, Global, Persistent, Set
+from ckptool.formats.pickle.objects import ByteString, Call, Dict, Global, Persistent, Set, as_bytes
 from ckptool.formats.torch.names import key_text
 from ckptool.formats.torch.tensor import is_tensor
 from ckptool.formats.torch.walk import Pairs, Walk, is_mapping

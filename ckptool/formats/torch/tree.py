@@ -11,13 +11,13 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from ckptool.core.checkpoint import Extra, Selection, Tensor
-from ckptool.core.observations import NumpyBacked, Observation, WholeModule
+from ckptool.core.observations import Observation, WholeModule
 from ckptool.formats.pickle.objects import Call, Global, Persistent
 from ckptool.formats.torch.frame import Frame
 from ckptool.formats.torch.names import Names, key_text
 from ckptool.formats.torch.select import Choice, Chooser
 from ckptool.formats.torch.storage import StorageOf, StorageRef
-from ckptool.formats.torch.tensor import is_numpy_backed, is_tensor, tensor_of
+from ckptool.formats.torch.tensor import is_tensor, tensor_of
 from ckptool.formats.torch.text import describe
 from ckptool.formats.torch.walk import Pairs, ScriptClass, Walk, is_mapping
 
@@ -78,7 +78,7 @@ def interpret(
         (*extras.found, *inside),
         extras.tensors,
         lister.versions,
-        (*_whole_module(choice, walk), *_numpy_backed(lister.leaves)),
+        tuple(_whole_module(choice, walk)),
         Frame.around(root, choice.node, storage_of, walk, len(lister.tensors), faithful=faithful),
     )
 
@@ -96,12 +96,6 @@ def _whole_module(choice: Choice, walk: Walk) -> Iterator[WholeModule]:
     if type(fn) is Persistent and type(fn.pid) is tuple and len(fn.pid) > 1:  # legacy: ("module", class, file, source)
         fn = fn.pid[1]
     yield WholeModule(fn.qualified if type(fn) is Global else "")
-
-
-def _numpy_backed(leaves: list[tuple[str, object]]) -> Iterator[NumpyBacked]:
-    entries = tuple(name for name, leaf in leaves if is_numpy_backed(leaf))
-    if entries:
-        yield NumpyBacked(entries)
 
 
 @dataclass(slots=True)

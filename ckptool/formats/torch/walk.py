@@ -7,14 +7,14 @@ unfold them run out of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from ckptool.core.errors import UnreadableError
 from ckptool.formats.pickle.objects import Call, Dict, Global, Set
 from ckptool.formats.torch.edit import ATOMS, is_bare
-from ckptool.formats.torch.tensor import is_tensor
+from ckptool.formats.torch.tensor import is_numpy, is_tensor
 
 MAX_DEPTH = 1000
 STEPS_PER_BYTE = 4
@@ -66,11 +66,12 @@ class Walk:
         [('a', 3), ('b', 2)]
     """
 
-    __slots__ = ("classes", "left")
+    __slots__ = ("classes", "left", "met_arrays")
 
     def __init__(self, nbytes: int, classes: Mapping[str, ScriptClass] | None = None) -> None:
         self.left = STEPS_PER_BYTE * nbytes + 10_000
         self.classes = classes or {}
+        self.met_arrays = False  # `holds_tensors` has seen a numpy array
 
     def pay(self, steps: int) -> None:
         """Raises UnreadableError once the budget is spent."""
@@ -194,8 +195,12 @@ class Walk:
         found += self.attributes(node)
         return found + [("state", state) for state in node.states if is_container(state) and not is_mapping(state)]
 
-    def holds_tensors(self, root: object) -> AbstractSet[int]:
+    def holds_tensors(self, root: object, is_wanted: Callable[[object], bool] = is_tensor) -> AbstractSet[int]:
         """The containers, by `id`, that hold a tensor at any depth. Each is looked at once.
+
+        Args:
+            root: where to begin.
+            is_wanted: which tensors count.
 
         Raises:
             UnreadableError: they are nested more than `MAX_DEPTH` deep.
@@ -206,7 +211,10 @@ class Walk:
         while path:
             top = path[-1]
             for child in top.rest:
-                if is_tensor(child) or id(child) in holds:
+                if is_wanted(child):
+                    top.found = True
+                    self.met_arrays = self.met_arrays or is_numpy(child)
+                elif id(child) in holds:
                     top.found = True
                 elif id(child) not in seen and is_container(child):
                     seen.add(id(child))

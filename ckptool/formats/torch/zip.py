@@ -17,10 +17,11 @@ from ckptool.core.errors import UnreadableError, naming
 from ckptool.core.format import Format
 from ckptool.core.initial import INITIAL_KEY
 from ckptool.core.observations import ChecksumDiffers, Observation, TrailingBytes
-from ckptool.formats.pickle.loading import Loaded, load
+from ckptool.formats.pickle.loading import Loaded, load, load_from
 from ckptool.formats.pickle.objects import Persistent
 from ckptool.formats.registry import endings
-from ckptool.formats.torch.storage import StorageRef, storage_id
+from ckptool.formats.torch.arrays import array_ref
+from ckptool.formats.torch.storage import ArrayBytes, StorageRef, storage_id
 from ckptool.formats.torch.tree import interpret
 from ckptool.formats.torch.walk import ScriptClass
 from ckptool.formats.zip_directory import Member, inflate, read_directory
@@ -29,6 +30,8 @@ TORCH_ZIP = Format("torch zip", is_pickle=True, has_versions=True, has_checksums
 TORCHSCRIPT = Format("TorchScript", is_pickle=True, is_program=True, has_checksums=True)
 _MAX_CODE = 64 << 20
 _MAX_RECORD = 64 << 20
+_LARGE_PICKLE = 8 << 20
+_PICKLE_HEAD = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +56,14 @@ class Archive:
     big_endian: bool = False
     observations: tuple[Observation, ...] = ()
 
-    def storage_of(self, node: Persistent, key: str) -> StorageRef:
+    def storage_of(self, node: Persistent | ArrayBytes, key: str) -> StorageRef:
         """The record of ``("storage", class, name, location, numel)``; see `ckptool.formats.torch.tensor.StorageOf`.
 
         Raises:
             UnreadableError: the record is missing, compressed, or not of the size that the pickle declares.
         """
+        if isinstance(node, ArrayBytes):
+            return array_ref(self.file, node, key)
         name, dtype, nbytes = storage_id(node.pid, key, parts=5)
         member = self.members.get(f"data/{name}")
         if member is None:
@@ -147,13 +152,22 @@ def _archive(source: ByteSource, file: OpenBytes, offset: int, nbytes: int) -> A
     root = _root(file.path, directory)
     members = directory.within(root)
     del directory
-    pickle = inflate(file, members["data.pkl"])
-    loaded = load(pickle, path=file.path)
+    loaded, odd = _pickle(source, file, members["data.pkl"])
     order = inflate(file, members["byteorder"], 64).strip() if "byteorder" in members else b"little"
     if order not in (b"little", b"big"):
         raise _bad(file.path, f"{file.path} declares a byte order that is neither little nor big")
-    odd = tuple(_observed(members["data.pkl"], pickle, loaded))
-    return Archive(source, members, root, loaded, len(pickle), order == b"big", odd)
+    return Archive(source, members, root, loaded, loaded.nbytes, order == b"big", odd)
+
+
+def _pickle(source: ByteSource, file: OpenBytes, member: Member) -> tuple[Loaded, tuple[Observation, ...]]:
+    """The object in ``data.pkl``; a large one that begins with numpy arrays is read without them."""
+    if member.nbytes > _LARGE_PICKLE and not member.method and b"numpy" in file.read(member.offset, _PICKLE_HEAD):
+        end = member.offset + member.nbytes
+        loaded = load_from(source, member.offset, end)
+        return loaded, (TrailingBytes(end - loaded.end, "pickle"),) if loaded.end < end else ()
+    pickle = inflate(file, member)
+    loaded = load(pickle, path=file.path)
+    return loaded, tuple(_observed(member, pickle, loaded))
 
 
 def _observed(member: Member, pickle: bytes, loaded: Loaded) -> Iterator[Observation]:
@@ -193,7 +207,7 @@ def _kind(names: list[str]) -> str:
         return "a torch archive that was zipped without its root folder; torch does not read that either"
     if "[Content_Types].xml" in names:
         return "an office document, not a checkpoint"
-    if "model.weights.h5" in names or ("config.json" in names and "metadata.json" in names):
+    if _is_keras(names):
         return "a Keras model, not a torch checkpoint"
     if any(name.endswith(endings()) for name in names):
         return "a zip archive with checkpoints in it"
@@ -202,9 +216,15 @@ def _kind(names: list[str]) -> str:
     return "a zip archive without a data.pkl, so not a torch checkpoint"
 
 
+def _is_keras(names: list[str]) -> bool:
+    return "model.weights.h5" in names or ("config.json" in names and "metadata.json" in names)
+
+
 def _kind_hint(names: list[str]) -> str | None:
     if "data.pkl" in names:
         return "put the files into one folder and zip that with `zip -0 -r`"
+    if _is_keras(names):
+        return "unzip it and save the arrays of model.weights.h5, which h5py reads, with numpy.savez"
     if any(name.endswith(endings()) for name in names):
         return "unzip it and open the files inside"
     return None
