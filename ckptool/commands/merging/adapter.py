@@ -26,7 +26,6 @@ _BASE_CHANGING = ("pissa", "corda", "olora", "loftq", "lora_ga")
 
 # settings under which the trained model is not W + scaling * B @ A, or not under the base model's names
 _UNMERGEABLE = {
-    "target_parameters": "adapts parameters by name (experts of a mixture)",
     "layer_replication": "repeats layers of the base",
     "trainable_token_indices": "trains single rows of an embedding",
     "use_qalora": "is a QA-LoRA, with pooled inputs",
@@ -50,6 +49,7 @@ class AdapterConfig:
         transposed: the base's weights are [in, out] (`fan_in_fan_out`), where the shapes do not tell.
         ranks: other ranks by module pattern.
         alphas: other alphas by module pattern.
+        parameters: ends of names of parameters that are adapted themselves (`target_parameters`).
 
     Example:
         >>> AdapterConfig(r=8, alpha=16, alphas=(("q_proj", 32.0),)).scaling("layers.0.q_proj", 0.5)
@@ -63,6 +63,7 @@ class AdapterConfig:
     transposed: bool = False
     ranks: tuple[tuple[str, float], ...] = ()
     alphas: tuple[tuple[str, float], ...] = ()
+    parameters: tuple[str, ...] = ()
 
     def rank(self, module: str) -> int:
         """The rank of one module's factors."""
@@ -116,6 +117,7 @@ def read_config(adapter: PurePath) -> AdapterConfig:
         bool(config.get("fan_in_fan_out")),
         _patterns(config.get("rank_pattern"), path),
         _patterns(config.get("alpha_pattern"), path),
+        _names(config.get("target_parameters"), path),
     )
 
 
@@ -154,6 +156,14 @@ def _read(path: PurePath) -> Mapping[str, object]:
     if not isinstance(config, dict):
         raise UnreadableError(f"{path} is not the configuration of an adapter", path=path)
     return config
+
+
+def _names(value: object, path: PurePath) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise UnreadableError(f"{path} has target_parameters that are no list of names", path=path)
+    return tuple(value)
 
 
 def _is_number(value: object) -> bool:
