@@ -43,7 +43,7 @@ def qwen3_moe(hidden: int, inner: int) -> Any:
 
     config = transformers.Qwen3MoeConfig(
         vocab_size=32, hidden_size=hidden, moe_intermediate_size=inner, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=2, num_experts=E, num_experts_per_tok=2, head_dim=8,
+        num_key_value_heads=2, num_experts=E, num_experts_per_tok=2,
     )  # fmt: skip
     return transformers.Qwen3MoeForCausalLM(config)
 
@@ -108,7 +108,7 @@ def packed(out: int, inner: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tens
 def written(folder: Path, base: State, factors: list[tuple[torch.Tensor, torch.Tensor]], targets: list[str]) -> State:
     """What merging gives; `factors` of the outermost wrapper come first."""
     save_file(base, folder / "base.safetensors")
-    state = {}
+    state: State = {}
     for depth, (a, b) in enumerate(factors):
         head = "base_model.model.mlp.experts." + "base_layer." * depth
         state |= {f"{head}lora_A.weight": a, f"{head}lora_B.weight": b}

@@ -94,7 +94,11 @@ def read_config(adapter: PurePath) -> AdapterConfig:
     if not is_file(path):
         where = "in" if is_folder(adapter) else "beside"
         raise UsageError(f"there is no adapter_config.json {where} {adapter}", hint="it says r and alpha", path=path)
-    config = _read(path)
+    return parsed_config(_read(path), path)
+
+
+def parsed_config(config: Mapping[str, object], path: PurePath) -> AdapterConfig:
+    """What a configuration says; see `read_config`."""
     kind = config.get("peft_type", "LORA")
     if kind != "LORA":
         raise UsageError(f"the adapter is of kind {kind}", hint="ckptool merges those of kind LORA", path=path)
@@ -123,6 +127,11 @@ def read_config(adapter: PurePath) -> AdapterConfig:
 
 _BY_PEFT = "merge it with peft (merge_and_unload), or ask its authors for the merged model"
 _CONVERT = "save it with peft's path_initial_model_for_weight_conversion, which makes a plain LoRA of it"
+
+
+def has_config(adapter: PurePath) -> bool:
+    """Whether an adapter has its `adapter_config.json` in its folder, or beside its file."""
+    return is_file((adapter if is_folder(adapter) else adapter.parent) / "adapter_config.json")
 
 
 def family_of(adapter: Checkpoint) -> str:

@@ -14,7 +14,7 @@ from pathlib import PurePath
 
 from ckptool.commands.filter import cast_value, float_dtype
 from ckptool.commands.merging.adapter import AdapterConfig as AdapterConfig
-from ckptool.commands.merging.adapter import family_of, require_peft
+from ckptool.commands.merging.adapter import family_of, has_config, require_peft
 from ckptool.commands.merging.adapter import read_config as read_config
 from ckptool.commands.merging.fused import AddFused, Factors, fused_factors
 from ckptool.commands.merging.lora_ops import AddBias, AddLora
@@ -79,7 +79,8 @@ def plan_adapter(base: Checkpoint, adapter: Checkpoint, *, scale: float = 1.0, d
     Raises:
         UsageError: it is not a LoRA adapter of a known format.
     """
-    if family_of(adapter) in ("kohya", "diffusers"):
+    family = family_of(adapter)
+    if family in ("kohya", "diffusers") or (family == "PEFT" and _is_of_diffusers(adapter)):
         from ckptool.commands.merging.foreign import as_peft
 
         seen = as_peft(adapter, base)
@@ -93,6 +94,11 @@ def plan_adapter(base: Checkpoint, adapter: Checkpoint, *, scale: float = 1.0, d
         return replace(plan, notes=(*seen.notes, *plan.notes))
     require_peft(adapter)
     return plan_lora(base, adapter, read_config(adapter.path), scale=scale, dtype=dtype)
+
+
+def _is_of_diffusers(adapter: Checkpoint) -> bool:
+    """PEFT's names behind those of a pipeline's models, without a configuration: `transformer.x.lora_A.weight`."""
+    return not any(key.startswith(_PREFIX) for key in adapter) and not has_config(adapter.path)
 
 
 @dataclass(frozen=True, slots=True)
