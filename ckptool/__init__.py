@@ -85,6 +85,9 @@ _HOMES = {
     ),
 }
 
+_COMMANDS = {"diff": "compare", "inspect": "open", "load": "open", "transfer": "plan_transplant"}
+"""What people look for first, and the function that does it; `filter` and others have a `plan_` before them."""
+
 __all__ = [
     "Automatic",
     "Change",
@@ -123,7 +126,9 @@ __all__ = [
 
 def __getattr__(name: str) -> object:
     if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        meant = _COMMANDS.get(name) or (f"plan_{name}" if f"plan_{name}" in __all__ else "")
+        hint = f"; use ckptool.{meant}" if meant else ""
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}{hint}")
     value = globals()[name] = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
     return value
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import ckptool
-from ckptool.api import given
+from ckptool.api import given, options
 from ckptool.api.loading import Report
 from ckptool.api.plan import Plan
 from ckptool.core.errors import CkptError, UsageError
@@ -40,6 +40,20 @@ def test_every_parameter_has_a_kind(function: Callable[..., Any]) -> None:
     assert hasattr(function, "__wrapped__")
     for name in parameters(function):
         assert given._kind_of(function.__name__, name) is not None, name
+
+
+@pytest.mark.parametrize("kind", [options.TransplantOptions, options.WriteOptions], ids=lambda kind: kind.__name__)
+def test_options_take_what_their_types_say(kind: Any) -> None:
+    function = "apply" if kind is options.WriteOptions else "plan_transplant"
+    takes = {"str | Sequence[str]": ["a"], "bool": True, "int": 3, "float | None": 0.5, "str | None": "a"}
+    takes |= {"Mapping[str, str] | None": {"a": "b"}, "Mapping[str, float] | None": {"a": 1.0}}
+    declared = {name: text for each in kind.__mro__[:-2] or (kind,) for name, text in each.__annotations__.items()}
+    assert declared.keys() >= kind.__required_keys__ | kind.__optional_keys__
+    for name, text in declared.items():
+        text = getattr(text, "__forward_arg__", text)
+        if text in takes:
+            found = given._kind_of(function, name)
+            assert found is not None and found.test(takes[text]), name
 
 
 ARGUMENTS: dict[str, dict[str, Any]] = {

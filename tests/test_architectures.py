@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -18,6 +20,7 @@ from ckptool.facts.architecture import Architecture, Training
 from ckptool.facts.registry import facts_of
 from ckptool.recipes.expand import expand
 from ckptool.recipes.recipe import load_recipe
+from tests.bench.layouts.outsiders import Layout, layouts
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -53,7 +56,8 @@ TIMM = {
     "swinv2_tiny_window8_256": "swinv2_tiny (Swin's own names), timm's numbers of the downsamplings; 1,000 classes",
     "vit_tiny_patch16_224": "vit_tiny_patch16 (timm names); 1,000 classes",
     "vit_large_patch16_224": "vit_large_patch16 (timm names); 1,000 classes",
-    "deit_base_distilled_patch16_224": "vit_base_patch16 (timm names), a distillation token: DeiT; 1,000 classes",
+    "deit_base_distilled_patch16_224":
+        "vit_base_patch16 (timm names), a distillation token: distilled DeiT; 1,000 classes",
     "vit_small_patch14_dinov2": "DINOv2 vit_small_patch14 (timm names); no classifier",
     "vit_base_patch14_reg4_dinov2": "DINOv2 vit_base_patch14 (timm names), register tokens; no classifier",
     "beit_base_patch16_224": "beit_base_patch16 (timm names); 1,000 classes",
@@ -68,7 +72,10 @@ TRANSFORMERS = {
     ("ConvNextModel", "ConvNextConfig"): "convnext_tiny (transformers names); no classifier",
     ("SwinModel", "SwinConfig"): "swin_tiny (transformers names); no classifier",
     ("ViTModel", "ViTConfig"): "vit_base_patch16 (transformers names); no classifier",
-    ("DeiTModel", "DeiTConfig"): "vit_base_patch16 (transformers names), a distillation token: DeiT; no classifier",
+    (
+        "DeiTModel",
+        "DeiTConfig",
+    ): "vit_base_patch16 (transformers names), a distillation token: distilled DeiT; no classifier",
     ("Dinov2Model", "Dinov2Config"): "DINOv2 vit_base_patch14 (transformers names); no classifier",
     ("ViTMAEForPreTraining", "ViTMAEConfig"): 'vit_base_patch16 (transformers names) under "vit"; MAE\'s decoder',
     ("CLIPModel", "CLIPConfig"): "CLIP ViT-B/32 (transformers names)",
@@ -156,6 +163,64 @@ def test_names_of_detectron2(torchvision: ModuleType) -> None:
     assert (fact.plain, fact.prefixes) == ("resnet50 (detectron2 names)", ("backbone.bottom_up.",))
 
 
+PUBLISHED = {
+    "efficientnet_pytorch efficientnet-b0": "efficientnet_b0 (efficientnet_pytorch names); 1,000 classes",
+    "segment_anything vit_b": "SAM ViT-B (SAM's own names)",
+    "whisper tiny": "whisper-tiny (OpenAI names)",
+    "diffusers sd1": "UNet of Stable Diffusion 1 (diffusers names)",
+    "diffusers sdxl": "UNet of SDXL (diffusers names)",
+    "ultralytics yolov8n.yaml": "YOLOv8n (ultralytics names); 80 classes",
+    "ultralytics yolov5nu.yaml": "YOLOv5nu (ultralytics names); 80 classes",
+    "ultralytics yolo11n.yaml": "YOLO11n (ultralytics names); 80 classes",
+    "yolov5 s": "YOLOv5s (ultralytics names)",
+    "pretrainedmodels se_resnet50": "se_resnet50 (pretrainedmodels names); 1,000 classes",
+    "torchreid osnet_x1_0": "osnet_x1_0 (torchreid names); 751 classes",
+    "torchreid osnet_ibn_x1_0": "osnet_x1_0 (torchreid names), instance norm behind conv2: IBN; 751 classes",
+    "torchreid osnet_ain_x1_0": "osnet_ain_x1_0 (torchreid names); 751 classes",
+    "torchreid resnet50_ibn_b":
+        "resnet50 (torchvision names), instance norm behind layer1 to layer2: IBN-b; 751 classes",
+    "torchreid pcb_p6": "resnet50 (torchvision names); no classifier",
+}  # fmt: skip
+"""Models of packages that are not among the requirements: `data/architectures.json.gz` has their keys and shapes."""
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_models_of_other_packages(name: str) -> None:
+    recorded = json.loads(gzip.decompress((Path(__file__).parent / "data/architectures.json.gz").read_bytes()))
+    assert recorded.keys() == PUBLISHED.keys()
+    shapes = {key: tuple(shape) for key, shape in recorded[name].items()}
+    assert texts(shapes) == [PUBLISHED[name]]
+
+
+def test_layouts_of_llama_and_stable_diffusion() -> None:
+    block = {"attention.wq": (64, 64), "attention.wk": (16, 64), "feed_forward.w1": (128, 64), "attention_norm": (64,)}
+    llama = {"tok_embeddings.weight": (100, 64), "norm.weight": (64,), "output.weight": (100, 64)}
+    llama |= {f"layers.{n}.{name}.weight": shape for n in range(3) for name, shape in block.items()}
+    assert texts(llama) == ["llama layout, 3 layers of width 64 (Meta names)"]
+    unet = {
+        "input_blocks.0.0.weight": (320, 4, 3, 3), "time_embed.0.weight": (1280, 320), "out.2.weight": (4, 320, 3, 3),
+        "middle_block.1.transformer_blocks.0.attn2.to_k.weight": (1280, 768),
+    }  # fmt: skip
+    whole = {f"model.diffusion_model.{key}": shape for key, shape in unet.items()}
+    expected = 'UNet of Stable Diffusion 1 (LDM names) under "model.diffusion_model"'
+    assert texts(whole) == [expected]
+
+
+@pytest.mark.parametrize("layout", list(layouts()), ids=lambda layout: layout.name)
+def test_layouts_of_code_bases(layout: Layout) -> None:
+    told = " ".join(fact.text for fact in facts_of(opened(layout.shapes))).replace(",", "").lower()
+    assert [word for word in layout.says if word.lower() not in told] == []
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnext50_32x4d"])
+@pytest.mark.parametrize("cut", [None, -1, -2])
+def test_the_children_of_a_resnet_in_a_sequential(name: str, cut: int | None, torchvision: ModuleType) -> None:
+    shapes = shapes_of(lambda: torch.nn.Sequential(*list(getattr(torchvision.models, name)().children())[:cut]))
+    (fact,) = named({f"base.{key}": shape for key, shape in shapes.items()})
+    assert (fact.model, fact.prefixes) == (name, ("base.",))
+    assert (fact.head is not None and fact.head.text == "1,000 classes") is (cut is None)
+
+
 # ---------------------------------------------------------------------------------------------- what differs
 
 
@@ -238,8 +303,6 @@ def cli(fixtures: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 
 
 def test_a_diff_begins_with_what_differs_and_folds_it(cli: Run, fixtures: Path) -> None:
-    import json
-
     net = ["--into", "models.py:ResNet18", "--model-arg", "ibn=true", "-r", "resnet-to-ibn"]
     assert cli("transplant", "resnet18.pth", *net, "-o", "ibn.pth")[0] == 0
     code, out, _ = cli("diff", "resnet18.pth", "ibn.pth", columns=200)

@@ -235,7 +235,7 @@ def test_what_cannot_be_read_fails_whatever_rule_is_named(fixtures: Path, tmp_pa
         ('levels.drift = "error"', "levels.drift has no effect: the rule drift needs drift"),
         ("model-args = {num_classes = 3}", "model-args has no effect"),
         ('levels.dead = "off"\nallow.dead = ["fc.*"]', 'allow.dead "fc.*" has no effect: the rule dead is off'),
-        ('[[paths]]\nmatch = "*.pth"\nallow.missing = "x"', 'allow.missing "x" has no effect: the rule fits needs'),
+        ('[[paths]]\nmatch = "*"\nallow.mismatched = "x"', 'allow.mismatched "x" has no effect: the rule fits needs'),
     ],
 )
 def test_a_setting_that_no_rule_reads_is_found(fixtures: Path, tmp_path: Path, policy: str, message: str) -> None:

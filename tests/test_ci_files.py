@@ -15,6 +15,7 @@ import pytest
 import yaml
 from conftest import ROOT
 
+from ckptool.cli.app import _PANELS
 from ckptool.commands.checks.policy import read_policy
 
 ACTION: dict[str, Any] = yaml.safe_load((ROOT / "action.yml").read_text(encoding="utf-8"))
@@ -311,6 +312,11 @@ def test_the_skill_begins_with_its_name_and_when_to_use_it() -> None:
     assert len(fields["description"]) <= 1024
 
 
+@pytest.mark.parametrize("command", list(_PANELS))
+def test_the_skill_names_every_command(command: str) -> None:
+    assert f"`ckptool {command} " in SKILL
+
+
 @pytest.mark.parametrize("line", re.findall(r"`(ckptool (?!help|COMMAND)\w+ [^`]*)`", SKILL))
 def test_the_skill_names_commands_and_options_that_exist(line: str) -> None:
     _, command, *words = line.split()
@@ -321,7 +327,7 @@ def test_the_skill_names_commands_and_options_that_exist(line: str) -> None:
 
 def test_the_skill_names_fields_of_the_schemas() -> None:
     rows = re.findall(r"^\| `ckptool\.(\w+)/1`.*?\| (.*) \|$", SKILL, re.MULTILINE)
-    assert {name for name, _ in rows} >= {"inspect", "diff", "plan", "transplant", "check", "error"}
+    assert {name for name, _ in rows} >= {"inspect", "diff", "plan", "transplant", "extract", "check", "error"}
     for name, said in rows:
         path = ROOT / "ckptool" / "report" / "schemas" / f"{name}.1.schema.json"
         fields = set(json.loads(path.read_text(encoding="utf-8"))["properties"]) | {"message", "hint"}

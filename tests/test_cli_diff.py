@@ -187,6 +187,8 @@ ODD = [
 @pytest.mark.parametrize("form", ["text", "markdown", "lines", "ndjson", "json"])
 @pytest.mark.parametrize("option", [[], ["-v"], ["--emit", "recipe"]], ids=["", "verbose", "recipe"])
 def test_hostile_names_act_on_nothing(form: str, option: list[str], cli: Run, fixtures: Path) -> None:
+    if option[:1] == ["--emit"] and form != "text":
+        pytest.skip("a recipe has one format")
     for name, shift in (("a", 0), ("b", 1)):
         state = {key: torch.full((2, 3), float(at + shift)) for at, key in enumerate(ODD)}
         save_file({**state, f"{ODD[0]}{name}": torch.eye(3)}, fixtures / f"{name}.safetensors", metadata={ODD[1]: name})

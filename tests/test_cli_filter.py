@@ -453,3 +453,29 @@ def test_an_option_that_changes_nothing_is_said_in_the_report(cli: Run) -> None:
 def test_a_part_is_not_to_be_published(options: list[str], is_whole: bool, tmp_path: Path, cli: Run) -> None:
     _, out, _ = cli("filter", "resnet18.pth", *options, "-o", str(tmp_path / "out"))
     assert ("publish it: hf upload" in out) == is_whole
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "inspect resnet18.pth --flat --depth 1",
+        "inspect resnet18.pth --json --format csv",
+        "diff resnet18.pth shards --keys-only --tolerance rel=1",
+        "diff resnet18.pth shards --emit recipe --format markdown",
+        "diff resnet18.pth shards --emit recipe --json",
+        "filter training.ckpt --only-weights --keep-optimizer-as-is",
+        "filter training.ckpt --only-weights --keep-unknown",
+        "remap training.ckpt -r strip-wrappers --drop-optimizer --keep-optimizer-as-is",
+        "remap deit.pth --auto --like vit-hf.safetensors --check --save-recipe out.toml",
+        "merge resnet18.pth --lora shards --intersect",
+        "merge resnet18.pth --patch shards --union",
+        "transplant resnet18.pth --into shards --only-loaded --init fc=zeros",
+        "check resnet18.pth --format github --json",
+    ],
+)
+def test_no_option_is_ignored_in_silence(words: str, cli: Run, fixtures: Path) -> None:
+    before = sorted(fixtures.iterdir())
+    code, _, err = cli(*words.split())
+    assert code == 2
+    assert "exclude each other" in err and "help: " in err
+    assert sorted(fixtures.iterdir()) == before

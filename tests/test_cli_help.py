@@ -55,7 +55,17 @@ def test_paragraphs_fit_a_terminal(name: str, width: int) -> None:
     }
     for line in page_lines(text, screen):
         shown = paint(line, screen)
-        assert len(shown) <= width or shown in code or shown.startswith("|"), shown
+        assert len(shown) <= width or shown in code, shown
+
+
+def test_a_table_is_broken_between_words() -> None:
+    text = "| key | does |\n|---|---|\n| `--fail-on error\\|note` | what ends with an exit code that is not zero |\n"
+    lines = [paint(line, Screen(width=50, elide=True)) for line in page_lines(text, Screen(width=50, elide=True))]
+    assert len(lines) > 2 and all(len(line) <= 50 for line in lines)
+    assert "\\" not in "".join(lines) and "".join(lines).count("|") == 1
+    assert sorted("".join(f"{line} " for line in lines[1:]).split()) == sorted(
+        ["`--fail-on", "error|note`", "what", "ends", "with", "an", "exit", "code", "that", "is", "not", "zero"]
+    )
 
 
 COMMANDS = [
@@ -162,3 +172,25 @@ def test_a_forgotten_command_is_named(words: list[str], hint: str, cli: Run) -> 
     code, out, err = cli(*words)
     assert (code, out) == (2, "")
     assert err.splitlines() == [f"error: there is no command before {words[0]}", f"  help: {hint}"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said", "hint"),
+    [
+        ("inspect resnet18.pth shards", "does not take so many arguments: shards", "ckptool diff resnet18.pth shards"),
+        ("filter resnet18.pth out.pth", "does not take so many arguments: out.pth", "ckptool filter --help"),
+        ("help git install", "does not take so many arguments: install", "ckptool help --help"),
+        ("version", 'there is no command "version"', "ckptool --version"),
+        ("help exit", 'there is no page "exit"', "pages about it: output"),
+        ("help zzzzz", 'there is no page "zzzzz"', "all pages: ckptool help"),
+        ("filter resnet18.pth --select model", "no tensors under model", "leave out --select"),
+        ("remap training.ckpt -r fc.->head.", "matches none of the 122 keys", '".fc. -> .head."'),
+        ("remap resnet18.pth -r zz.->head.", "matches none of the 122 keys", "a leading ? lets it match nothing"),
+    ],
+)
+def test_a_wrong_line_leads_to_a_right_one(words: str, said: str, hint: str, cli: Run) -> None:
+    code, _, err = cli(*words.split())
+    assert code == 2
+    flat = " ".join(err.split())
+    assert said in flat and hint in flat
+    assert cli("-V")[1] == cli("--version")[1]

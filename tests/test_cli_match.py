@@ -81,7 +81,7 @@ def test_the_other_spelling_computes_the_same(cli: Run, fixtures: Path, monkeypa
 def test_saved_transplant_keeps_the_evidence(cli: Run) -> None:
     assert cli("transplant", HF, *VIT, "--save-recipe", "found.toml", "-o", "a.pth")[0] == 0
     recipe = load_recipe("found.toml")
-    assert any("words agree" in rule.comment for rule in recipe.rules)
+    assert any("similar names" in rule.comment for rule in recipe.rules)
     assert cli("transplant", HF, "--into", "models.py:ViT", "-r", "found.toml", "-o", "b.pth")[0] == 0
     assert Path("a.pth").read_bytes() == Path("b.pth").read_bytes()
 
@@ -102,8 +102,8 @@ def test_what_was_weighed_is_shown_on_demand(command: tuple[str, ...], cli: Run)
     code, out, err = cli(*command, "--explain", KEY)
     assert (code, err) in ((0, ""), (1, ""))
     shown = out[out.index(f"explain {KEY}") :].splitlines()
-    assert shown[1].startswith("  made of vit.encoder.layer.0.layernorm_before.weight, aligned: ")
-    assert shown[3].split() == ["candidate", "words", "lacking", "around", "siblings", "order", "in", "all"]
+    assert shown[1].startswith("  comes from vit.encoder.layer.0.layernorm_before.weight, aligned: ")
+    assert shown[3].split() == ["candidate", "names", "lacking", "around", "siblings", "order", "total"]
     assert [line.split()[0].rsplit(".", 2)[1] for line in shown[4:6]] == ["layernorm_before", "layernorm_after"]
     found = json.loads(cli(*command, "--explain", KEY, "--json")[1])["match"]["explained"]
     assert [row["key"] for row in found] == [KEY]

@@ -6,6 +6,7 @@ with random weights; nothing is downloaded.
 
 from __future__ import annotations
 
+import copy
 import re
 from functools import partial
 from pathlib import Path
@@ -145,6 +146,111 @@ def test_resnet_to_detectron2(torchvision: ModuleType) -> None:
     )
     assert not back.problems
     assert [step.target for step in back.steps] == list(before.values())
+
+
+class Branches(nn.Module):
+    """MGN's: a trunk, and copies of the stages behind it, each trained on its own since."""
+
+    def __init__(self, resnet: nn.Module, names: tuple[str, ...]) -> None:
+        super().__init__()
+        children = dict(resnet.named_children())
+        stem = [children[name] for name in ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2")]
+        setattr(self, names[0], nn.Sequential(*stem, children["layer3"][0]))
+        for name in names[1:]:
+            rest = nn.Sequential(*children["layer3"][1:])
+            setattr(self, name, structured(nn.Sequential(copy.deepcopy(rest), copy.deepcopy(children["layer4"]))))
+        self.names = names
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        trunk, branch = (getattr(self, name) for name in self.names[:2])
+        features: torch.Tensor = branch(trunk(x))
+        return features
+
+
+def features(resnet: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """What a ResNet gives before it is averaged."""
+    for name, child in resnet.named_children():
+        x = x if name in ("avgpool", "fc") else child(x)
+    return x
+
+
+def test_a_resnet_into_all_branches_of_mgn(torchvision: ModuleType) -> None:
+    resnet = partial(torchvision.models.ResNet, torchvision.models.resnet.BasicBlock, [1, 1, 3, 1], num_classes=5)
+    ours, theirs = structured(resnet()), Branches(resnet(), ("backbone", "b1", "b2", "b3"))
+    made = remap_torch(load_recipe("resnet-to-mgn"), ours.state_dict())
+    theirs.load_state_dict(made)
+    for name in ("b1", "b2", "b3"):
+        theirs.names = ("backbone", name)
+        assert_close(features(ours, image(64)), theirs.eval()(image(64)))
+    back = remap_torch(load_recipe("mgn-to-resnet"), made)
+    assert all(torch.equal(back[key], value) for key, value in ours.state_dict().items() if not key.startswith("fc."))
+
+
+def test_a_resnet_into_both_branches_of_abdnet(torchvision: ModuleType) -> None:
+    state = small_resnet(torchvision).state_dict()
+    made = remap_torch(load_recipe("resnet-to-abdnet"), state)
+    assert len(made) == len(state) - 2 + sum(key.startswith("layer4.") for key in state)
+    back = remap_torch(load_recipe("abdnet-to-resnet"), made)
+    assert back.keys() == state.keys() - {"fc.weight", "fc.bias"}
+    assert all(torch.equal(value, state[key]) for key, value in back.items())
+
+
+@pytest.mark.parametrize("names", [("backbone", "b1", "b2", "b3"), ("backone", "p1", "p2", "p3")])
+def test_the_first_branch_of_mgn(names: tuple[str, ...], torchvision: ModuleType) -> None:
+    resnet = partial(torchvision.models.ResNet, torchvision.models.resnet.BasicBlock, [1, 1, 3, 1], num_classes=5)
+    ours, theirs = Branches(structured(resnet()), names).eval(), resnet().eval()
+    made = remap_torch(load_recipe("mgn-to-resnet"), ours.state_dict())
+    assert theirs.load_state_dict(made, strict=False) == (["fc.weight", "fc.bias"], [])
+    assert_close(ours(image(64)), features(theirs, image(64)))
+
+
+def test_the_first_branch_of_abdnet(torchvision: ModuleType) -> None:
+    trunk, other = small_resnet(torchvision), small_resnet(torchvision)
+    state = {
+        f"common_branch.backbone1.{n}.{key}": value
+        for n, name in ((0, "conv1"), (1, "bn1"), (4, "layer1"))
+        for key, value in trunk.get_submodule(name).state_dict().items()
+    }
+    state |= {
+        f"common_branch.backbone2.{n - 2}.{key}": value
+        for n in (2, 3)
+        for key, value in trunk.get_submodule(f"layer{n}").state_dict().items()
+    }
+    for number, net in enumerate((trunk, other)):
+        branch = {f"branches.{number}.0.backbone.{key}": value for key, value in net.layer4.state_dict().items()}
+        state |= branch | {f"branches.{number}.1.classifier.weight": torch.randn(751, 8)}
+    theirs = small_resnet(torchvision)
+    made = remap_torch(load_recipe("abdnet-to-resnet"), state)
+    assert theirs.load_state_dict(made, strict=False) == (["fc.weight", "fc.bias"], [])
+    assert_close(features(trunk, image(64)), features(theirs.eval(), image(64)))
+
+
+def test_the_children_of_a_resnet_by_number(torchvision: ModuleType) -> None:
+    ours, theirs = small_resnet(torchvision), small_resnet(torchvision)
+    numbered = nn.Sequential(*ours.children())
+    recipe = load_recipe("sequential-resnet-to-torchvision")
+    theirs.load_state_dict(remap_torch(recipe, numbered.state_dict()))
+    assert_close(ours(image(64)), theirs.eval()(image(64)))
+    assert_comes_back(recipe, numbered.state_dict())
+    headless = nn.Sequential(*list(ours.children())[:-2])
+    shapes = ((key, tuple(value.shape)) for key, value in headless.state_dict().items())
+    assert not expand(recipe, specs(list(shapes))).problems
+
+
+def test_the_image_tower_of_clip_to_timm(torchvision: ModuleType) -> None:
+    timm = pytest.importorskip("timm")
+    open_clip = pytest.importorskip("open_clip.transformer")
+    ours = structured(open_clip.VisionTransformer(32, 8, 32, 2, 4, 4.0, output_dim=16))
+    theirs = timm.create_model(
+        "vit_base_patch16_clip_224", img_size=32, patch_size=8, depth=2, embed_dim=32, num_heads=4, num_classes=16
+    ).eval()
+    recipe = load_recipe("openai-clip-vit-to-timm")
+    made = remap_torch(recipe, ours.state_dict())
+    missing, unexpected = theirs.load_state_dict(made, strict=False)
+    assert (missing, unexpected) == (["head.bias"], [])
+    nn.init.zeros_(theirs.head.bias)
+    assert_close(ours(image()), theirs(image()))
+    assert_comes_back(recipe, ours.state_dict())
 
 
 class IBN(nn.Module):

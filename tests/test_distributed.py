@@ -168,8 +168,8 @@ def test_launcher_variables_without_distributed(run: Run, tmp_path: Path, monkey
     model(tmp_path / "in")
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "4")
-    code, _, err = run("filter", "in", "-o", "out")
-    assert code == 0 and "process 2 of 4" in err and "--distributed" in err
+    code, out, _ = run("filter", "in", "-o", "out")
+    assert code == 0 and "process 2 of 4" in out and "--distributed" in out
 
 
 @pytest.mark.parametrize(

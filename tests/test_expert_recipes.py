@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -200,7 +201,6 @@ def test_stacked_experts_with_inputs_first(name: str) -> None:
 NOT_COVERED = {
     "ernie4_5_vl_moe",  # the config says which experts are of text and which of images
     "inkling2_loop_text",  # 4-bit codes and their scales
-    "nemo_speechlm",  # another framework's projections of experts without a gate
 }
 
 
@@ -386,7 +386,7 @@ def test_a_transplant_between_the_layouts_names_the_recipe(
         for name, shape in (("gate", (3, 2)), ("up", (3, 2)), ("down", (2, 3)))
     } | {"model.norm.weight": torch.ones(2)}
     old, new, out = tmp_path / "old.safetensors", tmp_path / "new.safetensors", tmp_path / "out.safetensors"
-    save_file(split, old)
+    save_file(split, old, {"format": "pt"})
     remap(old, new, ["fuse-experts"])
     for source, target, options in ((old, new, "-r fuse-experts"), (new, old, "-r fuse-experts --reverse")):
         capsys.readouterr()
@@ -403,3 +403,39 @@ def test_reverse_without_rules_is_refused(tmp_path: Path, capsys: pytest.Capture
     path = str(ROOT / "fixtures" / "moe")
     assert main(["transplant", path, "--into", path, "--reverse"]) == 2
     assert "--reverse without rules" in capsys.readouterr().err
+
+
+def shown(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    main(words[1:])
+    return capsys.readouterr().out
+
+
+def test_diff_names_the_recipe_and_compares_through_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from conftest import ROOT
+
+    moe, stacked = str(ROOT / "fixtures" / "moe"), str(tmp_path / "stacked")
+    remap(Path(moe), Path(stacked), ["fuse-experts"])
+    for sides in ((moe, stacked), (stacked, moe)):
+        capsys.readouterr()
+        assert main(["diff", *sides, "--json"]) == 1
+        notes = json.loads(capsys.readouterr().out)["notes"]
+        (note,) = [each for each in notes if "experts are stored in another layout" in each["text"]]
+        words = shlex.split(note["hint"])
+        assert words[0] == "ckptool" and main([*words[1:], "--json"]) == 1
+        statuses = {each["key"]: each["status"] for each in json.loads(capsys.readouterr().out)["changes"]}
+        assert set(statuses.values()) <= {"same", "reshaped"}, statuses
+        assert "same values, rearranged" in shown(words, capsys)
+    assert main(["diff", moe, moe, "--json"]) == 0
+    assert "another layout" not in capsys.readouterr().out
+
+
+def test_a_recipe_for_other_experts_names_those_that_fit(capsys: pytest.CaptureFixture[str]) -> None:
+    from conftest import ROOT
+
+    moe = str(ROOT / "fixtures" / "moe")
+    assert main(["remap", moe, "-r", "mixtral-fuse-experts"]) == 2
+    assert "these fit: -r fuse-experts, -r llama4-fuse-experts" in " ".join(capsys.readouterr().err.split())
+    assert main(["remap", moe, "-r", "fuse-experts", "--reverse"]) == 2
+    assert "these fit: -r fuse-experts, -r llama4-fuse-experts" in " ".join(capsys.readouterr().err.split())
+    assert main(["remap", moe, "-r", "resnet-to-ibn"]) == 2
+    assert "fit:" not in capsys.readouterr().err

@@ -223,7 +223,7 @@ def test_mixture_of_experts() -> None:
     keys = [f"layers.{n}.experts.{e}.w{w}.weight" for n in range(4) for e in range(8) for w in (1, 2, 3)]
     assert only(explain(plain(keys))).text == "a mixture of experts: 4 layers of 8"
     notes = explain(plain([key for key in keys if ".2.experts.5." not in key]))
-    assert notes[0].text == "layers.2.experts.5 is missing from a numbered sequence"
+    assert notes[0].text == "1 expert is missing: layers.2.experts.5"
 
 
 def test_script_programs(tmp_path: Path) -> None:

@@ -326,6 +326,16 @@ def flat(text: str) -> str:
 
 DONE, SAID, NO = "done", "said", "refused"
 CAST = ("--dtype", "bf16")
+
+
+def one_expert(folder: Path) -> Path:
+    """DeepSpeed's file of one expert, with another one beside it."""
+    for number in range(2):
+        state = {f"moe.experts.{number}.w": torch.ones(4, 2), f"moe.experts.{number}.b": torch.ones(2)}
+        torch.save(state, folder / f"layer_0_expert_{number}_mp_rank_00_model_states.pt")
+    return folder / "layer_0_expert_1_mp_rank_00_model_states.pt"
+
+
 TABLE: list[tuple[Make, str, dict[str, str]]] = [
     (quantized_fp8, "encoded", {"copy": DONE, "rename": DONE, "drop": NO, "cast": NO, "compute": NO, "merge": NO}),
     (gptq, "encoded", {"copy": DONE, "rename": DONE, "drop": NO, "cast": NO, "compute": NO}),
@@ -333,6 +343,7 @@ TABLE: list[tuple[Make, str, dict[str, str]]] = [
     (zero3, "placeholders", {"copy": NO, "cast": NO, "merge": NO}),
     (one_rank, "rank", {"copy": NO, "cast": NO, "merge": NO}),
     (rank_in_a_folder, "rank", {"copy": NO, "cast": NO, "load": NO}),
+    (one_expert, "layer-file", {"copy": NO, "cast": NO, "merge": NO, "load": NO}),
     (ranks, "several", {"copy": NO, "cast": NO}),
     (one_shard, "shard", {"copy": SAID, "cast": SAID}),
     (dcp_part, "pieces", {"copy": NO, "cast": NO, "merge": NO}),

@@ -589,7 +589,7 @@ def test_a_class_a_function_and_a_model_of_a_file(code: Callable[[str, str], Pat
 @pytest.mark.parametrize(
     ("name", "arguments", "message", "hint"),
     [
-        ("net.py", {}, "net.py is Python code", "net.py:Net or net.py:make or net.py:Zoo or net.py:table"),
+        ("net.py", {}, "net.py is Python code", "net.py:Net, net.py:make, net.py:Zoo, net.py:table"),
         ("net.py:Nett", {}, "net.py has no Nett", "did you mean net.py:Net?"),
         ("net.py:zzz", {}, "net.py has no zzz", "it has Net, Zoo, held, make, orphan, table"),
         ("net.py:Zoo.smal", {}, "net.py has no smal", "did you mean net.py:small?"),

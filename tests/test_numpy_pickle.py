@@ -123,6 +123,53 @@ def test_paddles_parameters(tmp_path: Path) -> None:
     assert torch.equal(load_file(tmp_path / "m.safetensors")["fc.weight"], torch.from_numpy(ARRAYS["long"]))
 
 
+def paddle_slices(array: np.ndarray[Any, Any], most: int) -> dict[str, object]:
+    """A large array as Paddle's `_unpack_saved_dict` cuts it for the protocols 2 and 3."""
+    flat = array.flatten()
+    parts = {f"w@@.{number}": flat[at : at + most] for number, at in enumerate(range(0, flat.size, most))}
+    return {**parts, "UnpackBigParamInfor@@": {"w": {"OriginShape": array.shape, "slices": list(parts)}}}
+
+
+@pytest.mark.parametrize("protocol", [2, 3])
+def test_paddles_slices_are_one_tensor(protocol: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cut = paddle_slices(ARRAYS["long"], 7000)
+    path = written(tmp_path / "m.pdparams", {"fc.bias": ARRAYS["zeros"], **cut}, protocol)
+    assert_holds(path, {"fc.bias": ARRAYS["zeros"], "w": ARRAYS["long"]})
+    assert run(["filter", str(path), "-o", str(tmp_path / "m.pth")]) == 0
+    assert torch.equal(torch.load(tmp_path / "m.pth")["w"], torch.from_numpy(ARRAYS["long"]))
+    cut["UnpackBigParamInfor@@"]["w"]["OriginShape"] = (300, 401)  # type: ignore[index]
+    assert run(["inspect", str(written(path, {"fc.bias": ARRAYS["zeros"], **cut}, protocol))]) == 2
+    assert "120,000 elements for w, and a shape of 120,300" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_scalars_beside_arrays_are_tensors_without_axes(protocol: int, tmp_path: Path) -> None:
+    weights = {"w": ARRAYS["long"], "beta": np.float32(0.9), "count": np.int64(7)}
+    path = written(tmp_path / "a.pkl", {"weights": weights, "epoch": np.int64(3)}, protocol)
+    assert_holds(path, {key: np.asarray(value) for key, value in weights.items()})
+    assert [extra.text for extra in ckptool.open(path).extras] == ["3"]
+    assert run(["filter", str(path), "-o", str(tmp_path / "a.pth")]) == 0
+    with torch.serialization.safe_globals([np._core.multiarray.scalar, np.dtype, np.dtypes.Int64DType]):
+        loaded = torch.load(tmp_path / "a.pth")
+    assert (loaded["epoch"], loaded["weights"]["count"]) == (3, torch.tensor(7))
+
+
+def test_paddles_tensors_elsewhere(tmp_path: Path) -> None:
+    """`paddle.save` of anything else: each tensor becomes its name and its array, as its reducer says."""
+
+    class Tensor:
+        def __init__(self, name: str, array: object) -> None:
+            self.pair = name, array
+
+        def __reduce__(self) -> tuple[object, ...]:
+            return tuple, (self.pair,)
+
+    weights = {key: Tensor(f"linear_{number}.w_0", array) for number, (key, array) in enumerate(ARRAYS.items())}
+    for protocol in (2, 4):
+        path = written(tmp_path / "all.pdparams", {"epoch": 3, "weights": weights}, protocol)
+        assert_holds(path, ARRAYS)
+
+
 @pytest.mark.parametrize("protocol", [2, 4, 5])
 def test_written_again_and_compared(protocol: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = str(written(tmp_path / "a.pkl", {"model": ARRAYS, "epoch": 3}, protocol))
@@ -280,3 +327,33 @@ def test_any_arrays_wherever_windows_end(
         skeleton._LONG, skeleton._WINDOW = before
     assert again.end == whole.end == path.stat().st_size
     assert again.globals == whole.globals
+
+
+HUGE = 4 << 30
+BEGIN = b"\x80\x04cnumpy._core.multiarray\n_reconstruct\n0"
+
+
+@pytest.mark.parametrize(
+    "opcodes",
+    [
+        b"\x8d" + HUGE.to_bytes(8, "little"),  # a text
+        b"\x8e" + HUGE.to_bytes(8, "little"),  # bytes that are no array's
+        b"\x95" + HUGE.to_bytes(8, "little"),  # a frame
+        b"V",  # a line that does not end
+        b"cnumpy\n",
+        b"\x8b" + ((1 << 31) - 1).to_bytes(4, "little"),  # an integer
+        b"X" + b"\xff" * 4,
+    ],
+    ids=["text", "bytes", "frame", "line", "name", "integer", "short text"],
+)
+def test_four_gigabytes_that_are_no_arrays(opcodes: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "huge.pkl"
+    with path.open("wb") as file:
+        file.write(BEGIN + opcodes)
+        file.truncate(HUGE + 4096)
+    tracemalloc.start()
+    assert run(["inspect", str(path)]) == 2
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert "Traceback" not in capsys.readouterr().err
+    assert peak < 400_000_000

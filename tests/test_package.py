@@ -149,3 +149,11 @@ def test_one_text_is_never_taken_for_its_letters() -> None:
     assert [change.key for change in ckptool.compare(model, tuned, only="fc.*").changes] == ["fc.bias", "fc.weight"]
     assert ckptool.check(model, rules="readable").rules == ("readable",)
     assert len(ckptool.plan_merge(model).inputs) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"), [("filter", "plan_filter"), ("diff", "compare"), ("transplant", "plan_transplant")]
+)
+def test_the_name_of_a_command_leads_to_its_function(name: str, meant: str) -> None:
+    with pytest.raises(AttributeError, match=rf"use ckptool\.{meant}"):
+        getattr(ckptool, name)

@@ -119,3 +119,27 @@ def test_damaged_files_end_in_a_sentence(number: int, tmp_path: Path, capsys: py
             assert "Traceback" not in told
             if command[0] == "filter":
                 assert out.exists() == (code == 0)
+
+
+def test_statistics_of_what_can_be_decoded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One tensor whose values do not go together is named; the others are shown."""
+    import torch
+    from safetensors.torch import save_file
+
+    tensors = {}
+    for module, group in (("a", 0), *((f"b{number}", 5) for number in range(5))):
+        tensors |= {
+            f"{module}.qweight": torch.full((4, 8), 0x76543210, dtype=torch.int32),
+            f"{module}.qzeros": torch.full((1, 1), 0x77777777, dtype=torch.int32),
+            f"{module}.scales": torch.ones(1, 8).half(),
+            f"{module}.g_idx": torch.full((32,), group, dtype=torch.int32),
+        }
+    save_file(tensors, tmp_path / "gptq.safetensors")
+    assert run(["inspect", str(tmp_path / "gptq.safetensors"), "--stats", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    notes = [note["text"] for note in shown["notes"] if "cannot be decoded" in note["text"]]
+    assert notes[0] == "b0.weight cannot be decoded: b0.g_idx has groups without a scale"
+    assert notes[3] == "2 more tensors cannot be decoded"
+    means = {row["key"]: row["stats"]["mean"] for row in shown["tensors"] if row.get("stats")}
+    assert means["a.qweight"] == -4.5
+    assert not {f"b{number}.qweight" for number in range(5)} & means.keys()

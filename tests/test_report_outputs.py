@@ -332,13 +332,22 @@ COLOURED = {
 }
 
 
+VANISHING = {"30", "37", "90", "93", "97"}
+"""Codes of foregrounds that cannot be read on white or on black: black, white, grey, bright yellow, bright white."""
+
+
+@pytest.mark.parametrize("columns", [80, 120])
 @pytest.mark.parametrize("name", COLOURED)
-def test_coloured_screens(name: str, cli: Run) -> None:
+def test_coloured_screens(name: str, columns: int, cli: Run) -> None:
     """What one looks for is bold, what is as expected is faint; escape codes are spelled so that they can be read."""
-    _, out, _ = cli(*COLOURED[name], "--color", "always", columns=80)
-    same_as_golden(f"colour-{name}-80", out.replace("\x1b", "\\e"))
-    plain = cli(*COLOURED[name], "--color", "never", columns=80)[1]
+    _, out, _ = cli(*COLOURED[name], "--color", "always", columns=columns)
+    if columns == 80 or name != "inspect":
+        same_as_golden(f"colour-{name}-{columns}", out.replace("\x1b", "\\e"))
+    plain = cli(*COLOURED[name], "--color", "never", columns=columns)[1]
     assert re.sub(r"\x1b\[[\d;]*m", "", out) == plain
+    assert max(map(len, plain.splitlines())) <= columns
+    codes = {code for found in re.findall(r"\x1b\[([\d;]*)m", out) for code in found.split(";")}
+    assert codes and not codes & VANISHING
 
 
 def painted(text: str, style: str) -> str:

@@ -113,10 +113,21 @@ OUTSIDE: list[tuple[str, dict[str, tuple[int, ...]], dict[str, Any], str]] = [
     ("bert-gamma-beta", {"a.LayerNorm.gamma": (4, 4)}, {}, "ndim == 1"),
     ("densenet-legacy", {"f.denselayer1.conv.1.weight": (4, 3)}, {}, "ndim == 4"),
     ("densenet-legacy", {"f.denselayer1.norm.1.weight": (4,), "f.denselayer2.norm1.weight": (4,)}, {}, "norm1"),
+    ("abdnet-to-resnet", {"common_branch.backbone1.0.weight": (4, 3)}, {}, "ndim == 4"),
+    ("mgn-to-resnet", {"b1.0.0.conv1.weight": (4, 3)}, {}, "ndim == 4"),
+    ("openai-clip-vit-to-timm", {"class_embedding": (1, 1, 4)}, {}, "ndim == 1"),
+    ("resnet-to-abdnet", {"conv1.weight": (4, 3)}, {}, "ndim == 4"),
+    ("resnet-to-mgn", {"layer1.0.conv1.weight": (4, 3)}, {}, "ndim == 4"),
+    ("sequential-resnet-to-torchvision", {"0.weight": (4, 3), "1.weight": (4,)}, {}, "ndim == 4"),
     ("detectron2-resnet-to-torchvision", {"stem.conv1.weight": (4, 3, 3, 3)}, {}, "shape[2] == 7"),
     ("gpt2-to-gptbigcode", {"h.0.attn.c_attn.weight": (12, 4)}, {"config.json": {"n_head": 2}}, "3 * shape[0]"),
     ("gpt2-to-gptbigcode", {"h.0.attn.c_attn.weight": (4, 12)}, {"config.json": {"model_type": "gpt_neo"}}, "gpt2"),
     ("llama-meta-to-hf", {"tok_embeddings.weight": (8, 2), "norm.weight": (4,)}, {"params.json": {}}, "$2.shape[0]"),
+    ("llamacpp-llama-to-hf", {"blk.0.attn_q_norm.weight": (4,)}, {}, "no *.attn_q_norm.*"),
+    ("llamacpp-qwen-to-hf", {"blk.0.post_ffw_norm.weight": (4,)}, {}, "no *.post_ffw_norm.*"),
+    ("llamacpp-gemma-to-hf", {"blk.0.post_ffw_norm.weight": (4,)}, {}, "no *.post_ffw_norm.*"),
+    ("llamacpp-gemma2-to-hf", {"blk.0.attn_qkv.weight": (4, 4)}, {}, "no *.attn_qkv.*"),
+    ("llamacpp-phi3-to-hf", {"blk.0.ffn_gate.weight": (4, 4)}, {}, "no *.ffn_gate.*"),
     ("lora-merge", {f"{Q}base_layer.weight": (4, 3, 1, 1)}, {}, "ndim == 2"),
     ("lora-merge", {f"{Q}lora_A.default.weight": (2, 3), f"{Q}lora_B.default.weight": (4, 3)}, {}, "$2.shape[1]"),
     ("lora-merge", {f"{Q}lora_A.style.weight": (2, 3)}, {}, "no re:"),
@@ -132,6 +143,7 @@ OUTSIDE: list[tuple[str, dict[str, tuple[int, ...]], dict[str, Any], str]] = [
     ("gpt-oss-fuse-experts", {f"{EXPERT}0.gate_proj.weight": (4, 2), f"{EXPERT}0.gate_proj.bias": (2,)}, {}, "bias"),
     ("transpose-experts", {f"{EXPERT}gate_up_proj": (2, 8, 3), f"{EXPERT}down_proj": (2, 3, 4)}, {}, "2 * $2.shape[1]"),
     ("inkling-experts", {f"{EXPERT}w13_weight_scale": (2,)}, {}, "no *.experts.w13_weight_scale"),
+    ("nemo-experts", {f"{EXPERT}gate_and_up_projs": (2, 8, 3), f"{EXPERT}down_projs": (2, 4, 8)}, {}, "$2.shape[1]"),
     ("aria-experts", {f"{EXPERT}fc1.weight": (2, 8, 3), f"{EXPERT}fc2.weight": (2, 3, 4)}, {}, "2 * $2.shape[1]"),
     (
         "granitemoe-experts",
@@ -173,13 +185,13 @@ def test_an_input_outside_the_preconditions_is_refused_with_the_reason(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    source = tmp_path / ("consolidated.00.pth" if name.startswith("llama") else "a.pth")
+    source = tmp_path / ("consolidated.00.pth" if name == "llama-meta-to-hf" else "a.pth")
     torch.save({key: torch.ones(shape) for key, shape in shapes.items()}, source)
     for file, content in files.items():
         (tmp_path / file).write_text(json.dumps(content))
     numbers = {var: 2 for var, value in load_recipe(name).vars.items() if isinstance(value, str)}
     options = [word for var, value in numbers.items() for word in ("--var", f"{var}={value}")]
-    path = tmp_path if name.startswith("llama") else source
+    path = tmp_path if name == "llama-meta-to-hf" else source
     code = run(["remap", str(path), "-r", name, *options, "-o", str(tmp_path / "o.pth")])
     said = " ".join(capsys.readouterr().err.split())
     assert code == 2

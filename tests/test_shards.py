@@ -95,14 +95,14 @@ def test_every_command(case: str, examples: Path, cli: Run, tmp_path: Path) -> N
     code, text, _ = cli("diff", source, str(out))
     assert code in (0, 1)
     count = len(open_checkpoint(out))
-    assert f"identical: {count} tensors" in text or f"= {count} identical   + 0 added   - 0 removed" in text
+    assert f"identical: {count} tensor" in text or f"= {count} identical   + 0 added   - 0 removed" in text
     assert values_of(out) == values_of(Path(source))
 
 
 def test_what_inspect_says_of_ranks(examples: Path, cli: Run) -> None:
     said = json.loads(cli("inspect", str(examples / "verl_fsdp_tp_4" / "in"), "--json")[1])
     assert said["ranks"]["mesh"] == {"names": ["dp", "tp"], "shape": [2, 2]}
-    assert said["ranks"]["placements"]["_StridedShard(0), Shard(0)"] == 4
+    assert said["ranks"]["placements"]["[_StridedShard(0), Shard(0)]"] == 4
     assert {each.get("chunks") for each in said["tensors"]} == {None, 2, 4}
     code, text, _ = cli("inspect", str(examples / "ds3_bf16" / "in"))
     assert code == 0
@@ -137,6 +137,13 @@ def test_a_missing_rank_of_dcp_without_collectives(copied: Callable[[str], Path]
     (folder / "kept").rename(folder / "__1.metadata")
     (folder / "__1_0.distcp").unlink()
     assert "__1_0.distcp" in refused(folder).message
+
+
+@pytest.mark.parametrize("name", [".metadata", "__0_0.distcp"])
+def test_a_part_of_a_folder_leads_to_it(copied: Callable[[str], Path], name: str) -> None:
+    folder = copied("dcp_fsdp2_bare_2")
+    error = refused(folder / name)
+    assert str(folder) in str(error.hint)
 
 
 def test_megatrons_iterations(copied: Callable[[str], Path]) -> None:
@@ -193,9 +200,67 @@ def test_folders_around(copied: Callable[[str], Path], tmp_path: Path) -> None:
     (tmp_path / "run" / "global_step_20").mkdir()
     (tmp_path / "run" / "latest_checkpointed_iteration.txt").write_text("10")
     assert list(open_checkpoint(tmp_path / "run")) == expected
+    (tmp_path / "run" / "latest_checkpointed_iteration.txt").unlink()
+    (tmp_path / "run" / "global_step_20").rmdir()
+    assert list(open_checkpoint(tmp_path / "run")) == expected
     shutil.copytree(step / "actor", step / "critic")
     error = refused(step)
     assert "actor, critic" in str(error.hint)
+
+
+NOT_NEEDED = re.compile(
+    r"latest.*|.*\.py|fsdp_config\.json|huggingface/.*|1/progress/none|scheduler\.bin|common\.pt|metadata\.json"
+    r"|(?:post\.\w+|ids|temp|out\.weight)/fp32\.pt"  # universal: buffers and a tied weight, which the model states have
+)
+OPTIMIZERS = re.compile(r"optimizer_state\.pt|[\w.]+/(?:exp_avg|exp_avg_sq|step)\.pt")
+
+
+@pytest.mark.parametrize(
+    "case", [case for case in CASES if case not in ("fsdp1_local_flat_2", "fsdp2_one_rank_alone_2")]
+)
+def test_a_lost_file_or_a_cut_one_is_named(case: str, copied: Callable[[str], Path], cli: Run, tmp_path: Path) -> None:
+    """Every file that holds weights, lost and cut short anywhere: exit 2, its name or that of its rank, no output."""
+    folder = copied(case)
+    rng = random.Random(case)
+    out = tmp_path / "out.pth"
+    for path in [path for path in sorted(folder.rglob("*")) if path.is_file()]:
+        inside = str(path.relative_to(folder))
+        name = re.sub(r"^(?:global_step2(?:_universal)?/(?:zero/)?|iter_0000010/)", "", inside)
+        if NOT_NEEDED.fullmatch(name):
+            continue
+        if case == "ds1_moe_4" and "optim_states" in name:  # they are not read
+            continue
+        if case == "torchsnapshot_chunked_2" and name.startswith("batched/bee9"):
+            continue  # what rank 1 has of its own: rank 0's is taken
+        if case == "ds1_pipeline_4" and name.startswith("layer_03"):  # a layer without parameters
+            continue
+        data = path.read_bytes()
+        for size in (None, rng.randrange(len(data))):
+            path.unlink()
+            if size is not None:
+                path.write_bytes(data[:size])
+            code, text, error = cli("filter", str(folder), "-o", str(out))
+            said = " ".join((text + error).split())
+            assert "Traceback" not in said
+            if size is None and case == "hfdcp_sharded_ints_2" and name.startswith("shard-00002"):
+                assert code == 0  # the last rank: the files do not state how many there are
+                assert "do not state how many ranks" in cli("inspect", str(folder))[1].replace("\n", " ")
+            elif size is None and case == "verl_hsdp_4":
+                assert code == 0  # another rank holds a copy
+                assert f"rank {re.findall('[0-9]', name)[-1]} missing" in cli("inspect", str(folder))[1]
+            elif size is None and name == ".snapshot_metadata":
+                assert code == 2  # what is left has no names
+            elif size is None and name.startswith("extra_state"):
+                assert code == 0  # every rank has the same
+            elif size is None and OPTIMIZERS.fullmatch(name):
+                assert code == 0  # the weights are all there
+                assert "the optimizer's state is left out" in said
+            else:
+                assert code == 2, (inside, size, said)
+                assert path.name in said.replace(" ", "") or path.name in said, (inside, size, said)
+            assert out.exists() == (code == 0)
+            out.unlink(missing_ok=True)
+            path.write_bytes(data)
 
 
 @pytest.mark.parametrize("case", CASES)

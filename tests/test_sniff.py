@@ -97,6 +97,8 @@ NOT_CHECKPOINTS = {
     "hdf5": (b"\x89HDF\r\n\x1a\n" + bytes(100), "HDF5"),
     "zip": (other_zip(), "zip"),
     "onnx": (ONNX, "ONNX"),
+    "core ml": (b"\x08\x04\x12\x92\x01\x0a\x33\x0a\x05image\x12\x05", "Core ML"),
+    "tflite": (b"\x1c\0\0\0TFL3" + bytes(20), "TensorFlow Lite"),
     "tf checkpoint": (b'model_checkpoint_path: "model.ckpt-100"\n', "TensorFlow checkpoint"),
     "tf index": (bytes(48) + b"\x01" * 40 + bytes.fromhex("57fb808b247547db"), "index of a TensorFlow checkpoint"),
     "flax": (b"\x82\xa6params\x81\xa5Dense\x81\xa6kernel\xc7\x00\x01", "msgpack"),
@@ -274,3 +276,36 @@ def test_the_collector_is_running_again(tmp_path: Path) -> None:
     assert gc.isenabled()
     refusal(tmp_path / "gone")
     assert gc.isenabled()
+
+
+OTHER_FOLDERS = {
+    "saved_model.pb": ("TensorFlow SavedModel", "tf.saved_model.load"),
+    "model.ckpt-7.data-00000-of-00001": ("TensorFlow checkpoint", "tf.train.load_checkpoint"),
+    "_CHECKPOINT_METADATA": ("Orbax", "orbax.checkpoint"),
+    "manifest.ocdbt": ("Orbax", "orbax.checkpoint"),
+    "Manifest.json": ("Core ML package", "converted from"),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_FOLDERS)
+def test_folders_of_other_libraries_are_named(tmp_path: Path, name: str) -> None:
+    words, help_words = OTHER_FOLDERS[name]
+    (tmp_path / "Data").mkdir()
+    (tmp_path / name).write_bytes(b"\xd1\x01")
+    error = refusal(tmp_path)
+    assert words in error.message
+    assert help_words in (error.hint or "")
+
+
+def test_numbers_of_a_tensorflow_checkpoint_are_named(tmp_path: Path) -> None:
+    (tmp_path / "model.ckpt.data-00000-of-00001").write_bytes(b"\x3f\x80\x11\xb1" * 20)
+    error = refusal(tmp_path / "model.ckpt.data-00000-of-00001")
+    assert "TensorFlow checkpoint" in error.message
+    assert "tf.train.load_checkpoint" in (error.hint or "")
+
+
+def test_kerass_zip_is_named(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "m.keras", "w") as archive:
+        for name in ("metadata.json", "config.json", "model.weights.h5"):
+            archive.writestr(name, "{}")
+    assert "h5py" in (refusal(tmp_path / "m.keras").hint or "")

@@ -198,6 +198,7 @@ _KINDS: dict[str, Kind] = {
     "tolerance": _or_none(Kind("a ckptool.Tolerance, as ckptool.Tolerance(rel=1e-3)", _is_tolerance)),
     "recipe": _or_none(RECIPE),
     "rules": _or_none(TEXTS),
+    "complete_with": _or_none(PATH),
     "choices": Kind(
         'pairs of "keep" or "drop" and a pattern, as [("drop", "fc.*")]', _several(_is_choice, or_one=False)
     ),
@@ -217,6 +218,8 @@ _KINDS: dict[str, Kind] = {
 _OF_FUNCTIONS: dict[tuple[str, str], Kind] = {
     ("plan_merge", "base"): _or_none(INPUT),
     ("plan_remap", "recipe"): RECIPE,
+    ("plan_transplant", "new"): TEXTS,
+    ("load_into", "new"): TEXTS,
     ("extract", "out"): _or_none(PATH),
     ("extract_lora", "out"): _or_none(PATH),
     ("open", "path"): Kind("a path or an address", _is_path),

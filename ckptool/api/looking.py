@@ -199,6 +199,7 @@ def check(
     policy: PathText | None = None,
     into: str | None = None,
     model_args: Mapping[str, object] | None = None,
+    complete_with: PathText | None = None,
     rules: str | Sequence[str] | None = None,
     trust_policy: bool = False,
     threads: int = 2,
@@ -210,6 +211,7 @@ def check(
         policy: a policy file. By default there is none, wherever this is called: only the rules that always hold.
         into: what all of them must fit: "torchvision:resnet18", "net.py:Net", or the path of a checkpoint.
         model_args: arguments for that model.
+        complete_with: a checkpoint whose tensors all of them must have.
         rules: only these; ``ckptool check --rules`` lists them.
         trust_policy: the policy may run the code of models and name files outside its folder.
         threads: how many at most read and compute.
@@ -231,13 +233,13 @@ def check(
     from ckptool.api.results import CheckReport
     from ckptool.commands.checks.policy import Policy, read_policy
     from ckptool.commands.checks.run import run_checks
-    from ckptool.commands.checks.typed import with_model, without_typed_places
+    from ckptool.commands.checks.typed import with_base, with_model, without_typed_places
     from ckptool.core.bytes import HasPath
     from ckptool.storage.paths import local_path
 
     named = [paths] if isinstance(paths, str | HasPath) else list(paths)
     asked = Policy() if policy is None else read_policy(local_path(policy))
-    asked = replace(with_model(asked, into, model_args), is_trusted=trust_policy)
+    asked = replace(with_base(with_model(asked, into, model_args), complete_with), is_trusted=trust_policy)
     found = run_checks(
         [local_path(path) for path in named], asked, rules=None if rules is None else texts_of(rules), threads=threads
     )

@@ -96,7 +96,7 @@ def _say_version(asked: bool) -> None:
 @app.callback()
 def _ckptool(
     version: Annotated[
-        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Show the version and exit.")
+        bool, typer.Option("--version", "-V", callback=_say_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
     """Surgery on model checkpoints: look inside, compare, change; nothing from a file is ever run."""

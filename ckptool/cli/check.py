@@ -15,12 +15,13 @@ from ckptool.cli.reports import (
     FormatOption,
     ReportOption,
     add_summary,
+    form_of,
     on_github,
     require_reports,
     show_document,
     write_reports,
 )
-from ckptool.core.errors import Exit
+from ckptool.core.errors import Exit, UsageError
 from ckptool.report.escape import terminal
 from ckptool.storage.paths import exists, files_below, is_folder
 
@@ -107,6 +108,12 @@ def check(
         list[str] | None,
         typer.Option("--model-arg", metavar="NAME=VALUE", help="An argument for the model of --into; repeats."),
     ] = None,
+    complete_with: Annotated[
+        PurePath | None,
+        typer.Option(
+            "--complete-with", path_type=PATH, metavar="BASE", help="They must have all tensors of this checkpoint."
+        ),
+    ] = None,
     trust_policy: Annotated[
         bool,
         typer.Option("--trust-policy", help="The policy may run the code of models and name files outside its folder."),
@@ -155,20 +162,22 @@ def check(
     """
     from ckptool.cli.output import print_texts
     from ckptool.commands.checks.policy import find_policy, read_policy
-    from ckptool.commands.checks.typed import with_model
+    from ckptool.commands.checks.typed import with_base, with_model
     from ckptool.report.document_check import check_document
     from ckptool.report.encoders import encoder_named
 
+    if update_lock and rule and "lock" not in rule:
+        raise UsageError("--update-lock writes what the rule lock reads, and --rule leaves it out", hint="--rule lock")
+    form = form_of(form, json)
     files = report or []
     require_reports(files, _weights(paths or []) if any(exists(file) for file in files) else ())
     asked = with_model(find_policy() if policy is None else read_policy(policy), into, _arguments(model_arg or []))
-    asked = replace(asked, is_trusted=trust_policy)
+    asked = replace(with_base(asked, complete_with), is_trusted=trust_policy)
     if models:
         return _list_models(asked)
     _require_own_files(files, asked)
     level: Level = fail_on.value if fail_on else asked.fail_on or "error"
     found = _checked(paths or [], asked, rule, threads, update_lock, quiet)
-    form = "json" if json else form
     about = dict(_about(found))
     document = check_document(found, about, level, verbose)
     show_document(document, form, color, pager=False)

@@ -22,7 +22,8 @@ from ckptool.cli.common import (
     ThreadsOption,
 )
 from ckptool.cli.matching import AcceptOption, ExplainOption, Match, MatchOption, asked_for, require_match_for
-from ckptool.cli.reports import FormatOption, ReportOption, require_reports, show_document, write_reports
+from ckptool.cli.reports import FormatOption, ReportOption, form_of, require_reports, show_document, write_reports
+from ckptool.cli.values import exclude
 
 if TYPE_CHECKING:
     from ckptool.commands.diff.result import Diff
@@ -93,6 +94,10 @@ def diff(
     from ckptool.report.document_diff import diff_document
     from ckptool.values.delta import Tolerance
 
+    exclude("values are not compared: leave out one of them", {"--keys-only": keys_only, "--tolerance": tolerance})
+    form = form_of(form, json)
+    emitted = None if emit is None else f"--emit {emit.value}"
+    exclude("a recipe is TOML: leave out the format", {f"{emitted}": emitted, f"--format {form}": form != "text"})
     bounds = Tolerance()
     for text in tolerance or []:
         bounds = parse_tolerance(text, bounds)
@@ -121,7 +126,7 @@ def diff(
         rules_text = [] if found_rules is None else [match_recipe(found_rules.report, found_rules.accept)]
         print_texts(rules_text or diff_recipe(found, *names))
     else:
-        show_document(document, "json" if json else form, color, pager=not no_pager)
+        show_document(document, form, color, pager=not no_pager)
     write_reports(files, document)
     return found.exit_code
 

@@ -22,6 +22,7 @@ from ckptool.cli.reports import (
     READING_FORMATS,
     ReadingFormatOption,
     ReadingReportOption,
+    form_of,
     require_reports,
     show_document,
     write_reports,
@@ -96,6 +97,7 @@ def extract(
     from ckptool.report.document_extract import extract_document
     from ckptool.report.document_lora import lora_document
 
+    form = form_of(form, json)
     files = report or []
     before, after = open_selected(base, select), open_selected(tuned, select)
     inputs = [PurePath(path) for path in (*before.paths, *after.paths)]
@@ -112,7 +114,7 @@ def extract(
             raise UsageError(f"{option} is for an adapter", hint="--lora --rank 16")
     found = _extracted(before, after, out, force, threads, quiet)
     document = extract_document(found, (str(base), str(tuned)), None if out is None else str(out), verbose)
-    show_document(document, "json" if json else form, color, pager=not no_pager)
+    show_document(document, form, color, pager=not no_pager)
     write_reports(files, document)
     return Exit.OK
 

@@ -18,7 +18,7 @@ from ckptool.cli.common import (
     SelectOption,
     complete_keys,
 )
-from ckptool.cli.reports import FormatOption, ReportOption
+from ckptool.cli.reports import FormatOption, ReportOption, form_of
 from ckptool.cli.values import decoded, in_order, open_selected, value_options
 from ckptool.cli.writing import (
     AllowOption,
@@ -43,6 +43,7 @@ from ckptool.cli.writing import (
     WrapOption,
     asked_share,
     carry_out,
+    choices_of,
 )
 from ckptool.commands.beside.choices import Choices
 
@@ -114,18 +115,15 @@ def filter(
         to,
         force,
         max_shard,
-        Choices(
+        choices_of(
             only_weights,
             drop_optimizer,
             optimizer_as_is,
             keep_unknown,
-            tied.value,
-            ema or select is not None,
-            allow=tuple(allow or ()),
-            wrap=wrap,
+            Choices(tied=tied.value, selected=ema or select is not None, allow=tuple(allow or ()), wrap=wrap),
         ),
         dry_run=dry_run,
-        form="json" if json else form,
+        form=form_of(form, json),
         color=color,
         no_pager=no_pager,
         verbose=verbose,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from itertools import takewhile
-from typing import Any
+from typing import Any, NoReturn
 
 from typer.core import TyperCommand, TyperGroup
 
@@ -32,6 +32,7 @@ _ELSEWHERE: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("merge-lora", "lora", "apply-lora", "merge-adapter", "fuse", "fuse-lora", "bake"), _ADAPTER),
     **dict.fromkeys(("show", "info", "ls", "list", "cat", "print", "view", "dump", "keys", "stats", "head"), _INSPECT),
     **dict.fromkeys(("compare", "cmp"), ("diff OLD NEW",)),
+    "version": ("--version",),
     **dict.fromkeys(("match", "align", "auto"), ("remap IN --auto --like MODEL",)),
     **dict.fromkeys(("load", "load-into", "init", "fit", "adapt", "transfer", "finetune"), _TRANSPLANT),
     **dict.fromkeys(("verify", "validate", "scan", "lint", "test", "audit"), _CHECK),
@@ -45,7 +46,11 @@ class HelpCommand(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> Any:
         """As typer does; every error about the options knows whose they are."""
         try:
-            return super().parse_args(ctx, args)
+            ctx.allow_extra_args = True  # they are refused here
+            further = super().parse_args(ctx, args)
+            if further and not ctx.resilient_parsing:
+                _refuse_further(ctx, further)
+            return further
         except Exception as error:
             if getattr(error, "ctx", ctx) is None:
                 error.ctx = ctx  # type: ignore[attr-defined]
@@ -53,6 +58,16 @@ class HelpCommand(TyperCommand):
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         formatter.write(_page(self, ctx, []))
+
+
+def _refuse_further(ctx: Any, words: Sequence[str]) -> NoReturn:
+    """Refuses more arguments than a command takes."""
+    hint = f"{ctx.command_path} --help"
+    if ctx.info_name == "inspect":
+        hint = (
+            f"one at a time; to compare two: ckptool diff {' '.join(map(shell_quote, (ctx.params['path'], words[0])))}"
+        )
+    raise UsageError(f"{ctx.command_path} does not take so many arguments: {' '.join(words)}", hint=hint)
 
 
 class HelpGroup(TyperGroup):

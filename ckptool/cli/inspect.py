@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Annotated
@@ -25,18 +25,23 @@ from ckptool.cli.reports import (
     READING_FORMATS,
     ReadingFormatOption,
     ReadingReportOption,
+    form_of,
     require_reports,
     show_document,
     write_reports,
 )
+from ckptool.cli.values import exclude
 from ckptool.core.errors import Exit
 
 if TYPE_CHECKING:
     from ckptool.core.checkpoint import Checkpoint, Note
+    from ckptool.core.errors import UndecodableError
     from ckptool.encodings.encoded import Encoded
     from ckptool.report.inspection import Inspection
+    from ckptool.values.stats import Stats
 
 
+_SHOWN = 3  # tensors that are named one by one
 _DESCRIPTION = 1 << 16  # bytes of what describes a quantized tensor and is read without --stats
 
 
@@ -83,6 +88,8 @@ def inspect(
     from ckptool.formats.opening import open_checkpoint
     from ckptool.report.document_inspect import inspect_document
 
+    exclude("--flat has no tree: leave out --depth", {"--flat": flat, "--depth": depth})
+    form = form_of(form, json)
     files = report or []
     require_reports(files, [path], READING_FORMATS)
     checkpoint = open_checkpoint(path, select=select)
@@ -90,7 +97,7 @@ def inspect(
     keys = _sorted(checkpoint, _chosen(checkpoint, only or [], path), sort)
     found = _report(checkpoint, path, keys, stats, threads, quiet)
     document = inspect_document(found, depth, flat, sort is Sort.SIZE, threads)
-    show_document(document, "json" if json else form, color, pager=not no_pager)
+    show_document(document, form, color, pager=not no_pager)
     write_reports(files, document)
     return Exit.OK
 
@@ -127,7 +134,8 @@ def _report(
 
         encoded = settled(checkpoint, encoded_of(checkpoint), None if stats else _DESCRIPTION)
     by_codes = {each.codes.key: each for each in encoded}
-    numbers = {}
+    numbers: Mapping[str, Stats] = {}
+    undecodable: list[UndecodableError] = []
     if stats:
         from ckptool.cli.progress import Progress
         from ckptool.engine.dequantize import with_logical_values
@@ -135,16 +143,27 @@ def _report(
 
         with Progress("reading", quiet) as progress:
             values = with_logical_values(checkpoint, encoded)
-            numbers = all_stats(values, keys, threads=threads, progress=progress)
+            numbers = all_stats(values, keys, threads=threads, progress=progress, on_undecodable=undecodable.append)
     return Inspection(
         checkpoint=checkpoint,
         name=str(path),
         keys=keys,
         ties=tuple(ties(checkpoint)),
-        notes=_notes_on(keys, checkpoint, notes_of(checkpoint)),
+        notes=(*_undecodable(undecodable), *_notes_on(keys, checkpoint, notes_of(checkpoint))),
         stats=numbers,
         encoded=by_codes,
     )
+
+
+def _undecodable(errors: Sequence[UndecodableError]) -> Iterator[Note]:
+    """The first tensors that cannot be decoded, and how many more there are."""
+    from ckptool.core.checkpoint import Note
+    from ckptool.core.counts import many
+
+    for error in errors[:_SHOWN]:
+        yield Note(error.message, error.hint or "", (error.key or "",), "warning")
+    if len(errors) > _SHOWN:
+        yield Note(f"{many(len(errors) - _SHOWN, 'more tensor')} cannot be decoded", level="warning")
 
 
 def _notes_on(keys: Sequence[str], checkpoint: Checkpoint, notes: Iterable[Note]) -> tuple[Note, ...]:

@@ -18,8 +18,8 @@ from ckptool.cli.common import (
     QuietOption,
     SelectOption,
 )
-from ckptool.cli.reports import FormatOption, ReportOption
-from ckptool.cli.values import decoded, number_pairs, open_selected, print_list
+from ckptool.cli.reports import FormatOption, ReportOption, form_of
+from ckptool.cli.values import decoded, exclude, number_pairs, open_selected, print_list
 from ckptool.cli.writing import (
     AllowOption,
     DequantizeOption,
@@ -43,6 +43,7 @@ from ckptool.cli.writing import (
     WrapOption,
     asked_share,
     carry_out,
+    choices_of,
 )
 from ckptool.commands.beside.choices import Choices
 from ckptool.core.errors import UsageError
@@ -161,16 +162,15 @@ def merge(
     def opened(path: PurePath) -> Checkpoint:
         return decoded(open_selected(path, select), dequantize, dtype)
 
+    others: dict[str, object] = {"--method": method, "--weights": weights, "--base": base, "--param": param}
+    others |= {"--intersect": intersect, "--union": union}
     if patch:
-        others = {"--method": method, "--weights": weights, "--base": base, "--param": param, "--lora": lora}
-        for option, given in {**others, "--scale": scale, "--dtype": dtype}.items():
-            if given is not None and given != []:
-                raise UsageError(f"--patch and {option} exclude each other", hint="apply the patch first")
+        for option, given in {**others, "--lora": lora, "--scale": scale, "--dtype": dtype}.items():
+            exclude("apply the patch first", {"--patch": patch, option: given})
         plan, names = _patch_plan(chosen, patch, opened, quiet)
     elif lora is not None:
-        for option, given in (("--method", method), ("--weights", weights), ("--base", base), ("--param", param)):
-            if given:
-                raise UsageError(f"--lora and {option} exclude each other", hint="merge the adapter first")
+        for option, given in others.items():
+            exclude("merge the adapter first", {"--lora": lora, option: given})
         plan, names = _lora_plan(chosen, lora, 1.0 if scale is None else scale, dtype, opened)
     elif scale is not None:
         raise UsageError("--scale is for an adapter", hint="--lora ADAPTER --scale 0.5, or --method and --param")
@@ -184,11 +184,15 @@ def merge(
         to,
         force,
         max_shard,
-        Choices(
-            only_weights, drop_optimizer, optimizer_as_is, keep_unknown, tied.value, allow=tuple(allow or ()), wrap=wrap
+        choices_of(
+            only_weights,
+            drop_optimizer,
+            optimizer_as_is,
+            keep_unknown,
+            Choices(tied=tied.value, allow=tuple(allow or ()), wrap=wrap),
         ),
         dry_run=dry_run,
-        form="json" if json else form,
+        form=form_of(form, json),
         color=color,
         no_pager=no_pager,
         verbose=verbose,

@@ -28,8 +28,8 @@ from ckptool.cli.matching import (
     require_match_for,
 )
 from ckptool.cli.output import print_texts
-from ckptool.cli.reports import FormatOption, ReportOption
-from ckptool.cli.values import decoded, number_pairs, open_selected, print_list
+from ckptool.cli.reports import FormatOption, ReportOption, form_of
+from ckptool.cli.values import decoded, exclude, number_pairs, open_selected, print_list
 from ckptool.cli.writing import (
     AllowOption,
     DequantizeOption,
@@ -53,6 +53,7 @@ from ckptool.cli.writing import (
     WrapOption,
     asked_share,
     carry_out,
+    choices_of,
 )
 from ckptool.commands.beside.choices import Choices
 from ckptool.core.errors import UsageError
@@ -161,6 +162,7 @@ def remap(
     from ckptool.recipes.recipe import recipe_of
     from ckptool.report.match_recipe import match_recipe
 
+    exclude("--check writes nothing: leave out one of them", {"--check": check, "--save-recipe": save_recipe})
     auto = auto or match is Match.AUTO
     level = asked_for(auto, accept, "--auto --like CHECKPOINT")
     require_match_for(explain, is_auto=auto, option="--auto --like CHECKPOINT")
@@ -184,19 +186,16 @@ def remap(
         to,
         force,
         _shard_of(max_shard, recipe.output_max_shard, out, to),
-        Choices(
+        choices_of(
             only_weights,
             drop_optimizer,
             optimizer_as_is,
             keep_unknown,
-            tied.value,
-            ema or select is not None,
-            allow=tuple(allow or ()),
-            wrap=wrap,
+            Choices(tied=tied.value, selected=ema or select is not None, allow=tuple(allow or ()), wrap=wrap),
         ),
         check,
         dry_run=dry_run,
-        form="json" if json else form,
+        form=form_of(form, json),
         color=color,
         no_pager=no_pager,
         verbose=verbose,

@@ -74,6 +74,17 @@ ReportOption = Annotated[list[PurePath] | None, _report_option(FORMATS)]
 ReadingReportOption = Annotated[list[PurePath] | None, _report_option(READING_FORMATS)]
 
 
+def form_of(form: str, json: bool) -> str:
+    """The format that --format and --json mean.
+
+    Raises:
+        UsageError: they mean two.
+    """
+    if json and form not in ("text", "json"):  # text is what --format is where it is not given
+        raise UsageError(f"--json and --format {form} exclude each other", hint="give one of them")
+    return "json" if json else form
+
+
 def require_reports(files: Sequence[PurePath], inputs: Iterable[PurePath], formats: Collection[str] = FORMATS) -> None:
     """Refuse report files that could not be written, before anything is looked at.
 

@@ -24,9 +24,9 @@ from ckptool.cli.common import (
 )
 from ckptool.cli.matching import AcceptOption, ExplainOption, Match, MatchOption, asked_for, require_match_for
 from ckptool.cli.probing import ProbeArgOption, ProbeInputOption, ProbeOption, asked_probe
-from ckptool.cli.reports import FormatOption, ReportOption
+from ckptool.cli.reports import FormatOption, ReportOption, form_of
 from ckptool.cli.transplant_output import Extras, carry_out
-from ckptool.cli.values import decoded, number_pairs, open_selected
+from ckptool.cli.values import decoded, exclude, number_pairs, open_selected
 from ckptool.cli.writing import (
     AllowOption,
     DequantizeOption,
@@ -197,6 +197,7 @@ def transplant(
     from ckptool.recipes.reverse import reverse
 
     require_match_for(explain, is_auto=match is Match.AUTO, option="--match auto")
+    exclude("--only-loaded writes nothing that --init makes", {"--only-loaded": only_loaded, "--init": init})
     recipe = recipe_of(rules or [])
     proof = asked_probe(probe, probe_arg, probe_input)
     fits, inits = _pairs(fit or [], "--fit", "pos_embed=grid"), _pairs(init or [], "--init", "fc.*=normal(0.001)")
@@ -281,7 +282,7 @@ def transplant(
         max_shard,
         Choices(tied=tied.value, allow=tuple(allow or ())),
         dry_run=dry_run,
-        form="json" if json else form,
+        form=form_of(form, json),
         color=color,
         no_pager=no_pager,
         verbose=verbose,

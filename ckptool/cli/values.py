@@ -52,6 +52,21 @@ def in_order(
     return found
 
 
+def exclude(why: str, options: Mapping[str, object]) -> None:
+    """Refuse two options of which one would be ignored.
+
+    Args:
+        why: what to do instead.
+        options: what was given for each by its name; None, False and empty lists are not given.
+
+    Example:
+        >>> exclude("give one of them", {"--flat": True, "--depth": None})
+    """
+    given = [name for name, value in options.items() if value is not None and value is not False and value != []]
+    if len(given) > 1:
+        raise UsageError(f"{given[0]} and {given[1]} exclude each other", hint=why)
+
+
 def number_pairs(texts: Sequence[str], option: str) -> dict[str, float]:
     """The numbers by name of a repeated ``--param NAME=VALUE``.
 

@@ -14,6 +14,7 @@ import typer
 from ckptool.cli.common import PATH, Color
 from ckptool.cli.reports import require_reports, show_blocks, show_document, write_reports
 from ckptool.cli.texts import require_texts, write_texts
+from ckptool.cli.values import exclude
 from ckptool.commands.beside.choices import Choices
 from ckptool.core.checkpoint import Note
 from ckptool.core.errors import Exit, UsageError
@@ -149,6 +150,28 @@ DequantizeOption = Annotated[
 VerboseOption = Annotated[
     bool, typer.Option("--verbose", "-v", help="A row per tensor.", rich_help_panel="Output")
 ]  # fmt: skip
+
+
+def choices_of(
+    only_weights: bool, drop_optimizer: bool, optimizer_as_is: bool, keep_unknown: bool, choices: Choices
+) -> Choices:
+    """What the options say of everything beside the weights.
+
+    Raises:
+        UsageError: one says the opposite of another.
+    """
+    alone = {"--only-weights": only_weights}
+    exclude("--only-weights leaves all of it out", {**alone, "--keep-optimizer-as-is": optimizer_as_is})
+    exclude("--only-weights leaves all of it out", {**alone, "--keep-unknown": keep_unknown})
+    both = {"--drop-optimizer": drop_optimizer, "--keep-optimizer-as-is": optimizer_as_is}
+    exclude("give one of them", both)
+    return replace(
+        choices,
+        only_weights=only_weights,
+        drop_optimizer=drop_optimizer,
+        optimizer_as_is=optimizer_as_is,
+        keep_unknown=keep_unknown,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import PurePath
 
-from ckptool.core.checkpoint import Checkpoint
+from ckptool.commands.llamacpp import known_rules
+from ckptool.core.checkpoint import Checkpoint, Note
 from ckptool.core.errors import UsageError
 from ckptool.core.fold import rollup
 from ckptool.core.keys import Pattern
@@ -58,12 +59,14 @@ class Given:
         prefixes: put before the keys of each input.
         vars: numbers for the rules.
         fit: makes the ops of ``fit`` in them.
+        is_known: nobody asked for them: ckptool knows the names of one side.
     """
 
     recipe: Recipe = field(default_factory=Recipe)
     prefixes: Sequence[str] = ()
     vars: Mapping[str, float] | None = None
     fit: FitOp | None = None
+    is_known: bool = False
 
 
 def automatic(
@@ -97,6 +100,9 @@ def automatic(
     made = {step.target.key: step.target for step in first.steps}
     report = match(made, target, target_modules=short, accept=accept)
     report = with_reshaped(report) if reshaped else report
+    if given.is_known:
+        first_rules = Note(f"the rules of the built-in recipe {rules.name} come first")
+        report = replace(report, notes=(first_rules, *report.notes))
     found = recipe_of_match(report, accept)
     return Automatic(combine([rules, found]) if rules != Recipe() else found, report, accept)
 
@@ -142,7 +148,10 @@ def match_checkpoints(
         accept: the least confidence of what is compared.
     """
     specs, wanted = ({key: tensor.spec for key, tensor in side.items()} for side in (old, new))
-    return automatic(Given(given or Recipe()), specs, wanted, accept=accept, reshaped=True)
+    known = Recipe() if given and given.stages else known_rules(old, wanted, new.metadata)
+    rules = known if known.stages else given or Recipe()
+    first = Given(rules, vars=numbers_beside(rules, old.path), is_known=bool(known.stages))
+    return automatic(first, specs, wanted, accept=accept, reshaped=True)
 
 
 def mapped_by(recipe: Recipe, old: Checkpoint, new: Checkpoint) -> list[Mapped]:
@@ -152,7 +161,7 @@ def mapped_by(recipe: Recipe, old: Checkpoint, new: Checkpoint) -> list[Mapped]:
         UsageError: the recipe cannot be carried out on these keys.
     """
     specs, wanted = ({key: tensor.spec for key, tensor in side.items()} for side in (old, new))
-    made = expand(recipe, specs, vars=numbers_beside(recipe, old.path), targets=wanted)
+    made = expand(recipe, specs, vars=numbers_beside(recipe, old.path, metadata=old.metadata), targets=wanted)
     for problem in made.problems:
         raise UsageError(problem.message, hint=problem.hint or None, path=old.path)
     return [_as_compared(step, old) for step in made.steps if any(sources_of(step.value))]

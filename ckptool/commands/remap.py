@@ -8,6 +8,7 @@ from dataclasses import replace
 from ckptool.commands.automatic import Automatic, Given, automatic
 from ckptool.commands.beside.versions import carried_versions
 from ckptool.commands.filter import cast_value, float_dtype, module_notes
+from ckptool.commands.llamacpp import known_rules
 from ckptool.core.bytes import PathText
 from ckptool.core.checkpoint import Checkpoint, Note
 from ckptool.core.counts import many
@@ -18,12 +19,14 @@ from ckptool.core.spec import TensorSpec
 from ckptool.core.ties import with_recorded_ties
 from ckptool.matching.result import Confidence
 from ckptool.recipes.expand import Expansion, expand
+from ckptool.recipes.fitting import fitting_recipes
 from ckptool.recipes.inputs import numbers_beside, source_file_captures
-from ckptool.recipes.recipe import Expect, Recipe
+from ckptool.recipes.recipe import Expect, Recipe, builtin_recipes, combine
 from ckptool.recipes.reverse import check_reverse, reverse
 from ckptool.storage.paths import is_folder
 
 Specs = Mapping[str, TensorSpec]
+_EXPERTS = "experts"  # in the names of recipes for them
 _MANY = 200_000  # keys that are not led there and back only to say that it works
 
 
@@ -61,7 +64,7 @@ def plan_remap(
     """
     given = (sources,) if isinstance(sources, Checkpoint) else tuple(sources)
     inputs = tuple(map(with_recorded_ties, given))
-    numbers = numbers_beside(recipe, inputs[0].path, vars)
+    numbers = numbers_beside(recipe, inputs[0].path, vars, inputs[0].metadata)
     specs = [checkpoint.specs() for checkpoint in inputs]
     losses: tuple[str, ...] = ()
     running = recipe
@@ -82,7 +85,7 @@ def plan_remap(
         inputs,
         Copies.of(steps, inputs) or steps,
         found.dropped,
-        found.problems,
+        found.problems and _with_others(found.problems, recipe, specs[0]),
         () if backwards else _unmet(recipe.expect, steps, targets),
         found.uses,
         tuple(notes),
@@ -111,11 +114,13 @@ def match_remap(
         vars: numbers that come before those of the recipe.
         accept: the least confidence of what is done.
     """
-    numbers = numbers_beside(recipe, sources[0].path, vars)
+    wanted = like.specs()
+    known = Recipe() if recipe.stages or len(sources) > 1 else known_rules(sources[0], wanted, like.metadata)
+    recipe = combine([recipe, known]) if known.stages else recipe
+    numbers = numbers_beside(recipe, sources[0].path, vars, sources[0].metadata)
     inputs = map(with_recorded_ties, sources)
     specs = [checkpoint.specs() for checkpoint in inputs]
-    wanted = like.specs()
-    return automatic(Given(recipe, prefixes, numbers), specs, wanted, accept=accept)
+    return automatic(Given(recipe, prefixes, numbers, is_known=bool(known.stages)), specs, wanted, accept=accept)
 
 
 def open_sources(path: PathText, recipe: Recipe, select: str | None) -> tuple[tuple[Checkpoint, ...], tuple[str, ...]]:
@@ -176,6 +181,18 @@ def _reversible(
         dropped = many(len(trip.dropped), "dropped key")
         return [Note(f"reversible: {other}, except {dropped}", keys=trip.dropped)]
     return [Note(f"reversible: {other}")]
+
+
+def _with_others(problems: tuple[Problem, ...], recipe: Recipe, specs: Specs) -> tuple[Problem, ...]:
+    """The problems of a built-in recipe for experts; the first names those that do fit, if there are any."""
+    if recipe.name not in builtin_recipes() or _EXPERTS not in recipe.name or len(specs) > _MANY:
+        return problems
+    others = ((options, other) for options, other in fitting_recipes(specs) if _EXPERTS in options[1])
+    names = [" ".join(options) for options, other in others if not expand(other, specs).problems]
+    if not names:
+        return problems
+    hint = f"{'this fits' if len(names) == 1 else 'these fit'}: {', '.join(names[:3])}"
+    return (replace(problems[0], hint=hint), *problems[1:])
 
 
 def _unmet(expect: Expect, steps: Sequence[Step], targets: Specs | None) -> tuple[Problem, ...]:

@@ -116,6 +116,10 @@ class DamagedError(UnreadableError):
     """The bytes of a tensor do not have the checksum that the file states for them."""
 
 
+class UndecodableError(CkptError):
+    """The values of a quantized tensor do not go together: it cannot be decoded; others of the file may be."""
+
+
 class PartlyLoadedError(UnreadableError):
     """Loading into a live model failed after tensors of the model were overwritten, which cannot be undone.
 

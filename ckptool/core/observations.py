@@ -95,9 +95,32 @@ class NotInOptimizer(Observation):
 
 @dataclass(frozen=True, slots=True)
 class IncompleteOptimizer(Observation):
-    """Parameters for which the ranks' files lack a part of the optimizer's state; all of it was left out."""
+    """Files of the optimizer's state are missing, and with them that of some parameters; all of it was left out."""
 
     keys: tuple[str, ...]
+    absent: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NumberedOptimizer(Observation):
+    """An optimizer whose parameters have numbers, where the ranks' files do not tell which number is which key."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class OptimizerLeftOut(Observation):
+    """The optimizer's state was not read, because its parameters are spread over "experts" or over "stages"."""
+
+    over: str
+
+
+@dataclass(frozen=True, slots=True)
+class PiecesDiffer(Observation):
+    """Tensors that are not what the pieces in `folder` say, of which the files that were opened were made."""
+
+    keys: tuple[str, ...]
+    folder: str
 
 
 @dataclass(frozen=True, slots=True)

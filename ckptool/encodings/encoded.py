@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from math import prod
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
-from ckptool.core.errors import CkptError
+from ckptool.core.errors import CkptError, UndecodableError
 from ckptool.core.spec import TensorSpec
 
 if TYPE_CHECKING:
@@ -164,9 +164,11 @@ class Part:
         """All of a member."""
         return self.read(role)
 
-    def error(self, text: str, hint: str = "") -> CkptError:
+    def error(self, text: str, hint: str = "") -> UndecodableError:
         """An error about this tensor."""
-        return CkptError(f"{self.encoded.key} cannot be decoded: {text}", hint=hint or None, key=self.encoded.key)
+        return UndecodableError(
+            f"{self.encoded.key} cannot be decoded: {text}", hint=hint or None, key=self.encoded.key
+        )
 
 
 def _settled(encoded: Encoded, read: Read) -> Encoded:

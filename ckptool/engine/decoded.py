@@ -42,6 +42,7 @@ _STRIPS = 1 << 22  # bytes of such strips that a thread keeps
 _NUMBERS = count()
 _LOCK = threading.Lock()
 _NOTHING: Mapping[int, int] = {}
+_NO_ROLES: frozenset[str] = frozenset()
 
 
 class DecodedBytes(DerivedBytes):
@@ -65,7 +66,7 @@ class DecodedBytes(DerivedBytes):
         self.stored = stored
         self.dtype = dtype
         self.infinite: Mapping[int, int] = _NOTHING
-        self.verified: frozenset[str] = frozenset()
+        self.verified = _NO_ROLES
         self._hash: int | None = None
 
     @property

@@ -107,14 +107,16 @@ class OptimizerState(Fact):
 
 @dataclass(frozen=True, slots=True)
 class Script(Fact):
-    """A compiled program around the weights."""
+    """A compiled program around the weights; `program` is what made it."""
+
+    program: str = "TorchScript"
 
     name = "script"
     rank = 17
 
     @property
     def text(self) -> str:
-        return "it is a TorchScript program: code and weights in one file"
+        return f"it is a {self.program} program: code and weights in one file"
 
     @property
     def hint(self) -> str:
@@ -175,4 +177,4 @@ def find_optimizer(headers: Headers) -> Iterator[OptimizerState]:
 @finder
 def find_script(headers: Headers) -> Iterator[Script]:
     if headers.checkpoint.format.is_program:
-        yield Script()
+        yield Script(program=headers.checkpoint.format.name)

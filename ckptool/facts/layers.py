@@ -16,7 +16,7 @@ from ckptool.facts.headers import Headers
 from ckptool.facts.registry import finder
 
 _LAYERS = re.compile(
-    r"(.*\.)?(?:(?:encoder_|decoder_)?layers?|(?:transformer_)?blocks?|h|resblocks|experts)\.(?P<number>[0-9]{1,4})\.",
+    r"(.*\.)?(?:(?:encoder_|decoder_)?layers?|(?:transformer_)?blocks?|h|resblocks)\.(?P<number>[0-9]{1,4})\.",
     re.DOTALL,
 )
 

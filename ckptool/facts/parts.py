@@ -15,6 +15,7 @@ from ckptool.core.facts import FINE, Answer, Fact, Operation, Refuse, Say, Use
 from ckptool.facts.headers import Headers
 from ckptool.facts.registry import finder
 from ckptool.formats.folder import KNOWN
+from ckptool.formats.ranks.deepspeed_files import EXPERT_FILE, LAYER_FILE, is_deepspeed
 from ckptool.formats.ranks.kinds import joining_folder
 from ckptool.formats.ranks.parts import is_part
 from ckptool.formats.registry import INDEX_ENDING
@@ -87,6 +88,34 @@ class Rank(Fact):
         match use.operation:
             case Operation.COPY | Operation.CAST | Operation.COMPUTE if not self.folder:
                 return Say(self.text, self.hint)
+            case Operation.COPY | Operation.CAST | Operation.COMPUTE | Operation.LOAD:
+                return Refuse(self.text, self.hint, may_insist=True)
+        return FINE
+
+
+@dataclass(frozen=True, slots=True)
+class LayerFile(Fact):
+    """A file of DeepSpeed with some layers or experts of a model; `files` beside it have others, `folder` all."""
+
+    files: tuple[str, ...] = ()
+    folder: str = ""
+
+    name = "layer-file"
+    may_be_allowed = True
+    tells = True
+    level = "warning"
+    grade = "error"
+
+    @property
+    def text(self) -> str:
+        return f"DeepSpeed keeps layers or experts of this model in files beside it: {listed(self.files, 2)}"
+
+    @property
+    def hint(self) -> str:
+        return f"open the folder, which joins them: {self.folder}"
+
+    def answer(self, use: Use) -> Answer:
+        match use.operation:
             case Operation.COPY | Operation.CAST | Operation.COMPUTE | Operation.LOAD:
                 return Refuse(self.text, self.hint, may_insist=True)
         return FINE
@@ -187,16 +216,19 @@ class Several(Fact):
         return FINE
 
 
+def one_of_shards(checkpoint: Checkpoint) -> int:
+    """How many shards there are of a checkpoint of which this file is one; 0 for a whole one."""
+    match = SHARD_NAME.fullmatch(checkpoint.path.name)
+    if match is None or [file.path for file in checkpoint.files] not in ([], [checkpoint.path]):
+        return 0
+    return int(match["count"]) if int(match["count"]) > 1 else 0
+
+
 @finder
 def find_shard(headers: Headers) -> Iterator[Shard]:
-    path = headers.checkpoint.path
-    match = SHARD_NAME.fullmatch(path.name)
-    if (
-        match is not None
-        and int(match["count"]) > 1
-        and [file.path for file in headers.checkpoint.files] in ([], [path])
-    ):
-        yield Shard(of=int(match["count"]), folder=str(path.parent))
+    count = one_of_shards(headers.checkpoint)
+    if count:
+        yield Shard(of=count, folder=str(headers.checkpoint.path.parent))
 
 
 @finder
@@ -218,6 +250,18 @@ def find_rank(headers: Headers) -> Iterator[Rank]:
             whole = joining_folder(locate_folder(place.parent))
             yield Rank(file=place.name, siblings=tuple(siblings), folder="" if whole is None else str(whole))
             return
+
+
+@finder
+def find_layer_file(headers: Headers) -> Iterator[LayerFile]:
+    path = headers.checkpoint.path
+    patterns = (LAYER_FILE, EXPERT_FILE)
+    if [file.path for file in headers.checkpoint.files] != [path] or not is_deepspeed([path.name]):
+        return
+    names = [name for name in _names_beside(path) if any(pattern.fullmatch(name) for pattern in patterns)]
+    others = tuple(name for name in names if name != path.name)
+    if others:
+        yield LayerFile(files=others, folder=str(path.parent))
 
 
 def _names_beside(path: PurePath) -> list[str]:

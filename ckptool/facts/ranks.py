@@ -64,17 +64,67 @@ class NotInOptimizer(Fact):
 class IncompleteOptimizer(Fact):
     """The optimizer's state is not all there, so none of it was read."""
 
+    absent: tuple[str, ...] = ()
+
     name = "incomplete-optimizer"
     level = "warning"
     rank = -1
 
     @property
     def text(self) -> str:
-        return f"the optimizer's state is left out: {many(len(self.keys), 'parameter')} lack a part of it"
+        what = f"{many(len(self.keys), 'parameter')} lack a part of it" if self.keys else f"it lacks {self.absent[0]}"
+        return f"the optimizer's state is left out: {what}"
 
     @property
     def hint(self) -> str:
-        return "copy exp_avg.pt and exp_avg_sq.pt of every parameter along to keep it"
+        return f"copy along to keep it: {listed(self.absent)}"
+
+    def answer(self, use: Use) -> Answer:
+        return _said_when_written(self, use)
+
+
+@dataclass(frozen=True, slots=True)
+class NumberedOptimizer(Fact):
+    """An optimizer whose parameters have numbers, and the files do not tell which number is which key."""
+
+    optimizer: str = ""
+
+    name = "numbered-optimizer"
+    rank = -1
+
+    @property
+    def text(self) -> str:
+        return f"{self.optimizer} numbers its parameters; the files do not tell which number is which key"
+
+    @property
+    def hint(self) -> str:
+        return "an optimizer of the same groups and order loads it; it cannot follow tensors that are dropped"
+
+
+@dataclass(frozen=True, slots=True)
+class OptimizerLeftOut(Fact):
+    """The optimizer's state, and with it the float32 weights, cannot be joined from the files of the ranks."""
+
+    over: str = ""
+
+    name = "optimizer-left-out"
+    level = "warning"
+    rank = -1
+
+    @property
+    def text(self) -> str:
+        if self.over == "experts":
+            return "the weights are those of module; the optimizer's float32 weights and its state are left out"
+        return "the optimizer's state is left out: each stage of the pipeline numbers its parameters anew"
+
+    @property
+    def hint(self) -> str:
+        if self.over == "experts":
+            return "the files do not state which rank's part of them belongs to which expert: train on with DeepSpeed"
+        return "train on with DeepSpeed to keep it"
+
+    def answer(self, use: Use) -> Answer:
+        return _said_when_written(self, use)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +147,7 @@ class ReplicasDiffer(Fact):
         return f"those of rank {self.taken} are taken; running statistics differ where ranks do not synchronise them"
 
     def answer(self, use: Use) -> Answer:
-        if use.operation in (Operation.COPY, Operation.CAST, Operation.COMPUTE, Operation.LOAD):
-            return Say(self.text, self.hint)
-        return FINE
+        return _said_when_written(self, use)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +166,29 @@ class RunBeside(Fact):
     @property
     def hint(self) -> str:
         return "float32 weights and the optimizer's state, which ckptool opens by the name of that folder"
+
+
+@dataclass(frozen=True, slots=True)
+class PiecesDiffer(Fact):
+    """Single numbers that are not those of the pieces from which torch made the whole files."""
+
+    folder: str = ""
+
+    name = "pieces-differ"
+    level = "warning"
+    grade = "error"
+
+    @property
+    def text(self) -> str:
+        what = f"{many(len(self.keys), 'tensor')} not as in the pieces of which torch made these files"
+        return f"{what}: {listed(self.keys)}"
+
+    @property
+    def hint(self) -> str:
+        return f"torch 2.13 writes 0 for every tensor without dimensions; the pieces are right: {self.folder}"
+
+    def answer(self, use: Use) -> Answer:
+        return _said_when_written(self, use)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +250,12 @@ class MissingReplicas(Fact):
         return "other ranks hold the same parts: nothing is lost"
 
 
+def _said_when_written(fact: Fact, use: Use) -> Answer:
+    if use.operation in (Operation.COPY, Operation.CAST, Operation.COMPUTE, Operation.LOAD):
+        return Say(fact.text, fact.hint)
+    return FINE
+
+
 def _them(keys: tuple[str, ...]) -> str:
     return "it" if len(keys) == 1 else "them"
 
@@ -191,9 +268,15 @@ def find(headers: Headers) -> Iterator[Fact]:
     for frozen in headers.observed(seen.NotInOptimizer):
         yield NotInOptimizer(frozen.keys)
     for lacking in headers.observed(seen.IncompleteOptimizer):
-        yield IncompleteOptimizer(lacking.keys)
+        yield IncompleteOptimizer(lacking.keys, absent=lacking.absent)
+    for numbered in headers.observed(seen.NumberedOptimizer):
+        yield NumberedOptimizer(optimizer=numbered.name)
+    for left_out in headers.observed(seen.OptimizerLeftOut):
+        yield OptimizerLeftOut(over=left_out.over)
     for replicas in headers.observed(seen.ReplicasDiffer):
         yield ReplicasDiffer(replicas.keys, replicas.taken)
+    for pieces in headers.observed(seen.PiecesDiffer):
+        yield PiecesDiffer(pieces.keys, folder=pieces.folder)
     for stacked in headers.observed(seen.StackedLayers):
         keys = tuple(key for key in stacked.keys if key in headers.checkpoint)
         if keys:

@@ -16,13 +16,13 @@ from ckptool.core.bytes import ByteSource, Folder
 from ckptool.core.checkpoint import Checkpoint, GlobalUse
 from ckptool.core.errors import UnreadableError, naming
 from ckptool.core.format import Format
-from ckptool.core.observations import Observation, ReplicasDiffer, StackedLayers, UnusedFiles
+from ckptool.core.observations import NumberedOptimizer, Observation, ReplicasDiffer, StackedLayers, UnusedFiles
 from ckptool.core.ranks import Ranks
 from ckptool.formats.dcp_items import Items, Level
 from ckptool.formats.dcp_metadata import Metadata, joined_metadata, read_metadata
 from ckptool.formats.ranks.files import MAX_RANKS, opened, plain, read_rank
 from ckptool.formats.ranks.megatron_dist import COMMON, FORMAT, in_model, is_megatron, mesh_of, stacked_keys
-from ckptool.formats.ranks.optimizer import loadable_optimizers, named_optimizers, parameters_of
+from ckptool.formats.ranks.optimizer import loadable_optimizers, named_optimizers, numbered_optimizers, parameters_of
 from ckptool.formats.ranks.stand_ins import Joined, StandIns, joined_checkpoint
 
 TORCH_DISTRIBUTED = Format("torch.distributed", is_pickle=True, has_checksums=True)
@@ -85,8 +85,10 @@ def open_folders(folders: Sequence[Folder], path: PurePath, select: str | None =
     )
     checkpoint = joined_checkpoint(joined, select)
     named = named_optimizers(joined.root, parameters_of(checkpoint), stand_ins.shape_of)
-    if named is not joined.root:
-        checkpoint = joined_checkpoint(replace(joined, root=named), select)
+    numbered = tuple(map(NumberedOptimizer, numbered_optimizers(named)))
+    if named is not joined.root or numbered:
+        joined = replace(joined, root=named, observations=(*joined.observations, *numbered))
+        checkpoint = joined_checkpoint(joined, select)
     return checkpoint if all(items.is_writable for items in saves) else replace(checkpoint, tree=None)
 
 

@@ -6,6 +6,7 @@ else by shards that count themselves, else by the files in it that are checkpoin
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
@@ -28,6 +29,7 @@ from ckptool.formats.registry import (
     sniff,
 )
 from ckptool.formats.sharded import SHARD_NAME, open_index, open_shards
+from ckptool.formats.sniff import other_folder
 from ckptool.storage.touched import only_looking
 
 KNOWN = [
@@ -42,6 +44,7 @@ KNOWN = [
 _COMPANIONS = ("optimizer", "scheduler", "scaler", "training_args", "rng_state", "random_states", "sampler")
 _MOST = 1000  # files that are looked into
 _LATEST = "latest_checkpointed_iteration.txt"
+_STEP = re.compile(r"global_step_?\d+")  # around the folders of verl's actor and critic
 
 Candidate = tuple[str, ...]  # one file, one index, or the shards of one checkpoint
 
@@ -128,6 +131,9 @@ def _only_inner(folder: Folder, entries: Sequence[Entry]) -> Folder:
         if latest in names:
             return folder.folder(latest)
     inner = inner_folders(folder, entries)
+    steps = [folder.folder(name) for name in names if _STEP.fullmatch(name)] if not inner else []
+    if len(steps) == 1 and inner_folders(steps[0], steps[0].entries()):
+        return steps[0]
     if len(inner) == 1 and not any(_holds_known(folder.folder(name)) for name in names - {inner[0].path.name}):
         return inner[0]
     raise _nothing(folder, entries)
@@ -191,8 +197,9 @@ def _nothing(folder: Folder, entries: Sequence[Entry]) -> UnreadableError:
     path, names = folder.path, [entry.name for entry in entries]
     if not entries:
         return UnreadableError(f"the folder {path} is empty", path=path)
-    if "saved_model.pb" in names:
-        return UnreadableError(f"{path} is a TensorFlow SavedModel", hint="export it to safetensors", path=path)
+    other = other_folder(names)
+    if other is not None:
+        return UnreadableError(f"{path} {other.what}", hint=other.hint, path=path)
     if "data.pkl" in names and ("data" in names or "version" in names):
         return UnreadableError(
             f"{path} is a torch file that was unpacked: data.pkl, version and data are in it",

@@ -5,7 +5,9 @@ from __future__ import annotations
 from ckptool.core.bytes import Folder, PathText
 from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.collector import collector_paused
+from ckptool.core.errors import UnreadableError
 from ckptool.formats.registry import open_file
+from ckptool.formats.sniff import DISTRIBUTED, PART_OF_DISTRIBUTED
 from ckptool.storage.locate import locate
 
 
@@ -26,4 +28,10 @@ def open_checkpoint(path: PathText, select: str | None = None) -> Checkpoint:
             from ckptool.formats.folder import open_folder
 
             return open_folder(place, select)
+        if place.name.endswith((DISTRIBUTED, PART_OF_DISTRIBUTED)):
+            raise UnreadableError(
+                f"{place.path} is a part of a torch.distributed checkpoint",
+                hint=f"open the folder, which joins its parts: {place.path.parent}",
+                path=place.path,
+            )
         return open_file(place, select, indexes=True)

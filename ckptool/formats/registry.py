@@ -25,6 +25,7 @@ from ckptool.formats.sniff import (
     is_npy,
     is_npz,
     is_numpy_pickle,
+    is_pt2,
     is_safetensors,
     is_torch_zip,
     what_else,
@@ -104,6 +105,7 @@ CONTAINERS: list[Container] = [
             keeps_metadata=True,
         ),
     ),
+    Container("torch.export", is_pt2, late("pt2", "open_pt2"), (".pt2",)),
     Container(
         "torch zip",
         is_torch_zip,
@@ -162,7 +164,7 @@ def endings() -> tuple[str, ...]:
 
     Example:
         >>> endings()
-        ('.safetensors', '.pth', '.pt', '.ckpt', '.gguf', '.npz', '.npy', '.pdparams', '.bin')
+        ('.safetensors', '.pt2', '.pth', '.pt', '.ckpt', '.gguf', '.npz', '.npy', '.pdparams', '.bin')
     """
     clear = (suffix for container in CONTAINERS for suffix in container.suffixes)
     return tuple(dict.fromkeys((*clear, *vague_endings())))
@@ -193,7 +195,7 @@ def name_patterns() -> tuple[str, ...]:
 
     Example:
         >>> name_patterns()[:2]
-        ('*.safetensors', '*.pth')
+        ('*.safetensors', '*.pt2')
     """
     found = ((*(f"*{suffix}" for suffix in each.suffixes), *each.names) for each in CONTAINERS)
     return tuple(dict.fromkeys(pattern for patterns in found for pattern in patterns))

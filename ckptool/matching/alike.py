@@ -51,16 +51,32 @@ def similarity(source: Unit, target: Unit) -> float:
     """
     ours, theirs = source.words, target.words
     whole = sum(ours.values()) + sum(theirs.values())
-    return sum(worth + theirs[word] for word, worth in ours.items() if word in theirs) / whole if whole else 0.0
+    return shared(source, target) / whole if whole else 0.0
+
+
+def shared(source: Unit, target: Unit) -> float:
+    """The weight of the words that both have."""
+    return sum(worth + target.words[word] for word, worth in source.words.items() if word in target.words)
 
 
 def compatible(source: Unit, target: Unit) -> bool:
     """What only one has is optional, and nothing that is known of them says that they are of two kinds."""
-    if (source.shapes.keys() ^ target.shapes.keys()) - OPTIONAL or (source.kind and target.kind):
+    both = source.shapes.keys() & target.shapes.keys()
+    optional = OPTIONAL | {"weight"} if "running_mean" in both else OPTIONAL
+    if (source.shapes.keys() ^ target.shapes.keys()) - optional or (source.kind and target.kind):
         return False
     if not is_named(source, target) or not is_named(target, source) or _kinds(source, target) == {True, False}:
         return False
-    return not contradicts(source, target)
+    return not contradicts(source, target) and not _are_opposite(source, target)
+
+
+def _are_opposite(source: Unit, target: Unit) -> bool:
+    """One is in an encoder, say, and the other in a decoder."""
+    return any(
+        one in source.words and other in target.words and one not in target.words and other not in source.words
+        for pair in vocabulary().opposites
+        for one, other in (pair, pair[::-1])
+    )
 
 
 def contradicts(source: Unit, target: Unit) -> bool:

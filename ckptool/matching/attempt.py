@@ -82,10 +82,10 @@ class Attempt:
         self._rest(board, ways.doubtful)
         if self.found:
             self._add([*board.run(guess), *board.by_order()], ways.doubtful)
-        self._doubt()
         self._residue(board.known)
         self.weighed += board.edges
         self._most()
+        self._doubt()
         self.found = _joined(self.found)
 
     def _lists(self, board: Board, ways: Orientation) -> None:

@@ -18,10 +18,10 @@ from dataclasses import dataclass, field
 from ckptool.core.spec import TensorSpec
 from ckptool.matching.modules import Part, Unit, placed
 from ckptool.matching.norms import norms_beside
-from ckptool.matching.words import leaf_of, meant_beside
+from ckptool.matching.words import leaf_of, meant_beside, role_at
 
 _NUMBER = re.compile(r"(.*?)(\d{1,9})(\D*)")
-_BETWEEN = re.compile(r"([./]|(?<=\d)[_-])")
+_BETWEEN = re.compile(r"([./]|(?<=\d)[_-]|(?<=\d[a-h])_)")
 _LETTER = re.compile(r"(|.*[_\d])([a-h])")
 _NAMED = 3  # modules with a name that two blocks have both, at least, if the names alone make them alike
 _ALIKE = 0.5  # of the structure of two members of a family is the same
@@ -54,9 +54,11 @@ class _Cut:
     Attributes:
         tiny: a few small members inside a block: two convolutions, each with its norm.
         leaves: modules of one kind side by side, whatever stands between: the convolutions of a Sequential.
+        flat: no list inside a block.
     """
 
     tiny: bool = True
+    flat: bool = False
     leaves: bool = False
 
 
@@ -82,7 +84,11 @@ def cuts_of(specs: Mapping[str, TensorSpec], modules: Mapping[str, str] | None =
         modules: module path -> class name, where there is a model.
     """
     root = _tree(specs)
-    ways = [_Cut()] if len(specs) > _LARGE else [_Cut(), _Cut(tiny=False), _Cut(tiny=False, leaves=True)]
+    ways = (
+        [_Cut()]
+        if len(specs) > _LARGE
+        else [_Cut(), _Cut(tiny=False), _Cut(tiny=False, leaves=True), _Cut(tiny=False, flat=True)]
+    )
     found = [_units(root, cut) for cut in ways]
     for unit in (unit for units in found for unit in units if modules and not unit.bare):
         made_of = {(modules or {}).get(key.rpartition(".")[0], "") for key in unit.keys[unit.main]}
@@ -94,14 +100,16 @@ def cuts_of(specs: Mapping[str, TensorSpec], modules: Mapping[str, str] | None =
 def parts_of(key: str) -> tuple[list[str], list[str]]:
     """The parts of a key, and what stands between them: dots, TensorFlow's slashes, ``_`` and ``-`` behind numbers.
 
-    The last part is never cut, for it is a role or holds one.
+    The last part is never cut, for it is a role or holds one. A flat name is cut before its role.
 
     Example:
         >>> parts_of("conv2_block1_1_conv.kernel")
         (['conv2', 'block1', '1', 'conv', 'kernel'], ['_', '_', '_', '.'])
+        >>> parts_of("res2_0_branch2a_bn_s")
+        (['res2', '0', 'branch2a', 'bn', 's'], ['_', '_', '_', '_'])
     """
     at = max(key.rfind("."), key.rfind("/"))
-    if at < 0:
+    if at < 0 and (at := role_at(key)) < 0:
         return [key], []
     pieces = _BETWEEN.split(key[:at])
     return [*pieces[::2], key[at + 1 :]], [*pieces[1::2], key[at]]
@@ -115,17 +123,18 @@ def _units(root: _Node, cut: _Cut) -> list[Unit]:
 
 def _tree(specs: Mapping[str, TensorSpec]) -> _Node:
     beside: dict[str, set[str]] = defaultdict(set)
-    names = {key: key.replace("/", ".") for key in specs}  # TensorFlow's
-    for name in names.values():
-        module, _, last = name.rpartition(".")
-        beside[module].add(last)
+    rows: list[tuple[str, list[str]]] = []
+    for key in specs:
+        name = key.replace("/", ".")  # TensorFlow's
+        parts = parts_of(name)[0] if name.count(".") <= _DEEPEST else name.rsplit(".", 1)
+        module = name[: -len(parts[-1])]
+        rows.append((module, parts))
+        beside[module].add(parts[-1])
     frozen = {module: frozenset(names) for module, names in beside.items()}
     root = _Node()
     nodes = [root]
-    for at, (key, spec) in enumerate(specs.items()):
-        name = names[key]
-        parts = parts_of(name)[0] if name.count(".") <= _DEEPEST else name.rsplit(".", 1)
-        leaf = leaf_of(tuple(parts), frozen[name.rpartition(".")[0]])
+    for at, (spec, (module, parts)) in enumerate(zip(specs.values(), rows, strict=True)):
+        leaf = leaf_of(tuple(parts), frozen[module])
         node = root
         for part in leaf.module:
             child = node.children.get(part)
@@ -159,6 +168,7 @@ def _collect(nodes: _Members, path: tuple[Part, ...], cut: _Cut, found: list[Uni
             names[name].append((ordinals, child))
     said = norms_beside(names) | meant_beside(frozenset(names))
     nested = any(part.family for part in path)
+    ranked = _lettered(names)
     grouped: set[str] = set()
     for (before, after), members in _numbered(names).items():
         ranks = _ranks(members, names, named=bool(before))
@@ -174,10 +184,9 @@ def _collect(nodes: _Members, path: tuple[Part, ...], cut: _Cut, found: list[Uni
                 _collect(inner, (*path, part), cut, found)
             else:
                 name = members[cluster[0]]
-                part = Part(name, rank=ranks[cluster[0]], said=said.get(name, ()))
+                part = Part(name, rank=ranked.get(name, ranks[cluster[0]]), said=said.get(name, ()))
                 _collect(names[name], (*path, part), cut, found)
             grouped.update(members[number] for number in cluster)
-    ranked = _lettered(names)
     for name, rows in names.items():
         if name not in grouped:
             _collect(rows, (*path, Part(name, rank=ranked.get(name), said=said.get(name, ()))), cut, found)
@@ -216,6 +225,7 @@ def _unit(rows: _Members, path: tuple[Part, ...]) -> Unit:
         all(row[3] for row in first.values()),
         tuple(tuple(number for _, number in ordinals) for ordinals, _ in rows),
         places=tuple(min(row[1] for row in node.tensors.values()) for _, node in rows),
+        holds=any(node.children for _, node in rows),
     )
 
 
@@ -244,7 +254,7 @@ def _families(members: Mapping[int, str], names: Mapping[str, _Members], cut: _C
         structure = _kind(rows)
         if any(node.children for _, node in rows):
             is_tiny = max(node.size for _, node in rows) <= _TINY and len(members) <= 4
-            is_member = cut.tiny or not nested or not is_tiny
+            is_member = cut.tiny or not nested or (not is_tiny and not cut.flat)
         else:
             is_member = cut.leaves and not nested
         best = max(clusters, key=lambda row: _similar(row[0], structure), default=None)

@@ -49,9 +49,10 @@ def doubted(
     found |= dict.fromkeys(of_twins(matches, sources, targets), Evidence.TWIN)
     found |= dict.fromkeys(_rearranged(matches, sources, targets), Evidence.REARRANGED)
     found |= dict.fromkeys(_split(matches), Evidence.SPLIT)
-    if not any(_is_told(one) for one in matches) and not _is_most(matches, sources, targets):
+    common = _common(sources) | _common(targets)
+    if not any(_is_told(one, common) for one in matches) and not _is_most(matches, sources, targets):
         found |= dict.fromkeys(matches, Evidence.NO_WORD)
-    if _is_mirrored(matches):
+    if _is_mirrored(matches, common):
         found |= dict.fromkeys(matches, Evidence.MIRRORED)
     return found
 
@@ -73,9 +74,14 @@ def _split(matches: Sequence[Match]) -> set[Match]:
     }
 
 
-def _is_told(one: Match) -> bool:
+def _common(units: Sequence[Unit]) -> set[str]:
+    """The words that all of a file's names have, which say nothing."""
+    return set[str].intersection(*({*unit.words} for unit in units)) if units else set()
+
+
+def _is_told(one: Match, common: set[str]) -> bool:
     """Something besides shapes and numbers says it: a word that both names have, or the order of the files."""
-    return bool(_named_words(one)) or any(said.group is Group.ORDER or said.is_name for said in one.evidence)
+    return bool(_named_words(one) - common) or any(said.group is Group.ORDER or said.is_name for said in one.evidence)
 
 
 def _is_most(matches: Iterable[Match], sources: Iterable[Unit], targets: Iterable[Unit]) -> bool:
@@ -84,15 +90,20 @@ def _is_most(matches: Iterable[Match], sources: Iterable[Unit], targets: Iterabl
     return matched >= _NEARLY_ALL * min(sum(len(unit.members) for unit in units) for units in (sources, targets))
 
 
-def _is_mirrored(matches: Sequence[Match]) -> bool:
+def _is_mirrored(matches: Sequence[Match], common: set[str]) -> bool:
     """All are in reverse order, and no word is on both sides: an encoder, and a decoder that is its mirror image."""
-    rows = sorted((_natural(one.source), _natural(one.target)) for one in matches if not one.source.kind)
+    rows = sorted(
+        (_natural(here), _natural(there))
+        for one in matches
+        if not one.source.kind and not one.target.kind
+        for here, there in zip(one.source.keys[one.source.main], one.target.keys[one.target.main], strict=True)
+    )
     falls = all(one[1] > other[1] for one, other in pairwise(rows))
-    return len(rows) >= _FEWEST and falls and not any(_named_words(one) for one in matches)
+    return len(rows) >= _FEWEST and falls and not any(_named_words(one) - common for one in matches)
 
 
-def _natural(unit: Unit) -> list[object]:
-    return [int(text) if text.isdigit() else text for text in re.split(r"(\d+)", unit.first_keys[0])]
+def _natural(key: str) -> list[object]:
+    return [int(text) if text.isdigit() else text for text in re.split(r"(\d+)", key)]
 
 
 def _named_words(one: Match) -> set[str]:

@@ -149,7 +149,8 @@ class Edge:
     @property
     def is_same(self) -> bool:
         """The names are equal."""
-        return self.source.text == self.target.text and self.source.rank == self.target.rank
+        is_named = self.source.text == self.target.text and self.source.rank == self.target.rank
+        return is_named and not self.backwards
 
     def cut(self) -> tuple[Unit, Unit]:
         """Both units with these instances alone."""

@@ -31,7 +31,8 @@ def halves_of(units: Iterable[Unit], places: Mapping[str, int]) -> list[Unit]:
     """
     inside: dict[tuple[str, ...], list[Unit]] = defaultdict(list)
     for unit in units:
-        inside[unit.parent].append(unit)
+        if not unit.holds:
+            inside[unit.parent].append(unit)
     deeper = {parent[:depth] for parent in inside for depth in range(len(parent))}
     pairs = {
         parent: (row[0], row[1])

@@ -12,13 +12,14 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ckptool.matching.alike import OPTIONAL, Form
+from ckptool.matching.alike import Form
 from ckptool.matching.cuts import parts_of
 from ckptool.matching.modules import Shape, Unit, placed
 
 Numbers = tuple[int, ...]
 Instance = tuple[Unit, int]
 
+_COUNTED = re.compile(r"\d+|(?<=\d)[a-h](?![A-Za-z0-9])")  # numbers, and the letters that count on behind them
 _FEWEST = 3  # blocks of a list, and of different contents among them, whose order says something
 _ROW = 6  # modules one after the other that are each a block of their own
 _LONGEST = 200  # blocks of a list
@@ -142,8 +143,8 @@ def _lists(units: Sequence[Unit]) -> dict[str, dict[Numbers, list[Instance]]]:
             numbered = [level for level, part in enumerate(parts) if re.search(r"\d", part)]
             for level in numbered[:_DEEPEST]:
                 name = ".".join(parts[: level + 1])
-                numbers = tuple(map(int, re.findall(r"\d+", name)))
-                found[re.sub(r"\d+", "#", name)][numbers].append((unit, at))
+                numbers = tuple(int(n) if n.isdigit() else ord(n) for n in _COUNTED.findall(name))
+                found[_COUNTED.sub("#", name)][numbers].append((unit, at))
     whole = sum(len(unit.members) for unit in units)
 
     def is_list(blocks: Mapping[Numbers, Sequence[Instance]]) -> bool:
@@ -160,7 +161,7 @@ def _contents(
     """What each block holds: roles and shapes, and how often."""
     return {
         numbers: frozenset(
-            Counter((frozenset(unit.shapes.keys() - OPTIONAL), kinds[unit][at]) for unit, at in block).items()
+            Counter((unit.shapes.keys() >= {"running_mean"}, kinds[unit][at]) for unit, at in block).items()
         )
         for numbers, block in blocks.items()
     }

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import product
 
 from ckptool.core.checkpoint import Note
 from ckptool.core.collector import collector_paused
@@ -80,7 +81,10 @@ def _matched(
     places = {key: at for at, key in enumerate(source)}, place
     cuts = cuts_of(source, source_modules), cuts_of(target, target_modules)
     ordered = [has_order([*side]) for side in places]
-    tries = [Attempt(ours, theirs, places, ordered) for ours in cuts[0] for theirs in cuts[1]]
+    flat = cuts[0][-1:], cuts[1][-1:]
+    inner = cuts[0][:-1] or flat[0], cuts[1][:-1] or flat[1]
+    ways = [*product(*inner), *zip(*flat, strict=True)] if len(cuts[0]) > 1 or len(cuts[1]) > 1 else [*product(*cuts)]
+    tries = [Attempt(ours, theirs, places, ordered) for ours, theirs in ways]
     for one in tries:
         one.run()
     best = best_of(tries)

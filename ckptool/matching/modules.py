@@ -11,6 +11,8 @@ from ckptool.matching.words import in_context, is_structure, words_of
 
 Shape = tuple[int, ...]
 
+_MAIN = ("weight", "running_mean")
+
 
 @dataclass(frozen=True, slots=True)
 class Part:
@@ -60,12 +62,13 @@ class Unit:
         words: what its path says, weighted.
         rank: the places of its numbers.
         chain: the path down to the innermost family; empty outside all families.
-        parent: the path without its last part.
+        parent: the path without its last part; the path itself if it holds other modules.
         atoms: what it is made of, each as a whole where it was cut; itself, if it is one module.
         place: among those of its block whose names differ in numbers alone; None where it is alone.
         places: where the first tensor of each instance stands in the file.
         root: what it was cut from, if it was.
         rows: the instances of that which it has.
+        holds: other modules are inside of it: TensorFlow's norm in the scope of its convolution.
     """
 
     path: tuple[Part, ...]
@@ -91,6 +94,7 @@ class Unit:
     places: tuple[int, ...] = ()
     root: Unit | None = None
     rows: tuple[int, ...] = ()
+    holds: bool = False
     _numbered: dict[tuple[int, ...], int] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
@@ -99,13 +103,13 @@ class Unit:
         self.rank = tuple(part.rank for part in self.path if part.rank)
         last = max((at for at, part in enumerate(self.path) if part.family), default=-1)
         self.chain = tuple(part.text for part in self.path[: last + 1])
-        self.parent = tuple(part.text for part in self.path[:-1])
+        self.parent = tuple(part.text for part in (self.path if self.holds else self.path[:-1]))
         self.atoms = tuple(one.root or one for one in self.pieces or (self,))
 
     @property
     def main(self) -> str:
         """The role that it is compared by."""
-        return "weight" if "weight" in self.shapes else min(self.shapes)
+        return next((role for role in _MAIN if role in self.shapes), min(self.shapes))
 
     @property
     def text(self) -> str:
@@ -147,6 +151,7 @@ class Unit:
             place=self.place,
             root=self.root or self,
             rows=tuple(self.rows[at] for at in kept) if self.rows else tuple(kept),
+            holds=self.holds,
         )
 
 

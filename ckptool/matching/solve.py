@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from ckptool.matching.alike import similarity
+from ckptool.matching.alike import shared, similarity
 from ckptool.matching.edges import Edge, Match, signals
 from ckptool.matching.modules import Unit
 from ckptool.matching.relations import squeezed
@@ -17,6 +17,8 @@ _ROUNDS = 12
 _PAIRED = 0.4  # of the words agree in every pair of a class that pairs off
 _SOME = 0.1  # of the words agree: something besides a shape
 _CLEARLY = 0.2  # by which words are better than any other's, against the order
+_NAMED = 0.8  # of the words agree, so that they are one name
+_BARELY = 0.05  # by which the words that two names share weigh more than those of a rival
 _SAME_WORDS = 0.6  # of the words agree, whatever the order says
 _MANY = 4  # blocks in which a module has the same shapes on both sides, so that these are no accident
 _NOTHING: frozenset[int] = frozenset()
@@ -221,7 +223,7 @@ def judge(edge: Edge, rivals: Sequence[Edge], all_off: bool) -> Match | None:
     around = max((rival.context or 0.0 for rival in rivals), default=0.0)
     order = max((rival.order or 0.0 for rival in rivals), default=0.0)
     mine, same = edge.fit, edge.is_same
-    by_words = rows["words"].told(mine, words)
+    by_words = rows["words"].told(mine, words) and (edge.words >= _NAMED or _says_more(edge, rivals))
     if rivals and not (by_words or rows["around"].told(edge.context, around) or rows["order"].told(edge.order, order)):
         return None
     out_of_order = edge.order is not None and order - edge.order >= rows["order"].margin and mine - words < _CLEARLY
@@ -252,6 +254,12 @@ def judge(edge: Edge, rivals: Sequence[Edge], all_off: bool) -> Match | None:
         return None
     confidence = Confidence.UNIQUE if not rivals else Confidence.ALIGNED
     return Match(*edge.cut(), evidence, confidence, edge.total, runner_up(edge.target, rivals), edge.way)
+
+
+def _says_more(edge: Edge, rivals: Iterable[Edge]) -> bool:
+    """Both names have more in common than those of any rival: fewer words that they have not says nothing."""
+    mine = shared(edge.source, edge.target)
+    return all(mine - shared(rival.source, rival.target) >= _BARELY for rival in rivals)
 
 
 def is_supported(edge: Edge) -> bool:

@@ -27,6 +27,7 @@ class Vocabulary:
         words: word by word.
         structure: words that say little.
         copies: words of a tower that is a copy of another.
+        opposites: two words of which a tower's name has one, and that of another tower the other.
         marks: words of towers that stand beside the one that is meant.
         contexts: inside a module of this name, what a part means.
         beside: among these siblings, what a part means.
@@ -39,6 +40,7 @@ class Vocabulary:
     words: Mapping[str, str]
     structure: frozenset[str]
     copies: tuple[str, ...]
+    opposites: tuple[tuple[str, str], ...]
     marks: frozenset[str]
     contexts: Mapping[str, Mapping[str, str]]
     beside: Mapping[frozenset[str], Mapping[str, tuple[str, ...]]]
@@ -58,6 +60,7 @@ def vocabulary() -> Vocabulary:
         words={text: word for word, texts in data["words"].items() for text in texts[:-1]},
         structure=frozenset(data["structure"]["words"]),
         copies=tuple(data["copies"]["words"]),
+        opposites=tuple((one, other) for one, other in map(str.split, data["opposites"]["words"])),
         marks=frozenset(data["copies"]["beside"]),
         contexts={text: row["words"] for text, row in data["contexts"].items()},
         beside={
@@ -117,6 +120,23 @@ def leaf_of(parts: tuple[str, ...], siblings: frozenset[str]) -> Leaf:
     return Leaf(parts, "weight", last, bare=True)
 
 
+def role_at(key: str) -> int:
+    """Where the underscore before the role of a flat name is; -1 if it has none.
+
+    Example:
+        >>> role_at("stage1_unit1_bn1_moving_mean"), role_at("pos_embed")
+        (16, -1)
+    """
+    found = _flat().fullmatch(key)
+    return found.end(1) if found else -1
+
+
+@cache
+def _flat() -> re.Pattern[str]:
+    roles = sorted(vocabulary().roles, key=len, reverse=True)
+    return re.compile(f"(.+?)_(?:{'|'.join(map(re.escape, roles))})")
+
+
 def layer_numbered(last: str, number: str) -> str:
     """The last part of a recurrent network's key with something else for the number of its layer.
 
@@ -133,9 +153,9 @@ _AMBIGUOUS = {
     "scale": {"bias"},
     "mean": {"var"},
     "var": {"mean"},
-    "w": {"b"},
     "g": {"b"},
-    "b": {"w", "g"},
+    "b": {"w", "g", "s"},
+    "s": {"b"},
 }  # a role only beside these; otherwise a parameter's own name
 
 

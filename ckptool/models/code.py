@@ -16,6 +16,7 @@ from types import ModuleType
 
 from ckptool.core.checkpoint import Note
 from ckptool.core.errors import CkptError, UsageError
+from ckptool.models.annotations import annotations_of
 from ckptool.models.factory import Factory, a_type_of, did_you_mean, require, stopped
 from ckptool.models.guard import guarded
 from ckptool.models.vision import declare_operators, import_torchvision
@@ -84,7 +85,7 @@ def _builds_no_model(found: Callable[..., object]) -> str:
         return "is a built-in function"
     if (getattr(plain, "__module__", None) or "").partition(".")[0] in sys.stdlib_module_names - {"__main__"}:
         return "is a function of Python's standard library"
-    returns = getattr(plain, "__annotations__", {}).get("return", torch.nn.Module)
+    returns = annotations_of(plain).get("return", torch.nn.Module)
     if isinstance(returns, type) and not (issubclass(returns, torch.nn.Module) or issubclass(torch.nn.Module, returns)):
         return f"returns {returns.__name__}"
     return ""

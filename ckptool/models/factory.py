@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from ckptool.core.checkpoint import Note
 from ckptool.core.errors import CkptError, UsageError
+from ckptool.models.annotations import signature_of
 from ckptool.models.device import Device, on_device
 from ckptool.models.guard import guarded
 from ckptool.storage.paths import working_folder
@@ -72,9 +73,8 @@ class Factory:
         Raises:
             UsageError: one is unknown, or missing.
         """
-        try:
-            signature = inspect.signature(self.function)
-        except (TypeError, ValueError):  # a builtin, or a class that hides it
+        signature = signature_of(self.function)
+        if signature is None:
             return
         takes = [name for name, parameter in signature.parameters.items() if _by_name(parameter)]
         if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature.parameters.values()):
@@ -103,9 +103,8 @@ class Factory:
     def _taken_by(self, callee: str) -> list[str]:
         """The arguments of a class or function that the factory hands its own on to: "ResNet.__init__"."""
         found: object = getattr(inspect.unwrap(self.function), "__globals__", {}).get(callee.split(".")[0])
-        try:
-            signature = inspect.signature(found)  # type: ignore[arg-type]
-        except (TypeError, ValueError):
+        signature = signature_of(found)
+        if signature is None:
             return []
         return [name for name, parameter in signature.parameters.items() if _by_name(parameter)]
 

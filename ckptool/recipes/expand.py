@@ -239,6 +239,15 @@ def _names_or_none(key: str, spans: list[Span], stage: Stage) -> list[str]:
         return []
 
 
+def _inside(rule: Rule, keys: Sequence[str]) -> tuple[str, str] | None:
+    """The rule for a module anywhere in a key, and a key that has it there; None if none has, or it is no such rule."""
+    old, _, new = (part.strip() for part in rule.text.partition("->"))
+    if not all(part.endswith(".") and part[:1].isalnum() for part in (old, new)):
+        return None
+    key = next((key for key in keys if f".{old}" in key), None)
+    return None if key is None else (f".{old} -> .{new}", key)
+
+
 def _note_unused(rule: Rule, items: Mapping[str, Item], state: _State) -> None:
     near = None
     some = list(islice(items, _NEAR_MISS_KEYS)) if state.near_misses < _NEAR_MISSES else []
@@ -248,6 +257,8 @@ def _note_unused(rule: Rule, items: Mapping[str, Item], state: _State) -> None:
     hint = f"a key that it might mean: {near.select(some)[0]}" if near else "a leading ? lets it match nothing"
     if module := _module_named(rule, some):
         hint = f'{module} is a module: "{module}." with a dot at its end means every key in it'
+    elif inside := _inside(rule, some):
+        hint = f'keys begin otherwise, as {inside[1]}; to rename it wherever it is: "{inside[0]}"'
     what = f"matches none of the {len(items):,} keys" if len(items) != 1 else "does not match the only key"
     state.problem(f'{rule.name} "{rule.text}" {what}', hint)
 

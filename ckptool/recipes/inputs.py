@@ -16,6 +16,8 @@ from ckptool.recipes.require import require_files
 from ckptool.storage.locate import locate_folder
 from ckptool.storage.texts import read_text
 
+_METADATA = "metadata"
+
 
 def resolve_vars(
     recipe: Recipe, lookup: Callable[[str, str], object], given: Mapping[str, float] | None = None
@@ -44,13 +46,19 @@ def resolve_vars(
     return found
 
 
-def numbers_beside(recipe: Recipe, path: PathText, given: Mapping[str, float] | None = None) -> dict[str, float]:
-    """The numbers of a recipe's vars, some of them from the JSON files beside a checkpoint.
+def numbers_beside(
+    recipe: Recipe,
+    path: PathText,
+    given: Mapping[str, float] | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> dict[str, float]:
+    """The numbers of a recipe's vars, some of them from the JSON files beside a checkpoint, or from its metadata.
 
     Args:
         recipe: it says which.
         path: the checkpoint, a file or a folder.
         given: values that come first (--var).
+        metadata: the checkpoint's, for texts "metadata:NAME".
 
     Raises:
         UsageError: a number is missing, nothing uses one that is given, or the files say that a precondition of the
@@ -58,7 +66,31 @@ def numbers_beside(recipe: Recipe, path: PathText, given: Mapping[str, float] | 
     """
     require_used(recipe, given or {})
     require_files(recipe.require, locate_folder(path).path, recipe.name, lambda file: read_text(file, MAX_TEXT))
-    return resolve_vars(recipe, json_lookup(path), given)
+    in_files = json_lookup(path)
+
+    def lookup(file: str, name: str) -> object:
+        return _in_metadata(metadata or {}, name) if file == _METADATA else in_files(file, name)
+
+    return resolve_vars(recipe, lookup, given)
+
+
+def _in_metadata(metadata: Mapping[str, str], name: str) -> float:
+    try:
+        return json_number(metadata[name])
+    except KeyError:
+        raise UsageError(f'the metadata of the file has no "{name}"', hint="give the number with --var") from None
+    except ValueError:
+        raise UsageError(f'"{name}" in the metadata of the file is not a number: {metadata[name][:40]}') from None
+
+
+def json_number(text: str) -> float:
+    """A number as metadata spell it: whole if it is written so.
+
+    Example:
+        >>> json_number("32"), json_number("0.5")
+        (32, 0.5)
+    """
+    return int(text) if text.isdecimal() and text.isascii() and len(text) < 20 else float(text)
 
 
 def require_used(recipe: Recipe, given: Iterable[str]) -> None:

@@ -78,7 +78,7 @@ class Column:
         least: columns it may be narrowed to on a screen; None for one that is never narrowed.
         wide: shown only where there is room: 120 columns, files.
         spare: left out where the table would not fit.
-        wraps: a long text goes on below; the last column only.
+        wraps: a long text goes on below; one column at most.
     """
 
     title: str

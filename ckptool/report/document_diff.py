@@ -91,7 +91,7 @@ _COLUMNS = (
     Column("", "mark"),
     Column("key", "key", least=14),
     Column("n", "whole"),
-    Column("elements", "count", wide=True),
+    Column("elements", "count", wide=True, spare=True),
     Column("change", least=22),
     Column("max |Δ|", "real", wide=True),
     Column("1 - cos", "small", wide=True),

@@ -45,7 +45,7 @@ _KEYS = (
     Column("key", "key", least=14),
     Column("n", "whole"),
     Column("elements", "count", wide=True),
-    Column("what", least=20),
+    Column("what", least=20, wraps=True),
     Column("bytes", "bytes"),
 )
 _RULES = (

@@ -8,6 +8,7 @@ from typing import Any
 
 from ckptool.commands.transplant.result import Transplant
 from ckptool.core.counts import many
+from ckptool.core.plan import Plan
 from ckptool.core.shell import shell_quote
 from ckptool.core.spec import TensorSpec
 from ckptool.models import Verdict
@@ -155,6 +156,7 @@ def _blocks(transplant: Transplant, name: str, came: Done, depth: int | None, ve
         (
             *(("torch", [text]) for text in verdict_texts(transplant)),
             ("freeze", [frozen] if frozen else []),
+            ("kept beside the weights", list(_files(transplant.plan))),
             ("not taken", [extra.name for extra in transplant.source.extras]),
         )
     )
@@ -163,6 +165,14 @@ def _blocks(transplant: Transplant, name: str, came: Done, depth: int | None, ve
     if came.probe is not None:
         yield from probe_blocks(came.probe, verbose)
     yield from done_blocks(transplant, came)
+
+
+def _files(plan: Plan) -> Iterator[str]:
+    """The files of both folders that the output's holds, and whose they are."""
+    by_input: dict[int, list[str]] = {}
+    for file in plan.files:
+        by_input.setdefault(file.input, []).append(file.name)
+    yield from (f"{', '.join(names)} of {plan.inputs[number].path.name}" for number, names in by_input.items())
 
 
 def _chart(transplant: Transplant) -> Chart:

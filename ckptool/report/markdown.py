@@ -175,4 +175,4 @@ def _finding(finding: Finding) -> Iterator[str]:
     if len(shown) < len(finding.details):
         yield f"- {len(finding.details) - len(shown):,} more\n"
     if finding.help:
-        yield f"\nTry: {markdown_code(finding.help)}\n"
+        yield f"\nTry: {markdown(finding.help)}\n"

@@ -34,8 +34,8 @@ def explain_fields(found: Automatic) -> list[dict[str, Any]]:
     ]
 
 
-_SIGNALS = ("words", "lacking", "around", "siblings", "order")
-_COLUMNS = (Column("  candidate", "code", least=16), *(Column(name, "real") for name in (*_SIGNALS, "in all")))
+_SIGNALS = ("names", "lacking", "around", "siblings", "order")
+_COLUMNS = (Column("  candidate", "code", least=16), *(Column(name, "real") for name in (*_SIGNALS, "total")))
 
 
 def _signals(one: Candidate) -> tuple[float | None, ...]:
@@ -52,7 +52,8 @@ def _candidates(found: Automatic, key: str) -> list[Candidate]:
 
 def _names(one: Candidate, key: str) -> str:
     """The other side of the candidate."""
-    return ", ".join(one.targets if key in one.sources else one.sources)
+    first, *others = one.targets if key in one.sources else one.sources
+    return f"{first}  +{len(others)} more" if others else first
 
 
 def _outcome(found: Automatic, key: str) -> str:
@@ -60,8 +61,8 @@ def _outcome(found: Automatic, key: str) -> str:
     report = found.report
     pair = next((pair for pair in (*report.pairs, *report.reshaped) if key in (*pair.targets, *pair.sources)), None)
     if pair is None:
-        return "nothing was found for it: no candidate was told from all others by two signals that nothing objects to"
-    what = f"made of {', '.join(pair.sources)}" if key in pair.targets else f"becomes {', '.join(pair.targets)}"
+        return "no match: no candidate has two independent signals that tell it from all others, and no objection"
+    what = f"comes from {', '.join(pair.sources)}" if key in pair.targets else f"becomes {', '.join(pair.targets)}"
     return f"{'' if pair.confidence.within(found.accept) else 'not taken: '}{what}, {_why(pair)}"
 
 

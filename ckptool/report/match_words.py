@@ -10,27 +10,27 @@ from ckptool.matching.result import Evidence, MatchRule, Pair
 _WORDS = {
     Evidence.SAME_NAME: "same name",
     Evidence.SAME_UNDER_PREFIX: "same name under a prefix",
-    Evidence.ONLY_OF_SHAPE: "only one of this shape",
-    Evidence.LAST_OF_SHAPE: "the last of this shape",
-    Evidence.PAIR_OFF: "all of this shape pair off by their words",
-    Evidence.SAME_SEQUENCE: "all modules of both have the same shapes in the same order",
-    Evidence.WORDS_AGREE: "words agree",
-    Evidence.SAME_SHAPES: "all that is on both sides has the same shapes",
-    Evidence.NEIGHBOURS_AGREE: "neighbours agree",
-    Evidence.ORDER_AGREES: "order agrees",
-    Evidence.ONLY_ORDER: "only the order in the files speaks",
+    Evidence.ONLY_OF_SHAPE: "the only tensor of this shape",
+    Evidence.LAST_OF_SHAPE: "the last one left of this shape",
+    Evidence.PAIR_OFF: "names pair one to one among tensors of this shape",
+    Evidence.SAME_SEQUENCE: "all modules have the same shapes in the same order",
+    Evidence.WORDS_AGREE: "similar names",
+    Evidence.SAME_SHAPES: "all tensors of both sides have the same shapes",
+    Evidence.NEIGHBOURS_AGREE: "neighbouring modules match",
+    Evidence.ORDER_AGREES: "same order in the files",
+    Evidence.ONLY_ORDER: "nothing but the order in the files",
     Evidence.NO_COUNTERPART: "the target has nothing of this name and shape",
-    Evidence.SQUARE: "it is square, and others of its block turn round",
-    Evidence.OTHER_BLOCKS: "other modules say that these are other blocks",
-    Evidence.CROSSED: "another of its block has this name, or this place",
-    Evidence.NAMESAKE: "another has its name",
+    Evidence.SQUARE: "it is square, and others of its block are transposed",
+    Evidence.OTHER_BLOCKS: "other modules match these two blocks with others",
+    Evidence.CROSSED: "another tensor of its block has this name or this position",
+    Evidence.NAMESAKE: "another tensor has its name",
     Evidence.MOST_MATCH: "most of the model matches already",
-    Evidence.TWINS: "the target holds equal parts, and no word says which is meant",
-    Evidence.REARRANGED: "one library holds its elements in another order, which no header shows",
-    Evidence.SPLIT: "its siblings went to another module",
-    Evidence.NO_WORD: "the two have no word in common, and much has no counterpart",
-    Evidence.MIRRORED: "all are in reverse order and have no word in common: a mirror image?",
-    Evidence.TWIN: "it has a twin, and nothing says which is meant",
+    Evidence.TWINS: "the target has equal parts, and no name tells which is meant",
+    Evidence.REARRANGED: "one library stores its elements in another order, which no header shows",
+    Evidence.SPLIT: "its siblings match another module",
+    Evidence.NO_WORD: "the names have no word in common, and many tensors have no counterpart",
+    Evidence.MIRRORED: "all are in reverse order, and the names have no word in common: a mirror image?",
+    Evidence.TWIN: "another tensor fits as well, and nothing tells which is meant",
 }
 
 
@@ -44,7 +44,7 @@ def evidence_words(evidence: Sequence[Evidence], pairs: Sequence[Pair]) -> list[
     Example:
         >>> pair = Pair(("a",), ("b",), score=0.5)
         >>> evidence_words((Evidence.BEST_OF_SHAPE, Evidence.TWIN), (pair,))
-        ['the best of its shape, by 0.50', 'it has a twin, and nothing says which is meant']
+        ['the best of its shape, by 0.50', 'another tensor fits as well, and nothing tells which is meant']
     """
     return [_words(one, pairs) for one in evidence]
 

@@ -206,7 +206,7 @@ def _rows(block: Rows, screen: Screen, verbose: bool) -> Iterator[Line]:
             last = max(n for n, column in enumerate(columns) if column.spare)
             columns = [*columns[:last], *columns[last + 1 :]]
             lines = [[*row[:last], *row[last + 1 :]] for row in lines]
-        if columns and columns[-1].wraps:
+        if any(column.wraps for column in columns):
             lines = list(_below(lines, columns, screen))
     heads = [text.Column(column.title, ">" if column.kind in NUMBERS else "<", column.least) for column in columns]
     if heads and lines:
@@ -267,16 +267,18 @@ def _width(columns: Sequence[Column], rows: Sequence[Sequence[text.Cell]]) -> in
 
 
 def _below(rows: Sequence[list[text.Cell]], columns: Sequence[Column], screen: Screen) -> Iterator[list[text.Cell]]:
-    """The rows with the last column broken between words; what does not fit goes on below."""
-    before = _width(columns[:-1], [row[: len(columns) - 1] for row in rows]) + 2
-    narrow = replace(screen, width=max(20, screen.width - before))
+    """The rows with the column that wraps broken between words; what does not fit goes on below."""
+    at = next(at for at, column in enumerate(columns) if column.wraps)
+    others = _width([*columns[:at], *columns[at + 1 :]], [[*row[:at], *row[at + 1 :]] for row in rows])
+    narrow = replace(screen, width=max(columns[at].least or 20, screen.width - others - 2))
     for row in rows:
         if len(row) < len(columns):
             yield row
             continue
-        first, *rest = wrap(row[-1].text, narrow)
-        yield [*row[:-1], row[-1]._replace(text=first)]
-        yield from ([*[text.Cell()] * (len(columns) - 1), text.Cell(line, row[-1].style)] for line in rest)
+        first, *rest = wrap(row[at].text, narrow)
+        yield [*row[:at], row[at]._replace(text=first), *row[at + 1 :]]
+        blank = [text.Cell()] * (len(columns) - at - 1)
+        yield from ([*[text.Cell()] * at, text.Cell(line, row[at].style), *blank] for line in rest)
 
 
 # ---------------------------------------------------------------------------------------------- lists

@@ -218,8 +218,8 @@ def target_text(transplant: Transplant) -> str:
 
 def summary_text(transplant: Transplant) -> str:
     """``11.19M of 21.81M elements (51%) from the source, the rest is init of the model, seed 0``"""
-    filled, whole = transplant.weighed
-    share = share_text(transplant.coverage)
+    filled, whole = transplant.elements  # all of them, as inspect counts
+    share = share_text(filled / whole if whole else 0.0)
     tensors, total = transplant.tensors
     left = [entry for entry in transplant.entries if entry.covered < entry.spec.elements]
     fitted = len(transplant.having(Filled.FITTED))

@@ -94,6 +94,10 @@ def _missing(path: Path) -> CkptError:
     if path.is_symlink():
         target = path.readlink()
         return UnreadableError(f"broken symlink: {path} -> {target}", hint="fix the link", path=path)
+    if str(path) == "-":
+        return UnreadableError(
+            "- would be a stream, and checkpoints are read from files", hint="save it first", path=path
+        )
     folder = path.parent
     if not folder.is_dir():
         return UnreadableError(f"{path} does not exist, nor does its folder", hint="check the spelling", path=path)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ckptool.core.arrays import numpy_dtype, unpack_bits
 from ckptool.core.checkpoint import Checkpoint, Tensor
-from ckptool.core.errors import CkptError
+from ckptool.core.errors import CkptError, UndecodableError
 from ckptool.core.spec import DTYPES, packed_nbytes
 from ckptool.core.views import repeated_axes, without_axes
 from ckptool.engine.reading import Reader
@@ -99,6 +99,7 @@ def all_stats(
     keys: Collection[str],
     threads: int = 2,
     progress: Callable[[int, int], None] | None = None,
+    on_undecodable: Callable[[UndecodableError], None] | None = None,
 ) -> dict[str, Stats]:
     """The statistics of several tensors by key, in the order of `keys`; tensors without numbers are left out.
 
@@ -107,7 +108,17 @@ def all_stats(
         keys: which.
         threads: how many at most.
         progress: called with (bytes read, bytes in all).
+        on_undecodable: told of each tensor whose codes do not decode, which is then left out; None raises the error.
     """
+
+    def numbers(key: str) -> Stats | UndecodableError:
+        try:
+            return stats(checkpoint[key], reader)
+        except UndecodableError as error:
+            if on_undecodable is None:
+                raise
+            return error
+
     # the largest first, so that the threads end together; in the order of the file where that costs less
     todo = sorted((key for key in keys if has_numbers(checkpoint[key])), key=lambda key: -checkpoint[key].nbytes)
     if not all(file.reads_cheaply for file in checkpoint.files):
@@ -116,8 +127,11 @@ def all_stats(
     total, done, found = sum(checkpoint[key].nbytes for key in todo), 0, {}
     with Reader([checkpoint]) as reader:
         reader.expect(checkpoint[key] for key in todo)
-        for key, result in in_threads(lambda key: stats(checkpoint[key], reader), todo, threads):
-            found[key] = result
+        for key, result in in_threads(numbers, todo, threads):
+            if isinstance(result, Stats):
+                found[key] = result
+            elif on_undecodable is not None:
+                on_undecodable(result)
             done += checkpoint[key].nbytes
             if progress is not None:
                 progress(done, total)

@@ -26,7 +26,8 @@ from ckptool.core.arrays import numpy_dtype
 from ckptool.core.spec import TensorSpec
 from ckptool.encodings.encoded import Encoded, Read
 from ckptool.encodings.kernels import E2M1
-from ckptool.encodings.registry import decode, recognise, row_blocks, settle
+from ckptool.encodings.registry import decode, recognise, row_step, settle
+from ckptool.engine.decoded import ELEMENTS
 from tests.bench.harness import Result, bench_folder, ckptool, report, run_interleaved
 
 if TYPE_CHECKING:
@@ -139,7 +140,8 @@ def run_ckptool(arrays: Mapping[str, Array], config: dict[str, Any], out: Path) 
             )
 
         with ThreadPoolExecutor(2) as pool:
-            list(pool.map(one, row_blocks(encoded)))
+            step = row_step(encoded, ELEMENTS, ELEMENTS)  # as `filter --dequantize` does
+            list(pool.map(one, [(row, min(row + step, encoded.rows)) for row in range(0, encoded.rows, step)]))
 
 
 def tensors(arrays: Mapping[str, Array]) -> dict[str, torch.Tensor]:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from random import Random
 
+import numpy as np
 import torch
 
 Files = Mapping[str, bytes]
@@ -239,6 +240,114 @@ def dcps(random: Random) -> Files:
     return {".": b"", ".metadata": damaged(random, data), **rest}
 
 
+# ---------------------------------------------------------------------------------------------- arrays, programs, GGUF
+
+
+def _arrays(random: Random) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for number in range(random.randrange(1, 4)):
+        shape = [random.choice((0, 1, 2, 3, 17)) for _ in range(random.randrange(4))]
+        dtype = random.choice(("f4", ">f8", "i2", "u1", "c8", "?", "f2", "O", "U3"))
+        array = np.zeros(shape, dtype)
+        if dtype not in ("O", "U3", "?"):
+            array = np.frombuffer(random.randbytes(array.nbytes), dtype).reshape(shape)
+        found[f"w{number}"] = np.asfortranarray(array) if random.random() < 0.3 else array
+    return found
+
+
+def arrays(random: Random) -> Files:
+    made = _arrays(random)
+    match random.randrange(4):
+        case 0:
+            buffer = io.BytesIO()
+            np.savez(buffer, **{key: array for key, array in made.items() if array.dtype != object})  # type: ignore[attr-defined]
+            return {"in.npz": damaged(random, buffer.getvalue())}
+        case 1:
+            buffer = io.BytesIO()
+            np.save(buffer, next(iter(made.values())), allow_pickle=True)
+            return {"in.npy": damaged(random, buffer.getvalue())}
+        case _:
+            beside = {"model": made, "iteration": np.int64(3), "text": "x" * random.choice((1, 600)), "raw": b"y" * 700}
+            data = pickle.dumps(beside if random.random() < 0.5 else made, random.randrange(6))
+            return {"in.pdparams": damaged(random, data)}
+
+
+_ODD_FIELDS = (
+    None,
+    -1,
+    0,
+    1 << 62,
+    1 << 70,
+    "x",
+    [],
+    {},
+    {"as_int": -1},
+    {"as_expr": {}},
+    [{"as_int": 1 << 62}] * 3,
+    1.5,
+)
+
+
+def pt2s(random: Random) -> Files:
+    """Archives as torch.export writes them, without the program."""
+    buffer, config, records = io.BytesIO(), {}, {}
+    for number in range(random.randrange(4)):
+        shape = [random.randrange(4) for _ in range(random.randrange(3))]
+        strides = [1 if axis == len(shape) - 1 else 4 for axis in range(len(shape))]
+        records[f"weight_{number}"] = bytes(random.choice((0, 64, 64, 64, 7)))
+        meta: dict[str, object] = {"dtype": random.choice((7, 13, 5)), "layout": 7, "storage_offset": {"as_int": 0}}
+        meta |= {"sizes": [{"as_int": n} for n in shape], "strides": [{"as_int": n} for n in strides]}
+        if random.random() < 0.2:
+            meta[random.choice(list(meta))] = random.choice(_ODD_FIELDS)
+        entry: dict[str, object] = {"path_name": f"weight_{number}", "use_pickle": False, "tensor_meta": meta}
+        if random.random() < 0.1:
+            entry[random.choice(list(entry))] = random.choice((*_ODD_FIELDS, True))
+        config[random.choice(_NAMES[:3]) + str(number)] = entry
+    text = json.dumps({"config": config}).encode()
+    pickled = _saved(random.randrange(40), False)
+    with zipfile.ZipFile(buffer, "w") as archive:
+        if random.random() < 0.3:
+            archive.writestr("serialized_state_dict.pt", damaged(random, pickled))
+        else:
+            for name, content in records.items():
+                archive.writestr(f"m/data/weights/{name}", content)
+            name = "m/data/weights/model" + random.choice(("_weights_config.json", "_weights_config.json", ".pt"))
+            content = text if name.endswith("json") else pickled
+            archive.writestr(name, damaged(random, content) if random.random() < 0.4 else content)
+            archive.writestr("m/models/model.json", b"{}")
+    return {"in.pt2": damaged(random, buffer.getvalue()) if random.random() < 0.3 else buffer.getvalue()}
+
+
+def ggufs(random: Random) -> Files:
+    order = random.choice("<<<>")
+
+    def text(value: str) -> bytes:
+        return struct.pack(f"{order}Q", len(value.encode())) + value.encode()
+
+    pairs = [text("general.architecture") + struct.pack(f"{order}I", 8) + text(random.choice(("llama", "qwen3", "")))]
+    for number in range(random.randrange(4)):
+        kind, value = random.choice(((4, "I"), (10, "Q"), (7, "?"), (6, "f")))
+        pairs.append(text(f"k{number}") + struct.pack(f"{order}I{value}", kind, random.randrange(2)))
+    if random.random() < 0.5:
+        items = b"".join(text("t") for _ in range(9))
+        pairs.append(text("tokens") + struct.pack(f"{order}IIQ", 9, 8, 9) + items)
+    infos, data = [], b""
+    for number in range(random.randrange(4)):
+        kind, elements, nbytes = random.choice(
+            ((0, 1, 4), (1, 1, 2), (8, 32, 34), (12, 256, 144), (30, 1, 2), (2, 32, 18))
+        )
+        dims = [elements * random.choice((1, 2)), *(random.randrange(1, 4) for _ in range(random.randrange(3)))]
+        size = nbytes * (np.prod(dims, dtype=int) // elements)
+        infos.append(
+            text(f"blk.{number}.w") + struct.pack(f"{order}I{len(dims)}QIQ", len(dims), *dims, kind, len(data))
+        )
+        data += random.randbytes(size)
+        data += bytes(-len(data) % 32)
+    head = b"GGUF" + struct.pack(f"{order}IQQ", 3, len(infos), len(pairs)) + b"".join(pairs) + b"".join(infos)
+    whole = head + bytes(-len(head) % 32) + data
+    return {"in.gguf": damaged(random, whole) if random.random() < 0.7 else whole}
+
+
 # ---------------------------------------------------------------------------------------------- texts
 
 _PIECES = (
@@ -300,4 +409,7 @@ KINDS: dict[str, Callable[[Random], Files]] = {
     "recipe": recipes,
     "pattern": patterns,
     "policy": policies,
+    "arrays": arrays,
+    "pt2": pt2s,
+    "gguf": ggufs,
 }

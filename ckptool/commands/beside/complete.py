@@ -10,9 +10,9 @@ from collections.abc import Collection, Iterator
 from dataclasses import replace
 
 from ckptool.commands.beside.choices import Choices
-from ckptool.commands.beside.companions import companions, is_folder
+from ckptool.commands.beside.companions import companions, describes_model, is_folder, is_of_tokenizer
 from ckptool.commands.beside.descriptions import with_decoded_reasons, with_renamed_descriptions
-from ckptool.commands.beside.hf_config import CONFIG, edited_config
+from ckptool.commands.beside.hf_config import CONFIG, edited_config, is_embedding
 from ckptool.commands.beside.initial import with_initial
 from ckptool.commands.beside.joined import with_joined
 from ckptool.commands.beside.optimizer import Optimizer, optimizers_of, with_optimizers
@@ -23,7 +23,7 @@ from ckptool.core.checkpoint import Checkpoint, Note
 from ckptool.core.errors import UsageError
 from ckptool.core.format import QUANTIZATION_FILES
 from ckptool.core.initial import INITIAL_KEY, initial_text
-from ckptool.core.plan import Beside, Carried, Fate, Plan, Problem
+from ckptool.core.plan import Beside, Carried, Fate, Plan, Problem, sources_of
 from ckptool.core.reasons import (
     ByOption,
     ConfigEdited,
@@ -160,7 +160,8 @@ def _with_metadata(plan: Plan, choices: Choices) -> Plan:
     """The metadata of an output, which records ties."""
     plan = recorded_in_metadata(plan, keep_first=choices.tied == "keep-first")
     metadata = dict(plan.metadata)
-    if not all(checkpoint.format.has_metadata for checkpoint in plan.inputs):
+    is_new = plan.command.name == "transplant"  # a model's file, whatever the source says of itself
+    if is_new or not all(checkpoint.format.has_metadata for checkpoint in plan.inputs):
         metadata.setdefault("format", "pt")  # transformers refuses files that do not say which framework wrote them
     if plan.initial:
         metadata[INITIAL_KEY] = initial_text(plan.initial)
@@ -188,8 +189,10 @@ def _of_further_inputs(plan: Plan) -> Iterator[Beside]:
 
 def _companions(plan: Plan, *, carries: bool) -> tuple[list[Beside], tuple[Carried, ...], tuple[Note, ...]]:
     """The other files of the first input's folder: a folder output carries them, edited where they would be untrue."""
+    if carries and plan.command.name == "transplant":
+        return _of_both_folders(plan)
     names = companions(plan.inputs[0])
-    if not carries or plan.command.name == "transplant":
+    if not carries:
         return [Beside(name, Fate.LOST, NotCarried()) for name in names], (), ()
     edit = edited_config(plan) if CONFIG in names else None
     beside, files = [], []
@@ -202,6 +205,29 @@ def _companions(plan: Plan, *, carries: bool) -> tuple[list[Beside], tuple[Carri
         reason = ConfigEdited(edit.changes) if is_edited and edit is not None else Kept()
         beside.append(Beside(name, Fate.EDITED if is_edited else Fate.KEPT, reason))
     return beside, tuple(files), edit.notes if edit is not None else ()
+
+
+def _of_both_folders(plan: Plan) -> tuple[list[Beside], tuple[Carried, ...], tuple[Note, ...]]:
+    """A transplant into a checkpoint: what describes the model is the target's, for so are the keys and shapes.
+
+    The tokenizer and the other files are the source's, which was trained with them, where it has them and its
+    embeddings are taken; else they are the target's, too.
+    """
+    own = companions(plan.inputs[0])
+    if len(plan.inputs) < 2 or not (theirs := companions(plan.inputs[1])):
+        return [Beside(name, Fate.LOST, NotCarried()) for name in own], (), ()
+    tables = [step for step in plan.steps if is_embedding(step.target.key)]
+    takes_text = all(source.input == 0 for step in tables for source in sources_of(step.value))
+    has_text = any(is_of_tokenizer(name) for name in own)
+    beside, files = [], []
+    for name in dict.fromkeys([*theirs, *own]):
+        of_text = is_of_tokenizer(name)
+        from_source = name in own and not describes_model(name) and (takes_text or not of_text)
+        if not from_source and (name not in theirs or (of_text and has_text and takes_text)):
+            continue
+        files.append(Carried(name, input=0 if from_source else 1))
+        beside.append(Beside(name, Fate.KEPT, Kept(), 0 if from_source else 1))
+    return beside, tuple(files), ()
 
 
 def _other_weights(plan: Plan, choices: Choices) -> Iterator[Note]:

@@ -34,6 +34,16 @@ _HEAD = re.compile(r"(?:.*\.)?(?:lm_head|embed_out|output_embedding|cls\.predict
 _INDEX = re.compile(r"(?:^|(?<=\.))(\d+)(?=\.)")
 
 
+def is_embedding(key: str) -> bool:
+    """True for the table of a language model's input tokens, or its output head."""
+    return is_head(key) or _EMBEDDING.fullmatch(key) is not None
+
+
+def is_head(key: str) -> bool:
+    """True for the weight of a language model's output head."""
+    return _HEAD.fullmatch(key) is not None
+
+
 @dataclass(frozen=True, slots=True)
 class Edit:
     """What becomes of a config.json.

@@ -50,6 +50,7 @@ RULES: dict[str, Rule] = {
         Rule("shards", anyway=True),
         Rule("ranks", reads=True),
         Rule("fits", needs=("into", "recipe")),
+        Rule("complete", needs=("complete-with",)),
         Rule("dtype", needs=("dtypes",)),
         Rule("nonfinite", reads=True),
         Rule("dead", "warning", reads=True),

@@ -45,6 +45,14 @@ class Bases:
             self._checkpoints[path] = open_checkpoint(path)
         return self._checkpoints[path]
 
+    def named_checkpoint(self, spec: str, folder: PurePath) -> Checkpoint:
+        """A checkpoint by its path as seen from a folder, or by its address.
+
+        Raises:
+            CkptError: there is none; a model is none.
+        """
+        return self.checkpoint(place_of(folder, spec))
+
     def base(self, spec: str, arguments: Mapping[str, Any], folder: PurePath) -> Base:
         """What ``into = spec`` means: a checkpoint where there is one of that path, else a model.
 

@@ -168,6 +168,7 @@ class _Reader:
             "into": self.text,
             "model-args": self.table,
             "recipe": self.texts,
+            "complete-with": self.text,
             "select": self.text,
             "dtypes": self.dtypes,
             "max-size": self.size,

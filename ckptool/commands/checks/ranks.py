@@ -10,7 +10,8 @@ from ckptool.core.counts import many
 from ckptool.core.dtypes import DTYPES
 from ckptool.engine.reading import Reader
 from ckptool.formats.opening import open_checkpoint
-from ckptool.formats.ranks.deepspeed import FLOAT32, MODULE
+from ckptool.formats.ranks.deepspeed_builder import FLOAT32
+from ckptool.formats.ranks.deepspeed_states import MODULE
 
 _BLOCK = 1 << 20  # bytes of float32
 _DETAILS = 5

@@ -19,6 +19,7 @@ ALLOW: dict[str, str] = {
     "missing": "fits",
     "unexpected": "fits",
     "mismatched": "fits",
+    "complete": "complete",
     "dtype": "dtype",
     "nonfinite": "nonfinite",
     "dead": "dead",
@@ -33,6 +34,8 @@ ALLOW: dict[str, str] = {
     "shards": "shards",
 }
 """The allow-lists of a policy, and the rule that each of them softens."""
+ALSO = {"missing": "facts"}
+"""A further rule that a list softens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +95,7 @@ class Settings:
         into: a model or checkpoint that the file must fit.
         model_args: arguments to build that model with.
         recipe: rules or recipes that make the keys which must fit.
+        complete_with: the checkpoint whose tensors the file must have.
         select: the dict of the file that holds the weights.
         dtypes: the dtypes that may occur, by torch's names.
         max_size: bytes on disk.
@@ -106,6 +110,7 @@ class Settings:
     into: Setting[str] | None = None
     model_args: Setting[Mapping[str, Any]] | None = None
     recipe: Setting[tuple[str, ...]] | None = None
+    complete_with: Setting[str] | None = None
     select: Setting[str] | None = None
     dtypes: Setting[tuple[str, ...]] | None = None
     max_size: Setting[int] | None = None

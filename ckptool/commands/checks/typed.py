@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import PurePath
 
 from ckptool.commands.checks.finding import Place, Report
 from ckptool.commands.checks.policy import Policy
 from ckptool.commands.checks.settings import Setting, Settings
+from ckptool.core.address import address_of
+from ckptool.core.bytes import PathText
 from ckptool.core.errors import UsageError
 from ckptool.storage.paths import exists, relative
 
@@ -38,6 +41,25 @@ def with_model(policy: Policy, into: str | None, arguments: Mapping[str, object]
     settings = Settings(into=Setting(into, place, is_typed=True))
     if arguments:
         settings = replace(settings, model_args=Setting(dict(arguments), place, is_typed=True))
+    return _with(policy, settings)
+
+
+def with_base(policy: Policy, base: PathText | None) -> Policy:
+    """The policy with a base whose tensors all files must have; its path is taken from where we are.
+
+    Example:
+        >>> with_base(Policy(), None) == Policy()
+        True
+    """
+    if base is None:
+        return policy
+    is_whole = address_of(base) is not None or PurePath(base).is_absolute()
+    text = str(base) if is_whole else str(relative(base, policy.folder))
+    place = Place(_TYPED, None, f"--complete-with {text}")
+    return _with(policy, Settings(complete_with=Setting(text, place, is_typed=True)))
+
+
+def _with(policy: Policy, settings: Settings) -> Policy:
     return replace(policy, paths=(*policy.paths, ("**", settings)))
 
 

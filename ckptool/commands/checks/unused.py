@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from ckptool.commands.checks import RULES
 from ckptool.commands.checks.case import Found
 from ckptool.commands.checks.policy import Policy
-from ckptool.commands.checks.settings import Allow, Settings
+from ckptool.commands.checks.settings import ALSO, Allow, Settings
 
 
 def unused(entries: Iterable[Allow], policy: Policy) -> Iterator[Found]:
@@ -33,7 +33,8 @@ def unused(entries: Iterable[Allow], policy: Policy) -> Iterator[Found]:
     every = [policy.settings, *(narrower for _, narrower in policy.paths)]
     for settings in every:
         for entry in settings.allow:
-            if why := _never_runs(entry.rule, every):
+            why = _never_runs(entry.rule, every)
+            if why and (entry.list not in ALSO or _never_runs(ALSO[entry.list], every)):
                 text = f'allow.{entry.list} "{entry.pattern.text}" has no effect: {why}'
                 yield Found(text, help="set that, or remove the entry", place=entry.place)
         for rule, level in settings.levels.items():

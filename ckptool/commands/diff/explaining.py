@@ -14,9 +14,11 @@ from ckptool.core.keys import common_prefix, strip_wrappers, wrapper_prefix
 from ckptool.core.shell import shell_quote
 from ckptool.facts.counters import promised_counters
 from ckptool.facts.headers import modules_by_last
+from ckptool.recipes.fitting import expert_layout
 
 _COUNTER = "num_batches_tracked"
-_DERIVED = ("position_ids", "inv_freq", "relative_position_index", "attn_mask", "masked_bias", "token_type_ids")
+DERIVED = ("position_ids", "inv_freq", "relative_position_index", "attn_mask", "masked_bias", "token_type_ids")
+"""Last parts of buffers that models compute."""
 
 
 def name_of(sides: tuple[Checkpoint, Checkpoint], side: int) -> str:
@@ -174,7 +176,7 @@ def _nothing_shared(pair: _Pair) -> Iterator[Note]:
 
 def _derived(pair: _Pair) -> Iterator[Note]:
     for side, only in enumerate(pair.only):
-        keys = tuple(key for key in only if key.rpartition(".")[2] in _DERIVED)
+        keys = tuple(key for key in only if key.rpartition(".")[2] in DERIVED)
         if keys:
             lasts = ", ".join(dict.fromkeys(key.rpartition(".")[2] for key in keys))
             are = "is" if len(keys) == 1 else "are"
@@ -193,6 +195,18 @@ def _fused(pair: _Pair) -> Iterator[Note]:
                 f"query, key and value are one tensor in {pair.name(side)} ({one[0]}), three in {pair.name(1 - side)}"
             )
             yield Note(text, "ckptool remap can split and join them: a layout such as '(x o) i -> o i'", (*one, *three))
+
+
+def _experts(pair: _Pair) -> Iterator[Note]:
+    """Experts that one side has as a module each, or stacked in another way."""
+    old, new = ({key: pair.tensors[side][key].spec for key in pair.only[side]} for side in (0, 1))
+    for side, specs, wanted in ((0, old, new), (1, new, old)):
+        options, made = expert_layout(specs, wanted)
+        if options and "--reverse" not in options:
+            text = f"experts are stored in another layout: {many(len(specs), 'tensor')} only in {pair.name(side)}"
+            text += f" make {len(made):,} of the {many(len(wanted), 'tensor')} only in {pair.name(1 - side)}"
+            yield Note(text, f"ckptool diff {pair.file(side)} {pair.file(1 - side)} {' '.join(options)}")
+            return
 
 
 def _norm_names(pair: _Pair) -> Iterator[Note]:
@@ -259,6 +273,7 @@ _REMARKS: tuple[Callable[[_Pair], Iterator[Note]], ...] = (
     _nothing_shared,
     _derived,
     _fused,
+    _experts,
     _norm_names,
     _shapes,
 )

@@ -25,7 +25,7 @@ def logical_sides(old: Checkpoint, new: Checkpoint) -> tuple[Checkpoint, Checkpo
     if not olds and not news:
         return old, new
     olds, news = settled(old, olds), settled(new, news)
-    before, after = seen_through(_logical(old, olds), _logical(new, news))
+    before, after = seen_through(logical_tensors(old, olds), logical_tensors(new, news))
     one, two = ({each.key[len(cut) :]: each for each in side} for side, cut in ((olds, before), (news, after)))
     return (
         _decoded(old, one, two, before, {key[len(after) :]: tensor for key, tensor in new.items()}),
@@ -33,7 +33,7 @@ def logical_sides(old: Checkpoint, new: Checkpoint) -> tuple[Checkpoint, Checkpo
     )
 
 
-def _logical(checkpoint: Checkpoint, encoded: tuple[Encoded, ...]) -> Mapping[str, Tensor]:
+def logical_tensors(checkpoint: Checkpoint, encoded: tuple[Encoded, ...]) -> Mapping[str, Tensor]:
     """The tensors by logical key, none of them to be read."""
     gone = {key for each in encoded for key in each.keys}
     plain = {key: tensor for key, tensor in checkpoint.items() if key not in gone} if gone else checkpoint

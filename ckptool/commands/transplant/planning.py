@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+from ckptool.commands.beside.companions import is_folder
 from ckptool.commands.transplant.fill import fill
 from ckptool.commands.transplant.gates import frozen, loaded_though_new, unmet
 from ckptool.commands.transplant.hooked import through_hooks
@@ -74,10 +75,12 @@ def plan_transplant(source: Checkpoint, target: Target, asked: Asked = _NOTHING)
     )
     steps = filling.steps
     names = {key: step.target for key, step in mapped.steps.items()}
-    uses_own = target.checkpoint is not None and any(origin.input for origin in _origins(steps))
+    own = target.checkpoint
+    if own is not None and not (is_folder(own) or any(origin.input for origin in _origins(steps))):
+        own = None
     transplant = Transplant(
         Plan(
-            (source, target.checkpoint) if uses_own and target.checkpoint is not None else (source,),
+            (source,) if own is None else (source, own),
             steps,
             (*left_out, *mapped.dropped, *_not_used(mapped.steps, steps, target)),
             (*mapped.problems, *filling.problems, *loaded_though_new(filling.entries, asked.new)),

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePath
 
@@ -19,19 +18,20 @@ from ckptool.core.shell import shell_quote
 from ckptool.core.spec import TensorSpec
 from ckptool.facts.architecture import Architecture, Training
 from ckptool.facts.registry import facts_of
-from ckptool.fits import default_fit
+from ckptool.fits import default_fit, is_on_odd_grid
 from ckptool.matching.prefixes import Swap
 from ckptool.matching.result import Confidence
 from ckptool.models import Target
-from ckptool.models.entries import Filled
+from ckptool.models.entries import Entry, Filled
 from ckptool.models.own_init import ModelInit
-from ckptool.recipes.matching import match_stage
+from ckptool.models.target import stated_grids
+from ckptool.recipes.fitting import fitting_recipes
 from ckptool.recipes.recipe import Recipe, builtin_recipes, load_recipe, recipe_of
-from ckptool.recipes.reverse import reverse
 
 _MANY = 5_000  # tensors; above that built-in recipes are tried whose rules fit keys of some form
 _MOST = 200_000  # above that none is
 _MANY_TO_MATCH = 1_000
+_MANY_TOWERS = 3
 _GENERAL = ("strip-wrappers",)  # what is done without it, too
 
 
@@ -94,7 +94,7 @@ def _names(done: Transplant) -> Iterator[Suggestion]:
         return
     now = _filled(done, done.mapped)
     if max(len(specs), len(done.target.specs)) > _MANY:
-        some = (Suggestion(options, _gain(done, specs, recipe, now)) for options, recipe in _fitting(specs))
+        some = (Suggestion(options, _gain(done, specs, recipe, now)) for options, recipe in fitting_recipes(specs))
         best = max(some, key=lambda suggestion: suggestion.tensors, default=None)
         if best is not None and best.tensors > 0:
             yield best
@@ -105,9 +105,10 @@ def _names(done: Transplant) -> Iterator[Suggestion]:
             yield Suggestion(tuple(word for rule in done.advice for word in ("-r", rule)), gain)
             return
     known = [Suggestion(("-r", name), _gain(done, specs, load_recipe(name), now)) for name in builtin_recipes()]
-    back = ((options, recipe) for options, recipe in _fitting(specs) if "--reverse" in options)
+    back = ((options, recipe) for options, recipe in fitting_recipes(specs) if "--reverse" in options)
     known += [Suggestion(options, _gain(done, specs, recipe, now)) for options, recipe in back]
-    best = max([*_parts(done, specs, now), *known], key=lambda suggestion: suggestion.tensors)
+    tried = [*_parts(done, specs, now), *known, *_towers(done, specs, now)]
+    best = max(tried, key=lambda suggestion: suggestion.tensors)
     if best in known and "--reverse" not in best.options and 0 < best.tensors < len(_wanted(done)) - now:
         best = max([best, *_chained(done, specs, best, now)], key=lambda suggestion: suggestion.tensors)
     is_small = max(len(specs), len(done.target.specs)) <= _MANY_TO_MATCH
@@ -120,26 +121,22 @@ def _names(done: Transplant) -> Iterator[Suggestion]:
         yield best
 
 
+def _towers(done: Transplant, specs: dict[str, TensorSpec], now: int) -> Iterator[Suggestion]:
+    """A built-in recipe on a known model that is a part of the source."""
+    prefixes = dict.fromkeys(prefix for prefix in _model_prefixes(done.source) if prefix and is_plain(prefix))
+    for prefix in list(prefixes)[:_MANY_TOWERS]:
+        for name in builtin_recipes():
+            if name not in _GENERAL:
+                rules = (f"{prefix}{{k**}} -> {{k}}", "?{k**} -> !", name)
+                yield Suggestion(_rules(rules), _gain(done, specs, recipe_of(rules), now))
+
+
 def _chained(done: Transplant, specs: dict[str, TensorSpec], first: Suggestion, now: int) -> Iterator[Suggestion]:
     """A built-in recipe, and another one behind it."""
     for name in builtin_recipes():
         if name not in (*first.options, *_GENERAL):
             rules = (*first.options[1::2], name)
             yield Suggestion(_rules(rules), _gain(done, specs, recipe_of(rules), now))
-
-
-def _fitting(keys: Iterable[str]) -> Iterator[tuple[tuple[str, ...], Recipe]]:
-    """The built-in recipes, forwards and backwards, of which every rule finds a key of the form that it is for."""
-    forms = list({re.sub(r"\d+", "#", key): key for key in keys}.values())
-    for name in builtin_recipes():
-        found: dict[tuple[str, ...], Recipe] = {("-r", name): load_recipe(name)}
-        with suppress(CkptError):  # rules that have no way back
-            found["-r", name, "--reverse"] = reverse(load_recipe(name)).recipe
-        for options, recipe in found.items():
-            for first in recipe.stages[:1]:
-                seen = match_stage(first, forms).seen
-                if seen and all(rule.optional or number in seen for number, rule in enumerate(first.rules)):
-                    yield options, recipe
 
 
 def _parts(done: Transplant, specs: dict[str, TensorSpec], now: int) -> Iterator[Suggestion]:
@@ -241,13 +238,25 @@ def _gain(
 
 
 def _fit(done: Transplant) -> Iterator[Suggestion]:
-    """``--mismatch fit``, where some tensors have a usual fit and none would be refused."""
+    """``--mismatch fit`` where some tensors have a usual fit; the grid of positions by name, where that is needed."""
     if done.asked.mismatch != "skip":
         return
     entries = [entry for entry in done.having(Filled.MISMATCHED) if entry.key in done.mapped]
     gain = sum(default_fit(entry.key, done.mapped[entry.key], entry.spec) is not None for entry in entries)
-    if gain:
-        yield Suggestion(("--mismatch", "fit"), gain)
+    named = [text for entry in entries if (text := _grid_fit(done, entry))]
+    if gain or named:
+        usual = ("--mismatch", "fit") if gain else ()
+        yield Suggestion((*usual, *(word for text in named for word in ("--fit", text))), gain + len(named))
+
+
+def _grid_fit(done: Transplant, entry: Entry) -> str:
+    """The fit of positions onto a grid that is not square, where a layer of the model states its grid; else ""."""
+    found = done.mapped[entry.key]
+    if default_fit(entry.key, found, entry.spec) is not None or not is_on_odd_grid(entry.key, found, entry.spec):
+        return ""
+    positions = range(max(1, entry.spec.shape[-2] - 2), entry.spec.shape[-2] + 1)  # up to two tokens before them
+    grids = [grid for grid in stated_grids(done.target) if math.prod(grid) in positions]
+    return f"{entry.key}=grid(target_grid={grids[0]})" if len(grids) == 1 else ""
 
 
 def with_suggestions(done: Transplant, command: Sequence[str]) -> Transplant:
@@ -260,7 +269,8 @@ def with_suggestions(done: Transplant, command: Sequence[str]) -> Transplant:
     found = suggestions(done)
     notes = suggestion_notes(found, command)
     average = average_note(done.source)
-    takes = replace(average, hint=command_text([*command, "--ema"])) if average is not None else None
+    best = found[0].options if found else ()
+    takes = replace(average, hint=command_text([*command, *best, "--ema"])) if average is not None else None
     others = tuple(takes if takes is not None and note == average else note for note in done.plan.notes)
     return replace(done, plan=replace(done.plan, notes=(*others, *notes)), suggested=notes)
 

@@ -3,7 +3,8 @@
 Source: numpy's `array_reduce` and `array_setstate` (multiarray/methods.c) and `_frombuffer` (numeric.py). An array is
 ``_reconstruct(ndarray, (0,), b"b")`` whose state is (version, shape, dtype, by columns, content), or since protocol 5
 ``_frombuffer(content, dtype, shape, order)``. The content is bytes; Python 2 wrote a string, and protocols below 3
-write bytes as text, one character for each. Arrays of objects hold a list there, and are none here.
+write bytes as text, one character for each. Arrays of objects hold a list there, and are none here. Where a tensor of
+Paddle is not in a plain `state_dict`, it is ``tuple((name, array))``.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ _NUMERIC = ("numpy.core.numeric", "numpy._core.numeric")
 RECONSTRUCT = frozenset((module, "_reconstruct") for module in _MODULES)
 FROM_BUFFER = frozenset((module, "_frombuffer") for module in _NUMERIC)
 SCALAR = frozenset((module, "scalar") for module in _MODULES)
+NAMED = frozenset((module, "tuple") for module in ("builtins", "__builtin__"))
 _KINDS = {"b": "bool", "i": "int", "u": "uint", "f": "float", "c": "complex"}
 _EXTENSIONS = "ml_dtypes"  # whose types are called as torch's are
 
@@ -69,10 +71,25 @@ def array_of(node: object) -> Array | None:
     elif name in FROM_BUFFER and len(node.args) == 4:
         content, dtype, shape, order = node.args
         is_by_columns = type(order) is str and order == "F"
+    elif name in NAMED and len(node.args) == 1:
+        pair = node.args[0]
+        is_named = type(pair) is tuple and len(pair) == 2 and type(pair[0]) is str
+        return array_of(pair[1]) if is_named and not _is_of(pair[1], NAMED) else None
     else:
         return None
     number = number_of(dtype)
     return None if number is None else Array(number, shape, is_by_columns, _content(content))
+
+
+def spell_scalar(node: object) -> None:
+    """Turn ``scalar(dtype, bytes)`` into the same number as an array without axes; leave anything else alone."""
+    if not _is_of(node, SCALAR) or type(node) is not Call or type(node.args) is not tuple or len(node.args) != 2:
+        return
+    dtype, content = node.args
+    if type(node.fn) is Global and not node.states and number_of(dtype) is not None and as_bytes(content) is not None:
+        node.args = (Global("numpy", "ndarray"), (0,), b"b")
+        node.states = [(1, (), dtype, False, content)]
+        node.fn = Global(node.fn.module, "_reconstruct")
 
 
 def number_of(dtype: object) -> Number | None:
@@ -100,6 +117,10 @@ def number_of(dtype: object) -> Number | None:
     state = dtype.states[0] if dtype.states else None
     order = state[1] if type(state) is tuple and len(state) > 1 else "<"
     return Number(name, type(order) is str and order == ">")
+
+
+def _is_of(node: object, names: frozenset[tuple[str, str]]) -> bool:
+    return type(node) is Call and type(node.fn) is Global and (node.fn.module, node.fn.name) in names
 
 
 def _is_plain(args: tuple[object, ...]) -> bool:

@@ -16,13 +16,14 @@ from ckptool.core.errors import UnreadableError
 
 PAYLOAD = 0xF0
 """Opcode that stands for a payload; four bytes with its number follow."""
-MAX_SKELETON = 256 << 20
+MAX_SKELETON = 64 << 20
 """Most bytes of a pickle that are read, long payloads apart."""
 
 _LONG = 512  # bytes of a payload that stays in the file
 _WINDOW = 1 << 18
 _HEADER = 16  # bytes that an opcode and its lengths need at most
 _FRAME, _STOP, _UNKNOWN = 0x95, 0x2E, 0xFF
+_INTEGERS = (0x8A, 0x8B)
 # opcode: bytes of its argument
 _FIXED = {
     **dict.fromkeys(b"(.0125NQR]abdlotsu}e)", 0),
@@ -110,13 +111,13 @@ def read_skeleton(source: ByteSource, file: OpenBytes, start: int, end: int) -> 
         if width is not None:
             nbytes = int.from_bytes(data[pos + 1 : pos + 1 + width], "little")
             first = window.base + pos + 1 + width
-            if nbytes >= _LONG and first + nbytes <= end and opcode not in (0x8A, 0x8B):
+            if nbytes >= _LONG and first + nbytes <= end and opcode not in _INTEGERS:
                 out += bytes((PAYLOAD,)) + len(found.payloads).to_bytes(4, "little")
                 found.payloads.append(LeftOut(opcode, first, nbytes, len(out) - 5))
                 window.skip_to(first + nbytes)
                 continue
-            if first + nbytes > end:
-                out += data[pos : pos + 1 + width]  # the machine says that it ends here
+            if first + nbytes > end or (opcode in _INTEGERS and nbytes > _WINDOW):
+                out += data[pos : pos + 1 + width]  # the machine says what is wrong
                 return found
             length = 1 + width + nbytes
         elif opcode in _FIXED:
@@ -185,6 +186,6 @@ class _Window:
                     break
             else:
                 return at - self.pos
-            if self.base + len(self.data) >= self.end or ahead > MAX_SKELETON:
+            if self.base + len(self.data) >= self.end or ahead >= MAX_SKELETON:
                 return len(self.data) - self.pos
-            self.refill(ahead := ahead * 4)
+            self.refill(ahead := min(ahead * 4, MAX_SKELETON))

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from ckptool.core.bytes import Entry, Folder
 from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.errors import UnreadableError, UsageError
-from ckptool.formats.ranks.deepspeed import is_deepspeed, open_deepspeed
+from ckptool.formats.ranks.deepspeed import open_deepspeed
+from ckptool.formats.ranks.deepspeed_files import is_deepspeed
 from ckptool.formats.ranks.files import listed
 from ckptool.formats.ranks.names import entries_in, first_line, is_plain
+from ckptool.formats.ranks.universal import PARAMETERS, holds_parameters
 
 _LATEST = ("latest", "latest_universal")
 _MOST = 1000  # folders that are looked into
@@ -66,4 +68,13 @@ def _tags(folder: Folder, entries: Sequence[Entry]) -> list[str]:
     inside = [entry.name for entry in entries if entry.is_folder]
     if not (names & {*_LATEST, "zero_to_fp32.py"} or any(name.startswith("global_step") for name in inside)):
         return []
-    return [name for name in inside[:_MOST] if is_deepspeed([entry.name for entry in entries_in(folder.folder(name))])]
+    latest = [first_line(folder.open(name)) for name in _LATEST if Entry(name, False) in entries]
+    return [name for name in inside[:_MOST] if _is_tag(folder.folder(name), is_latest=name in latest)]
+
+
+def _is_tag(folder: Folder, *, is_latest: bool) -> bool:
+    """True for the folder of a checkpoint, also of one whose model files are missing."""
+    entries = entries_in(folder)
+    if is_deepspeed([entry.name for entry in entries]) or (is_latest and not entries):
+        return True
+    return Entry(PARAMETERS, True) in entries and holds_parameters(folder.folder(PARAMETERS))

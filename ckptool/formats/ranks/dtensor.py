@@ -118,7 +118,7 @@ def read_dtensor(file: RankFile, node: Call, key: str, meshes: dict[int, Mesh | 
             key,
             hint="the file is of another save, or of a torch that cuts tensors otherwise",
         )
-    text = ", ".join(each.text for each in placements)
+    text = f"[{', '.join(each.text for each in placements)}]"
     return Part(mesh.rank if mesh.rank is not None else -1, dtype, whole, at, shape, local, text), mesh
 
 

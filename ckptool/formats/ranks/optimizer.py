@@ -155,6 +155,19 @@ def named_optimizers(
     return substitute(root, places)
 
 
+def numbered_optimizers(root: object) -> list[str]:
+    """The optimizers whose parameters have numbers, and no names beside them."""
+    return [
+        str(key)
+        for key, node in (root.items if type(root) is Dict or type(root) is Call else ())
+        if _numbers(node) and not _are_named(plain(node).get(_GROUPS))
+    ]
+
+
+def _are_named(groups: object) -> bool:
+    return type(groups) is list and all("param_names" in plain(group) for group in groups)
+
+
 def _names(
     groups: Sequence[Sequence[int]], parameters: Mapping[str, Shape], shapes: Mapping[int, Shape]
 ) -> list[list[str]]:

@@ -12,11 +12,12 @@ from ckptool.core.bytes import Entry, Folder
 from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.errors import CkptError, UsageError
 from ckptool.core.format import Format
+from ckptool.core.observations import NumberedOptimizer
 from ckptool.core.ranks import Ranks
 from ckptool.formats.pickle.objects import Dict
 from ckptool.formats.ranks.files import listed, read_rank
 from ckptool.formats.ranks.groups import Group, groups_of, is_optimizer, lone_group, lone_groups
-from ckptool.formats.ranks.optimizer import named_optimizers
+from ckptool.formats.ranks.optimizer import named_optimizers, numbered_optimizers
 from ckptool.formats.ranks.parts import DISTRIBUTED
 from ckptool.formats.ranks.rank_join import Join
 from ckptool.formats.ranks.stand_ins import Joined, joined_checkpoint
@@ -112,7 +113,10 @@ def _opened(folder: Folder, names: Sequence[str], model: Join, select: str | Non
             stand_ins=model.stand_ins,
             files=tuple(source for join in joins for source in join.sources),
             globals=tuple(each for join in joins for each in join.globals),
-            observations=tuple(each for join in joins for each in join.observations()),
+            observations=(
+                *(each for join in joins for each in join.observations()),
+                *map(NumberedOptimizer, numbered_optimizers(root)),
+            ),
             ranks=Ranks(model.world, model.mesh_axes(), model.placements, model.step),
             faithful=all(join.faithful for join in joins),
         ),

@@ -24,6 +24,7 @@ from ckptool.formats.dcp_items import Level
 from ckptool.formats.pickle.objects import Global
 from ckptool.formats.ranks.cover import TooManyError, overlap, sticks_out, uncovered
 from ckptool.formats.ranks.names import is_plain
+from ckptool.formats.ranks.optimizer import loadable_optimizers
 from ckptool.formats.ranks.runs import in_runs
 from ckptool.formats.ranks.stand_ins import Joined, StandIns, joined_checkpoint
 from ckptool.formats.torch.tensor import ints_of, named_dtype, tensor_of
@@ -70,8 +71,9 @@ def open_ranks(folder: Folder, select: str | None = None) -> Checkpoint:
     manifest, world = _manifest(source)
     reader = _Reader(folder, StandIns(source, nbytes=source.size))
     root = Level()
-    for path, entries in manifest.items():
-        leaf = reader.leaf(path, entries)
+    order = _order(manifest)
+    for path in sorted(manifest, key=lambda path: [order[path[: at + 1]] for at in range(len(path))]):
+        leaf = reader.leaf(path, manifest[path])
         if leaf is not _NOTHING and not root.put(path, leaf):
             raise UnreadableError(
                 f"{source.path} puts {'.'.join(map(str, path))} where something else is", path=source.path
@@ -80,7 +82,7 @@ def open_ranks(folder: Folder, select: str | None = None) -> Checkpoint:
         Joined(
             path=folder.path,
             format=Format("torchsnapshot", is_pickle=True, ranks=world),
-            root=root.inert(),
+            root=loadable_optimizers(root.inert()),
             stand_ins=reader.stand_ins,
             files=tuple(reader.files.values()),
             indexes=(source,),
@@ -128,6 +130,21 @@ def _manifest(source: ByteSource) -> tuple[dict[_Path, list[Fields]], int]:
         if keys:
             found.setdefault(tuple(keys), {})[int(rank)] = entry
     return {path: [entry for _, entry in sorted(ranks.items())] for path, ranks in _taken(found).items()}, world
+
+
+def _order(manifest: Mapping[_Path, Sequence[Fields]]) -> dict[_Path, int]:
+    """The place of every path among those beside it: as the dict around it lists its keys, else as it comes."""
+    order: dict[_Path, int] = {}
+    for path in manifest:
+        for at in range(len(path)):
+            order.setdefault(path[: at + 1], len(order))
+    for path, entries in manifest.items():
+        stated = entries[0].get("keys")
+        keys = stated if isinstance(stated, list) else []
+        for number, key in enumerate(keys):
+            if (*path, str(key)) in order:
+                order[*path, str(key)] = number - len(keys)  # before any that is not listed
+    return order
 
 
 def _taken(found: Mapping[_Path, Mapping[int, Fields]]) -> dict[_Path, Mapping[int, Fields]]:

@@ -16,13 +16,22 @@ from ckptool.core.errors import UnreadableError
 from ckptool.core.observations import Observation
 from ckptool.formats.ranks.files import RankFile, opened, read_rank
 from ckptool.formats.ranks.held import number_of
+from ckptool.formats.ranks.names import entries_in
 from ckptool.formats.ranks.runs import Run, whole_tensor
-from ckptool.formats.ranks.zero import MASTER, Shapes
+from ckptool.formats.ranks.zero import Shapes
+from ckptool.formats.ranks.zero_files import MASTER
 from ckptool.formats.torch.tensor import is_tensor
 
 PARAMETERS = "zero"
 _MASTER_FILE, _OPTIMIZER_FILE = "fp32", "optimizer_state.pt"
 _STEP = "step"
+_MOST = 100  # folders that are looked into
+
+
+def holds_parameters(folder: Folder) -> bool:
+    """True for a folder that holds folders of parameters."""
+    inner = [entry.name for entry in entries_in(folder) if entry.is_folder]
+    return any(Entry(f"{_MASTER_FILE}.pt", False) in entries_in(folder.folder(name)) for name in inner[:_MOST])
 
 
 class Universal:
@@ -41,6 +50,7 @@ class Universal:
         options: the entries of each of the optimizer's groups, in the objects of `file`.
         file: the file of the options.
         lacking: parameters for which the optimizer's state is not all there.
+        absent: the files of the optimizer that are missing.
 
     Raises:
         UnreadableError: a parameter is missing, or is not of its size; or its steps differ.
@@ -55,6 +65,7 @@ class Universal:
         self.options: tuple[Mapping[str, object], ...] = ()
         self.file: RankFile | None = None
         self.lacking: list[str] = []
+        self.absent: list[str] = []
         self._tensors: dict[tuple[str, str], Tensor] = {}
         self._scalars: dict[str, dict[str, object]] = {}
         self._fields: dict[str, list[str]] = {}
@@ -142,8 +153,13 @@ class Universal:
 
     def _check_state(self) -> None:
         """Either every parameter has the same kinds of state, or the state is not complete."""
-        kinds = {label for labels in self._fields.values() for label in labels}
-        self.lacking = [name for name, labels in self._fields.items() if set(labels) != kinds]
+        there = {name: {*labels, *self._scalars[name]} for name, labels in self._fields.items()}
+        kinds = sorted({label for labels in there.values() for label in labels})
+        absent = {name: [label for label in kinds if label not in labels] for name, labels in there.items()}
+        self.lacking = [name for name, labels in absent.items() if labels]
+        self.absent = [f"{name}/{label}.pt" for name, labels in absent.items() for label in labels]
+        if kinds and self.file is None:
+            self.absent.insert(0, _OPTIMIZER_FILE)
         steps = {name: _step(held.get(_STEP)) for name, held in self._scalars.items()}
         different = {step for step in steps.values() if step is not None}
         if len(different) > 1:

@@ -201,6 +201,8 @@ class Chooser:
                     ways.append(((*steps, (key, child)), child, rest[len(text) + 1 :]))
         names = ", ".join(".".join(path) or '"."' for path in candidates[:12])
         hint = f"--select takes one of: {names}" if names else "the file holds no dict of tensors"
+        if list(candidates) == [()]:
+            hint = "the weights are at the top of the file: leave out --select"
         raise UsageError(f"there are no tensors under {select}", hint=hint)
 
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from ckptool.core.checkpoint import Layout, Piece, Tensor
 from ckptool.core.errors import UnreadableError
 from ckptool.core.spec import DTYPES, TensorSpec
-from ckptool.formats.pickle.arrays import FROM_BUFFER, RECONSTRUCT, Array, array_of
+from ckptool.formats.pickle.arrays import FROM_BUFFER, NAMED, RECONSTRUCT, Array, array_of
 from ckptool.formats.pickle.objects import Call, Dict, Global, Persistent
 from ckptool.formats.torch.storage import MAX_INT, STORAGE_CLASSES, ArrayBytes, StorageOf, StorageRef
 
@@ -201,7 +201,9 @@ def _strides_or_none(shape: tuple[int, ...], strides: tuple[int, ...]) -> tuple[
     return None
 
 
-def _view(ref: StorageRef, dtype: str, start: int, shape: tuple[int, ...], strides: tuple[int, ...], key: str) -> Piece:
+def checked_view(
+    ref: StorageRef, dtype: str, start: int, shape: tuple[int, ...], strides: tuple[int, ...], key: str
+) -> Piece:
     """The checked view: every element that it reaches lies in the storage."""
     if len(strides) != len(shape):
         raise _bad(key, f"has {len(shape)} axes but {len(strides)} strides")
@@ -235,7 +237,7 @@ def _strided(
     start, shape, strides = int_of(args[1], key), ints_of(args[2], key), ints_of(args[3], key)
     ref = context.storage_of(args[0], key)
     dtype = dtype or ref.dtype or "uint8"  # as torch reads an untyped storage
-    piece = _view(ref, dtype, start, shape, strides, key)
+    piece = checked_view(ref, dtype, start, shape, strides, key)
     is_complex = DTYPES[dtype].kind == "complex"
     if args[4:] and not is_quantized:
         _require_grad(args[4], is_complex or DTYPES[dtype].kind == "float", key)
@@ -305,7 +307,7 @@ def _array(context: _Context, array: Array, dtype: str = "") -> Tensor:
     dtype = dtype or stored.dtype
     parts = itemsize // DTYPES[dtype].block_nbytes
     start = 0 if stored.big_endian else parts - 1
-    piece = _view(ref, dtype, start, shape, tuple(parts * stride for stride in strides), key)
+    piece = checked_view(ref, dtype, start, shape, tuple(parts * stride for stride in strides), key)
     return Tensor(TensorSpec(key, dtype, shape), (piece,), node=context.node)
 
 
@@ -425,4 +427,4 @@ _FROM_NUMPY = {
     ("torch._utils", "_rebuild_device_tensor_from_numpy"),
     *(("torch._utils", f"_rebuild_{device}_tensor") for device in ("xla", "hpu", "mlc", "ort")),
 }
-_ARRAYS = RECONSTRUCT | FROM_BUFFER
+_ARRAYS = RECONSTRUCT | FROM_BUFFER | NAMED

@@ -207,7 +207,7 @@ def _kind(names: list[str]) -> str:
         return "a torch archive that was zipped without its root folder; torch does not read that either"
     if "[Content_Types].xml" in names:
         return "an office document, not a checkpoint"
-    if "model.weights.h5" in names or ("config.json" in names and "metadata.json" in names):
+    if _is_keras(names):
         return "a Keras model, not a torch checkpoint"
     if any(name.endswith(endings()) for name in names):
         return "a zip archive with checkpoints in it"
@@ -216,9 +216,15 @@ def _kind(names: list[str]) -> str:
     return "a zip archive without a data.pkl, so not a torch checkpoint"
 
 
+def _is_keras(names: list[str]) -> bool:
+    return "model.weights.h5" in names or ("config.json" in names and "metadata.json" in names)
+
+
 def _kind_hint(names: list[str]) -> str | None:
     if "data.pkl" in names:
         return "put the files into one folder and zip that with `zip -0 -r`"
+    if _is_keras(names):
+        return "unzip it and save the arrays of model.weights.h5, which h5py reads, with numpy.savez"
     if any(name.endswith(endings()) for name in names):
         return "unzip it and open the files inside"
     return None

@@ -1,0 +1,61 @@
+"""Which built-in recipes are for given keys, and which of them makes the most of what is wanted."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+
+from ckptool.core.errors import CkptError
+from ckptool.core.spec import TensorSpec
+from ckptool.recipes.expand import expand
+from ckptool.recipes.matching import match_stage
+from ckptool.recipes.recipe import Recipe, builtin_recipes, load_recipe
+from ckptool.recipes.reverse import reverse
+
+Specs = Mapping[str, TensorSpec]
+
+
+def fitting_recipes(keys: Iterable[str]) -> Iterator[tuple[tuple[str, ...], Recipe]]:
+    """The built-in recipes, forwards and backwards, of which every rule finds a key of the form that it is for.
+
+    Yields:
+        The words of a command line that name one, and it.
+
+    Example:
+        >>> [options for options, _ in fitting_recipes(["bert.LayerNorm.gamma", "bert.LayerNorm.beta"])]
+        [('-r', 'bert-gamma-beta')]
+    """
+    forms = list({re.sub(r"\d+", "#", key): key for key in keys}.values())
+    for name in builtin_recipes():
+        found: dict[tuple[str, ...], Recipe] = {("-r", name): load_recipe(name)}
+        with suppress(CkptError):  # rules that have no way back
+            found["-r", name, "--reverse"] = reverse(load_recipe(name)).recipe
+        for options, recipe in found.items():
+            for first in recipe.stages[:1]:
+                seen = match_stage(first, forms).seen
+                if seen and all(rule.optional or number in seen for number, rule in enumerate(first.rules)):
+                    yield options, recipe
+
+
+def expert_layout(specs: Specs, wanted: Specs) -> tuple[tuple[str, ...], dict[str, TensorSpec]]:
+    """The recipe for experts that makes the most of what is wanted, and what it makes of it; nothing without experts.
+
+    Args:
+        specs: tensors that there are.
+        wanted: those that there should be.
+    """
+    best: tuple[tuple[str, ...], dict[str, TensorSpec]] = ((), {})
+    if not any(".experts." in key for key in wanted):
+        return best
+    experts = [key for key in specs if ".experts." in key]
+    for options, recipe in fitting_recipes(experts) if experts else ():
+        try:
+            made = expand(recipe, specs)
+        except CkptError:  # a precondition on a number that is not there
+            continue
+        found = {step.target.key: step.target for step in made.steps if step.target.key in wanted}
+        meet = {key: spec for key, spec in found.items() if spec.shape == wanted[key].shape}
+        if not made.problems and len(meet) > len(best[1]):
+            best = options, meet
+    return best
