@@ -175,6 +175,9 @@ SWITCH = Kind("True or False", _is_switch)
 WHOLE = Kind("a whole number", _is_whole)
 NUMBER = Kind("a number", _is_number)
 NUMBERS = Kind("numbers by name, as {'r': 8}", _table(_is_number))
+RECIPE_VALUES = Kind(
+    "numbers and names of lists by name, as {'r': 8}", _table(lambda value: _is_number(value) or _is_text(value))
+)
 TEXTS = Kind("a text, or a list of texts", _several(_is_text))
 RECIPE = Kind('a rule "FROM -> TO", the name of a recipe, a list of these, or a ckptool.Recipe', _is_recipe)
 ANY_TABLE = Kind("arguments by name, as {'num_classes': 10}", _table(lambda _: True))
@@ -190,7 +193,8 @@ _KINDS: dict[str, Kind] = {
     **dict.fromkeys(("drop_optimizer", "optimizer_as_is", "keep_unknown", "eval_batchnorm"), SWITCH),
     **dict.fromkeys(("threads", "seed"), WHOLE),
     **dict.fromkeys(("fits", "init"), _or_none(TEXT_TABLE)),
-    **dict.fromkeys(("vars", "params"), _or_none(NUMBERS)),
+    "params": _or_none(NUMBERS),
+    "vars": _or_none(RECIPE_VALUES),
     "checkpoints": Kind("a list of paths, or of what ckptool.open gives", _several(_is_input)),
     "paths": Kind("a path, or a list of paths", _several(_is_path)),
     "model": Kind("a torch.nn.Module", _is_module),

@@ -61,7 +61,7 @@ def plan_remap(
     recipe: Recipe | str | Sequence[str],
     *,
     reverse: bool = False,
-    vars: Mapping[str, float] | None = None,
+    vars: Mapping[str, float | str] | None = None,
     like: Input | None = None,
     dtype: str | None = None,
     select: str | None = None,
@@ -72,7 +72,7 @@ def plan_remap(
         checkpoint: a path, or what `open` gave.
         recipe: rules ``"FROM -> TO"``, names of recipe files and of built-in recipes, in order.
         reverse: do it backwards.
-        vars: numbers that come before those of the recipe.
+        vars: numbers that come before those of the recipe, and the names of lists of modules.
         like: a checkpoint with the keys and shapes that are to come out; the plan's `unmet` says what does not fit.
         dtype: a float dtype that floats are cast to.
         select: which dict of a file to take.

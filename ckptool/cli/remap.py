@@ -29,7 +29,7 @@ from ckptool.cli.matching import (
 )
 from ckptool.cli.output import print_texts
 from ckptool.cli.reports import FormatOption, ReportOption, form_of
-from ckptool.cli.values import decoded, exclude, number_pairs, open_selected, print_list
+from ckptool.cli.values import decoded, exclude, open_selected, print_list, recipe_values
 from ckptool.cli.writing import (
     AllowOption,
     DequantizeOption,
@@ -172,7 +172,7 @@ def remap(
     wanted = dtype or (None if reverse else recipe.output_dtype)
     sources = tuple(decoded(source, dequantize, wanted) for source in sources)
     target = None if like is None else open_checkpoint(like)
-    numbers = number_pairs(var or [], "--var")
+    numbers = recipe_values(var or [])
     found, texts = None, dict[PurePath, str]()
     if level is not None and target is not None:
         found = match_remap(sources, recipe, target, prefixes=prefixes, vars=numbers, accept=level)

@@ -18,6 +18,7 @@ from ckptool.core.plan import Command, Copies, Plan, Problem, Source, Step, sour
 from ckptool.core.spec import TensorSpec
 from ckptool.core.ties import with_recorded_ties
 from ckptool.matching.result import Confidence
+from ckptool.recipes.binding import with_numbers
 from ckptool.recipes.expand import Expansion, expand
 from ckptool.recipes.inputs import numbers_beside, source_file_captures
 from ckptool.recipes.recipe import Expect, Recipe
@@ -34,7 +35,7 @@ def plan_remap(
     *,
     backwards: bool = False,
     prefixes: Sequence[str] = (),
-    vars: Mapping[str, float] | None = None,
+    vars: Mapping[str, float | str] | None = None,
     like: Checkpoint | None = None,
     dtype: str | None = None,
 ) -> Plan:
@@ -45,7 +46,7 @@ def plan_remap(
         recipe: what to do (see `ckptool.recipes.recipe`).
         backwards: do the reverse of the recipe.
         prefixes: put before the keys of each source.
-        vars: numbers that come before those of the recipe.
+        vars: numbers that come before those of the recipe, and names of lists for ``{layers#}``.
         like: a checkpoint with the keys and shapes that the output is to have; the recipe's expectations are held
             against it.
         dtype: a float dtype for the output; by default the recipe's, else each tensor's own.
@@ -62,7 +63,9 @@ def plan_remap(
     """
     given = (sources,) if isinstance(sources, Checkpoint) else tuple(sources)
     inputs = tuple(map(with_recorded_ties, given))
-    numbers = numbers_beside(recipe, inputs[0].path, vars, inputs[0].metadata)
+    recipe, given_numbers = recipe.naming(vars or {})
+    numbers = numbers_beside(recipe, inputs[0].path, given_numbers, inputs[0].metadata)
+    recipe = with_numbers(recipe, numbers)
     specs = [checkpoint.specs() for checkpoint in inputs]
     losses: tuple[str, ...] = ()
     running = recipe
@@ -99,7 +102,7 @@ def match_remap(
     like: Checkpoint,
     *,
     prefixes: Sequence[str] = (),
-    vars: Mapping[str, float] | None = None,
+    vars: Mapping[str, float | str] | None = None,
     accept: Confidence = Confidence.ALIGNED,
 ) -> Automatic:
     """The recipe, and behind it rules that are found for the keys of another checkpoint.
@@ -109,13 +112,14 @@ def match_remap(
         recipe: rules that come first; it may have none.
         like: has the keys and shapes that are to come out.
         prefixes: put before the keys of each source.
-        vars: numbers that come before those of the recipe.
+        vars: numbers that come before those of the recipe, and names of lists for ``{layers#}``.
         accept: the least confidence of what is done.
     """
     wanted = like.specs()
     if recipe == Recipe() and len(sources) == 1:
         recipe = known_rules(sources[0], wanted, like.metadata)
-    numbers = numbers_beside(recipe, sources[0].path, vars, sources[0].metadata)
+    recipe, given = recipe.naming(vars or {})
+    numbers = numbers_beside(recipe, sources[0].path, given, sources[0].metadata)
     inputs = map(with_recorded_ties, sources)
     specs = [checkpoint.specs() for checkpoint in inputs]
     return automatic(Given(recipe, prefixes, numbers), specs, wanted, accept=accept)

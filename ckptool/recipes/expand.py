@@ -18,6 +18,7 @@ from ckptool.core.ops import made
 from ckptool.core.plan import Apply, Dropped, Problem, Source, Step, Use, sources_of
 from ckptool.core.reasons import ByRules, Init, Kept, NotUsed, Reason, RecipeTie, RuleName, Unmatched
 from ckptool.core.spec import TensorSpec
+from ckptool.recipes.binding import with_lists, with_numbers
 from ckptool.recipes.group import Context, FitOp, Group, Item, groups_of, make, mapped
 from ckptool.recipes.matching import Matches, Owned, Span, match_stage, new_names
 from ckptool.recipes.pattern import Pattern
@@ -126,14 +127,16 @@ def expand(
         ByRules(rules=(RuleName(recipe='', number=1, backwards=False),))
     """
     numbers = {name: value for name, value in recipe.vars.items() if not isinstance(value, str)}
-    state = _State(Context({**numbers, **(vars or {})}, fit=fit))
+    numbers |= vars or {}
+    recipe = with_numbers(recipe, numbers)
+    state = _State(Context(numbers, fit=fit))
     inputs = [sources] if isinstance(sources, Mapping) else list(sources)
     items = _loaded(inputs, prefixes, state)
     state.most += 20 * len(items)
     unmet = list(unmet_by_keys(recipe.require, {key: item.spec for key, item in items.items()}))
     for number, stage in enumerate(recipe.stages):
         state.context.targets = targets if number == len(recipe.stages) - 1 else None
-        items = _run(stage, items, state)
+        items = _run(with_lists(stage, items, recipe.lists), items, state)
     steps = [
         Step(TensorSpec(key, item.spec.dtype, item.spec.shape), item.value, state.reason(item))
         for key, item in items.items()

@@ -27,6 +27,13 @@ _MAX = 8_000_000
 _LAYERS = (
     "num_hidden_layers", "n_layer", "n_layers", "num_layers", "num_decoder_layers", "encoder_layers", "decoder_layers",
 )  # fmt: skip
+_COUNTING_LAYERS = (
+    "max_window_layers", "first_k_dense_replace", "num_kv_shared_layers", "decoder_sparse_step", "mlp_only_layers",
+    "cross_attention_layers", "attn_layer_indices", "attn_layer_period", "attn_layer_offset", "expert_layer_period",
+    "expert_layer_offset", "full_attention_interval", "full_attn_idxs", "interleave_moe_layer_step", "moe_layers",
+    "num_hash_layers", "sliding_window_pattern", "global_attn_every_n_layers", "no_rope_layer_interval",
+)  # fmt: skip
+"""Names that say which blocks are of another kind, by number."""
 _DTYPES = ("torch_dtype", "dtype")
 _OF_QUANTIZED = ("expert_dtype",)  # DeepSeek-V4's experts
 _EMBEDDING = re.compile(r"(?:.*\.)?(?:embed_tokens|tok_embeddings|word_embeddings|wte|shared|embed_in)\.weight")
@@ -133,17 +140,18 @@ class _Made:
         self.before, self.after = _lists(self.old), _lists(self.new)
         self.is_dequantized = plan.inputs[0].is_decoded
 
-    def moved(self, name: str) -> dict[int, int] | None:
-        """Where the blocks of a list went, if each went to one place of one list, and blocks stayed whole."""
-        moved: dict[int, int] = {}
+    def origins(self, name: str) -> dict[int, int] | None:
+        """The block of a list that each block of the output was, if blocks stayed whole and in one list."""
+        origins: dict[int, int] = {}
+        new_lists: set[str] = set()
         for old, new in self.pairs:
             if not old.startswith(f"{name}.") or not (found := _INDEX.match(old, len(name) + 1)):
                 continue
-            number = int(found[1])
-            place = next((int(at[1]) for at in _INDEX.finditer(new)), None)
-            if place is None or moved.setdefault(number, place) != place:
+            place = _INDEX.search(new)
+            if place is None or origins.setdefault(int(place[1]), int(found[1])) != int(found[1]):
                 return None
-        return moved
+            new_lists.add(new[: place.start()])
+        return origins if len(new_lists) < 2 else None
 
 
 def _lists(keys: Iterable[str]) -> dict[str, set[int]]:
@@ -162,21 +170,33 @@ def _edit_layers(config: dict[str, Any], made: _Made) -> Iterator[str]:
         if not isinstance(value, int) or isinstance(value, bool):
             continue
         side = next((side for side in ("encoder", "decoder") if side in name), "")
-        known = [at for at, numbers in made.before.items() if numbers == set(range(value)) and side in at]
-        moved = [made.moved(at) for at in known]
-        counts = {len(set(each.values())) for each in moved if each is not None}
-        if not known or counts == {value}:
+        if name == "num_layers" and "num_decoder_layers" in config:  # T5
+            side = "encoder"
+        lists = {at: numbers for at, numbers in made.before.items() if side in at}
+        known = [at for at, numbers in lists.items() if numbers == set(range(value))]
+        if not known and lists:  # some of its blocks are gone already
+            known = [at for at in [max(lists, key=lambda at: len(lists[at]))] if max(lists[at]) < value]
+        origins = [made.origins(at) for at in known]
+        kept = [{number: number for number in lists[at]} for at in known]
+        if origins == kept:
             continue
-        whole = all(each is not None and sorted(each.values()) == list(range(len(each))) for each in moved)
-        if len(counts) != 1 or not whole or not moved[0]:
+        first = origins[0]
+        if not first or any(each != first for each in origins) or sorted(first) != list(range(len(first))):
             yield f"{name} is {value}, and the blocks of the output are not numbered 0 to {value - 1}"
             continue
-        first = moved[0]
         config[name] = len(first)
-        order = sorted(first, key=lambda number: first[number])
         for other, values in config.items():
-            if isinstance(values, list) and len(values) == value:
-                config[other] = [values[number] for number in order]
+            if other in _COUNTING_LAYERS and _may_name_layer(values, value):
+                yield f"{other} is {_short(values)} and speaks of the blocks by number"
+            elif isinstance(values, list) and len(values) == value and "token_id" not in other:
+                config[other] = [values[first[place]] for place in range(len(first))]
+
+
+def _may_name_layer(value: object, layers: int) -> bool:
+    """True for a number of a block that there was, or a list of some."""
+    if isinstance(value, list):
+        return any(_may_name_layer(each, layers) for each in value)
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value < layers
 
 
 def _edit_vocabulary(config: dict[str, Any], made: _Made) -> Iterator[str]:
