@@ -155,6 +155,10 @@ def _is_choice(value: object) -> bool:
     return isinstance(value, tuple | list) and len(value) == 2 and all(map(_is_text, value))
 
 
+def _is_pair_of_paths(value: object) -> bool:
+    return isinstance(value, tuple | list) and len(value) == 2 and all(map(_is_path, value))
+
+
 def _is_recipe(value: object) -> bool:
     return hasattr(value, "stages") or _several(_is_path)(value)
 
@@ -212,6 +216,7 @@ _KINDS: dict[str, Kind] = {
     "min_coverage": _or_none(NUMBER),
     "max_shard": _or_none(WHOLE),
     "policy": _or_none(PATH),
+    "tokenizers": _or_none(Kind("the old and the new tokenizer, two paths", _is_pair_of_paths)),
     "out": PATH,
     "progress": _or_none(Kind("a function of (bytes done, bytes in all)", callable)),
     "accept": _one_of("certain", "unique", "aligned", "guess", "interchangeable"),

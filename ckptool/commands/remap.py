@@ -9,6 +9,7 @@ from ckptool.commands.automatic import Automatic, Given, automatic
 from ckptool.commands.beside.versions import carried_versions
 from ckptool.commands.filter import cast_value, float_dtype, module_notes
 from ckptool.commands.llamacpp import known_rules
+from ckptool.commands.vocabulary import Tokenizers, with_tokens
 from ckptool.core.bytes import PathText
 from ckptool.core.checkpoint import Checkpoint, Note
 from ckptool.core.counts import many
@@ -38,6 +39,7 @@ def plan_remap(
     vars: Mapping[str, float | str] | None = None,
     like: Checkpoint | None = None,
     dtype: str | None = None,
+    tokens: Tokenizers | None = None,
 ) -> Plan:
     """Plan the output that a recipe makes.
 
@@ -50,6 +52,7 @@ def plan_remap(
         like: a checkpoint with the keys and shapes that the output is to have; the recipe's expectations are held
             against it.
         dtype: a float dtype for the output; by default the recipe's, else each tensor's own.
+        tokens: a vocabulary whose order the rows of embeddings get, behind the rules.
 
     Raises:
         UsageError: if vars cannot be found, or the recipe cannot be reversed.
@@ -79,21 +82,23 @@ def plan_remap(
     notes = [*module_notes(inputs[0]), *(Note(loss) for loss in losses)]
     if like is None and recipe.expect != Expect() and not backwards:
         notes.append(Note("the recipe's expectations are not checked", "--like CHECKPOINT gives what to hold them to"))
-    if len(inputs) == 1 and steps and not found.problems:
+    if len(inputs) == 1 and steps and not found.problems and tokens is None:
         plain = targets is None and not any(prefixes)
         notes += _reversible(recipe, specs[0], numbers, backwards, found if plain else None)
-    return Plan(
+    plan = Plan(
         inputs,
         Copies.of(steps, inputs) or steps,
         found.dropped,
         found.problems,
-        () if backwards else _unmet(recipe.expect, steps, targets),
+        (),
         found.uses,
         tuple(notes),
         metadata=inputs[0].metadata,
         module_versions=_versions(inputs[0], steps),
         command=Command("remap", ("--reverse",) if backwards else ()),
     )
+    plan = plan if tokens is None or plan.problems else with_tokens(plan, tokens)
+    return plan if backwards else replace(plan, unmet=_unmet(recipe.expect, plan.steps, targets))
 
 
 def match_remap(

@@ -197,6 +197,10 @@ def _companions(plan: Plan, *, carries: bool) -> tuple[list[Beside], tuple[Carri
     edit = edited_config(plan) if CONFIG in names else None
     beside, files = [], []
     for name in names:
+        if plan.tokenizer is not None and is_of_tokenizer(name):
+            if all(name != file.name for file in plan.tokenizer):
+                beside.append(Beside(name, Fate.DROPPED, ByOption("--tokenizer")))
+            continue
         if name in QUANTIZATION_FILES and plan.inputs[0].is_decoded:
             beside.append(Beside(name, Fate.DROPPED, ByOption("--dequantize")))
             continue
@@ -204,6 +208,9 @@ def _companions(plan: Plan, *, carries: bool) -> tuple[list[Beside], tuple[Carri
         files.append(Carried(name, edit.text if is_edited and edit is not None else None))
         reason = ConfigEdited(edit.changes) if is_edited and edit is not None else Kept()
         beside.append(Beside(name, Fate.EDITED if is_edited else Fate.KEPT, reason))
+    for file in plan.tokenizer or ():
+        files.append(file)
+        beside.append(Beside(file.name, Fate.EDITED, ByOption("--tokenizer")))
     return beside, tuple(files), edit.notes if edit is not None else ()
 
 

@@ -21,6 +21,7 @@ from ckptool.core.plan import Plan, Source, sources_of
 from ckptool.core.spec import TensorSpec
 from ckptool.facts.encoded import Encoded
 from ckptool.facts.registry import facts_of
+from ckptool.fits.vocabulary import moved_ids
 
 CONFIG = "config.json"
 _MAX = 8_000_000
@@ -80,7 +81,7 @@ def edited_config(plan: Plan) -> Edit:
     new = _with_moved_modules(config, made)
     doubts: list[str] = []
     for part in _parts(new):  # text_config of a model of several kinds
-        doubts += [*_edit_layers(part, made), *_edit_vocabulary(part, made)]
+        doubts += [*_edit_layers(part, made), *_edit_vocabulary(part, made), *_edit_tokens(part, made)]
     _edit_dtype(new, made)
     _edit_ties(new, made)
     doubts += _edit_quantization(new, made)
@@ -138,6 +139,7 @@ class _Made:
             if source.input == 0
         ]
         self.before, self.after = _lists(self.old), _lists(self.new)
+        self.ids = moved_ids(step.value for step in plan.steps)
         self.is_dequantized = plan.inputs[0].is_decoded
 
     def origins(self, name: str) -> dict[int, int] | None:
@@ -207,8 +209,24 @@ def _edit_vocabulary(config: dict[str, Any], made: _Made) -> Iterator[str]:
     sizes = {made.new[new].shape[0] for old, new in made.pairs if old in tables and made.new[new].shape}
     if len(sizes) == 1:
         (config["vocab_size"],) = sizes
-    elif sizes:
+    elif sizes or made.ids is not None:
+        sizes = sizes or {spec.shape[0] for key, spec in made.new.items() if _EMBEDDING.fullmatch(key)}
         yield f"vocab_size is {value}, and the embeddings of the output have {sorted(sizes)} rows"
+
+
+def _edit_tokens(config: dict[str, Any], made: _Made) -> Iterator[str]:
+    """The ids of tokens, where rows follow tokens."""
+    for name, value in config.items() if made.ids is not None else ():
+        if not name.endswith("_token_id"):
+            continue
+        ids = value if isinstance(value, list) else [value]
+        if not all(type(each) is int for each in ids):
+            continue
+        moved = [(made.ids or {}).get(each) for each in ids]
+        if None in moved:
+            yield f"{name} is {_short(value)}, and the new tokenizer has no such token"
+        else:
+            config[name] = moved if isinstance(value, list) else moved[0]
 
 
 def _edit_dtype(config: dict[str, Any], made: _Made) -> None:
