@@ -115,6 +115,8 @@ def test_it_equals_resizing_and_copying_by_hand(
     after = json.loads((tmp_path / "out" / "config.json").read_text())
     assert after["vocab_size"] == count
     assert (after["bos_token_id"], after["eos_token_id"]) == (1, 0) and after["pad_token_id"] == 0  # which it had not
+    if (tmp_path / "in" / "generation_config.json").exists():
+        assert json.loads((tmp_path / "out" / "generation_config.json").read_text())["eos_token_id"] == 0
     assert (tmp_path / "out" / "tokenizer.json").read_bytes() == (tmp_path / "new" / "tokenizer.json").read_bytes()
     assert not (tmp_path / "out" / "special_tokens_map.json").exists()
 

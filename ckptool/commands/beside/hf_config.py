@@ -24,6 +24,7 @@ from ckptool.facts.registry import facts_of
 from ckptool.fits.vocabulary import moved_ids
 
 CONFIG = "config.json"
+GENERATION_CONFIG = "generation_config.json"
 _MAX = 8_000_000
 _LAYERS = (
     "num_hidden_layers", "n_layer", "n_layers", "num_layers", "num_decoder_layers", "encoder_layers", "decoder_layers",
@@ -69,13 +70,8 @@ class Edit:
 
 def edited_config(plan: Plan) -> Edit:
     """The config.json of the first input's folder, made true of the plan's output."""
-    source = plan.inputs[0].files[0].folder.open(CONFIG)
-    try:
-        with source.open() as opened:
-            config = json.loads(opened.read(0, min(opened.size, _MAX)))
-    except (CkptError, ValueError, RecursionError):
-        config = None
-    if not isinstance(config, dict):
+    config = _read(plan, CONFIG)
+    if config is None:
         return Edit(None, notes=(Note(f"{CONFIG} cannot be read, and is carried as it is", level="warning"),))
     made = _Made(plan)
     new = _with_moved_modules(config, made)
@@ -85,12 +81,34 @@ def edited_config(plan: Plan) -> Edit:
     _edit_dtype(new, made)
     _edit_ties(new, made)
     doubts += _edit_quantization(new, made)
-    changes = tuple(_changes(config, new))
+    return _edit(CONFIG, config, new, doubts)
+
+
+def edited_generation(plan: Plan) -> Edit:
+    """The generation_config.json of the first input's folder, with the ids that tokens have in the output."""
+    config = _read(plan, GENERATION_CONFIG)
+    if config is None:
+        return Edit(None)
+    new = dict(config)
+    return _edit(GENERATION_CONFIG, config, new, list(_edit_tokens(new, _Made(plan))))
+
+
+def _read(plan: Plan, name: str) -> dict[str, Any] | None:
+    """The JSON object of a file beside the first input; None if it is none."""
+    source = plan.inputs[0].files[0].folder.open(name)
+    try:
+        with source.open() as opened:
+            config = json.loads(opened.read(0, min(opened.size, _MAX)))
+    except (CkptError, ValueError, RecursionError):
+        return None
+    return config if isinstance(config, dict) else None
+
+
+def _edit(name: str, old: dict[str, Any], new: dict[str, Any], doubts: Iterable[str]) -> Edit:
+    changes = tuple(_changes(old, new))
     text = (json.dumps(new, indent=2, ensure_ascii=False) + "\n").encode() if changes else None
-    notes = tuple(
-        Note(f"{CONFIG} may not be true of the output: {doubt}", "edit it", level="warning") for doubt in doubts
-    )
-    return Edit(text, changes, notes)
+    notes = [Note(f"{name} may not be true of the output: {doubt}", "edit it", level="warning") for doubt in doubts]
+    return Edit(text, changes, tuple(notes))
 
 
 def _with_moved_modules(config: dict[str, Any], made: _Made) -> dict[str, Any]:
