@@ -21,11 +21,7 @@ from ckptool.matching.result import Confidence
 from ckptool.recipes.expand import Expansion, expand
 from ckptool.recipes.fitting import fitting_recipes
 from ckptool.recipes.inputs import numbers_beside, source_file_captures
-<<<<<<< HEAD
-from ckptool.recipes.recipe import Expect, Recipe, builtin_recipes
-=======
-from ckptool.recipes.recipe import Expect, Recipe, combine
->>>>>>> stored
+from ckptool.recipes.recipe import Expect, Recipe, builtin_recipes, combine
 from ckptool.recipes.reverse import check_reverse, reverse
 from ckptool.storage.paths import is_folder
 
