@@ -238,3 +238,34 @@ def test_numbers_stand_in_the_names_of_any_rule() -> None:
     assert str(recipe.rules[0]) == "h.{3*i+1}.{k**} -> g.{i}.{k**} | a b -> b a"
     recipe = load_recipe("drop-layers")
     assert [rule.numbers for rule in recipe.rules] == [("last",), ("first", "last"), ("last", "first")]
+
+
+@pytest.mark.parametrize(
+    ("words", "count"), [(("first=1", "last=1"), 3), (("first=0", "last=2"), 1), (("first=4", "last=4"), None)]
+)
+def test_layers_that_predict_further_tokens_stand_behind_the_counted_ones(
+    words: tuple[str, ...], count: int | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in").mkdir()
+    save_file(_state([f"model.layers.{i}.w" for i in range(5)]), tmp_path / "in" / "model.safetensors")
+    before = {"num_hidden_layers": 4, "num_nextn_predict_layers": 1, "kinds": [0, 1, 2, 3], "all": [0, 1, 2, 3, 4]}
+    (tmp_path / "in" / "config.json").write_text(json.dumps(before))
+    numbers = [word for text in words for word in ("--var", text)]
+    assert run(["remap", str(tmp_path / "in"), "-r", "drop-layers", *numbers, "-o", str(tmp_path / "out")]) == 0
+    after = json.loads((tmp_path / "out" / "config.json").read_text())
+    if count is None:  # the further one is dropped itself
+        assert after == before and "num_hidden_layers is 4" in " ".join(capsys.readouterr().out.split())
+    else:
+        left = [number for number in range(5) if not int(words[0][-1]) <= number <= int(words[1][-1])]
+        assert after == {**before, "num_hidden_layers": count, "kinds": left[:-1], "all": left}
+
+
+def test_a_number_that_no_list_has_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "in").mkdir()
+    save_file(_state([f"model.layers.{i}.w" for i in range(5)]), tmp_path / "in" / "model.safetensors")
+    (tmp_path / "in" / "config.json").write_text('{"num_hidden_layers": 3}')
+    assert (
+        run(["remap", str(tmp_path / "in"), "-r", "keep-first-layers", "--var", "n=4", "-o", str(tmp_path / "out")])
+        == 0
+    )
+    assert "num_hidden_layers is 3, and no list of blocks" in " ".join(capsys.readouterr().out.split())

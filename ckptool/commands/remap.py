@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from ckptool.commands.automatic import Automatic, Given, automatic
 from ckptool.commands.beside.versions import carried_versions
 from ckptool.commands.filter import cast_value, float_dtype, module_notes
 from ckptool.commands.llamacpp import known_rules
-from ckptool.commands.vocabulary import Tokenizers, with_tokens
 from ckptool.core.bytes import PathText
 from ckptool.core.checkpoint import Checkpoint, Note
 from ckptool.core.counts import many
@@ -25,6 +25,9 @@ from ckptool.recipes.inputs import numbers_beside, source_file_captures
 from ckptool.recipes.recipe import Expect, Recipe
 from ckptool.recipes.reverse import check_reverse, reverse
 from ckptool.storage.paths import is_folder
+
+if TYPE_CHECKING:
+    from ckptool.commands.vocabulary import Tokenizers
 
 Specs = Mapping[str, TensorSpec]
 _MANY = 200_000  # keys that are not led there and back only to say that it works
@@ -97,7 +100,10 @@ def plan_remap(
         module_versions=_versions(inputs[0], steps),
         command=Command("remap", ("--reverse",) if backwards else ()),
     )
-    plan = plan if tokens is None or plan.problems else with_tokens(plan, tokens)
+    if tokens is not None and not plan.problems:
+        from ckptool.commands.vocabulary import with_tokens
+
+        plan = with_tokens(plan, tokens)
     return plan if backwards else replace(plan, unmet=_unmet(recipe.expect, plan.steps, targets))
 
 
