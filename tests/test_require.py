@@ -143,6 +143,7 @@ OUTSIDE: list[tuple[str, dict[str, tuple[int, ...]], dict[str, Any], str]] = [
     ("gpt-oss-fuse-experts", {f"{EXPERT}0.gate_proj.weight": (4, 2), f"{EXPERT}0.gate_proj.bias": (2,)}, {}, "bias"),
     ("transpose-experts", {f"{EXPERT}gate_up_proj": (2, 8, 3), f"{EXPERT}down_proj": (2, 3, 4)}, {}, "2 * $2.shape[1]"),
     ("inkling-experts", {f"{EXPERT}w13_weight_scale": (2,)}, {}, "no *.experts.w13_weight_scale"),
+    ("nemo-experts", {f"{EXPERT}gate_and_up_projs": (2, 8, 3), f"{EXPERT}down_projs": (2, 4, 8)}, {}, "$2.shape[1]"),
     ("aria-experts", {f"{EXPERT}fc1.weight": (2, 8, 3), f"{EXPERT}fc2.weight": (2, 3, 4)}, {}, "2 * $2.shape[1]"),
     (
         "granitemoe-experts",

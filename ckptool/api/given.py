@@ -194,8 +194,8 @@ _KINDS: dict[str, Kind] = {
     **dict.fromkeys(("select", "dtype", "method", "into", "wrap", "to"), _or_none(TEXT)),
     **dict.fromkeys(("only", "drop", "allow"), TEXTS),
     **dict.fromkeys(("keys_only", "only_weights", "reverse", "strict", "only_loaded", "trust_policy", "force"), SWITCH),
-    **dict.fromkeys(("drop_optimizer", "optimizer_as_is", "keep_unknown", "eval_batchnorm"), SWITCH),
-    **dict.fromkeys(("threads", "seed"), WHOLE),
+    **dict.fromkeys(("drop_optimizer", "optimizer_as_is", "keep_unknown", "eval_batchnorm", "modules_to_save"), SWITCH),
+    **dict.fromkeys(("threads", "seed", "rank"), WHOLE),
     **dict.fromkeys(("fits", "init"), _or_none(TEXT_TABLE)),
     "params": _or_none(NUMBERS),
     "vars": _or_none(RECIPE_VALUES),
@@ -230,6 +230,7 @@ _OF_FUNCTIONS: dict[tuple[str, str], Kind] = {
     ("plan_transplant", "new"): TEXTS,
     ("load_into", "new"): TEXTS,
     ("extract", "out"): _or_none(PATH),
+    ("extract_lora", "out"): _or_none(PATH),
     ("open", "path"): Kind("a path or an address", _is_path),
 }
 """The parameters that one function takes otherwise than the others."""

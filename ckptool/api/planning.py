@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from ckptool.api.looking import Input
     from ckptool.api.plan import Plan
-    from ckptool.api.results import Extracted
+    from ckptool.api.results import Extracted, ExtractedLora
     from ckptool.commands.merging.merge import Keys
     from ckptool.core import plan as core
     from ckptool.core.bytes import PathText
@@ -212,6 +212,54 @@ def extract(
         return Extracted.of(run(before, after, threads=threads))
     with staged_file(out, force=force) as sink:
         return Extracted.of(run(before, after, sink, threads=threads))
+
+
+@checked
+def extract_lora(
+    base: Input,
+    tuned: Input,
+    out: PathText | None = None,
+    *,
+    rank: int,
+    dtype: str | None = None,
+    modules_to_save: bool = False,
+    force: bool = False,
+) -> ExtractedLora:
+    """Make a LoRA adapter of what tuning changed, in PEFT's format; without `out` it is only planned.
+
+    Args:
+        base: a path, or what `open` gave: what the adapter is for.
+        tuned: what it comes close to.
+        out: a folder.
+        rank: the largest of a layer's change.
+        dtype: a float dtype for the factors; by default float32.
+        modules_to_save: True to save other modules that changed (norms) in full.
+        force: replace an existing adapter.
+
+    Raises:
+        CkptError: a file cannot be read, nothing changed that an adapter holds, or the output cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     adapter = ckptool.extract_lora("fixtures/resnet18.pth", "fixtures/tuned.safetensors", folder, rank=4)
+        ...     plan = ckptool.plan_merge("fixtures/resnet18.pth", lora=folder)
+        >>> len(adapter.with_fate("adapted")), round(adapter.kept, 2) > 0.5
+        (19, True)
+    """
+    from ckptool.api.results import ExtractedLora
+    from ckptool.commands.patching.lora import LoraOptions, base_name, replaceable, stage_name
+    from ckptool.commands.patching.lora import extract_lora as run
+    from ckptool.storage.staging import staged_folder
+    from ckptool.storage.targets import check_target
+
+    options = LoraOptions(rank, dtype or "float32", modules_to_save)
+    before, after = opened(base), opened(tuned)
+    if out is None:
+        return ExtractedLora.of(run(before, after, options))
+    check_target(out, [*before.paths, *after.paths], replaceable, force=force)
+    with staged_folder(out, stage_name(before, after, options), replaceable, force=force) as stage:
+        return ExtractedLora.of(run(before, after, options, stage, name=base_name(before.path)))
 
 
 @checked

@@ -21,8 +21,9 @@ from ckptool.core.ties import with_recorded_ties
 from ckptool.matching.result import Confidence
 from ckptool.recipes.binding import with_numbers
 from ckptool.recipes.expand import Expansion, expand
+from ckptool.recipes.fitting import fitting_recipes
 from ckptool.recipes.inputs import numbers_beside, source_file_captures
-from ckptool.recipes.recipe import Expect, Recipe
+from ckptool.recipes.recipe import Expect, Recipe, builtin_recipes, combine
 from ckptool.recipes.reverse import check_reverse, reverse
 from ckptool.storage.paths import is_folder
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from ckptool.commands.vocabulary import Tokenizers
 
 Specs = Mapping[str, TensorSpec]
+_EXPERTS = "experts"  # in the names of recipes for them
 _MANY = 200_000  # keys that are not led there and back only to say that it works
 
 
@@ -72,7 +74,7 @@ def plan_remap(
     recipe, given_numbers = recipe.naming(vars or {})
     numbers = numbers_beside(recipe, inputs[0].path, given_numbers, inputs[0].metadata)
     recipe = with_numbers(recipe, numbers)
-    specs = [checkpoint.specs() for checkpoint in inputs]
+    specs = [dict(checkpoint.specs()) for checkpoint in inputs]
     losses: tuple[str, ...] = ()
     running = recipe
     if backwards:
@@ -90,9 +92,9 @@ def plan_remap(
         notes += _reversible(recipe, specs[0], numbers, backwards, found if plain else None)
     plan = Plan(
         inputs,
-        Copies.of(steps, inputs) or steps,
+        steps if isinstance(steps, Copies) else Copies.of(steps, inputs) or steps,
         found.dropped,
-        found.problems,
+        found.problems and _with_others(found.problems, recipe, specs[0]),
         (),
         found.uses,
         tuple(notes),
@@ -126,14 +128,14 @@ def match_remap(
         vars: numbers that come before those of the recipe, and names of lists for ``{layers#}``.
         accept: the least confidence of what is done.
     """
-    wanted = like.specs()
-    if recipe == Recipe() and len(sources) == 1:
-        recipe = known_rules(sources[0], wanted, like.metadata)
+    wanted = dict(like.specs())
+    known = Recipe() if recipe.stages or len(sources) > 1 else known_rules(sources[0], wanted, like.metadata)
+    recipe = combine([recipe, known]) if known.stages else recipe
     recipe, given = recipe.naming(vars or {})
     numbers = numbers_beside(recipe, sources[0].path, given, sources[0].metadata)
     inputs = map(with_recorded_ties, sources)
-    specs = [checkpoint.specs() for checkpoint in inputs]
-    return automatic(Given(recipe, prefixes, numbers), specs, wanted, accept=accept)
+    specs = [dict(checkpoint.specs()) for checkpoint in inputs]
+    return automatic(Given(recipe, prefixes, numbers, is_known=bool(known.stages)), specs, wanted, accept=accept)
 
 
 def open_sources(path: PathText, recipe: Recipe, select: str | None) -> tuple[tuple[Checkpoint, ...], tuple[str, ...]]:
@@ -154,10 +156,10 @@ def open_sources(path: PathText, recipe: Recipe, select: str | None) -> tuple[tu
     return tuple(open_checkpoint(file, chosen) for _, file in files), tuple(prefix for prefix, _ in files)
 
 
-def _cast(steps: Sequence[Step], inputs: Sequence[Checkpoint], dtype: str | None) -> tuple[Step, ...]:
+def _cast(steps: Sequence[Step], inputs: Sequence[Checkpoint], dtype: str | None) -> Sequence[Step]:
     """The steps with their floats in another dtype."""
     if dtype is None:
-        return tuple(steps)
+        return steps
     done: list[Step] = []
     for step in steps:
         is_special = isinstance(step.value, Source) and inputs[step.value.input][step.value.key].layout != "strided"
@@ -194,6 +196,18 @@ def _reversible(
         dropped = many(len(trip.dropped), "dropped key")
         return [Note(f"reversible: {other}, except {dropped}", keys=trip.dropped)]
     return [Note(f"reversible: {other}")]
+
+
+def _with_others(problems: tuple[Problem, ...], recipe: Recipe, specs: Specs) -> tuple[Problem, ...]:
+    """The problems of a built-in recipe for experts; the first names those that do fit, if there are any."""
+    if recipe.name not in builtin_recipes() or _EXPERTS not in recipe.name or len(specs) > _MANY:
+        return problems
+    others = ((options, other) for options, other in fitting_recipes(specs) if _EXPERTS in options[1])
+    names = [" ".join(options) for options, other in others if not expand(other, specs).problems]
+    if not names:
+        return problems
+    hint = f"{'this fits' if len(names) == 1 else 'these fit'}: {', '.join(names[:3])}"
+    return (replace(problems[0], hint=hint), *problems[1:])
 
 
 def _unmet(expect: Expect, steps: Sequence[Step], targets: Specs | None) -> tuple[Problem, ...]:

@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, overload
 
 from ckptool.core.checkpoint import Checkpoint, Note
+from ckptool.core.counts import tallied
 from ckptool.core.errors import CkptError, PlanError
 from ckptool.core.reasons import Reason, RuleName
 from ckptool.core.spec import Form, TensorSpec
@@ -166,7 +167,10 @@ class Copies(Sequence[Step]):
     @property
     def form_counts(self) -> dict[Form, int]:
         """How many tensors have each form."""
-        return Counter(self.forms)
+        found: Counter[Form] = Counter()
+        for form, many in tallied(self.forms):
+            found[form] += many
+        return found
 
     @overload
     def __getitem__(self, at: int) -> Step: ...

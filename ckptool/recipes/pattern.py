@@ -26,6 +26,7 @@ from dataclasses import dataclass, field, replace
 from typing import NoReturn, TypeAlias
 
 from ckptool.core.errors import UsageError
+from ckptool.core.outlines import has_digits, outline
 from ckptool.recipes.capture import OPEN, Hole, Values
 from ckptool.recipes.search import Element, Match, Search, choice, is_prefix_free, literal, parts_or_none, run
 
@@ -96,6 +97,28 @@ class Pattern:
                 run = run + token if isinstance(token, str) else ""
                 found = max(found, run, key=len)
         return found
+
+    @property
+    def is_blind(self) -> bool:
+        """Where it matches a key, if it does, depends on the key's outline alone (see `ckptool.core.outlines`)."""
+        written = [token for part in self.parts for token in part if isinstance(token, str)]
+        written += [text for hole in self.holes for text in hole.choices]
+        counts = any(hole.kind == "range" or hole.linear for hole in self.holes)
+        is_plain = len({hole.name for hole in self.holes}) == len(self.holes) and not counts
+        return is_plain and not any(map(has_digits, written))
+
+    @property
+    def outline(self) -> Pattern:
+        """A pattern that matches the outlines of all keys that this one matches."""
+
+        def blind(token: Token) -> Token:
+            if isinstance(token, str):
+                return outline(token)
+            choices = tuple(dict.fromkeys(map(outline, token.choices)))
+            kind = "digits" if token.kind == "range" else token.kind
+            return replace(token, kind=kind, factor=1, offset=0, choices=choices)
+
+        return replace(self, parts=tuple(tuple(map(blind, part)) for part in self.parts))
 
     def search(self) -> Search:
         """The compiled pattern: on the whole key, or for `finditer` within it."""

@@ -58,6 +58,7 @@ class Rule:
         shared: the captures of both sides; equal values of these make one group.
         joined: for each pattern on the left, the captures that only the left has: several tensors become one.
         fanned: the same for the right: one tensor becomes several.
+        only_renames: one tensor becomes one, as it is.
     """
 
     sources: tuple[Pattern, ...]
@@ -71,6 +72,7 @@ class Rule:
     shared: tuple[str, ...] = field(init=False, repr=False, compare=False)
     joined: tuple[tuple[Hole, ...], ...] = field(init=False, repr=False, compare=False)
     fanned: tuple[tuple[Hole, ...], ...] = field(init=False, repr=False, compare=False)
+    only_renames: bool = field(init=False, repr=False, compare=False)
 
     @property
     def text(self) -> str:
@@ -124,11 +126,16 @@ class Rule:
         left = {hole.name: None for pattern in self.sources for hole in pattern.holes}
         right = {hole.name: None for pattern in self.targets for hole in pattern.holes}
         join = next((at for at, step in enumerate(self.steps) if isinstance(step, Layout | Expression)), None)
+        joined = tuple(_spread(pattern, right) for pattern in self.sources)
+        fanned = tuple(_spread(pattern, left) for pattern in self.targets)
+        is_one = len(self.sources) == 1 and len(self.targets) <= 1 and not any(fanned)
+        is_one = is_one and not (self.is_whole and any(joined))
         for name, value in (
             ("joining", join),
             ("shared", tuple(name for name in left if name in right)),
-            ("joined", tuple(_spread(pattern, right) for pattern in self.sources)),
-            ("fanned", tuple(_spread(pattern, left) for pattern in self.targets)),
+            ("joined", joined),
+            ("fanned", fanned),
+            ("only_renames", is_one and not self.steps and not self.drops),
         ):
             object.__setattr__(self, name, value)
 
