@@ -14,6 +14,7 @@ from ckptool.recipes.recipe import Recipe, builtin_recipes, load_recipe
 from ckptool.recipes.reverse import reverse
 
 Specs = Mapping[str, TensorSpec]
+EXPERTS = "experts"  # in the names of recipes for them
 
 
 def fitting_recipes(keys: Iterable[str]) -> Iterator[tuple[tuple[str, ...], Recipe]]:
@@ -54,6 +55,8 @@ def expert_layout(specs: Specs, wanted: Specs) -> tuple[tuple[str, ...], dict[st
     module = experts[0].partition("experts.")[0] if experts else ""
     one = {key: spec for key, spec in specs.items() if key.startswith(module)}
     for options, recipe in fitting_recipes(experts) if experts else ():
+        if EXPERTS not in options[1]:
+            continue
         if len(one) < len(specs) and not _met(recipe, one, wanted):  # one layer tells it at little cost
             continue
         met = _met(recipe, specs, wanted)
