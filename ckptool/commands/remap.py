@@ -73,7 +73,7 @@ def plan_remap(
     recipe, given_numbers = recipe.naming(vars or {})
     numbers = numbers_beside(recipe, inputs[0].path, given_numbers, inputs[0].metadata)
     recipe = with_numbers(recipe, numbers)
-    specs = [dict(checkpoint.specs()) for checkpoint in inputs]
+    specs = [checkpoint.specs() for checkpoint in inputs]
     losses: tuple[str, ...] = ()
     running = recipe
     if backwards:
