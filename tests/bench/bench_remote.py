@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -22,18 +23,17 @@ from tests.servers.base import Asked, Handler, serving
 CKPTOOL = [sys.executable, "-m", "ckptool"]
 
 
-def run(*arguments: str, environment: dict[str, str] | None = None) -> tuple[float, float, int, str]:
+def run(*arguments: str) -> tuple[float, float, int, str]:
     """Wall and processor seconds, peak memory in bytes, and stdout of one command."""
-    start = time.perf_counter()
-    process = subprocess.Popen(
-        [*CKPTOOL, *arguments], env={**os.environ, **(environment or {})}, stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    out = process.stdout.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    assert process.returncode == 0, (arguments, process.returncode)
-    return time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss << 10, out
+    measure = Path(__file__).with_name("measure.py")
+    command = [sys.executable, "-I", "-S", measure, *CKPTOOL, *arguments]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    _, code, wall, rss, _ = done.stderr.split("\n")[-2].split()
+    assert code == "0", done.stderr
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return float(wall), cpu, int(rss), done.stdout
 
 
 def sparse_shards(folder: Path, shards: int, keys: int, nbytes: int) -> None:
