@@ -202,6 +202,7 @@ def test_there_and_back(tmp_path: Path) -> None:
     [
         ("drop-layers", {"first": 2}, "needs the number last"),
         ("drop-layers", {"first": 2, "last": 9}, "matches none"),
+        ("drop-layers", {"first": 2, "last": 6}, "there is i = 0 to 5"),
         ("drop-layers", {"first": 3, "last": 1}, "invalid range"),
         ("drop-layers", {"first": 0.5, "last": 1}, "whole number"),
         ("drop-layers", {"first": -2, "last": 1}, "cannot begin at -2"),
@@ -217,7 +218,8 @@ def test_what_cannot_be_is_refused(recipe: str, numbers: dict[str, Any], told: s
     with pytest.raises(CkptError) as caught:
         plan = ckptool.plan_remap(tmp_path / "in.safetensors", recipe, vars=numbers)
         plan.apply(tmp_path / "out.safetensors")
-    assert told in str(caught.value) and not (tmp_path / "out.safetensors").exists()
+    said = f"{caught.value.message} {caught.value.hint}"
+    assert told in said and not (tmp_path / "out.safetensors").exists()
 
 
 @pytest.mark.parametrize("text", ["{#i}.w -> {i}.w", "{k**}.{p*} -> {k**}.{#p}", "{a=b|c}.w -> {#a}.w"])
