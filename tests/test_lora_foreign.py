@@ -121,6 +121,34 @@ def test_diffusers_with_the_names_of_peft(prefix: str, stated: bool, tmp_path: P
     held_against(merged(path, tmp_path / "pytorch_lora_weights.safetensors"), load_file(path), scalings)
 
 
+@pytest.mark.parametrize("dora", [False, True])
+@pytest.mark.parametrize("mid", [False, True])
+@pytest.mark.parametrize("key", BASE)
+def test_locon_with_a_middle_factor_and_dora(key: str, mid: bool, dora: bool, tmp_path: Path) -> None:
+    """LyCORIS: einsum("i j ..., i p, j r -> p r ..."), and apply_weight_decompose with one norm for each output."""
+    shape = BASE[key]
+    out, inner, *kernel = shape
+    if mid and not kernel:
+        return
+    path, name = base_file(tmp_path), "lycoris_" + key.removesuffix(".weight").replace(".", "_")
+    down, up = factors(shape)
+    state: State = {f"{name}.lora_up.weight": up, f"{name}.alpha": torch.tensor(3.0)}
+    delta = (up.double().flatten(1) @ down.double().flatten(1)).reshape(shape)
+    if mid:
+        down, middle = random(R, inner, 1, 1), random(R, R, *kernel)
+        factored = middle.double(), up.double().flatten(1).T, down.double().flatten(1)
+        delta = torch.einsum("ij...,ip,jr->pr...", *factored)
+        state[f"{name}.lora_mid.weight"] = middle
+    state[f"{name}.lora_down.weight"] = down
+    exact = load_file(path)[key].double() + 3 / R * delta
+    if dora:
+        scale = random(out, *(1 for _ in shape[1:])).abs() + 1
+        state[f"{name}.dora_scale"] = scale
+        exact = exact * scale.double() / exact.flatten(1).norm(dim=1).reshape(scale.shape)
+    save_file(state, tmp_path / "a.safetensors")
+    assert torch.allclose(merged(path, tmp_path / "a.safetensors")[key], exact.float(), rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("meant", [1, 2])
 def test_two_text_encoders_in_one_file(meant: int, tmp_path: Path) -> None:
     """Names are equal, the shapes tell; a deeper encoder has more layers than the base."""
@@ -192,8 +220,9 @@ def test_what_cannot_be_merged_is_refused(tmp_path: Path) -> None:
     down, up = factors(BASE["conv_in.weight"])
     good = {"lora_unet_conv_in.lora_down.weight": down, "lora_unet_conv_in.lora_up.weight": up}
     for more, message in (
-        ({"lora_unet_conv_in.dora_scale": random(6, 1)}, "no low-rank sum alone"),
-        ({"lora_unet_conv_in.lora_mid.weight": random(R, R, 3, 3)}, "no low-rank sum alone"),
+        ({"lora_unet_conv_in.dora_scale": random(1, 4, 1, 1)}, "magnitudes for the inputs"),
+        ({"lora_unet_conv_in.lora_mid.weight": random(R, R, 3, 3)}, "does not fit it"),
+        ({"lora_unet_conv_in.diff": random(R, R, 3, 3)}, "is no factor of an adapter"),
         ({"lora_unet_conv_in.lora_up.weight": random(R, 4, 1, 1)}, "do not fit"),
         (
             {"lora_unet_other.lora_down.weight": random(R, 4), "lora_unet_other.lora_up.weight": random(4, R)},

@@ -2,8 +2,9 @@
 
 Source: kohya's sd-scripts (networks/lora.py), LyCORIS (LoCon), diffusers (loaders/lora_conversion_utils.py). The
 factors are `lora_down` [r, in] and `lora_up` [out, r], with a number `alpha` for each module in the file; the merged
-weight is W + alpha / r * up @ down, and without an alpha W + up @ down. kohya writes module names with `_` for `.`;
-which module of the base is meant is told from the base's own keys, not from tables.
+weight is W + alpha / r * up @ down, and without an alpha W + up @ down. LoCon may have a factor `lora_mid` between them
+(Tucker), and `dora_scale`, to which the merged weights of each output are scaled as in PEFT's DoRA. kohya writes module
+names with `_` for `.`; which module of the base is meant is told from the base's own keys, not from tables.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _FACTOR = re.compile(
     r"\.(?:lora\.|lora_linear_layer\.|lora_)?(?P<part>down|up|A|B|mid)(?:\.weight)?"
 )
 _DOWN, _UP = ("down", "A"), ("up", "B")
-_OTHERS = ("dora_scale", "lora_magnitude_vector", "lora_mid", "lora.mid")
+_SCALE = ".dora_scale"
 _METADATA = "lora_adapter_metadata"
 _DEEPEST = 3  # leading parts of a name that may be a prefix
 
@@ -37,6 +38,8 @@ class _Module:
     down: str = ""
     up: str = ""
     alpha: str = ""
+    mid: str = ""
+    dora: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +83,12 @@ def as_peft(adapter: Checkpoint, base: Checkpoint) -> Seen:
             alpha = _number(adapter[parts.alpha], reader) if parts.alpha else rank * _stated(stated, name)
             ranks.append((re.escape(module), rank))
             alphas.append((re.escape(module), alpha))
-            for part, key in (("lora_A", parts.down), ("lora_B", parts.up)):
+            if parts.dora:
+                _require_outputs(adapter[parts.dora], base[f"{module}.weight"])
+            factors = (("lora_A", parts.down), ("lora_B", parts.up), ("lora_mid", parts.mid))
+            for part, key in (*factors, ("lora_magnitude_vector", parts.dora)):
+                if not key:
+                    continue
                 peft = f"base_model.model.{module}.{part}.weight"
                 tensors[peft] = replace(adapter[key], spec=replace(adapter[key].spec, key=peft), node=None)
     config = AdapterConfig(1, 1.0, ranks=tuple(ranks), alphas=tuple(alphas))
@@ -93,22 +101,20 @@ def _modules(adapter: Checkpoint) -> dict[str, _Module]:
         if key.endswith(".alpha"):
             found.setdefault(key.removesuffix(".alpha"), _Module()).alpha = key
             continue
-        if any(f".{other}" in key for other in _OTHERS):
-            raise UsageError(
-                f"{key} is a part that is no low-rank sum alone",
-                hint="merge this adapter with the library that wrote it",
-                path=adapter.path,
-                key=key,
-            )
+        if key.endswith(_SCALE):
+            found.setdefault(key.removesuffix(_SCALE), _Module()).dora = key
+            continue
         match = _FACTOR.fullmatch(key)
-        if match is None or match["part"] == "mid":
+        if match is None:
             raise UsageError(f"{key} is no factor of an adapter", hint="is it an adapter?", path=adapter.path, key=key)
         name = match["module"] + (match["old"] or "").removesuffix("_lora")
         parts = found.setdefault(name, _Module())
         if match["part"] in _DOWN:
             parts.down = key
-        else:
+        elif match["part"] in _UP:
             parts.up = key
+        else:
+            parts.mid = key
     return {name: parts for name, parts in found.items() if parts.down or parts.up}
 
 
@@ -158,7 +164,8 @@ def _fits(parts: _Module, module: str, base: Checkpoint, adapter: Checkpoint) ->
     shape = base[f"{module}.weight"].shape
     if not parts.down or not parts.up or len(shape) < 2:
         return False
-    sizes = adapter[parts.up].shape[:1], adapter[parts.down].shape[1:]
+    kernel = adapter[parts.mid].shape[2:] if parts.mid else adapter[parts.down].shape[2:]
+    sizes = adapter[parts.up].shape[:1], (*adapter[parts.down].shape[1:2], *kernel)
     return sizes in ((shape[:1], shape[1:]), (shape[1:], shape[:1]))
 
 
@@ -219,6 +226,16 @@ def _require_all(names: Sequence[str], places: Mapping[str, str], base: Checkpoi
                 hint="is it the adapter of this base?",
                 path=adapter.path,
             )
+
+
+def _require_outputs(scale: Tensor, weight: Tensor) -> None:
+    """DoRA's magnitudes are one for each output, as PEFT has them; older LyCORIS wrote one for each input."""
+    if scale.shape[:1] != weight.shape[:1] or scale.elements != weight.shape[0]:
+        raise UsageError(
+            f"{scale.key} is {scale.spec.short}: magnitudes for the inputs of {weight.key}",
+            hint="merge this adapter with LyCORIS",
+            key=scale.key,
+        )
 
 
 def _stated_configs(adapter: Checkpoint) -> dict[str, AdapterConfig]:
