@@ -171,6 +171,37 @@ def test_two_text_encoders_in_one_file(meant: int, tmp_path: Path) -> None:
         assert torch.allclose(found[key], (tensor.double() + delta).float(), atol=1e-6)
 
 
+def test_a_text_encoder_deep_in_the_base(tmp_path: Path) -> None:
+    """SDXL in one file: the adapter's names begin four parts in; the second encoder has other names."""
+    unet, head = "model.diffusion_model.", "conditioner.embedders.0.transformer."
+    base = {f"{unet}input_blocks.{n}.1.proj_in.weight": random(5, 4) for n in range(3)}
+    base |= {f"{head}text_model.encoder.layers.{n}.mlp.fc1.weight": random(5, 6) for n in range(2)}
+    base |= {
+        f"conditioner.embedders.1.model.transformer.resblocks.{n}.mlp.c_fc.weight": random(5, 10) for n in range(3)
+    }
+    save_file(base, tmp_path / "base.safetensors")
+    names = {f"lora_unet_input_blocks_{n}_1_proj_in": 4 for n in range(3)}
+    names |= {f"lora_te1_text_model_encoder_layers_{n}_mlp_fc1": 6 for n in range(2)}
+    names |= {f"lora_te2_text_model_encoder_layers_{n}_mlp_fc1": 10 for n in range(3)}
+    state: State = {}
+    for name, width in names.items():
+        state[f"{name}.lora_down.weight"], state[f"{name}.lora_up.weight"] = random(R, width), random(5, R)
+    save_file(state, tmp_path / "a.safetensors")
+    plan = ckptool.plan_merge([tmp_path / "base.safetensors"], lora=tmp_path / "a.safetensors")
+    assert [note.text for note in plan.notes if "3 modules of the adapter are for another model" in note.text]
+    found = merged(tmp_path / "base.safetensors", tmp_path / "a.safetensors")
+    changed = {key for key, tensor in found.items() if not tensor.equal(base[key])}
+    assert changed == {key for key in base if "resblocks" not in key}
+
+
+def test_a_name_that_fits_in_two_places_is_refused(tmp_path: Path) -> None:
+    save_file({"one.m.fc.weight": random(5, 6), "two.m.fc.weight": random(5, 6)}, tmp_path / "base.safetensors")
+    state = {"lora_unet_fc.lora_down.weight": random(R, 6), "lora_unet_fc.lora_up.weight": random(5, R)}
+    save_file(state, tmp_path / "a.safetensors")
+    with pytest.raises(UsageError, match=r"lora_unet_fc of the adapter can mean one\.m\.fc and two\.m\.fc"):
+        ckptool.plan_merge([tmp_path / "base.safetensors"], lora=tmp_path / "a.safetensors")
+
+
 def test_two_parts_for_one_module_are_refused(tmp_path: Path) -> None:
     save_file({"fc.weight": random(5, 6)}, tmp_path / "base.safetensors")
     state: State = {}

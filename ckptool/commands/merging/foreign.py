@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from ckptool.commands.merging.adapter import AdapterConfig, parsed_config
 from ckptool.core.checkpoint import Checkpoint, Note, Tensor
@@ -125,18 +125,18 @@ def _places(found_modules: Mapping[str, _Module], base: Checkpoint, adapter: Che
     another group fits some, are for another model.
     """
     names = list(found_modules)
-    modules = [key.removesuffix(".weight") for key in base if key.endswith(".weight")]
-    flats = _flattened(modules)
+    flats = _flattened(key.removesuffix(".weight") for key in base if key.endswith(".weight"))
     groups: list[dict[str, str]] = []
     for group in _grouped(names):
-        best: dict[str, str] = {}
-        for cut in _prefixes(group):
-            for head in ("", *_heads(modules)):
-                places = dict(_resolved(group, cut, head, flats))
-                if len(places) > len(best):
-                    best = places
-        groups.append(best)
-    fitting = [best for best in groups if any(_fits(found_modules[name], best[name], base, adapter) for name in best)]
+        fits = partial(_count_of_fitting, found_modules, base=base, adapter=adapter)
+        options = [
+            (len(places), fits(places), not head, places)
+            for cut in _prefixes(group)
+            for head in ("", *_heads(group, cut, flats))
+            if (places := dict(_resolved(group, cut, head, flats)))
+        ]
+        groups.append(_the_best(options, base, adapter))
+    fitting = [best for best in groups if _count_of_fitting(found_modules, best, base, adapter)]
     found: dict[str, str] = {}
     by_module: dict[str, str] = {}
     for best in fitting or groups:
@@ -157,6 +157,12 @@ def _places(found_modules: Mapping[str, _Module], base: Checkpoint, adapter: Che
             path=adapter.path,
         )
     return found
+
+
+def _count_of_fitting(
+    modules: Mapping[str, _Module], places: Mapping[str, str], base: Checkpoint, adapter: Checkpoint
+) -> int:
+    return sum(_fits(modules[name], module, base, adapter) for name, module in places.items())
 
 
 def _fits(parts: _Module, module: str, base: Checkpoint, adapter: Checkpoint) -> bool:
@@ -197,20 +203,43 @@ def _prefixes(names: Sequence[str]) -> list[str]:
     return [head for head in heads if all(_flat(name).startswith(head) for name in names)]
 
 
-def _heads(modules: Sequence[str]) -> list[str]:
-    """What may stand before the module in the base."""
-    counts: Counter[str] = Counter()
-    for module in modules:
-        parts = module.split(".")[:_DEEPEST]
-        counts.update("".join(f"{part}." for part in parts[:end]) for end in range(1, len(parts)))
-    return [head for head, _ in counts.most_common(8)]
+def _heads(names: Sequence[str], cut: str, flats: Mapping[str, Sequence[str]]) -> list[str]:
+    """What may stand before the names in the base, flattened: what stands there before the first or the last."""
+    found: dict[str, None] = {}
+    for name in dict.fromkeys((names[0], names[-1])):
+        rest = _flat(name)[len(cut) :]
+        for end in (rest, f"{rest}_0"):
+            found.update(dict.fromkeys(flat[: -len(end)] for flat in flats if flat.endswith(f"_{end}")))
+    return list(found)
+
+
+def _the_best(
+    options: Sequence[tuple[int, int, bool, dict[str, str]]], base: Checkpoint, adapter: Checkpoint
+) -> dict[str, str]:
+    """The places of most modules; of equal ones those whose shapes fit, then those without a prefix in the base.
+
+    Raises:
+        UsageError: several prefixes in the base are as good.
+    """
+    if not options:
+        return {}
+    top = max(option[:3] for option in options)
+    best, *others = (places for *score, places in options if tuple(score) == top)
+    if not top[2] and (other := next((each for each in others if each != best), None)):
+        name = next(name for name in best if best[name] != other.get(name))
+        raise UsageError(
+            f"{name} of the adapter can mean {best[name]} and {other.get(name)} of {base.path.name}",
+            hint="give the model that it is for: ckptool filter --keep",
+            path=adapter.path,
+        )
+    return best
 
 
 def _resolved(
     names: Sequence[str], cut: str, head: str, flats: Mapping[str, Sequence[str]]
 ) -> Iterator[tuple[str, str]]:
     for name in names:
-        flat = _flat(head) + _flat(name)[len(cut) :]
+        flat = head + _flat(name)[len(cut) :]
         module = flats.get(flat) or flats.get(f"{flat}_0")  # diffusers: to_out for to_out.0
         if module:
             yield name, module[0]
