@@ -294,3 +294,21 @@ def test_numbers_that_are_not_finite_are_left(tmp_path: Path) -> None:
     assert [(part.key, part.kind) for part in found.with_fate("left")] == [("b.weight", "numbers that are not finite")]
     assert found.config["target_modules"] == ["a"]
     assert "base_model.model.b.lora_A.weight" not in load_file(tmp_path / "d" / "adapter_model.safetensors")
+
+
+def test_any_key_comes_back(tmp_path: Path, cli: Run) -> None:
+    base = {f"{key}.weight": torch.ones(3, 4) for key in ("a\x1b[31m\n=cmd", "b.\u202ex", "q(+", "=1")}
+    tuned = {key: tensor + 1 for key, tensor in base.items()}
+    torch.save(base, tmp_path / "b.pth")
+    torch.save(tuned, tmp_path / "t.pth")
+    for form in ("text", "csv", "markdown", "html", "ndjson", "lines"):
+        code, out, _ = cli("extract", "b.pth", "t.pth", "--lora", "--rank", "1", "-o", "d", "--force", "--format", form)
+        assert code == 0
+        assert not {"\x1b", "\u202e"} & set(out)
+    most = json.loads(cli("extract", "b.pth", "t.pth", "--lora", "--rank", "1", "--json")[1])["summary"][
+        "adapter_bytes"
+    ]
+    assert most == (tmp_path / "d" / "adapter_model.safetensors").stat().st_size
+    ckptool.plan_merge(tmp_path / "b.pth", lora=tmp_path / "d").apply(tmp_path / "o.pth")
+    found = torch.load(tmp_path / "o.pth", weights_only=True)
+    assert all(torch.allclose(found[key], tensor) for key, tensor in tuned.items())

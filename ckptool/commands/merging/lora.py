@@ -32,7 +32,8 @@ from ckptool.engine.dequantize import encoded_of
 _PREFIX = "base_model.model."
 _PART = re.compile(
     r"(?P<module>.+)\.(?P<part>lora_embedding_A|lora_embedding_B|lora_magnitude_vector|lora_mid|lora_A|lora_B)"
-    r"(?:\.(?P<adapter>(?!weight$|bias$)[^.]+))?(?P<bias>\.bias)?(?:\.weight)?"
+    r"(?:\.(?P<adapter>(?!weight$|bias$)[^.]+))?(?P<bias>\.bias)?(?:\.weight)?",
+    re.DOTALL,
 )
 _SAVED = re.compile(r"\.modules_to_save\.[^.]+\.|\.base_layer\.")  # what peft puts into the names of whole tensors
 

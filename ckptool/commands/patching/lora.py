@@ -166,7 +166,7 @@ def extract_lora(
         parts = making.compared(reader)
         if not any(part.fate in ("adapted", "saved") for part in parts):
             raise _nothing(parts, tuned)
-        nbytes = sum(part.nbytes for part in parts)
+        nbytes = making.most_bytes(parts)
         if stage is not None:
             with stage.file(WEIGHTS, {}) as sink:
                 parts, nbytes = making.written(parts, reader, sink)
@@ -337,6 +337,10 @@ class _Making:
             made.append(part)
             self.advance(part.spec.nbytes)
         return made, writer.finish({"format": "pt"})
+
+    def most_bytes(self, parts: Sequence[Factored]) -> int:
+        """Bytes that the file has at most."""
+        return StreamWriter(None, self._specs(parts)).head + sum(part.nbytes for part in parts)
 
     def _specs(self, parts: Sequence[Factored]) -> Iterator[TensorSpec]:
         for part in parts:
