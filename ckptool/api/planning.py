@@ -61,10 +61,11 @@ def plan_remap(
     recipe: Recipe | str | Sequence[str],
     *,
     reverse: bool = False,
-    vars: Mapping[str, float] | None = None,
+    vars: Mapping[str, float | str] | None = None,
     like: Input | None = None,
     dtype: str | None = None,
     select: str | None = None,
+    tokenizers: tuple[PathText, PathText] | None = None,
 ) -> Plan:
     """Plan what a recipe makes of a checkpoint.
 
@@ -72,10 +73,12 @@ def plan_remap(
         checkpoint: a path, or what `open` gave.
         recipe: rules ``"FROM -> TO"``, names of recipe files and of built-in recipes, in order.
         reverse: do it backwards.
-        vars: numbers that come before those of the recipe.
+        vars: numbers that come before those of the recipe, and the names of lists of modules.
         like: a checkpoint with the keys and shapes that are to come out; the plan's `unmet` says what does not fit.
         dtype: a float dtype that floats are cast to.
         select: which dict of a file to take.
+        tokenizers: that of the checkpoint and a new one, files or folders, whose tokens the rows of embeddings follow;
+            the rows of new tokens are the mean of all rows.
 
     Returns:
         A plan; where its `problems` say that keys clash or rules match nothing, it cannot be applied.
@@ -101,7 +104,16 @@ def plan_remap(
         ((checkpoint,), ()) if isinstance(checkpoint, Checkpoint) else open_sources(checkpoint, parsed, select)
     )
     target = None if like is None else opened(like)
-    return Plan.of(plan(sources, parsed, backwards=reverse, prefixes=prefixes, vars=vars, like=target, dtype=dtype))
+    tokens = None
+    if tokenizers is not None:
+        from ckptool.commands.vocabulary import tokenizers as both
+
+        old, new = tokenizers
+        tokens = both(new, old)
+    wanted = plan(
+        sources, parsed, backwards=reverse, prefixes=prefixes, vars=vars, like=target, dtype=dtype, tokens=tokens
+    )
+    return Plan.of(wanted)
 
 
 @checked

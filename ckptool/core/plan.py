@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, overload
 
 from ckptool.core.checkpoint import Checkpoint, Note
+from ckptool.core.counts import tallied
 from ckptool.core.errors import CkptError, PlanError
 from ckptool.core.reasons import Reason, RuleName
 from ckptool.core.spec import Form, TensorSpec
@@ -166,7 +167,10 @@ class Copies(Sequence[Step]):
     @property
     def form_counts(self) -> dict[Form, int]:
         """How many tensors have each form."""
-        return Counter(self.forms)
+        found: Counter[Form] = Counter()
+        for form, many in tallied(self.forms):
+            found[form] += many
+        return found
 
     @overload
     def __getitem__(self, at: int) -> Step: ...
@@ -322,6 +326,7 @@ class Plan:
         initial: keys of the output that hold initial values, which the output records.
         left_entries: dotted names of entries of the frame that are not tensors of the weights, and are left out.
         takes_damaged: values that do not have their stated checksum are written as they are.
+        tokenizer: files of another tokenizer, which a folder output holds in place of the input's; None for no other.
         command: what made it.
     """
 
@@ -346,6 +351,7 @@ class Plan:
     initial: tuple[str, ...] = ()
     left_entries: tuple[str, ...] = ()
     takes_damaged: bool = False
+    tokenizer: tuple[Carried, ...] | None = None
     command: Command = Command("filter")
 
     @property
