@@ -104,9 +104,7 @@ def asked_reading(part: str | None, distributed: bool, work: PurePath | None, *,
     if headers is not None:
         raise UsageError(f"{option} shares out values, and only headers are read", hint=headers)
     if work is None:
-        raise UsageError(
-            f"{option} needs a folder in which the processes meet", hint="--work DIR, which all see"
-        )
+        raise UsageError(f"{option} needs a folder in which the processes meet", hint="--work DIR, which all see")
     if is_address(work):
         raise UsageError(f"--work {work} is no folder of a file system", hint="--work DIR, which all processes see")
     return Reading(share, work)
