@@ -365,3 +365,30 @@ def test_the_output_folder_has_the_files_that_belong_to_its_weights(
     assert {name: json.loads(text) for name, text in whole.items()} == expected
     beside = {each["name"]: each["input"] for each in json.loads(capsys.readouterr().out)["beside"]}
     assert beside == {name: int(text == "base") for name, text in expected.items()} | {"config.json": 1}
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_model_that_transformers_loads_and_saves_again(tmp_path: Path, capsys: Captured, torchvision: object) -> None:
+    """It drops DeepSeek's layer for multi-token prediction; the whole model computes as the export does."""
+    transformers = pytest.importorskip("transformers")
+    from test_expert_recipes import GLM, MLA, SMALL
+
+    model = transformers.DeepseekV3ForCausalLM(transformers.DeepseekV3Config(**SMALL, **GLM, **MLA))
+    model.save_pretrained(tmp_path / "base")
+    state = load_file(tmp_path / "base" / "model.safetensors")
+    state |= {key.replace("layers.1.", "layers.2."): t.clone() for key, t in state.items() if "layers.1." in key}
+    state["model.layers.2.eh_proj.weight"] = torch.randn(16, 32)
+    save_file(state, tmp_path / "base" / "model.safetensors", {"format": "pt"})
+    tuned = transformers.DeepseekV3ForCausalLM.from_pretrained(tmp_path / "base")
+    with torch.no_grad():
+        tuned.lm_head.weight += 1
+    tuned.save_pretrained(tmp_path / "tuned")
+    code, (found,) = findings(tmp_path / "tuned", tmp_path / "base", capsys)
+    assert code == 1 and found["keys"] == sorted(key for key in state if ".layers.2." in key)
+    assert [line.partition(": ")[2] for line in found["details"]] == ["MTP layer"]
+    assert run(shlex.split(found["help"].replace("WHOLE", str(tmp_path / "whole")))[1:]) == 0
+    assert findings(tmp_path / "whole", tmp_path / "base", capsys) == (0, [])
+    whole = transformers.DeepseekV3ForCausalLM.from_pretrained(tmp_path / "whole").eval()
+    tokens = torch.randint(32, (2, 7), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.equal(whole(tokens).logits, tuned.eval()(tokens).logits)

@@ -113,6 +113,7 @@ def without(specs: Specs, *keys: str) -> Specs:
     return {key: spec for key, spec in specs.items() if key not in keys}
 
 
+SCALED = {"m.weight": (FP8, (8, 8)), "m.weight_scale": ("float32", ())}
 PROBLEMS: dict[str, tuple[Specs, dict[str, Any] | None, str]] = {
     "no scale, the config says fp8": ({"m.weight": (FP8, (8, 8))}, BLOCKS, "missing"),
     "no scale, other layers have one": (
@@ -170,6 +171,18 @@ PROBLEMS: dict[str, tuple[Specs, dict[str, Any] | None, str]] = {
     "packed without a shape": (without(PACKED, "m.weight_shape"), None, "missing"),
     "packed with a shape of three": ({**PACKED, "m.weight_shape": ("int64", (3,))}, None, "misshapen"),
     "packed and rotated": (PACKED, {"quantization_config": {"transform_config": {"a": 1}}}, "refused"),
+    "fp8 and rotated": (SCALED, {"quantization_config": {"transform_config": {"a": 1}}}, "refused"),
+    "fp8 of Quark": (SCALED, {"quantization_config": {"quant_method": "quark"}}, "refused"),
+    "int8 of SINQ": (
+        {"m.weight": ("int8", (8, 8)), "m.weight_scale": ("float32", (8, 1))},
+        {"quantization_config": {"quant_method": "SINQ"}},
+        "refused",
+    ),
+    "nvfp4 of FourOverSix": (
+        {"m.weight": ("uint8", (8, 8)), "m.weight_scale": (FP8, (8, 1)), "m.weight_scale_2": ("float32", ())},
+        {"quantization_config": {"quant_method": "fouroversix"}},
+        "refused",
+    ),
     "nvfp4 without a global scale": (
         {"m.weight": ("uint8", (8, 8)), "m.weight_scale": (FP8, (8, 1))},
         None,

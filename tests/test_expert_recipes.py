@@ -201,7 +201,6 @@ def test_stacked_experts_with_inputs_first(name: str) -> None:
 NOT_COVERED = {
     "ernie4_5_vl_moe",  # the config says which experts are of text and which of images
     "inkling2_loop_text",  # 4-bit codes and their scales
-    "nemo_speechlm",  # another framework's projections of experts without a gate
 }
 
 
@@ -428,3 +427,15 @@ def test_diff_names_the_recipe_and_compares_through_it(tmp_path: Path, capsys: p
         assert "same values, rearranged" in shown(words, capsys)
     assert main(["diff", moe, moe, "--json"]) == 0
     assert "another layout" not in capsys.readouterr().out
+
+
+def test_a_recipe_for_other_experts_names_those_that_fit(capsys: pytest.CaptureFixture[str]) -> None:
+    from conftest import ROOT
+
+    moe = str(ROOT / "fixtures" / "moe")
+    assert main(["remap", moe, "-r", "mixtral-fuse-experts"]) == 2
+    assert "these fit: -r fuse-experts, -r llama4-fuse-experts" in " ".join(capsys.readouterr().err.split())
+    assert main(["remap", moe, "-r", "fuse-experts", "--reverse"]) == 2
+    assert "these fit: -r fuse-experts, -r llama4-fuse-experts" in " ".join(capsys.readouterr().err.split())
+    assert main(["remap", moe, "-r", "resnet-to-ibn"]) == 2
+    assert "fit:" not in capsys.readouterr().err

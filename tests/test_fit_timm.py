@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -10,9 +11,14 @@ import numpy as np
 import pytest
 import torch
 
+import ckptool
+from ckptool.commands.transplant.planning import plan_transplant
+from ckptool.commands.transplant.suggest import Suggestion, suggestions
 from ckptool.core.spec import TensorSpec
 from ckptool.fits import fit_op
 from ckptool.fits.args import parse_fit
+from ckptool.formats.opening import open_checkpoint
+from ckptool.models.target import target_of
 
 pytestmark = pytest.mark.filterwarnings("default")  # timm's are not ours
 
@@ -149,3 +155,21 @@ def test_resample_patch_embed(layers: Any, dtype: str, size: tuple[int, int]) ->
     tensor = weights(48, 3, 16, 16, dtype=dtype)
     theirs = layers.resample_patch_embed(tensor, list(size))
     assert torch.equal(ours("patch", tensor, tuple(theirs.shape)), theirs)
+
+
+def test_the_grid_that_a_model_states_is_advised(layers: Any, tmp_path: Path) -> None:
+    """A ViT for persons, 256 by 128: the answer names the fit, which gives what timm's own loading gives."""
+    import timm
+
+    small = {"embed_dim": 12, "num_heads": 2, "depth": 1, "num_classes": 0}
+    square = timm.create_model("vit_tiny_patch16_224", **small)
+    tall = timm.create_model("vit_tiny_patch16_224", img_size=(256, 128), **small)
+    torch.save(square.state_dict(), tmp_path / "square.pth")
+    done = plan_transplant(open_checkpoint(tmp_path / "square.pth"), target_of(tall))
+    (found,) = suggestions(done)
+    assert found == Suggestion(("--fit", "pos_embed=grid(target_grid=(16, 8))"), 1)
+    ckptool.load_into(tall, tmp_path / "square.pth", fits=dict([found.options[1].split("=", 1)]), strict=False)
+    expected = layers.resample_abs_pos_embed(square.pos_embed, [16, 8])
+    assert torch.equal(tall.pos_embed, expected)
+    with_checkpoint = plan_transplant(open_checkpoint(tmp_path / "square.pth"), target_of(square))
+    assert suggestions(with_checkpoint) == ()

@@ -142,6 +142,7 @@ def test_diff_knows_the_names_in_both_directions(name: str, tmp_path: Path, caps
         told = capsys.readouterr().out
         assert "+ 0 added - 0 removed" in " ".join(told.split())
         assert "rel " not in told, told
+        assert f"the rules of the built-in recipe {RECIPES[CONFIGS[name][0]]}" in " ".join(told.split())
 
 
 def test_quantized_values_are_compared_through_the_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,71 @@ def test_diffusers(q: str, out: str, tmp_path: Path) -> None:
             state[name.format(at, part)] = factor
     save_file(state, tmp_path / "a.safetensors")
     held_against(merged(path, tmp_path / "a.safetensors"), load_file(path), dict.fromkeys(keys, 1.0))
+
+
+@pytest.mark.parametrize("prefix", ["transformer.", "unet.", ""])
+@pytest.mark.parametrize("stated", [False, True])
+def test_diffusers_with_the_names_of_peft(prefix: str, stated: bool, tmp_path: Path) -> None:
+    path, state = base_file(tmp_path), {}
+    for key, shape in BASE.items():
+        for part, factor in zip("AB", factors(shape), strict=True):
+            state[f"{prefix}{key.removesuffix('.weight')}.lora_{part}.weight"] = factor
+    first = prefix.removesuffix(".") or "conv_in"
+    said = {f"{first}.r": R, f"{first}.lora_alpha": 6, f"{first}.alpha_pattern": {"conv_in": 1}}
+    metadata = {"format": "pt", **({"lora_adapter_metadata": json.dumps(said)} if stated else {})}
+    save_file(state, tmp_path / "pytorch_lora_weights.safetensors", metadata)
+    scalings = dict.fromkeys(BASE, 6 / R if stated and prefix else 1.0)
+    if stated:
+        scalings["conv_in.weight"] = 1 / R if prefix else 6 / R
+    held_against(merged(path, tmp_path / "pytorch_lora_weights.safetensors"), load_file(path), scalings)
+
+
+@pytest.mark.parametrize("meant", [1, 2])
+def test_two_text_encoders_in_one_file(meant: int, tmp_path: Path) -> None:
+    """Names are equal, the shapes tell; a deeper encoder has more layers than the base."""
+    widths, depths = {1: 6, 2: 10}, {1: 2, 2: 3}
+    name = "text_model.encoder.layers.{}.mlp.fc1"
+    base = {f"{name.format(n)}.weight": random(5, widths[meant]) for n in range(depths[meant])}
+    save_file(base, tmp_path / "base.safetensors")
+    state: State = {}
+    for encoder, width in widths.items():
+        for layer in range(depths[encoder]):
+            flat = f"lora_te{encoder}_{name.format(layer).replace('.', '_')}"
+            state[f"{flat}.lora_down.weight"], state[f"{flat}.lora_up.weight"] = random(R, width), random(5, R)
+    save_file(state, tmp_path / "a.safetensors")
+    plan = ckptool.plan_merge([tmp_path / "base.safetensors"], lora=tmp_path / "a.safetensors")
+    other = f"lora_te{3 - meant}_text_model"
+    assert any("for another model" in note.text and other in note.text for note in plan.notes)
+    found = merged(tmp_path / "base.safetensors", tmp_path / "a.safetensors")
+    delta = random(5, R).double() @ random(R, widths[meant]).double()
+    for key, tensor in base.items():
+        assert torch.allclose(found[key], (tensor.double() + delta).float(), atol=1e-6)
+
+
+def test_two_parts_for_one_module_are_refused(tmp_path: Path) -> None:
+    save_file({"fc.weight": random(5, 6)}, tmp_path / "base.safetensors")
+    state: State = {}
+    for encoder in (1, 2):
+        state[f"lora_te{encoder}_fc.lora_down.weight"], state[f"lora_te{encoder}_fc.lora_up.weight"] = (
+            random(R, 6),
+            random(5, R),
+        )
+    save_file(state, tmp_path / "a.safetensors")
+    with pytest.raises(UsageError, match=r"lora_te1_fc and lora_te2_fc of the adapter both mean fc"):
+        ckptool.plan_merge([tmp_path / "base.safetensors"], lora=tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize("kind", ["hada_w1_a", "lokr_w1", "mixed"])
+def test_other_kinds_are_named(kind: str, tmp_path: Path) -> None:
+    path = base_file(tmp_path)
+    state = {f"lora_unet_conv_in.{kind}": random(6, R), "lora_unet_conv_in.alpha": torch.tensor(1.0)}
+    if kind == "mixed":
+        down, up = factors(BASE["conv_in.weight"])
+        state = {"lora_unet_conv_in.lora_down.weight": down, "lora_unet_conv_in.lora_up.weight": up}
+        state["lora_unet_time_embedding_linear_1.diff"] = random(5, 7)
+    save_file(state, tmp_path / "a.safetensors")
+    with pytest.raises(UsageError, match=r"LoHa|LoKr|diff is no factor"):
+        ckptool.plan_merge([path], lora=tmp_path / "a.safetensors")
 
 
 def test_the_base_may_have_a_prefix_and_the_adapter_a_text_encoder(tmp_path: Path) -> None:

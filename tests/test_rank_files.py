@@ -719,6 +719,27 @@ def test_pieces_in_safetensors(tmp_path: Path, cli: Run) -> None:
     assert cli("filter", str(folder), "-o", "out.safetensors")[0] == 0
 
 
+def test_whole_files_that_are_not_their_pieces(tmp_path: Path, cli: Run) -> None:
+    """torch joins the pieces itself, and loses tensors without dimensions."""
+    import torch.distributed.checkpoint as dcp
+
+    folder = tmp_path / "run"
+    state = {"w": torch.randn(4, 3), "scale": torch.tensor(1.5), "none": torch.tensor(0.0)}
+    numbers = {"w": 1, "scale": 1, "none": 2}
+    writer = dcp.HuggingFaceStorageWriter(
+        str(folder), save_distributed=True, enable_consolidation=True, fqn_to_index_mapping=numbers
+    )
+    dcp.save(dict(state), storage_writer=writer, no_dist=True)
+    assert read(folder)["scale"] == raw({"s": torch.tensor(0.0)})["s"]  # torch 2.13
+    facts = {fact.name: fact for fact in facts_of(open_checkpoint(folder))}
+    assert facts["pieces-differ"].keys == ("scale",)
+    assert read(folder / "sharded") == raw(state)
+    code, text, error = cli("filter", str(folder), "-o", "out.safetensors")
+    assert code == 0
+    assert "not as in the pieces" in " ".join((text + error).split())
+    assert cli("check", str(folder))[0] == 1
+
+
 def test_pieces_that_do_not_fit(tmp_path: Path) -> None:
     from safetensors import safe_open
     from safetensors.torch import load_file, save_file

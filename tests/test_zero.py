@@ -21,7 +21,8 @@ from ckptool.engine.reading import Reader, read_array
 from ckptool.facts.storages import ties
 from ckptool.formats.opening import open_checkpoint
 from ckptool.formats.ranks.files import RankFile, read_rank
-from ckptool.formats.ranks.zero import Partitions, read_partition
+from ckptool.formats.ranks.zero import Partitions
+from ckptool.formats.ranks.zero_files import read_partition
 from ckptool.storage.locate import locate_file
 
 STAGES = (1, 2, 3)

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import PurePath
 
 from ckptool.commands.llamacpp import known_rules
-from ckptool.core.checkpoint import Checkpoint
+from ckptool.core.checkpoint import Checkpoint, Note
 from ckptool.core.errors import UsageError
 from ckptool.core.fold import rollup
 from ckptool.core.keys import Pattern
@@ -59,12 +59,14 @@ class Given:
         prefixes: put before the keys of each input.
         vars: numbers for the rules.
         fit: makes the ops of ``fit`` in them.
+        is_known: nobody asked for them: ckptool knows the names of one side.
     """
 
     recipe: Recipe = field(default_factory=Recipe)
     prefixes: Sequence[str] = ()
     vars: Mapping[str, float] | None = None
     fit: FitOp | None = None
+    is_known: bool = False
 
 
 def automatic(
@@ -98,6 +100,9 @@ def automatic(
     made = {step.target.key: step.target for step in first.steps}
     report = match(made, target, target_modules=short, accept=accept)
     report = with_reshaped(report) if reshaped else report
+    if given.is_known:
+        first_rules = Note(f"the rules of the built-in recipe {rules.name} come first")
+        report = replace(report, notes=(first_rules, *report.notes))
     found = recipe_of_match(report, accept)
     return Automatic(combine([rules, found]) if rules != Recipe() else found, report, accept)
 
@@ -143,10 +148,10 @@ def match_checkpoints(
         accept: the least confidence of what is compared.
     """
     specs, wanted = ({key: tensor.spec for key, tensor in side.items()} for side in (old, new))
-    rules = given or Recipe()
-    if rules == Recipe():
-        rules = known_rules(old, wanted, new.metadata)
-    return automatic(Given(rules, vars=numbers_beside(rules, old.path)), specs, wanted, accept=accept, reshaped=True)
+    known = Recipe() if given and given.stages else known_rules(old, wanted, new.metadata)
+    rules = known if known.stages else given or Recipe()
+    first = Given(rules, vars=numbers_beside(rules, old.path), is_known=bool(known.stages))
+    return automatic(first, specs, wanted, accept=accept, reshaped=True)
 
 
 def mapped_by(recipe: Recipe, old: Checkpoint, new: Checkpoint) -> list[Mapped]:

@@ -45,7 +45,8 @@ def known_rules(
     try:
         recipe = load_recipe(names[0] or names[1] or "")
         numbers = numbers_beside(recipe, source.path, metadata=source.metadata if names[0] else metadata)
-        recipe = replace(recipe if names[0] else reverse(recipe).recipe, vars=numbers)
+        name = recipe.name if names[0] else f"{recipe.name} (backwards)"
+        recipe = replace(recipe if names[0] else reverse(recipe).recipe, name=name, vars=numbers)
         made = expand(recipe, source.specs(), vars=numbers, targets=target)
     except CkptError:  # another layout under that name
         return Recipe()

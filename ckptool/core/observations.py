@@ -116,6 +116,14 @@ class OptimizerLeftOut(Observation):
 
 
 @dataclass(frozen=True, slots=True)
+class PiecesDiffer(Observation):
+    """Tensors that are not what the pieces in `folder` say, of which the files that were opened were made."""
+
+    keys: tuple[str, ...]
+    folder: str
+
+
+@dataclass(frozen=True, slots=True)
 class ReplicasDiffer(Observation):
     """Tensors of which ranks hold different copies; that of rank `taken` was taken."""
 

@@ -326,6 +326,7 @@ class Plan:
         initial: keys of the output that hold initial values, which the output records.
         left_entries: dotted names of entries of the frame that are not tensors of the weights, and are left out.
         takes_damaged: values that do not have their stated checksum are written as they are.
+        tokenizer: files of another tokenizer, which a folder output holds in place of the input's; None for no other.
         command: what made it.
     """
 
@@ -350,6 +351,7 @@ class Plan:
     initial: tuple[str, ...] = ()
     left_entries: tuple[str, ...] = ()
     takes_damaged: bool = False
+    tokenizer: tuple[Carried, ...] | None = None
     command: Command = Command("filter")
 
     @property

@@ -60,16 +60,37 @@ def recognise(
             claimed.update(dict.fromkeys(keys, encoded.key))
             if encoded.key in specs and encoded.key not in keys:
                 encoded = encoded.with_problem("config", f"{encoded.key} is also in the file as a plain tensor")
-            if scheme.decode is None and not encoded.problems:
-                encoded = encoded.with_problem(
-                    "refused", f"it is stored as {encoded.title}, which ckptool does not decode", _EXPORT
-                )
-            found.append(encoded)
+            refusal = "" if encoded.problems else _refusal(encoded, scheme, headers)
+            found.append(encoded.with_problem("refused", refusal, _EXPORT) if refusal else encoded)
     if not found:
         return ()
     order = {key: place for place, key in enumerate(specs)}
     return tuple(sorted(found, key=lambda encoded: order[encoded.codes.key]))
 
+
+def _refusal(encoded: Encoded, scheme: Scheme, headers: Headers) -> str:
+    """Why a tensor is not decoded though its parts fit: what the config says of it; "" if nothing stands against it."""
+    if scheme.decode is None:
+        return f"it is stored as {encoded.title}, which ckptool does not decode"
+    if scheme.priority < _BY_LAYOUT:
+        return ""
+    if headers.quantization.get("transform_config"):
+        return "its weights are rotated (transform_config)"
+    if headers.method and headers.method not in METHODS and not headers.method.startswith("modelopt"):
+        return f"config.json names the quantization method {headers.method[:40]!r}, which ckptool does not decode"
+    return ""
+
+
+_BY_LAYOUT = 10
+"""Schemes with a lower priority have a description of their own for each tensor; for others the config is asked."""
+METHODS = frozenset(
+    (
+        *("fp8", "fbgemm_fp8", "compressed-tensors", "compressed_tensors", "gptq", "awq", "hqq", "mxfp4", "mxfp8"),
+        *("nvfp4", "torchao", "quanto", "bitnet", "bitsandbytes", "metal", "gguf", "mlx"),
+        *("auto-round", "auto_round", "intel/auto-round"),
+    )
+)
+"""What `quant_method` may be where a tensor is decoded by its layout."""
 
 _EXPORT = "export plain weights with the library that wrote the file"
 

@@ -169,6 +169,29 @@ class RunBeside(Fact):
 
 
 @dataclass(frozen=True, slots=True)
+class PiecesDiffer(Fact):
+    """Single numbers that are not those of the pieces from which torch made the whole files."""
+
+    folder: str = ""
+
+    name = "pieces-differ"
+    level = "warning"
+    grade = "error"
+
+    @property
+    def text(self) -> str:
+        what = f"{many(len(self.keys), 'tensor')} not as in the pieces of which torch made these files"
+        return f"{what}: {listed(self.keys)}"
+
+    @property
+    def hint(self) -> str:
+        return f"torch 2.13 writes 0 for every tensor without dimensions; the pieces are right: {self.folder}"
+
+    def answer(self, use: Use) -> Answer:
+        return _said_when_written(self, use)
+
+
+@dataclass(frozen=True, slots=True)
 class StackedLayers(Fact):
     """Weights that hold all layers in one tensor."""
 
@@ -252,6 +275,8 @@ def find(headers: Headers) -> Iterator[Fact]:
         yield OptimizerLeftOut(over=left_out.over)
     for replicas in headers.observed(seen.ReplicasDiffer):
         yield ReplicasDiffer(replicas.keys, replicas.taken)
+    for pieces in headers.observed(seen.PiecesDiffer):
+        yield PiecesDiffer(pieces.keys, folder=pieces.folder)
     for stacked in headers.observed(seen.StackedLayers):
         keys = tuple(key for key in stacked.keys if key in headers.checkpoint)
         if keys:

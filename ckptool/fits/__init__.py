@@ -152,6 +152,20 @@ def named_grid(key: str, source: TensorSpec, target: TensorSpec) -> str:
     return f'--fit "{key}=grid({grids})" names the grid, which is not square'
 
 
+def is_on_odd_grid(key: str, source: TensorSpec, target: TensorSpec) -> bool:
+    """True for positions of which the target's, and only these, stand on a grid that is not square.
+
+    Example:
+        >>> square, odd = (TensorSpec("pos_embed", "float32", (1, length, 8)) for length in (197, 129))
+        >>> is_on_odd_grid("pos_embed", square, odd), is_on_odd_grid("pos_embed", odd, square)
+        (True, False)
+    """
+    name = key.removesuffix(".weight").rpartition(".")[2]
+    same = len(source.shape) == len(target.shape) in (2, 3) and source.shape[-1] == target.shape[-1]
+    is_odd = same and _has_square(source.shape[-2]) and not _has_square(target.shape[-2])
+    return is_odd and _POSITIONS.fullmatch(name) is not None
+
+
 def _has_square(positions: int) -> bool:
     """True if so many positions are a square, behind 0 to 2 tokens."""
     return any(isqrt(rest) ** 2 == rest for rest in range(max(0, positions - 2), positions + 1))

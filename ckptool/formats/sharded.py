@@ -16,17 +16,19 @@ from itertools import chain, islice, repeat
 from operator import ne
 from pathlib import PurePath
 
-from ckptool.core.bytes import ByteSource, Folder
+from ckptool.core.bytes import ByteSource, Entry, Folder
 from ckptool.core.checkpoint import Checkpoint, Columns, Extra, GlobalUse, Tensor
 from ckptool.core.counts import many
 from ckptool.core.errors import MissingError, UnreadableError
-from ckptool.core.observations import MetadataDiffers, NoIndex, NotInIndex, Observation, WrongTotalSize
+from ckptool.core.observations import MetadataDiffers, NoIndex, NotInIndex, Observation, PiecesDiffer, WrongTotalSize
+from ckptool.formats.ranks.names import entries_in
 from ckptool.formats.registry import open_file
 from ckptool.formats.strict_json import JsonError, JsonReader, unquoted, unquoted_all
 
 MAX_INDEX = 100_000_000  # bytes; a million keys
 _ENTRY = 77  # bytes of a header's entry beside its key
 _HEAD_ROOM = 4096
+_PIECES = "sharded"  # the folder in which torch keeps the pieces of whole files that it made of them
 SHARD_NAME = re.compile(r"(?P<stem>.+)-(?P<number>\d{1,9})-of-(?P<count>\d{1,9})(?P<suffix>\.[A-Za-z]+)", re.ASCII)
 
 
@@ -73,7 +75,18 @@ def open_index(source: ByteSource, select: str | None = None) -> Checkpoint:
     nbytes = sum(form.nbytes * number for form, number in merged.form_counts().items())
     if total_size is not None and total_size != nbytes:
         merged = replace(merged, observations=(*merged.observations, WrongTotalSize(total_size, nbytes)))
-    return merged
+    return _with_pieces(merged, source.folder) if source.reads_cheaply else merged
+
+
+def _with_pieces(whole: Checkpoint, folder: Folder) -> Checkpoint:
+    """Whole files with what they have otherwise than the pieces beside them, of which torch made them."""
+    if Entry(_PIECES, True) not in entries_in(folder):
+        return whole
+    from ckptool.formats.ranks.dcp_safetensors import claims, differing_numbers
+
+    pieces = folder.folder(_PIECES)
+    keys = tuple(differing_numbers(whole, pieces)) if claims(pieces, entries_in(pieces)) else ()
+    return replace(whole, observations=(*whole.observations, PiecesDiffer(keys, str(pieces.path)))) if keys else whole
 
 
 def open_shards(folder: Folder, names: Sequence[str], select: str | None = None) -> Checkpoint:

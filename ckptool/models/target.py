@@ -88,6 +88,28 @@ def target_of(module: torch.nn.Module, name: str = "") -> Target:
     )
 
 
+def stated_grids(target: Target) -> list[tuple[int, int]]:
+    """The grids of patches, (rows, columns), that layers state: timm's `grid_size`, TransReID's `num_y` and `num_x`.
+
+    Example:
+        >>> import torch
+        >>> module = torch.nn.Linear(2, 3)
+        >>> module.grid_size = (16, 8)
+        >>> stated_grids(target_of(module))
+        [(16, 8)]
+    """
+    import torch
+
+    if not isinstance(target.module, torch.nn.Module):
+        return []
+    found: dict[tuple[int, int], None] = {}
+    for layer in target.module.modules():
+        for grid in (getattr(layer, "grid_size", None), (getattr(layer, "num_y", None), getattr(layer, "num_x", None))):
+            if isinstance(grid, tuple) and len(grid) == 2 and all(type(size) is int and size > 0 for size in grid):
+                found[grid] = None
+    return list(found)
+
+
 def spec_of(key: str, tensor: torch.Tensor, name: str) -> TensorSpec:
     """The spec of a tensor of the model called `name`."""
     dtype = str(tensor.dtype).removeprefix("torch.")

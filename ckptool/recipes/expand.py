@@ -19,6 +19,7 @@ from ckptool.core.ops import made
 from ckptool.core.plan import Apply, Copies, Dropped, Problem, Source, Step, Use, sources_of
 from ckptool.core.reasons import ByRules, Init, Kept, NotUsed, Reason, RecipeTie, Unmatched
 from ckptool.core.spec import TensorSpec
+from ckptool.recipes.binding import with_lists, with_numbers
 from ckptool.recipes.group import Context, FitOp, Group, Item, groups_of, make, mapped
 from ckptool.recipes.items import Items, Loaded, Rules
 from ckptool.recipes.matching import Matches, match_stage, new_names
@@ -133,9 +134,11 @@ def expand(
         ByRules(rules=(RuleName(recipe='', number=1, backwards=False),))
     """
     numbers = {name: value for name, value in recipe.vars.items() if not isinstance(value, str)}
+    numbers |= vars or {}
+    recipe = with_numbers(recipe, numbers)
     inputs = [sources] if isinstance(sources, Mapping) else list(sources)
     loaded = Loaded(inputs)
-    state = _State(Context({**numbers, **(vars or {})}, fit=fit), [None] * len(loaded.keys))
+    state = _State(Context(numbers, fit=fit), [None] * len(loaded.keys))
     items = _begin(loaded, prefixes, state)
     state.most += 20 * len(items)
     specs: Specs = inputs[0] if inputs and items.names is loaded.keys else {}
@@ -144,7 +147,7 @@ def expand(
     unmet = list(unmet_by_keys(recipe.require, specs))
     for number, stage in enumerate(recipe.stages):
         state.context.targets = targets if number == len(recipe.stages) - 1 else None
-        items = _run(stage, items, state)
+        items = _run(with_lists(stage, items, recipe.lists), items, state)
     steps: Sequence[Step] | None = None
     if not recipe.tie and (targets is None or not recipe.init):
         steps = _copies(items)

@@ -28,6 +28,8 @@ def fitting_recipes(keys: Iterable[str]) -> Iterator[tuple[tuple[str, ...], Reci
     """
     forms = list({re.sub(r"\d+", "#", key): key for key in keys}.values())
     for name in builtin_recipes():
+        if any(rule.lists for rule in load_recipe(name).rules):  # it fits any model, and none without a wish
+            continue
         found: dict[tuple[str, ...], Recipe] = {("-r", name): load_recipe(name)}
         with suppress(CkptError):  # rules that have no way back
             found["-r", name, "--reverse"] = reverse(load_recipe(name)).recipe

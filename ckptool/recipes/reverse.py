@@ -84,7 +84,13 @@ def reverse(recipe: Recipe) -> Reversed:
     firsts = [_first_prefix(prefix) for prefix, _ in recipe.source_files]
     if firsts:
         stages.append(Stage(tuple(parse_rule(f"?{prefix}. ->", RuleName("source.files")) for prefix in firsts)))
-    back = Recipe(tuple(stages), f"{recipe.name} backwards".strip(), require=recipe.reverse_require, vars=variables)
+    back = Recipe(
+        tuple(stages),
+        f"{recipe.name} backwards".strip(),
+        require=recipe.reverse_require,
+        vars=variables,
+        lists=recipe.lists,
+    )
     return Reversed(back, tuple(dict.fromkeys(losses)))
 
 
@@ -98,6 +104,10 @@ def _first_prefix(prefix: str) -> str:
 
 def _backwards(rule: Rule) -> tuple[list[Rule], list[str]]:
     """The rules that undo one, and what is lost. Raises `UsageError` if it cannot be undone."""
+    if rule.is_named:
+        raise UsageError("its numbers are not known")
+    if rule.places:
+        raise UsageError("nothing says which numbers there were")
     if rule.drops:
         return [], [f'{rule.name}: what "{rule.text}" drops does not come back']
     if not rule.is_whole and not rule.targets:

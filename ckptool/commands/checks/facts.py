@@ -17,7 +17,8 @@ def facts(case: Case) -> Iterator[Found]:
     Found: tensors without values (meta device, ZeRO-3 and FSDP placeholders), one rank's part of a model, one shard,
     pieces that torch.distributed wrote, quantized weights without their scales, tensor classes such as DTensor, and
     files that torch.load refuses: always, or by default (weights_only=True); values that do not have the checksum that
-    the file states. An adapter is a note.
+    the file states; experts of which some are missing, or that are there twice, as a module each and stacked. An
+    adapter is a note.
 
     Why: such a file loads, or looks whole, and the model is wrong or cannot be loaded elsewhere.
 

@@ -8,12 +8,13 @@ which module of the base is meant is told from the base's own keys, not from tab
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from ckptool.commands.merging.adapter import AdapterConfig
+from ckptool.commands.merging.adapter import AdapterConfig, parsed_config
 from ckptool.core.checkpoint import Checkpoint, Note, Tensor
 from ckptool.core.counts import many
 from ckptool.core.errors import UnreadableError, UsageError
@@ -24,7 +25,8 @@ _FACTOR = re.compile(
     r"\.(?:lora\.|lora_linear_layer\.|lora_)?(?P<part>down|up|A|B|mid)(?:\.weight)?"
 )
 _DOWN, _UP = ("down", "A"), ("up", "B")
-_OTHERS = ("dora_scale", "lora_mid", "lora.mid")
+_OTHERS = ("dora_scale", "lora_magnitude_vector", "lora_mid", "lora.mid")
+_METADATA = "lora_adapter_metadata"
 _DEEPEST = 3  # leading parts of a name that may be a prefix
 
 
@@ -60,8 +62,9 @@ def as_peft(adapter: Checkpoint, base: Checkpoint) -> Seen:
         UnreadableError: a factor is missing.
     """
     modules = _modules(adapter)
-    places = _places(list(modules), base, adapter)
+    places = _places(modules, base, adapter)
     _require_all(list(modules), places, base, adapter)
+    stated = _stated_configs(adapter)
     tensors: dict[str, Tensor] = {}
     ranks: list[tuple[str, float]] = []
     alphas: list[tuple[str, float]] = []
@@ -74,7 +77,7 @@ def as_peft(adapter: Checkpoint, base: Checkpoint) -> Seen:
             if module is None:
                 continue
             rank = adapter[parts.down].shape[0] if adapter[parts.down].shape else 1
-            alpha = _number(adapter[parts.alpha], reader) if parts.alpha else float(rank)
+            alpha = _number(adapter[parts.alpha], reader) if parts.alpha else rank * _stated(stated, name)
             ranks.append((re.escape(module), rank))
             alphas.append((re.escape(module), alpha))
             for part, key in (("lora_A", parts.down), ("lora_B", parts.up)):
@@ -109,11 +112,16 @@ def _modules(adapter: Checkpoint) -> dict[str, _Module]:
     return {name: parts for name, parts in found.items() if parts.down or parts.up}
 
 
-def _places(names: Sequence[str], base: Checkpoint, adapter: Checkpoint) -> dict[str, str]:
-    """{name in the adapter: module of the base}, behind the prefixes under which most of a group are found."""
+def _places(found_modules: Mapping[str, _Module], base: Checkpoint, adapter: Checkpoint) -> dict[str, str]:
+    """{name in the adapter: module of the base}, behind the prefixes under which most of a group are found.
+
+    Groups for several models, as two text encoders, may have the same names: those that fit none of the shapes, where
+    another group fits some, are for another model.
+    """
+    names = list(found_modules)
     modules = [key.removesuffix(".weight") for key in base if key.endswith(".weight")]
     flats = _flattened(modules)
-    found: dict[str, str] = {}
+    groups: list[dict[str, str]] = []
     for group in _grouped(names):
         best: dict[str, str] = {}
         for cut in _prefixes(group):
@@ -121,7 +129,19 @@ def _places(names: Sequence[str], base: Checkpoint, adapter: Checkpoint) -> dict
                 places = dict(_resolved(group, cut, head, flats))
                 if len(places) > len(best):
                     best = places
+        groups.append(best)
+    fitting = [best for best in groups if any(_fits(found_modules[name], best[name], base, adapter) for name in best)]
+    found: dict[str, str] = {}
+    by_module: dict[str, str] = {}
+    for best in fitting or groups:
         found.update(best)
+        for name, module in best.items():
+            if by_module.setdefault(module, name) != name:
+                raise UsageError(
+                    f"{by_module[module]} and {name} of the adapter both mean {module} of {base.path.name}",
+                    hint="leave one of them out: ckptool filter --drop",
+                    path=adapter.path,
+                )
     twice = [name for name, module in found.items() if len(flats[_flat(module)]) > 1]
     if twice:
         one, two, *_ = flats[_flat(found[twice[0]])]
@@ -131,6 +151,15 @@ def _places(names: Sequence[str], base: Checkpoint, adapter: Checkpoint) -> dict
             path=adapter.path,
         )
     return found
+
+
+def _fits(parts: _Module, module: str, base: Checkpoint, adapter: Checkpoint) -> bool:
+    """Whether the factors have the sizes of a weight, [out, in] or [in, out]."""
+    shape = base[f"{module}.weight"].shape
+    if not parts.down or not parts.up or len(shape) < 2:
+        return False
+    sizes = adapter[parts.up].shape[:1], adapter[parts.down].shape[1:]
+    return sizes in ((shape[:1], shape[1:]), (shape[1:], shape[:1]))
 
 
 def _flat(module: str) -> str:
@@ -190,6 +219,31 @@ def _require_all(names: Sequence[str], places: Mapping[str, str], base: Checkpoi
                 hint="is it the adapter of this base?",
                 path=adapter.path,
             )
+
+
+def _stated_configs(adapter: Checkpoint) -> dict[str, AdapterConfig]:
+    """What newer versions of diffusers say in the metadata of the file, by the first part of names."""
+    text = adapter.metadata.get(_METADATA)
+    if text is None:
+        return {}
+    try:
+        fields = json.loads(text)
+        groups: dict[str, dict[str, object]] = {}
+        for name, value in fields.items():
+            first, _, rest = name.partition(".")
+            groups.setdefault(first, {})[rest] = value
+    except (ValueError, AttributeError, RecursionError):
+        raise UnreadableError(f"{adapter.path.name} has a {_METADATA} that cannot be read", path=adapter.path) from None
+    return {first: parsed_config(group, adapter.path) for first, group in groups.items()}
+
+
+def _stated(configs: Mapping[str, AdapterConfig], name: str) -> float:
+    """The factor of a module, 1 where nothing is said."""
+    first, _, rest = name.partition(".")
+    config = configs.get(first)
+    if config is not None and config.dora:
+        raise UsageError(f"{name} is adapted by a DoRA", hint="merge this adapter with diffusers")
+    return 1.0 if config is None else config.scaling(rest, 1.0)
 
 
 def _number(alpha: Tensor, reader: Reader) -> float:

@@ -23,7 +23,7 @@ from ckptool.matching.result import Confidence
 from ckptool.models.own_init import ModelInit
 from ckptool.recipes.expand import expand
 from ckptool.recipes.inputs import numbers_beside
-from ckptool.recipes.recipe import Recipe
+from ckptool.recipes.recipe import Recipe, combine
 
 if TYPE_CHECKING:
     from ckptool.models import Target
@@ -72,11 +72,10 @@ def matched(
     source: Checkpoint, specs: Specs, target: Target, rules: Recipe, initial: ModelInit, accept: Confidence
 ) -> Automatic:
     """The rules, and behind them those that are found for what they make of the source."""
-    if rules == Recipe():
-        rules = known_rules(source, target.specs)
-    given = Given(
-        rules, vars=numbers_beside(rules, source.path, metadata=source.metadata), fit=partial(fitted, initial=initial)
-    )
+    known = Recipe() if rules.stages else known_rules(source, target.specs)
+    rules = combine([rules, known]) if known.stages else rules
+    numbers = numbers_beside(rules, source.path, metadata=source.metadata)
+    given = Given(rules, vars=numbers, fit=partial(fitted, initial=initial), is_known=bool(known.stages))
     return automatic(given, specs, target.specs, accept=accept, modules=target.modules or None, reshaped=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePath
@@ -17,12 +18,13 @@ from ckptool.core.shell import shell_quote
 from ckptool.core.spec import TensorSpec
 from ckptool.facts.architecture import Architecture, Training
 from ckptool.facts.registry import facts_of
-from ckptool.fits import default_fit
+from ckptool.fits import default_fit, is_on_odd_grid
 from ckptool.matching.prefixes import Swap
 from ckptool.matching.result import Confidence
 from ckptool.models import Target
-from ckptool.models.entries import Filled
+from ckptool.models.entries import Entry, Filled
 from ckptool.models.own_init import ModelInit
+from ckptool.models.target import stated_grids
 from ckptool.recipes.fitting import fitting_recipes
 from ckptool.recipes.recipe import Recipe, builtin_recipes, load_recipe, recipe_of
 
@@ -236,13 +238,25 @@ def _gain(
 
 
 def _fit(done: Transplant) -> Iterator[Suggestion]:
-    """``--mismatch fit``, where some tensors have a usual fit and none would be refused."""
+    """``--mismatch fit`` where some tensors have a usual fit; the grid of positions by name, where that is needed."""
     if done.asked.mismatch != "skip":
         return
     entries = [entry for entry in done.having(Filled.MISMATCHED) if entry.key in done.mapped]
     gain = sum(default_fit(entry.key, done.mapped[entry.key], entry.spec) is not None for entry in entries)
-    if gain:
-        yield Suggestion(("--mismatch", "fit"), gain)
+    named = [text for entry in entries if (text := _grid_fit(done, entry))]
+    if gain or named:
+        usual = ("--mismatch", "fit") if gain else ()
+        yield Suggestion((*usual, *(word for text in named for word in ("--fit", text))), gain + len(named))
+
+
+def _grid_fit(done: Transplant, entry: Entry) -> str:
+    """The fit of positions onto a grid that is not square, where a layer of the model states its grid; else ""."""
+    found = done.mapped[entry.key]
+    if default_fit(entry.key, found, entry.spec) is not None or not is_on_odd_grid(entry.key, found, entry.spec):
+        return ""
+    positions = range(max(1, entry.spec.shape[-2] - 2), entry.spec.shape[-2] + 1)  # up to two tokens before them
+    grids = [grid for grid in stated_grids(done.target) if math.prod(grid) in positions]
+    return f"{entry.key}=grid(target_grid={grids[0]})" if len(grids) == 1 else ""
 
 
 def with_suggestions(done: Transplant, command: Sequence[str]) -> Transplant:

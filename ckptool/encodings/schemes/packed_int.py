@@ -50,7 +50,7 @@ def _config_of(headers: Headers) -> dict[str, Any]:
     weights = weight_groups(headers)
     bits = {size for group in weights if (size := integer(group.get("num_bits"), 1, 8))}
     sizes = {size for group in weights if (size := integer(group.get("group_size")))}
-    return {"bits": bits, "sizes": sizes, "transform": bool(headers.quantization.get("transform_config"))}
+    return {"bits": bits, "sizes": sizes}
 
 
 def _check(encoded: Encoded) -> Encoded:
@@ -62,8 +62,6 @@ def _check(encoded: Encoded) -> Encoded:
     rows = encoded.codes.shape[-2]
     if scales.dtype not in FLOATS or len(scales.shape) != len(lead) + 2 or scales.shape[:-1] != (*lead, rows):
         return encoded.with_problem("misshapen", f"{scales.key} is {scales.short}; {encoded.codes.key} has {rows} rows")
-    if encoded.parameters["config"]["transform"]:
-        return encoded.with_problem("refused", "its weights are rotated (transform_config)")
     bits = encoded.parameters["config"]["bits"]
     if len(bits) == 1:  # a fair guess until weight_shape is read
         columns = encoded.codes.shape[-1] * 32 // next(iter(bits))

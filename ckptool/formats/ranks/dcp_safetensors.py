@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from ckptool.core.bytes import Entry, Folder
 from ckptool.core.checkpoint import Checkpoint, Tensor
-from ckptool.core.errors import UnreadableError, UsageError
+from ckptool.core.errors import CkptError, UnreadableError, UsageError
 from ckptool.core.format import Format
 from ckptool.core.observations import Observation, RanksNotStated
 from ckptool.core.ranks import Ranks
@@ -21,6 +21,7 @@ from ckptool.core.spec import TensorSpec, short_spec
 from ckptool.formats.pickle.objects import Dict
 from ckptool.formats.ranks.cover import TooManyError, overlap, uncovered
 from ckptool.formats.ranks.files import lacks, listed
+from ckptool.formats.ranks.held import are_equal
 from ckptool.formats.ranks.runs import in_runs
 from ckptool.formats.ranks.stand_ins import Joined, StandIns, joined_checkpoint
 from ckptool.formats.safetensors import open_safetensors
@@ -48,6 +49,19 @@ class _Piece:
 def claims(folder: Folder, entries: Sequence[Entry]) -> bool:
     """True for a folder with such files."""
     return any(NAME.fullmatch(entry.name) for entry in entries)
+
+
+def differing_numbers(whole: Checkpoint, folder: Folder) -> list[str]:
+    """The single numbers that differ between whole files and the pieces in a folder, of which torch made them.
+
+    torch 2.13 writes 0 for every tensor without dimensions. Pieces that cannot be joined tell nothing.
+    """
+    try:
+        pieces = open_ranks(folder)
+        pairs = [(key, tensor, whole.get(key)) for key, tensor in pieces.items() if not tensor.shape]
+        return [key for key, piece, other in pairs if other is not None and are_equal(piece, other) is False]
+    except CkptError:
+        return []
 
 
 def open_ranks(folder: Folder, select: str | None = None) -> Checkpoint:

@@ -24,7 +24,8 @@ from ckptool.formats.ranks.deepspeed_states import ModelStates
 from ckptool.formats.ranks.files import lacks, read_rank
 from ckptool.formats.ranks.stand_ins import Joined, StandIns, joined_checkpoint
 from ckptool.formats.ranks.universal import PARAMETERS, Universal
-from ckptool.formats.ranks.zero import ParameterSource, Partition, Partitions, read_partition, require_alike
+from ckptool.formats.ranks.zero import ParameterSource, Partitions
+from ckptool.formats.ranks.zero_files import Partition, read_partition, require_alike
 
 
 def open_deepspeed(folder: Folder, select: str | None = None, path: PurePath | None = None) -> Checkpoint:

@@ -11,7 +11,8 @@ from ckptool.formats.ranks.deepspeed_files import Files
 from ckptool.formats.ranks.deepspeed_states import ModelStates
 from ckptool.formats.ranks.files import MAX_RANKS, RankFile, listed, read_rank
 from ckptool.formats.ranks.held import are_equal
-from ckptool.formats.ranks.zero import MASTER, Partitions, Shapes
+from ckptool.formats.ranks.zero import Partitions, Shapes
+from ckptool.formats.ranks.zero_files import MASTER
 
 _TIED = "tied_modules."
 

@@ -18,7 +18,8 @@ from ckptool.formats.ranks.files import RankFile, opened, read_rank
 from ckptool.formats.ranks.held import number_of
 from ckptool.formats.ranks.names import entries_in
 from ckptool.formats.ranks.runs import Run, whole_tensor
-from ckptool.formats.ranks.zero import MASTER, Shapes
+from ckptool.formats.ranks.zero import Shapes
+from ckptool.formats.ranks.zero_files import MASTER
 from ckptool.formats.torch.tensor import is_tensor
 
 PARAMETERS = "zero"
