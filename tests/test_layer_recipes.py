@@ -11,14 +11,19 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 import ckptool
 from ckptool.cli.app import run
 from ckptool.core.errors import CkptError
+from ckptool.core.plan import sources_of
+from ckptool.core.spec import TensorSpec
 from ckptool.models import import_torchvision
 from ckptool.recipes.binding import with_lists, with_numbers
+from ckptool.recipes.expand import expand
 from ckptool.recipes.lists import layers_of, outer_lists
 from ckptool.recipes.recipe import load_recipe, parse_recipe
 from ckptool.recipes.rules import parse_stages
@@ -197,6 +202,7 @@ def test_there_and_back(tmp_path: Path) -> None:
     [
         ("drop-layers", {"first": 2}, "needs the number last"),
         ("drop-layers", {"first": 2, "last": 9}, "matches none"),
+        ("drop-layers", {"first": 2, "last": 6}, "there is i = 0 to 5"),
         ("drop-layers", {"first": 3, "last": 1}, "invalid range"),
         ("drop-layers", {"first": 0.5, "last": 1}, "whole number"),
         ("drop-layers", {"first": -2, "last": 1}, "cannot begin at -2"),
@@ -212,7 +218,8 @@ def test_what_cannot_be_is_refused(recipe: str, numbers: dict[str, Any], told: s
     with pytest.raises(CkptError) as caught:
         plan = ckptool.plan_remap(tmp_path / "in.safetensors", recipe, vars=numbers)
         plan.apply(tmp_path / "out.safetensors")
-    assert told in str(caught.value) and not (tmp_path / "out.safetensors").exists()
+    said = f"{caught.value.message} {caught.value.hint}"
+    assert told in said and not (tmp_path / "out.safetensors").exists()
 
 
 @pytest.mark.parametrize("text", ["{#i}.w -> {i}.w", "{k**}.{p*} -> {k**}.{#p}", "{a=b|c}.w -> {#a}.w"])
@@ -238,3 +245,77 @@ def test_numbers_stand_in_the_names_of_any_rule() -> None:
     assert str(recipe.rules[0]) == "h.{3*i+1}.{k**} -> g.{i}.{k**} | a b -> b a"
     recipe = load_recipe("drop-layers")
     assert [rule.numbers for rule in recipe.rules] == [("last",), ("first", "last"), ("last", "first")]
+
+
+@pytest.mark.parametrize(
+    ("words", "count"), [(("first=1", "last=1"), 3), (("first=0", "last=2"), 1), (("first=4", "last=4"), None)]
+)
+def test_layers_that_predict_further_tokens_stand_behind_the_counted_ones(
+    words: tuple[str, ...], count: int | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in").mkdir()
+    save_file(_state([f"model.layers.{i}.w" for i in range(5)]), tmp_path / "in" / "model.safetensors")
+    before = {"num_hidden_layers": 4, "num_nextn_predict_layers": 1, "kinds": [0, 1, 2, 3], "all": [0, 1, 2, 3, 4]}
+    (tmp_path / "in" / "config.json").write_text(json.dumps(before))
+    numbers = [word for text in words for word in ("--var", text)]
+    assert run(["remap", str(tmp_path / "in"), "-r", "drop-layers", *numbers, "-o", str(tmp_path / "out")]) == 0
+    after = json.loads((tmp_path / "out" / "config.json").read_text())
+    if count is None:  # the further one is dropped itself
+        assert after == before and "num_hidden_layers is 4" in " ".join(capsys.readouterr().out.split())
+    else:
+        left = [number for number in range(5) if not int(words[0][-1]) <= number <= int(words[1][-1])]
+        assert after == {**before, "num_hidden_layers": count, "kinds": left[:-1], "all": left}
+
+
+def test_a_number_that_no_list_has_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "in").mkdir()
+    save_file(_state([f"model.layers.{i}.w" for i in range(5)]), tmp_path / "in" / "model.safetensors")
+    (tmp_path / "in" / "config.json").write_text('{"num_hidden_layers": 3}')
+    assert (
+        run(["remap", str(tmp_path / "in"), "-r", "keep-first-layers", "--var", "n=4", "-o", str(tmp_path / "out")])
+        == 0
+    )
+    assert "num_hidden_layers is 3, and no list of blocks" in " ".join(capsys.readouterr().out.split())
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_any_numbers_do_what_lists_do(data: st.DataObject) -> None:
+    count = data.draw(st.integers(2, 14))
+    last = data.draw(st.integers(0, count - 1))
+    first = data.draw(st.integers(0, last))
+    every = data.draw(st.integers(1, 5))
+    under = data.draw(st.sampled_from(["", "h.", "module.encoder.layer.", "stage", "a.b.block_"]))
+    layers = list(range(count))
+    wanted = {
+        "drop-layers": layers[:first] + layers[last + 1 :],
+        "duplicate-layers": layers[: last + 1] + layers[first:],
+        "keep-first-layers": layers[: last + 1],
+        "keep-every-nth-layer": layers[::every],
+        "renumber-layers": layers,
+    }
+    gap = data.draw(st.integers(1, 3))
+    for name, order in wanted.items():
+        step = gap if name == "renumber-layers" else 1
+        keys = [f"{under}{number * step}.{leaf}" for number in layers for leaf in ("w", "sub.0.w", "sub.1.w")]
+        specs = {key: TensorSpec(key, "float32", (1,)) for key in [*keys, "head.weight"]}
+        numbers = {"first": first, "last": last, "n": every if "nth" in name else last + 1}
+        recipe = with_numbers(load_recipe(name), numbers)
+        found = {step.target.key: next(sources_of(step.value)).key for step in expand(recipe, specs).steps}
+        made = {
+            f"{under}{place}.{leaf}": f"{under}{number * step}.{leaf}"
+            for place, number in enumerate(order)
+            for leaf in ("w", "sub.0.w", "sub.1.w")
+        }
+        assert found == {**made, "head.weight": "head.weight"}, name
+
+
+def test_a_transplant_drops_layers_on_the_way(tmp_path: Path) -> None:
+    source = {f"model.layers.{i}.w": torch.tensor([float(i)]) for i in range(6)}
+    save_file(source, tmp_path / "six.safetensors")
+    save_file({f"model.layers.{i}.w": torch.zeros(1) for i in range(4)}, tmp_path / "four.safetensors")
+    out = tmp_path / "out.safetensors"
+    words = ["transplant", str(tmp_path / "six.safetensors"), "--into", str(tmp_path / "four.safetensors")]
+    words += ["-r", "drop-layers", "--var", "first=1", "--var", "last=2", "--var", "layers=model.layers"]
+    assert run([*words, "--strict", "-o", str(out), "-q"]) == 0
+    assert [load_file(out)[f"model.layers.{i}.w"].item() for i in range(4)] == [0, 3, 4, 5]

@@ -297,3 +297,23 @@ def test_memory_does_not_grow_with_the_table(tmp_path: Path) -> None:
     found = load_file(tmp_path / "out.safetensors")["model.embed_tokens.weight"]
     assert torch.equal(found[:-1], table.flip(0)) and torch.equal(found[-1], mean)
     assert peak < 40_000_000 < table.nbytes
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["model", "vocab", "added_tokens", "id", "content", "a"]), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(_JSON)
+def test_any_json_is_a_vocabulary_or_refused(value: Any) -> None:
+    try:
+        ids = parse_vocabulary(json.dumps(value))
+    except CkptError:
+        return
+    assert ids and len(set(ids.values())) == len(ids) and all(type(number) is int for number in ids.values())

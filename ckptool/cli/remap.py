@@ -101,7 +101,8 @@ def remap(
         ),
     ] = False,
     var: Annotated[
-        list[str] | None, typer.Option("--var", metavar="NAME=NUMBER", help="A number for the recipe; repeats.")
+        list[str] | None,
+        typer.Option("--var", metavar="NAME=NUMBER", help="A number for the recipe, or a list's name; repeats."),
     ] = None,
     reverse: Annotated[bool, typer.Option("--reverse", help="Apply the recipe backwards.")] = False,
     check: Annotated[bool, typer.Option("--check", help="Write nothing; exit 1 if the result does not match.")] = False,

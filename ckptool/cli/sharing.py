@@ -104,9 +104,7 @@ def asked_reading(part: str | None, distributed: bool, work: PurePath | None, *,
     if headers is not None:
         raise UsageError(f"{option} shares out values, and only headers are read", hint=headers)
     if work is None:
-        raise UsageError(
-            f"{option} needs a folder in which the processes meet", hint="--work DIR, which all see"
-        )
+        raise UsageError(f"{option} needs a folder in which the processes meet", hint="--work DIR, which all see")
     if is_address(work):
         raise UsageError(f"--work {work} is no folder of a file system", hint="--work DIR, which all processes see")
     return Reading(share, work)
@@ -143,11 +141,12 @@ def together(compute: Callable[[], _Result], reading: Reading) -> _Result | None
     return None
 
 
-def agreed(command: str, options: tuple[object, ...], *checkpoints: Checkpoint) -> None:
+def agreed(reading: Reading, options: tuple[object, ...], *checkpoints: Checkpoint) -> None:
     """Say what a command is asked, where processes share it; costs nothing for one alone."""
-    from ckptool.values.shared import agree
+    if reading.share is not None:
+        from ckptool.values.shared import agree
 
-    agree((command, *options), checkpoints)
+        agree(options, checkpoints)
 
 
 def _say_missing(missing: list[int], reading: Reading) -> None:

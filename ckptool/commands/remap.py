@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from ckptool.commands.automatic import Automatic, Given, automatic
 from ckptool.commands.beside.versions import carried_versions
 from ckptool.commands.filter import cast_value, float_dtype, module_notes
 from ckptool.commands.llamacpp import known_rules
-from ckptool.commands.vocabulary import Tokenizers, with_tokens
 from ckptool.core.bytes import PathText
 from ckptool.core.checkpoint import Checkpoint, Note
 from ckptool.core.counts import many
@@ -21,14 +21,16 @@ from ckptool.core.ties import with_recorded_ties
 from ckptool.matching.result import Confidence
 from ckptool.recipes.binding import with_numbers
 from ckptool.recipes.expand import Expansion, expand
-from ckptool.recipes.fitting import fitting_recipes
+from ckptool.recipes.fitting import EXPERTS, fitting_recipes
 from ckptool.recipes.inputs import numbers_beside, source_file_captures
 from ckptool.recipes.recipe import Expect, Recipe, builtin_recipes, combine
 from ckptool.recipes.reverse import check_reverse, reverse
 from ckptool.storage.paths import is_folder
 
+if TYPE_CHECKING:
+    from ckptool.commands.vocabulary import Tokenizers
+
 Specs = Mapping[str, TensorSpec]
-_EXPERTS = "experts"  # in the names of recipes for them
 _MANY = 200_000  # keys that are not led there and back only to say that it works
 
 
@@ -71,7 +73,7 @@ def plan_remap(
     recipe, given_numbers = recipe.naming(vars or {})
     numbers = numbers_beside(recipe, inputs[0].path, given_numbers, inputs[0].metadata)
     recipe = with_numbers(recipe, numbers)
-    specs = [dict(checkpoint.specs()) for checkpoint in inputs]
+    specs = [checkpoint.specs() for checkpoint in inputs]
     losses: tuple[str, ...] = ()
     running = recipe
     if backwards:
@@ -99,7 +101,10 @@ def plan_remap(
         module_versions=_versions(inputs[0], steps),
         command=Command("remap", ("--reverse",) if backwards else ()),
     )
-    plan = plan if tokens is None or plan.problems else with_tokens(plan, tokens)
+    if tokens is not None and not plan.problems:
+        from ckptool.commands.vocabulary import with_tokens
+
+        plan = with_tokens(plan, tokens)
     return plan if backwards else replace(plan, unmet=_unmet(recipe.expect, plan.steps, targets))
 
 
@@ -194,9 +199,9 @@ def _reversible(
 
 def _with_others(problems: tuple[Problem, ...], recipe: Recipe, specs: Specs) -> tuple[Problem, ...]:
     """The problems of a built-in recipe for experts; the first names those that do fit, if there are any."""
-    if recipe.name not in builtin_recipes() or _EXPERTS not in recipe.name or len(specs) > _MANY:
+    if recipe.name not in builtin_recipes() or EXPERTS not in recipe.name or len(specs) > _MANY:
         return problems
-    others = ((options, other) for options, other in fitting_recipes(specs) if _EXPERTS in options[1])
+    others = ((options, other) for options, other in fitting_recipes(specs) if EXPERTS in options[1])
     names = [" ".join(options) for options, other in others if not expand(other, specs).problems]
     if not names:
         return problems

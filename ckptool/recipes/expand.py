@@ -20,6 +20,7 @@ from ckptool.core.plan import Apply, Copies, Dropped, Problem, Source, Step, Use
 from ckptool.core.reasons import ByRules, Init, Kept, NotUsed, Reason, RecipeTie, Unmatched
 from ckptool.core.spec import TensorSpec
 from ckptool.recipes.binding import with_lists, with_numbers
+from ckptool.recipes.capture import Hole
 from ckptool.recipes.group import Context, FitOp, Group, Item, groups_of, make, mapped
 from ckptool.recipes.items import Items, Loaded, Rules
 from ckptool.recipes.matching import Matches, match_stage, new_names
@@ -141,7 +142,9 @@ def expand(
     state = _State(Context(numbers, fit=fit), [None] * len(loaded.keys))
     items = _begin(loaded, prefixes, state)
     state.most += 20 * len(items)
-    specs = {key: items.spec(at) for at, key in enumerate(items)} if recipe.require else {}
+    specs: Specs = inputs[0] if inputs and items.names is loaded.keys else {}
+    if recipe.require and items.names is not loaded.keys:
+        specs = {key: items.spec(at) for at, key in enumerate(items)}
     unmet = list(unmet_by_keys(recipe.require, specs))
     for number, stage in enumerate(recipe.stages):
         state.context.targets = targets if number == len(recipe.stages) - 1 else None
@@ -395,8 +398,29 @@ def _note_unused(rule: Rule, items: Mapping[str, Item], state: _State) -> None:
         hint = f'{module} is a module: "{module}." with a dot at its end means every key in it'
     elif inside := _inside(rule, some):
         hint = f'keys begin otherwise, as {inside[1]}; to rename it wherever it is: "{inside[0]}"'
+    elif some and (numbers := _numbers_there(rule, items)):
+        hint = f"there is {numbers}"
     what = f"matches none of the {len(items):,} keys" if len(items) != 1 else "does not match the only key"
     state.problem(f'{rule.name} "{rule.text}" {what}', hint)
+
+
+def _numbers_there(rule: Rule, keys: Iterable[str]) -> str:
+    """The numbers that keys have where a rule names others, "0 to 31"; "" where they differ in more than numbers."""
+    pattern = rule.sources[0]
+    ranges = {hole.name for hole in pattern.holes if hole.kind == "range"}
+    if len(rule.sources) > 1 or len(ranges) != 1:
+        return ""
+    any_number = [
+        tuple(
+            replace(token, kind="digits") if isinstance(token, Hole) and token.name in ranges else token
+            for token in part
+        )
+        for part in pattern.parts
+    ]
+    wider = Pattern(tuple(any_number), pattern.starts_anywhere, pattern.ends_anywhere)
+    (name,) = ranges
+    found = [int(values[name]) for key in keys if (values := wider.match(key)) is not None and len(values[name]) < 10]
+    return f"{name} = {min(found)} to {max(found)}" if found else ""
 
 
 def _module_named(rule: Rule, keys: Sequence[str]) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 
 from ckptool.core.errors import UsageError
 
-_NUMBERED = re.compile(r"(.*?)([0-9]{1,9})")
+_NUMBERED = re.compile(r"(?:(?<=\.)|^)([^.]*?)([0-9]{1,9})(?=\.)")
 _MOST = 8  # lists that an error names
 
 
@@ -20,14 +20,11 @@ def lists_of(keys: Iterable[str]) -> dict[str, set[int]]:
         >>> lists_of(["h.0.ln_1.weight", "h.1.ln_1.weight", "ln_f.weight"])["h."]
         {0, 1}
     """
-    found: dict[str, set[int]] = defaultdict(set)
+    found: dict[str, set[str]] = defaultdict(set)
     for module in dict.fromkeys(key.rpartition(".")[0] for key in keys):
-        at = 0
-        for part in module.split("."):
-            if numbered := _NUMBERED.fullmatch(part):
-                found[module[:at] + numbered[1]].add(int(numbered[2]))
-            at += len(part) + 1
-    return dict(found)
+        for numbered in _NUMBERED.finditer(f"{module}."):
+            found[module[: numbered.start(2)]].add(numbered[2])
+    return {name: set(map(int, numbers)) for name, numbers in found.items()}
 
 
 def outer_lists(keys: Iterable[str]) -> dict[str, set[int]]:
@@ -42,13 +39,7 @@ def outer_lists(keys: Iterable[str]) -> dict[str, set[int]]:
 
 
 def _is_inside(name: str, lists: Mapping[str, set[int]]) -> bool:
-    at = 0
-    for part in name.split(".")[:-1]:
-        numbered = _NUMBERED.fullmatch(part)
-        if numbered and name[:at] + numbered[1] in lists:
-            return True
-        at += len(part) + 1
-    return False
+    return any(name[: numbered.start(2)] in lists for numbered in _NUMBERED.finditer(name))
 
 
 def layers_of(keys: Iterable[str], given: str | None = None, capture: str = "layers") -> str:

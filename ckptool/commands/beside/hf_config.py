@@ -21,7 +21,6 @@ from ckptool.core.plan import Plan, Source, sources_of
 from ckptool.core.spec import TensorSpec
 from ckptool.facts.encoded import Encoded
 from ckptool.facts.registry import facts_of
-from ckptool.fits.vocabulary import moved_ids
 
 CONFIG = "config.json"
 GENERATION_CONFIG = "generation_config.json"
@@ -29,6 +28,7 @@ _MAX = 8_000_000
 _LAYERS = (
     "num_hidden_layers", "n_layer", "n_layers", "num_layers", "num_decoder_layers", "encoder_layers", "decoder_layers",
 )  # fmt: skip
+_PREDICTING = "num_nextn_predict_layers"
 _COUNTING_LAYERS = (
     "max_window_layers", "first_k_dense_replace", "num_kv_shared_layers", "decoder_sparse_step", "mlp_only_layers",
     "cross_attention_layers", "attn_layer_indices", "attn_layer_period", "attn_layer_offset", "expert_layer_period",
@@ -157,7 +157,7 @@ class _Made:
             if source.input == 0
         ]
         self.before, self.after = _lists(self.old), _lists(self.new)
-        self.ids = moved_ids(step.value for step in plan.steps)
+        self.ids = None if plan.tokenizer is None else _moved_ids(plan)
         self.is_dequantized = plan.inputs[0].is_decoded
 
     def origins(self, name: str) -> dict[int, int] | None:
@@ -174,6 +174,12 @@ class _Made:
         return origins if len(new_lists) < 2 else None
 
 
+def _moved_ids(plan: Plan) -> Mapping[int, int] | None:
+    from ckptool.fits.vocabulary import moved_ids
+
+    return moved_ids(step.value for step in plan.steps)
+
+
 def _lists(keys: Iterable[str]) -> dict[str, set[int]]:
     """The numbers of the outermost lists of modules, by the list's name."""
     found: dict[str, set[int]] = defaultdict(set)
@@ -185,31 +191,40 @@ def _lists(keys: Iterable[str]) -> dict[str, set[int]]:
 
 def _edit_layers(config: dict[str, Any], made: _Made) -> Iterator[str]:
     """The number of blocks, and the lists that say something of each; yields what may be untrue."""
+    extra = config.get(_PREDICTING)  # numbered behind the others, and not counted
+    extra = extra if type(extra) is int and extra > 0 else 0
     for name in _LAYERS:
         value = config.get(name)
-        if not isinstance(value, int) or isinstance(value, bool):
+        if type(value) is not int:
             continue
         side = next((side for side in ("encoder", "decoder") if side in name), "")
         if name == "num_layers" and "num_decoder_layers" in config:  # T5
             side = "encoder"
-        lists = {at: numbers for at, numbers in made.before.items() if side in at}
-        known = [at for at, numbers in lists.items() if numbers == set(range(value))]
+        lists = {at: numbers for at, numbers in made.before.items() if side in at and len(numbers) > 1}
+        known = [at for at, numbers in lists.items() if numbers == set(range(value + extra))]
+        known = known or [at for at, numbers in lists.items() if numbers == set(range(value))]
         if not known and lists:  # some of its blocks are gone already
             known = [at for at in [max(lists, key=lambda at: len(lists[at]))] if max(lists[at]) < value]
-        origins = [made.origins(at) for at in known]
-        kept = [{number: number for number in lists[at]} for at in known]
-        if origins == kept:
+        origins = [made.origins(at) for at in known or lists]
+        kept = [dict(zip(lists[at], lists[at], strict=True)) for at in known or lists]
+        if not known and any(each and each != same for each, same in zip(origins, kept, strict=True)):
+            yield f"{name} is {value}, and no list of blocks in the input has so many"
+        if not known or origins == kept:
             continue
-        first = origins[0]
-        if not first or any(each != first for each in origins) or sorted(first) != list(range(len(first))):
+        first = origins[0] or {}
+        behind = extra if max(lists[known[0]]) >= value else 0
+        count = len(first) - behind
+        order = [first.get(place, -1) for place in range(len(first))]
+        alike = all(each == first for each in origins) and order[count:] == list(range(value, value + behind))
+        if count < 1 or not alike or -1 in order:
             yield f"{name} is {value}, and the blocks of the output are not numbered 0 to {value - 1}"
             continue
-        config[name] = len(first)
+        config[name] = count
         for other, values in config.items():
             if other in _COUNTING_LAYERS and _may_name_layer(values, value):
                 yield f"{other} is {_short(values)} and speaks of the blocks by number"
-            elif isinstance(values, list) and len(values) == value and "token_id" not in other:
-                config[other] = [values[first[place]] for place in range(len(first))]
+            elif isinstance(values, list) and len(values) in (value, value + behind) and "token_id" not in other:
+                config[other] = [values[number] for number in order if number < len(values)]
 
 
 def _may_name_layer(value: object, layers: int) -> bool:
