@@ -14,7 +14,6 @@ from ckptool.core.keys import common_prefix, strip_wrappers, wrapper_prefix
 from ckptool.core.shell import shell_quote
 from ckptool.facts.counters import promised_counters
 from ckptool.facts.headers import modules_by_last
-from ckptool.recipes.fitting import expert_layout
 
 _COUNTER = "num_batches_tracked"
 DERIVED = ("position_ids", "inv_freq", "relative_position_index", "attn_mask", "masked_bias", "token_type_ids")
@@ -199,6 +198,8 @@ def _fused(pair: _Pair) -> Iterator[Note]:
 
 def _experts(pair: _Pair) -> Iterator[Note]:
     """Experts that one side has as a module each, or stacked in another way."""
+    from ckptool.recipes.fitting import expert_layout
+
     old, new = ({key: pair.tensors[side][key].spec for key in pair.only[side]} for side in (0, 1))
     for side, specs, wanted in ((0, old, new), (1, new, old)):
         options, made = expert_layout(specs, wanted)
