@@ -184,6 +184,32 @@ def test_norms_are_saved_in_full_where_asked(peft: ModuleType, tmp_path: Path) -
     assert all(torch.allclose(again[key], tensor, atol=1e-5) for key, tensor in tuned.state_dict().items())
 
 
+@pytest.mark.parametrize("make", [gpt2, net])
+def test_biases_and_norms_and_buffers_make_it_whole(
+    make: Callable[[], nn.Module], peft: ModuleType, tmp_path: Path
+) -> None:
+    model = make()
+    tuned = changed(model, 2, lambda name: name.endswith("weight") and "ln_" not in name and "norm" not in name)
+    with torch.no_grad():
+        for name, tensor in (*tuned.named_parameters(), *tuned.named_buffers()):
+            if tensor.ndim == 1 and tensor.is_floating_point():
+                tensor.add_(0.3 + 0.01 * len(name))
+        if make is gpt2:  # its table is tied
+            tuned.get_parameter("transformer.wte.weight").copy_(model.get_parameter("transformer.wte.weight"))
+        else:
+            tuned.get_parameter("blocks.1.weight").copy_(model.get_parameter("blocks.1.weight") + 1)
+    base, goal = saved(model, tmp_path / "base"), saved(tuned, tmp_path / "tuned")
+    found = ckptool.extract_lora(base, goal, tmp_path / "adapter", rank=2, modules_to_save=True)
+    assert not found.with_fate("left")
+    loaded = loaded_by(peft, model, tmp_path / "adapter")
+    assert torch.allclose(logits(loaded), logits(tuned), atol=2e-4)
+    ckptool.plan_merge(base, lora=tmp_path / "adapter").apply(tmp_path / "again.safetensors")
+    again = load_file(tmp_path / "again.safetensors")
+    for key, tensor in tuned.state_dict().items():
+        if key in again:
+            assert torch.allclose(again[key], tensor, atol=1e-5), key
+
+
 def test_the_reported_error_is_what_is_lost(tmp_path: Path) -> None:
     torch.manual_seed(3)
     base = {"a.weight": torch.randn(300, 400), "b.weight": torch.randn(20, 30)}
@@ -285,12 +311,34 @@ def test_what_no_adapter_holds_is_said(tmp_path: Path, cli: Run) -> None:
 
 
 def test_numbers_that_are_not_finite_are_left(tmp_path: Path) -> None:
-    base = {"a.weight": torch.ones(4, 4), "b.weight": torch.ones(4, 4)}
+    base = {"a.weight": torch.ones(4, 4), "b.weight": torch.ones(4, 4), "b.bias": torch.ones(4)}
     tuned = {key: tensor + 1 for key, tensor in base.items()}
     tuned["b.weight"][1, 2] = float("nan")
     save_file(base, tmp_path / "b.safetensors")
     save_file(tuned, tmp_path / "t.safetensors")
-    found = ckptool.extract_lora(tmp_path / "b.safetensors", tmp_path / "t.safetensors", tmp_path / "d", rank=2)
-    assert [(part.key, part.kind) for part in found.with_fate("left")] == [("b.weight", "numbers that are not finite")]
+    found = ckptool.extract_lora(
+        tmp_path / "b.safetensors", tmp_path / "t.safetensors", tmp_path / "d", rank=2, modules_to_save=True
+    )
+    left = {part.key: part.kind for part in found.with_fate("left")}
+    assert left == {"b.weight": "numbers that are not finite", "b.bias": "the bias of a layer that is left"}
     assert found.config["target_modules"] == ["a"]
-    assert "base_model.model.b.lora_A.weight" not in load_file(tmp_path / "d" / "adapter_model.safetensors")
+    keys = load_file(tmp_path / "d" / "adapter_model.safetensors")
+    assert sorted(keys) == ["base_model.model.a.lora_A.weight", "base_model.model.a.lora_B.weight"]
+
+
+def test_any_key_comes_back(tmp_path: Path, cli: Run) -> None:
+    base = {f"{key}.weight": torch.ones(3, 4) for key in ("a\x1b[31m\n=cmd", "b.\u202ex", "q(+", "=1")}
+    tuned = {key: tensor + 1 for key, tensor in base.items()}
+    torch.save(base, tmp_path / "b.pth")
+    torch.save(tuned, tmp_path / "t.pth")
+    for form in ("text", "csv", "markdown", "html", "ndjson", "lines"):
+        code, out, _ = cli("extract", "b.pth", "t.pth", "--lora", "--rank", "1", "-o", "d", "--force", "--format", form)
+        assert code == 0
+        assert not {"\x1b", "\u202e"} & set(out)
+    most = json.loads(cli("extract", "b.pth", "t.pth", "--lora", "--rank", "1", "--json")[1])["summary"][
+        "adapter_bytes"
+    ]
+    assert most == (tmp_path / "d" / "adapter_model.safetensors").stat().st_size
+    ckptool.plan_merge(tmp_path / "b.pth", lora=tmp_path / "d").apply(tmp_path / "o.pth")
+    found = torch.load(tmp_path / "o.pth", weights_only=True)
+    assert all(torch.allclose(found[key], tensor) for key, tensor in tuned.items())

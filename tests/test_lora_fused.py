@@ -141,5 +141,5 @@ def test_what_shapes_do_not_tell_is_refused(tmp_path: Path) -> None:
     apart = {f"mlp.experts.{expert}.down_proj.weight": torch.randn(6, 6) for expert in range(E)}
     with pytest.raises(CkptError) as caught:
         written(tmp_path, apart, [packed(6, 6)[:2]], ["experts.down_proj"])
-    assert "fuse them first" in (caught.value.hint or "")
+    assert "-r fuse-experts" in (caught.value.hint or "")
     assert not (tmp_path / "out.safetensors").exists()

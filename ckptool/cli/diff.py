@@ -123,7 +123,7 @@ def diff(
     mapped = mapped_by(recipe, before, after) if recipe.stages else None
 
     def compared() -> Diff:
-        agreed("diff", (str(old), str(new), only, bounds, rules, match.value, accept), before, after)
+        agreed(reading, ("diff", str(old), str(new), only, bounds, rules, match.value, accept), before, after)
         return _compare(before, after, only or [], bounds, keys_only, threads, quiet, mapped)
 
     found = together(compared, reading)

@@ -102,7 +102,7 @@ def inspect(
     keys = _sorted(checkpoint, _chosen(checkpoint, only or [], path), sort)
 
     def read() -> Inspection:
-        agreed("inspect", (str(path), select, keys), checkpoint)
+        agreed(reading, ("inspect", str(path), select, keys), checkpoint)
         return _report(checkpoint, path, keys, stats, threads, quiet)
 
     found = together(read, reading)

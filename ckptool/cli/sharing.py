@@ -141,11 +141,12 @@ def together(compute: Callable[[], _Result], reading: Reading) -> _Result | None
     return None
 
 
-def agreed(command: str, options: tuple[object, ...], *checkpoints: Checkpoint) -> None:
+def agreed(reading: Reading, options: tuple[object, ...], *checkpoints: Checkpoint) -> None:
     """Say what a command is asked, where processes share it; costs nothing for one alone."""
-    from ckptool.values.shared import agree
+    if reading.share is not None:
+        from ckptool.values.shared import agree
 
-    agree((command, *options), checkpoints)
+        agree(options, checkpoints)
 
 
 def _say_missing(missing: list[int], reading: Reading) -> None:

@@ -30,15 +30,19 @@ from ckptool.cli.values import decoded, exclude, open_selected, recipe_values
 from ckptool.cli.writing import (
     AllowOption,
     DequantizeOption,
+    DistributedOption,
     DryRunOption,
     ForceOption,
     OutOption,
+    PartOption,
     Request,
+    ResumeOption,
     ShardOption,
     TiedOption,
     TiedOutput,
     ToOption,
     VerboseOption,
+    asked_share,
 )
 from ckptool.commands.beside.choices import Choices
 from ckptool.core.errors import UsageError
@@ -149,6 +153,9 @@ def transplant(
     max_shard: ShardOption = None,
     tied: TiedOption = TiedOutput.CLONE,
     dry_run: DryRunOption = False,
+    distributed: DistributedOption = False,
+    part: PartOption = None,
+    resume: ResumeOption = False,
     save_recipe: Annotated[
         PurePath | None,
         typer.Option(
@@ -290,6 +297,8 @@ def transplant(
         verbose=verbose,
         quiet=quiet,
         reports=tuple(report or ()),
+        share=asked_share(part, distributed, resume, out),
+        resume=resume,
         dequantize=dequantize,
     )
     extras = Extras(save_recipe, freeze_list, snippet, arguments, wrap, depth, strict, seed, proof)

@@ -247,7 +247,7 @@ def carry_out(plan: Plan, request: Request, match: Automatic | None = None) -> i
 
     limit = require_writable(plan, request)
     plan = completed(plan, request)
-    mode = "complete" if _is_complete(plan, request, limit) else mode_of(request)
+    mode = "complete" if is_complete_already(plan, request, limit) else mode_of(request)
     is_said = mode == "complete" and request.form == "text"
     if request.form == "text" and not request.is_silent:
         before = plan_document(plan, request.names, mode, match, verbose=request.verbose)
@@ -258,7 +258,8 @@ def carry_out(plan: Plan, request: Request, match: Automatic | None = None) -> i
     if code is Exit.OK and not request.check and not request.dry_run:
         if request.out is not None:
             written = write(plan, request.out, request, limit, says_notes=not is_said)
-        files = [] if request.is_silent else write_texts(request.texts, force=request.force)
+        if not request.is_silent and (written is None or not written.missing):
+            files = write_texts(request.texts, force=request.force)
     if request.is_silent:
         if code is not Exit.OK:
             say([*plan.problems, *plan.unmet])
@@ -294,7 +295,7 @@ def _notes_on(plan: Plan, request: Request) -> Iterator[Note]:
         yield note
 
 
-def _is_complete(plan: Plan, request: Request, limit: int | None) -> bool:
+def is_complete_already(plan: Plan, request: Request, limit: int | None) -> bool:
     """True where processes write together, or a run is resumed, and nothing is left to write.
 
     Raises:

@@ -73,6 +73,8 @@ def answers(
     _require_known(allow)
     problems: list[Problem] = []
     notes: list[Note] = []
+    if isinstance(plan.steps, Copies):
+        facts_of(plan.inputs[plan.steps.input])  # known from now on: what they need is gone when all keys are listed
     touched = _touched(plan)
     for number, checkpoint in enumerate(plan.inputs):
         done = touched[number]

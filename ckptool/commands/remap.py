@@ -21,7 +21,7 @@ from ckptool.core.ties import with_recorded_ties
 from ckptool.matching.result import Confidence
 from ckptool.recipes.binding import with_numbers
 from ckptool.recipes.expand import Expansion, expand
-from ckptool.recipes.fitting import fitting_recipes
+from ckptool.recipes.fitting import EXPERTS, fitting_recipes
 from ckptool.recipes.inputs import numbers_beside, source_file_captures
 from ckptool.recipes.recipe import Expect, Recipe, builtin_recipes, combine
 from ckptool.recipes.reverse import check_reverse, reverse
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from ckptool.commands.vocabulary import Tokenizers
 
 Specs = Mapping[str, TensorSpec]
-_EXPERTS = "experts"  # in the names of recipes for them
 _MANY = 200_000  # keys that are not led there and back only to say that it works
 
 
@@ -74,7 +73,7 @@ def plan_remap(
     recipe, given_numbers = recipe.naming(vars or {})
     numbers = numbers_beside(recipe, inputs[0].path, given_numbers, inputs[0].metadata)
     recipe = with_numbers(recipe, numbers)
-    specs = [dict(checkpoint.specs()) for checkpoint in inputs]
+    specs = [checkpoint.specs() for checkpoint in inputs]
     losses: tuple[str, ...] = ()
     running = recipe
     if backwards:
@@ -200,9 +199,9 @@ def _reversible(
 
 def _with_others(problems: tuple[Problem, ...], recipe: Recipe, specs: Specs) -> tuple[Problem, ...]:
     """The problems of a built-in recipe for experts; the first names those that do fit, if there are any."""
-    if recipe.name not in builtin_recipes() or _EXPERTS not in recipe.name or len(specs) > _MANY:
+    if recipe.name not in builtin_recipes() or EXPERTS not in recipe.name or len(specs) > _MANY:
         return problems
-    others = ((options, other) for options, other in fitting_recipes(specs) if _EXPERTS in options[1])
+    others = ((options, other) for options, other in fitting_recipes(specs) if EXPERTS in options[1])
     names = [" ".join(options) for options, other in others if not expand(other, specs).problems]
     if not names:
         return problems

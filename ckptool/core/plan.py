@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, overload, runtime_checkable
 
 from ckptool.core.checkpoint import Checkpoint, Note
 from ckptool.core.counts import tallied
@@ -64,6 +64,15 @@ class Op(Protocol):
 
     def compute(self, args: Sequence[Array]) -> Array:
         """The result. For an elementwise op the arrays may be equal flat slices of the arguments."""
+        ...
+
+
+@runtime_checkable
+class Fingerprinted(Protocol):
+    """An op that no text tells from others, as one that has the values of a live model."""
+
+    def fingerprint(self) -> str:
+        """A text that only ops of the same result have."""
         ...
 
 

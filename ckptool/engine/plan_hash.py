@@ -11,7 +11,7 @@ from pathlib import PurePath
 from types import FunctionType
 
 from ckptool.core.bytes import ByteSource
-from ckptool.core.plan import Plan
+from ckptool.core.plan import Fingerprinted, Plan
 from ckptool.core.version import VERSION
 from ckptool.formats.image import Image, Range
 from ckptool.storage.local import Identity
@@ -27,8 +27,8 @@ def plan_hash(plan: Plan, images: Mapping[str, Image]) -> str:
         plan: says what is computed.
         images: the files of the output by name.
 
-    A plan that holds values which cannot be told apart by their text (those of a live model) gets a hash that no other
-    has: nothing of it is resumed.
+    What a live model has itself is told by its bytes. A plan with an op that nothing tells from others gets a hash that
+    no other has: nothing of it is resumed.
     """
     digest = hashlib.sha256(f"{FORMAT} {VERSION}\n".encode())
     files = dict.fromkeys(file for checkpoint in plan.inputs for file in checkpoint.files)
@@ -63,6 +63,8 @@ def texts_of(value: object) -> Iterator[str]:
     """A value as texts that are equal only for equal values."""
     if value is None or isinstance(value, str | int | float | complex | bytes | PurePath):
         yield f"{type(value).__name__} {value!r}"
+    elif isinstance(value, Fingerprinted):
+        yield f"{type(value).__qualname__} {value.fingerprint()}"
     elif isinstance(value, Enum):
         yield f"{type(value).__qualname__} {value.name}"
     elif isinstance(value, Mapping):

@@ -128,6 +128,8 @@ def _is_most(matches: Iterable[Match], sources: Iterable[Unit], targets: Iterabl
 
 def _is_mirrored(matches: Sequence[Match], common: set[str]) -> bool:
     """All are in reverse order, and no word is on both sides: an encoder, and a decoder that is its mirror image."""
+    if any(named_words(one.source, one.target) - common for one in matches):
+        return False
     rows = sorted(
         (_natural(here), _natural(there))
         for one in matches
@@ -135,7 +137,7 @@ def _is_mirrored(matches: Sequence[Match], common: set[str]) -> bool:
         for here, there in zip(one.source.keys[one.source.main], one.target.keys[one.target.main], strict=True)
     )
     falls = all(one[1] > other[1] for one, other in pairwise(rows))
-    return len(rows) >= _FEWEST and falls and not any(named_words(one.source, one.target) - common for one in matches)
+    return len(rows) >= _FEWEST and falls
 
 
 def _natural(key: str) -> list[object]:

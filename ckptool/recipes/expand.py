@@ -142,7 +142,9 @@ def expand(
     state = _State(Context(numbers, fit=fit), [None] * len(loaded.keys))
     items = _begin(loaded, prefixes, state)
     state.most += 20 * len(items)
-    specs = {key: items.spec(at) for at, key in enumerate(items)} if recipe.require else {}
+    specs: Specs = inputs[0] if inputs and items.names is loaded.keys else {}
+    if recipe.require and items.names is not loaded.keys:
+        specs = {key: items.spec(at) for at, key in enumerate(items)}
     unmet = list(unmet_by_keys(recipe.require, specs))
     for number, stage in enumerate(recipe.stages):
         state.context.targets = targets if number == len(recipe.stages) - 1 else None

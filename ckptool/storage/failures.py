@@ -55,13 +55,13 @@ class Failures:
             self._path(self.share.number).write_text(text)
 
     def check(self, target: Path, hint: str) -> None:
-        """Raise an error if another process of this run has failed.
+        """Raise an error if another process of this run has failed. Parts that no launcher started go on without it.
 
         Args:
             target: what they work on.
             hint: what to do where the failed one had no hint.
         """
-        found = self._found()
+        found = self._found() if self.share.is_launched else None
         if found is not None:
             time.sleep(_SETTLE)
             if self._found() == found:

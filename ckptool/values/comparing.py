@@ -139,8 +139,10 @@ _UNKNOWN = Verdict(True, None)  # another process says what it is
 
 def _recorded(same: bool, delta: Sequence[Any] | None) -> Verdict:
     """A verdict as another process has left it."""
-    values = (tuple(value) if isinstance(value, list) else value for value in delta or ())
-    return Verdict(same, None if delta is None else Delta(*values))
+    if delta is None:
+        return Verdict(same, None)
+    values: list[Any] = [tuple(value) if isinstance(value, list) else value for value in delta]
+    return Verdict(same, Delta(**dict(zip(Delta.__slots__, values, strict=True))))
 
 
 def _batches(chunks: Sequence[_Chunk]) -> list[list[_Chunk]]:

@@ -145,8 +145,8 @@ def all_stats(
 
 def _recorded(values: Sequence[Any]) -> Stats:
     """Statistics as another process has left them."""
-    *numbers, histogram, integer = values
-    return Stats(*numbers, tuple(histogram), integer)
+    by_name = dict(zip(Stats.__slots__, values, strict=True))
+    return Stats(**{**by_name, "histogram": tuple(by_name["histogram"])})
 
 
 def _by_pattern(tensor: Tensor, reader: Reader, repeat: int) -> Stats:

@@ -2,17 +2,18 @@
 
 Source: kohya's sd-scripts (networks/lora.py), LyCORIS (LoCon), diffusers (loaders/lora_conversion_utils.py). The
 factors are `lora_down` [r, in] and `lora_up` [out, r], with a number `alpha` for each module in the file; the merged
-weight is W + alpha / r * up @ down, and without an alpha W + up @ down. kohya writes module names with `_` for `.`;
-which module of the base is meant is told from the base's own keys, not from tables.
+weight is W + alpha / r * up @ down, and without an alpha W + up @ down. LoCon may have a factor `lora_mid` between them
+(Tucker), and `dora_scale`, to which the merged weights of each output are scaled as in PEFT's DoRA. kohya writes module
+names with `_` for `.`; which module of the base is meant is told from the base's own keys, not from tables.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from ckptool.commands.merging.adapter import AdapterConfig, parsed_config
 from ckptool.core.checkpoint import Checkpoint, Note, Tensor
@@ -25,7 +26,7 @@ _FACTOR = re.compile(
     r"\.(?:lora\.|lora_linear_layer\.|lora_)?(?P<part>down|up|A|B|mid)(?:\.weight)?"
 )
 _DOWN, _UP = ("down", "A"), ("up", "B")
-_OTHERS = ("dora_scale", "lora_magnitude_vector", "lora_mid", "lora.mid")
+_SCALE = ".dora_scale"
 _METADATA = "lora_adapter_metadata"
 _DEEPEST = 3  # leading parts of a name that may be a prefix
 
@@ -37,6 +38,8 @@ class _Module:
     down: str = ""
     up: str = ""
     alpha: str = ""
+    mid: str = ""
+    dora: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +83,12 @@ def as_peft(adapter: Checkpoint, base: Checkpoint) -> Seen:
             alpha = _number(adapter[parts.alpha], reader) if parts.alpha else rank * _stated(stated, name)
             ranks.append((re.escape(module), rank))
             alphas.append((re.escape(module), alpha))
-            for part, key in (("lora_A", parts.down), ("lora_B", parts.up)):
+            if parts.dora:
+                _require_outputs(adapter[parts.dora], base[f"{module}.weight"])
+            factors = (("lora_A", parts.down), ("lora_B", parts.up), ("lora_mid", parts.mid))
+            for part, key in (*factors, ("lora_magnitude_vector", parts.dora)):
+                if not key:
+                    continue
                 peft = f"base_model.model.{module}.{part}.weight"
                 tensors[peft] = replace(adapter[key], spec=replace(adapter[key].spec, key=peft), node=None)
     config = AdapterConfig(1, 1.0, ranks=tuple(ranks), alphas=tuple(alphas))
@@ -93,22 +101,20 @@ def _modules(adapter: Checkpoint) -> dict[str, _Module]:
         if key.endswith(".alpha"):
             found.setdefault(key.removesuffix(".alpha"), _Module()).alpha = key
             continue
-        if any(f".{other}" in key for other in _OTHERS):
-            raise UsageError(
-                f"{key} is a part that is no low-rank sum alone",
-                hint="merge this adapter with the library that wrote it",
-                path=adapter.path,
-                key=key,
-            )
+        if key.endswith(_SCALE):
+            found.setdefault(key.removesuffix(_SCALE), _Module()).dora = key
+            continue
         match = _FACTOR.fullmatch(key)
-        if match is None or match["part"] == "mid":
+        if match is None:
             raise UsageError(f"{key} is no factor of an adapter", hint="is it an adapter?", path=adapter.path, key=key)
         name = match["module"] + (match["old"] or "").removesuffix("_lora")
         parts = found.setdefault(name, _Module())
         if match["part"] in _DOWN:
             parts.down = key
-        else:
+        elif match["part"] in _UP:
             parts.up = key
+        else:
+            parts.mid = key
     return {name: parts for name, parts in found.items() if parts.down or parts.up}
 
 
@@ -119,18 +125,18 @@ def _places(found_modules: Mapping[str, _Module], base: Checkpoint, adapter: Che
     another group fits some, are for another model.
     """
     names = list(found_modules)
-    modules = [key.removesuffix(".weight") for key in base if key.endswith(".weight")]
-    flats = _flattened(modules)
+    flats = _flattened(key.removesuffix(".weight") for key in base if key.endswith(".weight"))
     groups: list[dict[str, str]] = []
     for group in _grouped(names):
-        best: dict[str, str] = {}
-        for cut in _prefixes(group):
-            for head in ("", *_heads(modules)):
-                places = dict(_resolved(group, cut, head, flats))
-                if len(places) > len(best):
-                    best = places
-        groups.append(best)
-    fitting = [best for best in groups if any(_fits(found_modules[name], best[name], base, adapter) for name in best)]
+        fits = partial(_count_of_fitting, found_modules, base=base, adapter=adapter)
+        options = [
+            (len(places), fits(places), not head, places)
+            for cut in _prefixes(group)
+            for head in ("", *_heads(group, cut, flats))
+            if (places := dict(_resolved(group, cut, head, flats)))
+        ]
+        groups.append(_the_best(options, base, adapter))
+    fitting = [best for best in groups if _count_of_fitting(found_modules, best, base, adapter)]
     found: dict[str, str] = {}
     by_module: dict[str, str] = {}
     for best in fitting or groups:
@@ -153,12 +159,19 @@ def _places(found_modules: Mapping[str, _Module], base: Checkpoint, adapter: Che
     return found
 
 
+def _count_of_fitting(
+    modules: Mapping[str, _Module], places: Mapping[str, str], base: Checkpoint, adapter: Checkpoint
+) -> int:
+    return sum(_fits(modules[name], module, base, adapter) for name, module in places.items())
+
+
 def _fits(parts: _Module, module: str, base: Checkpoint, adapter: Checkpoint) -> bool:
     """Whether the factors have the sizes of a weight, [out, in] or [in, out]."""
     shape = base[f"{module}.weight"].shape
     if not parts.down or not parts.up or len(shape) < 2:
         return False
-    sizes = adapter[parts.up].shape[:1], adapter[parts.down].shape[1:]
+    kernel = adapter[parts.mid].shape[2:] if parts.mid else adapter[parts.down].shape[2:]
+    sizes = adapter[parts.up].shape[:1], (*adapter[parts.down].shape[1:2], *kernel)
     return sizes in ((shape[:1], shape[1:]), (shape[1:], shape[:1]))
 
 
@@ -190,20 +203,43 @@ def _prefixes(names: Sequence[str]) -> list[str]:
     return [head for head in heads if all(_flat(name).startswith(head) for name in names)]
 
 
-def _heads(modules: Sequence[str]) -> list[str]:
-    """What may stand before the module in the base."""
-    counts: Counter[str] = Counter()
-    for module in modules:
-        parts = module.split(".")[:_DEEPEST]
-        counts.update("".join(f"{part}." for part in parts[:end]) for end in range(1, len(parts)))
-    return [head for head, _ in counts.most_common(8)]
+def _heads(names: Sequence[str], cut: str, flats: Mapping[str, Sequence[str]]) -> list[str]:
+    """What may stand before the names in the base, flattened: what stands there before the first or the last."""
+    found: dict[str, None] = {}
+    for name in dict.fromkeys((names[0], names[-1])):
+        rest = _flat(name)[len(cut) :]
+        for end in (rest, f"{rest}_0"):
+            found.update(dict.fromkeys(flat[: -len(end)] for flat in flats if flat.endswith(f"_{end}")))
+    return list(found)
+
+
+def _the_best(
+    options: Sequence[tuple[int, int, bool, dict[str, str]]], base: Checkpoint, adapter: Checkpoint
+) -> dict[str, str]:
+    """The places of most modules; of equal ones those whose shapes fit, then those without a prefix in the base.
+
+    Raises:
+        UsageError: several prefixes in the base are as good.
+    """
+    if not options:
+        return {}
+    top = max(option[:3] for option in options)
+    best, *others = (places for *score, places in options if tuple(score) == top)
+    if not top[2] and (other := next((each for each in others if each != best), None)):
+        name = next(name for name in best if best[name] != other.get(name))
+        raise UsageError(
+            f"{name} of the adapter can mean {best[name]} and {other.get(name)} of {base.path.name}",
+            hint="give the model that it is for: ckptool filter --keep",
+            path=adapter.path,
+        )
+    return best
 
 
 def _resolved(
     names: Sequence[str], cut: str, head: str, flats: Mapping[str, Sequence[str]]
 ) -> Iterator[tuple[str, str]]:
     for name in names:
-        flat = _flat(head) + _flat(name)[len(cut) :]
+        flat = head + _flat(name)[len(cut) :]
         module = flats.get(flat) or flats.get(f"{flat}_0")  # diffusers: to_out for to_out.0
         if module:
             yield name, module[0]
@@ -219,6 +255,16 @@ def _require_all(names: Sequence[str], places: Mapping[str, str], base: Checkpoi
                 hint="is it the adapter of this base?",
                 path=adapter.path,
             )
+
+
+def _require_outputs(scale: Tensor, weight: Tensor) -> None:
+    """DoRA's magnitudes are one for each output, as PEFT has them; older LyCORIS wrote one for each input."""
+    if scale.shape[:1] != weight.shape[:1] or scale.elements != weight.shape[0]:
+        raise UsageError(
+            f"{scale.key} is {scale.spec.short}: magnitudes for the inputs of {weight.key}",
+            hint="merge this adapter with LyCORIS",
+            key=scale.key,
+        )
 
 
 def _stated_configs(adapter: Checkpoint) -> dict[str, AdapterConfig]:

@@ -31,8 +31,9 @@ from ckptool.engine.dequantize import encoded_of
 
 _PREFIX = "base_model.model."
 _PART = re.compile(
-    r"(?P<module>.+)\.(?P<part>lora_embedding_A|lora_embedding_B|lora_magnitude_vector|lora_A|lora_B)"
-    r"(?:\.(?P<adapter>(?!weight$|bias$)[^.]+))?(?P<bias>\.bias)?(?:\.weight)?"
+    r"(?P<module>.+)\.(?P<part>lora_embedding_A|lora_embedding_B|lora_magnitude_vector|lora_mid|lora_A|lora_B)"
+    r"(?:\.(?P<adapter>(?!weight$|bias$)[^.]+))?(?P<bias>\.bias)?(?:\.weight)?",
+    re.DOTALL,
 )
 _SAVED = re.compile(r"\.modules_to_save\.[^.]+\.|\.base_layer\.")  # what peft puts into the names of whole tensors
 
@@ -190,6 +191,9 @@ class _Making:
         names = ["lora_embedding_A", "lora_embedding_B"] if embedding else ["lora_A", "lora_B"]
         if self.config.dora or "lora_magnitude_vector" in parts:
             names.append("lora_magnitude_vector")
+        dora, tucker = len(names) == 3, "lora_mid" in parts
+        if tucker:
+            names.append("lora_mid")
         if missing := [name for name in names if name not in parts]:
             raise UnreadableError(f"the adapter has no {missing[0]} for {module}", path=self.adapter.path)
         sources = [parts[name] for name in names]
@@ -197,7 +201,7 @@ class _Making:
         transposed = embedding or self._is_transposed(weight, a, b)
         scaling = self.config.scaling(module, self.scale)
         self._check_rank(a, 1, module)
-        return AddLora(scaling, transposed, len(names) == 3, self.dtype), sources
+        return AddLora(scaling, transposed, dora, self.dtype, tucker), sources
 
     def _fused(self, key: str) -> tuple[AddFused, list[str]]:
         factors = self.fused[key]
@@ -297,7 +301,8 @@ def _left_over(names: Sequence[str], base: Checkpoint) -> tuple[Problem, ...]:
     what = f"{len(names)} modules" if len(names) > 1 else "a module"
     hint = "is it the adapter of this base? other names: ckptool remap"
     if any(key.startswith(f"{names[0]}.0.") for key in base):
-        hint = "the base has a tensor for each expert: fuse them first (ckptool help recipes)"
+        fusing = f"ckptool remap {shell_quote(base.path)} -r fuse-experts -o fused"
+        hint = f"the base has a tensor for each expert: {fusing}"
     ends = {key.removesuffix(".weight") for key in base}
     parts = names[0].split(".")
     for at in range(1, len(parts)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from math import sqrt
@@ -166,10 +166,12 @@ def extract_lora(
         parts = making.compared(reader)
         if not any(part.fate in ("adapted", "saved") for part in parts):
             raise _nothing(parts, tuned)
-        nbytes = sum(part.nbytes for part in parts)
+        nbytes = making.most_bytes(parts)
         if stage is not None:
             with stage.file(WEIGHTS, {}) as sink:
                 parts, nbytes = making.written(parts, reader, sink)
+                if not any(part.fate in ("adapted", "saved") for part in parts):
+                    raise _nothing(parts, tuned)
     config = making.config(parts, name)
     if stage is not None:
         with stage.file(CONFIG, {}) as sink:
@@ -292,9 +294,10 @@ class _Making:
         return replace(part, fate="adapted", kind=kind, rank=rank, nbytes=nbytes)
 
     def _saved(self, parts: list[Factored]) -> list[Factored]:
-        """With `modules_to_save`: modules of which something is left, and nothing is adapted, in full."""
+        """With `modules_to_save`: modules of which something is left, and nothing is adapted, in full; and biases."""
         by_source = {part.source: part for part in parts}
-        wanted: set[str] = set()
+        adapted = {part.module for part in parts if part.fate == "adapted"}
+        wanted = {part.source for part in parts if part.fate == "left" and self._is_bias(part, adapted)}
         for part in parts:
             keys = self.layers.parts(part.module) if part.source and part.fate == "left" and part.module else []
             own = [by_source[key] for key in keys if key in by_source]
@@ -304,6 +307,11 @@ class _Making:
             replace(part, fate="saved", kind="in full", nbytes=part.spec.nbytes) if part.source in wanted else part
             for part in parts
         ]
+
+    def _is_bias(self, part: Factored, adapted: Collection[str]) -> bool:
+        """Whether it is the bias of an adapted layer, which PEFT keeps with the layer."""
+        is_bias = part.source == f"{part.module}.bias" and part.module in adapted
+        return is_bias and self.base[part.source].shape == part.spec.shape
 
     def _can_be_saved(self, part: Factored) -> bool:
         return part.fate != "adapted" and self.base[part.source].shape == part.spec.shape
@@ -325,31 +333,39 @@ class _Making:
     def written(self, parts: Sequence[Factored], reader: Reader, sink: Sink) -> tuple[list[Factored], int]:
         """The parts with what was computed, and the bytes of the file."""
         writer = StreamWriter(sink, self._specs(parts))
-        made = []
+        wanted = {part.module for part in parts if part.fate == "adapted"}
+        made = {part.key: self._factored(part, reader, writer) for part in parts if part.fate == "adapted"}
+        adapted = {part.module for part in made.values() if part.fate == "adapted"}
         for part in parts:
-            if part.fate == "adapted":
-                part = self._factored(part, reader, writer)
+            if part.fate == "saved" and part.module in wanted - adapted:
+                made[part.key] = replace(part, fate="left", kind="the bias of a layer that is left", nbytes=0)
             elif part.fate == "saved":
                 writer.begin()
                 for block in reader.blocks(self.tuned[part.key]):
                     writer.add(bytes(block))
-                writer.end(f"base_model.model.{part.source}", part.spec.dtype, part.spec.shape)
-            made.append(part)
-            self.advance(part.spec.nbytes)
-        return made, writer.finish({"format": "pt"})
+                writer.end(_saved_key(part, adapted), part.spec.dtype, part.spec.shape)
+            if part.fate != "adapted":
+                self.advance(part.spec.nbytes)
+        return [made.get(part.key, part) for part in parts], writer.finish({"format": "pt"})
+
+    def most_bytes(self, parts: Sequence[Factored]) -> int:
+        """Bytes that the file has at most."""
+        return StreamWriter(None, self._specs(parts)).head + sum(part.nbytes for part in parts)
 
     def _specs(self, parts: Sequence[Factored]) -> Iterator[TensorSpec]:
+        adapted = {part.module for part in parts if part.fate == "adapted"}
         for part in parts:
             if part.fate == "adapted":
                 yield from self._factor_specs(part, part.kind, part.rank)
             elif part.fate == "saved":
-                yield replace(part.spec, key=f"base_model.model.{part.source}")
+                yield replace(part.spec, key=_saved_key(part, adapted))
 
     def _factored(self, part: Factored, reader: Reader, writer: StreamWriter) -> Factored:
         """Computes the factors of one change and writes them."""
         import numpy as np
 
         change, size, norm = self._change(part, reader)
+        self.advance(part.spec.nbytes)
         if change is None:
             return replace(part, fate="left", kind="numbers that are not finite", rank=0, nbytes=0)
         turned = part.kind in ("transposed", "embedding")
@@ -392,6 +408,7 @@ class _Making:
         ranks = {pattern: rank for rank, modules in smaller.items() for pattern in self.layers.pattern(modules)}
         beside = config_beside(self.base)
         saved = {part.module for part in parts if part.fate == "saved"}
+        biases = saved & adapted.keys()
         return {
             "peft_type": "LORA",
             "task_type": task_of(beside),
@@ -399,12 +416,12 @@ class _Making:
             "r": self.options.rank,
             "lora_alpha": self.options.rank,
             "lora_dropout": 0.0,
-            "bias": "none",
+            "bias": "lora_only" if biases else "none",
             "target_modules": self.layers.named(list(adapted)),
             "rank_pattern": ranks,
             "alpha_pattern": ranks,
             "fan_in_fan_out": any(part.kind == "transposed" for part in adapted.values()),
-            "modules_to_save": self.layers.saved(sorted(saved)) or None,
+            "modules_to_save": self.layers.saved(sorted(saved - biases)) or None,
             "ensure_weight_tying": bool(self.tied(adapted.values())),
             "inference_mode": True,
         }
@@ -414,6 +431,13 @@ class _Making:
         leaders, stated = set(self.ties.values()), is_tied(config_beside(self.base))
         adapted = (part for part in parts if part.fate == "adapted")
         return [part.module for part in adapted if part.key in leaders or (stated and is_input(part.module))]
+
+
+def _saved_key(part: Factored, adapted: Collection[str]) -> str:
+    """The adapter's key of a tensor in full; the bias of an adapted layer is inside of its wrapper."""
+    if part.module in adapted:
+        return f"base_model.model.{part.module}.base_layer.bias"
+    return f"base_model.model.{part.source}"
 
 
 def _is_same(base: Tensor, tuned: Tensor, reader: Reader) -> bool:

@@ -11,7 +11,7 @@ from ckptool.commands.transplant.gates import frozen, loaded_though_new, unmet
 from ckptool.commands.transplant.hooked import through_hooks
 from ckptool.commands.transplant.names import matched, under_target_names, without
 from ckptool.commands.transplant.result import Asked, Transplant
-from ckptool.commands.transplant.shares import uneven_notes
+from ckptool.commands.transplant.shares import statistics_notes, uneven_notes
 from ckptool.commands.transplant.suggest import average_note
 from ckptool.core.checkpoint import Checkpoint, Note
 from ckptool.core.errors import UsageError
@@ -93,6 +93,7 @@ def plan_transplant(source: Checkpoint, target: Target, asked: Asked = _NOTHING)
                 *filling.notes,
                 *_recipe_notes(rules),
                 *uneven_notes(filling.entries, target, asked.new),
+                *statistics_notes(filling.entries, names, target),
             ),
             frame=None,
             beside=tuple(Beside(extra.name, Fate.LOST, WeightsOnly()) for extra in source.extras),

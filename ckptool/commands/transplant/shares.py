@@ -1,9 +1,9 @@
-"""How much of each module is loaded, and norms that do not go with the layer before them."""
+"""How much of each module is loaded, and norms that do not go with the layer before them or with their own numbers."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import pairwise
@@ -105,17 +105,48 @@ def uneven_notes(entries: Iterable[Entry], target: Target, new: Iterable[str] = 
         layer, norm = weights[first], weights[second]
         if not _feeds(first, second, weights) or not _is_norm(second, norm, target.modules):
             continue
-        if layer.is_filled != norm.is_filled and Filled.MISMATCHED not in (layer.status, norm.status):
-            pairs.append((first, second, layer.is_filled))
+        if layer.is_filled != norm.is_filled:
+            pairs.append((first, second))
     if not pairs:
         return
-    first, second, is_loaded = pairs[0]
-    what = f"{first} is loaded, and the norm after it, {second}, has initial values"
-    if not is_loaded:
-        what = f"{second} is loaded, and the layer before it, {first}, has initial values"
-    more = f"; so it is with {len(pairs) - 1:,} more" if len(pairs) > 1 else ""
-    keys = tuple(name for pair in pairs for name in pair[:2])
-    yield Note(f"{what}{more}", "they were trained together: a rule may fill both", keys, "warning")
+    first, second = pairs[0]
+    what, without = f"{first} is loaded, and the norm after it, {second}, has", weights[second]
+    if not weights[first].is_filled:
+        what, without = f"{second} is loaded, and the layer before it, {first}, has", weights[first]
+    hint = "they were trained together: a rule may fill both"
+    if without.status is Filled.MISMATCHED:
+        what, hint = f"{what} another shape and", "they were trained together: train both"
+    keys = tuple(name for pair in pairs for name in pair)
+    yield Note(f"{what} initial values{_more(pairs)}", hint, keys, "warning")
+
+
+def statistics_notes(entries: Iterable[Entry], mapped: Iterable[str], target: Target) -> Iterator[Note]:
+    """Norms whose weight is loaded and whose running statistics are not, or that have none where the source has some.
+
+    Args:
+        entries: the target's tensors.
+        mapped: keys of the source under the target's names.
+        target: the model.
+    """
+    known = {entry.key: entry for entry in entries}
+    found = {_module(key) for key in mapped if key.endswith(".running_mean")}
+    filled = [_module(key) for key, entry in known.items() if key.endswith(".weight") and entry.is_filled]
+    without = [name for name in filled if name in found and f"{name}.running_mean" not in known]
+    if without:
+        kind = target.modules.get(without[0], "").rpartition(".")[2] or "a norm without statistics"
+        what = f"{without[0]} is a BatchNorm in the source and {kind} in the model{_more(without)}"
+        hint = "weight and bias are loaded, and mean another thing without its statistics: train it, or --drop them"
+        yield Note(what, hint, tuple(without), "warning")
+    means = ((name, known.get(f"{name}.running_mean")) for name in filled)
+    initial = [name for name, mean in means if mean is not None and not mean.is_filled]
+    if initial:
+        what = f"the weight of {initial[0]} is loaded, and its running statistics have initial values{_more(initial)}"
+        hint = "evaluation uses them: train it, or compute them with torch.optim.swa_utils.update_bn"
+        yield Note(what, hint, tuple(initial), "warning")
+
+
+def _more(found: Sequence[object]) -> str:
+    return f"; so it is with {len(found) - 1:,} more" if len(found) > 1 else ""
 
 
 def _feeds(first: str, second: str, weights: Mapping[str, Entry]) -> bool:
