@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from ckptool.api.models import probe as probe
     from ckptool.api.plan import Plan as Plan
     from ckptool.api.planning import extract as extract
+    from ckptool.api.planning import extract_lora as extract_lora
     from ckptool.api.planning import plan_filter as plan_filter
     from ckptool.api.planning import plan_merge as plan_merge
     from ckptool.api.planning import plan_patch as plan_patch
@@ -79,7 +80,9 @@ _HOMES = {
     "Transplant": "commands.transplant.result",
     **dict.fromkeys(("check", "compare", "dequantized", "match", "open"), "api.looking"),
     **dict.fromkeys(("load_into", "plan_transplant", "probe"), "api.models"),
-    **dict.fromkeys(("extract", "plan_filter", "plan_merge", "plan_patch", "plan_remap"), "api.planning"),
+    **dict.fromkeys(
+        ("extract", "extract_lora", "plan_filter", "plan_merge", "plan_patch", "plan_remap"), "api.planning"
+    ),
 }
 
 _COMMANDS = {"diff": "compare", "inspect": "open", "load": "open", "transfer": "plan_transplant"}
@@ -108,6 +111,7 @@ __all__ = [
     "compare",
     "dequantized",
     "extract",
+    "extract_lora",
     "load_into",
     "match",
     "open",

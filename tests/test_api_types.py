@@ -61,6 +61,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "compare": {"old": "resnet18.pth", "new": "shards", "keys_only": True},
     "dequantized": {"checkpoint": "fp8"},
     "extract": {"base": "resnet18.pth", "tuned": "shards"},
+    "extract_lora": {"base": "resnet18.pth", "tuned": "tuned.safetensors", "rank": 2},
     "load_into": {"model": torch.nn.Sequential(), "source": "resnet18.pth"},
     "match": {"source": "resnet18.pth", "target": "shards"},
     "open": {"path": "resnet18.pth"},

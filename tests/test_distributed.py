@@ -81,6 +81,69 @@ def test_other_commands_share_too(run: Run, tmp_path: Path, command: list[str]) 
     assert content(tmp_path / "out") == content(tmp_path / "alone")
 
 
+NET = """import torch
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = torch.nn.ModuleList(torch.nn.Linear(60, 50) for _ in range(8))
+        self.head = torch.nn.Linear(50, 7)
+"""
+
+
+@pytest.mark.parametrize("into", ["net.py:Net", "target.safetensors"])
+def test_a_transplant_is_shared_too(run: Run, tmp_path: Path, into: str) -> None:
+    """What nothing fills is the model's own init in all parts, or what the target checkpoint has."""
+    (tmp_path / "net.py").write_text(NET)
+    random = np.random.default_rng(1)
+    made = {f"layers.{n}.weight": random.random((50, 60), np.float32) for n in range(6)}
+    save_file(made, tmp_path / "in.safetensors")
+    target = {f"layers.{n}.{name}": np.full(shape, n, np.float32) for n in range(8)
+              for name, shape in (("weight", (50, 60)), ("bias", (50,)))}  # fmt: skip
+    save_file(target, tmp_path / "target.safetensors")
+    command = ["transplant", "in.safetensors", "--into", into, "--max-shard", "25kB"]
+    assert run(*command, "-o", "alone", "--save-recipe", "alone.toml")[0] == 0
+    for number in (3, 1, 2):
+        code, out, err = run(*command, "-o", "out", "--save-recipe", "r.toml", "--part", f"{number}/3")
+        assert code == 0, err
+        assert (tmp_path / "r.toml").exists() == (tmp_path / "out").exists() == (number == 2)
+        assert ("with strict=True: yes" in out) == (number == 2)
+    assert content(tmp_path / "out") == content(tmp_path / "alone")
+    before = states(tmp_path / "out")
+    code, out, _ = run(*command, "-o", "out", "--resume")
+    assert (code, out.count("\n"), states(tmp_path / "out")) == (0, 1, before) and out.startswith("complete: ")
+    assert json.loads(run(*command, "-o", "out", "--resume", "--json")[1])["written"]["missing"] == 0
+    assert run(*command, "-o", "out")[0] == 2
+    (tmp_path / "net.py").write_text(NET.replace("7)", "7)\n        torch.nn.init.ones_(self.head.weight)"))
+    assert (run(*command, "-o", "out", "--resume")[0] == 2) == (into == "net.py:Net"), "another init is another plan"
+
+
+def test_a_transplant_that_all_processes_do(tmp_path: Path, run: Run) -> None:
+    (tmp_path / "net.py").write_text(NET)
+    save_file({"layers.1.weight": np.ones((50, 60), np.float32)}, tmp_path / "in.safetensors")
+    command = ["transplant", "in.safetensors", "--into", "net.py:Net", "--max-shard", "25kB"]
+    assert run(*command, "-o", "alone")[0] == 0
+    processes = [start(tmp_path, number, 2, *command, "-o", "out") for number in range(2)]
+    said = [process.communicate(timeout=120) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], said
+    assert "with strict=True: yes" in said[0][0] and said[1] == ("", "")
+    assert content(tmp_path / "out") == content(tmp_path / "alone")
+
+
+def test_parts_in_python(tmp_path: Path) -> None:
+    plan = ckptool.plan_filter(model(tmp_path / "in"), [("drop", "layers.3.*")], dtype="bf16")
+    plan.apply(tmp_path / "alone", max_shard=25_000)
+    assert plan.apply(tmp_path / "out", max_shard=25_000, part=(2, 2)).missing > 0
+    assert not (tmp_path / "out").exists()
+    assert plan.apply(tmp_path / "out", max_shard=25_000, part=(1, 2)).missing == 0
+    assert content(tmp_path / "out") == content(tmp_path / "alone")
+    before = states(tmp_path / "out")
+    assert plan.apply(tmp_path / "out", max_shard=25_000, resume=True).missing == 0
+    assert states(tmp_path / "out") == before
+    with pytest.raises(ckptool.CkptError, match="not \\(I, N\\)"):
+        plan.apply(tmp_path / "other", part=(0, 2))
+
+
 def test_more_parts_than_files_and_one_part(run: Run, tmp_path: Path) -> None:
     model(tmp_path / "in", tensors=3)
     for number in range(5, 0, -1):

@@ -427,6 +427,9 @@ def test_diff_names_the_recipe_and_compares_through_it(tmp_path: Path, capsys: p
         assert "same values, rearranged" in shown(words, capsys)
     assert main(["diff", moe, moe, "--json"]) == 0
     assert "another layout" not in capsys.readouterr().out
+    remap(Path(moe), tmp_path / "wrapped", ["model. -> module.model.", "lm_head. -> module.lm_head."])
+    assert main(["diff", moe, str(tmp_path / "wrapped"), "--json"]) == 1
+    assert "another layout" not in capsys.readouterr().out
 
 
 def test_a_recipe_for_other_experts_names_those_that_fit(capsys: pytest.CaptureFixture[str]) -> None:

@@ -842,13 +842,29 @@ def test_adapters_are_merged_with_lora_only(tmp_path: Path, capsys: pytest.Captu
     assert "none of the modules that the adapter is for" in flat(capsys.readouterr().err)
 
 
+def test_numpy_arrays_among_the_weights_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import numpy as np
+
+    torch.save({"fc.weight": torch.ones(2), "mean": np.ones(3)}, tmp_path / "a.pth")
+    assert run(["inspect", str(tmp_path / "a.pth")]) == 0
+    told = flat(capsys.readouterr().out)
+    assert "1 entry is a numpy array, not a torch tensor: mean load_state_dict refuses arrays" in told
+    loaded = torch.load(tmp_path / "a.pth", weights_only=False)
+    with pytest.raises(RuntimeError, match="numpy"):
+        nn.ParameterDict({"mean": torch.ones(3)}).load_state_dict({"mean": loaded["mean"]})
+    assert run(["filter", str(tmp_path / "a.pth"), "-o", str(tmp_path / "b.pth")]) == 0
+    capsys.readouterr()
+    assert run(["inspect", str(tmp_path / "b.pth")]) == 0
+    assert "numpy array" not in capsys.readouterr().out
+
+
 def test_numpy_arrays_of_objects_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     import numpy as np
 
     texts = np.array([{}, 1], dtype=object)
     torch.save({"model": {"a.weight": texts, "a.bias": texts.copy()}}, tmp_path / "a.pth")
     assert run(["inspect", str(tmp_path / "a.pth")]) == 0
-    assert "2 entries are numpy arrays of objects, not tensors: model.a.weight, model.a.bias" in flat(
+    assert "2 entries are numpy arrays of objects, not torch tensors: model.a.weight, model.a.bias" in flat(
         capsys.readouterr().out
     )
     assert run(["check", str(tmp_path / "a.pth")]) == 0

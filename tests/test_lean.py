@@ -17,14 +17,19 @@ from torch import ones
 from ckptool.commands.beside.complete import complete
 from ckptool.commands.consult import answers
 from ckptool.commands.filter import plan_filter
-from ckptool.core.checkpoint import Checkpoint
+from ckptool.core.checkpoint import Checkpoint, ColumnSpecs
 from ckptool.core.fold import Group, fold, rollup
+from ckptool.core.outlines import by_outline, outline, outlines
 from ckptool.core.plan import Copies, Plan
 from ckptool.core.shapes import keys_below, shapes
+from ckptool.core.spec import Form, TensorSpec
 from ckptool.formats import strict_json
 from ckptool.formats.opening import open_checkpoint
 from ckptool.formats.safetensors_header import parse
 from ckptool.formats.strict_json import JsonError, JsonReader
+from ckptool.recipes import matching
+from ckptool.recipes.expand import expand
+from ckptool.recipes.recipe import parse_recipe
 from ckptool.report.plan_fates import counts
 from ckptool.report.plan_rows import key_rows, nbytes_before, tensors_text, unruled_rows
 
@@ -139,6 +144,98 @@ def test_strings_in_windows_are_those_of_json(pairs: dict[str, str], size: int, 
             for member in reader.members()
         }
     assert found == json.loads(text)
+
+
+@pytest.mark.parametrize("between", ["}", "},", ",}", " }"])
+def test_nothing_stands_behind_the_end_of_a_header(between: str) -> None:
+    entry = '{"dtype": "U8", "shape": [1], "data_offsets": [%d, %d]}'
+    text = '{"a": ' + entry % (0, 1) + between + '"b": ' + entry % (1, 2) + "}"
+    with pytest.raises(JsonError, match=r"goes on after its end|is not valid JSON"):
+        parse(JsonReader.of(text.encode()))
+
+
+def test_a_field_that_is_there_twice_is_refused() -> None:
+    text = '{"a": {"dtype": "U8", "dtype": "U8", "data_offsets": [0, 1]}, "b": {"dtype": "U8", "shape": [0], %s}}'
+    with pytest.raises(JsonError, match="has a field twice"):
+        parse(JsonReader.of((text % '"data_offsets": [1, 1]').encode()))
+
+
+# ---------------------------------------------------------------------------------------------- outlines
+
+ODD = st.sampled_from(["\n", "x" * 1001 + "7", "²", "٣", "é", "7", "12", ".", "layer"])
+
+
+@given(st.lists(st.lists(ODD, max_size=6).map("".join), unique=True))
+def test_keys_of_one_outline_differ_in_digits_only(keys: list[str]) -> None:
+    names = outlines(keys)
+    groups = by_outline(keys)
+    assert sorted(key for alike in groups.values() for key in alike) == sorted(keys)
+    for key, name in zip(keys, names, strict=True):
+        assert key in groups[name]
+        assert len(key) == len(name)
+        assert name in (key, outline(key))
+
+
+RULES = (
+    "model. ->",
+    "-> net.",
+    "-> .w",
+    ".experts. -> .e.",
+    ".w1. -> .up.",
+    "layers.{i}.{k**} -> h.{i}.{k}",
+    "layers.{i}.{k**} -> h.{i+1}.{k}",
+    "layers.{i}.{k**} -> h{i}x{k}",
+    "model.layers.{i}.{k**} -> layers.{i}.{k}",
+    "model.{p*}.{i}.{k**} -> {p}.{k}.{i}",
+    "{m**}.experts.{e}.{k**} -> {m}.experts.{e}.mlp.{k}",
+    "{m**}.experts.{e}.{p=up|down} -> {m}.{p=w1|w2}.{e}",
+    "{m**}.{w1,up}.{k**} -> {m}.{w3,gate}.{k}",
+    "layers.{2-11}.{k**} -> some.{12-21}.{k}",
+    "layers.{i=1..3}.{k**} -> few.{i}.{k}",
+    "layers.{2*i}.{k**} -> even.{i}.{k}",
+    "layers.7.{k**} -> seventh.{k}",
+    "layers.{i}.experts.{i}.{k**} -> same.{i}.{k}",
+    "norm -> end",
+    "layers.3. -> !",
+    "{m**}.down -> !",
+    ".up. -> !",
+    "*.bias -> *.b",
+    "{m**} -> all.{m}",
+)
+
+
+@given(
+    st.lists(st.sampled_from(RULES), min_size=1, max_size=4, unique=True),
+    st.lists(
+        st.tuples(
+            st.sampled_from(["model.layers", "layers", "model.blocks"]),
+            st.integers(0, 12),
+            st.sampled_from(["", "experts.{}", "w{}", "experts.{}.w1", "0{}"]),
+            st.integers(0, 12),
+            st.sampled_from(["up", "down", "w1", "w1.bias", "up.weight"]),
+        ),
+        max_size=30,
+        unique=True,
+    ),
+)
+def test_keys_of_one_outline_become_what_each_alone_becomes(
+    texts: list[str], parts: list[tuple[str, int, str, int, str]]
+) -> None:
+    names = [".".join(filter(None, (top, str(i), mid.format(e), last))) for top, i, mid, e, last in parts]
+    keys = list(dict.fromkeys([*names, "norm", "lm_head.weight"]))
+    recipe = parse_recipe([f"?{text}" for text in texts])
+    specs = {key: TensorSpec(key, "float32", (2,)) for key in keys}
+    columns = ColumnSpecs(keys, [Form("float32", (2,), 8)] * len(keys))
+    found = []
+    for many in (1, 10**9):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(matching, "_MANY", many)
+            found += [expand(recipe, specs), expand(recipe, columns)]
+    for other in found[1:]:
+        assert list(found[0].steps) == list(other.steps)
+        assert found[0].dropped == other.dropped
+        assert found[0].uses == other.uses
+        assert sorted(found[0].problems, key=str) == sorted(other.problems, key=str)
 
 
 # ---------------------------------------------------------------------------------------------- folding

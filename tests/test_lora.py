@@ -224,7 +224,6 @@ def test_square_weights_are_as_the_configuration_says(tmp_path: Path) -> None:
         ({"lora_alpha": math.nan}, "no rank"),
         ({"init_lora_weights": "pissa_niter_4"}, "changes the base"),
         ({"init_lora_weights": "OLoRA"}, "changes the base"),
-        ({"target_parameters": ["experts.down_proj"]}, "target_parameters"),
         ({"trainable_token_indices": [1]}, "rows of an embedding"),
         ({"layer_replication": [[0, 2]]}, "repeats layers"),
         ({"rank_pattern": {"(": 3}}, "not a regex"),

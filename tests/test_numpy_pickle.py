@@ -18,7 +18,7 @@ import ckptool
 from ckptool.cli.app import run
 from ckptool.core.errors import CkptError
 from ckptool.engine.reading import Reader
-from ckptool.formats import numpy_pickle
+from ckptool.formats import characters, numpy_pickle
 from ckptool.formats.pickle import skeleton
 
 GENERATOR = np.random.default_rng(16)
@@ -357,3 +357,34 @@ def test_four_gigabytes_that_are_no_arrays(opcodes: bytes, tmp_path: Path, capsy
     tracemalloc.stop()
     assert "Traceback" not in capsys.readouterr().err
     assert peak < 400_000_000
+
+
+def test_far_files_are_read_by_ranges(tmp_path: Path) -> None:
+    """The opcodes of a pickle, then the arrays that are asked for."""
+    from tests.servers.base import Asked, Handler, serving
+
+    data = pickle.dumps({f"w{number}": np.full(1_000_000, number, "f4") for number in range(4)}, 4)
+
+    def answer(handler: Handler, asked: Asked) -> None:
+        handler.say_range(data, asked, ETag='"one"')
+
+    with serving(answer) as (url, log):
+        checkpoint = ckptool.open(f"{url}/w.pkl")
+        assert [tensor.spec.short for tensor in checkpoint.values()] == ["f32[1000000]"] * 4
+        assert sum(stop - start for start, stop in log.ranges()) < len(data) // 2
+        with Reader([checkpoint]) as reader:
+            assert (reader.array(checkpoint["w2"]) == 2).all()
+        assert sum(stop - start for start, stop in log.ranges()) < len(data)
+
+
+def test_many_small_reads_of_text_decode_it_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Columns of an array by columns are read one by one: each part of the text is decoded once a pass."""
+    array = np.asfortranarray(GENERATOR.integers(0, 256, (1000, 1000)).astype("u1"))
+    checkpoint = ckptool.open(written(tmp_path / "a.pkl", {"w": array}, 2))
+    content, decoded = array.tobytes("F"), []
+    decode = characters._OpenCharacters._block
+    monkeypatch.setattr(characters._OpenCharacters, "_block", lambda *args: decoded.append(args) or decode(*args))
+    with checkpoint["w"].pieces[0].storage.file.open() as opened:
+        for at in (*range(0, 1_000_000, 1000), 999_990, 5, 400_000):
+            assert opened.read(at, 10) == content[at : at + 10]
+    assert 5 < len(decoded) < 20

@@ -321,6 +321,37 @@ def test_what_passes_is_tried_again(fail: Callable[[Handler, Asked], None], tmp_
         assert len(set(starts)) == 3, "only what is missing is asked for again"
 
 
+def test_a_server_that_gets_on_is_not_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It cuts the values off in the middle, more often than a request is tried: each time there is less to get."""
+    monkeypatch.setattr(http, "_BACKOFF", 0.01)
+    flaky = Flaky(9, half)
+    with serving(
+        lambda handler, asked: (flaky if asked.range and asked.range[1] == SIZE else good)(handler, asked)
+    ) as (
+        url,
+        log,
+    ):
+        ckptool.plan_filter(f"{url}/m.safetensors").apply(tmp_path / "out.safetensors")
+    assert (tmp_path / "out.safetensors").read_bytes() == DATA
+    assert len({each.range[0] for each in log.asked if each.range and each.range[1] == SIZE}) == 10
+
+
+def test_only_waiting_for_the_server_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not what this process does between two reads, nor a wait for one of the connections."""
+    monkeypatch.setattr(deadline, "PATIENCE", 0.3)
+    monkeypatch.setattr(deadline, "_GRACE", 0.3)
+    limit = deadline.Deadline(1 << 30)
+    limit.pause()
+    time.sleep(0.4)
+    assert limit.left() > 0.2
+    limit.received(10)
+    time.sleep(0.4)
+    assert limit.left() > 0.2
+    time.sleep(0.4)
+    with pytest.raises(deadline.TooSlowError):
+        limit.left()
+
+
 def test_a_server_without_ranges_serves_a_small_file() -> None:
     small = save({"w": np.ones(10, np.float32)})
     with serving(lambda handler, asked: handler.say(200, small)) as (url, _):

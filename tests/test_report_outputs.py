@@ -50,6 +50,7 @@ COMMANDS = {
     "merge": ["merge", "resnet18.pth", "shards", "--method", "linear"],
     "transplant": ["transplant", "tuned.safetensors", "--into", "resnet18.pth"],
     "extract": ["extract", "resnet18.pth", "tuned.safetensors"],
+    "extract-lora": ["extract", "resnet18.pth", "tuned.safetensors", "--lora", "--rank", "2"],
     "patch": ["merge", "resnet18.pth", "--patch", "patch.safetensors"],
     "inspect-patch": ["inspect", "patch.safetensors"],
     "inspect-stats": ["inspect", "fp8", "--stats"],
@@ -57,6 +58,7 @@ COMMANDS = {
     "match": ["diff", "deit.pth", "vit-hf.safetensors", "--match", "auto"],
     "written": ["filter", "resnet18.pth", "-o", "out.safetensors", "--force"],
     "extracted": ["extract", "resnet18.pth", "tuned.safetensors", "-o", "out.safetensors", "--force"],
+    "adapter": ["extract", "resnet18.pth", "tuned.safetensors", "--lora", "--rank", "2", "-o", "lora", "--force"],
     "check": ["check", "shards", "hostile/system.pth", "--rule", "unsafe-pickle"],
 }
 SECONDS = r'"seconds": [\d.e-]+|\d+\.\d s\b'

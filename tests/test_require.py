@@ -173,6 +173,10 @@ OUTSIDE: list[tuple[str, dict[str, tuple[int, ...]], dict[str, Any], str]] = [
     ("torchvision-vit-to-timm", {"encoder.pos_embedding": (5, 4)}, {}, "ndim == 3"),
     ("weight-norm-fuse", {"c.weight_g": (1, 1), "c.weight_v": (5, 1)}, {}, "$1.shape[0] == $2.shape[0]"),
     ("weight-norm-to-parametrizations", {"c.weight_g": (4, 1), "c.weight_v": (4, 3, 5)}, {}, "$2.ndim"),
+    *(
+        (name, {"h.0.w": (2,), "h.1.w": (2,), "per_layer_model_projection.weight": (4, 2)}, {}, "per_layer")
+        for name in ("drop-layers", "duplicate-layers", "keep-first-layers", "keep-every-nth-layer", "renumber-layers")
+    ),
 ]
 
 
@@ -189,7 +193,9 @@ def test_an_input_outside_the_preconditions_is_refused_with_the_reason(
     torch.save({key: torch.ones(shape) for key, shape in shapes.items()}, source)
     for file, content in files.items():
         (tmp_path / file).write_text(json.dumps(content))
-    numbers = {var: 2 for var, value in load_recipe(name).vars.items() if isinstance(value, str)}
+    recipe = load_recipe(name)
+    numbers = {var: 2 for var, value in recipe.vars.items() if isinstance(value, str)}
+    numbers |= {number: 1 for rule in recipe.rules if rule.is_named for number in rule.numbers}
     options = [word for var, value in numbers.items() for word in ("--var", f"{var}={value}")]
     path = tmp_path if name == "llama-meta-to-hf" else source
     code = run(["remap", str(path), "-r", name, *options, "-o", str(tmp_path / "o.pth")])

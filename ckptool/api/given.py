@@ -155,6 +155,10 @@ def _is_choice(value: object) -> bool:
     return isinstance(value, tuple | list) and len(value) == 2 and all(map(_is_text, value))
 
 
+def _is_pair_of_paths(value: object) -> bool:
+    return isinstance(value, tuple | list) and len(value) == 2 and all(map(_is_path, value))
+
+
 def _is_recipe(value: object) -> bool:
     return hasattr(value, "stages") or _several(_is_path)(value)
 
@@ -175,6 +179,9 @@ SWITCH = Kind("True or False", _is_switch)
 WHOLE = Kind("a whole number", _is_whole)
 NUMBER = Kind("a number", _is_number)
 NUMBERS = Kind("numbers by name, as {'r': 8}", _table(_is_number))
+RECIPE_VALUES = Kind(
+    "numbers and names of lists by name, as {'r': 8}", _table(lambda value: _is_number(value) or _is_text(value))
+)
 TEXTS = Kind("a text, or a list of texts", _several(_is_text))
 RECIPE = Kind('a rule "FROM -> TO", the name of a recipe, a list of these, or a ckptool.Recipe', _is_recipe)
 ANY_TABLE = Kind("arguments by name, as {'num_classes': 10}", _table(lambda _: True))
@@ -187,10 +194,11 @@ _KINDS: dict[str, Kind] = {
     **dict.fromkeys(("select", "dtype", "method", "into", "wrap", "to"), _or_none(TEXT)),
     **dict.fromkeys(("only", "drop", "allow"), TEXTS),
     **dict.fromkeys(("keys_only", "only_weights", "reverse", "strict", "only_loaded", "trust_policy", "force"), SWITCH),
-    **dict.fromkeys(("drop_optimizer", "optimizer_as_is", "keep_unknown", "eval_batchnorm"), SWITCH),
-    **dict.fromkeys(("threads", "seed"), WHOLE),
+    **dict.fromkeys(("drop_optimizer", "optimizer_as_is", "keep_unknown", "eval_batchnorm", "modules_to_save"), SWITCH),
+    **dict.fromkeys(("threads", "seed", "rank"), WHOLE),
     **dict.fromkeys(("fits", "init"), _or_none(TEXT_TABLE)),
-    **dict.fromkeys(("vars", "params"), _or_none(NUMBERS)),
+    "params": _or_none(NUMBERS),
+    "vars": _or_none(RECIPE_VALUES),
     "checkpoints": Kind("a list of paths, or of what ckptool.open gives", _several(_is_input)),
     "paths": Kind("a path, or a list of paths", _several(_is_path)),
     "model": Kind("a torch.nn.Module", _is_module),
@@ -208,6 +216,7 @@ _KINDS: dict[str, Kind] = {
     "min_coverage": _or_none(NUMBER),
     "max_shard": _or_none(WHOLE),
     "policy": _or_none(PATH),
+    "tokenizers": _or_none(Kind("the old and the new tokenizer, two paths", _is_pair_of_paths)),
     "out": PATH,
     "progress": _or_none(Kind("a function of (bytes done, bytes in all)", callable)),
     "accept": _one_of("certain", "unique", "aligned", "guess", "interchangeable"),
@@ -221,6 +230,7 @@ _OF_FUNCTIONS: dict[tuple[str, str], Kind] = {
     ("plan_transplant", "new"): TEXTS,
     ("load_into", "new"): TEXTS,
     ("extract", "out"): _or_none(PATH),
+    ("extract_lora", "out"): _or_none(PATH),
     ("open", "path"): Kind("a path or an address", _is_path),
 }
 """The parameters that one function takes otherwise than the others."""

@@ -44,7 +44,7 @@ def plan_transplant(
             makes them fit in the way that is usual for such a tensor.
         fits: {key pattern of the model: "grid(prefix=1)"}, before `mismatch`.
         init: {key pattern of the model: "normal(0.001)"} for what nothing fills.
-        vars: numbers for the recipe.
+        vars: numbers for the recipe, and names of lists of modules.
         new: key patterns of the model's tensors that are meant to start anew, as ``["classifier.*"]``: `strict` and
             `min_coverage` do not count them.
         seed: of the model's own init.
@@ -139,7 +139,7 @@ def load_into(
         select: which dict of the file holds the weights.
         mismatch: for tensors of another shape, "skip" leaves the model's own, "error" refuses, "fit" makes them fit.
         fits: {key pattern of the model: "grid(prefix=1)"}, before `mismatch`.
-        vars: numbers for the recipe.
+        vars: numbers for the recipe, and names of lists of modules.
         new: key patterns of the model's tensors that are meant to start anew: `strict` and `min_coverage` do not count
             them.
         strict: refuse what torch would not load strictly.

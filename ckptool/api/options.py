@@ -18,7 +18,7 @@ class LoadOptions(TypedDict, total=False):
     drop: str | Sequence[str]
     mismatch: Mismatch
     fits: Mapping[str, str] | None
-    vars: Mapping[str, float] | None
+    vars: Mapping[str, float | str] | None
     new: str | Sequence[str]
     strict: bool
     min_coverage: float | None

@@ -13,9 +13,11 @@ from ckptool.api.shown import Shown
 from ckptool.commands.beside.complete import complete
 from ckptool.core import plan as core
 from ckptool.core.bytes import PathText
-from ckptool.core.errors import PlanError
+from ckptool.core.errors import PlanError, UsageError
 from ckptool.engine.apply import apply
 from ckptool.engine.encode import container_of
+from ckptool.engine.sharing import apply_share
+from ckptool.storage.launchers import Share
 from ckptool.storage.paths import local_path
 
 if TYPE_CHECKING:
@@ -39,6 +41,8 @@ class Plan(Shown, core.Plan):
         force: bool = False,
         max_shard: int | None = None,
         to: str | None = None,
+        part: tuple[int, int] | None = None,
+        resume: bool = False,
         progress: Callable[[int, int], None] | None = None,
         **options: Unpack[WriteOptions],
     ) -> Written:
@@ -50,6 +54,10 @@ class Plan(Shown, core.Plan):
             force: replace an existing output.
             max_shard: bytes of one shard, for a folder.
             to: the container where the ending does not say it: "torch", "safetensors", "folder".
+            part: (2, 8) writes the second of eight parts of a folder, other processes the others; whichever is last
+                completes it. Until then `missing` of what is returned says how many files are not there.
+            resume: write what is missing of a folder, nothing if it is complete; refuse if inputs or options changed
+                since it was begun.
             progress: told (bytes done, bytes in all), from any thread.
             tied: for safetensors, what becomes of tensors that share their bytes: "clone" or "keep-first".
             only_weights: leave out everything that is not a weight.
@@ -75,4 +83,12 @@ class Plan(Shown, core.Plan):
             raise PlanError(
                 "; ".join(problem.message for problem in plan.unmet), hint="the recipe's expect says what is to come"
             )
-        return Written.of(apply(plan, target, force=force, max_shard=max_shard, progress=progress))
+        if part is None and not resume:
+            return Written.of(apply(plan, target, force=force, max_shard=max_shard, progress=progress))
+        number, count = part or (1, 1)
+        if not 1 <= number <= count:
+            raise UsageError(f"part={part!r} is not (I, N) with I from 1 to N", hint="part=(2, 8)")
+        share = Share(number - 1, count)
+        return Written.of(
+            apply_share(plan, target, share, force=force, max_shard=max_shard, resume=resume, progress=progress)
+        )

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from ckptool.api.looking import Input
     from ckptool.api.plan import Plan
-    from ckptool.api.results import Extracted
+    from ckptool.api.results import Extracted, ExtractedLora
     from ckptool.commands.merging.merge import Keys
     from ckptool.core import plan as core
     from ckptool.core.bytes import PathText
@@ -61,10 +61,11 @@ def plan_remap(
     recipe: Recipe | str | Sequence[str],
     *,
     reverse: bool = False,
-    vars: Mapping[str, float] | None = None,
+    vars: Mapping[str, float | str] | None = None,
     like: Input | None = None,
     dtype: str | None = None,
     select: str | None = None,
+    tokenizers: tuple[PathText, PathText] | None = None,
 ) -> Plan:
     """Plan what a recipe makes of a checkpoint.
 
@@ -72,10 +73,12 @@ def plan_remap(
         checkpoint: a path, or what `open` gave.
         recipe: rules ``"FROM -> TO"``, names of recipe files and of built-in recipes, in order.
         reverse: do it backwards.
-        vars: numbers that come before those of the recipe.
+        vars: numbers that come before those of the recipe, and the names of lists of modules.
         like: a checkpoint with the keys and shapes that are to come out; the plan's `unmet` says what does not fit.
         dtype: a float dtype that floats are cast to.
         select: which dict of a file to take.
+        tokenizers: that of the checkpoint and a new one, files or folders, whose tokens the rows of embeddings follow;
+            the rows of new tokens are the mean of all rows.
 
     Returns:
         A plan; where its `problems` say that keys clash or rules match nothing, it cannot be applied.
@@ -101,7 +104,16 @@ def plan_remap(
         ((checkpoint,), ()) if isinstance(checkpoint, Checkpoint) else open_sources(checkpoint, parsed, select)
     )
     target = None if like is None else opened(like)
-    return Plan.of(plan(sources, parsed, backwards=reverse, prefixes=prefixes, vars=vars, like=target, dtype=dtype))
+    tokens = None
+    if tokenizers is not None:
+        from ckptool.commands.vocabulary import tokenizers as both
+
+        old, new = tokenizers
+        tokens = both(new, old)
+    wanted = plan(
+        sources, parsed, backwards=reverse, prefixes=prefixes, vars=vars, like=target, dtype=dtype, tokens=tokens
+    )
+    return Plan.of(wanted)
 
 
 @checked
@@ -200,6 +212,54 @@ def extract(
         return Extracted.of(run(before, after, threads=threads))
     with staged_file(out, force=force) as sink:
         return Extracted.of(run(before, after, sink, threads=threads))
+
+
+@checked
+def extract_lora(
+    base: Input,
+    tuned: Input,
+    out: PathText | None = None,
+    *,
+    rank: int,
+    dtype: str | None = None,
+    modules_to_save: bool = False,
+    force: bool = False,
+) -> ExtractedLora:
+    """Make a LoRA adapter of what tuning changed, in PEFT's format; without `out` it is only planned.
+
+    Args:
+        base: a path, or what `open` gave: what the adapter is for.
+        tuned: what it comes close to.
+        out: a folder.
+        rank: the largest of a layer's change.
+        dtype: a float dtype for the factors; by default float32.
+        modules_to_save: True to save other modules that changed (norms) in full.
+        force: replace an existing adapter.
+
+    Raises:
+        CkptError: a file cannot be read, nothing changed that an adapter holds, or the output cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     adapter = ckptool.extract_lora("fixtures/resnet18.pth", "fixtures/tuned.safetensors", folder, rank=4)
+        ...     plan = ckptool.plan_merge("fixtures/resnet18.pth", lora=folder)
+        >>> len(adapter.with_fate("adapted")), round(adapter.kept, 2) > 0.5
+        (19, True)
+    """
+    from ckptool.api.results import ExtractedLora
+    from ckptool.commands.patching.lora import LoraOptions, base_name, replaceable, stage_name
+    from ckptool.commands.patching.lora import extract_lora as run
+    from ckptool.storage.staging import staged_folder
+    from ckptool.storage.targets import check_target
+
+    options = LoraOptions(rank, dtype or "float32", modules_to_save)
+    before, after = opened(base), opened(tuned)
+    if out is None:
+        return ExtractedLora.of(run(before, after, options))
+    check_target(out, [*before.paths, *after.paths], replaceable, force=force)
+    with staged_folder(out, stage_name(before, after, options), replaceable, force=force) as stage:
+        return ExtractedLora.of(run(before, after, options, stage, name=base_name(before.path)))
 
 
 @checked

@@ -9,6 +9,7 @@ from ckptool.api.shown import Shown
 from ckptool.commands.checks import finding
 from ckptool.commands.diff import result as diff
 from ckptool.commands.patching import extract as patching
+from ckptool.commands.patching import lora
 from ckptool.commands.transplant import result as transplant
 from ckptool.core.counts import many
 from ckptool.engine import apply
@@ -58,6 +59,16 @@ class Extracted(Shown, patching.Extracted):
         from ckptool.report.document_extract import extract_document
 
         return extract_document(self, (str(self.base.path), str(self.tuned.path)))
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class ExtractedLora(Shown, lora.ExtractedLora):
+    """An adapter, planned or written. See `ckptool.commands.patching.lora.ExtractedLora`."""
+
+    def _document(self) -> Document:
+        from ckptool.report.document_lora import lora_document
+
+        return lora_document(self, (str(self.base.path), str(self.tuned.path)))
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)

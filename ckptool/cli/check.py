@@ -21,6 +21,7 @@ from ckptool.cli.reports import (
     show_document,
     write_reports,
 )
+from ckptool.cli.sharing import ReadPartOption, ReadTogetherOption, WorkOption, asked_reading, together
 from ckptool.core.errors import Exit, UsageError
 from ckptool.report.escape import terminal
 from ckptool.storage.paths import exists, files_below, is_folder
@@ -147,6 +148,9 @@ def check(
         bool, typer.Option("--models", help="List the models that the policy names; these need torch.")
     ] = False,
     threads: ThreadsOption = 2,
+    distributed: ReadTogetherOption = False,
+    part: ReadPartOption = None,
+    work: WorkOption = None,
     form: FormatOption = "text",
     json: JsonOption = False,
     report: ReportOption = None,
@@ -168,6 +172,7 @@ def check(
 
     if update_lock and rule and "lock" not in rule:
         raise UsageError("--update-lock writes what the rule lock reads, and --rule leaves it out", hint="--rule lock")
+    reading = asked_reading(part, distributed, work)
     form = form_of(form, json)
     files = report or []
     require_reports(files, _weights(paths or []) if any(exists(file) for file in files) else ())
@@ -177,7 +182,9 @@ def check(
         return _list_models(asked)
     _require_own_files(files, asked)
     level: Level = fail_on.value if fail_on else asked.fail_on or "error"
-    found = _checked(paths or [], asked, rule, threads, update_lock, quiet)
+    found = together(lambda: _checked(paths or [], asked, rule, threads, update_lock, quiet), reading)
+    if found is None:
+        return Exit.OK
     about = dict(_about(found))
     document = check_document(found, about, level, verbose)
     show_document(document, form, color, pager=False)

@@ -23,7 +23,9 @@ from ckptool.cli.common import (
 )
 from ckptool.cli.matching import AcceptOption, ExplainOption, Match, MatchOption, asked_for, require_match_for
 from ckptool.cli.reports import FormatOption, ReportOption, form_of, require_reports, show_document, write_reports
+from ckptool.cli.sharing import ReadPartOption, ReadTogetherOption, WorkOption, agreed, asked_reading, together
 from ckptool.cli.values import exclude
+from ckptool.core.errors import Exit
 
 if TYPE_CHECKING:
     from ckptool.commands.diff.result import Diff
@@ -72,6 +74,9 @@ def diff(
         Emit | None, typer.Option("--emit", metavar="WHAT", help="recipe: renames and drops as TOML for remap.")
     ] = None,
     threads: ThreadsOption = 2,
+    distributed: ReadTogetherOption = False,
+    part: ReadPartOption = None,
+    work: WorkOption = None,
     form: FormatOption = "text",
     json: JsonOption = False,
     report: ReportOption = None,
@@ -95,6 +100,7 @@ def diff(
     from ckptool.values.delta import Tolerance
 
     exclude("values are not compared: leave out one of them", {"--keys-only": keys_only, "--tolerance": tolerance})
+    reading = asked_reading(part, distributed, work, headers="leave out --keys-only" if keys_only else None)
     form = form_of(form, json)
     emitted = None if emit is None else f"--emit {emit.value}"
     exclude("a recipe is TOML: leave out the format", {f"{emitted}": emitted, f"--format {form}": form != "text"})
@@ -115,7 +121,14 @@ def diff(
         found_rules = explained(match_checkpoints(before, after, recipe, level), explain or (), old)
         recipe = found_rules.recipe
     mapped = mapped_by(recipe, before, after) if recipe.stages else None
-    found = _compare(before, after, only or [], bounds, keys_only, threads, quiet, mapped)
+
+    def compared() -> Diff:
+        agreed(reading, ("diff", str(old), str(new), only, bounds, rules, match.value, accept), before, after)
+        return _compare(before, after, only or [], bounds, keys_only, threads, quiet, mapped)
+
+    found = together(compared, reading)
+    if found is None:
+        return Exit.OK
     names = (str(old), str(new))
     document = diff_document(found, names, found_rules, verbose)
     if emit is Emit.RECIPE:

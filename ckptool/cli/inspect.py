@@ -30,6 +30,7 @@ from ckptool.cli.reports import (
     show_document,
     write_reports,
 )
+from ckptool.cli.sharing import ReadPartOption, ReadTogetherOption, WorkOption, agreed, asked_reading, together
 from ckptool.cli.values import exclude
 from ckptool.core.errors import Exit
 
@@ -73,6 +74,9 @@ def inspect(
     sort: Annotated[Sort, typer.Option("--sort", metavar="BY", help="file, key or size.")] = Sort.FILE,
     stats: Annotated[bool, typer.Option("--stats", help="Read the values: mean, spread, NaN, histogram.")] = False,
     threads: ThreadsOption = 2,
+    distributed: ReadTogetherOption = False,
+    part: ReadPartOption = None,
+    work: WorkOption = None,
     form: ReadingFormatOption = "text",
     json: JsonOption = False,
     report: ReadingReportOption = None,
@@ -89,13 +93,21 @@ def inspect(
     from ckptool.report.document_inspect import inspect_document
 
     exclude("--flat has no tree: leave out --depth", {"--flat": flat, "--depth": depth})
+    reading = asked_reading(part, distributed, work, headers=None if stats else "--stats reads values")
     form = form_of(form, json)
     files = report or []
     require_reports(files, [path], READING_FORMATS)
     checkpoint = open_checkpoint(path, select=select)
     require_reports(files, map(PurePath, checkpoint.paths), READING_FORMATS)
     keys = _sorted(checkpoint, _chosen(checkpoint, only or [], path), sort)
-    found = _report(checkpoint, path, keys, stats, threads, quiet)
+
+    def read() -> Inspection:
+        agreed(reading, ("inspect", str(path), select, keys), checkpoint)
+        return _report(checkpoint, path, keys, stats, threads, quiet)
+
+    found = together(read, reading)
+    if found is None:
+        return Exit.OK
     document = inspect_document(found, depth, flat, sort is Sort.SIZE, threads)
     show_document(document, form, color, pager=not no_pager)
     write_reports(files, document)

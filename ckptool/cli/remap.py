@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import PurePath
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -29,7 +29,7 @@ from ckptool.cli.matching import (
 )
 from ckptool.cli.output import print_texts
 from ckptool.cli.reports import FormatOption, ReportOption, form_of
-from ckptool.cli.values import decoded, exclude, number_pairs, open_selected, print_list
+from ckptool.cli.values import decoded, exclude, open_selected, print_list, recipe_values
 from ckptool.cli.writing import (
     AllowOption,
     DequantizeOption,
@@ -57,6 +57,9 @@ from ckptool.cli.writing import (
 )
 from ckptool.commands.beside.choices import Choices
 from ckptool.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from ckptool.commands.vocabulary import Tokenizers
 
 EPILOG = """\
 Examples:
@@ -98,7 +101,8 @@ def remap(
         ),
     ] = False,
     var: Annotated[
-        list[str] | None, typer.Option("--var", metavar="NAME=NUMBER", help="A number for the recipe; repeats.")
+        list[str] | None,
+        typer.Option("--var", metavar="NAME=NUMBER", help="A number for the recipe, or a list's name; repeats."),
     ] = None,
     reverse: Annotated[bool, typer.Option("--reverse", help="Apply the recipe backwards.")] = False,
     check: Annotated[bool, typer.Option("--check", help="Write nothing; exit 1 if the result does not match.")] = False,
@@ -121,6 +125,25 @@ def remap(
             help="Write the rules that --auto found.",
             rich_help_panel="Matching",
         ),
+    ] = None,
+    tokenizer: Annotated[
+        PurePath | None,
+        typer.Option(
+            "--tokenizer",
+            path_type=PATH,
+            metavar="NEW",
+            help="A tokenizer, file or folder: rows of the embeddings follow its tokens, new ones are the mean.",
+        ),
+    ] = None,
+    old_tokenizer: Annotated[
+        PurePath | None,
+        typer.Option(
+            "--old-tokenizer", path_type=PATH, metavar="OLD", help="The tokenizer of IN; by default the one beside it."
+        ),
+    ] = None,
+    vocab_rows: Annotated[
+        int | None,
+        typer.Option("--vocab-rows", metavar="N", min=1, help="Rows of the embeddings, if more than --tokenizer has."),
     ] = None,
     dtype: DtypeOption = None,
     dequantize: DequantizeOption = False,
@@ -166,20 +189,23 @@ def remap(
     auto = auto or match is Match.AUTO
     level = asked_for(auto, accept, "--auto --like CHECKPOINT")
     require_match_for(explain, is_auto=auto, option="--auto --like CHECKPOINT")
-    _require_rules(rules, like, save_recipe, auto=auto, reverse=reverse)
+    _require_rules(rules or tokenizer, like, save_recipe, auto=auto, reverse=reverse)
+    tokens = _tokenizers(path, tokenizer, old_tokenizer, vocab_rows)
     recipe = recipe_of(rules or [])
     sources, prefixes = ((open_selected(path, select, ema),), ()) if ema else open_sources(path, recipe, select)
     wanted = dtype or (None if reverse else recipe.output_dtype)
     sources = tuple(decoded(source, dequantize, wanted) for source in sources)
     target = None if like is None else open_checkpoint(like)
-    numbers = number_pairs(var or [], "--var")
+    numbers = recipe_values(var or [])
     found, texts = None, dict[PurePath, str]()
     if level is not None and target is not None:
         found = match_remap(sources, recipe, target, prefixes=prefixes, vars=numbers, accept=level)
         recipe, found = found.recipe, explained(found, explain or (), path)
         if save_recipe is not None:
             texts[save_recipe] = match_recipe(found.report, found.accept)
-    plan = plan_remap(sources, recipe, backwards=reverse, prefixes=prefixes, vars=numbers, like=target, dtype=dtype)
+    plan = plan_remap(
+        sources, recipe, backwards=reverse, prefixes=prefixes, vars=numbers, like=target, dtype=dtype, tokens=tokens
+    )
     request = Request(
         out,
         (str(path),) if len(sources) == 1 else tuple(str(source.path) for source in sources),
@@ -211,7 +237,12 @@ def remap(
 
 
 def _require_rules(
-    rules: list[str] | None, like: PurePath | None, save_recipe: PurePath | None, *, auto: bool, reverse: bool
+    rules: list[str] | PurePath | None,
+    like: PurePath | None,
+    save_recipe: PurePath | None,
+    *,
+    auto: bool,
+    reverse: bool,
 ) -> None:
     """Refuses what says too little or two things at once."""
     if not rules and not auto:
@@ -224,6 +255,18 @@ def _require_rules(
         raise UsageError("--reverse turns a recipe, --auto finds one", hint="swap IN and the checkpoint of --like")
     if save_recipe is not None and not auto:
         raise UsageError("--save-recipe writes what --auto found", hint="--auto --like CHECKPOINT")
+
+
+def _tokenizers(path: PurePath, new: PurePath | None, old: PurePath | None, rows: int | None) -> Tokenizers | None:
+    """Both vocabularies, if --tokenizer asks for another."""
+    if new is None:
+        if old is not None or rows is not None:
+            raise UsageError("--old-tokenizer and --vocab-rows need the new tokenizer", hint="--tokenizer NEW")
+        return None
+    from ckptool.commands.vocabulary import tokenizers
+    from ckptool.storage.locate import locate_folder
+
+    return tokenizers(new, old or locate_folder(path).path, rows)
 
 
 def _shard_of(asked: str | None, said: str | None, out: PurePath | None, to: str | None) -> str | None:

@@ -26,19 +26,23 @@ from ckptool.cli.matching import AcceptOption, ExplainOption, Match, MatchOption
 from ckptool.cli.probing import ProbeArgOption, ProbeInputOption, ProbeOption, asked_probe
 from ckptool.cli.reports import FormatOption, ReportOption, form_of
 from ckptool.cli.transplant_output import Extras, carry_out
-from ckptool.cli.values import decoded, exclude, number_pairs, open_selected
+from ckptool.cli.values import decoded, exclude, open_selected, recipe_values
 from ckptool.cli.writing import (
     AllowOption,
     DequantizeOption,
+    DistributedOption,
     DryRunOption,
     ForceOption,
     OutOption,
+    PartOption,
     Request,
+    ResumeOption,
     ShardOption,
     TiedOption,
     TiedOutput,
     ToOption,
     VerboseOption,
+    asked_share,
 )
 from ckptool.commands.beside.choices import Choices
 from ckptool.core.errors import UsageError
@@ -149,6 +153,9 @@ def transplant(
     max_shard: ShardOption = None,
     tied: TiedOption = TiedOutput.CLONE,
     dry_run: DryRunOption = False,
+    distributed: DistributedOption = False,
+    part: PartOption = None,
+    resume: ResumeOption = False,
     save_recipe: Annotated[
         PurePath | None,
         typer.Option(
@@ -193,12 +200,13 @@ def transplant(
     keeps the model's init. Naming code as MODEL runs it; nothing of SOURCE is ever run. Without -o it shows the
     plan and writes nothing.
     """
+    from ckptool.recipes.binding import with_numbers
     from ckptool.recipes.recipe import recipe_of
     from ckptool.recipes.reverse import reverse
 
     require_match_for(explain, is_auto=match is Match.AUTO, option="--match auto")
     exclude("--only-loaded writes nothing that --init makes", {"--only-loaded": only_loaded, "--init": init})
-    recipe = recipe_of(rules or [])
+    recipe, numbers = recipe_of(rules or []).naming(recipe_values(var or []))
     proof = asked_probe(probe, probe_arg, probe_input)
     fits, inits = _pairs(fit or [], "--fit", "pos_embed=grid"), _pairs(init or [], "--init", "fc.*=normal(0.001)")
     if min_coverage is not None and not 0 <= min_coverage <= 1:
@@ -211,7 +219,8 @@ def transplant(
     if backwards:
         if not rules:
             raise UsageError("--reverse without rules: nothing to do backwards", hint="give them: -r RECIPE --reverse")
-        recipe = reverse(recipe).recipe
+        known = {name: value for name, value in recipe.vars.items() if not isinstance(value, str)}
+        recipe = reverse(with_numbers(recipe, {**known, **numbers})).recipe
     source = open_selected(path, select if select is not None or ema else recipe.asks_for, ema)
     source = decoded(source, dequantize)
 
@@ -235,7 +244,7 @@ def transplant(
         fits=tuple(fits),
         init=tuple(inits),
         new=tuple(new or ()),
-        vars=number_pairs(var or [], "--var"),
+        vars=numbers,
         seed=seed,
         only_loaded=only_loaded,
         wrap=wrap,
@@ -288,6 +297,8 @@ def transplant(
         verbose=verbose,
         quiet=quiet,
         reports=tuple(report or ()),
+        share=asked_share(part, distributed, resume, out),
+        resume=resume,
         dequantize=dequantize,
     )
     extras = Extras(save_recipe, freeze_list, snippet, arguments, wrap, depth, strict, seed, proof)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ckptool.cli.reports import show_blocks, show_document, write_reports
 from ckptool.cli.texts import write_texts
-from ckptool.cli.writing import Request, completed, mode_of, require_writable, say, write
+from ckptool.cli.writing import Request, completed, is_complete_already, mode_of, require_writable, say, write
 from ckptool.core.errors import Exit, UsageError
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ class Extras:
 
 def carry_out(done: Transplant, request: Request, extras: Extras) -> int:
     """Shows a transplant and, if nothing forbids it, writes what was asked for; gives the exit code."""
+    from ckptool.report.document_plan import plan_document
     from ckptool.report.document_transplant import transplant_document
     from ckptool.report.json_transplant import Done
 
@@ -55,9 +56,14 @@ def carry_out(done: Transplant, request: Request, extras: Extras) -> int:
         proof = extras.probe.run(done, extras.seed)
         plan = replace(plan, unmet=(*plan.unmet, *unproven(proof)))
         done = replace(done, plan=plan)
-    if request.form == "text":
+    is_complete = is_complete_already(plan, request, limit)
+    is_said = is_complete and request.form == "text"
+    if request.form == "text" and not request.is_silent:
         came = Done(probe=proof)
-        before = transplant_document(done, request.names[0], mode_of(request), came, extras.depth, request.verbose)
+        if is_complete:
+            before = plan_document(plan, request.names, "complete", verbose=request.verbose)
+        else:
+            before = transplant_document(done, request.names[0], mode_of(request), came, extras.depth, request.verbose)
         show_document(before, "text", request.color, pager=request.out is None and not request.no_pager)
     code = Exit.TROUBLE if plan.problems else Exit.DIFFERENT if plan.unmet else Exit.OK
     written, loads = None, None
@@ -67,12 +73,15 @@ def carry_out(done: Transplant, request: Request, extras: Extras) -> int:
             code = Exit.DIFFERENT
     elif code is Exit.OK:
         if request.out is not None:
-            written = write(plan, request.out, request, limit)
-            loads = _loads(done.target, request.out, extras.wrap)
-            if _falls_short(loads, done, extras):
-                code = Exit.DIFFERENT
-        files = write_texts(texts, force=request.force)
-    _report(done, request, extras, proof, written, loads, files, code)
+            written = write(plan, request.out, request, limit, says_notes=not is_said)
+        if not request.is_silent and (written is None or not written.missing):
+            if request.out is not None:
+                loads = _loads(done.target, request.out, extras.wrap)
+                if _falls_short(loads, done, extras):
+                    code = Exit.DIFFERENT
+            files = write_texts(texts, force=request.force)
+    if not request.is_silent and not (is_said and code is Exit.OK):
+        _report(done, request, extras, proof, written, loads, files, code)
     say([*plan.problems, *plan.unmet])
     return code
 

@@ -84,6 +84,25 @@ def number_pairs(texts: Sequence[str], option: str) -> dict[str, float]:
     return found
 
 
+def recipe_values(texts: Sequence[str]) -> dict[str, float | str]:
+    """The numbers, and the names of lists, of a repeated ``--var NAME=VALUE``.
+
+    Example:
+        >>> recipe_values(["first=4", "layers=model.layers"])
+        {'first': 4.0, 'layers': 'model.layers'}
+    """
+    found: dict[str, float | str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        try:
+            found[name.strip()] = float(value)
+        except ValueError:
+            if not equals or not value.strip():
+                raise UsageError(f'--var "{text}" is not NAME=NUMBER', hint=f"--var {name or 'name'}=2") from None
+            found[name.strip()] = value.strip()
+    return found
+
+
 def open_selected(path: PurePath, select: str | None, ema: bool = False) -> Checkpoint:
     """The checkpoint, with the weights that --select or --ema means."""
     from ckptool.facts.averages import averaged

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -13,14 +12,14 @@ import typer
 
 from ckptool.cli.common import PATH, Color
 from ckptool.cli.reports import require_reports, show_blocks, show_document, write_reports
+from ckptool.cli.sharing import PANEL, launcher_note, named_share
 from ckptool.cli.texts import require_texts, write_texts
 from ckptool.cli.values import exclude
 from ckptool.commands.beside.choices import Choices
 from ckptool.core.checkpoint import Note
 from ckptool.core.errors import Exit, UsageError
 from ckptool.core.sizes import parse_size
-from ckptool.storage.environment import VARIABLES
-from ckptool.storage.launchers import Share, launched
+from ckptool.storage.launchers import Share
 
 if TYPE_CHECKING:
     from ckptool.commands.automatic import Automatic
@@ -103,23 +102,22 @@ DryRunOption = Annotated[
 KeepUnknownOption = Annotated[
     bool, typer.Option("--keep-unknown", help="Keep objects of unknown classes.", rich_help_panel=_PANEL)
 ]
-_SHARED = "Several processes"
 DistributedOption = Annotated[
     bool,
     typer.Option(
         "--distributed",
         help="Started by torchrun, srun or mpirun: all processes write one folder together.",
-        rich_help_panel=_SHARED,
+        rich_help_panel=PANEL,
     ),
 ]
 PartOption = Annotated[
     str | None,
-    typer.Option("--part", metavar="I/N", help="Write part I of N of a folder.", rich_help_panel=_SHARED),
+    typer.Option("--part", metavar="I/N", help="Write part I of N of a folder.", rich_help_panel=PANEL),
 ]
 ResumeOption = Annotated[
     bool,
     typer.Option(
-        "--resume", help="Write what is missing of a folder; nothing if it is complete.", rich_help_panel=_SHARED
+        "--resume", help="Write what is missing of a folder; nothing if it is complete.", rich_help_panel=PANEL
     ),
 ]
 WrapOption = Annotated[
@@ -231,24 +229,10 @@ def asked_share(part: str | None, distributed: bool, resume: bool, out: PurePath
     Raises:
         UsageError: they do not fit together, or no launcher has started this process.
     """
-    found = launched(VARIABLES)
-    if part is not None and distributed:
-        raise UsageError("--part and --distributed exclude each other", hint="give one of them")
-    if out is None and (part is not None or distributed or resume):
+    share = named_share(part, distributed)
+    if out is None and (share is not None or resume):
         raise UsageError("there is no output to share", hint="-o FOLDER")
-    if part is not None:
-        match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", part)
-        if match is None or not 1 <= int(match[1]) <= int(match[2]):
-            raise UsageError(f'--part "{part}" is not I/N with I from 1 to N', hint="--part 2/8")
-        return Share(int(match[1]) - 1, int(match[2]))
-    if distributed:
-        if found is None:
-            raise UsageError(
-                "--distributed is for processes that a launcher starts, and RANK and WORLD_SIZE are not set",
-                hint="torchrun --no-python --nproc-per-node 8 ckptool ... --distributed",
-            )
-        return found
-    return Share(0, 1) if resume else None
+    return share or (Share(0, 1) if resume else None)
 
 
 def carry_out(plan: Plan, request: Request, match: Automatic | None = None) -> int:
@@ -263,7 +247,7 @@ def carry_out(plan: Plan, request: Request, match: Automatic | None = None) -> i
 
     limit = require_writable(plan, request)
     plan = completed(plan, request)
-    mode = "complete" if _is_complete(plan, request, limit) else mode_of(request)
+    mode = "complete" if is_complete_already(plan, request, limit) else mode_of(request)
     is_said = mode == "complete" and request.form == "text"
     if request.form == "text" and not request.is_silent:
         before = plan_document(plan, request.names, mode, match, verbose=request.verbose)
@@ -274,7 +258,8 @@ def carry_out(plan: Plan, request: Request, match: Automatic | None = None) -> i
     if code is Exit.OK and not request.check and not request.dry_run:
         if request.out is not None:
             written = write(plan, request.out, request, limit, says_notes=not is_said)
-        files = [] if request.is_silent else write_texts(request.texts, force=request.force)
+        if not request.is_silent and (written is None or not written.missing):
+            files = write_texts(request.texts, force=request.force)
     if request.is_silent:
         if code is not Exit.OK:
             say([*plan.problems, *plan.unmet])
@@ -305,13 +290,12 @@ def _notes_on(plan: Plan, request: Request) -> Iterator[Note]:
     if request.dequantize and not any(checkpoint.is_decoded for checkpoint in plan.inputs):
         names = ", ".join(checkpoint.path.name for checkpoint in plan.inputs)
         yield Note(f"--dequantize changes nothing: no tensor of {names} is quantized")
-    found = launched(VARIABLES) if request.share is None and request.out is not None else None
-    if found is not None and found.count > 1:
-        text = f"this is process {found.number + 1} of {found.count}, and each of them does all of the work"
-        yield Note(text, "--distributed shares it out", level="warning")
+    note = launcher_note() if request.share is None and request.out is not None else None
+    if note is not None:
+        yield note
 
 
-def _is_complete(plan: Plan, request: Request, limit: int | None) -> bool:
+def is_complete_already(plan: Plan, request: Request, limit: int | None) -> bool:
     """True where processes write together, or a run is resumed, and nothing is left to write.
 
     Raises:

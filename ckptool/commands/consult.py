@@ -73,6 +73,8 @@ def answers(
     _require_known(allow)
     problems: list[Problem] = []
     notes: list[Note] = []
+    if isinstance(plan.steps, Copies):
+        facts_of(plan.inputs[plan.steps.input])  # known from now on: what they need is gone when all keys are listed
     touched = _touched(plan)
     for number, checkpoint in enumerate(plan.inputs):
         done = touched[number]
@@ -187,9 +189,11 @@ def _use(fact: Fact, operation: Operation, done: _Touched, inputs: int) -> Use |
     keys = tuple(key for key in fact.keys if key in touched)
     if fact.keys and not keys:
         return None
-    every = keys or tuple(touched)
-    mixed = any(key in done.mixed for key in every) and operation is Operation.COMPUTE
-    moves = operation is Operation.COMPUTE and not any(key in done.changed for key in every)
+    mixed = moves = False
+    if operation is Operation.COMPUTE:
+        every = keys or tuple(touched)
+        mixed = any(key in done.mixed for key in every)
+        moves = not any(key in done.changed for key in every)
     if mixed:
         keys = tuple(key for key in keys if key in done.mixed)
     return Use(operation, keys, mixed, moves, inputs)
@@ -200,8 +204,9 @@ def _touched(plan: Plan) -> list[_Touched]:
     touched = [_Touched() for _ in plan.inputs]
     if isinstance(plan.steps, Copies):
         copied = touched[plan.steps.input]
-        copied.keys[Operation.COPY] = dict.fromkeys(plan.steps.sources)
-        copied.keys[Operation.RENAME] = dict.fromkeys(plan.steps.renamed)
+        renamed = plan.steps.renamed
+        every = copied.keys[Operation.COPY] = dict.fromkeys(plan.steps.sources)
+        copied.keys[Operation.RENAME] = every if len(renamed) == len(every) else dict.fromkeys(renamed)
         return touched
     for step in plan.steps:
         value = step.value

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from ckptool.commands.beside.versions import carried_versions
 from ckptool.core.checkpoint import Checkpoint, Note, Tensor
-from ckptool.core.counts import many
+from ckptool.core.counts import many, tallied
 from ckptool.core.dtypes import DTYPES, dtypes_meant
 from ckptool.core.errors import UsageError
 from ckptool.core.keys import Pattern, choose
@@ -14,7 +14,7 @@ from ckptool.core.near_miss import require_match
 from ckptool.core.ops import Cast
 from ckptool.core.plan import Apply, Beside, Command, Copies, Dropped, Fate, Plan, Source, Step, Value
 from ckptool.core.reasons import ByOption, Kept, NotKept, Reason
-from ckptool.core.spec import TensorSpec
+from ckptool.core.spec import Form, TensorSpec
 from ckptool.core.ties import with_recorded_ties
 
 
@@ -47,18 +47,20 @@ def plan_filter(
     _require_pairs(choices)
     actions = [(verb == "keep", Pattern.parse(text)) for verb, text in choices]
     entries: list[str] = []
+    selected: list[list[str]] = []
     for (verb, _), (_, pattern) in zip(choices, actions, strict=True):
         named = _entries_named(pattern, checkpoint) if verb == "drop" else []
-        if not named:
-            require_match(pattern, keys, f"--{verb}", checkpoint.path)
         entries += named
+        where = checkpoint.path
+        selected.append(pattern.select(keys) if named else require_match(pattern, keys, f"--{verb}", where))
     wanted = float_dtype(dtype)
-    chosen = choose(keys, actions)
+    chosen = choose(keys, actions, selected)
     kept = [key for key, (is_kept, _) in chosen.items() if is_kept]
+    forms = [form for (is_kept, _), form in zip(chosen.values(), checkpoint.forms(), strict=True) if is_kept]
     reasons: dict[Pattern | None, Reason] = {None: NotKept()}
     reasons |= {pattern: ByOption("--drop", pattern.text) for _, pattern in actions}
     dropped = [Dropped(Source(0, key), reasons[why]) for key, (is_kept, why) in chosen.items() if not is_kept]
-    steps = _steps(checkpoint, kept, wanted)
+    steps = _steps(checkpoint, kept, forms, wanted)
     same = zip(kept, kept, strict=True)
     versions = checkpoint.module_versions
     return Plan(
@@ -95,18 +97,17 @@ def _not_cast(steps: Sequence[Step], dtype: str | None) -> Iterator[Note]:
         yield Note(f"{many(len(keys), 'tensor')} not cast: {found} can be copied only", "", keys, "warning")
 
 
-def _steps(checkpoint: Checkpoint, keys: list[str], dtype: str | None) -> Sequence[Step]:
+def _steps(checkpoint: Checkpoint, keys: list[str], forms: list[Form], dtype: str | None) -> Sequence[Step]:
     """The tensors of these keys, cast to a float dtype if one is given."""
     unchanged = Kept()
-    if checkpoint.columns is not None:
-        forms = list(checkpoint.forms(keys))
-        if not any(_is_cast(form.dtype, dtype) for form in set(forms)):
-            return Copies(0, keys, keys, forms, [unchanged] * len(keys))
+    in_columns = checkpoint.columns is not None
+    if in_columns and not any(_is_cast(form.dtype, dtype) for form, _ in tallied(forms)):
+        return Copies(0, keys, keys, forms, [unchanged] * len(keys))
     cast = ByOption("--dtype", dtype or "")
     steps: list[Step] = []
-    for key in keys:
+    for key, form in zip(keys, forms, strict=True):
         source = Source(0, key)
-        tensor = checkpoint.spec(key) if checkpoint.columns is not None else checkpoint[key]
+        tensor = TensorSpec(key, form.dtype, form.shape) if in_columns else checkpoint[key]
         value, spec = cast_value(source, tensor, dtype)
         steps.append(Step(spec, value, unchanged if value is source else cast))
     return tuple(steps)

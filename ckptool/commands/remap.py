@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from ckptool.commands.automatic import Automatic, Given, automatic
 from ckptool.commands.beside.versions import carried_versions
@@ -18,15 +19,18 @@ from ckptool.core.plan import Command, Copies, Plan, Problem, Source, Step, sour
 from ckptool.core.spec import TensorSpec
 from ckptool.core.ties import with_recorded_ties
 from ckptool.matching.result import Confidence
+from ckptool.recipes.binding import with_numbers
 from ckptool.recipes.expand import Expansion, expand
-from ckptool.recipes.fitting import fitting_recipes
+from ckptool.recipes.fitting import EXPERTS, fitting_recipes
 from ckptool.recipes.inputs import numbers_beside, source_file_captures
 from ckptool.recipes.recipe import Expect, Recipe, builtin_recipes, combine
 from ckptool.recipes.reverse import check_reverse, reverse
 from ckptool.storage.paths import is_folder
 
+if TYPE_CHECKING:
+    from ckptool.commands.vocabulary import Tokenizers
+
 Specs = Mapping[str, TensorSpec]
-_EXPERTS = "experts"  # in the names of recipes for them
 _MANY = 200_000  # keys that are not led there and back only to say that it works
 
 
@@ -36,9 +40,10 @@ def plan_remap(
     *,
     backwards: bool = False,
     prefixes: Sequence[str] = (),
-    vars: Mapping[str, float] | None = None,
+    vars: Mapping[str, float | str] | None = None,
     like: Checkpoint | None = None,
     dtype: str | None = None,
+    tokens: Tokenizers | None = None,
 ) -> Plan:
     """Plan the output that a recipe makes.
 
@@ -47,10 +52,11 @@ def plan_remap(
         recipe: what to do (see `ckptool.recipes.recipe`).
         backwards: do the reverse of the recipe.
         prefixes: put before the keys of each source.
-        vars: numbers that come before those of the recipe.
+        vars: numbers that come before those of the recipe, and names of lists for ``{layers#}``.
         like: a checkpoint with the keys and shapes that the output is to have; the recipe's expectations are held
             against it.
         dtype: a float dtype for the output; by default the recipe's, else each tensor's own.
+        tokens: a vocabulary whose order the rows of embeddings get, behind the rules.
 
     Raises:
         UsageError: if vars cannot be found, or the recipe cannot be reversed.
@@ -64,7 +70,9 @@ def plan_remap(
     """
     given = (sources,) if isinstance(sources, Checkpoint) else tuple(sources)
     inputs = tuple(map(with_recorded_ties, given))
-    numbers = numbers_beside(recipe, inputs[0].path, vars, inputs[0].metadata)
+    recipe, given_numbers = recipe.naming(vars or {})
+    numbers = numbers_beside(recipe, inputs[0].path, given_numbers, inputs[0].metadata)
+    recipe = with_numbers(recipe, numbers)
     specs = [checkpoint.specs() for checkpoint in inputs]
     losses: tuple[str, ...] = ()
     running = recipe
@@ -78,21 +86,26 @@ def plan_remap(
     notes = [*module_notes(inputs[0]), *(Note(loss) for loss in losses)]
     if like is None and recipe.expect != Expect() and not backwards:
         notes.append(Note("the recipe's expectations are not checked", "--like CHECKPOINT gives what to hold them to"))
-    if len(inputs) == 1 and steps and not found.problems:
+    if len(inputs) == 1 and steps and not found.problems and tokens is None:
         plain = targets is None and not any(prefixes)
         notes += _reversible(recipe, specs[0], numbers, backwards, found if plain else None)
-    return Plan(
+    plan = Plan(
         inputs,
-        Copies.of(steps, inputs) or steps,
+        steps if isinstance(steps, Copies) else Copies.of(steps, inputs) or steps,
         found.dropped,
         found.problems and _with_others(found.problems, recipe, specs[0]),
-        () if backwards else _unmet(recipe.expect, steps, targets),
+        (),
         found.uses,
         tuple(notes),
         metadata=inputs[0].metadata,
         module_versions=_versions(inputs[0], steps),
         command=Command("remap", ("--reverse",) if backwards else ()),
     )
+    if tokens is not None and not plan.problems:
+        from ckptool.commands.vocabulary import with_tokens
+
+        plan = with_tokens(plan, tokens)
+    return plan if backwards else replace(plan, unmet=_unmet(recipe.expect, plan.steps, targets))
 
 
 def match_remap(
@@ -101,7 +114,7 @@ def match_remap(
     like: Checkpoint,
     *,
     prefixes: Sequence[str] = (),
-    vars: Mapping[str, float] | None = None,
+    vars: Mapping[str, float | str] | None = None,
     accept: Confidence = Confidence.ALIGNED,
 ) -> Automatic:
     """The recipe, and behind it rules that are found for the keys of another checkpoint.
@@ -111,15 +124,16 @@ def match_remap(
         recipe: rules that come first; it may have none.
         like: has the keys and shapes that are to come out.
         prefixes: put before the keys of each source.
-        vars: numbers that come before those of the recipe.
+        vars: numbers that come before those of the recipe, and names of lists for ``{layers#}``.
         accept: the least confidence of what is done.
     """
-    wanted = like.specs()
+    wanted = dict(like.specs())
     known = Recipe() if recipe.stages or len(sources) > 1 else known_rules(sources[0], wanted, like.metadata)
     recipe = combine([recipe, known]) if known.stages else recipe
-    numbers = numbers_beside(recipe, sources[0].path, vars, sources[0].metadata)
+    recipe, given = recipe.naming(vars or {})
+    numbers = numbers_beside(recipe, sources[0].path, given, sources[0].metadata)
     inputs = map(with_recorded_ties, sources)
-    specs = [checkpoint.specs() for checkpoint in inputs]
+    specs = [dict(checkpoint.specs()) for checkpoint in inputs]
     return automatic(Given(recipe, prefixes, numbers, is_known=bool(known.stages)), specs, wanted, accept=accept)
 
 
@@ -141,10 +155,10 @@ def open_sources(path: PathText, recipe: Recipe, select: str | None) -> tuple[tu
     return tuple(open_checkpoint(file, chosen) for _, file in files), tuple(prefix for prefix, _ in files)
 
 
-def _cast(steps: Sequence[Step], inputs: Sequence[Checkpoint], dtype: str | None) -> tuple[Step, ...]:
+def _cast(steps: Sequence[Step], inputs: Sequence[Checkpoint], dtype: str | None) -> Sequence[Step]:
     """The steps with their floats in another dtype."""
     if dtype is None:
-        return tuple(steps)
+        return steps
     done: list[Step] = []
     for step in steps:
         is_special = isinstance(step.value, Source) and inputs[step.value.input][step.value.key].layout != "strided"
@@ -185,9 +199,9 @@ def _reversible(
 
 def _with_others(problems: tuple[Problem, ...], recipe: Recipe, specs: Specs) -> tuple[Problem, ...]:
     """The problems of a built-in recipe for experts; the first names those that do fit, if there are any."""
-    if recipe.name not in builtin_recipes() or _EXPERTS not in recipe.name or len(specs) > _MANY:
+    if recipe.name not in builtin_recipes() or EXPERTS not in recipe.name or len(specs) > _MANY:
         return problems
-    others = ((options, other) for options, other in fitting_recipes(specs) if _EXPERTS in options[1])
+    others = ((options, other) for options, other in fitting_recipes(specs) if EXPERTS in options[1])
     names = [" ".join(options) for options, other in others if not expand(other, specs).problems]
     if not names:
         return problems

@@ -19,6 +19,7 @@ from pathlib import PurePath
 from typing import Literal
 
 from ckptool.core.bytes import ByteSource
+from ckptool.core.counts import tallied
 from ckptool.core.format import Format
 from ckptool.core.observations import Decoded, Observation
 from ckptool.core.ranks import Ranks
@@ -47,6 +48,9 @@ class Storage:
     nbytes: int
     big_endian: bool = False
     crc: int | None = None
+
+    def __hash__(self) -> int:  # there are as many as tensors, and each is looked for often
+        return hash((self.offset, self.nbytes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +221,10 @@ class Columns(Mapping[str, Tensor]):
         """How many tensors each file has."""
         return [after - before for before, after in pairwise((0, *self._counts))]
 
+    def forget_rows(self) -> None:
+        """Let go of what `rows` has found; it is found again when it is asked for."""
+        self._known = None
+
     @property
     def rows(self) -> Mapping[str, int]:
         """The number of each tensor's row."""
@@ -251,16 +259,18 @@ class Columns(Mapping[str, Tensor]):
 
     def form_counts(self, keys: Iterable[str] | None = None) -> dict[Form, int]:
         """How many of these tensors, or of all, have each form."""
-        forms = list(self.forms(keys))
-        one_of = dict(zip(map(id, forms), forms, strict=True))  # very many are one object
         found: Counter[Form] = Counter()
-        for number, many in Counter(map(id, forms)).items():
-            found[one_of[number]] += many
+        for form, many in tallied(list(self.forms(keys))):
+            found[form] += many
         return found
 
     def are_all(self, keys: Sequence[str]) -> bool:
         """True for its own keys, all of them in their order."""
         return len(keys) == len(self._keys) and all(map(is_, keys, self._keys))
+
+    def specs(self) -> ColumnSpecs:
+        """The spec of every tensor."""
+        return ColumnSpecs(self._keys, self._forms)
 
     def place(self, key: str) -> tuple[ByteSource, int]:
         """The file that holds a tensor, and the first byte of it there."""
@@ -269,6 +279,43 @@ class Columns(Mapping[str, Tensor]):
 
     def _file(self, row: int) -> ByteSource:
         return self._files[bisect_right(self._counts, row)]
+
+
+class ColumnSpecs(Mapping[str, TensorSpec]):
+    """Specs in columns, each made when it is asked for.
+
+    Example:
+        >>> ColumnSpecs(["w"], [Form("float32", (2, 3), 24)])["w"].short
+        'f32[2,3]'
+    """
+
+    __slots__ = ("_rows", "forms", "names")
+
+    def __init__(self, names: list[str], forms: list[Form]) -> None:
+        """Those of plain tensors: their keys, no two equal, and their forms."""
+        self.names = names
+        self.forms = forms
+        self._rows: dict[str, int] | None = None
+
+    @property
+    def rows(self) -> Mapping[str, int]:
+        """The number of each key."""
+        if self._rows is None:
+            self._rows = dict(zip(self.names, range(len(self.names)), strict=True))
+        return self._rows
+
+    def __getitem__(self, key: str) -> TensorSpec:
+        form = self.forms[self.rows[key]]
+        return TensorSpec(key, form.dtype, form.shape)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -445,9 +492,11 @@ class Checkpoint(Mapping[str, Tensor]):
             return TensorSpec(key, form.dtype, form.shape)
         return self.tensors[key].spec
 
-    def specs(self) -> dict[str, TensorSpec]:
+    def specs(self) -> Mapping[str, TensorSpec]:
         """The spec of every tensor."""
-        return {key: self.spec(key) for key in self.tensors}
+        if isinstance(self.tensors, Columns):
+            return self.tensors.specs()
+        return {key: tensor.spec for key, tensor in self.tensors.items()}
 
     def __getitem__(self, key: str) -> Tensor:
         if key not in self.tensors:

@@ -1,8 +1,23 @@
-"""Counts and lists in a sentence."""
+"""Counts, and counts and lists in a sentence."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from typing import TypeVar
+
+_T = TypeVar("_T")
+
+
+def tallied(objects: Sequence[_T]) -> list[tuple[_T, int]]:
+    """Each object and how often it is there. They are told apart by identity, which is fast; equal ones may come twice.
+
+    Example:
+        >>> tallied(["a", "b", "a"])
+        [('a', 2), ('b', 1)]
+    """
+    one_of = dict(zip(map(id, objects), objects, strict=True))
+    return [(one_of[number], times) for number, times in Counter(map(id, objects)).items()]
 
 
 def many(number: int, what: str, plural: str = "") -> str:

@@ -10,11 +10,12 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain, product
+from itertools import product
 from math import prod
 
+from ckptool.core.counts import tallied
 from ckptool.core.keys import pin
-from ckptool.core.shapes import Entry, Folded, Label, Shape, braces, keys_below, labels_below, shapes
+from ckptool.core.shapes import Entry, Folded, Label, Modules, Shape, braces, keys_below, labels_below, shapes
 
 _SCREEN = 40  # rows that are shown unless more are asked for
 _FEW = 12  # rows that a reader takes in at a glance
@@ -242,7 +243,7 @@ _NOTHING = Shape((), 0)
 _MIXED = _Apart()
 
 
-def rollup(entries: Iterable[Entry], *, together: Collection[Label] = ()) -> list[Group]:
+def rollup(entries: Mapping[str, Label] | Iterable[Entry], *, together: Collection[Label] = ()) -> list[Group]:
     """What happened to many keys, in few rows: a module is one row as soon as all below it share a label.
 
     Where a last part that occurs all over the tree has a label of its own, it gets one row (``*.num_batches_tracked``)
@@ -260,90 +261,86 @@ def rollup(entries: Iterable[Entry], *, together: Collection[Label] = ()) -> lis
         >>> [(group.pattern, group.label) for group in rollup(statuses.items())]
         [('bn1.*', 'same'), ('fc.weight', 'reshaped'), ('fc.bias', 'changed')]
     """
-    labels = dict(entries)
-    lasts: dict[str, set[Label]] = defaultdict(set)
-    for key, label in labels.items():
-        lasts[key.rpartition(".")[2]].add(label)
-    sizes = Counter(labels.values())
+    labels = entries if isinstance(entries, Mapping) else dict(entries)
+    modules = Modules(labels.items())
     own: dict[Label, list[str]] = defaultdict(list)
-    for last, found in lasts.items():
+    for last, found in modules.labels_of_lasts().items():
         if len(found) == 1:
             own[next(iter(found))] += [last]
-    best = _Rolled(labels, frozenset(), together)
+    sizes: Counter[Label] = Counter()
+    for label, many in tallied(list(labels.values())):
+        sizes[label] += many
+    best = _Rolled(labels, modules, {}, together)
     for label in sorted(own, key=sizes.__getitem__)[-4:]:
         rare = sizes[label] * 2 <= len(labels)
         if len(own[label]) <= _FEW and (rare or label in together or len(best) > _FEW):
-            trial = _Rolled(labels, best.apart.union(own[label]), together)
+            trial = _Rolled(labels, modules, {**best.apart, **dict.fromkeys(own[label], label)}, together)
             if len(trial) < len(best):
                 best = trial
     return best.groups()
 
 
 class _Rolled:
-    """The rows when some last parts have rows of their own; the keys of each are found at the end only.
+    """The rows when some last parts have rows of their own; the keys of each are looked for at the end.
 
     Attributes:
-        apart: those last parts.
-        own: the labels of their rows.
-        rows: (pattern, label, node) of the others, and the keys where they had to be known.
+        apart: those last parts, and the label of each.
+        rows: of the others: the node, its label, and whether some keys below it are apart.
     """
 
-    def __init__(self, labels: Mapping[str, Label], apart: frozenset[str], together: Collection[Label]) -> None:
+    def __init__(
+        self, labels: Mapping[str, Label], modules: Modules, apart: Mapping[str, Label], together: Collection[Label]
+    ) -> None:
         self.labels, self.apart = labels, apart
-        self.own: dict[Label, list[str]] = defaultdict(list)
-        for key in (key for key in labels if _last(key) in apart) if apart else ():
-            self.own[labels[key]].append(key)
-        marked = {**labels, **dict.fromkeys(chain.from_iterable(self.own.values()), _APART)} if apart else labels
-        known = shapes(marked.items(), series=_SERIES)
+        known = modules.shapes(series=_SERIES, marked={(last,): _APART for last in apart})
         common = _common_labels(known)
-        self.rows: list[tuple[str, Label, Node, tuple[str, ...]]] = []
+        self.rows: list[tuple[Node, Label, bool]] = []
         stack = [_root(known)]
         while stack:
             node = stack.pop()
             label, with_apart = (node.label, False) if node._shape is None else common[node._shape]
             if label is _APART:
                 continue
-            keys: tuple[str, ...] = ()
-            pattern = ""
-            if label is not _MIXED and (label in together or not _says_too_little(node, len(labels))):
-                keys = self._in_order(node) if with_apart else ()
-                pattern = _without(node, list(dict.fromkeys(map(_last, keys)))) if with_apart else _whole(node)
-            if pattern:
-                self.rows.append((pattern, label, node, keys))
+            is_row = label is not _MIXED and (label in together or not _says_too_little(node, len(labels)))
+            if is_row and not (with_apart and _has_many_lasts(node)):
+                self.rows.append((node, label, with_apart))
             else:
                 stack.extend(reversed(node.children))
 
     def __len__(self) -> int:
-        return len(self.own) + len(self.rows)
-
-    @cached_property
-    def _places(self) -> Mapping[str, int]:
-        return dict(zip(self.labels, range(len(self.labels)), strict=True))
-
-    def _in_order(self, node: Node) -> tuple[str, ...]:
-        """The keys below a node that are not apart, in file order."""
-        return tuple(
-            sorted((key for key in node.each_key() if _last(key) not in self.apart), key=self._places.__getitem__)
-        )
+        return len(set(self.apart.values())) + len(self.rows)
 
     def groups(self) -> list[Group]:
         """The rows with their keys. The largest row of a label has the keys that no other row has."""
-        patterns: list[str] = []
+        rows: list[tuple[Node, bool]] = []
         rest: dict[Label, int] = {}  # the largest row of each label
         row_of: dict[str, int] = {}  # of the keys of all others
-        for keys in self.own.values():
-            anywhere = "*." if all("." in key for key in keys) else "{*.,}"
-            row_of |= dict.fromkeys(keys, len(patterns))
-            patterns.append(anywhere + braces(list(dict.fromkeys(map(_last, keys)))))
-        for pattern, label, node, listed in sorted(self.rows, key=lambda row: -row[2].size):
-            if rest.setdefault(label, len(patterns)) != len(patterns):
-                row_of |= dict.fromkeys(listed or node.each_key(), len(patterns))
-            patterns.append(pattern)
+        for node, label, with_apart in sorted(self.rows, key=lambda row: -row[0].size):
+            if rest.setdefault(label, len(rows)) != len(rows):
+                row_of |= dict.fromkeys(node.each_key(), len(rows))
+            rows.append((node, with_apart))
+        own = {label: -1 - at for at, label in enumerate(dict.fromkeys(self.apart.values()))}
         found: dict[int, list[str]] = {}
         for key, label in self.labels.items():
-            row = row_of.get(key)
-            found.setdefault(rest[label] if row is None else row, []).append(key)
-        return [Group(patterns[row], tuple(keys), self.labels[keys[0]]) for row, keys in found.items()]
+            if self.apart and _last(key) in self.apart:
+                at = own[label]
+            else:
+                at = row_of[key] if key in row_of else rest[label]
+            found.setdefault(at, []).append(key)
+        return [
+            Group(_pattern(rows[at] if at >= 0 else None, keys), tuple(keys), self.labels[keys[0]])
+            for at, keys in found.items()
+        ]
+
+
+def _pattern(row: tuple[Node, bool] | None, keys: Sequence[str]) -> str:
+    """A pattern for the keys of a row; None for those that share their last parts."""
+    if row is not None and not row[1]:
+        return _whole(row[0])
+    lasts = list(dict.fromkeys(map(_last, keys)))
+    if row is not None:
+        return _without(row[0], lasts)
+    return ("*." if all("." in key for key in keys) else "{*.,}") + braces(lasts)
 
 
 def _last(key: str) -> str:
@@ -368,10 +365,22 @@ def _whole(node: Node) -> str:
     return Node(node.segments[:-1], node.parent, None, 1, node.count, _NOTHING).pattern
 
 
+def _has_many_lasts(node: Node) -> bool:
+    """True if the keys below a module that are not apart end in many different parts."""
+    lasts: set[str] = set()
+    stack, known = [node._shape], set[Shape | None]((None,))
+    while stack and len(lasts) <= _FEW:
+        shape = stack.pop()
+        if shape is not None and shape not in known:
+            known.add(shape)
+            lasts.update(name for row in shape.rows if not row.shape and row.label is not _APART for name in row.names)
+            stack.extend(row.shape for row in shape.rows)
+    return len(lasts) > _FEW
+
+
 def _without(node: Node, lasts: list[str]) -> str:
-    """A pattern for the keys below a module that end in these last parts; "" if there are too many of them."""
-    if node._shape is None or len(lasts) > _FEW:
-        return ""
+    """A pattern for the keys below a module that end in these last parts."""
+    assert node._shape is not None
     direct = {row.shape is None for row in node._shape.rows if row.label is not _APART}
     deeper = "{*.,}" if len(direct) == 2 else "" if True in direct else "*."
     module = node.pattern.removesuffix("*")

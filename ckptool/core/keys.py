@@ -241,10 +241,17 @@ def natural_key(text: str) -> tuple[tuple[str, int, str], ...]:
 # ---------------------------------------------------------------------------------------------- keep and drop
 
 
-def choose(keys: Iterable[str], actions: Sequence[tuple[bool, Pattern]]) -> dict[str, tuple[bool, Pattern | None]]:
+def choose(
+    keys: Iterable[str], actions: Sequence[tuple[bool, Pattern]], selected: Sequence[Sequence[str]] | None = None
+) -> dict[str, tuple[bool, Pattern | None]]:
     """What --keep (True) and --drop (False), in the order given, decide for each key: the last that matches wins.
 
     Keys that none of them matches are dropped if the first action keeps, and kept otherwise.
+
+    Args:
+        keys: all of them.
+        actions: what was given.
+        selected: the keys that each pattern means, where they are known.
 
     Returns:
         for each key: whether it is kept, and the pattern that decided (None for the default).
@@ -255,9 +262,9 @@ def choose(keys: Iterable[str], actions: Sequence[tuple[bool, Pattern]]) -> dict
     """
     default = not (actions and actions[0][0])
     chosen: dict[str, tuple[bool, Pattern | None]] = dict.fromkeys(keys, (default, None))
-    for kept, pattern in actions:
-        for key in pattern.select(chosen):
-            chosen[key] = (kept, pattern)
+    for at, action in enumerate(actions):
+        meant = action[1].select(chosen) if selected is None else selected[at]
+        chosen |= dict.fromkeys(meant, action)
     return chosen
 
 

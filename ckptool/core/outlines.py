@@ -6,11 +6,23 @@ value of a number is decided once for an outline.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
+_DIGIT = re.compile("[0-9]")
 _ZEROS = str.maketrans("123456789", "0" * 9)
 _AT_ONCE = 4096  # keys
 _LONG = 1000  # characters; a longer key is its own outline
+
+
+def outline(text: str) -> str:
+    """The text with a 0 for every digit."""
+    return text.translate(_ZEROS)
+
+
+def has_digits(text: str) -> bool:
+    """True if the text is more than its outline says."""
+    return _DIGIT.search(text) is not None
 
 
 def outlines(keys: Sequence[str]) -> list[str]:
@@ -27,7 +39,7 @@ def outlines(keys: Sequence[str]) -> list[str]:
         lengths = list(map(len, some))
         texts = "\n".join(some).translate(_ZEROS).split("\n") if max(lengths) <= _LONG else []
         if len(texts) != len(some):  # a key has a line break, or is long
-            texts = [key.translate(_ZEROS) if len(key) <= _LONG else key for key in some]
+            texts = [outline(key) if len(key) <= _LONG else key for key in some]
         found += map(known.setdefault, texts, texts)
     return found
 

@@ -10,9 +10,10 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, overload, runtime_checkable
 
 from ckptool.core.checkpoint import Checkpoint, Note
+from ckptool.core.counts import tallied
 from ckptool.core.errors import CkptError, PlanError
 from ckptool.core.reasons import Reason, RuleName
 from ckptool.core.spec import Form, TensorSpec
@@ -63,6 +64,15 @@ class Op(Protocol):
 
     def compute(self, args: Sequence[Array]) -> Array:
         """The result. For an elementwise op the arrays may be equal flat slices of the arguments."""
+        ...
+
+
+@runtime_checkable
+class Fingerprinted(Protocol):
+    """An op that no text tells from others, as one that has the values of a live model."""
+
+    def fingerprint(self) -> str:
+        """A text that only ops of the same result have."""
         ...
 
 
@@ -166,7 +176,10 @@ class Copies(Sequence[Step]):
     @property
     def form_counts(self) -> dict[Form, int]:
         """How many tensors have each form."""
-        return Counter(self.forms)
+        found: Counter[Form] = Counter()
+        for form, many in tallied(self.forms):
+            found[form] += many
+        return found
 
     @overload
     def __getitem__(self, at: int) -> Step: ...
@@ -322,6 +335,7 @@ class Plan:
         initial: keys of the output that hold initial values, which the output records.
         left_entries: dotted names of entries of the frame that are not tensors of the weights, and are left out.
         takes_damaged: values that do not have their stated checksum are written as they are.
+        tokenizer: files of another tokenizer, which a folder output holds in place of the input's; None for no other.
         command: what made it.
     """
 
@@ -346,6 +360,7 @@ class Plan:
     initial: tuple[str, ...] = ()
     left_entries: tuple[str, ...] = ()
     takes_damaged: bool = False
+    tokenizer: tuple[Carried, ...] | None = None
     command: Command = Command("filter")
 
     @property

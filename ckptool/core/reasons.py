@@ -97,6 +97,19 @@ class ByRules:
 
 
 @dataclass(frozen=True, slots=True)
+class ByTokens:
+    """``--tokenizer``: its rows follow their tokens.
+
+    Attributes:
+        copied: how many rows are of tokens that both tokenizers have.
+        new: how many are the mean of all old rows.
+    """
+
+    copied: int
+    new: int
+
+
+@dataclass(frozen=True, slots=True)
 class Unmatched:
     """No rule matches the key, and the recipe says ``unmatched = "drop"``."""
 
@@ -318,6 +331,7 @@ Reason: TypeAlias = (
     | NotKept
     | Tie
     | ByRules
+    | ByTokens
     | Unmatched
     | NotUsed
     | RecipeTie

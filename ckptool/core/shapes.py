@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from ckptool.core.keys import escape
@@ -50,18 +51,41 @@ def shapes(entries: Iterable[Entry], merge_leaves: bool = True, series: int = 2)
         merge_leaves: leaves of one module and one label are one row.
         series: how many equal modules with names such as layer_1, layer_2 it takes to make them one row.
     """
-    known: dict[frozenset[Any], Shape] = {}
-    shape_of: dict[int, Shape] = {}
-    for node in _nodes(entries):
-        for name, below in node.items():
-            if type(name) is str:
-                node[name] = shape_of[id(below)]
-        items = frozenset(node.items())
-        shape = known.get(items)
-        if shape is None:
-            shape = known[items] = _fold_siblings(node, merge_leaves, series)
-        shape_of[id(node)] = shape
-    return list(known.values())
+    return Modules(entries).shapes(merge_leaves, series)
+
+
+class Modules:
+    """The modules of a set of keys; most of those that are equal are one."""
+
+    def __init__(self, entries: Iterable[Entry]) -> None:
+        self.nodes = _nodes(entries)
+
+    def labels_of_lasts(self) -> dict[str, set[Label]]:
+        """The labels of the keys with each last part."""
+        found: dict[str, set[Label]] = defaultdict(set)
+        for node in self.nodes:
+            for name, label in node.items():
+                if type(name) is tuple:
+                    found[name[0]].add(label)
+        return found
+
+    def shapes(
+        self, merge_leaves: bool = True, series: int = 2, marked: Mapping[tuple[str], Label] = MappingProxyType({})
+    ) -> list[Shape]:
+        """As the function `shapes`; keys with last parts in `marked` have these labels."""
+        known: dict[frozenset[Any], Shape] = {}
+        shape_of: dict[int, Shape] = {}
+        for node in self.nodes:
+            inside = {
+                name: shape_of[id(below)] if type(name) is str else marked.get(name, below)
+                for name, below in node.items()
+            }
+            items = frozenset(inside.items())
+            shape = known.get(items)
+            if shape is None:
+                shape = known[items] = _fold_siblings(inside, merge_leaves, series)
+            shape_of[id(node)] = shape
+        return list(known.values())
 
 
 class _Node(dict[Any, Any]):

@@ -9,7 +9,7 @@ arguments whole: memory is then a few times the largest such tensor, never the c
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 from ckptool.core.arrays import numpy_dtype
@@ -18,6 +18,7 @@ from ckptool.core.checkpoint import Checkpoint, Tensor
 from ckptool.core.dtypes import DTYPES
 from ckptool.core.errors import PlanError
 from ckptool.core.plan import Apply, Op, Source, Value, sources_of
+from ckptool.core.views import is_run, run_of
 from ckptool.engine.reading import Reader
 from ckptool.engine.rounding import Rounding
 
@@ -38,6 +39,15 @@ class Measuring(Op, Protocol):
 
     def measured(self, blocks: Callable[[], Iterable[Sequence[Array]]]) -> Op:
         """The elementwise op. Each call of `blocks` gives equal flat slices of all arguments, from the first on."""
+        ...
+
+
+@runtime_checkable
+class Gathering(Op, Protocol):
+    """An op that makes its result in order from elements that lie anywhere in its one argument."""
+
+    def gathered(self, elements: Callable[[int, int], Array]) -> Iterator[Array]:
+        """Flat blocks of the result; `elements` gives the argument's from one number to another."""
         ...
 
 
@@ -74,10 +84,18 @@ def packed_blocks(
 
 def _made_ready(
     value: Value, sources: Sequence[Source], inputs: Sequence[Checkpoint], reader: Reader
-) -> Iterator[tuple[Apply, dict[Source, Array]]]:
+) -> Iterator[tuple[Value, dict[Source, Array]]]:
     """The value with its measuring ops ready, and the arrays of its sources: block by block, or all at once."""
     tensors = [_dense(inputs[source.input][source.key]) for source in sources]
     keep_freed_memory()
+    if len(tensors) == 1 and is_run(tensors[0]) and (gathering := _gathering(value)) is not None:
+        op, in_blocks = gathering
+        if tensors[0].pieces[0].storage.crc is not None:
+            for _ in reader.blocks(tensors[0]):  # which compares it
+                pass
+        for array in op.gathered(partial(_elements, tensors[0], reader)):
+            yield in_blocks, {sources[0]: array}
+        return
     made = _measured(value, sources, tensors, reader)
     assert isinstance(made, Apply)
     if tensors and _is_elementwise(made) and len({tensor.shape for tensor in tensors}) == 1:
@@ -87,8 +105,35 @@ def _made_ready(
         yield made, {source: reader.array(tensor) for source, tensor in zip(sources, tensors, strict=True)}
 
 
-def _computed(value: Apply, arrays: dict[Source, Array], rounding: Rounding | None) -> Array:
-    if rounding is None:
+def _gathering(value: Value) -> tuple[Gathering, Value] | None:
+    """The gathering op of a source below elementwise ones, and these on its blocks, which stand for the source."""
+    above: list[Op] = []
+    while isinstance(value, Apply) and len(value.args) == 1:
+        if isinstance(value.op, Gathering) and isinstance(value.args[0], Source):
+            made: Value = value.args[0]
+            for op in reversed(above):
+                made = Apply(op, (made,))
+            return value.op, made
+        if not value.op.is_elementwise:
+            return None
+        above.append(value.op)
+        (value,) = value.args
+    return None
+
+
+def _elements(tensor: Tensor, reader: Reader, begin: int, end: int) -> Array:
+    """Elements of a tensor that is one run of its file."""
+    import numpy as np
+
+    dtype = numpy_dtype(tensor.dtype)
+    source, offset, _ = run_of(tensor)
+    packed = np.empty((end - begin) * dtype.itemsize, np.uint8)
+    reader.read_into(source, offset + begin * dtype.itemsize, packed.data)
+    return packed.view(dtype)
+
+
+def _computed(value: Value, arrays: dict[Source, Array], rounding: Rounding | None) -> Array:
+    if rounding is None or isinstance(value, Source):
         return compute(value, arrays)
     before = [compute(arg, arrays) for arg in value.args]
     after = value.op.compute(before)

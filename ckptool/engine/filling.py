@@ -69,9 +69,20 @@ def needs_of(plan: Plan, image: Image) -> Iterator[tuple[ByteSource, int, int]]:
 
 
 def _run(filler: _Filler, slots: Sequence[Slot]) -> None:
+    parts = (part for slot in slots for part in _parts(slot))
+    one_takes = threading.Lock()
+
+    def work() -> None:
+        while not filler.stop.is_set():
+            with one_takes:
+                part = next(parts, None)
+            if part is None:
+                return
+            filler.fill(part)
+
     with ThreadPoolExecutor(THREADS) as pool:
         with signals_held():  # the pool starts its threads now
-            futures = [pool.submit(filler.fill, part) for slot in slots for part in _parts(slot)]
+            futures = [pool.submit(work) for _ in range(THREADS)]
         try:
             done, _ = wait(futures, return_when=FIRST_EXCEPTION)
         except BaseException:  # Ctrl-C arrives here

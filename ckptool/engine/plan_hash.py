@@ -11,7 +11,7 @@ from pathlib import PurePath
 from types import FunctionType
 
 from ckptool.core.bytes import ByteSource
-from ckptool.core.plan import Plan
+from ckptool.core.plan import Fingerprinted, Plan
 from ckptool.core.version import VERSION
 from ckptool.formats.image import Image, Range
 from ckptool.storage.local import Identity
@@ -27,14 +27,14 @@ def plan_hash(plan: Plan, images: Mapping[str, Image]) -> str:
         plan: says what is computed.
         images: the files of the output by name.
 
-    A plan that holds values which cannot be told apart by their text (those of a live model) gets a hash that no other
-    has: nothing of it is resumed.
+    What a live model has itself is told by its bytes. A plan with an op that nothing tells from others gets a hash that
+    no other has: nothing of it is resumed.
     """
     digest = hashlib.sha256(f"{FORMAT} {VERSION}\n".encode())
     files = dict.fromkeys(file for checkpoint in plan.inputs for file in checkpoint.files)
     numbers: dict[ByteSource, Hashable] = {file: number for number, file in enumerate(files)}
     for file in files:
-        digest.update(f"{_identity(file)}\n".encode())
+        digest.update(f"{lasting_identity(file.identity)}\n".encode())
     for name, image in images.items():
         digest.update(f"{name!r} {image.size}\n".encode("utf-8", "surrogateescape"))
         for offset, literal in image.literals:
@@ -47,38 +47,41 @@ def plan_hash(plan: Plan, images: Mapping[str, Image]) -> str:
                     known = numbers.get(content.file, content.file.identity)  # bytes that were computed have no number
                     parts.append(f"{known} {content.offset} {content.nbytes}")
                 else:
-                    parts.extend(_texts(plan.step(content.index).value))
+                    parts.extend(texts_of(plan.step(content.index).value))
             digest.update("\n".join(parts).encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
 
 
-def _identity(file: ByteSource) -> Hashable:
-    """The identity of an input, as every machine that sees it has it: the number of a file system is one machine's."""
-    identity = file.identity
-    return identity[1:] if isinstance(identity, Identity) else identity
+def lasting_identity(identity: Hashable) -> Hashable:
+    """The identity of a file, as every machine that sees it has it: the number of a file system is one machine's."""
+    if isinstance(identity, Identity):
+        return tuple(identity[1:])
+    return tuple(map(lasting_identity, identity)) if isinstance(identity, tuple) else identity
 
 
-def _texts(value: object) -> Iterator[str]:
+def texts_of(value: object) -> Iterator[str]:
     """A value as texts that are equal only for equal values."""
     if value is None or isinstance(value, str | int | float | complex | bytes | PurePath):
         yield f"{type(value).__name__} {value!r}"
+    elif isinstance(value, Fingerprinted):
+        yield f"{type(value).__qualname__} {value.fingerprint()}"
     elif isinstance(value, Enum):
         yield f"{type(value).__qualname__} {value.name}"
     elif isinstance(value, Mapping):
         yield f"mapping {len(value)}"
         for key, each in value.items():
-            yield from _texts(key)
-            yield from _texts(each)
+            yield from texts_of(key)
+            yield from texts_of(each)
     elif isinstance(value, tuple | list):
         yield f"sequence {len(value)}"
         for each in value:
-            yield from _texts(each)
+            yield from texts_of(each)
     elif isinstance(value, frozenset):
-        yield f"set {sorted(text for each in value for text in _texts(each))}"
+        yield f"set {sorted(text for each in value for text in texts_of(each))}"
     elif is_dataclass(value) and type(value).__eq__ is not object.__eq__:
         yield f"{type(value).__module__}.{type(value).__qualname__}"
         for field in fields(value):
-            yield from _texts(getattr(value, field.name))
+            yield from texts_of(getattr(value, field.name))
     elif isinstance(value, FunctionType) and value.__closure__ is None and value.__qualname__.isidentifier():
         yield f"{value.__module__}.{value.__qualname__}"
     else:

@@ -13,11 +13,15 @@ from ckptool.facts.headers import Headers
 from ckptool.facts.registry import finder
 from ckptool.formats.pickle.objects import Call, Dict, Global
 from ckptool.formats.torch.frame import Frame
-from ckptool.formats.torch.tensor import is_tensor, subclass_of
+from ckptool.formats.torch.tensor import is_numpy, is_tensor, subclass_of
 
 _MOST = 100_000  # entries that are looked at
 _ARRAYS = ("_reconstruct", "_frombuffer")
-_MANY = {"numpy array of objects": "numpy arrays of objects", "ShardedTensor": "ShardedTensors"}
+_MANY = {
+    "numpy array": "numpy arrays",
+    "numpy array of objects": "numpy arrays of objects",
+    "ShardedTensor": "ShardedTensors",
+}
 _SHARDED = ("ShardedTensor", "DTensor", "EFTensor")
 
 
@@ -68,9 +72,9 @@ class Subclass(Fact):
 
 @dataclass(frozen=True, slots=True)
 class NotTorch(Fact):
-    """Entries that are not tensors: numpy arrays of objects, ShardedTensors; `names` are their paths."""
+    """Entries that are not torch tensors: numpy arrays, also of objects, ShardedTensors; `names` are their paths."""
 
-    kind: Literal["numpy array of objects", "ShardedTensor"] = "numpy array of objects"
+    kind: Literal["numpy array", "numpy array of objects", "ShardedTensor"] = "numpy array"
     names: tuple[str, ...] = ()
 
     name = "no-tensors"
@@ -82,11 +86,14 @@ class NotTorch(Fact):
     @property
     def text(self) -> str:
         is_one = len(self.names) == 1
-        are = f"entry is a {self.kind}, not a tensor" if is_one else f"entries are {_MANY[self.kind]}, not tensors"
-        return f"{len(self.names):,} {are}: {listed(self.names, 3)}"
+        are = f"entry is a {self.kind}" if is_one else f"entries are {_MANY[self.kind]}"
+        what = "not a torch tensor" if is_one else "not torch tensors"
+        return f"{len(self.names):,} {are}, {what}: {listed(self.names, 3)}"
 
     @property
     def hint(self) -> str:
+        if self.kind == "numpy array":
+            return "load_state_dict refuses arrays; tensors of them: ckptool filter {file} -o OUT.pth"
         if self.kind == "numpy array of objects":
             return "ckptool reads arrays of numbers; save these as such, or with torch.save"
         return "save a full state dict on one rank, or with torch.distributed.checkpoint"
@@ -107,6 +114,10 @@ def find_subclasses(headers: Headers) -> Iterator[Subclass]:
 @finder
 def find_arrays(headers: Headers) -> Iterator[NotTorch]:
     checkpoint = headers.checkpoint
+    if headers.is_torch_file and any(use.name.startswith("numpy.") for use in checkpoint.globals):
+        among = tuple(key for key, tensor in checkpoint.tensors.items() if is_numpy(tensor.node))
+        if among:
+            yield NotTorch(names=among)
     if not isinstance(checkpoint.tree, Frame) or not any(_is_holder(use.name) for use in checkpoint.globals):
         return
     arrays, sharded = [], []

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from ckptool.core.counts import many
 from ckptool.core.facts import Fact, Operation
 from ckptool.core.keys import common_prefix, strip_wrappers
+from ckptool.core.outlines import outlines
 from ckptool.core.spec import DTYPES
 from ckptool.facts.headers import Headers, amount
 from ckptool.facts.registry import finder
@@ -138,15 +139,18 @@ def find_mixed_dtypes(headers: Headers) -> Iterator[MixedDtypes]:
     dtypes = {form.dtype for form in headers.kinds if DTYPES[form.dtype].kind == "float"}
     if len(dtypes) < 2:
         return
-    suspects: dict[str, set[str]] = defaultdict(set)
-    for outline, keys in headers.outlines.items():
-        suspects[_role(outline)].update({form.dtype for form in headers.checkpoint.forms(keys)} & dtypes)
+    names, forms = outlines(headers.keys), {id(form): form for form in headers.forms}
+    found: dict[str, set[str]] = defaultdict(set)
+    for name, number in set(zip(names, map(id, headers.forms), strict=True)):  # a quick look: few differ
+        found[name].add(forms[number].dtype)
+    by_role: dict[str, set[str]] = defaultdict(set)
+    for name, some in found.items():
+        by_role[_role(name)] |= some & dtypes
+    suspects = {name for name in found if len(by_role[_role(name)]) > 1}
     roles: dict[str, Counter[str]] = defaultdict(Counter)
-    for outline, keys in headers.outlines.items():
-        if len(suspects[_role(outline)]) > 1:
-            for key, form in zip(keys, headers.checkpoint.forms(keys), strict=True):
-                if form.dtype in dtypes:
-                    roles[_role(key)][DTYPES[form.dtype].short] += 1
+    for key, name, form in zip(headers.keys, names, headers.forms, strict=True) if suspects else ():
+        if name in suspects and form.dtype in dtypes:
+            roles[_role(key)][DTYPES[form.dtype].short] += 1
     mixed = {role: counts for role, counts in roles.items() if len(counts) > 1}
     for role, counts in list(mixed.items())[:1]:
         yield MixedDtypes((role,), role, tuple(counts.most_common()), len(mixed) - 1)

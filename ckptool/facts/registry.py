@@ -45,6 +45,8 @@ def facts_of(checkpoint: Checkpoint) -> tuple[Fact, ...]:
     headers = Headers.of(checkpoint)
     facts = [fact for find in _FINDERS for fact in find(headers)]
     found = tuple(sorted(facts, key=lambda fact: (fact.level != "warning", fact.rank)))
+    if checkpoint.columns is not None:
+        checkpoint.columns.forget_rows()
     _KNOWN[key] = ref(checkpoint, lambda _: _KNOWN.pop(key, None)), found
     return found
 

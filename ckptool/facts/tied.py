@@ -49,7 +49,7 @@ def recorded_ties(checkpoint: Checkpoint) -> Mapping[str, str]:
     """
     noted = {**checkpoint.metadata, **_own(checkpoint.metadata)}.items()
     tensors = checkpoint.tensors
-    return {key: value for key, value in noted if value in tensors and key not in tensors and key != "format"}
+    return {key: value for key, value in noted if key != "format" and value in tensors and key not in tensors}
 
 
 def _own(metadata: Mapping[str, str]) -> dict[str, str]:

@@ -13,6 +13,7 @@ from ckptool.core.derived import DerivedBytes, OpenDerived
 from ckptool.core.errors import UnreadableError
 
 _BLOCK = 1 << 18  # bytes of text that are read at a time
+_KEPT = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +61,14 @@ class _OpenCharacters(OpenDerived[Characters]):
         self._file = source.origin.open()
         self._lock = threading.Lock()
         self._places = [(0, 0)]  # (characters, bytes) from the beginning
+        self._kept: dict[int, tuple[int, bytes]] = {}  # blocks that were read last, for many small reads in order
 
     def make(self, offset: int, buffer: memoryview) -> None:
         done = 0
         with self._lock:
             number = bisect_right(self._places, (offset, inf)) - 1
             while done < len(buffer):
-                at, block = self._block(number)
+                at, block = self._kept.get(number) or self._block(number)
                 skipped = offset + done - at
                 part = block[skipped : skipped + len(buffer) - done]
                 buffer[done : done + len(part)] = part
@@ -89,6 +91,9 @@ class _OpenCharacters(OpenDerived[Characters]):
             raise self._damaged()
         if number + 1 == len(self._places):
             self._places.append((end, read))
+        if len(self._kept) == _KEPT:
+            del self._kept[next(iter(self._kept))]
+        self._kept[number] = at, block
         return at, block
 
     def _damaged(self) -> UnreadableError:

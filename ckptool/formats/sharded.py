@@ -218,6 +218,7 @@ def _says_the_same(source: ByteSource, merged: Checkpoint) -> bool:
                 seen[row] = 1
 
     _walk(source, take)
+    columns.forget_rows()
     return not wrong and listed == len(seen) == seen.count(1)
 
 

@@ -87,7 +87,7 @@ class JsonReader:
 
         Args:
             usual: a pattern of a member in the form that most have, from its key to the end of its value; it sets all
-                of its groups. Members that fit come in lists. Of others the caller gets the key, and reads its value.
+                of its groups. Members that fit come in lists. Of another the caller gets the key, and reads the value.
 
         Raises:
             JsonError: the text is not one JSON object.

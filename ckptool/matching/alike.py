@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from ckptool.matching.groups import is_named
 from ckptool.matching.modules import Shape, Unit
-from ckptool.matching.words import vocabulary, words_of
+from ckptool.matching.words import is_structure, vocabulary, words_of
 
 _KINDS = (frozenset({"token", "pos", "patch", "type", "cls"}), frozenset("qkv"))
 _NORM = re.compile(r"(Batch|Layer|Group|Instance|RMS|Rms)_?Norm(alization)?(\d?d)?$")
@@ -57,6 +57,11 @@ def similarity(source: Unit, target: Unit) -> float:
 def shared(source: Unit, target: Unit) -> float:
     """The weight of the words that both have."""
     return sum(worth + target.words[word] for word, worth in source.words.items() if word in target.words)
+
+
+def named_words(source: Unit, target: Unit) -> set[str]:
+    """The words that both names have, and that say something."""
+    return {word for word in source.words.keys() & target.words.keys() if "/" not in word and not is_structure(word)}
 
 
 def compatible(source: Unit, target: Unit) -> bool:

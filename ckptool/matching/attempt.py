@@ -22,7 +22,6 @@ from ckptool.matching.solve import Board, guess, is_suffix, judge
 
 Places = tuple[Mapping[str, int], Mapping[str, int]]
 
-_SHORT = 6  # members of a list that may be modules with names of their own elsewhere
 _NAMED = 0.4  # of the words agree, at least, where a bias has no matrix beside it
 _MOSTLY = 0.8  # of the tensors of the smaller side match, so that what one signal tells of the others is right
 _REST = 0.2  # of the modules, at most, are matched because all others are
@@ -76,7 +75,6 @@ class Attempt:
         self._lists(board, ways)
         board.lay(edges_of(ours, theirs, laid, ways.io))
         self._add(board.run(judge), ways.doubtful)
-        self._singles(board, ways)
         self._bare(board)
         self._sequence(board, ways.io)
         self._rest(board, ways.doubtful)
@@ -112,15 +110,6 @@ class Attempt:
         """Takes matches over; those of square matrices that may have turned round are guesses."""
         for one in matches:
             self.found.append(as_guess(one, Evidence.SQUARE) if not doubtful.isdisjoint(_main_keys(one)) else one)
-
-    def _singles(self, board: Board, ways: Orientation) -> None:
-        """Modules that one side has one by one and the other in a short list."""
-        ours, theirs = map(board.free, self.units)
-        for sources, targets in ((_one_by_one(ours), theirs), (ours, _one_by_one(theirs))):
-            here, there = ([unit for unit in units if len(unit.members) == 1] for units in (sources, targets))
-            io = ways.io | {unit for unit in (*here, *there) if unit.root in ways.io}
-            board.lay(edges_of(here, there, [], frozenset(io)))
-        self._add(board.run(judge), ways.doubtful)
 
     def _bare(self, board: Board) -> None:
         """Matrices that were parameters and became modules have turned round, unless they stand alone."""
@@ -256,13 +245,6 @@ def _union(matches: Sequence[Match]) -> Match:
     )
     source, target = sides
     return replace(least, source=source, target=target)
-
-
-def _one_by_one(units: Sequence[Unit]) -> list[Unit]:
-    """Each member of short lists by itself."""
-    return [
-        unit.restricted([at]) for unit in units if 1 < len(unit.members) <= _SHORT for at in range(len(unit.members))
-    ]
 
 
 def _main_keys(match: Match) -> set[str]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from ckptool.matching.modules import Shape, Unit
 from ckptool.matching.relations import squeezed
+from ckptool.matching.words import vocabulary, words_of
 
 Numbers = tuple[int, ...]
 Chain = tuple[str, ...]
@@ -80,7 +81,7 @@ def _lists(units: Iterable[Unit]) -> dict[Chain, _List]:
 def _laid(one: _List, other: _List) -> Iterable[Laid]:
     least = _SHARED * min(one.size, other.size)
     here, there = range(len(one.numbers)), range(len(other.numbers))
-    if one.contents == other.contents:
+    if one.contents == other.contents and _counts_back(one) == _counts_back(other):
         yield _of(one, other, zip(here, there, strict=True), 1.0)
         return
     if max(len(here), len(there)) > _LONGEST:
@@ -101,8 +102,15 @@ def _laid(one: _List, other: _List) -> Iterable[Laid]:
         pairs = next((row for row in tried if row and sum(alike[at][to] for at, to in row) == best), sure)
         found.append((sum(alike[at][to] for at, to in pairs), backwards, pairs))
     shared, backwards, pairs = max(found, key=lambda row: (row[0], not row[1]))
+    if _counts_back(one) != _counts_back(other) and len(here) == len(there):
+        backwards, pairs = False, [*zip(here, turned, strict=True)]
     if pairs and shared >= least:
         yield _of(one, other, pairs, shared / min(one.size, other.size), backwards)
+
+
+def _counts_back(one: _List) -> bool:
+    """It is known to count from the end."""
+    return not vocabulary().backwards.isdisjoint(word for part in one.chain for word in words_of(part))
 
 
 def _of(one: _List, other: _List, pairs: Iterable[tuple[int, int]], share: float, backwards: bool = False) -> Laid:

@@ -76,25 +76,25 @@ def units_of(specs: Mapping[str, TensorSpec]) -> list[Unit]:
     return _units(_tree(specs), _Cut())
 
 
+_CUTS = (_Cut(), _Cut(tiny=False), _Cut(tiny=False, leaves=True), _Cut(tiny=False, flat=True))
+
+
 def cuts_of(specs: Mapping[str, TensorSpec], modules: Mapping[str, str] | None = None) -> list[list[Unit]]:
-    """The ways to cut a checkpoint into units: with small lists inside blocks, without, and with lists of leaves.
+    """The ways to cut a checkpoint into units: with small lists inside blocks, without, with lists of leaves, flat.
+
+    Ways that give the same units give the same list.
 
     Args:
         specs: in the file's order.
         modules: module path -> class name, where there is a model.
     """
     root = _tree(specs)
-    ways = (
-        [_Cut()]
-        if len(specs) > _LARGE
-        else [_Cut(), _Cut(tiny=False), _Cut(tiny=False, leaves=True), _Cut(tiny=False, flat=True)]
-    )
-    found = [_units(root, cut) for cut in ways]
+    found = [_units(root, cut) for cut in (_CUTS[:1] if len(specs) > _LARGE else _CUTS)]
     for unit in (unit for units in found for unit in units if modules and not unit.bare):
         made_of = {(modules or {}).get(key.rpartition(".")[0], "") for key in unit.keys[unit.main]}
         unit.made_of = made_of.pop() if len(made_of) == 1 else ""
     paths = [[unit.path for unit in units] for units in found]
-    return [units for at, units in enumerate(found) if paths[at] not in paths[:at]]
+    return [found[paths.index(path)] for path in paths]
 
 
 def parts_of(key: str) -> tuple[list[str], list[str]]:
@@ -225,7 +225,7 @@ def _unit(rows: _Members, path: tuple[Part, ...]) -> Unit:
         all(row[3] for row in first.values()),
         tuple(tuple(number for _, number in ordinals) for ordinals, _ in rows),
         places=tuple(min(row[1] for row in node.tensors.values()) for _, node in rows),
-        holds=any(node.children for _, node in rows),
+        holds=any("running_mean" in child.tensors for _, node in rows for child in node.children.values()),
     )
 
 

@@ -7,17 +7,18 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations, pairwise
 
-from ckptool.matching.alike import compatible
+from ckptool.matching.alike import compatible, named_words, shared
 from ckptool.matching.edges import Match
 from ckptool.matching.modules import Shape, Unit
 from ckptool.matching.result import Evidence, Group
 from ckptool.matching.towers import of_twins
-from ckptool.matching.words import is_structure, vocabulary, words_of
+from ckptool.matching.words import vocabulary, words_of
 
 Chain = tuple[str, ...]
 Numbers = tuple[int, ...]
 
 _PLACE = re.compile(r"\d+/\d+")
+_BLOCK = re.compile(r"[^./]*[./](?:[^\d]*\d+[^./]*[./])?")
 _MOST = 40  # modules of one list that are compared with each other; of more only the order of a file tells
 _CLEARLY = 0.3  # by how much better words must agree than with each other's, against the order
 _BARELY = 0.05  # the same where there is no order
@@ -49,12 +50,45 @@ def doubted(
     found |= dict.fromkeys(of_twins(matches, sources, targets), Evidence.TWIN)
     found |= dict.fromkeys(_rearranged(matches, sources, targets), Evidence.REARRANGED)
     found |= dict.fromkeys(_split(matches), Evidence.SPLIT)
+    found |= dict.fromkeys(_rivalled(matches, sources, targets), Evidence.CROSSED)
     common = _common(sources) | _common(targets)
     if not any(_is_told(one, common) for one in matches) and not _is_most(matches, sources, targets):
         found |= dict.fromkeys(matches, Evidence.NO_WORD)
     if _is_mirrored(matches, common):
         found |= dict.fromkeys(matches, Evidence.MIRRORED)
     return found
+
+
+def _rivalled(matches: Sequence[Match], sources: Sequence[Unit], targets: Sequence[Unit]) -> set[Match]:
+    """Those of which something that is left over in the same block, of the same shape, has as many words."""
+    plain = [one for one in matches if not any(said.is_name for said in one.evidence)]
+    found: set[Match] = set()
+    for side, units in (("source", sources), ("target", targets)):
+        used = {key for one in matches for unit in getattr(one, side).atoms for key in unit.keys[unit.main]}
+        free: dict[object, list[Unit]] = defaultdict(list)
+        for unit in units:
+            for key, shape in zip(unit.keys[unit.main], unit.shapes[unit.main], strict=True):
+                if key not in used:
+                    free[_outermost(key), shape].append(unit)
+        for one in plain if free else ():
+            mine, other = (one.source, one.target) if side == "source" else (one.target, one.source)
+            rivals = {
+                id(rival): rival
+                for key, shape in zip(mine.keys[mine.main], mine.shapes[mine.main], strict=True)
+                for rival in free.get((_outermost(key), shape), ())
+            }
+            if any(
+                compatible(rival, other) and shared(rival, other) > shared(mine, other) - _BARELY
+                for rival in rivals.values()
+            ):
+                found.add(one)
+    return found
+
+
+def _outermost(key: str) -> str:
+    """The name up to the first number: of the block that it is in."""
+    found = _BLOCK.match(key)
+    return found[0] if found else ""
 
 
 def _split(matches: Sequence[Match]) -> set[Match]:
@@ -81,7 +115,9 @@ def _common(units: Sequence[Unit]) -> set[str]:
 
 def _is_told(one: Match, common: set[str]) -> bool:
     """Something besides shapes and numbers says it: a word that both names have, or the order of the files."""
-    return bool(_named_words(one) - common) or any(said.group is Group.ORDER or said.is_name for said in one.evidence)
+    return bool(named_words(one.source, one.target) - common) or any(
+        said.group is Group.ORDER or said.is_name for said in one.evidence
+    )
 
 
 def _is_most(matches: Iterable[Match], sources: Iterable[Unit], targets: Iterable[Unit]) -> bool:
@@ -92,6 +128,8 @@ def _is_most(matches: Iterable[Match], sources: Iterable[Unit], targets: Iterabl
 
 def _is_mirrored(matches: Sequence[Match], common: set[str]) -> bool:
     """All are in reverse order, and no word is on both sides: an encoder, and a decoder that is its mirror image."""
+    if any(named_words(one.source, one.target) - common for one in matches):
+        return False
     rows = sorted(
         (_natural(here), _natural(there))
         for one in matches
@@ -99,18 +137,11 @@ def _is_mirrored(matches: Sequence[Match], common: set[str]) -> bool:
         for here, there in zip(one.source.keys[one.source.main], one.target.keys[one.target.main], strict=True)
     )
     falls = all(one[1] > other[1] for one, other in pairwise(rows))
-    return len(rows) >= _FEWEST and falls and not any(_named_words(one) - common for one in matches)
+    return len(rows) >= _FEWEST and falls
 
 
 def _natural(key: str) -> list[object]:
     return [int(text) if text.isdigit() else text for text in re.split(r"(\d+)", key)]
-
-
-def _named_words(one: Match) -> set[str]:
-    """The words that both names have, and that say something."""
-    return {word for word in one.source.words if word in one.target.words and not _PLACE.fullmatch(word)} - {
-        word for word in one.source.words if is_structure(word)
-    }
 
 
 # ---------------------------------------------------------------------------------------------- inside a block

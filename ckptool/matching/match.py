@@ -12,7 +12,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 
@@ -27,12 +29,17 @@ from ckptool.matching.explain import Weighed
 from ckptool.matching.generalise import rules_of
 from ckptool.matching.order import has_order
 from ckptool.matching.related import related
-from ckptool.matching.reshaped import reshaped_pairs
+from ckptool.matching.reshaped import reshaped_matches
 from ckptool.matching.result import Confidence, MatchReport, Pair
 from ckptool.matching.reversal import reversal_notes
 from ckptool.matching.unknowable import unknowable
 
 Specs = Mapping[str, TensorSpec]
+
+_PART = 0.5  # of the target's tensors, at least, are in a part of the source that may be all of it
+_MOST_PARTS = 6
+_WHOLE = 0.8  # of the target is found in one part, and in no other
+_LARGE = 20_000  # tensors; of larger files no part is tried
 
 
 def match(
@@ -62,12 +69,47 @@ def match(
         twins = [] if twins_of(source) else [row for row in twins_of(target) if not told_apart(row, source)]
         others = tuple(name for row in twins for name in row[1:])
         first = {key: spec for key, spec in target.items() if not key.startswith(others)} if others else target
-        report = _matched(source, first, source_modules, target_modules, accept)
+
+        def matched(part: Specs) -> MatchReport:
+            return _matched(part, first, source_modules, target_modules, accept)
+
+        report = _best_tower(source, first, matched(source), matched)
         if others:
             missing = (*report.unmatched_targets, *(key for key in target if key not in first))
             report = with_twins(replace(report, unmatched_targets=missing), twins, target)
         notes = *twin_note(report, source), *tied_head(report, source, target)
         return replace(report, notes=(*report.notes, *notes))
+
+
+def _found(report: MatchReport) -> int:
+    """How many target tensors have a source."""
+    return sum(len(pair.targets) for pair in report.accepted())
+
+
+def _towers(source: Specs, target: Specs, report: MatchReport) -> list[Specs]:
+    """The parts of a source that are large enough for a target of which little is found in the whole."""
+    if 2 * _found(report) > len(target) or max(len(source), len(target)) > _LARGE:
+        return []
+    sizes = Counter(
+        key[: at + 1] for key in source for at in (key.find("."), key.find(".", key.find(".") + 1)) if at > 0
+    )
+    names = [name for name, size in sizes.items() if _PART * len(target) <= size < len(source)]
+    return [{key: spec for key, spec in source.items() if key.startswith(name)} for name in names[:_MOST_PARTS]]
+
+
+def _best_tower(
+    source: Specs, target: Specs, report: MatchReport, matched: Callable[[Specs], MatchReport]
+) -> MatchReport:
+    """The report; of the part of the source that alone has nearly all of the target, if there is one."""
+    tried = sorted((matched(part) for part in _towers(source, target, report)), key=lambda one: -_found(one))
+    counts = [_found(one) for one in (*tried, report)]
+    plain = [key for one in tried[:1] for pair in one.accepted() for key in pair.targets if not re.search(r"\d", key)]
+    if not any(len(target[key].shape) > 1 for key in plain):
+        return report  # only blocks, which are alike in many models
+    if not tried or counts[0] < _WHOLE * len(target) or (len(tried) > 1 and counts[1] > _WHOLE * counts[0]):
+        return report
+    used = {key for pair in tried[0].pairs for key in pair.sources}
+    return replace(tried[0], unmatched_sources=tuple(key for key in source if key not in used))
 
 
 def _matched(
@@ -81,9 +123,8 @@ def _matched(
     places = {key: at for at, key in enumerate(source)}, place
     cuts = cuts_of(source, source_modules), cuts_of(target, target_modules)
     ordered = [has_order([*side]) for side in places]
-    flat = cuts[0][-1:], cuts[1][-1:]
-    inner = cuts[0][:-1] or flat[0], cuts[1][:-1] or flat[1]
-    ways = [*product(*inner), *zip(*flat, strict=True)] if len(cuts[0]) > 1 or len(cuts[1]) > 1 else [*product(*cuts)]
+    ways = [*product(*(side[:3] for side in cuts)), *zip(*(side[3:] for side in cuts), strict=False)]
+    ways = [*{(id(ours), id(theirs)): (ours, theirs) for ours, theirs in ways}.values()]
     tries = [Attempt(ours, theirs, places, ordered) for ours, theirs in ways]
     for one in tries:
         one.run()
@@ -103,13 +144,16 @@ def _matched(
     used = {key for pair in pairs for key in pair.sources}
     free = tuple(key for key in target if key not in made), tuple(key for key in source if key not in used)
     left = ({key: side[key] for key in keys} for side, keys in ((source, free[1]), (target, free[0])))
-    reshaped = reshaped_pairs(*left) if sure else []
+    reshaped = reshaped_matches(*left) if sure else []
+    others = [pair for _, row in reshaped for pair in row]
+    fitted = {**target, **{pair.targets[0]: source[pair.sources[0]] for pair in others}}
     return MatchReport(
         tuple(sorted(pairs, key=lambda pair: place[pair.targets[0]])),
         *free,
         (*notes, *_unsaid(unsaid), *unknowable(pairs, target), *reversal_notes(rules, source, target)),
         rules,
-        tuple(reshaped),
+        tuple(others),
+        rules_of(reshaped, source, fitted),
         Weighed(best.weighed),
     )
 

@@ -51,8 +51,14 @@ def related(
 def _coherent(attempt: Attempt) -> list[Match]:
     """The matches; those in blocks of which too little is alike are guesses."""
     sizes: Counter[tuple[str, tuple[str, ...]]] = Counter()
+    crossing: set[tuple[str, tuple[str, ...]]] = set()  # lists of blocks that look at another tower
     for side, units in zip(("source", "target"), attempt.units, strict=True):
         sizes.update((side, unit.chain) for unit in units)
+        crossing.update(
+            (side, unit.chain)
+            for unit in units
+            if {"cross", "attn"} <= unit.words.keys() and len(unit.shapes[unit.main][0]) > 1
+        )
     alike: dict[tuple[tuple[str, ...], tuple[str, ...]], tuple[set[str], set[str]]] = {}
     for one in attempt.found:
         if _belongs(one):
@@ -71,6 +77,8 @@ def _coherent(attempt: Attempt) -> list[Match]:
         if not here or not there or (here, there) not in alike or (here, there) in same:
             return True
         ours, theirs = alike[here, there]
+        if (("source", here) in crossing) != (("target", there) in crossing):
+            return False
         return max(len(ours) / sizes["source", here], len(theirs) / sizes["target", there]) >= _ALIKE
 
     return [

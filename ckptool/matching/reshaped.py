@@ -10,11 +10,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from ckptool.core.spec import TensorSpec
-from ckptool.matching.alike import similarity, squeezed
+from ckptool.matching.alike import named_words, similarity, squeezed
 from ckptool.matching.cuts import units_of
+from ckptool.matching.edges import Match
 from ckptool.matching.modules import Unit
-from ckptool.matching.result import Confidence, Evidence, MatchReport, MatchRule, Pair
-from ckptool.recipes.renaming import unsayable
+from ckptool.matching.result import Confidence, Evidence, MatchReport, Pair
 
 Specs = Mapping[str, TensorSpec]
 
@@ -23,8 +23,8 @@ _MARGIN = 0.1  # by which they agree better than with any other
 _MOST = 2000  # units of one side that are compared by words; of more, only equal names
 
 
-def reshaped_pairs(source: Specs, target: Specs) -> list[Pair]:
-    """Pairs of tensors of other shapes, one to one.
+def reshaped_matches(source: Specs, target: Specs) -> list[tuple[Match, tuple[Pair, ...]]]:
+    """Modules whose tensors have other shapes, with the pairs of these tensors.
 
     Args:
         source: what is left of it.
@@ -33,7 +33,7 @@ def reshaped_pairs(source: Specs, target: Specs) -> list[Pair]:
     Example:
         >>> old = {"fc.weight": TensorSpec("fc.weight", "float32", (1000, 512))}
         >>> new = {"head.fc.weight": TensorSpec("head.fc.weight", "float32", (10, 512))}
-        >>> [(pair.sources, pair.targets) for pair in reshaped_pairs(old, new)]
+        >>> [(pair.sources, pair.targets) for _, pairs in reshaped_matches(old, new) for pair in pairs]
         [(('fc.weight',), ('head.fc.weight',))]
     """
     ours, theirs = units_of(source), units_of(target)
@@ -44,16 +44,13 @@ def reshaped_pairs(source: Specs, target: Specs) -> list[Pair]:
     there = [unit for unit in theirs if unit not in {other for _, other, _ in found}]
     if max(len(here), len(there)) <= _MOST:
         found += _by_words(here, there)
-    return [pair for one, other, why in found for pair in _pairs(one, other, why, source, target)]
+    matches = [Match(one, other, (why, Evidence.OTHER_SHAPE), Confidence.ALIGNED) for one, other, why in found]
+    return [(one, tuple(_pairs(one, source, target))) for one in matches]
 
 
 def with_reshaped(report: MatchReport) -> MatchReport:
     """The report with rules for its pairs of other shapes, before all others."""
-    pairs = [pair for pair in report.reshaped if not unsayable([*pair.targets, *pair.sources])]
-    rules = [
-        MatchRule(f"{pair.sources[0]} -> {pair.targets[0]}", (pair,), pair.evidence, pair.confidence) for pair in pairs
-    ]
-    return replace(report, rules=(*rules, *report.rules))
+    return replace(report, rules=(*report.reshaped_rules, *report.rules))
 
 
 def _by_words(ours: Sequence[Unit], theirs: Sequence[Unit]) -> Iterable[tuple[Unit, Unit, Evidence]]:
@@ -61,7 +58,7 @@ def _by_words(ours: Sequence[Unit], theirs: Sequence[Unit]) -> Iterable[tuple[Un
         (one, other): score
         for one in ours
         for other in theirs
-        if _may_be(one, other) and (score := similarity(one, other)) >= _LEAST
+        if _may_be(one, other) and named_words(one, other) and (score := similarity(one, other)) >= _LEAST
     }
     for (one, other), score in scores.items():
         rivals = [
@@ -83,8 +80,8 @@ def _may_be(one: Unit, other: Unit) -> bool:
     )
 
 
-def _pairs(one: Unit, other: Unit, why: Evidence, source: Specs, target: Specs) -> Iterable[Pair]:
-    for role, keys in other.keys.items():
-        for key, found in zip(keys, one.keys.get(role, ()), strict=False):
+def _pairs(match: Match, source: Specs, target: Specs) -> Iterable[Pair]:
+    for role, keys in match.target.keys.items():
+        for key, found in zip(keys, match.source.keys.get(role, ()), strict=False):
             shapes = source[found].shape, target[key].shape
-            yield Pair((key,), (found,), "", (why, Evidence.OTHER_SHAPE), Confidence.ALIGNED, shapes=shapes)
+            yield Pair((key,), (found,), "", match.evidence, match.confidence, shapes=shapes)

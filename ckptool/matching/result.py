@@ -195,7 +195,8 @@ class MatchReport:
         notes: what headers cannot decide, where it matters.
         rules: the pairs as rules, in the order in which a recipe has them.
         weighed: every candidate with its signals, to be asked for a key.
-        reshaped: what no pair names, and belongs together by its names though shapes differ. No rule makes it.
+        reshaped: what no pair names, and belongs together by its names though shapes differ.
+        reshaped_rules: the same as rules, for those who fit tensors to other shapes.
     """
 
     pairs: tuple[Pair, ...]
@@ -204,6 +205,7 @@ class MatchReport:
     notes: tuple[Note, ...] = ()
     rules: tuple[MatchRule, ...] = ()
     reshaped: tuple[Pair, ...] = ()
+    reshaped_rules: tuple[MatchRule, ...] = ()
     weighed: Callable[[str], list[Candidate]] | None = None
 
     def accepted(self, accept: Confidence = Confidence.ALIGNED) -> tuple[Pair, ...]:

@@ -12,6 +12,7 @@ from ckptool.matching.modules import Unit
 from ckptool.matching.relations import squeezed
 from ckptool.matching.result import Confidence, Evidence, least_sure
 from ckptool.matching.signals import Known
+from ckptool.matching.words import vocabulary
 
 _ROUNDS = 12
 _PAIRED = 0.4  # of the words agree in every pair of a class that pairs off
@@ -113,7 +114,8 @@ class Board:
                     made.append(self._with_former(edge, match, rivals))
                     new.append(edge)
                     self._take(edge)
-        self.known.add(new)
+        if judge is not guess:  # guesses support nothing
+            self.known.add(new)
         self.accepted += new
         return made
 
@@ -259,7 +261,13 @@ def judge(edge: Edge, rivals: Sequence[Edge], all_off: bool) -> Match | None:
 def _says_more(edge: Edge, rivals: Iterable[Edge]) -> bool:
     """Both names have more in common than those of any rival: fewer words that they have not says nothing."""
     mine = shared(edge.source, edge.target)
-    return all(mine - shared(rival.source, rival.target) >= _BARELY for rival in rivals)
+    said = edge.source.words.keys() | edge.target.words.keys()
+    return all(
+        mine - shared(rival.source, rival.target) >= _BARELY
+        or rival.penalty > edge.penalty
+        or not vocabulary().marks.isdisjoint({*rival.source.words, *rival.target.words} - said)
+        for rival in rivals
+    )
 
 
 def is_supported(edge: Edge) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -85,6 +86,10 @@ class Initial:
 
     def compute(self, args: Sequence[Array]) -> Array:
         return self.init.array(self.spec)
+
+    def fingerprint(self) -> str:
+        """Of its bytes: code that makes other values since is another plan."""
+        return f"{self.spec.short} {sha256(self.compute([]).tobytes()).hexdigest()}"
 
 
 @dataclass(frozen=True, slots=True)

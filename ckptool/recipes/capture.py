@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-Kind = Literal["digits", "range", "choice", "piece", "parts", "glob"]
+Kind = Literal["digits", "range", "choice", "piece", "parts", "glob", "list", "place", "named"]
+OPEN = 10**18
+"""The end of a range without one: ``{i=4..}``."""
 Values: TypeAlias = Mapping[str, str]
 """What captures matched: the text; for a choice, its place in the list; for ``{2*s+1}``, the s."""
 
@@ -22,6 +24,7 @@ class Hole:
         factor, offset: ``{2*s+1}`` is 2 and 1.
         low, high: of a range.
         choices: of a choice.
+        written: what stands in the braces where numbers of it are names: ``i=first..last``, until they are known.
     """
 
     name: str
@@ -31,12 +34,13 @@ class Hole:
     low: int = 0
     high: int = 0
     choices: tuple[str, ...] = ()
+    written: str = ""
 
     @property
     def size(self) -> int | None:
         """How many values it has, where that is written down."""
         if self.kind == "range":
-            return self.high - self.low + 1
+            return self.high - self.low + 1 if self.high < OPEN else None
         return len(self.choices) if self.kind == "choice" else None
 
     @property
@@ -82,13 +86,15 @@ class Hole:
     @property
     def text(self) -> str:
         """It in the notation of rules."""
+        if self.kind in ("named", "list", "place"):
+            return "{" + {"list": f"{self.name}#", "place": f"#{self.name}"}.get(self.kind, self.written) + "}"
         if self.name[0] == "*":
             return "{" + ",".join(self.choices) + "}" if self.choices else {"parts": "**"}.get(self.kind, "*")
         text = f"{self.factor}*{self.name}" if self.factor != 1 else self.name
         if self.offset:
             text += f"{self.offset:+d}"
         if self.kind == "range" and not self.linear:
-            text += f"={self.low}..{self.high}"
+            text += f"={self.low}..{self.high if self.high < OPEN else ''}"
         elif self.kind == "choice":
             text += f"={'|'.join(self.choices)}"
         return "{" + text + {"piece": "*", "parts": "**"}.get(self.kind, "") + "}"

@@ -5,25 +5,30 @@ Everything is decided on headers. Problems are collected, not raised, so that on
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import TypeAlias
 
+from ckptool.core.checkpoint import ColumnSpecs
 from ckptool.core.errors import CkptError, UsageError
 from ckptool.core.keys import Pattern as KeyPattern
 from ckptool.core.keys import escape
 from ckptool.core.near_miss import near_miss
 from ckptool.core.ops import made
-from ckptool.core.plan import Apply, Dropped, Problem, Source, Step, Use, sources_of
-from ckptool.core.reasons import ByRules, Init, Kept, NotUsed, Reason, RecipeTie, RuleName, Unmatched
+from ckptool.core.plan import Apply, Copies, Dropped, Problem, Source, Step, Use, sources_of
+from ckptool.core.reasons import ByRules, Init, Kept, NotUsed, Reason, RecipeTie, Unmatched
 from ckptool.core.spec import TensorSpec
+from ckptool.recipes.binding import with_lists, with_numbers
+from ckptool.recipes.capture import Hole
 from ckptool.recipes.group import Context, FitOp, Group, Item, groups_of, make, mapped
-from ckptool.recipes.matching import Matches, Owned, Span, match_stage, new_names
+from ckptool.recipes.items import Items, Loaded, Rules
+from ckptool.recipes.matching import Matches, match_stage, new_names
 from ckptool.recipes.pattern import Pattern
 from ckptool.recipes.recipe import Recipe
 from ckptool.recipes.require import unmet_by_keys
 from ckptool.recipes.rules import Rule, Stage
+from ckptool.recipes.template import Span
 
 Specs: TypeAlias = Mapping[str, TensorSpec]
 
@@ -45,7 +50,7 @@ class Expansion:
         uses: what became of each rule, in order.
     """
 
-    steps: tuple[Step, ...]
+    steps: Sequence[Step]
     dropped: tuple[Dropped, ...]
     problems: tuple[Problem, ...]
     uses: tuple[Use, ...]
@@ -58,16 +63,20 @@ class Expansion:
 
 @dataclass(slots=True)
 class _State:
-    """What is collected on the way."""
+    """What is collected on the way.
+
+    `gone`: why each tensor of the inputs is dropped; None for those that are not. `dropped`: the same of tensors that
+    a rule has made something of.
+    """
 
     context: Context
+    gone: list[Reason | None]
     problems: dict[tuple[str, str], list[str]] = field(default_factory=dict)
     uses: list[Use] = field(default_factory=list)
     dropped: dict[Source, Reason] = field(default_factory=dict)
     near_misses: int = 0
     most: int = MAX_TENSORS
-    met: dict[tuple[RuleName, ...], tuple[RuleName, ...]] = field(default_factory=dict)
-    reasons: dict[tuple[RuleName, ...], ByRules] = field(default_factory=dict)
+    met: dict[Rules, Rules] = field(default_factory=dict)
 
     def problem(self, message: str, hint: str | None = None, keys: Iterable[str] = ()) -> None:
         """One problem; the same for several keys is said once."""
@@ -77,21 +86,21 @@ class _State:
         """All problems."""
         return tuple(Problem(message, hint, tuple(keys)) for (message, hint), keys in self.problems.items())
 
-    def applied(self, before: tuple[RuleName, ...], rules: Sequence[Rule]) -> tuple[RuleName, ...]:
+    def applied(self, before: Rules, rules: Sequence[Rule]) -> Rules:
         """The rules that a tensor has met, each once; one tuple for all tensors that met the same."""
-        met = (*before, *(rule.name for rule in rules))
-        met = tuple(dict.fromkeys(met)) if len(met) > 1 else met
+        met = tuple(dict.fromkeys((*before, *(rule.name for rule in rules))))
         return self.met.setdefault(met, met)
 
-    def reason(self, item: Item) -> Reason:
-        """Why a tensor of the result is there."""
-        if not item.rules:
-            return _KEPT
-        return self.reasons.setdefault(item.rules, ByRules(item.rules))
-
-    def drop(self, item: Item, reason: Reason) -> None:
-        for source in sources_of(item.value):
+    def drop(self, items: Items, position: int, reason: Reason) -> None:
+        row = items.rows[position]
+        if row >= 0:
+            self.gone[row] = self.gone[row] or reason
+            return
+        for source in sources_of(items.at(position).value):
             self.dropped.setdefault(source, reason)
+
+    def why_dropped(self, row: int, source: Source) -> Reason:
+        return self.gone[row] or self.dropped.get(source) or NotUsed()
 
 
 def expand(
@@ -126,26 +135,31 @@ def expand(
         ByRules(rules=(RuleName(recipe='', number=1, backwards=False),))
     """
     numbers = {name: value for name, value in recipe.vars.items() if not isinstance(value, str)}
-    state = _State(Context({**numbers, **(vars or {})}, fit=fit))
+    numbers |= vars or {}
+    recipe = with_numbers(recipe, numbers)
     inputs = [sources] if isinstance(sources, Mapping) else list(sources)
-    items = _loaded(inputs, prefixes, state)
+    loaded = Loaded(inputs)
+    state = _State(Context(numbers, fit=fit), [None] * len(loaded.keys))
+    items = _begin(loaded, prefixes, state)
     state.most += 20 * len(items)
-    unmet = list(unmet_by_keys(recipe.require, {key: item.spec for key, item in items.items()}))
+    specs: Specs = inputs[0] if inputs and items.names is loaded.keys else {}
+    if recipe.require and items.names is not loaded.keys:
+        specs = {key: items.spec(at) for at, key in enumerate(items)}
+    unmet = list(unmet_by_keys(recipe.require, specs))
     for number, stage in enumerate(recipe.stages):
         state.context.targets = targets if number == len(recipe.stages) - 1 else None
-        items = _run(stage, items, state)
-    steps = [
-        Step(TensorSpec(key, item.spec.dtype, item.spec.shape), item.value, state.reason(item))
-        for key, item in items.items()
-    ]
-    if targets is not None:
-        _fill(recipe, steps, targets, state)
-    _tie(recipe, steps, state)
-    used = {source for step in steps for source in sources_of(step.value)}
-    everything = (Source(number, key) for number, specs in enumerate(inputs) for key in specs)
+        items = _run(with_lists(stage, items, recipe.lists), items, state)
+    steps: Sequence[Step] | None = None
+    if not recipe.tie and (targets is None or not recipe.init):
+        steps = _copies(items)
+    if steps is None:
+        steps = list(_steps(items))
+        if targets is not None:
+            _fill(recipe, steps, targets, state)
+        _tie(recipe, steps, state)
     return Expansion(
-        tuple(steps),
-        tuple(Dropped(s, state.dropped.get(s, NotUsed())) for s in everything if s not in used),
+        steps if isinstance(steps, Copies) else tuple(steps),
+        tuple(_dropped(loaded, _used(items, steps), state)),
         (_misfit(recipe, unmet),) if unmet else state.found(),  # what follows from a misfit is not said
         tuple(state.uses),
     )
@@ -160,50 +174,165 @@ def _misfit(recipe: Recipe, unmet: Sequence[tuple[str, str]]) -> Problem:
     )
 
 
-def _loaded(inputs: Sequence[Specs], prefixes: Sequence[str], state: _State) -> dict[str, Item]:
-    items: dict[str, Item] = {}
-    for number, specs in enumerate(inputs):
-        prefix = f"{prefixes[number]}." if prefixes and prefixes[number] else ""
-        for key, spec in specs.items():
-            if prefix + key in items:
-                state.problem("keys are in two inputs", "give the inputs prefixes: source.files in a recipe", [key])
-            else:
-                items[prefix + key] = Item(Source(number, key), spec)
-    return items
+def _begin(loaded: Loaded, prefixes: Sequence[str], state: _State) -> Items:
+    """The tensors of the inputs, with the prefixes of these."""
+    every = len(loaded.keys)
+    if len(loaded.inputs) == 1 and not any(prefixes):
+        return Items(loaded, loaded.keys, range(every), [()] * every)
+    begin = [0, *loaded.ends]
+    names = [
+        f"{prefixes[at]}.{key}" if prefixes and prefixes[at] else key
+        for at in range(len(loaded.inputs))
+        for key in loaded.keys[begin[at] : begin[at + 1]]
+    ]
+    items = Items(loaded, names, range(every), [()] * every)
+    first: dict[str, int] = {}
+    for row, name in enumerate(names):
+        if first.setdefault(name, row) != row:
+            state.problem(
+                "keys are in two inputs", "give the inputs prefixes: source.files in a recipe", [loaded.keys[row]]
+            )
+    return items if len(first) == every else items.chosen(list(first.values()))
+
+
+def _reasons(items: Items) -> list[Reason]:
+    """Why each tensor of the result is there."""
+    known: dict[int, Reason] = {}  # very many have met the same rules
+    for rules in items.rules:
+        if id(rules) not in known:
+            known[id(rules)] = ByRules(rules) if rules else _KEPT
+    return [known[id(rules)] for rules in items.rules]
+
+
+def _copies(items: Items) -> Copies | None:
+    """The result in columns, if its tensors are those of one input in columns, each once and as it is."""
+    rows = items.rows
+    (specs, *others) = items.loaded.inputs
+    if others or not isinstance(specs, ColumnSpecs):
+        return None
+    keys, forms = items.loaded.keys, specs.forms
+    if not isinstance(rows, range):
+        if len(rows) and min(rows) < 0:
+            return None
+        once = bytearray(len(keys))
+        for row in rows:
+            once[row] = 1
+        if once.count(1) < len(rows):
+            return None
+        keys, forms = [keys[row] for row in rows], [forms[row] for row in rows]
+    return Copies(0, items.names, keys, forms, _reasons(items))
+
+
+def _steps(items: Items) -> Iterator[Step]:
+    for at, (name, reason) in enumerate(zip(items.names, _reasons(items), strict=True)):
+        spec = items.spec(at)
+        row = items.rows[at]
+        value = items.computed[-row - 1].value if row < 0 else items.loaded.source(row)
+        yield Step(TensorSpec(name, spec.dtype, spec.shape), value, reason)
+
+
+def _used(items: Items, steps: Sequence[Step]) -> bytearray:
+    """1 for each tensor of the inputs that a step is made of."""
+    used = bytearray(len(items.loaded.keys))
+    for row in items.rows:
+        if row >= 0:
+            used[row] = 1
+    if not isinstance(steps, Copies):
+        sources = {source for step in steps for source in sources_of(step.value)}
+        for row in range(len(used)):
+            used[row] = used[row] or items.loaded.source(row) in sources
+    return used
+
+
+def _dropped(loaded: Loaded, used: bytearray, state: _State) -> Iterator[Dropped]:
+    """The tensors of the inputs that no step is made of."""
+    row = used.find(0)
+    while row >= 0:
+        source = loaded.source(row)
+        yield Dropped(source, state.why_dropped(row, source))
+        row = used.find(0, row + 1)
 
 
 # ---------------------------------------------------------------------------------------------- one stage
 
-_Made: TypeAlias = tuple[int, int, str, Item]
-"""Position of the first source, order within the rule, name, tensor."""
+_Made: TypeAlias = dict[int, list[tuple[str, Item]]]
+"""Tensors that rules make, by the position of the first that each is made of."""
 
 
-def _run(stage: Stage, items: dict[str, Item], state: _State) -> dict[str, Item]:
-    matches = match_stage(stage, items)
-    outputs: list[_Made] = []
+def _run(stage: Stage, items: Items, state: _State) -> Items:
+    matches = match_stage(stage, items.names)
+    names, rules = _renamed(stage, items, matches, state)
+    made: _Made = {}
     for number, rule in enumerate(stage.rules):
         if rule.is_whole:
-            _run_whole(rule, matches.owned.get(number, []), items, outputs, state, number in matches.seen)
+            _run_whole(rule, number, matches, items, names, made, state)
         else:
-            _note_partial(rule, number, stage, matches, state)
+            _note_partial(rule, number, stage, matches, items, names, state)
         if number not in matches.seen and not rule.optional:
             _note_unused(rule, items, state)
-    for position, (key, item) in enumerate(items.items()):
-        if key in matches.touched:
-            _rename(key, item, position, matches.touched[key], stage, outputs, state)
-        elif key not in matches.taken:
-            _keep(key, item, position, stage, outputs, state)
-    return _collected(outputs, items, state)
+    total = sum(map(len, made.values()))
+    for position, spans in sorted(matches.touched.items()):
+        _touch(position, spans, stage, items, made, state)
+        total += len(made.get(position, ()))
+        _require_few(total, state)
+    gone = bytearray(len(items))
+    for owned in matches.owned.values():
+        for each in owned:
+            gone[each.position] = 1
+    for position in matches.touched:
+        gone[position] = 1
+    for number, positions in matches.dropped.items():
+        reason = ByRules((stage.rules[number].name,))
+        for position in positions:
+            gone[position] = 1
+            state.drop(items, position, reason)
+    if stage.unmatched != "keep":
+        _unmatched(stage, items, matches, gone, state)
+    return _collected(_put_together(items.renamed(names, rules), made, gone), state)
+
+
+def _renamed(stage: Stage, items: Items, matches: Matches, state: _State) -> tuple[list[str], list[Rules]]:
+    """The names of all tensors when those that only get another one have it, and the rules that each has met."""
+    if not matches.renamed:
+        return items.names, items.rules
+    names, rules = list(items.names), list(items.rules)
+    for numbers, renamed in matches.renamed.items():
+        applied = [stage.rules[number] for number in numbers]
+        after: dict[int, Rules] = {}
+        for position, name in zip(renamed.positions, renamed.names, strict=True):
+            names[position] = name
+            before = rules[position]
+            met = after.get(id(before))
+            if met is None:
+                met = after[id(before)] = state.applied(before, applied)
+            rules[position] = met
+    return names, rules
+
+
+def _put_together(items: Items, made: _Made, gone: bytearray) -> Items:
+    """The tensors of the next stage, those that rules have made where their first source stood."""
+    if not made and 1 not in gone:
+        return items
+    found = Items.none_of(items.loaded)
+    for position, name in enumerate(items.names):
+        if not gone[position]:
+            row = items.rows[position]
+            if row >= 0:
+                found.append(name, row, items.rules[position])
+            else:
+                found.append_item(name, items.at(position))
+        for new, item in made.get(position, ()):
+            found.append_item(new, item)
+    return found
 
 
 def _run_whole(
-    rule: Rule, owned: Sequence[Owned], items: dict[str, Item], outputs: list[_Made], state: _State, seen: bool
+    rule: Rule, number: int, matches: Matches, items: Items, names: list[str], made: _Made, state: _State
 ) -> None:
-    before = len(outputs)
-    if rule.drops:
-        for match in owned:
-            state.drop(items[match.key], ByRules((rule.name,)))
-    for group in () if rule.drops else groups_of(rule, owned):
+    renamed = matches.renamed.get((number,))
+    count = len(renamed.names) if renamed else 0
+    first = ""
+    for group in groups_of(rule, matches.owned.get(number, [])):
         if not isinstance(group, Group):
             state.problem(f"{rule.name}: {group.message}", group.hint)
             continue
@@ -214,20 +343,30 @@ def _run_whole(
         except ValueError as error:
             state.problem(f"{rule.name}: {error}", keys=group.keys)
         else:
-            outputs += [(group.position, at, name, item) for at, (name, item) in enumerate(tensors)]
-            _require_few(outputs, state)
+            first = first or (tensors[0][0] if tensors else "")
+            made.setdefault(group.position, []).extend(tensors)
+            count += len(tensors)
+            _require_few(count, state)
+    tally = matches.tallies.get(number)
     example = None
-    if owned:
-        example = (owned[0].key, outputs[before][2] if len(outputs) > before else "!")
-    state.uses.append(Use(rule.text, rule.name, len(owned), len(outputs) - before, example, seen and not owned))
+    if tally is not None:
+        became = first or (names[tally.first] if renamed else "!")
+        example = (items.names[tally.first], became)
+    keys = tally.keys if tally else 0
+    state.uses.append(Use(rule.text, rule.name, keys, count, example, number in matches.seen and not keys))
 
 
-def _note_partial(rule: Rule, number: int, stage: Stage, matches: Matches, state: _State) -> None:
-    count, first = matches.partial.get(number, (0, ""))
+def _note_partial(
+    rule: Rule, number: int, stage: Stage, matches: Matches, items: Items, names: list[str], state: _State
+) -> None:
+    tally = matches.tallies.get(number)
     example = None
-    if count:
-        names = [] if rule.drops else _names_or_none(first, matches.touched[first], stage)
-        example = (first, names[0] if names else "!")
+    if tally is not None:
+        key, spans = items.names[tally.first], matches.touched.get(tally.first)
+        became = [names[tally.first]] if spans is None else _names_or_none(key, spans, stage)
+        is_dropped = rule.drops or any(tally.first in positions for positions in matches.dropped.values())
+        example = (key, became[0] if became and not is_dropped else "!")
+    count = tally.keys if tally else 0
     made_here = 0 if rule.drops else count * max(1, len(rule.targets))
     state.uses.append(Use(rule.text, rule.name, count, made_here, example, number in matches.seen and not count))
 
@@ -259,8 +398,29 @@ def _note_unused(rule: Rule, items: Mapping[str, Item], state: _State) -> None:
         hint = f'{module} is a module: "{module}." with a dot at its end means every key in it'
     elif inside := _inside(rule, some):
         hint = f'keys begin otherwise, as {inside[1]}; to rename it wherever it is: "{inside[0]}"'
+    elif some and (numbers := _numbers_there(rule, items)):
+        hint = f"there is {numbers}"
     what = f"matches none of the {len(items):,} keys" if len(items) != 1 else "does not match the only key"
     state.problem(f'{rule.name} "{rule.text}" {what}', hint)
+
+
+def _numbers_there(rule: Rule, keys: Iterable[str]) -> str:
+    """The numbers that keys have where a rule names others, "0 to 31"; "" where they differ in more than numbers."""
+    pattern = rule.sources[0]
+    ranges = {hole.name for hole in pattern.holes if hole.kind == "range"}
+    if len(rule.sources) > 1 or len(ranges) != 1:
+        return ""
+    any_number = [
+        tuple(
+            replace(token, kind="digits") if isinstance(token, Hole) and token.name in ranges else token
+            for token in part
+        )
+        for part in pattern.parts
+    ]
+    wider = Pattern(tuple(any_number), pattern.starts_anywhere, pattern.ends_anywhere)
+    (name,) = ranges
+    found = [int(values[name]) for key in keys if (values := wider.match(key)) is not None and len(values[name]) < 10]
+    return f"{name} = {min(found)} to {max(found)}" if found else ""
 
 
 def _module_named(rule: Rule, keys: Sequence[str]) -> str:
@@ -276,59 +436,61 @@ def _glob(pattern: Pattern) -> str:
     return "*." * pattern.starts_anywhere + (".".join(parts) or "*") + ".*" * pattern.ends_anywhere
 
 
-def _rename(
-    key: str, item: Item, position: int, spans: list[Span], stage: Stage, outputs: list[_Made], state: _State
-) -> None:
-    numbers = sorted({span.rule for span in spans}) if len(spans) > 1 else [spans[0].rule]
-    rules = [stage.rules[number] for number in numbers]
-    if dropping := next((rule for rule in rules if rule.drops), None):
-        state.drop(item, ByRules((dropping.name,)))
-        return
+def _touch(position: int, spans: list[Span], stage: Stage, items: Items, made: _Made, state: _State) -> None:
+    """What partial rules make of a tensor, where that is more than another name."""
+    key, item = items.names[position], items.at(position)
+    rules = [stage.rules[number] for number in sorted({span.rule for span in spans})]
     try:
         names = new_names(key, spans, stage.rules)
         applied = state.applied(item.rules, rules)
         steps = [step for rule in rules for step in rule.steps]
-        for at, name in enumerate(names):
+        mine = made.setdefault(position, [])
+        for name in names:
             new = mapped(item, steps, name, state.context) if steps else item
-            outputs.append((position, at, name, Item(new.value, new.spec, applied)))
-        _require_few(outputs, state)
+            mine.append((name, Item(new.value, new.spec, applied)))
     except (CkptError, ValueError) as error:
         state.problem(f"{rules[0].name}: {error}", getattr(error, "hint", None), [key])
 
 
-def _keep(key: str, item: Item, position: int, stage: Stage, outputs: list[_Made], state: _State) -> None:
-    if stage.unmatched == "drop":
-        state.drop(item, Unmatched())
-        return
-    if stage.unmatched == "error":
-        state.problem("keys that no rule matches", 'give them a rule; to drop one: "KEY -> !"', [key])
-    outputs.append((position, 0, key, item))
+def _unmatched(stage: Stage, items: Items, matches: Matches, gone: bytearray, state: _State) -> None:
+    """Keys that no rule decides, where they are not just kept."""
+    position = matches.taken.find(0)
+    while position >= 0:
+        if stage.unmatched == "drop":
+            state.drop(items, position, Unmatched())
+            gone[position] = 1
+        else:
+            key = items.names[position]
+            state.problem("keys that no rule matches", 'give them a rule; to drop one: "KEY -> !"', [key])
+        position = matches.taken.find(0, position + 1)
 
 
-def _require_few(outputs: list[_Made], state: _State) -> None:
-    if len(outputs) > state.most:
+def _require_few(made: int, state: _State) -> None:
+    if made > state.most:
         raise UsageError(f"a stage would make more than {state.most:,} tensors")
 
 
-def _collected(outputs: list[_Made], items: Mapping[str, Item], state: _State) -> dict[str, Item]:
-    """The outputs in order; two tensors for one name are a problem."""
-    if sum(len(name) for _, _, name, _ in outputs) > MAX_NAMES:
+def _collected(items: Items, state: _State) -> Items:
+    """The tensors of a stage; two for one name are a problem."""
+    _require_few(len(items), state)
+    if sum(map(len, items.names)) > MAX_NAMES:
         raise UsageError(f"the names of a stage would have more than {MAX_NAMES:,} characters")
-    outputs.sort(key=lambda row: row[:2])
-    found: dict[str, Item] = {}
-    clashes: dict[str, list[Item]] = {}
-    for _, _, name, item in outputs:
-        if name in found:
-            clashes.setdefault(name, [found[name]]).append(item)
-        found.setdefault(name, item)
-    for name, rivals in clashes.items():
-        sides = "; ".join(f"{_source_name(item)} {_by(item)}" for item in rivals[:4])
-        state.problem(f'{len(rivals)} tensors would become "{name}": {sides}', "drop or rename one of them", [name])
-    if "" in found:
-        state.problem(
-            f"{_by(found[''])} nothing is left of {_source_name(found[''])}", "a rule that keeps a part of it"
-        )
-    return found
+    if len(set(items.names)) < len(items.names):
+        places: dict[str, list[int]] = {}
+        for position, name in enumerate(items.names):
+            places.setdefault(name, []).append(position)
+        for position, name in enumerate(items.names):
+            if len(places[name]) > 1 and position == places[name][1]:
+                rivals = places[name]
+                sides = "; ".join(f"{_source_name(item)} {_by(item)}" for item in map(items.at, rivals[:4]))
+                state.problem(
+                    f'{len(rivals)} tensors would become "{name}": {sides}', "drop or rename one of them", [name]
+                )
+        items = items.chosen([positions[0] for positions in places.values()])
+    if "" in items.names:
+        item = items[""]
+        state.problem(f"{_by(item)} nothing is left of {_source_name(item)}", "a rule that keeps a part of it")
+    return items
 
 
 def _source_name(item: Item) -> str:

@@ -14,6 +14,7 @@ from ckptool.recipes.recipe import Recipe, builtin_recipes, load_recipe
 from ckptool.recipes.reverse import reverse
 
 Specs = Mapping[str, TensorSpec]
+EXPERTS = "experts"  # in the names of recipes for them
 
 
 def fitting_recipes(keys: Iterable[str]) -> Iterator[tuple[tuple[str, ...], Recipe]]:
@@ -28,6 +29,8 @@ def fitting_recipes(keys: Iterable[str]) -> Iterator[tuple[tuple[str, ...], Reci
     """
     forms = list({re.sub(r"\d+", "#", key): key for key in keys}.values())
     for name in builtin_recipes():
+        if any(rule.lists for rule in load_recipe(name).rules):  # it fits any model, and none without a wish
+            continue
         found: dict[tuple[str, ...], Recipe] = {("-r", name): load_recipe(name)}
         with suppress(CkptError):  # rules that have no way back
             found["-r", name, "--reverse"] = reverse(load_recipe(name)).recipe
@@ -49,13 +52,24 @@ def expert_layout(specs: Specs, wanted: Specs) -> tuple[tuple[str, ...], dict[st
     if not any(".experts." in key for key in wanted):
         return best
     experts = [key for key in specs if ".experts." in key]
+    module = experts[0].partition("experts.")[0] if experts else ""
+    one = {key: spec for key, spec in specs.items() if key.startswith(module)}
     for options, recipe in fitting_recipes(experts) if experts else ():
-        try:
-            made = expand(recipe, specs)
-        except CkptError:  # a precondition on a number that is not there
+        if EXPERTS not in options[1]:
             continue
-        found = {step.target.key: step.target for step in made.steps if step.target.key in wanted}
-        meet = {key: spec for key, spec in found.items() if spec.shape == wanted[key].shape}
-        if not made.problems and len(meet) > len(best[1]):
-            best = options, meet
+        if len(one) < len(specs) and not _met(recipe, one, wanted):  # one layer tells it at little cost
+            continue
+        met = _met(recipe, specs, wanted)
+        if len(met) > len(best[1]):
+            best = options, met
     return best
+
+
+def _met(recipe: Recipe, specs: Specs, wanted: Specs) -> dict[str, TensorSpec]:
+    """What a recipe makes of what is wanted; nothing if it cannot be done."""
+    try:
+        made = expand(recipe, specs)
+    except CkptError:  # a precondition on a number that is not there
+        return {}
+    found = {step.target.key: step.target for step in made.steps if step.target.key in wanted}
+    return {} if made.problems else {key: one for key, one in found.items() if one.shape == wanted[key].shape}

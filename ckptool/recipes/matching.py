@@ -1,18 +1,27 @@
-"""Which rule of a stage decides a key: whole-key rules own theirs, partial rules share the rest."""
+"""Which rule of a stage decides a key: whole-key rules own theirs, partial rules share the rest.
+
+Keys of one outline are decided together, unless a rule that may match them tells numbers apart.
+"""
 
 from __future__ import annotations
 
 import re
+from array import array
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import product
 from math import prod
 
+from ckptool.core.outlines import outline, outlines
 from ckptool.recipes.pattern import MAX_NAME, Pattern
 from ckptool.recipes.rules import Rule, Stage
+from ckptool.recipes.search import Match
+from ckptool.recipes.template import Span, Template
 
 MAX_COPIES = 10_000  # names that one key gets
+_MANY = 16  # keys of one outline that are worth being decided together
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,97 +34,244 @@ class Owned:
     position: int
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
-    """A run of characters of a key that a partial rule replaces."""
+@dataclass(slots=True)
+class Renamed:
+    """Keys that the same rules rename, by their positions, and their new names."""
 
-    begin: int
-    end: int
-    rule: int
-    values: dict[str, str]
+    positions: array[int] = field(default_factory=lambda: array("Q"))
+    names: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Tally:
+    """How many keys a rule decides, and the position of the first."""
+
+    keys: int
+    first: int
 
 
 @dataclass(slots=True)
 class Matches:
-    """What a stage's rules do to the keys.
+    """What a stage's rules do to the keys. A key is known by its position.
 
     Attributes:
-        owned: for each whole-key rule that owns keys, by number in the stage.
-        touched: the keys that partial rules change: their spans from left to right.
-        partial: for each partial rule that changes keys: how many, and the first.
+        renamed: keys that get another name and nothing else, by the numbers of their rules in the stage.
+        dropped: keys that a rule drops, by its number.
+        owned: for each whole-key rule that does more, the keys that it owns.
+        touched: the other keys that partial rules change: their spans from left to right.
+        tallies: what each rule decides.
         seen: rules whose pattern fits some key, though an earlier rule may have taken it.
-        taken: the keys that whole-key rules own.
+        taken: 1 for each key that any rule decides.
     """
 
+    taken: bytearray
+    renamed: dict[tuple[int, ...], Renamed] = field(default_factory=dict)
+    dropped: dict[int, array[int]] = field(default_factory=dict)
     owned: dict[int, list[Owned]] = field(default_factory=dict)
-    touched: dict[str, list[Span]] = field(default_factory=dict)
-    partial: dict[int, tuple[int, str]] = field(default_factory=dict)
+    touched: dict[int, list[Span]] = field(default_factory=dict)
+    tallies: dict[int, Tally] = field(default_factory=dict)
     seen: set[int] = field(default_factory=set)
-    taken: set[str] = field(default_factory=set)
+
+    def decide(self, rules: tuple[int, ...], positions: Sequence[int]) -> None:
+        """Note that rules decide keys."""
+        for position in positions:
+            self.taken[position] = 1
+        for number in rules:
+            tally = self.tallies.setdefault(number, Tally(0, positions[0]))
+            tally.keys, tally.first = tally.keys + len(positions), min(tally.first, positions[0])
+
+    def drop(self, rule: int, positions: Sequence[int]) -> None:
+        self.dropped.setdefault(rule, array("Q")).extend(positions)
+
+    def rename(self, rules: tuple[int, ...], positions: Sequence[int], names: Sequence[str]) -> None:
+        renamed = self.renamed.setdefault(rules, Renamed())
+        renamed.positions.extend(positions)
+        renamed.names.extend(names)
 
 
-def match_stage(stage: Stage, keys: Iterable[str]) -> Matches:
-    """Matches every key once: one compiled search for each pattern, after a cheap test for its longest literal."""
-    found = Matches()
+class _Test:
+    """A pattern of a rule, and cheap tests for its literals that come before its search."""
+
+    def __init__(self, number: int, at: int, rule: Rule) -> None:
+        self.number, self.at, self.rule = number, at, rule
+        self.pattern = rule.sources[at]
+        self.plain, self.literal = self.pattern.plain if rule.is_whole else None, self.pattern.longest_literal
+        self.first = self.pattern.first_literal
+        self.search = self.pattern.search().search
+
+    def match(self, key: str) -> tuple[dict[str, str], Match | None] | None:
+        """The captures of a whole key, and where they lie."""
+        if self.plain is not None:
+            return ({}, None) if key == self.plain else None
+        if self.literal not in key or not key.startswith(self.first):
+            return None
+        match = self.search(key)
+        values = None if match is None else self.pattern.read(match)
+        return None if values is None else (values, match)
+
+    @cached_property
+    def is_blind(self) -> bool:
+        """All keys of an outline are alike to the rule."""
+        holes = (hole for target in self.rule.targets for hole in target.holes)
+        return self.pattern.is_blind and not any(hole.linear for hole in holes)
+
+    @cached_property
+    def _outline(self) -> tuple[str | None, str, str, Pattern]:
+        plain = None if self.plain is None else outline(self.plain)
+        pattern = self.pattern if self.pattern.is_blind else self.pattern.outline
+        return plain, outline(self.first), outline(self.literal), pattern
+
+    def may_match(self, text: str) -> bool:
+        """False if it matches no key of this outline."""
+        plain, first, literal, pattern = self._outline
+        if plain is not None:
+            return text == plain
+        if literal not in text or not text.startswith(first):
+            return False
+        return not pattern.parts or pattern.search().search(text) is not None
+
+
+def match_stage(stage: Stage, keys: Sequence[str]) -> Matches:
+    """What becomes of each key."""
+    work = _Matching(stage, keys)
     whole = [
-        (number, at, pattern, pattern.plain, pattern.first_literal, pattern.longest_literal, pattern.search().search)
-        for number, rule in enumerate(stage.rules)
-        if rule.is_whole
-        for at, pattern in enumerate(rule.sources)
+        _Test(n, at, rule) for n, rule in enumerate(stage.rules) if rule.is_whole for at in range(len(rule.sources))
     ]
-    partial = [
-        (number, rule.sources[0], rule.sources[0].longest_literal)
-        for number, rule in enumerate(stage.rules)
-        if not rule.is_whole
-    ]
-    unseen = partial
-    alike: dict[tuple[int, int, int], list[Span]] = {}
-    for position, key in enumerate(keys):
-        owner = -1
-        for number, at, pattern, plain, first, literal, search in whole:
-            if owner >= 0 and (number == owner or number in found.seen):
+    partial = [_Test(n, 0, rule) for n, rule in enumerate(stage.rules) if not rule.is_whole]
+    for text, positions in _positions(keys).items():
+        those, parts = whole, partial
+        if len(positions) >= _MANY:
+            those = [test for test in whole if test.may_match(text)]
+            parts = [test for test in partial if test.may_match(text)]
+            if all(test.is_blind for test in (*those, *parts)) and work.take_alike(those, parts, positions):
                 continue
-            if plain is not None:
-                values: dict[str, str] | None = {} if key == plain else None
-            elif literal in key and key.startswith(first) and (match := search(key)):
-                values = pattern.read(match)
-            else:
-                continue
-            if values is None:
-                continue
-            found.seen.add(number)
-            if owner < 0:
-                owner = number
-                found.owned.setdefault(number, []).append(Owned(at, values, key, position))
-        if owner >= 0:
-            found.taken.add(key)
-            unseen = [row for row in partial if row[0] not in found.seen] if unseen else unseen
-        spans = _spans(partial if owner < 0 else unseen, key, alike)
-        if not spans:
-            continue
-        found.seen.update(span.rule for span in spans)
-        if owner < 0:
-            found.touched[key] = sorted(spans, key=lambda span: (span.begin, span.end)) if len(spans) > 1 else spans
-            for number in {span.rule for span in spans} if len(spans) > 1 else (spans[0].rule,):
-                count, first = found.partial.get(number, (0, key))
-                found.partial[number] = (count + 1, first)
+        for position in positions:
+            work.take(those, parts, position)
+    for owned in work.found.owned.values():
+        owned.sort(key=lambda one: one.position)
+    return work.found
+
+
+def _positions(keys: Sequence[str]) -> dict[str, array[int]]:
+    """Where the keys of each outline stand."""
+    found: dict[str, array[int]] = {}
+    for position, text in enumerate(outlines(keys)):
+        if text in found:
+            found[text].append(position)
+        else:
+            found[text] = array("Q", (position,))
     return found
 
 
-def _spans(
-    partial: list[tuple[int, Pattern, str]], key: str, alike: dict[tuple[int, int, int], list[Span]]
-) -> list[Span]:
+class _Matching:
+    """A stage on keys, while it is matched."""
+
+    def __init__(self, stage: Stage, keys: Sequence[str]) -> None:
+        self.rules, self.keys = stage.rules, keys
+        self.found = Matches(bytearray(len(keys)))
+        self.alike: dict[tuple[int, int, int], list[Span]] = {}
+
+    def take(self, whole: Sequence[_Test], partial: Sequence[_Test], position: int) -> None:
+        """Decide one key."""
+        key = self.keys[position]
+        owner = self._owner(whole, partial, key)
+        if owner is None:
+            spans = self._touching(partial, key)
+            if spans:
+                self._touch(spans, position)
+            return
+        test, values, _ = owner
+        self.found.decide((test.number,), (position,))
+        if test.rule.drops:
+            self.found.drop(test.number, (position,))
+        elif not (test.rule.only_renames and self._renamed((test.number,), position, [_all_of(key, owner)])):
+            self.found.owned.setdefault(test.number, []).append(Owned(test.at, values, key, position))
+
+    def _touch(self, spans: list[Span], position: int) -> None:
+        rules = tuple(sorted({span.rule for span in spans})) if len(spans) > 1 else (spans[0].rule,)
+        self.found.decide(rules, (position,))
+        dropping = next((number for number in rules if self.rules[number].drops), None)
+        if dropping is not None:
+            self.found.drop(dropping, (position,))
+        elif not (all(self.rules[n].only_renames for n in rules) and self._renamed(rules, position, spans)):
+            self.found.touched[position] = spans
+
+    def _renamed(self, rules: tuple[int, ...], position: int, spans: list[Span]) -> bool:
+        """Give a key its new name; False if it cannot be written."""
+        try:
+            (name,) = new_names(self.keys[position], spans, self.rules)
+        except ValueError:
+            return False
+        self.found.rename(rules, (position,), (name,))
+        return True
+
+    def take_alike(self, whole: Sequence[_Test], partial: Sequence[_Test], positions: Sequence[int]) -> bool:
+        """Decide keys of one outline, which are all alike to these rules; False if each must be looked at."""
+        key = self.keys[positions[0]]
+        owner = self._owner(whole, partial, key)
+        spans = self._touching(partial, key) if owner is None else [_all_of(key, owner)]
+        rules = tuple(sorted({span.rule for span in spans}))
+        dropping = next((number for number in rules if self.rules[number].drops), None)
+        names: list[str] = []
+        if rules and dropping is None:
+            if not all(self.rules[number].only_renames for number in rules):
+                return False
+            template = Template.of(key, spans, self.rules)
+            if template is None:
+                return False
+            names = template.names([self.keys[position] for position in positions])
+        if rules:
+            self.found.decide(rules, positions)
+        if dropping is not None:
+            self.found.drop(dropping, positions)
+        elif rules:
+            self.found.rename(rules, positions, names)
+        return True
+
+    def _owner(
+        self, whole: Sequence[_Test], partial: Sequence[_Test], key: str
+    ) -> tuple[_Test, dict[str, str], Match | None] | None:
+        """The first whole-key rule that matches; of the others it is noted that they match something."""
+        seen = self.found.seen
+        owner = None
+        for test in whole:
+            if owner is not None and (test.number == owner[0].number or test.number in seen):
+                continue
+            matched = test.match(key)
+            if matched is None:
+                continue
+            seen.add(test.number)
+            owner = owner or (test, *matched)
+        if owner is not None and any(test.number not in seen for test in partial):
+            self._touching([test for test in partial if test.number not in seen], key)
+        return owner
+
+    def _touching(self, partial: Sequence[_Test], key: str) -> list[Span]:
+        """The disjoint spans that partial rules replace, from left to right."""
+        spans = _spans(partial, key, self.alike)
+        self.found.seen.update(span.rule for span in spans)
+        return sorted(spans, key=lambda span: (span.begin, span.end)) if len(spans) > 1 else spans
+
+
+def _all_of(key: str, owner: tuple[_Test, dict[str, str], Match | None]) -> Span:
+    """The whole key as the span of the rule that owns it."""
+    test, values, match = owner
+    return Span(0, len(key), test.number, values, match)
+
+
+def _spans(partial: Sequence[_Test], key: str, alike: dict[tuple[int, int, int], list[Span]]) -> list[Span]:
     """The disjoint spans that rules replace; the earlier rule has its span first.
 
     Args:
-        partial: the rules, their patterns and a literal of each.
+        partial: the rules.
         key: what is searched.
         alike: lists of one span without captures, which many keys share.
     """
     spans: list[Span] = []
-    for number, pattern, literal in partial:
-        if literal not in key:
+    for test in partial:
+        if test.literal not in key:
             continue
+        pattern = test.pattern
         matches = pattern.search().finditer(key) if pattern.parts else [_end(pattern, key)]
         taken = (
             sorted((span.begin, span.end) for span in spans) if spans else []
@@ -127,7 +283,7 @@ def _spans(
                 continue
             values = pattern.read(match)
             if values is not None:
-                spans.append(Span(begin, end, number, values))
+                spans.append(Span(begin, end, test.number, values, match if values else None))
     if len(spans) == 1 and not spans[0].values:
         return alike.setdefault((spans[0].begin, spans[0].end, spans[0].rule), spans)
     return spans
@@ -149,9 +305,8 @@ def new_names(key: str, spans: list[Span], rules: tuple[Rule, ...]) -> list[str]
     Example:
         >>> from ckptool.recipes.rules import parse_stages
         >>> (stage,) = parse_stages([".norm0. -> .norm1.", ".norm1. -> .norm2.", "module. ->"])
-        >>> found = match_stage(stage, ["module.norm0.norm1.weight"])
-        >>> [new_names(key, spans, stage.rules) for key, spans in found.touched.items()]
-        [['norm1.norm2.weight']]
+        >>> match_stage(stage, ["module.norm0.norm1.weight"]).renamed[0, 1, 2].names
+        ['norm1.norm2.weight']
     """
     if len(spans) == 1 and len(rules[spans[0].rule].targets) == 1:  # most renamings
         (span,), (target,) = spans, rules[spans[0].rule].targets

@@ -7,6 +7,9 @@
 ``.norm.``           anywhere, at any depth
 ``{i}``              a number;  ``{2*s+1}`` a number of that form;  ``{s=1..3}`` a number in that range
 ``{8-11}``           a number in a range, as in a key pattern; ``{8..11}`` and ``{0-6,8..11}`` too
+``{s=first..last}``  numbers that are given with the recipe: ``{s=4..}``, ``{i+n}``, ``{n*i}``
+``{layers#}``        the name before the numbers of the longest list of modules, with the dot: "model.layers."
+``{#i}``             on the right: the place of the number among those that there are, from 0
 ``{p=weight|bias}``  one of these, in this order; written on both sides with two lists, it translates
 ``{p*}``             one part, or a piece of one
 ``{m**}``, ``**``    any number of whole parts (none, too, where more of the key follows)
@@ -23,7 +26,8 @@ from dataclasses import dataclass, field, replace
 from typing import NoReturn, TypeAlias
 
 from ckptool.core.errors import UsageError
-from ckptool.recipes.capture import Hole, Values
+from ckptool.core.outlines import has_digits, outline
+from ckptool.recipes.capture import OPEN, Hole, Values
 from ckptool.recipes.search import Element, Match, Search, choice, is_prefix_free, literal, parts_or_none, run
 
 Token: TypeAlias = str | Hole
@@ -93,6 +97,28 @@ class Pattern:
                 run = run + token if isinstance(token, str) else ""
                 found = max(found, run, key=len)
         return found
+
+    @property
+    def is_blind(self) -> bool:
+        """Where it matches a key, if it does, depends on the key's outline alone (see `ckptool.core.outlines`)."""
+        written = [token for part in self.parts for token in part if isinstance(token, str)]
+        written += [text for hole in self.holes for text in hole.choices]
+        counts = any(hole.kind == "range" or hole.linear for hole in self.holes)
+        is_plain = len({hole.name for hole in self.holes}) == len(self.holes) and not counts
+        return is_plain and not any(map(has_digits, written))
+
+    @property
+    def outline(self) -> Pattern:
+        """A pattern that matches the outlines of all keys that this one matches."""
+
+        def blind(token: Token) -> Token:
+            if isinstance(token, str):
+                return outline(token)
+            choices = tuple(dict.fromkeys(map(outline, token.choices)))
+            kind = "digits" if token.kind == "range" else token.kind
+            return replace(token, kind=kind, factor=1, offset=0, choices=choices)
+
+        return replace(self, parts=tuple(tuple(map(blind, part)) for part in self.parts))
 
     def search(self) -> Search:
         """The compiled pattern: on the whole key, or for `finditer` within it."""
@@ -212,8 +238,15 @@ def malformed(what: str, text: str, at: int, hint: str | None = None) -> UsageEr
 
 _HOLE = re.compile(
     r"(?:(?P<factor>\d{1,6})\s*\*\s*)?(?P<name>[A-Za-z_]\w*)\s*"
-    r"(?:(?P<sign>[+-])\s*(?P<offset>\d{1,9})|=\s*(?P<low>\d{1,9})(?:\.\.|-)(?P<high>\d{1,9})|=(?P<choices>[^=]+)|(?P<stars>\*\*?))?"
+    r"(?:(?P<sign>[+-])\s*(?P<offset>\d{1,9})|=\s*(?P<low>\d{1,9})(?:(?:\.\.|-)(?P<high>\d{1,9})|\.\.)|=(?P<choices>[^=]+)|(?P<stars>\*\*?))?"
 )
+_SUM = r"\w+(?:\s*[+-]\s*\w+)*"
+NAMED = re.compile(
+    rf"(?:(?P<factor>\w+)\s*\*\s*)?(?P<name>[A-Za-z_]\w*)\s*"
+    rf"(?:(?P<offset>[+-]\s*{_SUM})|=\s*(?P<low>{_SUM})\s*\.\.\s*(?P<high>{_SUM})?)?"
+)
+"""A capture whose numbers may be sums, and names: ``i=first..last-1``, ``i+last-first+1``, ``n*i``."""
+_COMPUTED = re.compile(r"#\s*(?P<place>[A-Za-z_]\w*)|(?P<list>[A-Za-z_]\w*)\s*#")
 _RANGE = re.compile(r"(\d{1,9})(?:-|\.\.)(\d{1,9})")
 _LIST = re.compile(r"[^{}=|*+,]+(,[^{}=|*+,]+)*")
 
@@ -291,12 +324,16 @@ class _PatternReader:
         if end < 0:
             self.fail("a { that is not closed", at)
         body = self.text[at + 1 : end].strip()
-        match = _HOLE.fullmatch(body)
+        if computed := _COMPUTED.fullmatch(body):
+            return Hole(computed["place"] or computed["list"], "place" if computed["place"] else "list"), end + 1
+        match, named = _HOLE.fullmatch(body), NAMED.fullmatch(body)
+        if named and (match is None or (match["choices"] and named["low"])):
+            return Hole(named["name"], "named", written=body), end + 1
         if match is None:
             if _LIST.fullmatch(body) and ("," in body or _RANGE.fullmatch(body)):
                 self.unnamed += 1
                 return Hole(f"*{self.unnamed}", "choice", choices=self.listed(body, at)), end + 1
-            self.fail("not a capture", at, "captures: {i} {2*s+1} {s=1..3} {p=weight|bias} {p*} {m**}")
+            self.fail("not a capture", at, "captures: {i} {2*s+1} {s=1..3} {p=weight|bias} {p*} {m**} {layers#}")
         return self.named(match, at), end + 1
 
     def named(self, match: re.Match[str], at: int) -> Hole:
@@ -304,8 +341,8 @@ class _PatternReader:
         if match["factor"] and (factor == 0 or match["low"] or match["choices"] or match["stars"]):
             self.fail("not a capture", at, "a factor needs a plain number: {2*s} or {2*s+1}")
         if match["low"]:
-            low, high = int(match["low"]), int(match["high"])
-            if low > high or high - low > 1_000_000:
+            low, high = int(match["low"]), int(match["high"] or OPEN)
+            if low > high or (high < OPEN and high - low > 1_000_000):
                 self.fail(f"an invalid range: {low}..{high}", at)
             return Hole(name, "range", low=low, high=high)
         if match["choices"]:

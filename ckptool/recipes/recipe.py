@@ -56,6 +56,7 @@ class Recipe:
         require: what must be true of the input; see `ckptool.recipes.require`.
         reverse_require: what must be true of the input of the reverse.
         vars: numbers by name, or "config.json:num_attention_heads".
+        lists: which list of modules a capture such as ``{layers#}`` stands for, where that is said.
         init: (key pattern, how) for target tensors that nothing fills.
         tie: keys that share one tensor; the first that exists gives it.
         freeze: key patterns of parameters not to be trained.
@@ -72,6 +73,7 @@ class Recipe:
     require: tuple[Requirement, ...] = ()
     reverse_require: tuple[Requirement, ...] = ()
     vars: Mapping[str, float | str] = field(default_factory=dict)
+    lists: Mapping[str, str] = field(default_factory=dict)
     init: tuple[tuple[str, str], ...] = ()
     tie: tuple[tuple[str, ...], ...] = ()
     freeze: tuple[str, ...] = ()
@@ -88,6 +90,27 @@ class Recipe:
     def asks_for(self) -> str | None:
         """The dict of the input that it names; None for ckptool's choice."""
         return None if self.source_select == "auto" else self.source_select
+
+    def naming(self, given: Mapping[str, float | str]) -> tuple[Recipe, dict[str, float]]:
+        """The recipe with the lists of modules that are named, and the numbers that are given with it.
+
+        Raises:
+            UsageError: a text is given for what is no list.
+
+        Example:
+            >>> recipe, numbers = parse_recipe(["{layers#}{i=n..}.{k**} -> !"]).naming({"n": 4, "layers": "h"})
+            >>> recipe.lists, numbers
+            ({'layers': 'h'}, {'n': 4})
+        """
+        known = {name for rule in self.rules for name in rule.lists}
+        lists = {name: str(value) for name, value in given.items() if name in known}
+        numbers: dict[str, float] = {}
+        for name, value in given.items():
+            if isinstance(value, str) and name not in known:
+                raise UsageError(f"{name} is not a number: {value!r}", hint=f"give one: --var {name}=2")
+            if not isinstance(value, str) and name not in known:
+                numbers[name] = value
+        return replace(self, lists={**self.lists, **lists}), numbers
 
 
 def parse_recipe(rules: Sequence[str], *, name: str = "") -> Recipe:
@@ -179,6 +202,7 @@ def combine(recipes: Sequence[Recipe]) -> Recipe:
         require=tuple(row for recipe in recipes for row in recipe.require),
         reverse_require=tuple(row for recipe in recipes for row in recipe.reverse_require),
         vars={name: value for recipe in recipes for name, value in recipe.vars.items()},
+        lists={name: value for recipe in recipes for name, value in recipe.lists.items()},
         init=tuple(row for recipe in reversed(recipes) for row in recipe.init),
         tie=tuple(row for recipe in recipes for row in recipe.tie),
         freeze=tuple(row for recipe in recipes for row in recipe.freeze),

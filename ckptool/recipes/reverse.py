@@ -6,12 +6,13 @@ What was thrown away does not come back. `reverse` says what that is, or names t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from ckptool.core.checkpoint import ColumnSpecs
 from ckptool.core.errors import CkptError, IrreversibleError, UsageError
 from ckptool.core.ops import Cast
-from ckptool.core.plan import Step, sources_of
+from ckptool.core.plan import Copies, Step, sources_of
 from ckptool.core.reasons import RuleName
 from ckptool.core.spec import DTYPES, TensorSpec
 from ckptool.recipes.axes import Axis
@@ -83,7 +84,13 @@ def reverse(recipe: Recipe) -> Reversed:
     firsts = [_first_prefix(prefix) for prefix, _ in recipe.source_files]
     if firsts:
         stages.append(Stage(tuple(parse_rule(f"?{prefix}. ->", RuleName("source.files")) for prefix in firsts)))
-    back = Recipe(tuple(stages), f"{recipe.name} backwards".strip(), require=recipe.reverse_require, vars=variables)
+    back = Recipe(
+        tuple(stages),
+        f"{recipe.name} backwards".strip(),
+        require=recipe.reverse_require,
+        vars=variables,
+        lists=recipe.lists,
+    )
     return Reversed(back, tuple(dict.fromkeys(losses)))
 
 
@@ -97,6 +104,10 @@ def _first_prefix(prefix: str) -> str:
 
 def _backwards(rule: Rule) -> tuple[list[Rule], list[str]]:
     """The rules that undo one, and what is lost. Raises `UsageError` if it cannot be undone."""
+    if rule.is_named:
+        raise UsageError("its numbers are not known")
+    if rule.places:
+        raise UsageError("nothing says which numbers there were")
     if rule.drops:
         return [], [f'{rule.name}: what "{rule.text}" drops does not come back']
     if not rule.is_whole and not rule.targets:
@@ -233,15 +244,17 @@ def check_reverse(
     there = there or expand(first, specs, vars=vars, targets=targets)
     if there.problems:
         return RoundTrip(problems=tuple(problem.message for problem in there.problems))
-    between = {step.target.key: step for step in there.steps}
-    made = {key: step.target for key, step in between.items()}
+    steps = there.steps
+    made = (
+        ColumnSpecs(steps.keys, steps.forms) if isinstance(steps, Copies) else {s.target.key: s.target for s in steps}
+    )
     again = expand(_lenient(second), made, vars=vars, targets=None if targets is None else specs)
-    after = {step.target.key: step for step in again.steps}
+    after = _after(specs, steps, again.steps)
     dropped = {gone.source.key for gone in there.dropped}
     return RoundTrip(
         lost=tuple(key for key in specs if key not in after and key not in dropped),
         dropped=tuple(key for key in specs if key not in after and key in dropped),
-        changed=tuple(key for key in specs if key in after and not _same(specs[key], between, after[key])),
+        changed=tuple(key for key in specs if key in after and not after[key]),
         added=tuple(key for key in after if key not in specs),
         problems=tuple(problem.message for problem in again.problems),
     )
@@ -255,6 +268,16 @@ def _lenient(recipe: Recipe) -> Recipe:
             replace(stage, rules=tuple(replace(rule, optional=True) for rule in stage.rules)) for stage in recipe.stages
         ),
     )
+
+
+def _after(specs: Mapping[str, TensorSpec], there: Sequence[Step], again: Sequence[Step]) -> dict[str, bool]:
+    """The keys that come back, and whether each is what it was."""
+    if isinstance(there, Copies) and isinstance(again, Copies):
+        origin = dict(zip(there.keys, there.sources, strict=True))
+        return {key: origin[middle] == key for key, middle in zip(again.keys, again.sources, strict=True)}
+    between = {step.target.key: step for step in there}
+    back = {step.target.key: step for step in again}
+    return {key: key in specs and _same(specs[key], between, step) for key, step in back.items()}
 
 
 def _same(spec: TensorSpec, between: Mapping[str, Step], step: Step) -> bool:

@@ -58,6 +58,7 @@ class Rule:
         shared: the captures of both sides; equal values of these make one group.
         joined: for each pattern on the left, the captures that only the left has: several tensors become one.
         fanned: the same for the right: one tensor becomes several.
+        only_renames: one tensor becomes one, as it is.
     """
 
     sources: tuple[Pattern, ...]
@@ -71,6 +72,7 @@ class Rule:
     shared: tuple[str, ...] = field(init=False, repr=False, compare=False)
     joined: tuple[tuple[Hole, ...], ...] = field(init=False, repr=False, compare=False)
     fanned: tuple[tuple[Hole, ...], ...] = field(init=False, repr=False, compare=False)
+    only_renames: bool = field(init=False, repr=False, compare=False)
 
     @property
     def text(self) -> str:
@@ -88,12 +90,32 @@ class Rule:
     def numbers(self) -> tuple[str, ...]:
         """The names in its steps that a number may stand for: axes of layouts, names in expressions."""
         found: list[str] = []
+        for hole in self._holes("named"):
+            found += (name for name in re.findall(r"[A-Za-z_]\w*", hole.written) if name != hole.name)
         for step in self.steps:
             if isinstance(step, Layout):
                 found += names_of((*step.left, *step.right))
             elif isinstance(step, Expression):
                 found += step.variables
         return tuple(dict.fromkeys(found))
+
+    @property
+    def is_named(self) -> bool:
+        """Numbers in its captures are names, which `ckptool.recipes.binding` replaces."""
+        return any(self._holes("named"))
+
+    @property
+    def lists(self) -> tuple[str, ...]:
+        """The names of its captures that stand for a list of modules."""
+        return tuple(dict.fromkeys(hole.name for hole in self._holes("list")))
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """The captures of which its right wants the places."""
+        return tuple(dict.fromkeys(hole.name for hole in self._holes("place")))
+
+    def _holes(self, kind: str) -> Iterator[Hole]:
+        return (hole for side in (*self.sources, *self.targets) for hole in side.holes if hole.kind == kind)
 
     @property
     def is_whole(self) -> bool:
@@ -104,11 +126,16 @@ class Rule:
         left = {hole.name: None for pattern in self.sources for hole in pattern.holes}
         right = {hole.name: None for pattern in self.targets for hole in pattern.holes}
         join = next((at for at, step in enumerate(self.steps) if isinstance(step, Layout | Expression)), None)
+        joined = tuple(_spread(pattern, right) for pattern in self.sources)
+        fanned = tuple(_spread(pattern, left) for pattern in self.targets)
+        is_one = len(self.sources) == 1 and len(self.targets) <= 1 and not any(fanned)
+        is_one = is_one and not (self.is_whole and any(joined))
         for name, value in (
             ("joining", join),
             ("shared", tuple(name for name in left if name in right)),
-            ("joined", tuple(_spread(pattern, right) for pattern in self.sources)),
-            ("fanned", tuple(_spread(pattern, left) for pattern in self.targets)),
+            ("joined", joined),
+            ("fanned", fanned),
+            ("only_renames", is_one and not self.steps and not self.drops),
         ):
             object.__setattr__(self, name, value)
 
@@ -240,7 +267,10 @@ def _unified(
 ) -> tuple[tuple[Pattern, ...], tuple[Pattern, ...]]:
     """The patterns with what is said of a capture in one place filled in everywhere."""
     said: dict[str, Hole] = {}
-    for hole in (hole for pattern in (*sources, *targets) for hole in pattern.holes):
+    holes = [hole for pattern in (*sources, *targets) for hole in pattern.holes if hole.kind != "place"]
+    if any(hole.kind == "named" for hole in holes):
+        return sources, targets
+    for hole in holes:
         known = said.setdefault(hole.name, hole) if hole.kind else None
         if known and known != hole:
             both_choose = known.kind == hole.kind == "choice" and len(known.choices) == len(hole.choices)
@@ -283,6 +313,8 @@ def checked(rule: Rule, text: str) -> Rule:
     def fail(what: str, hint: str | None = None) -> UsageError:
         return UsageError(f"{rule.name} {what}", hint=hint, detail=(f"    {text}",))
 
+    if rule.is_named:
+        return rule  # once its numbers are known
     if not rule.sources:
         rule = _adding(rule, fail("has nothing on the left", 'it may only add a prefix: "-> model."'))
     if len({pattern.is_whole for pattern in rule.sources}) > 1 or not (rule.is_whole or len(rule.sources) == 1):
@@ -292,7 +324,11 @@ def checked(rule: Rule, text: str) -> Rule:
             "has nothing on the right for whole keys", 'to drop them: "-> !"; to remove a prefix, end it in a dot'
         )
     for first, second in (pair for pattern in rule.sources for part in pattern.parts for pair in pairwise(part)):
-        if isinstance(first, Hole) and isinstance(second, Hole) and "choice" not in (first.kind, second.kind):
+        if (
+            isinstance(first, Hole)
+            and isinstance(second, Hole)
+            and {"choice", "list"}.isdisjoint((first.kind, second.kind))
+        ):
             raise fail(f"has {first} and {second} side by side, so nothing says where one ends")
     ends = {(pattern.starts_anywhere, pattern.ends_anywhere) for pattern in (*rule.sources, *rule.targets)}
     if len(ends) > 1:
@@ -318,6 +354,8 @@ def _adding(rule: Rule, error: UsageError) -> Rule:
 def _check_captures(rule: Rule, fail: _Fail) -> None:
     joining = rule.joining
     layout = rule.steps[joining] if joining is not None else None
+    if any(hole.kind == "place" for pattern in rule.sources for hole in pattern.holes):
+        raise fail("asks for a place on the left", "{#i} stands on the right, {i} on the left")
     for pattern in rule.sources:
         if missing := set(rule.shared) - {hole.name for hole in pattern.holes}:
             raise fail(

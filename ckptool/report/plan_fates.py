@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from ckptool.core.checkpoint import Checkpoint
+from ckptool.core.counts import tallied
 from ckptool.core.ops import Cast
 from ckptool.core.plan import Copies, Plan, Source, Step, Value, sources_of
 from ckptool.core.reasons import (
@@ -20,7 +21,7 @@ from ckptool.core.reasons import (
     TrainedWhole,
     Unmixed,
 )
-from ckptool.core.spec import DTYPES, Form
+from ckptool.core.spec import DTYPES, Form, TensorSpec
 from ckptool.report.reasons import dropped_text, reason_text
 
 
@@ -91,8 +92,9 @@ def _cast_source(value: Value) -> Source | None:
 
 def key_fates(plan: Plan) -> dict[str, KeyFate]:
     """Each key of the output, and of the inputs what is left out, in the order of the inputs."""
-    if isinstance(plan.steps, Copies) and plan.steps.keys is plan.steps.sources and len(plan.inputs) == 1:
-        return _fates_of_copies(plan, plan.steps)
+    copies = plan.steps if isinstance(plan.steps, Copies) and len(plan.inputs) == 1 else None
+    if copies is not None and copies.keys is copies.sources and len(tallied(copies.reasons)) == 1:
+        return _fates_of_copies(plan, copies)
     steps = {step.target.key: step for step in plan.steps}
     fates: dict[str, KeyFate] = {}
     casts = any(fate_of(step) is Fate.CAST for step in plan.steps)
@@ -115,24 +117,20 @@ def key_fates(plan: Plan) -> dict[str, KeyFate]:
 
 
 def _fates_of_copies(plan: Plan, steps: Copies) -> dict[str, KeyFate]:
-    """The same for a plan that keeps some tensors and leaves out others: its keys have few fates."""
-    fates: dict[str, KeyFate] = {}
+    """The same for a plan that keeps some tensors for one reason, and leaves out others: its keys have few fates."""
+    source = plan.inputs[steps.input]
     gone = {dropped.source.key: dropped.reason for dropped in plan.dropped}
-    alike: dict[tuple[Form, int], KeyFate] = {}
-    rows = enumerate(steps.keys)
-    at, following = next(rows, (0, None))
-    for key, form in zip(plan.inputs[0], plan.inputs[0].forms(), strict=True):
-        is_kept = key == following
-        reason = steps.reasons[at] if is_kept else gone.get(key)
-        fate = alike.get((form, id(reason)))
-        if fate is None and reason is not None:
-            fate = fate_made(plan, steps[at], casts=False) if is_kept else fate_dropped(plan, reason, form)
-            alike[form, id(reason)] = fate
-        if fate is not None:
-            fates[key] = fate
-        if is_kept:
-            at, following = next(rows, (0, None))
-    return fates
+    forms, reasons = list(source.forms()), list(map(gone.get, source))  # no reason for those that are kept
+    kinds = dict(zip(zip(map(id, forms), map(id, reasons), strict=True), zip(forms, reasons, strict=True), strict=True))
+    alike: dict[tuple[int, int], KeyFate] = {}
+    for place, (form, reason) in kinds.items():
+        if reason is None:
+            kept = Step(TensorSpec("", form.dtype, form.shape), Source(steps.input, ""), steps.reasons[0])
+            alike[place] = fate_made(plan, kept, False, form.nbytes)
+        else:
+            alike[place] = fate_dropped(plan, reason, form)
+    places = zip(map(id, forms), map(id, reasons), strict=True)
+    return dict(zip(source, map(alike.__getitem__, places), strict=True))
 
 
 def _is_only_kept(step: Step, number: int) -> bool:
@@ -149,13 +147,21 @@ def fate_dropped(plan: Plan, reason: Reason | None, form: Form) -> KeyFate:
     return KeyFate(Fate.DROPPED, dropped_text(reason, plan.inputs), form.elements, before, 0)
 
 
-def fate_made(plan: Plan, step: Step, casts: bool) -> KeyFate:
-    """What is said of a key that a step makes; `casts`: others are cast."""
-    sources = (step.value,) if isinstance(step.value, Source) else set(sources_of(step.value))
-    nbytes = sum(plan.inputs[source.input].form(source.key).nbytes for source in sources)
+def fate_made(plan: Plan, step: Step, casts: bool, nbytes: int | None = None) -> KeyFate:
+    """What is said of a key that a step makes.
+
+    Args:
+        plan: the step is one of its.
+        step: it.
+        casts: others are cast.
+        nbytes: of a copy in columns, where they are known.
+    """
+    after = plan.nbytes_of(step) if nbytes is None else nbytes
+    if nbytes is None:
+        sources = (step.value,) if isinstance(step.value, Source) else set(sources_of(step.value))
+        nbytes = sum(plan.inputs[source.input].form(source.key).nbytes for source in sources)
     nbytes = step.reason.nbytes if isinstance(step.reason, Decoded) else nbytes
     before = None if plan.command.name == "merge" else nbytes
-    after = plan.nbytes_of(step)
     spared = step.is_copy and step.tied_to is None and DTYPES[step.target.dtype].kind in ("int", "uint", "bool")
     spared = spared and (casts or isinstance(step.reason, Unmixed))
     return KeyFate(fate_of(step), _said(plan, step, casts), step.target.elements, before, after, spared)
@@ -204,9 +210,11 @@ def counts(plan: Plan) -> Iterator[str]:
         found = Counter(fate_of(step) for step in plan.steps if step.stored)
         kept = {step.target.key for step in plan.steps}
     by_key = plan.command.name == "merge"  # elsewhere equal keys of several inputs are different tensors
-    found[Fate.DROPPED] = len(
-        {(0 if by_key else d.source.input, d.source.key) for d in plan.dropped if d.source.key not in kept}
-    )
+    left: dict[int, set[str]] = defaultdict(set)
+    for dropped in plan.dropped:
+        if dropped.source.key not in kept:
+            left[0 if by_key else dropped.source.input].add(dropped.source.key)
+    found[Fate.DROPPED] = sum(map(len, left.values()))
     for fate in Fate:
         if found[fate]:
             yield f"{SYMBOLS[fate]} {found[fate]:,} {fate.value}"

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from ckptool.core.counts import many
+from ckptool.core.counts import many, tallied
 from ckptool.core.fold import Group, rollup
-from ckptool.core.plan import Beside, Copies, Plan, Step, Use, sources_of
+from ckptool.core.plan import Beside, Copies, Plan, Use, sources_of
 from ckptool.core.plan import Fate as BesideFate
 from ckptool.core.reasons import (
     ByRules,
     Init,
     NotTaken,
+    Reason,
     RecipeTie,
     WeightsOnly,
 )
@@ -32,9 +33,12 @@ def key_rows(plan: Plan, each: bool = False) -> list[Row]:
     if each:
         return [_row(key, [fate]) for key, fate in fates.items()]
     # integers that are not cast or mixed do not make rows of their own among floats that are
-    changes = Counter(fate.what for fate in fates.values() if fate.fate in (Fate.CAST, Fate.COMPUTED))
+    changes: Counter[str] = Counter()
+    for fate, times in tallied(list(fates.values())):
+        if fate.fate in (Fate.CAST, Fate.COMPUTED):
+            changes[fate.what] += times
     usual = changes.most_common(1)[0][0] if changes else ""
-    groups = rollup((key, usual if fate.spared else fate.what) for key, fate in fates.items())
+    groups = rollup({key: usual if fate.spared else fate.what for key, fate in fates.items()})
     return _rows(groups, fates)
 
 
@@ -55,12 +59,13 @@ def _rows(groups: Sequence[Group], fates: Mapping[str, KeyFate], rest: str = "*"
 
 def _row(pattern: str, fates: Sequence[KeyFate]) -> Row:
     """A symbol, a pattern that means the keys, how many, their elements, what happens, bytes before and after."""
-    spared = sum(fate.spared for fate in fates)
-    first = next((fate for fate in fates if not fate.spared), fates[0])
+    known = tallied(fates)
+    spared = sum(times for fate, times in known if fate.spared)
+    first = next((fate for fate, _ in known if not fate.spared), fates[0])
     beside = f", {many(spared, 'integer')} copied" if spared and not first.spared else ""
-    elements = sum(fate.elements for fate in fates)
-    before = None if first.before is None else sum(fate.before or 0 for fate in fates)
-    after = None if first.fate is Fate.DROPPED else sum(fate.after for fate in fates)
+    elements = sum(fate.elements * times for fate, times in known)
+    before = None if first.before is None else sum((fate.before or 0) * times for fate, times in known)
+    after = None if first.fate is Fate.DROPPED else sum(fate.after * times for fate, times in known)
     nbytes = after if before is None else (before, after)
     cells = (SYMBOLS[first.fate], pattern or "other keys", len(fates), elements, first.what + beside, nbytes)
     return Row(cells, "dim" if first.fate is Fate.COPIED and before is not None else "")
@@ -116,47 +121,69 @@ def unruled_rows(plan: Plan) -> list[Row]:
 
 def _untouched_rows(plan: Plan) -> list[Row]:
     """What no rule decides, by the inputs' keys."""
-    fates: dict[str, KeyFate] = {}
-    free = [step for step in _by_reason(plan) if not isinstance(step.reason, ByRules | RecipeTie | Init)]
-    if not free and not plan.dropped:
+    free = _free_fates(plan)
+    if not any(free) and not plan.dropped:
         return []
-    by_source = {(source.input, source.key): step for step in free for source in sources_of(step.value)}
-    gone = {(dropped.source.input, dropped.source.key): dropped.reason for dropped in plan.dropped}
-    ruled = KeyFate(Fate.RENAMED, "", 0, 0, 0)  # in the rules' rows; here only to judge the patterns
+    gone: dict[tuple[int, str], Reason] = {
+        (dropped.source.input, dropped.source.key): dropped.reason
+        for dropped in plan.dropped
+        if not isinstance(dropped.reason, ByRules)
+    }
+    fates: dict[str, KeyFate] = {}
+    labels: dict[str, str] = {}  # "" where a rule says it: here only to judge the patterns
     for number, checkpoint in enumerate(plan.inputs):
         for key, form in zip(checkpoint, checkpoint.forms(), strict=True):
-            step, reason = by_source.get((number, key)), gone.get((number, key))
-            if key in fates:
+            if key in labels:
                 continue
-            if reason is not None and not isinstance(reason, ByRules):
-                fates[key] = fate_dropped(plan, reason, form)
-            elif step is not None:
-                fate = fate_made(plan, step, casts=False)
-                what = "kept" if fate.what == "copied" else fate.what
-                fates[key] = KeyFate(fate.fate, what, fate.elements, fate.before, fate.after)
-            else:
-                fates[key] = ruled
+            reason = gone.get((number, key)) if gone else None
+            fate = free[number].get(key) if reason is None else fate_dropped(plan, reason, form)
+            labels[key] = "" if fate is None else fate.what
+            if fate is not None:
+                fates[key] = fate
     if not any(fate.what for fate in fates.values()):
         return []
-    labels = [(key, fate.what) for key, fate in fates.items()]
     groups = [group for group in rollup(labels, together=["", "kept"]) if group.label]
     return _rows(groups, {key: fate for key, fate in fates.items() if fate.what}, rest="")
 
 
+def _free_fates(plan: Plan) -> list[dict[str, KeyFate]]:
+    """For each input, what a recipe makes of its tensors that no rule decides, by key."""
+    found: list[dict[str, KeyFate]] = [{} for _ in plan.inputs]
+    steps = plan.steps
+    if not isinstance(steps, Copies):
+        for step in steps:
+            if not isinstance(step.reason, _OF_RECIPES):
+                fate = _kept(fate_made(plan, step, casts=False))
+                for source in sources_of(step.value):
+                    found[source.input][source.key] = fate
+        return found
+    alike: dict[object, KeyFate] = {}
+    columns = zip(steps.keys, steps.sources, steps.forms, steps.reasons, strict=True)
+    for at, (key, origin, form, reason) in enumerate(columns):
+        if isinstance(reason, _OF_RECIPES):
+            continue
+        place = (id(form), id(reason)) if key == origin else at
+        if place not in alike:
+            alike[place] = _kept(fate_made(plan, steps[at], False, form.nbytes))
+        found[steps.input][origin] = alike[place]
+    return found
+
+
+_OF_RECIPES = (ByRules, RecipeTie, Init)
+
+
+def _kept(fate: KeyFate) -> KeyFate:
+    what = "kept" if fate.what == "copied" else fate.what
+    return KeyFate(fate.fate, what, fate.elements, fate.before, fate.after)
+
+
 def _added_rows(plan: Plan) -> list[Row]:
     """What a recipe adds beside its rules: tensors from nothing, and ties."""
-    steps = [step for step in _by_reason(plan) if isinstance(step.reason, RecipeTie | Init)]
-    fates = {step.target.key: fate_made(plan, step, casts=False) for step in steps}
-    groups = rollup([(key, (fate.fate, fate.what)) for key, fate in fates.items()])
+    reasons = plan.steps.reasons if isinstance(plan.steps, Copies) else [step.reason for step in plan.steps]
+    added = [plan.steps[at] for at, reason in enumerate(reasons) if isinstance(reason, RecipeTie | Init)]
+    fates = {step.target.key: fate_made(plan, step, casts=False) for step in added}
+    groups = rollup({key: (fate.fate, fate.what) for key, fate in fates.items()})
     return [_row(group.pattern, [fates[key] for key in group.keys]) for group in groups]
-
-
-def _by_reason(plan: Plan) -> Sequence[Step]:
-    """The steps, but for copies that rules have made."""
-    if not isinstance(plan.steps, Copies):
-        return plan.steps
-    steps = plan.steps
-    return [steps[at] for at, reason in enumerate(steps.reasons) if not isinstance(reason, ByRules)]
 
 
 # ---------------------------------------------------------------------------------------------- sums

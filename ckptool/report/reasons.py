@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ckptool.core.checkpoint import Checkpoint
+from ckptool.core.counts import many
 from ckptool.core.plan import Command
 from ckptool.core.reasons import (
     Adapted,
@@ -12,6 +13,7 @@ from ckptool.core.reasons import (
     ByOption,
     ByPatch,
     ByRules,
+    ByTokens,
     ConfigEdited,
     Decoded,
     DoesNotFit,
@@ -89,6 +91,8 @@ def reason_text(reason: Reason, inputs: Sequence[Checkpoint] = ()) -> str:
             return f"{scheme} → {DTYPES[dtype].short}"
         case ByRules(rules):
             return ", ".join(map(str, rules))
+        case ByTokens(copied, new):
+            return f"{many(copied, 'row')} by token" + (f", {new:,} new: the mean" if new else "")
         case Tie(key, None):
             return f"tied to {key}"
         case Tie(key, of) if of is not None:

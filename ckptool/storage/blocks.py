@@ -114,6 +114,7 @@ class Blocks:
         self._guards: list[_Guard] = []
         self._requests = 0
         self._nbytes = 0
+        self._declared = 0
 
     def put(self, start: int, data: Data) -> None:
         """Keep bytes that came by another way."""
@@ -307,10 +308,10 @@ class Blocks:
         while start < stop:
             found = self._known(start, stop)
             if found is None:
-                found = self._fill_gap(start, stop)
+                found = self._fill_gap(start, stop, is_declared=True)
             start += len(found)
 
-    def _fill_gap(self, at: int, stop: int) -> memoryview:
+    def _fill_gap(self, at: int, stop: int, *, is_declared: bool = False) -> memoryview:
         """Fetch what is neither here nor announced from `at` on, with a margin; keep it."""
         with self._gap_lock:
             found = self._known(at, stop)
@@ -321,7 +322,8 @@ class Blocks:
                 after = [start for start, _ in self._heads if start > at]
                 after += [held.place.start for held in self._held if held.place.start > at and not held.is_spent]
                 end = min([end, self._size, *after])
-            data = self._fetch_counted(at, end, values=False)
+            self._count(end - at, is_declared=is_declared)
+            data = self._fetch(at, end, False)
             self.put(at, data)
             return memoryview(data)[: stop - at]
 
@@ -330,13 +332,16 @@ class Blocks:
             self._count(stop - start)
         return self._fetch(start, stop, values)
 
-    def _count(self, nbytes: int) -> None:
-        """Hold what is fetched of headers within a budget."""
+    def _count(self, nbytes: int, *, is_declared: bool = False) -> None:
+        """Hold what is fetched of headers within a budget; one whose length is stated has a larger one of its own."""
         with self._lock:
             self._requests += 1
-            if nbytes <= _MOST_BYTES:
+            if is_declared:
+                self._declared += nbytes
+            elif nbytes <= _MOST_BYTES:
                 self._nbytes += nbytes
-        if self._requests > _MOST_REQUESTS or self._nbytes > _MOST_BYTES or nbytes > _DECLARED:
+        is_much = self._nbytes > _MOST_BYTES or self._declared > 2 * _DECLARED  # an index is read twice
+        if self._requests > _MOST_REQUESTS or is_much or nbytes > _DECLARED:
             raise UnreadableError(
                 f"the headers of {self._name} take more than {_MOST_REQUESTS} requests or {_MOST_BYTES >> 20} MiB",
                 hint="download the file, then give its path",

@@ -1,4 +1,8 @@
-"""How long one range of a file may take to arrive, over all tries."""
+"""How long one range of a file may take to arrive, over all tries.
+
+What counts is time in which the server is waited for. While this process does other things, as it computes, waits for a
+free connection, or for its turn on a busy machine, the server has nothing to answer for.
+"""
 
 from __future__ import annotations
 
@@ -28,12 +32,27 @@ class Deadline:
         True
     """
 
-    __slots__ = ("_end", "_last", "_received", "_start")
+    __slots__ = ("_end", "_last", "_paused", "_received", "_start")
 
     def __init__(self, nbytes: int = 0) -> None:
         self._start = self._last = time.monotonic()
         self._end = self._start + PATIENCE + nbytes / _SLOWEST
         self._received = 0
+        self._paused: float | None = None
+
+    def pause(self) -> None:
+        """From now on until `left` is asked, the server is not waited for."""
+        if self._paused is None:
+            self._paused = time.monotonic()
+
+    def _resume(self) -> float:
+        """What time it is; what passed since the pause does not count."""
+        now = time.monotonic()
+        if self._paused is not None:
+            passed = now - self._paused
+            self._start, self._last, self._end = self._start + passed, self._last + passed, self._end + passed
+            self._paused = None
+        return now
 
     def left(self) -> float:
         """Seconds that are left.
@@ -41,7 +60,7 @@ class Deadline:
         Raises:
             TooSlowError: none are, or the bytes come so slowly that waiting makes no sense.
         """
-        now = time.monotonic()
+        now = self._resume()
         end = min(self._end, self._last + PATIENCE)
         if self._received < (now - self._start) * _SLOWEST:
             end = min(end, self._start + _GRACE)
@@ -54,7 +73,8 @@ class Deadline:
         if nbytes:
             self._received += nbytes
             self._last = time.monotonic()
+        self.pause()
 
     def allows(self, seconds: float) -> bool:
         """True if so many seconds may pass, and something can still arrive afterwards."""
-        return time.monotonic() + seconds + 1 < min(self._end, self._last + PATIENCE)
+        return self._resume() + seconds + 1 < min(self._end, self._last + PATIENCE)

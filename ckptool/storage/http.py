@@ -222,6 +222,7 @@ class Client:
         """
         hops: list[Message] = []
         origin = url.origin
+        deadline.pause()
         with self._slots:
             while True:
                 own = secrets if url.origin == origin else {}
@@ -297,20 +298,22 @@ class Client:
         connection.close()
 
 
-def patiently(attempt: Callable[[], T], deadline: Deadline, name: str) -> T:
-    """Try up to four times what may fail for a reason that passes.
+def patiently(attempt: Callable[[], T], deadline: Deadline, name: str, done: Callable[[], int] = int) -> T:
+    """Try up to four times what may fail for a reason that passes; four times more where something came of a try.
 
     Args:
         attempt: raises TroubleError or StatusError.
         deadline: for all tries together.
         name: what is read, for the error.
+        done: how many bytes are there so far.
 
     Raises:
         UnreadableError: it did not come.
         StatusError: one that trying again does not change.
     """
     why, last = "", Exception()
-    for number in range(_TRIES):
+    number, before = 0, done()
+    while True:
         wait = _BACKOFF * 2**number * (0.5 + random())
         try:
             return attempt()
@@ -327,7 +330,8 @@ def patiently(attempt: Callable[[], T], deadline: Deadline, name: str) -> T:
                     hint=_hint(error.status, asked),
                 ) from None
             wait = wait if asked is None else asked
-        if number + 1 == _TRIES or not deadline.allows(wait):
+        number, before = (number + 1 if done() == before else 1), done()
+        if number == _TRIES or not deadline.allows(wait):
             break
         time.sleep(wait)
     raise UnreadableError(f"{name} cannot be read: {why}", hint="check the network, or try again later") from last

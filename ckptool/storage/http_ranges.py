@@ -122,7 +122,7 @@ class HttpRanges:
         deadline = Deadline(stop - start if values else 0)
         if not self._has_ranges:
             raise UnreadableError(f"{self.url.shown} does not send ranges of {self._site.name}", hint=_DOWNLOAD)
-        return self._said(lambda: patiently(attempt, deadline, self._site.name))
+        return self._said(lambda: patiently(attempt, deadline, self._site.name, lambda: len(buffer)))
 
     # ------------------------------------------------------------------ asking
 

@@ -237,7 +237,8 @@ class Repository:
                 hint = "ask for access on its page" + ("" if has_token else ", then set HF_TOKEN")
                 return UnreadableError(f"{repository} is gated, and this user has no access", path=where, hint=hint)
             case 401, _:
-                hint = "check the spelling" + ("" if has_token else "; for a private or gated one set HF_TOKEN")
+                which = "; the token in use has no access to it if it is there"
+                hint = "check the spelling" + (which if has_token else "; for a private or gated one set HF_TOKEN")
                 return UnreadableError(f"{repository} does not exist, is private, or is gated", path=where, hint=hint)
             case 403, _:
                 why = said or error.words or "access is refused"

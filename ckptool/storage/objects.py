@@ -25,6 +25,11 @@ T = TypeVar("T")
 
 _AHEAD = 16
 _MAX_ENTRIES = 100_000
+_ENDPOINTS: Mapping[str, tuple[str, ...]] = {
+    "s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"),
+    "gs": ("GOOGLE_BASE_URL",),
+    "az": ("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT"),
+}
 _SETTINGS: Mapping[str, str] = {
     "s3": "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, and AWS_ENDPOINT_URL for another server",
     "gs": "GOOGLE_APPLICATION_CREDENTIALS",
@@ -269,7 +274,7 @@ def _store(root: Address) -> Any:
                 "connect_timeout": timedelta(seconds=5),
                 "timeout": timedelta(seconds=120),
                 "read_timeout": timedelta(seconds=10),
-                "allow_http": _allows_http(),
+                "allow_http": _allows_http(root.scheme),
             },
             retry_config={"max_retries": 3, "retry_timeout": timedelta(seconds=20)},
         )
@@ -278,11 +283,11 @@ def _store(root: Address) -> Any:
         raise UsageError(f"{root} cannot be opened: {reason(error)}", hint=hint) from None
 
 
-def _allows_http() -> bool:
+def _allows_http(scheme: str) -> bool:
     """True if the environment says so, or the store is on this machine."""
-    named = (os.environ.get(name, "") for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"))
-    endpoint = urlsplit(next(filter(None, named), ""))
-    return os.environ.get("AWS_ALLOW_HTTP", "").lower() in ("1", "true") or is_loopback(endpoint.hostname or "")
+    endpoint = urlsplit(next(filter(None, (os.environ.get(name, "") for name in _ENDPOINTS[scheme])), ""))
+    allowed = os.environ.get(f"{_ENDPOINTS[scheme][0].partition('_')[0]}_ALLOW_HTTP", "")
+    return allowed.lower() in ("1", "true") or is_loopback(endpoint.hostname or "")
 
 
 def reason(error: BaseException) -> str:

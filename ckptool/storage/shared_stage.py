@@ -16,17 +16,16 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ckptool.core.bytes import PathText
-from ckptool.core.errors import CkptError, OutputError
+from ckptool.core.errors import OutputError
 from ckptool.storage.claims import claim_shared, open_claimed
+from ckptool.storage.failures import Failures
 from ckptool.storage.launchers import Share
 from ckptool.storage.publishing import Replaceable, is_publishing, publish_folder
 from ckptool.storage.refusals import said_plainly
@@ -48,9 +47,8 @@ from ckptool.storage.touched import note_written
 
 _PAUSE = 0.1  # seconds
 _LONGEST_PAUSE = 2.0  # seconds between two looks at what the others do
-_SKEW = 30.0  # seconds that clocks of machines may be apart
-_SETTLE = 1.0  # seconds after which a failure of an earlier run has been removed by the process that it is of
 _PATIENCE = 900.0  # seconds without any progress of the others
+_KEPT = "run it again: what is finished is kept"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +58,12 @@ class SharedStage:
     Attributes:
         base: the stage as one process sees it.
         share: which process this is.
-        started: when it began, as the file system's clock says.
+        failures: what it and the others leave when they fail.
     """
 
     base: FolderStage
     share: Share
-    started: float
+    failures: Failures
 
     @property
     def new(self) -> Path:
@@ -129,26 +127,9 @@ class SharedStage:
 
     # ------------------------------------------------------------------ the others
 
-    def fail(self, error: BaseException) -> None:
-        """Leave word that this process has failed, and why."""
-        said = error.message if isinstance(error, CkptError) else str(error) or type(error).__name__
-        hint = error.hint if isinstance(error, CkptError) else None
-        text = json.dumps({"run": self.share.run, "host": socket.gethostname(), "message": said, "hint": hint})
-        with suppress(OSError):
-            self._failed(self.share.number).write_text(text)
-
     def check_others(self) -> None:
         """Raise an error if another process of this run has failed."""
-        found = self._failure()
-        if found is not None:
-            time.sleep(_SETTLE)
-            if self._failure() == found:
-                number, said = found
-                raise OutputError(
-                    f"process {number + 1} of {self.share.count} on {said['host']} has failed: {said['message']}",
-                    hint=said.get("hint") or "run it again: what is finished is kept",
-                    path=self.target,
-                )
+        self.failures.check(self.target, _KEPT)
 
     def wait(self, finish: Callable[[], None]) -> None:
         """Wait until the output has its name.
@@ -171,26 +152,9 @@ class SharedStage:
             if time.monotonic() - since > _PATIENCE:
                 raise OutputError(
                     f"the other processes have written nothing of {self.target} for {_PATIENCE / 60:.0f} minutes",
-                    hint="run it again: what is finished is kept",
+                    hint=_KEPT,
                     path=self.target,
                 )
-
-    def _failed(self, number: int) -> Path:
-        return self.base.path / "failed" / f"{number}.json"
-
-    def _failure(self) -> tuple[int, dict[str, Any]] | None:
-        """A failure of this run: the number of the process, and what it said."""
-        for number in range(self.share.count):
-            try:
-                path = self._failed(number)
-                if number == self.share.number or path.stat().st_mtime < self.started - _SKEW:
-                    continue
-                said = json.loads(path.read_text())
-            except (OSError, ValueError):
-                continue
-            if isinstance(said, dict) and said.get("run") == self.share.run and "message" in said:
-                return number, said
-        return None
 
     def _progress(self) -> object:
         """Something that changes while others write."""
@@ -225,19 +189,13 @@ def shared_folder(target: PathText, plan: str, replaceable: Replaceable, share: 
         try:
             _require_one_plan(target, path)  # two that began at once see each other now
             base = FolderStage(path, target, plan, mode_of(target, replaceable), descriptor)
-            for folder in (base.new, path / "done", path / "parts", path / "failed"):
+            for folder in (base.new, path / "done", path / "parts"):
                 folder.mkdir(exist_ok=True)
-            marker = path / "parts" / f"{secrets.token_hex(8)}.now"
-            marker.touch()
-            stage = SharedStage(base, share, marker.stat().st_mtime)
-            marker.unlink()
-            with suppress(FileNotFoundError):
-                stage._failed(share.number).unlink()
+            stage = SharedStage(base, share, Failures.begin(path / "failed", share))
             try:
                 yield stage
             except BaseException as error:
-                if not isinstance(error, SystemExit | KeyboardInterrupt):  # a launcher ends those who did not fail
-                    stage.fail(error)
+                stage.failures.leave(error)
                 raise
         finally:
             os.close(descriptor)

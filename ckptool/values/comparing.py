@@ -8,8 +8,8 @@ whatever the threads do.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import astuple, dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from ckptool.core.checkpoint import Tensor
 from ckptool.core.errors import UnreadableError
@@ -19,6 +19,7 @@ from ckptool.engine.reading import Reader, dense_parts, same_size
 from ckptool.values.delta import Delta, Tolerance
 from ckptool.values.mapped import Made
 from ckptool.values.pool import in_threads
+from ckptool.values.shared import divide, label
 
 if TYPE_CHECKING:
     from ckptool.values.kernels import Sums
@@ -98,7 +99,14 @@ def compare_values(
         if place not in places:
             places[place] = _pair(old, new)
         found.append(places[place])
-    chunks = [chunk for pair in places.values() if not _is_one_place(pair) for chunk in _chunks(pair)]
+    every = list(places.values())
+    part = divide(
+        "compare",
+        (f"{label(pair.old)} {label(pair.new)} {tolerance}" for pair in every),
+        (pair.new.nbytes for pair in every),
+    )
+    mine = [every[place] for place in part.todo]
+    chunks = [chunk for pair in mine if not _is_one_place(pair) for chunk in _chunks(pair)]
     total, done = sum(chunk.nbytes for chunk in chunks), 0
     reader.expect(tensor for chunk in chunks for tensor in (chunk.old, chunk.new) if not isinstance(tensor, Made))
 
@@ -116,9 +124,25 @@ def compare_values(
         )
         for _, nbytes in in_threads(work, _batches(todo), threads):
             done += nbytes
+            part.show()
             if progress is not None:
                 progress(done, total)
-    return [_verdict(pair, tolerance) for pair in found]
+    verdicts = {id(every[place]): _recorded(*values) for place, values in part.known.items()}
+    for place in part.todo:
+        verdict = verdicts[id(every[place])] = _verdict(every[place], tolerance)
+        part.leave(place, (verdict.same, None if verdict.delta is None else astuple(verdict.delta)))
+    return [verdicts.get(id(pair), _UNKNOWN) for pair in found]
+
+
+_UNKNOWN = Verdict(True, None)  # another process says what it is
+
+
+def _recorded(same: bool, delta: Sequence[Any] | None) -> Verdict:
+    """A verdict as another process has left it."""
+    if delta is None:
+        return Verdict(same, None)
+    values: list[Any] = [tuple(value) if isinstance(value, list) else value for value in delta]
+    return Verdict(same, Delta(**dict(zip(Delta.__slots__, values, strict=True))))
 
 
 def _batches(chunks: Sequence[_Chunk]) -> list[list[_Chunk]]:
@@ -255,7 +279,6 @@ def _verdict(pair: _Pair, tolerance: Tolerance) -> Verdict:
     whole = pair.sums[lows[0]]
     for low in lows[1:]:
         whole.add(pair.sums[low])
-    pair.sums = {lows[0]: whole}  # a tied pair asks again
     delta = whole.delta(pair.repeat)
     if pair.old.dtype == pair.new.dtype and not delta.differing:
         if isinstance(pair.old, Made):  # of these nothing else tells that they are equal

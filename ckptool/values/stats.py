@@ -7,8 +7,8 @@ counts in one pass. Wider ones are read twice: once for the moments and extremes
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import astuple, dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +21,7 @@ from ckptool.core.spec import DTYPES, packed_nbytes
 from ckptool.core.views import repeated_axes, without_axes
 from ckptool.engine.reading import Reader
 from ckptool.values.pool import in_threads
+from ckptool.values.shared import divide, label
 
 Array = NDArray[Any]
 
@@ -124,18 +125,28 @@ def all_stats(
     if not all(file.reads_cheaply for file in checkpoint.files):
         known = set(todo)
         todo = [key for key in checkpoint if key in known]
-    total, done, found = sum(checkpoint[key].nbytes for key in todo), 0, {}
+    part = divide("stats", (label(checkpoint[key]) for key in todo), (checkpoint[key].nbytes for key in todo))
+    found = {todo[place]: _recorded(values) for place, values in part.known.items()}
+    places = {todo[place]: place for place in part.todo}
+    total, done = sum(checkpoint[key].nbytes for key in places), 0
     with Reader([checkpoint]) as reader:
-        reader.expect(checkpoint[key] for key in todo)
-        for key, result in in_threads(numbers, todo, threads):
+        reader.expect(checkpoint[key] for key in places)
+        for key, result in in_threads(numbers, [*places], threads):
             if isinstance(result, Stats):
                 found[key] = result
+                part.leave(places[key], astuple(result))
             elif on_undecodable is not None:
                 on_undecodable(result)
             done += checkpoint[key].nbytes
             if progress is not None:
                 progress(done, total)
     return {key: found[key] for key in keys if key in found}
+
+
+def _recorded(values: Sequence[Any]) -> Stats:
+    """Statistics as another process has left them."""
+    by_name = dict(zip(Stats.__slots__, values, strict=True))
+    return Stats(**{**by_name, "histogram": tuple(by_name["histogram"])})
 
 
 def _by_pattern(tensor: Tensor, reader: Reader, repeat: int) -> Stats:

@@ -74,6 +74,9 @@ def bench_many_keys(folder: Path) -> None:
         "zipfile + unpickler": script(FLOOR, path),
     }
     report("inspect, 100,000 keys, zip", run_interleaved(contenders, rounds=3), baseline="torch.load")
+    written = ckptool("filter", path, "-o", folder / "written.pth", "--force")
+    report("filter -o, 100,000 keys, zip", run_interleaved({"ckptool": written}, rounds=3), baseline="ckptool")
+    remove(folder / "written.pth")
     remove(path)
     path = make("keys-safetensors", folder / "keys.safetensors")
     contenders = {"ckptool inspect": ckptool("inspect", path), "safe_open": script(SAFE_OPEN, path)}
@@ -83,7 +86,8 @@ def bench_many_keys(folder: Path) -> None:
     contenders = {
         "ckptool inspect": ckptool("inspect", path),
         "ckptool filter, a plan": ckptool("filter", path, "--drop", "*.experts.0.*"),
-        "ckptool remap, a plan": ckptool("remap", path, "-r", "model. ->"),
+        "ckptool remap, a plan": ckptool("remap", path, "-r", "model.layers.{i}.{k**} -> layers.{i}.{k}"),
+        "ckptool diff": ckptool("diff", path, path, "--keys-only"),
         "safe_open": script(SAFE_OPEN, path),
     }
     report("500,000 keys in 200 shards", run_interleaved(contenders, rounds=3), baseline="safe_open")

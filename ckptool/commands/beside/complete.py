@@ -12,7 +12,7 @@ from dataclasses import replace
 from ckptool.commands.beside.choices import Choices
 from ckptool.commands.beside.companions import companions, describes_model, is_folder, is_of_tokenizer
 from ckptool.commands.beside.descriptions import with_decoded_reasons, with_renamed_descriptions
-from ckptool.commands.beside.hf_config import CONFIG, edited_config, is_embedding
+from ckptool.commands.beside.hf_config import CONFIG, GENERATION_CONFIG, edited_config, edited_generation, is_embedding
 from ckptool.commands.beside.initial import with_initial
 from ckptool.commands.beside.joined import with_joined
 from ckptool.commands.beside.optimizer import Optimizer, optimizers_of, with_optimizers
@@ -194,17 +194,27 @@ def _companions(plan: Plan, *, carries: bool) -> tuple[list[Beside], tuple[Carri
     names = companions(plan.inputs[0])
     if not carries:
         return [Beside(name, Fate.LOST, NotCarried()) for name in names], (), ()
-    edit = edited_config(plan) if CONFIG in names else None
+    edits = {CONFIG: edited_config(plan)} if CONFIG in names else {}
+    if GENERATION_CONFIG in names and plan.tokenizer is not None:
+        edits[GENERATION_CONFIG] = edited_generation(plan)
     beside, files = [], []
     for name in names:
+        if plan.tokenizer is not None and is_of_tokenizer(name):
+            if all(name != file.name for file in plan.tokenizer):
+                beside.append(Beside(name, Fate.DROPPED, ByOption("--tokenizer")))
+            continue
         if name in QUANTIZATION_FILES and plan.inputs[0].is_decoded:
             beside.append(Beside(name, Fate.DROPPED, ByOption("--dequantize")))
             continue
-        is_edited = name == CONFIG and edit is not None and edit.text is not None
-        files.append(Carried(name, edit.text if is_edited and edit is not None else None))
-        reason = ConfigEdited(edit.changes) if is_edited and edit is not None else Kept()
-        beside.append(Beside(name, Fate.EDITED if is_edited else Fate.KEPT, reason))
-    return beside, tuple(files), edit.notes if edit is not None else ()
+        edit = edits.get(name)
+        text = None if edit is None else edit.text
+        files.append(Carried(name, text))
+        reason = Kept() if edit is None or text is None else ConfigEdited(edit.changes)
+        beside.append(Beside(name, Fate.KEPT if text is None else Fate.EDITED, reason))
+    for file in plan.tokenizer or ():
+        files.append(file)
+        beside.append(Beside(file.name, Fate.EDITED, ByOption("--tokenizer")))
+    return beside, tuple(files), tuple(note for edit in edits.values() for note in edit.notes)
 
 
 def _of_both_folders(plan: Plan) -> tuple[list[Beside], tuple[Carried, ...], tuple[Note, ...]]:

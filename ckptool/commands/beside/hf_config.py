@@ -23,10 +23,19 @@ from ckptool.facts.encoded import Encoded
 from ckptool.facts.registry import facts_of
 
 CONFIG = "config.json"
+GENERATION_CONFIG = "generation_config.json"
 _MAX = 8_000_000
 _LAYERS = (
     "num_hidden_layers", "n_layer", "n_layers", "num_layers", "num_decoder_layers", "encoder_layers", "decoder_layers",
 )  # fmt: skip
+_PREDICTING = "num_nextn_predict_layers"
+_COUNTING_LAYERS = (
+    "max_window_layers", "first_k_dense_replace", "num_kv_shared_layers", "decoder_sparse_step", "mlp_only_layers",
+    "cross_attention_layers", "attn_layer_indices", "attn_layer_period", "attn_layer_offset", "expert_layer_period",
+    "expert_layer_offset", "full_attention_interval", "full_attn_idxs", "interleave_moe_layer_step", "moe_layers",
+    "num_hash_layers", "sliding_window_pattern", "global_attn_every_n_layers", "no_rope_layer_interval",
+)  # fmt: skip
+"""Names that say which blocks are of another kind, by number."""
 _DTYPES = ("torch_dtype", "dtype")
 _OF_QUANTIZED = ("expert_dtype",)  # DeepSeek-V4's experts
 _EMBEDDING = re.compile(r"(?:.*\.)?(?:embed_tokens|tok_embeddings|word_embeddings|wte|shared|embed_in)\.weight")
@@ -61,28 +70,45 @@ class Edit:
 
 def edited_config(plan: Plan) -> Edit:
     """The config.json of the first input's folder, made true of the plan's output."""
-    source = plan.inputs[0].files[0].folder.open(CONFIG)
-    try:
-        with source.open() as opened:
-            config = json.loads(opened.read(0, min(opened.size, _MAX)))
-    except (CkptError, ValueError, RecursionError):
-        config = None
-    if not isinstance(config, dict):
+    config = _read(plan, CONFIG)
+    if config is None:
         return Edit(None, notes=(Note(f"{CONFIG} cannot be read, and is carried as it is", level="warning"),))
     made = _Made(plan)
     new = _with_moved_modules(config, made)
     doubts: list[str] = []
     for part in _parts(new):  # text_config of a model of several kinds
-        doubts += [*_edit_layers(part, made), *_edit_vocabulary(part, made)]
+        doubts += [*_edit_layers(part, made), *_edit_vocabulary(part, made), *_edit_tokens(part, made)]
     _edit_dtype(new, made)
     _edit_ties(new, made)
     doubts += _edit_quantization(new, made)
-    changes = tuple(_changes(config, new))
+    return _edit(CONFIG, config, new, doubts)
+
+
+def edited_generation(plan: Plan) -> Edit:
+    """The generation_config.json of the first input's folder, with the ids that tokens have in the output."""
+    config = _read(plan, GENERATION_CONFIG)
+    if config is None:
+        return Edit(None)
+    new = dict(config)
+    return _edit(GENERATION_CONFIG, config, new, list(_edit_tokens(new, _Made(plan))))
+
+
+def _read(plan: Plan, name: str) -> dict[str, Any] | None:
+    """The JSON object of a file beside the first input; None if it is none."""
+    source = plan.inputs[0].files[0].folder.open(name)
+    try:
+        with source.open() as opened:
+            config = json.loads(opened.read(0, min(opened.size, _MAX)))
+    except (CkptError, ValueError, RecursionError):
+        return None
+    return config if isinstance(config, dict) else None
+
+
+def _edit(name: str, old: dict[str, Any], new: dict[str, Any], doubts: Iterable[str]) -> Edit:
+    changes = tuple(_changes(old, new))
     text = (json.dumps(new, indent=2, ensure_ascii=False) + "\n").encode() if changes else None
-    notes = tuple(
-        Note(f"{CONFIG} may not be true of the output: {doubt}", "edit it", level="warning") for doubt in doubts
-    )
-    return Edit(text, changes, notes)
+    notes = [Note(f"{name} may not be true of the output: {doubt}", "edit it", level="warning") for doubt in doubts]
+    return Edit(text, changes, tuple(notes))
 
 
 def _with_moved_modules(config: dict[str, Any], made: _Made) -> dict[str, Any]:
@@ -131,19 +157,27 @@ class _Made:
             if source.input == 0
         ]
         self.before, self.after = _lists(self.old), _lists(self.new)
+        self.ids = None if plan.tokenizer is None else _moved_ids(plan)
         self.is_dequantized = plan.inputs[0].is_decoded
 
-    def moved(self, name: str) -> dict[int, int] | None:
-        """Where the blocks of a list went, if each went to one place of one list, and blocks stayed whole."""
-        moved: dict[int, int] = {}
+    def origins(self, name: str) -> dict[int, int] | None:
+        """The block of a list that each block of the output was, if blocks stayed whole and in one list."""
+        origins: dict[int, int] = {}
+        new_lists: set[str] = set()
         for old, new in self.pairs:
             if not old.startswith(f"{name}.") or not (found := _INDEX.match(old, len(name) + 1)):
                 continue
-            number = int(found[1])
-            place = next((int(at[1]) for at in _INDEX.finditer(new)), None)
-            if place is None or moved.setdefault(number, place) != place:
+            place = _INDEX.search(new)
+            if place is None or origins.setdefault(int(place[1]), int(found[1])) != int(found[1]):
                 return None
-        return moved
+            new_lists.add(new[: place.start()])
+        return origins if len(new_lists) < 2 else None
+
+
+def _moved_ids(plan: Plan) -> Mapping[int, int] | None:
+    from ckptool.fits.vocabulary import moved_ids
+
+    return moved_ids(step.value for step in plan.steps)
 
 
 def _lists(keys: Iterable[str]) -> dict[str, set[int]]:
@@ -157,26 +191,47 @@ def _lists(keys: Iterable[str]) -> dict[str, set[int]]:
 
 def _edit_layers(config: dict[str, Any], made: _Made) -> Iterator[str]:
     """The number of blocks, and the lists that say something of each; yields what may be untrue."""
+    extra = config.get(_PREDICTING)  # numbered behind the others, and not counted
+    extra = extra if type(extra) is int and extra > 0 else 0
     for name in _LAYERS:
         value = config.get(name)
-        if not isinstance(value, int) or isinstance(value, bool):
+        if type(value) is not int:
             continue
         side = next((side for side in ("encoder", "decoder") if side in name), "")
-        known = [at for at, numbers in made.before.items() if numbers == set(range(value)) and side in at]
-        moved = [made.moved(at) for at in known]
-        counts = {len(set(each.values())) for each in moved if each is not None}
-        if not known or counts == {value}:
+        if name == "num_layers" and "num_decoder_layers" in config:  # T5
+            side = "encoder"
+        lists = {at: numbers for at, numbers in made.before.items() if side in at and len(numbers) > 1}
+        known = [at for at, numbers in lists.items() if numbers == set(range(value + extra))]
+        known = known or [at for at, numbers in lists.items() if numbers == set(range(value))]
+        if not known and lists:  # some of its blocks are gone already
+            known = [at for at in [max(lists, key=lambda at: len(lists[at]))] if max(lists[at]) < value]
+        origins = [made.origins(at) for at in known or lists]
+        kept = [dict(zip(lists[at], lists[at], strict=True)) for at in known or lists]
+        if not known and any(each and each != same for each, same in zip(origins, kept, strict=True)):
+            yield f"{name} is {value}, and no list of blocks in the input has so many"
+        if not known or origins == kept:
             continue
-        whole = all(each is not None and sorted(each.values()) == list(range(len(each))) for each in moved)
-        if len(counts) != 1 or not whole or not moved[0]:
+        first = origins[0] or {}
+        behind = extra if max(lists[known[0]]) >= value else 0
+        count = len(first) - behind
+        order = [first.get(place, -1) for place in range(len(first))]
+        alike = all(each == first for each in origins) and order[count:] == list(range(value, value + behind))
+        if count < 1 or not alike or -1 in order:
             yield f"{name} is {value}, and the blocks of the output are not numbered 0 to {value - 1}"
             continue
-        first = moved[0]
-        config[name] = len(first)
-        order = sorted(first, key=lambda number: first[number])
+        config[name] = count
         for other, values in config.items():
-            if isinstance(values, list) and len(values) == value:
-                config[other] = [values[number] for number in order]
+            if other in _COUNTING_LAYERS and _may_name_layer(values, value):
+                yield f"{other} is {_short(values)} and speaks of the blocks by number"
+            elif isinstance(values, list) and len(values) in (value, value + behind) and "token_id" not in other:
+                config[other] = [values[number] for number in order if number < len(values)]
+
+
+def _may_name_layer(value: object, layers: int) -> bool:
+    """True for a number of a block that there was, or a list of some."""
+    if isinstance(value, list):
+        return any(_may_name_layer(each, layers) for each in value)
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value < layers
 
 
 def _edit_vocabulary(config: dict[str, Any], made: _Made) -> Iterator[str]:
@@ -187,8 +242,24 @@ def _edit_vocabulary(config: dict[str, Any], made: _Made) -> Iterator[str]:
     sizes = {made.new[new].shape[0] for old, new in made.pairs if old in tables and made.new[new].shape}
     if len(sizes) == 1:
         (config["vocab_size"],) = sizes
-    elif sizes:
+    elif sizes or made.ids is not None:
+        sizes = sizes or {spec.shape[0] for key, spec in made.new.items() if _EMBEDDING.fullmatch(key)}
         yield f"vocab_size is {value}, and the embeddings of the output have {sorted(sizes)} rows"
+
+
+def _edit_tokens(config: dict[str, Any], made: _Made) -> Iterator[str]:
+    """The ids of tokens, where rows follow tokens."""
+    for name, value in config.items() if made.ids is not None else ():
+        if not name.endswith("_token_id"):
+            continue
+        ids = value if isinstance(value, list) else [value]
+        if not all(type(each) is int for each in ids):
+            continue
+        moved = [(made.ids or {}).get(each) for each in ids]
+        if None in moved:
+            yield f"{name} is {_short(value)}, and the new tokenizer has no such token"
+        else:
+            config[name] = moved if isinstance(value, list) else moved[0]
 
 
 def _edit_dtype(config: dict[str, Any], made: _Made) -> None:

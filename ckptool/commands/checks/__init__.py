@@ -24,6 +24,7 @@ class Rule:
         needs: the policy keys one of which must be set for it to run; none for a rule that always runs.
         reads: it reads the values and not only the headers.
         anyway: it also looks at files that cannot be opened.
+        shares: what it reads beside the one pass over the bytes is shared out among processes.
         file: the module and function that it is, where they are not called as it is.
     """
 
@@ -32,6 +33,7 @@ class Rule:
     needs: tuple[str, ...] = ()
     reads: bool = False
     anyway: bool = False
+    shares: bool = False
     file: str = ""
 
     @property
@@ -48,7 +50,7 @@ RULES: dict[str, Rule] = {
         Rule("readable", anyway=True),
         Rule("unsafe-pickle", anyway=True),
         Rule("shards", anyway=True),
-        Rule("ranks", reads=True),
+        Rule("ranks", reads=True, shares=True),
         Rule("fits", needs=("into", "recipe")),
         Rule("complete", needs=("complete-with",)),
         Rule("dtype", needs=("dtypes",)),
@@ -57,7 +59,7 @@ RULES: dict[str, Rule] = {
         Rule("tied", needs=("tied",)),
         Rule("size", needs=("max-size",)),
         Rule("metadata", needs=("metadata",)),
-        Rule("drift", needs=("drift",), reads=True),
+        Rule("drift", needs=("drift",), reads=True, shares=True),
         Rule("lock", needs=("lock",), reads=True),
         Rule("facts", reads=True),
         Rule("quantized", reads=True),

@@ -12,6 +12,7 @@ from ckptool.engine.reading import Reader
 from ckptool.formats.opening import open_checkpoint
 from ckptool.formats.ranks.deepspeed_builder import FLOAT32
 from ckptool.formats.ranks.deepspeed_states import MODULE
+from ckptool.values.shared import divide, label
 
 _BLOCK = 1 << 20  # bytes of float32
 _DETAILS = 5
@@ -35,9 +36,15 @@ def ranks(case: Case) -> Iterator[Found]:
     if selection.path != (FLOAT32,) or MODULE not in selection.others:
         return
     rounded = open_checkpoint(case.target.path, MODULE)
-    pairs = ((key, case.checkpoint[key], rounded[key]) for key in case.checkpoint if key in rounded)
+    both = [(case.checkpoint[key], rounded[key]) for key in case.checkpoint if key in rounded]
+    pairs = [(wide, narrow) for wide, narrow in both if _is_float(wide, narrow)]
+    part = divide("ranks", (label(wide) for wide, _ in pairs), (wide.nbytes for wide, _ in pairs))
+    agrees = dict(part.known)
     with Reader() as reader:
-        wrong = [key for key, wide, narrow in pairs if _is_float(wide, narrow) and not _agree(reader, wide, narrow)]
+        for place in part.todo:
+            agrees[place] = _agree(reader, *pairs[place])
+            part.leave(place, agrees[place])
+    wrong = [pairs[place][0].key for place in sorted(agrees) if not agrees[place]]
     wrong = list(case.refused("ranks", wrong))
     if wrong:
         yield Found(

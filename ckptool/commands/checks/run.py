@@ -20,6 +20,7 @@ from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.errors import ChangedError, CkptError, UnreadableError, UsageError
 from ckptool.core.format import Format
 from ckptool.storage.paths import relative
+from ckptool.values.shared import agree, is_share
 
 Progress = Callable[[int, int], None]
 _OF_COMPANIONS = ("readable", "unsafe-pickle")
@@ -66,10 +67,15 @@ def run_checks(
         )
     if rules is not None:
         run.require_asked(cases)
+    asked = "check", [*map(str, paths)], policy, [rule.name for rule in chosen], update_lock
+    agree(asked, (case.checkpoint for case in cases))
     run.read(cases, progress)
+    if is_share():  # whoever has all results says what the rules find
+        run.rules = [rule for rule in run.rules if rule.shares]
     findings = [finding for case in cases for finding in run.findings(case)]
-    findings += run.unused()
-    run.write_locks()
+    if not is_share():
+        findings += run.unused()
+        run.write_locks()
     ran = {outcome.rule for outcome in run.outcomes if outcome.status != "skipped"}
     ran |= _named(rules or ())  # what was asked for is shown, also where it had nothing to look at
     return Report(

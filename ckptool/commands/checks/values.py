@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -17,6 +17,7 @@ from ckptool.core.spec import DTYPES, TensorSpec
 from ckptool.core.views import is_run, repeated_axes, without_axes
 from ckptool.engine.reading import Reader, dense_parts, reads_cheaply
 from ckptool.values.pool import in_threads
+from ckptool.values.shared import divide, label
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -97,18 +98,39 @@ def measure(
     jobs = list(_jobs(checkpoint, wanted))
     if all(reads_cheaply(job.tensor) for job in jobs):
         jobs.sort(key=lambda job: -job.tensor.nbytes)  # so that the threads end together
+    labels = (f"{label(job.tensor)} {job.wanted} {job.keys}" for job in jobs)
+    part = divide("measure", labels, (job.tensor.nbytes for job in jobs))
+    places = {id(jobs[place]): place for place in part.todo}
     damaged: set[str | None] = set()
     found: dict[str, Measure] = {}
+    spoiled: set[str] = set()
+
+    def keep(job: _Job, result: Measure) -> None:
+        if job.wanted != _CHECKSUM:
+            found.update(dict.fromkeys(job.keys, result))
+        spoiled.update(job.keys if result.damaged else ())
+
+    for place, values in part.known.items():
+        keep(jobs[place], _recorded(values))
     with Reader(on_damage=(lambda error: damaged.add(error.key)) if wanted.checksums else None) as reader:
-        reader.expect(job.tensor for job in jobs)
-        for job, result in in_threads(lambda job: _measured(job.tensor, job.wanted, reader), jobs, threads):
-            if job.wanted != _CHECKSUM:
-                found.update(dict.fromkeys(job.keys, result))
+        mine = [jobs[place] for place in part.todo]
+        reader.expect(job.tensor for job in mine)
+        for job, measured in in_threads(lambda job: _measured(job.tensor, job.wanted, reader), mine, threads):
+            result = replace(measured, damaged=job.tensor.key in damaged)
+            keep(job, result)
+            constant = None if result.constant is None else result.constant.hex()
+            part.leave(places[id(job)], (result.nan, result.inf, constant, result.digest, result.damaged))
             if progress is not None:
                 progress(job.tensor.nbytes)
-    for key in {key for job in jobs if job.tensor.key in damaged for key in job.keys}:
+    for key in spoiled.union(*(job.keys for job in mine if job.tensor.key in damaged)):
         found[key] = replace(found.get(key, Measure()), damaged=True)
     return {key: found[key] for key in checkpoint if key in found}
+
+
+def _recorded(values: Sequence[Any]) -> Measure:
+    """A result as another process has left it."""
+    nan, inf, constant, digest, damaged = values
+    return Measure(nan, inf, None if constant is None else bytes.fromhex(constant), digest, damaged)
 
 
 def work(checkpoint: Checkpoint, wanted: Wanted) -> int:

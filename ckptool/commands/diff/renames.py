@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ckptool.core.checkpoint import Tensor
 from ckptool.core.views import is_blown_up
 from ckptool.engine.reading import Reader
 from ckptool.values.pool import in_threads
+from ckptool.values.shared import divide, label
 
 _LITTLE = 1 << 16  # bytes that are looked at before a tensor is read whole
 
@@ -58,11 +59,7 @@ def find_renames(
     """
     old, new = _in_both(_candidates(removed), _candidates(added))
     for whole in (False, True):
-        for candidate, (digest, constant) in in_threads(
-            lambda candidate: _digest(candidate.tensor, reader, whole=whole),  # noqa: B023  # used up in this round
-            [*old, *new],
-            threads,
-        ):
+        for candidate, (digest, constant) in _digests([*old, *new], reader, threads, whole=whole):
             candidate.known = (*candidate.known, digest)
             candidate.constant = constant
         old, new = _in_both(old, new)
@@ -88,7 +85,28 @@ def _in_both(old: list[_Candidate], new: list[_Candidate]) -> tuple[list[_Candid
     return [c for c in old if c.known in common], [c for c in new if c.known in common]
 
 
-def _digest(tensor: Tensor, reader: Reader, *, whole: bool) -> tuple[bytes, bool]:
+def _digests(
+    candidates: Sequence[_Candidate], reader: Reader, threads: int, *, whole: bool
+) -> Iterator[tuple[_Candidate, tuple[str, bool]]]:
+    """What is known of each candidate then. Little is read by every process, what is whole is shared out."""
+
+    def digest(candidate: _Candidate) -> tuple[str, bool]:
+        return _digest(candidate.tensor, reader, whole=whole)
+
+    if not whole:
+        yield from in_threads(digest, candidates, threads)
+        return
+    tensors = [candidate.tensor for candidate in candidates]
+    part = divide("renames", map(label, tensors), (tensor.nbytes for tensor in tensors))
+    places = {id(candidates[place]): place for place in part.todo}
+    for place, (text, constant) in part.known.items():
+        yield candidates[place], (text, constant)
+    for candidate, result in in_threads(digest, [candidates[place] for place in part.todo], threads):
+        part.leave(places[id(candidate)], result)
+        yield candidate, result
+
+
+def _digest(tensor: Tensor, reader: Reader, *, whole: bool) -> tuple[str, bool]:
     """A digest of the bytes (of the first few), and whether they are one element over and over."""
     digest = hashlib.blake2b(digest_size=16)
     size = tensor.nbytes // tensor.elements if tensor.nbytes % tensor.elements == 0 else 1
@@ -99,7 +117,7 @@ def _digest(tensor: Tensor, reader: Reader, *, whole: bool) -> tuple[bytes, bool
         digest.update(block)
         if not whole:
             break
-    return digest.digest(), constant
+    return digest.hexdigest(), constant
 
 
 def _paired(groups: list[_Group]) -> dict[str, str]:

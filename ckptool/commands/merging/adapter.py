@@ -26,7 +26,6 @@ _BASE_CHANGING = ("pissa", "corda", "olora", "loftq", "lora_ga")
 
 # settings under which the trained model is not W + scaling * B @ A, or not under the base model's names
 _UNMERGEABLE = {
-    "target_parameters": "adapts parameters by name (experts of a mixture)",
     "layer_replication": "repeats layers of the base",
     "trainable_token_indices": "trains single rows of an embedding",
     "use_qalora": "is a QA-LoRA, with pooled inputs",
@@ -50,6 +49,7 @@ class AdapterConfig:
         transposed: the base's weights are [in, out] (`fan_in_fan_out`), where the shapes do not tell.
         ranks: other ranks by module pattern.
         alphas: other alphas by module pattern.
+        parameters: ends of names of parameters that are adapted themselves (`target_parameters`).
 
     Example:
         >>> AdapterConfig(r=8, alpha=16, alphas=(("q_proj", 32.0),)).scaling("layers.0.q_proj", 0.5)
@@ -63,6 +63,7 @@ class AdapterConfig:
     transposed: bool = False
     ranks: tuple[tuple[str, float], ...] = ()
     alphas: tuple[tuple[str, float], ...] = ()
+    parameters: tuple[str, ...] = ()
 
     def rank(self, module: str) -> int:
         """The rank of one module's factors."""
@@ -93,7 +94,11 @@ def read_config(adapter: PurePath) -> AdapterConfig:
     if not is_file(path):
         where = "in" if is_folder(adapter) else "beside"
         raise UsageError(f"there is no adapter_config.json {where} {adapter}", hint="it says r and alpha", path=path)
-    config = _read(path)
+    return parsed_config(_read(path), path)
+
+
+def parsed_config(config: Mapping[str, object], path: PurePath) -> AdapterConfig:
+    """What a configuration says; see `read_config`."""
     kind = config.get("peft_type", "LORA")
     if kind != "LORA":
         raise UsageError(f"the adapter is of kind {kind}", hint="ckptool merges those of kind LORA", path=path)
@@ -116,11 +121,17 @@ def read_config(adapter: PurePath) -> AdapterConfig:
         bool(config.get("fan_in_fan_out")),
         _patterns(config.get("rank_pattern"), path),
         _patterns(config.get("alpha_pattern"), path),
+        _names(config.get("target_parameters"), path),
     )
 
 
 _BY_PEFT = "merge it with peft (merge_and_unload), or ask its authors for the merged model"
 _CONVERT = "save it with peft's path_initial_model_for_weight_conversion, which makes a plain LoRA of it"
+
+
+def has_config(adapter: PurePath) -> bool:
+    """Whether an adapter has its `adapter_config.json` in its folder, or beside its file."""
+    return is_file((adapter if is_folder(adapter) else adapter.parent) / "adapter_config.json")
 
 
 def family_of(adapter: Checkpoint) -> str:
@@ -154,6 +165,14 @@ def _read(path: PurePath) -> Mapping[str, object]:
     if not isinstance(config, dict):
         raise UnreadableError(f"{path} is not the configuration of an adapter", path=path)
     return config
+
+
+def _names(value: object, path: PurePath) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise UnreadableError(f"{path} has target_parameters that are no list of names", path=path)
+    return tuple(value)
 
 
 def _is_number(value: object) -> bool:

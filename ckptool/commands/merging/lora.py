@@ -14,8 +14,9 @@ from pathlib import PurePath
 
 from ckptool.commands.filter import cast_value, float_dtype
 from ckptool.commands.merging.adapter import AdapterConfig as AdapterConfig
-from ckptool.commands.merging.adapter import family_of, require_peft
+from ckptool.commands.merging.adapter import family_of, has_config, require_peft
 from ckptool.commands.merging.adapter import read_config as read_config
+from ckptool.commands.merging.fused import AddFused, Factors, fused_factors
 from ckptool.commands.merging.lora_ops import AddBias, AddLora
 from ckptool.core.checkpoint import Checkpoint, Note, Tensor
 from ckptool.core.counts import many
@@ -30,8 +31,9 @@ from ckptool.engine.dequantize import encoded_of
 
 _PREFIX = "base_model.model."
 _PART = re.compile(
-    r"(?P<module>.+)\.(?P<part>lora_embedding_A|lora_embedding_B|lora_magnitude_vector|lora_A|lora_B)"
-    r"(?:\.(?P<adapter>(?!weight$|bias$)[^.]+))?(?P<bias>\.bias)?(?:\.weight)?"
+    r"(?P<module>.+)\.(?P<part>lora_embedding_A|lora_embedding_B|lora_magnitude_vector|lora_mid|lora_A|lora_B)"
+    r"(?:\.(?P<adapter>(?!weight$|bias$)[^.]+))?(?P<bias>\.bias)?(?:\.weight)?",
+    re.DOTALL,
 )
 _SAVED = re.compile(r"\.modules_to_save\.[^.]+\.|\.base_layer\.")  # what peft puts into the names of whole tensors
 
@@ -57,7 +59,8 @@ def plan_lora(
     """
     base, parts = with_recorded_ties(base), _parts(adapter)
     wanted = float_dtype(dtype)
-    making = _Making(base, adapter, config, scale, wanted)
+    fused = fused_factors(base, adapter, config.parameters, parts.modules) if config.parameters else {}
+    making = _Making(base, adapter, config, scale, wanted, fused)
     steps = [making.step(key, tensor, parts) for key, tensor in base.tensors.items()]
     left = [*parts.modules, *parts.biases, *parts.whole]
     return Plan(
@@ -77,7 +80,8 @@ def plan_adapter(base: Checkpoint, adapter: Checkpoint, *, scale: float = 1.0, d
     Raises:
         UsageError: it is not a LoRA adapter of a known format.
     """
-    if family_of(adapter) in ("kohya", "diffusers"):
+    family = family_of(adapter)
+    if family in ("kohya", "diffusers") or (family == "PEFT" and _is_of_diffusers(adapter)):
         from ckptool.commands.merging.foreign import as_peft
 
         seen = as_peft(adapter, base)
@@ -91,6 +95,11 @@ def plan_adapter(base: Checkpoint, adapter: Checkpoint, *, scale: float = 1.0, d
         return replace(plan, notes=(*seen.notes, *plan.notes))
     require_peft(adapter)
     return plan_lora(base, adapter, read_config(adapter.path), scale=scale, dtype=dtype)
+
+
+def _is_of_diffusers(adapter: Checkpoint) -> bool:
+    """PEFT's names behind those of a pipeline's models, without a configuration: `transformer.x.lora_A.weight`."""
+    return not any(key.startswith(_PREFIX) for key in adapter) and not has_config(adapter.path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +152,7 @@ class _Making:
     config: AdapterConfig
     scale: float
     dtype: str | None
+    fused: Mapping[str, Factors] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     replaced: list[str] = field(default_factory=list)
     reshaped: list[str] = field(default_factory=list)
@@ -159,8 +169,10 @@ class _Making:
             if tensor.shape != self.base[key].shape:
                 self.reshaped.append(key)
         module, _, name = key.rpartition(".")
-        op: AddLora | AddBias
-        if name == "weight" and module in parts.modules:
+        op: AddLora | AddBias | AddFused
+        if key in self.fused:
+            op, sources = self._fused(key)
+        elif name == "weight" and module in parts.modules:
             op, sources = self._lora(tensor.spec, module, parts.modules.pop(module))
         elif name == "bias" and module in parts.biases:
             op, sources = AddBias(self.config.scaling(module, self.scale), self.dtype), [parts.biases.pop(module)]
@@ -179,14 +191,27 @@ class _Making:
         names = ["lora_embedding_A", "lora_embedding_B"] if embedding else ["lora_A", "lora_B"]
         if self.config.dora or "lora_magnitude_vector" in parts:
             names.append("lora_magnitude_vector")
+        dora, tucker = len(names) == 3, "lora_mid" in parts
+        if tucker:
+            names.append("lora_mid")
         if missing := [name for name in names if name not in parts]:
             raise UnreadableError(f"the adapter has no {missing[0]} for {module}", path=self.adapter.path)
         sources = [parts[name] for name in names]
         a, b = (self.adapter[key].spec for key in sources[:2])
         transposed = embedding or self._is_transposed(weight, a, b)
         scaling = self.config.scaling(module, self.scale)
-        if a.shape and a.shape[0] != self.config.rank(module):
-            rank = self.config.rank(module)
+        self._check_rank(a, 1, module)
+        return AddLora(scaling, transposed, dora, self.dtype, tucker), sources
+
+    def _fused(self, key: str) -> tuple[AddFused, list[str]]:
+        factors = self.fused[key]
+        self._check_rank(self.adapter[factors.a].spec, self.base[key].shape[0], key)
+        op = AddFused(self.config.scaling(key, self.scale), factors.transposed, self.dtype)
+        return op, [factors.a, factors.b]
+
+    def _check_rank(self, a: TensorSpec, experts: int, name: str) -> None:
+        rank = self.config.rank(name)
+        if a.shape and a.shape[0] != experts * rank:
             self.problems.append(
                 Problem(
                     f"{a.key} is {a.short}, but adapter_config.json says that its rank is {rank}",
@@ -194,7 +219,6 @@ class _Making:
                     (a.key,),
                 )
             )
-        return AddLora(scaling, transposed, len(names) == 3, self.dtype), sources
 
     def _is_transposed(self, weight: TensorSpec, a: TensorSpec, b: TensorSpec) -> bool:
         """Whether a weight is [in, out]: its shape says, or if it is square the configuration does."""
@@ -276,6 +300,9 @@ def _left_over(names: Sequence[str], base: Checkpoint) -> tuple[Problem, ...]:
         return (Problem(text, "decode them: --dequantize", tuple(names)),)
     what = f"{len(names)} modules" if len(names) > 1 else "a module"
     hint = "is it the adapter of this base? other names: ckptool remap"
+    if any(key.startswith(f"{names[0]}.0.") for key in base):
+        fusing = f"ckptool remap {shell_quote(base.path)} -r fuse-experts -o fused"
+        hint = f"the base has a tensor for each expert: {fusing}"
     ends = {key.removesuffix(".weight") for key in base}
     parts = names[0].split(".")
     for at in range(1, len(parts)):

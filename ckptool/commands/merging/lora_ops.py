@@ -61,19 +61,21 @@ class AddBias:
 
 @dataclass(frozen=True, slots=True)
 class AddLora:
-    """W + scaling * B @ A; the arguments are W, A, B, and the magnitudes for DoRA..
+    """W + scaling * B @ A; the arguments are W, A, B, the magnitudes for DoRA, and the middle factor for Tucker.
 
     Attributes:
         scaling: the factor, alpha / r or as the configuration says.
         transposed: W is [in, out], or an embedding.
         dora: the sum's weights of each output are scaled to its magnitude.
         dtype: of the result; None for W's.
+        tucker: there is a factor [r, r, *kernel] between B [out, r] and A [r, in] (LyCORIS, `rebuild_tucker`).
     """
 
     scaling: float
     transposed: bool = False
     dora: bool = False
     dtype: str | None = None
+    tucker: bool = False
 
     is_elementwise = False
 
@@ -85,6 +87,8 @@ class AddLora:
         """The base's spec, if the factors fit it."""
         weight, a, b, *magnitudes = args
         check_float(weight)
+        if self.tucker:
+            a = self._widened(a, magnitudes.pop())
         out, inner = (weight.shape[0], prod(weight.shape[1:])) if weight.shape else (0, 0)
         if self.transposed:
             out, inner = inner, out
@@ -102,6 +106,12 @@ class AddLora:
             )
         return TensorSpec(weight.key, self.dtype or weight.dtype, weight.shape)
 
+    def _widened(self, a: TensorSpec, middle: TensorSpec) -> TensorSpec:
+        """A [r, in] with the kernel of the middle factor."""
+        if len(middle.shape) < 3 or len(a.shape) < 2 or prod(a.shape[2:]) != 1 or middle.shape[1] != a.shape[0]:
+            raise PlanError(f"{middle.key} is {middle.short}; {a.key} {a.short} does not fit it", key=middle.key)
+        return TensorSpec(a.key, a.dtype, (middle.shape[0], a.shape[1], *middle.shape[2:]))
+
     def runs(self, args: Sequence[TensorSpec]) -> list[Run] | None:
         return None
 
@@ -110,6 +120,8 @@ class AddLora:
 
         weight = args[0].reshape(args[0].shape[0], -1)
         a, b = (cast(arg, "float64").reshape(arg.shape[0], -1) for arg in args[1:3])
+        if self.tucker:
+            a = np.einsum("mn...,ni->mi...", cast(args[-1], "float64"), a).reshape(args[-1].shape[0], -1)
         left, right = (a.T, b.T) if self.transposed else (b, a)
         left = left * self.scaling
         dtype = self.dtype or dtype_of(weight)

@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import zip_longest
-from typing import Protocol
 
 from ckptool.commands.diff.pairing import seen_through
 from ckptool.commands.patching.manifest import Digest, Manifest, Part, digest_of
+from ckptool.commands.patching.stream import Sink, StreamWriter
 from ckptool.core.checkpoint import Checkpoint, Note, Tensor
 from ckptool.core.counts import many
 from ckptool.core.dtypes import DTYPES
-from ckptool.core.errors import OutputError, UsageError
+from ckptool.core.errors import UsageError
 from ckptool.core.patch import MANIFEST, PATCH_KEY
 from ckptool.core.ties import with_recorded_ties
 from ckptool.encodings.delta import CHUNK, encode, is_same
@@ -27,12 +27,6 @@ from ckptool.storage.signals import signals_held
 
 _AHEAD = 4  # chunks that are encoded while others are read
 _CASTABLE = ("float32", "float16", "bfloat16", "float64")
-
-
-class Sink(Protocol):
-    """Takes bytes at offsets; a `ckptool.storage.sink.ByteSink`."""
-
-    def write(self, data: bytes | memoryview, offset: int) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +91,7 @@ def extract(
 
     with Reader((base, tuned)) as reader:
         pairs = _pairs(base, tuned, reader)
-        writer = _Writer(sink, _head_limit(pairs))
+        writer = StreamWriter(sink, (pair.tensor.spec for pair in pairs))
         with signals_held():
             pool = ThreadPoolExecutor(threads)
         try:
@@ -108,7 +102,11 @@ def extract(
     used = {part.source for part in found if part.how in ("same", "delta")}
     removed = tuple(key for key in base if key not in used)
     manifest = Manifest(found, removed, dict(tuned.metadata), len(base))
-    nbytes = writer.finish(manifest)
+    packed = manifest.packed()
+    writer.begin()
+    writer.add(packed)
+    writer.end(MANIFEST, "uint8", (len(packed),))
+    nbytes = writer.finish({PATCH_KEY: json.dumps(manifest.counts, separators=(",", ":"))})
     return Extracted(base, tuned, manifest, tuple(_notes(tuned)), nbytes)
 
 
@@ -178,7 +176,7 @@ def _in_order(pairs: Sequence[_Pair]) -> list[_Pair]:
 
 
 def _extracted(
-    pair: _Pair, reader: Reader, pool: ThreadPoolExecutor, writer: _Writer, advance: Callable[[int], None]
+    pair: _Pair, reader: Reader, pool: ThreadPoolExecutor, writer: StreamWriter, advance: Callable[[int], None]
 ) -> Part:
     part, tensor = pair.part, pair.tensor
     if part.how == "tied":
@@ -237,76 +235,3 @@ def _notes(tuned: Checkpoint) -> Iterator[Note]:
             f"a patch holds tensors only: {many(len(tuned.extras), 'other entry', 'other entries')} of "
             f"{tuned.path.name} are not in it: {names}"
         )
-
-
-# ---------------------------------------------------------------------------------------------- the file
-
-
-def _head_limit(pairs: Sequence[_Pair]) -> int:
-    """Most bytes that the header can take: with every offset as long as it may be."""
-    text = sum(len(json.dumps(pair.part.key, ensure_ascii=False).encode("utf-8", "replace")) for pair in pairs)
-    shapes = sum(21 * len(pair.tensor.shape) for pair in pairs)
-    limit = 1024 + text + shapes + 128 * (2 + len(pairs))
-    if limit > 100_000_000:
-        raise OutputError(f"{len(pairs):,} tensors are too many for one patch: its header would be over 100 MB")
-    return -(-limit // 64) * 64
-
-
-class _Writer:
-    """Lays the patch out as it comes: the data behind room for the header, which is written last."""
-
-    def __init__(self, sink: Sink | None, head: int) -> None:
-        self.sink = sink
-        self.head = head
-        self.header: dict[str, object] = {}
-        self.start = self.at = head
-        self.length = 0
-
-    def begin(self, room: int = 0) -> None:
-        """A tensor, with room for what is known at its end."""
-        self.start = self.at
-        self.at += room
-
-    def add(self, data: bytes | memoryview) -> None:
-        if self.sink is not None:
-            self.sink.write(data, self.at)
-        self.at += len(data)
-        self.length = self.at - self.start
-
-    def put(self, data: bytes) -> None:
-        """What goes into the room."""
-        if self.sink is not None:
-            self.sink.write(data, self.start)
-        self.length = self.at - self.start
-
-    def forget(self) -> None:
-        """The tensor is not needed: what follows takes its place."""
-        self.at = self.start
-
-    def end(self, key: str, dtype: str, shape: tuple[int, ...]) -> int:
-        named = to_header(dtype, shape)
-        if named is None:
-            raise UsageError(f"{key} is {dtype}, which a patch cannot hold", key=key)
-        place = [self.start - self.head, self.at - self.head]
-        self.header[key] = {"dtype": named[0], "shape": named[1], "data_offsets": place}
-        return self.at - self.start
-
-    def finish(self, manifest: Manifest) -> int:
-        """Write manifest and header; the size of the file."""
-        packed = manifest.packed()
-        self.begin()
-        self.add(packed)
-        self.end(MANIFEST, "uint8", (len(packed),))
-        metadata = {PATCH_KEY: json.dumps(manifest.counts, separators=(",", ":"))}
-        try:
-            text = json.dumps(
-                {"__metadata__": metadata, **self.header}, ensure_ascii=False, separators=(",", ":")
-            ).encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise OutputError(
-                f"a key has a character that UTF-8 cannot hold: {error.object[error.start]}",
-                hint="rename it with ckptool remap",
-            ) from None
-        if self.sink is not None:
-            self.sink.write(struct.pack("<Q", self.head - 8) + text.ljust(self.head - 8), 0)
-        return self.at

@@ -53,9 +53,10 @@ def plan_transplant(source: Checkpoint, target: Target, asked: Asked = _NOTHING)
         >>> done.tensors, len(done.having(Filled.MISSING)), done.coverage
         ((102, 122), 20, 1.0)
     """
-    source, rules = with_recorded_ties(source), asked.recipe
-    require_used(rules, asked.vars or {})
-    rules = replace(rules, vars={**rules.vars, **(asked.vars or {})})
+    source = with_recorded_ties(source)
+    rules, numbers = asked.recipe.naming(asked.vars or {})
+    require_used(rules, numbers)
+    rules = replace(rules, vars={**rules.vars, **numbers})
     initial = ModelInit(target, asked.seed)
     specs, left_out = without(source, asked.drop)
     found = None if asked.match is None else matched(source, specs, target, rules, initial, asked.match)

@@ -37,7 +37,7 @@ class Asked:
         new: key patterns of the target's tensors that are meant to start anew: no gate counts them as missing.
         seed: of the model's own init, where nothing fills a tensor.
         only_loaded: the output holds only what came from the source.
-        vars: numbers for the recipe.
+        vars: numbers for the recipe, and names of lists of modules.
         wrap: the output nests the state dict under this key.
         strict: what torch would not load strictly is unmet.
         min_coverage: the least share of the target's elements, 0 to 1; less is unmet.
@@ -53,7 +53,7 @@ class Asked:
     new: tuple[str, ...] = ()
     seed: int = 0
     only_loaded: bool = False
-    vars: Mapping[str, float] | None = None
+    vars: Mapping[str, float | str] | None = None
     wrap: str | None = None
     strict: bool = False
     min_coverage: float | None = None

@@ -52,8 +52,12 @@ def dump(value: object, protocol: int = 2, persistent: PersistentId | None = Non
         >>> dump(["a", "a", 1])
         b'\\x80\\x02]q\\x00(X\\x01\\x00\\x00\\x00aq\\x01h\\x01K\\x01e.'
     """
-    with collector_paused():
-        return _Writer(max(2, protocol), persistent).write(value)
+    writer = _Writer(max(2, protocol), persistent)
+    try:
+        with collector_paused():
+            return writer.write(value)
+    finally:
+        writer.savers.clear()  # they are the writer's own: with them it, and its memo, would stay in memory
 
 
 class _Writer(Output):

@@ -54,15 +54,19 @@ def main(arguments: list[str] | None = None) -> None:
             total += score
             unrelated += 0 if case.truth else score.given
             if options.list and (value < 0.995 or score.wrong or score.layouts):
-                print(f"  {value:.3f} wrong {score.wrong} layout {score.layouts} "
-                      f"1-1 {score.one_found}/{score.one} groups {score.groups_found}/{score.groups}  {case.name}")  # fmt: skip
+                print(f"  {value:.3f} {_counts(score)}  {case.name}")
             for mistake in mistakes[: options.mistakes]:
                 what = mistake.layout or f"right is {', '.join(mistake.right) or 'nothing'}"
                 print(f"      {mistake.target} <- {', '.join(mistake.given)}: {what}")
         mean = sum(scores) / max(1, len(scores))
-        print(f"{order}: {len(cases)} pairs, macro F1 {mean:.3f}, wrong {total.wrong} ({unrelated} in unrelated), "
-              f"wrong layout {total.layouts}, 1-1 {total.one_found}/{total.one}, groups {total.groups_found}/{total.groups}, "
-              f"{time.process_time() - start:.0f} s", flush=True)  # fmt: skip
+        seconds = time.process_time() - start
+        print(f"{order}: {len(cases)} pairs, macro F1 {mean:.3f}, {_counts(total)}", end="")
+        print(f", {unrelated} in unrelated, {seconds:.0f} s", flush=True)
+
+
+def _counts(score: Score) -> str:
+    found = f"1-1 {score.one_found}/{score.one}, groups {score.groups_found}/{score.groups}"
+    return f"wrong {score.wrong}, wrong layout {score.layouts}, {found}"
 
 
 if __name__ == "__main__":

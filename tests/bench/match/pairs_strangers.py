@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
+from ckptool.core.plan import sources_of
 from ckptool.recipes.expand import expand
 from ckptool.recipes.recipe import recipe_of
 from ckptool.recipes.reverse import reverse
@@ -61,8 +63,6 @@ def file_of(rules: Rules, state: State, vars: Mapping[str, float] | None = None,
     found = expand(reverse(recipe_of(rules)).recipe, specs_of(state), vars=vars or {})
     assert not found.problems, [(problem.message, problem.keys[:3]) for problem in found.problems]
     place = {key: at for at, key in enumerate(state)}
-    from ckptool.core.plan import sources_of
-
     first = {s.target.key: min((place[src.key] for src in sources_of(s.value)), default=0) for s in found.steps}
     shapes = {step.target.key: step.target.shape for step in found.steps}
     names = sorted(shapes) if sort else sorted(shapes, key=lambda key: first[key])
@@ -165,7 +165,8 @@ def caffe2(small: bool) -> Two:
         (r"conv([123])\.weight$", lambda m: f"branch2{'abc'[int(m[1]) - 1]}_w"),
         (r"(?<=_)bn([123])\.", lambda m: f"branch2{'abc'[int(m[1]) - 1]}_bn."),
         (r"downsample\.0\.weight", "branch1_w"), (r"downsample\.1\.", "branch1_bn."),
-        (r"^branch2a_w$", "conv1_w"), (r"^bn1\.", "res_conv1_bn."), (r"^fc\.weight", "pred_w"), (r"^fc\.bias", "pred_b"),
+        (r"^branch2a_w$", "conv1_w"), (r"^bn1\.", "res_conv1_bn."), (r"^fc\.weight", "pred_w"),
+        (r"^fc\.bias", "pred_b"),
         (r"_bn\.weight", "_bn_s"), (r"_bn\.bias", "_bn_b"), (r"_bn\.running_mean", "_bn_rm"),
         (r"_bn\.running_var", "_bn_riv"),
     ]  # fmt: skip
@@ -313,7 +314,8 @@ def arcface(small: bool) -> Two:
         for block in range(blocks):
             at = f"layer{stage}.{block}."
             lines += [*_bn(f"{at}bn1", width), f"{at}conv1.weight {out} {width} 3 3", *_bn(f"{at}bn2", out),
-                      f"{at}prelu.weight {out}", f"{at}conv2.weight {out} {out} 3 3", *_bn(f"{at}bn3", out)]  # fmt: skip
+                      f"{at}prelu.weight {out}", f"{at}conv2.weight {out} {out} 3 3", *_bn(f"{at}bn3",
+                       out)]  # fmt: skip
             if block == 0:
                 lines += [f"{at}downsample.0.weight {out} {width} 1 1", *_bn(f"{at}downsample.1", out)]
             width = out
@@ -349,7 +351,8 @@ def presnet(small: bool) -> Two:
 def raft(small: bool) -> Two:
     table: list[Swap] = [
         (r"^feature_encoder\.", "module.fnet."), (r"^context_encoder\.", "module.cnet."),
-        (r"(layer\d\.\d)\.convnormrelu(\d)\.0\.", r"\1.conv\2."), (r"(layer\d\.\d)\.convnormrelu(\d)\.1\.", r"\1.norm\2."),
+        (r"(layer\d\.\d)\.convnormrelu(\d)\.0\.", r"\1.conv\2."),
+        (r"(layer\d\.\d)\.convnormrelu(\d)\.1\.", r"\1.norm\2."),
         (r"net\.convnormrelu\.0\.", "net.conv1."), (r"net\.convnormrelu\.1\.", "net.norm1."),
         (r"net\.conv\.", "net.conv2."), (r"downsample\.1\.", "norm3."),
         (r"^update_block\.motion_encoder\.convcorr(\d)\.0\.", r"module.update_block.encoder.convc\1."),
@@ -564,7 +567,8 @@ def swin_mm(small: bool) -> Two:
         (r"^layers\.(\d)\.downsample\.", lambda m: f"backbone.stages.{int(m[1]) - 1}.downsample."),
         (r"^layers\.", "backbone.stages."), (r"attn\.", "attn.w_msa."), (r"mlp\.fc1", "ffn.layers.0.0"),
         (r"mlp\.fc2", "ffn.layers.1"), (r"^patch_embed\.proj", "backbone.patch_embed.projection"),
-        (r"^patch_embed\.norm", "backbone.patch_embed.norm"), (r"^norm\.", "backbone.norm3."), (r"^head\.fc", "head.fc"),
+        (r"^patch_embed\.norm", "backbone.patch_embed.norm"), (r"^norm\.", "backbone.norm3."),
+        (r"^head\.fc", "head.fc"),
     ]  # fmt: skip
     layouts = [(r"reduction\.weight", "o (c w h) -> o (h w c)"), (r"downsample\.norm", "(c w h) -> (h w c)")]
     return two(tm("swin_tiny_patch4_window7_224"), table, layouts, vars={"h": 2, "w": 2}, undecided=["*.downsample.*"])
@@ -600,7 +604,8 @@ def mit(small: bool) -> Two:
                     ("attn.attn.in_proj_bias", 3 * c), ("attn.attn.out_proj.weight", c, c),
                     ("attn.attn.out_proj.bias", c), ("norm2.weight", c), ("norm2.bias", c),
                     ("ffn.layers.0.weight", f, c, 1, 1), ("ffn.layers.0.bias", f), ("ffn.layers.1.weight", f, 1, 3, 3),
-                    ("ffn.layers.1.bias", f), ("ffn.layers.4.weight", c, f, 1, 1), ("ffn.layers.4.bias", c)]  # fmt: skip
+                    ("ffn.layers.1.bias", f), ("ffn.layers.4.weight", c, f, 1, 1), ("ffn.layers.4.bias",
+                     c)]  # fmt: skip
             if r > 1:
                 rows[6:6] = [("attn.sr.weight", c, c, r, r), ("attn.sr.bias", c), ("attn.norm.weight", c),
                              ("attn.norm.bias", c)]  # fmt: skip
@@ -647,7 +652,8 @@ def albert(small: bool) -> Two:
         (r"ffn_output", "ffn_1/intermediate/output/dense"), (r"0/ffn\.", "0/ffn_1/intermediate/dense."),
         (r"^encoder\.embedding_hidden_mapping_in", "bert/encoder/embedding_hidden_mapping_in"),
         (r"^embeddings\.(\w+_embeddings)\.weight", r"bert/embeddings/\1"), (r"^embeddings\.", "bert/embeddings/"),
-        (r"^pooler\.", "bert/pooler/dense."), (r"(LayerNorm\w*)\.weight", r"\1/gamma"), (r"(LayerNorm\w*)\.bias", r"\1/beta"),
+        (r"^pooler\.", "bert/pooler/dense."), (r"(LayerNorm\w*)\.weight", r"\1/gamma"),
+        (r"(LayerNorm\w*)\.bias", r"\1/beta"),
         (r"\.weight", "/kernel"), (r"\.bias", "/bias"),
     ]  # fmt: skip
     layouts = [(r"(?<!embeddings)(?<!orm)\.weight$", IO)]
@@ -673,7 +679,8 @@ def paddle(small: bool) -> Two:
 def neox(small: bool) -> Two:
     table: list[Swap] = [
         (r"^gpt_neox\.layers\.(\d+)\.", lambda m: f"sequential.{int(m[1]) + 2}."),
-        (r"^gpt_neox\.embed_in\.", "sequential.0.word_embeddings."), (r"^gpt_neox\.final_layer_norm", "sequential.14.norm"),
+        (r"^gpt_neox\.embed_in\.", "sequential.0.word_embeddings."),
+        (r"^gpt_neox\.final_layer_norm", "sequential.14.norm"),
         (r"^lm_head", "sequential.15.final_linear"),
     ]  # fmt: skip
     sizes = {"num_hidden_layers": 11, "hidden_size": 512, "intermediate_size": 2048}
@@ -704,7 +711,8 @@ def mistral() -> Any:
 
 META: list[Swap] = [
     (r"^model\.layers", "layers"), (r"self_attn\.([qkvo])_proj", r"attention.w\1"),
-    (r"mlp\.gate_proj", "feed_forward.w1"), (r"mlp\.down_proj", "feed_forward.w2"), (r"mlp\.up_proj", "feed_forward.w3"),
+    (r"mlp\.gate_proj", "feed_forward.w1"), (r"mlp\.down_proj", "feed_forward.w2"),
+    (r"mlp\.up_proj", "feed_forward.w3"),
     (r"input_layernorm", "attention_norm"), (r"post_attention_layernorm", "ffn_norm"),
     (r"^model\.embed_tokens", "tok_embeddings"), (r"^model\.norm", "norm"), (r"^lm_head", "output"),
 ]  # fmt: skip
@@ -791,7 +799,8 @@ def clip_vision(small: bool) -> Two:
     table = [
         *clip_table("visual.", ""), (r"^embeddings\.class_embedding", "visual.class_embedding"),
         (r"^embeddings\.patch_embedding", "visual.conv1"),
-        (r"^embeddings\.position_embedding\.weight", "visual.positional_embedding"), (r"^pre_layrnorm", "visual.ln_pre"),
+        (r"^embeddings\.position_embedding\.weight", "visual.positional_embedding"),
+        (r"^pre_layrnorm", "visual.ln_pre"),
         (r"^post_layernorm", "visual.ln_post"),
     ]  # fmt: skip
     skip = ["*.position_ids"]
@@ -1030,10 +1039,10 @@ def vae(small: bool) -> Two:
 def mlp_mirror(small: bool) -> Two:
     sizes = [784, 512, 256, 64]
     source = "".join(f"encoder.{2 * n}.weight {b} {a}\nencoder.{2 * n}.bias {b}\n"
-                     for n, (a, b) in enumerate(zip(sizes, sizes[1:], strict=False)))  # fmt: skip
+                     for n, (a, b) in enumerate(pairwise(sizes)))  # fmt: skip
     back = sizes[::-1]
     target = "".join(f"decoder.{2 * n}.weight {b} {a}\ndecoder.{2 * n}.bias {b}\n"
-                     for n, (a, b) in enumerate(zip(back, back[1:], strict=False)))  # fmt: skip
+                     for n, (a, b) in enumerate(pairwise(back)))  # fmt: skip
     return none(lay(source), lay(target))
 
 
