@@ -405,6 +405,18 @@ def test_numbers_that_the_dtype_cannot_hold_are_counted(tmp_path: Path, capsys: 
     assert load_file(tmp_path / "out.safetensors")["a.weight"].isinf().sum() == 8
 
 
+def test_fp8_without_scales_is_cast_exactly_and_said(tmp_path: Path, capsys: Told) -> None:
+    codes = torch.arange(256).to(torch.uint8).view(torch.float8_e4m3fn).reshape(16, 16)
+    save_file({"a.weight": codes, "a.bias": torch.ones(16)}, tmp_path / "in.safetensors")
+    command = ["filter", str(tmp_path / "in.safetensors"), "--dtype", "bf16", "-o", str(tmp_path / "out.safetensors")]
+    assert run(command) == 0
+    assert "note: 1 fp8 tensor without scales is taken as plain numbers: a.weight" in flat(capsys.readouterr().out)
+    made = load_file(tmp_path / "out.safetensors")["a.weight"]
+    assert torch.equal(made.float().nan_to_num(7.0), codes.float().nan_to_num(7.0))
+    assert run(["filter", str(tmp_path / "in.safetensors"), "-o", str(tmp_path / "copy.safetensors")]) == 0
+    assert "without scales" not in capsys.readouterr().out
+
+
 def test_a_damaged_torch_archive_is_not_decoded(tmp_path: Path, capsys: Told) -> None:
     state = tensors_of(DATA / "gptq_v1_actorder")
     torch.save(state, tmp_path / "in.pth")

@@ -56,6 +56,13 @@ def quantized_fp8(folder: Path) -> Path:
     return folder / "fp8.safetensors"
 
 
+def plain_fp8(folder: Path) -> Path:
+    """fp8 numbers without scales, as image models are published."""
+    state = {"a.weight": torch.randn(8, 4).to(torch.float8_e4m3fn), "a.bias": torch.ones(8)}
+    save_file(state, folder / "plain_fp8.safetensors")
+    return folder / "plain_fp8.safetensors"
+
+
 def gptq(folder: Path) -> Path:
     state = {
         "l.qweight": torch.zeros(4, 8, dtype=torch.int32),
@@ -338,6 +345,7 @@ def one_expert(folder: Path) -> Path:
 
 TABLE: list[tuple[Make, str, dict[str, str]]] = [
     (quantized_fp8, "encoded", {"copy": DONE, "rename": DONE, "drop": NO, "cast": NO, "compute": NO, "merge": NO}),
+    (plain_fp8, "plain-fp8", {"copy": DONE, "rename": DONE, "cast": DONE, "compute": DONE, "merge": DONE}),
     (gptq, "encoded", {"copy": DONE, "rename": DONE, "drop": NO, "cast": NO, "compute": NO}),
     (meta, "meta", {"copy": SAID, "cast": SAID}),
     (zero3, "placeholders", {"copy": NO, "cast": NO, "merge": NO}),

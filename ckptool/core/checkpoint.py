@@ -50,7 +50,7 @@ class Storage:
     crc: int | None = None
 
     def __hash__(self) -> int:  # there are as many as tensors, and each is looked for often
-        return hash((self.offset, self.nbytes))
+        return hash((self.offset or self.file, self.nbytes))  # derived bytes all begin at 0
 
 
 @dataclass(frozen=True, slots=True)

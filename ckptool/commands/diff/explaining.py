@@ -16,6 +16,7 @@ from ckptool.facts.counters import promised_counters
 from ckptool.facts.headers import modules_by_last
 
 _COUNTER = "num_batches_tracked"
+_MEAN = ".running_mean"
 DERIVED = ("position_ids", "inv_freq", "relative_position_index", "attn_mask", "masked_bias", "token_type_ids")
 """Last parts of buffers that models compute."""
 
@@ -111,7 +112,8 @@ def statistics_notes(changes: Sequence[Change]) -> Iterator[Note]:
 
 def _counters(pair: _Pair) -> Iterator[Note]:
     for side, only in enumerate(pair.only):
-        modules = {key.rpartition(".")[0] for key in pair.tensors[1 - side]}
+        lost = {key.rpartition(".")[0] for key in only if key.endswith(_MEAN)}  # no BatchNorms on the other side
+        modules = {key.rpartition(".")[0] for key in pair.tensors[1 - side]} - lost
         keys = tuple(key for key in only if key.rpartition(".")[2] == _COUNTER and key.rpartition(".")[0] in modules)
         if not keys:
             continue
