@@ -33,9 +33,8 @@ class PlainFloat8(Fact):
 
 @finder
 def find(headers: Headers) -> Iterator[Fact]:
-    from ckptool.encodings.headers import FLOAT8
-
-    forms = {form for form in headers.kinds if form.dtype in FLOAT8 and form.layout == "strided"}
+    kinds = ("float8_e4m3", "float8_e5m2")
+    forms = {form for form in headers.kinds if form.dtype.startswith(kinds) and form.layout == "strided"}
     if not forms:
         return
     from ckptool.engine.dequantize import encoded_of

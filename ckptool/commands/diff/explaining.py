@@ -200,6 +200,8 @@ def _fused(pair: _Pair) -> Iterator[Note]:
 
 def _experts(pair: _Pair) -> Iterator[Note]:
     """Experts that one side has as a module each, or stacked in another way."""
+    if not all(any(".experts." in key for key in keys) for keys in pair.only):
+        return
     from ckptool.recipes.fitting import expert_layout
 
     old, new = ({key: pair.tensors[side][key].spec for key in pair.only[side]} for side in (0, 1))
