@@ -62,7 +62,16 @@ TIMM = {
     "vit_base_patch14_reg4_dinov2": "DINOv2 vit_base_patch14 (timm names), register tokens; no classifier",
     "beit_base_patch16_224": "beit_base_patch16 (timm names); 1,000 classes",
     "mixer_b16_224": None,
-    "regnety_004": None,
+    "regnety_004": "regnety_004 (timm names); 1,000 classes",
+    "regnetx_002": "regnetx_002 (timm names); 1,000 classes",
+    "resnest26d": "resnest26 (ResNeSt's own names); 1,000 classes",
+    "inception_v3": "inception_v3 (torchvision names); 1,000 classes",
+    "inception_v4": "inception_v4 (timm names); 1,000 classes",
+    "tf_efficientnetv2_b0": "efficientnet_v2_b0 (timm names); 1,000 classes",
+    "efficientnetv2_rw_s": "efficientnetv2_rw_s (timm names); 1,000 classes",
+    "deit3_small_patch16_224": "DeiT III vit_small_patch16 (timm names); 1,000 classes",
+    "cait_xxs24_224": "cait_xxs24 (timm names); 1,000 classes",
+    "eva02_small_patch14_224": None,
     "eva02_base_patch14_224": None,
     "samvit_base_patch16": None,
 }  # fmt: skip
@@ -178,8 +187,9 @@ PUBLISHED = {
     "torchreid osnet_ibn_x1_0": "osnet_x1_0 (torchreid names), instance norm behind conv2: IBN; 751 classes",
     "torchreid osnet_ain_x1_0": "osnet_ain_x1_0 (torchreid names); 751 classes",
     "torchreid resnet50_ibn_b":
-        "resnet50 (torchvision names), instance norm behind layer1 to layer2: IBN-b; 751 classes",
-    "torchreid pcb_p6": "resnet50 (torchvision names); no classifier",
+        "resnet50 (torchvision names), instance norm behind layer1 to layer2: IBN-b, "
+        "a stem norm without running statistics; 751 classes",
+    "torchreid pcb_p6": "resnet50 (torchvision names); PCB: a classifier for each part, 751 classes",
 }  # fmt: skip
 """Models of packages that are not among the requirements: `data/architectures.json.gz` has their keys and shapes."""
 
@@ -318,3 +328,19 @@ def test_a_diff_begins_with_what_differs_and_folds_it(cli: Run, fixtures: Path) 
     assert set(explained["keys"]) >= changed
     data = json.loads(cli("inspect", "ibn.pth", "--json")[1])
     assert data["models"][0]["parts"] == ["width 2", split]
+
+
+@pytest.mark.parametrize("kind", ["bn1.", ""])
+def test_norms_without_statistics_are_named_and_their_counters_are_not_harmless(
+    kind: str, cli: Run, fixtures: Path
+) -> None:
+    whole = torch.load(fixtures / "resnet18.pth", weights_only=True)
+    lost = ("running_mean", "running_var", "num_batches_tracked")
+    torch.save(
+        {key: value for key, value in whole.items() if not (key.startswith(kind) and key.endswith(lost))},
+        fixtures / "other.pth",
+    )
+    out = cli("diff", "resnet18.pth", "other.pth", columns=400)[1]
+    assert "the new one has a stem norm without running statistics" in out.splitlines()[1]
+    assert ("GroupNorm or the like" in out) == (not kind)
+    assert "harmless" not in out and "strict load" not in out

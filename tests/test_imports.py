@@ -188,6 +188,11 @@ def test_inspect_enters_few_rooms(fixtures: Path) -> None:
     assert not modules & {"rich.console", *(f"ckptool.{name}" for name in unwanted)}
 
 
+def test_a_comparison_enters_no_matcher(fixtures: Path) -> None:
+    modules = modules_after("diff", "resnet18.pth", "shards", cwd=fixtures)
+    assert not modules & {"ckptool.commands.automatic", "ckptool.matching.match", "ckptool.recipes.expand"}
+
+
 def test_a_filter_enters_no_room_of_matching(fixtures: Path, tmp_path: Path) -> None:
     modules = modules_after("filter", "resnet18.pth", "-o", str(tmp_path / "out.pth"), cwd=fixtures)
     assert not rooms_of(modules) & {"api", "encodings", "fits", "matching", "models"}

@@ -26,6 +26,8 @@ from ckptool.core.reasons import OwnTensor
 from ckptool.models import open_target
 from ckptool.models.entries import Filled
 from ckptool.recipes.recipe import load_recipe
+from ckptool.report.cells import Cell
+from ckptool.report.transplant_rows import module_rows
 
 State = dict[str, torch.Tensor]
 
@@ -795,3 +797,65 @@ def test_expectations_of_a_recipe_are_gates(tmp_path: Path) -> None:
     with pytest.raises(PlanError):
         done.plan.apply(tmp_path / "out.pth")
     assert not (tmp_path / "out.pth").exists()
+
+
+# ---------------------------------------------------------------------------------------------- norms of another kind
+
+
+def two_layers(norm: nn.Module, size: int = 3) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 8, size, bias=False), norm)
+
+
+@pytest.mark.parametrize(
+    ("norm", "kind"),
+    [
+        (nn.InstanceNorm2d(8, affine=True), "InstanceNorm2d"),
+        (nn.GroupNorm(2, 8), "GroupNorm"),
+        (nn.BatchNorm2d(8, track_running_stats=False), "BatchNorm2d"),
+    ],
+)
+def test_a_norm_without_the_statistics_of_the_source_is_a_warning(norm: nn.Module, kind: str, tmp_path: Path) -> None:
+    batch, other = two_layers(nn.BatchNorm2d(8)).eval(), two_layers(norm).eval()
+    file, image = save(batch.state_dict(), tmp_path), torch.randn(2, 3, 8, 8)
+    there = warnings_of(ckptool.plan_transplant(file, other))
+    assert there == [f"1 is a BatchNorm in the source and {kind} in the model"]
+    ckptool.load_into(other, file)
+    assert torch.equal(other[1].weight, batch[1].weight) and not torch.allclose(other(image), batch(image), atol=0.01)
+    back = ckptool.plan_transplant(save(other.state_dict(), tmp_path, "other.pth"), batch)
+    assert warnings_of(back) == ["the weight of 1 is loaded, and its running statistics have initial values"]
+    meant = ckptool.plan_transplant(file, two_layers(norm), drop="1.*", new="1.*", min_coverage=1.0)
+    assert warnings_of(meant) == [] and not meant.plan.unmet
+    assert warnings_of(ckptool.plan_transplant(file, two_layers(nn.BatchNorm2d(8)))) == []
+
+
+def warnings_of(done: Transplant) -> list[str]:
+    return [note.text for note in done.plan.notes if note.level == "warning"]
+
+
+def test_a_layer_of_another_shape_before_a_loaded_norm_is_a_warning(tmp_path: Path) -> None:
+    file = save(two_layers(nn.BatchNorm2d(8), 7).state_dict(), tmp_path)
+    small = two_layers(nn.BatchNorm2d(8), 3)
+    told = "1 is loaded, and the layer before it, 0, has another shape and initial values"
+    assert warnings_of(ckptool.plan_transplant(file, small)) == [told]
+    assert warnings_of(ckptool.plan_transplant(file, small, new="0.weight")) == []
+
+
+def test_what_is_new_on_purpose_looks_calm(models: ModuleType) -> None:
+    whole, model = FIXTURES / "resnet18.pth", models.Baseline(751, "bnneck")
+    done = ckptool.plan_transplant(whole, model, new="classifier", drop="fc")
+    states = {name.value: said for name, *_, said in (row.cells for row in module_rows(done)) if said.value}
+    assert states == {"bottleneck": Cell("new", "bold red"), "classifier": Cell("new on purpose", "dim")}
+
+
+def test_a_model_with_two_places_for_the_source_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    whole = torch.load(FIXTURES / "resnet18.pth", weights_only=True)
+    save({f"{tower}.{key}": value for tower in ("student", "teacher") for key, value in whole.items()}, tmp_path)
+    asked = ["transplant", str(FIXTURES / "resnet18.pth"), "--into", "in.pth"]
+    assert run(asked) == 2
+    assert 'the model takes them 2 times, under "student." and "teacher."' in " ".join(capsys.readouterr().err.split())
+    assert run([*asked, "-r", "{k**} -> student.{k}", "-o", "out.pth"]) == 0
+    made = torch.load("out.pth", weights_only=True)
+    assert all(torch.equal(made[f"student.{key}"], value) for key, value in whole.items())

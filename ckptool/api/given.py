@@ -194,7 +194,9 @@ _KINDS: dict[str, Kind] = {
     **dict.fromkeys(("select", "dtype", "method", "into", "wrap", "to"), _or_none(TEXT)),
     **dict.fromkeys(("only", "drop", "allow"), TEXTS),
     **dict.fromkeys(("keys_only", "only_weights", "reverse", "strict", "only_loaded", "trust_policy", "force"), SWITCH),
-    **dict.fromkeys(("drop_optimizer", "optimizer_as_is", "keep_unknown", "eval_batchnorm", "modules_to_save"), SWITCH),
+    **dict.fromkeys(
+        ("drop_optimizer", "optimizer_as_is", "keep_unknown", "eval_batchnorm", "resume", "modules_to_save"), SWITCH
+    ),
     **dict.fromkeys(("threads", "seed", "rank"), WHOLE),
     **dict.fromkeys(("fits", "init"), _or_none(TEXT_TABLE)),
     "params": _or_none(NUMBERS),
@@ -215,6 +217,7 @@ _KINDS: dict[str, Kind] = {
     "input_shape": _or_none(Kind("a shape, as (1, 3, 224, 224)", _several(_is_whole, or_one=False))),
     "min_coverage": _or_none(NUMBER),
     "max_shard": _or_none(WHOLE),
+    "part": _or_none(Kind("two whole numbers, as (2, 8)", _several(_is_whole, or_one=False))),
     "policy": _or_none(PATH),
     "tokenizers": _or_none(Kind("the old and the new tokenizer, two paths", _is_pair_of_paths)),
     "out": PATH,

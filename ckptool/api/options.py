@@ -83,5 +83,7 @@ def chosen_by(options: WriteOptions) -> Choices:
 def _known(options: LoadOptions | WriteOptions, kind: Any) -> dict[str, Any]:
     for name in options:
         if name not in kind.__annotations__:
-            raise TypeError(f"unexpected keyword argument {name!r}")
+            raise TypeError(
+                f"unexpected keyword argument {name!r}; there are {', '.join(sorted(kind.__annotations__))}"
+            )
     return dict(options)

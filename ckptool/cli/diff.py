@@ -91,7 +91,6 @@ def diff(
     With --match auto the tensors of two
     spellings of one architecture stand against each other, split, joined and transposed as it takes.
     """
-    from ckptool.commands.automatic import explained, mapped_by, match_checkpoints
     from ckptool.commands.diff.comparison import parse_tolerance
     from ckptool.commands.diff.logical import logical_sides
     from ckptool.formats.opening import open_checkpoint
@@ -118,9 +117,15 @@ def diff(
     require_match_for(explain, is_auto=level is not None, option="--match auto")
     recipe, found_rules = recipe_of(rules or []), None
     if level is not None:
+        from ckptool.commands.automatic import explained, match_checkpoints
+
         found_rules = explained(match_checkpoints(before, after, recipe, level), explain or (), old)
         recipe = found_rules.recipe
-    mapped = mapped_by(recipe, before, after) if recipe.stages else None
+    mapped = None
+    if recipe.stages:
+        from ckptool.commands.automatic import mapped_by
+
+        mapped = mapped_by(recipe, before, after)
 
     def compared() -> Diff:
         agreed(reading, ("diff", str(old), str(new), only, bounds, rules, match.value, accept), before, after)

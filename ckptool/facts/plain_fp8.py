@@ -10,8 +10,6 @@ from ckptool.core.facts import FINE, Answer, Fact, Operation, Say, Use
 from ckptool.facts.headers import Headers
 from ckptool.facts.registry import finder
 
-_FLOAT8 = ("float8_e4m3", "float8_e5m2")  # with any suffix; e8m0 is a scale
-
 
 @dataclass(frozen=True, slots=True)
 class PlainFloat8(Fact):
@@ -35,7 +33,8 @@ class PlainFloat8(Fact):
 
 @finder
 def find(headers: Headers) -> Iterator[Fact]:
-    forms = {form for form in headers.kinds if form.dtype.startswith(_FLOAT8) and form.layout == "strided"}
+    kinds = ("float8_e4m3", "float8_e5m2")
+    forms = {form for form in headers.kinds if form.dtype.startswith(kinds) and form.layout == "strided"}
     if not forms:
         return
     from ckptool.engine.dequantize import encoded_of

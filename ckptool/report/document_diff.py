@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ckptool.commands.automatic import Automatic
 from ckptool.commands.diff.result import Change, Diff, ExtraChange, Models, Status
 from ckptool.core.checkpoint import Checkpoint, Note, Tensor
 from ckptool.core.counts import many
@@ -34,6 +33,9 @@ from ckptool.report.sides import side_of
 from ckptool.report.symbols import LOOKED_FOR, STYLES
 from ckptool.report.units import relative, shape_text
 from ckptool.values.delta import Delta
+
+if TYPE_CHECKING:
+    from ckptool.commands.automatic import Automatic
 
 _WIDEST = 50  # characters of a pattern that is offered as the next question
 

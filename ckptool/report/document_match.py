@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from ckptool.commands.automatic import Automatic
 from ckptool.report.document import Answer, Document, Field, Table
 from ckptool.report.json_match import match_fields, pair_fields
 from ckptool.report.match_rows import match_blocks, match_text
 from ckptool.report.match_words import evidence_words
+
+if TYPE_CHECKING:
+    from ckptool.commands.automatic import Automatic
+
 
 _FIELDS = (
     Field("key"),

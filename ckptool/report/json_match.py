@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ckptool.commands.automatic import Automatic
 from ckptool.matching.result import Pair
 from ckptool.report.json import note_fields
 from ckptool.report.match_explain import explain_fields
 from ckptool.report.match_recipe import match_recipe
 from ckptool.report.match_words import evidence_words
+
+if TYPE_CHECKING:
+    from ckptool.commands.automatic import Automatic
 
 
 def match_fields(found: Automatic | None) -> dict[str, Any] | None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ckptool.commands.automatic import Automatic
 from ckptool.matching.result import Candidate, Pair
 from ckptool.report.blocks import Block, Column, Item, Items, Rows
 from ckptool.report.cells import Row
 from ckptool.report.match_words import evidence_words
+
+if TYPE_CHECKING:
+    from ckptool.commands.automatic import Automatic
+
 
 _MOST = 8  # candidates of a key that are shown
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 
-from ckptool.commands.automatic import missing_patterns
 from ckptool.matching.result import Confidence, MatchReport, MatchRule
 from ckptool.report.match_words import rule_words
 
@@ -16,6 +15,8 @@ def match_recipe(report: MatchReport, accept: Confidence = Confidence.ALIGNED) -
         report: of `match`.
         accept: the least confidence that is written as a rule.
     """
+    from ckptool.commands.automatic import missing_patterns
+
     taken = [rule for rule in report.rules if rule.confidence.within(accept)]
     left = [rule for rule in report.rules if not rule.confidence.within(accept)]
     missing = ", ".join(map(_quoted, missing_patterns(report, accept)))

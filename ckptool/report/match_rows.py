@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from typing import TYPE_CHECKING
 
-from ckptool.commands.automatic import Automatic
 from ckptool.core.counts import many
 from ckptool.core.fold import rollup
 from ckptool.matching.result import MatchRule
 from ckptool.report.blocks import Block, Facts, Item, Items, Next, Notes
 from ckptool.report.match_explain import explain_blocks
 from ckptool.report.match_words import rule_words, shape_words
+
+if TYPE_CHECKING:
+    from ckptool.commands.automatic import Automatic
 
 
 def match_blocks(found: Automatic | None) -> Iterator[Block]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from ckptool.commands.transplant.result import Transplant
 from ckptool.commands.transplant.shares import Share, State, share_of
@@ -51,14 +51,15 @@ def module_rows(transplant: Transplant, depth: int | None = None) -> list[Row]:
     groups: dict[str, list[Entry]] = {}
     for name, entry in zip(names, transplant.entries, strict=True):
         groups.setdefault(name, []).append(entry)
+    new = transplant.new
     if len(groups) > _MANY_MODULES and depth is None:
         shown = list(groups)[: _MANY_MODULES - 1]
         rest = [entry for name, entries in groups.items() if name not in shown for entry in entries]
-        return [*(_module_row(name, groups[name]) for name in shown), _module_row("more modules", rest)]
+        return [*(_module_row(name, groups[name], new) for name in shown), _module_row("more modules", rest, new)]
     if depth is None:
         modules = transplant.modules
         groups = {name: part for whole, entries in groups.items() for name, part in _parts(modules, whole, entries)}
-    return [_module_row(name, entries) for name, entries in groups.items()]
+    return [_module_row(name, entries, new) for name, entries in groups.items()]
 
 
 def _parts(modules: Mapping[str, Share], name: str, entries: list[Entry]) -> Iterator[tuple[str, list[Entry]]]:
@@ -96,17 +97,29 @@ def _opened(keys: list[str], names: list[str]) -> list[str]:
 STATES: Mapping[State, Style] = {State.LOADED: "dim green", State.PARTLY: "bold yellow", State.NEW: "bold red"}
 
 
-def _module_row(name: str, entries: list[Entry]) -> Row:
-    """The smaller of the shares of tensors and of elements counts: a norm is small, and matters as much."""
+def _module_row(name: str, entries: list[Entry], new: Collection[str]) -> Row:
+    """The smaller of the shares of tensors and of elements counts: a norm is small, and matters as much.
+
+    What lacks nothing but tensors that are meant to start anew is as expected.
+    """
     share = share_of(name, entries)
     filled = sum(entry.is_filled for entry in entries)
     loaded, state = share.share, share.state
     if not share.tensors[1]:  # nothing that matters
         loaded = float(filled == len(entries))
         state = State.LOADED if loaded else State.NEW
-    shown = Cell(name, "" if state is State.LOADED else "bold")
-    said = Cell(None if state is State.LOADED else state.value, STATES[state])
-    return Row((shown, f"{filled:,}/{len(entries):,}", Cell(loaded, STATES[state]), said))
+    is_meant = state is not State.LOADED and _is_meant(entries, new)
+    shown = Cell(name, "" if state is State.LOADED or is_meant else "bold")
+    style: Style = "dim" if is_meant else STATES[state]
+    words = "new on purpose" if is_meant and state is State.NEW else state.value
+    said = Cell(None if state is State.LOADED else words, style)
+    return Row((shown, f"{filled:,}/{len(entries):,}", Cell(loaded, style), said))
+
+
+def _is_meant(entries: Iterable[Entry], new: Collection[str]) -> bool:
+    """True if all that is not filled is meant to start anew."""
+    left = [entry for entry in entries if entry.covered < entry.spec.elements and not entry.is_harmless]
+    return bool(left) and all(entry.key in new for entry in left)
 
 
 # ---------------------------------------------------------------------------------------------- what became of keys
@@ -161,7 +174,7 @@ def _row(label: _Label, patterns: list[str], keys: list[str], elements: Mapping[
     symbol = SYMBOLS[status]
     key = Cell(tuple(patterns), LOOKED_FOR[symbol] if status in ("mismatched", "missing") else "")
     cells = (symbol, key, len(keys), sum(elements[key] for key in keys), what)
-    return status, Row(cells, "dim" if status == "filled" else "")
+    return status, Row(cells, "dim" if status in ("filled", "new") else "")
 
 
 def _labels(transplant: Transplant, each: bool) -> dict[str, _Label]:

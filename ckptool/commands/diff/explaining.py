@@ -14,9 +14,9 @@ from ckptool.core.keys import common_prefix, strip_wrappers, wrapper_prefix
 from ckptool.core.shell import shell_quote
 from ckptool.facts.counters import promised_counters
 from ckptool.facts.headers import modules_by_last
-from ckptool.recipes.fitting import expert_layout
 
 _COUNTER = "num_batches_tracked"
+_MEAN = ".running_mean"
 DERIVED = ("position_ids", "inv_freq", "relative_position_index", "attn_mask", "masked_bias", "token_type_ids")
 """Last parts of buffers that models compute."""
 
@@ -112,7 +112,8 @@ def statistics_notes(changes: Sequence[Change]) -> Iterator[Note]:
 
 def _counters(pair: _Pair) -> Iterator[Note]:
     for side, only in enumerate(pair.only):
-        modules = {key.rpartition(".")[0] for key in pair.tensors[1 - side]}
+        lost = {key.rpartition(".")[0] for key in only if key.endswith(_MEAN)}  # no BatchNorms on the other side
+        modules = {key.rpartition(".")[0] for key in pair.tensors[1 - side]} - lost
         keys = tuple(key for key in only if key.rpartition(".")[2] == _COUNTER and key.rpartition(".")[0] in modules)
         if not keys:
             continue
@@ -199,6 +200,10 @@ def _fused(pair: _Pair) -> Iterator[Note]:
 
 def _experts(pair: _Pair) -> Iterator[Note]:
     """Experts that one side has as a module each, or stacked in another way."""
+    if not all(any(".experts." in key for key in keys) for keys in pair.only):
+        return
+    from ckptool.recipes.fitting import expert_layout
+
     old, new = ({key: pair.tensors[side][key].spec for key in pair.only[side]} for side in (0, 1))
     for side, specs, wanted in ((0, old, new), (1, new, old)):
         options, made = expert_layout(specs, wanted)

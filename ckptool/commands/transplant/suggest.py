@@ -86,7 +86,8 @@ def command_text(words: Sequence[str]) -> str:
 
 def _names(done: Transplant) -> Iterator[Suggestion]:
     """The built-in recipe that fills the most; where there is none, the rules that a match finds."""
-    if done.asked.recipe.stages or done.match is not None or not done.wants_names:
+    is_matched = done.match is not None and bool(done.filled)
+    if done.asked.recipe.stages or is_matched or not done.wants_names:
         return
     dropped = {row.source.key for row in done.plan.dropped if row.source.input == 0} - _unused(done)
     specs = {key: tensor.spec for key, tensor in done.source.items() if key not in dropped}
@@ -157,6 +158,10 @@ def _parts(done: Transplant, specs: dict[str, TensorSpec], now: int) -> Iterator
     takes = list(dict.fromkeys([take, *(each for each, _ in equal)]))
     where = " and ".join(f'"{prefix}"' for prefix in takes)
     why = f"; the source has them {len(takes)} times, under {where}" if len(takes) > 1 else ""
+    puts = list(dict.fromkeys(other for each, other in equal if each == take))
+    if len(puts) > 1:
+        places_put = " and ".join(f'"{prefix}"' for prefix in puts)
+        why += f"; the model takes them {len(puts)} times, under {places_put}"
     if not (is_plain(take) and is_plain(put)):
         return
     rest = ("?{k**} -> !",) if take else ()
