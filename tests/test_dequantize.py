@@ -481,7 +481,7 @@ def test_a_quantized_target_is_a_plain_model(tmp_path: Path, capsys: Told) -> No
     into = ["--into", str(DATA / "gptq_v1_actorder"), "--dequantize", "--strict"]
     assert run(["transplant", str(plain), *into, "-o", str(tmp_path / "out.safetensors")]) == 0
     assert set(load_file(tmp_path / "out.safetensors")) == set(tensors_of(plain))
-    assert "changes nothing" in capsys.readouterr().err
+    assert "changes nothing" in capsys.readouterr().out
 
 
 def test_codes_are_not_overwritten_beside_foreign_scales(tmp_path: Path, capsys: Told) -> None:

@@ -95,8 +95,8 @@ def _numbered(key: str) -> list[str]:
     """The modules around a key that hold numbered ones, from the outermost on.
 
     Example:
-        >>> _numbered("model.layers.3.mlp.experts.7.w")
-        ['model.layers', 'model.layers.3.mlp.experts']
+        >>> _numbered("swin.layers.3.blocks.7.w")
+        ['swin.layers', 'swin.layers.3.blocks']
     """
     found: list[str] = []
     match = _LAYERS.match(key)
