@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -344,3 +345,14 @@ def test_norms_without_statistics_are_named_and_their_counters_are_not_harmless(
     assert "the new one has a stem norm without running statistics" in out.splitlines()[1]
     assert ("GroupNorm or the like" in out) == (not kind)
     assert "harmless" not in out and "strict load" not in out
+
+
+def test_a_note_that_names_an_option_holds_the_whole_command(cli: Run, fixtures: Path) -> None:
+    whole = torch.load(fixtures / "resnet18.pth", weights_only=True)
+    others = {"neck.weight": torch.ones(3), "neck.bias": torch.ones(3)}
+    torch.save({f"base.{key}": torch.randn(2, 2) for key in whole if "bn1" in key} | others, fixtures / "re id.pth")
+    out = cli("diff", "resnet18.pth", "re id.pth", "--keys-only", columns=400)[1]
+    (line,) = [line for line in out.splitlines() if "--match" in line]
+    words = shlex.split(line[line.index("ckptool") :])
+    assert words == ["ckptool", "diff", "resnet18.pth", "re id.pth", "--match", "auto"]
+    assert cli(*words[1:], "--keys-only")[0] == 1
