@@ -882,3 +882,15 @@ def test_a_match_with_two_places_for_the_source_says_so(
     made = torch.load("out.pth", weights_only=True)
     for tower in towers[: 1 if code else 2]:
         assert all(torch.equal(made[tower + key], value) for key, value in body.items())
+
+
+def test_modules_that_are_loaded_alike_share_a_row(models: ModuleType, tmp_path: Path) -> None:
+    whole = torch.load(FIXTURES / "resnet18.pth", weights_only=True)
+    statistics = ("running_mean", "running_var", "num_batches_tracked")
+    file = save({key: value for key, value in whole.items() if not key.endswith(statistics)}, tmp_path)
+    rows = [row.cells for row in module_rows(ckptool.plan_transplant(file, models.ResNet18()))]
+    texts = [(name.value, said.value) for name, *_, said in rows]
+    assert len(texts) == 12
+    assert ("layer2, the rest", None) in texts
+    assert sum(str(name).startswith("layer2.") and said == "partly loaded" for name, said in texts) == 1
+    assert sum(int(str(loaded).partition("/")[2].replace(",", "")) for _, loaded, *_ in rows) == len(whole)
