@@ -356,3 +356,21 @@ def test_a_note_that_names_an_option_holds_the_whole_command(cli: Run, fixtures:
     words = shlex.split(line[line.index("ckptool") :])
     assert words == ["ckptool", "diff", "resnet18.pth", "re id.pth", "--match", "auto"]
     assert cli(*words[1:], "--keys-only")[0] == 1
+
+
+def test_a_matched_diff_of_an_almost_resnet_is_a_screenful(cli: Run, tmp_path: Path, resnet50: Shapes) -> None:
+    names = ("plain.pth", "ibn.pth")
+    for name, shapes in zip(names, (resnet50, ibn(resnet50)), strict=True):
+        kinds = {key: torch.int64 if key.endswith("num_batches_tracked") else torch.float32 for key in shapes}
+        empty = {key: torch.zeros((), dtype=kinds[key]).expand(shape) for key, shape in shapes.items()}
+        torch.save(empty, tmp_path / name)  # a broadcast tensor is stored as one element
+    for old, new in (names, names[::-1]):
+        files = str(tmp_path / old), str(tmp_path / new)
+        code, out, _ = cli("diff", *files, "--match", "auto", "--keys-only", columns=200)
+        lines = out.splitlines()
+        table = lines[next(at for at, line in enumerate(lines) if line.split()[:2] == ["key", "n"]) + 1 :]
+        rows = table[: table.index("")]
+        assert code == 1 and 0 < len(rows) <= 20
+        assert sum(line.startswith("=") for line in rows) == 1
+        assert sum(line.endswith(" -> !") for line in lines) <= 5
+        assert len(json.loads(cli("diff", *files, "--match", "auto", "--keys-only", "--json")[1])["changes"]) > 400
