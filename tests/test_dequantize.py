@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from ckptool.cli.app import run
 from ckptool.core.arrays import numpy_dtype
+from ckptool.engine.dequantize import dequantized as dequantized_checkpoint
 from ckptool.engine.dequantize import encoded_of
 from ckptool.formats.opening import open_checkpoint
 
@@ -415,6 +416,18 @@ def test_fp8_without_scales_is_cast_exactly_and_said(tmp_path: Path, capsys: Tol
     assert torch.equal(made.float().nan_to_num(7.0), codes.float().nan_to_num(7.0))
     assert run(["filter", str(tmp_path / "in.safetensors"), "-o", str(tmp_path / "copy.safetensors")]) == 0
     assert "without scales" not in capsys.readouterr().out
+
+
+def test_decoded_storages_are_told_apart_by_their_hashes(tmp_path: Path) -> None:
+    """Each begins at byte 0 of its own source: with equal hashes a set of them took quadratic time."""
+    state: dict[str, torch.Tensor] = {}
+    for number in range(200):
+        state[f"l.{number}.weight"] = torch.ones(2, 2).to(torch.float8_e4m3fn)
+        state[f"l.{number}.weight_scale"] = torch.ones(1)
+    save_file(state, tmp_path / "in.safetensors")
+    made = dequantized_checkpoint(open_checkpoint(tmp_path / "in.safetensors"))
+    hashes = {hash(piece.storage) for tensor in made.tensors.values() for piece in tensor.pieces}
+    assert len(hashes) > 190
 
 
 def test_a_damaged_torch_archive_is_not_decoded(tmp_path: Path, capsys: Told) -> None:

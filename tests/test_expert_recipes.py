@@ -199,7 +199,7 @@ def test_stacked_experts_with_inputs_first(name: str) -> None:
 
 
 NOT_COVERED = {
-    "ernie4_5_vl_moe",  # the config says which experts are of text and which of images
+    "ernie4_5_vl_moe",  # the config says which experts are of text and which of images: its own test is below
     "inkling2_loop_text",  # 4-bit codes and their scales
 }
 
@@ -225,7 +225,7 @@ def library_result(converter: Any, tensors: dict[str, list[torch.Tensor]]) -> di
         options = {"source_patterns": converter.source_patterns, "target_patterns": converter.target_patterns}
         if hasattr(operation, "check_dims"):
             operation = type(operation)(operation.dim0, operation.dim1)  # what it does where the shapes ask for it
-        found = operation.convert(found, **options)
+        found = operation.convert(found, config=None, **options)
     return {key: value[0] if isinstance(value, list) else value for key, value in found.items()}
 
 
@@ -260,10 +260,50 @@ def test_every_converter_of_experts_in_the_table_of_transformers_has_a_recipe() 
     assert {"inkling-experts", "step3-fuse-experts", "transpose-experts"} <= told
 
 
+def test_experts_of_text_and_of_images_are_told_apart_by_the_config(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    generator, state = torch.Generator().manual_seed(0), {}
+    for expert in range(6):
+        width = 7 if expert < 3 else 5  # of text, of images
+        for name, shape in (("gate_proj", (width, 4)), ("up_proj", (width, 4)), ("down_proj", (4, width))):
+            state[f"layers.1.mlp.experts.{expert}.{name}.weight"] = torch.randn(shape, generator=generator)
+    for name, shape in (
+        ("gate.weight", (4, 3)),
+        ("gate.weight_1", (4, 3)),
+        ("moe_statics.e_score_correction_bias", (2, 3)),
+    ):
+        state[f"layers.1.mlp.{name}"] = torch.randn(shape, generator=generator)
+    wanted = {}
+    for model, converter in converters():
+        if model == "ernie4_5_vl_moe":
+            names = [re.escape(name).replace(r"\*", r"\d+") + "$" for name in converter.source_patterns]
+            given = {
+                source: [tensor for key, tensor in state.items() if re.search(name, key)]
+                for source, name in zip(converter.source_patterns, names, strict=True)
+            }
+            made = library_result(converter, given)
+            wanted |= {f"layers.1.mlp.{name.removeprefix('mlp.')}": tensor for name, tensor in made.items()}
+    assert len(wanted) == 4
+    for side, bias in zip(("text", "vision"), state["layers.1.mlp.moe_statics.e_score_correction_bias"], strict=True):
+        wanted[f"layers.1.mlp.{side}_moe.gate.moe_statics.e_score_correction_bias"] = bias[None]
+    wanted["layers.1.mlp.text_moe.gate.weight"] = state["layers.1.mlp.gate.weight"].T
+    wanted["layers.1.mlp.vision_moe.gate.weight"] = state["layers.1.mlp.gate.weight_1"].T
+    (tmp_path / "old").mkdir()
+    save_file(state, tmp_path / "old" / "model.safetensors", {"format": "pt"})
+    (tmp_path / "old" / "config.json").write_text(json.dumps({"text_config": {"moe_num_experts": 3}}))
+    remap(tmp_path / "old", tmp_path / "new", ["ernie-vl-fuse-experts"])
+    made = load_file(tmp_path / "new" / "model.safetensors")
+    assert made.keys() == wanted.keys()
+    assert all(torch.equal(made[key], wanted[key]) for key in wanted)
+    remap(tmp_path / "new", tmp_path / "back", ["ernie-vl-fuse-experts"], "--reverse")
+    assert main(["diff", str(tmp_path / "old"), str(tmp_path / "back")]) == 0
+
+
 def ckptool_expert_recipes() -> list[str]:
     from ckptool.recipes.recipe import builtin_recipes
 
-    return [name for name in builtin_recipes() if "experts" in name]
+    return [name for name in builtin_recipes() if "experts" in name and name != "ernie-vl-fuse-experts"]
 
 
 def whole(rows: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -384,7 +384,7 @@ def test_no_link_of_a_repository_is_written_through(repository: Repository, tmp_
     assert repository.run("ckptool", "git", "install").returncode == 0
 
 
-def test_what_is_set_up_fits_a_narrow_terminal(tmp_path: Path) -> None:
+def test_status_is_narrow(tmp_path: Path) -> None:  # a short name: a path that the output has is never cut
     done = shell("git init -q . && ckptool git install && ckptool git status", tmp_path, COLUMNS="80")
     lines = done.stdout.decode().splitlines()
     assert done.returncode == 0 and len(lines) > 8

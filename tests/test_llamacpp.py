@@ -45,6 +45,10 @@ CONFIGS: dict[str, tuple[str, Any]] = {
     "gemma": ("gemma", tf.GemmaConfig(**SIZES)),
     "gemma2": ("gemma2", tf.Gemma2Config(**SIZES)),
     "gemma3": ("gemma3", tf.Gemma3TextConfig(**SIZES)),
+    "qwen2vl": ("qwen2vl", tf.Qwen2Config(**SIZES)),  # the names of its language model as they are published
+    "command-r": ("command-r", tf.CohereConfig(**SIZES)),
+    "command-r7b": ("cohere2", tf.Cohere2Config(**SIZES)),
+    "phi2": ("phi2", tf.PhiConfig(**{key: value for key, value in SIZES.items() if key != "head_dim"})),
     "phi3": ("phi3", tf.Phi3Config(**SIZES)),
 }
 

@@ -132,3 +132,32 @@ def test_dequantizing_takes_as_little(scheme: str, tmp_path: Path) -> None:
     measured = run("filter", source, "--dequantize", "-o", tmp_path / "out.safetensors")
     assert (tmp_path / "out.safetensors").stat().st_size > 3 * 2 * 4096**2
     assert measured.peak_rss < DEQUANTIZE_LIMIT
+
+
+FP8_LAYER = {"weight": ("F8_E4M3", [4, 4], 16), "weight_scale": ("F32", [1], 4)}
+PLAIN_LAYER = {"weight": ("F32", [4], 16)}
+
+
+@pytest.mark.parametrize(
+    ("layer", "options", "most"),
+    [(FP8_LAYER, ["--dequantize"], 3_400), (PLAIN_LAYER, ["--dtype", "f16"], 1_800)],
+    ids=["dequantize", "cast"],
+)
+def test_a_computed_tensor_takes_so_many_bytes(
+    layer: dict[str, tuple[str, list[int], int]], options: list[str], most: int, tmp_path: Path
+) -> None:
+    """Its step, its slot and what is told of it; threads take slots one by one, and what is read again is counted."""
+    few, many = 1_000, 9_000
+    peaks = []
+    for layers in (few, many):
+        header, end = {}, 0
+        for number in range(layers):
+            for name, (dtype, shape, nbytes) in layer.items():
+                header[f"l.{number}.{name}"] = {"dtype": dtype, "shape": shape, "data_offsets": [end, end + nbytes]}
+                end += nbytes
+        text = json.dumps(header).encode()
+        path, out = tmp_path / f"{layers}.safetensors", tmp_path / f"{layers}-out.safetensors"
+        path.write_bytes(len(text).to_bytes(8, "little") + text + bytes(end))
+        peaks.append(run("filter", path, *options, "-o", out).peak_private)
+        assert out.exists()
+    assert (peaks[1] - peaks[0]) / (many - few) < most

@@ -127,6 +127,7 @@ OUTSIDE: list[tuple[str, dict[str, tuple[int, ...]], dict[str, Any], str]] = [
     ("llamacpp-qwen-to-hf", {"blk.0.post_ffw_norm.weight": (4,)}, {}, "no *.post_ffw_norm.*"),
     ("llamacpp-gemma-to-hf", {"blk.0.post_ffw_norm.weight": (4,)}, {}, "no *.post_ffw_norm.*"),
     ("llamacpp-gemma2-to-hf", {"blk.0.attn_qkv.weight": (4, 4)}, {}, "no *.attn_qkv.*"),
+    ("llamacpp-phi2-to-hf", {"blk.0.ffn_gate.weight": (4, 4)}, {}, "no *.ffn_gate.*"),
     ("llamacpp-phi3-to-hf", {"blk.0.ffn_gate.weight": (4, 4)}, {}, "no *.ffn_gate.*"),
     ("lora-merge", {f"{Q}base_layer.weight": (4, 3, 1, 1)}, {}, "ndim == 2"),
     ("lora-merge", {f"{Q}lora_A.default.weight": (2, 3), f"{Q}lora_B.default.weight": (4, 3)}, {}, "$2.shape[1]"),

@@ -16,9 +16,11 @@ from ckptool.recipes.reverse import reverse
 _ARCHITECTURE = "general.architecture"
 RECIPES = {
     "llama": "llamacpp-llama-to-hf",
-    **dict.fromkeys(("qwen2", "qwen2moe", "qwen3", "qwen3moe"), "llamacpp-qwen-to-hf"),
+    **dict.fromkeys(("qwen2", "qwen2moe", "qwen2vl", "qwen3", "qwen3moe"), "llamacpp-qwen-to-hf"),
+    **dict.fromkeys(("command-r", "cohere2"), "llamacpp-qwen-to-hf"),
     "gemma": "llamacpp-gemma-to-hf",
     **dict.fromkeys(("gemma2", "gemma3"), "llamacpp-gemma2-to-hf"),
+    "phi2": "llamacpp-phi2-to-hf",
     "phi3": "llamacpp-phi3-to-hf",
 }
 """GGUF's architectures, and the built-in recipe from their names to Hugging Face's."""

@@ -12,6 +12,7 @@ from ckptool.core.checkpoint import Note, Tensor
 from ckptool.core.counts import many
 from ckptool.core.errors import CkptError, DamagedError, OutputError, PlanError
 from ckptool.core.plan import Plan, Source
+from ckptool.core.spec import Form
 from ckptool.engine.decoded import decoded_source
 from ckptool.engine.encode import container_of, encode, writer_named, writer_of
 from ckptool.engine.filling import write_image
@@ -289,8 +290,8 @@ def verify(written: PurePath, output: Output) -> None:
 
     weights = [name for name, image in output.images.items() if image.slots]
     parts = [written / name for name in weights] if is_address(written) else [written]
-    tensors: dict[str, Tensor] = {}
-    everything: dict[str, Tensor] = {}
+    forms: dict[str, Form] = {}  # few objects, whatever the number of tensors
+    others: dict[str, Tensor] = {}
     place = output.place
     for part in parts:  # of what is uploaded, the index comes last
         try:
@@ -301,12 +302,14 @@ def verify(written: PurePath, output: Output) -> None:
                 f"the written file could not be read again, so nothing was kept: {error.message}"
             ) from error
         place = found.selection.name  # what is left may make another dict the obvious one, so whole paths are compared
-        tensors |= {_joined(place, key): tensor for key, tensor in found.tensors.items()}
-        everything |= {**tensors, **found.other_tensors}
-    wanted = {_joined(output.place, spec.key): spec for spec in output.specs}
-    for path, spec in wanted.items():
-        tensor = everything.get(path)
-        if tensor is None or (tensor.dtype, tensor.shape) != (spec.dtype, spec.shape):
+        forms.update((_joined(place, key), form) for key, form in zip(found.tensors, found.forms(), strict=True))
+        others |= found.other_tensors
+    wanted = 0
+    for spec in output.specs:
+        path = _joined(output.place, spec.key)
+        made = forms.get(path) or others.get(path)
+        if made is None or (made.dtype, made.shape) != (spec.dtype, spec.shape):
             raise OutputError(f"the written file does not hold {spec.key} as planned; nothing was kept", key=spec.key)
-    if place == output.place and len(tensors) != len(wanted):
+        wanted += 1
+    if place == output.place and len(forms) != wanted:
         raise OutputError("the written file holds more tensors than planned; nothing was kept")

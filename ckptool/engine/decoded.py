@@ -10,6 +10,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import replace
+from functools import cache
 from itertools import count
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -239,7 +240,13 @@ class OpenDecoded(OpenDerived[DecodedBytes]):
         if member.storage is not None and member.storage.crc is not None:
             for _ in self._reader.blocks(member):
                 pass
-        self.source.verified |= {role}
+        self.source.verified = _joined(self.source.verified, role)
+
+
+@cache
+def _joined(roles: frozenset[str], role: str) -> frozenset[str]:
+    """The roles and one more; equal sets are one object, as there is one for each tensor."""
+    return roles | {role}
 
 
 Bounds = tuple[tuple[int, int], ...]

@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 
-from ckptool.core.errors import CkptError
+from ckptool.core.errors import CkptError, UsageError
 from ckptool.core.spec import TensorSpec
+from ckptool.recipes.binding import with_numbers
 from ckptool.recipes.expand import expand
 from ckptool.recipes.matching import match_stage
 from ckptool.recipes.recipe import Recipe, builtin_recipes, load_recipe
@@ -31,6 +32,8 @@ def fitting_recipes(keys: Iterable[str]) -> Iterator[tuple[tuple[str, ...], Reci
     for name in builtin_recipes():
         if any(rule.lists for rule in load_recipe(name).rules):  # it fits any model, and none without a wish
             continue
+        if not _is_whole(load_recipe(name)):
+            continue
         found: dict[tuple[str, ...], Recipe] = {("-r", name): load_recipe(name)}
         with suppress(CkptError):  # rules that have no way back
             found["-r", name, "--reverse"] = reverse(load_recipe(name)).recipe
@@ -39,6 +42,15 @@ def fitting_recipes(keys: Iterable[str]) -> Iterator[tuple[tuple[str, ...], Reci
                 seen = match_stage(first, forms).seen
                 if seen and all(rule.optional or number in seen for number, rule in enumerate(first.rules)):
                     yield options, recipe
+
+
+def _is_whole(recipe: Recipe) -> bool:
+    """True if its rules need no numbers but its own."""
+    try:
+        with_numbers(recipe, {name: value for name, value in recipe.vars.items() if not isinstance(value, str)})
+    except UsageError:
+        return False
+    return True
 
 
 def expert_layout(specs: Specs, wanted: Specs) -> tuple[tuple[str, ...], dict[str, TensorSpec]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -100,7 +101,13 @@ def _encoded(headers: Headers, module: str, last: str, codes: TensorSpec, scales
         detail = "mx groups of 32"
     else:
         detail = describe_block(block, rows, columns)
-    return replace(encoded, parameters={"block": block}, detail=detail)
+    return replace(encoded, parameters=_parameters(block), detail=detail)
+
+
+@cache
+def _parameters(block: tuple[int, int]) -> dict[str, object]:
+    """One object for each block: there may be very many tensors."""
+    return {"block": block}
 
 
 def _has_tiles(codes: TensorSpec, scales: TensorSpec) -> bool:
