@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -344,3 +345,32 @@ def test_norms_without_statistics_are_named_and_their_counters_are_not_harmless(
     assert "the new one has a stem norm without running statistics" in out.splitlines()[1]
     assert ("GroupNorm or the like" in out) == (not kind)
     assert "harmless" not in out and "strict load" not in out
+
+
+def test_a_note_that_names_an_option_holds_the_whole_command(cli: Run, fixtures: Path) -> None:
+    whole = torch.load(fixtures / "resnet18.pth", weights_only=True)
+    others = {"neck.weight": torch.ones(3), "neck.bias": torch.ones(3)}
+    torch.save({f"base.{key}": torch.randn(2, 2) for key in whole if "bn1" in key} | others, fixtures / "re id.pth")
+    out = cli("diff", "resnet18.pth", "re id.pth", "--keys-only", columns=400)[1]
+    (line,) = [line for line in out.splitlines() if "--match" in line]
+    words = shlex.split(line[line.index("ckptool") :])
+    assert words == ["ckptool", "diff", "resnet18.pth", "re id.pth", "--match", "auto"]
+    assert cli(*words[1:], "--keys-only")[0] == 1
+
+
+def test_a_matched_diff_of_an_almost_resnet_is_a_screenful(cli: Run, tmp_path: Path, resnet50: Shapes) -> None:
+    names = ("plain.pth", "ibn.pth")
+    for name, shapes in zip(names, (resnet50, ibn(resnet50)), strict=True):
+        kinds = {key: torch.int64 if key.endswith("num_batches_tracked") else torch.float32 for key in shapes}
+        empty = {key: torch.zeros((), dtype=kinds[key]).expand(shape) for key, shape in shapes.items()}
+        torch.save(empty, tmp_path / name)  # a broadcast tensor is stored as one element
+    for old, new in (names, names[::-1]):
+        files = str(tmp_path / old), str(tmp_path / new)
+        code, out, _ = cli("diff", *files, "--match", "auto", "--keys-only", columns=200)
+        lines = out.splitlines()
+        table = lines[next(at for at, line in enumerate(lines) if line.split()[:2] == ["key", "n"]) + 1 :]
+        rows = table[: table.index("")]
+        assert code == 1 and 0 < len(rows) <= 20
+        assert sum(line.startswith("=") for line in rows) == 1
+        assert sum(line.endswith(" -> !") for line in lines) <= 5
+        assert len(json.loads(cli("diff", *files, "--match", "auto", "--keys-only", "--json")[1])["changes"]) > 400

@@ -6,6 +6,7 @@ The cases of real sizes build torchvision's models and are marked slow; the rest
 from __future__ import annotations
 
 import copy
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -859,3 +860,37 @@ def test_a_model_with_two_places_for_the_source_says_so(
     assert run([*asked, "-r", "{k**} -> student.{k}", "-o", "out.pth"]) == 0
     made = torch.load("out.pth", weights_only=True)
     assert all(torch.equal(made[f"student.{key}"], value) for key, value in whole.items())
+
+
+@pytest.mark.parametrize("towers", [("encoder_q.", "encoder_k."), ("model.backbone_q.", "model.backbone_k.")])
+def test_a_match_with_two_places_for_the_source_says_so(
+    towers: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    whole = torch.load(FIXTURES / "resnet18.pth", weights_only=True)
+    body = {key: value for key, value in whole.items() if not key.startswith("fc.")}
+    heads = {f"{tower}fc.{last}": torch.ones(3) for tower in towers for last in ("0.bias", "2.bias")}
+    save({f"{tower}{key}": value + 1 for tower in towers for key, value in body.items()} | heads, tmp_path)
+    asked = ["transplant", str(FIXTURES / "resnet18.pth"), "--into", "in.pth"]
+    monkeypatch.setenv("COLUMNS", "400")
+    code = run([*asked, "--match", "auto"])
+    said = " ".join("".join(capsys.readouterr()).split())
+    assert code in (0, 2)
+    assert f'the model takes them 2 times, under "{towers[0]}" and "{towers[1]}"' in said
+    (rule,) = set(re.findall(r"""-r ["'](\{[^"']* -> [^"']*)["']""", said))
+    assert run([*asked, "-r", rule, "-o", "out.pth"]) == 0
+    made = torch.load("out.pth", weights_only=True)
+    for tower in towers[: 1 if code else 2]:
+        assert all(torch.equal(made[tower + key], value) for key, value in body.items())
+
+
+def test_modules_that_are_loaded_alike_share_a_row(models: ModuleType, tmp_path: Path) -> None:
+    whole = torch.load(FIXTURES / "resnet18.pth", weights_only=True)
+    statistics = ("running_mean", "running_var", "num_batches_tracked")
+    file = save({key: value for key, value in whole.items() if not key.endswith(statistics)}, tmp_path)
+    rows = [row.cells for row in module_rows(ckptool.plan_transplant(file, models.ResNet18()))]
+    texts = [(name.value, said.value) for name, *_, said in rows]
+    assert len(texts) == 12
+    assert ("layer2, the rest", None) in texts
+    assert sum(str(name).startswith("layer2.") and said == "partly loaded" for name, said in texts) == 1
+    assert sum(int(str(loaded).partition("/")[2].replace(",", "")) for _, loaded, *_ in rows) == len(whole)

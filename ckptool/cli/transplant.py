@@ -225,7 +225,7 @@ def transplant(
     source = decoded(source, dequantize)
 
     from ckptool.commands.automatic import explained
-    from ckptool.commands.transplant.gates import require_loaded
+    from ckptool.commands.transplant.gates import loads, require_loaded
     from ckptool.commands.transplant.planning import plan_transplant
     from ckptool.commands.transplant.result import Asked
     from ckptool.commands.transplant.suggest import with_suggestions
@@ -264,7 +264,8 @@ def transplant(
         "--new": new,
         "-r": rules,
     }
-    more = {"--select": select, "--match": "auto" if match is Match.AUTO else None}
+    plain = done if done.match is None or loads(done) else plan_transplant(source, target, replace(asked, match=None))
+    more = {"--select": select, "--match": None if plain.match is None else "auto"}
     typed |= {option: [value] for option, value in more.items() if value is not None}
     repeated = [word for option, values in typed.items() for value in values or () for word in (option, value)]
     turned = ["--reverse"] if backwards else []
@@ -280,6 +281,7 @@ def transplant(
             *["--ema"] * ema,
             *["--dequantize"] * dequantize,
         ],
+        plain,
     )
     if not done.plan.problems:
         require_loaded(done)

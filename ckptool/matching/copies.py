@@ -143,3 +143,22 @@ def twin_note(report: MatchReport, source: Specs) -> tuple[Note, ...]:
             said = ", ".join(f'"{name[:-1]}"' for name in names)
             return (Note(f"parts of the source fit alike: {said}", f"take one: --select {names[0][:-1]}"),)
     return ()
+
+
+def one_tower_note(report: MatchReport, target: Specs) -> tuple[Note, ...]:
+    """That the target takes the source in several places, of which one got it."""
+    made = {key for pair in report.accepted() for key in pair.targets}
+    for names in twins_of(target):
+        filled = [name for name in names if any(key.startswith(name) for key in made)]
+        if len(filled) != 1:
+            continue
+        rules = [rule.text.partition(" -> ") for rule in report.rules if rule.confidence.within(Confidence.ALIGNED)]
+        into = [(left, right) for left, _, right in rules if right.startswith(filled[0]) and not set("|,") & {*right}]
+        if len(into) != 1:
+            continue
+        left, right = into[0]
+        said = " and ".join(f'"{name}"' for name in names)
+        every = ", ".join(name + right.removeprefix(filled[0]) for name in names)
+        text = f'the model takes them {len(names)} times, under {said}: "{filled[0]}" got them'
+        return (Note(text, f'for all: -r "{left} -> {every}"'),)
+    return ()

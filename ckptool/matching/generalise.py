@@ -206,25 +206,50 @@ def _says(
 
 
 def _drops(drafts: Sequence[Draft], source: Specs, kept: set[str]) -> Iterator[list[str]]:
-    """Rules that drop what rules with a rest would carry over though no pair names it; in short, then at length."""
+    """Rules that drop what rules with a rest would carry over though no pair names it; in short, then longer."""
     heads = [draft.source[0] for draft in drafts if "{m**}" in draft.text]
     caught = [key for key in source if key not in kept and any(_begins(key, head) for head in heads)]
     if len(caught) <= _MOST_DROPS:
         rules = drop_rules(caught, kept) if caught else []
         yield _listed(rules)
+        yield _listed(rules, exactly=True)
         yield rules
 
 
-def _listed(rules: Sequence[str]) -> list[str]:
-    """Rules that differ in numbers only as one with lists: ``blocks.{6-11}.{k**} -> !``."""
-    rows: dict[str, list[list[str]]] = defaultdict(list)
+def _listed(rules: Sequence[str], *, exactly: bool = False) -> list[str]:
+    """Rules that differ in numbers only as one with lists: ``blocks.{6-11}.{k**} -> !``.
+
+    Args:
+        rules: without lists.
+        exactly: the lists mean these numbers together and no others, which may take several rules.
+    """
+    rows: dict[str, list[tuple[frozenset[int], ...]]] = defaultdict(list)
     for rule in rules:
-        rows[re.sub(r"[0-9]+", "#", rule)].append(re.findall("[0-9]+", rule))
+        numbers = re.findall("[0-9]+", rule)
+        rows[re.sub(r"[0-9]+", "#", rule)].append(tuple(frozenset([int(number)]) for number in numbers))
     found = []
-    for text, numbers in rows.items():
-        for column in zip(*numbers, strict=True):
-            text = text.replace("#", _ranges(sorted({int(one) for one in column})), 1)
-        found.append(text)
+    for text, boxes in rows.items():
+        if exactly:
+            merged = _boxes(boxes)
+        else:
+            merged = [tuple(frozenset().union(*column) for column in zip(*boxes, strict=True))]
+        for box in merged:
+            made = text
+            for column in box:
+                made = made.replace("#", _ranges(sorted(column)), 1)
+            found.append(made)
+    return found
+
+
+def _boxes(boxes: Sequence[tuple[frozenset[int], ...]]) -> list[tuple[frozenset[int], ...]]:
+    """The same combinations of numbers as fewer rows, joined where all columns but one are equal."""
+    found = list(dict.fromkeys(boxes))
+    for at in range(len(found[0])):
+        joined: dict[tuple[frozenset[int], ...], frozenset[int]] = {}
+        for box in found:
+            others = box[:at] + box[at + 1 :]
+            joined[others] = joined.get(others, frozenset()) | box[at]
+        found = [(*others[:at], column, *others[at:]) for others, column in joined.items()]
     return found
 
 

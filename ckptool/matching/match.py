@@ -23,7 +23,7 @@ from ckptool.core.collector import collector_paused
 from ckptool.core.counts import many
 from ckptool.core.spec import TensorSpec
 from ckptool.matching.attempt import Attempt, best_of
-from ckptool.matching.copies import tied_head, told_apart, twin_note, twins_of, with_twins
+from ckptool.matching.copies import one_tower_note, tied_head, told_apart, twin_note, twins_of, with_twins
 from ckptool.matching.cuts import cuts_of
 from ckptool.matching.explain import Weighed
 from ckptool.matching.generalise import rules_of
@@ -77,7 +77,7 @@ def match(
         if others:
             missing = (*report.unmatched_targets, *(key for key in target if key not in first))
             report = with_twins(replace(report, unmatched_targets=missing), twins, target)
-        notes = *twin_note(report, source), *tied_head(report, source, target)
+        notes = *twin_note(report, source), *one_tower_note(report, target), *tied_head(report, source, target)
         return replace(report, notes=(*report.notes, *notes))
 
 

@@ -17,6 +17,7 @@ from ckptool.report.units import relative, size
 from ckptool.values.delta import Delta, Tolerance
 
 _MANY_ROWS = 6  # of other shapes or dtypes; more are joined by the kind of the change
+_SCREENFUL = 20  # rows; of more, those that say that nothing changed are joined, and those that rules explain
 _LARGEST_FACTOR = 16  # of a ratio of lengths
 _Label: TypeAlias = tuple[Hashable, Status]
 
@@ -106,12 +107,15 @@ def _and_more(patterns: Sequence[str]) -> str:
 
 
 def _joined(diff: Diff, rows: Sequence[DiffRow]) -> list[DiffRow]:
-    """The rows; where many are of another shape or dtype, one for each way in which these change."""
+    """The rows; of many, one for each kind of other shapes and dtypes, one for what is the same, one for renames."""
     groups: dict[_Label, list[DiffRow]] = {}
     for status, kind_of in ((Status.RESHAPED, _shape_kind), (Status.CAST, _cast_kind)):
         mine = [row for row in rows if row.status is status]
-        for row in mine if len(mine) > _MANY_ROWS else ():
+        for row in mine if len(mine) > _MANY_ROWS or len(rows) > _SCREENFUL else ():
             groups.setdefault((kind_of(diff, row), status), []).append(row)
+    for row in rows if len(rows) > _SCREENFUL else ():
+        if (row.status is Status.SAME and not row.deltas) or (row.status is Status.RENAMED and row.changes[0].sources):
+            groups.setdefault((row.what, row.status), []).append(row)
     groups = {label: found for label, found in groups.items() if len(found) > 1}
     changes = {label: [change for row in found for change in row.changes] for label, found in groups.items()}
     names = _names(diff, changes)

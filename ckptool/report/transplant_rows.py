@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 
 from ckptool.commands.transplant.result import Transplant
 from ckptool.commands.transplant.shares import Share, State, share_of
 from ckptool.core.counts import many
-from ckptool.core.fold import rollup
+from ckptool.core.fold import Group, rollup
 from ckptool.core.reasons import ByRules, DoesNotFit, Kept, NoSuchKey, RuleName, Tie
 from ckptool.core.spec import DTYPES
 from ckptool.models.entries import Entry, Filled
@@ -19,6 +19,7 @@ from ckptool.report.units import count
 
 _MANY_MODULES = 30
 _FEW_PARTS = 8  # rows of one module
+_FEW_ALIKE = 3  # of these that are loaded alike
 _MANY_SHAPES = 6  # rows that differ in their shapes only
 _LONE = 0.75  # share of the keys that makes a module a wrapper around the model
 
@@ -67,14 +68,32 @@ def _parts(modules: Mapping[str, Share], name: str, entries: list[Entry]) -> Ite
     by_key = {entry.key: entry for entry in entries}
     states = [(key, modules[key.rpartition(".")[0] or key].state) for key in by_key]
     found = rollup(states) if share_of(name, entries).state is State.PARTLY else []
-    lacking = [group for group in found if group.label is not State.LOADED]
+    lacking = _alike(
+        [(group, [by_key[key] for key in group.keys]) for group in found if group.label is not State.LOADED]
+    )
     if len(found) < 2 or len(lacking) > _FEW_PARTS:
         yield name, entries
         return
     loaded = [by_key[key] for key, state in states if state is State.LOADED]
     if loaded:
         yield f"{name}, the rest", loaded
-    yield from ((group.pattern, [by_key[key] for key in group.keys]) for group in lacking)
+    yield from lacking
+
+
+def _alike(groups: Sequence[tuple[Group, list[Entry]]]) -> list[tuple[str, list[Entry]]]:
+    """The rows of a module; where many are loaded to the same share, one for all of these."""
+    alike: dict[Hashable, list[tuple[Group, list[Entry]]]] = {}
+    for group, entries in groups:
+        filled = sum(entry.is_filled for entry in entries)
+        alike.setdefault((group.label, filled / len(entries)), []).append((group, entries))
+    rows: list[tuple[str, list[Entry]]] = []
+    for found in alike.values():
+        if len(found) > _FEW_ALIKE:
+            more = f"{found[0][0].pattern}  +{len(found) - 1} more"
+            rows.append((more, [entry for _, entries in found for entry in entries]))
+        else:
+            rows += [(group.pattern, entries) for group, entries in found]
+    return rows
 
 
 def _name(key: str, depth: int) -> str:

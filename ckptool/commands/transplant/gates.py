@@ -133,13 +133,18 @@ def _keys(count: int) -> str:
     return many(count, "key is", "keys are")
 
 
+def loads(transplant: Transplant) -> bool:
+    """True if a tensor of the target is filled that is no counter."""
+    return any(entry.is_filled and not entry.is_counter for entry in transplant.entries)
+
+
 def require_loaded(transplant: Transplant) -> None:
     """Nothing loaded is an error, whatever else was asked. Counters alone are nothing.
 
     Raises:
         CkptError: if no tensor of the target is filled.
     """
-    if any(entry.is_filled and not entry.is_counter for entry in transplant.entries):
+    if loads(transplant):
         return
     adapter = next((fact for fact in facts_of(transplant.source) if isinstance(fact, Adapter)), None)
     if adapter is not None and not adapter.has_base:

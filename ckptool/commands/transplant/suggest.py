@@ -86,8 +86,7 @@ def command_text(words: Sequence[str]) -> str:
 
 def _names(done: Transplant) -> Iterator[Suggestion]:
     """The built-in recipe that fills the most; where there is none, the rules that a match finds."""
-    is_matched = done.match is not None and bool(done.filled)
-    if done.asked.recipe.stages or is_matched or not done.wants_names:
+    if done.asked.recipe.stages or done.match is not None or not done.wants_names:
         return
     dropped = {row.source.key for row in done.plan.dropped if row.source.input == 0} - _unused(done)
     specs = {key: tensor.spec for key, tensor in done.source.items() if key not in dropped}
@@ -264,14 +263,15 @@ def _grid_fit(done: Transplant, entry: Entry) -> str:
     return f"{entry.key}=grid(target_grid={grids[0]})" if len(grids) == 1 else ""
 
 
-def with_suggestions(done: Transplant, command: Sequence[str]) -> Transplant:
+def with_suggestions(done: Transplant, command: Sequence[str], plain: Transplant | None = None) -> Transplant:
     """The transplant with what would load more among its notes.
 
     Args:
         done: what was decided.
         command: the words of the command line that asked for it, without the program's name.
+        plain: the same without a match, where that is what is advised about.
     """
-    found = suggestions(done)
+    found = suggestions(plain or done)
     notes = suggestion_notes(found, command)
     average = average_note(done.source)
     best = found[0].options if found else ()
