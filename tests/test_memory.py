@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import FIXTURES
 
 from tests.bench.files import write_key_shards, write_sparse
 from tests.bench.harness import Measurement, ckptool, measure
