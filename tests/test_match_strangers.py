@@ -135,3 +135,44 @@ def test_reshaped_pairs_are_few_rules() -> None:
 def test_a_lone_tensor_of_another_shape_needs_a_word() -> None:
     assert not reshaped_matches(specs({"0.weight": (10, 8)}), specs({"a.weight": (5, 8)}))
     assert not match(specs({"scores": (10, 20)}), specs({"kernel.mat": (20, 10)})).accepted(Confidence.ALIGNED)
+
+
+def resnet(depths: tuple[int, ...], *, ibn: bool) -> Rows:
+    """A ResNet of bottlenecks; the first norm of a block is split in three of its stages, interleaved."""
+    rows: Rows = {"conv1.weight": (64, 3, 7, 7)}
+
+    def norm(key: str, size: int) -> None:
+        rows.update({f"{key}.{last}": (size,) for last in ("weight", "bias", "running_mean", "running_var")})
+
+    norm("bn1", 64)
+    width = 64
+    for stage, blocks in enumerate(depths, 1):
+        planes = 64 * 2 ** (stage - 1)
+        for block in range(blocks):
+            at = f"layer{stage}.{block}."
+            rows[f"{at}conv1.weight"] = (planes, width, 1, 1)
+            if ibn and stage < 4:
+                for last in ("weight", "bias"):
+                    rows |= {f"{at}bn1.IN.{last}": (planes // 2,), f"{at}bn1.BN.{last}": (planes // 2,)}
+                rows |= {f"{at}bn1.BN.running_{last}": (planes // 2,) for last in ("mean", "var")}
+            else:
+                norm(f"{at}bn1", planes)
+            rows[f"{at}conv2.weight"] = (planes, planes, 3, 3)
+            norm(f"{at}bn2", planes)
+            rows[f"{at}conv3.weight"] = (4 * planes, planes, 1, 1)
+            norm(f"{at}bn3", 4 * planes)
+            width = 4 * planes
+    return rows
+
+
+@pytest.mark.parametrize("is_sorted", [False, True])
+@pytest.mark.parametrize("depths", [(3, 4, 6, 3), (2, 2, 2, 2), (3, 4, 23, 3)])
+def test_norms_stay_in_their_blocks(depths: tuple[int, ...], is_sorted: bool) -> None:
+    """The halves of a norm are as wide as whole norms of the stage before: none of those may be taken for one."""
+    plain, split = resnet(depths, ibn=False), resnet(depths, ibn=True)
+    for source, target in ((plain, split), (split, plain)):
+        if is_sorted:
+            source, target = (dict(sorted(side.items())) for side in (source, target))
+        for key, made_of in found(source, target).items():
+            place = key.replace(".IN", "").replace(".BN", "")
+            assert {each.replace(".IN", "").replace(".BN", "") for each in made_of} == {place}

@@ -269,7 +269,7 @@ def _namesakes(matches: Iterable[Match], sources: Iterable[Unit], targets: Itera
             rows = zip(source.keys[source.main], target.keys[target.main], shapes, strict=True)
             pairs += [(one, *row) for row in rows]
     used, made = {row[1] for row in pairs}, {row[2] for row in pairs}
-    return {
+    found = {
         one
         for one, here, there, shape in pairs
         if _plain(here) != _plain(there)  # else the numbers of a list were moved
@@ -278,6 +278,22 @@ def _namesakes(matches: Iterable[Match], sources: Iterable[Unit], targets: Itera
             or (_is_sized(theirs.get(here), shape) and here not in made)
         )
     }
+    return found | _strays(pairs, ours)
+
+
+def _strays(pairs: Sequence[tuple[Match, str, str, Shape]], ours: Mapping[str, Shape]) -> set[Match]:
+    """Where most numbers stay: those that move to a number whose namesake is left over, or is a stray itself."""
+    moved = [row for row in pairs if row[1] != row[2] and _plain(row[1]) == _plain(row[2])]
+    if len(moved) >= sum(here == there for _, here, there, _ in pairs):
+        return set()  # a list was renumbered
+    strays: set[Match] = set()
+    used = {here for _, here, _, _ in pairs}
+    while True:
+        more = {one for one, _, there, shape in moved if ours.get(there) == shape and there not in used} - strays
+        if not more:
+            return strays
+        strays |= more
+        used -= {here for one, here, _, _ in moved if one in more}
 
 
 def _is_sized(found: Shape | None, shape: Shape) -> bool:
