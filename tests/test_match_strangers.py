@@ -143,6 +143,7 @@ def resnet(depths: tuple[int, ...], *, ibn: bool) -> Rows:
 
     def norm(key: str, size: int) -> None:
         rows.update({f"{key}.{last}": (size,) for last in ("weight", "bias", "running_mean", "running_var")})
+        rows[f"{key}.num_batches_tracked"] = ()
 
     norm("bn1", 64)
     width = 64
@@ -155,12 +156,16 @@ def resnet(depths: tuple[int, ...], *, ibn: bool) -> Rows:
                 for last in ("weight", "bias"):
                     rows |= {f"{at}bn1.IN.{last}": (planes // 2,), f"{at}bn1.BN.{last}": (planes // 2,)}
                 rows |= {f"{at}bn1.BN.running_{last}": (planes // 2,) for last in ("mean", "var")}
+                rows[f"{at}bn1.BN.num_batches_tracked"] = ()
             else:
                 norm(f"{at}bn1", planes)
             rows[f"{at}conv2.weight"] = (planes, planes, 3, 3)
             norm(f"{at}bn2", planes)
             rows[f"{at}conv3.weight"] = (4 * planes, planes, 1, 1)
             norm(f"{at}bn3", 4 * planes)
+            if block == 0:
+                rows[f"{at}downsample.0.weight"] = (4 * planes, width, 1, 1)
+                norm(f"{at}downsample.1", 4 * planes)
             width = 4 * planes
     return rows
 
