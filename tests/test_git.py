@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from conftest import FIXTURES
@@ -384,8 +385,9 @@ def test_no_link_of_a_repository_is_written_through(repository: Repository, tmp_
     assert repository.run("ckptool", "git", "install").returncode == 0
 
 
-def test_status_is_narrow(tmp_path: Path) -> None:  # a short name: a path that the output has is never cut
-    done = shell("git init -q . && ckptool git install && ckptool git status", tmp_path, COLUMNS="80")
+def test_status_is_narrow() -> None:
+    with TemporaryDirectory() as folder:  # of a short name: a path in the output is never cut
+        done = shell("git init -q . && ckptool git install && ckptool git status", Path(folder), COLUMNS="80")
     lines = done.stdout.decode().splitlines()
     assert done.returncode == 0 and len(lines) > 8
     assert max(map(len, lines)) <= 80

@@ -140,6 +140,7 @@ OUTSIDE: list[tuple[str, dict[str, tuple[int, ...]], dict[str, Any], str]] = [
     ("fuse-experts-w123", {f"{EXPERT}0.w1.weight": (4, 2), f"{EXPERT}0.w3.weight": (3, 2)}, {}, "$1.shape == $2.shape"),
     ("fuse-experts-fc123", {f"{EXPERT}0.fc1.weight": (4, 2), f"{EXPERT}0.fc2.weight": (4, 2)}, {}, "$2.shape[1]"),
     ("fuse-experts-ungated", {f"{EXPERT}0.gate_proj.weight": (4, 2)}, {}, "no *.experts.*.gate_proj.*"),
+    ("ernie-vl-fuse-experts", {f"{EXPERT}0.gate_proj.weight": (4, 2), f"{EXPERT}0.up_proj.weight": (3, 2)}, {}, "$1"),
     ("llama4-fuse-experts", {f"{EXPERT}0.gate_proj.weight": (4, 2), f"{EXPERT}0.down_proj.weight": (4, 2)}, {}, "$2"),
     ("gpt-oss-fuse-experts", {f"{EXPERT}0.gate_proj.weight": (4, 2), f"{EXPERT}0.gate_proj.bias": (2,)}, {}, "bias"),
     ("transpose-experts", {f"{EXPERT}gate_up_proj": (2, 8, 3), f"{EXPERT}down_proj": (2, 3, 4)}, {}, "2 * $2.shape[1]"),

@@ -1,7 +1,8 @@
 """How long one range of a file may take to arrive, over all tries.
 
 What counts is time in which the server is waited for. While this process does other things, as it computes, waits for a
-free connection, or for its turn on a busy machine, the server has nothing to answer for.
+free connection, or for its turn on a busy machine, the server has nothing to answer for. For a header such time is
+limited: a server whose answer never ends keeps this process busy, too.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ PATIENCE = 25.0
 """Seconds for a header in all; of values, seconds that may pass without a byte."""
 _SLOWEST = 8192  # bytes a second, on average, once the first seconds have passed
 _GRACE = 20.0
+_BUSY = 2.0  # seconds of a header in which this process did other things
 
 
 class TooSlowError(Exception):
@@ -32,12 +34,13 @@ class Deadline:
         True
     """
 
-    __slots__ = ("_end", "_last", "_paused", "_received", "_start")
+    __slots__ = ("_busy", "_end", "_last", "_paused", "_received", "_start")
 
     def __init__(self, nbytes: int = 0) -> None:
         self._start = self._last = time.monotonic()
         self._end = self._start + PATIENCE + nbytes / _SLOWEST
         self._received = 0
+        self._busy = float("inf") if nbytes else _BUSY
         self._paused: float | None = None
 
     def pause(self) -> None:
@@ -49,7 +52,8 @@ class Deadline:
         """What time it is; what passed since the pause does not count."""
         now = time.monotonic()
         if self._paused is not None:
-            passed = now - self._paused
+            passed = min(now - self._paused, self._busy)
+            self._busy -= passed
             self._start, self._last, self._end = self._start + passed, self._last + passed, self._end + passed
             self._paused = None
         return now
