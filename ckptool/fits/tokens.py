@@ -106,7 +106,7 @@ def _json(text: str) -> Any:
 
 
 def _refused(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no number")
+    raise ValueError(f"{constant} is not a number")
 
 
 def _of_model(model: Any) -> Iterator[tuple[Any, Any]]:

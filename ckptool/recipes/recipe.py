@@ -95,7 +95,7 @@ class Recipe:
         """The recipe with the lists of modules that are named, and the numbers that are given with it.
 
         Raises:
-            UsageError: a text is given for what is no list.
+            UsageError: a text is given for what is not a list.
 
         Example:
             >>> recipe, numbers = parse_recipe(["{layers#}{i=n..}.{k**} -> !"]).naming({"n": 4, "layers": "h"})
