@@ -19,7 +19,7 @@ _WORDS = {
     Evidence.NEIGHBOURS_AGREE: "neighbouring modules match",
     Evidence.ORDER_AGREES: "same order in the files",
     Evidence.ONLY_ORDER: "nothing but the order in the files",
-    Evidence.NO_COUNTERPART: "the target has nothing of this name and shape",
+    Evidence.NO_COUNTERPART: "nothing in the target was found for it",
     Evidence.SQUARE: "it is square, and others of its block are transposed",
     Evidence.OTHER_BLOCKS: "other modules match these two blocks with others",
     Evidence.CROSSED: "another tensor of its block has this name or this position",
