@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import FIXTURES
 
 from tests.bench.files import write_key_shards, write_sparse
 from tests.bench.harness import Measurement, ckptool, measure
@@ -42,7 +43,7 @@ MAKERS = pytest.mark.parametrize("make", [zip_of_holes, safetensors_of_holes])
 
 @MAKERS
 def test_inspect_is_as_small_for_400_mb_as_for_nothing(make, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    small = run("inspect", make(tmp_path / "small", MB))
+    small = run("inspect", FIXTURES / "tuned.safetensors")
     large = run("inspect", make(tmp_path / "large", 400 * MB))
     assert "400 MB" in large.output
     assert large.peak_rss < INSPECT_LIMIT

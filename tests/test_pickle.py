@@ -24,7 +24,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ckptool.core.errors import CkptError, OutputError, UnreadableError
-from ckptool.formats.pickle.loading import dump, load, merge_globals, risk_of
+from ckptool.formats.pickle.dump import dump
+from ckptool.formats.pickle.loading import load, merge_globals, risk_of
 from ckptool.formats.pickle.objects import ByteString, Call, Dict, Global, Persistent, Set, as_bytes
 
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)

@@ -18,7 +18,7 @@ from ckptool.core.errors import CkptError
 from ckptool.engine.reading import Reader
 from ckptool.facts.registry import facts_of
 from ckptool.formats.opening import open_checkpoint
-from ckptool.formats.pickle.loading import dump
+from ckptool.formats.pickle.dump import dump
 from ckptool.formats.pickle.objects import Call, Dict, Global, Persistent
 
 VALUES = torch.arange(6, dtype=torch.float32)

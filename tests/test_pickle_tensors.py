@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from ckptool.core.errors import UnreadableError
 from ckptool.formats.pickle import machine
-from ckptool.formats.pickle.loading import Loaded, dump, load
+from ckptool.formats.pickle.dump import dump
+from ckptool.formats.pickle.loading import Loaded, load
 from ckptool.formats.pickle.objects import Call, Dict, Global, Inert, Persistent, Set
 from ckptool.formats.pickle.tensors import plain_storage
 

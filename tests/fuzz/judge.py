@@ -27,7 +27,8 @@ from ckptool.core.spec import TensorSpec
 from ckptool.engine.reading import Reader
 from ckptool.facts.words import notes_of
 from ckptool.formats.opening import open_checkpoint
-from ckptool.formats.pickle.loading import dump, load
+from ckptool.formats.pickle.dump import dump
+from ckptool.formats.pickle.loading import load
 from ckptool.recipes.expand import expand
 from ckptool.recipes.recipe import load_recipe, parse_recipe
 

@@ -2,9 +2,8 @@
 
 Every opcode of protocols 0 to 5 is understood. What a pickle would import, call, build or fill becomes the small
 classes of `ckptool.formats.pickle.objects`; nothing is imported, called, hashed, compared or evaluated, and nothing is
-allocated because the file says a number. The machine is in `pickle_machine` (stack, memo and the frequent opcodes)
-and `pickle_opcodes` (the others), the way back in `pickle_dump` and `pickle_output`, the judgement of names in
-`pickle_globals`.
+allocated because the file says a number. The machine is in `machine` (stack, memo and the frequent opcodes) and
+`opcodes` (the others), the way back in `dump` and `output`, the judgement of names in `globals`.
 """
 
 from __future__ import annotations
@@ -17,12 +16,11 @@ from ckptool.core.bytes import ByteSource
 from ckptool.core.checkpoint import GlobalUse
 from ckptool.core.collector import collector_paused
 from ckptool.core.errors import UnreadableError
-from ckptool.formats.pickle.dump import dump
 from ckptool.formats.pickle.globals import merge_globals, risk_of
 from ckptool.formats.pickle.machine import Machine, RefusedError
 from ckptool.formats.pickle.skeleton import read_skeleton
 
-__all__ = ["Loaded", "PickleError", "dump", "load", "load_from", "merge_globals", "risk_of"]
+__all__ = ["Loaded", "PickleError", "load", "load_from", "merge_globals", "risk_of"]
 
 
 @dataclass(frozen=True, slots=True)

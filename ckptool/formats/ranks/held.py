@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass
-from hashlib import sha256
 
 from ckptool.core.bytes import ByteSource
 from ckptool.core.checkpoint import Piece, Storage, Tensor
@@ -40,6 +39,8 @@ class HeldBytes(DerivedBytes):
 
     @property
     def identity(self) -> Hashable:
+        from hashlib import sha256  # it loads OpenSSL, and few files need it
+
         return self.origin.identity, sha256(self.data).digest()
 
     def needed(self) -> tuple[()]:
