@@ -284,7 +284,7 @@ def test_what_no_adapter_holds_is_said(tmp_path: Path, cli: Run) -> None:
     assert fates == {
         "a.weight": ("adapted", "linear"),
         "n.weight": ("left", "no matrix of a layer"),
-        "mha.in_proj_weight": ("left", "no matrix of a layer"),
+        "mha.in_proj_weight": ("left", "a part of MultiheadAttention"),
         "mha.out_proj.weight": ("left", "a part of MultiheadAttention"),
         "new.weight": ("left", "not in the base"),
         "wide.weight": ("left", "another shape than in the base"),

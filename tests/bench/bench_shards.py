@@ -2,13 +2,19 @@
 
 The baseline is `cp` of the output's own bytes and `sync` of the copy. Beside it: torch's own consolidation for
 torch.distributed folders, and for ZeRO-3 and DTensors the fewest lines of torch that give the same tensors, which is
-what the scripts of DeepSpeed and verl come down to: load all, join, save.
+what the scripts of DeepSpeed and verl come down to: load all, join, save. Where deepspeed is installed its own script,
+zero_to_fp32, takes that place.
+
+Measured with deepspeed 0.19.8, 0.5 GB of ZeRO-3 by 4 ranks, on 2 cores with much else to do: ckptool 1.0 s of processor
+time and 35 MB, zero_to_fp32 5.5 s and 1.3 GB; equal tensors.
 """
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 from tests.bench.bench_surgery import race, settle
@@ -85,7 +91,11 @@ def bench_kind(folder: Path, kind: str) -> None:
     source, out = folder / f"in-{kind}", folder / "out.pth"
     subprocess.run(script(MAKE, source, kind, "30"), check=True)
     command = ckptool("filter", source, "--only-weights", "-o", out)
-    race(f"{kind}: 0.5 GB, 4 ranks -> pth", command, out, script(TORCH[kind], source, out))
+    peer = script(TORCH[kind], source, out)
+    if kind == "zero3" and (found := find_spec("deepspeed")) is not None and found.origin is not None:
+        own = shutil.copy(Path(found.origin).parent / "utils" / "zero_to_fp32.py", folder)  # as DeepSpeed copies it
+        peer = [sys.executable, own, str(folder), str(folder / "whole"), "--tag", source.name]
+    race(f"{kind}: 0.5 GB, 4 ranks -> pth", command, out, peer)
     settle(source)
 
 
