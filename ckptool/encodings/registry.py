@@ -168,12 +168,15 @@ def row_blocks(encoded: Encoded, elements: int = BLOCK_ELEMENTS) -> Iterator[tup
 
 
 def row_step(encoded: Encoded, elements: int = BLOCK_ELEMENTS, most: int | None = None) -> int:
-    """Rows of a block of about so many elements: whole granules where they have at most `most` elements, or 4 times."""
+    """Rows of a block of about so many elements: whole granules where they have at most `most` elements, or 4 times.
+
+    Where they have more, equal parts of a granule: memory before speed.
+    """
     columns = max(1, encoded.columns)
-    step = granule(encoded)
-    if step * columns > (4 * elements if most is None else most):  # memory before speed
-        step = 1
-    return step * max(1, elements // (step * columns))
+    step, fit = granule(encoded), max(1, elements // columns)
+    if step * columns > (4 * elements if most is None else most):
+        return next(rows for rows in range(min(step, fit), 0, -1) if step % rows == 0)
+    return step * max(1, fit // step)
 
 
 def block_of_row(encoded: Encoded, row: int, step: int) -> tuple[int, int]:
