@@ -152,7 +152,8 @@ def scale_rows(part: Part, start: int, stop: int, role: str = SCALES) -> Array:
     check_finite(part, stored, role)
     if height == 1 or len(stored) == 1:
         return stored
-    return stored[np.arange(start, stop) // height - first]
+    by_row: Array = stored[np.arange(start, stop) // height - first]
+    return by_row
 
 
 def check_finite(part: Part, scales: Array, role: str = SCALES) -> Array:

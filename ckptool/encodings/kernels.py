@@ -185,7 +185,8 @@ def over_blocks(function: Any, values: Array, scales: Array, width: int) -> Arra
 
     rows, columns = values.shape
     if len(scales) == 1 < rows and width > 1:  # a long row is applied faster than many short blocks
-        return function(values, np.repeat(scales, width, axis=1)[:, :columns], out=values)
+        function(values, np.repeat(scales, width, axis=1)[:, :columns], out=values)
+        return values
     whole = columns // width
     if whole:
         blocks = values[:, : whole * width].reshape(rows, whole, width)

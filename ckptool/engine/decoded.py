@@ -9,8 +9,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Hashable, Iterable, Mapping
-from dataclasses import replace
-from functools import cache
+from dataclasses import dataclass, field, replace
 from itertools import count
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -42,39 +41,54 @@ _STRIP = 1 << 21  # bytes of a member that are read at once where decoding asks 
 _STRIPS = 1 << 22  # bytes of such strips that a thread keeps
 _FEW = 1 << 16
 _NUMBERS = count()
+_DIRECT = ("float32", "bfloat16", "float16")
 _LOCK = threading.Lock()
-_NOTHING: Mapping[int, int] = {}
-_NO_ROLES: frozenset[str] = frozenset()
+
+
+@dataclass(slots=True)
+class Decoding:
+    """What the decoded tensors of one checkpoint have in common.
+
+    Attributes:
+        stored: the tensors of the checkpoint, by key.
+        infinite: for the codes of a tensor, and each block of its rows, how many finite numbers its dtype cannot hold;
+            filled while it is read.
+        verified: (codes, role) of members whose bytes have the CRC-32 that their container states.
+    """
+
+    stored: Mapping[str, Tensor]
+    infinite: dict[str, dict[int, int]] = field(default_factory=dict)
+    verified: set[tuple[str, str]] = field(default_factory=set)
 
 
 class DecodedBytes(DerivedBytes):
     """The packed bytes of an encoded tensor after decoding.
 
-    Two of them are equal if they decode the same stored bytes in the same way, whatever their keys are. There may be
-    very many: each holds little more than its tensor.
+    Two of them are equal if they decode the same stored bytes in the same way, whatever their keys are.
 
     Attributes:
         encoded: the tensor, settled and without problems.
-        stored: the tensors of the checkpoint, by key.
+        decoding: what it shares with others of its checkpoint.
         dtype: what the float32 numbers are rounded to: float32, bfloat16 or float16.
-        infinite: for each block of rows, how many finite numbers the dtype cannot hold; filled while it is read.
-        verified: the roles whose bytes have the CRC-32 that their container states.
     """
 
-    __slots__ = ("_hash", "dtype", "encoded", "infinite", "stored", "verified")
+    __slots__ = ("_hash", "decoding", "dtype", "encoded")
 
-    def __init__(self, encoded: Encoded, stored: Mapping[str, Tensor], dtype: str) -> None:
+    def __init__(self, encoded: Encoded, decoding: Decoding, dtype: str) -> None:
         self.encoded = encoded
-        self.stored = stored
+        self.decoding = decoding
         self.dtype = dtype
-        self.infinite: Mapping[int, int] = _NOTHING
-        self.verified = _NO_ROLES
         self._hash: int | None = None
+
+    @property
+    def infinite(self) -> int:
+        """How many finite numbers the dtype cannot hold, of what was read."""
+        return sum(self.decoding.infinite.get(self.encoded.codes.key, {}).values())
 
     @property
     def members(self) -> dict[str, Tensor]:
         """The stored tensors by role."""
-        return {role: stored_member(self.stored, spec) for role, spec in self.encoded.members.items()}
+        return {role: stored_member(self.decoding.stored, spec) for role, spec in self.encoded.members.items()}
 
     @property
     def identity(self) -> Hashable:
@@ -96,7 +110,7 @@ class DecodedBytes(DerivedBytes):
     @property
     def file(self) -> ByteSource:
         """The file that holds the codes."""
-        return self.stored[self.encoded.codes.key].pieces[0].storage.file
+        return self.decoding.stored[self.encoded.codes.key].pieces[0].storage.file
 
     @property
     def label(self) -> str:
@@ -119,6 +133,12 @@ class DecodedBytes(DerivedBytes):
     def open(self) -> OpenDecoded:
         """Open it for reading; its files are opened when they are needed."""
         return OpenDecoded(self)
+
+
+def dtype_decoded(encoded: Encoded, dtype: str | None) -> str:
+    """What the numbers of an encoded tensor are rounded to, where a dtype or none is asked for."""
+    wanted = dtype or encoded.spec.dtype
+    return wanted if wanted in _DIRECT else "float32"
 
 
 def stored_member(stored: Mapping[str, Tensor], spec: TensorSpec) -> Tensor:
@@ -215,7 +235,7 @@ class OpenDecoded(OpenDerived[DecodedBytes]):
             lost = int(np.count_nonzero(np.isinf(after) & np.isfinite(before)))
             if lost:
                 with _LOCK:
-                    self.source.infinite = {**self.source.infinite, start: lost}
+                    self.source.decoding.infinite.setdefault(self.source.encoded.codes.key, {})[start] = lost
 
     def _read(self, role: str, /, *box: slice) -> Array:
         """A box of a member, see `ckptool.encodings.encoded.Read`."""
@@ -238,18 +258,13 @@ class OpenDecoded(OpenDerived[DecodedBytes]):
 
     def _verify(self, role: str, member: Tensor) -> None:
         """Hold a member against the CRC-32 that its container states, once: decoding reads it in parts."""
-        if role in self.source.verified:
+        if member.storage is None or member.storage.crc is None:
             return
-        if member.storage is not None and member.storage.crc is not None:
+        verified, name = self.source.decoding.verified, (self.source.encoded.codes.key, role)
+        if name not in verified:
             for _ in self._reader.blocks(member):
                 pass
-        self.source.verified = _joined(self.source.verified, role)
-
-
-@cache
-def _joined(roles: frozenset[str], role: str) -> frozenset[str]:
-    """The roles and one more; equal sets are one object, as there is one for each tensor."""
-    return roles | {role}
+            verified.add(name)
 
 
 Bounds = tuple[tuple[int, int], ...]
