@@ -39,6 +39,7 @@ _BLOCKS = 4  # decoded blocks that a thread keeps: tensors of several models are
 _BLOCK_BYTES = 1 << 21  # and how much: a row may be very long
 _STRIP = 1 << 21  # bytes of a member that are read at once where decoding asks for columns, or for few bytes
 _STRIPS = 1 << 22  # bytes of such strips that a thread keeps
+_MOST_STRIPS = 16  # of all members of two tensors that are read in step
 _FEW = 1 << 16
 _NUMBERS = count()
 _DIRECT = ("float32", "bfloat16", "float16")
@@ -167,7 +168,9 @@ class _Kept(threading.local):
 
     def keep_strip(self, name: tuple[int, str], box: tuple[tuple[int, int], ...], strip: Array) -> None:
         self.strips.pop(name, None)
-        while self.strips and strip.nbytes + sum(kept.nbytes for _, kept in self.strips.values()) > _STRIPS:
+        while len(self.strips) >= _MOST_STRIPS or (
+            self.strips and strip.nbytes + sum(kept.nbytes for _, kept in self.strips.values()) > _STRIPS
+        ):
             self.strips.popitem(last=False)
         self.strips[name] = box, strip
 

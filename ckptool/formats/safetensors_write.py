@@ -57,11 +57,8 @@ def safetensors_image(
         )
     text += b" " * (start - 8 - len(text))
     literal = struct.pack("<Q", len(text)) + text
-    return Image(
-        start + starts[-1],
-        ((0, literal),),
-        SlotColumns(specs, contents, order, array("Q", (start + at for at in starts))),
-    )
+    places = array("Q", (start + at for at in starts))
+    return Image(places[-1], ((0, literal),), SlotColumns(specs, contents, order, places))
 
 
 def _entry(spec: TensorSpec, starts: array[int]) -> bytes:
