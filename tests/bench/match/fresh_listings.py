@@ -107,12 +107,6 @@ def _monai(name: str) -> Any:
     return nets.SwinUNETR(in_channels=1, out_channels=14, feature_size=48)
 
 
-def _ecapa() -> Any:
-    from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
-
-    return ECAPA_TDNN(80, lin_neurons=192, channels=[1024, 1024, 1024, 1024, 1536], attention_channels=256)
-
-
 def _yolov8() -> Any:
     from ultralytics.nn.tasks import DetectionModel
 
@@ -138,7 +132,6 @@ MODELS: dict[str, Callable[[], Any]] = {
     "slowfast": _slowfast,
     "monai-vnet": lambda: _monai("VNet"),
     "monai-swinunetr": lambda: _monai("SwinUNETR"),
-    "speechbrain-ecapa": _ecapa,
     "ultralytics-yolov8n": _yolov8,
 }
 
