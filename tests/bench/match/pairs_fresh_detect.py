@@ -17,24 +17,52 @@ def ssd(small: bool) -> Two:
     target = torchvision.models.detection.ssd300_vgg16(weights=None, weights_backbone=None, num_classes=21)
     source = Keys()
     into = 3
-    widths = {0: 64, 2: 64, 5: 128, 7: 128, 10: 256, 12: 256, 14: 256, 17: 512, 19: 512, 21: 512, 24: 512, 26: 512, 28: 512}
+    widths = {
+        0: 64,
+        2: 64,
+        5: 128,
+        7: 128,
+        10: 256,
+        12: 256,
+        14: 256,
+        17: 512,
+        19: 512,
+        21: 512,
+        24: 512,
+        26: 512,
+        28: 512,
+    }
     for number, width in widths.items():
         source.conv(f"vgg.{number}", width, into, 3)
         into = width
     source.conv("vgg.31", 1024, 512, 3)
     source.conv("vgg.33", 1024, 1024, 1)
     source.put("L2Norm.weight", 512)
-    extras = ((256, 1024, 1), (512, 256, 3), (128, 512, 1), (256, 128, 3), (128, 256, 1), (256, 128, 3), (128, 256, 1), (256, 128, 3))  # fmt: skip
+    extras = (
+        (256, 1024, 1),
+        (512, 256, 3),
+        (128, 512, 1),
+        (256, 128, 3),
+        (128, 256, 1),
+        (256, 128, 3),
+        (128, 256, 1),
+        (256, 128, 3),
+    )
     for number, (out, wide, kernel) in enumerate(extras):
         source.conv(f"extras.{number}", out, wide, kernel)
     for name, size in (("loc", 4), ("conf", 21)):
         for number, (wide, boxes) in enumerate(zip((512, 1024, 512, 256, 256, 256), (4, 6, 6, 6, 4, 4), strict=True)):
             source.conv(f"{name}.{number}", size * boxes, wide, 3)
-    table: list[Any] = [(r"^backbone\.scale_weight", "L2Norm.weight"), (r"^backbone\.features\.", "vgg."),
-             (r"^head\.classification_head\.module_list\.", "conf."), (r"^head\.regression_head\.module_list\.", "loc."),
-             (r"^backbone\.extra\.0\.(\d)\.([wb])", lambda m: f"vgg.{23 + int(m[1])}.{m[2]}"),
-             (r"^backbone\.extra\.0\.7\.1\.", "vgg.31."), (r"^backbone\.extra\.0\.7\.3\.", "vgg.33."),
-             (r"^backbone\.extra\.(\d)\.(\d)\.", lambda m: f"extras.{2 * int(m[1]) - 2 + int(m[2]) // 2}.")]  # fmt: skip
+    table: list[Any] = [
+        (r"^backbone\.scale_weight", "L2Norm.weight"),
+        (r"^backbone\.features\.", "vgg."),
+        (r"^head\.classification_head\.module_list\.", "conf."),
+        (r"^head\.regression_head\.module_list\.", "loc."),
+        (r"^backbone\.extra\.0\.(\d)\.([wb])", lambda m: f"vgg.{23 + int(m[1])}.{m[2]}"),
+        (r"^backbone\.extra\.0\.7\.1\.", "vgg.31."),
+        (r"^backbone\.extra\.0\.7\.3\.", "vgg.33."),
+        (r"^backbone\.extra\.(\d)\.(\d)\.", lambda m: f"extras.{2 * int(m[1]) - 2 + int(m[2]) // 2}."),
+    ]
     return back(source, target, table)
 
 
@@ -84,26 +112,47 @@ def yolox(small: bool) -> Two:
         unit(f"head.stems.{level}", 128, w * 4 * 2**level, 1)
     table: list[Any] = [
         (r"\.(m)\.(\d)\.", r".blocks.\2."),
-        (r"(dark[2-5]\.[12]|C3_..)\.conv1\.", r"\1.main_conv."), (r"(dark[2-5]\.[12]|C3_..)\.conv2\.", r"\1.short_conv."),
+        (r"(dark[2-5]\.[12]|C3_..)\.conv1\.", r"\1.main_conv."),
+        (r"(dark[2-5]\.[12]|C3_..)\.conv2\.", r"\1.short_conv."),
         (r"(dark[2-5]\.[12]|C3_..)\.conv3\.", r"\1.final_conv."),
-        (r"dark5\.1\.main_conv", "dark5.1.conv1"), (r"dark5\.1\.short_conv", "dark5.1.conv2"),
+        (r"dark5\.1\.main_conv", "dark5.1.conv1"),
+        (r"dark5\.1\.short_conv", "dark5.1.conv2"),
         (r"^backbone\.backbone\.dark(\d)", lambda m: f"backbone.stage{int(m[1]) - 1}"),
         (r"^backbone\.backbone\.", "backbone."),
-        (r"^backbone\.lateral_conv0", "neck.reduce_layers.0"), (r"^backbone\.reduce_conv1", "neck.reduce_layers.1"),
-        (r"^backbone\.C3_p4", "neck.top_down_blocks.0"), (r"^backbone\.C3_p3", "neck.top_down_blocks.1"),
-        (r"^backbone\.bu_conv2", "neck.downsamples.0"), (r"^backbone\.bu_conv1", "neck.downsamples.1"),
-        (r"^backbone\.C3_n3", "neck.bottom_up_blocks.0"), (r"^backbone\.C3_n4", "neck.bottom_up_blocks.1"),
-        (r"^head\.stems", "neck.out_convs"), (r"^head\.(cls|reg)_convs", r"bbox_head.multi_level_\1_convs"),
+        (r"^backbone\.lateral_conv0", "neck.reduce_layers.0"),
+        (r"^backbone\.reduce_conv1", "neck.reduce_layers.1"),
+        (r"^backbone\.C3_p4", "neck.top_down_blocks.0"),
+        (r"^backbone\.C3_p3", "neck.top_down_blocks.1"),
+        (r"^backbone\.bu_conv2", "neck.downsamples.0"),
+        (r"^backbone\.bu_conv1", "neck.downsamples.1"),
+        (r"^backbone\.C3_n3", "neck.bottom_up_blocks.0"),
+        (r"^backbone\.C3_n4", "neck.bottom_up_blocks.1"),
+        (r"^head\.stems", "neck.out_convs"),
+        (r"^head\.(cls|reg)_convs", r"bbox_head.multi_level_\1_convs"),
         (r"^head\.(cls|reg|obj)_preds", r"bbox_head.multi_level_conv_\1"),
-    ]  # fmt: skip
+    ]
     made = {renamed(key, table): tensor for key, tensor in source.items()}
-    csps = ("main_conv", "short_conv", "final_conv", "blocks")
-    parts = ("backbone.", "neck.reduce", "neck.top", "neck.down", "neck.bottom", "neck.out", "bbox_head.multi_level_cls",
-             "bbox_head.multi_level_reg", "bbox_head.multi_level_conv_cls", "bbox_head.multi_level_conv_reg",
-             "bbox_head.multi_level_conv_obj")  # fmt: skip
+    parts = (
+        "backbone.",
+        "neck.reduce",
+        "neck.top",
+        "neck.down",
+        "neck.bottom",
+        "neck.out",
+        "bbox_head.multi_level_cls",
+        "bbox_head.multi_level_reg",
+        "bbox_head.multi_level_conv_cls",
+        "bbox_head.multi_level_conv_reg",
+        "bbox_head.multi_level_conv_obj",
+    )
     places = list(made)
-    order = sorted(made, key=lambda key: (next(at for at, part in enumerate(parts) if key.startswith(part)),
-                                          places.index(key) if not any(f".{c}." in key for c in csps) else places.index(key)))  # fmt: skip
+    order = sorted(
+        made,
+        key=lambda key: (
+            next(at for at, part in enumerate(parts) if key.startswith(part)),
+            places.index(key),
+        ),
+    )
     target = {key: made[key] for key in order}
     # which of two equal convolutions is the main one, only their place tells
     return forth(source, target, table, undecided=["*.main_conv.*", "*.short_conv.*"])
@@ -113,18 +162,44 @@ def yolox(small: bool) -> Two:
 def yolov8(small: bool) -> Two:
     """As mmyolo's yolov8_to_mmyolo.py does; the fixed weights of the integral are no parameter there."""
     source = listing("ultralytics-yolov8n")
-    numbers = {0: "backbone.stem", 1: "backbone.stage1.0", 2: "backbone.stage1.1", 3: "backbone.stage2.0",
-               4: "backbone.stage2.1", 5: "backbone.stage3.0", 6: "backbone.stage3.1", 7: "backbone.stage4.0",
-               8: "backbone.stage4.1", 9: "backbone.stage4.2", 12: "neck.top_down_layers.0", 15: "neck.top_down_layers.1",
-               16: "neck.downsample_layers.0", 18: "neck.bottom_up_layers.0", 19: "neck.downsample_layers.1",
-               21: "neck.bottom_up_layers.1", 22: "bbox_head.head_module"}  # fmt: skip
-    table: list[Any] = [(r"^model\.22\.dfl.*", ""), (r"^model\.22\.cv2\.", "model.22.reg_preds."), (r"^model\.22\.cv3\.", "model.22.cls_preds."),
-             (r"^model\.9\.cv", "model.9.conv"),
-             (r"^(model\.\d+)\.cv1\.", r"\1.main_conv."), (r"^(model\.\d+)\.cv2\.", r"\1.final_conv."),
-             (r"^(model\.\d+)\.m\.(\d)\.cv(\d)", r"\1.blocks.\2.conv\3")]  # fmt: skip
+    numbers = {
+        0: "backbone.stem",
+        1: "backbone.stage1.0",
+        2: "backbone.stage1.1",
+        3: "backbone.stage2.0",
+        4: "backbone.stage2.1",
+        5: "backbone.stage3.0",
+        6: "backbone.stage3.1",
+        7: "backbone.stage4.0",
+        8: "backbone.stage4.1",
+        9: "backbone.stage4.2",
+        12: "neck.top_down_layers.0",
+        15: "neck.top_down_layers.1",
+        16: "neck.downsample_layers.0",
+        18: "neck.bottom_up_layers.0",
+        19: "neck.downsample_layers.1",
+        21: "neck.bottom_up_layers.1",
+        22: "bbox_head.head_module",
+    }
+    table: list[Any] = [
+        (r"^model\.22\.dfl.*", ""),
+        (r"^model\.22\.cv2\.", "model.22.reg_preds."),
+        (r"^model\.22\.cv3\.", "model.22.cls_preds."),
+        (r"^model\.9\.cv", "model.9.conv"),
+        (r"^(model\.\d+)\.cv1\.", r"\1.main_conv."),
+        (r"^(model\.\d+)\.cv2\.", r"\1.final_conv."),
+        (r"^(model\.\d+)\.m\.(\d)\.cv(\d)", r"\1.blocks.\2.conv\3"),
+    ]
     table += [(rf"^model\.{number}\.", f"{name}.") for number, name in numbers.items()]
     target = {renamed(key, table): tensor for key, tensor in source.items() if renamed(key, table)}
-    parts = ("backbone", "neck.top", "neck.down", "neck.bottom", "bbox_head.head_module.cls", "bbox_head.head_module.reg")
+    parts = (
+        "backbone",
+        "neck.top",
+        "neck.down",
+        "neck.bottom",
+        "bbox_head.head_module.cls",
+        "bbox_head.head_module.reg",
+    )
     ordered = sorted(target, key=lambda key: next(at for at, part in enumerate(parts) if key.startswith(part)))
     return forth(source, {key: target[key] for key in ordered}, table)
 
@@ -147,13 +222,16 @@ def retinanet(small: bool) -> Two:
             source.conv(f"bbox_head.{kind}_convs.{at}.conv", 256, 256, 3)
     source.conv("bbox_head.retina_cls", 720, 256, 3)
     source.conv("bbox_head.retina_reg", 36, 256, 3)
-    table: list[Any] = [(r"^backbone\.body\.", "backbone."), (r"^backbone\.fpn\.inner_blocks\.(\d)\.0", r"neck.lateral_convs.\1.conv"),
-             (r"^backbone\.fpn\.layer_blocks\.(\d)\.0", r"neck.fpn_convs.\1.conv"),
-             (r"^backbone\.fpn\.extra_blocks\.p([67])", lambda m: f"neck.fpn_convs.{int(m[1]) - 3}.conv"),
-             (r"^head\.classification_head\.conv\.(\d)\.0", r"bbox_head.cls_convs.\1.conv"),
-             (r"^head\.classification_head\.cls_logits", "bbox_head.retina_cls"),
-             (r"^head\.regression_head\.conv\.(\d)\.0", r"bbox_head.reg_convs.\1.conv"),
-             (r"^head\.regression_head\.bbox_reg", "bbox_head.retina_reg")]  # fmt: skip
+    table: list[Any] = [
+        (r"^backbone\.body\.", "backbone."),
+        (r"^backbone\.fpn\.inner_blocks\.(\d)\.0", r"neck.lateral_convs.\1.conv"),
+        (r"^backbone\.fpn\.layer_blocks\.(\d)\.0", r"neck.fpn_convs.\1.conv"),
+        (r"^backbone\.fpn\.extra_blocks\.p([67])", lambda m: f"neck.fpn_convs.{int(m[1]) - 3}.conv"),
+        (r"^head\.classification_head\.conv\.(\d)\.0", r"bbox_head.cls_convs.\1.conv"),
+        (r"^head\.classification_head\.cls_logits", "bbox_head.retina_cls"),
+        (r"^head\.regression_head\.conv\.(\d)\.0", r"bbox_head.reg_convs.\1.conv"),
+        (r"^head\.regression_head\.bbox_reg", "bbox_head.retina_reg"),
+    ]
     return back(source, target, table)
 
 
@@ -181,20 +259,26 @@ def fcos(small: bool) -> Two:
     source.conv("module.rpn.head.centerness", 1, 256, 3)
     for level in range(5):
         source.put(f"module.rpn.head.scales.{level}.scale", 1)
-    table: list[Any] = [(r".*num_batches_tracked", ""), (r"^backbone\.body\.(conv1|bn1)\.", r"backbone.body.stem.\1."),
-             (r"^backbone\.fpn\.inner_blocks\.(\d)\.0", lambda m: f"backbone.fpn.fpn_inner{int(m[1]) + 2}"),
-             (r"^backbone\.fpn\.layer_blocks\.(\d)\.0", lambda m: f"backbone.fpn.fpn_layer{int(m[1]) + 2}"),
-             (r"^backbone\.fpn\.extra_blocks", "backbone.fpn.top_blocks"),
-             (r"^head\.classification_head\.conv\.", "rpn.head.cls_tower."), (r"^head\.classification_head\.cls_logits", "rpn.head.cls_logits"),
-             (r"^head\.regression_head\.conv\.", "rpn.head.bbox_tower."), (r"^head\.regression_head\.bbox_reg", "rpn.head.bbox_pred"),
-             (r"^head\.regression_head\.bbox_ctrness", "rpn.head.centerness"), (r"^(?=.)", "module.")]  # fmt: skip
+    table: list[Any] = [
+        (r".*num_batches_tracked", ""),
+        (r"^backbone\.body\.(conv1|bn1)\.", r"backbone.body.stem.\1."),
+        (r"^backbone\.fpn\.inner_blocks\.(\d)\.0", lambda m: f"backbone.fpn.fpn_inner{int(m[1]) + 2}"),
+        (r"^backbone\.fpn\.layer_blocks\.(\d)\.0", lambda m: f"backbone.fpn.fpn_layer{int(m[1]) + 2}"),
+        (r"^backbone\.fpn\.extra_blocks", "backbone.fpn.top_blocks"),
+        (r"^head\.classification_head\.conv\.", "rpn.head.cls_tower."),
+        (r"^head\.classification_head\.cls_logits", "rpn.head.cls_logits"),
+        (r"^head\.regression_head\.conv\.", "rpn.head.bbox_tower."),
+        (r"^head\.regression_head\.bbox_reg", "rpn.head.bbox_pred"),
+        (r"^head\.regression_head\.bbox_ctrness", "rpn.head.centerness"),
+        (r"^(?=.)", "module."),
+    ]
     return back(source, target, table, missing=["*num_batches_tracked"])
 
 
 @pair("fresh: mmdet's Mask R-CNN to detectron2's")
 def mask_rcnn(small: bool) -> Two:
     """res2 is layer1, a norm is a child of its convolution, the mask head's list became names."""
-    source, target = Keys(), Keys()
+    source = Keys()
     stem(source, "backbone.")
     bottlenecks(source, "backbone.")
     for level, wide in enumerate((256, 512, 1024, 2048)):
@@ -213,20 +297,35 @@ def mask_rcnn(small: bool) -> Two:
     source.put("roi_head.mask_head.upsample.weight", 256, 256, 2, 2)
     source.put("roi_head.mask_head.upsample.bias", 256)
     source.conv("roi_head.mask_head.conv_logits", 80, 256, 1)
-    table: list[Any] = [(r".*num_batches_tracked", ""), (r"^backbone\.(conv1|bn1)\.", r"backbone.bottom_up.stem.\1."),
-             (r"^backbone\.layer(\d)", lambda m: f"backbone.bottom_up.res{int(m[1]) + 1}"),
-             (r"\.downsample\.0\.", ".shortcut."), (r"\.downsample\.1\.", ".shortcut.norm."), (r"\.bn(\d)\.", r".conv\1.norm."),
-             (r"^neck\.lateral_convs\.(\d)\.conv", lambda m: f"backbone.fpn_lateral{int(m[1]) + 2}"),
-             (r"^neck\.fpn_convs\.(\d)\.conv", lambda m: f"backbone.fpn_output{int(m[1]) + 2}"),
-             (r"^rpn_head\.rpn_conv", "proposal_generator.rpn_head.conv"), (r"^rpn_head\.rpn_cls", "proposal_generator.rpn_head.objectness_logits"),
-             (r"^rpn_head\.rpn_reg", "proposal_generator.rpn_head.anchor_deltas"),
-             (r"^roi_head\.bbox_head\.shared_fcs\.(\d)", lambda m: f"roi_heads.box_head.fc{int(m[1]) + 1}"),
-             (r"^roi_head\.bbox_head\.fc_cls", "roi_heads.box_predictor.cls_score"), (r"^roi_head\.bbox_head\.fc_reg", "roi_heads.box_predictor.bbox_pred"),
-             (r"^roi_head\.mask_head\.convs\.(\d)\.conv", lambda m: f"roi_heads.mask_head.mask_fcn{int(m[1]) + 1}"),
-             (r"^roi_head\.mask_head\.upsample", "roi_heads.mask_head.deconv"), (r"^roi_head\.mask_head\.conv_logits", "roi_heads.mask_head.predictor")]  # fmt: skip
+    table: list[Any] = [
+        (r".*num_batches_tracked", ""),
+        (r"^backbone\.(conv1|bn1)\.", r"backbone.bottom_up.stem.\1."),
+        (r"^backbone\.layer(\d)", lambda m: f"backbone.bottom_up.res{int(m[1]) + 1}"),
+        (r"\.downsample\.0\.", ".shortcut."),
+        (r"\.downsample\.1\.", ".shortcut.norm."),
+        (r"\.bn(\d)\.", r".conv\1.norm."),
+        (r"^neck\.lateral_convs\.(\d)\.conv", lambda m: f"backbone.fpn_lateral{int(m[1]) + 2}"),
+        (r"^neck\.fpn_convs\.(\d)\.conv", lambda m: f"backbone.fpn_output{int(m[1]) + 2}"),
+        (r"^rpn_head\.rpn_conv", "proposal_generator.rpn_head.conv"),
+        (r"^rpn_head\.rpn_cls", "proposal_generator.rpn_head.objectness_logits"),
+        (r"^rpn_head\.rpn_reg", "proposal_generator.rpn_head.anchor_deltas"),
+        (r"^roi_head\.bbox_head\.shared_fcs\.(\d)", lambda m: f"roi_heads.box_head.fc{int(m[1]) + 1}"),
+        (r"^roi_head\.bbox_head\.fc_cls", "roi_heads.box_predictor.cls_score"),
+        (r"^roi_head\.bbox_head\.fc_reg", "roi_heads.box_predictor.bbox_pred"),
+        (r"^roi_head\.mask_head\.convs\.(\d)\.conv", lambda m: f"roi_heads.mask_head.mask_fcn{int(m[1]) + 1}"),
+        (r"^roi_head\.mask_head\.upsample", "roi_heads.mask_head.deconv"),
+        (r"^roi_head\.mask_head\.conv_logits", "roi_heads.mask_head.predictor"),
+    ]
     made = {renamed(key, table): tensor for key, tensor in source.items() if renamed(key, table)}
     parts = [f"backbone.fpn_{kind}{level}" for level in (2, 3, 4, 5) for kind in ("lateral", "output")]
-    parts += ["backbone.bottom_up.stem", "backbone.bottom_up.res", "proposal", "roi_heads.box_head", "roi_heads.box_pred", "roi_heads.mask"]
+    parts += [
+        "backbone.bottom_up.stem",
+        "backbone.bottom_up.res",
+        "proposal",
+        "roi_heads.box_head",
+        "roi_heads.box_pred",
+        "roi_heads.mask",
+    ]
     ordered = sorted(made, key=lambda key: next(at for at, part in enumerate(parts) if key.startswith(part)))
     return forth(source, {key: made[key] for key in ordered}, table)
 
@@ -239,7 +338,11 @@ def centernet(small: bool) -> Two:
     target = timm.create_model("dla34", num_classes=0)
     source = Keys()
     source.update({f"module.base.{key}": tensor for key, tensor in state(target).items() if not key.startswith("fc")})
-    for name, out, into in (("dla_up.ida_0.proj_1", 256, 512), ("dla_up.ida_1.proj_1", 128, 256), ("ida_up.proj_1", 64, 128)):
+    for name, out, into in (
+        ("dla_up.ida_0.proj_1", 256, 512),
+        ("dla_up.ida_1.proj_1", 128, 256),
+        ("ida_up.proj_1", 64, 128),
+    ):
         source.conv(f"module.{name}.conv", out, into, 3)
         source.bn(f"module.{name}.actf.0", out)
         source.conv(f"module.{name.replace('proj', 'node')}.conv", out, out, 3)
@@ -284,12 +387,17 @@ def deeplab(small: bool) -> Two:
     target.conv("classifier.classifier.0", 256, 304, 3, bias=False)
     target.bn("classifier.classifier.1", 256)
     target.conv("classifier.classifier.3", 21, 256, 1)
-    table: list[Any] = [(r"^classifier\.project\.0", "decoder.conv1"), (r"^classifier\.project\.1", "decoder.bn1"),
-             (r"^classifier\.aspp\.convs\.4", "aspp.global_avg_pool"),
-             (r"^classifier\.aspp\.convs\.(\d)\.0", lambda m: f"aspp.aspp{int(m[1]) + 1}.atrous_conv"),
-             (r"^classifier\.aspp\.convs\.(\d)\.1", lambda m: f"aspp.aspp{int(m[1]) + 1}.bn"),
-             (r"^classifier\.aspp\.project\.0", "aspp.conv1"), (r"^classifier\.aspp\.project\.1", "aspp.bn1"),
-             (r"^classifier\.classifier\.3", "decoder.last_conv.8"), (r"^classifier\.classifier\.", "decoder.last_conv.")]  # fmt: skip
+    table: list[Any] = [
+        (r"^classifier\.project\.0", "decoder.conv1"),
+        (r"^classifier\.project\.1", "decoder.bn1"),
+        (r"^classifier\.aspp\.convs\.4", "aspp.global_avg_pool"),
+        (r"^classifier\.aspp\.convs\.(\d)\.0", lambda m: f"aspp.aspp{int(m[1]) + 1}.atrous_conv"),
+        (r"^classifier\.aspp\.convs\.(\d)\.1", lambda m: f"aspp.aspp{int(m[1]) + 1}.bn"),
+        (r"^classifier\.aspp\.project\.0", "aspp.conv1"),
+        (r"^classifier\.aspp\.project\.1", "aspp.bn1"),
+        (r"^classifier\.classifier\.3", "decoder.last_conv.8"),
+        (r"^classifier\.classifier\.", "decoder.last_conv."),
+    ]
     return back(source, target, table)
 
 
@@ -320,10 +428,19 @@ def pspnet(small: bool) -> Two:
         target.conv(f"{name}.0", out, into, 3, bias=False)
         target.bn(f"{name}.1", out)
         target.conv(f"{name}.4", 19, out, 1)
-    table = [(r"^layer0.*", ""), (r"^layer1\.0\.(conv1|downsample\.0)\.weight", ""), (r"^layer", "backbone.layer"),
-             (r"^ppm\.features\.(\d)\.1", r"decode_head.psp_modules.\1.1.conv"), (r"^ppm\.features\.(\d)\.2", r"decode_head.psp_modules.\1.1.bn"),
-             (r"^cls\.0", "decode_head.bottleneck.conv"), (r"^cls\.1", "decode_head.bottleneck.bn"), (r"^cls\.4", "decode_head.conv_seg"),
-             (r"^aux\.0", "auxiliary_head.convs.0.conv"), (r"^aux\.1", "auxiliary_head.convs.0.bn"), (r"^aux\.4", "auxiliary_head.conv_seg")]  # fmt: skip
+    table = [
+        (r"^layer0.*", ""),
+        (r"^layer1\.0\.(conv1|downsample\.0)\.weight", ""),
+        (r"^layer", "backbone.layer"),
+        (r"^ppm\.features\.(\d)\.1", r"decode_head.psp_modules.\1.1.conv"),
+        (r"^ppm\.features\.(\d)\.2", r"decode_head.psp_modules.\1.1.bn"),
+        (r"^cls\.0", "decode_head.bottleneck.conv"),
+        (r"^cls\.1", "decode_head.bottleneck.bn"),
+        (r"^cls\.4", "decode_head.conv_seg"),
+        (r"^aux\.0", "auxiliary_head.convs.0.conv"),
+        (r"^aux\.1", "auxiliary_head.convs.0.bn"),
+        (r"^aux\.4", "auxiliary_head.conv_seg"),
+    ]
     skip = ["layer0.*", "layer1.0.conv1.weight", "layer1.0.downsample.0.weight"]
     return back(source, target, table, missing=skip)
 
@@ -350,7 +467,10 @@ def openpose(small: bool) -> Two:
     """As pytorch-openpose's `transfer`: a key without its first part is the flat name."""
     target = Keys()
     into = 3
-    names = "conv1_1:64 conv1_2:64 conv2_1:128 conv2_2:128 conv3_1:256 conv3_2:256 conv3_3:256 conv3_4:256 conv4_1:512 conv4_2:512 conv4_3_CPM:256 conv4_4_CPM:128"
+    names = (
+        "conv1_1:64 conv1_2:64 conv2_1:128 conv2_2:128 conv3_1:256 conv3_2:256 conv3_3:256 conv3_4:256 "
+        "conv4_1:512 conv4_2:512 conv4_3_CPM:256 conv4_4_CPM:128"
+    )
     for word in names.split():
         name, width = word.split(":")
         target.conv(f"model0.{name}", int(width), into, 3)
@@ -364,25 +484,43 @@ def openpose(small: bool) -> Two:
                 layers += [(f"conv5_4_CPM_L{branch}", 512, 128, 1), (f"conv5_5_CPM_L{branch}", outs[branch], 512, 1)]
             else:
                 layers = [(f"Mconv{at}_stage{stage}_L{branch}", 128, 185 if at == 1 else 128, 7) for at in range(1, 6)]
-                layers += [(f"Mconv6_stage{stage}_L{branch}", 128, 128, 1), (f"Mconv7_stage{stage}_L{branch}", outs[branch], 128, 1)]
+                layers += [
+                    (f"Mconv6_stage{stage}_L{branch}", 128, 128, 1),
+                    (f"Mconv7_stage{stage}_L{branch}", outs[branch], 128, 1),
+                ]
             for name, out, wide, kernel in layers:
                 target.conv(f"model{stage}_{branch}.{name}", out, wide, kernel)
     flat.update({key.split(".", 1)[1]: tensor for key, tensor in target.items()})
     ordered = Keys()
     for branch in (2, 1):  # the file lists the maps first
-        ordered.update({key: tensor for key, tensor in flat.items() if f"_L{branch}." in key or (branch == 2 and "_L" not in key)})
+        ordered.update(
+            {key: tensor for key, tensor in flat.items() if f"_L{branch}." in key or (branch == 2 and "_L" not in key)}
+        )
     return back(ordered, target, [(r"^model[\d_]+\.", "")])
 
 
 @pair("fresh: an old smp U-Net to today's: layers are blocks")
 def old_smp(small: bool) -> Two:
-    """decoder.layer1.block.0.block.0 is decoder.blocks.0.conv1.0; the last convolution became a head of another kernel."""
+    """decoder.layer1.block.0.block.0 is decoder.blocks.0.conv1.0; the head has another kernel."""
     target = listing("smp-unet")
-    table = [(r"^segmentation_head.*", ""), (r"^decoder\.blocks\.(\d)\.conv(\d)\.(\d)\.",
-              lambda m: f"decoder.layer{int(m[1]) + 1}.block.{int(m[2]) - 1}.block.{m[3]}.")]  # fmt: skip
+    table = [
+        (r"^segmentation_head.*", ""),
+        (
+            r"^decoder\.blocks\.(\d)\.conv(\d)\.(\d)\.",
+            lambda m: f"decoder.layer{int(m[1]) + 1}.block.{int(m[2]) - 1}.block.{m[3]}.",
+        ),
+    ]
     source = Keys()
     source.update({renamed(key, table): tensor for key, tensor in target.items() if renamed(key, table)})
     source.conv("decoder.final_conv", 1, 16, 1)
     rules = rules_of(target, table, backwards=True)
-    return fresh(source, target, rules, missing=["segmentation_head.0.weight"]) if "segmentation_head.0.bias" not in target else \
-        fresh(source, target, [*rules, "decoder.final_conv.bias -> segmentation_head.0.bias"], missing=["segmentation_head.0.weight"])  # fmt: skip
+    return (
+        fresh(source, target, rules, missing=["segmentation_head.0.weight"])
+        if "segmentation_head.0.bias" not in target
+        else fresh(
+            source,
+            target,
+            [*rules, "decoder.final_conv.bias -> segmentation_head.0.bias"],
+            missing=["segmentation_head.0.weight"],
+        )
+    )

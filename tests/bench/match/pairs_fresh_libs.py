@@ -18,11 +18,17 @@ def densenet(small: bool) -> Two:
     import torchvision
 
     source = torchvision.models.densenet121()
-    table: list[Any] = [(r"^classifier", "output"), (r"^features\.conv0", "features.init_block.conv"), (r"^features\.norm0", "features.init_block.bn"),
-             (r"^features\.norm5", "features.post_activ.bn"), (r"^features\.denseblock(\d)\.denselayer(\d+)\.", r"features.stage\1.unit\2."),
-             (r"^features\.transition(\d)\.norm", lambda m: f"features.stage{int(m[1]) + 1}.trans{int(m[1]) + 1}.conv.bn"),
-             (r"^features\.transition(\d)\.conv", lambda m: f"features.stage{int(m[1]) + 1}.trans{int(m[1]) + 1}.conv.conv"),
-             (r"(unit\d+)\.norm(\d)", r"\1.conv\2.bn"), (r"(unit\d+)\.conv(\d)\.weight", r"\1.conv\2.conv.weight")]  # fmt: skip
+    table: list[Any] = [
+        (r"^classifier", "output"),
+        (r"^features\.conv0", "features.init_block.conv"),
+        (r"^features\.norm0", "features.init_block.bn"),
+        (r"^features\.norm5", "features.post_activ.bn"),
+        (r"^features\.denseblock(\d)\.denselayer(\d+)\.", r"features.stage\1.unit\2."),
+        (r"^features\.transition(\d)\.norm", lambda m: f"features.stage{int(m[1]) + 1}.trans{int(m[1]) + 1}.conv.bn"),
+        (r"^features\.transition(\d)\.conv", lambda m: f"features.stage{int(m[1]) + 1}.trans{int(m[1]) + 1}.conv.conv"),
+        (r"(unit\d+)\.norm(\d)", r"\1.conv\2.bn"),
+        (r"(unit\d+)\.conv(\d)\.weight", r"\1.conv\2.conv.weight"),
+    ]
     return forth(source, listing("pytorchcv-densenet121"), table)
 
 
@@ -32,12 +38,27 @@ def shufflenet(small: bool) -> Two:
     import torchvision
 
     source = torchvision.models.shufflenet_v2_x1_0()
-    parts = {"1.0": "dw_conv4", "1.1": "dw_bn4", "1.2": "expand_conv5", "1.3": "expand_bn5", "2.0": "compress_conv1", "2.1": "compress_bn1",
-             "2.3": "dw_conv2", "2.4": "dw_bn2", "2.5": "expand_conv3", "2.6": "expand_bn3"}  # fmt: skip
-    table: list[Any] = [(r"^fc", "output"), (r"^conv1\.0", "features.init_block.conv.conv"), (r"^conv1\.1", "features.init_block.conv.bn"),
-             (r"^conv5\.0", "features.final_block.conv"), (r"^conv5\.1", "features.final_block.bn"),
-             (r"^stage(\d)\.(\d)\.", lambda m: f"features.stage{int(m[1]) - 1}.unit{int(m[2]) + 1}."),
-             (r"branch(\d\.\d)", lambda m: parts[m[1]])]  # fmt: skip
+    parts = {
+        "1.0": "dw_conv4",
+        "1.1": "dw_bn4",
+        "1.2": "expand_conv5",
+        "1.3": "expand_bn5",
+        "2.0": "compress_conv1",
+        "2.1": "compress_bn1",
+        "2.3": "dw_conv2",
+        "2.4": "dw_bn2",
+        "2.5": "expand_conv3",
+        "2.6": "expand_bn3",
+    }
+    table: list[Any] = [
+        (r"^fc", "output"),
+        (r"^conv1\.0", "features.init_block.conv.conv"),
+        (r"^conv1\.1", "features.init_block.conv.bn"),
+        (r"^conv5\.0", "features.final_block.conv"),
+        (r"^conv5\.1", "features.final_block.bn"),
+        (r"^stage(\d)\.(\d)\.", lambda m: f"features.stage{int(m[1]) - 1}.unit{int(m[2]) + 1}."),
+        (r"branch(\d\.\d)", lambda m: parts[m[1]]),
+    ]
     return forth(source, listing("pytorchcv-shufflenetv2"), table)
 
 
@@ -47,17 +68,32 @@ def seresnext(small: bool) -> Two:
     import timm
 
     source = timm.create_model("seresnext50_32x4d")
-    table: list[Any] = [(r"^fc", "output"), (r"^conv1\.", "features.init_block.conv.conv."), (r"^bn1\.", "features.init_block.conv.bn."),
-             (r"^layer(\d)\.(\d)\.", lambda m: f"features.stage{m[1]}.unit{int(m[2]) + 1}."), (r"(unit\d)\.conv(\d)", r"\1.body.conv\2.conv"),
-             (r"(unit\d)\.bn(\d)", r"\1.body.conv\2.bn"), (r"\.se\.fc(\d)", r".se.conv\1"), (r"\.downsample\.0", ".identity_conv.conv"),
-             (r"\.downsample\.1", ".identity_conv.bn")]  # fmt: skip
+    table: list[Any] = [
+        (r"^fc", "output"),
+        (r"^conv1\.", "features.init_block.conv.conv."),
+        (r"^bn1\.", "features.init_block.conv.bn."),
+        (r"^layer(\d)\.(\d)\.", lambda m: f"features.stage{m[1]}.unit{int(m[2]) + 1}."),
+        (r"(unit\d)\.conv(\d)", r"\1.body.conv\2.conv"),
+        (r"(unit\d)\.bn(\d)", r"\1.body.conv\2.bn"),
+        (r"\.se\.fc(\d)", r".se.conv\1"),
+        (r"\.downsample\.0", ".identity_conv.conv"),
+        (r"\.downsample\.1", ".identity_conv.bn"),
+    ]
     return forth(source, listing("pytorchcv-seresnext50"), table)
 
 
-def keras(target: dict[str, Any], name_of: Any, norm: tuple[str, ...] = ("gamma", "beta", "moving_mean", "moving_variance")) -> tuple[Keys, list[str]]:
+def keras(
+    target: dict[str, Any], name_of: Any, norm: tuple[str, ...] = ("gamma", "beta", "moving_mean", "moving_variance")
+) -> tuple[Keys, list[str]]:
     """A Keras file: kernels [h, w, in, out], norms of four parts; `name_of` gives the layer of a module."""
     source, rules = Keys(), []
-    tails = dict(zip(("weight", "bias", "running_mean", "running_var"), ("gamma", "beta", "moving_mean", "moving_variance"), strict=True))
+    tails = dict(
+        zip(
+            ("weight", "bias", "running_mean", "running_var"),
+            ("gamma", "beta", "moving_mean", "moving_variance"),
+            strict=True,
+        )
+    )
     norms = {key.rsplit(".", 1)[0] for key in target if key.endswith("running_mean")}
     for key, tensor in target.items():
         module, tail = key.rsplit(".", 1)
@@ -74,8 +110,9 @@ def keras(target: dict[str, Any], name_of: Any, norm: tuple[str, ...] = ("gamma"
         elif tensor.dim() == 4:
             o, i, h, w = tensor.shape
             deep = i == 1 and o > 3
-            source.put(f"{layer}/{'depthwise_kernel' if deep else 'kernel'}", h, w, *((o, 1) if deep else (i, o)))
-            rules.append(f"{layer}/{'depthwise_kernel' if deep else 'kernel'} -> {key} | {'h w o i -> o i h w' if deep else 'h w i o -> o i h w'}")
+            kernel = f"{layer}/{'depthwise_kernel' if deep else 'kernel'}"
+            source.put(kernel, h, w, *((o, 1) if deep else (i, o)))
+            rules.append(f"{kernel} -> {key} | h w {'o i' if deep else 'i o'} -> o i h w")
         else:
             source.put(f"{layer}/kernel", *reversed(tensor.shape))
             rules.append(f"{layer}/kernel -> {key} | i o -> o i")
@@ -107,10 +144,24 @@ def keras_densenet(small: bool) -> Two:
     import torchvision
 
     target = torchvision.models.densenet121()
-    table: list[Any] = [(r"^features\.conv0", "conv1_conv"), (r"^features\.norm0", "conv1_bn"), (r"^features\.norm5", "bn"), (r"^classifier", "predictions"),
-             (r"^features\.transition(\d)\.(norm|conv)", lambda m: f"pool{int(m[1]) + 1}_{'bn' if m[2] == 'norm' else 'conv'}"),
-             (r"^features\.denseblock(\d)\.denselayer(\d+)\.norm(\d)", lambda m: f"conv{int(m[1]) + 1}_block{m[2]}_{int(m[3]) - 1}_bn"),
-             (r"^features\.denseblock(\d)\.denselayer(\d+)\.conv(\d)", lambda m: f"conv{int(m[1]) + 1}_block{m[2]}_{m[3]}_conv")]  # fmt: skip
+    table: list[Any] = [
+        (r"^features\.conv0", "conv1_conv"),
+        (r"^features\.norm0", "conv1_bn"),
+        (r"^features\.norm5", "bn"),
+        (r"^classifier", "predictions"),
+        (
+            r"^features\.transition(\d)\.(norm|conv)",
+            lambda m: f"pool{int(m[1]) + 1}_{'bn' if m[2] == 'norm' else 'conv'}",
+        ),
+        (
+            r"^features\.denseblock(\d)\.denselayer(\d+)\.norm(\d)",
+            lambda m: f"conv{int(m[1]) + 1}_block{m[2]}_{int(m[3]) - 1}_bn",
+        ),
+        (
+            r"^features\.denseblock(\d)\.denselayer(\d+)\.conv(\d)",
+            lambda m: f"conv{int(m[1]) + 1}_block{m[2]}_{m[3]}_conv",
+        ),
+    ]
     source, rules = keras(state(target), lambda module: renamed(module, table))
     return fresh(source, target, rules, missing=["*num_batches_tracked"])
 
@@ -155,21 +206,60 @@ def keras_xception(small: bool) -> Two:
 def facenet(small: bool) -> Two:
     """InceptionResnetV1/Repeat/block35_1/Branch_0/Conv2d_1x1; Repeat_1 is repeat_2."""
     target = listing("facenet")
-    top = {"conv2d_1a": "Conv2d_1a_3x3", "conv2d_2a": "Conv2d_2a_3x3", "conv2d_2b": "Conv2d_2b_3x3", "conv2d_3b": "Conv2d_3b_1x1",
-           "conv2d_4a": "Conv2d_4a_3x3", "conv2d_4b": "Conv2d_4b_3x3"}  # fmt: skip
-    inside = {"repeat_1": {"branch0": "Branch_0/Conv2d_1x1", "branch1.0": "Branch_1/Conv2d_0a_1x1", "branch1.1": "Branch_1/Conv2d_0b_3x3",
-                           "branch2.0": "Branch_2/Conv2d_0a_1x1", "branch2.1": "Branch_2/Conv2d_0b_3x3", "branch2.2": "Branch_2/Conv2d_0c_3x3"},
-              "repeat_2": {"branch0": "Branch_0/Conv2d_1x1", "branch1.0": "Branch_1/Conv2d_0a_1x1", "branch1.1": "Branch_1/Conv2d_0b_1x7",
-                           "branch1.2": "Branch_1/Conv2d_0c_7x1"},
-              "repeat_3": {"branch0": "Branch_0/Conv2d_1x1", "branch1.0": "Branch_1/Conv2d_0a_1x1", "branch1.1": "Branch_1/Conv2d_0b_1x3",
-                           "branch1.2": "Branch_1/Conv2d_0c_3x1"},
-              "mixed_6a": {"branch0": "Branch_0/Conv2d_1a_3x3", "branch1.0": "Branch_1/Conv2d_0a_1x1", "branch1.1": "Branch_1/Conv2d_0b_3x3",
-                           "branch1.2": "Branch_1/Conv2d_1a_3x3"},
-              "mixed_7a": {"branch0.0": "Branch_0/Conv2d_0a_1x1", "branch0.1": "Branch_0/Conv2d_1a_3x3", "branch1.0": "Branch_1/Conv2d_0a_1x1",
-                           "branch1.1": "Branch_1/Conv2d_1a_3x3", "branch2.0": "Branch_2/Conv2d_0a_1x1", "branch2.1": "Branch_2/Conv2d_0b_3x3",
-                           "branch2.2": "Branch_2/Conv2d_1a_3x3"}}  # fmt: skip
+    top = {
+        "conv2d_1a": "Conv2d_1a_3x3",
+        "conv2d_2a": "Conv2d_2a_3x3",
+        "conv2d_2b": "Conv2d_2b_3x3",
+        "conv2d_3b": "Conv2d_3b_1x1",
+        "conv2d_4a": "Conv2d_4a_3x3",
+        "conv2d_4b": "Conv2d_4b_3x3",
+    }
+    inside = {
+        "repeat_1": {
+            "branch0": "Branch_0/Conv2d_1x1",
+            "branch1.0": "Branch_1/Conv2d_0a_1x1",
+            "branch1.1": "Branch_1/Conv2d_0b_3x3",
+            "branch2.0": "Branch_2/Conv2d_0a_1x1",
+            "branch2.1": "Branch_2/Conv2d_0b_3x3",
+            "branch2.2": "Branch_2/Conv2d_0c_3x3",
+        },
+        "repeat_2": {
+            "branch0": "Branch_0/Conv2d_1x1",
+            "branch1.0": "Branch_1/Conv2d_0a_1x1",
+            "branch1.1": "Branch_1/Conv2d_0b_1x7",
+            "branch1.2": "Branch_1/Conv2d_0c_7x1",
+        },
+        "repeat_3": {
+            "branch0": "Branch_0/Conv2d_1x1",
+            "branch1.0": "Branch_1/Conv2d_0a_1x1",
+            "branch1.1": "Branch_1/Conv2d_0b_1x3",
+            "branch1.2": "Branch_1/Conv2d_0c_3x1",
+        },
+        "mixed_6a": {
+            "branch0": "Branch_0/Conv2d_1a_3x3",
+            "branch1.0": "Branch_1/Conv2d_0a_1x1",
+            "branch1.1": "Branch_1/Conv2d_0b_3x3",
+            "branch1.2": "Branch_1/Conv2d_1a_3x3",
+        },
+        "mixed_7a": {
+            "branch0.0": "Branch_0/Conv2d_0a_1x1",
+            "branch0.1": "Branch_0/Conv2d_1a_3x3",
+            "branch1.0": "Branch_1/Conv2d_0a_1x1",
+            "branch1.1": "Branch_1/Conv2d_1a_3x3",
+            "branch2.0": "Branch_2/Conv2d_0a_1x1",
+            "branch2.1": "Branch_2/Conv2d_0b_3x3",
+            "branch2.2": "Branch_2/Conv2d_1a_3x3",
+        },
+    }
     inside["block8"] = inside["repeat_3"]
-    scopes = {"repeat_1": "Repeat/block35_", "repeat_2": "Repeat_1/block17_", "repeat_3": "Repeat_2/block8_", "mixed_6a": "Mixed_6a", "mixed_7a": "Mixed_7a", "block8": "Block8"}
+    scopes = {
+        "repeat_1": "Repeat/block35_",
+        "repeat_2": "Repeat_1/block17_",
+        "repeat_3": "Repeat_2/block8_",
+        "mixed_6a": "Mixed_6a",
+        "mixed_7a": "Mixed_7a",
+        "block8": "Block8",
+    }
 
     def name_of(module: str) -> str:
         kind = module.rsplit(".", 1)[-1]
@@ -228,10 +318,17 @@ def clip_resnet(small: bool) -> Two:
     source.put("token_embedding.weight", 49408, 512)
     source.norm("ln_final", 512)
     parts = {"conv1_1x1": 1, "conv2_kxk": 2, "conv3_1x1": 3}
-    table: list[Any] = [(r"^head\.pos_embed", "visual.attnpool.positional_embedding"), (r"^head\.proj", "visual.attnpool.c_proj"),
-             (r"^head\.([qkv])\.", r"visual.attnpool.\1_proj."), (r"^stem\.conv(\d)\.conv", r"visual.conv\1"), (r"^stem\.conv(\d)\.bn", r"visual.bn\1"),
-             (r"^stages\.(\d)\.", lambda m: f"visual.layer{int(m[1]) + 1}."), (r"shortcut\.conv\.conv", "downsample.0"), (r"shortcut\.conv\.bn", "downsample.1"),
-             (r"(conv\d_\dx\d|conv2_kxk)\.(conv|bn)", lambda m: f"{m[2]}{parts[m[1]]}")]  # fmt: skip
+    table: list[Any] = [
+        (r"^head\.pos_embed", "visual.attnpool.positional_embedding"),
+        (r"^head\.proj", "visual.attnpool.c_proj"),
+        (r"^head\.([qkv])\.", r"visual.attnpool.\1_proj."),
+        (r"^stem\.conv(\d)\.conv", r"visual.conv\1"),
+        (r"^stem\.conv(\d)\.bn", r"visual.bn\1"),
+        (r"^stages\.(\d)\.", lambda m: f"visual.layer{int(m[1]) + 1}."),
+        (r"shortcut\.conv\.conv", "downsample.0"),
+        (r"shortcut\.conv\.bn", "downsample.1"),
+        (r"(conv\d_\dx\d|conv2_kxk)\.(conv|bn)", lambda m: f"{m[2]}{parts[m[1]]}"),
+    ]
     return back(source, target, table)
 
 
@@ -249,8 +346,14 @@ def hiera(small: bool) -> Two:
         number = max(n for n, start in enumerate(starts) if at >= start)
         return f"encoder.stages.{number}.layers.{at - starts[number]}."
 
-    table: list[Any] = [(r"^pos_embed", "embeddings.position_embeddings"), (r"^patch_embed\.proj", "embeddings.patch_embeddings.projection"),
-             (r"^blocks\.(\d+)\.", stage), (r"\.norm1\.", ".layernorm_before."), (r"\.norm2\.", ".layernorm_after."), (r"^head\.norm", "pooler.layernorm")]  # fmt: skip
+    table: list[Any] = [
+        (r"^pos_embed", "embeddings.position_embeddings"),
+        (r"^patch_embed\.proj", "embeddings.patch_embeddings.projection"),
+        (r"^blocks\.(\d+)\.", stage),
+        (r"\.norm1\.", ".layernorm_before."),
+        (r"\.norm2\.", ".layernorm_after."),
+        (r"^head\.norm", "pooler.layernorm"),
+    ]
     return forth(source, target, table)
 
 
@@ -260,12 +363,19 @@ def poolformer(small: bool) -> Two:
     import timm
 
     target = timm.create_model("poolformer_s12")
-    table: list[Any] = [(r"^stem\.conv", "patch_embed.proj"), (r"^stages\.(\d)\.downsample\.conv", lambda m: f"network.{2 * int(m[1]) - 1}.proj"),
-             (r"^stages\.(\d)\.blocks\.(\d)\.", lambda m: f"network.{2 * int(m[1])}.{m[2]}."), (r"layer_scale(\d)\.scale", r"layer_scale_\1"),
-             (r"^head\.norm", "norm"), (r"^head\.fc", "head")]  # fmt: skip
+    table: list[Any] = [
+        (r"^stem\.conv", "patch_embed.proj"),
+        (r"^stages\.(\d)\.downsample\.conv", lambda m: f"network.{2 * int(m[1]) - 1}.proj"),
+        (r"^stages\.(\d)\.blocks\.(\d)\.", lambda m: f"network.{2 * int(m[1])}.{m[2]}."),
+        (r"layer_scale(\d)\.scale", r"layer_scale_\1"),
+        (r"^head\.norm", "norm"),
+        (r"^head\.fc", "head"),
+    ]
     made = moved(state(target), table)
     source = Keys()
-    for block in dict.fromkeys(".".join(key.split(".")[:3]) if re.match(r"network\.\d\.\d\.", key) else key for key in made):
+    for block in dict.fromkeys(
+        ".".join(key.split(".")[:3]) if re.match(r"network\.\d\.\d\.", key) else key for key in made
+    ):
         chosen = [key for key in made if key == block or key.startswith(f"{block}.")]
         source.update({key: made[key] for key in sorted(chosen, key=lambda key: "layer_scale" not in key)})
     return back(source, target, table)
@@ -276,11 +386,26 @@ def llava(small: bool) -> Two:
     """mm_projector.0 and 2 are linear_1 and linear_2; the tower's name stands twice."""
     import transformers
 
-    vision = transformers.CLIPVisionConfig(hidden_size=256, intermediate_size=1024, num_hidden_layers=3, num_attention_heads=4)
-    text = transformers.LlamaConfig(hidden_size=512, num_hidden_layers=3, num_attention_heads=8, num_key_value_heads=8, intermediate_size=1376, vocab_size=3200)  # fmt: skip
-    target = transformers.LlavaForConditionalGeneration(transformers.LlavaConfig(vision_config=vision, text_config=text))
-    table = [(r"^model\.vision_tower\.", "model.vision_tower.vision_tower.vision_model."), (r"^model\.language_model\.", "model."),
-             (r"^model\.multi_modal_projector\.linear_1", "model.mm_projector.0"), (r"^model\.multi_modal_projector\.linear_2", "model.mm_projector.2")]  # fmt: skip
+    vision = transformers.CLIPVisionConfig(
+        hidden_size=256, intermediate_size=1024, num_hidden_layers=3, num_attention_heads=4
+    )
+    text = transformers.LlamaConfig(
+        hidden_size=512,
+        num_hidden_layers=3,
+        num_attention_heads=8,
+        num_key_value_heads=8,
+        intermediate_size=1376,
+        vocab_size=3200,
+    )
+    target = transformers.LlavaForConditionalGeneration(
+        transformers.LlavaConfig(vision_config=vision, text_config=text)
+    )
+    table = [
+        (r"^model\.vision_tower\.", "model.vision_tower.vision_tower.vision_model."),
+        (r"^model\.language_model\.", "model."),
+        (r"^model\.multi_modal_projector\.linear_1", "model.mm_projector.0"),
+        (r"^model\.multi_modal_projector\.linear_2", "model.mm_projector.2"),
+    ]
     made = moved(state(target), table)
     source = Keys()
     for part in ("model.embed", "model.layers", "model.norm", "model.vision", "model.mm", "lm_head"):
@@ -294,12 +419,22 @@ def vitpose(small: bool) -> Two:
     import transformers
 
     inner = transformers.VitPoseBackboneConfig(num_hidden_layers=4)
-    target = transformers.VitPoseForPoseEstimation(transformers.VitPoseConfig(backbone_config=inner, use_simple_decoder=False, num_labels=17))
-    table: list[Any] = [(r".*attention\.attention.*", ""), (r"^backbone\.embeddings\.position_embeddings", "backbone.pos_embed"),
-             (r"^backbone\.embeddings\.patch_embeddings\.projection", "backbone.patch_embed.proj"), (r"^backbone\.encoder\.layer\.", "backbone.blocks."),
-             (r"attention\.output\.dense", "attn.proj"), (r"layernorm_before", "norm1"), (r"layernorm_after", "norm2"), (r"^backbone\.layernorm", "backbone.last_norm"),
-             (r"^head\.deconv(\d)", lambda m: f"keypoint_head.deconv_layers.{3 * int(m[1]) - 3}"), (r"^head\.batchnorm(\d)", lambda m: f"keypoint_head.deconv_layers.{3 * int(m[1]) - 2}"),
-             (r"^head\.conv", "keypoint_head.final_layer")]  # fmt: skip
+    target = transformers.VitPoseForPoseEstimation(
+        transformers.VitPoseConfig(backbone_config=inner, use_simple_decoder=False, num_labels=17)
+    )
+    table: list[Any] = [
+        (r".*attention\.attention.*", ""),
+        (r"^backbone\.embeddings\.position_embeddings", "backbone.pos_embed"),
+        (r"^backbone\.embeddings\.patch_embeddings\.projection", "backbone.patch_embed.proj"),
+        (r"^backbone\.encoder\.layer\.", "backbone.blocks."),
+        (r"attention\.output\.dense", "attn.proj"),
+        (r"layernorm_before", "norm1"),
+        (r"layernorm_after", "norm2"),
+        (r"^backbone\.layernorm", "backbone.last_norm"),
+        (r"^head\.deconv(\d)", lambda m: f"keypoint_head.deconv_layers.{3 * int(m[1]) - 3}"),
+        (r"^head\.batchnorm(\d)", lambda m: f"keypoint_head.deconv_layers.{3 * int(m[1]) - 2}"),
+        (r"^head\.conv", "keypoint_head.final_layer"),
+    ]
     made = moved(state(target), table)
     source = Keys()
     source.update({key: made[key] for key in made if key.startswith(("backbone.pos", "backbone.patch"))})
@@ -315,7 +450,8 @@ def vitpose(small: bool) -> Two:
     source.update({key: made[key] for key in made if key.startswith("keypoint_head.")})
     rules = rules_of(state(target), table, backwards=True)
     for tail, axes in (("weight", " i"), ("bias", "")):
-        rules.append(f"backbone.blocks.{{n}}.attn.qkv.{tail} -> backbone.encoder.layer.{{n}}.attention.attention.{{x=query|key|value}}.{tail} | (x o){axes} -> o{axes}")
+        parts = f"backbone.encoder.layer.{{n}}.attention.attention.{{x=query|key|value}}.{tail}"
+        rules.append(f"backbone.blocks.{{n}}.attn.qkv.{tail} -> {parts} | (x o){axes} -> o{axes}")
     return fresh(source, target, rules)
 
 
@@ -325,13 +461,26 @@ def transunet(small: bool) -> Two:
     import timm
 
     target = timm.create_model("vit_base_r50_s16_224", num_classes=0)
-    table: list[Any] = [(r"^cls_token", ""), (r".*attn\.qkv.*", ""), (r"^norm\.", "transformer.encoder.encoder_norm."),
-             (r"^pos_embed", ""), (r"^patch_embed\.proj", "transformer.embeddings.patch_embeddings"),
-             (r"^patch_embed\.backbone\.stem\.conv", "transformer.embeddings.hybrid_model.root.conv"), (r"^patch_embed\.backbone\.stem\.norm", "transformer.embeddings.hybrid_model.root.gn"),
-             (r"^patch_embed\.backbone\.stages\.(\d)\.blocks\.(\d)\.", lambda m: f"transformer.embeddings.hybrid_model.body.block{int(m[1]) + 1}.unit{int(m[2]) + 1}."),
-             (r"downsample\.conv", "downsample"), (r"downsample\.norm", "gn_proj"), (r"(unit\d)\.norm(\d)", r"\1.gn\2"),
-             (r"^blocks\.(\d+)\.norm1", r"transformer.encoder.layer.\1.attention_norm"), (r"^blocks\.(\d+)\.norm2", r"transformer.encoder.layer.\1.ffn_norm"),
-             (r"^blocks\.(\d+)\.attn\.proj", r"transformer.encoder.layer.\1.attn.out"), (r"^blocks\.(\d+)\.mlp\.fc(\d)", r"transformer.encoder.layer.\1.ffn.fc\2")]  # fmt: skip
+    table: list[Any] = [
+        (r"^cls_token", ""),
+        (r".*attn\.qkv.*", ""),
+        (r"^norm\.", "transformer.encoder.encoder_norm."),
+        (r"^pos_embed", ""),
+        (r"^patch_embed\.proj", "transformer.embeddings.patch_embeddings"),
+        (r"^patch_embed\.backbone\.stem\.conv", "transformer.embeddings.hybrid_model.root.conv"),
+        (r"^patch_embed\.backbone\.stem\.norm", "transformer.embeddings.hybrid_model.root.gn"),
+        (
+            r"^patch_embed\.backbone\.stages\.(\d)\.blocks\.(\d)\.",
+            lambda m: f"transformer.embeddings.hybrid_model.body.block{int(m[1]) + 1}.unit{int(m[2]) + 1}.",
+        ),
+        (r"downsample\.conv", "downsample"),
+        (r"downsample\.norm", "gn_proj"),
+        (r"(unit\d)\.norm(\d)", r"\1.gn\2"),
+        (r"^blocks\.(\d+)\.norm1", r"transformer.encoder.layer.\1.attention_norm"),
+        (r"^blocks\.(\d+)\.norm2", r"transformer.encoder.layer.\1.ffn_norm"),
+        (r"^blocks\.(\d+)\.attn\.proj", r"transformer.encoder.layer.\1.attn.out"),
+        (r"^blocks\.(\d+)\.mlp\.fc(\d)", r"transformer.encoder.layer.\1.ffn.fc\2"),
+    ]
     made = moved(state(target), table)
     source = Keys()
     source.put("transformer.embeddings.position_embeddings", 1, 196, 768)
@@ -346,7 +495,9 @@ def transunet(small: bool) -> Two:
             source.lin(f"{name}.attn.{part}", 768, 768)
         source.update({key: made[key] for key in made if key.startswith(f"{name}.attn.out")})
         for tail, axes in (("weight", " i"), ("bias", "")):
-            rules.append(f"{name}.attn.{{x=query|key|value}}.{tail} -> blocks.{at}.attn.qkv.{tail} | o{axes} -> (x o){axes}")
+            rules.append(
+                f"{name}.attn.{{x=query|key|value}}.{tail} -> blocks.{at}.attn.qkv.{tail} | o{axes} -> (x o){axes}"
+            )
     source.update({key: made[key] for key in made if key.startswith("transformer.encoder.encoder_norm")})
     for at, (out, into) in enumerate(((256, 1024), (128, 512), (64, 192), (16, 64))):
         source.conv(f"decoder.blocks.{at}.conv1.0", out, into, 3, bias=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.bench.match.fresh import Keys, Two, back, forth, fresh, pair, renamed, rules_of, state
+from tests.bench.match.fresh import Keys, Two, back, fresh, pair
 from tests.bench.match.fresh_listings import listing
 from tests.bench.match.pairs_fresh_sound import moved
 
@@ -26,16 +26,29 @@ def dit(small: bool) -> Two:
         source.lin(f"{name}.mlp.fc1", 4 * d, d)
         source.lin(f"{name}.mlp.fc2", d, 4 * d)
         source.lin(f"{name}.adaLN_modulation.1", 6 * d, d)
-        for a, b in (("attn.proj", "attn1.to_out.0"), ("mlp.fc1", "ff.net.0.proj"), ("mlp.fc2", "ff.net.2"), ("adaLN_modulation.1", "norm1.linear")):
+        for a, b in (
+            ("attn.proj", "attn1.to_out.0"),
+            ("mlp.fc1", "ff.net.0.proj"),
+            ("mlp.fc2", "ff.net.2"),
+            ("adaLN_modulation.1", "norm1.linear"),
+        ):
             rules.append(f"{name}.{a}.{{p*}} -> {new}.{b}.{{p*}}")
         for tail, axes in (("weight", " i"), ("bias", "")):
             rules.append(f"{name}.attn.qkv.{tail} -> {new}.attn1.to_{{x=q|k|v}}.{tail} | (x o){axes} -> o{axes}")
     source.lin("final_layer.linear", 32, d)
     source.lin("final_layer.adaLN_modulation.1", 2 * d, d)
-    rules += ["x_embedder.proj.{p*} -> pos_embed.proj.{p*}", "final_layer.linear.{p*} -> proj_out_2.{p*}", "final_layer.adaLN_modulation.1.{p*} -> proj_out_1.{p*}"]
-    for key, name in (("t_embedder.mlp.0.weight", "timestep_embedder.linear_1.weight"), ("t_embedder.mlp.0.bias", "timestep_embedder.linear_1.bias"),
-                      ("t_embedder.mlp.2.weight", "timestep_embedder.linear_2.weight"), ("t_embedder.mlp.2.bias", "timestep_embedder.linear_2.bias"),
-                      ("y_embedder.embedding_table.weight", "class_embedder.embedding_table.weight")):  # fmt: skip
+    rules += [
+        "x_embedder.proj.{p*} -> pos_embed.proj.{p*}",
+        "final_layer.linear.{p*} -> proj_out_2.{p*}",
+        "final_layer.adaLN_modulation.1.{p*} -> proj_out_1.{p*}",
+    ]
+    for key, name in (
+        ("t_embedder.mlp.0.weight", "timestep_embedder.linear_1.weight"),
+        ("t_embedder.mlp.0.bias", "timestep_embedder.linear_1.bias"),
+        ("t_embedder.mlp.2.weight", "timestep_embedder.linear_2.weight"),
+        ("t_embedder.mlp.2.bias", "timestep_embedder.linear_2.bias"),
+        ("y_embedder.embedding_table.weight", "class_embedder.embedding_table.weight"),
+    ):
         rules.append(f"{key} -> " + ", ".join(f"transformer_blocks.{at}.norm1.emb.{name}" for at in range(12)))
     return fresh(source, target, rules)
 
@@ -51,7 +64,11 @@ def flux(small: bool) -> Two:
         rules.extend(f"{old}.{tail} -> {new}.{tail}" for tail in ("weight", "bias"))
 
     lin("img_in", "x_embedder", d, 64)
-    for a, b, into in (("time_in", "timestep_embedder", 256), ("vector_in", "text_embedder", 768), ("guidance_in", "guidance_embedder", 256)):
+    for a, b, into in (
+        ("time_in", "timestep_embedder", 256),
+        ("vector_in", "text_embedder", 768),
+        ("guidance_in", "guidance_embedder", 256),
+    ):
         lin(f"{a}.in_layer", f"time_text_embed.{b}.linear_1", d, into)
         lin(f"{a}.out_layer", f"time_text_embed.{b}.linear_2", d, d)
     lin("txt_in", "context_embedder", d, 4096)
@@ -63,12 +80,17 @@ def flux(small: bool) -> Two:
 
     for at in range(3):
         old, new = f"double_blocks.{at}", f"transformer_blocks.{at}"
-        for side, norm, out, ff, q, extra in (("img", "norm1", "to_out.0", "ff", "to_{x}", ""), ("txt", "norm1_context", "to_add_out", "ff_context", "add_{x}_proj", "added_")):
+        for side, norm, out, ff, q, extra in (
+            ("img", "norm1", "to_out.0", "ff", "to_{x}", ""),
+            ("txt", "norm1_context", "to_add_out", "ff_context", "add_{x}_proj", "added_"),
+        ):
             lin(f"{old}.{side}_mod.lin", f"{new}.{norm}.linear", 6 * d, d)
             source.lin(f"{old}.{side}_attn.qkv", 3 * d, d)
             for tail, axes in (("weight", " i"), ("bias", "")):
                 names = ", ".join(f"{new}.attn.{q.replace('{x}', x)}.{tail}" for x in "qkv")
-                rules.append(f"{old}.{side}_attn.qkv.{tail} -> {names} | (q + k + v){axes} -> q{axes}, k{axes}, v{axes}")
+                rules.append(
+                    f"{old}.{side}_attn.qkv.{tail} -> {names} | (q + k + v){axes} -> q{axes}, k{axes}, v{axes}"
+                )
             norms(f"{old}.{side}_attn.norm", f"{new}.attn.norm_{extra}q", f"{new}.attn.norm_{extra}k")
             lin(f"{old}.{side}_attn.proj", f"{new}.attn.{out}", d, d)
             lin(f"{old}.{side}_mlp.0", f"{new}.{ff}.net.0.proj", 4 * d, d)
@@ -78,15 +100,21 @@ def flux(small: bool) -> Two:
         source.lin(f"{old}.linear1", 7 * d, d)
         for tail, axes in (("weight", " i"), ("bias", "")):
             names = ", ".join(f"{new}.{part}.{tail}" for part in ("attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp"))
-            rules.append(f"{old}.linear1.{tail} -> {names} | (q + k + v + m){axes} -> q{axes}, k{axes}, v{axes}, m{axes}")
+            rules.append(
+                f"{old}.linear1.{tail} -> {names} | (q + k + v + m){axes} -> q{axes}, k{axes}, v{axes}, m{axes}"
+            )
         lin(f"{old}.linear2", f"{new}.proj_out", d, 5 * d)
         norms(f"{old}.norm", f"{new}.attn.norm_q", f"{new}.attn.norm_k")
         lin(f"{old}.modulation.lin", f"{new}.norm.linear", 3 * d, d)
     lin("final_layer.linear", "proj_out", 64, d)
     source.lin("final_layer.adaLN_modulation.1", 2 * d, d)
     for tail, axes in (("weight", " i"), ("bias", "")):
-        rules.append(f"final_layer.adaLN_modulation.1.{tail} -> norm_out.linear.{tail} | (a + b){axes} -> (b + a){axes}")
-    return fresh(source, target, rules, vars={"q": d, "k": d, "v": d, "m": 4 * d, "a": d, "b": d}, hidden=["norm_out.linear.*"])
+        rules.append(
+            f"final_layer.adaLN_modulation.1.{tail} -> norm_out.linear.{tail} | (a + b){axes} -> (b + a){axes}"
+        )
+    return fresh(
+        source, target, rules, vars={"q": d, "k": d, "v": d, "m": 4 * d, "a": d, "b": d}, hidden=["norm_out.linear.*"]
+    )
 
 
 @pair("fresh: TAESD to diffusers' AutoencoderTiny: the decoder counts from 1")
@@ -101,28 +129,62 @@ def taesd(small: bool) -> Two:
 def ddpm(small: bool) -> Two:
     """up.3 is up_blocks.0; q, k and v are 1x1 convolutions."""
     target = listing("diffusers-ddpm")
-    table: list[Any] = [(r"^time_embedding\.linear_(\d)", lambda m: f"temb.dense.{int(m[1]) - 1}"),
-             (r"^up_blocks\.(\d)", lambda m: f"up.{3 - int(m[1])}"), (r"^down_blocks", "down"),
-             (r"^mid_block\.resnets\.(\d)", lambda m: f"mid.block_{int(m[1]) + 1}"), (r"^mid_block\.attentions\.0", "mid.attn_1"),
-             (r"(down|up)\.(\d)\.resnets", r"\1.\2.block"), (r"(down|up)\.(\d)\.attentions", r"\1.\2.attn"),
-             (r"downsamplers\.0", "downsample"), (r"upsamplers\.0", "upsample"), (r"time_emb_proj", "temb_proj"), (r"conv_shortcut", "nin_shortcut"),
-             (r"\.group_norm", ".norm"), (r"\.to_out\.0", ".proj_out"), (r"\.to_([qkv])", r".\1"), (r"^conv_norm_out", "norm_out")]  # fmt: skip
+    table: list[Any] = [
+        (r"^time_embedding\.linear_(\d)", lambda m: f"temb.dense.{int(m[1]) - 1}"),
+        (r"^up_blocks\.(\d)", lambda m: f"up.{3 - int(m[1])}"),
+        (r"^down_blocks", "down"),
+        (r"^mid_block\.resnets\.(\d)", lambda m: f"mid.block_{int(m[1]) + 1}"),
+        (r"^mid_block\.attentions\.0", "mid.attn_1"),
+        (r"(down|up)\.(\d)\.resnets", r"\1.\2.block"),
+        (r"(down|up)\.(\d)\.attentions", r"\1.\2.attn"),
+        (r"downsamplers\.0", "downsample"),
+        (r"upsamplers\.0", "upsample"),
+        (r"time_emb_proj", "temb_proj"),
+        (r"conv_shortcut", "nin_shortcut"),
+        (r"\.group_norm", ".norm"),
+        (r"\.to_out\.0", ".proj_out"),
+        (r"\.to_([qkv])", r".\1"),
+        (r"^conv_norm_out", "norm_out"),
+    ]
     made = moved(target, table)
-    turned = {key: tensor[..., None, None] if ".attn" in key and tensor.dim() == 2 else tensor for key, tensor in made.items()}
-    turned = {key: tensor[..., None, None] if "nin_shortcut.weight" in key and tensor.dim() == 2 else tensor for key, tensor in turned.items()}
-    order = ["temb", "conv_in", "down", "mid.block_1", "mid.attn_1", "mid.block_2", "up.0", "up.1", "up.2", "up.3", "norm_out", "conv_out"]
+    turned = {
+        key: tensor[..., None, None] if ".attn" in key and tensor.dim() == 2 else tensor for key, tensor in made.items()
+    }
+    turned = {
+        key: tensor[..., None, None] if "nin_shortcut.weight" in key and tensor.dim() == 2 else tensor
+        for key, tensor in turned.items()
+    }
+    order = [
+        "temb",
+        "conv_in",
+        "down",
+        "mid.block_1",
+        "mid.attn_1",
+        "mid.block_2",
+        "up.0",
+        "up.1",
+        "up.2",
+        "up.3",
+        "norm_out",
+        "conv_out",
+    ]
     source = Keys()
     for part in order:
         chosen = [key for key in turned if key.startswith(part)]
         if part in ("down", "up.0", "up.1", "up.2", "up.3"):
-            chosen.sort(key=lambda key: (key.split(".")[1], ["block", "attn", "downsample", "upsample"].index(key.split(".")[2])))
+            chosen.sort(
+                key=lambda key: (
+                    key.split(".")[1],
+                    ["block", "attn", "downsample", "upsample"].index(key.split(".")[2]),
+                )
+            )
         source.update({key: turned[key] for key in chosen})
     return back(source, target, table, [(r"attentions.*to_.*weight", "o i 1 1 -> o i")])
 
 
 @pair("fresh: nnU-Net's first version to its second: every tensor has four names")
 def nnunet(small: bool) -> Two:
-    """all_modules repeats conv and norm; the decoder holds the encoder; biases of the transposed convolutions are new."""
+    """all_modules repeats conv and norm; the decoder holds the encoder; a few biases are new."""
     target = listing("nnunet-v2")
     source, rules = Keys(), []
     widths = [32, 64, 128, 256, 320]
@@ -172,8 +234,13 @@ def swinunetr(small: bool) -> Two:
 def vnet(small: bool) -> Two:
     """ops.0.conv1 and bn1 against conv_block.conv and adn.N; two classes against one."""
     target = listing("monai-vnet")
-    table = [(r"^out_tr.*", ""), (r"ops\.(\d)\.conv_block\.conv", r"ops.\1.conv1"), (r"ops\.(\d)\.conv_block\.adn\.N", r"ops.\1.bn1"),
-             (r"in_tr\.conv_block\.conv", "in_tr.conv1"), (r"in_tr\.conv_block\.adn\.N", "in_tr.bn1")]  # fmt: skip
+    table = [
+        (r"^out_tr.*", ""),
+        (r"ops\.(\d)\.conv_block\.conv", r"ops.\1.conv1"),
+        (r"ops\.(\d)\.conv_block\.adn\.N", r"ops.\1.bn1"),
+        (r"in_tr\.conv_block\.conv", "in_tr.conv1"),
+        (r"in_tr\.conv_block\.adn\.N", "in_tr.bn1"),
+    ]
     source = moved(target, table)
     source.conv("out_tr.conv1", 2, 32, 5, 5, 5)
     source.bn("out_tr.bn1", 2)
@@ -184,7 +251,34 @@ def vnet(small: bool) -> Two:
 @pair("fresh: Facebook's DLRM to torchrec: tables by number, some of one size")
 def dlrm(small: bool) -> Two:
     """emb_l.3 is t_cat_3; the last layer stands apart."""
-    sizes = [1460, 583, 10000, 2202, 305, 24, 10000, 633, 3, 10000, 5683, 8351, 3194, 27, 10000, 5461, 10, 5652, 2173, 4, 7046, 18, 15, 10000, 105, 10000]  # fmt: skip
+    sizes = [
+        1460,
+        583,
+        10000,
+        2202,
+        305,
+        24,
+        10000,
+        633,
+        3,
+        10000,
+        5683,
+        8351,
+        3194,
+        27,
+        10000,
+        5461,
+        10,
+        5652,
+        2173,
+        4,
+        7046,
+        18,
+        15,
+        10000,
+        105,
+        10000,
+    ]
     source, target = Keys(), Keys()
     for at, rows in enumerate(sizes):
         source.put(f"emb_l.{at}.weight", rows, 64)
@@ -195,8 +289,12 @@ def dlrm(small: bool) -> Two:
     for at, (out, into) in enumerate(((512, 415), (512, 512), (256, 512), (1, 256))):
         source.lin(f"top_l.{2 * at}", out, into)
         target.lin(f"over_arch.model.0._mlp.{at}._linear" if at < 3 else "over_arch.model.1", out, into)
-    table: list[Any] = [(r"^sparse_arch\.embedding_bag_collection\.embedding_bags\.t_cat_", "emb_l."), (r"^dense_arch\.model\._mlp\.(\d)\._linear", lambda m: f"bot_l.{2 * int(m[1])}"),
-             (r"^over_arch\.model\.0\._mlp\.(\d)\._linear", lambda m: f"top_l.{2 * int(m[1])}"), (r"^over_arch\.model\.1", "top_l.6")]  # fmt: skip
+    table: list[Any] = [
+        (r"^sparse_arch\.embedding_bag_collection\.embedding_bags\.t_cat_", "emb_l."),
+        (r"^dense_arch\.model\._mlp\.(\d)\._linear", lambda m: f"bot_l.{2 * int(m[1])}"),
+        (r"^over_arch\.model\.0\._mlp\.(\d)\._linear", lambda m: f"top_l.{2 * int(m[1])}"),
+        (r"^over_arch\.model\.1", "top_l.6"),
+    ]
     return back(source, target, table)
 
 
@@ -228,9 +326,17 @@ def ft_transformer(small: bool) -> Two:
     source.lin("head", 1, d)
     target.norm("transformer.head.normalization", d)
     target.lin("transformer.head.linear", 1, d)
-    table = [(r"^cls_token.*", ""), (r"^feature_tokenizer\.cat_tokenizer\.embeddings", "tokenizer.category_embeddings"), (r"^transformer\.head\.normalization", "last_normalization"),
-             (r"^transformer\.head\.linear", "head"), (r"^transformer\.blocks", "layers"), (r"ffn\.linear_first", "linear0"), (r"ffn\.linear_second", "linear1"),
-             (r"attention_normalization", "norm0"), (r"ffn_normalization", "norm1")]  # fmt: skip
+    table = [
+        (r"^cls_token.*", ""),
+        (r"^feature_tokenizer\.cat_tokenizer\.embeddings", "tokenizer.category_embeddings"),
+        (r"^transformer\.head\.normalization", "last_normalization"),
+        (r"^transformer\.head\.linear", "head"),
+        (r"^transformer\.blocks", "layers"),
+        (r"ffn\.linear_first", "linear0"),
+        (r"ffn\.linear_second", "linear1"),
+        (r"attention_normalization", "norm0"),
+        (r"ffn_normalization", "norm1"),
+    ]
     return back(source, target, table, missing=["cls_token.weight"])
 
 
@@ -271,9 +377,15 @@ def stylegan(small: bool) -> Two:
         target.put(f"{new}.noise_const", res, res)
         target.lin(f"{new}.affine", into, 512)
         later.put(f"noises.noise_{noise}", 1, 1, res, res)
-        rules.extend((f"{old}.conv.weight -> {new}.weight | 1 o i h w -> o i h w", f"{old}.conv.modulation.{{p*}} -> {new}.affine.{{p*}}",
-                      f"{old}.noise.weight -> {new}.noise_strength | 1 ->", f"{old}.activate.bias -> {new}.bias",
-                      f"noises.noise_{noise} -> {new}.noise_const | 1 1 h w -> h w"))  # fmt: skip
+        rules.extend(
+            (
+                f"{old}.conv.weight -> {new}.weight | 1 o i h w -> o i h w",
+                f"{old}.conv.modulation.{{p*}} -> {new}.affine.{{p*}}",
+                f"{old}.noise.weight -> {new}.noise_strength | 1 ->",
+                f"{old}.activate.bias -> {new}.bias",
+                f"noises.noise_{noise} -> {new}.noise_const | 1 1 h w -> h w",
+            )
+        )
 
     def rgb(old: str, new: str, into: int) -> None:
         source.put(f"{old}.bias", 1, 3, 1, 1)
@@ -282,8 +394,13 @@ def stylegan(small: bool) -> Two:
         target.put(f"{new}.weight", 3, into, 1, 1)
         target.put(f"{new}.bias", 3)
         target.lin(f"{new}.affine", into, 512)
-        rules.extend((f"{old}.bias -> {new}.bias | 1 c 1 1 -> c", f"{old}.conv.weight -> {new}.weight | 1 o i h w -> o i h w",
-                      f"{old}.conv.modulation.{{p*}} -> {new}.affine.{{p*}}"))  # fmt: skip
+        rules.extend(
+            (
+                f"{old}.bias -> {new}.bias | 1 c 1 1 -> c",
+                f"{old}.conv.weight -> {new}.weight | 1 o i h w -> o i h w",
+                f"{old}.conv.modulation.{{p*}} -> {new}.affine.{{p*}}",
+            )
+        )
 
     style("conv1", "synthesis.b4.conv1", 512, 512, 4, 0)
     rgb("to_rgb1", "synthesis.b4.torgb", 512)
@@ -321,7 +438,9 @@ def pix2pix(small: bool) -> Two:
             names[f"enc{level}.bn"] = f"{prefix}.model.2"
             target.bn(f"enc{level}.bn", width)
         up = f"{prefix}.model.{3 if first or last else 5}"
-        ups.append((level, up, width if last else 2 * width, outer, "" if first else f"{prefix}.model.{4 if last else 6}"))
+        ups.append(
+            (level, up, width if last else 2 * width, outer, "" if first else f"{prefix}.model.{4 if last else 6}")
+        )
         prefix = f"{prefix}.model.{1 if first else 3}"
     for level, up, into, outer, norm in reversed(ups):
         for keys, name in ((source, up), (target, f"dec{level}.deconv")):

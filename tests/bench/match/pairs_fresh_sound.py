@@ -20,13 +20,23 @@ def moved(listed: dict[str, Any], table: Any) -> Keys:
 def wavlm(small: bool) -> Two:
     """The gate of relative positions: grep_linear, grep_a; only the first layer has the table."""
     target = hf("WavLMModel", "WavLMConfig", num_hidden_layers=4)
-    table: list[Any] = [(r"^masked_spec_embed", "mask_emb"), (r"conv_layers\.(\d)\.conv\.", r"conv_layers.\1.0."), (r"conv_layers\.(\d)\.layer_norm\.", r"conv_layers.\1.2."),
-             (r"^feature_projection\.layer_norm", "layer_norm"), (r"^feature_projection\.projection", "post_extract_proj"),
-             (r"^encoder\.pos_conv_embed\.conv\.parametrizations\.weight\.original0", "encoder.pos_conv.0.weight_g"),
-             (r"^encoder\.pos_conv_embed\.conv\.parametrizations\.weight\.original1", "encoder.pos_conv.0.weight_v"),
-             (r"^encoder\.pos_conv_embed\.conv", "encoder.pos_conv.0"), (r"(layers\.\d+)\.layer_norm", r"\1.self_attn_layer_norm"),
-             (r"\.attention\.", ".self_attn."), (r"gru_rel_pos_const", "grep_a"), (r"gru_rel_pos_linear", "grep_linear"),
-             (r"rel_attn_embed", "relative_attention_bias"), (r"feed_forward\.intermediate_dense", "fc1"), (r"feed_forward\.output_dense", "fc2")]  # fmt: skip
+    table: list[Any] = [
+        (r"^masked_spec_embed", "mask_emb"),
+        (r"conv_layers\.(\d)\.conv\.", r"conv_layers.\1.0."),
+        (r"conv_layers\.(\d)\.layer_norm\.", r"conv_layers.\1.2."),
+        (r"^feature_projection\.layer_norm", "layer_norm"),
+        (r"^feature_projection\.projection", "post_extract_proj"),
+        (r"^encoder\.pos_conv_embed\.conv\.parametrizations\.weight\.original0", "encoder.pos_conv.0.weight_g"),
+        (r"^encoder\.pos_conv_embed\.conv\.parametrizations\.weight\.original1", "encoder.pos_conv.0.weight_v"),
+        (r"^encoder\.pos_conv_embed\.conv", "encoder.pos_conv.0"),
+        (r"(layers\.\d+)\.layer_norm", r"\1.self_attn_layer_norm"),
+        (r"\.attention\.", ".self_attn."),
+        (r"gru_rel_pos_const", "grep_a"),
+        (r"gru_rel_pos_linear", "grep_linear"),
+        (r"rel_attn_embed", "relative_attention_bias"),
+        (r"feed_forward\.intermediate_dense", "fc1"),
+        (r"feed_forward\.output_dense", "fc2"),
+    ]
     made = moved(state(target), table)
     first = ("mask_emb", "feature_extractor", "post_extract_proj", "encoder.pos", "encoder.layers")
     rest = [key for key in made if not key.startswith(first)]
@@ -40,8 +50,19 @@ def wavlm(small: bool) -> Two:
 @pair("fresh: Whisper in CTranslate2's names to Hugging Face: fused q, k, v; fused k, v", "transformers")
 def ct2_whisper(small: bool) -> Two:
     """linear_0 is q, k and v in the encoder, q alone where the decoder looks at it; k's bias is zeros."""
-    target = hf("WhisperForConditionalGeneration", "WhisperConfig", vocab_size=3000, d_model=384, encoder_layers=3, decoder_layers=3,
-                encoder_attention_heads=6, decoder_attention_heads=6, encoder_ffn_dim=1536, decoder_ffn_dim=1536, pad_token_id=0)  # fmt: skip
+    target = hf(
+        "WhisperForConditionalGeneration",
+        "WhisperConfig",
+        vocab_size=3000,
+        d_model=384,
+        encoder_layers=3,
+        decoder_layers=3,
+        encoder_attention_heads=6,
+        decoder_attention_heads=6,
+        encoder_ffn_dim=1536,
+        decoder_ffn_dim=1536,
+        pad_token_id=0,
+    )
     source, rules = Keys(), []
     d = 384
 
@@ -115,9 +136,13 @@ def conformer(small: bool) -> Two:
             source.lin(f"{name}.{part}.w_1", 1024, 256)
             source.lin(f"{name}.{part}.w_2", 256, 1024)
         source.conv(f"{name}.conv_module.pointwise_conv1", 512, 256, 1, 1)
-        source[f"{name}.conv_module.pointwise_conv1.weight"] = source.pop(f"{name}.conv_module.pointwise_conv1.weight")[..., 0]
+        source[f"{name}.conv_module.pointwise_conv1.weight"] = source.pop(f"{name}.conv_module.pointwise_conv1.weight")[
+            ..., 0
+        ]
         source.conv(f"{name}.conv_module.depthwise_conv", 256, 1, 31, 1)
-        source[f"{name}.conv_module.depthwise_conv.weight"] = source.pop(f"{name}.conv_module.depthwise_conv.weight")[..., 0]
+        source[f"{name}.conv_module.depthwise_conv.weight"] = source.pop(f"{name}.conv_module.depthwise_conv.weight")[
+            ..., 0
+        ]
         source.bn(f"{name}.conv_module.norm", 256)
         source.put(f"{name}.conv_module.pointwise_conv2.weight", 256, 256, 1)
         source.put(f"{name}.conv_module.pointwise_conv2.bias", 256)
@@ -149,10 +174,20 @@ def conformer(small: bool) -> Two:
     source.lin("ctc.ctc_lo", 1000, 256)
     target.put("decoder.decoder_layers.0.weight", 1025, 256, 1)
     target.put("decoder.decoder_layers.0.bias", 1025)
-    table = [(r"^decoder.*", ""), (r"pre_encode\.out", "embed.out.0"), (r"pre_encode\.conv", "embed.conv"), (r"^encoder\.layers", "encoder.encoders"),
-             (r"norm_feed_forward1", "norm_ff_macaron"), (r"norm_feed_forward2", "norm_ff"), (r"norm_self_att", "norm_mha"), (r"norm_out", "norm_final"),
-             (r"\.feed_forward1\.linear", ".feed_forward_macaron.w_"), (r"\.feed_forward2\.linear", ".feed_forward.w_"),
-             (r"\.conv\.(pointwise|depthwise)", r".conv_module.\1"), (r"\.conv\.batch_norm", ".conv_module.norm")]  # fmt: skip
+    table = [
+        (r"^decoder.*", ""),
+        (r"pre_encode\.out", "embed.out.0"),
+        (r"pre_encode\.conv", "embed.conv"),
+        (r"^encoder\.layers", "encoder.encoders"),
+        (r"norm_feed_forward1", "norm_ff_macaron"),
+        (r"norm_feed_forward2", "norm_ff"),
+        (r"norm_self_att", "norm_mha"),
+        (r"norm_out", "norm_final"),
+        (r"\.feed_forward1\.linear", ".feed_forward_macaron.w_"),
+        (r"\.feed_forward2\.linear", ".feed_forward.w_"),
+        (r"\.conv\.(pointwise|depthwise)", r".conv_module.\1"),
+        (r"\.conv\.batch_norm", ".conv_module.norm"),
+    ]
     return back(source, target, table, missing=["decoder.*"])
 
 
@@ -207,13 +242,26 @@ def ecapa(small: bool) -> Two:
     target.bn("bn5", 3072)
     target.lin("fc6", 192, 3072)
     target.bn("bn6", 192)
-    table = [(r"^bn6.*", ""), (r"^conv1\.", "blocks.0.conv.conv."), (r"^bn1\.", "blocks.0.norm.norm."), (r"^layer4\.", "mfa.conv.conv."),
-             (r"^layer(\d)\.", r"blocks.\1."), (r"(blocks\.\d)\.conv1\.", r"\1.tdnn1.conv.conv."), (r"(blocks\.\d)\.bn1\.", r"\1.tdnn1.norm.norm."),
-             (r"(blocks\.\d)\.conv3\.", r"\1.tdnn2.conv.conv."), (r"(blocks\.\d)\.bn3\.", r"\1.tdnn2.norm.norm."),
-             (r"\.convs\.(\d)\.", r".res2net_block.blocks.\1.conv.conv."), (r"\.bns\.(\d)\.", r".res2net_block.blocks.\1.norm.norm."),
-             (r"\.se\.se\.1\.", ".se_block.conv1.conv."), (r"\.se\.se\.3\.", ".se_block.conv2.conv."),
-             (r"^attention\.0\.", "asp.tdnn.conv.conv."), (r"^attention\.2\.", "asp.tdnn.norm.norm."), (r"^attention\.4\.", "asp.conv.conv."),
-             (r"^bn5\.", "asp_bn.norm."), (r"^fc6\.", "fc.conv.")]  # fmt: skip
+    table = [
+        (r"^bn6.*", ""),
+        (r"^conv1\.", "blocks.0.conv.conv."),
+        (r"^bn1\.", "blocks.0.norm.norm."),
+        (r"^layer4\.", "mfa.conv.conv."),
+        (r"^layer(\d)\.", r"blocks.\1."),
+        (r"(blocks\.\d)\.conv1\.", r"\1.tdnn1.conv.conv."),
+        (r"(blocks\.\d)\.bn1\.", r"\1.tdnn1.norm.norm."),
+        (r"(blocks\.\d)\.conv3\.", r"\1.tdnn2.conv.conv."),
+        (r"(blocks\.\d)\.bn3\.", r"\1.tdnn2.norm.norm."),
+        (r"\.convs\.(\d)\.", r".res2net_block.blocks.\1.conv.conv."),
+        (r"\.bns\.(\d)\.", r".res2net_block.blocks.\1.norm.norm."),
+        (r"\.se\.se\.1\.", ".se_block.conv1.conv."),
+        (r"\.se\.se\.3\.", ".se_block.conv2.conv."),
+        (r"^attention\.0\.", "asp.tdnn.conv.conv."),
+        (r"^attention\.2\.", "asp.tdnn.norm.norm."),
+        (r"^attention\.4\.", "asp.conv.conv."),
+        (r"^bn5\.", "asp_bn.norm."),
+        (r"^fc6\.", "fc.conv."),
+    ]
     table = [(a.replace("blocks\\.\\d)\\.conv1", "blocks\\.[123])\\.conv1"), b) for a, b in table]
     return back(source, target, table, [(r"^fc6\.weight", "o i 1 -> o i")], missing=["bn6.*"])
 
@@ -252,9 +300,15 @@ def tacotron(small: bool) -> Two:
     source.lin("decoder.gate_layer.linear_layer", 1, 1536)
     for at, (out, into) in enumerate(((512, 80), (512, 512), (512, 512), (512, 512), (80, 512))):
         conv(f"postnet.convolutions.{at}", out, into)
-    table = [(r"convolutions\.(\d)\.0\.conv\.", r"convolutions.\1.convolution1d."), (r"convolutions\.(\d)\.1\.", r"convolutions.\1.batch_normalization."),
-             (r"prenet\.layers", "prenet.linear_layers"), (r"attention_layer\.", "attention."), (r"memory_layer", "inputs_layer"),
-             (r"location_conv\.conv", "location_conv1d"), (r"gate_layer\.linear_layer", "stopnet.1.linear_layer")]  # fmt: skip
+    table = [
+        (r"convolutions\.(\d)\.0\.conv\.", r"convolutions.\1.convolution1d."),
+        (r"convolutions\.(\d)\.1\.", r"convolutions.\1.batch_normalization."),
+        (r"prenet\.layers", "prenet.linear_layers"),
+        (r"attention_layer\.", "attention."),
+        (r"memory_layer", "inputs_layer"),
+        (r"location_conv\.conv", "location_conv1d"),
+        (r"gate_layer\.linear_layer", "stopnet.1.linear_layer"),
+    ]
     return forth(source, moved(source, table), table)
 
 
@@ -262,29 +316,37 @@ def tacotron(small: bool) -> Two:
 def encodec(small: bool) -> Two:
     """conv.conv and convtr.convtr; the codebooks are under vq."""
     target = hf("EncodecModel", "EncodecConfig")
-    table: list[Any] = [(r"parametrizations\.weight\.original0", "weight_g"), (r"parametrizations\.weight\.original1", "weight_v"),
-             (r"^(encoder|decoder)\.layers", r"\1.model"), (r"^decoder\.model\.(3|6|9|12)\.conv\.", r"decoder.model.\1.convtr.convtr."),
-             (r"\.conv\.(weight|bias)", r".conv.conv.\1"), (r"^quantizer\.layers\.(\d+)\.codebook", r"quantizer.vq.layers.\1._codebook")]  # fmt: skip
+    table: list[Any] = [
+        (r"parametrizations\.weight\.original0", "weight_g"),
+        (r"parametrizations\.weight\.original1", "weight_v"),
+        (r"^(encoder|decoder)\.layers", r"\1.model"),
+        (r"^decoder\.model\.(3|6|9|12)\.conv\.", r"decoder.model.\1.convtr.convtr."),
+        (r"\.conv\.(weight|bias)", r".conv.conv.\1"),
+        (r"^quantizer\.layers\.(\d+)\.codebook", r"quantizer.vq.layers.\1._codebook"),
+    ]
     made = moved(state(target), table)
-    source = Keys()
-    for key, tensor in made.items():
-        if key.endswith("conv.bias") or key.endswith("convtr.bias"):
-            source[key] = tensor
-        else:
-            source[key] = tensor
-    return back(source, target, table)
+    return back(made, target, table)
 
 
 @pair("fresh: Facebook's SlowFast to pytorchvideo: two pathways")
 def slowfast(small: bool) -> Two:
     """s2 to s5 are blocks 1 to 4; a_bn is norm_a; pathway0 is slow."""
     target = listing("slowfast")
-    table: list[Any] = [(r"^blocks\.6\.proj", "head.projection"), (r"^blocks\.0\.multipathway_blocks\.(\d)\.conv", r"s1.pathway\1_stem.conv"),
-             (r"^blocks\.0\.multipathway_blocks\.(\d)\.norm", r"s1.pathway\1_stem.bn"),
-             (r"^blocks\.(\d)\.multipathway_fusion\.conv_fast_to_slow", lambda m: f"s{int(m[1]) + 1}_fuse.conv_f2s"),
-             (r"^blocks\.(\d)\.multipathway_fusion\.norm", lambda m: f"s{int(m[1]) + 1}_fuse.bn"),
-             (r"^blocks\.(\d)\.multipathway_blocks\.(\d)\.res_blocks\.(\d+)\.", lambda m: f"s{int(m[1]) + 1}.pathway{m[2]}_res{m[3]}."),
-             (r"branch1_conv", "branch1"), (r"branch1_norm", "branch1_bn"), (r"branch2\.conv_(.)", r"branch2.\1"), (r"branch2\.norm_(.)", r"branch2.\1_bn")]  # fmt: skip
+    table: list[Any] = [
+        (r"^blocks\.6\.proj", "head.projection"),
+        (r"^blocks\.0\.multipathway_blocks\.(\d)\.conv", r"s1.pathway\1_stem.conv"),
+        (r"^blocks\.0\.multipathway_blocks\.(\d)\.norm", r"s1.pathway\1_stem.bn"),
+        (r"^blocks\.(\d)\.multipathway_fusion\.conv_fast_to_slow", lambda m: f"s{int(m[1]) + 1}_fuse.conv_f2s"),
+        (r"^blocks\.(\d)\.multipathway_fusion\.norm", lambda m: f"s{int(m[1]) + 1}_fuse.bn"),
+        (
+            r"^blocks\.(\d)\.multipathway_blocks\.(\d)\.res_blocks\.(\d+)\.",
+            lambda m: f"s{int(m[1]) + 1}.pathway{m[2]}_res{m[3]}.",
+        ),
+        (r"branch1_conv", "branch1"),
+        (r"branch1_norm", "branch1_bn"),
+        (r"branch2\.conv_(.)", r"branch2.\1"),
+        (r"branch2\.norm_(.)", r"branch2.\1_bn"),
+    ]
     made = moved(target, table)
     parts = [part for s in range(1, 6) for part in (f"s{s}.", f"s{s}_fuse.")] + ["head."]
     source = Keys()
@@ -316,12 +378,25 @@ def timesformer(small: bool) -> Two:
         source.lin(f"{name}.mlp.fc2", 768, 3072)
     source.norm("model.norm", 768)
     source.lin("model.head", 400, 768)
-    table = [(r"^layernorm", "norm"), (r"^embeddings\.cls_token", "cls_token"), (r"^embeddings\.position_embeddings", "pos_embed"),
-             (r"^embeddings\.time_embeddings", "time_embed"), (r"^embeddings\.patch_embeddings\.projection", "patch_embed.proj"),
-             (r"^encoder\.layer\.", "blocks."), (r"temporal_attention\.attention\.qkv", "temporal_attn.qkv"), (r"temporal_attention\.output\.dense", "temporal_attn.proj"),
-             (r"temporal_layernorm", "temporal_norm1"), (r"temporal_dense", "temporal_fc"), (r"\.attention\.attention\.qkv", ".attn.qkv"),
-             (r"\.attention\.output\.dense", ".attn.proj"), (r"intermediate\.dense", "mlp.fc1"), (r"\.output\.dense", ".mlp.fc2"),
-             (r"layernorm_before", "norm1"), (r"layernorm_after", "norm2"), (r"^", "model.")]  # fmt: skip
+    table = [
+        (r"^layernorm", "norm"),
+        (r"^embeddings\.cls_token", "cls_token"),
+        (r"^embeddings\.position_embeddings", "pos_embed"),
+        (r"^embeddings\.time_embeddings", "time_embed"),
+        (r"^embeddings\.patch_embeddings\.projection", "patch_embed.proj"),
+        (r"^encoder\.layer\.", "blocks."),
+        (r"temporal_attention\.attention\.qkv", "temporal_attn.qkv"),
+        (r"temporal_attention\.output\.dense", "temporal_attn.proj"),
+        (r"temporal_layernorm", "temporal_norm1"),
+        (r"temporal_dense", "temporal_fc"),
+        (r"\.attention\.attention\.qkv", ".attn.qkv"),
+        (r"\.attention\.output\.dense", ".attn.proj"),
+        (r"intermediate\.dense", "mlp.fc1"),
+        (r"\.output\.dense", ".mlp.fc2"),
+        (r"layernorm_before", "norm1"),
+        (r"layernorm_after", "norm2"),
+        (r"^", "model."),
+    ]
     return back(source, target, table)
 
 
@@ -351,14 +426,22 @@ def videomae(small: bool) -> Two:
     source.norm("decoder.norm", 384)
     source.lin("decoder.head", 1536, 384)
     source.put("encoder_to_decoder.weight", 384, 768)
-    rules = ["encoder.patch_embed.proj.{p*} -> embeddings.patch_embeddings.projection.{p*}", "?encoder.norm.{p*} -> layernorm.{p*}"]
+    rules = [
+        "encoder.patch_embed.proj.{p*} -> embeddings.patch_embeddings.projection.{p*}",
+        "?encoder.norm.{p*} -> layernorm.{p*}",
+    ]
     if "layernorm.weight" not in state(target):
         rules.pop()
     old, new = "encoder.blocks.{n}", "encoder.layer.{n}"
     rules += [f"{old}.attn.{x}_bias -> {new}.attention.attention.{y}.bias" for x, y in (("q", "query"), ("v", "value"))]
     rules.append(f"{old}.attn.qkv.weight -> {new}.attention.attention.{{x=query|key|value}}.weight | (x o) i -> o i")
-    for a, b in (("norm1", "layernorm_before"), ("norm2", "layernorm_after"), ("attn.proj", "attention.output.dense"),
-                 ("mlp.fc1", "intermediate.dense"), ("mlp.fc2", "output.dense")):  # fmt: skip
+    for a, b in (
+        ("norm1", "layernorm_before"),
+        ("norm2", "layernorm_after"),
+        ("attn.proj", "attention.output.dense"),
+        ("mlp.fc1", "intermediate.dense"),
+        ("mlp.fc2", "output.dense"),
+    ):
         rules.append(f"{old}.{a}.{{p*}} -> {new}.{b}.{{p*}}")
     return fresh(source, target, rules)
 
@@ -375,9 +458,17 @@ def i3d(small: bool) -> Two:
     unit("Conv3d_1a_7x7", 64, 3, 7, 7, 7)
     unit("Conv3d_2b_1x1", 64, 64, 1, 1, 1)
     unit("Conv3d_2c_3x3", 192, 64, 3, 3, 3)
-    mixed = {"3b": (192, 64, 96, 128, 16, 32, 32), "3c": (256, 128, 128, 192, 32, 96, 64), "4b": (480, 192, 96, 208, 16, 48, 64),
-             "4c": (512, 160, 112, 224, 24, 64, 64), "4d": (512, 128, 128, 256, 24, 64, 64), "4e": (512, 112, 144, 288, 32, 64, 64),
-             "4f": (528, 256, 160, 320, 32, 128, 128), "5b": (832, 256, 160, 320, 32, 128, 128), "5c": (832, 384, 192, 384, 48, 128, 128)}  # fmt: skip
+    mixed = {
+        "3b": (192, 64, 96, 128, 16, 32, 32),
+        "3c": (256, 128, 128, 192, 32, 96, 64),
+        "4b": (480, 192, 96, 208, 16, 48, 64),
+        "4c": (512, 160, 112, 224, 24, 64, 64),
+        "4d": (512, 128, 128, 256, 24, 64, 64),
+        "4e": (512, 112, 144, 288, 32, 64, 64),
+        "4f": (528, 256, 160, 320, 32, 128, 128),
+        "5b": (832, 256, 160, 320, 32, 128, 128),
+        "5c": (832, 384, 192, 384, 48, 128, 128),
+    }
     for name, (into, *outs) in mixed.items():
         unit(f"Mixed_{name}.b0", outs[0], into, 1, 1, 1)
         unit(f"Mixed_{name}.b1a", outs[1], into, 1, 1, 1)
@@ -387,8 +478,16 @@ def i3d(small: bool) -> Two:
         unit(f"Mixed_{name}.b3b", outs[5], into, 1, 1, 1)
     source.put("logits.conv3d.weight", 157, 1024, 1, 1, 1)
     source.put("logits.conv3d.bias", 157)
-    table: list[Any] = [(r"^logits.*", ""), (r"\.bn\.", ".batch3d."), (r"^Conv3d", "conv3d"), (r"^Mixed", "mixed"), (r"\.b0\.", ".branch_0."),
-             (r"\.b([12])a\.", r".branch_\1.0."), (r"\.b([12])b\.", r".branch_\1.1."), (r"\.b3b\.", ".branch_3.1.")]  # fmt: skip
+    table: list[Any] = [
+        (r"^logits.*", ""),
+        (r"\.bn\.", ".batch3d."),
+        (r"^Conv3d", "conv3d"),
+        (r"^Mixed", "mixed"),
+        (r"\.b0\.", ".branch_0."),
+        (r"\.b([12])a\.", r".branch_\1.0."),
+        (r"\.b([12])b\.", r".branch_\1.1."),
+        (r"\.b3b\.", ".branch_3.1."),
+    ]
     target = moved(source, table)
     target.put("conv3d_0c_1x1.conv3d.weight", 400, 1024, 1, 1, 1)
     target.put("conv3d_0c_1x1.conv3d.bias", 400)
@@ -401,8 +500,18 @@ def r2plus1d(small: bool) -> Two:
     import torchvision
 
     source = torchvision.models.video.r2plus1d_18()
-    table = [(r"^fc", "cls_head.fc_cls"), (r"^stem\.0\.", "backbone.conv1.conv.conv_s."), (r"^stem\.1\.", "backbone.conv1.conv.bn_s."),
-             (r"^stem\.3\.", "backbone.conv1.conv.conv_t."), (r"^stem\.4\.", "backbone.conv1.bn."),
-             (r"conv([12])\.0\.0\.", r"conv\1.conv.conv_s."), (r"conv([12])\.0\.1\.", r"conv\1.conv.bn_s."), (r"conv([12])\.0\.3\.", r"conv\1.conv.conv_t."),
-             (r"conv([12])\.1\.", r"conv\1.bn."), (r"downsample\.0\.", "downsample.conv."), (r"downsample\.1\.", "downsample.bn."), (r"^layer", "backbone.layer")]  # fmt: skip
+    table = [
+        (r"^fc", "cls_head.fc_cls"),
+        (r"^stem\.0\.", "backbone.conv1.conv.conv_s."),
+        (r"^stem\.1\.", "backbone.conv1.conv.bn_s."),
+        (r"^stem\.3\.", "backbone.conv1.conv.conv_t."),
+        (r"^stem\.4\.", "backbone.conv1.bn."),
+        (r"conv([12])\.0\.0\.", r"conv\1.conv.conv_s."),
+        (r"conv([12])\.0\.1\.", r"conv\1.conv.bn_s."),
+        (r"conv([12])\.0\.3\.", r"conv\1.conv.conv_t."),
+        (r"conv([12])\.1\.", r"conv\1.bn."),
+        (r"downsample\.0\.", "downsample.conv."),
+        (r"downsample\.1\.", "downsample.bn."),
+        (r"^layer", "backbone.layer"),
+    ]
     return forth(source, moved(state(source), table), table)

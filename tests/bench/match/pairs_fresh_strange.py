@@ -45,7 +45,10 @@ def small_into_base(small: bool) -> Two:
     """Every name is there, no shape fits."""
     import timm
 
-    return none(timm.create_model("vit_small_patch16_224", num_classes=0), timm.create_model("vit_base_patch16_224", num_classes=0))
+    return none(
+        timm.create_model("vit_small_patch16_224", num_classes=0),
+        timm.create_model("vit_base_patch16_224", num_classes=0),
+    )
 
 
 @pair("fresh, unrelated: SuperPoint and HED: convolutions of VGG's widths", "transformers")
@@ -131,7 +134,15 @@ def conformer_bert(small: bool) -> Two:
         for part in ("norm_ff", "norm_mha", "norm_ff_macaron", "norm_conv", "norm_final"):
             source.norm(f"{name}.{part}", 256)
     source.norm("encoder.after_norm", 256)
-    target = hf("BertModel", "BertConfig", hidden_size=256, num_hidden_layers=6, num_attention_heads=4, intermediate_size=1024, vocab_size=3000)
+    target = hf(
+        "BertModel",
+        "BertConfig",
+        hidden_size=256,
+        num_hidden_layers=6,
+        num_attention_heads=4,
+        intermediate_size=1024,
+        vocab_size=3000,
+    )
     return none(source, target)
 
 
@@ -183,7 +194,11 @@ def yolos(small: bool) -> Two:
 @pair("fresh, unrelated: nnU-Net and V-Net: 3D convolutions from 32 to 256")
 def nnunet_vnet(small: bool) -> Two:
     """Kernels of 3 and of 5; the norms have one shape."""
-    source = {key: tensor for key, tensor in listing("nnunet-v2").items() if "all_modules" not in key and not key.startswith("decoder.encoder")}
+    source = {
+        key: tensor
+        for key, tensor in listing("nnunet-v2").items()
+        if "all_modules" not in key and not key.startswith("decoder.encoder")
+    }
     return none(source, listing("monai-vnet"))
 
 
@@ -260,9 +275,20 @@ def llava_text(small: bool) -> Two:
     """The vision tower stays behind; the prefix is the language model's."""
     import transformers
 
-    vision = transformers.CLIPVisionConfig(hidden_size=512, intermediate_size=1376, num_hidden_layers=4, num_attention_heads=8)
-    text = transformers.LlamaConfig(hidden_size=512, num_hidden_layers=4, num_attention_heads=8, num_key_value_heads=8, intermediate_size=1376, vocab_size=3200)  # fmt: skip
-    source = transformers.LlavaForConditionalGeneration(transformers.LlavaConfig(vision_config=vision, text_config=text))
+    vision = transformers.CLIPVisionConfig(
+        hidden_size=512, intermediate_size=1376, num_hidden_layers=4, num_attention_heads=8
+    )
+    text = transformers.LlamaConfig(
+        hidden_size=512,
+        num_hidden_layers=4,
+        num_attention_heads=8,
+        num_key_value_heads=8,
+        intermediate_size=1376,
+        vocab_size=3200,
+    )
+    source = transformers.LlavaForConditionalGeneration(
+        transformers.LlavaConfig(vision_config=vision, text_config=text)
+    )
     rules = ["model.language_model.{k**} -> model.{k**}", "lm_head.weight -> lm_head.weight"]
     return fresh(source, llama(), rules)
 
@@ -287,7 +313,9 @@ def last_stages(small: bool) -> Two:
     target.lin("classifier", 20, 2048)
     rules = ["layer{n=3|4}.{k**} -> backbone.layer{n}.{k**}"]
     left = ["patch.*", "classifier.*", "backbone.layer3.0.conv1.weight", "backbone.layer3.0.downsample.0.weight"]
-    rules = [f"{key.removeprefix('backbone.')} -> {key}" for key in target if key.startswith("backbone.") and key not in left]
+    rules = [
+        f"{key.removeprefix('backbone.')} -> {key}" for key in target if key.startswith("backbone.") and key not in left
+    ]
     return fresh(source, target, rules, missing=left)
 
 

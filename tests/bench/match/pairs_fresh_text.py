@@ -16,8 +16,16 @@ def hf(name: str, config: str, **sizes: Any) -> Any:
 
 
 def llama(depth: int = 4, heads: int = 8, groups: int = 8, hidden: int = 512, inner: int = 1376) -> Any:
-    return hf("LlamaForCausalLM", "LlamaConfig", hidden_size=hidden, num_hidden_layers=depth, num_attention_heads=heads,
-              num_key_value_heads=groups, intermediate_size=inner, vocab_size=3200)  # fmt: skip
+    return hf(
+        "LlamaForCausalLM",
+        "LlamaConfig",
+        hidden_size=hidden,
+        num_hidden_layers=depth,
+        num_attention_heads=heads,
+        num_key_value_heads=groups,
+        intermediate_size=inner,
+        vocab_size=3200,
+    )
 
 
 def qkv(keys: State, fused: str, parts: str, tails: tuple[str, ...] = ("weight", "bias")) -> list[str]:
@@ -51,10 +59,19 @@ def flash_bert(small: bool) -> Two:
     source.norm("cls.predictions.transform.layer_norm", 768)
     source.lin("cls.predictions.decoder", 3000, 768)
     source.lin("cls.seq_relationship", 2, 768)
-    table: list[Any] = [(r"^cls\.predictions\.bias$", ""), (r".*position_ids", ""), (r".*attention\.self\..*", ""), (r"^bert\.embeddings\.LayerNorm", "bert.emb_ln"),
-             (r"^bert\.encoder\.layer\.(\d+)\.", r"bert.encoder.layers.\1."), (r"attention\.output\.dense", "mixer.out_proj"),
-             (r"attention\.output\.LayerNorm", "norm1"), (r"intermediate\.dense", "mlp.fc1"), (r"layers\.(\d+)\.output\.dense", r"layers.\1.mlp.fc2"),
-             (r"layers\.(\d+)\.output\.LayerNorm", r"layers.\1.norm2"), (r"transform\.LayerNorm", "transform.layer_norm")]  # fmt: skip
+    table: list[Any] = [
+        (r"^cls\.predictions\.bias$", ""),
+        (r".*position_ids", ""),
+        (r".*attention\.self\..*", ""),
+        (r"^bert\.embeddings\.LayerNorm", "bert.emb_ln"),
+        (r"^bert\.encoder\.layer\.(\d+)\.", r"bert.encoder.layers.\1."),
+        (r"attention\.output\.dense", "mixer.out_proj"),
+        (r"attention\.output\.LayerNorm", "norm1"),
+        (r"intermediate\.dense", "mlp.fc1"),
+        (r"layers\.(\d+)\.output\.dense", r"layers.\1.mlp.fc2"),
+        (r"layers\.(\d+)\.output\.LayerNorm", r"layers.\1.norm2"),
+        (r"transform\.LayerNorm", "transform.layer_norm"),
+    ]
     rules = rules_of(state(target), table, backwards=True)
     rules = [rule for rule in rules if not rule.startswith("cls.predictions.decoder.bias")]
     rules.append("cls.predictions.decoder.bias -> cls.predictions.decoder.bias, cls.predictions.bias")
@@ -63,7 +80,8 @@ def flash_bert(small: bool) -> Two:
         rules[-1] = "cls.predictions.decoder.bias -> cls.predictions.bias"
     part = "attention.self.{x=query|key|value}"
     for tail, axes in (("weight", " i"), ("bias", "")):
-        rules.append(f"bert.encoder.layers.{{n}}.mixer.Wqkv.{tail} -> bert.encoder.layer.{{n}}.{part}.{tail} | (x o){axes} -> o{axes}")
+        fused = f"bert.encoder.layers.{{n}}.mixer.Wqkv.{tail}"
+        rules.append(f"{fused} -> bert.encoder.layer.{{n}}.{part}.{tail} | (x o){axes} -> o{axes}")
     return fresh(source, target, rules, missing=["*position_ids"])
 
 
@@ -84,9 +102,16 @@ def flash_gpt(small: bool) -> Two:
         source.norm(f"{name}.norm2", 768)
     source.norm("transformer.ln_f", 768)
     source.put("lm_head.weight", 3000, 768)
-    table = [(r"^transformer\.wte", "transformer.embeddings.word_embeddings"), (r"^transformer\.wpe", "transformer.embeddings.position_embeddings"),
-             (r"\.h\.(\d+)\.", r".layers.\1."), (r"\.ln_(\d)", r".norm\1"), (r"attn\.c_attn", "mixer.Wqkv"), (r"attn\.c_proj", "mixer.out_proj"),
-             (r"mlp\.c_fc", "mlp.fc1"), (r"mlp\.c_proj", "mlp.fc2")]  # fmt: skip
+    table = [
+        (r"^transformer\.wte", "transformer.embeddings.word_embeddings"),
+        (r"^transformer\.wpe", "transformer.embeddings.position_embeddings"),
+        (r"\.h\.(\d+)\.", r".layers.\1."),
+        (r"\.ln_(\d)", r".norm\1"),
+        (r"attn\.c_attn", "mixer.Wqkv"),
+        (r"attn\.c_proj", "mixer.out_proj"),
+        (r"mlp\.c_fc", "mlp.fc1"),
+        (r"mlp\.c_proj", "mlp.fc2"),
+    ]
     return back(source, target, table, [(r"(c_attn|c_proj|c_fc)\.weight", "o i -> i o")])
 
 
@@ -117,16 +142,31 @@ def garden_bert(small: bool) -> Two:
         source.put(f"{name}/output_layer_norm/beta", 768)
     source.put("pooler_transform/kernel", 768, 768)
     source.put("pooler_transform/bias", 768)
-    table: list[Any] = [(r".*position_ids", ""), (r"^embeddings\.word_embeddings\.weight", "word_embeddings/embeddings"),
-             (r"^embeddings\.position_embeddings\.weight", "position_embedding/embeddings"),
-             (r"^embeddings\.token_type_embeddings\.weight", "type_embeddings/embeddings"),
-             (r"LayerNorm\.weight", "LayerNorm/gamma"), (r"LayerNorm\.bias", "LayerNorm/beta"), (r"^embeddings\.LayerNorm", "embeddings/layer_norm"),
-             (r"^encoder\.layer\.(\d+)\.", r"transformer/layer_\1/"), (r"attention\.self\.", "self_attention/"),
-             (r"attention\.output\.dense", "self_attention/attention_output"), (r"attention\.output\.LayerNorm", "self_attention_layer_norm"),
-             (r"intermediate\.dense", "intermediate"), (r"/output\.dense", "/output"), (r"/output\.LayerNorm", "/output_layer_norm"),
-             (r"^pooler\.dense", "pooler_transform"), (r"\.weight$", "/kernel"), (r"\.bias$", "/bias")]  # fmt: skip
-    layouts = [(r"self\.(query|key|value)\.weight", "i h d -> (h d) i"), (r"self\.(query|key|value)\.bias", "h d -> (h d)"),
-               (r"attention\.output\.dense\.weight", "h d o -> o (h d)"), (r"(dense)\.weight", "i o -> o i")]  # fmt: skip
+    table: list[Any] = [
+        (r".*position_ids", ""),
+        (r"^embeddings\.word_embeddings\.weight", "word_embeddings/embeddings"),
+        (r"^embeddings\.position_embeddings\.weight", "position_embedding/embeddings"),
+        (r"^embeddings\.token_type_embeddings\.weight", "type_embeddings/embeddings"),
+        (r"LayerNorm\.weight", "LayerNorm/gamma"),
+        (r"LayerNorm\.bias", "LayerNorm/beta"),
+        (r"^embeddings\.LayerNorm", "embeddings/layer_norm"),
+        (r"^encoder\.layer\.(\d+)\.", r"transformer/layer_\1/"),
+        (r"attention\.self\.", "self_attention/"),
+        (r"attention\.output\.dense", "self_attention/attention_output"),
+        (r"attention\.output\.LayerNorm", "self_attention_layer_norm"),
+        (r"intermediate\.dense", "intermediate"),
+        (r"/output\.dense", "/output"),
+        (r"/output\.LayerNorm", "/output_layer_norm"),
+        (r"^pooler\.dense", "pooler_transform"),
+        (r"\.weight$", "/kernel"),
+        (r"\.bias$", "/bias"),
+    ]
+    layouts = [
+        (r"self\.(query|key|value)\.weight", "i h d -> (h d) i"),
+        (r"self\.(query|key|value)\.bias", "h d -> (h d)"),
+        (r"attention\.output\.dense\.weight", "h d o -> o (h d)"),
+        (r"(dense)\.weight", "i o -> o i"),
+    ]
     return back(source, target, table, layouts)
 
 
@@ -150,16 +190,21 @@ def keras_gpt2(small: bool) -> Two:
             source.put(f"{name}/{part}/gamma", 768)
             source.put(f"{name}/{part}/beta", 768)
             rules += [f"{name}/{part}/gamma -> {new}.{to}.weight", f"{name}/{part}/beta -> {new}.{to}.bias"]
-        for part, to, into, out in (("feedforward_intermediate_dense", "c_fc", 768, 3072), ("feedforward_output_dense", "c_proj", 3072, 768)):
+        for part, to, into, out in (
+            ("feedforward_intermediate_dense", "c_fc", 768, 3072),
+            ("feedforward_output_dense", "c_proj", 3072, 768),
+        ):
             source.put(f"{name}/{part}/kernel", into, out)
             source.put(f"{name}/{part}/bias", out)
             rules += [f"{name}/{part}/kernel -> {new}.mlp.{to}.weight", f"{name}/{part}/bias -> {new}.mlp.{to}.bias"]
         kernels = ", ".join(f"{name}/self_attention/{part}/kernel" for part in parts)
         biases = ", ".join(f"{name}/self_attention/{part}/bias" for part in parts)
-        rules += [f"{kernels} -> {new}.attn.c_attn.weight | i h d, i h e, i h f -> i ((h d) + (h e) + (h f))",
-                  f"{biases} -> {new}.attn.c_attn.bias | h d, h e, h f -> ((h d) + (h e) + (h f))",
-                  f"{name}/self_attention/attention_output/kernel -> {new}.attn.c_proj.weight | h d o -> (h d) o",
-                  f"{name}/self_attention/attention_output/bias -> {new}.attn.c_proj.bias"]  # fmt: skip
+        rules += [
+            f"{kernels} -> {new}.attn.c_attn.weight | i h d, i h e, i h f -> i ((h d) + (h e) + (h f))",
+            f"{biases} -> {new}.attn.c_attn.bias | h d, h e, h f -> ((h d) + (h e) + (h f))",
+            f"{name}/self_attention/attention_output/kernel -> {new}.attn.c_proj.weight | h d o -> (h d) o",
+            f"{name}/self_attention/attention_output/bias -> {new}.attn.c_proj.bias",
+        ]
     source.put("layer_norm/gamma", 768)
     source.put("layer_norm/beta", 768)
     rules += ["layer_norm/gamma -> ln_f.weight", "layer_norm/beta -> ln_f.bias"]
@@ -180,7 +225,9 @@ def baichuan(small: bool) -> Two:
         if key.endswith("o_proj.weight"):
             source.put(key.replace("o_proj.weight", "rotary_emb.inv_freq"), 32)
     rules = [f"{key} -> {key}" for key in kept if not any(part in key for part in ("q_proj", "k_proj", "v_proj"))]
-    rules.append("model.layers.{n}.self_attn.W_pack.weight -> model.layers.{n}.self_attn.{x=q|k|v}_proj.weight | (x o) i -> o i")
+    rules.append(
+        "model.layers.{n}.self_attn.W_pack.weight -> model.layers.{n}.self_attn.{x=q|k|v}_proj.weight | (x o) i -> o i"
+    )
     return fresh(source, target, rules)
 
 
@@ -200,8 +247,14 @@ def internlm2(small: bool) -> Two:
         source.put(f"{old}.feed_forward.w2.weight", 512, 1376)
         source.put(f"{old}.attention_norm.weight", 512)
         source.put(f"{old}.ffn_norm.weight", 512)
-        for a, b in (("attention.wo", "self_attn.o_proj"), ("feed_forward.w1", "mlp.gate_proj"), ("feed_forward.w3", "mlp.up_proj"),
-                     ("feed_forward.w2", "mlp.down_proj"), ("attention_norm", "input_layernorm"), ("ffn_norm", "post_attention_layernorm")):  # fmt: skip
+        for a, b in (
+            ("attention.wo", "self_attn.o_proj"),
+            ("feed_forward.w1", "mlp.gate_proj"),
+            ("feed_forward.w3", "mlp.up_proj"),
+            ("feed_forward.w2", "mlp.down_proj"),
+            ("attention_norm", "input_layernorm"),
+            ("ffn_norm", "post_attention_layernorm"),
+        ):
             rules.append(f"{old}.{a}.weight -> {new}.{b}.weight")
         names = ", ".join(f"{new}.self_attn.{x}_proj.weight" for x in "qkv")
         rules.append(f"{old}.attention.wqkv.weight -> {names} | (g (q + k + v)) i -> (g q) i, (g k) i, (g v) i")
@@ -214,8 +267,16 @@ def internlm2(small: bool) -> Two:
 @pair("fresh: Qwen's first names to Qwen2: c_attn split, w2 is the gate", "transformers")
 def qwen(small: bool) -> Two:
     """w1 and w2 of one shape: only the code tells which is the gate."""
-    target = hf("Qwen2ForCausalLM", "Qwen2Config", hidden_size=512, num_hidden_layers=4, num_attention_heads=8,
-                num_key_value_heads=8, intermediate_size=1376, vocab_size=3200)  # fmt: skip
+    target = hf(
+        "Qwen2ForCausalLM",
+        "Qwen2Config",
+        hidden_size=512,
+        num_hidden_layers=4,
+        num_attention_heads=8,
+        num_key_value_heads=8,
+        intermediate_size=1376,
+        vocab_size=3200,
+    )
     source, rules = Keys(), []
     source.put("transformer.wte.weight", 3200, 512)
     rules.append("transformer.wte.weight -> model.embed_tokens.weight")
@@ -228,11 +289,19 @@ def qwen(small: bool) -> Two:
         source.put(f"{old}.mlp.w1.weight", 1376, 512)
         source.put(f"{old}.mlp.w2.weight", 1376, 512)
         source.put(f"{old}.mlp.c_proj.weight", 512, 1376)
-        for a, b in (("ln_1", "input_layernorm"), ("attn.c_proj", "self_attn.o_proj"), ("ln_2", "post_attention_layernorm"),
-                     ("mlp.w1", "mlp.up_proj"), ("mlp.w2", "mlp.gate_proj"), ("mlp.c_proj", "mlp.down_proj")):  # fmt: skip
+        for a, b in (
+            ("ln_1", "input_layernorm"),
+            ("attn.c_proj", "self_attn.o_proj"),
+            ("ln_2", "post_attention_layernorm"),
+            ("mlp.w1", "mlp.up_proj"),
+            ("mlp.w2", "mlp.gate_proj"),
+            ("mlp.c_proj", "mlp.down_proj"),
+        ):
             rules.append(f"{old}.{a}.weight -> {new}.{b}.weight")
         for tail, axes in (("weight", " i"), ("bias", "")):
-            rules.append(f"{old}.attn.c_attn.{tail} -> {new}.self_attn.{{x=q|k|v}}_proj.{tail} | (x o){axes} -> o{axes}")
+            rules.append(
+                f"{old}.attn.c_attn.{tail} -> {new}.self_attn.{{x=q|k|v}}_proj.{tail} | (x o){axes} -> o{axes}"
+            )
     source.put("transformer.ln_f.weight", 512)
     source.put("lm_head.weight", 3200, 512)
     rules += ["transformer.ln_f.weight -> model.norm.weight", "lm_head.weight -> lm_head.weight"]
@@ -242,8 +311,19 @@ def qwen(small: bool) -> Two:
 @pair("fresh: ChatGLM to Hugging Face's Glm: grouped query_key_value", "transformers")
 def chatglm(small: bool) -> Two:
     """Two groups of keys and values behind all queries; the fused gate stays fused."""
-    target = hf("GlmForCausalLM", "GlmConfig", hidden_size=512, num_hidden_layers=4, num_attention_heads=8, head_dim=64,
-                num_key_value_heads=2, intermediate_size=1376, vocab_size=3200, attention_bias=True, pad_token_id=0)  # fmt: skip
+    target = hf(
+        "GlmForCausalLM",
+        "GlmConfig",
+        hidden_size=512,
+        num_hidden_layers=4,
+        num_attention_heads=8,
+        head_dim=64,
+        num_key_value_heads=2,
+        intermediate_size=1376,
+        vocab_size=3200,
+        attention_bias=True,
+        pad_token_id=0,
+    )
     source, rules = Keys(), []
     source.put("transformer.embedding.word_embeddings.weight", 3200, 512)
     source.put("transformer.rotary_pos_emb.inv_freq", 16)
@@ -256,23 +336,39 @@ def chatglm(small: bool) -> Two:
         source.put(f"{old}.post_attention_layernorm.weight", 512)
         source.put(f"{old}.mlp.dense_h_to_4h.weight", 2752, 512)
         source.put(f"{old}.mlp.dense_4h_to_h.weight", 512, 1376)
-        for a, b in (("input_layernorm", "input_layernorm"), ("self_attention.dense", "self_attn.o_proj"), ("post_attention_layernorm", "post_attention_layernorm"),
-                     ("mlp.dense_h_to_4h", "mlp.gate_up_proj"), ("mlp.dense_4h_to_h", "mlp.down_proj")):  # fmt: skip
+        for a, b in (
+            ("input_layernorm", "input_layernorm"),
+            ("self_attention.dense", "self_attn.o_proj"),
+            ("post_attention_layernorm", "post_attention_layernorm"),
+            ("mlp.dense_h_to_4h", "mlp.gate_up_proj"),
+            ("mlp.dense_4h_to_h", "mlp.down_proj"),
+        ):
             rules.append(f"{old}.{a}.weight -> {new}.{b}.weight")
         for tail, axes in (("weight", " i"), ("bias", "")):
             names = ", ".join(f"{new}.self_attn.{x}_proj.{tail}" for x in "qkv")
-            rules.append(f"{old}.self_attention.query_key_value.{tail} -> {names} | (q + k + v){axes} -> q{axes}, k{axes}, v{axes}")
+            fused = f"{old}.self_attention.query_key_value.{tail}"
+            rules.append(f"{fused} -> {names} | (q + k + v){axes} -> q{axes}, k{axes}, v{axes}")
     source.put("transformer.encoder.final_layernorm.weight", 512)
     source.put("transformer.output_layer.weight", 3200, 512)
-    rules += ["transformer.encoder.final_layernorm.weight -> model.norm.weight", "transformer.output_layer.weight -> lm_head.weight"]
+    rules += [
+        "transformer.encoder.final_layernorm.weight -> model.norm.weight",
+        "transformer.output_layer.weight -> lm_head.weight",
+    ]
     return fresh(source, target, rules, vars={"q": 512, "k": 128, "v": 128})
 
 
 @pair("fresh: AI2's OLMo to Hugging Face: att_proj and ff_proj are fused, norms have no weights", "transformers")
 def olmo(small: bool) -> Two:
     """ff_proj is up, then gate: no header tells it."""
-    target = hf("OlmoForCausalLM", "OlmoConfig", hidden_size=512, num_hidden_layers=4, num_attention_heads=8,
-                intermediate_size=1376, vocab_size=3200)  # fmt: skip
+    target = hf(
+        "OlmoForCausalLM",
+        "OlmoConfig",
+        hidden_size=512,
+        num_hidden_layers=4,
+        num_attention_heads=8,
+        intermediate_size=1376,
+        vocab_size=3200,
+    )
     source, rules = Keys(), []
     source.put("model.transformer.wte.weight", 3200, 512)
     rules.append("model.transformer.wte.weight -> model.embed_tokens.weight")
@@ -282,9 +378,12 @@ def olmo(small: bool) -> Two:
         source.put(f"{old}.ff_out.weight", 512, 1376)
         source.put(f"{old}.att_proj.weight", 1536, 512)
         source.put(f"{old}.ff_proj.weight", 2752, 512)
-        rules += [f"{old}.attn_out.weight -> {new}.self_attn.o_proj.weight", f"{old}.ff_out.weight -> {new}.mlp.down_proj.weight",
-                  f"{old}.att_proj.weight -> {new}.self_attn.{{x=q|k|v}}_proj.weight | (x o) i -> o i",
-                  f"{old}.ff_proj.weight -> {new}.mlp.{{x=up|gate}}_proj.weight | (x o) i -> o i"]  # fmt: skip
+        rules += [
+            f"{old}.attn_out.weight -> {new}.self_attn.o_proj.weight",
+            f"{old}.ff_out.weight -> {new}.mlp.down_proj.weight",
+            f"{old}.att_proj.weight -> {new}.self_attn.{{x=q|k|v}}_proj.weight | (x o) i -> o i",
+            f"{old}.ff_proj.weight -> {new}.mlp.{{x=up|gate}}_proj.weight | (x o) i -> o i",
+        ]
     source.put("model.transformer.ff_out.weight", 3200, 512)
     rules.append("model.transformer.ff_out.weight -> lm_head.weight")
     return fresh(source, target, rules, hidden=["*mlp.gate_proj.weight", "*mlp.up_proj.weight"])
@@ -313,23 +412,44 @@ def lit_llama(small: bool) -> Two:
         target.put(f"{new}.feed_forward.w3.weight", 1376, 512)
         target.put(f"{new}.attention_norm.weight", 512)
         target.put(f"{new}.ffn_norm.weight", 512)
-        rules += [f"{old}.rms_1.scale -> {new}.attention_norm.weight", f"{old}.rms_2.scale -> {new}.ffn_norm.weight",
-                  f"{old}.attn.c_proj.weight -> {new}.attention.wo.weight", f"{old}.mlp.c_fc1.weight -> {new}.feed_forward.w1.weight",
-                  f"{old}.mlp.c_fc2.weight -> {new}.feed_forward.w3.weight", f"{old}.mlp.c_proj.weight -> {new}.feed_forward.w2.weight",
-                  f"{old}.attn.c_attn.weight -> {new}.attention.w{{x=q|k|v}}.weight | (x o) i -> o i"]  # fmt: skip
+        rules += [
+            f"{old}.rms_1.scale -> {new}.attention_norm.weight",
+            f"{old}.rms_2.scale -> {new}.ffn_norm.weight",
+            f"{old}.attn.c_proj.weight -> {new}.attention.wo.weight",
+            f"{old}.mlp.c_fc1.weight -> {new}.feed_forward.w1.weight",
+            f"{old}.mlp.c_fc2.weight -> {new}.feed_forward.w3.weight",
+            f"{old}.mlp.c_proj.weight -> {new}.feed_forward.w2.weight",
+            f"{old}.attn.c_attn.weight -> {new}.attention.w{{x=q|k|v}}.weight | (x o) i -> o i",
+        ]
     source.put("transformer.ln_f.scale", 512)
     target.put("norm.weight", 512)
     target.put("output.weight", 3200, 512)
-    rules += ["lm_head.weight -> output.weight", "transformer.wte.weight -> tok_embeddings.weight", "transformer.ln_f.scale -> norm.weight"]
+    rules += [
+        "lm_head.weight -> output.weight",
+        "transformer.wte.weight -> tok_embeddings.weight",
+        "transformer.ln_f.scale -> norm.weight",
+    ]
     return fresh(source, target, rules)
 
 
 @pair("fresh: Marian's npz to Hugging Face: flat names, counted from 1", "transformers")
 def marian(small: bool) -> Two:
     """encoder_l1_self_Wq; every matrix is turned, square ones too."""
-    target = hf("MarianMTModel", "MarianConfig", vocab_size=3000, d_model=512, encoder_layers=3, decoder_layers=3,
-                encoder_attention_heads=8, decoder_attention_heads=8, encoder_ffn_dim=2048, decoder_ffn_dim=2048,
-                pad_token_id=2999, decoder_start_token_id=2999, share_encoder_decoder_embeddings=True)  # fmt: skip
+    target = hf(
+        "MarianMTModel",
+        "MarianConfig",
+        vocab_size=3000,
+        d_model=512,
+        encoder_layers=3,
+        decoder_layers=3,
+        encoder_attention_heads=8,
+        decoder_attention_heads=8,
+        encoder_ffn_dim=2048,
+        decoder_ffn_dim=2048,
+        pad_token_id=2999,
+        decoder_start_token_id=2999,
+        share_encoder_decoder_embeddings=True,
+    )
     source, rules = Keys(), []
 
     def both(old: str, new: str, w: str, b: str, into: int, out: int) -> None:
@@ -347,7 +467,9 @@ def marian(small: bool) -> Two:
     for side in ("decoder", "encoder"):
         for at in range(3):
             old, new = f"{side}_l{at + 1}", f"model.{side}.layers.{at}"
-            kinds = [("self", "self_attn"), ("context", "encoder_attn")] if side == "decoder" else [("self", "self_attn")]
+            kinds = (
+                [("self", "self_attn"), ("context", "encoder_attn")] if side == "decoder" else [("self", "self_attn")]
+            )
             for kind, name in kinds:
                 for x, y in (("q", "q_proj"), ("k", "k_proj"), ("v", "v_proj"), ("o", "out_proj")):
                     both(f"{old}_{kind}", f"{new}.{name}.{y}", f"W{x}", f"b{x}", 512, 512)
@@ -357,7 +479,17 @@ def marian(small: bool) -> Two:
             norm(f"{old}_ffn_ffn", f"{new}.final_layer_norm")
     source.put("decoder_ff_logit_out_b", 1, 3000)
     source.put("Wemb", 3000, 512)
-    shared = [k for k in state(target) if k in ("model.shared.weight", "model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight", "lm_head.weight")]  # fmt: skip
+    shared = [
+        k
+        for k in state(target)
+        if k
+        in (
+            "model.shared.weight",
+            "model.encoder.embed_tokens.weight",
+            "model.decoder.embed_tokens.weight",
+            "lm_head.weight",
+        )
+    ]
     rules += [f"Wemb -> {', '.join(shared)}", "decoder_ff_logit_out_b -> final_logits_bias"]
     return fresh(source, target, rules, missing=["*embed_positions.weight"])
 
@@ -427,7 +559,12 @@ def awd_lstm(small: bool) -> Two:
     target.put("0.encoder_dp.emb.weight", 3000, 400)
     rules.append("encoder.weight -> 0.encoder.weight, 0.encoder_dp.emb.weight")
     for at, (out, into) in enumerate(((1152, 400), (1152, 1152), (400, 1152))):
-        for name, *size in (("weight_ih_l0", 4 * out, into), ("bias_ih_l0", 4 * out), ("bias_hh_l0", 4 * out), ("weight_hh_l0_raw", 4 * out, out)):
+        for name, *size in (
+            ("weight_ih_l0", 4 * out, into),
+            ("bias_ih_l0", 4 * out),
+            ("bias_hh_l0", 4 * out),
+            ("weight_hh_l0_raw", 4 * out, out),
+        ):
             source.put(f"rnns.{at}.module.{name}", *size)
         target.put(f"0.rnns.{at}.weight_hh_l0_raw", 4 * out, out)
         for name, *size in (("weight_ih_l0", 4 * out, into), ("bias_ih_l0", 4 * out), ("bias_hh_l0", 4 * out)):
@@ -454,7 +591,15 @@ def mamba(small: bool) -> Two:
 @pair("fresh: a sentence transformer's file to BERT: numbers of a pipeline", "transformers")
 def sbert(small: bool) -> Two:
     """0.auto_model is the encoder, 2.linear a projection that stays behind."""
-    target = hf("BertModel", "BertConfig", hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536, vocab_size=3000)  # fmt: skip
+    target = hf(
+        "BertModel",
+        "BertConfig",
+        hidden_size=384,
+        num_hidden_layers=6,
+        num_attention_heads=12,
+        intermediate_size=1536,
+        vocab_size=3000,
+    )
     source = Keys()
     source.update({f"0.auto_model.{key}": tensor for key, tensor in state(target).items()})
     source.lin("2.linear", 256, 384)

@@ -172,11 +172,24 @@ def mobilefacenet(small: bool) -> Two:
     whole("linear7", 512, 1, 7, act=False)
     whole("linear1", 128, 512, 1, act=False)
     table: list[Any] = [(rf"^{name}\.".replace(".conv", r"\.conv"), f"{old}.") for name, old in names.items()]
-    parts = {0: "conv.conv", 1: "conv.bn", 2: "conv.prelu", 3: "conv_dw.conv", 4: "conv_dw.bn", 5: "conv_dw.prelu",
-             6: "project.conv", 7: "project.bn"}  # fmt: skip
+    parts = {
+        0: "conv.conv",
+        1: "conv.bn",
+        2: "conv.prelu",
+        3: "conv_dw.conv",
+        4: "conv_dw.bn",
+        5: "conv_dw.prelu",
+        6: "project.conv",
+        7: "project.bn",
+    }
     table += [(rf"^(conv_\d+(?:\.model\.\d+)?)\.{number}\.", rf"\1.{part}.") for number, part in parts.items()]
-    table += [(r"^conv2\.", "conv_6_sep."), (r"^dw_conv1\.", "conv2_dw."), (r"^linear7\.", "conv_6_dw."),
-              (r"^linear1\.conv\.", "linear."), (r"^linear1\.bn\.", "bn.")]  # fmt: skip
+    table += [
+        (r"^conv2\.", "conv_6_sep."),
+        (r"^dw_conv1\.", "conv2_dw."),
+        (r"^linear7\.", "conv_6_dw."),
+        (r"^linear1\.conv\.", "linear."),
+        (r"^linear1\.bn\.", "bn."),
+    ]
     return back(source, target, table, [(r"^linear1\.conv\.weight", "o i -> o i 1 1")])
 
 
@@ -202,9 +215,14 @@ def edsr(small: bool) -> Two:
     target.conv("upsample.0", 256, 64, 3)
     target.conv("upsample.2", 256, 64, 3)
     target.conv("conv_last", 3, 64, 3)
-    table = [(r"^conv_first\.", "head.0."), (r"^body\.(\d+)\.conv1", r"body.\1.body.0"),
-             (r"^body\.(\d+)\.conv2", r"body.\1.body.2"), (r"^conv_after_body", "body.16"),
-             (r"^upsample\.", "tail.0."), (r"^conv_last", "tail.1")]  # fmt: skip
+    table = [
+        (r"^conv_first\.", "head.0."),
+        (r"^body\.(\d+)\.conv1", r"body.\1.body.0"),
+        (r"^body\.(\d+)\.conv2", r"body.\1.body.2"),
+        (r"^conv_after_body", "body.16"),
+        (r"^upsample\.", "tail.0."),
+        (r"^conv_last", "tail.1"),
+    ]
     return back(source, target, table)
 
 
@@ -248,8 +266,11 @@ def superpoint(small: bool) -> Two:
     source.conv("convPb", 65, 256, 1)
     source.conv("convDa", 256, 128, 3)
     source.conv("convDb", 256, 256, 1)
-    table = [(r"^encoder\.conv_blocks\.(\d)\.conv_", lambda m: f"conv{int(m[1]) + 1}"),
-             (r"^keypoint_decoder\.conv_score_", "convP"), (r"^descriptor_decoder\.conv_descriptor_", "convD")]  # fmt: skip
+    table = [
+        (r"^encoder\.conv_blocks\.(\d)\.conv_", lambda m: f"conv{int(m[1]) + 1}"),
+        (r"^keypoint_decoder\.conv_score_", "convP"),
+        (r"^descriptor_decoder\.conv_descriptor_", "convD"),
+    ]
     return back(source, target, table)
 
 
@@ -309,7 +330,9 @@ def craft(small: bool) -> Two:
         target.bn(f"upconv{number}.conv.1", b)
         target.conv(f"upconv{number}.conv.3", c, b, 3)
         target.bn(f"upconv{number}.conv.4", c)
-    for number, (out, into, kernel) in zip((0, 2, 4, 6, 8), ((32, 32, 3), (32, 32, 3), (16, 32, 3), (16, 16, 1), (2, 16, 1)), strict=True):  # fmt: skip
+    for number, (out, into, kernel) in zip(
+        (0, 2, 4, 6, 8), ((32, 32, 3), (32, 32, 3), (16, 32, 3), (16, 16, 1), (2, 16, 1)), strict=True
+    ):
         target.conv(f"conv_cls.{number}", out, into, kernel)
     table = [(r"^(upconv|conv_cls|basenet\.slice5).*", ""), (r"^basenet\.slice\d\.", "features.")]
     return back(source, target, table, missing=["upconv*", "conv_cls.*", "basenet.slice5.*"])
@@ -333,8 +356,14 @@ def repvgg(small: bool) -> Two:
             source.bn(f"{name}.rbr_1x1.bn", width)
             into = width
     source.lin("linear", 1000, 1280)
-    table = [(r"^stem\.", "stage0."), (r"^stages\.(\d)\.", lambda m: f"stage{int(m[1]) + 1}."), (r"^head\.fc", "linear"),
-             (r"\.conv_kxk\.", ".rbr_dense."), (r"\.conv_1x1\.", ".rbr_1x1."), (r"\.identity\.", ".rbr_identity.")]  # fmt: skip
+    table = [
+        (r"^stem\.", "stage0."),
+        (r"^stages\.(\d)\.", lambda m: f"stage{int(m[1]) + 1}."),
+        (r"^head\.fc", "linear"),
+        (r"\.conv_kxk\.", ".rbr_dense."),
+        (r"\.conv_1x1\.", ".rbr_1x1."),
+        (r"\.identity\.", ".rbr_identity."),
+    ]
     return back(source, target, table)
 
 
@@ -344,17 +373,32 @@ def pycls_regnet(small: bool) -> Two:
     import timm
 
     target = timm.create_model("regnety_002")
-    table = [(r"^stem\.bn", "stem.bn"), (r"\.conv1\.conv\.", ".f.a."), (r"\.conv1\.bn\.", ".f.a_bn."),
-             (r"\.conv2\.conv\.", ".f.b."), (r"\.conv2\.bn\.", ".f.b_bn."), (r"\.conv3\.conv\.", ".f.c."),
-             (r"\.conv3\.bn\.", ".f.c_bn."), (r"\.se\.fc1\.", ".f.se.f_ex.0."), (r"\.se\.fc2\.", ".f.se.f_ex.2."),
-             (r"\.downsample\.conv\.", ".proj."), (r"\.downsample\.bn\.", ".bn.")]  # fmt: skip
+    table = [
+        (r"^stem\.bn", "stem.bn"),
+        (r"\.conv1\.conv\.", ".f.a."),
+        (r"\.conv1\.bn\.", ".f.a_bn."),
+        (r"\.conv2\.conv\.", ".f.b."),
+        (r"\.conv2\.bn\.", ".f.b_bn."),
+        (r"\.conv3\.conv\.", ".f.c."),
+        (r"\.conv3\.bn\.", ".f.c_bn."),
+        (r"\.se\.fc1\.", ".f.se.f_ex.0."),
+        (r"\.se\.fc2\.", ".f.se.f_ex.2."),
+        (r"\.downsample\.conv\.", ".proj."),
+        (r"\.downsample\.bn\.", ".bn."),
+    ]
     rules = rules_of(state(target), table, backwards=True)
     shapes = {rule.split(" -> ")[0]: state(target)[rule.split(" -> ")[1]] for rule in rules}
+
     # pycls makes the projection in front of the transform, and excitation between b and c
     def place(name: str) -> tuple[bool, str, str, int]:
         stage, _, rest = name.partition(".")
         block = rest.split(".")[0]
-        return (stage == "head", stage if stage != "stem" else "", f"{int(block[1:]):03}" if stage[0] == "s" and stage != "stem" else "", ".f." in name)  # fmt: skip
+        return (
+            stage == "head",
+            stage if stage != "stem" else "",
+            f"{int(block[1:]):03}" if stage[0] == "s" and stage != "stem" else "",
+            ".f." in name,
+        )
 
     source = Keys()
     source.update({name: shapes[name] for name in sorted(shapes, key=place)})
