@@ -187,11 +187,16 @@ CHANGES: dict[str, Change] = {change.__name__: change for change in (
     words, prefix, order, dropped, source_dropped, inserted, head, stage)}  # fmt: skip
 
 
+_OF_BLOCKS = {"dropped", "source_dropped", "inserted"}  # one of them: 1 to 12 for 0 to 11 is also a count from 1
+
+
 def mutated(case: Case, seed: int) -> tuple[Case, list[str]]:
     """The case after one to three changes, and their names."""
     rng = Random(f"{case.name} {seed}")
-    done = []
+    done: list[str] = []
     for name in rng.sample(sorted(CHANGES), rng.randint(1, 3)):
+        if name in _OF_BLOCKS and _OF_BLOCKS & set(done):
+            continue
         changed = CHANGES[name](rng, case)
         if changed is not None:
             case, done = changed, [*done, name]
