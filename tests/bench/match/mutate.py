@@ -107,22 +107,22 @@ def _block(path: str, number: int, key: str) -> bool:
 
 
 def dropped(rng: Random, case: Case) -> Case | None:
-    """A block of the target is gone; the others keep their numbers."""
+    """A block of the target is gone, not the first; the others keep their numbers."""
     lists = _lists(case)
     if not lists:
         return None
     path = rng.choice(sorted(lists))
-    number = rng.choice(lists[path])
+    number = rng.choice(lists[path][1:])
     return _kept(case, case.source, {k: spec for k, spec in case.target.items() if not _block(path, number, k)})
 
 
 def source_dropped(rng: Random, case: Case) -> Case | None:
-    """A block of the source is gone; what was made of it has no source any more."""
+    """A block of the source is gone, not the first; what was made of it has no source any more."""
     lists = _lists(case, of_source=True)
     if not lists:
         return None
     path = rng.choice(sorted(lists))
-    number = rng.choice(lists[path])
+    number = rng.choice(lists[path][1:])
     return _kept(case, {k: spec for k, spec in case.source.items() if not _block(path, number, k)}, case.target)
 
 
@@ -187,7 +187,8 @@ CHANGES: dict[str, Change] = {change.__name__: change for change in (
     words, prefix, order, dropped, source_dropped, inserted, head, stage)}  # fmt: skip
 
 
-_OF_BLOCKS = {"dropped", "source_dropped", "inserted"}  # one of them: 1 to 12 for 0 to 11 is also a count from 1
+# one of them in a mutant: blocks 1 to 12 where the other side has 0 to 11 may also be counted from 1
+_OF_BLOCKS = {"dropped", "source_dropped", "inserted", "stage"}
 
 
 def mutated(case: Case, seed: int) -> tuple[Case, list[str]]:

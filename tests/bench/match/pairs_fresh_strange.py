@@ -16,7 +16,7 @@ def none(source: Any, target: Any) -> Two:
     return Two(source, target, None, proof="other functions, or the same functions trained for other things")
 
 
-@pair("fresh, unrelated: a ResNet of half the width, layer2 has layer1's shapes", "timm")
+@pair("fresh, unrelated: a ResNet of half the width, layer2 has layer1's shapes")
 def half_width(small: bool) -> Two:
     """Under the same names nothing fits; what fits stands under other names."""
 
