@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from ckptool.core.checkpoint import Checkpoint
-from ckptool.core.counts import tallied
 from ckptool.core.ops import Cast
 from ckptool.core.plan import Copies, Plan, Source, Step, Value, sources_of
 from ckptool.core.reasons import (
@@ -21,7 +20,7 @@ from ckptool.core.reasons import (
     TrainedWhole,
     Unmixed,
 )
-from ckptool.core.spec import DTYPES, Form, TensorSpec
+from ckptool.core.spec import DTYPES, Form
 from ckptool.report.reasons import dropped_text, reason_text
 
 
@@ -93,8 +92,8 @@ def _cast_source(value: Value) -> Source | None:
 def key_fates(plan: Plan) -> dict[str, KeyFate]:
     """Each key of the output, and of the inputs what is left out, in the order of the inputs."""
     copies = plan.steps if isinstance(plan.steps, Copies) and len(plan.inputs) == 1 else None
-    if copies is not None and copies.keys is copies.sources and len(tallied(copies.reasons)) == 1:
-        return _fates_of_copies(plan, copies)
+    if copies is not None and (found := _fates_of_copies(plan, copies)) is not None:
+        return found
     steps = {step.target.key: step for step in plan.steps}
     fates: dict[str, KeyFate] = {}
     casts = any(fate_of(step) is Fate.CAST for step in plan.steps)
@@ -116,8 +115,15 @@ def key_fates(plan: Plan) -> dict[str, KeyFate]:
     return fates
 
 
-def _fates_of_copies(plan: Plan, steps: Copies) -> dict[str, KeyFate]:
-    """The same for a plan that keeps some tensors for one reason, and leaves out others: its keys have few fates."""
+def _fates_of_copies(plan: Plan, steps: Copies) -> dict[str, KeyFate] | None:
+    """The same where nothing is renamed, and tensors of one form are kept or cast for one reason; else None."""
+    if steps.keys is not steps.sources:
+        return None
+    columns = zip(map(id, steps.origins), map(id, steps.forms), map(id, steps.reasons), strict=True)
+    first = dict(zip(columns, range(len(steps)), strict=True))
+    made = {origin: at for (origin, _, _), at in first.items()}
+    if len(made) < len(first):
+        return None
     source = plan.inputs[steps.input]
     gone = {dropped.source.key: dropped.reason for dropped in plan.dropped}
     forms, reasons = list(source.forms()), list(map(gone.get, source))  # no reason for those that are kept
@@ -125,8 +131,7 @@ def _fates_of_copies(plan: Plan, steps: Copies) -> dict[str, KeyFate]:
     alike: dict[tuple[int, int], KeyFate] = {}
     for place, (form, reason) in kinds.items():
         if reason is None:
-            kept = Step(TensorSpec("", form.dtype, form.shape), Source(steps.input, ""), steps.reasons[0])
-            alike[place] = fate_made(plan, kept, False, form.nbytes)
+            alike[place] = fate_made(plan, steps[made[id(form)]], steps.cast is not None, form)
         else:
             alike[place] = fate_dropped(plan, reason, form)
     places = zip(map(id, forms), map(id, reasons), strict=True)
@@ -147,27 +152,29 @@ def fate_dropped(plan: Plan, reason: Reason | None, form: Form) -> KeyFate:
     return KeyFate(Fate.DROPPED, dropped_text(reason, plan.inputs), form.elements, before, 0)
 
 
-def fate_made(plan: Plan, step: Step, casts: bool, nbytes: int | None = None) -> KeyFate:
+def fate_made(plan: Plan, step: Step, casts: bool, origin: Form | None = None) -> KeyFate:
     """What is said of a key that a step makes.
 
     Args:
         plan: the step is one of its.
         step: it.
         casts: others are cast.
-        nbytes: of a copy in columns, where they are known.
+        origin: of a copy or a cast in columns, the form in the input.
     """
-    after = plan.nbytes_of(step) if nbytes is None else nbytes
-    if nbytes is None:
+    after = plan.nbytes_of(step) if origin is None else step.target.nbytes
+    if origin is not None:
+        nbytes = origin.nbytes
+    else:
         sources = (step.value,) if isinstance(step.value, Source) else set(sources_of(step.value))
         nbytes = sum(plan.inputs[source.input].form(source.key).nbytes for source in sources)
     nbytes = step.reason.nbytes if isinstance(step.reason, Decoded) else nbytes
     before = None if plan.command.name == "merge" else nbytes
     spared = step.is_copy and step.tied_to is None and DTYPES[step.target.dtype].kind in ("int", "uint", "bool")
     spared = spared and (casts or isinstance(step.reason, Unmixed))
-    return KeyFate(fate_of(step), _said(plan, step, casts), step.target.elements, before, after, spared)
+    return KeyFate(fate_of(step), _said(plan, step, casts, origin), step.target.elements, before, after, spared)
 
 
-def _said(plan: Plan, step: Step, casts: bool) -> str:
+def _said(plan: Plan, step: Step, casts: bool, origin: Form | None = None) -> str:
     """What a step does, and which option or rule said so."""
     reason = _notable(step.reason, plan.inputs)
     value = step.value
@@ -178,8 +185,8 @@ def _said(plan: Plan, step: Step, casts: bool) -> str:
             return f"from {value.key}" + (f", {reason}" if reason else "")
         return reason or _copied(step.target.dtype, casts)
     if source := _cast_source(value):
-        old = DTYPES[plan.inputs[source.input].form(source.key).dtype].short
-        cast = f"{old} → {DTYPES[step.target.dtype].short}"
+        origin = origin or plan.inputs[source.input].form(source.key)
+        cast = f"{DTYPES[origin.dtype].short} → {DTYPES[step.target.dtype].short}"
         renamed = "" if source.key == step.target.key else f"from {source.key}, "
         return f"{renamed}{cast}" + (f", {reason}" if reason else "")
     says_it = reason and not isinstance(step.reason, ByRules)
@@ -203,8 +210,8 @@ def _copied(dtype: str, casts: bool) -> str:
 def counts(plan: Plan) -> Iterator[str]:
     """``- 2 dropped``, ``~ 100 cast``, ``= 20 copied``: how many keys have which fate."""
     if isinstance(plan.steps, Copies):
-        renamed = len(plan.steps.renamed)
-        found = Counter({Fate.RENAMED: renamed, Fate.COPIED: len(plan.steps) - renamed})
+        renamed, cast = len(plan.steps.renamed), len(plan.steps.sources_cast)
+        found = Counter({Fate.RENAMED: renamed, Fate.CAST: cast, Fate.COPIED: len(plan.steps) - renamed - cast})
         kept = set(plan.steps.keys) if plan.dropped else set()
     else:
         found = Counter(fate_of(step) for step in plan.steps if step.stored)
