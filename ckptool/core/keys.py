@@ -18,12 +18,12 @@ pattern a glob on the whole key, which is how `quote` pins a word down to one ke
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from ckptool.core.errors import UsageError
-from ckptool.core.globs import ANY, STAR, Automaton, CharClass, Choice, Node, Repeat, numbers, regex_of
+from ckptool.core.globs import ANY, STAR, Automaton, CharClass, Choice, Node, Repeat, numbers, outlined, regex_of
 
 MAX_TEXT = 10_000  # characters of a pattern
 _MAX_NESTING = 20
@@ -74,6 +74,10 @@ class Pattern:
         """Those of the keys that the pattern means, in their order."""
         return self.matcher.select(keys)
 
+    def possible(self, outlines: Iterable[str]) -> list[str]:
+        """Those of the outlines that keys which it means may have (see `ckptool.core.outlines`)."""
+        return list(outlines) if self.text.startswith("re:") else _matcher(self.text, outlined).select(outlines)
+
 
 class _Linear:
     """A glob without braces as a regex, which is linear, and faster than an automaton."""
@@ -86,12 +90,12 @@ class _Linear:
         return [key for key in keys if fullmatch(key)]
 
 
-def _matcher(text: str) -> Matcher:
+def _matcher(text: str, edit: Callable[[list[Node]], list[Node]] = list) -> Matcher:
     if text.startswith("re:"):
         from ckptool.core.regexes import Regex  # needs what most runs do not: a process
 
         return Regex(text[3:])
-    nodes = _Glob(text).nodes()
+    nodes = edit(_Glob(text).nodes())
     is_glob = any(mark in text for mark in "*?[")
     if "{" not in text:
         regex = regex_of(nodes)

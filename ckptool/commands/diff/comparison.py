@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ckptool.commands.consult import comparison_notes
@@ -131,7 +131,8 @@ def _sides(old: Checkpoint, new: Checkpoint, mapped: Sequence[Mapped] | None) ->
         return _Sides(Side(old), Side(new), both, removed, _without(new, both), known)
     before, after = seen_through(old, new)
     olds, news = Side(old, before), Side(new, after)
-    both = dict.fromkeys(key for key in news if key in olds)
+    names = list(news)
+    both = dict.fromkeys(names if names == list(olds) else [key for key in names if key in olds])
     return _Sides(olds, news, both, _without(olds, both), _without(news, both), {})
 
 
@@ -223,11 +224,10 @@ def _explained(sides: _Sides, renamed: Mapping[str, str], old: Checkpoint, new: 
 def _changes(sides: _Sides, renamed: Mapping[str, str], verdicts: Mapping[str, Verdict]) -> Changes:
     """What became of every tensor, in the order of the new side."""
     status_of = dict(zip(sides.both, _statuses(sides, verdicts), strict=True))
-    if not sides.removed and not sides.mapped and len(status_of) == len(sides.new):
-        order: Iterable[tuple[bool, str]] = ((True, key) for key in sides.new)
-    else:
-        partners = {key: mapped.sources[0] for key, mapped in sides.mapped.items() if key in sides.both}
-        order = in_order(sides.old, sides.new, {**partners, **renamed}, () if sides.mapped else sides.both)
+    if len(status_of) == len(sides.old) == len(sides.new) and not verdicts and not sides.mapped:
+        return Changes(list(status_of), list(status_of.values()), {}, (sides.old, sides.new))
+    partners = {key: mapped.sources[0] for key, mapped in sides.mapped.items() if key in sides.both}
+    order = in_order(sides.old, sides.new, {**partners, **renamed}, () if sides.mapped else sides.both)
     keys: list[str] = []
     statuses: list[Status] = []
     special: dict[int, Change] = {}

@@ -49,7 +49,8 @@ class _Pair:
     def reshaped(self) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
         """Keys of both, with the two shapes, where these differ."""
         old, new = self.tensors
-        keys = [key for key in old if key in new]
+        keys = list(old)
+        keys = keys if keys == list(new) else [key for key in keys if key in new]
         forms = zip(keys, old.forms(keys), new.forms(keys), strict=True)
         return {key: (a.shape, b.shape) for key, a, b in forms if a.shape != b.shape}
 

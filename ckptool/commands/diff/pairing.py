@@ -22,7 +22,7 @@ class Side(Mapping[str, Tensor]):
         >>> import ckptool
         >>> side = Side(ckptool.open("fixtures/training.ckpt"), "module.")
         >>> side["fc.bias"].key, side.form("fc.bias").label
-        ('module.fc.bias', 'f32[10]')
+        ('module.fc.bias', 'f32[100]')
     """
 
     checkpoint: Checkpoint

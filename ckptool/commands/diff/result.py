@@ -134,7 +134,7 @@ class Changes(Sequence[Change]):
         for at, (key, status) in enumerate(zip(self.keys, self.statuses, strict=True)):
             if at in self.special or self._sides is None:
                 change = self[at]
-                yield change.old and form_of(change.old), change.new and form_of(change.new)
+                yield _form_of(change.old), _form_of(change.new)
             else:
                 old, new = self._sides
                 yield (
@@ -167,6 +167,10 @@ class Changes(Sequence[Change]):
 
     def __len__(self) -> int:
         return len(self.keys)
+
+
+def _form_of(tensor: Tensor | None) -> Form | None:
+    return None if tensor is None else form_of(tensor)
 
 
 @dataclass(frozen=True, slots=True)
