@@ -76,7 +76,8 @@ class Pattern:
 
     def possible(self, outlines: Iterable[str]) -> list[str]:
         """Those of the outlines that keys which it means may have (see `ckptool.core.outlines`)."""
-        return list(outlines) if self.text.startswith("re:") else _matcher(self.text, outlined).select(outlines)
+        is_glob = isinstance(self.matcher, _Linear | Automaton)
+        return _matcher(self.text, outlined).select(outlines) if is_glob else list(outlines)
 
 
 class _Linear:
@@ -137,7 +138,7 @@ class _Glob:
 
     def char_class(self) -> CharClass:
         """``[12]``, ``[a-f]``, ``[!x]``, ``[]]``: the position is behind the opening bracket."""
-        start = self.at + self.text.startswith("!", self.at)
+        start = self.at + (self.text[self.at : self.at + 1] == "!")
         end = self.text.find("]", start + 1)
         if end < 0:
             raise UsageError(f'"{self.text}" has a [ that is not closed', hint="write [[] for the bracket itself")

@@ -44,7 +44,7 @@ def _moved(case: Case, asked: Setting[Drift]) -> Iterator[Found]:
     except NoMatchError as error:
         yield Found(error.given_as("drift.keys").message, help=error.hint or "", place=place, short="no keys")
         return
-    moved = [change for change in diff.changes if not _is_same(change, drift.rel)]
+    moved = [change for change in diff.changes.differing if not _is_same(change, drift.rel)]
     moved = [change for change in moved if not case.allows("drift", change.key)]
     if moved:
         of = f"{len(moved):,} of {many(len(diff.changes), 'tensor')}"
