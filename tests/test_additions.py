@@ -1,6 +1,6 @@
 """What an addition costs: toys are added in no more files than the table of costs says, and nothing else knows of them.
 
-Each file of a toy stands in a temporary folder that a room is given beside its own; the line in a registry is said here.
+Each file of a toy stands in a temporary folder that a room has beside its own; the line in a registry is said here.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import pytest
 from conftest import FIXTURES
 
 from ckptool.cli import app
+from ckptool.commands.checks import RULES
 from ckptool.formats import registry
 from ckptool.report.encoders import ENCODERS
 
@@ -185,3 +186,60 @@ def test_a_format_that_is_read_is_a_file_and_a_line(
     assert code("merge", str(crate), str(pth), "--method", "linear", "-o", str(tmp_path / "mixed.safetensors")) == 0
     assert code("check", str(tmp_path)) == 0
     assert "w.crate" in capsys.readouterr().out
+
+
+# ---------------------------------------------------------------------------------------------- a check with a setting
+
+CHECK = {
+    "commands.checks.few": '''
+from ckptool.commands.checks import Rule
+from ckptool.commands.checks.case import Found
+from ckptool.commands.checks.settings import Key
+
+def _number(reader, value, at):
+    if not isinstance(value, int):
+        reader.refuse(f"{at[-1]} is not a number", at, "most = 100")
+    return value
+
+MOST = Key("most", _number)
+RULE = Rule("few", needs=(MOST,), allows=("few",))
+
+def few(case):
+    """There are more tensors than there may be.
+
+    Policy: it runs where `most` is set.
+    """
+    setting = case.settings.get(MOST)
+    keys = case.refused("few", case.checkpoint)
+    if len(keys) > setting.value:
+        yield Found(f"{len(keys)} tensors, more than {setting.value}", keys, place=setting.place)
+'''
+}
+
+
+def test_a_check_with_a_setting_is_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "few" not in RULES
+    add(tmp_path / "rooms", monkeypatch, CHECK)
+    monkeypatch.delitem(vars(RULES), "_known")  # what has been found before
+    policy = tmp_path / "ckptool.toml"
+
+    def check(text: str, *arguments: str) -> tuple[int, str]:
+        policy.write_text(text, encoding="utf-8")
+        code = app.run(["check", CHECKPOINT, "--policy", str(policy), *arguments])
+        out, err = capsys.readouterr()
+        return code, out + err
+
+    code, said = check("most = 100")
+    assert code == 1 and "122 tensors, more than 100" in said and "ckptool.toml:1" in said
+    assert check("most = 122")[0] == 0
+    assert check('most = 21\nallow.few = ["*.weight", "*bias", "*.running_*"]')[0] == 0
+    assert check('most = 100\nlevels.few = "warning"')[0] == 0
+    assert check('[[paths]]\nmatch = "*.pth"\nmost = 5')[0] == 1
+    assert check('most = "x"') == (2, f"error: {policy}:1: most is not a number\n  help: most = 100\n")
+    assert 'did you mean "most"?' in check("mosst = 1")[1]
+    assert "the rule few needs most in the policy" in check("", "--rule", "few")[1]
+    assert json.loads(check("most = 100", "--json")[1])["findings"][0]["rule"] == "few"
+    assert app.run(["check", "--explain", "few"]) == 0
+    assert "There are more tensors than there may be." in capsys.readouterr().out
