@@ -160,7 +160,8 @@ def test_every_setting_is_read_with_its_line(policy: Policy) -> None:
 
 def test_a_path_has_its_own_settings_on_top(policy: Policy, tmp_path: Path) -> None:
     release = policy.settings_for(tmp_path / "release" / "a.pth")
-    assert release.max_size is not None and (release.max_size.value, release.max_size.place.line) == (1000, 23)
+    size = release.values["max-size"]
+    assert (size.value, size.place.line) == (1000, 23)
     assert release.values["lock"] == policy.settings.values["lock"]
     assert {name: level.value for name, level in release.levels.items()} == {"nonfinite": "warning", "dead": "error"}
     assert [entry.list for entry in release.allow] == ["missing", "missing", "globals"]
