@@ -73,7 +73,7 @@ class DecodedBytes(DerivedBytes):
     @property
     def members(self) -> dict[str, Tensor]:
         """The stored tensors by role."""
-        return {role: stored_member(self.stored, spec) for role, spec in self.encoded.members.items()}
+        return {role: stored_member(self.stored, self.encoded, role) for role in self.encoded.members}
 
     @property
     def identity(self) -> Hashable:
@@ -95,7 +95,8 @@ class DecodedBytes(DerivedBytes):
     @property
     def file(self) -> ByteSource:
         """The file that holds the codes."""
-        return self.stored[self.encoded.codes.key].pieces[0].storage.file
+        codes = stored_member(self.stored, self.encoded, "codes")
+        return codes.pieces[0].storage.file
 
     @property
     def label(self) -> str:
@@ -120,9 +121,14 @@ class DecodedBytes(DerivedBytes):
         return OpenDecoded(self)
 
 
-def stored_member(stored: Mapping[str, Tensor], spec: TensorSpec) -> Tensor:
-    """A stored tensor; one of a block type, which no array holds, as the bytes of its rows."""
+def stored_member(stored: Mapping[str, Tensor], encoded: Encoded, role: str) -> Tensor:
+    """The stored tensor of a role; one of a block type, which no array holds, as the bytes of its rows."""
+    spec = encoded.members[role]
     tensor = stored[spec.key]
+    if tensor.parts:
+        from ckptool.encodings.subclasses import part_of
+
+        return part_of(tensor, encoded, role)
     if tensor.dtype == spec.dtype or DTYPES[tensor.dtype].numpy:
         return tensor
     pieces = tuple(replace(piece, shape=spec.shape) for piece in tensor.pieces)
