@@ -21,6 +21,7 @@ _ROUNDS = 4
 _SAMPLE = 8  # pairs of one form that are looked at to know whether a cut holds for all
 _RUN = re.compile("[0-9]+")
 _RULE = 12  # what a rule costs, as characters
+_NUMBER = 3  # what a number costs more than others
 _WRONG = 0.34  # as many keys that a rule is wrong for as those it is right for, at most: they get rules of their own
 
 
@@ -43,7 +44,8 @@ class Edit:
     @property
     def cost(self) -> int:
         """Characters."""
-        return _RULE + sum(map(len, self.old)) + sum(len(part) for row in self.new for part in row) + len(self.layout)
+        text = "".join((*self.old, *(part for row in self.new for part in row), self.layout))
+        return _RULE + len(text) + _NUMBER * text.count("#")
 
 
 @dataclass(frozen=True, slots=True)
