@@ -89,12 +89,14 @@ class Form:
 
 
 def common_prefixes(pairs: Sequence[Said]) -> tuple[Parts, Parts]:
-    """What all sources begin with and all targets begin with instead."""
-    ours, theirs = (
-        _common([key.split(".")[:-1] for key in keys])
-        for keys in ([pair.sources[0] for pair in pairs], [key for pair in pairs for key in pair.targets])
-    )
+    """What all sources begin with and all targets begin with instead; what follows is no number alone."""
+    rows = [pair.sources[0].split(".") for pair in pairs], [key.split(".") for pair in pairs for key in pair.targets]
+    ours, theirs = (_common([row[:-1] for row in side]) for side in rows)
     while ours and theirs and ours[-1] == theirs[-1]:
+        ours, theirs = ours[:-1], theirs[:-1]
+    while any(
+        row[len(some)].isdigit() for some, side in zip((ours, theirs), rows, strict=True) if some for row in side
+    ):
         ours, theirs = ours[:-1], theirs[:-1]
     return ours, theirs
 
