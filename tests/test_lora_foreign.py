@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 import ckptool
+from ckptool.commands.merging.lora import plan_adapter
 from ckptool.core.errors import CkptError, UsageError
 
 State = dict[str, torch.Tensor]
@@ -305,3 +306,24 @@ def test_names_are_resolved_against_the_base(data: st.DataObject, tmp_path_facto
     for key, tensor in base.items():
         delta = random(tensor.shape[0], R).double() @ random(R, 4).double()
         assert torch.allclose(found[key], (tensor.double() + delta).float(), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        (("lora_controlnet", "q.up", "q.down"), "ControlLoRA"),
+        (("lora_unet_q.weight", "lora_unet_q.on_input"), "(IA)3"),
+        (("lora_unet_q.diff", "lora_unet_q.diff_b"), "whole differences"),
+        (("lora_unet_q.hada_w1_a", "lora_unet_q.hada_w1_b"), "LoHa"),
+        (("lora_unet_q.lokr_w1", "lora_unet_q.lokr_w2"), "LoKr"),
+        (("lora_unet_q.oft_blocks",), "OFT"),
+    ],
+)
+def test_other_kinds_of_adapters_are_named(keys: tuple[str, ...], told: str, tmp_path: Path) -> None:
+    base, adapter = tmp_path / "base.safetensors", tmp_path / "adapter.safetensors"
+    save_file({"q.weight": torch.ones(4, 4)}, base)
+    save_file({key: torch.ones(4, 4) for key in keys}, adapter)
+    with pytest.raises(CkptError) as error:
+        plan_adapter(ckptool.open(base), ckptool.open(adapter))
+    assert told in error.value.message
+    assert error.value.hint

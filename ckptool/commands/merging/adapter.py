@@ -101,7 +101,11 @@ def parsed_config(config: Mapping[str, object], path: PurePath) -> AdapterConfig
     """What a configuration says; see `read_config`."""
     kind = config.get("peft_type", "LORA")
     if kind != "LORA":
-        raise UsageError(f"the adapter is of kind {kind}", hint="ckptool merges those of kind LORA", path=path)
+        raise UsageError(
+            f"the adapter is of kind {kind}; ckptool merges those of kind LORA",
+            hint=f"where peft can merge {kind}: merge_and_unload",
+            path=path,
+        )
     for name, why in _UNMERGEABLE.items():
         if config.get(name):
             raise UsageError(f"the adapter {why} ({name}): that is not a sum of weights", hint=_BY_PEFT, path=path)
@@ -140,6 +144,23 @@ def family_of(adapter: Checkpoint) -> str:
     return found.family if found is not None else ""
 
 
+_OTHERS = {
+    "lora_controlnet": (
+        "a ControlLoRA: a control network of its own, made of factors and of the base",
+        "load it beside the base, as ComfyUI does; there is nothing to merge",
+    ),
+    "on_input": (
+        "an (IA)3 adapter of LyCORIS, which multiplies weights and adds nothing",
+        "merge it with LyCORIS (tools/merge.py)",
+    ),
+    "diff": (
+        "an adapter with whole differences of weights (LyCORIS full), not factors",
+        "merge it with LyCORIS (tools/merge.py)",
+    ),
+}
+"""Kinds of adapters that keys tell, by their last names: what they are, and what to do."""
+
+
 def require_peft(adapter: Checkpoint) -> None:
     """Refuses what is no adapter in PEFT's format, with the format's name.
 
@@ -153,6 +174,10 @@ def require_peft(adapter: Checkpoint) -> None:
             hint=f"{found.way}, or save it with peft (save_pretrained)",
             path=adapter.path,
         )
+    for end, (what, way) in _OTHERS.items() if found is None else ():
+        key = next((key for key in adapter if key == end or key.endswith(f".{end}")), None)
+        if key is not None:
+            raise UsageError(f"{adapter.path} is {what}", hint=way, path=adapter.path, key=key)
 
 
 def _read(path: PurePath) -> Mapping[str, object]:
