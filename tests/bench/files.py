@@ -126,13 +126,10 @@ def write_fp8_groups(folder: Path, groups: int, shards: int = 1) -> Path:
         header: dict[str, object] = {}
         end = 0
         for group in range(shard, groups, shards):
-            module = (
-                f"model.layers.{group // 768}.mlp.experts.{group // 3 % 256}.{('gate', 'up', 'down')[group % 3]}_proj"
-            )
-            for last, dtype, shape, nbytes in (
-                ("weight", "F8_E4M3", [8, 8], 64),
-                ("weight_scale_inv", "F32", [1, 1], 4),
-            ):
+            expert = f"model.layers.{group // 768}.mlp.experts.{group // 3 % 256}"
+            module = f"{expert}.{('gate', 'up', 'down')[group % 3]}_proj"
+            forms = [("weight", "F8_E4M3", [8, 8], 64), ("weight_scale_inv", "F32", [1, 1], 4)]
+            for last, dtype, shape, nbytes in forms:
                 key = f"{module}.{last}"
                 header[key] = {"dtype": dtype, "shape": shape, "data_offsets": [end, end + nbytes]}
                 end += nbytes
