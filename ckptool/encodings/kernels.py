@@ -163,6 +163,21 @@ def bytes_of(array: Array) -> Array:
     return octets
 
 
+def transposed(matrix: Array) -> Array:
+    """A matrix with its axes swapped, contiguous.
+
+    A part of a wide matrix is copied first: its rows may be a power of two apart, and the cache holds few of those.
+
+    Example:
+        >>> import numpy as np
+        >>> transposed(np.arange(6).reshape(2, 3)[:, :2]).tolist()
+        [[0, 3], [1, 4]]
+    """
+    import numpy as np
+
+    return np.ascontiguousarray(np.ascontiguousarray(matrix).T)
+
+
 def float_scales(scales: Array) -> Array:
     """Scales of any dtype as float32; uint8 are exponents."""
     import numpy as np

@@ -1,5 +1,7 @@
 """How fast encoded tensors become bfloat16: ``python -m tests.bench.bench_encodings [SCHEME ...]``.
 
+``... groups`` measures the memory of ``filter --dequantize`` for more and more small tensors instead.
+
 First the decoders, in this process, so that start-up is apart: ckptool on two threads (members are mapped files, blocks
 are written as they come), the torch script that users of a scheme have (whole tensors in memory), `cp` of the output.
 The rate by processor time does not depend on what else the machine does. Then whole commands, start-up included:
@@ -28,7 +30,8 @@ from ckptool.encodings.encoded import Encoded, Read
 from ckptool.encodings.kernels import E2M1
 from ckptool.encodings.registry import decode, recognise, row_step, settle
 from ckptool.engine.decoded import ELEMENTS
-from tests.bench.harness import Result, bench_folder, ckptool, report, run_interleaved
+from tests.bench.files import write_fp8_groups
+from tests.bench.harness import Result, bench_folder, ckptool, measure, report, run_interleaved, script
 
 if TYPE_CHECKING:
     from ckptool.core.arrays import Array
@@ -266,16 +269,45 @@ def bench_commands(name: str, folder: Path, arrays: Mapping[str, Array], config:
     save_file(tensors(arrays), source / "model.safetensors", {"format": "pt"})
     (source / "config.json").write_text(json.dumps({"torch_dtype": "bfloat16", "quantization_config": config}))
     module = [sys.executable, "-m", "tests.bench.bench_encodings"]
+    tiny = write_fp8_groups(folder / "tiny", 1)
     contenders = {
         "filter --dequantize": ckptool("filter", source, "--dequantize", "--force", "-q", "-o", ours),
+        "its start-up": ckptool("filter", tiny, "--dequantize", "--force", "-q", "-o", folder / "tiny.safetensors"),
         "torch script": [*module, "--script", name, str(source / "model.safetensors"), str(theirs)],
         "cp of the output": ["cp", str(ours), str(folder / "copy.safetensors")],
+        "read and written, no decoding": script(_FLOOR, source / "model.safetensors", ours, folder / "floor"),
     }
     results = run_interleaved(contenders, rounds=3)
     left, right = ((*load_file(path).values(),)[0] for path in (ours, theirs))
     if not torch.equal(left, right):
         raise RuntimeError(f"{name}: the files of ckptool and of the torch script differ")
     report(f"{name}, file to file", results, "filter --dequantize")
+    spent = results["filter --dequantize"].best - results["its start-up"].best
+    rate, ratio = ROWS * COLUMNS / spent / 1e9, spent / results["cp of the output"].best
+    print(f"  start-up apart: {rate:.2f} G elements/s, {ratio:.1f} x cp of the output")
+
+
+_FLOOR = """
+import os, sys
+with open(sys.argv[1], "rb") as source, open(sys.argv[3], "wb") as out:
+    left, buffer = os.path.getsize(sys.argv[2]), bytearray(1 << 20)
+    while source.readinto(buffer):
+        pass
+    while left > 0:
+        left -= out.write(buffer[:left])
+"""
+
+
+def bench_groups(folder: Path) -> None:
+    """Private memory of the whole command, for so many fp8 tensors in five shards, and what one more of them takes."""
+    few = 0
+    for groups in (1_000, 20_000, 100_000):
+        source, out = write_fp8_groups(folder / str(groups), groups, shards=5), folder / "out"
+        peak = measure(ckptool("filter", source, "--dequantize", "-q", "-o", out), poll=True).peak_private
+        few = few or peak
+        each = f"   {(peak - few) / (groups - 1_000):,.0f} bytes each" if peak > few else ""
+        print(f"  {groups:>7,} groups   {peak / 1e6:6.1f} MB private{each}", flush=True)
+        shutil.rmtree(out)
 
 
 def run_script(name: str, source: str, out: str) -> None:
@@ -289,10 +321,12 @@ def main() -> None:
     if sys.argv[1:2] == ["--script"]:
         run_script(*sys.argv[2:])
         return
-    for name in sys.argv[1:] or TORCH:
-        if name in TORCH:
-            with bench_folder() as folder:
+    for name in sys.argv[1:] or (*TORCH, "groups"):
+        with bench_folder() as folder:
+            if name in TORCH:
                 bench(name, folder)
+            elif name == "groups":
+                bench_groups(folder)
 
 
 if __name__ == "__main__":

@@ -117,6 +117,33 @@ def write_sparse(path: Path, nbytes: int = 10**12, tensors: int = 150) -> None:
         file.truncate(8 + len(text) + 2 * share * tensors)
 
 
+def write_fp8_groups(folder: Path, groups: int, shards: int = 1) -> Path:
+    """A folder of shards whose header has so many small fp8 weights with scales; their data is a hole."""
+    folder.mkdir(parents=True)
+    weight_map: dict[str, str] = {}
+    for shard in range(shards):
+        name = f"model-{shard + 1:05}-of-{shards:05}.safetensors"
+        header: dict[str, object] = {}
+        end = 0
+        for group in range(shard, groups, shards):
+            expert = f"model.layers.{group // 768}.mlp.experts.{group // 3 % 256}"
+            module = f"{expert}.{('gate', 'up', 'down')[group % 3]}_proj"
+            forms = [("weight", "F8_E4M3", [8, 8], 64), ("weight_scale_inv", "F32", [1, 1], 4)]
+            for last, dtype, shape, nbytes in forms:
+                key = f"{module}.{last}"
+                header[key] = {"dtype": dtype, "shape": shape, "data_offsets": [end, end + nbytes]}
+                end += nbytes
+                weight_map[key] = name
+        text = json.dumps(header).encode()
+        with (folder / name).open("wb") as file:
+            file.write(len(text).to_bytes(8, "little") + text)
+            file.truncate(8 + len(text) + end)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    config = {"quant_method": "fp8", "weight_block_size": [128, 128]}
+    (folder / "config.json").write_text(json.dumps({"torch_dtype": "bfloat16", "quantization_config": config}))
+    return folder
+
+
 def write_key_shards(folder: Path, keys: int = 500_000, shards: int = 200) -> None:
     """Shards of very many small tensors, experts as large models have them, and the index; the data is holes."""
     folder.mkdir()

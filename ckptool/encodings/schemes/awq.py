@@ -13,7 +13,7 @@ from ckptool.core.spec import TensorSpec
 from ckptool.encodings.encoded import CODES, SCALES, ZEROS, Encoded, Part, Scheme
 from ckptool.encodings.grid import check_finite
 from ckptool.encodings.headers import FLOATS, Headers, integer, join
-from ckptool.encodings.kernels import over_blocks
+from ckptool.encodings.kernels import over_blocks, transposed
 
 if TYPE_CHECKING:
     from ckptool.core.arrays import Array
@@ -84,7 +84,7 @@ def _unpack(words: Array) -> Array:
     """Words ``[in, out / 8]`` to float32 ``[out, in]``."""
     import numpy as np
 
-    turned = np.ascontiguousarray(words.T).view(np.uint32)
+    turned = transposed(words).view(np.uint32)
     out = np.empty((len(turned), _PER_WORD, turned.shape[1]), np.float32)
     for place, nibble in enumerate(_NIBBLES):
         out[:, place] = (turned >> np.uint32(4 * nibble)) & np.uint32(15)

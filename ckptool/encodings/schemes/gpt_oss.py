@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ckptool.core.spec import TensorSpec
 from ckptool.encodings.encoded import CODES, SCALES, Encoded, Part, Scheme
 from ckptool.encodings.headers import Headers, join
-from ckptool.encodings.kernels import e2m1_table, float_scales
+from ckptool.encodings.kernels import e2m1_table, float_scales, table_values, transposed
 
 if TYPE_CHECKING:
     from ckptool.core.arrays import Array
@@ -52,14 +52,15 @@ def decode(part: Part, start: int, stop: int) -> Array:
     every = slice(None)
     box = (*(slice(index, index + 1) for index in part.at), every, slice(first, last))
     rows, groups = part.encoded.columns, last - first
-    packed = np.ascontiguousarray(part.read(CODES, *box).reshape(rows, groups * (_GROUP // 2)).T)
-    scales = float_scales(np.ascontiguousarray(part.read(SCALES, *box).reshape(rows, groups).T))
-    values = np.empty((groups * (_GROUP // 2), 2, rows), np.float32)
-    table = e2m1_table()
-    np.take(table, packed & 15, out=values[:, 0], mode="clip")
-    np.take(table, packed >> 4, out=values[:, 1], mode="clip")
-    blocks = values.reshape(groups, _GROUP, rows)
-    np.multiply(blocks, scales[:, None, :], out=blocks)
+    packed = transposed(part.read(CODES, *box).reshape(rows, groups * (_GROUP // 2)))
+    scales = float_scales(transposed(part.read(SCALES, *box).reshape(rows, groups)))
+    if rows % 2:
+        packed = np.pad(packed, ((0, 0), (0, 1)))
+    even, odd = packed[:, 0::2], packed[:, 1::2]
+    values = np.empty((groups, _GROUP // 2, 2, rows), np.float32)
+    for place, pairs in enumerate(((even & 15) | (odd << 4), (even >> 4) | (odd & 0xF0))):  # of neighbours in a row
+        codes = table_values(pairs, e2m1_table())[:, :rows].reshape(groups, _GROUP // 2, rows)
+        np.multiply(codes, scales[:, None, :], out=values[:, :, place])
     return values.reshape(groups * _GROUP, rows)[start - first * _GROUP : stop - first * _GROUP]
 
 

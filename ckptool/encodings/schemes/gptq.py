@@ -14,7 +14,7 @@ from ckptool.core.spec import TensorSpec
 from ckptool.encodings.encoded import CODES, SCALES, ZEROS, Encoded, Part, Read, Scheme
 from ckptool.encodings.grid import check_finite
 from ckptool.encodings.headers import FLOATS, Headers, integer, join
-from ckptool.encodings.kernels import over_blocks, stream_values
+from ckptool.encodings.kernels import over_blocks, stream_values, transposed
 
 if TYPE_CHECKING:
     from ckptool.core.arrays import Array
@@ -129,7 +129,7 @@ def decode(part: Part, start: int, stop: int) -> Array:
     columns, group = encoded.columns, encoded.parameters["group"]
     strip = slice(start, stop)
     every = slice(None)
-    values = stream_values(part.matrix(CODES, every, strip).T, bits, columns)
+    values = stream_values(transposed(part.matrix(CODES, every, strip)), bits, columns)
     scales = check_finite(part, part.matrix(SCALES, every, strip).astype(np.float32)).T
     first = start // 32  # 32 zero points are `bits` words
     packed = part.matrix(ZEROS, every, slice(first * bits, -(-stop * bits // 32)))
