@@ -131,7 +131,7 @@ def test_a_stage_goes_into_each_of_three_branches(cli: Run, fixtures: Path, nets
     old, model = read(fixtures / "resnet18.pth"), nets.Branches()
     model.load_state_dict(read(fixtures / "new.pth"), strict=True)
     for branch in (model.global_branch, model.part_branch, model.attention_branch):
-        stage = nets.Body().layer4
+        stage = nets.Body(last_stride=1).layer4
         stage.load_state_dict({key[7:]: value for key, value in old.items() if key.startswith("layer4.")})
         image = torch.randn(1, 8, 4, 4)
         assert torch.equal(stage.eval()(image), branch.eval()(image))
