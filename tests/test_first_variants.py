@@ -222,6 +222,21 @@ def test_two_models_that_have_nothing_in_common(cli: Run) -> None:
     assert "resnet18 (torchvision names)" in err
 
 
+def test_strangers_without_a_common_name(cli: Run, fixtures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.save({"a.x": torch.ones(2, 3)}, fixtures / "a.pth")
+    torch.save({"b.y": torch.ones(5, 7)}, fixtures / "b.pth")
+    code, _, err = cli("transplant", "a.pth", "--into", "b.pth")
+    assert code == 2
+    assert 'the source has "a.x", the model "b.y"; no built-in recipe and no match fits' in err
+    monkeypatch.setattr("ckptool.commands.transplant.suggest._MANY_TO_MATCH", 0)  # too large to be matched unasked
+    code, _, err = cli("transplant", "a.pth", "--into", "b.pth")
+    assert code == 2
+    assert "this looks for rules: ckptool transplant a.pth --into b.pth --match auto" in err
+    with pytest.raises(CkptError) as caught:
+        ckptool.plan_transplant("a.pth", "b.pth")
+    assert "ckptool.match(SOURCE, MODEL).recipe looks for rules" in str(caught.value.hint)
+
+
 def test_python_says_its_own_arguments(fixtures: Path, nets: ModuleType) -> None:
     model = nets.Margin()
     report = ckptool.load_into(model, fixtures / "resnet18.pth")
