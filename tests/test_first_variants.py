@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 import shlex
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -212,6 +213,29 @@ def test_an_advised_command_keeps_what_was_asked(cli: Run) -> None:
     words = advised(cli(*asked)[1])
     assert words[-2:] == ["-r", "resnet-to-ibn"]
     assert set(asked) <= set(words)
+
+
+@pytest.mark.parametrize("columns", ["60", "80", "100"])
+def test_an_advised_command_is_pasted_into_a_shell(
+    columns: str, cli: Run, fixtures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a terminal breaks into lines is one command for the shell that it is pasted into."""
+    two_encoders(fixtures, ("module.encoder_q.", "module.encoder_k."))
+    monkeypatch.setenv("COLUMNS", columns)
+    monkeypatch.setenv("FORCE_COLOR", "1")  # a screen, which breaks lines
+    monkeypatch.setenv("TERM", "dumb")
+    for asked in (["two.pth", "--into", "variants.py:Margin"], ["resnet18.pth", "--into", "variants.py:Margin"]):
+        said = "".join(cli("transplant", *asked, "--new", "arcface", "--color", "never")[1:])
+        plain = re.sub(r"\x1b\[[0-9;]*m", "", said)
+        (lines,) = re.findall(r"^ *(?:help: )?(ckptool transplant (?:.*\\\n)*.*)$", plain, re.MULTILINE)
+        assert all(len(line) <= int(columns) for line in lines.splitlines())
+        program = f'ckptool() {{ {shlex.quote(sys.executable)} -m ckptool "$@"; }}; '
+        ran = subprocess.run(
+            ["sh", "-c", program + lines + " -o new.pth"], cwd=fixtures, capture_output=True, text=True
+        )
+        assert ran.returncode == 0, ran.stderr
+        assert "partly loaded" not in ran.stdout
+        (fixtures / "new.pth").unlink()
 
 
 def test_two_models_that_have_nothing_in_common(cli: Run) -> None:
