@@ -174,13 +174,17 @@ def features(resnet: nn.Module, x: torch.Tensor) -> torch.Tensor:
     return x
 
 
-def test_a_resnet_into_all_branches_of_mgn(torchvision: ModuleType) -> None:
+@pytest.mark.parametrize(
+    ("recipe", "names"),
+    [("resnet-to-mgn", ("backbone", "b1", "b2", "b3")), ("resnet-to-mgn-pytorch", ("backone", "p1", "p2", "p3"))],
+)
+def test_a_resnet_into_all_branches_of_mgn(recipe: str, names: tuple[str, ...], torchvision: ModuleType) -> None:
     resnet = partial(torchvision.models.ResNet, torchvision.models.resnet.BasicBlock, [1, 1, 3, 1], num_classes=5)
-    ours, theirs = structured(resnet()), Branches(resnet(), ("backbone", "b1", "b2", "b3"))
-    made = remap_torch(load_recipe("resnet-to-mgn"), ours.state_dict())
+    ours, theirs = structured(resnet()), Branches(resnet(), names)
+    made = remap_torch(load_recipe(recipe), ours.state_dict())
     theirs.load_state_dict(made)
-    for name in ("b1", "b2", "b3"):
-        theirs.names = ("backbone", name)
+    for name in names[1:]:
+        theirs.names = (names[0], name)
         assert_close(features(ours, image(64)), theirs.eval()(image(64)))
     back = remap_torch(load_recipe("mgn-to-resnet"), made)
     assert all(torch.equal(back[key], value) for key, value in ours.state_dict().items() if not key.startswith("fc."))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 import shlex
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -131,7 +132,7 @@ def test_a_stage_goes_into_each_of_three_branches(cli: Run, fixtures: Path, nets
     old, model = read(fixtures / "resnet18.pth"), nets.Branches()
     model.load_state_dict(read(fixtures / "new.pth"), strict=True)
     for branch in (model.global_branch, model.part_branch, model.attention_branch):
-        stage = nets.Body().layer4
+        stage = nets.Body(last_stride=1).layer4
         stage.load_state_dict({key[7:]: value for key, value in old.items() if key.startswith("layer4.")})
         image = torch.randn(1, 8, 4, 4)
         assert torch.equal(stage.eval()(image), branch.eval()(image))
@@ -214,12 +215,50 @@ def test_an_advised_command_keeps_what_was_asked(cli: Run) -> None:
     assert set(asked) <= set(words)
 
 
+@pytest.mark.parametrize("columns", ["60", "80", "100"])
+def test_an_advised_command_is_pasted_into_a_shell(
+    columns: str, cli: Run, fixtures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a terminal breaks into lines is one command for the shell that it is pasted into."""
+    two_encoders(fixtures, ("module.encoder_q.", "module.encoder_k."))
+    monkeypatch.setenv("COLUMNS", columns)
+    monkeypatch.setenv("FORCE_COLOR", "1")  # a screen, which breaks lines
+    monkeypatch.setenv("TERM", "dumb")
+    for asked in (["two.pth", "--into", "variants.py:Margin"], ["resnet18.pth", "--into", "variants.py:Margin"]):
+        said = "".join(cli("transplant", *asked, "--new", "arcface", "--color", "never")[1:])
+        plain = re.sub(r"\x1b\[[0-9;]*m", "", said)
+        (lines,) = re.findall(r"^ *(?:help: )?(ckptool transplant (?:.*\\\n)*.*)$", plain, re.MULTILINE)
+        assert all(len(line) <= int(columns) for line in lines.splitlines())
+        program = f'ckptool() {{ {shlex.quote(sys.executable)} -m ckptool "$@"; }}; '
+        ran = subprocess.run(
+            ["sh", "-c", program + lines + " -o new.pth"], cwd=fixtures, capture_output=True, text=True
+        )
+        assert ran.returncode == 0, ran.stderr
+        assert "partly loaded" not in ran.stdout
+        (fixtures / "new.pth").unlink()
+
+
 def test_two_models_that_have_nothing_in_common(cli: Run) -> None:
     """What cannot be done is not advised: the answer says what both are."""
     code, _, err = cli("transplant", "deit.pth", "--into", "models.py:ResNet18")
     assert code == 2
     assert "--match auto" not in err
     assert "resnet18 (torchvision names)" in err
+
+
+def test_strangers_without_a_common_name(cli: Run, fixtures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.save({"a.x": torch.ones(2, 3)}, fixtures / "a.pth")
+    torch.save({"b.y": torch.ones(5, 7)}, fixtures / "b.pth")
+    code, _, err = cli("transplant", "a.pth", "--into", "b.pth")
+    assert code == 2
+    assert 'the source has "a.x", the model "b.y"; no built-in recipe and no match fits' in err
+    monkeypatch.setattr("ckptool.commands.transplant.suggest._MANY_TO_MATCH", 0)  # too large to be matched unasked
+    code, _, err = cli("transplant", "a.pth", "--into", "b.pth")
+    assert code == 2
+    assert "this looks for rules: ckptool transplant a.pth --into b.pth --match auto" in err
+    with pytest.raises(CkptError) as caught:
+        ckptool.plan_transplant("a.pth", "b.pth")
+    assert "ckptool.match(SOURCE, MODEL).recipe looks for rules" in str(caught.value.hint)
 
 
 def test_python_says_its_own_arguments(fixtures: Path, nets: ModuleType) -> None:

@@ -121,6 +121,8 @@ OUTSIDE: list[tuple[str, dict[str, tuple[int, ...]], dict[str, Any], str]] = [
     ("openai-clip-vit-to-timm", {"class_embedding": (1, 1, 4)}, {}, "ndim == 1"),
     ("resnet-to-abdnet", {"conv1.weight": (4, 3)}, {}, "ndim == 4"),
     ("resnet-to-mgn", {"layer1.0.conv1.weight": (4, 3)}, {}, "ndim == 4"),
+    ("resnet-to-mgn-pytorch", {"layer1.0.conv1.weight": (4, 3)}, {}, "ndim == 4"),
+    ("ibn-to-resnet", {"layer1.0.conv1.weight": (4, 3)}, {}, "ndim == 4"),
     ("sequential-resnet-to-torchvision", {"0.weight": (4, 3), "1.weight": (4,)}, {}, "ndim == 4"),
     ("detectron2-resnet-to-torchvision", {"stem.conv1.weight": (4, 3, 3, 3)}, {}, "shape[2] == 7"),
     ("gpt2-to-gptbigcode", {"h.0.attn.c_attn.weight": (12, 4)}, {"config.json": {"n_head": 2}}, "3 * shape[0]"),

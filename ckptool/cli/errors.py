@@ -13,7 +13,7 @@ import typer
 from ckptool.core.errors import CkptError, Exit
 from ckptool.report.escape import terminal
 from ckptool.report.symbols import Style
-from ckptool.report.text import Line, Screen, Span, paint, wrap
+from ckptool.report.text import Line, Screen, Span, paint, wrap, wrap_hint
 from ckptool.storage.environment import VARIABLES
 from ckptool.storage.paths import shown_text
 from ckptool.storage.process import discard_if_broken
@@ -65,7 +65,7 @@ def print_note(note: Note) -> None:
     screen = Screen.of(sys.stderr, VARIABLES, "auto")
     lines = list(_titled("note:", "cyan", wrap(terminal(note.text, _LONGEST), screen, first="note: ")))
     if note.hint:
-        lines += _titled("  help:", "cyan", wrap(terminal(note.hint, _LONGEST), screen, first="  help: "))
+        lines += _titled("  help:", "cyan", wrap_hint(terminal(note.hint, _LONGEST), screen, first="  help: "))
     print("\n".join(paint(line, screen) for line in lines), file=sys.stderr, flush=True)
 
 
@@ -125,7 +125,7 @@ def _lines(error: CkptError, screen: Screen, below: Sequence[str] = ()) -> Itera
         yield (Span("  --> ", "dim"), Span(place))
     yield from ((Span(line),) for text in below for line in wrap(terminal(text), screen, indent="      ", first="    "))
     if error.hint:
-        yield from _titled("  help:", "cyan", wrap(terminal(error.hint, _LONGEST), screen, first="  help: "))
+        yield from _titled("  help:", "cyan", wrap_hint(terminal(error.hint, _LONGEST), screen, first="  help: "))
 
 
 def _titled(title: str, style: Style, lines: Iterator[str]) -> Iterator[Line]:

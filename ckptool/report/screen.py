@@ -28,7 +28,7 @@ from ckptool.report.cells import NUMBERS, Row, cell_of, cell_text, spec_style
 from ckptool.report.document import Answer, Document, Mood
 from ckptool.report.escape import terminal
 from ckptool.report.symbols import LEVELS, STYLES, Style
-from ckptool.report.text import Line, Screen, Span, fit, wrap
+from ckptool.report.text import Line, Screen, Span, fit, wrap, wrap_hint
 from ckptool.report.text_width import cells, elide, elide_apart
 
 if TYPE_CHECKING:
@@ -182,7 +182,7 @@ def _notes(notes: Sequence[Note], screen: Screen) -> Iterator[Line]:
         yield (Span(f"{level}:", style), Span(first.removeprefix(f"{level}:")))
         yield from _plain(rest)
         if hint:
-            yield from _plain(wrap(terminal(hint, _LONGEST), screen, first="  "))
+            yield from _plain(wrap_hint(terminal(hint, _LONGEST), screen))
 
 
 # ---------------------------------------------------------------------------------------------- tables

@@ -149,8 +149,10 @@ def _parts(done: Transplant, specs: dict[str, TensorSpec], now: int) -> Iterator
     found = [Suggestion(_rules(rules), _gain(done, specs, recipe_of(rules), now), why) for rules in (bare, whole)]
     best = max(found, key=lambda suggestion: suggestion.tensors)
     yield best
-    if 0 < best.tensors < len(_wanted(done)) - now:
-        combined = [(*bare, name) for name in builtin_recipes() if name not in _GENERAL]
+    if 0 < best.tensors < _ENOUGH * (len(_wanted(done)) - now):
+        first = bare if take else ()
+        last = (f"{{k**}} -> {', '.join(f'{to}{{k}}' for to in puts)}",) if len(puts) > 1 else ()
+        combined = [(*first, name, *last) for name in builtin_recipes() if name not in _GENERAL]
         yield from (
             Suggestion(_rules(rules), gain, why)
             for rules in combined
