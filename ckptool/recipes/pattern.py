@@ -315,7 +315,7 @@ class _PatternReader:
         return tuple(part)
 
     def star(self, at: int) -> tuple[Hole, int]:
-        double = self.text.startswith("**", at)
+        double = self.text[at : at + 2] == "**"
         self.unnamed += 1
         return Hole(f"*{self.unnamed}", "parts" if double else "glob"), at + 1 + double
 
