@@ -67,7 +67,7 @@ def test_rules_are_few_and_say_exactly_what_the_pairs_say(torchvision: ModuleTyp
     counts: dict[str, int] = {}
     lengths: list[int] = []
     for entry in entries():
-        if not set(entry.needs) <= {"torch", "torchvision"}:
+        if not set(entry.needs) <= {"torch", "torchvision"} or entry.name.startswith("fresh"):
             continue
         case = case_of(entry)
         report = match(case.source, case.target)
