@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import accumulate, pairwise
+from itertools import accumulate
 from operator import is_, methodcaller
 from pathlib import PurePath
 from typing import Literal
@@ -214,12 +214,7 @@ class Columns(Mapping[str, Tensor]):
     @property
     def has_twins(self) -> bool:
         """True if a key is there twice."""
-        return len(self.rows) < len(self._keys)
-
-    @property
-    def counts(self) -> list[int]:
-        """How many tensors each file has."""
-        return [after - before for before, after in pairwise((0, *self._counts))]
+        return len(set(self._keys)) < len(self._keys)
 
     def forget_rows(self) -> None:
         """Let go of what `rows` has found; it is found again when it is asked for."""

@@ -11,13 +11,13 @@ import re
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
-from functools import partial
 from urllib.parse import quote
 
 from ckptool.core.address import Address
 from ckptool.core.bytes import ByteSource, Entry, Folder
 from ckptool.core.checkpoint import Note
 from ckptool.core.errors import CkptError, MissingError, UnreadableError
+from ckptool.storage.ahead import Ahead, Used
 from ckptool.storage.blocks import FIRST, Blocks
 from ckptool.storage.deadline import Deadline
 from ckptool.storage.http import StatusError, Url, may_have_secrets, patiently, status_error, zones_of
@@ -32,9 +32,6 @@ from ckptool.storage.session import session
 _MAX_JSON = 100_000_000
 _MAX_ENTRIES = 100_000
 _MAX_PAGES = 200
-_AHEAD = 16
-"""Files of which the beginning is fetched before they are opened."""
-
 _NOT_A_HUB = "answers, but is not a hub"
 
 
@@ -351,33 +348,17 @@ class HubFolder:
         return HubFolder(self.path / name, self.repository, self._path(name))
 
     def will_open(self, heads: Mapping[str, int]) -> None:
-        files = _Ahead(self, list(heads.items()))
-        files.start(_AHEAD)
+        Ahead({name: max(nbytes, FIRST) for name, nbytes in heads.items()}, self._fetch_ahead).start()
+
+    def _fetch_ahead(self, name: str, nbytes: int, used: Used) -> bool:
+        listing = self.repository.known_listing()
+        if listing is None or listing.sizes.get(self._path(name)) is None:
+            return False
+        source = self.open(name)
+        return isinstance(source, RemoteFile) and source.blocks.start_head(nbytes, used)
 
     def _path(self, name: str) -> str:
         return f"{self.below}/{name}" if self.below else name
-
-
-class _Ahead:
-    """The beginnings of files that will be opened in turn, some of them fetched ahead."""
-
-    def __init__(self, folder: HubFolder, heads: list[tuple[str, int]]) -> None:
-        self._folder = folder
-        self._heads = heads
-        self._next = 0
-
-    def start(self, count: int) -> None:
-        """Fetch for so many more files; one more whenever one of them is used."""
-        listing = self._folder.repository.known_listing()
-        while count > 0 and self._next < len(self._heads):
-            name, nbytes = self._heads[self._next]
-            self._next += 1
-            path = self._folder._path(name)
-            if listing is not None and listing.sizes.get(path) is not None:
-                source = self._folder.open(name)
-                if isinstance(source, RemoteFile):
-                    source.blocks.start_head(max(nbytes, FIRST), partial(self.start, 1))
-                    count -= 1
 
 
 def locate_hub(address: Address, *, is_fresh: bool = False) -> ByteSource | Folder:
