@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -376,3 +377,79 @@ def test_rivals_without_distributed_fail_clearly(tmp_path: Path) -> None:
     codes = sorted(process.returncode for process in processes)
     assert codes == [0, 2, 2], said
     assert len(ckptool.open(tmp_path / "out")) == 99
+
+
+# --- the plan that every process makes --------------------------------------------------------------------------------
+
+
+def test_a_process_lays_out_what_it_writes(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of copies in columns: the layout of a shard is the work of the process that writes it."""
+    from ckptool.formats import safetensors_output
+
+    made: list[int] = []
+    laid_out = safetensors_output.safetensors_image
+
+    def counted(entries, metadata):  # type: ignore[no-untyped-def]
+        made.append(len(entries))
+        return laid_out(entries, metadata)
+
+    model(tmp_path / "in")
+    monkeypatch.setattr(safetensors_output, "safetensors_image", counted)
+    copies = ["filter", "in", "--drop", "layers.3.*", "--max-shard", "25kB"]
+    assert run(*copies, "-o", "out", "--part", "999/999")[0] == 0 and made == []
+    assert run(*copies, "-o", "out", "--part", "1/3")[0] == 0 and sum(made) == 7
+    assert run(*copies, "-o", "out")[0] == 0 and sum(made) == 19, "of the shards that are finished nothing is made"
+    assert run(*copies, "-o", "alone")[0] == 0
+    assert content(tmp_path / "out") == content(tmp_path / "alone")
+
+
+@pytest.mark.parametrize("key", ["__metadata__", "a\ud800"])
+def test_what_cannot_be_laid_out_is_refused_before_anything_is_written(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    from ckptool.commands.beside.complete import complete
+    from ckptool.commands.filter import plan_filter
+    from ckptool.core.plan import Copies
+    from ckptool.engine.apply import apply
+
+    model(tmp_path / "in")
+    plan = complete(plan_filter(ckptool.open(tmp_path / "in")), "folder")
+    assert isinstance(plan.steps, Copies)
+    plan.steps.keys = [*plan.steps.keys[:-1], key]
+    with pytest.raises(ckptool.CkptError):
+        apply(plan, tmp_path / "out", max_shard=25_000)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in"]
+
+
+def test_the_hash_of_a_plan_tells_plans_apart(tmp_path: Path) -> None:
+    """Whatever changes a byte of the output, or an input, changes the hash; nothing else does."""
+    from ckptool.commands.beside.complete import complete
+    from ckptool.commands.filter import plan_filter
+    from ckptool.commands.remap import plan_remap
+    from ckptool.engine.encode import encode
+    from ckptool.engine.plan_hash import plan_hash
+    from ckptool.recipes.recipe import parse_recipe
+
+    source = model(tmp_path / "in", tensors=6)
+
+    def digest(*rules: tuple[str, str], limit: int = 25_000, renames: str = "", **metadata: str) -> str:
+        opened = ckptool.open(source)
+        plan = plan_remap(opened, parse_recipe([renames])) if renames else plan_filter(opened, list(rules))
+        plan = replace(complete(plan, "folder"), metadata=metadata)
+        return plan_hash(plan, encode(plan, tmp_path / "out", max_shard=limit))
+
+    first = digest()
+    assert digest() == first
+    others = [
+        digest(("drop", "layers.3.*")),
+        digest(("drop", "layers.4.*")),
+        digest(limit=13_000),
+        digest(limit=100_000),
+        digest(by="me"),
+        digest(renames="layers. -> blocks."),
+    ]
+    assert len({first, *others}) == 7
+    data = bytearray((source / "model.safetensors").read_bytes())
+    data[-1] ^= 1
+    (source / "model.safetensors").write_bytes(data)
+    assert digest() != first, "an input was written to"

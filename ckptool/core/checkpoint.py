@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import accumulate
+from itertools import accumulate, chain, pairwise, repeat
 from operator import is_, methodcaller
 from pathlib import PurePath
 from typing import Literal
@@ -271,6 +271,14 @@ class Columns(Mapping[str, Tensor]):
         """The file that holds a tensor, and the first byte of it there."""
         row = self.rows[key]
         return self._file(row), self._starts[row]
+
+    def places(self, keys: Sequence[str]) -> tuple[list[int], list[int]]:
+        """Of each tensor the number of its file, and the first byte of it there."""
+        rows = range(len(self)) if self.are_all(keys) else list(map(self.rows.__getitem__, keys))
+        numbers = list(
+            chain.from_iterable(repeat(at, end - start) for at, (start, end) in enumerate(pairwise((0, *self._counts))))
+        )
+        return [numbers[row] for row in rows], [self._starts[row] for row in rows]
 
     def _file(self, row: int) -> ByteSource:
         return self._files[bisect_right(self._counts, row)]

@@ -18,7 +18,7 @@ from ckptool.formats.image import PAGE, Content, Image, Range, Slot, align
 from ckptool.formats.safetensors_header import to_header
 
 HEADER_LIMIT = 100_000_000
-_METADATA = "__metadata__"
+METADATA = "__metadata__"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +35,14 @@ def safetensors_image(entries: Sequence[Entry], metadata: Mapping[str, str]) -> 
     Raises:
         OutputError: for a key or a text that the format cannot hold, or a header over its limit of 100 MB.
     """
-    if any(entry.spec.key == _METADATA for entry in entries):
+    if any(entry.spec.key == METADATA for entry in entries):
         raise OutputError(
-            f"a tensor is called {_METADATA}, which in a safetensors file is something else",
+            f"a tensor is called {METADATA}, which in a safetensors file is something else",
             hint="rename it with ckptool remap, or write a .pth file",
-            key=_METADATA,
+            key=METADATA,
         )
     ordered = sorted(entries, key=lambda entry: -DTYPES[entry.spec.dtype].bits)
-    header: dict[str, object] = {_METADATA: dict(metadata)} if metadata else {}
+    header: dict[str, object] = {METADATA: dict(metadata)} if metadata else {}
     position = 0
     for entry in ordered:
         spec = entry.spec
