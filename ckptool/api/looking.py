@@ -342,7 +342,7 @@ def stats(
     Example:
         >>> found = ckptool.stats("fixtures/resnet18.pth", only="fc.*")
         >>> list(found), found["fc.bias"].nan, found["fc.bias"].elements
-        (['fc.weight', 'fc.bias'], 0, 10)
+        (['fc.weight', 'fc.bias'], 0, 100)
     """
     from ckptool.api.options import texts_of
     from ckptool.api.parts import in_parts
