@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import json
 import os
 import random
@@ -9,6 +10,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -362,6 +365,72 @@ def test_processes_are_killed_at_random_and_started_again(tmp_path: Path, run: R
     assert content(tmp_path / "out") == content(tmp_path / "alone")
     final = states(tmp_path / "out")
     assert {name: final[name] for name in kept} == kept, "what was finished was not written again"
+
+
+def children(parent: int) -> list[int]:
+    """The processes that another one has started: torchrun gives each worker a session of its own."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            number, _, rest = path.read_text().partition(" (")
+            if int(rest.rpartition(") ")[2].split()[1]) == parent:
+                found.append(int(number))
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="workers are found by their parent in /proc")
+def test_two_gigabytes_under_torchrun_with_random_kills(tmp_path: Path) -> None:
+    """Four workers, killed at random; torchrun starts all of them again, and what was finished is kept."""
+    from tests.bench.bench_remote import real_shards
+
+    chance = random.Random(5)
+    real_shards(tmp_path / "in", 2)
+    programs = Path(sys.executable).parent
+    command = ["filter", "in", "--drop", "layers.3.4.weight", "--max-shard", "60MB"]
+    alone = [sys.executable, "-m", "ckptool", *command, "-o", "alone"]
+    subprocess.run(alone, cwd=tmp_path, env=environment(), check=True, stdout=subprocess.DEVNULL)
+    launcher = [programs / "torchrun", "--standalone", "--no-python", "--nproc-per-node", "4", "--max-restarts", "9"]
+    process = subprocess.Popen(
+        [*launcher, programs / "ckptool", *command, "-o", "out", "--distributed", "--json"],
+        cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    killed, kept, goal = 0, dict[str, tuple[int, int]](), 1
+    while process.poll() is None and killed < 3:
+        time.sleep(0.02)
+        assert not (tmp_path / "out").exists() or is_whole(tmp_path), "nothing has the name before all is there"
+        for stage in stages_of(tmp_path / "out"):
+            names = {path.name.removesuffix(".json") for path in (stage / "done").glob("*.safetensors.json")}
+            now = {name: state for name, state in states(stage / "new").items() if name in names}
+            assert {name: now.get(name, kept[name]) for name in kept} == kept
+            kept |= now
+        workers = children(process.pid)
+        if len(kept) >= goal and workers:
+            os.kill(chance.choice(workers), signal.SIGKILL)
+            killed, goal = killed + 1, len(kept) + chance.randrange(3, 9)
+            wait_until(lambda gone=frozenset(workers): gone.isdisjoint(children(process.pid)))
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0 and killed > 0, err
+    assert json.loads(out)["written"]["missing"] == 0
+    final = states(tmp_path / "out")
+    assert {name: final[name] for name in kept} == kept, "what was finished was not written again"
+    for path in (tmp_path / "alone").iterdir():
+        assert filecmp.cmp(path, tmp_path / "out" / path.name, shallow=False), path.name
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        path.name for path in (tmp_path / "alone").iterdir()
+    }
+    assert stages_of(tmp_path / "out") == []
+
+
+def is_whole(folder: Path) -> bool:
+    return len(ckptool.open(folder / "out")) == len(ckptool.open(folder / "in")) - 1
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
 def test_rivals_without_distributed_fail_clearly(tmp_path: Path) -> None:

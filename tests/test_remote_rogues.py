@@ -136,7 +136,9 @@ def test_one_clear_error_in_time(kind: str, hurried: None, tmp_path: Path, monke
         with pytest.raises(CkptError, match=words) as refused:
             ckptool.plan_filter(f"{url}/m.safetensors?sig=a-secret").apply(tmp_path / "out.safetensors")
         assert time.monotonic() - started < 8
-        assert len(log.asked) <= 12 or kind == "a byte at a time"
+        assert len(log.asked) <= 12 or kind in ("a byte at a time", "HTTP/1.0 with less"), (
+            "what gets on is not given up"
+        )
     assert "a-secret" not in f"{refused.value.message} {refused.value.hint} {refused.value.path}"
     assert not list(tmp_path.iterdir())
 
@@ -203,10 +205,9 @@ def test_a_signature_that_expired_is_made_anew(several_ranges: None, tmp_path: P
     signing, stale = Signing(1), set[object]()
 
     def answer(handler: Handler, asked: Asked) -> None:
-        if "sig=" in asked.path and asked.range and asked.range[0]:
-            if asked.range not in stale:
-                stale.add(asked.range)
-                return handler.say(403, b"<Error>Request has expired</Error>", Content_Type="application/xml")
+        if "sig=" in asked.path and asked.range and asked.range[0] and asked.range not in stale:
+            stale.add(asked.range)
+            return handler.say(403, b"<Error>Request has expired</Error>", Content_Type="application/xml")
         return signing(handler, asked)
 
     with serving(answer) as (url, _):
