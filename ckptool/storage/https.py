@@ -13,8 +13,9 @@ from ckptool.core.bytes import Entry
 from ckptool.core.errors import CkptError, MissingError, UnreadableError, UsageError
 from ckptool.storage.ahead import Ahead, Used
 from ckptool.storage.blocks import FIRST, Blocks
-from ckptool.storage.http import StatusError, Url
+from ckptool.storage.http import StatusError
 from ckptool.storage.http_ranges import HttpRanges, Site
+from ckptool.storage.http_url import Url
 from ckptool.storage.network import Network, network
 from ckptool.storage.remote import RemoteFile
 
