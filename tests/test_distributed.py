@@ -458,9 +458,9 @@ def test_a_process_lays_out_what_it_writes(run: Run, tmp_path: Path, monkeypatch
     made: list[int] = []
     laid_out = safetensors_output.safetensors_image
 
-    def counted(entries, metadata):  # type: ignore[no-untyped-def]
-        made.append(len(entries))
-        return laid_out(entries, metadata)
+    def counted(specs, contents, metadata):  # type: ignore[no-untyped-def]
+        made.append(len(specs))
+        return laid_out(specs, contents, metadata)
 
     model(tmp_path / "in")
     monkeypatch.setattr(safetensors_output, "safetensors_image", counted)

@@ -11,9 +11,9 @@ from ckptool.core.bytes import PathText
 from ckptool.core.checkpoint import Note, Tensor
 from ckptool.core.counts import many
 from ckptool.core.errors import CkptError, DamagedError, OutputError, PlanError
-from ckptool.core.plan import Copies, Plan, Source
+from ckptool.core.plan import Plan, Source
 from ckptool.core.spec import Form
-from ckptool.engine.decoded import decoded_source
+from ckptool.engine.decoded_columns import infinite_of
 from ckptool.engine.encode import container_of, encode, writer_named, writer_of
 from ckptool.engine.filling import write_image
 from ckptool.engine.plan_hash import plan_hash
@@ -140,12 +140,11 @@ def refuse_damaged(error: DamagedError) -> None:
 
 def _infinite(plan: Plan) -> dict[str, int]:
     """For decoded tensors that were written now, how many finite numbers their dtype could not hold."""
+    lost = [infinite_of(checkpoint) for checkpoint in plan.inputs]
     found: dict[str, int] = {}
-    for step in () if isinstance(plan.steps, Copies) else plan.steps:
-        if isinstance(step.value, Source) and plan.inputs[step.value.input].columns is None:
-            source = decoded_source(plan.inputs[step.value.input][step.value.key])
-            if source is not None and source.infinite:
-                found[step.target.key] = sum(source.infinite.values())
+    for step in plan.steps if any(lost) else ():
+        if isinstance(step.value, Source) and (number := lost[step.value.input].get(step.value.key)):
+            found[step.target.key] = number
     return found
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from typing import overload
 
 from ckptool.core.checkpoint import ColumnSpecs
 from ckptool.core.dtypes import DTYPES
@@ -13,7 +15,7 @@ from ckptool.core.spec import Form, TensorSpec
 from ckptool.formats.contents import contents_of
 from ckptool.formats.image import Image, Images
 from ckptool.formats.safetensors_header import to_header
-from ckptool.formats.safetensors_write import HEADER_LIMIT, METADATA, Entry, safetensors_image
+from ckptool.formats.safetensors_write import HEADER_LIMIT, METADATA, safetensors_image
 from ckptool.formats.shard_names import INDEX, SINGLE, shard_name
 from ckptool.formats.writer import Loading, Output, Portion
 
@@ -40,16 +42,18 @@ def folder_loading(path: str, wrap: str | None) -> Loading:
 def file_output(plan: Plan, name: str, limit: int) -> Output:
     """One file of that name."""
     steps = _stored(plan)
-    return Output.of({name: _image(plan, steps)}, _specs(plan, steps))
+    return Output.of({name: _image(plan, steps)}, _Specs(plan, steps))
 
 
 def folder_output(plan: Plan, name: str, limit: int) -> Output:
     """Shards of at most `limit` bytes of data (a larger tensor has its own), and the index that names them."""
     if isinstance(plan.steps, Copies):
-        return _copied_output(plan, plan.steps, limit)
+        columns = plan.inputs[plan.steps.input].columns
+        if columns is not None and columns.are_stored:
+            return _copied_output(plan, plan.steps, limit)
     steps = _stored(plan)
-    targets = [plan.steps[index].target for index in steps]
-    nbytes = [target.nbytes for target in targets]
+    targets = _Specs(plan, steps)
+    nbytes = array("Q", (target.nbytes for target in targets))
     groups = list(_grouped(nbytes, limit))
     if len(groups) == 1:
         return Output.of({SINGLE: _image(plan, steps)}, targets)
@@ -113,14 +117,31 @@ def _grouped(nbytes: Sequence[int], limit: int) -> Iterator[tuple[int, int]]:
     yield first, len(nbytes)
 
 
-def _stored(plan: Plan) -> list[int]:
+def _stored(plan: Plan) -> Sequence[int]:
+    if isinstance(plan.steps, Copies):
+        return range(len(plan.steps))
     return [index for index, step in enumerate(plan.steps) if step.stored]
 
 
-def _specs(plan: Plan, steps: Sequence[int]) -> tuple[TensorSpec, ...]:
-    return tuple(plan.steps[index].target for index in steps)
+class _Specs(Sequence[TensorSpec]):
+    """The specs of some steps, each made when it is asked for."""
+
+    def __init__(self, plan: Plan, steps: Sequence[int]) -> None:
+        self._plan = plan
+        self._steps = steps
+
+    @overload
+    def __getitem__(self, at: int) -> TensorSpec: ...
+    @overload
+    def __getitem__(self, at: slice) -> Sequence[TensorSpec]: ...
+    def __getitem__(self, at: int | slice) -> TensorSpec | Sequence[TensorSpec]:
+        if isinstance(at, slice):
+            return _Specs(self._plan, self._steps[at])
+        return self._plan.steps[self._steps[at]].target
+
+    def __len__(self) -> int:
+        return len(self._steps)
 
 
 def _image(plan: Plan, steps: Sequence[int]) -> Image:
-    entries = [Entry(plan.steps[index].target, contents_of(plan, index)) for index in steps]
-    return safetensors_image(entries, plan.metadata)
+    return safetensors_image(_Specs(plan, steps), lambda at: contents_of(plan, steps[at]), plan.metadata)

@@ -44,8 +44,8 @@ class Output:
     @classmethod
     def of(cls, images: Mapping[str, Image], specs: Collection[TensorSpec], place: str = "") -> Output:
         """An output of which every file is laid out."""
-        slots = {name: image.slots for name, image in images.items() if image.slots}
-        portions = {name: Portion(len(each), sum(slot.nbytes for slot in each)) for name, each in slots.items()}
+        filled = {name: image for name, image in images.items() if image.slots}
+        portions = {name: Portion(len(image.slots), image.data_nbytes) for name, image in filled.items()}
         return cls(images, specs, portions, place)
 
     @property

@@ -93,8 +93,10 @@ def _cast_source(value: Value) -> Source | None:
 def key_fates(plan: Plan) -> dict[str, KeyFate]:
     """Each key of the output, and of the inputs what is left out, in the order of the inputs."""
     copies = plan.steps if isinstance(plan.steps, Copies) and len(plan.inputs) == 1 else None
-    if copies is not None and copies.keys is copies.sources and len(tallied(copies.reasons)) == 1:
-        return _fates_of_copies(plan, copies)
+    if copies is not None and copies.keys is copies.sources:
+        reasons = [reason for reason, _ in tallied(copies.reasons)]
+        if len(reasons) == 1 or all(isinstance(reason, Kept | Decoded) for reason in reasons):
+            return _fates_of_copies(plan, copies)
     steps = {step.target.key: step for step in plan.steps}
     fates: dict[str, KeyFate] = {}
     casts = any(fate_of(step) is Fate.CAST for step in plan.steps)
@@ -117,20 +119,23 @@ def key_fates(plan: Plan) -> dict[str, KeyFate]:
 
 
 def _fates_of_copies(plan: Plan, steps: Copies) -> dict[str, KeyFate]:
-    """The same for a plan that keeps some tensors for one reason, and leaves out others: its keys have few fates."""
+    """The same for a plan that keeps some tensors for few reasons, and leaves out others: its keys have few fates."""
     source = plan.inputs[steps.input]
     gone = {dropped.source.key: dropped.reason for dropped in plan.dropped}
-    forms, reasons = list(source.forms()), list(map(gone.get, source))  # no reason for those that are kept
-    kinds = dict(zip(zip(map(id, forms), map(id, reasons), strict=True), zip(forms, reasons, strict=True), strict=True))
+    why = gone | dict(zip(steps.keys, steps.reasons, strict=True))
     alike: dict[tuple[int, int], KeyFate] = {}
-    for place, (form, reason) in kinds.items():
-        if reason is None:
-            kept = Step(TensorSpec("", form.dtype, form.shape), Source(steps.input, ""), steps.reasons[0])
-            alike[place] = fate_made(plan, kept, False, form.nbytes)
-        else:
-            alike[place] = fate_dropped(plan, reason, form)
-    places = zip(map(id, forms), map(id, reasons), strict=True)
-    return dict(zip(source, map(alike.__getitem__, places), strict=True))
+    found: dict[str, KeyFate] = {}
+    for key, form in zip(source, source.forms(), strict=True):
+        reason = why[key]
+        place = id(form), id(reason)
+        if place not in alike:
+            if key in gone:
+                alike[place] = fate_dropped(plan, reason, form)
+            else:
+                kept = Step(TensorSpec("", form.dtype, form.shape), Source(steps.input, ""), reason)
+                alike[place] = fate_made(plan, kept, False, form.nbytes)
+        found[key] = alike[place]
+    return found
 
 
 def _is_only_kept(step: Step, number: int) -> bool:
@@ -204,7 +209,12 @@ def counts(plan: Plan) -> Iterator[str]:
     """``- 2 dropped``, ``~ 100 cast``, ``= 20 copied``: how many keys have which fate."""
     if isinstance(plan.steps, Copies):
         renamed = len(plan.steps.renamed)
-        found = Counter({Fate.RENAMED: renamed, Fate.COPIED: len(plan.steps) - renamed})
+        decoded = sum(number for reason, number in tallied(plan.steps.reasons) if isinstance(reason, Decoded))
+        if decoded:
+            rows = zip(plan.steps.keys, plan.steps.sources, plan.steps.reasons, strict=True)
+            renamed = sum(key != source and not isinstance(reason, Decoded) for key, source, reason in rows)
+        copied = len(plan.steps) - renamed - decoded
+        found = Counter({Fate.RENAMED: renamed, Fate.COPIED: copied, Fate.DEQUANTIZED: decoded})
         kept = set(plan.steps.keys) if plan.dropped else set()
     else:
         found = Counter(fate_of(step) for step in plan.steps if step.stored)
