@@ -522,3 +522,17 @@ def test_the_hash_of_a_plan_tells_plans_apart(tmp_path: Path) -> None:
     data[-1] ^= 1
     (source / "model.safetensors").write_bytes(data)
     assert digest() != first, "an input was written to"
+
+
+def test_decoded_tensors_are_shared_too(run: Run, tmp_path: Path, fixtures: Path) -> None:
+    """They are columns as well, and not copies of bytes: their plan is told by what decodes them."""
+    command = ["filter", str(fixtures / "fp8"), "--max-shard", "2kB", "-o"]
+    assert run(*command, "stored")[0] == 0
+    assert run(*command, "alone", "--dequantize")[0] == 0
+    for number in (2, 1):
+        code, _, err = run(*command, "out", "--dequantize", "--part", f"{number}/2")
+        assert code == 0, err
+    assert content(tmp_path / "out") == content(tmp_path / "alone") != content(tmp_path / "stored")
+    assert run(*command, "next", "--dequantize", "--part", "1/2")[0] == 0
+    code, _, err = run(*command, "next", "--dequantize", "--dtype", "f32", "--resume")
+    assert code == 2 and "inputs or options changed" in err
