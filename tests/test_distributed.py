@@ -501,9 +501,12 @@ def test_the_hash_of_a_plan_tells_plans_apart(tmp_path: Path) -> None:
 
     source = model(tmp_path / "in", tensors=6)
 
-    def digest(*rules: tuple[str, str], limit: int = 25_000, renames: str = "", **metadata: str) -> str:
+    def digest(
+        *rules: tuple[str, str], limit: int = 25_000, renames: str = "", dtype: str | None = None, **metadata: str
+    ) -> str:
         opened = ckptool.open(source)
-        plan = plan_remap(opened, parse_recipe([renames])) if renames else plan_filter(opened, list(rules))
+        recipe = parse_recipe([renames]) if renames else None
+        plan = plan_remap(opened, recipe) if recipe else plan_filter(opened, list(rules), dtype=dtype)
         plan = replace(complete(plan, "folder"), metadata=metadata)
         return plan_hash(plan, encode(plan, tmp_path / "out", max_shard=limit))
 
@@ -516,8 +519,10 @@ def test_the_hash_of_a_plan_tells_plans_apart(tmp_path: Path) -> None:
         digest(limit=100_000),
         digest(by="me"),
         digest(renames="layers. -> blocks."),
+        digest(dtype="bf16"),
+        digest(dtype="f16"),
     ]
-    assert len({first, *others}) == 7
+    assert len({first, *others}) == 9
     data = bytearray((source / "model.safetensors").read_bytes())
     data[-1] ^= 1
     (source / "model.safetensors").write_bytes(data)

@@ -173,6 +173,14 @@ def _plain_form(dtype: str, shape: tuple[int, ...]) -> Form:
     return Form(dtype, shape, packed_nbytes(dtype, shape))
 
 
+def form_of(tensor: Tensor) -> Form:
+    """Dtype, shape and size of a tensor."""
+    spec = tensor.spec
+    if tensor.layout == "strided" and not tensor.parts:
+        return _plain_form(spec.dtype, spec.shape)
+    return _form(spec.dtype, spec.shape, tensor.nbytes, tensor.layout, tensor.cls)
+
+
 class Columns(Mapping[str, Tensor]):
     """Very many tensors in little memory: each is one run of a file, and shares no byte with another.
 
@@ -471,7 +479,7 @@ class Checkpoint(Mapping[str, Tensor]):
     @property
     def may_hold_codes(self) -> bool:
         """False where no tensor has a dtype that codes of quantized weights are stored in."""
-        if any(form.dtype not in _PLAIN for form in self.form_counts()):
+        if any(form.dtype not in _PLAIN or form.cls for form in self.form_counts()):
             return True
         return any(map(methodcaller("endswith", "absmax"), self.tensors))  # bitsandbytes' codes, stored as floats
 
@@ -479,11 +487,7 @@ class Checkpoint(Mapping[str, Tensor]):
         """Dtype, shape and size of a tensor, without the tensor."""
         if isinstance(self.tensors, Columns):
             return self.tensors.form(key)
-        tensor = self.tensors[key]
-        spec = tensor.spec
-        if tensor.layout == "strided" and not tensor.parts:
-            return _plain_form(spec.dtype, spec.shape)
-        return _form(spec.dtype, spec.shape, tensor.nbytes, tensor.layout, tensor.cls)
+        return form_of(self.tensors[key])
 
     def forms(self, keys: Iterable[str] | None = None) -> Iterator[Form]:
         """The forms of these tensors, or of all."""

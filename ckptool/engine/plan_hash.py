@@ -71,16 +71,19 @@ def _add_image(
 
 
 def _add_copies(digest: hashlib._Hash, plan: Plan, steps: Copies) -> None:
-    """Add the columns of copies: keys, forms, and from which byte of which file each is copied."""
+    """Add the columns of copies and casts: keys, forms, the cast, and from which byte of which file each comes."""
     columns = plan.inputs[steps.input].columns
     assert columns is not None
-    forms = {form: number for number, form in enumerate(dict.fromkeys(steps.forms))}
+    for text in texts_of(steps.cast):
+        digest.update(f"{text}\n".encode("utf-8", "surrogatepass"))
+    forms = {form: number for number, form in enumerate(dict.fromkeys([*steps.forms, *steps.origins]))}
     for form in forms:
         digest.update(f"{form}\n".encode())
     for keys in (steps.keys, steps.sources):
         digest.update(array("Q", map(len, keys)).tobytes())
         digest.update("".join(keys).encode("utf-8", "surrogatepass"))
-    digest.update(array("Q", map(forms.__getitem__, steps.forms)).tobytes())
+    for column in (steps.forms, steps.origins):
+        digest.update(array("Q", map(forms.__getitem__, column)).tobytes())
     for numbers in columns.places(steps.sources):
         digest.update(array("Q", numbers).tobytes())
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from ckptool.commands.checks import Rule
 from ckptool.commands.checks.case import Case, Found
 from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.counts import many
@@ -29,6 +30,9 @@ _SCHEMES: dict[str, tuple[str, ...]] = {
 _SKIPPED = ("modules_to_not_convert", "ignore", "ignored_layers", "llm_int8_skip_modules", "exclude_modules")
 _EXPONENT_NAN = 255
 _DETAILS = 5
+
+
+RULE = Rule("quantized", allows=("quantized",), reads=True, order=160)
 
 
 def quantized(case: Case) -> Iterator[Found]:
