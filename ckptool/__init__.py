@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ckptool.api.looking import dequantized as dequantized
     from ckptool.api.looking import match as match
     from ckptool.api.looking import open as open
+    from ckptool.api.looking import stats as stats
     from ckptool.api.matching import Automatic as Automatic
     from ckptool.api.models import load_into as load_into
     from ckptool.api.models import plan_transplant as plan_transplant
@@ -78,7 +79,7 @@ _HOMES = {
     "TensorSpec": "core.spec",
     "Tolerance": "values.delta",
     "Transplant": "commands.transplant.result",
-    **dict.fromkeys(("check", "compare", "dequantized", "match", "open"), "api.looking"),
+    **dict.fromkeys(("check", "compare", "dequantized", "match", "open", "stats"), "api.looking"),
     **dict.fromkeys(("load_into", "plan_transplant", "probe"), "api.models"),
     **dict.fromkeys(
         ("extract", "extract_lora", "plan_filter", "plan_merge", "plan_patch", "plan_remap"), "api.planning"
@@ -121,6 +122,7 @@ __all__ = [
     "plan_remap",
     "plan_transplant",
     "probe",
+    "stats",
 ]
 
 

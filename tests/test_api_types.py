@@ -71,6 +71,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "plan_remap": {"checkpoint": "resnet18.pth", "recipe": "fc. -> head."},
     "plan_transplant": {"source": "resnet18.pth", "target": "shards"},
     "probe": {"transplant": None, "source_model": "models.py:ResNet18"},
+    "stats": {"checkpoint": "resnet18.pth"},
 }
 
 

@@ -57,7 +57,7 @@ def toy_output(plan: Plan, name: str, limit: int) -> Output:
     for index, spec in enumerate(specs):
         slots.append(Slot(spec.key, at, spec.nbytes, contents_of(plan, index)))
         at += spec.nbytes
-    return Output({name: Image(at, ((0, header),), tuple(slots))}, specs)
+    return Output.of({name: Image(at, ((0, header),), tuple(slots))}, specs)
 
 
 def toy_loading(path: str, wrap: str | None) -> Loading:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import json
 import os
 import random
@@ -9,6 +10,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -363,6 +367,72 @@ def test_processes_are_killed_at_random_and_started_again(tmp_path: Path, run: R
     assert {name: final[name] for name in kept} == kept, "what was finished was not written again"
 
 
+def children(parent: int) -> list[int]:
+    """The processes that another one has started: torchrun gives each worker a session of its own."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            number, _, rest = path.read_text().partition(" (")
+            if int(rest.rpartition(") ")[2].split()[1]) == parent:
+                found.append(int(number))
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="workers are found by their parent in /proc")
+def test_two_gigabytes_under_torchrun_with_random_kills(tmp_path: Path) -> None:
+    """Four workers, killed at random; torchrun starts all of them again, and what was finished is kept."""
+    from tests.bench.bench_remote import real_shards
+
+    chance = random.Random(5)
+    real_shards(tmp_path / "in", 2)
+    programs = Path(sys.executable).parent
+    command = ["filter", "in", "--drop", "layers.3.4.weight", "--max-shard", "60MB"]
+    alone = [sys.executable, "-m", "ckptool", *command, "-o", "alone"]
+    subprocess.run(alone, cwd=tmp_path, env=environment(), check=True, stdout=subprocess.DEVNULL)
+    launcher = [programs / "torchrun", "--standalone", "--no-python", "--nproc-per-node", "4", "--max-restarts", "9"]
+    process = subprocess.Popen(
+        [*launcher, programs / "ckptool", *command, "-o", "out", "--distributed", "--json"],
+        cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    killed, kept, goal = 0, dict[str, tuple[int, int]](), 1
+    while process.poll() is None and killed < 3:
+        time.sleep(0.02)
+        assert not (tmp_path / "out").exists() or is_whole(tmp_path), "nothing has the name before all is there"
+        for stage in stages_of(tmp_path / "out"):
+            names = {path.name.removesuffix(".json") for path in (stage / "done").glob("*.safetensors.json")}
+            now = {name: state for name, state in states(stage / "new").items() if name in names}
+            assert {name: now.get(name, kept[name]) for name in kept} == kept
+            kept |= now
+        workers = children(process.pid)
+        if len(kept) >= goal and workers:
+            os.kill(chance.choice(workers), signal.SIGKILL)
+            killed, goal = killed + 1, len(kept) + chance.randrange(3, 9)
+            wait_until(lambda gone=frozenset(workers): gone.isdisjoint(children(process.pid)))
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0 and killed > 0, err
+    assert json.loads(out)["written"]["missing"] == 0
+    final = states(tmp_path / "out")
+    assert {name: final[name] for name in kept} == kept, "what was finished was not written again"
+    for path in (tmp_path / "alone").iterdir():
+        assert filecmp.cmp(path, tmp_path / "out" / path.name, shallow=False), path.name
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        path.name for path in (tmp_path / "alone").iterdir()
+    }
+    assert stages_of(tmp_path / "out") == []
+
+
+def is_whole(folder: Path) -> bool:
+    return len(ckptool.open(folder / "out")) == len(ckptool.open(folder / "in")) - 1
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
 def test_rivals_without_distributed_fail_clearly(tmp_path: Path) -> None:
     model(tmp_path / "in", tensors=100, elements=30_000)
     processes = [
@@ -376,3 +446,98 @@ def test_rivals_without_distributed_fail_clearly(tmp_path: Path) -> None:
     codes = sorted(process.returncode for process in processes)
     assert codes == [0, 2, 2], said
     assert len(ckptool.open(tmp_path / "out")) == 99
+
+
+# --- the plan that every process makes --------------------------------------------------------------------------------
+
+
+def test_a_process_lays_out_what_it_writes(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of copies in columns: the layout of a shard is the work of the process that writes it."""
+    from ckptool.formats import safetensors_output
+
+    made: list[int] = []
+    laid_out = safetensors_output.safetensors_image
+
+    def counted(specs, contents, metadata):  # type: ignore[no-untyped-def]
+        made.append(len(specs))
+        return laid_out(specs, contents, metadata)
+
+    model(tmp_path / "in")
+    monkeypatch.setattr(safetensors_output, "safetensors_image", counted)
+    copies = ["filter", "in", "--drop", "layers.3.*", "--max-shard", "25kB"]
+    assert run(*copies, "-o", "out", "--part", "999/999")[0] == 0 and made == []
+    assert run(*copies, "-o", "out", "--part", "1/3")[0] == 0 and sum(made) == 7
+    assert run(*copies, "-o", "out")[0] == 0 and sum(made) == 19, "of the shards that are finished nothing is made"
+    assert run(*copies, "-o", "alone")[0] == 0
+    assert content(tmp_path / "out") == content(tmp_path / "alone")
+
+
+@pytest.mark.parametrize("key", ["__metadata__", "a\ud800"])
+def test_what_cannot_be_laid_out_is_refused_before_anything_is_written(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    from ckptool.commands.beside.complete import complete
+    from ckptool.commands.filter import plan_filter
+    from ckptool.core.plan import Copies
+    from ckptool.engine.apply import apply
+
+    model(tmp_path / "in")
+    plan = complete(plan_filter(ckptool.open(tmp_path / "in")), "folder")
+    assert isinstance(plan.steps, Copies)
+    plan.steps.keys = [*plan.steps.keys[:-1], key]
+    with pytest.raises(ckptool.CkptError):
+        apply(plan, tmp_path / "out", max_shard=25_000)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in"]
+
+
+def test_the_hash_of_a_plan_tells_plans_apart(tmp_path: Path) -> None:
+    """Whatever changes a byte of the output, or an input, changes the hash; nothing else does."""
+    from ckptool.commands.beside.complete import complete
+    from ckptool.commands.filter import plan_filter
+    from ckptool.commands.remap import plan_remap
+    from ckptool.engine.encode import encode
+    from ckptool.engine.plan_hash import plan_hash
+    from ckptool.recipes.recipe import parse_recipe
+
+    source = model(tmp_path / "in", tensors=6)
+
+    def digest(
+        *rules: tuple[str, str], limit: int = 25_000, renames: str = "", dtype: str | None = None, **metadata: str
+    ) -> str:
+        opened = ckptool.open(source)
+        recipe = parse_recipe([renames]) if renames else None
+        plan = plan_remap(opened, recipe) if recipe else plan_filter(opened, list(rules), dtype=dtype)
+        plan = replace(complete(plan, "folder"), metadata=metadata)
+        return plan_hash(plan, encode(plan, tmp_path / "out", max_shard=limit))
+
+    first = digest()
+    assert digest() == first
+    others = [
+        digest(("drop", "layers.3.*")),
+        digest(("drop", "layers.4.*")),
+        digest(limit=13_000),
+        digest(limit=100_000),
+        digest(by="me"),
+        digest(renames="layers. -> blocks."),
+        digest(dtype="bf16"),
+        digest(dtype="f16"),
+    ]
+    assert len({first, *others}) == 9
+    data = bytearray((source / "model.safetensors").read_bytes())
+    data[-1] ^= 1
+    (source / "model.safetensors").write_bytes(data)
+    assert digest() != first, "an input was written to"
+
+
+def test_decoded_tensors_are_shared_too(run: Run, tmp_path: Path, fixtures: Path) -> None:
+    """They are columns as well, and not copies of bytes: their plan is told by what decodes them."""
+    command = ["filter", str(fixtures / "fp8"), "--max-shard", "2kB", "-o"]
+    assert run(*command, "stored")[0] == 0
+    assert run(*command, "alone", "--dequantize")[0] == 0
+    for number in (2, 1):
+        code, _, err = run(*command, "out", "--dequantize", "--part", f"{number}/2")
+        assert code == 0, err
+    assert content(tmp_path / "out") == content(tmp_path / "alone") != content(tmp_path / "stored")
+    assert run(*command, "next", "--dequantize", "--part", "1/2")[0] == 0
+    code, _, err = run(*command, "next", "--dequantize", "--dtype", "f32", "--resume")
+    assert code == 2 and "inputs or options changed" in err

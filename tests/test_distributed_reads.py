@@ -15,6 +15,8 @@ from console import Run
 from safetensors.numpy import load_file, save_file
 from test_distributed import environment, run
 
+import ckptool
+
 assert run  # the fixture
 
 
@@ -138,6 +140,78 @@ def test_a_lock_is_written_by_one_process(run: Run, tmp_path: Path) -> None:
     (tmp_path / "weights.lock").unlink()
     assert run(*command)[0] == 0
     assert (tmp_path / "weights.lock").read_bytes() == together
+
+
+# --- the same in Python -----------------------------------------------------------------------------------------------
+
+
+def in_parts(call, count: int, folder: Path) -> object:  # type: ignore[no-untyped-def]
+    """What the last of several processes returns; the others return nothing."""
+    for number in range(count, 1, -1):
+        assert call(part=(number, count), work=folder) is None
+    return call(part=(1, count), work=folder)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_parts_in_python(tmp_path: Path, count: int) -> None:
+    a, b, damaged = (tmp_path / name for name in ("a.safetensors", "b.safetensors", "c.pth"))
+    loose = ckptool.Tolerance(ulp=1)
+
+    def compare(**parts):  # type: ignore[no-untyped-def]
+        return ckptool.compare(a, b, tolerance=loose, **parts)
+
+    assert in_parts(compare, count, tmp_path / "1").changes == compare().changes  # type: ignore[attr-defined]
+
+    def check(**parts):  # type: ignore[no-untyped-def]
+        return ckptool.check([a, b, damaged], **parts)
+
+    assert in_parts(check, count, tmp_path / "2").findings == check().findings  # type: ignore[attr-defined]
+
+    def stats(**parts):  # type: ignore[no-untyped-def]
+        return ckptool.stats(b, only=["layers.*", "half"], **parts)
+
+    found = in_parts(stats, count, tmp_path / "3")
+    assert found == stats() and list(found) == list(stats()) and len(found) == 12  # type: ignore[call-overload, arg-type]
+    assert found["layers.5.weight"].inf == 1 and found["layers.4.weight"].nan == 1  # type: ignore[index]
+
+
+def test_parts_in_python_through_rules(tmp_path: Path) -> None:
+    a, b = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+
+    def compare(**parts):  # type: ignore[no-untyped-def]
+        return ckptool.compare(a, b, recipe=["layers. -> blocks."], only="blocks.*", **parts)
+
+    with pytest.raises(ckptool.CkptError):
+        compare()
+    rules = ["layers.7.weight -> moved.weight"]
+    alone = ckptool.compare(a, b, recipe=rules)
+    shared = in_parts(lambda **parts: ckptool.compare(a, b, recipe=rules, **parts), 2, tmp_path / "meet")
+    assert shared.changes == alone.changes  # type: ignore[attr-defined]
+    with pytest.raises(ckptool.CkptError, match="inputs or options differ"):
+        ckptool.compare(a, b, part=(1, 2), work=tmp_path / "meet")
+
+
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        ({"part": (1, 2)}, "part= needs a folder"),
+        ({"work": "meet"}, "work= is where"),
+        ({"part": (3, 2), "work": "meet"}, "is not \\(I, N\\)"),
+        ({"part": (1, 2), "work": "s3://bucket/x"}, "no folder of a file system"),
+    ],
+)
+@pytest.mark.parametrize("name", ["check", "compare", "stats"])
+def test_requests_in_python_that_do_not_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, parts: dict[str, object], words: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.iterdir())
+    paths = ["a.safetensors"] * (2 if name == "compare" else 1)
+    with pytest.raises(ckptool.CkptError, match=words):
+        getattr(ckptool, name)(*paths, **parts)
+    assert sorted(tmp_path.iterdir()) == before
+    with pytest.raises(TypeError, match="unexpected keyword argument 'parts'; there are part, work"):
+        getattr(ckptool, name)(*paths, parts=3)
 
 
 # --- real processes ---------------------------------------------------------------------------------------------------

@@ -24,9 +24,10 @@ from safetensors.numpy import save
 import ckptool
 from ckptool.core.address import address_of
 from ckptool.core.errors import ChangedError, CkptError, MissingError, UnreadableError, UsageError
-from ckptool.storage import blocks, deadline, hosts, http, session
+from ckptool.storage import blocks, deadline, hosts, http, http_connection, session
 from ckptool.storage.blocks import Blocks
-from ckptool.storage.http import Url, zones_of
+from ckptool.storage.http import zones_of
+from ckptool.storage.http_url import Url
 from ckptool.storage.hub_address import hub_place
 from ckptool.storage.memory import Memory
 from ckptool.storage.ranges import segments
@@ -52,7 +53,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 @pytest.fixture
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """All waiting is ten times shorter."""
-    monkeypatch.setattr(http, "IDLE", 1.0)
+    monkeypatch.setattr(http_connection, "IDLE", 1.0)
     monkeypatch.setattr(deadline, "PATIENCE", 2.5)
     monkeypatch.setattr(deadline, "_GRACE", 2.0)
 

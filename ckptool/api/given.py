@@ -219,6 +219,7 @@ _KINDS: dict[str, Kind] = {
     "max_shard": _or_none(WHOLE),
     "part": _or_none(Kind("two whole numbers, as (2, 8)", _several(_is_whole, or_one=False))),
     "policy": _or_none(PATH),
+    "work": _or_none(PATH),
     "tokenizers": _or_none(Kind("the old and the new tokenizer, two paths", _is_pair_of_paths)),
     "out": PATH,
     "progress": _or_none(Kind("a function of (bytes done, bytes in all)", callable)),

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, overload
 
 from ckptool.api.given import checked
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from typing import Unpack
 
     import torch
 
     from ckptool.api.matching import Automatic
+    from ckptool.api.options import ReadOptions
     from ckptool.commands.checks.finding import Report as CheckReport
     from ckptool.commands.diff.result import Diff
     from ckptool.core.bytes import PathText
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from ckptool.models import Target
     from ckptool.recipes.recipe import Recipe
     from ckptool.values.delta import Tolerance
+    from ckptool.values.stats import Stats
 
     Input: TypeAlias = Checkpoint | PathText
     Goal: TypeAlias = PathText | torch.nn.Module | Target | Checkpoint
@@ -85,6 +88,29 @@ def dequantized(checkpoint: Input, dtype: str | None = None) -> Checkpoint:
     return Checkpoint.of(logical(opened(checkpoint), float_dtype(dtype)))
 
 
+@overload
+def compare(
+    old: Input,
+    new: Input,
+    *,
+    only: str | Sequence[str] = (),
+    tolerance: Tolerance | None = None,
+    keys_only: bool = False,
+    threads: int = 2,
+    recipe: Recipe | str | Sequence[str] | None = None,
+) -> Diff: ...
+@overload
+def compare(
+    old: Input,
+    new: Input,
+    *,
+    only: str | Sequence[str] = (),
+    tolerance: Tolerance | None = None,
+    keys_only: bool = False,
+    threads: int = 2,
+    recipe: Recipe | str | Sequence[str] | None = None,
+    **shared: Unpack[ReadOptions],
+) -> Diff | None: ...
 @checked
 def compare(
     old: Input,
@@ -95,7 +121,8 @@ def compare(
     keys_only: bool = False,
     threads: int = 2,
     recipe: Recipe | str | Sequence[str] | None = None,
-) -> Diff:
+    **shared: Unpack[ReadOptions],
+) -> Diff | None:
     """Compare two checkpoints of any formats: keys, shapes, dtypes, and then values.
 
     Args:
@@ -106,9 +133,12 @@ def compare(
         keys_only: compare headers and read no values.
         threads: how many at most read and compute.
         recipe: rules, or a recipe as `match` finds it, through which the old side is seen.
+        part: (2, 8) reads the second of eight parts, other processes the others. What all of them found is returned by
+            the one that finds all the others' records; the others return None.
+        work: the folder in which they meet, on a file system that all of them see.
 
     Raises:
-        CkptError: a file cannot be read, or a pattern or rule matches nothing.
+        CkptError: a file cannot be read, or a pattern or rule matches nothing, or processes ask for different things.
 
     Example:
         >>> diff = ckptool.compare("fixtures/resnet18.pth", "fixtures/tuned.safetensors")
@@ -121,25 +151,33 @@ def compare(
         True
     """
     from ckptool.api.options import texts_of
+    from ckptool.api.parts import in_parts
     from ckptool.api.results import Diff
     from ckptool.commands.automatic import mapped_by
+    from ckptool.commands.diff import result as plain
     from ckptool.commands.diff.comparison import compare as compare_checkpoints
     from ckptool.commands.diff.logical import logical_sides
+    from ckptool.core.errors import UsageError
     from ckptool.recipes.recipe import recipe_from
     from ckptool.values.delta import Tolerance
+    from ckptool.values.shared import agree
 
     rules = recipe_from(recipe)
     before, after = logical_sides(opened(old), opened(new))
-    diff = compare_checkpoints(
-        before,
-        after,
-        only=texts_of(only),
-        tolerance=tolerance or Tolerance(),
-        keys_only=keys_only,
-        threads=threads,
-        mapped=mapped_by(rules, before, after) if rules.stages else None,
-    )
-    return Diff.of(diff)
+    mapped = mapped_by(rules, before, after) if rules.stages else None
+    bounds, chosen = tolerance or Tolerance(), texts_of(only)
+    if keys_only and shared.get("part") is not None:
+        raise UsageError("part= shares out values, and only headers are read", hint="leave out keys_only")
+
+    def compared() -> plain.Diff:
+        said = [[rule.text for rule in stage.rules] for stage in rules.stages]
+        agree(("compare", chosen, bounds, said, rules.vars, rules.lists), (before, after))
+        return compare_checkpoints(
+            before, after, only=chosen, tolerance=bounds, keys_only=keys_only, threads=threads, mapped=mapped
+        )
+
+    found = in_parts(compared, shared)
+    return None if found is None else Diff.of(found)
 
 
 @checked
@@ -192,6 +230,31 @@ def match(
     return Automatic.of(automatic(given, specs, model.specs, accept=Confidence(accept), modules=modules))
 
 
+@overload
+def check(
+    paths: Sequence[PathText] | PathText,
+    *,
+    policy: PathText | None = None,
+    into: str | None = None,
+    model_args: Mapping[str, object] | None = None,
+    complete_with: PathText | None = None,
+    rules: str | Sequence[str] | None = None,
+    trust_policy: bool = False,
+    threads: int = 2,
+) -> CheckReport: ...
+@overload
+def check(
+    paths: Sequence[PathText] | PathText,
+    *,
+    policy: PathText | None = None,
+    into: str | None = None,
+    model_args: Mapping[str, object] | None = None,
+    complete_with: PathText | None = None,
+    rules: str | Sequence[str] | None = None,
+    trust_policy: bool = False,
+    threads: int = 2,
+    **shared: Unpack[ReadOptions],
+) -> CheckReport | None: ...
 @checked
 def check(
     paths: Sequence[PathText] | PathText,
@@ -203,7 +266,8 @@ def check(
     rules: str | Sequence[str] | None = None,
     trust_policy: bool = False,
     threads: int = 2,
-) -> CheckReport:
+    **shared: Unpack[ReadOptions],
+) -> CheckReport | None:
     """Check checkpoints: readable, safe, finite, and as a policy requires.
 
     Args:
@@ -215,6 +279,9 @@ def check(
         rules: only these; ``ckptool check --rules`` lists them.
         trust_policy: the policy may run the code of models and name files outside its folder.
         threads: how many at most read and compute.
+        part: (2, 8) reads the second of eight parts, other processes the others. What all of them found is returned by
+            the one that finds all the others' records; the others return None.
+        work: the folder in which they meet, on a file system that all of them see.
 
     Returns:
         Its `findings`, and `exit_code(level)`. What is wrong with a file is a finding, not an error.
@@ -230,6 +297,7 @@ def check(
     from dataclasses import replace
 
     from ckptool.api.options import texts_of
+    from ckptool.api.parts import in_parts
     from ckptool.api.results import CheckReport
     from ckptool.commands.checks.policy import Policy, read_policy
     from ckptool.commands.checks.run import run_checks
@@ -240,10 +308,56 @@ def check(
     named = [paths] if isinstance(paths, str | HasPath) else list(paths)
     asked = Policy() if policy is None else read_policy(local_path(policy))
     asked = replace(with_base(with_model(asked, into, model_args), complete_with), is_trusted=trust_policy)
-    found = run_checks(
-        [local_path(path) for path in named], asked, rules=None if rules is None else texts_of(rules), threads=threads
-    )
-    return CheckReport.of(without_typed_places(found))
+    files, chosen = [local_path(path) for path in named], None if rules is None else texts_of(rules)
+    found = in_parts(lambda: run_checks(files, asked, rules=chosen, threads=threads), shared)
+    return None if found is None else CheckReport.of(without_typed_places(found))
+
+
+@overload
+def stats(checkpoint: Input, *, only: str | Sequence[str] = (), threads: int = 2) -> dict[str, Stats]: ...
+@overload
+def stats(
+    checkpoint: Input, *, only: str | Sequence[str] = (), threads: int = 2, **shared: Unpack[ReadOptions]
+) -> dict[str, Stats] | None: ...
+@checked
+def stats(
+    checkpoint: Input, *, only: str | Sequence[str] = (), threads: int = 2, **shared: Unpack[ReadOptions]
+) -> dict[str, Stats] | None:
+    """Mean, std, extremes, NaN, Inf, zeros and a histogram of each tensor, as ``inspect --stats`` shows them.
+
+    Args:
+        checkpoint: a path, or what `open` gave; quantized tensors are decoded by `dequantized`.
+        only: key patterns; if any are given, everything else is left out.
+        threads: how many at most read and compute.
+        part: (2, 8) reads the second of eight parts, other processes the others. What all of them found is returned by
+            the one that finds all the others' records; the others return None.
+        work: the folder in which they meet, on a file system that all of them see.
+
+    Returns:
+        The statistics by key, in the order of the file. Tensors without numbers, as sparse ones, are left out.
+
+    Raises:
+        CkptError: a file cannot be read, or a pattern matches nothing.
+
+    Example:
+        >>> found = ckptool.stats("fixtures/resnet18.pth", only="fc.*")
+        >>> list(found), found["fc.bias"].nan, found["fc.bias"].elements
+        (['fc.weight', 'fc.bias'], 0, 100)
+    """
+    from ckptool.api.options import texts_of
+    from ckptool.api.parts import in_parts
+    from ckptool.core.near_miss import chosen_keys
+    from ckptool.values.shared import agree
+    from ckptool.values.stats import all_stats
+
+    given = opened(checkpoint)
+    keys = chosen_keys(given.tensors, texts_of(only), "only", given.path)
+
+    def computed() -> dict[str, Stats]:
+        agree(("stats", keys), (given,))
+        return all_stats(given, keys, threads=threads)
+
+    return in_parts(computed, shared)
 
 
 def opened(given: Input) -> Checkpoint:

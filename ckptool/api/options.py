@@ -7,8 +7,11 @@ from typing import Any, TypedDict
 
 from ckptool.commands.beside.choices import Choices, Tied
 from ckptool.commands.transplant.result import Asked
+from ckptool.core.bytes import PathText
+from ckptool.core.errors import UsageError
 from ckptool.models.entries import Mismatch
 from ckptool.recipes.recipe import Recipe, recipe_from
+from ckptool.storage.launchers import Share
 
 
 class LoadOptions(TypedDict, total=False):
@@ -44,6 +47,29 @@ class WriteOptions(TypedDict, total=False):
     allow: str | Sequence[str]
 
 
+class ReadOptions(TypedDict, total=False):
+    """How several processes share what `ckptool.compare`, `ckptool.check` and `ckptool.stats` read; see there."""
+
+    part: tuple[int, int] | None
+    work: PathText | None
+
+
+def share_of(part: tuple[int, int]) -> Share:
+    """The share of one process.
+
+    Raises:
+        UsageError: there is none.
+
+    Example:
+        >>> share_of((2, 8)).number
+        1
+    """
+    number, count = part
+    if not 1 <= number <= count:
+        raise UsageError(f"part={part!r} is not (I, N) with I from 1 to N", hint="part=(2, 8)")
+    return Share(number - 1, count)
+
+
 def texts_of(given: str | Sequence[str]) -> tuple[str, ...]:
     """One text or several, as several: a text alone is never taken for its letters.
 
@@ -64,7 +90,7 @@ def asked_by(options: LoadOptions) -> Asked:
         >>> asked_by(TransplantOptions(drop=["fc.*"], init={"fc.*": "zeros"})).init
         (('fc.*', 'zeros'),)
     """
-    given = _known(options, TransplantOptions)
+    given = known_options(options, TransplantOptions)
     pairs: dict[str, Any] = {name: tuple((given.pop(name) or {}).items()) for name in ("fits", "init") if name in given}
     rules = recipe_from(given.pop("recipe", None))
     return Asked(rules, texts_of(given.pop("drop", ())), new=texts_of(given.pop("new", ())), **pairs, **given)
@@ -76,11 +102,12 @@ def chosen_by(options: WriteOptions) -> Choices:
     Raises:
         TypeError: there is no such option.
     """
-    given = _known(options, WriteOptions)
+    given = known_options(options, WriteOptions)
     return Choices(allow=texts_of(given.pop("allow", ())), **given)
 
 
-def _known(options: LoadOptions | WriteOptions, kind: Any) -> dict[str, Any]:
+def known_options(options: LoadOptions | WriteOptions | ReadOptions, kind: Any) -> dict[str, Any]:
+    """The options that are given; `TypeError` for one that is none of the kind."""
     for name in options:
         if name not in kind.__annotations__:
             raise TypeError(

@@ -7,17 +7,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Unpack
 
 from ckptool.api.given import checked
-from ckptool.api.options import WriteOptions, chosen_by
+from ckptool.api.options import WriteOptions, chosen_by, share_of
 from ckptool.api.results import Written
 from ckptool.api.shown import Shown
 from ckptool.commands.beside.complete import complete
 from ckptool.core import plan as core
 from ckptool.core.bytes import PathText
-from ckptool.core.errors import PlanError, UsageError
+from ckptool.core.errors import PlanError
 from ckptool.engine.apply import apply
 from ckptool.engine.encode import container_of
 from ckptool.engine.sharing import apply_share
-from ckptool.storage.launchers import Share
 from ckptool.storage.paths import local_path
 
 if TYPE_CHECKING:
@@ -85,10 +84,7 @@ class Plan(Shown, core.Plan):
             )
         if part is None and not resume:
             return Written.of(apply(plan, target, force=force, max_shard=max_shard, progress=progress))
-        number, count = part or (1, 1)
-        if not 1 <= number <= count:
-            raise UsageError(f"part={part!r} is not (I, N) with I from 1 to N", hint="part=(2, 8)")
-        share = Share(number - 1, count)
+        share = share_of(part or (1, 1))
         return Written.of(
             apply_share(plan, target, share, force=force, max_shard=max_shard, resume=resume, progress=progress)
         )

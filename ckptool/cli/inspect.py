@@ -99,7 +99,9 @@ def inspect(
     require_reports(files, [path], READING_FORMATS)
     checkpoint = open_checkpoint(path, select=select)
     require_reports(files, map(PurePath, checkpoint.paths), READING_FORMATS)
-    keys = _sorted(checkpoint, _chosen(checkpoint, only or [], path), sort)
+    from ckptool.core.near_miss import chosen_keys
+
+    keys = _sorted(checkpoint, chosen_keys(checkpoint, only or [], "--only", path), sort)
 
     def read() -> Inspection:
         agreed(reading, ("inspect", str(path), select, keys), checkpoint)
@@ -112,15 +114,6 @@ def inspect(
     show_document(document, form, color, pager=not no_pager)
     write_reports(files, document)
     return Exit.OK
-
-
-def _chosen(checkpoint: Checkpoint, only: Iterable[str], path: PurePath) -> list[str]:
-    """The keys that any --only means, in file order; all without one."""
-    from ckptool.core.keys import Pattern
-    from ckptool.core.near_miss import require_match
-
-    chosen = {key for text in only for key in require_match(Pattern.parse(text), checkpoint.tensors, "--only", path)}
-    return [key for key in checkpoint if key in chosen] if only else list(checkpoint)
 
 
 def _sorted(checkpoint: Checkpoint, keys: list[str], sort: Sort) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import accumulate, pairwise
+from itertools import accumulate, chain, pairwise, repeat
 from operator import is_, methodcaller
 from pathlib import PurePath
 from typing import Literal
@@ -222,12 +222,7 @@ class Columns(Mapping[str, Tensor]):
     @property
     def has_twins(self) -> bool:
         """True if a key is there twice."""
-        return len(self.rows) < len(self._keys)
-
-    @property
-    def counts(self) -> list[int]:
-        """How many tensors each file has."""
-        return [after - before for before, after in pairwise((0, *self._counts))]
+        return len(set(self._keys)) < len(self._keys)
 
     def forget_rows(self) -> None:
         """Let go of what `rows` has found; it is found again when it is asked for."""
@@ -284,6 +279,17 @@ class Columns(Mapping[str, Tensor]):
     def place(self, key: str) -> tuple[ByteSource, int]:
         """The file that holds a tensor, and the first byte of it there."""
         return self.place_of(self.rows[key])
+
+    are_stored = True
+    """Every tensor is bytes of a file as they are; none is computed from them."""
+
+    def places(self, keys: Sequence[str]) -> tuple[list[int], list[int]]:
+        """Of each tensor the number of its file, and the first byte of it there."""
+        rows = range(len(self)) if self.are_all(keys) else list(map(self.rows.__getitem__, keys))
+        numbers = list(
+            chain.from_iterable(repeat(at, end - start) for at, (start, end) in enumerate(pairwise((0, *self._counts))))
+        )
+        return [numbers[row] for row in rows], [self._starts[row] for row in rows]
 
     def place_of(self, row: int) -> tuple[ByteSource, int]:
         """The same of the tensor in a row."""

@@ -6,7 +6,7 @@ tree; then all of that with one part replaced by a synonym ("classifier" for "fc
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from itertools import chain, islice
 from pathlib import PurePath
 
@@ -130,3 +130,19 @@ def require_match(
         hints.append(f"list all: ckptool inspect {shell_quote(path)}")
     what = f"matches none of the {len(keys):,} keys" if len(keys) != 1 else "does not match the only key"
     raise NoMatchError(option, pattern.text, what, hint="   ".join(hints) or None, path=path)
+
+
+def chosen_keys(keys: Collection[str], only: Sequence[str], option: str, where: PurePath) -> list[str]:
+    """The keys that any pattern means, in their order; all without one.
+
+    Args:
+        keys: of a file.
+        only: the patterns.
+        option: what gave them, for the error.
+        where: the file.
+
+    Raises:
+        UsageError: a pattern matches nothing.
+    """
+    chosen = {key for text in only for key in require_match(Pattern.parse(text), keys, option, where)}
+    return [key for key in keys if key in chosen] if only else list(keys)

@@ -19,7 +19,7 @@ from ckptool.engine.filling import write_image
 from ckptool.engine.plan_hash import plan_hash
 from ckptool.engine.reading import Reader
 from ckptool.engine.rounding import Rounding
-from ckptool.formats.image import Image
+from ckptool.formats.image import Image, Images
 from ckptool.formats.shard_names import replaceable
 from ckptool.formats.writer import Output
 from ckptool.storage.paths import exists, is_address, local_path
@@ -89,47 +89,38 @@ def apply(
     require_sound(plan, target)
     check_output(plan, target, force=force)
     output, kept = without_others(encode(plan, target, max_shard=max_shard), plan, target)
-    digest = plan_hash(plan, output.images)
+    digest = plan_hash(plan, output)
     notes = [*kept, *cleared(plan, target, digest, force)]
-    total = sum(image.data_nbytes for image in output.images.values())
-    advance = counting(total, progress)
+    advance = counting(output.nbytes, progress)
     rounding: dict[str, Rounding] = {}
     damaged: list[DamagedError] = []
     with Reader(plan.inputs, damaged.append if plan.takes_damaged else refuse_damaged) as reader:
         if writer_of(plan).is_folder:
             with staged_folder(target, digest, replaceable, force=force) as stage:
-                notes += _fill_stage(stage, output, plan, reader, advance, rounding)
+                kept, nbytes = _fill_stage(stage, output, plan, reader, advance, rounding)
+                notes += kept
                 verify(stage.new, output)
                 reader.check()
             files = tuple(target / name for name in output.images)
         else:
             (image,) = output.images.values()
+            nbytes = image.size
             with staged_file(target, digest, force=force) as sink:
                 write_image(sink, image, plan, reader, advance, rounding)
                 verify(sink.path, output)
                 reader.check()
             files = (target,)
     notes += damaged_notes(damaged)
-    return written_of(plan, target, files, output, rounding, notes, time.monotonic() - started)
+    written = Written(target, files, nbytes, len(output.specs), time.monotonic() - started)
+    return with_casts(written, plan, rounding, notes)
 
 
-def written_of(
-    plan: Plan,
-    target: PurePath,
-    files: tuple[PurePath, ...],
-    output: Output,
-    rounding: Mapping[str, Rounding],
-    notes: Sequence[Note],
-    seconds: float,
-) -> Written:
-    """What was written, in the order of the plan."""
-    casts = {step.target.key: rounding[step.target.key] for step in plan.steps if step.target.key in rounding}
-    return Written(
-        target,
-        files,
-        sum(image.size for image in output.images.values()),
-        len(output.specs),
-        seconds,
+def with_casts(written: Written, plan: Plan, rounding: Mapping[str, Rounding], notes: Sequence[Note]) -> Written:
+    """What was written, and what casts did to its numbers in the order of the plan."""
+    keys = [step.target.key for step in plan.steps if step.target.key in rounding] if rounding else []
+    casts = {key: rounding[key] for key in keys}
+    return replace(
+        written,
         rounding={key: cast.worst for key, cast in casts.items()},
         overflows={**{key: cast.overflows for key, cast in casts.items() if cast.overflows}, **_infinite(plan)},
         zeroed={key: cast.zeroed for key, cast in casts.items() if cast.zeroed},
@@ -188,8 +179,7 @@ def without_others(output: Output, plan: Plan, target: PurePath) -> tuple[Output
     there = [file.name for file in plan.files if file.name in output.images and exists(target / file.name)]
     others = [name for name in there if _is_another(target / name, output.images[name])]
     notes = [Note(f"{name} in {target} stays as it is: it is not what this output would carry") for name in others]
-    images = {name: image for name, image in output.images.items() if name not in there}
-    return replace(output, images=images), notes
+    return replace(output, images=Images.joined(output.images).without(there)), notes
 
 
 def _is_another(path: PurePath, image: Image) -> bool:
@@ -225,19 +215,27 @@ def _fill_stage(
     reader: Reader,
     advance: Callable[[int], None],
     rounding: dict[str, Rounding],
-) -> list[Note]:
-    """Write the files of a folder that an earlier run with this plan has not finished; says if there were any."""
-    kept = 0
-    for name, image in output.images.items():
-        about = stage.finished(name, image.size)
-        if about is not None:
+) -> tuple[list[Note], int]:
+    """Write the files of a folder that an earlier run with this plan has not finished.
+
+    Returns:
+        What there is to say of those that it has; the bytes of all files.
+    """
+    kept = nbytes = 0
+    for name in output.images:
+        finished = stage.finished(name)
+        if finished is not None:
             kept += 1
-            rounding.update(recorded_rounding(about))
-            advance(image.data_nbytes)
+            rounding.update(recorded_rounding(finished.about))
+            nbytes += finished.nbytes
+            if name in output.portions:
+                advance(output.portions[name].nbytes)
             continue
+        image = output.images[name]
+        nbytes += image.size
         rounding.update(fill_file(stage, name, image, plan, reader, advance))
-    total = len(output.images)
-    return [Note(f"resumed: {kept} of {many(total, 'file')} finished by an earlier run, and kept")] if kept else []
+    total = many(len(output.images), "file")
+    return [Note(f"resumed: {kept} of {total} finished by an earlier run, and kept")] if kept else [], nbytes
 
 
 def fill_file(
@@ -287,8 +285,7 @@ def verify(written: PurePath, output: Output) -> None:
     """Open what was written and hold it against the plan."""
     from ckptool.formats.opening import open_checkpoint
 
-    weights = [name for name, image in output.images.items() if image.slots]
-    parts = [written / name for name in weights] if is_address(written) else [written]
+    parts = [written / name for name in output.portions] if is_address(written) else [written]
     forms: dict[str, Form] = {}  # few objects, whatever the number of tensors
     others: dict[str, Tensor] = {}
     place = output.place

@@ -67,6 +67,8 @@ class DecodedColumns(Columns):
             self._places.append(~row if number == _STORED else number)
         super().__init__(stored.place_of(0)[0], keys, found, array("Q"))
 
+    are_stored = False
+
     def place_of(self, row: int) -> tuple[ByteSource, int]:
         """The bytes of the tensor in a row, and the first of them."""
         number = self._places[row]

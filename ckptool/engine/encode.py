@@ -14,7 +14,7 @@ from ckptool.core.dtypes import DTYPES
 from ckptool.core.errors import CkptError, OutputError, PlanError, UsageError
 from ckptool.core.plan import Copies, Plan, sources_of
 from ckptool.core.spec import Form
-from ckptool.formats.image import Image
+from ckptool.formats.image import Image, Images
 from ckptool.formats.registry import writer_endings, writers, written_endings
 from ckptool.formats.writer import Output, Writer, misfit
 from ckptool.storage.paths import is_folder
@@ -135,7 +135,7 @@ def encode(plan: Plan, target: PurePath, *, max_shard: int | None = None) -> Out
     if error := misfit(writer, plan):
         raise error
     output = writer.lay_out(plan, target.name, max_shard or DEFAULT_SHARD)
-    return replace(output, images={**dict(_carried(plan)), **output.images}) if plan.files else output
+    return replace(output, images=Images.joined(dict(_carried(plan)), output.images)) if plan.files else output
 
 
 def _carried(plan: Plan) -> Iterator[tuple[str, Image]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from heapq import heapreplace
 
 from ckptool.core.bytes import PathText
 from ckptool.core.checkpoint import Note
@@ -26,8 +26,8 @@ from ckptool.engine.apply import (
     refuse_damaged,
     require_sound,
     verify,
+    with_casts,
     without_others,
-    written_of,
 )
 from ckptool.engine.encode import encode, writer_of
 from ckptool.engine.plan_hash import plan_hash
@@ -36,7 +36,7 @@ from ckptool.formats.shard_names import replaceable
 from ckptool.formats.writer import Output
 from ckptool.storage.launchers import Share
 from ckptool.storage.paths import exists, is_address, local_path
-from ckptool.storage.shared_stage import SharedStage, about_done, require_resumable, shared_folder
+from ckptool.storage.shared_stage import SharedStage, is_done, require_resumable, shared_folder, what_is_done
 
 
 def apply_share(
@@ -73,10 +73,10 @@ def apply_share(
     if is_address(target) or not writer_of(plan).is_folder:
         raise UsageError(f"{target} is no folder: several processes write a folder of shards", hint="-o FOLDER")
     whole = encode(plan, target, max_shard=max_shard)
-    digest = plan_hash(plan, whole.images)
+    digest = plan_hash(plan, whole)
     output, notes = whole, list[Note]()
     missing = 0
-    if about_done(target, digest) is not None:
+    if is_done(target, digest):
         notes.append(Note(f"{target} is complete already: nothing was left to write"))
     else:
         if resume:
@@ -89,11 +89,11 @@ def apply_share(
         with shared_folder(target, digest, replaceable, share) as stage, Reader(plan.inputs, take) as reader:
             missing = _write(stage, output, plan, reader, force, progress)
         notes += damaged_notes(damaged)
-    rounding = recorded_rounding(about_done(target, digest) or {})
+    done = what_is_done(target, digest)
     files = tuple(target / name for name in output.images)
-    return replace(
-        written_of(plan, target, files, output, rounding, notes, time.monotonic() - started), missing=missing
-    )
+    nbytes = whole.nbytes if done is None else done.nbytes
+    written = Written(target, files, nbytes, len(output.specs), time.monotonic() - started, missing=missing)
+    return with_casts(written, plan, recorded_rounding({} if done is None else done.about), notes)
 
 
 def is_complete(plan: Plan, out: PathText, *, max_shard: int | None = None) -> bool:
@@ -107,8 +107,7 @@ def is_complete(plan: Plan, out: PathText, *, max_shard: int | None = None) -> b
     target = local_path(out)
     if plan.problems or is_address(target) or not exists(target) or not writer_of(plan).is_folder:
         return False
-    images = encode(plan, target, max_shard=max_shard).images
-    return about_done(target, plan_hash(plan, images)) is not None
+    return is_done(target, plan_hash(plan, encode(plan, target, max_shard=max_shard)))
 
 
 def dealt(sizes: Mapping[str, int], count: int) -> list[list[str]]:
@@ -119,11 +118,11 @@ def dealt(sizes: Mapping[str, int], count: int) -> list[list[str]]:
         [['b', 'd'], ['a', 'c']]
     """
     shares: list[list[str]] = [[] for _ in range(count)]
-    loads = [0] * count
+    loads = [(0, number) for number in range(count)]  # a heap
     for name in sorted(sizes, key=lambda name: (-sizes[name], name)):
-        least = loads.index(min(loads))
+        load, least = loads[0]
         shares[least].append(name)
-        loads[least] += sizes[name]
+        heapreplace(loads, (load + sizes[name], least))
     return shares
 
 
@@ -136,25 +135,24 @@ def _write(
     progress: Callable[[int, int], None] | None,
 ) -> int:
     """Write a share, publish if it was the last, wait for the others if this process leads; the files still missing."""
-    share, images = stage.share, output.images
-    sizes = {name: image.size for name, image in images.items() if image.slots}
-    mine = dealt(sizes, share.count)[share.number]
-    advance = counting(sum(images[name].data_nbytes for name in mine), progress)
+    share, images, portions = stage.share, output.images, output.portions
+    mine = dealt({name: portion.nbytes for name, portion in portions.items()}, share.count)[share.number]
+    advance = counting(sum(portions[name].nbytes for name in mine), progress)
     for name in mine:
         stage.check_others()
-        if stage.finished(name, sizes[name]) is None:
+        if stage.finished(name) is None:
             fill_file(stage, name, images[name], plan, reader, advance)
         else:
-            advance(images[name].data_nbytes)
+            advance(portions[name].nbytes)
     reader.check()
 
     def finish() -> None:
-        if not stage.are_finished(sizes):
+        if not stage.are_finished(portions):
             return
         with stage.finishing() as is_last:
             if is_last:
                 for name in images:
-                    if name not in sizes:
+                    if name not in portions:
                         fill_file(stage, name, images[name], plan, reader, advance)
                 verify(stage.new, output)
                 stage.publish(replaceable, force=force)
@@ -162,4 +160,4 @@ def _write(
     finish()
     if share.is_launched and share.number == 0:
         stage.wait(finish)
-    return 0 if stage.is_done else sum(stage.finished(name, size) is None for name, size in sizes.items())
+    return 0 if stage.is_done else sum(stage.finished(name) is None for name in portions)

@@ -10,6 +10,7 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 from ckptool.core.bytes import Entry, Folder
 from ckptool.core.checkpoint import Checkpoint
@@ -105,7 +106,9 @@ def _choice(folder: Folder, entries: Sequence[Entry]) -> Candidate | None:
     for name in KNOWN:
         if name in present:
             return (name,)
-    for candidates in (_indexes(names), _shard_groups(names), _single_files(folder, entries)):
+    ways = (partial(_indexes, names), partial(_shard_groups, names), partial(_single_files, folder, entries))
+    for way in ways:  # the last one reads the beginning of every file
+        candidates = way()
         same_stem = len({_model_name(candidate[0]) for candidate in candidates}) == 1
         if same_stem:  # one model in two formats: safetensors wins
             return min(candidates, key=lambda candidate: not is_safe_name(candidate[0]))

@@ -7,8 +7,9 @@ the place its bytes come from. The engine (`ckptool.engine.apply`) fills the slo
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, TypeAlias, overload
 
 from ckptool.core.bytes import ByteSource
@@ -17,7 +18,19 @@ from ckptool.storage.copying import BIG, PAGE
 if TYPE_CHECKING:
     from ckptool.core.spec import TensorSpec
 
-__all__ = ["BIG", "PAGE", "Computed", "Content", "Image", "Range", "Slot", "SlotColumns", "align", "congruent"]
+__all__ = [
+    "BIG",
+    "PAGE",
+    "Computed",
+    "Content",
+    "Image",
+    "Images",
+    "Range",
+    "Slot",
+    "SlotColumns",
+    "align",
+    "congruent",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +146,39 @@ class Image:
     def data_nbytes(self) -> int:
         """Bytes of the tensor data."""
         return self.slots.nbytes if isinstance(self.slots, SlotColumns) else sum(slot.nbytes for slot in self.slots)
+
+
+class Images(Mapping[str, Image]):
+    """The files of an output, each laid out whenever it is asked for: who writes few of them lays out few.
+
+    Example:
+        >>> images = Images({"a": lambda: Image(3, ((0, b"abc"),), ())})
+        >>> list(images), images["a"].size
+        (['a'], 3)
+    """
+
+    __slots__ = ("_makers",)
+
+    def __init__(self, makers: Mapping[str, Callable[[], Image]]) -> None:
+        self._makers = makers
+
+    @classmethod
+    def joined(cls, *parts: Mapping[str, Image]) -> Images:
+        """Files of several outputs in their order."""
+        return cls({name: partial(part.__getitem__, name) for part in parts for name in part})
+
+    def without(self, names: Collection[str]) -> Images:
+        """All but some of them."""
+        return Images({name: make for name, make in self._makers.items() if name not in names})
+
+    def __getitem__(self, name: str) -> Image:
+        return self._makers[name]()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._makers)
+
+    def __len__(self) -> int:
+        return len(self._makers)
 
 
 def align(offset: int, alignment: int) -> int:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import overload
 
+from ckptool.core.checkpoint import ColumnSpecs
 from ckptool.core.dtypes import DTYPES
 from ckptool.core.plan import Copies, Plan
-from ckptool.core.spec import TensorSpec
+from ckptool.core.spec import Form, TensorSpec
 from ckptool.formats.contents import contents_of
-from ckptool.formats.image import Image
+from ckptool.formats.image import Image, Images
 from ckptool.formats.safetensors_header import to_header
-from ckptool.formats.safetensors_write import safetensors_image
+from ckptool.formats.safetensors_write import HEADER_LIMIT, METADATA, safetensors_image
 from ckptool.formats.shard_names import INDEX, SINGLE, shard_name
-from ckptool.formats.writer import Loading, Output
+from ckptool.formats.writer import Loading, Output, Portion
 
 
 def unheld(spec: TensorSpec) -> str:
@@ -39,26 +42,79 @@ def folder_loading(path: str, wrap: str | None) -> Loading:
 def file_output(plan: Plan, name: str, limit: int) -> Output:
     """One file of that name."""
     steps = _stored(plan)
-    return Output({name: _image(plan, steps)}, _Specs(plan, steps))
+    return Output.of({name: _image(plan, steps)}, _Specs(plan, steps))
 
 
 def folder_output(plan: Plan, name: str, limit: int) -> Output:
     """Shards of at most `limit` bytes of data (a larger tensor has its own), and the index that names them."""
+    if isinstance(plan.steps, Copies):
+        columns = plan.inputs[plan.steps.input].columns
+        if columns is not None and columns.are_stored:
+            return _copied_output(plan, plan.steps, limit)
     steps = _stored(plan)
-    groups = list(_grouped(plan, steps, limit)) or [[]]
+    targets = _Specs(plan, steps)
+    nbytes = array("Q", (target.nbytes for target in targets))
+    groups = list(_grouped(nbytes, limit))
     if len(groups) == 1:
-        return Output({SINGLE: _image(plan, groups[0])}, _Specs(plan, steps))
-    images: dict[str, Image] = {}
-    weight_map: dict[str, str] = {}
-    for number, group in enumerate(groups, 1):
-        shard = shard_name(number, len(groups))
-        images[shard] = _image(plan, group)
-        weight_map.update({plan.steps[index].target.key: shard for index in group})
-    total = sum(plan.steps[index].target.nbytes for index in steps)
-    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+        return Output.of({SINGLE: _image(plan, steps)}, targets)
+    names = [shard_name(number, len(groups)) for number in range(1, len(groups) + 1)]
+    images = {shard: _image(plan, steps[low:high]) for shard, (low, high) in zip(names, groups, strict=True)}
+    images[INDEX] = _index([target.key for target in targets], sum(nbytes), dict(zip(names, groups, strict=True)))
+    return Output.of(images, targets)
+
+
+def _copied_output(plan: Plan, steps: Copies, limit: int) -> Output:
+    """Shards of copies, each laid out when it is asked for; what may be refused is laid out now."""
+    nbytes = [form.nbytes for form in steps.forms]
+    groups = list(_grouped(nbytes, limit))
+    names = [shard_name(number, len(groups)) for number in range(1, len(groups) + 1)] if len(groups) > 1 else [SINGLE]
+    shards = dict(zip(names, groups, strict=True))
+    makers = {shard: partial(_image, plan, range(*group)) for shard, group in shards.items()}
+    for shard, (low, high) in shards.items():
+        if _may_be_refused(steps.keys[low:high], steps.forms[low:high]):
+            makers[shard]()
+    portions = {
+        shard: Portion(high - low, sum(nbytes[low:high])) for shard, (low, high) in shards.items() if low < high
+    }
+    index = {INDEX: partial(_index, steps.keys, sum(nbytes), shards)} if len(groups) > 1 else {}
+    specs = ColumnSpecs(steps.keys, steps.forms).values()
+    return Output(Images({**makers, **index}), specs, portions, is_of_columns=True)
+
+
+def _may_be_refused(keys: Sequence[str], forms: Sequence[Form]) -> bool:
+    """True if a shard of these tensors has a key that cannot be written, or perhaps too long a header."""
+    if METADATA in keys:
+        return True
+    try:
+        text = "".join(keys).encode()
+    except UnicodeEncodeError:
+        return True
+    dimensions = max((len(form.shape) for form in set(forms)), default=0)
+    return 6 * len(text) + (100 + 20 * dimensions) * len(keys) > HEADER_LIMIT
+
+
+def _index(keys: Sequence[str], nbytes: int, shards: Mapping[str, tuple[int, int]]) -> Image:
+    """The index of keys that have so many bytes, each shard with the first and the end of its keys."""
+    weight_map = {key: shard for shard, (low, high) in shards.items() for key in keys[low:high]}
+    index = {"metadata": {"total_size": nbytes}, "weight_map": weight_map}
     text = (json.dumps(index, indent=2, ensure_ascii=False) + "\n").encode()
-    images[INDEX] = Image(len(text), ((0, text),), ())
-    return Output(images, _Specs(plan, steps))
+    return Image(len(text), ((0, text),), ())
+
+
+def _grouped(nbytes: Sequence[int], limit: int) -> Iterator[tuple[int, int]]:
+    """The first and the end of the tensors of each shard, at least one shard.
+
+    Example:
+        >>> list(_grouped([3, 3, 3, 9, 1], 6)), list(_grouped([], 6))
+        ([(0, 2), (2, 3), (3, 4), (4, 5)], [(0, 0)])
+    """
+    first, size = 0, 0
+    for number, each in enumerate(nbytes):
+        if number > first and size + each > limit:
+            yield first, number
+            first, size = number, 0
+        size += each
+    yield first, len(nbytes)
 
 
 def _stored(plan: Plan) -> Sequence[int]:
@@ -89,16 +145,3 @@ class _Specs(Sequence[TensorSpec]):
 
 def _image(plan: Plan, steps: Sequence[int]) -> Image:
     return safetensors_image(_Specs(plan, steps), lambda at: contents_of(plan, steps[at]), plan.metadata)
-
-
-def _grouped(plan: Plan, steps: Sequence[int], limit: int) -> Iterator[Sequence[int]]:
-    """The steps of each shard."""
-    first = size = 0
-    for end, spec in enumerate(_Specs(plan, steps)):
-        nbytes = spec.nbytes
-        if end > first and size + nbytes > limit:
-            yield steps[first:end]
-            first, size = end, 0
-        size += nbytes
-    if len(steps) > first:
-        yield steps[first:]

@@ -18,7 +18,7 @@ from ckptool.formats.image import PAGE, Content, Image, Range, SlotColumns, alig
 from ckptool.formats.safetensors_header import to_header
 
 HEADER_LIMIT = 100_000_000
-_METADATA = "__metadata__"
+METADATA = "__metadata__"
 
 
 def safetensors_image(
@@ -40,7 +40,7 @@ def safetensors_image(
     try:
         text = bytearray(b"{")
         if metadata:
-            text += f'"{_METADATA}":{_json(dict(metadata))},'.encode()
+            text += f'"{METADATA}":{_json(dict(metadata))},'.encode()
         for at in order:
             text += _entry(specs[at], starts)
     except UnicodeEncodeError as error:
@@ -63,11 +63,11 @@ def safetensors_image(
 
 def _entry(spec: TensorSpec, starts: array[int]) -> bytes:
     """What the header says of the next tensor, whose end becomes the next start."""
-    if spec.key == _METADATA:
+    if spec.key == METADATA:
         raise OutputError(
-            f"a tensor is called {_METADATA}, which in a safetensors file is something else",
+            f"a tensor is called {METADATA}, which in a safetensors file is something else",
             hint="rename it with ckptool remap, or write a .pth file",
-            key=_METADATA,
+            key=METADATA,
         )
     named = to_header(spec.dtype, spec.shape)
     if named is None:

@@ -9,17 +9,15 @@ Tensors come shard by shard, shards by name, in each shard in the order of its f
 from __future__ import annotations
 
 import re
-from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import chain, islice, repeat
-from operator import ne
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import PurePath
 
 from ckptool.core.bytes import ByteSource, Entry, Folder
 from ckptool.core.checkpoint import Checkpoint, Columns, Extra, GlobalUse, Tensor
 from ckptool.core.counts import many
-from ckptool.core.errors import MissingError, UnreadableError
+from ckptool.core.errors import CkptError, MissingError, UnreadableError
 from ckptool.core.observations import MetadataDiffers, NoIndex, NotInIndex, Observation, PiecesDiffer, WrongTotalSize
 from ckptool.formats.ranks.names import entries_in
 from ckptool.formats.registry import open_file
@@ -62,15 +60,15 @@ def open_index(source: ByteSource, select: str | None = None) -> Checkpoint:
         UnreadableError: the index is damaged or names files outside its folder, a shard is missing or damaged, a key is
             in two shards or not in the shard that the index names.
     """
-    heads, total_size = _heads_and_size(source)
+    listed, total_size = _listed_and_size(source)
     try:
-        source.folder.will_open(heads)
-        shards = _open_shards(source.folder, _located(source.folder, list(heads), f"the index {source.path}"), select)
+        source.folder.will_open({name: _HEAD_ROOM + shard.nbytes + shard.nbytes // 7 for name, shard in listed.items()})
+        shards = _open_shards(source.folder, list(listed), select, f"the index {source.path}")
     except UnreadableError:
         read_index(source)  # a key that it names twice explains more
         raise
     merged = replace(_merged(source.path, shards), indexes=(source,))
-    if not _says_the_same(source, merged):
+    if any(said != _Listed.of(shard.tensors) for said, shard in zip(listed.values(), shards, strict=True)):
         merged = _held_against(read_index(source), merged, shards)
     nbytes = sum(form.nbytes * number for form, number in merged.form_counts().items())
     if total_size is not None and total_size != nbytes:
@@ -110,7 +108,7 @@ def open_shards(folder: Folder, names: Sequence[str], select: str | None = None)
             path=folder.path,
         )
     folder.will_open(dict.fromkeys(names, 0))
-    return _merged(folder.path, _open_shards(folder, [folder.open(name) for name in names], select), (NoIndex(),))
+    return _merged(folder.path, _open_shards(folder, names, select, str(folder.path)), (NoIndex(),))
 
 
 def read_index(source: ByteSource) -> Index:
@@ -164,21 +162,42 @@ def _names_none(path: PurePath) -> UnreadableError:
     return UnreadableError(f"the index {path} names no tensors: it has no weight_map", path=path)
 
 
-def _heads_and_size(source: ByteSource) -> tuple[dict[str, int], int | None]:
-    """The shards that an index names, and the `total_size` that it claims. No key is held.
+@dataclass(slots=True)
+class _Listed:
+    """The keys of one shard, of which none is held.
 
-    Returns:
-        About how many bytes the header of each shard has, and a little more: an entry is a key and some 77 bytes.
+    Attributes:
+        count: how many.
+        total: the sum of their hashes; no two different sets of keys have the same one, but for one in 2**64.
+        nbytes: about how many bytes the header of the shard has: an entry is a key and some 77 bytes.
     """
+
+    count: int = 0
+    total: int = 0
+    nbytes: int = field(default=0, compare=False)
+
+    @classmethod
+    def of(cls, keys: Collection[str]) -> _Listed:
+        """What an index says that lists these keys."""
+        return cls(len(keys), sum(map(hash, keys)))
+
+
+def _listed_and_size(source: ByteSource) -> tuple[dict[str, _Listed], int | None]:
+    """The shards that an index names, in order, and the `total_size` that it claims."""
     first: dict[str, str] = {}  # the first key of each shard
-    nbytes: dict[bytes, int] = {}  # of its keys; and their entries
+    listed: dict[bytes, _Listed] = {}  # by the name as it is written
 
     def take(reader: JsonReader) -> None:
-        for key, value, _ in chain.from_iterable(reader.pairs("weight_map")):
-            if value not in nbytes:
-                nbytes[value] = 0
-                first.setdefault(unquoted(value), unquoted(key))
-            nbytes[value] += len(key) + _ENTRY
+        for entries in reader.pairs("weight_map"):
+            raw, values, _ = zip(*entries, strict=True)
+            for written, key, value in zip(raw, unquoted_all(raw), values, strict=True):
+                shard = listed.get(value)
+                if shard is None:
+                    shard = listed[value] = _Listed()
+                    first.setdefault(unquoted(value), key)
+                shard.count += 1
+                shard.total += hash(key)
+                shard.nbytes += len(written) + _ENTRY
 
     total_size = _walk(source, take)
     if not first:
@@ -191,46 +210,33 @@ def _heads_and_size(source: ByteSource) -> tuple[dict[str, int], int | None]:
                 path=source.path,
                 key=key,
             )
-    heads = dict.fromkeys(sorted(first), _HEAD_ROOM)
-    for raw, size in nbytes.items():
-        heads[unquoted(raw)] += size + size // 7
-    return heads, total_size
+    found = {name: _Listed() for name in sorted(first)}
+    for value, shard in listed.items():  # one name may be written in two ways
+        whole = found[unquoted(value)]
+        whole.count, whole.total = whole.count + shard.count, whole.total + shard.total
+        whole.nbytes += shard.nbytes
+    return found, total_size
 
 
-def _says_the_same(source: ByteSource, merged: Checkpoint) -> bool:
-    """True if an index lists every tensor of a checkpoint once, and in its file; it is read again, and not held."""
-    columns = merged.columns
-    if columns is None:
-        return False
-    numbers = {file.name.encode(): number for number, file in enumerate(merged.files)}
-    shard_of = array("L", chain.from_iterable(repeat(at, count) for at, count in enumerate(columns.counts)))
-    seen, listed, wrong, row_of = bytearray(len(shard_of)), 0, False, columns.rows.get
+def _open_shards(folder: Folder, names: Sequence[str], select: str | None, who: str) -> list[Checkpoint]:
+    """The shards of these names, all of them there.
 
-    def take(reader: JsonReader) -> None:
-        nonlocal listed, wrong
-        for entries in reader.pairs("weight_map"):
-            keys, values, _ = zip(*entries, strict=True)
-            rows = [row for row in map(row_of, unquoted_all(keys)) if row is not None]
-            listed += len(keys)
-            wrong = wrong or len(rows) < len(keys)
-            wrong = wrong or any(map(ne, map(shard_of.__getitem__, rows), map(numbers.get, values)))
-            for row in rows:
-                seen[row] = 1
-
-    _walk(source, take)
-    columns.forget_rows()
-    return not wrong and listed == len(seen) == seen.count(1)
-
-
-def _located(folder: Folder, names: Sequence[str], who: str) -> list[ByteSource]:
-    """The shards of these names, all of them there."""
-    sources: list[ByteSource] = []
-    missing = []
+    Each one's header is read before the next file is opened, so that few headers are held at once.
+    """
+    shards: list[Checkpoint] = []
+    missing: list[str] = []
+    problem: CkptError | None = None  # what is missing explains more
     for name in names:
         try:
-            sources.append(folder.open(name))
+            source = folder.open(name)
         except MissingError:
             missing.append(name)
+            continue
+        if not missing and problem is None:
+            try:
+                shards.append(open_file(source, select))
+            except CkptError as error:
+                problem = error
     if missing:
         raise UnreadableError(
             f"{who} names {many(len(names), 'shard')}, {len(missing):,} of them missing: "
@@ -238,11 +244,8 @@ def _located(folder: Folder, names: Sequence[str], who: str) -> list[ByteSource]
             hint="download what is missing",
             path=folder.path / missing[0],
         )
-    return sources
-
-
-def _open_shards(folder: Folder, sources: Iterable[ByteSource], select: str | None) -> list[Checkpoint]:
-    shards = [open_file(source, select) for source in sources]
+    if problem is not None:
+        raise problem
     formats = sorted({str(shard.format) for shard in shards})
     if len(formats) > 1:
         raise UnreadableError(

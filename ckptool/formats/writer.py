@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,18 +16,42 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
+class Portion:
+    """What one file holds of the weights: how many tensors, and how many bytes they have."""
+
+    tensors: int
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Output:
     """The files of an output.
 
     Attributes:
         images: by file name, in the order to write them; the index last.
         specs: every tensor that the output will hold when it is opened.
+        portions: what those files hold of the weights that hold any.
         place: dotted path of the dict inside the file that holds them; empty for the file itself.
+        is_of_columns: the files of weights are laid out when they are asked for, from the columns of the plan's copies.
     """
 
     images: Mapping[str, Image]
-    specs: Sequence[TensorSpec]
+    specs: Collection[TensorSpec]
+    portions: Mapping[str, Portion]
     place: str = ""
+    is_of_columns: bool = False
+
+    @classmethod
+    def of(cls, images: Mapping[str, Image], specs: Collection[TensorSpec], place: str = "") -> Output:
+        """An output of which every file is laid out."""
+        filled = {name: image for name, image in images.items() if image.slots}
+        portions = {name: Portion(len(image.slots), image.data_nbytes) for name, image in filled.items()}
+        return cls(images, specs, portions, place)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the weights."""
+        return sum(portion.nbytes for portion in self.portions.values())
 
 
 def _holds(spec: TensorSpec) -> str:

@@ -158,8 +158,8 @@ class Blocks:
             due = [(guard.start, guard.stop) for start, stop in wanted for guard in self._guards_of(start, stop)]
             return segments([*wanted, *dict.fromkeys(due)])
 
-    def start_head(self, nbytes: int, used: Callable[[], None]) -> None:
-        """Fetch the first bytes ahead, if they are not here.
+    def start_head(self, nbytes: int, used: Callable[[], None]) -> bool:
+        """Fetch the first bytes ahead; False if they are here, or asked for already.
 
         Args:
             nbytes: how many.
@@ -168,10 +168,20 @@ class Blocks:
         nbytes = min(nbytes, self._size)
         with self._lock:
             if not nbytes or self._heads or (self._held and self._held[0].place.start == 0):
-                return
+                return False
             held = _Held(Segment(0, nbytes, nbytes), used_head=used)
             held.future = self._memory.workers.run(lambda: self._fetch_counted(0, nbytes, values=False))
             self._memory.take(self, held, nbytes)
+            self._held.insert(0, held)
+            return True
+
+    def put_ahead(self, data: Data, used: Callable[[], None]) -> None:
+        """Keep the first bytes of the file, which came by another way; `used` is called when they are first read."""
+        held = _Held(Segment(0, len(data), len(data)), used_head=used, future=Future())
+        assert held.future is not None
+        held.future.set_result(data)
+        with self._lock:
+            self._memory.take(self, held, len(data))
             self._held.insert(0, held)
 
     def forget_values(self, held: object) -> None:

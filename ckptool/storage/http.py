@@ -7,26 +7,21 @@ server it is for, no redirect leads into a local network, and what the hub says 
 from __future__ import annotations
 
 import http.client
-import io
 import re
-import socket
-import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from email.message import Message
-from functools import cache
 from random import random
-from typing import Any, NamedTuple, TypeVar
-from urllib.parse import quote, unquote, urljoin, urlsplit
-from urllib.request import getproxies, proxy_bypass
+from typing import TypeVar
 
-from ckptool.core.errors import UnreadableError, UsageError
-from ckptool.core.version import VERSION
-from ckptool.storage.deadline import CONNECT, IDLE, Deadline, TooSlowError
-from ckptool.storage.hosts import LookupFailedError, Zone, endpoints, is_loopback, zone_of
+from ckptool.core.errors import UnreadableError
+from ckptool.storage.deadline import CONNECT, Deadline, TooSlowError
+from ckptool.storage.hosts import LookupFailedError, Zone, endpoints
+from ckptool.storage.http_connection import Connection, connected, proxy_of, words_of
+from ckptool.storage.http_url import Url
 from ckptool.storage.transfer import Transfer
 
 T = TypeVar("T")
@@ -42,52 +37,6 @@ _RETRIED = {408, 429, 500, 502, 503, 504}
 _REDIRECTS = {301, 302, 303, 307, 308}
 _SMALL = 1 << 16  # bytes of a body that is read to keep a connection
 _WORDS = 300  # characters of an error's body
-_SAFE = "%/?&=:;+,@~!$'()*[]-._"
-
-
-class Url(NamedTuple):
-    """A URL in parts; `target` is its path and query.
-
-    Example:
-        >>> Url.parse("https://Host/a b?x=1")
-        Url(scheme='https', host='host', port=443, target='/a%20b?x=1')
-    """
-
-    scheme: str
-    host: str
-    port: int
-    target: str
-
-    @classmethod
-    def parse(cls, text: str) -> Url:
-        """Take a URL apart.
-
-        Raises:
-            ValueError: it is none, is of another scheme, or holds a user's name or password.
-        """
-        parts = urlsplit(text)
-        scheme, host = parts.scheme.lower(), parts.hostname
-        if scheme not in ("http", "https") or not host or "@" in parts.netloc:
-            raise ValueError
-        target = quote(parts.path or "/", safe=_SAFE) + (f"?{quote(parts.query, safe=_SAFE)}" if parts.query else "")
-        return cls(scheme, host, parts.port or (443 if scheme == "https" else 80), target)
-
-    @property
-    def origin(self) -> tuple[str, str, int]:
-        return self[:3]
-
-    @property
-    def shown(self) -> str:
-        """The host, and the port where it is not the usual one: what may be printed of any URL."""
-        return self.host if self.port == (443 if self.scheme == "https" else 80) else f"{self.host}:{self.port}"
-
-    def join(self, location: str) -> Url:
-        """The URL that a redirect from here names; ValueError if it may not be followed."""
-        base = f"{self.scheme}://{_bracketed(self.host)}:{self.port}{self.target}"
-        found = Url.parse(urljoin(base, location))
-        if self.scheme == "https" and found.scheme == "http":
-            raise ValueError
-        return found
 
 
 class TroubleError(Exception):
@@ -160,7 +109,7 @@ class Answer:
         except http.client.IncompleteRead as error:
             data = error.partial
         except (OSError, http.client.HTTPException, TooSlowError, ValueError) as error:
-            raise TroubleError(_said(error, self.url)) from error
+            raise TroubleError(words_of(error, self.url)) from error
         return data
 
     def read_all(self, limit: int, what: str) -> bytes:
@@ -191,8 +140,8 @@ class Client:
 
     def __init__(self, transfer: Transfer) -> None:
         self._transfer = transfer
-        self._free: dict[tuple[str, str, int], list[_Connection]] = {}
-        self._busy: set[_Connection] = set()
+        self._free: dict[tuple[str, str, int], list[Connection]] = {}
+        self._busy: set[Connection] = set()
         self._lock = threading.Lock()
         self._slots = threading.BoundedSemaphore(AT_ONCE)
         self._is_closed = False
@@ -252,7 +201,7 @@ class Client:
 
     def _ask(
         self, url: Url, headers: Mapping[str, str], deadline: Deadline, zones: frozenset[Zone]
-    ) -> tuple[_Connection, http.client.HTTPResponse]:
+    ) -> tuple[Connection, http.client.HTTPResponse]:
         """One request and the head of its answer; a kept connection that the server closed is replaced once."""
         while True:
             connection, is_kept = self._connection(url, deadline, zones)
@@ -262,15 +211,15 @@ class Client:
             except (http.client.RemoteDisconnected, ConnectionError) as error:
                 self._give_back(connection, False)
                 if not is_kept or self._is_closed:
-                    raise TroubleError(_said(error, url)) from error
+                    raise TroubleError(words_of(error, url)) from error
             except (OSError, http.client.HTTPException, TooSlowError, ValueError) as error:
                 self._give_back(connection, False)
-                raise TroubleError(_said(error, url)) from error
+                raise TroubleError(words_of(error, url)) from error
             except BaseException:
                 self._give_back(connection, False)
                 raise
 
-    def _connection(self, url: Url, deadline: Deadline, zones: frozenset[Zone]) -> tuple[_Connection, bool]:
+    def _connection(self, url: Url, deadline: Deadline, zones: frozenset[Zone]) -> tuple[Connection, bool]:
         with self._lock:
             if self._is_closed:
                 raise TroubleError("the command has ended")
@@ -280,16 +229,16 @@ class Client:
                 self._busy.add(kept)
                 return kept, True
         try:
-            made = _connected(url, min(CONNECT, deadline.left()), zones)
+            made = connected(url, min(CONNECT, deadline.left()), zones)
         except LookupFailedError as error:
             raise TroubleError(f"{url.host} is not found: {error}") from None
         except (OSError, TooSlowError, http.client.HTTPException) as error:
-            raise TroubleError(_said(error, url)) from error
+            raise TroubleError(words_of(error, url)) from error
         with self._lock:
             self._busy.add(made)
         return made, False
 
-    def _give_back(self, connection: _Connection, reusable: bool) -> None:
+    def _give_back(self, connection: Connection, reusable: bool) -> None:
         with self._lock:
             self._busy.discard(connection)
             if reusable and not self._is_closed:
@@ -360,18 +309,13 @@ def zones_of(url: Url) -> frozenset[Zone]:
         UnreadableError: it leads where nothing may be asked.
         TroubleError: the name is not found.
     """
-    if _proxy(url) is not None:
+    if proxy_of(url) is not None:
         return frozenset({"public"})
     try:
         found = endpoints(url.host, url.port, frozenset({"public", "private", "loopback"}))
     except LookupFailedError as error:
         raise TroubleError(f"{url.host} is not found: {error}") from None
     return frozenset({"public", *(each.zone for each in found)})
-
-
-def may_have_secrets(url: Url) -> bool:
-    """True if a token may be sent there: over TLS, or to this machine."""
-    return url.scheme == "https" or is_loopback(url.host)
 
 
 def _redirected(url: Url, location: str | None, hops: int) -> Url:
@@ -397,183 +341,3 @@ def _is_drained(response: http.client.HTTPResponse) -> bool:
     except (OSError, http.client.HTTPException, TooSlowError, ValueError):
         return False
     return True
-
-
-def _said(error: BaseException, url: Url) -> str:
-    """What went wrong, in words."""
-    if isinstance(error, TooSlowError | TimeoutError):
-        return f"{url.shown} does not answer in time"
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"the certificate of {url.host} is not valid: {error.verify_message}"
-    if isinstance(error, ssl.SSLError):
-        return f"no secure connection to {url.shown}: {(error.reason or 'TLS failed').replace('_', ' ').lower()}"
-    if isinstance(error, http.client.RemoteDisconnected | http.client.IncompleteRead | ConnectionResetError):
-        return f"{url.shown} closed the connection early"
-    if isinstance(error, http.client.HTTPException | ValueError):
-        return f"{url.shown} answers with something that is not HTTP"
-    if isinstance(error, OSError):
-        return f"{url.shown}: {(error.strerror or str(error) or 'no connection').lower()}"
-    return str(error)
-
-
-class _Raw(io.RawIOBase):
-    """The bytes of a socket, none of them later than the deadline."""
-
-    def __init__(self, connection: _Connection) -> None:
-        self._connection = connection
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        connection = self._connection
-        assert connection.deadline is not None
-        connection.socket.settimeout(min(IDLE, connection.deadline.left()))
-        count = connection.socket.recv_into(buffer)
-        connection.deadline.received(count)
-        return count
-
-
-class _Stream:
-    """What `http.client` takes for a socket."""
-
-    def __init__(self, connection: _Connection) -> None:
-        self._connection = connection
-
-    def makefile(self, *_: object) -> io.BufferedReader:
-        return io.BufferedReader(_Raw(self._connection), 1 << 16)
-
-    def sendall(self, data: bytes) -> None:
-        self._connection.socket.sendall(data)
-
-    def close(self) -> None:
-        pass  # the connection closes it
-
-
-class _Connection:
-    """An open connection to one origin."""
-
-    def __init__(self, origin: tuple[str, str, int], found: socket.socket, through_proxy: bool) -> None:
-        self.origin = origin
-        self.socket = found
-        self.deadline: Deadline | None = None
-        self._is_absolute = through_proxy and origin[0] == "http"
-        self._http = http.client.HTTPConnection(_bracketed(origin[1]), origin[2])
-        self._http.auto_open = 0
-        self._http.sock = _Stream(self)
-
-    def exchange(self, url: Url, headers: Mapping[str, str], deadline: Deadline) -> http.client.HTTPResponse:
-        """Send one request; the answer with its headers."""
-        self.deadline = deadline
-        self.socket.settimeout(min(IDLE, deadline.left()))
-        target = f"http://{_bracketed(url.host)}:{url.port}{url.target}" if self._is_absolute else url.target
-        self._http.putrequest("GET", target, skip_host=True, skip_accept_encoding=True)
-        sent = {"Host": _host_header(url), "User-Agent": f"ckptool/{VERSION}", "Accept-Encoding": "identity", **headers}
-        for name, value in sent.items():
-            self._http.putheader(name, value)
-        self._http.endheaders()
-        response = self._http.getresponse()
-        if self._http.sock is None:  # http.client lets go of a connection that the server will close
-            self._http.sock = _Stream(self)
-        return response
-
-    def abort(self) -> None:
-        """Have whoever waits for it wait no more."""
-        with suppress(OSError):
-            self.socket.shutdown(socket.SHUT_RDWR)
-
-    def close(self) -> None:
-        self._http.close()
-        with suppress(OSError):
-            self.socket.close()
-
-    def __del__(self) -> None:
-        self.close()
-
-
-def _connected(url: Url, timeout: float, zones: frozenset[Zone]) -> _Connection:
-    """A new connection, to an address that was checked."""
-    proxy = _proxy(url)
-    if proxy is not None:
-        _require_public_digits(url, zones)
-        found = socket.create_connection((proxy.host, proxy.port), timeout)
-        if url.scheme == "https":
-            _tunnel(found, url, timeout)
-    else:
-        found = _socket_to(url, timeout, zones)
-    if url.scheme == "https":
-        try:
-            found = _tls().wrap_socket(found, server_hostname=url.host)
-        except BaseException:
-            found.close()
-            raise
-    found.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return _Connection(url.origin, found, proxy is not None)
-
-
-def _socket_to(url: Url, timeout: float, zones: frozenset[Zone]) -> socket.socket:
-    last: OSError | None = None
-    for endpoint in endpoints(url.host, url.port, zones):
-        made = socket.socket(endpoint.family, socket.SOCK_STREAM)
-        made.settimeout(timeout)
-        try:
-            made.connect(endpoint.address)
-        except OSError as error:
-            made.close()
-            last = error
-        else:
-            return made
-    raise last or OSError("no address")
-
-
-def _tunnel(found: socket.socket, url: Url, timeout: float) -> None:
-    """Have a proxy connect to the server."""
-    place = f"{_bracketed(url.host)}:{url.port}"
-    found.settimeout(timeout)
-    found.sendall(f"CONNECT {place} HTTP/1.1\r\nHost: {place}\r\n\r\n".encode("ascii"))
-    answer = b""
-    while b"\r\n\r\n" not in answer:
-        data = found.recv(1)  # byte by byte: what follows belongs to TLS
-        answer += data
-        if not data or len(answer) > _SMALL:
-            break
-    if not re.match(rb"HTTP/1\.[01] 200", answer):
-        found.close()
-        raise OSError("the proxy refuses the connection")
-
-
-def _require_public_digits(url: Url, zones: frozenset[Zone]) -> None:
-    """Refuse an address in digits that a proxy should not be asked for."""
-    try:
-        zone = zone_of(url.host)
-    except ValueError:
-        return
-    if zone not in zones:
-        raise UnreadableError(f"{url.host} is not an address of the internet: it is not asked")
-
-
-def _proxy(url: Url) -> Url | None:
-    """The proxy that the environment names for a URL."""
-    named = getproxies().get(url.scheme)
-    if not named or is_loopback(url.host) or proxy_bypass(url.host):
-        return None
-    try:
-        return Url.parse(named if "://" in named else f"http://{named}")
-    except ValueError:
-        raise UsageError(
-            f"{url.scheme.upper()}_PROXY is not http://HOST:PORT", hint="ckptool knows such proxies without a password"
-        ) from None
-
-
-@cache
-def _tls() -> ssl.SSLContext:
-    return ssl.create_default_context()
-
-
-def _host_header(url: Url) -> str:
-    host = _bracketed(url.host)
-    return host if url.port == (443 if url.scheme == "https" else 80) else f"{host}:{url.port}"
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else unquote(host)

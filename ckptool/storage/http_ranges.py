@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from ckptool.core.errors import ChangedError, CkptError, UnreadableError
 from ckptool.storage.deadline import Deadline
 from ckptool.storage.hosts import Zone
-from ckptool.storage.http import Answer, StatusError, TroubleError, Url, patiently, status_error, zones_of
+from ckptool.storage.http import Answer, StatusError, TroubleError, patiently, status_error, zones_of
+from ckptool.storage.http_url import Url
 from ckptool.storage.network import Network
 
 _CONTENT_RANGE = re.compile(r"\s*bytes\s+(\d{1,19})-(\d{1,19})/(\d{1,19})\s*", re.IGNORECASE)

@@ -5,16 +5,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Hashable, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
 from ckptool.core.address import Address
 from ckptool.core.bytes import Entry
 from ckptool.core.errors import CkptError, MissingError, UnreadableError, UsageError
+from ckptool.storage.ahead import Ahead, Used
 from ckptool.storage.blocks import FIRST, Blocks
-from ckptool.storage.http import StatusError, Url
+from ckptool.storage.http import StatusError
 from ckptool.storage.http_ranges import HttpRanges, Site
+from ckptool.storage.http_url import Url
 from ckptool.storage.network import Network, network
 from ckptool.storage.remote import RemoteFile
 
@@ -35,11 +36,13 @@ class HttpsFolder:
         return HttpsFolder(self.path / name)
 
     def will_open(self, heads: Mapping[str, int]) -> None:
-        at_once = network()
-        for name, nbytes in heads.items():
-            address = self.path / name
-            call = partial(_opened_ahead, at_once, address, nbytes)
-            at_once.known["ahead", address.full] = at_once.memory.workers.run(call)
+        Ahead({name: max(nbytes, FIRST) for name, nbytes in heads.items()}, self._fetch_ahead).start()
+
+    def _fetch_ahead(self, name: str, nbytes: int, used: Used) -> bool:
+        at_once, address = network(), self.path / name
+        call = partial(_opened_ahead, at_once, address, nbytes, used)
+        at_once.known["ahead", address.full] = at_once.memory.workers.run(call)
+        return True
 
 
 def open_https(address: Address, *, is_fresh: bool = False) -> RemoteFile:
@@ -71,16 +74,20 @@ def open_https(address: Address, *, is_fresh: bool = False) -> RemoteFile:
     return made
 
 
-def _opened_ahead(at_once: Network, address: Address, nbytes: int) -> bytes:
+def _opened_ahead(at_once: Network, address: Address, nbytes: int, used: Used) -> bytes:
     """Fetch the beginning of a file that will be opened; what is wrong with it is said when it is."""
     key: Hashable = ("https", address.full)
-    if key not in at_once.files:
-        with suppress(CkptError):
-            at_once.files[key] = _asked(at_once, address, max(nbytes, FIRST))
+    try:
+        if key not in at_once.files:
+            at_once.files[key] = _asked(at_once, address, nbytes, used)
+            return b""
+    except CkptError:
+        pass  # it is asked for again
+    used()
     return b""
 
 
-def _asked(at_once: Network, address: Address, nbytes: int) -> RemoteFile:
+def _asked(at_once: Network, address: Address, nbytes: int, used: Used | None = None) -> RemoteFile:
     try:
         url = Url.parse(address.full)
     except ValueError:
@@ -89,8 +96,12 @@ def _asked(at_once: Network, address: Address, nbytes: int) -> RemoteFile:
     head = ranges.first(nbytes)
     size = ranges.size or 0
     blocks = Blocks(address.shown, size, ranges.fetch, at_once.memory)
-    if head:
+    if head and used is not None:
+        blocks.put_ahead(head, used)
+    elif head:
         blocks.put(0, head)
+    elif used is not None:
+        used()
     query = hashlib.sha256(url.target.encode()).hexdigest()[:16]
     identity = ("https", *url.origin, query, *ranges.marks, size)
     at_once.transfer.add_file(identity, size)

@@ -45,15 +45,20 @@ class Memory:
         self._spent_bytes = 0
 
     def keep_head(self, keeper: Keeper, start: int, nbytes: int) -> None:
-        """Note a block of a header; the oldest ones are let go where there are too many."""
+        """Note a block of a header; where there are too many, the oldest ones of other files are let go.
+
+        One file's header may be longer than what is kept: it is read while all of it is here.
+        """
         forgotten = []
         with self._lock:
             self._heads[id(keeper), start] = (keeper, nbytes)
             self._head_bytes += nbytes
-            while self._head_bytes > HEADS and len(self._heads) > 1:
-                (_, at), (other, size) = self._heads.popitem(last=False)
-                self._head_bytes -= size
-                forgotten.append((other, at))
+            if self._head_bytes > HEADS:
+                for (which, at), (other, size) in list(self._heads.items()):
+                    if self._head_bytes > HEADS and which != id(keeper):
+                        del self._heads[which, at]
+                        self._head_bytes -= size
+                        forgotten.append((other, at))
         for other, at in forgotten:
             other.forget_head(at)
 

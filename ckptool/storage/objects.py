@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from ckptool.core.address import Address
 from ckptool.core.bytes import ByteSource, Entry, Folder
 from ckptool.core.errors import ChangedError, CkptError, MissingError, UnreadableError, UsageError
+from ckptool.storage.ahead import Ahead, Used
 from ckptool.storage.blocks import FIRST, Blocks
 from ckptool.storage.hosts import is_loopback
 from ckptool.storage.hub_address import is_plain
@@ -23,7 +24,6 @@ from ckptool.storage.remote import RemoteFile
 
 T = TypeVar("T")
 
-_AHEAD = 16
 _MAX_ENTRIES = 100_000
 _ENDPOINTS: Mapping[str, tuple[str, ...]] = {
     "s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"),
@@ -196,17 +196,11 @@ class ObjectFolder:
         return ObjectFolder(self.path / name, self.bucket, self._key(name))
 
     def will_open(self, heads: Mapping[str, int]) -> None:
-        waiting = list(heads.items())
+        Ahead({name: max(nbytes, FIRST) for name, nbytes in heads.items()}, self._fetch_ahead).start()
 
-        def start(count: int) -> None:
-            while count > 0 and waiting:
-                name, nbytes = waiting.pop(0)
-                source = self.open(name) if self.has(name) else None
-                if isinstance(source, RemoteFile):
-                    source.blocks.start_head(max(nbytes, FIRST), lambda: start(1))
-                    count -= 1
-
-        start(_AHEAD)
+    def _fetch_ahead(self, name: str, nbytes: int, used: Used) -> bool:
+        source = self.open(name) if self.has(name) else None
+        return isinstance(source, RemoteFile) and source.blocks.start_head(nbytes, used)
 
     def _key(self, name: str) -> str:
         return f"{self.prefix}/{name}" if self.prefix else name

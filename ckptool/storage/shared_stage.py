@@ -34,6 +34,7 @@ from ckptool.storage.signals import signals_held
 from ckptool.storage.sink import ByteSink
 from ckptool.storage.stages import (
     OWNER,
+    Finished,
     FolderStage,
     another_writer,
     done_path,
@@ -95,15 +96,15 @@ class SharedStage:
         sync_folder(self.base.new)
         self.base.record(name, about)
 
-    def finished(self, name: str, size: int) -> Mapping[str, Sequence[float]] | None:
+    def finished(self, name: str) -> Finished | None:
         """What was recorded of a finished file; None if it is not finished."""
-        return self.base.finished(name, size)
+        return self.base.finished(name)
 
-    def are_finished(self, sizes: Mapping[str, int]) -> bool:
+    def are_finished(self, names: Iterable[str]) -> bool:
         """True if all these files are finished."""
         with suppress(OSError):
             os.listdir(self.base.path / "done")  # noqa: PTH208 (a network file system looks anew then)
-        return all(self.finished(name, size) is not None for name, size in sizes.items())
+        return all(self.finished(name) is not None for name in names)
 
     @contextmanager
     def finishing(self) -> Iterator[bool]:
@@ -119,7 +120,8 @@ class SharedStage:
         """Give the finished folder its final name, and leave word for processes that come later."""
         names = [name for name in self.base.names if (self.new / name).exists()]
         with signals_held():
-            about = {key: row for name in names for key, row in self.base.about(name).items()}
+            finished = filter(None, map(self.base.finished, names))
+            about = {key: row for each in finished for key, row in each.about.items()}
             publish_folder(self.base.path, self.target, replaceable, force=force)
             mark_done(self.target, self.base.plan, names, about)
             remove_stage(self.base.path)
@@ -252,20 +254,19 @@ def require_resumable(target: PathText, plan: str) -> None:
 
 def is_done(target: PathText, plan: str) -> bool:
     """True if the output of a plan has its name, and its files are what was written."""
-    return about_done(target, plan) is not None
+    return what_is_done(target, plan) is not None
 
 
-def about_done(target: PathText, plan: str) -> Mapping[str, Sequence[float]] | None:
+def what_is_done(target: PathText, plan: str) -> Finished | None:
     """What was recorded of all files of an output; None if it is not there, or was written to since."""
     target = Path(target)
     try:
         said = json.loads(done_path(target, plan).read_text())
         if said["plan"] != plan or said["files"] != _states(target, said["files"]):
             return None
-        about: dict[str, list[float]] = said["about"]
+        return Finished(sum(size for size, *_ in said["files"].values()), said["about"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return about
 
 
 def mark_done(target: Path, plan: str, names: Iterable[str], about: Mapping[str, Sequence[float]]) -> None:

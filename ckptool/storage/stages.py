@@ -97,6 +97,14 @@ def remove_stage(path: Path) -> None:
         path.rmdir()
 
 
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A file that is finished: its bytes, and the numbers that were recorded of it."""
+
+    nbytes: int
+    about: Mapping[str, Sequence[float]]
+
+
 class Stage(Protocol):
     """Where the files of a folder output are written."""
 
@@ -107,7 +115,7 @@ class Stage(Protocol):
     def file(self, name: str, about: Mapping[str, Sequence[float]]) -> AbstractContextManager[ByteSink]:
         """Give a new file of the output to be written; see `FolderStage.file`."""
 
-    def finished(self, name: str, size: int) -> Mapping[str, Sequence[float]] | None:
+    def finished(self, name: str) -> Finished | None:
         """What was recorded of a finished file; None if it is not finished."""
 
 
@@ -184,27 +192,20 @@ class FolderStage:
         written.write_text(json.dumps(record))
         written.replace(path)
 
-    def about(self, name: str) -> Mapping[str, Sequence[float]]:
-        """The numbers that were recorded of a finished file."""
-        about: dict[str, list[float]] = (self._record(name) or {}).get("about", {})
-        return about
-
     @property
     def names(self) -> list[str]:
         """The files that are recorded as finished."""
         return sorted(path.name.removesuffix(".json") for path in (self.path / "done").glob("*.json"))
 
-    def finished(self, name: str, size: int) -> Mapping[str, Sequence[float]] | None:
+    def finished(self, name: str) -> Finished | None:
         """What was recorded of a finished file; None if it is not finished, or is another file than the recorded one.
 
-        The file must have the size, inode and times that it had when it was recorded: an equal file was not written
-        to since. A digest would cost a second pass over bytes that only the kernel has touched.
+        The file must have the size, inode and times (of modification and of change, in nanoseconds) that it had when it
+        was recorded: such a file was not written to since, for every write changes them, and a time that is set back
+        changes the time of change. A digest would cost a second pass over bytes that only the kernel has touched.
         """
         record = self._record(name)
-        if record is None or record["file"][0] != size:
-            return None
-        about: dict[str, list[float]] = record["about"]
-        return about
+        return None if record is None else Finished(record["file"][0], record["about"])
 
     def release(self) -> None:
         """Give the claim up; the stage stays."""

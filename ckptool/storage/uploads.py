@@ -77,7 +77,7 @@ class Uploads:
             self.put(self._key(name), path)
             path.unlink()
 
-    def finished(self, name: str, size: int) -> None:
+    def finished(self, name: str) -> None:
         """Nothing is left of an earlier run."""
 
     def put(self, key: str, path: Path) -> None:

@@ -40,7 +40,7 @@ def torch_output(plan: Plan, name: str, limit: int) -> Output:
     """
     root, nodes, place, protocol = _objects(plan)
     data_pkl = dump(root, protocol, persistent=nodes.persistent_id)
-    return Output(
+    return Output.of(
         {name: zip_image(data_pkl, nodes.records, _own_records(plan))}, tuple(step.target for step in plan.steps), place
     )
 
