@@ -194,7 +194,7 @@ def nbytes_before(plan: Plan) -> int:
     total = 0
     for checkpoint in plan.inputs:
         if checkpoint.columns is not None:
-            total += sum(form.nbytes * number for form, number in checkpoint.form_counts().items())
+            total += checkpoint.columns.stored_nbytes
             continue
         seen: set[object] = set()
         for tensor in checkpoint.tensors.values():

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from ckptool.commands.checks import Rule
 from ckptool.commands.checks.case import Case, Found
@@ -93,7 +93,7 @@ def _nan_exponents(checkpoint: Checkpoint, encoded: Encoded) -> int:
         return sum(int(np.count_nonzero(read("scales", slice(row, row + step)) == _EXPONENT_NAN)) for row in rows)
 
 
-def _described(case: Case, found: tuple[Encoded, ...]) -> Iterator[Found]:
+def _described(case: Case, found: Sequence[Encoded]) -> Iterator[Found]:
     """What config.json says of the quantization, against the tensors."""
     config = config_beside(case.checkpoint)
     if config is None:
