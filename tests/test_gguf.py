@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from test_encodings_recorded import DATA
 
 import ckptool
+from ckptool.cli.app import run
 from ckptool.core.dtypes import DTYPES, GGUF_DTYPES
 from ckptool.core.errors import CkptError, UnreadableError
 from ckptool.engine.dequantize import dequantized
@@ -264,3 +265,43 @@ def test_blocks_are_compared_as_numbers(tmp_path: Path) -> None:
         ckptool.plan_filter(old).apply(out)
     assert caught.value.hint == "decode them: --dequantize"
     assert ckptool.compare(old, old).is_same
+
+
+def original_shapes(**shapes: list[int]) -> dict[str, Any]:
+    """The pairs that ComfyUI-GGUF writes beside tensors whose shape it changed."""
+    array, kind = gguf.GGUFValueType.ARRAY, gguf.GGUFValueType.INT32
+    return {f"comfy.gguf.orig_shape.{key}": (shape, array, kind) for key, shape in shapes.items()}
+
+
+@pytest.mark.parametrize("kind", [GGMLQuantizationType.Q4_K, GGMLQuantizationType.Q8_0], ids=lambda kind: kind.name)
+@pytest.mark.parametrize("shape", [[16, 4, 3, 8], [1, 1, 1536], [1536], [96, 16], [2, 2, 2, 3, 64], [3, 512]])
+def test_the_shape_that_comfyui_notes_is_restored(
+    kind: GGMLQuantizationType, shape: list[int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Blocks of 256 do not fit most convolutions: elements are laid out in rows of 256, and the shape is noted."""
+    rows = np.random.default_rng(2).integers(0, 59, (6, 256 // BLOCKS[kind][0] * BLOCKS[kind][1]), dtype=np.uint8)
+    plain = np.arange(1536, dtype=np.float16).reshape(6, 256)
+    pairs = original_shapes(w=shape, n=shape)
+    path = written(tmp_path / "a.gguf", {"w": (rows, kind), "n": plain, "b": plain[0]}, pairs)
+    expected = gguf.quants.dequantize(rows, kind).reshape(shape)
+    assert ckptool.open(path)["n"].shape == tuple(shape)
+    out = tmp_path / "o.safetensors"
+    assert run(["filter", str(path), "--dequantize", "--dtype", "f32", "-o", str(out)]) == 0
+    state = load_file(out)
+    assert state["w"].numpy().tobytes() == expected.tobytes() and list(state["w"].shape) == shape
+    assert np.array_equal(state["n"].numpy(), plain.reshape(shape).astype(np.float32))
+    assert not any("orig_shape" in name for name in ckptool.open(out).metadata)
+    capsys.readouterr()
+    assert run(["diff", str(path), str(out)]) == 1
+    assert "~ 2 cast   = 1 identical" in capsys.readouterr().out
+    logical = dequantized(ckptool.open(path), "float32")["w"]
+    step = [slice(None)] * (len(shape) - 1) + [slice(1, 2)]
+    assert read_array(logical)[tuple(step)].tobytes() == expected[tuple(step)].tobytes()
+
+
+@pytest.mark.parametrize("said", [[6, 255], [], [0], list(range(1, 10))])
+def test_an_original_shape_of_other_size_is_an_error(said: list[int], tmp_path: Path) -> None:
+    plain = np.zeros((6, 256), np.float32)
+    pairs = original_shapes(n=said) if said else {"comfy.gguf.orig_shape.n": ("6,256", gguf.GGUFValueType.STRING)}
+    with pytest.raises(UnreadableError, match=r'the tensor "n", of shape|9 dimensions'):
+        ckptool.open(written(tmp_path / "a.gguf", {"n": plain}, pairs))

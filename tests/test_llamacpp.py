@@ -15,7 +15,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ckptool.cli.app import run
-from ckptool.commands.llamacpp import RECIPES
+from ckptool.commands.automatic import Given, automatic
+from ckptool.commands.llamacpp import known, withheld_keys
+from ckptool.core.spec import TensorSpec
 from ckptool.models import import_torchvision
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -35,6 +37,12 @@ SIZES: dict[str, Any] = {
     "pad_token_id": 0,
 }
 EXPERTS = {"num_experts": 3, "num_experts_per_tok": 2, "moe_intermediate_size": 8}
+ROUTED = {"n_routed_experts": 3, "n_shared_experts": 1, "first_k_dense_replace": 1, "n_group": 1, "topk_group": 1}
+LATENT = {
+    **ROUTED, "q_lora_rank": 12, "kv_lora_rank": 8, "qk_nope_head_dim": 4, "qk_rope_head_dim": 2, "v_head_dim": 4,
+    "head_dim": 2, "num_key_value_heads": 4,
+}  # fmt: skip
+PERMUTED = ("llama", "mistral3", "granite", "smollm3", "arcee")
 CONFIGS: dict[str, tuple[str, Any]] = {
     "llama": ("llama", tf.LlamaConfig(**SIZES, attention_bias=True)),
     "mistral": ("llama", tf.MistralConfig(**SIZES)),
@@ -51,6 +59,14 @@ CONFIGS: dict[str, tuple[str, Any]] = {
     "command-r7b": ("cohere2", tf.Cohere2Config(**SIZES)),
     "phi2": ("phi2", tf.PhiConfig(**{key: value for key, value in SIZES.items() if key != "head_dim"})),
     "phi3": ("phi3", tf.Phi3Config(**SIZES)),
+    "mistral3": ("mistral3", tf.MistralConfig(**SIZES)),  # its language model alone
+    "granite": ("granite", tf.GraniteConfig(**SIZES)),
+    "smollm3": ("smollm3", tf.SmolLM3Config(**SIZES)),
+    "arcee": ("arcee", tf.ArceeConfig(**SIZES)),
+    "deepseek": ("deepseek2", tf.DeepseekV3Config(**{**SIZES, **EXPERTS, **LATENT})),
+    "glm4moe": ("glm4moe", tf.Glm4MoeConfig(**SIZES, **EXPERTS, **ROUTED)),
+    "dots1": ("dots1", tf.Dots1Config(**SIZES, **EXPERTS, **ROUTED)),
+    "gpt-oss": ("gpt-oss", tf.GptOssConfig(**SIZES, num_local_experts=3, num_experts_per_tok=2)),
 }
 
 
@@ -75,14 +91,22 @@ def llamacpp(name: str, state: dict[str, torch.Tensor], path: Path) -> dict[str,
     experts: dict[str, dict[int, np.ndarray[Any, Any]]] = {}
     for key, tensor in state.items():
         array = tensor.float().numpy()
-        if architecture == "llama" and (match := re.search(r"\.([qk])_proj\.", key)):
+        if architecture in PERMUTED and (match := re.search(r"\.([qk])_proj\.", key)):
             heads = config.num_attention_heads if match[1] == "q" else config.num_key_value_heads
             halves = array.reshape(heads, 2, array.shape[0] // heads // 2, *array.shape[1:])
             array = halves.swapaxes(1, 2).reshape(array.shape)
         if architecture.startswith("gemma") and key.endswith("norm.weight"):
             array = array + 1
+        if architecture == "gpt-oss" and ".experts." in key:
+            tensors |= gpt_oss_experts(key, array)
+            continue
+        key = "blk." + key.split(".")[2] + ".exp_probs_b.bias" if "e_score_correction_bias" in key else key
+        if key.startswith("blk."):
+            tensors[key] = array
+            continue
         expert = re.search(r"\.experts\.(\d+)\.", key)
         key = re.sub(r"\.experts\.\d+\.", ".experts.", key)  # the converter stacks them under this name
+        key = f"{key}.weight" if key.endswith(".sinks") else key
         made = names.get_name(key, try_suffixes=(".weight", ".bias"))
         assert made is not None, key
         if expert is None:
@@ -102,6 +126,15 @@ def llamacpp(name: str, state: dict[str, torch.Tensor], path: Path) -> dict[str,
     return tensors
 
 
+def gpt_oss_experts(key: str, array: np.ndarray[Any, Any]) -> dict[str, np.ndarray[Any, Any]]:
+    """As `GptOssModel` of llama.cpp: gate and up come in turns and are split; outputs are rows."""
+    block, last = f"blk.{key.split('.')[2]}", "bias" if key.endswith("_bias") else "weight"
+    array = array if last == "bias" else array.swapaxes(1, 2)
+    if "down_proj" in key:
+        return {f"{block}.ffn_down_exps.{last}": array}
+    return {f"{block}.ffn_gate_exps.{last}": array[:, ::2], f"{block}.ffn_up_exps.{last}": array[:, 1::2]}
+
+
 def assert_same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
     assert found.keys() == expected.keys()
     for key, tensor in expected.items():
@@ -112,7 +145,7 @@ def assert_same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor
 def test_recipes_give_back_the_models_tensors(name: str, tmp_path: Path) -> None:
     state = hugging_face(name, tmp_path / "hf")
     llamacpp(name, state, tmp_path / "m.gguf")
-    recipe = RECIPES[CONFIGS[name][0]]
+    recipe = known().recipes[CONFIGS[name][0]]
     out = tmp_path / "back.safetensors"
     assert run(["remap", str(tmp_path / "m.gguf"), "-r", recipe, "-o", str(out)]) == 0
     assert_same(load_file(out), state)
@@ -131,7 +164,7 @@ def test_transformers_reads_the_same_values(name: str, tmp_path: Path) -> None:
     readers = pytest.importorskip("transformers.modeling_gguf_pytorch_utils").TENSOR_PROCESSORS
     process = readers[architecture](config=config.to_dict())
     out = tmp_path / "back.safetensors"
-    assert run(["remap", str(tmp_path / "m.gguf"), "-r", RECIPES[architecture], "-o", str(out)]) == 0
+    assert run(["remap", str(tmp_path / "m.gguf"), "-r", known().recipes[architecture], "-o", str(out)]) == 0
     found = {tensor.numpy().tobytes() for tensor in load_file(out).values()}
     for key, array in tensors.items():
         assert np.ascontiguousarray(process.process(array, key).weights).tobytes() in found, key
@@ -147,7 +180,7 @@ def test_diff_knows_the_names_in_both_directions(name: str, tmp_path: Path, caps
         told = capsys.readouterr().out
         assert "+ 0 added - 0 removed" in " ".join(told.split())
         assert "rel " not in told, told
-        assert f"the rules of the built-in recipe {RECIPES[CONFIGS[name][0]]}" in " ".join(told.split())
+        assert f"the rules of the built-in recipe {known().recipes[CONFIGS[name][0]]}" in " ".join(told.split())
 
 
 def test_quantized_values_are_compared_through_the_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -184,3 +217,120 @@ def test_transplant_and_remap_know_the_names(tmp_path: Path) -> None:
     into = ["--into", weights, "--match", "auto", "-o", str(tmp_path / "t.safetensors")]
     assert run(["transplant", str(tmp_path / "m.gguf"), *into]) == 0
     assert_same(load_file(tmp_path / "t.safetensors"), state)
+
+
+# ------------------------------------------------------------------------------------- architectures without a recipe
+
+WIDER: dict[str, Any] = {key: value for key, value in SIZES.items() if key != "head_dim"}
+MIXTURE = {**EXPERTS, "num_local_experts": 3}
+OTHERS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "olmo2": ("olmo2", "Olmo2Config", WIDER),
+    "olmoe": ("olmoe", "OlmoeConfig", {**WIDER, **EXPERTS}),
+    "starcoder2": ("starcoder2", "Starcoder2Config", WIDER),
+    "stablelm": ("stablelm", "StableLmConfig", WIDER),
+    "exaone4": ("exaone4", "Exaone4Config", WIDER),
+    "glm4": ("glm4", "Glm4Config", SIZES),
+    "seed_oss": ("seed_oss", "SeedOssConfig", SIZES),
+    "bert": ("bert", "BertConfig", WIDER),
+    "nomic-bert": ("nomic-bert", "NomicBertConfig", WIDER),
+    "llama4": ("llama4", "Llama4TextConfig", {**SIZES, **MIXTURE}),
+    "hunyuan": ("hunyuan-dense", "HunYuanDenseV1Config", SIZES),
+    "minimax": ("minimax-m2", "MiniMaxM2Config", {**SIZES, **MIXTURE}),
+    "mamba": ("mamba", "MambaConfig", {"vocab_size": 32, "hidden_size": 16, "num_hidden_layers": 2}),
+    "gpt2": ("gpt2", "GPT2Config", {"vocab_size": 32, "n_embd": 16, "n_layer": 2, "n_head": 4}),
+    "falcon": ("falcon", "FalconConfig", WIDER),
+    "gptneox": ("gptneox", "GPTNeoXConfig", WIDER),
+    "bloom": ("bloom", "BloomConfig", {"vocab_size": 32, "hidden_size": 16, "n_layer": 2, "n_head": 4}),
+    "nemotron": ("nemotron", "NemotronConfig", SIZES),
+    "phimoe": ("phimoe", "PhimoeConfig", {**WIDER, **MIXTURE}),
+    "apertus": ("apertus", "ApertusConfig", WIDER),
+    "ernie4_5": ("ernie4_5", "Ernie4_5Config", SIZES),
+    "granitemoe": ("granitemoe", "GraniteMoeConfig", {**WIDER, **MIXTURE}),
+    "olmo": ("olmo", "OlmoConfig", WIDER),
+    "modern-bert": ("modern-bert", "ModernBertConfig", WIDER),
+    "jamba": ("jamba", "JambaConfig", {**WIDER, **MIXTURE}),
+    "mpt": ("mpt", "MptConfig", {"vocab_size": 32, "d_model": 16, "n_layers": 2, "n_heads": 4}),
+}
+
+
+def named_by_llamacpp(name: str) -> tuple[dict[str, TensorSpec], dict[str, TensorSpec], dict[str, str]]:
+    """The tensors of a tiny model under llama.cpp's names and its own, and the truth: from those to these."""
+    architecture, config, sizes = OTHERS[name]
+    if not hasattr(tf, config):
+        pytest.skip(f"this transformers has no {config}")
+    auto = tf.AutoModel if "bert" in name else tf.AutoModelForCausalLM
+    with torch.device("meta"):
+        shapes = {
+            key: tuple(value.shape)
+            for key, value in auto.from_config(getattr(tf, config)(**sizes)).state_dict().items()
+        }
+    number = {value: key for key, value in gguf.MODEL_ARCH_NAMES.items()}[architecture]
+    names = gguf.get_tensor_name_map(number, 2)
+    truth: dict[str, str] = {}
+    for key in shapes:
+        made = names.get_name(key, try_suffixes=(".weight", ".bias"))
+        if made is not None:
+            truth.setdefault(made, key)
+    theirs = {made: TensorSpec(made, "float32", shapes[key]) for made, key in truth.items()}
+    return theirs, {key: TensorSpec(key, "float32", shape) for key, shape in shapes.items()}, truth
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_names_of_other_architectures_are_found_or_withheld_and_never_wrong(name: str) -> None:
+    """What llama.cpp may have rearranged has no counterpart; all else has the right one, in both directions."""
+    theirs, own, truth = named_by_llamacpp(name)
+    architecture = OTHERS[name][0]
+    withheld = withheld_keys((theirs, own), ({"general.architecture": architecture}, {}))
+    assert bool(withheld) == (architecture not in known().plain)
+    for forwards in (True, False):
+        source, target = (theirs, own) if forwards else (own, theirs)
+        found = automatic(Given(withheld=withheld), source, target)
+        pairs = [(pair.sources[0], pair.targets[0]) for pair in found.report.accepted(found.accept)]
+        pairs = pairs if forwards else [(target, source) for source, target in pairs]
+        assert {made: truth[made] for made, _ in pairs} == dict(pairs)
+        assert withheld.isdisjoint(dict(pairs))
+        assert len(pairs) == len(theirs) - len(withheld)
+        assert not withheld or any("may have changed their values" in note.text for note in found.report.notes)
+
+
+def test_an_unknown_architecture_is_not_written_with_changed_values(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Rows of q and k and norms are left out and said, in every command, unless a rule names them."""
+    state = hugging_face("llama", tmp_path / "hf")
+    llamacpp("llama", state, tmp_path / "m.gguf")
+    unknown, weights = tmp_path / "u.gguf", str(tmp_path / "hf" / "model.safetensors")
+    unknown.write_bytes((tmp_path / "m.gguf").read_bytes().replace(b"llama", b"lhama"))
+    out = str(tmp_path / "o.safetensors")
+    assert run(["diff", str(unknown), weights, "--match", "auto"]) == 1
+    told = " ".join(capsys.readouterr().out.split())
+    assert "rel " not in told and "may have changed their values" in told
+    assert run(["remap", str(unknown), "--auto", "--like", weights, "-o", out]) == 0
+    made = load_file(out)
+    assert made and all(torch.equal(tensor, state[key]) for key, tensor in made.items())
+    assert not any("q_proj" in key or "norm" in key for key in made)
+    assert "may have changed their values" in " ".join(capsys.readouterr().out.split())
+    into = ["--into", weights, "--match", "auto", "-o", str(tmp_path / "t.safetensors")]
+    assert run(["transplant", str(unknown), *into]) == 0
+    assert "may have changed their values" in " ".join(capsys.readouterr().out.split())
+
+
+def test_rows_are_withheld_where_rotary_positions_have_sections() -> None:
+    """GLM's models with a vision tower have rows of q and k in another order."""
+    keys = {"blk.0.attn_q.weight": None, "blk.0.attn_v.weight": None}
+    plain = {"general.architecture": "glm4"}
+    assert not withheld_keys((keys,), (plain,))
+    assert withheld_keys((keys,), ({**plain, "glm4.rope.dimension_sections": "[8, 12, 12, 0]"},)) == {
+        "blk.0.attn_q.weight"
+    }
+
+
+def test_a_language_model_inside_another_has_its_prefix(tmp_path: Path) -> None:
+    state = hugging_face("mistral3", tmp_path / "hf")
+    llamacpp("mistral3", state, tmp_path / "m.gguf")
+    inside = {key.replace("model.", "model.language_model."): tensor for key, tensor in state.items()}
+    save_file(inside, tmp_path / "inside.safetensors")
+    out, like = tmp_path / "o.safetensors", str(tmp_path / "inside.safetensors")
+    assert run(["remap", str(tmp_path / "m.gguf"), "--auto", "--like", like, "-o", str(out)]) == 0
+    assert_same(load_file(out), inside)
+    assert run(["diff", like, str(tmp_path / "m.gguf"), "--match", "auto"]) == 1

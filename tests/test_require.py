@@ -128,6 +128,13 @@ OUTSIDE: list[tuple[str, dict[str, tuple[int, ...]], dict[str, Any], str]] = [
     ("llama-meta-to-hf", {"tok_embeddings.weight": (8, 2), "norm.weight": (4,)}, {"params.json": {}}, "$2.shape[0]"),
     ("llamacpp-llama-to-hf", {"blk.0.attn_q_norm.weight": (4,)}, {}, "no *.attn_q_norm.*"),
     ("llamacpp-qwen-to-hf", {"blk.0.post_ffw_norm.weight": (4,)}, {}, "no *.post_ffw_norm.*"),
+    ("llamacpp-deepseek-to-hf", {"blk.0.attn_k_b.weight": (4, 4, 4)}, {}, "no *.attn_k_b.*"),
+    (
+        "llamacpp-gpt-oss-to-hf",
+        {"blk.0.ffn_gate_exps.weight": (2, 4, 3), "blk.0.ffn_up_exps.weight": (2, 3, 3)},
+        {},
+        "$1.shape == $2.shape",
+    ),
     ("llamacpp-gemma-to-hf", {"blk.0.post_ffw_norm.weight": (4,)}, {}, "no *.post_ffw_norm.*"),
     ("llamacpp-gemma2-to-hf", {"blk.0.attn_qkv.weight": (4, 4)}, {}, "no *.attn_qkv.*"),
     ("llamacpp-phi2-to-hf", {"blk.0.ffn_gate.weight": (4, 4)}, {}, "no *.ffn_gate.*"),

@@ -5,13 +5,14 @@ For a comparison nothing is written: each old tensor stands there as the rules m
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import PurePath
 
-from ckptool.commands.llamacpp import known_rules
+from ckptool.commands.llamacpp import known_rules, withheld_keys
 from ckptool.core.checkpoint import Checkpoint, Note
+from ckptool.core.counts import listed, many
 from ckptool.core.errors import UsageError
 from ckptool.core.fold import rollup
 from ckptool.core.keys import Pattern
@@ -60,6 +61,7 @@ class Given:
         vars: numbers for the rules.
         fit: makes the ops of ``fit`` in them.
         is_known: nobody asked for them: ckptool knows the names of one side.
+        withheld: keys of either side whose values may not be those of their name; only rules that are given take them.
     """
 
     recipe: Recipe = field(default_factory=Recipe)
@@ -67,6 +69,7 @@ class Given:
     vars: Mapping[str, float] | None = None
     fit: FitOp | None = None
     is_known: bool = False
+    withheld: frozenset[str] = frozenset()
 
 
 def automatic(
@@ -97,14 +100,39 @@ def automatic(
     bare = replace(rules, init=(), tie=())
     first = expand(bare, sources, prefixes=given.prefixes, vars=given.vars, fit=given.fit)
     short = None if modules is None else {path: name.rpartition(".")[2] for path, name in modules.items()}
-    made = {step.target.key: step.target for step in first.steps}
-    report = match(made, target, target_modules=short, accept=accept)
+    made = {step.target.key: step.target for step in first.steps if step.target.key not in given.withheld}
+    wanted = {key: spec for key, spec in target.items() if key not in given.withheld} if given.withheld else target
+    report = match(made, wanted, target_modules=short, accept=accept)
     report = with_reshaped(report) if reshaped else report
     if given.is_known:
         first_rules = Note(f"the rules of the built-in recipe {rules.name} come first")
         report = replace(report, notes=(first_rules, *report.notes))
+    report = _withholding(report, given.withheld, [step.target.key for step in first.steps], target)
     found = recipe_of_match(report, accept)
     return Automatic(combine([rules, found]) if rules != Recipe() else found, report, accept)
+
+
+def _withholding(
+    report: MatchReport, withheld: frozenset[str], sources: Iterable[str], targets: Iterable[str]
+) -> MatchReport:
+    """The report with the withheld keys among those that have no counterpart."""
+    ours, theirs = ([key for key in side if key in withheld] for side in (sources, targets))
+    if not ours and not theirs:
+        return report
+    left = ours or theirs
+    many_are = f"{many(len(left), 'tensor')} of the GGUF file {'is' if len(left) == 1 else 'are'}"
+    note = Note(
+        f"{many_are} not matched, as llama.cpp may have changed their values: {listed(left, 2)}",
+        "ckptool does not know this architecture of llama.cpp; rules that you give with -r are followed",
+        tuple(left),
+        "warning",
+    )
+    return replace(
+        report,
+        unmatched_sources=(*report.unmatched_sources, *ours),
+        unmatched_targets=(*report.unmatched_targets, *theirs),
+        notes=(*report.notes, note),
+    )
 
 
 def explained(found: Automatic, patterns: Sequence[str], path: PurePath | None = None) -> Automatic:
@@ -150,7 +178,8 @@ def match_checkpoints(
     specs, wanted = ({key: tensor.spec for key, tensor in side.items()} for side in (old, new))
     known = Recipe() if given and given.stages else known_rules(old, wanted, new.metadata)
     rules = known if known.stages else given or Recipe()
-    first = Given(rules, vars=numbers_beside(rules, old.path), is_known=bool(known.stages))
+    withheld = frozenset[str]() if known.stages else withheld_keys((old, new), (old.metadata, new.metadata))
+    first = Given(rules, vars=numbers_beside(rules, old.path), is_known=bool(known.stages), withheld=withheld)
     return automatic(first, specs, wanted, accept=accept, reshaped=True)
 
 

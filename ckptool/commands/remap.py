@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ckptool.commands.automatic import Automatic, Given, automatic
 from ckptool.commands.beside.versions import carried_versions
 from ckptool.commands.filter import cast_copies, cast_value, float_dtype, module_notes
-from ckptool.commands.llamacpp import known_rules
+from ckptool.commands.llamacpp import known_rules, withheld_keys
 from ckptool.core.bytes import PathText
 from ckptool.core.checkpoint import Checkpoint, Note
 from ckptool.core.counts import many
@@ -130,11 +130,14 @@ def match_remap(
     wanted = dict(like.specs())
     known = Recipe() if recipe.stages or len(sources) > 1 else known_rules(sources[0], wanted, like.metadata)
     recipe = combine([recipe, known]) if known.stages else recipe
-    recipe, given = recipe.naming(vars or {})
-    numbers = numbers_beside(recipe, sources[0].path, given, sources[0].metadata)
+    recipe, named = recipe.naming(vars or {})
+    numbers = numbers_beside(recipe, sources[0].path, named, sources[0].metadata)
     inputs = map(with_recorded_ties, sources)
     specs = [dict(checkpoint.specs()) for checkpoint in inputs]
-    return automatic(Given(recipe, prefixes, numbers, is_known=bool(known.stages)), specs, wanted, accept=accept)
+    sides, metadata = (sources[0], like), (sources[0].metadata, like.metadata)
+    withheld = frozenset[str]() if known.stages else withheld_keys(sides, metadata)
+    given = Given(recipe, prefixes, numbers, is_known=bool(known.stages), withheld=withheld)
+    return automatic(given, specs, wanted, accept=accept)
 
 
 def open_sources(path: PathText, recipe: Recipe, select: str | None) -> tuple[tuple[Checkpoint, ...], tuple[str, ...]]:

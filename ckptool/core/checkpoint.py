@@ -473,7 +473,7 @@ class Checkpoint(Mapping[str, Tensor]):
     @property
     def may_hold_codes(self) -> bool:
         """False where no tensor has a dtype that codes of quantized weights are stored in."""
-        if any(form.dtype not in _PLAIN for form in self.form_counts()):
+        if any(form.dtype not in _PLAIN or form.cls for form in self.form_counts()):
             return True
         return any(map(methodcaller("endswith", "absmax"), self.tensors))  # bitsandbytes' codes, stored as floats
 

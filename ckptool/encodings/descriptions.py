@@ -9,6 +9,7 @@ from typing import Any
 from ckptool.core.format import QUANTIZATION_CONFIGS
 from ckptool.encodings.comfy import METADATA, PREFIXES
 from ckptool.encodings.headers import INNER_CONFIGS, json_object
+from ckptool.formats.gguf import ORIGINAL_SHAPE
 
 _NAMES = "tensor_names"
 _FORMAT = "format"
@@ -27,7 +28,11 @@ def without_descriptions(metadata: Mapping[str, str]) -> dict[str, str]:
         >>> without_descriptions({"format": "mlx", "tensor_names": '["w"]', "w": '{"_type": "Int8Tensor"}', "by": "me"})
         {'format': 'pt', 'by': 'me'}
     """
-    left = {name: text for name, text in metadata.items() if name not in (METADATA, _NAMES)}
+    left = {
+        name: text
+        for name, text in metadata.items()
+        if name not in (METADATA, _NAMES) and not name.startswith(ORIGINAL_SHAPE)
+    }
     for name in _torchao_names(metadata):
         left.pop(name, None)
     if left.get(_FORMAT) == "mlx":
@@ -65,6 +70,10 @@ def renamed_descriptions(metadata: Mapping[str, str], keys: Mapping[str, str | N
         {'tensor_names': '["b.weight"]', 'b.weight': '{"_type": "Int8Tensor"}'}
     """
     found = dict(metadata)
+    for key, target in keys.items():
+        shape = found.pop(f"{ORIGINAL_SHAPE}{key}", None)
+        if shape is not None and target is not None:
+            found[f"{ORIGINAL_SHAPE}{target}"] = shape
     names = _torchao_names(metadata)
     if names:
         texts = {name: found.pop(name) for name in names if name in found}

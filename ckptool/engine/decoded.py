@@ -89,7 +89,7 @@ class DecodedBytes(DerivedBytes):
     @property
     def members(self) -> dict[str, Tensor]:
         """The stored tensors by role."""
-        return {role: stored_member(self.decoding.stored, spec) for role, spec in self.encoded.members.items()}
+        return {role: stored_member(self.decoding.stored, self.encoded, role) for role in self.encoded.members}
 
     @property
     def identity(self) -> Hashable:
@@ -111,7 +111,8 @@ class DecodedBytes(DerivedBytes):
     @property
     def file(self) -> ByteSource:
         """The file that holds the codes."""
-        return self.decoding.stored[self.encoded.codes.key].pieces[0].storage.file
+        codes = stored_member(self.decoding.stored, self.encoded, "codes")
+        return codes.pieces[0].storage.file
 
     @property
     def label(self) -> str:
@@ -142,9 +143,14 @@ def dtype_decoded(encoded: Encoded, dtype: str | None) -> str:
     return wanted if wanted in _DIRECT else "float32"
 
 
-def stored_member(stored: Mapping[str, Tensor], spec: TensorSpec) -> Tensor:
-    """A stored tensor; one of a block type, which no array holds, as the bytes of its rows."""
+def stored_member(stored: Mapping[str, Tensor], encoded: Encoded, role: str) -> Tensor:
+    """The stored tensor of a role; one of a block type, which no array holds, as the bytes of its rows."""
+    spec = encoded.members[role]
     tensor = stored[spec.key]
+    if tensor.parts:
+        from ckptool.encodings.subclasses import part_of
+
+        return part_of(tensor, encoded, role)
     if tensor.dtype == spec.dtype or DTYPES[tensor.dtype].numpy:
         return tensor
     pieces = tuple(replace(piece, shape=spec.shape) for piece in tensor.pieces)

@@ -18,6 +18,7 @@ from ckptool.encodings.descriptions import renamed_descriptions, without_descrip
 from ckptool.encodings.encoded import Encoded, Read
 from ckptool.encodings.groups import Groups
 from ckptool.encodings.registry import recognise, settle
+from ckptool.encodings.subclasses import flattened
 from ckptool.engine.decoded import Bounds, DecodedBytes, Decoding, dtype_decoded, read_box, stored_member
 from ckptool.engine.decoded_columns import DecodedColumns
 from ckptool.engine.reading import Reader
@@ -50,7 +51,11 @@ def _recognised(checkpoint: Checkpoint) -> Sequence[Encoded]:
         return recognise(checkpoint.specs(), config_beside(checkpoint), checkpoint.metadata)
     every = zip(checkpoint.tensors, checkpoint.forms(), strict=True)
     specs = {key: TensorSpec(key, form.dtype, form.shape) for key, form in every if form.layout == "strided"}
-    return recognise(specs, config_beside(checkpoint), checkpoint.metadata)
+    if len(specs) == len(checkpoint.tensors):
+        return recognise(specs, config_beside(checkpoint), checkpoint.metadata)
+    inside = flattened(checkpoint)
+    metadata = {**checkpoint.metadata, **inside.metadata}
+    return tuple(map(inside.stored, recognise({**specs, **inside.specs}, config_beside(checkpoint), metadata)))
 
 
 def config_beside(checkpoint: Checkpoint) -> Mapping[str, object] | None:
@@ -110,7 +115,7 @@ def reads(checkpoint: Checkpoint, encoded: Encoded, reader: Reader) -> Read:
     """Reads boxes of an encoded tensor's members."""
 
     def read(role: str, /, *box: slice) -> object:
-        tensor = stored_member(checkpoint.tensors, encoded.members[role])
+        tensor = stored_member(checkpoint.tensors, encoded, role)
         whole = (slice(None),) * (len(tensor.shape) - len(box))
         bounds: Bounds = tuple(part.indices(size)[:2] for part, size in zip((*box, *whole), tensor.shape, strict=True))
         return read_box(reader, tensor, bounds)

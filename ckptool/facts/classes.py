@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -104,11 +104,21 @@ def find_subclasses(headers: Headers) -> Iterator[Subclass]:
     if headers.checkpoint.columns is not None:
         return
     by_class: dict[tuple[str, bool], list[str]] = defaultdict(list)
+    decodable = _decodable(headers)
     for key, tensor in headers.checkpoint.tensors.items():
-        if tensor.node is not None and (cls := subclass_of(tensor.node)) is not None:
+        if tensor.node is not None and key not in decodable and (cls := subclass_of(tensor.node)) is not None:
             by_class[cls, tensor.layout == "meta"].append(key)
     for (cls, is_opaque), keys in by_class.items():
         yield Subclass(tuple(keys), cls, is_opaque)
+
+
+def _decodable(headers: Headers) -> Collection[str]:
+    """The keys of quantized tensors that are decoded: the fact `encoded` is theirs."""
+    if not any(use.name.startswith("torchao.") for use in headers.checkpoint.globals):
+        return ()
+    from ckptool.engine.dequantize import encoded_of
+
+    return {each.key for each in encoded_of(headers.checkpoint) if not each.problems}
 
 
 @finder

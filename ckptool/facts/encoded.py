@@ -147,7 +147,8 @@ class Encoded(Fact):
         origin: dict[str, tuple[int, str]] = {}
         names: dict[str, str | None] = {}
         for number, group in enumerate(groups):
-            for role, spec in group.members.items():
+            is_one = len(set(group.keys)) == 1  # nothing is separated
+            for role, spec in () if is_one else group.members.items():
                 for target in targets.get(spec.key, ()):
                     specs[target] = TensorSpec(target, spec.dtype, spec.shape)
                     origin[target] = number, role

@@ -13,6 +13,7 @@ from array import array
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import NoReturn
 
 from ckptool.core.bytes import ByteSource, OpenBytes
@@ -23,7 +24,11 @@ from ckptool.core.format import Format
 from ckptool.core.spec import Form, TensorSpec
 
 GGUF = Format("GGUF", has_metadata=True)
-BYTE_ORDER = "GGUF.byte_order"  # as `ckptool.encodings.schemes.gguf` reads it
+BYTE_ORDER = "GGUF.byte_order"
+"""The name in the metadata that says "big": halves inside blocks are swapped."""
+ORIGINAL_SHAPE = "comfy.gguf.orig_shape."
+"""Before a tensor's name, a pair whose value is its shape in torch's order. ComfyUI-GGUF writes it for image models:
+ggml has 4 axes, and its blocks want rows of 256. Plain tensors get this shape here, blocks where they are decoded."""
 
 _MAX_HEADER = 1 << 29  # bytes of pairs and infos
 _MAX_PAIRS = 1 << 16
@@ -152,6 +157,8 @@ class _Reader:
         if kind == _ARRAY:
             item, count = self._number("I"), self._number("Q")
             text = self._array(key, item, count)
+            if text is None and key.startswith(ORIGINAL_SHAPE):
+                self._refuse(f'gives "{key}" {count:,} dimensions')
             if text is None:
                 self.extras.append(Extra(key, f"{count:,} × {_NAMES[item]}"))
             else:
@@ -212,12 +219,26 @@ class _Reader:
             self._refuse(f'gives the tensor "{key}" {rank} dimensions')
         shape = tuple(self._number("Q") for _ in range(rank))[::-1]
         kind, offset = self._number("I"), self._number("Q")
+        if f"{ORIGINAL_SHAPE}{key}" in self.metadata:
+            shape = self._restored(key, kind, shape)
         form = known.get((kind, shape))
         if form is None:
             form = known[kind, shape] = self._form(key, kind, shape)
         if offset % self.alignment:
             self._refuse(f'puts the tensor "{key}" at byte {offset:,}, which is no multiple of {self.alignment}')
         return _Info(key, form, offset)
+
+    def _restored(self, key: str, kind: int, stored: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape that a tensor had before it was made to fit; of blocks the stored one, which their rows need."""
+        said = self.metadata[f"{ORIGINAL_SHAPE}{key}"]
+        shape = original_shape(self.metadata, key)
+        if shape is None or prod(shape) != prod(stored):
+            self._refuse(f'says that the tensor "{key}", of shape {list(stored)}, was of shape {said[:80]}')
+        dtype = GGUF_DTYPES.get(kind)
+        if dtype is None or DTYPES[dtype].block_elements > 1:
+            return stored
+        del self.metadata[f"{ORIGINAL_SHAPE}{key}"]  # it is the tensor's shape now
+        return shape
 
     def _form(self, key: str, kind: int, shape: tuple[int, ...]) -> Form:
         name = GGUF_DTYPES.get(kind)
@@ -298,6 +319,18 @@ class _Reader:
 
     def _refuse(self, what: str, hint: str = "get the file again, or convert the model again") -> NoReturn:
         raise UnreadableError(f"{self.file.path} {what}", hint=hint, path=self.file.path)
+
+
+def original_shape(metadata: Mapping[str, str], key: str) -> tuple[int, ...] | None:
+    """The shape that the metadata gives a tensor; None where it gives none.
+
+    Example:
+        >>> original_shape({"comfy.gguf.orig_shape.conv.weight": "[320, 4, 3, 3]"}, "conv.weight")
+        (320, 4, 3, 3)
+    """
+    text = metadata.get(f"{ORIGINAL_SHAPE}{key}", "")
+    sizes = text.removeprefix("[").removesuffix("]").split(", ")
+    return tuple(map(int, sizes)) if all(size.isdecimal() and len(size) < 20 for size in sizes) else None
 
 
 def _rounded(offset: int, alignment: int) -> int:

@@ -75,6 +75,8 @@ def numbers_beside(
 
 
 def _in_metadata(metadata: Mapping[str, str], name: str) -> float:
+    """A number of the metadata; ``{general.architecture}`` in its name is what the metadata says there."""
+    name = re.sub(r"\{([^{}]+)\}", lambda found: metadata.get(found[1], found[0]), name)
     try:
         return json_number(metadata[name])
     except KeyError:

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ckptool.commands.automatic import Automatic, Given, automatic
-from ckptool.commands.llamacpp import known_rules
+from ckptool.commands.llamacpp import known_rules, withheld_keys
 from ckptool.commands.transplant.evidence import doubts
 from ckptool.commands.transplant.fill import fitted
 from ckptool.core.checkpoint import Checkpoint, Note
@@ -75,7 +75,9 @@ def matched(
     known = Recipe() if rules.stages else known_rules(source, target.specs)
     rules = combine([rules, known]) if known.stages else rules
     numbers = numbers_beside(rules, source.path, metadata=source.metadata)
-    given = Given(rules, vars=numbers, fit=partial(fitted, initial=initial), is_known=bool(known.stages))
+    withheld = frozenset[str]() if known.stages else withheld_keys((source,), (source.metadata,))
+    fit = partial(fitted, initial=initial)
+    given = Given(rules, vars=numbers, fit=fit, is_known=bool(known.stages), withheld=withheld)
     return automatic(given, specs, target.specs, accept=accept, modules=target.modules or None, reshaped=True)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from math import prod
 from typing import TYPE_CHECKING
 
 from ckptool.core.errors import CkptError
@@ -10,13 +12,14 @@ from ckptool.core.spec import TensorSpec
 from ckptool.encodings.encoded import CODES, Encoded, Part, Scheme
 from ckptool.encodings.gguf import BLOCK_TYPES, decode_type
 from ckptool.encodings.headers import Headers
+from ckptool.formats.gguf import BYTE_ORDER, original_shape
 
 if TYPE_CHECKING:
     from ckptool.core.arrays import Array
 
-BYTE_ORDER = "GGUF.byte_order"
-"""The name in a file's metadata that says "big": halves inside its blocks are swapped."""
 _SCALE = ("scale", "weight.scale")
+_MOST_COLUMNS = 1 << 16
+"""Elements of a row of a tensor that is decoded in flat order."""
 
 
 def find(headers: Headers) -> Iterator[Encoded]:
@@ -34,7 +37,17 @@ def find(headers: Headers) -> Iterator[Encoded]:
                 found = found.with_problem("refused", f"{stem.upper()} in a big-endian file is not decoded")
             elif stem == "nvfp4":
                 found = _with_scale(headers, found)
-            yield found
+            shape = original_shape(headers.metadata, key)
+            yield found if shape is None or shape == spec.shape else _reshaped(found, shape)
+
+
+def _reshaped(found: Encoded, shape: tuple[int, ...]) -> Encoded:
+    """The tensor in the shape it had before its elements were laid out in rows of whole blocks."""
+    if prod(shape) != found.spec.elements or "scale" in found.members:
+        return found.with_problem("values", f"{found.key} is {found.spec.short}, and the metadata says {list(shape)}")
+    lead = next(axis for axis in range(len(shape)) if prod(shape[axis + 1 :]) <= _MOST_COLUMNS)
+    parameters = {**found.parameters, "flat": True}
+    return replace(found, spec=replace(found.spec, shape=shape), parameters=parameters, lead=lead)
 
 
 def _with_scale(headers: Headers, found: Encoded) -> Encoded:
@@ -60,15 +73,37 @@ def decode(part: Part, start: int, stop: int) -> Array:
     """Rows of one matrix."""
     import numpy as np
 
-    raw = part.matrix(CODES, slice(start, stop), slice(None)) if part.encoded.spec.shape[:-1] else part.matrix(CODES)
-    try:
-        values = decode_type(BLOCK_TYPES[part.encoded.parameters["type"]], raw, part.encoded.parameters["big"])
-    except CkptError as error:
-        raise part.error(error.message) from error
-    if "scale" in part.encoded.members:
+    encoded = part.encoded
+    if encoded.parameters.get("flat"):
+        return _decode_flat(part, start, stop)
+    raw = part.matrix(CODES, slice(start, stop), slice(None)) if encoded.spec.shape[:-1] else part.matrix(CODES)
+    values = _values(part, raw)
+    if "scale" in encoded.members:
         scales = part.whole("scale").reshape(-1)
         values *= np.float32(scales[part.at[0] if part.at and scales.size > 1 else 0])
     return values
+
+
+def _decode_flat(part: Part, start: int, stop: int) -> Array:
+    """Rows that are not the stored ones: those along the first stored axis that cover them, in flat order."""
+    encoded = part.encoded
+    matrix = 0
+    for index, size in zip(part.at, encoded.spec.shape, strict=False):
+        matrix = matrix * size + index
+    begin, end = ((matrix * encoded.matrix_rows + row) * encoded.columns for row in (start, stop))
+    if len(encoded.codes.shape) == 1:
+        return _values(part, part.whole(CODES))[begin:end].reshape(stop - start, encoded.columns)
+    width = max(1, encoded.spec.elements // max(1, encoded.codes.shape[0]))  # elements of one stored index
+    first = begin // width
+    values = _values(part, part.read(CODES, slice(first, -(-end // width)))).reshape(-1)
+    return values[begin - first * width : end - first * width].reshape(stop - start, encoded.columns)
+
+
+def _values(part: Part, raw: Array) -> Array:
+    try:
+        return decode_type(BLOCK_TYPES[part.encoded.parameters["type"]], raw, part.encoded.parameters["big"])
+    except CkptError as error:
+        raise part.error(error.message) from error
 
 
 SCHEME = Scheme("GGUF", 0, find, decode)

@@ -28,6 +28,9 @@ _TEXTS = (
 _SLABS = {8: 1, 4: 2, 3: 10, 2: 4, 1: 8}
 
 
+_PICKLED = "qmodel.pt of hqq has it as a Python value; write the model with AutoHQQHFModel.save_to_safetensors"
+
+
 def find(headers: Headers) -> Iterator[Encoded]:
     """`W_q` with its description."""
     for module in headers.modules.get("W_q", ()):
@@ -45,7 +48,7 @@ def find(headers: Headers) -> Iterator[Encoded]:
         needs = tuple(name for name in (*_SCALARS, *_FLAGS, "compute_dtype") if name in members)
         encoded = Encoded("HQQ", spec, members, needs=needs)
         if missing:
-            yield encoded.with_problem("missing", f"{join(module, missing[0])} is not in the file")
+            yield encoded.with_problem("missing", f"{join(module, missing[0])} is not in the file", _PICKLED)
         elif any(members[role].dtype not in FLOATS for role in (SCALES, ZEROS)):
             yield encoded.misfit(SCALES, "a float tensor as the zero points are")
         elif any(members[name].elements > 8 for name in (*_SCALARS, *(name for name in _FLAGS if name in members))):

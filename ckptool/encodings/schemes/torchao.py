@@ -1,7 +1,11 @@
 """torchao in safetensors: class and attributes are JSON in the metadata, the parts are `module._weight_*`.
 
+The tensors of a torch file get the same form (`ckptool.encodings.subclasses`).
+
 Float8Tensor, Int8Tensor and IntxUnpackedToInt8Tensor: ``(q - zero_point) * scale`` over `block_size`. MXTensor and
-NVFP4Tensor: as in the other MX and NV schemes, low nibble first. The int4 classes are layouts of GPU kernels.
+NVFP4Tensor: as in the other MX and NV schemes, low nibble first. AffineQuantizedTensor (torchao before 0.15) has its
+parts in an object of its layout: PlainLayout and Float8Layout are as Int8Tensor and Float8Tensor. The int4 classes are
+layouts of GPU kernels.
 """
 
 from __future__ import annotations
@@ -23,7 +27,20 @@ if TYPE_CHECKING:
     from ckptool.core.arrays import Array
 
 _ROLES = {"qdata": CODES, "scale": SCALES, "zero_point": ZEROS, "per_tensor_scale": "factor"}
-_PLAIN = {"Float8Tensor": FLOAT8, "Int8Tensor": {"int8"}, "IntxUnpackedToInt8Tensor": {"int8"}}
+_AFFINE = {  # a layout's names of the parts
+    "PlainLayout": {"int_data": CODES, "scale": SCALES, "zero_point": ZEROS},
+    "Float8Layout": {"float8_data": CODES, "scale": SCALES},
+}
+_AFFINE_CLASSES = ("AffineQuantizedTensor", "LinearActivationQuantizedTensor")
+_INSIDE, _WRAPPED = "tensor_impl.", "original_weight_tensor."
+_INTEGERS, _NONE = 1, 3  # members of ZeroPointDomain
+_PLAIN = {
+    "Float8Tensor": FLOAT8,
+    "Int8Tensor": {"int8"},
+    "IntxUnpackedToInt8Tensor": {"int8"},
+    "PlainLayout": {"int8", "uint8"},
+    "Float8Layout": FLOAT8,
+}
 _SMALL = {"NVFP4Tensor": ("nvfp4", 16, "float8_e4m3fn"), "MXTensor": ("mx", 32, "float8_e8m0fnu")}
 
 
@@ -46,10 +63,19 @@ def _encoded(headers: Headers, name: str, description: Mapping[str, Any]) -> Enc
     module, _, last = name.rpartition(".")
     if not isinstance(kind, str) or not isinstance(data, Mapping) or not isinstance(parts, list):
         return None
+    prefix = _WRAPPED if kind == "LinearActivationQuantizedTensor" else ""  # which quantizes its inputs, too
+    inside = {str(name).removeprefix(prefix): value for name, value in data.items()} if prefix else data
+    has_zeros = any(str(part).endswith(".zero_point") for part in parts)
+    layout = _affine_layout(inside, has_zeros) if kind in _AFFINE_CLASSES else ""
+    roles = {f"{prefix}{_INSIDE}{part}": role for part, role in _AFFINE[layout].items()} if layout else _ROLES
     keys = {str(part): join(module, f"_{last}_{part}") for part in parts}
-    members = {_ROLES.get(part, part): headers.specs[key] for part, key in keys.items() if key in headers.specs}
+    members = {roles.get(part, part): headers.specs[key] for part, key in keys.items() if key in headers.specs}
     if CODES not in members:
-        return None
+        if not members or f"_{last}_qdata" in keys.values():
+            return None
+        members = {CODES: members.pop(next(iter(members))), **members}
+        spec = TensorSpec(name, _dtype(data) or headers.dtype, _shape(data) or members[CODES].shape)
+        return _refused(Encoded("torchao", spec, members, detail=kind[:40]), kind)
     members = {CODES: members[CODES], **members}
     codes = members[CODES]
     spec = TensorSpec(name, _dtype(data) or headers.dtype, codes.shape)
@@ -62,10 +88,35 @@ def _encoded(headers: Headers, name: str, description: Mapping[str, Any]) -> Enc
     if "act_pre_scale" in members:
         return encoded.with_problem("refused", "its inputs are scaled by act_pre_scale, which ckptool does not undo")
     if kind in _SMALL:
-        return _small(encoded, kind, data)
-    if kind in _PLAIN:
-        return _plain(encoded, kind, data)
+        encoded = _small(encoded, kind, data)
+    elif layout or kind in _PLAIN:
+        encoded = _plain(encoded, kind, layout or kind, inside)
+    else:
+        return _refused(encoded, kind)
+    shape = _shape(data)
+    if not encoded.problems and shape and shape != encoded.spec.shape:  # a view that is stored in another order
+        return encoded.with_problem("values", f"its parts are {encoded.spec.short}, and it has the shape {list(shape)}")
+    return encoded
+
+
+def _refused(encoded: Encoded, kind: str) -> Encoded:
     return encoded.with_problem("refused", f"it is stored as torchao's {kind[:40]}, which ckptool does not decode")
+
+
+def _shape(data: Mapping[str, Any]) -> tuple[int, ...]:
+    """The logical shape of a tensor in a torch file; empty where it is not said."""
+    shape = data.get("shape")
+    return tuple(shape) if isinstance(shape, list) and all(integer(size, 0) is not None for size in shape) else ()
+
+
+def _affine_layout(data: Mapping[str, Any], has_zeros: bool) -> str:
+    """The layout of an AffineQuantizedTensor that is decoded; "" for another, or where zero points are floats."""
+    layout = data.get(f"{_INSIDE}_layout")
+    name = str(layout.get("_type")) if isinstance(layout, Mapping) else ""
+    domain = data.get("zero_point_domain")
+    number = domain.get("_data") if isinstance(domain, Mapping) else domain
+    known = name == "PlainLayout" and (number in ([_INTEGERS], None) or (number == [_NONE] and not has_zeros))
+    return name if known or (name == "Float8Layout" and data.get(f"{_INSIDE}transposed") is not True) else ""
 
 
 def _dtype(data: Mapping[str, Any]) -> str:
@@ -78,10 +129,10 @@ def _dtype(data: Mapping[str, Any]) -> str:
     return ""
 
 
-def _plain(encoded: Encoded, kind: str, data: Mapping[str, Any]) -> Encoded:
+def _plain(encoded: Encoded, kind: str, layout: str, data: Mapping[str, Any]) -> Encoded:
     codes, scales, zeros = encoded.codes, encoded.members[SCALES], encoded.members.get(ZEROS)
     block = [integer(size) for size in data["block_size"]] if isinstance(data.get("block_size"), list) else []
-    if codes.dtype not in _PLAIN[kind] or len(block) != len(codes.shape) or not all(block):
+    if codes.dtype not in _PLAIN[layout] or len(block) != len(codes.shape) or not all(block):
         return encoded.with_problem("values", f"its description does not fit {codes.short}: block_size {block}")
     grid = tuple(-(-size // (step or 1)) for size, step in zip(codes.shape, block, strict=True))
     if (
@@ -143,7 +194,7 @@ def decode(part: Part, start: int, stop: int) -> Array:
     if format_ in ("mxfp4", "nvfp4"):
         return fp4.decode(part, start, stop)
     codes = part.matrix(CODES, slice(start, stop))
-    if encoded.codes.dtype == "int8":
+    if encoded.codes.dtype in ("int8", "uint8"):
         return apply_grid(part, codes.astype(np.float32), start, stop)
     values = float8_values(codes, encoded.codes.dtype)
     if not encoded.parameters.get("tiled"):

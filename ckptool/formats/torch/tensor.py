@@ -7,7 +7,7 @@ that the file really holds, before anything is computed from them.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -22,6 +22,8 @@ __all__ = ["STORAGE_CLASSES", "StorageOf", "StorageRef", "data_args", "is_tensor
 
 MAX_AXES = 64
 _MAX_WRAPPERS = 16
+_MAX_INSIDE = 3  # subclasses inside subclasses
+_MAX_PARTS = 64
 
 _SECOND_NAMES = {dtype.alias: dtype.name for dtype in DTYPES.values() if dtype.alias}
 
@@ -366,23 +368,54 @@ def _wrapper_subclass(context: _Context, args: tuple[object, ...]) -> Tensor:
     dtype = named_dtype(args[1]) if len(args) > 2 else None
     if dtype is None:
         raise _bad(context.key, "has a dtype that ckptool does not know")
-    states = context.state if type(context.state) is tuple else (context.state,)  # the __dict__, and the slots
-    attributes = [pair for state in states if isinstance(state, Dict) for pair in state.items]
-    parts = _parts(context, [(name, value) for name, value in attributes if type(name) is str])
+    parts = _parts(context, list(_attributes(context.state)))
     return _made_of(context, dtype, ints_of(args[2], context.key), "nested" if parts else "meta", parts)
 
 
-def _parts(context: _Context, named: list[tuple[str, object]]) -> tuple[tuple[str, Tensor], ...]:
-    """The dense tensors among some values."""
-    parts = []
+def subclass_attributes(node: object) -> dict[str, object]:
+    """The attributes of a tensor of a subclass; of those inside it under dotted names: ``tensor_impl.scale``.
+
+    Tensors that its values are in are among `Tensor.parts`, under the same names.
+    """
+    found: dict[str, object] = {}
+    left = [("", node, 0)]
+    while left:
+        prefix, each, depth = left.pop()
+        resolved = _resolved(each) if type(each) is Call else None
+        for name, value in _attributes(resolved.state if resolved is not None else None):
+            found[f"{prefix}{name}"] = value
+            if depth < _MAX_INSIDE and subclass_of(value) is not None and len(left) < _MAX_PARTS:
+                left.append((f"{prefix}{name}.", value, depth + 1))
+    return found
+
+
+def _attributes(state: object) -> Iterator[tuple[str, object]]:
+    """What a state sets: the ``__dict__``, and the slots."""
+    for part in state if type(state) is tuple else (state,):
+        for name, value in part.items if isinstance(part, Dict) else ():
+            if type(name) is str:
+                yield name, value
+
+
+def _parts(context: _Context, named: list[tuple[str, object]], depth: int = 0) -> tuple[tuple[str, Tensor], ...]:
+    """The dense tensors among some values; those of a subclass among them under dotted names."""
+    parts: list[tuple[str, Tensor]] = []
     for name, value in named:
         if type(value) is not Call:
             continue
         found = _resolved(value)
-        if found is not None and found.build not in _DENSE.values():
+        if found is None:
+            continue
+        inner = _Context(value, context.storage_of, context.key)
+        if found.build is _wrapper_subclass and depth < _MAX_INSIDE:
+            inside = [(f"{name}.{last}", each) for last, each in _attributes(found.state)]
+            parts += _parts(inner, inside, depth + 1)
+        elif found.build in _DENSE.values():
+            parts.append((name, found.build(inner, found.args)))
+        else:
             raise _bad(context.key, f"is made of parts that are not plain tensors ({name})")
-        if found is not None:
-            parts.append((name, found.build(_Context(value, context.storage_of, context.key), found.args)))
+        if len(parts) > _MAX_PARTS:
+            raise _bad(context.key, f"is made of more than {_MAX_PARTS} tensors")
     return tuple(parts)
 
 
