@@ -21,7 +21,7 @@ from ckptool.core.reasons import (
     TrainedWhole,
     Unmixed,
 )
-from ckptool.core.spec import DTYPES, Form, TensorSpec
+from ckptool.core.spec import DTYPES, Form
 from ckptool.report.reasons import dropped_text, reason_text
 
 
