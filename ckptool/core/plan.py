@@ -195,6 +195,10 @@ class Copies(Sequence[Step]):
         columns = zip(self.sources, self.origins, self.forms, strict=True)
         return [key for key, origin, form in columns if origin is not form]
 
+    def with_reasons(self, reasons: Sequence[Reason]) -> Copies:
+        """The same for other reasons."""
+        return Copies(self.input, self.keys, self.sources, self.forms, reasons, self.origins, self.cast)
+
     def cast_to(self, op: Op, made: Mapping[Form, Form], reason: Reason | None = None) -> Copies:
         """The same with an op for the tensors of some forms.
 

@@ -21,7 +21,7 @@ from ckptool.core.reasons import (
     TrainedWhole,
     Unmixed,
 )
-from ckptool.core.spec import DTYPES, Form, TensorSpec
+from ckptool.core.spec import DTYPES, Form
 from ckptool.report.reasons import dropped_text, reason_text
 
 
@@ -93,8 +93,8 @@ def _cast_source(value: Value) -> Source | None:
 def key_fates(plan: Plan) -> dict[str, KeyFate]:
     """Each key of the output, and of the inputs what is left out, in the order of the inputs."""
     copies = plan.steps if isinstance(plan.steps, Copies) and len(plan.inputs) == 1 else None
-    if copies is not None and (found := _fates_of_copies(plan, copies)) is not None:
-        return found
+    if copies is not None and copies.keys is copies.sources:
+        return _fates_of_copies(plan, copies)
     steps = {step.target.key: step for step in plan.steps}
     fates: dict[str, KeyFate] = {}
     casts = any(fate_of(step) is Fate.CAST for step in plan.steps)
@@ -116,47 +116,24 @@ def key_fates(plan: Plan) -> dict[str, KeyFate]:
     return fates
 
 
-def _fates_of_copies(plan: Plan, steps: Copies) -> dict[str, KeyFate] | None:
-    """The same where nothing is renamed, and all tensors of one form have few fates; else None."""
-    if steps.keys is not steps.sources:
-        return None
-    columns = zip(map(id, steps.origins), map(id, steps.forms), map(id, steps.reasons), strict=True)
-    first = dict(zip(columns, range(len(steps)), strict=True))
-    made = {origin: at for (origin, _, _), at in first.items()}
-    if len(made) < len(first):
-        return _fates_of_decoded(plan, steps)
+def _fates_of_copies(plan: Plan, steps: Copies) -> dict[str, KeyFate]:
+    """The same where nothing is renamed: keys of one form have few fates, one for each reason."""
     source = plan.inputs[steps.input]
     gone = {dropped.source.key: dropped.reason for dropped in plan.dropped}
-    forms, reasons = list(source.forms()), list(map(gone.get, source))  # no reason for those that are kept
-    kinds = dict(zip(zip(map(id, forms), map(id, reasons), strict=True), zip(forms, reasons, strict=True), strict=True))
-    alike: dict[tuple[int, int], KeyFate] = {}
-    for place, (form, reason) in kinds.items():
-        if reason is None:
-            alike[place] = fate_made(plan, steps[made[id(form)]], steps.cast is not None, form)
-        else:
-            alike[place] = fate_dropped(plan, reason, form)
-    places = zip(map(id, forms), map(id, reasons), strict=True)
-    return dict(zip(source, map(alike.__getitem__, places), strict=True))
-
-
-def _fates_of_decoded(plan: Plan, steps: Copies) -> dict[str, KeyFate] | None:
-    """The same where some tensors of one form are kept, and others are decoded; else None."""
-    if not all(isinstance(reason, Kept | Decoded) for reason, _ in tallied(steps.reasons)):
-        return None
-    source = plan.inputs[steps.input]
-    gone = {dropped.source.key: dropped.reason for dropped in plan.dropped}
-    why = gone | dict(zip(steps.keys, steps.reasons, strict=True))
+    position = dict(zip(steps.sources, range(len(steps)), strict=True))
     alike: dict[tuple[int, int], KeyFate] = {}
     found: dict[str, KeyFate] = {}
     for key, form in zip(source, source.forms(), strict=True):
-        reason = why[key]
+        at = position.get(key)
+        reason = gone[key] if at is None else steps.reasons[at]
         place = id(form), id(reason)
         if place not in alike:
-            if key in gone:
-                alike[place] = fate_dropped(plan, reason, form)
-            else:
-                kept = Step(TensorSpec("", form.dtype, form.shape), Source(steps.input, ""), reason)
-                alike[place] = fate_made(plan, kept, False, form)
+            made = (
+                fate_dropped(plan, reason, form)
+                if at is None
+                else fate_made(plan, steps[at], steps.cast is not None, form)
+            )
+            alike[place] = made
         found[key] = alike[place]
     return found
 
@@ -230,16 +207,23 @@ def _copied(dtype: str, casts: bool) -> str:
     return _SPARED if DTYPES[dtype].kind in ("int", "uint", "bool") else f"copied (is {DTYPES[dtype].short})"
 
 
+def _counts_of_copies(steps: Copies) -> Counter[Fate]:
+    decoded = sum(number for reason, number in tallied(steps.reasons) if isinstance(reason, Decoded))
+    if decoded:
+        columns = zip(steps.keys, steps.sources, steps.forms, steps.origins, steps.reasons, strict=True)
+        rest = [row[:4] for row in columns if not isinstance(row[4], Decoded)]
+        cast = sum(form is not origin for _, _, form, origin in rest)
+        renamed = sum(key != source and form is origin for key, source, form, origin in rest)
+    else:
+        renamed, cast = len(steps.renamed), len(steps.sources_cast)
+    copied = len(steps) - renamed - cast - decoded
+    return Counter({Fate.RENAMED: renamed, Fate.CAST: cast, Fate.COPIED: copied, Fate.DEQUANTIZED: decoded})
+
+
 def counts(plan: Plan) -> Iterator[str]:
     """``- 2 dropped``, ``~ 100 cast``, ``= 20 copied``: how many keys have which fate."""
     if isinstance(plan.steps, Copies):
-        renamed, cast = len(plan.steps.renamed), len(plan.steps.sources_cast)
-        decoded = sum(number for reason, number in tallied(plan.steps.reasons) if isinstance(reason, Decoded))
-        if decoded:
-            rows = zip(plan.steps.keys, plan.steps.sources, plan.steps.reasons, strict=True)
-            renamed = sum(key != source and not isinstance(reason, Decoded) for key, source, reason in rows)
-        copied = len(plan.steps) - renamed - decoded - cast
-        found = Counter({Fate.RENAMED: renamed, Fate.CAST: cast, Fate.COPIED: copied, Fate.DEQUANTIZED: decoded})
+        found = _counts_of_copies(plan.steps)
         kept = set(plan.steps.keys) if plan.dropped else set()
     else:
         found = Counter(fate_of(step) for step in plan.steps if step.stored)

@@ -21,9 +21,7 @@ def with_decoded_reasons(plan: Plan) -> Plan:
         said = map(decoded[steps.input].get, steps.sources)
         pairs = zip(said, steps.reasons, strict=True)
         reasons = [why if why is not None and isinstance(kept, Kept) else kept for why, kept in pairs]
-        return replace(
-            plan, steps=Copies(steps.input, steps.keys, steps.sources, steps.forms, reasons, steps.origins, steps.cast)
-        )
+        return replace(plan, steps=steps.with_reasons(reasons))
     return replace(plan, steps=tuple(_said(step, decoded) for step in steps))
 
 
