@@ -5,7 +5,7 @@
    modules of equal shapes in every block, where words, neighbours and order tell them apart (`edges`, `signals`,
    `solve`): the same names, other prefixes, other words, fused and stacked tensors, bare matrices that became modules.
 3. Lists of blocks of different lengths: the blocks that both have (`blocks`), and modules of some of them.
-4. Files in one order (`sequence`), what is left when all else matches. What others contradict becomes a guess (`doubts`).
+4. Files in one order (`sequence`), what is left when all else matches; what others contradict is a guess (`doubts`).
 5. What one signal alone tells, or only the order: kept as guesses, not applied by default. The same goes for everything
    where the two are of different kinds (`related`).
 """
