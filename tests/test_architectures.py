@@ -66,6 +66,8 @@ TIMM = {
     "regnety_004": "regnety_004 (timm names); 1,000 classes",
     "regnetx_002": "regnetx_002 (timm names); 1,000 classes",
     "resnest26d": "resnest26 (ResNeSt's own names); 1,000 classes",
+    "resnext50d_32x4d": "resnext50d_32x4d (timm names); 1,000 classes",
+    "res2net50_26w_4s": "res2net50 (timm names); 1,000 classes",
     "inception_v3": "inception_v3 (torchvision names); 1,000 classes",
     "inception_v4": "inception_v4 (timm names); 1,000 classes",
     "tf_efficientnetv2_b0": "efficientnet_v2_b0 (timm names); 1,000 classes",
@@ -191,6 +193,12 @@ PUBLISHED = {
         "resnet50 (torchvision names), instance norm behind layer1 to layer2: IBN-b, "
         "a stem norm without running statistics; 751 classes",
     "torchreid pcb_p6": "resnet50 (torchvision names); PCB: a classifier for each part, 751 classes",
+    "torchreid mlfn": "mlfn (torchreid names); 751 classes",
+    "torchreid hacnn": "hacnn (torchreid names); 751 classes",
+    "torchreid mudeep": "mudeep (torchreid names); 751 classes",
+    "torchreid senet154": "senet154 (pretrainedmodels names); 751 classes",
+    "torchreid se_resnet50_fc512": "se_resnet50 (pretrainedmodels names); 751 classes",
+    "torchreid inceptionresnetv2": "inception_resnet_v2 (timm names); 751 classes",
 }  # fmt: skip
 """Models of packages that are not among the requirements: `data/architectures.json.gz` has their keys and shapes."""
 

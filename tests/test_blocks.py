@@ -34,7 +34,7 @@ from ckptool.report.blocks import (
 from ckptool.report.cells import Cell, Row
 from ckptool.report.document import Answer, Document, Field, Table
 from ckptool.report.escape import terminal
-from ckptool.report.screen import document_lines
+from ckptool.report.screen import block_lines, document_lines
 from ckptool.report.screen import encode_document as encode_text
 from ckptool.report.text import Screen, paint
 
@@ -161,3 +161,26 @@ def test_html_of_any_blocks(blocks: list[Block], text: str) -> None:
     for whole in ("".join(html.encode_document(made)), "".join(html.static_parts(made))):
         assert not Elements(whole).open
         whole.encode("utf-8")
+
+
+@given(
+    st.lists(st.from_regex(r"(/[a-z]{1,30}){1,6}\.pth", fullmatch=True), min_size=2, max_size=2, unique=True),
+    st.integers(70, 100),
+)
+def test_two_sides_look_different(names: list[str], width: int) -> None:
+    facts = ("1,234 tensors", "91.4 kB", "torch zip")
+    block = Sides((Side(names[0], facts, "-"), Side(names[1], facts, "+")))
+    screen = Screen(width=width, elide=True)
+    lines = [paint(line, screen) for line in block_lines([block], screen)]
+    first, second = ([line[1:] for line in lines if line.startswith(mark)] for mark in "-+")
+    assert first != second
+
+
+def test_two_sides_that_differ_in_the_middle_of_long_paths() -> None:
+    folder = "experiments/2026-10-01/resnet50-imagenet-pretraining-warmup-cosine"
+    sides = (
+        Side(f"{folder}/seed-{seed}/with-a-long-name/checkpoints/last/model.pth", ("a", "b"), "-") for seed in "12"
+    )
+    screen = Screen(width=80, elide=True)
+    first, second = (paint(line, screen) for line in block_lines([Sides(tuple(sides))], screen))
+    assert first != second

@@ -240,8 +240,7 @@ def test_the_policy_of_the_page_is_one(tmp_path: Path) -> None:
     (policy,) = (block for block in blocks("policy", "toml") if "max-size" in block)
     (tmp_path / "ckptool.toml").write_text(policy, encoding="utf-8")
     found = read_policy(tmp_path / "ckptool.toml")
-    assert found.settings.max_size is not None
-    assert found.settings.max_size.value == 50_000_000
+    assert found.settings.values["max-size"].value == 50_000_000
     assert len(found.paths) == 1
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import subprocess
 import sys
@@ -14,8 +13,7 @@ from console import Run, runner
 
 from ckptool.cli.app import app
 from ckptool.cli.topics import page, page_lines, topics
-from ckptool.commands.checks import RULES
-from ckptool.commands.checks.settings import ALLOW, Settings
+from ckptool.commands.checks import RULES, allow_lists, policy_keys
 from ckptool.commands.merging.methods import METHODS as MERGE_METHODS
 from ckptool.facts.registry import names as fact_names
 from ckptool.fits.args import METHODS
@@ -103,7 +101,7 @@ def test_pages_come_without_torch_and_numpy() -> None:
     assert not {"'torch'", "'numpy'"} & set(re.findall(r"'\w+'", done.stderr))
 
 
-POLICY_KEYS = [field.name.replace("_", "-") for field in dataclasses.fields(Settings)] + ["paths", "fail-on"]
+POLICY_KEYS = [*policy_keys(), "levels", "allow", "paths", "fail-on"]
 PAGES_OF = {
     "inspect": ["inspect", "output"],
     "diff": ["diff", "matching", "output"],
@@ -147,7 +145,7 @@ def test_every_command_has_a_page() -> None:
     [
         ("recipes", [*RECIPE_KEYS, *FUNCTIONS, *METHODS]),
         ("merge", [word for method in MERGE_METHODS.values() for word in (method.name, *method.options)]),
-        ("policy", [*RULES, *ALLOW, *POLICY_KEYS]),
+        ("policy", [*RULES, *allow_lists(), *POLICY_KEYS]),
         ("formats", list(written_endings())),
         ("facts", [name for name in fact_names() if name != "fact"]),
     ],

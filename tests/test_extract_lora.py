@@ -342,3 +342,84 @@ def test_any_key_comes_back(tmp_path: Path, cli: Run) -> None:
     ckptool.plan_merge(tmp_path / "b.pth", lora=tmp_path / "d").apply(tmp_path / "o.pth")
     found = torch.load(tmp_path / "o.pth", weights_only=True)
     assert all(torch.allclose(found[key], tensor) for key, tensor in tuned.items())
+
+
+# ---------------------------------------------------------------------------------------------- experts
+
+
+def gpt_oss() -> nn.Module:
+    import transformers
+
+    torch.manual_seed(0)
+    config = transformers.GptOssConfig(
+        vocab_size=64, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2, head_dim=8,
+        num_key_value_heads=1, num_local_experts=4, num_experts_per_tok=2, pad_token_id=0,
+    )  # fmt: skip
+    return nn.Module.eval(transformers.GptOssForCausalLM(config))
+
+
+class Experts(nn.Module):
+    """Parameters that hold the matrices of all experts, [experts, out, in]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate_up_proj = nn.Parameter(torch.randn(3, 20, 12) * 0.1)
+        self.down_proj = nn.Parameter(torch.randn(3, 12, 10) * 0.1)
+
+    def forward(self, x: T) -> T:
+        gate, up = torch.einsum("eoi,bi->ebo", self.gate_up_proj, x).chunk(2, -1)
+        found: T = torch.einsum("eoi,ebi->bo", self.down_proj, gate * torch.sigmoid(up))
+        return found
+
+
+class Mixture(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(16, 12)
+        self.mlp = nn.Module()
+        self.mlp.experts = Experts()
+
+    def forward(self, ids: T) -> T:
+        found: T = self.mlp.experts(self.embed(ids).reshape(-1, 12))
+        return found
+
+
+def mixture() -> nn.Module:
+    torch.manual_seed(0)
+    return Mixture().eval()
+
+
+@pytest.mark.parametrize("changed", ["both", "gate_up_proj", "down_proj", "all"])
+@pytest.mark.parametrize("make", [gpt_oss, mixture])
+def test_experts_are_target_parameters(
+    make: Callable[[], nn.Module], changed: str, peft: ModuleType, tmp_path: Path, cli: Run
+) -> None:
+    """What peft loads, and what `merge --lora` gives, is the tuned model."""
+    base = make()
+    tuned = copy.deepcopy(base)
+    names = ("gate_up_proj", "down_proj") if changed in ("both", "all") else (changed,)
+    with torch.no_grad():
+        for name, parameter in tuned.named_parameters():
+            if name.endswith(names) or (changed == "all" and ("q_proj.weight" in name or "embed" in name)):
+                parameter.add_(0.2 * torch.randn(*parameter.shape[:-1], 2) @ torch.randn(2, parameter.shape[-1]))
+    for model, folder in ((base, "base"), (tuned, "tuned")):
+        if isinstance(model, Mixture):
+            (tmp_path / folder).mkdir()
+            save_file(model.state_dict(), tmp_path / folder / "model.safetensors")
+        else:
+            model.save_pretrained(tmp_path / folder)
+    code, text, error = cli("extract", "base", "tuned", "--lora", "--rank", "3", "-o", "adapter")
+    assert code == 0, text + error
+    config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    assert {name.rpartition(".")[2] for name in config["target_parameters"]} == set(names)
+    loaded = loaded_by(peft, base, tmp_path / "adapter").merge_and_unload()
+    torch.testing.assert_close(logits(loaded), logits(tuned), rtol=1e-4, atol=1e-4)
+    for name, parameter in loaded.named_parameters():
+        torch.testing.assert_close(parameter, tuned.get_parameter(name), rtol=1e-4, atol=1e-4)
+    code, text, error = cli("merge", "base", "--lora", "adapter", "-o", "merged.safetensors")
+    if code == 2 and make is mixture:
+        assert "do not tell how they are added" in error, "where both parameters would fit both ways"
+        return
+    assert code == 0, text + error
+    for name, value in load_file(tmp_path / "merged.safetensors").items():
+        torch.testing.assert_close(value, tuned.state_dict()[name], rtol=1e-4, atol=1e-4)

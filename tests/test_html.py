@@ -18,7 +18,7 @@ from reports import CLEAN, FINDINGS, HOSTILE, REPORT, hostile_report
 
 import ckptool
 from ckptool.commands.diff.comparison import compare
-from ckptool.commands.diff.result import Change, Diff, ExtraChange, Status
+from ckptool.commands.diff.result import Change, Changes, Diff, ExtraChange, Status
 from ckptool.core.checkpoint import Checkpoint, Extra, Note, Selection, Tensor
 from ckptool.core.format import Format
 from ckptool.core.spec import TensorSpec
@@ -214,7 +214,7 @@ def hostile_diff(text: str) -> Diff:
         Status.CHANGED, tensor.key, tensor, tensor, Delta(rel=float("inf"), max_abs=float("nan"), differing=1)
     )
     extra = ExtraChange(Status.CHANGED, text, text, text)
-    return Diff(report.checkpoint, report.checkpoint, (change,), (extra,), notes=(Note(text, text or "x"),))
+    return Diff(report.checkpoint, report.checkpoint, Changes.of([change]), (extra,), notes=(Note(text, text or "x"),))
 
 
 def hostile_pages(text: str) -> dict[str, str]:

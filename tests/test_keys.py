@@ -23,6 +23,7 @@ from ckptool.core.keys import (
     wrapper_prefix,
 )
 from ckptool.core.near_miss import near_miss, require_match
+from ckptool.core.outlines import outline
 
 KEYS = [
     "conv1.weight",
@@ -302,3 +303,10 @@ def test_patterns_have_a_longest_length() -> None:
     for text in ("a" * 100_000, "{0-999999999999999999}" * 400, "re:" + "a" * 100_000):
         with pytest.raises(UsageError, match="is too long"):
             Pattern.parse(text)
+
+
+@given(glob=nested_globs, keys=st.lists(st.text("ab109.", max_size=6), max_size=12))
+def test_an_outline_tells_which_keys_a_glob_cannot_mean(glob: str, keys: list[str]) -> None:
+    pattern = Pattern.parse(glob)
+    possible = set(pattern.possible(map(outline, keys)))
+    assert all(outline(key) in possible for key in pattern.select(keys))

@@ -13,6 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -319,3 +320,32 @@ def test_a_transplant_drops_layers_on_the_way(tmp_path: Path) -> None:
     words += ["-r", "drop-layers", "--var", "first=1", "--var", "last=2", "--var", "layers=model.layers"]
     assert run([*words, "--strict", "-o", str(out), "-q"]) == 0
     assert [load_file(out)[f"model.layers.{i}.w"].item() for i in range(4)] == [0, 3, 4, 5]
+
+
+@pytest.mark.parametrize("name", ["out", "out.pth"])
+def test_repeated_layers_are_trained_apart(name: str, tmp_path: Path) -> None:
+    """A layer and its repetition begin equal and are two: the tied embedding stays one tensor with the head."""
+    torch.manual_seed(0)
+    given = {**SHARED, **MODELS["llama"][2], "tie_word_embeddings": True}
+    transformers.LlamaForCausalLM(transformers.LlamaConfig(**given)).save_pretrained(tmp_path / "in")
+    words = ["-r", "duplicate-layers", "--var", "first=0", "--var", "last=1"]
+    assert run(["remap", str(tmp_path / "in"), *words, "-o", str(tmp_path / name), "--quiet"]) == 0
+    first, second = (f"model.layers.{number}.mlp.up_proj.weight" for number in (0, 2))
+    if name == "out":
+        model = transformers.LlamaForCausalLM.from_pretrained(tmp_path / name)
+        with safe_open(tmp_path / name / "model.safetensors", "pt") as file:
+            assert first not in str(file.metadata())
+    else:
+        count = given["num_hidden_layers"] + 2
+        model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**{**given, "num_hidden_layers": count}))
+        state = torch.load(tmp_path / name, weights_only=True)
+        missing, unexpected = model.load_state_dict(state, strict=False, assign=True)
+        assert (set(missing) - {"lm_head.weight"}, unexpected) == (set(), [])
+        model.tie_weights()
+    one, other = model.get_parameter(first), model.get_parameter(second)
+    kept = other.detach().clone()
+    assert torch.equal(one, other)
+    with torch.no_grad():
+        one.add_(1)
+    assert torch.equal(other, kept)
+    assert model.lm_head.weight.data_ptr() == model.model.embed_tokens.weight.data_ptr()

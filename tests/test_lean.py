@@ -17,6 +17,7 @@ from torch import ones
 from ckptool.commands.beside.complete import complete
 from ckptool.commands.consult import answers
 from ckptool.commands.filter import plan_filter
+from ckptool.commands.remap import plan_remap
 from ckptool.core.checkpoint import Checkpoint, ColumnSpecs
 from ckptool.core.fold import Group, fold, rollup
 from ckptool.core.outlines import by_outline, outline, outlines
@@ -61,15 +62,29 @@ def said(plan: Plan) -> Mapping[str, object]:
 @pytest.mark.parametrize(
     "choices", [[], [("drop", "*.bias")], [("keep", "layer1.*"), ("drop", "*.conv1.*")], [("drop", "*.weight")]]
 )
-def test_a_plan_in_columns_is_the_plan_of_objects(path: str, container: str, choices: list[tuple[str, str]]) -> None:
+@pytest.mark.parametrize("dtype", [None, "fp16", "f64", "f32"])
+def test_a_plan_in_columns_is_the_plan_of_objects(
+    path: str, container: str, choices: list[tuple[str, str]], dtype: str | None
+) -> None:
     checkpoint = open_checkpoint(FIXTURES / path)
     assert checkpoint.columns is not None
     choices = [choice for choice in choices if path != "vit-hf.safetensors" or "layer1" not in choice[1]]
     choices = [choice for choice in choices if path != "vit-hf.safetensors" or "conv1" not in choice[1]]
-    lean, plain = plan_filter(checkpoint, choices), plan_filter(in_objects(checkpoint), choices)
+    lean, plain = (plan_filter(side, choices, dtype=dtype) for side in (checkpoint, in_objects(checkpoint)))
     assert isinstance(lean.steps, Copies)
     assert not isinstance(plain.steps, Copies)
     assert said(complete(lean, container)) == said(complete(plain, container))
+
+
+@pytest.mark.parametrize("dtype", ["fp16", "f64"])
+@pytest.mark.parametrize("rule", ["layer1. -> stage1.", "layer1.* -> !", "{a*}.bias -> {a}.b"])
+def test_a_remap_with_a_dtype_in_columns_is_that_of_objects(rule: str, dtype: str) -> None:
+    checkpoint = open_checkpoint(FIXTURES / "tuned.safetensors")
+    recipe = parse_recipe(["?" + rule])
+    lean, plain = (plan_remap(side, recipe, dtype=dtype) for side in (checkpoint, in_objects(checkpoint)))
+    assert isinstance(lean.steps, Copies)
+    assert not isinstance(plain.steps, Copies)
+    assert said(complete(lean, "safetensors")) == said(complete(plain, "safetensors"))
 
 
 def test_what_a_container_cannot_hold_is_found_by_forms(tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ def test_a_prefix() -> None:
     source = {f"module.{key}": TensorSpec(f"module.{key}", "float32", spec.shape) for key, spec in target.items()}
     report = match(source, target)
     assert given(report) == {key: (f"module.{key}",) for key in target}
-    assert [rule.text for rule in report.rules] == ["module.{m**} -> {m**}"]
+    assert [rule.text for rule in report.rules] == ["module. ->"]
     assert check_reverse(checked(report, source, target), source).is_exact
 
 

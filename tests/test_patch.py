@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import struct
+import zlib
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,7 @@ import ckptool
 from ckptool.commands.patching.apply import plan_patches
 from ckptool.commands.patching.extract import Extracted, extract
 from ckptool.core.errors import CkptError, UnreadableError, UsageError
+from ckptool.core.patch import MANIFEST
 from ckptool.encodings.delta import DamagedDeltaError, decode, encode
 from ckptool.storage.staging import staged_file
 
@@ -56,7 +60,7 @@ def same(one: State, other: State) -> None:
 
 def saved(path: Path, state: State) -> Path:
     if path.suffix == ".safetensors":
-        save_file({key: tensor.contiguous() for key, tensor in state.items()}, path)
+        save_file({key: tensor.contiguous().clone() for key, tensor in state.items()}, path)
     else:
         torch.save(state, path)
     return path
@@ -130,6 +134,9 @@ DTYPES = [
     torch.uint8,
     torch.bool,
     torch.float8_e4m3fn,
+    torch.float8_e5m2,
+    torch.int16,
+    torch.complex64,
 ]
 
 
@@ -165,6 +172,8 @@ def test_every_change_of_a_checkpoint_comes_back(data: st.DataObject, tmp_path_f
         elif what == "reshape":
             tuned[key] = random(rng, tensor.dtype, (3,))
     tuned["extra"] = torch.arange(3.0)
+    if data.draw(st.booleans()):
+        tuned["tied"] = tuned[data.draw(st.sampled_from(sorted(tuned)))]
     old, new = (data.draw(st.sampled_from(["a.pth", "a.safetensors"])) for _ in range(2))
     saved(folder / f"base-{old}", base)
     saved(folder / f"tuned-{new}", tuned)
@@ -264,6 +273,79 @@ def test_any_damage_is_an_error_or_changes_nothing(
         return
     expected = load_file(tuned)
     assert state["a"].equal(expected["a"]) or "a" not in state
+
+
+def forged(patch: Path, change: Callable[[dict[str, Any], State], None]) -> None:
+    """The patch with another manifest, or other chunks."""
+    held = load_file(patch)
+    with safe_open(patch, "pt") as file:
+        metadata = file.metadata()
+    fields = json.loads(zlib.decompress(held.pop(MANIFEST).numpy().tobytes()))
+    change(fields, held)
+    packed = fields["raw"] if "raw" in fields else zlib.compress(json.dumps(fields).encode())
+    save_file({**held, MANIFEST: as_bytes(packed)}, patch, metadata)
+
+
+def as_bytes(packed: bytes) -> torch.Tensor:
+    return torch.from_numpy(np.frombuffer(packed, np.uint8).copy())
+
+
+def delta_of(*chunks: bytes) -> torch.Tensor:
+    return as_bytes(struct.pack(f"<{1 + len(chunks)}I", len(chunks), *map(len, chunks)) + b"".join(chunks))
+
+
+def deflated(count: int) -> bytes:
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    return b"".join(packer.compress(bytes(1 << 20)) for _ in range(count >> 20)) + packer.flush()
+
+
+BOMB = b"\1" + struct.pack("<I", len(deflated(64 << 20))) + deflated(64 << 20)
+LIES: dict[str, Callable[[dict[str, Any], State], None]] = {
+    "a shape of another size": lambda fields, _: fields["parts"][0].update(shape=[1 << 40, 1 << 10]),
+    "a shape of the same size": lambda fields, _: fields["parts"][0].update(shape=[50, 100]),
+    "a shape of nothing": lambda fields, _: fields["parts"][0].update(shape=[0, 1 << 62]),
+    "another dtype": lambda fields, _: fields["parts"][0].update(dtype="float9"),
+    "no such tensor": lambda fields, _: fields["parts"][0].update(source="z"),
+    "deep nesting": lambda fields, _: fields.update(raw=zlib.compress(b"[" * 100_000)),
+    "many empty lists": lambda fields, _: fields.update(raw=zlib.compress(b"[" + b"[]," * 30_000_000 + b"0]")),
+    "a long text": lambda fields, _: fields.update(raw=zlib.compress(b'"' + bytes(200 << 20) + b'"')),
+    "more chunks than there are": lambda _, held: held.update(a=as_bytes(struct.pack("<I", 2**32 - 1))),
+    "lengths that do not add up": lambda _, held: held.update(a=as_bytes(struct.pack("<II", 1, 2**32 - 1))),
+    "a chunk larger than its tensor": lambda _, held: held.update(a=delta_of(bytes(30 << 20))),
+    "planes that inflate": lambda _, held: held.update(a=delta_of(b"\2" + bytes(4) + BOMB * 4)),
+    "few numbers that inflate": lambda _, held: held.update(
+        a=delta_of(b"\1" + bytes(4) + struct.pack("<II", 1, 1) + bytes(1) + BOMB * 4)
+    ),
+    "places behind the end": lambda _, held: held.update(
+        a=delta_of(b"\1" + bytes(4) + struct.pack("<II", 1, 100) + b"\xff" * 99 + b"\0" + (b"\0" + bytes(4)) * 4)
+    ),
+    "more numbers than places": lambda _, held: held.update(
+        a=delta_of(b"\1" + bytes(4) + struct.pack("<II", 2**32 - 1, 1) + bytes(1) + (b"\0" + bytes(4)) * 4)
+    ),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_patch_that_lies(lie: str, tmp_path: Path) -> None:
+    import tracemalloc
+
+    base, _, patch = example(tmp_path)
+    forged(patch, LIES[lie])
+    out = tmp_path / "o.safetensors"
+    checkpoints = ckptool.open(base), ckptool.open(patch)
+    tracemalloc.start()
+    try:
+        from writing import apply
+
+        with pytest.raises(CkptError) as error:
+            apply(plan_patches(checkpoints[0], [checkpoints[1]]), out, force=True)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert "\n" not in error.value.message
+    assert str(patch.name) in error.value.message
+    assert peak < 40 << 20
+    assert not out.exists()
 
 
 def test_what_is_no_patch_is_said(tmp_path: Path, cli: Run) -> None:

@@ -144,15 +144,15 @@ def test_every_setting_is_read_with_its_line(policy: Policy) -> None:
     lines = {
         name: setting.place.line
         for name in ("into", "model-args", "dtypes", "max-size", "drift", "lock", "metadata", "tied")
-        if (setting := settings.get(name))
+        if (setting := settings.values.get(name))
     }
     assert lines == dict(
         zip(("into", "model-args", "dtypes", "max-size", "drift", "lock", "metadata", "tied"), range(1, 9), strict=True)
     )
-    assert settings.into is not None and settings.into.place.text == 'into     = "torchvision:resnet18"'
-    assert settings.dtypes is not None and settings.dtypes.value == ("float32", "int64")
-    assert settings.max_size is not None and settings.max_size.value == 50_000_000
-    assert settings.metadata is not None and settings.metadata.value == {"format": "pt", "license": None}
+    assert settings.values["into"].place.text == 'into     = "torchvision:resnet18"'
+    assert settings.values["dtypes"].value == ("float32", "int64")
+    assert settings.values["max-size"].value == 50_000_000
+    assert settings.values["metadata"].value == {"format": "pt", "license": None}
     assert policy.fail_on == "warning"
     assert [(entry.pattern.text, entry.place.line) for entry in settings.allow] == [("fc.*", 17), ("head", 18)]
     assert settings.levels["nonfinite"].place.line == 12
@@ -160,8 +160,9 @@ def test_every_setting_is_read_with_its_line(policy: Policy) -> None:
 
 def test_a_path_has_its_own_settings_on_top(policy: Policy, tmp_path: Path) -> None:
     release = policy.settings_for(tmp_path / "release" / "a.pth")
-    assert release.max_size is not None and (release.max_size.value, release.max_size.place.line) == (1000, 23)
-    assert release.lock == policy.settings.lock
+    size = release.values["max-size"]
+    assert (size.value, size.place.line) == (1000, 23)
+    assert release.values["lock"] == policy.settings.values["lock"]
     assert {name: level.value for name, level in release.levels.items()} == {"nonfinite": "warning", "dead": "error"}
     assert [entry.list for entry in release.allow] == ["missing", "missing", "globals"]
     assert policy.settings_for(tmp_path / "a.pth") == policy.settings
@@ -234,8 +235,11 @@ def test_it_is_found_upwards_up_to_the_root_of_the_repository(tmp_path: Path, mo
     (deep.parent.parent / "pyproject.toml").write_text('[tool.ckptool.check]\nlock = "w.lock"\n')
     found = find_policy()
     assert found.file == Path("../../pyproject.toml")
-    assert found.settings.lock is not None and found.settings.lock.value == "w.lock"
-    assert (found.settings.lock.place.file, found.settings.lock.place.line) == ("../../pyproject.toml", 2)
+    assert found.settings.values["lock"].value == "w.lock"
+    assert (found.settings.values["lock"].place.file, found.settings.values["lock"].place.line) == (
+        "../../pyproject.toml",
+        2,
+    )
     assert found.folder.resolve() == deep.parent.parent
 
     (deep.parent.parent / "ckptool.toml").write_text('lock = "other.lock"')
@@ -260,7 +264,7 @@ def test_a_policy_of_another_user_is_not_taken(tmp_path: Path, monkeypatch: pyte
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match="belongs to another user"):
         find_policy()
-    assert read_policy("ckptool.toml").settings.lock is not None
+    assert "lock" in read_policy("ckptool.toml").settings.values
 
 
 @pytest.mark.parametrize("kind", ["fifo", "device", "folder", "large", "nul"])

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import base64
+import itertools
 import json
+import re
 import shutil
 import struct
 from collections import OrderedDict
@@ -569,6 +571,86 @@ def test_megatrons_files(tp: int, pp: int, chunks: int, swiglu: bool, tmp_path: 
     checkpoint = open_checkpoint(folder)
     assert checkpoint.ranks is not None
     assert (checkpoint.ranks.mesh, checkpoint.ranks.step) == ((("tp", tp), ("pp", pp)), 10)
+
+
+EXPERTS = 6
+
+
+def save_experts(folder: Path, tp: int, pp: int, ep: int, *, grouped: bool) -> dict[str, torch.Tensor]:
+    """Two layers with a router and experts; Megatron's SequentialMLP, or its TEGroupedMLP."""
+    torch.manual_seed(4)
+    args = argparse.Namespace(
+        tensor_model_parallel_size=tp, pipeline_model_parallel_size=pp, expert_model_parallel_size=ep, num_layers=2,
+        swiglu=True, num_experts=EXPERTS, expert_tensor_parallel_size=tp, untie_embeddings_and_output_weights=True,
+    )  # fmt: skip
+    names = "experts.linear_fc{}.weight{}" if grouped else "experts.local_experts.{1}.linear_fc{0}.weight"
+    model: dict[str, torch.Tensor] = {}
+    for layer in range(2):
+        mlp = f"decoder.layers.{layer}.mlp."
+        model[f"{mlp}router.weight"] = torch.randn(EXPERTS, HIDDEN)
+        experts = {(fc, n): torch.randn(*size) for n in range(EXPERTS) for fc, size in
+                   ((1, (2 * FFN, HIDDEN)), (2, (HIDDEN, FFN)))}  # fmt: skip
+        model |= {mlp + names.format(*place): value for place, value in experts.items()}
+    here, local = 2 // pp, EXPERTS // ep
+    for tensor, stage, expert in itertools.product(range(tp), range(pp), range(ep)):
+        part = {}
+        for key, whole in model.items():
+            layer = int(key.split(".")[2])
+            number = re.search(r"local_experts\.(\d+)|weight(\d+)", key)
+            if layer // here != stage or (number and int(number[1] or number[2]) // local != expert):
+                continue
+            name = key.replace(f"layers.{layer}.", f"layers.{layer - stage * here}.")
+            if number:
+                global_number = int(number[1] or number[2])
+                name = name.replace(number[0], number[0].replace(str(global_number), str(global_number % local)))
+            if "router" in key:
+                part[name] = whole
+            elif "linear_fc2" in key:
+                part[name] = whole.chunk(tp, 1)[tensor].clone()
+            else:
+                part[name] = torch.cat([half.chunk(tp)[tensor] for half in whole.chunk(2)])
+        at = f"mp_rank_{tensor:02}" + (f"_{stage:03}" if pp > 1 else "") + (f"_{expert:03}" if ep > 1 else "")
+        (folder / at).mkdir(parents=True)
+        torch.save({"iteration": 10, "args": args, "model": part}, folder / at / "model_optim_rng.pt")
+    return model
+
+
+@pytest.mark.parametrize(
+    ("tp", "pp", "ep"), [(1, 1, 2), (1, 1, 3), (1, 2, 2), (2, 1, 3), (2, 2, 2), (1, 2, 1), (2, 1, 1)]
+)
+@pytest.mark.parametrize("grouped", [True, False])
+def test_megatrons_experts(tp: int, pp: int, ep: int, grouped: bool, tmp_path: Path) -> None:
+    """Without stages of a pipeline, the second number of a folder's name is that of the expert-parallel rank."""
+    folder = tmp_path / "iter_0000010"
+    model = save_experts(folder, tp, pp, ep, grouped=grouped)
+    assert read(folder) == raw(model)
+    checkpoint = open_checkpoint(folder)
+    assert checkpoint.ranks is not None
+    assert checkpoint.ranks.mesh == (("tp", tp), ("pp", pp), *((("ep", ep),) if ep > 1 else ()))
+    last = sorted(path.name for path in folder.iterdir())[-1]
+    shutil.move(folder / last, tmp_path / "kept")
+    assert last in refused(folder).message
+
+
+def test_experts_that_nothing_joins(tmp_path: Path) -> None:
+    folder = tmp_path / "iter_0000010"
+    save_experts(folder, 1, 1, 2, grouped=False)
+
+    def change(number: int, edit: Callable[[dict[str, Any]], None]) -> None:
+        file = folder / f"mp_rank_00_{number:03}" / "model_optim_rng.pt"
+        held = torch.load(file, weights_only=False)
+        edit(held)
+        torch.save(held, file)
+
+    for number in range(2):
+        change(number, lambda held: setattr(held["args"], "num_experts", 8))
+    assert "8 in all" in refused(folder).message
+    change(0, lambda held: setattr(held["args"], "expert_tensor_parallel_size", 2))
+    assert "cut over 2 ranks" in refused(folder).message
+    change(0, lambda held: setattr(held["args"], "expert_tensor_parallel_size", 1))
+    for number in range(2):
+        change(number, lambda held: held["model"].update({"decoder.layers.0.mlp.experts.weight1": torch.ones(2, 3)}))
+    assert "decoder.layers.0.mlp.experts.weight1" in refused(folder).message
 
 
 def test_what_megatrons_files_do_not_tell(tmp_path: Path) -> None:

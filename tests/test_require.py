@@ -10,11 +10,14 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from ckptool.cli.app import run
 from ckptool.core.errors import UsageError
 from ckptool.core.spec import TensorSpec
+from ckptool.recipes import require
 from ckptool.recipes.expand import expand
 from ckptool.recipes.recipe import builtin_recipes, load_recipe, parse_recipe, parse_toml
 from ckptool.recipes.require import parse_requirement, unmet_by_keys
@@ -274,3 +277,17 @@ def test_all_preconditions_that_are_not_met_are_one_problem() -> None:
         f'it requires "{unmet[0]}", which a.weight does not meet, and "{unmet[1]}", which fc.weight does not meet'
     )
     assert problem.keys == ("a.weight", "fc.weight")
+
+
+@given(
+    keys=st.sets(st.text("ab17.", min_size=1, max_size=6), max_size=12),
+    text=st.sampled_from(
+        ["no a[1-3]*", "no *.7", "no b{1,7}", "no {m*}.a1", "{m**}.a: ndim == 9", "{m**}.a1, {m**}.b: $1.ndim == 9"]
+    ),
+)
+def test_outlines_change_no_precondition(keys: set[str], text: str) -> None:
+    specs = {key: TensorSpec(key, "float32", (1,)) for key in sorted(keys)}
+    one_by_one = list(unmet_by_keys([parse_requirement(text)], specs))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(require, "_MANY", 0)
+        assert list(unmet_by_keys([parse_requirement(text)], specs)) == one_by_one

@@ -5,6 +5,7 @@ The examples are DeepSpeed's, torch's, Accelerate's and Megatron's own files; se
 
 from __future__ import annotations
 
+import io
 import json
 import random
 import re
@@ -18,6 +19,7 @@ import torch
 import torch.distributed.checkpoint as dcp
 from conftest import ROOT
 from console import Run, runner
+from safetensors.torch import load_file
 
 from ckptool.core.errors import CkptError
 from ckptool.engine.reading import Reader
@@ -48,8 +50,8 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     return runner(tmp_path, monkeypatch, capsys)
 
 
-def values_of(path: Path) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
-    checkpoint = open_checkpoint(path)
+def values_of(path: Path, select: str | None = None) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
+    checkpoint = open_checkpoint(path, select)
     with Reader() as reader:
         return {key: (t.dtype, t.shape, reader.read_bytes(t)) for key, t in checkpoint.items()}
 
@@ -64,12 +66,53 @@ def test_what_the_frameworks_wrote(case: str, examples: Path) -> None:
         text = f"{refused.value.message} {refused.value.hint}"
         assert all(word in text for word in said["must_name"])
         return
-    found = values_of(folder / said["open"])
+    found = values_of(folder / said["open"], said.get("select"))
     expected = values_of(folder / "expected.safetensors")
     optional = values_of(folder / "optional.safetensors") if (folder / "optional.safetensors").exists() else {}
     assert {key: found.get(key) for key in expected} == expected
     for key in found.keys() - expected.keys():
         assert found[key][1:] == optional[key][1:]
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if "moe" in case])
+def test_masters_of_experts(case: str, examples: Path, cli: Run) -> None:
+    """Each expert's float32 weights round to the weights of the forward pass, which lie in files of their own."""
+    folder = examples / case
+    assert cli("filter", str(folder / "in"), "-o", "out.pth")[0] == 0
+    saved = torch.load("out.pth", weights_only=True)
+    module = cli("filter", str(folder / "in"), "--select", "module", "-o", "module.pth")
+    assert module[0] == 0
+    used = torch.load("module.pth", weights_only=True)
+    used = used.get("module", used)
+    assert list(saved["fp32"]) == list(used)
+    assert all(torch.equal(saved["fp32"][key].to(value.dtype), value) for key, value in used.items())
+    names = [name for group in saved["optimizer"]["param_groups"] for name in group["params"]]
+    assert (
+        set(names) == set(saved["optimizer"]["state"]) == {key for key in used if key != "scale" and "buf" not in key}
+    )
+    assert all(state["exp_avg"].shape == used[name].shape for name, state in saved["optimizer"]["state"].items())
+    if (folder / "optimizer.safetensors").exists():
+        for name, value in load_file(folder / "optimizer.safetensors").items():
+            key, state = name.split(" ")
+            assert torch.equal(saved["optimizer"]["state"][key][state], value), name
+
+
+def test_experts_on_other_ranks(examples: Path, tmp_path: Path) -> None:
+    """A rank is missing, or the groups of the optimizer are for another number of ranks."""
+    folder = tmp_path / "tag"
+    shutil.copytree(examples / "ds2_moe_fp32_4" / "in" / "global_step3", folder)
+    first = folder / "zero_pp_rank_0_mp_rank_00_optim_states.pt"
+    whole = first.read_bytes()
+    for size, words in ((3, "experts of group 1 on 3 ranks"), (4, "needs element")):
+        with zipfile.ZipFile(io.BytesIO(whole)) as old, zipfile.ZipFile(first, "w") as new:
+            for name in old.namelist():
+                new.writestr(name, old.read(name).replace(b"ep_size_2", f"ep_size_{size}".encode()))
+        with pytest.raises(CkptError, match=words):
+            open_checkpoint(folder)
+        first.write_bytes(whole)
+    (folder / "zero_pp_rank_2_mp_rank_00_optim_states.pt").unlink()
+    with pytest.raises(CkptError, match="rank 2 of 4 is missing"):
+        open_checkpoint(folder)
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case != "fsdp2_one_rank_alone_2"])

@@ -7,10 +7,12 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).parents[1]
 COMMANDS = {
     "inspect resnet18.pth": 0,
     "diff resnet18.pth shards": 0,
@@ -58,9 +60,26 @@ def test_the_handler_stands_before_anything_that_takes_time() -> None:
     assert not {"typing", "pathlib", "re", "typer", "ckptool.api", "ckptool.cli.app"} & set(done.stdout.split())
 
 
+def test_the_installed_command_begins_with_the_guard_and_nothing_else() -> None:
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
+    assert scripts == {"ckptool": "ckptool_start:main"}
+    code = "import sys; before = set(sys.modules); import ckptool_start; print(*sorted({*sys.modules} - before))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "ckptool_start\n"
+
+
+@pytest.mark.parametrize(
+    ("before", "code", "said"), [("", 130, "interrupted; nothing written\n"), ("trap '' INT; ", 0, "")]
+)
+def test_the_guard_ends_with_a_line_unless_interrupts_are_ignored(before: str, code: int, said: str) -> None:
+    program = "import ckptool_start, os, signal; os.kill(os.getpid(), signal.SIGINT)"
+    done = subprocess.run(["sh", "-c", f"{before}exec {sys.executable} -c '{program}'"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (code, said)
+
+
 @pytest.mark.parametrize("delay", [0.02 * step for step in range(1, 21)])
 def test_ctrl_c_is_a_line_and_130(delay: float, fixtures: Path) -> None:
-    code = "import sys, ckptool.__main__ as program; print('up', flush=True); program.main()"
+    code = "import ckptool_start; print('up', flush=True); ckptool_start.main()"
     arguments = [sys.executable, "-c", code, "filter", "resnet18.pth", "-o", "out.pth"]
     with subprocess.Popen(arguments, cwd=fixtures, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None

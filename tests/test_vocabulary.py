@@ -19,7 +19,7 @@ import ckptool
 from ckptool.cli.app import run
 from ckptool.core.errors import CkptError
 from ckptool.core.spec import TensorSpec
-from ckptool.fits.tokens import parse_vocabulary
+from ckptool.fits.tokens import parse_vocabulary, read_vocabulary
 from ckptool.fits.vocabulary import TokenRows
 from ckptool.models import import_torchvision
 
@@ -29,6 +29,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 OLD = ["<pad>", "<s>", "</s>", *"abcdefghij"]
 NEW = ["</s>", "<s>", "new one", *"jihgfea", "zwei", "drei", "<mask>"]  # no <pad>
+SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token")
 KINDS = ["BPE", "WordPiece", "WordLevel", "Unigram"]
 
 
@@ -64,6 +65,47 @@ def by_hand(table: torch.Tensor, old: list[str], new: list[str], rows: int | Non
 def test_tokenizers_of_the_library_are_read(kind: str, tmp_path: Path) -> None:
     path = tokenizer(tmp_path, OLD, kind) / "tokenizer.json"
     assert parse_vocabulary(path.read_text()) == {word: number for number, word in enumerate(OLD)}
+
+
+@pytest.mark.parametrize("form", ["tokenizer.json", "added_tokens_decoder", "added_tokens.json"])
+def test_added_tokens_are_read_as_transformers_reads_them(form: str, tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    base = transformers.PreTrainedTokenizerFast.from_pretrained(tokenizer(tmp_path / "base", OLD), pad_token="<pad>")
+    base.add_tokens(["zehn"])
+    base.add_special_tokens({"mask_token": "<mask>"})
+    folder = tmp_path / "saved"
+    base.save_pretrained(folder)
+    if form != "tokenizer.json":
+        (folder / "tokenizer.json").unlink()
+        (folder / "vocab.json").write_text(json.dumps({word: number for number, word in enumerate(OLD)}))
+        (folder / "merges.txt").write_text("#version: 0.2\n")
+        config: dict[str, Any] = {"tokenizer_class": "GPT2Tokenizer", **dict.fromkeys(SPECIAL, "<pad>")}
+        added = {"zehn": len(OLD), "<mask>": len(OLD) + 1}
+        if form == "added_tokens.json":
+            (folder / form).write_text(json.dumps(added))
+        else:
+            config[form] = {str(number): {"content": token, "special": False} for token, number in added.items()}
+        (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    found = read_vocabulary(folder).ids
+    assert (found["zehn"], found["<mask>"]) == (len(OLD), len(OLD) + 1)
+    assert found == transformers.AutoTokenizer.from_pretrained(folder).get_vocab()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("added_tokens.json", '{"zehn": 3}', "two tokens"),
+        ("added_tokens.json", "[1]", "no vocabulary"),
+        ("tokenizer_config.json", '{"added_tokens_decoder": {"x": {"content": "zehn"}}}', "is not a row"),
+        ("tokenizer_config.json", '{"added_tokens_decoder": {"30": {"content": ["a"]}}}', "is not a text"),
+    ],
+)
+def test_added_tokens_that_cannot_be(name: str, text: str, told: str, tmp_path: Path) -> None:
+    folder = tokenizer(tmp_path / "base", OLD)
+    (folder / name).write_text(text)
+    with pytest.raises(CkptError, match=told) as error:
+        read_vocabulary(folder)
+    assert name in error.value.message
 
 
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {

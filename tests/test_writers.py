@@ -15,7 +15,7 @@ from ckptool.core.dtypes import DTYPES
 from ckptool.core.errors import OutputError
 from ckptool.core.spec import TensorSpec
 from ckptool.formats.image import PAGE, Image, Range
-from ckptool.formats.safetensors_write import Entry, safetensors_image
+from ckptool.formats.safetensors_write import safetensors_image
 from ckptool.formats.torch.zip_write import ALIGNMENT, Record, zip_image
 from ckptool.storage.locate import locate_file
 
@@ -123,13 +123,16 @@ def test_safetensors_reads_every_dtype(tmp_path: Path) -> None:
             tensors[name] = torch.ones(3, 4).to(getattr(torch, name))
     raw = tmp_path / "raw"
     raw.touch()
-    data, entries = io.BytesIO(), []
+    data, specs, ranges = io.BytesIO(), [], []
     for name, tensor in tensors.items():
         content = tensor.view(torch.uint8).numpy().tobytes()
-        entries.append(Entry(TensorSpec(name, name, (3, 4)), (Range(locate_file(raw), data.tell(), len(content)),)))
+        specs.append(TensorSpec(name, name, (3, 4)))
+        ranges.append((data.tell(), len(content)))
         data.write(content)
     raw.write_bytes(data.getvalue())
-    fill(safetensors_image(entries, {"format": "pt"}), tmp_path / "out.safetensors")
+    source = locate_file(raw)
+    image = safetensors_image(specs, lambda at: (Range(source, *ranges[at]),), {"format": "pt"})
+    fill(image, tmp_path / "out.safetensors")
     loaded = safetensors.torch.load_file(tmp_path / "out.safetensors")
     assert set(loaded) == set(tensors)
     for name, tensor in tensors.items():
@@ -141,4 +144,4 @@ def test_safetensors_reads_every_dtype(tmp_path: Path) -> None:
 
 def test_key_that_utf8_cannot_hold_is_refused() -> None:
     with pytest.raises(OutputError, match="UTF-8"):
-        safetensors_image([Entry(TensorSpec("\ud800", "uint8", (0,)), ())], {})
+        safetensors_image([TensorSpec("\ud800", "uint8", (0,))], lambda _: (), {})

@@ -10,7 +10,8 @@ from ckptool.api.given import checked
 from ckptool.api.options import LoadOptions, asked_by
 from ckptool.api.shown import Shown
 from ckptool.commands.consult import consulted
-from ckptool.commands.transplant.gates import require_loaded
+from ckptool.commands.transplant.advice import with_python_suggestions
+from ckptool.commands.transplant.gates import loads, require_loaded
 from ckptool.commands.transplant.planning import plan_transplant
 from ckptool.commands.transplant.result import Transplant
 from ckptool.core.bytes import PathText
@@ -38,7 +39,8 @@ class Report(Shown):
     def _document(self) -> Document:
         from ckptool.report.document_transplant import transplant_document
 
-        return transplant_document(self.transplant, str(self.transplant.source.path), "write")
+        done = with_python_suggestions(self.transplant)
+        return transplant_document(done, str(done.source.path), "write")
 
     @property
     def loaded(self) -> tuple[str, ...]:
@@ -107,7 +109,7 @@ def load_into(
     asked = replace(asked_by(options), only_loaded=True, live=True)
     checkpoint = source if isinstance(source, Checkpoint) else open_checkpoint(source, select or asked.recipe.asks_for)
     transplant = plan_transplant(checkpoint, target_of(model), asked)
-    require_loaded(transplant)
+    require_loaded(transplant if loads(transplant) else with_python_suggestions(transplant))
     plan = consulted(transplant.plan, loads=True)
     for problem in (*plan.problems, *plan.unmet):
         raise PlanError(problem.message, hint=problem.hint or None, path=checkpoint.path)

@@ -75,7 +75,8 @@ def plan_transplant(
     from ckptool.api.plan import Plan
     from ckptool.api.results import Transplant
     from ckptool.commands.consult import consulted
-    from ckptool.commands.transplant.gates import require_loaded
+    from ckptool.commands.transplant.advice import with_python_suggestions
+    from ckptool.commands.transplant.gates import loads, require_loaded
     from ckptool.commands.transplant.planning import plan_transplant as plan
     from ckptool.core.checkpoint import Checkpoint
     from ckptool.models import target_from
@@ -83,7 +84,7 @@ def plan_transplant(
     asked = asked_by(options)
     checkpoint = source if isinstance(source, Checkpoint) else open(source, select or asked.recipe.asks_for)
     done = plan(checkpoint, target_from(target, model_args), asked)
-    require_loaded(done)
+    require_loaded(done if loads(done) else with_python_suggestions(done))
     return Transplant.of(replace(done, plan=Plan.of(consulted(done.plan, texts_of(allow), loads=True))))
 
 

@@ -36,9 +36,10 @@ class Transplant(Shown, transplant.Transplant):
     """A transplant, decided on headers. See `ckptool.commands.transplant.result.Transplant`."""
 
     def _document(self) -> Document:
+        from ckptool.commands.transplant.advice import with_python_suggestions
         from ckptool.report.document_transplant import transplant_document
 
-        return transplant_document(self, str(self.source.path), "preview")
+        return transplant_document(with_python_suggestions(self), str(self.source.path), "preview")
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -197,10 +197,11 @@ def check(
 
 def _require_own_files(reports: list[PurePath], policy: Policy) -> None:
     """Refuse reports in the place of the policy or of a lock, which may be written too."""
+    from ckptool.commands.checks.lock import LOCK
     from ckptool.storage.targets import check_distinct
 
     settings = (policy.settings, *(narrower for _, narrower in policy.paths))
-    locks = dict.fromkeys(policy.folder / each.lock.value for each in settings if each.lock)
+    locks = dict.fromkeys(policy.folder / lock.value for each in settings if (lock := each.get(LOCK)))
     require_reports(reports, [policy.file] if policy.file else [])
     check_distinct([*reports, *locks])
 
@@ -226,8 +227,10 @@ def _arguments(texts: list[str]) -> dict[str, object]:
 
 def _list_models(policy: Policy) -> int:
     """Prints what the policy wants files to fit and what is no file: a model, which only torch can build."""
+    from ckptool.commands.checks.fits import INTO
+
     settings = (policy.settings, *(narrower for _, narrower in policy.paths))
-    named = dict.fromkeys(each.into.value for each in settings if each.into)
+    named = dict.fromkeys(into.value for each in settings if (into := each.get(INTO)))
     for spec in named:
         if not exists(policy.folder / spec):
             print(terminal(spec))

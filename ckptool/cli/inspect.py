@@ -140,12 +140,14 @@ def _report(
     from ckptool.facts.words import notes_of
     from ckptool.report.inspection import Inspection
 
-    encoded: tuple[Encoded, ...] = ()
+    encoded: Sequence[Encoded] = ()
+    by_codes: Mapping[str, Encoded] = {}
     if checkpoint.may_hold_codes:
+        from ckptool.encodings.groups import Groups
         from ckptool.engine.dequantize import encoded_of, settled
 
         encoded = settled(checkpoint, encoded_of(checkpoint), None if stats else _DESCRIPTION)
-    by_codes = {each.codes.key: each for each in encoded}
+        by_codes = encoded.by_codes() if isinstance(encoded, Groups) else by_codes
     numbers: Mapping[str, Stats] = {}
     undecodable: list[UndecodableError] = []
     if stats:

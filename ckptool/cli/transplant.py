@@ -225,10 +225,10 @@ def transplant(
     source = decoded(source, dequantize)
 
     from ckptool.commands.automatic import explained
+    from ckptool.commands.transplant.advice import with_suggestions
     from ckptool.commands.transplant.gates import loads, require_loaded
     from ckptool.commands.transplant.planning import plan_transplant
     from ckptool.commands.transplant.result import Asked
-    from ckptool.commands.transplant.suggest import with_suggestions
     from ckptool.engine.dequantize import dequantized
     from ckptool.models import open_target, parse_model_args, target_from
 
@@ -265,26 +265,19 @@ def transplant(
         "-r": rules,
     }
     plain = done if done.match is None or loads(done) else plan_transplant(source, target, replace(asked, match=None))
-    more = {"--select": select, "--match": None if plain.match is None else "auto"}
+    more = {
+        "--select": select,
+        "--match": None if plain.match is None else "auto",
+        "--mismatch": None if mismatch is MismatchPolicy.SKIP else mismatch.value,
+    }
     typed |= {option: [value] for option, value in more.items() if value is not None}
     repeated = [word for option, values in typed.items() for value in values or () for word in (option, value)]
     turned = ["--reverse"] if backwards else []
-    done = with_suggestions(
-        done,
-        [
-            "transplant",
-            str(path),
-            "--into",
-            into,
-            *repeated,
-            *turned,
-            *["--ema"] * ema,
-            *["--dequantize"] * dequantize,
-        ],
-        plain,
-    )
+    flags = [*turned, *["--ema"] * ema, *["--dequantize"] * dequantize]
+    command = ["transplant", str(path), "--into", into, *repeated, *flags]
+    done = with_suggestions(done, command, plain)
     if not done.plan.problems:
-        require_loaded(done)
+        require_loaded(done, command)
     request = Request(
         out,
         (str(path),),

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from ckptool.core.checkpoint import Checkpoint, Note
+from ckptool.core.counts import tallied
 from ckptool.core.errors import PlanError, UsageError
 from ckptool.core.facts import FINE, Answer, Fact, Fine, Operation, Refuse, Say, Use
 from ckptool.core.ops import Cast
@@ -203,10 +204,7 @@ def _touched(plan: Plan) -> list[_Touched]:
     """What the plan does to each input."""
     touched = [_Touched() for _ in plan.inputs]
     if isinstance(plan.steps, Copies):
-        copied = touched[plan.steps.input]
-        renamed = plan.steps.renamed
-        every = copied.keys[Operation.COPY] = dict.fromkeys(plan.steps.sources)
-        copied.keys[Operation.RENAME] = every if len(renamed) == len(every) else dict.fromkeys(renamed)
+        _touch_columns(touched[plan.steps.input], plan.steps)
         return touched
     for step in plan.steps:
         value = step.value
@@ -235,6 +233,19 @@ def _touched(plan: Plan) -> list[_Touched]:
             if not moves:
                 done.changed.add(source.key)
     return touched
+
+
+def _touch_columns(done: _Touched, steps: Copies) -> None:
+    """What copies and casts in columns do to their input."""
+    done.keys[Operation.CAST] = cast = dict.fromkeys(steps.sources_cast)
+    copied = [key for key in steps.sources if key not in cast] if cast else steps.sources
+    done.keys[Operation.COPY] = every = dict.fromkeys(copied)
+    renamed = steps.renamed
+    done.keys[Operation.RENAME] = every if len(renamed) == len(every) else dict.fromkeys(renamed)
+    if cast and any(
+        isinstance(reason, ByOption) and reason.option == "--dtype" for reason, _ in tallied(steps.reasons)
+    ):
+        done.spared[Operation.CAST] = every
 
 
 def _is_cast(value: Apply) -> bool:

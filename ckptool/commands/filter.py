@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from ckptool.commands.beside.versions import carried_versions
 from ckptool.core.checkpoint import Checkpoint, Note, Tensor
-from ckptool.core.counts import many, tallied
+from ckptool.core.counts import many
 from ckptool.core.dtypes import DTYPES, dtypes_meant
 from ckptool.core.errors import UsageError
 from ckptool.core.keys import Pattern, choose
@@ -87,28 +87,25 @@ def _not_cast(steps: Sequence[Step], dtype: str | None) -> Iterator[Note]:
     """Floats that ``--dtype`` leaves as they are: several of them share a byte, and nothing computes with them."""
     if dtype is None:
         return
-    keys = tuple(
-        step.target.key
-        for step in steps
-        if dtype != step.target.dtype and DTYPES[step.target.dtype].kind == "float" and step.is_copy
-    )
+    if isinstance(steps, Copies) and not any(_stays(form.dtype, dtype) for form in steps.form_counts):
+        return
+    left = [step.target for step in steps if _stays(step.target.dtype, dtype) and step.is_copy]
+    keys = tuple(spec.key for spec in left)
     if keys:
-        found = ", ".join(sorted({DTYPES[step.target.dtype].short for step in steps if step.target.key in set(keys)}))
+        found = ", ".join(sorted({DTYPES[spec.dtype].short for spec in left}))
         yield Note(f"{many(len(keys), 'tensor')} not cast: {found} can be copied only", "", keys, "warning")
 
 
 def _steps(checkpoint: Checkpoint, keys: list[str], forms: list[Form], dtype: str | None) -> Sequence[Step]:
     """The tensors of these keys, cast to a float dtype if one is given."""
     unchanged = Kept()
-    in_columns = checkpoint.columns is not None
-    if in_columns and not any(_is_cast(form.dtype, dtype) for form, _ in tallied(forms)):
-        return Copies(0, keys, keys, forms, [unchanged] * len(keys))
     cast = ByOption("--dtype", dtype or "")
+    if checkpoint.columns is not None:
+        return cast_copies(Copies(0, keys, keys, forms, [unchanged] * len(keys)), dtype, cast)
     steps: list[Step] = []
-    for key, form in zip(keys, forms, strict=True):
+    for key in keys:
         source = Source(0, key)
-        tensor = TensorSpec(key, form.dtype, form.shape) if in_columns else checkpoint[key]
-        value, spec = cast_value(source, tensor, dtype)
+        value, spec = cast_value(source, checkpoint[key], dtype)
         steps.append(Step(spec, value, unchanged if value is source else cast))
     return tuple(steps)
 
@@ -161,6 +158,19 @@ def cast_value(value: Value, tensor: Tensor | TensorSpec, dtype: str | None) -> 
     if dtype is None or not _is_cast(spec.dtype, dtype) or not plain:
         return value, spec
     return Apply(Cast(dtype), (value,)), TensorSpec(spec.key, dtype, spec.shape)
+
+
+def cast_copies(steps: Copies, dtype: str | None, reason: Reason | None = None) -> Copies:
+    """The steps with their floats in another dtype."""
+    if dtype is None:
+        return steps
+    made = {form: form.cast(dtype) for form in steps.form_counts if _is_cast(form.dtype, dtype)}
+    return steps.cast_to(Cast(dtype), made, reason)
+
+
+def _stays(old: str, new: str) -> bool:
+    """True for a dtype of floats that is not the one asked for."""
+    return new != old and DTYPES[old].kind == "float"
 
 
 def _is_cast(old: str, new: str | None) -> bool:

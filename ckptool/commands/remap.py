@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ckptool.commands.automatic import Automatic, Given, automatic
 from ckptool.commands.beside.versions import carried_versions
-from ckptool.commands.filter import cast_value, float_dtype, module_notes
+from ckptool.commands.filter import cast_copies, cast_value, float_dtype, module_notes
 from ckptool.commands.llamacpp import known_rules, withheld_keys
 from ckptool.core.bytes import PathText
 from ckptool.core.checkpoint import Checkpoint, Note
@@ -162,6 +162,8 @@ def _cast(steps: Sequence[Step], inputs: Sequence[Checkpoint], dtype: str | None
     """The steps with their floats in another dtype."""
     if dtype is None:
         return steps
+    if isinstance(steps, Copies):
+        return cast_copies(steps, dtype)
     done: list[Step] = []
     for step in steps:
         is_special = isinstance(step.value, Source) and inputs[step.value.input][step.value.key].layout != "strided"

@@ -173,6 +173,14 @@ def _plain_form(dtype: str, shape: tuple[int, ...]) -> Form:
     return Form(dtype, shape, packed_nbytes(dtype, shape))
 
 
+def form_of(tensor: Tensor) -> Form:
+    """Dtype, shape and size of a tensor."""
+    spec = tensor.spec
+    if tensor.layout == "strided" and not tensor.parts:
+        return _plain_form(spec.dtype, spec.shape)
+    return _form(spec.dtype, spec.shape, tensor.nbytes, tensor.layout, tensor.cls)
+
+
 class Columns(Mapping[str, Tensor]):
     """Very many tensors in little memory: each is one run of a file, and shares no byte with another.
 
@@ -234,8 +242,9 @@ class Columns(Mapping[str, Tensor]):
 
     def __getitem__(self, key: str) -> Tensor:
         row = self.rows[key]
+        file, start = self.place_of(row)
         form = self._forms[row]
-        storage = Storage(self._file(row), self._starts[row], form.nbytes)
+        storage = Storage(file, start, form.nbytes)
         return Tensor(TensorSpec(key, form.dtype, form.shape), (Piece(storage, 0, form.shape),))
 
     def __iter__(self) -> Iterator[str]:
@@ -274,11 +283,16 @@ class Columns(Mapping[str, Tensor]):
 
     def place(self, key: str) -> tuple[ByteSource, int]:
         """The file that holds a tensor, and the first byte of it there."""
-        row = self.rows[key]
-        return self._file(row), self._starts[row]
+        return self.place_of(self.rows[key])
 
-    def _file(self, row: int) -> ByteSource:
-        return self._files[bisect_right(self._counts, row)]
+    def place_of(self, row: int) -> tuple[ByteSource, int]:
+        """The same of the tensor in a row."""
+        return self._files[bisect_right(self._counts, row)], self._starts[row]
+
+    @property
+    def stored_nbytes(self) -> int:
+        """Bytes that the tensors take in their files."""
+        return sum(form.nbytes * many for form, many in self.form_counts().items())
 
 
 class ColumnSpecs(Mapping[str, TensorSpec]):
@@ -467,11 +481,7 @@ class Checkpoint(Mapping[str, Tensor]):
         """Dtype, shape and size of a tensor, without the tensor."""
         if isinstance(self.tensors, Columns):
             return self.tensors.form(key)
-        tensor = self.tensors[key]
-        spec = tensor.spec
-        if tensor.layout == "strided" and not tensor.parts:
-            return _plain_form(spec.dtype, spec.shape)
-        return _form(spec.dtype, spec.shape, tensor.nbytes, tensor.layout, tensor.cls)
+        return form_of(self.tensors[key])
 
     def forms(self, keys: Iterable[str] | None = None) -> Iterator[Form]:
         """The forms of these tensors, or of all."""

@@ -72,7 +72,7 @@ class DerivedBytes(ABC):
 
     def check(self) -> None:
         """Raise `UnreadableError` if one of its files has changed."""
-        for file in {self.file, *self._by_file()}:
+        for file in files_of(self):
             file.check()
 
     def _by_file(self) -> dict[ByteSource, list[tuple[int, int]]]:
@@ -80,6 +80,13 @@ class DerivedBytes(ABC):
         for file, offset, nbytes in self.needed():
             ranges.setdefault(file, []).append((offset, nbytes))
         return ranges
+
+
+def files_of(source: ByteSource) -> tuple[ByteSource, ...]:
+    """The files that a source is made of; itself if it is one. There may be very many sources, and few files."""
+    if not isinstance(source, DerivedBytes):
+        return (source,)
+    return tuple(dict.fromkeys((source.file, *(file for file, _, _ in source.needed()))))
 
 
 Derived = TypeVar("Derived", bound=DerivedBytes)

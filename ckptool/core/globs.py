@@ -10,9 +10,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from string import digits
 from typing import TypeAlias
 
 from ckptool.core.errors import UsageError
+from ckptool.core.outlines import outline
 
 MAX_PLACES = 50_000  # of one pattern: characters, stars, alternatives
 MAX_TRANSITIONS = 200_000  # remembered
@@ -60,6 +62,26 @@ Node: TypeAlias = str | CharClass | Repeat | Choice
 """What a glob is a sequence of; a text is one character."""
 
 STAR = Repeat()
+
+
+def outlined(nodes: Sequence[Node]) -> list[Node]:
+    """A glob that matches the outlines of all keys that this one matches (see `ckptool.core.outlines`).
+
+    Example:
+        >>> regex_of(outlined(["h", "7", CharClass((("2", "4"),))]))
+        'h0.'
+    """
+    return [_outlined(node) for node in nodes]
+
+
+def _outlined(node: Node) -> Node:
+    if isinstance(node, str):
+        return outline(node)
+    if isinstance(node, Choice):
+        return Choice(tuple(map(outlined, node.options)))
+    of = node.of if isinstance(node, Repeat) else node
+    of = ANY if any(map(of.holds, digits)) else of
+    return Repeat(of) if isinstance(node, Repeat) else of
 
 
 def regex_of(nodes: Sequence[Node]) -> str:

@@ -18,12 +18,12 @@ pattern a glob on the whole key, which is how `quote` pins a word down to one ke
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from ckptool.core.errors import UsageError
-from ckptool.core.globs import ANY, STAR, Automaton, CharClass, Choice, Node, Repeat, numbers, regex_of
+from ckptool.core.globs import ANY, STAR, Automaton, CharClass, Choice, Node, Repeat, numbers, outlined, regex_of
 
 MAX_TEXT = 10_000  # characters of a pattern
 _MAX_NESTING = 20
@@ -74,6 +74,11 @@ class Pattern:
         """Those of the keys that the pattern means, in their order."""
         return self.matcher.select(keys)
 
+    def possible(self, outlines: Iterable[str]) -> list[str]:
+        """Those of the outlines that keys which it means may have (see `ckptool.core.outlines`)."""
+        is_glob = isinstance(self.matcher, _Linear | Automaton)
+        return _matcher(self.text, outlined).select(outlines) if is_glob else list(outlines)
+
 
 class _Linear:
     """A glob without braces as a regex, which is linear, and faster than an automaton."""
@@ -86,12 +91,12 @@ class _Linear:
         return [key for key in keys if fullmatch(key)]
 
 
-def _matcher(text: str) -> Matcher:
+def _matcher(text: str, edit: Callable[[list[Node]], list[Node]] = list) -> Matcher:
     if text.startswith("re:"):
         from ckptool.core.regexes import Regex  # needs what most runs do not: a process
 
         return Regex(text[3:])
-    nodes = _Glob(text).nodes()
+    nodes = edit(_Glob(text).nodes())
     is_glob = any(mark in text for mark in "*?[")
     if "{" not in text:
         regex = regex_of(nodes)
@@ -133,7 +138,7 @@ class _Glob:
 
     def char_class(self) -> CharClass:
         """``[12]``, ``[a-f]``, ``[!x]``, ``[]]``: the position is behind the opening bracket."""
-        start = self.at + self.text.startswith("!", self.at)
+        start = self.at + (self.text[self.at : self.at + 1] == "!")
         end = self.text.find("]", start + 1)
         if end < 0:
             raise UsageError(f'"{self.text}" has a [ that is not closed', hint="write [[] for the bracket itself")

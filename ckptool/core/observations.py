@@ -110,7 +110,7 @@ class NumberedOptimizer(Observation):
 
 @dataclass(frozen=True, slots=True)
 class OptimizerLeftOut(Observation):
-    """The optimizer's state was not read, because its parameters are spread over "experts" or over "stages"."""
+    """The optimizer's state was not read: its parameters are spread over "experts", "fused experts" or "stages"."""
 
     over: str
 

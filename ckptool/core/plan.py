@@ -122,7 +122,7 @@ class Step:
 
 
 class Copies(Sequence[Step]):
-    """The steps of a plan that only copies tensors of one input, each once, in little memory.
+    """The steps of a plan that only copies or casts tensors of one input, each once, in little memory.
 
     A `Step` is a view of a row, made when it is asked for; who wants keys, forms or reasons alone takes the columns.
 
@@ -132,6 +132,8 @@ class Copies(Sequence[Step]):
         sources: the keys of the input that they are copies of, no two equal; the tensors are columns.
         forms: dtype, shape and size of each.
         reasons: which rule or option says so.
+        origins: their forms in the input; the same list as `forms` where none is cast.
+        cast: the op for those that have another form in the input; None where none is cast.
 
     Example:
         >>> from ckptool.core.reasons import Kept
@@ -140,16 +142,25 @@ class Copies(Sequence[Step]):
         ('f32[3]', Source(input=0, key='a.w'))
     """
 
-    __slots__ = ("forms", "input", "keys", "reasons", "sources")
+    __slots__ = ("cast", "forms", "input", "keys", "origins", "reasons", "sources")
 
     def __init__(
-        self, input: int, keys: list[str], sources: list[str], forms: list[Form], reasons: Sequence[Reason]
+        self,
+        input: int,
+        keys: list[str],
+        sources: list[str],
+        forms: list[Form],
+        reasons: Sequence[Reason],
+        origins: list[Form] | None = None,
+        cast: Op | None = None,
     ) -> None:
         self.input = input
         self.keys = keys
         self.sources = sources
         self.forms = forms
         self.reasons = reasons
+        self.origins = forms if origins is None else origins
+        self.cast = cast
 
     @classmethod
     def of(cls, steps: Sequence[Step], inputs: Sequence[Checkpoint]) -> Copies | None:
@@ -168,10 +179,38 @@ class Copies(Sequence[Step]):
 
     @property
     def renamed(self) -> list[str]:
-        """The keys of the input that get another one."""
+        """The keys of the input that are copied under another one."""
         if self.keys is self.sources:
             return []
-        return [old for old, new in zip(self.sources, self.keys, strict=True) if old != new]
+        if self.cast is None:
+            return [old for old, new in zip(self.sources, self.keys, strict=True) if old != new]
+        columns = zip(self.sources, self.keys, self.origins, self.forms, strict=True)
+        return [old for old, new, origin, form in columns if old != new and origin is form]
+
+    @property
+    def sources_cast(self) -> list[str]:
+        """The keys of the input that are cast."""
+        if self.cast is None:
+            return []
+        columns = zip(self.sources, self.origins, self.forms, strict=True)
+        return [key for key, origin, form in columns if origin is not form]
+
+    def cast_to(self, op: Op, made: Mapping[Form, Form], reason: Reason | None = None) -> Copies:
+        """The same with an op for the tensors of some forms.
+
+        Args:
+            op: the cast.
+            made: what it makes of the forms that it changes.
+            reason: of those that are cast; None for the one that each has.
+        """
+        if not made:
+            return self
+        forms = [made.get(form, form) for form in self.origins]
+        reasons = self.reasons
+        if reason is not None:
+            columns = zip(reasons, forms, self.origins, strict=True)
+            reasons = [old if form is origin else reason for old, form, origin in columns]
+        return Copies(self.input, self.keys, self.sources, forms, reasons, self.origins, op)
 
     @property
     def form_counts(self) -> dict[Form, int]:
@@ -190,7 +229,10 @@ class Copies(Sequence[Step]):
             return tuple(map(self.__getitem__, range(*at.indices(len(self)))))
         form = self.forms[at]
         target = TensorSpec(self.keys[at], form.dtype, form.shape)
-        return Step(target, Source(self.input, self.sources[at]), self.reasons[at])
+        value: Value = Source(self.input, self.sources[at])
+        if self.cast is not None and form is not self.origins[at]:
+            value = Apply(self.cast, (value,))
+        return Step(target, value, self.reasons[at])
 
     def __len__(self) -> int:
         return len(self.keys)

@@ -63,6 +63,10 @@ class Form(NamedTuple):  # not a dataclass: it is hashed and compared once for e
     def elements(self) -> int:
         return math.prod(self.shape)
 
+    def cast(self, dtype: str) -> Form:
+        """That of a plain tensor of this shape and another dtype."""
+        return Form(dtype, self.shape, packed_nbytes(dtype, self.shape))
+
     @property
     def label(self) -> str:
         """``f32[64,3]``, and the class or layout where that is special."""

@@ -23,9 +23,13 @@ CHUNK = 1 << 20
 _SAME, _SPARSE, _PLANES, _RAW = range(4)
 _WORDS = (1, 2, 4, 8)  # bytes that are compared at once
 _HEAD = struct.Struct("<BI")
+MOST_BESIDE = _HEAD.size
+"""Most bytes of a chunk beyond those that it makes: it holds them as they are where nothing is smaller."""
+
 _LENGTHS = struct.Struct("<II")
 _PLANE = struct.Struct("<BI")
 _ZERO, _PLAIN, _DEFLATED = range(3)
+_CACHED = 1 << 16  # bytes that are compared at a time
 _FEW = 0.25  # of the numbers: from here on distances cannot be smaller than planes
 
 
@@ -44,22 +48,42 @@ def encode(old: memoryview, new: memoryview, width: int) -> bytes:
     import numpy as np
 
     crc = zlib.crc32(new)
-    kind = f"u{width}" if width in _WORDS else "u1"
-    words = np.frombuffer(old, kind) ^ np.frombuffer(new, kind)
-    flips = words.view(np.uint8).reshape(-1, width)
-    changed = words if width in _WORDS else flips.any(axis=1)
-    count = int(np.count_nonzero(changed))
-    if not count:
+    few = _few_changes(old, new, width)
+    if few is not None and not len(few[0]):
         return _HEAD.pack(_SAME, crc)
     best: tuple[int, bytes] | None = None
-    if count < _FEW * len(flips):
-        places = np.flatnonzero(changed)
-        best = _SPARSE, _sparse(places, flips[places])
+    if few is not None:
+        best = _SPARSE, _sparse(*few)
     if best is None or len(best[1]) * 8 > len(new):  # of very few numbers no planes are smaller
-        planes = _planes(flips)
+        flips = np.frombuffer(old, np.uint8) ^ np.frombuffer(new, np.uint8)
+        planes = _planes(flips.reshape(-1, width))
         best = (_PLANES, planes) if best is None or len(planes) < len(best[1]) else best
     number, packed = best if len(best[1]) < len(new) else (_RAW, bytes(new))
     return _HEAD.pack(number, crc) + packed
+
+
+def _few_changes(old: memoryview, new: memoryview, width: int) -> tuple[Array, Array] | None:
+    """Which numbers differ, and the flips in each; None if they are many. In parts that stay in a processor's cache."""
+    import numpy as np
+
+    kind = f"u{width}" if width in _WORDS else "u1"
+    many = _FEW * (len(new) // width)
+    places, flips, count = [np.zeros(0, np.int64)], [np.zeros((0, width), np.uint8)], 0
+    step = max(1, _CACHED // width)
+    for first in range(0, len(new) // width, step):
+        part = slice(first * width, (first + step) * width)
+        words = np.frombuffer(old[part], kind) ^ np.frombuffer(new[part], kind)
+        if not words.any():
+            continue
+        rows = words.view(np.uint8).reshape(-1, width)
+        changed = words != 0 if width in _WORDS else rows.any(axis=1)  # numpy finds places in bools 5 times as fast
+        found = np.flatnonzero(changed)
+        count += len(found)
+        if count >= many:
+            return None
+        places.append(found + first)
+        flips.append(words[found].view(np.uint8).reshape(-1, width) if width in _WORDS else rows[found])
+    return np.concatenate(places), np.concatenate(flips)
 
 
 def is_same(chunk: bytes) -> bool:
@@ -105,12 +129,11 @@ def _strategy(plane: Array) -> int:
 
 
 def decode(old: memoryview, chunk: bytes, width: int) -> memoryview:
-    """What `encode` was given as `new`.
+    """What `encode` was given as `new`. It takes the place of `old`, if that can be written to.
 
     Raises:
         DamagedDeltaError: the chunk is damaged, or was made of another `old`.
     """
-    import numpy as np
 
     try:
         kind, crc = _HEAD.unpack_from(chunk)
@@ -118,15 +141,15 @@ def decode(old: memoryview, chunk: bytes, width: int) -> memoryview:
             new = memoryview(chunk)[_HEAD.size :]
         elif kind == _SAME:
             new = old
+        elif kind == _SPARSE:
+            new = _changed(old, *_few_flips(chunk, len(old) // width, width)).data
+        elif kind == _PLANES:
+            flips = _unplaned(chunk, _HEAD.size, len(old) // width, width)
+            changed = _writable(old)
+            changed ^= flips.reshape(-1)
+            new = changed.data
         else:
-            flips = np.zeros((len(old) // width, width), np.uint8)
-            if kind == _SPARSE:
-                _fill(flips, chunk)
-            elif kind == _PLANES:
-                flips[...] = _unplaned(chunk, _HEAD.size, *flips.shape)
-            else:
-                raise DamagedDeltaError(f"kind {kind}")
-            new = (np.frombuffer(old, np.uint8) ^ flips.reshape(-1)).data
+            raise DamagedDeltaError(f"kind {kind}")
     except (struct.error, zlib.error, ValueError, IndexError) as error:
         raise DamagedDeltaError(str(error)) from None
     if len(new) != len(old) or zlib.crc32(new) != crc:
@@ -134,17 +157,35 @@ def decode(old: memoryview, chunk: bytes, width: int) -> memoryview:
     return new
 
 
-def _fill(flips: Array, chunk: bytes) -> None:
+def _few_flips(chunk: bytes, numbers: int, width: int) -> tuple[Array, Array]:
+    """Which of so many numbers change, and what is to be flipped in each."""
     import numpy as np
 
     count, length = _LENGTHS.unpack_from(chunk, _HEAD.size)
     start = _HEAD.size + _LENGTHS.size
     steps = np.frombuffer(chunk, np.uint8, length, start)
     ends = np.flatnonzero(steps != 255)
-    if len(ends) != count or count > len(flips):
+    if len(ends) != count or count > numbers:
         raise DamagedDeltaError("its distances do not fit")
     places = np.cumsum(steps, dtype=np.int64)[ends] + np.arange(count)
-    flips[places] = _unplaned(chunk, start + length, count, flips.shape[1])
+    return places, _unplaned(chunk, start + length, count, width)
+
+
+def _changed(old: memoryview, places: Array, flips: Array) -> Array:
+    """The bytes with some numbers changed."""
+    new, width = _writable(old), flips.shape[1]
+    if width in _WORDS:
+        new.view(f"u{width}")[places] ^= flips.view(f"u{width}").reshape(-1)
+    else:
+        new.reshape(-1, width)[places] ^= flips
+    return new
+
+
+def _writable(old: memoryview) -> Array:
+    import numpy as np
+
+    array = np.frombuffer(old, np.uint8)
+    return array.copy() if old.readonly else array
 
 
 def _unplaned(chunk: bytes, at: int, count: int, width: int) -> Array:

@@ -150,7 +150,10 @@ def scale_rows(part: Part, start: int, stop: int, role: str = SCALES) -> Array:
     first = start // height
     stored = float_scales(part.matrix(role, slice(first, -(-stop // height))))
     check_finite(part, stored, role)
-    return stored if height == 1 else stored[np.arange(start, stop) // height - first]
+    if height == 1 or len(stored) == 1:
+        return stored
+    by_row: Array = stored[np.arange(start, stop) // height - first]
+    return by_row
 
 
 def check_finite(part: Part, scales: Array, role: str = SCALES) -> Array:

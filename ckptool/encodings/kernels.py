@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from ckptool.core.arrays import numpy_dtype
+from ckptool.core.arrays import dtype_of, numpy_dtype
 
 if TYPE_CHECKING:
     from ckptool.core.arrays import Array
@@ -167,8 +167,7 @@ def float_scales(scales: Array) -> Array:
     """Scales of any dtype as float32; uint8 are exponents."""
     import numpy as np
 
-    name = scales.dtype.name
-    if name in ("uint8", "float8_e8m0fnu"):
+    if dtype_of(scales) in ("uint8", "float8_e8m0fnu"):
         return byte_values("float8_e8m0fnu")[bytes_of(scales)]
     return scales.astype(np.float32)
 
@@ -182,7 +181,12 @@ def over_blocks(function: Any, values: Array, scales: Array, width: int) -> Arra
         scales: float32 ``[rows or 1, ceil(columns / width)]``.
         width: columns of one block; the last block may be cut off.
     """
+    import numpy as np
+
     rows, columns = values.shape
+    if len(scales) == 1 < rows and width > 1:  # a long row is applied faster than many short blocks
+        function(values, np.repeat(scales, width, axis=1)[:, :columns], out=values)
+        return values
     whole = columns // width
     if whole:
         blocks = values[:, : whole * width].reshape(rows, whole, width)

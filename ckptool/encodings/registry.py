@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from math import prod
 from typing import TYPE_CHECKING
 
+from ckptool.core.checkpoint import ColumnSpecs
 from ckptool.core.spec import TensorSpec
 from ckptool.encodings import schemes as schemes_folder
 from ckptool.encodings.encoded import Encoded, Part, Read, Scheme
+from ckptool.encodings.groups import Groups
 from ckptool.encodings.headers import CODE_DTYPES, Headers
 
 if TYPE_CHECKING:
@@ -32,7 +34,7 @@ def schemes() -> Mapping[str, Scheme]:
 
 def recognise(
     specs: Mapping[str, TensorSpec], config: Mapping[str, object] | None, metadata: Mapping[str, str]
-) -> tuple[Encoded, ...]:
+) -> Sequence[Encoded]:
     """The encoded tensors of a file, from headers alone, in the order of their payloads.
 
     Args:
@@ -49,23 +51,25 @@ def recognise(
     """
     if not CODE_DTYPES & {spec.dtype for spec in specs.values()}:
         return ()  # most files
-    headers = Headers.of(specs, config, metadata)
+    found = _found(Headers.of(specs, config, metadata))
+    if isinstance(specs, ColumnSpecs):
+        return Groups.of(found, specs.names, specs.rows) or ()
+    return Groups.of(found, list(specs)) or ()
+
+
+def _found(headers: Headers) -> Iterator[Encoded]:
+    """The encoded tensors in the order of their schemes; a stored tensor belongs to the first scheme that finds it."""
     claimed = headers.claimed
-    found: list[Encoded] = []
     for scheme in schemes().values():
         for encoded in scheme.find(headers):
             keys = encoded.keys
             if any(key in claimed for key in keys):
                 continue
             claimed.update(dict.fromkeys(keys, encoded.key))
-            if encoded.key in specs and encoded.key not in keys:
+            if encoded.key in headers.specs and encoded.key not in keys:
                 encoded = encoded.with_problem("config", f"{encoded.key} is also in the file as a plain tensor")
             refusal = "" if encoded.problems else _refusal(encoded, scheme, headers)
-            found.append(encoded.with_problem("refused", refusal, _EXPORT) if refusal else encoded)
-    if not found:
-        return ()
-    order = {key: place for place, key in enumerate(specs)}
-    return tuple(sorted(found, key=lambda encoded: order[encoded.codes.key]))
+            yield encoded.with_problem("refused", refusal, _EXPORT) if refusal else encoded
 
 
 def _refusal(encoded: Encoded, scheme: Scheme, headers: Headers) -> str:
@@ -168,12 +172,15 @@ def row_blocks(encoded: Encoded, elements: int = BLOCK_ELEMENTS) -> Iterator[tup
 
 
 def row_step(encoded: Encoded, elements: int = BLOCK_ELEMENTS, most: int | None = None) -> int:
-    """Rows of a block of about so many elements: whole granules where they have at most `most` elements, or 4 times."""
+    """Rows of a block of about so many elements: whole granules where they have at most `most` elements, or 4 times.
+
+    Where they have more, equal parts of a granule: memory before speed.
+    """
     columns = max(1, encoded.columns)
-    step = granule(encoded)
-    if step * columns > (4 * elements if most is None else most):  # memory before speed
-        step = 1
-    return step * max(1, elements // (step * columns))
+    step, fit = granule(encoded), max(1, elements // columns)
+    if step * columns > (4 * elements if most is None else most):
+        return next(rows for rows in range(min(step, fit), 0, -1) if step % rows == 0)
+    return step * max(1, fit // step)
 
 
 def block_of_row(encoded: Encoded, row: int, step: int) -> tuple[int, int]:

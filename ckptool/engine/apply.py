@@ -13,7 +13,7 @@ from ckptool.core.counts import many
 from ckptool.core.errors import CkptError, DamagedError, OutputError, PlanError
 from ckptool.core.plan import Plan, Source
 from ckptool.core.spec import Form
-from ckptool.engine.decoded import decoded_source
+from ckptool.engine.decoded_columns import infinite_of
 from ckptool.engine.encode import container_of, encode, writer_named, writer_of
 from ckptool.engine.filling import write_image
 from ckptool.engine.plan_hash import plan_hash
@@ -91,7 +91,7 @@ def apply(
     output, kept = without_others(encode(plan, target, max_shard=max_shard), plan, target)
     digest = plan_hash(plan, output.images)
     notes = [*kept, *cleared(plan, target, digest, force)]
-    total = sum(slot.nbytes for image in output.images.values() for slot in image.slots)
+    total = sum(image.data_nbytes for image in output.images.values())
     advance = counting(total, progress)
     rounding: dict[str, Rounding] = {}
     damaged: list[DamagedError] = []
@@ -149,12 +149,11 @@ def refuse_damaged(error: DamagedError) -> None:
 
 def _infinite(plan: Plan) -> dict[str, int]:
     """For decoded tensors that were written now, how many finite numbers their dtype could not hold."""
+    lost = [infinite_of(checkpoint) for checkpoint in plan.inputs]
     found: dict[str, int] = {}
-    for step in plan.steps:
-        if isinstance(step.value, Source) and plan.inputs[step.value.input].columns is None:
-            source = decoded_source(plan.inputs[step.value.input][step.value.key])
-            if source is not None and source.infinite:
-                found[step.target.key] = sum(source.infinite.values())
+    for step in plan.steps if any(lost) else ():
+        if isinstance(step.value, Source) and (number := lost[step.value.input].get(step.value.key)):
+            found[step.target.key] = number
     return found
 
 
@@ -234,7 +233,7 @@ def _fill_stage(
         if about is not None:
             kept += 1
             rounding.update(recorded_rounding(about))
-            advance(sum(slot.nbytes for slot in image.slots))
+            advance(image.data_nbytes)
             continue
         rounding.update(fill_file(stage, name, image, plan, reader, advance))
     total = len(output.images)

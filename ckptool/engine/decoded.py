@@ -9,8 +9,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Hashable, Iterable, Mapping
-from dataclasses import replace
-from functools import cache
+from dataclasses import dataclass, field, replace
 from itertools import count
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -33,47 +32,64 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
-ELEMENTS = 1 << 17
-"""Elements that are decoded at a time: 512 KiB of float32, which a core's own cache holds with its copies."""
+ELEMENTS = 1 << 18
+"""Elements that are decoded at a time: 1 MiB of float32. Fewer spend more on calls than they gain from the cache."""
 
 _BLOCKS = 4  # decoded blocks that a thread keeps: tensors of several models are read in step
 _BLOCK_BYTES = 1 << 21  # and how much: a row may be very long
-_STRIP = 1 << 21  # bytes of a member that are read at once where decoding asks for columns
+_STRIP = 1 << 21  # bytes of a member that are read at once where decoding asks for columns, or for few bytes
 _STRIPS = 1 << 22  # bytes of such strips that a thread keeps
+_MOST_STRIPS = 16  # of all members of two tensors that are read in step
+_FEW = 1 << 16
 _NUMBERS = count()
+_DIRECT = ("float32", "bfloat16", "float16")
 _LOCK = threading.Lock()
-_NOTHING: Mapping[int, int] = {}
-_NO_ROLES: frozenset[str] = frozenset()
+
+
+@dataclass(slots=True)
+class Decoding:
+    """What the decoded tensors of one checkpoint have in common.
+
+    Attributes:
+        stored: the tensors of the checkpoint, by key.
+        infinite: for the codes of a tensor, and each block of its rows, how many finite numbers its dtype cannot hold;
+            filled while it is read.
+        verified: (codes, role) of members whose bytes have the CRC-32 that their container states.
+    """
+
+    stored: Mapping[str, Tensor]
+    infinite: dict[str, dict[int, int]] = field(default_factory=dict)
+    verified: set[tuple[str, str]] = field(default_factory=set)
 
 
 class DecodedBytes(DerivedBytes):
     """The packed bytes of an encoded tensor after decoding.
 
-    Two of them are equal if they decode the same stored bytes in the same way, whatever their keys are. There may be
-    very many: each holds little more than its tensor.
+    Two of them are equal if they decode the same stored bytes in the same way, whatever their keys are.
 
     Attributes:
         encoded: the tensor, settled and without problems.
-        stored: the tensors of the checkpoint, by key.
+        decoding: what it shares with others of its checkpoint.
         dtype: what the float32 numbers are rounded to: float32, bfloat16 or float16.
-        infinite: for each block of rows, how many finite numbers the dtype cannot hold; filled while it is read.
-        verified: the roles whose bytes have the CRC-32 that their container states.
     """
 
-    __slots__ = ("_hash", "dtype", "encoded", "infinite", "stored", "verified")
+    __slots__ = ("_hash", "decoding", "dtype", "encoded")
 
-    def __init__(self, encoded: Encoded, stored: Mapping[str, Tensor], dtype: str) -> None:
+    def __init__(self, encoded: Encoded, decoding: Decoding, dtype: str) -> None:
         self.encoded = encoded
-        self.stored = stored
+        self.decoding = decoding
         self.dtype = dtype
-        self.infinite: Mapping[int, int] = _NOTHING
-        self.verified = _NO_ROLES
         self._hash: int | None = None
+
+    @property
+    def infinite(self) -> int:
+        """How many finite numbers the dtype cannot hold, of what was read."""
+        return sum(self.decoding.infinite.get(self.encoded.codes.key, {}).values())
 
     @property
     def members(self) -> dict[str, Tensor]:
         """The stored tensors by role."""
-        return {role: stored_member(self.stored, self.encoded, role) for role in self.encoded.members}
+        return {role: stored_member(self.decoding.stored, self.encoded, role) for role in self.encoded.members}
 
     @property
     def identity(self) -> Hashable:
@@ -95,7 +111,7 @@ class DecodedBytes(DerivedBytes):
     @property
     def file(self) -> ByteSource:
         """The file that holds the codes."""
-        codes = stored_member(self.stored, self.encoded, "codes")
+        codes = stored_member(self.decoding.stored, self.encoded, "codes")
         return codes.pieces[0].storage.file
 
     @property
@@ -119,6 +135,12 @@ class DecodedBytes(DerivedBytes):
     def open(self) -> OpenDecoded:
         """Open it for reading; its files are opened when they are needed."""
         return OpenDecoded(self)
+
+
+def dtype_decoded(encoded: Encoded, dtype: str | None) -> str:
+    """What the numbers of an encoded tensor are rounded to, where a dtype or none is asked for."""
+    wanted = dtype or encoded.spec.dtype
+    return wanted if wanted in _DIRECT else "float32"
 
 
 def stored_member(stored: Mapping[str, Tensor], encoded: Encoded, role: str) -> Tensor:
@@ -152,7 +174,9 @@ class _Kept(threading.local):
 
     def keep_strip(self, name: tuple[int, str], box: tuple[tuple[int, int], ...], strip: Array) -> None:
         self.strips.pop(name, None)
-        while self.strips and strip.nbytes + sum(kept.nbytes for _, kept in self.strips.values()) > _STRIPS:
+        while len(self.strips) >= _MOST_STRIPS or (
+            self.strips and strip.nbytes + sum(kept.nbytes for _, kept in self.strips.values()) > _STRIPS
+        ):
             self.strips.popitem(last=False)
         self.strips[name] = box, strip
 
@@ -216,23 +240,25 @@ class OpenDecoded(OpenDerived[DecodedBytes]):
 
         infinity = 0x7C00 if self.source.dtype == "float16" else 0x7F80
         codes = after.view(np.uint16)
-        if ((codes & 0x7FFF) == infinity).any():
+        if codes.size and (codes.max() >= 0x8000 | infinity or codes.view(np.int16).max() >= infinity):  # or NaN
             lost = int(np.count_nonzero(np.isinf(after) & np.isfinite(before)))
             if lost:
                 with _LOCK:
-                    self.source.infinite = {**self.source.infinite, start: lost}
+                    self.source.decoding.infinite.setdefault(self.source.encoded.codes.key, {})[start] = lost
 
     def _read(self, role: str, /, *box: slice) -> Array:
         """A box of a member, see `ckptool.encodings.encoded.Read`."""
         member = self._members[role]
         self._verify(role, member)
         bounds = _bounds(member.shape, box)
-        cut = next((axis for axis in reversed(range(len(bounds))) if bounds[axis] != (0, member.shape[axis])), 0)
-        if is_run(member) and prod(high - low for low, high in bounds[:cut]) <= 1:  # the box is one run
-            return read_box(self._reader, member, bounds)
         name = self._number, role
         kept = _KEPT.strips.get(name)
         if kept is None or not _holds(kept[0], bounds):
+            size = [high - low for low, high in bounds]
+            cut = _last_cut(bounds, member.shape)
+            is_one_run = is_run(member) and prod(size[:cut]) <= 1
+            if is_one_run and DTYPES[member.dtype].nbytes(prod(size)) >= _FEW:
+                return read_box(self._reader, member, bounds)
             wide = _widened(member, bounds, cut)
             kept = wide, read_box(self._reader, member, wide)
             _KEPT.keep_strip(name, *kept)
@@ -241,18 +267,13 @@ class OpenDecoded(OpenDerived[DecodedBytes]):
 
     def _verify(self, role: str, member: Tensor) -> None:
         """Hold a member against the CRC-32 that its container states, once: decoding reads it in parts."""
-        if role in self.source.verified:
+        if member.storage is None or member.storage.crc is None:
             return
-        if member.storage is not None and member.storage.crc is not None:
+        verified, name = self.source.decoding.verified, (self.source.encoded.codes.key, role)
+        if name not in verified:
             for _ in self._reader.blocks(member):
                 pass
-        self.source.verified = _joined(self.source.verified, role)
-
-
-@cache
-def _joined(roles: frozenset[str], role: str) -> frozenset[str]:
-    """The roles and one more; equal sets are one object, as there is one for each tensor."""
-    return roles | {role}
+            verified.add(name)
 
 
 Bounds = tuple[tuple[int, int], ...]
@@ -262,6 +283,11 @@ def _bounds(shape: tuple[int, ...], box: tuple[slice, ...]) -> Bounds:
     """(first, end) of each axis."""
     whole = (slice(None),) * (len(shape) - len(box))
     return tuple(part.indices(size)[:2] for part, size in zip((*box, *whole), shape, strict=True))
+
+
+def _last_cut(bounds: Bounds, shape: tuple[int, ...]) -> int:
+    """The last axis of which a box has a part; 0 if there is none."""
+    return next((axis for axis in reversed(range(len(bounds))) if bounds[axis] != (0, shape[axis])), 0)
 
 
 def _cut(array: Array, bounds: Bounds) -> Array:
@@ -275,7 +301,7 @@ def _holds(outer: Bounds, inner: Bounds) -> bool:
 
 
 def _widened(member: Tensor, bounds: Bounds, axis: int) -> Bounds:
-    """The box with as many more columns behind it as one read may have: decoding asks for those next."""
+    """The box with as much more of an axis as one read may have: decoding asks for that next."""
     if member.nbytes <= _STRIP or not is_run(member):
         return tuple((0, size) for size in member.shape)
     others = prod(high - low for place, (low, high) in enumerate(bounds) if place != axis)
@@ -299,7 +325,7 @@ def read_box(reader: Reader, tensor: Tensor, bounds: Bounds) -> Array:
 
     shape, dtype = tensor.shape, DTYPES[tensor.dtype]
     size = tuple(high - low for low, high in bounds)
-    cut = next((axis for axis in reversed(range(len(bounds))) if bounds[axis] != (0, shape[axis])), 0)
+    cut = _last_cut(bounds, shape)
     inner = prod(shape[cut + 1 :])  # elements of one index of the last axis that is cut
     run = inner * (size[cut] if size else 1)
     steps = [prod(shape[axis + 1 :]) for axis in range(len(shape))]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from weakref import ref
 
@@ -15,19 +16,19 @@ from ckptool.core.observations import Decoded
 from ckptool.core.spec import TensorSpec
 from ckptool.encodings.descriptions import renamed_descriptions, without_descriptions
 from ckptool.encodings.encoded import Encoded, Read
+from ckptool.encodings.groups import Groups
 from ckptool.encodings.registry import recognise, settle
 from ckptool.encodings.subclasses import flattened
-from ckptool.engine.decoded import Bounds, DecodedBytes, read_box, stored_member
+from ckptool.engine.decoded import Bounds, DecodedBytes, Decoding, dtype_decoded, read_box, stored_member
+from ckptool.engine.decoded_columns import DecodedColumns
 from ckptool.engine.reading import Reader
 
 _MAX_CONFIG = 1 << 24  # bytes
 
-_DIRECT = ("float32", "bfloat16", "float16")
-
-_KNOWN: dict[int, tuple[ref[Checkpoint], tuple[Encoded, ...]]] = {}  # by id: a checkpoint compares like a dict
+_KNOWN: dict[int, tuple[ref[Checkpoint], Sequence[Encoded]]] = {}  # by id: a checkpoint compares like a dict
 
 
-def encoded_of(checkpoint: Checkpoint) -> tuple[Encoded, ...]:
+def encoded_of(checkpoint: Checkpoint) -> Sequence[Encoded]:
     """The encoded tensors of a checkpoint, from headers alone, not settled; found once for each.
 
     Example:
@@ -43,9 +44,11 @@ def encoded_of(checkpoint: Checkpoint) -> tuple[Encoded, ...]:
     return found
 
 
-def _recognised(checkpoint: Checkpoint) -> tuple[Encoded, ...]:
+def _recognised(checkpoint: Checkpoint) -> Sequence[Encoded]:
     if not checkpoint.may_hold_codes:
         return ()
+    if checkpoint.columns is not None:
+        return recognise(checkpoint.specs(), config_beside(checkpoint), checkpoint.metadata)
     every = zip(checkpoint.tensors, checkpoint.forms(), strict=True)
     specs = {key: TensorSpec(key, form.dtype, form.shape) for key, form in every if form.layout == "strided"}
     if len(specs) == len(checkpoint.tensors):
@@ -80,7 +83,7 @@ def _json(folder: Folder, name: str) -> Mapping[str, object] | None:
     return found if isinstance(found, dict) else None
 
 
-def settled(checkpoint: Checkpoint, encoded: Iterable[Encoded], most: int | None = None) -> tuple[Encoded, ...]:
+def settled(checkpoint: Checkpoint, encoded: Sequence[Encoded], most: int | None = None) -> Sequence[Encoded]:
     """The tensors with what stands in their descriptions.
 
     Args:
@@ -91,13 +94,21 @@ def settled(checkpoint: Checkpoint, encoded: Iterable[Encoded], most: int | None
     Raises:
         UnreadableError: the file ends early, or has changed.
     """
+    if not any(each.needs for each in alike(encoded)):
+        return encoded
     with Reader() as reader:
-        return tuple(
+        found = (
             settle(each, reads(checkpoint, each, reader))
             if most is None or all(each.members[role].nbytes <= most for role in each.needs)
             else each
             for each in encoded
         )
+        return encoded.settled(found) if isinstance(encoded, Groups) else tuple(found)
+
+
+def alike(encoded: Sequence[Encoded]) -> Iterator[Encoded]:
+    """For each of them one that differs from it in nothing but keys."""
+    return encoded.alike() if isinstance(encoded, Groups) else iter(encoded)
 
 
 def reads(checkpoint: Checkpoint, encoded: Encoded, reader: Reader) -> Read:
@@ -142,22 +153,34 @@ def dequantized(
     is_whole = len(found) == len(every)
     found = settled(checkpoint, found)
     _require_decodable(checkpoint, found)
-    by_codes = {each.codes.key: each for each in found}
-    gone = {key for each in found for key in each.keys}
-    if is_whole:
-        gone.update(key for each in found for key in each.markers)
-    tensors: dict[str, Tensor] = {}
-    for key, tensor in checkpoint.tensors.items():
-        each = by_codes.get(key)
-        if each is not None:
-            wanted = (dtypes or {}).get(each.key) or dtype or each.spec.dtype
-            tensors[each.key] = logical_tensor(checkpoint, each, wanted)
-        elif key not in gone:
-            tensors[key] = tensor
+    markers = frozenset(key for each in alike(found) for key in each.markers) if is_whole else frozenset()
+    tensors: Mapping[str, Tensor]
+    if checkpoint.columns is not None and isinstance(found, Groups) and not dtypes:
+        tensors = DecodedColumns(checkpoint.columns, found, dtype, markers)
+    else:
+        wanted = {each.key: (dtypes or {}).get(each.key) or dtype for each in found}
+        tensors = _tensors(checkpoint, found, wanted, markers)
     metadata = without_descriptions(checkpoint.metadata)
     if not is_whole:
         metadata = renamed_descriptions(checkpoint.metadata, {each.key: None for each in found})
     return replace(checkpoint, tensors=tensors, metadata=metadata, observations=(*checkpoint.observations, Decoded()))
+
+
+def _tensors(
+    checkpoint: Checkpoint, found: Sequence[Encoded], dtypes: Mapping[str, str | None], markers: Collection[str]
+) -> dict[str, Tensor]:
+    """The tensors with logical ones in place of their codes."""
+    by_codes = {each.codes.key: each for each in found}
+    gone = {*markers, *(key for each in found for key in each.keys)}
+    decoding = Decoding(checkpoint.tensors)
+    tensors: dict[str, Tensor] = {}
+    for key, tensor in checkpoint.tensors.items():
+        each = by_codes.get(key)
+        if each is not None:
+            tensors[each.key] = _logical_tensor(decoding, each, dtypes[each.key])
+        elif key not in gone:
+            tensors[key] = tensor
+    return tensors
 
 
 def with_logical_values(checkpoint: Checkpoint, encoded: Iterable[Encoded]) -> Checkpoint:
@@ -167,23 +190,22 @@ def with_logical_values(checkpoint: Checkpoint, encoded: Iterable[Encoded]) -> C
         checkpoint: any.
         encoded: its encoded tensors, settled.
     """
-    values = {each.codes.key: logical_tensor(checkpoint, each) for each in encoded if not each.problems}
+    decoding = Decoding(checkpoint.tensors)
+    values = {each.codes.key: _logical_tensor(decoding, each, None) for each in encoded if not each.problems}
     return replace(checkpoint, tensors={**checkpoint.tensors, **values}) if values else checkpoint
 
 
-def logical_tensor(checkpoint: Checkpoint, encoded: Encoded, dtype: str | None = None) -> Tensor:
+def _logical_tensor(decoding: Decoding, encoded: Encoded, dtype: str | None) -> Tensor:
     """An encoded tensor, settled and without problems, as the tensor that it stands for."""
-    wanted = dtype or encoded.spec.dtype
-    return DecodedBytes(encoded, checkpoint.tensors, wanted if wanted in _DIRECT else "float32").tensor
+    return DecodedBytes(encoded, decoding, dtype_decoded(encoded, dtype)).tensor
 
 
-def _require_decodable(checkpoint: Checkpoint, found: Iterable[Encoded]) -> None:
-    keys: set[str] = set()
-    bad = [(each, each.problems[0]) for each in found if each.problems]
-    for each in found:
-        if each.key in keys and not bad:
-            raise CkptError(f"{checkpoint.path.name} holds {each.key} in two encodings", key=each.key)
-        keys.add(each.key)
+def _require_decodable(checkpoint: Checkpoint, found: Sequence[Encoded]) -> None:
+    bad = [(each, each.problems[0]) for each in alike(found) if each.problems]
+    keys = found.keys() if isinstance(found, Groups) else (each.key for each in found)
+    twice = next((key for key, times in Counter(keys).items() if times > 1), None)
+    if twice is not None and not bad:
+        raise CkptError(f"{checkpoint.path.name} holds {twice} in two encodings", key=twice)
     if bad:
         each, problem = bad[0]
         more = f" (and {len(bad) - 1:,} more)" if len(bad) > 1 else ""

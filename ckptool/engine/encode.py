@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import PurePath
 
 from ckptool.core.dtypes import DTYPES
 from ckptool.core.errors import CkptError, OutputError, PlanError, UsageError
 from ckptool.core.plan import Copies, Plan, sources_of
+from ckptool.core.spec import Form
 from ckptool.formats.image import Image
 from ckptool.formats.registry import writer_endings, writers, written_endings
 from ckptool.formats.writer import Output, Writer, misfit
@@ -95,15 +97,23 @@ def writer_of(plan: Plan) -> Writer:
 
 def _uncomputable(plan: Plan) -> Iterator[CkptError]:
     """The first tensor that is computed of what can only be copied: a sparse, quantized or packed one."""
-    for step in () if isinstance(plan.steps, Copies) else plan.steps:
+    steps = plan.steps
+    if isinstance(steps, Copies) and (steps.cast is None or all(map(_can_compute, steps.origins))):
+        return
+    for step in steps:
         for source in sources_of(step.value) if not step.is_copy else ():
             form = plan.inputs[source.input].form(source.key)
-            if form.layout != "strided" or DTYPES[form.dtype].bits < 8:
+            if not _can_compute(form):
                 what = form.layout if form.layout != "strided" else form.dtype
                 yield PlanError(
                     f"{source.key} is {what}: it can be copied, not computed with", hint="leave it out", key=source.key
                 )
                 return
+
+
+@lru_cache(256)
+def _can_compute(form: Form) -> bool:
+    return form.layout == "strided" and DTYPES[form.dtype].bits >= 8
 
 
 def encode(plan: Plan, target: PurePath, *, max_shard: int | None = None) -> Output:

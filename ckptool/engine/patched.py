@@ -14,7 +14,7 @@ from ckptool.core.dtypes import DTYPES
 from ckptool.core.errors import UnreadableError
 from ckptool.core.spec import TensorSpec
 from ckptool.core.views import is_run, run_of
-from ckptool.encodings.delta import CHUNK, DamagedDeltaError, decode
+from ckptool.encodings.delta import CHUNK, MOST_BESIDE, DamagedDeltaError, decode
 from ckptool.engine.reading import Reader, ranges_of
 
 _COUNT = struct.Struct("<I")
@@ -87,6 +87,7 @@ class OpenPatched(OpenDerived[PatchedBytes]):
         super().__init__(source)
         self._reader = Reader()
         self._lock = threading.Lock()
+        self._buffer = bytearray(min(source.base.nbytes, chunk_nbytes(source.base.dtype)))
         self._step = chunk_nbytes(source.spec.dtype)
         self._width = number_width(source.spec.dtype)
         self._places: list[tuple[int, int]] | None = None
@@ -108,6 +109,7 @@ class OpenPatched(OpenDerived[PatchedBytes]):
             return self._kept[1]
         if self._places is None:
             self._places = self._read_places()
+        self._kept = None  # the next one may take its place
         offset, nbytes = self._places[number]
         chunk = bytearray(nbytes)
         self._read_delta(offset, chunk)
@@ -127,9 +129,8 @@ class OpenPatched(OpenDerived[PatchedBytes]):
         stop = min(start + step, base.nbytes)
         if is_run(base):
             file, offset, _ = run_of(base)
-            buffer = bytearray(stop - start)
-            self._reader.read_into(file, offset + start, buffer)
-            block = memoryview(buffer)
+            block = memoryview(self._buffer)[: stop - start]
+            self._reader.read_into(file, offset + start, block)
         else:
             block = self._next_block(number, step)
         if base.dtype == spec.dtype:
@@ -151,13 +152,15 @@ class OpenPatched(OpenDerived[PatchedBytes]):
     def _read_places(self) -> list[tuple[int, int]]:
         """Where each chunk is in the delta: offset and length."""
         count = -(-self.size // self._step)
-        head = bytearray(_COUNT.size * (1 + count))
-        if len(head) > self.source.delta.nbytes:
+        if _COUNT.size * (1 + count) > self.source.delta.nbytes:
             raise self._damaged("it ends early")
+        head = bytearray(_COUNT.size * (1 + count))
         self._read_delta(0, head)
         stated, *lengths = struct.unpack(f"<{1 + count}I", head)
         if stated != count or len(head) + sum(lengths) != self.source.delta.nbytes:
             raise self._damaged("its lengths do not fit")
+        if max(lengths, default=0) > self._step + MOST_BESIDE:
+            raise self._damaged("a chunk is larger than what it makes")
         at, places = len(head), []
         for length in lengths:
             places.append((at, length))

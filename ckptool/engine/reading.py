@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Self
 from ckptool.core.arrays import numpy_dtype, unpack_bits
 from ckptool.core.bytes import ByteSource, OpenBytes
 from ckptool.core.checkpoint import Checkpoint, Storage, Tensor
+from ckptool.core.derived import files_of
 from ckptool.core.dtypes import DTYPES
 from ckptool.core.errors import CkptError, DamagedError, UnreadableError
 from ckptool.core.spec import TensorSpec
@@ -106,17 +107,19 @@ class Reader:
                 file = self._files[source] = source.open()
             self._files.move_to_end(source)
             self._users[source] = self._users.get(source, 0) + 1
-            self._unchecked[source] = None
+            self._unchecked.update(dict.fromkeys(files_of(source)))
         try:
             yield file
         finally:
             with self._lock:
                 self._users[source] -= 1
+                if not self._users[source]:
+                    del self._users[source]
 
     def _close_idle(self) -> None:
         """Makes room for one more open file."""
         for source in list(self._files)[: max(0, len(self._files) - _OPEN_FILES + 1)]:
-            if not self._users.get(source):
+            if source not in self._users:
                 self._files.pop(source).close()
 
     def expect(self, tensors: Iterable[Tensor]) -> None:

@@ -139,13 +139,13 @@ def _write(
     share, images = stage.share, output.images
     sizes = {name: image.size for name, image in images.items() if image.slots}
     mine = dealt(sizes, share.count)[share.number]
-    advance = counting(sum(slot.nbytes for name in mine for slot in images[name].slots), progress)
+    advance = counting(sum(images[name].data_nbytes for name in mine), progress)
     for name in mine:
         stage.check_others()
         if stage.finished(name, sizes[name]) is None:
             fill_file(stage, name, images[name], plan, reader, advance)
         else:
-            advance(sum(slot.nbytes for slot in images[name].slots))
+            advance(images[name].data_nbytes)
     reader.check()
 
     def finish() -> None:

@@ -15,6 +15,7 @@ from ckptool.facts.signatures import Shape, ShapeOf, Signature, Trait, candidate
 
 _MOST_PREFIXES = 256  # under which the first key of a signature is; most of them are inside of a model
 _MOST_KEYS = 200_000  # larger files are language models in many shards, and their first keys say so
+_CLASSIFIERS = ("classifier.weight", "fc.weight", "head.weight", "last_linear.weight")  # what people call it
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,8 +196,8 @@ def _head(signature: Signature, prefix: str, headers: Headers, shape_of: ShapeOf
                 ]
                 return Part(row.row["text"].format_map(numbers) + "".join(texts), tuple(row.row["scope"]), at)
     classes: Sequence[str] = signature.row.get("classes", ())
-    for at in outer:
-        for key in classes:
+    for at in outer if classes else ():
+        for key in (*classes, *_CLASSIFIERS):
             shape = shape_of(at + key)
             if shape and len(shape) in (2, 4):
                 return Part(many(shape[0], "class", "classes"), (f"{key.partition('.')[0]}.**",), at)

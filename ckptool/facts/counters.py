@@ -15,15 +15,24 @@ COUNTER = "num_batches_tracked"
 
 @dataclass(frozen=True, slots=True)
 class NoCounters(Fact):
-    """BatchNorm without counters, which the module versions do not promise; harmless. The keys are the absent ones."""
+    """BatchNorm without counters, which the module versions do not promise; harmless. The keys are the absent ones.
+
+    Attributes:
+        has_versions: the file has module versions.
+        norms: how many BatchNorms there are, those with counters included.
+    """
 
     has_versions: bool = False
+    norms: int = 0
 
     name = "counters"
     rank = 2
 
     @property
     def text(self) -> str:
+        if len(self.keys) < self.norms:
+            verb = "has" if len(self.keys) == 1 else "have"
+            return f"{len(self.keys):,} of {many(self.norms, 'BatchNorm')} {verb} no counter ({COUNTER})"
         return f"BatchNorm counters ({COUNTER}) are absent: written before torch 0.4.1, or by frozen BatchNorm"
 
     @property
@@ -63,7 +72,8 @@ class PromisedCounters(Fact):
 @finder
 def find(headers: Headers) -> Iterator[Fact]:
     counted = set(headers.modules.get(COUNTER, ()))
-    absent = [module for module in headers.with_all("running_mean", "running_var") if module not in counted]
+    norms = headers.with_all("running_mean", "running_var")
+    absent = [module for module in norms if module not in counted]
     if not absent:
         return
     versions = headers.checkpoint.module_versions
@@ -71,7 +81,7 @@ def find(headers: Headers) -> Iterator[Fact]:
     if promised:
         yield PromisedCounters(below(promised, COUNTER))
     else:
-        yield NoCounters(below(absent, COUNTER), bool(versions))
+        yield NoCounters(below(absent, COUNTER), bool(versions), len(norms))
 
 
 def promised_counters(versions: object, modules: Iterable[str]) -> list[str]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from array import array
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import prod
 from typing import TYPE_CHECKING, ClassVar
 
-from ckptool.core.counts import many
+from ckptool.core.counts import many, tallied
 from ckptool.core.dtypes import DTYPES
 from ckptool.core.facts import FINE, Answer, Fact, Operation, Refuse, Say, Use
 from ckptool.core.observations import Decoded
@@ -17,8 +17,17 @@ from ckptool.facts.registry import finder
 
 if TYPE_CHECKING:
     from ckptool.encodings.encoded import Encoded as Group
+    from ckptool.encodings.groups import Groups
+    from ckptool.engine.decoded_columns import DecodedTensor
 
+_ANSWERED = (Operation.CAST, Operation.COMPUTE, Operation.DROP, Operation.RENAME, Operation.COMPARE)
 _LEAVE_OUT = "leave them out of this operation"
+
+
+def _no_groups() -> Groups:
+    from ckptool.encodings.groups import Groups
+
+    return Groups(())
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,15 +36,13 @@ class Encoded(Fact):
 
     Attributes:
         scheme: what made them, and their layout: "GPTQ 4-bit, groups of 128".
-        members: the keys that mean numbers only together, the codes first.
-        encoded: the logical tensors, in the order of `members`.
+        encoded: the logical tensors.
         config: config.json, as `ckptool.engine.dequantize.config_beside` gives it.
         metadata: of the file.
     """
 
     scheme: str = ""
-    members: tuple[tuple[str, ...], ...] = ()
-    encoded: tuple[Group, ...] = field(default=(), repr=False)
+    encoded: Groups = field(default_factory=_no_groups, repr=False, compare=False)
     config: Mapping[str, object] | None = field(default=None, repr=False)
     metadata: Mapping[str, str] = field(default_factory=dict, repr=False)
 
@@ -47,21 +54,24 @@ class Encoded(Fact):
 
     @property
     def text(self) -> str:
-        are = "is" if len(self.members) == 1 else "are"
-        return f"{many(len(self.members), 'tensor')} {are} quantized: {self.scheme}{_size(self.encoded)}"
+        are = "is" if len(self.encoded) == 1 else "are"
+        return f"{many(len(self.encoded), 'tensor')} {are} quantized: {self.scheme}{_size(self.encoded)}"
 
     @property
     def hint(self) -> str:
-        if any(group.problems for group in self.encoded):
+        if any(group.problems for group in self.encoded.alike()):
             return "casting or averaging these weights gives nonsense; renaming is safe"
         return "filter, remap, merge and transplant decode them with --dequantize; renaming is safe without"
 
     @property
     def groups(self) -> tuple[tuple[str, ...], ...]:
-        return self.members
+        return tuple(self.encoded.member_keys())
 
     def answer(self, use: Use) -> Answer:
-        codes = tuple(group[0] for group in self.members if not set(group).isdisjoint(use.keys))
+        if use.operation not in _ANSWERED:
+            return FINE
+        touched = set(use.keys)
+        codes = tuple(group[0] for group in self.encoded.member_keys() if not touched.isdisjoint(group))
         stored = f"{many(len(codes), 'quantized weight')} ({self.scheme})"
         match use.operation:
             case Operation.CAST | Operation.COMPUTE if use.spared:
@@ -89,26 +99,28 @@ class Encoded(Fact):
         return FINE
 
     def missed(self, wanted: Collection[str], used: Collection[str]) -> Answer:
-        left = [group for group in self.encoded if group.codes.key not in used]
+        members = zip(self.encoded.keys(), self.encoded.member_keys(), strict=True)
+        left = [(key, group) for key, group in members if group[0] not in used]
         if not left:
             return FINE
         shorter = {key[at + 1 :] for key in wanted for at, letter in enumerate(key) if letter == "."}
-        missing = [group for group in left if _is_among(group.key, wanted, shorter)]
+        missing = [(key, group) for key, group in left if _is_among(key, wanted, shorter)]
         if not missing:
             return FINE
-        keys = tuple(group.key for group in missing)
+        keys = tuple(key for key, _ in missing)
         tensors = f"{many(len(keys), 'tensor')} of the model"
         return Refuse(
             f"{tensors} would not be loaded: the source has them as quantized weights ({self.scheme}): {_few(keys)}",
-            self._way(Use(Operation.LOAD, missing[0].keys)),
+            self._way(Use(Operation.LOAD, missing[0][1])),
             may_insist=True,
         )
 
     def _way(self, use: Use) -> str:
         """What to do instead: decode, or why that is not possible."""
         touched = set(use.keys)
-        groups = [group for group in self.encoded if not touched.isdisjoint(group.keys)]
-        problem = next((group.problems[0] for group in groups if group.problems), None)
+        members = zip(self.encoded.alike(), self.encoded.member_keys(), strict=True)
+        problems = (group.problems[0] for group, keys in members if group.problems and not touched.isdisjoint(keys))
+        problem = next(problems, None)
         if problem is None:
             return f"decode them: --dequantize; or {_LEAVE_OUT}"
         return f"{_LEAVE_OUT}; they cannot be dequantized: {problem.text}"
@@ -187,7 +199,7 @@ class Incomplete(Encoded):
     def text(self) -> str:
         more = f" (and {len(self.faults) - 1:,} more)" if len(self.faults) > 1 else ""
         return (
-            f"{many(len(self.members), 'quantized tensor')} cannot be decoded ({self.scheme}): {self.faults[0]}{more}"
+            f"{many(len(self.encoded), 'quantized tensor')} cannot be decoded ({self.scheme}): {self.faults[0]}{more}"
         )
 
     @property
@@ -230,14 +242,15 @@ class Dequantized(Fact):
         return Say(self.text, level="note") if used else FINE
 
 
-def _size(groups: Sequence[Group]) -> str:
+def _size(groups: Groups) -> str:
     """`` → bf16, 4.5 bits a weight, 1.2 GB for 4.3 GB``: what is stored, and what it stands for."""
     if not groups:
         return ""
-    dtypes = " and ".join(dict.fromkeys(DTYPES[group.spec.dtype].short for group in groups))
-    stored = sum(group.nbytes for group in groups)
-    elements = sum(prod(group.spec.shape) for group in groups)
-    logical = sum(group.spec.nbytes for group in groups)
+    kinds = tallied(list(groups.alike()))
+    dtypes = " and ".join(dict.fromkeys(DTYPES[group.spec.dtype].short for group, _ in kinds))
+    stored = sum(group.nbytes * times for group, times in kinds)
+    elements = sum(group.spec.elements * times for group, times in kinds)
+    logical = sum(group.spec.nbytes * times for group, times in kinds)
     bits = f"{8 * stored / max(1, elements):.2f}".rstrip("0").rstrip(".")
     return f" → {dtypes}, {bits} bits per weight, {amount(stored)} for {amount(logical)}"
 
@@ -252,45 +265,44 @@ def find(headers: Headers) -> Iterator[Fact]:
     is_decoded = any(headers.observed(Decoded))
     if not is_decoded and not checkpoint.may_hold_codes:
         return
+    from ckptool.encodings.groups import Groups
     from ckptool.encodings.headers import ACTIVATION
-    from ckptool.engine.decoded import decoded_source
+    from ckptool.engine.decoded_columns import decoded_tensors
     from ckptool.engine.dequantize import config_beside, encoded_of
 
-    schemes: dict[str, list[Group]] = {}
-    faulty: dict[str, list[Group]] = {}
-    for encoded in encoded_of(checkpoint):
+    every = encoded_of(checkpoint)
+    places: dict[tuple[bool, str], array[int]] = {}
+    for at, encoded in enumerate(every.alike() if isinstance(every, Groups) else ()):
         is_faulty = any(problem.kind != "refused" for problem in encoded.problems)
-        (faulty if is_faulty else schemes).setdefault(encoded.scheme, []).append(encoded)
-    config = config_beside(checkpoint) if schemes or faulty else None
-    for scheme, groups in schemes.items():
-        yield Encoded(
-            _keys(groups), _title(scheme, groups), _members(groups), tuple(groups), config, checkpoint.metadata
-        )
-    for scheme, groups in faulty.items():
-        faults = tuple(group.problems[0].text for group in groups)
-        yield Incomplete(
-            _keys(groups), _title(scheme, groups), _members(groups), tuple(groups), config, checkpoint.metadata, faults
-        )
-    decoded: dict[tuple[str, str], list[Group]] = {}
-    for tensor in checkpoint.tensors.values() if is_decoded else ():
-        source = decoded_source(tensor)
-        if source is not None:
-            decoded.setdefault((source.encoded.scheme, source.dtype), []).append(source.encoded)
-    for (scheme, dtype), groups in decoded.items():
+        places.setdefault((is_faulty, encoded.scheme), array("I")).append(at)
+    config = config_beside(checkpoint) if places else None
+    for (is_faulty, scheme), wanted in sorted(places.items(), key=lambda item: item[0][0]):
+        assert isinstance(every, Groups)
+        groups = every.subset(wanted)
+        about = _members(groups), _title(scheme, groups.alike()), groups, config, checkpoint.metadata
+        if is_faulty:
+            yield Incomplete(*about, tuple(group.problems[0].text for group in groups.alike()))
+        else:
+            yield Encoded(*about)
+    decoded: dict[tuple[str, str], list[DecodedTensor]] = {}
+    for tensor in decoded_tensors(checkpoint):
+        decoded.setdefault((tensor.alike.scheme, tensor.dtype), []).append(tensor)
+    for (scheme, dtype), tensors in decoded.items():
         unused = tuple(
-            spec.key for group in groups for role, spec in group.members.items() if role.endswith(ACTIVATION)
+            key
+            for tensor in tensors
+            for role, key in zip(tensor.alike.members, tensor.members, strict=True)
+            if role.endswith(ACTIVATION)
         )
-        yield Dequantized(tuple(group.key for group in groups), _title(scheme, groups), dtype, unused)
+        title = _title(scheme, (tensor.alike for tensor in tensors))
+        yield Dequantized(tuple(tensor.key for tensor in tensors), title, dtype, unused)
 
 
-def _title(scheme: str, groups: Sequence[Group]) -> str:
+def _title(scheme: str, alike: Iterable[Group]) -> str:
     """``GGUF Q4_K, Q6_K``: the scheme with all its layouts."""
-    return f"{scheme} {', '.join(dict.fromkeys(group.detail for group in groups))}".strip()
+    return f"{scheme} {', '.join(dict.fromkeys(group.detail for group in alike))}".strip()
 
 
-def _members(groups: Sequence[Group]) -> tuple[tuple[str, ...], ...]:
-    return tuple((each.codes.key, *(key for key in each.keys if key != each.codes.key)) for each in groups)
-
-
-def _keys(groups: Sequence[Group]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(key for group in _members(groups) for key in group))
+def _members(groups: Groups) -> tuple[str, ...]:
+    """The keys of all members; each is of one group."""
+    return tuple(key for keys in groups.member_keys() for key in keys)

@@ -113,14 +113,16 @@ class OptimizerLeftOut(Fact):
 
     @property
     def text(self) -> str:
-        if self.over == "experts":
+        if self.over != "stages":
             return "the weights are those of module; the optimizer's float32 weights and its state are left out"
         return "the optimizer's state is left out: each stage of the pipeline numbers its parameters anew"
 
     @property
     def hint(self) -> str:
         if self.over == "experts":
-            return "the files do not state which rank's part of them belongs to which expert: train on with DeepSpeed"
+            return "saved without ZeRO, it numbers its parameters and does not name them: train on with DeepSpeed"
+        if self.over == "fused experts":
+            return "each rank holds its experts as one tensor, the files of experts one by one: train on with DeepSpeed"
         return "train on with DeepSpeed to keep it"
 
     def answer(self, use: Use) -> Answer:

@@ -18,8 +18,9 @@ the target's own tensor as a second argument.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from math import isqrt
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from math import isqrt, prod
 from typing import TypeAlias
 
 from ckptool.core.errors import CkptError
@@ -85,13 +86,14 @@ _VOCABULARY = re.compile(
 )
 
 
-def default_fit(key: str, source: TensorSpec, target: TensorSpec) -> Fit | None:
+def default_fit(key: str, source: TensorSpec, target: TensorSpec, grids: Sequence[tuple[int, int]] = ()) -> Fit | None:
     """How ``--mismatch fit`` fits a tensor whose shape is not the target's: by its name and both shapes, or not at all.
 
     Args:
         key: the target's key.
         source: what is there.
         target: what is wanted.
+        grids: (rows, columns) of patches that layers of the target's model state.
 
     Returns:
         A fit that `fit_op` accepts for these two; None where no method is meant for such a tensor.
@@ -106,7 +108,7 @@ def default_fit(key: str, source: TensorSpec, target: TensorSpec) -> Fit | None:
     """
     if DTYPES[source.dtype].kind != "float" or len(source.shape) != len(target.shape) or source.shape == target.shape:
         return None
-    for guess in (_position_fit, _stem_fit, _row_fit):
+    for guess in (partial(_position_fit, grids=grids), _stem_fit, _row_fit):
         fit = guess(key, source, target)
         if fit is None:
             continue
@@ -118,7 +120,7 @@ def default_fit(key: str, source: TensorSpec, target: TensorSpec) -> Fit | None:
     return None
 
 
-def _position_fit(key: str, source: TensorSpec, target: TensorSpec) -> Fit | None:
+def _position_fit(key: str, source: TensorSpec, target: TensorSpec, grids: Sequence[tuple[int, int]]) -> Fit | None:
     name = key.removesuffix(".weight").rpartition(".")[2]
     if name == "relative_position_bias_table":
         return Fit("table", "mode='bicubic'")
@@ -126,6 +128,10 @@ def _position_fit(key: str, source: TensorSpec, target: TensorSpec) -> Fit | Non
     if not is_image or not _POSITIONS.fullmatch(name):
         return None
     how = "mode='bicubic', antialias=True"
+    if is_on_odd_grid(key, source, target):
+        positions = range(max(1, target.shape[-2] - 2), target.shape[-2] + 1)  # up to two tokens before them
+        stated = [grid for grid in grids if prod(grid) in positions]
+        how = f"target_grid={stated[0]}, {how}" if len(stated) == 1 else how
     try:
         op = fit_op(Fit("grid", how), source, target)
     except CkptError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any, NoReturn
@@ -39,7 +39,7 @@ class Vocabulary:
 
 
 def read_vocabulary(path: PathText) -> Vocabulary:
-    """The vocabulary of a tokenizer: of its file, or of the first of `FILES` in its folder.
+    """The vocabulary of a tokenizer: of its file, or of its folder: the first of `FILES`, and tokens that are added.
 
     Raises:
         UsageError: there is none, or it is not one: two ids for one token, two tokens for one id.
@@ -53,23 +53,62 @@ def read_vocabulary(path: PathText) -> Vocabulary:
         raise UsageError(
             f"there is no vocabulary in {place.path}", hint=f"it was looked for as {', '.join(FILES)}", path=place.path
         )
-    return _read(place.open(name))
+    ids = dict(_read(place.open(name)).ids)
+    for beside, added in _ADDED.items():
+        if beside in names:
+            ids = _with_added(ids, place.open(beside), added)
+    return Vocabulary(place.path / name, ids)
+
+
+def _of_added_file(value: Any) -> Iterator[tuple[Any, Any]]:
+    """added_tokens.json: {"<new>": 32000}."""
+    yield from _pairs(value)
+
+
+def _of_settings(value: Any) -> Iterator[tuple[Any, Any]]:
+    """tokenizer_config.json: {"added_tokens_decoder": {"32000": {"content": "<new>"}}}."""
+    added = value.get("added_tokens_decoder") if isinstance(value, dict) else None
+    for number, token in (added if isinstance(added, dict) else {}).items():
+        is_number = number.isascii() and number.isdecimal() and len(number) < 10
+        yield token.get("content") if isinstance(token, dict) else token, int(number) if is_number else number
+
+
+_ADDED: dict[str, Callable[[Any], Iterator[tuple[Any, Any]]]] = {
+    "added_tokens.json": _of_added_file,
+    "tokenizer_config.json": _of_settings,
+}
+"""Files that name further tokens, as transformers reads them: what the vocabulary has, it has with its own id."""
+
+
+def _with_added(
+    ids: Mapping[str, int], source: ByteSource, added: Callable[[Any], Iterator[tuple[Any, Any]]]
+) -> dict[str, int]:
+    try:
+        more = [pair for pair in added(_json(_text_of(source))) if type(pair[0]) is not str or pair[0] not in ids]
+        return _checked([*ids.items(), *more])
+    except UsageError as error:
+        raise UsageError(f"{source.name}: {error.message}", hint=error.hint, path=source.path) from None
 
 
 def _read(source: ByteSource) -> Vocabulary:
+    path = source.path
+    text = _text_of(source)
+    try:
+        return Vocabulary(path, parse_vocabulary(text, path.name))
+    except UsageError as error:
+        raise UsageError(f"{path.name}: {error.message}", hint=error.hint, path=path) from None
+
+
+def _text_of(source: ByteSource) -> str:
     path = source.path
     if source.size > MAX_TEXT:
         raise UsageError(f"{path.name} is larger than {MAX_TEXT >> 20} MiB, too large for a tokenizer", path=path)
     with source.open() as opened:
         packed = opened.read(0, source.size)
     try:
-        text = packed.decode("utf-8-sig")
+        return packed.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise UsageError(f"{path.name} is not text", path=path) from None
-    try:
-        return Vocabulary(path, parse_vocabulary(text, path.name))
-    except UsageError as error:
-        raise UsageError(f"{path.name}: {error.message}", hint=error.hint, path=path) from None
 
 
 def parse_vocabulary(text: str, name: str = "tokenizer.json") -> dict[str, int]:

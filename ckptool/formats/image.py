@@ -6,14 +6,18 @@ the place its bytes come from. The engine (`ckptool.engine.apply`) fills the slo
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, overload
 
 from ckptool.core.bytes import ByteSource
 from ckptool.storage.copying import BIG, PAGE
 
-__all__ = ["BIG", "PAGE", "Computed", "Content", "Image", "Range", "Slot", "align", "congruent"]
+if TYPE_CHECKING:
+    from ckptool.core.spec import TensorSpec
+
+__all__ = ["BIG", "PAGE", "Computed", "Content", "Image", "Range", "Slot", "SlotColumns", "align", "congruent"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,56 @@ class Slot:
     needs_crc: bool = False
 
 
+class SlotColumns(Sequence[Slot]):
+    """Very many slots of tensors in little memory, each made when it is asked for.
+
+    Example:
+        >>> from ckptool.core.spec import TensorSpec
+        >>> specs = [TensorSpec("a", "int8", (4,)), TensorSpec("b", "int8", (2,))]
+        >>> slots = SlotColumns(specs, lambda at: (Computed(at),), array("I", [1, 0]), array("Q", [8, 10, 14]))
+        >>> slots[1].name, slots[1].offset, slots[1].contents, slots.nbytes
+        ('a', 10, (Computed(index=0),), 6)
+    """
+
+    def __init__(
+        self,
+        specs: Sequence[TensorSpec],
+        contents: Callable[[int], tuple[Content, ...]],
+        order: array[int],
+        starts: array[int],
+    ) -> None:
+        """Slots without gaps between them.
+
+        Args:
+            specs: of the tensors.
+            contents: what fills the slot of a tensor, by its place in `specs`; asked whenever it is needed.
+            order: the places of the tensors in the file.
+            starts: the offset of each slot, and the end of the last one.
+        """
+        self._specs = specs
+        self._contents = contents
+        self._order = order
+        self._starts = starts
+
+    @overload
+    def __getitem__(self, at: int) -> Slot: ...
+    @overload
+    def __getitem__(self, at: slice) -> Sequence[Slot]: ...
+    def __getitem__(self, at: int | slice) -> Slot | Sequence[Slot]:
+        if isinstance(at, slice):
+            return [self[each] for each in range(*at.indices(len(self)))]
+        number, start = self._order[at], self._starts[at]
+        return Slot(self._specs[number].key, start, self._starts[at + 1] - start, self._contents(number))
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all slots."""
+        return self._starts[-1] - self._starts[0]
+
+
 @dataclass(frozen=True, slots=True)
 class Image:
     """One output file.
@@ -72,8 +126,13 @@ class Image:
 
     size: int
     literals: tuple[tuple[int, bytes], ...]
-    slots: tuple[Slot, ...]
+    slots: Sequence[Slot]
     finish: Callable[[Mapping[str, int]], Sequence[tuple[int, bytes]]] | None = field(default=None, compare=False)
+
+    @property
+    def data_nbytes(self) -> int:
+        """Bytes of the tensor data."""
+        return self.slots.nbytes if isinstance(self.slots, SlotColumns) else sum(slot.nbytes for slot in self.slots)
 
 
 def align(offset: int, alignment: int) -> int:

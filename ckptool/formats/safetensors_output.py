@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from typing import overload
 
 from ckptool.core.dtypes import DTYPES
-from ckptool.core.plan import Plan
+from ckptool.core.plan import Copies, Plan
 from ckptool.core.spec import TensorSpec
 from ckptool.formats.contents import contents_of
 from ckptool.formats.image import Image
 from ckptool.formats.safetensors_header import to_header
-from ckptool.formats.safetensors_write import Entry, safetensors_image
+from ckptool.formats.safetensors_write import safetensors_image
 from ckptool.formats.shard_names import INDEX, SINGLE, shard_name
 from ckptool.formats.writer import Loading, Output
 
@@ -38,7 +39,7 @@ def folder_loading(path: str, wrap: str | None) -> Loading:
 def file_output(plan: Plan, name: str, limit: int) -> Output:
     """One file of that name."""
     steps = _stored(plan)
-    return Output({name: _image(plan, steps)}, _specs(plan, steps))
+    return Output({name: _image(plan, steps)}, _Specs(plan, steps))
 
 
 def folder_output(plan: Plan, name: str, limit: int) -> Output:
@@ -46,7 +47,7 @@ def folder_output(plan: Plan, name: str, limit: int) -> Output:
     steps = _stored(plan)
     groups = list(_grouped(plan, steps, limit)) or [[]]
     if len(groups) == 1:
-        return Output({SINGLE: _image(plan, groups[0])}, _specs(plan, steps))
+        return Output({SINGLE: _image(plan, groups[0])}, _Specs(plan, steps))
     images: dict[str, Image] = {}
     weight_map: dict[str, str] = {}
     for number, group in enumerate(groups, 1):
@@ -57,31 +58,47 @@ def folder_output(plan: Plan, name: str, limit: int) -> Output:
     index = {"metadata": {"total_size": total}, "weight_map": weight_map}
     text = (json.dumps(index, indent=2, ensure_ascii=False) + "\n").encode()
     images[INDEX] = Image(len(text), ((0, text),), ())
-    return Output(images, _specs(plan, steps))
+    return Output(images, _Specs(plan, steps))
 
 
-def _stored(plan: Plan) -> list[int]:
+def _stored(plan: Plan) -> Sequence[int]:
+    if isinstance(plan.steps, Copies):
+        return range(len(plan.steps))
     return [index for index, step in enumerate(plan.steps) if step.stored]
 
 
-def _specs(plan: Plan, steps: Sequence[int]) -> tuple[TensorSpec, ...]:
-    return tuple(plan.steps[index].target for index in steps)
+class _Specs(Sequence[TensorSpec]):
+    """The specs of some steps, each made when it is asked for."""
+
+    def __init__(self, plan: Plan, steps: Sequence[int]) -> None:
+        self._plan = plan
+        self._steps = steps
+
+    @overload
+    def __getitem__(self, at: int) -> TensorSpec: ...
+    @overload
+    def __getitem__(self, at: slice) -> Sequence[TensorSpec]: ...
+    def __getitem__(self, at: int | slice) -> TensorSpec | Sequence[TensorSpec]:
+        if isinstance(at, slice):
+            return _Specs(self._plan, self._steps[at])
+        return self._plan.steps[self._steps[at]].target
+
+    def __len__(self) -> int:
+        return len(self._steps)
 
 
 def _image(plan: Plan, steps: Sequence[int]) -> Image:
-    entries = [Entry(plan.steps[index].target, contents_of(plan, index)) for index in steps]
-    return safetensors_image(entries, plan.metadata)
+    return safetensors_image(_Specs(plan, steps), lambda at: contents_of(plan, steps[at]), plan.metadata)
 
 
-def _grouped(plan: Plan, steps: Sequence[int], limit: int) -> Iterator[list[int]]:
-    group: list[int] = []
-    size = 0
-    for index in steps:
-        nbytes = plan.steps[index].target.nbytes
-        if group and size + nbytes > limit:
-            yield group
-            group, size = [], 0
-        group.append(index)
+def _grouped(plan: Plan, steps: Sequence[int], limit: int) -> Iterator[Sequence[int]]:
+    """The steps of each shard."""
+    first = size = 0
+    for end, spec in enumerate(_Specs(plan, steps)):
+        nbytes = spec.nbytes
+        if end > first and size + nbytes > limit:
+            yield steps[first:end]
+            first, size = end, 0
         size += nbytes
-    if group:
-        yield group
+    if len(steps) > first:
+        yield steps[first:]

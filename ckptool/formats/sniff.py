@@ -7,7 +7,7 @@ was saved under the name of a model, an archive that was never unpacked.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from ckptool.core.bytes import Entry, Folder, OpenBytes
@@ -83,6 +83,16 @@ _PT2 = re.compile(
 _LEVELDB_FOOTER = bytes.fromhex("57fb808b247547db")
 
 
+def begins(magic: bytes) -> Callable[[bytes, OpenBytes], bool]:
+    """What knows a kind of file by its first bytes alone.
+
+    Example:
+        >>> begins(b"GGUF")(b"GGUF\\3\\0\\0\\0", None)
+        True
+    """
+    return lambda head, file: head.startswith(magic)
+
+
 def is_zip(head: bytes, file: OpenBytes) -> bool:
     """True for a zip archive."""
     return head.startswith((b"PK\x03\x04", b"PK\x05\x06"))
@@ -108,16 +118,6 @@ def is_safetensors(head: bytes, file: OpenBytes) -> bool:
     if is_zip(head, file) or is_legacy(head, file) or _is_text(head[:8]):
         return False
     return head[8:].lstrip(b" \t\r\n").startswith(b"{")
-
-
-def is_gguf(head: bytes, file: OpenBytes) -> bool:
-    """True for a GGUF file of any version and byte order."""
-    return head.startswith(b"GGUF")
-
-
-def is_npy(head: bytes, file: OpenBytes) -> bool:
-    """True for an array of numpy."""
-    return head.startswith(b"\x93NUMPY")
 
 
 def is_npz(head: bytes, file: OpenBytes) -> bool:

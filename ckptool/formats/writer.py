@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -26,7 +26,7 @@ class Output:
     """
 
     images: Mapping[str, Image]
-    specs: tuple[TensorSpec, ...]
+    specs: Sequence[TensorSpec]
     place: str = ""
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from ckptool.core.checkpoint import Note
 from ckptool.core.spec import TensorSpec
-from ckptool.matching.result import Confidence, Evidence, MatchReport, MatchRule, Pair
+from ckptool.matching.result import Confidence, Evidence, MatchReport, Pair
 from ckptool.matching.words import vocabulary, words_of
 
 Specs = Mapping[str, TensorSpec]
@@ -64,53 +64,27 @@ def with_twins(report: MatchReport, twins: Sequence[tuple[str, ...]], target: Sp
         mine = [pair for pair in report.accepted() if pair.targets[0].startswith(first)]
         if sum(len(pair.targets) for pair in mine) < _MOST * sum(key.startswith(first) for key in target):
             continue
-        copies = {
-            key: tuple(name + key[len(first) :] for name in names[1:])
-            for pair in mine
-            if not pair.layout and len(pair.targets) == 1
-            for key in pair.targets
-        }
-        report = with_copies(report, copies, names)
+        copied = [pair for pair in mine if not pair.layout and len(pair.targets) == 1]
+        copies = {pair.targets[0]: tuple(name + pair.targets[0][len(first) :] for name in names[1:]) for pair in copied}
+        report = with_copies(report, copies)
     return report
 
 
-def with_copies(report: MatchReport, copies: Copies, names: Sequence[str] = ()) -> MatchReport:
+def with_copies(report: MatchReport, copies: Copies) -> MatchReport:
     """The report, in which the sources of some targets make other targets, too.
 
     Args:
         report: of a match.
         copies: the other targets, by the one that has a source.
-        names: what the names of the one and of the others begin with, where that is all in which they differ.
     """
 
     def extended(pair: Pair) -> Pair:
         more = copies.get(pair.targets[0], ()) if len(pair.targets) == 1 else ()
         return replace(pair, targets=pair.targets + more, evidence=(*pair.evidence, Evidence.TWINS)) if more else pair
 
-    rules: list[MatchRule] = []
-    for rule in report.rules:
-        pairs = tuple(map(extended, rule.pairs))
-        left, arrow, right = rule.text.partition(" -> ")
-        if (
-            names
-            and arrow
-            and right.startswith(names[0])
-            and "|" not in rule.text.replace("=", "", 1).partition(" | ")[2]
-        ):
-            both = ", ".join(name + right[len(names[0]) :] for name in names)
-            rules.append(replace(rule, text=f"{left} -> {both}", pairs=pairs))
-            continue
-        rules += [_literal(pair) for pair, old in zip(pairs, rule.pairs, strict=True) if pair is not old]
-        kept = tuple(pair for pair, old in zip(pairs, rule.pairs, strict=True) if pair is old)
-        if kept or not rule.pairs:
-            rules.append(replace(rule, pairs=kept))
     made = {key for row in copies.values() for key in row}
     left_over = tuple(key for key in report.unmatched_targets if key not in made)
-    return replace(report, pairs=tuple(map(extended, report.pairs)), rules=tuple(rules), unmatched_targets=left_over)
-
-
-def _literal(pair: Pair) -> MatchRule:
-    return MatchRule(f"{pair.sources[0]} -> {', '.join(pair.targets)}", (pair,), pair.evidence, pair.confidence)
+    return replace(report, pairs=tuple(map(extended, report.pairs)), unmatched_targets=left_over)
 
 
 def tied_head(report: MatchReport, source: Specs, target: Specs) -> tuple[Note, ...]:

@@ -2,30 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-Turned = tuple[bool, bool]
-"""The parts have their inputs before their outputs; the whole has."""
-
-
-def fused_sides(parts: Sequence[str], whole: str, rest: str, turned: Turned = (False, False)) -> tuple[str, str]:
-    """The parts and the whole of a layout, where the parts lie one after the other along their outputs.
-
-    Args:
-        parts: the name of the outputs of each part.
-        whole: what stands for all of them.
-        rest: the other axes.
-        turned: which of both have their inputs before their outputs.
-
-    Example:
-        >>> fused_sides(["a", "b"], "(a + b)", "i"), fused_sides(["o"], "(x o)", "i", (False, True))
-        (('a i, b i', '(a + b) i'), ('o i', 'i (x o)'))
-    """
-
-    def axes(outputs: str, is_turned: bool) -> str:
-        return (f"{rest} {outputs}" if is_turned else f"{outputs} {rest}").strip()
-
-    return ", ".join(axes(part, turned[0]) for part in parts), axes(whole, turned[1])
+from ckptool.recipes.induce.joined import Turned, fused_sides
 
 
 def rest_of(rank: int) -> str:

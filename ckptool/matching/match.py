@@ -14,24 +14,21 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from itertools import product
 
-from ckptool.core.checkpoint import Note
 from ckptool.core.collector import collector_paused
-from ckptool.core.counts import many
 from ckptool.core.spec import TensorSpec
 from ckptool.matching.attempt import Attempt, best_of
 from ckptool.matching.copies import one_tower_note, tied_head, told_apart, twin_note, twins_of, with_twins
 from ckptool.matching.cuts import cuts_of
 from ckptool.matching.explain import Weighed
-from ckptool.matching.generalise import rules_of
 from ckptool.matching.order import has_order
 from ckptool.matching.related import related
 from ckptool.matching.reshaped import reshaped_matches
-from ckptool.matching.result import Confidence, MatchReport, Pair
-from ckptool.matching.reversal import reversal_notes
+from ckptool.matching.result import Confidence, MatchReport
+from ckptool.matching.ruled import with_rules
 from ckptool.matching.unknowable import unknowable
 
 Specs = Mapping[str, TensorSpec]
@@ -71,12 +68,13 @@ def match(
         first = {key: spec for key, spec in target.items() if not key.startswith(others)} if others else target
 
         def matched(part: Specs) -> MatchReport:
-            return _matched(part, first, source_modules, target_modules, accept)
+            return _matched(part, first, source_modules, target_modules)
 
         report = _best_tower(source, first, matched(source), matched)
         if others:
             missing = (*report.unmatched_targets, *(key for key in target if key not in first))
             report = with_twins(replace(report, unmatched_targets=missing), twins, target)
+        report = with_rules(report, source, target, accept)
         notes = *twin_note(report, source), *one_tower_note(report, target), *tied_head(report, source, target)
         return replace(report, notes=(*report.notes, *notes))
 
@@ -117,7 +115,6 @@ def _matched(
     target: Specs,
     source_modules: Mapping[str, str] | None,
     target_modules: Mapping[str, str] | None,
-    accept: Confidence,
 ) -> MatchReport:
     place = {key: at for at, key in enumerate(target)}
     places = {key: at for at, key in enumerate(source)}, place
@@ -131,35 +128,16 @@ def _matched(
     best = best_of(tries)
     found, notes = related(best, source, target)
     pairs = [pair for _, row in found for pair in row]
-    level = min(accept, Confidence.ALIGNED, key=lambda one: one.rank)
-    sure = [row for row in found if row[0].confidence.within(level)]
-    unsure = [row for row in found if not row[0].confidence.within(level)]
-    doubtful = [[row for row in unsure if row[0].confidence is one] for one in Confidence]
-    rules = tuple(rule for rows in doubtful for rule in rules_of(rows, source, target, merge=False))
-    rules += rules_of(sure, source, target)
-    said = {pair.targets for rule in rules for pair in rule.pairs}
-    unsaid = [pair for pair in pairs if pair.targets not in said]
-    pairs = [pair for pair in pairs if pair.targets in said]
     made = {key for pair in pairs for key in pair.targets}
     used = {key for pair in pairs for key in pair.sources}
     free = tuple(key for key in target if key not in made), tuple(key for key in source if key not in used)
     left = ({key: side[key] for key in keys} for side, keys in ((source, free[1]), (target, free[0])))
-    reshaped = reshaped_matches(*left) if sure else []
-    others = [pair for _, row in reshaped for pair in row]
-    fitted = {**target, **{pair.targets[0]: source[pair.sources[0]] for pair in others}}
+    is_sure = any(pair.confidence.within(Confidence.ALIGNED) for pair in pairs)
+    others = [pair for _, row in reshaped_matches(*left) for pair in row] if is_sure else []
     return MatchReport(
         tuple(sorted(pairs, key=lambda pair: place[pair.targets[0]])),
         *free,
-        (*notes, *_unsaid(unsaid), *unknowable(pairs, target), *reversal_notes(rules, source, target)),
-        rules,
-        tuple(others),
-        rules_of(reshaped, source, fitted),
-        Weighed(best.weighed),
+        (*notes, *unknowable(pairs, target)),
+        reshaped=tuple(others),
+        weighed=Weighed(best.weighed),
     )
-
-
-def _unsaid(pairs: Sequence[Pair]) -> tuple[Note, ...]:
-    """What was found, and is not taken, for no rule says it: the report never says more than the recipe does."""
-    keys = tuple(key for pair in pairs for key in pair.targets)
-    text = f"left out, for no rule says what they are made of: {many(len(keys), 'tensor')}"
-    return (Note(text, keys=keys),) if keys else ()

@@ -98,6 +98,8 @@ def stated_grids(target: Target) -> list[tuple[int, int]]:
         >>> stated_grids(target_of(module))
         [(16, 8)]
     """
+    if target.module is None:
+        return []
     import torch
 
     if not isinstance(target.module, torch.nn.Module):

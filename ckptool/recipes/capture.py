@@ -22,6 +22,7 @@ class Hole:
         name: its name; ``*1`` and so on where none is written.
         kind: what it matches; "" until the whole rule has been read (``{p}`` may be explained elsewhere).
         factor, offset: ``{2*s+1}`` is 2 and 1.
+        width: digits that it has at least, with zeros in front: 3 of ``{i:03}``.
         low, high: of a range.
         choices: of a choice.
         written: what stands in the braces where numbers of it are names: ``i=first..last``, until they are known.
@@ -31,6 +32,7 @@ class Hole:
     kind: Kind | Literal[""] = ""
     factor: int = 1
     offset: int = 0
+    width: int = 0
     low: int = 0
     high: int = 0
     choices: tuple[str, ...] = ()
@@ -45,7 +47,8 @@ class Hole:
 
     @property
     def linear(self) -> bool:
-        return self.factor != 1 or self.offset != 0
+        """Its text is not its value."""
+        return self.factor != 1 or self.offset != 0 or self.width > 0
 
     def regex(self) -> str:
         if self.kind == "choice":
@@ -58,7 +61,7 @@ class Hole:
             return str(self.choices.index(text))
         if self.kind != "range" and (self.kind != "digits" or not self.linear):
             return text
-        if len(text) > 18 or (len(text) > 1 and text[0] == "0"):
+        if len(text) > 18 or len(text) < self.width or (len(text) > max(self.width, 1) and text[0] == "0"):
             return None
         value, rest = divmod(int(text) - self.offset, self.factor)
         fits = rest == 0 and (self.low <= value <= self.high if self.kind == "range" else value >= 0)
@@ -73,7 +76,7 @@ class Hole:
         number = int(value) * self.factor + self.offset
         if number < 0:
             raise ValueError(f"{self} is negative for {self.name} = {value}")
-        return str(number)
+        return str(number).zfill(self.width)
 
     def value_at(self, index: int) -> str:
         """The value at a place of its order: the first of ``{s=1..3}`` is 1."""
@@ -93,6 +96,8 @@ class Hole:
         text = f"{self.factor}*{self.name}" if self.factor != 1 else self.name
         if self.offset:
             text += f"{self.offset:+d}"
+        if self.width:
+            text += f":0{self.width}"
         if self.kind == "range" and not self.linear:
             text += f"={self.low}..{self.high if self.high < OPEN else ''}"
         elif self.kind == "choice":

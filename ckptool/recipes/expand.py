@@ -380,7 +380,10 @@ def _names_or_none(key: str, spans: list[Span], stage: Stage) -> list[str]:
 
 def _inside(rule: Rule, keys: Sequence[str]) -> tuple[str, str] | None:
     """The rule for a module anywhere in a key, and a key that has it there; None if none has, or it is no such rule."""
-    old, _, new = (part.strip() for part in rule.text.partition("->"))
+    if len(rule.sources) != 1 or len(rule.targets) != 1 or rule.optional or rule.steps:
+        return None
+    said: set[str] = set()
+    old, new = rule.sources[0].written(said), rule.targets[0].written(said)
     if not all(part.endswith(".") and part[:1].isalnum() for part in (old, new)):
         return None
     key = next((key for key in keys if f".{old}" in key), None)

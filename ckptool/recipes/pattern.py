@@ -6,6 +6,7 @@
 ``.gamma``           a suffix: it ends the key, at any depth
 ``.norm.``           anywhere, at any depth
 ``{i}``              a number;  ``{2*s+1}`` a number of that form;  ``{s=1..3}`` a number in that range
+``{i:03}``           a number of at least three digits: 007
 ``{8-11}``           a number in a range, as in a key pattern; ``{8..11}`` and ``{0-6,8..11}`` too
 ``{s=first..last}``  numbers that are given with the recipe: ``{s=4..}``, ``{i+n}``, ``{n*i}``
 ``{layers#}``        the name before the numbers of the longest list of modules, with the dot: "model.layers."
@@ -116,7 +117,7 @@ class Pattern:
                 return outline(token)
             choices = tuple(dict.fromkeys(map(outline, token.choices)))
             kind = "digits" if token.kind == "range" else token.kind
-            return replace(token, kind=kind, factor=1, offset=0, choices=choices)
+            return replace(token, kind=kind, factor=1, offset=0, width=0, choices=choices)
 
         return replace(self, parts=tuple(tuple(map(blind, part)) for part in self.parts))
 
@@ -238,7 +239,8 @@ def malformed(what: str, text: str, at: int, hint: str | None = None) -> UsageEr
 
 _HOLE = re.compile(
     r"(?:(?P<factor>\d{1,6})\s*\*\s*)?(?P<name>[A-Za-z_]\w*)\s*"
-    r"(?:(?P<sign>[+-])\s*(?P<offset>\d{1,9})|=\s*(?P<low>\d{1,9})(?:(?:\.\.|-)(?P<high>\d{1,9})|\.\.)|=(?P<choices>[^=]+)|(?P<stars>\*\*?))?"
+    r"(?:(?:(?P<sign>[+-])\s*(?P<offset>\d{1,9}))?(?::0(?P<width>[1-9]))?"
+    r"|=\s*(?P<low>\d{1,9})(?:(?:\.\.|-)(?P<high>\d{1,9})|\.\.)|=(?P<choices>[^=]+)|(?P<stars>\*\*?))?"
 )
 _SUM = r"\w+(?:\s*[+-]\s*\w+)*"
 NAMED = re.compile(
@@ -315,7 +317,7 @@ class _PatternReader:
         return tuple(part)
 
     def star(self, at: int) -> tuple[Hole, int]:
-        double = self.text.startswith("**", at)
+        double = self.text[at : at + 2] == "**"
         self.unnamed += 1
         return Hole(f"*{self.unnamed}", "parts" if double else "glob"), at + 1 + double
 
@@ -353,7 +355,7 @@ class _PatternReader:
         if match["stars"]:
             return Hole(name, "parts" if match["stars"] == "**" else "piece")
         offset = int(match["offset"] or 0) * (-1 if match["sign"] == "-" else 1)
-        return Hole(name, factor=factor, offset=offset)
+        return Hole(name, factor=factor, offset=offset, width=int(match["width"] or 0))
 
     def listed(self, body: str, at: int) -> tuple[str, ...]:
         """``{0-6,8-31}``: as the tables print it."""

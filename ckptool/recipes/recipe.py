@@ -254,6 +254,11 @@ def builtin_text(name: str) -> str:
     return _builtin_texts()[name].read_text(encoding="utf-8")
 
 
+@cache
+def _builtin(name: str) -> Recipe:
+    return parse_toml(_builtin_texts()[name].read_text(encoding="utf-8"), name)
+
+
 def load_recipe(source: PathText) -> Recipe:
     """A recipe from a TOML file, or one of ckptool's own by its name.
 
@@ -265,9 +270,8 @@ def load_recipe(source: PathText) -> Recipe:
         'strip-wrappers'
     """
     name, path = str(source), PurePath(source)
-    builtin = _builtin_texts().get(name)
-    if builtin is not None and not is_file(path):
-        return parse_toml(builtin.read_text(encoding="utf-8"), name)
+    if name in _builtin_texts() and not is_file(path):
+        return _builtin(name)
     try:
         text = read_text(path, MAX_TEXT)
     except MissingError:

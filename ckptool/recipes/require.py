@@ -12,17 +12,19 @@ import ast
 import json
 import operator
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
 from ckptool.core.errors import MissingError, UsageError
 from ckptool.core.keys import Pattern as KeyPattern
+from ckptool.core.outlines import by_outline, outline
 from ckptool.core.spec import TensorSpec
-from ckptool.recipes.pattern import parse_pattern
+from ckptool.recipes.pattern import Pattern, parse_pattern
 
 _MAX_TEXT = 1000
+_MANY = 10_000  # keys whose outlines are looked at first
 _ARITHMETIC: dict[type[ast.operator], Callable[[int, int], int]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -104,7 +106,7 @@ def _bad(text: str, name: str, hint: str) -> UsageError:
     return UsageError(f'{name + ": " if name else ""}require "{text}" is not a precondition', hint=hint)
 
 
-def unmet_by_keys(requirements: Iterable[Requirement], specs: Mapping[str, TensorSpec]) -> Iterator[tuple[str, str]]:
+def unmet_by_keys(requirements: Sequence[Requirement], specs: Mapping[str, TensorSpec]) -> Iterator[tuple[str, str]]:
     """(requirement, the key that does not meet it) of each precondition on tensors that is not met.
 
     Example:
@@ -112,17 +114,17 @@ def unmet_by_keys(requirements: Iterable[Requirement], specs: Mapping[str, Tenso
         >>> list(unmet_by_keys([parse_requirement("{m**}.weight_g: elements == shape[0]")], {spec.key: spec}))
         [('{m**}.weight_g: elements == shape[0]', 'conv.weight_g')]
     """
+    alike = by_outline(tuple(specs)) if requirements and len(specs) > _MANY else {}
     for requirement in requirements:
         if requirement.is_file:
             continue
         if len(requirement.patterns) > 1:
-            key = next(
-                (key for key, names in _joint(requirement, specs) if not _holds(requirement.condition, names)), None
-            )
+            joint = _joint(requirement, specs, alike)
+            key = next((key for key, names in joint if not _holds(requirement.condition, names)), None)
             if key is not None:
                 yield requirement.text, key
             continue
-        found = _meant(requirement.subject, specs)
+        found = _meant(requirement.subject, specs, alike)
         for key in found:
             if requirement.condition is None or not _holds(requirement.condition, _names(specs[key], len(found))):
                 yield requirement.text, key
@@ -162,11 +164,11 @@ def require_files(
 
 
 def _joint(
-    requirement: Requirement, specs: Mapping[str, TensorSpec]
+    requirement: Requirement, specs: Mapping[str, TensorSpec], alike: Mapping[str, list[str]]
 ) -> Iterator[tuple[str, dict[str, dict[str, object]]]]:
     """(key of the first pattern, the names of all patterns' tensors) wherever each pattern has its tensor."""
     first, *others = map(parse_pattern, requirement.patterns)
-    for key in specs:
+    for key in _possible(specs, alike, first.outline):
         values = first.match(key)
         if values is None:
             continue
@@ -175,12 +177,34 @@ def _joint(
             yield key, {f"_{number}": _names(specs[each], 1) for number, each in enumerate(keys, 1)}
 
 
-def _meant(pattern: str, keys: Iterable[str]) -> list[str]:
+def _meant(pattern: str, keys: Collection[str], alike: Mapping[str, list[str]]) -> list[str]:
     """The keys that a pattern means, all at once: a regex asks a process."""
     if "{" not in pattern:
-        return KeyPattern.parse(pattern).select(keys)
+        glob = KeyPattern.parse(pattern)
+        return glob.select(_possible(keys, alike, glob))
     parsed = parse_pattern(pattern)
-    return [key for key in keys if parsed.is_whole and parsed.match(key) is not None]
+    if not parsed.is_whole:
+        return []
+    return [key for key in _possible(keys, alike, parsed.outline) if parsed.match(key) is not None]
+
+
+def _possible(keys: Collection[str], alike: Mapping[str, list[str]], pattern: KeyPattern | Pattern) -> Collection[str]:
+    """The keys without those whose outline tells that a pattern, or one whose outline it is, does not match them.
+
+    Args:
+        keys: all.
+        alike: them by outline, where they are many.
+        pattern: it.
+    """
+    if isinstance(pattern, KeyPattern):
+        possible = set(pattern.possible(map(outline, alike)))  # a long key stands for itself
+    else:
+        possible = {text for text in map(outline, alike) if pattern.search().search(text) is not None}
+    outlines = [text for text in alike if outline(text) in possible]
+    if len(outlines) == len(alike):
+        return keys
+    wanted = {key for text in outlines for key in alike[text]}
+    return [key for key in keys if key in wanted] if wanted else ()
 
 
 def _names(spec: TensorSpec, count: int) -> dict[str, object]:

@@ -288,7 +288,7 @@ def _unified(
             return replace(token, kind="digits")
         if token.linear and known.kind not in ("range", "digits"):
             raise malformed(f"{token} counts, but {known} is not a number", text, 0)
-        return replace(known, factor=token.factor, offset=token.offset)
+        return replace(known, factor=token.factor, offset=token.offset, width=token.width)
 
     def fill(pattern: Pattern) -> Pattern:
         return Pattern(

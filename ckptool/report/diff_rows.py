@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import TypeAlias
 
-from ckptool.commands.diff.result import Change, Diff, ExtraChange, Status
+from ckptool.commands.diff.result import Change, Changes, Diff, ExtraChange, Status
 from ckptool.core.counts import many
 from ckptool.core.fold import rollup
-from ckptool.core.spec import DTYPES, TensorSpec
+from ckptool.core.spec import DTYPES, TensorSpec, short_spec
 from ckptool.recipes.renaming import rename_of
 from ckptool.report.escape import shorten
 from ckptool.report.units import relative, size
@@ -46,54 +47,59 @@ class DiffRow:
 
     status: Status
     key: str
-    changes: tuple[Change, ...]
+    changes: Changes
     what: str
     shown: str = ""
 
     @property
     def elements(self) -> int:
-        return sum(tensor.elements for change in self.changes if (tensor := change.new or change.old) is not None)
+        return sum(form.elements * times for form, times in self.changes.shown_forms().items())
 
     @property
     def deltas(self) -> list[Delta]:
-        return [change.delta for change in self.changes if change.delta is not None]
+        return [change.delta for change in self.changes.with_numbers if change.delta is not None]
 
 
 def diff_rows(diff: Diff, each: bool = False) -> list[DiffRow]:
     """The rows of a comparison in the order of its tensors; `each` makes a row of every tensor."""
     if each:
-        return [_row(diff, change.key, (change,)) for change in diff.changes]
-    news = {change.key for change in diff.changes if change.new is not None}
+        return [_row(diff, key, diff.changes.at([at])) for at, key in enumerate(diff.changes.keys)]
     explained, rest = _explained(diff)
-    twice = [change for change in rest if change.new is None and change.key in news]  # rules kept them apart
-    once = [change for change in rest if change.new is not None or change.key not in news]
+    gone, every = set(rest.where(Status.REMOVED).keys), diff.changes
+    pairs = zip(every.keys, every.statuses, strict=True)
+    apart = {key for key, status in pairs if key in gone and status is not Status.REMOVED}  # by rules
+    removed = [key in apart and status is Status.REMOVED for key, status in zip(rest.keys, rest.statuses, strict=True)]
+    once, twice = (
+        rest.at([at for at, is_twice in enumerate(removed) if is_twice is wanted]) for wanted in (False, True)
+    )
     return [*_joined(diff, _rolled_up(diff, once)), *_rolled_up(diff, twice), *explained]
 
 
-def _explained(diff: Diff) -> tuple[list[DiffRow], list[Change]]:
+def _explained(diff: Diff) -> tuple[list[DiffRow], Changes]:
     """A row for each way in which tensors change where a difference of the models explains it, and other changes."""
     if diff.models is None:
-        return [], list(diff.changes)
+        return [], diff.changes
     why = {key: each.text for each in diff.models.explained for key in each.keys}
-    groups: dict[_Label, list[Change]] = {}
-    for change in diff.changes:
-        if change.status in (Status.ADDED, Status.REMOVED) and change.key in why:
-            groups.setdefault((why[change.key], change.status), []).append(change)
-    groups = {label: changes for label, changes in groups.items() if len(changes) > 1}
+    places: dict[_Label, list[int]] = {}
+    for at, (key, status) in enumerate(zip(diff.changes.keys, diff.changes.statuses, strict=True)):
+        if status in (Status.ADDED, Status.REMOVED) and key in why:
+            places.setdefault((why[key], status), []).append(at)
+    places = {label: positions for label, positions in places.items() if len(positions) > 1}
+    groups = {label: diff.changes.at(positions) for label, positions in places.items()}
     names = _names(diff, groups)
     rows = [
-        DiffRow(label[1], names[label][0], tuple(changes), str(label[0]), _and_more(names[label]))
+        DiffRow(label[1], names[label][0], changes, str(label[0]), _and_more(names[label]))
         for label, changes in groups.items()
     ]
-    folded = {id(change) for changes in groups.values() for change in changes}
-    return rows, [change for change in diff.changes if id(change) not in folded]
+    folded = {at for positions in places.values() for at in positions}
+    return rows, diff.changes.at([at for at in range(len(diff.changes)) if at not in folded])
 
 
-def _names(diff: Diff, groups: Mapping[_Label, Sequence[Change]]) -> dict[_Label, list[str]]:
+def _names(diff: Diff, groups: Mapping[_Label, Changes]) -> dict[_Label, list[str]]:
     """The patterns that mean exactly the tensors of each group."""
-    labels = {change.key: label for label, changes in groups.items() for change in changes}
+    labels = {key: label for label, changes in groups.items() for key in changes.keys}
     patterns: dict[_Label, list[str]] = {}
-    for group in rollup((change.key, labels.get(change.key)) for change in diff.changes):
+    for group in rollup((key, labels.get(key)) for key in diff.changes.keys) if groups else ():
         if group.label is not None:
             patterns.setdefault(labels[group.keys[0]], []).append(group.pattern)
     return patterns
@@ -117,7 +123,7 @@ def _joined(diff: Diff, rows: Sequence[DiffRow]) -> list[DiffRow]:
         if (row.status is Status.SAME and not row.deltas) or (row.status is Status.RENAMED and row.changes[0].sources):
             groups.setdefault((row.what, row.status), []).append(row)
     groups = {label: found for label, found in groups.items() if len(found) > 1}
-    changes = {label: [change for row in found for change in row.changes] for label, found in groups.items()}
+    changes = {label: Changes.joined([row.changes for row in found]) for label, found in groups.items()}
     names = _names(diff, changes)
     first = {id(found[0]): label for label, found in groups.items()}
     others = {id(row) for found in groups.values() for row in found[1:]}
@@ -126,7 +132,7 @@ def _joined(diff: Diff, rows: Sequence[DiffRow]) -> list[DiffRow]:
         label = first.get(id(row))
         if label is not None:
             what = _shapes(changes[label]) if _keeps_rank(row.changes[0]) else describe(changes[label], diff)
-            row = DiffRow(row.status, names[label][0], tuple(changes[label]), what, _and_more(names[label]))
+            row = DiffRow(row.status, names[label][0], changes[label], what, _and_more(names[label]))
         if id(row) not in others:
             joined.append(row)
     return joined
@@ -166,9 +172,9 @@ def _ratio(old: int, new: int) -> tuple[int, int, bool]:
     return old, new, False
 
 
-def _shapes(changes: Sequence[Change]) -> str:
+def _shapes(changes: Changes) -> str:
     """``f32[a,b,3,3] → f32[2a,b,3,3]``: a letter is a length that is not the same in all of the tensors."""
-    specs = [_specs(change) for change in changes]
+    specs = [(old, new) for old, new in changes.forms() if old is not None and new is not None]
     lengths = list(zip(*(zip(old.shape, new.shape, strict=True) for old, new in specs), strict=True))
     sides: list[list[str]] = [[], []]
     letters = iter("abcdefghijklmnopqrstuvwxyz")
@@ -184,10 +190,26 @@ def _shapes(changes: Sequence[Change]) -> str:
 # ---------------------------------------------------------------------------------------------- rows
 
 
-def _rolled_up(diff: Diff, changes: Sequence[Change]) -> list[DiffRow]:
-    by_key = {change.key: change for change in changes}
-    groups = rollup([(change.key, _label(change)) for change in changes], together=[Status.SAME.value])
-    return [_row(diff, group.pattern, tuple(by_key[key] for key in group.keys)) for group in groups]
+def _rolled_up(diff: Diff, changes: Changes) -> list[DiffRow]:
+    place = dict(zip(changes.keys, range(len(changes)), strict=True))
+    groups = rollup(zip(changes.keys, _labels(changes), strict=True), together=[Status.SAME.value])
+    return [_row(diff, group.pattern, changes.at([place[key] for key in group.keys])) for group in groups]
+
+
+def _labels(changes: Changes) -> Iterator[str]:
+    """The label of each, found once for all that are alike."""
+    has_forms = changes.count(Status.CAST) + changes.count(Status.RESHAPED) > 0
+    forms = changes.forms() if has_forms else repeat(None, len(changes))
+    alike: dict[Hashable, str] = {}
+    for at, (status, pair) in enumerate(zip(changes.statuses, forms, strict=True)):
+        if at in changes.special:
+            yield _label(changes.special[at])
+        elif status not in (Status.CAST, Status.RESHAPED):
+            yield status.value
+        else:
+            if (status, pair) not in alike:
+                alike[status, pair] = _label(changes[at])
+            yield alike[status, pair]
 
 
 def _label(change: Change) -> str:
@@ -202,12 +224,12 @@ def _label(change: Change) -> str:
     return f"{change.status.value}{how}"
 
 
-def _row(diff: Diff, key: str, changes: tuple[Change, ...]) -> DiffRow:
-    status = changes[0].status
+def _row(diff: Diff, key: str, changes: Changes) -> DiffRow:
+    status = changes.statuses[0]
     return DiffRow(status, key, changes, describe(changes, diff), _renamed(diff, key, changes))
 
 
-def _renamed(diff: Diff, key: str, changes: tuple[Change, ...]) -> str:
+def _renamed(diff: Diff, key: str, changes: Changes) -> str:
     """``backbone.fc.weight → fc.weight``; for many, the rule and the keys it made. What rules say is not said again."""
     first = changes[0]
     if first.status is not Status.RENAMED or first.old is None or first.sources:
@@ -220,7 +242,7 @@ def _renamed(diff: Diff, key: str, changes: tuple[Change, ...]) -> str:
     return f"{key}  ({before or 'nothing'} → {after or 'nothing'})"
 
 
-def describe(changes: Sequence[Change], diff: Diff) -> str:
+def describe(changes: Changes, diff: Diff) -> str:
     """What happened to the tensors of a row.
 
     Example:
@@ -228,14 +250,15 @@ def describe(changes: Sequence[Change], diff: Diff) -> str:
         >>> from ckptool.core.format import Format
         >>> from pathlib import Path
         >>> empty = Checkpoint(Path("a"), Format("safetensors"), {})
-        >>> describe([Change(Status.CHANGED, "w", None, None, Delta(rel=8e-5, differing=3))], Diff(empty, empty, ()))
+        >>> changes = Changes.of([Change(Status.CHANGED, "w", None, None, Delta(rel=8e-5, differing=3))])
+        >>> describe(changes, Diff(empty, empty, changes))
         'rel 8e-05'
     """
     text = _described(changes, diff)
     return f"{text}, rearranged" if changes[0].how else text
 
 
-def _described(changes: Sequence[Change], diff: Diff) -> str:
+def _described(changes: Changes, diff: Diff) -> str:
     first = changes[0]
     match first.status:
         case Status.SAME:
@@ -257,27 +280,25 @@ def _described(changes: Sequence[Change], diff: Diff) -> str:
             assert first.new is not None
             return f"{first.old.spec.short} → {first.new.spec.short}"
         case Status.ADDED | Status.REMOVED:
-            return _only_here([tensor for change in changes if (tensor := change.new or change.old) is not None])
+            return _only_here(changes)
 
 
-def _same(changes: Sequence[Change], diff: Diff) -> str:
+def _same(changes: Changes, diff: Diff) -> str:
     if diff.keys_only:
         return "same spec"
-    return "within tolerance" if any(change.delta is not None for change in changes) else "identical"
+    return "within tolerance" if changes.with_numbers else "identical"
 
 
-def _only_here(tensors: Sequence[object]) -> str:
-    from ckptool.core.checkpoint import Tensor
-
-    known = [tensor for tensor in tensors if isinstance(tensor, Tensor)]
-    specs = {tensor.spec.short for tensor in known}
-    total = size(sum(tensor.nbytes for tensor in known))
+def _only_here(changes: Changes) -> str:
+    forms = changes.shown_forms()
+    specs = {short_spec(form.dtype, form.shape) for form in forms}
+    total = size(sum(form.nbytes * times for form, times in forms.items()))
     return f"{specs.pop()}, {total}" if len(specs) == 1 else total
 
 
-def _numbers(changes: Sequence[Change]) -> str:
+def _numbers(changes: Changes) -> str:
     """``rel 8e-05 … 1e-04``, the range of integers where there are no floats, and what is not finite."""
-    deltas = [change.delta for change in changes if change.delta is not None]
+    deltas = [change.delta for change in changes.with_numbers if change.delta is not None]
     parts = [text for text in (_rels(deltas) or integers(changes), nonfinite(deltas)) if text]
     if not parts:
         return "bytes differ"
@@ -303,18 +324,18 @@ def nonfinite(deltas: Iterable[Delta]) -> str:
     return f"{new:,} NaN or Inf ({old:,} before)" if old or new else ""
 
 
-def integers(changes: Sequence[Change]) -> str:
+def integers(changes: Changes) -> str:
     """``0 → 4690`` or, for several, ``4 counters 0 → 4690``; "" if none of the changes is of integers."""
     ranges = [
         (change.delta.old_range, change.delta.new_range)
-        for change in changes
+        for change in changes.with_numbers
         if change.delta is not None and change.delta.old_range is not None and change.delta.new_range is not None
     ]
     if not ranges:
         return ""
     old = _span(min(low for (low, _), _ in ranges), max(high for (_, high), _ in ranges))
     new = _span(min(low for _, (low, _) in ranges), max(high for _, (_, high) in ranges))
-    counters = all(change.key.endswith("num_batches_tracked") for change in changes if _is_integer(change))
+    counters = all(change.key.endswith("num_batches_tracked") for change in changes.with_numbers if _is_integer(change))
     counted = "" if len(ranges) == 1 else f"{many(len(ranges), 'counter' if counters else 'tensor')} "
     return f"{counted}{old} → {new}"
 
@@ -386,5 +407,5 @@ def identical_text(diff: Diff) -> str:
 
     compared = f"{tensors}, {size_short(diff.compared_nbytes)} compared"
     tolerance = tolerance_text(diff.tolerance)
-    exact = all(change.delta is None for change in diff.changes)
+    exact = not diff.changes.with_numbers
     return f"identical: {compared}" if exact or not tolerance else f"same within {tolerance}: {compared}"

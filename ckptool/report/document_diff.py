@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from ckptool.commands.diff.result import Change, Diff, ExtraChange, Models, Status
+from ckptool.commands.diff.result import Change, Changes, Diff, ExtraChange, Models, Status
 from ckptool.core.checkpoint import Checkpoint, Note, Tensor
 from ckptool.core.counts import many
 from ckptool.core.shell import shell_quote
@@ -61,7 +61,7 @@ def diff_document(
             map(_change_fields, diff.changes), ({"extra": _extra_fields(extra)} for extra in diff.extras)
         ),
         summary=lambda: {**_counts(diff), "extras": len(diff.extras), "exit_code": int(diff.exit_code)},
-        listing=lambda: map(_fields, sorted(diff.changes, key=lambda change: change.key)),
+        listing=lambda: map(_fields, diff.changes.by_key()),
         findings=lambda: diff_findings(diff, *names),
         about=ABOUT,
         verbose=verbose,
@@ -126,7 +126,7 @@ def _blocks(diff: Diff, names: tuple[str, str], match: Automatic | None, verbose
 
 def _chart(diff: Diff) -> Chart:
     """The relative change of the tensors of floats over the depth of the model."""
-    deltas = ((change.key, change.delta) for change in diff.changes if change.delta is not None)
+    deltas = ((change.key, change.delta) for change in diff.changes.with_numbers if change.delta is not None)
     found = {key: delta.rel for key, delta in deltas if delta.rel is not None and delta.old_range is None}
     return Chart(
         "change over depth", tuple(found), (Series("relative change", tuple(found.values()), "rel", log=True),)
@@ -200,7 +200,7 @@ def _row(diff: Diff, change: Change) -> Sequence[Any]:
     if delta is not None and delta.old_range is None:
         rel, max_abs = delta.rel, delta.max_abs
         distance = None if delta.cosine is None else max(0.0, 1 - delta.cosine)
-    what = describe((change,), diff)
+    what = describe(Changes.of([change]), diff)
     is_told = rel is not None and what.startswith("rel ") and "," not in what  # the numbers stand beside it
     spec = ("", 0) if shown is None else (shown.spec.short, shown.elements)
     numbers = [None] * len(_NUMBERS) if delta is None else [getattr(delta, name) for name in _NUMBERS]

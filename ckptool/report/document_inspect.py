@@ -180,8 +180,29 @@ def _beside(report: Inspection) -> Iterator[tuple[str, list[str]]]:
     yield "metadata", [f"{name} = {_short(value)}" for name, value in metadata]
     yield "other weights", _others(checkpoint)
     yield "classes left as data", [use.name for use in report.unknown]
-    yield "tied", [" = ".join(_tie(group)) for group in report.ties]
+    yield "tied", list(_ties(report.ties))
     yield "module versions", [f"{at} ({many(number, 'module')})" for at, number in sorted(versions.items())]
+
+
+def _ties(groups: Sequence[Sequence[str]]) -> Iterator[str]:
+    """The ties; whole modules whose tensors are tied one by one are one tie of theirs."""
+    inside: dict[tuple[str, ...], list[Sequence[str]]] = {}
+    for group in groups:
+        inside.setdefault(_modules(group), []).append(group)
+    for modules, members in inside.items():
+        if all(modules) and len(members) > 1:
+            yield f"{' = '.join(_tie([f'{module}*' for module in modules]))} ({many(len(members), 'tensor')} each)"
+        else:
+            yield from (" = ".join(_tie(group)) for group in members)
+
+
+def _modules(keys: Sequence[str]) -> tuple[str, ...]:
+    """What stands before the last parts that all keys have in common, with a dot behind it; "" for nothing."""
+    parts = [key.split(".") for key in keys]
+    shared = 0
+    while shared < min(map(len, parts)) - 1 and len({each[-1 - shared] for each in parts}) == 1:
+        shared += 1
+    return tuple("".join(f"{part}." for part in each[: len(each) - shared]) for each in parts)
 
 
 def _tie(group: Sequence[str]) -> list[str]:

@@ -19,7 +19,14 @@ from ckptool.report.symbols import STYLES, Style
 from ckptool.report.units import shape_text, size_short
 
 _SYMBOLS = {"same": "=", "adapted": "~", "saved": "+", "left": "!", "removed": "-"}
-_KINDS = {"linear": "linear", "transposed": "linear, [in, out]", "embedding": "embedding", "conv": "convolution"}
+_KINDS = {
+    "linear": "linear",
+    "transposed": "linear, [in, out]",
+    "embedding": "embedding",
+    "conv": "convolution",
+    "experts": "experts",
+    "transposed experts": "experts, [in, out]",
+}
 _COLUMNS = (
     Column("", "mark"),
     Column("key", "key", least=14),

@@ -33,6 +33,7 @@ from ckptool.report.transplant_rows import (
     refusal_text,
     summary_text,
     target_text,
+    unexpected_names,
     verdict_texts,
 )
 from ckptool.report.units import shape_text
@@ -240,7 +241,8 @@ _FIELDS = (
 def _table(transplant: Transplant) -> Table:
     """Every tensor of the model, what it is made of, and what the source has besides."""
     statuses = tuple(Status(SYMBOLS[label], label, STYLES[SYMBOLS[label]]) for label in _LABELS)
-    rows = chain(map(_row, transplant.entries), map(_unexpected_row, transplant.unexpected))
+    names, _ = unexpected_names(transplant)
+    rows = chain(map(_row, transplant.entries), map(_unexpected_row, transplant.unexpected, names))
     return Table(_FIELDS, rows, statuses)
 
 
@@ -253,10 +255,10 @@ def _row(entry: Entry) -> Sequence[Any]:
     )
 
 
-def _unexpected_row(spec: TensorSpec) -> Sequence[Any]:
+def _unexpected_row(spec: TensorSpec, name: str) -> Sequence[Any]:
     return (
         *(spec.key, "unexpected", None, spec.short, None, spec.dtype, shape_text(spec.shape)),
-        *(spec.elements, None, 0, spec.key, None, "the model has no such key", None),
+        *(spec.elements, None, 0, name, None, "the model has no such key", None),
     )
 
 

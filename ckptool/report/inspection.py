@@ -90,16 +90,20 @@ class Inspection:
     @cached_property
     def logical(self) -> tuple[int, int, int] | None:
         """Tensors, elements and bytes of what is shown when it is decoded; None if nothing of it is quantized."""
-        shown = [self.encoded[key] for key in self.keys if key in self.encoded]
-        if not shown:
+        gone: set[str] = set()
+        tensors = elements = nbytes = 0
+        for encoded in (self.encoded[key] for key in self.keys if key in self.encoded):
+            gone.update(encoded.keys)
+            tensors += 1
+            elements += encoded.spec.elements
+            nbytes += encoded.spec.nbytes
+        if not tensors:
             return None
-        gone = {key for encoded in shown for key in encoded.keys}
-        plain = list(self.checkpoint.forms(key for key in self.keys if key not in gone))
-        return (
-            len(plain) + len(shown),
-            sum(form.elements for form in plain) + sum(encoded.spec.elements for encoded in shown),
-            sum(form.nbytes for form in plain) + sum(encoded.spec.nbytes for encoded in shown),
-        )
+        for form in self.checkpoint.forms(key for key in self.keys if key not in gone):
+            tensors += 1
+            elements += form.elements
+            nbytes += form.nbytes
+        return tensors, elements, nbytes
 
     @property
     def dangerous(self) -> tuple[GlobalUse, ...]:

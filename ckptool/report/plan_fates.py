@@ -93,8 +93,8 @@ def _cast_source(value: Value) -> Source | None:
 def key_fates(plan: Plan) -> dict[str, KeyFate]:
     """Each key of the output, and of the inputs what is left out, in the order of the inputs."""
     copies = plan.steps if isinstance(plan.steps, Copies) and len(plan.inputs) == 1 else None
-    if copies is not None and copies.keys is copies.sources and len(tallied(copies.reasons)) == 1:
-        return _fates_of_copies(plan, copies)
+    if copies is not None and (found := _fates_of_copies(plan, copies)) is not None:
+        return found
     steps = {step.target.key: step for step in plan.steps}
     fates: dict[str, KeyFate] = {}
     casts = any(fate_of(step) is Fate.CAST for step in plan.steps)
@@ -116,8 +116,15 @@ def key_fates(plan: Plan) -> dict[str, KeyFate]:
     return fates
 
 
-def _fates_of_copies(plan: Plan, steps: Copies) -> dict[str, KeyFate]:
-    """The same for a plan that keeps some tensors for one reason, and leaves out others: its keys have few fates."""
+def _fates_of_copies(plan: Plan, steps: Copies) -> dict[str, KeyFate] | None:
+    """The same where nothing is renamed, and all tensors of one form have few fates; else None."""
+    if steps.keys is not steps.sources:
+        return None
+    columns = zip(map(id, steps.origins), map(id, steps.forms), map(id, steps.reasons), strict=True)
+    first = dict(zip(columns, range(len(steps)), strict=True))
+    made = {origin: at for (origin, _, _), at in first.items()}
+    if len(made) < len(first):
+        return _fates_of_decoded(plan, steps)
     source = plan.inputs[steps.input]
     gone = {dropped.source.key: dropped.reason for dropped in plan.dropped}
     forms, reasons = list(source.forms()), list(map(gone.get, source))  # no reason for those that are kept
@@ -125,12 +132,33 @@ def _fates_of_copies(plan: Plan, steps: Copies) -> dict[str, KeyFate]:
     alike: dict[tuple[int, int], KeyFate] = {}
     for place, (form, reason) in kinds.items():
         if reason is None:
-            kept = Step(TensorSpec("", form.dtype, form.shape), Source(steps.input, ""), steps.reasons[0])
-            alike[place] = fate_made(plan, kept, False, form.nbytes)
+            alike[place] = fate_made(plan, steps[made[id(form)]], steps.cast is not None, form)
         else:
             alike[place] = fate_dropped(plan, reason, form)
     places = zip(map(id, forms), map(id, reasons), strict=True)
     return dict(zip(source, map(alike.__getitem__, places), strict=True))
+
+
+def _fates_of_decoded(plan: Plan, steps: Copies) -> dict[str, KeyFate] | None:
+    """The same where some tensors of one form are kept, and others are decoded; else None."""
+    if not all(isinstance(reason, Kept | Decoded) for reason, _ in tallied(steps.reasons)):
+        return None
+    source = plan.inputs[steps.input]
+    gone = {dropped.source.key: dropped.reason for dropped in plan.dropped}
+    why = gone | dict(zip(steps.keys, steps.reasons, strict=True))
+    alike: dict[tuple[int, int], KeyFate] = {}
+    found: dict[str, KeyFate] = {}
+    for key, form in zip(source, source.forms(), strict=True):
+        reason = why[key]
+        place = id(form), id(reason)
+        if place not in alike:
+            if key in gone:
+                alike[place] = fate_dropped(plan, reason, form)
+            else:
+                kept = Step(TensorSpec("", form.dtype, form.shape), Source(steps.input, ""), reason)
+                alike[place] = fate_made(plan, kept, False, form)
+        found[key] = alike[place]
+    return found
 
 
 def _is_only_kept(step: Step, number: int) -> bool:
@@ -147,27 +175,29 @@ def fate_dropped(plan: Plan, reason: Reason | None, form: Form) -> KeyFate:
     return KeyFate(Fate.DROPPED, dropped_text(reason, plan.inputs), form.elements, before, 0)
 
 
-def fate_made(plan: Plan, step: Step, casts: bool, nbytes: int | None = None) -> KeyFate:
+def fate_made(plan: Plan, step: Step, casts: bool, origin: Form | None = None) -> KeyFate:
     """What is said of a key that a step makes.
 
     Args:
         plan: the step is one of its.
         step: it.
         casts: others are cast.
-        nbytes: of a copy in columns, where they are known.
+        origin: of a copy or a cast in columns, the form in the input.
     """
-    after = plan.nbytes_of(step) if nbytes is None else nbytes
-    if nbytes is None:
+    after = plan.nbytes_of(step) if origin is None else step.target.nbytes
+    if origin is not None:
+        nbytes = origin.nbytes
+    else:
         sources = (step.value,) if isinstance(step.value, Source) else set(sources_of(step.value))
         nbytes = sum(plan.inputs[source.input].form(source.key).nbytes for source in sources)
     nbytes = step.reason.nbytes if isinstance(step.reason, Decoded) else nbytes
     before = None if plan.command.name == "merge" else nbytes
     spared = step.is_copy and step.tied_to is None and DTYPES[step.target.dtype].kind in ("int", "uint", "bool")
     spared = spared and (casts or isinstance(step.reason, Unmixed))
-    return KeyFate(fate_of(step), _said(plan, step, casts), step.target.elements, before, after, spared)
+    return KeyFate(fate_of(step), _said(plan, step, casts, origin), step.target.elements, before, after, spared)
 
 
-def _said(plan: Plan, step: Step, casts: bool) -> str:
+def _said(plan: Plan, step: Step, casts: bool, origin: Form | None = None) -> str:
     """What a step does, and which option or rule said so."""
     reason = _notable(step.reason, plan.inputs)
     value = step.value
@@ -178,8 +208,8 @@ def _said(plan: Plan, step: Step, casts: bool) -> str:
             return f"from {value.key}" + (f", {reason}" if reason else "")
         return reason or _copied(step.target.dtype, casts)
     if source := _cast_source(value):
-        old = DTYPES[plan.inputs[source.input].form(source.key).dtype].short
-        cast = f"{old} → {DTYPES[step.target.dtype].short}"
+        origin = origin or plan.inputs[source.input].form(source.key)
+        cast = f"{DTYPES[origin.dtype].short} → {DTYPES[step.target.dtype].short}"
         renamed = "" if source.key == step.target.key else f"from {source.key}, "
         return f"{renamed}{cast}" + (f", {reason}" if reason else "")
     says_it = reason and not isinstance(step.reason, ByRules)
@@ -203,8 +233,13 @@ def _copied(dtype: str, casts: bool) -> str:
 def counts(plan: Plan) -> Iterator[str]:
     """``- 2 dropped``, ``~ 100 cast``, ``= 20 copied``: how many keys have which fate."""
     if isinstance(plan.steps, Copies):
-        renamed = len(plan.steps.renamed)
-        found = Counter({Fate.RENAMED: renamed, Fate.COPIED: len(plan.steps) - renamed})
+        renamed, cast = len(plan.steps.renamed), len(plan.steps.sources_cast)
+        decoded = sum(number for reason, number in tallied(plan.steps.reasons) if isinstance(reason, Decoded))
+        if decoded:
+            rows = zip(plan.steps.keys, plan.steps.sources, plan.steps.reasons, strict=True)
+            renamed = sum(key != source and not isinstance(reason, Decoded) for key, source, reason in rows)
+        copied = len(plan.steps) - renamed - decoded - cast
+        found = Counter({Fate.RENAMED: renamed, Fate.CAST: cast, Fate.COPIED: copied, Fate.DEQUANTIZED: decoded})
         kept = set(plan.steps.keys) if plan.dropped else set()
     else:
         found = Counter(fate_of(step) for step in plan.steps if step.stored)

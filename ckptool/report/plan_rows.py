@@ -158,14 +158,14 @@ def _free_fates(plan: Plan) -> list[dict[str, KeyFate]]:
                     found[source.input][source.key] = fate
         return found
     alike: dict[object, KeyFate] = {}
-    columns = zip(steps.keys, steps.sources, steps.forms, steps.reasons, strict=True)
-    for at, (key, origin, form, reason) in enumerate(columns):
+    columns = zip(steps.keys, steps.sources, steps.forms, steps.origins, steps.reasons, strict=True)
+    for at, (key, old, form, origin, reason) in enumerate(columns):
         if isinstance(reason, _OF_RECIPES):
             continue
-        place = (id(form), id(reason)) if key == origin else at
+        place = (id(form), id(origin), id(reason)) if key == old else at
         if place not in alike:
-            alike[place] = _kept(fate_made(plan, steps[at], False, form.nbytes))
-        found[steps.input][origin] = alike[place]
+            alike[place] = _kept(fate_made(plan, steps[at], False, origin))
+        found[steps.input][old] = alike[place]
     return found
 
 
@@ -194,7 +194,7 @@ def nbytes_before(plan: Plan) -> int:
     total = 0
     for checkpoint in plan.inputs:
         if checkpoint.columns is not None:
-            total += sum(form.nbytes * number for form, number in checkpoint.form_counts().items())
+            total += checkpoint.columns.stored_nbytes
             continue
         seen: set[object] = set()
         for tensor in checkpoint.tensors.values():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ckptool.commands.diff.result import Change, Diff, Status
+from ckptool.commands.diff.result import Changes, Diff, Status
 from ckptool.core.counts import many
 from ckptool.recipes.renaming import drop_rules, rename_rules, unsayable
 from ckptool.report.escape import terminal
@@ -30,7 +30,7 @@ def _rules(diff: Diff) -> Iterator[str]:
     if diff.old_prefix:
         stages.append([f"{diff.old_prefix} ->"])
     pairs = {old: new for old, new in _pairs(diff).items() if old != new}
-    dropped = [change.key for change in diff.changes if change.status is Status.REMOVED]
+    dropped = diff.changes.where(Status.REMOVED).keys
     kept = [old for old, new in _pairs(diff).items() if old == new]
     stages.append([*drop_rules(dropped, [*pairs, *kept]), *rename_rules(pairs, [*kept, *dropped])])
     if diff.new_prefix:
@@ -58,7 +58,7 @@ def _comments(diff: Diff) -> Iterator[str]:
         Status.CHANGED: "with other values; renaming does not change them",
     }
     for status, text in said.items():
-        changes = [change for change in diff.changes if change.status is status]
+        changes = diff.changes.where(status)
         if changes:
             yield f"# {many(len(changes), 'tensor')} {text}: {_some(changes)}\n"
     odd = unsayable({key for pair in _pairs(diff).items() if pair[0] != pair[1] for key in pair})
@@ -67,6 +67,6 @@ def _comments(diff: Diff) -> Iterator[str]:
         yield f"# {many(len(odd), 'key')} that no rule can name: {named}\n"
 
 
-def _some(changes: list[Change]) -> str:
-    shown = ", ".join(terminal(change.key, 60) for change in changes[:4])
+def _some(changes: Changes) -> str:
+    shown = ", ".join(terminal(key, 60) for key in changes.keys[:4])
     return f"{shown}, ..." if len(changes) > 4 else shown

@@ -40,11 +40,12 @@ def diff_findings(diff: Diff, old_name: str, new_name: str) -> Report:
     findings: list[Finding] = []
     rules = [status.value for status in Status if status is not Status.SAME]
     for rule in rules:
-        changes = [change for change in diff.changes if change.status.value == rule]
+        changes = diff.changes.where(Status(rule))
         if changes:
             message = f"{many(len(changes), 'tensor is', 'tensors are')} {_said(rule, old_name)}"
-            keys = tuple(change.key for change in changes)
-            findings.append(Finding(rule, "error", new_name, message, keys, tuple(map(_change, changes))))
+            findings.append(
+                Finding(rule, "error", new_name, message, tuple(changes.keys), tuple(map(_change, changes)))
+            )
     if diff.extras:
         message = f"{many(len(diff.extras), 'other entry differs', 'other entries differ')} from {old_name}"
         details = tuple(map(_extra, diff.extras))

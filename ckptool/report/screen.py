@@ -135,10 +135,11 @@ def _sides(block: Sides, screen: Screen) -> Iterator[Line]:
     beside = sum(2 + max(map(cells, column)) for column in zip(*facts, strict=True))
     widest = max(16, screen.width - 60, screen.width - marks - beside) if screen.elide else 1 << 20
     rows: list[list[text.Cell]] = []
-    for side, texts in zip(block.sides, facts, strict=True):
-        name = text.Cell(elide(terminal(side.name), widest), side.style, f"{side.mark:<{marks}}")
-        rows.append([name, *map(text.Cell, texts)])
-    columns = [text.Column("", least=16), *[text.Column("", ">")] * (len(facts[0]) - 1), text.Column("", least=20)]
+    names = elide_apart([terminal(side.name) for side in block.sides], [widest] * len(block.sides))
+    for side, name, texts in zip(block.sides, names, facts, strict=True):
+        rows.append([text.Cell(name, side.style, f"{side.mark:<{marks}}"), *map(text.Cell, texts)])
+    last = min(20, max(cells(texts[-1]) for texts in facts))
+    columns = [text.Column("", least=16), *[text.Column("", ">")] * (len(facts[0]) - 1), text.Column("", least=last)]
     yield from text.table(columns, rows, screen)
 
 

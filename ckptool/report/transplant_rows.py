@@ -66,7 +66,8 @@ def module_rows(transplant: Transplant, depth: int | None = None) -> list[Row]:
 def _parts(modules: Mapping[str, Share], name: str, entries: list[Entry]) -> Iterator[tuple[str, list[Entry]]]:
     """What of a partly loaded module is loaded and what is new, if that is said in few rows; else the module."""
     by_key = {entry.key: entry for entry in entries}
-    states = [(key, modules[key.rpartition(".")[0] or key].state) for key in by_key]
+    above = {module[:at] for module in modules for at, char in enumerate(module) if char == "."}
+    states = [(key, _state(by_key[key], modules, above)) for key in by_key]
     found = rollup(states) if share_of(name, entries).state is State.PARTLY else []
     lacking = _alike(
         [(group, [by_key[key] for key in group.keys]) for group in found if group.label is not State.LOADED]
@@ -78,6 +79,14 @@ def _parts(modules: Mapping[str, Share], name: str, entries: list[Entry]) -> Ite
     if loaded:
         yield f"{name}, the rest", loaded
     yield from lacking
+
+
+def _state(entry: Entry, modules: Mapping[str, Share], above: Collection[str]) -> State:
+    """That of the layer that a tensor is in; one beside whole modules, as a token is, has its own."""
+    module = entry.key.rpartition(".")[0]
+    if not module or module in above:
+        return State.LOADED if entry.is_filled else State.NEW
+    return modules[module].state
 
 
 def _alike(groups: Sequence[tuple[Group, list[Entry]]]) -> list[tuple[str, list[Entry]]]:
@@ -155,9 +164,10 @@ def entry_rows(transplant: Transplant, each: bool = False) -> list[Row]:
     labels = _labels(transplant, each)
     elements = {entry.key: entry.spec.elements for entry in transplant.entries}
     rows = _rolled(labels, elements, each)
-    unexpected = {spec.key: spec.elements for spec in transplant.unexpected}
+    names, among = unexpected_names(transplant)
+    unexpected = {name: spec.elements for name, spec in zip(names, transplant.unexpected, strict=True)}
     besides = dict.fromkeys(unexpected, ("unexpected", "unexpected: the model has no such key"))
-    rows += _rolled(besides, unexpected, each, among=[*transplant.mapped])
+    rows += _rolled(besides, unexpected, each, among=among)
     source = transplant.source
     gone = {
         row.source.key: ("dropped", dropped_text(row.reason))
@@ -168,6 +178,25 @@ def entry_rows(transplant: Transplant, each: bool = False) -> list[Row]:
     rows += _rolled(gone, sizes, each, among=[*source])
     order = list(SYMBOLS)
     return [row for _, row in sorted(rows, key=lambda row: order.index(row[0]))]
+
+
+def unexpected_names(transplant: Transplant) -> tuple[Sequence[str], Sequence[str]]:
+    """How the unexpected tensors are called, and all names beside them: as the source has them, unless rules say else.
+
+    A prefix that is seen through is no part of a name: what is printed is what --drop takes.
+    """
+    made = [spec.key for spec in transplant.unexpected]
+    kept = [row.source.key for row in transplant.plan.dropped if isinstance(row.reason, NoSuchKey)]
+    swap = transplant.swap
+    pairs = zip(kept, made, strict=False)
+    if len(kept) == len(made) and all(_bare(key, transplant) == name.removeprefix(swap.put) for key, name in pairs):
+        return kept, [*transplant.source]
+    return made, [*transplant.mapped]
+
+
+def _bare(key: str, transplant: Transplant) -> str:
+    """A source key without the prefixes that are seen through."""
+    return key.removeprefix(transplant.under).removeprefix(transplant.swap.take)
 
 
 def _rolled(
@@ -289,8 +318,9 @@ def verdict_texts(transplant: Transplant) -> Iterator[str]:
         if ruled != as_it_is:
             yield f"with what is done here: {'yes' if ruled.strict else f'no, {refusal_text(ruled)}'}"
         if counters and not ruled.strict and {entry.key for entry in counters} <= set(ruled.missing):
+            are = "is a BatchNorm counter" if len(counters) == 1 else "are BatchNorm counters"
             yield (
-                f"{many(len(counters), 'missing key')} are BatchNorm counters: torch wants them of a file with "
+                f"{many(len(counters), 'missing key')} {are}: torch wants them of a file with "
                 "module versions; evaluation does not use them"
             )
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from signal import SIG_DFL, SIG_IGN, SIGINT, default_int_handler, getsignal, signal
+from signal import SIG_IGN, SIGINT, default_int_handler, getsignal, signal
 
 TYPE_CHECKING = False  # typing takes longer to import than all the rest
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ INTERRUPTED = 130  # `ckptool.core.errors.Exit.INTERRUPTED`
 
 def prepare_process() -> None:
     """What must hold before a command line is read: Ctrl-C ends in silence, standard streams have their numbers."""
-    if getsignal(SIGINT) in (default_int_handler, SIG_DFL):  # ignored in a background job: it stays ignored
+    if getsignal(SIGINT) not in (SIG_IGN, None):  # ignored in a background job: it stays ignored
         signal(SIGINT, _leave)
     _open_standard_streams()
 

@@ -2,27 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from ckptool.core.plan import Plan, Source, Step
+from ckptool.core.checkpoint import Checkpoint
+from ckptool.core.plan import Copies, Plan, Source, Step
 from ckptool.core.reasons import Decoded, Kept
-from ckptool.engine.decoded import decoded_source
+from ckptool.engine.decoded_columns import decoded_tensors
 
 
 def with_decoded_reasons(plan: Plan) -> Plan:
     """The plan whose steps that do nothing but decode a tensor say so."""
-    if not any(checkpoint.is_decoded for checkpoint in plan.inputs):
+    decoded = [_reasons(checkpoint) for checkpoint in plan.inputs]
+    if not any(decoded):
         return plan
-    return replace(plan, steps=tuple(_said(step, plan) for step in plan.steps))
+    steps = plan.steps
+    if isinstance(steps, Copies):
+        said = map(decoded[steps.input].get, steps.sources)
+        pairs = zip(said, steps.reasons, strict=True)
+        reasons = [why if why is not None and isinstance(kept, Kept) else kept for why, kept in pairs]
+        return replace(
+            plan, steps=Copies(steps.input, steps.keys, steps.sources, steps.forms, reasons, steps.origins, steps.cast)
+        )
+    return replace(plan, steps=tuple(_said(step, decoded) for step in steps))
 
 
-def _said(step: Step, plan: Plan) -> Step:
+def _reasons(checkpoint: Checkpoint) -> dict[str, Decoded]:
+    """What is said of each decoded tensor of an input; one object for those of which the same is said."""
+    said: dict[tuple[int, str], Decoded] = {}
+    found: dict[str, Decoded] = {}
+    for key, alike, _, dtype in decoded_tensors(checkpoint):
+        name = id(alike), dtype
+        if name not in said:
+            said[name] = Decoded(alike.title, alike.nbytes, dtype)
+        found[key] = said[name]
+    return found
+
+
+def _said(step: Step, decoded: Sequence[Mapping[str, Decoded]]) -> Step:
     if not isinstance(step.value, Source) or not isinstance(step.reason, Kept):
         return step
-    source = decoded_source(plan.inputs[step.value.input][step.value.key])
-    if source is None:
-        return step
-    return replace(step, reason=Decoded(source.encoded.title, source.encoded.nbytes, source.dtype))
+    reason = decoded[step.value.input].get(step.value.key) if step.value.input < len(decoded) else None
+    return step if reason is None else replace(step, reason=reason)
 
 
 def with_renamed_descriptions(plan: Plan) -> Plan:

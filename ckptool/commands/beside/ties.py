@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -20,20 +21,23 @@ def with_ties(plan: Plan) -> Plan:
 
     Steps are one tensor if they apply equal ops to tensors that are one tensor in the inputs: a cast of tied weights
     stays tied. Tensors of the inputs are one tensor if they view the same elements of a storage, or if the metadata
-    says so and their bytes are equal.
+    says so and their bytes are equal. Two steps that give the same key are two tensors: who repeats layers trains each
+    of them.
     """
     same, notes = _recorded(plan.inputs)
     if isinstance(plan.steps, Copies) and not same:  # of tensors that share nothing
         return replace(plan, notes=(*plan.notes, *notes))
     roots: dict[str, str] = {}
     first: dict[object, str] = {}
+    uses: Counter[Value] = Counter()
     for step in plan.steps:
         key = step.target.key
         place = _place(plan.inputs, step.value, same)
         if step.tied_to is not None:
             roots[key] = step.tied_to
         if place is not None:
-            owner = first.setdefault(place, step.tied_to or key)
+            owner = first.setdefault((place, uses[step.value]), step.tied_to or key)
+            uses[step.value] += 1
             if step.tied_to is None and owner != key:
                 roots[key] = owner
     steps = tuple(_tied(step, _root(step.target.key, roots)) for step in plan.steps)

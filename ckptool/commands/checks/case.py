@@ -100,7 +100,7 @@ class Case:
 
     def place(self, key: str) -> Place | None:
         """Where the policy sets a key."""
-        setting = self.settings.get(key)
+        setting = self.settings.values.get(key)
         return setting.place if setting else None
 
 

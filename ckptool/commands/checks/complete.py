@@ -6,10 +6,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ckptool.commands.beside.hf_config import is_embedding, is_head
+from ckptool.commands.checks import Rule
 from ckptool.commands.checks.case import Case, Found, columns
 from ckptool.commands.checks.counterparts import Counterparts, counterparts
-from ckptool.commands.diff.explaining import DERIVED
-from ckptool.commands.diff.logical import logical_tensors
+from ckptool.commands.checks.settings import Key, PolicyReader
 from ckptool.core.address import address_of
 from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.counts import many
@@ -26,7 +26,6 @@ from ckptool.facts.registry import facts_of
 from ckptool.facts.storages import ties
 from ckptool.formats.folder import KNOWN
 from ckptool.formats.registry import INDEX_ENDING
-from ckptool.recipes.fitting import expert_layout
 
 Specs = Mapping[str, TensorSpec]
 
@@ -39,6 +38,10 @@ _KINDS = (
     (re.compile(r"(?:.*\.)?(?:mtp\w*|nextn\w*|eh_proj|shared_head)(?:\..*)?"), _TOKENS),
     (re.compile(r"(?:.*\.)?experts\..*"), "experts"),
 )
+
+
+COMPLETE_WITH: Key[str] = Key("complete-with", PolicyReader.text)
+RULE = Rule("complete", needs=(COMPLETE_WITH,), allows=("complete",), order=60)
 
 
 def complete(case: Case) -> Iterator[Found]:
@@ -62,7 +65,7 @@ def complete(case: Case) -> Iterator[Found]:
         complete-with = "base/"
         allow.complete = ["model.layers.61.*", "visual.*"]
     """
-    setting = case.settings.complete_with
+    setting = case.settings.get(COMPLETE_WITH)
     if setting is None:
         return
     if not (setting.is_typed or case.policy.is_trusted):
@@ -121,6 +124,10 @@ class _Both:
 
 
 def _compared(checkpoint: Checkpoint, base: Checkpoint) -> _Both:
+    from ckptool.commands.diff.explaining import DERIVED
+    from ckptool.commands.diff.logical import logical_tensors
+    from ckptool.recipes.fitting import expert_layout
+
     export = with_recorded_ties(checkpoint)
     olds, news = encoded_of(base), encoded_of(export)
     wanted = {key: tensor.spec for key, tensor in logical_tensors(base, olds).items()}

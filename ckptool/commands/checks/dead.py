@@ -2,12 +2,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ckptool.commands.checks import Rule
 from ckptool.commands.checks.case import Case, Found, columns
 from ckptool.commands.checks.quantized import members_of
 from ckptool.core.checkpoint import Tensor
 from ckptool.core.counts import many
 
 _ONES = frozenset(["weight", "running_var", "gamma", "scale"])
+
+
+RULE = Rule("dead", level="warning", allows=("dead",), reads=True, order=90)
 
 
 def dead(case: Case) -> Iterator[Found]:

@@ -2,10 +2,29 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
+from typing import Any
 
+from ckptool.commands.checks import Rule, nearest
 from ckptool.commands.checks.case import Case, Found, columns
+from ckptool.commands.checks.settings import At, Key, PolicyReader
 from ckptool.core.counts import many
-from ckptool.core.spec import DTYPES
+from ckptool.core.spec import DTYPES, dtype_named
+
+
+def _dtypes(reader: PolicyReader, value: Any, at: At) -> tuple[str, ...]:
+    found = []
+    for number, name in enumerate(reader.texts(value, at)):
+        dtype = dtype_named(name)
+        if dtype is None:
+            line = (*at, number) if isinstance(value, list) else at
+            reader.refuse(f'"{name}" is not a dtype', line, nearest(name, DTYPES) or "float32, bf16, int64, ...")
+        else:
+            found.append(dtype.name)
+    return tuple(found)
+
+
+DTYPES_ALLOWED: Key[tuple[str, ...]] = Key("dtypes", _dtypes)
+RULE = Rule("dtype", needs=(DTYPES_ALLOWED,), allows=("dtype",), order=70)
 
 
 def dtype(case: Case) -> Iterator[Found]:
@@ -23,7 +42,7 @@ def dtype(case: Case) -> Iterator[Found]:
         dtypes = ["float32", "int64"]
         allow.dtype = ["*.attn_bias"]
     """
-    setting = case.settings.dtypes
+    setting = case.settings.get(DTYPES_ALLOWED)
     if setting is None:
         return
     found: dict[str, list[str]] = defaultdict(list)

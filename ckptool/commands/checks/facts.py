@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ckptool.commands.checks import Rule
 from ckptool.commands.checks.case import Case, Found
 from ckptool.facts.checksums import ChecksumDiffers
 from ckptool.facts.initial import Initial, initial_among
@@ -9,6 +10,9 @@ from ckptool.facts.registry import facts_of
 from ckptool.facts.words import note_of
 
 _DETAILS = 3
+
+
+RULE = Rule("facts", allows=("facts",), reads=True, order=150)
 
 
 def facts(case: Case) -> Iterator[Found]:

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from ckptool.commands.checks import Rule
 from ckptool.commands.checks.bases import Base
 from ckptool.commands.checks.case import Case, Found, asked_by, columns
 from ckptool.commands.checks.finding import Place
+from ckptool.commands.checks.settings import Key, PolicyReader
 from ckptool.core.address import address_of
 from ckptool.core.counts import many
 from ckptool.core.keys import wrapper_prefix
@@ -21,6 +23,12 @@ if TYPE_CHECKING:
 
 _COUNTER = "num_batches_tracked"
 Specs = Mapping[str, TensorSpec]
+
+
+INTO: Key[str] = Key("into", PolicyReader.text)
+MODEL_ARGS: Key[Mapping[str, Any]] = Key("model-args", PolicyReader.table)
+RECIPE: Key[tuple[str, ...]] = Key("recipe", PolicyReader.texts)
+RULE = Rule("fits", needs=(INTO, RECIPE), also=(MODEL_ARGS,), allows=("missing", "unexpected", "mismatched"), order=50)
 
 
 def fits(case: Case) -> Iterator[Found]:
@@ -46,14 +54,14 @@ def fits(case: Case) -> Iterator[Found]:
     """
     specs: Specs = {key: tensor.spec for key, tensor in case.checkpoint.items()}
     versions, entries = case.checkpoint.module_versions, entries_of(case.checkpoint)
-    if case.settings.recipe is not None:
-        with asked_by(case.settings.recipe):
-            (found, specs, versions), entries = _remapped(case, case.settings.recipe.value), ()
+    if (recipe := case.settings.get(RECIPE)) is not None:
+        with asked_by(recipe):
+            (found, specs, versions), entries = _remapped(case, recipe.value), ()
         yield from found
-    if case.settings.into is None:
+    into = case.settings.get(INTO)
+    if into is None:
         return
-    into = case.settings.into
-    arguments = case.settings.model_args.value if case.settings.model_args else {}
+    arguments = {} if (given := case.settings.get(MODEL_ARGS)) is None else given.value
     if not into.is_typed and not case.policy.is_trusted:
         with asked_by(into):
             code = _code_of(case, into.value)
@@ -163,7 +171,7 @@ def _suggested(case: Case, base: Base) -> Sequence[Suggestion]:
     from ckptool.commands.transplant.suggest import suggestions
     from ckptool.models import open_target
 
-    if case.settings.recipe is not None:
+    if case.settings.get(RECIPE) is not None:
         return ()
     target = base.model or open_target(str(address_of(base.name) or case.path_of(base.name)))
     return suggestions(plan_transplant(case.checkpoint, target))

@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from ckptool.commands.checks import Rule
 from ckptool.commands.checks.case import Case, Found, columns
 from ckptool.core.counts import many
 from ckptool.facts.headers import amount
@@ -10,6 +11,9 @@ from ckptool.facts.headers import amount
 _TRAINING = re.compile(
     r"optim|lr_sched|scheduler|scaler|rng|random_state|callbacks|\bloops\b|grad|momentum|exp_avg", re.IGNORECASE
 )
+
+
+RULE = Rule("leftover", level="warning", allows=("leftover",), order=180)
 
 
 def leftover(case: Case) -> Iterator[Found]:

@@ -2,8 +2,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ckptool.commands.checks import Rule
 from ckptool.commands.checks.case import Case, Found, columns
 from ckptool.commands.checks.lock_file import Locked, Section
+from ckptool.commands.checks.settings import Key, PolicyReader
+
+LOCK: Key[str] = Key("lock", PolicyReader.text)
+RULE = Rule("lock", needs=(LOCK,), allows=("lock",), reads=True, order=140)
 
 
 def lock(case: Case) -> Iterator[Found]:
@@ -22,7 +27,7 @@ def lock(case: Case) -> Iterator[Found]:
         lock = "weights.lock"
         allow.lock = ["*.num_batches_tracked"]
     """
-    setting = case.settings.lock
+    setting = case.settings.get(LOCK)
     if setting is None:
         return
     if case.locked is None:

@@ -1,9 +1,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
+from ckptool.commands.checks import Rule
 from ckptool.commands.checks.case import Case, Found, columns
+from ckptool.commands.checks.settings import At, Key, PolicyReader
 from ckptool.core.counts import many
+
+
+def _texts(reader: PolicyReader, value: Any, at: At) -> dict[str, str | None]:
+    if isinstance(value, list):
+        return dict.fromkeys(reader.texts(value, at))
+    found: dict[str, str | None] = {}
+    for name, text in reader.table(value, at).items():
+        if text is not True and not isinstance(text, str):
+            reader.refuse(f"metadata.{name} is neither a text nor true", (*at, name), "true asks for any text")
+        found[name] = None if text is True else text
+    return found
+
+
+METADATA: Key[dict[str, str | None]] = Key("metadata", _texts)
+RULE = Rule("metadata", needs=(METADATA,), order=120)
 
 
 def metadata(case: Case) -> Iterator[Found]:
@@ -20,7 +38,7 @@ def metadata(case: Case) -> Iterator[Found]:
 
         metadata = {format = "pt", license = true}
     """
-    setting = case.settings.metadata
+    setting = case.settings.get(METADATA)
     if setting is None:
         return
     said = {extra.name: extra.text for extra in case.checkpoint.extras if not extra.tensors}

@@ -2,8 +2,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ckptool.commands.checks import Rule
 from ckptool.commands.checks.case import Case, Found, columns
 from ckptool.commands.checks.quantized import members_of
+
+RULE = Rule("nonfinite", allows=("nonfinite",), reads=True, order=80)
 
 
 def nonfinite(case: Case) -> Iterator[Found]:

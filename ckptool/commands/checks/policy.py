@@ -7,20 +7,18 @@ unless the command line trusts it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import PurePath
-from typing import Any, NoReturn
+from typing import Any
 
-from ckptool.commands.checks import RULES, nearest
-from ckptool.commands.checks.finding import LEVELS, Level, Place
-from ckptool.commands.checks.settings import ALLOW, Allow, Drift, Setting, Settings, path_matches
-from ckptool.commands.checks.toml_lines import key_lines
+from ckptool.commands.checks import RULES, allow_lists, nearest, policy_keys
+from ckptool.commands.checks.finding import LEVELS, Level
+from ckptool.commands.checks.settings import Allow, Key, PolicyReader, Setting, Settings, path_matches
 from ckptool.core.address import address_of
-from ckptool.core.errors import CkptError, MissingError, UsageError
-from ckptool.core.keys import Pattern
+from ckptool.core.errors import MissingError, UsageError
 from ckptool.core.shell import shell_quote
-from ckptool.core.sizes import parse_size
 from ckptool.core.toml import parse_toml_text
 from ckptool.storage.paths import exists, is_file, is_own, relative, resolved
 from ckptool.storage.texts import read_bytes
@@ -157,26 +155,12 @@ def _parsed(path: PurePath, *, optional: bool) -> Policy | None:
     return _Reader(path, text).policy(document, at)
 
 
-class _Reader:
+class _Reader(PolicyReader):
     """Turns the tables of one policy into settings."""
 
-    def __init__(self, file: PurePath, text: str) -> None:
-        self.file = file
-        self.lines = key_lines(text)
-        self.written = text.replace("\r\n", "\n").split("\n")
-        self.keys: dict[str, Callable[[Any, tuple[str | int, ...]], Any]] = {
-            "into": self.text,
-            "model-args": self.table,
-            "recipe": self.texts,
-            "complete-with": self.text,
-            "select": self.text,
-            "dtypes": self.dtypes,
-            "max-size": self.size,
-            "drift": self.drifts,
-            "lock": self.text,
-            "metadata": self.metadata,
-            "tied": self.tied,
-        }
+    @cached_property
+    def keys(self) -> dict[str, Key[Any]]:
+        return policy_keys()
 
     def policy(self, table: Mapping[str, Any], at: tuple[str | int, ...]) -> Policy:
         paths = []
@@ -195,6 +179,7 @@ class _Reader:
 
     def settings(self, table: Mapping[str, Any], at: tuple[str | int, ...], also: tuple[str, ...]) -> Settings:
         found: dict[str, Any] = {}
+        values: dict[str, Setting[Any]] = {}
         known = (*self.keys, "levels", "allow", *also)
         for key, value in table.items():
             here = (*at, key)
@@ -206,87 +191,8 @@ class _Reader:
             elif key == "allow":
                 found["allow"] = tuple(self.allow(value, here))
             elif key in self.keys:
-                found[key.replace("-", "_")] = Setting(self.keys[key](value, here), self.place(here))
-        assert found.keys() <= {each.name for each in fields(Settings)}
-        return Settings(**found)
-
-    # ------------------------------------------------------------------------------------------ kinds of values
-
-    def text(self, value: Any, at: tuple[str | int, ...]) -> str:
-        if not isinstance(value, str) or not value:
-            self.refuse(f"{at[-1]} is not text", at, f'{at[-1]} = "..."')
-        return str(value)
-
-    def table(self, value: Any, at: tuple[str | int, ...]) -> dict[str, Any]:
-        if not isinstance(value, dict):
-            self.refuse(f"{at[-1]} is not a table", at, f"{at[-1]} = {{ name = value }}")
-        return dict(value)
-
-    def texts(self, value: Any, at: tuple[str | int, ...]) -> tuple[str, ...]:
-        """One text, or a list of them."""
-        values = [value] if isinstance(value, str) else value
-        if not isinstance(values, list) or not values or not all(isinstance(each, str) and each for each in values):
-            self.refuse(f"{at[-1]} is not a list of texts", at, f'{at[-1]} = ["...", "..."]')
-        return tuple(values)
-
-    def dtypes(self, value: Any, at: tuple[str | int, ...]) -> tuple[str, ...]:
-        from ckptool.core.spec import DTYPES, dtype_named
-
-        found = []
-        for number, name in enumerate(self.texts(value, at)):
-            dtype = dtype_named(name)
-            if dtype is None:
-                line = (*at, number) if isinstance(value, list) else at
-                self.refuse(f'"{name}" is not a dtype', line, nearest(name, DTYPES) or "float32, bf16, int64, ...")
-            else:
-                found.append(dtype.name)
-        return tuple(found)
-
-    def size(self, value: Any, at: tuple[str | int, ...]) -> int:
-        if isinstance(value, int) and not isinstance(value, bool):
-            return value
-        text = self.text(value, at)
-        try:
-            return parse_size(text)
-        except CkptError as error:
-            self.refuse(error.message, at, error.hint or "")
-
-    def drifts(self, value: Any, at: tuple[str | int, ...]) -> tuple[Setting[Drift], ...]:
-        rows = value if isinstance(value, list) else [value]
-        return tuple(
-            self.drift(row, (*at, number) if isinstance(value, list) else at) for number, row in enumerate(rows)
-        )
-
-    def drift(self, value: Any, at: tuple[str | int, ...]) -> Setting[Drift]:
-        table = self.table(value, at)
-        for key in table:
-            if key not in ("from", "keys", "rel"):
-                self.refuse(f'"{key}" is not a part of drift', (*at, key), "it has from, keys and rel")
-        if "from" not in table:
-            self.refuse("drift without from", at, 'from = "base.pth" says what it may not move away from')
-        keys = self.texts(table.get("keys", "*"), (*at, "keys"))
-        for key in keys:
-            self.pattern(key, (*at, "keys"))
-        rel = table.get("rel", 0.0)
-        if not isinstance(rel, int | float) or isinstance(rel, bool) or not 0 <= rel < float("inf"):
-            self.refuse(f"rel is {rel}", (*at, "rel"), "rel = 0.0, or a bound on |new - base| / |base|")
-        return Setting(Drift(self.text(table["from"], (*at, "from")), keys, float(rel)), self.place(at))
-
-    def metadata(self, value: Any, at: tuple[str | int, ...]) -> dict[str, str | None]:
-        if isinstance(value, list):
-            return dict.fromkeys(self.texts(value, at))
-        found: dict[str, str | None] = {}
-        for name, text in self.table(value, at).items():
-            if text is not True and not isinstance(text, str):
-                self.refuse(f"metadata.{name} is neither a text nor true", (*at, name), "true asks for any text")
-            found[name] = None if text is True else text
-        return found
-
-    def tied(self, value: Any, at: tuple[str | int, ...]) -> tuple[tuple[str, ...], ...]:
-        groups = [value] if isinstance(value, list) and value and all(isinstance(key, str) for key in value) else value
-        if not isinstance(groups, list) or not all(isinstance(group, list) and len(group) > 1 for group in groups):
-            self.refuse("tied is not a list of groups of keys", at, 'tied = [["lm_head.weight", "embed.weight"]]')
-        return tuple(self.texts(group, at) for group in groups)
+                values[key] = Setting(self.keys[key].read(self, value, here), self.place(here))
+        return Settings(values, **found)
 
     def levels(self, value: Any, at: tuple[str | int, ...]) -> dict[str, Any]:
         found = {}
@@ -299,30 +205,12 @@ class _Reader:
         return found
 
     def allow(self, value: Any, at: tuple[str | int, ...]) -> list[Allow]:
-        found = []
+        found, lists = [], allow_lists()
         for name, entries in self.table(value, at).items():
-            if name not in ALLOW:
-                hint = nearest(name, ALLOW) or f"the lists are {', '.join(ALLOW)}"
+            if name not in lists:
+                hint = nearest(name, lists) or f"the lists are {', '.join(lists)}"
                 self.refuse(f'"{name}" is not an allow-list', (*at, name), hint)
             for number, text in enumerate(self.texts(entries, (*at, name))):
                 here = (*at, name, number) if isinstance(entries, list) else (*at, name)
-                found.append(Allow(name, self.pattern(text, here), self.place(here)))
+                found.append(Allow(name, lists[name], self.pattern(text, here), self.place(here)))
         return found
-
-    def pattern(self, text: str, at: tuple[str | int, ...]) -> Pattern:
-        try:
-            return Pattern.parse(text)
-        except CkptError as error:
-            self.refuse(error.message, at, error.hint or "")
-
-    # ------------------------------------------------------------------------------------------ places
-
-    def place(self, at: tuple[str | int, ...]) -> Place:
-        while at and at not in self.lines:
-            at = at[:-1]
-        line = self.lines.get(at)
-        return Place(str(self.file), line, "" if line is None else self.written[line - 1].strip())
-
-    def refuse(self, message: str, at: tuple[str | int, ...], hint: str = "") -> NoReturn:
-        place = self.place(at)
-        raise UsageError(f"{place.file}:{place.line or 1}: {message}", hint=hint or None, path=self.file)

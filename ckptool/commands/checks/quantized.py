@@ -1,7 +1,8 @@
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
+from ckptool.commands.checks import Rule
 from ckptool.commands.checks.case import Case, Found
 from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.counts import many
@@ -29,6 +30,9 @@ _SCHEMES: dict[str, tuple[str, ...]] = {
 _SKIPPED = ("modules_to_not_convert", "ignore", "ignored_layers", "llm_int8_skip_modules", "exclude_modules")
 _EXPONENT_NAN = 255
 _DETAILS = 5
+
+
+RULE = Rule("quantized", allows=("quantized",), reads=True, order=160)
 
 
 def quantized(case: Case) -> Iterator[Found]:
@@ -89,7 +93,7 @@ def _nan_exponents(checkpoint: Checkpoint, encoded: Encoded) -> int:
         return sum(int(np.count_nonzero(read("scales", slice(row, row + step)) == _EXPONENT_NAN)) for row in rows)
 
 
-def _described(case: Case, found: tuple[Encoded, ...]) -> Iterator[Found]:
+def _described(case: Case, found: Sequence[Encoded]) -> Iterator[Found]:
     """What config.json says of the quantization, against the tensors."""
     config = config_beside(case.checkpoint)
     if config is None:

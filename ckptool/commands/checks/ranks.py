@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ckptool.commands.checks import Rule
 from ckptool.commands.checks.case import Case, Found
 from ckptool.core.arrays import numpy_dtype
 from ckptool.core.casting import cast
@@ -16,6 +17,9 @@ from ckptool.values.shared import divide, label
 
 _BLOCK = 1 << 20  # bytes of float32
 _DETAILS = 5
+
+
+RULE = Rule("ranks", allows=("ranks",), reads=True, shares=True, order=40)
 
 
 def ranks(case: Case) -> Iterator[Found]:

@@ -2,8 +2,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ckptool.commands.checks import Rule
 from ckptool.commands.checks.case import Case, Found
 from ckptool.core.errors import UnsafeError
+
+RULE = Rule("readable", anyway=True, order=10)
 
 
 def readable(case: Case) -> Iterator[Found]:

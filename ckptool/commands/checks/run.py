@@ -10,11 +10,11 @@ from ckptool.commands.checks import RULES, Rule, rule_named
 from ckptool.commands.checks.bases import Bases
 from ckptool.commands.checks.case import Case, Found, asked_by
 from ckptool.commands.checks.finding import Finding, Outcome, Report, Verdict
-from ckptool.commands.checks.lock import section_of
+from ckptool.commands.checks.lock import LOCK, section_of
 from ckptool.commands.checks.lock_file import Section, read_lock, write_lock
 from ckptool.commands.checks.paths import Target, find_targets
 from ckptool.commands.checks.policy import Policy
-from ckptool.commands.checks.settings import Allow
+from ckptool.commands.checks.settings import SELECT, Allow
 from ckptool.commands.checks.values import Wanted, measure, work
 from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.errors import ChangedError, CkptError, UnreadableError, UsageError
@@ -61,7 +61,7 @@ def run_checks(
     chosen = [rule for name, rule in RULES.items() if rules is None or rule_named(name).name in _named(rules)]
     run = _Run(policy, chosen, threads, update_lock)
     cases = [run.case(target) for target in find_targets(paths)]
-    if update_lock and not any(case.settings.lock for case in cases):
+    if update_lock and not any(case.settings.get(LOCK) for case in cases):
         raise UsageError(
             "the policy names no lock file", hint='lock = "weights.lock" in ckptool.toml', path=policy.file
         )
@@ -112,7 +112,7 @@ class _Run:
         settings = self.policy.settings_for(target.path)
         checkpoint, error = Checkpoint(target.path, Format("unreadable"), {}), None
         try:
-            checkpoint = target.open(settings.select.value if settings.select else None)
+            checkpoint = target.open(None if (select := settings.get(SELECT)) is None else select.value)
         except ChangedError:
             raise
         except CkptError as problem:
@@ -149,7 +149,8 @@ class _Run:
         if _OFF in found:
             what, hint = "is off in the policy", f'levels.{rule.name} = "{rule.level}", or leave out --rule'
         else:
-            what, hint = f"needs {' or '.join(rule.needs)} in the policy", f"ckptool check --explain {rule.name}"
+            needs = " or ".join(key.name for key in rule.needs)
+            what, hint = f"needs {needs} in the policy", f"ckptool check --explain {rule.name}"
         raise UsageError(f"nothing to check: the rule {rule.name} {what}", hint=hint, path=self.policy.file)
 
     def read(self, cases: Sequence[Case], progress: Progress | None) -> None:
@@ -228,7 +229,7 @@ class _Run:
 
     def _prepare_lock(self, case: Case) -> str:
         """Gives the rule its section; or, if locks are to be written, puts what was found there, and says so."""
-        setting = case.settings.lock
+        setting = case.settings.get(LOCK)
         assert setting is not None  # the rule needs it
         with asked_by(setting):
             path = case.path_of(setting.value)

@@ -1,39 +1,22 @@
-"""What a policy asks for: settings, each with the line it stands on."""
+"""What a policy asks for: settings, each with the line it stands on, and how their values are read."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import PurePath
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, NoReturn, TypeAlias, TypeVar
 
 from ckptool.commands.checks.finding import Level, Place
+from ckptool.commands.checks.toml_lines import key_lines
+from ckptool.core.errors import CkptError, UsageError
 from ckptool.core.globs import STAR, Automaton, CharClass, Choice, Node, Repeat
 from ckptool.core.keys import Pattern
 
 _Value = TypeVar("_Value")
 
-ALLOW: dict[str, str] = {
-    "missing": "fits",
-    "unexpected": "fits",
-    "mismatched": "fits",
-    "complete": "complete",
-    "dtype": "dtype",
-    "nonfinite": "nonfinite",
-    "dead": "dead",
-    "drift": "drift",
-    "lock": "lock",
-    "wrapper": "wrapper",
-    "globals": "unsafe-pickle",
-    "leftover": "leftover",
-    "facts": "facts",
-    "quantized": "quantized",
-    "ranks": "ranks",
-    "shards": "shards",
-}
-"""The allow-lists of a policy, and the rule that each of them softens."""
 ALSO = {"missing": "facts"}
 """A further rule that a list softens."""
 
@@ -54,86 +37,110 @@ class Setting(Generic[_Value]):
 
 
 @dataclass(frozen=True, slots=True)
-class Drift:
-    """``drift = {from = "base.pth", keys = "backbone.*", rel = 0.0}``.
-
-    Attributes:
-        base: the checkpoint compared with, as the policy has it.
-        keys: patterns of the tensors that must not move.
-        rel: how far they may: ||new - base|| / ||base||.
-    """
-
-    base: str
-    keys: tuple[str, ...] = ("*",)
-    rel: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
 class Allow:
     """One entry of an allow-list.
 
     Attributes:
         list: the list's name, "missing".
+        rule: the rule that the list softens.
         pattern: which names it excuses.
         place: where it stands.
     """
 
     list: str
+    rule: str
     pattern: Pattern
     place: Place
-
-    @property
-    def rule(self) -> str:
-        return ALLOW[self.list]
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What one file must keep to. What is None is not asked for.
+    """What one file must keep to. What is not there is not asked for.
 
     Attributes:
-        into: a model or checkpoint that the file must fit.
-        model_args: arguments to build that model with.
-        recipe: rules or recipes that make the keys which must fit.
-        complete_with: the checkpoint whose tensors the file must have.
-        select: the dict of the file that holds the weights.
-        dtypes: the dtypes that may occur, by torch's names.
-        max_size: bytes on disk.
-        drift: parts that must be as in another checkpoint.
-        lock: the lock file.
-        metadata: names that must be there, with the text that they must have (None for any).
-        tied: groups of keys that must be one tensor.
+        values: by the name of their key, "max-size".
         levels: levels of rules by name, or "off".
         allow: what is excused.
     """
 
-    into: Setting[str] | None = None
-    model_args: Setting[Mapping[str, Any]] | None = None
-    recipe: Setting[tuple[str, ...]] | None = None
-    complete_with: Setting[str] | None = None
-    select: Setting[str] | None = None
-    dtypes: Setting[tuple[str, ...]] | None = None
-    max_size: Setting[int] | None = None
-    drift: Setting[tuple[Setting[Drift], ...]] | None = None
-    lock: Setting[str] | None = None
-    metadata: Setting[Mapping[str, str | None]] | None = None
-    tied: Setting[tuple[tuple[str, ...], ...]] | None = None
+    values: Mapping[str, Setting[Any]] = field(default_factory=dict)
     levels: Mapping[str, Setting[Level | Literal["off"]]] = field(default_factory=dict)
     allow: tuple[Allow, ...] = ()
 
-    def get(self, key: str) -> Setting[Any] | None:
-        """The setting of a policy key, "max-size"."""
-        found: Setting[Any] | None = getattr(self, key.replace("-", "_"))
-        return found
+    def get(self, key: Key[_Value]) -> Setting[_Value] | None:
+        """The setting of a policy key."""
+        return self.values.get(key.name)
 
     def with_(self, other: Settings) -> Settings:
         """These settings with those of a narrower path on top: keys and levels replace, allow-lists add up."""
-        both: dict[str, Any] = {"levels": {**self.levels, **other.levels}, "allow": (*self.allow, *other.allow)}
-        for each in fields(Settings):
-            if each.name not in both:
-                mine = getattr(other, each.name)
-                both[each.name] = getattr(self, each.name) if mine is None else mine
-        return Settings(**both)
+        return Settings({**self.values, **other.values}, {**self.levels, **other.levels}, (*self.allow, *other.allow))
+
+
+At: TypeAlias = tuple[str | int, ...]
+"""Where a value stands in a policy: ("paths", 0, "max-size")."""
+
+
+class PolicyReader:
+    """Reads the values of one policy: each is of its kind, or an error with its line."""
+
+    def __init__(self, file: PurePath, text: str) -> None:
+        self.file = file
+        self.lines = key_lines(text)
+        self.written = text.replace("\r\n", "\n").split("\n")
+
+    def text(self, value: Any, at: At) -> str:
+        if not isinstance(value, str) or not value:
+            self.refuse(f"{at[-1]} is not text", at, f'{at[-1]} = "..."')
+        return str(value)
+
+    def table(self, value: Any, at: At) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            self.refuse(f"{at[-1]} is not a table", at, f"{at[-1]} = {{ name = value }}")
+        return dict(value)
+
+    def texts(self, value: Any, at: At) -> tuple[str, ...]:
+        """One text, or a list of them."""
+        values = [value] if isinstance(value, str) else value
+        if not isinstance(values, list) or not values or not all(isinstance(each, str) and each for each in values):
+            self.refuse(f"{at[-1]} is not a list of texts", at, f'{at[-1]} = ["...", "..."]')
+        return tuple(values)
+
+    def pattern(self, text: str, at: At) -> Pattern:
+        try:
+            return Pattern.parse(text)
+        except CkptError as error:
+            self.refuse(error.message, at, error.hint or "")
+
+    def place(self, at: At) -> Place:
+        while at and at not in self.lines:
+            at = at[:-1]
+        line = self.lines.get(at)
+        return Place(str(self.file), line, "" if line is None else self.written[line - 1].strip())
+
+    def refuse(self, message: str, at: At, hint: str = "") -> NoReturn:
+        place = self.place(at)
+        raise UsageError(f"{place.file}:{place.line or 1}: {message}", hint=hint or None, path=self.file)
+
+
+@dataclass(frozen=True, slots=True)
+class Key(Generic[_Value]):
+    """A key of a policy.
+
+    Attributes:
+        name: it, "max-size".
+        read: gives its value: given the reader, what the policy says, and where.
+
+    Example:
+        >>> Key("lock", PolicyReader.text).read(PolicyReader(PurePath("ckptool.toml"), 'lock = "a"'), "a", ("lock",))
+        'a'
+    """
+
+    name: str
+    read: Callable[[PolicyReader, Any, At], _Value]
+
+
+SELECT: Key[str] = Key("select", PolicyReader.text)
+"""The dict of the file that holds the weights."""
 
 
 def path_matches(pattern: str, path: str) -> bool:

@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePath
 
+from ckptool.commands.checks import Rule
 from ckptool.commands.checks.case import Case, Found, columns
 from ckptool.core.counts import many
 from ckptool.core.errors import ChangedError, CkptError
@@ -10,6 +11,8 @@ from ckptool.formats.registry import INDEX_ENDING, open_file
 from ckptool.formats.sharded import SHARD_NAME, Index, read_index
 from ckptool.storage.locate import locate_file
 from ckptool.storage.paths import SEPARATORS, entry_names, is_file, is_named
+
+RULE = Rule("shards", allows=("shards",), anyway=True, order=30)
 
 
 def shards(case: Case) -> Iterator[Found]:

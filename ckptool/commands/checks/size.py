@@ -1,9 +1,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
+from ckptool.commands.checks import Rule
 from ckptool.commands.checks.case import Case, Found
+from ckptool.commands.checks.settings import At, Key, PolicyReader
+from ckptool.core.errors import CkptError
+from ckptool.core.sizes import parse_size
 from ckptool.facts.headers import amount
+
+
+def _size(reader: PolicyReader, value: Any, at: At) -> int:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    text = reader.text(value, at)
+    try:
+        return parse_size(text)
+    except CkptError as error:
+        reader.refuse(error.message, at, error.hint or "")
+
+
+MAX_SIZE: Key[int] = Key("max-size", _size)
+RULE = Rule("size", needs=(MAX_SIZE,), order=110)
 
 
 def size(case: Case) -> Iterator[Found]:
@@ -19,7 +38,7 @@ def size(case: Case) -> Iterator[Found]:
 
         max-size = "50MB"
     """
-    setting = case.settings.max_size
+    setting = case.settings.get(MAX_SIZE)
     if setting is None or case.checkpoint.nbytes <= setting.value:
         return
     weights = sum(tensor.nbytes for tensor in case.checkpoint.values())

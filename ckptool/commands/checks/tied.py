@@ -1,10 +1,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
+from ckptool.commands.checks import Rule
 from ckptool.commands.checks.case import Case, Found
+from ckptool.commands.checks.settings import At, Key, PolicyReader
 from ckptool.engine.reading import Reader
 from ckptool.facts.storages import ties
+
+
+def _groups(reader: PolicyReader, value: Any, at: At) -> tuple[tuple[str, ...], ...]:
+    groups = [value] if isinstance(value, list) and value and all(isinstance(key, str) for key in value) else value
+    if not isinstance(groups, list) or not all(isinstance(group, list) and len(group) > 1 for group in groups):
+        reader.refuse("tied is not a list of groups of keys", at, 'tied = [["lm_head.weight", "embed.weight"]]')
+    return tuple(reader.texts(group, at) for group in groups)
+
+
+TIED: Key[tuple[tuple[str, ...], ...]] = Key("tied", _groups)
+RULE = Rule("tied", needs=(TIED,), order=100)
 
 
 def tied(case: Case) -> Iterator[Found]:
@@ -23,7 +37,7 @@ def tied(case: Case) -> Iterator[Found]:
 
         tied = [["lm_head.weight", "model.embed_tokens.weight"]]
     """
-    setting = case.settings.tied
+    setting = case.settings.get(TIED)
     if setting is None:
         return
     owner = {key: number for number, group in enumerate(ties(case.checkpoint)) for key in group}

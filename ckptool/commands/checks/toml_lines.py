@@ -54,7 +54,7 @@ class _Scanner:
 
     def _header(self) -> Path:
         """``[a.b]`` or ``[[a.b]]``: the path of the table that it opens."""
-        line, is_array = self._line(), self.text.startswith("[[", self.at)
+        line, is_array = self._line(), self.text[self.at : self.at + 2] == "[["
         self.at += 1 + is_array
         *outer, name = self._dotted()
         path: Path = ()

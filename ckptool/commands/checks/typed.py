@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import PurePath
+from typing import Any
 
+from ckptool.commands.checks.complete import COMPLETE_WITH
 from ckptool.commands.checks.finding import Place, Report
+from ckptool.commands.checks.fits import INTO, MODEL_ARGS
 from ckptool.commands.checks.policy import Policy
 from ckptool.commands.checks.settings import Setting, Settings
 from ckptool.core.address import address_of
@@ -38,10 +41,10 @@ def with_model(policy: Policy, into: str | None, arguments: Mapping[str, object]
             into = f"{relative(typed, policy.folder)}{rest}"
             break
     place = Place(_TYPED, None, f"--into {into}")
-    settings = Settings(into=Setting(into, place, is_typed=True))
+    values: dict[str, Setting[Any]] = {INTO.name: Setting(into, place, is_typed=True)}
     if arguments:
-        settings = replace(settings, model_args=Setting(dict(arguments), place, is_typed=True))
-    return _with(policy, settings)
+        values[MODEL_ARGS.name] = Setting(dict(arguments), place, is_typed=True)
+    return _with(policy, Settings(values))
 
 
 def with_base(policy: Policy, base: PathText | None) -> Policy:
@@ -56,7 +59,7 @@ def with_base(policy: Policy, base: PathText | None) -> Policy:
     is_whole = address_of(base) is not None or PurePath(base).is_absolute()
     text = str(base) if is_whole else str(relative(base, policy.folder))
     place = Place(_TYPED, None, f"--complete-with {text}")
-    return _with(policy, Settings(complete_with=Setting(text, place, is_typed=True)))
+    return _with(policy, Settings({COMPLETE_WITH.name: Setting(text, place, is_typed=True)}))
 
 
 def _with(policy: Policy, settings: Settings) -> Policy:

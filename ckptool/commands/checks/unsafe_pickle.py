@@ -2,12 +2,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from ckptool.commands.checks import Rule
 from ckptool.commands.checks.case import Case, Found, columns
 from ckptool.core.checkpoint import GlobalUse
 from ckptool.core.counts import many
 from ckptool.core.errors import UnsafeError
 
 _WILD = frozenset("*?[{:")
+
+
+RULE = Rule("unsafe-pickle", allows=("globals",), anyway=True, order=20)
 
 
 def unsafe_pickle(case: Case) -> Iterator[Found]:

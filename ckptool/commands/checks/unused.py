@@ -2,10 +2,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from ckptool.commands.checks import RULES
+from ckptool.commands.checks import RULES, Rule
 from ckptool.commands.checks.case import Found
+from ckptool.commands.checks.fits import INTO, MODEL_ARGS
 from ckptool.commands.checks.policy import Policy
 from ckptool.commands.checks.settings import ALSO, Allow, Settings
+
+RULE = Rule("policy", level="warning", file="unused", order=190)
 
 
 def unused(entries: Iterable[Allow], policy: Policy) -> Iterator[Found]:
@@ -40,15 +43,16 @@ def unused(entries: Iterable[Allow], policy: Policy) -> Iterator[Found]:
         for rule, level in settings.levels.items():
             if level.value != "off" and (why := _never_runs(rule, every)):
                 yield Found(f"levels.{rule} has no effect: {why}", help="set that, or remove it", place=level.place)
-        if settings.model_args is not None and not any(each.into for each in every):
+        arguments = settings.get(MODEL_ARGS)
+        if arguments is not None and not any(each.get(INTO) for each in every):
             text = "model-args has no effect: they are for the model of into, which is not set"
-            yield Found(text, help='into = "torchvision:NAME", or "net.py:CLASS"', place=settings.model_args.place)
+            yield Found(text, help='into = "torchvision:NAME", or "net.py:CLASS"', place=arguments.place)
 
 
 def _never_runs(rule: str, every: Iterable[Settings]) -> str:
     """Why a rule runs on no file, whatever its path; "" if it may."""
     needs = RULES[rule].needs
     if needs and not any(settings.get(key) for settings in every for key in needs):
-        return f"the rule {rule} needs {' or '.join(needs)}, which the policy does not set"
+        return f"the rule {rule} needs {' or '.join(key.name for key in needs)}, which the policy does not set"
     levels = {settings.levels[rule].value for settings in every if rule in settings.levels}
     return f"the rule {rule} is off" if levels == {"off"} else ""

@@ -2,12 +2,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ckptool.commands.checks import Rule
 from ckptool.commands.checks.case import Case, Found
 from ckptool.core.counts import many
 from ckptool.core.keys import strip_wrappers
 from ckptool.facts.registry import facts_of
 from ckptool.facts.words import note_of
 from ckptool.facts.wrappers import Wrapped
+
+RULE = Rule("wrapper", level="warning", allows=("wrapper",), order=170)
 
 
 def wrapper(case: Case) -> Iterator[Found]:

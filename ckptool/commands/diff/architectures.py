@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from ckptool.commands.diff.result import Change, Explained, Models, Status
+from ckptool.commands.diff.result import Change, Changes, Explained, Models
 from ckptool.core.checkpoint import Checkpoint
 from ckptool.facts.architecture import Architecture, Part
 from ckptool.facts.registry import facts_of
@@ -27,14 +27,14 @@ class _Difference:
     parts: tuple[tuple[Part, Architecture], ...]
 
 
-def models_of(old: Checkpoint, new: Checkpoint, changes: Iterable[Change]) -> Models | None:
+def models_of(old: Checkpoint, new: Checkpoint, changes: Changes) -> Models | None:
     """What differs between the first models that are known on both sides; None if there are none."""
     sides = [[fact for fact in facts_of(side) if isinstance(fact, Architecture)] for side in (old, new)]
     if not all(sides):
         return None
     before, after = _pair(*sides)
     differences = tuple(_differences(before, after)) if before.model == after.model else ()
-    differing = [change for change in changes if change.status is not Status.SAME]
+    differing = list(changes.differing) if differences else []
     explained = []
     taken: set[str] = set()
     for difference in differences:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ckptool.commands.consult import comparison_notes
@@ -20,14 +20,15 @@ from ckptool.commands.diff.extras import (
     version_changes,
 )
 from ckptool.commands.diff.logical import logical_sides
-from ckptool.commands.diff.pairing import in_order, seen_through
+from ckptool.commands.diff.pairing import Side, in_order, seen_through
 from ckptool.commands.diff.renames import find_renames
-from ckptool.commands.diff.result import Change, Diff, ExtraChange, Status
-from ckptool.core.checkpoint import Checkpoint, Note, Tensor
+from ckptool.commands.diff.result import Change, Changes, Diff, ExtraChange, Status
+from ckptool.core.checkpoint import Checkpoint, Note, Tensor, form_of
 from ckptool.core.collector import collector_paused
 from ckptool.core.errors import UsageError
 from ckptool.core.keys import Pattern
 from ckptool.core.near_miss import require_match
+from ckptool.core.spec import Form
 from ckptool.engine.reading import Reader
 from ckptool.values.comparing import EXACT, Progress, Verdict, compare_values
 from ckptool.values.delta import Tolerance
@@ -78,47 +79,66 @@ class _Sides:
     """Who stands against whom.
 
     Attributes:
-        both: new key -> the pair.
-        removed: by old key, those without a partner.
-        added: the same by new key.
+        old: the tensors of the old side, without the prefix that was seen through.
+        new: those of the new one.
+        both: keys of both sides.
+        removed: old keys without a partner.
+        added: new keys without a partner.
         mapped: by new key, those that rules brought together.
-        prefixes: of all old and of all new keys, which were seen through.
     """
 
-    both: dict[str, tuple[Tensor, Tensor]]
-    removed: dict[str, Tensor]
-    added: dict[str, Tensor]
+    old: Side
+    new: Side
+    both: Mapping[str, None]
+    removed: Mapping[str, None]
+    added: Mapping[str, None]
     mapped: Mapping[str, Mapped]
-    prefixes: tuple[str, str]
 
     @property
     def keys(self) -> set[str]:
         """All keys of either side that are shown."""
         return {*self.both, *self.removed, *self.added}
 
+    @property
+    def left(self) -> tuple[tuple[Side, Mapping[str, None]], ...]:
+        """Each side, and its keys without a partner."""
+        return (self.old, self.removed), (self.new, self.added)
+
+    def pair(self, key: str) -> tuple[Tensor, Tensor]:
+        """The two tensors of a key that both have."""
+        mapped = self.mapped.get(key)
+        return self.old[key] if mapped is None else mapped.tensor, self.new[key]
+
+    def pairs(self) -> Iterator[tuple[str, tuple[Tensor, Tensor]]]:
+        """Every key that both have, with the two tensors."""
+        return ((key, self.pair(key)) for key in self.both)
+
+    def forms(self) -> Iterator[tuple[Form, Form]]:
+        """Dtype, shape and size of the two tensors of every key that both have."""
+        keys = list(self.both)
+        if self.mapped:
+            return ((form_of(self.mapped[key].tensor), self.new.form(key)) for key in keys)
+        return zip(self.old.forms(keys), self.new.forms(keys), strict=True)
+
 
 def _sides(old: Checkpoint, new: Checkpoint, mapped: Sequence[Mapped] | None) -> _Sides:
     """The tensors of both sides, put together by rules and by keys."""
-    if mapped is None:
-        before, after = seen_through(old, new)
-        olds = {key[len(before) :]: tensor for key, tensor in old.items()}
-        known = {}
-    else:
-        before, after = "", ""
+    if mapped is not None:  # what is left are tensors that rules drop, or make a key of that the other side has not
         known = {one.key: one for one in mapped if one.key in new}
-        olds = {one.key: one.tensor for one in known.values()}
-    news = {key[len(after) :]: tensor for key, tensor in new.items()}
-    both = {key: (olds[key], tensor) for key, tensor in news.items() if key in olds}
-    if mapped is not None:  # what rules drop, or make a key of that the other side has not
         used = {key for one in known.values() for key in one.sources}
-        olds = {key: tensor for key, tensor in old.items() if key not in used}
-    return _Sides(
-        both,
-        {key: tensor for key, tensor in olds.items() if mapped is not None or key not in both},
-        {key: tensor for key, tensor in news.items() if key not in both},
-        known,
-        (before, after),
-    )
+        both = dict.fromkeys(key for key in new if key in known)
+        removed = dict.fromkeys(key for key in old if key not in used)
+        return _Sides(Side(old), Side(new), both, removed, _without(new, both), known)
+    before, after = seen_through(old, new)
+    olds, news = Side(old, before), Side(new, after)
+    names = list(news)
+    both = dict.fromkeys(names if names == list(olds) else [key for key in names if key in olds])
+    return _Sides(olds, news, both, _without(olds, both), _without(news, both), {})
+
+
+def _without(keys: Collection[str], both: Mapping[str, None]) -> dict[str, None]:
+    """Keys without a partner."""
+    return {} if len(keys) == len(both) else dict.fromkeys(key for key in keys if key not in both)
 
 
 def _compared(
@@ -136,8 +156,11 @@ def _compared(
         sides = _only(only, sides, new)
     extras = ([], []) if only else pair_extras(old, new)
     with Reader(() if keys_only else (old, new)) as reader:
-        renamed = {} if keys_only or mapped is not None else find_renames(sides.removed, sides.added, reader, threads)
-        valued = {key: pair for key, pair in sides.both.items() if not keys_only and pair[0].shape == pair[1].shape}
+        renamed: dict[str, str] = {}
+        if not keys_only and mapped is None:
+            removed, added = ({key: side[key] for key in left} for side, left in sides.left)
+            renamed = find_renames(removed, added, reader, threads)
+        valued = {} if keys_only else {key: pair for key, pair in sides.pairs() if pair[0].shape == pair[1].shape}
         within = [] if keys_only else [pair for extra in extras[0] for pair in extra.pairs or ()]
         verdicts = compare_values(
             [*valued.values(), *within], reader, tolerance=tolerance, threads=threads, progress=progress
@@ -147,13 +170,13 @@ def _compared(
             extra_changes = []
     if not only:
         extra_changes += [*code_changes(old, new), *metadata_changes(old, new)]
-        extra_changes += version_changes(old, new, *sides.prefixes)
+        extra_changes += version_changes(old, new, sides.old.prefix, sides.new.prefix)
     judged = dict(zip(valued, verdicts, strict=False))
     notes = _explained(sides, renamed, old, new) if mapped is None else ()
     if only:  # not what is true of the rest
         known = sides.keys
         notes = tuple(note for note in notes if note.keys and all(key in known for key in note.keys))
-    changes = tuple(_changes(old, new, sides, renamed, judged))
+    changes = _changes(sides, renamed, judged)
     if mapped is None and not keys_only:
         notes = (*notes, *statistics_notes(changes))
     return Diff(
@@ -161,7 +184,8 @@ def _compared(
         new,
         changes,
         tuple(extra_changes),
-        *sides.prefixes,
+        sides.old.prefix,
+        sides.new.prefix,
         tolerance,
         keys_only,
         sum(new.nbytes for _, new in valued.values()),
@@ -172,8 +196,9 @@ def _compared(
 
 def _only(patterns: Sequence[str], sides: _Sides, new: Checkpoint) -> _Sides:
     """The tensors that the patterns mean, by their keys as they are shown or as they are in the files."""
-    shown = {tensor.key: key for side in (sides.removed, sides.added) for key, tensor in side.items()}
-    shown |= {tensor.key: key for key, pair in sides.both.items() for tensor in pair}
+    shown = {side.prefix + key: key for side, left in sides.left for key in left}
+    shown |= {side.prefix + key: key for side in (sides.old, sides.new) for key in sides.both}
+    shown |= {mapped.tensor.key: key for key, mapped in sides.mapped.items() if key in sides.both}
     names = dict.fromkeys([*sides.both, *sides.added, *sides.removed, *shown])
     chosen: set[str] = set()
     for text in patterns:
@@ -182,54 +207,73 @@ def _only(patterns: Sequence[str], sides: _Sides, new: Checkpoint) -> _Sides:
         chosen.update(found)
     return replace(
         sides,
-        both={key: pair for key, pair in sides.both.items() if key in chosen},
-        removed={key: tensor for key, tensor in sides.removed.items() if key in chosen},
-        added={key: tensor for key, tensor in sides.added.items() if key in chosen},
+        both=dict.fromkeys(key for key in sides.both if key in chosen),
+        removed=dict.fromkeys(key for key in sides.removed if key in chosen),
+        added=dict.fromkeys(key for key in sides.added if key in chosen),
     )
 
 
 def _explained(sides: _Sides, renamed: Mapping[str, str], old: Checkpoint, new: Checkpoint) -> tuple[Note, ...]:
     """Why keys have no partner."""
-    return explain_pair(_left(sides.removed, renamed.values()), _left(sides.added, renamed), old, new, sides.prefixes)
+    found = set(renamed.values())
+    removed = [key for key in sides.removed if key not in found]
+    added = [key for key in sides.added if key not in renamed]
+    return explain_pair(removed, added, old, new, (sides.old.prefix, sides.new.prefix))
 
 
-def _left(tensors: Iterable[str], partners: Iterable[str]) -> list[str]:
-    """Keys without a partner."""
-    taken = set(partners)
-    return [key for key in tensors if key not in taken]
-
-
-def _changes(
-    old: Checkpoint, new: Checkpoint, sides: _Sides, renamed: Mapping[str, str], verdicts: Mapping[str, Verdict]
-) -> Iterable[Change]:
-    olds, news = ([key[len(cut) :] for key in side] for side, cut in zip((old, new), sides.prefixes, strict=True))
-    partner = {key: sides.mapped[key].sources[0] if key in sides.mapped else key for key in sides.both}
-    for is_new, key in in_order(olds, news, {**partner, **renamed}):
-        if is_new and key in renamed:
-            yield Change(Status.RENAMED, key, sides.removed[renamed[key]], sides.added[key])
+def _changes(sides: _Sides, renamed: Mapping[str, str], verdicts: Mapping[str, Verdict]) -> Changes:
+    """What became of every tensor, in the order of the new side."""
+    status_of = dict(zip(sides.both, _statuses(sides, verdicts), strict=True))
+    if len(status_of) == len(sides.old) == len(sides.new) and not verdicts and not sides.mapped:
+        return Changes(list(status_of), list(status_of.values()), {}, (sides.old, sides.new))
+    partners = {key: mapped.sources[0] for key, mapped in sides.mapped.items() if key in sides.both}
+    order = in_order(sides.old, sides.new, {**partners, **renamed}, () if sides.mapped else sides.both)
+    keys: list[str] = []
+    statuses: list[Status] = []
+    special: dict[int, Change] = {}
+    for is_new, key in order:
+        status: Status | None = None
+        if is_new and key in status_of:
+            status = status_of[key]
+            mapped, verdict = sides.mapped.get(key), verdicts.get(key)
+            delta = None if verdict is None else verdict.delta
+            if mapped is not None or delta is not None:
+                sources = () if mapped is None or mapped.sources == (key,) else mapped.sources
+                how = "" if mapped is None else mapped.how
+                special[len(keys)] = Change(status, key, *sides.pair(key), delta, sources, how)
+        elif is_new and key in renamed:
+            status = Status.RENAMED
+            special[len(keys)] = Change(status, key, sides.old[renamed[key]], sides.new[key])
         elif is_new and key in sides.added:
-            yield Change(Status.ADDED, key, None, sides.added[key])
-        elif is_new and key in sides.both:
-            yield _change(key, *sides.both[key], verdicts.get(key), sides.mapped.get(key))
+            status = Status.ADDED
         elif not is_new and key in sides.removed:
-            yield Change(Status.REMOVED, key, sides.removed[key], None)
+            status = Status.REMOVED
+        if status is not None:
+            keys.append(key)
+            statuses.append(status)
+    return Changes(keys, statuses, special, (sides.old, sides.new))
 
 
-def _change(key: str, old: Tensor, new: Tensor, verdict: Verdict | None, mapped: Mapped | None = None) -> Change:
-    """Of two tensors that belong together; without a verdict the headers alone decide."""
-    delta = verdict.delta if verdict else None
-    sources, how = (mapped.sources, mapped.how) if mapped is not None else ((key,), "")
-    if old.shape != new.shape:
-        status = Status.RESHAPED
-    elif old.dtype != new.dtype:
-        status = Status.CAST
-    elif (verdict and not verdict.same) or old.layout != new.layout or not same_quantizer(old, new):
-        status = Status.CHANGED
-    elif how:
-        status = Status.RESHAPED
-    else:
-        status = Status.SAME if sources == (key,) else Status.RENAMED
-    return Change(status, key, old, new, delta, () if sources == (key,) else sources, how)
+def _statuses(sides: _Sides, verdicts: Mapping[str, Verdict]) -> Iterator[Status]:
+    """What became of each tensor that both sides have; without a verdict the headers alone decide."""
+    for key, (old, new) in zip(sides.both, sides.forms(), strict=True):
+        verdict, mapped = verdicts.get(key), sides.mapped.get(key)
+        if old.shape != new.shape:
+            yield Status.RESHAPED
+        elif old.dtype != new.dtype:
+            yield Status.CAST
+        elif (
+            (verdict is not None and not verdict.same)
+            or old.layout != new.layout
+            or (old.layout == "quantized" and not same_quantizer(*sides.pair(key)))
+        ):
+            yield Status.CHANGED
+        elif mapped is None:
+            yield Status.SAME
+        elif mapped.how:
+            yield Status.RESHAPED
+        else:
+            yield Status.SAME if mapped.sources == (key,) else Status.RENAMED
 
 
 def _extra_changes(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from ckptool.commands.diff.result import Change, Status
-from ckptool.core.checkpoint import Checkpoint, Note, Tensor
+from ckptool.commands.diff.pairing import Side
+from ckptool.commands.diff.result import Changes, Status
+from ckptool.core.checkpoint import Checkpoint, Note
 from ckptool.core.counts import many
 from ckptool.core.keys import common_prefix, strip_wrappers, wrapper_prefix
 from ckptool.core.shell import shell_quote
@@ -34,7 +35,7 @@ class _Pair:
     """Two checkpoints by side, 0 the old and 1 the new; keys without a prefix that was seen through."""
 
     sides: tuple[Checkpoint, Checkpoint]
-    tensors: tuple[Mapping[str, Tensor], Mapping[str, Tensor]]
+    tensors: tuple[Side, Side]
     only: tuple[Sequence[str], Sequence[str]]
 
     def name(self, side: int) -> str:
@@ -48,8 +49,10 @@ class _Pair:
     def reshaped(self) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
         """Keys of both, with the two shapes, where these differ."""
         old, new = self.tensors
-        both = {key: (old[key].shape, new[key].shape) for key in old if key in new}
-        return {key: shapes for key, shapes in both.items() if shapes[0] != shapes[1]}
+        keys = list(old)
+        keys = keys if keys == list(new) else [key for key in keys if key in new]
+        forms = zip(keys, old.forms(keys), new.forms(keys), strict=True)
+        return {key: (a.shape, b.shape) for key, a, b in forms if a.shape != b.shape}
 
 
 def explain_pair(
@@ -81,10 +84,7 @@ def explain_pair(
         >>> notes[0].text
         '1 key only in new.pth: a BatchNorm counter (num_batches_tracked)'
     """
-    olds, news = (
-        {key.removeprefix(prefix): tensor for key, tensor in side.items()}
-        for side, prefix in zip((old, new), prefixes, strict=True)
-    )
+    olds, news = Side(old, prefixes[0]), Side(new, prefixes[1])
     only = (
         [name for key in old_only if (name := key.removeprefix(prefixes[0])) not in news],
         [name for key in new_only if (name := key.removeprefix(prefixes[1])) not in olds],
@@ -96,12 +96,12 @@ def explain_pair(
 _STATISTICS = ("running_mean", "running_var", _COUNTER)
 
 
-def statistics_notes(changes: Sequence[Change]) -> Iterator[Note]:
+def statistics_notes(changes: Changes) -> Iterator[Note]:
     """A model that was frozen, and yet moved: its BatchNorms were not in evaluation mode."""
-    moved = [change for change in changes if change.status is not Status.SAME]
-    if not moved or len(moved) == len(changes) or any(change.status is not Status.CHANGED for change in moved):
+    moved = changes.differing
+    if not moved or len(moved) == len(changes) or moved.count(Status.CHANGED) < len(moved):
         return
-    keys = tuple(change.key for change in moved)
+    keys = tuple(moved.keys)
     if all(key.rpartition(".")[2] in _STATISTICS for key in keys):
         yield Note(
             "only running statistics moved: BatchNorm was not in eval()",
@@ -112,9 +112,12 @@ def statistics_notes(changes: Sequence[Change]) -> Iterator[Note]:
 
 def _counters(pair: _Pair) -> Iterator[Note]:
     for side, only in enumerate(pair.only):
+        counters = [key for key in only if key.rpartition(".")[2] == _COUNTER]
+        if not counters:
+            continue
         lost = {key.rpartition(".")[0] for key in only if key.endswith(_MEAN)}  # no BatchNorms on the other side
         modules = {key.rpartition(".")[0] for key in pair.tensors[1 - side]} - lost
-        keys = tuple(key for key in only if key.rpartition(".")[2] == _COUNTER and key.rpartition(".")[0] in modules)
+        keys = tuple(key for key in counters if key.rpartition(".")[0] in modules)
         if not keys:
             continue
         which = f"BatchNorm counters ({_COUNTER})"

@@ -66,7 +66,8 @@ def _by_name(checkpoint: Checkpoint) -> dict[str, list[Extra]]:
 
 
 def _tensors_by_object(checkpoint: Checkpoint) -> dict[int, Tensor]:
-    tensors = (*checkpoint.tensors.values(), *checkpoint.other_tensors.values())
+    weights = () if checkpoint.columns is not None else checkpoint.tensors.values()  # columns are made of no objects
+    tensors = (*weights, *checkpoint.other_tensors.values())
     return {id(tensor.node): tensor for tensor in tensors if tensor.node is not None}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from ckptool.commands.diff.pairing import seen_through
 from ckptool.core.checkpoint import Checkpoint, Tensor
@@ -33,7 +33,7 @@ def logical_sides(old: Checkpoint, new: Checkpoint) -> tuple[Checkpoint, Checkpo
     )
 
 
-def logical_tensors(checkpoint: Checkpoint, encoded: tuple[Encoded, ...]) -> Mapping[str, Tensor]:
+def logical_tensors(checkpoint: Checkpoint, encoded: Sequence[Encoded]) -> Mapping[str, Tensor]:
     """The tensors by logical key, none of them to be read."""
     gone = {key for each in encoded for key in each.keys}
     plain = {key: tensor for key, tensor in checkpoint.items() if key not in gone} if gone else checkpoint

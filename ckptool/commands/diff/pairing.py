@@ -2,13 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from itertools import product
+from operator import eq
 
-from ckptool.core.checkpoint import Tensor
+from ckptool.core.checkpoint import Checkpoint, Tensor
 from ckptool.core.keys import common_prefix, wrapper_prefix
+from ckptool.core.spec import Form
 
 _DEEPEST = 8
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Side(Mapping[str, Tensor]):
+    """The tensors of a checkpoint by their keys without a prefix that all have; each is made when it is asked for.
+
+    Example:
+        >>> import ckptool
+        >>> side = Side(ckptool.open("fixtures/training.ckpt"), "module.")
+        >>> side["fc.bias"].key, side.form("fc.bias").label
+        ('module.fc.bias', 'f32[100]')
+    """
+
+    checkpoint: Checkpoint
+    prefix: str = ""
+
+    def form(self, key: str) -> Form:
+        """Dtype, shape and size of one tensor, without the tensor."""
+        return self.checkpoint.form(self.prefix + key)
+
+    def forms(self, keys: Iterable[str] | None = None) -> Iterator[Form]:
+        """The forms of these tensors, or of all."""
+        if not self.prefix or keys is None:
+            return self.checkpoint.forms(keys)
+        return self.checkpoint.forms([self.prefix + key for key in keys])
+
+    def __getitem__(self, key: str) -> Tensor:
+        return self.checkpoint.tensors[self.prefix + key]
+
+    def __contains__(self, key: object) -> bool:
+        return isinstance(key, str) and self.prefix + key in self.checkpoint.tensors
+
+    def __iter__(self) -> Iterator[str]:
+        size = len(self.prefix)
+        return (key[size:] for key in self.checkpoint.tensors) if size else iter(self.checkpoint.tensors)
+
+    def __len__(self) -> int:
+        return len(self.checkpoint.tensors)
 
 
 def seen_through(old: Mapping[str, Tensor], new: Mapping[str, Tensor]) -> tuple[str, str]:
@@ -24,16 +65,29 @@ def seen_through(old: Mapping[str, Tensor], new: Mapping[str, Tensor]) -> tuple[
         >>> seen_through(old, new)
         ('module.', '')
     """
-    best, most = ("", ""), _meeting(old, new, "", "")
+    olds, news = _shapes(old), _shapes(new)
+    if olds == news:
+        return "", ""
+    best, most = ("", ""), _meeting(olds, news, "", "")
     wrappers = ({"", wrapper_prefix(old)}, {"", wrapper_prefix(new)})
     for pair in sorted(product(*wrappers), key=_least):
-        if (found := _meeting(old, new, *pair)) > most:
+        if (found := _meeting(olds, news, *pair)) > most:
             best, most = pair, found
     if most * 2 < min(len(old), len(new)):
         for pair in sorted(product(_prefixes(old), _prefixes(new)), key=_least):
-            if (found := _meeting(old, new, *pair)) > most:
+            if (found := _meeting(olds, news, *pair)) > most:
                 best, most = pair, found
     return best
+
+
+_Shape = tuple[int, ...]
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, _Shape]:
+    """The shape of each tensor."""
+    if isinstance(tensors, Checkpoint):
+        return dict(zip(tensors, (form.shape for form in tensors.forms()), strict=True))
+    return {key: tensor.shape for key, tensor in tensors.items()}
 
 
 def _least(pair: tuple[str, str]) -> tuple[int, str, str]:
@@ -46,25 +100,27 @@ def _prefixes(keys: Iterable[str]) -> list[str]:
     return ["".join(f"{part}." for part in parts[:count]) for count in range(len(parts) + 1)]
 
 
-def _meeting(old: Mapping[str, Tensor], new: Mapping[str, Tensor], old_prefix: str, new_prefix: str) -> int:
+def _meeting(old: Mapping[str, _Shape], new: Mapping[str, _Shape], old_prefix: str, new_prefix: str) -> int:
     """How many keys are on both sides without the prefixes, with equal shapes."""
-    count = 0
-    for key, tensor in old.items():
-        other = new.get(new_prefix + key[len(old_prefix) :])
-        count += other is not None and other.shape == tensor.shape
-    return count
+    if old_prefix == new_prefix:
+        return sum(map(eq, map(new.get, old), old.values()))
+    size = len(old_prefix)
+    return sum(new.get(new_prefix + key[size:]) == shape for key, shape in old.items())
 
 
-def in_order(old: Iterable[str], new: Iterable[str], old_key_of: Mapping[str, str]) -> Iterator[tuple[bool, str]]:
+def in_order(
+    old: Iterable[str], new: Iterable[str], old_key_of: Mapping[str, str], both: Container[str] = ()
+) -> Iterator[tuple[bool, str]]:
     """(is new, key) of all new keys in their order, and of old keys without a partner behind the one they followed.
 
     Args:
         old: old keys.
         new: new keys.
-        old_key_of: the partner of each new key that has one.
+        old_key_of: the partner of each new key that has one of another name.
+        both: keys that are their own partners.
 
     Example:
-        >>> list(in_order(["a", "x", "b"], ["b", "a"], {"a": "a", "b": "b"}))
+        >>> list(in_order(["a", "x", "b"], ["b", "a"], {}, {"a", "b"}))
         [(True, 'b'), (True, 'a'), (False, 'x')]
     """
     taken = {old_key: new_key for new_key, old_key in old_key_of.items()}
@@ -73,6 +129,8 @@ def in_order(old: Iterable[str], new: Iterable[str], old_key_of: Mapping[str, st
     for key in old:
         if key in taken:
             anchor = taken[key]
+        elif key in both:
+            anchor = key
         else:
             behind.setdefault(anchor, []).append(key)
     for key in behind.get(None, ()):

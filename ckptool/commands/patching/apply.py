@@ -121,6 +121,8 @@ def _tensor(part: Part, base: Checkpoint, patch: Checkpoint, made: dict[str, Ten
         elif part.how == "whole":
             found = patch[part.key]
         else:
+            if base[part.source].shape != part.shape or patch[part.key].dtype != "uint8":
+                raise _damaged(patch, f"{part.key} cannot be {spec.short}, made of {base[part.source].spec.short}")
             found = PatchedBytes(base[part.source], patch[part.key], spec).tensor
     except KeyError as error:
         raise _damaged(patch, f"it lacks {error.args[0]}") from None

@@ -7,8 +7,9 @@ import struct
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import zip_longest
+from typing import TypeAlias
 
 from ckptool.commands.diff.pairing import seen_through
 from ckptool.commands.patching.manifest import Digest, Manifest, Part, digest_of
@@ -26,6 +27,7 @@ from ckptool.formats.safetensors_header import to_header
 from ckptool.storage.signals import signals_held
 
 _AHEAD = 4  # chunks that are encoded while others are read
+_Buffers: TypeAlias = tuple[bytearray, bytearray]
 _CASTABLE = ("float32", "float16", "bfloat16", "float64")
 
 
@@ -55,6 +57,19 @@ class _Pair:
     part: Part
     tensor: Tensor
     base: Tensor | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Encoders:
+    """Threads that encode, one that hashes in order, and buffers to use again: new memory costs more than copies."""
+
+    pool: ThreadPoolExecutor
+    hashing: ThreadPoolExecutor
+    free: list[_Buffers] = field(default_factory=list)
+
+    def shut_down(self) -> None:
+        for pool in (self.pool, self.hashing):
+            pool.shutdown(cancel_futures=True)
 
 
 def extract(
@@ -93,11 +108,11 @@ def extract(
         pairs = _pairs(base, tuned, reader)
         writer = StreamWriter(sink, (pair.tensor.spec for pair in pairs))
         with signals_held():
-            pool = ThreadPoolExecutor(threads)
+            encoders = _Encoders(ThreadPoolExecutor(threads), ThreadPoolExecutor(1))
         try:
-            parts = {pair.part.key: _extracted(pair, reader, pool, writer, advance) for pair in _in_order(pairs)}
+            parts = {pair.part.key: _extracted(pair, reader, encoders, writer, advance) for pair in _in_order(pairs)}
         finally:
-            pool.shutdown(cancel_futures=True)
+            encoders.shut_down()
     found = tuple(parts[pair.part.key] for pair in pairs)
     used = {part.source for part in found if part.how in ("same", "delta")}
     removed = tuple(key for key in base if key not in used)
@@ -176,7 +191,7 @@ def _in_order(pairs: Sequence[_Pair]) -> list[_Pair]:
 
 
 def _extracted(
-    pair: _Pair, reader: Reader, pool: ThreadPoolExecutor, writer: StreamWriter, advance: Callable[[int], None]
+    pair: _Pair, reader: Reader, encoders: _Encoders, writer: StreamWriter, advance: Callable[[int], None]
 ) -> Part:
     part, tensor = pair.part, pair.tensor
     if part.how == "tied":
@@ -195,7 +210,7 @@ def _extracted(
     lengths: list[int] = []
     writer.begin(4 * (1 + count))
     unchanged = pair.base.dtype == tensor.dtype
-    for nbytes, chunk in _chunks(pair.base, tensor, reader, pool, before, after):
+    for nbytes, chunk in _chunks(pair.base, tensor, reader, encoders, before, after):
         unchanged &= is_same(chunk)
         lengths.append(len(chunk))
         writer.add(chunk)
@@ -209,23 +224,41 @@ def _extracted(
 
 
 def _chunks(
-    base: Tensor, tensor: Tensor, reader: Reader, pool: ThreadPoolExecutor, before: Digest, after: Digest
+    base: Tensor, tensor: Tensor, reader: Reader, encoders: _Encoders, before: Digest, after: Digest
 ) -> Iterator[tuple[int, bytes]]:
     """(bytes of the result, its chunk), in order."""
     width = number_width(tensor.dtype)
     olds = reader.blocks(base, CHUNK * number_width(base.dtype))
     news = reader.blocks(tensor, CHUNK * width)
-    waiting: deque[tuple[int, Future[bytes]]] = deque()
+    waiting: deque[tuple[int, Future[bytes], Future[None], _Buffers]] = deque()
+
+    def take() -> tuple[int, bytes]:
+        nbytes, chunk, hashed, buffers = waiting.popleft()
+        found = chunk.result()
+        hashed.result()
+        encoders.free.append(buffers)
+        return nbytes, found
+
     for old, new in zip_longest(olds, news):
-        before.update(old)
+        buffers = encoders.free.pop() if encoders.free else (bytearray(len(old)), bytearray(len(new)))
+        before_kept, after_kept = (_copied(block, buffer) for block, buffer in zip((old, new), buffers, strict=True))
+        hashed = encoders.hashing.submit(before.update, before_kept)
+        cast = before_kept if base.dtype == tensor.dtype else cast_bytes(old, base.dtype, tensor.dtype)
+        waiting.append((len(new), encoders.pool.submit(encode, cast, after_kept, width), hashed, buffers))
         after.update(new)
-        cast = old if base.dtype == tensor.dtype else cast_bytes(old, base.dtype, tensor.dtype)
-        waiting.append((len(new), pool.submit(encode, memoryview(bytes(cast)), memoryview(bytes(new)), width)))
         if len(waiting) > _AHEAD:
-            nbytes, future = waiting.popleft()
-            yield nbytes, future.result()
-    for nbytes, future in waiting:
-        yield nbytes, future.result()
+            yield take()
+    while waiting:
+        yield take()
+
+
+def _copied(block: memoryview, buffer: bytearray) -> memoryview:
+    """A block in a buffer."""
+    if len(buffer) < len(block):
+        buffer.extend(bytes(len(block) - len(buffer)))
+    view = memoryview(buffer)[: len(block)]
+    view[:] = block
+    return view
 
 
 def _notes(tuned: Checkpoint) -> Iterator[Note]:

@@ -13,12 +13,23 @@ from zlib import crc32
 
 from ckptool.commands.diff.pairing import seen_through
 from ckptool.commands.filter import float_dtype
-from ckptool.commands.patching.peft import TIED_BY_PEFT, Layers, factor_keys, is_input, is_tied, task_of
+from ckptool.commands.patching.peft import (
+    FUSED,
+    FUSED_ORDER,
+    KINDS,
+    TIED_BY_PEFT,
+    Layers,
+    factor_keys,
+    fused_keys,
+    is_input,
+    is_tied,
+    task_of,
+)
 from ckptool.commands.patching.stream import Sink, StreamWriter
 from ckptool.core.address import address_of
 from ckptool.core.arrays import dtype_of
 from ckptool.core.casting import cast, precision
-from ckptool.core.checkpoint import Checkpoint, Note, Tensor
+from ckptool.core.checkpoint import Checkpoint, Note, Piece, Tensor
 from ckptool.core.counts import many
 from ckptool.core.dtypes import DTYPES
 from ckptool.core.errors import UsageError
@@ -236,9 +247,11 @@ class _Making:
     done: int = 0
     layers: Layers = field(init=False)
     ties: dict[str, str] = field(default_factory=dict)
+    fused: dict[str, list[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.layers = Layers.of(tensor.spec for tensor in self.base.values())
+        model_type = (config_beside(self.base) or {}).get("model_type")
+        self.layers = Layers.of((t.spec for t in self.base.values()), str(model_type) if model_type else "")
 
     def advance(self, nbytes: int) -> None:
         self.done += nbytes
@@ -257,7 +270,23 @@ class _Making:
             part = Factored(key, tensor.spec, source if source in self.base else "", "left")
             parts.append(self._compared(part, tensor, leaders, reader))
             self.advance(tensor.nbytes)
+        parts = [self._sized(part) if part.kind in FUSED else part for part in parts]
         return self._saved(parts) if self.options.save else parts
+
+    def _sized(self, part: Factored) -> Factored:
+        """A parameter of experts with its bytes, once all of its module are known; or why it is left."""
+        names = [key.rpartition(".")[2] for key in self.fused[part.module]]
+        if len(names) > 1 and not set(FUSED_ORDER).issuperset(names):
+            why = "one of several parameters of experts, whose order the files do not state"
+            return replace(part, fate="left", kind=why, rank=0)
+        return replace(part, nbytes=sum(spec.nbytes for spec in self._factor_specs(part, part.kind, part.rank)))
+
+    def _wrappers(self, part: Factored) -> int:
+        """How many parameters of its module come after a parameter, and are wrapped around it."""
+        places = {key: key.rpartition(".")[2] for key in self.fused[part.module]}
+        if len(places) == 1:
+            return 0
+        return sum(FUSED_ORDER.index(name) > FUSED_ORDER.index(places[part.source]) for name in places.values())
 
     def _leaders(self, sources: Mapping[str, str]) -> dict[str, str]:
         """{key: the key that it is one tensor with}, in both checkpoints; the embedding before its head."""
@@ -285,12 +314,15 @@ class _Making:
             self.ties[part.source] = leaders[part.key]
             return replace(part, fate="same", kind="tied")
         kind = self.layers.kind(part.source)
-        if kind not in ("linear", "transposed", "embedding", "conv"):
+        if kind not in KINDS:
             return replace(part, kind=kind)
         if not (_is_float(base) and _is_float(tensor)):
             return replace(part, kind="no floating-point numbers")
+        if kind in FUSED:
+            self.fused.setdefault(part.module, []).append(part.source)
         rank = min(self.options.rank, tensor.shape[0], tensor.elements // tensor.shape[0])
-        nbytes = sum(spec.nbytes for spec in self._factor_specs(part, kind, rank))
+        rank = self.options.rank if kind in FUSED else rank
+        nbytes = 0 if kind in FUSED else sum(spec.nbytes for spec in self._factor_specs(part, kind, rank))
         return replace(part, fate="adapted", kind=kind, rank=rank, nbytes=nbytes)
 
     def _saved(self, parts: list[Factored]) -> list[Factored]:
@@ -318,6 +350,11 @@ class _Making:
 
     def _factor_specs(self, part: Factored, kind: str, rank: int) -> tuple[TensorSpec, TensorSpec]:
         out, *rest = part.spec.shape
+        if kind in FUSED:
+            one, other = fused_keys(part.module, self._wrappers(part))
+            inner, outer = rest if kind == "transposed experts" else reversed(rest)
+            dtype, all_ranks = self.options.dtype, out * rank
+            return TensorSpec(one, dtype, (all_ranks, inner)), TensorSpec(other, dtype, (outer, all_ranks))
         one, other = factor_keys(part.module, kind)
         if kind == "conv":
             shapes: tuple[tuple[int, ...], ...] = (rank, *rest), (out, rank, *(1 for _ in rest[1:]))
@@ -334,7 +371,11 @@ class _Making:
         """The parts with what was computed, and the bytes of the file."""
         writer = StreamWriter(sink, self._specs(parts))
         wanted = {part.module for part in parts if part.fate == "adapted"}
-        made = {part.key: self._factored(part, reader, writer) for part in parts if part.fate == "adapted"}
+        made = {
+            part.key: (self._factored_experts if part.kind in FUSED else self._factored)(part, reader, writer)
+            for part in parts
+            if part.fate == "adapted"
+        }
         adapted = {part.module for part in made.values() if part.fate == "adapted"}
         for part in parts:
             if part.fate == "saved" and part.module in wanted - adapted:
@@ -383,6 +424,50 @@ class _Making:
             writer.end(spec.key, spec.dtype, spec.shape)
         return replace(part, rank=rank, norm=norm, lost=lost, nbytes=sum(spec.nbytes for spec in specs))
 
+    def _factored_experts(self, part: Factored, reader: Reader, writer: StreamWriter) -> Factored:
+        """The same for a matrix of each expert: A of one after the other; in B the expert changes fastest.
+
+        Raises:
+            UsageError: numbers are not finite.
+        """
+        import numpy as np
+
+        experts, rank = part.spec.shape[0], part.rank
+        a_spec, b_spec = self._factor_specs(part, part.kind, rank)
+        all_b = np.zeros((b_spec.shape[0], rank, experts), np.float32)
+        norms, losses = [], []
+        writer.begin()
+        for expert in range(experts):
+            change, norm = self._change_of_expert(part, expert, reader)
+            if not np.isfinite(norm):
+                text = f"{part.key} changed by numbers that are not finite"
+                raise UsageError(text, hint="leave it out: ckptool filter --drop", path=self.tuned.path, key=part.key)
+            matrix = change.T if part.kind == "transposed experts" else change
+            u, values, v = low_rank(matrix, min(rank, *matrix.shape))
+            root = np.sqrt(values)
+            b = np.zeros((b_spec.shape[0], rank), np.float32)
+            a = np.zeros((rank, a_spec.shape[1]), np.float32)
+            b[:, : len(root)], a[: len(root)] = u * root, root[:, None] * v
+            stored_b, stored_a = (cast(each, self.options.dtype) for each in (b, a))
+            writer.add(np.ascontiguousarray(stored_a).view(np.uint8).reshape(-1).data)
+            all_b[:, :, expert] = b
+            norms.append(norm)
+            losses.append(distance(matrix, cast(stored_b, "float64"), cast(stored_a, "float64")) if norm else 0.0)
+        writer.end(a_spec.key, a_spec.dtype, a_spec.shape)
+        writer.begin()
+        writer.add(np.ascontiguousarray(cast(all_b, self.options.dtype)).view(np.uint8).reshape(-1).data)
+        writer.end(b_spec.key, b_spec.dtype, b_spec.shape)
+        self.advance(part.spec.nbytes)
+        nbytes = a_spec.nbytes + b_spec.nbytes
+        return replace(part, norm=sqrt(sum(n * n for n in norms)), lost=sqrt(sum(n * n for n in losses)), nbytes=nbytes)
+
+    def _change_of_expert(self, part: Factored, expert: int, reader: Reader) -> tuple[Array, float]:
+        """(tuned - base as a matrix, its norm) of one expert."""
+        tuned, base = (_matrix_of(each, expert, reader) for each in (self.tuned[part.key], self.base[part.source]))
+        kind = "float64" if "float64" in (dtype_of(tuned), dtype_of(base)) else "float32"
+        change = cast(tuned, kind) - cast(base, kind)
+        return change, _norm(change)
+
     def _change(self, part: Factored, reader: Reader) -> tuple[Array | None, float, float]:
         """(tuned - base as a matrix, the norm of a rounding error of tuned, the norm of the change)."""
         import numpy as np
@@ -400,7 +485,8 @@ class _Making:
 
     def config(self, parts: Sequence[Factored], name: str) -> dict[str, object]:
         """adapter_config.json: what the same adapter has after `save_pretrained`, and no more."""
-        adapted = {part.module: part for part in parts if part.fate == "adapted"}
+        adapted = {part.module: part for part in parts if part.fate == "adapted" and part.kind not in FUSED}
+        fused = sorted(part.source for part in parts if part.fate == "adapted" and part.kind in FUSED)
         smaller: dict[int, list[str]] = {}
         for module, part in adapted.items():
             if part.rank != self.options.rank:
@@ -417,7 +503,8 @@ class _Making:
             "lora_alpha": self.options.rank,
             "lora_dropout": 0.0,
             "bias": "lora_only" if biases else "none",
-            "target_modules": self.layers.named(list(adapted)),
+            "target_modules": self.layers.named(list(adapted)) if adapted else [],
+            **({"target_parameters": fused} if fused else {}),
             "rank_pattern": ranks,
             "alpha_pattern": ranks,
             "fan_in_fan_out": any(part.kind == "transposed" for part in adapted.values()),
@@ -431,6 +518,17 @@ class _Making:
         leaders, stated = set(self.ties.values()), is_tied(config_beside(self.base))
         adapted = (part for part in parts if part.fate == "adapted")
         return [part.module for part in adapted if part.key in leaders or (stated and is_input(part.module))]
+
+
+def _matrix_of(tensor: Tensor, expert: int, reader: Reader) -> Array:
+    """One matrix of a tensor with three dimensions."""
+    piece, shape = tensor.pieces[0], tensor.shape[1:]
+    if len(tensor.pieces) > 1 or piece.strides is not None or piece.first is not None:
+        whole: Array = reader.array(tensor)
+        matrix: Array = whole[expert]
+        return matrix
+    own = Piece(piece.storage, piece.start + expert * shape[0] * shape[1], shape)
+    return reader.array(replace(tensor, spec=replace(tensor.spec, shape=shape), pieces=(own,), node=None))
 
 
 def _saved_key(part: Factored, adapted: Collection[str]) -> str:

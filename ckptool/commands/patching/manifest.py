@@ -16,6 +16,9 @@ from ckptool.engine.reading import Reader
 
 VERSION = 1
 _LARGEST = 256 << 20  # bytes of a manifest, unpacked
+_ROOM = 1 << 16  # bytes, or values, that any manifest may have
+_MOST_DEFLATED = 64  # bytes of text for each packed byte
+_MOST_VALUES = 8  # values for each packed byte
 
 How: TypeAlias = Literal["same", "delta", "whole", "tied"]
 
@@ -102,13 +105,16 @@ def read_manifest(patch: Checkpoint) -> Manifest:
             hint="make one: ckptool extract BASE TUNED -o PATCH.safetensors",
             path=path,
         )
-    with Reader() as reader:
-        packed = reader.read_bytes(patch[MANIFEST])
+    size = patch[MANIFEST].nbytes
     try:
-        unpacker = zlib.decompressobj()
-        text = unpacker.decompress(packed, _LARGEST)
-        if unpacker.unconsumed_tail:
+        if size > _LARGEST:
             raise ValueError("it is too long")
+        with Reader() as reader:
+            packed = reader.read_bytes(patch[MANIFEST])
+        unpacker = zlib.decompressobj()
+        text = unpacker.decompress(packed, min(_LARGEST, _ROOM + _MOST_DEFLATED * size))
+        if unpacker.unconsumed_tail or sum(map(text.count, b",[{")) > _ROOM + _MOST_VALUES * size:
+            raise ValueError("it is too long")  # a few bytes would take much memory
         fields = json.loads(text)
         if fields.pop("version") != VERSION:
             raise UnreadableError(f"{path} is a patch of a later version", hint="update ckptool", path=path)

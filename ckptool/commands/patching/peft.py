@@ -13,7 +13,17 @@ from typing import Literal, TypeAlias
 
 from ckptool.core.spec import TensorSpec
 
-Kind: TypeAlias = Literal["linear", "transposed", "embedding", "conv"]
+Kind: TypeAlias = Literal["linear", "transposed", "embedding", "conv", "experts", "transposed experts"]
+
+KINDS = ("linear", "transposed", "embedding", "conv", "experts", "transposed experts")
+FUSED = ("experts", "transposed experts")
+"""Kinds of parameters that hold a matrix for each expert, which PEFT adapts as `target_parameters`."""
+
+FUSED_ORDER = ("gate_up_proj", "gate_proj", "up_proj", "down_proj")
+"""The order in which modules of experts have their parameters, which their files do not state."""
+
+_TRANSPOSED_EXPERTS = frozenset(("gpt_oss", "aria", "openai_privacy_filter"))
+"""Types of models of transformers whose experts say that they are [experts, in, out] (`is_transposed=True`)."""
 
 TIED_BY_PEFT = ("embed_tokens", "lm_head")
 """Last names of the modules for which PEFT knows that a head is the embedding (its EMBEDDING_LAYER_NAMES)."""
@@ -35,23 +45,29 @@ class Layers:
         specs: by key.
         modules: the names of all modules, those that hold others too.
         transposed: square weights are [in, out], as those are whose bias tells it (Conv1D of transformers).
+        model_type: as config.json says; "" without one.
     """
 
     specs: Mapping[str, TensorSpec]
     modules: frozenset[str]
     transposed: bool
+    model_type: str = ""
 
     @classmethod
-    def of(cls, specs: Iterable[TensorSpec]) -> Layers:
+    def of(cls, specs: Iterable[TensorSpec], model_type: str = "") -> Layers:
         found = {spec.key: spec for spec in specs}
         modules = {key[:at] for key in found for at in range(len(key)) if key[at] == "."}
         told = {_is_transposed(found, key) for key in found}
-        return cls(found, frozenset(modules), True in told and False not in told)
+        return cls(found, frozenset(modules), True in told and False not in told, model_type)
 
     def kind(self, key: str) -> Kind | str:
         """How a LoRA adapts a tensor, or in words why none can."""
         spec, (module, _, name) = self.specs[key], key.rpartition(".")
         parent, _, last = module.rpartition(".")
+        if len(spec.shape) == 3 and last == "experts" and 0 not in spec.shape:
+            return self._kind_of_experts(module)
+        if name in ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight"):
+            return "a part of MultiheadAttention"
         if name != "weight" or not module or len(spec.shape) < 2 or 0 in spec.shape:
             return _NO_MATRIX
         if f"{parent}.in_proj_weight".lstrip(".") in self.specs:
@@ -66,6 +82,14 @@ class Layers:
             return "embedding"
         told = _is_transposed(self.specs, key)
         return "transposed" if told or (told is None and self._is_square(key) and self.transposed) else "linear"
+
+    def _kind_of_experts(self, module: str) -> Kind | str:
+        if self.model_type in _TRANSPOSED_EXPERTS:
+            return "transposed experts"
+        gate, down = (self.specs.get(f"{module}.{name}") for name in ("gate_up_proj", "down_proj"))
+        if not self.model_type and gate and down and gate.shape[2] == 2 * down.shape[1] != gate.shape[1]:
+            return "experts as [in, out], without a config.json that says of which model"
+        return "experts"
 
     def _kind_of_conv(self, spec: TensorSpec, bias: str) -> Kind | str:
         out, inner, *kernel = spec.shape
@@ -147,6 +171,20 @@ def task_of(config: Mapping[str, object] | None) -> str | None:
     classes = (config or {}).get("architectures")
     first = str(classes[0]) if isinstance(classes, list) and classes else ""
     return next((task for end, task in _TASKS.items() if first.endswith(end)), None)
+
+
+def fused_keys(module: str, depth: int) -> tuple[str, str]:
+    """The adapter's keys of A and B of a parameter of a module, below `depth` wrappers of other parameters.
+
+    PEFT wraps a module once for each parameter, in the order in which the module has them; the last wrapper is the
+    outermost.
+
+    Example:
+        >>> fused_keys("mlp.experts", 1)[0]
+        'base_model.model.mlp.experts.base_layer.lora_A.weight'
+    """
+    head = f"base_model.model.{module}.{'base_layer.' * depth}"
+    return f"{head}lora_A.weight", f"{head}lora_B.weight"
 
 
 def is_input(module: str) -> bool:

@@ -205,7 +205,7 @@ def _several(source: Shapes, target: Shapes, swap: Swap) -> Iterator[Doubt]:
         rules = [f"{prefix}{{k**}} -> {swap.put}{{k}}", "?{k**} -> !"] if is_plain(prefix) else []
         way = " ".join(f"-r {shell_quote(rule)}" for rule in rules) or "a rule"
         hint = f"none of them is loaded; {way} takes the latter"
-        yield Doubt(frozenset(swap.put + name for name in shared), Note(text, hint, level="warning"))
+        yield Doubt(frozenset(swap.put + name for name in shared), Note(text, hint, level="warning"), tuple(rules))
         return
 
 

@@ -18,6 +18,7 @@ from ckptool.fits import Fitting, default_fit, fit_op, is_head, named_grid
 from ckptool.fits.args import Fit
 from ckptool.models.entries import Entry, Filled, Mismatch
 from ckptool.models.own_init import Blended, ModelInit
+from ckptool.models.target import stated_grids
 
 if TYPE_CHECKING:
     import numpy as np
@@ -151,8 +152,11 @@ class _Chooser:
     problems: list[Problem] = field(default_factory=list)
     heads: list[str] = field(default_factory=list)
     last_layer: str = ""
+    grids: Sequence[tuple[int, int]] = ()
 
     def __post_init__(self) -> None:
+        if self.mismatch == "fit":
+            self.grids = stated_grids(self.target)
         wide = [key for key, spec in self.target.specs.items() if len(spec.shape) > 1]
         self.last_layer = wide[-1].rpartition(".")[0] if wide else ""
 
@@ -211,7 +215,7 @@ class _Chooser:
             return named if named.moves or found.shape != spec.shape else None
         if self.mismatch != "fit" or found.shape == spec.shape:
             return None
-        return default_fit(spec.key, found, spec)
+        return default_fit(spec.key, found, spec, self.grids)
 
     def _is_left(self, entry: Entry, found: TensorSpec) -> bool:
         """True for what is never made to fit: heads of other classes, and buffers that the model makes itself."""

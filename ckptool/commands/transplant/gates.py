@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
+from ckptool.commands.transplant.advice import command_text
 from ckptool.commands.transplant.result import Transplant, weighed
 from ckptool.commands.transplant.shares import least_filled, share_of
+from ckptool.commands.transplant.suggest import as_checkpoint, is_small, model_names
 from ckptool.core.counts import many
 from ckptool.core.errors import CkptError
 from ckptool.core.keys import Pattern
@@ -138,8 +140,12 @@ def loads(transplant: Transplant) -> bool:
     return any(entry.is_filled and not entry.is_counter for entry in transplant.entries)
 
 
-def require_loaded(transplant: Transplant) -> None:
+def require_loaded(transplant: Transplant, command: Sequence[str] = ()) -> None:
     """Nothing loaded is an error, whatever else was asked. Counters alone are nothing.
+
+    Args:
+        transplant: what was decided, with what would load more.
+        command: the words of the command line that asked for it, without the program's name; none in Python.
 
     Raises:
         CkptError: if no tensor of the target is filled.
@@ -157,7 +163,7 @@ def require_loaded(transplant: Transplant) -> None:
         )
     if transplant.suggested:
         first = transplant.suggested[0]
-        hint = f"{first.text}: {first.hint}"
+        hint = f"{first.text}: {first.hint}" if first.hint else first.text
         raise CkptError("nothing would be loaded as it is", hint=hint, path=transplant.source.path)
     if doubt := next((note for note in transplant.plan.notes if transplant.withheld and note.level == "warning"), None):
         raise CkptError(f"nothing would be loaded: {doubt.text}", hint=doubt.hint, path=transplant.source.path)
@@ -175,5 +181,18 @@ def require_loaded(transplant: Transplant) -> None:
         hint = "is it another size of the model? --model-arg says how it is built, --fit how a tensor is made to fit"
     else:
         what = f"no key is a key of {target.name}"
-        hint = f'{names}; --match auto looks for rules that put them together, -r "FROM -> TO" says one'
+        hint = _way_on(transplant, names, command)
     raise CkptError(f"nothing would be loaded: {what}", hint=hint, path=transplant.source.path)
+
+
+def _way_on(transplant: Transplant, names: str, command: Sequence[str]) -> str:
+    """What to type where no name meets; where recipes and a match were tried in vain, what both sides are."""
+    rule = '-r "FROM -> TO" says what goes where'
+    if not command:
+        return f'{names}; ckptool.match(SOURCE, MODEL).recipe looks for rules, recipe=["FROM -> TO"] says one'
+    if not is_small(transplant):
+        return f"{names}; this looks for rules: {command_text([*command, '--match', 'auto'])}"
+    sides = [model_names(transplant.source), model_names(as_checkpoint(transplant.target))]
+    if all(sides) and sides[0] != sides[1]:
+        return f"the source is {sides[0]}, the model is {sides[1]}; {rule}"
+    return f"{names}; no built-in recipe and no match fits; {rule}"

@@ -6,13 +6,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from ckptool.commands.beside.companions import is_folder
+from ckptool.commands.transplant.advice import average_note
 from ckptool.commands.transplant.fill import fill
 from ckptool.commands.transplant.gates import frozen, loaded_though_new, unmet
 from ckptool.commands.transplant.hooked import through_hooks
 from ckptool.commands.transplant.names import matched, under_target_names, without
 from ckptool.commands.transplant.result import Asked, Transplant
 from ckptool.commands.transplant.shares import statistics_notes, uneven_notes
-from ckptool.commands.transplant.suggest import average_note
 from ckptool.core.checkpoint import Checkpoint, Note
 from ckptool.core.errors import UsageError
 from ckptool.core.keys import Pattern

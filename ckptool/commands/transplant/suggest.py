@@ -1,37 +1,38 @@
-"""What would load more: options that headers prove to help, each with the whole command."""
+"""What would load more: options that headers prove to help."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePath
 
 from ckptool.commands.transplant.evidence import doubts, is_plain, places
 from ckptool.commands.transplant.names import matched, meeting, under_target_names
 from ckptool.commands.transplant.result import Transplant
-from ckptool.core.checkpoint import Checkpoint, Note, Tensor
+from ckptool.core.checkpoint import Checkpoint, Tensor
+from ckptool.core.counts import listed
 from ckptool.core.errors import CkptError
 from ckptool.core.format import Format
 from ckptool.core.plan import sources_of
-from ckptool.core.shell import shell_quote
 from ckptool.core.spec import TensorSpec
 from ckptool.facts.architecture import Architecture, Training
 from ckptool.facts.registry import facts_of
-from ckptool.fits import default_fit, is_on_odd_grid
+from ckptool.fits import default_fit
 from ckptool.matching.prefixes import Swap
 from ckptool.matching.result import Confidence
 from ckptool.models import Target
-from ckptool.models.entries import Entry, Filled
+from ckptool.models.entries import Filled
 from ckptool.models.own_init import ModelInit
 from ckptool.models.target import stated_grids
 from ckptool.recipes.fitting import fitting_recipes
-from ckptool.recipes.recipe import Recipe, builtin_recipes, load_recipe, recipe_of
+from ckptool.recipes.recipe import Recipe, builtin_recipes, combine, load_recipe, recipe_of
 
 _MANY = 5_000  # tensors; above that built-in recipes are tried whose rules fit keys of some form
 _MOST = 200_000  # above that none is
 _MANY_TO_MATCH = 1_000
 _MANY_TOWERS = 3
+_ENOUGH = 0.9  # of what is missing; what is left are new heads, and no second recipe is tried
+_FEW_TENSORS = 4  # of a layer; a module that is worth a rule has more
 _GENERAL = ("strip-wrappers",)  # what is done without it, too
 
 
@@ -43,11 +44,13 @@ class Suggestion:
         options: words of the command line, ("-r", "resnet-to-ibn").
         tensors: how many tensors of the model it fills that are not filled now.
         why: what it rests on, as a further clause; "" where the options say it.
+        goes_first: the options are rules that come before those that were given.
     """
 
     options: tuple[str, ...]
     tensors: int
     why: str = ""
+    goes_first: bool = False
 
 
 def suggestions(done: Transplant) -> tuple[Suggestion, ...]:
@@ -64,24 +67,8 @@ def suggestions(done: Transplant) -> tuple[Suggestion, ...]:
         ()
     """
     if done.plan.problems:
-        return ()
+        return tuple(_first_of_several(done))
     return (*_names(done), *_fit(done))
-
-
-def suggestion_notes(found: Sequence[Suggestion], command: Sequence[str]) -> tuple[Note, ...]:
-    """A note for each, with the command that does it."""
-    return tuple(
-        Note(
-            f"{' '.join(each.options)} would fill {each.tensors:,} more tensor{'s' * (each.tensors != 1)}{each.why}",
-            command_text([*command, *each.options]),
-        )
-        for each in found
-    )
-
-
-def command_text(words: Sequence[str]) -> str:
-    """``ckptool transplant "a b.pth" --into net.py:Net``"""
-    return " ".join(["ckptool", *map(shell_quote, words)])
 
 
 def _names(done: Transplant) -> Iterator[Suggestion]:
@@ -107,12 +94,12 @@ def _names(done: Transplant) -> Iterator[Suggestion]:
     known = [Suggestion(("-r", name), _gain(done, specs, load_recipe(name), now)) for name in builtin_recipes()]
     back = ((options, recipe) for options, recipe in fitting_recipes(specs) if "--reverse" in options)
     known += [Suggestion(options, _gain(done, specs, recipe, now)) for options, recipe in back]
-    tried = [*_parts(done, specs, now), *known, *_towers(done, specs, now)]
+    tried = [*_parts(done, specs, now), *known, *_towers(done, specs, now), *_branches(done, specs, now)]
     best = max(tried, key=lambda suggestion: suggestion.tensors)
-    if best in known and "--reverse" not in best.options and 0 < best.tensors < len(_wanted(done)) - now:
+    left = len(_wanted(done)) - now
+    if best in known and "--reverse" not in best.options and 0 < best.tensors < _ENOUGH * left:
         best = max([best, *_chained(done, specs, best, now)], key=lambda suggestion: suggestion.tensors)
-    is_small = max(len(specs), len(done.target.specs)) <= _MANY_TO_MATCH
-    if 2 * best.tensors < len(_wanted(done)) - now and is_small and (done.unexpected or done.withheld):
+    if 2 * best.tensors < left and is_small(done) and (done.unexpected or done.withheld):
         initial = ModelInit(done.target)
         found = matched(done.source, specs, done.target, Recipe(), initial, Confidence.ALIGNED)
         gain = _gain(done, specs, found.recipe, now, as_they_are=True)
@@ -141,19 +128,13 @@ def _chained(done: Transplant, specs: dict[str, TensorSpec], first: Suggestion, 
 
 def _parts(done: Transplant, specs: dict[str, TensorSpec], now: int) -> Iterator[Suggestion]:
     """The part of the source that has the most of a part of the model, and nothing of the rest; then with a recipe."""
-    wanted = done.target.specs
-    fitting: dict[tuple[str, str], int] = {}
-    for put in dict.fromkeys(["", done.swap.put, *_model_prefixes(_as_checkpoint(done.target))]):
-        names = {key[len(put) :]: spec.shape for key, spec in wanted.items() if key.startswith(put)}
-        for take, inside in places(specs, names).items():
-            if take or put:
-                fitting[take, put] = sum(specs[take + name].shape == names[name] for name in inside)
+    fitting = _fitting(done, specs)
     most = max(fitting.values(), default=0)
     if most <= now:
         return
     taken = tuple(fact.take for fact in facts_of(done.source) if isinstance(fact, Training))
     equal = [pair for pair, many in fitting.items() if many == most]
-    take, put = min(equal, key=lambda pair: (not pair[0].startswith(taken), equal.index(pair)))
+    take, _ = min(equal, key=lambda pair: (not pair[0].startswith(taken), equal.index(pair)))
     takes = list(dict.fromkeys([take, *(each for each, _ in equal)]))
     where = " and ".join(f'"{prefix}"' for prefix in takes)
     why = f"; the source has them {len(takes)} times, under {where}" if len(takes) > 1 else ""
@@ -161,10 +142,10 @@ def _parts(done: Transplant, specs: dict[str, TensorSpec], now: int) -> Iterator
     if len(puts) > 1:
         places_put = " and ".join(f'"{prefix}"' for prefix in puts)
         why += f"; the model takes them {len(puts)} times, under {places_put}"
-    if not (is_plain(take) and is_plain(put)):
+    if not all(map(is_plain, (take, *puts))):
         return
     rest = ("?{k**} -> !",) if take else ()
-    bare, whole = ((f"{take}{{k**}} -> {to}{{k}}", *rest) for to in ("", put))
+    bare, whole = ((f"{take}{{k**}} -> {to}", *rest) for to in ("{k}", ", ".join(f"{to}{{k}}" for to in puts)))
     found = [Suggestion(_rules(rules), _gain(done, specs, recipe_of(rules), now), why) for rules in (bare, whole)]
     best = max(found, key=lambda suggestion: suggestion.tensors)
     yield best
@@ -177,6 +158,80 @@ def _parts(done: Transplant, specs: dict[str, TensorSpec], now: int) -> Iterator
         )
 
 
+def _branches(done: Transplant, specs: dict[str, TensorSpec], now: int) -> Iterator[Suggestion]:
+    """Modules of the source that nothing takes, each into all places of the model that have its names and shapes.
+
+    A stage that a model has several times, as global and local branches, is such a module.
+    """
+    wanted = done.target.specs
+    fitting = {} if done.swap else _fitting(done, specs)
+    swap = done.swap or Swap(*max(fitting, key=lambda pair: fitting[pair], default=("", "")))
+    met = {key for key, spec in specs.items() if (name := swap.key(key)) in wanted and wanted[name].shape == spec.shape}
+    filled = {swap.key(key) for key in met}
+    missing = {key: spec.shape for key, spec in wanted.items() if key not in filled}
+    rules: list[str] = []
+    why: list[str] = []
+    for module in _whole_modules([key for key in specs if key not in met], met):
+        names = {key[len(module) :]: specs[key].shape for key in specs if key.startswith(module)}
+        if len(names) <= _FEW_TENSORS or not is_plain(module):
+            continue
+        puts = [
+            put
+            for put, inside in places(missing, names).items()
+            if len(inside) == len(names) and all(missing[put + name] == names[name] for name in names)
+        ]
+        if puts and all(map(is_plain, puts)):
+            rules.append(f"{module}{{k**}} -> {', '.join(f'{put}{{k}}' for put in puts)}")
+            places_put = " and ".join(f'"{put}"' for put in puts)
+            why.append(f'"{module}" into {places_put}')
+    if rules:
+        found = (*rules, *([swap.rule] if swap.put else []))
+        yield Suggestion(_rules(found), _gain(done, specs, recipe_of(found), now), f": {listed(why)}")
+
+
+def _fitting(done: Transplant, specs: dict[str, TensorSpec]) -> dict[tuple[str, str], int]:
+    """How many tensors fit if what is under a prefix of the source goes under a prefix of the model."""
+    wanted = done.target.specs
+    fitting: dict[tuple[str, str], int] = {}
+    for put in dict.fromkeys(["", done.swap.put, *_model_prefixes(as_checkpoint(done.target))]):
+        names = {key[len(put) :]: spec.shape for key, spec in wanted.items() if key.startswith(put)}
+        for take, inside in places(specs, names).items():
+            if take or put:
+                fitting[take, put] = sum(specs[take + name].shape == names[name] for name in inside)
+    return fitting
+
+
+def _whole_modules(keys: Sequence[str], others: Collection[str]) -> list[str]:
+    """The outermost modules of some keys, with their last dots, that no other key is in."""
+    taken = {key[: at + 1] for key in others for at, char in enumerate(key) if char == "."}
+    found: dict[str, None] = {}
+    for key in keys:
+        modules = (key[: at + 1] for at, char in enumerate(key) if char == ".")
+        module = next((module for module in modules if module not in taken), None)
+        if module is not None:
+            found[module] = None
+    return list(found)
+
+
+def _first_of_several(done: Transplant) -> Iterator[Suggestion]:
+    """Where given rules find nothing because the source holds its model several times: the part to take before them."""
+    if not done.asked.recipe.stages or done.match is not None or done.filled or len(done.source) > _MANY:
+        return
+    specs = {key: tensor.spec for key, tensor in done.source.items()}
+    taken = tuple(fact.take for fact in facts_of(done.source) if isinstance(fact, Training))
+    prefixes = [prefix for prefix in dict.fromkeys([*taken, *_model_prefixes(done.source)]) if prefix]
+    found = []
+    for prefix in filter(is_plain, prefixes[:_MANY_TOWERS]):
+        rules = (f"{prefix}{{k**}} -> {{k}}", "?{k**} -> !")
+        recipe = combine([recipe_of(rules), done.asked.recipe])
+        found.append(Suggestion(_rules(rules), _gain(done, specs, recipe, 0), goes_first=True))
+    best = max(found, key=lambda suggestion: suggestion.tensors, default=None)
+    if best is not None and best.tensors > 0:
+        under = " and ".join(f'"{prefix}"' for prefix in prefixes)
+        why = f"; the source has the model under {under}"
+        yield replace(best, why=why)
+
+
 def _rules(rules: Sequence[str]) -> tuple[str, ...]:
     return tuple(word for rule in rules for word in ("-r", rule))
 
@@ -186,7 +241,18 @@ def _model_prefixes(checkpoint: Checkpoint) -> list[str]:
     return [prefix for fact in facts_of(checkpoint) if isinstance(fact, Architecture) for prefix in fact.prefixes]
 
 
-def _as_checkpoint(target: Target) -> Checkpoint:
+def is_small(done: Transplant) -> bool:
+    """True if a match is tried before anything is said."""
+    return max(len(done.source), len(done.target.specs)) <= _MANY_TO_MATCH
+
+
+def model_names(checkpoint: Checkpoint) -> str:
+    """``resnet50 (torchvision names)``; "" for what is not known."""
+    known = dict.fromkeys(fact.plain for fact in facts_of(checkpoint) if isinstance(fact, Architecture))
+    return " and ".join(known)
+
+
+def as_checkpoint(target: Target) -> Checkpoint:
     """A model's keys and shapes as those of a file."""
     if target.checkpoint is not None:
         return target.checkpoint
@@ -242,45 +308,11 @@ def _gain(
 
 
 def _fit(done: Transplant) -> Iterator[Suggestion]:
-    """``--mismatch fit`` where some tensors have a usual fit; the grid of positions by name, where that is needed."""
+    """``--mismatch fit`` where some tensors have a usual fit."""
     if done.asked.mismatch != "skip":
         return
+    grids = stated_grids(done.target)
     entries = [entry for entry in done.having(Filled.MISMATCHED) if entry.key in done.mapped]
-    gain = sum(default_fit(entry.key, done.mapped[entry.key], entry.spec) is not None for entry in entries)
-    named = [text for entry in entries if (text := _grid_fit(done, entry))]
-    if gain or named:
-        usual = ("--mismatch", "fit") if gain else ()
-        yield Suggestion((*usual, *(word for text in named for word in ("--fit", text))), gain + len(named))
-
-
-def _grid_fit(done: Transplant, entry: Entry) -> str:
-    """The fit of positions onto a grid that is not square, where a layer of the model states its grid; else ""."""
-    found = done.mapped[entry.key]
-    if default_fit(entry.key, found, entry.spec) is not None or not is_on_odd_grid(entry.key, found, entry.spec):
-        return ""
-    positions = range(max(1, entry.spec.shape[-2] - 2), entry.spec.shape[-2] + 1)  # up to two tokens before them
-    grids = [grid for grid in stated_grids(done.target) if math.prod(grid) in positions]
-    return f"{entry.key}=grid(target_grid={grids[0]})" if len(grids) == 1 else ""
-
-
-def with_suggestions(done: Transplant, command: Sequence[str], plain: Transplant | None = None) -> Transplant:
-    """The transplant with what would load more among its notes.
-
-    Args:
-        done: what was decided.
-        command: the words of the command line that asked for it, without the program's name.
-        plain: the same without a match, where that is what is advised about.
-    """
-    found = suggestions(plain or done)
-    notes = suggestion_notes(found, command)
-    average = average_note(done.source)
-    best = found[0].options if found else ()
-    takes = replace(average, hint=command_text([*command, *best, "--ema"])) if average is not None else None
-    others = tuple(takes if takes is not None and note == average else note for note in done.plan.notes)
-    return replace(done, plan=replace(done.plan, notes=(*others, *notes)), suggested=notes)
-
-
-def average_note(source: Checkpoint) -> Note | None:
-    """That a file holds a moving average beside the weights that are taken."""
-    average = source.selection.ema
-    return Note(f"the source also holds a moving average, {average}", "--ema takes that") if average else None
+    gain = sum(default_fit(entry.key, done.mapped[entry.key], entry.spec, grids) is not None for entry in entries)
+    if gain:
+        yield Suggestion(("--mismatch", "fit"), gain)

@@ -125,7 +125,8 @@ class State:
 
     def number(self, form: struct.Struct) -> int:
         """The next number of a binary form."""
-        return int.from_bytes(self.take(form.size), "little", signed=form.format == "<i")
+        (number,) = form.unpack(self.take(form.size))
+        return int(number)
 
     def line(self, limit: int | None = None) -> bytes:
         """The bytes up to a newline, which is skipped; at most `limit` of them."""

@@ -2,8 +2,7 @@
 
 The weights are the float32 parameters, as DeepSpeed's own zero_to_fp32 gives them; the 16-bit ones that stages 1 and 2
 also write are taken with ``--select module``. What zero_to_fp32 loses is taken from where it is: frozen parameters of
-stage 1, the weights of BF16_Optimizer, the layers of a pipeline. Where experts are spread over ranks, all weights are
-the 16-bit ones: which rank's partition holds which expert is not stated.
+stage 1, the weights of BF16_Optimizer, the layers of a pipeline, experts that are spread over ranks.
 """
 
 from __future__ import annotations
@@ -18,8 +17,9 @@ from ckptool.core.format import Format
 from ckptool.core.observations import OptimizerLeftOut, ReplicasDiffer
 from ckptool.core.ranks import Ranks
 from ckptool.formats.ranks.deepspeed_builder import Builder
+from ckptool.formats.ranks.deepspeed_experts import ExpertPartitions, read_experts
 from ckptool.formats.ranks.deepspeed_files import Files, check_complete
-from ckptool.formats.ranks.deepspeed_layers import StagedPartitions, read_experts, read_layers
+from ckptool.formats.ranks.deepspeed_layers import StagedPartitions, read_layers
 from ckptool.formats.ranks.deepspeed_states import ModelStates
 from ckptool.formats.ranks.files import lacks, read_rank
 from ckptool.formats.ranks.stand_ins import Joined, StandIns, joined_checkpoint
@@ -45,7 +45,7 @@ def open_deepspeed(folder: Folder, select: str | None = None, path: PurePath | N
     is_universal = any(entry.name == PARAMETERS and entry.is_folder for entry in folder.entries())
     stages = _stages(folder, files)
     states = stages[0]
-    partitions = None if is_universal or files.experts else _partitions(folder, files, stages)
+    partitions = None if is_universal else _partitions(folder, files, stages)
     for stage in stages[1:]:
         states.absorb(stage)
     if is_universal:
@@ -65,7 +65,10 @@ def open_deepspeed(folder: Folder, select: str | None = None, path: PurePath | N
             states.observations.append(OptimizerLeftOut("stages"))
     if files.experts:
         states.add_files(read_experts(folder, files, states))
-        states.observations.append(OptimizerLeftOut("experts"))
+        if states.held.get("ds_autoep_layers"):
+            states.observations.append(OptimizerLeftOut("fused experts"))
+        elif files.unnamed_states:
+            states.observations.append(OptimizerLeftOut("experts"))
     builder = Builder(states, partitions, StandIns(states.file.source))
     root = builder.root(select)
     kind = _kind_of(partitions)
@@ -122,6 +125,8 @@ def _stages(folder: Folder, files: Files) -> list[ModelStates]:
 
 def _partitions(folder: Folder, files: Files, stages: list[ModelStates]) -> ParameterSource | None:
     """The optimizer files, which must be those of all ranks."""
+    if files.experts and stages[0].held.get("ds_autoep_layers"):
+        return None
     if not files.optimizers:
         if files.is_partitioned:
             raise UnreadableError(
@@ -143,11 +148,14 @@ def _partitions(folder: Folder, files: Files, stages: list[ModelStates]) -> Para
     return found[0] if len(found) == 1 else StagedPartitions(found, ())
 
 
-def _partitions_of(folder: Folder, files: Files, names: Mapping[int, str], states: ModelStates) -> Partitions:
+def _partitions_of(folder: Folder, files: Files, names: Mapping[int, str], states: ModelStates) -> ParameterSource:
     found: list[Partition] = []
     world = states.held.get("dp_world_size")
+    by_blocks = False
     for rank, name in names.items():
         file = read_rank(folder.open(name), f"rank {rank}")
+        config = file.entries(file.entries(file.root).get("ds_config")) if not found else {}
+        by_blocks |= config.get("use_data_before_expert_parallelism") is True
         states.globals.append(file.archive.loaded.globals)
         states.observations += file.archive.observations
         found.append(read_partition(file, rank, keeps_options=not found))
@@ -155,4 +163,6 @@ def _partitions_of(folder: Folder, files: Files, names: Mapping[int, str], state
     count = max(found[0].counts, default=0) or (world if type(world) is int else len(found))
     for kind in (names, files.parameters):
         check_complete(files.path, kind, count)
+    if files.experts:
+        return ExpertPartitions(found, states, by_blocks=by_blocks)
     return Partitions(folder.path, found, states.shapes)

@@ -79,20 +79,17 @@ class Builder:
         return replace(checkpoint, selection=selection)
 
     def _module(self) -> object:
-        """The 16-bit weights, with those that lie in files of their own: experts behind the rest of their layer."""
-        node = self.stand_ins.adopt(self.states.held.get(MODULE), self.states.file.archive)
-        if not self.states.elsewhere:
-            return node
-        pairs = node.items if type(node) is Dict or type(node) is Call else []
-        own: list[tuple[object, object]] = [pair for pair in pairs if pair[0] not in self.states.elsewhere]
-        places: dict[int, list[tuple[object, object]]] = {}
-        for key, (file, each) in self.states.elsewhere.items():
-            around = key.rpartition(".experts.")[0]
-            before = [at for at, (name, _) in enumerate(own) if around and str(name).startswith(f"{around}.")]
-            at = before[-1] + 1 if before else len(own)
-            places.setdefault(at, []).append((key, self.stand_ins.adopt(each, file.archive)))
-        items = [pair for at in range(len(own) + 1) for pair in (*places.get(at, ()), *own[at : at + 1])]
-        return self._like_module(items)
+        """The 16-bit weights, with those that lie in files of their own."""
+        states = self.states
+        node = states.held.get(MODULE)
+        if not states.elsewhere:
+            return self.stand_ins.adopt(node, states.file.archive)
+        own = node.items if type(node) is Dict or type(node) is Call else []
+        items: list[tuple[object, object]] = []
+        for key, each in states.module.items():
+            file = states.elsewhere[key][0] if key in states.elsewhere else states.file
+            items.append((key, self.stand_ins.adopt(each, file.archive)))
+        return self._like_module([*items, *(pair for pair in own if pair[0] not in states.module)])
 
     def _weights(self) -> object:
         """The float32 parameters, buffers, frozen parameters and aliases, in the order of the module."""

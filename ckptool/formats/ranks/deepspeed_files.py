@@ -16,6 +16,7 @@ PARAMETER_FILE = re.compile(r"zero_pp_rank_(?P<rank>\d+)_mp_rank_(?P<mp>\d+)_mod
 MODEL_FILE = re.compile(r"mp_rank_(?P<mp>\d+)_model_states\.pt")
 LAYER_FILE = re.compile(r"layer_(?P<layer>\d+)(?:-model_(?P<tp>\d+))?-model_states\.pt")
 EXPERT_FILE = re.compile(r"layer_(?P<layer>\d+)_expert_(?P<expert>\d+)_mp_rank_(?P<mp>\d+)_model_states\.pt")
+UNNAMED_FILE = re.compile(r"expp_rank_\d+_mp_rank_\d+_optim_states\.pt")
 _KNOWN = (MODEL_FILE, PARAMETER_FILE, OPTIMIZER_FILE, LAYER_FILE, EXPERT_FILE)
 _CUT = "which axis of a tensor was cut is not in the files"
 _CONVERT = "convert it with the library that trained the model (Megatron-DeepSpeed)"
@@ -37,6 +38,7 @@ class Files:
         optimizers: of the ranks' optimizer states, by stage of the pipeline and by rank.
         layers: of a pipeline's layers, by number.
         experts: of the experts that are spread over ranks, by number of the layer and of the expert.
+        unnamed_states: of the optimizer of a model with experts without ZeRO, which names no parameter.
     """
 
     path: PurePath
@@ -45,6 +47,7 @@ class Files:
     optimizers: Mapping[int, Mapping[int, str]]
     layers: Mapping[int, str] = field(default_factory=dict)
     experts: Mapping[tuple[int, int], str] = field(default_factory=dict)
+    unnamed_states: tuple[str, ...] = ()
 
     @property
     def is_partitioned(self) -> bool:
@@ -130,6 +133,7 @@ class Files:
             by_stage,
             layers,
             dict(sorted(experts.items())),
+            tuple(name for name in names if UNNAMED_FILE.fullmatch(name)),
         )
 
 

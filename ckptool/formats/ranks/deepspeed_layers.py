@@ -1,4 +1,4 @@
-"""What DeepSpeed saves in files of their own: the layers of a pipeline, and experts that are spread over ranks."""
+"""The layers of a pipeline, which DeepSpeed saves in files of their own, and the partitions of its stages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ckptool.formats.ranks.deepspeed_files import Files
 from ckptool.formats.ranks.deepspeed_states import ModelStates
 from ckptool.formats.ranks.files import MAX_RANKS, RankFile, listed, read_rank
 from ckptool.formats.ranks.held import are_equal
-from ckptool.formats.ranks.zero import Partitions, Shapes
+from ckptool.formats.ranks.zero import ParameterSource, Shapes
 from ckptool.formats.ranks.zero_files import MASTER
 
 _TIED = "tied_modules."
@@ -30,12 +30,12 @@ class StagedPartitions:
         differing: tied parameters of which the stages hold different values; those of the first are taken.
     """
 
-    def __init__(self, stages: Sequence[Partitions], shapes: Sequence[Shapes]) -> None:
+    def __init__(self, stages: Sequence[ParameterSource], shapes: Sequence[Shapes]) -> None:
         self.stages = stages
         self.shapes = shapes
         self.stage = stages[0].stage
         self.differing: list[str] = []
-        self._stage_of: dict[str, Partitions] = {}
+        self._stage_of: dict[str, ParameterSource] = {}
         for stage in stages:
             for name in stage.names():
                 first = self._stage_of.setdefault(name, stage)
@@ -79,7 +79,7 @@ class StagedPartitions:
         return self._stage_of[name].scalars(name)
 
 
-def _agree(name: str, first: Partitions, second: Partitions) -> bool:
+def _agree(name: str, first: ParameterSource, second: ParameterSource) -> bool:
     ours, theirs = first.tensor(name), second.tensor(name)
     return ours is None or theirs is None or are_equal(ours, theirs) is not False
 
@@ -133,34 +133,3 @@ def _module(number: int, keys: Sequence[str], stated: set[str]) -> str:
     tied = dict.fromkeys(".".join(name.split(".")[:2]) for name in sorted(stated) if name.startswith(_TIED))
     fitting = [module for module in tied if keys and all(f"{module}.{key}" in stated for key in keys)]
     return fitting[0] if len(fitting) == 1 else str(number)
-
-
-def read_experts(folder: Folder, files: Files, states: ModelStates) -> Held:
-    """The 16-bit weights of experts, whose files name them as the whole model does.
-
-    Raises:
-        UnreadableError: the file of an expert is missing.
-    """
-    counts = states.held.get("num_experts")
-    numbers = [count for count in counts if type(count) is int] if type(counts) is list else []
-    wanted = {(layer, expert) for layer, count in enumerate(numbers) for expert in range(min(count, MAX_RANKS))}
-    layers = {layer for layer, _ in files.experts}
-    most = max(expert for _, expert in files.experts)
-    wanted |= (
-        {(layer, expert) for layer in layers for expert in range(min(most + 1, MAX_RANKS))} if not wanted else set()
-    )
-    absent = sorted(wanted - set(files.experts))
-    if absent:
-        names = [f"layer_{layer}_expert_{expert}_mp_rank_00_model_states.pt" for layer, expert in absent]
-        raise UnreadableError(
-            f"{len(absent):,} of {len(wanted):,} experts {'is' if len(absent) == 1 else 'are'} missing in "
-            f"{folder.path}: {listed(names)}",
-            hint="copy them from where the checkpoint was saved",
-            path=folder.path / names[0],
-        )
-    held: Held = {}
-    for (layer, expert), name in files.experts.items():
-        file = read_rank(folder.open(name), f"expert {expert} of layer {layer}")
-        states.note(file)
-        held.update({key: (file, node) for key, node in file.entries(file.root).items()})
-    return held

@@ -114,9 +114,16 @@ class ModelStates:
         self.faithful &= file.archive.loaded.faithful
 
     def add_files(self, held: Mapping[str, tuple[RankFile, object]]) -> None:
-        """Weights of `module` that lie in files of their own."""
+        """Weights of `module` that lie in files of their own: experts behind the rest of their layer."""
         self.elsewhere.update(held)
-        self.module.update({key: node for key, (_, node) in held.items()})
+        around = {key: key.rpartition(".experts.")[0] for key in held}
+        last = {layer: key for key in self.module for layer in _layers_around(key)}
+        behind: dict[str, list[str]] = {}
+        for key, layer in around.items():
+            behind.setdefault(last.get(layer, "") if layer else "", []).append(key)
+        order = [each for key in self.module for each in (key, *behind.get(key, ()))] + behind.get("", [])
+        nodes = self.module | {key: node for key, (_, node) in held.items()}
+        self.module = {key: nodes[key] for key in order}
 
     def absorb(self, stage: ModelStates) -> None:
         """Take over what a further stage of the pipeline holds: of each group more parameters."""
@@ -148,3 +155,9 @@ class ModelStates:
                 hint="the files are not of one save: copy the folder again from where it was saved",
                 path=file.source.path,
             )
+
+
+def _layers_around(key: str) -> Iterator[str]:
+    """The modules around a key."""
+    names = key.split(".")
+    return (".".join(names[:count]) for count in range(1, len(names)))

@@ -1,7 +1,8 @@
 """Megatron folders of before its distributed checkpoints: a torch file for each tensor- and pipeline-parallel rank.
 
 ``mp_rank_01_002/model_optim_rng.pt`` is tensor-parallel rank 1 of pipeline stage 2. Nothing states along which axis a
-tensor was cut: its name does, by the table below. Layers are numbered within their stage.
+tensor was cut: its name does, by the table below. Layers are numbered within their stage. A third number is the
+expert-parallel rank (the second one without pipeline stages): each holds a range of a layer's experts, numbered from 0.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import PurePath
 
 from ckptool.core.bytes import Folder
@@ -41,6 +43,10 @@ _EQUAL = re.compile(
 _GATED = re.compile(r"(?:linear_fc1|dense_h_to_4h)\.(?:weight|bias)")
 _FUSED = re.compile(r"(?:in_proj|conv1d|A_log|dt_bias|D)(?:\.|$)")
 _EXPERT = re.compile(r"\.(?:local_experts|experts)\.")
+_LOCAL = re.compile(
+    r"(?P<before>.*\.local_experts\.|.*\.experts\.linear_fc[12]\.(?:weight|bias))(?P<number>\d{1,9})(?P<after>.*)"
+)
+_NUMBERED = re.compile(r"(\.(?:weight|bias))\d+$")
 _EMBEDDING = "word_embeddings.weight"
 _OUTPUTS = ("word_embeddings_for_head.weight", "output_layer.weight")
 
@@ -71,7 +77,7 @@ class _Place:
 
     @property
     def who(self) -> str:
-        return f"rank tp {self.tp}, pp {self.pp}"
+        return f"rank tp {self.tp}, pp {self.pp}" + (f", ep {self.ep}" if self.ep else "")
 
 
 class _Iteration:
@@ -85,15 +91,22 @@ class _Iteration:
         self._differing: list[str] = []
         self._embedding: list[Tensor] = []
         self.names = self._places()
-        self.tp = max(place.tp for place in self.names) + 1
-        self.pp = max(place.pp for place in self.names) + 1
-        self._check_complete()
+        if _Place(0, 0, 0) not in self.names:
+            raise self._lacks(_Place(0, 0, 0), ["mp_rank_00"])
         first = self._file(_Place(0, 0, 0))
         self.stand_ins = StandIns(first.source)
         self.first = first
         self.head = first.entries(first.root)
         self.args = {**first.entries(self.head.get("args")), **first.state(self.head.get("args"))}
         self.sources = [first.source]
+        if self._number("pipeline_model_parallel_size") == 1 and self._number("expert_model_parallel_size") > 1:
+            self.names = {_Place(p.tp, p.ep, p.pp or p.ep): name for p, name in self.names.items()}
+        self.tp = max(place.tp for place in self.names) + 1
+        self.pp = max(place.pp for place in self.names) + 1
+        self.ep = max(place.ep for place in self.names) + 1
+        if self.tp * self.pp * self.ep > MAX_RANKS:
+            raise UnreadableError(f"{self.path} holds files of more than {MAX_RANKS:,} ranks", path=self.path)
+        self._check_complete()
         self._check_arguments()
 
     def checkpoint(self, path: PurePath, select: str | None) -> Checkpoint:
@@ -118,15 +131,15 @@ class _Iteration:
         return joined_checkpoint(
             Joined(
                 path=path,
-                format=Format("Megatron", is_pickle=True, ranks=self.tp * self.pp),
+                format=Format("Megatron", is_pickle=True, ranks=self.tp * self.pp * self.ep),
                 root=Dict(items),
                 stand_ins=self.stand_ins,
                 files=tuple(dict.fromkeys(self.sources)),
                 globals=tuple(self.globals),
                 observations=(*self.observations, *self._replicas()),
                 ranks=Ranks(
-                    self.tp * self.pp,
-                    (("tp", self.tp), ("pp", self.pp)),
+                    self.tp * self.pp * self.ep,
+                    (("tp", self.tp), ("pp", self.pp), *((("ep", self.ep),) if self.ep > 1 else ())),
                     step=iteration if type(iteration) is int else None,
                 ),
                 faithful=self.first.archive.loaded.faithful,
@@ -144,37 +157,41 @@ class _Iteration:
             match = NAME.fullmatch(entry.name) if entry.is_folder else None
             if match is not None:
                 found[_Place(int(match["tp"]), int(match["pp"] or 0), int(match["ep"] or 0))] = entry.name
-        size = (max(place.tp for place in found) + 1) * (max(place.pp for place in found) + 1)
-        if size > MAX_RANKS:
-            raise UnreadableError(f"{self.path} holds files of more than {MAX_RANKS:,} ranks", path=self.path)
-        spread = sorted({place.ep for place in found})
-        if spread != [0]:
-            raise UnreadableError(
-                f"{self.path} holds experts that are spread over ranks: {listed(found.values(), 3)}",
-                hint="convert it with Megatron: --ckpt-convert-format torch_dist",
-                path=self.path,
-            )
         return found
 
+    def _number(self, name: str) -> int:
+        """A number among the arguments of the training script; 1 where it is not stated."""
+        value = self.args.get(name)
+        return value if type(value) is int else 1
+
     def _check_complete(self) -> None:
-        wanted = [_Place(tp, pp, 0) for pp in range(self.pp) for tp in range(self.tp)]
+        wanted = [_Place(tp, pp, ep) for pp in range(self.pp) for ep in range(self.ep) for tp in range(self.tp)]
         absent = [place for place in wanted if place not in self.names]
         if absent:
-            staged = any("_" in name.removeprefix("mp_rank_") for name in self.names.values())
-            names = [f"mp_rank_{p.tp:02}_{p.pp:03}" if staged else f"mp_rank_{p.tp:02}" for p in absent]
-            raise self._lacks(absent[0], names)
+            raise self._lacks(absent[0], [self._name_of(place) for place in absent])
+
+    def _name_of(self, place: _Place) -> str:
+        """The folder of a rank: as many numbers as there are ways to spread the model."""
+        staged, spread = f"_{place.pp:03}", f"_{place.ep:03}"
+        count = max(name.count("_") for name in self.names.values()) - 2
+        if self.ep > 1 or place.ep:
+            return f"mp_rank_{place.tp:02}" + (staged if count > 1 or self.pp > 1 or place.pp else "") + spread
+        return f"mp_rank_{place.tp:02}" + (staged if count > 0 or place.pp else "")
 
     def _check_arguments(self) -> None:
         """The training script's arguments say as many ranks as there are folders."""
-        for name, count in (("tensor_model_parallel_size", self.tp), ("pipeline_model_parallel_size", self.pp)):
-            stated = self.args.get(name)
-            if type(stated) is int and stated != count:
-                if stated > count:
-                    place = _Place(count, 0, 0) if name[0] == "t" else _Place(0, count, 0)
-                    staged = f"_{place.pp:03}" if self.pp > 1 or place.pp else ""
-                    raise self._lacks(place, [f"mp_rank_{place.tp:02}{staged}"])
+        stated = (
+            ("tensor_model_parallel_size", self.tp, _Place(self.tp, 0, 0)),
+            ("pipeline_model_parallel_size", self.pp, _Place(0, self.pp, 0)),
+            ("expert_model_parallel_size", self.ep, _Place(0, 0, self.ep)),
+        )
+        for name, count, next_place in stated:
+            size = self.args.get(name)
+            if type(size) is int and size > count:
+                raise self._lacks(next_place, [self._name_of(next_place)])
+            if type(size) is int and size < count:
                 raise UnreadableError(
-                    f"{self.path} holds {count} folders along {name}, the arguments in it say {stated}",
+                    f"{self.path} holds {count} folders along {name}, the arguments in it say {size}",
                     hint="they are of two saves, with different numbers of ranks",
                     path=self.path,
                 )
@@ -203,7 +220,8 @@ class _Iteration:
     def _tensors(self) -> Iterator[tuple[str, Tensor]]:
         """The whole tensors, stage by stage."""
         for pp in range(self.pp):
-            files = [self._file(_Place(tp, pp, 0)) if (tp, pp) != (0, 0) else self.first for tp in range(self.tp)]
+            places = [_Place(tp, pp, ep) for ep in range(self.ep) for tp in range(self.tp)]
+            files = [self.first if place == _Place(0, 0, 0) else self._file(place) for place in places]
             self.sources += [file.source for file in files]
             heads = [file.entries(file.root) for file in files]
             for file, head in zip(files, heads, strict=True):
@@ -231,16 +249,61 @@ class _Iteration:
                 key = next(iter(model.keys() ^ models[0].keys()))
                 raise file.bad(f"does not hold the same tensors as {files[0].source.path}: {key}", key)
         offset = self._offset(pp, number, chunks, models[0])
-        for key in models[0]:
-            if key.rpartition(".")[2] == "_extra_state":
-                continue
-            shards = [Shard(file.who, file.name, model[key]) for file, model in zip(files, models, strict=True)]
-            match = _LAYER.fullmatch(key)
-            whole = f"{match['before']}{int(match['number']) + offset}{match['after']}" if match else key
-            if self._is_copy(key, pp, shards):
-                continue
-            halves = 2 if self._is_gated(key) else 1
-            yield whole, joined(self.path, whole, shards, self._axis(key), self._differing, halves)
+        ranks = [slice(ep * self.tp, (ep + 1) * self.tp) for ep in range(self.ep)]
+        counts = self._local_experts(files[0], models[0])
+        for is_expert, keys in groupby(models[0], key=lambda key: _EXPERT.search(key) is not None):
+            names = [key for key in keys if key.rpartition(".")[2] != "_extra_state"]
+            for ep, key in ((ep, key) for ep in range(self.ep if is_expert else 1) for key in names):
+                who = zip(files[ranks[ep]], models[ranks[ep]], strict=True)
+                shards = [Shard(file.who, file.name, model[key]) for file, model in who]
+                match = _LAYER.fullmatch(key)
+                whole = f"{match['before']}{int(match['number']) + offset}{match['after']}" if match else key
+                if self._is_copy(key, pp, shards):
+                    continue
+                halves = 2 if self._is_gated(key) else 1
+                local = _LOCAL.fullmatch(whole) if is_expert and self.ep > 1 else None
+                if local is not None:
+                    count = counts[_LOCAL.sub(r"\g<before>", key)]
+                    whole = f"{local['before']}{int(local['number']) + ep * count}{local['after']}"
+                yield whole, joined(self.path, whole, shards, self._axis(key), self._differing, halves)
+                for copies in () if is_expert else ranks[1:]:
+                    if any(are_equal(a.tensor, b[key]) is False for a, b in zip(shards, models[copies], strict=True)):
+                        self._differing.append(whole)
+                        break
+
+    def _local_experts(self, file: RankFile, model: Mapping[str, Tensor]) -> dict[str, int]:
+        """How many experts of each layer a rank holds, by the part of their names before the number.
+
+        Raises:
+            UnreadableError: they are spread over ranks in a way that the names do not tell.
+        """
+        experts = [key for key in model if _EXPERT.search(key) and key.rpartition(".")[2] != "_extra_state"]
+        tensor_parallel = self.args.get("expert_tensor_parallel_size")
+        if experts and type(tensor_parallel) is int and tensor_parallel != self.tp:
+            raise file.bad(
+                f"holds experts cut over {tensor_parallel} ranks, other tensors over {self.tp}: which rank holds which "
+                "part is not stated",
+                hint="convert it with Megatron: --ckpt-convert-format torch_dist",
+            )
+        counts: dict[str, int] = {}
+        for key in experts if self.ep > 1 else ():
+            match = _LOCAL.fullmatch(key)
+            if match is None:
+                raise file.bad(
+                    f"holds the experts of one rank as one tensor, {key}: how to join the ranks' is not stated",
+                    key,
+                    hint="convert it with Megatron: --ckpt-convert-format torch_dist",
+                )
+            counts[match["before"]] = max(counts.get(match["before"], 0), int(match["number"]) + 1)
+        stated = self.args.get("num_experts")
+        for before, count in counts.items():
+            if type(stated) is int and count * self.ep != stated:
+                raise file.bad(
+                    f"holds {count} experts of {before.rstrip('.')} on each of {self.ep} ranks, the arguments state "
+                    f"{stated} in all",
+                    hint="the folders are not of one save: copy them again",
+                )
+        return counts
 
     def _is_copy(self, key: str, pp: int, shards: Sequence[Shard]) -> bool:
         """True for the copy of the embedding that the last stage keeps as the output of a tied model."""
@@ -268,9 +331,10 @@ class _Iteration:
 
     def _axis(self, key: str) -> int | None:
         """Along which axis a tensor was cut; None for a name that says nothing."""
+        key = _NUMBERED.sub(r"\1", key) if _EXPERT.search(key) else key
         last = ".".join(key.split(".")[-2:])
         last_three = ".".join(key.split(".")[-3:])
-        if _FUSED.search(last) or _EXPERT.search(key):
+        if _FUSED.search(last):
             return None
         if _ROWS.fullmatch(last):
             return 0
@@ -280,6 +344,7 @@ class _Iteration:
 
     def _is_gated(self, key: str) -> bool:
         """True where the gate lies before the other half on every rank."""
+        key = _NUMBERED.sub(r"\1", key) if _EXPERT.search(key) else key
         if not _GATED.fullmatch(".".join(key.split(".")[-2:])):
             return False
         names = ("swiglu", "gated_linear_unit", "glu_activation")

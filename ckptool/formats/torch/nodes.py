@@ -16,7 +16,7 @@ from ckptool.core.checkpoint import Storage, Tensor
 from ckptool.core.counts import many
 from ckptool.core.dtypes import DTYPES, DType
 from ckptool.core.errors import OutputError, PlanError
-from ckptool.core.plan import Plan, Source, Step
+from ckptool.core.plan import Plan, Source, Step, Value
 from ckptool.core.spec import TensorSpec
 from ckptool.formats.contents import contents_of, tied_steps
 from ckptool.formats.image import Range
@@ -89,7 +89,11 @@ class Nodes:
     def __post_init__(self) -> None:
         self._ties = tied_steps(self.plan)
         beside: set[Storage] = set()
+        used: set[Value] = set()
         for index, step in enumerate(self.plan.steps):
+            if step.value in used and self._ties.get(index) not in self._own:
+                continue  # a tensor that is given twice is two tensors
+            used.add(step.value)
             tensor = self._kept_object(step)
             if tensor is not None and isinstance(step.value, Source):
                 self._own[index] = tensor

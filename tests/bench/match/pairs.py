@@ -145,8 +145,10 @@ def entries(names: Sequence[str] = ()) -> Iterator[Entry]:
     """The pairs whose packages are installed; those of `names` only, if there are any."""
     modules = "vision timm text llama towers hand twins files more unseen"
     strangers = "strangers"
+    fresh = "vision detect segment text llama sound video more diffusion libs keras strange"
     held = "held held_vision held_text held_detect held_hand held_strange held_tensorflow held_diffusion held_ties"
-    for module in f"{modules} {held} {strangers}".split():
+    fresh = " ".join(f"fresh_{name}" for name in fresh.split())
+    for module in f"{modules} {held} {strangers} {fresh}".split():
         importlib.import_module(f"tests.bench.match.pairs_{module}")
     for entry in PAIRS.values():
         wanted = not names or any(name in entry.name for name in names)

@@ -5,13 +5,42 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from ckptool.matching.drafts import CHOICES
+CHOICES = ("n", "q", "r", "k")
+"""What choices are called."""
+MOST_CHOICES = 6
+"""Values of a choice that is read at a glance; more are several rules."""
 
 _NAMES = ("l", "b", "t", "u", "v")
 _STEEP = 3  # a factor that two numbers alone may show
-_LONGEST = 250  # characters of a choice
+_LONGEST = 60  # characters of a choice
 
 Column = Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How numbers are written that are a linear function of another: with zeros in front of fewer digits than `width`.
+
+    Example:
+        >>> Form(2, 1, 0).written("s"), Form(1, 0, 3).written("l"), Form(1, 0, 3).value("007")
+        ('{2*s+1}', '{l:03}', 7)
+    """
+
+    factor: int
+    offset: int
+    width: int
+
+    def value(self, text: str) -> int | None:
+        """The other number; None if this one is none of that form."""
+        if not text.isdigit() or str(int(text)).zfill(self.width) != text or (int(text) - self.offset) % self.factor:
+            return None
+        return (int(text) - self.offset) // self.factor
+
+    def written(self, name: str) -> str:
+        """It as a capture."""
+        text = f"{self.factor}*{name}" if self.factor != 1 else name
+        text += f"{self.offset:+d}" if self.offset else ""
+        return f"{{{text}:0{self.width}}}" if self.width else f"{{{text}}}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +55,7 @@ class Variable:
         values: for each value, the source's numbers, by their place.
         others: the same for the target's.
         is_open: it is linear, and stands for all numbers.
-        forms: of a linear one, (factor, offset) by place in the source.
+        forms: of a linear one, by place in the source.
         bounds: of a linear one with a range.
     """
 
@@ -37,30 +66,30 @@ class Variable:
     values: Sequence[Mapping[int, str]]
     others: Sequence[Mapping[int, str]]
     is_open: bool
-    forms: Mapping[int, tuple[int, int]] = field(default_factory=dict)
+    forms: Mapping[int, Form] = field(default_factory=dict)
     bounds: tuple[int, int] | None = None
 
-    def catches(self, numbers: Sequence[str]) -> bool:
-        """It stands for these numbers of a tensor of the source."""
+    def catches(self, numbers: Mapping[int, str]) -> bool:
+        """It stands for these numbers of the source, by their place; those of other patterns are not asked for."""
         if not self.forms:
-            return any(all(numbers[at] == text for at, text in row.items()) for row in self.values)
+            return any(all(numbers.get(at, text) == text for at, text in row.items()) for row in self.values)
         found = set()
-        for at, (factor, offset) in self.forms.items():
-            text = numbers[at]
-            if not text.isdigit() or str(int(text)) != text or (int(text) - offset) % factor:
-                return False
-            found.add((int(text) - offset) // factor)
+        for at, form in self.forms.items():
+            if at in numbers:
+                value = form.value(numbers[at])
+                if value is None:
+                    return False
+                found.add(value)
         if len(found) != 1:
-            return False
-        value = found.pop()
-        return value >= 0 if self.bounds is None else self.bounds[0] <= value <= self.bounds[1]
+            return not found
+        (only,) = found
+        return only >= 0 if self.bounds is None else self.bounds[0] <= only <= self.bounds[1]
 
     def narrowed(self) -> Variable | None:
         """It for its own numbers alone: a range, or a choice; None if that would be too long."""
         if self.is_open:
             at = next(iter(self.forms))
-            factor, offset = self.forms[at]
-            values = sorted({(int(row[at]) - offset) // factor for row in self.values})
+            values = sorted({value for row in self.values if (value := self.forms[at].value(row[at])) is not None})
             if values == list(range(values[0], values[-1] + 1)):
                 plain, ranged = f"{{{self.name}}}", f"{{{self.name}={values[0]}..{values[-1]}}}"
                 left, right = dict(self.left), dict(self.right)
@@ -77,7 +106,8 @@ class Variable:
         columns = [[row[at] for row in rows] for rows in (self.values, self.others) for at in rows[0]]
         if any(len(set(column)) < len(column) for column in columns):
             return None
-        if max(len(text) for text in (*left.values(), *right.values())) > _LONGEST:
+        texts = [*left.values(), *right.values()]
+        if len(columns[0]) > MOST_CHOICES or max(map(len, texts)) > _LONGEST:
             return None
         return replace(self, left=left, right=right, is_open=False, forms={})
 
@@ -146,26 +176,35 @@ def _variable(name: str, choice: str, ours: Mapping[int, Column], theirs: Mappin
     values = [{place: column[at] for place, column in ours.items()} for at in seen.values()]
     others = [{place: column[at] for place, column in theirs.items()} for at in seen.values()]
     if forms := _forms([*ours.values(), *theirs.values()]):
-        texts = [_written(name, factor, offset) for factor, offset in forms]
+        texts = [form.written(name) for form in forms]
         left = dict(zip(ours, texts, strict=False))
         right = dict(zip(theirs, texts[len(ours) :], strict=True))
         return Variable(name, choice, left, right, values, others, True, dict(zip(ours, forms, strict=False)))
     return Variable(name, choice, {}, {}, values, others, False)
 
 
-def _forms(columns: Sequence[Column]) -> list[tuple[int, int]] | None:
-    """All columns as (factor, offset) of one number, of which one column is that number itself."""
-    if not all(text.isdigit() and str(int(text)) == text for column in columns for text in column):
+def _forms(columns: Sequence[Column]) -> list[Form] | None:
+    """All columns as functions of one number, of which one column is that number itself."""
+    widths = [_width(column) for column in columns]
+    if any(width is None for width in widths):
         return None
     numbers = [[int(text) for text in column] for column in columns]
     for base in sorted(numbers, key=lambda column: max(column) - min(column)):
-        found = [_form(base, column) for column in numbers]
+        found = [_form(base, column, width or 0) for column, width in zip(numbers, widths, strict=True)]
         if all(found):
             return [form for form in found if form]
     return None
 
 
-def _form(base: Sequence[int], column: Sequence[int]) -> tuple[int, int] | None:
+def _width(column: Column) -> int | None:
+    """How many digits numbers have at least, 0 where none has a zero in front; None if they are no such numbers."""
+    if not all(text.isdigit() and len(text) < 10 for text in column):
+        return None
+    width = min(map(len, column)) if any(len(text) > 1 and text[0] == "0" for text in column) else 0
+    return width if all(str(int(text)).zfill(width) == text for text in column) else None
+
+
+def _form(base: Sequence[int], column: Sequence[int], width: int) -> Form | None:
     pairs = sorted(set(zip(base, column, strict=True)))
     (x, y), (z, w) = pairs[0], pairs[-1]
     if z == x or (w - y) % (z - x) or (w - y) // (z - x) < 1:
@@ -174,9 +213,4 @@ def _form(base: Sequence[int], column: Sequence[int]) -> tuple[int, int] | None:
     offset = y - factor * x
     if len(pairs) == 2 and (factor > _STEEP or (factor > 1 and offset < 0)):
         return None  # through two points goes every line
-    return (factor, offset) if all(q == factor * p + offset for p, q in pairs) else None
-
-
-def _written(name: str, factor: int, offset: int) -> str:
-    text = f"{factor}*{name}" if factor != 1 else name
-    return f"{{{text}{offset:+d}}}" if offset else f"{{{text}}}"
+    return Form(factor, offset, width) if all(q == factor * p + offset for p, q in pairs) else None
