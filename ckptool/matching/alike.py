@@ -6,7 +6,8 @@ import re
 from collections.abc import Callable
 
 from ckptool.matching.groups import is_named
-from ckptool.matching.modules import Shape, Unit
+from ckptool.matching.modules import Part, Shape, Unit
+from ckptool.matching.relations import squeezed
 from ckptool.matching.words import is_structure, vocabulary, words_of
 
 _KINDS = (frozenset({"token", "pos", "patch", "type", "cls"}), frozenset("qkv"))
@@ -16,11 +17,6 @@ OPTIONAL = frozenset({"bias", "num_batches_tracked"})  # roles that one side may
 
 Form = Callable[[Unit], tuple[Shape, ...]]
 """What two units must share to be compared."""
-
-
-def squeezed(shape: Shape) -> Shape:
-    """The shape without its ones."""
-    return tuple(size for size in shape if size != 1)
 
 
 def signature(unit: Unit, io: bool = False) -> tuple[Shape, ...]:
@@ -55,8 +51,30 @@ def similarity(source: Unit, target: Unit) -> float:
 
 
 def shared(source: Unit, target: Unit) -> float:
-    """The weight of the words that both have."""
-    return sum(worth + target.words[word] for word, worth in source.words.items() if word in target.words)
+    """The weight of the words that both have, and of the names with numbers (``bn2``) that are not counted alike."""
+    ours, theirs = source.words, target.words
+    found = sum(worth + theirs[word] for word, worth in ours.items() if word in theirs)
+    here, there = source.named, target.named
+    if source.place and target.place:
+        here, there = dict.fromkeys(here, source.place[1]), dict.fromkeys(there, target.place[1])
+    if any(count < 2 or count != there.get(name, count) for name, count in here.items() if name in there):
+        for mine, other in ((ours, theirs), (theirs, ours)):
+            found += sum(worth for word, worth in mine.items() if "/" in word and word not in other)
+    return found
+
+
+def same_end(source: Unit, target: Unit) -> bool:
+    """The shorter name is the end of the other; numbers that stand alone have the same place among their like."""
+    return all(
+        one.text == other.text
+        and (one.rank == other.rank or (not one.text.isdigit() and _counts(one) != _counts(other)))
+        for one, other in zip(reversed(source.path), reversed(target.path), strict=False)
+    )
+
+
+def _counts(part: Part) -> int:
+    """Among how many of its like a number has its place."""
+    return part.rank[1] if part.rank else 0
 
 
 def named_words(source: Unit, target: Unit) -> set[str]:

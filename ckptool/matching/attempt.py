@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from ckptool.matching.alike import OPTIONAL, signature
+from ckptool.matching.alike import OPTIONAL, same_end, signature
 from ckptool.matching.blocks import laid_lists
 from ckptool.matching.doubts import doubted
 from ckptool.matching.edges import Edge, Match, as_guess, edges_of
@@ -18,7 +18,7 @@ from ckptool.matching.orient import Orientation, is_bare_square, orientation
 from ckptool.matching.result import Confidence, Evidence
 from ckptool.matching.sequence import in_sequence
 from ckptool.matching.signals import Known
-from ckptool.matching.solve import Board, guess, is_suffix, judge
+from ckptool.matching.solve import Board, guess, judge
 
 Places = tuple[Mapping[str, int], Mapping[str, int]]
 
@@ -69,13 +69,12 @@ class Attempt:
         made = (
             [*units, *made_units(units, places, ways.io)] for units, places in zip(self.units, self.places, strict=True)
         )
-        ours, theirs = ([unit for unit in units if not is_bare_square(unit)] for units in made)
+        ours, theirs = made
         laid = laid_lists(self.sources, self.targets)
         board = self.board = Board(Known(speaks=all(self.ordered)))
         self._lists(board, ways)
         board.lay(edges_of(ours, theirs, laid, ways.io))
         self._add(board.run(judge), ways.doubtful)
-        self._bare(board)
         self._sequence(board, ways.io)
         self._rest(board, ways.doubtful)
         if self.found:
@@ -98,7 +97,7 @@ class Attempt:
             )
             edges = edges_of(ours, theirs, [], frozenset(io))
             for edge in edges:
-                edge.whole = True
+                edge.whole = edge.aligned = True
             inner = Board(Known(speaks=board.known.speaks), board.used)
             inner.lay(edges)
             self._add(inner.run(judge), ways.doubtful)
@@ -109,19 +108,9 @@ class Attempt:
     def _add(self, matches: Iterable[Match], doubtful: frozenset[str] = frozenset()) -> None:
         """Takes matches over; those of square matrices that may have turned round are guesses."""
         for one in matches:
-            self.found.append(as_guess(one, Evidence.SQUARE) if not doubtful.isdisjoint(_main_keys(one)) else one)
-
-    def _bare(self, board: Board) -> None:
-        """Matrices that were parameters and became modules have turned round, unless they stand alone."""
-        for is_bare in (True, False):
-            ours = [unit for unit in board.free(self.sources) if unit.bare is is_bare and _is_matrix(unit)]
-            theirs = [unit for unit in board.free(self.targets) if unit.bare is not is_bare and _is_matrix(unit)]
-            bare = frozenset(ours if is_bare else theirs)
-            board.lay(edges_of(ours, theirs, [], bare))
-            found = board.run(judge)
-            if all(_is_square(one.source) for one in found):
-                found = [replace(one, confidence=Confidence.GUESS) for one in found]
-            self._add(found)
+            may_turn = is_bare_square(one.source) != is_bare_square(one.target)
+            is_doubtful = may_turn or not doubtful.isdisjoint(_main_keys(one))
+            self.found.append(as_guess(one, Evidence.SQUARE) if is_doubtful else one)
 
     def _sequence(self, board: Board, io: frozenset[Unit]) -> None:
         """What the order of the whole files says, if nothing speaks against it."""
@@ -203,9 +192,7 @@ def _left(units: Sequence[Unit], taken: set[str]) -> list[Unit]:
 def _is_rest(edge: Edge) -> bool:
     """The module of one side has no matrix, or both have the same name but for what stands before it."""
     return (
-        is_suffix(edge.source, edge.target)
-        or "weight" not in edge.source.written
-        or "weight" not in edge.target.written
+        same_end(edge.source, edge.target) or "weight" not in edge.source.written or "weight" not in edge.target.written
     )
 
 
@@ -253,9 +240,5 @@ def _main_keys(match: Match) -> set[str]:
     return {key for unit in units for key in unit.keys[unit.main]}
 
 
-def _is_matrix(unit: Unit) -> bool:
-    return all(len(shape) == 2 for shape in unit.shapes[unit.main])
-
-
 def _is_square(unit: Unit) -> bool:
-    return _is_matrix(unit) and all(shape[0] == shape[1] for shape in unit.shapes[unit.main])
+    return all(len(shape) == 2 and shape[0] == shape[1] for shape in unit.shapes[unit.main])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ckptool.matching.modules import Shape, Unit
@@ -81,6 +81,15 @@ def _lists(units: Iterable[Unit]) -> dict[Chain, _List]:
 def _laid(one: _List, other: _List) -> Iterable[Laid]:
     least = _SHARED * min(one.size, other.size)
     here, there = range(len(one.numbers)), range(len(other.numbers))
+    if len(one.chain) != len(other.chain) and all(
+        a == b for a, b in zip(one.chain[::-1], other.chain[::-1], strict=False)
+    ):
+        pairs = by_last_numbers(
+            one.numbers, other.numbers, lambda at, to: _is_part(one.contents[at], other.contents[to])
+        )
+        if len(pairs) == min(len(here), len(there)):
+            yield _of(one, other, pairs, 1.0)
+            return
     if one.contents == other.contents and _counts_back(one) == _counts_back(other):
         yield _of(one, other, zip(here, there, strict=True), 1.0)
         return
@@ -95,7 +104,7 @@ def _laid(one: _List, other: _List) -> Iterable[Laid]:
     ways = [(False, [*there]), (True, turned)] if len(other.numbers[0]) == len(one.numbers[0]) else [(False, [*there])]
     found: list[tuple[int, bool, list[tuple[int, int]]]] = []
     for backwards, order in ways:
-        best, sure = _alignment([[row[to] for to in order] for row in alike])
+        best, sure = alignment([[row[to] for to in order] for row in alike])
         tried = [[*zip(here, order, strict=True)]] if len(here) == len(there) else []
         tried += [] if backwards or one.is_row or other.is_row else [_by_number(one, other)]
         sure = [(at, order[to]) for at, to in sure]
@@ -106,6 +115,12 @@ def _laid(one: _List, other: _List) -> Iterable[Laid]:
         backwards, pairs = False, [*zip(here, turned, strict=True)]
     if pairs and shared >= least:
         yield _of(one, other, pairs, shared / min(one.size, other.size), backwards)
+
+
+def _is_part(one: Content, other: Content) -> bool:
+    """All that the block of one list holds is in that of the other."""
+    ours, theirs = Counter(dict(one)), Counter(dict(other))
+    return ours <= theirs or theirs <= ours
 
 
 def _counts_back(one: _List) -> bool:
@@ -132,11 +147,11 @@ def _likeness(one: _List, other: _List) -> list[list[int]] | None:
     return rows if any(map(any, rows)) else None
 
 
-def _alignment(alike: Sequence[Sequence[int]]) -> tuple[int, list[tuple[int, int]]]:
+def alignment(alike: Sequence[Sequence[int]]) -> tuple[int, list[tuple[int, int]]]:
     """How much two lists share in order, and the pairs of blocks that are in every best way to lay one on the other.
 
     Example:
-        >>> _alignment([[3, 1, 0], [0, 0, 2]])
+        >>> alignment([[3, 1, 0], [0, 0, 2]])
         (5, [(0, 0), (1, 2)])
     """
     rows, columns = len(alike), len(alike[0])
@@ -166,6 +181,24 @@ def _totals(alike: Sequence[Sequence[int]]) -> list[list[int]]:
             row.append(max(last[to + 1], row[to], last[to] + shared))
         rows.append(row)
     return rows
+
+
+def by_last_numbers(
+    ours: Sequence[Numbers], theirs: Sequence[Numbers], may_be: Callable[[int, int], bool]
+) -> list[tuple[int, int]]:
+    """The blocks whose numbers end alike and which no other may be: ``features.17`` and ``slice2.17``.
+
+    Example:
+        >>> by_last_numbers([(0,), (3,)], [(1, 0), (1, 3), (2, 0)], lambda at, to: True)
+        [(1, 1)]
+    """
+    depth = min(len(ours[0]), len(theirs[0]))
+    ends: dict[Numbers, list[int]] = defaultdict(list)
+    for to, number in enumerate(theirs):
+        ends[number[-depth:]].append(to)
+    rows = [(at, [to for to in ends[number[-depth:]] if may_be(at, to)]) for at, number in enumerate(ours)]
+    taken = Counter(to for _, row in rows for to in row)
+    return [(at, row[0]) for at, row in rows if len(row) == 1 and taken[row[0]] == 1]
 
 
 def _by_number(one: _List, other: _List) -> list[tuple[int, int]]:

@@ -22,7 +22,7 @@ from ckptool.matching.words import leaf_of, meant_beside, role_at
 
 _NUMBER = re.compile(r"(.*?)(\d{1,9})(\D*)")
 _BETWEEN = re.compile(r"([./]|(?<=\d)[_-]|(?<=\d[a-h])_)")
-_LETTER = re.compile(r"(|.*[_\d])([a-h])")
+_LETTER = re.compile(r"(|.*[_\d])([a-h])(|_.+)")
 _NAMED = 3  # modules with a name that two blocks have both, at least, if the names alone make them alike
 _ALIKE = 0.5  # of the structure of two members of a family is the same
 _DEEPEST = 60  # dots of a key that is taken apart; no model nests deeper
@@ -203,12 +203,12 @@ def _numbered(names: Iterable[str]) -> dict[tuple[str, str], dict[int, str]]:
 
 def _lettered(names: Mapping[str, _Members]) -> dict[str, tuple[int, int]]:
     """The ranks of names that count by letters, from a on."""
-    rows: dict[str, dict[int, str]] = defaultdict(dict)
+    rows: dict[tuple[str, str], dict[int, str]] = defaultdict(dict)
     for name in names:
         if match := _LETTER.fullmatch(name):
-            rows[match[1]][ord(match[2]) - ord("a")] = name
-    rows = {before: row for before, row in rows.items() if len(row) > 1 and sorted(row) == list(range(len(row)))}
-    return {row[at]: rank for row in rows.values() for at, rank in _ranks(row, names, named=False).items()}
+            rows[match[1], match[3]][ord(match[2]) - ord("a")] = name
+    whole = [row for row in rows.values() if len(row) > 1 and sorted(row) == list(range(len(row)))]
+    return {row[at]: rank for row in whole for at, rank in _ranks(row, names, named=False).items()}
 
 
 def _unit(rows: _Members, path: tuple[Part, ...]) -> Unit:

@@ -18,12 +18,14 @@ Chain = tuple[str, ...]
 Numbers = tuple[int, ...]
 
 _PLACE = re.compile(r"\d+/\d+")
+_NUMBERED = re.compile(r"([a-z]+)(\d+)")
 _BLOCK = re.compile(r"[^./]*[./](?:[^\d]*\d+[^./]*[./])?")
 _MOST = 40  # modules of one list that are compared with each other; of more only the order of a file tells
 _CLEARLY = 0.3  # by how much better words must agree than with each other's, against the order
 _BARELY = 0.05  # the same where there is no order
 _MAJORITY = 2 / 3
 _NEARLY_ALL = 0.8  # of the modules of a side have a counterpart
+_SAMPLES = 20  # blocks in which the names around a module are looked at
 _FEWEST = 3  # matches whose order says something
 
 
@@ -46,13 +48,16 @@ def doubted(
         found |= dict.fromkeys(_crossing(row, ordered=ordered), Evidence.CROSSED)
         if here and there:
             found |= dict.fromkeys(_of_other_blocks(row), Evidence.OTHER_BLOCKS)
-    found |= dict.fromkeys(_namesakes(matches, sources, targets), Evidence.NAMESAKE)
+    found |= dict.fromkeys(_of_other_lists(matches), Evidence.OTHER_BLOCKS)
+    found |= dict.fromkeys(_of_other_names(matches), Evidence.OTHER_BLOCKS)
+    is_most = _is_most(matches, sources, targets)
+    found |= dict.fromkeys(_namesakes(matches, sources, targets, is_most=is_most), Evidence.NAMESAKE)
     found |= dict.fromkeys(of_twins(matches, sources, targets), Evidence.TWIN)
     found |= dict.fromkeys(_rearranged(matches, sources, targets), Evidence.REARRANGED)
     found |= dict.fromkeys(_split(matches), Evidence.SPLIT)
     found |= dict.fromkeys(_rivalled(matches, sources, targets), Evidence.CROSSED)
     common = _common(sources) | _common(targets)
-    if not any(_is_told(one, common) for one in matches) and not _is_most(matches, sources, targets):
+    if not any(_is_told(one, common) for one in matches) and not is_most:
         found |= dict.fromkeys(matches, Evidence.NO_WORD)
     if _is_mirrored(matches, common):
         found |= dict.fromkeys(matches, Evidence.MIRRORED)
@@ -165,7 +170,7 @@ def _crossing(row: Sequence[Match], *, ordered: bool) -> set[Match]:
                 found |= {one, other}
                 continue
             beside = (one.source.parent, one.target.parent) == (other.source.parent, other.target.parent)
-            if not in_order and (ordered or beside):
+            if not in_order and beside:
                 crosswise = _words(one.source, one.target) + _words(other.source, other.target)
                 straight = _words(one.source, other.target) + _words(other.source, one.target)
                 if crosswise - straight < (_CLEARLY if ordered else _BARELY):
@@ -215,6 +220,47 @@ def _of_other_blocks(row: Sequence[Match]) -> set[Match]:
     return {one for one in row if not wrong.isdisjoint(_blocks(one))}
 
 
+def _of_other_lists(matches: Iterable[Match]) -> set[Match]:
+    """Those in whose eyes the outermost list is counted forwards, though most have it backwards."""
+    lists: dict[tuple[str, str], list[tuple[Match, set[tuple[int, int]]]]] = defaultdict(list)
+    for one in matches:
+        source, target = one.source, one.target
+        if source.chain and target.chain and not source.path[-1].family and not target.path[-1].family:
+            pairs = {(here[0], there[0]) for here, there in zip(source.numbers, target.numbers, strict=True)}
+            lists[source.text.partition("#")[0], target.text.partition("#")[0]].append((one, pairs))
+    found: set[Match] = set()
+    for row in lists.values():
+        votes = Counter(pair for _, said in row for pair in said)
+        ours, theirs = Counter[int](), Counter[int]()
+        for (here, there), count in votes.items():
+            ours[here] += count
+            theirs[there] += count
+        most = sorted(pair for pair, count in votes.items() if 2 * count > max(ours[pair[0]], theirs[pair[1]]))
+        falls = all(one[1] > other[1] for one, other in pairwise(most))
+        if falls and len(most) == len(ours) == len(theirs) > 1:  # each block has its own
+            found |= {match for match, said in row if not said <= {*most}}
+    return found
+
+
+def _of_other_names(matches: Iterable[Match]) -> set[Match]:
+    """Those in a module of another number (``branch1``, ``Branch_2``), where most keep that of theirs."""
+    votes: dict[str, tuple[set[Match], set[Match]]] = defaultdict(lambda: (set(), set()))
+    for one in matches:
+        if not one.source.kind and not one.target.kind:
+            rows = [*zip(one.source.keys[one.source.main], one.target.keys[one.target.main], strict=True)]
+            for keys in rows[:: max(1, len(rows) // _SAMPLES)]:
+                here, there = map(_numbered, keys)
+                for name in here.keys() & there.keys():
+                    votes[name][here[name] != there[name]].add(one)
+    return {one for kept, moved in votes.values() if len(moved) < len(kept) for one in moved}
+
+
+def _numbered(key: str) -> dict[str, str]:
+    """The numbers of the modules with such names around a tensor's module."""
+    found = map(_NUMBERED.fullmatch, key.replace("/", ".").replace("_", "").lower().split(".")[:-2])
+    return {match[1]: match[2] for match in found if match}
+
+
 def _blocks(one: Match) -> list[tuple[Numbers, Numbers]]:
     if one.source.path[-1].family or one.target.path[-1].family or one.source.kind or one.target.kind:
         return []  # leaves in a row are no blocks
@@ -258,7 +304,9 @@ def _parts(unit: Unit) -> set[str]:
 # ---------------------------------------------------------------------------------------------- names left out
 
 
-def _namesakes(matches: Iterable[Match], sources: Iterable[Unit], targets: Iterable[Unit]) -> set[Match]:
+def _namesakes(
+    matches: Iterable[Match], sources: Iterable[Unit], targets: Iterable[Unit], *, is_most: bool
+) -> set[Match]:
     """Those whose key is also on the other side, and there of it nothing is made: that may be it, in another size."""
     ours, theirs = _main_shapes(sources), _main_shapes(targets)
     pairs: list[tuple[Match, str, str, Shape]] = []
@@ -278,7 +326,16 @@ def _namesakes(matches: Iterable[Match], sources: Iterable[Unit], targets: Itera
             or (_is_sized(theirs.get(here), shape) and here not in made)
         )
     }
+    found |= set() if is_most else _of_another_width(pairs, theirs)
     return found | _strays(pairs, ours)
+
+
+def _of_another_width(pairs: Sequence[tuple[Match, str, str, Shape]], theirs: Mapping[str, Shape]) -> set[Match]:
+    """Those that move to another number of a list, where what has their number is larger or smaller, as in most."""
+    moved = [row for row in pairs if row[1] != row[2] and _plain(row[1]) == _plain(row[2])]
+    resized = [row for row in moved if theirs.get(row[1], row[3]) != row[3]]
+    kept = sum(here == there for _, here, there, _ in pairs)
+    return {row[0] for row in moved} if len(resized) > kept and 2 * len(resized) > len(moved) else set()
 
 
 def _strays(pairs: Sequence[tuple[Match, str, str, Shape]], ours: Mapping[str, Shape]) -> set[Match]:

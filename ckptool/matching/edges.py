@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 
-from ckptool.matching.alike import compatible, penalty, similarity
+from ckptool.matching.alike import compatible, penalty, same_end, similarity
 from ckptool.matching.blocks import Laid
 from ckptool.matching.modules import Unit
+from ckptool.matching.orient import is_bare_square
 from ckptool.matching.relations import relation
 from ckptool.matching.result import Confidence, Evidence, least_sure
 
@@ -104,6 +105,7 @@ class Edge:
         context: how much of what lies around the one lies around the other; None where nothing is known.
         siblings: the same of the module that they are in alone.
         whole: both sides hold the same shapes equally often, so that each unit has a counterpart.
+        aligned: their blocks are those of lists that are alike block by block.
         order: how much of their block stands on the same side of both; None where the order says nothing.
     """
 
@@ -118,6 +120,7 @@ class Edge:
     siblings: float | None = None
     order: float | None = None
     whole: bool = False
+    aligned: bool = False
     claimed: dict[Unit, set[int]] | None = None
     mapped: dict[int, int] | None = None
     is_closed: bool = False
@@ -149,7 +152,7 @@ class Edge:
     @property
     def is_same(self) -> bool:
         """The names are equal."""
-        is_named = self.source.text == self.target.text and self.source.rank == self.target.rank
+        is_named = len(self.source.path) == len(self.target.path) and same_end(self.source, self.target)
         return is_named and not self.backwards
 
     def cut(self) -> tuple[Unit, Unit]:
@@ -201,8 +204,24 @@ def edges_of(
 
 
 def flip(source: Unit, target: Unit, turned: frozenset[Unit]) -> str:
-    """Which of the two has its inputs before its outputs, where that is one of them only."""
-    return ("", "source", "target")[(source in turned) - (target in turned)]
+    """Which of the two has its inputs before its outputs, where that is one of them only.
+
+    A matrix that is a parameter by itself turns round where it becomes a module's.
+    """
+    way = (source in turned) - (target in turned)
+    if (
+        not way
+        and source.bare != target.bare
+        and (is_bare_square(source) or is_bare_square(target) or _turns(source, target))
+    ):
+        way = source.bare - target.bare
+    return ("", "source", "target")[way]
+
+
+def _turns(source: Unit, target: Unit) -> bool:
+    """The matrices of one have the axes of the other's the other way round."""
+    pairs = [*zip(source.shapes[source.main], target.shapes[target.main], strict=False)]
+    return all(len(one) == len(other) == 2 and one == other[::-1] != other for one, other in pairs)
 
 
 def layout_between(source: Unit, target: Unit, role: str, at: tuple[int, int], way: str) -> str | None:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ckptool.matching.alike import Form
+from ckptool.matching.blocks import alignment, by_last_numbers
 from ckptool.matching.cuts import parts_of
 from ckptool.matching.modules import Shape, Unit, placed
 
@@ -24,6 +25,7 @@ _FEWEST = 3  # blocks of a list, and of different contents among them, whose ord
 _ROW = 6  # modules one after the other that are each a block of their own
 _LONGEST = 200  # blocks of a list
 _MOST = 0.75  # of the blocks of the shorter list have a counterpart
+_SOME = 0.4  # of the modules of a file are in one row
 _LARGE = 20_000  # tensors; such files are lists of blocks of one kind
 _DEEPEST = 3  # numbers in the name of a block
 
@@ -95,7 +97,11 @@ def _pairing(
     if sum((Counter(ours.values()) & Counter(theirs.values())).values()) < fewest:
         return None
     here, there = sorted(ours), sorted(theirs)
-    places = in_common([ours[number] for number in here], [theirs[number] for number in there])
+    places: list[tuple[int, int]] = []
+    if len(here[0]) != len(there[0]):
+        places = by_last_numbers(here, there, lambda at, to: ours[here[at]] == theirs[there[to]])
+    if len(places) < fewest:
+        places = in_common([ours[number] for number in here], [theirs[number] for number in there])
     if len(places) < fewest or len({ours[here[at]] for at, _ in places}) < _FEWEST:
         return None
     return _Pairing(source, target, [(here[at], there[to]) for at, to in places])
@@ -110,26 +116,7 @@ def in_common(ours: Sequence[object], theirs: Sequence[object]) -> list[tuple[in
     """
     if ours == theirs:
         return [(at, at) for at in range(len(ours))]
-    before, behind = _lengths(ours, theirs), _lengths(ours[::-1], theirs[::-1])
-    total = before[len(ours)][len(theirs)]
-    levels: dict[int, list[tuple[int, int]]] = defaultdict(list)
-    for at, one in enumerate(ours):
-        for to, other in enumerate(theirs):
-            level = before[at][to]
-            if one == other and level + 1 + behind[len(ours) - at - 1][len(theirs) - to - 1] == total:
-                levels[level].append((at, to))
-    return [row[0] for _, row in sorted(levels.items()) if len(row) == 1]
-
-
-def _lengths(ours: Sequence[object], theirs: Sequence[object]) -> list[list[int]]:
-    """For each two beginnings, how much they have in common."""
-    rows = [[0] * (len(theirs) + 1)]
-    for one in ours:
-        row, last = [0], rows[-1]
-        for to, other in enumerate(theirs):
-            row.append(last[to] + 1 if one == other else max(last[to + 1], row[to]))
-        rows.append(row)
-    return rows
+    return alignment([[int(one == other) for other in theirs] for one in ours])[1]
 
 
 def _lists(units: Sequence[Unit]) -> dict[str, dict[Numbers, list[Instance]]]:
@@ -149,7 +136,7 @@ def _lists(units: Sequence[Unit]) -> dict[str, dict[Numbers, list[Instance]]]:
 
     def is_list(blocks: Mapping[Numbers, Sequence[Instance]]) -> bool:
         several = sum(map(len, blocks.values())) >= 2 * len(blocks)
-        is_row = len(blocks) >= max(_ROW, _MOST * whole)  # nearly all of the file: a network of layers in a row
+        is_row = len(blocks) >= max(_ROW, _SOME * whole)  # much of the file: a network of layers in a row
         return _FEWEST <= len(blocks) <= _LONGEST and (several or is_row)
 
     return {name: blocks for name, blocks in found.items() if is_list(blocks)}

@@ -1,11 +1,11 @@
 """The automatic match: from two lists of key, shape and dtype to pairs and rules. Stages, cheap to dear.
 
 1. The ways to cut the keys into modules and lists (`cuts`), each tried (`attempt`); the one that matches most is taken.
-2. Lists that are alike block by block (`lists`); modules of equal shapes in every block, where words, neighbours and
-   order tell them apart (`assign`): the same names, other prefixes, other words, fused and stacked tensors.
-3. Lists of blocks of different lengths: the blocks that both have (`partial`), and modules of some of them (`uneven`).
-4. Bare matrices that became modules, fully connected layers that became convolutions, files in one order (`sequence`),
-   what is left when all else matches.
+2. Lists that are alike block by block, by the last numbers of their blocks or one after the other (`lists`, `blocks`);
+   modules of equal shapes in every block, where words, neighbours and order tell them apart (`edges`, `signals`,
+   `solve`): the same names, other prefixes, other words, fused and stacked tensors, bare matrices that became modules.
+3. Lists of blocks of different lengths: the blocks that both have (`blocks`), and modules of some of them.
+4. Files in one order (`sequence`), what is left when all else matches. What others contradict becomes a guess (`doubts`).
 5. What one signal alone tells, or only the order: kept as guesses, not applied by default. The same goes for everything
    where the two are of different kinds (`related`).
 """

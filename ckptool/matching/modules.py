@@ -11,6 +11,7 @@ from ckptool.matching.words import in_context, is_structure, words_of
 
 Shape = tuple[int, ...]
 
+_NUMBERED = re.compile(r"[a-z]+\d+")
 _MAIN = ("weight", "running_mean")
 
 
@@ -61,6 +62,7 @@ class Unit:
         made_of: the name of its class, where there is a model, and in all instances the same.
         words: what its path says, weighted.
         rank: the places of its numbers.
+        named: the numbered names in it (``branch1``), whatever their case, and among how many of their like each is.
         chain: the path down to the innermost family; empty outside all families.
         parent: the path without its last part; the path itself if it holds other modules.
         atoms: what it is made of, each as a whole where it was cut; itself, if it is one module.
@@ -87,6 +89,7 @@ class Unit:
     turned: bool = False
     words: dict[str, float] = field(default_factory=dict)
     rank: tuple[tuple[int, int], ...] = ()
+    named: dict[str, int] = field(default_factory=dict)
     chain: tuple[str, ...] = ()
     parent: tuple[str, ...] = ()
     atoms: tuple[Unit, ...] = ()
@@ -101,6 +104,8 @@ class Unit:
         """Everything that follows from the path and the pieces."""
         self.words = self.words or _weighted(self.path)
         self.rank = tuple(part.rank for part in self.path if part.rank)
+        texts = [(part.text.replace("_", "").lower(), part) for part in self.path if not part.family]
+        self.named = {text: part.rank[1] if part.rank else 1 for text, part in texts if _NUMBERED.fullmatch(text)}
         last = max((at for at, part in enumerate(self.path) if part.family), default=-1)
         self.chain = tuple(part.text for part in self.path[: last + 1])
         self.parent = tuple(part.text for part in (self.path if self.holds else self.path[:-1]))

@@ -6,8 +6,9 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from ckptool.matching.alike import similarity, squeezed
+from ckptool.matching.alike import similarity
 from ckptool.matching.modules import Unit
+from ckptool.matching.relations import squeezed
 
 Chain = tuple[str, ...]
 

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
 from ckptool.core.checkpoint import Note
 from ckptool.core.counts import many
 from ckptool.core.spec import TensorSpec
-from ckptool.matching.alike import squeezed
 from ckptool.matching.attempt import Attempt
 from ckptool.matching.edges import Match
 from ckptool.matching.emit import pairs_of
 from ckptool.matching.modules import Shape, Unit
-from ckptool.matching.result import Confidence, Pair
+from ckptool.matching.relations import squeezed
+from ckptool.matching.result import Confidence, Evidence, Pair
 
 Specs = Mapping[str, TensorSpec]
+Chain = tuple[str, ...]
 
 _SAME_NAMES = 0.75  # of the modules that match; what has so many of them is related
 _CLASSES = 100  # rows of a table, at least, that no other model has by chance
-_ALIKE = 0.7  # of the modules of the smaller block have a counterpart in the other; below this it is another block
+_ALIKE = 0.7  # of the modules, or matrices, of the smaller block have a counterpart in the other, which else is another
 _RELATED = 0.3  # of the tensors of the smaller side match; below this the models have nothing to do with each other
 
 
@@ -49,22 +50,22 @@ def related(
 
 
 def _coherent(attempt: Attempt) -> list[Match]:
-    """The matches; those in blocks of which too little is alike are guesses."""
-    sizes: Counter[tuple[str, tuple[str, ...]]] = Counter()
-    crossing: set[tuple[str, tuple[str, ...]]] = set()  # lists of blocks that look at another tower
+    """The matches; those in blocks of whose matrices too few are alike are guesses: norms fit everywhere."""
+    sizes: Counter[tuple[str, Chain, bool]] = Counter()
+    crossing: set[tuple[str, Chain]] = set()  # lists of blocks that look at another tower
     for side, units in zip(("source", "target"), attempt.units, strict=True):
-        sizes.update((side, unit.chain) for unit in units)
+        sizes.update((side, unit.chain, _is_matrix(unit)) for unit in units)
         crossing.update(
             (side, unit.chain)
             for unit in units
             if {"cross", "attn"} <= unit.words.keys() and len(unit.shapes[unit.main][0]) > 1
         )
-    alike: dict[tuple[tuple[str, ...], tuple[str, ...]], tuple[set[str], set[str]]] = {}
+    alike: dict[tuple[Chain, Chain], tuple[set[Unit], set[Unit]]] = {}
     for one in attempt.found:
         if _belongs(one):
             ours, theirs = alike.setdefault((one.source.chain, one.target.chain), (set(), set()))
-            ours.update(_names(one.source))
-            theirs.update(_names(one.target))
+            ours.update(_whole(one.source))
+            theirs.update(_whole(one.target))
 
     same = {
         (one.source.chain, one.target.chain)
@@ -79,7 +80,12 @@ def _coherent(attempt: Attempt) -> list[Match]:
         ours, theirs = alike[here, there]
         if (("source", here) in crossing) != (("target", there) in crossing):
             return False
-        return max(len(ours) / sizes["source", here], len(theirs) / sizes["target", there]) >= _ALIKE
+        return any(
+            len([unit for unit in some if _is_matrix(unit) in kinds])
+            >= _ALIKE * sum(sizes[side, chain, kind] for kind in kinds)
+            for some, side, chain in ((ours, "source", here), (theirs, "target", there))
+            for kinds in ((True, False), (True,))
+        )
 
     return [
         one if holds(one) else replace(one, confidence=max(one.confidence, Confidence.GUESS, key=_rank))
@@ -89,16 +95,20 @@ def _coherent(attempt: Attempt) -> list[Match]:
 
 def _belongs(one: Match) -> bool:
     """It has its place in the other model, though that may be its neighbour's."""
-    return one.confidence.within(Confidence.ALIGNED)
+    return one.confidence.within(Confidence.ALIGNED) or Evidence.REARRANGED in one.evidence
 
 
 def _has_its_name(one: Match) -> bool:
     return any(said.is_name for said in one.evidence)
 
 
-def _names(unit: Unit) -> set[str]:
-    """Of the modules that a unit is, or is made of."""
-    return {piece.text for piece in (unit.pieces if unit.kind else (unit,))}
+def _is_matrix(unit: Unit) -> bool:
+    return len(unit.shapes[unit.main][0]) > 1
+
+
+def _whole(unit: Unit) -> Iterator[Unit]:
+    """What a unit is, or is made of, in all of its blocks."""
+    yield from (piece.root or piece for piece in (unit.pieces if unit.kind else (unit,)))
 
 
 def _rank(confidence: Confidence) -> int:

@@ -10,10 +10,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from ckptool.core.spec import TensorSpec
-from ckptool.matching.alike import named_words, similarity, squeezed
+from ckptool.matching.alike import named_words, similarity
 from ckptool.matching.cuts import units_of
 from ckptool.matching.edges import Match
 from ckptool.matching.modules import Unit
+from ckptool.matching.relations import squeezed
 from ckptool.matching.result import Confidence, Evidence, MatchReport, Pair
 
 Specs = Mapping[str, TensorSpec]

@@ -11,9 +11,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ckptool.matching.alike import contradicts, similarity, squeezed
+from ckptool.matching.alike import contradicts, similarity
 from ckptool.matching.edges import Match
 from ckptool.matching.modules import Unit
+from ckptool.matching.relations import squeezed
 from ckptool.matching.result import Confidence, Evidence
 
 _SHORTEST = 12  # modules of a file whose order says something

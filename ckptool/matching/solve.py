@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from ckptool.matching.alike import shared, similarity
+from ckptool.matching.alike import same_end, shared, similarity
 from ckptool.matching.edges import Edge, Match, signals
 from ckptool.matching.modules import Unit
 from ckptool.matching.relations import squeezed
@@ -211,13 +211,6 @@ def runner_up(target: Unit, rivals: Iterable[Edge]) -> tuple[Unit, float] | None
     return (best.source, best.total) if best else None
 
 
-def is_suffix(source: Unit, target: Unit) -> bool:
-    """One's name is the end of the other's."""
-    ours, theirs = ([part.text for part in unit.path] for unit in (source, target))
-    shorter = min(len(ours), len(theirs))
-    return ours[-shorter:] == theirs[-shorter:] and source.rank[-shorter:] == target.rank[-shorter:]
-
-
 def judge(edge: Edge, rivals: Sequence[Edge], all_off: bool) -> Match | None:
     """The match, if signals that do not depend on each other agree on it and none speaks against it."""
     rows = signals()
@@ -241,7 +234,7 @@ def judge(edge: Edge, rivals: Sequence[Edge], all_off: bool) -> Match | None:
         return None
     says = {
         Evidence.SAME_NAME: same,
-        Evidence.SAME_UNDER_PREFIX: not same and by_words and is_suffix(edge.source, edge.target),
+        Evidence.SAME_UNDER_PREFIX: not same and by_words and same_end(edge.source, edge.target),
         Evidence.ONLY_OF_SHAPE: not rivals,
         Evidence.PAIR_OFF: all_off,
         Evidence.WORDS_AGREE: rows["words"].supports(mine),
@@ -275,7 +268,7 @@ def is_supported(edge: Edge) -> bool:
     in_order, near = signals()["order"].supports(edge.order), signals()["around"].supports(edge.context)
     many = edge.count >= _MANY
     matrix = len(squeezed(edge.source.shapes[edge.source.main][0])) > 1  # equal by accident less often than a norm
-    whole = edge.whole and (many or len(edge.source.shapes[edge.source.main][0]) > 1)
+    whole = edge.whole and (many or edge.aligned or len(edge.source.shapes[edge.source.main][0]) > 1)
     return edge.fit >= _SOME or (near and many) or (in_order and (near or matrix)) or whole
 
 
@@ -284,6 +277,6 @@ def guess(edge: Edge, rivals: Sequence[Edge], all_off: bool) -> Match | None:
     second = max(rivals, key=lambda rival: rival.total, default=None)
     if edge.fit < 0.15 or (second is not None and edge.total - second.total < signals()["words"].margin):
         return None
-    return Match(
-        *edge.cut(), (Evidence.BEST_OF_SHAPE,), Confidence.GUESS, edge.total, runner_up(edge.target, rivals), edge.way
-    )
+    is_split = signals()["siblings"].rejects(edge.siblings)
+    says = (Evidence.BEST_OF_SHAPE, *([Evidence.SPLIT] if is_split else []))
+    return Match(*edge.cut(), says, Confidence.GUESS, edge.total, runner_up(edge.target, rivals), edge.way)
