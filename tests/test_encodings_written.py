@@ -15,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import ckptool
 from ckptool.cli.app import run
 from ckptool.models import import_torchvision
 
@@ -76,9 +77,11 @@ def test_what_is_not_decoded_is_refused_by_name(name: str, tmp_path: Path, capsy
     """Every operation on values says what it is; the file is read, renamed and copied."""
     unpacked(name, tmp_path)
     source, out = str(tmp_path / "model.pth"), tmp_path / "out.pth"
+    other = str(tmp_path / "other.pth")
+    torch.save({key: torch.ones(tensor.shape).bfloat16() for key, tensor in ckptool.open(source).items()}, other)
     asked = {
         "filter": ["--dequantize"],
-        "merge": [source, "--method", "linear"],
+        "merge": [other, "--method", "linear"],
     }
     for command, arguments in asked.items():
         assert run([command, source, *arguments, "-o", str(out)]) == 2, command

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 import ckptool
 from ckptool.cli.app import run
 from ckptool.core.errors import CkptError
-from ckptool.engine.reading import Reader
+from ckptool.engine.reading import Reader, read_array
 from ckptool.formats import characters, numpy_pickle
 from ckptool.formats.pickle import skeleton
 
@@ -389,3 +389,31 @@ def test_many_small_reads_of_text_decode_it_once(tmp_path: Path, monkeypatch: py
         for at in (*range(0, 1_000_000, 1000), 999_990, 5, 400_000):
             assert opened.read(at, 10) == content[at : at + 10]
     assert 5 < len(decoded) < 20
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_bytes_of_arrays_of_every_protocol_stay_in_the_file(protocol: int, tmp_path: Path) -> None:
+    """Protocol 0 writes them as lines of text, which are read; all others as strings, which are not."""
+    array = np.arange(3000, dtype=np.float32)
+    path = tmp_path / "a.pkl"
+    path.write_bytes(pickle.dumps({"w": array}, protocol=protocol))
+    (tensor,) = ckptool.open(path).values()
+    assert read_array(tensor).tobytes() == array.tobytes()
+    held = type(tensor.pieces[0].storage.file).__name__
+    assert (held == "HeldBytes") == (protocol == 0)
+
+
+def test_a_flipped_byte_in_a_large_pickle_of_a_torch_file_is_found(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Arrays in data.pkl stay in the file; its CRC-32 is compared all the same."""
+    path, out = tmp_path / "a.pth", tmp_path / "o.safetensors"
+    torch.save({"w": torch.ones(3), "array": np.arange(3_000_000, dtype=np.float32)}, path)
+    data = bytearray(path.read_bytes())
+    at = next(at for at in range(5_000_000, len(data)) if 0x21 <= data[at] < 0x60 and data[at + 1] < 0x80)
+    data[at] ^= 1
+    path.write_bytes(data)
+    assert run(["filter", str(path), "-o", str(out)]) == 2
+    assert "differs from the CRC-32 in the file" in capsys.readouterr().err
+    assert not out.exists()
+    assert run(["check", str(path)]) == 1

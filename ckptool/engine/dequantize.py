@@ -55,7 +55,8 @@ def _recognised(checkpoint: Checkpoint) -> Sequence[Encoded]:
         return recognise(specs, config_beside(checkpoint), checkpoint.metadata)
     inside = flattened(checkpoint)
     metadata = {**checkpoint.metadata, **inside.metadata}
-    return tuple(map(inside.stored, recognise({**specs, **inside.specs}, config_beside(checkpoint), metadata)))
+    found = recognise({**specs, **inside.specs}, config_beside(checkpoint), metadata)
+    return Groups.of(map(inside.stored, found), list(checkpoint.tensors))
 
 
 def config_beside(checkpoint: Checkpoint) -> Mapping[str, object] | None:

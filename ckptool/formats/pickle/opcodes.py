@@ -99,7 +99,8 @@ _BYTEARRAY8 = 0x96
 
 def _is_content_of_array(m: State, is_text: bool) -> bool:
     """True where numpy's picklers write the bytes of an array."""
-    if is_text and m.stack and _is_named(m.stack[-1], "encode"):  # protocols below 3 write bytes so
+    before = m.stack or (m.outer[-1] if m.outer else [])  # protocol 1 has a mark between
+    if is_text and before and _is_named(before[-1], "encode"):  # protocols below 3 write bytes so
         return True
     if len(m.stack) > 1 and type(m.stack[-2]) is Call:  # (version, shape, dtype, by columns, content)
         return _is_named(m.stack[-2].fn, "dtype")

@@ -133,7 +133,9 @@ def read_skeleton(source: ByteSource, file: OpenBytes, start: int, end: int) -> 
         out += window.take(length)
         if len(out) > MAX_SKELETON:
             raise UnreadableError(
-                f"{source.path}: the pickle has more than {MAX_SKELETON >> 20} MB beside its arrays", path=source.path
+                f"{source.path}: the pickle has more than {MAX_SKELETON >> 20} MB beside its arrays",
+                hint="protocol 0 has arrays as lines of text; pickle it with protocol 2 or later, or use numpy.savez",
+                path=source.path,
             )
         if opcode == _STOP:
             if edge == window.base + window.pos:

@@ -30,6 +30,8 @@ TORCH_ZIP = Format("torch zip", is_pickle=True, has_versions=True, has_checksums
 TORCHSCRIPT = Format("TorchScript", is_pickle=True, is_program=True, has_checksums=True)
 _MAX_CODE = 64 << 20
 _MAX_RECORD = 64 << 20
+_MAX_SUMMED = 1 << 30  # bytes of a pickle with arrays whose CRC-32 is compared on opening: about a second
+_BLOCK = 1 << 20
 _LARGE_PICKLE = 8 << 20
 _PICKLE_HEAD = 1 << 16
 
@@ -164,10 +166,21 @@ def _pickle(source: ByteSource, file: OpenBytes, member: Member) -> tuple[Loaded
     if member.nbytes > _LARGE_PICKLE and not member.method and b"numpy" in file.read(member.offset, _PICKLE_HEAD):
         end = member.offset + member.nbytes
         loaded = load_from(source, member.offset, end)
-        return loaded, (TrailingBytes(end - loaded.end, "pickle"),) if loaded.end < end else ()
+        observed: list[Observation] = [TrailingBytes(end - loaded.end, "pickle")] if loaded.end < end else []
+        if member.crc and member.nbytes <= _MAX_SUMMED and member.crc != _sum_of(file, member):
+            observed.append(ChecksumDiffers(member.name))
+        return loaded, tuple(observed)
     pickle = inflate(file, member)
     loaded = load(pickle, path=file.path)
     return loaded, tuple(_observed(member, pickle, loaded))
+
+
+def _sum_of(file: OpenBytes, member: Member) -> int:
+    """The CRC-32 of a record, read in blocks."""
+    found, end = 0, member.offset + member.nbytes
+    for at in range(member.offset, end, _BLOCK):
+        found = zlib.crc32(file.read(at, min(_BLOCK, end - at)), found)
+    return found
 
 
 def _observed(member: Member, pickle: bytes, loaded: Loaded) -> Iterator[Observation]:
