@@ -94,7 +94,7 @@ def automatic(
     Example:
         >>> old, new = ({key: TensorSpec(key, "float32", (3, 5))} for key in ("module.fc.weight", "head.fc.weight"))
         >>> [rule.text for rule in automatic(Given(), old, new).recipe.rules]
-        ['module.fc.weight -> head.fc.weight']
+        ['module. -> head.']
     """
     rules = given.recipe
     bare = replace(rules, init=(), tie=())

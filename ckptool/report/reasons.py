@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import groupby
 
 from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.counts import many
@@ -37,6 +38,7 @@ from ckptool.core.reasons import (
     Reason,
     RecipeTie,
     ReplacedBy,
+    RuleName,
     SameKey,
     Tie,
     TooFew,
@@ -72,6 +74,19 @@ _PLAIN: dict[type[Reason], str] = {
 }
 
 
+def _recipe(rule: RuleName) -> tuple[str, bool]:
+    """What rules have in common whose numbers are said together; those that have none are alone."""
+    return (rule.recipe, rule.backwards) if rule.number else (str(rule), False)
+
+
+def _rules_of(recipe: tuple[str, bool], rules: Iterable[RuleName]) -> str:
+    first, *others = rules
+    if not others or not first.number:
+        return str(first)
+    numbers = ", ".join(str(rule.number) for rule in (first, *others))
+    return " ".join(filter(None, (recipe[0], f"rules {numbers}", "backwards" if recipe[1] else "")))
+
+
 def reason_text(reason: Reason, inputs: Sequence[Checkpoint] = ()) -> str:
     """A reason in words.
 
@@ -83,6 +98,8 @@ def reason_text(reason: Reason, inputs: Sequence[Checkpoint] = ()) -> str:
         >>> from ckptool.core.reasons import RuleName
         >>> reason_text(ByRules((RuleName(number=1), RuleName("ibn.toml", 2))))
         'rule 1, ibn.toml rule 2'
+        >>> reason_text(ByRules(tuple(RuleName("match", number) for number in (6, 7, 8))))
+        'match rules 6, 7, 8'
     """
     match reason:
         case ByOption(option, value):
@@ -90,7 +107,7 @@ def reason_text(reason: Reason, inputs: Sequence[Checkpoint] = ()) -> str:
         case Decoded(scheme, _, dtype):
             return f"{scheme} → {DTYPES[dtype].short}"
         case ByRules(rules):
-            return ", ".join(map(str, rules))
+            return ", ".join(_rules_of(recipe, names) for recipe, names in groupby(rules, _recipe))
         case ByTokens(copied, new):
             return f"{many(copied, 'row')} by token" + (f", {new:,} new: the mean" if new else "")
         case Tie(key, None):
