@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 MAX_TEXT = 10_000_000
 """Bytes of a recipe or of a JSON file beside the input."""
+_NEAR = 4  # names that a hint has at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +239,13 @@ def _builtin_texts() -> Mapping[str, Traversable]:
     return {file.name.removesuffix(".toml"): file for file in found if file.name.endswith(".toml")}
 
 
+def _meant(name: str) -> str | None:
+    """The built-in recipe with nearly this name, or those with it as a word, as a hint; None if there is none."""
+    near = difflib.get_close_matches(name, builtin_recipes(), n=1)
+    near = near or [known for known in builtin_recipes() if name.lower() in known.split("-")]
+    return f"did you mean {' or '.join(near[:_NEAR])}?" if near else None
+
+
 def builtin_text(name: str) -> str:
     """The TOML of a built-in recipe.
 
@@ -245,11 +253,8 @@ def builtin_text(name: str) -> str:
         UsageError: no recipe has this name.
     """
     if name not in _builtin_texts():
-        near = difflib.get_close_matches(name, builtin_recipes(), n=1)
-        near = near or [each for each in builtin_recipes() if name.lower() in each.split("-")]
         raise UsageError(
-            f'no built-in recipe is called "{name}"',
-            hint=f"did you mean {near[0]}?" if near else "list them: ckptool remap --recipes",
+            f'no built-in recipe is called "{name}"', hint=_meant(name) or "list them: ckptool remap --recipes"
         )
     return _builtin_texts()[name].read_text(encoding="utf-8")
 
@@ -275,14 +280,10 @@ def load_recipe(source: PathText) -> Recipe:
     try:
         text = read_text(path, MAX_TEXT)
     except MissingError:
-        near = difflib.get_close_matches(name, builtin_recipes(), n=1)
-        near = near or [known for known in builtin_recipes() if name in known.split("-")]
         if path.suffix == ".toml":
             raise UsageError(f"the recipe file {name} does not exist", hint="check the spelling") from None
         hint = 'ckptool remap --recipes lists the built-in recipes   a rule has an arrow: "FROM -> TO"'
-        if near:
-            hint = f'did you mean "{near[0]}"?'
-        raise UsageError(f'"{name}" is not a rule, file or recipe', hint=hint) from None
+        raise UsageError(f'"{name}" is not a rule, file or recipe', hint=_meant(name) or hint) from None
     return parse_toml(text, path.name, path)
 
 
