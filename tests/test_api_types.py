@@ -28,6 +28,7 @@ def parameters(function: Callable[..., Any]) -> list[str]:
     for name, each in inspect.signature(function).parameters.items():
         if each.kind is each.VAR_KEYWORD:
             options = {"load_into": "LoadOptions", "plan_transplant": "TransplantOptions", "apply": "WriteOptions"}
+            options |= dict.fromkeys(("check", "compare", "stats"), "ReadOptions")
             kind = getattr(__import__("ckptool.api.options").api.options, options[function.__name__])
             names += list(inspect.get_annotations(kind)) or list(kind.__annotations__)
         elif name != "self":

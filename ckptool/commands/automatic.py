@@ -100,14 +100,18 @@ def automatic(
     bare = replace(rules, init=(), tie=())
     first = expand(bare, sources, prefixes=given.prefixes, vars=given.vars, fit=given.fit)
     short = None if modules is None else {path: name.rpartition(".")[2] for path, name in modules.items()}
-    made = {step.target.key: step.target for step in first.steps if step.target.key not in given.withheld}
+    every = {step.target.key: step.target for step in first.steps}
+    made, beside = every, dict[str, TensorSpec]()
+    if given.withheld:
+        made = {key: spec for key, spec in every.items() if key not in given.withheld}
+        beside = {key: spec for key, spec in every.items() if key in given.withheld}
     wanted = {key: spec for key, spec in target.items() if key not in given.withheld} if given.withheld else target
-    report = match(made, wanted, target_modules=short, accept=accept)
+    report = match(made, wanted, target_modules=short, accept=accept, beside=beside)
     report = with_reshaped(report) if reshaped else report
     if given.is_known:
         first_rules = Note(f"the rules of the built-in recipe {rules.name} come first")
         report = replace(report, notes=(first_rules, *report.notes))
-    report = _withholding(report, given.withheld, [step.target.key for step in first.steps], target)
+    report = _withholding(report, given.withheld, every, target)
     found = recipe_of_match(report, accept)
     return Automatic(combine([rules, found]) if rules != Recipe() else found, report, accept)
 

@@ -46,6 +46,7 @@ def match(
     source_modules: Mapping[str, str] | None = None,
     target_modules: Mapping[str, str] | None = None,
     accept: Confidence = Confidence.ALIGNED,
+    beside: Specs | None = None,
 ) -> MatchReport:
     """Which source tensors belong to which target tensors, from names, shapes and order alone.
 
@@ -55,6 +56,7 @@ def match(
         source_modules: module path -> class name, where there is a model.
         target_modules: the same.
         accept: rules are made of pairs that are as sure as this, or surer; the others get rules of their own.
+        beside: further tensors of the source, which are not matched and no rule takes.
 
     Example:
         >>> old = {key: TensorSpec(key, "float32", (3,)) for key in ("net.ln.gamma", "net.ln.beta")}
@@ -74,7 +76,7 @@ def match(
         if others:
             missing = (*report.unmatched_targets, *(key for key in target if key not in first))
             report = with_twins(replace(report, unmatched_targets=missing), twins, target)
-        report = with_rules(report, source, target, accept)
+        report = with_rules(report, {**source, **(beside or {})}, target, accept)
         notes = *twin_note(report, source), *one_tower_note(report, target), *tied_head(report, source, target)
         return replace(report, notes=(*report.notes, *notes))
 
