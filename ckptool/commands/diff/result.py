@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from operator import eq
 from typing import overload
 
 from ckptool.commands.diff.pairing import Side
@@ -80,6 +81,12 @@ class Changes(Sequence[Change]):
         self.statuses = statuses
         self.special = special
         self._sides = sides
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and len(self) == len(other) and all(map(eq, self, other))
+
+    def __hash__(self) -> int:
+        return hash(tuple(self))
 
     @classmethod
     def of(cls, changes: Iterable[Change]) -> Changes:
