@@ -13,7 +13,7 @@ from ckptool.engine.reading import read_array
 from ckptool.formats.opening import open_checkpoint
 
 EXAMPLES = ROOT / "tests" / "data" / "encodings"
-NAMES = sorted(path.name for path in EXAMPLES.iterdir() if path.is_dir() and "gguf" not in path.name)
+NAMES = sorted(path.name for path in EXAMPLES.iterdir() if list(path.glob("*.safetensors")))
 TITLES = {
     "awq_gemm": {"AWQ 4-bit, groups of 32"},
     "bnb_nf4_nested": {"bitsandbytes nf4, blocks of 64, nested"},

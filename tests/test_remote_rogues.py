@@ -235,6 +235,7 @@ def test_a_token_that_expires_in_the_middle(
 ) -> None:
     from tests.servers.hub import Hub, serving_hub
 
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     hub = Hub({"org/model": {"model.safetensors": DATA}})

@@ -126,7 +126,9 @@ def one_tower_note(report: MatchReport, target: Specs) -> tuple[Note, ...]:
         filled = [name for name in names if any(key.startswith(name) for key in made)]
         if len(filled) != 1:
             continue
-        rules = [rule.text.partition(" -> ") for rule in report.rules if rule.confidence.within(Confidence.ALIGNED)]
+        texts = [rule.text for rule in report.rules if rule.confidence.within(Confidence.ALIGNED)]
+        texts = [f"{{m**}} {text}{{m**}}" if text.startswith("-> ") else text for text in texts]
+        rules = [text.partition(" -> ") for text in texts]
         into = [(left, right) for left, _, right in rules if right.startswith(filled[0]) and not set("|,") & {*right}]
         if len(into) != 1:
             continue

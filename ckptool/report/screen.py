@@ -138,7 +138,7 @@ def _sides(block: Sides, screen: Screen) -> Iterator[Line]:
     names = elide_apart([terminal(side.name) for side in block.sides], [widest] * len(block.sides))
     for side, name, texts in zip(block.sides, names, facts, strict=True):
         rows.append([text.Cell(name, side.style, f"{side.mark:<{marks}}"), *map(text.Cell, texts)])
-    last = min(20, max(cells(texts[-1]) for texts in facts))
+    last = min(20, max((cells(texts[-1]) for texts in facts if texts), default=0))
     columns = [text.Column("", least=16), *[text.Column("", ">")] * (len(facts[0]) - 1), text.Column("", least=last)]
     yield from text.table(columns, rows, screen)
 

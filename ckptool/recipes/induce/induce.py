@@ -25,6 +25,9 @@ from ckptool.recipes.induce.reversing import why_not_reversed
 LONGEST = 120
 """Characters of a rule, where it can be."""
 _SHORT = 80  # characters of a rule with a choice that does a part
+_RULE = 12  # what a rule costs beside its characters
+_MOST_COMPARED = 5000  # pairs; of more, rules that name whole keys are made only where others do not do
+_MUCH = 0.7  # of the cost, at most: that many fewer and shorter rules
 _REPAIRS = 4
 _LOOKED_AT = 10  # rules that are looked at one by one
 _FEW_MODULES = 3  # that are named one by one where they stay as they are
@@ -51,12 +54,19 @@ def rules_from(pairs: Sequence[Said], source: Specs, target: Specs, *, in_parts:
     work = _Work([pair for pair in pairs if all(map(is_sayable, (*pair.sources, *pair.targets)))], source, target)
     if not work.pairs:
         return []
+    if not in_parts:
+        return work.whole(_LOOKED_AT)
     first: list[Ruled] = []
-    for rules in work.ways() if in_parts else [work.whole(_LOOKED_AT)]:
+    for rules in work.ways():
         first = first or rules
         if not why_not_reversed(rules, source, target):
             return rules
     return first
+
+
+def _cost(rules: Sequence[Ruled]) -> int:
+    """Characters, and some for each rule; drops are what both ways need."""
+    return sum(len(rule.text) + _RULE for rule in rules if rule.said)
 
 
 class _Work:
@@ -72,11 +82,18 @@ class _Work:
         }
 
     def ways(self) -> Iterator[list[Ruled]]:
-        """Rules that hold, the shortest first: captures say which numbers they are for, keys are named whole."""
-        for narrow in (False, True):
-            if (rules := self._in_parts(narrow=narrow)) is not None:
-                yield rules
-        yield self.whole()
+        """Rules that hold, the best first: that do a part each, and whole keys where these are much shorter."""
+        parts = self._in_parts(narrow=False)
+        if parts is None:
+            yield self.whole()
+            return
+        whole = self.whole() if len(self.pairs) <= _MOST_COMPARED else []
+        if whole and _cost(whole) < _MUCH * _cost(parts):
+            yield whole
+        yield parts
+        if (rules := self._in_parts(narrow=True)) is not None:
+            yield rules
+        yield whole or self.whole()
 
     def _in_parts(self, *, narrow: bool) -> list[Ruled] | None:
         """Rules that do a part each, and rules for whole keys where these would not do; None if there are none."""
