@@ -89,7 +89,7 @@ def test_recipes_by_name_and_in_order(tmp_path: Path) -> None:
     assert recipe.vars == {"a": 1}
     with pytest.raises(UsageError) as info:
         recipe_of(["strip-wrapers"])
-    assert info.value.hint == 'did you mean strip-wrappers?'
+    assert info.value.hint == "did you mean strip-wrappers?"
 
 
 def test_every_built_in_recipe_loads_and_says_what_it_is_for() -> None:

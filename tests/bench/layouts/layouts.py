@@ -7,7 +7,7 @@ scripts save. Widths are small and weights are random; names and nesting are wha
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 Shape = tuple[int, ...]
@@ -28,6 +28,7 @@ class Layout:
         says: words that `inspect` has to say.
         nest: puts the state dict into the objects that are saved.
         inside: the state dict that is filled where the file is the model, if it is another than the one that is taken.
+        copies: key of the file -> key of the plain model that it may hold as well, as a momentum encoder does.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Layout:
     says: tuple[str, ...]
     nest: Callable[[dict[str, Any]], Any] = dict
     inside: Callable[[dict[str, Any]], dict[str, Any]] = dict
+    copies: dict[str, str] = field(default_factory=dict)
 
 
 # ---------------------------------------------------------------------------------------------- the plain models
@@ -260,7 +262,8 @@ def moco() -> Layout:
     shapes |= under("module.encoder_q.", projection)[0] | under("module.encoder_k.", plain | projection)[0]
     shapes |= {"module.queue": (16, 64), "module.queue_ptr": (1,)}
     return Layout("MoCo v2", shapes, plain, pairs, ("resnet50 (torchvision names)", "MoCo", "a projection to 16"),
-                  lambda state: {"epoch": 200, "arch": "resnet50", "state_dict": state})  # fmt: skip
+                  lambda state: {"epoch": 200, "arch": "resnet50", "state_dict": state},
+                  copies=under("module.encoder_k.", plain)[1])  # fmt: skip
 
 
 def simclr() -> Layout:

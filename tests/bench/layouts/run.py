@@ -94,6 +94,11 @@ def tried(layout: Layout, folder: Path) -> Outcome:
     keys = dict(zip(own, layout.inside(own), strict=True))
     returned = {keys[old]: plain[new] for old, new in forth.items()}
     back = way(other, file, returned, layout.inside(own), folder / "back.pth")
+    if layout.copies and back.wrong:
+        state = read(folder / "back.pth")
+        back.wrong = [
+            key for key in back.wrong if not torch.equal(state[key], plain.get(layout.copies.get(key, ""), own[key]))
+        ]
     return Outcome(layout, unnamed, there, back)
 
 
