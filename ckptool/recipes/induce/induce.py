@@ -88,12 +88,18 @@ class _Work:
             yield self.whole()
             return
         whole = self.whole() if len(self.pairs) <= _MOST_COMPARED else []
-        if whole and _cost(whole) < _MUCH * _cost(parts):
+        if whole and self._says_all(whole) and _cost(whole) < _MUCH * _cost(parts):
             yield whole
         yield parts
         if (rules := self._in_parts(narrow=True)) is not None:
             yield rules
-        yield whole or self.whole()
+        whole = whole or self.whole()
+        if self._says_all(whole):
+            yield whole
+
+    def _says_all(self, rules: Sequence[Ruled]) -> bool:
+        """No pair is left out."""
+        return len({id(pair) for rule in rules for pair in rule.said}) == len(self.pairs)
 
     def _in_parts(self, *, narrow: bool) -> list[Ruled] | None:
         """Rules that do a part each, and rules for whole keys where these would not do; None if there are none."""
