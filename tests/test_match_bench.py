@@ -104,11 +104,10 @@ def test_ours_is_never_wrong_and_finds_most(torchvision: ModuleType) -> None:
     assert total.groups_found / total.groups > 0.98
 
 
-@pytest.mark.parametrize("part", range(6))
-def test_ours_is_never_wrong_on_fresh_pairs(part: int, torchvision: ModuleType) -> None:
-    """How many of these are found says tests/bench/match/FRESH.md."""
+def test_ours_is_never_wrong_on_fresh_pairs(torchvision: ModuleType) -> None:
+    """Some of them; all are in `python -m tests.bench.match.run`, and how many are found is in FRESH.md."""
     fresh = [entry for entry in entries() if entry.name.startswith("fresh")]
-    for entry in fresh[part::6]:
+    for entry in fresh[::6]:
         if set(entry.needs) <= {"torch", "torchvision"}:
             _, mistakes, refusal = run_one(ours, case_of(entry))
             assert (entry.name, mistakes, refusal) == (entry.name, [], "")

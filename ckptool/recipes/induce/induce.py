@@ -28,6 +28,7 @@ _SHORT = 80  # characters of a rule with a choice that does a part
 _RULE = 12  # what a rule costs beside its characters
 _MOST_COMPARED = 5000  # pairs; of more, rules that name whole keys are made only where others do not do
 _MUCH = 0.7  # of the cost, at most: that many fewer and shorter rules
+_FEW = 4  # rules that nobody needs fewer of
 _REPAIRS = 4
 _LOOKED_AT = 10  # rules that are looked at one by one
 _FEW_MODULES = 3  # that are named one by one where they stay as they are
@@ -87,7 +88,8 @@ class _Work:
         if parts is None:
             yield self.whole()
             return
-        whole = self.whole() if len(self.pairs) <= _MOST_COMPARED else []
+        is_long = sum(bool(rule.said) for rule in parts) > _FEW
+        whole = self.whole() if is_long and len(self.pairs) <= _MOST_COMPARED else []
         if whole and self._says_all(whole) and _cost(whole) < _MUCH * _cost(parts):
             yield whole
         yield parts
