@@ -118,7 +118,7 @@ def test_ci_runs_the_second_command_lint_and_fuzzing_and_no_more() -> None:
     lines = text.replace(chromium, "").splitlines()
     *commands, lint, fuzz = (line for line in lines if line and not line.startswith(("#", "set ", "cd ")))
     assert " && ".join(commands) == SHELL[1].strip()
-    assert (lint, fuzz) == (".ci/lint", ".ci/fuzz --seed 1")
+    assert (lint, fuzz) == (".ci/lint", ".ci/fuzz --seed 1 --seconds 60")
     assert "Chromium" in TEXT[: TEXT.index("\n## ")]
 
 
