@@ -89,7 +89,7 @@ class Form:
 
 
 def common_prefixes(pairs: Sequence[Said]) -> tuple[Parts, Parts]:
-    """What all sources begin with and all targets begin with instead; what follows is no number alone."""
+    """What all sources begin with, and what all targets begin with; a part that is a number never follows them."""
     rows = [pair.sources[0].split(".") for pair in pairs], [key.split(".") for pair in pairs for key in pair.targets]
     ours, theirs = (_common([row[:-1] for row in side]) for side in rows)
     while ours and theirs and ours[-1] == theirs[-1]:

@@ -104,7 +104,7 @@ class _Work:
         return len({id(pair) for rule in rules for pair in rule.said}) == len(self.pairs)
 
     def _in_parts(self, *, narrow: bool) -> list[Ruled] | None:
-        """Rules that do a part each, and rules for whole keys where these would not do; None if there are none."""
+        """Rules that do a part each; keys that they would get wrong have rules of their own. None if that fails."""
         joint = [pair for pair in self.pairs if len(pair.sources) > 1 or (len(pair.targets) > 1 and pair.layout)]
         alone = set(map(id, joint))
         for _ in range(_REPAIRS):
@@ -119,7 +119,7 @@ class _Work:
         return None
 
     def whole(self, few: int = 0) -> list[Ruled]:
-        """Rules for whole keys; pair by pair where some would not do. As many as `few` are not put together."""
+        """Rules for whole keys, pair by pair where one rule would be wrong. Up to `few` rules are not joined."""
         lines = self._lines(self.pairs, few)
         found, _ = self._checked(self._in_order(lines))
         if found is not None:
