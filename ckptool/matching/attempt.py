@@ -126,8 +126,8 @@ class Attempt:
         }
         found = in_sequence(self.sources, self.targets, self.places, known, io)
         self._add(found)
-        if found:
-            board.used.update({unit: {*range(len(unit.members))} for unit in (*self.sources, *self.targets)})
+        board.take(found)
+        self._add(board.run(judge))
 
     def _rest(self, board: Board, doubtful: frozenset[str]) -> None:
         """What is left on both sides, if that is the same shapes equally often."""

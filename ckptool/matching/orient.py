@@ -17,7 +17,7 @@ _WORDS, _MARGIN = 0.4, 0.04  # words that tell which matrix is which, and by how
 _MOST = 40_000  # pairs of matrices of one shape that are compared; of more only those of equal names
 _TABLES = frozenset({"token", "pos", "type"})
 _LAYERS = ("Linear", "NonDynamicallyQuantizableLinear", "Embedding")
-_TENSORFLOW = ("kernel", "weights", "depthwise_kernel", "depthwise_weights")
+_TENSORFLOW = ("kernel", "weights", "depthwise_kernel", "depthwise_weights", "pointwise_kernel", "pointwise_weights")
 
 
 @dataclass(frozen=True, slots=True)

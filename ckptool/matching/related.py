@@ -23,6 +23,7 @@ Chain = tuple[str, ...]
 _SAME_NAMES = 0.75  # of the modules that match; what has so many of them is related
 _CLASSES = 100  # rows of a table, at least, that no other model has by chance
 _ALIKE = 0.7  # of the modules, or matrices, of the smaller block have a counterpart in the other, which else is another
+_KINDS = 8  # shapes of matrices
 _RELATED = 0.3  # of the tensors of the smaller side match; below this the models have nothing to do with each other
 
 
@@ -136,6 +137,8 @@ def _only_blocks(attempt: Attempt) -> bool:
     what comes out tells models apart: tensors with an axis that the blocks have not.
     """
     sure = [one for one in attempt.found if one.confidence.within(Confidence.ALIGNED)]
+    if len({one.target.shapes[one.target.main][0] for one in sure if _is_matrix(one.target)}) >= _KINDS:
+        return False  # so many shapes are not equal by chance
     same = sum(len(one.target.members) for one in sure if _has_its_name(one))
     if same > _SAME_NAMES * sum(len(one.target.members) for one in sure):
         return False

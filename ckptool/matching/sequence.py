@@ -1,23 +1,36 @@
-"""Two files with the same shapes in the same order, whatever the names: a network written down twice.
+"""Two files that list the same network: what stands at the same place of both, whatever the names.
 
-Order alone is often wrong, so everything must fit: all modules of both files, one after the other, of equal roles and
-shapes; no match that was found by other signals may say otherwise; a run of equal modules (q, k, v) stays open, and so
-does everything where two parts of one file are alike (two towers), for nothing says which of them comes first.
+Order alone is often wrong. So a pair is taken only where every best way to lay one file on the other has it, if most
+matrices of the smaller file are laid so; and where two parts that hold the same may as well stand the other way round
+(q and k, two heads), words have to tell them apart. Parts that are counted (``conv2d_7``) are in the order of their
+numbers.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
+import re
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from ckptool.matching.alike import contradicts, similarity
-from ckptool.matching.edges import Match
-from ckptool.matching.modules import Unit
-from ckptool.matching.relations import squeezed
+import numpy as np
+
+from ckptool.matching.alike import contradicts, signature, similarity
+from ckptool.matching.cuts import parts_of
+from ckptool.matching.edges import Match, flip
+from ckptool.matching.modules import Shape, Unit
 from ckptool.matching.result import Confidence, Evidence
 
-_SHORTEST = 12  # modules of a file whose order says something
+_SHORTEST = 8  # matrices of a file whose order says something
+_MOST = ((0.8, 4), (0.5, 10))  # of the matrices of the smaller file have a place in the other, of so many shapes
+_SAME = 12  # modules of two files that are the same from the first to the last
+_LARGEST = 2000  # modules of a file
+_WORDS, _MARGIN = 0.25, 0.1  # words that agree, and by how much better than those of a part that holds the same
+_AGREE = 0.95  # of what is matched already is at the same place
+_COUNTED = re.compile(r"\d+|(?<=\d)[a-h](?![A-Za-z])")
+
+
+Block = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,19 +39,29 @@ class Module:
 
     unit: Unit
     at: int
-
-    @property
-    def kind(self) -> object:
-        """What must be equal: roles and shapes."""
-        shapes = self.unit.shapes
-        return tuple(
-            (role, squeezed(shapes[role][self.at])) for role in sorted(shapes) if role != "num_batches_tracked"
-        )
+    kind: tuple[bool, Shape]
+    tokens: tuple[str, ...]
+    block: Block
 
     @property
     def key(self) -> str:
         """Of its main tensor."""
         return self.unit.keys[self.unit.main][self.at]
+
+    @property
+    def is_matrix(self) -> bool:
+        return len(self.kind[1]) > 1
+
+
+Pair = tuple[Module, Module]
+
+
+@dataclass(slots=True)
+class _Node:
+    """What stands behind one beginning of names."""
+
+    modules: list[Module] = field(default_factory=list)
+    children: dict[str, _Node] = field(default_factory=dict)
 
 
 def in_sequence(
@@ -55,44 +78,162 @@ def in_sequence(
         targets: the same.
         places: of every key in its file.
         known: source key by target key, of what is matched already.
-        io: units whose matrices are stored the other way round; with them shapes are not what they seem.
+        io: units whose matrices are stored the other way round.
     """
-    ours, theirs = _modules(sources, places[0]), _modules(targets, places[1])
-    kinds = [module.kind for module in ours]
-    if len(ours) < _SHORTEST or io or kinds != [module.kind for module in theirs]:
+    ours, theirs = _modules(sources, places[0], io), _modules(targets, places[1], io)
+    if max(len(ours), len(theirs)) > _LARGEST:
         return []
-    if _has_twins(ours) or _has_twins(theirs):
+    matrices = [[one for one in side if one.is_matrix] for side in (ours, theirs)]
+    spine = _common(*matrices)
+    share, kinds = len(spine) / max(1, min(map(len, matrices))), len({one.kind for one, _ in spine})
+    is_same = len(ours) >= _SAME and [one.kind for one in ours] == [one.kind for one in theirs]
+    is_most = len(spine) >= _SHORTEST and any(share >= most and kinds >= fewest for most, fewest in _MOST)
+    if not is_same and not is_most:
         return []
-    if any(known.get(other.key, one.key) != one.key for one, other in zip(ours, theirs, strict=True)):
+    found = _beside(spine + _between(*matrices, spine), *matrices)
+    found = _apart(found + [row for row in _common(ours, theirs) if not row[0].is_matrix])
+    said = [(known[other.key], one.key) for one, other in found if other.key in known]
+    if sum(a == b for a, b in said) < _AGREE * len(said):
         return []
+    used = {*known.values()}
+    twins = _twins(ours), _twins(theirs)
+    return [
+        _match(one, other, flip(one.unit, other.unit, io))
+        for one, other in found
+        if other.key not in known
+        and one.key not in used
+        and not contradicts(one.unit, other.unit)
+        and _is_told(one, other, twins)
+    ]
+
+
+def _match(one: Module, other: Module, way: str) -> Match:
+    here, there = one.unit.restricted([one.at]), other.unit.restricted([other.at])
+    says = [Evidence.SAME_SEQUENCE, *([Evidence.WORDS_AGREE] if similarity(here, there) >= _WORDS else [])]
+    return Match(here, there, tuple(says), Confidence.ALIGNED, way=way)
+
+
+def _modules(units: Iterable[Unit], place: Mapping[str, int], io: frozenset[Unit]) -> list[Module]:
     found = []
-    for at, (one, other) in enumerate(zip(ours, theirs, strict=True)):
-        in_a_run = kinds[at] in (*kinds[max(at - 1, 0) : at], *kinds[at + 1 : at + 2])
-        if other.key in known or in_a_run or contradicts(one.unit, other.unit):
-            continue
-        here, there = one.unit.restricted([one.at]), other.unit.restricted([other.at])
-        evidence: tuple[Evidence, ...] = (Evidence.SAME_SEQUENCE,)
-        if similarity(here, there) >= 0.25:
-            evidence += (Evidence.WORDS_AGREE,)
-        found.append(Match(here, there, evidence, Confidence.ALIGNED))
+    for unit in units:
+        shapes, is_norm = signature(unit, unit in io), "running_mean" in unit.shapes
+        for at, (key, shape) in enumerate(zip(unit.keys[unit.main], shapes, strict=True)):
+            parts = parts_of(key.replace("/", "."))[0]
+            tokens = tuple(token for part in parts[:-1] or parts for token in part.split("_") if token)
+            outer = parts[:-2]  # of the module's name, less its last part
+            counted = [level for level, part in enumerate(outer) if _COUNTED.search(part)]
+            block = tuple(outer[: counted[-1] + 1] if counted else outer)
+            found.append(Module(unit, at, (is_norm, shape), tokens, block))
+    return sorted(found, key=lambda one: min(place[keys[one.at]] for keys in one.unit.keys.values()))
+
+
+def _common(ours: Sequence[Module], theirs: Sequence[Module]) -> list[Pair]:
+    """The pairs of equal kind that are in every longest way to lay one sequence on the other."""
+    if not ours or not theirs:
+        return []
+    number: dict[object, int] = {}
+    here, there = (np.array([number.setdefault(one.kind, len(number)) for one in side]) for side in (ours, theirs))
+    same = here[:, None] == there[None, :]
+    before, behind = _lengths(same), _lengths(same[::-1, ::-1])[::-1, ::-1]
+    total = before[-1, -1]
+    best = same & (before[:-1, :-1] + 1 + behind[1:, 1:] == total)
+    rows = np.argwhere(best)
+    steps = before[:-1, :-1][best]
+    alone = np.bincount(steps, minlength=total + 1)[steps] == 1
+    return [(ours[at], theirs[to]) for at, to in rows[alone]]
+
+
+def _between(
+    ours: Sequence[Module], theirs: Sequence[Module], laid: Sequence[Pair]
+) -> list[Pair]:
+    """Pairs that are the only ones of their kind between two that are laid one after the other."""
+    ends = {id(one): at for at, row in enumerate(laid) for one in row}
+    gaps: tuple[dict[object, list[Module]], dict[object, list[Module]]] = defaultdict(list), defaultdict(list)
+    for side, found in zip((ours, theirs), gaps, strict=True):
+        gap = -1
+        for one in side:
+            gap = ends.get(id(one), gap)
+            if id(one) not in ends:
+                found[gap, one.kind].append(one)
+    return [
+        (row[0], gaps[1][gap][0]) for gap, row in gaps[0].items() if len(row) == len(gaps[1].get(gap, ())) == 1
+    ]
+
+
+def _lengths(same: np.ndarray) -> np.ndarray:
+    """For each two beginnings, how many pairs the longest way has."""
+    found = np.zeros((same.shape[0] + 1, same.shape[1] + 1), np.int32)
+    for at, row in enumerate(same):
+        np.maximum(found[at, 1:], found[at, :-1] + row, out=found[at + 1, 1:])
+        np.maximum.accumulate(found[at + 1], out=found[at + 1])
     return found
 
 
-def _modules(units: Iterable[Unit], place: Mapping[str, int]) -> list[Module]:
-    found = [Module(unit, at) for unit in units for at in range(len(unit.members))]
-    return sorted(found, key=lambda module: min(place[keys[module.at]] for keys in module.unit.keys.values()))
+def _beside(found: Iterable[Pair], ours: Sequence[Module], theirs: Sequence[Module]) -> list[Pair]:
+    """Those beside which something is laid on what is beside the other: one alone may be there by chance."""
+    here, there = ({id(one): at for at, one in enumerate(side)} for side in (ours, theirs))
+    laid = {(here[id(one)], there[id(other)]): (one, other) for one, other in found}
+    return [row for (at, to), row in laid.items() if (at - 1, to - 1) in laid or (at + 1, to + 1) in laid]
 
 
-def _has_twins(modules: Sequence[Module]) -> bool:
-    """Two parts with names of their own, not numbers, hold the same modules."""
-    parts: dict[tuple[str, ...], list[object]] = defaultdict(list)
-    for module in modules:
-        names = module.key.split(".")[:-1]
-        for depth in range(1, min(len(names), 4)):
-            if not any(char.isdigit() for char in names[depth - 1]):
-                parts[tuple(names[:depth])].append(module.kind)
-    beside: dict[tuple[str, ...], list[tuple[object, ...]]] = defaultdict(list)
-    for name, row in parts.items():
-        if len(row) > 3:
-            beside[name[:-1]].append(tuple(row))
-    return any(len(set(rows)) < len(rows) for rows in beside.values())
+def _apart(found: Sequence[Pair]) -> list[Pair]:
+    """The pairs, but for those of blocks of which each lies on parts of two others: what is beside them is shifted."""
+    votes = Counter((one.block, other.block) for one, other in found)
+    ours, theirs = defaultdict[Block, set[Block]](set), defaultdict[Block, set[Block]](set)
+    for here, there in votes:
+        ours[here].add(there)
+        theirs[there].add(here)
+    crossed = [row for row in votes if len(ours[row[0]]) > 1 and len(theirs[row[1]]) > 1]
+    shifted = {block for row in crossed for block in row}
+    kinds = {one.kind for one, other in found if (one.block, other.block) in {*crossed}}
+    return [
+        (one, other)
+        for one, other in found
+        if one.kind not in kinds or shifted.isdisjoint((one.block, other.block))
+    ]
+
+
+def _twins(modules: Sequence[Module]) -> dict[int, list[Module]]:
+    """By id of a module: those of its kind in parts beside its own that hold the same, and are not counted with it."""
+    root = _Node()
+    for one in modules:
+        node = root
+        for token in one.tokens:
+            node.modules.append(one)
+            node = node.children.setdefault(token, _Node())
+        node.modules.append(one)
+    found: dict[int, list[Module]] = defaultdict(list)
+    nodes = [root]
+    while nodes:
+        node = nodes.pop()
+        nodes += node.children.values()
+        families: dict[str, list[Module]] = defaultdict(list)
+        for name, child in node.children.items():
+            families[_COUNTED.sub("#", name)] += child.modules
+        alike: dict[object, list[list[Module]]] = defaultdict(list)
+        for row in families.values():
+            alike[frozenset(Counter(one.kind for one in row).items())].append(row)
+        for rows in alike.values():
+            if len(rows) > 1 and not _are_counted(rows):
+                for row in rows:
+                    for one in row:
+                        found[id(one)] += [
+                            rival for other in rows if other is not row for rival in other if rival.kind == one.kind
+                        ]
+    return found
+
+
+def _are_counted(rows: Iterable[Sequence[Module]]) -> bool:
+    """Each is one module, with a number of its own in its last part: ``compress_conv1``, ``expand_conv3``."""
+    numbers = [re.findall(r"\d+", row[0].tokens[-1]) for row in rows if len(row) == 1]
+    return all(numbers) and len({*map(tuple, numbers)}) == len(numbers) > 1
+
+
+def _is_told(one: Module, other: Module, twins: tuple[dict[int, list[Module]], dict[int, list[Module]]]) -> bool:
+    """Nothing may stand at the place of either, or words tell it from all that may."""
+    ours, theirs = twins[0].get(id(one), []), twins[1].get(id(other), [])
+    if not ours and not theirs:
+        return True
+    rivals = [similarity(one.unit, rival.unit) for rival in theirs] + [similarity(rival.unit, other.unit) for rival in ours]
+    mine = similarity(one.unit, other.unit)
+    return mine >= _WORDS and mine - max(rivals) >= _MARGIN

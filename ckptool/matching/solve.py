@@ -44,6 +44,13 @@ class Board:
             for unit in {*edge.source.atoms, *edge.target.atoms}:
                 self.by_unit[unit].append(edge)
 
+    def take(self, matches: Iterable[Match]) -> None:
+        """Takes what was found otherwise, which tells of what is around it."""
+        edges = [Edge(one.source, one.target, None, similarity(one.source, one.target), 0.0, one.way) for one in matches]
+        self.known.add(edges)
+        for edge in edges:
+            self._take(edge)
+
     def free(self, units: Iterable[Unit]) -> list[Unit]:
         """Units of which nothing is taken."""
         return [unit for unit in units if not any(one in self.used for one in unit.atoms)]
