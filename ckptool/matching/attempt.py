@@ -114,7 +114,7 @@ class Attempt:
 
     def _sequence(self, board: Board, io: frozenset[Unit]) -> None:
         """What the order of the whole files says, if nothing speaks against it."""
-        if not board.free(self.sources) or not board.free(self.targets) or not all(self.ordered):
+        if not board.free(self.sources) or not board.free(self.targets):
             return
         known = {
             key: one.source.keys[role][at]
@@ -124,7 +124,7 @@ class Attempt:
             if role in one.source.keys
             for at, key in enumerate(keys)
         }
-        found = in_sequence(self.sources, self.targets, self.places, known, io)
+        found = in_sequence(self.sources, self.targets, self.places, known, io, self.ordered)
         self._add(found)
         board.take(found)
         self._add(board.run(judge))

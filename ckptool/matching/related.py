@@ -23,7 +23,8 @@ Chain = tuple[str, ...]
 _SAME_NAMES = 0.75  # of the modules that match; what has so many of them is related
 _CLASSES = 100  # rows of a table, at least, that no other model has by chance
 _ALIKE = 0.7  # of the modules, or matrices, of the smaller block have a counterpart in the other, which else is another
-_KINDS = 8  # shapes of matrices
+_KINDS = 5  # shapes of matrices, at least,
+_NEARLY_ALL = 0.82  # and of all shapes of one side, that models of one kind have in common
 _RELATED = 0.3  # of the tensors of the smaller side match; below this the models have nothing to do with each other
 
 
@@ -31,6 +32,8 @@ def related(
     attempt: Attempt, source: Specs, target: Specs
 ) -> tuple[list[tuple[Match, tuple[Pair, ...]]], tuple[Note, ...]]:
     """The matches with their pairs, if the models have something to do with each other."""
+    if _is_same(attempt):
+        return [(one, tuple(pairs_of(one))) for one in attempt.found], ()
     found = [(one, tuple(pairs_of(one))) for one in _coherent(attempt)]
     sure = [pair for one, row in found for pair in row if _belongs(one)]
     matched = max(
@@ -48,6 +51,14 @@ def related(
         ]
         return found, (Note(text, "--accept guess takes them all the same"),)
     return found, ()
+
+
+def _is_same(attempt: Attempt) -> bool:
+    """Nearly every shape that the matrices of one side have is matched: blocks alone are alike in many models."""
+    sure = [one for one in attempt.found if _belongs(one) and _is_matrix(one.target)]
+    matched = {shape for one in sure for shape in one.target.shapes[one.target.main]}
+    kinds = [{shape for unit in units if _is_matrix(unit) for shape in unit.shapes[unit.main]} for units in attempt.units]
+    return len(matched) >= max(_KINDS, _NEARLY_ALL * min(map(len, kinds)))
 
 
 def _coherent(attempt: Attempt) -> list[Match]:
@@ -137,8 +148,6 @@ def _only_blocks(attempt: Attempt) -> bool:
     what comes out tells models apart: tensors with an axis that the blocks have not.
     """
     sure = [one for one in attempt.found if one.confidence.within(Confidence.ALIGNED)]
-    if len({one.target.shapes[one.target.main][0] for one in sure if _is_matrix(one.target)}) >= _KINDS:
-        return False  # so many shapes are not equal by chance
     same = sum(len(one.target.members) for one in sure if _has_its_name(one))
     if same > _SAME_NAMES * sum(len(one.target.members) for one in sure):
         return False

@@ -12,6 +12,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 
@@ -41,7 +42,7 @@ class Module:
     at: int
     kind: tuple[bool, Shape]
     tokens: tuple[str, ...]
-    block: Block
+    block: Block  # the name down to its last number, without that of the module itself
 
     @property
     def key(self) -> str:
@@ -70,6 +71,7 @@ def in_sequence(
     places: tuple[Mapping[str, int], Mapping[str, int]],
     known: Mapping[str, str],
     io: frozenset[Unit],
+    ordered: Sequence[bool],
 ) -> list[Match]:
     """Matches of single modules, by their place.
 
@@ -79,19 +81,28 @@ def in_sequence(
         places: of every key in its file.
         known: source key by target key, of what is matched already.
         io: units whose matrices are stored the other way round.
+        ordered: of each file, whether its order means something.
     """
-    ours, theirs = _modules(sources, places[0], io), _modules(targets, places[1], io)
+    ours, theirs = (
+        _modules(units, place, io, is_ordered)
+        for units, place, is_ordered in zip((sources, targets), places, ordered, strict=True)
+    )
     if max(len(ours), len(theirs)) > _LARGEST:
         return []
-    matrices = [[one for one in side if one.is_matrix] for side in (ours, theirs)]
+    whole = [[one for one in side if one.is_matrix] for side in (ours, theirs)]
+    matrices, vectors = (
+        [_counted(row, is_ordered) for row, is_ordered in zip(rows, ordered, strict=True)]
+        for rows in (whole, [[one for one in side if not one.is_matrix] for side in (ours, theirs)])
+    )
     spine = _common(*matrices)
-    share, kinds = len(spine) / max(1, min(map(len, matrices))), len({one.kind for one, _ in spine})
+    share, kinds = len(spine) / max(1, min(map(len, whole))), len({one.kind for one, _ in spine})
     is_same = len(ours) >= _SAME and [one.kind for one in ours] == [one.kind for one in theirs]
     is_most = len(spine) >= _SHORTEST and any(share >= most and kinds >= fewest for most, fewest in _MOST)
     if not is_same and not is_most:
         return []
     found = _beside(spine + _between(*matrices, spine), *matrices)
-    found = _apart(found + [row for row in _common(ours, theirs) if not row[0].is_matrix])
+    sides = (ours, theirs) if all(ordered) else vectors
+    found = _apart(found + _hung(found, (ours, theirs), [row for row in _common(*sides) if not row[0].is_matrix]))
     said = [(known[other.key], one.key) for one, other in found if other.key in known]
     if sum(a == b for a, b in said) < _AGREE * len(said):
         return []
@@ -113,18 +124,89 @@ def _match(one: Module, other: Module, way: str) -> Match:
     return Match(here, there, tuple(says), Confidence.ALIGNED, way=way)
 
 
-def _modules(units: Iterable[Unit], place: Mapping[str, int], io: frozenset[Unit]) -> list[Module]:
+def _modules(
+    units: Iterable[Unit], place: Mapping[str, int], io: frozenset[Unit], is_ordered: bool
+) -> list[Module]:
+    """The modules in the order of the file, or of the numbers in their names."""
     found = []
     for unit in units:
         shapes, is_norm = signature(unit, unit in io), "running_mean" in unit.shapes
         for at, (key, shape) in enumerate(zip(unit.keys[unit.main], shapes, strict=True)):
             parts = parts_of(key.replace("/", "."))[0]
             tokens = tuple(token for part in parts[:-1] or parts for token in part.split("_") if token)
-            outer = parts[:-2]  # of the module's name, less its last part
+            outer = key.replace("/", ".").split(".")[:-2]
             counted = [level for level, part in enumerate(outer) if _COUNTED.search(part)]
             block = tuple(outer[: counted[-1] + 1] if counted else outer)
             found.append(Module(unit, at, (is_norm, shape), tokens, block))
+    if not is_ordered:
+        return sorted(found, key=lambda one: [_natural(token) for token in one.tokens])
     return sorted(found, key=lambda one: min(place[keys[one.at]] for keys in one.unit.keys.values()))
+
+
+def _natural(text: str) -> list[tuple[bool, int, str]]:
+    return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in re.split(r"(\d+)", text) if part]
+
+
+def _counted(modules: Sequence[Module], is_ordered: bool) -> Sequence[Module]:
+    """Those whose order means something: all, or of a file without an order the longest row that is counted."""
+    if is_ordered:
+        return modules
+    rows: list[list[Module]] = [[]]
+    for one in modules:
+        if rows[-1] and not _is_next(rows[-1][-1], one):
+            rows.append([])
+        rows[-1].append(one)
+    return max(rows, key=len)
+
+
+def _is_next(one: Module, other: Module) -> bool:
+    """Where the names begin to differ they do so in a number."""
+    pairs = zip(one.tokens, other.tokens, strict=False)
+    return next((_COUNTED.sub("#", a) == _COUNTED.sub("#", b) for a, b in pairs if a != b), True)
+
+
+def _hung(laid: Sequence[Pair], sides: tuple[Sequence[Module], Sequence[Module]], said: Sequence[Pair]) -> list[Pair]:
+    """Pairs of vectors: those of the matrices that they stand beside, and of others what the order says."""
+    homes = [_homes(side) for side in sides]
+    there = {id(one): other for one, other in laid}
+    rows: tuple[dict[object, list[Module]], dict[object, list[Module]]] = defaultdict(list), defaultdict(list)
+    for side, found, home in zip(sides, rows, homes, strict=True):
+        for one in side:
+            if id(one) in home:
+                found[id(home[id(one)]), one.kind].append(one)
+    found = [
+        (row[0], others[0])
+        for (home, kind), row in rows[0].items()
+        if home in there and len(row) == 1 == len(others := rows[1].get((id(there[home]), kind), []))
+    ]
+    used = {id(one) for pair in found for one in pair}
+    for one, other in said:
+        home = homes[0].get(id(one))
+        is_other = home and id(home) in there and homes[1].get(id(other), there[id(home)]) is not there[id(home)]
+        if not is_other and used.isdisjoint((id(one), id(other))):
+            found.append((one, other))
+    return found
+
+
+def _homes(modules: Sequence[Module]) -> dict[int, Module]:
+    """By id of a vector: the one matrix that its name has most in common with, by its parts or then its numbers."""
+    beside: dict[tuple[str, ...], list[Module]] = defaultdict(list)
+    for one in modules:
+        for depth in range(1, len(one.tokens) + 1) if one.is_matrix else ():
+            beside[one.tokens[:depth]].append(one)
+    found = {}
+    for one in modules:
+        depth = next((at for at in range(len(one.tokens), 0, -1) if one.tokens[:at] in beside), 0)
+        if one.is_matrix or not depth:
+            continue
+        row = beside[one.tokens[:depth]]
+        numbers = re.findall(r"\d+", "_".join(one.tokens[depth:]))
+        row = row if len(row) == 1 else [
+            other for other in row if re.findall(r"\d+", "_".join(other.tokens[depth:])) == numbers
+        ]
+        if len(row) == 1:
+            found[id(one)] = row[0]
+    return found
 
 
 def _common(ours: Sequence[Module], theirs: Sequence[Module]) -> list[Pair]:

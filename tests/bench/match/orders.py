@@ -1,4 +1,4 @@
-"""Macro F1 in three orders: both files as given, sorted by letters, shuffled.
+"""Macro F1 in four orders: both files as given, the source sorted by letters, both sorted, both shuffled.
 
 python -m tests.bench.match.orders [--only NAME]... [--list] [--mistakes N]
 """
@@ -10,12 +10,13 @@ import time
 import warnings
 from collections.abc import Callable
 
-from tests.bench.match.pairs import Case, both_sorted, case_of, entries, shuffled
+from tests.bench.match.pairs import Case, both_sorted, case_of, entries, shuffled, sorted_keys
 from tests.bench.match.run import ours
 from tests.bench.match.score import Score, judge
 
 ORDERS: dict[str, Callable[[Case], Case]] = {
     "given": lambda case: case,
+    "source": sorted_keys,
     "sorted": both_sorted,
     "shuffled": lambda case: shuffled(shuffled(case, "source", 1), "target", 2),
 }
