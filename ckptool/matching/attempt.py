@@ -12,6 +12,7 @@ from ckptool.matching.blocks import laid_lists
 from ckptool.matching.doubts import doubted
 from ckptool.matching.edges import Edge, Match, as_guess, edges_of
 from ckptool.matching.groups import made_units
+from ckptool.matching.instances import strayed
 from ckptool.matching.lists import aligned_lists
 from ckptool.matching.modules import Unit
 from ckptool.matching.orient import Orientation, is_bare_square, orientation
@@ -72,8 +73,8 @@ class Attempt:
         ours, theirs = made
         laid = laid_lists(self.sources, self.targets)
         board = self.board = Board(Known(speaks=all(self.ordered)))
-        self._lists(board, ways)
         board.lay(edges_of(ours, theirs, laid, ways.io))
+        self._lists(board, ways)
         self._add(board.run(judge), ways.doubtful)
         self._sequence(board, ways.io)
         self._rest(board, ways.doubtful)
@@ -174,7 +175,7 @@ class Attempt:
     def _doubt(self) -> None:
         """Matches that others speak against become guesses."""
         sure = [one for one in self.found if one.confidence.within(Confidence.ALIGNED)]
-        doubts = doubted(sure, *self.units, ordered=all(self.ordered))
+        doubts = doubted(sure, *self.units, ordered=all(self.ordered)) | strayed(sure, *self.units)
         self.found = [as_guess(one, doubts[one]) if one in doubts else one for one in self.found]
 
 

@@ -16,6 +16,7 @@ _LETTERS = "abcdefgh"
 _WORDS, _MARGIN = 0.4, 0.04  # words that tell which matrix is which, and by how much better they must be
 _MOST = 40_000  # pairs of matrices of one shape that are compared; of more only those of equal names
 _TABLES = frozenset({"token", "pos", "type"})
+_WIDE = 12  # channels; kernels in space are smaller
 _LAYERS = ("Linear", "NonDynamicallyQuantizableLinear", "Embedding")
 _TENSORFLOW = ("kernel", "weights", "depthwise_kernel", "depthwise_weights", "pointwise_kernel", "pointwise_weights")
 
@@ -85,8 +86,9 @@ class _Vote:
 def _side(units: Sequence[Unit]) -> _Side:
     sure: dict[Unit, bool] = {}
     blocks: dict[Chain, set[bool]] = defaultdict(set)
+    is_torch = any(_has_outputs_first(unit) for unit in units) and not any(_is_io(unit, ()) for unit in units)
     for unit in units:
-        found = _is_io(unit)
+        found = _is_io(unit, () if is_torch else _TENSORFLOW)
         if found is not None:
             sure[unit] = found
             blocks[unit.chain].add(found)
@@ -157,11 +159,22 @@ def _is_table(unit: Unit) -> bool:
     return bool(_TABLES & unit.words.keys()) or "Embedding" in unit.made_of
 
 
-def _is_io(unit: Unit) -> bool | None:
+def _has_outputs_first(unit: Unit) -> bool:
+    """A kernel as torch has it, whatever it is called: its bias or its square of space tells."""
+    if unit.written[unit.main] not in _TENSORFLOW:
+        return False
+    shape = unit.shapes[unit.main][0]
+    if len(shape) == 4:
+        return shape[2] == shape[3] < min(shape[0], _WIDE) and not shape[0] == shape[1] < _WIDE
+    return _is_io(unit, ()) is False
+
+
+def _is_io(unit: Unit, turned: Sequence[str]) -> bool | None:
+    """It has its inputs before its outputs: the class says so, a name among `turned`, or the bias; None if nothing."""
     shapes = unit.shapes[unit.main]
     if unit.made_of == "Conv1D":
         return True
-    if unit.written[unit.main] in _TENSORFLOW:
+    if unit.written[unit.main] in turned:
         return True
     if unit.made_of in _LAYERS:
         return False

@@ -16,10 +16,10 @@ from itertools import pairwise
 
 import numpy as np
 
-from ckptool.matching.alike import contradicts, signature, similarity
-from ckptool.matching.cuts import parts_of
+from ckptool.matching.alike import contradicts, similarity
 from ckptool.matching.edges import Match, flip
-from ckptool.matching.modules import Shape, Unit
+from ckptool.matching.instances import COUNTED, Block, Instance, homes_of, instances_of
+from ckptool.matching.modules import Unit
 from ckptool.matching.result import Confidence, Evidence
 
 _SHORTEST = 8  # matrices of a file whose order says something
@@ -28,40 +28,16 @@ _SAME = 12  # modules of two files that are the same from the first to the last
 _LARGEST = 2000  # modules of a file
 _WORDS, _MARGIN = 0.25, 0.1  # words that agree, and by how much better than those of a part that holds the same
 _AGREE = 0.95  # of what is matched already is at the same place
-_COUNTED = re.compile(r"\d+|(?<=\d)[a-h](?![A-Za-z])")
 
 
-Block = tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Module:
-    """One instance of a unit."""
-
-    unit: Unit
-    at: int
-    kind: tuple[bool, Shape]
-    tokens: tuple[str, ...]
-    block: Block  # the name down to its last number, without that of the module itself
-
-    @property
-    def key(self) -> str:
-        """Of its main tensor."""
-        return self.unit.keys[self.unit.main][self.at]
-
-    @property
-    def is_matrix(self) -> bool:
-        return len(self.kind[1]) > 1
-
-
-Pair = tuple[Module, Module]
+Pair = tuple[Instance, Instance]
 
 
 @dataclass(slots=True)
 class _Node:
     """What stands behind one beginning of names."""
 
-    modules: list[Module] = field(default_factory=list)
+    modules: list[Instance] = field(default_factory=list)
     children: dict[str, _Node] = field(default_factory=dict)
 
 
@@ -84,7 +60,7 @@ def in_sequence(
         ordered: of each file, whether its order means something.
     """
     ours, theirs = (
-        _modules(units, place, io, is_ordered)
+        instances_of(units, place, io, is_ordered)
         for units, place, is_ordered in zip((sources, targets), places, ordered, strict=True)
     )
     if max(len(ours), len(theirs)) > _LARGEST:
@@ -101,10 +77,14 @@ def in_sequence(
     if not is_same and not is_most:
         return []
     found = _beside(spine + _between(*matrices, spine), *matrices)
-    sides = (ours, theirs) if all(ordered) else vectors
-    found = _apart(found + _hung(found, (ours, theirs), [row for row in _common(*sides) if not row[0].is_matrix]))
-    said = [(known[other.key], one.key) for one, other in found if other.key in known]
-    if sum(a == b for a, b in said) < _AGREE * len(said):
+    if all(ordered):
+        said = [row for row in _common(ours, theirs) if not row[0].is_matrix]
+        said = [row for row in _beside(found + said, ours, theirs) if not row[0].is_matrix]
+    else:
+        said = _common(*vectors)
+    found = _apart(found + _hung(found, (ours, theirs), said), ours, theirs)
+    again = [known[other.key] == one.key for one, other in found if other.key in known]
+    if sum(again) < _AGREE * len(again):
         return []
     used = {*known.values()}
     twins = _twins(ours), _twins(theirs)
@@ -118,40 +98,17 @@ def in_sequence(
     ]
 
 
-def _match(one: Module, other: Module, way: str) -> Match:
+def _match(one: Instance, other: Instance, way: str) -> Match:
     here, there = one.unit.restricted([one.at]), other.unit.restricted([other.at])
     says = [Evidence.SAME_SEQUENCE, *([Evidence.WORDS_AGREE] if similarity(here, there) >= _WORDS else [])]
     return Match(here, there, tuple(says), Confidence.ALIGNED, way=way)
 
 
-def _modules(
-    units: Iterable[Unit], place: Mapping[str, int], io: frozenset[Unit], is_ordered: bool
-) -> list[Module]:
-    """The modules in the order of the file, or of the numbers in their names."""
-    found = []
-    for unit in units:
-        shapes, is_norm = signature(unit, unit in io), "running_mean" in unit.shapes
-        for at, (key, shape) in enumerate(zip(unit.keys[unit.main], shapes, strict=True)):
-            parts = parts_of(key.replace("/", "."))[0]
-            tokens = tuple(token for part in parts[:-1] or parts for token in part.split("_") if token)
-            outer = key.replace("/", ".").split(".")[:-2]
-            counted = [level for level, part in enumerate(outer) if _COUNTED.search(part)]
-            block = tuple(outer[: counted[-1] + 1] if counted else outer)
-            found.append(Module(unit, at, (is_norm, shape), tokens, block))
-    if not is_ordered:
-        return sorted(found, key=lambda one: [_natural(token) for token in one.tokens])
-    return sorted(found, key=lambda one: min(place[keys[one.at]] for keys in one.unit.keys.values()))
-
-
-def _natural(text: str) -> list[tuple[bool, int, str]]:
-    return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in re.split(r"(\d+)", text) if part]
-
-
-def _counted(modules: Sequence[Module], is_ordered: bool) -> Sequence[Module]:
+def _counted(modules: Sequence[Instance], is_ordered: bool) -> Sequence[Instance]:
     """Those whose order means something: all, or of a file without an order the longest row that is counted."""
     if is_ordered:
         return modules
-    rows: list[list[Module]] = [[]]
+    rows: list[list[Instance]] = [[]]
     for one in modules:
         if rows[-1] and not _is_next(rows[-1][-1], one):
             rows.append([])
@@ -159,17 +116,17 @@ def _counted(modules: Sequence[Module], is_ordered: bool) -> Sequence[Module]:
     return max(rows, key=len)
 
 
-def _is_next(one: Module, other: Module) -> bool:
+def _is_next(one: Instance, other: Instance) -> bool:
     """Where the names begin to differ they do so in a number."""
     pairs = zip(one.tokens, other.tokens, strict=False)
-    return next((_COUNTED.sub("#", a) == _COUNTED.sub("#", b) for a, b in pairs if a != b), True)
+    return next((COUNTED.sub("#", a) == COUNTED.sub("#", b) for a, b in pairs if a != b), True)
 
 
-def _hung(laid: Sequence[Pair], sides: tuple[Sequence[Module], Sequence[Module]], said: Sequence[Pair]) -> list[Pair]:
+def _hung(laid: Sequence[Pair], sides: tuple[Sequence[Instance], Sequence[Instance]], said: Sequence[Pair]) -> list[Pair]:
     """Pairs of vectors: those of the matrices that they stand beside, and of others what the order says."""
-    homes = [_homes(side) for side in sides]
+    homes = [homes_of(side) for side in sides]
     there = {id(one): other for one, other in laid}
-    rows: tuple[dict[object, list[Module]], dict[object, list[Module]]] = defaultdict(list), defaultdict(list)
+    rows: tuple[dict[object, list[Instance]], dict[object, list[Instance]]] = defaultdict(list), defaultdict(list)
     for side, found, home in zip(sides, rows, homes, strict=True):
         for one in side:
             if id(one) in home:
@@ -188,28 +145,7 @@ def _hung(laid: Sequence[Pair], sides: tuple[Sequence[Module], Sequence[Module]]
     return found
 
 
-def _homes(modules: Sequence[Module]) -> dict[int, Module]:
-    """By id of a vector: the one matrix that its name has most in common with, by its parts or then its numbers."""
-    beside: dict[tuple[str, ...], list[Module]] = defaultdict(list)
-    for one in modules:
-        for depth in range(1, len(one.tokens) + 1) if one.is_matrix else ():
-            beside[one.tokens[:depth]].append(one)
-    found = {}
-    for one in modules:
-        depth = next((at for at in range(len(one.tokens), 0, -1) if one.tokens[:at] in beside), 0)
-        if one.is_matrix or not depth:
-            continue
-        row = beside[one.tokens[:depth]]
-        numbers = re.findall(r"\d+", "_".join(one.tokens[depth:]))
-        row = row if len(row) == 1 else [
-            other for other in row if re.findall(r"\d+", "_".join(other.tokens[depth:])) == numbers
-        ]
-        if len(row) == 1:
-            found[id(one)] = row[0]
-    return found
-
-
-def _common(ours: Sequence[Module], theirs: Sequence[Module]) -> list[Pair]:
+def _common(ours: Sequence[Instance], theirs: Sequence[Instance]) -> list[Pair]:
     """The pairs of equal kind that are in every longest way to lay one sequence on the other."""
     if not ours or not theirs:
         return []
@@ -226,11 +162,11 @@ def _common(ours: Sequence[Module], theirs: Sequence[Module]) -> list[Pair]:
 
 
 def _between(
-    ours: Sequence[Module], theirs: Sequence[Module], laid: Sequence[Pair]
+    ours: Sequence[Instance], theirs: Sequence[Instance], laid: Sequence[Pair]
 ) -> list[Pair]:
     """Pairs that are the only ones of their kind between two that are laid one after the other."""
     ends = {id(one): at for at, row in enumerate(laid) for one in row}
-    gaps: tuple[dict[object, list[Module]], dict[object, list[Module]]] = defaultdict(list), defaultdict(list)
+    gaps: tuple[dict[object, list[Instance]], dict[object, list[Instance]]] = defaultdict(list), defaultdict(list)
     for side, found in zip((ours, theirs), gaps, strict=True):
         gap = -1
         for one in side:
@@ -251,23 +187,26 @@ def _lengths(same: np.ndarray) -> np.ndarray:
     return found
 
 
-def _beside(found: Iterable[Pair], ours: Sequence[Module], theirs: Sequence[Module]) -> list[Pair]:
+def _beside(found: Iterable[Pair], ours: Sequence[Instance], theirs: Sequence[Instance]) -> list[Pair]:
     """Those beside which something is laid on what is beside the other: one alone may be there by chance."""
     here, there = ({id(one): at for at, one in enumerate(side)} for side in (ours, theirs))
     laid = {(here[id(one)], there[id(other)]): (one, other) for one, other in found}
     return [row for (at, to), row in laid.items() if (at - 1, to - 1) in laid or (at + 1, to + 1) in laid]
 
 
-def _apart(found: Sequence[Pair]) -> list[Pair]:
+def _apart(found: Sequence[Pair], *sides: Sequence[Instance]) -> list[Pair]:
     """The pairs, but for those of blocks of which each lies on parts of two others: what is beside them is shifted."""
     votes = Counter((one.block, other.block) for one, other in found)
     ours, theirs = defaultdict[Block, set[Block]](set), defaultdict[Block, set[Block]](set)
     for here, there in votes:
         ours[here].add(there)
         theirs[there].add(here)
-    crossed = [row for row in votes if len(ours[row[0]]) > 1 and len(theirs[row[1]]) > 1]
+    around = {one.block[:depth] for side in sides for one in side for depth in range(len(one.block))}
+    crossed = {
+        row for row in votes if len(ours[row[0]]) > 1 and len(theirs[row[1]]) > 1 and around.isdisjoint(row)
+    }
     shifted = {block for row in crossed for block in row}
-    kinds = {one.kind for one, other in found if (one.block, other.block) in {*crossed}}
+    kinds = {one.kind for one, other in found if (one.block, other.block) in crossed}
     return [
         (one, other)
         for one, other in found
@@ -275,7 +214,7 @@ def _apart(found: Sequence[Pair]) -> list[Pair]:
     ]
 
 
-def _twins(modules: Sequence[Module]) -> dict[int, list[Module]]:
+def _twins(modules: Sequence[Instance]) -> dict[int, list[Instance]]:
     """By id of a module: those of its kind in parts beside its own that hold the same, and are not counted with it."""
     root = _Node()
     for one in modules:
@@ -284,15 +223,15 @@ def _twins(modules: Sequence[Module]) -> dict[int, list[Module]]:
             node.modules.append(one)
             node = node.children.setdefault(token, _Node())
         node.modules.append(one)
-    found: dict[int, list[Module]] = defaultdict(list)
+    found: dict[int, list[Instance]] = defaultdict(list)
     nodes = [root]
     while nodes:
         node = nodes.pop()
         nodes += node.children.values()
-        families: dict[str, list[Module]] = defaultdict(list)
+        families: dict[str, list[Instance]] = defaultdict(list)
         for name, child in node.children.items():
-            families[_COUNTED.sub("#", name)] += child.modules
-        alike: dict[object, list[list[Module]]] = defaultdict(list)
+            families[COUNTED.sub("#", name)] += child.modules
+        alike: dict[object, list[list[Instance]]] = defaultdict(list)
         for row in families.values():
             alike[frozenset(Counter(one.kind for one in row).items())].append(row)
         for rows in alike.values():
@@ -305,17 +244,26 @@ def _twins(modules: Sequence[Module]) -> dict[int, list[Module]]:
     return found
 
 
-def _are_counted(rows: Iterable[Sequence[Module]]) -> bool:
+def _are_counted(rows: Iterable[Sequence[Instance]]) -> bool:
     """Each is one module, with a number of its own in its last part: ``compress_conv1``, ``expand_conv3``."""
     numbers = [re.findall(r"\d+", row[0].tokens[-1]) for row in rows if len(row) == 1]
     return all(numbers) and len({*map(tuple, numbers)}) == len(numbers) > 1
 
 
-def _is_told(one: Module, other: Module, twins: tuple[dict[int, list[Module]], dict[int, list[Module]]]) -> bool:
+def _is_told(one: Instance, other: Instance, twins: tuple[dict[int, list[Instance]], dict[int, list[Instance]]]) -> bool:
     """Nothing may stand at the place of either, or words tell it from all that may."""
-    ours, theirs = twins[0].get(id(one), []), twins[1].get(id(other), [])
+    ours, theirs = (
+        [rival for rival in twins[side].get(id(mine), []) if not _differ(mine, its, rival)]
+        for side, mine, its in ((0, one, other), (1, other, one))
+    )
     if not ours and not theirs:
         return True
     rivals = [similarity(one.unit, rival.unit) for rival in theirs] + [similarity(rival.unit, other.unit) for rival in ours]
     mine = similarity(one.unit, other.unit)
     return mine >= _WORDS and mine - max(rivals) >= _MARGIN
+
+
+def _differ(one: Instance, other: Instance, rival: Instance) -> bool:
+    """Both have the same tensors, and the rival has others: k has no bias, q has one."""
+    roles = one.unit.shapes.keys()
+    return roles == other.unit.shapes.keys() != rival.unit.shapes.keys()

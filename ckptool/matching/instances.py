@@ -1,0 +1,96 @@
+"""Modules one by one, as they are listed, and which matrix a norm or another vector stands beside."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from ckptool.matching.alike import signature
+from ckptool.matching.cuts import parts_of
+from ckptool.matching.edges import Match
+from ckptool.matching.modules import Shape, Unit
+from ckptool.matching.result import Evidence
+
+COUNTED = re.compile(r"\d+|(?<=\d)[a-h](?![A-Za-z])")  # numbers, and the letters that count on behind them
+
+Block = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One instance of a unit."""
+
+    unit: Unit
+    at: int
+    kind: tuple[bool, Shape]
+    tokens: tuple[str, ...]
+    block: Block  # the name down to its last number, without that of the module itself
+
+    @property
+    def key(self) -> str:
+        """Of its main tensor."""
+        return self.unit.keys[self.unit.main][self.at]
+
+    @property
+    def is_matrix(self) -> bool:
+        return len(self.kind[1]) > 1
+
+
+def instances_of(
+    units: Iterable[Unit], place: Mapping[str, int], io: frozenset[Unit], is_ordered: bool
+) -> list[Instance]:
+    """The modules in the order of the file, or of the numbers in their names."""
+    found = []
+    for unit in units:
+        shapes, is_norm = signature(unit, unit in io), "running_mean" in unit.shapes
+        for at, (key, shape) in enumerate(zip(unit.keys[unit.main], shapes, strict=True)):
+            parts = parts_of(key.replace("/", "."))[0]
+            tokens = tuple(token for part in parts[:-1] or parts for token in part.split("_") if token)
+            outer = key.replace("/", ".").split(".")[:-2]
+            counted = [level for level, part in enumerate(outer) if COUNTED.search(part)]
+            block = tuple(outer[: counted[-1] + 1] if counted else outer)
+            found.append(Instance(unit, at, (is_norm, shape), tokens, block))
+    if not is_ordered:
+        return sorted(found, key=lambda one: [_natural(token) for token in one.tokens])
+    return sorted(found, key=lambda one: min(place[keys[one.at]] for keys in one.unit.keys.values()))
+
+
+def _natural(text: str) -> list[tuple[bool, int, str]]:
+    return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in re.split(r"(\d+)", text) if part]
+
+
+def homes_of(modules: Sequence[Instance]) -> dict[int, Instance]:
+    """By id of a vector: the matrix that alone stands behind the longest beginning of its name: ``branch1.bn``."""
+    beside: dict[tuple[str, ...], list[Instance]] = defaultdict(list)
+    for one in modules:
+        for depth in range(1, len(one.tokens) + 1) if one.is_matrix else ():
+            beside[one.tokens[:depth]].append(one)
+    found = {}
+    for one in modules:
+        depth = next((at for at in range(len(one.tokens), 0, -1) if one.tokens[:at] in beside), 0)
+        if not one.is_matrix and depth and len(beside[one.tokens[:depth]]) == 1:
+            found[id(one)] = beside[one.tokens[:depth]][0]
+    return found
+
+
+def strayed(matches: Iterable[Match], sources: Sequence[Unit], targets: Sequence[Unit]) -> dict[Match, Evidence]:
+    """Matches of batch norms that stand beside convolutions which are not each other's."""
+    single = [one for one in matches if not one.source.kind and not one.target.kind]
+    made = {to: at for one in single for at, to in zip(*(unit.keys[unit.main] for unit in (one.source, one.target)), strict=True)}
+    back = {at: to for to, at in made.items()}
+    ours, theirs = (
+        {one.key: home.key for one in side if (home := homes.get(id(one)))}
+        for side in (instances_of(units, {}, frozenset(), False) for units in (sources, targets))
+        for homes in (homes_of(side),)
+    )
+    return {
+        one: Evidence.SPLIT
+        for one in single
+        if "running_mean" in one.target.shapes
+        and any(
+            (home := ours.get(at)) and (its := theirs.get(to)) and (made.get(its, home) != home or back.get(home, its) != its)
+            for at, to in zip(*(unit.keys[unit.main] for unit in (one.source, one.target)), strict=True)
+        )
+    }
