@@ -125,7 +125,11 @@ class Attempt:
             if role in one.source.keys
             for at, key in enumerate(keys)
         }
-        found = in_sequence(self.sources, self.targets, self.places, known, io, self.ordered)
+        found, others = in_sequence(self.sources, self.targets, self.places, known, io, self.ordered)
+        self.found = [
+            as_guess(one, Evidence.CROSSED) if not _is_named(one) and not others.isdisjoint(_main_keys(one)) else one
+            for one in self.found
+        ]
         self._add(found)
         board.take(found)
         self._add(board.run(judge))
@@ -201,6 +205,10 @@ def _taken(one: Match) -> Match:
     if one.evidence != (Evidence.BEST_OF_SHAPE,) or (_is_square(one.source) and one.source.bare != one.target.bare):
         return one
     return replace(one, evidence=(*one.evidence, Evidence.MOST_MATCH), confidence=Confidence.ALIGNED)
+
+
+def _is_named(one: Match) -> bool:
+    return any(said.is_name for said in one.evidence)
 
 
 def _tensors(one: Match) -> int:

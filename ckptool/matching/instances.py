@@ -78,19 +78,20 @@ def homes_of(modules: Sequence[Instance]) -> dict[int, Instance]:
 def strayed(matches: Iterable[Match], sources: Sequence[Unit], targets: Sequence[Unit]) -> dict[Match, Evidence]:
     """Matches of batch norms that stand beside convolutions which are not each other's."""
     single = [one for one in matches if not one.source.kind and not one.target.kind]
-    made = {to: at for one in single for at, to in zip(*(unit.keys[unit.main] for unit in (one.source, one.target)), strict=True)}
-    back = {at: to for to, at in made.items()}
-    ours, theirs = (
-        {one.key: home.key for one in side if (home := homes.get(id(one)))}
-        for side in (instances_of(units, {}, frozenset(), False) for units in (sources, targets))
-        for homes in (homes_of(side),)
-    )
-    return {
-        one: Evidence.SPLIT
+    ours, theirs = (instances_of(units, {}, frozenset(), False) for units in (sources, targets))
+    there = {one.key: one for one in theirs}
+    laid = {
+        at: (one, there[to])
         for one in single
-        if "running_mean" in one.target.shapes
-        and any(
-            (home := ours.get(at)) and (its := theirs.get(to)) and (made.get(its, home) != home or back.get(home, its) != its)
-            for at, to in zip(*(unit.keys[unit.main] for unit in (one.source, one.target)), strict=True)
-        )
+        for at, to in zip(*(unit.keys[unit.main] for unit in (one.source, one.target)), strict=True)
+        if to in there
     }
+    back = {other.key: at for at, (_, other) in laid.items()}
+    homes, others = homes_of(ours), homes_of(theirs)
+    found: dict[Match, Evidence] = {}
+    for one in ours:
+        match, other = laid.get(one.key, (None, None))
+        if match and other and one.kind[0] and (home := homes.get(id(one))) and (its := others.get(id(other))):
+            if back.get(its.key, home.key) != home.key or (home.key in laid and laid[home.key][1] is not its):
+                found[match] = Evidence.SPLIT
+    return found

@@ -27,7 +27,8 @@ _MOST = ((0.8, 4), (0.5, 10))  # of the matrices of the smaller file have a plac
 _SAME = 12  # modules of two files that are the same from the first to the last
 _LARGEST = 2000  # modules of a file
 _WORDS, _MARGIN = 0.25, 0.1  # words that agree, and by how much better than those of a part that holds the same
-_AGREE = 0.95  # of what is matched already is at the same place
+_OTHERS = 0.05  # of what is matched already, at most, is at another place
+_CLEARLY = 0.95  # of the matrices have a place, so that what is at another is doubtful
 
 
 Pair = tuple[Instance, Instance]
@@ -48,8 +49,8 @@ def in_sequence(
     known: Mapping[str, str],
     io: frozenset[Unit],
     ordered: Sequence[bool],
-) -> list[Match]:
-    """Matches of single modules, by their place.
+) -> tuple[list[Match], frozenset[str]]:
+    """Matches of single modules, by their place; and the target keys of what is matched already and cannot be right.
 
     Args:
         sources: all units of the source, as they are in the file.
@@ -64,7 +65,7 @@ def in_sequence(
         for units, place, is_ordered in zip((sources, targets), places, ordered, strict=True)
     )
     if max(len(ours), len(theirs)) > _LARGEST:
-        return []
+        return [], frozenset()
     whole = [[one for one in side if one.is_matrix] for side in (ours, theirs)]
     matrices, vectors = (
         [_counted(row, is_ordered) for row, is_ordered in zip(rows, ordered, strict=True)]
@@ -75,7 +76,7 @@ def in_sequence(
     is_same = len(ours) >= _SAME and [one.kind for one in ours] == [one.kind for one in theirs]
     is_most = len(spine) >= _SHORTEST and any(share >= most and kinds >= fewest for most, fewest in _MOST)
     if not is_same and not is_most:
-        return []
+        return [], frozenset()
     found = _beside(spine + _between(*matrices, spine), *matrices)
     if all(ordered):
         said = [row for row in _common(ours, theirs) if not row[0].is_matrix]
@@ -83,12 +84,12 @@ def in_sequence(
     else:
         said = _common(*vectors)
     found = _apart(found + _hung(found, (ours, theirs), said), ours, theirs)
-    again = [known[other.key] == one.key for one, other in found if other.key in known]
-    if sum(again) < _AGREE * len(again):
-        return []
+    others = [other.key for one, other in found if known.get(other.key, one.key) != one.key]
+    if len(others) > _OTHERS * sum(other.key in known for _, other in found):
+        return [], frozenset(others) if all(ordered) and share >= _CLEARLY else frozenset()
     used = {*known.values()}
     twins = _twins(ours), _twins(theirs)
-    return [
+    matches = [
         _match(one, other, flip(one.unit, other.unit, io))
         for one, other in found
         if other.key not in known
@@ -96,6 +97,7 @@ def in_sequence(
         and not contradicts(one.unit, other.unit)
         and _is_told(one, other, twins)
     ]
+    return matches, frozenset()
 
 
 def _match(one: Instance, other: Instance, way: str) -> Match:

@@ -7,6 +7,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from types import MappingProxyType
 
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _SUFFIX = re.compile(r"(.+)_(weight|bias)")
@@ -94,12 +95,13 @@ class Leaf:
     bare: bool = False
 
 
-def leaf_of(parts: tuple[str, ...], siblings: frozenset[str]) -> Leaf:
+def leaf_of(parts: tuple[str, ...], siblings: frozenset[str], learned: Mapping[str, str] = MappingProxyType({})) -> Leaf:
     """The module and the role of a key.
 
     Args:
         parts: of the key.
-        siblings: the last parts of all keys of the same module.
+        siblings: the last parts of all keys of the same module, in small letters, without underscores in front.
+        learned: roles by last part, in this file.
 
     Example:
         >>> leaf_of(("attn", "in_proj_bias"), frozenset()).module, leaf_of(("norm", "gamma"), frozenset({"beta"})).role
@@ -108,8 +110,9 @@ def leaf_of(parts: tuple[str, ...], siblings: frozenset[str]) -> Leaf:
         ('rnn', 'l0', 'ih')
     """
     *module, last = parts
-    role = vocabulary().roles.get(last)
-    if role is not None and module and (_is_role(last, siblings) or "norm" in words_of(module[-1])):
+    last_word = last.lower().lstrip("_")
+    role = learned.get(last) or vocabulary().roles.get(last) or vocabulary().roles.get(last_word)
+    if role is not None and module and (last in learned or _is_role(last_word, siblings) or "norm" in words_of(module[-1])):
         return Leaf(tuple(module), role, last)
     if found := _RECURRENT.fullmatch(last):
         way = ["reverse"] if found[4] else ["forward"] if f"{last}_reverse" in siblings else []
@@ -137,7 +140,7 @@ def role_at(key: str) -> int:
 @cache
 def _flat() -> re.Pattern[str]:
     roles = sorted(vocabulary().roles, key=len, reverse=True)
-    return re.compile(f"(.+?)_(?:{'|'.join(map(re.escape, roles))})")
+    return re.compile(f"(.+?)_(?:{'|'.join(map(re.escape, roles))})", re.IGNORECASE)
 
 
 def layer_numbered(last: str, number: str) -> str:
@@ -154,8 +157,9 @@ def layer_numbered(last: str, number: str) -> str:
 _AMBIGUOUS = {
     "gamma": {"beta"},
     "scale": {"bias"},
-    "mean": {"var"},
+    "mean": {"var", "variance"},
     "var": {"mean"},
+    "variance": {"mean"},
     "g": {"b"},
     "b": {"w", "g", "s"},
     "s": {"b"},
