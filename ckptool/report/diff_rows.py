@@ -239,7 +239,9 @@ def _renamed(diff: Diff, key: str, changes: Changes) -> str:
         return f"{old} → {key}"
     rule = rename_of(old, changes[0].key)
     before, after = ".".join(rule.old), ".".join(rule.new)
-    return f"{key}  ({before or 'nothing'} → {after or 'nothing'})"
+    if not before or not after:
+        return f"{key}  ({f'under {after}' if after else f'without {before}'})"
+    return f"{key}  ({before} → {after})"
 
 
 def describe(changes: Changes, diff: Diff) -> str:

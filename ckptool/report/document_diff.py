@@ -70,21 +70,24 @@ def diff_document(
 
 
 def _answer(diff: Diff) -> Answer:
-    """Same or different, and how many tensors."""
+    """Same or different, and how many tensors. A tensor under another name does not differ for that."""
     if diff.is_same:
         return Answer(identical_text(diff), "good")
-    total = len(diff.changes)
-    differing = total - diff.count(Status.SAME)
-    if diff.keys_only:
+    total, renamed = len(diff.changes), diff.count(Status.RENAMED)
+    differing = total - diff.count(Status.SAME) - renamed
+    if not differing and renamed and not diff.extras:
+        what = "same specs, other names" if diff.keys_only else "same values, other names"
+    elif diff.keys_only:
         what = "different keys or specs"
     elif differing:
         what = "different"
     else:
         what = "different, but not in the tensors"
     same = f"all {total:,} are the same" if total != 1 else "the only one is the same"
-    tensors = f"{differing:,} of {many(total, 'tensor')} differ" if differing else same
+    tensors = f"{differing:,} of {many(total, 'tensor')} differ" if differing or renamed else same
+    names = f", {renamed:,} {'is' if renamed == 1 else 'are'} renamed" if renamed else ""
     extras = f", {many(len(diff.extras), 'other entry differs', 'other entries differ')}" if diff.extras else ""
-    return Answer(f"{what}: {tensors}{extras}", "bad")
+    return Answer(f"{what}: {tensors}{names}{extras}", "bad")
 
 
 # ---------------------------------------------------------------------------------------------- for people

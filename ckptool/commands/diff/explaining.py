@@ -172,7 +172,7 @@ def _most(found: Iterable[bool]) -> bool:
 
 def _nothing_shared(pair: _Pair) -> Iterator[Note]:
     old, new = pair.tensors
-    if old and new and old.keys().isdisjoint(new) and not any(_prefix(pair)):
+    if any(pair.only) and old and new and old.keys().isdisjoint(new) and not any(_prefix(pair)):
         text = "no key is in both: another model, or another naming of the same one"
         yield Note(text, f"look for counterparts: ckptool diff {pair.file(0)} {pair.file(1)} --match auto")
 
