@@ -282,7 +282,7 @@ def load_recipe(source: PathText) -> Recipe:
     except MissingError:
         if path.suffix == ".toml":
             raise UsageError(f"the recipe file {name} does not exist", hint="check the spelling") from None
-        hint = 'ckptool remap --recipes lists the built-in recipes   a rule has an arrow: "FROM -> TO"'
+        hint = 'the built-in recipes: ckptool remap --recipes   a rule has an arrow: "FROM -> TO"'
         raise UsageError(f'"{name}" is not a rule, file or recipe', hint=_meant(name) or hint) from None
     return parse_toml(text, path.name, path)
 
