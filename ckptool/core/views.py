@@ -9,9 +9,9 @@ from math import prod
 from typing import Any
 
 from ckptool.core.bytes import ByteSource
-from ckptool.core.checkpoint import Piece, Storage, Tensor
 from ckptool.core.dtypes import DTYPES, DType
 from ckptool.core.errors import UnreadableError
+from ckptool.core.tensor import Piece, Storage, Tensor
 
 _FEW = 1 << 30
 

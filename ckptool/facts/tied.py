@@ -40,7 +40,7 @@ def recorded_ties(checkpoint: Checkpoint) -> Mapping[str, str]:
 
     Example:
         >>> from pathlib import Path
-        >>> from ckptool.core.checkpoint import Tensor
+        >>> from ckptool.core.tensor import Tensor
         >>> from ckptool.core.spec import TensorSpec
         >>> tensors = {"wte.weight": Tensor(TensorSpec("wte.weight", "float32", (9, 4)))}
         >>> opened = Checkpoint(Path("a"), "safetensors", tensors, metadata={"lm_head.weight": "wte.weight"})

@@ -17,11 +17,13 @@ from math import prod
 from typing import NoReturn
 
 from ckptool.core.bytes import ByteSource, OpenBytes
-from ckptool.core.checkpoint import Checkpoint, Columns, Extra, Piece, Storage, Tensor
+from ckptool.core.checkpoint import Checkpoint, Extra
+from ckptool.core.columns import Columns
 from ckptool.core.dtypes import DTYPES, GGUF_DTYPES
 from ckptool.core.errors import UnreadableError, UsageError
 from ckptool.core.format import Format
 from ckptool.core.spec import Form, TensorSpec
+from ckptool.core.tensor import Piece, Storage, Tensor
 
 GGUF = Format("GGUF", has_metadata=True)
 BYTE_ORDER = "GGUF.byte_order"

@@ -16,8 +16,9 @@ from ckptool.core.bytes import PathText
 from ckptool.core.errors import MissingError, UsageError
 from ckptool.core.reasons import RuleName
 from ckptool.core.toml import parse_toml_text
+from ckptool.recipes.reading import parse_stages
 from ckptool.recipes.require import Requirement, parse_requirement
-from ckptool.recipes.rules import Rule, Stage, Unmatched, parse_stages
+from ckptool.recipes.rules import Rule, Stage, Unmatched
 from ckptool.storage.paths import is_file
 from ckptool.storage.texts import read_text
 

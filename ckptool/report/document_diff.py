@@ -7,22 +7,15 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from ckptool.commands.diff.result import Change, Changes, Diff, ExtraChange, Models, Status
-from ckptool.core.checkpoint import Checkpoint, Note, Tensor
+from ckptool.core.checkpoint import Checkpoint, Note
 from ckptool.core.counts import many
 from ckptool.core.shell import shell_quote
+from ckptool.core.tensor import Tensor
 from ckptool.report import document
 from ckptool.report.blocks import Block, Chart, Column, Facts, Next, Notes, Rows, Series, Sides, Totals
 from ckptool.report.cells import Cell, Row
-from ckptool.report.diff_rows import (
-    SYMBOLS,
-    DiffRow,
-    describe,
-    diff_rows,
-    extras_rows,
-    identical_text,
-    integers,
-    summary_parts,
-)
+from ckptool.report.diff_rows import DiffRow, diff_rows
+from ckptool.report.diff_words import SYMBOLS, describe, extras_rows, identical_text, integers, summary_parts
 from ckptool.report.document import Answer, Document, Field, Table
 from ckptool.report.escape import shell
 from ckptool.report.json import file_fields, model_fields, note_fields

@@ -7,11 +7,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ckptool.core.checkpoint import Checkpoint, Extra, Note, Tensor
+from ckptool.core.checkpoint import Checkpoint, Extra, Note
 from ckptool.core.counts import many
 from ckptool.core.errors import CkptError
 from ckptool.core.initial import INITIAL_KEY
 from ckptool.core.shell import shell_quote
+from ckptool.core.tensor import Tensor
 from ckptool.report.blocks import Block, Chart, Column, Facts, Next, Notes, Rows, Series, Totals
 from ckptool.report.cells import Cell, Row
 from ckptool.report.document import Answer, Document, Field, Table

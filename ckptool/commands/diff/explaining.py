@@ -73,7 +73,7 @@ def explain_pair(
 
     Example:
         >>> from pathlib import Path
-        >>> from ckptool.core.checkpoint import Tensor
+        >>> from ckptool.core.tensor import Tensor
         >>> from ckptool.core.format import Format
         >>> from ckptool.core.spec import TensorSpec
         >>> def opened(name, *keys):

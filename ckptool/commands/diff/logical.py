@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ckptool.commands.diff.pairing import seen_through
-from ckptool.core.checkpoint import Checkpoint, Tensor
+from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.dtypes import DTYPES
+from ckptool.core.tensor import Tensor
 from ckptool.encodings.encoded import Encoded
 from ckptool.engine.dequantize import dequantized, encoded_of, settled
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from itertools import product
 from operator import eq
 
-from ckptool.core.checkpoint import Checkpoint, Tensor
+from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.keys import common_prefix, wrapper_prefix
 from ckptool.core.spec import Form
+from ckptool.core.tensor import Tensor
 
 _DEEPEST = 8
 

@@ -10,9 +10,10 @@ from operator import eq
 from typing import overload
 
 from ckptool.commands.diff.pairing import Side
-from ckptool.core.checkpoint import Checkpoint, Note, Tensor, form_of
+from ckptool.core.checkpoint import Checkpoint, Note
 from ckptool.core.errors import Exit
 from ckptool.core.spec import Form
+from ckptool.core.tensor import Tensor, form_of
 from ckptool.facts.architecture import Architecture
 from ckptool.values.delta import Delta, Tolerance
 

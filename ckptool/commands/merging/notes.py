@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from ckptool.core.beside import Beside, Fate
 from ckptool.core.checkpoint import Checkpoint, Note
 from ckptool.core.keys import strip_wrappers
-from ckptool.core.plan import Beside, Fate, Problem, Step
+from ckptool.core.plan import Problem, Step
 from ckptool.core.reasons import Reason
 from ckptool.core.shell import shell_quote
 from ckptool.core.spec import DTYPES, TensorSpec

@@ -14,11 +14,12 @@ from typing import TypeAlias
 from ckptool.commands.diff.pairing import seen_through
 from ckptool.commands.patching.manifest import Digest, Manifest, Part, digest_of
 from ckptool.commands.patching.stream import Sink, StreamWriter
-from ckptool.core.checkpoint import Checkpoint, Note, Tensor
+from ckptool.core.checkpoint import Checkpoint, Note
 from ckptool.core.counts import many
 from ckptool.core.dtypes import DTYPES
 from ckptool.core.errors import UsageError
 from ckptool.core.patch import MANIFEST, PATCH_KEY
+from ckptool.core.tensor import Tensor
 from ckptool.core.ties import with_recorded_ties
 from ckptool.encodings.delta import CHUNK, encode, is_same
 from ckptool.engine.patched import cast_bytes, chunk_nbytes, number_width

@@ -10,13 +10,14 @@ from ckptool.commands.transplant.copies import copy_rules
 from ckptool.commands.transplant.evidence import doubts, is_plain, places
 from ckptool.commands.transplant.names import matched, meeting, under_target_names
 from ckptool.commands.transplant.result import Transplant
-from ckptool.core.checkpoint import Checkpoint, Tensor
+from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.counts import listed
 from ckptool.core.errors import CkptError
 from ckptool.core.format import Format
 from ckptool.core.keys import Pattern
 from ckptool.core.plan import sources_of
 from ckptool.core.spec import TensorSpec
+from ckptool.core.tensor import Tensor
 from ckptool.facts.architecture import Architecture, Training
 from ckptool.facts.registry import facts_of
 from ckptool.fits import default_fit, fit_op

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePath
 
-from ckptool.core.checkpoint import Piece, Tensor
 from ckptool.core.errors import UnreadableError
 from ckptool.core.spec import TensorSpec, short_spec
+from ckptool.core.tensor import Piece, Tensor
 from ckptool.formats.ranks.held import are_equal
 from ckptool.formats.ranks.runs import Run, in_runs
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
-from ckptool.core.checkpoint import Tensor
+from ckptool.core.tensor import Tensor
 from ckptool.formats.pickle.objects import Call, Dict
 from ckptool.formats.ranks.files import RankFile, class_of
 from ckptool.formats.ranks.held import integers_of

@@ -12,10 +12,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from ckptool.core.bytes import ByteSource, Folder
-from ckptool.core.checkpoint import GlobalUse, Piece, Tensor
+from ckptool.core.checkpoint import GlobalUse
 from ckptool.core.errors import UnreadableError
 from ckptool.core.observations import MissingReplicas, Observation, ReplicasDiffer
 from ckptool.core.spec import TensorSpec, short_spec
+from ckptool.core.tensor import Piece, Tensor
 from ckptool.formats.pickle.objects import Call, Dict, Global
 from ckptool.formats.ranks.cover import TooManyError, overlap, sticks_out, uncovered
 from ckptool.formats.ranks.dtensor import Mesh, Part, read_dtensor

@@ -6,7 +6,7 @@ from ckptool.formats.pickle.objects import Call
 from ckptool.formats.ranks.dtensor import Part, wrapper
 from ckptool.formats.ranks.files import RankFile
 from ckptool.formats.ranks.parts import SHARDED_TENSORS
-from ckptool.formats.torch.tensor import ints_of
+from ckptool.formats.torch.view import ints_of
 
 FLAT = "_flat_param"
 """The last part of the key of a parameter that FSDP made of several."""

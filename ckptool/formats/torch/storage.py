@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ckptool.core.checkpoint import Storage
 from ckptool.core.dtypes import DTYPES
 from ckptool.core.errors import UnreadableError
+from ckptool.core.tensor import Storage
 from ckptool.formats.pickle.objects import Global, Payload, Persistent
 
 MAX_INT = (1 << 63) - 1
@@ -102,3 +102,15 @@ def storage_id(pid: object, key: str, parts: int | None = None) -> tuple[str, st
 
 def _bad(key: str, what: str) -> UnreadableError:
     return UnreadableError(f"tensor {key or '(the whole file)'} {what}", key=key)
+
+
+_SECOND_NAMES = {dtype.alias: dtype.name for dtype in DTYPES.values() if dtype.alias}
+
+
+def named_dtype(node: object) -> str | None:
+    """The dtype that ``torch.float32``, as a global, stands for."""
+    if isinstance(node, Global) and node.module == "torch":
+        dtype = DTYPES.get(_SECOND_NAMES.get(node.name, node.name))
+        # the numbers of 4 and 6 bits are not torch's
+        return dtype.name if dtype is not None and not (dtype.is_packed and dtype.kind == "float") else None
+    return None
