@@ -7,7 +7,7 @@ not a selected tensor. No tensor data is held. `ckptool.engine.reading` turns a 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import methodcaller
 from pathlib import PurePath
@@ -217,3 +217,9 @@ class Checkpoint(Mapping[str, Tensor]):
 
     def __len__(self) -> int:
         return len(self.tensors)
+
+
+def input_names(inputs: Sequence[Checkpoint]) -> list[str]:
+    """What to call several checkpoints: their names, or their paths where two have one name."""
+    names = [checkpoint.path.name for checkpoint in inputs]
+    return names if len(set(names)) == len(names) else [str(checkpoint.path) for checkpoint in inputs]

@@ -17,6 +17,7 @@ from ckptool.core.errors import OutputError, PlanError
 from ckptool.core.plan import Plan, Source, Step, Value
 from ckptool.core.spec import TensorSpec
 from ckptool.core.tensor import Storage, Tensor
+from ckptool.core.views import c_strides
 from ckptool.formats.contents import contents_of, tied_steps
 from ckptool.formats.image import Range
 from ckptool.formats.pickle.globals import risk_of
@@ -24,7 +25,7 @@ from ckptool.formats.pickle.objects import Call, Dict, Global, Persistent
 from ckptool.formats.pickle.tensors import plain_storage
 from ckptool.formats.torch.edit import each_below, substitute
 from ckptool.formats.torch.frame import Frame
-from ckptool.formats.torch.spans import Part, c_strides, itemsize, parts_in_use
+from ckptool.formats.torch.spans import Part, itemsize, parts_in_use
 from ckptool.formats.torch.storage import STORAGE_CLASSES, is_storage_id, storage_dtype
 from ckptool.formats.torch.tensor import data_args, is_numpy_backed
 from ckptool.formats.torch.zip_write import Record

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from ckptool.core.dtypes import DTYPES
 from ckptool.core.tensor import Storage, Tensor
+from ckptool.core.views import c_strides
 
 _BLOCK = 16  # bytes of the widest element
 
@@ -99,21 +100,6 @@ class _Span:
         strides = piece.strides if piece.strides is not None else c_strides(piece.shape)
         last = piece.start + sum((size - 1) * stride for size, stride in zip(piece.shape, strides, strict=True))
         return cls(piece.start * item, (last + 1) * item, tensor.nbytes, item, index)
-
-
-def c_strides(shape: Sequence[int]) -> tuple[int, ...]:
-    """torch's strides of a contiguous tensor; an empty axis counts as one.
-
-    Example:
-        >>> c_strides((2, 0, 3))
-        (3, 3, 1)
-    """
-    strides: list[int] = []
-    step = 1
-    for size in reversed(shape):
-        strides.append(step)
-        step *= max(size, 1)
-    return tuple(reversed(strides))
 
 
 def itemsize(tensor: Tensor) -> int:

@@ -86,7 +86,7 @@ def storage_id(pid: object, key: str, parts: int | None = None) -> tuple[str, st
         ('0', 'float16', 20)
     """
     if type(pid) is not tuple or not is_storage_id(pid):
-        raise _bad(key, "refers to something that is not a storage")
+        raise bad_tensor(key, "refers to something that is not a storage")
     known, dtype = storage_dtype(pid[1])
     name, numel = pid[2], pid[4]
     if (
@@ -96,11 +96,11 @@ def storage_id(pid: object, key: str, parts: int | None = None) -> tuple[str, st
         or type(numel) is not int
         or not 0 <= numel <= MAX_INT
     ):
-        raise _bad(key, "refers to a storage in a way that torch does not write")
+        raise bad_tensor(key, "refers to a storage in a way that torch does not write")
     return name, dtype, numel * (DTYPES[dtype].block_nbytes if dtype else 1)
 
 
-def _bad(key: str, what: str) -> UnreadableError:
+def bad_tensor(key: str, what: str) -> UnreadableError:
     return UnreadableError(f"tensor {key or '(the whole file)'} {what}", key=key)
 
 

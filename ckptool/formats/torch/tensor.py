@@ -14,8 +14,8 @@ from ckptool.core.spec import DTYPES, TensorSpec
 from ckptool.core.tensor import Layout, Tensor
 from ckptool.formats.pickle.arrays import FROM_BUFFER, NAMED, RECONSTRUCT, Array, array_of
 from ckptool.formats.pickle.objects import Call, Dict, Global, Persistent
-from ckptool.formats.torch.storage import MAX_INT, ArrayBytes, StorageOf, StorageRef, named_dtype
-from ckptool.formats.torch.view import bad_tensor, checked_view, int_of, ints_of
+from ckptool.formats.torch.storage import MAX_INT, ArrayBytes, StorageOf, StorageRef, bad_tensor, named_dtype
+from ckptool.formats.torch.view import checked_view, int_of, ints_of
 
 _MAX_WRAPPERS = 16
 _MAX_INSIDE = 3  # subclasses inside subclasses

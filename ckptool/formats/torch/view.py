@@ -7,17 +7,12 @@ from __future__ import annotations
 
 import math
 
-from ckptool.core.errors import UnreadableError
 from ckptool.core.spec import DTYPES
 from ckptool.core.tensor import Piece
 from ckptool.formats.pickle.objects import Call, Global
-from ckptool.formats.torch.storage import MAX_INT, StorageRef
+from ckptool.formats.torch.storage import MAX_INT, StorageRef, bad_tensor
 
 MAX_AXES = 64
-
-
-def bad_tensor(key: str, what: str) -> UnreadableError:
-    return UnreadableError(f"tensor {key or '(the whole file)'} {what}", key=key)
 
 
 def ints_of(node: object, key: str) -> tuple[int, ...]:
