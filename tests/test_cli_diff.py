@@ -129,8 +129,13 @@ def test_renames_are_one_row_a_rule(cli: Run, fixtures: Path, state: State) -> N
         (lambda key: f"base.{key}", "identical: 122 tensors, 54.1 kB compared", []),
         (
             lambda key: f"base.{key}" if not key.startswith("fc") else f"head{key[2:]}",
-            "same values, other names: 0 of 122 tensors differ, 122 are renamed",
-            ["base.layer4.*  (under base)", "head.*  (fc → head)"],
+            "same values, other names: 0 of 122 tensors differ, 2 are renamed",
+            ["head.*  (fc → head)"],
+        ),
+        (
+            lambda key: f"early.{key}" if key.startswith(("layer1", "layer2")) else key,
+            "same values, other names: 0 of 122 tensors differ, 54 are renamed",
+            ["early.*  (under early)"],
         ),
         (
             lambda key: f"conv0{key[5:]}" if key.startswith("conv1") else key,
@@ -152,6 +157,13 @@ def test_same_values_under_other_names_do_not_differ(
     assert all(row in out for row in rows)
     torch.save({rename(k): t + 1 if "bn1.bias" in k else t for k, t in plain.items()}, fixtures / "named.pth")
     assert cli("diff", "plain.pth", "named.pth", "--match", "auto")[1].startswith("different: 9 of 122 tensors differ")
+
+
+def test_two_models_without_a_common_key(cli: Run) -> None:
+    code, out, _ = cli("diff", "resnet18.pth", "deit.pth", "--keys-only")
+    assert (code, out.splitlines()[0]) == (
+        1, "different keys or specs: no tensor has a counterpart (122 and 32 tensors)"
+    )  # fmt: skip
 
 
 def test_json_counts_and_lists_every_tensor(cli: Run, fixtures: Path, state: State) -> None:

@@ -78,6 +78,9 @@ def _answer(diff: Diff) -> Answer:
         what = "different, but not in the tensors"
     same = f"all {total:,} are the same" if total != 1 else "the only one is the same"
     tensors = f"{differing:,} of {many(total, 'tensor')} differ" if differing or renamed else same
+    gone, come = diff.count(Status.REMOVED), diff.count(Status.ADDED)
+    if gone and come and gone + come == total:
+        tensors = f"no tensor has a counterpart ({gone:,} and {come:,} tensors)"
     names = f", {renamed:,} {'is' if renamed == 1 else 'are'} renamed" if renamed else ""
     extras = f", {many(len(diff.extras), 'other entry differs', 'other entries differ')}" if diff.extras else ""
     return Answer(f"{what}: {tensors}{names}{extras}", "bad")
@@ -130,9 +133,11 @@ def _chart(diff: Diff) -> Chart:
 
 
 def _prefixes(diff: Diff) -> Iterator[Note]:
-    for prefix, which in ((diff.old_prefix, "old"), (diff.new_prefix, "new")):
+    for keys, prefix, which in ((diff.old, diff.old_prefix, "old"), (diff.new, diff.new_prefix, "new")):
         if prefix:
-            yield Note(f'every {which} key begins with "{prefix}"; compared without it')
+            having = sum(key.startswith(prefix) for key in keys)
+            some = f"every {which} key begins" if having == len(keys) else f"{having:,} {which} keys begin"
+            yield Note(f'{some} with "{prefix}"; compared without it')
 
 
 def _cells(row: DiffRow) -> Row:

@@ -41,17 +41,16 @@ def wrap_hint(text: str, screen: Screen, first: str = "  ", indent: str = "  ") 
         yield from wrap(text, screen, indent=indent, first=first)
         return
     for words, command in parts(text):
-        joined = f"{words} {command}".strip(" ")
-        if cells(first + joined) <= room:
-            yield first + joined
-            first = indent
-            continue
-        if words:
-            yield from wrap(words, screen, indent=indent, first=first)
-            first = indent
-        if command:
-            yield from _broken(_SHELL_WORDS.findall(command), room, first, f"{indent}  ")
-            first = indent
+        *lines, last = wrap(words, screen, indent=indent, first=first) if words else (first,)
+        yield from lines
+        joined = f"{last} {command}" if words else last + command
+        if command and cells(joined) > room:
+            if words:
+                yield last
+            yield from _broken(_SHELL_WORDS.findall(command), room, indent if words else first, f"{indent}  ")
+        else:
+            yield joined.rstrip(" ")
+        first = indent
 
 
 def parts(text: str) -> Iterator[tuple[str, str]]:
@@ -76,7 +75,8 @@ def _broken(words: Sequence[str], room: int, first: str, indent: str) -> Iterato
     for word, following in zip(words[1:], [*words[2:], ""], strict=True):
         longer = f"{line} {word}"
         ends = 2 if following else 0  # room for a backslash
-        if cells(longer) + ends > room or _parts_option(longer, word, following, room):
+        is_value = line.startswith(f"{indent}-") and " " not in line.strip(" ")  # stays with its option, however long
+        if (cells(longer) + ends > room and not is_value) or _parts_option(longer, word, following, room):
             yield f"{line} \\"
             line = indent + word
         else:

@@ -197,8 +197,8 @@ def _compared(
 
 def _only(patterns: Sequence[str], sides: _Sides, new: Checkpoint) -> _Sides:
     """The tensors that the patterns mean, by their keys as they are shown or as they are in the files."""
-    shown = {side.prefix + key: key for side, left in sides.left for key in left}
-    shown |= {side.prefix + key: key for side in (sides.old, sides.new) for key in sides.both}
+    shown = {side.whole(key): key for side, left in sides.left for key in left}
+    shown |= {side.whole(key): key for side in (sides.old, sides.new) for key in sides.both}
     shown |= {mapped.tensor.key: key for key, mapped in sides.mapped.items() if key in sides.both}
     names = dict.fromkeys([*sides.both, *sides.added, *sides.removed, *shown])
     chosen: set[str] = set()

@@ -27,10 +27,10 @@ def logical_sides(old: Checkpoint, new: Checkpoint) -> tuple[Checkpoint, Checkpo
         return old, new
     olds, news = settled(old, olds), settled(new, news)
     before, after = seen_through(logical_tensors(old, olds), logical_tensors(new, news))
-    one, two = ({each.key[len(cut) :]: each for each in side} for side, cut in ((olds, before), (news, after)))
+    one, two = ({each.key.removeprefix(cut): each for each in side} for side, cut in ((olds, before), (news, after)))
     return (
-        _decoded(old, one, two, before, {key[len(after) :]: tensor for key, tensor in new.items()}),
-        _decoded(new, two, one, after, {key[len(before) :]: tensor for key, tensor in old.items()}),
+        _decoded(old, one, two, before, {key.removeprefix(after): tensor for key, tensor in new.items()}),
+        _decoded(new, two, one, after, {key.removeprefix(before): tensor for key, tensor in old.items()}),
     )
 
 

@@ -46,7 +46,7 @@ def _copies(done: Transplant) -> dict[str, list[str]]:
     for module, form in empty.items():
         layers = {name.rpartition(".")[0] for name, _ in form}
         is_inside = any(module.startswith(copy) for copy in found)
-        if len(layers) >= _LEAST_LAYERS and places[form] and not is_inside and not _is_stack(module, forms):
+        if len(layers) >= _LEAST_LAYERS and places[form] and not is_inside and not _is_stacked(module, forms):
             found[module] = places[form][-1]
     beside = {_parent(copy): _parent(_parent(origin)) for copy, origin in found.items()}
     for module, form in empty.items():
@@ -70,15 +70,26 @@ def _forms(done: Transplant) -> dict[str, _Form]:
     return {module: tuple(sorted(found[module])) for module in sorted(found, key=lambda module: module.count("."))}
 
 
-def _is_stack(module: str, forms: Mapping[str, _Form]) -> bool:
-    """True for equal blocks, and for one of them: more layers than the source has, or a decoder of its own."""
-    parent = _parent(module)
-    number = module[len(parent) : -1]
-    if number.isdecimal():
-        others = [f"{parent}{other}." for other in range(int(number) + 2) if str(other) != number]
-        return any(forms.get(other) == forms[module] for other in others)
+def _is_stacked(module: str, forms: Mapping[str, _Form]) -> bool:
+    """True for equal blocks, and what is in one of them: more layers than the source has, or a decoder of its own."""
     first = forms.get(f"{module}0.")
-    return first is not None and forms.get(f"{module}1.") == first
+    if first is not None and forms.get(f"{module}1.") == first:
+        return True
+    while module:
+        parent = _parent(module)
+        number = module[len(parent) : -1]
+        if number.isdecimal():
+            others = (forms.get(f"{parent}{other}.") for other in (int(number) - 1, int(number) + 1))
+            if any(other is not None and _are_alike(other, forms[module]) for other in others):
+                return True
+        module = parent
+    return False
+
+
+def _are_alike(one: _Form, other: _Form) -> bool:
+    """True for blocks that have most of their names in common, whatever one has besides."""
+    names, others = ({name for name, _ in form} for form in (one, other))
+    return 2 * len(names & others) > max(len(names), len(others))
 
 
 def _parent(module: str) -> str:
