@@ -96,6 +96,20 @@ def seen_through(old: Mapping[str, Tensor], new: Mapping[str, Tensor]) -> tuple[
     return best
 
 
+def partners(old: Checkpoint, new: Checkpoint) -> dict[str, str]:
+    """The key in the old checkpoint of each new key that it has, prefixes seen through.
+
+    Example:
+        >>> import ckptool
+        >>> found = partners(ckptool.open("fixtures/resnet18.pth"), ckptool.open("fixtures/training.ckpt"))
+        >>> found["module.fc.bias"]
+        'fc.bias'
+    """
+    before, after = seen_through(old, new)
+    side = Side(old, before)
+    return {key: side.whole(shown) for key in new if (shown := key.removeprefix(after)) in side}
+
+
 _Shape = tuple[int, ...]
 
 

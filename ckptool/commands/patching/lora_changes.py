@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ckptool.commands.diff.pairing import seen_through
+from ckptool.commands.diff.pairing import partners
 from ckptool.commands.patching.lora_result import Factored, LoraOptions
 from ckptool.commands.patching.peft import (
     FUSED,
@@ -58,12 +58,11 @@ class Adapting:
 
     def compared(self, reader: Reader) -> list[Factored]:
         """Each tensor of the tuned checkpoint and what is to become of it; nothing is computed."""
-        old, new = seen_through(self.base, self.tuned)
+        sources = partners(self.base, self.tuned)
         parts = []
-        leaders = self._leaders({key: old + key[len(new) :] for key in self.tuned if key.startswith(new)})
+        leaders = self._leaders(sources)
         for key, tensor in self.tuned.items():
-            source = old + key[len(new) :] if key.startswith(new) else ""
-            part = Factored(key, tensor.spec, source if source in self.base else "", "left")
+            part = Factored(key, tensor.spec, sources.get(key, ""), "left")
             parts.append(self._compared(part, tensor, leaders, reader))
             self.advance(tensor.nbytes)
         parts = [self._sized(part) if part.kind in FUSED else part for part in parts]
