@@ -82,7 +82,6 @@ def test_a_network_with_another_head_is_a_small_patch(tmp_path: Path) -> None:
     same(applied(tmp_path / "base.safetensors", tmp_path / "p.safetensors", out=tmp_path / "o.safetensors"), tuned)
 
 
-
 # ---------------------------------------------------------------------------------------------- bytes
 
 
