@@ -80,7 +80,7 @@ def _answer(diff: Diff) -> Answer:
     tensors = f"{differing:,} of {many(total, 'tensor')} differ" if differing or renamed else same
     gone, come = diff.count(Status.REMOVED), diff.count(Status.ADDED)
     if gone and come and gone + come == total:
-        tensors = f"no tensor has a counterpart ({gone:,} and {come:,} tensors)"
+        tensors = f"no tensor has a counterpart ({gone:,} and {many(come, 'tensor')})"
     names = f", {renamed:,} {'is' if renamed == 1 else 'are'} renamed" if renamed else ""
     extras = f", {many(len(diff.extras), 'other entry differs', 'other entries differ')}" if diff.extras else ""
     return Answer(f"{what}: {tensors}{names}{extras}", "bad")
