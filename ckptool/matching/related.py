@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
@@ -23,6 +23,7 @@ Chain = tuple[str, ...]
 _SAME_NAMES = 0.75  # of the modules that match; what has so many of them is related
 _CLASSES = 100  # rows of a table, at least, that no other model has by chance
 _ALIKE = 0.7  # of the modules, or matrices, of the smaller block have a counterpart in the other, which else is another
+_FEW = 16  # rows of a head that is small
 _KINDS = 5  # shapes of matrices, at least,
 _NEARLY_ALL = 0.82  # and of all shapes of one side, that models of one kind have in common
 _RELATED = 0.3  # of the tensors of the smaller side match; below this the models have nothing to do with each other
@@ -55,10 +56,15 @@ def related(
 
 def _is_same(attempt: Attempt) -> bool:
     """Nearly every shape that the matrices of one side have is matched: blocks alone are alike in many models."""
-    sure = [one for one in attempt.found if _belongs(one) and _is_matrix(one.target)]
-    matched = {shape for one in sure for shape in one.target.shapes[one.target.main]}
-    kinds = [{shape for unit in units if _is_matrix(unit) for shape in unit.shapes[unit.main]} for units in attempt.units]
-    return len(matched) >= max(_KINDS, _NEARLY_ALL * min(map(len, kinds)))
+    sure = [one.target for one in attempt.found if _belongs(one)]
+    kinds = [_kinds(units) for units in attempt.units]
+    return len(_kinds(sure)) >= max(_KINDS, _NEARLY_ALL * min(map(len, kinds)))
+
+
+def _kinds(units: Iterable[Unit]) -> set[Shape]:
+    """The shapes of matrices; tables of places and small heads are alike in many models."""
+    matrices = (unit for unit in units if _is_matrix(unit) and "pos" not in unit.words)
+    return {shape for unit in matrices for shape in unit.shapes[unit.main] if len(shape) > 2 or min(shape) > _FEW}
 
 
 def _coherent(attempt: Attempt) -> list[Match]:

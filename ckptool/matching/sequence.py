@@ -84,8 +84,9 @@ def in_sequence(
     else:
         said = _common(*vectors)
     found = _apart(found + _hung(found, (ours, theirs), said), ours, theirs)
-    others = [other.key for one, other in found if known.get(other.key, one.key) != one.key]
-    if len(others) > _OTHERS * sum(other.key in known for _, other in found):
+    again = [(one, other) for one, other in found if one.is_matrix and other.key in known]
+    others = [other.key for one, other in again if known[other.key] != one.key]
+    if len(others) > _OTHERS * len(again):
         return [], frozenset(others) if all(ordered) and share >= _CLEARLY else frozenset()
     used = {*known.values()}
     twins = _twins(ours), _twins(theirs)
