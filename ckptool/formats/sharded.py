@@ -19,7 +19,7 @@ from ckptool.core.checkpoint import Checkpoint, Columns, Extra, GlobalUse, Tenso
 from ckptool.core.counts import many
 from ckptool.core.errors import CkptError, MissingError, UnreadableError
 from ckptool.core.observations import MetadataDiffers, NoIndex, NotInIndex, Observation, PiecesDiffer, WrongTotalSize
-from ckptool.formats.ranks.names import entries_in
+from ckptool.formats.ranks.names import PIECES_FILE, count_named, entries_in
 from ckptool.formats.registry import open_file
 from ckptool.formats.strict_json import JsonError, JsonReader, unquoted, unquoted_all
 
@@ -80,10 +80,12 @@ def _with_pieces(whole: Checkpoint, folder: Folder) -> Checkpoint:
     """Whole files with what they have otherwise than the pieces beside them, of which torch made them."""
     if Entry(_PIECES, True) not in entries_in(folder):
         return whole
-    from ckptool.formats.ranks.dcp_safetensors import claims, differing_numbers
-
     pieces = folder.folder(_PIECES)
-    keys = tuple(differing_numbers(whole, pieces)) if claims(pieces, entries_in(pieces)) else ()
+    if not count_named(entries_in(pieces), PIECES_FILE):
+        return whole
+    from ckptool.formats.ranks.dcp_safetensors import differing_numbers
+
+    keys = tuple(differing_numbers(whole, pieces))
     return replace(whole, observations=(*whole.observations, PiecesDiffer(keys, str(pieces.path)))) if keys else whole
 
 

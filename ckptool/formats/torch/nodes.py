@@ -18,6 +18,7 @@ from ckptool.core.dtypes import DTYPES, DType
 from ckptool.core.errors import OutputError, PlanError
 from ckptool.core.plan import Plan, Source, Step, Value
 from ckptool.core.spec import TensorSpec
+from ckptool.core.views import c_strides
 from ckptool.formats.contents import contents_of, tied_steps
 from ckptool.formats.image import Range
 from ckptool.formats.pickle.globals import risk_of
@@ -251,21 +252,6 @@ def judged(names: Iterable[Global]) -> dict[str, str]:
     distinct = dict.fromkeys((node.module, node.name) for node in names)
     risks = ((f"{module}.{name}", risk_of(module, name)) for module, name in distinct)
     return {name: risk for name, risk in risks if risk != "harmless"}
-
-
-def c_strides(shape: Sequence[int]) -> tuple[int, ...]:
-    """torch's strides of a contiguous tensor; an empty axis counts as one.
-
-    Example:
-        >>> c_strides((2, 0, 3))
-        (3, 3, 1)
-    """
-    strides: list[int] = []
-    step = 1
-    for size in reversed(shape):
-        strides.append(step)
-        step *= max(size, 1)
-    return tuple(reversed(strides))
 
 
 def _is_plain(node: object) -> bool:
