@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import PurePath
 
 from ckptool.core.bytes import ByteSource, Entry, Folder
@@ -192,14 +192,17 @@ def _listed_and_size(source: ByteSource) -> tuple[dict[str, _Listed], int | None
     def take(reader: JsonReader) -> None:
         for entries in reader.pairs("weight_map"):
             raw, values, _ = zip(*entries, strict=True)
-            for written, key, value in zip(raw, unquoted_all(raw), values, strict=True):
+            keys = unquoted_all(raw)
+            end = 0
+            for value, run in groupby(values):  # keys of one shard mostly follow one another
+                begin, end = end, end + len(list(run))
                 shard = listed.get(value)
                 if shard is None:
                     shard = listed[value] = _Listed()
-                    first.setdefault(unquoted(value), key)
-                shard.count += 1
-                shard.total += hash(key)
-                shard.nbytes += len(written) + _ENTRY
+                    first.setdefault(unquoted(value), keys[begin])
+                shard.count += end - begin
+                shard.total += sum(map(hash, keys[begin:end]))
+                shard.nbytes += sum(map(len, raw[begin:end])) + (end - begin) * _ENTRY
 
     total_size = _walk(source, take)
     if not first:
