@@ -211,4 +211,5 @@ def test_a_long_index_of_a_web_server_takes_little_memory(tmp_path: Path) -> Non
     near = measure(command("filter", index, "--keep", "model.layers.1.*", "-o", tmp_path / "x", "--dry-run"))
     assert far.code == near.code == 0, far.output
     assert max(asked.count(path) for path in asked) == 2
-    assert far.peak_rss < near.peak_rss + 160 * 2**20
+    network = 24 * 2**20  # http, ssl and the buffers of connections; 12 MB were measured
+    assert far.peak_rss < near.peak_rss + memory.HEADS + ahead.NBYTES + network  # 120 MB; 109 MB were measured
