@@ -61,6 +61,38 @@ def test_each_command_needs_a_launcher(run: Run, tmp_path: Path, name: str) -> N
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
 
+@pytest.mark.parametrize("step", [{}, {"SLURM_STEP_ID": "batch"}, {"SLURM_STEP_ID": "4294967291"}])
+@pytest.mark.parametrize("name", ["filter", "check"])
+def test_the_script_of_a_slurm_job_is_not_its_tasks(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, step: dict[str, str]
+) -> None:
+    """Slurm calls it process 0 of 8, and nobody starts the others: nothing waits for them or warns of them."""
+    model(tmp_path / "in", tensors=3)
+    for variable, value in {"SLURM_JOB_ID": "7", "SLURM_PROCID": "0", "SLURM_NTASKS": "8", **step}.items():
+        monkeypatch.setenv(variable, value)
+    more = ["--work", "meet"] if name in READING else []
+    code, out, err = run(*(WRITING | READING)[name], "--distributed", *more)
+    assert (code, out) == (2, "") and "7 of its 8 tasks are not running" in err and "srun ckptool" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+    code, out, err = run(*(WRITING | READING)[name])
+    assert code == 0 and "--distributed" not in out + err
+
+
+def test_the_innermost_launcher_counts() -> None:
+    """mpirun in a job of Slurm starts its helpers by srun; salloc's shell is one process, whatever the job has."""
+    step = {"SLURM_PROCID": "1", "SLURM_NTASKS": "8", "SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_ID": "0"}
+    share = launched(step | {"OMPI_COMM_WORLD_RANK": "5", "OMPI_COMM_WORLD_SIZE": "8"})
+    assert share is not None and (share.number, share.count) == (5, 8)
+    share = launched(step)
+    assert share is not None and (share.number, share.count) == (1, 2)
+    share = launched(step | {"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "1", "SLURM_STEP_ID": "4294967290"})
+    assert share is not None and share.count == 1
+    script = {"SLURM_PROCID": "0", "SLURM_NTASKS": "8"}
+    share = launched(script | {"OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_SIZE": "8"})
+    assert share is not None and share.count == 8
+    assert launched(script | {"SLURM_NTASKS": "1"}) is not None and launched(script) is None
+
+
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_processes_of_each_launcher_share(run: Run, tmp_path: Path, launcher: str) -> None:
     model(tmp_path / "in", tensors=8)
