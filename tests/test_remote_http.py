@@ -229,7 +229,7 @@ MISBEHAVIOUR = {
     "503 for an hour": (status(503, Retry_After="3600"), "asks to wait 3,600 seconds"),
     "429 for minutes": (status(429, Retry_After="240"), "asks to wait 240 seconds"),
     "429 of the hub": (status(429, RateLimit='"resolvers";r=0;t=200'), "asks to wait 200 seconds"),
-    "416 at the start": (status(416), "answers 416"),
+    "416 at the start": (status(416), "answers 416: the file is empty, or"),
     "206 for a web page": (lambda h, a: h.say_range(b"<html>" + b"x" * SIZE, a), "is a web page"),
     "nothing": (lambda handler, asked: handler.say(200, b""), "is empty"),
     "no length": (raw(b"HTTP/1.1 200 OK\r\n\r\n" + DATA), "does not say how long the file is"),

@@ -78,6 +78,12 @@ def a_byte_at_a_time(handler: Handler, asked: Asked) -> None:
     send(handler, asked, RANGE, ETAG, "Content-Length: {length}", body=DATA[first : first + 1])
 
 
+def early_without_end(handler: Handler, asked: Asked) -> None:
+    while True:
+        handler.wfile.write(b"HTTP/1.1 103 Early Hints\r\nLink: </x>; rel=preload\r\n\r\n")
+        time.sleep(0.01)
+
+
 def other_zone(handler: Handler, asked: Asked) -> None:
     handler.say(302, b"", Location="http://2852039166/latest/meta-data")  # 169.254.169.254
 
@@ -121,13 +127,23 @@ ROGUES: dict[str, tuple[Answer, str]] = {
     "a redirect to the metadata in one number": (later(other_zone), "no file is on|not found|not an address"),
     "a redirect to a file, later": (later(to("file:///etc/passwd")), "which is not followed"),
     "a redirect to itself": (later(to("/m.safetensors")), "redirects more than 5 times"),
+    "a range as a whole file": (
+        sends(RANGE, "Content-Length: {length}", start="HTTP/1.1 200 OK"), "a range as if it were the whole file"),
+    "interim answers alone": (later(raw(b"HTTP/1.1 103 Early Hints\r\n\r\n" * 3)), "closed the connection early"),
+    "interim answers without an end": (later(early_without_end), "in time"),
+    "multiple choices": (later(status(300, Location="/other")), "answers 300"),
+    "a pointer in place of the file": (
+        lambda h, a: h.say_range(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", a),
+        "is a Git LFS pointer"),
+    "gzip of the whole file": (
+        lambda h, a: h.say(200, gzip.compress(DATA), Content_Encoding="gzip"), "gzip-encoded"),
     "a page of text": (later(raw(b"<html>log in</html>")), "not HTTP"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", ROGUES)
 def test_one_clear_error_in_time(kind: str, tmp_path: Path) -> None:
-    refused_in_time(*ROGUES[kind], 12, tmp_path)
+    refused_in_time(*ROGUES[kind], 1 + 2 * 6, tmp_path)  # a header; two threads that follow five redirects each
 
 
 @pytest.mark.parametrize("start", ["HTTP/1.0 206 OK", "HTTP/1.1 206 Partial"])
