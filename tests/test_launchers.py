@@ -94,7 +94,14 @@ def test_the_innermost_launcher_counts() -> None:
 
 
 @pytest.mark.parametrize("launcher", LAUNCHERS)
-def test_processes_of_each_launcher_share(run: Run, tmp_path: Path, launcher: str) -> None:
+def test_each_launcher_numbers_its_processes(launcher: str) -> None:
+    rank, size, more = LAUNCHERS[launcher]
+    share = launched({rank: "1", size: "4", **more})
+    assert share is not None and (share.number, share.count, share.is_launched) == (1, 4, True)
+
+
+def test_processes_of_a_launcher_share(run: Run, tmp_path: Path) -> None:
+    launcher = "srun"
     model(tmp_path / "in", tensors=8)
     command = ["filter", "in", "--max-shard", "25kB", "-o"]
     assert run(*command, "alone")[0] == 0

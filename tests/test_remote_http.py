@@ -56,6 +56,7 @@ def hurry(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(http_connection, "IDLE", 0.4)
     patch.setattr(deadline, "PATIENCE", 0.8)
     patch.setattr(deadline, "_GRACE", 0.6)
+    patch.setattr(deadline, "_BUSY", 0.2)
 
 
 def refused_in_time(answer: Callable[[Handler, Asked], None], words: str, most: int, folder: Path) -> None:
