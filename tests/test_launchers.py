@@ -235,11 +235,11 @@ def test_of_headers_no_more_is_kept_than_was_said(tmp_path: Path, monkeypatch: p
 
 @pytest.mark.slow
 def test_a_long_index_of_a_web_server_takes_little_memory(tmp_path: Path) -> None:
-    """43 MB of index and of headers: what is kept of them is bounded, and the index is read once."""
+    """29 MB of index and of headers: what is kept of them is bounded, and the index is read once."""
     from tests.bench.bench_remote import serve, sparse_shards
     from tests.bench.harness import measure, script
 
-    sparse_shards(tmp_path / "in", 25, 250_000, 10**12)
+    sparse_shards(tmp_path / "in", 17, 170_000, 10**12)
     index = tmp_path / "in" / "model.safetensors.index.json"
     nbytes = sum(path.stat().st_blocks * 512 for path in index.parent.iterdir())
     limits = "import sys; from ckptool.storage import ahead, memory; memory.HEADS, ahead.NBYTES = 2 << 20, 1 << 20; "
@@ -252,6 +252,6 @@ def test_a_long_index_of_a_web_server_takes_little_memory(tmp_path: Path) -> Non
     assert far.code == near.code == 0, far.output
     assert max(asked.count(path) for path in asked) == 2
     kept = 3 * 2**20
-    network = 24 * 2**20  # http, ssl and the buffers of connections
+    network = 20 * 2**20  # http, ssl and the buffers of connections; 13 MB were measured
     assert kept + network < nbytes, "all of it would be more"
     assert far.peak_rss < near.peak_rss + kept + network
