@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import sys
+from compileall import compile_dir
 from pathlib import Path
 from types import ModuleType
 
@@ -17,6 +19,12 @@ settings.load_profile("same")
 
 ROOT = Path(__file__).parent.parent
 FIXTURES = ROOT / "fixtures"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Compile the package once where Python was told not to: hundreds of processes of it start, each else anew."""
+    if sys.dont_write_bytecode and not hasattr(config, "workerinput"):
+        compile_dir(ROOT / "ckptool", quiet=2, workers=0)
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ from itertools import accumulate, chain, pairwise, repeat
 from operator import is_
 
 from ckptool.core.bytes import ByteSource
-from ckptool.core.counts import tallied
 from ckptool.core.spec import Form, TensorSpec
 from ckptool.core.tensor import Piece, Storage, Tensor
 
@@ -30,7 +29,7 @@ class Columns(Mapping[str, Tensor]):
         (['w', 'v'], 'f32[2,3]')
     """
 
-    __slots__ = ("_counts", "_files", "_forms", "_keys", "_known", "_starts")
+    __slots__ = ("_counted", "_counts", "_files", "_forms", "_keys", "_known", "_starts")
 
     def __init__(self, file: ByteSource, keys: list[str], forms: list[Form], starts: array[int]) -> None:
         """Tensors of one file: keys, no two equal, their forms, and the file's first byte of each."""
@@ -40,6 +39,7 @@ class Columns(Mapping[str, Tensor]):
         self._files = [file]
         self._counts = [len(keys)]  # rows up to the end of each file
         self._known: dict[str, int] | None = None
+        self._counted: Counter[Form] | None = None
 
     @classmethod
     def joined(cls, parts: Sequence[Columns]) -> Columns:
@@ -95,12 +95,13 @@ class Columns(Mapping[str, Tensor]):
             return iter(self._forms)
         return map(self._forms.__getitem__, map(self.rows.__getitem__, keys))
 
-    def form_counts(self, keys: Iterable[str] | None = None) -> dict[Form, int]:
+    def form_counts(self, keys: Iterable[str] | None = None) -> Mapping[Form, int]:
         """How many of these tensors, or of all, have each form."""
-        found: Counter[Form] = Counter()
-        for form, many in tallied(list(self.forms(keys))):
-            found[form] += many
-        return found
+        if keys is not None:
+            return Counter(self.forms(keys))
+        if self._counted is None:
+            self._counted = Counter(self._forms)
+        return self._counted
 
     def are_all(self, keys: Sequence[str]) -> bool:
         """True for its own keys, all of them in their order."""

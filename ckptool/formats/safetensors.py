@@ -11,7 +11,7 @@ from __future__ import annotations
 from array import array
 from dataclasses import dataclass
 from itertools import accumulate, count
-from operator import lt
+from operator import attrgetter, lt
 from typing import NoReturn
 
 from ckptool.core.bytes import ByteSource, OpenBytes
@@ -127,7 +127,7 @@ def _in_order(found: Parsed) -> tuple[list[str], list[Form], array[int]]:
 
 def _check_layout(names: list[str], forms: list[Form], starts: array[int]) -> int:
     """Sorted tensors follow each other without holes or overlaps; the bytes they take."""
-    ends = [0, *accumulate(form.nbytes for form in forms)]
+    ends: list[int] = [0, *accumulate(map(attrgetter("nbytes"), forms))]
     if starts.tolist() == ends[:-1]:
         return ends[-1]
     end = 0
