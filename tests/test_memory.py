@@ -140,7 +140,7 @@ PLAIN_LAYER = {"weight": ("F32", [4], 16)}
 
 @pytest.mark.parametrize(
     ("layer", "options", "most"),
-    [(FP8_LAYER, ["--dequantize"], 1_300), (PLAIN_LAYER, ["--dtype", "f16"], 1_800)],
+    [(FP8_LAYER, ["--dequantize"], 750), (PLAIN_LAYER, ["--dtype", "f16"], 1_800)],
     ids=["dequantize", "cast"],
 )
 def test_a_computed_tensor_takes_so_many_bytes(
