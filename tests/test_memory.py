@@ -131,7 +131,8 @@ def test_dequantizing_takes_as_little(scheme: str, tmp_path: Path) -> None:
     source = quantized_of_holes(tmp_path / "in.safetensors", scheme, 3)
     measured = run("filter", source, "--dequantize", "-o", tmp_path / "out.safetensors")
     assert (tmp_path / "out.safetensors").stat().st_size > 3 * 2 * 4096**2
-    assert measured.peak_rss < DEQUANTIZE_LIMIT
+    assert measured.peak_private < DEQUANTIZE_LIMIT - 10 * MB
+    assert measured.peak_rss < DEQUANTIZE_LIMIT + 10 * MB  # libraries' pages included
 
 
 FP8_LAYER = {"weight": ("F8_E4M3", [4, 4], 16), "weight_scale": ("F32", [1], 4)}
