@@ -75,6 +75,7 @@ def plan_filter(
         metadata=checkpoint.metadata,
         module_versions=None if versions is None else carried_versions(versions, same, checkpoint),
         command=Command("filter"),
+        casts=wanted is not None,
     )
 
 
