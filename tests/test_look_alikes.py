@@ -1,4 +1,4 @@
-"""What only looks like quantized weights is copied bit by bit; quantized folders survive the operations that move bytes."""
+"""What only looks like quantized weights is copied bit by bit; quantized folders are moved whole."""
 
 from __future__ import annotations
 
@@ -47,9 +47,7 @@ def bits(path: Path) -> dict[str, bytes]:
 
 @settings(max_examples=12)
 @given(names=st.sets(st.sampled_from(sorted(LIKE)), min_size=1), place=st.sampled_from(["", "model.layers.0."]))
-def test_look_alikes_are_no_encoding(
-    names: set[str], place: str, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_look_alikes_are_no_encoding(names: set[str], place: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("like")
     path, out = folder / "in.safetensors", folder / "out.safetensors"
     save_file({place + name: LIKE[name].clone() for name in names}, path)
