@@ -420,6 +420,4 @@ def test_a_flipped_byte_in_a_large_pickle_of_a_torch_file_is_found(
     monkeypatch.setattr("ckptool.formats.torch.zip._MAX_SUMMED", 1 << 20)
     capsys.readouterr()
     assert run(["check", str(path)]) == 0
-    assert "the CRC-32 of data.pkl, which holds the arrays, was not compared" in " ".join(
-        capsys.readouterr().out.split()
-    )
+    assert "data.pkl, which holds the arrays, was not compared" in " ".join(capsys.readouterr().out.split())
