@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ckptool.core.checkpoint import ColumnSpecs
+from ckptool.core.columns import ColumnSpecs
 from ckptool.core.sorted_rows import SortedRows
 from ckptool.core.spec import Form
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, overload
 
-from ckptool.core.checkpoint import ColumnSpecs
+from ckptool.core.columns import ColumnSpecs
 from ckptool.core.format import QUANTIZATION_CONFIGS
 from ckptool.core.spec import DTYPES, TensorSpec
 

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from ckptool.core.checkpoint import Checkpoint, Columns
+from ckptool.core.checkpoint import Checkpoint
+from ckptool.core.columns import Columns
 from ckptool.core.sorted_rows import SortedRows
 from ckptool.core.spec import Form, TensorSpec
 from ckptool.engine.decoded import DecodedBytes, Decoding, decoded_source, dtype_decoded
