@@ -131,7 +131,8 @@ def test_dequantizing_takes_as_little(scheme: str, tmp_path: Path) -> None:
     source = quantized_of_holes(tmp_path / "in.safetensors", scheme, 3)
     measured = run("filter", source, "--dequantize", "-o", tmp_path / "out.safetensors")
     assert (tmp_path / "out.safetensors").stat().st_size > 3 * 2 * 4096**2
-    assert measured.peak_rss < DEQUANTIZE_LIMIT
+    assert measured.peak_private < DEQUANTIZE_LIMIT - 10 * MB
+    assert measured.peak_rss < DEQUANTIZE_LIMIT + 10 * MB  # libraries' pages included
 
 
 FP8_LAYER = {"weight": ("F8_E4M3", [4, 4], 16), "weight_scale": ("F32", [1], 4)}
@@ -140,7 +141,7 @@ PLAIN_LAYER = {"weight": ("F32", [4], 16)}
 
 @pytest.mark.parametrize(
     ("layer", "options", "most"),
-    [(FP8_LAYER, ["--dequantize"], 1_300), (PLAIN_LAYER, ["--dtype", "f16"], 1_800)],
+    [(FP8_LAYER, ["--dequantize"], 750), (PLAIN_LAYER, ["--dtype", "f16"], 1_800)],
     ids=["dequantize", "cast"],
 )
 def test_a_computed_tensor_takes_so_many_bytes(

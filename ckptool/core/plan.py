@@ -339,6 +339,7 @@ class Plan:
         takes_damaged: values that do not have their stated checksum are written as they are.
         tokenizer: files of another tokenizer, which a folder output holds in place of the input's; None for no other.
         command: what made it.
+        casts: another dtype was asked for (--dtype), whichever tensors have it already or cannot have it.
     """
 
     inputs: tuple[Checkpoint, ...]
@@ -364,6 +365,7 @@ class Plan:
     takes_damaged: bool = False
     tokenizer: tuple[Carried, ...] | None = None
     command: Command = Command("filter")
+    casts: bool = False
 
     @property
     def nbytes(self) -> int:

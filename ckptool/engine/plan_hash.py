@@ -84,8 +84,8 @@ def _add_copies(digest: hashlib._Hash, plan: Plan, steps: Copies) -> None:
         forms = {form: number for number, form in enumerate(dict.fromkeys(column))}
         digest.update(f"{list(forms)}\n".encode())
         digest.update(array("Q", map(forms.__getitem__, column)).tobytes())
-    for numbers in columns.places(steps.sources):
-        digest.update(array("Q", numbers).tobytes())
+    for part in columns.origins(steps.sources):
+        digest.update(part)
 
 
 def lasting_identity(identity: Hashable) -> Hashable:
