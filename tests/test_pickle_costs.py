@@ -114,9 +114,7 @@ def test_objects_beside_the_weights_cost_little(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("command", "kind"), [(filtered, "numbers"), (filtered, "one text"), (compared, "a dict")])
-def test_as_many_as_are_read_cost_no_more(
-    command: Callable[[Path], Measurement], kind: str, tmp_path: Path
-) -> None:
+def test_as_many_as_are_read_cost_no_more(command: Callable[[Path], Measurement], kind: str, tmp_path: Path) -> None:
     done = command(write(tmp_path / "a.pth", BESIDE[kind](1)))
     assert done.peak_rss < 500 * MB
     assert done.cpu < SECONDS

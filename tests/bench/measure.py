@@ -3,9 +3,9 @@
 A process of its own, and small, because a child's `ru_maxrss` starts at the memory of the process that forked it:
 started from a test run that has imported torch, every command would seem to need 300 MB.
 
-The last line of stderr is ``measured <exit code> <seconds> <CPU seconds> <peak RSS bytes> <peak private bytes>``. Private memory is
-`RssAnon`, sampled every 2 ms, so pages of a mapped file do not count; without --poll it is 0, and nothing disturbs the
-clock.
+The last line of stderr is ``measured <exit code> <seconds> <CPU seconds> <peak RSS bytes> <peak private bytes>``.
+Private memory is `RssAnon`, sampled every 2 ms, so pages of a mapped file do not count; without --poll it is 0, and
+nothing disturbs the clock.
 """
 
 from __future__ import annotations

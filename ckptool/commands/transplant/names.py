@@ -110,7 +110,9 @@ def under_target_names(
         bare = _without_prefixes(specs, under) if under else specs
         names = dict(zip(bare, specs, strict=True))
         wanted = {swap.take + key.removeprefix(swap.put): spec for key, spec in target.specs.items()} if swap else {}
-        made = expand(replace(rules, init=()), bare, vars=numbers, targets={**target.specs, **wanted}, fit=fit, near=near)
+        made = expand(
+            replace(rules, init=()), bare, vars=numbers, targets={**target.specs, **wanted}, fit=fit, near=near
+        )
         steps = (_named(step, swap, names if under else {}) for step in made.steps)
         dropped = tuple(Dropped(_origin(row.source, names), row.reason) for row in made.dropped)
         return Mapped({step.target.key: step for step in steps}, dropped, made.problems, made.uses, (), swap, under)

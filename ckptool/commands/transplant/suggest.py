@@ -290,9 +290,7 @@ def _gain(
         return 0
     try:
         initial = ModelInit(done.target)
-        made = under_target_names(
-            done.source, specs, done.target, recipe, initial, as_they_are=as_they_are, near=False
-        )
+        made = under_target_names(done.source, specs, done.target, recipe, initial, as_they_are=as_they_are, near=False)
     except CkptError:
         return 0  # a number that is not there, a precondition that is not met
     if made.problems:
