@@ -47,11 +47,11 @@ if TYPE_CHECKING:
     from ckptool.commands.diff.result import Status as Status
     from ckptool.commands.transplant.result import Transplant as Transplant
     from ckptool.core.checkpoint import Checkpoint as Checkpoint
-    from ckptool.core.checkpoint import Tensor as Tensor
     from ckptool.core.errors import CkptError as CkptError
     from ckptool.core.errors import PartlyLoadedError as PartlyLoadedError
     from ckptool.core.plan import Step as Step
     from ckptool.core.spec import TensorSpec as TensorSpec
+    from ckptool.core.tensor import Tensor as Tensor
     from ckptool.engine.reading import Reader as Reader
     from ckptool.models.probing.report import ProbeReport as ProbeReport
     from ckptool.recipes.recipe import Recipe as Recipe
@@ -75,7 +75,7 @@ _HOMES = {
     "Report": "api.loading",
     "Status": "commands.diff.result",
     "Step": "core.plan",
-    "Tensor": "core.checkpoint",
+    "Tensor": "core.tensor",
     "TensorSpec": "core.spec",
     "Tolerance": "values.delta",
     "Transplant": "commands.transplant.result",

@@ -143,7 +143,8 @@ def test_a_command_is_a_file_in_three_rooms_and_a_line(
 FORMAT = {
     "formats.crate": '''
 """Crates: magic, then float32 vectors, each a name of 8 bytes, a count of 4 and the numbers."""
-from ckptool.core.checkpoint import Checkpoint, Piece, Storage, Tensor
+from ckptool.core.checkpoint import Checkpoint
+from ckptool.core.tensor import Piece, Storage, Tensor
 from ckptool.core.format import Format
 from ckptool.core.spec import TensorSpec
 

@@ -14,9 +14,10 @@ import pytest
 import torch
 from console import Run, runner
 
-from ckptool.core.checkpoint import Checkpoint, Tensor
+from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.format import Format
 from ckptool.core.spec import TensorSpec
+from ckptool.core.tensor import Tensor
 from ckptool.facts.architecture import Architecture, Training
 from ckptool.facts.registry import facts_of
 from ckptool.recipes.expand import expand

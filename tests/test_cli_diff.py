@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -119,6 +120,50 @@ def test_renames_are_one_row_a_rule(cli: Run, fixtures: Path, state: State) -> N
     assert code == 1
     assert "downsample → shortcut" in out
     assert re.search(r"> \d+ renamed", out)
+
+
+@pytest.mark.parametrize(
+    ("rename", "first", "rows"),
+    [
+        (lambda key: f"module.{key}", "identical: 122 tensors, 54.1 kB compared", []),
+        (lambda key: f"base.{key}", "identical: 122 tensors, 54.1 kB compared", []),
+        (
+            lambda key: f"base.{key}" if not key.startswith("fc") else f"head{key[2:]}",
+            "same values, other names: 0 of 122 tensors differ, 2 are renamed",
+            ["head.*  (fc → head)"],
+        ),
+        (
+            lambda key: f"early.{key}" if key.startswith(("layer1", "layer2")) else key,
+            "same values, other names: 0 of 122 tensors differ, 54 are renamed",
+            ["early.*  (under early)"],
+        ),
+        (
+            lambda key: f"conv0{key[5:]}" if key.startswith("conv1") else key,
+            "same values, other names: 0 of 122 tensors differ, 1 is renamed",
+            ["conv1.weight → conv0.weight"],
+        ),
+    ],
+)
+def test_same_values_under_other_names_do_not_differ(
+    cli: Run, fixtures: Path, state: State, rename: Callable[[str], str], first: str, rows: list[str]
+) -> None:
+    torch.manual_seed(0)
+    plain = {k: torch.randn(v.shape) if v.is_floating_point() else v for k, v in state.items()}
+    torch.save(plain, fixtures / "plain.pth")
+    torch.save({rename(key): tensor for key, tensor in plain.items()}, fixtures / "named.pth")
+    code, out, _ = cli("diff", "plain.pth", "named.pth")
+    assert (code, out.splitlines()[0]) == (1 if rows else 0, first)
+    assert "no key is in both" not in out
+    assert all(row in out for row in rows)
+    torch.save({rename(k): t + 1 if "bn1.bias" in k else t for k, t in plain.items()}, fixtures / "named.pth")
+    assert cli("diff", "plain.pth", "named.pth", "--match", "auto")[1].startswith("different: 9 of 122 tensors differ")
+
+
+def test_two_models_without_a_common_key(cli: Run) -> None:
+    code, out, _ = cli("diff", "resnet18.pth", "deit.pth", "--keys-only")
+    assert (code, out.splitlines()[0]) == (
+        1, "different keys or specs: no tensor has a counterpart (122 and 32 tensors)"
+    )  # fmt: skip
 
 
 def test_json_counts_and_lists_every_tensor(cli: Run, fixtures: Path, state: State) -> None:

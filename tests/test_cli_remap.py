@@ -169,7 +169,7 @@ def test_many_problems_are_counted(cli: Run) -> None:
 ERRORS = {
     "no rule": ([], "there is no rule"),
     "near miss": (["-r", "strip-wraper"], "did you mean strip-wrappers?"),
-    "nothing": (["-r", "no-such-thing-at-all"], "ckptool remap --recipes lists the built-in recipes"),
+    "nothing": (["-r", "no-such-thing-at-all"], "the built-in recipes: ckptool remap --recipes"),
     "no match": (["-r", "backbone. ->"], "matches none of the 122 keys"),
     "a module without its dot": (["-r", "layer1.0 -> stem"], 'layer1.0 is a module: "layer1.0." with a dot at its end'),
     "no file": (["-r", "nothing.toml"], "the recipe file nothing.toml does not exist"),

@@ -14,10 +14,11 @@ from safetensors.torch import load_file
 
 import ckptool
 from ckptool.core.bytes import ByteSource, Entry, Folder, OpenBytes
-from ckptool.core.checkpoint import Checkpoint, Piece, Storage, Tensor
+from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.format import Format
 from ckptool.core.plan import Plan
 from ckptool.core.spec import TensorSpec, packed_nbytes
+from ckptool.core.tensor import Piece, Storage, Tensor
 from ckptool.formats import registry
 from ckptool.formats.contents import contents_of
 from ckptool.formats.image import Image, Slot

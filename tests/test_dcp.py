@@ -22,8 +22,8 @@ from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 from torch.distributed.checkpoint.metadata import Metadata, MetadataIndex, TensorProperties
 
 import ckptool
-from ckptool.core.checkpoint import Tensor
 from ckptool.core.errors import CkptError, UnreadableError, UsageError
+from ckptool.core.tensor import Tensor
 from ckptool.engine.reading import read_array
 from ckptool.facts.words import notes_of
 from ckptool.formats.opening import open_checkpoint

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ckptool
-from ckptool.core.checkpoint import Checkpoint, Columns
+from ckptool.core.checkpoint import Checkpoint
+from ckptool.core.columns import Columns
 from ckptool.core.spec import TensorSpec
 from ckptool.encodings.encoded import CODES, Encoded
 from ckptool.encodings.groups import Groups

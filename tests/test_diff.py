@@ -17,6 +17,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import ckptool
 from ckptool.commands.diff.comparison import compare, parse_tolerance
 from ckptool.commands.diff.objects import tensor_pairs
 from ckptool.commands.diff.result import Diff, Status
@@ -27,6 +28,7 @@ from ckptool.core.spec import DTYPES
 from ckptool.formats.opening import open_checkpoint
 from ckptool.formats.pickle.objects import Call, Dict, Global
 from ckptool.report.diff_rows import diff_rows
+from ckptool.report.recipe import diff_recipe
 from ckptool.values import comparing as values
 from ckptool.values.delta import Tolerance
 
@@ -299,6 +301,29 @@ def test_prefixes_are_seen_through(tmp_path: Path, old: str, new: str, prefixes:
     assert (found.old_prefix, found.new_prefix) == prefixes and found.is_same
     assert [change.key for change in found.changes] == [new[len(prefixes[1]) :] + key for key in state]
     assert all(c.old and c.new and c.old.key == prefixes[0] + c.key for c in found.changes)
+
+
+@pytest.mark.parametrize(("old", "new"), [("", "backbone."), ("module.", "backbone."), ("base.", ""), ("a.b.", "c.")])
+def test_prefixes_of_most_keys_are_seen_through(tmp_path: Path, old: str, new: str) -> None:
+    """A network in a model with a head of its own, on either side."""
+    state = {k: v for k, v in weights().items() if not k.startswith("fc.")}
+    heads: list[State] = [{"fc.bias": torch.ones(4)}, {"neck.bias": torch.ones(8), "head.weight": torch.ones(3, 8)}]
+    files = [{put + k: v for k, v in state.items()} | head for put, head in zip((old, new), heads, strict=True)]
+    files[1][f"{new}conv.bias"] = files[1][f"{new}conv.bias"] + 1
+    found = diff(tmp_path, *files)
+    assert (found.old_prefix, found.new_prefix) == (old, new)
+    keys = {c.key: c.status.value for c in found.changes}
+    assert keys.pop("conv.bias") == "changed"
+    assert {keys.pop(key) for key in heads[0]} == {"removed"}
+    assert {keys.pop(key) for key in heads[1]} == {"added"}
+    assert set(keys) | {"conv.bias"} == set(state) and set(keys.values()) == {"same"}
+    stored = next(key for key in files[1] if key.endswith("conv.weight"))
+    assert [c.key for c in diff(tmp_path, *files, only=[stored]).changes] == ["conv.weight"]
+    (tmp_path / "r.toml").write_text("".join(diff_recipe(found, "old.pth", "new.pth")))
+    plan = ckptool.plan_remap(tmp_path / "old.pth", str(tmp_path / "r.toml"))
+    assert {step.target.key for step in plan.steps} == set(files[1]) - set(heads[1])
+    twice = diff(tmp_path, {**files[0], "conv.weight": torch.ones(1)}, files[1])  # no key is there twice
+    assert len({c.key for c in twice.changes}) == len(twice.changes)
 
 
 def test_only_takes_shown_and_stored_keys(tmp_path: Path) -> None:

@@ -16,12 +16,13 @@ from safetensors import SafetensorError
 from writing import apply
 
 from ckptool.commands.filter import float_dtype, plan_filter
-from ckptool.core.checkpoint import Checkpoint, Piece, Storage, Tensor
+from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.dtypes import DTYPES, DType, dtype_named, dtypes_meant
 from ckptool.core.errors import OutputError, UnreadableError, UsageError
 from ckptool.core.format import Format
 from ckptool.core.ops import parse_cast
 from ckptool.core.spec import TensorSpec, packed_nbytes
+from ckptool.core.tensor import Piece, Storage, Tensor
 from ckptool.engine.reading import Reader
 from ckptool.formats.opening import open_checkpoint
 from ckptool.formats.safetensors_header import DTYPE_NAMES, from_header, to_header

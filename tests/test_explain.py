@@ -13,9 +13,10 @@ from torch import nn
 from torch.nn.utils import prune
 
 from ckptool.commands.diff.explaining import explain_pair
-from ckptool.core.checkpoint import Checkpoint, Extra, Note, Tensor
+from ckptool.core.checkpoint import Checkpoint, Extra, Note
 from ckptool.core.format import Format
 from ckptool.core.spec import TensorSpec
+from ckptool.core.tensor import Tensor
 from ckptool.facts.headers import amount
 from ckptool.facts.storages import ties
 from ckptool.facts.words import notes_of as explain

@@ -57,6 +57,24 @@ class Tokens(nn.Module):
         del self.base.head
 
 
+class Jigsaw(Tokens):
+    \"\"\"TransReID's JPM: two branches that begin as copies of the last block and the norm.\"\"\"
+
+    def __init__(self):
+        super().__init__()
+        last = nn.Sequential(self.base.blocks[-1], self.base.norm)
+        self.b1, self.b2 = copy.deepcopy(last), copy.deepcopy(last)
+
+
+class Deeper(nn.Module):
+    \"\"\"A decoder of blocks that are like those of the encoder, and are not copies of one of them.\"\"\"
+
+    def __init__(self):
+        super().__init__()
+        self.encoder = ViT()
+        self.decoder_blocks = copy.deepcopy(self.encoder.blocks)
+
+
 class Margin(nn.Module):
     def __init__(self):
         super().__init__()
@@ -205,6 +223,29 @@ def test_positions_on_the_grid_that_the_model_states(cli: Run, fixtures: Path, n
     sized = nn.functional.interpolate(grid, (21, 10), mode="bicubic", antialias=True, align_corners=False)
     expected = torch.cat([tokens, sized.flatten(2).transpose(1, 2)], 1)
     assert torch.allclose(usual, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("asked", [["--mismatch", "fit"], ["--fit", "base.pos_embed=grid(target_grid=(21, 10))"]])
+def test_advice_counts_what_is_made_to_fit(asked: list[str], cli: Run) -> None:
+    _, _, err = cli("transplant", "vit-hf.safetensors", "--into", "variants.py:Tokens", *asked)
+    said = int(re.findall(r"--match auto would fill (\d+) more tensors", err)[0])
+    _, out, _ = cli(*advised(err))
+    assert re.findall(r"(\d+) of 31 tensors", out)[-1] == str(said) == "30"
+
+
+def test_branches_that_are_copies_of_the_last_block(cli: Run, fixtures: Path) -> None:
+    _, out, _ = cli("transplant", "deit.pth", "--into", "variants.py:Jigsaw", "--mismatch", "fit")
+    assert "30 of 59 tensors" in out
+    assert 'rules would fill 28 more tensors, as copies: "blocks.1." into "b1.0." and "b2.0."' in out
+    code, out, _ = cli(*advised(out), "-o", "new.pth")
+    assert code == 0
+    assert "58 of 59 tensors" in out
+    old, new = read(fixtures / "deit.pth"), read(fixtures / "new.pth")
+    for branch in ("b1", "b2"):
+        assert torch.equal(new[f"{branch}.0.attn.qkv.weight"], old["blocks.1.attn.qkv.weight"])
+        assert torch.equal(new[f"{branch}.1.bias"], old["norm.bias"])
+    _, out, _ = cli("transplant", "deit.pth", "--into", "variants.py:Deeper")
+    assert "as copies" not in out
 
 
 def test_an_advised_command_keeps_what_was_asked(cli: Run) -> None:

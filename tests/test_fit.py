@@ -22,8 +22,8 @@ from ckptool.fits import beside, default_fit, fit_op, named_grid
 from ckptool.fits.args import Fit, parse_fit
 from ckptool.fits.grid import Grid
 from ckptool.recipes.expand import expand
+from ckptool.recipes.reading import parse_rule
 from ckptool.recipes.recipe import parse_recipe
-from ckptool.recipes.rules import parse_rule
 
 Array = np.ndarray[Any, Any]
 FILES = {

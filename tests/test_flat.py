@@ -18,11 +18,12 @@ import ckptool.engine.reading as reading
 from ckptool.commands.diff.comparison import compare
 from ckptool.commands.filter import plan_filter
 from ckptool.core.arrays import numpy_dtype
-from ckptool.core.checkpoint import Checkpoint, Piece, Storage, Tensor
+from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.dtypes import DTYPES
 from ckptool.core.errors import UnreadableError
 from ckptool.core.format import Format
 from ckptool.core.spec import TensorSpec
+from ckptool.core.tensor import Piece, Storage, Tensor
 from ckptool.core.views import is_run
 from ckptool.engine.reading import Reader
 from ckptool.formats.contents import contents_of

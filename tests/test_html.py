@@ -19,9 +19,10 @@ from reports import CLEAN, FINDINGS, HOSTILE, REPORT, hostile_report
 import ckptool
 from ckptool.commands.diff.comparison import compare
 from ckptool.commands.diff.result import Change, Changes, Diff, ExtraChange, Status
-from ckptool.core.checkpoint import Checkpoint, Extra, Note, Selection, Tensor
+from ckptool.core.checkpoint import Checkpoint, Extra, Note, Selection
 from ckptool.core.format import Format
 from ckptool.core.spec import TensorSpec
+from ckptool.core.tensor import Tensor
 from ckptool.facts.storages import ties
 from ckptool.report.document import Answer, Document, Field, Table
 from ckptool.report.document_check import check_document

@@ -65,7 +65,7 @@ def assert_like(delta: Delta, expected: dict[str, Any], rel: float = 1e-6) -> No
     assert delta.rel == pytest.approx(expected["rel"], rel=rel, abs=1e-300)
     assert delta.max_abs == pytest.approx(expected["max_abs"], rel=rel)
     assert delta.nonfinite == expected["nonfinite"]
-    assert delta.cosine == (None if expected["cosine"] is None else pytest.approx(expected["cosine"], abs=2e-7))
+    assert delta.cosine == (None if expected["cosine"] is None else pytest.approx(expected["cosine"], abs=5e-7))
 
 
 @pytest.mark.parametrize("dtype", [d for d in DTYPES if DTYPES[d].kind not in ("quantized", "bits")])
@@ -105,7 +105,7 @@ def test_weights_to_1e6_of_float64(dtype: str, change: float) -> None:
     if expected["cosine"] is None:
         assert delta.cosine is None
     else:
-        assert delta.cosine == pytest.approx(expected["cosine"], abs=2e-7)
+        assert delta.cosine == pytest.approx(expected["cosine"], abs=5e-7)
         if change == 1e-4 and delta.cosine != 1:
             assert 1 - delta.cosine == pytest.approx(1 - expected["cosine"], rel=1e-5, abs=1e-14)
 
@@ -191,7 +191,8 @@ def test_ulp_counts_representable_values(dtype: str) -> None:
     kind = numpy_dtype(dtype)
     one = np.ones(1, kind)
     above, far = one.copy(), -one
-    above.view(f"u{kind.itemsize}")[0] += 3
+    codes = above.view(f"u{kind.itemsize}")
+    codes += codes.dtype.type(3)  # numpy 1.26 makes a float64 of a uint64 and 3
     assert run(one.tobytes(), above.tobytes(), dtype, ulp=True).ulp == 3
     code = int(one.view(f"u{kind.itemsize}")[0])
     assert run(one.tobytes(), far.tobytes(), dtype, ulp=True).ulp == 2 * code

@@ -26,8 +26,8 @@ from ckptool.models import import_torchvision
 from ckptool.recipes.binding import with_lists, with_numbers
 from ckptool.recipes.expand import expand
 from ckptool.recipes.lists import layers_of, outer_lists
+from ckptool.recipes.reading import parse_stages
 from ckptool.recipes.recipe import load_recipe, parse_recipe
-from ckptool.recipes.rules import parse_stages
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import_torchvision()

@@ -18,7 +18,8 @@ from ckptool.commands.beside.complete import complete
 from ckptool.commands.consult import answers
 from ckptool.commands.filter import plan_filter
 from ckptool.commands.remap import plan_remap
-from ckptool.core.checkpoint import Checkpoint, ColumnSpecs
+from ckptool.core.checkpoint import Checkpoint
+from ckptool.core.columns import ColumnSpecs
 from ckptool.core.fold import Group, fold, rollup
 from ckptool.core.outlines import by_outline, outline, outlines
 from ckptool.core.plan import Copies, Plan

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import sys
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,10 @@ ARRAYS: dict[str, np.ndarray[Any, Any]] = {
     "u16": GENERATOR.integers(0, 65535, (77, 33)).astype("u2"),
     "complex": (GENERATOR.standard_normal(500) + 1j).astype("c8"),
 }
+
+MULTIARRAY = sys.modules[
+    np.zeros(0).__reduce__()[0].__module__
+]  # numpy._core.multiarray; numpy.core.multiarray of 1.26
 
 
 def written(path: Path, value: object, protocol: int) -> Path:
@@ -149,7 +154,7 @@ def test_scalars_beside_arrays_are_tensors_without_axes(protocol: int, tmp_path:
     assert_holds(path, {key: np.asarray(value) for key, value in weights.items()})
     assert [extra.text for extra in ckptool.open(path).extras] == ["3"]
     assert run(["filter", str(path), "-o", str(tmp_path / "a.pth")]) == 0
-    with torch.serialization.safe_globals([np._core.multiarray.scalar, np.dtype, np.dtypes.Int64DType]):
+    with torch.serialization.safe_globals([MULTIARRAY.scalar, np.dtype, np.dtypes.Int64DType]):
         loaded = torch.load(tmp_path / "a.pth")
     assert (loaded["epoch"], loaded["weights"]["count"]) == (3, torch.tensor(7))
 
@@ -197,7 +202,7 @@ def test_beside_tensors_in_a_torch_file(tmp_path: Path) -> None:
     assert list(checkpoint.other_tensors) == ["numpy_state.1", "history"]
     out = tmp_path / "b.pth"
     assert run(["filter", str(tmp_path / "a.pth"), "-o", str(out)]) == 0
-    allowed = [np.ndarray, np.dtype, np._core.multiarray._reconstruct, np.dtypes.UInt32DType, np.dtypes.Float64DType]
+    allowed = [np.ndarray, np.dtype, MULTIARRAY._reconstruct, np.dtypes.UInt32DType, np.dtypes.Float64DType]
     with torch.serialization.safe_globals(allowed):
         again = torch.load(out)
     assert np.array_equal(again["numpy_state"][1], state[1])

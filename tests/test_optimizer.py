@@ -13,9 +13,10 @@ from torch import nn
 from ckptool.commands.beside.choices import Choices
 from ckptool.commands.beside.complete import complete
 from ckptool.commands.filter import plan_filter
+from ckptool.core.beside import Beside, Fate
 from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.errors import PlanError
-from ckptool.core.plan import Beside, Dropped, Fate, Plan, Source, Step
+from ckptool.core.plan import Dropped, Plan, Source, Step
 from ckptool.core.reasons import ByOption, ByRules, RuleName
 from ckptool.core.spec import TensorSpec
 from ckptool.formats.opening import open_checkpoint

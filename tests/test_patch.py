@@ -66,6 +66,22 @@ def saved(path: Path, state: State) -> Path:
     return path
 
 
+def test_a_network_with_another_head_is_a_small_patch(tmp_path: Path) -> None:
+    """The prefix that most keys have is seen through; what is beside it is stored by its own name."""
+    torch.manual_seed(0)
+    base: State = {f"layer{n}.weight": torch.randn(64, 64) for n in range(6)} | {"fc.weight": torch.randn(4, 64)}
+    tuned = {f"backbone.{key}": value + 1e-3 for key, value in base.items() if key != "fc.weight"}
+    tuned |= {"fc.weight": base["fc.weight"] * 1.001, "neck.weight": torch.ones(64)}
+    save_file(base, tmp_path / "base.safetensors")
+    save_file(tuned, tmp_path / "tuned.safetensors")
+    found = written(tmp_path / "base.safetensors", tmp_path / "tuned.safetensors", tmp_path / "p.safetensors")
+    assert {part.key: part.source for part in found.manifest.parts} == {
+        **{f"backbone.layer{n}.weight": f"layer{n}.weight" for n in range(6)}, "fc.weight": "fc.weight",
+        "neck.weight": "",
+    }  # fmt: skip
+    same(applied(tmp_path / "base.safetensors", tmp_path / "p.safetensors", out=tmp_path / "o.safetensors"), tuned)
+
+
 # ---------------------------------------------------------------------------------------------- bytes
 
 

@@ -14,7 +14,7 @@ from torch import nn
 from ckptool.commands.beside.complete import complete
 from ckptool.commands.filter import plan_filter
 from ckptool.commands.remap import plan_remap
-from ckptool.core.plan import Fate
+from ckptool.core.beside import Fate
 from ckptool.formats.opening import open_checkpoint
 from ckptool.recipes.recipe import parse_recipe
 from tests.writing import apply

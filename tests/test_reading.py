@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 
 import ckptool.engine.reading as reading
 from ckptool.core.arrays import numpy_dtype
-from ckptool.core.checkpoint import Piece, Storage, Tensor
 from ckptool.core.errors import CkptError, DamagedError, UnreadableError
 from ckptool.core.spec import DTYPES, TensorSpec, packed_nbytes
+from ckptool.core.tensor import Piece, Storage, Tensor
 from ckptool.engine.reading import Reader, read_array
 from ckptool.storage.locate import locate_file
 

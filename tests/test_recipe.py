@@ -9,10 +9,11 @@ import pytest
 from recipe_harness import remap, run, specs
 
 from ckptool.core.errors import UsageError
+from ckptool.fits.args import Fit
 from ckptool.recipes.expand import expand
 from ckptool.recipes.inputs import json_lookup, resolve_vars, source_file_captures
+from ckptool.recipes.reading import parse_rule
 from ckptool.recipes.recipe import Recipe, builtin_recipes, combine, load_recipe, recipe_of
-from ckptool.recipes.rules import Fit, parse_rule
 
 
 def load_text(text: str) -> Recipe:

@@ -14,10 +14,11 @@ from ckptool.core.ops import Fill
 from ckptool.core.plan import Apply, Op, Source
 from ckptool.core.reasons import Unmatched
 from ckptool.core.spec import TensorSpec
+from ckptool.fits.args import Fit
 from ckptool.recipes.expand import expand
 from ckptool.recipes.pattern import parse_pattern
+from ckptool.recipes.reading import parse_rule
 from ckptool.recipes.recipe import Recipe, parse_recipe
-from ckptool.recipes.rules import Fit, parse_rule
 from ckptool.report.reasons import reason_text
 
 # ---------------------------------------------------------------------------------------------- parts, not substrings

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from ckptool.core.checkpoint import Checkpoint, Piece, Storage, Tensor
+from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.errors import CkptError, UnreadableError
 from ckptool.core.format import Format
 from ckptool.core.spec import DTYPES, TensorSpec
+from ckptool.core.tensor import Piece, Storage, Tensor
 from ckptool.engine.reading import Reader
 from ckptool.storage.locate import locate_file
 from ckptool.values.stats import BINS, Stats, all_stats, stats

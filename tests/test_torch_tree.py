@@ -12,8 +12,9 @@ import torch
 from test_torch_legacy import Pid, Rebuilt, pickled
 from torch_oracle import assert_same, bytes_of, opened, read
 
-from ckptool.core.checkpoint import Checkpoint, Storage, Tensor
+from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.errors import UnreadableError, UsageError
+from ckptool.core.tensor import Storage, Tensor
 from ckptool.formats.pickle.loading import load
 from ckptool.formats.pickle.objects import Call, Dict, Global, Persistent
 from ckptool.formats.torch.storage import StorageRef, storage_id

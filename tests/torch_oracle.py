@@ -7,8 +7,9 @@ from pathlib import Path
 
 import torch
 
-from ckptool.core.checkpoint import Checkpoint, Tensor
+from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.derived import DerivedBytes
+from ckptool.core.tensor import Tensor
 from ckptool.formats.torch.legacy import open_legacy
 from ckptool.formats.torch.zip import open_zip
 from ckptool.storage.locate import locate_file

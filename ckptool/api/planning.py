@@ -248,8 +248,9 @@ def extract_lora(
         (19, 0.45)
     """
     from ckptool.api.results import ExtractedLora
-    from ckptool.commands.patching.lora import LoraOptions, base_name, replaceable, stage_name
+    from ckptool.commands.patching.lora import base_name, replaceable, stage_name
     from ckptool.commands.patching.lora import extract_lora as run
+    from ckptool.commands.patching.lora_result import LoraOptions
     from ckptool.storage.staging import staged_folder
     from ckptool.storage.targets import check_target
 

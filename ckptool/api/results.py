@@ -9,7 +9,7 @@ from ckptool.api.shown import Shown
 from ckptool.commands.checks import finding
 from ckptool.commands.diff import result as diff
 from ckptool.commands.patching import extract as patching
-from ckptool.commands.patching import lora
+from ckptool.commands.patching import lora_result
 from ckptool.commands.transplant import result as transplant
 from ckptool.core.counts import many
 from ckptool.engine import apply
@@ -63,8 +63,8 @@ class Extracted(Shown, patching.Extracted):
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class ExtractedLora(Shown, lora.ExtractedLora):
-    """An adapter, planned or written. See `ckptool.commands.patching.lora.ExtractedLora`."""
+class ExtractedLora(Shown, lora_result.ExtractedLora):
+    """An adapter, planned or written. See `ckptool.commands.patching.lora_result.ExtractedLora`."""
 
     def _document(self) -> Document:
         from ckptool.report.document_lora import lora_document

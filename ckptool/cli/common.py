@@ -61,6 +61,7 @@ SelectOption = Annotated[
     str | None,
     typer.Option("--select", metavar="PATH", help="Take the weights from this dict of the file, as in model_ema."),
 ]
+EmaOption = Annotated[bool, typer.Option("--ema", help="Take the moving average that the file holds.")]
 RulesOption = Annotated[
     list[str] | None,
     typer.Option(

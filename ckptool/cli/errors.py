@@ -12,8 +12,9 @@ import typer
 
 from ckptool.core.errors import CkptError, Exit
 from ckptool.report.escape import terminal
+from ckptool.report.hints import wrap_hint
 from ckptool.report.symbols import Style
-from ckptool.report.text import Line, Screen, Span, paint, wrap, wrap_hint
+from ckptool.report.text import Line, Screen, Span, paint, wrap
 from ckptool.storage.environment import VARIABLES
 from ckptool.storage.paths import shown_text
 from ckptool.storage.process import discard_if_broken

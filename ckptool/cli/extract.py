@@ -33,7 +33,7 @@ from ckptool.core.errors import Exit, UsageError
 
 if TYPE_CHECKING:
     from ckptool.commands.patching.extract import Extracted
-    from ckptool.commands.patching.lora import ExtractedLora, LoraOptions
+    from ckptool.commands.patching.lora_result import ExtractedLora, LoraOptions
     from ckptool.core.checkpoint import Checkpoint
 
 EPILOG = """\
@@ -139,7 +139,7 @@ def _extracted(
 
 
 def _lora_options(rank: int | None, dtype: str | None, save: bool) -> LoraOptions:
-    from ckptool.commands.patching.lora import LoraOptions
+    from ckptool.commands.patching.lora_result import LoraOptions
 
     if rank is None:
         raise UsageError("--lora takes a rank", hint="--rank 16")

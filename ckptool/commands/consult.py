@@ -130,7 +130,7 @@ def _require_known(allow: Collection[str]) -> None:
 
 
 def _problem(fact: Fact, answer: Refuse, use: Use, prefix: str, checkpoint: Checkpoint) -> Problem:
-    insist = f"; --allow {fact.name} continues anyway" if answer.may_insist else ""
+    insist = f"   continue anyway: --allow {fact.name}" if answer.may_insist else ""
     return Problem(prefix + answer.why, with_file(answer.instead, checkpoint) + insist, answer.keys or use.keys)
 
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from ckptool.commands.beside.versions import carried_versions
-from ckptool.core.checkpoint import Checkpoint, Note, Tensor
+from ckptool.core.beside import Beside, Fate
+from ckptool.core.checkpoint import Checkpoint, Note
 from ckptool.core.counts import many
 from ckptool.core.dtypes import DTYPES, dtypes_meant
 from ckptool.core.errors import UsageError
 from ckptool.core.keys import Pattern, choose
 from ckptool.core.near_miss import require_match
 from ckptool.core.ops import Cast
-from ckptool.core.plan import Apply, Beside, Command, Copies, Dropped, Fate, Plan, Source, Step, Value
+from ckptool.core.plan import Apply, Command, Copies, Dropped, Plan, Source, Step, Value
 from ckptool.core.reasons import ByOption, Kept, NotKept, Reason
 from ckptool.core.spec import Form, TensorSpec
+from ckptool.core.tensor import Tensor
 from ckptool.core.ties import with_recorded_ties
 
 

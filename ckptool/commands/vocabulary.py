@@ -8,13 +8,14 @@ from dataclasses import dataclass, replace
 
 from ckptool.commands.beside.companions import is_of_tokenizer
 from ckptool.commands.beside.hf_config import is_embedding
+from ckptool.core.beside import Carried
 from ckptool.core.bytes import Folder, PathText
 from ckptool.core.checkpoint import Note
 from ckptool.core.counts import many
 from ckptool.core.dtypes import DTYPES
 from ckptool.core.errors import PlanError, UsageError
 from ckptool.core.ops import Cast
-from ckptool.core.plan import Apply, Carried, Plan, Step, Value
+from ckptool.core.plan import Apply, Plan, Step, Value
 from ckptool.core.reasons import ByTokens
 from ckptool.core.spec import TensorSpec
 from ckptool.fits.tokens import MAX_TEXT, Vocabulary, read_vocabulary

@@ -17,7 +17,7 @@ def recorded_initial(checkpoint: Checkpoint) -> tuple[str, ...]:
     Example:
         >>> from pathlib import Path
         >>> from ckptool.core.format import Format
-        >>> from ckptool.core.checkpoint import Tensor
+        >>> from ckptool.core.tensor import Tensor
         >>> from ckptool.core.spec import TensorSpec
         >>> tensors = {key: Tensor(TensorSpec(key, "float32", (4,))) for key in ("conv.bias", "fc.bias")}
         >>> metadata = {INITIAL_KEY: initial_text(["fc.bias", "gone.bias"])}

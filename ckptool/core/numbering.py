@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from ckptool.core.checkpoint import Tensor
 from ckptool.core.dtypes import DTYPES
+from ckptool.core.tensor import Tensor
 
 _MAX_WAYS = 256  # unfinished ways to number the parameters that are followed at once
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")

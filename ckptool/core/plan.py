@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, overload, runtime_checkable
 
+from ckptool.core.beside import Beside, Carried
 from ckptool.core.checkpoint import Checkpoint, Note
 from ckptool.core.counts import tallied
 from ckptool.core.errors import CkptError, PlanError
@@ -260,32 +260,6 @@ class Problem:
     error: type[CkptError] = PlanError
 
 
-class Fate(StrEnum):
-    """What becomes of something that is no weight."""
-
-    KEPT = "kept"
-    EDITED = "edited"
-    DROPPED = "dropped"
-    LOST = "lost"
-
-
-@dataclass(frozen=True, slots=True)
-class Beside:
-    """Something that an input holds beside the weights, and what becomes of it.
-
-    Attributes:
-        name: its dotted path in the file ("optimizer"), "metadata (by)", "module versions (60)", a file of the folder.
-        fate: kept as it is, edited to follow the weights, dropped because an option says so, or lost.
-        reason: why.
-        input: whose it is.
-    """
-
-    name: str
-    fate: Fate
-    reason: Reason
-    input: int = 0
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Moved:
     """A tensor beside the weights that the plan makes: the optimizer's state that is rearranged with its parameter.
@@ -302,21 +276,6 @@ class Moved:
     def place(self) -> object:
         """The object that stands for it among the frame's objects."""
         return self if self.node is None else self.node
-
-
-@dataclass(frozen=True, slots=True)
-class Carried:
-    """A file of an input's folder that a folder output carries.
-
-    Attributes:
-        name: its name, in the input as in the output.
-        text: what it holds in the output; None for what it holds in the input.
-        input: whose it is.
-    """
-
-    name: str
-    text: bytes | None = None
-    input: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -368,13 +327,11 @@ class Plan:
         frame: number of the input whose other contents (optimizer, epoch, nesting) a torch output keeps; None for none.
         beside: what lies beside the weights, and what becomes of it.
         files: what a folder output carries beside the weights.
-        container: what the output is, by the name of its writer in the registry of formats; None while the plan is not
-            complete (see `ckptool.commands.beside.complete`).
+        container: what the output is, by the name of its writer; None while the plan is not complete.
         keeps_ties: tied keys are one tensor of the output, whose bytes they share.
         metadata: safetensors `__metadata__` for the output.
         module_versions: torch's module versions for the output, renamed and filtered with the keys; None for none.
-        replaced_nodes: objects of the frame that get another in their place (the optimizer's state); see
-            `ckptool.formats.torch.edit`.
+        replaced_nodes: objects of the frame that get another in their place (the optimizer's state).
         moved: tensors of those objects that the plan makes.
         keep_unknown: carry objects of unknown classes into a torch output, unchanged.
         wrap: a torch output has the weights under this key.
@@ -437,7 +394,5 @@ class Plan:
     @property
     def sources(self) -> tuple[Checkpoint, ...]:
         """What `Source.input` counts: the inputs, then what the frame's input holds beside its weights."""
-        if not self.moved or self.frame is None:
-            return self.inputs
-        frame = self.inputs[self.frame]
-        return (*self.inputs, replace(frame, tensors=frame.other_tensors))
+        frame = self.inputs[self.frame] if self.moved and self.frame is not None else None
+        return self.inputs if frame is None else (*self.inputs, replace(frame, tensors=frame.other_tensors))

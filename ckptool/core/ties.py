@@ -10,7 +10,8 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 
-from ckptool.core.checkpoint import Checkpoint, Tensor
+from ckptool.core.checkpoint import Checkpoint
+from ckptool.core.tensor import Tensor
 
 TIED_KEY = "ckptool.tied"
 """The entry of `__metadata__` that says which key is one tensor with which other key."""

@@ -1,7 +1,8 @@
-"""TOML that a stranger wrote: read by tomllib, within limits."""
+"""TOML: what a stranger wrote, read by tomllib within limits, and text as it is written."""
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import PurePath
 from typing import Any
@@ -50,3 +51,13 @@ def parse_toml_text(text: str, name: str, path: PurePath | None = None) -> dict[
         elif isinstance(value, int) and not -(2**63) <= value < 2**64:
             raise UsageError(f"{name} has an integer of more than 64 bits", path=path)
     return document
+
+
+def toml_text(text: str) -> str:
+    """A basic string: JSON's escapes do, but for one character that TOML wants escaped, too.
+
+    Example:
+        >>> toml_text('a"b')
+        '"a\\\\"b"'
+    """
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from math import prod
 from typing import Any
 
 from ckptool.core.bytes import ByteSource
-from ckptool.core.checkpoint import Piece, Storage, Tensor
 from ckptool.core.dtypes import DTYPES, DType
 from ckptool.core.errors import UnreadableError
+from ckptool.core.tensor import Piece, Storage, Tensor
 
 _FEW = 1 << 30
 
@@ -50,7 +50,7 @@ def views_of(tensor: Tensor) -> list[View]:
     dtype = DTYPES[tensor.dtype]
     views = []
     for piece in tensor.pieces:
-        shape, strides = piece.shape, piece.strides or _c_strides(piece.shape)
+        shape, strides = piece.shape, piece.strides or c_strides(piece.shape)
         if len(tensor.pieces) == 1:
             shape, strides = merged(shape, strides)
         at = piece.at if len(tensor.pieces) > 1 and piece.at else (0,) * len(shape)
@@ -71,8 +71,19 @@ def views_of(tensor: Tensor) -> list[View]:
     return views
 
 
-def _c_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(prod(shape[i + 1 :]) for i in range(len(shape)))
+def c_strides(shape: Sequence[int]) -> tuple[int, ...]:
+    """torch's strides of a contiguous tensor; an empty axis counts as one.
+
+    Example:
+        >>> c_strides((2, 0, 3))
+        (3, 3, 1)
+    """
+    strides: list[int] = []
+    step = 1
+    for size in reversed(shape):
+        strides.append(step)
+        step *= max(size, 1)
+    return tuple(reversed(strides))
 
 
 def merged(shape: tuple[int, ...], strides: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:

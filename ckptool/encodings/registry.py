@@ -9,7 +9,7 @@ from functools import cache
 from math import prod
 from typing import TYPE_CHECKING
 
-from ckptool.core.checkpoint import ColumnSpecs
+from ckptool.core.columns import ColumnSpecs
 from ckptool.core.spec import TensorSpec
 from ckptool.encodings import schemes as schemes_folder
 from ckptool.encodings.encoded import Encoded, Part, Read, Scheme

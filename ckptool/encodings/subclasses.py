@@ -7,11 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ckptool.core.checkpoint import Checkpoint, Tensor
+from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.spec import TensorSpec
+from ckptool.core.tensor import Tensor
 from ckptool.encodings.encoded import Encoded
 from ckptool.formats.pickle.objects import Call, Global
-from ckptool.formats.torch.tensor import MAX_AXES, named_dtype, subclass_attributes, subclass_of
+from ckptool.formats.torch.storage import named_dtype
+from ckptool.formats.torch.tensor import subclass_attributes, subclass_of
+from ckptool.formats.torch.view import MAX_AXES
 
 PARTS = "parts"
 """The parameter of an encoded tensor that is one object in the file: for each role, the part of it."""

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 
 from ckptool.core.bytes import PathText
-from ckptool.core.checkpoint import Note, Tensor
+from ckptool.core.checkpoint import Note
 from ckptool.core.counts import many
 from ckptool.core.errors import CkptError, DamagedError, OutputError, PlanError
 from ckptool.core.plan import Plan, Source
 from ckptool.core.spec import Form
+from ckptool.core.tensor import Tensor
 from ckptool.engine.decoded_columns import infinite_of
 from ckptool.engine.encode import container_of, encode, writer_named, writer_of
 from ckptool.engine.filling import write_image

@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any
 from ckptool.core.arrays import numpy_dtype, unpack_bits
 from ckptool.core.bytes import ByteSource
 from ckptool.core.casting import cast
-from ckptool.core.checkpoint import Piece, Storage, Tensor
 from ckptool.core.derived import DerivedBytes, OpenDerived
 from ckptool.core.dtypes import DTYPES
 from ckptool.core.spec import TensorSpec
+from ckptool.core.tensor import Piece, Storage, Tensor
 from ckptool.core.views import is_run, run_of
 from ckptool.engine.evaluate import keep_freed_memory
-from ckptool.engine.reading import Reader, ranges_of
+from ckptool.engine.ranges import ranges_of
+from ckptool.engine.reading import Reader
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -6,7 +6,8 @@ from array import array
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
-from ckptool.core.checkpoint import Checkpoint, Columns
+from ckptool.core.checkpoint import Checkpoint
+from ckptool.core.columns import Columns
 from ckptool.core.spec import Form, TensorSpec
 from ckptool.engine.decoded import DecodedBytes, Decoding, decoded_source, dtype_decoded
 

@@ -9,11 +9,12 @@ from dataclasses import replace
 from weakref import ref
 
 from ckptool.core.bytes import Folder
-from ckptool.core.checkpoint import Checkpoint, Tensor
+from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.errors import CkptError
 from ckptool.core.format import QUANTIZATION_FILES
 from ckptool.core.observations import Decoded
 from ckptool.core.spec import TensorSpec
+from ckptool.core.tensor import Tensor
 from ckptool.encodings.descriptions import renamed_descriptions, without_descriptions
 from ckptool.encodings.encoded import Encoded, Read
 from ckptool.encodings.groups import Groups

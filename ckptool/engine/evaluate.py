@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 from ckptool.core.arrays import numpy_dtype
 from ckptool.core.casting import UnfitError
-from ckptool.core.checkpoint import Checkpoint, Tensor
+from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.dtypes import DTYPES
 from ckptool.core.errors import PlanError
 from ckptool.core.plan import Apply, Op, Source, Value, sources_of
+from ckptool.core.tensor import Tensor
 from ckptool.core.views import is_run, run_of
 from ckptool.engine.reading import Reader
 from ckptool.engine.rounding import Rounding

@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 
 from ckptool.core.bytes import ByteSource
 from ckptool.core.casting import UnfitError
-from ckptool.core.checkpoint import Storage
 from ckptool.core.errors import CkptError, naming
 from ckptool.core.plan import Plan, sources_of
+from ckptool.core.tensor import Storage
 from ckptool.engine.decoded import DecodedBytes
 from ckptool.engine.evaluate import packed_blocks
-from ckptool.engine.reading import Reader, expect_ranges, ranges_of, reads_cheaply
+from ckptool.engine.ranges import expect_ranges, ranges_of, reads_cheaply
+from ckptool.engine.reading import Reader
 from ckptool.engine.rounding import Rounding, rounds
 from ckptool.formats.image import Computed, Image, Range, Slot
 from ckptool.storage.session import interrupt_reads

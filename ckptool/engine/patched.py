@@ -8,14 +8,15 @@ from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 
 from ckptool.core.bytes import ByteSource
-from ckptool.core.checkpoint import Piece, Storage, Tensor
 from ckptool.core.derived import DerivedBytes, OpenDerived
 from ckptool.core.dtypes import DTYPES
 from ckptool.core.errors import UnreadableError
 from ckptool.core.spec import TensorSpec
+from ckptool.core.tensor import Piece, Storage, Tensor
 from ckptool.core.views import is_run, run_of
 from ckptool.encodings.delta import CHUNK, MOST_BESIDE, DamagedDeltaError, decode
-from ckptool.engine.reading import Reader, ranges_of
+from ckptool.engine.ranges import ranges_of
+from ckptool.engine.reading import Reader
 
 _COUNT = struct.Struct("<I")
 

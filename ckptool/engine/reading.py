@@ -21,12 +21,13 @@ from typing import TYPE_CHECKING, Any, Self
 
 from ckptool.core.arrays import numpy_dtype, unpack_bits
 from ckptool.core.bytes import ByteSource, OpenBytes
-from ckptool.core.checkpoint import Checkpoint, Storage, Tensor
+from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.derived import files_of
 from ckptool.core.dtypes import DTYPES
 from ckptool.core.errors import CkptError, DamagedError, UnreadableError
-from ckptool.core.spec import TensorSpec
+from ckptool.core.tensor import Storage, Tensor
 from ckptool.core.views import View, boxes, flat_runs, is_blown_up, is_flat, is_run, number_nbytes, run_of, views_of
+from ckptool.engine.ranges import dense_parts, expect_ranges, ranges_of, reads_cheaply
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -51,7 +52,7 @@ class Reader:
 
     Example:
         >>> import tempfile, pathlib
-        >>> from ckptool.core.checkpoint import Piece, Storage
+        >>> from ckptool.core.tensor import Piece, Storage
         >>> from ckptool.core.spec import TensorSpec
         >>> from ckptool.storage.locate import locate_file
         >>> path = pathlib.Path(tempfile.mkdtemp()) / "raw"
@@ -339,50 +340,6 @@ def read_array(tensor: Tensor) -> Array:
     """One tensor as a numpy array; see `Reader.array`."""
     with Reader() as reader:
         return reader.array(tensor)
-
-
-def reads_cheaply(tensor: Tensor) -> bool:
-    """True unless a part of a tensor lies where reading costs much."""
-    pieces = tensor.pieces[:1] if not tensor.parts else [piece for _, part in tensor.parts for piece in part.pieces[:1]]
-    return all(piece.storage.file.reads_cheaply for piece in pieces)
-
-
-def ranges_of(tensor: Tensor) -> Iterator[tuple[ByteSource, int, int]]:
-    """(file, offset, bytes) of everything that reading a tensor reads."""
-    for dense in dense_parts(tensor):
-        if not dense.nbytes:
-            continue
-        if is_run(dense):
-            yield run_of(dense)
-        elif is_flat(dense):
-            yield from ((run.file, run.offset, run.nbytes) for run in flat_runs(dense))
-        else:
-            for view in views_of(dense):
-                offset = view.storage.offset + view.start * view.itemsize
-                yield view.storage.file, offset, view.span * view.itemsize
-
-
-def expect_ranges(ranges: Iterable[tuple[ByteSource, int, int]]) -> None:
-    """Tell each file which of its (offset, bytes) will be read."""
-    by_file: dict[ByteSource, list[tuple[int, int]]] = {}
-    for source, offset, nbytes in ranges:
-        by_file.setdefault(source, []).append((offset, nbytes))
-    for source, wanted in by_file.items():
-        source.will_read(wanted)
-
-
-def dense_parts(tensor: Tensor) -> Iterator[Tensor]:
-    """The dense tensors that hold a tensor's bytes: itself, its parts, or none for a meta tensor."""
-    if tensor.parts:
-        for _, part in tensor.parts:
-            yield from dense_parts(part)
-    elif DTYPES[tensor.dtype].kind == "quantized" and tensor.dtype in ("quint4x2", "quint2x4"):
-        # several elements to a byte: the storage is the only thing that can be counted
-        for piece in tensor.pieces:
-            spec = TensorSpec(tensor.key, "uint8", (piece.storage.nbytes,))
-            yield Tensor(spec, (replace(piece, start=0, shape=spec.shape, strides=None, at=()),))
-    elif tensor.layout != "meta" and tensor.pieces:
-        yield tensor
 
 
 def same_size(blocks: Iterator[memoryview], nbytes: int) -> Iterator[memoryview]:

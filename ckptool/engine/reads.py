@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ckptool.core.bytes import ByteSource
 from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.plan import Plan, sources_of
-from ckptool.engine.reading import ranges_of, reads_cheaply
+from ckptool.engine.ranges import ranges_of, reads_cheaply
 
 
 @dataclass(frozen=True, slots=True)

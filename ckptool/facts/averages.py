@@ -53,7 +53,7 @@ class MovingAverage(Fact):
         away = "ema_*" if self.kind == "mmcv" else f"{self.place}**"
         if self.kind == "LitEma":
             away = "model_ema.*"
-        return f"ckptool filter {{file}} --ema -o OUT takes it; --drop '{away}' leaves it out"
+        return f"take it: ckptool filter {{file}} --ema -o OUT   leave it out: --drop '{away}'"
 
 
 def averaged(checkpoint: Checkpoint, reopen: Callable[[str], Checkpoint]) -> Checkpoint:

@@ -62,7 +62,7 @@ class NoChecksums(Fact):
 
     @property
     def remedy(self) -> str:
-        return "ckptool filter {file} -o OUT.pth writes them"
+        return "write them: ckptool filter {file} -o OUT.pth"
 
 
 @finder

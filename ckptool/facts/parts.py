@@ -11,7 +11,7 @@ from pathlib import PurePath
 from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.counts import listed, many
 from ckptool.core.errors import CkptError
-from ckptool.core.facts import FINE, Answer, Fact, Operation, Refuse, Say, Use
+from ckptool.core.facts import FINE, TAKES_VALUES, Answer, Fact, Operation, Refuse, Say, Use
 from ckptool.facts.headers import Headers
 from ckptool.facts.registry import finder
 from ckptool.formats.folder import KNOWN
@@ -46,7 +46,7 @@ class Shard(Fact):
         return f"all of them: {self.folder}"
 
     def answer(self, use: Use) -> Answer:
-        if use.operation in (Operation.COPY, Operation.CAST, Operation.COMPUTE, Operation.LOAD):
+        if use.operation in TAKES_VALUES:
             return Say(self.text, self.hint)
         return FINE
 
@@ -171,7 +171,7 @@ class DistributedPart(Fact):
         return f"open the folder with the files of all ranks: {self.folder}"
 
     def answer(self, use: Use) -> Answer:
-        if use.operation in (Operation.COPY, Operation.CAST, Operation.COMPUTE, Operation.LOAD):
+        if use.operation in TAKES_VALUES:
             return Refuse(self.text, self.hint)
         return FINE
 

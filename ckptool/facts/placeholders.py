@@ -8,7 +8,7 @@ from pathlib import PurePath
 
 from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.counts import many
-from ckptool.core.facts import FINE, Answer, Fact, Operation, Refuse, Say, Use
+from ckptool.core.facts import FINE, TAKES_VALUES, Answer, Fact, Operation, Refuse, Say, Use
 from ckptool.core.spec import DTYPES, Form
 from ckptool.facts.headers import Headers
 from ckptool.facts.registry import finder
@@ -78,7 +78,7 @@ class Partitioned(Fact):
         )
 
     def answer(self, use: Use) -> Answer:
-        if use.operation in (Operation.COPY, Operation.CAST, Operation.COMPUTE, Operation.LOAD):
+        if use.operation in TAKES_VALUES:
             return Refuse(
                 f"{many(len(use.keys), 'tensor')} of shape [0] hold no weights: {', '.join(use.keys[:3])}",
                 self.hint,

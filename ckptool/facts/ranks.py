@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from ckptool.core import observations as seen
 from ckptool.core.counts import listed, many
-from ckptool.core.facts import FINE, Answer, Fact, Operation, Say, Use
+from ckptool.core.facts import FINE, TAKES_VALUES, Answer, Fact, Say, Use
 from ckptool.core.ranks import Ranks
 from ckptool.facts.headers import Headers
 from ckptool.facts.registry import finder
@@ -253,7 +253,7 @@ class MissingReplicas(Fact):
 
 
 def _said_when_written(fact: Fact, use: Use) -> Answer:
-    if use.operation in (Operation.COPY, Operation.CAST, Operation.COMPUTE, Operation.LOAD):
+    if use.operation in TAKES_VALUES:
         return Say(fact.text, fact.hint)
     return FINE
 

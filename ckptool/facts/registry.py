@@ -31,7 +31,7 @@ def facts_of(checkpoint: Checkpoint) -> tuple[Fact, ...]:
     Example:
         >>> from pathlib import Path
         >>> from ckptool.core.format import Format
-        >>> from ckptool.core.checkpoint import Tensor
+        >>> from ckptool.core.tensor import Tensor
         >>> from ckptool.core.spec import TensorSpec
         >>> keys = ["module.fc.weight", "module.fc.bias"]
         >>> tensors = {key: Tensor(TensorSpec(key, "float32", (4,))) for key in keys}

@@ -7,9 +7,9 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from ckptool.core.checkpoint import Tensor
 from ckptool.core.counts import many
 from ckptool.core.facts import FINE, Answer, Fact, Operation, Say, Use
+from ckptool.core.tensor import Tensor
 from ckptool.facts.headers import Headers, below
 from ckptool.facts.registry import finder
 

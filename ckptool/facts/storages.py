@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
-from ckptool.core.checkpoint import Checkpoint, Tensor
+from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.counts import many
 from ckptool.core.facts import Fact
 from ckptool.core.spec import packed_nbytes
+from ckptool.core.tensor import Tensor
 from ckptool.facts.headers import Headers, amount
 from ckptool.facts.registry import finder
 
@@ -61,7 +62,7 @@ def ties(checkpoint: Checkpoint) -> tuple[tuple[str, ...], ...]:
 
     Example:
         >>> from pathlib import Path
-        >>> from ckptool.core.checkpoint import Piece, Storage
+        >>> from ckptool.core.tensor import Piece, Storage
         >>> from ckptool.core.spec import TensorSpec
         >>> piece = Piece(Storage(Path("a.pth"), 64, 16), 0, (4,))
         >>> tensors = {key: Tensor(TensorSpec(key, "float32", (4,)), (piece,)) for key in ("embed", "lm_head")}

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ckptool.core.checkpoint import Checkpoint, Tensor
+from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.plan import Apply, Plan, Source
+from ckptool.core.tensor import Tensor
 from ckptool.core.views import flat_runs, is_flat, is_run, run_of
 from ckptool.formats.image import Computed, Content, Range
 

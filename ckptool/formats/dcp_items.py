@@ -10,11 +10,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from ckptool.core.bytes import ByteSource, Folder
-from ckptool.core.checkpoint import GlobalUse, Piece, Storage, Tensor
+from ckptool.core.checkpoint import GlobalUse
 from ckptool.core.counts import many
 from ckptool.core.errors import MissingError, UnreadableError
 from ckptool.core.observations import Observation
 from ckptool.core.spec import Form, TensorSpec, short_spec
+from ckptool.core.tensor import Piece, Storage, Tensor
 from ckptool.formats.dcp_metadata import Chunk, Item, ItemPath, Metadata, Stored
 from ckptool.formats.pickle.objects import Dict
 from ckptool.formats.ranks.held import are_equal

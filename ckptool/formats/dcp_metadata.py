@@ -18,7 +18,8 @@ from ckptool.core.spec import short_spec
 from ckptool.formats.pickle.loading import load
 from ckptool.formats.pickle.objects import Call, Dict, Global
 from ckptool.formats.ranks.cover import TooManyError, overlap, sticks_out, uncovered
-from ckptool.formats.torch.tensor import ints_of, named_dtype
+from ckptool.formats.torch.storage import named_dtype
+from ckptool.formats.torch.view import ints_of
 
 MAX_METADATA = 256 << 20  # bytes
 MAX_DEPTH = 64  # of the nested dict

@@ -17,11 +17,14 @@ from math import prod
 from typing import NoReturn
 
 from ckptool.core.bytes import ByteSource, OpenBytes
-from ckptool.core.checkpoint import Checkpoint, Columns, Extra, Piece, Storage, Tensor
+from ckptool.core.checkpoint import Checkpoint, Extra
+from ckptool.core.columns import Columns
 from ckptool.core.dtypes import DTYPES, GGUF_DTYPES
 from ckptool.core.errors import UnreadableError, UsageError
 from ckptool.core.format import Format
 from ckptool.core.spec import Form, TensorSpec
+from ckptool.core.tensor import Piece, Storage, Tensor
+from ckptool.formats.image import align
 
 GGUF = Format("GGUF", has_metadata=True)
 BYTE_ORDER = "GGUF.byte_order"
@@ -111,7 +114,7 @@ class _Reader:
             self._pair()
         known: dict[tuple[int, tuple[int, ...]], Form] = {}
         infos = [self._info(known) for _ in range(tensors)]
-        start = _rounded(self.at, self.alignment)
+        start = align(self.at, self.alignment)
         self._check_layout(infos, start)
         tensors_of: Mapping[str, Tensor]
         if self.order == ">":
@@ -331,10 +334,6 @@ def original_shape(metadata: Mapping[str, str], key: str) -> tuple[int, ...] | N
     text = metadata.get(f"{ORIGINAL_SHAPE}{key}", "")
     sizes = text.removeprefix("[").removesuffix("]").split(", ")
     return tuple(map(int, sizes)) if all(size.isdecimal() and len(size) < 20 for size in sizes) else None
-
-
-def _rounded(offset: int, alignment: int) -> int:
-    return -(-offset // alignment) * alignment
 
 
 def _big_endian(source: ByteSource, info: _Info, start: int) -> Tensor:

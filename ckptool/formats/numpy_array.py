@@ -15,11 +15,12 @@ from pathlib import PurePath
 from typing import NoReturn
 
 from ckptool.core.bytes import ByteSource, OpenBytes
-from ckptool.core.checkpoint import Checkpoint, Extra, Piece, Storage, Tensor
+from ckptool.core.checkpoint import Checkpoint, Extra
 from ckptool.core.dtypes import DTYPES
 from ckptool.core.errors import UnreadableError, UsageError, naming
 from ckptool.core.format import Format
 from ckptool.core.spec import TensorSpec
+from ckptool.core.tensor import Piece, Storage, Tensor
 from ckptool.formats.inflated import InflatedBytes
 from ckptool.formats.zip_directory import Member, read_directory
 

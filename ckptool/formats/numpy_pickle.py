@@ -9,19 +9,21 @@ from dataclasses import replace
 from math import prod
 
 from ckptool.core.bytes import ByteSource
-from ckptool.core.checkpoint import Checkpoint, Piece, Tensor
+from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.errors import UnreadableError, naming
 from ckptool.core.format import Format
 from ckptool.core.observations import TrailingBytes
 from ckptool.core.spec import TensorSpec
+from ckptool.core.tensor import Piece, Tensor
 from ckptool.formats.pickle.arrays import spell_scalar
 from ckptool.formats.pickle.loading import load_from
 from ckptool.formats.pickle.objects import Dict, Persistent
 from ckptool.formats.torch.arrays import array_ref
 from ckptool.formats.torch.edit import each_below
 from ckptool.formats.torch.storage import ArrayBytes, StorageRef
-from ckptool.formats.torch.tensor import ints_of, is_numpy
+from ckptool.formats.torch.tensor import is_numpy
 from ckptool.formats.torch.tree import Tree, interpret
+from ckptool.formats.torch.view import ints_of
 
 NUMPY_PICKLE = Format("numpy pickle", is_pickle=True)
 _CUT = "UnpackBigParamInfor@@"

@@ -15,17 +15,19 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from ckptool.core.bytes import ByteSource, OpenBytes
-from ckptool.core.checkpoint import Checkpoint, Extra, GlobalUse, Selection, Storage, Tensor
+from ckptool.core.checkpoint import Checkpoint, Extra, GlobalUse, Selection
 from ckptool.core.counts import many
 from ckptool.core.dtypes import DTYPES
 from ckptool.core.errors import UnreadableError, UsageError, naming
 from ckptool.core.format import Format
 from ckptool.core.spec import TensorSpec
+from ckptool.core.tensor import Storage, Tensor
 from ckptool.formats.pickle.loading import merge_globals
 from ckptool.formats.strict_json import JsonError, JsonReader
 from ckptool.formats.torch.storage import StorageRef
-from ckptool.formats.torch.tensor import checked_view, ints_of, tensor_of
+from ckptool.formats.torch.tensor import tensor_of
 from ckptool.formats.torch.tree import interpret
+from ckptool.formats.torch.view import checked_view, ints_of
 from ckptool.formats.torch.zip import read_embedded
 from ckptool.formats.zip_directory import MAX_INFLATED, Member, inflate, read_directory
 

@@ -15,7 +15,8 @@ from operator import lt
 from typing import NoReturn
 
 from ckptool.core.bytes import ByteSource, OpenBytes
-from ckptool.core.checkpoint import Checkpoint, Columns
+from ckptool.core.checkpoint import Checkpoint
+from ckptool.core.columns import Columns
 from ckptool.core.counts import many
 from ckptool.core.errors import UnreadableError, UsageError
 from ckptool.core.format import Format

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import overload
 
-from ckptool.core.checkpoint import ColumnSpecs
+from ckptool.core.columns import ColumnSpecs
 from ckptool.core.dtypes import DTYPES
 from ckptool.core.plan import Copies, Plan
 from ckptool.core.spec import Form, TensorSpec

@@ -15,10 +15,12 @@ from itertools import islice
 from pathlib import PurePath
 
 from ckptool.core.bytes import ByteSource, Entry, Folder
-from ckptool.core.checkpoint import Checkpoint, Columns, Extra, GlobalUse, Tensor
+from ckptool.core.checkpoint import Checkpoint, Extra, GlobalUse
+from ckptool.core.columns import Columns
 from ckptool.core.counts import many
 from ckptool.core.errors import CkptError, MissingError, UnreadableError
 from ckptool.core.observations import MetadataDiffers, NoIndex, NotInIndex, Observation, PiecesDiffer, WrongTotalSize
+from ckptool.core.tensor import Tensor
 from ckptool.formats.ranks.names import entries_in
 from ckptool.formats.registry import open_file
 from ckptool.formats.strict_json import JsonError, JsonReader, unquoted, unquoted_all

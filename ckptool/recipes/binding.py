@@ -10,8 +10,9 @@ from ckptool.core.errors import UsageError
 from ckptool.recipes.capture import Hole
 from ckptool.recipes.lists import layers_of
 from ckptool.recipes.pattern import MAX_CHOICES, NAMED, Part, Pattern
+from ckptool.recipes.reading import parse_rule
 from ckptool.recipes.recipe import Recipe
-from ckptool.recipes.rules import Rule, Stage, parse_rule
+from ckptool.recipes.rules import Rule, Stage
 
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _UNSAFE = re.compile(r"[\s{}|,*]")
@@ -96,7 +97,7 @@ def with_lists(stage: Stage, keys: Iterable[str], given: Mapping[str, str]) -> S
         UsageError: which list is meant is not clear.
 
     Example:
-        >>> from ckptool.recipes.rules import parse_stages
+        >>> from ckptool.recipes.reading import parse_stages
         >>> (stage,) = parse_stages(["{layers#}{i}.{k**} -> {layers#}{#i}.{k**}"])
         >>> print(*with_lists(stage, ["h.0.w", "h.3.w"], {}).rules)
         h.{i=0|3}.{k**} -> h.{i=0|1}.{k**}

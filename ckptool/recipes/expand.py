@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from ckptool.core.checkpoint import ColumnSpecs
+from ckptool.core.columns import ColumnSpecs
 from ckptool.core.errors import UsageError
 from ckptool.core.keys import Pattern as KeyPattern
 from ckptool.core.ops import made

@@ -12,13 +12,14 @@ from ckptool.core.ops import Cast
 from ckptool.core.plan import Apply, Op, Value
 from ckptool.core.reasons import RuleName
 from ckptool.core.spec import TensorSpec
+from ckptool.fits.args import Fit
 from ckptool.recipes.capture import Hole
 from ckptool.recipes.expression import Expression
 from ckptool.recipes.layout import Layout
 from ckptool.recipes.matching import Owned
 from ckptool.recipes.pattern import Pattern
 from ckptool.recipes.rearrange import Piece, Rearrange, pieces, stack
-from ckptool.recipes.rules import Fit, Rule, Then
+from ckptool.recipes.rules import Rule, Then
 
 FitOp: TypeAlias = Callable[[Fit, TensorSpec, TensorSpec], Op]
 """Makes the op of ``fit METHOD(args)`` from a source's and its target's spec."""

@@ -303,7 +303,7 @@ def new_names(key: str, spans: list[Span], rules: tuple[Rule, ...]) -> list[str]
         ValueError: a number of a name would be negative; the names are too many or too long.
 
     Example:
-        >>> from ckptool.recipes.rules import parse_stages
+        >>> from ckptool.recipes.reading import parse_stages
         >>> (stage,) = parse_stages([".norm0. -> .norm1.", ".norm1. -> .norm2.", "module. ->"])
         >>> match_stage(stage, ["module.norm0.norm1.weight"]).renamed[0, 1, 2].names
         ['norm1.norm2.weight']

@@ -16,8 +16,9 @@ from ckptool.core.bytes import PathText
 from ckptool.core.errors import MissingError, UsageError
 from ckptool.core.reasons import RuleName
 from ckptool.core.toml import parse_toml_text
+from ckptool.recipes.reading import parse_stages
 from ckptool.recipes.require import Requirement, parse_requirement
-from ckptool.recipes.rules import Rule, Stage, Unmatched, parse_stages
+from ckptool.recipes.rules import Rule, Stage, Unmatched
 from ckptool.storage.paths import is_file
 from ckptool.storage.texts import read_text
 
@@ -282,7 +283,7 @@ def load_recipe(source: PathText) -> Recipe:
     except MissingError:
         if path.suffix == ".toml":
             raise UsageError(f"the recipe file {name} does not exist", hint="check the spelling") from None
-        hint = 'ckptool remap --recipes lists the built-in recipes   a rule has an arrow: "FROM -> TO"'
+        hint = 'the built-in recipes: ckptool remap --recipes   a rule has an arrow: "FROM -> TO"'
         raise UsageError(f'"{name}" is not a rule, file or recipe', hint=_meant(name) or hint) from None
     return parse_toml(text, path.name, path)
 

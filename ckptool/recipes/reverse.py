@@ -9,19 +9,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ckptool.core.checkpoint import ColumnSpecs
+from ckptool.core.columns import ColumnSpecs
 from ckptool.core.errors import CkptError, IrreversibleError, UsageError
 from ckptool.core.ops import Cast
 from ckptool.core.plan import Copies, Step, sources_of
 from ckptool.core.reasons import RuleName
 from ckptool.core.spec import DTYPES, TensorSpec
+from ckptool.fits.args import Fit
 from ckptool.recipes.axes import Axis
 from ckptool.recipes.expand import Expansion, expand
 from ckptool.recipes.expression import Expression
 from ckptool.recipes.layout import Layout
 from ckptool.recipes.pattern import Pattern, parse_pattern
+from ckptool.recipes.reading import parse_rule
 from ckptool.recipes.recipe import Recipe
-from ckptool.recipes.rules import Fit, Rule, Stage, Then, checked, parse_rule
+from ckptool.recipes.rules import Rule, Stage, Then, checked
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,22 +7,15 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from ckptool.commands.diff.result import Change, Changes, Diff, ExtraChange, Models, Status
-from ckptool.core.checkpoint import Checkpoint, Note, Tensor
+from ckptool.core.checkpoint import Checkpoint, Note
 from ckptool.core.counts import many
 from ckptool.core.shell import shell_quote
+from ckptool.core.tensor import Tensor
 from ckptool.report import document
 from ckptool.report.blocks import Block, Chart, Column, Facts, Next, Notes, Rows, Series, Sides, Totals
 from ckptool.report.cells import Cell, Row
-from ckptool.report.diff_rows import (
-    SYMBOLS,
-    DiffRow,
-    describe,
-    diff_rows,
-    extras_rows,
-    identical_text,
-    integers,
-    summary_parts,
-)
+from ckptool.report.diff_rows import DiffRow, diff_rows
+from ckptool.report.diff_words import SYMBOLS, describe, extras_rows, identical_text, integers, summary_parts
 from ckptool.report.document import Answer, Document, Field, Table
 from ckptool.report.escape import shell
 from ckptool.report.json import file_fields, model_fields, note_fields
@@ -70,21 +63,27 @@ def diff_document(
 
 
 def _answer(diff: Diff) -> Answer:
-    """Same or different, and how many tensors."""
+    """Same or different, and how many tensors. A tensor under another name does not differ for that."""
     if diff.is_same:
         return Answer(identical_text(diff), "good")
-    total = len(diff.changes)
-    differing = total - diff.count(Status.SAME)
-    if diff.keys_only:
+    total, renamed = len(diff.changes), diff.count(Status.RENAMED)
+    differing = total - diff.count(Status.SAME) - renamed
+    if not differing and renamed and not diff.extras:
+        what = "same specs, other names" if diff.keys_only else "same values, other names"
+    elif diff.keys_only:
         what = "different keys or specs"
     elif differing:
         what = "different"
     else:
         what = "different, but not in the tensors"
     same = f"all {total:,} are the same" if total != 1 else "the only one is the same"
-    tensors = f"{differing:,} of {many(total, 'tensor')} differ" if differing else same
+    tensors = f"{differing:,} of {many(total, 'tensor')} differ" if differing or renamed else same
+    gone, come = diff.count(Status.REMOVED), diff.count(Status.ADDED)
+    if gone and come and gone + come == total:
+        tensors = f"no tensor has a counterpart ({gone:,} and {many(come, 'tensor')})"
+    names = f", {renamed:,} {'is' if renamed == 1 else 'are'} renamed" if renamed else ""
     extras = f", {many(len(diff.extras), 'other entry differs', 'other entries differ')}" if diff.extras else ""
-    return Answer(f"{what}: {tensors}{extras}", "bad")
+    return Answer(f"{what}: {tensors}{names}{extras}", "bad")
 
 
 # ---------------------------------------------------------------------------------------------- for people
@@ -134,9 +133,11 @@ def _chart(diff: Diff) -> Chart:
 
 
 def _prefixes(diff: Diff) -> Iterator[Note]:
-    for prefix, which in ((diff.old_prefix, "old"), (diff.new_prefix, "new")):
+    for keys, prefix, which in ((diff.old, diff.old_prefix, "old"), (diff.new, diff.new_prefix, "new")):
         if prefix:
-            yield Note(f'every {which} key begins with "{prefix}"; compared without it')
+            having = sum(key.startswith(prefix) for key in keys)
+            some = f"every {which} key begins" if having == len(keys) else f"{having:,} {which} keys begin"
+            yield Note(f'{some} with "{prefix}"; compared without it')
 
 
 def _cells(row: DiffRow) -> Row:

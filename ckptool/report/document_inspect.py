@@ -7,11 +7,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ckptool.core.checkpoint import Checkpoint, Extra, Note, Tensor
+from ckptool.core.checkpoint import Checkpoint, Extra, Note
 from ckptool.core.counts import many
 from ckptool.core.errors import CkptError
 from ckptool.core.initial import INITIAL_KEY
 from ckptool.core.shell import shell_quote
+from ckptool.core.tensor import Tensor
 from ckptool.report.blocks import Block, Chart, Column, Facts, Next, Notes, Rows, Series, Totals
 from ckptool.report.cells import Cell, Row
 from ckptool.report.document import Answer, Document, Field, Table
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 _NAMED = 3  # globals that the answer names
 _MANY = 12  # notes of a kind
 _VALUE = 48  # characters of a value
+_EXTRA = 60  # of what stands for an entry: formats describe it in as many
 
 
 def inspect_document(
@@ -212,11 +214,11 @@ def _tie(group: Sequence[str]) -> list[str]:
 def _extra(extra: Extra) -> str:
     if extra.tensors:
         return f"{extra.name} ({many(extra.tensors, 'tensor')}, {size_short(extra.nbytes)})"
-    return f"{extra.name} = {_short(extra.text)}"
+    return f"{extra.name} = {_short(extra.text, _EXTRA)}"
 
 
-def _short(text: str) -> str:
-    return text if len(text) <= _VALUE else f"{text[: _VALUE - 1]}…"
+def _short(text: str, longest: int = _VALUE) -> str:
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
 def _others(checkpoint: Checkpoint) -> list[str]:

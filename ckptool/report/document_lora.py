@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ckptool.commands.patching.lora import ExtractedLora, Factored
+from ckptool.commands.patching.lora_result import ExtractedLora, Factored
 from ckptool.core.counts import many
 from ckptool.core.fold import rollup
 from ckptool.core.shell import shell_quote

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from ckptool.core.checkpoint import Checkpoint, GlobalUse, Note, Tensor
+from ckptool.core.checkpoint import Checkpoint, GlobalUse, Note
 from ckptool.core.counts import many
 from ckptool.core.spec import DTYPES, Form
+from ckptool.core.tensor import Tensor
 
 if TYPE_CHECKING:
     from ckptool.encodings.encoded import Encoded

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ckptool.core.checkpoint import Extra, GlobalUse, Tensor
+from ckptool.core.checkpoint import Extra, GlobalUse
 from ckptool.core.ranks import Ranks
 from ckptool.core.spec import packed_nbytes
+from ckptool.core.tensor import Tensor
 from ckptool.facts.architecture import Architecture
 from ckptool.facts.registry import facts_of
 from ckptool.report.inspection import Inspection

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ckptool.core.beside import Beside, Fate
 from ckptool.core.checkpoint import Checkpoint
-from ckptool.core.plan import Beside, Dropped, Fate, Plan, Problem, Source, Step, Use, Value, sources_of
+from ckptool.core.plan import Dropped, Plan, Problem, Source, Step, Use, Value, sources_of
 from ckptool.core.reasons import Decoded, NotTaken, WeightsOnly
 from ckptool.engine.reads import reads_of
 from ckptool.report.json import file_fields, note_fields

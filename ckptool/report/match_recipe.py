@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-
+from ckptool.core.toml import toml_text
 from ckptool.matching.result import Confidence, MatchReport, MatchRule
 from ckptool.report.match_words import rule_words
 
@@ -19,7 +18,7 @@ def match_recipe(report: MatchReport, accept: Confidence = Confidence.ALIGNED) -
 
     taken = [rule for rule in report.rules if rule.confidence.within(accept)]
     left = [rule for rule in report.rules if not rule.confidence.within(accept)]
-    missing = ", ".join(map(_quoted, missing_patterns(report, accept)))
+    missing = ", ".join(map(toml_text, missing_patterns(report, accept)))
     lines = ["ckptool = 1", 'unmatched = "drop"']
     lines += [f"expect.missing = [{missing}]"] if missing else []
     lines.append("rules = '''")
@@ -31,11 +30,6 @@ def match_recipe(report: MatchReport, accept: Confidence = Confidence.ALIGNED) -
     lines.append("'''")
     lines += [f"# {_comment(note.text)}" for note in report.notes]
     return "\n".join(lines) + "\n"
-
-
-def _quoted(text: str) -> str:
-    """As TOML has it: JSON's escapes do, but for one character that TOML wants escaped, too."""
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _why(rule: MatchRule) -> str:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from ckptool.core.beside import Beside
+from ckptool.core.beside import Fate as BesideFate
 from ckptool.core.counts import many, tallied
 from ckptool.core.fold import Group, rollup
-from ckptool.core.plan import Beside, Copies, Plan, Use, sources_of
-from ckptool.core.plan import Fate as BesideFate
+from ckptool.core.plan import Copies, Plan, Use, sources_of
 from ckptool.core.reasons import (
     ByRules,
     Init,

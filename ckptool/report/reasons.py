@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 
-from ckptool.core.checkpoint import Checkpoint
+from ckptool.core.checkpoint import Checkpoint, input_names
 from ckptool.core.counts import many
 from ckptool.core.plan import Command
 from ckptool.core.reasons import (
@@ -160,12 +160,6 @@ def _from_input(
 
 def _spec_text(spec: TensorSpec | None) -> str:
     return "" if spec is None else f" ({spec.short})"
-
-
-def input_names(inputs: Sequence[Checkpoint]) -> list[str]:
-    """What to call the inputs: their names, or their paths where two have one name."""
-    names = [checkpoint.path.name for checkpoint in inputs]
-    return names if len(set(names)) == len(names) else [str(checkpoint.path) for checkpoint in inputs]
 
 
 def dropped_text(reason: Reason, inputs: Sequence[Checkpoint] = ()) -> str:

@@ -27,24 +27,31 @@ def diff_recipe(diff: Diff, old_name: str, new_name: str) -> Iterator[str]:
 def _rules(diff: Diff) -> Iterator[str]:
     """Three stages: the wrapper off, what differs, the other wrapper on."""
     stages: list[list[str]] = []
+    put_on = _put_on(diff)
     if diff.old_prefix:
         stages.append([f"{diff.old_prefix} ->"])
     pairs = {old: new for old, new in _pairs(diff).items() if old != new}
     dropped = diff.changes.where(Status.REMOVED).keys
     kept = [old for old, new in _pairs(diff).items() if old == new]
     stages.append([*drop_rules(dropped, [*pairs, *kept]), *rename_rules(pairs, [*kept, *dropped])])
-    if diff.new_prefix:
-        stages.append([f"{{k**}} -> {diff.new_prefix}{{k**}}"])
+    if put_on:
+        stages.append([f"{{k**}} -> {put_on}{{k**}}"])
     for at, stage in enumerate(stage for stage in stages if stage):
         if at:
             yield "---"
         yield from stage
 
 
+def _put_on(diff: Diff) -> str:
+    """The prefix that the last stage puts before every key; one that not all new keys have is a rename."""
+    return diff.new_prefix if all(key.startswith(diff.new_prefix) for key in diff.new) else ""
+
+
 def _pairs(diff: Diff) -> dict[str, str]:
-    """Old key -> new key of every tensor that both have, without the prefixes seen through."""
+    """Old key -> new key of every tensor that both have, without what other stages take off and put on."""
+    put_on = _put_on(diff)
     return {
-        change.old.key.removeprefix(diff.old_prefix): change.new.key.removeprefix(diff.new_prefix)
+        change.old.key.removeprefix(diff.old_prefix): change.new.key.removeprefix(put_on)
         for change in diff.changes
         if change.old is not None and change.new is not None
     }

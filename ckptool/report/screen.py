@@ -27,8 +27,9 @@ from ckptool.report.blocks import (
 from ckptool.report.cells import NUMBERS, Row, cell_of, cell_text, spec_style
 from ckptool.report.document import Answer, Document, Mood
 from ckptool.report.escape import terminal
+from ckptool.report.hints import wrap_hint
 from ckptool.report.symbols import LEVELS, STYLES, Style
-from ckptool.report.text import Line, Screen, Span, fit, wrap, wrap_hint
+from ckptool.report.text import Line, Screen, Span, fit, wrap
 from ckptool.report.text_width import cells, elide, elide_apart
 
 if TYPE_CHECKING:
@@ -341,7 +342,7 @@ def _findings(findings: Sequence[Finding], screen: Screen, verbose: bool) -> Ite
         for title, remark in (("policy", policy), ("help", finding.help)):
             if remark:
                 start = f"   = {title}: "
-                first, *rest = wrap(terminal(remark, _LONGEST), screen, indent=" " * 5, first=start)
+                first, *rest = wrap_hint(terminal(remark, _LONGEST), screen, first=start, indent=" " * 5)
                 yield (Span(start, "dim"), Span(first.removeprefix(start)))
                 yield from _plain(rest)
 

@@ -5,7 +5,6 @@ Styles, colours and widths are rich's. The tables are our own: rich's cut a cell
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -257,10 +256,6 @@ def fit(parts: Iterable[str], screen: Screen, separator: str = ", ", indent: str
         yield line
 
 
-_ADVISED = re.compile(r"(?:^|: (?=ckptool transplant ))(ckptool .*)$")  # a hint that is a command, or ends in one
-_SHELL_WORDS = re.compile(r"(?:[^\s'\"]|'[^']*'|\"[^\"]*\")+")
-
-
 def wrap(text: str, screen: Screen, indent: str = "  ", first: str = "") -> Iterator[str]:
     """Text broken between words where the screen is narrow.
 
@@ -282,39 +277,3 @@ def wrap(text: str, screen: Screen, indent: str = "  ", first: str = "") -> Iter
             start = indent
             line = indent + word
     yield line
-
-
-def wrap_hint(text: str, screen: Screen, first: str = "  ") -> Iterator[str]:
-    """A hint, broken so that the command which it is, or that it ends in, can be pasted as it stands.
-
-    A command that needs more than a line begins its own, is broken between its words, and goes on behind a backslash.
-
-    Example:
-        >>> print(*wrap_hint("ckptool transplant a.pth -r 'a -> b'", Screen(width=30, elide=True)), sep="\\n")
-          ckptool transplant a.pth \\
-            -r 'a -> b'
-    """
-    room = screen.width if screen.elide else 1 << 30
-    found = _ADVISED.search(text)
-    words = _SHELL_WORDS.findall(found[1]) if found else []
-    if found is None or " ".join(words) != found[1] or cells(first + text) <= room:
-        yield from wrap(text, screen, first=first)
-        return
-    if found.start(1):
-        yield from wrap(text[: found.start(1)].rstrip(" "), screen, first=first)
-        first = "  "
-    line = first + words[0]
-    for word, following in zip(words[1:], [*words[2:], ""], strict=True):
-        longer = f"{line} {word}"
-        ends = 2 if following else 0  # room for a backslash
-        if cells(longer) + ends > room or _parts_option(longer, word, following, room):
-            yield f"{line} \\"
-            line = f"    {word}"
-        else:
-            line = longer
-    yield line
-
-
-def _parts_option(line: str, word: str, value: str, room: int) -> bool:
-    """True if a line would end with an option whose value does not fit behind it."""
-    return word.startswith("-") and bool(value) and not value.startswith("-") and cells(f"{line} {value}") + 2 > room

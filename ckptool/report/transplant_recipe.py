@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,6 +12,7 @@ from ckptool.core.errors import CkptError, UsageError
 from ckptool.core.fold import rollup
 from ckptool.core.plan import Use
 from ckptool.core.reasons import ByOption, OtherPlace, Reason, RuleName
+from ckptool.core.toml import toml_text
 from ckptool.models.entries import Entry, Filled
 from ckptool.recipes.recipe import Recipe, parse_recipe
 from ckptool.recipes.renaming import drop_rules, unsayable
@@ -43,7 +43,7 @@ def transplant_recipe(transplant: Transplant, source: str, name: str) -> Iterato
     yield f"#   ckptool transplant SOURCE --into MODEL -r {terminal(name)}{seed} -o OUT\n"
     yield "ckptool = 1\n"
     if transplant.source.selection.path:
-        yield f"source.select = {_text(transplant.source.selection.name)}\n"
+        yield f"source.select = {toml_text(transplant.source.selection.name)}\n"
     stages = [stage for stage in (_drops(transplant), *_names(transplant), _fits(transplant)) if stage]
     if stages:
         yield from _reversible(stages)
@@ -53,7 +53,7 @@ def transplant_recipe(transplant: Transplant, source: str, name: str) -> Iterato
         and asked.recipe.stages[-1].unmatched != "keep"
         and not (transplant.swap or _fits(transplant))
     ):
-        yield f"unmatched = {_text(asked.recipe.stages[-1].unmatched)}\n"
+        yield f"unmatched = {toml_text(asked.recipe.stages[-1].unmatched)}\n"
     yield from _tables(asked.recipe, (*asked.init, *asked.recipe.init))
     yield from _outcome(transplant)
 
@@ -163,11 +163,11 @@ def _reversible(stages: Sequence[Sequence[_Line]]) -> Iterator[str]:
 def _tables(recipe: Recipe, init: Iterable[tuple[str, str]]) -> Iterator[str]:
     """What stands beside the rules."""
     for name, value in recipe.vars.items():
-        yield f"vars.{_key(name)} = {_text(value) if isinstance(value, str) else value!r}\n"
+        yield f"vars.{_key(name)} = {toml_text(value) if isinstance(value, str) else value!r}\n"
     said: set[str] = set()
     for pattern, how in init:
         if pattern not in said:  # the first counts
-            yield f"init.{_text(pattern)} = {_text(how)}\n"
+            yield f"init.{toml_text(pattern)} = {toml_text(how)}\n"
         said.add(pattern)
     for keys in recipe.tie:
         yield f"tie = [{_list(keys)}]\n" if len(recipe.tie) == 1 else ""
@@ -199,18 +199,13 @@ def _outcome(transplant: Transplant) -> Iterator[str]:
 # ---------------------------------------------------------------------------------------------- TOML
 
 
-def _text(text: str) -> str:
-    """A basic string of TOML."""
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
-
-
 def _key(text: str) -> str:
-    return text if _BARE.fullmatch(text) else _text(text)
+    return text if _BARE.fullmatch(text) else toml_text(text)
 
 
 def _list(texts: Iterable[str]) -> str:
     """An array of texts, one a line where one line is too narrow."""
-    items = [_text(text) for text in texts]
+    items = [toml_text(text) for text in texts]
     line = f"[{', '.join(items)}]"
     return line if len(line) <= 80 else "".join(["[\n", *(f"    {item},\n" for item in items), "]"])
 

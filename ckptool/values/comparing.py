@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import astuple, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from ckptool.core.checkpoint import Tensor
 from ckptool.core.errors import UnreadableError
 from ckptool.core.spec import DTYPES, TensorSpec, packed_nbytes
+from ckptool.core.tensor import Tensor
 from ckptool.core.views import is_run, repeated_axes, run_of, without_axes
-from ckptool.engine.reading import Reader, dense_parts, same_size
+from ckptool.engine.ranges import dense_parts
+from ckptool.engine.reading import Reader, same_size
 from ckptool.values.delta import Delta, Tolerance
 from ckptool.values.mapped import Made
 from ckptool.values.pool import in_threads

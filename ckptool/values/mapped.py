@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from ckptool.core.checkpoint import Tensor
+from ckptool.core.tensor import Tensor
 from ckptool.engine.reading import Reader
 
 Blocks: TypeAlias = Callable[[Reader], Iterator[memoryview]]

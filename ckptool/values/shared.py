@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ckptool.core.bytes import PathText
-from ckptool.core.checkpoint import Checkpoint, Tensor
+from ckptool.core.checkpoint import Checkpoint
+from ckptool.core.tensor import Tensor
 from ckptool.core.version import VERSION
 from ckptool.storage.launchers import Share
 

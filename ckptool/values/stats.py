@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ckptool.core.arrays import numpy_dtype, unpack_bits
-from ckptool.core.checkpoint import Checkpoint, Tensor
+from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.errors import CkptError, UndecodableError
 from ckptool.core.spec import DTYPES, packed_nbytes
+from ckptool.core.tensor import Tensor
 from ckptool.core.views import repeated_axes, without_axes
 from ckptool.engine.reading import Reader
 from ckptool.values.pool import in_threads
@@ -68,7 +69,7 @@ def stats(tensor: Tensor, reader: Reader) -> Stats:
 
     Example:
         >>> import tempfile, pathlib
-        >>> from ckptool.core.checkpoint import Piece, Storage
+        >>> from ckptool.core.tensor import Piece, Storage
         >>> from ckptool.core.spec import TensorSpec
         >>> from ckptool.storage.locate import locate_file
         >>> path = pathlib.Path(tempfile.mkdtemp()) / "raw"

@@ -19,11 +19,12 @@ from ckptool.commands.beside.optimizer import Optimizer, optimizers_of, with_opt
 from ckptool.commands.beside.ties import recorded_in_metadata, untied_notes, with_ties, written_apart
 from ckptool.commands.consult import consulted
 from ckptool.commands.filter import left_out
+from ckptool.core.beside import Beside, Carried, Fate
 from ckptool.core.checkpoint import Checkpoint, Note
 from ckptool.core.errors import UsageError
 from ckptool.core.format import QUANTIZATION_FILES
 from ckptool.core.initial import INITIAL_KEY, initial_text
-from ckptool.core.plan import Beside, Carried, Fate, Plan, Problem, sources_of
+from ckptool.core.plan import Plan, Problem, sources_of
 from ckptool.core.reasons import (
     ByOption,
     ConfigEdited,

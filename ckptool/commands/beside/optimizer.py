@@ -10,12 +10,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ckptool.commands.beside.parameters import Names, Optimizer, entries_of, in_module_order, names_of, optimizers_of
-from ckptool.core.checkpoint import Checkpoint, Note, Tensor
+from ckptool.core.checkpoint import Checkpoint, Note
 from ckptool.core.errors import PlanError
 from ckptool.core.ops import Cast
 from ckptool.core.plan import Apply, Moved, Plan, Problem, Source, Step, Value, sources_of
 from ckptool.core.reasons import Follows, RecipeTie
 from ckptool.core.spec import TensorSpec
+from ckptool.core.tensor import Tensor
 from ckptool.engine.reading import read_array
 from ckptool.formats.pickle.objects import Call, Dict
 from ckptool.formats.torch.edit import REMOVED

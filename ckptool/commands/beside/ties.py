@@ -7,13 +7,14 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from ckptool.core.checkpoint import Checkpoint, Note, Tensor
+from ckptool.core.checkpoint import Checkpoint, Note
 from ckptool.core.counts import many
 from ckptool.core.plan import Copies, Plan, Source, Step, Value, sources_of
 from ckptool.core.spec import DTYPES
+from ckptool.core.tensor import Tensor
 from ckptool.core.ties import TIED_KEY, recorded_ties, without_recorded_ties
+from ckptool.core.views import c_strides
 from ckptool.engine.reading import Reader
-from ckptool.formats.torch.nodes import c_strides
 
 
 def with_ties(plan: Plan) -> Plan:

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from ckptool.commands.checks import Rule
 from ckptool.commands.checks.case import Case, Found, columns
 from ckptool.commands.checks.quantized import members_of
-from ckptool.core.checkpoint import Tensor
 from ckptool.core.counts import many
+from ckptool.core.tensor import Tensor
 
 _ONES = frozenset(["weight", "running_var", "gamma", "scale"])
 

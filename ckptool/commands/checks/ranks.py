@@ -6,9 +6,9 @@ from ckptool.commands.checks import Rule
 from ckptool.commands.checks.case import Case, Found
 from ckptool.core.arrays import numpy_dtype
 from ckptool.core.casting import cast
-from ckptool.core.checkpoint import Tensor
 from ckptool.core.counts import many
 from ckptool.core.dtypes import DTYPES
+from ckptool.core.tensor import Tensor
 from ckptool.engine.reading import Reader
 from ckptool.formats.opening import open_checkpoint
 from ckptool.formats.ranks.deepspeed_builder import FLOAT32

@@ -12,10 +12,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ckptool.core.checkpoint import Checkpoint, Piece, Storage, Tensor
+from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.spec import DTYPES, TensorSpec
+from ckptool.core.tensor import Piece, Storage, Tensor
 from ckptool.core.views import is_run, repeated_axes, without_axes
-from ckptool.engine.reading import Reader, dense_parts, reads_cheaply
+from ckptool.engine.ranges import dense_parts, reads_cheaply
+from ckptool.engine.reading import Reader
 from ckptool.values.pool import in_threads
 from ckptool.values.shared import divide, label
 

@@ -23,12 +23,13 @@ from ckptool.commands.diff.logical import logical_sides
 from ckptool.commands.diff.pairing import Side, in_order, seen_through
 from ckptool.commands.diff.renames import find_renames
 from ckptool.commands.diff.result import Change, Changes, Diff, ExtraChange, Status
-from ckptool.core.checkpoint import Checkpoint, Note, Tensor, form_of
+from ckptool.core.checkpoint import Checkpoint, Note
 from ckptool.core.collector import collector_paused
 from ckptool.core.errors import UsageError
 from ckptool.core.keys import Pattern
 from ckptool.core.near_miss import require_match
 from ckptool.core.spec import Form
+from ckptool.core.tensor import Tensor, form_of
 from ckptool.engine.reading import Reader
 from ckptool.values.comparing import EXACT, Progress, Verdict, compare_values
 from ckptool.values.delta import Tolerance
@@ -196,8 +197,8 @@ def _compared(
 
 def _only(patterns: Sequence[str], sides: _Sides, new: Checkpoint) -> _Sides:
     """The tensors that the patterns mean, by their keys as they are shown or as they are in the files."""
-    shown = {side.prefix + key: key for side, left in sides.left for key in left}
-    shown |= {side.prefix + key: key for side in (sides.old, sides.new) for key in sides.both}
+    shown = {side.whole(key): key for side, left in sides.left for key in left}
+    shown |= {side.whole(key): key for side in (sides.old, sides.new) for key in sides.both}
     shown |= {mapped.tensor.key: key for key, mapped in sides.mapped.items() if key in sides.both}
     names = dict.fromkeys([*sides.both, *sides.added, *sides.removed, *shown])
     chosen: set[str] = set()

@@ -73,7 +73,7 @@ def explain_pair(
 
     Example:
         >>> from pathlib import Path
-        >>> from ckptool.core.checkpoint import Tensor
+        >>> from ckptool.core.tensor import Tensor
         >>> from ckptool.core.format import Format
         >>> from ckptool.core.spec import TensorSpec
         >>> def opened(name, *keys):
@@ -172,7 +172,7 @@ def _most(found: Iterable[bool]) -> bool:
 
 def _nothing_shared(pair: _Pair) -> Iterator[Note]:
     old, new = pair.tensors
-    if old and new and old.keys().isdisjoint(new) and not any(_prefix(pair)):
+    if any(pair.only) and old and new and old.keys().isdisjoint(new) and not any(_prefix(pair)):
         text = "no key is in both: another model, or another naming of the same one"
         yield Note(text, f"look for counterparts: ckptool diff {pair.file(0)} {pair.file(1)} --match auto")
 
@@ -197,7 +197,7 @@ def _fused(pair: _Pair) -> Iterator[Note]:
             text = (
                 f"query, key and value are one tensor in {pair.name(side)} ({one[0]}), three in {pair.name(1 - side)}"
             )
-            yield Note(text, "ckptool remap can split and join them: a layout such as '(x o) i -> o i'", (*one, *three))
+            yield Note(text, "remap can split and join them: a layout such as '(x o) i -> o i'", (*one, *three))
 
 
 def _experts(pair: _Pair) -> Iterator[Note]:
@@ -237,7 +237,7 @@ def _shapes(pair: _Pair) -> Iterator[Note]:
     for key, (old, new) in list(positions.items())[:1]:
         yield Note(
             f"{key} is for another input size: {_grid(key, old)} against {_grid(key, new)}",
-            "ckptool transplant can resample it to fit",
+            "transplant can resample it to fit",
             tuple(positions),
         )
     rest = {key: shapes for key, shapes in reshaped.items() if key not in positions}
@@ -258,7 +258,7 @@ def _heads(rows: dict[str, tuple[int, int]], only: bool) -> Note:
     unit = "tokens" if vocabulary else "classes"
     names = ", ".join(list(modules)[:4]) + (", ..." if len(modules) > 4 else "")
     text = f"{'only ' if only else ''}the {what} ({names}) differs in shape: {old:,} against {new:,} {unit}"
-    return Note(text, "everything else fits; ckptool transplant can keep the target's own" if only else "", tuple(rows))
+    return Note(text, "everything else fits; transplant can keep the target's own" if only else "", tuple(rows))
 
 
 def _grid(key: str, shape: tuple[int, ...]) -> str:

@@ -13,8 +13,9 @@ from itertools import zip_longest
 from ckptool.commands.diff.explaining import name_of
 from ckptool.commands.diff.objects import tensor_pairs
 from ckptool.commands.diff.result import ExtraChange, Status
-from ckptool.core.checkpoint import Checkpoint, Extra, Note, Tensor
+from ckptool.core.checkpoint import Checkpoint, Extra, Note
 from ckptool.core.initial import INITIAL_KEY
+from ckptool.core.tensor import Tensor
 from ckptool.engine.reading import Reader
 from ckptool.formats.pickle.objects import Call, Global
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ckptool.commands.diff.pairing import seen_through
-from ckptool.core.checkpoint import Checkpoint, Tensor
+from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.dtypes import DTYPES
+from ckptool.core.tensor import Tensor
 from ckptool.encodings.encoded import Encoded
 from ckptool.engine.dequantize import dequantized, encoded_of, settled
 
@@ -26,10 +27,10 @@ def logical_sides(old: Checkpoint, new: Checkpoint) -> tuple[Checkpoint, Checkpo
         return old, new
     olds, news = settled(old, olds), settled(new, news)
     before, after = seen_through(logical_tensors(old, olds), logical_tensors(new, news))
-    one, two = ({each.key[len(cut) :]: each for each in side} for side, cut in ((olds, before), (news, after)))
+    one, two = ({each.key.removeprefix(cut): each for each in side} for side, cut in ((olds, before), (news, after)))
     return (
-        _decoded(old, one, two, before, {key[len(after) :]: tensor for key, tensor in new.items()}),
-        _decoded(new, two, one, after, {key[len(before) :]: tensor for key, tensor in old.items()}),
+        _decoded(old, one, two, before, {key.removeprefix(after): tensor for key, tensor in new.items()}),
+        _decoded(new, two, one, after, {key.removeprefix(before): tensor for key, tensor in old.items()}),
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from ckptool.core.checkpoint import Tensor
+from ckptool.core.tensor import Tensor
 from ckptool.formats.pickle.objects import ByteString, Call, Dict, Global, Set
 
 _LONG = 64

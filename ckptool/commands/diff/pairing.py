@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import product
+from itertools import accumulate, product
 from operator import eq
 
-from ckptool.core.checkpoint import Checkpoint, Tensor
+from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.keys import common_prefix, wrapper_prefix
 from ckptool.core.spec import Form
+from ckptool.core.tensor import Tensor
 
 _DEEPEST = 8
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Side(Mapping[str, Tensor]):
-    """The tensors of a checkpoint by their keys without a prefix that all have; each is made when it is asked for.
+    """The tensors of a checkpoint by their keys without a prefix; each is made when it is asked for.
+
+    Most keys have the prefix; what they are called without it is no other key.
 
     Example:
         >>> import ckptool
@@ -28,36 +32,44 @@ class Side(Mapping[str, Tensor]):
     checkpoint: Checkpoint
     prefix: str = ""
 
+    def whole(self, key: str) -> str:
+        """The key in the file: with the prefix, if there is such a one."""
+        whole = self.prefix + key
+        return whole if whole in self.checkpoint.tensors else key
+
     def form(self, key: str) -> Form:
         """Dtype, shape and size of one tensor, without the tensor."""
-        return self.checkpoint.form(self.prefix + key)
+        return self.checkpoint.form(self.whole(key))
 
     def forms(self, keys: Iterable[str] | None = None) -> Iterator[Form]:
         """The forms of these tensors, or of all."""
         if not self.prefix or keys is None:
             return self.checkpoint.forms(keys)
-        return self.checkpoint.forms([self.prefix + key for key in keys])
+        return self.checkpoint.forms(map(self.whole, keys))
 
     def __getitem__(self, key: str) -> Tensor:
-        return self.checkpoint.tensors[self.prefix + key]
+        return self.checkpoint.tensors[self.whole(key)]
 
     def __contains__(self, key: object) -> bool:
-        return isinstance(key, str) and self.prefix + key in self.checkpoint.tensors
+        tensors = self.checkpoint.tensors
+        if not isinstance(key, str) or self.prefix + key in tensors:
+            return isinstance(key, str)
+        return key in tensors and not key.startswith(self.prefix)
 
     def __iter__(self) -> Iterator[str]:
-        size = len(self.prefix)
-        return (key[size:] for key in self.checkpoint.tensors) if size else iter(self.checkpoint.tensors)
+        keys = iter(self.checkpoint.tensors)
+        return (key.removeprefix(self.prefix) for key in keys) if self.prefix else keys
 
     def __len__(self) -> int:
         return len(self.checkpoint.tensors)
 
 
 def seen_through(old: Mapping[str, Tensor], new: Mapping[str, Tensor]) -> tuple[str, str]:
-    """The prefixes of all old and of all new keys without which the most keys line up.
+    """The prefixes of old and of new keys without which the most keys line up.
 
-    Wrapper prefixes ("module.") come first; other prefixes ("model.", "backbone.") are tried where fewer than half of
-    the keys of the smaller side line up. A prefix is only seen through if more tensors of equal key and shape meet
-    without it than with it.
+    Wrapper prefixes ("module.") come first; other prefixes of all keys ("model.", "backbone.") are tried where fewer
+    than half of the keys of the smaller side line up, and then those of most keys, beside which a model has a head of
+    its own. A prefix is only seen through if more tensors of equal key and shape meet without it than with it.
 
     Example:
         >>> from ckptool.core.spec import TensorSpec
@@ -77,7 +89,25 @@ def seen_through(old: Mapping[str, Tensor], new: Mapping[str, Tensor]) -> tuple[
         for pair in sorted(product(_prefixes(old), _prefixes(new)), key=_least):
             if (found := _meeting(olds, news, *pair)) > most:
                 best, most = pair, found
+    if most * 2 < (enough := min(len(old), len(new))):
+        for pair in sorted(product(_of_most(old), _of_most(new)), key=_least):
+            if (found := _meeting_mostly(olds, news, *pair)) > most and found * 2 >= enough:
+                best, most = pair, found
     return best
+
+
+def partners(old: Checkpoint, new: Checkpoint) -> dict[str, str]:
+    """The key in the old checkpoint of each new key that it has, prefixes seen through.
+
+    Example:
+        >>> import ckptool
+        >>> found = partners(ckptool.open("fixtures/resnet18.pth"), ckptool.open("fixtures/training.ckpt"))
+        >>> found["module.fc.bias"]
+        'fc.bias'
+    """
+    before, after = seen_through(old, new)
+    side = Side(old, before)
+    return {key: side.whole(shown) for key in new if (shown := key.removeprefix(after)) in side}
 
 
 _Shape = tuple[int, ...]
@@ -98,6 +128,26 @@ def _prefixes(keys: Iterable[str]) -> list[str]:
     """Every dotted prefix that all keys have, the empty one first."""
     parts = common_prefix(keys).split(".")[:-1][:_DEEPEST]
     return ["".join(f"{part}." for part in parts[:count]) for count in range(len(parts) + 1)]
+
+
+def _of_most(keys: Collection[str]) -> list[str]:
+    """Every dotted prefix that more than half of the keys have, the empty one first."""
+    counts: Counter[str] = Counter()
+    for key in keys:
+        parts = key.split(".")[:-1][:_DEEPEST]
+        counts.update(accumulate(f"{part}." for part in parts))
+    return ["", *(prefix for prefix, many in counts.items() if 2 * many > len(keys))]
+
+
+def _meeting_mostly(old: Mapping[str, _Shape], new: Mapping[str, _Shape], old_prefix: str, new_prefix: str) -> int:
+    """The same for prefixes that not all keys have; none where a key would then be there twice."""
+    ours, theirs = (
+        {key.removeprefix(prefix): shape for key, shape in side.items()}
+        for side, prefix in ((old, old_prefix), (new, new_prefix))
+    )
+    if len(ours) < len(old) or len(theirs) < len(new):
+        return 0
+    return sum(theirs.get(key) == shape for key, shape in ours.items())
 
 
 def _meeting(old: Mapping[str, _Shape], new: Mapping[str, _Shape], old_prefix: str, new_prefix: str) -> int:

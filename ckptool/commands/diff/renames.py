@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ckptool.core.checkpoint import Tensor
+from ckptool.core.tensor import Tensor
 from ckptool.core.views import is_blown_up
 from ckptool.engine.reading import Reader
 from ckptool.values.pool import in_threads

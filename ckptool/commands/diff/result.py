@@ -10,9 +10,10 @@ from operator import eq
 from typing import overload
 
 from ckptool.commands.diff.pairing import Side
-from ckptool.core.checkpoint import Checkpoint, Note, Tensor, form_of
+from ckptool.core.checkpoint import Checkpoint, Note
 from ckptool.core.errors import Exit
 from ckptool.core.spec import Form
+from ckptool.core.tensor import Tensor, form_of
 from ckptool.facts.architecture import Architecture
 from ckptool.values.delta import Delta, Tolerance
 
@@ -236,7 +237,7 @@ class Diff:
         new: the second.
         changes: every tensor of both, in the order of the new file, removed ones where they stood.
         extras: entries that are not selected tensors and are not the same.
-        old_prefix: a wrapper prefix of all old keys ("module.") that was seen through; "" for none.
+        old_prefix: a prefix of all or most old keys ("module.") that was seen through; "" for none.
         new_prefix: the same for the new keys.
         tolerance: what counted as same.
         keys_only: True if values were not compared.

@@ -16,9 +16,10 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from ckptool.commands.merging.adapter import AdapterConfig, parsed_config
-from ckptool.core.checkpoint import Checkpoint, Note, Tensor
+from ckptool.core.checkpoint import Checkpoint, Note
 from ckptool.core.counts import many
 from ckptool.core.errors import UnreadableError, UsageError
+from ckptool.core.tensor import Tensor
 from ckptool.engine.reading import Reader
 
 _FACTOR = re.compile(

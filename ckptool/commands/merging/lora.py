@@ -18,13 +18,14 @@ from ckptool.commands.merging.adapter import family_of, has_config, require_peft
 from ckptool.commands.merging.adapter import read_config as read_config
 from ckptool.commands.merging.fused import AddFused, Factors, fused_factors
 from ckptool.commands.merging.lora_ops import AddBias, AddLora
-from ckptool.core.checkpoint import Checkpoint, Note, Tensor
+from ckptool.core.checkpoint import Checkpoint, Note
 from ckptool.core.counts import many
 from ckptool.core.errors import PlanError, UnreadableError, UsageError
 from ckptool.core.plan import Apply, Command, Plan, Problem, Source, Step, Value
 from ckptool.core.reasons import Adapted, ByOption, Kept, Reason, Tie, TrainedWhole
 from ckptool.core.shell import shell_quote
 from ckptool.core.spec import TensorSpec
+from ckptool.core.tensor import Tensor
 from ckptool.core.ties import with_recorded_ties
 from ckptool.encodings.encoded import Encoded
 from ckptool.engine.dequantize import encoded_of

@@ -17,7 +17,7 @@ from ckptool.commands.merging.notes import (
     not_taken,
     wrapper_notes,
 )
-from ckptool.core.checkpoint import Checkpoint, Note, Tensor
+from ckptool.core.checkpoint import Checkpoint, Note
 from ckptool.core.errors import UsageError
 from ckptool.core.plan import Apply, Command, Dropped, Plan, Source, Step
 from ckptool.core.reasons import (
@@ -32,6 +32,7 @@ from ckptool.core.reasons import (
     WeightsOnly,
 )
 from ckptool.core.spec import DTYPES, TensorSpec
+from ckptool.core.tensor import Tensor
 from ckptool.core.ties import with_recorded_ties
 
 Keys = Literal["exact", "intersect", "union"]

@@ -46,7 +46,7 @@ def linear(tensors: Sequence[Array], *, weights: Sequence[float], normalize: flo
         >>> linear([np.array([1.0, 2.0]), np.array([3.0, 6.0])], weights=[1, 3]).tolist()
         [2.5, 5.0]
     """
-    return _weighted_sum(tensors, weights, _total(weights) if normalize else 1.0)
+    return _mixed(tensors, weights, normalize)
 
 
 @method()

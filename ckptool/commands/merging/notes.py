@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from ckptool.core.checkpoint import Checkpoint, Note
+from ckptool.core.beside import Beside, Fate
+from ckptool.core.checkpoint import Checkpoint, Note, input_names
 from ckptool.core.keys import strip_wrappers
-from ckptool.core.plan import Beside, Fate, Problem, Step
+from ckptool.core.plan import Problem, Step
 from ckptool.core.reasons import Reason
 from ckptool.core.shell import shell_quote
 from ckptool.core.spec import DTYPES, TensorSpec
@@ -31,17 +32,11 @@ class Inputs:
         return [number for number, checkpoint in enumerate(self.all) if key in checkpoint]
 
 
-def _names_of(checkpoints: Sequence[Checkpoint]) -> list[str]:
-    """What to call the inputs: their names, or their paths where two have one name."""
-    names = [checkpoint.path.name for checkpoint in checkpoints]
-    return names if len(set(names)) == len(names) else [str(checkpoint.path) for checkpoint in checkpoints]
-
-
 def misfit_problem(keys: Sequence[str], inputs: Sequence[Checkpoint]) -> tuple[Problem, ...]:
     """The keys that do not line up, with what each input has of them."""
     if not keys:
         return ()
-    names = _names_of(inputs)
+    names = input_names(inputs)
     lines = [
         f"{key}: "
         + ", ".join(f"{name} {_held(checkpoint, key)}" for name, checkpoint in zip(names, inputs, strict=True))

@@ -6,12 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from ckptool.commands.patching.manifest import Manifest, Part, digest_of, read_manifest
-from ckptool.core.checkpoint import Checkpoint, Tensor
+from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.errors import UnreadableError, UsageError
 from ckptool.core.observations import Patched
 from ckptool.core.plan import Command, Plan, Source, Step
 from ckptool.core.reasons import ByPatch, Kept
 from ckptool.core.spec import TensorSpec
+from ckptool.core.tensor import Tensor
 from ckptool.core.ties import with_recorded_ties
 from ckptool.engine.patched import PatchedBytes
 from ckptool.engine.reading import Reader

@@ -11,14 +11,15 @@ from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from typing import TypeAlias
 
-from ckptool.commands.diff.pairing import seen_through
+from ckptool.commands.diff.pairing import partners
 from ckptool.commands.patching.manifest import Digest, Manifest, Part, digest_of
 from ckptool.commands.patching.stream import Sink, StreamWriter
-from ckptool.core.checkpoint import Checkpoint, Note, Tensor
+from ckptool.core.checkpoint import Checkpoint, Note
 from ckptool.core.counts import many
 from ckptool.core.dtypes import DTYPES
 from ckptool.core.errors import UsageError
 from ckptool.core.patch import MANIFEST, PATCH_KEY
+from ckptool.core.tensor import Tensor
 from ckptool.core.ties import with_recorded_ties
 from ckptool.encodings.delta import CHUNK, encode, is_same
 from ckptool.engine.patched import cast_bytes, chunk_nbytes, number_width
@@ -140,17 +141,16 @@ def _require_plain(tuned: Checkpoint) -> None:
 
 def _pairs(base: Checkpoint, tuned: Checkpoint, reader: Reader) -> list[_Pair]:
     """Each tensor that comes out and its partner: by key, wrapper prefixes seen through; else by equal bytes."""
-    old, new = seen_through(base, tuned)
-    partners = {key: old + key[len(new) :] for key in tuned if key.startswith(new) and old + key[len(new) :] in base}
-    taken = set(partners.values())
-    alone = [key for key in tuned if key not in partners]
-    partners.update(_moved({key: base[key] for key in base if key not in taken}, tuned, alone, reader))
+    known = partners(base, tuned)
+    taken = set(known.values())
+    alone = [key for key in tuned if key not in known]
+    known.update(_moved({key: base[key] for key in base if key not in taken}, tuned, alone, reader))
     first: dict[object, str] = {}
     pairs = []
     for key, tensor in tuned.items():
         spec = (key, tensor.dtype, tensor.shape)
         twin = first.setdefault((tensor.dtype, tensor.shape, tensor.pieces, tensor.conj, tensor.neg), key)
-        partner = base[partners[key]] if key in partners else None
+        partner = base[known[key]] if key in known else None
         if twin != key and tensor.elements:
             pairs.append(_Pair(Part(spec[0], "tied", twin, *spec[1:]), tensor, None))
         elif partner is not None and _fits(partner, tensor):

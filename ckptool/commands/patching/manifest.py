@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeAlias
 
-from ckptool.core.checkpoint import Checkpoint, Tensor
+from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.errors import UnreadableError
 from ckptool.core.patch import MANIFEST, PATCH_KEY
+from ckptool.core.tensor import Tensor
 from ckptool.engine.reading import Reader
 
 VERSION = 1

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from ckptool.commands.transplant.advice import command_text
 from ckptool.commands.transplant.result import Transplant, weighed
-from ckptool.commands.transplant.shares import least_filled, share_of
+from ckptool.commands.transplant.shares import least_filled, module_of, share_of
 from ckptool.commands.transplant.suggest import as_checkpoint, is_small, model_names
 from ckptool.core.counts import many
 from ckptool.core.errors import CkptError
@@ -45,7 +45,7 @@ def loaded_though_new(entries: Iterable[Entry], new: Iterable[str]) -> Iterator[
             first = found[0]
             said = f'"{text}" is meant to start anew, and the source fills {first.key}'
             hint = (
-                f'--drop "{_module(first.sources[0])}" leaves it to the model'
+                f'--drop "{module_of(first.sources[0])}" leaves it to the model'
                 if first.sources
                 else "leave it out of --new"
             )
@@ -105,10 +105,6 @@ def _not_even(entries: Sequence[Entry], mapped: Iterable[str], least: float) -> 
             f'--new "{module.name}" if it is meant to start anew',
         )
     ]
-
-
-def _module(key: str) -> str:
-    return key.rpartition(".")[0] or key
 
 
 def unfilled(transplant: Transplant) -> set[str]:

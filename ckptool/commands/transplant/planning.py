@@ -13,11 +13,12 @@ from ckptool.commands.transplant.hooked import through_hooks
 from ckptool.commands.transplant.names import matched, under_target_names, without
 from ckptool.commands.transplant.result import Asked, Transplant
 from ckptool.commands.transplant.shares import statistics_notes, uneven_notes
+from ckptool.core.beside import Beside, Fate
 from ckptool.core.checkpoint import Checkpoint, Note
 from ckptool.core.errors import UsageError
 from ckptool.core.keys import Pattern
 from ckptool.core.near_miss import require_match
-from ckptool.core.plan import Beside, Command, Dropped, Fate, Plan, Source, Step, sources_of
+from ckptool.core.plan import Command, Dropped, Plan, Source, Step, sources_of
 from ckptool.core.reasons import DoesNotFit, NoSuchKey, Reason, WeightsOnly
 from ckptool.core.ties import with_recorded_ties
 from ckptool.facts.entries import entries_of

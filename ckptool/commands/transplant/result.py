@@ -20,6 +20,7 @@ from ckptool.matching.prefixes import Swap
 from ckptool.matching.result import Confidence
 from ckptool.models import Target, Verdict
 from ckptool.models.entries import Entry, Filled, Mismatch
+from ckptool.models.target import stated_grids
 from ckptool.recipes.recipe import Recipe
 
 
@@ -110,6 +111,11 @@ class Transplant:
         patterns = [Pattern.parse(text) for text in self.asked.new]
         left = self.having(Filled.MISSING, Filled.MISMATCHED) if patterns else ()
         return frozenset(entry.key for entry in left if any(pattern.matches(entry.key) for pattern in patterns))
+
+    @cached_property
+    def grids(self) -> list[tuple[int, int]]:
+        """The grids of patches that layers of the model state."""
+        return stated_grids(self.target)
 
     @property
     def wants_names(self) -> bool:

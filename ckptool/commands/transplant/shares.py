@@ -63,7 +63,7 @@ def module_shares(entries: Iterable[Entry]) -> dict[str, Share]:
     """The share of each module that holds tensors itself, in the target's order."""
     modules: dict[str, list[Entry]] = defaultdict(list)
     for entry in entries:
-        modules[_module(entry.key)].append(entry)
+        modules[module_of(entry.key)].append(entry)
     return {name: share_of(name, inside) for name, inside in modules.items()}
 
 
@@ -76,7 +76,7 @@ def least_filled(entries: Iterable[Entry], mapped: Iterable[str]) -> Share | Non
 
     A norm of the source that the target split into two modules is the namesake of both.
     """
-    inside: dict[str, list[Entry]] = {_module(key): [] for key in mapped}
+    inside: dict[str, list[Entry]] = {module_of(key): [] for key in mapped}
     for entry in entries:
         parts = entry.key.split(".")
         for end in range(len(parts), 0, -1):
@@ -88,13 +88,14 @@ def least_filled(entries: Iterable[Entry], mapped: Iterable[str]) -> Share | Non
     return min((share for share in shares if share.tensors[1]), key=lambda share: share.share, default=None)
 
 
-def _module(key: str) -> str:
+def module_of(key: str) -> str:
+    """The module that holds a tensor; a tensor without one stands for itself."""
     return key.rpartition(".")[0] or key
 
 
 def uneven_notes(entries: Iterable[Entry], target: Target, new: Iterable[str] = ()) -> Iterator[Note]:
     """A loaded layer before a norm with initial values, or the other way round: the two were trained together."""
-    weights = {_module(entry.key): entry for entry in entries if entry.key.endswith("weight")}
+    weights = {module_of(entry.key): entry for entry in entries if entry.key.endswith("weight")}
     layers = list(weights)
     patterns = [Pattern.parse(text) for text in new]
     meant = {name for name in layers if any(pattern.matches(weights[name].key) for pattern in patterns)}
@@ -129,8 +130,8 @@ def statistics_notes(entries: Iterable[Entry], mapped: Iterable[str], target: Ta
         target: the model.
     """
     known = {entry.key: entry for entry in entries}
-    found = {_module(key) for key in mapped if key.endswith(".running_mean")}
-    filled = [_module(key) for key, entry in known.items() if key.endswith(".weight") and entry.is_filled]
+    found = {module_of(key) for key in mapped if key.endswith(".running_mean")}
+    filled = [module_of(key) for key, entry in known.items() if key.endswith(".weight") and entry.is_filled]
     without = [name for name in filled if name in found and f"{name}.running_mean" not in known]
     if without:
         kind = target.modules.get(without[0], "").rpartition(".")[2] or "a norm without statistics"

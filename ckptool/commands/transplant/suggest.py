@@ -6,24 +6,27 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePath
 
+from ckptool.commands.transplant.copies import copy_rules
 from ckptool.commands.transplant.evidence import doubts, is_plain, places
 from ckptool.commands.transplant.names import matched, meeting, under_target_names
 from ckptool.commands.transplant.result import Transplant
-from ckptool.core.checkpoint import Checkpoint, Tensor
+from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.counts import listed
 from ckptool.core.errors import CkptError
 from ckptool.core.format import Format
+from ckptool.core.keys import Pattern
 from ckptool.core.plan import sources_of
 from ckptool.core.spec import TensorSpec
+from ckptool.core.tensor import Tensor
 from ckptool.facts.architecture import Architecture, Training
 from ckptool.facts.registry import facts_of
-from ckptool.fits import default_fit
+from ckptool.fits import default_fit, fit_op
+from ckptool.fits.args import parse_fit
 from ckptool.matching.prefixes import Swap
 from ckptool.matching.result import Confidence
 from ckptool.models import Target
 from ckptool.models.entries import Filled
 from ckptool.models.own_init import ModelInit
-from ckptool.models.target import stated_grids
 from ckptool.recipes.fitting import fitting_recipes
 from ckptool.recipes.recipe import Recipe, builtin_recipes, combine, load_recipe, recipe_of
 
@@ -68,7 +71,7 @@ def suggestions(done: Transplant) -> tuple[Suggestion, ...]:
     """
     if done.plan.problems:
         return tuple(_first_of_several(done))
-    return (*_names(done), *_fit(done))
+    return (*(tuple(_names(done)) or _copied(done)), *_fit(done))
 
 
 def _names(done: Transplant) -> Iterator[Suggestion]:
@@ -191,6 +194,17 @@ def _branches(done: Transplant, specs: dict[str, TensorSpec], now: int) -> Itera
         yield Suggestion(_rules(found), _gain(done, specs, recipe_of(found), now), f": {listed(why)}")
 
 
+def _copied(done: Transplant) -> Iterator[Suggestion]:
+    """Blocks of the source into modules of the model that are copies of them besides."""
+    if done.asked.recipe.stages or done.match is not None or len(done.target.specs) > _MANY:
+        return
+    found = list(copy_rules(done))
+    if found:
+        rules, why, gains = zip(*found, strict=True)
+        options = _rules((*rules, *([done.swap.rule] if done.swap.put else [])))
+        yield Suggestion(options, sum(gains), f", as copies: {listed(why)}")
+
+
 def _fitting(done: Transplant, specs: dict[str, TensorSpec]) -> dict[tuple[str, str], int]:
     """How many tensors fit if what is under a prefix of the source goes under a prefix of the model."""
     wanted = done.target.specs
@@ -270,9 +284,24 @@ def _unused(done: Transplant) -> set[str]:
 
 
 def _filled(done: Transplant, specs: Mapping[str, TensorSpec]) -> int:
-    """How many tensors of the model some specs fill."""
-    wanted = _wanted(done)
-    return meeting(specs, {key: done.target.specs[key] for key in wanted})
+    """How many tensors of the model some specs fill, those that are made to fit as it was asked for among them."""
+    wanted = {key: done.target.specs[key] for key in _wanted(done)}
+    fitted = sum(_is_fitted(done, wanted[key], spec) for key, spec in specs.items() if key in wanted)
+    return meeting(specs, wanted) + fitted
+
+
+def _is_fitted(done: Transplant, wanted: TensorSpec, found: TensorSpec) -> bool:
+    """True for a tensor of another shape that a named fit, or the usual one, makes fit."""
+    if found.shape == wanted.shape:
+        return False
+    named = next((text for pattern, text in done.asked.fits if Pattern.parse(pattern).matches(wanted.key)), None)
+    if named is None:
+        return done.asked.mismatch == "fit" and default_fit(wanted.key, found, wanted, done.grids) is not None
+    fit = parse_fit(named)
+    try:
+        return fit is not None and fit_op(fit, found, wanted) is not None
+    except CkptError:
+        return False
 
 
 def _wanted(done: Transplant) -> set[str]:
@@ -312,8 +341,7 @@ def _fit(done: Transplant) -> Iterator[Suggestion]:
     """``--mismatch fit`` where some tensors have a usual fit."""
     if done.asked.mismatch != "skip":
         return
-    grids = stated_grids(done.target)
     entries = [entry for entry in done.having(Filled.MISMATCHED) if entry.key in done.mapped]
-    gain = sum(default_fit(entry.key, done.mapped[entry.key], entry.spec, grids) is not None for entry in entries)
+    gain = sum(default_fit(entry.key, done.mapped[entry.key], entry.spec, done.grids) is not None for entry in entries)
     if gain:
         yield Suggestion(("--mismatch", "fit"), gain)

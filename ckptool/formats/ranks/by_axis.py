@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePath
 
-from ckptool.core.checkpoint import Piece, Tensor
 from ckptool.core.errors import UnreadableError
 from ckptool.core.spec import TensorSpec, short_spec
+from ckptool.core.tensor import Piece, Tensor
+from ckptool.core.views import c_strides
 from ckptool.formats.ranks.held import are_equal
 from ckptool.formats.ranks.runs import Run, in_runs
 
@@ -96,20 +97,12 @@ def _cut(tensor: Tensor, axis: int, half: int, halves: int, at: int) -> Piece:
     """One of the equal parts of a rank's part along an axis, with its place in the whole tensor."""
     piece = tensor.pieces[0]
     size = tensor.shape[axis] // halves
-    strides = piece.strides or _c_strides(tensor.shape)
+    strides = piece.strides or c_strides(tensor.shape)
     shape = (*tensor.shape[:axis], size, *tensor.shape[axis + 1 :])
     kept = None if piece.strides is None and (axis == 0 or halves == 1) else strides
     place = (*(0,) * axis, at, *(0,) * (len(shape) - axis - 1))
     start = piece.start + half * size * strides[axis]
     return Piece(piece.storage, start, shape, kept, place if at else ())
-
-
-def _c_strides(shape: Sequence[int]) -> tuple[int, ...]:
-    found, step = [], 1
-    for size in reversed(shape):
-        found.append(step)
-        step *= size
-    return tuple(reversed(found))
 
 
 def _differ(path: PurePath, key: str, first: Shard, other: Shard) -> UnreadableError:

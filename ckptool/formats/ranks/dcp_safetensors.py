@@ -12,12 +12,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ckptool.core.bytes import Entry, Folder
-from ckptool.core.checkpoint import Checkpoint, Tensor
+from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.errors import CkptError, UnreadableError, UsageError
 from ckptool.core.format import Format
 from ckptool.core.observations import Observation, RanksNotStated
 from ckptool.core.ranks import Ranks
 from ckptool.core.spec import TensorSpec, short_spec
+from ckptool.core.tensor import Tensor
 from ckptool.formats.pickle.objects import Dict
 from ckptool.formats.ranks.cover import TooManyError, overlap, uncovered
 from ckptool.formats.ranks.files import lacks, listed
@@ -25,7 +26,7 @@ from ckptool.formats.ranks.held import are_equal
 from ckptool.formats.ranks.runs import in_runs
 from ckptool.formats.ranks.stand_ins import Joined, StandIns, joined_checkpoint
 from ckptool.formats.safetensors import open_safetensors
-from ckptool.formats.torch.tensor import ints_of
+from ckptool.formats.torch.view import ints_of
 
 NAME = re.compile(r"shard-(?P<rank>\d{1,9})-model-(?P<index>\d{1,9})-of-(?P<count>\d{1,9})\.safetensors")
 SHARDING = "DCP_SHARDING_INFO"

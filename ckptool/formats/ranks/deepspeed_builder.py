@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from ckptool.core.checkpoint import Checkpoint, Tensor
+from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.errors import UnreadableError
 from ckptool.core.observations import IncompleteOptimizer, NotInOptimizer, Observation
+from ckptool.core.tensor import Tensor
 from ckptool.formats.pickle.objects import Call, Dict
 from ckptool.formats.ranks.deepspeed_states import MODULE, ModelStates
 from ckptool.formats.ranks.held import as_float32

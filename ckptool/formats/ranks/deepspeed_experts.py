@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from ckptool.core.bytes import Folder
-from ckptool.core.checkpoint import Tensor
 from ckptool.core.errors import UnreadableError
+from ckptool.core.tensor import Tensor
 from ckptool.formats.ranks.deepspeed_files import Files
 from ckptool.formats.ranks.deepspeed_layers import Held
 from ckptool.formats.ranks.deepspeed_states import ModelStates

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from ckptool.core.bytes import Folder
-from ckptool.core.checkpoint import Tensor
 from ckptool.core.errors import UnreadableError
+from ckptool.core.tensor import Tensor
 from ckptool.formats.ranks.deepspeed_files import Files
 from ckptool.formats.ranks.deepspeed_states import ModelStates
 from ckptool.formats.ranks.files import MAX_RANKS, RankFile, listed, read_rank

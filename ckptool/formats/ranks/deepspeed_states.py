@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from math import prod
 
-from ckptool.core.checkpoint import Tensor
 from ckptool.core.errors import UnreadableError
+from ckptool.core.tensor import Tensor
 from ckptool.formats.ranks.files import RankFile
 from ckptool.formats.ranks.runs import Run, whole_tensor
 from ckptool.formats.ranks.zero import Shapes

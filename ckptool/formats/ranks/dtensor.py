@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
-from ckptool.core.checkpoint import Tensor
+from ckptool.core.tensor import Tensor
 from ckptool.formats.pickle.objects import Call, Dict
 from ckptool.formats.ranks.files import RankFile, class_of
 from ckptool.formats.ranks.held import integers_of
@@ -97,7 +97,7 @@ def read_dtensor(file: RankFile, node: Call, key: str, meshes: dict[int, Mesh | 
     if id(node_of_mesh) not in meshes:
         meshes[id(node_of_mesh)] = _mesh(file, node_of_mesh, key)
     mesh = meshes[id(node_of_mesh)]
-    placements = [_placement(file, each, key) for each in _sequence(spec.get("placements"))]
+    placements = [_placement(file, each, key) for each in sequence_of(spec.get("placements"))]
     local = file.tensor(attributes.get("_local_tensor"), key)
     if local is None or mesh is None or len(placements) != len(mesh.shape):
         raise file.bad(f"holds a DTensor for {key} of a form that torch does not write", key)
@@ -172,7 +172,7 @@ def _mesh(file: RankFile, node: object, key: str) -> Mesh | None:
     layout = file.state(state.get("_layout"))
     own: tuple[int, ...] = ()
     if layout:
-        shape = tuple(prod(_ints(file.state(axis).get("shape"))) for axis in _sequence(layout.get("axes")))
+        shape = tuple(prod(_ints(file.state(axis).get("shape"))) for axis in sequence_of(layout.get("axes")))
         everyone = _ints(root.get("_flatten_rank_map")) or _ints(state.get("_flatten_rank_map"))
         if type(rank) is int and rank in everyone and len(coordinate) == len(shape):
             own = _own_ranks(file, layout, coordinate, everyone, everyone.index(rank))
@@ -191,7 +191,7 @@ def _mesh(file: RankFile, node: object, key: str) -> Mesh | None:
             rank = ranks[place] if place < len(ranks) else None
     if len(coordinate) != len(shape) or any(not 0 <= i < size for i, size in zip(coordinate, shape, strict=True)):
         return None
-    given = [name for name in _sequence(names) if type(name) is str]
+    given = [name for name in sequence_of(names) if type(name) is str]
     axes = tuple(given) if len(given) == len(shape) else tuple(map(str, range(len(shape))))
     everyone = everyone or tuple(range(prod(shape)))
     return Mesh(shape, axes, coordinate, rank if type(rank) is int else None, everyone, own or everyone)
@@ -206,7 +206,7 @@ def _own_ranks(
         Nothing if the steps lead elsewhere.
     """
     places = [place]
-    for axis, index in zip(_sequence(layout.get("axes")), coordinate, strict=True):
+    for axis, index in zip(sequence_of(layout.get("axes")), coordinate, strict=True):
         state = file.state(axis)
         steps = [0]
         for size, stride in zip(_ints(state.get("shape")), _ints(state.get("stride")), strict=False):
@@ -246,7 +246,7 @@ def _order(file: RankFile, stated: object, placements: Sequence[Placement], axes
         mine = [dim for dim, each in enumerate(placements) if each.kind.endswith("Shard") and each.dim == axis]
         plain = [dim for dim in mine if placements[dim].kind == "Shard"]
         order.append(plain + [dim for dim in reversed(mine) if dim not in plain])
-    for entry in _sequence(stated):
+    for entry in sequence_of(stated):
         fields = entry.args if type(entry) is Call and type(entry.args) is tuple else ()
         if len(fields) == 2 and type(fields[0]) is int and 0 <= fields[0] < axes:
             dims = list(_ints(fields[1]))
@@ -270,9 +270,10 @@ def _check_factors(
         done *= mesh.shape[dim]
 
 
-def _sequence(node: object) -> Sequence[object]:
+def sequence_of(node: object) -> Sequence[object]:
+    """What is in a list or a tuple; nothing is in anything else."""
     return node if type(node) is tuple or type(node) is list else ()
 
 
 def _ints(node: object) -> tuple[int, ...]:
-    return tuple(each for each in _sequence(node) if type(each) is int)
+    return tuple(each for each in sequence_of(node) if type(each) is int)

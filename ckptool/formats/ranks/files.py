@@ -8,10 +8,12 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from ckptool.core.bytes import ByteSource, Folder
-from ckptool.core.checkpoint import Tensor
 from ckptool.core.errors import CkptError, MissingError, UnreadableError
+from ckptool.core.tensor import Tensor
 from ckptool.formats.pickle.objects import Call, Dict, Global
-from ckptool.formats.torch.tensor import ints_of, is_tensor, named_dtype, tensor_of
+from ckptool.formats.torch.storage import named_dtype
+from ckptool.formats.torch.tensor import is_tensor, tensor_of
+from ckptool.formats.torch.view import ints_of
 from ckptool.formats.torch.walk import Walk
 
 if TYPE_CHECKING:

@@ -6,10 +6,10 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 
 from ckptool.core.bytes import ByteSource
-from ckptool.core.checkpoint import Piece, Storage, Tensor
 from ckptool.core.derived import DerivedBytes, OpenDerived
 from ckptool.core.dtypes import DTYPES
 from ckptool.core.spec import TensorSpec, packed_nbytes
+from ckptool.core.tensor import Piece, Storage, Tensor
 
 MOST = 16 << 20
 """Most bytes of one file that are kept."""

@@ -14,11 +14,12 @@ from itertools import groupby
 from pathlib import PurePath
 
 from ckptool.core.bytes import Folder
-from ckptool.core.checkpoint import Checkpoint, GlobalUse, Tensor
+from ckptool.core.checkpoint import Checkpoint, GlobalUse
 from ckptool.core.errors import UnreadableError
 from ckptool.core.format import Format
 from ckptool.core.observations import Observation, ReplicasDiffer
 from ckptool.core.ranks import Ranks
+from ckptool.core.tensor import Tensor
 from ckptool.formats.pickle.objects import Dict
 from ckptool.formats.ranks.by_axis import WHOLE, Shard, joined
 from ckptool.formats.ranks.files import MAX_RANKS, RankFile, listed, opened, read_rank

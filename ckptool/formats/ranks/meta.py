@@ -7,11 +7,12 @@ import re
 from collections.abc import Mapping, Sequence
 
 from ckptool.core.bytes import Entry, Folder
-from ckptool.core.checkpoint import Checkpoint, Tensor
+from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.errors import UnreadableError, UsageError
 from ckptool.core.format import Format
 from ckptool.core.observations import ReplicasDiffer
 from ckptool.core.ranks import Ranks
+from ckptool.core.tensor import Tensor
 from ckptool.formats.pickle.objects import Call, Dict
 from ckptool.formats.ranks.by_axis import WHOLE, Shard, joined
 from ckptool.formats.ranks.files import RankFile, lacks, opened, read_rank

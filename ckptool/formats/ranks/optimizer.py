@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.numbering import Shape, may_be_parameter, only_order
 from ckptool.formats.pickle.objects import Call, Dict
+from ckptool.formats.ranks.dtensor import sequence_of
 from ckptool.formats.ranks.files import plain
 from ckptool.formats.ranks.held import are_equal
 from ckptool.formats.torch.edit import substitute
@@ -68,13 +69,9 @@ def _comparable(value: object, level: int = 0) -> object:
     if type(value) in (bool, int, float, str, type(None)):
         return type(value), str(value)
     if type(value) in (list, tuple) and level < _MOST_NESTED:
-        inner = [_comparable(each, level + 1) for each in _sequence(value)]
+        inner = [_comparable(each, level + 1) for each in sequence_of(value)]
         return None if None in inner else (type(value), tuple(inner))
     return None
-
-
-def _sequence(node: object) -> Sequence[object]:
-    return node if type(node) is tuple or type(node) is list else ()
 
 
 # ---------------------------------------------------------------------------------------------- numbers

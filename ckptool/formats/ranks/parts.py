@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ckptool.core.checkpoint import Checkpoint, Tensor
+from ckptool.core.checkpoint import Checkpoint
+from ckptool.core.tensor import Tensor
 from ckptool.formats.torch.tensor import subclass_of
 
 DTENSORS = (

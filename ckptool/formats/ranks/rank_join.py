@@ -12,11 +12,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from ckptool.core.bytes import ByteSource, Folder
-from ckptool.core.checkpoint import GlobalUse, Piece, Tensor
+from ckptool.core.checkpoint import GlobalUse
 from ckptool.core.errors import UnreadableError
 from ckptool.core.observations import MissingReplicas, Observation, ReplicasDiffer
 from ckptool.core.spec import TensorSpec, short_spec
-from ckptool.formats.pickle.objects import Call, Dict, Global
+from ckptool.core.tensor import Piece, Tensor
+from ckptool.formats.pickle.objects import Call, Dict
 from ckptool.formats.ranks.cover import TooManyError, overlap, sticks_out, uncovered
 from ckptool.formats.ranks.dtensor import Mesh, Part, read_dtensor
 from ckptool.formats.ranks.files import MAX_RANKS, RankFile, lacks, listed, read_rank
@@ -24,7 +25,7 @@ from ckptool.formats.ranks.groups import Group
 from ckptool.formats.ranks.held import are_equal, number_of
 from ckptool.formats.ranks.parts import DTENSORS, SHARDED_TENSORS
 from ckptool.formats.ranks.runs import Run, alone, in_runs
-from ckptool.formats.ranks.sharded_tensor import is_harmless_getattr, read_sharded
+from ckptool.formats.ranks.sharded_tensor import getattrs_in, read_sharded, without_harmless
 from ckptool.formats.ranks.stand_ins import StandIns
 from ckptool.formats.torch.edit import substitute
 from ckptool.formats.torch.names import key_text
@@ -136,7 +137,7 @@ class Join:
         self._take_steps(file, rank)
         for path, parts in found.items():
             self._take(file, path, [replace(part, rank=rank) for part in parts])
-        self.globals.append(_without_harmless(file.archive.loaded.globals, getattrs))
+        self.globals.append(without_harmless(file.archive.loaded.globals, getattrs))
         self._odd.update(dict.fromkeys(file.archive.observations))
         if is_first:
             self._first = file
@@ -379,25 +380,9 @@ def _leaves(file: RankFile, getattrs: list[Call]) -> Iterator[tuple[Path, Call]]
         path, node = stack.pop()
         if type(node) is Call and is_tensor(node):
             if subclass_of(node) in SHARDED_TENSORS:
-                getattrs += _getattrs_in(node)
+                getattrs += getattrs_in(node)
             yield path, node
         elif is_container(node) and id(node) not in seen and len(path) < _MOST_LEVELS:
             seen.add(id(node))
             entries = file.walk.entries(node)
             stack.extend(((*path, key_text(key)), child) for key, child in reversed(entries))
-
-
-def _getattrs_in(node: Call) -> Iterator[Call]:
-    """The calls of getattr in a ShardedTensor, which stand where its group of processes is."""
-    args = node.args
-    state = args[3] if type(args) is tuple and len(args) > 3 else None
-    for part in state if type(state) is tuple else ():
-        fn = part.fn if type(part) is Call else None
-        if type(fn) is Call and type(fn.fn) is Global and fn.fn.name == "getattr":
-            yield fn
-
-
-def _without_harmless(uses: tuple[GlobalUse, ...], getattrs: Sequence[Call]) -> tuple[GlobalUse, ...]:
-    """What a pickle names, without the getattr of ShardedTensors if it is called for nothing else."""
-    harmless = {id(call) for call in getattrs if is_harmless_getattr(call)}
-    return tuple(use for use in uses if not (use.name.endswith("getattr") and use.calls and use.calls == len(harmless)))

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from math import prod
 
-from ckptool.core.checkpoint import Piece, Storage, Tensor
 from ckptool.core.dtypes import DTYPES
 from ckptool.core.spec import TensorSpec, packed_nbytes
+from ckptool.core.tensor import Piece, Storage, Tensor
 
 
 @dataclass(frozen=True, slots=True)

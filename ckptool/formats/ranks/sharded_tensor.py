@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from ckptool.formats.pickle.objects import Call
+from collections.abc import Iterator, Sequence
+
+from ckptool.core.checkpoint import GlobalUse
+from ckptool.formats.pickle.objects import Call, Global
 from ckptool.formats.ranks.dtensor import Part, wrapper
 from ckptool.formats.ranks.files import RankFile
 from ckptool.formats.ranks.parts import SHARDED_TENSORS
-from ckptool.formats.torch.tensor import ints_of
+from ckptool.formats.torch.view import ints_of
 
 FLAT = "_flat_param"
 """The last part of the key of a parameter that FSDP made of several."""
@@ -70,3 +73,19 @@ def _metadata(file: RankFile, node: object, key: str) -> tuple[tuple[int, ...], 
     rank = file.state(held.get("placement")).get("_rank")
     at, sizes = ints_of(held["shard_offsets"], key), ints_of(held["shard_sizes"], key)
     return at, sizes, rank if type(rank) is int else -1
+
+
+def getattrs_in(node: Call) -> Iterator[Call]:
+    """The calls of getattr in a ShardedTensor, which stand where its group of processes is."""
+    args = node.args
+    state = args[3] if type(args) is tuple and len(args) > 3 else None
+    for part in state if type(state) is tuple else ():
+        fn = part.fn if type(part) is Call else None
+        if type(fn) is Call and type(fn.fn) is Global and fn.fn.name == "getattr":
+            yield fn
+
+
+def without_harmless(uses: tuple[GlobalUse, ...], getattrs: Sequence[Call]) -> tuple[GlobalUse, ...]:
+    """What a pickle names, without the getattr of ShardedTensors if it is called for nothing else."""
+    harmless = {id(call) for call in getattrs if is_harmless_getattr(call)}
+    return tuple(use for use in uses if not (use.name.endswith("getattr") and use.calls and use.calls == len(harmless)))

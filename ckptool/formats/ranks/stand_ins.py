@@ -11,16 +11,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 
 from ckptool.core.bytes import ByteSource
-from ckptool.core.checkpoint import Checkpoint, GlobalUse, Storage, Tensor
+from ckptool.core.checkpoint import Checkpoint, GlobalUse
 from ckptool.core.format import Format
 from ckptool.core.observations import Observation
 from ckptool.core.ranks import Ranks
 from ckptool.core.spec import TensorSpec
+from ckptool.core.tensor import Storage, Tensor
+from ckptool.core.views import c_strides
 from ckptool.formats.pickle.loading import merge_globals
 from ckptool.formats.pickle.objects import Call, Dict, Global, Persistent
 from ckptool.formats.torch.arrays import array_ref
 from ckptool.formats.torch.edit import children
-from ckptool.formats.torch.nodes import c_strides
 from ckptool.formats.torch.storage import ArrayBytes, StorageRef
 from ckptool.formats.torch.tree import interpret
 from ckptool.formats.torch.zip import Archive

@@ -14,12 +14,13 @@ from dataclasses import dataclass, field, replace
 from urllib.parse import unquote
 
 from ckptool.core.bytes import ByteSource, Entry, Folder
-from ckptool.core.checkpoint import Checkpoint, GlobalUse, Piece, Storage, Tensor
+from ckptool.core.checkpoint import Checkpoint, GlobalUse
 from ckptool.core.errors import MissingError, UnreadableError
 from ckptool.core.format import Format
 from ckptool.core.observations import Observation
 from ckptool.core.ranks import Ranks
 from ckptool.core.spec import TensorSpec, packed_nbytes, short_spec
+from ckptool.core.tensor import Piece, Storage, Tensor
 from ckptool.formats.dcp_items import Level
 from ckptool.formats.pickle.objects import Global
 from ckptool.formats.ranks.cover import TooManyError, overlap, sticks_out, uncovered
@@ -27,7 +28,9 @@ from ckptool.formats.ranks.names import is_plain
 from ckptool.formats.ranks.optimizer import loadable_optimizers
 from ckptool.formats.ranks.runs import in_runs
 from ckptool.formats.ranks.stand_ins import Joined, StandIns, joined_checkpoint
-from ckptool.formats.torch.tensor import ints_of, named_dtype, tensor_of
+from ckptool.formats.torch.storage import named_dtype
+from ckptool.formats.torch.tensor import tensor_of
+from ckptool.formats.torch.view import ints_of
 from ckptool.formats.torch.zip import read_embedded
 
 METADATA = ".snapshot_metadata"

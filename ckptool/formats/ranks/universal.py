@@ -11,9 +11,10 @@ from dataclasses import replace
 from math import prod
 
 from ckptool.core.bytes import ByteSource, Entry, Folder
-from ckptool.core.checkpoint import GlobalUse, Tensor
+from ckptool.core.checkpoint import GlobalUse
 from ckptool.core.errors import UnreadableError
 from ckptool.core.observations import Observation
+from ckptool.core.tensor import Tensor
 from ckptool.formats.ranks.files import RankFile, opened, read_rank
 from ckptool.formats.ranks.held import number_of
 from ckptool.formats.ranks.names import entries_in

@@ -12,8 +12,8 @@ from math import prod
 from pathlib import PurePath
 from typing import Protocol
 
-from ckptool.core.checkpoint import Tensor
 from ckptool.core.errors import UnreadableError
+from ckptool.core.tensor import Tensor
 from ckptool.formats.ranks.files import RankFile
 from ckptool.formats.ranks.runs import Line, whole_tensor
 from ckptool.formats.ranks.zero_files import MASTER, Partition

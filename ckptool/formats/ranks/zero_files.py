@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
 
-from ckptool.core.checkpoint import Tensor
 from ckptool.core.errors import UnreadableError
+from ckptool.core.tensor import Tensor
 from ckptool.formats.pickle.objects import Call
 from ckptool.formats.ranks.files import RankFile, class_of
 from ckptool.formats.ranks.held import number_of

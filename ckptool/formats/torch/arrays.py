@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ckptool.core.bytes import ByteSource
-from ckptool.core.checkpoint import Storage
 from ckptool.core.errors import UnreadableError
+from ckptool.core.tensor import Storage
 from ckptool.formats.characters import Characters
 from ckptool.formats.pickle.objects import Payload
 from ckptool.formats.ranks.held import HeldBytes

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ckptool.core.checkpoint import Storage
+from ckptool.core.tensor import Storage
 from ckptool.formats.pickle.objects import Persistent
 from ckptool.formats.torch.edit import each_below
-from ckptool.formats.torch.storage import is_storage_id
-from ckptool.formats.torch.tensor import StorageOf, is_tensor
+from ckptool.formats.torch.storage import StorageOf, is_storage_id
+from ckptool.formats.torch.tensor import is_tensor
 from ckptool.formats.torch.walk import Pairs, Walk, is_mapping
 
 

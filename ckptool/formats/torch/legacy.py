@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from functools import partial
 
 from ckptool.core.bytes import ByteSource, OpenBytes
-from ckptool.core.checkpoint import Checkpoint, Storage
+from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.errors import UnreadableError, naming
 from ckptool.core.format import Format
 from ckptool.core.observations import Observation, TrailingBytes
 from ckptool.core.spec import DTYPES
+from ckptool.core.tensor import Storage
 from ckptool.formats.pickle.loading import Loaded, load, merge_globals
 from ckptool.formats.pickle.objects import Persistent
 from ckptool.formats.torch.arrays import array_ref

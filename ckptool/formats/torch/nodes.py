@@ -7,17 +7,17 @@ written. A thin view of a wide range is packed, and so is everything that is com
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeGuard, TypeVar
 
-from ckptool.core.checkpoint import Storage, Tensor
 from ckptool.core.counts import many
 from ckptool.core.dtypes import DTYPES, DType
 from ckptool.core.errors import OutputError, PlanError
 from ckptool.core.plan import Plan, Source, Step, Value
 from ckptool.core.spec import TensorSpec
+from ckptool.core.tensor import Storage, Tensor
+from ckptool.core.views import c_strides
 from ckptool.formats.contents import contents_of, tied_steps
 from ckptool.formats.image import Range
 from ckptool.formats.pickle.globals import risk_of
@@ -25,26 +25,13 @@ from ckptool.formats.pickle.objects import Call, Dict, Global, Persistent
 from ckptool.formats.pickle.tensors import plain_storage
 from ckptool.formats.torch.edit import each_below, substitute
 from ckptool.formats.torch.frame import Frame
+from ckptool.formats.torch.spans import Part, itemsize, parts_in_use
 from ckptool.formats.torch.storage import STORAGE_CLASSES, is_storage_id, storage_dtype
 from ckptool.formats.torch.tensor import data_args, is_numpy_backed
 from ckptool.formats.torch.zip_write import Record
 
 _Kind = TypeVar("_Kind", Global, Persistent)
 _STORAGE = "storage"
-_BLOCK = 16  # bytes of the widest element
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """Bytes of a source storage that become a storage of the output."""
-
-    storage: Storage
-    low: int
-    high: int
-
-    @property
-    def is_whole(self) -> bool:
-        return self.low == 0 and self.high == self.storage.nbytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +41,7 @@ class _Made:
     index: int
 
 
-_Origin = _Part | _Made
+_Origin = Part | _Made
 
 
 @dataclass(slots=True)
@@ -82,7 +69,7 @@ class Nodes:
     _moved: dict[int, object] = field(default_factory=dict)
     _made: dict[int, object] = field(default_factory=dict)
     _own: dict[int, Tensor] = field(default_factory=dict)  # steps whose tensors keep their objects
-    _parts: dict[int, _Part] = field(default_factory=dict)
+    _parts: dict[int, Part] = field(default_factory=dict)
     _ties: dict[int, int] = field(default_factory=dict)
     _globals: dict[tuple[str, str], Global] = field(default_factory=dict)
 
@@ -102,7 +89,7 @@ class Nodes:
             source = self.plan.inputs[self.plan.frame]
             selected = [tensor.node for tensor in source.tensors.values()]
             beside |= self.frame.storages_beside(selected, [extra.node for extra in source.extras])
-        self._parts = _parts_in_use(self._own, beside)
+        self._parts = parts_in_use(self._own, beside)
         fresh = [step for index, step in enumerate(self.plan.steps) if index not in self._own]
         fresh += [moved.step for moved in self.plan.moved]
         unknown = [step.target for step in fresh if _is_unknown(DTYPES[step.target.dtype])]
@@ -178,7 +165,7 @@ class Nodes:
         elif part.is_whole:
             return tensor.node
         else:
-            new = (self._token(old, part), max(0, start - part.low // _itemsize(tensor)), *args[2:])
+            new = (self._token(old, part), max(0, start - part.low // itemsize(tensor)), *args[2:])
         node = tensor.node
         return _plain(node.fn, new) if _is_as_read(node) else substitute(node, {id(args): new})
 
@@ -225,7 +212,7 @@ class Nodes:
         if id(persistent) not in self._tokens:
             self._whole(persistent)
 
-    def _whole(self, persistent: Persistent) -> _Part:
+    def _whole(self, persistent: Persistent) -> Part:
         storage = self._storages.get(id(persistent))
         if storage is None:
             assert self.frame is not None  # every other reference is noted, or was made here
@@ -235,7 +222,7 @@ class Nodes:
                 "the file is big-endian and holds tensors beside the weights, which cannot be copied as they are",
                 hint="--only-weights leaves them behind",
             )
-        return _Part(storage, 0, storage.nbytes)
+        return Part(storage, 0, storage.nbytes)
 
     def _record(self, origin: _Origin) -> Record:
         if isinstance(origin, _Made):
@@ -251,21 +238,6 @@ def judged(names: Iterable[Global]) -> dict[str, str]:
     distinct = dict.fromkeys((node.module, node.name) for node in names)
     risks = ((f"{module}.{name}", risk_of(module, name)) for module, name in distinct)
     return {name: risk for name, risk in risks if risk != "harmless"}
-
-
-def c_strides(shape: Sequence[int]) -> tuple[int, ...]:
-    """torch's strides of a contiguous tensor; an empty axis counts as one.
-
-    Example:
-        >>> c_strides((2, 0, 3))
-        (3, 3, 1)
-    """
-    strides: list[int] = []
-    step = 1
-    for size in reversed(shape):
-        strides.append(step)
-        step *= max(size, 1)
-    return tuple(reversed(strides))
 
 
 def _is_plain(node: object) -> bool:
@@ -321,83 +293,3 @@ def _dense_parts(tensor: Tensor) -> Iterator[Tensor]:
 def _is_unknown(dtype: DType) -> bool:
     """True for the numbers of 4 and 6 bits, which torch cannot name."""
     return dtype.is_packed and dtype.kind == "float"
-
-
-def _itemsize(tensor: Tensor) -> int:
-    return DTYPES[tensor.dtype].block_nbytes
-
-
-@dataclass(frozen=True, slots=True)
-class _Span:
-    """What a dense tensor reaches in its storage: first byte, end, bytes of its elements."""
-
-    low: int
-    high: int
-    nbytes: int
-    itemsize: int
-    index: int
-
-    @classmethod
-    def of(cls, tensor: Tensor, index: int) -> _Span:
-        piece, item = tensor.pieces[0], _itemsize(tensor)
-        strides = piece.strides if piece.strides is not None else c_strides(piece.shape)
-        last = piece.start + sum((size - 1) * stride for size, stride in zip(piece.shape, strides, strict=True))
-        return cls(piece.start * item, (last + 1) * item, tensor.nbytes, item, index)
-
-
-def _parts_in_use(tensors: Mapping[int, Tensor], beside: set[Storage]) -> dict[int, _Part]:
-    """The part of its storage that each copied dense tensor keeps, by step; tensors that overlap keep one part.
-
-    Args:
-        tensors: by step.
-        beside: storages that something else needs whole.
-
-    Returns:
-        Nothing for tensors that are packed instead.
-    """
-    parts: dict[int, _Part] = {}
-    spans: defaultdict[Storage, list[_Span]] = defaultdict(list)
-    for index, tensor in tensors.items():
-        if tensor.layout != "strided" or tensor.pieces[0].storage.big_endian:
-            continue
-        storage = tensor.pieces[0].storage
-        if storage in beside:
-            parts[index] = _Part(storage, 0, storage.nbytes)
-        elif not tensor.elements:
-            parts[index] = _Part(storage, 0, 0)
-        else:
-            spans[storage].append(_Span.of(tensor, index))
-    for storage, found in spans.items():
-        for group in _overlapping(found):
-            dense = [span for span in group if span.high - span.low <= 2 * span.nbytes]
-            for kept in [group] if _is_well_used(group) else _overlapping(dense):
-                part = _part(storage, kept)
-                parts.update({span.index: part for span in kept})
-    return parts
-
-
-def _overlapping(spans: Sequence[_Span]) -> Iterator[list[_Span]]:
-    """Groups of spans that overlap."""
-    group: list[_Span] = []
-    end = 0
-    for span in sorted(spans, key=lambda span: (span.low, span.high)):
-        if group and span.low >= end:
-            yield group
-            group = []
-        group.append(span)
-        end = max(end, span.high) if len(group) > 1 else span.high
-    if group:
-        yield group
-
-
-def _is_well_used(group: Sequence[_Span]) -> bool:
-    """True if at least half of the bytes that a group reaches are those of its tensors."""
-    used = {(span.low, span.high, span.nbytes) for span in group}
-    return max(span.high for span in group) - group[0].low <= 2 * sum(nbytes for _, _, nbytes in used)
-
-
-def _part(storage: Storage, group: Sequence[_Span]) -> _Part:
-    low = group[0].low
-    if len({span.itemsize for span in group}) > 1:  # every tensor must begin at a multiple of its own elements
-        low -= low % _BLOCK
-    return _Part(storage, low, max(span.high for span in group))

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from ckptool.core.checkpoint import Selection
 from ckptool.core.errors import UsageError
 from ckptool.formats.torch.names import is_ema_name, key_text
-from ckptool.formats.torch.tensor import StorageOf, is_numpy, is_tensor, tensor_of
+from ckptool.formats.torch.storage import StorageOf
+from ckptool.formats.torch.tensor import is_numpy, is_tensor, tensor_of
 from ckptool.formats.torch.walk import Pairs, Walk, is_container, is_mapping
 
 _USUAL = ("state_dict", "model", "model_state_dict", "model_state", "module", "net", "network", "params", "weights")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ckptool.core.checkpoint import Storage
 from ckptool.core.dtypes import DTYPES
 from ckptool.core.errors import UnreadableError
+from ckptool.core.tensor import Storage
 from ckptool.formats.pickle.objects import Global, Payload, Persistent
 
 MAX_INT = (1 << 63) - 1
@@ -86,7 +86,7 @@ def storage_id(pid: object, key: str, parts: int | None = None) -> tuple[str, st
         ('0', 'float16', 20)
     """
     if type(pid) is not tuple or not is_storage_id(pid):
-        raise _bad(key, "refers to something that is not a storage")
+        raise bad_tensor(key, "refers to something that is not a storage")
     known, dtype = storage_dtype(pid[1])
     name, numel = pid[2], pid[4]
     if (
@@ -96,9 +96,21 @@ def storage_id(pid: object, key: str, parts: int | None = None) -> tuple[str, st
         or type(numel) is not int
         or not 0 <= numel <= MAX_INT
     ):
-        raise _bad(key, "refers to a storage in a way that torch does not write")
+        raise bad_tensor(key, "refers to a storage in a way that torch does not write")
     return name, dtype, numel * (DTYPES[dtype].block_nbytes if dtype else 1)
 
 
-def _bad(key: str, what: str) -> UnreadableError:
+def bad_tensor(key: str, what: str) -> UnreadableError:
     return UnreadableError(f"tensor {key or '(the whole file)'} {what}", key=key)
+
+
+_SECOND_NAMES = {dtype.alias: dtype.name for dtype in DTYPES.values() if dtype.alias}
+
+
+def named_dtype(node: object) -> str | None:
+    """The dtype that ``torch.float32``, as a global, stands for."""
+    if isinstance(node, Global) and node.module == "torch":
+        dtype = DTYPES.get(_SECOND_NAMES.get(node.name, node.name))
+        # the numbers of 4 and 6 bits are not torch's
+        return dtype.name if dtype is not None and not (dtype.is_packed and dtype.kind == "float") else None
+    return None

@@ -1,7 +1,6 @@
 """What torch's rebuild functions mean: from an inert `Call` to a `Tensor` with its place in the file.
 
-Sizes, strides and offsets come from the file and may lie, so they are checked in exact integers, against the storage
-that the file really holds, before anything is computed from them.
+Sizes, strides and offsets come from the file and may lie; `ckptool.formats.torch.view` checks them.
 """
 
 from __future__ import annotations
@@ -11,30 +10,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
-from ckptool.core.checkpoint import Layout, Piece, Tensor
-from ckptool.core.errors import UnreadableError
 from ckptool.core.spec import DTYPES, TensorSpec
+from ckptool.core.tensor import Layout, Tensor
 from ckptool.formats.pickle.arrays import FROM_BUFFER, NAMED, RECONSTRUCT, Array, array_of
 from ckptool.formats.pickle.objects import Call, Dict, Global, Persistent
-from ckptool.formats.torch.storage import MAX_INT, STORAGE_CLASSES, ArrayBytes, StorageOf, StorageRef
+from ckptool.formats.torch.storage import MAX_INT, ArrayBytes, StorageOf, StorageRef, bad_tensor, named_dtype
+from ckptool.formats.torch.view import checked_view, int_of, ints_of
 
-__all__ = ["STORAGE_CLASSES", "StorageOf", "StorageRef", "data_args", "is_tensor", "tensor_of"]
-
-MAX_AXES = 64
 _MAX_WRAPPERS = 16
 _MAX_INSIDE = 3  # subclasses inside subclasses
 _MAX_PARTS = 64
-
-_SECOND_NAMES = {dtype.alias: dtype.name for dtype in DTYPES.values() if dtype.alias}
-
-
-def named_dtype(node: object) -> str | None:
-    """The dtype that ``torch.float32``, as a global, stands for."""
-    if isinstance(node, Global) and node.module == "torch":
-        dtype = DTYPES.get(_SECOND_NAMES.get(node.name, node.name))
-        # the numbers of 4 and 6 bits are not torch's
-        return dtype.name if dtype is not None and not (dtype.is_packed and dtype.kind == "float") else None
-    return None
 
 
 def is_tensor(node: object) -> bool:
@@ -139,10 +124,6 @@ class _Context(NamedTuple):
 _Builder = Callable[[_Context, tuple[object, ...]], Tensor]
 
 
-def _bad(key: str, what: str) -> UnreadableError:
-    return UnreadableError(f"tensor {key or '(the whole file)'} {what}", key=key)
-
-
 class _Found(NamedTuple):
     """The function that builds a tensor's data, its arguments, and the attributes of a subclass."""
 
@@ -171,59 +152,6 @@ def _resolved(node: Call) -> _Found | None:
     return None
 
 
-def ints_of(node: object, key: str) -> tuple[int, ...]:
-    """A shape or strides: a tuple of exact, non-negative integers; also inside ``torch.Size(...)``."""
-    if type(node) is Call and type(node.fn) is Global and node.fn.name == "Size":
-        node = node.args[0] if type(node.args) is tuple and len(node.args) == 1 else None
-    if type(node) is not tuple and type(node) is not list:
-        raise _bad(key, "has a shape that is not a tuple of numbers")
-    if len(node) > MAX_AXES:
-        raise _bad(key, f"has {len(node):,} axes; ckptool reads up to {MAX_AXES}")
-    for value in node:
-        int_of(value, key)
-    return tuple(node)
-
-
-def int_of(node: object, key: str) -> int:
-    """One non-negative integer that fits torch's 64 bits."""
-    if type(node) is not int:
-        raise _bad(key, "has a shape, stride or offset that is not a whole number")
-    if not 0 <= node <= MAX_INT:
-        raise _bad(key, "has a negative or overflowing shape, stride or offset")
-    return node
-
-
-def _strides_or_none(shape: tuple[int, ...], strides: tuple[int, ...]) -> tuple[int, ...] | None:
-    """None if elements lie in C order without gaps; axes of size 1 may have any stride."""
-    expected = 1
-    for size, stride in zip(reversed(shape), reversed(strides), strict=True):
-        if size != 1 and stride != expected:
-            return strides
-        expected *= size
-    return None
-
-
-def checked_view(
-    ref: StorageRef, dtype: str, start: int, shape: tuple[int, ...], strides: tuple[int, ...], key: str
-) -> Piece:
-    """The checked view: every element that it reaches lies in the storage."""
-    if len(strides) != len(shape):
-        raise _bad(key, f"has {len(shape)} axes but {len(strides)} strides")
-    elements = math.prod(shape)
-    if elements > MAX_INT:
-        raise _bad(key, "has more elements than 64 bits can count")
-    if elements == 0:
-        return Piece(ref.storage, 0, shape)
-    steps = _strides_or_none(shape, strides)
-    last = start - 1 + elements
-    if steps is not None:
-        last = start + sum((size - 1) * stride for size, stride in zip(shape, steps, strict=True))
-    held = ref.storage.nbytes // DTYPES[dtype].block_nbytes * DTYPES[dtype].block_elements
-    if last >= held:
-        raise _bad(key, f"reaches to element {last:,} of a storage that holds {held:,}")
-    return Piece(ref.storage, start, shape, steps)
-
-
 def _strided(
     context: _Context,
     args: tuple[object, ...],
@@ -235,7 +163,7 @@ def _strided(
     """A dense tensor from (storage, offset, size, stride, ...)."""
     key = context.key
     if len(args) < 4 or not isinstance(args[0], Persistent):
-        raise _bad(key, "is rebuilt from something that is not a storage")
+        raise bad_tensor(key, "is rebuilt from something that is not a storage")
     start, shape, strides = int_of(args[1], key), ints_of(args[2], key), ints_of(args[3], key)
     ref = context.storage_of(args[0], key)
     dtype = dtype or ref.dtype or "uint8"  # as torch reads an untyped storage
@@ -250,7 +178,7 @@ def _strided(
 def _require_grad(value: object, may_have: bool, key: str) -> None:
     """The argument requires_grad, as torch takes it."""
     if type(value) is not bool or (value and not may_have):
-        raise _bad(key, "says of its gradient what torch does not take")
+        raise bad_tensor(key, "says of its gradient what torch does not take")
 
 
 def _bits(metadata: object, is_complex: bool, key: str) -> tuple[bool, bool]:
@@ -258,20 +186,20 @@ def _bits(metadata: object, is_complex: bool, key: str) -> tuple[bool, bool]:
     if metadata is None:
         return False, False
     if not isinstance(metadata, Dict):
-        raise _bad(key, "carries flags that are no dict")
+        raise bad_tensor(key, "carries flags that are no dict")
     found = {"conj": False, "neg": False}
     for name, value in metadata.items:
         if type(name) is not str or name not in found or type(value) is not bool:
-            raise _bad(key, "carries a flag that ckptool does not know")
+            raise bad_tensor(key, "carries a flag that ckptool does not know")
         if name == "conj" and not is_complex:
-            raise _bad(key, "is marked as conjugated, but its numbers are not complex")
+            raise bad_tensor(key, "is marked as conjugated, but its numbers are not complex")
         found[name] = value
     return found["conj"], found["neg"]
 
 
 def _require_count(context: _Context, args: tuple[object, ...], counts: tuple[int, ...]) -> None:
     if len(args) not in counts:
-        raise _bad(context.key, f"is rebuilt from {len(args)} arguments, which torch does not take")
+        raise bad_tensor(context.key, f"is rebuilt from {len(args)} arguments, which torch does not take")
 
 
 def _tensor_v1(context: _Context, args: tuple[object, ...]) -> Tensor:
@@ -288,7 +216,7 @@ def _tensor_v3(context: _Context, args: tuple[object, ...]) -> Tensor:
     _require_count(context, args, (7, 8))
     dtype = named_dtype(args[6])
     if dtype is None:
-        raise _bad(context.key, "has a dtype that ckptool does not know")
+        raise bad_tensor(context.key, "has a dtype that ckptool does not know")
     return _strided(context, args, dtype, args[7] if len(args) > 7 else None)
 
 
@@ -297,9 +225,9 @@ def _array(context: _Context, array: Array, dtype: str = "") -> Tensor:
     key, stored = context.key, array.number
     shape = ints_of(array.shape, key)
     if array.content is None:
-        raise _bad(key, "is a numpy array without bytes")
+        raise bad_tensor(key, "is a numpy array without bytes")
     if math.prod(shape) > MAX_INT:
-        raise _bad(key, "has more elements than 64 bits can count")
+        raise bad_tensor(key, "has more elements than 64 bits can count")
     itemsize = DTYPES[stored.dtype].block_nbytes
     ref = context.storage_of(ArrayBytes(array.content, math.prod(shape) * itemsize), key)
     ref = StorageRef(replace(ref.storage, big_endian=stored.big_endian and itemsize > 1), None)
@@ -339,12 +267,12 @@ def _sparse(context: _Context, args: tuple[object, ...]) -> Tensor:
     """COO: (indices, values, size, ...); CSR, CSC, BSR, BSC: (compressed, plain, values, size)."""
     data = args[1] if len(args) > 1 else None
     if type(data) is not tuple or len(data) < 3:
-        raise _bad(context.key, "is sparse, but its parts are missing")
+        raise bad_tensor(context.key, "is sparse, but its parts are missing")
     count = 2 if is_tensor(data[1]) and not is_tensor(data[2]) else 3
     names = ("indices", "values") if count == 2 else ("compressed_indices", "plain_indices", "values")
     parts = _parts(context, list(zip(names, data, strict=False)))
     if len(parts) != count or len(data) <= count:
-        raise _bad(context.key, "is sparse, but its parts are missing")
+        raise bad_tensor(context.key, "is sparse, but its parts are missing")
     return _made_of(context, parts[-1][1].dtype, ints_of(data[count], context.key), "sparse", parts)
 
 
@@ -352,14 +280,14 @@ def _nested(context: _Context, args: tuple[object, ...]) -> Tensor:
     """A ragged tensor: one buffer, and the shapes of its rows as a tensor."""
     parts = _parts(context, list(zip(("values", "sizes", "strides", "storage_offsets"), args, strict=False)))
     if not parts or parts[0][0] != "values":
-        raise _bad(context.key, "is nested, but its values are missing")
+        raise bad_tensor(context.key, "is nested, but its values are missing")
     return _made_of(context, parts[0][1].dtype, parts[0][1].shape, "nested", parts)
 
 
 def _meta(context: _Context, args: tuple[object, ...]) -> Tensor:
     dtype = named_dtype(args[0]) if args else None
     if dtype is None or len(args) < 2:
-        raise _bad(context.key, "has a dtype that ckptool does not know")
+        raise bad_tensor(context.key, "has a dtype that ckptool does not know")
     return _made_of(context, dtype, ints_of(args[1], context.key), "meta", ())
 
 
@@ -367,7 +295,7 @@ def _wrapper_subclass(context: _Context, args: tuple[object, ...]) -> Tensor:
     """A subclass without bytes of its own; the tensors among its attributes are what it is made of."""
     dtype = named_dtype(args[1]) if len(args) > 2 else None
     if dtype is None:
-        raise _bad(context.key, "has a dtype that ckptool does not know")
+        raise bad_tensor(context.key, "has a dtype that ckptool does not know")
     parts = _parts(context, list(_attributes(context.state)))
     return _made_of(context, dtype, ints_of(args[2], context.key), "nested" if parts else "meta", parts)
 
@@ -413,9 +341,9 @@ def _parts(context: _Context, named: list[tuple[str, object]], depth: int = 0) -
         elif found.build in _DENSE.values():
             parts.append((name, found.build(inner, found.args)))
         else:
-            raise _bad(context.key, f"is made of parts that are not plain tensors ({name})")
+            raise bad_tensor(context.key, f"is made of parts that are not plain tensors ({name})")
         if len(parts) > _MAX_PARTS:
-            raise _bad(context.key, f"is made of more than {_MAX_PARTS} tensors")
+            raise bad_tensor(context.key, f"is made of more than {_MAX_PARTS} tensors")
     return tuple(parts)
 
 

@@ -10,8 +10,9 @@ from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
-from ckptool.core.checkpoint import Extra, Selection, Tensor
+from ckptool.core.checkpoint import Extra, Selection
 from ckptool.core.observations import Observation, WholeModule
+from ckptool.core.tensor import Tensor
 from ckptool.formats.pickle.objects import Call, Global, Persistent
 from ckptool.formats.torch.frame import Frame
 from ckptool.formats.torch.names import Names, key_text

@@ -12,11 +12,12 @@ from dataclasses import dataclass, replace
 from pathlib import PurePath
 
 from ckptool.core.bytes import ByteSource, OpenBytes
-from ckptool.core.checkpoint import Checkpoint, GlobalUse, Storage
+from ckptool.core.checkpoint import Checkpoint, GlobalUse
 from ckptool.core.errors import UnreadableError, naming
 from ckptool.core.format import Format
 from ckptool.core.initial import INITIAL_KEY
 from ckptool.core.observations import ChecksumDiffers, Observation, TrailingBytes
+from ckptool.core.tensor import Storage
 from ckptool.formats.pickle.loading import Loaded, load, load_from
 from ckptool.formats.pickle.objects import Persistent
 from ckptool.formats.registry import endings
@@ -59,7 +60,7 @@ class Archive:
     observations: tuple[Observation, ...] = ()
 
     def storage_of(self, node: Persistent | ArrayBytes, key: str) -> StorageRef:
-        """The record of ``("storage", class, name, location, numel)``; see `ckptool.formats.torch.tensor.StorageOf`.
+        """The record of ``("storage", class, name, location, numel)``; see `ckptool.formats.torch.storage.StorageOf`.
 
         Raises:
             UnreadableError: the record is missing, compressed, or not of the size that the pickle declares.

@@ -213,7 +213,7 @@ class _Work:
     def _staying(self, same: Sequence[Said], *, alone: bool) -> list[Ruled]:
         """Rules for tensors whose names stay."""
         if alone:
-            return [Ruled("{m**} -> {m**}", tuple(same))]
+            return [_Rest("{m**} -> {m**}", tuple(same))]
         modules: dict[str, list[Said]] = defaultdict(list)
         for pair in same:
             modules[pair.sources[0].partition(".")[0] + "." * ("." in pair.sources[0])].append(pair)
@@ -221,7 +221,7 @@ class _Work:
         lines = folded(lines, Texts(key.partition(".")[0] + "." * ("." in key) for key in self.kept))
         if len(lines) <= _FEW_MODULES:
             return [Ruled(line.text, line.said) for line in lines]
-        return [Ruled(".{p*} -> .{p*}", tuple(same))]
+        return [_Rest(".{p*} -> .{p*}", tuple(same))]
 
     # ------------------------------------------------------------------------------------------ order, proof
 
@@ -229,13 +229,15 @@ class _Work:
         return self._by_model([Ruled(line.text, line.said) for line in lines])
 
     def _by_model(self, rules: Iterable[Ruled]) -> list[Ruled]:
-        return sorted(rules, key=lambda rule: (_is_rest(rule), min(self.place[id(pair)] for pair in rule.said)))
+        return sorted(
+            rules, key=lambda rule: (isinstance(rule, _Rest), min(self.place[id(pair)] for pair in rule.said))
+        )
 
     def _checked(self, rules: Sequence[Ruled]) -> tuple[list[Ruled] | None, set[int]]:
         """The rules in an order in which they hold, with drops; None and the pairs that come out wrong."""
         least: set[int] | None = None
         by_model = self._by_model(rules)
-        by_length = sorted(by_model, key=lambda rule: (_is_rest(rule), -len(rule.text.partition(" -> ")[0])))
+        by_length = sorted(by_model, key=lambda rule: (isinstance(rule, _Rest), -len(_left(rule.text))))
         for some in (by_model, by_length):
             made, is_well = made_by([rule.text for rule in some], self.source, self.target)
             extra = {key: row for key, row in made.items() if key not in self.wanted}
@@ -252,9 +254,13 @@ class _Work:
         return None, least or set()
 
 
-def _is_rest(rule: Ruled) -> bool:
-    """It stands for whatever is left, and comes last."""
-    return rule.text in ("{m**} -> {m**}", ".{p*} -> .{p*}")
+def _left(rule: str) -> str:
+    """What a rule names."""
+    return rule.partition(" -> ")[0]
+
+
+class _Rest(Ruled):
+    """A rule that stands for whatever is left, and comes last."""
 
 
 def _without(parts: Sequence[str], run: Sequence[str]) -> str | None:
