@@ -209,7 +209,7 @@ def _with_others(problems: tuple[Problem, ...], recipe: Recipe, specs: Specs) ->
     if recipe.name not in builtin_recipes() or EXPERTS not in recipe.name or len(specs) > _MANY:
         return problems
     others = ((options, other) for options, other in fitting_recipes(specs) if EXPERTS in options[1])
-    names = [" ".join(options) for options, other in others if not expand(other, specs).problems]
+    names = [" ".join(options) for options, other in others if not expand(other, specs, near=False).problems]
     if not names:
         return problems
     hint = f"{'this fits' if len(names) == 1 else 'these fit'}: {', '.join(names[:3])}"
