@@ -17,6 +17,7 @@ def main() -> None:
 
     interrupts_raise()
     code = run(sys.argv[1:])
+    gc.freeze()  # all of it ends with the process; to look through it first takes a tenth of a short command
     interrupts_end()
     sys.exit(code)
 

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import shutil
+import sys
+from compileall import compile_dir
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 from hypothesis import settings
+
+# As the command sets it: looking for garbage among all that torch and pytest keep takes longer than the tests.
+gc.set_threshold(200_000, 20, 100)
+# A worker, and a process that it starts, computes on one core: the others have work of their own.
+for _threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_threads, "1")
 
 # The same examples every time, so that a run fails for a change and not for luck; a busy machine is no failure.
 # New examples: pytest --hypothesis-profile=new
@@ -17,6 +27,12 @@ settings.load_profile("same")
 
 ROOT = Path(__file__).parent.parent
 FIXTURES = ROOT / "fixtures"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Compile the package once where Python was told not to: hundreds of processes of it start, each else anew."""
+    if sys.dont_write_bytecode and not hasattr(config, "workerinput"):
+        compile_dir(ROOT / "ckptool", quiet=2, workers=0)
 
 
 @pytest.fixture

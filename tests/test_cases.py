@@ -63,10 +63,12 @@ BESIDE = {
 
 
 @pytest.mark.parametrize("beside", BESIDE)
-@pytest.mark.parametrize("zipped", [True, False])
-def test_shared_and_cyclic_objects_are_looked_at_once(beside: str, zipped: bool, tmp_path: Path) -> None:
-    torch.save({"model": WEIGHTS, "x": BESIDE[beside]()}, tmp_path / "a.pth", _use_new_zipfile_serialization=zipped)
-    torch.save({"model": WEIGHTS, "x": [BESIDE[beside]()]}, tmp_path / "b.pth")
+def test_shared_and_cyclic_objects_are_looked_at_once(beside: str, tmp_path: Path) -> None:
+    for zipped in (True, False):
+        folder = tmp_path / f"zip-{zipped}"
+        folder.mkdir()
+        torch.save({"model": WEIGHTS, "x": BESIDE[beside]()}, folder / "a.pth", _use_new_zipfile_serialization=zipped)
+        torch.save({"model": WEIGHTS, "x": [BESIDE[beside]()]}, folder / "b.pth")
     commands = [
         ["inspect", "a.pth"],
         ["check", "a.pth"],
@@ -77,14 +79,21 @@ def test_shared_and_cyclic_objects_are_looked_at_once(beside: str, zipped: bool,
         ["transplant", "a.pth", "--into", "b.pth", "-o", "t.pth"],
         ["diff", "a.pth", "b.pth"],
     ]
-    script = "import sys; from ckptool.cli.app import run; print([run(c) for c in eval(sys.argv[1])], file=sys.stderr)"
+    script = (
+        "import os, sys; from ckptool.cli.app import run\n"
+        "for folder in 'zip-True', '../zip-False':\n"
+        "    os.chdir(folder); print([run(c) for c in eval(sys.argv[1])], file=sys.stderr)"
+    )
     done = subprocess.run(
         [sys.executable, "-c", script, repr(commands)], cwd=tmp_path, timeout=60, capture_output=True, text=True
     )
-    codes = eval(done.stderr.splitlines()[-1])
-    assert set(codes[:7]) <= {0, 2}, done.stderr
-    assert codes[2] == codes[4] == 0, done.stderr
-    assert torch.equal(torch.load(tmp_path / "r.pth", weights_only=False)["model"]["v.weight"], WEIGHTS["w.weight"])
+    ended = [eval(line) for line in done.stderr.splitlines() if line.startswith("[")]
+    assert len(ended) == 2, done.stderr
+    for codes, zipped in zip(ended, (True, False), strict=True):
+        assert set(codes[:7]) <= {0, 2}, done.stderr
+        assert codes[2] == codes[4] == 0, done.stderr
+        state = torch.load(tmp_path / f"zip-{zipped}" / "r.pth", weights_only=False)
+        assert torch.equal(state["model"]["v.weight"], WEIGHTS["w.weight"])
 
 
 # -------------------------------------------------------------------------------- numbers that nothing uses

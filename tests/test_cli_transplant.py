@@ -157,16 +157,21 @@ def test_freeze_list(cli: Run, fixtures: Path) -> None:
     assert modules[1:] == [key.removesuffix(".weight") for key in parameters if re.search(r"bn\d\.w|e\.1\.w", key)]
 
 
-@pytest.mark.parametrize("out", ["net.pth", "net.safetensors", "net"])
-def test_the_snippet_runs_and_freezes(out: str, cli: Run, fixtures: Path) -> None:
-    code, text, _ = cli("transplant", *REID, "-o", out, "--snippet", "--json")
-    assert code == 0
-    script = json.loads(text)["snippet"] + (
+def test_the_snippet_runs_and_freezes(cli: Run, fixtures: Path) -> None:
+    """That of each format, one after the other in a new process; each has names of its own."""
+    end = (
         "assert [key for key, p in model.named_parameters() if p.requires_grad and key != 'bottleneck.weight'] == "
         "['classifier.weight'], 'trained'\n"
         "model.eval()\nmodel.train()\n"
         "assert not model.base.bn1.training and model.bottleneck.training\n"
     )
+    script = ""
+    for out in ("net.pth", "net.safetensors", "net"):
+        code, text, _ = cli("transplant", *REID, "-o", out, "--snippet", "--json")
+        assert code == 0
+        snippet = json.loads(text)["snippet"]
+        assert out in snippet
+        script += f"exec({snippet + end!r}, {{}})\n"
     done = subprocess.run([sys.executable, "-c", script], cwd=fixtures, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
 

@@ -13,7 +13,7 @@ import torch
 from conftest import ROOT
 from console import Run
 from safetensors.numpy import load_file, save_file
-from test_distributed import environment, run
+from test_distributed import environment, run, start
 
 import ckptool
 
@@ -228,8 +228,12 @@ def torchrun(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_torchrun_starts_four(run: Run, tmp_path: Path) -> None:
     alone = run(*COMMANDS["inspect"], "--json")
-    done = torchrun(tmp_path, *COMMANDS["inspect"], "--json", "--distributed", "--work", "meet")
-    assert (done.returncode, done.stdout) == alone[:2], done.stderr
+    processes = [
+        start(tmp_path, n, 2, *COMMANDS["inspect"], "--json", "--work", "meet", TORCHELASTIC_RUN_ID="x")
+        for n in range(2)
+    ]
+    said = [process.communicate(timeout=120)[0] for process in processes]
+    assert (processes[0].returncode, said) == (alone[0], [alone[1], ""])
     done = torchrun(tmp_path, *COMMANDS["diff"], "--json", "--distributed", "--work", "other")
     assert done.returncode == 1 and "exitcode  : 1" in done.stderr, "the exit code of the first process is that of all"
     assert done.stdout == run(*COMMANDS["diff"], "--json")[1]

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 
 import ckptool
 from ckptool.cli.app import run
+from ckptool.engine.dequantize import encoded_of
 from ckptool.models import import_torchvision
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -109,3 +110,17 @@ def test_a_torchao_file_keeps_its_objects(tmp_path: Path, capsys: pytest.Capture
     assert run(["merge", source, plain, "--method", "linear", "-o", str(tmp_path / "merged.pth")]) == 2
     assert "decode them: --dequantize" in capsys.readouterr().err
     assert run(["check", source]) == 0
+
+
+def test_a_cast_refuses_a_file_that_is_quantized_as_a_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """No tensor is cast then, and the user asked for another dtype."""
+    unpacked("torchao_pickled_int8", tmp_path)
+    source, whole, out = (str(tmp_path / name) for name in ("model.pth", "whole.pth", "out.pth"))
+    keep = [option for each in encoded_of(ckptool.open(source)) for option in ("--keep", each.codes.key)]
+    assert run(["filter", source, *keep, "--keep-unknown", "-o", whole]) == 0
+    for command in (["filter", whole], ["remap", whole, "-r", "up_proj. -> up."]):
+        capsys.readouterr()
+        assert run([*command, "--dtype", "f16", "--keep-unknown", "-o", out]) == 2
+        told = " ".join(capsys.readouterr().err.split())
+        assert "3 quantized weights (torchao Int8Tensor" in told and "--dequantize" in told
+        assert not Path(out).exists()

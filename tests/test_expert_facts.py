@@ -14,6 +14,7 @@ from test_expert_recipes import WRITTEN, built
 
 import ckptool
 from ckptool.cli.app import run
+from ckptool.facts.experts import _numbers, _Survey
 from ckptool.facts.registry import facts_of
 
 State = dict[str, torch.Tensor]
@@ -171,3 +172,19 @@ def test_check_in_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     (tmp_path / "ckptool.toml").write_text('allow.facts = ["missing-experts"]')
     policy = ["--policy", str(tmp_path / "ckptool.toml")]
     assert run(["check", str(tmp_path / "a.safetensors"), *policy]) == 0
+
+
+def test_experts_are_grouped_by_their_parts() -> None:
+    """As counting the parts of each expert does."""
+    chance = random.Random(1)
+    for _ in range(200):
+        survey = _Survey()
+        survey.apart["m"] = {part: chance.getrandbits(chance.choice([3, 20])) | 1 for part in ("w1", "w2", "w3", "b")}
+        present = survey.present("m")
+        counted: dict[frozenset[str], int] = {}
+        for number in range(present.bit_length()):
+            parts = frozenset(part for part, bits in survey.apart["m"].items() if bits >> number & 1)
+            if parts:
+                counted[parts] = counted.get(parts, 0) | 1 << number
+        assert survey.alike("m") == counted
+        assert _numbers(present) == [number for number in range(present.bit_length()) if present >> number & 1]

@@ -412,11 +412,12 @@ def test_reverse_require_is_a_list_of_preconditions_on_keys() -> None:
 # ---------------------------------------------------------------------------------------------- suggestions
 
 
-@pytest.mark.parametrize("layers", [2, 450])
+@pytest.mark.parametrize(("layers", "many"), [(2, 5_000), (2, 20), (450, 5_000)])
 def test_a_transplant_between_the_layouts_names_the_recipe(
-    layers: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    layers: int, many: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also for as many keys as a real model has, of which recipes are tried by the forms of their keys."""
+    monkeypatch.setattr("ckptool.commands.transplant.suggest._MANY", many)
     from safetensors.torch import save_file
 
     split = {
@@ -432,6 +433,8 @@ def test_a_transplant_between_the_layouts_names_the_recipe(
         capsys.readouterr()
         assert main(["transplant", str(source), "--into", str(target)]) == 0
         assert f"note: {options} would fill" in capsys.readouterr().out
+        if layers > 2:  # that the command does it is seen on the small ones
+            continue
         words = [*options.split(), "--strict", "-o", str(out), "--force"]
         assert main(["transplant", str(source), "--into", str(target), *words]) == 0
         assert main(["diff", str(out), str(target)]) == 0

@@ -236,14 +236,16 @@ def test_the_reported_error_is_what_is_lost(tmp_path: Path) -> None:
 @given(data=st.data())
 def test_low_rank_is_close_to_the_best(data: st.DataObject) -> None:
     rng = np.random.default_rng(data.draw(st.integers(0, 99)))
-    shape = data.draw(st.sampled_from([(5, 3), (300, 280), (280, 700), (1, 9)]))
+    shape = data.draw(st.sampled_from([(5, 3), (72, 64), (64, 150), (1, 9)]))
     rank = data.draw(st.integers(1, 12))
     decay = data.draw(st.sampled_from([0.0, 0.5, 2.0]))
     u, _ = np.linalg.qr(rng.standard_normal((shape[0], min(shape))))
     v, _ = np.linalg.qr(rng.standard_normal((shape[1], min(shape))))
     values = (1.0 + np.arange(min(shape))) ** -decay * 10.0 ** data.draw(st.sampled_from([-6, 0, 4]))
     matrix = ((u * values) @ v.T).astype(np.float32)
-    left, found, right = low_rank(matrix, rank)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ckptool.values.lowrank._EXACT", 32)  # what is larger goes the way of large ones
+        left, found, right = low_rank(matrix, rank)
     best = float(np.sqrt(np.square(values[rank:]).sum()))
     assert distance(matrix, left * found, right) <= 1.01 * best + 1e-5 * values[0]
 

@@ -269,12 +269,11 @@ def test_an_advised_command_is_pasted_into_a_shell(
         plain = re.sub(r"\x1b\[[0-9;]*m", "", said)
         (lines,) = re.findall(r"^ *(?:help: )?(ckptool transplant (?:.*\\\n)*.*)$", plain, re.MULTILINE)
         assert all(len(line) <= int(columns) for line in lines.splitlines())
-        program = f'ckptool() {{ {shlex.quote(sys.executable)} -m ckptool "$@"; }}; '
-        ran = subprocess.run(
-            ["sh", "-c", program + lines + " -o new.pth"], cwd=fixtures, capture_output=True, text=True
-        )
-        assert ran.returncode == 0, ran.stderr
-        assert "partly loaded" not in ran.stdout
+        program = """ckptool() { printf '%s\\0' "$@"; }; """
+        words = subprocess.run(["sh", "-c", program + lines], capture_output=True, text=True, check=True).stdout
+        code, out, err = cli(*words.split("\0")[:-1], "-o", "new.pth")
+        assert code == 0, err
+        assert "partly loaded" not in out
         (fixtures / "new.pth").unlink()
 
 

@@ -199,6 +199,13 @@ def test_a_filter_enters_no_room_of_matching(fixtures: Path, tmp_path: Path) -> 
     assert not modules & HEAVY
 
 
+def test_shards_are_filtered_without_what_reads_pickles(fixtures: Path, tmp_path: Path) -> None:
+    modules = modules_after("filter", "shards", "-o", str(tmp_path / "out"), cwd=fixtures)
+    unwanted = ("formats.pickle.machine", "formats.torch.nodes", "formats.ranks.stand_ins", "commands.diff.result")
+    assert not modules & {f"ckptool.{name}" for name in unwanted}
+    assert "recipes" not in rooms_of(modules)
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_functions_take_at_most_eight_parameters(path: Path) -> None:
     """More than that is a frozen value of options; the functions of commands are what the command line is made of."""

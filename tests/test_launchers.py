@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from console import Run
 from safetensors.numpy import save_file
-from test_distributed import NET, content, environment, model, run
+from test_distributed import content, environment, model, run
 
 import ckptool
 from ckptool.storage import ahead, memory
@@ -61,8 +61,47 @@ def test_each_command_needs_a_launcher(run: Run, tmp_path: Path, name: str) -> N
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
 
+@pytest.mark.parametrize("step", [{}, {"SLURM_STEP_ID": "batch"}, {"SLURM_STEP_ID": "4294967291"}])
+@pytest.mark.parametrize("name", ["filter", "check"])
+def test_the_script_of_a_slurm_job_is_not_its_tasks(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, step: dict[str, str]
+) -> None:
+    """Slurm calls it process 0 of 8, and nobody starts the others: nothing waits for them or warns of them."""
+    model(tmp_path / "in", tensors=3)
+    for variable, value in {"SLURM_JOB_ID": "7", "SLURM_PROCID": "0", "SLURM_NTASKS": "8", **step}.items():
+        monkeypatch.setenv(variable, value)
+    more = ["--work", "meet"] if name in READING else []
+    code, out, err = run(*(WRITING | READING)[name], "--distributed", *more)
+    assert (code, out) == (2, "") and "7 of its 8 tasks are not running" in err and "srun ckptool" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+    code, out, err = run(*(WRITING | READING)[name])
+    assert code == 0 and "--distributed" not in out + err
+
+
+def test_the_innermost_launcher_counts() -> None:
+    """mpirun in a job of Slurm starts its helpers by srun; salloc's shell is one process, whatever the job has."""
+    step = {"SLURM_PROCID": "1", "SLURM_NTASKS": "8", "SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_ID": "0"}
+    share = launched(step | {"OMPI_COMM_WORLD_RANK": "5", "OMPI_COMM_WORLD_SIZE": "8"})
+    assert share is not None and (share.number, share.count) == (5, 8)
+    share = launched(step)
+    assert share is not None and (share.number, share.count) == (1, 2)
+    share = launched(step | {"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "1", "SLURM_STEP_ID": "4294967290"})
+    assert share is not None and share.count == 1
+    script = {"SLURM_PROCID": "0", "SLURM_NTASKS": "8"}
+    share = launched(script | {"OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_SIZE": "8"})
+    assert share is not None and share.count == 8
+    assert launched(script | {"SLURM_NTASKS": "1"}) is not None and launched(script) is None
+
+
 @pytest.mark.parametrize("launcher", LAUNCHERS)
-def test_processes_of_each_launcher_share(run: Run, tmp_path: Path, launcher: str) -> None:
+def test_each_launcher_numbers_its_processes(launcher: str) -> None:
+    rank, size, more = LAUNCHERS[launcher]
+    share = launched({rank: "1", size: "4", **more})
+    assert share is not None and (share.number, share.count, share.is_launched) == (1, 4, True)
+
+
+def test_processes_of_a_launcher_share(run: Run, tmp_path: Path) -> None:
+    launcher = "srun"
     model(tmp_path / "in", tensors=8)
     command = ["filter", "in", "--max-shard", "25kB", "-o"]
     assert run(*command, "alone")[0] == 0
@@ -119,21 +158,21 @@ def rivals(folder: Path, *commands: list[str]) -> list[tuple[int, str, str]]:
 
 
 def test_rivals_of_a_transplant(tmp_path: Path) -> None:
-    (tmp_path / "net.py").write_text(NET.replace("60, 50", "600, 500"))
     made = {f"layers.{n}.weight": np.full((500, 600), n, np.float32) for n in range(8)}
     save_file(made, tmp_path / "in.safetensors")
-    command = ["transplant", "in.safetensors", "--into", "net.py:Net", "--max-shard", "2MB", "-o", "out"]
+    save_file(made | {"head.weight": np.ones((50, 7), np.float32)}, tmp_path / "net.safetensors")
+    command = ["transplant", "in.safetensors", "--into", "net.safetensors", "--max-shard", "2MB", "-o", "out"]
     said = rivals(tmp_path, command, command, command)
     assert sorted(code for code, _, _ in said) == [0, 2, 2], said
     for code, _, err in said:
         assert code == 0 or "another process is writing" in err or "exists" in err or "was created" in err
-    assert len(ckptool.open(tmp_path / "out")) == 18
+    assert len(ckptool.open(tmp_path / "out")) == 9
     hidden = [path.name for path in tmp_path.iterdir() if path.name.startswith(".")]
     assert hidden == [], "rivals leave nothing behind"
 
 
-@pytest.mark.parametrize("attempt", range(3))
-def test_rivals_that_read_for_different_ends(tmp_path: Path, attempt: int) -> None:
+@pytest.mark.parametrize("attempt", range(2))
+def test_rivals_that_read_for_different_ends(run: Run, tmp_path: Path, attempt: int) -> None:
     """Two comparisons meet in one folder: each is right or refused, and the folder is as good as before for one."""
     model(tmp_path / "in")
     model(tmp_path / "new", tensors=21)
@@ -143,7 +182,7 @@ def test_rivals_that_read_for_different_ends(tmp_path: Path, attempt: int) -> No
     for (code, out, err), expected in zip(said, (0, 1), strict=True):
         assert code == expected or (code == 2 and not out and "inputs or options differ" in err), said
     shutil.rmtree(tmp_path / "meet")
-    assert rivals(tmp_path, one)[0][0] == 0
+    assert run(*one)[0] == 0
     assert content(tmp_path / "in").keys() == {"model.safetensors", "config.json"}
 
 
@@ -196,19 +235,23 @@ def test_of_headers_no_more_is_kept_than_was_said(tmp_path: Path, monkeypatch: p
 
 @pytest.mark.slow
 def test_a_long_index_of_a_web_server_takes_little_memory(tmp_path: Path) -> None:
-    """52 MB of index and as much of headers: what is kept of them is bounded, and the index is read once."""
+    """29 MB of index and of headers: what is kept of them is bounded, and the index is read once."""
     from tests.bench.bench_remote import serve, sparse_shards
-    from tests.bench.harness import ckptool as command
-    from tests.bench.harness import measure
+    from tests.bench.harness import measure, script
 
-    sparse_shards(tmp_path / "in", 60, 600_000, 10**12)
+    sparse_shards(tmp_path / "in", 17, 170_000, 10**12)
     index = tmp_path / "in" / "model.safetensors.index.json"
-    assert index.stat().st_size > 52_000_000
+    nbytes = sum(path.stat().st_blocks * 512 for path in index.parent.iterdir())
+    limits = "import sys; from ckptool.storage import ahead, memory; memory.HEADS, ahead.NBYTES = 2 << 20, 1 << 20; "
+    code = f"{limits}from ckptool.cli.app import run; sys.exit(run(sys.argv[1:]))"
+    options = ("--keep", "model.layers.1.*", "-o", tmp_path / "x", "--dry-run")
     with serving(lambda handler, asked: serve(tmp_path, handler, asked)) as (url, log):
-        far = measure(command("filter", f"{url}/in/{index.name}", "--keep", "model.layers.1.*", "-o", tmp_path / "x",
-                              "--dry-run"))  # fmt: skip
+        far = measure(script(code, "filter", f"{url}/in/{index.name}", *options), env=environment())
         asked = [each.path for each in log.asked]
-    near = measure(command("filter", index, "--keep", "model.layers.1.*", "-o", tmp_path / "x", "--dry-run"))
+    near = measure(script(code, "filter", index, *options), env=environment())
     assert far.code == near.code == 0, far.output
     assert max(asked.count(path) for path in asked) == 2
-    assert far.peak_rss < near.peak_rss + 160 * 2**20
+    kept = 3 * 2**20
+    network = 20 * 2**20  # http, ssl and the buffers of connections; 13 MB were measured
+    assert kept + network < nbytes, "all of it would be more"
+    assert far.peak_rss < near.peak_rss + kept + network

@@ -334,3 +334,17 @@ def test_a_language_model_inside_another_has_its_prefix(tmp_path: Path) -> None:
     assert run(["remap", str(tmp_path / "m.gguf"), "--auto", "--like", like, "-o", str(out)]) == 0
     assert_same(load_file(out), inside)
     assert run(["diff", like, str(tmp_path / "m.gguf"), "--match", "auto"]) == 1
+
+
+def test_keys_and_values_that_llama_cpp_splits_are_one_tensor_again(tmp_path: Path) -> None:
+    """Its converter writes kv_b_proj in two: the keys of each head transposed, and the values."""
+    heads, nope, value, rank = 3, 4, 5, 6
+    whole = torch.randn(heads * (nope + value), rank)
+    keys, values = whole.view(heads, nope + value, rank).split([nope, value], 1)
+    state = {name: torch.randn(8, 8) for name in ("token_embd.weight", "blk.0.attn_output.weight")}
+    state |= {name: torch.randn(8) for name in ("output_norm.weight", "blk.0.attn_norm.weight")}
+    state |= {"blk.0.attn_k_b.weight": keys.transpose(1, 2).contiguous(), "blk.0.attn_v_b.weight": values.contiguous()}
+    source, out = tmp_path / "in.safetensors", tmp_path / "out.safetensors"
+    save_file(state, source)
+    assert run(["remap", str(source), "-r", "llamacpp-deepseek-mla-to-hf", "-o", str(out)]) == 0
+    assert torch.equal(load_file(out)["model.layers.0.self_attn.kv_b_proj.weight"], whole)

@@ -56,6 +56,15 @@ def test_inspect_of_a_terabyte_is_as_small(tmp_path: Path) -> None:
     assert large.peak_rss < INSPECT_LIMIT
 
 
+@pytest.fixture(scope="module")
+def of_many_keys(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """Folders of ten shards, by the number of their keys."""
+    folder = tmp_path_factory.mktemp("keys")
+    for keys in (3_000, 63_000):
+        write_key_shards(folder / str(keys), keys, shards=10)
+    return {keys: folder / str(keys) for keys in (3_000, 63_000)}
+
+
 @pytest.mark.parametrize(
     ("command", "most"),
     [
@@ -67,13 +76,11 @@ def test_inspect_of_a_terabyte_is_as_small(tmp_path: Path) -> None:
     ],
     ids=["inspect", "drop", "keep", "renamed", "recipe"],
 )
-def test_a_key_takes_so_many_bytes(command: list[str], most: int, tmp_path: Path) -> None:
+def test_a_key_takes_so_many_bytes(command: list[str], most: int, of_many_keys: dict[int, Path]) -> None:
     """Headers and plans are columns; a plain object for each tensor and step took 1,400 and 1,800 bytes."""
-    few, many = 3_000, 63_000
-    peaks = []
-    for keys in (few, many):
-        write_key_shards(tmp_path / str(keys), keys, shards=10)
-        measured = run(command[0], tmp_path / str(keys), *command[1:])
+    (few, many), peaks = of_many_keys, []
+    for keys, folder in of_many_keys.items():
+        measured = run(command[0], folder, *command[1:])
         assert f"{keys:,}" in measured.output or len(command) > 1
         peaks.append(measured.peak_private)
     assert (peaks[1] - peaks[0]) / (many - few) < most
@@ -131,7 +138,8 @@ def test_dequantizing_takes_as_little(scheme: str, tmp_path: Path) -> None:
     source = quantized_of_holes(tmp_path / "in.safetensors", scheme, 3)
     measured = run("filter", source, "--dequantize", "-o", tmp_path / "out.safetensors")
     assert (tmp_path / "out.safetensors").stat().st_size > 3 * 2 * 4096**2
-    assert measured.peak_rss < DEQUANTIZE_LIMIT
+    assert measured.peak_private < DEQUANTIZE_LIMIT - 10 * MB
+    assert measured.peak_rss < DEQUANTIZE_LIMIT + 10 * MB  # libraries' pages included
 
 
 FP8_LAYER = {"weight": ("F8_E4M3", [4, 4], 16), "weight_scale": ("F32", [1], 4)}
@@ -140,7 +148,7 @@ PLAIN_LAYER = {"weight": ("F32", [4], 16)}
 
 @pytest.mark.parametrize(
     ("layer", "options", "most"),
-    [(FP8_LAYER, ["--dequantize"], 1_300), (PLAIN_LAYER, ["--dtype", "f16"], 1_800)],
+    [(FP8_LAYER, ["--dequantize"], 750), (PLAIN_LAYER, ["--dtype", "f16"], 1_800)],
     ids=["dequantize", "cast"],
 )
 def test_a_computed_tensor_takes_so_many_bytes(

@@ -409,7 +409,7 @@ def test_bytes_of_arrays_of_every_protocol_stay_in_the_file(protocol: int, tmp_p
 
 
 def test_a_flipped_byte_in_a_large_pickle_of_a_torch_file_is_found(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Arrays in data.pkl stay in the file; its CRC-32 is compared all the same."""
     path, out = tmp_path / "a.pth", tmp_path / "o.safetensors"
@@ -422,3 +422,7 @@ def test_a_flipped_byte_in_a_large_pickle_of_a_torch_file_is_found(
     assert "differs from the CRC-32 in the file" in " ".join(capsys.readouterr().err.split())
     assert not out.exists()
     assert run(["check", str(path)]) == 1
+    monkeypatch.setattr("ckptool.formats.torch.zip._MAX_SUMMED", 1 << 20)
+    capsys.readouterr()
+    assert run(["check", str(path)]) == 0
+    assert "data.pkl, which holds the arrays, was not compared" in " ".join(capsys.readouterr().out.split())

@@ -502,7 +502,7 @@ from ckptool.storage.staging import clear_stages
 from ckptool.api.plan import Plan
 apply = lambda plan, out, **options: Plan.of(plan).apply(out, **options)
 from ckptool.commands.filter import plan_filter
-options = {"max_shard": 10_000_000} if "." not in sys.argv[2] else {}
+options = {"max_shard": 4_000_000} if "." not in sys.argv[2] else {}
 plan = plan_filter(open_checkpoint(sys.argv[1]), dtype=sys.argv[3] if len(sys.argv) > 3 else None)
 print("go", flush=True)
 apply(plan, sys.argv[2], force=True, **options)
@@ -511,9 +511,9 @@ apply(plan, sys.argv[2], force=True, **options)
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """An input of 50 MB."""
+    """An input of 20 MB."""
     path = tmp_path_factory.mktemp("large") / "in.pth"
-    torch.save({f"{i}.weight": torch.randn(1000, 625) for i in range(20)}, path)
+    torch.save({f"{i}.weight": torch.randn(1000, 250) for i in range(20)}, path)
     yield path
     path.unlink()
 
@@ -535,7 +535,7 @@ def test_kill_at_any_moment(large: Path, out: Path, name: str) -> None:
         process = subprocess.Popen(arguments, stdout=subprocess.PIPE)
         assert process.stdout is not None
         assert process.stdout.readline() == b"go\n"
-        time.sleep(chance.uniform(0, 0.15))
+        time.sleep(chance.uniform(0, 0.08))
         process.kill()
         killed += process.wait() == -signal.SIGKILL
         process.stdout.close()

@@ -10,7 +10,6 @@ import os
 import pickle
 import pickletools
 import random
-import resource
 import struct
 import subprocess
 import sys
@@ -27,6 +26,7 @@ from ckptool.core.errors import CkptError, OutputError, UnreadableError
 from ckptool.formats.pickle.dump import dump
 from ckptool.formats.pickle.loading import load, merge_globals, risk_of
 from ckptool.formats.pickle.objects import ByteString, Call, Dict, Global, Persistent, Set, as_bytes
+from tests.bench.harness import measure, script
 
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
 
@@ -211,10 +211,10 @@ def test_an_immutable_object_inside_itself_is_written_in_bounded_time() -> None:
     value: tuple[object, ...] = (*["x"] * 3000, *wide)
     for item in wide:
         item.append(value)
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(OutputError):  # CPython writes 9 million references for these 6000 values
         dump(value)
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5
 
 
 # --- torch's own files
@@ -536,14 +536,14 @@ def test_every_truncation_is_said_to_be_one(protocol: int) -> None:
 
 
 def _survives(data: bytes) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     try:
         value = load(data).value
         dump(value)
         dump(value, 4)
     except CkptError:
         pass
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2
 
 
 @settings(max_examples=300)
@@ -634,11 +634,11 @@ def test_a_broken_pickle_still_says_what_it_named() -> None:
 
 
 def _timed(data: bytes) -> Any:
-    started = time.perf_counter()
+    started = time.process_time()
     value = load(data).value
     again = dump(value)
     assert load(again).end == len(again)
-    assert time.perf_counter() - started < 10
+    assert time.process_time() - started < 10
     return value
 
 
@@ -674,12 +674,12 @@ def test_sharing_that_unfolds_without_end_stays_as_long_as_its_file() -> None:
 @pytest.mark.parametrize("unit", [b"}", b"]", b"(", b"\x8f", b")R", b"\x94", b"2", b"\x85", b"N", b"N0", b"K\x01Q"])
 def test_streams_far_denser_than_pickles_end(unit: bytes) -> None:
     data = b"cm\nf\n" + unit * (3_000_000 // len(unit)) + b"."
-    started = time.perf_counter()
+    started = time.process_time()
     try:
         load(data)
     except UnreadableError as error:
         assert "objects" in error.message
-    assert time.perf_counter() - started < 10
+    assert time.process_time() - started < 10
 
 
 def test_names_without_end_are_refused() -> None:
@@ -760,9 +760,9 @@ def test_risks(name: str, risk: str) -> None:
 
 @pytest.mark.parametrize("name", ["", ".", "a." * 500_000, "x" * 1_000_000])
 def test_any_name_is_judged_at_once(name: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     assert risk_of(name, name) in ("unknown", "dangerous")
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 1
 
 
 def test_harmless_names_exist() -> None:
@@ -782,17 +782,28 @@ def test_harmless_names_exist() -> None:
 # ---------------------------------------------------------------------------------------------- limits
 
 
+LOAD = """
+import sys
+from ckptool.core.errors import UnreadableError
+from ckptool.formats.pickle.loading import load
+try:
+    load(eval(sys.argv[1]))
+except UnreadableError as error:
+    print(error.message)
+"""
+
+
 @pytest.mark.parametrize(
     ("data", "limit"),
     [
-        (b"\x80\x02N" + b"20" * 13_200_000 + b".", "15,000,000 opcodes"),
-        (b"\x80\x02](" + b"G\x3f\xf0\x00\x00\x00\x00\x00\x00" * 8_000_000 + b"e.", "350 MB of objects"),
-        (b"\x80\x02](" + b"X\x02\x00\x00\x00ab" * 7_400_000 + b"e.", "350 MB of objects"),
+        (r"b'\x80\x02N' + b'20' * 13_200_000 + b'.'", "15,000,000 opcodes"),
+        (r"b'\x80\x02](' + b'G\x3f\xf0\x00\x00\x00\x00\x00\x00' * 8_000_000 + b'e.'", "350 MB of objects"),
+        (r"b'\x80\x02](' + b'X\x02\x00\x00\x00ab' * 7_400_000 + b'e.'", "350 MB of objects"),
     ],
     ids=["opcodes", "floats", "texts"],
 )
-def test_a_large_pickle_ends_at_a_limit_that_is_named(data: bytes, limit: str) -> None:
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(UnreadableError, match=limit):
-        load(data)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 700_000  # kB, the stream itself among them
+def test_a_large_pickle_ends_at_a_limit_that_is_named(data: str, limit: str) -> None:
+    """In a process of its own: what another test has held is no part of its memory."""
+    done = measure(script(LOAD, data))
+    assert limit in done.output
+    assert done.peak_rss < 750_000_000  # the stream itself among them

@@ -149,8 +149,12 @@ def test_one_file_is_uploaded(server: str, bucket: str, run: Run, tmp_path: Path
     assert set(load(content(bucket, "out/x.safetensors"))) == set(tensors())
 
 
-def test_large_objects_go_up_in_parts(server: str, bucket: str, run: Run, tmp_path: Path) -> None:
-    made = tensors(5, 6_000_000)
+def test_large_objects_go_up_in_parts(
+    server: str, bucket: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uploads, "_CONDITIONAL", 8 << 20)
+    monkeypatch.setattr(uploads, "_PART", 5 << 20)
+    made = tensors(5, 1_200_000)
     save_file(made, tmp_path / "big.safetensors")
     code, _, err = run("filter", "big.safetensors", "-o", f"s3://{bucket}/big.safetensors")
     assert code == 0, err

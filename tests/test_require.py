@@ -130,6 +130,12 @@ OUTSIDE: list[tuple[str, dict[str, tuple[int, ...]], dict[str, Any], str]] = [
     ("llama-meta-to-hf", {"tok_embeddings.weight": (8, 2), "norm.weight": (4,)}, {"params.json": {}}, "$2.shape[0]"),
     ("llamacpp-llama-to-hf", {"blk.0.attn_q_norm.weight": (4,)}, {}, "no *.attn_q_norm.*"),
     ("llamacpp-qwen-to-hf", {"blk.0.post_ffw_norm.weight": (4,)}, {}, "no *.post_ffw_norm.*"),
+    (
+        "llamacpp-deepseek-mla-to-hf",
+        {"blk.0.attn_k_b.weight": (2, 6, 4), "blk.0.attn_v_b.weight": (2, 5, 3)},
+        {},
+        "$1.shape[1] == $2.shape[2]",
+    ),
     ("llamacpp-deepseek-to-hf", {"blk.0.attn_k_b.weight": (4, 4, 4)}, {}, "no *.attn_k_b.*"),
     (
         "llamacpp-gpt-oss-to-hf",

@@ -13,7 +13,8 @@ from ckptool.commands.diff.result import Status
 from ckptool.core.checkpoint import Note
 from ckptool.core.errors import Exit
 from ckptool.core.plan import Plan, Problem, Use
-from ckptool.report.results import ABOUT, diff_findings, plan_findings
+from ckptool.report.about import ABOUT
+from ckptool.report.results import diff_findings, plan_findings
 
 RESNET = FIXTURES / "resnet18.pth"
 TUNED = FIXTURES / "tuned.safetensors"

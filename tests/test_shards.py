@@ -266,7 +266,7 @@ def test_a_lost_file_or_a_cut_one_is_named(case: str, copied: Callable[[str], Pa
     folder = copied(case)
     rng = random.Random(case)
     out = tmp_path / "out.pth"
-    for path in [path for path in sorted(folder.rglob("*")) if path.is_file()]:
+    for number, path in enumerate(path for path in sorted(folder.rglob("*")) if path.is_file()):
         inside = str(path.relative_to(folder))
         name = re.sub(r"^(?:global_step2(?:_universal)?/(?:zero/)?|iter_0000010/)", "", inside)
         if NOT_NEEDED.fullmatch(name):
@@ -278,7 +278,9 @@ def test_a_lost_file_or_a_cut_one_is_named(case: str, copied: Callable[[str], Pa
         if case == "ds1_pipeline_4" and name.startswith("layer_03"):  # a layer without parameters
             continue
         data = path.read_bytes()
-        for size in (None, rng.randrange(len(data))):
+        cut = rng.randrange(len(data))
+        # where there are very many, as three files of each parameter, one is lost and the next is cut
+        for size in (None, cut) if number < 12 else (cut,) if number % 2 else (None,):
             path.unlink()
             if size is not None:
                 path.write_bytes(data[:size])
@@ -311,7 +313,7 @@ def test_spoiled_files_give_one_clear_error_or_none(case: str, copied: Callable[
     folder = copied(case)
     rng = random.Random(case)
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix != ".py"]
-    for _ in range(40):
+    for _ in range(15 if case.startswith("verl") else 30):  # those have many more tensors
         path = rng.choice(files)
         data = path.read_bytes()
         spoiled = bytearray(data)

@@ -17,6 +17,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from ckptool.commands.checks.paths import find_targets
 from ckptool.core.errors import CkptError, UnreadableError, UsageError
 from ckptool.formats.opening import open_checkpoint
 
@@ -295,6 +296,29 @@ def test_folders_of_other_libraries_are_named(tmp_path: Path, name: str) -> None
     error = refusal(tmp_path)
     assert words in error.message
     assert help_words in (error.hint or "")
+    with pytest.raises(CkptError, match=words):  # `check` searches folders, and names these all the same
+        find_targets([tmp_path])
+
+
+LYING = {  # cut off, or with counts and lengths of 4 GB and more
+    "a.msgpack": (b"\x81\xa6params\xc6\xff\xff\xff\xff", "msgpack"),
+    "b.msgpack": (b"\xdf\xff\xff\xff\xff\xa6params", "msgpack"),
+    "c.msgpack": (b"\x81\xa6params\x81\xa1w\xc7", "msgpack"),
+    "d.msgpack": (b"\x81\xa1a" * 100_000, "not a checkpoint"),
+    "a.h5": (b"\x89HDF\r\n\x1a\n", "HDF5"),
+    "b.h5": (b"\x89HDF\r\n\x1a\n" + b"\xff" * 600, "HDF5"),
+    "a.keras": (b"PK\3\4" + b"\xff" * 100, "cut off"),
+    "a.onnx": (b"\x08\x07\x12\x07pytorch\x3a\xff\xff\xff\xff\x0f", "ONNX"),
+    "b.onnx": (b"\x08\x07\x3a" + b"\xff" * 9 + b"\x01", "ONNX"),
+    "c.onnx": (b"\xad\x34\x2b" * 99, "not a checkpoint"),
+}
+
+
+@pytest.mark.parametrize("name", LYING)
+def test_lying_files_of_other_libraries_are_named(tmp_path: Path, name: str) -> None:
+    data, words = LYING[name]
+    (tmp_path / name).write_bytes(data)
+    assert words in refusal(tmp_path / name).message
 
 
 def test_numbers_of_a_tensorflow_checkpoint_are_named(tmp_path: Path) -> None:

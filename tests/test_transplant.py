@@ -24,7 +24,7 @@ from ckptool.cli.app import run
 from ckptool.commands.transplant.result import Transplant
 from ckptool.core.errors import CkptError, PlanError, UsageError
 from ckptool.core.reasons import OwnTensor
-from ckptool.models import open_target
+from ckptool.models import open_target, strict_verdict
 from ckptool.models.entries import Filled
 from ckptool.recipes.recipe import load_recipe
 from ckptool.report.cells import Cell
@@ -267,7 +267,11 @@ def test_case_7_torchvision_vit_to_timm(torchvision: ModuleType, tmp_path: Path)
 def test_case_7_in_full_size(torchvision: ModuleType, tmp_path: Path) -> None:
     pytest.importorskip("timm")
     torch.manual_seed(0)
-    old = torchvision.models.vit_b_16().eval()
+    with torch.device("meta"):  # its own init takes seconds, and any values will do
+        old = torchvision.models.vit_b_16()
+    old = old.to_empty(device="cpu").eval()
+    for value in old.state_dict().values():
+        value.normal_(0, 0.02)
     done = ckptool.plan_transplant(
         save(old.state_dict(), tmp_path),
         "timm:vit_base_patch16_224",
@@ -277,8 +281,9 @@ def test_case_7_in_full_size(torchvision: ModuleType, tmp_path: Path) -> None:
     assert done.coverage == 1.0 and not done.plan.unmet
     import timm
 
-    new = timm.create_model("vit_base_patch16_224").eval()
-    new.load_state_dict(written(done, tmp_path))
+    with torch.device("meta"):
+        new = timm.create_model("vit_base_patch16_224").eval()
+    new.load_state_dict(written(done, tmp_path), assign=True)
     image = torch.randn(1, 3, 224, 224)
     with torch.no_grad():
         torch.testing.assert_close(new(image), old(image), rtol=1e-4, atol=1e-5)
@@ -335,12 +340,14 @@ def test_a_model_into_itself(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_every_torchvision_model_into_itself(torchvision: ModuleType, tmp_path: Path) -> None:
-    """On headers: the files have holes for the values, which a plan does not read."""
+    """Each is known without data; on headers: the files have holes for the values, which a plan does not read."""
     names = torchvision.models.list_models()
     assert len(names) > 100
     for name in names:
         target = open_target(f"torchvision:{name}")
         assert isinstance(target.module, nn.Module)
+        assert target.device == "meta" and all(parameter.is_meta for parameter in target.module.parameters()), name
+        assert target.notes == () and strict_verdict(target, target.specs, target.versions).strict, name
         path = tmp_path / "own.pth"
         with torch.serialization.skip_data():
             torch.save(copy.deepcopy(target.module).to_empty(device="cpu").state_dict(), path)

@@ -14,7 +14,7 @@ from ckptool.cli.common import PATH
 from ckptool.core.checkpoint import Note
 from ckptool.core.errors import UsageError
 from ckptool.storage.environment import VARIABLES
-from ckptool.storage.launchers import Share, launched
+from ckptool.storage.launchers import Share, launched, tasks_of_script
 from ckptool.storage.paths import is_address
 
 if TYPE_CHECKING:
@@ -74,6 +74,12 @@ def named_share(part: str | None, distributed: bool) -> Share | None:
     if not distributed:
         return None
     found = launched(VARIABLES)
+    if found is None and (tasks := tasks_of_script(VARIABLES)):
+        raise UsageError(
+            f"--distributed is for processes that a launcher starts, and this is the script of a Slurm job: "
+            f"the other {tasks - 1:,} of its {tasks:,} tasks are not running",
+            hint="start all of them: srun ckptool ... --distributed",
+        )
     if found is None:
         raise UsageError(
             "--distributed is for processes that a launcher starts, and RANK and WORLD_SIZE are not set",

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from ckptool.core.checkpoint import Checkpoint, Note
-from ckptool.core.counts import tallied
 from ckptool.core.errors import PlanError, UsageError
 from ckptool.core.facts import FINE, Answer, Fact, Fine, Operation, Refuse, Say, Use
 from ckptool.core.ops import Cast
@@ -205,7 +204,15 @@ def _touched(plan: Plan) -> list[_Touched]:
     touched = [_Touched() for _ in plan.inputs]
     if isinstance(plan.steps, Copies):
         _touch_columns(touched[plan.steps.input], plan.steps)
-        return touched
+    else:
+        _touch_steps(touched, plan)
+    for done in touched if plan.casts else ():
+        done.spared[Operation.CAST] = done.keys[Operation.COPY]
+    return touched
+
+
+def _touch_steps(touched: list[_Touched], plan: Plan) -> None:
+    """The same of each step."""
     for step in plan.steps:
         value = step.value
         if isinstance(value, Source):
@@ -226,13 +233,10 @@ def _touched(plan: Plan) -> list[_Touched]:
                 done.keys[Operation.COPY][source.key] = None
             else:
                 done.keys[operation][source.key] = None
-                if isinstance(step.reason, ByOption) and step.reason.option == "--dtype":
-                    done.spared[Operation.CAST] = done.keys[Operation.COPY]
             if several:
                 done.mixed.add(source.key)
             if not moves:
                 done.changed.add(source.key)
-    return touched
 
 
 def _touch_columns(done: _Touched, steps: Copies) -> None:
@@ -242,10 +246,6 @@ def _touch_columns(done: _Touched, steps: Copies) -> None:
     done.keys[Operation.COPY] = every = dict.fromkeys(copied)
     renamed = steps.renamed
     done.keys[Operation.RENAME] = every if len(renamed) == len(every) else dict.fromkeys(renamed)
-    if cast and any(
-        isinstance(reason, ByOption) and reason.option == "--dtype" for reason, _ in tallied(steps.reasons)
-    ):
-        done.spared[Operation.CAST] = every
 
 
 def _is_cast(value: Apply) -> bool:

@@ -45,7 +45,8 @@ def plan_filter(
         (120, 2)
     """
     checkpoint = with_recorded_ties(checkpoint)
-    keys = list(checkpoint)
+    columns = checkpoint.columns
+    keys = list(checkpoint) if columns is None else columns.names
     _require_pairs(choices)
     actions = [(verb == "keep", Pattern.parse(text)) for verb, text in choices]
     entries: list[str] = []
@@ -56,9 +57,9 @@ def plan_filter(
         where = checkpoint.path
         selected.append(pattern.select(keys) if named else require_match(pattern, keys, f"--{verb}", where))
     wanted = float_dtype(dtype)
-    chosen = choose(keys, actions, selected)
-    kept = [key for key, (is_kept, _) in chosen.items() if is_kept]
-    forms = [form for (is_kept, _), form in zip(chosen.values(), checkpoint.forms(), strict=True) if is_kept]
+    chosen = choose(keys, actions, selected) if actions else {}
+    kept = [key for key, (is_kept, _) in chosen.items() if is_kept] if actions else keys
+    forms = list(checkpoint.forms(kept))
     reasons: dict[Pattern | None, Reason] = {None: NotKept()}
     reasons |= {pattern: ByOption("--drop", pattern.text) for _, pattern in actions}
     dropped = [Dropped(Source(0, key), reasons[why]) for key, (is_kept, why) in chosen.items() if not is_kept]
@@ -76,6 +77,7 @@ def plan_filter(
         metadata=checkpoint.metadata,
         module_versions=None if versions is None else carried_versions(versions, same, checkpoint),
         command=Command("filter"),
+        casts=wanted is not None,
     )
 
 

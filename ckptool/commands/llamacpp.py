@@ -100,7 +100,7 @@ def known_rules(
         numbers = numbers_beside(recipe, source.path, metadata=source.metadata if names[0] else metadata)
         name = recipe.name if names[0] else f"{recipe.name} (backwards)"
         recipe = replace(recipe if names[0] else reverse(recipe).recipe, name=name, vars=numbers)
-        made = expand(recipe, source.specs(), vars=numbers, targets=target)
+        made = expand(recipe, source.specs(), vars=numbers, targets=target, near=False)
     except CkptError:  # another layout under that name
         return Recipe()
     meets = any(step.target.key in target for step in made.steps)

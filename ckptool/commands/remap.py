@@ -82,7 +82,8 @@ def plan_remap(
         numbers = {**{name: value for name, value in running.vars.items() if not isinstance(value, str)}, **numbers}
     targets = None if like is None else like.specs()
     found = expand(running, specs, prefixes=prefixes, vars=numbers, targets=targets)
-    steps = _cast(found.steps, inputs, float_dtype(dtype or (None if backwards else recipe.output_dtype)))
+    wanted = float_dtype(dtype or (None if backwards else recipe.output_dtype))
+    steps = _cast(found.steps, inputs, wanted)
     notes = [*module_notes(inputs[0]), *(Note(loss) for loss in losses)]
     if like is None and recipe.expect != Expect() and not backwards:
         notes.append(Note("the recipe's expectations are not checked", "--like CHECKPOINT gives what to hold them to"))
@@ -100,6 +101,7 @@ def plan_remap(
         metadata=inputs[0].metadata,
         module_versions=_versions(inputs[0], steps),
         command=Command("remap", ("--reverse",) if backwards else ()),
+        casts=wanted is not None,
     )
     if tokens is not None and not plan.problems:
         from ckptool.commands.vocabulary import with_tokens
@@ -207,7 +209,7 @@ def _with_others(problems: tuple[Problem, ...], recipe: Recipe, specs: Specs) ->
     if recipe.name not in builtin_recipes() or EXPERTS not in recipe.name or len(specs) > _MANY:
         return problems
     others = ((options, other) for options, other in fitting_recipes(specs) if EXPERTS in options[1])
-    names = [" ".join(options) for options, other in others if not expand(other, specs).problems]
+    names = [" ".join(options) for options, other in others if not expand(other, specs, near=False).problems]
     if not names:
         return problems
     hint = f"{'this fits' if len(names) == 1 else 'these fit'}: {', '.join(names[:3])}"

@@ -183,7 +183,7 @@ class Checkpoint(Mapping[str, Tensor]):
             return self.tensors.forms(keys)
         return map(self.form, self.tensors if keys is None else keys)
 
-    def form_counts(self, keys: Iterable[str] | None = None) -> dict[Form, int]:
+    def form_counts(self, keys: Iterable[str] | None = None) -> Mapping[Form, int]:
         """How many of these tensors, or of all, have each form."""
         if isinstance(self.tensors, Columns):
             return self.tensors.form_counts(keys)

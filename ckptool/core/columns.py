@@ -8,11 +8,14 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate, chain, pairwise, repeat
 from operator import is_
+from typing import TypeVar
 
 from ckptool.core.bytes import ByteSource
-from ckptool.core.counts import tallied
+from ckptool.core.sorted_rows import SortedRows
 from ckptool.core.spec import Form, TensorSpec
 from ckptool.core.tensor import Piece, Storage, Tensor
+
+_T = TypeVar("_T")
 
 
 class Columns(Mapping[str, Tensor]):
@@ -30,7 +33,7 @@ class Columns(Mapping[str, Tensor]):
         (['w', 'v'], 'f32[2,3]')
     """
 
-    __slots__ = ("_counts", "_files", "_forms", "_keys", "_known", "_starts")
+    __slots__ = ("_counted", "_counts", "_files", "_forms", "_keys", "_known", "_starts")
 
     def __init__(self, file: ByteSource, keys: list[str], forms: list[Form], starts: array[int]) -> None:
         """Tensors of one file: keys, no two equal, their forms, and the file's first byte of each."""
@@ -39,7 +42,8 @@ class Columns(Mapping[str, Tensor]):
         self._starts = starts
         self._files = [file]
         self._counts = [len(keys)]  # rows up to the end of each file
-        self._known: dict[str, int] | None = None
+        self._known: Mapping[str, int] | None = None
+        self._counted: Counter[Form] | None = None
 
     @classmethod
     def joined(cls, parts: Sequence[Columns]) -> Columns:
@@ -63,6 +67,11 @@ class Columns(Mapping[str, Tensor]):
         self._known = None
 
     @property
+    def names(self) -> list[str]:
+        """Its keys; the list itself, which nobody changes."""
+        return self._keys
+
+    @property
     def rows(self) -> Mapping[str, int]:
         """The number of each tensor's row."""
         if self._known is None:
@@ -70,11 +79,18 @@ class Columns(Mapping[str, Tensor]):
         return self._known
 
     def __getitem__(self, key: str) -> Tensor:
-        row = self.rows[key]
+        return self.tensor_of(self.rows[key])
+
+    def key_of(self, row: int) -> str:
+        """The key of the tensor in a row."""
+        return self._keys[row]
+
+    def tensor_of(self, row: int) -> Tensor:
+        """The tensor in a row."""
         file, start = self.place_of(row)
         form = self._forms[row]
         storage = Storage(file, start, form.nbytes)
-        return Tensor(TensorSpec(key, form.dtype, form.shape), (Piece(storage, 0, form.shape),))
+        return Tensor(TensorSpec(self._keys[row], form.dtype, form.shape), (Piece(storage, 0, form.shape),))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._keys)
@@ -95,16 +111,21 @@ class Columns(Mapping[str, Tensor]):
             return iter(self._forms)
         return map(self._forms.__getitem__, map(self.rows.__getitem__, keys))
 
-    def form_counts(self, keys: Iterable[str] | None = None) -> dict[Form, int]:
+    def form_counts(self, keys: Iterable[str] | None = None) -> Mapping[Form, int]:
         """How many of these tensors, or of all, have each form."""
-        found: Counter[Form] = Counter()
-        for form, many in tallied(list(self.forms(keys))):
-            found[form] += many
-        return found
+        if keys is not None:
+            return Counter(self.forms(keys))
+        if self._counted is None:
+            self._counted = Counter(self._forms)
+        return self._counted
 
     def are_all(self, keys: Sequence[str]) -> bool:
         """True for its own keys, all of them in their order."""
         return len(keys) == len(self._keys) and all(map(is_, keys, self._keys))
+
+    def has_list(self, keys: Sequence[str]) -> bool:
+        """True if that is the list of its keys itself, so that places in it are rows."""
+        return keys is self._keys
 
     def specs(self) -> ColumnSpecs:
         """The spec of every tensor."""
@@ -114,16 +135,16 @@ class Columns(Mapping[str, Tensor]):
         """The file that holds a tensor, and the first byte of it there."""
         return self.place_of(self.rows[key])
 
-    are_stored = True
-    """Every tensor is bytes of a file as they are; none is computed from them."""
+    def picked(self, column: Sequence[_T], keys: Sequence[str]) -> Sequence[_T]:
+        """What a column, which has an entry for each row, has for these keys."""
+        return column if self.are_all(keys) else [column[row] for row in map(self.rows.__getitem__, keys)]
 
-    def places(self, keys: Sequence[str]) -> tuple[list[int], list[int]]:
-        """Of each tensor the number of its file, and the first byte of it there."""
-        rows = range(len(self)) if self.are_all(keys) else list(map(self.rows.__getitem__, keys))
-        numbers = list(
-            chain.from_iterable(repeat(at, end - start) for at, (start, end) in enumerate(pairwise((0, *self._counts))))
-        )
-        return [numbers[row] for row in rows], [self._starts[row] for row in rows]
+    def origins(self, keys: Sequence[str]) -> Iterator[bytes]:
+        """What tells from which bytes of which files these tensors are."""
+        counted = enumerate(pairwise((0, *self._counts)))
+        numbers = list(chain.from_iterable(repeat(at, end - start) for at, (start, end) in counted))
+        yield array("Q", self.picked(numbers, keys)).tobytes()
+        yield array("Q", self.picked(self._starts, keys)).tobytes()
 
     def place_of(self, row: int) -> tuple[ByteSource, int]:
         """The same of the tensor in a row."""
@@ -149,7 +170,13 @@ class ColumnSpecs(Mapping[str, TensorSpec]):
         """Those of plain tensors: their keys, no two equal, and their forms."""
         self.names = names
         self.forms = forms
-        self._rows: dict[str, int] | None = None
+        self._rows: Mapping[str, int] | None = None
+
+    def sorted(self) -> ColumnSpecs:
+        """The same, which finds keys by bisection: in a tenth of the memory."""
+        specs = ColumnSpecs(self.names, self.forms)
+        specs._rows = SortedRows(self.names)
+        return specs
 
     @property
     def rows(self) -> Mapping[str, int]:
@@ -161,6 +188,11 @@ class ColumnSpecs(Mapping[str, TensorSpec]):
     def __getitem__(self, key: str) -> TensorSpec:
         form = self.forms[self.rows[key]]
         return TensorSpec(key, form.dtype, form.shape)
+
+    def get(self, key: str, default: TensorSpec | None = None) -> TensorSpec | None:  # type: ignore[override]
+        """The spec of a key; the default for none."""
+        row = self.rows.get(key)
+        return default if row is None else TensorSpec(key, self.forms[row].dtype, self.forms[row].shape)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names)

@@ -87,8 +87,7 @@ class _Linear:
         self.fullmatch = re.compile(regex, re.DOTALL).fullmatch
 
     def select(self, keys: Iterable[str]) -> list[str]:
-        fullmatch = self.fullmatch
-        return [key for key in keys if fullmatch(key)]
+        return list(filter(self.fullmatch, keys))
 
 
 def _matcher(text: str, edit: Callable[[list[Node]], list[Node]] = list) -> Matcher:

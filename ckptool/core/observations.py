@@ -87,6 +87,14 @@ class ChecksumDiffers(Observation):
 
 
 @dataclass(frozen=True, slots=True)
+class ChecksumNotCompared(Observation):
+    """A record is too large for its CRC-32 to be compared on opening."""
+
+    record: str
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class NotInOptimizer(Observation):
     """Tensors that DeepSpeed's optimizer does not hold in float32; they were taken from the 16-bit weights."""
 

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, overload, r
 
 from ckptool.core.beside import Beside, Carried
 from ckptool.core.checkpoint import Checkpoint, Note
-from ckptool.core.counts import tallied
 from ckptool.core.errors import CkptError, PlanError
 from ckptool.core.reasons import Reason, RuleName
 from ckptool.core.spec import Form, TensorSpec
@@ -142,7 +141,7 @@ class Copies(Sequence[Step]):
         ('f32[3]', Source(input=0, key='a.w'))
     """
 
-    __slots__ = ("cast", "forms", "input", "keys", "origins", "reasons", "sources")
+    __slots__ = ("_counted", "cast", "forms", "input", "keys", "origins", "reasons", "sources")
 
     def __init__(
         self,
@@ -161,6 +160,7 @@ class Copies(Sequence[Step]):
         self.reasons = reasons
         self.origins = forms if origins is None else origins
         self.cast = cast
+        self._counted: Counter[Form] | None = None
 
     @classmethod
     def of(cls, steps: Sequence[Step], inputs: Sequence[Checkpoint]) -> Copies | None:
@@ -217,12 +217,11 @@ class Copies(Sequence[Step]):
         return Copies(self.input, self.keys, self.sources, forms, reasons, self.origins, op)
 
     @property
-    def form_counts(self) -> dict[Form, int]:
+    def form_counts(self) -> Mapping[Form, int]:
         """How many tensors have each form."""
-        found: Counter[Form] = Counter()
-        for form, many in tallied(self.forms):
-            found[form] += many
-        return found
+        if self._counted is None:
+            self._counted = Counter(self.forms)
+        return self._counted
 
     @overload
     def __getitem__(self, at: int) -> Step: ...
@@ -340,6 +339,7 @@ class Plan:
         takes_damaged: values that do not have their stated checksum are written as they are.
         tokenizer: files of another tokenizer, which a folder output holds in place of the input's; None for no other.
         command: what made it.
+        casts: another dtype was asked for (--dtype), whichever tensors have it already or cannot have it.
     """
 
     inputs: tuple[Checkpoint, ...]
@@ -365,6 +365,7 @@ class Plan:
     takes_damaged: bool = False
     tokenizer: tuple[Carried, ...] | None = None
     command: Command = Command("filter")
+    casts: bool = False
 
     @property
     def nbytes(self) -> int:

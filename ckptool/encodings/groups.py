@@ -80,9 +80,14 @@ class Groups(Sequence[Encoded]):
         """The logical key of each."""
         return map(self._key, self._order)
 
+    def rows_of(self, at: int) -> array[int]:
+        """The rows of the members of one among all keys, the payload's first."""
+        number = self._order[at]
+        return self._rows[self._starts[number] : self._starts[number + 1]]
+
     def members(self) -> Iterator[array[int]]:
-        """The rows of the members of each among all keys, the payload's first."""
-        return (self._rows[self._starts[at] : self._starts[at + 1]] for at in self._order)
+        """The same of each."""
+        return map(self.rows_of, range(len(self)))
 
     def member_keys(self) -> Iterator[tuple[str, ...]]:
         """The keys of the members of each, the payload's first."""
@@ -91,6 +96,13 @@ class Groups(Sequence[Encoded]):
     def by_codes(self) -> Mapping[str, Encoded]:
         """Each by the key of its payload."""
         return _ByCodes(self)
+
+    def described(self) -> Iterator[bytes]:
+        """What tells which of the checkpoint's tensors they are, and how they are decoded."""
+        for kind, ending in zip(self._kinds, self._endings, strict=True):
+            name: Hashable = (kind.key, kind.problems) if kind.problems else _kind(kind)
+            yield f"{name} {ending}\n".encode("utf-8", "surrogatepass")
+        yield from (column.tobytes() for column in (self._kind_of, self._rows, self._starts, self._order))
 
     def settled(self, found: Iterable[Encoded]) -> Groups:
         """The same tensors after their descriptions were read."""
@@ -112,7 +124,7 @@ class Groups(Sequence[Encoded]):
         kind = self._kinds[self._kind_of[number]]
         if kind.problems:
             return kind
-        rows = self._rows[self._starts[number] : self._starts[number + 1]]
+        rows = self.rows_of(at)
         members = {
             role: TensorSpec(self._keys[row], spec.dtype, spec.shape)
             for (role, spec), row in zip(kind.members.items(), rows, strict=True)

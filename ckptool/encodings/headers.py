@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import count
+from typing import Any, overload
 
+from ckptool.core.columns import ColumnSpecs
 from ckptool.core.format import QUANTIZATION_CONFIGS
 from ckptool.core.spec import DTYPES, TensorSpec
 
@@ -42,20 +44,23 @@ class Headers:
         config: config.json; empty if there is none.
         quantization: its quantization config; empty if there is none.
         metadata: the file's metadata.
+        keys: of the tensors.
+        rows: the number of each key.
         modules: for each last part of a key, the modules that have it.
         dtypes: for each dtype, the keys that have it.
         dtype: the dtype of decoded weights: what the config says, else bfloat16.
-        claimed: keys that schemes before have recognised, and the tensor that each belongs to.
     """
 
     specs: Mapping[str, TensorSpec]
     config: Mapping[str, Any]
     quantization: Mapping[str, Any]
     metadata: Mapping[str, str]
-    modules: Mapping[str, tuple[str, ...]]
-    dtypes: Mapping[str, tuple[str, ...]]
+    keys: Sequence[str]
+    rows: Mapping[str, int]
+    modules: Mapping[str, Sequence[str]]
+    dtypes: Mapping[str, Sequence[str]]
     dtype: str = "bfloat16"
-    claimed: dict[str, str] = field(default_factory=dict)
+    _claimed: bytearray = field(default_factory=bytearray)  # for each row: a scheme before has recognised it
     _present: dict[tuple[str, ...], tuple[str, ...]] = field(default_factory=dict)  # of names, those that the file has
 
     @classmethod
@@ -63,16 +68,48 @@ class Headers:
         cls, specs: Mapping[str, TensorSpec], config: Mapping[str, Any] | None, metadata: Mapping[str, str]
     ) -> Headers:
         """The headers with their index."""
-        modules: dict[str, list[str]] = defaultdict(list)
-        dtypes: dict[str, list[str]] = defaultdict(list)
-        for key, spec in specs.items():
-            module, _, last = key.rpartition(".")
-            modules[last].append(module)
-            dtypes[spec.dtype].append(key)
+        keys: Sequence[str]
+        if isinstance(specs, ColumnSpecs):
+            specs = specs.sorted()
+            keys, rows = specs.names, specs.rows
+            dtypes_in_order = (form.dtype for form in specs.forms)
+        else:
+            keys = list(specs)
+            rows = dict(zip(keys, count(), strict=False))
+            dtypes_in_order = (spec.dtype for spec in specs.values())
+        modules: dict[str, array[int]] = {}
+        dtypes: dict[str, array[int]] = {}
+        for row, (key, dtype) in enumerate(zip(keys, dtypes_in_order, strict=True)):
+            for found, name in ((modules, key.rpartition(".")[2]), (dtypes, dtype)):
+                if name not in found:
+                    found[name] = array("I")
+                found[name].append(row)
         config = config if isinstance(config, Mapping) else {}
-        found = {last: tuple(keys) for last, keys in modules.items()}
-        keys_of = {dtype: tuple(keys) for dtype, keys in dtypes.items()}
-        return cls(specs, config, quantization_of(config), metadata, found, keys_of, _dtype_of(config))
+        return cls(
+            specs,
+            config,
+            quantization_of(config),
+            metadata,
+            keys,
+            rows,
+            {last: _Cut(keys, places, len(last) + 1) for last, places in modules.items()},
+            {dtype: _Cut(keys, places) for dtype, places in dtypes.items()},
+            _dtype_of(config),
+            bytearray(len(keys)),
+        )
+
+    def claim(self, keys: Iterable[str]) -> bool:
+        """Say that these tensors belong together; False if one of them belongs to others already."""
+        places = [self.rows[key] for key in keys]
+        if any(map(self._claimed.__getitem__, places)):
+            return False
+        for place in places:
+            self._claimed[place] = True
+        return True
+
+    def is_claimed(self, key: str) -> bool:
+        """True for a tensor that a scheme before has recognised."""
+        return bool(self._claimed[self.rows[key]])
 
     @property
     def method(self) -> str:
@@ -105,6 +142,30 @@ class Headers:
                 module, _, last = key.rpartition(".")
                 if len(self.specs[key].shape) >= 2:
                     yield module, last, self.specs[key]
+
+
+class _Cut(Sequence[str]):
+    """Keys at some places, without so many letters at their ends; each is made when it is asked for."""
+
+    __slots__ = ("_keys", "_letters", "_places")
+
+    def __init__(self, keys: Sequence[str], places: array[int], letters: int = 0) -> None:
+        self._keys = keys
+        self._places = places
+        self._letters = letters
+
+    @overload
+    def __getitem__(self, at: int) -> str: ...
+    @overload
+    def __getitem__(self, at: slice) -> Sequence[str]: ...
+    def __getitem__(self, at: int | slice) -> str | Sequence[str]:
+        if isinstance(at, slice):
+            return _Cut(self._keys, self._places[at], self._letters)
+        key = self._keys[self._places[at]]
+        return key[: max(0, len(key) - self._letters)]
+
+    def __len__(self) -> int:
+        return len(self._places)
 
 
 def join(module: str, last: str) -> str:

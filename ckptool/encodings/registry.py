@@ -49,23 +49,20 @@ def recognise(
         >>> [(encoded.key, encoded.title, encoded.spec.short) for encoded in found]
         [('fc.weight', 'fp8 per tensor', 'bf16[8,4]')]
     """
-    if not CODE_DTYPES & {spec.dtype for spec in specs.values()}:
+    forms = specs.forms if isinstance(specs, ColumnSpecs) else specs.values()
+    if CODE_DTYPES.isdisjoint(form.dtype for form in forms):
         return ()  # most files
-    found = _found(Headers.of(specs, config, metadata))
-    if isinstance(specs, ColumnSpecs):
-        return Groups.of(found, specs.names, specs.rows) or ()
-    return Groups.of(found, list(specs)) or ()
+    headers = Headers.of(specs, config, metadata)
+    return Groups.of(_found(headers), headers.keys, headers.rows) or ()
 
 
 def _found(headers: Headers) -> Iterator[Encoded]:
     """The encoded tensors in the order of their schemes; a stored tensor belongs to the first scheme that finds it."""
-    claimed = headers.claimed
     for scheme in schemes().values():
         for encoded in scheme.find(headers):
             keys = encoded.keys
-            if any(key in claimed for key in keys):
+            if not headers.claim(keys):
                 continue
-            claimed.update(dict.fromkeys(keys, encoded.key))
             if encoded.key in headers.specs and encoded.key not in keys:
                 encoded = encoded.with_problem("config", f"{encoded.key} is also in the file as a plain tensor")
             refusal = "" if encoded.problems else _refusal(encoded, scheme, headers)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 
 from ckptool.core.bytes import PathText
-from ckptool.core.checkpoint import Note
+from ckptool.core.checkpoint import Checkpoint, Note
 from ckptool.core.counts import many
 from ckptool.core.errors import CkptError, DamagedError, OutputError, PlanError
 from ckptool.core.plan import Plan, Source
@@ -16,6 +16,7 @@ from ckptool.core.spec import Form
 from ckptool.core.tensor import Tensor
 from ckptool.engine.decoded_columns import infinite_of
 from ckptool.engine.encode import container_of, encode, writer_named, writer_of
+from ckptool.engine.evaluate import give_back_freed_memory
 from ckptool.engine.filling import write_image
 from ckptool.engine.plan_hash import plan_hash
 from ckptool.engine.reading import Reader
@@ -25,6 +26,7 @@ from ckptool.formats.shard_names import replaceable
 from ckptool.formats.writer import Output
 from ckptool.storage.paths import exists, is_address, local_path
 from ckptool.storage.refusals import require_name
+from ckptool.storage.sink import ByteSink
 from ckptool.storage.stages import Stage
 from ckptool.storage.staging import clear_stages, staged_file, staged_folder
 from ckptool.storage.targets import check_target
@@ -95,6 +97,7 @@ def apply(
     advance = counting(output.nbytes, progress)
     rounding: dict[str, Rounding] = {}
     damaged: list[DamagedError] = []
+    give_back_freed_memory(len(plan.steps))
     with Reader(plan.inputs, damaged.append if plan.takes_damaged else refuse_damaged) as reader:
         if writer_of(plan).is_folder:
             with staged_folder(target, digest, replaceable, force=force) as stage:
@@ -104,10 +107,8 @@ def apply(
                 reader.check()
             files = tuple(target / name for name in output.images)
         else:
-            (image,) = output.images.values()
-            nbytes = image.size
             with staged_file(target, digest, force=force) as sink:
-                write_image(sink, image, plan, reader, advance, rounding)
+                nbytes = _fill_only(sink, output, plan, reader, advance, rounding)
                 verify(sink.path, output)
                 reader.check()
             files = (target,)
@@ -209,6 +210,20 @@ def _said_with(notes: Sequence[Note], check: Callable[[], None]) -> None:
         raise OutputError("; ".join(texts), hint=error.hint, path=error.path) from None
 
 
+def _fill_only(
+    sink: ByteSink,
+    output: Output,
+    plan: Plan,
+    reader: Reader,
+    advance: Callable[[int], None],
+    rounding: dict[str, Rounding],
+) -> int:
+    """Write the only file of an output; its bytes."""
+    (image,) = output.images.values()
+    write_image(sink, image, plan, reader, advance, rounding)
+    return image.size
+
+
 def _fill_stage(
     stage: Stage,
     output: Output,
@@ -284,20 +299,24 @@ def _joined(place: str, key: str) -> str:
 
 def verify(written: PurePath, output: Output) -> None:
     """Open what was written and hold it against the plan."""
-    from ckptool.formats.opening import open_checkpoint
-
     parts = [written / name for name in output.portions] if is_address(written) else [written]
+    give_back_freed_memory(len(output.specs))
+    number = total = 0
+    for found in map(_reopened, parts):
+        number += len(found.tensors)
+        paths = (_joined(found.selection.name, key) for key in found.tensors)
+        total += sum(hash((path, form.dtype, form.shape)) for path, form in zip(paths, found.forms(), strict=True))
+    wanted = sum(hash((_joined(output.place, spec.key), spec.dtype, spec.shape)) for spec in output.specs)
+    if (number, total) != (len(output.specs), wanted):  # no two different sets have the same, but for one in 2**64
+        _verify_each(parts, output)
+
+
+def _verify_each(parts: Sequence[PurePath], output: Output) -> None:
+    """Look each tensor up: one may be in another dict of the file, and who lacks is named."""
     forms: dict[str, Form] = {}  # few objects, whatever the number of tensors
     others: dict[str, Tensor] = {}
     place = output.place
-    for part in parts:  # of what is uploaded, the index comes last
-        try:
-            with only_looking():
-                found = open_checkpoint(part)
-        except CkptError as error:
-            raise OutputError(
-                f"the written file could not be read again, so nothing was kept: {error.message}"
-            ) from error
+    for found in map(_reopened, parts):
         place = found.selection.name  # what is left may make another dict the obvious one, so whole paths are compared
         forms.update((_joined(place, key), form) for key, form in zip(found.tensors, found.forms(), strict=True))
         others |= found.other_tensors
@@ -310,3 +329,13 @@ def verify(written: PurePath, output: Output) -> None:
         wanted += 1
     if place == output.place and len(forms) != wanted:
         raise OutputError("the written file holds more tensors than planned; nothing was kept")
+
+
+def _reopened(part: PurePath) -> Checkpoint:
+    from ckptool.formats.opening import open_checkpoint
+
+    try:
+        with only_looking():
+            return open_checkpoint(part)
+    except CkptError as error:
+        raise OutputError(f"the written file could not be read again, so nothing was kept: {error.message}") from error

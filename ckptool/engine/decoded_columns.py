@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.columns import Columns
+from ckptool.core.sorted_rows import SortedRows
 from ckptool.core.spec import Form, TensorSpec
 from ckptool.engine.decoded import DecodedBytes, Decoding, decoded_source, dtype_decoded
 
@@ -38,11 +40,12 @@ class DecodedColumns(Columns):
         """
         self._stored = stored
         self._groups = groups
-        self._decoding = Decoding(stored)
+        self._decoding = Decoding({})  # each tensor gets its own members
         self._dtypes: dict[int, str] = {}
         number_of = array("i", [_STORED]) * len(stored)
-        for key in gone:
-            number_of[stored.rows[key]] = _MEMBER
+        for row, key in enumerate(stored) if gone else ():
+            if key in gone:
+                number_of[row] = _MEMBER
         for number, rows in enumerate(groups.members()):
             for row in rows:
                 number_of[row] = _MEMBER
@@ -68,7 +71,16 @@ class DecodedColumns(Columns):
             self._places.append(~row if number == _STORED else number)
         super().__init__(stored.place_of(0)[0], keys, found, array("Q"))
 
-    are_stored = False
+    @property
+    def rows(self) -> Mapping[str, int]:
+        if self._known is None:
+            self._known = SortedRows(self._keys)
+        return self._known
+
+    def origins(self, keys: Sequence[str]) -> Iterator[bytes]:
+        yield from self._stored.origins(self._stored.names)
+        yield from self._groups.described()
+        yield array("i", self.picked(self._places, keys)).tobytes()
 
     def place_of(self, row: int) -> tuple[ByteSource, int]:
         """The bytes of the tensor in a row, and the first of them."""
@@ -76,13 +88,19 @@ class DecodedColumns(Columns):
         if number < 0:
             return self._stored.place_of(~number)
         encoded = self._groups[number]
-        return DecodedBytes(encoded, self._decoding, self._forms[row].dtype), 0
+        members = {self._stored.key_of(each): self._stored.tensor_of(each) for each in self._groups.rows_of(number)}
+        return DecodedBytes(encoded, replace(self._decoding, stored=members), self._forms[row].dtype), 0
 
     @property
     def stored_nbytes(self) -> int:
         """Bytes that the tensors take in their files."""
         plain = sum(form.nbytes for form, number in zip(self._forms, self._places, strict=True) if number < 0)
         return plain + sum(alike.nbytes for alike in self._groups.alike())
+
+    @property
+    def are_decoded(self) -> Iterator[bool]:
+        """For each tensor, if it is decoded."""
+        return (number >= 0 for number in self._places)
 
     def decoded(self) -> Iterator[DecodedTensor]:
         """The decoded tensors."""

@@ -22,6 +22,7 @@ from ckptool.encodings.registry import recognise, settle
 from ckptool.encodings.subclasses import flattened
 from ckptool.engine.decoded import Bounds, DecodedBytes, Decoding, dtype_decoded, read_box, stored_member
 from ckptool.engine.decoded_columns import DecodedColumns
+from ckptool.engine.evaluate import give_back_freed_memory
 from ckptool.engine.reading import Reader
 
 _MAX_CONFIG = 1 << 24  # bytes
@@ -49,6 +50,7 @@ def _recognised(checkpoint: Checkpoint) -> Sequence[Encoded]:
     if not checkpoint.may_hold_codes:
         return ()
     if checkpoint.columns is not None:
+        give_back_freed_memory(len(checkpoint))
         return recognise(checkpoint.specs(), config_beside(checkpoint), checkpoint.metadata)
     every = zip(checkpoint.tensors, checkpoint.forms(), strict=True)
     specs = {key: TensorSpec(key, form.dtype, form.shape) for key, form in every if form.layout == "strided"}
@@ -204,9 +206,8 @@ def _logical_tensor(decoding: Decoding, encoded: Encoded, dtype: str | None) -> 
 
 def _require_decodable(checkpoint: Checkpoint, found: Sequence[Encoded]) -> None:
     bad = [(each, each.problems[0]) for each in alike(found) if each.problems]
-    keys = found.keys() if isinstance(found, Groups) else (each.key for each in found)
-    twice = next((key for key, times in Counter(keys).items() if times > 1), None)
-    if twice is not None and not bad:
+    if not bad and len(set(_keys(found))) < len(found):
+        twice = next(key for key, times in Counter(_keys(found)).items() if times > 1)
         raise CkptError(f"{checkpoint.path.name} holds {twice} in two encodings", key=twice)
     if bad:
         each, problem = bad[0]
@@ -217,3 +218,8 @@ def _require_decodable(checkpoint: Checkpoint, found: Sequence[Encoded]) -> None
             path=checkpoint.path,
             key=each.key,
         )
+
+
+def _keys(encoded: Sequence[Encoded]) -> Iterator[str]:
+    """Their logical keys."""
+    return encoded.keys() if isinstance(encoded, Groups) else (each.key for each in encoded)

@@ -76,16 +76,16 @@ def _add_copies(digest: hashlib._Hash, plan: Plan, steps: Copies) -> None:
     assert columns is not None
     for text in texts_of(steps.cast):
         digest.update(f"{text}\n".encode("utf-8", "surrogatepass"))
-    forms = {form: number for number, form in enumerate(dict.fromkeys([*steps.forms, *steps.origins]))}
-    for form in forms:
-        digest.update(f"{form}\n".encode())
-    for keys in (steps.keys, steps.sources):
+    digest.update(f"{steps.keys is steps.sources} {steps.forms is steps.origins}\n".encode())
+    for keys in (steps.keys,) if steps.keys is steps.sources else (steps.keys, steps.sources):
         digest.update(array("Q", map(len, keys)).tobytes())
         digest.update("".join(keys).encode("utf-8", "surrogatepass"))
-    for column in (steps.forms, steps.origins):
+    for column in (steps.forms,) if steps.forms is steps.origins else (steps.forms, steps.origins):
+        forms = {form: number for number, form in enumerate(dict.fromkeys(column))}
+        digest.update(f"{list(forms)}\n".encode())
         digest.update(array("Q", map(forms.__getitem__, column)).tobytes())
-    for numbers in columns.places(steps.sources):
-        digest.update(array("Q", numbers).tobytes())
+    for part in columns.origins(steps.sources):
+        digest.update(part)
 
 
 def lasting_identity(identity: Hashable) -> Hashable:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import chain
 
 from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.counts import many
@@ -181,7 +182,8 @@ def _online(below: list[str], place: str, rest: list[str], tensors: Mapping[str,
 def _mmcv(headers: Headers) -> MovingAverage | None:
     """mmcv's EMAHook keeps the average of ``backbone.conv1.weight`` as a buffer ``ema_backbone_conv1_weight``."""
     tensors = headers.checkpoint.tensors
-    flat = {key for key in tensors if key.startswith("ema_") and "." not in key}
+    flats = (keys for outline, keys in headers.outlines.items() if outline.startswith("ema_") and "." not in outline)
+    flat = set(chain.from_iterable(flats))
     if not flat:
         return None
     averages = tuple(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ckptool.core import observations as seen
 from ckptool.core.counts import listed
 from ckptool.core.facts import FINE, TAKES_VALUES, Answer, Fact, Operation, Refuse, Say, Use
-from ckptool.facts.headers import Headers
+from ckptool.facts.headers import Headers, amount
 from ckptool.facts.registry import finder
 
 
@@ -46,6 +46,27 @@ class ChecksumDiffers(Fact):
 
 
 @dataclass(frozen=True, slots=True)
+class ChecksumNotCompared(Fact):
+    """A pickle with arrays that is too large for its CRC-32 to be compared when the file is opened."""
+
+    record: str = ""
+    nbytes: int = 0
+
+    name = "checksum-not-compared"
+    grade = "note"
+    rank = 18
+
+    @property
+    def text(self) -> str:
+        size = amount(self.nbytes)
+        return f"the CRC-32 of {self.record}, which holds the arrays, was not compared: it has {size}"
+
+    @property
+    def hint(self) -> str:
+        return "unzip -t FILE compares it"
+
+
+@dataclass(frozen=True, slots=True)
 class NoChecksums(Fact):
     """A file of a container that has checksums, written without them."""
 
@@ -70,6 +91,12 @@ def find_differing(headers: Headers) -> Iterator[ChecksumDiffers]:
     records = tuple(each.record for each in headers.observed(seen.ChecksumDiffers))
     if records:
         yield ChecksumDiffers(records=records)
+
+
+@finder
+def find_not_compared(headers: Headers) -> Iterator[ChecksumNotCompared]:
+    for each in headers.observed(seen.ChecksumNotCompared):
+        yield ChecksumNotCompared(record=each.record, nbytes=each.nbytes)
 
 
 @finder

@@ -77,7 +77,7 @@ class Encoded(Fact):
             case Operation.CAST | Operation.COMPUTE if use.spared:
                 done = "cast" if use.operation is Operation.CAST else "mixed"
                 are = "is" if len(codes) == 1 else "are"
-                why = f"others are {done}, but {stored} {are} copied: {codes[0]}"
+                why = f"what is not quantized is {done}, but {stored} {are} copied: {codes[0]}"
                 return Refuse(why, self._way(use), may_insist=True, keys=codes)
             case Operation.CAST:
                 scales_only = set(codes).isdisjoint(use.keys)
@@ -266,7 +266,6 @@ def find(headers: Headers) -> Iterator[Fact]:
     if not is_decoded and not checkpoint.may_hold_codes:
         return
     from ckptool.encodings.groups import Groups
-    from ckptool.encodings.headers import ACTIVATION
     from ckptool.engine.decoded_columns import decoded_tensors
     from ckptool.engine.dequantize import config_beside, encoded_of
 
@@ -279,28 +278,43 @@ def find(headers: Headers) -> Iterator[Fact]:
     for (is_faulty, scheme), wanted in sorted(places.items(), key=lambda item: item[0][0]):
         assert isinstance(every, Groups)
         groups = every.subset(wanted)
-        about = _members(groups), _title(scheme, groups.alike()), groups, config, checkpoint.metadata
+        title = _title(scheme, (group.detail for group in groups.alike()))
+        about = _members(groups), title, groups, config, checkpoint.metadata
         if is_faulty:
             yield Incomplete(*about, tuple(group.problems[0].text for group in groups.alike()))
         else:
             yield Encoded(*about)
-    decoded: dict[tuple[str, str], list[DecodedTensor]] = {}
+    decoded: dict[tuple[str, str], _DecodedAlike] = {}
     for tensor in decoded_tensors(checkpoint):
-        decoded.setdefault((tensor.alike.scheme, tensor.dtype), []).append(tensor)
-    for (scheme, dtype), tensors in decoded.items():
-        unused = tuple(
-            key
-            for tensor in tensors
-            for role, key in zip(tensor.alike.members, tensor.members, strict=True)
-            if role.endswith(ACTIVATION)
-        )
-        title = _title(scheme, (tensor.alike for tensor in tensors))
-        yield Dequantized(tuple(tensor.key for tensor in tensors), title, dtype, unused)
+        name = tensor.alike.scheme, tensor.dtype
+        if name not in decoded:
+            decoded[name] = _DecodedAlike()
+        decoded[name].add(tensor)
+    for (scheme, dtype), found in decoded.items():
+        title = _title(scheme, found.details)
+        yield Dequantized(tuple(found.keys), title, dtype, tuple(found.unused))
 
 
-def _title(scheme: str, alike: Iterable[Group]) -> str:
+@dataclass(slots=True)
+class _DecodedAlike:
+    """What there is to say of decoded tensors of one scheme and dtype."""
+
+    keys: list[str] = field(default_factory=list)
+    details: dict[str, None] = field(default_factory=dict)
+    unused: list[str] = field(default_factory=list)
+
+    def add(self, tensor: DecodedTensor) -> None:
+        from ckptool.encodings.headers import ACTIVATION  # only where something is decoded
+
+        self.keys.append(tensor.key)
+        self.details[tensor.alike.detail] = None
+        roles = zip(tensor.alike.members, tensor.members, strict=True)
+        self.unused.extend(key for role, key in roles if role.endswith(ACTIVATION))
+
+
+def _title(scheme: str, details: Iterable[str]) -> str:
     """``GGUF Q4_K, Q6_K``: the scheme with all its layouts."""
-    return f"{scheme} {', '.join(dict.fromkeys(group.detail for group in alike))}".strip()
+    return f"{scheme} {', '.join(dict.fromkeys(details))}".strip()
 
 
 def _members(groups: Groups) -> tuple[str, ...]:

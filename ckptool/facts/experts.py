@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from ckptool.core.counts import listed, many
@@ -125,6 +125,15 @@ class _Survey:
             found |= bits
         return found
 
+    def alike(self, module: str) -> dict[frozenset[str], int]:
+        """The experts of a module that have the same parts, a bit for each, by these parts."""
+        found = {frozenset[str](): self.present(module)}
+        for part, having in self.apart[module].items():
+            without = {parts: bits & ~having for parts, bits in found.items()}
+            found = without | {parts | {part}: bits & having for parts, bits in found.items()}
+            found = {parts: bits for parts, bits in found.items() if bits}
+        return found
+
 
 def _surveyed(headers: Headers) -> _Survey:
     survey = _Survey()
@@ -166,28 +175,25 @@ def _missing(headers: Headers, survey: _Survey) -> Iterator[tuple[str, tuple[int
     whole = _whole_numbers(headers, survey)
     first = min((_numbers(survey.present(module))[0] for module in whole), default=0)
     for module, wanted in whole.items():
-        absent = [number for number in range(wanted) if not survey.present(module) >> number & 1]
+        absent = _numbers(((1 << wanted) - 1) & ~survey.present(module))
         if first == 1 and absent[:1] == [0] and _router_rows(headers, module) != wanted:  # counted from 1
             absent = absent[1:]
         if absent:
             yield module, tuple(absent), ()
     usual = _usual_parts(survey)
     for module in survey.apart:
-        lacking: dict[tuple[str, ...], list[int]] = defaultdict(list)
-        present = survey.present(module)
-        for number in _numbers(present) if _is_uneven(survey.apart[module], usual, present) else ():
-            parts = {part for part, bits in survey.apart[module].items() if bits >> number & 1}
-            if parts < usual:
-                lacking[tuple(sorted(usual - parts))].append(number)
-        yield from ((module, tuple(numbers), parts) for parts, numbers in lacking.items())
-
-
-def _is_uneven(parts: Mapping[str, int], usual: frozenset[str], present: int) -> bool:
-    return any(parts.get(part, 0) != present for part in usual)
+        lacking = [(_numbers(bits), usual - parts) for parts, bits in survey.alike(module).items() if parts < usual]
+        yield from ((module, tuple(numbers), tuple(sorted(parts))) for numbers, parts in sorted(lacking))
 
 
 def _numbers(bits: int) -> list[int]:
-    return [number for number in range(bits.bit_length()) if bits >> number & 1]
+    """The places of the bits that are set.
+
+    Example:
+        >>> _numbers(0b1011)
+        [0, 1, 3]
+    """
+    return [number for number, bit in enumerate(reversed(f"{bits:b}")) if bit == "1"]
 
 
 def _whole_numbers(headers: Headers, survey: _Survey) -> dict[str, int]:
@@ -226,13 +232,9 @@ def _router_rows(headers: Headers, module: str) -> int:
 def _usual_parts(survey: _Survey) -> frozenset[str]:
     """The parts, such as w1, w2 and w3, that most experts of the file have; none where experts differ by design."""
     counts: Counter[frozenset[str]] = Counter()
-    for module, parts in survey.apart.items():
-        whole = (1 << survey.present(module).bit_length()) - 1
-        if all(bits & whole == survey.present(module) for bits in parts.values()):
-            counts[frozenset(parts)] += survey.present(module).bit_count()
-            continue
-        for number in _numbers(survey.present(module)):
-            counts[frozenset(part for part, bits in parts.items() if bits >> number & 1)] += 1
+    for module in survey.apart:
+        for parts, bits in survey.alike(module).items():
+            counts[parts] += bits.bit_count()
     if not counts:
         return frozenset()
     usual, times = counts.most_common(1)[0]

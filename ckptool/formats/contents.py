@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ckptool.core.checkpoint import Checkpoint
-from ckptool.core.plan import Apply, Plan, Source
+from ckptool.core.plan import Apply, Copies, Plan, Source
 from ckptool.core.tensor import Tensor
 from ckptool.core.views import flat_runs, is_flat, is_run, run_of
 from ckptool.formats.image import Computed, Content, Range
@@ -19,7 +19,7 @@ def contents_of(plan: Plan, index: int) -> tuple[Content, ...]:
     step, sources = plan.step(index), plan.sources
     value = step.value
     if isinstance(value, Source):
-        tensor = sources[value.input][value.key]
+        tensor = _copied_tensor(plan, index) or sources[value.input][value.key]
         if tensor.layout == "strided" and is_run(tensor):
             return (copied(tensor),)
         if tensor.layout == "strided" and is_flat(tensor) and (ranges := _ranges(tensor)):
@@ -27,6 +27,15 @@ def contents_of(plan: Plan, index: int) -> tuple[Content, ...]:
     elif (moved := _moved(sources, value)) is not None:
         return moved
     return (Computed(index),) if step.target.nbytes else ()
+
+
+def _copied_tensor(plan: Plan, index: int) -> Tensor | None:
+    """What a step copies, where the plan's columns are those of its input: no key is looked for."""
+    steps = plan.steps
+    if not isinstance(steps, Copies) or index >= len(steps):
+        return None
+    columns = plan.inputs[steps.input].columns
+    return columns.tensor_of(index) if columns is not None and columns.has_list(steps.sources) else None
 
 
 def copied(tensor: Tensor) -> Range:

@@ -20,8 +20,9 @@ from ckptool.core.observations import NumberedOptimizer, Observation, ReplicasDi
 from ckptool.core.ranks import Ranks
 from ckptool.formats.dcp_items import Items, Level
 from ckptool.formats.dcp_metadata import Metadata, joined_metadata, read_metadata
-from ckptool.formats.ranks.files import MAX_RANKS, opened, plain, read_rank
+from ckptool.formats.ranks.files import opened, plain, read_rank
 from ckptool.formats.ranks.megatron_dist import COMMON, FORMAT, in_model, is_megatron, mesh_of, stacked_keys
+from ckptool.formats.ranks.names import MAX_RANKS
 from ckptool.formats.ranks.optimizer import loadable_optimizers, named_optimizers, numbered_optimizers, parameters_of
 from ckptool.formats.ranks.stand_ins import Joined, StandIns, joined_checkpoint
 

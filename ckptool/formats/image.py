@@ -138,7 +138,7 @@ class Image:
     """
 
     size: int
-    literals: tuple[tuple[int, bytes], ...]
+    literals: tuple[tuple[int, bytes | bytearray], ...]
     slots: Sequence[Slot]
     finish: Callable[[Mapping[str, int]], Sequence[tuple[int, bytes]]] | None = field(default=None, compare=False)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from array import array
 from dataclasses import dataclass
 from itertools import accumulate, count
-from operator import lt
+from operator import attrgetter, eq, lt
 from typing import NoReturn
 
 from ckptool.core.bytes import ByteSource, OpenBytes
@@ -109,7 +109,7 @@ def read_header(file: OpenBytes, offset: int = 0) -> Header:
         nbytes = _check_layout(names, forms, starts)
     except JsonError as problem:
         raise UnreadableError(f"the header of {path} {problem}", hint="get the file again", path=path) from None
-    return Header(names, forms, array("Q", [start + at for at in starts]), found.metadata, found.odd, start, nbytes)
+    return Header(names, forms, array("Q", (start + at for at in starts)), found.metadata, found.odd, start, nbytes)
 
 
 def _in_order(found: Parsed) -> tuple[list[str], list[Form], array[int]]:
@@ -127,9 +127,9 @@ def _in_order(found: Parsed) -> tuple[list[str], list[Form], array[int]]:
 
 def _check_layout(names: list[str], forms: list[Form], starts: array[int]) -> int:
     """Sorted tensors follow each other without holes or overlaps; the bytes they take."""
-    ends = [0, *accumulate(form.nbytes for form in forms)]
-    if starts.tolist() == ends[:-1]:
-        return ends[-1]
+    ends = accumulate(map(attrgetter("nbytes"), forms), initial=0)
+    if all(map(eq, starts, ends)):  # no list of numbers, which takes forty bytes for each
+        return starts[-1] + forms[-1].nbytes if forms else 0
     end = 0
     for at, (start, form) in enumerate(zip(starts, forms, strict=True)):
         if start < end:

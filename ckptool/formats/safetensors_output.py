@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import overload
 
-from ckptool.core.columns import ColumnSpecs
 from ckptool.core.dtypes import DTYPES
 from ckptool.core.plan import Copies, Plan
 from ckptool.core.spec import Form, TensorSpec
@@ -41,6 +40,8 @@ def folder_loading(path: str, wrap: str | None) -> Loading:
 
 def file_output(plan: Plan, name: str, limit: int) -> Output:
     """One file of that name."""
+    if isinstance(plan.steps, Copies):
+        return _copied_output(plan, plan.steps, {name: (0, len(plan.steps))})
     steps = _stored(plan)
     return Output.of({name: _image(plan, steps)}, _Specs(plan, steps))
 
@@ -48,37 +49,35 @@ def file_output(plan: Plan, name: str, limit: int) -> Output:
 def folder_output(plan: Plan, name: str, limit: int) -> Output:
     """Shards of at most `limit` bytes of data (a larger tensor has its own), and the index that names them."""
     if isinstance(plan.steps, Copies):
-        columns = plan.inputs[plan.steps.input].columns
-        if columns is not None and columns.are_stored:
-            return _copied_output(plan, plan.steps, limit)
+        return _copied_output(plan, plan.steps, _named(_grouped([form.nbytes for form in plan.steps.forms], limit)))
     steps = _stored(plan)
     targets = _Specs(plan, steps)
     nbytes = array("Q", (target.nbytes for target in targets))
-    groups = list(_grouped(nbytes, limit))
-    if len(groups) == 1:
-        return Output.of({SINGLE: _image(plan, steps)}, targets)
-    names = [shard_name(number, len(groups)) for number in range(1, len(groups) + 1)]
-    images = {shard: _image(plan, steps[low:high]) for shard, (low, high) in zip(names, groups, strict=True)}
-    images[INDEX] = _index([target.key for target in targets], sum(nbytes), dict(zip(names, groups, strict=True)))
+    shards = _named(_grouped(nbytes, limit))
+    images = {shard: _image(plan, steps[low:high]) for shard, (low, high) in shards.items()}
+    if len(shards) > 1:
+        images[INDEX] = _index([target.key for target in targets], sum(nbytes), shards)
     return Output.of(images, targets)
 
 
-def _copied_output(plan: Plan, steps: Copies, limit: int) -> Output:
-    """Shards of copies, each laid out when it is asked for; what may be refused is laid out now."""
+def _named(groups: Iterable[tuple[int, int]]) -> dict[str, tuple[int, int]]:
+    """Shards with the first and the end of their tensors."""
+    groups = list(groups)
+    if len(groups) == 1:
+        return {SINGLE: groups[0]}
+    return {shard_name(number, len(groups)): group for number, group in enumerate(groups, 1)}
+
+
+def _copied_output(plan: Plan, steps: Copies, files: Mapping[str, tuple[int, int]]) -> Output:
+    """Files of columns, each laid out when it is asked for; what may be refused is laid out now."""
     nbytes = [form.nbytes for form in steps.forms]
-    groups = list(_grouped(nbytes, limit))
-    names = [shard_name(number, len(groups)) for number in range(1, len(groups) + 1)] if len(groups) > 1 else [SINGLE]
-    shards = dict(zip(names, groups, strict=True))
-    makers = {shard: partial(_image, plan, range(*group)) for shard, group in shards.items()}
-    for shard, (low, high) in shards.items():
+    makers = {file: partial(_image, plan, range(*group)) for file, group in files.items()}
+    for file, (low, high) in files.items():
         if _may_be_refused(steps.keys[low:high], steps.forms[low:high]):
-            makers[shard]()
-    portions = {
-        shard: Portion(high - low, sum(nbytes[low:high])) for shard, (low, high) in shards.items() if low < high
-    }
-    index = {INDEX: partial(_index, steps.keys, sum(nbytes), shards)} if len(groups) > 1 else {}
-    specs = ColumnSpecs(steps.keys, steps.forms).values()
-    return Output(Images({**makers, **index}), specs, portions, is_of_columns=True)
+            makers[file]()
+    portions = {file: Portion(high - low, sum(nbytes[low:high])) for file, (low, high) in files.items() if low < high}
+    index = {INDEX: partial(_index, steps.keys, sum(nbytes), files)} if len(files) > 1 else {}
+    return Output(Images({**makers, **index}), _Specs(plan, range(len(steps))), portions, is_of_columns=True)
 
 
 def _may_be_refused(keys: Sequence[str], forms: Sequence[Form]) -> bool:
@@ -95,9 +94,12 @@ def _may_be_refused(keys: Sequence[str], forms: Sequence[Form]) -> bool:
 
 def _index(keys: Sequence[str], nbytes: int, shards: Mapping[str, tuple[int, int]]) -> Image:
     """The index of keys that have so many bytes, each shard with the first and the end of its keys."""
-    weight_map = {key: shard for shard, (low, high) in shards.items() for key in keys[low:high]}
-    index = {"metadata": {"total_size": nbytes}, "weight_map": weight_map}
-    text = (json.dumps(index, indent=2, ensure_ascii=False) + "\n").encode()
+    text = bytearray(f'{{\n  "metadata": {{\n    "total_size": {nbytes}\n  }},\n  "weight_map": {{'.encode())
+    for shard, (low, high) in shards.items():
+        behind = f": {json.dumps(shard, ensure_ascii=False)},".encode()
+        for at in range(low, high):
+            text += f"\n    {json.dumps(keys[at], ensure_ascii=False)}".encode() + behind
+    text[-1:] = b"\n  }\n}\n"
     return Image(len(text), ((0, text),), ())
 
 

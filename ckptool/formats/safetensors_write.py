@@ -38,7 +38,7 @@ def safetensors_image(
     order = array("I", sorted(range(len(specs)), key=lambda at: -widths[at]))
     starts = array("Q", [0])
     try:
-        text = bytearray(b"{")
+        text = bytearray(bytes(8) + b"{")
         if metadata:
             text += f'"{METADATA}":{_json(dict(metadata))},'.encode()
         for at in order:
@@ -48,17 +48,18 @@ def safetensors_image(
             f"a key or a metadata entry has a character that UTF-8 cannot hold: {error.object[error.start]}",
             hint="rename it with ckptool remap, or write a .pth file",
         ) from None
-    text[max(1, len(text) - 1) :] = b"}"
-    start = _data_start(8 + len(text), order, starts, contents)
+    text[max(8 + 1, len(text) - 1) :] = b"}"
+    start = _data_start(len(text), order, starts, contents)
     if start - 8 > HEADER_LIMIT:
         raise OutputError(
             f"the header would take {start - 8:,} bytes; safetensors allows {HEADER_LIMIT:,}",
             hint="write a .pth file, or split the output with --max-shard-size",
         )
-    text += b" " * (start - 8 - len(text))
-    literal = struct.pack("<Q", len(text)) + text
-    places = array("Q", (start + at for at in starts))
-    return Image(places[-1], ((0, literal),), SlotColumns(specs, contents, order, places))
+    text += b" " * (start - len(text))
+    struct.pack_into("<Q", text, 0, start - 8)
+    for at, position in enumerate(starts):
+        starts[at] = start + position
+    return Image(starts[-1], ((0, text),), SlotColumns(specs, contents, order, starts))
 
 
 def _entry(spec: TensorSpec, starts: array[int]) -> bytes:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import PurePath
 
 from ckptool.core.bytes import ByteSource, Entry, Folder
@@ -21,7 +21,7 @@ from ckptool.core.counts import many
 from ckptool.core.errors import CkptError, MissingError, UnreadableError
 from ckptool.core.observations import MetadataDiffers, NoIndex, NotInIndex, Observation, PiecesDiffer, WrongTotalSize
 from ckptool.core.tensor import Tensor
-from ckptool.formats.ranks.names import entries_in
+from ckptool.formats.ranks.names import PIECES_FILE, count_named, entries_in
 from ckptool.formats.registry import open_file
 from ckptool.formats.strict_json import JsonError, JsonReader, unquoted, unquoted_all
 
@@ -82,10 +82,12 @@ def _with_pieces(whole: Checkpoint, folder: Folder) -> Checkpoint:
     """Whole files with what they have otherwise than the pieces beside them, of which torch made them."""
     if Entry(_PIECES, True) not in entries_in(folder):
         return whole
-    from ckptool.formats.ranks.dcp_safetensors import claims, differing_numbers
-
     pieces = folder.folder(_PIECES)
-    keys = tuple(differing_numbers(whole, pieces)) if claims(pieces, entries_in(pieces)) else ()
+    if not count_named(entries_in(pieces), PIECES_FILE):
+        return whole
+    from ckptool.formats.ranks.dcp_safetensors import differing_numbers
+
+    keys = tuple(differing_numbers(whole, pieces))
     return replace(whole, observations=(*whole.observations, PiecesDiffer(keys, str(pieces.path)))) if keys else whole
 
 
@@ -192,14 +194,17 @@ def _listed_and_size(source: ByteSource) -> tuple[dict[str, _Listed], int | None
     def take(reader: JsonReader) -> None:
         for entries in reader.pairs("weight_map"):
             raw, values, _ = zip(*entries, strict=True)
-            for written, key, value in zip(raw, unquoted_all(raw), values, strict=True):
+            keys = unquoted_all(raw)
+            end = 0
+            for value, run in groupby(values):  # keys of one shard mostly follow one another
+                begin, end = end, end + len(list(run))
                 shard = listed.get(value)
                 if shard is None:
                     shard = listed[value] = _Listed()
-                    first.setdefault(unquoted(value), key)
-                shard.count += 1
-                shard.total += hash(key)
-                shard.nbytes += len(written) + _ENTRY
+                    first.setdefault(unquoted(value), keys[begin])
+                shard.count += end - begin
+                shard.total += sum(map(hash, keys[begin:end]))
+                shard.nbytes += sum(map(len, raw[begin:end])) + (end - begin) * _ENTRY
 
     total_size = _walk(source, take)
     if not first:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from ckptool.core.bytes import Entry, Folder, OpenBytes
 from ckptool.core.errors import UnreadableError
 from ckptool.core.shell import shell_quote
+from ckptool.storage.paths import is_address
 
 HEAD = 4096  # bytes looked at
 DISTRIBUTED = ".metadata"
@@ -68,6 +69,7 @@ _MAGIC: list[tuple[int, bytes, Other]] = [
     (0, b"\x7fELF", Other("is a program or library", _DOWNLOAD)),
 ]
 
+_POINTER = "its server has the pointer alone: get the file itself from where it was uploaded"
 _PAGE = re.compile(rb"\s*(?:\xef\xbb\xbf)?\s*<(?:!doctype\s+html|html|head|\?xml|error|!--)", re.IGNORECASE)
 _LFS = re.compile(rb"version https://git-lfs\.github\.com/spec/")
 _ONNX = re.compile(rb"\x08[\x01-\x20](?:\x12[\x01-\x7f][\x20-\x7e]+[\x1a:]|:)", re.DOTALL)
@@ -166,7 +168,8 @@ def _other_kind(head: bytes, file: OpenBytes) -> Other:
             old = head[:100].rstrip(b"\0") in (b"sys_info", b"pickle", b"storages", b"tensors")
             return _OLD_TAR if other is _TAR and old else other
     if _LFS.match(head):
-        return Other(f"is a Git LFS pointer, not the weights ({file.size:,} bytes)", "git lfs pull --include {name}")
+        hint = _POINTER if is_address(file.path) else "git lfs pull --include {name}"
+        return Other(f"is a Git LFS pointer, not the weights ({file.size:,} bytes)", hint)
     if _PAGE.match(head):
         return Other("is a web page or XML, not a checkpoint: the download answered with a message", _DOWNLOAD)
     if _is_text(head):

@@ -21,7 +21,7 @@ from typing import NoReturn, TypeAlias
 MAX_STRINGS = 1_500_000  # entries of one object of strings
 MAX_SMALL = 1 << 16  # bytes of any other value
 _MANY_VALUES = 10_000  # different strings of one object that are remembered
-_WINDOWS = (1 << 20, 8 << 20)  # bytes of a text that are read first, and at once at most
+_WINDOWS = (1 << 20, 2 << 20)  # bytes of a text that are read first, and at once at most
 _LOOK_AHEAD = 1 << 16  # bytes in which a member in the usual form ends
 _BATCH = 1 << 15  # bytes whose members are given at once
 

@@ -58,6 +58,7 @@ def expand(
     vars: Mapping[str, float] | None = None,
     targets: Specs | None = None,
     fit: FitOp | None = None,
+    near: bool = True,
 ) -> Expansion:
     """A recipe on the tensors of one or several inputs.
 
@@ -68,6 +69,7 @@ def expand(
         vars: the numbers that names in layouts and expressions stand for, as `resolve_vars` gives them.
         targets: the target model's specs, which help to solve sizes and are what ``fit`` and ``init`` aim at.
         fit: makes the ops of ``fit``.
+        near: the hint for a rule that matches nothing names keys like its own; to find them takes longer than the rest.
 
     Raises:
         UsageError: an ``init`` value is none.
@@ -86,7 +88,7 @@ def expand(
     recipe = with_numbers(recipe, numbers)
     inputs = [sources] if isinstance(sources, Mapping) else list(sources)
     loaded = Loaded(inputs)
-    state = State(Context(numbers, fit=fit), [None] * len(loaded.keys))
+    state = State(Context(numbers, fit=fit), [None] * len(loaded.keys), near=near)
     items = _begin(loaded, prefixes, state)
     state.most += 20 * len(items)
     specs: Specs = inputs[0] if inputs and items.names is loaded.keys else {}

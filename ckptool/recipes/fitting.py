@@ -80,7 +80,7 @@ def expert_layout(specs: Specs, wanted: Specs) -> tuple[tuple[str, ...], dict[st
 def _met(recipe: Recipe, specs: Specs, wanted: Specs) -> dict[str, TensorSpec]:
     """What a recipe makes of what is wanted; nothing if it cannot be done."""
     try:
-        made = expand(recipe, specs)
+        made = expand(recipe, specs, near=False)
     except CkptError:  # a precondition on a number that is not there
         return {}
     found = {step.target.key: step.target for step in made.steps if step.target.key in wanted}

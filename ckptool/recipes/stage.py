@@ -26,7 +26,7 @@ class State:
     """What is collected on the way.
 
     `gone`: why each tensor of the inputs is dropped; None for those that are not. `dropped`: the same of tensors that
-    a rule has made something of.
+    a rule has made something of. `near`: keys like those of a rule that matches nothing are looked for.
     """
 
     context: Context
@@ -34,6 +34,7 @@ class State:
     problems: dict[tuple[str, str], list[str]] = field(default_factory=dict)
     uses: list[Use] = field(default_factory=list)
     dropped: dict[Source, Reason] = field(default_factory=dict)
+    near: bool = True
     near_misses: int = 0
     most: int = MAX_TENSORS
     met: dict[Rules, Rules] = field(default_factory=dict)
@@ -188,7 +189,7 @@ def _names_or_none(key: str, spans: list[Span], stage: Stage) -> list[str]:
 
 
 def _note_unused(rule: Rule, items: Mapping[str, Item], state: State) -> None:
-    hint = hint_for(rule, items, near=state.near_misses < _NEAR_MISSES)
+    hint = hint_for(rule, items, near=state.near and state.near_misses < _NEAR_MISSES)
     state.near_misses += 1
     what = f"matches none of the {len(items):,} keys" if len(items) != 1 else "does not match the only key"
     state.problem(f'{rule.name} "{rule.text}" {what}', hint)

@@ -20,6 +20,8 @@ def hint_for(rule: Rule, keys: Iterable[str], *, near: bool) -> str:
     """What to write instead of a rule that matches none of the keys; `near`: keys like its own are looked for."""
     found = None
     some = list(islice(keys, _NEAR_MISS_KEYS)) if near else []
+    if not some:
+        return "a leading ? lets it match nothing"
     for pattern in rule.sources:
         found = found or near_miss(KeyPattern.parse(_glob(pattern)), some)
     hint = f"a key that it might mean: {found.select(some)[0]}" if found else "a leading ? lets it match nothing"
@@ -27,7 +29,7 @@ def hint_for(rule: Rule, keys: Iterable[str], *, near: bool) -> str:
         hint = f'{module} is a module: "{module}." with a dot at its end means every key in it'
     elif inside := _inside(rule, some):
         hint = f'keys begin otherwise, as {inside[1]}; to rename it wherever it is: "{inside[0]}"'
-    elif some and (numbers := _numbers_there(rule, keys)):
+    elif numbers := _numbers_there(rule, keys):
         hint = f"there is {numbers}"
     return hint
 

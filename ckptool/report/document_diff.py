@@ -12,6 +12,7 @@ from ckptool.core.counts import many
 from ckptool.core.shell import shell_quote
 from ckptool.core.tensor import Tensor
 from ckptool.report import document
+from ckptool.report.about import ABOUT
 from ckptool.report.blocks import Block, Chart, Column, Facts, Next, Notes, Rows, Series, Sides, Totals
 from ckptool.report.cells import Cell, Row
 from ckptool.report.diff_rows import DiffRow, diff_rows
@@ -21,7 +22,6 @@ from ckptool.report.escape import shell
 from ckptool.report.json import file_fields, model_fields, note_fields
 from ckptool.report.json_match import match_fields
 from ckptool.report.match_rows import match_blocks
-from ckptool.report.results import ABOUT, diff_findings
 from ckptool.report.sides import side_of
 from ckptool.report.symbols import LOOKED_FOR, STYLES
 from ckptool.report.units import relative, shape_text
@@ -29,6 +29,7 @@ from ckptool.values.delta import Delta
 
 if TYPE_CHECKING:
     from ckptool.commands.automatic import Automatic
+    from ckptool.commands.checks.finding import Report
 
 _WIDEST = 50  # characters of a pattern that is offered as the next question
 
@@ -55,11 +56,17 @@ def diff_document(
         ),
         summary=lambda: {**_counts(diff), "extras": len(diff.extras), "exit_code": int(diff.exit_code)},
         listing=lambda: map(_fields, diff.changes.by_key()),
-        findings=lambda: diff_findings(diff, *names),
+        findings=lambda: _findings(diff, names),
         about=ABOUT,
         verbose=verbose,
         typed=f"ckptool diff {shell_quote(names[0])} {shell_quote(names[1])}",
     )
+
+
+def _findings(diff: Diff, names: Sequence[str]) -> Report:
+    from ckptool.report.results import diff_findings
+
+    return diff_findings(diff, *names)
 
 
 def _answer(diff: Diff) -> Answer:

@@ -14,6 +14,7 @@ from ckptool.core.plan import Dropped, Plan, Problem, Step, sources_of
 from ckptool.core.reasons import FOUND
 from ckptool.core.shell import shell_quote
 from ckptool.engine.reads import reads_of
+from ckptool.report.about import ABOUT
 from ckptool.report.blocks import Block, Column, Facts, Item, Items, Next, Notes, Rows, Sides, Totals
 from ckptool.report.document import Answer, Document, Field, Mood, Status, Table
 from ckptool.report.json_plan import dropped_fields, op_of, plan_result, step_fields
@@ -27,7 +28,6 @@ from ckptool.report.plan_rows import (
     unruled_rows,
 )
 from ckptool.report.reasons import command_text, reason_text
-from ckptool.report.results import ABOUT, plan_findings
 from ckptool.report.sides import one_side, side_of
 from ckptool.report.symbols import STYLES
 from ckptool.report.units import relative, shape_text, size_short
@@ -35,6 +35,7 @@ from ckptool.storage.paths import is_address
 
 if TYPE_CHECKING:
     from ckptool.commands.automatic import Automatic
+    from ckptool.commands.checks.finding import Report
     from ckptool.engine.apply import Written
     from ckptool.storage.transfer import Read
 
@@ -97,11 +98,17 @@ def plan_document(
             "exit_code": int(exit_code),
         },
         listing=lambda: iter(sorted(_listing(plan), key=lambda row: row[1])),
-        findings=lambda: plan_findings(plan, names),
+        findings=lambda: _findings(plan, names),
         about=ABOUT,
         problems=(*plan.problems, *plan.unmet),
         verbose=verbose,
     )
+
+
+def _findings(plan: Plan, names: Sequence[str]) -> Report:
+    from ckptool.report.results import plan_findings
+
+    return plan_findings(plan, names)
 
 
 def plan_answer(plan: Plan, mode: Mode) -> Answer | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ckptool.commands.transplant.result import Transplant
 from ckptool.core.counts import many
@@ -13,6 +13,7 @@ from ckptool.core.shell import shell_quote
 from ckptool.core.spec import TensorSpec
 from ckptool.models import Verdict
 from ckptool.models.entries import Entry, Filled
+from ckptool.report.about import ABOUT
 from ckptool.report.blocks import Block, Chart, Code, Column, Facts, Item, Items, Notes, Rows, Series, Side, Sides
 from ckptool.report.document import Answer, Document, Field, Status, Table
 from ckptool.report.document_plan import Mode, plan_answer, reads_blocks, written_blocks
@@ -21,7 +22,6 @@ from ckptool.report.escape import terminal
 from ckptool.report.json_transplant import Done, entry_fields, spec_fields, transplant_result
 from ckptool.report.match_rows import match_blocks
 from ckptool.report.reasons import reason_text
-from ckptool.report.results import ABOUT, transplant_findings
 from ckptool.report.sides import side_of
 from ckptool.report.symbols import STYLES
 from ckptool.report.transplant_rows import (
@@ -37,6 +37,9 @@ from ckptool.report.transplant_rows import (
     verdict_texts,
 )
 from ckptool.report.units import shape_text
+
+if TYPE_CHECKING:
+    from ckptool.commands.checks.finding import Report
 
 
 def transplant_document(
@@ -76,12 +79,18 @@ def transplant_document(
             "exit_code": int(came.exit_code),
         },
         listing=lambda: iter(sorted(_listing(transplant), key=lambda row: row[1])),
-        findings=lambda: transplant_findings(transplant, name),
+        findings=lambda: _findings(transplant, name),
         about=ABOUT,
         problems=(*plan.problems, *plan.unmet),
         verbose=verbose,
         typed=f"ckptool transplant {shell_quote(name)} --into {shell_quote(transplant.target.name)}",
     )
+
+
+def _findings(transplant: Transplant, name: str) -> Report:
+    from ckptool.report.results import transplant_findings
+
+    return transplant_findings(transplant, name)
 
 
 def _answer(transplant: Transplant, mode: Mode, came: Done) -> Answer:

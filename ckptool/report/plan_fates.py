@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from operator import is_
 
 from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.counts import tallied
@@ -36,6 +37,7 @@ class Fate(StrEnum):
     COPIED = "copied"
 
 
+_AT_ONCE = 4096  # keys
 _SPARED = "copied (integers are not cast)"
 SYMBOLS = {
     Fate.COPIED: "=",
@@ -119,22 +121,28 @@ def key_fates(plan: Plan) -> dict[str, KeyFate]:
 def _fates_of_copies(plan: Plan, steps: Copies) -> dict[str, KeyFate]:
     """The same where nothing is renamed: keys of one form have few fates, one for each reason."""
     source = plan.inputs[steps.input]
+    keys, forms = list(source), list(source.forms())
     gone = {dropped.source.key: dropped.reason for dropped in plan.dropped}
-    position = dict(zip(steps.sources, range(len(steps)), strict=True))
+    position: Mapping[str, int] | None = None  # None where every row is a step
+    reasons = steps.reasons
+    if gone or not all(map(is_, keys, steps.sources)):
+        position = dict(zip(steps.sources, range(len(steps)), strict=True))
+        kept = dict(zip(steps.sources, steps.reasons, strict=True))
+        reasons = [kept[key] if key in kept else gone[key] for key in keys]
     alike: dict[tuple[int, int], KeyFate] = {}
     found: dict[str, KeyFate] = {}
-    for key, form in zip(source, source.forms(), strict=True):
-        at = position.get(key)
-        reason = gone[key] if at is None else steps.reasons[at]
-        place = id(form), id(reason)
-        if place not in alike:
-            made = (
-                fate_dropped(plan, reason, form)
-                if at is None
-                else fate_made(plan, steps[at], steps.cast is not None, form)
-            )
-            alike[place] = made
-        found[key] = alike[place]
+    for begin in range(0, len(keys), _AT_ONCE):
+        some = slice(begin, begin + _AT_ONCE)
+        places = list(zip(map(id, forms[some]), map(id, reasons[some]), strict=True))
+        for row, place in enumerate(places, begin) if not alike.keys() >= set(places) else ():
+            if place in alike:
+                continue
+            at = row if position is None else position.get(keys[row])
+            if at is None:
+                alike[place] = fate_dropped(plan, reasons[row], forms[row])
+            else:
+                alike[place] = fate_made(plan, steps[at], steps.cast is not None, forms[row])
+        found.update(zip(keys[some], map(alike.__getitem__, places), strict=True))
     return found
 
 

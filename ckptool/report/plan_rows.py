@@ -35,11 +35,13 @@ def key_rows(plan: Plan, each: bool = False) -> list[Row]:
         return [_row(key, [fate]) for key, fate in fates.items()]
     # integers that are not cast or mixed do not make rows of their own among floats that are
     changes: Counter[str] = Counter()
-    for fate, times in tallied(list(fates.values())):
+    known = tallied(list(fates.values()))
+    for fate, times in known:
         if fate.fate in (Fate.CAST, Fate.COMPUTED):
             changes[fate.what] += times
     usual = changes.most_common(1)[0][0] if changes else ""
-    groups = rollup({key: usual if fate.spared else fate.what for key, fate in fates.items()})
+    said = {id(fate): usual if fate.spared else fate.what for fate, _ in known}
+    groups = rollup(dict(zip(fates, map(said.__getitem__, map(id, fates.values())), strict=True)))
     return _rows(groups, fates)
 
 
@@ -52,7 +54,8 @@ def _rows(groups: Sequence[Group], fates: Mapping[str, KeyFate], rest: str = "*"
     common = [group for group in groups if group.label == label]
     if size * 2 <= len(fates) or len(common) <= _FEW:
         common = []
-    rows = [_row(group.pattern, [fates[key] for key in group.keys]) for group in groups if group not in common]
+    others = [group for group in groups if group.label != label] if common else groups
+    rows = [_row(group.pattern, [*map(fates.__getitem__, group.keys)]) for group in others]
     if common:
         rows.append(_row("" if rows else rest, [fates[key] for group in common for key in group.keys]))
     return rows

@@ -32,6 +32,7 @@ AT_ONCE = 8
 _MAX_REDIRECTS = 5
 _TRIES = 4
 _BACKOFF = 0.3  # seconds
+DOWNLOAD = "download the file by other means, then give its path"
 _PATIENCE = 10  # seconds of a Retry-After that are waited
 _RETRIED = {408, 429, 500, 502, 503, 504}
 _REDIRECTS = {301, 302, 303, 307, 308}
@@ -100,7 +101,9 @@ class Answer:
         """Refuse a body that is compressed, whose size nobody can foretell."""
         coding = (self.header("Content-Encoding") or "identity").strip().lower()
         if coding != "identity":
-            raise UnreadableError(f"{self.url.shown} sends the file {coding}-encoded, although it was asked not to")
+            raise UnreadableError(
+                f"{self.url.shown} sends the file {coding}-encoded, although it was asked not to", hint=DOWNLOAD
+            )
 
     def read(self, nbytes: int) -> bytes:
         """Up to so many bytes of the body; none at its end."""

@@ -76,6 +76,15 @@ class _Stream:
         pass  # the connection closes it
 
 
+class _Response(http.client.HTTPResponse):
+    """An answer without the interim ones before it: http.client skips 100 alone, and servers may send 103, too."""
+
+    def _read_status(self) -> tuple[str, int, str]:
+        version, status, reason = super()._read_status()  # type: ignore[misc]
+        is_interim = http.client.SWITCHING_PROTOCOLS < status < http.client.OK
+        return version, http.client.CONTINUE if is_interim else status, reason
+
+
 class Connection:
     """An open connection to one origin."""
 
@@ -86,6 +95,7 @@ class Connection:
         self._is_absolute = through_proxy and origin[0] == "http"
         self._http = http.client.HTTPConnection(bracketed(origin[1]), origin[2])
         self._http.auto_open = 0
+        self._http.response_class = _Response
         self._http.sock = _Stream(self)
 
     def exchange(self, url: Url, headers: Mapping[str, str], deadline: Deadline) -> http.client.HTTPResponse:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ckptool.core.errors import ChangedError, CkptError, UnreadableError
 from ckptool.storage.deadline import Deadline
 from ckptool.storage.hosts import Zone
-from ckptool.storage.http import Answer, StatusError, TroubleError, patiently, status_error, zones_of
+from ckptool.storage.http import DOWNLOAD, Answer, StatusError, TroubleError, patiently, status_error, zones_of
 from ckptool.storage.http_url import Url
 from ckptool.storage.network import Network
 
@@ -122,7 +122,7 @@ class HttpRanges:
 
         deadline = Deadline(stop - start if values else 0)
         if not self._has_ranges:
-            raise UnreadableError(f"{self.url.shown} does not send ranges of {self._site.name}", hint=_DOWNLOAD)
+            raise UnreadableError(f"{self.url.shown} does not send ranges of {self._site.name}", hint=DOWNLOAD)
         return self._said(lambda: patiently(attempt, deadline, self._site.name, lambda: len(buffer)))
 
     # ------------------------------------------------------------------ asking
@@ -159,6 +159,8 @@ class HttpRanges:
     def _whole(self, answer: Answer, nbytes: int) -> bytes:
         """The beginning of a file whose server ignores ranges; the connection is closed before the rest comes."""
         answer.require_plain()
+        if answer.header("Content-Range") is not None:
+            raise self._wrong(answer, "sends a range as if it were the whole file")
         size = _length(answer)
         if size is not None and size <= nbytes:
             self._hold(answer, size)
@@ -219,13 +221,10 @@ class HttpRanges:
 
     def _no_ranges(self, answer: Answer) -> UnreadableError:
         self._has_ranges = False
-        return UnreadableError(f"{answer.url.shown} does not send ranges of {self._site.name}", hint=_DOWNLOAD)
+        return UnreadableError(f"{answer.url.shown} does not send ranges of {self._site.name}", hint=DOWNLOAD)
 
     def _wrong(self, answer: Answer, what: str) -> UnreadableError:
-        return UnreadableError(f"{answer.url.shown} {what}: {self._site.name} cannot be read from it", hint=_DOWNLOAD)
-
-
-_DOWNLOAD = "download the file by other means, then give its path"
+        return UnreadableError(f"{answer.url.shown} {what}: {self._site.name} cannot be read from it", hint=DOWNLOAD)
 
 
 def _version(answer: Answer) -> tuple[str | None, ...]:

@@ -13,7 +13,7 @@ from ckptool.core.bytes import Entry
 from ckptool.core.errors import CkptError, MissingError, UnreadableError, UsageError
 from ckptool.storage.ahead import Ahead, Used
 from ckptool.storage.blocks import FIRST, Blocks
-from ckptool.storage.http import StatusError
+from ckptool.storage.http import DOWNLOAD, StatusError
 from ckptool.storage.http_ranges import HttpRanges, Site
 from ckptool.storage.http_url import Url
 from ckptool.storage.network import Network, network
@@ -118,5 +118,8 @@ def _worded(error: StatusError, address: Address) -> CkptError:
             return UnreadableError(
                 f"{address.shown} may not be read: {host} answers {error.status}", path=address, hint=hint
             )
+        case 416:
+            said = f"{host} answers 416: the file is empty, or the server does not send ranges"
+            return UnreadableError(f"{address.shown} cannot be read: {said}", path=address, hint=DOWNLOAD)
     words = f" ({error.words})" if error.words else ""
     return UnreadableError(f"{address.shown} cannot be read: {host} answers {error.status}{words}", path=address)

@@ -51,7 +51,7 @@ class ByteSink:
         """Give it its length."""
         resize(self.descriptor, nbytes)
 
-    def write(self, data: bytes | memoryview, offset: int) -> None:
+    def write(self, data: bytes | bytearray | memoryview, offset: int) -> None:
         """Write all of some bytes at an offset."""
         write_all(self.descriptor, data, offset)
         start_storing(self.descriptor, offset, len(data))

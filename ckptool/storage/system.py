@@ -49,7 +49,7 @@ def bytes_at(descriptor: int, nbytes: int, offset: int) -> bytes:
         return os.read(descriptor, nbytes)
 
 
-def write_all(descriptor: int, data: bytes | memoryview, offset: int) -> None:
+def write_all(descriptor: int, data: bytes | bytearray | memoryview, offset: int) -> None:
     """Write all bytes at an offset; the system may take them in parts."""
     view = memoryview(data)
     while view:

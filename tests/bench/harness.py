@@ -31,6 +31,7 @@ class Measurement:
     Attributes:
         code: its exit code.
         seconds: wall time from spawn to exit.
+        cpu: seconds that its threads ran: what it took, whatever else the machine did.
         peak_rss: highest resident memory, bytes; pages of mapped files count.
         peak_private: highest anonymous memory, bytes; 0 unless it was asked for.
         output: what it printed, stdout and then stderr.
@@ -38,6 +39,7 @@ class Measurement:
 
     code: int
     seconds: float
+    cpu: float
     peak_rss: int
     peak_private: int
     output: str
@@ -82,8 +84,8 @@ def measure(
     said, mark, numbers = done.stderr.rpartition("\nmeasured ")
     if not mark:
         raise RuntimeError(f"could not run {command}:\n{done.stderr}")
-    code, seconds, rss, private = numbers.split()
-    return Measurement(int(code), float(seconds), int(rss), int(private), done.stdout + said)
+    code, seconds, cpu, rss, private = numbers.split()
+    return Measurement(int(code), float(seconds), float(cpu), int(rss), int(private), done.stdout + said)
 
 
 def run_interleaved(

@@ -3,9 +3,9 @@
 A process of its own, and small, because a child's `ru_maxrss` starts at the memory of the process that forked it:
 started from a test run that has imported torch, every command would seem to need 300 MB.
 
-The last line of stderr is ``measured <exit code> <seconds> <peak RSS bytes> <peak private bytes>``. Private memory is
-`RssAnon`, sampled every 2 ms, so pages of a mapped file do not count; without --poll it is 0, and nothing disturbs the
-clock.
+The last line of stderr is ``measured <exit code> <seconds> <CPU seconds> <peak RSS bytes> <peak private bytes>``.
+Private memory is `RssAnon`, sampled every 2 ms, so pages of a mapped file do not count; without --poll it is 0, and
+nothing disturbs the clock.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ def main(arguments: list[str]) -> int:
         _, status, usage = os.wait4(pid, 0)
     seconds = time.perf_counter() - start
     code = os.waitstatus_to_exitcode(status)
-    print(f"\nmeasured {code} {seconds:.6f} {usage.ru_maxrss * 1024} {private}", file=sys.stderr, flush=True)
+    cpu = usage.ru_utime + usage.ru_stime
+    print(f"\nmeasured {code} {seconds:.6f} {cpu:.6f} {usage.ru_maxrss * 1024} {private}", file=sys.stderr, flush=True)
     return 0
 
 

@@ -14,8 +14,7 @@ from ckptool.commands.beside.companions import companions, describes_model, is_f
 from ckptool.commands.beside.descriptions import with_decoded_reasons, with_renamed_descriptions
 from ckptool.commands.beside.hf_config import CONFIG, GENERATION_CONFIG, edited_config, edited_generation, is_embedding
 from ckptool.commands.beside.initial import with_initial
-from ckptool.commands.beside.joined import with_joined
-from ckptool.commands.beside.optimizer import Optimizer, optimizers_of, with_optimizers
+from ckptool.commands.beside.parameters import Optimizer, optimizers_of
 from ckptool.commands.beside.ties import recorded_in_metadata, untied_notes, with_ties, written_apart
 from ckptool.commands.consult import consulted
 from ckptool.commands.filter import left_out
@@ -111,6 +110,9 @@ def _with_objects(plan: Plan, choices: Choices) -> Plan:
     source = None if plan.frame is None else plan.inputs[plan.frame]
     beside: list[Beside] = []
     if source is not None and isinstance(source.tree, Frame):
+        from ckptool.commands.beside.joined import with_joined
+        from ckptool.commands.beside.optimizer import with_optimizers
+
         left = set(plan.left_entries)
         optimizers = optimizers_of([extra for extra in source.extras if extra.name not in left])
         plan = with_optimizers(plan, optimizers, drop=choices.drop_optimizer, as_is=choices.optimizer_as_is)

@@ -2,39 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.plan import Copies, Plan, Source, Step
 from ckptool.core.reasons import Decoded, Kept
-from ckptool.engine.decoded_columns import decoded_tensors
+from ckptool.engine.decoded_columns import DecodedColumns, decoded_tensors
 
 
 def with_decoded_reasons(plan: Plan) -> Plan:
     """The plan whose steps that do nothing but decode a tensor say so."""
-    decoded = [_reasons(checkpoint) for checkpoint in plan.inputs]
-    if not any(decoded):
+    if not any(checkpoint.is_decoded for checkpoint in plan.inputs):
         return plan
     steps = plan.steps
     if isinstance(steps, Copies):
-        said = map(decoded[steps.input].get, steps.sources)
-        pairs = zip(said, steps.reasons, strict=True)
+        checkpoint = plan.inputs[steps.input]
+        columns = checkpoint.tensors
+        if not isinstance(columns, DecodedColumns):
+            return plan
+        decoded = (why for _, why in _reasons(checkpoint))
+        said = [next(decoded) if is_decoded else None for is_decoded in columns.are_decoded]
+        pairs = zip(columns.picked(said, steps.sources), steps.reasons, strict=True)
         reasons = [why if why is not None and isinstance(kept, Kept) else kept for why, kept in pairs]
         return replace(plan, steps=steps.with_reasons(reasons))
-    return replace(plan, steps=tuple(_said(step, decoded) for step in steps))
+    found = [dict(_reasons(checkpoint)) for checkpoint in plan.inputs]
+    return replace(plan, steps=tuple(_said(step, found) for step in steps))
 
 
-def _reasons(checkpoint: Checkpoint) -> dict[str, Decoded]:
-    """What is said of each decoded tensor of an input; one object for those of which the same is said."""
+def _reasons(checkpoint: Checkpoint) -> Iterator[tuple[str, Decoded]]:
+    """What is said of each decoded tensor of an input, in its order; one object for those that are alike."""
     said: dict[tuple[int, str], Decoded] = {}
-    found: dict[str, Decoded] = {}
     for key, alike, _, dtype in decoded_tensors(checkpoint):
         name = id(alike), dtype
         if name not in said:
             said[name] = Decoded(alike.title, alike.nbytes, dtype)
-        found[key] = said[name]
-    return found
+        yield key, said[name]
 
 
 def _said(step: Step, decoded: Sequence[Mapping[str, Decoded]]) -> Step:

@@ -17,8 +17,8 @@ from ckptool.core.checkpoint import Note
 from ckptool.core.dtypes import DTYPES
 from ckptool.core.errors import CkptError
 from ckptool.core.format import QUANTIZATION_CONFIGS
-from ckptool.core.plan import Plan, Source, sources_of
-from ckptool.core.spec import TensorSpec
+from ckptool.core.plan import Copies, Plan, Source, Step, sources_of
+from ckptool.core.spec import Form
 from ckptool.facts.encoded import Encoded
 from ckptool.facts.registry import facts_of
 
@@ -148,17 +148,38 @@ class _Made:
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self.old = {key: tensor.spec for key, tensor in plan.inputs[0].items()}
-        self.new = {step.target.key: step.target for step in plan.steps}
-        self.pairs = [
-            (source.key, step.target.key)
-            for step in plan.steps
-            for source in sources_of(step.value)
-            if source.input == 0
-        ]
-        self.before, self.after = _lists(self.old), _lists(self.new)
+        self.before = _lists(plan.inputs[0])
         self.ids = None if plan.tokenizer is None else _moved_ids(plan)
         self.is_dequantized = plan.inputs[0].is_decoded
+
+    @property
+    def keys(self) -> Iterable[str]:
+        """Of the output."""
+        steps = self.plan.steps
+        return steps.keys if isinstance(steps, Copies) else (step.target.key for step in steps)
+
+    @property
+    def pairs(self) -> Iterator[tuple[str, str]]:
+        """A key of the first input, and one of the output that is made of it."""
+        steps = self.plan.steps
+        if isinstance(steps, Copies):
+            return zip(steps.sources, steps.keys, strict=True) if steps.input == 0 else iter(())
+        return (
+            (source.key, step.target.key) for step in steps for source in sources_of(step.value) if source.input == 0
+        )
+
+    @property
+    def forms(self) -> Mapping[Form, int]:
+        """How many tensors of the output have each form."""
+        steps = self.plan.steps
+        if isinstance(steps, Copies):
+            return steps.form_counts
+        return Counter(Form(step.target.dtype, step.target.shape, step.target.nbytes) for step in steps)
+
+    def steps_of(self, name: re.Pattern[str]) -> dict[str, Step]:
+        """The steps whose keys are of a kind, by key."""
+        steps = self.plan.steps
+        return {key: steps[at] for at, key in enumerate(self.keys) if name.fullmatch(key)}
 
     def origins(self, name: str) -> dict[int, int] | None:
         """The block of a list that each block of the output was, if blocks stayed whole and in one list."""
@@ -238,12 +259,15 @@ def _edit_vocabulary(config: dict[str, Any], made: _Made) -> Iterator[str]:
     value = config.get("vocab_size")
     if not isinstance(value, int):
         return
-    tables = [key for key, spec in made.old.items() if _EMBEDDING.fullmatch(key) and spec.shape[:1] == (value,)]
-    sizes = {made.new[new].shape[0] for old, new in made.pairs if old in tables and made.new[new].shape}
+    first = made.plan.inputs[0]
+    tables = {key for key in first if _EMBEDDING.fullmatch(key) and first.form(key).shape[:1] == (value,)}
+    heirs = {new for old, new in made.pairs if old in tables}
+    shapes = [step.target.shape for step in made.plan.steps if step.target.key in heirs] if heirs else []
+    sizes = {shape[0] for shape in shapes if shape}
     if len(sizes) == 1:
         (config["vocab_size"],) = sizes
     elif sizes or made.ids is not None:
-        sizes = sizes or {spec.shape[0] for key, spec in made.new.items() if _EMBEDDING.fullmatch(key)}
+        sizes = sizes or {step.target.shape[0] for step in made.steps_of(_EMBEDDING).values()}
         yield f"vocab_size is {value}, and the embeddings of the output have {sorted(sizes)} rows"
 
 
@@ -264,7 +288,7 @@ def _edit_tokens(config: dict[str, Any], made: _Made) -> Iterator[str]:
 
 def _edit_dtype(config: dict[str, Any], made: _Made) -> None:
     """The dtype of most elements, where it is another than the input's, or the input's was decoded."""
-    old, new = _usual(made.old.values()), _usual(made.new.values())
+    old, new = _usual(made.plan.inputs[0].form_counts()), _usual(made.forms)
     if (old == new and not made.is_dequantized) or not new:
         return
     for part in _parts(config):
@@ -273,26 +297,25 @@ def _edit_dtype(config: dict[str, Any], made: _Made) -> None:
                 part[name] = new
 
 
-def _usual(specs: Iterable[TensorSpec]) -> str:
+def _usual(forms: Mapping[Form, int]) -> str:
     """The floating-point dtype that most elements have; "" without one."""
     counts: Counter[str] = Counter()
-    for spec in specs:
-        if DTYPES[spec.dtype].kind == "float" and DTYPES[spec.dtype].bits >= 16:
-            counts[spec.dtype] += spec.elements
+    for form, number in forms.items():
+        if DTYPES[form.dtype].kind == "float" and DTYPES[form.dtype].bits >= 16:
+            counts[form.dtype] += form.elements * number
     return counts.most_common(1)[0][0] if counts else ""
 
 
 def _edit_ties(config: dict[str, Any], made: _Made) -> None:
     """A head that is no longer the embedding's tensor: loaders would tie them again."""
-    values = {step.target.key: step.value for step in made.plan.steps if step.stored and step.tied_to is None}
-    heads = [key for key in values if _HEAD.fullmatch(key)]
-    tables = [key for key in values if _EMBEDDING.fullmatch(key)]
+    heads, tables = (
+        [step.value for step in made.steps_of(name).values() if step.stored and step.tied_to is None]
+        for name in (_HEAD, _EMBEDDING)
+    )
     if not heads or not tables or config.get("tie_word_embeddings") is False:
         return
     was_tied = config.get("tie_word_embeddings") is True
-    tensors = made.plan.inputs[0]
-    first, second = values[heads[0]], values[tables[0]]
-    if was_tied and not _same(first, second, tensors):
+    if was_tied and not _same(heads[0], tables[0], made.plan.inputs[0]):
         config["tie_word_embeddings"] = False
 
 
@@ -322,11 +345,12 @@ def _edit_quantization(config: dict[str, Any], made: _Made) -> Iterator[str]:
     encoded = {key for fact in facts_of(made.plan.inputs[0]) if isinstance(fact, Encoded) for key in fact.keys}
     if "quantization_config" not in config or not encoded:
         return
+    first = made.plan.inputs[0]
     stored = {
         source.key
         for step in made.plan.steps
         for source in sources_of(step.value)  # what is joined or split holds the same codes
-        if source.input == 0 and made.old[source.key].dtype == step.target.dtype
+        if source.input == 0 and first.form(source.key).dtype == step.target.dtype
     }
     if stored.isdisjoint(encoded):
         del config["quantization_config"]

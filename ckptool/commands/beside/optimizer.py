@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from ckptool.commands.beside.parameters import Names, Optimizer, entries_of, in_module_order, names_of, optimizers_of
+from ckptool.commands.beside.parameters import Names, Optimizer, entries_of, in_module_order, names_of
 from ckptool.core.checkpoint import Checkpoint, Note
 from ckptool.core.errors import PlanError
 from ckptool.core.ops import Cast
@@ -21,8 +21,6 @@ from ckptool.engine.reading import read_array
 from ckptool.formats.pickle.objects import Call, Dict
 from ckptool.formats.torch.edit import REMOVED
 from ckptool.recipes.rearrange import Rearrange
-
-__all__ = ["Optimizer", "optimizers_of", "with_optimizers"]
 
 _HINT = "--drop-optimizer leaves it out, --keep-optimizer-as-is keeps it unchanged"
 _COUNTER = "step"

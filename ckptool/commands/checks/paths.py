@@ -15,6 +15,7 @@ from ckptool.formats.opening import open_checkpoint
 from ckptool.formats.ranks.kinds import is_joined
 from ckptool.formats.registry import INDEX, INDEX_ENDING, endings, folder_container, sniff, vague_endings
 from ckptool.formats.sharded import SHARD_NAME, open_shards
+from ckptool.formats.sniff import other_folder
 from ckptool.storage.locate import locate_file, locate_folder
 from ckptool.storage.paths import entry_names, exists, is_file, is_folder, normal, walk
 from ckptool.storage.touched import only_looking
@@ -65,6 +66,8 @@ def find_targets(paths: Sequence[PurePath | str]) -> list[Target]:
             open_checkpoint(path)  # says what is wrong with it, and what was probably meant
         targets = list(_searched(path)) if is_folder(path) else [_target_of(path)]
         if not targets:
+            if other_folder(entry_names(path)) is not None:
+                open_checkpoint(path)  # says what it is
             raise UsageError(
                 f"no checkpoint in {path}",
                 hint=f"files that end in {', '.join(endings())} are looked for, in folders that are not hidden",

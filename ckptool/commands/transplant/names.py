@@ -82,7 +82,14 @@ def matched(
 
 
 def under_target_names(
-    source: Checkpoint, specs: Specs, target: Target, rules: Recipe, initial: ModelInit, *, as_they_are: bool = False
+    source: Checkpoint,
+    specs: Specs,
+    target: Target,
+    rules: Recipe,
+    initial: ModelInit,
+    *,
+    as_they_are: bool = False,
+    near: bool = True,
 ) -> Mapped:
     """What rules make of the source; without rules, equal keys. A prefix on either side is seen through.
 
@@ -93,18 +100,19 @@ def under_target_names(
         rules: a recipe; none for equal keys.
         initial: the model's own tensors, for fits.
         as_they_are: the rules name whole keys of both sides, and no prefix is looked for.
+        near: hints for rules that match nothing name keys like theirs.
     """
     if not rules.stages:
         return _by_name(specs, target)
     numbers, fit = numbers_beside(rules, source.path, metadata=source.metadata), partial(fitted, initial=initial)
 
     def mapped(under: str, swap: Swap) -> Mapped:
-        bare = {
-            _without_prefix(key, under): replace(spec, key=_without_prefix(key, under)) for key, spec in specs.items()
-        }
+        bare = _without_prefixes(specs, under) if under else specs
         names = dict(zip(bare, specs, strict=True))
         wanted = {swap.take + key.removeprefix(swap.put): spec for key, spec in target.specs.items()} if swap else {}
-        made = expand(replace(rules, init=()), bare, vars=numbers, targets={**target.specs, **wanted}, fit=fit)
+        made = expand(
+            replace(rules, init=()), bare, vars=numbers, targets={**target.specs, **wanted}, fit=fit, near=near
+        )
         steps = (_named(step, swap, names if under else {}) for step in made.steps)
         dropped = tuple(Dropped(_origin(row.source, names), row.reason) for row in made.dropped)
         return Mapped({step.target.key: step for step in steps}, dropped, made.problems, made.uses, (), swap, under)
@@ -148,6 +156,11 @@ def _prefixes(keys: Collection[str]) -> list[str]:
         parts = key.split(".")
         counts.update(".".join(parts[:depth]) + "." for depth in range(1, min(len(parts), _DEEPEST + 1)))
     return ["", *sorted((prefix for prefix, many in counts.items() if 2 * many > len(keys)), key=len)]
+
+
+def _without_prefixes(specs: Specs, prefix: str) -> Specs:
+    names = (_without_prefix(key, prefix) for key in specs)
+    return {name: replace(spec, key=name) for name, spec in zip(names, specs.values(), strict=True)}
 
 
 def _without_prefix(key: str, prefix: str) -> str:

@@ -318,9 +318,8 @@ def _gain(
     if recipe.source_files:
         return 0
     try:
-        made = under_target_names(
-            done.source, specs, done.target, recipe, ModelInit(done.target), as_they_are=as_they_are
-        )
+        initial = ModelInit(done.target)
+        made = under_target_names(done.source, specs, done.target, recipe, initial, as_they_are=as_they_are, near=False)
     except CkptError:
         return 0  # a number that is not there, a precondition that is not met
     if made.problems:

@@ -86,7 +86,7 @@ def _unexplained(headers: Headers) -> Iterator[Encoded]:
     payloads = [
         (module, last, codes)
         for module, last, codes in headers.payloads(CODE_DTYPES)
-        if last in _PAYLOADS and codes.key not in headers.claimed
+        if last in _PAYLOADS and not headers.is_claimed(codes.key)
     ]
     neighbours = _scale_like(headers) if payloads else {}
     for module, _, codes in payloads:

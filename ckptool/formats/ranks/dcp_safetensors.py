@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ckptool.core.bytes import Entry, Folder
+from ckptool.core.bytes import Folder
 from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.errors import CkptError, UnreadableError, UsageError
 from ckptool.core.format import Format
@@ -21,14 +21,13 @@ from ckptool.core.spec import TensorSpec, short_spec
 from ckptool.core.tensor import Tensor
 from ckptool.formats.pickle.objects import Dict
 from ckptool.formats.ranks.cover import TooManyError, overlap, uncovered
-from ckptool.formats.ranks.files import lacks, listed
 from ckptool.formats.ranks.held import are_equal
+from ckptool.formats.ranks.names import PIECES_FILE, lacks, listed
 from ckptool.formats.ranks.runs import in_runs
 from ckptool.formats.ranks.stand_ins import Joined, StandIns, joined_checkpoint
 from ckptool.formats.safetensors import open_safetensors
 from ckptool.formats.torch.view import ints_of
 
-NAME = re.compile(r"shard-(?P<rank>\d{1,9})-model-(?P<index>\d{1,9})-of-(?P<count>\d{1,9})\.safetensors")
 SHARDING = "DCP_SHARDING_INFO"
 MAX_FILES = 200_000
 """Most files that the names of a folder may count up to."""
@@ -45,11 +44,6 @@ class _Piece:
     @property
     def shape(self) -> tuple[int, ...]:
         return self.tensor.shape
-
-
-def claims(folder: Folder, entries: Sequence[Entry]) -> bool:
-    """True for a folder with such files."""
-    return any(NAME.fullmatch(entry.name) for entry in entries)
 
 
 def differing_numbers(whole: Checkpoint, folder: Folder) -> list[str]:
@@ -98,7 +92,7 @@ def open_ranks(folder: Folder, select: str | None = None) -> Checkpoint:
             pieces.setdefault(key, []).append(_Piece(places[key], tensor, source.name))
     stand_ins = StandIns(sources[0])
     whole = [(key, stand_ins.of(_whole(folder, key, found))) for key, found in pieces.items()]
-    count = max(int(match["rank"]) for match in map(NAME.fullmatch, names) if match is not None)
+    count = max(int(match["rank"]) for match in map(PIECES_FILE.fullmatch, names) if match is not None)
     in_pieces = sum(len(found) > 1 for found in pieces.values())
     return joined_checkpoint(
         Joined(
@@ -119,7 +113,7 @@ def _checked_names(folder: Folder, names: Sequence[str]) -> list[str]:
     found: dict[tuple[int, int], str] = {}
     counts: dict[str, int] = {}
     for name in names:
-        match = NAME.fullmatch(name)
+        match = PIECES_FILE.fullmatch(name)
         if match is None:
             continue
         counts[name] = int(match["count"])

@@ -18,12 +18,13 @@ from ckptool.core.observations import OptimizerLeftOut, ReplicasDiffer
 from ckptool.core.ranks import Ranks
 from ckptool.formats.ranks.deepspeed_builder import Builder
 from ckptool.formats.ranks.deepspeed_experts import ExpertPartitions, read_experts
-from ckptool.formats.ranks.deepspeed_files import Files, check_complete
+from ckptool.formats.ranks.deepspeed_files import PARAMETERS, Files, check_complete
 from ckptool.formats.ranks.deepspeed_layers import StagedPartitions, read_layers
 from ckptool.formats.ranks.deepspeed_states import ModelStates
-from ckptool.formats.ranks.files import lacks, read_rank
+from ckptool.formats.ranks.files import read_rank
+from ckptool.formats.ranks.names import lacks
 from ckptool.formats.ranks.stand_ins import Joined, StandIns, joined_checkpoint
-from ckptool.formats.ranks.universal import PARAMETERS, Universal
+from ckptool.formats.ranks.universal import Universal
 from ckptool.formats.ranks.zero import ParameterSource, Partitions
 from ckptool.formats.ranks.zero_files import Partition, read_partition, require_alike
 

@@ -18,7 +18,8 @@ from ckptool.core.tensor import Tensor
 from ckptool.formats.ranks.deepspeed_files import Files
 from ckptool.formats.ranks.deepspeed_layers import Held
 from ckptool.formats.ranks.deepspeed_states import ModelStates
-from ckptool.formats.ranks.files import MAX_RANKS, listed, read_rank
+from ckptool.formats.ranks.files import read_rank
+from ckptool.formats.ranks.names import MAX_RANKS, listed
 from ckptool.formats.ranks.zero import Partitions, Shapes
 from ckptool.formats.ranks.zero_files import MASTER, Partition
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
 
-from ckptool.core.bytes import Folder
+from ckptool.core.bytes import Entry, Folder
 from ckptool.core.errors import UnreadableError
-from ckptool.formats.ranks.files import MAX_RANKS, lacks, listed
+from ckptool.formats.ranks.names import MAX_RANKS, entries_in, lacks, listed
 
 OPTIMIZER_FILE = re.compile(r"(?:bf16_|fp16_)?zero_pp_rank_(?P<rank>\d+)_mp_rank_(?P<mp>\d+)_optim_states\.pt")
 PARAMETER_FILE = re.compile(r"zero_pp_rank_(?P<rank>\d+)_mp_rank_(?P<mp>\d+)_model_states\.pt")
@@ -17,6 +17,12 @@ MODEL_FILE = re.compile(r"mp_rank_(?P<mp>\d+)_model_states\.pt")
 LAYER_FILE = re.compile(r"layer_(?P<layer>\d+)(?:-model_(?P<tp>\d+))?-model_states\.pt")
 EXPERT_FILE = re.compile(r"layer_(?P<layer>\d+)_expert_(?P<expert>\d+)_mp_rank_(?P<mp>\d+)_model_states\.pt")
 UNNAMED_FILE = re.compile(r"expp_rank_\d+_mp_rank_\d+_optim_states\.pt")
+PARAMETERS = "zero"
+"""The folder of a universal checkpoint that holds a folder for each parameter."""
+MASTER_FILE = "fp32"
+"""What the file of a parameter's elements is called, without its ending."""
+
+_MOST = 100  # folders that are looked into
 _KNOWN = (MODEL_FILE, PARAMETER_FILE, OPTIMIZER_FILE, LAYER_FILE, EXPERT_FILE)
 _CUT = "which axis of a tensor was cut is not in the files"
 _CONVERT = "convert it with the library that trained the model (Megatron-DeepSpeed)"
@@ -25,6 +31,12 @@ _CONVERT = "convert it with the library that trained the model (Megatron-DeepSpe
 def is_deepspeed(names: Sequence[str]) -> bool:
     """True if a folder holds files of DeepSpeed's ranks."""
     return any(pattern.fullmatch(name) for name in names for pattern in _KNOWN)
+
+
+def holds_parameters(folder: Folder) -> bool:
+    """True for a folder that holds folders of parameters."""
+    inner = [entry.name for entry in entries_in(folder) if entry.is_folder]
+    return any(Entry(f"{MASTER_FILE}.pt", False) in entries_in(folder.folder(name)) for name in inner[:_MOST])
 
 
 @dataclass(frozen=True, slots=True)

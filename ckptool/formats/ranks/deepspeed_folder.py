@@ -7,11 +7,8 @@ from collections.abc import Sequence
 from ckptool.core.bytes import Entry, Folder
 from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.errors import UnreadableError, UsageError
-from ckptool.formats.ranks.deepspeed import open_deepspeed
-from ckptool.formats.ranks.deepspeed_files import is_deepspeed
-from ckptool.formats.ranks.files import listed
-from ckptool.formats.ranks.names import entries_in, first_line, is_plain
-from ckptool.formats.ranks.universal import PARAMETERS, holds_parameters
+from ckptool.formats.ranks.deepspeed_files import PARAMETERS, holds_parameters, is_deepspeed
+from ckptool.formats.ranks.names import entries_in, first_line, is_plain, listed
 
 _LATEST = ("latest", "latest_universal")
 _MOST = 1000  # folders that are looked into
@@ -30,6 +27,8 @@ def open_ranks(folder: Folder, select: str | None = None) -> Checkpoint:
         UsageError: the folder holds several, and does not say which is meant.
         UnreadableError: what ``latest`` names is not there; see also `open_deepspeed`.
     """
+    from ckptool.formats.ranks.deepspeed import open_deepspeed
+
     entries = folder.entries()
     names = [entry.name for entry in entries]
     if is_deepspeed(names):

@@ -9,8 +9,9 @@ from ckptool.core.errors import UnreadableError
 from ckptool.core.tensor import Tensor
 from ckptool.formats.ranks.deepspeed_files import Files
 from ckptool.formats.ranks.deepspeed_states import ModelStates
-from ckptool.formats.ranks.files import MAX_RANKS, RankFile, listed, read_rank
+from ckptool.formats.ranks.files import RankFile, read_rank
 from ckptool.formats.ranks.held import are_equal
+from ckptool.formats.ranks.names import MAX_RANKS, listed
 from ckptool.formats.ranks.zero import ParameterSource, Shapes
 from ckptool.formats.ranks.zero_files import MASTER
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from ckptool.core.bytes import ByteSource, Folder
@@ -18,9 +17,6 @@ from ckptool.formats.torch.walk import Walk
 
 if TYPE_CHECKING:
     from ckptool.formats.torch.zip import Archive
-
-MAX_RANKS = 16_384
-"""Most files of ranks that are opened together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,28 +109,3 @@ def plain(node: object) -> Mapping[object, object]:
     """A dict of plain keys as a dict; empty for anything else."""
     items = node.items if type(node) is Dict or type(node) is Call else []
     return {key: value for key, value in items if type(key) in (str, int)}
-
-
-def listed(names: Iterable[str], most: int = 5) -> str:
-    """The first of some names, and how many more."""
-    found = list(names)
-    return ", ".join(found[:most]) + (f" and {len(found) - most:,} more" if len(found) > most else "")
-
-
-def lacks(path: PurePath, numbers: Sequence[int], count: int, name_like: str) -> UnreadableError:
-    """The error for ranks whose files are not there.
-
-    Args:
-        path: the folder.
-        numbers: the ranks.
-        count: how many ranks there should be.
-        name_like: the name of another rank's file, with ``{}`` for the number of the rank.
-    """
-    names = [name_like.format(number) for number in numbers]
-    ranks = "rank" if len(numbers) == 1 else "ranks"
-    which = listed(map(str, numbers))
-    return UnreadableError(
-        f"{ranks} {which} of {count:,} {'is' if len(numbers) == 1 else 'are'} missing in {path}: {listed(names)}",
-        hint="every rank wrote a part: copy all of them from where the checkpoint was saved",
-        path=path / names[0],
-    )

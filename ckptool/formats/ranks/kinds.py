@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import PurePath
 
 from ckptool.core.bytes import Entry, Folder
-from ckptool.formats.ranks.names import entries_in
+from ckptool.formats.ranks.names import CONSOLIDATED_FILE, PIECES_FILE, SNAPSHOT_FILE, count_named, entries_in
 from ckptool.formats.registry import FolderContainer, late
 
 _MOST = 1000  # folders that are looked into
@@ -17,13 +18,22 @@ def _kind(name: str, module: str) -> FolderContainer:
     return FolderContainer(name, late(f"ranks.{module}", "claims"), late(f"ranks.{module}", "open_ranks"))
 
 
+def _named(name: str, module: str, files: re.Pattern[str], least: int = 1) -> FolderContainer:
+    """A kind that the names of its files tell; only who opens such a folder needs the module."""
+
+    def claims(folder: Folder, entries: Sequence[Entry]) -> bool:
+        return count_named(entries, files) >= least
+
+    return FolderContainer(name, claims, late(f"ranks.{module}", "open_ranks"))
+
+
 KINDS = (
     _kind("DeepSpeed", "deepspeed_folder"),
     _kind("Accelerate", "accelerate"),
     _kind("Megatron", "megatron_folder"),
-    _kind("torch.distributed safetensors", "dcp_safetensors"),
-    _kind("Meta consolidated", "meta"),
-    _kind("torchsnapshot", "torchsnapshot"),
+    _named("torch.distributed safetensors", "dcp_safetensors", PIECES_FILE),
+    _named("Meta consolidated", "meta", CONSOLIDATED_FILE, least=2),
+    _named("torchsnapshot", "torchsnapshot", SNAPSHOT_FILE),
     _kind("torch files of ranks", "per_rank"),
 )
 """In the order in which they are asked; the last looks into files. Whole weights that lie beside them come first."""

@@ -22,8 +22,9 @@ from ckptool.core.ranks import Ranks
 from ckptool.core.tensor import Tensor
 from ckptool.formats.pickle.objects import Dict
 from ckptool.formats.ranks.by_axis import WHOLE, Shard, joined
-from ckptool.formats.ranks.files import MAX_RANKS, RankFile, listed, opened, read_rank
+from ckptool.formats.ranks.files import RankFile, opened, read_rank
 from ckptool.formats.ranks.held import are_equal
+from ckptool.formats.ranks.names import MAX_RANKS, listed
 from ckptool.formats.ranks.stand_ins import Joined, StandIns, joined_checkpoint
 from ckptool.formats.torch.tensor import is_tensor
 

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from ckptool.core.bytes import Entry, Folder
 from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.errors import UnreadableError, UsageError
-from ckptool.formats.ranks.files import listed
-from ckptool.formats.ranks.names import entries_in, first_line
+from ckptool.formats.ranks.names import entries_in, first_line, listed
 
 LATEST = "latest_checkpointed_iteration.txt"
 _ITERATION = re.compile(r"iter_\d{7,}|release")

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 
-from ckptool.core.bytes import Entry, Folder
+from ckptool.core.bytes import Folder
 from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.errors import UnreadableError, UsageError
 from ckptool.core.format import Format
@@ -15,10 +14,10 @@ from ckptool.core.ranks import Ranks
 from ckptool.core.tensor import Tensor
 from ckptool.formats.pickle.objects import Call, Dict
 from ckptool.formats.ranks.by_axis import WHOLE, Shard, joined
-from ckptool.formats.ranks.files import RankFile, lacks, opened, read_rank
+from ckptool.formats.ranks.files import RankFile, opened, read_rank
+from ckptool.formats.ranks.names import CONSOLIDATED_FILE, lacks
 from ckptool.formats.ranks.stand_ins import Joined, StandIns, joined_checkpoint
 
-NAME = re.compile(r"consolidated\.(?P<rank>\d{2,4})\.pth")
 _SETTINGS = "params.json"
 _MOST = 1 << 20
 _AXES = {
@@ -26,11 +25,6 @@ _AXES = {
     **dict.fromkeys(("wo", "w2"), 1),
 }
 _EMBEDDING = "tok_embeddings"
-
-
-def claims(folder: Folder, entries: Sequence[Entry]) -> bool:
-    """True for a folder with the files of several ranks."""
-    return sum(NAME.fullmatch(entry.name) is not None for entry in entries) > 1
 
 
 def open_ranks(folder: Folder, select: str | None = None) -> Checkpoint:
@@ -43,7 +37,9 @@ def open_ranks(folder: Folder, select: str | None = None) -> Checkpoint:
     """
     if select not in (None, "", "."):
         raise UsageError(f"{folder.path} holds files of one flat dict of weights: nothing to select")
-    numbers = {int(match["rank"]): match[0] for entry in folder.entries() if (match := NAME.fullmatch(entry.name))}
+    numbers = {
+        int(match["rank"]): match[0] for entry in folder.entries() if (match := CONSOLIDATED_FILE.fullmatch(entry.name))
+    }
     world = max(numbers) + 1
     absent = [rank for rank in range(world) if rank not in numbers]
     if absent:

@@ -15,8 +15,9 @@ from ckptool.core.format import Format
 from ckptool.core.observations import NumberedOptimizer
 from ckptool.core.ranks import Ranks
 from ckptool.formats.pickle.objects import Dict
-from ckptool.formats.ranks.files import listed, read_rank
+from ckptool.formats.ranks.files import read_rank
 from ckptool.formats.ranks.groups import Group, groups_of, is_optimizer, lone_group, lone_groups
+from ckptool.formats.ranks.names import listed
 from ckptool.formats.ranks.optimizer import named_optimizers, numbered_optimizers
 from ckptool.formats.ranks.parts import DISTRIBUTED
 from ckptool.formats.ranks.rank_join import Join

@@ -20,9 +20,10 @@ from ckptool.core.tensor import Piece, Tensor
 from ckptool.formats.pickle.objects import Call, Dict
 from ckptool.formats.ranks.cover import TooManyError, overlap, sticks_out, uncovered
 from ckptool.formats.ranks.dtensor import Mesh, Part, read_dtensor
-from ckptool.formats.ranks.files import MAX_RANKS, RankFile, lacks, listed, read_rank
+from ckptool.formats.ranks.files import RankFile, read_rank
 from ckptool.formats.ranks.groups import Group
 from ckptool.formats.ranks.held import are_equal, number_of
+from ckptool.formats.ranks.names import MAX_RANKS, lacks, listed
 from ckptool.formats.ranks.parts import DTENSORS, SHARDED_TENSORS
 from ckptool.formats.ranks.runs import Run, alone, in_runs
 from ckptool.formats.ranks.sharded_tensor import getattrs_in, read_sharded, without_harmless

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from urllib.parse import unquote
 
-from ckptool.core.bytes import ByteSource, Entry, Folder
+from ckptool.core.bytes import ByteSource, Folder
 from ckptool.core.checkpoint import Checkpoint, GlobalUse
 from ckptool.core.errors import MissingError, UnreadableError
 from ckptool.core.format import Format
@@ -52,11 +52,6 @@ class _Box:
     @property
     def shape(self) -> tuple[int, ...]:
         return self.tensor.shape
-
-
-def claims(folder: Folder, entries: Sequence[Entry]) -> bool:
-    """True for a folder with torchsnapshot's metadata."""
-    return any(entry.name == METADATA for entry in entries)
 
 
 def open_ranks(folder: Folder, select: str | None = None) -> Checkpoint:

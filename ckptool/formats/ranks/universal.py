@@ -15,24 +15,16 @@ from ckptool.core.checkpoint import GlobalUse
 from ckptool.core.errors import UnreadableError
 from ckptool.core.observations import Observation
 from ckptool.core.tensor import Tensor
+from ckptool.formats.ranks.deepspeed_files import MASTER_FILE
 from ckptool.formats.ranks.files import RankFile, opened, read_rank
 from ckptool.formats.ranks.held import number_of
-from ckptool.formats.ranks.names import entries_in
 from ckptool.formats.ranks.runs import Run, whole_tensor
 from ckptool.formats.ranks.zero import Shapes
 from ckptool.formats.ranks.zero_files import MASTER
 from ckptool.formats.torch.tensor import is_tensor
 
-PARAMETERS = "zero"
-_MASTER_FILE, _OPTIMIZER_FILE = "fp32", "optimizer_state.pt"
+_OPTIMIZER_FILE = "optimizer_state.pt"
 _STEP = "step"
-_MOST = 100  # folders that are looked into
-
-
-def holds_parameters(folder: Folder) -> bool:
-    """True for a folder that holds folders of parameters."""
-    inner = [entry.name for entry in entries_in(folder) if entry.is_folder]
-    return any(Entry(f"{_MASTER_FILE}.pt", False) in entries_in(folder.folder(name)) for name in inner[:_MOST])
 
 
 class Universal:
@@ -131,10 +123,10 @@ class Universal:
                     hint="the files are not of one checkpoint: convert it again",
                 )
             else:
-                self._tensors[name, MASTER if label == _MASTER_FILE else label] = whole_tensor(
+                self._tensors[name, MASTER if label == MASTER_FILE else label] = whole_tensor(
                     name, tensor.dtype, shape, [run]
                 )
-                if label != _MASTER_FILE:
+                if label != MASTER_FILE:
                     self._fields[name].append(label)
         if (name, MASTER) not in self._tensors:
             raise UnreadableError(

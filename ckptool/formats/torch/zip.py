@@ -16,7 +16,7 @@ from ckptool.core.checkpoint import Checkpoint, GlobalUse
 from ckptool.core.errors import UnreadableError, naming
 from ckptool.core.format import Format
 from ckptool.core.initial import INITIAL_KEY
-from ckptool.core.observations import ChecksumDiffers, Observation, TrailingBytes
+from ckptool.core.observations import ChecksumDiffers, ChecksumNotCompared, Observation, TrailingBytes
 from ckptool.core.tensor import Storage
 from ckptool.formats.pickle.loading import Loaded, load, load_from
 from ckptool.formats.pickle.objects import Persistent
@@ -168,7 +168,9 @@ def _pickle(source: ByteSource, file: OpenBytes, member: Member) -> tuple[Loaded
         end = member.offset + member.nbytes
         loaded = load_from(source, member.offset, end)
         observed: list[Observation] = [TrailingBytes(end - loaded.end, "pickle")] if loaded.end < end else []
-        if member.crc and member.nbytes <= _MAX_SUMMED and member.crc != _sum_of(file, member):
+        if member.crc and member.nbytes > _MAX_SUMMED:
+            observed.append(ChecksumNotCompared(member.name, member.nbytes))
+        elif member.crc and member.crc != _sum_of(file, member):
             observed.append(ChecksumDiffers(member.name))
         return loaded, tuple(observed)
     pickle = inflate(file, member)
