@@ -115,8 +115,6 @@ class Attempt:
 
     def _sequence(self, board: Board, io: frozenset[Unit]) -> None:
         """What the order of the whole files says, if nothing speaks against it."""
-        if not board.free(self.sources) or not board.free(self.targets):
-            return
         known = {
             key: one.source.keys[role][at]
             for one in self.found
@@ -126,10 +124,11 @@ class Attempt:
             for at, key in enumerate(keys)
         }
         found, others = in_sequence(self.sources, self.targets, self.places, known, io, self.ordered)
-        self.found = [
-            as_guess(one, Evidence.CROSSED) if not _is_named(one) and not others.isdisjoint(_main_keys(one)) else one
-            for one in self.found
-        ]
+        wrong = [one for one in self.found if not others.isdisjoint(_main_keys(one))]
+        if any(_is_named(one) for one in wrong):
+            return
+        board.give_back(wrong)
+        self.found = [one for one in self.found if one not in wrong]
         self._add(found)
         board.take(found)
         self._add(board.run(judge))

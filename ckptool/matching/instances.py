@@ -16,6 +16,7 @@ from ckptool.matching.result import Evidence
 COUNTED = re.compile(r"\d+|(?<=\d)[a-h](?![A-Za-z])")  # numbers, and the letters that count on behind them
 
 Block = tuple[str, ...]
+Kind = tuple[bool, Shape]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +25,7 @@ class Instance:
 
     unit: Unit
     at: int
-    kind: tuple[bool, Shape]
+    kind: Kind  # a batch norm or not, and the shape of the main tensor as torch has it
     tokens: tuple[str, ...]
     block: Block  # the name down to its last number, without that of the module itself
 
@@ -77,6 +78,8 @@ def homes_of(modules: Sequence[Instance]) -> dict[int, Instance]:
 
 def strayed(matches: Iterable[Match], sources: Sequence[Unit], targets: Sequence[Unit]) -> dict[Match, Evidence]:
     """Matches of batch norms that stand beside convolutions which are not each other's."""
+    if not any("running_mean" in unit.shapes for unit in targets):
+        return {}
     single = [one for one in matches if not one.source.kind and not one.target.kind]
     ours, theirs = (instances_of(units, {}, frozenset(), False) for units in (sources, targets))
     there = {one.key: one for one in theirs}
@@ -90,8 +93,11 @@ def strayed(matches: Iterable[Match], sources: Sequence[Unit], targets: Sequence
     homes, others = homes_of(ours), homes_of(theirs)
     found: dict[Match, Evidence] = {}
     for one in ours:
-        match, other = laid.get(one.key, (None, None))
-        if match and other and one.kind[0] and (home := homes.get(id(one))) and (its := others.get(id(other))):
-            if back.get(its.key, home.key) != home.key or (home.key in laid and laid[home.key][1] is not its):
-                found[match] = Evidence.SPLIT
+        home = homes.get(id(one))
+        if not one.kind[0] or not home or one.key not in laid:
+            continue
+        match, other = laid[one.key]
+        its = others.get(id(other))
+        if its and (back.get(its.key, home.key) != home.key or (home.key in laid and laid[home.key][1] is not its)):
+            found[match] = Evidence.SPLIT
     return found

@@ -57,14 +57,18 @@ def related(
 def _is_same(attempt: Attempt) -> bool:
     """Nearly every shape that the matrices of one side have is matched: blocks alone are alike in many models."""
     sure = [one.target for one in attempt.found if _belongs(one)]
-    kinds = [_kinds(units) for units in attempt.units]
-    return len(_kinds(sure)) >= max(_KINDS, _NEARLY_ALL * min(map(len, kinds)))
+    for places, share in ((False, _NEARLY_ALL), (True, 1.0)):
+        few = min(len(_kinds(units, places=places)) for units in attempt.units)
+        if len(_kinds(sure, places=places)) >= max(_KINDS, share * few):
+            return True
+    return False
 
 
-def _kinds(units: Iterable[Unit]) -> set[Shape]:
-    """The shapes of matrices; tables of places and small heads are alike in many models."""
-    matrices = (unit for unit in units if _is_matrix(unit) and "pos" not in unit.words)
-    return {shape for unit in matrices for shape in unit.shapes[unit.main] if len(shape) > 2 or min(shape) > _FEW}
+def _kinds(units: Iterable[Unit], *, places: bool) -> set[Shape]:
+    """The shapes of matrices, but for small heads and, unless wanted, tables of places: many models have the same."""
+    matrices = (unit for unit in units if _is_matrix(unit) and (places or "pos" not in unit.words))
+    shapes = {squeezed(shape) for unit in matrices for shape in unit.shapes[unit.main]}
+    return {shape for shape in shapes if len(shape) > 2 or min(shape, default=0) > _FEW}
 
 
 def _coherent(attempt: Attempt) -> list[Match]:

@@ -12,13 +12,12 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 
 import numpy as np
 
 from ckptool.matching.alike import contradicts, similarity
 from ckptool.matching.edges import Match, flip
-from ckptool.matching.instances import COUNTED, Block, Instance, homes_of, instances_of
+from ckptool.matching.instances import COUNTED, Block, Instance, Kind, homes_of, instances_of
 from ckptool.matching.modules import Unit
 from ckptool.matching.result import Confidence, Evidence
 
@@ -28,10 +27,11 @@ _SAME = 12  # modules of two files that are the same from the first to the last
 _LARGEST = 2000  # modules of a file
 _WORDS, _MARGIN = 0.25, 0.1  # words that agree, and by how much better than those of a part that holds the same
 _OTHERS = 0.05  # of what is matched already, at most, is at another place
-_CLEARLY = 0.95  # of the matrices have a place, so that what is at another is doubtful
+_CLEARLY = 0.95  # of the matrices have a place, so that what is at another is wrong
 
 
 Pair = tuple[Instance, Instance]
+Sides = tuple[Sequence[Instance], Sequence[Instance]]
 
 
 @dataclass(slots=True)
@@ -50,7 +50,7 @@ def in_sequence(
     io: frozenset[Unit],
     ordered: Sequence[bool],
 ) -> tuple[list[Match], frozenset[str]]:
-    """Matches of single modules, by their place; and the target keys of what is matched already and cannot be right.
+    """Matches of single modules, by their place; and the target keys of what is matched already, and goes elsewhere.
 
     Args:
         sources: all units of the source, as they are in the file.
@@ -67,29 +67,36 @@ def in_sequence(
     if max(len(ours), len(theirs)) > _LARGEST:
         return [], frozenset()
     whole = [[one for one in side if one.is_matrix] for side in (ours, theirs)]
-    matrices, vectors = (
-        [_counted(row, is_ordered) for row, is_ordered in zip(rows, ordered, strict=True)]
-        for rows in (whole, [[one for one in side if not one.is_matrix] for side in (ours, theirs)])
-    )
-    spine = _common(*matrices)
+    here, there = (_counted(row, is_ordered) for row, is_ordered in zip(whole, ordered, strict=True))
+    spine = _common(here, there)
     share, kinds = len(spine) / max(1, min(map(len, whole))), len({one.kind for one, _ in spine})
     is_same = len(ours) >= _SAME and [one.kind for one in ours] == [one.kind for one in theirs]
     is_most = len(spine) >= _SHORTEST and any(share >= most and kinds >= fewest for most, fewest in _MOST)
     if not is_same and not is_most:
         return [], frozenset()
-    found = _beside(spine + _between(*matrices, spine), *matrices)
+    found = _beside(spine + _between(here, there, spine), here, there)
     if all(ordered):
         said = [row for row in _common(ours, theirs) if not row[0].is_matrix]
         said = [row for row in _beside(found + said, ours, theirs) if not row[0].is_matrix]
     else:
-        said = _common(*vectors)
+        vectors = ([one for one in side if not one.is_matrix] for side in (ours, theirs))
+        said = _common(*(_counted(row, is_ordered) for row, is_ordered in zip(vectors, ordered, strict=True)))
     found = _apart(found + _hung(found, (ours, theirs), said), ours, theirs)
-    again = [(one, other) for one, other in found if one.is_matrix and other.key in known]
-    others = [other.key for one, other in again if known[other.key] != one.key]
-    if len(others) > _OTHERS * len(again):
-        return [], frozenset(others) if all(ordered) and share >= _CLEARLY else frozenset()
-    used = {*known.values()}
     twins = _twins(ours), _twins(theirs)
+    again = [
+        (one, other)
+        for one, other in found
+        if (one.is_matrix or one.kind[0])
+        and other.key in known
+        and not twins[0].get(id(one))
+        and not twins[1].get(id(other))
+    ]
+    others = frozenset(other.key for one, other in again if known[other.key] != one.key)
+    is_clear = all(ordered) and len(spine) >= _CLEARLY * max(map(len, whole))
+    if len(others) > _OTHERS * len(again) and not is_clear:
+        return [], frozenset()
+    known = {key: made for key, made in known.items() if key not in others}
+    used = {*known.values()}
     matches = [
         _match(one, other, flip(one.unit, other.unit, io))
         for one, other in found
@@ -98,7 +105,7 @@ def in_sequence(
         and not contradicts(one.unit, other.unit)
         and _is_told(one, other, twins)
     ]
-    return matches, frozenset()
+    return matches, others
 
 
 def _match(one: Instance, other: Instance, way: str) -> Match:
@@ -125,26 +132,31 @@ def _is_next(one: Instance, other: Instance) -> bool:
     return next((COUNTED.sub("#", a) == COUNTED.sub("#", b) for a, b in pairs if a != b), True)
 
 
-def _hung(laid: Sequence[Pair], sides: tuple[Sequence[Instance], Sequence[Instance]], said: Sequence[Pair]) -> list[Pair]:
+def _hung(laid: Sequence[Pair], sides: Sides, said: Iterable[Pair]) -> list[Pair]:
     """Pairs of vectors: those of the matrices that they stand beside, and of others what the order says."""
-    homes = [homes_of(side) for side in sides]
+    homes, others = map(homes_of, sides)
     there = {id(one): other for one, other in laid}
-    rows: tuple[dict[object, list[Instance]], dict[object, list[Instance]]] = defaultdict(list), defaultdict(list)
-    for side, found, home in zip(sides, rows, homes, strict=True):
-        for one in side:
-            if id(one) in home:
-                found[id(home[id(one)]), one.kind].append(one)
+    ours, theirs = _by_home(sides[0], homes), _by_home(sides[1], others)
     found = [
-        (row[0], others[0])
-        for (home, kind), row in rows[0].items()
-        if home in there and len(row) == 1 == len(others := rows[1].get((id(there[home]), kind), []))
+        (row[0], rivals[0])
+        for (home, kind), row in ours.items()
+        if home in there and len(row) == 1 == len(rivals := theirs.get((id(there[home]), kind), []))
     ]
     used = {id(one) for pair in found for one in pair}
     for one, other in said:
-        home = homes[0].get(id(one))
-        is_other = home and id(home) in there and homes[1].get(id(other), there[id(home)]) is not there[id(home)]
+        home, its = homes.get(id(one)), others.get(id(other))
+        is_other = home and its and there.get(id(home), its) is not its
         if not is_other and used.isdisjoint((id(one), id(other))):
             found.append((one, other))
+    return found
+
+
+def _by_home(side: Iterable[Instance], homes: Mapping[int, Instance]) -> dict[tuple[int, Kind], list[Instance]]:
+    """The vectors by id of the matrix that they stand beside, and by kind."""
+    found: dict[tuple[int, Kind], list[Instance]] = defaultdict(list)
+    for one in side:
+        if id(one) in homes:
+            found[id(homes[id(one)]), one.kind].append(one)
     return found
 
 
@@ -164,21 +176,21 @@ def _common(ours: Sequence[Instance], theirs: Sequence[Instance]) -> list[Pair]:
     return [(ours[at], theirs[to]) for at, to in rows[alone]]
 
 
-def _between(
-    ours: Sequence[Instance], theirs: Sequence[Instance], laid: Sequence[Pair]
-) -> list[Pair]:
+def _between(ours: Sequence[Instance], theirs: Sequence[Instance], laid: Sequence[Pair]) -> list[Pair]:
     """Pairs that are the only ones of their kind between two that are laid one after the other."""
     ends = {id(one): at for at, row in enumerate(laid) for one in row}
-    gaps: tuple[dict[object, list[Instance]], dict[object, list[Instance]]] = defaultdict(list), defaultdict(list)
-    for side, found in zip((ours, theirs), gaps, strict=True):
+
+    def gaps(side: Iterable[Instance]) -> dict[tuple[int, Kind], list[Instance]]:
+        found: dict[tuple[int, Kind], list[Instance]] = defaultdict(list)
         gap = -1
         for one in side:
             gap = ends.get(id(one), gap)
             if id(one) not in ends:
                 found[gap, one.kind].append(one)
-    return [
-        (row[0], gaps[1][gap][0]) for gap, row in gaps[0].items() if len(row) == len(gaps[1].get(gap, ())) == 1
-    ]
+        return found
+
+    here, there = gaps(ours), gaps(theirs)
+    return [(row[0], there[gap][0]) for gap, row in here.items() if len(row) == len(there.get(gap, ())) == 1]
 
 
 def _lengths(same: np.ndarray) -> np.ndarray:
@@ -205,15 +217,11 @@ def _apart(found: Sequence[Pair], *sides: Sequence[Instance]) -> list[Pair]:
         ours[here].add(there)
         theirs[there].add(here)
     around = {one.block[:depth] for side in sides for one in side for depth in range(len(one.block))}
-    crossed = {
-        row for row in votes if len(ours[row[0]]) > 1 and len(theirs[row[1]]) > 1 and around.isdisjoint(row)
-    }
+    crossed = {row for row in votes if len(ours[row[0]]) > 1 and len(theirs[row[1]]) > 1 and around.isdisjoint(row)}
     shifted = {block for row in crossed for block in row}
     kinds = {one.kind for one, other in found if (one.block, other.block) in crossed}
     return [
-        (one, other)
-        for one, other in found
-        if one.kind not in kinds or shifted.isdisjoint((one.block, other.block))
+        (one, other) for one, other in found if one.kind not in kinds or shifted.isdisjoint((one.block, other.block))
     ]
 
 
@@ -253,7 +261,9 @@ def _are_counted(rows: Iterable[Sequence[Instance]]) -> bool:
     return all(numbers) and len({*map(tuple, numbers)}) == len(numbers) > 1
 
 
-def _is_told(one: Instance, other: Instance, twins: tuple[dict[int, list[Instance]], dict[int, list[Instance]]]) -> bool:
+def _is_told(
+    one: Instance, other: Instance, twins: tuple[dict[int, list[Instance]], dict[int, list[Instance]]]
+) -> bool:
     """Nothing may stand at the place of either, or words tell it from all that may."""
     ours, theirs = (
         [rival for rival in twins[side].get(id(mine), []) if not _differ(mine, its, rival)]
@@ -261,7 +271,9 @@ def _is_told(one: Instance, other: Instance, twins: tuple[dict[int, list[Instanc
     )
     if not ours and not theirs:
         return True
-    rivals = [similarity(one.unit, rival.unit) for rival in theirs] + [similarity(rival.unit, other.unit) for rival in ours]
+    rivals = [similarity(one.unit, rival.unit) for rival in theirs] + [
+        similarity(rival.unit, other.unit) for rival in ours
+    ]
     mine = similarity(one.unit, other.unit)
     return mine >= _WORDS and mine - max(rivals) >= _MARGIN
 

@@ -46,14 +46,23 @@ class Board:
 
     def take(self, matches: Iterable[Match]) -> None:
         """Takes what was found otherwise, which tells of what is around it."""
-        edges = [Edge(one.source, one.target, None, similarity(one.source, one.target), 0.0, one.way) for one in matches]
+        edges = [
+            Edge(one.source, one.target, None, similarity(one.source, one.target), 0.0, one.way) for one in matches
+        ]
         self.known.add(edges)
         for edge in edges:
             self._take(edge)
 
+    def give_back(self, matches: Iterable[Match]) -> None:
+        """Takes matches off the board again."""
+        for one in matches:
+            for unit in (one.source, one.target):
+                for piece in unit.pieces or (unit,):
+                    self.used.get(piece.root or piece, set()).difference_update(piece.rows or range(len(piece.members)))
+
     def free(self, units: Iterable[Unit]) -> list[Unit]:
         """Units of which nothing is taken."""
-        return [unit for unit in units if not any(one in self.used for one in unit.atoms)]
+        return [unit for unit in units if not any(self.used.get(one) for one in unit.atoms)]
 
     def by_order(self) -> list[Match]:
         """As many here as there, and nothing tells them apart: the first to the first."""

@@ -95,7 +95,9 @@ class Leaf:
     bare: bool = False
 
 
-def leaf_of(parts: tuple[str, ...], siblings: frozenset[str], learned: Mapping[str, str] = MappingProxyType({})) -> Leaf:
+def leaf_of(
+    parts: tuple[str, ...], siblings: frozenset[str], learned: Mapping[str, str] = MappingProxyType({})
+) -> Leaf:
     """The module and the role of a key.
 
     Args:
@@ -112,7 +114,11 @@ def leaf_of(parts: tuple[str, ...], siblings: frozenset[str], learned: Mapping[s
     *module, last = parts
     last_word = last.lower().lstrip("_")
     role = learned.get(last) or vocabulary().roles.get(last) or vocabulary().roles.get(last_word)
-    if role is not None and module and (last in learned or _is_role(last_word, siblings) or "norm" in words_of(module[-1])):
+    if (
+        role is not None
+        and module
+        and (last in learned or _is_role(last_word, siblings) or "norm" in words_of(module[-1]))
+    ):
         return Leaf(tuple(module), role, last)
     if found := _RECURRENT.fullmatch(last):
         way = ["reverse"] if found[4] else ["forward"] if f"{last}_reverse" in siblings else []

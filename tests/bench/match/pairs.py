@@ -141,14 +141,15 @@ def variant(name: str, of: str, change: Callable[[Case], Case]) -> None:
     PAIRS[name] = replace(PAIRS[of], name=name, change=change)
 
 
-def entries(names: Sequence[str] = ()) -> Iterator[Entry]:
-    """The pairs whose packages are installed; those of `names` only, if there are any."""
+def entries(names: Sequence[str] = (), *, blind: bool = False) -> Iterator[Entry]:
+    """The pairs whose packages are installed; those of `names` only, if there are any; with `blind` the newest, too."""
     modules = "vision timm text llama towers hand twins files more unseen"
     strangers = "strangers"
     fresh = "vision detect segment text llama sound video more diffusion libs keras strange"
     held = "held held_vision held_text held_detect held_hand held_strange held_tensorflow held_diffusion held_ties"
     fresh = " ".join(f"fresh_{name}" for name in fresh.split())
-    for module in f"{modules} {held} {strangers} {fresh}".split():
+    newest = " ".join(f"blind_{number}" for number in range(1, 9)) if blind else ""
+    for module in f"{modules} {held} {strangers} {fresh} {newest}".split():
         importlib.import_module(f"tests.bench.match.pairs_{module}")
     for entry in PAIRS.values():
         wanted = not names or any(name in entry.name for name in names)
