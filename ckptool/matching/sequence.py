@@ -60,12 +60,12 @@ def in_sequence(
         io: units whose matrices are stored the other way round.
         ordered: of each file, whether its order means something.
     """
+    if any(sum(len(unit.members) for unit in units) > _LARGEST for units in (sources, targets)):
+        return [], frozenset()
     ours, theirs = (
         instances_of(units, place, io, is_ordered)
         for units, place, is_ordered in zip((sources, targets), places, ordered, strict=True)
     )
-    if max(len(ours), len(theirs)) > _LARGEST:
-        return [], frozenset()
     whole = [[one for one in side if one.is_matrix] for side in (ours, theirs)]
     here, there = (_counted(row, is_ordered) for row, is_ordered in zip(whole, ordered, strict=True))
     spine = _common(here, there)
