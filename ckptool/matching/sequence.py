@@ -12,14 +12,16 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from ckptool.matching.alike import contradicts, similarity
 from ckptool.matching.edges import Match, flip
 from ckptool.matching.instances import COUNTED, Block, Instance, Kind, homes_of, instances_of
 from ckptool.matching.modules import Unit
 from ckptool.matching.result import Confidence, Evidence
+
+if TYPE_CHECKING:
+    import numpy as np
 
 _SHORTEST = 8  # matrices of a file whose order says something
 _MOST = ((0.8, 4), (0.5, 10))  # of the matrices of the smaller file have a place in the other, of so many shapes
@@ -164,6 +166,8 @@ def _common(ours: Sequence[Instance], theirs: Sequence[Instance]) -> list[Pair]:
     """The pairs of equal kind that are in every longest way to lay one sequence on the other."""
     if not ours or not theirs:
         return []
+    import numpy as np
+
     number: dict[object, int] = {}
     here, there = (np.array([number.setdefault(one.kind, len(number)) for one in side]) for side in (ours, theirs))
     same = here[:, None] == there[None, :]
@@ -195,6 +199,8 @@ def _between(ours: Sequence[Instance], theirs: Sequence[Instance], laid: Sequenc
 
 def _lengths(same: np.ndarray) -> np.ndarray:
     """For each two beginnings, how many pairs the longest way has."""
+    import numpy as np
+
     found = np.zeros((same.shape[0] + 1, same.shape[1] + 1), np.int32)
     for at, row in enumerate(same):
         np.maximum(found[at, 1:], found[at, :-1] + row, out=found[at + 1, 1:])

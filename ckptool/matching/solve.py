@@ -50,6 +50,7 @@ class Board:
             Edge(one.source, one.target, None, similarity(one.source, one.target), 0.0, one.way) for one in matches
         ]
         self.known.add(edges)
+        self.edges += edges
         for edge in edges:
             self._take(edge)
 

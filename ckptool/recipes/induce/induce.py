@@ -21,6 +21,7 @@ from ckptool.recipes.induce.joined import joint_line
 from ckptool.recipes.induce.lines import Line, Ruled, Said, is_sayable, with_roles
 from ckptool.recipes.induce.proof import Made, Specs, made_by
 from ckptool.recipes.induce.reversing import why_not_reversed
+from ckptool.recipes.induce.sample import for_all, like_sample, sample_of
 
 LONGEST = 120
 """Characters of a rule, where it can be."""
@@ -57,6 +58,8 @@ def rules_from(pairs: Sequence[Said], source: Specs, target: Specs, *, in_parts:
         return []
     if not in_parts:
         return work.whole(_LOOKED_AT)
+    if len(work.pairs) > _MOST_COMPARED and (found := work.by_sample()):
+        return found
     first: list[Ruled] = []
     for rules in work.ways():
         first = first or rules
@@ -98,6 +101,16 @@ class _Work:
         whole = whole or self.whole()
         if self._says_all(whole):
             yield whole
+
+    def by_sample(self) -> list[Ruled]:
+        """Rules that a few pairs of each form make, if they say all; else none."""
+        some = sample_of(self.pairs)
+        if 2 * len(some) > len(self.pairs):
+            return []
+        source = like_sample(self.source, self.kept, [key for pair in some for key in pair.sources])
+        target = like_sample(self.target, self.wanted.keys(), [key for pair in some for key in pair.targets])
+        rules = for_all([rule for rule in rules_from(some, source, target) if rule.said], self.pairs)
+        return (self._checked(rules)[0] or []) if rules else []
 
     def _says_all(self, rules: Sequence[Ruled]) -> bool:
         """No pair is left out."""
