@@ -76,7 +76,7 @@ class Attempt:
         board.lay(edges_of(ours, theirs, laid, ways.io))
         self._lists(board, ways)
         self._add(board.run(judge), ways.doubtful)
-        self._sequence(board, ways.io)
+        self._sequence(board, ways)
         self._rest(board, ways.doubtful)
         if self.found:
             self._add([*board.run(guess), *board.by_order()], ways.doubtful)
@@ -113,7 +113,7 @@ class Attempt:
             is_doubtful = may_turn or not doubtful.isdisjoint(_main_keys(one))
             self.found.append(as_guess(one, Evidence.SQUARE) if is_doubtful else one)
 
-    def _sequence(self, board: Board, io: frozenset[Unit]) -> None:
+    def _sequence(self, board: Board, ways: Orientation) -> None:
         """What the order of the whole files says, if nothing speaks against it."""
         known = {
             key: one.source.keys[role][at]
@@ -123,15 +123,15 @@ class Attempt:
             if role in one.source.keys
             for at, key in enumerate(keys)
         }
-        found, others = in_sequence(self.sources, self.targets, self.places, known, io, self.ordered)
+        found, others = in_sequence(self.sources, self.targets, self.places, known, ways.io, self.ordered)
         wrong = [one for one in self.found if not others.isdisjoint(_main_keys(one))]
-        if any(_is_named(one) for one in wrong):
+        if any(one.is_named for one in wrong):
             return
         board.give_back(wrong)
         self.found = [one for one in self.found if one not in wrong]
-        self._add(found)
+        self._add(found, ways.doubtful)
         board.take(found)
-        self._add(board.run(judge))
+        self._add(board.run(judge), ways.doubtful)
 
     def _rest(self, board: Board, doubtful: frozenset[str]) -> None:
         """What is left on both sides, if that is the same shapes equally often."""
@@ -204,10 +204,6 @@ def _taken(one: Match) -> Match:
     if one.evidence != (Evidence.BEST_OF_SHAPE,) or (_is_square(one.source) and one.source.bare != one.target.bare):
         return one
     return replace(one, evidence=(*one.evidence, Evidence.MOST_MATCH), confidence=Confidence.ALIGNED)
-
-
-def _is_named(one: Match) -> bool:
-    return any(said.is_name for said in one.evidence)
 
 
 def _tensors(one: Match) -> int:

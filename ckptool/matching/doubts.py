@@ -66,7 +66,7 @@ def doubted(
 
 def _rivalled(matches: Sequence[Match], sources: Sequence[Unit], targets: Sequence[Unit]) -> set[Match]:
     """Those of which something that is left over in the same block, of the same shape, has as many words."""
-    plain = [one for one in matches if not any(said.is_name for said in one.evidence)]
+    plain = [one for one in matches if not one.is_named]
     found: set[Match] = set()
     for side, units in (("source", sources), ("target", targets)):
         used = {key for one in matches for unit in getattr(one, side).atoms for key in unit.keys[unit.main]}

@@ -83,6 +83,11 @@ class Match:
     runner_up: tuple[Unit, float] | None = None
     way: str = ""
 
+    @property
+    def is_named(self) -> bool:
+        """The names are the same, all of them or what stands behind a prefix."""
+        return any(said.is_name for said in self.evidence)
+
 
 def as_guess(one: Match, why: Evidence) -> Match:
     """The match, of which something makes a guess."""

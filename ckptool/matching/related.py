@@ -92,7 +92,7 @@ def _coherent(attempt: Attempt) -> list[Match]:
     same = {
         (one.source.chain, one.target.chain)
         for one in attempt.found
-        if _has_its_name(one) and len(one.target.shapes[one.target.main][0]) > 1
+        if one.is_named and len(one.target.shapes[one.target.main][0]) > 1
     }
 
     def holds(one: Match) -> bool:
@@ -118,10 +118,6 @@ def _coherent(attempt: Attempt) -> list[Match]:
 def _belongs(one: Match) -> bool:
     """It has its place in the other model, though that may be its neighbour's."""
     return one.confidence.within(Confidence.ALIGNED) or Evidence.REARRANGED in one.evidence
-
-
-def _has_its_name(one: Match) -> bool:
-    return any(said.is_name for said in one.evidence)
 
 
 def _is_matrix(unit: Unit) -> bool:
@@ -158,7 +154,7 @@ def _only_blocks(attempt: Attempt) -> bool:
     what comes out tells models apart: tensors with an axis that the blocks have not.
     """
     sure = [one for one in attempt.found if one.confidence.within(Confidence.ALIGNED)]
-    same = sum(len(one.target.members) for one in sure if _has_its_name(one))
+    same = sum(len(one.target.members) for one in sure if one.is_named)
     if same > _SAME_NAMES * sum(len(one.target.members) for one in sure):
         return False
     blocks = [one for one in sure if one.target.chain and len(one.target.members) > 1]
