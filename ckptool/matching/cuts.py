@@ -10,13 +10,13 @@ letters of ``conv_a``, ``conv_b``.
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from ckptool.core.spec import TensorSpec
-from ckptool.matching.modules import Part, Shape, Unit, placed
+from ckptool.matching.modules import Part, Unit, placed
 from ckptool.matching.norms import norms_beside
 from ckptool.matching.words import leaf_of, meant_beside, role_at
 
@@ -27,7 +27,6 @@ _NAMED = 3  # modules with a name that two blocks have both, at least, if the na
 _ALIKE = 0.5  # of the structure of two members of a family is the same
 _DEEPEST = 60  # dots of a key that is taken apart; no model nests deeper
 _LARGE = 20_000  # tensors; files of more are cut in one way
-_SEEN = 3  # modules of whose tensors a role is learned
 _TINY = 8  # tensors of a member of a family that may be no block, but a convolution with its norm
 
 
@@ -123,20 +122,19 @@ def _units(root: _Node, cut: _Cut) -> list[Unit]:
 
 
 def _tree(specs: Mapping[str, TensorSpec]) -> _Node:
-    beside: dict[str, dict[str, Shape]] = defaultdict(dict)
+    beside: dict[str, set[str]] = defaultdict(set)
     rows: list[tuple[str, list[str]]] = []
-    for key, spec in specs.items():
+    for key in specs:
         name = key.replace("/", ".")  # TensorFlow's
         parts = parts_of(name)[0] if name.count(".") <= _DEEPEST else name.rsplit(".", 1)
         module = name[: -len(parts[-1])]
         rows.append((module, parts))
-        beside[module][parts[-1]] = spec.shape
-    frozen = {module: frozenset(name.lower().lstrip("_") for name in shapes) for module, shapes in beside.items()}
-    learned = _learned(beside.values())
+        beside[module].add(parts[-1].lower().lstrip("_"))
+    frozen = {module: frozenset(names) for module, names in beside.items()}
     root = _Node()
     nodes = [root]
     for at, (spec, (module, parts)) in enumerate(zip(specs.values(), rows, strict=True)):
-        leaf = leaf_of(tuple(parts), frozen[module], learned)
+        leaf = leaf_of(tuple(parts), frozen[module])
         node = root
         for part in leaf.module:
             child = node.children.get(part)
@@ -151,22 +149,6 @@ def _tree(specs: Mapping[str, TensorSpec]) -> _Node:
     for node in reversed(nodes):
         node.settle()
     return root
-
-
-def _learned(modules: Iterable[Mapping[str, Shape]]) -> dict[str, str]:
-    """The roles of last parts that nobody knows: two that stand together, a matrix and a vector as long as an axis."""
-    votes: Counter[tuple[str, str]] = Counter()
-    for shapes in modules:
-        if len(shapes) == 2:
-            (one, first), (other, second) = sorted(shapes.items(), key=lambda row: -len(row[1]))
-            if len(first) > 1 and len(second) == 1 and second[0] in (first[0], first[-1]):
-                votes[one, other] += 1
-    return {
-        name: role
-        for pair, count in votes.items()
-        if count >= _SEEN and pair[::-1] not in votes and all(leaf_of(("", name), frozenset()).bare for name in pair)
-        for name, role in zip(pair, ("weight", "bias"), strict=True)
-    }
 
 
 _Members = list[tuple[tuple[tuple[int, int], ...], _Node]]
