@@ -95,9 +95,14 @@ def compatible(source: Unit, target: Unit) -> bool:
 
 def _are_opposite(source: Unit, target: Unit) -> bool:
     """One is in an encoder, say, and the other in a decoder."""
+    around = [{word for part in unit.path[:-1] for word in words_of(part.text)} for unit in (source, target)]
     return any(
-        one in source.words and other in target.words and one not in target.words and other not in source.words
-        for pair in vocabulary().opposites
+        one in ours and other in theirs and one not in theirs and other not in ours
+        for pairs, (ours, theirs) in (
+            (vocabulary().opposites, (source.words.keys(), target.words.keys())),
+            (vocabulary().opposites_around, around),
+        )
+        for pair in pairs
         for one, other in (pair, pair[::-1])
     )
 

@@ -92,7 +92,7 @@ def _laid(one: _List, other: _List) -> Iterable[Laid]:
         if len(pairs) == min(len(here), len(there)):
             yield _of(one, other, pairs, 1.0)
             return
-    if one.contents == other.contents and _counts_back(one) == _counts_back(other):
+    if one.contents == other.contents and counts_back(one.chain) == counts_back(other.chain):
         yield _of(one, other, zip(here, there, strict=True), 1.0)
         return
     if max(len(here), len(there)) > _LONGEST:
@@ -114,7 +114,7 @@ def _laid(one: _List, other: _List) -> Iterable[Laid]:
         found.append((sum(alike[at][to] for at, to in pairs), backwards, pairs))
     most = max(shared for shared, _, _ in found)
     shared, backwards, pairs = next(row for row in found if row[0] >= _BEST * most)
-    if _counts_back(one) != _counts_back(other) and len(here) == len(there):
+    if counts_back(one.chain) != counts_back(other.chain) and len(here) == len(there):
         backwards, pairs = False, [*zip(here, turned, strict=True)]
     if pairs and shared >= least:
         yield _of(one, other, pairs, shared / min(one.size, other.size), backwards)
@@ -146,9 +146,14 @@ def _is_part(one: Content, other: Content) -> bool:
     return ours <= theirs or theirs <= ours
 
 
-def _counts_back(one: _List) -> bool:
-    """It is known to count from the end."""
-    return not vocabulary().backwards.isdisjoint(word for part in one.chain for word in words_of(part))
+def counts_back(name: Iterable[str]) -> bool:
+    """The list of this name, part by part, is known to count from the end.
+
+    Example:
+        >>> counts_back(("scratch", "refinenet#")), counts_back(("fusion_stage", "layers", "#"))
+        (True, False)
+    """
+    return not vocabulary().backwards.isdisjoint(word for part in name for word in words_of(part))
 
 
 def _of(one: _List, other: _List, pairs: Iterable[tuple[int, int]], share: float, backwards: bool = False) -> Laid:

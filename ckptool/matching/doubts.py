@@ -26,6 +26,7 @@ _BARELY = 0.05  # the same where there is no order
 _MAJORITY = 2 / 3
 _NEARLY_ALL = 0.8  # of the modules of a side have a counterpart
 _SAMPLES = 20  # blocks in which the names around a module are looked at
+_SIBLINGS = 4  # children of one module that went to one
 _FEWEST = 3  # matches whose order says something
 
 
@@ -55,6 +56,7 @@ def doubted(
     found |= dict.fromkeys(of_twins(matches, sources, targets), Evidence.TWIN)
     found |= dict.fromkeys(_rearranged(matches, sources, targets), Evidence.REARRANGED)
     found |= dict.fromkeys(_split(matches), Evidence.SPLIT)
+    found |= dict.fromkeys(_away(matches, sources, targets), Evidence.SPLIT)
     found |= dict.fromkeys(_rivalled(matches, sources, targets), Evidence.CROSSED)
     common = _common(sources) | _common(targets)
     if not any(_is_told(one, common) for one in matches) and not is_most:
@@ -111,6 +113,30 @@ def _split(matches: Sequence[Match]) -> set[Match]:
         and len(back[one.target.parent]) > 1
         and not any(said.group is Group.WORDS for said in one.evidence)
     }
+
+
+def _away(matches: Sequence[Match], sources: Sequence[Unit], targets: Sequence[Unit]) -> set[Match]:
+    """Those that leave the module where most of their siblings went, and where one is left that would fit."""
+    found: set[Match] = set()
+    for side, other, units in (("source", "target", targets), ("target", "source", sources)):
+        went: dict[Chain, Counter[Chain]] = defaultdict(Counter)
+        for one in matches:
+            went[getattr(one, side).parent][getattr(one, other).parent] += 1
+        used = {atom for one in matches for atom in getattr(one, other).atoms}
+        left: dict[Chain, list[Unit]] = defaultdict(list)
+        for unit in units:
+            if unit not in used:
+                left[unit.parent].append(unit)
+        for one in matches:
+            mine, its = getattr(one, side), getattr(one, other)
+            home, count = went[mine.parent].most_common(1)[0]
+            is_away = its.parent[: len(home)] != home and not one.is_named
+            if is_away and count >= max(_SIBLINGS, went[mine.parent].total() / 2):
+                pairs = ((mine, unit) if side == "source" else (unit, mine) for unit in left[home])
+                shape = mine.shapes[mine.main][0]
+                if any(a.shapes[a.main][0] == b.shapes[b.main][0] == shape and compatible(a, b) for a, b in pairs):
+                    found.add(one)
+    return found
 
 
 def _common(units: Sequence[Unit]) -> set[str]:

@@ -41,15 +41,15 @@ def is_named(made: Unit, whole: Unit) -> bool:
 
 
 def _fused(units: Iterable[Unit], io: AbstractSet[Unit]) -> Iterable[Unit]:
-    beside: dict[tuple[str, ...], dict[str, Unit]] = defaultdict(dict)
+    beside: dict[tuple[tuple[str, ...], tuple[str, ...]], dict[str, Unit]] = defaultdict(dict)
     for unit in units:
         words = _said(unit)
-        if len(words) == 1 and not unit.bare:
-            beside[unit.parent].setdefault(words[0], unit)
-    for named in beside.values():
+        if words and not unit.bare:
+            beside[unit.parent, words[:-1]].setdefault(words[-1], unit)
+    for (_, front), named in beside.items():
         for kind in _KINDS:
             pieces = tuple(named[word] for word in kind if word in named)
-            if len(pieces) == len(kind) and (made := _joined(pieces, kind, io)):
+            if len(pieces) == len(kind) and (made := _joined(pieces, kind, front, io)):
                 yield made
 
 
@@ -59,7 +59,7 @@ def _said(unit: Unit) -> tuple[str, ...]:
     return in_context(texts) or tuple(word for word in words_of(texts[-1]) if word != "proj")
 
 
-def _joined(pieces: Sequence[Unit], kind: Sequence[str], io: AbstractSet[Unit]) -> Unit | None:
+def _joined(pieces: Sequence[Unit], kind: Sequence[str], front: Sequence[str], io: AbstractSet[Unit]) -> Unit | None:
     """One unit of several, one after the other along their outputs, which are the first axis of what is made."""
     first = pieces[0]
     turned = first in io
@@ -76,7 +76,7 @@ def _joined(pieces: Sequence[Unit], kind: Sequence[str], io: AbstractSet[Unit]) 
         return None
     word = "_".join(kind) if kind == ("gate", "up") else "".join(kind)
     return Unit(
-        (*first.path[:-1], Part(word)),
+        (*first.path[:-1], Part("_".join((*front, word)))),
         first.members,
         {role: first.keys[role] for role in roles},
         shapes,

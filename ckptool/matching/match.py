@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 
@@ -69,12 +69,13 @@ def match(
         names = usual_names(source), usual_names(target)
         given = source, target
         source, target = (called(specs, side) for specs, side in zip(given, names, strict=True))
+        ordered = [has_order([*specs]) for specs in given]
         twins = [] if twins_of(source) else [row for row in twins_of(target) if not told_apart(row, source)]
         others = tuple(name for row in twins for name in row[1:])
         first = {key: spec for key, spec in target.items() if not key.startswith(others)} if others else target
 
         def matched(part: Specs) -> MatchReport:
-            return _matched(part, first, source_modules, target_modules)
+            return _matched(part, first, source_modules, target_modules, ordered)
 
         report = _best_tower(source, first, matched(source), matched)
         if others:
@@ -123,11 +124,11 @@ def _matched(
     target: Specs,
     source_modules: Mapping[str, str] | None,
     target_modules: Mapping[str, str] | None,
+    ordered: Sequence[bool],
 ) -> MatchReport:
     place = {key: at for at, key in enumerate(target)}
     places = {key: at for at, key in enumerate(source)}, place
     cuts = cuts_of(source, source_modules), cuts_of(target, target_modules)
-    ordered = [has_order([*side]) for side in places]
     ways = [*product(*(side[:3] for side in cuts)), *zip(*(side[3:] for side in cuts), strict=False)]
     ways = [*{(id(ours), id(theirs)): (ours, theirs) for ours, theirs in ways}.values()]
     tries = [Attempt(ours, theirs, places, ordered) for ours, theirs in ways]

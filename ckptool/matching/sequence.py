@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ckptool.matching.alike import contradicts, similarity
+from ckptool.matching.blocks import counts_back
 from ckptool.matching.edges import Match, flip
 from ckptool.matching.instances import COUNTED, Block, Instance, Kind, homes_of, instances_of
 from ckptool.matching.modules import Unit
@@ -234,6 +235,7 @@ def _apart(found: Sequence[Pair], *sides: Sequence[Instance]) -> list[Pair]:
 
 def _counted_alike(found: Sequence[Pair]) -> list[Pair]:
     """The pairs, but for those of blocks that are counted otherwise than most of their list."""
+    found = [(one, other) for one, other in found if counts_back(one.block) == counts_back(other.block)]
     steps = [(_list(one), _list(other), _number(other) - _number(one)) for one, other in found]
     votes: dict[object, Counter[int]] = defaultdict(Counter)
     for here, there, step in {(*row, one.block): row for row, (one, _) in zip(steps, found, strict=True)}.values():

@@ -28,6 +28,7 @@ class Vocabulary:
         structure: words that say little.
         copies: words of a tower that is a copy of another.
         opposites: two words of which a tower's name has one, and that of another tower the other.
+        opposites_around: the same, said of what a module is in.
         backwards: words of lists that count from the end.
         marks: words of towers that stand beside the one that is meant.
         contexts: inside a module of this name, what a part means.
@@ -42,6 +43,7 @@ class Vocabulary:
     structure: frozenset[str]
     copies: tuple[str, ...]
     opposites: tuple[tuple[str, str], ...]
+    opposites_around: tuple[tuple[str, str], ...]
     backwards: frozenset[str]
     marks: frozenset[str]
     contexts: Mapping[str, Mapping[str, str]]
@@ -63,6 +65,7 @@ def vocabulary() -> Vocabulary:
         structure=frozenset(data["structure"]["words"]),
         copies=tuple(data["copies"]["words"]),
         opposites=tuple((one, other) for one, other in map(str.split, data["opposites"]["words"])),
+        opposites_around=tuple((one, other) for one, other in map(str.split, data["opposites"]["around"])),
         backwards=frozenset(data["backwards"]["words"]),
         marks=frozenset(data["copies"]["beside"]),
         contexts={text: row["words"] for text, row in data["contexts"].items()},
