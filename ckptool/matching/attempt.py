@@ -74,6 +74,9 @@ class Attempt:
         laid = laid_lists(self.sources, self.targets)
         board = self.board = Board(Known(speaks=all(self.ordered)))
         board.lay(edges_of(ours, theirs, laid, ways.io))
+        is_same = _hold_the_same(*self.units)
+        for edge in board.edges if is_same else ():
+            edge.whole = True
         self._lists(board, ways)
         self._add(board.run(judge), ways.doubtful)
         self._sequence(board, ways)
@@ -83,7 +86,7 @@ class Attempt:
         self._residue(board.known)
         self.weighed += board.edges
         self._most()
-        self._doubt()
+        self._doubt(is_same=is_same)
         self.found = _joined(self.found)
 
     def _lists(self, board: Board, ways: Orientation) -> None:
@@ -136,16 +139,8 @@ class Attempt:
     def _rest(self, board: Board, doubtful: frozenset[str]) -> None:
         """What is left on both sides, if that is the same shapes equally often."""
         ours, theirs = map(board.free, self.units)
-        kinds = [
-            Counter(
-                (frozenset(unit.shapes.keys() - OPTIONAL), math.prod(shape))
-                for unit in units
-                for shape in unit.shapes[unit.main]
-            )
-            for units in (ours, theirs)
-        ]
-        left = kinds[0].total() / sum(len(unit.members) for unit in self.sources)
-        if kinds[0] == kinds[1] and (left <= _REST or not self.found):
+        left = sum(len(unit.members) for unit in ours) / sum(len(unit.members) for unit in self.sources)
+        if _hold_the_same(ours, theirs) and (left <= _REST or not self.found):
             for edge in board.edges:
                 edge.whole = True
             self._add(board.run(judge), doubtful)
@@ -175,11 +170,24 @@ class Attempt:
         if sure >= _MOSTLY * min(sizes):
             self.found = [_taken(one) for one in self.found]
 
-    def _doubt(self) -> None:
+    def _doubt(self, *, is_same: bool) -> None:
         """Matches that others speak against become guesses."""
         sure = [one for one in self.found if one.confidence.within(Confidence.ALIGNED)]
-        doubts = doubted(sure, *self.units, ordered=all(self.ordered)) | strayed(sure, *self.units)
+        doubts = doubted(sure, *self.units, ordered=all(self.ordered), is_same=is_same) | strayed(sure, *self.units)
         self.found = [as_guess(one, doubts[one]) if one in doubts else one for one in self.found]
+
+
+def _hold_the_same(ours: Iterable[Unit], theirs: Iterable[Unit]) -> bool:
+    """Both sides have modules of the same sizes equally often."""
+    kinds = [
+        Counter(
+            (frozenset(unit.shapes.keys() - OPTIONAL), math.prod(shape))
+            for unit in units
+            for shape in unit.shapes[unit.main]
+        )
+        for units in (ours, theirs)
+    ]
+    return kinds[0] == kinds[1]
 
 
 def _left(units: Sequence[Unit], taken: set[str]) -> list[Unit]:

@@ -31,7 +31,7 @@ _FEWEST = 3  # matches whose order says something
 
 
 def doubted(
-    matches: Sequence[Match], sources: Sequence[Unit], targets: Sequence[Unit], *, ordered: bool
+    matches: Sequence[Match], sources: Sequence[Unit], targets: Sequence[Unit], *, ordered: bool, is_same: bool = False
 ) -> dict[Match, Evidence]:
     """Those that others speak against, each with the reason.
 
@@ -40,6 +40,7 @@ def doubted(
         sources: all units of the source.
         targets: the same.
         ordered: the files are in an order of their own, not in that of their letters.
+        is_same: both files hold modules of the same sizes equally often.
     """
     found: dict[Match, Evidence] = {}
     lists: dict[tuple[Chain, Chain], list[Match]] = defaultdict(list)
@@ -59,7 +60,7 @@ def doubted(
     found |= dict.fromkeys(_away(matches, sources, targets), Evidence.SPLIT)
     found |= dict.fromkeys(_rivalled(matches, sources, targets), Evidence.CROSSED)
     common = _common(sources) | _common(targets)
-    if not any(_is_told(one, common) for one in matches) and not is_most:
+    if not any(_is_told(one, common) for one in matches) and not is_most and not is_same:
         found |= dict.fromkeys(matches, Evidence.NO_WORD)
     if _is_mirrored(matches, common):
         found |= dict.fromkeys(matches, Evidence.MIRRORED)

@@ -145,7 +145,8 @@ class Edge:
     def total(self) -> float:
         """All signals together."""
         rows = signals()
-        return self.fit + rows["around"].weight * (self.context or 0.0) + rows["order"].weight * (self.order or 0.0)
+        others = {"around": self.context, "order": self.order, "blocks": self.blocks}
+        return self.fit + sum(rows[name].weight * (said or 0.0) for name, said in others.items())
 
     @property
     def count(self) -> int:

@@ -94,7 +94,8 @@ def _coherent(attempt: Attempt) -> list[Match]:
     sizes: Counter[tuple[str, Chain, bool]] = Counter()
     crossing: set[tuple[str, Chain]] = set()  # lists of blocks that look at another tower
     for side, units in zip(("source", "target"), attempt.units, strict=True):
-        sizes.update((side, unit.chain, _is_matrix(unit)) for unit in units)
+        for unit in units:
+            sizes[side, unit.chain, _is_matrix(unit)] += len(unit.members)
         crossing.update(
             (side, unit.chain)
             for unit in units
@@ -124,7 +125,7 @@ def _coherent(attempt: Attempt) -> list[Match]:
         if (("source", here) in crossing) != (("target", there) in crossing):
             return False
         return any(
-            len([unit for unit in some if _is_matrix(unit) in kinds])
+            sum(len(unit.members) for unit in some if _is_matrix(unit) in kinds)
             >= _ALIKE * sum(sizes[side, chain, kind] for kind in kinds)
             for some, side, chain in ((ours, "source", here), (theirs, "target", there))
             for kinds in ((True, False), (True,))
