@@ -140,8 +140,8 @@ def decode(part: Part, start: int, stop: int) -> Array:
     if order is None:
         over_blocks(np.subtract, values, zeros, group)
         return over_blocks(np.multiply, values, scales, group)
-    values -= np.take(zeros, order, axis=1)
-    values *= np.take(scales, order, axis=1)
+    values -= np.take(zeros, order, axis=1, mode="clip")
+    values *= np.take(scales, order, axis=1, mode="clip")
     return values
 
 
