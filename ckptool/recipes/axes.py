@@ -141,9 +141,9 @@ def _require_targets(
         names = set(_letters(dim)) - set(own)
         parts = [(axis, size) for axis, size in wanted if names & set(_letters(axis))]
         if any(not _unknown([axis], sizes) and size_of(axis, sizes) != size for axis, size in parts):
-            lengths = ", ".join(f"{str(axis).strip('()')} = {size}" for axis, size in parts)
+            lengths = ", ".join(f"{_bare(axis)} = {size}" for axis, size in parts)
             raise PlanError(
-                f"{str(dim).strip('()')} = {length} in the source, and {lengths} in the model",
+                f"{_bare(dim)} = {length} in the source, and {lengths} in the model",
                 hint="the model has another width: leave the tensor out with --drop, or cut it by --var NAME=NUMBER",
             )
 
@@ -195,7 +195,12 @@ def _determine(dim: Dim, length: int, sizes: dict[str, int], *, share: bool) -> 
 def _equation(dim: Dim, length: int, sizes: Sizes) -> str:
     names = dict.fromkeys(name for names in blocks_of((dim,)) for name in names)
     known = ", ".join(f"{name} = {sizes[name]}" for name in names if name in sizes)
-    return f"{str(dim).strip('()')} = {length}" + (f" with {known}" if known else "")
+    return f"{_bare(dim)} = {length}" + (f" with {known}" if known else "")
+
+
+def _bare(dim: Dim) -> str:
+    """Without the brackets around all of it."""
+    return str(dim)[1:-1] if isinstance(dim, Sum) else str(dim)
 
 
 def _say(name: str) -> str:
