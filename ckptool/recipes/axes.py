@@ -123,8 +123,9 @@ def solve(
             break
     for dim, length in given:
         if _unknown([dim], sizes):
-            missing = ", ".join(str(Axis(name)) for name in _unknown([dim], sizes))
-            raise PlanError(f"{_equation(dim, length, sizes)} does not determine {missing}", hint=_say(missing))
+            missing = [str(Axis(name)) for name in _unknown([dim], sizes)]
+            text = f"{_equation(dim, length, sizes)} does not determine {', '.join(missing)}"
+            raise PlanError(text, hint=_say(*missing))
         if size_of(dim, sizes) != length:
             raise PlanError(f"{_equation(dim, length, sizes)} does not hold")
     _require_targets(given, wanted, sizes, own or set())
@@ -203,5 +204,7 @@ def _bare(dim: Dim) -> str:
     return str(dim)[1:-1] if isinstance(dim, Sum) else str(dim)
 
 
-def _say(name: str) -> str:
-    return f"say it: vars.{name} = ... in the recipe, or --var {name}=..."
+def _say(*names: str) -> str:
+    it = "it" if len(names) == 1 else "all but one of them"
+    options = " ".join(f"--var {name}=..." for name in names)
+    return f"say {it}: vars.{names[0]} = ... in the recipe, or {options}"
