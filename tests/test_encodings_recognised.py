@@ -150,6 +150,11 @@ PROBLEMS: dict[str, tuple[Specs, dict[str, Any] | None, str]] = {
         {"quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": 128}},
         "misshapen",
     ),
+    "GPTQ in act-order without the order": (
+        without(GPTQ, "m.g_idx"),
+        {"quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": 16, "desc_act": True}},
+        "missing",
+    ),
     "GPTQ of Marlin": (
         GPTQ,
         {"quantization_config": {"quant_method": "gptq", "checkpoint_format": "marlin"}},
@@ -170,6 +175,11 @@ PROBLEMS: dict[str, tuple[Specs, dict[str, Any] | None, str]] = {
     "nf4 with a table of 15": ({**NF4, "m.weight.quant_map": ("float32", (15,))}, None, "misshapen"),
     "packed without a shape": (without(PACKED, "m.weight_shape"), None, "missing"),
     "packed with a shape of three": ({**PACKED, "m.weight_shape": ("int64", (3,))}, None, "misshapen"),
+    "packed in act-order without the order": (
+        PACKED,
+        {"quantization_config": {"config_groups": {"0": {"weights": {"num_bits": 4, "actorder": "group"}}}}},
+        "missing",
+    ),
     "packed and rotated": (PACKED, {"quantization_config": {"transform_config": {"a": 1}}}, "refused"),
     "fp8 and rotated": (SCALED, {"quantization_config": {"transform_config": {"a": 1}}}, "refused"),
     "fp8 of Quark": (SCALED, {"quantization_config": {"quant_method": "quark"}}, "refused"),
@@ -224,6 +234,7 @@ PROBLEMS: dict[str, tuple[Specs, dict[str, Any] | None, str]] = {
         {"quantization_config": {"format": "int-quantized"}},
         "missing",
     ),
+    "int8 of bitsandbytes without SCB": ({"m.weight": ("int8", (8, 8)), "m.weight_format": ("uint8", ())}, None, "missing"),
     "SCB of another length": ({"m.weight": ("int8", (8, 8)), "m.SCB": ("float32", (7,))}, None, "misshapen"),
     "BitNet without a config": ({"m.weight": ("uint8", (8, 8)), "m.weight_scale": ("bfloat16", (1,))}, None, "config"),
     "the plain tensor is there, too": ({**PACKED, "m.weight": ("float32", (8, 64))}, None, "config"),
@@ -288,6 +299,22 @@ def nf4_arrays(**state: object) -> dict[str, Array]:
         "m.weight.quant_map": np.linspace(-1, 1, 16, dtype=np.float32),
         "m.weight.quant_state.bitsandbytes__nf4": np.frombuffer(json.dumps(said).encode(), np.uint8),
     }
+
+
+def test_gptqs_modules_may_have_their_own_numbers() -> None:
+    """GPTQModel's `dynamic`: the shapes say what a module has; the general numbers are not held against it."""
+    config = {"quant_method": "gptq", "bits": 8, "group_size": 128, "sym": True}
+    assert problems(GPTQ, {"quantization_config": config}) == ["config"]
+    varied = {"quantization_config": {**config, "dynamic": {"+:m": {"bits": 4, "group_size": 16, "sym": False}}}}
+    (encoded,) = found(GPTQ, varied)
+    assert not encoded.problems
+    assert (encoded.title, encoded.parameters["symmetric"]) == ("GPTQ 4-bit, groups of 16", None)
+
+
+def test_orders_of_packed_integers_that_need_no_member() -> None:
+    for order in ("weight", "static", None, False):
+        weights = {"num_bits": 4, "group_size": 32, "actorder": order}
+        assert problems(PACKED, {"quantization_config": {"config_groups": {"0": {"weights": weights}}}}) == []
 
 
 @pytest.mark.parametrize("index", [-1, 4, 2**31 - 1])
