@@ -234,7 +234,11 @@ PROBLEMS: dict[str, tuple[Specs, dict[str, Any] | None, str]] = {
         {"quantization_config": {"format": "int-quantized"}},
         "missing",
     ),
-    "int8 of bitsandbytes without SCB": ({"m.weight": ("int8", (8, 8)), "m.weight_format": ("uint8", ())}, None, "missing"),
+    "int8 of bitsandbytes without SCB": (
+        {"m.weight": ("int8", (8, 8)), "m.weight_format": ("uint8", ())},
+        None,
+        "missing",
+    ),
     "SCB of another length": ({"m.weight": ("int8", (8, 8)), "m.SCB": ("float32", (7,))}, None, "misshapen"),
     "BitNet without a config": ({"m.weight": ("uint8", (8, 8)), "m.weight_scale": ("bfloat16", (1,))}, None, "config"),
     "the plain tensor is there, too": ({**PACKED, "m.weight": ("float32", (8, 64))}, None, "config"),

@@ -239,7 +239,7 @@ def text(value: bytes) -> bytes:
         (header(0, 1) + text(b"k") + struct.pack("<IB", 7, 2) + bytes(99), "the boolean 2"),
         (header(0, 2) + 2 * (text(b"k") + struct.pack("<IB", 0, 2)) + bytes(99), 'the key "k" twice'),
         (header(0, 1) + text(b"general.alignment") + struct.pack("<II", 4, 3) + bytes(99), "no power of two"),
-        (header(1, 0) + text(b"w") + struct.pack("<IQIQ", 1, 32, 9, 0) + bytes(99), "Q8_1, which is for activations and not for files"),
+        (header(1, 0) + text(b"w") + struct.pack("<IQIQ", 1, 32, 9, 0) + bytes(99), "Q8_1, which is for act"),
         (header(1, 0) + text(b"w") + struct.pack("<IQIQ", 1, 32, 137, 0) + bytes(99), "number 137"),
         (header(1, 0) + text(b"w") + struct.pack("<IQIQ", 1, 33, 8, 0) + bytes(99), "rows of 33 elements"),
         (header(1, 0) + text(b"w") + struct.pack("<IQIQ", 1, 1 << 40, 0, 0) + bytes(99), "ends early"),

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ckptool.cli.app import run
-from tests.fuzz.encoded import Tensors, cases, damage, folder_of, stored
+from tests.fuzz.quantized import Tensors, cases, damage, folder_of, stored
 
 CASES = cases()
 

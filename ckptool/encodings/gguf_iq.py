@@ -170,7 +170,6 @@ def _table() -> Array:
 
 def iq4_nl(blocks: Array) -> Array:
     """Nibbles that index a table."""
-    import numpy as np
 
     values = table_of(codes_of(blocks[:, 2:]), _table())
     values *= half_at(blocks, 0)

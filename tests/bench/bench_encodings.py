@@ -37,7 +37,7 @@ from ckptool.engine.decoded import ELEMENTS
 from ckptool.engine.evaluate import keep_freed_memory
 from tests.bench.encoded import SCHEMES, Stored, gguf_type
 from tests.bench.files import write_fp8_groups
-from tests.bench.harness import Result, bench_folder, ckptool, measure, report, run_interleaved, script
+from tests.bench.harness import bench_folder, ckptool, measure, report, run_interleaved, script
 
 if TYPE_CHECKING:
     from ckptool.core.arrays import Array

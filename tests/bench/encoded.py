@@ -230,7 +230,8 @@ def nf4_nested() -> Stored:
 @scheme(
     "packed int4",
     lambda state: (
-        (nibbles(state["m.weight_packed"].view(torch.uint8)).to(torch.int8) - 8) * repeated(state["m.weight_scale"], 128)
+        (nibbles(state["m.weight_packed"].view(torch.uint8)).to(torch.int8) - 8)
+        * repeated(state["m.weight_scale"], 128)
     ),
 )
 def packed_int4() -> Stored:

@@ -15,7 +15,7 @@ from random import Random
 import numpy as np
 import torch
 
-from tests.fuzz.encoded import quantized
+from tests.fuzz.quantized import quantized
 
 Files = Mapping[str, bytes]
 """The files of one input by name; the first is the one that is opened, "." the folder."""

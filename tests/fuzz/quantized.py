@@ -1,4 +1,4 @@
-"""Quantized checkpoints that are nearly right: what libraries stored, with shapes, dtypes, bytes or the config changed."""
+"""Quantized checkpoints that are nearly right: stored by libraries, then a shape, dtype, bytes or config changed."""
 
 from __future__ import annotations
 
