@@ -329,6 +329,18 @@ def test_groups_out_of_range_are_an_error(index: int) -> None:
         decoded(arrays, {"quantization_config": {"quant_method": "gptq", "sym": False}})
 
 
+def test_a_divisor_of_zero_is_an_error() -> None:
+    """nvfp4 of compressed-tensors and BitNet divide by their scale: infinite weights are not written."""
+    packed = np.full((8, 8), 0x22, np.uint8)
+    scale = np.ones((8, 1), numpy_dtype(FP8))
+    zero = np.zeros(1, np.float32)
+    nv = {"m.weight_packed": packed, "m.weight_scale": scale, "m.weight_global_scale": zero}
+    bitnet = {"m.weight": packed, "m.weight_scale": zero}
+    for arrays, config in ((nv, None), (bitnet, {"quantization_config": {"quant_method": "bitnet"}})):
+        with pytest.raises(CkptError, match=r"scale is 0, and it divides"):
+            decoded(arrays, config)
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_scales_that_are_not_finite_are_an_error(value: float) -> None:
     arrays = gptq_arrays()

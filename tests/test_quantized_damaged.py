@@ -60,19 +60,42 @@ def test_statistics_of_what_can_be_decoded(tmp_path: Path, capsys: pytest.Captur
     from safetensors.torch import save_file
 
     tensors = {}
-    for module, group in (("a", 0), *((f"b{number}", 5) for number in range(5))):
+    for module, scale in (("a", 1.0), *((f"b{number}", torch.inf) for number in range(5))):
         tensors |= {
             f"{module}.qweight": torch.full((4, 8), 0x76543210, dtype=torch.int32),
             f"{module}.qzeros": torch.full((1, 1), 0x77777777, dtype=torch.int32),
-            f"{module}.scales": torch.ones(1, 8).half(),
-            f"{module}.g_idx": torch.full((32,), group, dtype=torch.int32),
+            f"{module}.scales": torch.full((1, 8), scale).half(),
+            f"{module}.g_idx": torch.zeros(32, dtype=torch.int32),
         }
     save_file(tensors, tmp_path / "gptq.safetensors")
     assert run(["inspect", str(tmp_path / "gptq.safetensors"), "--stats", "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
     notes = [note["text"] for note in shown["notes"] if "cannot be decoded" in note["text"]]
-    assert notes[0] == "b0.weight cannot be decoded: b0.g_idx has groups without a scale"
+    assert notes[0] == "b0.weight cannot be decoded: b0.scales has values that are not finite"
     assert notes[3] == "2 more tensors cannot be decoded"
     means = {row["key"]: row["stats"]["mean"] for row in shown["tensors"] if row.get("stats")}
     assert means["a.qweight"] == -4.5
     assert not {f"b{number}.qweight" for number in range(5)} & means.keys()
+
+
+def test_what_a_description_says_wrongly_is_a_note(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Groups that no scale has are found by every command before it writes anything."""
+    import torch
+    from safetensors.torch import save_file
+
+    tensors = {
+        "m.qweight": torch.full((4, 8), 0x76543210, dtype=torch.int32),
+        "m.qzeros": torch.full((1, 1), 0x66666666, dtype=torch.int32),
+        "m.scales": torch.ones(1, 8).half(),
+        "m.g_idx": torch.full((32,), 5, dtype=torch.int32),
+    }
+    source, out = tmp_path / "gptq.safetensors", tmp_path / "out.safetensors"
+    save_file(tensors, source)
+    for options in ([], ["--stats"]):
+        assert run(["inspect", str(source), *options, "--json"]) == 0
+        shown = [note["text"] for note in json.loads(capsys.readouterr().out)["notes"]]
+        assert "m.weight cannot be decoded (GPTQ 4-bit, per channel): m.g_idx has groups without a scale" in shown
+    assert run(["check", str(source)]) == 1
+    assert run(["filter", str(source), "--dequantize", "-o", str(out)]) == 2
+    assert not out.exists()
+    assert "m.g_idx has groups without a scale" in " ".join(capsys.readouterr().err.split())

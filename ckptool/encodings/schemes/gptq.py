@@ -96,12 +96,16 @@ def _check(headers: Headers, encoded: Encoded) -> Encoded:
     symmetric = config.get("sym") if isinstance(config.get("sym"), bool) and not varied else None
     parameters = {"bits": bits, "group": size, "version": _FORMATS[format_], "symmetric": symmetric}
     detail = f"{bits}-bit, groups of {size}" if across > 1 else f"{bits}-bit, per channel"
-    return replace(encoded, parameters=parameters, detail=detail, needs=(ZEROS,))
+    return replace(encoded, parameters=parameters, detail=detail, needs=(ZEROS, _GROUPS) if groups else (ZEROS,))
 
 
 def settle(encoded: Encoded, read: Read) -> Encoded:
-    """What the stored zero points say of the version."""
+    """What the stored zero points say of the version; whether each column has a group."""
     import numpy as np
+
+    if _GROUPS in encoded.members and _is_beyond(read(_GROUPS), encoded.members[SCALES].shape[0]):
+        text = f"{encoded.members[_GROUPS].key} has groups without a scale"
+        return replace(encoded, needs=()).with_problem("values", text)
 
     bits, version, key = encoded.parameters["bits"], encoded.parameters["version"], encoded.members[ZEROS].key
     encoded = replace(encoded, needs=())
@@ -157,9 +161,13 @@ def _order(part: Part, group: int, columns: int, groups: int) -> Array | None:
     if _GROUPS not in part.encoded.members:
         return None
     order = part.whole(_GROUPS).astype(np.int64)
-    if order.min() < 0 or order.max() >= groups:
+    if _is_beyond(order, groups):
         raise part.error(f"{part.encoded.members[_GROUPS].key} has groups without a scale")
     return None if np.array_equal(order, np.arange(columns) // group) else order
+
+
+def _is_beyond(order: Array, groups: int) -> bool:
+    return bool(order.size and (order.min() < 0 or order.max() >= groups))
 
 
 SCHEME = Scheme("GPTQ", 20, find, decode, settle, granule=lambda encoded: 32)
