@@ -41,7 +41,7 @@ def quantized(case: Case) -> Iterator[Found]:
 
     Found: values of descriptions that cannot be true, zero points that contradict the config, scales that are NaN where
     NaN is an integer's code, global scales of 0 that divide; a quantization_config of another scheme than the tensors
-    have, without tensors that it describes, or that lists a quantized layer as not converted; a config.json without one.
+    have, without tensors that it describes, or that lists a quantized layer as not converted; no quantization_config.
 
     Why: loaders go by config.json. They find no scales, make weights at random, or read codes as weights.
 
