@@ -329,6 +329,30 @@ def test_groups_out_of_range_are_an_error(index: int) -> None:
         decoded(arrays, {"quantization_config": {"quant_method": "gptq", "sym": False}})
 
 
+@pytest.mark.parametrize(
+    ("kind", "data", "changed", "role"),
+    [
+        ("Int8Tensor", {"block_size": [1, 32]}, {"scale": ("float32", (2, 8))}, "_weight_scale"),
+        ("Int8Tensor", {"block_size": [1, 128]}, {"scale": ("float32", (2, 4))}, "_weight_scale"),
+        ("Int8Tensor", {"block_size": [1, 32]}, {"zero_point": ("int8", (2, 8))}, "_weight_zero_point"),
+        ("NVFP4Tensor", {"block_size": 16}, {"qdata": ("bfloat16", (8, 64))}, "_weight_qdata"),
+    ],
+)
+def test_torchaos_parts_of_other_shapes_are_refused(kind: str, data: dict[str, Any], changed: Specs, role: str) -> None:
+    """What the fuzzer found: as many numbers, in another shape; codes that are no bytes."""
+    parts: Specs = {"qdata": ("int8", (8, 64)), "scale": ("float32", (8, 2)), "zero_point": ("int8", (8, 2))}
+    if kind == "NVFP4Tensor":
+        parts = {"qdata": ("uint8", (8, 64)), "scale": (FP8, (8, 8))}
+    names = list(parts)
+    about = json.dumps({"_type": kind, "_data": data, "_tensor_data_names": names})
+    metadata = {"tensor_names": '["m.weight"]', "m.weight": about}
+    specs = {f"m._weight_{name}": form for name, form in {**parts, **changed}.items()}
+    (encoded,) = found(specs, None, metadata)
+    (problem,) = encoded.problems
+    assert problem.kind == "misshapen"
+    assert role in problem.text
+
+
 def test_a_divisor_of_zero_is_an_error() -> None:
     """nvfp4 of compressed-tensors and BitNet divide by their scale: infinite weights are not written."""
     packed = np.full((8, 8), 0x22, np.uint8)
