@@ -150,6 +150,11 @@ PROBLEMS: dict[str, tuple[Specs, dict[str, Any] | None, str]] = {
         {"quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": 128}},
         "misshapen",
     ),
+    "GPTQ in act-order without the order": (
+        without(GPTQ, "m.g_idx"),
+        {"quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": 16, "desc_act": True}},
+        "missing",
+    ),
     "GPTQ of Marlin": (
         GPTQ,
         {"quantization_config": {"quant_method": "gptq", "checkpoint_format": "marlin"}},
@@ -170,6 +175,11 @@ PROBLEMS: dict[str, tuple[Specs, dict[str, Any] | None, str]] = {
     "nf4 with a table of 15": ({**NF4, "m.weight.quant_map": ("float32", (15,))}, None, "misshapen"),
     "packed without a shape": (without(PACKED, "m.weight_shape"), None, "missing"),
     "packed with a shape of three": ({**PACKED, "m.weight_shape": ("int64", (3,))}, None, "misshapen"),
+    "packed in act-order without the order": (
+        PACKED,
+        {"quantization_config": {"config_groups": {"0": {"weights": {"num_bits": 4, "actorder": "group"}}}}},
+        "missing",
+    ),
     "packed and rotated": (PACKED, {"quantization_config": {"transform_config": {"a": 1}}}, "refused"),
     "fp8 and rotated": (SCALED, {"quantization_config": {"transform_config": {"a": 1}}}, "refused"),
     "fp8 of Quark": (SCALED, {"quantization_config": {"quant_method": "quark"}}, "refused"),
@@ -222,6 +232,11 @@ PROBLEMS: dict[str, tuple[Specs, dict[str, Any] | None, str]] = {
     "int8 without a scale": (
         {"m.weight": ("int8", (8, 8))},
         {"quantization_config": {"format": "int-quantized"}},
+        "missing",
+    ),
+    "int8 of bitsandbytes without SCB": (
+        {"m.weight": ("int8", (8, 8)), "m.weight_format": ("uint8", ())},
+        None,
         "missing",
     ),
     "SCB of another length": ({"m.weight": ("int8", (8, 8)), "m.SCB": ("float32", (7,))}, None, "misshapen"),
@@ -290,12 +305,64 @@ def nf4_arrays(**state: object) -> dict[str, Array]:
     }
 
 
+def test_gptqs_modules_may_have_their_own_numbers() -> None:
+    """GPTQModel's `dynamic`: the shapes say what a module has; the general numbers are not held against it."""
+    config = {"quant_method": "gptq", "bits": 8, "group_size": 128, "sym": True}
+    assert problems(GPTQ, {"quantization_config": config}) == ["config"]
+    varied = {"quantization_config": {**config, "dynamic": {"+:m": {"bits": 4, "group_size": 16, "sym": False}}}}
+    (encoded,) = found(GPTQ, varied)
+    assert not encoded.problems
+    assert (encoded.title, encoded.parameters["symmetric"]) == ("GPTQ 4-bit, groups of 16", None)
+
+
+def test_orders_of_packed_integers_that_need_no_member() -> None:
+    for order in ("weight", "static", None, False):
+        weights = {"num_bits": 4, "group_size": 32, "actorder": order}
+        assert problems(PACKED, {"quantization_config": {"config_groups": {"0": {"weights": weights}}}}) == []
+
+
 @pytest.mark.parametrize("index", [-1, 4, 2**31 - 1])
 def test_groups_out_of_range_are_an_error(index: int) -> None:
     arrays = gptq_arrays()
     arrays["m.g_idx"][5] = index
     with pytest.raises(CkptError, match="g_idx has groups without a scale"):
         decoded(arrays, {"quantization_config": {"quant_method": "gptq", "sym": False}})
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "changed", "role"),
+    [
+        ("Int8Tensor", {"block_size": [1, 32]}, {"scale": ("float32", (2, 8))}, "_weight_scale"),
+        ("Int8Tensor", {"block_size": [1, 128]}, {"scale": ("float32", (2, 4))}, "_weight_scale"),
+        ("Int8Tensor", {"block_size": [1, 32]}, {"zero_point": ("int8", (2, 8))}, "_weight_zero_point"),
+        ("NVFP4Tensor", {"block_size": 16}, {"qdata": ("bfloat16", (8, 64))}, "_weight_qdata"),
+    ],
+)
+def test_torchaos_parts_of_other_shapes_are_refused(kind: str, data: dict[str, Any], changed: Specs, role: str) -> None:
+    """What the fuzzer found: as many numbers, in another shape; codes that are no bytes."""
+    parts: Specs = {"qdata": ("int8", (8, 64)), "scale": ("float32", (8, 2)), "zero_point": ("int8", (8, 2))}
+    if kind == "NVFP4Tensor":
+        parts = {"qdata": ("uint8", (8, 64)), "scale": (FP8, (8, 8))}
+    names = list(parts)
+    about = json.dumps({"_type": kind, "_data": data, "_tensor_data_names": names})
+    metadata = {"tensor_names": '["m.weight"]', "m.weight": about}
+    specs = {f"m._weight_{name}": form for name, form in {**parts, **changed}.items()}
+    (encoded,) = found(specs, None, metadata)
+    (problem,) = encoded.problems
+    assert problem.kind == "misshapen"
+    assert role in problem.text
+
+
+def test_a_divisor_of_zero_is_an_error() -> None:
+    """nvfp4 of compressed-tensors and BitNet divide by their scale: infinite weights are not written."""
+    packed = np.full((8, 8), 0x22, np.uint8)
+    scale = np.ones((8, 1), numpy_dtype(FP8))
+    zero = np.zeros(1, np.float32)
+    nv = {"m.weight_packed": packed, "m.weight_scale": scale, "m.weight_global_scale": zero}
+    bitnet = {"m.weight": packed, "m.weight_scale": zero}
+    for arrays, config in ((nv, None), (bitnet, {"quantization_config": {"quant_method": "bitnet"}})):
+        with pytest.raises(CkptError, match=r"scale is 0, and it divides"):
+            decoded(arrays, config)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

@@ -127,6 +127,20 @@ def test_nvfp4_takes_the_scale_beside_it(tmp_path: Path) -> None:
     assert read_array(logical["m.weight"]).tobytes() == expected.astype(np.float32).tobytes()
 
 
+@pytest.mark.parametrize("kind", [GGMLQuantizationType.Q8_0, GGMLQuantizationType.Q6_K, GGMLQuantizationType.NVFP4])
+def test_a_vector_of_blocks(kind: GGMLQuantizationType, tmp_path: Path) -> None:
+    row = random_rows(kind, 1, 5)[0]
+    tensors: dict[str, Any] = {"m.weight": (row, kind)}
+    if kind.name == "NVFP4":
+        tensors["m.scale"] = np.array([0.5], np.float32)
+    logical = dequantized(ckptool.open(written(tmp_path / "a.gguf", tensors)), "float32")["m.weight"]
+    expected = gguf.quants.dequantize(row[None], kind)[0].astype(np.float32) * np.float32(len(tensors) * -0.5 + 1.5)
+    assert logical.shape == expected.shape
+    assert read_array(logical).tobytes() == expected.tobytes()
+    with ckptool.Reader() as reader:
+        assert reader.array(logical)[37:77].tobytes() == expected[37:77].tobytes()
+
+
 def test_pairs_are_metadata_and_vocabularies_are_counted(tmp_path: Path) -> None:
     kinds = gguf.GGUFValueType
     pairs = {
@@ -225,7 +239,7 @@ def text(value: bytes) -> bytes:
         (header(0, 1) + text(b"k") + struct.pack("<IB", 7, 2) + bytes(99), "the boolean 2"),
         (header(0, 2) + 2 * (text(b"k") + struct.pack("<IB", 0, 2)) + bytes(99), 'the key "k" twice'),
         (header(0, 1) + text(b"general.alignment") + struct.pack("<II", 4, 3) + bytes(99), "no power of two"),
-        (header(1, 0) + text(b"w") + struct.pack("<IQIQ", 1, 32, 9, 0) + bytes(99), "Q8_1, which ggml has removed"),
+        (header(1, 0) + text(b"w") + struct.pack("<IQIQ", 1, 32, 9, 0) + bytes(99), "Q8_1, which is for act"),
         (header(1, 0) + text(b"w") + struct.pack("<IQIQ", 1, 32, 137, 0) + bytes(99), "number 137"),
         (header(1, 0) + text(b"w") + struct.pack("<IQIQ", 1, 33, 8, 0) + bytes(99), "rows of 33 elements"),
         (header(1, 0) + text(b"w") + struct.pack("<IQIQ", 1, 1 << 40, 0, 0) + bytes(99), "ends early"),

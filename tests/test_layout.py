@@ -196,6 +196,7 @@ def test_packed_types_and_mixed_types_are_refused() -> None:
     [
         ("(h d) i -> h d i", [(30, 4)], {"h": 4}, "h d = 30 with h = 4 has no whole solution"),
         ("(r d) -> r d", [(12,)], {}, "r d = 12 does not determine r, d"),
+        ("(h (k + v)) -> h k, h v", [(12,)], {}, "h (k + v) = 12 does not determine h, k, v"),
         ("(r + g + b) -> r, g, b", [(8,)], {}, "cannot be split into 3 equal parts"),
         ("o i, o j -> o (i + j)", [(2, 3), (4, 3)], {}, "o = 4 with o = 2 does not hold"),
         ("o i -> o i", [(2, 3, 4)], {}, "has 2 axes, the tensor has"),

@@ -145,7 +145,7 @@ def assert_same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor
 def test_recipes_give_back_the_models_tensors(name: str, tmp_path: Path) -> None:
     state = hugging_face(name, tmp_path / "hf")
     llamacpp(name, state, tmp_path / "m.gguf")
-    recipe = known().recipes[CONFIGS[name][0]]
+    recipe = known().recipes[CONFIGS[name][0]][0]
     out = tmp_path / "back.safetensors"
     assert run(["remap", str(tmp_path / "m.gguf"), "-r", recipe, "-o", str(out)]) == 0
     assert_same(load_file(out), state)
@@ -164,7 +164,7 @@ def test_transformers_reads_the_same_values(name: str, tmp_path: Path) -> None:
     readers = pytest.importorskip("transformers.modeling_gguf_pytorch_utils").TENSOR_PROCESSORS
     process = readers[architecture](config=config.to_dict())
     out = tmp_path / "back.safetensors"
-    assert run(["remap", str(tmp_path / "m.gguf"), "-r", known().recipes[architecture], "-o", str(out)]) == 0
+    assert run(["remap", str(tmp_path / "m.gguf"), "-r", known().recipes[architecture][0], "-o", str(out)]) == 0
     found = {tensor.numpy().tobytes() for tensor in load_file(out).values()}
     for key, array in tensors.items():
         assert np.ascontiguousarray(process.process(array, key).weights).tobytes() in found, key
@@ -180,7 +180,7 @@ def test_diff_knows_the_names_in_both_directions(name: str, tmp_path: Path, caps
         told = capsys.readouterr().out
         assert "+ 0 added - 0 removed" in " ".join(told.split())
         assert "rel " not in told, told
-        assert f"the rules of the built-in recipe {known().recipes[CONFIGS[name][0]]}" in " ".join(told.split())
+        assert f"the rules of the built-in recipe {known().recipes[CONFIGS[name][0]][0]}" in " ".join(told.split())
 
 
 def test_quantized_values_are_compared_through_the_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -348,3 +348,33 @@ def test_keys_and_values_that_llama_cpp_splits_are_one_tensor_again(tmp_path: Pa
     save_file(state, source)
     assert run(["remap", str(source), "-r", "llamacpp-deepseek-mla-to-hf", "-o", str(out)]) == 0
     assert torch.equal(load_file(out)["model.layers.0.self_attn.kv_b_proj.weight"], whole)
+
+
+def test_the_match_knows_both_layouts_of_deepseek(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Newer files have keys and values of kv_b_proj apart: another recipe of the same architecture, in each command."""
+    state = hugging_face("deepseek", tmp_path / "hf")
+    config, tensors = CONFIGS["deepseek"][1], llamacpp("deepseek", state, tmp_path / "whole.gguf")
+    writer = gguf.GGUFWriter(tmp_path / "m.gguf", "deepseek2")
+    for key, array in tensors.items():
+        if ".attn_kv_b." not in key:
+            writer.add_tensor(key, np.ascontiguousarray(array))
+            continue
+        heads = array.reshape(config.num_attention_heads, -1, array.shape[1])
+        keys, values = heads[:, : config.qk_nope_head_dim], heads[:, config.qk_nope_head_dim :]
+        writer.add_tensor(key.replace("kv_b", "k_b"), np.ascontiguousarray(keys.swapaxes(1, 2)))
+        writer.add_tensor(key.replace("kv_b", "v_b"), np.ascontiguousarray(values))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    source, weights = str(tmp_path / "m.gguf"), str(tmp_path / "hf" / "model.safetensors")
+    outs = [tmp_path / "remapped.safetensors", tmp_path / "transplanted.safetensors"]
+    assert run(["remap", source, "--auto", "--like", weights, "-o", str(outs[0])]) == 0
+    assert run(["transplant", source, "--into", weights, "--match", "auto", "-o", str(outs[1])]) == 0
+    assert capsys.readouterr().out.count("the built-in recipe llamacpp-deepseek-mla-to-hf come") == 2
+    for out in outs:
+        assert_same(load_file(out), state)
+    for sides in ([source, weights], [weights, source]):
+        assert run(["diff", *sides, "--match", "auto", "--json"]) == 1
+        statuses = {change["status"] for change in json.loads(capsys.readouterr().out)["changes"]}
+        assert statuses <= {"renamed", "reshaped", "same"}

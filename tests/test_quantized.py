@@ -239,6 +239,21 @@ def test_nan_among_byte_exponents(tmp_path: Path, capsys: Told) -> None:
     ]
 
 
+def test_a_global_scale_of_zero(tmp_path: Path, capsys: Told) -> None:
+    state = {
+        "m.weight_packed": torch.full((8, 8), 0x22, dtype=torch.uint8),
+        "m.weight_scale": torch.ones(8, 1).to(torch.float8_e4m3fn),
+        "m.weight_global_scale": torch.zeros(1),
+    }
+    save_file(state, tmp_path / "bad.safetensors")
+    assert findings(tmp_path / "bad.safetensors", capsys) == [
+        ("quantized", "error", "m.weight_global_scale is 0, and it divides")
+    ]
+    out = tmp_path / "out.safetensors"
+    assert run(["filter", str(tmp_path / "bad.safetensors"), "--dequantize", "-o", str(out)]) == 2
+    assert not out.exists()
+
+
 def test_values_that_contradict_the_config(tmp_path: Path, capsys: Told) -> None:
     def symmetric(config: dict[str, Any]) -> None:
         config["quantization_config"]["sym"] = True

@@ -135,14 +135,16 @@ def _report(
 
     encoded: Sequence[Encoded] = ()
     by_codes: Mapping[str, Encoded] = {}
+    undecodable: list[UndecodableError] = []
     if checkpoint.may_hold_codes:
         from ckptool.encodings.groups import Groups
         from ckptool.engine.dequantize import encoded_of, settled
 
-        encoded = settled(checkpoint, encoded_of(checkpoint), None if stats else _DESCRIPTION)
+        found = encoded_of(checkpoint)
+        encoded = settled(checkpoint, found, None if stats else _DESCRIPTION)
+        undecodable = list(_faults(found, encoded))
         by_codes = encoded.by_codes() if isinstance(encoded, Groups) else by_codes
     numbers: Mapping[str, Stats] = {}
-    undecodable: list[UndecodableError] = []
     if stats:
         from ckptool.cli.progress import Progress
         from ckptool.engine.dequantize import with_logical_values
@@ -160,6 +162,21 @@ def _report(
         stats=numbers,
         encoded=by_codes,
     )
+
+
+def _faults(found: Sequence[Encoded], settled: Sequence[Encoded]) -> Iterator[UndecodableError]:
+    """What descriptions say that cannot be true; what headers say is in the facts."""
+    from ckptool.core.errors import UndecodableError
+    from ckptool.engine.dequantize import alike
+
+    if not any(each.problems for each in alike(settled)):
+        return
+    known = {each.key for each in found if each.problems}
+    for each in settled:
+        if each.problems and each.key not in known:
+            problem = each.problems[0]
+            text = f"{each.key} cannot be decoded ({each.title}): {problem.text}"
+            yield UndecodableError(text, hint=problem.hint or None, key=each.key)
 
 
 def _undecodable(errors: Sequence[UndecodableError]) -> Iterator[Note]:

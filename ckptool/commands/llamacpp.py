@@ -24,7 +24,7 @@ _EMBEDDING = "embed_tokens.weight"
 class Known:
     """``llamacpp.toml``, which says what each field means."""
 
-    recipes: Mapping[str, str]
+    recipes: Mapping[str, tuple[str, ...]]
     plain: frozenset[str]
     sections: frozenset[str]
     changed: frozenset[str]
@@ -35,7 +35,9 @@ def known() -> Known:
     """What ckptool knows of llama.cpp's architectures."""
     text = (files("ckptool.commands") / "llamacpp.toml").read_text(encoding="utf-8")
     said = tomllib.loads(text)
-    recipes = {name: recipe for recipe, names in said["recipes"].items() for name in names}
+    recipes: dict[str, tuple[str, ...]] = {}
+    for recipe, names in said["recipes"].items():
+        recipes |= {name: (*recipes.get(name, ()), recipe) for name in names}
     return Known(recipes, *(frozenset(said[name]) for name in ("plain", "sections", "changed")))
 
 
@@ -90,21 +92,39 @@ def known_rules(
     """
     metadata = target_metadata or {}
     architectures = [_architecture(each) for each in (source.metadata, metadata)]
-    names = [known().recipes.get(architecture or "") for architecture in architectures]
-    if (names[0] is None) == (names[1] is None) or None not in architectures:
+    theirs, ours = (known().recipes.get(architecture or "", ()) for architecture in architectures)
+    if bool(theirs) == bool(ours) or None not in architectures:
         return Recipe()
+    found = [_rules(name, source, target, metadata, bool(ours)) for name in theirs or ours]
+    return max(found, key=lambda each: each[0], default=(0, Recipe()))[1]
+
+
+def _rules(
+    name: str, source: Checkpoint, target: Mapping[str, TensorSpec], metadata: Mapping[str, str], backwards: bool
+) -> tuple[int, Recipe]:
+    """How many tensors of the target a built-in recipe makes, and the recipe; 0 if the source has another layout."""
     try:
-        recipe = load_recipe(names[0] or names[1] or "")
-        prefix = _prefix(target if names[0] else source.specs())
+        recipe = load_recipe(name)
+        prefix = _prefix(source.specs() if backwards else target)
         recipe = combine([recipe, parse_recipe([f"model. -> {prefix}"])]) if prefix else recipe
-        numbers = numbers_beside(recipe, source.path, metadata=source.metadata if names[0] else metadata)
-        name = recipe.name if names[0] else f"{recipe.name} (backwards)"
-        recipe = replace(recipe if names[0] else reverse(recipe).recipe, name=name, vars=numbers)
+        numbers = dict(numbers_beside(recipe, source.path, metadata=metadata if backwards else source.metadata))
+        numbers |= _sizes_of_heads(target) if backwards else {}
+        title = f"{recipe.name} (backwards)" if backwards else recipe.name
+        recipe = replace(reverse(recipe).recipe if backwards else recipe, name=title, vars=numbers)
         made = expand(recipe, source.specs(), vars=numbers, targets=target, near=False)
-    except CkptError:  # another layout under that name
-        return Recipe()
-    meets = any(step.target.key in target for step in made.steps)
-    return recipe if meets and not made.problems else Recipe()
+    except CkptError:
+        return 0, Recipe()
+    meets = sum(step.target.key in target for step in made.steps)
+    return (meets, recipe) if meets and not made.problems else (0, Recipe())
+
+
+def _sizes_of_heads(specs: Mapping[str, TensorSpec]) -> dict[str, int]:
+    """Heads, keys and values of a head, where llama.cpp has them apart: a recipe backwards must cut `kv_b_proj`."""
+    for key, spec in specs.items():
+        values = specs.get(key.replace(".attn_k_b.", ".attn_v_b."))
+        if ".attn_k_b." in key and values is not None and len(spec.shape) == len(values.shape) == 3:
+            return {"h": spec.shape[0], "k": spec.shape[2], "v": values.shape[1]}
+    return {}
 
 
 def _prefix(keys: Iterable[str]) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from ckptool.core.spec import TensorSpec
 from ckptool.encodings.comfy import DESCRIPTION, description_of, settle_description
 from ckptool.encodings.encoded import CODES, SCALES, Encoded, Part, Read
-from ckptool.encodings.grid import check_finite, lead_of, tiled_scale_rows
+from ckptool.encodings.grid import check_divisor, check_finite, lead_of, tiled_scale_rows
 from ckptool.encodings.headers import ACTIVATION, EXPONENTS, Headers, join
 from ckptool.encodings.kernels import byte_values, bytes_of, e2m1_table, float_scales, over_blocks, table_values
 
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from ckptool.core.arrays import Array
 
 _PACKED = frozenset({"uint8", "int8", "float4_e2m1fn_x2", "float4_e2m1fn"})
-_GLOBALS = {"divisor": "weight_global_scale", "factor": "weight_scale_2"}
+DIVISOR = "divisor"
+_GLOBALS = {DIVISOR: "weight_global_scale", "factor": "weight_scale_2"}
 _REFUSED = ("pre_quant_scale", "weight_quantizer._pre_quant_scale", "svdquant_lora_a", "svdquant_lora_b")
 
 
@@ -137,12 +138,13 @@ def _scale_rows(part: Part, start: int, stop: int) -> Array:
     if encoded.parameters["format"] == "mxfp4":
         return float_scales(stored)
     scales = byte_values("float8_e4m3fn")[bytes_of(stored)]
-    role = "divisor" if "divisor" in encoded.members else "factor"
+    role = DIVISOR if DIVISOR in encoded.members else "factor"
     if role not in encoded.members:
         return scales
-    factors = check_finite(part, part.whole(role).reshape(-1), role)
+    check = check_divisor if role == DIVISOR else check_finite
+    factors = check(part, part.whole(role).reshape(-1), role)
     factor = factors[_index(encoded, part.at)] if factors.size > 1 else factors[0]
-    function = np.divide if role == "divisor" else np.multiply
+    function = np.divide if role == DIVISOR else np.multiply
     function(scales, factor, out=scales)
     return scales
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from ckptool.core.dtypes import DTYPES
 from ckptool.core.errors import CkptError
 from ckptool.encodings import gguf_iq
-from ckptool.encodings.gguf_parts import bits_of, half_at, nibbles_of
+from ckptool.encodings.gguf_parts import bits_of, codes_of, half_at, pairs_of, table_of, values_of
 from ckptool.encodings.kernels import byte_values
 
 if TYPE_CHECKING:
@@ -71,57 +71,53 @@ def decode_type(block_type: BlockType, raw: Array, big_endian: bool = False) -> 
     return values.reshape(*raw.shape[:-1], raw.shape[-1] // block_type.nbytes * block_type.elements)
 
 
-def _q4_0(blocks: Array) -> Array:
-    import numpy as np
+def _scaled(values: Array, scales: Array, added: Array | None = None) -> Array:
+    """Values ``[n, elements]`` times scales ``[n, groups]``, plus other numbers of the groups, in place."""
+    count, groups = scales.shape
+    grouped = values.reshape(count, groups, -1)
+    grouped *= scales[:, :, None]
+    if added is not None:
+        grouped += added[:, :, None]
+    return grouped.reshape(count, -1)
 
-    return (nibbles_of(blocks[:, 2:]) - np.float32(8)) * half_at(blocks, 0)
+
+def _q4_0(blocks: Array) -> Array:
+    return _scaled(values_of(codes_of(blocks[:, 2:]), 8), half_at(blocks, 0))
 
 
 def _q4_1(blocks: Array) -> Array:
-    return nibbles_of(blocks[:, 4:]) * half_at(blocks, 0) + half_at(blocks, 2)
+    return _scaled(values_of(codes_of(blocks[:, 4:])), half_at(blocks, 0), half_at(blocks, 2))
 
 
 def _fifth_bits(blocks: Array, low: int, high: int) -> Array:
     """5-bit codes: nibbles from `high`, the fifth bits as 32 bits from `low`."""
-    import numpy as np
-
-    return nibbles_of(blocks[:, high:]) + np.float32(16) * bits_of(blocks[:, low:high])
+    codes, bits = codes_of(blocks[:, high:]), bits_of(blocks[:, low:high])
+    bits <<= 4
+    codes |= bits
+    return codes
 
 
 def _q5_0(blocks: Array) -> Array:
-    import numpy as np
-
-    return (_fifth_bits(blocks, 2, 6) - np.float32(16)) * half_at(blocks, 0)
+    return _scaled(values_of(_fifth_bits(blocks, 2, 6), 16), half_at(blocks, 0))
 
 
 def _q5_1(blocks: Array) -> Array:
-    return _fifth_bits(blocks, 4, 8) * half_at(blocks, 0) + half_at(blocks, 2)
+    return _scaled(values_of(_fifth_bits(blocks, 4, 8)), half_at(blocks, 0), half_at(blocks, 2))
 
 
 def _q8_0(blocks: Array) -> Array:
     import numpy as np
 
-    return blocks[:, 2:].view(np.int8).astype(np.float32) * half_at(blocks, 0)
+    return _scaled(blocks[:, 2:].view(np.int8).astype(np.float32), half_at(blocks, 0))
 
 
 def _q2_k(blocks: Array) -> Array:
     import numpy as np
 
-    count = len(blocks)
     scales = blocks[:, :16]
     d = half_at(blocks, 80) * (scales & 15).astype(np.float32)
     least = half_at(blocks, 82) * (scales >> 4).astype(np.float32)
-    codes = _pairs(blocks[:, 16:80], 32).reshape(count, 16, 16)
-    values: Array = d[:, :, None] * codes - least[:, :, None]
-    return values.reshape(count, 256)
-
-
-def _pairs(octets: Array, width: int) -> Array:
-    """2-bit codes: in each run of `width` bytes the lowest two bits of all come first. float32 ``[n, bytes * 4]``."""
-    import numpy as np
-
-    runs = octets.reshape(len(octets), -1, 1, width) >> np.array([0, 2, 4, 6], np.uint8)[:, None]
-    return (runs & 3).astype(np.float32).reshape(len(octets), -1)
+    return _scaled(values_of(pairs_of(blocks[:, 16:80])), d, -least)
 
 
 def _q3_k(blocks: Array) -> Array:
@@ -131,49 +127,51 @@ def _q3_k(blocks: Array) -> Array:
     low = (packed[:, None, :8] >> np.array([0, 4], np.uint8)[:, None]).reshape(count, 16) & 15
     high = (packed[:, None, 8:] >> np.array([0, 2, 4, 6], np.uint8)[:, None]).reshape(count, 16) & 3
     scales = half_at(blocks, 108) * ((low | (high << 4)).astype(np.float32) - np.float32(32))
-    masks = (blocks[:, None, :32] >> np.arange(8, dtype=np.uint8)[:, None]) & 1
-    codes = _pairs(blocks[:, 32:96], 32).reshape(count, 8, 32) - (masks ^ 1).astype(np.float32) * np.float32(4)
-    values: Array = scales[:, :, None] * codes.reshape(count, 16, 16)
-    return values.reshape(count, 256)
+    codes = pairs_of(blocks[:, 32:96])
+    codes |= _bit_planes(blocks[:, :32], 2)
+    return _scaled(values_of(codes, 4), scales)
+
+
+def _bit_planes(octets: Array, place: int) -> Array:
+    """The lowest bits of all bytes, then the next ones, ...: each as a byte with the bit at a place."""
+    import numpy as np
+
+    planes = octets[:, None, :] >> np.arange(8, dtype=np.uint8)[:, None]
+    planes &= 1
+    planes <<= place
+    return planes.reshape(len(octets), -1)
 
 
 def _k_scales(blocks: Array) -> tuple[Array, Array]:
-    """Q4_K's and Q5_K's eight scales and minima, times their halves: float32 ``[n, 8, 1]`` each."""
+    """Q4_K's and Q5_K's eight scales and minima, times their halves: float32 ``[n, 8]`` each."""
     import numpy as np
 
     first, second, mixed = (blocks[:, start : start + 4] for start in (4, 8, 12))
     scales = np.concatenate([first & 63, (mixed & 15) | ((first >> 2) & 48)], axis=1).astype(np.float32)
     least = np.concatenate([second & 63, (mixed >> 4) | ((second >> 2) & 48)], axis=1).astype(np.float32)
-    return (half_at(blocks, 0) * scales)[:, :, None], (half_at(blocks, 2) * least)[:, :, None]
+    return half_at(blocks, 0) * scales, half_at(blocks, 2) * least
 
 
 def _q4_k(blocks: Array) -> Array:
     scales, least = _k_scales(blocks)
-    codes = nibbles_of(blocks[:, 16:], 32).reshape(len(blocks), 8, 32)
-    codes *= scales
-    codes -= least
-    return codes.reshape(len(blocks), 256)
+    return _scaled(values_of(codes_of(blocks[:, 16:], 32)), scales, -least)
 
 
 def _q5_k(blocks: Array) -> Array:
-    import numpy as np
-
     scales, least = _k_scales(blocks)
-    high = (blocks[:, None, 16:48] >> np.arange(8, dtype=np.uint8)[:, None]) & 1
-    codes = nibbles_of(blocks[:, 48:], 32).reshape(len(blocks), 8, 32)
-    codes += high.astype(np.float32) * np.float32(16)
-    return (scales * codes - least).reshape(len(blocks), 256)
+    codes = codes_of(blocks[:, 48:], 32)
+    codes |= _bit_planes(blocks[:, 16:48], 4)
+    return _scaled(values_of(codes), scales, -least)
 
 
 def _q6_k(blocks: Array) -> Array:
     import numpy as np
 
-    count = len(blocks)
     scales = half_at(blocks, 208) * blocks[:, 192:208].view(np.int8).astype(np.float32)
-    codes = nibbles_of(blocks[:, :128], 64) + _pairs(blocks[:, 128:192], 32) * np.float32(16)
-    codes -= np.float32(32)
-    values: Array = scales[:, :, None] * codes.reshape(count, 16, 16)
-    return values.reshape(count, 256)
+    codes, high = codes_of(blocks[:, :128], 64), pairs_of(blocks[:, 128:192])
+    high <<= 4
+    codes |= high
+    return _scaled(values_of(codes, 32), scales)
 
 
 def _tq1_0(blocks: Array) -> Array:
@@ -186,13 +184,11 @@ def _tq1_0(blocks: Array) -> Array:
         (blocks[:, None, 48:52] * powers[:4]).reshape(count, -1),
     ]
     trits = (np.concatenate(parts, axis=1).astype(np.uint16) * 3) >> 8
-    return (trits.astype(np.float32) - np.float32(1)) * half_at(blocks, 52)
+    return _scaled(values_of(trits.astype(np.uint8), 1), half_at(blocks, 52))
 
 
 def _tq2_0(blocks: Array) -> Array:
-    import numpy as np
-
-    return (_pairs(blocks[:, :64], 32) - np.float32(1)) * half_at(blocks, 64)
+    return _scaled(values_of(pairs_of(blocks[:, :64]), 1), half_at(blocks, 64))
 
 
 @cache
@@ -211,16 +207,7 @@ def _mxfp4(blocks: Array) -> Array:
     scales = np.where(exponents < 2, np.uint32(1 << 21) << exponents, (exponents - np.uint32(1)) << 23).astype(
         np.uint32
     )
-    values: Array = _doubled_codes()[_halves_of_bytes(blocks[:, 1:])] * scales.view(np.float32)
-    return values
-
-
-def _halves_of_bytes(octets: Array, width: int = 0) -> Array:
-    """Nibbles as indices: in each run of `width` bytes all low ones first."""
-    import numpy as np
-
-    runs = octets.reshape(len(octets), -1, 1, width or octets.shape[1]) >> np.array([0, 4], np.uint8)[:, None]
-    return (runs & 15).reshape(len(octets), -1)
+    return _scaled(table_of(codes_of(blocks[:, 1:]), _doubled_codes()), scales.view(np.float32))
 
 
 @cache
@@ -234,24 +221,20 @@ def _unsigned_e4m3() -> Array:
 
 
 def _nvfp4(blocks: Array) -> Array:
-
-    scales = _unsigned_e4m3()[blocks[:, :4]]
-    codes = _doubled_codes()[_halves_of_bytes(blocks[:, 4:], 8)].reshape(len(blocks), 4, 16)
-    return (scales[:, :, None] * codes).reshape(len(blocks), 64)
+    return _scaled(table_of(codes_of(blocks[:, 4:], 8), _doubled_codes()), _unsigned_e4m3()[blocks[:, :4]])
 
 
 def _q1_0(blocks: Array) -> Array:
-    import numpy as np
-
-    d = half_at(blocks, 0)
-    return np.where(bits_of(blocks[:, 2:]) > 0, d, -d)
+    signs = bits_of(blocks[:, 2:])
+    signs <<= 1
+    return _scaled(values_of(signs, 1), half_at(blocks, 0))
 
 
 def _q2_0(blocks: Array) -> Array:
     import numpy as np
 
     codes = (blocks[:, 2:, None] >> np.array([0, 2, 4, 6], np.uint8)) & 3
-    return (codes.astype(np.float32).reshape(len(blocks), -1) - np.float32(1)) * half_at(blocks, 0)
+    return _scaled(values_of(codes.reshape(len(blocks), -1), 1), half_at(blocks, 0))
 
 
 _DECODERS: dict[str, tuple[Callable[[Array], Array], tuple[int, ...] | None]] = {

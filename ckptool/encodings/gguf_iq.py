@@ -6,7 +6,7 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
-from ckptool.encodings.gguf_parts import half_at, signs_of, words_at
+from ckptool.encodings.gguf_parts import codes_of, half_at, signs_of, table_of, words_at
 
 if TYPE_CHECKING:
     from ckptool.core.arrays import Array
@@ -30,6 +30,22 @@ def _grid(name: str) -> Array:
 
 
 @cache
+def _grid_items(name: str) -> Array:
+    """A grid whose entries are one item each, which are taken faster than rows."""
+    grid = _grid(name)
+    return grid.view(f"V{grid.shape[1] * 4}").reshape(-1)
+
+
+def _on_grid(name: str, index: Array) -> Array:
+    """The entries of a grid: indices of any shape to float32 of one more axis."""
+    import numpy as np
+
+    items = _grid_items(name)
+    found = np.take(items, index, mode="clip").view(np.float32)
+    return found.reshape(*index.shape, items.itemsize // 4)
+
+
+@cache
 def _sign_bytes() -> Array:
     """The byte of signs for each 7-bit index: the eighth sign makes their number even."""
     import numpy as np
@@ -49,11 +65,12 @@ def _nibble_scales(octets: Array) -> Array:
 
 
 def _product(scales: Array, grid: Array, signs: Array) -> Array:
-    """Scales ``[n, s]`` times magnitudes and signs ``[n, groups, width]``."""
-    count = len(scales)
-    values = scales.reshape(count, scales.shape[1], 1) * grid.reshape(count, scales.shape[1], -1)
-    values *= signs.reshape(values.shape)
-    return values.reshape(count, -1)
+    """Scales ``[n, s]`` times magnitudes and signs ``[n, groups, width]``; the magnitudes are overwritten."""
+    values = grid.reshape(*scales.shape, -1)
+    values *= scales[:, :, None]
+    flat = values.reshape(len(scales), -1)
+    flat *= signs.reshape(flat.shape)
+    return flat
 
 
 def iq2_xxs(blocks: Array) -> Array:
@@ -63,7 +80,7 @@ def iq2_xxs(blocks: Array) -> Array:
     pairs = words_at(blocks[:, 2:], "u4").reshape(len(blocks), 8, 2)
     index = blocks[:, 2:].reshape(len(blocks), 8, 8)[:, :, :4]
     scales = half_at(blocks, 0) * (np.float32(0.5) + (pairs[:, :, 1] >> 28).astype(np.float32)) * np.float32(0.25)
-    return _product(scales, _grid("iq2_xxs")[index], _word_signs(pairs[:, :, 1]))
+    return _product(scales, _on_grid("iq2_xxs", index), _word_signs(pairs[:, :, 1]))
 
 
 def _word_signs(words: Array) -> Array:
@@ -80,7 +97,7 @@ def iq2_xs(blocks: Array) -> Array:
 
     words = words_at(blocks[:, 2:66], "u2")
     scales = half_at(blocks, 0) * (np.float32(0.5) + _nibble_scales(blocks[:, 66:])) * np.float32(0.25)
-    return _product(scales, _grid("iq2_xs")[words & 511], signs_of(_sign_bytes()[words >> 9]))
+    return _product(scales, _on_grid("iq2_xs", words & 511), signs_of(_sign_bytes()[words >> 9]))
 
 
 def iq2_s(blocks: Array) -> Array:
@@ -90,7 +107,7 @@ def iq2_s(blocks: Array) -> Array:
     high = ((blocks[:, 66:74, None] >> np.array([0, 2, 4, 6], np.uint8)) & 3).reshape(len(blocks), 32)
     index = blocks[:, 2:34].astype(np.uint16) | (high.astype(np.uint16) << 8)
     scales = half_at(blocks, 0) * (np.float32(0.5) + _nibble_scales(blocks[:, 74:])) * np.float32(0.25)
-    return _product(scales, _grid("iq2_s")[index], signs_of(blocks[:, 34:66]))
+    return _product(scales, _on_grid("iq2_s", index), signs_of(blocks[:, 34:66]))
 
 
 def iq3_xxs(blocks: Array) -> Array:
@@ -99,7 +116,7 @@ def iq3_xxs(blocks: Array) -> Array:
 
     words = words_at(blocks[:, 66:], "u4")
     scales = half_at(blocks, 0) * (np.float32(0.5) + (words >> 28).astype(np.float32)) * np.float32(0.5)
-    return _product(scales, _grid("iq3_xxs")[blocks[:, 2:66]], _word_signs(words))
+    return _product(scales, _on_grid("iq3_xxs", blocks[:, 2:66]), _word_signs(words))
 
 
 def iq3_s(blocks: Array) -> Array:
@@ -109,7 +126,7 @@ def iq3_s(blocks: Array) -> Array:
     high = ((blocks[:, 66:74, None] >> np.arange(8, dtype=np.uint8)) & 1).reshape(len(blocks), 64)
     index = blocks[:, 2:66].astype(np.uint16) | (high.astype(np.uint16) << 8)
     scales = half_at(blocks, 0) * (np.float32(1) + np.float32(2) * _nibble_scales(blocks[:, 106:]))
-    return _product(scales, _grid("iq3_s")[index], signs_of(blocks[:, 74:106]))
+    return _product(scales, _on_grid("iq3_s", index), signs_of(blocks[:, 74:106]))
 
 
 def iq1_s(blocks: Array) -> Array:
@@ -120,9 +137,10 @@ def iq1_s(blocks: Array) -> Array:
     scales = half_at(blocks, 0) * (2 * ((words >> 12) & 7) + 1).astype(np.float32)
     high = ((words[:, :, None] >> np.array([0, 3, 6, 9], np.uint16)) & 7).reshape(len(blocks), 32)
     shift = np.where(words & 0x8000, np.float32(-_SHIFT), np.float32(_SHIFT))
-    values = _grid("iq1_s")[blocks[:, 2:34] | (high << 8)].reshape(len(blocks), 8, 32) + shift[:, :, None]
-    out: Array = (scales[:, :, None] * values).reshape(len(blocks), 256)
-    return out
+    values = _on_grid("iq1_s", blocks[:, 2:34] | (high << 8)).reshape(len(blocks), 8, 32)
+    values += shift[:, :, None]
+    values *= scales[:, :, None]
+    return values.reshape(len(blocks), 256)
 
 
 def iq1_m(blocks: Array) -> Array:
@@ -137,9 +155,11 @@ def iq1_m(blocks: Array) -> Array:
     bits = (blocks[:, 32:48, None] >> np.array([0, 4], np.uint8)).reshape(count, 32)
     index = blocks[:, :32].astype(np.uint16) | ((bits & 7).astype(np.uint16) << 8)
     shift = np.where(bits & 8, np.float32(-_SHIFT), np.float32(_SHIFT))
-    values = (_grid("iq1_s")[index] + shift[:, :, None]).reshape(count, 16, 16)
-    out: Array = (scales[:, :, None] * values).reshape(count, 256)
-    return out
+    values = _on_grid("iq1_s", index)
+    values += shift[:, :, None]
+    values = values.reshape(count, 16, 16)
+    values *= scales[:, :, None]
+    return values.reshape(count, 256)
 
 
 def _table() -> Array:
@@ -150,11 +170,10 @@ def _table() -> Array:
 
 def iq4_nl(blocks: Array) -> Array:
     """Nibbles that index a table."""
-    import numpy as np
 
-    index = (blocks[:, None, 2:] >> np.array([0, 4], np.uint8)[:, None]) & 15
-    out: Array = _table()[index].reshape(len(blocks), 32) * half_at(blocks, 0)
-    return out
+    values = table_of(codes_of(blocks[:, 2:]), _table())
+    values *= half_at(blocks, 0)
+    return values
 
 
 def iq4_xs(blocks: Array) -> Array:
@@ -165,6 +184,6 @@ def iq4_xs(blocks: Array) -> Array:
     low = _nibble_scales(blocks[:, 4:8])
     high = (words_at(blocks[:, 2:4], "u2") >> np.arange(0, 16, 2, dtype=np.uint16)) & 3
     scales = half_at(blocks, 0) * (low + high.astype(np.float32) * np.float32(16) - np.float32(32))
-    index = (blocks[:, 8:].reshape(count, 8, 1, 16) >> np.array([0, 4], np.uint8)[:, None]) & 15
-    out: Array = (scales[:, :, None] * _table()[index].reshape(count, 8, 32)).reshape(count, 256)
-    return out
+    values = table_of(codes_of(blocks[:, 8:], 16), _table()).reshape(count, 8, 32)
+    values *= scales[:, :, None]
+    return values.reshape(count, 256)

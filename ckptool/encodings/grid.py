@@ -170,6 +170,17 @@ def check_finite(part: Part, scales: Array, role: str = SCALES) -> Array:
     return scales
 
 
+def check_divisor(part: Part, numbers: Array, role: str) -> Array:
+    """The numbers themselves, by which scales or codes are divided.
+
+    Raises:
+        CkptError: one is 0, NaN or infinite.
+    """
+    if not check_finite(part, numbers, role).all():
+        raise part.error(f"{part.encoded.members[role].key} is 0, and it divides", "the file is damaged; get it again")
+    return numbers
+
+
 def tiled_scale_rows(part: Part, width: int, start: int, stop: int) -> Array:
     """The stored scales of rows `start` to `stop`, one for `width` columns, from cuBLAS's tiles."""
     spec, across = part.encoded.members[SCALES], -(-part.encoded.columns // width)

@@ -213,7 +213,7 @@ def _require_decodable(checkpoint: Checkpoint, found: Sequence[Encoded]) -> None
         each, problem = bad[0]
         more = f" (and {len(bad) - 1:,} more)" if len(bad) > 1 else ""
         raise CkptError(
-            f"{each.key}{more} cannot be dequantized: {problem.text}",
+            f"{each.key}{more} cannot be dequantized ({each.title}): {problem.text}",
             hint=problem.hint or "without --dequantize it is copied as it is",
             path=checkpoint.path,
             key=each.key,

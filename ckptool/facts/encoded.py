@@ -77,7 +77,7 @@ class Encoded(Fact):
             case Operation.CAST | Operation.COMPUTE if use.spared:
                 done = "cast" if use.operation is Operation.CAST else "mixed"
                 are = "is" if len(codes) == 1 else "are"
-                why = f"what is not quantized is {done}, but {stored} {are} copied: {codes[0]}"
+                why = f"{stored} {are} copied, not {done}: {codes[0]}"
                 return Refuse(why, self._way(use), may_insist=True, keys=codes)
             case Operation.CAST:
                 scales_only = set(codes).isdisjoint(use.keys)

@@ -51,8 +51,6 @@ _NAMES = ("u8", "i8", "u16", "i16", "u32", "i32", "f32", "bool", "string", "arra
 _REMOVED = {
     4: "Q4_2",
     5: "Q4_3",
-    9: "Q8_1",
-    15: "Q8_K",
     31: "Q4_0_4_4",
     32: "Q4_0_4_8",
     33: "Q4_0_8_8",
@@ -60,6 +58,7 @@ _REMOVED = {
     37: "IQ4_NL_4_8",
     38: "IQ4_NL_8_8",
 }
+_TEMPORARY = {9: "Q8_1", 15: "Q8_K"}  # ggml computes with them, and no converter writes them
 
 
 def open_gguf(source: ByteSource, select: str | None = None) -> Checkpoint:
@@ -247,6 +246,7 @@ class _Reader:
         name = GGUF_DTYPES.get(kind)
         if name is None:
             what = f"{_REMOVED[kind]}, which ggml has removed" if kind in _REMOVED else f"number {kind}"
+            what = f"{_TEMPORARY[kind]}, which is for activations and not for files" if kind in _TEMPORARY else what
             self._refuse(
                 f'stores the tensor "{key}" as type {what}',
                 "a fork of llama.cpp may have its own types; export it there",

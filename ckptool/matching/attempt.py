@@ -7,12 +7,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from ckptool.matching.alike import OPTIONAL, same_end, signature
+from ckptool.matching.alike import OPTIONAL, compatible, same_end, signature
 from ckptool.matching.blocks import laid_lists
 from ckptool.matching.doubts import doubted
 from ckptool.matching.edges import Edge, Match, as_guess, edges_of
 from ckptool.matching.groups import made_units
-from ckptool.matching.instances import strayed
+from ckptool.matching.instances import hung, instances_of, strayed
 from ckptool.matching.lists import aligned_lists
 from ckptool.matching.modules import Unit
 from ckptool.matching.orient import Orientation, is_bare_square, orientation
@@ -25,6 +25,7 @@ Places = tuple[Mapping[str, int], Mapping[str, int]]
 
 _NAMED = 0.4  # of the words agree, at least, where a bias has no matrix beside it
 _MOSTLY = 0.8  # of the tensors of the smaller side match, so that what one signal tells of the others is right
+_LARGE = 20_000  # tensors of a file, whose modules are not looked at one by one
 _REST = 0.2  # of the modules, at most, are matched because all others are
 
 
@@ -80,6 +81,7 @@ class Attempt:
         self._lists(board, ways)
         self._add(board.run(judge), ways.doubtful)
         self._sequence(board, ways)
+        self._hang(board)
         self._rest(board, ways.doubtful)
         if self.found:
             self._add([*board.run(guess), *board.by_order()], ways.doubtful)
@@ -135,6 +137,32 @@ class Attempt:
         self._add(found, ways.doubtful)
         board.take(found)
         self._add(board.run(judge), ways.doubtful)
+
+    def _hang(self, board: Board) -> None:
+        """Norms that stand beside matrices which are each other's."""
+        if max(map(len, self.places)) > _LARGE:
+            return
+        ours, theirs = (
+            instances_of(units, place, frozenset(), True) for units, place in zip(self.units, self.places, strict=True)
+        )
+        there = {one.key: one for one in theirs}
+        here = {one.key: one for one in ours}
+        laid = [
+            (here[at], there[to])
+            for one in self.found
+            if not one.source.kind and not one.target.kind and one.confidence.within(Confidence.ALIGNED)
+            for at, to in zip(*(unit.keys[unit.main] for unit in (one.source, one.target)), strict=True)
+            if at in here and to in there
+        ]
+        used = {id(one) for pair in laid for one in pair}
+        says = (Evidence.NEIGHBOURS_AGREE,)
+        found = [
+            Match(one.unit.restricted([one.at]), other.unit.restricted([other.at]), says, Confidence.ALIGNED)
+            for one, other in hung(laid, (ours, theirs))
+            if used.isdisjoint((id(one), id(other))) and compatible(one.unit, other.unit)
+        ]
+        self._add(found)
+        board.take(found)
 
     def _rest(self, board: Board, doubtful: frozenset[str]) -> None:
         """What is left on both sides, if that is the same shapes equally often."""

@@ -13,6 +13,7 @@ from ckptool.matching.edges import Match
 from ckptool.matching.modules import Shape, Unit
 from ckptool.matching.result import Evidence
 
+_ENDING = re.compile(r"\d+$")
 COUNTED = re.compile(r"\d+|(?<=\d)[a-h](?![A-Za-z])")  # numbers, and the letters that count on behind them
 
 Block = tuple[str, ...]
@@ -63,16 +64,52 @@ def _natural(text: str) -> list[tuple[bool, int, str]]:
 
 
 def homes_of(modules: Sequence[Instance]) -> dict[int, Instance]:
-    """By id of a vector: the matrix that alone stands behind the longest beginning of its name: ``branch1.bn``."""
-    beside: dict[tuple[str, ...], list[Instance]] = defaultdict(list)
+    """By id of a vector: the matrix that it stands beside.
+
+    That alone stands behind the longest beginning of its name (``branch1.bn``), has its number (``conv2`` and ``bn2``), or
+    the number before it (``features.3`` and ``features.4``).
+    """
+    beside: dict[Block, list[Instance]] = defaultdict(list)
+    counted: dict[tuple[Block, str], list[Instance]] = defaultdict(list)
     for one in modules:
         for depth in range(1, len(one.tokens) + 1) if one.is_matrix else ():
             beside[one.tokens[:depth]].append(one)
+        if one.is_matrix and (number := _ENDING.search(one.tokens[-1])):
+            counted[one.tokens[:-1], number[0]].append(one)
     found = {}
     for one in modules:
+        if one.is_matrix:
+            continue
         depth = next((at for at in range(len(one.tokens), 0, -1) if one.tokens[:at] in beside), 0)
-        if not one.is_matrix and depth and len(beside[one.tokens[:depth]]) == 1:
-            found[id(one)] = beside[one.tokens[:depth]][0]
+        alone = beside[one.tokens[:depth]] if depth else []
+        if len(alone) != 1 and (number := _ENDING.search(one.tokens[-1])):
+            before = str(int(number[0]) - 1) if one.tokens[-1].isdigit() else number[0]
+            alone = counted.get((one.tokens[:-1], before), [])
+        if len(alone) == 1:
+            found[id(one)] = alone[0]
+    return found
+
+
+def hung(
+    laid: Iterable[tuple[Instance, Instance]], sides: tuple[Sequence[Instance], Sequence[Instance]]
+) -> list[tuple[Instance, Instance]]:
+    """The vectors that alone of their kind stand beside matrices which are each other's."""
+    there = {id(one): other for one, other in laid}
+    ours, theirs = (_by_home(side) for side in sides)
+    return [
+        (row[0], rivals[0])
+        for (home, kind), row in ours.items()
+        if home in there and len(row) == 1 == len(rivals := theirs.get((id(there[home]), kind), []))
+    ]
+
+
+def _by_home(side: Sequence[Instance]) -> dict[tuple[int, Kind], list[Instance]]:
+    """The vectors by id of the matrix that they stand beside, and by kind."""
+    homes = homes_of(side)
+    found: dict[tuple[int, Kind], list[Instance]] = defaultdict(list)
+    for one in side:
+        if id(one) in homes:
+            found[id(homes[id(one)]), one.kind].append(one)
     return found
 
 

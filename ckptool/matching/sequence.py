@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from ckptool.matching.alike import contradicts, similarity
 from ckptool.matching.blocks import counts_back
 from ckptool.matching.edges import Match, flip
-from ckptool.matching.instances import COUNTED, Block, Instance, Kind, homes_of, instances_of
+from ckptool.matching.instances import COUNTED, Block, Instance, Kind, homes_of, hung, instances_of
 from ckptool.matching.modules import Unit
 from ckptool.matching.result import Confidence, Evidence
 
@@ -140,27 +140,13 @@ def _hung(laid: Sequence[Pair], sides: Sides, said: Iterable[Pair]) -> list[Pair
     """Pairs of vectors: those of the matrices that they stand beside, and of others what the order says."""
     homes, others = map(homes_of, sides)
     there = {id(one): other for one, other in laid}
-    ours, theirs = _by_home(sides[0], homes), _by_home(sides[1], others)
-    found = [
-        (row[0], rivals[0])
-        for (home, kind), row in ours.items()
-        if home in there and len(row) == 1 == len(rivals := theirs.get((id(there[home]), kind), []))
-    ]
+    found = hung(laid, sides)
     used = {id(one) for pair in found for one in pair}
     for one, other in said:
         home, its = homes.get(id(one)), others.get(id(other))
         is_other = home and its and there.get(id(home), its) is not its
         if not is_other and used.isdisjoint((id(one), id(other))):
             found.append((one, other))
-    return found
-
-
-def _by_home(side: Iterable[Instance], homes: Mapping[int, Instance]) -> dict[tuple[int, Kind], list[Instance]]:
-    """The vectors by id of the matrix that they stand beside, and by kind."""
-    found: dict[tuple[int, Kind], list[Instance]] = defaultdict(list)
-    for one in side:
-        if id(one) in homes:
-            found[id(homes[id(one)]), one.kind].append(one)
     return found
 
 

@@ -123,8 +123,9 @@ def solve(
             break
     for dim, length in given:
         if _unknown([dim], sizes):
-            missing = ", ".join(str(Axis(name)) for name in _unknown([dim], sizes))
-            raise PlanError(f"{_equation(dim, length, sizes)} does not determine {missing}", hint=_say(missing))
+            missing = [str(Axis(name)) for name in _unknown([dim], sizes)]
+            text = f"{_equation(dim, length, sizes)} does not determine {', '.join(missing)}"
+            raise PlanError(text, hint=_say(*missing))
         if size_of(dim, sizes) != length:
             raise PlanError(f"{_equation(dim, length, sizes)} does not hold")
     _require_targets(given, wanted, sizes, own or set())
@@ -141,9 +142,9 @@ def _require_targets(
         names = set(_letters(dim)) - set(own)
         parts = [(axis, size) for axis, size in wanted if names & set(_letters(axis))]
         if any(not _unknown([axis], sizes) and size_of(axis, sizes) != size for axis, size in parts):
-            lengths = ", ".join(f"{str(axis).strip('()')} = {size}" for axis, size in parts)
+            lengths = ", ".join(f"{_bare(axis)} = {size}" for axis, size in parts)
             raise PlanError(
-                f"{str(dim).strip('()')} = {length} in the source, and {lengths} in the model",
+                f"{_bare(dim)} = {length} in the source, and {lengths} in the model",
                 hint="the model has another width: leave the tensor out with --drop, or cut it by --var NAME=NUMBER",
             )
 
@@ -195,8 +196,15 @@ def _determine(dim: Dim, length: int, sizes: dict[str, int], *, share: bool) -> 
 def _equation(dim: Dim, length: int, sizes: Sizes) -> str:
     names = dict.fromkeys(name for names in blocks_of((dim,)) for name in names)
     known = ", ".join(f"{name} = {sizes[name]}" for name in names if name in sizes)
-    return f"{str(dim).strip('()')} = {length}" + (f" with {known}" if known else "")
+    return f"{_bare(dim)} = {length}" + (f" with {known}" if known else "")
 
 
-def _say(name: str) -> str:
-    return f"say it: vars.{name} = ... in the recipe, or --var {name}=..."
+def _bare(dim: Dim) -> str:
+    """Without the brackets around all of it."""
+    return str(dim)[1:-1] if isinstance(dim, Sum) else str(dim)
+
+
+def _say(*names: str) -> str:
+    it = "it" if len(names) == 1 else "all but one of them"
+    options = " ".join(f"--var {name}=..." for name in names)
+    return f"say {it}: vars.{names[0]} = ... in the recipe, or {options}"

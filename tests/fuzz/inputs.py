@@ -15,6 +15,8 @@ from random import Random
 import numpy as np
 import torch
 
+from tests.fuzz.quantized import quantized
+
 Files = Mapping[str, bytes]
 """The files of one input by name; the first is the one that is opened, "." the folder."""
 
@@ -334,7 +336,10 @@ def ggufs(random: Random) -> Files:
     infos, data = [], b""
     for number in range(random.randrange(4)):
         kind, elements, nbytes = random.choice(
-            ((0, 1, 4), (1, 1, 2), (8, 32, 34), (12, 256, 144), (30, 1, 2), (2, 32, 18))
+            (
+                *((0, 1, 4), (1, 1, 2), (8, 32, 34), (12, 256, 144), (30, 1, 2), (2, 32, 18)),
+                *((6, 32, 22), (14, 256, 210), (18, 256, 98), (29, 256, 56), (40, 64, 36), (99, 32, 18)),
+            )
         )
         dims = [elements * random.choice((1, 2)), *(random.randrange(1, 4) for _ in range(random.randrange(3)))]
         size = nbytes * (np.prod(dims, dtype=int) // elements)
@@ -412,4 +417,5 @@ KINDS: dict[str, Callable[[Random], Files]] = {
     "arrays": arrays,
     "pt2": pt2s,
     "gguf": ggufs,
+    "encoded": quantized,
 }

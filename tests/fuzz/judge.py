@@ -24,6 +24,7 @@ from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.errors import CkptError
 from ckptool.core.keys import Pattern
 from ckptool.core.spec import TensorSpec
+from ckptool.engine.dequantize import dequantized
 from ckptool.engine.reading import Reader
 from ckptool.facts.words import notes_of
 from ckptool.formats.opening import open_checkpoint
@@ -123,11 +124,17 @@ def judge(path: Path) -> bool:
 
 
 def _read(result: object) -> None:
-    """Read some tensors, whether or not a library can say what is in them."""
+    """Read some tensors, as they are stored and decoded, whether or not a library can say what is in them."""
     if not isinstance(result, Checkpoint):
         return
+    _read_some(result)
+    with suppress(CkptError):
+        _read_some(dequantized(result))
+
+
+def _read_some(checkpoint: Checkpoint) -> None:
     with suppress(CkptError), Reader() as reader:
-        for tensor in islice(result.values(), _READ):
+        for tensor in islice(checkpoint.values(), _READ):
             if tensor.nbytes <= _READ_BYTES and len(reader.read_bytes(tensor)) != tensor.nbytes:
                 raise FindingError(f"{tensor.key!r} has not the bytes that it declares")
 
@@ -145,6 +152,12 @@ def _open(path: Path) -> Checkpoint:
     list(notes_of(checkpoint))
     with suppress(CkptError):
         plan_filter(checkpoint, [("drop", "w")] if "w" in checkpoint else [])
+    return checkpoint
+
+
+def _folder(path: Path) -> Checkpoint:
+    checkpoint = _open(path)
+    dequantized(checkpoint)
     return checkpoint
 
 
@@ -179,12 +192,13 @@ def _json(path: Path) -> object:
     return _open(path) if path.name.endswith(".index.json") else _pattern(path)
 
 
-# any other file or folder is opened as a checkpoint
+# any other file is opened as a checkpoint
 _ACTIONS: Mapping[str, Callable[[Path], object]] = {
     ".json": _json,
     ".pkl": _pickle,
     ".txt": _recipe,
     ".toml": _toml,
+    "folder": _folder,
 }
 
 

@@ -7,6 +7,7 @@ from ckptool.commands.checks.case import Case, Found
 from ckptool.core.checkpoint import Checkpoint
 from ckptool.core.counts import many
 from ckptool.encodings.encoded import CODES, Encoded
+from ckptool.encodings.fp4 import DIVISOR
 from ckptool.encodings.headers import quantization_of
 from ckptool.engine.dequantize import config_beside, encoded_of, reads, settled
 from ckptool.engine.reading import Reader
@@ -39,8 +40,8 @@ def quantized(case: Case) -> Iterator[Found]:
     """Quantized weights cannot be decoded, or config.json describes others.
 
     Found: values of descriptions that cannot be true, zero points that contradict the config, scales that are NaN where
-    NaN is an integer's code; a quantization_config of another scheme than the tensors have, without tensors that it
-    describes, or that lists a quantized layer as not converted; a config.json without one.
+    NaN is an integer's code, global scales of 0 that divide; a quantization_config of another scheme than the tensors
+    have, without tensors that it describes, or that lists a quantized layer as not converted; no quantization_config.
 
     Why: loaders go by config.json. They find no scales, make weights at random, or read codes as weights.
 
@@ -77,6 +78,22 @@ def quantized(case: Case) -> Iterator[Found]:
             help="the file is damaged; get it again",
             short=f"{sum(nan.values()):,} NaN scales",
         )
+    zero = [each for each in whole if not case.allows("quantized", each.key) and _has_zero_divisor(checkpoint, each)]
+    if zero:
+        yield Found(
+            f"{zero[0].members[DIVISOR].key} is 0, and it divides",
+            tuple(each.key for each in zero),
+            help="the file is damaged; get it again",
+            short=f"{len(zero):,} zero divisors",
+        )
+
+
+def _has_zero_divisor(checkpoint: Checkpoint, encoded: Encoded) -> bool:
+    """True if scales are divided by 0."""
+    if DIVISOR not in encoded.members:
+        return False
+    with Reader() as reader:
+        return not reads(checkpoint, encoded, reader)(DIVISOR).all()
 
 
 def _nan_exponents(checkpoint: Checkpoint, encoded: Encoded) -> int:

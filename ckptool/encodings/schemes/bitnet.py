@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from ckptool.core.spec import TensorSpec
 from ckptool.encodings.encoded import CODES, SCALES, Encoded, Part, Scheme
-from ckptool.encodings.grid import check_finite
+from ckptool.encodings.grid import check_divisor, check_finite
 from ckptool.encodings.headers import FLOATS, Headers
 
 if TYPE_CHECKING:
@@ -54,9 +54,10 @@ def decode(part: Part, start: int, stop: int) -> Array:
         out[row - start : row - start + count] = (stored >> (2 * slab)) & 3
         row += count
     out -= np.float32(1)
-    scale = check_finite(part, part.whole(SCALES).astype(np.float32))[0]
-    function = np.divide if part.encoded.parameters["operation"] == "divide" else np.multiply
-    function(out, scale, out=out)
+    divides = part.encoded.parameters["operation"] == "divide"
+    stored = part.whole(SCALES).astype(np.float32)
+    scale = check_divisor(part, stored, SCALES)[0] if divides else check_finite(part, stored)[0]
+    (np.divide if divides else np.multiply)(out, scale, out=out)
     return out
 
 

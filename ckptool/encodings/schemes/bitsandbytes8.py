@@ -21,7 +21,13 @@ _FORMAT = "weight_format"
 
 
 def find(headers: Headers) -> Iterator[Encoded]:
-    """int8 matrices with `SCB`."""
+    """int8 matrices with `SCB`, and those that have only its `weight_format` beside them."""
+    for module in headers.modules.get(_FORMAT, ()):
+        codes = headers.get(module, "weight")
+        if codes is not None and codes.dtype == "int8" and headers.get(module, "SCB") is None:
+            members = {CODES: codes, **headers.beside(module, (_FORMAT,))}
+            lone = Encoded("bitsandbytes int8", TensorSpec(codes.key, headers.dtype, codes.shape), members)
+            yield lone.with_problem("missing", f"{join(module, 'SCB')} is not in the file", "get the file again")
     for module in headers.modules.get("SCB", ()):
         codes, scales = headers.get(module, "weight"), headers.specs[join(module, "SCB")]
         if codes is None or codes.dtype != "int8" or len(codes.shape) != 2:

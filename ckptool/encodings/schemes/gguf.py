@@ -74,10 +74,10 @@ def decode(part: Part, start: int, stop: int) -> Array:
     import numpy as np
 
     encoded = part.encoded
-    if encoded.parameters.get("flat"):
-        return _decode_flat(part, start, stop)
-    raw = part.matrix(CODES, slice(start, stop), slice(None)) if encoded.spec.shape[:-1] else part.matrix(CODES)
-    values = _values(part, raw)
+    if encoded.parameters.get("flat") or len(encoded.spec.shape) == 1:
+        values = _decode_flat(part, start, stop)
+    else:
+        values = _values(part, part.matrix(CODES, slice(start, stop), slice(None)))
     if "scale" in encoded.members:
         scales = part.whole("scale").reshape(-1)
         values *= np.float32(scales[part.at[0] if part.at and scales.size > 1 else 0])
@@ -92,7 +92,11 @@ def _decode_flat(part: Part, start: int, stop: int) -> Array:
         matrix = matrix * size + index
     begin, end = ((matrix * encoded.matrix_rows + row) * encoded.columns for row in (start, stop))
     if len(encoded.codes.shape) == 1:
-        return _values(part, part.whole(CODES))[begin:end].reshape(stop - start, encoded.columns)
+        block_type = BLOCK_TYPES[encoded.parameters["type"]]
+        first, last = begin // block_type.elements, -(-end // block_type.elements)
+        values = _values(part, part.read(CODES, slice(first * block_type.nbytes, last * block_type.nbytes)))
+        begin, end = (at - first * block_type.elements for at in (begin, end))
+        return values[begin:end].reshape(stop - start, encoded.columns)
     width = max(1, encoded.spec.elements // max(1, encoded.codes.shape[0]))  # elements of one stored index
     first = begin // width
     values = _values(part, part.read(CODES, slice(first, -(-end // width)))).reshape(-1)

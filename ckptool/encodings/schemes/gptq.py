@@ -6,7 +6,7 @@ they are. Files exist whose config says v1 and whose symmetric zero points are t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -76,27 +76,36 @@ def _check(headers: Headers, encoded: Encoded) -> Encoded:
         return encoded.misfit(CODES, "a matrix of 2, 3, 4 or 8 bits")
     rows, columns, across = codes.shape[1], codes.shape[0] * 32 // bits, scales.shape[0]
     encoded = replace(encoded, spec=replace(encoded.spec, shape=(rows, columns)))
-    if (said := integer(config.get("bits"), 1, 64)) and said != bits and "gptq" in (headers.method or "gptq"):
+    varied = isinstance(config.get("dynamic"), Mapping) and bool(config["dynamic"])  # modules have their own numbers
+    said = None if varied else integer(config.get("bits"), 1, 64)
+    if said and said != bits and "gptq" in (headers.method or "gptq"):
         return encoded.with_problem("config", f"the config says {said} bits, and {codes.key} has {bits}")
     if zeros.dtype not in _WORDS or zeros.shape != (across, -(-rows * bits // 32)):
         return encoded.misfit(ZEROS, f"i32[{across},{-(-rows * bits // 32)}]")
     if groups is not None and (groups.dtype not in ("int32", "int64") or groups.shape != (columns,)):
         return encoded.misfit(_GROUPS, f"i32[{columns}]")
-    size = integer(config.get("group_size")) or (-(-columns // across) if across else 0)
+    size = (None if varied else integer(config.get("group_size"))) or (-(-columns // across) if across else 0)
     if not across or -(-columns // size) != across:
         return encoded.misfit(SCALES, f"one row for each group of {size} of {columns}")
+    if groups is None and config.get("desc_act") is True and across > 1 and config.get("static_groups") is not True:
+        name = join(codes.key.rpartition(".")[0], _NAMES[_GROUPS])
+        return encoded.with_problem("missing", f"{name} is not in the file, and the config says desc_act")
     format_ = str(config.get("checkpoint_format") or "")
     if format_ not in _FORMATS:
         return encoded.with_problem("refused", f"its checkpoint_format {format_[:40]!r} is not decoded")
-    symmetric = config.get("sym") if isinstance(config.get("sym"), bool) else None
+    symmetric = config.get("sym") if isinstance(config.get("sym"), bool) and not varied else None
     parameters = {"bits": bits, "group": size, "version": _FORMATS[format_], "symmetric": symmetric}
     detail = f"{bits}-bit, groups of {size}" if across > 1 else f"{bits}-bit, per channel"
-    return replace(encoded, parameters=parameters, detail=detail, needs=(ZEROS,))
+    return replace(encoded, parameters=parameters, detail=detail, needs=(ZEROS, _GROUPS) if groups else (ZEROS,))
 
 
 def settle(encoded: Encoded, read: Read) -> Encoded:
-    """What the stored zero points say of the version."""
+    """What the stored zero points say of the version; whether each column has a group."""
     import numpy as np
+
+    if _GROUPS in encoded.members and _is_beyond(read(_GROUPS), encoded.members[SCALES].shape[0]):
+        text = f"{encoded.members[_GROUPS].key} has groups without a scale"
+        return replace(encoded, needs=()).with_problem("values", text)
 
     bits, version, key = encoded.parameters["bits"], encoded.parameters["version"], encoded.members[ZEROS].key
     encoded = replace(encoded, needs=())
@@ -140,8 +149,8 @@ def decode(part: Part, start: int, stop: int) -> Array:
     if order is None:
         over_blocks(np.subtract, values, zeros, group)
         return over_blocks(np.multiply, values, scales, group)
-    values -= np.take(zeros, order, axis=1)
-    values *= np.take(scales, order, axis=1)
+    values -= np.take(zeros, order, axis=1, mode="clip")
+    values *= np.take(scales, order, axis=1, mode="clip")
     return values
 
 
@@ -152,9 +161,13 @@ def _order(part: Part, group: int, columns: int, groups: int) -> Array | None:
     if _GROUPS not in part.encoded.members:
         return None
     order = part.whole(_GROUPS).astype(np.int64)
-    if order.min() < 0 or order.max() >= groups:
+    if _is_beyond(order, groups):
         raise part.error(f"{part.encoded.members[_GROUPS].key} has groups without a scale")
     return None if np.array_equal(order, np.arange(columns) // group) else order
+
+
+def _is_beyond(order: Array, groups: int) -> bool:
+    return bool(order.size and (order.min() < 0 or order.max() >= groups))
 
 
 SCHEME = Scheme("GPTQ", 20, find, decode, settle, granule=lambda encoded: 32)

@@ -40,6 +40,9 @@ def find(headers: Headers) -> Iterator[Encoded]:
                     f"{module}.{_NAMES[role]} is not in the file",
                     "open the folder with all shards; it may be in another one",
                 )
+        if _GROUPS not in members and encoded.parameters["config"]["permuted"]:
+            text = f"{module}.{_NAMES[_GROUPS]} is not in the file, and the config says actorder"
+            encoded = encoded.with_problem("missing", text)
         if not encoded.problems:
             encoded = _check(encoded)
         yield encoded
@@ -50,7 +53,13 @@ def _config_of(headers: Headers) -> dict[str, Any]:
     weights = weight_groups(headers)
     bits = {size for group in weights if (size := integer(group.get("num_bits"), 1, 8))}
     sizes = {size for group in weights if (size := integer(group.get("group_size")))}
-    return {"bits": bits, "sizes": sizes}
+    orders = [group.get("actorder") for group in weights]
+    return {"bits": bits, "sizes": sizes, "permuted": bool(orders) and all(map(_is_permuted, orders))}
+
+
+def _is_permuted(order: object) -> bool:
+    """True for an `actorder` with which columns are not in the order of their groups."""
+    return order is True or order in ("group", "dynamic")
 
 
 def _check(encoded: Encoded) -> Encoded:

@@ -41,6 +41,7 @@ _PLAIN = {
     "PlainLayout": {"int8", "uint8"},
     "Float8Layout": FLOAT8,
 }
+_PAIRS = ("uint8", "int8", "float4_e2m1fn_x2")
 _SMALL = {"NVFP4Tensor": ("nvfp4", 16, "float8_e4m3fn"), "MXTensor": ("mx", 32, "float8_e8m0fnu")}
 
 
@@ -145,10 +146,11 @@ def _plain(encoded: Encoded, kind: str, layout: str, data: Mapping[str, Any]) ->
         )
     ):
         return encoded.misfit(SCALES, f"one for each block of {block}")
-    if zeros is not None and (zeros.elements != scales.elements or DTYPES[zeros.dtype].kind not in ("int", "uint")):
-        return encoded.misfit(ZEROS, f"integers of the shape of {scales.key}")
-    if scales.elements > 1 and len(scales.shape) != len(codes.shape) and scales.shape != codes.shape[:-1]:
+    if scales.elements > 1 and scales.shape not in (grid, codes.shape[:-1]):
         return encoded.misfit(SCALES, f"one for each block of {block}")
+    fits = zeros is None or zeros.elements == scales.elements == 1 or zeros.shape == scales.shape
+    if zeros is not None and (not fits or DTYPES[zeros.dtype].kind not in ("int", "uint")):
+        return encoded.misfit(ZEROS, f"integers of the shape of {scales.key}")
     size = (block[-2] or 1, block[-1] or 1)
     detail = f"{kind}, {describe_block(size, encoded.matrix_rows, encoded.columns)}"
     return replace(encoded, parameters={"format": "plain", "block": size}, detail=detail)
@@ -161,6 +163,8 @@ def _small(encoded: Encoded, kind: str, data: Mapping[str, Any]) -> Encoded:
     element = element.get("_data") if isinstance(element, Mapping) else element
     shape = codes.shape
     if format_ == "nvfp4" or element == "float4_e2m1fn_x2":
+        if codes.dtype not in _PAIRS:
+            return encoded.misfit(CODES, "two fp4 codes in a byte")
         format_ = "mxfp4" if format_ == "mx" else format_
         shape = (*shape[:-1], shape[-1] * 2)
     elif codes.dtype in FLOAT8 and element == codes.dtype:
