@@ -222,11 +222,28 @@ def flip(source: Unit, target: Unit, turned: frozenset[Unit]) -> str:
     way = (source in turned) - (target in turned)
     if (
         not way
+        and (found := _has_heads(source) - _has_heads(target))
+        and _is_square_matrix(source if found < 0 else target)
+    ):
+        return ("", "source", "target")[
+            found
+        ]  # Flax has the inputs of q first, and the outputs of what joins heads last
+    if (
+        not way
         and source.bare != target.bare
         and (is_bare_square(source) or is_bare_square(target) or _turns(source, target))
     ):
         way = source.bare - target.bare
     return ("", "source", "target")[way]
+
+
+def _has_heads(unit: Unit) -> bool:
+    """One of the axes of its matrices is cut into heads."""
+    return all(len(shape) == 3 and min(shape) > 1 for shape in unit.shapes[unit.main])
+
+
+def _is_square_matrix(unit: Unit) -> bool:
+    return all(len(shape) == 2 and shape[0] == shape[1] for shape in unit.shapes[unit.main])
 
 
 def _turns(source: Unit, target: Unit) -> bool:

@@ -66,7 +66,7 @@ def _natural(text: str) -> list[tuple[bool, int, str]]:
 def homes_of(modules: Sequence[Instance]) -> dict[int, Instance]:
     """By id of a vector: the matrix that it stands beside.
 
-    That alone stands behind the longest beginning of its name (``branch1.bn``), has its number (``conv2`` and ``bn2``), or
+    That alone stands behind the longest beginning of its name (``branch1.bn``), has its number (``conv2``, ``bn2``), or
     the number before it (``features.3`` and ``features.4``).
     """
     beside: dict[Block, list[Instance]] = defaultdict(list)

@@ -10,6 +10,7 @@ from dataclasses import replace
 from ckptool.core.checkpoint import Note
 from ckptool.core.counts import many
 from ckptool.core.spec import TensorSpec
+from ckptool.matching.alike import named_words
 from ckptool.matching.attempt import Attempt
 from ckptool.matching.blocks import likeness_of_lists
 from ckptool.matching.edges import Match, signals
@@ -24,6 +25,7 @@ Chain = tuple[str, ...]
 _SAME_NAMES = 0.75  # of the modules that match; what has so many of them is related
 _CLASSES = 100  # rows of a table, at least, that no other model has by chance
 _ALIKE = 0.7  # of the modules, or matrices, of the smaller block have a counterpart in the other, which else is another
+_AROUND = 3  # modules outside of all blocks, at least, that match by their names, a table of places among them
 _FEW = 16  # rows of a head that is small
 _KINDS = 5  # shapes of matrices, at least,
 _NEARLY_ALL = 0.82  # and of all shapes of one side, that models of one kind have in common
@@ -115,6 +117,18 @@ def _coherent(attempt: Attempt) -> list[Match]:
         if one.is_named and len(one.target.shapes[one.target.main][0]) > 1
     }
 
+    def better(here: Chain, there: Chain) -> bool:
+        """One of them is as alike to another list, and that looks at another tower as it does, or does not."""
+        rivals = [
+            (ours, theirs)
+            for (ours, theirs), score in likeness.items()
+            if score >= signals()["blocks"].tells and (("source", ours) in crossing) == (("target", theirs) in crossing)
+        ]
+        return any(
+            (ours == here and theirs[:-1] != there[:-1]) or (theirs == there and ours[:-1] != here[:-1])
+            for ours, theirs in rivals
+        )
+
     def holds(one: Match) -> bool:
         here, there = one.source.chain, one.target.chain
         if not here or not there or (here, there) not in alike or (here, there) in same:
@@ -122,7 +136,7 @@ def _coherent(attempt: Attempt) -> list[Match]:
         ours, theirs = alike[here, there]
         if likeness.get((here, there), 0.0) >= signals()["blocks"].agrees:
             return True
-        if (("source", here) in crossing) != (("target", there) in crossing):
+        if (("source", here) in crossing) != (("target", there) in crossing) and better(here, there):
             return False
         return any(
             sum(len(unit.members) for unit in some if _is_matrix(unit) in kinds)
@@ -186,6 +200,9 @@ def _only_blocks(attempt: Attempt) -> bool:
         return False
     ours, theirs = map(_ends, attempt.units)
     if any(one.target.shapes[one.target.main][0] in theirs for one in sure):
+        return False
+    around = [one for one in sure if not one.target.chain and named_words(one.source, one.target)]
+    if len(around) >= _AROUND and any("pos" in one.target.words for one in around):
         return False
     if ours and theirs:
         return not ours & theirs
