@@ -22,7 +22,10 @@ from ckptool.core.dtypes import DTYPES
 from ckptool.core.errors import OutputError
 from ckptool.core.ties import TIED_KEY
 from ckptool.engine.apply import Written
+from ckptool.engine.filling import write_image
+from ckptool.formats.image import Image
 from ckptool.formats.opening import open_checkpoint
+from ckptool.storage.sink import ByteSink
 from tests.deep_equal import bits
 from tests.writing import apply
 
@@ -337,3 +340,31 @@ def test_training_state_of_torch_distributed(tmp_path: Path) -> None:
     assert found["epoch"] == 3
     convert(tmp_path / "dcp", tmp_path / "out.safetensors")
     assert_same(safetensors.torch.load_file(tmp_path / "out.safetensors"), model.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("out", "planned", "written", "message"),
+    [
+        ("out.safetensors", b'"a.weight"', b'"z.weight"', "does not hold a.weight as planned"),
+        ("out.safetensors", b'"shape":[4]', b'"shape":[5]', "could not be read again"),
+        ("out.safetensors", b"[0,16]", b"[4,20]", "could not be read again"),
+        ("out.safetensors", b'"b.weight"', b'"a.weight"', 'could not be read again.*names "a.weight" twice'),
+        ("out", b'"b.weight"', b'"z.weight"', 'could not be read again.*puts "b.weight" into'),
+        ("out", b'"weight_map"', b'"weight_mop"', "the written index is not as planned"),
+    ],
+)
+def test_a_header_that_came_out_otherwise_is_found(
+    out: str, planned: bytes, written: bytes, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def damage(sink: ByteSink, image: Image, *others: Any) -> None:
+        write_image(sink, image, *others)
+        for at, text in image.literals:
+            if planned in text and (b"weight_map" in text) == (b"weight_map" in planned):
+                sink.write(written, at + text.index(planned))
+
+    source = tmp_path / "in.safetensors"
+    safetensors.torch.save_file({"a.weight": torch.ones(4), "b.weight": torch.ones(4)}, source)
+    monkeypatch.setattr("ckptool.engine.apply.write_image", damage)
+    with pytest.raises(OutputError, match=message):
+        convert(source, tmp_path / out, **({} if "." in out else {"max_shard": 16}))
+    assert list(tmp_path.iterdir()) == [source]

@@ -48,6 +48,8 @@ class Columns(Mapping[str, Tensor]):
     @classmethod
     def joined(cls, parts: Sequence[Columns]) -> Columns:
         """The rows of several files, one after the other; `has_twins` says whether a key is in two of them."""
+        if len(parts) == 1:
+            return parts[0]
         whole = cls(parts[0]._files[0], [], [], array("Q"))
         whole._files = [file for part in parts for file in part._files]
         whole._counts = list(accumulate(len(part) for part in parts))
@@ -59,8 +61,8 @@ class Columns(Mapping[str, Tensor]):
 
     @property
     def has_twins(self) -> bool:
-        """True if a key is there twice."""
-        return len(set(self._keys)) < len(self._keys)
+        """True if a key is there twice, in two files."""
+        return len(self._files) > 1 and len(set(self._keys)) < len(self._keys)
 
     def forget_rows(self) -> None:
         """Let go of what `rows` has found; it is found again when it is asked for."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
 from ckptool.core.bytes import PathText
 from ckptool.core.checkpoint import Checkpoint, Note
@@ -22,8 +23,9 @@ from ckptool.engine.plan_hash import plan_hash
 from ckptool.engine.reading import Reader
 from ckptool.engine.rounding import Rounding
 from ckptool.formats.image import Image, Images
-from ckptool.formats.shard_names import replaceable
+from ckptool.formats.shard_names import INDEX, replaceable
 from ckptool.formats.writer import Output
+from ckptool.storage.locate import locate_file
 from ckptool.storage.paths import exists, is_address, local_path
 from ckptool.storage.refusals import require_name
 from ckptool.storage.sink import ByteSink
@@ -299,16 +301,42 @@ def _joined(place: str, key: str) -> str:
 
 def verify(written: PurePath, output: Output) -> None:
     """Open what was written and hold it against the plan."""
-    parts = [written / name for name in output.portions] if is_address(written) else [written]
+    is_folder = is_address(written) or Path(written).is_dir()
+    files = [written / name for name in output.portions] if is_folder else [written]
+    parts = files if is_address(written) else [written]
     give_back_freed_memory(len(output.specs))
+    is_streamed = output.is_of_columns and bool(output.portions)
     number = total = 0
-    for found in map(_reopened, parts):
-        number += len(found.tensors)
-        paths = (_joined(found.selection.name, key) for key in found.tensors)
-        total += sum(hash((path, form.dtype, form.shape)) for path, form in zip(paths, found.forms(), strict=True))
+    for path, form in _read_again(files) if is_streamed else _opened_again(parts):
+        number += 1
+        total += hash((path, form.dtype, form.shape))
     wanted = sum(hash((_joined(output.place, spec.key), spec.dtype, spec.shape)) for spec in output.specs)
     if (number, total) != (len(output.specs), wanted):  # no two different sets have the same, but for one in 2**64
         _verify_each(parts, output)
+    if is_streamed and INDEX in output.images and not _is_same(written / INDEX, output.images[INDEX]):
+        raise OutputError("the written index is not as planned; nothing was kept")
+
+
+def _opened_again(parts: Iterable[PurePath]) -> Iterator[tuple[str, Form]]:
+    """The tensors of checkpoints, and their paths there."""
+    for found in map(_reopened, parts):
+        for key, form in zip(found.tensors, found.forms(), strict=True):
+            yield _joined(found.selection.name, key), form
+
+
+def _read_again(files: Iterable[PurePath]) -> Iterator[tuple[str, Form]]:
+    """The tensors of safetensors files of very many, and their keys."""
+    from ckptool.formats.safetensors import read_again
+
+    with _reading_again():
+        for file in files:
+            yield from read_again(locate_file(file))
+
+
+def _is_same(path: PurePath, image: Image) -> bool:
+    """True if a file holds these known bytes, and no others."""
+    with _reading_again(), locate_file(path).open() as file:
+        return file.size == image.size and all(file.read(at, len(text)) == text for at, text in image.literals)
 
 
 def _verify_each(parts: Sequence[PurePath], output: Output) -> None:
@@ -334,8 +362,15 @@ def _verify_each(parts: Sequence[PurePath], output: Output) -> None:
 def _reopened(part: PurePath) -> Checkpoint:
     from ckptool.formats.opening import open_checkpoint
 
+    with _reading_again():
+        return open_checkpoint(part)
+
+
+@contextmanager
+def _reading_again() -> Iterator[None]:
+    """Say of an error that nothing was kept."""
     try:
         with only_looking():
-            return open_checkpoint(part)
+            yield
     except CkptError as error:
         raise OutputError(f"the written file could not be read again, so nothing was kept: {error.message}") from error

@@ -22,6 +22,8 @@ from ckptool.storage.local import Identity
 FORMAT = 2
 """Goes up when the same plan would give other bytes."""
 
+_AT_ONCE = 10_000  # keys
+
 
 def plan_hash(plan: Plan, output: Output) -> str:
     """SHA-256 over what decides every byte of an output, and the identity of the inputs, in hexadecimal.
@@ -79,7 +81,8 @@ def _add_copies(digest: hashlib._Hash, plan: Plan, steps: Copies) -> None:
     digest.update(f"{steps.keys is steps.sources} {steps.forms is steps.origins}\n".encode())
     for keys in (steps.keys,) if steps.keys is steps.sources else (steps.keys, steps.sources):
         digest.update(array("Q", map(len, keys)).tobytes())
-        digest.update("".join(keys).encode("utf-8", "surrogatepass"))
+        for low in range(0, len(keys), _AT_ONCE):
+            digest.update("".join(keys[low : low + _AT_ONCE]).encode("utf-8", "surrogatepass"))
     for column in (steps.forms,) if steps.forms is steps.origins else (steps.forms, steps.origins):
         forms = {form: number for number, form in enumerate(dict.fromkeys(column))}
         digest.update(f"{list(forms)}\n".encode())

@@ -7,7 +7,7 @@ the place its bytes come from. The engine (`ckptool.engine.apply`) fills the slo
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias, overload
@@ -28,9 +28,12 @@ __all__ = [
     "Range",
     "Slot",
     "SlotColumns",
+    "Text",
     "align",
     "congruent",
 ]
+
+_PIECE = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +129,32 @@ class SlotColumns(Sequence[Slot]):
         return self._starts[-1] - self._starts[0]
 
 
+class Text:
+    """What a file begins with, in pieces by offset: made whenever it is gone through, and never held.
+
+    Example:
+        >>> text = Text(lambda: (b"{", b"}"))
+        >>> text.size, list(text)
+        (2, [(0, bytearray(b'{}'))])
+    """
+
+    __slots__ = ("_parts", "size")
+
+    def __init__(self, parts: Callable[[], Iterable[bytes]]) -> None:
+        """The text of these parts, which are the same whenever they are asked for."""
+        self._parts = parts
+        self.size = sum(map(len, parts()))
+
+    def __iter__(self) -> Iterator[tuple[int, bytearray]]:
+        start, piece = 0, bytearray()
+        for part in self._parts():
+            piece += part
+            if len(piece) >= _PIECE:
+                yield start, piece
+                start, piece = start + len(piece), bytearray()
+        yield start, piece
+
+
 @dataclass(frozen=True, slots=True)
 class Image:
     """One output file.
@@ -138,7 +167,7 @@ class Image:
     """
 
     size: int
-    literals: tuple[tuple[int, bytes | bytearray], ...]
+    literals: Text | tuple[tuple[int, bytes], ...]
     slots: Sequence[Slot]
     finish: Callable[[Mapping[str, int]], Sequence[tuple[int, bytes]]] | None = field(default=None, compare=False)
 

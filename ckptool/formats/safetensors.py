@@ -9,9 +9,12 @@ Tensors are listed in the order of their data, the order in which the file can b
 from __future__ import annotations
 
 from array import array
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate, count
 from operator import attrgetter, eq, lt
+from pathlib import PurePath
 from typing import NoReturn
 
 from ckptool.core.bytes import ByteSource, OpenBytes
@@ -22,7 +25,7 @@ from ckptool.core.errors import UnreadableError, UsageError
 from ckptool.core.format import Format
 from ckptool.core.observations import UnknownFields
 from ckptool.core.spec import Form
-from ckptool.formats.safetensors_header import Parsed, parse
+from ckptool.formats.safetensors_header import Parsed, batches, parse
 from ckptool.formats.strict_json import JsonError, JsonReader
 
 SAFETENSORS = Format("safetensors", has_metadata=True)
@@ -85,6 +88,35 @@ def open_safetensors(source: ByteSource, select: str | None = None) -> Checkpoin
 
 def read_header(file: OpenBytes, offset: int = 0) -> Header:
     """Read and check the header that begins at `offset`; whether the data is all there is left to the caller."""
+    start, reader = _text_of(file, offset)
+    with _saying_where(file.path):
+        found = parse(reader)
+        names, forms, starts = _in_order(found)
+        nbytes = _check_layout(names, forms, starts)
+    return Header(names, forms, array("Q", (start + at for at in starts)), found.metadata, found.odd, start, nbytes)
+
+
+def read_again(source: ByteSource) -> Iterator[tuple[str, Form]]:
+    """The tensors of a file that was written just now, in the order of their data; none of them is held.
+
+    Raises:
+        UnreadableError: it is damaged, or its header has another order.
+    """
+    with source.open() as file, _saying_where(file.path):
+        start, reader = _text_of(file, 0)
+        end = 0
+        for names, forms, starts in batches(reader, {}, []):
+            *firsts, stop = accumulate(map(attrgetter("nbytes"), forms), initial=end)
+            if firsts != starts:
+                raise JsonError(f'does not let "{names[0]}" or what follows it begin where the tensor before it ends')
+            end = stop
+            yield from zip(names, forms, strict=True)
+        if start + end != source.size:
+            raise JsonError(f"promises {start + end:,} bytes, and the file has {source.size:,}")
+
+
+def _text_of(file: OpenBytes, offset: int) -> tuple[int, JsonReader]:
+    """Where the data behind a header begins, and its text."""
     path = file.path
     if file.size - offset < 8:
         raise UnreadableError(f"{path} ends inside the length of its header", hint="download it again", path=path)
@@ -103,13 +135,16 @@ def read_header(file: OpenBytes, offset: int = 0) -> Header:
             path=path,
         )
     file.expect(offset + 8, length)
+    return start, JsonReader(lambda at, nbytes: file.read(offset + 8 + at, nbytes), length)
+
+
+@contextmanager
+def _saying_where(path: PurePath) -> Iterator[None]:
+    """Say which file's header it is that something is wrong with."""
     try:
-        found = parse(JsonReader(lambda at, nbytes: file.read(offset + 8 + at, nbytes), length))
-        names, forms, starts = _in_order(found)
-        nbytes = _check_layout(names, forms, starts)
+        yield
     except JsonError as problem:
         raise UnreadableError(f"the header of {path} {problem}", hint="get the file again", path=path) from None
-    return Header(names, forms, array("Q", (start + at for at in starts)), found.metadata, found.odd, start, nbytes)
 
 
 def _in_order(found: Parsed) -> tuple[list[str], list[Form], array[int]]:

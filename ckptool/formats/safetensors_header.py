@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 from array import array
 from collections import Counter
+from collections.abc import Iterator
 from operator import attrgetter, ne, sub
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from ckptool.core.dtypes import DTYPES
 from ckptool.core.spec import Form
@@ -37,6 +38,8 @@ class Parsed(NamedTuple):
     metadata: dict[str, str]
     odd: list[str]
 
+
+Batch: TypeAlias = tuple[list[str], list[Form], list[int]]
 
 _PAIRS, _SINGLES = "float4_e2m1fn_x2", "float4_e2m1fn"
 """torch's 4-bit dtype, of which an element is two numbers, and the single numbers; a header calls both F4."""
@@ -97,31 +100,46 @@ def parse(reader: JsonReader) -> Parsed:
         'f32[2,3]'
     """
     parsed = Parsed([], [], array("Q"), {}, [])
-    known: dict[tuple[bytes, bytes], Form] = {}  # most shapes come often
-    has_metadata = False
-    for member in reader.members(_USUAL):
-        if isinstance(member, list):
-            _take(member, parsed, known)
-        elif member == "__metadata__":
-            if has_metadata:
-                raise JsonError('names "__metadata__" twice')
-            has_metadata = True
-            parsed.metadata.update(reader.strings(member))
-        else:
-            start, end, file_dtype, shape = _unusual(member, reader.small_value(), parsed.odd)
-            form = _form(member, file_dtype, shape)
-            _check(member, form, start, end)
-            parsed.names.append(member)
-            parsed.forms.append(form)
-            parsed.starts.append(start)
+    for names, forms, starts in batches(reader, parsed.metadata, parsed.odd):
+        parsed.names.extend(names)
+        parsed.forms.extend(forms)
+        parsed.starts.extend(starts)
     if len(set(parsed.names)) < len(parsed.names):
         twin = next(name for name, count in Counter(parsed.names).items() if count > 1)
         raise JsonError(f'names "{twin}" twice')
     return parsed
 
 
-def _take(entries: Entries, parsed: Parsed, known: dict[tuple[bytes, bytes], Form]) -> None:
-    """Add entries in the usual form. Whole columns are worked on at once: there may be a million."""
+def batches(reader: JsonReader, metadata: dict[str, str], odd: list[str]) -> Iterator[Batch]:
+    """The tensors of a header, some at a time: keys, forms, and the first byte of each. Keys may come twice.
+
+    Args:
+        reader: at the header's start.
+        metadata: gets `__metadata__`.
+        odd: gets the names of tensors with fields that the format does not have.
+
+    Raises:
+        JsonError: as `parse` does.
+    """
+    known: dict[tuple[bytes, bytes], Form] = {}  # most shapes come often
+    has_metadata = False
+    for member in reader.members(_USUAL):
+        if isinstance(member, list):
+            yield _batch(member, known)
+        elif member == "__metadata__":
+            if has_metadata:
+                raise JsonError('names "__metadata__" twice')
+            has_metadata = True
+            metadata.update(reader.strings(member))
+        else:
+            start, end, file_dtype, shape = _unusual(member, reader.small_value(), odd)
+            form = _form(member, file_dtype, shape)
+            _check(member, form, start, end)
+            yield [member], [form], [start]
+
+
+def _batch(entries: Entries, known: dict[tuple[bytes, bytes], Form]) -> Batch:
+    """Entries in the usual form. Whole columns are worked on at once: there may be a million."""
     raw, dtypes, sizes, firsts, stops, _ = zip(*entries, strict=True)
     names = unquoted_all(raw)
     kinds = list(zip(dtypes, sizes, strict=True))
@@ -133,9 +151,7 @@ def _take(entries: Entries, parsed: Parsed, known: dict[tuple[bytes, bytes], For
     if max(starts) > MAX_DIMENSION or any(map(ne, map(sub, ends, starts), map(_NBYTES, forms))):
         for row in zip(names, forms, starts, ends, strict=True):
             _check(*row)
-    parsed.names.extend(names)
-    parsed.forms.extend(forms)
-    parsed.starts.extend(starts)
+    return names, forms, starts
 
 
 _NBYTES = attrgetter("nbytes")

@@ -12,7 +12,7 @@ from ckptool.core.dtypes import DTYPES
 from ckptool.core.plan import Copies, Plan
 from ckptool.core.spec import Form, TensorSpec
 from ckptool.formats.contents import contents_of
-from ckptool.formats.image import Image, Images
+from ckptool.formats.image import Image, Images, Text
 from ckptool.formats.safetensors_header import to_header
 from ckptool.formats.safetensors_write import HEADER_LIMIT, METADATA, safetensors_image
 from ckptool.formats.shard_names import INDEX, SINGLE, shard_name
@@ -85,22 +85,30 @@ def _may_be_refused(keys: Sequence[str], forms: Sequence[Form]) -> bool:
     if METADATA in keys:
         return True
     try:
-        text = "".join(keys).encode()
+        length = sum(map(len, map(str.encode, keys)))
     except UnicodeEncodeError:
         return True
     dimensions = max((len(form.shape) for form in set(forms)), default=0)
-    return 6 * len(text) + (100 + 20 * dimensions) * len(keys) > HEADER_LIMIT
+    return 6 * length + (100 + 20 * dimensions) * len(keys) > HEADER_LIMIT
 
 
 def _index(keys: Sequence[str], nbytes: int, shards: Mapping[str, tuple[int, int]]) -> Image:
     """The index of keys that have so many bytes, each shard with the first and the end of its keys."""
-    text = bytearray(f'{{\n  "metadata": {{\n    "total_size": {nbytes}\n  }},\n  "weight_map": {{'.encode())
-    for shard, (low, high) in shards.items():
-        behind = f": {json.dumps(shard, ensure_ascii=False)},".encode()
-        for at in range(low, high):
-            text += f"\n    {json.dumps(keys[at], ensure_ascii=False)}".encode() + behind
-    text[-1:] = b"\n  }\n}\n"
-    return Image(len(text), ((0, text),), ())
+
+    def parts() -> Iterator[bytes]:
+        before = f'{{\n  "metadata": {{\n    "total_size": {nbytes}\n  }},\n  "weight_map": {{'
+        for shard, (low, high) in shards.items():
+            named = _json(shard)
+            for at in range(low, high):
+                yield f"{before}\n    {_json(keys[at])}: {named}".encode()
+                before = ","
+        yield b"\n  }\n}\n"
+
+    text = Text(parts)
+    return Image(text.size, text, ())
+
+
+_json = json.JSONEncoder(ensure_ascii=False).encode
 
 
 def _grouped(nbytes: Sequence[int], limit: int) -> Iterator[tuple[int, int]]:

@@ -214,10 +214,11 @@ class JsonReader:
     def _hold_more(self) -> None:
         """Let go of what was read, and hold at least twice as much of what was not."""
         rest = self._window[self._at :]
+        self._window, self._at = rest, 0  # what was read goes before more comes
         more = self._read(self._next, min(self._left, max(self._many, len(rest))))
         self._many = min(2 * self._many, _WINDOWS[1])
         self._next, self._left = self._next + len(more), self._left - len(more)
-        self._window, self._at = rest + more, 0
+        self._window = rest + more
 
     @property
     def _position(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from ckptool.matching.modules import Shape, Unit
 from ckptool.matching.relations import squeezed
@@ -15,6 +16,7 @@ Chain = tuple[str, ...]
 Content = frozenset[tuple[Shape, int]]
 
 _LONGEST = 200  # blocks of a list that is laid beside another block by block; of longer ones the numbers tell
+_BEST = 0.97  # of what the best way to lay two lists on each other shares, so that numbers may decide
 _SHARED = 0.4  # of the modules of the smaller list have a counterpart of their shape
 
 
@@ -110,13 +112,34 @@ def _laid(one: _List, other: _List) -> Iterable[Laid]:
         tried = [[*zip(here, order, strict=True)]] if len(here) == len(there) else []
         tried += [] if backwards or one.is_row or other.is_row else [_by_number(one, other)]
         sure = [(at, order[to]) for at, to in sure]
-        pairs = next((row for row in tried if row and sum(alike[at][to] for at, to in row) == best), sure)
+        pairs = next((row for row in tried if row and sum(alike[at][to] for at, to in row) >= _BEST * best), sure)
         found.append((sum(alike[at][to] for at, to in pairs), backwards, pairs))
-    shared, backwards, pairs = max(found, key=lambda row: (row[0], not row[1]))
+    most = max(shared for shared, _, _ in found)
+    shared, backwards, pairs = next(row for row in found if row[0] >= _BEST * most)
     if _counts_back(one) != _counts_back(other) and len(here) == len(there):
         backwards, pairs = False, [*zip(here, turned, strict=True)]
     if pairs and shared >= least:
         yield _of(one, other, pairs, shared / min(one.size, other.size), backwards)
+
+
+def likeness_of_lists(sources: Iterable[Unit], targets: Iterable[Unit]) -> dict[tuple[Chain, Chain], float]:
+    """How much the blocks of two lists have in common on an average, 0 to 1, for every two lists."""
+    ours, theirs = ({chain: _average(found) for chain, found in _lists(units).items()} for units in (sources, targets))
+    return {
+        (here, there): 2
+        * sum(min(share, other.get(shape, 0.0)) for shape, share in one.items())
+        / (sum(one.values()) + sum(other.values()))
+        for here, one in ours.items()
+        for there, other in theirs.items()
+    }
+
+
+def _average(found: _List) -> dict[Shape, float]:
+    """How many modules of each shape a block has."""
+    counts: Counter[Shape] = Counter()
+    for content in found.contents:
+        counts.update(dict(content))
+    return {shape: count / len(found.numbers) for shape, count in counts.items()}
 
 
 def _is_part(one: Content, other: Content) -> bool:
@@ -206,22 +229,23 @@ def by_last_numbers(
 def _by_number(one: _List, other: _List) -> list[tuple[int, int]]:
     """The blocks of equal numbers, counted from the first; where one has gaps, or names are the same, as written."""
     same = one.chain == other.chain
-    if not same and _are_kept(one.numbers, other.numbers) and one.chain[-2:] != other.chain[-2:]:
-        return []
     same = same or _are_kept(one.numbers, other.numbers)
-    theirs = {place: at for at, place in enumerate(_places(other.numbers, same))}
-    return [(at, theirs[place]) for at, place in enumerate(_places(one.numbers, same)) if place in theirs]
+    here, there = (
+        _places(mine.numbers, its.numbers) if not same else mine.numbers for mine, its in ((one, other), (other, one))
+    )
+    theirs = {place: at for at, place in enumerate(there)}
+    return [(at, theirs[place]) for at, place in enumerate(here) if place in theirs]
 
 
-def _places(rows: Sequence[Numbers], same: bool) -> list[Numbers]:
-    if same:
-        return list(rows)
+def _places(rows: Sequence[Numbers], others: Sequence[Numbers]) -> list[Numbers]:
+    """The numbers, counted from 0; one after the other where the other list has as many, or none follows another."""
     columns = []
-    for column in zip(*rows, strict=True):
+    for at, column in enumerate(zip(*rows, strict=True)):
         there = sorted({*column})
         first = there[0] if there[0] <= 1 else 0
-        has_gaps = there != list(range(there[0], there[0] + len(there)))
-        columns.append([there.index(number) if has_gaps else number - first for number in column])
+        is_alike = len({row[at] for row in others if len(row) > at}) == len(there)
+        is_renumbered = is_alike or (len(there) > 2 and all(b - a > 1 for a, b in pairwise(there)))
+        columns.append([there.index(number) if is_renumbered else number - first for number in column])
     return list(zip(*columns, strict=True))
 
 

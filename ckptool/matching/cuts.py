@@ -10,14 +10,14 @@ letters of ``conv_a``, ``conv_b``.
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from functools import cache
 
 from ckptool.core.spec import TensorSpec
-from ckptool.matching.modules import Part, Shape, Unit, placed
+from ckptool.matching.modules import Part, Unit, placed
 from ckptool.matching.norms import norms_beside
 from ckptool.matching.words import leaf_of, meant_beside, role_at
 
@@ -28,7 +28,6 @@ _NAMED = 3  # modules with a name that two blocks have both, at least, if the na
 _ALIKE = 0.5  # of the structure of two members of a family is the same
 _DEEPEST = 60  # dots of a key that is taken apart; no model nests deeper
 _LARGE = 20_000  # tensors; files of more are cut in one way
-_SEEN = 3  # modules of whose tensors a role is learned
 _TINY = 8  # tensors of a member of a family that may be no block, but a convolution with its norm
 
 _Structure = frozenset[tuple[str, ...]]
@@ -130,23 +129,17 @@ def _units(root: _Node, cut: _Cut) -> list[Unit]:
 
 def _tree(specs: Mapping[str, TensorSpec]) -> _Node:
     siblings: dict[str, frozenset[str]] = defaultdict(frozenset)
-    strange: dict[str, dict[str, Shape]] = defaultdict(dict)
-    is_bare = cache(lambda last: leaf_of(("", last), frozenset()).bare)
-    with_one = cache(lambda some, last: some | {last})
-    for key, spec in specs.items():
+    with_one = cache(lambda some, last: some | {last.lower().lstrip("_")})
+    for key in specs:
         module, last = _apart(key.replace("/", "."))
         siblings[module] = with_one(siblings[module], last)
-        if is_bare(last):
-            strange[module][last] = spec.shape
-    learned = _learned(shapes for module, shapes in strange.items() if len(shapes) == len(siblings[module]) == 2)
-    lowered = cache(lambda names: frozenset(name.lower().lstrip("_") for name in names))
     root = _Node()
     nodes = [root]
     texts: dict[str, str] = {}
     for at, (key, spec) in enumerate(specs.items()):
         name = key.replace("/", ".")  # TensorFlow's
         parts = parts_of(name)[0] if name.count(".") <= _DEEPEST else name.rsplit(".", 1)
-        leaf = leaf_of(tuple(parts), lowered(siblings[_apart(name)[0]]), learned)
+        leaf = leaf_of(tuple(parts), siblings[_apart(name)[0]])
         node = root
         for part in leaf.module:
             child = node.children.get(part)
@@ -169,21 +162,6 @@ def _apart(name: str) -> tuple[str, str]:
     at = max(name.rfind("."), name.rfind("/"))
     at = (role_at(name) if at < 0 else at) + 1
     return name[:at], name[at:]
-
-
-def _learned(modules: Iterable[Mapping[str, Shape]]) -> dict[str, str]:
-    """The roles of last parts that nobody knows: two that stand together, a matrix and a vector as long as an axis."""
-    votes: Counter[tuple[str, str]] = Counter()
-    for shapes in modules:
-        (one, first), (other, second) = sorted(shapes.items(), key=lambda row: -len(row[1]))
-        if len(first) > 1 and len(second) == 1 and second[0] in (first[0], first[-1]):
-            votes[one, other] += 1
-    return {
-        name: role
-        for pair, count in votes.items()
-        if count >= _SEEN and pair[::-1] not in votes
-        for name, role in zip(pair, ("weight", "bias"), strict=True)
-    }
 
 
 _Members = list[tuple[tuple[tuple[int, ...], tuple[int, ...]], _Node]]

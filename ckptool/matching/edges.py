@@ -12,7 +12,7 @@ from functools import cache
 from importlib.resources import files
 
 from ckptool.matching.alike import compatible, penalty, same_end, similarity
-from ckptool.matching.blocks import Laid
+from ckptool.matching.blocks import Laid, likeness_of_lists
 from ckptool.matching.modules import Unit
 from ckptool.matching.orient import is_bare_square
 from ckptool.matching.relations import relation
@@ -111,6 +111,7 @@ class Edge:
         context: how much of what lies around the one lies around the other; None where nothing is known.
         siblings: the same of the module that they are in alone.
         whole: both sides hold the same shapes equally often, so that each unit has a counterpart.
+        blocks: how much the blocks of their lists hold the same; None outside of lists.
         aligned: their blocks are those of lists that are alike block by block.
         order: how much of their block stands on the same side of both; None where the order says nothing.
     """
@@ -125,6 +126,7 @@ class Edge:
     context: float | None = None
     siblings: float | None = None
     order: float | None = None
+    blocks: float | None = None
     whole: bool = False
     aligned: bool = False
     claimed: dict[Unit, AbstractSet[int]] | None = None
@@ -205,6 +207,9 @@ def edges_of(
             if (id(one), id(other)) not in seen and compatible(one, other) and _are_related(one, other, turned):
                 way = flip(one, other, turned)
                 found.append(Edge(one, other, None, similarity(one, other), penalty(one, other), way))
+    alike = likeness_of_lists(sources, targets)
+    for edge in found:
+        edge.blocks = alike.get((edge.source.chain, edge.target.chain))
     return found
 
 

@@ -28,6 +28,7 @@ from ckptool.matching.order import has_order
 from ckptool.matching.related import related
 from ckptool.matching.reshaped import reshaped_matches
 from ckptool.matching.result import Confidence, MatchReport
+from ckptool.matching.roles import called, called_back, usual_names
 from ckptool.matching.ruled import with_rules
 from ckptool.matching.unknowable import unknowable
 
@@ -65,6 +66,9 @@ def match(
         [(('net.ln.gamma',), ('norm.weight',), 'unique'), (('net.ln.beta',), ('norm.bias',), 'unique')]
     """
     with collector_paused():
+        names = usual_names(source), usual_names(target)
+        given = source, target
+        source, target = (called(specs, side) for specs, side in zip(given, names, strict=True))
         twins = [] if twins_of(source) else [row for row in twins_of(target) if not told_apart(row, source)]
         others = tuple(name for row in twins for name in row[1:])
         first = {key: spec for key, spec in target.items() if not key.startswith(others)} if others else target
@@ -76,6 +80,8 @@ def match(
         if others:
             missing = (*report.unmatched_targets, *(key for key in target if key not in first))
             report = with_twins(replace(report, unmatched_targets=missing), twins, target)
+        report = called_back(report, *names)
+        source, target = given
         report = with_rules(report, {**source, **(beside or {})}, target, accept)
         notes = *twin_note(report, source), *one_tower_note(report, target), *tied_head(report, source, target)
         return replace(report, notes=(*report.notes, *notes))

@@ -11,7 +11,8 @@ from ckptool.core.checkpoint import Note
 from ckptool.core.counts import many
 from ckptool.core.spec import TensorSpec
 from ckptool.matching.attempt import Attempt
-from ckptool.matching.edges import Match
+from ckptool.matching.blocks import likeness_of_lists
+from ckptool.matching.edges import Match, signals
 from ckptool.matching.emit import pairs_of
 from ckptool.matching.modules import Shape, Unit
 from ckptool.matching.relations import squeezed
@@ -26,7 +27,9 @@ _ALIKE = 0.7  # of the modules, or matrices, of the smaller block have a counter
 _FEW = 16  # rows of a head that is small
 _KINDS = 5  # shapes of matrices, at least,
 _NEARLY_ALL = 0.82  # and of all shapes of one side, that models of one kind have in common
-_RELATED = 0.3  # of the tensors of the smaller side match; below this the models have nothing to do with each other
+_RELATED = 0.3  # of the tensors, or matrices, of the smaller side match; below this the models are unrelated
+_SAME_ENDS = 0.15  # the same where what stands before and behind the blocks has the same shapes
+_USUAL = ((1, 1), (2, 1), (3, 1), (4, 1), (1, 4))  # widths of the matrices that the blocks of most transformers have
 
 
 def related(
@@ -37,10 +40,14 @@ def related(
         return [(one, tuple(pairs_of(one))) for one in attempt.found], ()
     found = [(one, tuple(pairs_of(one))) for one in _coherent(attempt)]
     sure = [pair for one, row in found for pair in row if _belongs(one)]
-    matched = max(
-        len({key for pair in sure for key in pair.targets}), len({key for pair in sure for key in pair.sources})
-    )
-    if matched < _RELATED * min(len(source), len(target)):
+    made, used = {key for pair in sure for key in pair.targets}, {key for pair in sure for key in pair.sources}
+    matched = max(len(made), len(used))
+    ours, theirs = map(_ends, attempt.units)
+    least = _SAME_ENDS if ours and ours == theirs and _are_alike(attempt) else _RELATED
+    if not any(
+        max(len(made & there), len(used & here)) >= least * min(len(here), len(there))
+        for here, there in ((source.keys(), target.keys()), (_matrices(source), _matrices(target)))
+    ):
         having = many(matched, "tensor has", "tensors have")
         text = f"the two seem unrelated: only {having} a counterpart that names and shapes agree on"
         return [], (Note(text) if sure else Note("the two have nothing in common"),)
@@ -52,6 +59,17 @@ def related(
         ]
         return found, (Note(text, "--accept guess takes them all the same"),)
     return found, ()
+
+
+def _are_alike(attempt: Attempt) -> bool:
+    """All lists of which blocks match hold the same."""
+    likeness = likeness_of_lists(*attempt.units)
+    lists = {(one.source.chain, one.target.chain) for one in attempt.found if _belongs(one)}
+    return all(likeness.get(row, 1.0) >= signals()["blocks"].agrees for row in lists)
+
+
+def _matrices(specs: Specs) -> AbstractSet[str]:
+    return {key for key, spec in specs.items() if len(spec.shape) > 1}
 
 
 def _is_same(attempt: Attempt) -> bool:
@@ -89,6 +107,7 @@ def _coherent(attempt: Attempt) -> list[Match]:
             ours.update(_whole(one.source))
             theirs.update(_whole(one.target))
 
+    likeness = likeness_of_lists(*attempt.units)
     same = {
         (one.source.chain, one.target.chain)
         for one in attempt.found
@@ -100,6 +119,8 @@ def _coherent(attempt: Attempt) -> list[Match]:
         if not here or not there or (here, there) not in alike or (here, there) in same:
             return True
         ours, theirs = alike[here, there]
+        if likeness.get((here, there), 0.0) >= signals()["blocks"].agrees:
+            return True
         if (("source", here) in crossing) != (("target", there) in crossing):
             return False
         return any(
@@ -156,6 +177,8 @@ def _only_blocks(attempt: Attempt) -> bool:
     blocks = [one for one in sure if one.target.chain and len(one.target.members) > 1]
     if 2 * sum(one.target.is_even for one in blocks) < len(blocks):
         return False  # of growing widths, which are not those of another kind by chance
+    if not _are_usual(blocks):
+        return False
     ours, theirs = map(_ends, attempt.units)
     if any(one.target.shapes[one.target.main][0] in theirs for one in sure):
         return False
@@ -163,6 +186,13 @@ def _only_blocks(attempt: Attempt) -> bool:
         return not ours & theirs
     alike = sum(len(one.target.members) for one in sure if _named_alike(one))  # nothing but blocks on one side
     return bool(ours or theirs) and alike <= _SAME_NAMES * sum(len(one.target.members) for one in sure)
+
+
+def _are_usual(blocks: Iterable[Match]) -> bool:
+    """All matrices are as wide as in most transformers, so that they are equal by chance."""
+    shapes = {shape for one in blocks for shape in map(squeezed, one.target.shapes[one.target.main]) if len(shape) == 2}
+    width = min((size for shape in shapes for size in shape), default=1)
+    return all((rows / width, columns / width) in _USUAL for rows, columns in shapes)
 
 
 def _named_alike(one: Match) -> bool:

@@ -63,6 +63,7 @@ class Evidence(Enum):
     WORDS_AGREE = "words agree", Group.WORDS, 0.75
     SAME_UNDER_PREFIX = "same name under a prefix", Group.WORDS, 0.98
     SAME_SHAPES = "same shapes on both sides", Group.STRUCTURE, 0.5
+    SAME_BLOCKS = "same blocks", Group.STRUCTURE, 0.45
     NEIGHBOURS_AGREE = "neighbours agree", Group.STRUCTURE, 0.5
     ORDER_AGREES = "order agrees", Group.ORDER, 0.4
     BEST_OF_SHAPE = "best of shape", Group.WORDS, 0.5

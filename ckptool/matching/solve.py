@@ -237,6 +237,7 @@ def runner_up(target: Unit, rivals: Iterable[Edge]) -> tuple[Unit, float] | None
 def judge(edge: Edge, rivals: Sequence[Edge], all_off: bool) -> Match | None:
     """The match, if signals that do not depend on each other agree on it and none speaks against it."""
     rows = signals()
+    rivals = [rival for rival in rivals if not _is_elsewhere(edge, rival)]
     words = max((rival.fit for rival in rivals), default=-1.0)
     around = max((rival.context or 0.0 for rival in rivals), default=0.0)
     order = max((rival.order or 0.0 for rival in rivals), default=0.0)
@@ -263,6 +264,7 @@ def judge(edge: Edge, rivals: Sequence[Edge], all_off: bool) -> Match | None:
         Evidence.WORDS_AGREE: rows["words"].supports(mine),
         Evidence.NEIGHBOURS_AGREE: rows["around"].supports(edge.context),
         Evidence.SAME_SHAPES: edge.whole,
+        Evidence.SAME_BLOCKS: not rivals and rows["blocks"].supports(edge.blocks),
         Evidence.ORDER_AGREES: rows["order"].supports(edge.order),
     }
     evidence = tuple(said for said, holds in says.items() if holds)
@@ -272,6 +274,11 @@ def judge(edge: Edge, rivals: Sequence[Edge], all_off: bool) -> Match | None:
         return None
     confidence = Confidence.UNIQUE if not rivals else Confidence.ALIGNED
     return Match(*edge.cut(), evidence, confidence, edge.total, runner_up(edge.target, rivals), edge.way)
+
+
+def _is_elsewhere(edge: Edge, rival: Edge) -> bool:
+    """The rival is in a list whose blocks hold something else, and words do not speak for it."""
+    return signals()["blocks"].told(edge.blocks, rival.blocks or 0.0) and rival.fit <= edge.fit
 
 
 def _says_more(edge: Edge, rivals: Iterable[Edge]) -> bool:
@@ -292,6 +299,7 @@ def is_supported(edge: Edge) -> bool:
     many = edge.count >= _MANY
     matrix = len(squeezed(edge.source.shapes[edge.source.main][0])) > 1  # equal by accident less often than a norm
     whole = edge.whole and (many or edge.aligned or len(edge.source.shapes[edge.source.main][0]) > 1)
+    whole = whole or (matrix and many and signals()["blocks"].supports(edge.blocks))
     return edge.fit >= _SOME or (near and many) or (in_order and (near or matrix)) or whole
 
 

@@ -7,7 +7,6 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from types import MappingProxyType
 
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _SUFFIX = re.compile(r"(.+)_(weight|bias)")
@@ -95,15 +94,12 @@ class Leaf:
     bare: bool = False
 
 
-def leaf_of(
-    parts: tuple[str, ...], siblings: frozenset[str], learned: Mapping[str, str] = MappingProxyType({})
-) -> Leaf:
+def leaf_of(parts: tuple[str, ...], siblings: frozenset[str]) -> Leaf:
     """The module and the role of a key.
 
     Args:
         parts: of the key.
         siblings: the last parts of all keys of the same module, in small letters, without underscores in front.
-        learned: roles by last part, in this file.
 
     Example:
         >>> leaf_of(("attn", "in_proj_bias"), frozenset()).module, leaf_of(("norm", "gamma"), frozenset({"beta"})).role
@@ -113,12 +109,8 @@ def leaf_of(
     """
     *module, last = parts
     last_word = last.lower().lstrip("_")
-    role = learned.get(last) or vocabulary().roles.get(last) or vocabulary().roles.get(last_word)
-    if (
-        role is not None
-        and module
-        and (last in learned or _is_role(last_word, siblings) or "norm" in words_of(module[-1]))
-    ):
+    role = vocabulary().roles.get(last) or vocabulary().roles.get(last_word)
+    if role is not None and module and (_is_role(last_word, siblings) or "norm" in words_of(module[-1])):
         return Leaf(tuple(module), role, last)
     if found := _RECURRENT.fullmatch(last):
         way = ["reverse"] if found[4] else ["forward"] if f"{last}_reverse" in siblings else []
