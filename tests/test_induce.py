@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from ckptool.core.spec import TensorSpec
 from ckptool.recipes.expand import expand
+from ckptool.recipes.induce.drops import drops_of
 from ckptool.recipes.induce.induce import rules_from
 from ckptool.recipes.induce.proof import made_by
 from ckptool.recipes.recipe import parse_recipe
@@ -176,3 +177,9 @@ def test_a_number_with_zeros_is_one_capture() -> None:
     renames = {f"block_{at:03}.w": f"blocks.{at}.w" for at in range(12)}
     assert rules(renames) == ["block_{l:03}. -> blocks.{l}."]
     assert rules({new: old for old, new in renames.items()}) == ["blocks.{l}. -> block_{l:03}."]
+
+
+def test_very_many_keys_are_dropped_by_few_rules_or_not_at_all() -> None:
+    keys = [f"a.{number}.{part}.w" for number in range(3000) for part in ("left", "right")]
+    dropped = {key for key in keys if "left" in key}
+    assert [*drops_of(dropped, {*keys} - dropped, keys)] == [["a.{0-2999}.left.{k**} -> !"]] * 2

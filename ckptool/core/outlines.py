@@ -10,6 +10,8 @@ import re
 from collections.abc import Sequence
 
 _DIGIT = re.compile("[0-9]")
+_NUMBER = re.compile(r"(?<![^.])[0-9]+(?![^.])")
+_IN_NAME = re.compile(r"(?:(?<=[^.0-9])|(?=[0-9]+[^.0-9]))[0-9]+")
 _ZEROS = str.maketrans("123456789", "0" * 9)
 _AT_ONCE = 4096  # keys
 _LONG = 1000  # characters; a longer key is its own outline
@@ -23,6 +25,34 @@ def outline(text: str) -> str:
 def has_digits(text: str) -> bool:
     """True if the text is more than its outline says."""
     return _DIGIT.search(text) is not None
+
+
+def has_numbers(text: str) -> bool:
+    """A part of the text is a number.
+
+    Example:
+        >>> has_numbers("h.7.w"), has_numbers("w1.up"), has_numbers("1x1")
+        (True, False, False)
+    """
+    return _NUMBER.search(text) is not None
+
+
+def by_names(text: str, keys: Sequence[str]) -> dict[str, list[int]]:
+    """The places of keys of one outline whose numbers inside names (``w1``) are the same.
+
+    Args:
+        text: the outline.
+        keys: its keys.
+
+    Example:
+        >>> by_names("h.0.w0", ["h.7.w1", "h.8.w1", "h.7.w2"])
+        {'1': [0, 1], '2': [2]}
+    """
+    places = [slice(*match.span()) for match in _IN_NAME.finditer(text)]
+    found: dict[str, list[int]] = {}
+    for at, key in enumerate(keys):
+        found.setdefault(".".join([key[place] for place in places]), []).append(at)
+    return found
 
 
 def outlines(keys: Sequence[str]) -> list[str]:

@@ -179,9 +179,8 @@ class Attempt:
         for one in self.found:
             for side, unit in enumerate((one.source, one.target)):
                 for role in one.source.shapes.keys() & one.target.shapes.keys():
-                    taken[side].update(key for row in unit.groups[role] for key in row) if unit.groups else taken[
-                        side
-                    ].update(unit.keys[role])
+                    rows = unit.groups[role] if unit.groups else (unit.keys[role],)
+                    taken[side].update(key for row in rows for key in row)
         ours, theirs = (_left(units, keys) for units, keys in zip(self.units, taken, strict=True))
         board = Board(known)
         board.lay(

@@ -70,8 +70,10 @@ def _lists(units: Iterable[Unit]) -> dict[Chain, _List]:
             mine = blocks[unit.chain]
             if unit.path[-1].family:
                 leaves.add(unit.chain)
-            for numbers, shape in zip(unit.numbers, unit.shapes[unit.main], strict=True):
-                mine[numbers][tuple(sorted(squeezed(shape)))] += 1
+            shapes = unit.shapes[unit.main]
+            plain = {shape: tuple(sorted(squeezed(shape))) for shape in {*shapes}}
+            for numbers, shape in zip(unit.numbers, shapes, strict=True):
+                mine[numbers][plain[shape]] += 1
     found: dict[Chain, _List] = {}
     for chain, held in blocks.items():
         rows = sorted(held)

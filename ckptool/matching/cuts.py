@@ -14,6 +14,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from functools import cache
 
 from ckptool.core.spec import TensorSpec
 from ckptool.matching.modules import Part, Unit, placed
@@ -29,21 +30,26 @@ _DEEPEST = 60  # dots of a key that is taken apart; no model nests deeper
 _LARGE = 20_000  # tensors; files of more are cut in one way
 _TINY = 8  # tensors of a member of a family that may be no block, but a convolution with its norm
 
+_Structure = frozenset[tuple[str, ...]]
+
 
 @dataclass(eq=False, slots=True)
 class _Node:
     children: dict[str, _Node] = field(default_factory=dict)
     tensors: dict[str, tuple[TensorSpec, int, str, bool]] = field(default_factory=dict)
-    structure: frozenset[tuple[str, ...]] = frozenset()
+    structure: _Structure = frozenset()
     size: int = 0
 
-    def settle(self) -> None:
-        """Computes the structure: the number-free names of everything below. Children come first."""
+    def settle(self, known: dict[_Structure, _Structure]) -> None:
+        """Computes the structure, one for all equal ones: the number-free names of what is below. Children first."""
         found: set[tuple[str, ...]] = {(role, str(len(row[0].shape))) for role, row in self.tensors.items()}
-        for name, child in self.children.items():
-            plain = re.sub(r"\d+", "#", name) if child.children else name
-            found.update((plain, *row) for row in child.structure)
-        self.structure = frozenset(found)
+        for plain, structure in {
+            (re.sub(r"\d+", "#", name) if child.children else name, child.structure)
+            for name, child in self.children.items()
+        }:
+            found.update((plain, *row) for row in structure)
+        structure = frozenset(found)
+        self.structure = known.setdefault(structure, structure)
         self.size = len(self.tensors) + sum(child.size for child in self.children.values())
 
 
@@ -108,51 +114,58 @@ def parts_of(key: str) -> tuple[list[str], list[str]]:
         >>> parts_of("res2_0_branch2a_bn_s")
         (['res2', '0', 'branch2a', 'bn', 's'], ['_', '_', '_', '_'])
     """
-    at = max(key.rfind("."), key.rfind("/"))
-    if at < 0 and (at := role_at(key)) < 0:
+    module, last = _apart(key)
+    if not module:
         return [key], []
-    pieces = _BETWEEN.split(key[:at])
-    return [*pieces[::2], key[at + 1 :]], [*pieces[1::2], key[at]]
+    pieces = _BETWEEN.split(module[:-1])
+    return [*pieces[::2], last], [*pieces[1::2], module[-1]]
 
 
 def _units(root: _Node, cut: _Cut) -> list[Unit]:
     found: list[Unit] = []
-    _collect([((), root)], (), cut, found)
+    _collect([(((), ()), root)], (), cut, found)
     return placed(sorted(found, key=lambda unit: unit.position))
 
 
 def _tree(specs: Mapping[str, TensorSpec]) -> _Node:
-    beside: dict[str, set[str]] = defaultdict(set)
-    rows: list[tuple[str, list[str]]] = []
+    siblings: dict[str, frozenset[str]] = defaultdict(frozenset)
+    with_one = cache(lambda some, last: some | {last.lower().lstrip("_")})
     for key in specs:
-        name = key.replace("/", ".")  # TensorFlow's
-        parts = parts_of(name)[0] if name.count(".") <= _DEEPEST else name.rsplit(".", 1)
-        module = name[: -len(parts[-1])]
-        rows.append((module, parts))
-        beside[module].add(parts[-1].lower().lstrip("_"))
-    frozen = {module: frozenset(names) for module, names in beside.items()}
+        module, last = _apart(key.replace("/", "."))
+        siblings[module] = with_one(siblings[module], last)
     root = _Node()
     nodes = [root]
-    for at, (spec, (module, parts)) in enumerate(zip(specs.values(), rows, strict=True)):
-        leaf = leaf_of(tuple(parts), frozen[module])
+    texts: dict[str, str] = {}
+    for at, (key, spec) in enumerate(specs.items()):
+        name = key.replace("/", ".")  # TensorFlow's
+        parts = parts_of(name)[0] if name.count(".") <= _DEEPEST else name.rsplit(".", 1)
+        leaf = leaf_of(tuple(parts), siblings[_apart(name)[0]])
         node = root
         for part in leaf.module:
             child = node.children.get(part)
             if child is None:
-                child = node.children[part] = _Node()
+                child = node.children[texts.setdefault(part, part)] = _Node()
                 nodes.append(child)
             node = child
         role = leaf.role
         while role in node.tensors:  # `norm.weight` beside `norm_weight`
             role += "+"
-        node.tensors[role] = (spec, at, leaf.written, leaf.bare)
+        node.tensors[role] = (spec, at, texts.setdefault(leaf.written, leaf.written), leaf.bare)
+    known: dict[_Structure, _Structure] = {}
     for node in reversed(nodes):
-        node.settle()
+        node.settle(known)
     return root
 
 
-_Members = list[tuple[tuple[tuple[int, int], ...], _Node]]
-"""Nodes with their place and number in each family around them."""
+def _apart(name: str) -> tuple[str, str]:
+    """The name of a module, with what stands behind it, and the last part."""
+    at = max(name.rfind("."), name.rfind("/"))
+    at = (role_at(name) if at < 0 else at) + 1
+    return name[:at], name[at:]
+
+
+_Members = list[tuple[tuple[tuple[int, ...], tuple[int, ...]], _Node]]
+"""Nodes with their places and numbers in the families around them."""
 
 
 def _collect(nodes: _Members, path: tuple[Part, ...], cut: _Cut, found: list[Unit]) -> None:
@@ -175,9 +188,9 @@ def _collect(nodes: _Members, path: tuple[Part, ...], cut: _Cut, found: list[Uni
         for at, cluster in enumerate(_families(members, names, cut, nested)):
             if len(cluster) > 1:
                 inner = [
-                    ((*ordinals, (place, number)), node)
+                    (((*places, place), (*numbers, number)), node)
                     for place, number in enumerate(cluster)
-                    for ordinals, node in names[members[number]]
+                    for (places, numbers), node in names[members[number]]
                 ]
                 inner.sort(key=lambda row: row[0])
                 part = Part(f"{before}#{'~' * at}{after}", family=True)
@@ -217,13 +230,13 @@ def _unit(rows: _Members, path: tuple[Part, ...]) -> Unit:
     first = rows[0][1].tensors
     return Unit(
         path,
-        tuple(tuple(place for place, _ in ordinals) for ordinals, _ in rows),
+        tuple(ordinals[0] for ordinals, _ in rows),
         {role: tuple(node.tensors[role][0].key for _, node in rows) for role in complete},
         {role: tuple(node.tensors[role][0].shape for _, node in rows) for role in complete},
         min(row[1] for row in first.values()),
         {role: first[role][2] for role in complete},
         all(row[3] for row in first.values()),
-        tuple(tuple(number for _, number in ordinals) for ordinals, _ in rows),
+        tuple(ordinals[1] for ordinals, _ in rows),
         places=tuple(min(row[1] for row in node.tensors.values()) for _, node in rows),
         holds=any("running_mean" in child.tensors for _, node in rows for child in node.children.values()),
     )

@@ -347,11 +347,11 @@ def _namesakes(
     found = {
         one
         for one, here, there, shape in pairs
-        if _plain(here) != _plain(there)  # else the numbers of a list were moved
-        and (
-            (ours.get(there) == shape and there not in used)
-            or (_is_sized(theirs.get(here), shape) and here not in made)
+        if (
+            (there not in used and ours.get(there) == shape)
+            or (here not in made and _is_sized(theirs.get(here), shape))
         )
+        and _plain(here) != _plain(there)  # else the numbers of a list were moved
     }
     found |= set() if is_most else _of_another_width(pairs, theirs)
     return found | _strays(pairs, ours)
@@ -367,8 +367,9 @@ def _of_another_width(pairs: Sequence[tuple[Match, str, str, Shape]], theirs: Ma
 
 def _strays(pairs: Sequence[tuple[Match, str, str, Shape]], ours: Mapping[str, Shape]) -> set[Match]:
     """Where most numbers stay: those that move to a number whose namesake is left over, or is a stray itself."""
-    moved = [row for row in pairs if row[1] != row[2] and _plain(row[1]) == _plain(row[2])]
-    if len(moved) >= sum(here == there for _, here, there, _ in pairs):
+    kept = sum(here == there for _, here, there, _ in pairs)
+    moved = [row for row in pairs if row[1] != row[2] and _plain(row[1]) == _plain(row[2])] if kept else []
+    if len(moved) >= kept:
         return set()  # a list was renumbered
     strays: set[Match] = set()
     used = {here for _, here, _, _ in pairs}

@@ -6,6 +6,7 @@ import math
 import tomllib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
@@ -128,9 +129,8 @@ class Edge:
     blocks: float | None = None
     whole: bool = False
     aligned: bool = False
-    claimed: dict[Unit, set[int]] | None = None
+    claimed: dict[Unit, AbstractSet[int]] | None = None
     mapped: dict[int, int] | None = None
-    is_closed: bool = False
 
     @property
     def backwards(self) -> bool:
@@ -252,20 +252,6 @@ def _turns(source: Unit, target: Unit) -> bool:
     return all(len(one) == len(other) == 2 and one == other[::-1] != other for one, other in pairs)
 
 
-def layout_between(source: Unit, target: Unit, role: str, at: tuple[int, int], way: str) -> str | None:
-    """What is done with the axes of one tensor; None if it is another tensor.
-
-    Args:
-        source: a unit.
-        target: a unit.
-        role: of the tensor.
-        at: the instance of either.
-        way: which of both has its inputs before its outputs.
-    """
-    shapes = source.shapes[role][at[0]], target.shapes[role][at[1]]
-    return relation(*shapes, way if role == source.main else "")
-
-
 def _sizes(unit: Unit) -> tuple[int, ...]:
     return tuple(math.prod(shape) for shape in unit.shapes[unit.main])
 
@@ -282,8 +268,10 @@ _SAMPLED = 8
 
 
 def _is_tensor(one: Unit, other: Unit, at: tuple[int, int], way: str) -> bool:
-    roles = one.shapes.keys() & other.shapes.keys()
-    return all(layout_between(one, other, role, at, way) is not None for role in roles)
+    return all(
+        relation(one.shapes[role][at[0]], other.shapes[role][at[1]], way if role == one.main else "") is not None
+        for role in one.shapes.keys() & other.shapes.keys()
+    )
 
 
 def _beside(one: Unit, other: Unit, laid: Laid, turned: frozenset[Unit]) -> Edge | None:

@@ -16,18 +16,20 @@ def pairs_of(match: Match) -> Iterator[Pair]:
     """One pair for each role that both units have, in each instance."""
     source, target = match.source, match.target
     for role in target.shapes:
-        if role not in source.shapes:
+        if role not in source.shapes or (source.kind == HALVES and is_lost(source, role)):
             continue
+        way, made = match.way if role == source.main else "", source if source.kind else target
+        flips = role == made.main and made.turned, bool(way)
         for at in range(len(target.members)):
             sources, targets = _keys(source, role, at), _keys(target, role, at)
-            if source.kind == HALVES and is_lost(source, role):
-                continue
             shapes = source.shapes[role][at], target.shapes[role][at]
-            flip = match.way if role == source.main else ""
-            layout = _layout(source, target, role, shapes, len(sources), len(targets), flip)
-            for made in (source, target):
-                if made.kind == HALVES:
-                    layout = half_layout(made, role, len(shapes[0]), made is source)
+            if made.kind:
+                layout = _layout(made, shapes, len(targets if made is target else sources), flips, made is source)
+            else:
+                layout = relation(*shapes, way) or ""
+            for half in (source, target):
+                if half.kind == HALVES:
+                    layout = half_layout(half, role, len(shapes[0]), half is source)
             same = sources == targets and match.confidence.within(Confidence.ALIGNED)
             confidence = Confidence.CERTAIN if same else match.confidence
             if HALVES in (source.kind, target.kind):
@@ -49,16 +51,11 @@ def _keys(unit: Unit, role: str, at: int) -> tuple[str, ...]:
     return unit.groups[role][at] if unit.groups else (unit.keys[role][at],)
 
 
-def _layout(
-    source: Unit, target: Unit, role: str, shapes: tuple[Shape, Shape], sources: int, targets: int, turned: str
-) -> str:
-    made = source if source.kind else target
-    flips = role == made.main and made.turned, bool(turned)
-    if source.kind:
-        stack = "stack" in source.kind
-        return joining_layout(sources, shapes[0][0] if stack else 0, len(shapes[0]) - stack, flips)
-    if target.kind:
-        if "stack" in target.kind:
-            return unstacking_layout(shapes[1][0], targets // shapes[1][0], len(shapes[1]) - 1)
-        return splitting_layout(targets, len(shapes[1]), flips)
-    return relation(*shapes, turned) or ""
+def _layout(made: Unit, shapes: tuple[Shape, Shape], parts: int, flips: tuple[bool, bool], is_joined: bool) -> str:
+    """How the parts of a unit that is made of several are joined, or it is split into them."""
+    stack = "stack" in made.kind
+    if is_joined:
+        return joining_layout(parts, shapes[0][0] if stack else 0, len(shapes[0]) - stack, flips)
+    if stack:
+        return unstacking_layout(shapes[1][0], parts // shapes[1][0], len(shapes[1]) - 1)
+    return splitting_layout(parts, len(shapes[1]), flips)

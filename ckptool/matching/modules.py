@@ -57,7 +57,6 @@ class Unit:
         groups: of a unit that is made of others, by role: the keys that make up each instance.
         pieces: the units that it is made of.
         kind: how: "qkv", "gate up", "stack".
-        is_cut: only some of its instances are meant.
         turned: its pieces have their inputs before their outputs; its own shapes are as torch has them.
         made_of: the name of its class, where there is a model, and in all instances the same.
         words: what its path says, weighted.
@@ -84,7 +83,6 @@ class Unit:
     groups: dict[str, tuple[tuple[str, ...], ...]] = field(default_factory=dict)
     pieces: tuple[Unit, ...] = ()
     kind: str = ""
-    is_cut: bool = False
     made_of: str = ""
     turned: bool = False
     words: dict[str, float] = field(default_factory=dict)
@@ -149,7 +147,6 @@ class Unit:
             self.written,
             self.bare,
             tuple(self.numbers[at] for at in kept),
-            is_cut=len(kept) < len(self.members),
             made_of=self.made_of,
             places=tuple(self.places[at] for at in kept) if self.places else (),
             words=self.words,

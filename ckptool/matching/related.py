@@ -17,7 +17,7 @@ from ckptool.matching.edges import Match, signals
 from ckptool.matching.emit import pairs_of
 from ckptool.matching.modules import Shape, Unit
 from ckptool.matching.relations import squeezed
-from ckptool.matching.result import Confidence, Evidence, Pair
+from ckptool.matching.result import Confidence, Evidence, Pair, least_sure
 
 Specs = Mapping[str, TensorSpec]
 Chain = tuple[str, ...]
@@ -54,7 +54,7 @@ def related(
         text = f"the two seem unrelated: only {having} a counterpart that names and shapes agree on"
         return [], (Note(text) if sure else Note("the two have nothing in common"),)
     if text := _stranger(attempt):
-        doubtful = [replace(one, confidence=max(one.confidence, Confidence.GUESS, key=_rank)) for one, _ in found]
+        doubtful = [replace(one, confidence=least_sure([one.confidence, Confidence.GUESS])) for one, _ in found]
         found = [
             (one, tuple(replace(pair, confidence=one.confidence) for pair in row))
             for one, (_, row) in zip(doubtful, found, strict=True)
@@ -146,7 +146,7 @@ def _coherent(attempt: Attempt) -> list[Match]:
         )
 
     return [
-        one if holds(one) else replace(one, confidence=max(one.confidence, Confidence.GUESS, key=_rank))
+        one if holds(one) else replace(one, confidence=least_sure([one.confidence, Confidence.GUESS]))
         for one in attempt.found
     ]
 
@@ -163,10 +163,6 @@ def _is_matrix(unit: Unit) -> bool:
 def _whole(unit: Unit) -> Iterator[Unit]:
     """What a unit is, or is made of, in all of its blocks."""
     yield from (piece.root or piece for piece in (unit.pieces if unit.kind else (unit,)))
-
-
-def _rank(confidence: Confidence) -> int:
-    return confidence.rank
 
 
 def _stranger(attempt: Attempt) -> str:

@@ -13,7 +13,7 @@ _LETTERS = "abcdefgh"
 
 def squeezed(shape: Shape) -> Shape:
     """The shape without its ones."""
-    return tuple(size for size in shape if size != 1)
+    return tuple(size for size in shape if size != 1) if 1 in shape else shape
 
 
 @lru_cache(maxsize=65536)

@@ -11,6 +11,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 
 from ckptool.core.spec import TensorSpec
 from ckptool.matching.order import has_order
@@ -27,7 +28,7 @@ _SCALE = re.compile("scale", re.IGNORECASE)
 
 
 def usual_names(specs: Mapping[str, TensorSpec]) -> dict[str, str]:
-    """For each key, the key with the usual name of its role; itself where nothing is learned.
+    """For each key, the key with the usual name of its role; none for any where nothing is learned.
 
     Args:
         specs: in the file's order.
@@ -43,18 +44,19 @@ def usual_names(specs: Mapping[str, TensorSpec]) -> dict[str, str]:
         module, last = _parted(key, is_flat)
         modules[module][last] = spec.shape
     is_ordered = has_order([*specs])
-    schemas = {module: found for module, rows in modules.items() if (found := _schema(rows, is_ordered))}
+    schema_of = cache(lambda rows: _schema(dict(rows), is_ordered))
+    schemas = {module: found for module, rows in modules.items() if (found := schema_of(tuple(rows.items())))}
     counts = Counter(schemas.values())
     learned = _learned(counts, is_ordered)
     if not learned:
-        return {key: key for key in specs}
+        return {}
     names: dict[str, str] = {}
     for key in specs:
         module, last = _parted(key, is_flat)
         schema = schemas.get(module)
         role = learned.get(schema, {}).get(last) if schema else None
         names[key] = f"{_home(module, modules)}.{role}" if role else key
-    return names if len({*names.values()}) == len(names) else {key: key for key in specs}
+    return names if len({*names.values()}) == len(names) else {}
 
 
 def _parted(key: str, is_flat: bool) -> tuple[str, str]:

@@ -59,10 +59,9 @@ def _rules(pairs: Sequence[Pair], source: Specs, target: Specs, *, in_parts: boo
     is_source = has_order([*source]) and not has_order([*target])
     at = {key: number for number, key in enumerate(source if is_source else target)}
     ordered = sorted(pairs, key=lambda pair: min(at[key] for key in (pair.sources if is_source else pair.targets)))
-    by_id = {id(pair): pair for pair in pairs}
     found = []
     for rule in rules_from(ordered, source, target, in_parts=in_parts):
-        mine = tuple(by_id[id(pair)] for pair in rule.said)
+        mine = tuple(pair for pair in rule.said if isinstance(pair, Pair))
         if mine:
             sure = least_sure(pair.confidence for pair in mine)
             found.append(MatchRule(rule.text, mine, _reasons(mine), sure))

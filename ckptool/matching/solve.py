@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
+from functools import lru_cache
 
 from ckptool.matching.alike import same_end, shared, similarity
 from ckptool.matching.edges import Edge, Match, signals
@@ -162,7 +164,6 @@ class Board:
         ):
             return True
         if edge.source.kind or edge.target.kind:
-            edge.is_closed = True
             return False
         ours, theirs = (self.used.get(unit.atoms[0], set()) for unit in (edge.source, edge.target))
         here, there = edge.source.rows, edge.target.rows
@@ -173,23 +174,28 @@ class Board:
         )
         if left:
             edge.at, edge.claimed, edge.mapped = left, None, None
-        edge.is_closed = not left
         return bool(left)
 
     def _take(self, edge: Edge) -> None:
-        edge.is_closed = True
         for unit, at in edge_claims(edge).items():
             self.used.setdefault(unit, set()).update(at)
 
 
-def claims(edge: Edge) -> Iterator[tuple[Unit, set[int]]]:
-    """The units that an edge needs, with the instances."""
+def _claims(edge: Edge) -> Iterator[tuple[Unit, AbstractSet[int]]]:
     for side, unit in enumerate((edge.source, edge.target)):
         for one in unit.pieces or (unit,):
             if "stack" in unit.kind:
                 yield one.root or one, {*(one.rows or range(len(one.members)))}
+            elif edge.at is None and not one.rows:
+                yield one.root or one, _first(edge.count)
             else:
                 yield one.root or one, {one.rows[row[side]] if one.rows else row[side] for row in edge.instances}
+
+
+@lru_cache(maxsize=64)
+def _first(count: int) -> frozenset[int]:
+    """So many instances; most edges need all of those of their units."""
+    return frozenset(range(count))
 
 
 def _clash(one: Edge, other: Edge) -> bool:
@@ -203,10 +209,10 @@ def _clash(one: Edge, other: Edge) -> bool:
     return any(unit in ours and not ours[unit].isdisjoint(at) for unit, at in theirs.items())
 
 
-def edge_claims(edge: Edge) -> dict[Unit, set[int]]:
+def edge_claims(edge: Edge) -> dict[Unit, AbstractSet[int]]:
     """The units that an edge needs, with the instances."""
     if edge.claimed is None:
-        edge.claimed = dict(claims(edge))
+        edge.claimed = dict(_claims(edge))
     return edge.claimed
 
 

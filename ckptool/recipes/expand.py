@@ -103,12 +103,12 @@ def expand(
         steps = _copies(items)
     if steps is None:
         steps = list(_steps(items))
-        if targets is not None:
+        if targets is not None and recipe.init:
             _fill(recipe, steps, targets, state)
         _tie(recipe, steps, state)
     return Expansion(
         steps if isinstance(steps, Copies) else tuple(steps),
-        tuple(_dropped(loaded, _used(items, steps), state)),
+        tuple(_dropped(loaded, _used(items), state)),
         (_misfit(recipe, unmet),) if unmet else state.found(),  # what follows from a misfit is not said
         tuple(state.uses),
     )
@@ -180,16 +180,15 @@ def _steps(items: Items) -> Iterator[Step]:
         yield Step(TensorSpec(name, spec.dtype, spec.shape), value, reason)
 
 
-def _used(items: Items, steps: Sequence[Step]) -> bytearray:
+def _used(items: Items) -> bytearray:
     """1 for each tensor of the inputs that a step is made of."""
     used = bytearray(len(items.loaded.keys))
     for row in items.rows:
         if row >= 0:
             used[row] = 1
-    if not isinstance(steps, Copies):
-        sources = {source for step in steps for source in sources_of(step.value)}
-        for row in range(len(used)):
-            used[row] = used[row] or items.loaded.source(row) in sources
+    sources = {source for row in items.rows if row < 0 for source in sources_of(items.computed[-row - 1].value)}
+    for row in range(len(used)) if sources else ():
+        used[row] = used[row] or items.loaded.source(row) in sources
     return used
 
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 import re
 from array import array
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
 from math import prod
 
-from ckptool.core.outlines import outline, outlines
+from ckptool.core.outlines import by_names, outline, outlines
 from ckptool.recipes.pattern import MAX_NAME, Pattern
 from ckptool.recipes.rules import Rule, Stage
 from ckptool.recipes.search import Match
@@ -112,8 +112,13 @@ class _Test:
     @cached_property
     def is_blind(self) -> bool:
         """All keys of an outline are alike to the rule."""
+        return self.counts_nothing and self.pattern.is_blind
+
+    @cached_property
+    def counts_nothing(self) -> bool:
+        """All keys of an outline whose numbers inside names are the same are alike to the rule."""
         holes = (hole for target in self.rule.targets for hole in target.holes)
-        return self.pattern.is_blind and not any(hole.linear for hole in holes)
+        return self.pattern.counts_nothing and not any(hole.linear for hole in holes)
 
     @cached_property
     def _outline(self) -> tuple[str | None, str, str, Pattern]:
@@ -143,10 +148,10 @@ def match_stage(stage: Stage, keys: Sequence[str]) -> Matches:
         if len(positions) >= _MANY:
             those = [test for test in whole if test.may_match(text)]
             parts = [test for test in partial if test.may_match(text)]
-            if all(test.is_blind for test in (*those, *parts)) and work.take_alike(those, parts, positions):
-                continue
-        for position in positions:
-            work.take(those, parts, position)
+        for row, is_alike in _alike(text, positions, keys, [*those, *parts]):
+            if not is_alike or not work.take_alike(those, parts, row):
+                for position in row:
+                    work.take(those, parts, position)
     for owned in work.found.owned.values():
         owned.sort(key=lambda one: one.position)
     return work.found
@@ -161,6 +166,18 @@ def _positions(keys: Sequence[str]) -> dict[str, array[int]]:
         else:
             found[text] = array("Q", (position,))
     return found
+
+
+def _alike(
+    text: str, positions: Sequence[int], keys: Sequence[str], tests: Sequence[_Test]
+) -> Iterator[tuple[Sequence[int], bool]]:
+    """Where some keys of an outline stand, and whether they are many and all alike to some rules."""
+    is_many = len(positions) >= _MANY
+    if is_many and all(test.counts_nothing for test in tests) and not all(test.is_blind for test in tests):
+        for row in by_names(text, [keys[position] for position in positions]).values():
+            yield array("Q", [positions[at] for at in row]), len(row) >= _MANY
+    else:
+        yield positions, is_many and all(test.is_blind for test in tests)
 
 
 class _Matching:

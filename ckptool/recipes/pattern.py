@@ -27,7 +27,7 @@ from dataclasses import dataclass, field, replace
 from typing import NoReturn, TypeAlias
 
 from ckptool.core.errors import UsageError
-from ckptool.core.outlines import has_digits, outline
+from ckptool.core.outlines import has_digits, has_numbers, outline
 from ckptool.recipes.capture import OPEN, Hole, Values
 from ckptool.recipes.search import Element, Match, Search, choice, is_prefix_free, literal, parts_or_none, run
 
@@ -102,11 +102,19 @@ class Pattern:
     @property
     def is_blind(self) -> bool:
         """Where it matches a key, if it does, depends on the key's outline alone (see `ckptool.core.outlines`)."""
-        written = [token for part in self.parts for token in part if isinstance(token, str)]
-        written += [text for hole in self.holes for text in hole.choices]
+        return self.counts_nothing and not any(map(has_digits, self._written))
+
+    @property
+    def counts_nothing(self) -> bool:
+        """Where it matches a key depends on the key's outline, and on numbers inside names (``w1``), alone."""
         counts = any(hole.kind == "range" or hole.linear for hole in self.holes)
         is_plain = len({hole.name for hole in self.holes}) == len(self.holes) and not counts
-        return is_plain and not any(map(has_digits, written))
+        return is_plain and not any(map(has_numbers, self._written))
+
+    @property
+    def _written(self) -> list[str]:
+        written = [token for part in self.parts for token in part if isinstance(token, str)]
+        return written + [text for hole in self.holes for text in hole.choices]
 
     @property
     def outline(self) -> Pattern:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 _PLAIN = re.compile(r"[\w-]+(\.[\w-]+)*")
 
@@ -123,10 +124,11 @@ def drop_rules(dropped: Sequence[str], kept: Iterable[str]) -> list[str]:
         >>> drop_rules(["fc.weight", "fc.bias", "a.b"], ["a.c"])
         ['fc.{k**} -> !', 'a.b -> !']
     """
-    needed = Counter(prefix for key in kept for prefix in _prefixes(key))
+    mine = {prefix for key in dropped for prefix in _prefixes(key)}
+    needed = {prefix for key in kept for prefix in takewhile(mine.__contains__, _prefixes(key))}
     rules: dict[str, None] = {}
     for key in dropped:
-        module = next((prefix for prefix in _prefixes(key) if not needed[prefix]), None)
+        module = next((prefix for prefix in _prefixes(key) if prefix not in needed), None)
         if module is not None and _is_plain_key(module):
             rules[f"{module}.{{k**}} -> !"] = None
         elif _is_plain_key(key):
@@ -134,10 +136,9 @@ def drop_rules(dropped: Sequence[str], kept: Iterable[str]) -> list[str]:
     return list(rules)
 
 
-def _prefixes(key: str) -> list[str]:
+def _prefixes(key: str) -> Iterator[str]:
     """The modules a key is in, outermost first."""
-    parts = key.split(".")
-    return [".".join(parts[:end]) for end in range(1, len(parts))]
+    return (key[:at] for at, char in enumerate(key) if char == ".")
 
 
 def _is_plain_key(key: str) -> bool:

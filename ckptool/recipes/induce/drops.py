@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from ckptool.recipes.renaming import drop_rules
 
-_MOST = 2000  # keys that are dropped one by one
+_MOST = 2000  # rules that drop
 _Box = tuple[frozenset[int], ...]
 
 
@@ -19,11 +19,9 @@ def drops_of(dropped: Collection[str], kept: Collection[str], source: Iterable[s
         >>> [*drops_of({"a.1.w", "a.2.w"}, {"a.0.w"}, ["a.0.w", "a.1.w", "a.2.w"])][0]
         ['a.{1-2}.{k**} -> !']
     """
-    if len(dropped) <= _MOST:
-        rules = drop_rules([key for key in source if key in dropped], kept)
-        yield _listed(rules)
-        yield _listed(rules, exactly=True)
-        yield rules
+    rules = drop_rules([key for key in source if key in dropped], kept)
+    ways = (_listed(rules), _listed(rules, exactly=True), rules)
+    yield from (some for some in ways if len(some) <= _MOST)
 
 
 def _listed(rules: Sequence[str], *, exactly: bool = False) -> list[str]:

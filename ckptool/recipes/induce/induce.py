@@ -12,6 +12,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property
 
 from ckptool.recipes.induce.choices import chosen
 from ckptool.recipes.induce.drops import drops_of
@@ -21,7 +22,7 @@ from ckptool.recipes.induce.joined import joint_line
 from ckptool.recipes.induce.lines import Line, Ruled, Said, is_sayable, with_roles
 from ckptool.recipes.induce.proof import Made, Specs, made_by
 from ckptool.recipes.induce.reversing import why_not_reversed
-from ckptool.recipes.induce.sample import for_all, like_sample, sample_of
+from ckptool.recipes.induce.sample import for_all, form_of, like_sample, sample_of
 
 LONGEST = 120
 """Characters of a rule, where it can be."""
@@ -80,10 +81,15 @@ class _Work:
         self.pairs, self.source, self.target = pairs, source, target
         self.place = {id(pair): at for at, pair in enumerate(pairs)}
         self.kept = {key for pair in pairs for key in pair.sources}
-        self.texts = Texts(source)
         self.wanted: Made = {
-            key: (tuple(sorted(set(pair.sources))), target[key].shape) for pair in pairs for key in pair.targets
+            key: (tuple(sorted(set(pair.sources))) if len(pair.sources) > 1 else pair.sources, target[key].shape)
+            for pair in pairs
+            for key in pair.targets
         }
+
+    @cached_property
+    def texts(self) -> Texts:
+        return Texts(self.source)
 
     def ways(self) -> Iterator[list[Ruled]]:
         """Rules that hold, the best first: that do a part each, and whole keys where these are much shorter."""
@@ -104,12 +110,13 @@ class _Work:
 
     def by_sample(self) -> list[Ruled]:
         """Rules that a few pairs of each form make, if they say all; else none."""
-        some = sample_of(self.pairs)
+        forms = [*map(form_of, self.pairs)]
+        some = sample_of(self.pairs, forms)
         if 2 * len(some) > len(self.pairs):
             return []
         source = like_sample(self.source, self.kept, [key for pair in some for key in pair.sources])
         target = like_sample(self.target, self.wanted.keys(), [key for pair in some for key in pair.targets])
-        rules = for_all([rule for rule in rules_from(some, source, target) if rule.said], self.pairs)
+        rules = for_all([rule for rule in rules_from(some, source, target) if rule.said], self.pairs, forms)
         return (self._checked(rules)[0] or []) if rules else []
 
     def _says_all(self, rules: Sequence[Ruled]) -> bool:
@@ -147,11 +154,10 @@ class _Work:
 
     def _lines(self, pairs: Iterable[Said], few: int = 0) -> list[Line]:
         """Lines for whole keys, as few as can be."""
-        shapes = [{key: spec.shape for key, spec in specs.items()} for specs in (self.source, self.target)]
         lines = [
             Line(pair.sources, pair.targets, pair.layout, (pair,))
             if len(pair.sources) == 1 and (len(pair.targets) == 1 or not pair.layout)
-            else joint_line(pair, *shapes)
+            else joint_line(pair, self.source, self.target)
             for pair in pairs
         ]
         lines = folded(with_roles(lines, self.source), self.texts)
@@ -250,11 +256,12 @@ class _Work:
         """The rules in an order in which they hold, with drops; None and the pairs that come out wrong."""
         least: set[int] | None = None
         by_model = self._by_model(rules)
-        by_length = sorted(by_model, key=lambda rule: (isinstance(rule, _Rest), -len(_left(rule.text))))
+        by_length = sorted(by_model, key=lambda rule: (isinstance(rule, _Rest), -len(rule.text.partition(" -> ")[0])))
         for some in (by_model, by_length):
             made, is_well = made_by([rule.text for rule in some], self.source, self.target)
             extra = {key: row for key, row in made.items() if key not in self.wanted}
             wrong = {id(pair) for pair in self.pairs if any(made.get(key) != self.wanted[key] for key in pair.targets)}
+            del made
             taken = {key for sources, _ in extra.values() for key in sources}
             wrong |= {id(pair) for pair in self.pairs if not taken.isdisjoint(pair.sources)} if taken else set()
             if not wrong and not extra and is_well:
@@ -265,11 +272,6 @@ class _Work:
                     return [*(Ruled(text, ()) for text in drops), *some], set()
             least = wrong if least is None or len(wrong) < len(least) else least
         return None, least or set()
-
-
-def _left(rule: str) -> str:
-    """What a rule names."""
-    return rule.partition(" -> ")[0]
 
 
 class _Rest(Ruled):
@@ -299,13 +301,9 @@ def _runs(edit: Edit, keys: Iterable[str]) -> Iterator[str]:
             places = range(len(parts) - size)
         for at in places:
             text = ".".join(parts[at : at + size])
-            if text not in seen and (_form(parts[at + size - 1]),) == last:
+            if text not in seen and (re.sub("[0-9]+", "#", parts[at + size - 1]),) == last:
                 seen.add(text)
                 yield text
-
-
-def _form(part: str) -> str:
-    return re.sub("[0-9]+", "#", part)
 
 
 def _dotted(line: Line, where: str) -> Ruled:

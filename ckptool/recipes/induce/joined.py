@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from ckptool.recipes.induce.lines import Line, Said, apart
+from ckptool.recipes.induce.proof import Specs
 
 Turned = tuple[bool, bool]
 """The parts have their inputs before their outputs; the whole has."""
-Shapes = Mapping[str, tuple[int, ...]]
 
 _RUN = re.compile("[0-9]+")
 _STACKED = re.compile(r"\| \((\d+) o\)")
@@ -36,17 +36,17 @@ def fused_sides(parts: Sequence[str], whole: str, rest: str, turned: Turned = (F
     return ", ".join(axes(part, turned[0]) for part in parts), axes(whole, turned[1])
 
 
-def joint_line(pair: Said, source: Shapes, target: Shapes) -> Line:
+def joint_line(pair: Said, source: Specs, target: Specs) -> Line:
     """The line of a pair with several tensors on one side.
 
     Args:
         pair: it; its layout puts the parts one after the other, and perhaps stacks them.
-        source: shapes by key.
+        source: specs by key.
         target: the same.
     """
     is_join = len(pair.sources) > 1
     keys, (whole,) = (pair.sources, pair.targets) if is_join else (pair.targets, pair.sources)
-    shapes = source if is_join else target
+    specs = source if is_join else target
     sides = pair.layout.partition(" | ")[0].split(" -> ")
     parts, all_ = sides if is_join else sides[::-1]
     first = parts.split(", ")[0].split()
@@ -56,7 +56,7 @@ def joint_line(pair: Said, source: Shapes, target: Shapes) -> Line:
     patterns = _stacked(keys, stack) if stack else list(keys)
     if patterns is None:
         return Line(pair.sources, pair.targets, pair.layout, (pair,))
-    choice = None if stack or len({shapes[key] for key in keys}) > 1 else _choice(keys)
+    choice = None if stack or len({specs[key].shape for key in keys}) > 1 else _choice(keys)
     if choice:
         patterns, names, together = [choice], ["o"], "(x o)"
     else:

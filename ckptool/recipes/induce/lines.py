@@ -94,9 +94,11 @@ def with_roles(lines: Iterable[Line], source: Iterable[str]) -> list[Line]:
         >>> with_roles([one, two], ["a.weight", "a.bias", "a.scale"])[0].text
         'a.{p=weight|bias} -> b.{p}'
     """
-    keys = [key.rpartition(".")[::2] for key in source]
-    sizes = Counter(module for module, _ in keys)
-    first = {end: at for at, (_, end) in reversed([*enumerate(keys)])}
+    sizes, first = Counter[str](), dict[str, int]()
+    for key in source:
+        module, _, end = key.rpartition(".")
+        sizes[module] += 1
+        first.setdefault(end, len(first))
     groups: dict[object, list[tuple[Line, str, str]]] = defaultdict(list)
     found: list[Line] = []
     for line in lines:

@@ -100,7 +100,7 @@ class Variable:
                 side[place] = ranged
                 return replace(self, left=left, right=right, is_open=False, bounds=(values[0], values[-1]))
         left, right = (
-            {at: _listed(self.choice, [row[at] for row in rows]) for at in rows[0]}
+            {at: f"{{{self.choice}={'|'.join(row[at] for row in rows)}}}" for at in rows[0]}
             for rows in (self.values, self.others)
         )
         columns = [[row[at] for row in rows] for rows in (self.values, self.others) for at in rows[0]]
@@ -110,10 +110,6 @@ class Variable:
         if len(columns[0]) > MOST_CHOICES or max(map(len, texts)) > _LONGEST:
             return None
         return replace(self, left=left, right=right, is_open=False, forms={})
-
-
-def _listed(name: str, texts: Sequence[str]) -> str:
-    return f"{{{name}={'|'.join(texts)}}}"
 
 
 def variables_of(ours: Sequence[Column], theirs: Sequence[Column]) -> list[Variable] | None:
