@@ -46,17 +46,14 @@ def doubted(
     lists: dict[tuple[Chain, Chain], list[Match]] = defaultdict(list)
     for one in matches:
         lists[one.source.chain, one.target.chain].append(one)
-    for (here, there), row in lists.items():
+    for row in lists.values():
         found |= dict.fromkeys(_crossing(row, ordered=ordered), Evidence.CROSSED)
-        if here and there:
-            found |= dict.fromkeys(_of_other_blocks(row), Evidence.OTHER_BLOCKS)
     found |= dict.fromkeys(_of_other_lists(matches), Evidence.OTHER_BLOCKS)
     found |= dict.fromkeys(_of_other_names(matches), Evidence.OTHER_BLOCKS)
     is_most = _is_most(matches, sources, targets)
     found |= dict.fromkeys(_namesakes(matches, sources, targets, is_most=is_most), Evidence.NAMESAKE)
     found |= dict.fromkeys(of_twins(matches, sources, targets), Evidence.TWIN)
     found |= dict.fromkeys(_rearranged(matches, sources, targets), Evidence.REARRANGED)
-    found |= dict.fromkeys(_split(matches), Evidence.SPLIT)
     found |= dict.fromkeys(_away(matches, sources, targets), Evidence.SPLIT)
     found |= dict.fromkeys(_rivalled(matches, sources, targets), Evidence.CROSSED)
     common = _common(sources) | _common(targets)
@@ -97,23 +94,6 @@ def _outermost(key: str) -> str:
     """The name up to the first number: of the block that it is in."""
     found = _BLOCK.match(key)
     return found[0] if found else ""
-
-
-def _split(matches: Sequence[Match]) -> set[Match]:
-    """Those that no word tells, and whose siblings went to another module: the children of one go to one."""
-    there: dict[Chain, Counter[Chain]] = defaultdict(Counter)
-    back: dict[Chain, Counter[Chain]] = defaultdict(Counter)
-    inner = [one for one in matches if one.source.parent != one.source.chain and one.target.parent != one.target.chain]
-    for one in inner:
-        there[one.source.parent][one.target.parent] += 1
-        back[one.target.parent][one.source.parent] += 1
-    return {
-        one
-        for one in inner
-        if len(there[one.source.parent]) > 1
-        and len(back[one.target.parent]) > 1
-        and not any(said.group is Group.WORDS for said in one.evidence)
-    }
 
 
 def _away(matches: Sequence[Match], sources: Sequence[Unit], targets: Sequence[Unit]) -> set[Match]:
@@ -232,21 +212,6 @@ def _words(source: Unit, target: Unit) -> float:
 # ---------------------------------------------------------------------------------------------- block by block
 
 
-def _of_other_blocks(row: Sequence[Match]) -> set[Match]:
-    """Those in whose eyes a block is another than it is to most."""
-    votes: Counter[tuple[Numbers, Numbers]] = Counter()
-    for one in row:
-        votes.update(_blocks(one))
-    ours, theirs = Counter[Numbers](), Counter[Numbers]()
-    for (here, there), count in votes.items():
-        ours[here] += count
-        theirs[there] += count
-    wrong = {
-        pair for pair, count in votes.items() if count < _MAJORITY * max(ours[pair[0]], theirs[pair[1]])
-    } | _backwards(votes)
-    return {one for one in row if not wrong.isdisjoint(_blocks(one))}
-
-
 def _of_other_lists(matches: Iterable[Match]) -> set[Match]:
     """Those in whose eyes the outermost list is counted forwards, though most have it backwards."""
     lists: dict[tuple[str, str], list[tuple[Match, set[tuple[int, int]]]]] = defaultdict(list)
@@ -286,28 +251,6 @@ def _numbered(key: str) -> dict[str, str]:
     """The numbers of the modules with such names around a tensor's module."""
     found = map(_NUMBERED.fullmatch, key.replace("/", ".").replace("_", "").lower().split(".")[:-2])
     return {match[1]: match[2] for match in found if match}
-
-
-def _blocks(one: Match) -> list[tuple[Numbers, Numbers]]:
-    if one.source.path[-1].family or one.target.path[-1].family or one.source.kind or one.target.kind:
-        return []  # leaves in a row are no blocks
-    if len(one.source.numbers[0]) != len(one.target.numbers[0]):
-        return []  # stages here, one list there
-    return list(zip(one.source.numbers, one.target.numbers, strict=True))
-
-
-def _backwards(pairs: Mapping[tuple[Numbers, Numbers], int]) -> set[tuple[Numbers, Numbers]]:
-    """Blocks of one list inside another that are counted from its end, as whole lists are and parts of them are not."""
-    inside: dict[tuple[Numbers, Numbers], list[tuple[Numbers, Numbers]]] = defaultdict(list)
-    for here, there in pairs:
-        if len(here) > 1 and len(there) > 1:
-            inside[here[:-1], there[:-1]].append((here, there))
-    return {
-        pair
-        for row in inside.values()
-        if any(one[1] >= other[1] for one, other in pairwise(sorted(row)))
-        for pair in row
-    }
 
 
 # ---------------------------------------------------------------------------------------------- another order inside

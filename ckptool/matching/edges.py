@@ -220,14 +220,9 @@ def flip(source: Unit, target: Unit, turned: frozenset[Unit]) -> str:
     A matrix that is a parameter by itself turns round where it becomes a module's.
     """
     way = (source in turned) - (target in turned)
-    if (
-        not way
-        and (found := _has_heads(source) - _has_heads(target))
-        and _is_square_matrix(source if found < 0 else target)
-    ):
-        return ("", "source", "target")[
-            found
-        ]  # Flax has the inputs of q first, and the outputs of what joins heads last
+    heads = _has_heads(source) - _has_heads(target)
+    if not way and heads and turned.isdisjoint((source, target)) and _is_square_matrix(target if heads > 0 else source):
+        way = heads  # Flax has the inputs of q first, and the outputs of what joins heads last
     if (
         not way
         and source.bare != target.bare

@@ -29,8 +29,8 @@ _AROUND = 3  # modules outside of all blocks, at least, that match by their name
 _FEW = 16  # rows of a head that is small
 _KINDS = 5  # shapes of matrices, at least,
 _NEARLY_ALL = 0.82  # and of all shapes of one side, that models of one kind have in common
-_RELATED = 0.3  # of the tensors, or matrices, of the smaller side match; below this the models are unrelated
-_SAME_ENDS = 0.15  # the same where what stands before and behind the blocks has the same shapes
+_RELATED, _MATRICES = 0.3, 0.4  # of the tensors, or of the matrices, of the smaller side match in related models
+_SAME_ENDS = 0.15  # of either where what stands before and behind the blocks has the same shapes
 _USUAL = ((1, 1), (2, 1), (3, 1), (4, 1), (1, 4))  # widths of the matrices that the blocks of most transformers have
 
 
@@ -45,10 +45,12 @@ def related(
     made, used = {key for pair in sure for key in pair.targets}, {key for pair in sure for key in pair.sources}
     matched = max(len(made), len(used))
     ours, theirs = map(_ends, attempt.units)
-    least = _SAME_ENDS if ours and ours == theirs and _are_alike(attempt) else _RELATED
+    has_same_ends = ours == theirs != set() and _are_alike(attempt)
+    sides = (source.keys(), target.keys(), _RELATED), (_matrices(source), _matrices(target), _MATRICES)
     if not any(
-        max(len(made & there), len(used & here)) >= least * min(len(here), len(there))
-        for here, there in ((source.keys(), target.keys()), (_matrices(source), _matrices(target)))
+        max(len(made & there), len(used & here))
+        >= (_SAME_ENDS if has_same_ends else least) * min(len(here), len(there))
+        for here, there, least in sides
     ):
         having = many(matched, "tensor has", "tensors have")
         text = f"the two seem unrelated: only {having} a counterpart that names and shapes agree on"
@@ -117,17 +119,11 @@ def _coherent(attempt: Attempt) -> list[Match]:
         if one.is_named and len(one.target.shapes[one.target.main][0]) > 1
     }
 
-    def better(here: Chain, there: Chain) -> bool:
-        """One of them is as alike to another list, and that looks at another tower as it does, or does not."""
-        rivals = [
-            (ours, theirs)
-            for (ours, theirs), score in likeness.items()
-            if score >= signals()["blocks"].tells and (("source", ours) in crossing) == (("target", theirs) in crossing)
-        ]
-        return any(
-            (ours == here and theirs[:-1] != there[:-1]) or (theirs == there and ours[:-1] != here[:-1])
-            for ours, theirs in rivals
-        )
+    def is_kept(here: Chain, there: Chain) -> bool:
+        """Most modules are called alike by two words, so that attention to another tower was put in between."""
+        row = [one for one in attempt.found if (one.source.chain, one.target.chain) == (here, there)]
+        ends = [[[part.text for part in unit.path[-2:]] for unit in (one.source, one.target)] for one in row]
+        return 2 * sum(one == other for one, other in ends) > len(row)
 
     def holds(one: Match) -> bool:
         here, there = one.source.chain, one.target.chain
@@ -136,7 +132,7 @@ def _coherent(attempt: Attempt) -> list[Match]:
         ours, theirs = alike[here, there]
         if likeness.get((here, there), 0.0) >= signals()["blocks"].agrees:
             return True
-        if (("source", here) in crossing) != (("target", there) in crossing) and better(here, there):
+        if (("source", here) in crossing) != (("target", there) in crossing) and not is_kept(here, there):
             return False
         return any(
             sum(len(unit.members) for unit in some if _is_matrix(unit) in kinds)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from ckptool.matching.alike import contradicts, similarity
 from ckptool.matching.blocks import counts_back
 from ckptool.matching.edges import Match, flip
-from ckptool.matching.instances import COUNTED, Block, Instance, Kind, homes_of, hung, instances_of
+from ckptool.matching.instances import COUNTED, Block, Instance, homes_of, hung, instances_of
 from ckptool.matching.modules import Unit
 from ckptool.matching.result import Confidence, Evidence
 
@@ -78,7 +78,7 @@ def in_sequence(
     is_most = len(spine) >= _SHORTEST and any(share >= most and kinds >= fewest for most, fewest in _MOST)
     if not is_same and not is_most:
         return [], frozenset()
-    found = _beside(spine + _between(here, there, spine), here, there)
+    found = _beside(spine, here, there)
     if all(ordered):
         said = [row for row in _common(ours, theirs) if not row[0].is_matrix]
         said = [row for row in _beside(found + said, ours, theirs) if not row[0].is_matrix]
@@ -166,23 +166,6 @@ def _common(ours: Sequence[Instance], theirs: Sequence[Instance]) -> list[Pair]:
     steps = before[:-1, :-1][best]
     alone = np.bincount(steps, minlength=total + 1)[steps] == 1
     return [(ours[at], theirs[to]) for at, to in rows[alone]]
-
-
-def _between(ours: Sequence[Instance], theirs: Sequence[Instance], laid: Sequence[Pair]) -> list[Pair]:
-    """Pairs that are the only ones of their kind between two that are laid one after the other."""
-    ends = {id(one): at for at, row in enumerate(laid) for one in row}
-
-    def gaps(side: Iterable[Instance]) -> dict[tuple[int, Kind], list[Instance]]:
-        found: dict[tuple[int, Kind], list[Instance]] = defaultdict(list)
-        gap = -1
-        for one in side:
-            gap = ends.get(id(one), gap)
-            if id(one) not in ends:
-                found[gap, one.kind].append(one)
-        return found
-
-    here, there = gaps(ours), gaps(theirs)
-    return [(row[0], there[gap][0]) for gap, row in here.items() if len(row) == len(there.get(gap, ())) == 1]
 
 
 def _lengths(same: np.ndarray) -> np.ndarray:
