@@ -64,53 +64,66 @@ def _natural(text: str) -> list[tuple[bool, int, str]]:
 
 
 def homes_of(modules: Sequence[Instance]) -> dict[int, Instance]:
-    """By id of a vector: the matrix that it stands beside.
-
-    That alone stands behind the longest beginning of its name (``branch1.bn``), has its number (``conv2``, ``bn2``), or
-    the number before it (``features.3`` and ``features.4``).
-    """
+    """By id of a vector: the matrix that alone stands behind the longest beginning of its name: ``branch1.bn``."""
     beside: dict[Block, list[Instance]] = defaultdict(list)
-    counted: dict[tuple[Block, str], list[Instance]] = defaultdict(list)
     for one in modules:
         for depth in range(1, len(one.tokens) + 1) if one.is_matrix else ():
             beside[one.tokens[:depth]].append(one)
-        if one.is_matrix and (number := _ENDING.search(one.tokens[-1])):
-            counted[one.tokens[:-1], number[0]].append(one)
     found = {}
     for one in modules:
-        if one.is_matrix:
-            continue
         depth = next((at for at in range(len(one.tokens), 0, -1) if one.tokens[:at] in beside), 0)
-        alone = beside[one.tokens[:depth]] if depth else []
-        if len(alone) != 1 and (number := _ENDING.search(one.tokens[-1])):
-            before = str(int(number[0]) - 1) if one.tokens[-1].isdigit() else number[0]
-            alone = counted.get((one.tokens[:-1], before), [])
-        if len(alone) == 1:
-            found[id(one)] = alone[0]
+        if not one.is_matrix and depth and len(beside[one.tokens[:depth]]) == 1:
+            found[id(one)] = beside[one.tokens[:depth]][0]
     return found
 
 
-def hung(
-    laid: Iterable[tuple[Instance, Instance]], sides: tuple[Sequence[Instance], Sequence[Instance]]
-) -> list[tuple[Instance, Instance]]:
-    """The vectors that alone of their kind stand beside matrices which are each other's."""
+def _counted_homes(modules: Sequence[Instance]) -> dict[int, Instance]:
+    """By id of a vector: the matrix with its number (``conv2``, ``bn2``), or the one before, if as long as its outputs."""
+    beside: dict[tuple[Block, str], list[Instance]] = defaultdict(list)
+    for one in modules:
+        if one.is_matrix and (number := _ENDING.search(one.tokens[-1])):
+            beside[one.tokens[:-1], number[0]].append(one)
+    found = {}
+    for one in modules:
+        if not one.is_matrix and (number := _ENDING.search(one.tokens[-1])):
+            before = str(int(number[0]) - 1) if one.tokens[-1].isdigit() else number[0]
+            row = beside.get((one.tokens[:-1], before), [])
+            if len(row) == 1 and one.kind[1] == row[0].kind[1][:1]:
+                found[id(one)] = row[0]
+    return found
+
+
+Sides = tuple[Sequence[Instance], Sequence[Instance]]
+
+
+def hung(laid: Iterable[tuple[Instance, Instance]], sides: Sides) -> list[tuple[Instance, Instance]]:
+    """The vectors that alone of their kind stand beside matrices which are each other's.
+
+    A norm may also stand in front of the matrix that has its number. So where a container tells on one side, and a
+    number on the other, the matrix must not be square.
+    """
     there = {id(one): other for one, other in laid}
-    ours, theirs = (_by_home(side) for side in sides)
-    return [
-        (row[0], rivals[0])
-        for (home, kind), row in ours.items()
-        if home in there and len(row) == 1 == len(rivals := theirs.get((id(there[home]), kind), []))
-    ]
+    (ours, counted), (theirs, its_counted) = (_by_home(side) for side in sides)
+    found = []
+    for (home, kind), row in ours.items():
+        other = there.get(home)
+        rivals = theirs.get((id(other), kind), []) if other else []
+        if other and len(row) == len(rivals) == 1:
+            is_alike = (id(row[0]) in counted) == (id(rivals[0]) in its_counted)
+            if is_alike or other.kind[1][0] != other.kind[1][1]:
+                found.append((row[0], rivals[0]))
+    return found
 
 
-def _by_home(side: Sequence[Instance]) -> dict[tuple[int, Kind], list[Instance]]:
-    """The vectors by id of the matrix that they stand beside, and by kind."""
+def _by_home(side: Sequence[Instance]) -> tuple[dict[tuple[int, Kind], list[Instance]], set[int]]:
+    """The vectors by id of the matrix that they stand beside, and by kind; and those of which a number tells it."""
     homes = homes_of(side)
+    counted = {at: home for at, home in _counted_homes(side).items() if at not in homes}
     found: dict[tuple[int, Kind], list[Instance]] = defaultdict(list)
     for one in side:
-        if id(one) in homes:
-            found[id(homes[id(one)]), one.kind].append(one)
-    return found
+        if home := homes.get(id(one)) or counted.get(id(one)):
+            found[id(home), one.kind].append(one)
+    return found, set(counted)
 
 
 def strayed(matches: Iterable[Match], sources: Sequence[Unit], targets: Sequence[Unit]) -> dict[Match, Evidence]:
@@ -127,7 +140,7 @@ def strayed(matches: Iterable[Match], sources: Sequence[Unit], targets: Sequence
         if to in there
     }
     back = {other.key: at for at, (_, other) in laid.items()}
-    homes, others = homes_of(ours), homes_of(theirs)
+    homes, others = ({**_counted_homes(side), **homes_of(side)} for side in (ours, theirs))
     found: dict[Match, Evidence] = {}
     for one in ours:
         home = homes.get(id(one))

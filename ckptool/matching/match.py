@@ -36,7 +36,9 @@ Specs = Mapping[str, TensorSpec]
 
 _PART = 0.5  # of the target's tensors, at least, are in a part of the source that may be all of it
 _MOST_PARTS = 6
-_WHOLE = 0.8  # of the target is found in one part, and in no other
+_WHOLE = 0.6  # of the target is found in one part, and in no other
+_BLOCK = re.compile(r"[./_]\d+[./_]")  # in the name of what is in a block
+_OTHER = 0.8  # of what the best part has, another may have as well, so that no header tells which is meant
 _LARGE = 20_000  # tensors; of larger files no part is tried
 
 
@@ -110,10 +112,10 @@ def _best_tower(
     """The report; of the part of the source that alone has nearly all of the target, if there is one."""
     tried = sorted((matched(part) for part in _towers(source, target, report)), key=lambda one: -_found(one))
     counts = [_found(one) for one in (*tried, report)]
-    plain = [key for one in tried[:1] for pair in one.accepted() for key in pair.targets if not re.search(r"\d", key)]
+    plain = [key for one in tried[:1] for pair in one.accepted() for key in pair.targets if not _BLOCK.search(key)]
     if not any(len(target[key].shape) > 1 for key in plain):
         return report  # only blocks, which are alike in many models
-    if not tried or counts[0] < _WHOLE * len(target) or (len(tried) > 1 and counts[1] > _WHOLE * counts[0]):
+    if not tried or counts[0] < _WHOLE * len(target) or (len(tried) > 1 and counts[1] > _OTHER * counts[0]):
         return report
     used = {key for pair in tried[0].pairs for key in pair.sources}
     return replace(tried[0], unmatched_sources=tuple(key for key in source if key not in used))
