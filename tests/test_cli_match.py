@@ -103,7 +103,7 @@ def test_what_was_weighed_is_shown_on_demand(command: tuple[str, ...], cli: Run)
     assert (code, err) in ((0, ""), (1, ""))
     shown = out[out.index(f"explain {KEY}") :].splitlines()
     assert shown[1].startswith("  comes from vit.encoder.layer.0.layernorm_before.weight, aligned: ")
-    assert shown[3].split() == ["candidate", "names", "lacking", "around", "siblings", "order", "total"]
+    assert shown[3].split() == ["candidate", "names", "lacking", "around", "siblings", "blocks", "order", "total"]
     assert [line.split()[0].rsplit(".", 2)[1] for line in shown[4:6]] == ["layernorm_before", "layernorm_after"]
     found = json.loads(cli(*command, "--explain", KEY, "--json")[1])["match"]["explained"]
     assert [row["key"] for row in found] == [KEY]

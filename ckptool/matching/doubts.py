@@ -97,23 +97,25 @@ def _outermost(key: str) -> str:
 
 
 def _away(matches: Sequence[Match], sources: Sequence[Unit], targets: Sequence[Unit]) -> set[Match]:
-    """Those that leave the module where most of their siblings went, and where one is left that would fit."""
+    """Those that leave the module where most of their siblings went, though one there fits that has none of them."""
     found: set[Match] = set()
     for side, other, units in (("source", "target", targets), ("target", "source", sources)):
         went: dict[Chain, Counter[Chain]] = defaultdict(Counter)
+        came: dict[Unit, Chain] = {}
         for one in matches:
-            went[getattr(one, side).parent][getattr(one, other).parent] += 1
-        used = {atom for one in matches for atom in getattr(one, other).atoms}
-        left: dict[Chain, list[Unit]] = defaultdict(list)
+            mine, its = getattr(one, side), getattr(one, other)
+            went[mine.parent][its.parent] += 1
+            came |= dict.fromkeys(its.atoms, mine.parent)
+        inside: dict[Chain, list[Unit]] = defaultdict(list)
         for unit in units:
-            if unit not in used:
-                left[unit.parent].append(unit)
+            inside[unit.parent].append(unit)
         for one in matches:
             mine, its = getattr(one, side), getattr(one, other)
             home, count = went[mine.parent].most_common(1)[0]
             is_away = its.parent[: len(home)] != home and not one.is_named
             if is_away and count >= max(_SIBLINGS, went[mine.parent].total() / 2):
-                pairs = ((mine, unit) if side == "source" else (unit, mine) for unit in left[home])
+                places = [unit for unit in inside[home] if came.get(unit) != mine.parent]
+                pairs = ((mine, unit) if side == "source" else (unit, mine) for unit in places)
                 shape = mine.shapes[mine.main][0]
                 if any(a.shapes[a.main][0] == b.shapes[b.main][0] == shape and compatible(a, b) for a, b in pairs):
                     found.add(one)

@@ -27,7 +27,7 @@ def _candidates(edge: Edge, key: str) -> Iterator[Candidate]:
         for at, to in edge.instances:
             sources, targets = _keys(edge.source, role, at), _keys(edge.target, role, to)
             if key in sources or key in targets:
-                signals = edge.words, edge.penalty, edge.context, edge.siblings, edge.order, edge.total
+                signals = edge.words, edge.penalty, edge.context, edge.siblings, edge.blocks, edge.order, edge.total
                 yield Candidate(targets, sources, *signals)
 
 

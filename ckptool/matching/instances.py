@@ -78,7 +78,7 @@ def homes_of(modules: Sequence[Instance]) -> dict[int, Instance]:
 
 
 def _counted_homes(modules: Sequence[Instance]) -> dict[int, Instance]:
-    """By id of a vector: the matrix with its number (``conv2``, ``bn2``), or the one before, if as long as its outputs."""
+    """By id of a vector: the matrix with its number (``conv2``, ``bn2``) or the one before, as long as its outputs."""
     beside: dict[tuple[Block, str], list[Instance]] = defaultdict(list)
     for one in modules:
         if one.is_matrix and (number := _ENDING.search(one.tokens[-1])):

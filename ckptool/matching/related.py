@@ -18,6 +18,7 @@ from ckptool.matching.emit import pairs_of
 from ckptool.matching.modules import Shape, Unit
 from ckptool.matching.relations import squeezed
 from ckptool.matching.result import Confidence, Evidence, Pair, least_sure
+from ckptool.matching.words import words_of
 
 Specs = Mapping[str, TensorSpec]
 Chain = tuple[str, ...]
@@ -120,7 +121,10 @@ def _coherent(attempt: Attempt) -> list[Match]:
     }
 
     def is_kept(here: Chain, there: Chain) -> bool:
-        """Most modules are called alike by two words, so that attention to another tower was put in between."""
+        """Attention to another tower was put in between: most names are the same, and these were no encoder's."""
+        plain = there if ("source", here) in crossing else here
+        if any("encoder" in words_of(part) for part in plain):
+            return False
         row = [one for one in attempt.found if (one.source.chain, one.target.chain) == (here, there)]
         ends = [[[part.text for part in unit.path[-2:]] for unit in (one.source, one.target)] for one in row]
         return 2 * sum(one == other for one, other in ends) > len(row)

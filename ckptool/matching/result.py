@@ -171,6 +171,7 @@ class Candidate:
         lacking: what does not fit quite, which is taken off.
         around: how much of what lies around the one lies around the other; None where nothing was known.
         siblings: the same of the module they are in alone.
+        blocks: how much the blocks of both lists hold the same shapes; None outside of lists.
         order: how much of the block stands on the same side of both; None where the order says nothing.
         total: all together.
     """
@@ -181,6 +182,7 @@ class Candidate:
     lacking: float
     around: float | None
     siblings: float | None
+    blocks: float | None
     order: float | None
     total: float
 

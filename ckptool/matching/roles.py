@@ -103,8 +103,9 @@ def _learned(counts: Mapping[Schema, int], is_ordered: bool) -> dict[Schema, dic
     often = [schema for schema, count in counts.items() if count >= _SEEN]
     norms = {name for kind, names in often if kind == "norm" for name in names}
     known: dict[str, str] = {}
-    for kind, names in often:
-        if kind == "matrix" and not names[0].isdigit() and (len(names) == 2 or names[0] in norms):
+    for kind, names in counts:
+        is_known = norms >= {*names} or (len(names) == 2 and counts[kind, names] >= _SEEN)
+        if kind == "matrix" and not names[0].isdigit() and is_known:
             known |= dict(zip(names, _NORM, strict=False))
     for kind, names in often:
         if kind == "norm" and not names[0].isdigit():

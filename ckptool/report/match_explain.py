@@ -37,12 +37,12 @@ def explain_fields(found: Automatic) -> list[dict[str, Any]]:
     ]
 
 
-_SIGNALS = ("names", "lacking", "around", "siblings", "order")
+_SIGNALS = ("names", "lacking", "around", "siblings", "blocks", "order")
 _COLUMNS = (Column("  candidate", "code", least=16), *(Column(name, "real") for name in (*_SIGNALS, "total")))
 
 
 def _signals(one: Candidate) -> tuple[float | None, ...]:
-    return one.words, one.lacking, one.around, one.siblings, one.order, one.total
+    return one.words, one.lacking, one.around, one.siblings, one.blocks, one.order, one.total
 
 
 def _number(value: float | None) -> str:
