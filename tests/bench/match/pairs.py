@@ -148,11 +148,9 @@ def entries(names: Sequence[str] = (), *, blind: bool = False) -> Iterator[Entry
     fresh = "vision detect segment text llama sound video more diffusion libs keras strange"
     held = "held held_vision held_text held_detect held_hand held_strange held_tensorflow held_diffusion held_ties"
     fresh = " ".join(f"fresh_{name}" for name in fresh.split())
-    newest = " ".join(f"blind_{number}" for number in range(1, 11)) if blind else ""
+    newest = " ".join(f"blind_{number}" for number in range(1, 15)) if blind else ""
     for module in f"{modules} {held} {strangers} {fresh} {newest}".split():
         importlib.import_module(f"tests.bench.match.pairs_{module}")
-    for number in (11, 12, 13, 14) if blind else ():
-        importlib.import_module(f"tests.bench.match.pairs_blind_{number}")
     for entry in PAIRS.values():
         wanted = not names or any(name in entry.name for name in names)
         if wanted and all(importlib.util.find_spec(package) for package in entry.needs):
