@@ -5,13 +5,19 @@ from __future__ import annotations
 from random import Random
 from types import ModuleType
 
+import numpy as np
 import pytest
 
+from ckptool.core.plan import sources_of
 from ckptool.core.spec import TensorSpec
+from ckptool.engine.evaluate import compute
 from ckptool.matching.blocks import laid_lists, likeness_of_lists
 from ckptool.matching.cuts import units_of
 from ckptool.matching.match import match
+from ckptool.matching.result import Evidence
 from ckptool.matching.roles import usual_names
+from ckptool.recipes.expand import expand
+from ckptool.recipes.recipe import parse_recipe
 
 Rows = dict[str, tuple[int, ...]]
 
@@ -83,6 +89,38 @@ def test_variables_of_keras_and_blobs_of_caffe() -> None:
     assert [names[f"conv1/{key}"] for key in ("bn.0", "bn.1", "bn.2", "scale.0", "scale.1")] == [
         "conv1/bn.running_mean", "conv1/bn.running_var", "conv1/bn.2", "conv1/bn.weight", "conv1/bn.bias",
     ]  # fmt: skip
+
+
+def test_sums_of_caffe_are_shown_and_not_taken() -> None:
+    """Mean and variance are to be divided by the third blob; the hint's rule does so."""
+    source: Rows = {}
+    target: Rows = {}
+    for n in range(3):
+        source |= {f"conv{n}.0": (8 + n, 8, 3, 3), f"conv{n}/bn.0": (8 + n,), f"conv{n}/bn.1": (8 + n,)}
+        source |= {f"conv{n}/bn.2": (1,), f"conv{n}/scale.0": (8 + n,), f"conv{n}/scale.1": (8 + n,)}
+        target[f"conv{n}.weight"] = (8 + n, 8, 3, 3)
+        target |= {f"bn{n}.{role}": (8 + n,) for role in ("weight", "bias", "running_mean", "running_var")}
+    report = match(specs(source), specs(target))
+    given = {key: pair.sources[0] for pair in report.accepted() for key in pair.targets}
+    assert given == {
+        key: source_key
+        for n in range(3)
+        for key, source_key in (
+            (f"conv{n}.weight", f"conv{n}.0"),
+            (f"bn{n}.weight", f"conv{n}/scale.0"),
+            (f"bn{n}.bias", f"conv{n}/scale.1"),
+        )
+    }
+    doubtful = {pair.targets[0] for pair in report.pairs if Evidence.UNDIVIDED in pair.evidence}
+    assert doubtful == {f"bn{n}.running_{what}" for n in range(3) for what in ("mean", "var")}
+    hint = next(note.hint for note in report.notes if "sums" in note.text)
+    rule = hint.removeprefix('as a rule: -r "').removesuffix('"')
+    step = next(s for s in expand(parse_recipe([rule]), specs(source)).steps if s.target.key == "bn0.running_mean")
+    arrays = {
+        one: np.full(source[one.key], 2.0 if one.key.endswith("2") else 6.0, np.float32)
+        for one in sources_of(step.value)
+    }
+    assert np.asarray(compute(step.value, arrays)).tolist() == [3.0] * 8
 
 
 def test_reports_are_in_the_keys_of_the_files() -> None:

@@ -1,11 +1,14 @@
 """The automatic match: from two lists of key, shape and dtype to pairs and rules. Stages, cheap to dear.
 
+0. What weights and biases are called, if that is unusual (`roles`): all else sees the usual names.
 1. The ways to cut the keys into modules and lists (`cuts`), each tried (`attempt`); the one that matches most is taken.
 2. Lists that are alike block by block, by the last numbers of their blocks or one after the other (`lists`, `blocks`);
-   modules of equal shapes in every block, where words, neighbours and order tell them apart (`edges`, `signals`,
-   `solve`): the same names, other prefixes, other words, fused and stacked tensors, bare matrices that became modules.
+   modules of equal shapes in every block, where words, neighbours, order and what else their lists hold tell them apart
+   (`edges`, `signals`, `solve`): the same names, other prefixes, other words, fused and stacked tensors, bare matrices
+   that became modules.
 3. Lists of blocks of different lengths: the blocks that both have (`blocks`), and modules of some of them.
-4. Files in one order (`sequence`), what is left when all else matches; what others contradict is a guess (`doubts`).
+4. Files in one order (`sequence`), norms beside matrices that are each other's (`instances`), what is left when all
+   else matches; what others contradict is a guess (`doubts`).
 5. What one signal alone tells, or only the order: kept as guesses, not applied by default. The same goes for everything
    where the two are of different kinds (`related`).
 """
@@ -28,7 +31,7 @@ from ckptool.matching.order import has_order
 from ckptool.matching.related import related
 from ckptool.matching.reshaped import reshaped_matches
 from ckptool.matching.result import Confidence, MatchReport
-from ckptool.matching.roles import called, called_back, usual_names
+from ckptool.matching.roles import called, called_back, usual_names, without_sums
 from ckptool.matching.ruled import with_rules
 from ckptool.matching.unknowable import unknowable
 
@@ -83,8 +86,8 @@ def match(
         if others:
             missing = (*report.unmatched_targets, *(key for key in target if key not in first))
             report = with_twins(replace(report, unmatched_targets=missing), twins, target)
-        report = called_back(report, *names)
         source, target = given
+        report = without_sums(called_back(report, *names), source, target)
         report = with_rules(report, {**source, **(beside or {})}, target, accept)
         notes = *twin_note(report, source), *one_tower_note(report, target), *tied_head(report, source, target)
         return replace(report, notes=(*report.notes, *notes))

@@ -78,6 +78,7 @@ class Evidence(Enum):
     NAMESAKE = "namesake", Group.WORDS, -0.5
     TWIN = "twin", Group.STRUCTURE, -0.5
     REARRANGED = "rearranged", Group.WORDS, -0.5
+    UNDIVIDED = "undivided", Group.WORDS, -0.5
     SPLIT = "split", Group.STRUCTURE, -0.5
     NO_WORD = "no word", Group.WORDS, -0.5
     MIRRORED = "mirrored", Group.ORDER, -0.5

@@ -13,9 +13,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 
+from ckptool.core.checkpoint import Note
 from ckptool.core.spec import TensorSpec
 from ckptool.matching.order import has_order
-from ckptool.matching.result import Candidate, MatchReport, Pair
+from ckptool.matching.result import Candidate, Confidence, Evidence, MatchReport, Pair
 from ckptool.matching.words import leaf_of, vocabulary
 
 Shape = tuple[int, ...]
@@ -172,3 +173,37 @@ def called_back(report: MatchReport, sources: Mapping[str, str], targets: Mappin
         notes=tuple(replace(note, keys=back(note.keys, theirs)) for note in report.notes),
         weighed=weighed,
     )
+
+
+def without_sums(
+    report: MatchReport, source: Mapping[str, TensorSpec], target: Mapping[str, TensorSpec]
+) -> MatchReport:
+    """The report, in which Caffe's means and variances are guesses: they are sums, and the next blob counts them."""
+    sums = [
+        pair
+        for pair in report.accepted()
+        if any(_is_sum(key, side) for keys, side in ((pair.sources, source), (pair.targets, target)) for key in keys)
+    ]
+    if not sums:
+        return report
+    guesses = {
+        id(pair): replace(pair, confidence=Confidence.GUESS, evidence=(*pair.evidence, Evidence.UNDIVIDED))
+        for pair in sums
+    }
+    text = "Caffe's means and variances are sums, to be divided by the third blob of their layer: they are not taken"
+    first = sums[0].sources[0]
+    rule = f"{first}, {first[:-1]}2 -> {sums[0].targets[0]} | = $1 / $2"
+    hint = (
+        f'as a rule: -r "{rule}"'
+        if _is_sum(first, source)
+        else "--accept guess takes them, which is right if that is 1"
+    )
+    note = Note(text, hint, tuple(key for pair in sums for key in pair.targets), "warning")
+    pairs = tuple(guesses.get(id(pair), pair) for pair in report.pairs)
+    return replace(report, pairs=pairs, notes=(*report.notes, note))
+
+
+def _is_sum(key: str, specs: Mapping[str, TensorSpec]) -> bool:
+    """The first or the second of three blobs, of which the third is one number."""
+    factor = specs.get(f"{key[:-1]}2")
+    return key[-1:] in ("0", "1") and key[-2:-1] in (".", "/") and factor is not None and factor.shape == (1,)

@@ -28,6 +28,7 @@ _WORDS = {
     Evidence.MOST_MATCH: "most of the model matches already",
     Evidence.TWINS: "the target has equal parts, and no name tells which is meant",
     Evidence.REARRANGED: "one library stores its elements in another order, which no header shows",
+    Evidence.UNDIVIDED: "one library stores sums, to be divided by a number beside them",
     Evidence.SPLIT: "its siblings match another module",
     Evidence.NO_WORD: "the names have no word in common, and many tensors have no counterpart",
     Evidence.MIRRORED: "all are in reverse order, and the names have no word in common: a mirror image?",

@@ -92,7 +92,9 @@ def caffe(small: bool) -> Two:
         (r"\.x(\d)/bn", r".norm\1"),
         (r"\.x(\d)\.0", r".conv\1.weight"),
     ]
+    # the statistics are sums, which a match leaves to a rule that divides them
     return to(source, target, table, [(r"^fc6\.0", "o i 1 1 -> o i")], missing=["num_batches_tracked"],
+              undecided=["running_mean", "running_var"],
               truth="shicai/DenseNet-Caffe's prototxt, layer by layer")  # fmt: skip
 
 
