@@ -151,7 +151,7 @@ def entries(names: Sequence[str] = (), *, blind: bool = False) -> Iterator[Entry
     newest = " ".join(f"blind_{number}" for number in range(1, 11)) if blind else ""
     for module in f"{modules} {held} {strangers} {fresh} {newest}".split():
         importlib.import_module(f"tests.bench.match.pairs_{module}")
-    for number in (11, 12, 13, 14) if blind else ():
+    for number in (11, 12, 13, 14, 15) if blind else ():
         importlib.import_module(f"tests.bench.match.pairs_blind_{number}")
     for entry in PAIRS.values():
         wanted = not names or any(name in entry.name for name in names)
