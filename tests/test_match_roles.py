@@ -91,6 +91,26 @@ def test_variables_of_keras_and_blobs_of_caffe() -> None:
     ]  # fmt: skip
 
 
+def test_kernels_with_space_in_front_under_any_name() -> None:
+    """Tensorpack: W, gamma, beta, mean/EMA; a projection back is as wide as the one there, turned."""
+    source: Rows = {}
+    target: Rows = {}
+    for n in range(3):
+        for at, (into, out, size) in enumerate([(16 + n, 8, 1), (8, 8, 3), (8, 16 + n, 1)], 1):
+            here, there = f"group0/block{n}/conv{at}", f"layer1.{n}."
+            source[f"{here}/W"] = (size, size, into, out)
+            source |= {f"{here}/bn/{role}": (out,) for role in ("beta", "gamma", "mean/EMA", "variance/EMA")}
+            target[f"{there}conv{at}.weight"] = (out, into, size, size)
+            target |= {f"{there}bn{at}.{role}": (out,) for role in ("weight", "bias", "running_mean", "running_var")}
+    for order in (lambda side: side, lambda side: dict(sorted(side.items()))):
+        report = match(specs(order(source)), specs(order(target)))
+        given = {key: pair for pair in report.accepted() for key in pair.targets}
+        assert given.keys() == target.keys()
+        assert given["layer1.2.conv3.weight"].sources == ("group0/block2/conv3/W",)
+        assert given["layer1.2.conv3.weight"].layout == "h w i o -> o i h w"
+        assert given["layer1.0.bn2.running_var"].sources == ("group0/block0/conv2/bn/variance/EMA",)
+
+
 def test_sums_of_caffe_are_shown_and_not_taken() -> None:
     """Mean and variance are to be divided by the third blob; the hint's rule does so."""
     source: Rows = {}

@@ -16,6 +16,7 @@ _LETTERS = "abcdefgh"
 _WORDS, _MARGIN = 0.4, 0.04  # words that tell which matrix is which, and by how much better they must be
 _MOST = 40_000  # pairs of matrices of one shape that are compared; of more only those of equal names
 _TABLES = frozenset({"token", "pos", "type"})
+_KERNELS = 3  # that show where the square of space is
 _WIDE = 12  # channels; kernels in space are smaller
 _LAYERS = ("Linear", "NonDynamicallyQuantizableLinear", "Embedding")
 _TENSORFLOW = ("kernel", "weights", "depthwise_kernel", "depthwise_weights", "pointwise_kernel", "pointwise_weights")
@@ -87,8 +88,11 @@ def _side(units: Sequence[Unit]) -> _Side:
     sure: dict[Unit, bool] = {}
     blocks: dict[Chain, set[bool]] = defaultdict(set)
     is_torch = any(_has_outputs_first(unit) for unit in units) and not any(_is_io(unit, ()) for unit in units)
+    is_space_first = not is_torch and _has_space_first(units)
     for unit in units:
         found = _is_io(unit, () if is_torch else _TENSORFLOW)
+        if found is None and is_space_first and len(unit.shapes[unit.main][0]) > 3:
+            found = True
         if found is not None:
             sure[unit] = found
             blocks[unit.chain].add(found)
@@ -157,6 +161,15 @@ def _is_matrix(unit: Unit) -> bool:
 def _is_table(unit: Unit) -> bool:
     """It has a row for each word or place, and so has every library."""
     return bool(_TABLES & unit.words.keys()) or "Embedding" in unit.made_of
+
+
+def _has_space_first(units: Sequence[Unit]) -> bool:
+    """Kernels as TensorFlow has them, whatever they are called: the square of space is in front in all that show it."""
+    shapes = [shape for unit in units for shape in unit.shapes[unit.main] if len(shape) == 4]
+    found = [
+        shape[0] == shape[1] for shape in shapes if (shape[0] == shape[1] < _WIDE) != (shape[2] == shape[3] < _WIDE)
+    ]
+    return len(found) >= _KERNELS and all(found)
 
 
 def _has_outputs_first(unit: Unit) -> bool:

@@ -23,7 +23,8 @@ from ckptool.matching.words import words_of
 Specs = Mapping[str, TensorSpec]
 Chain = tuple[str, ...]
 
-_SAME_NAMES = 0.75  # of the modules that match; what has so many of them is related
+_SAME_NAMES = 0.45  # of the modules that match; what has so many of them is related
+_NAMED_ALIKE = 0.75  # of them are called alike, so that a part of a model is told by its blocks alone
 _CLASSES = 100  # rows of a table, at least, that no other model has by chance
 _ALIKE = 0.7  # of the modules, or matrices, of the smaller block have a counterpart in the other, which else is another
 _AROUND = 3  # modules outside of all blocks, at least, that match by their names, a table of places among them
@@ -203,7 +204,7 @@ def _only_blocks(attempt: Attempt) -> bool:
     if ours and theirs:
         return not ours & theirs
     alike = sum(len(one.target.members) for one in sure if _named_alike(one))  # nothing but blocks on one side
-    return bool(ours or theirs) and alike <= _SAME_NAMES * sum(len(one.target.members) for one in sure)
+    return bool(ours or theirs) and alike <= _NAMED_ALIKE * sum(len(one.target.members) for one in sure)
 
 
 def _are_usual(blocks: Iterable[Match]) -> bool:

@@ -25,6 +25,7 @@ Schema = tuple[str, tuple[str, ...]]
 _SEEN = 3  # modules of one make-up, of which roles are learned
 _NORM = ("weight", "bias", "running_mean", "running_var")
 _HOLDER = re.compile(r"[./]vars$")  # of the variables of one layer, in Keras
+_AVERAGE = re.compile(r"(?<=mean|ance)[./](EMA|ExponentialMovingAverage)$")  # of a statistic, in Tensorpack
 _SCALE = re.compile("scale", re.IGNORECASE)
 
 
@@ -40,23 +41,25 @@ def usual_names(specs: Mapping[str, TensorSpec]) -> dict[str, str]:
         'l2.bias'
     """
     is_flat = not any("." in key or "/" in key for key in specs)
+    averaged = {key: plain for key in specs if (plain := _AVERAGE.sub("", key)) != key}
     modules: dict[str, dict[str, Shape]] = defaultdict(dict)
     for key, spec in specs.items():
-        module, last = _parted(key, is_flat)
+        module, last = _parted(averaged.get(key, key), is_flat)
         modules[module][last] = spec.shape
     is_ordered = has_order([*specs])
     schema_of = cache(lambda rows: _schema(dict(rows), is_ordered))
     schemas = {module: found for module, rows in modules.items() if (found := schema_of(tuple(rows.items())))}
     counts = Counter(schemas.values())
     learned = _learned(counts, is_ordered)
-    if not learned:
+    if not learned and not averaged:
         return {}
     names: dict[str, str] = {}
     for key in specs:
-        module, last = _parted(key, is_flat)
+        plain = averaged.get(key, key)
+        module, last = _parted(plain, is_flat)
         schema = schemas.get(module)
         role = learned.get(schema, {}).get(last) if schema else None
-        names[key] = f"{_home(module, modules)}.{role}" if role else key
+        names[key] = f"{_home(module, modules)}.{role}" if role else plain
     return names if len({*names.values()}) == len(names) else {}
 
 
