@@ -175,6 +175,22 @@ def test_lists_are_told_apart_by_what_their_blocks_hold() -> None:
     }
 
 
+def test_parts_are_joined_in_fewer_blocks() -> None:
+    """Five of eight layers, with q, k and v in one."""
+    source: Rows = {"embed.weight": (100, 8)}
+    target: Rows = {"tok.weight": (100, 8)}
+    for n in range(8):
+        source |= {f"layers.{n}.attn.{part}_proj.weight": (8, 8) for part in "qkv"}
+        source |= {f"layers.{n}.fc1.weight": (32, 8), f"layers.{n}.fc2.weight": (8, 32)}
+        if n < 5:
+            target |= {f"blocks.{n}.attn.qkv.weight": (24, 8)}
+            target |= {f"blocks.{n}.fc1.weight": (32, 8), f"blocks.{n}.fc2.weight": (8, 32)}
+    given = found(source, target)
+    for n in range(5):
+        parts = tuple(f"layers.{n}.attn.{part}_proj.weight" for part in "qkv")
+        assert given[f"blocks.{n}.attn.qkv.weight"] == parts
+
+
 @pytest.mark.parametrize(
     ("here", "there", "pairs"),
     [

@@ -166,10 +166,13 @@ def _is_table(unit: Unit) -> bool:
 def _has_space_first(units: Sequence[Unit]) -> bool:
     """Kernels as TensorFlow has them, whatever they are called: the square of space is in front in all that show it."""
     shapes = [shape for unit in units for shape in unit.shapes[unit.main] if len(shape) == 4]
-    found = [
-        shape[0] == shape[1] for shape in shapes if (shape[0] == shape[1] < _WIDE) != (shape[2] == shape[3] < _WIDE)
-    ]
+    found = [_is_space(shape[:2]) for shape in shapes if _is_space(shape[:2]) != _is_space(shape[2:])]
     return len(found) >= _KERNELS and all(found)
+
+
+def _is_space(sizes: Sequence[int]) -> bool:
+    """The sides of a kernel: equal, odd and small."""
+    return sizes[0] == sizes[1] < _WIDE and sizes[0] % 2 == 1
 
 
 def _has_outputs_first(unit: Unit) -> bool:
