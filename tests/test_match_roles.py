@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from random import Random
 from types import ModuleType
 
@@ -134,13 +135,15 @@ def test_sums_of_caffe_are_shown_and_not_taken() -> None:
     doubtful = {pair.targets[0] for pair in report.pairs if Evidence.UNDIVIDED in pair.evidence}
     assert doubtful == {f"bn{n}.running_{what}" for n in range(3) for what in ("mean", "var")}
     hint = next(note.hint for note in report.notes if "sums" in note.text)
-    rule = hint.removeprefix('as a rule: -r "').removesuffix('"')
-    step = next(s for s in expand(parse_recipe([rule]), specs(source)).steps if s.target.key == "bn0.running_mean")
-    arrays = {
-        one: np.full(source[one.key], 2.0 if one.key.endswith("2") else 6.0, np.float32)
-        for one in sources_of(step.value)
-    }
-    assert np.asarray(compute(step.value, arrays)).tolist() == [3.0] * 8
+    rules = re.findall(r'-r "([^"]+)"', hint)
+    made = {step.target.key: step.value for step in expand(parse_recipe(rules), specs(source)).steps}
+    for key, total in (("bn0.running_mean", 6.0), ("bn0.running_var", 8.0)):
+        arrays = {
+            one: np.full(source[one.key], 2.0 if one.key.endswith("2") else total, np.float32)
+            for one in sources_of(made[key])
+        }
+        assert {one.key[-1] for one in arrays} == {"01"[key.endswith("var")], "2"}
+        assert np.asarray(compute(made[key], arrays)).tolist() == [total / 2] * 8
 
 
 def test_reports_are_in_the_keys_of_the_files() -> None:

@@ -194,13 +194,13 @@ def without_sums(
         for pair in sums
     }
     text = "Caffe's means and variances are sums, to be divided by the third blob of their layer: they are not taken"
-    first = sums[0].sources[0]
-    rule = f"{first}, {first[:-1]}2 -> {sums[0].targets[0]} | = $1 / $2"
-    hint = (
-        f'as a rule: -r "{rule}"'
-        if _is_sum(first, source)
-        else "--accept guess takes them, which is right if that is 1"
-    )
+    first = sums[0].sources[0][:-1]
+    made = {pair.sources[0]: pair.targets[0] for pair in sums}
+    hint = "--accept guess takes them, which is right if that is 1"
+    if {f"{first}0", f"{first}1"} <= made.keys():
+        rules = [f"{first}2 -> {first}2, {first}3", "---"]  # each rule uses up what it takes
+        rules += [f"{first}{at}, {first}{at + 2} -> {made[f'{first}{at}']} | = $1 / $2" for at in (0, 1)]
+        hint = "for one layer: " + " ".join(f'-r "{rule}"' for rule in rules)
     note = Note(text, hint, tuple(key for pair in sums for key in pair.targets), "warning")
     pairs = tuple(guesses.get(id(pair), pair) for pair in report.pairs)
     return replace(report, pairs=pairs, notes=(*report.notes, note))
