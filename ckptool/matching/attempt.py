@@ -14,7 +14,7 @@ from ckptool.matching.edges import Edge, Match, as_guess, edges_of
 from ckptool.matching.groups import made_units
 from ckptool.matching.instances import hung, instances_of, strayed
 from ckptool.matching.lists import aligned_lists
-from ckptool.matching.modules import Unit
+from ckptool.matching.modules import HUGE, Unit
 from ckptool.matching.orient import Orientation, is_bare_square, orientation
 from ckptool.matching.result import Confidence, Evidence
 from ckptool.matching.sequence import in_sequence
@@ -25,7 +25,6 @@ Places = tuple[Mapping[str, int], Mapping[str, int]]
 
 _NAMED = 0.4  # of the words agree, at least, where a bias has no matrix beside it
 _MOSTLY = 0.8  # of the tensors of the smaller side match, so that what one signal tells of the others is right
-_LARGE = 20_000  # tensors of a file, whose modules are not looked at one by one
 _REST = 0.2  # of the modules, at most, are matched because all others are
 
 
@@ -140,7 +139,7 @@ class Attempt:
 
     def _hang(self, board: Board) -> None:
         """Norms that stand beside matrices which are each other's."""
-        if max(map(len, self.places)) > _LARGE:
+        if max(map(len, self.places)) > HUGE:
             return
         ours, theirs = (
             instances_of(units, place, frozenset(), True) for units, place in zip(self.units, self.places, strict=True)

@@ -235,9 +235,10 @@ def _by_number(one: _List, other: _List) -> list[tuple[int, int]]:
     """The blocks of equal numbers, counted from the first; where one has gaps, or names are the same, as written."""
     same = one.chain == other.chain
     same = same or _are_kept(one.numbers, other.numbers)
-    here, there = (
-        _places(mine.numbers, its.numbers) if not same else mine.numbers for mine, its in ((one, other), (other, one))
-    )
+    here: Sequence[Numbers] = one.numbers
+    there: Sequence[Numbers] = other.numbers
+    if not same:
+        here, there = _places(here, there), _places(there, here)
     theirs = {place: at for at, place in enumerate(there)}
     return [(at, theirs[place]) for at, place in enumerate(here) if place in theirs]
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from ckptool.core.checkpoint import Note
 from ckptool.core.spec import TensorSpec
+from ckptool.matching.modules import HUGE
 from ckptool.matching.result import Confidence, Evidence, MatchReport, Pair
 from ckptool.matching.words import vocabulary, words_of
 
@@ -17,7 +18,6 @@ Copies = Mapping[str, tuple[str, ...]]
 _FEWEST = 4  # tensors of a tower
 _LARGE = 0.2  # of the file's tensors are in each of them
 _DEEPEST = 3  # parts of its name
-_HUGE = 20_000  # tensors; files of more are one tower of many blocks
 _MOST = 0.8  # of the first tower's tensors have a source, so that the others get the same
 
 
@@ -29,7 +29,7 @@ def twins_of(specs: Specs) -> list[tuple[str, ...]]:
         >>> twins_of(specs)
         [('left.', 'right.')]
     """
-    if len(specs) > _HUGE:
+    if len(specs) > HUGE:
         return []
     inside: dict[str, dict[str, tuple[int, ...]]] = defaultdict(dict)
     for key, spec in specs.items():

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from functools import cache
 
 from ckptool.core.spec import TensorSpec
-from ckptool.matching.modules import Part, Unit, placed
+from ckptool.matching.modules import HUGE, Part, Unit, placed
 from ckptool.matching.norms import norms_beside
 from ckptool.matching.words import leaf_of, meant_beside, role_at
 
@@ -27,7 +27,6 @@ _LETTER = re.compile(r"(|.*[_\d])([a-h])(|_.+)")
 _NAMED = 3  # modules with a name that two blocks have both, at least, if the names alone make them alike
 _ALIKE = 0.5  # of the structure of two members of a family is the same
 _DEEPEST = 60  # dots of a key that is taken apart; no model nests deeper
-_LARGE = 20_000  # tensors; files of more are cut in one way
 _TINY = 8  # tensors of a member of a family that may be no block, but a convolution with its norm
 
 _Structure = frozenset[tuple[str, ...]]
@@ -95,7 +94,7 @@ def cuts_of(specs: Mapping[str, TensorSpec], modules: Mapping[str, str] | None =
         modules: module path -> class name, where there is a model.
     """
     root = _tree(specs)
-    found = [_units(root, cut) for cut in (_CUTS[:1] if len(specs) > _LARGE else _CUTS)]
+    found = [_units(root, cut) for cut in (_CUTS[:1] if len(specs) > HUGE else _CUTS)]
     for unit in (unit for units in found for unit in units if modules and not unit.bare):
         made_of = {(modules or {}).get(key.rpartition(".")[0], "") for key in unit.keys[unit.main]}
         unit.made_of = made_of.pop() if len(made_of) == 1 else ""

@@ -40,6 +40,10 @@ class Instance:
         return len(self.kind[1]) > 1
 
 
+Pair = tuple[Instance, Instance]
+Sides = tuple[Sequence[Instance], Sequence[Instance]]
+
+
 def instances_of(
     units: Iterable[Unit], place: Mapping[str, int], io: frozenset[Unit], is_ordered: bool
 ) -> list[Instance]:
@@ -93,10 +97,7 @@ def _counted_homes(modules: Sequence[Instance]) -> dict[int, Instance]:
     return found
 
 
-Sides = tuple[Sequence[Instance], Sequence[Instance]]
-
-
-def hung(laid: Iterable[tuple[Instance, Instance]], sides: Sides) -> list[tuple[Instance, Instance]]:
+def hung(laid: Iterable[Pair], sides: Sides) -> list[Pair]:
     """The vectors that alone of their kind stand beside matrices which are each other's.
 
     A norm may also stand in front of the matrix that has its number. So where a container tells on one side, and a

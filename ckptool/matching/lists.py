@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from ckptool.matching.alike import Form
 from ckptool.matching.blocks import alignment, by_last_numbers
 from ckptool.matching.cuts import parts_of
-from ckptool.matching.modules import Shape, Unit, placed
+from ckptool.matching.modules import HUGE, Shape, Unit, placed
 
 Numbers = tuple[int, ...]
 Instance = tuple[Unit, int]
@@ -26,7 +26,6 @@ _ROW = 6  # modules one after the other that are each a block of their own
 _LONGEST = 200  # blocks of a list
 _MOST = 0.75  # of the blocks of the shorter list have a counterpart
 _SOME = 0.4  # of the modules of a file are in one row
-_LARGE = 20_000  # tensors; such files are lists of blocks of one kind
 _DEEPEST = 3  # numbers in the name of a block
 
 
@@ -60,7 +59,7 @@ def aligned_lists(
         form: what shapes are compared by.
         places: of every key in its file.
     """
-    if len(places[0]) > _LARGE or len(places[1]) > _LARGE:
+    if max(map(len, places)) > HUGE:
         return []
     ours, theirs = _lists(sources), _lists(targets)
     kinds: dict[Unit, tuple[Shape, ...]] = {unit: form(unit) for unit in (*sources, *targets)}

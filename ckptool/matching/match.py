@@ -27,6 +27,7 @@ from ckptool.matching.attempt import Attempt, best_of
 from ckptool.matching.copies import one_tower_note, tied_head, told_apart, twin_note, twins_of, with_twins
 from ckptool.matching.cuts import cuts_of
 from ckptool.matching.explain import Weighed
+from ckptool.matching.modules import HUGE
 from ckptool.matching.order import has_order
 from ckptool.matching.related import related
 from ckptool.matching.reshaped import reshaped_matches
@@ -42,7 +43,6 @@ _MOST_PARTS = 6
 _WHOLE = 0.6  # of the target is found in one part, and in no other
 _BLOCK = re.compile(r"[./_]\d+[./_]")  # in the name of what is in a block
 _OTHER = 0.8  # of what the best part has, another may have as well, so that no header tells which is meant
-_LARGE = 20_000  # tensors; of larger files no part is tried
 
 
 def match(
@@ -100,7 +100,7 @@ def _found(report: MatchReport) -> int:
 
 def _towers(source: Specs, target: Specs, report: MatchReport) -> list[Specs]:
     """The parts of a source that are large enough for a target of which little is found in the whole."""
-    if 2 * _found(report) > len(target) or max(len(source), len(target)) > _LARGE:
+    if 2 * _found(report) > len(target) or max(len(source), len(target)) > HUGE:
         return []
     sizes = Counter(
         key[: at + 1] for key in source for at in (key.find("."), key.find(".", key.find(".") + 1)) if at > 0

@@ -13,6 +13,7 @@ Shape = tuple[int, ...]
 
 _NUMBERED = re.compile(r"[a-z]+\d+")
 _MAIN = ("weight", "running_mean")
+HUGE = 20_000  # tensors; files of more are lists of blocks of one kind, and are looked at in fewer ways
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from ckptool.matching.alike import contradicts, similarity
 from ckptool.matching.blocks import counts_back
 from ckptool.matching.edges import Match, flip
-from ckptool.matching.instances import COUNTED, Block, Instance, homes_of, hung, instances_of
+from ckptool.matching.instances import COUNTED, Block, Instance, Pair, Sides, homes_of, hung, instances_of
 from ckptool.matching.modules import Unit
 from ckptool.matching.result import Confidence, Evidence
 
@@ -32,10 +32,6 @@ _WORDS, _MARGIN = 0.25, 0.1  # words that agree, and by how much better than tho
 _OTHERS = 0.05  # of what is matched already, at most, is at another place
 _MOSTLY = 0.75  # of the blocks of a list keep their numbers, or are all as many further on
 _CLEARLY = 0.95  # of the matrices have a place, so that what is at another is wrong
-
-
-Pair = tuple[Instance, Instance]
-Sides = tuple[Sequence[Instance], Sequence[Instance]]
 
 
 @dataclass(slots=True)
