@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ckptool.matching.edges import Match
-from ckptool.matching.group_layouts import joining_layout, splitting_layout, unstacking_layout
+from ckptool.matching.group_layouts import joining_layout, splitting_layout
 from ckptool.matching.halves import HALVES, half_layout, is_lost
 from ckptool.matching.modules import Shape, Unit
 from ckptool.matching.relations import relation
@@ -24,7 +24,7 @@ def pairs_of(match: Match) -> Iterator[Pair]:
             sources, targets = _keys(source, role, at), _keys(target, role, at)
             shapes = source.shapes[role][at], target.shapes[role][at]
             if made.kind:
-                layout = _layout(made, shapes, len(targets if made is target else sources), flips, made is source)
+                layout = _layout(shapes, len(targets if made is target else sources), flips, made is source)
             else:
                 layout = relation(*shapes, way) or ""
             for half in (source, target):
@@ -51,11 +51,8 @@ def _keys(unit: Unit, role: str, at: int) -> tuple[str, ...]:
     return unit.groups[role][at] if unit.groups else (unit.keys[role][at],)
 
 
-def _layout(made: Unit, shapes: tuple[Shape, Shape], parts: int, flips: tuple[bool, bool], is_joined: bool) -> str:
+def _layout(shapes: tuple[Shape, Shape], parts: int, flips: tuple[bool, bool], is_joined: bool) -> str:
     """How the parts of a unit that is made of several are joined, or it is split into them."""
-    stack = "stack" in made.kind
     if is_joined:
-        return joining_layout(parts, shapes[0][0] if stack else 0, len(shapes[0]) - stack, flips)
-    if stack:
-        return unstacking_layout(shapes[1][0], parts // shapes[1][0], len(shapes[1]) - 1)
+        return joining_layout(parts, len(shapes[0]), flips)
     return splitting_layout(parts, len(shapes[1]), flips)

@@ -1,4 +1,4 @@
-"""Tensors that stand for several: q, k and v in one; gate and up; the experts stacked.
+"""Tensors that stand for several: q, k and v in one; gate and up.
 
 Where one side has the parts and the other the whole, the parts are put together as a unit of their own, which is then
 matched as any other. Its parts stay in the running by themselves.
@@ -25,15 +25,14 @@ def made_units(units: Sequence[Unit], places: Mapping[str, int], io: AbstractSet
         places: of every key in its file.
         io: units whose matrices have their inputs before their outputs. What is made of them has them behind.
     """
-    fused = list(_fused(units, io))
-    return [*fused, *_stacked([*units, *fused]), *halves_of(units, places)]
+    return [*_fused(units, io), *halves_of(units, places)]
 
 
 def is_named(made: Unit, whole: Unit) -> bool:
     """A unit's name says that it may be what another is made as: of q, k and v "qkv"; of two halves what holds them."""
     if made.kind == HALVES:
         return made.path[-1].text == whole.path[-1].text
-    kind = made.kind.removesuffix("stack").strip()
+    kind = made.kind
     words = {"gate", "up"} if kind == "gate up" else {kind.replace(" ", "")}
     said = [word for part in whole.path for word in words_of(part.text) if word in kind.split()]
     in_order = said == [word for word in kind.split() if word in said]  # `up_gate` is not gate and up
@@ -95,42 +94,3 @@ def _joined(pieces: Sequence[Unit], kind: Sequence[str], front: Sequence[str], i
 def _outwards(shapes: Iterable[Shape], turned: bool) -> list[Shape]:
     """Shapes with the outputs first."""
     return [shape[::-1] if turned and len(shape) == 2 else shape for shape in shapes]
-
-
-def _stacked(units: Iterable[Unit]) -> Iterable[Unit]:
-    """The members of an innermost family on a new axis in front."""
-    for unit in units:
-        last = max((at for at, part in enumerate(unit.path) if part.family), default=-1)
-        if (
-            last < 1
-            or unit.turned
-            or not any("expert" in word for part in unit.path[:last] for word in words_of(part.text))
-        ):
-            continue
-        rows: dict[tuple[int, ...], list[int]] = defaultdict(list)
-        for at, member in enumerate(unit.members):
-            rows[member[:-1]].append(at)
-        counts = {len(row) for row in rows.values()}
-        if len(counts) > 1 or counts == {1}:
-            continue
-        groups = unit.groups or {role: tuple((key,) for key in keys) for role, keys in unit.keys.items()}
-        if any(len({unit.shapes[role][at] for at in row}) > 1 for role in unit.shapes for row in rows.values()):
-            continue
-        firsts = [row[0] for row in rows.values()]
-        yield Unit(
-            (*unit.path[:last], *unit.path[last + 1 :]),
-            tuple(rows),
-            {role: tuple(unit.keys[role][at] for at in firsts) for role in unit.keys},
-            {role: tuple((len(row), *unit.shapes[role][row[0]]) for row in rows.values()) for role in unit.shapes},
-            unit.position,
-            unit.written,
-            unit.bare,
-            tuple(unit.numbers[at][:-1] for at in firsts),
-            {
-                role: tuple(tuple(key for at in row for key in groups[role][at]) for row in rows.values())
-                for role in unit.keys
-            },
-            (unit, *unit.pieces),
-            f"{unit.kind} stack".strip(),
-            places=tuple(unit.places[at] for at in firsts),
-        )

@@ -34,6 +34,7 @@ from ckptool.matching.reshaped import reshaped_matches
 from ckptool.matching.result import Confidence, MatchReport
 from ckptool.matching.roles import called, called_back, usual_names, without_sums
 from ckptool.matching.ruled import with_rules
+from ckptool.matching.stacks import restacked, unstacked
 from ckptool.matching.unknowable import unknowable
 
 Specs = Mapping[str, TensorSpec]
@@ -71,10 +72,11 @@ def match(
         [(('net.ln.gamma',), ('norm.weight',), 'unique'), (('net.ln.beta',), ('norm.bias',), 'unique')]
     """
     with collector_paused():
-        names = usual_names(source), usual_names(target)
         given = source, target
-        source, target = (called(specs, side) for specs, side in zip(given, names, strict=True))
         ordered = [has_order([*specs]) for specs in given]
+        *apart, rounds = unstacked(*given)
+        names = usual_names(apart[0]), usual_names(apart[1])
+        source, target = (called(specs, side) for specs, side in zip(apart, names, strict=True))
         twins = [] if twins_of(source) else [row for row in twins_of(target) if not told_apart(row, source)]
         others = tuple(name for row in twins for name in row[1:])
         first = {key: spec for key, spec in target.items() if not key.startswith(others)} if others else target
@@ -87,7 +89,8 @@ def match(
             missing = (*report.unmatched_targets, *(key for key in target if key not in first))
             report = with_twins(replace(report, unmatched_targets=missing), twins, target)
         source, target = given
-        report = without_sums(called_back(report, *names), source, target)
+        report = without_sums(called_back(report, *names), *apart)
+        report = restacked(report, rounds, *given)
         report = with_rules(report, {**source, **(beside or {})}, target, accept)
         notes = *twin_note(report, source), *one_tower_note(report, target), *tied_head(report, source, target)
         return replace(report, notes=(*report.notes, *notes))

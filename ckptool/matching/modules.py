@@ -57,7 +57,7 @@ class Unit:
         numbers: for each instance, the numbers that stand for its places.
         groups: of a unit that is made of others, by role: the keys that make up each instance.
         pieces: the units that it is made of.
-        kind: how: "qkv", "gate up", "stack".
+        kind: how: "q k v", "gate up".
         turned: its pieces have their inputs before their outputs; its own shapes are as torch has them.
         made_of: the name of its class, where there is a model, and in all instances the same.
         words: what its path says, weighted.
@@ -149,7 +149,7 @@ class Unit:
             self.bare,
             tuple(self.numbers[at] for at in kept),
             {role: tuple(keys[at] for at in kept) for role, keys in self.groups.items()},
-            self.pieces if "stack" in self.kind else tuple(piece.restricted(kept) for piece in self.pieces),
+            tuple(piece.restricted(kept) for piece in self.pieces),
             self.kind,
             turned=self.turned,
             made_of=self.made_of,

@@ -152,28 +152,40 @@ def called(specs: Mapping[str, TensorSpec], names: Mapping[str, str]) -> Mapping
 def called_back(report: MatchReport, sources: Mapping[str, str], targets: Mapping[str, str]) -> MatchReport:
     """The report in the keys of both files, by the names under which they were matched."""
     ours, theirs = ({name: key for key, name in side.items() if name != key} for side in (sources, targets))
-    if not ours and not theirs:
-        return report
+    return renamed(report, (sources, targets), (ours, theirs)) if ours or theirs else report
 
-    def back(keys: Iterable[str], names: Mapping[str, str]) -> tuple[str, ...]:
-        return tuple(names.get(key, key) for key in keys)
+
+def renamed(
+    report: MatchReport, asked: tuple[Mapping[str, str], Mapping[str, str]], back: tuple[Mapping[str, str], Mapping[str, str]]
+) -> MatchReport:
+    """The report in other keys.
+
+    Args:
+        report: it.
+        asked: of each side, by the key that somebody asks for, that which the report knows.
+        back: of each side, the other key of those that have one.
+    """
+    ours, theirs = back
+
+    def others(keys: Iterable[str], names: Mapping[str, str]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(names.get(key, key) for key in keys))
 
     def pair_back(pair: Pair) -> Pair:
         rival = pair.runner_up and (ours.get(pair.runner_up[0], pair.runner_up[0]), pair.runner_up[1])
-        return replace(pair, targets=back(pair.targets, theirs), sources=back(pair.sources, ours), runner_up=rival)
+        return replace(pair, targets=others(pair.targets, theirs), sources=others(pair.sources, ours), runner_up=rival)
 
     def weighed(key: str) -> list[Candidate]:
-        asked = dict.fromkeys((sources.get(key, key), targets.get(key, key)))
-        found = dict.fromkeys(one for name in asked for one in (report.weighed(name) if report.weighed else ()))
-        return [replace(one, targets=back(one.targets, theirs), sources=back(one.sources, ours)) for one in found]
+        names = dict.fromkeys(side.get(key, key) for side in asked)
+        found = dict.fromkeys(one for name in names for one in (report.weighed(name) if report.weighed else ()))
+        return [replace(one, targets=others(one.targets, theirs), sources=others(one.sources, ours)) for one in found]
 
     return replace(
         report,
         pairs=tuple(map(pair_back, report.pairs)),
         reshaped=tuple(map(pair_back, report.reshaped)),
-        unmatched_targets=back(report.unmatched_targets, theirs),
-        unmatched_sources=back(report.unmatched_sources, ours),
-        notes=tuple(replace(note, keys=back(note.keys, theirs)) for note in report.notes),
+        unmatched_targets=others(report.unmatched_targets, theirs),
+        unmatched_sources=others(report.unmatched_sources, ours),
+        notes=tuple(replace(note, keys=others(note.keys, theirs)) for note in report.notes),
         weighed=weighed,
     )
 

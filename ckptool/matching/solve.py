@@ -184,9 +184,7 @@ class Board:
 def _claims(edge: Edge) -> Iterator[tuple[Unit, AbstractSet[int]]]:
     for side, unit in enumerate((edge.source, edge.target)):
         for one in unit.pieces or (unit,):
-            if "stack" in unit.kind:
-                yield one.root or one, {*(one.rows or range(len(one.members)))}
-            elif edge.at is None and not one.rows:
+            if edge.at is None and not one.rows:
                 yield one.root or one, _first(edge.count)
             else:
                 yield one.root or one, {one.rows[row[side]] if one.rows else row[side] for row in edge.instances}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import product
 
 from ckptool.recipes.induce.lines import Line, Said, apart
 from ckptool.recipes.induce.proof import Specs
@@ -12,7 +13,6 @@ Turned = tuple[bool, bool]
 """The parts have their inputs before their outputs; the whole has."""
 
 _RUN = re.compile("[0-9]+")
-_STACKED = re.compile(r"\| \((\d+) o\)")
 _NAMES = ("o", "q", "r")
 
 
@@ -37,67 +37,85 @@ def fused_sides(parts: Sequence[str], whole: str, rest: str, turned: Turned = (F
 
 
 def joint_line(pair: Said, source: Specs, target: Specs) -> Line:
-    """The line of a pair with several tensors on one side.
+    """The line of a pair with several tensors on one side, or both.
 
     Args:
         pair: it; its layout puts the parts one after the other, and perhaps stacks them.
         source: specs by key.
         target: the same.
     """
+    sides = [side.split(", ") for side in pair.layout.partition(" | ")[0].split(" -> ")]
+    if [len(side) for side in sides] != [len(pair.sources), len(pair.targets)]:
+        return _counted(pair, sides, source, target)
     is_join = len(pair.sources) > 1
     keys, (whole,) = (pair.sources, pair.targets) if is_join else (pair.targets, pair.sources)
     specs = source if is_join else target
-    sides = pair.layout.partition(" | ")[0].split(" -> ")
-    parts, all_ = sides if is_join else sides[::-1]
-    first = parts.split(", ")[0].split()
+    (first, *_), (all_,) = ([one.split() for one in side] for side in (sides if is_join else sides[::-1]))
     rest = [axis for axis in first if axis in ("i", "j", "k")]
-    turned = bool(rest) and first[0] in rest, bool(rest) and all_.split()[0] in rest
-    stack = _members(pair.layout, is_join)
-    patterns = _stacked(keys, stack) if stack else list(keys)
-    if patterns is None:
-        return Line(pair.sources, pair.targets, pair.layout, (pair,))
-    choice = None if stack or len({specs[key].shape for key in keys}) > 1 else _choice(keys)
+    turned = bool(rest) and first[0] in rest, bool(rest) and all_[0] in rest
+    choice = None if len({specs[key].shape for key in keys}) > 1 else _choice(keys)
     if choice:
         patterns, names, together = [choice], ["o"], "(x o)"
     else:
-        count = len(patterns)
+        patterns, count = list(keys), len(keys)
         names = list(_NAMES[:count]) if count <= len(_NAMES) else [f"a{at}" for at in range(count)]
-        together = f"({' + '.join(names)})" if count > 1 else "o"
+        together = f"({' + '.join(names)})"
 
     def layout(axes: str) -> str:
-        ours, theirs = fused_sides(names, together, axes, turned)
-        both = (ours, f"e {theirs}" if stack else theirs)
+        both = fused_sides(names, together, axes, turned)
         return " -> ".join(both if is_join else both[::-1])
 
     left, right = (tuple(patterns), (whole,)) if is_join else ((whole,), tuple(patterns))
     return Line(left, right, layout(" ".join(rest)), (pair,), layout("..."))
 
 
-def _members(layout: str, is_join: bool) -> int:
-    """How many are stacked; 0 if none are."""
-    if " | " not in layout:
-        return 0
-    if is_join:
-        found = _STACKED.search(layout)
-        return int(found[1]) if found else 0
-    return len(set(re.findall(r"\be[0-9]+", layout.partition("->")[0])))
+def _counted(pair: Said, sides: Sequence[Sequence[str]], source: Specs, target: Specs) -> Line:
+    """The line of a pair of which the tensors of one side are counted by an axis of the other's."""
+    names = [set(re.findall(r"\w+", " ".join(side))) for side in sides]
+    patterns = [
+        _captured(keys, len(side), sorted(one - {"_"}), specs)
+        for keys, side, one, specs in (
+            (pair.sources, sides[0], names[1] - names[0], source),
+            (pair.targets, sides[1], names[0] - names[1], target),
+        )
+    ]
+    left, right = patterns
+    if left is None or right is None:
+        return Line(pair.sources, pair.targets, pair.layout, (pair,))
+    is_general = "+" in pair.layout and not any(one.startswith("i ") for side in sides for one in side)
+    general = " -> ".join(", ".join(re.sub(r"( [ijk])*$", " ...", one) for one in side) for side in sides)
+    return Line(left, right, pair.layout, (pair,), general if is_general else "")
 
 
-def _stacked(keys: Sequence[str], members: int) -> list[str] | None:
-    """A pattern for each part of a member, with ``{e}`` for its number; None if these do not run from 0."""
-    each = len(keys) // members
+def _captured(keys: Sequence[str], each: int, names: Sequence[str], specs: Specs) -> tuple[str, ...] | None:
+    """Patterns for keys that numbers count, the first name for those that vary the fastest; None if none do so.
+
+    Args:
+        keys: of each member, those of every part.
+        each: how many parts a member has.
+        names: of the captures.
+        specs: what else is there, that no pattern may mean.
+    """
+    if len(keys) == each:
+        return tuple(keys)
     found = []
     for at in range(each):
         row = keys[at::each]
-        texts = {_RUN.sub("#", key) for key in row}
-        numbers = list(zip(*(_RUN.findall(key) for key in row), strict=False))
-        vary = [place for place, column in enumerate(numbers) if len(set(column)) > 1] or [len(numbers) - 1]
-        if len(texts) > 1 or len(vary) != 1 or numbers[vary[0]] != tuple(map(str, range(members))):
-            return None
         spans = [match.span() for match in _RUN.finditer(row[0])]
-        begin, end = spans[vary[0]]
-        found.append(f"{row[0][:begin]}{{e}}{row[0][end:]}")
-    return found
+        columns = [*zip(*(map(int, _RUN.findall(key)) for key in row), strict=False)]
+        vary = [place for place, column in enumerate(columns) if len(set(column)) > 1]
+        counts = [range(min(columns[place]), max(columns[place]) + 1) for place in vary]
+        numbers = [*zip(*(columns[place] for place in vary), strict=True)]
+        if len({_RUN.sub("#", key) for key in row}) > 1 or len(vary) != len(names) or numbers != [*product(*counts)]:
+            return None
+        text = row[0]
+        for name, place, count in zip(names, vary[::-1], counts[::-1], strict=True):
+            begin, end = spans[place]
+            others = (f"{row[0][:begin]}{number}{row[0][end:]}" for number in (count[0] - 1, count[-1] + 1))
+            is_all = count[0] == 0 and specs.keys().isdisjoint(others)
+            text = f"{text[:begin]}{{{name}{'' if is_all else f'={count[0]}..{count[-1]}'}}}{text[end:]}"
+        found.append(text)
+    return tuple(found)
 
 
 def _choice(keys: Sequence[str]) -> str | None:
