@@ -38,7 +38,9 @@ def relation(source: Shape, target: Shape, turned: str = "") -> str | None:
     if turned and len(squeezed(source)) > 1:
         sides = (source, target) if turned == "source" else (target, source)
         found = next(_turnings(*sides), None)
-        return None if found is None else " -> ".join(found if turned == "source" else found[::-1])
+        if found is None:  # both have the axes of an einsum with heads
+            return "" if source == target and len(source) == 3 else None
+        return " -> ".join(found if turned == "source" else found[::-1])
     if source == target:
         return ""
     is_dense = 2 in (len(source), len(target)) and max(len(source), len(target)) > 3  # as all of a convolution's inputs

@@ -10,6 +10,7 @@ from functools import cache
 
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _SUFFIX = re.compile(r"(.+)_(weight|bias)")
+_SHORT = re.compile("(.+)_([wb])")  # where one module has both: Haiku's output_w and output_b
 _PREFIX = re.compile(r"(weight|bias)_(.+)")
 _RECURRENT = re.compile(r"(weight|bias)_([a-z]{2})_(l\d+)(_reverse)?")  # of torch.nn.LSTM, GRU and RNN
 _ORIGINALS = {"original0": ("g",), "original1": ("v",), "original": ("orig",)}  # weight_g, weight_v, weight_orig
@@ -124,6 +125,8 @@ def leaf_of(parts: tuple[str, ...], siblings: frozenset[str]) -> Leaf:
         return Leaf((*module, found[1]), found[2], found[2])
     if found := _PREFIX.fullmatch(last):
         return Leaf((*module, found[2]), found[1], found[1])
+    if (found := _SHORT.fullmatch(last)) and any(f"{one[:-1]}b" in siblings for one in siblings if one[-2:] == "_w"):
+        return Leaf((*module, found[1]), "weight" if found[2] == "w" else "bias", found[2])
     return Leaf(parts, "weight", last, bare=True)
 
 
@@ -157,7 +160,8 @@ def layer_numbered(last: str, number: str) -> str:
 
 _AMBIGUOUS = {
     "gamma": {"beta"},
-    "scale": {"bias"},
+    "scale": {"bias", "offset"},
+    "offset": {"scale"},
     "mean": {"var", "variance"},
     "var": {"mean"},
     "variance": {"mean"},
