@@ -221,7 +221,7 @@ def flip(source: Unit, target: Unit, turned: frozenset[Unit]) -> str:
     """
     way = (source in turned) - (target in turned)
     heads = _has_heads(source) - _has_heads(target)
-    if not way and heads and turned.isdisjoint((source, target)) and _is_square_matrix(target if heads > 0 else source):
+    if not way and heads and turned.isdisjoint((source, target)) and _may_turn(source, target):
         way = heads  # Flax has the inputs of q first, and the outputs of what joins heads last
     if (
         not way
@@ -237,8 +237,12 @@ def _has_heads(unit: Unit) -> bool:
     return all(len(shape) == 3 and min(shape) > 1 for shape in unit.shapes[unit.main])
 
 
-def _is_square_matrix(unit: Unit) -> bool:
-    return all(len(shape) == 2 and shape[0] == shape[1] for shape in unit.shapes[unit.main])
+def _may_turn(source: Unit, target: Unit) -> bool:
+    """Of one with heads and one without: the latter are square, or the tensors are not one with their axes in order."""
+    pairs = [*zip(source.shapes[source.main], target.shapes[target.main], strict=False)]
+    matrices = [min(pair, key=len) for pair in pairs]
+    is_square = all(len(shape) == 2 and shape[0] == shape[1] for shape in matrices)
+    return is_square or all(relation(*pair) is None for pair in pairs)
 
 
 def _turns(source: Unit, target: Unit) -> bool:

@@ -57,7 +57,7 @@ def _turnings(turned: Shape, plain: Shape) -> Iterator[tuple[str, str]]:
     """The axes of a shape as TensorFlow has it, spatial ones first, and as torch has it, last.
 
     Of a convolution of each channel by itself, TensorFlow has the channels where others have the inputs. Flax cuts the
-    outputs of a query into heads, and the inputs of what joins them.
+    outputs of a query into heads, and the inputs of what joins them; einsums have the heads first.
     """
     if len(turned) == len(plain) > 1:
         space = "dhw"[-(len(plain) - 2) :] if len(plain) > 2 else ""
@@ -72,6 +72,8 @@ def _turnings(turned: Shape, plain: Shape) -> Iterator[tuple[str, str]]:
         a, b, c = turned
         if plain == (b * c, a):
             yield "a b c", "(b c) a"
+        if plain == (a * c, b):
+            yield "a b c", "(a c) b"
         if plain == (c, a * b):
             yield "a b c", "c (a b)"
     if len(turned) == 2 and len(plain) > 2 and turned[::-1] == (plain[0], math.prod(plain[1:])):
