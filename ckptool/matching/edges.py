@@ -223,6 +223,8 @@ def flip(source: Unit, target: Unit, turned: frozenset[Unit]) -> str:
     heads = _has_heads(source) - _has_heads(target)
     if not way and heads and turned.isdisjoint((source, target)) and _may_turn(source, target):
         way = heads  # Flax has the inputs of q first, and the outputs of what joins heads last
+    if way == -heads:  # one is turned against the other, which is said of that with heads
+        way = heads
     if (
         not way
         and source.bare != target.bare

@@ -14,7 +14,8 @@ from ckptool.matching.halves import HALVES, halves_of
 from ckptool.matching.modules import Part, Shape, Unit
 from ckptool.matching.words import in_context, words_of
 
-_KINDS = (("q", "k", "v"), ("q", "kv"), ("k", "v"), ("gate", "up"))
+KINDS = (("q", "k", "v"), ("q", "kv"), ("k", "v"), ("gate", "up"))
+"""Words of siblings that are one tensor elsewhere."""
 
 
 def made_units(units: Sequence[Unit], places: Mapping[str, int], io: AbstractSet[Unit] = frozenset()) -> list[Unit]:
@@ -46,7 +47,7 @@ def _fused(units: Iterable[Unit], io: AbstractSet[Unit]) -> Iterable[Unit]:
         if words and not unit.bare:
             beside[unit.parent, words[:-1]].setdefault(words[-1], unit)
     for (_, front), named in beside.items():
-        for kind in _KINDS:
+        for kind in KINDS:
             pieces = tuple(named[word] for word in kind if word in named)
             if len(pieces) == len(kind) and (made := _joined(pieces, kind, front, io)):
                 yield made

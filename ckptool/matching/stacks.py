@@ -2,7 +2,8 @@
 
 Everything else sees a list: such a stack is taken apart in name, as if it were one tensor for each block, and what was
 matched of all of them is put together again with the axis in its layout. ``decoder.layers.mlp.wi.kernel`` of 4 layers
-is read as ``decoder.layers.0.mlp.wi.kernel`` and so on, where the other side has a list of 4 that holds such tensors.
+is read as ``decoder.layers.0.mlp.wi.kernel`` and so on, where the other side has a list of 4 that holds such tensors;
+``kv_einsum.w`` as ``kv_einsum.k.w`` and ``kv_einsum.v.w``, where it has k and v of one shape.
 """
 
 from __future__ import annotations
@@ -11,19 +12,23 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
+from functools import cache
+from itertools import combinations, product
 
 from ckptool.core.spec import TensorSpec
 from ckptool.matching.modules import Shape
 from ckptool.matching.relations import relation, squeezed
 from ckptool.matching.result import MatchReport, Pair, least_sure
 from ckptool.matching.roles import renamed
+from ckptool.matching.groups import KINDS
+from ckptool.matching.words import words_of
 
 Specs = Mapping[str, TensorSpec]
 Tokens = tuple[str, ...]
 
 _DEEPEST = 3  # axes that are lists
 _NUMBER = re.compile("[0-9]+")
+_WORDS = frozenset(word for kind in KINDS for word in kind)
 _TOWER = 6  # stacks of a tower, at least
 _ALIKE = 0.5  # of the names of two towers' modules are the same
 _AXIS = re.compile(r"\([^)]*\)|[^\s()]+")
@@ -46,11 +51,13 @@ class _Lists:
 
     Attributes:
         shapes: by how many there are, the shapes that they have, and how many such numbers are in their keys.
+        kinds: by the words that tell siblings apart (k and v), the shapes that these have.
         depth: for each key, how many of its numbers are of a list of so many.
         written: by the name of a list and how many are in it, its numbers as they are written.
     """
 
     shapes: dict[int, dict[Shape, int]]
+    kinds: dict[Tokens, set[Shape]]
     depth: dict[str, Counter[int]]
     written: dict[tuple[Tokens, int], list[str]]
 
@@ -77,7 +84,7 @@ def _lists_of(specs: Specs) -> _Lists:
     for key in specs:
         for number in _NUMBER.finditer(key):
             rows[key[: number.start()], key[number.end() :]][int(number[0])] = key
-    found = _Lists(defaultdict(dict), defaultdict(Counter), {})
+    found = _Lists(defaultdict(dict), _kinds_of(specs), defaultdict(Counter), {})
     for row in rows.values():
         if len(row) > 1 and max(row) - min(row) == len(row) - 1:
             for key in row.values():
@@ -93,6 +100,23 @@ def _lists_of(specs: Specs) -> _Lists:
             end = _tokens(behind)[0]
             texts = [f"{start}{key[len(before) : len(key) - len(behind)]}{end}" for key in keys]
             found.written.setdefault((_pattern(head), size), texts)
+    return found
+
+
+def _kinds_of(specs: Specs) -> dict[Tokens, set[Shape]]:
+    """Siblings of one shape that words tell apart."""
+    rows: dict[object, dict[str, Shape]] = defaultdict(dict)
+    said = cache(lambda token: frozenset(words_of(token)))
+    for key, spec in specs.items():
+        tokens = _tokens(key)
+        for at, token in enumerate(tokens):
+            for word in said(token) & _WORDS if len(spec.shape) > 1 else ():
+                rows[(*tokens[:at], said(token) - {word}, *tokens[at + 1 :])][word] = spec.shape
+    found: dict[Tokens, set[Shape]] = defaultdict(set)
+    for row in rows.values():
+        for kind in KINDS:
+            if row.keys() >= {*kind} and len({row[word] for word in kind}) == 1:
+                found[kind].add(row[kind[0]])
     return found
 
 
@@ -127,6 +151,9 @@ def _slices(
                     votes[size][axis] += 1
                     seen[size, axis].append(_pattern(_tokens(key)))
     found: dict[str, list[tuple[str, Slice]]] = {}
+    for key, spec in specs.items() if lists.kinds else ():
+        if tuple(sorted(squeezed(spec.shape))) not in plain:
+            found |= _by_words(key, spec.shape, lists.kinds)
     for size, counts in votes.items():
         axis = max(counts, key=lambda axis: (counts[axis], -axis))
         for head in _heads([*dict.fromkeys(seen[size, axis])]):
@@ -139,6 +166,21 @@ def _slices(
                 if specs.keys().isdisjoint(names):
                     found[key] = [(name, Slice(key, at, axis)) for at, name in enumerate(names)]
     return found
+
+
+def _by_words(key: str, shape: Shape, kinds: Mapping[Tokens, set[Shape]]) -> dict[str, list[tuple[str, Slice]]]:
+    """A tensor that is called by all of the words that tell tensors of the other side apart, and has an axis of them."""
+    tokens = _tokens(key)
+    for (kind, shapes), (at, token) in product(kinds.items(), enumerate(tokens)):
+        words = words_of(token)
+        if "".join(kind) not in words and tuple(word for word in words if word in kind) != kind:
+            continue
+        for axis, size in enumerate(shape[:-1]):
+            rest = (*shape[:axis], *shape[axis + 1 :])
+            if size == len(kind) and any(_is_one(rest, other) for other in shapes):
+                names = [".".join([*tokens[: at + 1], word, *tokens[at + 1 :]]) for word in kind]
+                return {key: [(name, Slice(key, place, axis)) for place, name in enumerate(names)]}
+    return {}
 
 
 def _is_one(one: Shape, other: Shape) -> bool:

@@ -71,9 +71,9 @@ def joint_line(pair: Said, source: Specs, target: Specs) -> Line:
 
 def _counted(pair: Said, sides: Sequence[Sequence[str]], source: Specs, target: Specs) -> Line:
     """The line of a pair of which the tensors of one side are counted by an axis of the other's."""
-    names = [set(re.findall(r"\w+", " ".join(side))) for side in sides]
+    names = [set(re.findall(r"[a-z]\w*", " ".join(side))) for side in sides]
     patterns = [
-        _captured(keys, len(side), sorted(one - {"_"}), specs)
+        _captured(keys, len(side), sorted(one), specs)
         for keys, side, one, specs in (
             (pair.sources, sides[0], names[1] - names[0], source),
             (pair.targets, sides[1], names[0] - names[1], target),
@@ -106,6 +106,9 @@ def _captured(keys: Sequence[str], each: int, names: Sequence[str], specs: Specs
         vary = [place for place, column in enumerate(columns) if len(set(column)) > 1]
         counts = [range(min(columns[place]), max(columns[place]) + 1) for place in vary]
         numbers = [*zip(*(columns[place] for place in vary), strict=True)]
+        if len(names) == 1 and (choice := _choice(row, names[0])) and not vary:
+            found.append(choice)
+            continue
         if len({_RUN.sub("#", key) for key in row}) > 1 or len(vary) != len(names) or numbers != [*product(*counts)]:
             return None
         text = row[0]
@@ -118,7 +121,7 @@ def _captured(keys: Sequence[str], each: int, names: Sequence[str], specs: Specs
     return tuple(found)
 
 
-def _choice(keys: Sequence[str]) -> str | None:
+def _choice(keys: Sequence[str], name: str = "x") -> str | None:
     """One pattern for all parts, if their names differ in one place."""
     rows = [key.split(".") for key in keys]
     if len({len(row) for row in rows}) > 1:
@@ -130,4 +133,4 @@ def _choice(keys: Sequence[str]) -> str | None:
     before, names, behind = apart([row[at] for row in rows])
     if len(set(names)) < len(names) or not all(names):
         return None
-    return ".".join([*rows[0][:at], f"{before}{{x={'|'.join(names)}}}{behind}", *rows[0][at + 1 :]])
+    return ".".join([*rows[0][:at], f"{before}{{{name}={'|'.join(names)}}}{behind}", *rows[0][at + 1 :]])
