@@ -3,7 +3,7 @@
 Everything else sees a list: such a stack is taken apart in name, as if it were one tensor for each block, and what was
 matched of all of them is put together again with the axis in its layout. ``decoder.layers.mlp.wi.kernel`` of 4 layers
 is read as ``decoder.layers.0.mlp.wi.kernel`` and so on, where the other side has a list of 4 that holds such tensors;
-``kv_einsum.w`` as ``kv_einsum.k.w`` and ``kv_einsum.v.w``, where it has k and v of one shape.
+``kv_einsum.w`` as ``einsum_k.w`` and ``einsum_v.w``, where it has k and v of one shape.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def _kinds_of(specs: Specs) -> dict[Tokens, set[Shape]]:
     for key, spec in specs.items():
         tokens = _tokens(key)
         for at, token in enumerate(tokens):
-            for word in said(token) & _WORDS if len(spec.shape) > 1 else ():
+            for word in said(token) & _WORDS if spec.shape else ():
                 rows[(*tokens[:at], said(token) - {word}, *tokens[at + 1 :])][word] = spec.shape
     found: dict[Tokens, set[Shape]] = defaultdict(set)
     for row in rows.values():
@@ -153,10 +153,17 @@ def _slices(
     found: dict[str, list[tuple[str, Slice]]] = {}
     for key, spec in specs.items() if lists.kinds else ():
         if tuple(sorted(squeezed(spec.shape))) not in plain:
-            found |= _by_words(key, spec.shape, lists.kinds)
+            row = _by_words(key, spec.shape, lists.kinds)
+            found |= {key: row} if row and specs.keys().isdisjoint(name for name, _ in row) else {}
     for size, counts in votes.items():
         axis = max(counts, key=lambda axis: (counts[axis], -axis))
         for head in _heads([*dict.fromkeys(seen[size, axis])]):
+            while head and all(
+                has(key, spec.shape, axis, size) and tuple(sorted(squeezed(spec.shape))) not in plain
+                for key, spec in specs.items()
+                if _pattern(_tokens(key)[: len(head) - 1]) == head[:-1]
+            ):
+                head = head[:-1]
             texts = own.written.get((head, size), [*map(str, range(size))])
             for key, spec in specs.items():
                 tokens = _tokens(key)
@@ -168,7 +175,7 @@ def _slices(
     return found
 
 
-def _by_words(key: str, shape: Shape, kinds: Mapping[Tokens, set[Shape]]) -> dict[str, list[tuple[str, Slice]]]:
+def _by_words(key: str, shape: Shape, kinds: Mapping[Tokens, set[Shape]]) -> list[tuple[str, Slice]]:
     """A tensor that is called by all of the words that tell tensors of the other side apart, and has an axis of them."""
     tokens = _tokens(key)
     for (kind, shapes), (at, token) in product(kinds.items(), enumerate(tokens)):
@@ -178,9 +185,10 @@ def _by_words(key: str, shape: Shape, kinds: Mapping[Tokens, set[Shape]]) -> dic
         for axis, size in enumerate(shape[:-1]):
             rest = (*shape[:axis], *shape[axis + 1 :])
             if size == len(kind) and any(_is_one(rest, other) for other in shapes):
-                names = [".".join([*tokens[: at + 1], word, *tokens[at + 1 :]]) for word in kind]
-                return {key: [(name, Slice(key, place, axis)) for place, name in enumerate(names)]}
-    return {}
+                others = [word for word in words if word not in (*kind, "".join(kind))]
+                names = [".".join([*tokens[:at], "_".join([*others, word]), *tokens[at + 1 :]]) for word in kind]
+                return [(name, Slice(key, place, axis)) for place, name in enumerate(names)]
+    return []
 
 
 def _is_one(one: Shape, other: Shape) -> bool:

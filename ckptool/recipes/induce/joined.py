@@ -12,7 +12,7 @@ from ckptool.recipes.induce.proof import Specs
 Turned = tuple[bool, bool]
 """The parts have their inputs before their outputs; the whole has."""
 
-_RUN = re.compile("[0-9]+")
+_RUN = re.compile(r"[0-9]+(?![^{}]*\})")
 _NAMES = ("o", "q", "r")
 
 
@@ -100,19 +100,20 @@ def _captured(keys: Sequence[str], each: int, names: Sequence[str], specs: Specs
         return tuple(keys)
     found = []
     for at in range(each):
-        row = keys[at::each]
+        row, left = keys[at::each], list(names)
+        forms = len({_RUN.sub("#", key) for key in row})
+        if forms > 1 and names:
+            choices = [_choice(row[first : first + forms], left[0]) for first in range(0, len(row), forms)]
+            row, left = [choice for choice in choices if choice], left[1:]
         spans = [match.span() for match in _RUN.finditer(row[0])]
         columns = [*zip(*(map(int, _RUN.findall(key)) for key in row), strict=False)]
         vary = [place for place, column in enumerate(columns) if len(set(column)) > 1]
         counts = [range(min(columns[place]), max(columns[place]) + 1) for place in vary]
-        numbers = [*zip(*(columns[place] for place in vary), strict=True)]
-        if len(names) == 1 and (choice := _choice(row, names[0])) and not vary:
-            found.append(choice)
-            continue
-        if len({_RUN.sub("#", key) for key in row}) > 1 or len(vary) != len(names) or numbers != [*product(*counts)]:
+        numbers = [tuple(columns[place][member] for place in vary) for member in range(len(row))]
+        if len({_RUN.sub("#", key) for key in row}) > 1 or len(vary) != len(left) or numbers != [*product(*counts)]:
             return None
         text = row[0]
-        for name, place, count in zip(names, vary[::-1], counts[::-1], strict=True):
+        for name, place, count in zip(left, vary[::-1], counts[::-1], strict=True):
             begin, end = spans[place]
             others = (f"{row[0][:begin]}{number}{row[0][end:]}" for number in (count[0] - 1, count[-1] + 1))
             is_all = count[0] == 0 and specs.keys().isdisjoint(others)
