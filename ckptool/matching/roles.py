@@ -155,9 +155,7 @@ def called_back(report: MatchReport, sources: Mapping[str, str], targets: Mappin
     return renamed(report, (sources, targets), (ours, theirs)) if ours or theirs else report
 
 
-def renamed(
-    report: MatchReport, asked: tuple[Mapping[str, str], Mapping[str, str]], back: tuple[Mapping[str, str], Mapping[str, str]]
-) -> MatchReport:
+def renamed(report: MatchReport, asked: Sequence[Mapping[str, str]], back: Sequence[Mapping[str, str]]) -> MatchReport:
     """The report in other keys.
 
     Args:

@@ -12,28 +12,23 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
-from itertools import combinations, product
+from itertools import product
 
 from ckptool.core.spec import TensorSpec
+from ckptool.matching.groups import KINDS
 from ckptool.matching.modules import Shape
 from ckptool.matching.relations import relation, squeezed
 from ckptool.matching.result import MatchReport, Pair, least_sure
 from ckptool.matching.roles import renamed
-from ckptool.matching.groups import KINDS
 from ckptool.matching.words import words_of
 
 Specs = Mapping[str, TensorSpec]
 Tokens = tuple[str, ...]
 
 _DEEPEST = 3  # axes that are lists
+_NAMES = "esmyz"  # what these axes are called, the innermost first
 _NUMBER = re.compile("[0-9]+")
-_WORDS = frozenset(word for kind in KINDS for word in kind)
-_TOWER = 6  # stacks of a tower, at least
-_ALIKE = 0.5  # of the names of two towers' modules are the same
 _AXIS = re.compile(r"\([^)]*\)|[^\s()]+")
-NAMES = "esmyz"
-"""What the axes of lists are called, the innermost first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,37 +40,35 @@ class Slice:
     axis: int
 
 
+Slices = Mapping[str, Slice]
+Round = tuple[Slices, Slices]
+
+
 @dataclass(frozen=True, slots=True)
 class _Lists:
     """What is numbered in a file.
 
     Attributes:
-        shapes: by how many there are, the shapes that they have, and how many such numbers are in their keys.
-        kinds: by the words that tell siblings apart (k and v), the shapes that these have.
+        shapes: by how many there are, the shapes that they have.
         depth: for each key, how many of its numbers are of a list of so many.
-        written: by the name of a list and how many are in it, its numbers as they are written.
+        deepest: how many these are at most.
     """
 
-    shapes: dict[int, dict[Shape, int]]
-    kinds: dict[Tokens, set[Shape]]
+    shapes: dict[int, set[Shape]]
     depth: dict[str, Counter[int]]
-    written: dict[tuple[Tokens, int], list[str]]
-
-
-Round = tuple[Mapping[str, Slice], Mapping[str, Slice]]
+    deepest: Counter[int]
 
 
 def unstacked(source: Specs, target: Specs) -> tuple[Specs, Specs, list[Round]]:
     """Both sides with their stacks taken apart, and what each tensor was taken from: by axes, the outermost first."""
     rounds: list[Round] = []
     for _ in range(_DEEPEST):
-        lists = _lists_of(source), _lists_of(target)
-        ours = _slices(source, lists[0], target, lists[1])
-        theirs = _slices(target, lists[1], source, lists[0])
-        if not ours and not theirs:
+        ours, theirs = _lists_of(source), _lists_of(target)
+        found = _slices(source, ours, target, theirs), _slices(target, theirs, source, ours)
+        if not any(found):
             break
-        source, target = _apart(source, ours), _apart(target, theirs)
-        rounds.append(tuple({name: one for row in side.values() for name, one in row} for side in (ours, theirs)))  # type: ignore[arg-type]
+        source, target = _apart(source, found[0]), _apart(target, found[1])
+        rounds.append(found)
     return source, target, rounds
 
 
@@ -84,40 +77,108 @@ def _lists_of(specs: Specs) -> _Lists:
     for key in specs:
         for number in _NUMBER.finditer(key):
             rows[key[: number.start()], key[number.end() :]][int(number[0])] = key
-    found = _Lists(defaultdict(dict), _kinds_of(specs), defaultdict(Counter), {})
+    found = _Lists(defaultdict(set), defaultdict(Counter), Counter())
     for row in rows.values():
-        if len(row) > 1 and max(row) - min(row) == len(row) - 1:
+        size = len(row)
+        if size > 1 and max(row) - min(row) == size - 1:
             for key in row.values():
-                found.depth[key][len(row)] += 1
-    for (before, behind), row in rows.items():
-        size, keys = len(row), [row[number] for number in sorted(row)]
-        if size > 1 and found.depth[keys[0]][size]:
-            shapes = {specs[key].shape for key in keys}
-            if len(shapes) == 1:
-                levels = found.shapes[size]
-                levels[min(shapes)] = max(levels.get(min(shapes), 0), found.depth[keys[0]][size])
-            *head, start = _tokens(before)
-            end = _tokens(behind)[0]
-            texts = [f"{start}{key[len(before) : len(key) - len(behind)]}{end}" for key in keys]
-            found.written.setdefault((_pattern(head), size), texts)
+                found.depth[key][size] += 1
+                found.deepest[size] = max(found.deepest[size], found.depth[key][size])
+            shapes = {specs[key].shape for key in row.values()}
+            found.shapes[size] |= shapes if len(shapes) == 1 else set()
     return found
 
 
-def _kinds_of(specs: Specs) -> dict[Tokens, set[Shape]]:
-    """Siblings of one shape that words tell apart."""
+def _slices(specs: Specs, own: _Lists, other: Specs, lists: _Lists) -> dict[str, Slice]:
+    """What stacks are taken apart into, by name."""
+    plain = {_form(spec.shape) for spec in other.values()}
+    stacks = {key: spec for key, spec in specs.items() if len(spec.shape) > 1 and _form(spec.shape) not in plain}
+    found: dict[str, Slice] = {}
+    taken: set[str] = set()
+    for key, names, axis in (*_by_words(stacks, other), *_by_numbers(specs, stacks, own, lists)):
+        if key not in taken and specs.keys().isdisjoint(names):
+            taken.add(key)
+            found |= {name: Slice(key, at, axis) for at, name in enumerate(names)}
+    return found
+
+
+def _form(shape: Shape) -> Shape:
+    """What a shape has in common with all others that hold the same axes."""
+    return tuple(sorted(squeezed(shape)))
+
+
+def _by_numbers(specs: Specs, stacks: Specs, own: _Lists, lists: _Lists) -> Iterator[tuple[str, list[str], int]]:
+    """Stacks whose axis is a list of the other side, with the names of what they hold, and the axis.
+
+    The number goes where all that is called alike has that axis: behind ``decoder.layers``, beside which is a norm.
+    """
+
+    def has(key: str, axis: int, size: int) -> bool:
+        shape = specs[key].shape
+        is_less = key not in own.depth or own.depth[key][size] < lists.deepest[size]
+        return is_less and len(shape) > max(axis, 1) and shape[axis] == size
+
+    rows: dict[int, list[list[str]]] = defaultdict(lambda: [[], []])
+    for key, spec in stacks.items():
+        for axis, size in enumerate(spec.shape[:2]):
+            if size in lists.shapes and has(key, axis, size) and _is_slice(spec.shape, axis, lists.shapes[size]):
+                rows[size][axis].append(key)
+    tokens = {key: _tokens(key) for key in (specs if rows else ())}
+    names = {key: _pattern(row) for key, row in tokens.items()}
+    for size, both in rows.items():
+        axis = int(len(both[1]) > len(both[0]))
+        for head in dict.fromkeys(names[key][:-1] for key in both[axis]):
+            while head and all(
+                key in stacks and has(key, axis, size)
+                for key, name in names.items()
+                if name[: len(head) - 1] == head[:-1]
+            ):
+                head = head[:-1]
+            for key, name in names.items():
+                if name[: len(head)] == head and has(key, axis, size):
+                    first, last = tokens[key][: len(head)], tokens[key][len(head) :]
+                    yield key, [".".join([*first, str(at), *last]) for at in range(size)], axis
+
+
+def _by_words(stacks: Specs, other: Specs) -> Iterator[tuple[str, list[str], int]]:
+    """The same of tensors that are called by words which tell tensors of one shape on the other side apart."""
+    every = [(key, tokens, at) for key in stacks for tokens in [_tokens(key)] for at in range(len(tokens))]
+    named = [
+        (key, tokens, at, kind)
+        for key, tokens, at in every
+        for kind in KINDS
+        if len(kind) in stacks[key].shape[:-1] and _says(words_of(tokens[at]), kind)
+    ]
+    shapes: dict[Tokens, set[Shape]] = defaultdict(set)
     rows: dict[object, dict[str, Shape]] = defaultdict(dict)
-    said = cache(lambda token: frozenset(words_of(token)))
-    for key, spec in specs.items():
-        tokens = _tokens(key)
-        for at, token in enumerate(tokens):
-            for word in said(token) & _WORDS if spec.shape else ():
-                rows[(*tokens[:at], said(token) - {word}, *tokens[at + 1 :])][word] = spec.shape
-    found: dict[Tokens, set[Shape]] = defaultdict(set)
-    for row in rows.values():
-        for kind in KINDS:
-            if row.keys() >= {*kind} and len({row[word] for word in kind}) == 1:
-                found[kind].add(row[kind[0]])
-    return found
+    for key, tokens in [(key, _tokens(key)) for key in (other if named else ())]:
+        for at, word in product(range(len(tokens)), {word for kind in KINDS for word in kind}):
+            words = words_of(tokens[at])
+            if word in words:
+                rest = tuple(one for one in words if one != word)
+                rows[*tokens[:at], rest, *tokens[at + 1 :]][word] = other[key].shape
+    for row, kind in product(rows.values(), KINDS):
+        if row.keys() >= {*kind} and len({row[word] for word in kind}) == 1:
+            shapes[kind].add(row[kind[0]])
+    for key, tokens, at, kind in named:
+        shape = stacks[key].shape
+        others = [word for word in words_of(tokens[at]) if word not in (*kind, "".join(kind))]
+        for axis, size in enumerate(shape[:-1]):
+            if size == len(kind) and _is_slice(shape, axis, shapes[kind]):
+                yield key, [".".join([*tokens[:at], "_".join([*others, w]), *tokens[at + 1 :]]) for w in kind], axis
+                break
+
+
+def _says(words: Iterable[str], kind: Tokens) -> bool:
+    """All of the kind, in its order."""
+    return "".join(kind) in words or tuple(word for word in words if word in kind) == kind
+
+
+def _is_slice(shape: Shape, axis: int, others: Iterable[Shape]) -> bool:
+    """Without the axis it may be one of some shapes."""
+    rest = (*shape[:axis], *shape[axis + 1 :])
+    ways = product(others, ("", "source", "target"))
+    return any(relation(rest, other, way) is not None for other, way in ways)
 
 
 def _tokens(key: str) -> list[str]:
@@ -129,112 +190,13 @@ def _pattern(tokens: Iterable[str]) -> Tokens:
     return tuple(_NUMBER.sub("#", token) for token in tokens)
 
 
-def _slices(
-    specs: Specs, own: _Lists, other: Specs, lists: _Lists
-) -> dict[str, list[tuple[str, Slice]]]:
-    """For each stack the tensors that it is taken apart into, by their names."""
-    plain = {tuple(sorted(squeezed(spec.shape))) for spec in other.values()}
-    votes: dict[int, Counter[int]] = defaultdict(Counter)
-    seen: dict[tuple[int, int], list[Tokens]] = defaultdict(list)
-
-    def has(key: str, shape: Shape, axis: int, size: int) -> bool:
-        is_deeper = own.depth[key][size] < max(lists.shapes[size].values()) if key in own.depth else True
-        return is_deeper and len(shape) > max(axis, 1) and shape[axis] == size
-
-    for key, spec in specs.items():
-        if tuple(sorted(squeezed(spec.shape))) in plain:
-            continue
-        for axis, size in enumerate(spec.shape[:2]):
-            if size in lists.shapes and has(key, spec.shape, axis, size):
-                rest = (*spec.shape[:axis], *spec.shape[axis + 1 :])
-                if any(_is_one(rest, shape) for shape in lists.shapes[size]):
-                    votes[size][axis] += 1
-                    seen[size, axis].append(_pattern(_tokens(key)))
-    found: dict[str, list[tuple[str, Slice]]] = {}
-    for key, spec in specs.items() if lists.kinds else ():
-        if tuple(sorted(squeezed(spec.shape))) not in plain:
-            row = _by_words(key, spec.shape, lists.kinds)
-            found |= {key: row} if row and specs.keys().isdisjoint(name for name, _ in row) else {}
-    for size, counts in votes.items():
-        axis = max(counts, key=lambda axis: (counts[axis], -axis))
-        for head in _heads([*dict.fromkeys(seen[size, axis])]):
-            while head and all(
-                has(key, spec.shape, axis, size) and tuple(sorted(squeezed(spec.shape))) not in plain
-                for key, spec in specs.items()
-                if _pattern(_tokens(key)[: len(head) - 1]) == head[:-1]
-            ):
-                head = head[:-1]
-            texts = own.written.get((head, size), [*map(str, range(size))])
-            for key, spec in specs.items():
-                tokens = _tokens(key)
-                if _pattern(tokens[: len(head)]) != head or key in found or not has(key, spec.shape, axis, size):
-                    continue
-                names = [".".join([*tokens[: len(head)], text, *tokens[len(head) :]]) for text in texts]
-                if specs.keys().isdisjoint(names):
-                    found[key] = [(name, Slice(key, at, axis)) for at, name in enumerate(names)]
-    return found
-
-
-def _by_words(key: str, shape: Shape, kinds: Mapping[Tokens, set[Shape]]) -> list[tuple[str, Slice]]:
-    """A tensor that is called by all of the words that tell tensors of the other side apart, and has an axis of them."""
-    tokens = _tokens(key)
-    for (kind, shapes), (at, token) in product(kinds.items(), enumerate(tokens)):
-        words = words_of(token)
-        if "".join(kind) not in words and tuple(word for word in words if word in kind) != kind:
-            continue
-        for axis, size in enumerate(shape[:-1]):
-            rest = (*shape[:axis], *shape[axis + 1 :])
-            if size == len(kind) and any(_is_one(rest, other) for other in shapes):
-                others = [word for word in words if word not in (*kind, "".join(kind))]
-                names = [".".join([*tokens[:at], "_".join([*others, word]), *tokens[at + 1 :]]) for word in kind]
-                return [(name, Slice(key, place, axis)) for place, name in enumerate(names)]
-    return []
-
-
-def _is_one(one: Shape, other: Shape) -> bool:
-    return any(relation(one, other, way) is not None for way in ("", "source", "target"))
-
-
-def _heads(rows: Sequence[Tokens]) -> Iterator[Tokens]:
-    """What the names of stacks begin with: of all, or of each tower where these hold modules of the same names."""
-    size = min(len(row) for row in rows) - 1
-    size = next((at for at in range(size) if len({row[at] for row in rows}) > 1), size)
-    towers: dict[str, list[Tokens]] = defaultdict(list)
-    for row in rows:
-        towers[row[size]].append(row)
-    ends = [{row[-2:] for row in tower} for tower in towers.values()]
-    are_alike = all(len(one & two) >= _ALIKE * min(len(one), len(two)) for one, two in combinations(ends, 2))
-    if len(ends) > 1 and are_alike and min(map(len, towers.values())) >= _TOWER:
-        for tower in towers.values():
-            yield from _heads(tower)
-    else:
-        yield rows[0][:size]
-
-
-def _apart(specs: Specs, slices: Mapping[str, Sequence[tuple[str, Slice]]]) -> Specs:
-    """The specs with stacks taken apart, block by block where the first of them stands."""
-    if not slices:
-        return specs
-    heads: dict[tuple[str, int], list[str]] = defaultdict(list)
-    for key, row in slices.items():
-        heads[_head(key, row), len(row)].append(key)
-    found: dict[str, TensorSpec] = {}
-    for key, spec in specs.items():
-        row = slices.get(key, [])
-        if not row:
-            found[key] = spec
-        for at in range(len(row)):
-            for other in heads.get((_head(key, row), len(row)), []):
-                name, one = slices[other][at]
-                shape = specs[other].shape
-                found[name] = TensorSpec(name, specs[other].dtype, (*shape[: one.axis], *shape[one.axis + 1 :]))
-        heads.pop((_head(key, row), len(row)), None)
-    return found
-
-
-def _head(key: str, row: Sequence[tuple[str, Slice]]) -> str:
-    """The name of the list that a stack is taken apart into."""
-    return row[0][0][: next((at for at, (a, b) in enumerate(zip(row[0][0], row[-1][0])) if a != b), 0)] if row else key
+def _apart(specs: Specs, slices: Slices) -> Specs:
+    """The specs with stacks taken apart."""
+    rows: dict[str, list[TensorSpec]] = defaultdict(list)
+    for name, one in slices.items():
+        shape = specs[one.key].shape
+        rows[one.key].append(TensorSpec(name, specs[one.key].dtype, (*shape[: one.axis], *shape[one.axis + 1 :])))
+    return {spec.key: spec for key, whole in specs.items() for spec in rows.get(key, [whole])}
 
 
 def restacked(report: MatchReport, rounds: Sequence[Round], source: Specs, target: Specs) -> MatchReport:
@@ -259,7 +221,7 @@ def restacked(report: MatchReport, rounds: Sequence[Round], source: Specs, targe
     )
 
 
-def _joined(pairs: Iterable[Pair], slices: Mapping[str, Slice], *, is_source: bool) -> list[Pair]:
+def _joined(pairs: Iterable[Pair], slices: Slices, *, is_source: bool) -> list[Pair]:
     """The pairs, those of the tensors of one stack as one; none of a stack of which not all are matched alike."""
     sizes = Counter(one.key for one in slices.values())
     found: list[Pair] = []
@@ -299,7 +261,7 @@ def with_axis(layout: str, axis: int, is_source: bool) -> str:
     """
     axes = " ".join([*"abc"[:axis], "..."])
     steps = (layout or f"{axes} -> {axes}").split(" | ")
-    name = next(name for name in NAMES if name not in re.findall("[a-z]+", layout))
+    name = next(name for name in _NAMES if name not in re.findall("[a-z]+", layout))
     step = 0 if is_source else -1
     sides = steps[step].split(" -> ")
     rows = [_AXIS.findall(one) for one in sides[step].split(", ")]
