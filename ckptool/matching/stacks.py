@@ -204,7 +204,7 @@ def restacked(report: MatchReport, rounds: Sequence[Round], source: Specs, targe
     for ours, theirs in reversed(rounds):
         pairs = _joined(_joined(report.pairs, ours, is_source=True), theirs, is_source=False)
         back = tuple({name: one.key for name, one in side.items()} for side in (ours, theirs))
-        asked = tuple({one.key: name for name, one in reversed(side.items())} for side in (ours, theirs))
+        asked = tuple({one.key: name for name, one in [*side.items()][::-1]} for side in (ours, theirs))
         others = [pair for pair in report.reshaped if back[0].keys().isdisjoint(pair.sources)]
         others = [pair for pair in others if back[1].keys().isdisjoint(pair.targets)]
         report = renamed(replace(report, pairs=tuple(pairs), reshaped=tuple(others)), asked, back)
@@ -236,7 +236,8 @@ def _joined(pairs: Iterable[Pair], slices: Slices, *, is_source: bool) -> list[P
     axes = {one.key: one.axis for one in slices.values()}
     for whole, row in rows.items():
         each = [row[at] for at in sorted(row)]
-        if {sizes[key] for key in whole} == {len(each)} and len({pair.layout for pair in each}) == 1:
+        is_whole = {sizes[key] for key in whole} == {len(each)} and len({axes[key] for key in whole}) == 1
+        if is_whole and len({pair.layout for pair in each}) == 1:
             others = tuple(key for pair in each for key in (pair.targets if is_source else pair.sources))
             found.append(
                 replace(
@@ -259,7 +260,7 @@ def with_axis(layout: str, axis: int, is_source: bool) -> str:
         >>> with_axis("o i, p i -> (o + p) i", 0, False)
         'o i, p i -> e (o + p) i'
     """
-    axes = " ".join([*"abc"[:axis], "..."])
+    axes = " ".join([*"abcd"[:axis], "..."])
     steps = (layout or f"{axes} -> {axes}").split(" | ")
     name = next(name for name in _NAMES if name not in re.findall("[a-z]+", layout))
     step = 0 if is_source else -1
