@@ -300,7 +300,7 @@ def is_supported(edge: Edge) -> bool:
     matrix = len(squeezed(edge.source.shapes[edge.source.main][0])) > 1  # equal by accident less often than a norm
     whole = edge.whole and (many or edge.aligned or len(edge.source.shapes[edge.source.main][0]) > 1)
     whole = whole or (matrix and many and signals()["blocks"].supports(edge.blocks))
-    return edge.fit >= _SOME or (near and many) or (in_order and (near or matrix)) or whole
+    return edge.fit >= _SOME or (near and (many or matrix)) or (in_order and (near or matrix)) or whole
 
 
 def guess(edge: Edge, rivals: Sequence[Edge], all_off: bool) -> Match | None:
