@@ -19,7 +19,7 @@ def without(model: Any, *keys: str) -> dict[str, Any]:
 
 def spelled(target: Any, table: Sequence[Any], why: str, layouts: Sequence[tuple[str, str]] = (),
             order: Callable[[str], Any] | None = None, **also: Any) -> Two:  # fmt: skip
-    """The other code base's file: target names by the table, an empty one if it has no such tensor; layouts lead back."""
+    """The other code base's file: target names by the table, "" if it has no such tensor; layouts lead back."""
     source, rules = Net(), []
     keys = list(state(target).items())
     if order:
@@ -28,7 +28,8 @@ def spelled(target: Any, table: Sequence[Any], why: str, layouts: Sequence[tuple
         name = renamed(key, table)
         if not name:
             continue
-        layout, shape = next((layout for pattern, layout in layouts if re.search(pattern, key)), ""), tuple(tensor.shape)
+        layout = next((layout for pattern, layout in layouts if re.search(pattern, key)), "")
+        shape = tuple(tensor.shape)
         if layout:
             left, right = (side.split() for side in layout.split(" -> "))
             sizes = dict(zip(right, shape, strict=True)) | {"1": 1}
@@ -242,7 +243,7 @@ def yolov4(small: bool) -> Two:
     def unit(old: str, new: str, out: int, into: int, kernel: int) -> tuple[str, str, int, int, int]:
         source.conv(f"{old}.conv.0", out, into, kernel, bias=False)
         source.bn(f"{old}.conv.1", out)
-        rules.extend([f"{old}.conv.0.weight -> {new}.conv.weight"])
+        rules.append(f"{old}.conv.0.weight -> {new}.conv.weight")
         rules.extend(f"{old}.conv.1.{tail} -> {new}.bn.{tail}" for tail in
                      ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"))  # fmt: skip
         return old, new, out, into, kernel
@@ -308,7 +309,9 @@ def yolov4(small: bool) -> Two:
         made(new, out, into, kernel)
         if new.startswith("yolo_head"):
             target.conv(new.replace(".0", ".1"), 255, out, 1)
-    return Two(source, target, rules, proof="the code of both: models.py of pytorch-YOLOv4, nets/yolo.py of yolov4-pytorch")
+    return Two(
+        source, target, rules, proof="the code of both: pytorch-YOLOv4's models.py, yolov4-pytorch's nets/yolo.py"
+    )
 
 
 @pair("blind: ControlNet 1.1 in lllyasviel's names to diffusers: a hint's numbers become blocks, attentions come first")
@@ -458,7 +461,7 @@ def mobilenetv3_keras(small: bool) -> Two:
     ]
     layouts = [(r"conv_dw\.weight", "h w o i -> o i h w"), (r"classifier\.weight", "1 1 i o -> o i"),
                (r"(conv|conv_\w+)\.weight", "h w i o -> o i h w")]  # fmt: skip
-    return spelled(target, table, "keras.applications' mobilenet_v3.py; the same network in timm's tf_ variant", layouts,
+    return spelled(target, table, "keras.applications' mobilenet_v3.py; timm's tf_ variant of it", layouts,
                    missing=["*.num_batches_tracked"])  # fmt: skip
 
 
@@ -501,7 +504,7 @@ def hgnet_paddle(small: bool) -> Two:
                    missing=["*.num_batches_tracked"])  # fmt: skip
 
 
-@pair("blind: Megatron-LM's BERT-345M to Hugging Face: q, k and v take turns by heads, the first norm went into attention",
+@pair("blind: Megatron-LM's BERT-345M to Hugging Face: q, k and v take turns by heads, a norm went into attention",
       "transformers")  # fmt: skip
 def megatron_bert(small: bool) -> Two:
     """The table that predicts is tied and not in the file."""
@@ -602,3 +605,381 @@ def chinese_clip(small: bool) -> Two:
     ]
     return to(source, target, table, [("visual.proj$|text_projection", "i o -> o i")], groups,
               truth="transformers' convert_chinese_clip_original_pytorch_to_hf.py")  # fmt: skip
+
+
+# ---------------------------------------------------------------------------------------------- less usual
+
+
+@pair("blind: PaliGemma-3B in big_vision's npz to Hugging Face: layers are an axis in both models, heads as well",
+      "transformers")  # fmt: skip
+def paligemma(small: bool) -> Two:
+    """k and v share a tensor, gate and up as well; the projector is the tower's head."""
+    import transformers
+
+    see, inner, width, depth, blocks = 1152, 4304, 2048, 18, 27
+    model = transformers.PaliGemmaForConditionalGeneration(transformers.PaliGemmaConfig(
+        text_config={"model_type": "gemma", "hidden_size": width, "num_hidden_layers": depth,
+                     "intermediate_size": 16384, "num_attention_heads": 8, "num_key_value_heads": 1, "head_dim": 256,
+                     "vocab_size": 257152},
+        vision_config={"model_type": "siglip_vision_model", "hidden_size": see, "intermediate_size": inner,
+                       "num_hidden_layers": blocks, "num_attention_heads": 16, "patch_size": 14, "image_size": 224,
+                       "vision_use_head": False},
+        projection_dim=width))  # fmt: skip
+    target = without(model, "lm_head.weight")
+    tower = next(key for key in target if key.endswith("patch_embedding.weight")).split("embeddings.")[0]
+    text = next(key for key in target if key.endswith("embed_tokens.weight")).removesuffix("embed_tokens.weight")
+    source, rules = Net(), []
+
+    def put(name: str, shape: tuple[int, ...], there: str, layout: str = "") -> None:
+        source.put(f"params/{name}", *shape)
+        rules.append(f"params/{name} -> {there}" + (f" | {layout}" if layout else ""))
+
+    here, there = "img/Transformer/encoderblock", f"{tower}encoder.layers.{{l}}"
+    put("img/Transformer/encoder_norm/bias", (see,), f"{tower}post_layernorm.bias")
+    put("img/Transformer/encoder_norm/scale", (see,), f"{tower}post_layernorm.weight")
+    for number in (0, 1):
+        put(f"{here}/LayerNorm_{number}/bias", (blocks, see), f"{there}.layer_norm{number + 1}.bias", "l c -> c")
+        put(f"{here}/LayerNorm_{number}/scale", (blocks, see), f"{there}.layer_norm{number + 1}.weight", "l c -> c")
+    for number, (into, out) in enumerate(((see, inner), (inner, see))):
+        name, fc = f"{here}/MlpBlock_0/Dense_{number}", f"{there}.mlp.fc{number + 1}"
+        put(f"{name}/bias", (blocks, out), f"{fc}.bias", "l o -> o")
+        put(f"{name}/kernel", (blocks, into, out), f"{fc}.weight", "l i o -> o i")
+    for part in ("key", "out", "query", "value"):
+        name = f"{here}/MultiHeadDotProductAttention_0/{part}"
+        if part == "out":
+            put(f"{name}/bias", (blocks, see), f"{there}.self_attn.out_proj.bias", "l o -> o")
+            put(f"{name}/kernel", (blocks, 16, 72, see), f"{there}.self_attn.out_proj.weight", "l h d o -> o (h d)")
+        else:
+            proj = f"{there}.self_attn.{part[0]}_proj"
+            put(f"{name}/bias", (blocks, 16, 72), f"{proj}.bias", "l h d -> (h d)")
+            put(f"{name}/kernel", (blocks, see, 16, 72), f"{proj}.weight", "l i h d -> (h d) i")
+    put("img/embedding/bias", (see,), f"{tower}embeddings.patch_embedding.bias")
+    put("img/embedding/kernel", (14, 14, 3, see), f"{tower}embeddings.patch_embedding.weight", "h w i o -> o i h w")
+    projector = next(key for key in target if "projector" in key).rsplit(".", 1)[0]
+    put("img/head/bias", (width,), f"{projector}.bias")
+    put("img/head/kernel", (see, width), f"{projector}.weight", "i o -> o i")
+    put("img/pos_embedding", (1, 256, see), f"{tower}embeddings.position_embedding.weight", "1 n c -> n c")
+    put("llm/embedder/input_embedding", (257152, width), f"{text}embed_tokens.weight")
+    put("llm/final_norm/scale", (width,), f"{text}norm.weight")
+    at = f"{text}layers.{{l}}"
+    put("llm/layers/attn/attn_vec_einsum/w", (depth, 8, 256, width), f"{at}.self_attn.o_proj.weight",
+        "l h d o -> o (h d)")  # fmt: skip
+    put("llm/layers/attn/kv_einsum/w", (depth, 2, 1, width, 256), f"{at}.self_attn.{{x=k|v}}_proj.weight",
+        "l x g i d -> (g d) i")  # fmt: skip
+    put("llm/layers/attn/q_einsum/w", (depth, 8, width, 256), f"{at}.self_attn.q_proj.weight", "l h i d -> (h d) i")
+    put("llm/layers/mlp/gating_einsum", (depth, 2, width, 16384), f"{at}.mlp.{{x=gate|up}}_proj.weight",
+        "l x i o -> o i")  # fmt: skip
+    put("llm/layers/mlp/linear", (depth, 16384, width), f"{at}.mlp.down_proj.weight", "l i o -> o i")
+    put("llm/layers/pre_attention_norm/scale", (depth, width), f"{at}.input_layernorm.weight", "l c -> c")
+    put("llm/layers/pre_ffw_norm/scale", (depth, width), f"{at}.post_attention_layernorm.weight", "l c -> c")
+    return Two(source, target, rules, proof="transformers' convert_paligemma_weights_to_hf.py")
+
+
+@pair("blind: EfficientViT-B1 in MIT's names to timm: everything is an op_list", "timm")
+def efficientvit_mit(small: bool) -> Two:
+    """The head is a convolution, a Linear with a norm and another Linear."""
+    import timm
+
+    target = timm.create_model("efficientvit_b1", pretrained=False)
+    table: list[Any] = [
+        (r"^stem\.in_conv", "backbone.input_stem.op_list.0"),
+        (r"^stem\.res0", "backbone.input_stem.op_list.1"),
+        (r"^stages\.(\d)\.blocks", r"backbone.stages.\1.op_list"),
+        (r"^head\.in_conv", "head.op_list.0"),
+        (r"^head\.classifier\.0", "head.op_list.2.linear"),
+        (r"^head\.classifier\.1", "head.op_list.2.norm"),
+        (r"^head\.classifier\.4", "head.op_list.3.linear"),
+    ]
+    return spelled(target, table, "MIT's nn/ops.py, backbone.py and cls.py; timm's efficientvit_mit.py")
+
+
+@pair("blind: CAFormer-S18 in sail-sg's names to timm: Linears are convolutions in two of four stages", "timm")
+def caformer(small: bool) -> Two:
+    """Ways down have a list in front, a norm before or behind; the norm of the head stands outside of it."""
+    import timm
+
+    target = timm.create_model("caformer_s18", pretrained=False)
+    table: list[Any] = [
+        (r"^stem\.norm", "downsample_layers.0.post_norm"),
+        (r"^stem\.", "downsample_layers.0."),
+        (r"^stages\.(\d)\.downsample\.norm", r"downsample_layers.\1.pre_norm"),
+        (r"^stages\.(\d)\.downsample\.", r"downsample_layers.\1."),
+        (r"^stages\.(\d)\.blocks\.", r"stages.\1."),
+        (r"^head\.norm", "norm"),
+        (r"^head\.fc\.", "head."),
+    ]
+
+    def order(key: str) -> int:
+        return ["downsample_layers", "stages", "norm", "head"].index(renamed(key, table).split(".")[0])
+
+    return spelled(target, table, "timm's checkpoint_filter_fn of metaformer.py",
+                   [(r"stages\.[01].*(pwconv\d|fc\d)\.weight", "o i -> o i 1 1")], order)  # fmt: skip
+
+
+@pair("blind: MMS' VITS in its authors' names to Coqui: flows lose their flips, weight norms become parametrizations")
+def vits_coqui(small: bool) -> Two:
+    """The decoder is second here and last there; flows 0, 1, 3, 5, 7 are 0 to 4, twice."""
+    width, source = 192, Net()
+
+    def conv(at: str, out: int, into: int, kernel: int = 1) -> None:
+        source.put(f"{at}.weight", out, into, kernel)
+        source.put(f"{at}.bias", out)
+
+    def normed(at: str, out: int, into: int, kernel: int, bias: int = 0) -> None:
+        source.put(f"{at}.bias", bias or out)
+        source.put(f"{at}.weight_g", out, 1, 1)
+        source.put(f"{at}.weight_v", out, into, kernel)
+
+    def ln(at: str) -> None:
+        source.put(f"{at}.gamma", width)
+        source.put(f"{at}.beta", width)
+
+    def wavenet(at: str, depth: int) -> None:
+        for i in range(depth):
+            normed(f"{at}.in_layers.{i}", 2 * width, width, 5)
+        for i in range(depth):
+            normed(f"{at}.res_skip_layers.{i}", width if i == depth - 1 else 2 * width, width, 1)
+
+    def separable(at: str) -> None:
+        for i in range(3):
+            conv(f"{at}.convs_sep.{i}", width, 1, 3)
+        for i in range(3):
+            conv(f"{at}.convs_1x1.{i}", width, width)
+        for kind in ("norms_1", "norms_2"):
+            for i in range(3):
+                ln(f"{at}.{kind}.{i}")
+
+    def flows(at: str) -> None:
+        source.put(f"{at}.0.m", 2, 1)
+        source.put(f"{at}.0.logs", 2, 1)
+        for i in (1, 3, 5, 7):
+            conv(f"{at}.{i}.pre", width, 1)
+            separable(f"{at}.{i}.convs")
+            conv(f"{at}.{i}.proj", 29, width)
+
+    source.put("enc_p.emb.weight", 38, width)
+    for i in range(6):
+        at = f"enc_p.encoder.attn_layers.{i}"
+        source.put(f"{at}.emb_rel_k", 1, 9, 96)
+        source.put(f"{at}.emb_rel_v", 1, 9, 96)
+        for x in "qkvo":
+            conv(f"{at}.conv_{x}", width, width)
+    for i in range(6):
+        ln(f"enc_p.encoder.norm_layers_1.{i}")
+    for i in range(6):
+        conv(f"enc_p.encoder.ffn_layers.{i}.conv_1", 768, width, 3)
+        conv(f"enc_p.encoder.ffn_layers.{i}.conv_2", width, 768, 3)
+    for i in range(6):
+        ln(f"enc_p.encoder.norm_layers_2.{i}")
+    conv("enc_p.proj", 2 * width, width)
+    conv("dec.conv_pre", 512, width, 7)
+    for i, kernel in enumerate((16, 16, 4, 4)):
+        normed(f"dec.ups.{i}", 512 >> i, 256 >> i, kernel, bias=256 >> i)
+    for i in range(12):
+        size, kernel = 256 >> i // 3, (3, 7, 11)[i % 3]
+        for kind in ("convs1", "convs2"):
+            for j in range(3):
+                normed(f"dec.resblocks.{i}.{kind}.{j}", size, size, kernel)
+    source.put("dec.conv_post.weight", 1, 32, 7)
+    conv("enc_q.pre", width, 513)
+    wavenet("enc_q.enc", 16)
+    conv("enc_q.proj", 2 * width, width)
+    for i in (0, 2, 4, 6):
+        conv(f"flow.flows.{i}.pre", width, width // 2)
+        wavenet(f"flow.flows.{i}.enc", 4)
+        conv(f"flow.flows.{i}.post", width // 2, width)
+    flows("dp.flows")
+    conv("dp.post_pre", width, 1)
+    conv("dp.post_proj", width, width)
+    separable("dp.post_convs")
+    flows("dp.post_flows")
+    conv("dp.pre", width, width)
+    conv("dp.proj", width, width)
+    separable("dp.convs")
+
+    table: list[Any] = [
+        (r"^enc_p\.", "text_encoder."),
+        (r"^enc_q\.", "posterior_encoder."),
+        (r"^dec\.", "waveform_decoder."),
+        (r"^flow\.flows\.(\d)", lambda m: f"flow.flows.{int(m[1]) // 2}"),
+        (r"^dp\.((?:post_)?flows)\.(\d)", lambda m: f"dp.{m[1]}.{(int(m[2]) + 1) // 2}"),
+        (r"^dp\.", "duration_predictor."),
+        (r"\.m$", ".translation"),
+        (r"\.logs$", ".log_scale"),
+        (r"\.weight_g$", ".parametrizations.weight.original0"),
+        (r"\.weight_v$", ".parametrizations.weight.original1"),
+    ]
+    parts = ["text_encoder", "posterior_encoder", "flow", "duration_predictor", "waveform_decoder"]
+    inside = ["pre", "convs", "proj", "flows", "post_pre", "post_convs", "post_proj", "post_flows"]
+
+    def order(name: str) -> tuple[int, int]:
+        words = name.split(".")
+        return parts.index(words[0]), inside.index(words[1]) if words[0] == "duration_predictor" else 0
+
+    named = {renamed(key, table): tensor for key, tensor in source.items()}
+    target = Net()
+    target.update({name: named[name] for name in sorted(named, key=order)})
+    return to(source, target, table,
+              truth="Coqui's rehash_fairseq_vits_checkpoint; torch's hook for old weight norms")  # fmt: skip
+
+
+@pair("blind: Wav2Vec2-Conformer in fairseq's names to Hugging Face: norms of the feed-forwards come out of them",
+      "transformers")  # fmt: skip
+def wav2vec2_conformer(small: bool) -> Two:
+    """Relative positions have biases u and v; final_proj is project_hid, vars are codevectors."""
+    import transformers
+
+    width, depth = 1024, 24
+    target = transformers.Wav2Vec2ConformerForPreTraining(transformers.Wav2Vec2ConformerConfig(
+        num_hidden_layers=depth, hidden_size=width, intermediate_size=4096, num_attention_heads=16,
+        feat_extract_norm="layer", conv_bias=True, position_embeddings_type="relative", codevector_dim=768,
+        proj_codevector_dim=768))  # fmt: skip
+    source = Net()
+    source.put("mask_emb", width)
+    for i, kernel in enumerate((10, 3, 3, 3, 3, 2, 2)):
+        source.put(f"feature_extractor.conv_layers.{i}.0.weight", 512, 512 if i else 1, kernel)
+        source.put(f"feature_extractor.conv_layers.{i}.0.bias", 512)
+        source.norm(f"feature_extractor.conv_layers.{i}.2.1", 512)
+    source.lin("post_extract_proj", width, 512)
+    source.put("quantizer.vars", 1, 640, 384)
+    source.lin("quantizer.weight_proj", 640, 512)
+    source.lin("project_q", 768, 768)
+    source.put("encoder.pos_conv.0.bias", width)
+    source.put("encoder.pos_conv.0.weight_g", 1, 1, 128)
+    source.put("encoder.pos_conv.0.weight_v", width, 64, 128)
+    for layer in range(depth):
+        at = f"encoder.layers.{layer}"
+
+        def feed(name: str) -> None:
+            source.norm(f"{name}.layer_norm", width)
+            source.lin(f"{name}.w_1", 4096, width)
+            source.lin(f"{name}.w_2", width, 4096)
+
+        feed(f"{at}.ffn1")
+        source.norm(f"{at}.self_attn_layer_norm", width)
+        source.put(f"{at}.self_attn.pos_bias_u", 16, 64)
+        source.put(f"{at}.self_attn.pos_bias_v", 16, 64)
+        source.lins(*(f"{at}.self_attn.linear_{x}" for x in ("q", "k", "v", "out")), out=width, into=width)
+        source.lin(f"{at}.self_attn.linear_pos", width, width, False)
+        source.norm(f"{at}.conv_module.layer_norm", width)
+        source.put(f"{at}.conv_module.pointwise_conv1.weight", 2 * width, width, 1)
+        source.put(f"{at}.conv_module.depthwise_conv.weight", width, 1, 31)
+        source.bn(f"{at}.conv_module.batch_norm", width)
+        source.put(f"{at}.conv_module.pointwise_conv2.weight", width, width, 1)
+        feed(f"{at}.ffn2")
+        source.norm(f"{at}.final_layer_norm", width)
+    source.norm("encoder.layer_norm", width)
+    source.norm("layer_norm", 512)
+    source.lin("final_proj", 768, width)
+    base = "wav2vec2_conformer."
+    table: list[Any] = [
+        (r"^quantizer\.vars", "quantizer.codevectors"),
+        (r"^final_proj", "project_hid"),
+        (r"^mask_emb", f"{base}masked_spec_embed"),
+        (r"^layer_norm", f"{base}feature_projection.layer_norm"),
+        (r"^post_extract_proj", f"{base}feature_projection.projection"),
+        (r"^(feature_extractor\.conv_layers\.\d)\.0", rf"{base}\1.conv"),
+        (r"^(feature_extractor\.conv_layers\.\d)\.2\.1", rf"{base}\1.layer_norm"),
+        (r"^encoder\.pos_conv\.0\.weight_g", f"{base}encoder.pos_conv_embed.conv.parametrizations.weight.original0"),
+        (r"^encoder\.pos_conv\.0\.weight_v", f"{base}encoder.pos_conv_embed.conv.parametrizations.weight.original1"),
+        (r"^encoder\.pos_conv\.0", f"{base}encoder.pos_conv_embed.conv"),
+        (r"^encoder\.", f"{base}encoder."),
+        (r"\.(ffn\d)\.layer_norm", r".\1_layer_norm"),
+        (r"\.w_1", ".intermediate_dense"),
+        (r"\.w_2", ".output_dense"),
+    ]
+    return to(source, target, table,
+              truth="transformers' convert_wav2vec2_conformer_original_pytorch_checkpoint_to_pytorch.py")  # fmt: skip
+
+
+@pair("blind: DimeNet in its author's TensorFlow names to PyTorch Geometric: squares of 128, listed by letters")
+def dimenet(small: bool) -> Two:
+    """The bilinear tensor keeps its axes; final_before_skip and dense_final are both lin."""
+    target, width = Net(), 128
+    target.put("rbf.freq", 6)
+    target.put("emb.emb.weight", 95, width)
+    target.lin("emb.lin_rbf", width, 6)
+    target.lin("emb.lin", width, 3 * width)
+    for i in range(7):
+        at = f"output_blocks.{i}"
+        target.lin(f"{at}.lin_rbf", width, 6, False)
+        target.lins(*(f"{at}.lins.{j}" for j in range(3)), out=width, into=width)
+        target.lin(f"{at}.lin", 1, width, False)
+    for i in range(6):
+        at = f"interaction_blocks.{i}"
+        target.put(f"{at}.W", width, 8, width)
+        target.lin(f"{at}.lin_rbf", width, 6, False)
+        target.lin(f"{at}.lin_sbf", 8, 42, False)
+        target.lins(f"{at}.lin_kj", f"{at}.lin_ji", out=width, into=width)
+        target.lins(f"{at}.layers_before_skip.0.lin1", f"{at}.layers_before_skip.0.lin2", out=width, into=width)
+        target.lin(f"{at}.lin", width, width)
+        for j in (0, 1):
+            target.lins(*(f"{at}.layers_after_skip.{j}.lin{n}" for n in (1, 2)), out=width, into=width)
+    table: list[Any] = [
+        (r"^rbf\.freq", "rbf_layer.frequencies"),
+        (r"^emb\.emb\.weight", "emb_block.embeddings"),
+        (r"^emb\.", "emb_block."),
+        (r"^interaction_blocks\.(\d)\.W", r"int_blocks.\1.bilinear"),
+        (r"^interaction_blocks\.(\d)\.lin\.", r"int_blocks.\1.final_before_skip."),
+        (r"^interaction_blocks", "int_blocks"),
+        (r"^(output_blocks\.\d)\.lins", r"\1.dense_layers"),
+        (r"^(output_blocks\.\d)\.lin\.", r"\1.dense_final."),
+        (r"\.lin(\d)", r".dense_\1"),
+        (r"\.lin_(\w+)", r".dense_\1"),
+        (r"\.lin\.", ".dense."),
+        (r"\.weight$", ".kernel"),
+        (r"\.", "/"),
+        (r"$", "/.ATTRIBUTES/VARIABLE_VALUE"),
+    ]
+    return spelled(target, table, "PyTorch Geometric's DimeNet.from_qm9_pretrained",
+                   [(r"(?<!emb\.emb)\.weight$", "i o -> o i")], lambda key: renamed(key, table))  # fmt: skip
+
+
+@pair("blind: VGGish in TF-slim's names to torchvggish: channels stay last in front of the Linears")
+def vggish(small: bool) -> Two:
+    """What is done to the outputs is not in the file."""
+    target = Net()
+    convolutions = {"conv1": (0, 1, 64), "conv2": (3, 64, 128), "conv3/conv3_1": (6, 128, 256),
+                    "conv3/conv3_2": (8, 256, 256), "conv4/conv4_1": (11, 256, 512),
+                    "conv4/conv4_2": (13, 512, 512)}  # fmt: skip
+    linears = {"fc1/fc1_1": (0, 12288, 4096), "fc1/fc1_2": (2, 4096, 4096), "fc2": (4, 4096, 128)}
+    names = {}
+    for name, (number, into, out) in convolutions.items():
+        target.conv(f"features.{number}", out, into, 3)
+        names[f"features.{number}"] = name
+    for name, (number, into, out) in linears.items():
+        target.lin(f"embeddings.{number}", out, into)
+        names[f"embeddings.{number}"] = name
+    target.put("pproc.pca_eigen_vectors", 128, 128)
+    target.put("pproc.pca_means", 128, 1)
+
+    def name_of(match: re.Match[str]) -> str:
+        return f"vggish/{names[match[1]]}/{'weights' if match[2] == 'weight' else 'biases'}"
+
+    table: list[Any] = [(r"^pproc\..*", ""), (r"^(\w+\.\d+)\.(\w+)$", name_of)]
+    layouts = [(r"features.*weight", "h w i o -> o i h w"), (r"embeddings.*weight", "i o -> o i")]
+    return spelled(target, table, "torchvggish's vggish.py: the tensor is turned to channels last and then flattened",
+                   layouts, lambda key: renamed(key, table), missing=["pproc.*"])  # fmt: skip
+
+
+@pair("blind: a walking policy of rl_games to rsl_rl: two perceptrons alike get their last layers back")
+def rl_games(small: bool) -> Two:
+    """Actor and critic are 512, 256 and 128 wide; sigma is the deviation's logarithm."""
+    source, target, sizes = Net(), Net(), [235, 512, 256, 128]
+    source.put("a2c_network.sigma", 12)
+    target.put("log_std", 12)
+    for name in ("actor", "critic"):
+        for i in range(3):
+            source.lin(f"a2c_network.{name}_mlp.{2 * i}", sizes[i + 1], sizes[i])
+            target.lin(f"{name}.{2 * i}", sizes[i + 1], sizes[i])
+        target.lin(f"{name}.6", 12 if name == "actor" else 1, 128)
+    source.lin("a2c_network.value", 1, 128)
+    source.lin("a2c_network.mu", 12, 128)
+    table: list[Any] = [
+        (r"^a2c_network\.sigma", "log_std"),
+        (r"^a2c_network\.(actor|critic)_mlp", r"\1"),
+        (r"^a2c_network\.value", "critic.6"),
+        (r"^a2c_network\.mu", "actor.6"),
+    ]
+    return to(source, target, table,
+              truth="the code of both: rl_games' A2CBuilder, nets apart; rsl_rl's ActorCritic of type log")  # fmt: skip
