@@ -190,8 +190,9 @@ def _only_blocks(attempt: Attempt) -> bool:
     same = sum(len(one.target.members) for one in sure if one.is_named)
     if same > _SAME_NAMES * sum(len(one.target.members) for one in sure):
         return False
-    blocks = [one for one in sure if one.target.chain and len(one.target.members) > 1]
-    if 2 * sum(one.target.is_even for one in blocks) < len(blocks):
+    whole = (one.target.root or one.target for one in sure)
+    blocks = {unit for unit in whole if unit.chain and len(unit.members) > 1}
+    if 2 * sum(unit.is_even for unit in blocks) < len(blocks):
         return False  # of growing widths, which are not those of another kind by chance
     if not _are_usual(blocks):
         return False
@@ -207,9 +208,9 @@ def _only_blocks(attempt: Attempt) -> bool:
     return bool(ours or theirs) and alike <= _NAMED_ALIKE * sum(len(one.target.members) for one in sure)
 
 
-def _are_usual(blocks: Iterable[Match]) -> bool:
+def _are_usual(blocks: Iterable[Unit]) -> bool:
     """All matrices are as wide as in most transformers, so that they are equal by chance."""
-    shapes = {shape for one in blocks for shape in map(squeezed, one.target.shapes[one.target.main]) if len(shape) == 2}
+    shapes = {shape for unit in blocks for shape in map(squeezed, unit.shapes[unit.main]) if len(shape) == 2}
     width = min((size for shape in shapes for size in shape), default=1)
     return all((rows / width, columns / width) in _USUAL for rows, columns in shapes)
 
