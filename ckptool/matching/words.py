@@ -41,7 +41,7 @@ class Vocabulary:
         contexts: inside a module of this name, what a part means.
         beside: among these siblings, what a part means.
         rearranged: by the parts of names that tell a library, those of tensors that it holds in an order of its own.
-        norms: 0 for the names, without case and underscores, of the first of two norms of a block, 1 for the second's.
+        norms: 0 for what the name of the first of a block's norms says, 1 for that behind cross attention, 2 for the last.
     """
 
     roles: Mapping[str, str]
@@ -57,7 +57,7 @@ class Vocabulary:
     contexts: Mapping[str, Mapping[str, str]]
     beside: Mapping[frozenset[str], Mapping[str, tuple[str, ...]]]
     rearranged: Mapping[frozenset[str], frozenset[str]]
-    norms: Mapping[str, int]
+    norms: Mapping[frozenset[str], int]
 
 
 @cache
@@ -72,7 +72,7 @@ def vocabulary() -> Vocabulary:
         for spelt in (plain(text), plain(text.translate(_UMLAUTS)))
     }
     own = {word for row in (data["words"], *languages.values()) for words in row for word in words.split()}
-    english = {text: (word,) for word, texts in data["words"].items() for text in texts[:-1]}
+    english = {text: tuple(word.split()) for word, texts in data["words"].items() for text in texts[:-1]}
     foreign = {text: meaning for text, meaning in translated.items() if meaning in data["roles"]}
     return Vocabulary(
         roles=foreign | {text: role for role, texts in data["roles"].items() for text in texts},
@@ -95,7 +95,7 @@ def vocabulary() -> Vocabulary:
         rearranged={
             frozenset(row["marks"].split()): frozenset(row["parts"].split()) for row in data["rearranged"].values()
         },
-        norms={text: at for at, place in enumerate(("first", "second")) for text in data["norms"][place][:-1]},
+        norms={frozenset(text.split()): at for at, texts in enumerate(data["norms"].values()) for text in texts},
     )
 
 
