@@ -10,7 +10,7 @@ from collections.abc import Collection
 
 from ckptool.matching.words import vocabulary, words_of
 
-_PARTS = frozenset({"attn", "qkv", "mlp", "fc"})
+_PARTS = frozenset({"attn", "self", "q", "qkv", "mlp", "fc"})
 _MEANT = {
     2: {0: ("attn", "norm", "1/2"), 2: ("mlp", "norm", "2/2")},
     3: {0: ("attn", "norm"), 1: ("cross", "attn", "norm"), 2: ("mlp", "norm")},
