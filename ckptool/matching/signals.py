@@ -6,7 +6,7 @@ from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import pairwise, product
 
 from ckptool.matching.edges import Edge
 from ckptool.matching.modules import Unit
@@ -31,7 +31,7 @@ class Known:
         """Takes accepted edges in."""
         touched = set()
         for edge in edges:
-            for one, other in _around(edge.source, edge.target):
+            for one, other in {*_around(edge.source, edge.target), *product(_inside(edge.source), _inside(edge.target))}:
                 self.votes[one][other] += 1
                 self.back[other][one] += 1
             if self.speaks and not edge.backwards:
@@ -59,8 +59,8 @@ class Known:
             forth, back = self.votes.get(one), self.back.get(other)
             if not forth and not back:
                 continue
-            there = forth[other] / forth.total() if forth else 0.0
-            here = back[one] / back.total() if back else 0.0
+            there = forth[other] / max(forth.values()) if forth else 0.0
+            here = back[one] / max(back.values()) if back else 0.0
             share = max(there, here) if forth and back else there + here
             if one[:2] == _TOP:
                 top = share if share or (forth and back) else None
@@ -107,6 +107,11 @@ def _same_side(edge: Edge, anchor: Edge) -> float | None:
             before = edge.source.places[here] < anchor.source.places[at]
             votes.append(before == (edge.target.places[there] < anchor.target.places[to]))
     return sum(votes) / len(votes) if votes else None
+
+
+def _inside(unit: Unit) -> list[tuple[str, ...]]:
+    """The modules of its block that a unit is in, one in another."""
+    return [*(unit.parent[:depth] for depth in range(len(unit.chain) + 1, len(unit.parent))), unit.parent]
 
 
 def _around(source: Unit, target: Unit) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
