@@ -10,6 +10,7 @@ from itertools import pairwise, product
 
 from ckptool.matching.edges import Edge
 from ckptool.matching.modules import Unit
+from ckptool.matching.words import words_of
 
 _FILE = ((), ())
 _TOP = ("", "")  # begins the name of a tower, which no path does
@@ -24,6 +25,9 @@ class Known:
     speaks: bool = False
     votes: dict[tuple[str, ...], Counter[tuple[str, ...]]] = field(default_factory=lambda: defaultdict(Counter))
     back: dict[tuple[str, ...], Counter[tuple[str, ...]]] = field(default_factory=lambda: defaultdict(Counter))
+    names: tuple[dict[tuple[str, int], set[tuple[str, int]]], ...] = field(
+        default_factory=lambda: (defaultdict(set), defaultdict(set))
+    )
     anchors: dict[object, list[tuple[int, Edge]]] = field(default_factory=lambda: defaultdict(list))
     rising: dict[object, bool] = field(default_factory=dict)
 
@@ -34,6 +38,9 @@ class Known:
             for one, other in {*_around(edge.source, edge.target), *product(_inside(edge.source), _inside(edge.target))}:
                 self.votes[one][other] += 1
                 self.back[other][one] += 1
+            one, other = _name(edge.source), _name(edge.target)
+            self.names[0][one].add(other)
+            self.names[1][other].add(one)
             if self.speaks and not edge.backwards:
                 for block in {_block(edge), _FILE}:
                     self.anchors[block].append((edge.source.position, edge))
@@ -49,6 +56,15 @@ class Known:
         """Brings the signals of an edge up to date."""
         edge.siblings, edge.context = self._context(edge)
         edge.order = self._order(edge)
+        edge.learnt = self._learnt(edge)
+
+    def _learnt(self, edge: Edge) -> float:
+        """Whether in other lists one name stands for the other alone, as words do that are in no dictionary."""
+        ours, theirs = ({*words_of(unit.path[-1].text)} for unit in (edge.source, edge.target))
+        if not ours & theirs:
+            return 0.0
+        one, other = _name(edge.source), _name(edge.target)
+        return float(self.names[0].get(one) == {other} and self.names[1].get(other) == {one})
 
     def _context(self, edge: Edge) -> tuple[float | None, float | None]:
         """Of the module that both are in, and of all that lies around them."""
@@ -107,6 +123,12 @@ def _same_side(edge: Edge, anchor: Edge) -> float | None:
             before = edge.source.places[here] < anchor.source.places[at]
             votes.append(before == (edge.target.places[there] < anchor.target.places[to]))
     return sum(votes) / len(votes) if votes else None
+
+
+def _name(unit: Unit) -> tuple[str, int]:
+    """The last part, and among how many of its like it is counted, for a number means something else among others."""
+    last = unit.path[-1]
+    return last.text, last.rank[1] if last.rank else 0
 
 
 def _inside(unit: Unit) -> list[tuple[str, ...]]:
