@@ -35,7 +35,10 @@ class Known:
         """Takes accepted edges in."""
         touched = set()
         for edge in edges:
-            for one, other in {*_around(edge.source, edge.target), *product(_inside(edge.source), _inside(edge.target))}:
+            for one, other in {
+                *_around(edge.source, edge.target),
+                *product(_inside(edge.source), _inside(edge.target)),
+            }:
                 self.votes[one][other] += 1
                 self.back[other][one] += 1
             one, other = _name(edge.source), _name(edge.target)

@@ -244,7 +244,9 @@ def judge(edge: Edge, rivals: Sequence[Edge], all_off: bool) -> Match | None:
     mine, same = edge.fit, edge.is_same
     by_words = rows["words"].told(mine, words) and (edge.words >= _NAMED or _says_more(edge, rivals))
     learnt = rows["learnt"].told(edge.learnt, max((rival.learnt for rival in rivals), default=0.0))
-    if rivals and not (by_words or learnt or rows["around"].told(edge.context, around) or rows["order"].told(edge.order, order)):
+    if rivals and not (
+        by_words or learnt or rows["around"].told(edge.context, around) or rows["order"].told(edge.order, order)
+    ):
         return None
     out_of_order = edge.order is not None and order - edge.order >= rows["order"].margin and mine - words < _CLEARLY
     against = (

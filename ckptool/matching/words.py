@@ -41,7 +41,7 @@ class Vocabulary:
         contexts: inside a module of this name, what a part means.
         beside: among these siblings, what a part means.
         rearranged: by the parts of names that tell a library, those of tensors that it holds in an order of its own.
-        norms: 0 for what the name of the first of a block's norms says, 1 for that behind cross attention, 2 for the last.
+        norms: the place of a norm in its block by what its name says: 0, behind cross attention 1, last 2.
     """
 
     roles: Mapping[str, str]
