@@ -28,19 +28,22 @@ PARTS = {
 }
 NAMES = {
     "German": """Einbettung.Gewicht Schichten.#.Aufmerksamkeit.Abfrage.Gewicht
-        Schichten.#.Aufmerksamkeit.Schlüssel.Gewicht Schichten.#.Aufmerksamkeit.Wert.Gewicht Schichten.#.Aufmerksamkeit.Ausgang.Gewicht
-        Schichten.#.Netz.Tor.Gewicht Schichten.#.Netz.hinauf.Gewicht Schichten.#.Netz.hinab.Gewicht
-        Schichten.#.Eingangsnorm.Gewicht Schichten.#.Norm_danach.Gewicht Schlussnorm.Gewicht""",
+        Schichten.#.Aufmerksamkeit.Schlüssel.Gewicht Schichten.#.Aufmerksamkeit.Wert.Gewicht
+        Schichten.#.Aufmerksamkeit.Ausgang.Gewicht Schichten.#.Netz.Tor.Gewicht
+        Schichten.#.Netz.hinauf.Gewicht Schichten.#.Netz.hinab.Gewicht Schichten.#.Eingangsnorm.Gewicht
+        Schichten.#.Norm_danach.Gewicht Schlussnorm.Gewicht""",
     "French": """plongement.poids couches.#.attention.requete.poids couches.#.attention.cle.poids
         couches.#.attention.valeur.poids couches.#.attention.sortie.poids couches.#.reseau.porte.poids
         couches.#.reseau.monte.poids couches.#.reseau.descend.poids couches.#.norme_avant.poids
         couches.#.norme_apres.poids norme_finale.poids""",
-    "Polish": """osadzenie.waga warstwy.#.uwaga.zapytanie.waga warstwy.#.uwaga.klucz.waga warstwy.#.uwaga.wartość.waga
-        warstwy.#.uwaga.wyjście.waga warstwy.#.sieć.bramka.waga warstwy.#.sieć.góra.waga warstwy.#.sieć.dół.waga
-        warstwy.#.norma_przed.waga warstwy.#.norma_potem.waga norma_końcowa.waga""",
+    "Polish": """osadzenie.waga warstwy.#.uwaga.zapytanie.waga warstwy.#.uwaga.klucz.waga
+        warstwy.#.uwaga.wartość.waga warstwy.#.uwaga.wyjście.waga warstwy.#.sieć.bramka.waga
+        warstwy.#.sieć.góra.waga warstwy.#.sieć.dół.waga warstwy.#.norma_przed.waga
+        warstwy.#.norma_potem.waga norma_końcowa.waga""",
     "Turkish": """gomme.agirlik katman.#.dikkat.sorgu.agirlik katman.#.dikkat.anahtar.agirlik
-        katman.#.dikkat.deger.agirlik katman.#.dikkat.cikis.agirlik katman.#.ag.kapi.agirlik katman.#.ag.yukari.agirlik katman.#.ag.asagi.agirlik
-        katman.#.once_norm.agirlik katman.#.sonra_norm.agirlik son_norm.agirlik""",
+        katman.#.dikkat.deger.agirlik katman.#.dikkat.cikis.agirlik katman.#.ag.kapi.agirlik
+        katman.#.ag.yukari.agirlik katman.#.ag.asagi.agirlik katman.#.once_norm.agirlik
+        katman.#.sonra_norm.agirlik son_norm.agirlik""",
     "Pinyin": """qianru.quanzhong ceng.#.zhuyili.chaxun.quanzhong ceng.#.zhuyili.jian.quanzhong
         ceng.#.zhuyili.zhi.quanzhong ceng.#.zhuyili.shuchu.quanzhong ceng.#.qiankui.menkong.quanzhong
         ceng.#.qiankui.shang.quanzhong ceng.#.qiankui.xia.quanzhong ceng.#.guiyi_qian.quanzhong

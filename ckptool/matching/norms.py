@@ -11,7 +11,7 @@ from collections.abc import Collection
 from ckptool.matching.words import vocabulary, words_of
 
 _PARTS = frozenset({"attn", "self", "q", "qkv", "mlp", "fc"})
-_MEANT = {
+_MEANT: dict[int, dict[int, tuple[str, ...]]] = {  # by how many there are, and the place
     2: {0: ("attn", "norm", "1/2"), 2: ("mlp", "norm", "2/2")},
     3: {0: ("attn", "norm"), 1: ("cross", "attn", "norm"), 2: ("mlp", "norm")},
 }

@@ -35,15 +35,13 @@ class Known:
         """Takes accepted edges in."""
         touched = set()
         for edge in edges:
-            for one, other in {
-                *_around(edge.source, edge.target),
-                *product(_inside(edge.source), _inside(edge.target)),
-            }:
+            inside = product(_inside(edge.source), _inside(edge.target))
+            for one, other in {*_around(edge.source, edge.target), *inside}:
                 self.votes[one][other] += 1
                 self.back[other][one] += 1
-            one, other = _name(edge.source), _name(edge.target)
-            self.names[0][one].add(other)
-            self.names[1][other].add(one)
+            here, there = _name(edge.source), _name(edge.target)
+            self.names[0][here].add(there)
+            self.names[1][there].add(here)
             if self.speaks and not edge.backwards:
                 for block in {_block(edge), _FILE}:
                     self.anchors[block].append((edge.source.position, edge))
@@ -62,7 +60,10 @@ class Known:
         edge.learnt = self._learnt(edge)
 
     def _learnt(self, edge: Edge) -> float:
-        """Whether in other lists one name stands for the other alone, as words do that are in no dictionary."""
+        """Whether elsewhere the one's name is matched with the other's alone; of those that have a word in common.
+
+        So it tells which of two of one kind is which, where no word does.
+        """
         ours, theirs = ({*words_of(unit.path[-1].text)} for unit in (edge.source, edge.target))
         if not ours & theirs:
             return 0.0
