@@ -25,6 +25,7 @@ class Known:
     speaks: bool = False
     votes: dict[tuple[str, ...], Counter[tuple[str, ...]]] = field(default_factory=lambda: defaultdict(Counter))
     back: dict[tuple[str, ...], Counter[tuple[str, ...]]] = field(default_factory=lambda: defaultdict(Counter))
+    inside: set[tuple[tuple[str, ...], tuple[str, ...]]] = field(default_factory=set)
     names: tuple[dict[tuple[str, int], set[tuple[str, int]]], ...] = field(
         default_factory=lambda: (defaultdict(set), defaultdict(set))
     )
@@ -35,10 +36,10 @@ class Known:
         """Takes accepted edges in."""
         touched = set()
         for edge in edges:
-            inside = product(_inside(edge.source), _inside(edge.target))
-            for one, other in {*_around(edge.source, edge.target), *inside}:
+            for one, other in _around(edge.source, edge.target):
                 self.votes[one][other] += 1
                 self.back[other][one] += 1
+            self.inside.update(product(_inside(edge.source), _inside(edge.target)))
             here, there = _name(edge.source), _name(edge.target)
             self.names[0][here].add(there)
             self.names[1][there].add(here)
@@ -77,11 +78,12 @@ class Known:
         top: float | None = None
         for at, (one, other) in enumerate(_around(edge.source, edge.target)):
             forth, back = self.votes.get(one), self.back.get(other)
-            if not forth and not back:
+            is_inside = (one, other) in self.inside
+            if not forth and not back and not is_inside:
                 continue
-            there = forth[other] / max(forth.values()) if forth else 0.0
-            here = back[one] / max(back.values()) if back else 0.0
-            share = max(there, here) if forth and back else there + here
+            there = forth[other] / forth.total() if forth else 0.0
+            here = back[one] / back.total() if back else 0.0
+            share = 1.0 if is_inside else max(there, here) if forth and back else there + here
             if one[:2] == _TOP:
                 top = share if share or (forth and back) else None
             else:
@@ -137,7 +139,7 @@ def _name(unit: Unit) -> tuple[str, int]:
 
 def _inside(unit: Unit) -> list[tuple[str, ...]]:
     """The modules of its block that a unit is in, one in another."""
-    return [*(unit.parent[:depth] for depth in range(len(unit.chain) + 1, len(unit.parent))), unit.parent]
+    return [unit.parent[:depth] for depth in range(len(unit.chain) + 1, len(unit.parent) + 1)]
 
 
 def _around(source: Unit, target: Unit) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
