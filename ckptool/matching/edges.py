@@ -112,6 +112,7 @@ class Edge:
         siblings: the same of the module that they are in alone.
         whole: both sides hold the same shapes equally often, so that each unit has a counterpart.
         blocks: how much the blocks of their lists hold the same; None outside of lists.
+        learnt: where else the one's name is matched, it is with the other's, and the other way round.
         aligned: their blocks are those of lists that are alike block by block.
         order: how much of their block stands on the same side of both; None where the order says nothing.
     """
@@ -127,6 +128,7 @@ class Edge:
     siblings: float | None = None
     order: float | None = None
     blocks: float | None = None
+    learnt: float = 0.0
     whole: bool = False
     aligned: bool = False
     held: bool = False
@@ -146,7 +148,7 @@ class Edge:
     def total(self) -> float:
         """All signals together."""
         rows = signals()
-        others = {"around": self.context, "order": self.order, "blocks": self.blocks}
+        others = {"around": self.context, "order": self.order, "blocks": self.blocks, "learnt": self.learnt}
         return self.fit + sum(rows[name].weight * (said or 0.0) for name, said in others.items())
 
     @property
