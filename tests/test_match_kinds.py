@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Mapping
 
 import pytest
-from test_match import Specs, blocks, given, linear, norm, specs
+from test_match import Specs, blocks, checked, given, linear, norm, specs
 
 from ckptool.matching.match import match
 from ckptool.matching.result import Confidence, Evidence
@@ -203,6 +203,38 @@ def test_two_towers_of_the_source_that_fit_alike_are_named(order: Callable[[Rows
     assert not report.accepted()
     (note,) = (note for note in report.notes if "fit alike" in note.text)
     assert "student" in note.text and "teacher" in note.text and "--select" in note.hint
+
+
+def streams(*names: str, kind: str, channels: Mapping[str, int]) -> Rows:
+    """Transformers for pictures whose patches have so many channels."""
+    rows = [
+        (f"{name}.{key}", shape)
+        for name in names
+        for key, shape in [("patch.weight", (32, channels.get(name, 3), 4, 4)), *attention(kind)[1:]]
+    ]
+    return [*rows, ("fuse.weight", (7, 32 * len(names)))]
+
+
+@pytest.mark.parametrize(("kind", "joined"), [("apart", 1), ("fused", 3)])
+def test_one_source_makes_every_stream_that_holds_the_same(
+    kind: str, joined: int, order: Callable[[Rows], Specs]
+) -> None:
+    """The stem of one channel has no source; q, k and v are joined for each of them."""
+    rows = [("patch.weight", (32, 3, 4, 4)), *attention("apart")[1:]]
+    source, target = order(rows), order(streams("depth", "rgb", kind=kind, channels={"depth": 1}))
+    report = match(source, target)
+    found = given(report)
+    assert {*target} - {*found} == {"depth.patch.weight", "fuse.weight"}
+    assert all(found[key] == found[key.replace("depth", "rgb")] for key in found if key.startswith("depth"))
+    whole = {key: row for key, row in found.items() if "qkv" in key}
+    assert all(len(row) == joined for row in whole.values()) and len(whole) == (6 if joined > 1 else 0)
+    checked(report, source, target)
+
+
+def test_streams_that_the_source_has_as_well_do_not_share_one(order: Callable[[Rows], Specs]) -> None:
+    source = order(streams("one", "two", kind="apart", channels={}))
+    report = match(source, order(streams("left", "right", kind="apart", channels={})))
+    assert all(key == "fuse.weight" for key in given(report))
 
 
 def test_a_tied_head_is_said_and_not_made(order: Callable[[Rows], Specs]) -> None:

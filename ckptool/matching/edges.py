@@ -15,7 +15,7 @@ from ckptool.matching.alike import compatible, penalty, same_end, similarity
 from ckptool.matching.blocks import Laid, likeness_of_lists
 from ckptool.matching.modules import Unit
 from ckptool.matching.orient import is_bare_square
-from ckptool.matching.relations import relation
+from ckptool.matching.relations import relation, squeezed
 from ckptool.matching.result import Confidence, Evidence, least_sure
 
 Instances = tuple[tuple[int, int], ...]
@@ -112,6 +112,7 @@ class Edge:
         siblings: the same of the module that they are in alone.
         whole: both sides hold the same shapes equally often, so that each unit has a counterpart.
         blocks: how much the blocks of their lists hold the same; None outside of lists.
+        learnt: where else the one's name is matched, it is with the other's, and the other way round.
         aligned: their blocks are those of lists that are alike block by block.
         order: how much of their block stands on the same side of both; None where the order says nothing.
     """
@@ -127,8 +128,10 @@ class Edge:
     siblings: float | None = None
     order: float | None = None
     blocks: float | None = None
+    learnt: float = 0.0
     whole: bool = False
     aligned: bool = False
+    held: bool = False
     claimed: dict[Unit, AbstractSet[int]] | None = None
     mapped: dict[int, int] | None = None
 
@@ -145,7 +148,7 @@ class Edge:
     def total(self) -> float:
         """All signals together."""
         rows = signals()
-        others = {"around": self.context, "order": self.order, "blocks": self.blocks}
+        others = {"around": self.context, "order": self.order, "blocks": self.blocks, "learnt": self.learnt}
         return self.fit + sum(rows[name].weight * (said or 0.0) for name, said in others.items())
 
     @property
@@ -209,8 +212,20 @@ def edges_of(
                 way = flip(one, other, turned)
                 found.append(Edge(one, other, None, similarity(one, other), penalty(one, other), way))
     alike = likeness_of_lists(sources, targets)
+    ours, theirs = map(_matrices, (sources, targets))
     for edge in found:
         edge.blocks = alike.get((edge.source.chain, edge.target.chain))
+        here, there = ours[edge.source.chain], theirs[edge.target.chain]
+        edge.held = len(here & there) >= 3 and (here <= there or there <= here)
+    return found
+
+
+def _matrices(units: Iterable[Unit]) -> dict[tuple[str, ...], set[object]]:
+    found: dict[tuple[str, ...], set[object]] = defaultdict(set)
+    for unit in units:
+        shapes = {squeezed(shape) for shape in unit.shapes[unit.main]}
+        if unit.chain and not unit.kind and any(len(shape) > 1 for shape in shapes):
+            found[unit.chain] |= shapes
     return found
 
 

@@ -81,20 +81,28 @@ def homes_of(modules: Sequence[Instance]) -> dict[int, Instance]:
     return found
 
 
-def _counted_homes(modules: Sequence[Instance]) -> dict[int, Instance]:
-    """By id of a vector: the matrix with its number (``conv2``, ``bn2``) or the one before, as long as its outputs."""
+def _counted_homes(modules: Sequence[Instance]) -> tuple[dict[int, Instance], bool]:
+    """By id of a vector: the matrix with its number (``conv2``, ``bn2``) or the one before, as long as its outputs.
+
+    And whether all of them stand behind their matrices: none is as long as the inputs alone, and one as the outputs.
+    """
     beside: dict[tuple[Block, str], list[Instance]] = defaultdict(list)
     for one in modules:
         if one.is_matrix and (number := _ENDING.search(one.tokens[-1])):
             beside[one.tokens[:-1], number[0]].append(one)
     found = {}
+    ends: set[bool] = set()
     for one in modules:
         if not one.is_matrix and (number := _ENDING.search(one.tokens[-1])):
             before = str(int(number[0]) - 1) if one.tokens[-1].isdigit() else number[0]
             row = beside.get((one.tokens[:-1], before), [])
-            if len(row) == 1 and one.kind[1] == row[0].kind[1][:1]:
-                found[id(one)] = row[0]
-    return found
+            if len(row) == 1:
+                outputs, inputs, *_ = row[0].kind[1]
+                if one.kind[1] == (outputs,):
+                    found[id(one)] = row[0]
+                if outputs != inputs and one.kind[1] in ((outputs,), (inputs,)):
+                    ends.add(one.kind[1] == (outputs,))
+    return found, ends == {True}
 
 
 def hung(laid: Iterable[Pair], sides: Sides) -> list[Pair]:
@@ -119,12 +127,13 @@ def hung(laid: Iterable[Pair], sides: Sides) -> list[Pair]:
 def _by_home(side: Sequence[Instance]) -> tuple[dict[tuple[int, Kind], list[Instance]], set[int]]:
     """The vectors by id of the matrix that they stand beside, and by kind; and those of which a number tells it."""
     homes = homes_of(side)
-    counted = {at: home for at, home in _counted_homes(side).items() if at not in homes}
+    counted, are_behind = _counted_homes(side)
+    counted = {at: home for at, home in counted.items() if at not in homes}
     found: dict[tuple[int, Kind], list[Instance]] = defaultdict(list)
     for one in side:
         if home := homes.get(id(one)) or counted.get(id(one)):
             found[id(home), one.kind].append(one)
-    return found, set(counted)
+    return found, set() if are_behind else set(counted)
 
 
 def strayed(matches: Iterable[Match], sources: Sequence[Unit], targets: Sequence[Unit]) -> dict[Match, Evidence]:
@@ -141,7 +150,7 @@ def strayed(matches: Iterable[Match], sources: Sequence[Unit], targets: Sequence
         if to in there
     }
     back = {other.key: at for at, (_, other) in laid.items()}
-    homes, others = ({**_counted_homes(side), **homes_of(side)} for side in (ours, theirs))
+    homes, others = ({**_counted_homes(side)[0], **homes_of(side)} for side in (ours, theirs))
     found: dict[Match, Evidence] = {}
     for one in ours:
         home = homes.get(id(one))

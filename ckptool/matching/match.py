@@ -1,10 +1,11 @@
 """The automatic match: from two lists of key, shape and dtype to pairs and rules. Stages, cheap to dear.
 
-0. What weights and biases are called, if that is unusual (`roles`): all else sees the usual names.
+0. Layers or experts that are an axis of one tensor here and a list there: all else sees lists (`stacks`). What weights
+   and biases are called, if that is unusual (`roles`): all else sees the usual names.
 1. The ways to cut the keys into modules and lists (`cuts`), each tried (`attempt`); the one that matches most is taken.
 2. Lists that are alike block by block, by the last numbers of their blocks or one after the other (`lists`, `blocks`);
    modules of equal shapes in every block, where words, neighbours, order and what else their lists hold tell them apart
-   (`edges`, `signals`, `solve`): the same names, other prefixes, other words, fused and stacked tensors, bare matrices
+   (`edges`, `signals`, `solve`): the same names, other prefixes, other words, fused tensors, bare matrices
    that became modules.
 3. Lists of blocks of different lengths: the blocks that both have (`blocks`), and modules of some of them.
 4. Files in one order (`sequence`), norms beside matrices that are each other's (`instances`), what is left when all
@@ -77,9 +78,9 @@ def match(
         *apart, rounds = unstacked(*given)
         names = usual_names(apart[0]), usual_names(apart[1])
         source, target = (called(specs, side) for specs, side in zip(apart, names, strict=True))
-        twins = [] if twins_of(source) else [row for row in twins_of(target) if not told_apart(row, source)]
-        others = tuple(name for row in twins for name in row[1:])
-        first = {key: spec for key, spec in target.items() if not key.startswith(others)} if others else target
+        twins = [row for row in twins_of(target, source) if not told_apart(row, target, source)]
+        others = {key for row in twins for word in row.words[1:] for key in row.keys(word)}
+        first = {key: spec for key, spec in target.items() if key not in others}
 
         def matched(part: Specs) -> MatchReport:
             return _matched(part, first, source_modules, target_modules, ordered)

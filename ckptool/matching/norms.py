@@ -1,19 +1,24 @@
-"""The two norms of a block: which of them comes first is said by their names together, not by each alone.
+"""The norms of a block: which of them comes first is said by their names together, not by each alone.
 
 ``post_attention_layernorm`` stands before the MLP beside ``input_layernorm``, and behind the attention elsewhere.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Collection
 
 from ckptool.matching.words import vocabulary, words_of
 
-_PARTS = frozenset({"attn", "qkv", "mlp", "fc"})
+_PARTS = frozenset({"attn", "self", "q", "qkv", "mlp", "fc"})
+_MEANT: dict[int, dict[int, tuple[str, ...]]] = {  # by how many there are, and the place
+    2: {0: ("attn", "norm", "1/2"), 2: ("mlp", "norm", "2/2")},
+    3: {0: ("attn", "norm"), 1: ("cross", "attn", "norm"), 2: ("mlp", "norm")},
+}
 
 
-def norms_beside(siblings: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """What the names of two norms mean beside each other in a block; nothing where one of them is not known.
+def norms_beside(siblings: Collection[str]) -> dict[str, tuple[str, ...]]:
+    """What the names of two or three norms mean beside each other in a block; nothing where one of them is not known.
 
     Args:
         siblings: the names in a block.
@@ -24,20 +29,14 @@ def norms_beside(siblings: Iterable[str]) -> dict[str, tuple[str, ...]]:
         >>> norms_beside(["attn", "post_attention_layernorm", "post_feedforward_layernorm"])
         {}
     """
-    norms, others = list[str](), set[str]()
-    for name in siblings:
-        words = words_of(name)
-        if "norm" in words or _plain(name) in vocabulary().norms:
-            norms.append(name)
-        else:
-            others.update(words)
-    places = [vocabulary().norms.get(_plain(name), -1) for name in norms]
-    if sorted(places) != [0, 1] or (others and not others & _PARTS):
+    norms = {name: said for name in siblings if "norm" in (said := _said(name))}
+    others = {word for name in siblings if name not in norms for word in words_of(name)}
+    places = {name: vocabulary().norms.get(said, -1) for name, said in norms.items()}
+    if sorted(places.values()) not in ([0, 2], [0, 1, 2]) or (others and not others & _PARTS):
         return {}
-    meant = ("attn", "norm", "1/2"), ("mlp", "norm", "2/2")
-    return {name: meant[place] for name, place in zip(norms, places, strict=True)}
+    return {name: _MEANT[len(places)][place] for name, place in places.items()}
 
 
-def _plain(name: str) -> str:
-    """The name whatever its case and underscores."""
-    return name.replace("_", "").lower()
+def _said(name: str) -> frozenset[str]:
+    """The words and the numbers of a name."""
+    return frozenset((*words_of(name), *re.findall(r"\d+", name)))

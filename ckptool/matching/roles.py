@@ -17,7 +17,7 @@ from ckptool.core.checkpoint import Note
 from ckptool.core.spec import TensorSpec
 from ckptool.matching.order import has_order
 from ckptool.matching.result import Candidate, Confidence, Evidence, MatchReport, Pair
-from ckptool.matching.words import leaf_of, vocabulary
+from ckptool.matching.words import leaf_of, plain, vocabulary
 
 Shape = tuple[int, ...]
 Schema = tuple[str, tuple[str, ...]]
@@ -80,6 +80,7 @@ def _schema(rows: Mapping[str, Shape], is_ordered: bool) -> Schema | None:
     The kinds: a matrix, with a vector or without; vectors of one length, one to four, with a number or without.
     """
     read = [name for name in rows if not leaf_of(("", name), frozenset()).bare]
+    read = [name for name in read if plain(name.lower()) not in vocabulary().foreign]  # may be learned all the same
     if any(_usual(name) not in _NORM[2:] for name in read) or (
         any(name.isdigit() for name in rows) and sorted(rows) != [str(at) for at in range(len(rows))]
     ):
@@ -99,7 +100,7 @@ def _schema(rows: Mapping[str, Shape], is_ordered: bool) -> Schema | None:
 
 def _usual(name: str) -> str:
     """The role that everyone knows by this name; "" if nobody does."""
-    return vocabulary().roles.get(name.lower(), "")
+    return vocabulary().roles.get(plain(name.lower()), "")
 
 
 def _learned(counts: Mapping[Schema, int], is_ordered: bool) -> dict[Schema, dict[str, str]]:

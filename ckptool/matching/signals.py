@@ -6,10 +6,11 @@ from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import pairwise, product
 
 from ckptool.matching.edges import Edge
 from ckptool.matching.modules import Unit
+from ckptool.matching.words import words_of
 
 _FILE = ((), ())
 _TOP = ("", "")  # begins the name of a tower, which no path does
@@ -24,6 +25,10 @@ class Known:
     speaks: bool = False
     votes: dict[tuple[str, ...], Counter[tuple[str, ...]]] = field(default_factory=lambda: defaultdict(Counter))
     back: dict[tuple[str, ...], Counter[tuple[str, ...]]] = field(default_factory=lambda: defaultdict(Counter))
+    inside: set[tuple[tuple[str, ...], tuple[str, ...]]] = field(default_factory=set)
+    names: tuple[dict[tuple[str, int], set[tuple[str, int]]], ...] = field(
+        default_factory=lambda: (defaultdict(set), defaultdict(set))
+    )
     anchors: dict[object, list[tuple[int, Edge]]] = field(default_factory=lambda: defaultdict(list))
     rising: dict[object, bool] = field(default_factory=dict)
 
@@ -34,6 +39,10 @@ class Known:
             for one, other in _around(edge.source, edge.target):
                 self.votes[one][other] += 1
                 self.back[other][one] += 1
+            self.inside.update(product(_inside(edge.source), _inside(edge.target)))
+            here, there = _name(edge.source), _name(edge.target)
+            self.names[0][here].add(there)
+            self.names[1][there].add(here)
             if self.speaks and not edge.backwards:
                 for block in {_block(edge), _FILE}:
                     self.anchors[block].append((edge.source.position, edge))
@@ -49,6 +58,18 @@ class Known:
         """Brings the signals of an edge up to date."""
         edge.siblings, edge.context = self._context(edge)
         edge.order = self._order(edge)
+        edge.learnt = self._learnt(edge)
+
+    def _learnt(self, edge: Edge) -> float:
+        """Whether elsewhere the one's name is matched with the other's alone; of those that have a word in common.
+
+        So it tells which of two of one kind is which, where no word does.
+        """
+        ours, theirs = ({*words_of(unit.path[-1].text)} for unit in (edge.source, edge.target))
+        if not ours & theirs:
+            return 0.0
+        one, other = _name(edge.source), _name(edge.target)
+        return float(self.names[0].get(one) == {other} and self.names[1].get(other) == {one})
 
     def _context(self, edge: Edge) -> tuple[float | None, float | None]:
         """Of the module that both are in, and of all that lies around them."""
@@ -57,11 +78,12 @@ class Known:
         top: float | None = None
         for at, (one, other) in enumerate(_around(edge.source, edge.target)):
             forth, back = self.votes.get(one), self.back.get(other)
-            if not forth and not back:
+            is_inside = (one, other) in self.inside
+            if not forth and not back and not is_inside:
                 continue
             there = forth[other] / forth.total() if forth else 0.0
             here = back[one] / back.total() if back else 0.0
-            share = max(there, here) if forth and back else there + here
+            share = 1.0 if is_inside else max(there, here) if forth and back else there + here
             if one[:2] == _TOP:
                 top = share if share or (forth and back) else None
             else:
@@ -107,6 +129,17 @@ def _same_side(edge: Edge, anchor: Edge) -> float | None:
             before = edge.source.places[here] < anchor.source.places[at]
             votes.append(before == (edge.target.places[there] < anchor.target.places[to]))
     return sum(votes) / len(votes) if votes else None
+
+
+def _name(unit: Unit) -> tuple[str, int]:
+    """The last part, and among how many of its like it is counted, for a number means something else among others."""
+    last = unit.path[-1]
+    return last.text, last.rank[1] if last.rank else 0
+
+
+def _inside(unit: Unit) -> list[tuple[str, ...]]:
+    """The modules of its block that a unit is in, one in another."""
+    return [unit.parent[:depth] for depth in range(len(unit.chain) + 1, len(unit.parent) + 1)]
 
 
 def _around(source: Unit, target: Unit) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:

@@ -241,7 +241,10 @@ def judge(edge: Edge, rivals: Sequence[Edge], all_off: bool) -> Match | None:
     order = max((rival.order or 0.0 for rival in rivals), default=0.0)
     mine, same = edge.fit, edge.is_same
     by_words = rows["words"].told(mine, words) and (edge.words >= _NAMED or _says_more(edge, rivals))
-    if rivals and not (by_words or rows["around"].told(edge.context, around) or rows["order"].told(edge.order, order)):
+    learnt = rows["learnt"].told(edge.learnt, max((rival.learnt for rival in rivals), default=0.0))
+    if rivals and not (
+        by_words or learnt or rows["around"].told(edge.context, around) or rows["order"].told(edge.order, order)
+    ):
         return None
     out_of_order = edge.order is not None and order - edge.order >= rows["order"].margin and mine - words < _CLEARLY
     against = (
@@ -259,10 +262,10 @@ def judge(edge: Edge, rivals: Sequence[Edge], all_off: bool) -> Match | None:
         Evidence.SAME_UNDER_PREFIX: not same and by_words and same_end(edge.source, edge.target),
         Evidence.ONLY_OF_SHAPE: not rivals,
         Evidence.PAIR_OFF: all_off,
-        Evidence.WORDS_AGREE: rows["words"].supports(mine),
+        Evidence.WORDS_AGREE: rows["words"].supports(mine) or learnt,
         Evidence.NEIGHBOURS_AGREE: rows["around"].supports(edge.context),
         Evidence.SAME_SHAPES: edge.whole,
-        Evidence.SAME_BLOCKS: not rivals and rows["blocks"].supports(edge.blocks),
+        Evidence.SAME_BLOCKS: not rivals and (edge.held or rows["blocks"].supports(edge.blocks)),
         Evidence.ORDER_AGREES: rows["order"].supports(edge.order),
     }
     evidence = tuple(said for said, holds in says.items() if holds)
@@ -297,8 +300,8 @@ def is_supported(edge: Edge) -> bool:
     many = edge.count >= _MANY
     matrix = len(squeezed(edge.source.shapes[edge.source.main][0])) > 1  # equal by accident less often than a norm
     whole = edge.whole and (many or edge.aligned or len(edge.source.shapes[edge.source.main][0]) > 1)
-    whole = whole or (matrix and many and signals()["blocks"].supports(edge.blocks))
-    return edge.fit >= _SOME or (near and many) or (in_order and (near or matrix)) or whole
+    whole = whole or (matrix and many and (edge.held or signals()["blocks"].supports(edge.blocks)))
+    return edge.fit >= _SOME or (near and (many or matrix)) or (in_order and (near or matrix)) or whole
 
 
 def guess(edge: Edge, rivals: Sequence[Edge], all_off: bool) -> Match | None:

@@ -244,15 +244,15 @@ def _joined(pairs: Iterable[Pair], slices: Slices, *, is_source: bool) -> list[P
                     each[0],
                     sources=whole if is_source else others,
                     targets=others if is_source else whole,
-                    layout=with_axis(each[0].layout, axes[whole[0]], is_source),
+                    layout=with_axis(each[0].layout, axes[whole[0]], is_source, len(each[0].targets)),
                     confidence=least_sure(pair.confidence for pair in each),
                 )
             )
     return found
 
 
-def with_axis(layout: str, axis: int, is_source: bool) -> str:
-    """A layout of the tensors of each block as one of a stack, on one side, and a list on the other.
+def with_axis(layout: str, axis: int, is_source: bool, copies: int = 1) -> str:
+    """A layout of the tensors of each block, or of copies of one, as that of a stack on one side, and a list.
 
     Example:
         >>> with_axis("", 0, True), with_axis("", 1, False), with_axis("i o -> o i", 1, True)
@@ -261,7 +261,7 @@ def with_axis(layout: str, axis: int, is_source: bool) -> str:
         'o i, p i -> e (o + p) i'
     """
     axes = " ".join([*"abcd"[:axis], "..."])
-    steps = (layout or f"{axes} -> {axes}").split(" | ")
+    steps = (layout or f"{axes} -> {', '.join([axes] * copies)}").split(" | ")
     name = next(name for name in _NAMES if name not in re.findall("[a-z]+", layout))
     step = 0 if is_source else -1
     sides = steps[step].split(" -> ")

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 import tomllib
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from importlib.resources import files
+from typing import Any
 
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _SUFFIX = re.compile(r"(.+)_(weight|bias)")
@@ -15,6 +18,9 @@ _PREFIX = re.compile(r"(weight|bias)_(.+)")
 _RECURRENT = re.compile(r"(weight|bias)_([a-z]{2})_(l\d+)(_reverse)?")  # of torch.nn.LSTM, GRU and RNN
 _ORIGINALS = {"original0": ("g",), "original1": ("v",), "original": ("orig",)}  # weight_g, weight_v, weight_orig
 _HUMPS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+_PLAIN = str.maketrans({"ß": "ss", "ł": "l", "Ł": "L", "ı": "i"})  # which have no accent to take away
+_UMLAUTS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue"})
+_SHORTEST = 3  # letters of a word that others are made of
 _TOGETHER = re.compile("([Ll]ayer|[Bb]atch|[Ff]eed)_?([Nn]orm|[Ff]orward)")  # two words that are one
 
 
@@ -24,8 +30,9 @@ class Vocabulary:
 
     Attributes:
         roles: role by last part.
+        foreign: the last parts among them that are no English.
         phrases: words by a whole part.
-        words: word by word.
+        words: words by one, in English or another language; ckptool's own among them.
         structure: words that say little.
         copies: words of a tower that is a copy of another.
         opposites: two words of which a tower's name has one, and that of another tower the other.
@@ -35,12 +42,13 @@ class Vocabulary:
         contexts: inside a module of this name, what a part means.
         beside: among these siblings, what a part means.
         rearranged: by the parts of names that tell a library, those of tensors that it holds in an order of its own.
-        norms: 0 for the names, without case and underscores, of the first of two norms of a block, 1 for the second's.
+        norms: the place of a norm in its block by what its name says: 0, behind cross attention 1, last 2.
     """
 
     roles: Mapping[str, str]
+    foreign: frozenset[str]
     phrases: Mapping[str, tuple[str, ...]]
-    words: Mapping[str, str]
+    words: Mapping[str, tuple[str, ...]]
     structure: frozenset[str]
     copies: tuple[str, ...]
     opposites: tuple[tuple[str, str], ...]
@@ -50,19 +58,30 @@ class Vocabulary:
     contexts: Mapping[str, Mapping[str, str]]
     beside: Mapping[frozenset[str], Mapping[str, tuple[str, ...]]]
     rearranged: Mapping[frozenset[str], frozenset[str]]
-    norms: Mapping[str, int]
+    norms: Mapping[frozenset[str], int]
 
 
 @cache
 def vocabulary() -> Vocabulary:
     """The vocabulary that ckptool comes with."""
-    from importlib.resources import files
-
-    data = tomllib.loads((files("ckptool.matching") / "synonyms.toml").read_text(encoding="utf-8"))
+    data, languages = _read("synonyms.toml"), _read("languages.toml")
+    translated = {
+        spelt: meaning
+        for rows in reversed(languages.values())
+        for meaning, texts in reversed(rows.items())
+        for text in texts.lower().split()
+        for spelt in (plain(text), plain(text.translate(_UMLAUTS)))
+    }
+    own = {word for row in (data["words"], *languages.values()) for words in row for word in words.split()}
+    english = {text: tuple(word.split()) for word, texts in data["words"].items() for text in texts[:-1]}
+    foreign = {text: meaning for text, meaning in translated.items() if meaning in data["roles"]}
     return Vocabulary(
-        roles={text: role for role, texts in data["roles"].items() for text in texts},
+        roles=foreign | {text: role for role, texts in data["roles"].items() for text in texts},
+        foreign=frozenset(foreign),
         phrases={phrase: tuple(row[0].split()) for phrase, row in data["phrases"].items()},
-        words={text: word for word, texts in data["words"].items() for text in texts[:-1]},
+        words={text: tuple(meaning.split()) for text, meaning in translated.items()}
+        | {word: (word,) for word in (*own, *data["structure"]["words"])}
+        | english,
         structure=frozenset(data["structure"]["words"]),
         copies=tuple(data["copies"]["words"]),
         opposites=tuple((one, other) for one, other in map(str.split, data["opposites"]["words"])),
@@ -77,8 +96,25 @@ def vocabulary() -> Vocabulary:
         rearranged={
             frozenset(row["marks"].split()): frozenset(row["parts"].split()) for row in data["rearranged"].values()
         },
-        norms={text: at for at, place in enumerate(("first", "second")) for text in data["norms"][place][:-1]},
+        norms={frozenset(text.split()): at for at, texts in enumerate(data["norms"].values()) for text in texts},
     )
+
+
+def _read(name: str) -> dict[str, dict[str, Any]]:
+    return tomllib.loads((files("ckptool.matching") / name).read_text(encoding="utf-8"))
+
+
+def plain(text: str) -> str:
+    """The text without accents.
+
+    Example:
+        >>> plain("Größe"), plain("Zażółć"), plain("çıkış"), plain("entrée")
+        ('Grosse', 'Zazolc', 'cikis', 'entree')
+    """
+    if text.isascii():
+        return text
+    apart = unicodedata.normalize("NFKD", text.translate(_PLAIN))
+    return "".join(letter for letter in apart if not unicodedata.combining(letter))
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +148,7 @@ def leaf_of(parts: tuple[str, ...], siblings: frozenset[str]) -> Leaf:
         ('rnn', 'l0', 'ih')
     """
     *module, last = parts
-    last_word = last.lower().lstrip("_")
+    last_word = plain(last.lower().lstrip("_"))
     role = vocabulary().roles.get(last) or vocabulary().roles.get(last_word)
     if role is not None and module and (_is_role(last_word, siblings) or "norm" in words_of(module[-1])):
         return Leaf(tuple(module), role, last)
@@ -186,14 +222,31 @@ def words_of(part: str) -> tuple[str, ...]:
         >>> words_of("selfAttn"), words_of("postAttentionLayernorm"), words_of("qProj"), words_of("QKV")
         (('self', 'attn'), ('post', 'attn', 'norm'), ('q',), ('qkv',))
     """
-    known = vocabulary()
+    part, phrases = plain(part), vocabulary().phrases
     for text in (part, _HUMPS.sub("_", part).lower()):  # selfAttn is self_attn
-        if text in known.phrases:
-            return known.phrases[text]
-    found = [
-        word.lower() for word in _WORD.findall(_TOGETHER.sub(lambda found: f"_{found[1]}{found[2]}_".lower(), part))
-    ]
-    return tuple(known.words.get(word, word) for word in found)
+        if text in phrases:
+            return phrases[text]
+    cut = _WORD.findall(_TOGETHER.sub(lambda found: f"_{found[1]}{found[2]}_".lower(), part))
+    found = tuple(said for word in cut for said in _meaning(word.lower()) or (word.lower(),))
+    return phrases.get("_".join(found), found) if len(found) > 1 else found
+
+
+@cache
+def _meaning(word: str) -> tuple[str, ...]:
+    """What a word means, or all that it is made of; nothing if that is not known.
+
+    Example:
+        >>> _meaning("aufmerksamkeitsnorm"), _meaning("selfattention"), _meaning("normal")
+        (('attn', 'norm'), ('self', 'attn'), ())
+    """
+    known = vocabulary().words
+    if word in known:
+        return known[word]
+    for at in range(len(word) - _SHORTEST, _SHORTEST - 1, -1):
+        first = known.get(word[:at]) or (at > _SHORTEST and known.get(word[:at].removesuffix("s"))) or ()
+        if first and (rest := _meaning(word[at:])):
+            return (*first, *rest)
+    return ()
 
 
 def in_context(parts: Sequence[str]) -> tuple[str, ...]:

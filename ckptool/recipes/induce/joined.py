@@ -36,6 +36,24 @@ def fused_sides(parts: Sequence[str], whole: str, rest: str, turned: Turned = (F
     return ", ".join(axes(part, turned[0]) for part in parts), axes(whole, turned[1])
 
 
+def copies_of(pair: Said) -> int:
+    """How often the same is made of its sources.
+
+    Example:
+        >>> from ckptool.matching.result import Pair
+        >>> [copies_of(Pair(("a", "b"), ("w",), layout)) for layout in ("", "i o -> o i, o i", "(o + p) -> o, p")]
+        [2, 2, 1]
+    """
+    made = pair.layout.rpartition(" -> ")[2].split(", ") if pair.layout else [""] * len(pair.targets)
+    counts = (count for count in range(len(made), 1, -1) if len(made) % count == 0)
+    return next((count for count in counts if made == made[: len(made) // count] * count), 1)
+
+
+def is_joint(pair: Said) -> bool:
+    """It joins or splits tensors."""
+    return len(pair.sources) > 1 or len(pair.targets) > copies_of(pair)
+
+
 def joint_line(pair: Said, source: Specs, target: Specs) -> Line:
     """The line of a pair with several tensors on one side, or both.
 
@@ -44,16 +62,17 @@ def joint_line(pair: Said, source: Specs, target: Specs) -> Line:
         source: specs by key.
         target: the same.
     """
+    copies = copies_of(pair)
     sides = [side.split(", ") for side in pair.layout.partition(" | ")[0].split(" -> ")]
     if [len(side) for side in sides] != [len(pair.sources), len(pair.targets)]:
         return _counted(pair, sides, source, target)
     is_join = len(pair.sources) > 1
-    keys, (whole,) = (pair.sources, pair.targets) if is_join else (pair.targets, pair.sources)
+    keys = pair.sources if is_join else pair.targets[: len(pair.targets) // copies]
     specs = source if is_join else target
-    (first, *_), (all_,) = ([one.split() for one in side] for side in (sides if is_join else sides[::-1]))
+    (first, *_), (all_, *_) = ([one.split() for one in side] for side in (sides if is_join else sides[::-1]))
     rest = [axis for axis in first if axis in ("i", "j", "k")]
     turned = bool(rest) and first[0] in rest, bool(rest) and all_[0] in rest
-    choice = None if len({specs[key].shape for key in keys}) > 1 else _choice(keys)
+    choice = None if copies > 1 or len({specs[key].shape for key in keys}) > 1 else _choice(keys)
     if choice:
         patterns, names, together = [choice], ["o"], "(x o)"
     else:
@@ -63,9 +82,12 @@ def joint_line(pair: Said, source: Specs, target: Specs) -> Line:
 
     def layout(axes: str) -> str:
         both = fused_sides(names, together, axes, turned)
-        return " -> ".join(both if is_join else both[::-1])
+        left, right = both if is_join else both[::-1]
+        return f"{left} -> {', '.join([right] * copies)}"
 
-    left, right = (tuple(patterns), (whole,)) if is_join else ((whole,), tuple(patterns))
+    left, right = (
+        (tuple(patterns), pair.targets) if is_join else (pair.sources, (*patterns, *pair.targets[len(keys) :]))
+    )
     return Line(left, right, layout(" ".join(rest)), (pair,), layout("..."))
 
 
