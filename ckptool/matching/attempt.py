@@ -154,7 +154,7 @@ class Attempt:
             if at in here and to in there
         ]
         used = {id(one) for pair in laid for one in pair}
-        says = (Evidence.NEIGHBOURS_AGREE,)
+        says = (Evidence.BESIDE,)
         found = [
             Match(one.unit.restricted([one.at]), other.unit.restricted([other.at]), says, Confidence.ALIGNED)
             for one, other in hung(laid, (ours, theirs))

@@ -66,7 +66,7 @@ def doubted(
 
 def _rivalled(matches: Sequence[Match], sources: Sequence[Unit], targets: Sequence[Unit]) -> set[Match]:
     """Those of which something that is left over in the same block, of the same shape, has as many words."""
-    plain = [one for one in matches if not one.is_named]
+    plain = [one for one in matches if not one.is_named and Evidence.BESIDE not in one.evidence]
     found: set[Match] = set()
     for side, units in (("source", sources), ("target", targets)):
         used = {key for one in matches for unit in getattr(one, side).atoms for key in unit.keys[unit.main]}
@@ -174,7 +174,7 @@ def _crossing(row: Sequence[Match], *, ordered: bool) -> set[Match]:
     """Of two modules those that may as well be each other's: names that are equal or an order that is not say so."""
     alike: dict[object, list[Match]] = defaultdict(list)
     for one in row:
-        if not one.source.kind and not one.target.kind:
+        if not one.source.kind and not one.target.kind and Evidence.BESIDE not in one.evidence:
             blocks = one.source.numbers, one.target.numbers
             parents = () if one.source.chain else (one.source.parent, one.target.parent)
             alike[blocks, parents, one.source.shapes[one.source.main], one.target.shapes[one.target.main]].append(one)
