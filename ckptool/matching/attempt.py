@@ -80,7 +80,7 @@ class Attempt:
         self._lists(board, ways)
         self._add(board.run(judge), ways.doubtful)
         self._sequence(board, ways)
-        self._hang(board)
+        self._hang(board, ways.doubtful)
         self._rest(board, ways.doubtful)
         if self.found:
             self._add([*board.run(guess), *board.by_order()], ways.doubtful)
@@ -137,7 +137,7 @@ class Attempt:
         board.take(found)
         self._add(board.run(judge), ways.doubtful)
 
-    def _hang(self, board: Board) -> None:
+    def _hang(self, board: Board, doubtful: frozenset[str]) -> None:
         """Norms that stand beside matrices which are each other's."""
         if max(map(len, self.places)) > HUGE:
             return
@@ -162,6 +162,8 @@ class Attempt:
         ]
         self._add(found)
         board.take(found)
+        if found:
+            self._add(board.run(judge), doubtful)
 
     def _rest(self, board: Board, doubtful: frozenset[str]) -> None:
         """What is left on both sides, if that is the same shapes equally often."""
