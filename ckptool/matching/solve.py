@@ -25,6 +25,7 @@ _BARELY = 0.05  # by which the words that two names share weigh more than those 
 _SAME_WORDS = 0.6  # of the words agree, whatever the order says
 _MANY = 4  # blocks in which a module has the same shapes on both sides, so that these are no accident
 _SEVERAL = 3  # shapes of a module that has another in each block, likewise
+_ALL = 0.99  # of what lies around a module lies around the other, all but for rounding
 _NOTHING: frozenset[int] = frozenset()
 
 Judge = Callable[[Edge, Sequence[Edge], bool], Match | None]
@@ -253,7 +254,7 @@ def judge(edge: Edge, rivals: Sequence[Edge], all_off: bool) -> Match | None:
         or (rows["siblings"].rejects(edge.siblings) and not by_words and bool(rivals))
         or (rows["order"].rejects(edge.order) and mine < _SAME_WORDS and bool(rivals))
         or out_of_order
-        or (edge.backwards and edge.words < _SOME)
+        or (edge.backwards and edge.words < _SOME and not _is_close(edge))
     )
     if against and not same:
         return None
@@ -294,6 +295,11 @@ def _says_more(edge: Edge, rivals: Iterable[Edge]) -> bool:
     )
 
 
+def _is_close(edge: Edge) -> bool:
+    """All that is matched around the one lies around the other."""
+    return (edge.context or 0.0) >= _ALL
+
+
 def is_supported(edge: Edge) -> bool:
     """Something besides one shape speaks for it: some words, or two of neighbours, order, many shapes."""
     in_order, near = signals()["order"].supports(edge.order), signals()["around"].supports(edge.context)
@@ -302,7 +308,7 @@ def is_supported(edge: Edge) -> bool:
     matrix = len(squeezed(edge.source.shapes[edge.source.main][0])) > 1  # equal by accident less often than a norm
     whole = edge.whole and (many or edge.aligned or len(edge.source.shapes[edge.source.main][0]) > 1)
     whole = whole or (matrix and many and signals()["blocks"].supports(edge.blocks))
-    return edge.fit >= _SOME or (near and many) or (in_order and (near or matrix)) or whole
+    return edge.fit >= _SOME or (near and (many or (matrix and _is_close(edge)))) or (in_order and (near or matrix)) or whole
 
 
 def guess(edge: Edge, rivals: Sequence[Edge], all_off: bool) -> Match | None:
