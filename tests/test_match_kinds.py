@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Mapping
 
 import pytest
-from test_match import Specs, blocks, given, linear, norm, specs
+from test_match import Specs, blocks, checked, given, linear, norm, specs
 
 from ckptool.matching.match import match
 from ckptool.matching.result import Confidence, Evidence
@@ -205,6 +205,38 @@ def test_two_towers_of_the_source_that_fit_alike_are_named(order: Callable[[Rows
     assert "student" in note.text and "teacher" in note.text and "--select" in note.hint
 
 
+def streams(*names: str, kind: str, channels: Mapping[str, int]) -> Rows:
+    """Transformers for pictures whose patches have so many channels."""
+    rows = [
+        (f"{name}.{key}", shape)
+        for name in names
+        for key, shape in [("patch.weight", (32, channels.get(name, 3), 4, 4)), *attention(kind)[1:]]
+    ]
+    return [*rows, ("fuse.weight", (7, 32 * len(names)))]
+
+
+@pytest.mark.parametrize(("kind", "joined"), [("apart", 1), ("fused", 3)])
+def test_one_source_makes_every_stream_that_holds_the_same(
+    kind: str, joined: int, order: Callable[[Rows], Specs]
+) -> None:
+    """The stem of one channel has no source; q, k and v are joined for each of them."""
+    rows = [("patch.weight", (32, 3, 4, 4)), *attention("apart")[1:]]
+    source, target = order(rows), order(streams("depth", "rgb", kind=kind, channels={"depth": 1}))
+    report = match(source, target)
+    found = given(report)
+    assert {*target} - {*found} == {"depth.patch.weight", "fuse.weight"}
+    assert all(found[key] == found[key.replace("depth", "rgb")] for key in found if key.startswith("depth"))
+    whole = {key: row for key, row in found.items() if "qkv" in key}
+    assert all(len(row) == joined for row in whole.values()) and len(whole) == (6 if joined > 1 else 0)
+    checked(report, source, target)
+
+
+def test_streams_that_the_source_has_as_well_do_not_share_one(order: Callable[[Rows], Specs]) -> None:
+    source = order(streams("one", "two", kind="apart", channels={}))
+    report = match(source, order(streams("left", "right", kind="apart", channels={})))
+    assert all(key == "fuse.weight" for key in given(report))
+
+
 def test_a_tied_head_is_said_and_not_made(order: Callable[[Rows], Specs]) -> None:
     rows = [("model.embed_tokens.weight", (500, 8)), *blocks("model.layers.", 3)]
     report = match(order(rows), order([*rows, ("lm_head.weight", (500, 8))]))
@@ -245,3 +277,61 @@ def test_guesses_are_taken_where_most_of_the_model_matches() -> None:
     most = [pair for pair in report.pairs if Evidence.MOST_MATCH in pair.evidence]
     assert all(pair.confidence is Confidence.ALIGNED for pair in most)
     assert given(report).get("extra.aux.left_one.weight", ("aux.left.weight",)) == ("aux.left.weight",)
+
+
+# ---------------------------------------------------------------------------------------------- other norms
+
+
+def residual(names: Mapping[str, str], statistics: bool = True) -> Rows:
+    """Three stages of two blocks of two convolutions, each with a norm; what has no name is not there."""
+    roles = "weight bias running_mean running_var" if statistics else "weight bias"
+    rows: Rows = [(f"{names['stem']}.weight", (16, 3, 7, 7)), *norm(names["stem norm"], 16, roles)]
+    for stage, width in enumerate((16, 32, 64)):
+        for block in range(2):
+            at = names["block"].format(stage=stage, next=stage + 1, block=block, letter="ab"[block])
+            rows += [(f"{at}.{names['one']}.weight", (width, width if block or not stage else width // 2, 3, 3))]
+            rows += norm(f"{at}.{names['one norm']}", width, roles)
+            rows += [(f"{at}.{names['two']}.weight", (width, width, 3, 3))]
+            rows += norm(f"{at}.{names['two norm']}", width, roles)
+            if stage and not block:
+                rows += [(f"{at}.{names['skip']}.weight", (width, width // 2, 1, 1))]
+    return rows
+
+
+NAMES = dict(zip(("stem", "stem norm", "block", "one", "one norm", "two", "two norm", "skip"), (
+    "conv1", "bn1", "layer{next}.{block}", "conv1", "bn1", "conv2", "bn2", "downsample"), strict=True))  # fmt: skip
+
+
+def convolutions(source: Specs, target: Specs) -> Truth:
+    """The n-th of each, in the order of the rows."""
+    return {
+        new: (old,)
+        for old, new in zip(*([k for k, s in side.items() if len(s.shape) == 4] for side in (source, target)), strict=True)
+    }
+
+
+@pytest.mark.parametrize("block", ["res{next}.{block}", "stages.{stage}.{letter}"])
+def test_group_norms_for_batch_norms_leave_the_convolutions(block: str, order: Callable[[Rows], Specs]) -> None:
+    """Those have no counterpart; the letters of blocks are their numbers."""
+    rows = residual(NAMES), residual({**NAMES, "block": block, "skip": "shortcut"}, statistics=False)
+    truth = convolutions(*map(specs, rows))
+    assert given(match(*map(order, rows))) == truth
+
+
+def test_a_norm_has_the_name_of_its_convolution(order: Callable[[Rows], Specs]) -> None:
+    """``norm_first`` stands behind ``first``, also where that is square."""
+    names = {**NAMES, "one": "first", "one norm": "norm_first", "two": "second", "two norm": "norm_second"}
+    rows = residual(NAMES), residual(names)
+    found = given(match(*map(order, rows)))
+    assert found == {new: (old,) for (old, _), (new, _) in zip(*rows, strict=True)}
+
+
+def test_blocks_of_one_list_in_stages(order: Callable[[Rows], Specs]) -> None:
+    """Eight of twelve, in two stages."""
+    source = [("embed.weight", (100, 8)), *blocks("blocks.", 12)]
+    target = [("embed.weight", (100, 8)), *blocks("stages.0.", 3), *blocks("stages.1.", 5)]
+    found = given(match(order(source), order(target)))
+    kept = [*blocks("blocks.", 8)]
+    assert found == {"embed.weight": ("embed.weight",)} | {
+        new: (old,) for (new, _), (old, _) in zip(target[1:], kept, strict=True)
+    }

@@ -15,7 +15,7 @@ from ckptool.matching.alike import compatible, penalty, same_end, similarity
 from ckptool.matching.blocks import Laid, likeness_of_lists
 from ckptool.matching.modules import Unit
 from ckptool.matching.orient import is_bare_square
-from ckptool.matching.relations import relation
+from ckptool.matching.relations import relation, squeezed
 from ckptool.matching.result import Confidence, Evidence, least_sure
 
 Instances = tuple[tuple[int, int], ...]
@@ -129,6 +129,7 @@ class Edge:
     blocks: float | None = None
     whole: bool = False
     aligned: bool = False
+    held: bool = False
     claimed: dict[Unit, AbstractSet[int]] | None = None
     mapped: dict[int, int] | None = None
 
@@ -209,8 +210,20 @@ def edges_of(
                 way = flip(one, other, turned)
                 found.append(Edge(one, other, None, similarity(one, other), penalty(one, other), way))
     alike = likeness_of_lists(sources, targets)
+    ours, theirs = map(_matrices, (sources, targets))
     for edge in found:
         edge.blocks = alike.get((edge.source.chain, edge.target.chain))
+        here, there = ours[edge.source.chain], theirs[edge.target.chain]
+        edge.held = len(here & there) >= 3 and (here <= there or there <= here)
+    return found
+
+
+def _matrices(units: Iterable[Unit]) -> dict[tuple[str, ...], set[object]]:
+    found: dict[tuple[str, ...], set[object]] = defaultdict(set)
+    for unit in units:
+        shapes = {squeezed(shape) for shape in unit.shapes[unit.main]}
+        if unit.chain and not unit.kind and any(len(shape) > 1 for shape in shapes):
+            found[unit.chain] |= shapes
     return found
 
 

@@ -39,7 +39,7 @@ class Instance:
     @property
     def around(self) -> Block:
         """The tokens of the module that it is in."""
-        return self.tokens[: -self.own]
+        return self.tokens[: len(self.tokens) - self.own]
 
     @property
     def is_matrix(self) -> bool:
@@ -88,23 +88,29 @@ def homes_of(modules: Sequence[Instance]) -> dict[int, Instance]:
     return found
 
 
-def _called_homes(modules: Sequence[Instance]) -> dict[int, Instance]:
+def _called_homes(modules: Sequence[Instance]) -> tuple[dict[int, Instance], bool]:
     """By id of a vector: the matrix whose name ends alike (``conv2``, ``bn2``; ``first``, ``norm_first``).
 
-    In a row of numbers that is the matrix before it. It must be as long as the matrix has outputs.
+    In a row of numbers that is the matrix before it. It must be as long as the matrix has outputs. And whether all of
+    them stand behind their matrices: none is as long as the inputs alone, and one as the outputs.
     """
     beside: dict[tuple[Block, str], list[Instance]] = defaultdict(list)
     for one in modules:
         if one.is_matrix and one.tokens:
             beside[one.around, _end(one)].append(one)
     found = {}
+    ends: set[bool] = set()
     for one in modules:
         if not one.is_matrix and one.tokens:
             before = str(int(one.tokens[-1]) - 1) if one.tokens[-1].isdecimal() else _end(one)
             row = beside.get((one.around, before), [])
-            if len(row) == 1 and one.kind[1] == row[0].kind[1][:1]:
-                found[id(one)] = row[0]
-    return found
+            if len(row) == 1:
+                outputs, inputs, *_ = row[0].kind[1]
+                if one.kind[1] == (outputs,):
+                    found[id(one)] = row[0]
+                if outputs != inputs and one.kind[1] in ((outputs,), (inputs,)):
+                    ends.add(one.kind[1] == (outputs,))
+    return found, ends == {True}
 
 
 def _end(one: Instance) -> str:
@@ -121,39 +127,27 @@ def hung(laid: Iterable[Pair], sides: Sides) -> list[Pair]:
     """
     there = {id(one): other for one, other in laid}
     (ours, called), (theirs, its_called) = (_by_home(side) for side in sides)
-    is_behind = all(map(_stand_behind, sides))
     found = []
     for (home, kind), row in ours.items():
         other = there.get(home)
         rivals = theirs.get((id(other), kind), []) if other else []
         if other and len(row) == len(rivals) == 1:
-            is_alike = is_behind or (id(row[0]) in called) == (id(rivals[0]) in its_called)
+            is_alike = (id(row[0]) in called) == (id(rivals[0]) in its_called)
             if is_alike or other.kind[1][0] != other.kind[1][1]:
                 found.append((row[0], rivals[0]))
     return found
 
 
-def _stand_behind(side: Sequence[Instance]) -> bool:
-    """Where the length of a batch norm tells whether it is behind its matrix or in front of it, it is behind."""
-    homes = homes_of(side)
-    beside = {(*one.around, _end(one)): one for one in side if one.is_matrix and one.tokens}
-    told = []
-    for one in side:
-        home = homes.get(id(one)) or beside.get((*one.around, _end(one))) if one.kind[0] else None
-        if home and len({*home.kind[1][:2]} & {*one.kind[1]}) == 1 and home.kind[1][0] != home.kind[1][1]:
-            told.append(one.kind[1] == home.kind[1][:1])
-    return bool(told) and all(told)
-
-
 def _by_home(side: Sequence[Instance]) -> tuple[dict[tuple[int, Kind], list[Instance]], set[int]]:
     """The vectors by id of the matrix that they stand beside, and by kind; and those of which a name tells it."""
     homes = homes_of(side)
-    called = {at: home for at, home in _called_homes(side).items() if at not in homes}
+    called, are_behind = _called_homes(side)
+    called = {at: home for at, home in called.items() if at not in homes}
     found: dict[tuple[int, Kind], list[Instance]] = defaultdict(list)
     for one in side:
         if home := homes.get(id(one)) or called.get(id(one)):
             found[id(home), one.kind].append(one)
-    return found, set(called)
+    return found, set() if are_behind else set(called)
 
 
 def strayed(matches: Iterable[Match], sources: Sequence[Unit], targets: Sequence[Unit]) -> dict[Match, Evidence]:
@@ -170,7 +164,7 @@ def strayed(matches: Iterable[Match], sources: Sequence[Unit], targets: Sequence
         if to in there
     }
     back = {other.key: at for at, (_, other) in laid.items()}
-    homes, others = ({**_called_homes(side), **homes_of(side)} for side in (ours, theirs))
+    homes, others = ({**_called_homes(side)[0], **homes_of(side)} for side in (ours, theirs))
     found: dict[Match, Evidence] = {}
     for one in ours:
         home = homes.get(id(one))

@@ -75,9 +75,9 @@ def match(
         given = source, target
         source, target = (called(specs, side) for specs, side in zip(given, names, strict=True))
         ordered = [has_order([*specs]) for specs in given]
-        twins = [] if twins_of(source) else [row for row in twins_of(target) if not told_apart(row, source)]
-        others = tuple(name for row in twins for name in row[1:])
-        first = {key: spec for key, spec in target.items() if not key.startswith(others)} if others else target
+        twins = [row for row in twins_of(target, source) if not told_apart(row, target, source)]
+        others = {key for row in twins for word in row.words[1:] for key in row.keys(word)}
+        first = {key: spec for key, spec in target.items() if key not in others}
 
         def matched(part: Specs) -> MatchReport:
             return _matched(part, first, source_modules, target_modules, ordered)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
@@ -190,10 +190,14 @@ def _only_blocks(attempt: Attempt) -> bool:
     same = sum(len(one.target.members) for one in sure if one.is_named)
     if same > _SAME_NAMES * sum(len(one.target.members) for one in sure):
         return False
-    blocks = [one for one in sure if one.target.chain and len(one.target.members) > 1]
-    if 2 * sum(one.target.is_even for one in blocks) < len(blocks):
+    blocks: dict[Unit, set[Shape]] = defaultdict(set)
+    for one in sure:
+        whole = one.target.root or one.target
+        if whole.chain and len(whole.members) > 1:
+            blocks[whole].update(one.target.shapes[one.target.main])
+    if 2 * sum(len(shapes) == 1 for shapes in blocks.values()) < len(blocks):
         return False  # of growing widths, which are not those of another kind by chance
-    if not _are_usual(blocks):
+    if not _are_usual(shape for shapes in blocks.values() for shape in shapes):
         return False
     ours, theirs = map(_ends, attempt.units)
     if any(one.target.shapes[one.target.main][0] in theirs for one in sure):
@@ -207,9 +211,9 @@ def _only_blocks(attempt: Attempt) -> bool:
     return bool(ours or theirs) and alike <= _NAMED_ALIKE * sum(len(one.target.members) for one in sure)
 
 
-def _are_usual(blocks: Iterable[Match]) -> bool:
+def _are_usual(blocks: Iterable[Shape]) -> bool:
     """All matrices are as wide as in most transformers, so that they are equal by chance."""
-    shapes = {shape for one in blocks for shape in map(squeezed, one.target.shapes[one.target.main]) if len(shape) == 2}
+    shapes = {shape for shape in map(squeezed, blocks) if len(shape) == 2}
     width = min((size for shape in shapes for size in shape), default=1)
     return all((rows / width, columns / width) in _USUAL for rows, columns in shapes)
 

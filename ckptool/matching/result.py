@@ -70,7 +70,7 @@ class Evidence(Enum):
     BEST_OF_SHAPE = "best of shape", Group.WORDS, 0.5
     ONLY_ORDER = "only order", Group.ORDER, 0.1
     MOST_MATCH = "most match", Group.STRUCTURE, 0.2
-    TWINS = "twins", Group.STRUCTURE, 0.6
+    TWINS = "twins", Group.STRUCTURE, 0.99
     OTHER_SHAPE = "other shape", Group.STRUCTURE, 0.0
     NO_COUNTERPART = "no counterpart", Group.STRUCTURE, 0.0
     SQUARE = "square", Group.STRUCTURE, -0.5

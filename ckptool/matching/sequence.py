@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from ckptool.matching.alike import contradicts, similarity
 from ckptool.matching.blocks import counts_back
+from ckptool.matching.contents import in_parts
 from ckptool.matching.edges import Match, flip
 from ckptool.matching.instances import COUNTED, Block, Instance, Pair, Sides, homes_of, hung, instances_of
 from ckptool.matching.modules import Unit
@@ -69,12 +70,16 @@ def in_sequence(
     whole = [[one for one in side if one.is_matrix] for side in (ours, theirs)]
     here, there = (_counted(row, is_ordered) for row, is_ordered in zip(whole, ordered, strict=True))
     spine = _common(here, there)
+    parts = [] if all(ordered) else in_parts(*whole)
+    is_parts = len(parts) > len(spine)
+    if is_parts:
+        spine = parts
     share, kinds = len(spine) / max(1, min(map(len, whole))), len({one.kind for one, _ in spine})
     is_same = len(ours) >= _SAME and [one.kind for one in ours] == [one.kind for one in theirs]
     is_most = len(spine) >= _SHORTEST and any(share >= most and kinds >= fewest for most, fewest in _MOST)
     if not is_same and not is_most:
         return [], frozenset()
-    found = _beside(spine, here, there)
+    found = spine if is_parts else _beside(spine, here, there)
     if all(ordered):
         said = [row for row in _common(ours, theirs) if not row[0].is_matrix]
         said = [row for row in _beside(found + said, ours, theirs) if not row[0].is_matrix]

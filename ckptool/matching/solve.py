@@ -266,7 +266,7 @@ def judge(edge: Edge, rivals: Sequence[Edge], all_off: bool) -> Match | None:
         Evidence.WORDS_AGREE: rows["words"].supports(mine),
         Evidence.NEIGHBOURS_AGREE: rows["around"].supports(edge.context),
         Evidence.SAME_SHAPES: edge.whole,
-        Evidence.SAME_BLOCKS: not rivals and rows["blocks"].supports(edge.blocks),
+        Evidence.SAME_BLOCKS: not rivals and (edge.held or rows["blocks"].supports(edge.blocks)),
         Evidence.ORDER_AGREES: rows["order"].supports(edge.order),
     }
     evidence = tuple(said for said, holds in says.items() if holds)
@@ -307,8 +307,8 @@ def is_supported(edge: Edge) -> bool:
     many = edge.count >= _MANY or len(shapes) >= _SEVERAL
     matrix = len(squeezed(edge.source.shapes[edge.source.main][0])) > 1  # equal by accident less often than a norm
     whole = edge.whole and (many or edge.aligned or len(edge.source.shapes[edge.source.main][0]) > 1)
-    whole = whole or (matrix and many and signals()["blocks"].supports(edge.blocks))
-    return edge.fit >= _SOME or (near and (many or (matrix and _is_close(edge)))) or (in_order and (near or matrix)) or whole
+    whole = whole or (matrix and many and (edge.held or signals()["blocks"].supports(edge.blocks)))
+    return edge.fit >= _SOME or (near and (many or matrix)) or (in_order and (near or matrix)) or whole
 
 
 def guess(edge: Edge, rivals: Sequence[Edge], all_off: bool) -> Match | None:

@@ -18,7 +18,7 @@ from ckptool.recipes.induce.choices import chosen
 from ckptool.recipes.induce.drops import drops_of
 from ckptool.recipes.induce.edits import Edit, Parts, chosen_cuts, common_prefixes, forms_of
 from ckptool.recipes.induce.fold import Texts, folded
-from ckptool.recipes.induce.joined import joint_line
+from ckptool.recipes.induce.joined import is_joint, joint_line
 from ckptool.recipes.induce.lines import Line, Ruled, Said, is_sayable, with_roles
 from ckptool.recipes.induce.proof import Made, Specs, made_by
 from ckptool.recipes.induce.reversing import why_not_reversed
@@ -125,7 +125,7 @@ class _Work:
 
     def _in_parts(self, *, narrow: bool) -> list[Ruled] | None:
         """Rules that do a part each; keys that they would get wrong have rules of their own. None if that fails."""
-        joint = [pair for pair in self.pairs if len(pair.sources) > 1 or (len(pair.targets) > 1 and pair.layout)]
+        joint = [pair for pair in self.pairs if is_joint(pair)]
         alone = set(map(id, joint))
         for _ in range(_REPAIRS):
             single = [pair for pair in self.pairs if id(pair) not in alone]
@@ -155,9 +155,9 @@ class _Work:
     def _lines(self, pairs: Iterable[Said], few: int = 0) -> list[Line]:
         """Lines for whole keys, as few as can be."""
         lines = [
-            Line(pair.sources, pair.targets, pair.layout, (pair,))
-            if len(pair.sources) == 1 and (len(pair.targets) == 1 or not pair.layout)
-            else joint_line(pair, self.source, self.target)
+            joint_line(pair, self.source, self.target)
+            if is_joint(pair)
+            else Line(pair.sources, pair.targets, pair.layout, (pair,))
             for pair in pairs
         ]
         lines = folded(with_roles(lines, self.source), self.texts)

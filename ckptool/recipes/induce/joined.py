@@ -36,6 +36,24 @@ def fused_sides(parts: Sequence[str], whole: str, rest: str, turned: Turned = (F
     return ", ".join(axes(part, turned[0]) for part in parts), axes(whole, turned[1])
 
 
+def copies_of(pair: Said) -> int:
+    """How often the same is made of its sources.
+
+    Example:
+        >>> from ckptool.matching.result import Pair
+        >>> [copies_of(Pair(("a", "b"), ("w",), layout)) for layout in ("", "i o -> o i, o i", "(o + p) -> o, p")]
+        [2, 2, 1]
+    """
+    made = pair.layout.rpartition(" -> ")[2].split(", ") if pair.layout else [""] * len(pair.targets)
+    counts = (count for count in range(len(made), 1, -1) if len(made) % count == 0)
+    return next((count for count in counts if made == made[: len(made) // count] * count), 1)
+
+
+def is_joint(pair: Said) -> bool:
+    """It joins or splits tensors."""
+    return len(pair.sources) > 1 or len(pair.targets) > copies_of(pair)
+
+
 def joint_line(pair: Said, source: Specs, target: Specs) -> Line:
     """The line of a pair with several tensors on one side.
 
@@ -44,8 +62,8 @@ def joint_line(pair: Said, source: Specs, target: Specs) -> Line:
         source: specs by key.
         target: the same.
     """
-    is_join = len(pair.sources) > 1
-    keys, (whole,) = (pair.sources, pair.targets) if is_join else (pair.targets, pair.sources)
+    is_join, copies = len(pair.sources) > 1, copies_of(pair)
+    keys = pair.sources if is_join else pair.targets[: len(pair.targets) // copies]
     specs = source if is_join else target
     sides = pair.layout.partition(" | ")[0].split(" -> ")
     parts, all_ = sides if is_join else sides[::-1]
@@ -54,9 +72,9 @@ def joint_line(pair: Said, source: Specs, target: Specs) -> Line:
     turned = bool(rest) and first[0] in rest, bool(rest) and all_.split()[0] in rest
     stack = _members(pair.layout, is_join)
     patterns = _stacked(keys, stack) if stack else list(keys)
-    if patterns is None:
+    if patterns is None or (stack and copies > 1):
         return Line(pair.sources, pair.targets, pair.layout, (pair,))
-    choice = None if stack or len({specs[key].shape for key in keys}) > 1 else _choice(keys)
+    choice = None if stack or copies > 1 or len({specs[key].shape for key in keys}) > 1 else _choice(keys)
     if choice:
         patterns, names, together = [choice], ["o"], "(x o)"
     else:
@@ -67,9 +85,12 @@ def joint_line(pair: Said, source: Specs, target: Specs) -> Line:
     def layout(axes: str) -> str:
         ours, theirs = fused_sides(names, together, axes, turned)
         both = (ours, f"e {theirs}" if stack else theirs)
-        return " -> ".join(both if is_join else both[::-1])
+        left, right = both if is_join else both[::-1]
+        return f"{left} -> {', '.join([right] * copies)}"
 
-    left, right = (tuple(patterns), (whole,)) if is_join else ((whole,), tuple(patterns))
+    left, right = (
+        (tuple(patterns), pair.targets) if is_join else (pair.sources, (*patterns, *pair.targets[len(keys) :]))
+    )
     return Line(left, right, layout(" ".join(rest)), (pair,), layout("..."))
 
 
