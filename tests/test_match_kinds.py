@@ -304,10 +304,8 @@ NAMES = dict(zip(("stem", "stem norm", "block", "one", "one norm", "two", "two n
 
 def convolutions(source: Specs, target: Specs) -> Truth:
     """The n-th of each, in the order of the rows."""
-    return {
-        new: (old,)
-        for old, new in zip(*([k for k, s in side.items() if len(s.shape) == 4] for side in (source, target)), strict=True)
-    }
+    old, new = ([key for key, spec in side.items() if len(spec.shape) == 4] for side in (source, target))
+    return {key: (one,) for one, key in zip(old, new, strict=True)}
 
 
 @pytest.mark.parametrize("block", ["res{next}.{block}", "stages.{stage}.{letter}"])

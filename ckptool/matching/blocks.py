@@ -110,7 +110,8 @@ def _laid(one: _List, other: _List) -> Iterable[Laid]:
     if alike is None:
         return
     turned = sorted(there, key=lambda to: (-other.numbers[to][0], other.numbers[to][1:]))
-    if len(one.numbers[0]) != len(other.numbers[0]) and one.is_even and other.is_even:  # a list and stages of its blocks
+    is_nested = len(one.numbers[0]) != len(other.numbers[0])
+    if is_nested and one.is_even and other.is_even:  # a list, and the stages that its blocks were grouped into
         shared = alike[0][0] * min(len(here), len(there))
         if shared >= least:
             yield _of(one, other, zip(here, there, strict=False), shared / min(one.size, other.size))
