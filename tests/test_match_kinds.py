@@ -277,3 +277,59 @@ def test_guesses_are_taken_where_most_of_the_model_matches() -> None:
     most = [pair for pair in report.pairs if Evidence.MOST_MATCH in pair.evidence]
     assert all(pair.confidence is Confidence.ALIGNED for pair in most)
     assert given(report).get("extra.aux.left_one.weight", ("aux.left.weight",)) == ("aux.left.weight",)
+
+
+# ---------------------------------------------------------------------------------------------- other norms
+
+
+def residual(names: Mapping[str, str], statistics: bool = True) -> Rows:
+    """Three stages of two blocks of two convolutions, each with a norm; what has no name is not there."""
+    roles = "weight bias running_mean running_var" if statistics else "weight bias"
+    rows: Rows = [(f"{names['stem']}.weight", (16, 3, 7, 7)), *norm(names["stem norm"], 16, roles)]
+    for stage, width in enumerate((16, 32, 64)):
+        for block in range(2):
+            at = names["block"].format(stage=stage, next=stage + 1, block=block, letter="ab"[block])
+            rows += [(f"{at}.{names['one']}.weight", (width, width if block or not stage else width // 2, 3, 3))]
+            rows += norm(f"{at}.{names['one norm']}", width, roles)
+            rows += [(f"{at}.{names['two']}.weight", (width, width, 3, 3))]
+            rows += norm(f"{at}.{names['two norm']}", width, roles)
+            if stage and not block:
+                rows += [(f"{at}.{names['skip']}.weight", (width, width // 2, 1, 1))]
+    return rows
+
+
+NAMES = dict(zip(("stem", "stem norm", "block", "one", "one norm", "two", "two norm", "skip"), (
+    "conv1", "bn1", "layer{next}.{block}", "conv1", "bn1", "conv2", "bn2", "downsample"), strict=True))  # fmt: skip
+
+
+def convolutions(source: Specs, target: Specs) -> Truth:
+    """The n-th of each, in the order of the rows."""
+    old, new = ([key for key, spec in side.items() if len(spec.shape) == 4] for side in (source, target))
+    return {key: (one,) for one, key in zip(old, new, strict=True)}
+
+
+@pytest.mark.parametrize("block", ["res{next}.{block}", "stages.{stage}.{letter}"])
+def test_group_norms_for_batch_norms_leave_the_convolutions(block: str, order: Callable[[Rows], Specs]) -> None:
+    """Those have no counterpart; the letters of blocks are their numbers."""
+    rows = residual(NAMES), residual({**NAMES, "block": block, "skip": "shortcut"}, statistics=False)
+    truth = convolutions(*map(specs, rows))
+    assert given(match(*map(order, rows))) == truth
+
+
+def test_a_norm_has_the_name_of_its_convolution(order: Callable[[Rows], Specs]) -> None:
+    """``norm_first`` stands behind ``first``, also where that is square."""
+    names = {**NAMES, "one": "first", "one norm": "norm_first", "two": "second", "two norm": "norm_second"}
+    rows = residual(NAMES), residual(names)
+    found = given(match(*map(order, rows)))
+    assert found == {new: (old,) for (old, _), (new, _) in zip(*rows, strict=True)}
+
+
+def test_blocks_of_one_list_in_stages(order: Callable[[Rows], Specs]) -> None:
+    """Eight of twelve, in two stages."""
+    source = [("embed.weight", (100, 8)), *blocks("blocks.", 12)]
+    target = [("embed.weight", (100, 8)), *blocks("stages.0.", 3), *blocks("stages.1.", 5)]
+    found = given(match(order(source), order(target)))
+    kept = [*blocks("blocks.", 8)]
+    assert found == {"embed.weight": ("embed.weight",)} | {
+        new: (old,) for (new, _), (old, _) in zip(target[1:], kept, strict=True)
+    }

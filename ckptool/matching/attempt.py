@@ -12,7 +12,7 @@ from ckptool.matching.blocks import laid_lists
 from ckptool.matching.doubts import doubted
 from ckptool.matching.edges import Edge, Match, as_guess, edges_of
 from ckptool.matching.groups import made_units
-from ckptool.matching.instances import hung, instances_of, strayed
+from ckptool.matching.instances import Pair, hung, instances_of, strayed
 from ckptool.matching.lists import aligned_lists
 from ckptool.matching.modules import HUGE, Unit
 from ckptool.matching.orient import Orientation, is_bare_square, orientation
@@ -80,7 +80,7 @@ class Attempt:
         self._lists(board, ways)
         self._add(board.run(judge), ways.doubtful)
         self._sequence(board, ways)
-        self._hang(board)
+        self._hang(board, ways.doubtful)
         self._rest(board, ways.doubtful)
         if self.found:
             self._add([*board.run(guess), *board.by_order()], ways.doubtful)
@@ -137,10 +137,25 @@ class Attempt:
         board.take(found)
         self._add(board.run(judge), ways.doubtful)
 
-    def _hang(self, board: Board) -> None:
+    def _hang(self, board: Board, doubtful: frozenset[str]) -> None:
         """Norms that stand beside matrices which are each other's."""
+        laid, beside = self._beside()
+        used = {id(one) for pair in laid for one in pair}
+        says = (Evidence.BESIDE,)
+        found = [
+            Match(one.unit.restricted([one.at]), other.unit.restricted([other.at]), says, Confidence.ALIGNED)
+            for one, other in beside
+            if used.isdisjoint((id(one), id(other))) and compatible(one.unit, other.unit)
+        ]
+        self._add(found)
+        board.take(found)
+        if found:
+            self._add(board.run(judge), doubtful)
+
+    def _beside(self) -> tuple[list[Pair], list[Pair]]:
+        """What is matched for sure, module by module, and the norms that are each other's by their matrices."""
         if max(map(len, self.places)) > HUGE:
-            return
+            return [], []
         ours, theirs = (
             instances_of(units, place, frozenset(), True) for units, place in zip(self.units, self.places, strict=True)
         )
@@ -153,15 +168,7 @@ class Attempt:
             for at, to in zip(*(unit.keys[unit.main] for unit in (one.source, one.target)), strict=True)
             if at in here and to in there
         ]
-        used = {id(one) for pair in laid for one in pair}
-        says = (Evidence.NEIGHBOURS_AGREE,)
-        found = [
-            Match(one.unit.restricted([one.at]), other.unit.restricted([other.at]), says, Confidence.ALIGNED)
-            for one, other in hung(laid, (ours, theirs))
-            if used.isdisjoint((id(one), id(other))) and compatible(one.unit, other.unit)
-        ]
-        self._add(found)
-        board.take(found)
+        return laid, hung(laid, (ours, theirs))
 
     def _rest(self, board: Board, doubtful: frozenset[str]) -> None:
         """What is left on both sides, if that is the same shapes equally often."""
@@ -198,6 +205,13 @@ class Attempt:
 
     def _doubt(self, *, is_same: bool) -> None:
         """Matches that others speak against become guesses."""
+        beside = {(one.key, other.key) for one, other in self._beside()[1]}
+        self.found = [
+            replace(one, evidence=(*one.evidence, Evidence.BESIDE))
+            if Evidence.BESIDE not in one.evidence and beside.issuperset(_pairs(one))
+            else one
+            for one in self.found
+        ]
         sure = [one for one in self.found if one.confidence.within(Confidence.ALIGNED)]
         doubts = doubted(sure, *self.units, ordered=all(self.ordered), is_same=is_same) | strayed(sure, *self.units)
         self.found = [as_guess(one, doubts[one]) if one in doubts else one for one in self.found]
@@ -214,6 +228,11 @@ def _hold_the_same(ours: Iterable[Unit], theirs: Iterable[Unit]) -> bool:
         for units in (ours, theirs)
     ]
     return kinds[0] == kinds[1]
+
+
+def _pairs(one: Match) -> set[tuple[str, str]]:
+    """The keys that are each other's, of the main role."""
+    return {*zip(*(unit.keys[unit.main] for unit in (one.source, one.target)), strict=False)}
 
 
 def _left(units: Sequence[Unit], taken: set[str]) -> list[Unit]:

@@ -61,6 +61,11 @@ class _List:
     def size(self) -> int:
         return sum(count for content in self.contents for _, count in content)
 
+    @property
+    def is_even(self) -> bool:
+        """All of its blocks hold the same, and that is several modules."""
+        return len({*self.contents}) == 1 and self.size > len(self.contents)
+
 
 def _lists(units: Iterable[Unit]) -> dict[Chain, _List]:
     blocks: dict[Chain, dict[Numbers, Counter[Shape]]] = defaultdict(lambda: defaultdict(Counter))
@@ -105,6 +110,12 @@ def _laid(one: _List, other: _List) -> Iterable[Laid]:
     if alike is None:
         return
     turned = sorted(there, key=lambda to: (-other.numbers[to][0], other.numbers[to][1:]))
+    is_nested = len(one.numbers[0]) != len(other.numbers[0])
+    if is_nested and one.is_even and other.is_even:  # a list, and the stages that its blocks were grouped into
+        shared = alike[0][0] * min(len(here), len(there))
+        if shared >= least:
+            yield _of(one, other, zip(here, there, strict=False), shared / min(one.size, other.size))
+        return
     ways = [(False, [*there]), (True, turned)] if len(other.numbers[0]) == len(one.numbers[0]) else [(False, [*there])]
     found: list[tuple[int, bool, list[tuple[int, int]]]] = []
     for backwards, order in ways:

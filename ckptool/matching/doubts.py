@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations, pairwise
 
-from ckptool.matching.alike import compatible, named_words, shared
+from ckptool.matching.alike import compatible, named_words, same_end, shared
 from ckptool.matching.edges import Match
 from ckptool.matching.modules import Shape, Unit
 from ckptool.matching.result import Evidence, Group
@@ -66,7 +66,7 @@ def doubted(
 
 def _rivalled(matches: Sequence[Match], sources: Sequence[Unit], targets: Sequence[Unit]) -> set[Match]:
     """Those of which something that is left over in the same block, of the same shape, has as many words."""
-    plain = [one for one in matches if not one.is_named]
+    plain = [one for one in matches if not one.is_named and Evidence.BESIDE not in one.evidence]
     found: set[Match] = set()
     for side, units in (("source", sources), ("target", targets)):
         used = {key for one in matches for unit in getattr(one, side).atoms for key in unit.keys[unit.main]}
@@ -77,6 +77,7 @@ def _rivalled(matches: Sequence[Match], sources: Sequence[Unit], targets: Sequen
                     free[_outermost(key), shape].append(unit)
         for one in plain if free else ():
             mine, other = (one.source, one.target) if side == "source" else (one.target, one.source)
+            is_last = same_end(mine, other)
             rivals = {
                 id(rival): rival
                 for key, shape in zip(mine.keys[mine.main], mine.shapes[mine.main], strict=True)
@@ -85,6 +86,7 @@ def _rivalled(matches: Sequence[Match], sources: Sequence[Unit], targets: Sequen
             if any(
                 compatible(rival, other) and shared(rival, other) > shared(mine, other) - _BARELY
                 for rival in rivals.values()
+                if not is_last or same_end(rival, other)
             ):
                 found.add(one)
     return found
@@ -135,9 +137,16 @@ def _is_told(one: Match, common: set[str]) -> bool:
 
 
 def _is_most(matches: Iterable[Match], sources: Iterable[Unit], targets: Iterable[Unit]) -> bool:
-    """Most of one side has a counterpart."""
-    matched = sum(len(one.target.members) for one in matches)
-    return matched >= _NEARLY_ALL * min(sum(len(unit.members) for unit in units) for units in (sources, targets))
+    """Most of one side has a counterpart, or most of its matrices: norms of another kind have none."""
+
+    def counted(units: Iterable[Unit], *, norms: bool) -> int:
+        return sum(len(unit.members) for unit in units if norms or len(unit.shapes[unit.main][0]) > 1)
+
+    return any(
+        counted((one.target for one in matches), norms=norms)
+        >= _NEARLY_ALL * min(counted(units, norms=norms) for units in (sources, targets))
+        for norms in (True, False)
+    )
 
 
 def _is_mirrored(matches: Sequence[Match], common: set[str]) -> bool:
@@ -165,7 +174,7 @@ def _crossing(row: Sequence[Match], *, ordered: bool) -> set[Match]:
     """Of two modules those that may as well be each other's: names that are equal or an order that is not say so."""
     alike: dict[object, list[Match]] = defaultdict(list)
     for one in row:
-        if not one.source.kind and not one.target.kind:
+        if not one.source.kind and not one.target.kind and Evidence.BESIDE not in one.evidence:
             blocks = one.source.numbers, one.target.numbers
             parents = () if one.source.chain else (one.source.parent, one.target.parent)
             alike[blocks, parents, one.source.shapes[one.source.main], one.target.shapes[one.target.main]].append(one)

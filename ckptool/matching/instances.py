@@ -29,11 +29,17 @@ class Instance:
     kind: Kind  # a batch norm or not, and the shape of the main tensor as torch has it
     tokens: tuple[str, ...]
     block: Block  # the name down to its last number, without that of the module itself
+    own: int  # how many of the tokens are the module's own name
 
     @property
     def key(self) -> str:
         """Of its main tensor."""
         return self.unit.keys[self.unit.main][self.at]
+
+    @property
+    def around(self) -> Block:
+        """The tokens of the module that it is in."""
+        return self.tokens[: len(self.tokens) - self.own]
 
     @property
     def is_matrix(self) -> bool:
@@ -53,11 +59,12 @@ def instances_of(
         shapes, is_norm = signature(unit, unit in io), "running_mean" in unit.shapes
         for at, (key, shape) in enumerate(zip(unit.keys[unit.main], shapes, strict=True)):
             parts = parts_of(key.replace("/", "."))[0]
-            tokens = tuple(token for part in parts[:-1] or parts for token in part.split("_") if token)
+            names = [[token for token in part.split("_") if token] for part in parts[:-1] or parts]
+            tokens = tuple(token for name in names for token in name)
             outer = key.replace("/", ".").split(".")[:-2]
             counted = [level for level, part in enumerate(outer) if COUNTED.search(part)]
             block = tuple(outer[: counted[-1] + 1] if counted else outer)
-            found.append(Instance(unit, at, (is_norm, shape), tokens, block))
+            found.append(Instance(unit, at, (is_norm, shape), tokens, block, len(names[-1])))
     if not is_ordered:
         return sorted(found, key=lambda one: [_natural(token) for token in one.tokens])
     return sorted(found, key=lambda one: min(place[keys[one.at]] for keys in one.unit.keys.values()))
@@ -81,21 +88,22 @@ def homes_of(modules: Sequence[Instance]) -> dict[int, Instance]:
     return found
 
 
-def _counted_homes(modules: Sequence[Instance]) -> tuple[dict[int, Instance], bool]:
-    """By id of a vector: the matrix with its number (``conv2``, ``bn2``) or the one before, as long as its outputs.
+def _called_homes(modules: Sequence[Instance]) -> tuple[dict[int, Instance], bool]:
+    """By id of a vector: the matrix whose name ends alike (``conv2``, ``bn2``; ``first``, ``norm_first``).
 
-    And whether all of them stand behind their matrices: none is as long as the inputs alone, and one as the outputs.
+    In a row of numbers that is the matrix before it. It must be as long as the matrix has outputs. And whether all of
+    them stand behind their matrices: none is as long as the inputs alone, and one as the outputs.
     """
     beside: dict[tuple[Block, str], list[Instance]] = defaultdict(list)
     for one in modules:
-        if one.is_matrix and (number := _ENDING.search(one.tokens[-1])):
-            beside[one.tokens[:-1], number[0]].append(one)
+        if one.is_matrix and one.tokens:
+            beside[one.around, _end(one)].append(one)
     found = {}
     ends: set[bool] = set()
     for one in modules:
-        if not one.is_matrix and (number := _ENDING.search(one.tokens[-1])):
-            before = str(int(number[0]) - 1) if one.tokens[-1].isdigit() else number[0]
-            row = beside.get((one.tokens[:-1], before), [])
+        if not one.is_matrix and one.tokens:
+            before = str(int(one.tokens[-1]) - 1) if one.tokens[-1].isdecimal() else _end(one)
+            row = beside.get((one.around, before), [])
             if len(row) == 1:
                 outputs, inputs, *_ = row[0].kind[1]
                 if one.kind[1] == (outputs,):
@@ -105,35 +113,41 @@ def _counted_homes(modules: Sequence[Instance]) -> tuple[dict[int, Instance], bo
     return found, ends == {True}
 
 
+def _end(one: Instance) -> str:
+    """The number at the end of its name, or the last word."""
+    number = _ENDING.search(one.tokens[-1])
+    return number[0] if number else one.tokens[-1]
+
+
 def hung(laid: Iterable[Pair], sides: Sides) -> list[Pair]:
     """The vectors that alone of their kind stand beside matrices which are each other's.
 
     A norm may also stand in front of the matrix that has its number. So where a container tells on one side, and a
-    number on the other, the matrix must not be square.
+    name on the other, the matrix must not be square, or what is beside those that are not is behind them.
     """
     there = {id(one): other for one, other in laid}
-    (ours, counted), (theirs, its_counted) = (_by_home(side) for side in sides)
+    (ours, called), (theirs, its_called) = (_by_home(side) for side in sides)
     found = []
     for (home, kind), row in ours.items():
         other = there.get(home)
         rivals = theirs.get((id(other), kind), []) if other else []
         if other and len(row) == len(rivals) == 1:
-            is_alike = (id(row[0]) in counted) == (id(rivals[0]) in its_counted)
+            is_alike = (id(row[0]) in called) == (id(rivals[0]) in its_called)
             if is_alike or other.kind[1][0] != other.kind[1][1]:
                 found.append((row[0], rivals[0]))
     return found
 
 
 def _by_home(side: Sequence[Instance]) -> tuple[dict[tuple[int, Kind], list[Instance]], set[int]]:
-    """The vectors by id of the matrix that they stand beside, and by kind; and those of which a number tells it."""
+    """The vectors by id of the matrix that they stand beside, and by kind; and those of which a name tells it."""
     homes = homes_of(side)
-    counted, are_behind = _counted_homes(side)
-    counted = {at: home for at, home in counted.items() if at not in homes}
+    called, are_behind = _called_homes(side)
+    called = {at: home for at, home in called.items() if at not in homes}
     found: dict[tuple[int, Kind], list[Instance]] = defaultdict(list)
     for one in side:
-        if home := homes.get(id(one)) or counted.get(id(one)):
+        if home := homes.get(id(one)) or called.get(id(one)):
             found[id(home), one.kind].append(one)
-    return found, set() if are_behind else set(counted)
+    return found, set() if are_behind else set(called)
 
 
 def strayed(matches: Iterable[Match], sources: Sequence[Unit], targets: Sequence[Unit]) -> dict[Match, Evidence]:
@@ -150,7 +164,7 @@ def strayed(matches: Iterable[Match], sources: Sequence[Unit], targets: Sequence
         if to in there
     }
     back = {other.key: at for at, (_, other) in laid.items()}
-    homes, others = ({**_counted_homes(side)[0], **homes_of(side)} for side in (ours, theirs))
+    homes, others = ({**_called_homes(side)[0], **homes_of(side)} for side in (ours, theirs))
     found: dict[Match, Evidence] = {}
     for one in ours:
         home = homes.get(id(one))

@@ -12,6 +12,7 @@ from ckptool.matching.words import in_context, is_structure, words_of
 Shape = tuple[int, ...]
 
 _NUMBERED = re.compile(r"[a-z]+\d+")
+_LETTER = re.compile(r"(?:^|_)([a-h])(?:_|$)")  # that counts, where it has a rank
 _MAIN = ("weight", "running_mean")
 HUGE = 20_000  # tensors; files of more are lists of blocks of one kind, and are looked at in fewer ways
 
@@ -193,8 +194,8 @@ def _counted(unit: Unit) -> list[int]:
     """The numbers in a unit's name; of those that are counted by letters, the place."""
     found: list[int] = []
     for part in unit.path[len(unit.chain) :]:
-        numbers = [int(number) for number in re.findall(r"\d+", part.text)]
-        found += numbers or ([part.rank[0]] if part.rank else [])
+        numbers, letter = [int(number) for number in re.findall(r"\d+", part.text)], _LETTER.search(part.text)
+        found += numbers or ([ord(letter[1]) if letter else part.rank[0]] if part.rank else [])
     return found
 
 

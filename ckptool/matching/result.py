@@ -65,6 +65,7 @@ class Evidence(Enum):
     SAME_SHAPES = "same shapes on both sides", Group.STRUCTURE, 0.5
     SAME_BLOCKS = "same blocks", Group.STRUCTURE, 0.45
     NEIGHBOURS_AGREE = "neighbours agree", Group.STRUCTURE, 0.5
+    BESIDE = "beside its matrix", Group.STRUCTURE, 0.7
     ORDER_AGREES = "order agrees", Group.ORDER, 0.4
     BEST_OF_SHAPE = "best of shape", Group.WORDS, 0.5
     ONLY_ORDER = "only order", Group.ORDER, 0.1

@@ -24,6 +24,8 @@ _NAMED = 0.8  # of the words agree, so that they are one name
 _BARELY = 0.05  # by which the words that two names share weigh more than those of a rival
 _SAME_WORDS = 0.6  # of the words agree, whatever the order says
 _MANY = 4  # blocks in which a module has the same shapes on both sides, so that these are no accident
+_SEVERAL = 3  # shapes of a module that has another in each block, likewise
+_ALL = 0.99  # of what lies around a module lies around the other, all but for rounding
 _NOTHING: frozenset[int] = frozenset()
 
 Judge = Callable[[Edge, Sequence[Edge], bool], Match | None]
@@ -250,10 +252,10 @@ def judge(edge: Edge, rivals: Sequence[Edge], all_off: bool) -> Match | None:
     against = (
         words - mine >= rows["words"].margin
         or rows["around"].rejects(edge.context)
-        or (rows["siblings"].rejects(edge.siblings) and not by_words)
+        or (rows["siblings"].rejects(edge.siblings) and not by_words and bool(rivals))
         or (rows["order"].rejects(edge.order) and mine < _SAME_WORDS and bool(rivals))
         or out_of_order
-        or (edge.backwards and edge.words < _SOME)
+        or (edge.backwards and edge.words < _SOME and not _is_close(edge))
     )
     if against and not same:
         return None
@@ -294,10 +296,16 @@ def _says_more(edge: Edge, rivals: Iterable[Edge]) -> bool:
     )
 
 
+def _is_close(edge: Edge) -> bool:
+    """All that is matched around the one lies around the other."""
+    return (edge.context or 0.0) >= _ALL
+
+
 def is_supported(edge: Edge) -> bool:
     """Something besides one shape speaks for it: some words, or two of neighbours, order, many shapes."""
     in_order, near = signals()["order"].supports(edge.order), signals()["around"].supports(edge.context)
-    many = edge.count >= _MANY
+    shapes = {squeezed(shape) for shape in edge.source.shapes[edge.source.main]}
+    many = edge.count >= _MANY or len(shapes) >= _SEVERAL
     matrix = len(squeezed(edge.source.shapes[edge.source.main][0])) > 1  # equal by accident less often than a norm
     whole = edge.whole and (many or edge.aligned or len(edge.source.shapes[edge.source.main][0]) > 1)
     whole = whole or (matrix and many and (edge.held or signals()["blocks"].supports(edge.blocks)))

@@ -18,6 +18,7 @@ _WORDS = {
     Evidence.SAME_SHAPES: "all tensors of both sides have the same shapes",
     Evidence.SAME_BLOCKS: "the blocks of both lists have the same shapes",
     Evidence.NEIGHBOURS_AGREE: "neighbouring modules match",
+    Evidence.BESIDE: "the matrices beside them match",
     Evidence.ORDER_AGREES: "same order in the files",
     Evidence.ONLY_ORDER: "nothing but the order in the files",
     Evidence.NO_COUNTERPART: "nothing in the target was found for it",
