@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from ckptool.matching.instances import COUNTED, Instance, Kind, Pair
@@ -54,7 +54,36 @@ def in_parts(ours: Sequence[Instance], theirs: Sequence[Instance]) -> list[Pair]
             if used.isdisjoint((id(one), id(other))):
                 used |= {id(one), id(other)}
                 found[id(one)] = one, other
-    return [*found.values()]
+    return _beside(found.values(), ours, theirs)
+
+
+def _beside(found: Collection[Pair], *sides: Iterable[Instance]) -> list[Pair]:
+    """The pairs, but for those that alone lie in the innermost part with other matrices, on either side."""
+    beside = [Counter(one.tokens[:depth] for one in side for depth in range(len(one.tokens))) for side in sides]
+    homes = (
+        [
+            [
+                next(
+                    name
+                    for depth in range(len(one.tokens) - 1, -1, -1)
+                    if sizes[name := one.tokens[:depth]] > 1 or not depth
+                )
+                for one in row
+            ]
+            for sizes, row in zip(beside, zip(*found, strict=True), strict=True)
+        ]
+        if found
+        else [[], []]
+    )
+    laid = [
+        Counter(one.tokens[:depth] for one in row for depth in range(len(one.tokens)))
+        for row in zip(*found, strict=True)
+    ]
+    return [
+        pair
+        for pair, *names in zip(found, *homes, strict=True)
+        if all(counts[name] > 1 for counts, name in zip(laid, names, strict=True))
+    ]
 
 
 def _alone(ours: Iterable[Instance], theirs: Iterable[Instance]) -> list[Pair]:

@@ -28,8 +28,11 @@ def norms_beside(siblings: Collection[str]) -> dict[str, tuple[str, ...]]:
         ('mlp', 'norm', '2/2')
         >>> norms_beside(["attn", "post_attention_layernorm", "post_feedforward_layernorm"])
         {}
+        >>> sorted(norms_beside(["attn", "norm1", "temporal_norm1", "norm2"]))
+        ['norm1', 'norm2']
     """
-    norms = {name: said for name in siblings if "norm" in (said := _said(name))}
+    known = frozenset[str]().union(*vocabulary().norms)
+    norms = {name: said for name in siblings if "norm" in (said := _said(name)) and said <= known}
     others = {word for name in siblings if name not in norms for word in words_of(name)}
     places = {name: vocabulary().norms.get(said, -1) for name, said in norms.items()}
     if sorted(places.values()) not in ([0, 2], [0, 1, 2]) or (others and not others & _PARTS):

@@ -103,7 +103,8 @@ def with_roles(lines: Iterable[Line], source: Iterable[str]) -> list[Line]:
     found: list[Line] = []
     for line in lines:
         left, right = ([pattern.rpartition(".")[::2] for pattern in side] for side in (line.left, line.right))
-        if len({end for _, end in left}) == len({end for _, end in right}) == 1 and all(head for head, _ in left):
+        ends = {end for _, end in left}
+        if len(ends) == len({end for _, end in right}) == 1 and ends <= first.keys() and all(head for head, _ in left):
             modules = tuple(head for head, _ in left), tuple(head for head, _ in right)
             groups[modules, line.general or line.layout].append((line, left[0][1], right[0][1]))
         else:
