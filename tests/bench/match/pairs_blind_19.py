@@ -276,9 +276,7 @@ def robot(small: bool) -> Two:
               missing=["conv1.weight", "aspp.*", "scale.*", "low.*", "high.*"])  # fmt: skip
 
 
-@pair(
-    "blind, own: timm's RegNetX-800MF on ultrasound: sixteen units in a list, group norms, gates, one channel", "timm"
-)
+@pair("blind, own: timm's RegNetX-800MF on ultrasound: one list of units, group norms, gates, one channel", "timm")
 def ultrasound(small: bool) -> Two:
     """What was an X became a Y; each clip's frames go through a GRU."""
     import timm
