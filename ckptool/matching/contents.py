@@ -7,12 +7,12 @@ of their numbers, if there are as many. What only one file has does not count.
 
 from __future__ import annotations
 
-import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
-from ckptool.matching.instances import COUNTED, Instance, Kind, Pair
+from ckptool.matching.instances import COUNTED, Block, Instance, Kind, Pair
 
 Contents = frozenset[tuple[Kind, int]]
 
@@ -26,7 +26,7 @@ class _Part:
         modules: all matrices in it.
     """
 
-    name: tuple[str, ...]
+    name: Block
     modules: list[Instance] = field(default_factory=list)
 
     @property
@@ -44,46 +44,38 @@ def in_parts(ours: Sequence[Instance], theirs: Sequence[Instance]) -> list[Pair]
     common = {one.kind for one in ours} & {one.kind for one in theirs}
     whole = [[one for one in side if one.kind in common] for side in (ours, theirs)]
     roots = [_Part((), side) for side in whole]
-    found: dict[int, Pair] = {}
+    found: list[Pair] = []
     used: set[int] = set()
-    todo = [(roots[0], roots[1])]
-    while todo:
-        here, there = todo.pop()
-        todo += _paired(_parts(here), _parts(there))
+    pairs: dict[tuple[Block, Block], tuple[_Part, _Part]] = {((), ()): (roots[0], roots[1])}
+    todo = [*pairs.values()]
+    for here, there in todo:
+        inner = {(one.name, other.name): (one, other) for one, other in _paired(_parts(here), _parts(there))}
+        todo += [pair for names, pair in inner.items() if names not in pairs]
+        pairs |= inner
         for one, other in _alone(here.modules, there.modules):
             if used.isdisjoint((id(one), id(other))):
                 used |= {id(one), id(other)}
-                found[id(one)] = one, other
-    return _beside(found.values(), ours, theirs)
+                found.append((one, other))
+    inside = {id(one) for part, _ in todo[1:] for one in part.modules}
+    return _beside(found, inside, ours, theirs)
 
 
-def _beside(found: Collection[Pair], *sides: Iterable[Instance]) -> list[Pair]:
-    """The pairs, but for those that alone lie in the innermost part with other matrices, on either side."""
-    beside = [Counter(one.tokens[:depth] for one in side for depth in range(len(one.tokens))) for side in sides]
-    homes = (
-        [
-            [
-                next(
-                    name
-                    for depth in range(len(one.tokens) - 1, -1, -1)
-                    if sizes[name := one.tokens[:depth]] > 1 or not depth
-                )
-                for one in row
-            ]
-            for sizes, row in zip(beside, zip(*found, strict=True), strict=True)
-        ]
-        if found
-        else [[], []]
-    )
-    laid = [
-        Counter(one.tokens[:depth] for one in row for depth in range(len(one.tokens)))
-        for row in zip(*found, strict=True)
-    ]
-    return [
-        pair
-        for pair, *names in zip(found, *homes, strict=True)
-        if all(counts[name] > 1 for counts, name in zip(laid, names, strict=True))
-    ]
+def _beside(found: Sequence[Pair], inside: AbstractSet[int], *sides: Iterable[Instance]) -> list[Pair]:
+    """The pairs, but for those outside of all parts that alone lie in their module with other matrices, on a side."""
+    there = [Counter(name for one in side for name in _modules(one)) for side in sides]
+    laid = [Counter(name for pair in found for name in _modules(pair[side])) for side in (0, 1)]
+
+    def is_beside(one: Instance, side: int) -> bool:
+        home = next((name for name in _modules(one) if there[side][name] > 1), ())
+        return laid[side][home] > 1
+
+    return [pair for pair in found if id(pair[0]) in inside or all(map(is_beside, pair, (0, 1)))]
+
+
+def _modules(one: Instance) -> list[Block]:
+    """What it is in, the innermost first."""
+    parts = tuple(one.key.replace("/", ".").split(".")[:-2])
+    return [parts[:depth] for depth in range(len(parts), -1, -1)]
 
 
 def _alone(ours: Iterable[Instance], theirs: Iterable[Instance]) -> list[Pair]:
@@ -100,7 +92,7 @@ def _alone(ours: Iterable[Instance], theirs: Iterable[Instance]) -> list[Pair]:
 
 def _parts(whole: _Part) -> list[_Part]:
     """All parts inside of one that hold less; of those that hold the same matrices the outermost."""
-    found: dict[tuple[str, ...], _Part] = {}
+    found: dict[Block, _Part] = {}
     for one in whole.modules:
         for depth in range(len(whole.name) + 1, len(one.tokens)):
             name = one.tokens[:depth]
@@ -135,4 +127,4 @@ def _are_counted(parts: Sequence[_Part]) -> bool:
 
 
 def _numbers(part: _Part) -> list[int]:
-    return [int(text) for text in re.findall(r"\d+", ".".join(part.name))]
+    return [int(text) if text.isdigit() else ord(text) for text in COUNTED.findall(".".join(part.name))]

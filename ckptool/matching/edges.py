@@ -13,14 +13,18 @@ from importlib.resources import files
 
 from ckptool.matching.alike import compatible, penalty, same_end, similarity
 from ckptool.matching.blocks import Laid, likeness_of_lists
-from ckptool.matching.modules import Unit
+from ckptool.matching.modules import Shape, Unit
 from ckptool.matching.orient import is_bare_square
 from ckptool.matching.relations import relation, squeezed
 from ckptool.matching.result import Confidence, Evidence, least_sure
 
 Instances = tuple[tuple[int, int], ...]
+Chain = tuple[str, ...]
 
 _LARGEST = 40_000  # pairs of units of one size that are compared; of more only those of equal names
+_SAMPLED = 8  # blocks of one shape, of more the first tells
+_OTHER_LENGTH = 0.5  # less for a pair of lists of which one has the same blocks as another list, as many of them
+_KINDS = 3  # shapes of matrices that two lists have both
 _MOST_LACKING = 0.25  # of the blocks that both have, at most, where the shapes are not the same
 
 
@@ -114,6 +118,7 @@ class Edge:
         blocks: how much the blocks of their lists hold the same; None outside of lists.
         learnt: where else the one's name is matched, it is with the other's, and the other way round.
         aligned: their blocks are those of lists that are alike block by block.
+        held: all shapes of matrices in the blocks of one list are in those of the other.
         order: how much of their block stands on the same side of both; None where the order says nothing.
     """
 
@@ -211,17 +216,41 @@ def edges_of(
             if (id(one), id(other)) not in seen and compatible(one, other) and _are_related(one, other, turned):
                 way = flip(one, other, turned)
                 found.append(Edge(one, other, None, similarity(one, other), penalty(one, other), way))
-    alike = likeness_of_lists(sources, targets)
-    ours, theirs = map(_matrices, (sources, targets))
-    for edge in found:
-        edge.blocks = alike.get((edge.source.chain, edge.target.chain))
-        here, there = ours[edge.source.chain], theirs[edge.target.chain]
-        edge.held = len(here & there) >= 3 and (here <= there or there <= here)
+    _compare_lists(found, sources, targets)
     return found
 
 
-def _matrices(units: Iterable[Unit]) -> dict[tuple[str, ...], set[object]]:
-    found: dict[tuple[str, ...], set[object]] = defaultdict(set)
+def _compare_lists(edges: Iterable[Edge], sources: Sequence[Unit], targets: Sequence[Unit]) -> None:
+    """Says of each pair what the lists that both are in have in common: their blocks, matrices and lengths."""
+    alike = likeness_of_lists(sources, targets)
+    lengths = _lengths(sources), _lengths(targets)
+    matrices = _matrices(sources), _matrices(targets)
+    equal = {
+        (here, there)
+        for (here, there), share in alike.items()
+        if lengths[0][here] == lengths[1][there] and signals()["blocks"].supports(share)
+    }
+    sides = {here for here, _ in equal}, {there for _, there in equal}
+    for edge in edges:
+        here, there = edge.source.chain, edge.target.chain
+        if (here, there) not in equal and (here in sides[0] or there in sides[1]) and not edge.is_same:
+            edge.penalty += _OTHER_LENGTH
+        edge.blocks = alike.get((here, there))
+        mine, its = matrices[0][here], matrices[1][there]
+        edge.held = len(mine & its) >= _KINDS and (mine <= its or its <= mine)
+
+
+def _lengths(units: Iterable[Unit]) -> dict[Chain, int]:
+    """How many blocks each list has."""
+    found: dict[Chain, set[tuple[int, ...]]] = defaultdict(set)
+    for unit in units:
+        found[unit.chain].update(unit.numbers)
+    return {chain: len(numbers) for chain, numbers in found.items()}
+
+
+def _matrices(units: Iterable[Unit]) -> dict[Chain, set[Shape]]:
+    """The shapes of the matrices in the blocks of each list."""
+    found: dict[Chain, set[Shape]] = defaultdict(set)
     for unit in units:
         shapes = {squeezed(shape) for shape in unit.shapes[unit.main]}
         if unit.chain and not unit.kind and any(len(shape) > 1 for shape in shapes):
@@ -278,9 +307,6 @@ def _are_related(one: Unit, other: Unit, turned: frozenset[Unit]) -> bool:
     if len(set(_sizes(one))) == 1 and len(places) > _SAMPLED and one.is_even and other.is_even:
         places = range(1)
     return all(_is_tensor(one, other, (at, at), way) for at in places)
-
-
-_SAMPLED = 8
 
 
 def _is_tensor(one: Unit, other: Unit, at: tuple[int, int], way: str) -> bool:

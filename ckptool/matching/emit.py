@@ -53,6 +53,7 @@ def _keys(unit: Unit, role: str, at: int) -> tuple[str, ...]:
 
 def _layout(shapes: tuple[Shape, Shape], parts: int, flips: tuple[bool, bool], is_joined: bool) -> str:
     """How the parts of a unit that is made of several are joined, or it is split into them."""
-    if is_joined:
-        return joining_layout(parts, len(shapes[0]), flips)
-    return splitting_layout(parts, len(shapes[1]), flips)
+    made, whole = shapes if is_joined else shapes[::-1]
+    rank = min(len(made), len(whole))
+    ones = len(made) - rank, len(whole) - rank
+    return (joining_layout if is_joined else splitting_layout)(parts, rank, flips, ones)

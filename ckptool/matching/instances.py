@@ -6,6 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from string import ascii_letters
 
 from ckptool.matching.alike import signature
 from ckptool.matching.cuts import parts_of
@@ -14,7 +15,7 @@ from ckptool.matching.modules import Shape, Unit
 from ckptool.matching.result import Evidence
 
 _ENDING = re.compile(r"\d+$")
-COUNTED = re.compile(r"\d+|(?<=\d)[a-h](?![A-Za-z])")  # numbers, and the letters that count on behind them
+COUNTED = re.compile(r"\d+|(?<=\d)[a-w](?![A-Za-z])")  # numbers, and the letters that count on behind them
 
 Block = tuple[str, ...]
 Kind = tuple[bool, Shape]
@@ -60,6 +61,8 @@ def instances_of(
         for at, (key, shape) in enumerate(zip(unit.keys[unit.main], shapes, strict=True)):
             parts = parts_of(key.replace("/", "."))[0]
             names = [[token for token in part.split("_") if token] for part in parts[:-1] or parts]
+            if len(names) % 2 == 0 and names[: len(names) // 2] == names[len(names) // 2 :]:
+                names = names[: len(names) // 2]  # Keras has a layer in a group of its name
             tokens = tuple(token for name in names for token in name)
             outer = key.replace("/", ".").split(".")[:-2]
             counted = [level for level, part in enumerate(outer) if COUNTED.search(part)]
@@ -94,23 +97,31 @@ def _called_homes(modules: Sequence[Instance]) -> tuple[dict[int, Instance], boo
     In a row of numbers that is the matrix before it. It must be as long as the matrix has outputs. And whether all of
     them stand behind their matrices: none is as long as the inputs alone, and one as the outputs.
     """
-    beside: dict[tuple[Block, str], list[Instance]] = defaultdict(list)
+    beside: dict[object, list[Instance]] = defaultdict(list)
     for one in modules:
         if one.is_matrix and one.tokens:
-            beside[one.around, _end(one)].append(one)
+            for name in ((one.around, _end(one)), _called(one)):
+                beside[name].append(one)
     found = {}
     ends: set[bool] = set()
     for one in modules:
         if not one.is_matrix and one.tokens:
             before = str(int(one.tokens[-1]) - 1) if one.tokens[-1].isdecimal() else _end(one)
-            row = beside.get((one.around, before), [])
-            if len(row) == 1:
+            rows = (beside.get(name, []) for name in (_called(one), (one.around, before)))
+            row = next((row for row in rows if len(row) == 1), [])
+            if row:
                 outputs, inputs, *_ = row[0].kind[1]
                 if one.kind[1] == (outputs,):
                     found[id(one)] = row[0]
                 if outputs != inputs and one.kind[1] in ((outputs,), (inputs,)):
                     ends.add(one.kind[1] == (outputs,))
     return found, ends == {True}
+
+
+def _called(one: Instance) -> Block:
+    """Its name without the word that begins its last part: of ``bn2a_branch2b`` what ``res2a_branch2b`` has as well."""
+    *around, last = one.key.replace("/", ".").split(".")[:-1] or [one.key]
+    return (*(part for part in around if part != last), last.lstrip(ascii_letters).lstrip("_"))
 
 
 def _end(one: Instance) -> str:

@@ -32,7 +32,9 @@ def norms_beside(siblings: Collection[str]) -> dict[str, tuple[str, ...]]:
         ['norm1', 'norm2']
     """
     known = frozenset[str]().union(*vocabulary().norms)
-    norms = {name: said for name in siblings if "norm" in (said := _said(name)) and said <= known}
+    norms = {
+        name: said for name in siblings if "norm" in (said := _said(name)) and not any(map(str.isalpha, said - known))
+    }
     others = {word for name in siblings if name not in norms for word in words_of(name)}
     places = {name: vocabulary().norms.get(said, -1) for name, said in norms.items()}
     if sorted(places.values()) not in ([0, 2], [0, 1, 2]) or (others and not others & _PARTS):

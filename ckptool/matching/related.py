@@ -175,7 +175,8 @@ def _stranger(attempt: Attempt) -> str:
     layers = [one for one in attempt.found if one.confidence.within(Confidence.ALIGNED) and one.target.chain]
     layers = [one for one in layers if len(one.target.shapes[one.target.main][0]) == 2]
     lacking = [one for one in layers if ("bias" in one.source.shapes) != ("bias" in one.target.shapes)]
-    if len(lacking) > 1 and len(lacking) > len(layers) / 2:
+    both = any("bias" in one.source.shapes and "bias" in one.target.shapes for one in layers)
+    if len(lacking) > 1 and len(lacking) > len(layers) / 2 and not both:
         return "most layers have a bias on one side and none on the other: another kind of model?"
     return ""
 

@@ -46,6 +46,8 @@ def relation(source: Shape, target: Shape, turned: str = "") -> str | None:
     is_dense = 2 in (len(source), len(target)) and max(len(source), len(target)) > 3  # as all of a convolution's inputs
     if squeezed(source) == squeezed(target) and not is_dense:
         return f"{_named(source, _LETTERS)} -> {_named(target, _LETTERS)}".strip()
+    if len(source) == len(target) == 3 and source[0] == target[0] and source[1:] == target[:0:-1]:
+        return "a b c -> a c b"  # one matrix for each expert
     for one, other, is_source in ((source, target, True), (target, source, False)):
         if groups := _joined(one, other):
             axes = [" ".join(_LETTERS[: len(one)]), " ".join(groups)]

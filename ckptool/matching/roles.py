@@ -41,7 +41,7 @@ def usual_names(specs: Mapping[str, TensorSpec]) -> dict[str, str]:
         'l2.bias'
     """
     is_flat = not any("." in key or "/" in key for key in specs)
-    averaged = {key: plain for key in specs if (plain := _AVERAGE.sub("", key)) != key}
+    averaged = {key: plain for key in specs if (plain := _AVERAGE.sub("", key.removesuffix(":0"))) != key}
     modules: dict[str, dict[str, Shape]] = defaultdict(dict)
     for key, spec in specs.items():
         module, last = _parted(averaged.get(key, key), is_flat)

@@ -12,11 +12,16 @@ from ckptool.recipes.induce.proof import Specs
 Turned = tuple[bool, bool]
 """The parts have their inputs before their outputs; the whole has."""
 
+Ones = tuple[int, int]
+"""Axes of length 1 behind all others, of the parts and of the whole."""
+
 _RUN = re.compile(r"[0-9]+(?![^{}]*\})")
 _NAMES = ("o", "q", "r")
 
 
-def fused_sides(parts: Sequence[str], whole: str, rest: str, turned: Turned = (False, False)) -> tuple[str, str]:
+def fused_sides(
+    parts: Sequence[str], whole: str, rest: str, turned: Turned = (False, False), ones: Ones = (0, 0)
+) -> tuple[str, str]:
     """The parts and the whole of a layout, where the parts lie one after the other along their outputs.
 
     Args:
@@ -24,16 +29,17 @@ def fused_sides(parts: Sequence[str], whole: str, rest: str, turned: Turned = (F
         whole: what stands for all of them.
         rest: the other axes.
         turned: which of both have their inputs before their outputs.
+        ones: how many axes of length 1 stand behind all others.
 
     Example:
         >>> fused_sides(["a", "b"], "(a + b)", "i"), fused_sides(["o"], "(x o)", "i", (False, True))
         (('a i, b i', '(a + b) i'), ('o i', 'i (x o)'))
     """
 
-    def axes(outputs: str, is_turned: bool) -> str:
-        return (f"{rest} {outputs}" if is_turned else f"{outputs} {rest}").strip()
+    def axes(outputs: str, side: int) -> str:
+        return (f"{rest} {outputs}" if turned[side] else f"{outputs} {rest}").strip() + " 1" * ones[side]
 
-    return ", ".join(axes(part, turned[0]) for part in parts), axes(whole, turned[1])
+    return ", ".join(axes(part, 0) for part in parts), axes(whole, 1)
 
 
 def copies_of(pair: Said) -> int:
@@ -72,6 +78,7 @@ def joint_line(pair: Said, source: Specs, target: Specs) -> Line:
     (first, *_), (all_, *_) = ([one.split() for one in side] for side in (sides if is_join else sides[::-1]))
     rest = [axis for axis in first if axis in ("i", "j", "k")]
     turned = bool(rest) and first[0] in rest, bool(rest) and all_[0] in rest
+    ones = first.count("1"), all_.count("1")
     choice = None if copies > 1 or len({specs[key].shape for key in keys}) > 1 else _choice(keys)
     if choice:
         patterns, names, together = [choice], ["o"], "(x o)"
@@ -81,14 +88,14 @@ def joint_line(pair: Said, source: Specs, target: Specs) -> Line:
         together = f"({' + '.join(names)})"
 
     def layout(axes: str) -> str:
-        both = fused_sides(names, together, axes, turned)
+        both = fused_sides(names, together, axes, turned, ones)
         left, right = both if is_join else both[::-1]
         return f"{left} -> {', '.join([right] * copies)}"
 
     left, right = (
         (tuple(patterns), pair.targets) if is_join else (pair.sources, (*patterns, *pair.targets[len(keys) :]))
     )
-    return Line(left, right, layout(" ".join(rest)), (pair,), layout("..."))
+    return Line(left, right, layout(" ".join(rest)), (pair,), "" if any(ones) else layout("..."))
 
 
 def _counted(pair: Said, sides: Sequence[Sequence[str]], source: Specs, target: Specs) -> Line:
