@@ -10,6 +10,7 @@ from itertools import combinations, pairwise
 from ckptool.matching.alike import compatible, named_words, same_end, shared
 from ckptool.matching.edges import Match
 from ckptool.matching.modules import Shape, Unit
+from ckptool.matching.relations import are_usual, squeezed
 from ckptool.matching.result import Evidence, Group
 from ckptool.matching.towers import of_twins
 from ckptool.matching.words import vocabulary, words_of
@@ -28,6 +29,7 @@ _NEARLY_ALL = 0.8  # of the modules of a side have a counterpart
 _SAMPLES = 20  # blocks in which the names around a module are looked at
 _SIBLINGS = 4  # children of one module that went to one
 _FEWEST = 3  # matches whose order says something
+_KERNELS, _MATRICES = 6, 3  # shapes that are no accident
 
 
 def doubted(
@@ -57,7 +59,7 @@ def doubted(
     found |= dict.fromkeys(_away(matches, sources, targets), Evidence.SPLIT)
     found |= dict.fromkeys(_rivalled(matches, sources, targets), Evidence.CROSSED)
     common = _common(sources) | _common(targets)
-    if not any(_is_told(one, common) for one in matches) and not is_most and not is_same:
+    if not any(_is_told(one, common) for one in matches) and not is_most and not is_same and not _are_rare(matches):
         found |= dict.fromkeys(matches, Evidence.NO_WORD)
     if _is_mirrored(matches, common):
         found |= dict.fromkeys(matches, Evidence.MIRRORED)
@@ -147,6 +149,13 @@ def _is_most(matches: Iterable[Match], sources: Iterable[Unit], targets: Iterabl
         >= _NEARLY_ALL * min(counted(units, norms=norms) for units in (sources, targets))
         for norms in (True, False)
     )
+
+
+def _are_rare(matches: Iterable[Match]) -> bool:
+    """Their shapes say it, which no other model has by chance: kernels of many sizes, matrices of unusual widths."""
+    shapes = {squeezed(shape) for one in matches for shape in one.target.shapes[one.target.main]}
+    flat = [shape for shape in shapes if len(shape) == 2]
+    return sum(len(shape) > 2 for shape in shapes) >= _KERNELS or (len(flat) >= _MATRICES and not are_usual(flat))
 
 
 def _is_mirrored(matches: Sequence[Match], common: set[str]) -> bool:

@@ -16,7 +16,7 @@ from ckptool.matching.blocks import likeness_of_lists
 from ckptool.matching.edges import Match, signals
 from ckptool.matching.emit import pairs_of
 from ckptool.matching.modules import Shape, Unit
-from ckptool.matching.relations import squeezed
+from ckptool.matching.relations import are_usual, squeezed
 from ckptool.matching.result import Confidence, Evidence, Pair, least_sure
 from ckptool.matching.words import words_of
 
@@ -33,7 +33,6 @@ _KINDS = 5  # shapes of matrices, at least,
 _NEARLY_ALL = 0.82  # and of all shapes of one side, that models of one kind have in common
 _RELATED, _MATRICES = 0.3, 0.4  # of the tensors, or of the matrices, of the smaller side match in related models
 _SAME_ENDS = 0.15  # of either where what stands before and behind the blocks has the same shapes
-_USUAL = ((1, 1), (2, 1), (3, 1), (4, 1), (1, 4))  # widths of the matrices that the blocks of most transformers have
 
 
 def related(
@@ -198,7 +197,7 @@ def _only_blocks(attempt: Attempt) -> bool:
             blocks[whole].update(one.target.shapes[one.target.main])
     if 2 * sum(len(shapes) == 1 for shapes in blocks.values()) < len(blocks):
         return False  # of growing widths, which are not those of another kind by chance
-    if not _are_usual(shape for shapes in blocks.values() for shape in shapes):
+    if not are_usual(shape for shapes in blocks.values() for shape in shapes):
         return False
     ours, theirs = map(_ends, attempt.units)
     if any(one.target.shapes[one.target.main][0] in theirs for one in sure):
@@ -210,13 +209,6 @@ def _only_blocks(attempt: Attempt) -> bool:
         return not ours & theirs
     alike = sum(len(one.target.members) for one in sure if _named_alike(one))  # nothing but blocks on one side
     return bool(ours or theirs) and alike <= _NAMED_ALIKE * sum(len(one.target.members) for one in sure)
-
-
-def _are_usual(blocks: Iterable[Shape]) -> bool:
-    """All matrices are as wide as in most transformers, so that they are equal by chance."""
-    shapes = {shape for shape in map(squeezed, blocks) if len(shape) == 2}
-    width = min((size for shape in shapes for size in shape), default=1)
-    return all((rows / width, columns / width) in _USUAL for rows, columns in shapes)
 
 
 def _named_alike(one: Match) -> bool:

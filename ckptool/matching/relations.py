@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
 from ckptool.matching.modules import Shape
 
 _LETTERS = "abcdefgh"
+_USUAL = ((1, 1), (2, 1), (3, 1), (4, 1), (1, 4))  # widths of the matrices that the blocks of most transformers have
 
 
 def squeezed(shape: Shape) -> Shape:
     """The shape without its ones."""
     return tuple(size for size in shape if size != 1) if 1 in shape else shape
+
+
+def are_usual(shapes: Iterable[Shape]) -> bool:
+    """All matrices are as wide as in most transformers, so that they are equal by chance.
+
+    Example:
+        >>> are_usual([(768, 768), (3072, 768)]), are_usual([(384, 196), (768, 768)])
+        (True, False)
+    """
+    flat = {shape for shape in map(squeezed, shapes) if len(shape) == 2}
+    width = min((size for shape in flat for size in shape), default=1)
+    return all((rows / width, columns / width) in _USUAL for rows, columns in flat)
 
 
 @lru_cache(maxsize=65536)

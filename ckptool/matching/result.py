@@ -64,6 +64,7 @@ class Evidence(Enum):
     SAME_UNDER_PREFIX = "same name under a prefix", Group.WORDS, 0.98
     SAME_SHAPES = "same shapes on both sides", Group.STRUCTURE, 0.5
     SAME_BLOCKS = "same blocks", Group.STRUCTURE, 0.45
+    SAME_TABLE = "same table", Group.STRUCTURE, 0.6
     NEIGHBOURS_AGREE = "neighbours agree", Group.STRUCTURE, 0.5
     BESIDE = "beside its matrix", Group.STRUCTURE, 0.7
     ORDER_AGREES = "order agrees", Group.ORDER, 0.4

@@ -26,6 +26,7 @@ _SAME_WORDS = 0.6  # of the words agree, whatever the order says
 _MANY = 4  # blocks in which a module has the same shapes on both sides, so that these are no accident
 _SEVERAL = 3  # shapes of a module that has another in each block, likewise
 _ALL = 0.99  # of what lies around a module lies around the other, all but for rounding
+_WORDS = 10_000  # of a vocabulary
 _NOTHING: frozenset[int] = frozenset()
 
 Judge = Callable[[Edge, Sequence[Edge], bool], Match | None]
@@ -268,6 +269,7 @@ def judge(edge: Edge, rivals: Sequence[Edge], all_off: bool) -> Match | None:
         Evidence.NEIGHBOURS_AGREE: rows["around"].supports(edge.context),
         Evidence.SAME_SHAPES: edge.whole,
         Evidence.SAME_BLOCKS: not rivals and (edge.held or rows["blocks"].supports(edge.blocks)),
+        Evidence.SAME_TABLE: not rivals and _is_vocabulary(edge),
         Evidence.ORDER_AGREES: rows["order"].supports(edge.order),
     }
     evidence = tuple(said for said, holds in says.items() if holds)
@@ -309,7 +311,14 @@ def is_supported(edge: Edge) -> bool:
     matrix = len(squeezed(edge.source.shapes[edge.source.main][0])) > 1  # equal by accident less often than a norm
     whole = edge.whole and (many or edge.aligned or len(edge.source.shapes[edge.source.main][0]) > 1)
     whole = whole or (matrix and many and (edge.held or signals()["blocks"].supports(edge.blocks)))
+    whole = whole or _is_vocabulary(edge)
     return edge.fit >= _SOME or (near and (many or matrix)) or (in_order and (near or matrix)) or whole
+
+
+def _is_vocabulary(edge: Edge) -> bool:
+    """A table with a row for each of so many words that no other has as many by chance."""
+    shape = edge.source.shapes[edge.source.main][0]
+    return edge.count == 1 and len(shape) == 2 and max(shape) >= _WORDS
 
 
 def guess(edge: Edge, rivals: Sequence[Edge], all_off: bool) -> Match | None:

@@ -16,6 +16,7 @@ _WORDS = {
     Evidence.SAME_SEQUENCE: "all modules have the same shapes in the same order",
     Evidence.WORDS_AGREE: "similar names",
     Evidence.SAME_SHAPES: "all tensors of both sides have the same shapes",
+    Evidence.SAME_TABLE: "a table of as many words",
     Evidence.SAME_BLOCKS: "the blocks of both lists have the same shapes",
     Evidence.NEIGHBOURS_AGREE: "neighbouring modules match",
     Evidence.BESIDE: "the matrices beside them match",
