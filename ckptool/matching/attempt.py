@@ -87,7 +87,7 @@ class Attempt:
         self._residue(board.known)
         self.weighed += board.edges
         self._most()
-        self._doubt(is_same=is_same)
+        self._doubt(ways.io, is_same=is_same)
         self.found = _joined(self.found)
 
     def _lists(self, board: Board, ways: Orientation) -> None:
@@ -203,7 +203,7 @@ class Attempt:
         if sure >= _MOSTLY * min(sizes):
             self.found = [_taken(one) for one in self.found]
 
-    def _doubt(self, *, is_same: bool) -> None:
+    def _doubt(self, io: frozenset[Unit], *, is_same: bool) -> None:
         """Matches that others speak against become guesses."""
         beside = {(one.key, other.key) for one, other in self._beside()[1]}
         self.found = [
@@ -213,7 +213,7 @@ class Attempt:
             for one in self.found
         ]
         sure = [one for one in self.found if one.confidence.within(Confidence.ALIGNED)]
-        doubts = doubted(sure, *self.units, ordered=all(self.ordered), is_same=is_same) | strayed(sure, *self.units)
+        doubts = doubted(sure, *self.units, ordered=all(self.ordered), is_same=is_same) | strayed(sure, *self.units, io)
         self.found = [as_guess(one, doubts[one]) if one in doubts else one for one in self.found]
 
 

@@ -161,12 +161,14 @@ def _by_home(side: Sequence[Instance]) -> tuple[dict[tuple[int, Kind], list[Inst
     return found, set() if are_behind else set(called)
 
 
-def strayed(matches: Iterable[Match], sources: Sequence[Unit], targets: Sequence[Unit]) -> dict[Match, Evidence]:
-    """Matches of batch norms that stand beside convolutions which are not each other's."""
+def strayed(
+    matches: Iterable[Match], sources: Sequence[Unit], targets: Sequence[Unit], io: frozenset[Unit]
+) -> dict[Match, Evidence]:
+    """Matches of batch norms beside convolutions which are not each other's, or are of two kinds that both sides have."""
     if not any("running_mean" in unit.shapes for unit in targets):
         return {}
     single = [one for one in matches if not one.source.kind and not one.target.kind]
-    ours, theirs = (instances_of(units, {}, frozenset(), False) for units in (sources, targets))
+    ours, theirs = (instances_of(units, {}, io, False) for units in (sources, targets))
     there = {one.key: one for one in theirs}
     laid = {
         at: (one, there[to])
@@ -176,6 +178,7 @@ def strayed(matches: Iterable[Match], sources: Sequence[Unit], targets: Sequence
     }
     back = {other.key: at for at, (_, other) in laid.items()}
     homes, others = ({**_called_homes(side)[0], **homes_of(side)} for side in (ours, theirs))
+    kinds = [{one.kind for one in side} for side in (ours, theirs)]
     found: dict[Match, Evidence] = {}
     for one in ours:
         home = homes.get(id(one))
@@ -183,6 +186,9 @@ def strayed(matches: Iterable[Match], sources: Sequence[Unit], targets: Sequence
             continue
         match, other = laid[one.key]
         its = others.get(id(other))
-        if its and (back.get(its.key, home.key) != home.key or (home.key in laid and laid[home.key][1] is not its)):
+        if not its:
+            continue
+        is_laid = back.get(its.key, home.key) != home.key or (home.key in laid and laid[home.key][1] is not its)
+        if is_laid or (home.kind != its.kind and home.kind in kinds[1] and its.kind in kinds[0]):
             found[match] = Evidence.SPLIT
     return found
