@@ -164,7 +164,7 @@ def _by_home(side: Sequence[Instance]) -> tuple[dict[tuple[int, Kind], list[Inst
 def strayed(
     matches: Iterable[Match], sources: Sequence[Unit], targets: Sequence[Unit], io: frozenset[Unit]
 ) -> dict[Match, Evidence]:
-    """Matches of batch norms beside convolutions which are not each other's, or are of two kinds that both sides have."""
+    """Matches of batch norms beside convolutions that are not each other's, or of two kinds that both sides have."""
     if not any("running_mean" in unit.shapes for unit in targets):
         return {}
     single = [one for one in matches if not one.source.kind and not one.target.kind]
