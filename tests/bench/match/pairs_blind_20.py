@@ -237,7 +237,7 @@ def distilbert_tf(small: bool) -> Two:
     """HDF5 groups repeat the layer's name; the classifier comes first."""
     import transformers
 
-    target = transformers.DistilBertForSequenceClassification(transformers.DistilBertConfig(num_labels=2))
+    target = transformers.DistilBertForSequenceClassification(transformers.DistilBertConfig())
     table: list[Any] = [
         (r"word_embeddings\.weight", "word_embeddings/weight"),
         (r"position_embeddings\.weight", "position_embeddings/embeddings"),
