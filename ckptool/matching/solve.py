@@ -240,14 +240,11 @@ def judge(edge: Edge, rivals: Sequence[Edge], all_off: bool) -> Match | None:
     rows = signals()
     rivals = [rival for rival in rivals if not _is_elsewhere(edge, rival)]
     words = max((rival.fit for rival in rivals), default=-1.0)
-    around = max((rival.context or 0.0 for rival in rivals), default=0.0)
     order = max((rival.order or 0.0 for rival in rivals), default=0.0)
     mine, same = edge.fit, edge.is_same
     by_words = rows["words"].told(mine, words) and (edge.words >= _NAMED or _says_more(edge, rivals))
     learnt = rows["learnt"].told(edge.learnt, max((rival.learnt for rival in rivals), default=0.0))
-    if rivals and not (
-        by_words or learnt or rows["around"].told(edge.context, around) or rows["order"].told(edge.order, order)
-    ):
+    if not all(_tells(edge, rival) for rival in rivals):
         return None
     out_of_order = edge.order is not None and order - edge.order >= rows["order"].margin and mine - words < _CLEARLY
     against = (
@@ -279,6 +276,16 @@ def judge(edge: Edge, rivals: Sequence[Edge], all_off: bool) -> Match | None:
         return None
     confidence = Confidence.UNIQUE if not rivals else Confidence.ALIGNED
     return Match(*edge.cut(), evidence, confidence, edge.total, runner_up(edge.target, rivals), edge.way)
+
+
+def _tells(edge: Edge, rival: Edge) -> bool:
+    """A signal tells a pair from a rival: words, those learnt, what lies around it, or the order."""
+    rows = signals()
+    by_words = rows["words"].told(edge.fit, rival.fit) and (edge.words >= _NAMED or _says_more(edge, [rival]))
+    others = (("learnt", edge.learnt, rival.learnt), ("around", edge.context, rival.context))
+    return by_words or any(
+        rows[name].told(mine, its or 0.0) for name, mine, its in (*others, ("order", edge.order, rival.order))
+    )
 
 
 def _is_elsewhere(edge: Edge, rival: Edge) -> bool:

@@ -51,7 +51,7 @@ def _target_key(one: Match) -> str:
 
 def _twins(units: Sequence[Unit]) -> list[Way]:
     """The beginnings of names behind which much is the same; the shorter names first."""
-    inside: dict[tuple[str, Shape | None], Counter[str]] = defaultdict(Counter)
+    inside: dict[tuple[str, Shape], Counter[str]] = defaultdict(Counter)
     sizes: Counter[str] = Counter()
     for unit in units:
         parts = [re.sub(r"\d+", "#", part) for part in unit.keys[unit.main][0].replace("/", ".").split(".")]
@@ -60,27 +60,19 @@ def _twins(units: Sequence[Unit]) -> list[Way]:
                 break
             name = ".".join(parts[:depth])
             sizes[name] += len(unit.members)
-            for kind in (unit.shapes[unit.main][0], None):
-                inside[".".join(parts[depth:]), kind][name] += len(unit.members)
-    named, shaped = Counter[Way](), Counter[Way]()
-    for (_, kind), towers in inside.items():
+            inside[".".join(parts[depth:]), unit.shapes[unit.main][0]][name] += len(unit.members)
+    shared = Counter[Way]()
+    for towers in inside.values():
         if 1 < len(towers) <= _MOST:
             for one, other in combinations(sorted(towers, key=lambda name: (len(name), name)), 2):
-                (named if kind is None else shaped)[one, other] += min(towers[one], towers[other])
+                shared[one, other] += min(towers[one], towers[other])
     found: list[Way] = []
-    for (one, other), count in sorted(named.items(), key=lambda row: (len(row[0][0]) + len(row[0][1]), row[0])):
+    for (one, other), count in sorted(shared.items(), key=lambda row: (len(row[0][0]) + len(row[0][1]), row[0])):
         smaller = min(sizes[one] - (sizes[other] if _is_inside(other, one) else 0), sizes[other])
-        shared = count if _marks(one, other) else shaped[one, other]
         is_new = not any(_is_inside(one, a) and _is_inside(other, b) for a, b in found)
-        if shared >= max(_FEWEST, _SHARED * smaller) and is_new:
+        if count >= max(_FEWEST, _SHARED * smaller) and is_new:
             found.append((one, other))
     return found
-
-
-def _marks(one: str, other: str) -> bool:
-    """One of them is called a copy."""
-    ours, theirs = _words(one), _words(other)
-    return bool((ours - theirs) & vocabulary().marks) != bool((theirs - ours) & vocabulary().marks)
 
 
 def _is_inside(name: str, tower: str) -> bool:
