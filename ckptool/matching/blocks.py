@@ -112,9 +112,12 @@ def _laid(one: _List, other: _List) -> Iterable[Laid]:
     turned = sorted(there, key=lambda to: (-other.numbers[to][0], other.numbers[to][1:]))
     is_nested = len(one.numbers[0]) != len(other.numbers[0])
     if is_nested and one.is_even and other.is_even:  # a list, and the stages that its blocks were grouped into
-        shared = alike[0][0] * min(len(here), len(there))
+        pairs = [*zip(here, there, strict=False)]
+        if all(len({numbers[-1] for numbers in side.numbers}) == len(side.numbers) for side in (one, other)):
+            pairs = by_last_numbers(one.numbers, other.numbers, lambda at, to: True)  # stages that go on counting
+        shared = alike[0][0] * len(pairs)
         if shared >= least:
-            yield _of(one, other, zip(here, there, strict=False), shared / min(one.size, other.size))
+            yield _of(one, other, pairs, shared / min(one.size, other.size))
         return
     ways = [(False, [*there]), (True, turned)] if len(other.numbers[0]) == len(one.numbers[0]) else [(False, [*there])]
     found: list[tuple[int, bool, list[tuple[int, int]]]] = []

@@ -29,7 +29,7 @@ _NEARLY_ALL = 0.8  # of the modules of a side have a counterpart
 _SAMPLES = 20  # blocks in which the names around a module are looked at
 _SIBLINGS = 4  # children of one module that went to one
 _FEWEST = 3  # matches whose order says something
-_KERNELS, _MATRICES = 6, 3  # shapes that are no accident
+_KERNELS, _MATRICES = 7, 3  # shapes that are no accident
 
 
 def doubted(
