@@ -5,11 +5,12 @@
 1. The ways to cut the keys into modules and lists (`cuts`), each tried (`attempt`); the one that matches most is taken.
 2. Lists that are alike block by block, by the last numbers of their blocks or one after the other (`lists`, `blocks`);
    modules of equal shapes in every block, where words, neighbours, order and what else their lists hold tell them apart
-   (`edges`, `signals`, `solve`): the same names, other prefixes, other words, fused tensors, bare matrices
-   that became modules.
+   (`edges`, `signals`, `solve`): the same names, other prefixes, other words, fused tensors, bare
+   matrices that became modules.
 3. Lists of blocks of different lengths: the blocks that both have (`blocks`), and modules of some of them.
-4. Files in one order (`sequence`), norms beside matrices that are each other's (`instances`), what is left when all
-   else matches; what others contradict is a guess (`doubts`).
+4. Parts that hold the same matrices, in any order (`contents`); files in one order (`sequence`); norms beside matrices
+   that are each other's (`instances`); what is left when all else matches. What others
+   contradict is a guess (`doubts`).
 5. What one signal alone tells, or only the order: kept as guesses, not applied by default. The same goes for everything
    where the two are of different kinds (`related`).
 """
