@@ -48,11 +48,10 @@ class Twins:
         """What all keys of one of them begin with."""
         return common_prefix(self.keys(word)).rpartition(word)[0] + word
 
-    def others(self, key: str) -> tuple[str, ...]:
-        """The keys of the others that are what a key of the first one is."""
-        first, *rest = self.words
-        plain = next((plain for plain, mine in self.inside[first].items() if mine == key), "")
-        return tuple(self.inside[word][plain] for word in rest if plain in self.inside[word])
+    def copies(self) -> Copies:
+        """For each key of the first one the keys of the others that are the same."""
+        first, *rest = (self.inside[word] for word in self.words)
+        return {key: tuple(other[plain] for other in rest if plain in other) for plain, key in first.items()}
 
 
 def twins_of(specs: Specs, other: Specs | None = None) -> list[Twins]:
@@ -146,12 +145,13 @@ def with_twins(report: MatchReport, twins: Sequence[Twins], target: Specs) -> Ma
         mine = [pair for pair in report.accepted() if first.issuperset(pair.targets)]
         if sum(len(pair.targets) for pair in mine) < _MOST * len(first):
             continue
-        copies = {
-            key: tuple(twin for twin in row.others(key) if target[twin].shape == target[key].shape)
+        copies = row.copies()
+        same = {
+            key: tuple(twin for twin in copies[key] if target[twin].shape == target[key].shape)
             for pair in mine
             for key in pair.targets
         }
-        report = with_copies(report, copies)
+        report = with_copies(report, same)
     return report
 
 
@@ -162,7 +162,6 @@ def with_copies(report: MatchReport, copies: Copies) -> MatchReport:
         report: of a match.
         copies: the other targets, by the one that has a source.
     """
-
     made: set[str] = set()
 
     def extended(pair: Pair) -> Pair:
