@@ -27,7 +27,6 @@ _MANY = 4  # blocks in which a module has the same shapes on both sides, so that
 _SEVERAL = 3  # shapes of a module that has another in each block, likewise
 _ALL = 0.99  # of what lies around a module lies around the other, all but for rounding
 _WORDS = 10_000  # of a vocabulary
-_NOTHING: frozenset[int] = frozenset()
 
 Judge = Callable[[Edge, Sequence[Edge], bool], Match | None]
 

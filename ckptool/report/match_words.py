@@ -28,7 +28,7 @@ _WORDS = {
     Evidence.CROSSED: "another tensor of its block has this name or this position",
     Evidence.NAMESAKE: "another tensor has its name",
     Evidence.MOST_MATCH: "most of the model matches already",
-    Evidence.TWINS: "the target has equal parts, and no name tells which is meant",
+    Evidence.TWINS: "the target has equal parts, which all get the same",
     Evidence.REARRANGED: "one library stores its elements in another order, which no header shows",
     Evidence.UNDIVIDED: "one library stores sums, to be divided by a number beside them",
     Evidence.SPLIT: "its siblings match another module",
