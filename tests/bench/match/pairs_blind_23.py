@@ -95,8 +95,9 @@ def superglue(small: bool) -> Two:
         conv(f"{at}.mlp.3", f"{at}.mlp.1", 256, 512)
     conv("final_proj", "final_projection.final_proj", 256, 256)
     return Two(source, target, rules, vars={"h": 4, "d": 64}, missing=["keypoint_detector.*"],
-               hidden=["*.attention.*"],
-               proof="by the code of both sides: superglue.py views channels as (d, heads), transformers as (heads, d)")  # fmt: skip
+               hidden=["*.attention.self.*", "*.attention.output.dense.weight"],
+               proof="by the code of both sides: superglue.py views channels as (d, heads), "
+                     "transformers as (heads, d)")  # fmt: skip
 
 
 @pair("blind: SwiftFormer-XS by its authors to Hugging Face: dwconv, pwconv1, Proj; stages have blocks", "transformers")
@@ -185,7 +186,8 @@ def nemotron(small: bool) -> Two:
         (r"linear_fc2", "down_proj"),
     ]
     return to(source, target, table, groups=groups, vars={"g": 8, "q": 3 * head, "k": head, "v": head},
-              hidden=[f"*.self_attn.{x}_proj.weight" for x in "qkv"], truth="transformers' convert_nemotron_nemo_to_hf.py")  # fmt: skip
+              hidden=[f"*.self_attn.{x}_proj.weight" for x in "qkv"],
+              truth="transformers' convert_nemotron_nemo_to_hf.py")  # fmt: skip
 
 
 @pair("blind: BERT-base in KerasHub's names to Hugging Face: heads are axes, norms before Linears in a layer",
@@ -284,7 +286,7 @@ def swin_paddle(small: bool) -> Two:
         (r"relative_position_index", "a b -> (a b)"),
         (r"(qkv|attn\.proj|mlp\.\d|reduction|head)\.weight", TURNED),
     ]
-    return spelled(target, table, "swin_transformer.py of both: the same order of merging; Paddle's Linear is (in, out)",
+    return spelled(target, table, "swin_transformer.py of both: one order of merging; Paddle's Linear is (in, out)",
                    layouts, sizes={"a": 49, "b": 49})  # fmt: skip
 
 
@@ -638,7 +640,8 @@ def consoles(small: bool) -> Two:
     class Layer(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.norm_attn, self.qkv, self.out = nn.LayerNorm(width), nn.Linear(width, 3 * width), nn.Linear(width, width)
+            self.norm_attn = nn.LayerNorm(width)
+            self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
             self.norm_ffn, self.up, self.down = nn.LayerNorm(width), nn.Linear(width, 3072), nn.Linear(3072, width)
             self.adapter = Adapter()
 
@@ -669,3 +672,256 @@ def consoles(small: bool) -> Two:
         groups += join([f"decoder.layers.{at}.self_attn.{x}_proj" for x in "qkv"], f"layers.{at}.qkv")
     return to(source, Consoler(), table, groups=groups, truth=CODE,
               missing=["*.adapter.*", "feeling", "lora_?.*"])  # fmt: skip
+
+
+@pair("blind, own: VideoMAE-S sees falls: ten of twelve blocks, qkv whose k has no bias, depth, bottlenecks",
+      "transformers")  # fmt: skip
+def falls(small: bool) -> Two:
+    """Tubelets of four channels, so the first convolution is new; a pose in front of the head."""
+    import torch
+    import transformers
+    from torch import nn
+
+    width, depth = 384, 10
+    source = transformers.VideoMAEForVideoClassification(transformers.VideoMAEConfig(
+        hidden_size=width, num_hidden_layers=12, num_attention_heads=6, intermediate_size=1536,
+        num_labels=400))  # fmt: skip
+
+    class Attention(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.q_bias, self.v_bias = nn.Parameter(torch.zeros(width)), nn.Parameter(torch.zeros(width))
+            self.to_qkv, self.to_out = nn.Linear(width, 3 * width, bias=False), nn.Linear(width, width)
+
+    class Bottleneck(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.squeeze, self.mix = nn.Linear(width, 96), nn.Conv3d(96, 96, 3, padding=1, groups=96)
+            self.expand = nn.Linear(96, width)
+
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.pre_attn, self.attn = nn.LayerNorm(width), Attention()
+            self.bottleneck = Bottleneck()
+            self.pre_mlp = nn.LayerNorm(width)
+            self.mlp_in, self.mlp_out = nn.Linear(width, 1536), nn.Linear(1536, width)
+
+    class FallNet(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.tubes = nn.Conv3d(4, width, (2, 16, 16), (2, 16, 16))
+            self.trunk = nn.ModuleList([Block() for _ in range(depth)])
+            self.pool_norm = nn.LayerNorm(width)
+            self.pose = nn.Sequential(nn.Linear(51, 128), nn.GELU(), nn.Linear(128, width))
+            self.alarm = nn.Linear(width, 3)
+
+    layer = r"^videomae\.encoder\.layer\.(\d+)\."
+    table: list[Any] = [
+        (r"^classifier\..*|^videomae\.embeddings\.patch_embeddings\.projection\.weight|.*\.layer\.1[01]\..*", ""),
+        (r".*\.(query|key|value)\.weight$", "@"),
+        (r"^videomae\.embeddings\.patch_embeddings\.projection", "tubes"),
+        (r"^fc_norm", "pool_norm"),
+        (layer, r"trunk.\1."),
+        (r"attention\.attention\.(?:query\.bias|q_bias)", "attn.q_bias"),
+        (r"attention\.attention\.(?:value\.bias|v_bias)", "attn.v_bias"),
+        (r"attention\.output\.dense", "attn.to_out"),
+        (r"intermediate\.dense", "mlp_in"),
+        (r"output\.dense", "mlp_out"),
+        (r"layernorm_before", "pre_attn"),
+        (r"layernorm_after", "pre_mlp"),
+    ]
+    groups = []
+    for at in range(depth):
+        groups += join([f"videomae.encoder.layer.{at}.attention.attention.{x}" for x in ("query", "key", "value")],
+                       f"trunk.{at}.attn.to_qkv", False)  # fmt: skip
+    return to(source, FallNet(), table, groups=groups, truth=CODE,
+              missing=["tubes.weight", "*.bottleneck.*", "pose.*", "alarm.*"])  # fmt: skip
+
+
+@pair("blind, own: Mamba-130M reads genomes: sixteen of 24 layers, x and gate apart, both directions, bases for words",
+      "transformers")  # fmt: skip
+def genomes(small: bool) -> Two:
+    """The scan backwards shares the matrices and has a convolution and steps of its own; dt, B and C are apart."""
+    import torch
+    import transformers
+    from torch import nn
+
+    width, inner, depth = 768, 1536, 16
+    source = transformers.MambaForCausalLM(transformers.MambaConfig(num_hidden_layers=24))
+
+    class Scan(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.log_a, self.skip = nn.Parameter(torch.zeros(inner, 16)), nn.Parameter(torch.zeros(inner))
+            self.conv = nn.Conv1d(inner, inner, 4, groups=inner, padding=3)
+            self.to_dt, self.dt = nn.Linear(inner, 48, bias=False), nn.Linear(48, inner)
+            self.to_b, self.to_c = nn.Linear(inner, 16, bias=False), nn.Linear(inner, 16, bias=False)
+
+    class Layer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.pre = nn.RMSNorm(width)
+            self.in_x, self.in_gate = nn.Linear(width, inner, bias=False), nn.Linear(width, inner, bias=False)
+            self.ahead = Scan()
+            self.behind_conv, self.behind_dt = nn.Conv1d(inner, inner, 4, groups=inner), nn.Linear(48, inner)
+            self.out = nn.Linear(inner, width, bias=False)
+
+    class GenomeMamba(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.base = nn.Embedding(12, width)
+            self.layers = nn.ModuleList([Layer() for _ in range(depth)])
+            self.post = nn.RMSNorm(width)
+            self.masked = nn.Linear(width, 12)
+            self.tracks = nn.Linear(width, 53)
+
+    table: list[Any] = [
+        (r"^(lm_head|backbone\.embeddings)\..*|^backbone\.layers\.(1[6-9]|2\d)\..*", ""),
+        (r".*\.(in_proj|x_proj)\..*", "@"),
+        (r"^backbone\.norm_f", "post"),
+        (r"^backbone\.", ""),
+        (r"\.norm\.", ".pre."),
+        (r"\.mixer\.A_log", ".ahead.log_a"),
+        (r"\.mixer\.D", ".ahead.skip"),
+        (r"\.mixer\.conv1d", ".ahead.conv"),
+        (r"\.mixer\.dt_proj", ".ahead.dt"),
+        (r"\.mixer\.out_proj", ".out"),
+    ]
+    groups = []
+    for at in range(depth):
+        old, new = f"backbone.layers.{at}.mixer", f"layers.{at}"
+        groups += split(f"{old}.in_proj", [f"{new}.in_x", f"{new}.in_gate"], False)
+        groups.append(f"{old}.x_proj.weight -> {new}.ahead.to_dt.weight, {new}.ahead.to_b.weight,"
+                      f" {new}.ahead.to_c.weight | (t + m + n) i -> t i, m i, n i")  # fmt: skip
+    return to(source, GenomeMamba(), table, groups=groups, vars={"t": 48, "m": 16, "n": 16}, truth=CODE,
+              missing=["base.*", "*.behind_*", "masked.*", "tracks.*"])  # fmt: skip
+
+
+@pair("blind, own: BLOOM-560M weighs comments: q, k, v apart, eighteen of 24 layers, prefixes, a head for each tongue",
+      "transformers")  # fmt: skip
+def comments(small: bool) -> Two:
+    """The heads' q, k and v take turns in the file."""
+    import torch
+    import transformers
+    from torch import nn
+
+    width, depth = 1024, 18
+    source = transformers.BloomModel(transformers.BloomConfig(hidden_size=width, n_layer=24, n_head=16))
+
+    class Attention(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.q, self.k, self.v, self.o = (nn.Linear(width, width) for _ in range(4))
+            self.prefix = nn.Parameter(torch.zeros(2, 16, 12, 64))
+
+    class Layer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attn_norm, self.attn, self.mlp_norm = nn.LayerNorm(width), Attention(), nn.LayerNorm(width)
+            self.mlp = nn.ModuleDict({"wide": nn.Linear(width, 4 * width), "narrow": nn.Linear(4 * width, width)})
+
+    class CommentJudge(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.emb, self.emb_norm = nn.Embedding(250880, width), nn.LayerNorm(width)
+            self.stack = nn.ModuleList([Layer() for _ in range(depth)])
+            self.end_norm = nn.LayerNorm(width)
+            self.pool = nn.Linear(width, 1)
+            self.judges = nn.ModuleDict({tongue: nn.Linear(width, 5) for tongue in ("fr", "es", "ar", "hi")})
+
+    table: list[Any] = [
+        (r"^h\.(1[89]|2\d)\..*", ""),
+        (r".*query_key_value.*", "@"),
+        (r"^word_embeddings_layernorm", "emb_norm"),
+        (r"^word_embeddings", "emb"),
+        (r"^ln_f", "end_norm"),
+        (r"^h\.", "stack."),
+        (r"\.input_layernorm", ".attn_norm"),
+        (r"\.post_attention_layernorm", ".mlp_norm"),
+        (r"\.self_attention\.dense", ".attn.o"),
+        (r"\.dense_h_to_4h", ".wide"),
+        (r"\.dense_4h_to_h", ".narrow"),
+    ]
+    groups = []
+    for at in range(depth):
+        for kind, i in (("weight", " i"), ("bias", "")):
+            names = ", ".join(f"stack.{at}.attn.{x}.{kind}" for x in "qkv")
+            groups.append(f"h.{at}.self_attention.query_key_value.{kind} -> {names} | "
+                          f"(h (q + k + v)){i} -> (h q){i}, (h k){i}, (h v){i}")  # fmt: skip
+    return to(source, CommentJudge(), table, groups=groups, vars={"h": 16, "q": 64, "k": 64, "v": 64}, truth=CODE,
+              hidden=[f"*.attn.{x}.{kind}" for x in "qkv" for kind in ("weight", "bias")],
+              missing=["*.prefix", "pool.*", "judges.*"])  # fmt: skip
+
+
+@pair("blind, own: timm's GhostNet counts ears of wheat: sixteen bottlenecks in a row, main and cheap, a point head",
+      "timm")  # fmt: skip
+def wheat(small: bool) -> Two:
+    """Stages are no more; the gates' convolutions are Linears; the wide last layer stays behind."""
+    import timm
+    from torch import nn
+
+    source = timm.create_model("ghostnet_100")
+    olds = [block for stage in source.blocks[:9] for block in stage]
+    names = list(dict.fromkeys(re.findall(r"blocks\.[0-8]\.\d+(?=\.)", "\n".join(state(source)))))
+    assert len(olds) == len(names) == 16
+
+    def pair_of(old: Any) -> tuple[Any, Any]:
+        return (nn.Conv2d(old.in_channels, old.out_channels, old.kernel_size, old.stride, old.padding,
+                          groups=old.groups, bias=False), nn.BatchNorm2d(old.out_channels))  # fmt: skip
+
+    class Ghost(nn.Module):
+        def __init__(self, old: Any) -> None:
+            super().__init__()
+            self.main, self.main_bn = pair_of(old.primary_conv[0])
+            self.cheap, self.cheap_bn = pair_of(old.cheap_operation[0])
+
+    class Gate(nn.Module):
+        def __init__(self, old: Any) -> None:
+            super().__init__()
+            less, size = old.conv_reduce.weight.shape[:2]
+            self.fc_a, self.fc_b = nn.Linear(size, less), nn.Linear(less, size)
+
+    class Unit(nn.Module):
+        def __init__(self, old: Any) -> None:
+            super().__init__()
+            self.enter = Ghost(old.ghost1)
+            if hasattr(old, "conv_dw") and old.conv_dw is not None:
+                self.down, self.down_bn = pair_of(old.conv_dw)
+            if old.se is not None:
+                self.gate = Gate(old.se)
+            self.leave = Ghost(old.ghost2)
+            if len(old.shortcut):
+                self.side_dw, self.side_dw_bn = pair_of(old.shortcut[0])
+                self.side_pw, self.side_pw_bn = pair_of(old.shortcut[2])
+
+    class WheatNet(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.first_bn = nn.Conv2d(3, 16, 3, 2, 1, bias=False), nn.BatchNorm2d(16)
+            self.row = nn.Sequential(*(Unit(old) for old in olds))
+            self.neck = nn.ModuleList([nn.Conv2d(size, 64, 1) for size in (40, 112, 160)])
+            self.smooth = conv_bn(64, 64, 3)
+            self.points = nn.Conv2d(64, 1, 1)
+            self.offsets = nn.Conv2d(64, 2, 1)
+
+    sides = {"0": "side_dw", "1": "side_dw_bn", "2": "side_pw", "3": "side_pw_bn"}
+    table: list[Any] = [
+        (r"^(blocks\.9|conv_head|classifier)\..*", ""),
+        (r"^conv_stem", "first"),
+        (r"^bn1", "first_bn"),
+        (r"^blocks\.\d\.\d+(?=\.)", lambda m: f"row.{names.index(m[0])}"),
+        (r"\.ghost1", ".enter"),
+        (r"\.ghost2", ".leave"),
+        (r"\.primary_conv\.0", ".main"),
+        (r"\.primary_conv\.1", ".main_bn"),
+        (r"\.cheap_operation\.0", ".cheap"),
+        (r"\.cheap_operation\.1", ".cheap_bn"),
+        (r"\.conv_dw", ".down"),
+        (r"\.bn_dw", ".down_bn"),
+        (r"\.se\.conv_reduce", ".gate.fc_a"),
+        (r"\.se\.conv_expand", ".gate.fc_b"),
+        (r"\.shortcut\.(\d)", lambda m: f".{sides[m[1]]}"),
+    ]
+    return to(source, WheatNet(), table, [(r"\.se\.\w+\.weight", "o i 1 1 -> o i")], truth=CODE,
+              missing=["neck.*", "smooth.*", "points.*", "offsets.*"])  # fmt: skip
