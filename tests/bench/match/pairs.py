@@ -148,7 +148,7 @@ def entries(names: Sequence[str] = (), *, blind: bool = False) -> Iterator[Entry
     fresh = "vision detect segment text llama sound video more diffusion libs keras strange"
     held = "held held_vision held_text held_detect held_hand held_strange held_tensorflow held_diffusion held_ties"
     fresh = " ".join(f"fresh_{name}" for name in fresh.split())
-    newest = " ".join(f"blind_{number}" for number in range(1, 22)) if blind else ""
+    newest = " ".join(f"blind_{number}" for number in range(1, 24)) if blind else ""
     for module in f"{modules} {held} {strangers} {fresh} {newest}".split():
         importlib.import_module(f"tests.bench.match.pairs_{module}")
     for entry in PAIRS.values():
