@@ -8,13 +8,15 @@ of their numbers, if there are as many. What only one file has does not count.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from ckptool.matching.instances import COUNTED, Block, Instance, Kind, Pair
 
 Contents = frozenset[tuple[Kind, int]]
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -52,7 +54,7 @@ def in_parts(ours: Sequence[Instance], theirs: Sequence[Instance]) -> list[Pair]
         inner = {(one.name, other.name): (one, other) for one, other in _paired(_parts(here), _parts(there))}
         todo += [pair for names, pair in inner.items() if names not in pairs]
         pairs |= inner
-        for one, other in _alone(here.modules, there.modules):
+        for one, other in _alone(here.modules, there.modules, is_whole=not here.name):
             if used.isdisjoint((id(one), id(other))):
                 used |= {id(one), id(other)}
                 found.append((one, other))
@@ -78,8 +80,11 @@ def _modules(one: Instance) -> list[Block]:
     return [parts[:depth] for depth in range(len(parts), -1, -1)]
 
 
-def _alone(ours: Iterable[Instance], theirs: Iterable[Instance]) -> list[Pair]:
-    """Those that are alone of their kind on both sides."""
+def _alone(ours: Iterable[Instance], theirs: Iterable[Instance], *, is_whole: bool) -> list[Pair]:
+    """Those that are alone of their kind on both sides; in a part of the file also those that are counted.
+
+    Of those no others may have the same axes the other way round, for these may be stored so.
+    """
     rows: list[dict[Kind, list[Instance]]] = []
     for side in (ours, theirs):
         kinds: dict[Kind, list[Instance]] = defaultdict(list)
@@ -87,7 +92,12 @@ def _alone(ours: Iterable[Instance], theirs: Iterable[Instance]) -> list[Pair]:
             kinds[one.kind].append(one)
         rows.append(kinds)
     here, there = rows
-    return [(row[0], there[kind][0]) for kind, row in here.items() if len(row) == len(there.get(kind, ())) == 1]
+    return [
+        pair
+        for kind, row in here.items()
+        if len(row) == 1 or not (is_whole or (kind[0], kind[1][::-1]) in here.keys() - {kind})
+        for pair in _by_numbers(row, there.get(kind, []), lambda one: one.tokens)
+    ]
 
 
 def _parts(whole: _Part) -> list[_Part]:
@@ -113,18 +123,36 @@ def _paired(ours: Iterable[_Part], theirs: Iterable[_Part]) -> list[tuple[_Part,
         for part in side:
             alike[part.contents].append(part)
         rows.append(alike)
-    found = []
-    for contents, row in rows[0].items():
-        other = rows[1].get(contents, [])
-        if len(row) == len(other) and (len(row) == 1 or (_are_counted(row) and _are_counted(other))):
-            found += [*zip(sorted(row, key=_numbers), sorted(other, key=_numbers), strict=True)]
+    return [
+        pair
+        for contents, row in rows[0].items()
+        for pair in _by_numbers(row, rows[1].get(contents, []), lambda part: part.name)
+    ]
+
+
+def _by_numbers(ours: Sequence[T], theirs: Sequence[T], name: Callable[[T], Block]) -> list[tuple[T, T]]:
+    """Of as many on both sides: those whose names differ in numbers alone, in their order, if no others are as many."""
+    if len(ours) != len(theirs):
+        return []
+    here, there = (_families(side, name) for side in (ours, theirs))
+    return [
+        pair
+        for size, rows in here.items()
+        if len(rows) == len(there.get(size, ())) == 1
+        for pair in zip(rows[0], there[size][0], strict=True)
+    ]
+
+
+def _families(side: Iterable[T], name: Callable[[T], Block]) -> dict[int, list[list[T]]]:
+    """Those whose names differ in numbers alone, in their order, by how many they are."""
+    rows: dict[str, list[T]] = defaultdict(list)
+    for one in side:
+        rows[COUNTED.sub("#", ".".join(name(one)))].append(one)
+    found: dict[int, list[list[T]]] = defaultdict(list)
+    for row in rows.values():
+        found[len(row)].append(sorted(row, key=lambda one: _numbers(name(one))))
     return found
 
 
-def _are_counted(parts: Sequence[_Part]) -> bool:
-    """Their names differ in numbers alone."""
-    return len({COUNTED.sub("#", ".".join(part.name)) for part in parts}) == 1
-
-
-def _numbers(part: _Part) -> list[int]:
-    return [int(text) if text.isdigit() else ord(text) for text in COUNTED.findall(".".join(part.name))]
+def _numbers(name: Block) -> list[int]:
+    return [int(text) if text.isdigit() else ord(text) for text in COUNTED.findall(".".join(name))]

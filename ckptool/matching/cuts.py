@@ -178,7 +178,7 @@ def _collect(nodes: _Members, path: tuple[Part, ...], cut: _Cut, found: list[Uni
     for ordinals, node in nodes:
         for name, child in node.children.items():
             names[name].append((ordinals, child))
-    said = norms_beside(names) | meant_beside(frozenset(names))
+    said = norms_beside(names, _affine(names)) | meant_beside(frozenset(names))
     nested = any(part.family for part in path)
     ranked = _lettered(names)
     grouped: set[str] = set()
@@ -202,6 +202,17 @@ def _collect(nodes: _Members, path: tuple[Part, ...], cut: _Cut, found: list[Uni
     for name, rows in names.items():
         if name not in grouped:
             _collect(rows, (*path, Part(name, rank=ranked.get(name), said=said.get(name, ()))), cut, found)
+
+
+def _affine(names: Mapping[str, _Members]) -> list[str]:
+    """Those that are a vector and its bias."""
+    return [
+        name
+        for name, rows in names.items()
+        if all(
+            node.tensors.keys() == {"weight", "bias"} and len(node.tensors["weight"][0].shape) == 1 for _, node in rows
+        )
+    ]
 
 
 def _numbered(names: Iterable[str]) -> dict[tuple[str, str], dict[int, str]]:

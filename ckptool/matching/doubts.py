@@ -20,6 +20,7 @@ Numbers = tuple[int, ...]
 
 _PLACE = re.compile(r"\d+/\d+")
 _NUMBERED = re.compile(r"([a-z]+)(\d+)")
+_FIRST = re.compile(r"(\D*)(\d+)")
 _BLOCK = re.compile(r"[^./]*[./](?:[^\d]*\d+[^./]*[./])?")
 _MOST = 40  # modules of one list that are compared with each other; of more only the order of a file tells
 _CLEARLY = 0.3  # by how much better words must agree than with each other's, against the order
@@ -159,21 +160,24 @@ def _are_rare(matches: Iterable[Match]) -> bool:
 
 
 def _is_mirrored(matches: Sequence[Match], common: set[str]) -> bool:
-    """All are in reverse order, and no word is on both sides: an encoder, and a decoder that is its mirror image."""
+    """All blocks are in reverse order, and no word is on both sides: an encoder, and a decoder that is its mirror."""
     if any(named_words(one.source, one.target) - common for one in matches):
         return False
-    rows = sorted(
-        (_natural(here), _natural(there))
+    pairs = [
+        (here, there)
         for one in matches
         if not one.source.kind and not one.target.kind
         for here, there in zip(one.source.keys[one.source.main], one.target.keys[one.target.main], strict=True)
-    )
-    falls = all(one[1] > other[1] for one, other in pairwise(rows))
-    return len(rows) >= _FEWEST and falls
+    ]
+    rows = sorted({(_numbered_first(here), _numbered_first(there)) for here, there in pairs})
+    falls = all(one[0] != other[0] and one[1] > other[1] for one, other in pairwise(rows))
+    return len(pairs) >= _FEWEST and len(rows) > 1 and falls
 
 
-def _natural(key: str) -> list[object]:
-    return [int(text) if text.isdigit() else text for text in re.split(r"(\d+)", key)]
+def _numbered_first(key: str) -> tuple[str, int]:
+    """The name up to its first number, and this."""
+    found = _FIRST.match(key)
+    return (found[1], int(found[2])) if found else (key, 0)
 
 
 # ---------------------------------------------------------------------------------------------- inside a block

@@ -17,11 +17,12 @@ _MEANT: dict[int, dict[int, tuple[str, ...]]] = {  # by how many there are, and 
 }
 
 
-def norms_beside(siblings: Collection[str]) -> dict[str, tuple[str, ...]]:
+def norms_beside(siblings: Collection[str], norms: Collection[str] = ()) -> dict[str, tuple[str, ...]]:
     """What the names of two or three norms mean beside each other in a block; nothing where one of them is not known.
 
     Args:
         siblings: the names in a block.
+        norms: those of them that are norms by what they hold, a vector and its bias, whatever they are called.
 
     Example:
         >>> norms_beside(["attn", "norm1", "mlp", "postAttentionLayernorm"])["postAttentionLayernorm"]
@@ -30,13 +31,16 @@ def norms_beside(siblings: Collection[str]) -> dict[str, tuple[str, ...]]:
         {}
         >>> sorted(norms_beside(["attn", "norm1", "temporal_norm1", "norm2"]))
         ['norm1', 'norm2']
+        >>> norms_beside(["attn", "pre_attn", "pre_mlp"], norms=["pre_attn", "pre_mlp"])["pre_mlp"]
+        ('mlp', 'norm', '2/2')
     """
     known = frozenset[str]().union(*vocabulary().norms)
-    norms = {
-        name: said for name in siblings if "norm" in (said := _said(name)) and not any(map(str.isalpha, said - known))
+    said = {name: _said(name) | ({"norm"} if name in norms else set()) for name in siblings}
+    found = {
+        name: words for name, words in said.items() if "norm" in words and not any(map(str.isalpha, words - known))
     }
-    others = {word for name in siblings if name not in norms for word in words_of(name)}
-    places = {name: vocabulary().norms.get(said, -1) for name, said in norms.items()}
+    others = {word for name in siblings if name not in found for word in words_of(name)}
+    places = {name: vocabulary().norms.get(words, -1) for name, words in found.items()}
     if sorted(places.values()) not in ([0, 2], [0, 1, 2]) or (others and not others & _PARTS):
         return {}
     return {name: _MEANT[len(places)][place] for name, place in places.items()}

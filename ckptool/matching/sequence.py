@@ -70,7 +70,7 @@ def in_sequence(
     whole = [[one for one in side if one.is_matrix] for side in (ours, theirs)]
     parts = in_parts(*whole)
     here, there = (_counted(row, is_ordered) for row, is_ordered in zip(whole, ordered, strict=True))
-    laid = _common(here, there)
+    laid = _common(here, there, parts)
     spine = _joined(parts, laid)
     share, kinds = len(spine) / max(1, min(map(len, whole))), len({one.kind for one, _ in spine})
     is_same = len(ours) >= _SAME and [one.kind for one in ours] == [one.kind for one in theirs]
@@ -155,14 +155,18 @@ def _hung(laid: Sequence[Pair], sides: Sides, said: Iterable[Pair]) -> list[Pair
     return found
 
 
-def _common(ours: Sequence[Instance], theirs: Sequence[Instance]) -> list[Pair]:
-    """The pairs of equal kind that are in every longest way to lay one sequence on the other."""
+def _common(ours: Sequence[Instance], theirs: Sequence[Instance], known: Iterable[Pair] = ()) -> list[Pair]:
+    """The pairs of equal kind that are in every longest way to lay one sequence on the other; known ones stay pairs."""
     if not ours or not theirs:
         return []
     import numpy as np
 
+    own = {id(one): at for at, pair in enumerate(known) for one in pair}
     number: dict[object, int] = {}
-    here, there = (np.array([number.setdefault(one.kind, len(number)) for one in side]) for side in (ours, theirs))
+    here, there = (
+        np.array([number.setdefault(own.get(id(one), one.kind), len(number)) for one in side])
+        for side in (ours, theirs)
+    )
     same = here[:, None] == there[None, :]
     before, behind = _lengths(same), _lengths(same[::-1, ::-1])[::-1, ::-1]
     total = before[-1, -1]

@@ -288,8 +288,11 @@ def _tells(edge: Edge, rival: Edge) -> bool:
 
 
 def _is_elsewhere(edge: Edge, rival: Edge) -> bool:
-    """The rival is in a list whose blocks hold something else, and words do not speak for it."""
-    return signals()["blocks"].told(edge.blocks, rival.blocks or 0.0) and rival.fit <= edge.fit
+    """The rival is in a list whose blocks hold something else, or that is another's, and words do not speak for it."""
+    rows = signals()
+    is_other = rows["blocks"].told(edge.blocks, rival.blocks or 0.0)
+    is_others = rival.context is not None and rows["around"].told(edge.context, rival.context)
+    return (is_other or is_others) and rival.fit <= edge.fit
 
 
 def _says_more(edge: Edge, rivals: Iterable[Edge]) -> bool:
