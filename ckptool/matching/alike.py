@@ -13,7 +13,6 @@ from ckptool.matching.words import is_structure, vocabulary, words_of
 _KINDS = (frozenset({"token", "pos", "patch", "type", "cls"}), frozenset("qkv"))
 _NORM = re.compile(r"(Batch|Layer|Group|Instance|RMS|Rms)_?Norm(alization)?(\d?d)?$")
 _NO_NORM = re.compile(r"(Lazy)?(NonDynamicallyQuantizable)?(Linear|Conv(Transpose)?\dd|Conv1D|Embedding|Bilinear)")
-COPY = 0.5  # less for a pair of which one is a copy
 OPTIONAL = frozenset({"bias", "num_batches_tracked"})  # roles that one side may lack
 
 Form = Callable[[Unit], tuple[Shape, ...]]
@@ -131,15 +130,8 @@ def _is_norm(made_of: str) -> bool | None:
 
 
 def penalty(source: Unit, target: Unit) -> float:
-    """For what does not fit quite: a bias that one lacks, another rank, a copy of another tower."""
+    """For what does not fit quite: a bias that one lacks, another rank."""
     lacking = (source.shapes.keys() ^ target.shapes.keys()) - {"num_batches_tracked"}
     found = 0.15 * len(lacking)
     found += 0.1 * (len(source.shapes[source.main][0]) != len(target.shapes[target.main][0]))
-    found += 0.05 * (source.bare != target.bare)
-    return found + COPY * (is_copy(source) != is_copy(target))
-
-
-def is_copy(unit: Unit) -> bool:
-    """It is in a tower that is a running copy of another."""
-    marks = vocabulary().copies
-    return any(part.text in marks for part in unit.path) or any(mark in unit.words for mark in marks)
+    return found + 0.05 * (source.bare != target.bare)

@@ -25,7 +25,6 @@ Places = tuple[Mapping[str, int], Mapping[str, int]]
 
 _NAMED = 0.4  # of the words agree, at least, where a bias has no matrix beside it
 _MOSTLY = 0.8  # of the tensors of the smaller side match, so that what one signal tells of the others is right
-_REST = 0.2  # of the modules, at most, are matched because all others are
 
 
 def best_of(tries: Sequence[Attempt]) -> Attempt:
@@ -81,14 +80,12 @@ class Attempt:
         self._add(board.run(judge), ways.doubtful)
         self._sequence(board, ways)
         self._hang(board, ways.doubtful)
-        self._rest(board, ways.doubtful)
         if self.found:
             self._add([*board.run(guess), *board.by_order()], ways.doubtful)
         self._residue(board.known)
         self.weighed += board.edges
         self._most()
         self._doubt(ways.io, is_same=is_same)
-        self.found = _joined(self.found)
 
     def _lists(self, board: Board, ways: Orientation) -> None:
         """Lists whose blocks are alike one after the other, though not all are of one kind."""
@@ -169,15 +166,6 @@ class Attempt:
             if at in here and to in there
         ]
         return laid, hung(laid, (ours, theirs))
-
-    def _rest(self, board: Board, doubtful: frozenset[str]) -> None:
-        """What is left on both sides, if that is the same shapes equally often."""
-        ours, theirs = map(board.free, self.units)
-        left = sum(len(unit.members) for unit in ours) / sum(len(unit.members) for unit in self.sources)
-        if _hold_the_same(ours, theirs) and (left <= _REST or not self.found):
-            for edge in board.edges:
-                edge.whole = True
-            self._add(board.run(judge), doubtful)
 
     def _residue(self, known: Known) -> None:
         """Tensors of modules of which others are matched, or have changed their size: biases beside a fused matrix."""
@@ -261,34 +249,6 @@ def _taken(one: Match) -> Match:
 
 def _tensors(one: Match) -> int:
     return len(one.target.members) * len(one.target.shapes)
-
-
-def _joined(found: Sequence[Match]) -> list[Match]:
-    """Matches, those that were made of parts of one unit and one other together again."""
-    rows: dict[object, list[Match]] = {}
-    for one in found:
-        alone = one if one.source.kind or one.target.kind else (*one.source.atoms, *one.target.atoms)
-        rows.setdefault((alone, one.way, one.confidence.within(Confidence.ALIGNED)), []).append(one)
-    return [row[0] if len(row) == 1 else _union(row) for row in rows.values()]
-
-
-def _union(matches: Sequence[Match]) -> Match:
-    ours, theirs = matches[0].source.atoms[0], matches[0].target.atoms[0]
-    pairs = sorted(
-        pair
-        for one in matches
-        for pair in zip(
-            one.source.rows or range(len(ours.members)), one.target.rows or range(len(theirs.members)), strict=True
-        )
-    )
-    here, there = ([*row] for row in zip(*pairs, strict=True))
-    least = max(matches, key=lambda one: one.confidence.rank)
-    sides = (
-        unit if rows == list(range(len(unit.members))) else unit.restricted(rows)
-        for unit, rows in ((ours, here), (theirs, there))
-    )
-    source, target = sides
-    return replace(least, source=source, target=target)
 
 
 def _main_keys(match: Match) -> set[str]:

@@ -19,7 +19,6 @@ Chain = tuple[str, ...]
 Numbers = tuple[int, ...]
 
 _PLACE = re.compile(r"\d+/\d+")
-_NUMBERED = re.compile(r"([a-z]+)(\d+)")
 _FIRST = re.compile(r"(\D*)(\d+)")
 _BLOCK = re.compile(r"[^./]*[./](?:[^\d]*\d+[^./]*[./])?")
 _MOST = 40  # modules of one list that are compared with each other; of more only the order of a file tells
@@ -27,7 +26,6 @@ _CLEARLY = 0.3  # by how much better words must agree than with each other's, ag
 _BARELY = 0.05  # the same where there is no order
 _MAJORITY = 2 / 3
 _NEARLY_ALL = 0.8  # of the modules of a side have a counterpart
-_SAMPLES = 20  # blocks in which the names around a module are looked at
 _SIBLINGS = 4  # children of one module that went to one
 _FEWEST = 3  # matches whose order says something
 _KERNELS, _MATRICES = 7, 3  # shapes that are no accident
@@ -52,7 +50,6 @@ def doubted(
     for row in lists.values():
         found |= dict.fromkeys(_crossing(row, ordered=ordered), Evidence.CROSSED)
     found |= dict.fromkeys(_of_other_lists(matches), Evidence.OTHER_BLOCKS)
-    found |= dict.fromkeys(_of_other_names(matches), Evidence.OTHER_BLOCKS)
     is_most = _is_most(matches, sources, targets)
     found |= dict.fromkeys(_namesakes(matches, sources, targets, is_most=is_most), Evidence.NAMESAKE)
     found |= dict.fromkeys(of_twins(matches, sources, targets), Evidence.TWIN)
@@ -256,25 +253,6 @@ def _of_other_lists(matches: Iterable[Match]) -> set[Match]:
         if falls and len(most) == len(ours) == len(theirs) > 1:  # each block has its own
             found |= {match for match, said in row if not said <= {*most}}
     return found
-
-
-def _of_other_names(matches: Iterable[Match]) -> set[Match]:
-    """Those in a module of another number (``branch1``, ``Branch_2``), where most keep that of theirs."""
-    votes: dict[str, tuple[set[Match], set[Match]]] = defaultdict(lambda: (set(), set()))
-    for one in matches:
-        if not one.source.kind and not one.target.kind:
-            rows = [*zip(one.source.keys[one.source.main], one.target.keys[one.target.main], strict=True)]
-            for keys in rows[:: max(1, len(rows) // _SAMPLES)]:
-                here, there = map(_numbered, keys)
-                for name in here.keys() & there.keys():
-                    votes[name][here[name] != there[name]].add(one)
-    return {one for kept, moved in votes.values() if len(moved) < len(kept) for one in moved}
-
-
-def _numbered(key: str) -> dict[str, str]:
-    """The numbers of the modules with such names around a tensor's module."""
-    found = map(_NUMBERED.fullmatch, key.replace("/", ".").replace("_", "").lower().split(".")[:-2])
-    return {match[1]: match[2] for match in found if match}
 
 
 # ---------------------------------------------------------------------------------------------- another order inside

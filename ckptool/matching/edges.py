@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 
-from ckptool.matching.alike import COPY, compatible, is_copy, penalty, same_end, similarity
+from ckptool.matching.alike import compatible, penalty, same_end, similarity
 from ckptool.matching.blocks import Laid, likeness_of_lists
 from ckptool.matching.modules import Shape, Unit
 from ckptool.matching.orient import is_bare_square
@@ -231,10 +231,8 @@ def _compare_lists(edges: Iterable[Edge], sources: Sequence[Unit], targets: Sequ
         if lengths[0][here] == lengths[1][there] and signals()["blocks"].supports(share)
     }
     sides = {here for here, _ in equal}, {there for _, there in equal}
-    are_copies = [all(map(is_copy, units)) for units in (sources, targets)]
     for edge in edges:
         here, there = edge.source.chain, edge.target.chain
-        edge.penalty -= COPY * (are_copies[0] != are_copies[1])  # all of a file, under a prefix
         if (here, there) not in equal and (here in sides[0] or there in sides[1]) and not edge.is_same:
             edge.penalty += _OTHER_LENGTH
         edge.blocks = alike.get((here, there))

@@ -24,7 +24,6 @@ Specs = Mapping[str, TensorSpec]
 Chain = tuple[str, ...]
 
 _SAME_NAMES = 0.45  # of the modules that match; what has so many of them is related
-_NAMED_ALIKE = 0.75  # of them are called alike, so that a part of a model is told by its blocks alone
 _CLASSES = 100  # rows of a table, at least, that no other model has by chance
 _ALIKE = 0.7  # of the modules, or matrices, of the smaller block have a counterpart in the other, which else is another
 _AROUND = 3  # modules outside of all blocks, at least, that match by their names, a table of places among them
@@ -32,7 +31,6 @@ _FEW = 16  # rows of a head that is small
 _KINDS = 5  # shapes of matrices, at least,
 _NEARLY_ALL = 0.82  # and of all shapes of one side, that models of one kind have in common
 _RELATED, _MATRICES = 0.3, 0.4  # of the tensors, or of the matrices, of the smaller side match in related models
-_SAME_ENDS = 0.15  # of either where what stands before and behind the blocks has the same shapes
 
 
 def related(
@@ -45,13 +43,9 @@ def related(
     sure = [pair for one, row in found for pair in row if _belongs(one)]
     made, used = {key for pair in sure for key in pair.targets}, {key for pair in sure for key in pair.sources}
     matched = max(len(made), len(used))
-    ours, theirs = map(_ends, attempt.units)
-    has_same_ends = ours == theirs != set() and _are_alike(attempt)
     sides = (source.keys(), target.keys(), _RELATED), (_matrices(source), _matrices(target), _MATRICES)
     if not any(
-        max(len(made & there), len(used & here))
-        >= (_SAME_ENDS if has_same_ends else least) * min(len(here), len(there))
-        for here, there, least in sides
+        max(len(made & there), len(used & here)) >= least * min(len(here), len(there)) for here, there, least in sides
     ):
         having = many(matched, "tensor has", "tensors have")
         text = f"the two seem unrelated: only {having} a counterpart that names and shapes agree on"
@@ -64,13 +58,6 @@ def related(
         ]
         return found, (Note(text, "--accept guess takes them all the same"),)
     return found, ()
-
-
-def _are_alike(attempt: Attempt) -> bool:
-    """All lists of which blocks match hold the same."""
-    likeness = likeness_of_lists(*attempt.units)
-    lists = {(one.source.chain, one.target.chain) for one in attempt.found if _belongs(one)}
-    return all(likeness.get(row, 1.0) >= signals()["blocks"].agrees for row in lists)
 
 
 def _matrices(specs: Specs) -> AbstractSet[str]:
@@ -205,21 +192,7 @@ def _only_blocks(attempt: Attempt) -> bool:
     around = [one for one in sure if not one.target.chain and named_words(one.source, one.target)]
     if len(around) >= _AROUND and any("pos" in one.target.words for one in around):
         return False
-    if ours and theirs:
-        return not ours & theirs
-    alike = sum(len(one.target.members) for one in sure if _named_alike(one))  # nothing but blocks on one side
-    return bool(ours or theirs) and alike <= _NAMED_ALIKE * sum(len(one.target.members) for one in sure)
-
-
-def _named_alike(one: Match) -> bool:
-    """Half of the longer name is the end of both, or three quarters of it the beginning."""
-    ours, theirs = ([part.text for part in unit.path] for unit in (one.source, one.target))
-    longer = max(len(ours), len(theirs))
-    behind, before = (
-        next((at for at, (a, b) in enumerate(zip(*names, strict=False)) if a != b), min(len(ours), len(theirs)))
-        for names in ((ours[::-1], theirs[::-1]), (ours, theirs))
-    )
-    return (behind > 1 and behind >= longer / 2) or (before > 1 and before >= 0.75 * longer)
+    return bool(ours or theirs) and not ours & theirs
 
 
 def _ends(units: Sequence[Unit]) -> set[Shape]:

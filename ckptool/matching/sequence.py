@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ckptool.matching.alike import contradicts, similarity
-from ckptool.matching.blocks import counts_back
 from ckptool.matching.contents import in_parts
 from ckptool.matching.edges import Match, flip
 from ckptool.matching.instances import COUNTED, Block, Instance, Pair, Sides, homes_of, hung, instances_of
@@ -31,7 +30,6 @@ _SAME = 12  # modules of two files that are the same from the first to the last
 _LARGEST = 2000  # modules of a file
 _WORDS, _MARGIN = 0.25, 0.1  # words that agree, and by how much better than those of a part that holds the same
 _OTHERS = 0.05  # of what is matched already, at most, is at another place
-_MOSTLY = 0.75  # of the blocks of a list keep their numbers, or are all as many further on
 _CLEARLY = 0.95  # of the matrices have a place, so that what is at another is wrong
 
 
@@ -84,7 +82,7 @@ def in_sequence(
     else:
         vectors = ([one for one in side if not one.is_matrix] for side in (ours, theirs))
         said = _common(*(_counted(row, is_ordered) for row, is_ordered in zip(vectors, ordered, strict=True)))
-    found = _counted_alike(_apart(found + _hung(found, (ours, theirs), said), ours, theirs))
+    found = _apart(found + _hung(found, (ours, theirs), said), ours, theirs)
     twins = _twins(ours), _twins(theirs)
     again = [
         (one, other)
@@ -209,30 +207,6 @@ def _apart(found: Sequence[Pair], *sides: Sequence[Instance]) -> list[Pair]:
     return [
         (one, other) for one, other in found if one.kind not in kinds or shifted.isdisjoint((one.block, other.block))
     ]
-
-
-def _counted_alike(found: Sequence[Pair]) -> list[Pair]:
-    """The pairs, but for those of blocks that are counted otherwise than most of their list."""
-    found = [(one, other) for one, other in found if counts_back(one.block) == counts_back(other.block)]
-    steps = [(_list(one), _list(other), _number(other) - _number(one)) for one, other in found]
-    votes: dict[object, Counter[int]] = defaultdict(Counter)
-    for here, there, step in {(*row, one.block): row for row, (one, _) in zip(steps, found, strict=True)}.values():
-        votes[here, there][step] += 1
-    return [
-        pair
-        for pair, (here, there, step) in zip(found, steps, strict=True)
-        if max(votes[here, there].values()) in (votes[here, there][step], 1)
-        or max(votes[here, there].values()) < _MOSTLY * votes[here, there].total()
-    ]
-
-
-def _list(one: Instance) -> Block:
-    return tuple(COUNTED.sub("#", part) for part in one.block)
-
-
-def _number(one: Instance) -> int:
-    """The last number of a block's name."""
-    return int(next(iter(re.findall(r"\d+", ".".join(one.block))[::-1]), 0))
 
 
 def _twins(modules: Sequence[Instance]) -> dict[int, list[Instance]]:

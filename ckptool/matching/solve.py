@@ -25,7 +25,6 @@ _BARELY = 0.05  # by which the words that two names share weigh more than those 
 _SAME_WORDS = 0.6  # of the words agree, whatever the order says
 _MANY = 4  # blocks in which a module has the same shapes on both sides, so that these are no accident
 _SEVERAL = 3  # shapes of a module that has another in each block, likewise
-_ALL = 0.99  # of what lies around a module lies around the other, all but for rounding
 _WORDS = 10_000  # of a vocabulary
 
 Judge = Callable[[Edge, Sequence[Edge], bool], Match | None]
@@ -252,7 +251,7 @@ def judge(edge: Edge, rivals: Sequence[Edge], all_off: bool) -> Match | None:
         or (rows["siblings"].rejects(edge.siblings) and not by_words and bool(rivals))
         or (rows["order"].rejects(edge.order) and mine < _SAME_WORDS and bool(rivals))
         or out_of_order
-        or (edge.backwards and edge.words < _SOME and not _is_close(edge))
+        or (edge.backwards and edge.words < _SOME)
     )
     if against and not same:
         return None
@@ -305,11 +304,6 @@ def _says_more(edge: Edge, rivals: Iterable[Edge]) -> bool:
         or not vocabulary().marks.isdisjoint({*rival.source.words, *rival.target.words} - said)
         for rival in rivals
     )
-
-
-def _is_close(edge: Edge) -> bool:
-    """All that is matched around the one lies around the other."""
-    return (edge.context or 0.0) >= _ALL
 
 
 def is_supported(edge: Edge) -> bool:
