@@ -138,7 +138,7 @@ def _by_numbers(ours: Sequence[T], theirs: Sequence[T], name: Callable[[T], Bloc
     return [
         pair
         for size, rows in here.items()
-        if len(rows) == len(there.get(size, ())) == 1
+        if len(rows) == len(there.get(size, ())) == 1 and all(_are_counted(row[0], name) for row in (rows, there[size]))
         for pair in zip(rows[0], there[size][0], strict=True)
     ]
 
@@ -152,6 +152,11 @@ def _families(side: Iterable[T], name: Callable[[T], Block]) -> dict[int, list[l
     for row in rows.values():
         found[len(row)].append(sorted(row, key=lambda one: _numbers(name(one))))
     return found
+
+
+def _are_counted(row: Sequence[T], name: Callable[[T], Block]) -> bool:
+    """No two have the same numbers."""
+    return len({name(one) for one in row}) == len(row)
 
 
 def _numbers(name: Block) -> list[int]:

@@ -81,7 +81,8 @@ def in_sequence(
         said = [row for row in _beside(found + said, ours, theirs) if not row[0].is_matrix]
     else:
         vectors = ([one for one in side if not one.is_matrix] for side in (ours, theirs))
-        said = _common(*(_counted(row, is_ordered) for row, is_ordered in zip(vectors, ordered, strict=True)))
+        mine, its = (_counted(row, is_ordered) for row, is_ordered in zip(vectors, ordered, strict=True))
+        said = _common(mine, its)
     found = _apart(found + _hung(found, (ours, theirs), said), ours, theirs)
     twins = _twins(ours), _twins(theirs)
     again = [
