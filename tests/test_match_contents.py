@@ -138,3 +138,77 @@ def test_experts_and_convolutions_of_q_k_and_v_have_their_axes_told(order: Calla
     layouts = {pair.layout for pair in report.accepted()} - {""}
     assert "a b c -> a c b" in layouts and any(layout.startswith("(a0 + a1 + a2) i 1 -> ") for layout in layouts)
     checked(report, source, target)
+
+
+def shuffle_units(stage: str, block: str, first: str, second: str) -> Rows:
+    """ShuffleNet V2: two convolutions of one shape in each unit; the first unit holds what another unit does, and more.
+
+    Args:
+        stage: a name for the number of a stage.
+        block: of a unit in it, behind the first one.
+        first: of the first convolution.
+        second: of the other one.
+    """
+    rows: Rows = []
+    for number, width in enumerate((6, 10, 14)):
+        head = stage.format(number)
+        units = [f"{head}.{block.format(0, -1)}", *(f"{head}.{block.format(at + 1, at)}" for at in range(3))]
+        rows += conv(f"{units[0]}.short", width, width - 4 if number else 3, 1)
+        for unit in units:
+            rows += conv(f"{unit}.{first}", width, width, 1) + conv(f"{unit}.{second}", width, width, 1)
+            rows += [(f"{unit}.dw.weight", (width, 1, 3, 3))]
+    return rows
+
+
+def test_equal_convolutions_of_a_unit_are_counted(order: Callable[[Rows], Specs]) -> None:
+    source = order(shuffle_units("stage{}", "{}", "branch.0", "branch.5"))
+    target = order(shuffle_units("s{}.list", "u{}", "pw1", "pw2"))
+    found = given(match(source, target))
+    equal = {
+        key: row for key, row in found.items() if ".pw" in key and not key.startswith(("s0.list.u0", "s1.list.u0"))
+    }
+    assert len([key for key in equal if key.endswith("weight")]) >= 3 * 3 * 2
+    for key, (name,) in equal.items():
+        assert name == key.replace(".list.u", ".").replace("s", "stage", 1).replace("pw1", "branch.0").replace(
+            "pw2", "branch.5"
+        )
+
+
+@pytest.mark.parametrize(("short", "long"), [(3, 6), (4, 8)])
+def test_two_lists_of_equal_blocks_keep_to_themselves(short: int, long: int, order: Callable[[Rows], Specs]) -> None:
+    """An eye and a writer of one width: what is between the norms has words on one side only."""
+
+    def model(eye: str, writer: str, parts: tuple[str, ...]) -> Rows:
+        rows: Rows = [(f"{eye}.patch.weight", (8, 3, 4, 4)), (f"{writer}.word.weight", (900, 8))]
+        for list_name, depth in ((eye, long), (writer, short)):
+            for at in range(depth):
+                here = f"{list_name}.layers.{at}"
+                q, k, v, out, up, down = (f"{here}.{part}" for part in parts)
+                rows += [row for name in (q, k, v, out) for row in linear(name, 8, 8)]
+                rows += linear(up, 32, 8) + linear(down, 8, 32)
+        return rows
+
+    names = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
+    source = order(model("image_encoder", "text", names))
+    target = order(model("eye", "writer", ("q", "k", "v", "o", "expand", "reduce")))
+    found = given(match(source, target))
+    said = {key: name for key, (name,) in found.items() if "expand" in key or "reduce" in key}
+    assert len(said) == 4 * (short + long)
+    for key, name in said.items():
+        assert name.split(".")[0] == {"eye": "image_encoder", "writer": "text"}[key.split(".")[0]]
+        assert name.split(".")[2] == key.split(".")[2]
+        assert ("fc1" in name) == ("expand" in key)
+
+
+@pytest.mark.parametrize("convs", [1, 2, 3])
+def test_a_way_down_gives_nothing_to_a_way_up_that_mirrors_it(convs: int, order: Callable[[Rows], Specs]) -> None:
+    def way(name: str, widths: tuple[int, ...]) -> Rows:
+        return [
+            row
+            for level, width in enumerate(widths)
+            for at in range(convs)
+            for row in (*conv(f"{name}{level + 1}.{at}", width, width), *norm(f"{name}{level + 1}.{at}.n", width))
+        ]
+
+    report = match(order(way("down", WIDTHS)), order(way("up", WIDTHS[::-1])))
+    assert not report.accepted()

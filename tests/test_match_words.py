@@ -103,6 +103,30 @@ def test_norms_of_a_decoder() -> None:
     assert norms_beside(["attn", "norm1", "norm2", "norm3"]) == {}
 
 
+@pytest.mark.parametrize("names", ["pre_att pre_ff", "pre1 pre2", "sa ff", "shift_attn shift_mlp", "one two"])
+def test_norms_that_are_not_called_so(names: str) -> None:
+    """A vector with a bias in a block is a norm; where one of their names is not known, nothing is said of any."""
+    first, last = names.split()
+    meant = norms_beside(["attn", "mlp", first, last], norms=[first, last])
+    is_known = names in ("pre_att pre_ff", "pre1 pre2", "sa ff")
+    assert meant == ({first: ("attn", "norm", "1/2"), last: ("mlp", "norm", "2/2")} if is_known else {})
+    assert norms_beside(["attn", "mlp", first, last]) == {}
+
+
+@pytest.mark.parametrize("names", ["pre_att pre_ff", "pre1 pre2"])
+def test_two_norms_of_a_block_that_are_called_by_what_follows(names: str) -> None:
+    right = {"in.weight": "embed.weight"}
+    for at, (one, other) in product(range(3), zip(names.split(), ("norm1", "norm2"), strict=True)):
+        right |= {f"b.{at}.{one}.{role}": f"blocks.{at}.{other}.{role}" for role in ("weight", "bias")}
+    for at, (one, other) in product(range(3), (("att.qkv", "attn.qkv"), ("ff.0", "mlp.fc1"), ("ff.2", "mlp.fc2"))):
+        right[f"b.{at}.{one}.weight"] = f"blocks.{at}.{other}.weight"
+    sizes = {"qkv": (18, 6), "ff.0": (24, 6), "ff.2": (6, 24), "in": (90, 6)}
+    shapes = {key: next((size for part, size in sizes.items() if f"{part}.w" in key), (6,)) for key in right}
+    source = {right[key]: shape for key, shape in shapes.items()}
+    made = found(dict(sorted(source.items())), dict(sorted(shapes.items())))
+    assert made == {key: (name,) for key, name in right.items()}
+
+
 def test_encoder_and_decoder_in_initials() -> None:
     """T5: an attention is deeper than its norm on one side only."""
     names = {"sa": "layer.0.SelfAttention", "ca": "layer.1.EncDecAttention", "ff": "layer.{}.DenseReluDense"}

@@ -64,10 +64,6 @@ class Board:
                 for piece in unit.pieces or (unit,):
                     self.used.get(piece.root or piece, set()).difference_update(piece.rows or range(len(piece.members)))
 
-    def free(self, units: Iterable[Unit]) -> list[Unit]:
-        """Units of which nothing is taken."""
-        return [unit for unit in units if not any(self.used.get(one) for one in unit.atoms)]
-
     def by_order(self) -> list[Match]:
         """As many here as there, and nothing tells them apart: the first to the first."""
         classes: dict[object, list[Edge]] = defaultdict(list)

@@ -34,7 +34,6 @@ class Vocabulary:
         phrases: words by a whole part.
         words: words by one, in English or another language; ckptool's own among them.
         structure: words that say little.
-        copies: words of a tower that is a copy of another.
         opposites: two words of which a tower's name has one, and that of another tower the other.
         opposites_around: the same, said of what a module is in.
         backwards: words of lists that count from the end.
@@ -50,7 +49,6 @@ class Vocabulary:
     phrases: Mapping[str, tuple[str, ...]]
     words: Mapping[str, tuple[str, ...]]
     structure: frozenset[str]
-    copies: tuple[str, ...]
     opposites: tuple[tuple[str, str], ...]
     opposites_around: tuple[tuple[str, str], ...]
     backwards: frozenset[str]
@@ -83,7 +81,6 @@ def vocabulary() -> Vocabulary:
         | {word: (word,) for word in (*own, *data["structure"]["words"])}
         | english,
         structure=frozenset(data["structure"]["words"]),
-        copies=tuple(data["copies"]["words"]),
         opposites=tuple((one, other) for one, other in map(str.split, data["opposites"]["words"])),
         opposites_around=tuple((one, other) for one, other in map(str.split, data["opposites"]["around"])),
         backwards=frozenset(data["backwards"]["words"]),
