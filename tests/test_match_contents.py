@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from test_match import Specs, checked, given, linear, norm
+from test_match import Specs, checked, given, linear, norm, specs
 from test_match_kinds import Rows, conv, order
 
 from ckptool.matching.match import match
@@ -207,8 +207,32 @@ def test_a_way_down_gives_nothing_to_a_way_up_that_mirrors_it(convs: int, order:
             row
             for level, width in enumerate(widths)
             for at in range(convs)
-            for row in (*conv(f"{name}{level + 1}.{at}", width, width), *norm(f"{name}{level + 1}.{at}.n", width))
+            for row in conv(f"{name}{level + 1}.{at}", width, width)
         ]
 
     report = match(order(way("down", WIDTHS)), order(way("up", WIDTHS[::-1])))
     assert not report.accepted()
+
+
+@pytest.mark.parametrize(
+    ("stem", "is_same"),
+    [((8, 4, 4, 4), True), ((8, 1, 4, 4), True), ((8, 3, 2, 4, 4), False), ((8, 3, 6, 6), False), ((300, 8), False)],
+)
+def test_a_stem_of_other_channels_tells_the_model(stem: tuple[int, ...], is_same: bool) -> None:
+    """Blocks of one width are alike in all transformers; what goes in tells which it is."""
+
+    def model(stem: tuple[int, ...], name: str, blocks: str, parts: tuple[str, ...]) -> Specs:
+        rows: Rows = [(f"{name}.weight", stem)]
+        for at in range(4):
+            one, qkv, out, two, up, down = (f"{blocks}.{at}.{part}" for part in parts)
+            rows += norm(one, 8) + linear(qkv, 24, 8) + linear(out, 8, 8)
+            rows += norm(two, 8) + linear(up, 32, 8) + linear(down, 8, 32)
+        return specs(rows)
+
+    source = model(
+        (8, 3, 4, 4), "patch_embed.proj", "blocks", ("norm1", "attn.qkv", "attn.proj", "norm2", "fc1", "fc2")
+    )
+    target = model(stem, "cells", "trunk", ("pre1", "att.to_qkv", "att.to_out", "pre2", "fc_in", "mlp_out"))
+    report = match(source, target)
+    assert bool(report.accepted()) is is_same
+    assert not is_same or len(report.accepted()) == 4 * 12

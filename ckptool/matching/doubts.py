@@ -13,7 +13,7 @@ from ckptool.matching.modules import Shape, Unit
 from ckptool.matching.relations import are_usual, squeezed
 from ckptool.matching.result import Evidence, Group
 from ckptool.matching.towers import of_twins
-from ckptool.matching.words import is_structure, vocabulary, words_of
+from ckptool.matching.words import vocabulary, words_of
 
 Chain = tuple[str, ...]
 Numbers = tuple[int, ...]
@@ -157,8 +157,8 @@ def _are_rare(matches: Iterable[Match]) -> bool:
 
 
 def _is_mirrored(matches: Sequence[Match], common: set[str]) -> bool:
-    """All blocks are in reverse order, and no word is around both: an encoder, and a decoder that is its mirror."""
-    if any(_words_around(one.source) & _words_around(one.target) - common for one in matches):
+    """All blocks are in reverse order, and no word is on both sides: an encoder, and a decoder that is its mirror."""
+    if any(named_words(one.source, one.target) - common for one in matches):
         return False
     pairs = [
         (here, there)
@@ -169,11 +169,6 @@ def _is_mirrored(matches: Sequence[Match], common: set[str]) -> bool:
     rows = sorted({(_numbered_first(here), _numbered_first(there)) for here, there in pairs})
     falls = all(one[0] != other[0] and one[1] > other[1] for one, other in pairwise(rows))
     return len(pairs) >= _FEWEST and len(rows) > 1 and falls
-
-
-def _words_around(unit: Unit) -> set[str]:
-    """What the modules are called that it is in, as far as that says something."""
-    return {word for part in unit.path[:-1] for word in words_of(part.text) if not is_structure(word)}
 
 
 def _numbered_first(key: str) -> tuple[str, int]:

@@ -187,7 +187,7 @@ def _only_blocks(attempt: Attempt) -> bool:
     if not are_usual(shape for shapes in blocks.values() for shape in shapes):
         return False
     ours, theirs = map(_ends, attempt.units)
-    if any(one.target.shapes[one.target.main][0] in theirs for one in sure):
+    if any(_of_any_channels(one.target.shapes[one.target.main][0]) in theirs for one in sure):
         return False
     around = [one for one in sure if not one.target.chain and named_words(one.source, one.target)]
     if len(around) >= _AROUND and any("pos" in one.target.words for one in around):
@@ -201,7 +201,12 @@ def _ends(units: Sequence[Unit]) -> set[Shape]:
     blocks = {unit for unit in units if unit.chain and (len(unit.members) > 2 or sizes[unit.chain] > 2)}
     widths = {size for unit in blocks for shape in unit.shapes[unit.main] for size in shape[:2]}
     ends = [unit for unit in units if unit not in blocks and _tells(unit, widths)]
-    return {shape for unit in ends for shape in unit.shapes[unit.main]}
+    return {_of_any_channels(shape) for unit in ends for shape in unit.shapes[unit.main]}
+
+
+def _of_any_channels(shape: Shape) -> Shape:
+    """A shape; of a kernel without the number of its inputs, for a stem may be given other channels."""
+    return (shape[0], *shape[2:]) if len(shape) > 3 else shape
 
 
 def _tells(unit: Unit, widths: AbstractSet[int]) -> bool:
