@@ -1,8 +1,9 @@
 """Parts of two files that hold the same matrices, whatever they are called, however deep they are, in any order.
 
 A matrix that alone of its shape is in a part goes to that which alone of this shape is in the other part. Parts that
-alone hold what they hold are each other's; of several that hold the same those that are counted are taken in the order
-of their numbers, if there are as many. What only one file has does not count.
+alone hold what they hold are each other's. Of several matrices of one shape in a part, and of several parts that hold
+the same, those whose names differ in numbers alone are taken in their order, if both sides have as many and no others
+are as many. What only one file has does not count.
 """
 
 from __future__ import annotations

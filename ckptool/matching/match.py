@@ -9,8 +9,7 @@
    matrices that became modules.
 3. Lists of blocks of different lengths: the blocks that both have (`blocks`), and modules of some of them.
 4. Parts that hold the same matrices, in any order (`contents`); files in one order (`sequence`); norms beside matrices
-   that are each other's (`instances`); what is left when all else matches. What others
-   contradict is a guess (`doubts`).
+   that are each other's (`instances`). What others contradict is a guess (`doubts`).
 5. What one signal alone tells, or only the order: kept as guesses, not applied by default. The same goes for everything
    where the two are of different kinds (`related`).
 """
